@@ -1,0 +1,30 @@
+"""What a sampler needs of a diffusion model: clean-frame estimates on a known noise schedule."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+from .schedule import Schedule
+
+
+class Prior(ABC):
+    """A denoiser seen as a diffusion prior.
+
+    Attributes:
+        schedule: the training noise schedule; `t` below indexes it (0 is the cleanest step).
+        native_size: the side in pixels the network was trained for, or None for any size.
+        temporal: whether the frames of one call influence each other.
+    """
+
+    schedule: Schedule
+    native_size: int | None = None
+    temporal: bool = False
+
+    @abstractmethod
+    def predict_x0(self, x_t: Tensor, t: int, condition: Tensor | None = None) -> Tensor:
+        """E[x_0 | x_t]: (N, 3, H, W) in [-1, 1] range from x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps.
+
+        condition: the observation brought to the size of x_t, in [-1, 1], or None for the unconditional estimate.
+        """

@@ -1,0 +1,75 @@
+"""What the rooms pass to each other about faces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CROP = 512
+"""Side of an aligned crop, in pixels."""
+
+
+@dataclass(frozen=True)
+class Face:
+    """One detection: box (x0, y0, x1, y1) and five landmarks (5, 2) in frame pixels, score in [0, 1].
+
+    Landmark order: left eye, right eye, nose, left and right mouth corner, left as seen in the picture.
+    """
+
+    box: Tensor
+    landmarks: Tensor
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class FaceTrack:
+    """One person inside one shot, from its first to its last detection.
+
+    Attributes:
+        person: id, unique in the clip; 0 is the person with the largest total face area.
+        start: index of the first frame, counted from the first decoded frame.
+        boxes: (N, 4) float32, x0, y0, x1, y1 in frame pixels.
+        landmarks: (N, 5, 2) float32 in frame pixels, smoothed.
+        matrices: (N, 2, 3) float32, similarity from frame pixels to the 512 template.
+        scores: (N,) detector score, 0 where filled in.
+        detected: (N,) bool, False where the face was interpolated between two detections.
+        sharpness: (N,) float32 in [0, 1], how much detail the face shows for its size; 1 if unknown.
+        frame_size: (H, W) of the frames.
+    """
+
+    person: int
+    start: int
+    boxes: Tensor
+    landmarks: Tensor
+    matrices: Tensor
+    scores: Tensor
+    detected: Tensor
+    sharpness: Tensor
+    frame_size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @property
+    def stop(self) -> int:
+        """Index after the last frame."""
+        return self.start + len(self)
+
+    @property
+    def scale(self) -> float:
+        """Crop pixels per frame pixel, the median over the track: above 1 the face is smaller than its crop."""
+        return float(torch.linalg.det(self.matrices[:, :, :2].double()).abs().sqrt().median())
+
+
+@dataclass(frozen=True, eq=False)
+class FaceClip:
+    """A track and its aligned crops, (N, 3, 512, 512) float32 RGB in [0, 1]."""
+
+    track: FaceTrack
+    crops: Tensor
+
+    def __post_init__(self) -> None:
+        if len(self.crops) != len(self.track):
+            raise ValueError(f"person {self.track.person}: {len(self.crops)} crops for a track of {len(self.track)} frames")
