@@ -37,6 +37,7 @@ class FaceTrack:
         detected: (N,) bool, False where the face was interpolated between two detections.
         sharpness: (N,) float32 in [0, 1], how much detail the face shows for its size; 1 if unknown.
         frame_size: (H, W) of the frames.
+        shot: first frame of the track's shot and the index after its last; None if unknown.
     """
 
     person: int
@@ -48,6 +49,7 @@ class FaceTrack:
     detected: Tensor
     sharpness: Tensor
     frame_size: tuple[int, int]
+    shot: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -1,0 +1,81 @@
+"""Cuts a person's face out of the frames, upright and 512 x 512."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .geometry import inverse, scales
+from .types import CROP, FaceClip, FaceTrack
+from .warp import low_pass, sample
+
+
+def align(frames: Tensor, track: FaceTrack, index: int) -> Tensor:
+    """The crops of `track` in frames `index`, `index` + 1, ...; all of them inside the track.
+
+    frames: (n, 3, H, W) in [0, 1]. Returns (n, 3, 512, 512) float32 in [0, 1] on the frames' device: bicubic, low-passed first where
+    the face is larger than the crop, border replicated.
+
+    Raises:
+        ValueError: if a frame lies outside the track, or frames are not the track's size.
+    """
+    rows = rows_of(track, index, len(frames))
+    check_size(frames, track)
+    return warp_to(frames, track.matrices[rows], CROP)
+
+
+def warp_to(frames: Tensor, matrices: Tensor, size: int) -> Tensor:
+    """Crops (n, 3, size, size) in [0, 1] of frames (n, 3, H, W) by maps (n, 2, 3) from frame pixels to crop pixels."""
+    crops = [warp_one(frame.float(), matrix, size) for frame, matrix in zip(frames, matrices, strict=True)]
+    return torch.stack(crops) if crops else frames.new_zeros((0, frames.shape[1], size, size), dtype=torch.float32)
+
+
+def warp_one(frame: Tensor, matrix: Tensor, size: int) -> Tensor:
+    """One crop (C, size, size): only the face's surroundings are filtered."""
+    back, step = inverse(matrix), 1 / float(scales(matrix))
+    corners = torch.tensor([[0, 0], [size - 1, 0], [size - 1, size - 1], [0, size - 1]], dtype=torch.float64) @ back[:, :2].mT + back[:, 2]
+    margin = 3 * math.ceil(max(1.0, step)) + 3
+    x0, x1 = span(corners[:, 0], margin, frame.shape[-1])
+    y0, y1 = span(corners[:, 1], margin, frame.shape[-2])
+    moved = torch.cat([back[:, :2], back[:, 2:] - torch.tensor([[x0], [y0]])], 1)
+    region = low_pass(frame[:, y0:y1, x0:x1], step)
+    return sample(region[None], moved[None], size, size)[0].clamp(0, 1)
+
+
+def span(points: Tensor, margin: int, length: int) -> tuple[int, int]:
+    """The pixels [start, stop) of an axis that `points` and a margin cover; never empty."""
+    start = min(max(math.floor(float(points.min())) - margin, 0), length - 1)
+    stop = max(min(math.ceil(float(points.max())) + margin + 1, length), start + 1)
+    return start, stop
+
+
+def crop_clip(frames: Tensor, track: FaceTrack) -> FaceClip:
+    """A track with all its crops, from frames (T, 3, H, W) that begin at the clip's first frame.
+
+    Raises:
+        ValueError: if the track reaches beyond the frames.
+    """
+    if track.stop > len(frames):
+        raise ValueError(f"person {track.person} is seen up to frame {track.stop - 1}, got {len(frames)} frames; pass the frames that were searched")
+    return FaceClip(track, align(frames[track.start : track.stop], track, track.start))
+
+
+def rows_of(track: FaceTrack, index: int, count: int) -> slice:
+    """Rows of the track's tensors for frames index .. index + count - 1."""
+    if index < track.start or index + count > track.stop:
+        raise ValueError(
+            f"person {track.person} is seen in frames {track.start} to {track.stop - 1}, got frames {index} to {index + count - 1}; "
+            "pass frames of the track only"
+        )
+    return slice(index - track.start, index - track.start + count)
+
+
+def check_size(frames: Tensor, track: FaceTrack) -> None:
+    """Raises ValueError unless frames are (n, 3, H, W) of the size the track was found in."""
+    if frames.ndim != 4 or tuple(frames.shape[-2:]) != tuple(track.frame_size):
+        raise ValueError(
+            f"person {track.person} was found in frames of (H, W) = {tuple(track.frame_size)}, got {tuple(frames.shape)}; "
+            "pass the frames that were searched"
+        )

@@ -1,0 +1,119 @@
+"""Boxes, landmarks and the similarity that puts a face on the 512 template."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from .types import CROP
+
+TEMPLATE = torch.tensor(
+    [[192.98138, 239.94708], [318.90277, 240.1936], [256.63416, 314.01935], [201.26117, 371.41043], [313.08905, 371.15118]],
+    dtype=torch.float64,
+)
+"""(5, 2) FFHQ landmarks in a 512 crop: left eye, right eye, nose, left and right mouth corner."""
+
+FACE_BOX = (115.0, 98.0, 378.0, 456.0)
+"""Where a detector's box lies on the template (x0, y0, x1, y1): the mean over MTCNN's upright detections on nine clips."""
+
+
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """|A and B| / |A or B| of boxes a (N, 4) and b (M, 4), as (N, M) in [0, 1]; 0 where either box is empty."""
+    corner = torch.maximum(a[:, None, :2], b[None, :, :2])
+    shared = (torch.minimum(a[:, None, 2:], b[None, :, 2:]) - corner).clamp(min=0).prod(-1)
+    union = area(a)[:, None] + area(b)[None] - shared
+    return shared / union.clamp(min=torch.finfo(union.dtype).tiny)
+
+
+def area(boxes: Tensor) -> Tensor:
+    """Areas (...) of boxes (..., 4) in square pixels, 0 for a box turned inside out."""
+    return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1)
+
+
+def side(boxes: Tensor) -> Tensor:
+    """sqrt(area): the side of a square as large as the box, in pixels."""
+    return area(boxes).sqrt()
+
+
+def landmarks_in_box(boxes: Tensor) -> Tensor:
+    """The template's landmarks (..., 5, 2) placed in boxes (..., 4): for detectors that give boxes only."""
+    x0, y0, x1, y1 = FACE_BOX
+    share = (TEMPLATE - torch.tensor([x0, y0])) / torch.tensor([x1 - x0, y1 - y0])
+    share = share.to(boxes)
+    return boxes[..., None, :2] + share * (boxes[..., None, 2:] - boxes[..., None, :2])
+
+
+def similarity(landmarks: Tensor) -> Tensor:
+    """The 2x3 similarity that takes landmarks (5, 2) to the template, float32: least median of squares.
+
+    Deterministic. Where the five points admit no robust fit (coincident, on a line, not finite is an error) the least squares
+    similarity of `umeyama` stands in.
+
+    Raises:
+        ValueError: if a landmark is not finite.
+    """
+    points = landmarks.detach().cpu().double()
+    if not torch.isfinite(points).all():
+        raise ValueError(f"landmarks must be finite to align a face, got {points.tolist()}; drop the detection")
+    cv2.setRNGSeed(0)
+    fit, _ = cv2.estimateAffinePartial2D(points.numpy(), TEMPLATE.numpy(), method=cv2.LMEDS)
+    if fit is not None and np.isfinite(fit).all() and np.linalg.det(fit[:, :2]) > 1e-8:
+        return torch.from_numpy(fit).float()
+    return umeyama(points, TEMPLATE).float()
+
+
+def umeyama(source: Tensor, target: Tensor) -> Tensor:
+    """argmin over (s, R, t) of sum |s R p + t - q|^2 as a 2x3 matrix, without reflection (Umeyama 1991).
+
+    source, target: (K, 2). Coincident source points give a translation of scale 1.
+    """
+    p_mean, q_mean = source.mean(0), target.mean(0)
+    p, q = source - p_mean, target - q_mean
+    spread = (p**2).sum()
+    if spread < 1e-9:
+        linear = torch.eye(2, dtype=source.dtype)
+    else:
+        a = (p * q).sum() / spread
+        b = (p[:, 0] * q[:, 1] - p[:, 1] * q[:, 0]).sum() / spread
+        linear = torch.stack([torch.stack([a, -b]), torch.stack([b, a])])
+        if torch.linalg.det(linear) < 1e-8:
+            linear = torch.eye(2, dtype=source.dtype) * ((q**2).sum() / spread).sqrt()
+    return torch.cat([linear, (q_mean - linear @ p_mean)[:, None]], 1)
+
+
+def inverse(matrices: Tensor) -> Tensor:
+    """The inverse maps (..., 2, 3) of similarities (..., 2, 3), float64."""
+    linear = torch.linalg.inv(matrices[..., :2].double())
+    return torch.cat([linear, -linear @ matrices[..., 2:].double()], -1)
+
+
+def scales(matrices: Tensor) -> Tensor:
+    """Crop pixels per frame pixel, (...) float64: sqrt|det| of the linear part."""
+    return torch.linalg.det(matrices[..., :2].double()).abs().sqrt()
+
+
+def smooth(values: Tensor, sigma: float) -> Tensor:
+    """Gaussian along the first axis, sigma in frames, mirrored at the ends (half-sample), cut at 4 sigma; float64 inside.
+
+    values: (N, ...). sigma 0 returns them as they are. A constant is kept exactly up to rounding.
+    """
+    if sigma <= 0 or len(values) < 2:
+        return values
+    radius = int(4 * sigma + 0.5)
+    taps = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    weight = torch.exp(-0.5 * (taps / sigma) ** 2)
+    weight /= weight.sum()
+    index = (torch.arange(len(values))[:, None] + taps.long()) % (2 * len(values))
+    index = torch.where(index < len(values), index, 2 * len(values) - 1 - index)
+    flat = values.double().reshape(len(values), -1)
+    out = (flat[index] * weight[:, None]).sum(1)
+    return out.reshape(values.shape).to(values)
+
+
+def crop_corners(matrix: Tensor) -> Tensor:
+    """(4, 2) corners of the crop in frame pixels."""
+    corners = torch.tensor([[0.0, 0.0], [CROP - 1, 0], [CROP - 1, CROP - 1], [0, CROP - 1]], dtype=torch.float64)
+    back = inverse(matrix)
+    return corners @ back[:, :2].mT + back[:, 2]

@@ -1,0 +1,49 @@
+"""Resampling between frames and crops, without aliasing either way."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SHARPER = 0.85
+"""How much narrower than the textbook the low-pass is: keeps detail near the Nyquist limit for a trace of aliasing beyond it."""
+
+
+def sample(images: Tensor, matrices: Tensor, height: int, width: int, *, mode: str = "bicubic") -> Tensor:
+    """out(x, y) = image(M (x, y, 1)), border replicated, not clamped.
+
+    images: (n, C, H, W); matrices: (n, 2, 3) from pixels of the result to pixels of the image, pixel centres on integers.
+    Returns (n, C, height, width).
+    """
+    y, x = torch.meshgrid(torch.arange(height, dtype=torch.float64), torch.arange(width, dtype=torch.float64), indexing="ij")
+    place = torch.stack([x, y], -1) @ matrices[:, None, :, :2].double().mT + matrices[:, None, None, :, 2].double()
+    size = torch.tensor([images.shape[-1], images.shape[-2]], dtype=torch.float64)
+    grid = ((2 * place + 1) / size - 1).to(images)
+    return F.grid_sample(images, grid, mode=mode, padding_mode="border", align_corners=False)
+
+
+def low_pass(image: Tensor, step: float) -> Tensor:
+    """What survives when one sample of the result covers `step` samples of the image: Lanczos-3, separable, border replicated.
+
+    image: (C, H, W). step <= 1 / SHARPER leaves it untouched, and the filter fades in from there without a jump.
+    """
+    stretch = max(1.0, SHARPER * step)
+    if stretch == 1.0:
+        return image
+    taps = lanczos(stretch)
+    rows = np.ascontiguousarray(image.permute(1, 2, 0).numpy(force=True))
+    out = cv2.sepFilter2D(rows, -1, taps, taps, borderType=cv2.BORDER_REPLICATE)
+    return torch.from_numpy(out.reshape(rows.shape)).permute(2, 0, 1).to(image)
+
+
+def lanczos(stretch: float) -> np.ndarray:
+    """sinc(t / stretch) sinc(t / 3 stretch) at the integers |t| < 3 stretch, summing to 1, float64."""
+    radius = math.ceil(3 * stretch) - 1
+    t = np.arange(-radius, radius + 1) / stretch
+    taps = np.sinc(t) * np.sinc(t / 3)
+    return taps / taps.sum()
