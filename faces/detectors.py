@@ -1,0 +1,94 @@
+"""What finds faces in frames, and how one is chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..models.catalogue import missing_message, named
+from .types import Face
+
+NAMES = ("auto", "retinaface", "mtcnn")
+
+
+class Detector(Protocol):
+    """Faces in frames (n, 3, H, W), RGB in [0, 1]: one list per frame, best score first. What is found in a frame depends on it alone."""
+
+    name: str
+
+    def __call__(self, frames: Tensor) -> list[list[Face]]: ...
+
+
+def load_detector(
+    name: str = "auto",
+    *,
+    weights: Path | str | None = None,
+    device: str | torch.device = "cpu",
+    min_face: float = 20,
+    threshold: float | None = None,
+    detect_size: int | None = None,
+) -> Detector:
+    """The detector `name`: "retinaface" (needs `weights`, detection_Resnet50_Final.pth), "mtcnn" (weights in its wheel) or "auto".
+
+    "auto" is RetinaFace where `weights` names an existing file, else MTCNN.
+
+    Args:
+        min_face: smallest face looked for, in pixels of the frame as the detector sees it (see `detect_size`).
+        threshold: score in [0, 1] below which a face is dropped; None is the detector's own.
+        detect_size: frames whose short side is longer are searched at this size, in pixels; None is the detector's own, 0 is never.
+
+    Raises:
+        ValueError: for an unknown name, or RetinaFace without weights.
+        FileNotFoundError: if `weights` does not exist and RetinaFace was asked for.
+    """
+    from .mtcnn import MTCNNDetector
+    from .retinaface import RetinaFaceDetector
+
+    if name not in NAMES:
+        raise ValueError(f"face detector must be one of {', '.join(NAMES)}, got {name!r}")
+    options: dict[str, float | int] = {"min_face": min_face}
+    if threshold is not None:
+        options["threshold"] = threshold
+    if detect_size is not None:
+        options["detect_size"] = detect_size
+    path = Path(weights) if weights is not None else None
+    if name == "retinaface" and path is None:
+        raise ValueError(f"the retinaface detector needs its weights, got none; {missing_message(named('retinaface'), {})} Or choose mtcnn.")
+    if path is not None and (name == "retinaface" or (name == "auto" and path.is_file())):
+        return RetinaFaceDetector(path, device=device, **options)  # type: ignore[arg-type]
+    return MTCNNDetector(device=device, **options)  # type: ignore[arg-type]
+
+
+def shrink(frame: Tensor, detect_size: int) -> tuple[Tensor, float, float]:
+    """A frame (3, H, W) no larger than `detect_size` on its short side, and the factors (x, y) back to frame pixels."""
+    height, width = frame.shape[-2:]
+    short = min(height, width)
+    if detect_size <= 0 or short <= detect_size:
+        return frame, 1.0, 1.0
+    small = (round(height * detect_size / short), round(width * detect_size / short))
+    out = torch.nn.functional.interpolate(frame[None], size=small, mode="bilinear", antialias=True, align_corners=False)[0]
+    return out, width / small[1], height / small[0]
+
+
+def enlarge(points: Tensor, x: float, y: float) -> Tensor:
+    """Points (..., 2) of a shrunken frame in pixels of the whole one, pixel centres on integers."""
+    factor = torch.tensor([x, y], dtype=points.dtype)
+    return (points + 0.5) * factor - 0.5
+
+
+def suppress(faces: list[Face], overlap: float = 0.7) -> list[Face]:
+    """Faces best score first, without those that cover a better one by more than `overlap` of the smaller box."""
+    from .geometry import area
+
+    kept: list[Face] = []
+    for face in sorted(faces, key=lambda f: (-f.score, *f.box.tolist())):
+        for better in kept:
+            shared = (torch.minimum(face.box[2:], better.box[2:]) - torch.maximum(face.box[:2], better.box[:2])).clamp(min=0).prod()
+            if float(shared) > overlap * float(torch.minimum(area(face.box), area(better.box))):
+                break
+        else:
+            kept.append(face)
+    return kept

@@ -1,0 +1,116 @@
+"""RetinaFace-R50 (Deng et al. 2020): facexlib's network, our loading, batching and decoding."""
+
+from __future__ import annotations
+
+import warnings
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .detectors import enlarge, shrink, suppress
+from .types import Face
+
+MEAN_BGR = (104.0, 117.0, 123.0)
+VARIANCE = (0.1, 0.2)
+MIN_SIZES = ((16, 32), (64, 128), (256, 512))
+STEPS = (8, 16, 32)
+
+
+class RetinaFaceDetector:
+    """Faces by RetinaFace-R50 from a local file; nothing is ever downloaded.
+
+    Args:
+        weights: detection_Resnet50_Final.pth, read with weights_only; a `module.` prefix is taken off.
+        min_face: smaller boxes are dropped, in pixels of the searched frame.
+        threshold: score in [0, 1]; the official scripts use 0.8.
+        detect_size: short side, in pixels, at which larger frames are searched.
+        batch: frames per forward pass; on a CPU one at a time, which makes results independent of chunking to the bit.
+    """
+
+    name = "retinaface"
+
+    def __init__(
+        self,
+        weights: Path,
+        *,
+        device: str | torch.device = "cpu",
+        min_face: float = 20,
+        threshold: float = 0.8,
+        detect_size: int = 640,
+        batch: int | None = None,
+    ) -> None:
+        self.device = torch.device(device)
+        self.min_face = min_face
+        self.threshold = threshold
+        self.detect_size = detect_size
+        self.batch = batch or (1 if self.device.type == "cpu" else 8)
+        self.net = build()
+        self.net.load_state_dict(read(weights))
+        self.net.to(self.device).eval().requires_grad_(False)
+
+    def __call__(self, frames: Tensor) -> list[list[Face]]:
+        return [faces for chunk in frames.split(self.batch) for faces in self.find(chunk)]
+
+    @torch.no_grad()
+    def find(self, frames: Tensor) -> list[list[Face]]:
+        """Faces in frames (n, 3, H, W), one forward pass."""
+        small = [shrink(frame.float(), self.detect_size) for frame in frames]
+        x, y = small[0][1:]
+        images = torch.stack([image for image, _, _ in small]).to(self.device)
+        inputs = images.flip(1) * 255 - torch.tensor(MEAN_BGR, device=self.device)[:, None, None]
+        offsets, scores, points = (out.float().cpu() for out in self.net(inputs))
+        return [self.decode(*one, images.shape[-2], images.shape[-1], x, y) for one in zip(offsets, scores[..., 1], points, strict=True)]
+
+    def decode(self, offsets: Tensor, scores: Tensor, points: Tensor, height: int, width: int, x: float, y: float) -> list[Face]:
+        """Faces from the heads' outputs for one frame: offsets (P, 4), scores (P,), points (P, 10)."""
+        keep = scores >= self.threshold
+        prior = priors(height, width)[keep]
+        size = torch.tensor([width, height], dtype=torch.float32)
+        centre = prior[:, :2] + offsets[keep, :2] * VARIANCE[0] * prior[:, 2:]
+        half = prior[:, 2:] * torch.exp(offsets[keep, 2:] * VARIANCE[1]) / 2
+        corners = torch.stack([centre - half, centre + half], 1) * size
+        five = (prior[:, None, :2] + points[keep].reshape(-1, 5, 2) * VARIANCE[0] * prior[:, None, 2:]) * size
+        large = (corners[:, 1] - corners[:, 0]).prod(-1) >= self.min_face**2
+        boxes, five, best = corners[large].flatten(1), five[large], scores[keep][large]
+        from torchvision.ops import nms
+
+        found = [
+            Face(enlarge(boxes[k].reshape(2, 2), x, y).reshape(4), enlarge(five[k], x, y), float(best[k])) for k in nms(boxes, best, 0.4).tolist()
+        ]
+        return suppress(found)
+
+
+@lru_cache(maxsize=4)
+def priors(height: int, width: int) -> Tensor:
+    """(P, 4) anchors (centre x, centre y, width, height) in shares of the image, in the order of the network's outputs."""
+    levels = []
+    for step, sizes in zip(STEPS, MIN_SIZES, strict=True):
+        y, x = torch.meshgrid(torch.arange(-(-height // step)) + 0.5, torch.arange(-(-width // step)) + 0.5, indexing="ij")
+        centre = torch.stack([x * step / width, y * step / height], -1)[:, :, None].expand(-1, -1, len(sizes), -1)
+        extent = torch.tensor([[size / width, size / height] for size in sizes]).expand(*centre.shape[:2], -1, -1)
+        levels.append(torch.cat([centre, extent], -1).reshape(-1, 4))
+    return torch.cat(levels)
+
+
+def build() -> Any:
+    """facexlib's network with random weights, in inference form."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from facexlib.detection.retinaface import RetinaFace
+
+        return RetinaFace(network_name="resnet50", half=False, device="cpu")
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The state dict in a .pth file, `module.` prefixes taken off.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no RetinaFace weights at {path}; put detection_Resnet50_Final.pth there or choose the mtcnn detector")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return {key.removeprefix("module."): value for key, value in state.items()}

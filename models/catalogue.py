@@ -1,0 +1,208 @@
+"""The published checkpoints this package can use: where they come from, what they allow, where they are looked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+OURS = "face_video_restoration"
+"""Name of our own model folder."""
+
+FACE_FOLDERS = (OURS, "facerestore_models", "facedetection")
+RESTORER_FOLDERS = (OURS, "facerestore_models", "upscale_models", "checkpoints")
+
+MIT = "MIT"
+S_LAB = "S-Lab License 1.0"
+UNSTATED = "licence not stated"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One published file.
+
+    Attributes:
+        name: how the catalogue and the command line call it.
+        file: file name as published.
+        url: where it is published; a page if there is no direct link.
+        purpose: what it does, in a few words.
+        licence: of the weights, as stated by their authors.
+        commercial_use: whether that licence allows it; None if it does not say.
+        folders: names of the model folders that are searched, ours first.
+        sha256: lower-case hex digits, all 64 or the prefix that is known, "" if none is.
+        size: bytes, None if unknown.
+        direct: whether `url` is the file itself.
+        aliases: other file names the same file goes by, the published path below a folder among them.
+    """
+
+    name: str
+    file: str
+    url: str
+    purpose: str
+    licence: str
+    commercial_use: bool | None
+    folders: tuple[str, ...] = RESTORER_FOLDERS
+    sha256: str = ""
+    size: int | None = None
+    direct: bool = True
+    aliases: tuple[str, ...] = ()
+
+
+_CODEFORMER = "https://github.com/sczhou/CodeFormer/releases/download/v0.1.0"
+_KEEP = "https://github.com/jnjaby/KEEP/releases/download"
+_DICFACE = "https://huggingface.co/fudan-generative-ai/DicFace_model/resolve/main/CodeFormer"
+_FLAIR = "https://github.com/wustl-cig/FLAIR"
+_FACEXLIB = "https://github.com/xinntao/facexlib/releases/download"
+
+CATALOGUE: tuple[Checkpoint, ...] = (
+    Checkpoint(
+        "retinaface",
+        "detection_Resnet50_Final.pth",
+        f"{_FACEXLIB}/v0.1.0/detection_Resnet50_Final.pth",
+        "face detector RetinaFace-R50",
+        MIT,
+        True,
+        FACE_FOLDERS,
+    ),
+    Checkpoint(
+        "parsenet",
+        "parsing_parsenet.pth",
+        f"{_FACEXLIB}/v0.2.2/parsing_parsenet.pth",
+        "face parsing for the paste mask",
+        "MIT (facexlib); its origin PSFRGAN is CC BY-NC-SA, unverified",
+        None,
+        FACE_FOLDERS,
+    ),
+    Checkpoint(
+        "arcface",
+        "recognition_arcface_ir_se50.pth",
+        f"{_FACEXLIB}/v0.1.0/recognition_arcface_ir_se50.pth",
+        "identity embedding for the metric",
+        UNSTATED,
+        None,
+        FACE_FOLDERS,
+    ),
+    Checkpoint(
+        "codeformer", "codeformer.pth", f"{_CODEFORMER}/codeformer.pth", "CodeFormer restorer", S_LAB, False, aliases=("codeformer-v0.1.0.pth",)
+    ),
+    Checkpoint(
+        "codeformer-inpainting",
+        "codeformer_inpainting.pth",
+        f"{_CODEFORMER}/codeformer_inpainting.pth",
+        "CodeFormer for missing regions",
+        S_LAB,
+        False,
+    ),
+    Checkpoint(
+        "codeformer-colorization",
+        "codeformer_colorization.pth",
+        f"{_CODEFORMER}/codeformer_colorization.pth",
+        "CodeFormer for black and white",
+        S_LAB,
+        False,
+    ),
+    Checkpoint(
+        "codeformer-vqgan",
+        "vqgan_code1024.pth",
+        f"{_CODEFORMER}/vqgan_code1024.pth",
+        "CodeFormer's codebook autoencoder, for fine-tuning",
+        S_LAB,
+        False,
+    ),
+    Checkpoint("keep", "KEEP-b76feb75.pth", f"{_KEEP}/v1.0.0/KEEP-b76feb75.pth", "KEEP restorer, current release", S_LAB, False, sha256="b76feb75"),
+    Checkpoint("keep-v0", "KEEP-a1a14d46.pth", f"{_KEEP}/v0.1.0/KEEP-a1a14d46.pth", "KEEP restorer, first release", S_LAB, False, sha256="a1a14d46"),
+    Checkpoint(
+        "keep-asian",
+        "KEEP_Asian-4765ebe0.pth",
+        f"{_KEEP}/v1.0.0/KEEP_Asian-4765ebe0.pth",
+        "KEEP restorer trained on Asian faces",
+        S_LAB,
+        False,
+        sha256="4765ebe0",
+    ),
+    Checkpoint("dicface", "bfr_100k.pth", f"{_DICFACE}/bfr_100k.pth", "DicFace restorer", f"{S_LAB} (README); no licence file", False),
+    Checkpoint(
+        "dicface-color", "color_100k.pth", f"{_DICFACE}/color_100k.pth", "DicFace for black and white", f"{S_LAB} (README); no licence file", False
+    ),
+    Checkpoint(
+        "dicface-inpainting",
+        "inpainting_100k.pth",
+        f"{_DICFACE}/inpainting_100k.pth",
+        "DicFace for missing regions",
+        f"{S_LAB} (README); no licence file",
+        False,
+    ),
+    *(
+        Checkpoint(f"flair-{name.replace('_', '-')}", f"flair_{name}.pt", _FLAIR, f"FLAIR diffusion network, {task}", UNSTATED, None, direct=False)
+        for name, task in (
+            ("x8_bicubic", "8x super-resolution"),
+            ("x16_bicubic", "16x super-resolution"),
+            ("gaussian", "blur and 4x super-resolution"),
+            ("jpeg", "blur, 4x, noise and JPEG"),
+        )
+    ),
+    Checkpoint(
+        "difface",
+        "iddpm_ffhq512_ema500000.pth",
+        "https://github.com/zsyOAOA/DifFace/releases/download/V1.0/iddpm_ffhq512_ema500000.pth",
+        "DifFace's unconditional face diffusion, FFHQ 512",
+        S_LAB,
+        False,
+    ),
+    Checkpoint(
+        "difface-swinir",
+        "swinir_restoration512_L1.pth",
+        "https://github.com/zsyOAOA/DifFace/releases/download/V1.0/swinir_restoration512_L1.pth",
+        "SwinIR restorer of DifFace",
+        S_LAB,
+        False,
+    ),
+    Checkpoint(
+        "swinir",
+        "swinir_gan_v1.pth",
+        "https://github.com/SamsungLabs/DT-BFR/releases/download/v1.0.0/swinir_gan_v1.pth",
+        "SwinIR restorer that pseudo-targets fine-tune",
+        "see LICENSE in its repository",
+        None,
+    ),
+)
+"""Every checkpoint by which a method or a detector can be replaced; names are unique."""
+
+
+def named(name: str) -> Checkpoint:
+    """The checkpoint called `name`.
+
+    Raises:
+        ValueError: if there is none, naming those that exist.
+    """
+    for checkpoint in CATALOGUE:
+        if checkpoint.name == name:
+            return checkpoint
+    raise ValueError(f"no checkpoint is called {name!r}; there are {', '.join(c.name for c in CATALOGUE)}")
+
+
+def find(checkpoint: Checkpoint, folders: Mapping[str, Iterable[Path]]) -> Path | None:
+    """The file in the first of the checkpoint's folders that has it, or None; a .safetensors of the same stem is preferred.
+
+    folders: folder name -> the directories of that name, as the host knows them. Names are compared without case.
+    """
+    names = [checkpoint.file, *checkpoint.aliases]
+    wanted = [Path(name).with_suffix(".safetensors").name.lower() for name in names] + [name.lower() for name in names]
+    for folder in checkpoint.folders:
+        for directory in folders.get(folder, ()):
+            if not Path(directory).is_dir():
+                continue
+            here = {path.name.lower(): path for path in sorted(Path(directory).iterdir()) if path.is_file()}
+            for name in wanted:
+                if name in here:
+                    return here[name]
+    return None
+
+
+def missing_message(checkpoint: Checkpoint, folders: Mapping[str, Iterable[Path]]) -> str:
+    """One sentence for a user whose file is not there: its name, the folder to put it in, and where to get it."""
+    places = [str(directory) for folder in checkpoint.folders for directory in folders.get(folder, ())]
+    place = places[0] if places else f"models/{checkpoint.folders[0]}"
+    terms = {True: "", False: ", not for commercial use", None: ", commercial use unclear"}[checkpoint.commercial_use]
+    source = "download it from" if checkpoint.direct else "get it by the link on"
+    return f"{checkpoint.file} ({checkpoint.purpose}; {checkpoint.licence}{terms}) is missing: {source} {checkpoint.url} and put it into {place}."
