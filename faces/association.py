@@ -1,0 +1,117 @@
+"""Which detection belongs to which person, inside one shot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .appearance import unlikeness
+from .geometry import iou, side
+from .types import Face
+
+NEVER = 1e4
+"""Cost of a pair that a gate forbids: finite, so that an assignment always exists, and dropped afterwards."""
+
+APART = 0.3
+"""Unlikeness beyond which two chips show different people, unless boxes leave no doubt; measured: same 0.0 to 0.12, others 0.17 to 0.55."""
+
+APART_IN_PLACE = 0.55
+"""The same for boxes of consecutive frames that cover each other: a hand or a turned head changes a chip too."""
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One detection in one frame with what was measured on it."""
+
+    frame: int
+    face: Face
+    descriptor: Tensor
+    sharpness: float
+
+
+@dataclass
+class Path:
+    """The sightings of one person so far, in order of frames, at most one per frame."""
+
+    sightings: list[Sighting] = field(default_factory=list)
+    look: Tensor = field(default_factory=lambda: torch.zeros(0))
+    velocity: Tensor = field(default_factory=lambda: torch.zeros(4))
+
+    @property
+    def last(self) -> Sighting:
+        return self.sightings[-1]
+
+    def add(self, sighting: Sighting) -> None:
+        """Appends a sighting; the remembered look follows slowly, and only what resembles it."""
+        if not self.sightings:
+            self.look = sighting.descriptor
+        else:
+            step = (sighting.face.box - self.last.face.box) / (sighting.frame - self.last.frame)
+            self.velocity = step if len(self.sightings) == 1 else 0.5 * self.velocity + 0.5 * step
+            if float(unlikeness(self.look[None], sighting.descriptor[None])) < APART:
+                self.look = F.normalize(0.85 * self.look + 0.15 * sighting.descriptor, dim=0)
+        self.sightings.append(sighting)
+
+    def predict(self, frame: int) -> Tensor:
+        """The box (4,) expected in a later frame: its centre goes on at constant speed, its size stays."""
+        centre = (self.velocity[:2] + self.velocity[2:]) / 2 * (frame - self.last.frame)
+        return self.last.face.box + torch.cat([centre, centre])
+
+
+def link(frames: list[list[Sighting]], max_gap: int) -> list[Path]:
+    """Paths through the sightings of one shot, frame by frame, each pairing a minimum of the total cost.
+
+    frames: per frame its sightings. A path not seen for more than `max_gap` frames is closed.
+    """
+    paths: list[Path] = []
+    for sightings in frames:
+        if not sightings:
+            continue
+        now = sightings[0].frame
+        active = [path for path in paths if now - path.last.frame <= max_gap + 1]
+        taken = set()
+        for row, column in assign(costs(active, sightings, now)):
+            active[row].add(sightings[column])
+            taken.add(column)
+        for column, sighting in enumerate(sightings):
+            if column not in taken:
+                paths.append(Path())
+                paths[-1].add(sighting)
+    return paths
+
+
+def costs(paths: list[Path], sightings: list[Sighting], now: int) -> Tensor:
+    """(paths, sightings): (1 - IoU) + distance / 2 + 3 unlikeness, NEVER beyond a gate.
+
+    Distance is between centres, in face sizes. Gates grow with the frames since a path was last seen, and are relative to the face:
+    distance 0.5 + 0.25 per frame, at most 2; size by a factor of 1.5 + 0.1 per frame, at most 2.5.
+    """
+    if not paths or not sightings:
+        return torch.zeros(len(paths), len(sightings))
+    boxes = torch.stack([s.face.box for s in sightings]).double()
+    expected = torch.stack([path.predict(now) for path in paths]).double()
+    gap = torch.tensor([now - path.last.frame for path in paths], dtype=torch.float64)[:, None]
+    overlap = iou(expected, boxes)
+    size, wanted = side(boxes).clamp(min=1e-3)[None], side(expected).clamp(min=1e-3)[:, None]
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    distance = torch.cdist((expected[:, :2] + expected[:, 2:]) / 2, centre) / (size * wanted).sqrt()
+    apart = unlikeness(torch.stack([path.look for path in paths]), torch.stack([s.descriptor for s in sightings])).double()
+    limit = torch.where((gap <= 2) & (overlap > 0.5), APART_IN_PLACE, APART)
+    near = distance <= (0.5 + 0.25 * (gap - 1)).clamp(max=2.0)
+    alike = torch.maximum(size / wanted, wanted / size) <= (1.5 + 0.1 * (gap - 1)).clamp(max=2.5)
+    allowed = near & alike & (apart <= limit)
+    return torch.where(allowed, (1 - overlap) + 0.5 * distance + 3 * apart, NEVER)
+
+
+def assign(cost: Tensor) -> list[tuple[int, int]]:
+    """Pairs (row, column) of the cheapest one-to-one assignment, without those that cost NEVER."""
+    if not cost.numel():
+        return []
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = linear_sum_assignment(np.asarray(cost))
+    return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if cost[r, c] < NEVER]

@@ -1,0 +1,227 @@
+"""Follows every person through a clip: detections in, tracks out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .appearance import chip, descriptor, sharpness
+from .association import Path, Sighting, link
+from .detectors import Detector, suppress
+from .geometry import FACE_BOX, TEMPLATE, area, iou, similarity, smooth
+from .given import GivenDetector
+from .types import CROP, Face, FaceTrack
+
+
+@dataclass(frozen=True)
+class TrackOptions:
+    """How people are followed.
+
+    Attributes:
+        max_gap: frames a face may be missing and is filled in; more end the track.
+        min_length: fewer detections are a false hit, unless the shot itself is shorter and the score is at least `sure`.
+        sigma: landmark smoothing, standard deviation in frames.
+        sure: mean score in [0, 1] that a shorter track needs.
+        density: least share of a track's frames with a detection.
+    """
+
+    max_gap: int = 10
+    min_length: int = 3
+    sigma: float = 2.0
+    sure: float = 0.9
+    density: float = 0.3
+
+
+class CutDetector(Protocol):
+    """Finds shot cuts: takes the next frames (n, 3, H, W), returns absolute indices of first frames of new shots."""
+
+    def push(self, frames: Tensor) -> list[int]: ...
+
+
+class Tracker:
+    """Streaming: `push` frames with their detections, `finish` gives the tracks. Keeps no frame, only measurements of one shot at a time.
+
+    frame_size: (H, W). The result does not depend on how the frames were chunked, and a cut may be told at any later push.
+    """
+
+    def __init__(self, frame_size: tuple[int, int], options: TrackOptions | None = None, **changes: float) -> None:
+        self.frame_size = (int(frame_size[0]), int(frame_size[1]))
+        self.options = replace(options or TrackOptions(), **changes)  # type: ignore[arg-type]
+        self.shot = 0
+        self.sightings: list[list[Sighting]] = []
+        self.tracks: list[FaceTrack] = []
+
+    @property
+    def seen(self) -> int:
+        """Frames taken so far."""
+        return self.shot + len(self.sightings)
+
+    def push(self, index: int, frames: Tensor, detections: Sequence[Sequence[Face]], cuts: Sequence[int] = ()) -> None:
+        """Takes frames (n, 3, H, W) that begin at `index`, their faces, and the cuts known by now.
+
+        Raises:
+            ValueError: if frames are skipped or repeated, change size, or do not match the detections; or a cut lies before the last one.
+        """
+        if index != self.seen:
+            raise ValueError(f"frame {self.seen} comes next, got frames from {index} on; push every frame once and in order")
+        if tuple(frames.shape[-2:]) != self.frame_size:
+            raise ValueError(f"frames of (H, W) = {self.frame_size} are tracked, got {tuple(frames.shape[-2:])}; all frames must have one size")
+        if len(detections) != len(frames):
+            raise ValueError(
+                f"{len(frames)} frames came with detections for {len(detections)}; give one list per frame, empty where there is no face"
+            )
+        for offset, (frame, faces) in enumerate(zip(frames, detections, strict=True)):
+            self.sightings.append([self.measure(index + offset, frame, face) for face in suppress(list(faces))])
+        for cut in sorted(set(cuts)):
+            if cut > self.seen:
+                raise ValueError(f"a cut at frame {cut} was told after {self.seen} frames; tell it with or after its frame")
+            if cut > self.shot:
+                self.close(cut)
+
+    def measure(self, index: int, frame: Tensor, face: Face) -> Sighting:
+        """What is kept of a detection."""
+        image = chip(frame.float().cpu(), face.landmarks)
+        face = Face(face.box.float().cpu(), face.landmarks.float().cpu(), float(face.score))
+        return Sighting(index, face, descriptor(image), sharpness(image))
+
+    def close(self, stop: int) -> None:
+        """Ends the shot before frame `stop` and makes its tracks."""
+        frames, self.sightings = self.sightings[: stop - self.shot], self.sightings[stop - self.shot :]
+        bounds = (self.shot, stop)
+        paths = [path for path in link(frames, self.options.max_gap) if self.credible(path, len(frames))]
+        tracks = [build(path, bounds, self.frame_size, self.options.sigma) for path in paths]
+        self.tracks += hide(without_doubles(tracks))
+        self.shot = stop
+
+    def credible(self, path: Path, shot_length: int) -> bool:
+        """False for hits that are too few, too sparse, or few and unsure."""
+        options, count = self.options, len(path.sightings)
+        length = path.last.frame - path.sightings[0].frame + 1
+        if count < min(options.min_length, shot_length) or count < options.density * length:
+            return False
+        mean = sum(s.face.score for s in path.sightings) / count
+        return count >= options.min_length or mean >= options.sure
+
+    def finish(self) -> list[FaceTrack]:
+        """All tracks, person 0 (the largest total area) first."""
+        if self.sightings:
+            self.close(self.seen)
+        order = sorted(self.tracks, key=lambda t: (-float(area(t.boxes).double().sum()), t.start, *t.boxes[0].tolist()))
+        self.tracks = [replace(track, person=person) for person, track in enumerate(order)]
+        return list(self.tracks)
+
+
+def build(path: Path, shot: tuple[int, int], frame_size: tuple[int, int], sigma: float) -> FaceTrack:
+    """A track from a path: gaps filled on straight lines, then boxes and landmarks smoothed, then aligned."""
+    seen = np.array([s.frame for s in path.sightings])
+    frames = np.arange(seen[0], seen[-1] + 1)
+
+    def fill(values: Tensor) -> Tensor:
+        flat = values.reshape(len(values), -1).double().numpy()
+        lines = [np.interp(frames, seen, column) for column in flat.T]
+        return torch.from_numpy(np.stack(lines, 1)).reshape(len(frames), *values.shape[1:])
+
+    detected = torch.zeros(len(frames), dtype=torch.bool)
+    detected[torch.from_numpy(seen - seen[0])] = True
+    scores = torch.zeros(len(frames))
+    scores[detected] = torch.tensor([s.face.score for s in path.sightings])
+    landmarks = smooth(fill(torch.stack([s.face.landmarks for s in path.sightings])), sigma)
+    return FaceTrack(
+        person=0,
+        start=int(seen[0]),
+        boxes=smooth(fill(torch.stack([s.face.box for s in path.sightings])), sigma).float(),
+        landmarks=landmarks.float(),
+        matrices=torch.stack([similarity(five) for five in landmarks]),
+        scores=scores,
+        detected=detected,
+        sharpness=fill(torch.tensor([s.sharpness for s in path.sightings])).float(),
+        frame_size=frame_size,
+        shot=shot,
+    )
+
+
+def overlaps(a: FaceTrack, b: FaceTrack) -> tuple[slice, slice, Tensor]:
+    """Rows of a and b for their common frames, and the IoU of their boxes there."""
+    first, stop = max(a.start, b.start), max(min(a.stop, b.stop), max(a.start, b.start))
+    rows = slice(first - a.start, stop - a.start), slice(first - b.start, stop - b.start)
+    return *rows, iou(a.boxes[rows[0]], b.boxes[rows[1]]).diagonal()
+
+
+def without_doubles(tracks: list[FaceTrack]) -> list[FaceTrack]:
+    """Tracks without those that lie on a better one for more than half of their length; better has more detections, then score."""
+    kept: list[FaceTrack] = []
+    for track in sorted(tracks, key=lambda t: (-int(t.detected.sum()), -float(t.scores.sum()), t.start)):
+        if all(int((overlaps(track, better)[2] > 0.5).sum()) <= len(track) / 2 for better in kept):
+            kept.append(track)
+    return kept
+
+
+def hide(tracks: list[FaceTrack]) -> list[FaceTrack]:
+    """Sharpness 0 where a face was filled in while another one is seen in its place: what shows there is the other person."""
+    hidden = []
+    for track in tracks:
+        level = track.sharpness.clone()
+        for other in tracks:
+            mine, theirs, overlap = overlaps(track, other)
+            behind = (overlap > 0.2) & ~track.detected[mine] & other.detected[theirs]
+            level[mine] = torch.where(behind, 0.0, level[mine])
+        hidden.append(replace(track, sharpness=level))
+    return hidden
+
+
+def find_tracks(
+    chunks: Iterable[tuple[int, Tensor]],
+    detector: Detector | GivenDetector,
+    cuts: Sequence[int] | CutDetector = (),
+    *,
+    options: TrackOptions | None = None,
+    on_frame: Callable[[int], None] = lambda done: None,
+    **changes: float,
+) -> list[FaceTrack]:
+    """Everybody in a clip. Single options may be given by name, such as `sigma` or `max_gap`.
+
+    Args:
+        chunks: (index, frames (n, 3, H, W) in [0, 1]) from 0 on, each frame once; one chunk is held at a time.
+        cuts: indices of first frames of new shots, or a detector of them that is pushed the same frames.
+        on_frame: gets how many more frames are done.
+    """
+    tracker: Tracker | None = None
+    known = () if hasattr(cuts, "push") else tuple(cuts)  # type: ignore[arg-type]
+    for index, frames in chunks:
+        if tracker is None:
+            tracker = Tracker((frames.shape[-2], frames.shape[-1]), options, **changes)
+        found = cuts.push(frames) if hasattr(cuts, "push") else [c for c in known if index <= c < index + len(frames)]
+        tracker.push(index, frames, detect(detector, index, frames), found)
+        on_frame(len(frames))
+    return tracker.finish() if tracker is not None else []
+
+
+def aligned_track(count: int, size: int = CROP) -> FaceTrack:
+    """The track of `count` frames (3, size, size) that are crops of one person already: the template's landmarks in every frame."""
+    zoom = size / CROP
+    landmarks = (TEMPLATE + 0.5) * zoom - 0.5
+    box = (torch.tensor(FACE_BOX) + 0.5) * zoom - 0.5
+    shift = 0.5 / zoom - 0.5
+    matrix = torch.tensor([[1 / zoom, 0.0, shift], [0.0, 1 / zoom, shift]])
+    return FaceTrack(
+        person=0,
+        start=0,
+        boxes=box.float().repeat(count, 1),
+        landmarks=landmarks.float().repeat(count, 1, 1),
+        matrices=matrix.repeat(count, 1, 1),
+        scores=torch.ones(count),
+        detected=torch.ones(count, dtype=torch.bool),
+        sharpness=torch.ones(count),
+        frame_size=(size, size),
+        shot=(0, count),
+    )
+
+
+def detect(detector: Detector | GivenDetector, index: int, frames: Tensor) -> list[list[Face]]:
+    """Faces of frames that begin at `index`."""
+    return detector.at(index, len(frames)) if isinstance(detector, GivenDetector) else detector(frames)
