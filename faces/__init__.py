@@ -1,0 +1,39 @@
+"""Faces: find, follow, cut out, paste back."""
+
+from .align import align, crop_clip
+from .detectors import Detector, load_detector
+from .given import GivenDetector, faces_from_boxes, faces_from_landmarks
+from .parsing import Parser, load_parser
+from .paste import Paster
+from .report import PersonReport, TrackReport, report
+from .selection import select_tracks
+from .sheet import Thumbnails, contact_sheet
+from .tracks import Tracker, TrackOptions, aligned_track, find_tracks
+from .types import CROP, Face, FaceClip, FaceTrack
+
+__all__ = [
+    "CROP",
+    "Detector",
+    "Face",
+    "FaceClip",
+    "FaceTrack",
+    "GivenDetector",
+    "Parser",
+    "Paster",
+    "PersonReport",
+    "Thumbnails",
+    "TrackOptions",
+    "TrackReport",
+    "Tracker",
+    "align",
+    "aligned_track",
+    "contact_sheet",
+    "crop_clip",
+    "faces_from_boxes",
+    "faces_from_landmarks",
+    "find_tracks",
+    "load_detector",
+    "load_parser",
+    "report",
+    "select_tracks",
+]

@@ -1,0 +1,61 @@
+"""Which pixels of a crop are face: ParseNet's classes as a soft mask."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .types import CROP
+
+Parser = Callable[[Tensor], Tensor]
+"""Crops (n, 3, 512, 512) in [0, 1] to masks (n, 512, 512) in [0, 1]."""
+
+KEPT = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15)
+"""Of ParseNet's 19 classes: skin, features, hair and ears' surroundings; not background (0), hat (14), necklace (16), neck (17), clothes (18)."""
+
+RIM = 10
+"""Pixels of the crop's border that are never face."""
+
+
+def load_parser(weights: Path | str, *, device: str | torch.device = "cpu", batch: int = 4) -> Parser:
+    """ParseNet from a local parsing_parsenet.pth (read with weights_only), as a function from crops to soft masks.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    path = Path(weights)
+    if not path.is_file():
+        raise FileNotFoundError(f"no ParseNet weights at {path}; put parsing_parsenet.pth there or paste without a parser")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from facexlib.parsing.parsenet import ParseNet
+    net = ParseNet(in_size=CROP, out_size=CROP, parsing_ch=19)
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    net.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
+    net.to(device).eval().requires_grad_(False)
+    size = 1 if torch.device(device).type == "cpu" else batch
+
+    @torch.no_grad()
+    def parse(crops: Tensor) -> Tensor:
+        masks = [soft_mask(net(chunk.to(device) * 2 - 1)[0].argmax(1).cpu()) for chunk in crops.split(size)]
+        return torch.cat(masks) if masks else crops.new_zeros((0, CROP, CROP))
+
+    return parse
+
+
+def soft_mask(classes: Tensor) -> Tensor:
+    """Classes (n, H, W) to a mask in [0, 1]: 1 on the kept classes, blurred twice by sigma 11, 0 on a 10 px rim."""
+    hard = torch.isin(classes, torch.tensor(KEPT)).float()
+    soft = []
+    for mask in hard.numpy():
+        for _ in range(2):
+            mask = cv2.GaussianBlur(mask, (101, 101), 11)
+        soft.append(torch.from_numpy(mask))
+    inner = torch.stack(soft)[:, RIM:-RIM, RIM:-RIM]
+    return F.pad(inner, (RIM, RIM, RIM, RIM))

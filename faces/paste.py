@@ -1,0 +1,147 @@
+"""Puts restored crops back into the frames they were cut from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .align import check_size, span, warp_to
+from .geometry import crop_corners, scales
+from .parsing import Parser
+from .strength import rise, strengths
+from .types import CROP, FaceTrack
+from .warp import low_pass, sample
+
+Item = tuple[FaceTrack, Tensor, "Tensor | None"]
+"""A track, its restored crops for those of the frames that lie in the track, and the crops before restoration if they are at hand."""
+
+DIRECT = 1.5
+"""From this scale on (crop pixels per frame pixel) the restored crop replaces the frame; at 1 and below it is added as a difference."""
+
+
+@dataclass(frozen=True)
+class Paster:
+    """out = frame + m (D r + k (frame - D c) - frame), for a restored crop r and the crop c before restoration.
+
+    m is the mask times the strength, D the inverse warp (low-passed where it shrinks). k is 0 where the face is smaller than its crop:
+    the restored face replaces what was there, noise and all. k is 1 where the face is larger than its crop (scale <= 1): there the
+    frame has detail finer than the crop can carry, which survives. Between scales 1 and 1.5 k slides, so a face that grows never pops.
+
+    Attributes:
+        feather: width of the soft border in pixels of the 512 crop; the mask is 0 on the crop's edge.
+        strength: 1 shows the restored face, 0 the frame.
+        colour_match: gives the restored crop the low frequencies' mean and contrast of the crop before, per channel.
+        parser: crops to face masks (see `load_parser`); multiplies the mask.
+        fade: strength falls for tiny, blurred or filled-in faces, and where a track begins or ends in mid-shot.
+    """
+
+    feather: float = 24
+    strength: float = 1.0
+    colour_match: bool = False
+    parser: Parser | None = None
+    fade: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.feather <= CROP / 2:
+            raise ValueError(f"feather is 0 to {CROP // 2} pixels of the crop, got {self.feather}")
+        if not 0 <= self.strength <= 1:
+            raise ValueError(f"strength is 0 to 1, got {self.strength}")
+
+    def paste(self, frames: Tensor, index: int, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        """Frames with the faces in them, and where they changed.
+
+        frames: (n, 3, H, W) in [0, 1] that begin at `index`; they are not touched. items: see `Item`; larger ids lie on top.
+        Returns frames (n, 3, H, W) and mask (n, H, W) in [0, 1]; where the mask is 0 the frame is what it was, to the bit.
+
+        Raises:
+            ValueError: if crops are not (k, 3, 512, 512) for the k frames that a track has in common with these.
+        """
+        out = frames.clone()
+        mask = frames.new_zeros((len(frames), *frames.shape[-2:]))
+        for track, restored, original in sorted(items, key=lambda item: -item[0].person):
+            first, stop = max(index, track.start), min(index + len(frames), track.stop)
+            check_size(frames, track)
+            check_crops(track, restored, max(stop - first, 0))
+            if first >= stop:
+                continue
+            rows = slice(first - track.start, stop - track.start)
+            here = slice(first - index, stop - index)
+            self._paste_track(frames[here], out[here], mask[here], track, rows, restored, original)
+        return out, mask
+
+    def _paste_track(
+        self, frames: Tensor, out: Tensor, mask: Tensor, track: FaceTrack, rows: slice, restored: Tensor, original: Tensor | None
+    ) -> None:
+        """Pastes one person into `out` and `mask`, which are views."""
+        level = self.strength * (strengths(track)[rows] if self.fade else torch.ones(len(frames)))
+        matrices = track.matrices[rows].double()
+        share = 1 - rise(scales(matrices), 1.0, DIRECT)
+        restored = restored.to(frames)
+        if original is None and (self.colour_match or bool((share > 0).any())):
+            original = warp_to(frames, matrices, CROP)
+        if original is not None:
+            check_crops(track, original, len(frames))
+            original = original.to(frames)
+            if self.colour_match:
+                restored = match_colour(restored, original)
+        shape = self.parser(restored).to(frames) if self.parser is not None else None
+        for k, matrix in enumerate(matrices):
+            if not float(level[k]) > 0:
+                continue
+            before = original[k] if original is not None and float(share[k]) > 0 else None
+            region, soft, target = self._place(frames[k], matrix, restored[k], before, float(share[k]), None if shape is None else shape[k])
+            soft = soft * float(level[k])
+            y, x = region
+            out[k][:, y, x] += soft * (target - out[k][:, y, x])
+            mask[k][y, x] = torch.maximum(mask[k][y, x], soft)
+
+    def _place(
+        self, frame: Tensor, matrix: Tensor, restored: Tensor, original: Tensor | None, share: float, shape: Tensor | None
+    ) -> tuple[tuple[slice, slice], Tensor, Tensor]:
+        """Region (rows, columns) of the frame, the mask (h, w) there, and what a full strength shows there (3, h, w)."""
+        corners = crop_corners(matrix)
+        x0, x1 = span(corners[:, 0], 0, frame.shape[-1])
+        y0, y1 = span(corners[:, 1], 0, frame.shape[-2])
+        region = slice(y0, y1), slice(x0, x1)
+        start = torch.tensor([x0, y0], dtype=torch.float64)
+        moved = torch.cat([matrix[:, :2], (matrix[:, :2] @ start + matrix[:, 2])[:, None]], 1)
+        size = y1 - y0, x1 - x0
+        step = float(scales(matrix))
+        target = sample(low_pass(restored, step)[None], moved[None], *size)[0]
+        if original is not None:
+            target = target + share * (frame[:, y0:y1, x0:x1] - sample(low_pass(original, step)[None], moved[None], *size)[0])
+        soft = feathered(moved, *size, self.feather).to(frame)
+        if shape is not None:
+            soft = soft * sample(low_pass(shape[None], step)[None], moved[None], *size, mode="bilinear")[0, 0].clamp(0, 1)
+        return region, soft, target.clamp(0, 1)
+
+
+def feathered(matrix: Tensor, height: int, width: int, feather: float) -> Tensor:
+    """Mask (height, width) float64 of the crop in frame pixels: smooth from 0 on the crop's edge to 1 `feather` crop pixels inside.
+
+    matrix: (2, 3) from pixels of the region to pixels of the crop.
+    """
+    y, x = torch.meshgrid(torch.arange(height, dtype=torch.float64), torch.arange(width, dtype=torch.float64), indexing="ij")
+    place = torch.stack([x, y], -1) @ matrix[:, :2].double().mT + matrix[:, 2].double()
+    inside = torch.minimum(place, CROP - 1 - place).amin(-1)
+    return rise(inside, 0.0, max(feather, 1e-6))
+
+
+def match_colour(restored: Tensor, original: Tensor) -> Tensor:
+    """(r - mean r) std c / std r + mean c, per crop and channel, statistics of the 16 x 16 means in the middle of the crop.
+
+    restored, original: (n, 3, 512, 512) in [0, 1]. The gain is kept within 1/2 and 2.
+    """
+    r, c = (F.adaptive_avg_pool2d(crops, 16)[..., 3:-2, 3:-3].flatten(2) for crops in (restored, original))
+    gain = ((c.std(-1) + 1e-3) / (r.std(-1) + 1e-3)).clamp(0.5, 2)
+    return ((restored - r.mean(-1)[..., None, None]) * gain[..., None, None] + c.mean(-1)[..., None, None]).clamp(0, 1)
+
+
+def check_crops(track: FaceTrack, crops: Tensor, count: int) -> None:
+    """Raises ValueError unless crops are (count, 3, 512, 512)."""
+    if tuple(crops.shape) != (count, 3, CROP, CROP):
+        raise ValueError(f"person {track.person} needs crops ({count}, 3, {CROP}, {CROP}) for these frames, got {tuple(crops.shape)}")
