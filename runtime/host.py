@@ -1,0 +1,379 @@
+"""The seam to the host: what ComfyUI offers, and the same without it.
+
+The only module of the package that imports `comfy*` or `folder_paths`, and only inside functions: importing it costs nothing.
+"Inside ComfyUI" means that `comfy_api` can be imported (see runtime/io.py).
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import torch
+
+from . import workplace
+from .video_file import VideoFile
+from .workplace import MODEL_FOLDERS, OWN_MODELS, workspace
+
+__all__ = [
+    "Interrupted",
+    "clear_interrupt",
+    "device",
+    "file_fingerprint",
+    "free_memory",
+    "heartbeat",
+    "input_directory",
+    "input_files",
+    "inside_comfyui",
+    "intermediate_device",
+    "intermediate_dtype",
+    "interrupt",
+    "list_models",
+    "model_folders",
+    "model_path",
+    "next_output_path",
+    "offload_device",
+    "output_directory",
+    "progress",
+    "resolve_input",
+    "set_device",
+    "temp_directory",
+    "video_components",
+    "video_from_file",
+    "video_source",
+    "workspace",
+]
+
+WEIGHTS = frozenset({".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".sft"})
+
+_chosen_device: torch.device | None = None
+_stop = threading.Event()
+
+
+class Interrupted(KeyboardInterrupt):
+    """Raised by `heartbeat` outside ComfyUI after `interrupt()`; like Ctrl-C, no `except Exception` swallows it."""
+
+
+class Tick(Protocol):
+    """`n` more units are done; `preview` is a frame (3, H, W) in [0, 1] to show, or None. Raises when the user asked to stop."""
+
+    def __call__(self, n: int = 1, preview: torch.Tensor | None = None) -> None: ...
+
+
+def inside_comfyui() -> bool:
+    """Whether ComfyUI's node API is there."""
+    from .io import HAVE_COMFY
+
+    return HAVE_COMFY
+
+
+def _model_management() -> ModuleType:
+    """comfy.model_management. Imported outside a server on a machine without an accelerator it must be told so first, or it fails."""
+    if "comfy.model_management" not in sys.modules and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        from comfy.cli_args import args
+
+        args.cpu = True
+    import comfy.model_management
+
+    return comfy.model_management
+
+
+# ---------------------------------------------------------------- devices
+
+
+def device() -> torch.device:
+    """Where networks run: what `set_device` chose, else ComfyUI's choice, else cuda, mps or cpu, the first there is."""
+    if _chosen_device is not None:
+        return _chosen_device
+    if inside_comfyui():
+        return _model_management().get_torch_device()
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def set_device(name: str | torch.device | None) -> None:
+    """Overrides the choice of `device` for this process; None gives the choice back.
+
+    Raises:
+        ValueError: if there is no such device here.
+    """
+    global _chosen_device
+    if name is None:
+        _chosen_device = None
+        return
+    try:
+        chosen = torch.device(name)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device {str(name)!r} is not usable here ({str(error).splitlines()[0]}); try cpu, cuda, cuda:1 or mps") from error
+    _chosen_device = chosen
+
+
+def offload_device() -> torch.device:
+    """Where networks wait between uses: ComfyUI's offload device, else where they run."""
+    return _model_management().unet_offload_device() if inside_comfyui() and _chosen_device is None else device()
+
+
+def free_memory(needed: int) -> None:
+    """Asks ComfyUI to make room for `needed` bytes on `device()` by unloading its own models; nothing to do elsewhere."""
+    if inside_comfyui():
+        _model_management().free_memory(needed, device())
+
+
+def intermediate_device() -> torch.device:
+    """Where IMAGE batches between nodes live: the CPU, unless ComfyUI runs with --gpu-only."""
+    return _model_management().intermediate_device() if inside_comfyui() else torch.device("cpu")
+
+
+def intermediate_dtype() -> torch.dtype:
+    """The dtype of IMAGE batches between nodes: float32, unless ComfyUI runs with --fp16-intermediates."""
+    choose = getattr(_model_management(), "intermediate_dtype", None) if inside_comfyui() else None
+    return choose() if choose is not None else torch.float32
+
+
+# ---------------------------------------------------------------- progress and interruption
+
+
+def heartbeat() -> None:
+    """Raises the host's interrupt exception when the user asked to stop; call it between units of work."""
+    if _stop.is_set():
+        raise Interrupted("stopped on request")
+    if inside_comfyui():
+        _model_management().throw_exception_if_processing_interrupted()
+
+
+def interrupt() -> None:
+    """Asks the work in progress to stop at its next heartbeat; for signal handlers and other threads."""
+    _stop.set()
+
+
+def clear_interrupt() -> None:
+    """Forgets a request to stop, before new work."""
+    _stop.clear()
+
+
+@contextmanager
+def progress(total: int | None, desc: str = "") -> Iterator[Tick]:
+    """A progress bar over `total` units (0 or None: unknown), which is also what makes a loop interruptible.
+
+    In ComfyUI the bar of the node that runs, with `preview` shown on it; elsewhere tqdm on stderr, silent when that is not a terminal.
+    """
+    heartbeat()
+    if inside_comfyui():
+        _model_management()
+        from comfy.utils import ProgressBar
+
+        bar = ProgressBar(max(total or 0, 1))
+        shown = [0.0]
+
+        def tick(n: int = 1, preview: torch.Tensor | None = None) -> None:
+            picture = None
+            if preview is not None and time.monotonic() - shown[0] > 0.25:
+                shown[0] = time.monotonic()
+                picture = ("JPEG", _picture(preview), 512)
+            bar.update_absolute(bar.current + n, preview=picture)
+            heartbeat()
+
+        yield tick
+        return
+
+    from tqdm import tqdm
+
+    with tqdm(total=total or None, desc=desc or None, file=sys.stderr, disable=None) as line:
+
+        def tick(n: int = 1, preview: torch.Tensor | None = None) -> None:
+            line.update(n)
+            heartbeat()
+
+        yield tick
+
+
+def _picture(frame: torch.Tensor) -> Any:
+    from PIL import Image
+
+    pixels = frame.detach().float().cpu().clamp(0, 1).mul(255).round().to(torch.uint8)
+    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+
+
+# ---------------------------------------------------------------- folders
+
+
+def model_folders() -> dict[str, list[Path]]:
+    """Every folder that is searched for weights, by name; the first of "face_video_restoration" is where ours belong.
+
+    In ComfyUI our own name is registered on first use, merged with what extra_model_paths.yaml says, and its folder made, so that
+    people see it. Names that no pack registered are looked for below ComfyUI's models folder.
+    """
+    if not inside_comfyui():
+        return workplace.model_folders()
+    import folder_paths
+
+    names = folder_paths.folder_names_and_paths
+    models = Path(folder_paths.models_dir)
+    paths, extensions = names.get(OWN_MODELS, ([], set()))
+    if str(models / OWN_MODELS) not in paths or not extensions:
+        with suppress(OSError):  # a read-only models folder only means that ours is not seen
+            (models / OWN_MODELS).mkdir(parents=True, exist_ok=True)
+        names[OWN_MODELS] = (list(dict.fromkeys([*paths, str(models / OWN_MODELS)])), set(folder_paths.supported_pt_extensions))
+    return {name: [Path(p) for p in names[name][0]] if name in names else [models / name] for name in MODEL_FOLDERS}
+
+
+def list_models(folder: str = OWN_MODELS) -> list[str]:
+    """The weight files in a model folder, sorted, as names relative to it with forward slashes; what a combo offers."""
+    found = set()
+    for root in _folders(folder):
+        flat = not inside_comfyui() and root == workplace.models_root()
+        for path in root.glob("*" if flat else "**/*"):
+            if path.suffix.lower() in WEIGHTS and path.is_file():
+                found.add(path.relative_to(root).as_posix())
+    return sorted(found)
+
+
+def model_path(name: str, folder: str = OWN_MODELS) -> Path:
+    """The file behind a name from `list_models`.
+
+    Raises:
+        FileNotFoundError: if no folder of that name holds it.
+    """
+    roots = _folders(folder)
+    for root in roots:
+        if (root / name).is_file() and (root / name).resolve().is_relative_to(root.resolve()):
+            return root / name
+    raise FileNotFoundError(f"model {name!r} is not in {' or '.join(map(str, roots))}; put it there or choose another")
+
+
+def _folders(folder: str) -> list[Path]:
+    folders = model_folders()
+    if folder not in folders:
+        raise ValueError(f"model folder {folder!r} is unknown; choose one of {', '.join(folders)}")
+    return folders[folder]
+
+
+def input_directory() -> Path:
+    """Where `resolve_input` looks first."""
+    return _directory("input")
+
+
+def output_directory() -> Path:
+    """Below which results are written."""
+    return _directory("output")
+
+
+def temp_directory() -> Path:
+    """For previews; made when missing."""
+    directory = _directory("temp")
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def _directory(kind: str) -> Path:
+    chosen = workplace.current(kind)
+    if chosen is None and inside_comfyui():
+        import folder_paths
+
+        return Path(folder_paths.get_directory_by_type(kind))
+    return chosen if chosen is not None else workplace.default(kind)
+
+
+def input_files(kind: str = "video") -> list[str]:
+    """Names of the files of a kind ("video", "image", "audio") directly in the input directory, sorted; what a combo offers."""
+    directory = input_directory()
+    if not directory.is_dir():
+        return []
+    return sorted(p.name for p in directory.iterdir() if (mimetypes.guess_type(p.name)[0] or "").startswith(f"{kind}/") and p.is_file())
+
+
+def resolve_input(name: str) -> Path:
+    """The file or folder behind a name: "clip.mp4", "sub/clip.mp4", or with a place behind it as in "clip.mp4 [output]".
+
+    Outside ComfyUI an absolute path, or one relative to the current directory, is taken as well. Inside, nothing outside the three
+    directories is ever opened.
+
+    Raises:
+        ValueError: if the name leaves its directory.
+        FileNotFoundError: if nothing is there.
+    """
+    bare, place = workplace.annotated(name)
+    root = _directory(place or "input")
+    free = not inside_comfyui() and place is None
+    candidates = [root / bare, Path(bare).expanduser()] if free else [root / bare]
+    for path in candidates:
+        if not free and not path.resolve().is_relative_to(root.resolve()):
+            raise ValueError(f"input {name!r} leads out of {root}; copy the file into it")
+        if bare and path.exists():
+            return path
+    raise FileNotFoundError(f"input {name!r} is not in {root}; upload it or choose another")
+
+
+def file_fingerprint(name: str | None) -> tuple[int, int] | None:
+    """Changes whenever the file behind a name is replaced: its modification time (ns) and its size; None when there is none."""
+    try:
+        status = resolve_input(name).stat() if name else None
+    except (FileNotFoundError, ValueError):
+        return None
+    return (status.st_mtime_ns, status.st_size) if status else None
+
+
+def next_output_path(prefix: str, suffix: str, *, kind: str = "output", width: int = 0, height: int = 0) -> tuple[Path, str, str]:
+    """The next free numbered file, "video/restored" giving <output>/video/restored_00001_.mp4: (path, subfolder, file name).
+
+    `prefix` may hold %year% %month% %day% %hour% %minute% %second% %width% %height%; its folder is made. Nothing is reserved.
+
+    Raises:
+        ValueError: if the prefix leads out of the directory.
+    """
+    root = _directory(kind)
+    workplace.check_prefix(prefix, root)
+    if inside_comfyui():
+        import folder_paths
+
+        folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, str(root), width, height)
+    else:
+        folder, stem, counter, subfolder = workplace.next_number(prefix, root, width, height)
+    filename = f"{stem}_{counter:05}_{suffix}"
+    return Path(folder) / filename, subfolder, filename
+
+
+# ---------------------------------------------------------------- VIDEO
+
+
+def video_from_file(path: str | os.PathLike[str]) -> Any:
+    """A value for a VIDEO output: ComfyUI's, else a `VideoFile`."""
+    if not inside_comfyui():
+        return VideoFile(Path(path))
+    from comfy_api.latest import InputImpl
+
+    return InputImpl.VideoFromFile(os.fspath(path))
+
+
+def video_source(video: Any) -> tuple[Any, tuple[float, float]]:
+    """What to open behind a VIDEO input, a path or a BytesIO, and its window (start, duration) in seconds; duration 0: to the end.
+
+    A video made of frames (see `video_components`) is encoded by ComfyUI for this, with loss.
+    """
+    window = getattr(video, "get_active_trim_window", None)
+    if window is None:  # older hosts keep the window to themselves
+        start, duration = (getattr(video, f"_{type(video).__name__}__{name}", 0.0) for name in ("start_time", "duration"))
+        return video.get_stream_source(), (float(start), float(duration))
+    return video.get_stream_source(), window()
+
+
+def video_components(video: Any) -> Any:
+    """The frames, rate and sound of a VIDEO that is held in memory (`.images`, `.frame_rate`, `.audio`), or None for one with a file.
+
+    Opening such a video through `video_source` would compress it first; take its frames instead.
+    """
+    if not inside_comfyui():
+        return None
+    from comfy_api.latest import InputImpl
+
+    return video.get_components() if isinstance(video, InputImpl.VideoFromComponents) else None

@@ -1,0 +1,76 @@
+"""ComfyUI's IMAGE and MASK on one side, frames (T, 3, H, W) float32 RGB in [0, 1] on the CPU on the other.
+
+The only place where the two layouts meet. Nothing here changes or shares memory with what came in.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import host
+
+
+def from_image(image: Tensor) -> Tensor:
+    """IMAGE (B, H, W, 3 or 4), any float dtype, any device -> frames (B, 3, H, W): alpha dropped, clamped to [0, 1].
+
+    Raises:
+        ValueError: for another rank, number of channels or dtype, or an empty batch.
+    """
+    _check(image, "IMAGE", rank=4, layout="(batch, height, width, 3 or 4)")
+    if image.shape[-1] not in (3, 4):
+        raise ValueError(
+            f"an IMAGE has 3 channels, or 4 with alpha, but this one has {image.shape[-1]} (shape {tuple(image.shape)}); convert it to RGB first"
+        )
+    return _copy(image[..., :3].permute(0, 3, 1, 2), torch.float32, torch.device("cpu"))
+
+
+def to_image(frames: Tensor, *, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Tensor:
+    """Frames (T, 3, H, W) -> IMAGE (T, H, W, 3), contiguous, clamped to [0, 1], in the host's dtype and on its device unless given.
+
+    Raises:
+        ValueError: for another rank, number of channels or dtype, or no frames.
+    """
+    _check(frames, "frames", rank=4, layout="(time, 3, height, width)")
+    if frames.shape[1] != 3:
+        raise ValueError(f"frames have 3 channels in dimension 1, got shape {tuple(frames.shape)}; give them as (time, 3, height, width)")
+    return _copy(frames.permute(0, 2, 3, 1), dtype or host.intermediate_dtype(), device or host.intermediate_device())
+
+
+def from_mask(mask: Tensor) -> Tensor:
+    """MASK (B, H, W) or (H, W) -> (B, 1, H, W) float32 on the CPU in [0, 1].
+
+    Raises:
+        ValueError: for another rank or dtype, or an empty batch.
+    """
+    if mask.ndim == 2:
+        mask = mask[None]
+    _check(mask, "MASK", rank=3, layout="(batch, height, width)")
+    return _copy(mask[:, None], torch.float32, torch.device("cpu"))
+
+
+def to_mask(mask: Tensor, *, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Tensor:
+    """(T, 1, H, W) or (T, H, W) -> MASK (T, H, W), contiguous, clamped to [0, 1], in the host's dtype and on its device unless given.
+
+    Raises:
+        ValueError: for another rank, number of channels or dtype, or an empty batch.
+    """
+    if mask.ndim == 4 and mask.shape[1] == 1:
+        mask = mask[:, 0]
+    _check(mask, "mask", rank=3, layout="(time, height, width) or (time, 1, height, width)")
+    return _copy(mask, dtype or host.intermediate_dtype(), device or host.intermediate_device())
+
+
+def _check(value: Tensor, what: str, *, rank: int, layout: str) -> None:
+    shape = tuple(value.shape)
+    if value.ndim != rank:
+        raise ValueError(f"{what} must be {layout}, got shape {shape}; add or drop a dimension")
+    if 0 in shape:
+        raise ValueError(f"{what} is empty (shape {shape}); give at least one frame")
+    if not value.is_floating_point():
+        raise ValueError(f"{what} must hold floats in [0, 1], got {value.dtype}; divide 8-bit values by 255")
+
+
+def _copy(value: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    fresh = torch.empty(value.shape, dtype=dtype, device=device)
+    return fresh.copy_(value).clamp_(0, 1)

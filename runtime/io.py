@@ -1,0 +1,34 @@
+"""The V3 node API: ComfyUI's own where there is one, else the small subset of it that our nodes use.
+
+Nodes write `from ..runtime.io import ComfyExtension, io, ui` and are then the same classes in ComfyUI, in `fvr run` and in tests.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+try:
+    from comfy_api.latest import ComfyExtension, io, ui
+
+    HAVE_COMFY = True
+except ImportError as error:
+    if (error.name or "").partition(".")[0] != "comfy_api":
+        raise
+    from . import io_shim as io  # type: ignore[no-redef]
+    from . import ui_shim as ui  # type: ignore[no-redef]
+    from .io_shim import ComfyExtension  # type: ignore[no-redef]
+
+    HAVE_COMFY = False
+
+__all__ = ["HAVE_COMFY", "ComfyExtension", "io", "newer", "ui"]
+
+
+def newer(**arguments: Any) -> dict[str, Any]:
+    """Those of the `io.Schema` arguments that the running host knows: `io.Schema(..., **newer(essentials_category="Video"))`.
+
+    ComfyUI refuses the whole package over one unknown argument, so anything younger than the oldest supported release (0.13)
+    goes through here.
+    """
+    known = {field.name for field in dataclasses.fields(io.Schema)}
+    return {name: value for name, value in arguments.items() if name in known}
