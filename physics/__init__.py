@@ -1,0 +1,46 @@
+"""Degradation operators: A, its adjoint, its pseudo-inverse, their composition and their noise."""
+
+from .base import Degradation, Size
+from .bicubic import BicubicDownsample
+from .blur import Blur
+from .build import degradation, parse
+from .camera import CameraNoise
+from .compose import Composition, chain_of, compose
+from .crops import crop_operator, observation
+from .grayscale import Grayscale
+from .h264 import H264
+from .identity import GaussianNoise, Identity
+from .inpaint import Inpaint, RandomInpaint, random_mask
+from .jpeg import Jpeg, JpegCode
+from .kinds import KINDS, Kind, Parameter
+from .pool import AveragePool
+from .temporal import TemporalBlur
+
+__all__ = [
+    "KINDS",
+    "AveragePool",
+    "BicubicDownsample",
+    "Blur",
+    "CameraNoise",
+    "Composition",
+    "Degradation",
+    "GaussianNoise",
+    "Grayscale",
+    "H264",
+    "Identity",
+    "Inpaint",
+    "Jpeg",
+    "JpegCode",
+    "Kind",
+    "Parameter",
+    "RandomInpaint",
+    "Size",
+    "TemporalBlur",
+    "chain_of",
+    "compose",
+    "crop_operator",
+    "degradation",
+    "observation",
+    "parse",
+    "random_mask",
+]

@@ -1,17 +1,20 @@
 """The degradation interface: y = A x (+ noise), with what a solver needs to invert it.
 
 Notation: A is `forward`, A^T is `adjoint`, A+ is `pinv`. Frames are float tensors (..., H, W), usually (T, 3, H, W); operators are
-size-agnostic and act in the range they are given (linear ones in any range; JPEG and camera noise expect [0, 1]).
+size-agnostic and act in the range they are given (linear ones in any range; JPEG, H.264 and camera noise expect [0, 1]).
+Whatever floating dtype and device comes in goes out; float16 and bfloat16 are computed in float32.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 Size = tuple[int, int]
+Axis = Literal["time", "channel", "space"]
 
 
 class Degradation(ABC):
@@ -21,11 +24,17 @@ class Degradation(ABC):
         linear: whether `forward` is linear (JPEG and recompression are not).
         noise_level: standard deviation of the noise that `observe` adds, in units of frames in [0, 1].
         factor: how many times smaller each side of y is than x.
+        transparent: whether `adjoint` and `pinv` treat the operator as the identity (noise, and what a codec or a camera loses).
+        distortion: expected standard deviation of what `forward` of a transparent operator changes, in units of frames in [0, 1].
+        axes: the axes of (T, 3, H, W) along which pixels are mixed; operators on different axes commute.
     """
 
     linear: bool = True
     noise_level: float = 0.0
     factor: int = 1
+    transparent: bool = False
+    distortion: float = 0.0
+    axes: frozenset[Axis] = frozenset({"space"})
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -47,7 +56,39 @@ class Degradation(ABC):
         """A x plus a sample of the noise this operator models; deterministic for a seeded CPU `generator`."""
         return self.forward(x)
 
+    def matrices(self, size: Size) -> tuple[Tensor, Tensor] | None:
+        """Float64 (rows, cols) with A x = rows x cols^T for x of `size`, or None when A is not separable."""
+        return None
+
+    @property
+    def noise_gain(self) -> float:
+        """The factor by which A scales the standard deviation of white noise in x, away from the border."""
+        return 1.0
+
+    def describe(self) -> str:
+        """A short text for people, e.g. "Gaussian blur sigma 2 px, down x4"."""
+        return type(self).__name__
+
+    def __str__(self) -> str:
+        return self.describe()
+
     def __matmul__(self, inner: Degradation) -> Degradation:
         from .compose import Composition
 
         return Composition(self, inner)
+
+    def input_size(self, y: Tensor, size: Size | None) -> Size:
+        """`size`, or by default `factor` times the size of y.
+
+        Raises:
+            ValueError: if a frame of `size` does not give a y of this size.
+        """
+        low = (y.shape[-2], y.shape[-1])
+        if size is None:
+            return low[0] * self.factor, low[1] * self.factor
+        if self.output_size(size) != low:
+            raise ValueError(
+                f"{self.describe()}: frames of {size[0]}x{size[1]} become {'x'.join(map(str, self.output_size(size)))}, but y is "
+                f"{low[0]}x{low[1]} (height x width); pass the size of the frames y was made from"
+            )
+        return size

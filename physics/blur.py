@@ -1,0 +1,189 @@
+"""Blur by any kernel, with decimation: the exact inverse in closed form where there is one, by conjugate gradients elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from . import kernels
+from .base import Degradation, Size
+from .boundary import Boundary, banded_matrix, boundary_index, check_boundary
+from .convolve import correlate, lag_spectrum, spread
+from .numerics import null_cutoff, working
+from .separable import separable_adjoint, separable_forward, separable_pinv
+from .solve import conjugate_gradients
+
+RANK_ONE = 1e-7
+"""A kernel whose second singular value is below this fraction of the first is separable (single-precision kernels reach 2e-8)."""
+
+PRECONDITIONER_FLOOR = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class Blur(Degradation):
+    """y_kl = sum_ij K_ij x[f k + o + i - kh // 2, f l + o + j - kw // 2]: correlation with K, every f-th pixel kept.
+
+    Frames are (..., H, W) of any size; y is (..., ceil(H / f), ceil(W / f)). With the default offset o = f // 2, a kernel that is as
+    even or odd as f has its centre on the centre of each f x f block, so nothing shifts.
+
+    Inverses: circular ends with f | H and f | W in closed form by FFT (decimation folds the spectrum: A A^T is circulant on the small
+    grid); separable kernels through the decompositions of two matrices; all else by conjugate gradients on A A^T, preconditioned with
+    the circulant of the same kernel (`solve.tolerance_of`, at most `solve.MAX_ITERATIONS`). Without damping, what A attenuates below
+    `numerics.null_cutoff` is left at 0.
+
+    Args:
+        kernel: (kh, kw) weights, any number of rows and columns; kept in float64. Usually they sum to 1.
+        factor: decimation f, at least 1.
+        boundary: what is beyond the border: "replicate", "circular" or "reflect" (without repeating the end pixel).
+        offset: o, in pixels of x.
+        title: how `describe` calls the kernel.
+        sigmas: (sigma_x, sigma_y, angle in degrees) of a Gaussian kernel; tells `crop_operator` to scale the formula, not the taps.
+    Raises:
+        ValueError: for a kernel that is not 2-D and finite, a factor below 1 or an unknown boundary.
+    """
+
+    kernel: Tensor | Sequence[Sequence[float]]
+    factor: int = 1
+    boundary: Boundary = "replicate"
+    offset: int | None = None
+    title: str = "Blur"
+    sigmas: tuple[float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        with torch.inference_mode(False), torch.no_grad():
+            kernel = torch.as_tensor(self.kernel).detach().to("cpu", torch.float64, copy=True).contiguous()
+        if kernel.ndim != 2 or kernel.numel() == 0 or not bool(kernel.isfinite().all()):
+            raise ValueError(f"a blur kernel is a (rows, columns) array of finite weights, got shape {tuple(kernel.shape)}")
+        if self.factor < 1:
+            raise ValueError(f"a blur keeps every factor-th pixel, so factor is at least 1, got {self.factor}")
+        check_boundary(self.boundary)
+        object.__setattr__(self, "kernel", kernel)
+        object.__setattr__(self, "offset", self.factor // 2 if self.offset is None else self.offset)
+
+    @classmethod
+    def gaussian(cls, sigma: float, sigma_y: float | None = None, angle: float = 0.0, *, factor: int = 1, boundary: Boundary = "replicate") -> Blur:
+        """Gaussian of standard deviation `sigma` pixels of x; with `sigma_y`, `sigma` along `angle` degrees and `sigma_y` across it."""
+        across = sigma if sigma_y is None else sigma_y
+        title = f"Gaussian blur sigma {sigma:g} px" if across == sigma else f"Gaussian blur sigma {sigma:g} x {across:g} px at {angle:g} degrees"
+        kernel = kernels.gaussian_kernel(sigma, across, angle, even=factor % 2 == 0)
+        return cls(kernel, factor, boundary, title=title, sigmas=(sigma, across, angle))
+
+    @classmethod
+    def motion(cls, size: int = 33, strength: float = 0.5, seed: int = 0, *, factor: int = 1, boundary: Boundary = "replicate") -> Blur:
+        """Random hand shake in a `size` x `size` kernel; see `kernels.motion_kernel`."""
+        kernel = kernels.motion_kernel(size, strength, seed, even=factor % 2 == 0)
+        return cls(kernel, factor, boundary, title=f"Motion blur {size} px, strength {strength:g}, seed {seed}")
+
+    @classmethod
+    def motion_line(cls, length: float, angle: float = 0.0, *, factor: int = 1, boundary: Boundary = "replicate") -> Blur:
+        """Uniform motion over `length` pixels at `angle` degrees."""
+        kernel = kernels.line_kernel(length, angle, even=factor % 2 == 0)
+        return cls(kernel, factor, boundary, title=f"Motion blur {length:g} px at {angle:g} degrees")
+
+    @classmethod
+    def flair_gaussian(cls) -> Blur:
+        """The x4 Gaussian of FLAIR's published task: exp(-n^2 / 8) at n = -4..3 inside 9 x 9, rows and columns 1 mod 4, replicate ends.
+
+        The kernel is centred on pixel 4k + 2, half a pixel past the block's centre, because its eight taps are not symmetric.
+        """
+        taps = torch.exp(-torch.arange(-4, 4, dtype=torch.float64).square() / 8)
+        taps = torch.cat((torch.zeros(1, dtype=torch.float64), taps / taps.sum()))
+        return cls(taps[:, None] * taps, 4, "replicate", offset=1, title="FLAIR's Gaussian blur")
+
+    @property
+    def weights(self) -> Tensor:
+        """The kernel as a (kh, kw) float64 tensor."""
+        return torch.as_tensor(self.kernel)
+
+    @cached_property
+    def _identity(self) -> tuple[object, ...]:
+        return self.weights.numpy().tobytes(), tuple(self.weights.shape), self.factor, self.boundary, self.offset
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Blur) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @cached_property
+    def taps(self) -> tuple[Tensor, Tensor] | None:
+        """(column of kh, row of kw) whose outer product is the kernel, or None when it has a higher rank."""
+        u, s, vt = torch.linalg.svd(self.weights)
+        if len(s) > 1 and s[1] > RANK_ONE * s[0]:
+            return None
+        sign = 1.0 if u[:, 0].sum() >= 0 else -1.0
+        return u[:, 0] * s[0].sqrt() * sign, vt[0] * s[0].sqrt() * sign
+
+    @property
+    def noise_gain(self) -> float:
+        return self.weights.square().sum().sqrt().item()
+
+    def matrices(self, size: Size) -> tuple[Tensor, Tensor] | None:
+        if self.taps is None:
+            return None
+        low, starts = self.output_size(size), self._starts
+        rows, cols = (banded_matrix(self.taps[i], size[i], low[i], starts[i], self.factor, self.boundary) for i in (0, 1))
+        return rows, cols
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.taps is not None:
+            return separable_forward(self, x)
+        rows, cols = self._reads((x.shape[-2], x.shape[-1]), x.device)
+        padded = working(x).index_select(-2, rows).index_select(-1, cols)
+        return correlate(padded, self.weights, self.factor).to(x.dtype)
+
+    def adjoint(self, y: Tensor, size: Size | None = None) -> Tensor:
+        size = self.input_size(y, size)
+        if self.taps is not None:
+            return separable_adjoint(self, y, size)
+        rows, cols = self._reads(size, y.device)
+        padded = spread(working(y), self.weights, self.factor)
+        tall = padded.new_zeros(*padded.shape[:-2], size[0], padded.shape[-1]).index_add(-2, rows, padded)
+        return tall.new_zeros(*tall.shape[:-1], size[1]).index_add(-1, cols, tall).to(y.dtype)
+
+    def pinv(self, y: Tensor, size: Size | None = None, damping: float = 0.0) -> Tensor:
+        size = self.input_size(y, size)
+        circulant = self.boundary == "circular" and size[0] % self.factor == 0 and size[1] % self.factor == 0
+        if self.taps is not None and not circulant:
+            return separable_pinv(self, y, size, damping)
+        work = working(y)
+        low = (y.shape[-2], y.shape[-1])
+        power = lag_spectrum(self, low, work.dtype, work.device)
+        z = _filter(work, _inverse(power, damping)) if circulant else self._solve(work, size, damping, power)
+        return self.adjoint(z, size).to(y.dtype)
+
+    def describe(self) -> str:
+        return self.title if self.factor == 1 else f"{self.title}, down x{self.factor}"
+
+    @property
+    def _starts(self) -> tuple[int, int]:
+        offset = self.offset or 0
+        return offset - self.weights.shape[0] // 2, offset - self.weights.shape[1] // 2
+
+    def _reads(self, size: Size, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Which rows and columns of x the padded frame is made of."""
+        low = self.output_size(size)
+        starts: tuple[int, int] = self._starts
+        spans = [self.factor * (low[i] - 1) + self.weights.shape[i] for i in (0, 1)]
+        rows, cols = (boundary_index(torch.arange(starts[i], starts[i] + spans[i]), size[i], self.boundary).to(device) for i in (0, 1))
+        return rows, cols
+
+    def _solve(self, y: Tensor, size: Size, damping: float, power: Tensor) -> Tensor:
+        preconditioner = 1 / (power + max(damping, PRECONDITIONER_FLOOR * power.max()))
+        return conjugate_gradients(lambda z: self.forward(self.adjoint(z, size)) + damping * z, y, precondition=lambda r: _filter(r, preconditioner))
+
+
+def _filter(y: Tensor, response: Tensor) -> Tensor:
+    return torch.fft.irfft2(torch.fft.rfft2(y) * response, s=(y.shape[-2], y.shape[-1]))
+
+
+def _inverse(power: Tensor, damping: float) -> Tensor:
+    """1 / (|s|^2 + damping); without damping 0 where s is below `null_cutoff` of the largest."""
+    if damping:
+        return 1 / (power + damping)
+    kept = power > null_cutoff(power.dtype) ** 2 * power.max()
+    return torch.where(kept, 1 / torch.where(kept, power, 1), 0)

@@ -1,0 +1,133 @@
+"""Chains of degradations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from .base import Axis, Degradation, Size
+from .identity import Identity
+from .numerics import working
+from .separable import separable_pinv
+from .solve import conjugate_gradients
+
+DIMENSIONS: dict[Axis, tuple[int, ...]] = {"time": (-4,), "channel": (-3,), "space": (-2, -1)}
+
+
+@dataclass(frozen=True)
+class Composition(Degradation):
+    """(A B) x = A (B x).
+
+    `pinv` drops transparent operators (noise, codecs, camera), then inverts what is left exactly: a single operator by itself, separable
+    ones through the product of their matrices, operators on different axes (time, colour, space) one after the other; anything else
+    by conjugate gradients on A A^T (`solve.MAX_ITERATIONS`). It is linear, so x - gamma pinv(forward(x) - y) is FLAIR's rule
+    x - gamma (A+ D(E(A x)) - A+ y) for a composition with JPEG.
+
+    The noise level adds up in variance, what the inner operator adds being scaled by the outer one's `noise_gain`.
+    """
+
+    outer: Degradation
+    inner: Degradation
+
+    def __post_init__(self) -> None:
+        derived = {
+            "linear": self.outer.linear and self.inner.linear,
+            "factor": self.outer.factor * self.inner.factor,
+            "transparent": self.outer.transparent and self.inner.transparent,
+            "axes": self.outer.axes | self.inner.axes,
+            "noise_level": _quadrature(self.outer.noise_level, self.outer.noise_gain * self.inner.noise_level),
+            "distortion": _quadrature(self.outer.distortion, self.outer.noise_gain * self.inner.distortion),
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def chain(self) -> tuple[Degradation, ...]:
+        """The operators that are not compositions, the last applied first in the tuple."""
+        return (*_chain(self.outer), *_chain(self.inner))
+
+    @property
+    def noise_gain(self) -> float:
+        return self.outer.noise_gain * self.inner.noise_gain
+
+    def output_size(self, size: Size) -> Size:
+        return self.outer.output_size(self.inner.output_size(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outer.forward(self.inner.forward(x))
+
+    def observe(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.outer.observe(self.inner.observe(x, generator), generator)
+
+    def adjoint(self, y: Tensor, size: Size | None = None) -> Tensor:
+        size = self.input_size(y, size)
+        return self.inner.adjoint(self.outer.adjoint(y, self.inner.output_size(size)), size)
+
+    def matrices(self, size: Size) -> tuple[Tensor, Tensor] | None:
+        inner = self.inner.matrices(size)
+        outer = self.outer.matrices(self.inner.output_size(size))
+        return None if inner is None or outer is None else (outer[0] @ inner[0], outer[1] @ inner[1])
+
+    def pinv(self, y: Tensor, size: Size | None = None, damping: float = 0.0) -> Tensor:
+        size = self.input_size(y, size)
+        core = [operator for operator in self.chain if not operator.transparent]
+        if len(core) < 2:
+            return (core[0] if core else Identity()).pinv(y, size, damping)
+        groups = _by_axis(core)
+        if groups is None or (damping and len(groups) > 1):
+            return _iterative_pinv(compose(core), y, size, damping)
+        for group in groups:
+            y = _group_pinv(group, y, size if group.axes == {"space"} else None, damping)
+        return y
+
+    def describe(self) -> str:
+        texts = [operator.describe() for operator in reversed(self.chain)]
+        return ", ".join(texts[:1] + [text[:1].lower() + text[1:] if text[1:2].islower() else text for text in texts[1:]])
+
+
+def compose(chain: Sequence[Degradation]) -> Degradation:
+    """chain[0] @ chain[1] @ ...: the last of the sequence is applied first; the identity for an empty one."""
+    return reduce(Composition, chain) if chain else Identity()
+
+
+def chain_of(operator: Degradation) -> tuple[Degradation, ...]:
+    """The operators a degradation is made of, the last applied first in the tuple."""
+    return _chain(operator)
+
+
+def _chain(operator: Degradation) -> tuple[Degradation, ...]:
+    return operator.chain if isinstance(operator, Composition) else (operator,)
+
+
+def _quadrature(a: float, b: float) -> float:
+    return (a * a + b * b) ** 0.5
+
+
+def _by_axis(core: Sequence[Degradation]) -> list[Degradation] | None:
+    """One operator per axis, in any order, when none of `core` mixes two axes; else None."""
+    if any(len(operator.axes) != 1 for operator in core):
+        return None
+    present: list[frozenset[Axis]] = list(dict.fromkeys(operator.axes for operator in core))
+    return [compose([operator for operator in core if operator.axes == axes]) for axes in present]
+
+
+def _group_pinv(group: Degradation, y: Tensor, size: Size | None, damping: float) -> Tensor:
+    if not isinstance(group, Composition):
+        return group.pinv(y, size, damping)
+    frames = group.input_size(y, size)
+    if group.axes == {"space"} and group.matrices(frames) is not None:
+        return separable_pinv(group, y, frames, damping)
+    return _iterative_pinv(group, y, frames, damping)
+
+
+def _iterative_pinv(operator: Degradation, y: Tensor, size: Size, damping: float) -> Tensor:
+    def apply(z: Tensor) -> Tensor:
+        return operator.forward(operator.adjoint(z, size)) + damping * z
+
+    axes = tuple(dim for axis in sorted(operator.axes) for dim in DIMENSIONS[axis])
+    z = conjugate_gradients(apply, working(y), axes=axes)
+    return operator.adjoint(z, size).to(y.dtype)

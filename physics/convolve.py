@@ -1,0 +1,79 @@
+"""Correlation with a kernel and decimation, its adjoint, and the spectrum of A A^T with circular ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .numerics import cached
+
+if TYPE_CHECKING:
+    from .blur import Blur
+
+DIRECT_TAPS = 64
+"""Up to this many multiplications per pixel read, the direct sum is faster than the FFT."""
+
+
+def correlate(padded: Tensor, kernel: Tensor, factor: int) -> Tensor:
+    """Valid correlation of (..., H, W) with (kh, kw), every factor-th row and column."""
+    if _direct(kernel, factor):
+        planes = padded.reshape(-1, 1, *padded.shape[-2:])
+        out = F.conv2d(planes, kernel.to(padded)[None, None], stride=factor)
+        return out.reshape(*padded.shape[:-2], *out.shape[-2:])
+    size = (padded.shape[-2], padded.shape[-1])
+    product = torch.fft.rfft2(padded, s=_fast(size)) * _response(kernel, _fast(size), padded).conj()
+    full = torch.fft.irfft2(product, s=_fast(size))
+    return full[..., : size[0] - kernel.shape[0] + 1 : factor, : size[1] - kernel.shape[1] + 1 : factor]
+
+
+def spread(y: Tensor, kernel: Tensor, factor: int) -> Tensor:
+    """The adjoint of `correlate`: (..., h, w) -> (..., factor (h - 1) + kh, factor (w - 1) + kw)."""
+    planes = y.reshape(-1, 1, *y.shape[-2:])
+    if _direct(kernel, factor):
+        out = F.conv_transpose2d(planes, kernel.to(y)[None, None], stride=factor)
+        return out.reshape(*y.shape[:-2], *out.shape[-2:])
+    size = tuple(factor * (y.shape[i - 2] - 1) + kernel.shape[i] for i in (0, 1))
+    zeros = y.new_zeros(*y.shape[:-2], *_fast(size))
+    zeros[..., : factor * y.shape[-2] : factor, : factor * y.shape[-1] : factor] = y
+    out = torch.fft.irfft2(torch.fft.rfft2(zeros) * _response(kernel, _fast(size), y), s=_fast(size))
+    return out[..., : size[0], : size[1]]
+
+
+@cached(16)
+def lag_spectrum(blur: Blur, low: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(h, w // 2 + 1) spectrum of A A^T on the small grid: the transform of the kernel's autocorrelation at lags of `factor`.
+
+    With circular ends and sizes that `factor` divides it is exact, |K|^2 folded by decimation; otherwise it is a preconditioner.
+    """
+    kernel, factor = blur.weights, blur.factor
+    reach = [(side - 1) // factor * factor for side in kernel.shape]
+    padded = F.pad(kernel, (reach[1], reach[1], reach[0], reach[0]))
+    lags = F.conv2d(padded[None, None], kernel[None, None], stride=factor)[0, 0]
+    rows = (torch.arange(lags.shape[0]) - reach[0] // factor) % low[0]
+    cols = (torch.arange(lags.shape[1]) - reach[1] // factor) % low[1]
+    wrapped = torch.zeros(low, dtype=torch.float64).index_put_((rows[:, None], cols), lags, accumulate=True)
+    return torch.fft.rfft2(wrapped).real.clamp(min=0).to(device, dtype)
+
+
+def _direct(kernel: Tensor, factor: int) -> bool:
+    return kernel.numel() <= DIRECT_TAPS * factor**2
+
+
+def _fast(size: tuple[int, ...]) -> tuple[int, int]:
+    """The next sizes that are even and have no prime factor above 5."""
+
+    def smooth(n: int) -> bool:
+        for prime in (2, 3, 5):
+            while n % prime == 0:
+                n //= prime
+        return n == 1
+
+    rows, cols = (next(n for n in range(side, 2 * side + 2) if n % 2 == 0 and smooth(n)) for side in size)
+    return rows, cols
+
+
+def _response(kernel: Tensor, size: tuple[int, int], like: Tensor) -> Tensor:
+    return torch.fft.rfft2(kernel.to(like), s=size)

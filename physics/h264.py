@@ -1,0 +1,93 @@
+"""H.264 recompression of a clip, in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import av
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .codec_loss import quantisation_noise
+from .identity import Transparent
+
+PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+SMALLEST = 16
+
+
+@dataclass(frozen=True)
+class H264(Transparent):
+    """y = D(E(x)): libx264 at constant rate factor `crf`, 8 bits 4:2:0, of clips (..., T, 3, H, W) RGB in [0, 1]; same T and size out.
+
+    Frames are rounded to 8 bits and clamped to [0, 1]; odd and tiny sizes are padded by repetition inside. (3, H, W) is a clip of one
+    frame. It runs on the CPU whatever the device of x, and carries no gradient.
+
+    Forward only: adjoint and pinv see the identity (see `Transparent`), which makes it usable in a composition with a sampler.
+
+    Args:
+        crf: 0 (best) to 51 (worst).
+        preset: the encoder's effort, "ultrafast" to "veryslow".
+    Raises:
+        ValueError: for a crf or preset outside these, or (on use) frames without three channels.
+        RuntimeError: if PyAV was built without libx264, or a frame is lost in coding.
+    """
+
+    crf: int = 32
+    preset: str = "medium"
+
+    linear = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.crf <= 51:
+            raise ValueError(f"H.264 takes a crf from 0 (best) to 51 (worst), got {self.crf}")
+        if self.preset not in PRESETS:
+            raise ValueError(f"H.264 presets are {', '.join(PRESETS)}, got {self.preset!r}")
+        step = 0.625 * 2 ** (self.crf / 6)
+        object.__setattr__(self, "distortion", quantisation_noise(torch.full((8, 8), step)))
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim < 3 or x.shape[-3] != 3:
+            raise ValueError(f"H.264 needs RGB frames (T, 3, H, W), got {tuple(x.shape)}")
+        if x.is_meta:
+            return torch.empty_like(x)
+        height, width = x.shape[-2:]
+        clips = x.detach().float().cpu().reshape(-1, x.shape[-4] if x.ndim > 3 else 1, 3, height, width)
+        coded = [recompress(_to_bytes(clip), self.crf, self.preset) for clip in clips]
+        frames = torch.from_numpy(np.stack(coded))[..., :height, :width, :].movedim(-1, -3)
+        return (frames.float() / 255).reshape(x.shape).to(x)
+
+    def describe(self) -> str:
+        return f"H.264 crf {self.crf}"
+
+
+def recompress(frames: np.ndarray, crf: int, preset: str) -> np.ndarray:
+    """(T, H, W, 3) uint8 RGB with even sides through libx264 and back."""
+    try:
+        encoder = av.CodecContext.create("libx264", "w")
+    except (av.codec.codec.UnknownCodecError, ValueError) as error:
+        raise RuntimeError("H.264 recompression needs PyAV with libx264, which this build lacks; install the av wheel from PyPI") from error
+    encoder.width, encoder.height, encoder.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+    encoder.time_base = encoder.framerate = 25
+    encoder.options = {"crf": str(crf), "preset": preset, "threads": "1"}
+    decoder = av.CodecContext.create("h264", "r")
+    packets = []
+    for index, frame in enumerate(frames):
+        picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+        picture.pts = index
+        packets += encoder.encode(picture)
+    packets += encoder.encode(None)
+    decoded = [picture.to_ndarray(format="rgb24") for packet in [*packets, None] for picture in decoder.decode(packet)]
+    if len(decoded) != len(frames):
+        raise RuntimeError(f"H.264 recompression gave {len(decoded)} frames for {len(frames)}; try another preset")
+    return np.stack(decoded)
+
+
+def _to_bytes(clip: Tensor) -> np.ndarray:
+    """(T, 3, H, W) in [0, 1] to (T, H', W', 3) uint8 with even sides of at least SMALLEST."""
+    height, width = clip.shape[-2:]
+    pad = [max(SMALLEST, side + side % 2) - side for side in (width, height)]
+    padded = F.pad(clip, (0, pad[0], 0, pad[1]), mode="replicate")
+    return (padded.clamp(0, 1) * 255).round().byte().movedim(-3, -1).contiguous().numpy()

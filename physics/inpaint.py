@@ -1,0 +1,126 @@
+"""Missing pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from .base import Degradation, Size
+from .numerics import cached
+
+
+class _Masking(Degradation):
+    """y = m x with m of zeros and ones: A^T = A, A A^T = A, so A+ = A."""
+
+    def mask_for(self, x: Tensor) -> Tensor:
+        """The mask, broadcastable to x, in its dtype and on its device."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.mask_for(x)
+
+    def adjoint(self, y: Tensor, size: Size | None = None) -> Tensor:
+        self.input_size(y, size)
+        return self.forward(y)
+
+    def pinv(self, y: Tensor, size: Size | None = None, damping: float = 0.0) -> Tensor:
+        return self.adjoint(y, size) / (1 + damping)
+
+
+@dataclass(frozen=True, eq=False)
+class Inpaint(_Masking):
+    """y = m x: pixels where the mask is not 0 are known, the others read 0.
+
+    mask: (H, W) for every frame, or (T, 1, H, W) frame by frame; x must have that H, W (and T).
+
+    Raises:
+        ValueError: for a mask of another rank, or (on use) frames of another size.
+    """
+
+    mask: Tensor
+
+    def __post_init__(self) -> None:
+        if self.mask.ndim != 2 and not (self.mask.ndim == 4 and self.mask.shape[1] == 1):
+            raise ValueError(f"an inpainting mask is (H, W) or (T, 1, H, W), got {tuple(self.mask.shape)}")
+        with torch.inference_mode(False), torch.no_grad():
+            mask = self.mask.detach().to("cpu", copy=True) != 0
+        object.__setattr__(self, "mask", mask)
+        object.__setattr__(self, "axes", frozenset({"space"} if mask.ndim == 2 else {"space", "time"}))
+
+    @cached_property
+    def _identity(self) -> tuple[object, ...]:
+        return self.mask.numpy().tobytes(), tuple(self.mask.shape)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Inpaint) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    def mask_for(self, x: Tensor) -> Tensor:
+        same = x.shape[-2:] == self.mask.shape[-2:]
+        timed = self.mask.ndim == 2 or (x.ndim >= 4 and x.shape[-4] == self.mask.shape[0])
+        if not (same and timed):
+            raise ValueError(
+                f"the inpainting mask is {tuple(self.mask.shape)}, which does not fit frames of {tuple(x.shape)}; give a mask of their size"
+            )
+        return self.mask.to(x)
+
+    @property
+    def noise_gain(self) -> float:
+        return self.mask.double().mean().sqrt().item()
+
+    def describe(self) -> str:
+        return f"Inpainting, {self.mask.double().mean().item():.0%} of the pixels known"
+
+
+@dataclass(frozen=True)
+class RandomInpaint(_Masking):
+    """y = m x with `random_mask` of whatever size the frames have, the same for all channels and frames.
+
+    Raises:
+        ValueError: if `keep` is not in 0..1.
+    """
+
+    keep: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_keep(self.keep)
+
+    def mask_for(self, x: Tensor) -> Tensor:
+        return random_mask((x.shape[-2], x.shape[-1]), self.keep, self.seed).to(x)
+
+    @property
+    def noise_gain(self) -> float:
+        return self.keep**0.5
+
+    def describe(self) -> str:
+        return f"Inpainting, {self.keep:.0%} of the pixels known, seed {self.seed}"
+
+
+def random_mask(size: Size, keep: float = 0.5, seed: int = 0) -> Tensor:
+    """(H, W) bool with exactly int(H W keep) pixels known, drawn without replacement.
+
+    Raises:
+        ValueError: if `keep` is not in 0..1.
+    """
+    _check_keep(keep)
+    return _drawn(size, keep, seed).clone()
+
+
+@cached(16)
+def _drawn(size: Size, keep: float, seed: int) -> Tensor:
+    pixels = size[0] * size[1]
+    order = torch.randperm(pixels, generator=torch.Generator().manual_seed(seed))
+    mask = torch.zeros(pixels, dtype=torch.bool)
+    mask[order[: int(pixels * keep)]] = True
+    return mask.reshape(size)
+
+
+def _check_keep(keep: float) -> None:
+    if not 0 <= keep <= 1:
+        raise ValueError(f"keep is the share of known pixels, from 0 to 1, got {keep}")

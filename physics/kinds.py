@@ -1,0 +1,195 @@
+"""The kinds of degradation and their parameters, in one table: what the nodes' widgets and the command line's strings are made from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import get_args
+
+from torch import Tensor
+
+from .base import Degradation
+from .bicubic import BicubicDownsample
+from .blur import Blur
+from .boundary import Boundary
+from .camera import NOISE, CameraNoise
+from .grayscale import Grayscale
+from .h264 import H264, PRESETS
+from .identity import GaussianNoise
+from .inpaint import Inpaint, RandomInpaint
+from .jpeg import Jpeg
+from .pool import AveragePool
+from .temporal import TemporalBlur
+
+Value = int | float | str
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One knob of a degradation: `type` is int, float or str; numbers lie in minimum..maximum, texts are among `choices`."""
+
+    name: str
+    type: type
+    default: Value
+    minimum: float = 0
+    maximum: float = 0
+    unit: str = ""
+    tooltip: str = ""
+    choices: tuple[str, ...] = ()
+
+    def read(self, kind: str, value: object) -> Value:
+        """The value in the parameter's type.
+
+        Raises:
+            ValueError: if it has another type, is out of range or no choice.
+        """
+        if self.choices:
+            if str(value) not in self.choices:
+                raise ValueError(f"{kind}: {self.name} is one of {', '.join(self.choices)}, got {value!r}")
+            return str(value)
+        whole = self.type is int
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or (whole and value != int(value)):
+            raise ValueError(f"{kind}: {self.name} is {'a whole number' if whole else 'a number'}, got {value!r}")
+        if not self.minimum <= value <= self.maximum:
+            unit = f" {self.unit}" if self.unit else ""
+            raise ValueError(f"{kind}: {self.name} is from {self.minimum:g} to {self.maximum:g}{unit}, got {value:g}")
+        return self.type(value)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of degradation: its parameters and what makes the operator of their values."""
+
+    name: str
+    title: str
+    parameters: tuple[Parameter, ...]
+    make: Callable[..., Degradation]
+    arrays: tuple[str, ...] = ()
+    """Names of tensors that may be given besides the parameters, from code only."""
+
+
+def _factor(default: int, least: int = 1) -> Parameter:
+    return Parameter(
+        "factor",
+        int,
+        default,
+        least,
+        16,
+        "",
+        "How many times smaller each side becomes; 1 keeps the size." if least == 1 else "How many times smaller each side becomes.",
+    )
+
+
+def _boundary(default: Boundary) -> Parameter:
+    return Parameter("boundary", str, default, tooltip="What lies beyond the border; reflect does not repeat the end.", choices=get_args(Boundary))
+
+
+_SEED = Parameter("seed", int, 0, 0, 2**53, "", "Of the random draw; the same seed gives the same one.")
+
+
+def _gaussian_blur(sigma: float, stretch: float, angle: float, factor: int, boundary: Boundary) -> Degradation:
+    return Blur.gaussian(sigma, sigma * stretch, angle, factor=factor, boundary=boundary)
+
+
+def _motion_blur(size: int, strength: float, seed: int, factor: int, boundary: Boundary) -> Degradation:
+    return Blur.motion(size + 1 - size % 2, strength, seed, factor=factor, boundary=boundary)
+
+
+def _inpaint(keep: float, seed: int, mask: Tensor | None = None) -> Degradation:
+    return RandomInpaint(keep, seed) if mask is None else Inpaint(mask)
+
+
+def _temporal_blur(width: int, boundary: Boundary) -> Degradation:
+    return TemporalBlur(width + 1 - width % 2, boundary)
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("bicubic", "Bicubic downscaling", (_factor(4, 2),), BicubicDownsample),
+        Kind(
+            "gaussian_blur",
+            "Gaussian blur",
+            (
+                Parameter("sigma", float, 2.0, 0.1, 32, "pixels of the sharp frame", "Standard deviation of the blur."),
+                Parameter("stretch", float, 1.0, 0.1, 10, "", "How many times wider the blur is across `angle` than along it; 1 is round."),
+                Parameter("angle", float, 0.0, -180, 180, "degrees", "Direction in which sigma is measured, counter-clockwise from horizontal."),
+                _factor(1),
+                _boundary("replicate"),
+            ),
+            _gaussian_blur,
+        ),
+        Kind(
+            "motion_blur",
+            "Motion blur",
+            (
+                Parameter(
+                    "size",
+                    int,
+                    33,
+                    3,
+                    129,
+                    "pixels of the sharp frame",
+                    "Side of the kernel that holds the path; even sizes count as the next odd.",
+                ),
+                Parameter("strength", float, 0.5, 0, 1, "", "0 is a straight line, 1 a path with curls and reversals."),
+                _SEED,
+                _factor(1),
+                _boundary("replicate"),
+            ),
+            _motion_blur,
+        ),
+        Kind(
+            "motion_line",
+            "Straight motion blur",
+            (
+                Parameter("length", float, 15.0, 0.5, 128, "pixels of the sharp frame", "How far things move during the exposure."),
+                Parameter("angle", float, 0.0, -180, 180, "degrees", "Direction of motion, counter-clockwise from horizontal."),
+                _factor(1),
+                _boundary("replicate"),
+            ),
+            Blur.motion_line,
+        ),
+        Kind("average_pool", "Average downscaling", (_factor(4),), AveragePool),
+        Kind(
+            "inpaint",
+            "Missing pixels",
+            (Parameter("keep", float, 0.5, 0, 1, "", "Share of the pixels that are known; the others read 0."), _SEED),
+            _inpaint,
+            ("mask",),
+        ),
+        Kind(
+            "temporal_blur",
+            "Temporal blur",
+            (
+                Parameter("width", int, 7, 1, 31, "frames", "How many frames are averaged; even widths count as the next odd one."),
+                _boundary("replicate"),
+            ),
+            _temporal_blur,
+        ),
+        Kind("jpeg", "JPEG", (Parameter("quality", int, 60, 1, 100, "", "As libjpeg counts: 100 is nearly lossless, 10 is blocky."),), Jpeg),
+        Kind(
+            "noise",
+            "Gaussian noise",
+            (Parameter("sigma", float, 0.03, 0, 1, "of the range from black to white", "Standard deviation; 0.03 is 7.65 of 255 levels."),),
+            GaussianNoise,
+        ),
+        Kind(
+            "camera_noise",
+            "Camera noise",
+            (Parameter("iso", str, "1600", unit="ISO", tooltip="Sensitivity of the sensor; higher is noisier.", choices=tuple(map(str, NOISE))),),
+            lambda iso: CameraNoise(int(iso)),
+        ),
+        Kind(
+            "h264",
+            "H.264 recompression",
+            (
+                Parameter("crf", int, 32, 0, 51, "", "Constant rate factor: 0 is lossless, 23 ordinary, 40 and more blocky."),
+                Parameter("preset", str, "medium", tooltip="Effort of the encoder; slower keeps a little more.", choices=PRESETS),
+            ),
+            H264,
+        ),
+        Kind("grayscale", "Grayscale", (), Grayscale),
+    )
+}

@@ -1,0 +1,56 @@
+"""Conjugate gradients for z with (A A^T + damping I) z = y, where no closed form exists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+MAX_ITERATIONS = 200
+
+
+def tolerance_of(dtype: torch.dtype) -> float:
+    """The relative residual |r| / |b| at which a system counts as solved: 1e-5 in float32, 1e-10 in float64."""
+    return 1e-10 if dtype == torch.float64 else 1e-5
+
+
+def conjugate_gradients(
+    apply: Callable[[Tensor], Tensor],
+    b: Tensor,
+    *,
+    axes: tuple[int, ...] = (-2, -1),
+    precondition: Callable[[Tensor], Tensor] = lambda r: r,
+    tolerance: float | None = None,
+    max_iterations: int = MAX_ITERATIONS,
+) -> Tensor:
+    """Solves apply(z) = b for many independent systems at once.
+
+    apply: symmetric positive semi-definite along `axes`, independent along all others; b: one right side per index of the others.
+    Each system stops by itself at |apply(z) - b| <= tolerance |b| (default `tolerance_of` the dtype of b), so a frame's solution does
+    not depend on the batch it is in; all stop after `max_iterations`. Starting from 0, a singular but consistent system is solved too.
+    """
+    limit = tolerance_of(b.dtype) if tolerance is None else tolerance
+
+    def dot(u: Tensor, v: Tensor) -> Tensor:
+        return (u * v).sum(axes, keepdim=True)
+
+    z, residual = torch.zeros_like(b), b
+    direction = precondition(residual)
+    power = dot(residual, direction)
+    goal = limit**2 * dot(b, b)
+    for _ in range(max_iterations):
+        active = dot(residual, residual) > goal
+        if not b.is_meta and not bool(active.any()):
+            break
+        image = apply(direction)
+        curvature = dot(direction, image)
+        active = active & (curvature > 0)
+        step = torch.where(active, power / torch.where(active, curvature, 1), 0)
+        z = z + step * direction
+        residual = residual - step * image
+        steepest = precondition(residual)
+        next_power = dot(residual, steepest)
+        direction = steepest + torch.where(active, next_power / torch.where(power > 0, power, 1), 0) * direction
+        power = next_power
+    return z
