@@ -15,13 +15,14 @@ from .io_shim import DYNAMIC_COMBO
 
 @dataclass(frozen=True)
 class Slot:
-    """One input as it stands in a prompt. `path` says where a dotted one goes in the nested value, None for plain ones."""
+    """One input as it stands in a prompt. `path` says where it goes in a nested value, None for plain ones; `choice`: a DynamicCombo."""
 
     name: str
     type: Any
     options: Mapping[str, Any]
     required: bool
     path: str | None = None
+    choice: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def _expand(sections: Mapping[str, Any], given: Mapping[str, Any], prefix: str) 
                 yield Slot(full, kind, options, section == "required", full if prefix else None)
                 continue
             chosen = {option["key"]: option["inputs"] for option in options["options"]}
-            yield Slot(full, "COMBO", {**options, "options": list(chosen)}, section == "required", f"{full}.{name}")
+            yield Slot(full, "COMBO", {**options, "options": list(chosen)}, section == "required", f"{full}.{name}", choice=True)
             key = given.get(full)
             if isinstance(key, str) and key in chosen:
                 yield from _expand(chosen[key], given, f"{full}.")

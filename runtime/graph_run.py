@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,7 +115,7 @@ class _Run:
         self.lazy = {
             node: {name for name in self.sources[node] if self.info(node).slots(self.given(node))[name].options.get("lazy")} for node in self.nodes
         }
-        self.takers = {node: sum(node in self.sources[other].values() for other in self.nodes) for node in self.nodes}
+        self.takers = Counter(source for node in self.nodes for source in set(self.sources[node].values()))
 
     def info(self, node: str) -> NodeInfo:
         return self.infos[self.prompt[node]["class_type"]]
