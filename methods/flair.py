@@ -1,0 +1,226 @@
+"""FLAIR: conditional diffusion with analytic data consistency (Zou et al., WACV 2025, Algorithm 1), over any prior.
+
+Where the paper misprints, the released code is followed: line 6 with the sign and the root of eq. 3, line 10 with t - 1 under the root.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..diffusion.prior import Prior
+from ..diffusion.schedule import add_noise, x0_to_eps
+from ..faces.types import CROP, FaceTrack
+from ..physics.base import Degradation
+from .flair_observation import TrackObservation, observation_model
+from .flair_options import FlairOptions, enhancement_weights, gammas, preset
+from .flair_windows import WindowStream, settle
+from .restorer import Heartbeat, Restorer, Session, no_heartbeat, restore_frames
+from .seeds import seeded_noise
+
+__all__ = ["FlairOptions", "FlairRestorer", "FlairStep", "data_consistency", "face_mask", "flair_step", "preset"]
+
+
+@dataclass(frozen=True)
+class FlairStep:
+    """x_{t-1} and the clean estimate it was made from, both (N, 3, H, W) in [-1, 1] range."""
+
+    x_prev: Tensor
+    x0: Tensor
+
+
+def data_consistency(x0: Tensor, y: Tensor, operator: Degradation, *, gamma: float = 1.0, damping: float = 0.0) -> Tensor:
+    """x0 - gamma A^T (A A^T + damping I)^-1 (A x0 - y), clamped to [-1, 1]: eq. 9 and 10; with `damping` 0 the last factors are A+.
+
+    With damping = sigma_y^2 / r^2 and gamma 1 this is the posterior mean of x ~ N(x0, r^2 I) given y (PiGDM, Song et al. 2023, eq. 7;
+    DiffPIR, Zhu et al. 2023, eq. 13). A composition with JPEG runs through the same line, A x read as D(E(A x)) and A+ as that of its
+    linear part: A+ D(E(A x0)) - A+ y.
+
+    Args:
+        x0: (N, 3, H, W) in [-1, 1]; the operator sees it in [0, 1], the range JPEG and masks are defined in.
+        y: (N, 3, h, w) in [0, 1].
+    """
+    error = operator.forward((x0 + 1) / 2) - y
+    return (x0 - 2 * gamma * operator.pinv(error, size=(x0.shape[-2], x0.shape[-1]), damping=damping)).clamp(-1, 1)
+
+
+def flair_step(
+    x_t: Tensor,
+    x0: Tensor,
+    y: Tensor | None,
+    operator: Degradation | None,
+    level: tuple[float, float],
+    noise: Tensor,
+    *,
+    gamma: float,
+    rho: float,
+    damping: float = 0.0,
+    enhance: Callable[[Tensor], Tensor] | None = None,
+) -> FlairStep:
+    """One reverse step of FLAIR (Algorithm 1) from the prior's estimate x0 (eq. 3).
+
+    Args:
+        x_t, x0, noise: (N, 3, H, W) in the network's range.
+        y: the observation, (N, 3, h, w) in [0, 1]; with `operator` None it is not looked at.
+        level: abar_t and abar_{t-1}, the latter 1 on the last step.
+        gamma, rho: gamma_t in [0, 1] and rho_t in [0, 1]; at gamma 0 the observation is not looked at.
+        damping: see data_consistency.
+        enhance: maps the data-consistent estimate to the enhanced one, blended by w_t.
+    """
+    abar, abar_prev = level
+    x0 = x0.clamp(-1, 1)
+    if operator is not None and y is not None and gamma > 0:
+        x0 = data_consistency(x0, y, operator, gamma=gamma, damping=damping)  # line 7
+    if enhance is not None:
+        x0 = enhance(x0)  # line 8, eq. 13: faces only, blended by w_t
+    if abar_prev >= 1:
+        return FlairStep(x0, x0)
+    eps = x0_to_eps(x_t, x0, abar)  # line 9: noise that agrees with the new x0
+    return FlairStep(add_noise(x0, (1 - rho) ** 0.5 * eps + rho**0.5 * noise, abar_prev), x0)  # line 10
+
+
+class FlairRestorer(Restorer):
+    """FLAIR over any prior, for footage whose degradation is known or guessed.
+
+    Args:
+        prior: the diffusion prior.
+        degradation: what happened to the frames; None means mild_degradation(): a slight blur and a little noise.
+        options: Algorithm 1's parameters.
+        enhancer: any restorer of 512 crops, used for line 8.
+        mask: (512, 512) in [0, 1], where the enhancer may act; None is face_mask().
+        device: where the sampling runs; crops come in and go out on the CPU.
+    """
+
+    name = "flair"
+
+    def __init__(
+        self,
+        prior: Prior,
+        degradation: Degradation | None = None,
+        options: FlairOptions | None = None,
+        enhancer: Restorer | None = None,
+        *,
+        mask: Tensor | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.prior = prior
+        self.degradation = degradation
+        self.options = options or FlairOptions()
+        self.enhancer = enhancer
+        self.mask = face_mask() if mask is None else mask
+        self.device = torch.device(device)
+        self.schedule = prior.schedule.respaced(self.options.steps, self.options.start)
+        self.look_ahead = self.options.window - 1
+
+    def open(self, track: FaceTrack | None = None, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> FlairSession:
+        """Starts one person's clip; see Restorer.open. Crops already aligned (no track) may also be the raw observation, such as 128 x 128 for x4."""
+        return FlairSession(self, track, seed, heartbeat)
+
+
+class FlairSession(Session):
+    """One person's clip under FLAIR: windows in, windows out."""
+
+    def __init__(self, restorer: FlairRestorer, track: FaceTrack | None, seed: int, heartbeat: Heartbeat) -> None:
+        self.restorer = restorer
+        self.track = track
+        self.heartbeat = heartbeat
+        self.observe: TrackObservation = observation_model(restorer.degradation, track)
+        self._key = (seed, 0 if track is None else track.person, 0 if track is None else track.start)
+        options = restorer.options
+        self._stream = WindowStream(options.window, options.overlap if self._frames_interact() else 0, self._sample)
+
+    def push(self, crops: Tensor) -> Tensor:
+        self.observe.check(crops)
+        return _joined(self._stream.push(crops))
+
+    def close(self) -> Tensor:
+        return _joined(self._stream.close())
+
+    def _frames_interact(self) -> bool:
+        """Whether a frame's result can depend on its window; if not, windows need not overlap."""
+        restorer = self.restorer
+        return restorer.prior.temporal or restorer.enhancer is not None or "time" in self.observe.operator.axes
+
+    def _sample(self, crops: Tensor, first: int, shared: Tensor | None) -> Tensor:
+        """One window: crops (n, 3, H, W) from frame `first` of the clip; `shared` are final results in [0, 1]."""
+        restorer, options, schedule = self.restorer, self.restorer.options, self.restorer.schedule
+        y, condition = (part.to(restorer.device) for part in self.observe(crops))
+        operator = self.observe.operator if options.data_consistency else None
+        grey = self.observe.noise * 255 if options.noise_level is None else options.noise_level
+        gamma = gammas(options, schedule, grey)
+        weights = enhancement_weights(options, len(schedule)) if restorer.enhancer is not None else [0.0] * len(schedule)
+        tied = None if shared is None else shared.to(restorer.device) * 2 - 1
+        last = len(schedule) - 1
+        x_t = add_noise(condition, self._noise(condition, first, last + 1), schedule.abar(last))
+        for t in range(last, -1, -1):
+            x0 = self._estimate(x_t, schedule.timesteps[t], condition)
+            step = flair_step(
+                x_t,
+                x0,
+                y,
+                operator,
+                (schedule.abar(t), schedule.abar(t - 1)),
+                self._noise(condition, first, t) if t and options.rho else x_t,
+                gamma=gamma[t],
+                rho=options.rho,
+                damping=self._damping(grey, schedule.sigma(t)),
+                enhance=lambda estimate, weight=weights[t]: settle(self._enhanced(estimate, weight, first), tied, options.overlap_mode),
+            )
+            x_t = step.x_prev
+            self.heartbeat()
+        return ((x_t.clamp(-1, 1) + 1) / 2).cpu()
+
+    def _estimate(self, x_t: Tensor, timestep: int, condition: Tensor) -> Tensor:
+        """E[x_0 | x_t, c], guided as eq. 14: lambda conditional + (1 - lambda) unconditional. Frame by frame where frames do not interact."""
+        prior, strength = self.restorer.prior, self.restorer.options.guidance
+        pieces = []
+        size = len(x_t) if prior.temporal else 1
+        for x, c in zip(x_t.split(size), condition.split(size), strict=True):
+            x0 = prior.predict_x0(x, timestep, c if strength else None)
+            if strength not in (0, 1):
+                x0 = prior.predict_x0(x, timestep, None).lerp(x0, strength)
+            pieces.append(x0)
+            self.heartbeat()
+        return torch.cat(pieces)
+
+    def _damping(self, grey: float, sigma: float) -> float:
+        """sigma_y^2 / r_t^2 with r_t^2 = sigma_t^2 / (1 + sigma_t^2) (PiGDM), times `trust`; both in the [-1, 1] range."""
+        options = self.restorer.options
+        if options.consistency == "pinv":
+            return 0.0
+        return options.trust * (2 * grey / 255) ** 2 * (1 + sigma**2) / sigma**2
+
+    def _enhanced(self, x0: Tensor, weight: float, first: int) -> Tensor:
+        """(1 - w_t m) x0 + w_t m G(x0), eq. 13; G is not called where w_t is 0."""
+        enhancer = self.restorer.enhancer
+        if enhancer is None or weight == 0:
+            return x0
+        crops = ((x0 + 1) / 2).cpu()
+        better = restore_frames(enhancer, crops, self.track, seed=self._key[0] + first, heartbeat=self.heartbeat).to(x0) * 2 - 1
+        return x0.lerp(better, weight * self.restorer.mask.to(x0)).clamp(-1, 1)
+
+    def _noise(self, like: Tensor, first: int, step: int) -> Tensor:
+        """Noise of one step: of each frame by its place in the clip, or one frame's for all."""
+        shape, scale = like.shape[1:], self.restorer.options.temperature
+        if not scale:
+            return torch.zeros_like(like)
+        if self.restorer.options.shared_noise:
+            return seeded_noise(shape, *self._key, step).to(like).mul_(scale).expand_as(like)
+        return torch.stack([seeded_noise(shape, *self._key, step, first + i) for i in range(len(like))]).to(like).mul_(scale)
+
+
+def face_mask(side: int = CROP) -> Tensor:
+    """(side, side) soft ellipse over the face of the 512 template: 1 inside, 0 at the border of the crop.
+
+    The template's eyes lie at 0.47 and its mouth at 0.72 of the height; brow to chin is the ellipse with centre (0.5, 0.56), radii 0.34, 0.42.
+    """
+    at = (torch.arange(side, dtype=torch.float32) + 0.5) / side
+    radius = (((at[None] - 0.5) / 0.34) ** 2 + ((at[:, None] - 0.56) / 0.42) ** 2).sqrt()
+    return ((1.05 - radius) / 0.2).clamp(0, 1)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts) if parts else torch.empty(0, 3, CROP, CROP)

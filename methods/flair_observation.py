@@ -1,0 +1,77 @@
+"""What FLAIR's sampler knows of a clip: the operator from clean crops to what was seen, the observation y, and the condition c."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..faces.types import CROP, FaceTrack
+from ..physics.base import Degradation
+from ..physics.blur import Blur
+from ..physics.crops import crop_operator, observation
+from ..physics.identity import GaussianNoise
+
+
+@dataclass(frozen=True)
+class TrackObservation:
+    """Turns crops into (y, c) for one clip.
+
+    Attributes:
+        operator: A, from a clean (N, 3, 512, 512) crop in [0, 1] to y.
+        raw: whether crops of the size of y are the observation itself (aligned footage).
+    """
+
+    operator: Degradation
+    raw: bool
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of all that A x does not explain: noise, and what codecs lose; in units of [0, 1]."""
+        return math.hypot(self.operator.noise_level, self.operator.distortion)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(h, w) of y."""
+        return self.operator.output_size((CROP, CROP))
+
+    def check(self, crops: Tensor) -> None:
+        """Raises ValueError for crops that are neither 512 x 512 nor, where allowed, of the size of y."""
+        size = tuple(crops.shape[-2:])
+        if crops.ndim == 4 and crops.shape[1] == 3 and (size == (CROP, CROP) or (self.raw and size == self.size)):
+            return
+        bare = f" or, as the bare observation, {self.size[0]} x {self.size[1]}" if self.raw and self.size != (CROP, CROP) else ""
+        got = f"got {size[0]} x {size[1]} pixels and {crops.shape[-3] if crops.ndim == 4 else crops.ndim} channels"
+        raise ValueError(f"the FLAIR sampler takes RGB crops of {CROP} x {CROP}{bare} for this degradation, {got}; align or resize them first")
+
+    def __call__(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """y (N, 3, h, w) in [0, 1] and c (N, 3, 512, 512) in [-1, 1] of crops in [0, 1]."""
+        if tuple(crops.shape[-2:]) == self.size:
+            return crops, condition(crops)
+        return observation(crops, self.operator), condition(crops)
+
+
+def condition(frames: Tensor) -> Tensor:
+    """c: frames in [0, 1] brought to 512 x 512 by bicubic interpolation (a = -3/4, no antialiasing, as FLAIR's networks saw it), in [-1, 1]."""
+    if tuple(frames.shape[-2:]) != (CROP, CROP):
+        frames = F.interpolate(frames, size=(CROP, CROP), mode="bicubic", align_corners=False)
+    return (frames * 2 - 1).clamp(-1, 1)
+
+
+def mild_degradation() -> Degradation:
+    """What is assumed where nothing is known: Gaussian blur of sigma 1 pixel of the frame, then noise of 0.02 (about 5 grey levels)."""
+    return GaussianNoise(0.02) @ Blur.gaussian(1.0)
+
+
+def observation_model(degradation: Degradation | None, track: FaceTrack | None) -> TrackObservation:
+    """The operator between clean crops and what was seen of them.
+
+    Aligned footage (no track): `degradation` as it is. A track: its crops were resampled from frames that `degradation` describes, so
+    the operator is that of physics.crops.crop_operator at the track's scale.
+    """
+    known = mild_degradation() if degradation is None else degradation
+    if track is None:
+        return TrackObservation(known, raw=True)
+    return TrackObservation(crop_operator(known, track.scale, side=CROP), raw=False)

@@ -1,0 +1,158 @@
+"""FLAIR's parameters (Zou et al., WACV 2025): one frozen record, what its numbers mean, and the published values.
+
+Where the paper and the released code read a number differently, both readings are here; the presets name theirs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ..diffusion.schedule import Schedule
+
+
+def _within(name: str, value: float, low: float, high: float, other: str = "") -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} must lie between {low:g} and {high:g}{other}, got {value}")
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class FlairOptions:
+    """Parameters of Algorithm 1; the defaults suit the weight-free prior.
+
+    Attributes:
+        steps: K, the number of reverse steps, 2 to 1000.
+        start: where sampling begins, as a share of the training schedule in (0, 1]; 1 is FLAIR's, pure noise but for a trace of the condition.
+        rho: share of the noise that each step draws anew, in [0, 1]; 0 is deterministic.
+        temperature: scale of all noise that is drawn, in [0, 1]; 1 samples, as published; towards 0 the steps find the likeliest frame
+            instead (at 0 with rho 1 they are plug-and-play half-quadratic splitting, DPIR, Zhang et al. 2021).
+        zeta: how fast data consistency gives way to noise in the observation; -1 keeps gamma_t = 1.
+        zeta_reading: "code": gamma_t = 1 - zeta s^2 abar_t / (1 - abar_t), held to {0.009} + [0.009, 0.9] + {1}, s in grey levels (demos:
+            zeta 1); "paper": gamma_t = 1 - zeta s^2 abar_t / abar_{t-1}, clipped to [0, 1], s in units of [0, 1] (Table 11: zeta 1000).
+        noise_level: s, standard deviation of the observation's noise in grey levels of 0..255; None takes the degradation's own.
+        w: weight of the enhancement, in [0, 1], read as `w_reading` says.
+        w_reading: "data" (the code): w weighs the data-consistent frame at t = tau, the enhanced one gets 1 - w; "enhancement" (the
+            paper's eq. 13): w is the weight of the enhanced face itself.
+        tau: the enhancement rests for steps t < tau.
+        data_consistency: whether the observation corrects each estimate (lines 7, eq. 9).
+        consistency: "pinv": along A+ as published; "damped": along A^T (A A^T + damping)^-1, for noisy observations.
+        trust: with "damped", how far the prior's estimate is trusted against the observation, > 0; more gives smoother frames.
+        enhance: whether an enhancer, where one is given, is applied (line 8).
+        window: frames sampled together, 1 to 100.
+        overlap: frames that a window shares with the one before, 0 to window - 1.
+        overlap_mode: "blend": shared frames slide from the old window to the new one; "impose" (the code): they keep the old window's result.
+        guidance: lambda of eq. 14; 1 is the conditional estimate alone, as the paper samples video.
+        shared_noise: whether all frames of a clip get the same noise; a still scene then stays still.
+
+    Raises:
+        ValueError: naming the parameter, its range and what was given.
+    """
+
+    steps: int = 10
+    start: float = 0.25
+    rho: float = 0.5
+    temperature: float = 0.0
+    zeta: float = -1.0
+    zeta_reading: Literal["code", "paper"] = "code"
+    noise_level: float | None = None
+    w: float = 0.85
+    w_reading: Literal["data", "enhancement"] = "data"
+    tau: int = 2
+    data_consistency: bool = True
+    consistency: Literal["pinv", "damped"] = "damped"
+    trust: float = 1.0
+    enhance: bool = True
+    window: int = 10
+    overlap: int = 3
+    overlap_mode: Literal["blend", "impose"] = "blend"
+    guidance: float = 1.0
+    shared_noise: bool = True
+
+    def __post_init__(self) -> None:
+        _within("steps", self.steps, 2, 1000)
+        _within("start", self.start, 1e-3, 1)
+        _within("rho", self.rho, 0, 1)
+        _within("temperature", self.temperature, 0, 1)
+        if self.zeta != -1:
+            _within("zeta", self.zeta, 0, 1e6, " (or -1 for gamma = 1)")
+        _one_of("zeta_reading", self.zeta_reading, ("code", "paper"))
+        if self.noise_level is not None:
+            _within("noise_level", self.noise_level, 0, 255)
+        _within("w", self.w, 0, 1)
+        _one_of("w_reading", self.w_reading, ("data", "enhancement"))
+        _within("tau", self.tau, 0, 1000)
+        _one_of("consistency", self.consistency, ("pinv", "damped"))
+        _within("trust", self.trust, 1e-3, 1e3)
+        _within("window", self.window, 1, 100)
+        _within("overlap", self.overlap, 0, self.window - 1)
+        _one_of("overlap_mode", self.overlap_mode, ("blend", "impose"))
+        _within("guidance", self.guidance, 0, 20)
+
+
+def gammas(options: FlairOptions, schedule: Schedule, noise_level: float) -> list[float]:
+    """gamma_t for every step of a respaced `schedule`; `noise_level` in grey levels of 0..255 unless the options name their own."""
+    if options.zeta == -1:
+        return [1.0] * len(schedule)
+    grey = noise_level if options.noise_level is None else options.noise_level
+    if options.zeta_reading == "paper":
+        strength = options.zeta * (grey / 255) ** 2
+        return [min(max(1 - strength * schedule.abar(t) / schedule.abar(t - 1), 0.0), 1.0) for t in range(len(schedule))]
+    table = []
+    for t in range(len(schedule)):
+        fade = options.zeta * grey**2 * schedule.abar(t) / (1 - schedule.abar(t))
+        table.append(1 - (0.991 if fade >= 1 else 1e-6 if fade <= 0.1 else fade))
+    return table
+
+
+def enhancement_weights(options: FlairOptions, steps: int) -> list[float]:
+    """w_t, the weight of the enhanced face at each of `steps` steps: 0 for t < tau, then 1 - w (or w) at t = tau, falling to 0.
+
+    "data": (1 - w) (e^-u - e^-1) / (1 - e^-1) with u from 0 at t = tau to 1 at t = K - 1, so 0 there;
+    "enhancement": w e^(-(t - tau) / (K - tau)).
+    """
+    later = steps - options.tau
+    if not options.enhance or later <= 0:
+        return [0.0] * steps
+    if options.w_reading == "enhancement":
+        curve = [options.w * math.exp(-i / later) for i in range(later)]
+    elif later == 1:
+        curve = [1 - options.w]
+    else:
+        fall = [math.exp(-i / (later - 1)) for i in range(later)]
+        curve = [(1 - options.w) * (value - fall[-1]) / (1 - fall[-1]) for value in fall]
+    return [0.0] * options.tau + curve
+
+
+PUBLISHED = FlairOptions(start=1.0, temperature=1.0, consistency="pinv", zeta=-1.0, tau=5, overlap_mode="impose", shared_noise=False)
+"""What all of the paper's tasks share; the others differ from it in Table 11's rows."""
+
+PRESETS: dict[str, FlairOptions] = {
+    "default": FlairOptions(),
+    "x8": replace(PUBLISHED, steps=25, rho=0.85, w=0.85),
+    "x16": replace(PUBLISHED, steps=100, rho=0.85, w=0.7),
+    "gaussian": replace(PUBLISHED, steps=100, rho=0.25, w=0.75, zeta=1000, zeta_reading="paper"),
+    "motion": replace(PUBLISHED, steps=65, rho=0.35, w=0.1, zeta=1000, zeta_reading="paper"),
+    "jpeg": replace(PUBLISHED, steps=40, rho=0.5, w=0.5, zeta=1000, zeta_reading="paper"),
+    "x8-demo": replace(PUBLISHED, steps=100, rho=0.85, w=0.85),
+    "x16-demo": replace(PUBLISHED, steps=100, rho=0.85, w=0.7),
+    "gaussian-demo": replace(PUBLISHED, steps=100, rho=0.25, w=0.75, zeta=1.0, noise_level=2.55),
+    "jpeg-demo": replace(PUBLISHED, steps=100, rho=0.5, w=0.5, zeta=1.0, noise_level=12.75),
+}
+"""Parameter sets by name: Table 11 of the paper, the demos of its code, and the weight-free default."""
+
+
+def preset(name: str) -> FlairOptions:
+    """The options called `name`.
+
+    Raises:
+        ValueError: for an unknown name, listing the known ones.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"no FLAIR preset is called {name!r}; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
