@@ -189,7 +189,7 @@ class _Run:
                 continue
             if not is_link(value):
                 values[name] = [literal(slots[name], value)]
-            elif name in self.lazy[node] and value[0] not in self.slots:
+            elif name in self.lazy[node]:
                 values[name] = [None]
             else:
                 values[name] = self.slots[value[0]][value[1]]

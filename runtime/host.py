@@ -21,36 +21,8 @@ import torch
 
 from . import workplace
 from .video_file import VideoFile
-from .workplace import MODEL_FOLDERS, OWN_MODELS, workspace
-
-__all__ = [
-    "Interrupted",
-    "clear_interrupt",
-    "device",
-    "file_fingerprint",
-    "free_memory",
-    "heartbeat",
-    "input_directory",
-    "input_files",
-    "inside_comfyui",
-    "intermediate_device",
-    "intermediate_dtype",
-    "interrupt",
-    "list_models",
-    "model_folders",
-    "model_path",
-    "next_output_path",
-    "offload_device",
-    "output_directory",
-    "progress",
-    "resolve_input",
-    "set_device",
-    "temp_directory",
-    "video_components",
-    "video_from_file",
-    "video_source",
-    "workspace",
-]
+from .workplace import MODEL_FOLDERS, OWN_MODELS
+from .workplace import workspace as workspace
 
 WEIGHTS = frozenset({".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".sft"})
 

@@ -56,8 +56,8 @@ class VideoFile:
         with self._stream() as (container, _):
             return container.format.name
 
-    def as_trimmed(self, start_time: float | None = None, duration: float | None = None, strict_duration: bool = False) -> VideoFile | None:
-        """The window moved `start_time` seconds on and cut to `duration`; None when nothing, or with `strict_duration` too little, is left."""
+    def as_trimmed(self, start_time: float | None = None, duration: float | None = None, strict_duration: bool = True) -> VideoFile | None:
+        """The window moved `start_time` seconds on and cut to `duration`; None when nothing is left, or less than a strict `duration`."""
         start = start_time or 0.0
         left = self.get_duration() - start
         if left <= 0 or (strict_duration and duration and left < duration):

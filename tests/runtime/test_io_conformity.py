@@ -6,29 +6,11 @@ ComfyUI is started in processes of its own, so that the rest of the tests stay w
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from comfyui_process import in_comfyui, needs_comfyui
 from fvr.runtime import graph, io_shim, ui_shim
 from sample_nodes import sample_nodes, sockets
-
-HERE = Path(__file__).resolve().parent
-COMFYUI = os.environ.get("COMFYUI_PATH")
-needs_comfyui = pytest.mark.skipif(not COMFYUI or not (Path(COMFYUI) / "comfy_api").is_dir(), reason="COMFYUI_PATH names no ComfyUI tree")
-
-
-def in_comfyui(program: str) -> str:
-    """Runs a program with ComfyUI, fvr and the sample nodes importable, in ComfyUI's folder; the last line it prints."""
-    paths = os.pathsep.join([str(HERE), str(COMFYUI), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}, cwd=COMFYUI, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout.strip().splitlines()[-1]
-
 
 API = """
 import json
@@ -49,7 +31,7 @@ print(json.dumps({"info": {name: node.GET_NODE_INFO_V1() for name, node in nodes
 """
 
 EXECUTOR = """
-import asyncio, json, sys
+import asyncio, json, sys, types
 from comfy.cli_args import args
 args.cpu = True
 try:
@@ -59,15 +41,23 @@ except (ImportError, OSError, RuntimeError) as error:  # as with a torchaudio of
     sys.exit()
 from fvr.runtime.io import io, ui
 from sample_nodes import sample_nodes
-for name, node in sample_nodes(io, ui).items():
+samples = sample_nodes(io, ui)
+for name, node in samples.items():
     node.GET_SCHEMA()
     nodes.NODE_CLASS_MAPPINGS[name] = node
-replies = []
+verdicts, runs = [], []
+server = types.SimpleNamespace(client_id=None, last_node_id=None, send_sync=lambda *a: None, prompt_queue=None)
 for prompt in PROMPTS:
+    samples["TNumber"].runs.clear(), samples["TShow"].shown.clear()
     fine, error, outputs, node_errors = asyncio.run(execution.validate_prompt("p", prompt, None))
     found = [(n, e["type"], e["extra_info"].get("input_name")) for n, entry in node_errors.items() for e in entry["errors"]]
-    replies.append(found if found or fine else [["", error["type"], None]])
-print(json.dumps(replies))
+    verdicts.append(found if found or fine else [["", error["type"], None]])
+    if fine and not found:
+        executor = execution.PromptExecutor(server, execution.CacheType.CLASSIC, {"ram": 0, "ram_inactive": 0, "lru": 0})
+        executor.execute(prompt, "p", {}, outputs)
+        assert executor.success, executor.status_messages
+    runs.append([samples["TNumber"].runs[:], samples["TShow"].shown[:]])
+print(json.dumps([verdicts, runs]))
 """
 
 UNKNOWN_ARGUMENTS = ["minimum", "options", "upload"]
@@ -81,7 +71,7 @@ RUNNABLE = {
 
 @pytest.fixture(scope="module")
 def api() -> dict:
-    return json.loads(in_comfyui(f"ARGUMENTS = {UNKNOWN_ARGUMENTS!r}\nPROMPT = {RUNNABLE!r}\n{API}"))
+    return in_comfyui(API, ARGUMENTS=UNKNOWN_ARGUMENTS, PROMPT=RUNNABLE)
 
 
 @needs_comfyui
@@ -137,29 +127,59 @@ PROMPTS = {
     "no output": {"1": NUMBER, "2": FILTER},
     "unknown": {"1": NUMBER, "2": {"class_type": "TGone", "inputs": {}}, "3": SHOW},
     "a broken node nobody needs": {"1": NUMBER, "2": FILTER, "3": SHOW, "9": changed(NUMBER, seed=-5)},
+    "a choice in a choice, whole": {"1": NUMBER, "2": changed(FILTER, kind="clip", kind__how="soft", kind__how__knee=1), "3": SHOW},
+    "inputs of a choice not made": {"1": NUMBER, "2": changed(FILTER, kind="none"), "3": SHOW},
+    "a list": {"1": NUMBER, "2": FILTER, "3": changed(SHOW, value=["2", 2])},
+    "a lazy input": {"1": NUMBER, "2": FILTER, "3": SHOW, "4": changed(FILTER, state=["2", 1]), "5": changed(SHOW, value=["4", 1])},
+    "linked behind a choice": {"1": NUMBER, "2": changed(FILTER, kind__sigma=["1", 0]), "3": SHOW},
     "two at once": {"1": changed(NUMBER, seed=-1, mode="medium"), "2": FILTER, "3": SHOW},
 }
 
-HARMLESS = {"fine", "a number as text", "its own check covers a combo", "a broken node nobody needs"}
+HARMLESS = {
+    "fine",
+    "a number as text",
+    "its own check covers a combo",
+    "a broken node nobody needs",
+    "a choice in a choice, whole",
+    "inputs of a choice not made",
+    "a list",
+    "a lazy input",
+    "linked behind a choice",
+}
 
 WHOLE_PROMPT = {"missing_node_type", "prompt_no_outputs"}
 """Errors for which ComfyUI names no node."""
 
 
 @pytest.fixture(scope="module")
-def verdicts() -> dict:
-    replies = json.loads(in_comfyui(f"PROMPTS = {list(PROMPTS.values())!r}\n{EXECUTOR}"))
-    if isinstance(replies, str):
-        pytest.skip(f"this ComfyUI does not import in this Python: {replies}")
-    return dict(zip(PROMPTS, replies, strict=True))
+def executor() -> dict:
+    """Per case, ComfyUI's verdict and what its run left behind."""
+    reply = in_comfyui(EXECUTOR, PROMPTS=list(PROMPTS.values()))
+    if isinstance(reply, str):
+        pytest.skip(f"this ComfyUI does not import in this Python: {reply}")
+    return dict(zip(PROMPTS, zip(*reply, strict=True), strict=True))
 
 
 @needs_comfyui
 @pytest.mark.parametrize("case", PROMPTS)
-def test_validation_agrees_with_comfyuis(case, verdicts):
+def test_validation_agrees_with_comfyuis(case, executor):
     """The same errors by node, type and input. (ComfyUI repeats a node's own message once per input that it checks; we say it once.)"""
     found = graph.validate(PROMPTS[case], sample_nodes(io_shim, ui_shim))
     ours = sorted(("" if e.type in WHOLE_PROMPT else e.node, e.type, e.input or "") for e in found)
-    theirs = sorted({(node, kind, "" if kind == "custom_validation_failed" else name or "") for node, kind, name in verdicts[case]})
+    theirs = sorted({(node, kind, "" if kind == "custom_validation_failed" else name or "") for node, kind, name in executor[case][0]})
     assert ours == theirs
     assert bool(ours) == (case not in HARMLESS)
+
+
+@needs_comfyui
+@pytest.mark.parametrize("case", sorted(HARMLESS))
+def test_nodes_get_what_comfyuis_executor_gives_them(case, executor):
+    """The same arguments, in a run of ComfyUI's own executor: defaults, conversions, choices, lists, lazy inputs."""
+    nodes = sample_nodes(io_shim, ui_shim)
+    graph.run_prompt(PROMPTS[case], nodes)
+    ours = json.loads(json.dumps([nodes["TNumber"].runs, nodes["TShow"].shown]))
+    assert ours[1] and in_any_order(ours) == in_any_order(executor[case][1])
+
+
+def in_any_order(both: list) -> list:
+    return [sorted(json.dumps(one, sort_keys=True) for one in each) for each in both]

@@ -1,0 +1,59 @@
+"""The seam inside ComfyUI, in a process that has ComfyUI's modules but no server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from comfyui_process import in_comfyui, needs_comfyui
+
+PROGRAM = (Path(__file__).parent / "seam_program.py").read_text(encoding="utf-8")
+
+EXPECTED = {
+    "heavy before use": [],
+    "inside": [True, True, {"category": "x"}],
+    "own folders": ["shared_models", "models/face_video_restoration"],
+    "stable": True,
+    "made": True,
+    "others": ["checkpoints", "detection", "face_video_restoration", "facedetection", "facerestore_models", "upscale_models"],
+    "listed": [["a.pth", "b.safetensors"], ["a.pth", "b.safetensors"]],
+    "found": True,
+    "half": "torch.float16",
+    "files": ["a.mp4", "link.mp4"],
+    "resolved": [True, True, True],
+    "refused": {
+        "../outside.mp4": "ValueError",
+        "/outside.mp4": "ValueError",
+        "link.mp4": "ValueError",
+        "gone.mp4": "FileNotFoundError",
+        "../outside.mp4 [output]": "ValueError",
+    },
+    "next": ["output/video/restored_00008_.mp4", "video", "restored_00008_.mp4"],
+    "numbers agree": [True] * 5,
+    "escapes": ["../x", "/x"],
+    "workspace": [True, True],
+    "workspace ended": True,
+    "video agrees": [True, True, True],
+    "counts": [20, 20],
+    "held": [True, [3, 16, 16, 3]],
+    "progress": [[1, 4, None], [3, 4, ["JPEG", [10, 8]]], [4, 4, None]],
+    "interrupted at": 5,
+    "ui": [True, True, True],
+}
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory) -> dict:
+    return in_comfyui(PROGRAM, str(tmp_path_factory.mktemp("comfyui")))
+
+
+@needs_comfyui
+@pytest.mark.parametrize("what", EXPECTED)
+def test_the_seam_does_as_comfyui_does(what, said):
+    assert said[what] == EXPECTED[what]
+
+
+@needs_comfyui
+def test_devices_are_comfyuis(said):
+    device, intermediate, dtype, offload = said["device"]
+    assert (intermediate, dtype, offload) == ("cpu", "torch.float32", "cpu") and device.partition(":")[0] in ("cpu", "cuda", "mps")
