@@ -1,0 +1,58 @@
+"""How close frames are to the truth: PSNR and SSIM, per frame."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+WINDOW = 11
+SIGMA = 1.5
+
+
+def psnr(x: Tensor, y: Tensor, peak: float = 1.0) -> Tensor:
+    """10 log10(peak^2 / mean squared error) of each frame, in dB; infinite for equal frames.
+
+    x, y: (N, C, H, W) of one shape, range 0..peak. Returns (N,) float64.
+
+    Raises:
+        ValueError: if the shapes differ or are not (N, C, H, W).
+    """
+    _check(x, y)
+    error = (x.double() - y.double()).square().mean((1, 2, 3))
+    return 10 * torch.log10(peak**2 / error)
+
+
+def ssim(x: Tensor, y: Tensor, peak: float = 1.0) -> Tensor:
+    """Structural similarity of each frame (Wang et al. 2004): 11 x 11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03, mean over
+    channels and over the pixels whose window lies inside the frame.
+
+    SSIM = (2 mx my + c1) (2 sxy + c2) / ((mx^2 + my^2 + c1) (sxx + syy + c2)), moments under the window, not corrected for its size.
+
+    x, y: (N, C, H, W) of one shape, range 0..peak, sides at least 11. Returns (N,) float64, at most 1.
+
+    Raises:
+        ValueError: if the shapes differ, are not (N, C, H, W), or a side is below 11 pixels.
+    """
+    _check(x, y)
+    if min(x.shape[-2:]) < WINDOW:
+        raise ValueError(f"SSIM looks through an {WINDOW} x {WINDOW} window, got frames of {x.shape[-2]} x {x.shape[-1]}; use larger frames")
+    n, c, h, w = x.shape
+    a, b = x.double().reshape(n * c, 1, h, w), y.double().reshape(n * c, 1, h, w)
+    mx, my = _local_mean(a), _local_mean(b)
+    sxx, syy, sxy = _local_mean(a * a) - mx * mx, _local_mean(b * b) - my * my, _local_mean(a * b) - mx * my
+    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
+    index = (2 * mx * my + c1) * (2 * sxy + c2) / ((mx * mx + my * my + c1) * (sxx + syy + c2))
+    return index.reshape(n, -1).mean(1)
+
+
+def _local_mean(x: Tensor) -> Tensor:
+    at = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
+    taps = torch.exp(-(at**2) / (2 * SIGMA**2))
+    taps = taps / taps.sum()
+    return F.conv2d(F.conv2d(x, taps.view(1, 1, 1, -1)), taps.view(1, 1, -1, 1))
+
+
+def _check(x: Tensor, y: Tensor) -> None:
+    if x.shape != y.shape or x.ndim != 4:
+        raise ValueError(f"frames to compare are (N, C, H, W) of one shape, got {tuple(x.shape)} and {tuple(y.shape)}")

@@ -1,0 +1,63 @@
+"""PSNR and SSIM against scikit-image, and what both must be by definition."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from fvr.metrics.fidelity import psnr, ssim
+
+
+@pytest.fixture
+def pair():
+    rng = torch.Generator().manual_seed(0)
+    x = torch.rand(2, 3, 40, 53, generator=rng)
+    return x, (x + 0.1 * torch.randn(x.shape, generator=rng)).clamp(0, 1)
+
+
+def test_psnr_is_scikit_images(pair):
+    x, y = pair
+    expected = [peak_signal_noise_ratio(a.numpy(), b.numpy(), data_range=1) for a, b in zip(x, y, strict=True)]
+    np.testing.assert_allclose(psnr(x, y), expected, rtol=1e-6)
+
+
+def test_ssim_is_scikit_images_inside_the_border(pair):
+    x, y = pair
+    expected = []
+    for a, b in zip(x, y, strict=True):
+        options = dict(data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, channel_axis=0, full=True)
+        _, full = structural_similarity(a.numpy().astype(np.float64), b.numpy().astype(np.float64), **options)
+        expected.append(full[:, 5:-5, 5:-5].mean())
+    np.testing.assert_allclose(ssim(x, y), expected, atol=1e-6)
+
+
+def test_a_known_error_has_its_known_psnr():
+    x = torch.zeros(1, 3, 16, 16)
+    assert psnr(x, x + 0.1).item() == pytest.approx(20, abs=1e-5)
+    assert psnr(x, x + 25.5, peak=255).item() == pytest.approx(20, abs=1e-5)
+
+
+def test_equal_frames_are_perfect(pair):
+    x, _ = pair
+    assert psnr(x, x).eq(math.inf).all()
+    torch.testing.assert_close(ssim(x, x), torch.ones(2, dtype=torch.float64))
+
+
+def test_both_are_symmetric_and_frames_do_not_mix(pair):
+    x, y = pair
+    for measure in (psnr, ssim):
+        torch.testing.assert_close(measure(x, y), measure(y, x))
+        torch.testing.assert_close(measure(x, y)[1:], measure(x[1:], y[1:]))
+
+
+@pytest.mark.parametrize("measure", [psnr, ssim])
+def test_frames_of_other_shapes_are_refused(measure):
+    with pytest.raises(ValueError, match=r"of one shape, got \(1, 3, 16, 16\) and \(1, 3, 16, 17\)"):
+        measure(torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 17))
+
+
+def test_frames_smaller_than_the_window_are_refused():
+    with pytest.raises(ValueError, match="11 x 11 window"):
+        ssim(torch.zeros(1, 3, 8, 40), torch.zeros(1, 3, 8, 40))
