@@ -170,6 +170,8 @@ class FlairSession(Session):
                 enhance=lambda estimate, weight=weights[t]: settle(self._enhanced(estimate, weight, first), tied, options.overlap_mode),
             )
             x_t = step.x_prev
+            if options.self_condition:
+                condition = step.x0
             self.heartbeat()
         return ((x_t.clamp(-1, 1) + 1) / 2).cpu()
 

@@ -32,6 +32,8 @@ class FlairOptions:
         rho: share of the noise that each step draws anew, in [0, 1]; 0 is deterministic.
         temperature: scale of all noise that is drawn, in [0, 1]; 1 samples, as published; towards 0 the steps find the likeliest frame
             instead (at 0 with rho 1 they are plug-and-play half-quadratic splitting, DPIR, Zhang et al. 2021).
+        self_condition: whether, after the first step, the last estimate takes the place of the enlarged observation as the prior's condition
+            (Chen et al. 2023); for priors that trust their condition, such as the weight-free one. Trained FLAIR networks need it off.
         zeta: how fast data consistency gives way to noise in the observation; -1 keeps gamma_t = 1.
         zeta_reading: "code": gamma_t = 1 - zeta s^2 abar_t / (1 - abar_t), held to {0.009} + [0.009, 0.9] + {1}, s in grey levels (demos:
             zeta 1); "paper": gamma_t = 1 - zeta s^2 abar_t / abar_{t-1}, clipped to [0, 1], s in units of [0, 1] (Table 11: zeta 1000).
@@ -55,9 +57,10 @@ class FlairOptions:
     """
 
     steps: int = 10
-    start: float = 0.25
-    rho: float = 0.5
-    temperature: float = 0.0
+    start: float = 0.15
+    rho: float = 1.0
+    temperature: float = 0.2
+    self_condition: bool = True
     zeta: float = -1.0
     zeta_reading: Literal["code", "paper"] = "code"
     noise_level: float | None = None
@@ -66,7 +69,7 @@ class FlairOptions:
     tau: int = 2
     data_consistency: bool = True
     consistency: Literal["pinv", "damped"] = "damped"
-    trust: float = 1.0
+    trust: float = 5.0
     enhance: bool = True
     window: int = 10
     overlap: int = 3
@@ -129,7 +132,7 @@ def enhancement_weights(options: FlairOptions, steps: int) -> list[float]:
     return [0.0] * options.tau + curve
 
 
-PUBLISHED = FlairOptions(start=1.0, temperature=1.0, consistency="pinv", zeta=-1.0, tau=5, overlap_mode="impose", shared_noise=False)
+PUBLISHED = FlairOptions(start=1.0, temperature=1.0, self_condition=False, consistency="pinv", zeta=-1.0, tau=5, overlap_mode="impose", shared_noise=False)
 """What all of the paper's tasks share; the others differ from it in Table 11's rows."""
 
 PRESETS: dict[str, FlairOptions] = {
