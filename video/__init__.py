@@ -1,0 +1,164 @@
+"""Decode, encode, timestamps, audio and shot cuts: clips in and out, as streams of chunks, with nothing lost on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from os import PathLike
+from pathlib import Path
+from typing import IO, Any
+
+from torch import Tensor
+
+from .audio import AudioTrack
+from .audio import read_audio as read_sound
+from .codecs import CODECS, CONTAINERS, SPEEDS
+from .cuts import ShotCutDetector, find_cuts
+from .decode import VideoSource
+from .errors import VideoError
+from .files import IMAGE_SUFFIXES, Place, sequence_files
+from .info import AudioInfo, ColourTags, SourceInfo
+from .sequence import ImageSink, SequenceSource
+from .sink import VideoSink, open_video_sink
+from .source import FrameChunk, FrameSource, Selection, read_all
+from .times import FrameTimes
+
+__all__ = [
+    "CODECS",
+    "CONTAINERS",
+    "IMAGE_SUFFIXES",
+    "SPEEDS",
+    "AudioInfo",
+    "AudioTrack",
+    "ColourTags",
+    "FrameChunk",
+    "FrameSource",
+    "FrameTimes",
+    "ImageSink",
+    "ShotCutDetector",
+    "SourceInfo",
+    "VideoError",
+    "VideoSink",
+    "find_cuts",
+    "open_sink",
+    "open_source",
+    "probe",
+    "read_audio",
+    "read_frames",
+]
+
+
+def open_source(
+    place: Place,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    stride: int = 1,
+    count: int | None = None,
+    window: tuple[Fraction | float, Fraction | float | None] | None = None,
+    rate: Fraction | float = 25,
+) -> FrameSource:
+    """A video file, a folder or pattern of images, one image, or a video in an open binary file.
+
+    Args:
+        start, stop, stride: frames start <= i < stop, every `stride`-th, counted from 0.
+        count: at most this many frames are delivered.
+        window: (start, duration) in seconds; frame numbers then count inside it. A negative start counts from the end;
+            a duration of 0 or None means to the end.
+        rate: frames per second of an image sequence; videos have their own.
+
+    Raises:
+        VideoError: if nothing is there, it is no video, or no frame decodes.
+    """
+    seconds = None if window is None else (Fraction(window[0]), Fraction(window[1]) if window[1] else None)
+    selection = Selection(start, stop, stride, count, seconds)
+    files = sequence_files(place)
+    return VideoSource(place, selection) if files is None else SequenceSource(place, files, selection, rate)
+
+
+def probe(place: Place, *, rate: Fraction | float = 25) -> SourceInfo:
+    """What a clip is, without reading more than its first frame. Raises VideoError like `open_source`."""
+    return open_source(place, rate=rate).info
+
+
+def read_frames(place: Place | FrameSource, *, on_frame: Callable[[], object] | None = None, **selection: Any) -> tuple[Tensor, FrameTimes]:
+    """A whole clip: (T, 3, H, W) float32 RGB in [0, 1], upright, and its times.
+
+    Args:
+        on_frame: called after each frame.
+        selection: as in `open_source`.
+    """
+    return read_all(place if isinstance(place, FrameSource) else open_source(place, **selection), on_frame)
+
+
+def read_audio(place: Place | FrameSource, times: FrameTimes | None = None) -> AudioTrack | None:
+    """The sound that goes with the frames at `times` (the whole of it if None): sample 0 belongs to the first frame's start.
+
+    None if the clip has no sound there; a sequence of images never has.
+    """
+    place = place.place if isinstance(place, FrameSource) else place
+    if sequence_files(place) is not None:
+        return None
+    return read_sound(place) if times is None else read_sound(place, times.starts[0], times.end)
+
+
+def open_sink(
+    path: str | PathLike[str] | IO[bytes],
+    like: SourceInfo | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    codec: str = "h264",
+    crf: float = 17,
+    preset: str | None = None,
+    pixel_format: str | None = None,
+    audio: AudioTrack | FrameSource | SourceInfo | Place | None = None,
+    overwrite: bool = False,
+    container: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    time_base: Fraction | None = None,
+) -> VideoSink | ImageSink:
+    """A clip to be written; use it in a `with` block, which finishes the file on success and removes it on any exception.
+
+    Args:
+        path: a video file (its suffix chooses the container), an open binary file, or a folder (a name without suffix) or
+            pattern (shot/%04d.png) for one image per frame.
+        like: the source whose rotation, pixel aspect, colours and clock are kept; without it BT.709, limited range, upright.
+        size: (H, W) of the upright frames; by default that of the first frames written.
+        codec: one of CODECS.
+        crf: constant quality on the codec's own scale, lower is better; prores and ffv1 have none.
+        preset: one of SPEEDS; by default medium.
+        pixel_format: by default yuv420p (prores: yuv422p10le); for images "rgb24" or "rgb48".
+        audio: where sound comes from; it is copied if the container takes it, else AAC (WebM: Opus), and cut where the
+            source's frames are.
+        container: muxer name or suffix, if the path does not tell.
+        metadata: tags written into the file.
+        time_base: seconds per tick, if `like` does not tell.
+
+    Times: a clip that begins where `like` begins keeps its times; one cut out of the middle begins at second 0. MP4 and MOV
+    keep every time exactly, Matroska and WebM to the millisecond.
+
+    Raises:
+        VideoError: if the choices do not go together or the name is taken.
+    """
+    if isinstance(path, (str, PathLike)):
+        target = Path(path)
+        as_images = not target.suffix or target.suffix.lower() in IMAGE_SUFFIXES or target.is_dir()
+        if as_images and container is None:
+            if target.suffix.lower() in IMAGE_SUFFIXES and "%" not in target.name:
+                raise VideoError(f"{target} names one image; name a folder, or a pattern such as {target.stem}_%04d{target.suffix}")
+            return ImageSink(target, size=size, bits=16 if pixel_format == "rgb48" else 8, overwrite=overwrite)
+        path = target
+    return open_video_sink(
+        path,
+        like=like,
+        size=size,
+        codec=codec,
+        crf=crf,
+        preset=preset,
+        pixel_format=pixel_format,
+        audio=audio,
+        overwrite=overwrite,
+        container=container,
+        metadata=metadata,
+        time_base=time_base,
+    )

@@ -1,0 +1,257 @@
+"""Sound beside the picture: packets copied where the container takes them, otherwise encoded anew, always in sync."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .decode import codec_name
+from .errors import VideoError
+from .files import Place, open_input
+
+COPIED = {
+    "mp4": {"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"},
+    "mov": {"aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s24le", "pcm_f32le", "pcm_s16be", "pcm_s24be"},
+    "matroska": {"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus", "vorbis", "dts", "truehd", "pcm_s16le", "pcm_s24le", "pcm_f32le"},
+    "webm": {"opus", "vorbis"},
+}
+"""Audio codecs that players expect in each container; the rest becomes AAC, or Opus in WebM."""
+
+RATES = {"aac": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000), "libopus": (48000,)}
+LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+BLOCK = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class AudioTrack:
+    """Sound that begins with the first frame: waveform (C, S) in [-1, 1] at `rate` samples per second."""
+
+    waveform: Tensor
+    rate: int
+
+    def __post_init__(self) -> None:
+        if self.waveform.dim() != 2 or not 1 <= self.waveform.shape[0] <= 8 or self.rate < 1:
+            raise VideoError(f"audio must be (channels, samples) with 1 to 8 channels and a rate, got {tuple(self.waveform.shape)} at {self.rate}")
+
+
+class CopiedLane:
+    """Packets of one audio stream, moved by -`origin` seconds and cut to packets that sound in [origin, end)."""
+
+    def __init__(self, place: Place, index: int, output: Any, origin: Fraction, *, edits: bool) -> None:
+        self.input = open_input(place)
+        self.stream = self.input.streams.audio[index]
+        self.output = output
+        self.target = output.add_stream_from_template(self.stream)
+        self.origin = origin
+        self.first = origin - Fraction(1, 10) if edits and origin > 0 else origin
+        self.packets = self.kept()
+        self.waiting: Any = None
+
+    def kept(self) -> Iterator[Any]:
+        if self.first > 1:
+            self.input.seek(int((self.first - 1) / self.stream.time_base), stream=self.stream)
+        demuxed = self.input.demux(self.stream)
+        while True:
+            try:
+                packet = next(demuxed)
+            except (StopIteration, av.FFmpegError, OSError):
+                return
+            if packet.size and packet.pts is not None and (self.origin <= 0 or packet.pts * packet.time_base >= self.first):
+                yield packet
+
+    def pump(self, until: Fraction | None) -> None:
+        """Writes what sounds before `until` (seconds of the output); everything if None."""
+        while True:
+            self.waiting = self.waiting or next(self.packets, None)
+            if self.waiting is None or (until is not None and self.waiting.pts * self.waiting.time_base - self.origin >= until):
+                return
+            packet, self.waiting = self.waiting, None
+            offset = round(self.origin / packet.time_base)
+            packet.pts -= offset
+            packet.dts = packet.pts
+            packet.stream = self.target
+            self.output.mux(packet)
+
+    def finish(self, end: Fraction | None) -> None:
+        self.pump(end)
+
+    def close(self) -> None:
+        self.input.close()
+
+
+class EncodedLane:
+    """Blocks of samples, each with its first sample's number, encoded as AAC or Opus."""
+
+    def __init__(self, blocks: Iterator[tuple[int, NDArray]], rate: int, layout: str, encoder: str, output: Any) -> None:
+        self.rate = nearest(rate, RATES[encoder])
+        self.blocks = resampled(blocks, rate, self.rate, layout)
+        self.output = output
+        self.layout = layout
+        self.target = output.add_stream(encoder, rate=self.rate, layout=layout)
+        self.target.codec_context.bit_rate = 96_000 * max(1, self.target.codec_context.layout.nb_channels)
+        self.waiting: tuple[int, NDArray] | None = None
+
+    def pump(self, until: Fraction | None) -> None:
+        """Encodes whole blocks that begin before `until` (seconds of the output); everything if None."""
+        while True:
+            self.waiting = self.waiting or next(self.blocks, None)
+            if self.waiting is None or (until is not None and self.waiting[0] + len(self.waiting[1][0]) > until * self.rate):
+                return
+            block, self.waiting = self.waiting, None
+            self.encode(*block)
+
+    def encode(self, position: int, samples: NDArray) -> None:
+        frame = AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=self.layout)
+        frame.sample_rate, frame.pts, frame.time_base = self.rate, position, Fraction(1, self.rate)
+        self.output.mux(self.target.encode(frame))
+
+    def finish(self, end: Fraction | None) -> None:
+        self.pump(end)
+        if self.waiting is not None and end is not None:
+            position, samples = self.waiting
+            left = int(end * self.rate) - position
+            if left > 0:
+                self.encode(position, samples[:, :left])
+        self.output.mux(self.target.encode(None))
+
+    def close(self) -> None:
+        self.blocks = iter(())
+
+
+def nearest(rate: int, allowed: tuple[int, ...]) -> int:
+    return rate if rate in allowed else min(allowed, key=lambda other: (other < rate, abs(other - rate)))
+
+
+def resampled(blocks: Iterator[tuple[int, NDArray]], rate: int, target: int, layout: str) -> Iterator[tuple[int, NDArray]]:
+    """Blocks at another sample rate, counted anew."""
+    if rate == target:
+        yield from blocks
+        return
+    resampler = AudioResampler("fltp", layout, target)
+    position: int | None = None
+    for start, samples in blocks:
+        position = round(start * target / rate) if position is None else position
+        frame = AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+        for out in resampler.resample(frame):
+            yield position, out.to_ndarray()
+            position += out.samples
+    for out in resampler.resample(None) if position is not None else ():
+        yield position or 0, out.to_ndarray()
+        position = (position or 0) + out.samples
+
+
+def track_blocks(track: AudioTrack, lead: Fraction) -> Iterator[tuple[int, NDArray]]:
+    """The samples, numbered so that the first sounds `lead` seconds into the output."""
+    first = round(lead * track.rate)
+    waveform = track.waveform.detach().cpu().to(torch.float32)
+    if len(waveform) not in LAYOUTS:
+        waveform = waveform.mean(0, keepdim=True)
+    for start in range(0, waveform.shape[1], BLOCK):
+        yield first + start, waveform[:, start : start + BLOCK].numpy()
+
+
+def file_blocks(place: Place, index: int, layout: str, origin: Fraction) -> Iterator[tuple[int, NDArray]]:
+    """Decoded samples of one audio stream from `origin` on, numbered from there; gaps in the stream become silence."""
+    with open_input(place) as container:
+        stream = container.streams.audio[index]
+        rate = stream.codec_context.sample_rate
+        first = round(origin * rate)
+        if origin > 2:
+            container.seek(int((origin - 1) / stream.time_base), stream=stream)
+        resampler = AudioResampler("fltp", layout, rate)
+        position: int | None = None
+        for frame in decodable(container, stream):
+            stated = None if frame.pts is None else round(frame.pts * frame.time_base * rate)
+            for out in resampler.resample(frame):
+                samples = out.to_ndarray()
+                if position is None:
+                    position = stated or 0
+                elif stated is not None and stated - position > rate // 20:
+                    yield from silence(max(position, first) - first, stated - max(position, first), len(samples))
+                    position = stated
+                skipped = max(0, first - position)
+                if skipped < out.samples:
+                    yield position + skipped - first, samples[:, skipped:]
+                position += out.samples
+
+
+def silence(start: int, length: int, channels: int) -> Iterator[tuple[int, NDArray]]:
+    for begin in range(0, length, BLOCK):
+        yield start + begin, np.zeros((channels, min(BLOCK, length - begin)), np.float32)
+
+
+def decodable(container: Any, stream: Any) -> Iterator[Any]:
+    """Audio frames up to the end or the first unreadable packet; packets that do not decode leave a gap."""
+    demuxed = container.demux(stream)
+    while True:
+        try:
+            packet = next(demuxed)
+        except (StopIteration, av.FFmpegError, OSError):
+            return
+        try:
+            yield from packet.decode()
+        except av.FFmpegError:
+            continue
+
+
+Lane = CopiedLane | EncodedLane
+
+
+def read_audio(place: Place, start: Fraction = Fraction(0), end: Fraction | None = None) -> AudioTrack | None:
+    """The first audio stream from `start` to `end` seconds of the file's clock; None if there is none or it is silent there.
+
+    Where the stream has no sound yet, or a gap, there are zeros, so that sample i always belongs to start + i / rate.
+    """
+    with open_input(place) as container:
+        stream = next((stream for stream in container.streams.audio if stream.codec_context is not None), None)
+        if stream is None:
+            return None
+        rate, channels = stream.codec_context.sample_rate, stream.codec_context.layout.nb_channels
+    layout = LAYOUTS.get(channels, "stereo")
+    length = None if end is None else round((end - start) * rate)
+    pieces: list[NDArray] = []
+    filled = 0
+    for position, samples in file_blocks(place, 0, layout, start):
+        if length is not None and position >= length:
+            break
+        if position > filled:
+            pieces.append(np.zeros((len(samples), position - filled), np.float32))
+        pieces.append(samples if length is None else samples[:, : length - position])
+        filled = position + pieces[-1].shape[1]
+    return AudioTrack(torch.from_numpy(np.concatenate(pieces, 1)), rate) if pieces else None
+
+
+def open_lanes(audio: AudioTrack | Place, container: str, output: Any, origin: Fraction, lead: Fraction) -> list[Lane]:
+    """One lane per audio stream of `audio`, added to an output container.
+
+    Args:
+        origin: second of the source that becomes second 0 of the output.
+        lead: second of the output at which an AudioTrack begins.
+    """
+    encoder = "libopus" if container == "webm" else "aac"
+    if isinstance(audio, AudioTrack):
+        layout = LAYOUTS.get(audio.waveform.shape[0], "mono")
+        return [EncodedLane(track_blocks(audio, lead), audio.rate, layout, encoder, output)]
+    lanes: list[Lane] = []
+    with open_input(audio) as probe:
+        for index, stream in enumerate(probe.streams.audio):
+            context = stream.codec_context
+            if context is None:
+                continue
+            if codec_name(context) in COPIED[container]:
+                lanes.append(CopiedLane(audio, index, output, origin, edits=container in ("mp4", "mov")))
+            else:
+                layout = LAYOUTS.get(context.layout.nb_channels, "stereo")
+                lanes.append(EncodedLane(file_blocks(audio, index, layout, origin), context.sample_rate, layout, encoder, output))
+    return lanes

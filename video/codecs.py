@@ -1,0 +1,121 @@
+"""Which encoders there are, what they take, and how they are asked for quality."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+
+from .errors import VideoError
+
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+"""File suffix to FFmpeg muxer."""
+
+SPEEDS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+
+
+@dataclass(frozen=True)
+class VideoCodec:
+    """One choice of `codec`.
+
+    Attributes:
+        encoders: FFmpeg encoders, the first one present is used.
+        containers: FFmpeg muxers it may go into.
+        pixel_formats: accepted, the first is the default.
+        odd_sizes: whether odd widths and heights can be stored with subsampled chroma.
+    """
+
+    name: str
+    encoders: tuple[str, ...]
+    containers: frozenset[str]
+    pixel_formats: tuple[str, ...]
+    odd_sizes: bool = False
+
+    def encoder(self) -> str:
+        for name in self.encoders:
+            try:
+                av.codec.Codec(name, "w")
+            except ValueError:
+                continue
+            return name
+        raise VideoError(f"this PyAV has no encoder for {self.name} ({' or '.join(self.encoders)}); choose another codec")
+
+    def options(self, encoder: str, crf: float, preset: str | None, pixel_format: str) -> dict[str, str]:
+        """Encoder options for a constant quality `crf` (the codec's own scale) and a speed name as x264 has them."""
+        speed = SPEEDS.index(preset or "medium")
+        return {
+            "libx264": {"crf": f"{crf:g}", "preset": SPEEDS[speed]},
+            "libx265": {"crf": f"{crf:g}", "preset": SPEEDS[speed], "x265-params": "log-level=error"},
+            "libsvtav1": {"crf": f"{crf:g}", "preset": str(13 - speed)},
+            "libaom-av1": {"crf": f"{crf:g}", "cpu-used": str(min(8, 9 - speed)), "row-mt": "1"},
+            "libvpx-vp9": {"crf": f"{crf:g}", "b": "0", "cpu-used": str(min(5, 8 - speed)), "row-mt": "1", "deadline": "good"},
+            "prores_ks": {"profile": "4" if "444" in pixel_format else "3", "vendor": "apl0"},
+            "ffv1": {"level": "3", "slicecrc": "1"},
+        }[encoder]
+
+
+def codec_table(*codecs: VideoCodec) -> dict[str, VideoCodec]:
+    return {codec.name: codec for codec in codecs}
+
+
+EIGHT = ("yuv420p", "yuv422p", "yuv444p")
+TEN = ("yuv420p10le", "yuv422p10le", "yuv444p10le")
+ISO = frozenset({"mp4", "mov", "matroska"})
+
+CODECS = codec_table(
+    VideoCodec("h264", ("libx264",), ISO, EIGHT + TEN),
+    VideoCodec("h265", ("libx265",), ISO, EIGHT + TEN),
+    VideoCodec("av1", ("libsvtav1", "libaom-av1"), frozenset({"mp4", "matroska", "webm"}), ("yuv420p", "yuv420p10le"), odd_sizes=True),
+    VideoCodec("vp9", ("libvpx-vp9",), frozenset({"mp4", "matroska", "webm"}), EIGHT, odd_sizes=True),
+    VideoCodec("prores", ("prores_ks",), frozenset({"mov", "matroska"}), ("yuv422p10le", "yuv444p10le"), odd_sizes=True),
+    VideoCodec("ffv1", ("ffv1",), frozenset({"matroska"}), EIGHT + TEN, odd_sizes=True),
+)
+
+
+def choose_container(path: Path | None, container: str | None) -> str:
+    """The muxer by suffix, or as named.
+
+    Raises:
+        VideoError: if neither says a container we write.
+    """
+    suffix = f".{container.lstrip('.').lower()}" if container else (path.suffix.lower() if path else ".mp4")
+    if suffix == ".matroska":
+        return "matroska"
+    if suffix not in CONTAINERS:
+        raise VideoError(f"{path or 'the video in memory'} asks for container {suffix!r}, which is not one of {', '.join(CONTAINERS)}")
+    return CONTAINERS[suffix]
+
+
+def choose_codec(name: str, container: str, pixel_format: str | None, crf: float, preset: str | None) -> tuple[VideoCodec, str]:
+    """The codec and its pixel format.
+
+    Raises:
+        VideoError: for an unknown name, or a combination that cannot be stored.
+    """
+    if name not in CODECS:
+        raise VideoError(f"codec must be one of {', '.join(CODECS)}, got {name!r}")
+    codec = CODECS[name]
+    if container not in codec.containers:
+        raise VideoError(f"{name} does not go into {container}; use {' or '.join(sorted(codec.containers))}, or another codec")
+    chosen = pixel_format or codec.pixel_formats[0]
+    if chosen not in codec.pixel_formats:
+        raise VideoError(f"{name} takes pixel formats {', '.join(codec.pixel_formats)}, got {chosen!r}")
+    if not 0 <= crf <= 63 or (name in ("h264", "h265") and crf > 51):
+        raise VideoError(f"crf must be 0 to 51 for h264 and h265, 0 to 63 for av1 and vp9, got {crf:g}")
+    if preset is not None and preset not in SPEEDS:
+        raise VideoError(f"preset must be one of {', '.join(SPEEDS)}, got {preset!r}")
+    return codec, chosen
+
+
+def storable_format(codec: VideoCodec, container: str, pixel_format: str, height: int, width: int) -> str:
+    """`pixel_format`, or its 4:4:4 twin where subsampled chroma cannot show an odd size.
+
+    H.264 counts its crop in whole chroma samples, so an odd size is announced by the MP4 or MOV container instead; players
+    crop to it. Where that is not possible (H.265, Matroska) chroma is kept whole.
+    """
+    even = height % 2 == 0 and width % 2 == 0
+    announced = codec.name == "h264" and container in ("mp4", "mov")
+    if even or codec.odd_sizes or announced or "444" in pixel_format:
+        return pixel_format
+    return pixel_format.replace("420", "444").replace("422", "444")

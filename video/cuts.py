@@ -1,0 +1,122 @@
+"""Where one shot ends and the next begins, without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .source import FrameChunk
+
+BINS = 16
+ROWS, COLUMNS = 48, 64
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What is remembered of a frame: a thumbnail (3, 12, 16) and colour histograms of its quarters (3, 4, BINS)."""
+
+    thumbnail: Tensor
+    histogram: Tensor
+
+
+def looks(frames: Tensor) -> list[Look]:
+    """(n, 3, H, W) in [0, 1]. Histograms are soft (each pixel shared by its two nearest bins), so noise moves them little."""
+    small = F.adaptive_avg_pool2d(frames.detach().cpu(), (ROWS, COLUMNS)).clamp(0, 1)
+    place = small * (BINS - 1)
+    low = place.floor().clamp(max=BINS - 2)
+    share = place - low
+    quarter = torch.arange(ROWS)[:, None] * 2 // ROWS * 2 + torch.arange(COLUMNS) * 2 // COLUMNS
+    index = (quarter * BINS + low.long()).flatten(2)
+    histogram = torch.zeros(len(small), 3, 4 * BINS)
+    histogram.scatter_add_(2, index, (1 - share).flatten(2)).scatter_add_(2, index + 1, share.flatten(2))
+    histogram = histogram.view(-1, 3, 4, BINS) / (ROWS * COLUMNS / 4)
+    return [Look(a, b) for a, b in zip(F.adaptive_avg_pool2d(small, (12, 16)), histogram, strict=True)]
+
+
+def distance(a: Look, b: Look) -> float:
+    """Half the histograms' total variation (0 to 0.5) plus twice the thumbnails' mean difference (0 to 2)."""
+    variation = (a.histogram - b.histogram).abs().sum(-1).mean() / 2
+    return float(variation / 2 + 2 * (a.thumbnail - b.thumbnail).abs().mean())
+
+
+class ShotCutDetector:
+    """Finds hard cuts in a stream of frames with a look-ahead of `reach` frames.
+
+    With d(i, j) the distance of two frames, frame t begins a new shot if d(t - 1, t)
+
+        exceeds `floor`,
+        is the largest of the steps d(s - 1, s), |s - t| <= reach, and `ratio` times the mean of those on either side,
+        and every d(t - 1, t + k) and d(t - 1 - k, t), 0 <= k < reach, exceeds `floor` too.
+
+    The second line passes over fast motion, camera shake, fades and noise; the third over flashes of up to reach - 1 frames.
+    """
+
+    def __init__(self, *, floor: float = 0.16, ratio: float = 2.5, reach: int = 5) -> None:
+        self.floor, self.ratio, self.reach = floor, ratio, reach
+        self.recent: dict[int, Look] = {}
+        self.steps: dict[int, float] = {}
+        self.count = 0
+        self.settled = 1
+        """Every cut before this frame number has been reported."""
+
+    def push(self, frames: Tensor) -> list[int]:
+        """Takes the next frames (n, 3, H, W) in [0, 1]; gives the cuts that became certain, as numbers of first frames."""
+        cuts: list[int] = []
+        for look in looks(frames) if len(frames) else []:
+            self.recent[self.count] = look
+            if self.count:
+                self.steps[self.count] = distance(self.recent[self.count - 1], look)
+            self.count += 1
+            while self.settled + self.reach < self.count:
+                cuts += self.settle()
+        return cuts
+
+    def finish(self) -> list[int]:
+        """The cuts among the last frames."""
+        cuts: list[int] = []
+        while self.settled < self.count:
+            cuts += self.settle()
+        return cuts
+
+    def settle(self) -> list[int]:
+        t, self.settled = self.settled, self.settled + 1
+        cut = [t] if self.is_cut(t) else []
+        self.recent.pop(t - self.reach, None)
+        self.steps.pop(t - self.reach, None)
+        return cut
+
+    def is_cut(self, t: int) -> bool:
+        step = self.steps[t]
+        if step <= self.floor:
+            return False
+        for side in (range(t - self.reach, t), range(t + 1, t + 1 + self.reach)):
+            steps = [self.steps[s] for s in side if s in self.steps]
+            if steps and (step < max(steps) or step < self.ratio * sum(steps) / len(steps)):
+                return False
+        after = [distance(self.recent[t - 1], self.recent[s]) for s in range(t, min(t + self.reach, self.count))]
+        before = [distance(self.recent[s], self.recent[t]) for s in range(max(0, t - self.reach), t) if s in self.recent]
+        return min(after + before) > self.floor
+
+
+def find_cuts(
+    frames: Tensor | Iterable[FrameChunk],
+    detector: ShotCutDetector | None = None,
+    on_frame: Callable[[], object] | None = None,
+) -> list[int]:
+    """Numbers of the frames that begin a new shot; 0 is not one of them.
+
+    Args:
+        frames: (T, 3, H, W) in [0, 1], or chunks of a source.
+    """
+    detector = detector or ShotCutDetector()
+    cuts: list[int] = []
+    for part in frames.split(32) if isinstance(frames, Tensor) else (chunk.frames for chunk in frames):
+        cuts += detector.push(part)
+        for _ in range(len(part) if on_frame is not None else 0):
+            assert on_frame is not None
+            on_frame()
+    return cuts + detector.finish()

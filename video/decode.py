@@ -1,0 +1,271 @@
+"""Reading video files through FFmpeg, frame-exact, whatever their damage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import av
+from av.video.frame import VideoFrame
+from torch import Tensor
+
+from .errors import VideoError
+from .files import Place, open_input, place_name, place_path, short
+from .info import AudioInfo, SourceInfo
+from .pixels import frame_colour, to_tensor
+from .source import FrameSource, Selection, Timed
+
+NEAR = 64
+"""Frames closer to the start than this are decoded and dropped rather than sought."""
+
+
+class VideoSource(FrameSource):
+    """A video file (or one in memory) as a stream of frames."""
+
+    def __init__(self, place: Place, selection: Selection) -> None:
+        self.place = place
+        self.info = probe_video(place)
+        self.selection = selection
+        self.warnings: list[str] = []
+
+    def numbered(self) -> Iterator[Timed]:
+        wanted = self.selection.start
+        window = self.selection.window
+        if window is not None:
+            yield from self.inside(*window, skip=wanted)
+            return
+        target = self.presentation(wanted) if wanted >= NEAR else None
+        if target is not None:
+            frames = self.decoded(target)
+            for item in frames:
+                if item.start < target:
+                    continue
+                if item.start == target:
+                    yield item
+                    yield from frames
+                    return
+                break
+        for number, item in enumerate(self.decoded()):
+            if number >= wanted:
+                yield item
+
+    def inside(self, start: Fraction, duration: Fraction | None, skip: int) -> Iterator[Timed]:
+        """Frames whose presentation begins in [start, start + duration)."""
+        if start < 0:
+            start = max(Fraction(0), (self.info.duration or Fraction(0)) + start)
+        start = start // self.info.time_base * self.info.time_base
+        stop = start + duration if duration else None
+        number = -1
+        held: Timed | None = None
+        for item in self.decoded(start if start > self.info.start + NEAR / self.info.rate else None):
+            if item.start < start:
+                continue
+            if stop is not None and item.start >= stop:
+                held = None if held is None else held._replace(end=item.start)
+                break
+            if held is not None and number >= skip:
+                yield held
+            held = item
+            number += 1
+        if held is not None and number >= skip:
+            yield held
+
+    def presentation(self, number: int) -> Fraction | None:
+        """When frame `number` is shown, by its packet alone; None if the packets do not say."""
+        with open_input(self.place) as container:
+            stream = container.streams.video[0]
+            ticks = []
+            for packet in readable(container.demux(stream)):
+                if packet.size and not packet.is_discard:
+                    if packet.pts is None:
+                        return None
+                    ticks.append(packet.pts)
+        return sorted(ticks)[number] * stream.time_base if number < len(ticks) else None
+
+    def decoded(self, seek_to: Fraction | None = None) -> Iterator[Timed]:
+        """Every frame in presentation order, from the key frame before `seek_to`."""
+        turns = self.info.rotation // 90 % 4
+        with open_input(self.place) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            if seek_to is not None:
+                container.seek(int(seek_to / stream.time_base), stream=stream)
+            previous: tuple[Fraction, VideoFrame] | None = None
+            health = Health()
+            try:
+                for frame in health.frames(container, stream):
+                    start = self.start_of(frame, previous)
+                    if previous is not None:
+                        yield Timed(previous[0], partial(self.picture, previous[1], turns), None)
+                    previous = start, frame
+            except GeneratorExit:
+                self.report(health, stream, to_the_end=False)
+                raise
+            self.report(health, stream, to_the_end=seek_to is None)
+            if previous is not None:
+                end = self.end_of(stream, *previous, seek_to is not None or health.whole(stream))
+                yield Timed(previous[0], partial(self.picture, previous[1], turns), end)
+
+    def start_of(self, frame: Any, previous: tuple[Fraction, Any] | None) -> Fraction:
+        start = None if frame.pts is None else frame.pts * frame.time_base
+        if previous is None:
+            return self.info.start if start is None else start
+        if start is None:
+            return previous[0] + 1 / self.info.rate
+        if start <= previous[0]:
+            self.warn(f"{self.describe()} has frames whose times do not increase; they were moved apart by one tick")
+            return previous[0] + self.info.time_base
+        return start
+
+    def end_of(self, stream: Any, start: Fraction, frame: Any, whole: bool) -> Fraction:
+        """The stream's own end if it was read whole, else the last frame's own duration, else one frame."""
+        if whole and stream.duration is not None:
+            end = ((stream.start_time or 0) + stream.duration) * stream.time_base
+            if end > start:
+                return end
+        if frame.duration:
+            return start + frame.duration * frame.time_base
+        return start + 1 / self.info.rate
+
+    def picture(self, frame: VideoFrame, turns: int) -> Tensor:
+        stored = self.info.stored_size
+        if (frame.height, frame.width) != stored:
+            self.warn(f"{self.describe()} changes its size on the way; frames of {frame.width}x{frame.height} were scaled to {stored[1]}x{stored[0]}")
+            frame = frame.reformat(width=stored[1], height=stored[0])
+        return to_tensor(frame, turns)
+
+    def report(self, health: Health, stream: Any, *, to_the_end: bool) -> None:
+        if to_the_end and not health.delivered:
+            raise VideoError(f"{self.describe()} holds no frame that decodes ({health.fault or 'it is empty'}); it is damaged")
+        if health.fault or health.damaged or (to_the_end and not health.whole(stream)):
+            words = health.words(stream, to_the_end)
+            self.warn(f"{self.describe()} is damaged or cut short: {words}; the {health.delivered} frames that decode are used")
+
+
+class Health:
+    """Decodes what can be decoded and remembers what could not."""
+
+    def __init__(self) -> None:
+        self.packets = self.delivered = self.damaged = 0
+        self.fault = ""
+        self.ended = Fraction(0)
+
+    def frames(self, container: Any, stream: Any) -> Iterator[Any]:
+        for packet in self.packets_of(container, stream):
+            try:
+                frames = packet.decode() if packet else stream.decode(None)
+            except av.error.EOFError:
+                return
+            except (av.FFmpegError, ValueError) as error:
+                self.damaged += 1
+                self.fault = short(error)
+                continue
+            for frame in frames:
+                self.delivered += 1
+                self.damaged += bool(frame.is_corrupt)
+                yield frame
+
+    def packets_of(self, container: Any, stream: Any) -> Iterator[Any]:
+        """Packets until the end or the first that cannot be read, then None: time for the decoder to give up what it holds."""
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except (av.FFmpegError, OSError) as error:
+                self.fault = short(error)
+                yield None
+                return
+            if packet.size:
+                self.packets += 1
+                if packet.pts is not None:
+                    self.ended = max(self.ended, (packet.pts + (packet.duration or 0)) * packet.time_base)
+            yield packet
+
+    def whole(self, stream: Any) -> bool:
+        """Whether as many packets came as the header announces (or, without a count, up to half a second of the duration)."""
+        if stream.frames:
+            return self.packets >= stream.frames
+        announced = stated_duration(stream)
+        return announced is None or self.ended >= announced - Fraction(1, 2)
+
+    def words(self, stream: Any, to_the_end: bool) -> str:
+        if to_the_end and stream.frames and self.packets < stream.frames:
+            return f"its header announces {stream.frames} frames, {self.packets} are there"
+        if to_the_end and not self.whole(stream):
+            return f"it stops at {float(self.ended):.2f} s of {float(stated_duration(stream) or 0):.2f} s"
+        return f"{self.damaged or 1} of its frames {'has' if self.damaged <= 1 else 'have'} errors"
+
+
+def readable(packets: Iterator[Any]) -> Iterator[Any]:
+    """Packets up to the first that cannot be read."""
+    try:
+        yield from packets
+    except (av.FFmpegError, OSError):
+        return
+
+
+def stated_duration(stream: Any) -> Fraction | None:
+    """Seconds, by the stream's header or Matroska's DURATION tag."""
+    if stream.duration is not None:
+        return stream.duration * stream.time_base
+    hours, _, rest = stream.metadata.get("DURATION", "").partition(":")
+    minutes, _, seconds = rest.partition(":")
+    try:
+        return 3600 * Fraction(hours) + 60 * Fraction(minutes) + Fraction(seconds)
+    except ValueError:
+        return None
+
+
+def probe_video(place: Place) -> SourceInfo:
+    """Reads the header and decodes the first frame that decodes, which is where rotation and colours are sure.
+
+    Raises:
+        VideoError: if there is no video stream, or none of it decodes.
+    """
+    with open_input(place) as container:
+        if not container.streams.video:
+            raise VideoError(f"{place_name(place)} holds no video stream, only {', '.join(s.type for s in container.streams) or 'nothing'}")
+        stream = container.streams.video[0]
+        health = Health()
+        frame = next(health.frames(container, stream), None)
+        if frame is None:
+            raise VideoError(f"{place_name(place)} holds no frame that decodes ({health.fault or 'it is empty'}); it is damaged")
+        rotation = round(frame.rotation / 90) * 90 % 360
+        aspect = Fraction(stream.sample_aspect_ratio or 0) or Fraction(1)
+        rate = Fraction(stream.average_rate or stream.guessed_rate or stream.base_rate or 25)
+        duration = stated_duration(stream)
+        if duration is None and container.duration is not None:
+            duration = Fraction(container.duration, av.time_base)
+        return SourceInfo(
+            path=place_path(place),
+            width=frame.height if rotation % 180 else frame.width,
+            height=frame.width if rotation % 180 else frame.height,
+            rotation=rotation - 360 if rotation > 180 else rotation,
+            sample_aspect=1 / aspect if rotation % 180 else aspect,
+            rate=rate,
+            frame_estimate=stream.frames or (None if duration is None else round(duration * rate) or None),
+            start=Fraction(0) if frame.pts is None else frame.pts * frame.time_base,
+            duration=duration,
+            time_base=stream.time_base,
+            colour=frame_colour(frame),
+            pix_fmt=frame.format.name,
+            codec=codec_name(stream.codec_context),
+            audio_streams=tuple(audio_info(audio) for audio in container.streams.audio if audio.codec_context is not None),
+        )
+
+
+def audio_info(stream: Any) -> AudioInfo:
+    context = stream.codec_context
+    start = (stream.start_time or 0) * stream.time_base
+    duration = None if stream.duration is None else stream.duration * stream.time_base
+    return AudioInfo(codec_name(context), context.sample_rate, context.layout.nb_channels, start, duration)
+
+
+def codec_name(context: Any) -> str:
+    """FFmpeg's name of the format, not of the decoder: mp3 rather than mp3float, av1 rather than libdav1d."""
+    codec = context.codec
+    return getattr(codec, "canonical_name", None) or codec.name.removesuffix("float").removeprefix("lib")

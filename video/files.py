@@ -1,0 +1,110 @@
+"""Where clips come from and go to: paths, folders of images, and bytes in memory."""
+
+from __future__ import annotations
+
+import io
+import re
+from os import PathLike
+from pathlib import Path
+from typing import IO, Any
+
+import av
+
+from .errors import VideoError
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
+NUMBER_FIELD = re.compile(r"%0?(\d*)d")
+
+Place = str | PathLike[str] | IO[bytes]
+"""A path, or an open binary file such as BytesIO."""
+
+
+class Window(io.RawIOBase):
+    """An open file with a position of its own, so that several decoders can read the same bytes in memory."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.position = file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        self.file.seek(self.position)
+        data = self.file.read(size)
+        self.position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_CUR:
+            offset += self.position
+        elif whence == io.SEEK_END:
+            offset += self.file.seek(0, io.SEEK_END)
+        self.position = offset
+        return offset
+
+    def tell(self) -> int:
+        return self.position
+
+
+def place_name(place: Place) -> str:
+    return place_path(place) or "the video in memory"
+
+
+def place_path(place: Place) -> str | None:
+    return str(Path(place)) if isinstance(place, (str, PathLike)) else None
+
+
+def open_input(place: Place) -> Any:
+    """An `av` input container.
+
+    Raises:
+        VideoError: if there is no such file, or FFmpeg finds no video in it.
+    """
+    name = place_name(place)
+    if isinstance(place, (str, PathLike)):
+        if not Path(place).exists():
+            raise VideoError(f"{name} does not exist; check the path")
+        handle: Any = str(place)
+    else:
+        handle = Window(place)
+    try:
+        return av.open(handle, metadata_errors="ignore")
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(f"{name} cannot be read as a video ({short(error)}); it may be damaged, cut short or no video at all") from error
+
+
+def short(error: Exception) -> str:
+    """FFmpeg's own words without its number and without the path, which our sentence already names."""
+    return str(getattr(error, "strerror", None) or error).split(":")[0].lower()
+
+
+def natural(path: Path) -> list[tuple[int, int | str]]:
+    """Sorts frame2 before frame10."""
+    return [(0, int(part)) if part.isdigit() else (1, part.lower()) for part in re.split(r"(\d+)", path.name) if part]
+
+
+def sequence_files(place: Place) -> list[Path] | None:
+    """The images of a folder, of a pattern such as shot/%04d.png, or one image; in natural order. None for a video.
+
+    Raises:
+        VideoError: if a folder or pattern holds no image.
+    """
+    if not isinstance(place, (str, PathLike)):
+        return None
+    path = Path(place)
+    if path.is_dir():
+        files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")]
+    elif NUMBER_FIELD.search(path.name):
+        head, tail = (re.escape(part) for part in NUMBER_FIELD.sub("\0", path.name, count=1).split("\0"))
+        wanted = re.compile(f"{head}\\d+{tail}")
+        files = [file for file in path.parent.iterdir() if wanted.fullmatch(file.name)] if path.parent.is_dir() else []
+    elif path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+        files = [path]
+    else:
+        return None
+    if not files:
+        raise VideoError(f"{path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); check the path")
+    return sorted(files, key=natural)

@@ -1,0 +1,108 @@
+"""FFmpeg frames to tensors and back."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from av.video.frame import VideoFrame
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .colour import YCbCr, settled_matrix
+from .errors import VideoError
+from .info import ColourTags
+
+PLANAR = re.compile(r"yuv(?P<jpeg>j?)a?(?P<layout>420|422|444|440|411|410)p(?P<bits>\d*)(?:le)?")
+GREY = re.compile(r"gray(?P<bits>\d*)(?:le)?")
+SUBSAMPLING = {"420": (2, 2), "422": (2, 1), "444": (1, 1), "440": (1, 2), "411": (4, 1), "410": (4, 4)}
+LOSSLESS_TWIN = {"nv12": "yuv420p", "nv21": "yuv420p", "p010le": "yuv420p10le", "yuyv422": "yuv422p", "uyvy422": "yuv422p", "nv16": "yuv422p"}
+
+
+@lru_cache(maxsize=64)
+def planar_layout(pix_fmt: str) -> YCbCr | None:
+    """Bits and subsampling of a planar Y'CbCr (or grey) format, with its range if the name states it; None for others."""
+    if match := PLANAR.fullmatch(pix_fmt):
+        sub_x, sub_y = SUBSAMPLING[match["layout"]]
+        return YCbCr(1, bool(match["jpeg"]), int(match["bits"] or 8), sub_x, sub_y)
+    if match := GREY.fullmatch(pix_fmt):
+        return YCbCr(1, False, int(match["bits"] or 8), 1, 1)
+    return None
+
+
+def frame_colour(frame: VideoFrame) -> ColourTags:
+    """The tags of one decoded frame."""
+    stated = {1: False, 2: True}.get(int(frame.color_range))
+    if frame.format.name.startswith("yuvj"):
+        stated = True
+    return ColourTags(int(frame.colorspace), stated, int(getattr(frame, "color_primaries", 2)), int(getattr(frame, "color_trc", 2)))
+
+
+def to_tensor(frame: VideoFrame, quarter_turns: int = 0) -> Tensor:
+    """A decoded frame to (3, H, W) float32 RGB in [0, 1], turned counter-clockwise by `quarter_turns`."""
+    tags = frame_colour(frame)
+    layout = planar_layout(frame.format.name)
+    if layout is None and not frame.format.is_rgb and frame.format.name not in ("pal8", "monob", "monow"):
+        frame = same_colours(frame, LOSSLESS_TWIN.get(frame.format.name, "yuv444p16le"))
+        layout = planar_layout(frame.format.name)
+    if layout is None:
+        rgb = rgb_planes(frame)
+    else:
+        matrix = settled_matrix(tags, frame.height, frame.width)
+        space = YCbCr(matrix, bool(tags.full_range) or layout.full_range, layout.bits, layout.sub_x, layout.sub_y)
+        luma = plane_tensor(frame, 0, layout.bits)
+        if GREY.fullmatch(frame.format.name):
+            black, span, _, _ = space.levels
+            rgb = luma.to(torch.float32).sub_(black).div_(span).clamp_(0, 1).expand(3, -1, -1)
+        else:
+            rgb = space.to_rgb(luma, plane_tensor(frame, 1, layout.bits), plane_tensor(frame, 2, layout.bits))
+    return torch.rot90(rgb, quarter_turns, (-2, -1))
+
+
+def rgb_planes(frame: VideoFrame) -> Tensor:
+    """A frame of any RGB or palette format, through FFmpeg's planar RGB of 8 or 16 bits."""
+    deep = frame.format.name != "pal8" and max((part.bits for part in frame.format.components), default=8) > 8
+    bits = 16 if deep else 8
+    planar = frame.reformat(format="gbrp16le" if deep else "gbrp")
+    return torch.stack([plane_tensor(planar, plane, bits).to(torch.float32) for plane in (2, 0, 1)]).div_((1 << bits) - 1)
+
+
+def same_colours(frame: VideoFrame, pix_fmt: str) -> VideoFrame:
+    """Another layout of the same Y'CbCr numbers: neither matrix nor range change."""
+    return frame.reformat(format=pix_fmt, src_color_range=frame.color_range or 1, dst_color_range=frame.color_range or 1)
+
+
+def plane_tensor(frame: VideoFrame, plane: int, bits: int) -> Tensor:
+    """One plane as (h, w): uint8, or int32 above 8 bits."""
+    if bits == 8:
+        return torch.from_numpy(plane_view(frame, plane, np.dtype(np.uint8)).copy())
+    return torch.from_numpy(plane_view(frame, plane, np.dtype("<u2")).astype(np.int32))
+
+
+def plane_view(frame: Any, index: int, kind: np.dtype) -> NDArray:
+    """A plane's memory as (h, w), writable if the frame is, without the padding at the end of its rows."""
+    plane = frame.planes[index]
+    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height]
+    return rows[:, : plane.width * kind.itemsize].view(kind)
+
+
+def to_frame(rgb: Tensor, pix_fmt: str, colour: ColourTags, matrix: int) -> VideoFrame:
+    """(3, H, W) in [0, 1] to a frame of a planar Y'CbCr format, tagged with `colour` and computed with `matrix`.
+
+    Raises:
+        VideoError: if `pix_fmt` is not planar Y'CbCr.
+    """
+    layout = planar_layout(pix_fmt)
+    if layout is None:
+        raise VideoError(f"cannot write pixel format {pix_fmt!r}; choose a planar one such as yuv420p or yuv444p10le")
+    space = YCbCr(matrix, bool(colour.full_range) or layout.full_range, layout.bits, layout.sub_x, layout.sub_y)
+    kind = np.dtype(np.uint8 if layout.bits == 8 else "<u2")
+    frame = VideoFrame(rgb.shape[-1], rgb.shape[-2], pix_fmt)
+    for number, plane in enumerate(space.from_rgb(rgb)):
+        plane_view(frame, number, kind)[:] = plane.numpy()
+    frame.colorspace = colour.matrix
+    frame.color_range = 2 if space.full_range else 1
+    return frame

@@ -1,0 +1,193 @@
+"""Clips stored as one image per frame."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import VideoError
+from .files import IMAGE_SUFFIXES, NUMBER_FIELD, Place
+from .info import ColourTags, SourceInfo
+from .source import FrameSource, Selection, Timed
+from .times import FrameTimes, nearest_rate
+
+
+class SequenceSource(FrameSource):
+    """Images of one size in natural order, each shown for 1 / rate seconds."""
+
+    def __init__(self, place: Place, files: Sequence[Path], selection: Selection, rate: Fraction | float) -> None:
+        self.place = place
+        self.files = list(files)
+        self.selection = selection
+        self.warnings: list[str] = []
+        self.info = probe_sequence(self.files, nearest_rate(rate), str(place))
+
+    def numbered(self) -> Iterator[Timed]:
+        for number, time in self.inside():
+            yield Timed(time, partial(self.picture, self.files[number]), time + 1 / self.info.rate)
+
+    def inside(self) -> Iterator[tuple[int, Fraction]]:
+        times = [(number, number / self.info.rate) for number in range(len(self.files))]
+        if self.selection.window is not None:
+            start, duration = self.selection.window
+            start = start if start >= 0 else max(Fraction(0), len(times) / self.info.rate + start)
+            times = [(n, time) for n, time in times if start <= time and (not duration or time < start + duration)]
+        return iter(times[self.selection.start :])
+
+    def picture(self, file: Path) -> Tensor:
+        frame = read_image(file)
+        if frame.shape[1:] != (self.info.height, self.info.width):
+            raise VideoError(
+                f"{file} is {frame.shape[2]}x{frame.shape[1]} but {self.files[0].name} is {self.info.width}x{self.info.height}; "
+                "the images of a sequence must all have one size"
+            )
+        return frame
+
+
+def probe_sequence(files: Sequence[Path], rate: Fraction, path: str) -> SourceInfo:
+    pixels = load(files[0])
+    height, width = pixels.shape[:2]
+    return SourceInfo(
+        path=path,
+        width=width,
+        height=height,
+        rate=rate,
+        frame_estimate=len(files),
+        duration=len(files) / rate,
+        time_base=FrameTimes.constant(len(files), rate).time_base,
+        colour=ColourTags(matrix=0, full_range=True),
+        pix_fmt="rgb48" if pixels.dtype == np.uint16 else "rgb24",
+        codec=files[0].suffix.lower().lstrip("."),
+        is_sequence=True,
+    )
+
+
+def load(file: Path) -> Any:
+    """(H, W, 3) BGR, uint8 or uint16; alpha is dropped, grey spread, a camera's orientation tag obeyed."""
+    data = np.fromfile(file, np.uint8) if file.is_file() else np.empty(0, np.uint8)
+    pixels = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if len(data) else None
+    if pixels is None or pixels.dtype not in (np.uint8, np.uint16, np.float32):
+        raise VideoError(f"{file} cannot be read as an image; it is damaged, or not a PNG, JPEG, WebP, TIFF or BMP file")
+    return pixels
+
+
+def read_image(file: Path) -> Tensor:
+    """(3, H, W) float32 RGB in [0, 1]."""
+    pixels = load(file)
+    scale = 1.0 if pixels.dtype == np.float32 else float(np.iinfo(pixels.dtype).max)
+    return torch.from_numpy(pixels[..., ::-1].astype(np.float32)).permute(2, 0, 1).contiguous().div_(scale).clamp_(0, 1)
+
+
+def image_bytes(frame: Tensor, suffix: str, bits: int) -> bytes:
+    """(3, H, W) in [0, 1] as the bytes of an image file with 8 or 16 bits per channel."""
+    top, kind = ((1 << bits) - 1), (np.uint8 if bits == 8 else np.uint16)
+    pixels = frame.clamp(0, 1).mul(top).round_().permute(1, 2, 0).numpy().astype(kind)[..., ::-1]
+    options = {".jpg": [cv2.IMWRITE_JPEG_QUALITY, 97], ".jpeg": [cv2.IMWRITE_JPEG_QUALITY, 97], ".png": [cv2.IMWRITE_PNG_COMPRESSION, 3]}
+    return cv2.imencode(suffix, np.ascontiguousarray(pixels), options.get(suffix, []))[1].tobytes()
+
+
+class ImageSink:
+    """Writes each frame as an image into a new folder that takes its final name only when the clip is complete.
+
+    `path` is a folder (frames are 000000.png, ...) or a pattern such as shot/%04d.tif whose folder is made.
+
+    Raises:
+        VideoError: if the folder holds anything and `overwrite` is False, or anything but a former sequence otherwise.
+    """
+
+    def __init__(self, path: Path, *, size: tuple[int, int] | None = None, bits: int = 8, overwrite: bool = False) -> None:
+        named = bool(NUMBER_FIELD.search(path.name))
+        self.path = path
+        self.folder = path.parent if named else path
+        self.pattern = path.name if named else "%06d.png"
+        self.suffix = Path(self.pattern).suffix.lower()
+        if self.suffix not in IMAGE_SUFFIXES:
+            raise VideoError(f"{path} names no image format; end it with one of {', '.join(sorted(IMAGE_SUFFIXES))}")
+        if bits == 16 and self.suffix not in (".png", ".tif", ".tiff"):
+            raise VideoError(f"{self.suffix} images have 8 bits per channel; write 16 bits as .png or .tif")
+        self.size, self.bits, self.overwrite = size, bits, overwrite
+        self.warnings: list[str] = []
+        self.count = 0
+        self.refuse_foreign()
+        if not self.folder.parent.is_dir():
+            raise VideoError(f"{self.folder.parent} is not a folder; make it first")
+        self.part: Path | None = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-", suffix=".part", dir=self.folder.parent))
+
+    def refuse_foreign(self) -> None:
+        if not self.folder.exists():
+            return
+        if not self.folder.is_dir():
+            raise VideoError(f"{self.folder} is a file; name a folder for the images")
+        inside = list(self.folder.iterdir())
+        if inside and not self.overwrite:
+            raise VideoError(f"{self.folder} already holds files; choose another folder or allow overwriting")
+        foreign = [file.name for file in inside if file.suffix.lower() not in IMAGE_SUFFIXES or not file.is_file()]
+        if foreign:
+            raise VideoError(f"{self.folder} holds more than images ({sorted(foreign)[0]}) and would be replaced; choose another folder")
+
+    def write(self, frames: Tensor, starts: Sequence[Fraction] = (), ends: Sequence[Fraction] = ()) -> None:
+        """Appends (n, 3, H, W) frames in [0, 1]; times are not stored."""
+        if self.part is None:
+            raise VideoError(f"{self.path} is already finished; open a new sink")
+        self.size = self.size or (frames.shape[-2], frames.shape[-1])
+        if frames.dim() != 4 or frames.shape[1] != 3 or tuple(frames.shape[-2:]) != tuple(self.size):
+            raise VideoError(f"{self.path} takes frames (n, 3, {self.size[0]}, {self.size[1]}), got {tuple(frames.shape)}")
+        for frame in frames.detach().cpu():
+            (self.part / (self.pattern % self.count)).write_bytes(image_bytes(frame, self.suffix, self.bits))
+            self.count += 1
+
+    def close(self) -> None:
+        """Gives the folder its final name.
+
+        Raises:
+            VideoError: if no frame was written.
+        """
+        if self.part is None:
+            return
+        if not self.count:
+            self.abort()
+            raise VideoError(f"{self.path} got no frame; write at least one")
+        part = self.part
+        try:
+            self.refuse_foreign()
+            part.chmod(0o777 & ~current_umask())
+            if self.folder.exists():
+                old = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-", suffix=".old", dir=self.folder.parent))
+                self.folder.replace(old)
+                part.replace(self.folder)
+                shutil.rmtree(old)
+            else:
+                part.replace(self.folder)
+        except BaseException:
+            self.abort()
+            raise
+        self.part = None
+
+    def abort(self) -> None:
+        """Removes what was written so far."""
+        if self.part is not None:
+            shutil.rmtree(self.part, ignore_errors=True)
+            self.part = None
+
+    def __enter__(self) -> ImageSink:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.close() if kind is None else self.abort()
+
+
+def current_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,353 @@
+"""Writing a clip as a stream of chunks; the final name appears only when the clip is complete."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import lcm
+from pathlib import Path
+from typing import IO, Any
+
+import av
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .audio import AudioTrack, Lane, open_lanes
+from .boxes import set_shown
+from .codecs import VideoCodec, choose_codec, choose_container, storable_format
+from .colour import LUMA_WEIGHTS, settled_matrix
+from .errors import VideoError
+from .files import Place, short
+from .info import UNSPECIFIED, ColourTags, SourceInfo
+from .pixels import to_frame
+from .sequence import current_umask
+from .source import FrameSource
+
+FINEST = 1_000_000
+"""Ticks per second beyond which a clock is rounded."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a clip is compressed; the fields are the choices of `open_sink`."""
+
+    codec: VideoCodec
+    container: str
+    pixel_format: str
+    crf: float = 17
+    preset: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class VideoSink:
+    """A video file being written. Use as a context manager: leaving it normally finishes the file, an exception removes it.
+
+    Attributes:
+        path: final name; None when writing into an open binary file.
+        size: (H, W) of the upright frames; None until the first frames if not given.
+        warnings: what could not be kept as it was.
+        count: frames written.
+    """
+
+    def __init__(
+        self,
+        target: Path | IO[bytes],
+        encoding: Encoding,
+        *,
+        like: SourceInfo | None,
+        size: tuple[int, int] | None,
+        audio: AudioTrack | FrameSource | Place | None,
+        time_base: Fraction | None,
+        overwrite: bool,
+    ) -> None:
+        self.path = target if isinstance(target, Path) else None
+        self.target = target
+        self.encoding, self.like, self.size, self.audio, self.time_base, self.overwrite = encoding, like, size, audio, time_base, overwrite
+        self.warnings: list[str] = []
+        self.count = 0
+        self.turned = like is not None and like.rotation != 0 and encoding.container in ("mp4", "mov")
+        if like is not None and like.rotation and not self.turned:
+            self.warnings.append(f"{encoding.container} files cannot carry a rotation flag here, so the pixels were written upright")
+        self.part: Path | None = self.temporary()
+        self.output: Any = None
+        self.stream: Any = None
+        self.lanes: list[Lane] = []
+        self.origin = Fraction(0)
+        self.last: tuple[int, Fraction] | None = None
+        self.durations: dict[int, int] = {}
+        self.stop = 0
+        self.first = 0, 0
+        self.held: Any = None
+
+    def temporary(self) -> Path:
+        if self.path is None:
+            handle, name = tempfile.mkstemp(prefix="fvr-", suffix=".part")
+        else:
+            if self.path.exists() and not self.overwrite:
+                raise VideoError(f"{self.path} already exists; choose another name or allow overwriting")
+            if self.path.is_dir():
+                raise VideoError(f"{self.path} is a folder; name a file")
+            if not self.path.parent.is_dir():
+                raise VideoError(f"{self.path.parent} is not a folder; make it first")
+            handle, name = tempfile.mkstemp(prefix=f".{self.path.stem[:64]}-", suffix=".part", dir=self.path.parent)
+        os.close(handle)
+        return Path(name)
+
+    def write(self, frames: Tensor, starts: Sequence[Fraction], ends: Sequence[Fraction]) -> None:
+        """Appends frames.
+
+        Args:
+            frames: (n, 3, H, W) in [0, 1], upright.
+            starts, ends: seconds; starts increase over the whole clip. A frame is shown until the next one starts, the
+                last one until its end.
+
+        Raises:
+            VideoError: for frames of another size, times that do not increase, or an encoder that refuses.
+        """
+        if self.part is None:
+            raise VideoError(f"{self.name} is already finished; open a new sink")
+        self.size = self.size or (frames.shape[-2], frames.shape[-1])
+        if frames.dim() != 4 or frames.shape[1] != 3 or tuple(frames.shape[-2:]) != tuple(self.size):
+            raise VideoError(f"{self.name} takes frames (n, 3, {self.size[0]}, {self.size[1]}), got {tuple(frames.shape)}")
+        if not len(frames) == len(starts) == len(ends):
+            raise VideoError(f"{self.name} needs one start and one end per frame, got {len(frames)} frames, {len(starts)} starts, {len(ends)} ends")
+        if not len(frames):
+            return
+        try:
+            if self.output is None:
+                self.open(list(starts), list(ends))
+            frames = frames.detach().cpu()
+            for frame, start, end in zip(frames, starts, ends, strict=True):
+                self.encode(frame, start, end)
+        except av.FFmpegError as error:
+            raise VideoError(f"{self.name} could not be written by {self.encoding.codec.name} ({short(error)})") from error
+
+    def open(self, starts: list[Fraction], ends: list[Fraction]) -> None:
+        """Opens the encoder and writes the header, now that the size and the clock are known."""
+        assert self.size is not None
+        like, encoding = self.like, self.encoding
+        self.origin = starts[0] if like is not None and starts[0] != like.start else min(Fraction(0), starts[0])
+        height, width = self.stored_size
+        self.pixel_format = storable_format(encoding.codec, encoding.container, encoding.pixel_format, height, width)
+        if self.pixel_format != encoding.pixel_format:
+            self.warnings.append(
+                f"{width}x{height} has an odd side, so {encoding.codec.name} was written as {self.pixel_format} instead of {encoding.pixel_format}"
+            )
+        self.padded = encoding.codec.name in ("h264",) and "444" not in self.pixel_format
+        self.colour, self.matrix = self.settled_colour()
+        self.tick = self.settled_tick([time - self.origin for time in (*starts, *ends)])
+        self.output = av.open(str(self.part), "w", format=encoding.container, options=self.muxer_options())
+        self.output.metadata.update(encoding.metadata)
+        encoder = encoding.codec.encoder()
+        if encoder == "libsvtav1":
+            os.environ.setdefault("SVT_LOG", "1")
+        rate = like.rate if like is not None else 1 / (ends[0] - starts[0])
+        options = encoding.codec.options(encoder, encoding.crf, encoding.preset, self.pixel_format)
+        self.stream = self.output.add_stream(encoder, rate=rate.limit_denominator(1001), options=options)
+        context = self.stream.codec_context
+        context.width, context.height = (width + width % 2, height + height % 2) if self.padded else (width, height)
+        context.pix_fmt = self.pixel_format
+        context.time_base = self.stream.time_base = self.tick
+        context.colorspace, context.color_range = self.colour.matrix, 2 if self.colour.full_range else 1
+        context.color_primaries, context.color_trc = self.colour.primaries, self.colour.transfer
+        if encoding.codec.name == "h265" and encoding.container != "matroska":
+            context.codec_tag = "hvc1"
+        if like is not None and like.sample_aspect != 1:
+            context.sample_aspect_ratio = self.stored_aspect
+        if self.audio is not None:
+            audio = self.audio.place if isinstance(self.audio, FrameSource) else self.audio
+            self.lanes = open_lanes(audio, encoding.container, self.output, self.origin, starts[0] - self.origin)
+        self.output.start_encoding()
+
+    def encode(self, frame: Tensor, start: Fraction, end: Fraction) -> None:
+        tick = round((start - self.origin) / self.tick)
+        length = max(1, round((end - start) / self.tick))
+        if self.last is not None and tick <= self.last[0]:
+            raise VideoError(f"{self.name}: frame {self.count} starts at {float(start):.6f} s, not after the one before; times must increase")
+        if self.last is not None:
+            self.durations[self.last[0]] = tick - self.last[0]
+        self.last = tick, end
+        self.durations[tick], self.stop = length, tick + length
+        if self.turned and self.like is not None:
+            frame = torch.rot90(frame, -self.like.rotation // 90, (-2, -1))
+        if self.padded:
+            frame = F.pad(frame[None], (0, frame.shape[-1] % 2, 0, frame.shape[-2] % 2), mode="replicate")[0]
+        picture = to_frame(frame, self.pixel_format, self.colour, self.matrix)
+        picture.pts, picture.time_base = tick, self.tick
+        self.mux(self.stream.encode(picture))
+        self.count += 1
+        for lane in self.lanes:
+            lane.pump(tick * self.tick)
+
+    def mux(self, packets: Sequence[Any]) -> None:
+        """Writes packets one late: the last one's duration makes the sum over the track reach the clip's end."""
+        for packet in packets:
+            if self.held is not None:
+                self.output.mux(self.held)
+            else:
+                self.first = packet.pts, packet.dts
+            packet.duration = self.durations.pop(packet.pts, packet.duration)
+            self.held = packet
+
+    def close(self) -> None:
+        """Finishes the file and gives it its final name.
+
+        Raises:
+            VideoError: if no frame was written, or the file could not be finished.
+        """
+        if self.part is None:
+            return
+        try:
+            if self.last is None:
+                raise VideoError(f"{self.name} got no frame; write at least one")
+            self.finish()
+            self.publish()
+        except av.FFmpegError as error:
+            self.abort()
+            raise VideoError(f"{self.name} could not be finished by {self.encoding.codec.name} ({short(error)})") from error
+        except BaseException:
+            self.abort()
+            raise
+
+    def finish(self) -> None:
+        assert self.last is not None and self.part is not None
+        self.mux(self.stream.encode(None))
+        if self.held is not None:
+            if self.encoding.container in ("mp4", "mov"):
+                self.held.duration = max(1, (self.stop - self.first[0]) - (self.held.dts - self.first[1]))
+            self.output.mux(self.held)
+            self.held = None
+        end = self.last[1] - self.origin if self.cuts_audio(self.last[1]) else None
+        for lane in self.lanes:
+            lane.finish(end)
+        self.release()
+        height, width = self.stored_size
+        if self.turned or (self.padded and (height % 2 or width % 2)):
+            rotation = self.like.rotation if self.turned and self.like is not None else 0
+            set_shown(self.part, rotation=rotation, size=(height, width), aspect=float(self.stored_aspect))
+
+    def cuts_audio(self, end: Fraction) -> bool:
+        """Whether sound stops with the picture: always for an AudioTrack, else when the frames stop before `like` does."""
+        if isinstance(self.audio, AudioTrack) or (isinstance(self.audio, FrameSource) and self.audio.cut_short):
+            return True
+        like = self.like
+        return like is not None and like.duration is not None and end < like.start + like.duration - 1 / like.rate
+
+    def publish(self) -> None:
+        assert self.part is not None
+        if isinstance(self.target, Path):
+            if self.target.exists() and not self.overwrite:
+                raise VideoError(f"{self.target} appeared while it was being written; choose another name or allow overwriting")
+            self.part.chmod(0o666 & ~current_umask())
+            self.part.replace(self.target)
+        else:
+            with self.part.open("rb") as finished:
+                shutil.copyfileobj(finished, self.target)
+            self.part.unlink()
+        self.part = None
+
+    def release(self) -> None:
+        output, self.output = self.output, None
+        lanes, self.lanes = self.lanes, []
+        try:
+            if output is not None:
+                output.close()
+        finally:
+            for lane in lanes:
+                lane.close()
+
+    def abort(self) -> None:
+        """Removes what was written so far."""
+        if self.part is None:
+            return
+        part, self.part = self.part, None
+        self.held = None
+        with suppress(av.FFmpegError, OSError, ValueError):
+            self.release()
+        part.unlink(missing_ok=True)
+
+    def __enter__(self) -> VideoSink:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.close() if kind is None else self.abort()
+
+    @property
+    def name(self) -> str:
+        return str(self.path) if self.path is not None else "the video in memory"
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        assert self.size is not None
+        height, width = self.size
+        return (width, height) if self.turned and self.like is not None and self.like.rotation % 180 else (height, width)
+
+    @property
+    def stored_aspect(self) -> Fraction:
+        if self.like is None:
+            return Fraction(1)
+        return 1 / self.like.sample_aspect if self.turned and self.like.rotation % 180 else self.like.sample_aspect
+
+    def settled_colour(self) -> tuple[ColourTags, int]:
+        """Tags to write and the matrix to compute with.
+
+        An unstated matrix stays unstated as long as players will guess the same one at the new size.
+        """
+        assert self.size is not None
+        height, width = self.stored_size
+        if self.like is None or self.like.colour.matrix not in (*LUMA_WEIGHTS, UNSPECIFIED):
+            return ColourTags(1, False, 1, 1), 1
+        tags, (old_height, old_width) = self.like.colour, self.like.stored_size
+        matrix = settled_matrix(tags, old_height, old_width)
+        full = bool(tags.full_range) or self.like.pix_fmt.startswith("yuvj")
+        stated = tags.matrix if settled_matrix(tags, height, width) == matrix else matrix
+        return ColourTags(stated, full, tags.primaries, tags.transfer), matrix
+
+    def settled_tick(self, times: Sequence[Fraction]) -> Fraction:
+        """A clock on which the source's ticks and the first times fall exactly, no finer than a microsecond."""
+        wanted = self.time_base or (None if self.like is None or self.like.is_sequence else self.like.time_base)
+        ticks = lcm(*(time.denominator for time in times), wanted.denominator if wanted else 1)
+        if ticks > FINEST:
+            ticks = wanted.denominator if wanted else 90_000
+        while ticks < 10_000 and self.encoding.container in ("mp4", "mov"):
+            ticks *= 2
+        return Fraction(1, ticks)
+
+    def muxer_options(self) -> dict[str, str]:
+        if self.encoding.container not in ("mp4", "mov"):
+            return {}
+        ticks = str(self.tick.denominator)
+        flags = "+faststart+use_metadata_tags" if self.encoding.metadata else "+faststart"
+        return {"movflags": flags, "movie_timescale": ticks, "video_track_timescale": ticks}
+
+
+def open_video_sink(
+    target: Path | IO[bytes],
+    *,
+    like: SourceInfo | None,
+    size: tuple[int, int] | None,
+    codec: str,
+    crf: float,
+    preset: str | None,
+    pixel_format: str | None,
+    audio: AudioTrack | FrameSource | SourceInfo | Place | None,
+    overwrite: bool,
+    container: str | None,
+    metadata: Mapping[str, str] | None,
+    time_base: Fraction | None,
+) -> VideoSink:
+    muxer = choose_container(target if isinstance(target, Path) else None, container)
+    chosen, pixels = choose_codec(codec, muxer, pixel_format, crf, preset)
+    chosen.encoder()
+    if isinstance(audio, SourceInfo):
+        audio = audio.path
+    if isinstance(audio, FrameSource) and audio.info.is_sequence:
+        audio = None
+    encoding = Encoding(chosen, muxer, pixels, crf, preset, dict(metadata or {}))
+    return VideoSink(target, encoding, like=like, size=size, audio=audio, time_base=time_base, overwrite=overwrite)
