@@ -1,0 +1,226 @@
+"""The command line: `fvr restore`, `fvr run`, `fvr demo`, `fvr models`, `fvr nodes`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns 0 when it did all it was asked, 1 on a fault in what it was given, 130 on Ctrl-C."""
+    options = build_parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except KeyboardInterrupt:
+        print("stopped; nothing was left under the output's name", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, OSError, RuntimeError) as error:
+        if options.debug:
+            raise
+        print(f"fvr: {error}", file=sys.stderr)
+        return 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fvr", description="Restores faces in video.")
+    parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    add_restore(commands)
+    add_run(commands)
+    add_demo(commands)
+    add_lists(commands)
+    return parser
+
+
+def add_restore(commands) -> None:
+    p = commands.add_parser(
+        "restore",
+        help="restore the faces in a clip",
+        description="Restores the faces in a clip: finds and follows them, restores each person, pastes them back. Keeps size, audio and timing.",
+    )
+    p.set_defaults(command=restore)
+    p.add_argument("input", help="a video file or a folder of images")
+    p.add_argument("output", help="a video file, or a folder for PNG frames")
+    p.add_argument("--method", default="flair", metavar="NAME", help="how faces are restored (default: flair)")
+    p.add_argument("--weights", metavar="FILE", help="a checkpoint for the method")
+    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the method; may be repeated")
+    p.add_argument("--degradation", metavar="TEXT", help='what damaged the clip, for instance "gaussian_blur(sigma=2) + noise(sigma=0.03)"')
+    p.add_argument("--aligned", action="store_true", help="frames are already aligned crops of one person: no detection, no pasting")
+    p.add_argument("--seed", type=int, default=0, help="the same seed gives the same pixels (default: 0)")
+    p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+    p.add_argument("--report", metavar="FILE.json", help="write what was done as JSON")
+    p.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
+    g = p.add_argument_group("faces")
+    g.add_argument("--faces", default="all", metavar="WHICH", help='"all", "largest", or ids such as 0,2 (default: all)')
+    g.add_argument("--min-size", type=float, default=0.0, metavar="PIXELS", help="leave faces smaller than this alone")
+    g.add_argument("--detector", default="auto", choices=["auto", "retinaface", "mtcnn"], help="who finds faces (default: the best with weights here)")
+    g.add_argument("--feather", type=int, default=24, metavar="PIXELS", help="soft border of the pasted face, in pixels of the 512 crop (default: 24)")
+    g.add_argument("--strength", type=float, default=1.0, help="1 shows the restored face, 0 the original (default: 1)")
+    g.add_argument("--colour-match", action="store_true", help="give the restored face the colours of the original")
+    g = p.add_argument_group("frames and encoding")
+    g.add_argument("--start", type=int, default=0, metavar="FRAME", help="first frame, counted from 0")
+    g.add_argument("--count", type=int, metavar="FRAMES", help="at most this many frames")
+    g.add_argument("--stride", type=int, default=1, metavar="N", help="every n-th frame")
+    g.add_argument("--frame-rate", default="25", metavar="FPS", help="of a folder of images (default: 25)")
+    g.add_argument("--codec", default="h264", help="h264, h265, av1, vp9, prores or ffv1 (default: h264)")
+    g.add_argument("--crf", type=int, default=17, help="quality, smaller is better (default: 17)")
+    g.add_argument("--pixel-format", help="yuv420p, yuv444p, yuv420p10le, ... (default: the codec's own)")
+
+
+def add_run(commands) -> None:
+    p = commands.add_parser(
+        "run",
+        help="run an API-format workflow without ComfyUI",
+        description="Executes the nodes of this package in a workflow saved with ComfyUI's Export (API), without ComfyUI.",
+    )
+    p.set_defaults(command=run)
+    p.add_argument("workflow", help="a file in API format, or the name of a bundled one")
+    p.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="NODE is a node's id, title or class; may be repeated")
+    p.add_argument("--input-dir", type=Path, help="where file names in the workflow are looked for (default: the current folder)")
+    p.add_argument("--output-dir", type=Path, help="where files are written (default: ./output)")
+    p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+
+
+def add_demo(commands) -> None:
+    p = commands.add_parser(
+        "demo",
+        help="make, damage and restore a short clip",
+        description="Makes a short moving clip from a public-domain portrait, damages it with a known operator, restores it by the bundled workflow "
+        "and measures the result against the truth.",
+    )
+    p.set_defaults(command=demo)
+    p.add_argument("--output-dir", type=Path, default=Path("fvr-demo"), help="where the videos and the report go (default: ./fvr-demo)")
+    p.add_argument("--frames", type=int, default=24, help="length of the clip (default: 24)")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+
+
+def add_lists(commands) -> None:
+    p = commands.add_parser("models", help="list the checkpoints this package knows, and which are here")
+    p.set_defaults(command=models)
+    p = commands.add_parser("nodes", help="list the nodes that `fvr run` can execute")
+    p.set_defaults(command=nodes)
+
+
+def restore(options: argparse.Namespace) -> int:
+    from fractions import Fraction
+
+    from .faces import Paster, load_detector, load_parser
+    from .methods.registry import build_restorer
+    from .pipeline import restore_aligned, restore_clip_in_frames
+    from .physics import parse
+    from .nodes.weights import find_weights
+    from .runtime import host
+    from .video import open_sink, open_source
+
+    if options.device:
+        host.set_device(options.device)
+    source = open_source(options.input, start=options.start, count=options.count, stride=options.stride, rate=Fraction(options.frame_rate))
+    restorer = build_restorer(
+        options.method,
+        weights=Path(options.weights) if options.weights else None,
+        degradation=parse(options.degradation) if options.degradation else None,
+        device=host.device(),
+        settings=assignments(options.set),
+    )
+    size = (512, 512) if options.aligned else (source.info.height, source.info.width)
+    encoding = dict(codec=options.codec, crf=options.crf, pixel_format=options.pixel_format)
+    total = source.expected
+    with open_sink(options.output, source.info, size=size, audio=source, overwrite=options.overwrite, **encoding) as sink:
+        if options.aligned:
+            with host.progress(total, "restore") as written:
+                summary = restore_aligned(source, sink, restorer, seed=options.seed, heartbeat=host.heartbeat, on_written=written)
+        else:
+            with host.progress(total, "find faces") as found, host.progress(total, "restore") as written:
+                summary = restore_clip_in_frames(
+                    source,
+                    sink,
+                    restorer,
+                    load_detector(options.detector, weights=find_weights("retinaface"), device=host.device()),
+                    paster=Paster(
+                        feather=options.feather,
+                        strength=options.strength,
+                        colour_match=options.colour_match,
+                        parser=load_parser(path, device=host.device()) if (path := find_weights("parsenet")) else None,
+                    ),
+                    faces=options.faces,
+                    min_size=options.min_size,
+                    seed=options.seed,
+                    heartbeat=host.heartbeat,
+                    on_found=found,
+                    on_written=written,
+                )
+    print(summary.to_text())
+    print(options.output)
+    if options.report:
+        Path(options.report).write_text(json.dumps({"input": options.input, "output": options.output, **summary.to_dict()}, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def assignments(texts: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE texts as a dictionary.
+
+    Raises:
+        ValueError: naming the text that has no "=".
+    """
+    for text in texts:
+        if "=" not in text:
+            raise ValueError(f"--set takes NAME=VALUE, got {text!r}")
+    return {name.strip(): value for name, _, value in (text.partition("=") for text in texts)}
+
+
+def run(options: argparse.Namespace) -> int:
+    from .nodes import NODES
+    from .runtime import graph, host
+    from .workflows import bundled
+
+    if options.device:
+        host.set_device(options.device)
+    prompt = graph.load_prompt(bundled(options.workflow))
+    prompt = graph.apply_overrides(prompt, options.set)
+    with host.workspace(input=options.input_dir or Path.cwd(), output=options.output_dir or Path.cwd() / "output"):
+        result = graph.run_prompt(prompt, {node.define_schema().node_id: node for node in NODES})
+    for text in result.texts:
+        print(text)
+    for path in result.files:
+        print(path)
+    return 0
+
+
+def demo(options: argparse.Namespace) -> int:
+    from .demo import run_demo
+    from .runtime import host
+
+    if options.device:
+        host.set_device(options.device)
+    print(run_demo(options.output_dir, frames=options.frames, seed=options.seed))
+    return 0
+
+
+def models(options: argparse.Namespace) -> int:
+    from .models.catalogue import CATALOGUE, find
+    from .runtime import host
+
+    folders = host.model_folders()
+    for checkpoint in CATALOGUE:
+        path = find(checkpoint, folders)
+        print(f"{checkpoint.name:24} {'here' if path else 'missing':8} {checkpoint.licence:32} {path or checkpoint.url}")
+    return 0
+
+
+def nodes(options: argparse.Namespace) -> int:
+    from .nodes import NODES
+
+    for node in NODES:
+        schema = node.define_schema()
+        print(f"{schema.node_id:28} {schema.display_name:28} {schema.description}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+"""The walk of a whole clip in bounded memory: decode, find faces, restore each person, paste, encode.
+
+The clip is decoded twice. The first pass finds and follows the faces and keeps a few numbers per face, so that tracks are complete and
+smooth before anything is cut out. The second pass cuts out, restores, pastes and writes; it holds as many frames as the restorer looks
+ahead, whatever the length of the clip.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .faces import Detector, FaceTrack, Paster, TrackReport, align, find_tracks, report, select_tracks
+from .methods.restorer import Heartbeat, Restorer, Session, no_heartbeat
+from .video import FrameChunk, FrameSource, ShotCutDetector, VideoSink
+
+Progress = Callable[[int], None]
+"""Called with how many more frames are done."""
+
+
+def no_progress(frames: int) -> None:
+    """A progress bar that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What happened to a clip. `faces` is None for frames that came in aligned."""
+
+    frames: int
+    seconds: float
+    method: str
+    faces: TrackReport | None = None
+    warnings: tuple[str, ...] = ()
+
+    def to_text(self) -> str:
+        """One line a person can read, plus one per warning."""
+        what = self.faces.to_text() if self.faces else f"{self.frames:,} aligned frames"
+        rate = self.frames / self.seconds if self.seconds else 0.0
+        return "\n".join([f"{what}; {self.method}, {self.seconds:.1f} s ({rate:.2f} frames/s)", *self.warnings])
+
+    def to_dict(self) -> dict:
+        """The same for a JSON file."""
+        return {
+            "frames": self.frames,
+            "seconds": round(self.seconds, 3),
+            "method": self.method,
+            "faces": self.faces.to_dict() if self.faces else None,
+            "warnings": list(self.warnings),
+        }
+
+
+def restore_clip_in_frames(
+    source: FrameSource,
+    sink: VideoSink,
+    restorer: Restorer,
+    detector: Detector,
+    *,
+    paster: Paster | None = None,
+    faces: str = "all",
+    min_size: float = 0.0,
+    seed: int = 0,
+    chunk: int = 8,
+    heartbeat: Heartbeat = no_heartbeat,
+    on_found: Progress = no_progress,
+    on_written: Progress = no_progress,
+) -> Summary:
+    """Restores the chosen faces of a clip and writes as many frames as were decoded, with their times.
+
+    Args:
+        source: the clip, decoded twice.
+        sink: takes the frames; closing it is the caller's.
+        faces: "all", "largest", or person ids such as "0,2".
+        min_size: faces whose box is smaller than this many pixels are left alone.
+        seed: the same seed gives the same pixels, whatever `chunk` is.
+        chunk: frames decoded at a time.
+        on_found, on_written: progress of the first and the second pass.
+
+    Raises:
+        ValueError: if `faces` names a person who is not in the clip.
+    """
+    began = time.monotonic()
+    tracks = follow_faces(source, detector, chunk=chunk, heartbeat=heartbeat, on_frame=on_found)
+    chosen = select_tracks(tracks, faces, min_size)
+    walk = Walk(chosen, restorer, paster or Paster(), seed=seed, heartbeat=heartbeat)
+    frames = 0
+    for piece in source.chunks(chunk):
+        heartbeat()
+        for done in walk.push(piece):
+            write(sink, done)
+            on_written(len(done.frames))
+        frames += len(piece.frames)
+    if not walk.empty:
+        raise RuntimeError(f"the second pass ended at frame {frames}, inside a face that the first pass saw longer; the file changed while it was read")
+    return Summary(frames, time.monotonic() - began, restorer.name, report(tracks, chosen, frames, min_size), tuple(source.warnings))
+
+
+def restore_aligned(
+    source: FrameSource,
+    sink: VideoSink,
+    restorer: Restorer,
+    *,
+    seed: int = 0,
+    chunk: int = 8,
+    heartbeat: Heartbeat = no_heartbeat,
+    on_written: Progress = no_progress,
+) -> Summary:
+    """Restores frames that are already crops of one person: no detection and no pasting; writes 512 x 512 frames."""
+    began = time.monotonic()
+    session = restorer.open(None, seed=seed, heartbeat=heartbeat)
+    times: deque = deque()
+    frames = 0
+
+    def deliver(restored: Tensor) -> None:
+        if len(restored):
+            shown = [times.popleft() for _ in range(len(restored))]
+            sink.write(restored, tuple(start for start, _ in shown), tuple(end for _, end in shown))
+            on_written(len(restored))
+
+    for piece in source.chunks(chunk):
+        heartbeat()
+        times.extend(zip(piece.starts, piece.ends, strict=True))
+        frames += len(piece.frames)
+        deliver(session.push(piece.frames))
+    if frames:
+        deliver(session.close())
+    return Summary(frames, time.monotonic() - began, restorer.name, None, tuple(source.warnings))
+
+
+def follow_faces(source: FrameSource, detector: Detector, *, chunk: int = 8, heartbeat: Heartbeat = no_heartbeat, on_frame: Progress = no_progress) -> list[FaceTrack]:
+    """The first pass: every person in every shot, with smoothed landmarks."""
+
+    def pieces():
+        for piece in source.chunks(chunk):
+            heartbeat()
+            yield piece.index, piece.frames
+
+    return find_tracks(pieces(), detector, ShotCutDetector(), on_frame=on_frame)
+
+
+@dataclass
+class Person:
+    """One track on its way through a session: crops that went in and are not yet pasted, and restored crops that came out."""
+
+    track: FaceTrack
+    session: Session
+    original: Tensor = field(default_factory=lambda: torch.empty(0))
+    restored: Tensor = field(default_factory=lambda: torch.empty(0))
+    pasted: int = 0
+    """Index of the first frame not yet pasted."""
+
+    def push(self, piece: FrameChunk) -> None:
+        """Cuts this person out of the frames of `piece` and hands the crops on; ends the session with the track."""
+        first, last = max(piece.index, self.track.start), min(piece.index + len(piece.frames), self.track.stop)
+        crops = align(piece.frames[first - piece.index : last - piece.index], self.track, first)
+        self.original = joined(self.original, crops)
+        self.restored = joined(self.restored, self.session.push(crops))
+        if last == self.track.stop:
+            self.restored = joined(self.restored, self.session.close())
+
+    def ready_until(self) -> int:
+        """Index after the last frame whose restored crop is here."""
+        return self.pasted + len(self.restored)
+
+    def take(self, stop: int) -> tuple[FaceTrack, Tensor, Tensor]:
+        """Restored and original crops up to frame `stop`, which leave this person."""
+        n = min(stop, self.track.stop) - self.pasted
+        taken = self.track, self.restored[:n], self.original[:n]
+        self.restored, self.original, self.pasted = self.restored[n:].clone(), self.original[n:].clone(), self.pasted + n
+        return taken
+
+
+class Walk:
+    """The second pass without files: chunks of frames in, chunks of finished frames out, in order."""
+
+    def __init__(self, tracks: list[FaceTrack], restorer: Restorer, paster: Paster, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> None:
+        self.coming = deque(sorted(tracks, key=lambda track: track.start))
+        self.here: list[Person] = []
+        self.waiting: deque[FrameChunk] = deque()
+        self.restorer, self.paster, self.seed, self.heartbeat = restorer, paster, seed, heartbeat
+
+    def push(self, piece: FrameChunk) -> list[FrameChunk]:
+        """Takes the next frames and returns the chunks whose faces are all restored."""
+        stop = piece.index + len(piece.frames)
+        while self.coming and self.coming[0].start < stop:
+            track = self.coming.popleft()
+            self.here.append(Person(track, self.restorer.open(track, seed=self.seed, heartbeat=self.heartbeat), pasted=track.start))
+        for person in self.here:
+            if person.track.stop > piece.index:
+                person.push(piece)
+        self.waiting.append(piece)
+        return self._finished()
+
+    @property
+    def empty(self) -> bool:
+        """Whether everything that went in came out."""
+        return not self.waiting
+
+    def _finished(self) -> list[FrameChunk]:
+        finished = []
+        while self.waiting and all(self._ready(person, self.waiting[0]) for person in self.here):
+            piece = self.waiting.popleft()
+            stop = piece.index + len(piece.frames)
+            items = [person.take(stop) for person in self.here if person.track.start < stop and person.pasted < person.track.stop]
+            frames, _ = self.paster.paste(piece.frames, piece.index, items)
+            finished.append(FrameChunk(piece.index, frames, piece.starts, piece.ends))
+            self.here = [person for person in self.here if person.pasted < person.track.stop]
+        return finished
+
+    @staticmethod
+    def _ready(person: Person, piece: FrameChunk) -> bool:
+        stop = min(piece.index + len(piece.frames), person.track.stop)
+        return person.track.start >= stop or person.ready_until() >= stop
+
+
+def joined(first: Tensor, second: Tensor) -> Tensor:
+    """The two batches in one, where either may be empty."""
+    return second if not len(first) else first if not len(second) else torch.cat([first, second])
+
+
+def write(sink: VideoSink, piece: FrameChunk) -> None:
+    """Hands a chunk to the sink with its times."""
+    sink.write(piece.frames, piece.starts, piece.ends)

@@ -1,0 +1,30 @@
+"""Sockets to calls: the nodes of this package."""
+
+from __future__ import annotations
+
+from ..runtime.io import ComfyExtension, io
+from .degradation import Degrade, DescribeDegradation
+from .faces import FaceAlign, PasteBack
+from .flair import FlairRestorerNode, FlairSampler, LoadDiffusionPrior
+from .restore import RestoreVideo
+from .video import LoadVideoFrames, SaveVideoFrames
+
+NODES: list[type[io.ComfyNode]] = [
+    LoadVideoFrames,
+    SaveVideoFrames,
+    FaceAlign,
+    PasteBack,
+    Degrade,
+    DescribeDegradation,
+    LoadDiffusionPrior,
+    FlairSampler,
+    FlairRestorerNode,
+    RestoreVideo,
+]
+
+
+class FaceVideoRestoration(ComfyExtension):
+    """What ComfyUI loads."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES

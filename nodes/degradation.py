@@ -1,0 +1,94 @@
+"""Damage: done to frames, or described for footage that is already damaged."""
+
+from __future__ import annotations
+
+import torch
+
+from ..physics import KINDS, Degradation, degradation
+from ..runtime import host
+from ..runtime.images import from_image, to_image
+from ..runtime.io import io
+from .sockets import CATEGORY, DegradationSocket
+
+
+def kind_input() -> io.DynamicCombo.Input:
+    """One option per kind of degradation, each with the parameters of that kind."""
+    return io.DynamicCombo.Input(
+        "kind",
+        options=[io.DynamicCombo.Option(kind.name, [parameter_input(parameter) for parameter in kind.parameters]) for kind in KINDS.values()],
+        tooltip="What happens to the picture. Chain several nodes for several things.",
+    )
+
+
+def parameter_input(parameter):
+    """The widget of one parameter of a degradation."""
+    common = {"default": parameter.default, "tooltip": f"{parameter.tooltip} Unit: {parameter.unit}." if parameter.unit else parameter.tooltip}
+    if parameter.choices:
+        return io.Combo.Input(parameter.name, options=list(parameter.choices), **common)
+    if parameter.type is int:
+        return io.Int.Input(parameter.name, min=parameter.minimum, max=parameter.maximum, **common)
+    return io.Float.Input(parameter.name, min=parameter.minimum, max=parameter.maximum, step=0.001, **common)
+
+
+def chosen_degradation(kind: dict, before: Degradation | None) -> Degradation:
+    """What the widgets describe, applied after what is wired."""
+    values = dict(kind)
+    operator = degradation(values.pop("kind"), **values)
+    return operator if before is None else operator @ before
+
+
+class Degrade(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FVRDegrade",
+            display_name="Degrade",
+            category=f"{CATEGORY}/degradation",
+            description="Damages clean frames in a known way, to test a restorer against the truth. Gives the frames and the operator that made them.",
+            search_aliases=["blur", "downscale", "add noise", "jpeg compress", "synthetic degradation"],
+            inputs=[
+                io.Image.Input("frames", tooltip="Clean frames, or the frames of another Degrade."),
+                kind_input(),
+                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=False, tooltip="Of the noise; the same seed gives the same pixels."),
+                DegradationSocket.Input("degradation", optional=True, tooltip="What was already done to the frames, from another Degrade."),
+            ],
+            outputs=[
+                io.Image.Output("frames", tooltip="The damaged frames; smaller where the operator scales down."),
+                DegradationSocket.Output("degradation", tooltip="The operator from the clean frames to these, for FLAIR Sampler."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, frames, kind, seed=0, degradation=None):
+        pictures = from_image(frames)
+        operator = chosen_degradation(kind, None)
+        generator = torch.Generator().manual_seed(seed)
+        with host.progress(1, "degrade") as tick:
+            damaged = operator.observe(pictures, generator).clamp(0, 1)
+            tick(1)
+        return io.NodeOutput(to_image(damaged), operator if degradation is None else operator @ degradation)
+
+
+class DescribeDegradation(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FVRDescribeDegradation",
+            display_name="Describe Degradation",
+            category=f"{CATEGORY}/degradation",
+            description="Says what damaged footage has gone through, so that data consistency can respect it. Lengths are in pixels of the frame.",
+            search_aliases=["blur kernel", "noise level", "operator", "physics"],
+            inputs=[
+                kind_input(),
+                DegradationSocket.Input("degradation", optional=True, tooltip="What happened before, from another Describe Degradation."),
+            ],
+            outputs=[
+                DegradationSocket.Output("degradation", tooltip="For FLAIR Sampler."),
+                io.String.Output("text", tooltip="The same in words."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, kind, degradation=None):
+        operator = chosen_degradation(kind, degradation)
+        return io.NodeOutput(operator, str(operator))

@@ -1,0 +1,189 @@
+"""Faces out of frames, and back."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..faces import (
+    CROP,
+    FaceClip,
+    GivenDetector,
+    Paster,
+    Thumbnails,
+    align,
+    contact_sheet,
+    crop_clip,
+    faces_from_boxes,
+    faces_from_landmarks,
+    find_tracks,
+    load_detector,
+    load_parser,
+    report,
+    select_tracks,
+)
+from ..runtime import host
+from ..runtime.images import from_image, to_image, to_mask
+from ..runtime.io import io, ui
+from ..video import ShotCutDetector
+from .sockets import CATEGORY, Faces
+from .weights import find_weights
+
+CHUNK = 8
+
+
+def detector_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "detector",
+        options=["auto", "retinaface", "mtcnn"],
+        default="auto",
+        tooltip="auto takes RetinaFace if detection_Resnet50_Final.pth is in a model folder, else MTCNN, which needs no download.",
+    )
+
+
+def selection_inputs() -> list:
+    return [
+        io.String.Input("faces", default="all", tooltip='Whom to restore: "all", "largest", or person ids such as "0,2" (see the contact sheet).'),
+        io.Int.Input("min_size", default=0, min=0, max=4096, tooltip="Faces smaller than this many frame pixels are left alone."),
+    ]
+
+
+def pasting_inputs() -> list:
+    return [
+        io.Int.Input("feather", default=24, min=0, max=128, tooltip="Width of the soft border, in pixels of the 512 crop."),
+        io.Float.Input("strength", default=1.0, min=0.0, max=1.0, step=0.05, tooltip="1 shows the restored face, 0 the original."),
+        io.Boolean.Input("colour_match", default=False, tooltip="Gives the restored face the mean and contrast of the original's colours."),
+        io.Boolean.Input("fade", default=True, tooltip="Weakens the effect gradually on tiny, blurred or filled-in faces, so that nothing pops."),
+    ]
+
+
+def chosen_detector(name: str):
+    """The detector of that name with the weights that are here."""
+    return load_detector(name, weights=find_weights("retinaface"), device=host.device())
+
+
+def chosen_paster(feather: int, strength: float, colour_match: bool, fade: bool) -> Paster:
+    """A paster, with ParseNet's mask if its weights are here."""
+    weights = find_weights("parsenet")
+    parser = load_parser(weights, device=host.device()) if weights else None
+    return Paster(feather=feather, strength=strength, colour_match=colour_match, fade=fade, parser=parser)
+
+
+class FaceAlign(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FVRFaceAlign",
+            display_name="Face Align",
+            category=f"{CATEGORY}/faces",
+            description="Finds every face, follows each person through the clip, and cuts out steady 512 x 512 crops. Shot cuts end a track.",
+            search_aliases=["detect faces", "crop faces", "face track", "extract faces"],
+            inputs=[
+                io.Image.Input("frames", tooltip="The frames of one clip, in order."),
+                detector_input(),
+                *selection_inputs(),
+                io.Float.Input("smoothing", default=2.0, min=0.0, max=20.0, step=0.5, tooltip="Steadiness of the crop: Gaussian sigma over time, in frames.", advanced=True),
+                io.Int.Input("max_gap", default=10, min=0, max=300, tooltip="A face that is lost for at most this many frames is filled in between.", advanced=True),
+                io.Custom("FACE_LANDMARKS").Input("landmarks", optional=True, tooltip="Faces found by ComfyUI's own face landmarker, instead of the detector."),
+                io.Custom("BOUNDING_BOX").Input("boxes", optional=True, extra_dict={"forceInput": True}, tooltip="Face boxes from another node, instead of the detector."),
+            ],
+            outputs=[
+                Faces.Output("faces", tooltip="One clip of aligned crops per person."),
+                io.Image.Output("crops", tooltip="All crops, person after person, 512 x 512."),
+                io.Image.Output("contact_sheet", tooltip="One row per person: id, frames, size and samples."),
+                io.String.Output("report", tooltip="How many people and frames, and why frames pass through."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, frames, detector="auto", faces="all", min_size=0, smoothing=2.0, max_gap=10, landmarks=None, boxes=None):
+        pictures = from_image(frames)
+        given = given_detector(landmarks, boxes, pictures)
+        with host.progress(len(pictures), "find faces") as tick:
+            tracks = find_tracks(
+                ((start, pictures[start : start + CHUNK]) for start in range(0, len(pictures), CHUNK)),
+                given or chosen_detector(detector),
+                ShotCutDetector(),
+                sigma=smoothing,
+                max_gap=max_gap,
+                on_frame=tick,
+            )
+        chosen = select_tracks(tracks, faces, min_size)
+        clips = [crop_clip(pictures, track) for track in chosen]
+        thumbnails = Thumbnails(tracks)
+        thumbnails.push(0, pictures)
+        sheet = to_image(contact_sheet(tracks, thumbnails)[None])
+        text = report(tracks, chosen, len(pictures), min_size).to_text()
+        return io.NodeOutput(clips, crops_image(clips), sheet, text, ui={**ui.PreviewImage(sheet, cls=cls).as_dict(), "text": (text,)})
+
+
+def crops_image(clips: list[FaceClip]) -> Tensor:
+    """All crops, person after person, as one IMAGE; of no frames when there is nobody."""
+    return to_image(torch.cat([clip.crops for clip in clips])) if clips else torch.zeros(0, CROP, CROP, 3)
+
+
+def given_detector(landmarks, boxes, frames: Tensor) -> GivenDetector | None:
+    """A detector that repeats what another node found, or None if nothing is wired."""
+    if landmarks is not None:
+        return GivenDetector(faces_from_landmarks(landmarks, len(frames), (frames.shape[-2], frames.shape[-1])))
+    if boxes is not None:
+        return GivenDetector(faces_from_boxes(boxes, len(frames)))
+    return None
+
+
+class PasteBack(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FVRPasteBack",
+            display_name="Paste Back",
+            category=f"{CATEGORY}/faces",
+            description="Puts restored faces back into the frames they were cut from. Frames without a face pass through unchanged.",
+            search_aliases=["composite faces", "unalign", "insert faces"],
+            inputs=[
+                io.Image.Input("frames", tooltip="The frames that went into Face Align, in the same order."),
+                Faces.Input("faces", tooltip="Restored faces, one clip per person."),
+                *pasting_inputs(),
+            ],
+            outputs=[
+                io.Image.Output("frames", tooltip="Same number and size as the input frames."),
+                io.Mask.Output("mask", tooltip="Where pixels changed, and how much: 0 to 1."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, frames, faces, feather=24, strength=1.0, colour_match=False, fade=True):
+        pictures = from_image(frames)
+        check_faces_fit(faces, pictures)
+        paster = chosen_paster(feather, strength, colour_match, fade)
+        pasted = torch.empty_like(pictures)
+        masks = pictures.new_empty(len(pictures), *pictures.shape[-2:])
+        with host.progress(len(pictures), "paste") as tick:
+            for start in range(0, len(pictures), CHUNK):
+                piece = pictures[start : start + CHUNK]
+                stop = start + len(piece)
+                pasted[start:stop], masks[start:stop] = paster.paste(piece, start, paste_items(faces, piece, start))
+                tick(len(piece))
+        return io.NodeOutput(to_image(pasted), to_mask(masks))
+
+
+def paste_items(faces, frames, start: int) -> list:
+    """Track, restored crops and original crops of everyone in these frames."""
+    items = []
+    for clip in faces:
+        first, last = max(start, clip.track.start), min(start + len(frames), clip.track.stop)
+        if first < last:
+            restored = clip.crops[first - clip.track.start : last - clip.track.start]
+            items.append((clip.track, restored, align(frames[first - start : last - start], clip.track, first)))
+    return items
+
+
+def check_faces_fit(faces, frames) -> None:
+    """Raises ValueError when a track does not lie in these frames."""
+    for clip in faces:
+        if clip.track.stop > len(frames) or clip.track.frame_size != tuple(frames.shape[-2:]):
+            height, width = clip.track.frame_size
+            raise ValueError(
+                f"Paste Back got {len(frames)} frames of {frames.shape[-1]} x {frames.shape[-2]}, but person {clip.track.person} was cut from frames "
+                f"{clip.track.start} to {clip.track.stop - 1} of {width} x {height}; wire the same frames that went into Face Align"
+            )

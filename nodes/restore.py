@@ -1,0 +1,94 @@
+"""A whole clip in one node, in flat memory."""
+
+from __future__ import annotations
+
+from ..pipeline import restore_aligned, restore_clip_in_frames
+from ..runtime import host
+from ..runtime.io import io
+from .faces import chosen_detector, chosen_paster, detector_input, pasting_inputs, selection_inputs
+from .sockets import CATEGORY, RestorerSocket
+from .video import ABSENT, check_file, encoding_inputs, file_input, range_inputs, sink_for, source_of
+
+
+class RestoreVideo(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FVRRestoreVideo",
+            display_name="Restore Video",
+            category=f"{CATEGORY}/restore",
+            description="Finds, restores and pastes the faces of a clip of any length without holding it in memory. Keeps size, timing, rotation, colours and sound.",
+            search_aliases=["long video", "face restoration", "batch restore"],
+            is_output_node=True,
+            inputs=[
+                file_input("A clip in the input folder. Ignored when a video is wired."),
+                RestorerSocket.Input("restorer", tooltip="From FLAIR Restorer, or any other restorer."),
+                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=False, tooltip="The same seed gives the same pixels."),
+                io.Boolean.Input("aligned", default=False, tooltip="Frames are already aligned crops of one person: no detection, no pasting; gives 512 x 512."),
+                detector_input(),
+                *selection_inputs(),
+                *pasting_inputs(),
+                *range_inputs(),
+                io.String.Input("filename_prefix", default="video/restored", tooltip="Where the file goes in the output folder; a number is added."),
+                *encoding_inputs(),
+                io.Video.Input("video", optional=True, tooltip="A clip from another node, instead of the file."),
+            ],
+            outputs=[
+                io.Video.Output("video", tooltip="The restored clip."),
+                io.String.Output("report", tooltip="How many people and frames, and why frames pass through."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file=None, video=ABSENT):
+        return check_file(file, video)
+
+    @classmethod
+    def fingerprint_inputs(cls, file=None, **others):
+        return host.file_fingerprint(file)
+
+    @classmethod
+    def execute(
+        cls,
+        restorer,
+        file=None,
+        seed=0,
+        aligned=False,
+        detector="auto",
+        faces="all",
+        min_size=0,
+        feather=24,
+        strength=1.0,
+        colour_match=False,
+        fade=True,
+        start_frame=0,
+        max_frames=0,
+        every_nth=1,
+        filename_prefix="video/restored",
+        codec="h264",
+        crf=17,
+        pixel_format="auto",
+        video=None,
+    ):
+        source = source_of(file, video, start=start_frame, count=max_frames or None, stride=every_nth)
+        size = (512, 512) if aligned else (source.info.height, source.info.width)
+        total = source.expected or 0
+        sink, path, preview = sink_for(filename_prefix, source.info, size=size, codec=codec, crf=crf, pixel_format=pixel_format, audio=source)
+        with sink, host.progress(total if aligned else 2 * total, "restore") as tick:
+            common = dict(seed=seed, heartbeat=host.heartbeat, on_written=tick)
+            if aligned:
+                summary = restore_aligned(source, sink, restorer, **common)
+            else:
+                summary = restore_clip_in_frames(
+                    source,
+                    sink,
+                    restorer,
+                    chosen_detector(detector),
+                    paster=chosen_paster(feather, strength, colour_match, fade),
+                    faces=faces,
+                    min_size=min_size,
+                    on_found=tick,
+                    **common,
+                )
+        text = summary.to_text()
+        return io.NodeOutput(host.video_from_file(path), text, ui={**preview.as_dict(), "text": (text,)})

@@ -1,0 +1,154 @@
+"""Clips in and out of a graph."""
+
+from __future__ import annotations
+
+from ..runtime import host
+from ..runtime.images import from_image, to_image
+from ..runtime.io import io, ui
+from ..video import CODECS, AudioTrack, FrameTimes, open_sink, open_source, read_audio, read_frames
+from .sockets import CATEGORY, Times
+
+ABSENT = object()
+SUFFIXES = {"prores": ".mov", "ffv1": ".mkv"}
+"""Of the files a codec goes into; all others make .mp4."""
+
+
+def file_input(tooltip: str, **more) -> io.Combo.Input:
+    """The combo over the input folder's clips, with an upload button."""
+    return io.Combo.Input("file", options=host.input_files("video"), upload=io.UploadType.video, tooltip=tooltip, **more)
+
+
+def check_file(file: str | None, video: object) -> bool | str:
+    """Validation of `file`: it must exist, unless a VIDEO is wired. (A wired input is None at validation, an unwired one absent.)"""
+    if video is not ABSENT or file is None:
+        return True
+    try:
+        host.resolve_input(file)
+    except (FileNotFoundError, ValueError) as error:
+        return str(error)
+    return True
+
+
+def source_of(file: str | None, video: object, **selection):
+    """The clip behind a VIDEO socket, or else behind the file combo."""
+    if video is not None:
+        stream, window = host.video_source(video)
+        return open_source(stream, window=window, **selection)
+    return open_source(host.resolve_input(file), **selection)
+
+
+RANGE = [
+    ("start_frame", 0, 0, "First frame to take, counted from 0."),
+    ("max_frames", 0, 0, "At most this many frames; 0 takes all."),
+    ("every_nth", 1, 1, "Takes every n-th frame; the times of the frames taken are kept."),
+]
+
+
+def range_inputs() -> list:
+    return [io.Int.Input(name, default=default, min=low, max=1_000_000, tooltip=tip) for name, default, low, tip in RANGE]
+
+
+def encoding_inputs() -> list:
+    formats = dict.fromkeys(name for codec in CODECS.values() for name in codec.pixel_formats)
+    return [
+        io.Combo.Input("codec", options=list(CODECS), default="h264", tooltip="h264 plays everywhere; ffv1 is lossless; prores is for editors."),
+        io.Int.Input("crf", default=17, min=0, max=63, tooltip="Quality; smaller is better and larger on disk. 17 looks lossless with h264."),
+        io.Combo.Input(
+            "pixel_format",
+            options=["auto", *formats],
+            default="auto",
+            tooltip="auto is yuv420p, which plays in browsers (prores: yuv422p10le); 10-bit formats avoid banding.",
+            advanced=True,
+        ),
+    ]
+
+
+def sink_for(prefix: str, like, *, size: tuple[int, int], codec: str, crf: int, pixel_format: str, audio):
+    """A new numbered file in the output folder: (sink, path, what the node shows of it)."""
+    path, subfolder, name = host.next_output_path(prefix, SUFFIXES.get(codec, ".mp4"))
+    chosen = None if pixel_format == "auto" else pixel_format
+    sink = open_sink(path, like, size=size, codec=codec, crf=crf, pixel_format=chosen, audio=audio)
+    return sink, path, ui.PreviewVideo([ui.SavedResult(name, subfolder, io.FolderType.output)])
+
+
+class LoadVideoFrames(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FVRLoadVideoFrames",
+            display_name="Load Video Frames",
+            category=f"{CATEGORY}/video",
+            description="Decodes a clip into frames with their exact times. Upright, in full-range RGB. For long clips use Restore Video.",
+            search_aliases=["video to images", "import video", "decode video"],
+            inputs=[
+                file_input("A clip in the input folder. Ignored when a video is wired."),
+                *range_inputs(),
+                io.Video.Input("video", optional=True, tooltip="A clip from another node, instead of the file."),
+            ],
+            outputs=[
+                io.Image.Output("frames", tooltip="All frames taken, one image batch."),
+                Times.Output("times", tooltip="When each frame is shown, and what is known of the file: rotation, colours, sound."),
+                io.Audio.Output("audio", tooltip="The sound that goes with the frames taken; nothing if the clip has none."),
+                io.Float.Output("frame_rate", tooltip="Frames per second, on average."),
+                io.Int.Output("frame_count", tooltip="How many frames there are."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file=None, video=ABSENT):
+        return check_file(file, video)
+
+    @classmethod
+    def fingerprint_inputs(cls, file=None, **others):
+        return host.file_fingerprint(file)
+
+    @classmethod
+    def execute(cls, file=None, start_frame=0, max_frames=0, every_nth=1, video=None):
+        source = source_of(file, video, start=start_frame, count=max_frames or None, stride=every_nth)
+        with host.progress(source.expected, "decode") as tick:
+            frames, times = read_frames(source, on_frame=tick)
+        audio = read_audio(source.place, times.starts[0], times.end) if source.info.audio else None
+        sound = {"waveform": audio.waveform[None], "sample_rate": audio.rate} if audio else None
+        return io.NodeOutput(to_image(frames), times, sound, float(times.rate), len(frames))
+
+
+class SaveVideoFrames(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FVRSaveVideoFrames",
+            display_name="Save Video Frames",
+            category=f"{CATEGORY}/video",
+            description="Encodes frames into a clip in the output folder and plays it in the node. Wired times keep the timing, rotation, colours and sound of the source.",
+            search_aliases=["images to video", "export video", "encode video", "video combine"],
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("frames", tooltip="The frames of the clip."),
+                io.String.Input("filename_prefix", default="video/restored", tooltip="Where the file goes in the output folder; a number is added."),
+                io.Float.Input("frame_rate", default=25.0, min=0.01, max=1000.0, step=0.01, tooltip="Frames per second; used only when no times are wired."),
+                *encoding_inputs(),
+                Times.Input("times", optional=True, tooltip="From Load Video Frames: when each frame is shown."),
+                io.Audio.Input("audio", optional=True, tooltip="Replaces the sound. With nothing wired the source's own sound is copied."),
+            ],
+            outputs=[
+                io.Video.Output("video", tooltip="The file that was written."),
+                io.String.Output("path", tooltip="Where it is."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, frames, filename_prefix="video/restored", frame_rate=25.0, codec="h264", crf=17, pixel_format="auto", times=None, audio=None):
+        pictures = from_image(frames)
+        if times is None:
+            times = FrameTimes.constant(len(pictures), frame_rate)
+        if len(times) != len(pictures):
+            raise ValueError(f"Save Video Frames got {len(pictures)} frames but times for {len(times)}; wire the times of the clip these frames came from, or none")
+        sound = AudioTrack(audio["waveform"][0].float(), int(audio["sample_rate"])) if audio is not None else (times.source if times.source and times.source.audio else None)
+        size = (pictures.shape[-2], pictures.shape[-1])
+        sink, path, preview = sink_for(filename_prefix, times.source, size=size, codec=codec, crf=crf, pixel_format=pixel_format, audio=sound)
+        with sink, host.progress(len(pictures), "encode") as tick:
+            for start in range(0, len(pictures), 16):
+                piece = slice(start, start + 16)
+                sink.write(pictures[piece], times.starts[piece], times.ends[piece])
+                tick(len(pictures[piece]))
+        return io.NodeOutput(host.video_from_file(path), str(path), ui=preview)

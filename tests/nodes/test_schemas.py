@@ -1,0 +1,63 @@
+"""What every node must have: a stable id, words for a reader, and widgets that agree with the engine's own defaults."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from fvr.nodes import NODES
+from fvr.physics import KINDS
+
+LANDED = {
+    "FVRLoadVideoFrames": ["frames", "times", "audio", "frame_rate", "frame_count"],
+    "FVRSaveVideoFrames": ["video", "path"],
+    "FVRFaceAlign": ["faces", "crops", "contact_sheet", "report"],
+    "FVRPasteBack": ["frames", "mask"],
+    "FVRDegrade": ["frames", "degradation"],
+    "FVRDescribeDegradation": ["degradation", "text"],
+    "FVRLoadDiffusionPrior": ["prior"],
+    "FVRFlairSampler": ["faces", "frames"],
+    "FVRFlairRestorer": ["restorer"],
+    "FVRRestoreVideo": ["video", "report"],
+}
+"""Ids and outputs that shared workflows rely on: entries are added, never changed."""
+
+
+def inputs_of(schema):
+    """All inputs, those inside dynamic combos too."""
+    for declared in schema.inputs:
+        yield declared
+        for option in getattr(declared, "options", None) or []:
+            yield from getattr(option, "inputs", [])
+
+
+def test_ids_and_outputs_never_change():
+    here = {schema.node_id: [output.id for output in schema.outputs] for schema in (node.define_schema() for node in NODES)}
+    assert {node_id: here.get(node_id) for node_id in LANDED} == LANDED
+
+
+@pytest.mark.parametrize("node", NODES, ids=lambda node: node.__name__)
+def test_everything_is_explained(node):
+    schema = node.define_schema()
+    assert schema.node_id.startswith("FVR")
+    assert schema.description.endswith(".")
+    assert schema.search_aliases
+    for socket in [*inputs_of(schema), *schema.outputs]:
+        assert socket.tooltip and socket.tooltip.rstrip(")").endswith("."), f"{schema.node_id}.{socket.id} has no tooltip, or not a sentence"
+
+
+@pytest.mark.parametrize("node", NODES, ids=lambda node: node.__name__)
+def test_optional_inputs_are_optional_and_all_inputs_are_taken(node):
+    schema = node.define_schema()
+    parameters = inspect.signature(node.execute).parameters
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    for declared in schema.inputs:
+        assert takes_any or declared.id in parameters, f"{schema.node_id}.execute does not take {declared.id}"
+        if declared.optional and not takes_any:
+            assert parameters[declared.id].default is None
+
+
+def test_every_kind_of_degradation_can_be_chosen():
+    options = {option.key for declared in next(node for node in NODES if node.define_schema().node_id == "FVRDegrade").define_schema().inputs if declared.id == "kind" for option in declared.options}
+    assert options == set(KINDS)

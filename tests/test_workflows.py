@@ -1,0 +1,66 @@
+"""The bundled workflows: valid against the node schemas, the two formats agree, and they run headless."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fvr.demo import moving_portrait, save
+from fvr.nodes import NODES
+from fvr.runtime import graph, host
+from fvr.video import FrameTimes, open_source
+from fvr.workflows import FOLDER, bundled
+
+REGISTRY = {node.define_schema().node_id: node for node in NODES}
+API = sorted((FOLDER / "api").glob("*.json"))
+PAGES = sorted(FOLDER.glob("*.json"))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    """Three frames with a face, under both names the workflows use."""
+    pytest.importorskip("skimage", reason="the portrait comes with scikit-image")
+    folder = tmp_path_factory.mktemp("input")
+    for name in ("damaged.mp4", "clean.mp4"):
+        save(folder / name, moving_portrait(3), FrameTimes.constant(3, 25))
+    return folder
+
+
+def test_every_page_has_its_twin_and_its_picture():
+    assert {path.name for path in API} == {path.name for path in PAGES}
+    assert all(path.with_suffix(".jpg").is_file() for path in PAGES)
+
+
+@pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
+def test_the_page_says_what_its_twin_says(path):
+    """Same nodes, and every widget value of the API form stands in the page form."""
+    prompt = json.loads(path.read_text(encoding="utf-8"))
+    page = json.loads((FOLDER / path.name).read_text(encoding="utf-8"))
+    nodes = {str(node["id"]): node for node in page["nodes"] if node["type"].startswith("FVR")}
+    assert {key: node["class_type"] for key, node in prompt.items()} == {key: node["type"] for key, node in nodes.items()}
+    links = {link[0]: [str(link[1]), link[2]] for link in page["links"]}
+    for key, node in prompt.items():
+        wired = {socket["name"]: links[socket["link"]] for socket in nodes[key]["inputs"] if socket.get("link")}
+        assert {name: value for name, value in node["inputs"].items() if isinstance(value, list)} == wired
+        for name, value in node["inputs"].items():
+            if not isinstance(value, list):
+                assert value in nodes[key]["widgets_values"], f"{path.stem}: {node['class_type']}.{name} is {value!r} in the API form only"
+
+
+@pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
+def test_runs_headless(path, clip, tmp_path):
+    prompt = graph.load_prompt(path)
+    samplers = [node["class_type"] for node in prompt.values() if node["class_type"] in ("FVRFlairSampler", "FVRFlairRestorer")]
+    prompt = graph.apply_overrides(prompt, [f"{name}.preset.steps=2" for name in samplers])
+    with host.workspace(input=clip, output=tmp_path):
+        result = graph.run_prompt(prompt, REGISTRY)
+    assert result.files
+    for file in result.files:
+        assert sum(len(chunk.frames) for chunk in open_source(file).chunks()) == 3
+
+
+def test_a_name_that_is_not_there_lists_those_that_are():
+    with pytest.raises(FileNotFoundError, match="restore_face_video"):
+        bundled("restore_faces")
