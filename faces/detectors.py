@@ -81,14 +81,17 @@ def enlarge(points: Tensor, x: float, y: float) -> Tensor:
 
 def suppress(faces: list[Face], overlap: float = 0.7) -> list[Face]:
     """Faces best score first, without those that cover a better one by more than `overlap` of the smaller box."""
-    from .geometry import area
-
     kept: list[Face] = []
+    boxes: list[list[float]] = []
     for face in sorted(faces, key=lambda f: (-f.score, *f.box.tolist())):
-        for better in kept:
-            shared = (torch.minimum(face.box[2:], better.box[2:]) - torch.maximum(face.box[:2], better.box[:2])).clamp(min=0).prod()
-            if float(shared) > overlap * float(torch.minimum(area(face.box), area(better.box))):
-                break
-        else:
+        box = face.box.tolist()
+        if all(covered(box, better) <= overlap for better in boxes):
             kept.append(face)
+            boxes.append(box)
     return kept
+
+
+def covered(a: list[float], b: list[float]) -> float:
+    """Shared area of two boxes as a share of the smaller one."""
+    shared = max(min(a[2], b[2]) - max(a[0], b[0]), 0.0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0.0)
+    return shared / max(min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1])), 1e-9)

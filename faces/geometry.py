@@ -112,6 +112,18 @@ def smooth(values: Tensor, sigma: float) -> Tensor:
     return out.reshape(values.shape).to(values)
 
 
+def steady(matrices: Tensor, sigma: float) -> Tensor:
+    """Similarities (N, 2, 3) smoothed over time: the crop's centre and its axes in the frame, Gaussian, sigma in frames; float32.
+
+    A robust fit to smooth landmarks still jumps when it changes its mind about which points to trust; this turns jumps into slides.
+    """
+    back = inverse(matrices)
+    middle = torch.full((2,), (CROP - 1) / 2, dtype=torch.float64)
+    centre = smooth(back[..., :2] @ middle + back[..., 2], sigma)
+    axes = smooth(back[..., :2], sigma)
+    return inverse(torch.cat([axes, (centre - axes @ middle)[..., None]], -1)).float()
+
+
 def crop_corners(matrix: Tensor) -> Tensor:
     """(4, 2) corners of the crop in frame pixels."""
     corners = torch.tensor([[0.0, 0.0], [CROP - 1, 0], [CROP - 1, CROP - 1], [0, CROP - 1]], dtype=torch.float64)

@@ -14,7 +14,7 @@ from .geometry import crop_corners, scales
 from .parsing import Parser
 from .strength import rise, strengths
 from .types import CROP, FaceTrack
-from .warp import low_pass, sample
+from .warp import low_pass, places, sample
 
 Item = tuple[FaceTrack, Tensor, "Tensor | None"]
 """A track, its restored crops for those of the frames that lie in the track, and the crops before restoration if they are at hand."""
@@ -125,9 +125,8 @@ def feathered(matrix: Tensor, height: int, width: int, feather: float) -> Tensor
 
     matrix: (2, 3) from pixels of the region to pixels of the crop.
     """
-    y, x = torch.meshgrid(torch.arange(height, dtype=torch.float64), torch.arange(width, dtype=torch.float64), indexing="ij")
-    place = torch.stack([x, y], -1) @ matrix[:, :2].double().mT + matrix[:, 2].double()
-    inside = torch.minimum(place, CROP - 1 - place).amin(-1)
+    x, y = places(matrix, height, width)
+    inside = torch.minimum(torch.minimum(x, y), CROP - 1 - torch.maximum(x, y))
     return rise(inside, 0.0, max(feather, 1e-6))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from .appearance import chip, descriptor, sharpness
 from .association import Path, Sighting, link
 from .detectors import Detector, suppress
-from .geometry import FACE_BOX, TEMPLATE, area, iou, similarity, smooth
+from .geometry import FACE_BOX, TEMPLATE, area, iou, similarity, smooth, steady
 from .given import GivenDetector
 from .types import CROP, Face, FaceTrack
 
@@ -25,7 +25,7 @@ class TrackOptions:
     Attributes:
         max_gap: frames a face may be missing and is filled in; more end the track.
         min_length: fewer detections are a false hit, unless the shot itself is shorter and the score is at least `sure`.
-        sigma: landmark smoothing, standard deviation in frames.
+        sigma: smoothing of the landmarks, standard deviation in frames; crops are steadied by half of it once more.
         sure: mean score in [0, 1] that a shorter track needs.
         density: least share of a track's frames with a detection.
     """
@@ -117,7 +117,7 @@ class Tracker:
 
 
 def build(path: Path, shot: tuple[int, int], frame_size: tuple[int, int], sigma: float) -> FaceTrack:
-    """A track from a path: gaps filled on straight lines, then boxes and landmarks smoothed, then aligned."""
+    """A track from a path: gaps filled on straight lines, then boxes and landmarks smoothed, then aligned, steadily."""
     seen = np.array([s.frame for s in path.sightings])
     frames = np.arange(seen[0], seen[-1] + 1)
 
@@ -136,7 +136,7 @@ def build(path: Path, shot: tuple[int, int], frame_size: tuple[int, int], sigma:
         start=int(seen[0]),
         boxes=smooth(fill(torch.stack([s.face.box for s in path.sightings])), sigma).float(),
         landmarks=landmarks.float(),
-        matrices=torch.stack([similarity(five) for five in landmarks]),
+        matrices=steady(torch.stack([similarity(five) for five in landmarks]), sigma / 2),
         scores=scores,
         detected=detected,
         sharpness=fill(torch.tensor([s.sharpness for s in path.sightings])).float(),

@@ -20,11 +20,16 @@ def sample(images: Tensor, matrices: Tensor, height: int, width: int, *, mode: s
     images: (n, C, H, W); matrices: (n, 2, 3) from pixels of the result to pixels of the image, pixel centres on integers.
     Returns (n, C, height, width).
     """
-    y, x = torch.meshgrid(torch.arange(height, dtype=torch.float64), torch.arange(width, dtype=torch.float64), indexing="ij")
-    place = torch.stack([x, y], -1) @ matrices[:, None, :, :2].double().mT + matrices[:, None, None, :, 2].double()
-    size = torch.tensor([images.shape[-1], images.shape[-2]], dtype=torch.float64)
-    grid = ((2 * place + 1) / size - 1).to(images)
+    x, y = places(matrices, height, width)
+    grid = torch.stack([(2 * x + 1) / images.shape[-1] - 1, (2 * y + 1) / images.shape[-2] - 1], -1).to(images)
     return F.grid_sample(images, grid, mode=mode, padding_mode="border", align_corners=False)
+
+
+def places(matrices: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """x' and y', (..., height, width) float64, of M (x, y, 1) for all pixels (x, y) of a picture; matrices: (..., 2, 3)."""
+    x, y = torch.arange(width, dtype=torch.float64), torch.arange(height, dtype=torch.float64)[:, None]
+    xx, xy, x0, yx, yy, y0 = (matrices.double()[..., row, column, None, None] for row in (0, 1) for column in (0, 1, 2))
+    return xx * x + (xy * y + x0), yx * x + (yy * y + y0)
 
 
 def low_pass(image: Tensor, step: float) -> Tensor:
