@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from fvr.faces import Paster, align
+from fvr.faces.strength import strengths
+from fvr.faces.warp import low_pass
+from torch.testing import assert_close
+
+PLAIN = Paster(fade=False)
+
+
+def psnr(a, b, where=None):
+    error = (a - b).square().mean(-3)
+    return -10 * torch.log10((error if where is None else error[where]).mean().clamp(min=1e-14))
+
+
+@pytest.fixture(params=[0.7, 1.0, 1.25, 2.0, 5.0], ids="scale {}".format)
+def scene(request, texture, track_of):
+    """Frames with a face of the given scale, its track, and its crops."""
+    size = (900, 1000) if request.param < 1 else (640, 700)
+    track = track_of(2, size, request.param)
+    frames = torch.stack([texture(*size, seed) for seed in range(2)])
+    return frames, track, align(frames, track, 0)
+
+
+def test_unrestored_crops_give_the_frame_again(scene):
+    frames, track, crops = scene
+    for original in (crops, None):
+        out, mask = PLAIN.paste(frames, 0, [(track, crops, original)])
+        assert psnr(out, frames, mask > 0.99) > 40
+        if track.scale <= 1:
+            assert psnr(out, frames) > 90
+
+
+def test_nothing_changes_outside_the_mask(scene):
+    frames, track, crops = scene
+    before = frames.clone()
+    out, mask = PLAIN.paste(frames, 0, [(track, 1 - crops, crops)])
+    outside = (mask == 0)[:, None].expand_as(frames)
+    assert torch.equal(out[outside], frames[outside])
+    assert torch.equal(frames, before)
+    changed = (out != frames).any(1)
+    assert (changed & (mask > 0.5)).sum() > 0.9 * (mask > 0.5).sum()
+    assert 0.05 < float((mask > 0).float().mean()) * track.scale**2 * frames[0, 0].numel() / 512**2 <= 1.05
+
+
+def test_the_restored_face_is_what_shows(scene, texture):
+    frames, track, crops = scene
+    restored = torch.full_like(crops, 0.25)
+    restored[:, 0] = 0.75
+    out, mask = PLAIN.paste(frames, 0, [(track, restored, crops)])
+    inner = mask > 0.99
+    shown = out.permute(0, 2, 3, 1)[inner].mean(0)
+    assert_close(shown, torch.tensor([0.75, 0.25, 0.25]), atol=0.01, rtol=0)
+
+
+def test_chunks_agree_with_the_whole(scene):
+    frames, track, crops = scene
+    restored = crops.flip(1)
+    whole, mask = PLAIN.paste(frames, 0, [(track, restored, crops)])
+    for k in range(2):
+        one, one_mask = PLAIN.paste(frames[k : k + 1], k, [(track, restored[k : k + 1], crops[k : k + 1])])
+        assert torch.equal(one[0], whole[k]) and torch.equal(one_mask[0], mask[k])
+
+
+def test_noise_goes_where_the_face_is_smaller_than_its_crop(texture, track_of):
+    track = track_of(1, (400, 400), 3.0)
+    clean = texture(400, 400, blur=2.0)[None]
+    noisy = (clean + 0.08 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(3))).clamp(0, 1)
+    out, mask = PLAIN.paste(noisy, 0, [(track, align(clean, track, 0), align(noisy, track, 0))])
+    inner = mask > 0.99
+    assert psnr(out, clean, inner) > psnr(noisy, clean, inner) + 12
+
+
+def test_detail_stays_where_the_face_is_larger_than_its_crop(texture, track_of):
+    track = track_of(1, (1000, 1000), 0.5)
+    frame = texture(1000, 1000, blur=0.4)[None]
+    crops = align(frame, track, 0)
+    out, mask = PLAIN.paste(frame, 0, [(track, (crops + 0.1).clamp(0, 1), crops)])
+    inner = mask[0] > 0.99
+    fine = lambda image: (image - low_pass(image, 3.0))[:, inner]  # noqa: E731
+    assert_close(fine(out[0]).std(), fine(frame[0]).std(), rtol=0.02, atol=0)
+
+
+def test_a_restored_crop_is_pasted_without_aliasing(track_of):
+    track = track_of(1, (300, 300), 4.0, drift=0)
+    checks = ((torch.arange(512)[:, None] + torch.arange(512)) % 2).float().expand(1, 3, -1, -1)
+    out, mask = PLAIN.paste(torch.full((1, 3, 300, 300), 0.5), 0, [(track, checks, None)])
+    assert (out[0][:, mask[0] > 0.99] - 0.5).abs().max() < 0.02
+
+
+def test_a_growing_face_never_pops(texture, track_of):
+    """From direct to difference paste: between neighbouring scales the picture moves no more than elsewhere."""
+    frame = texture(700, 700)[None]
+    pictures = []
+    for scale in torch.linspace(0.95, 1.6, 14).tolist():
+        track = track_of(1, (700, 700), scale)
+        crops = align(frame, track, 0)
+        pictures.append(PLAIN.paste(frame, 0, [(track, 0.5 * crops, crops)])[0][0, :, 250:450, 250:450])
+    steps = torch.stack([(a - b).abs().mean() for a, b in pairwise(pictures)])
+    assert steps.max() < 0.005
+
+
+@pytest.mark.parametrize("feather", [0, 8, 60])
+def test_the_border_is_as_soft_as_asked(feather, track_of):
+    track = track_of(1, (800, 800), 1.0, drift=0)
+    _, mask = Paster(feather=feather, fade=False).paste(torch.rand(1, 3, 800, 800), 0, [(track, torch.rand(1, 3, 512, 512), None)])
+    soft = ((mask > 0) & (mask < 1)).sum()
+    assert soft == pytest.approx(512**2 - (512 - 2 * feather) ** 2, rel=0.03, abs=2500)
+    steepest = max(float(mask.diff(dim=-1).abs().max()), float(mask.diff(dim=-2).abs().max()))
+    assert steepest == 1 if feather == 0 else steepest < 2 / feather
+
+
+def test_strength_mixes_linearly_and_zero_leaves_the_frame(texture, track_of):
+    track = track_of(1, (200, 200), 3.0)
+    frame = texture(200, 200)[None]
+    crops = 1 - align(frame, track, 0)
+    none, full, half = (Paster(strength=s, fade=False).paste(frame, 0, [(track, crops, None)]) for s in (0.0, 1.0, 0.5))
+    assert torch.equal(none[0], frame) and not none[1].any()
+    assert_close(half[0], (frame + full[0]) / 2, atol=1e-6, rtol=0)
+    assert_close(half[1], full[1] / 2)
+
+
+def test_frames_without_the_face_pass_through(texture, track_of):
+    track = track_of(2, (150, 150), 4.0, start=3)
+    frames = texture(150, 150).expand(6, -1, -1, -1)
+    crops = torch.zeros(2, 3, 512, 512)
+    out, mask = PLAIN.paste(frames, 0, [(track, crops, None)])
+    assert [bool(m.any()) for m in mask] == [False, False, False, True, True, False]
+    assert torch.equal(out[[0, 1, 2, 5]], frames[[0, 1, 2, 5]])
+    later, _ = PLAIN.paste(frames[:2], 10, [(track, crops[:0], None)])
+    assert torch.equal(later, frames[:2])
+
+
+def test_the_parser_decides_which_pixels_are_face(texture, track_of):
+    track = track_of(1, (300, 300), 2.0, drift=0)
+    frame = texture(300, 300)[None]
+    left = torch.zeros(1, 512, 512)
+    left[..., :256] = 1
+    out, mask = Paster(fade=False, parser=lambda crops: left).paste(frame, 0, [(track, torch.zeros(1, 3, 512, 512), None)])
+    whole = PLAIN.paste(frame, 0, [(track, torch.zeros(1, 3, 512, 512), None)])[1]
+    assert mask.sum() == pytest.approx(float(whole.sum()) / 2, rel=0.02)
+    assert (mask <= whole + 1e-6).all()
+    assert torch.equal(out[0][:, mask[0] == 0], frame[0][:, mask[0] == 0])
+
+
+def test_colour_match_takes_a_cast_away(texture, track_of):
+    track = track_of(1, (400, 400), 2.0)
+    frame = texture(400, 400, blur=3.0)[None]
+    crops = align(frame, track, 0)
+    cast = (0.6 * crops + torch.tensor([0.25, 0.1, 0.0])[:, None, None]).clamp(0, 1)
+    matched, mask = Paster(fade=False, colour_match=True).paste(frame, 0, [(track, cast, crops)])
+    plain, _ = PLAIN.paste(frame, 0, [(track, cast, crops)])
+    inner = mask > 0.99
+    assert psnr(matched, frame, inner) > psnr(plain, frame, inner) + 10
+
+
+def test_crops_that_do_not_fit_are_refused(track_of):
+    track = track_of(2, (100, 100), 5.0)
+    with pytest.raises(ValueError, match=r"person 0 needs crops \(2, 3, 512, 512\)"):
+        PLAIN.paste(torch.zeros(2, 3, 100, 100), 0, [(track, torch.zeros(1, 3, 512, 512), None)])
+    with pytest.raises(ValueError, match="feather"):
+        Paster(feather=-1)
+    with pytest.raises(ValueError, match="strength"):
+        Paster(strength=1.5)
+
+
+def test_a_still_and_a_face_that_fills_its_shot_never_fade(track_of):
+    assert strengths(track_of(1, (300, 300), 2.0)).tolist() == [1.0]
+    assert_close(strengths(track_of(30, (300, 300), 2.0)), torch.ones(30))
+
+
+def test_a_face_that_comes_and_goes_in_mid_shot_fades_there(track_of):
+    track = track_of(30, (300, 300), 2.0, start=10, shot=(0, 60))
+    level = strengths(track)
+    assert level[0] < 0.3 and level[-1] < 0.3
+    assert (level[5:-5] == 1).all()
+    assert level.diff().abs().max() < 0.3
+    assert strengths(replace(track, shot=(10, 60)))[0] == 1
+
+
+def test_filled_in_blurred_and_tiny_faces_fade_without_a_jump(track_of):
+    track = track_of(40, (300, 300), 2.0)
+    detected = torch.ones(40, dtype=torch.bool)
+    detected[15:25] = False
+    gap = strengths(replace(track, detected=detected))
+    sharp = torch.full((40,), 0.5)
+    sharp[18:23] = 0.05
+    blurred = strengths(replace(track, sharpness=sharp))
+    for level in (gap, blurred):
+        assert level[20] < 0.5 and (level[:8] > 0.99).all() and (level[-8:] > 0.99).all()
+        assert level.diff().abs().max() < 0.35
+    soft_throughout = strengths(replace(track, sharpness=torch.full((40,), 0.05)))
+    assert_close(soft_throughout, torch.ones(40))
+    sizes = torch.linspace(8, 60, 40)
+    growing = strengths(replace(track, boxes=torch.stack([0 * sizes, 0 * sizes, sizes, sizes], 1)))
+    assert growing[0] < 0.01 and growing[-1] > 0.99 and (growing.diff() >= -1e-6).all()

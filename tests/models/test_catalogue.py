@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+from fvr.models.catalogue import CATALOGUE, OURS, find, missing_message, named
+
+
+@pytest.mark.parametrize("checkpoint", CATALOGUE, ids=lambda c: c.name)
+def test_every_entry_says_what_a_user_must_know(checkpoint):
+    assert named(checkpoint.name) is checkpoint
+    assert checkpoint.folders[0] == OURS
+    assert checkpoint.url.startswith("https://") and checkpoint.licence and checkpoint.purpose
+    assert not checkpoint.direct or checkpoint.url.endswith(checkpoint.file)
+    assert all(c in "0123456789abcdef" for c in checkpoint.sha256) and len(checkpoint.sha256) <= 64
+    assert "S-Lab" not in checkpoint.licence or checkpoint.commercial_use is False
+
+
+def test_names_and_files_are_unique():
+    assert len({c.name for c in CATALOGUE}) == len({c.file for c in CATALOGUE}) == len(CATALOGUE)
+    with pytest.raises(ValueError, match="no checkpoint is called 'nonesuch'; there are retinaface"):
+        named("nonesuch")
+
+
+@pytest.mark.parametrize("checkpoint", CATALOGUE, ids=lambda c: c.name)
+def test_a_file_is_found_in_any_of_its_folders_ours_first(checkpoint, tmp_path):
+    folders = {folder: [tmp_path / folder] for folder in checkpoint.folders}
+    assert find(checkpoint, folders) is None and find(checkpoint, {}) is None
+    for folder in reversed(checkpoint.folders):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / checkpoint.file.upper()
+        path.touch()
+        assert find(checkpoint, folders) == path
+    safe = (tmp_path / OURS / checkpoint.file).with_suffix(".safetensors")
+    safe.touch()
+    assert find(checkpoint, folders) == safe
+
+
+def test_a_foreign_folder_is_not_searched(tmp_path):
+    (tmp_path / "detection_Resnet50_Final.pth").touch()
+    assert find(named("retinaface"), {"loras": [tmp_path]}) is None
+
+
+@pytest.mark.parametrize("checkpoint", CATALOGUE, ids=lambda c: c.name)
+def test_what_is_missing_is_said_in_one_sentence(checkpoint, tmp_path):
+    message = missing_message(checkpoint, {OURS: [tmp_path]})
+    assert all(part in message for part in (checkpoint.file, checkpoint.url, str(tmp_path), checkpoint.licence))
+    assert "\n" not in message and message.endswith(".")
+    assert f"models/{OURS}" in missing_message(checkpoint, {})
