@@ -217,10 +217,10 @@ class FlairSession(Session):
 def face_mask(side: int = CROP) -> Tensor:
     """(side, side) soft ellipse over the face of the 512 template: 1 inside, 0 at the border of the crop.
 
-    The template's eyes lie at 0.47 and its mouth at 0.72 of the height; brow to chin is the ellipse with centre (0.5, 0.56), radii 0.34, 0.42.
+    The template's eyes lie at 0.47 and its mouth at 0.72 of the height; brow to chin is the ellipse with centre (0.5, 0.55), radii 0.34, 0.40.
     """
     at = (torch.arange(side, dtype=torch.float32) + 0.5) / side
-    radius = (((at[None] - 0.5) / 0.34) ** 2 + ((at[:, None] - 0.56) / 0.42) ** 2).sqrt()
+    radius = (((at[None] - 0.5) / 0.34) ** 2 + ((at[:, None] - 0.55) / 0.40) ** 2).sqrt()
     return ((1.05 - radius) / 0.2).clamp(0, 1)
 
 

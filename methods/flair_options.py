@@ -132,7 +132,9 @@ def enhancement_weights(options: FlairOptions, steps: int) -> list[float]:
     return [0.0] * options.tau + curve
 
 
-PUBLISHED = FlairOptions(start=1.0, temperature=1.0, self_condition=False, consistency="pinv", zeta=-1.0, tau=5, overlap_mode="impose", shared_noise=False)
+PUBLISHED = FlairOptions(
+    start=1.0, temperature=1.0, self_condition=False, consistency="pinv", zeta=-1.0, tau=5, overlap_mode="impose", shared_noise=False
+)
 """What all of the paper's tasks share; the others differ from it in Table 11's rows."""
 
 PRESETS: dict[str, FlairOptions] = {

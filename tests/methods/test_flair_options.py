@@ -1,0 +1,97 @@
+"""FLAIR's parameters: both readings of the tables, Table 11's values, and ranges."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from fvr.diffusion.schedule import linear_schedule
+from fvr.methods.flair_options import PRESETS, FlairOptions, enhancement_weights, gammas, preset
+
+SHORT = linear_schedule().respaced(100)
+
+
+def test_gamma_as_the_code_has_it():
+    """1 - zeta s^2 abar / (1 - abar): off (0.009) where the frame is clean, on (1 - 1e-6) in the noise, in between where it says."""
+    table = gammas(preset("gaussian-demo"), SHORT, 0.0)
+    for t, gamma in enumerate(table):
+        fade = 2.55**2 * SHORT.abar(t) / (1 - SHORT.abar(t))
+        assert gamma == pytest.approx(0.009 if fade >= 1 else 1 - 1e-6 if fade <= 0.1 else 1 - fade)
+    assert all(gamma == pytest.approx(0.009) for gamma in table[:44]) and all(gamma > 0.99 for gamma in table[64:])
+
+
+def test_gamma_as_the_paper_has_it():
+    options = replace(preset("gaussian"), zeta=100.0)
+    table = gammas(options, SHORT, 12.75)
+    assert table[50] == pytest.approx(1 - 100 * 0.05**2 * SHORT.abar(50) / SHORT.abar(49))
+    assert all(0 <= gamma <= 1 for gamma in table)
+    assert gammas(replace(options, noise_level=0.0), SHORT, 12.75) == [1.0] * 100
+
+
+def test_zeta_minus_one_is_gamma_one():
+    assert gammas(preset("x8"), SHORT, 12.75) == [1.0] * 100
+
+
+def test_enhancement_weight_as_the_code_has_it():
+    """Nothing below tau, 1 - w at tau, falling to nothing at K - 1."""
+    weights = enhancement_weights(FlairOptions(steps=100, tau=5, w=0.7), 100)
+    assert weights[:5] == [0.0] * 5 and weights[5] == pytest.approx(0.3) and weights[99] == pytest.approx(0)
+    assert weights[5:] == sorted(weights[5:], reverse=True)
+
+
+def test_enhancement_weight_as_the_paper_has_it():
+    weights = enhancement_weights(FlairOptions(steps=100, tau=5, w=0.7, w_reading="enhancement"), 100)
+    assert weights[:5] == [0.0] * 5
+    assert weights[50] == pytest.approx(0.7 * math.exp(-45 / 95))
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "rho", "w", "zeta"),
+    [
+        ("x8", 25, 0.85, 0.85, -1),
+        ("x16", 100, 0.85, 0.7, -1),
+        ("gaussian", 100, 0.25, 0.75, 1000),
+        ("motion", 65, 0.35, 0.1, 1000),
+        ("jpeg", 40, 0.5, 0.5, 1000),
+    ],
+)
+def test_table_11(name, steps, rho, w, zeta):
+    row = preset(name)
+    assert (row.steps, row.rho, row.w, row.tau, row.zeta) == (steps, rho, w, 5, zeta)
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "default"])
+def test_published_presets_sample_from_noise_along_the_exact_inverse(name):
+    row = preset(name)
+    assert (row.start, row.temperature, row.consistency, row.self_condition, row.guidance, row.window, row.overlap) == (1, 1, "pinv", False, 1, 10, 3)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 1},
+        {"rho": 1.5},
+        {"rho": math.nan},
+        {"w": -0.1},
+        {"window": 0},
+        {"overlap": 10},
+        {"zeta": -2},
+        {"start": 0},
+        {"trust": 0},
+        {"consistency": "exact"},
+        {"overlap_mode": "cut"},
+        {"w_reading": "both"},
+        {"temperature": 2},
+        {"guidance": -1},
+        {"noise_level": 300},
+    ],
+    ids=str,
+)
+def test_values_out_of_range_are_named(wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"^{name} must "):
+        FlairOptions(**wrong)
+
+
+def test_unknown_presets_list_the_known():
+    with pytest.raises(ValueError, match="choose one of default, x8, x16"):
+        preset("x2")

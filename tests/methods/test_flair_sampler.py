@@ -1,0 +1,254 @@
+"""FLAIR's sessions over real crops: chunking, seeds, observations, data consistency and enhancement."""
+
+from dataclasses import replace
+
+import pytest
+import skimage.data
+import torch
+from fvr.diffusion.gaussian import GaussianPrior
+from fvr.diffusion.prior import Prior
+from fvr.diffusion.schedule import linear_schedule
+from fvr.faces.types import FaceTrack
+from fvr.methods.flair import FlairOptions, FlairRestorer, data_consistency, face_mask, flair_step
+from fvr.methods.restorer import Restorer, Session, restore_frames
+from fvr.metrics.fidelity import psnr
+from fvr.physics.bicubic import BicubicDownsample
+from fvr.physics.blur import Blur
+from fvr.physics.identity import GaussianNoise
+from fvr.physics.jpeg import Jpeg
+from torch.nn import functional as F
+
+X8 = BicubicDownsample(8)
+QUICK = FlairOptions(steps=3, tau=1, temperature=1.0)
+
+
+class Echo(Prior):
+    """x_t, cleaned a little and pulled to the condition; with `temporal`, frames of a call also leak into each other."""
+
+    def __init__(self, temporal=False):
+        self.schedule = linear_schedule()
+        self.temporal = temporal
+        self.calls = []
+
+    def predict_x0(self, x_t, t, condition=None):
+        self.calls.append((len(x_t), t, condition is not None))
+        x0 = 0.2 * x_t + (0 if condition is None else 0.6 * condition)
+        return x0 + 0.1 * (x0.mean(0, keepdim=True) if self.temporal else 0)
+
+
+class Shift(Restorer):
+    """An enhancer that adds 0.25 and counts its calls."""
+
+    name = "shift"
+
+    def __init__(self):
+        self.calls = 0
+
+    def open(self, track=None, *, seed=0, heartbeat=lambda: None):
+        restorer = self
+
+        class Shifting(Session):
+            def push(self, crops):
+                restorer.calls += 1
+                assert crops.min() >= 0 and crops.max() <= 1 and crops.shape[-1] == 512
+                return crops + 0.25
+
+            def close(self):
+                return torch.empty(0, 3, 512, 512)
+
+        return Shifting()
+
+
+def clip(n, side=64):
+    return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
+def portrait(side=512):
+    at = torch.linspace(-1, 1, side)
+    rings = 0.5 + 0.4 * torch.sin(14 * (at[None] ** 2 + (at[:, None] - 0.2) ** 2).sqrt())
+    return torch.stack([rings, rings.T * 0.8, 0.3 + 0.2 * rings])[None]
+
+
+def track_of(n, scale):
+    matrix = torch.tensor([[scale, 0.0, 0.0], [0.0, scale, 0.0]]).repeat(n, 1, 1)
+    box = torch.tensor([0.0, 0, 512 / scale, 512 / scale]).repeat(n, 1)
+    flags = torch.ones(n)
+    return FaceTrack(0, 4, box, torch.zeros(n, 5, 2), matrix, flags, flags.bool(), flags, (480, 640))
+
+
+@pytest.mark.parametrize("temporal", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+def test_chunks_of_one_seven_and_all_at_once_are_the_same(temporal, shared):
+    restorer = FlairRestorer(Echo(temporal), X8, replace(QUICK, steps=2, window=4, overlap=2, shared_noise=shared))
+    frames = clip(8)
+    whole, single, sevens = (restore_frames(restorer, frames, seed=3, chunk=chunk) for chunk in (8, 1, 7))
+    assert whole.shape == (8, 3, 512, 512) and torch.equal(whole, single) and torch.equal(whole, sevens)
+
+
+def test_real_prior_in_chunks():
+    restorer = FlairRestorer(GaussianPrior(), GaussianNoise(0.02) @ X8, FlairOptions(steps=2, window=2, overlap=1))
+    frames = clip(3)
+    assert torch.equal(restore_frames(restorer, frames, chunk=1), restore_frames(restorer, frames, chunk=3))
+
+
+def test_seeds_decide_and_sessions_share_nothing():
+    restorer = FlairRestorer(Echo(), X8, replace(QUICK, window=2, overlap=0))
+    a, b = restorer.open(seed=1), restorer.open(seed=1)
+    frames = clip(4)
+    first = a.push(frames[:2])
+    b.push(frames[2:])
+    second = a.push(frames[2:])
+    assert torch.equal(torch.cat([first, second]), restore_frames(restorer, frames, seed=1))
+    assert not torch.equal(restore_frames(restorer, frames, seed=2), restore_frames(restorer, frames, seed=1))
+
+
+def test_people_get_noise_of_their_own():
+    restorer = FlairRestorer(Echo(), Blur.gaussian(1.0), QUICK)
+    track, frames = track_of(1, 1.0), portrait()
+    mine, yours = (restore_frames(restorer, frames, replace(track, person=person)) for person in (0, 1))
+    assert not torch.equal(mine, yours)
+
+
+def test_a_still_scene_stays_still_under_shared_noise():
+    frames = clip(1).repeat(3, 1, 1, 1)
+    still = restore_frames(FlairRestorer(Echo(), X8, QUICK), frames)
+    torch.testing.assert_close(still[1:], still[:1].expand(2, -1, -1, -1))
+    lively = restore_frames(FlairRestorer(Echo(), X8, replace(QUICK, shared_noise=False)), frames)
+    assert (lively[1] - lively[0]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("mode", ["blend", "impose"])
+def test_a_constant_clip_shows_no_seam(mode):
+    options = replace(QUICK, window=4, overlap=2, overlap_mode=mode, temperature=0.0)
+    frames = torch.full((7, 3, 64, 64), 0.4)
+    out = restore_frames(FlairRestorer(Echo(temporal=True), X8, options), frames)
+    torch.testing.assert_close(out, torch.full_like(out, 0.4), atol=1e-4, rtol=0)
+
+
+def test_frames_that_do_not_interact_are_sampled_once():
+    prior = Echo()
+    restore_frames(FlairRestorer(prior, X8, QUICK), clip(12))
+    assert len(prior.calls) == 12 * 3
+    prior = Echo(temporal=True)
+    restore_frames(FlairRestorer(prior, X8, QUICK), clip(12))
+    assert [n for n, t, _ in prior.calls if t == 0] == [10, 5]
+
+
+def test_the_heart_beats_at_every_step():
+    beats = []
+    restore_frames(FlairRestorer(Echo(temporal=True), X8, QUICK), clip(10), heartbeat=lambda: beats.append(1))
+    assert len(beats) >= QUICK.steps
+
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        restore_frames(FlairRestorer(Echo(), X8, QUICK), clip(10), heartbeat=stop)
+
+
+def test_the_observation_may_come_bare_or_enlarged():
+    """A 64 x 64 clip for x8 and its decimable 512 enlargement describe the same y."""
+    restorer = FlairRestorer(Echo(), X8, replace(QUICK, data_consistency=True))
+    bare = restorer.open()
+    y, c = bare.observe(clip(1))
+    torch.testing.assert_close(c, (F.interpolate(clip(1), size=(512, 512), mode="bicubic") * 2 - 1).clamp(-1, 1))
+    again, _ = bare.observe(X8.pinv(y))
+    torch.testing.assert_close(again, y, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(100, 100), (512, 64), (1024, 1024)])
+def test_other_sizes_are_one_clear_sentence(size):
+    session = FlairRestorer(Echo(), X8, QUICK).open()
+    with pytest.raises(ValueError, match=f"512 x 512 or, as the bare observation, 64 x 64 .* got {size[0]} x {size[1]}"):
+        session.push(torch.zeros(1, 3, *size))
+
+
+def test_grey_crops_are_refused():
+    with pytest.raises(ValueError, match="RGB crops"):
+        FlairRestorer(Echo(), X8, QUICK).open().push(torch.zeros(1, 1, 64, 64))
+
+
+def test_data_consistency_explains_the_observation():
+    """gamma 1 and A+: A x0 = y, whatever the estimate was."""
+    y = X8.forward(portrait())
+    x0 = data_consistency(torch.zeros(1, 3, 512, 512), y, X8)
+    torch.testing.assert_close(X8.forward((x0 + 1) / 2), y, atol=2e-3, rtol=0)
+
+
+def test_damped_consistency_is_the_gaussian_posterior():
+    """argmin |A x - y|^2 / s^2 + |x - x0|^2 / r^2 has zero gradient there."""
+    op = Blur.gaussian(1.5, factor=4)
+    truth = portrait(64).double()
+    y, x0, damping = op.forward(truth), (truth * 2 - 1) * 0.9, 0.3
+    x = (data_consistency(x0, y, op, damping=damping) + 1) / 2
+    slope = op.adjoint(op.forward(x) - y) + damping * (x - (x0 + 1) / 2)
+    torch.testing.assert_close(slope, torch.zeros_like(slope), atol=1e-6, rtol=0)
+
+
+def test_jpeg_consistency_is_the_composed_line():
+    """eq. 9 after eq. 12 as the code has it: x0 - (A+ D(E(A x0)) - A+ y), in [0, 1] where JPEG lives."""
+    linear = BicubicDownsample(4)
+    op, truth = Jpeg(60) @ linear, portrait(128)
+    y, x0 = op.forward(truth), (truth * 2 - 1) * 0.8
+    expected = x0 - 2 * (linear.pinv(Jpeg(60).forward(linear.forward((x0 + 1) / 2))) - linear.pinv(y))
+    torch.testing.assert_close(data_consistency(x0, y, op), expected.clamp(-1, 1), atol=1e-5, rtol=0)
+
+
+def test_the_last_step_returns_the_estimate():
+    x0 = portrait(16) * 2 - 1
+    step = flair_step(torch.randn(1, 3, 16, 16), x0, None, None, (0.99, 1.0), torch.zeros(1), gamma=1.0, rho=0.5)
+    assert torch.equal(step.x_prev, x0) and torch.equal(step.x0, x0)
+
+
+def test_enhancement_stays_in_the_mask_and_follows_its_weights():
+    """w 0 in the code's reading gives the enhanced face all the weight at t = tau; below tau the enhancer is not called."""
+    options = FlairOptions(steps=3, tau=0, w=0.0, data_consistency=False, temperature=0.0)
+    enhancer = Shift()
+    plain = restore_frames(FlairRestorer(Echo(), X8, options), torch.full((1, 3, 64, 64), 0.4))
+    better = restore_frames(FlairRestorer(Echo(), X8, options, enhancer), torch.full((1, 3, 64, 64), 0.4))
+    assert enhancer.calls == 2  # weights at t = 0 and 1; at t = K - 1 the weight is 0
+    assert torch.equal(better[..., 0, 0], plain[..., 0, 0])
+    assert (better - plain)[..., 290, 256].min() > 0.2
+    enhancer.calls = 0
+    restore_frames(FlairRestorer(Echo(), X8, replace(options, enhance=False), enhancer), clip(1))
+    assert enhancer.calls == 0
+    restore_frames(FlairRestorer(Echo(), X8, replace(options, tau=3), enhancer), clip(1))
+    assert enhancer.calls == 0
+
+
+def test_the_mask_covers_the_face_of_the_template_and_not_the_border():
+    mask = face_mask()
+    assert mask.min() == 0 and mask.max() == 1
+    assert max(mask[0].max(), mask[-1].max(), mask[:, 0].max(), mask[:, -1].max()) == 0
+    for x, y in [(193, 240), (319, 240), (257, 314), (201, 371), (313, 372)]:  # eyes, nose, mouth of the 512 template
+        assert mask[y, x] == 1
+
+
+def test_guidance_zero_ignores_the_condition():
+    prior = Echo()
+    restore_frames(FlairRestorer(prior, X8, replace(QUICK, guidance=0.0)), clip(1))
+    assert not any(seen for _, _, seen in prior.calls)
+    prior = Echo()
+    restore_frames(FlairRestorer(prior, X8, replace(QUICK, guidance=2.0)), clip(1))
+    assert [seen for _, _, seen in prior.calls] == [True, False] * 3
+
+
+def test_it_restores():
+    """x4 blur and noise 0.03: better than bicubic enlargement by a decibel, and better with the observation than without."""
+    op = GaussianNoise(0.03) @ Blur.gaussian(2.0, factor=4)
+    truth = torch.from_numpy(skimage.data.astronaut().copy()).permute(2, 0, 1)[None] / 255
+    y = op.observe(truth, torch.Generator().manual_seed(0))
+    enlarged = F.interpolate(y, size=(512, 512), mode="bicubic").clamp(0, 1)
+    on, off = (restore_frames(FlairRestorer(GaussianPrior(), op, FlairOptions(data_consistency=dc)), y) for dc in (True, False))
+    assert psnr(on, truth) > psnr(enlarged, truth) + 1
+    assert psnr(on, truth) > psnr(off, truth) + 0.3
+
+
+def test_a_tracked_face_is_seen_through_its_own_resampling():
+    """A face of 128 frame pixels: y is decimated to about its own size, and the operator explains a clean crop's y."""
+    session = FlairRestorer(GaussianPrior(), None, FlairOptions(steps=2)).open(track_of(1, 4.0))
+    assert session.observe.size == (128, 128) and not session.observe.raw
+    with pytest.raises(ValueError, match="512 x 512 for this degradation"):
+        session.push(torch.zeros(1, 3, 128, 128))
+    out = torch.cat([session.push(portrait()), session.close()])
+    assert psnr(out, portrait()) > 25
