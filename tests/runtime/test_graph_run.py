@@ -61,6 +61,13 @@ def test_a_choice_arrives_with_its_inputs_inside(classes, inputs, kind):
     assert result.outputs["2"][1] == {"kind": kind, "file": "x"}
 
 
+def test_an_optional_choice_not_made_is_omitted():
+    choice = io_shim.DynamicCombo.Input("kind", [io_shim.DynamicCombo.Option("blur", [io_shim.Float.Input("sigma")])], optional=True)
+    maybe = node("N", [choice], [io_shim.String.Output()], lambda cls, kind="left out": NodeOutput(kind), is_output_node=True)
+    assert graph.run_prompt({"1": entry("N")}, {"N": maybe}).outputs["1"] == ("left out",)
+    assert graph.run_prompt({"1": entry("N", kind="blur", kind__sigma=1)}, {"N": maybe}).outputs["1"] == ({"kind": "blur", "sigma": 1.0},)
+
+
 def test_an_input_behind_a_choice_can_be_linked(classes):
     filtered = entry("TFilter", value=["1", 0], kind="blur", kind__sigma=["1", 0], kind__edge="clip", file="x")
     result = graph.run_prompt({"1": NUMBER, "2": filtered, "3": entry("TShow", value=["2", 0])}, classes, keep=["2"])

@@ -151,7 +151,7 @@ def test_without_a_variable_the_cache_is_used(tmp_path, monkeypatch):
 
 
 def test_a_missing_model_is_named_with_its_folder(tmp_path):
-    touch(tmp_path / "secret.pth")
+    touch(tmp_path / "secret.pth", tmp_path / "models" / "other.pth")
     with pytest.raises(FileNotFoundError, match=rf"'keep\.pth' is not in {re.escape(str(tmp_path / 'models'))}"):
         host.model_path("keep.pth")
     with pytest.raises(FileNotFoundError):
