@@ -20,7 +20,8 @@ from .solve import conjugate_gradients
 RANK_ONE = 1e-7
 """A kernel whose second singular value is below this fraction of the first is separable (single-precision kernels reach 2e-8)."""
 
-PRECONDITIONER_FLOOR = 1e-4
+PRECONDITIONER_FLOOR = 1e-2
+"""Of the largest power: below it the circulant says little about A A^T, whose ends are not circular."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,8 @@ class Blur(Degradation):
     Inverses: circular ends with f | H and f | W in closed form by FFT (decimation folds the spectrum: A A^T is circulant on the small
     grid); separable kernels through the decompositions of two matrices; all else by conjugate gradients on A A^T, preconditioned with
     the circulant of the same kernel (`solve.tolerance_of`, at most `solve.MAX_ITERATIONS`). Without damping, what A attenuates below
-    `numerics.null_cutoff` is left at 0.
+    `numerics.null_cutoff` is left at 0, and the iteration may stop at its limit: a few in a thousand of y stay unexplained for motion
+    kernels at full resolution, where a damping of the noise variance is the better inverse anyway.
 
     Args:
         kernel: (kh, kw) weights, any number of rows and columns; kept in float64. Usually they sum to 1.
@@ -161,19 +163,20 @@ class Blur(Degradation):
 
     @property
     def _starts(self) -> tuple[int, int]:
-        offset = self.offset or 0
-        return offset - self.weights.shape[0] // 2, offset - self.weights.shape[1] // 2
+        offset, (rows, cols) = self.offset or 0, self.weights.shape
+        return offset - rows // 2, offset - cols // 2
 
     def _reads(self, size: Size, device: torch.device) -> tuple[Tensor, Tensor]:
         """Which rows and columns of x the padded frame is made of."""
         low = self.output_size(size)
-        starts: tuple[int, int] = self._starts
-        spans = [self.factor * (low[i] - 1) + self.weights.shape[i] for i in (0, 1)]
-        rows, cols = (boundary_index(torch.arange(starts[i], starts[i] + spans[i]), size[i], self.boundary).to(device) for i in (0, 1))
-        return rows, cols
+        reads = []
+        for length, outputs, start, taps in zip(size, low, self._starts, self.weights.shape, strict=True):
+            span = torch.arange(start, start + self.factor * (outputs - 1) + taps)
+            reads.append(boundary_index(span, length, self.boundary).to(device))
+        return reads[0], reads[1]
 
     def _solve(self, y: Tensor, size: Size, damping: float, power: Tensor) -> Tensor:
-        preconditioner = 1 / (power + max(damping, PRECONDITIONER_FLOOR * power.max()))
+        preconditioner = 1 / (power + damping + PRECONDITIONER_FLOOR * power.max())
         return conjugate_gradients(lambda z: self.forward(self.adjoint(z, size)) + damping * z, y, precondition=lambda r: _filter(r, preconditioner))
 
 

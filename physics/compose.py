@@ -24,7 +24,7 @@ class Composition(Degradation):
 
     `pinv` drops transparent operators (noise, codecs, camera), then inverts what is left exactly: a single operator by itself, separable
     ones through the product of their matrices, operators on different axes (time, colour, space) one after the other; anything else
-    by conjugate gradients on A A^T (`solve.MAX_ITERATIONS`). It is linear, so x - gamma pinv(forward(x) - y) is FLAIR's rule
+    by conjugate gradients on A^T A (`solve.MAX_ITERATIONS`). It is linear, so x - gamma pinv(forward(x) - y) is FLAIR's rule
     x - gamma (A+ D(E(A x)) - A+ y) for a composition with JPEG.
 
     The noise level adds up in variance, what the inner operator adds being scaled by the outer one's `noise_gain`.
@@ -125,9 +125,8 @@ def _group_pinv(group: Degradation, y: Tensor, size: Size | None, damping: float
 
 
 def _iterative_pinv(operator: Degradation, y: Tensor, size: Size, damping: float) -> Tensor:
-    def apply(z: Tensor) -> Tensor:
-        return operator.forward(operator.adjoint(z, size)) + damping * z
-
+    """Solves (A^T A + damping I) x = A^T y, which has a solution for every y, also one that A cannot give."""
+    right = operator.adjoint(working(y), size)
     axes = tuple(dim for axis in sorted(operator.axes) for dim in DIMENSIONS[axis])
-    z = conjugate_gradients(apply, working(y), axes=axes)
-    return operator.adjoint(z, size).to(y.dtype)
+    x = conjugate_gradients(lambda x: operator.adjoint(operator.forward(x), size) + damping * x, right, axes=axes)
+    return x.to(y.dtype)

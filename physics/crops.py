@@ -72,9 +72,9 @@ def _crop_blurs(chain: tuple[Degradation, ...], pixel: float) -> Iterable[Blur]:
     for operator in reversed(chain):
         if isinstance(operator, Blur):
             yield _rescaled(operator, pixel)
-        elif isinstance(operator, AveragePool):
+        elif isinstance(operator, AveragePool) and operator.factor * pixel > 1:
             yield Blur(kernels.box_kernel(operator.factor * pixel), title=f"Average over {operator.factor * pixel:.3g} px")
-        elif not (operator.transparent or isinstance(operator, BicubicDownsample | TemporalBlur | Grayscale)):
+        elif not (operator.transparent or isinstance(operator, AveragePool | BicubicDownsample | TemporalBlur | Grayscale)):
             raise ValueError(
                 f"{operator.describe()} is tied to the pixels of whole frames and cannot be carried over to face crops; apply it to aligned "
                 f"footage, or leave it out of the description"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-MAX_ITERATIONS = 200
+MAX_ITERATIONS = 100
 
 
 def tolerance_of(dtype: torch.dtype) -> float:
@@ -28,7 +28,8 @@ def conjugate_gradients(
 
     apply: symmetric positive semi-definite along `axes`, independent along all others; b: one right side per index of the others.
     Each system stops by itself at |apply(z) - b| <= tolerance |b| (default `tolerance_of` the dtype of b), so a frame's solution does
-    not depend on the batch it is in; all stop after `max_iterations`. Starting from 0, a singular but consistent system is solved too.
+    not depend on the batch it is in; all stop after `max_iterations`, with the iterate of the smallest residual so far. Starting from 0,
+    a singular but consistent system is solved too.
     """
     limit = tolerance_of(b.dtype) if tolerance is None else tolerance
 
@@ -38,9 +39,10 @@ def conjugate_gradients(
     z, residual = torch.zeros_like(b), b
     direction = precondition(residual)
     power = dot(residual, direction)
-    goal = limit**2 * dot(b, b)
+    best, error = z, dot(b, b)
+    goal, smallest = limit**2 * error, error
     for _ in range(max_iterations):
-        active = dot(residual, residual) > goal
+        active = error > goal
         if not b.is_meta and not bool(active.any()):
             break
         image = apply(direction)
@@ -49,8 +51,10 @@ def conjugate_gradients(
         step = torch.where(active, power / torch.where(active, curvature, 1), 0)
         z = z + step * direction
         residual = residual - step * image
+        error = dot(residual, residual)
+        best, smallest = torch.where(error < smallest, z, best), torch.minimum(error, smallest)
         steepest = precondition(residual)
         next_power = dot(residual, steepest)
         direction = steepest + torch.where(active, next_power / torch.where(power > 0, power, 1), 0) * direction
         power = next_power
-    return z
+    return best
