@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,7 @@ RAMP = 4
 """Frames over which a face that comes or goes in mid-shot fades."""
 
 
+@lru_cache(maxsize=32)
 def strengths(track: FaceTrack) -> Tensor:
     """(N,) in [0, 1]: tiny x blurred x filled-in, smoothed over time, x the fade at ends that are not the shot's.
 
@@ -49,7 +52,9 @@ def filled(track: FaceTrack) -> Tensor:
     seen = torch.nonzero(track.detected)[:, 0]
     if not len(seen):
         return torch.ones(len(track), dtype=torch.float64)
-    distance = (torch.arange(len(track))[:, None] - seen).abs().amin(1)
+    here = torch.arange(len(track))
+    after = torch.searchsorted(seen, here).clamp(max=len(seen) - 1)
+    distance = torch.minimum((seen[after] - here).abs(), (here - seen[(after - 1).clamp(min=0)]).abs())
     return 1 - rise(distance.double(), 0, FORGOTTEN)
 
 

@@ -65,7 +65,7 @@ class Tracker:
         """Takes frames (n, 3, H, W) that begin at `index`, their faces, and the cuts known by now.
 
         Raises:
-            ValueError: if frames are skipped or repeated, change size, or do not match the detections; or a cut lies before the last one.
+            ValueError: if frames are skipped or repeated, change size, or do not match the detections; or a cut lies beyond them.
         """
         if index != self.seen:
             raise ValueError(f"frame {self.seen} comes next, got frames from {index} on; push every frame once and in order")

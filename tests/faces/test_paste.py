@@ -199,3 +199,16 @@ def test_filled_in_blurred_and_tiny_faces_fade_without_a_jump(track_of):
     sizes = torch.linspace(8, 60, 40)
     growing = strengths(replace(track, boxes=torch.stack([0 * sizes, 0 * sizes, sizes, sizes], 1)))
     assert growing[0] < 0.01 and growing[-1] > 0.99 and (growing.diff() >= -1e-6).all()
+
+
+def test_a_long_track_costs_little(track_of):
+    """An hour of one face: linear in its length, and a filled-in face is as strong as it is near to a detection."""
+    track = track_of(90_000, (300, 300), 2.0)
+    detected = torch.ones(90_000, dtype=torch.bool)
+    detected[1000:1007] = detected[1010:1013] = False
+    from fvr.faces.strength import filled
+
+    level = filled(replace(track, detected=detected))
+    assert_close(level[1000:1007], level[1000:1007].flip(0))
+    assert level[1003] < level[1001] < level[1000] < 1 and level[1010] == level[1012] == level[1000]
+    assert (level[detected] == 1).all()
