@@ -119,9 +119,22 @@ def test_false_hits_are_dropped_and_short_shots_are_kept(stage):
     assert sorted(len(t) for t in follow(*one_frame_shot, (5, 6))) == [1, 5, 5]
 
 
-def test_an_unsure_hit_in_a_still_is_dropped(stage, face_at):
-    frames, _ = stage([[("ann", 60, 60)]])
-    assert follow(frames, [[face_at(60, 60, 40, score=0.7)]]) == []
+@pytest.mark.parametrize("count", [1, 8])
+def test_a_face_that_is_never_sure_is_dropped_unless_it_was_given(count, stage, face_at):
+    frames, _ = stage([[("ann", 60, 60)]] * count)
+
+    class Guess:
+        name = "guess"
+
+        def __init__(self, score):
+            self.score = score
+
+        def __call__(self, frames):
+            return [[face_at(60, 60, 40, score=self.score)] for _ in frames]
+
+    assert find_tracks([(0, frames)], Guess(0.9)) == []
+    assert len(find_tracks([(0, frames)], Guess(0.99))) == 1
+    assert len(follow(frames, [[face_at(60, 60, 40, score=0.6)]] * count)) == 1
 
 
 def test_a_face_found_twice_is_one_person(stage, face_at):
