@@ -70,10 +70,15 @@ def open_source(
     Raises:
         VideoError: if nothing is there, it is no video, or no frame decodes.
     """
-    seconds = None if window is None else (Fraction(window[0]), Fraction(window[1]) if window[1] else None)
+    seconds = None if window is None else (exact_seconds(window[0]), exact_seconds(window[1]) if window[1] else None)
     selection = Selection(start, stop, stride, count, seconds)
     files = sequence_files(place)
     return VideoSource(place, selection) if files is None else SequenceSource(place, files, selection, rate)
+
+
+def exact_seconds(time: Fraction | float) -> Fraction:
+    """The fraction meant by a float: 0.2 is 1/5 and 0.0333333333 is 1/30, not their binary neighbours."""
+    return Fraction(time).limit_denominator(1_000_000)
 
 
 def probe(place: Place, *, rate: Fraction | float = 25) -> SourceInfo:

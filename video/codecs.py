@@ -24,6 +24,7 @@ class VideoCodec:
         containers: FFmpeg muxers it may go into.
         pixel_formats: accepted, the first is the default.
         odd_sizes: whether odd widths and heights can be stored with subsampled chroma.
+        least_side: smallest width and height the encoder is safe with (x265 writes outside its memory below 64).
     """
 
     name: str
@@ -31,6 +32,7 @@ class VideoCodec:
     containers: frozenset[str]
     pixel_formats: tuple[str, ...]
     odd_sizes: bool = False
+    least_side: int = 1
 
     def encoder(self) -> str:
         for name in self.encoders:
@@ -65,7 +67,7 @@ ISO = frozenset({"mp4", "mov", "matroska"})
 
 CODECS = codec_table(
     VideoCodec("h264", ("libx264",), ISO, EIGHT + TEN),
-    VideoCodec("h265", ("libx265",), ISO, EIGHT + TEN),
+    VideoCodec("h265", ("libx265",), ISO, EIGHT + TEN, least_side=64),
     VideoCodec("av1", ("libsvtav1", "libaom-av1"), frozenset({"mp4", "matroska", "webm"}), ("yuv420p", "yuv420p10le"), odd_sizes=True),
     VideoCodec("vp9", ("libvpx-vp9",), frozenset({"mp4", "matroska", "webm"}), EIGHT, odd_sizes=True),
     VideoCodec("prores", ("prores_ks",), frozenset({"mov", "matroska"}), ("yuv422p10le", "yuv444p10le"), odd_sizes=True),
@@ -113,7 +115,12 @@ def storable_format(codec: VideoCodec, container: str, pixel_format: str, height
 
     H.264 counts its crop in whole chroma samples, so an odd size is announced by the MP4 or MOV container instead; players
     crop to it. Where that is not possible (H.265, Matroska) chroma is kept whole.
+
+    Raises:
+        VideoError: for pictures smaller than the encoder takes.
     """
+    if min(height, width) < codec.least_side:
+        raise VideoError(f"{codec.name} needs at least {codec.least_side}x{codec.least_side} pixels, got {width}x{height}; use h264")
     even = height % 2 == 0 and width % 2 == 0
     announced = codec.name == "h264" and container in ("mp4", "mov")
     if even or codec.odd_sizes or announced or "444" in pixel_format:

@@ -50,7 +50,7 @@ class ShotCutDetector:
 
         exceeds `floor`,
         is the largest of the steps d(s - 1, s), |s - t| <= reach, and `ratio` times the mean of those on either side,
-        and every d(t - 1, t + k) and d(t - 1 - k, t), 0 <= k < reach, exceeds `floor` too.
+        and every d(t - 1, t + k) and d(t - 1 - k, t), 0 <= k < reach, exceeds `floor` and half of d(t - 1, t).
 
     The second line passes over fast motion, camera shake, fades and noise; the third over flashes of up to reach - 1 frames.
     """
@@ -99,7 +99,7 @@ class ShotCutDetector:
                 return False
         after = [distance(self.recent[t - 1], self.recent[s]) for s in range(t, min(t + self.reach, self.count))]
         before = [distance(self.recent[s], self.recent[t]) for s in range(max(0, t - self.reach), t) if s in self.recent]
-        return min(after + before) > self.floor
+        return min(after + before) > max(self.floor, step / 2)
 
 
 def find_cuts(

@@ -186,17 +186,17 @@ class Health:
             yield packet
 
     def whole(self, stream: Any) -> bool:
-        """Whether as many packets came as the header announces (or, without a count, up to half a second of the duration)."""
+        """Whether as many packets came as the header announces or, without a count, they reach the announced end."""
         if stream.frames:
             return self.packets >= stream.frames
-        announced = stated_duration(stream)
-        return announced is None or self.ended >= announced - Fraction(1, 2)
+        announced = announced_end(stream)
+        return announced is None or self.ended >= announced
 
     def words(self, stream: Any, to_the_end: bool) -> str:
         if to_the_end and stream.frames and self.packets < stream.frames:
             return f"its header announces {stream.frames} frames, {self.packets} are there"
         if to_the_end and not self.whole(stream):
-            return f"it stops at {float(self.ended):.2f} s of {float(stated_duration(stream) or 0):.2f} s"
+            return f"it stops at {float(self.ended):.2f} s of {float(announced_end(stream) or 0):.2f} s"
         return f"{self.damaged or 1} of its frames {'has' if self.damaged <= 1 else 'have'} errors"
 
 
@@ -218,6 +218,22 @@ def stated_duration(stream: Any) -> Fraction | None:
         return 3600 * Fraction(hours) + 60 * Fraction(minutes) + Fraction(seconds)
     except ValueError:
         return None
+
+
+def announced_end(stream: Any) -> Fraction | None:
+    """The second that the packets of an undamaged file reach.
+
+    That is the stream's duration less one and a half frames, or the file's, less half a second if other streams may be longer.
+    """
+    slack = Fraction(3, 2) / Fraction(stream.average_rate or 25)
+    duration = stated_duration(stream)
+    if duration is None:
+        container = stream.container
+        if container.duration is None:
+            return None
+        duration = Fraction(container.duration, av.time_base)
+        slack += Fraction(len(container.streams) > 1, 2)
+    return duration - slack
 
 
 def probe_video(place: Place) -> SourceInfo:

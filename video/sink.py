@@ -188,6 +188,9 @@ class VideoSink:
     def mux(self, packets: Sequence[Any]) -> None:
         """Writes packets one late: the last one's duration makes the sum over the track reach the clip's end."""
         for packet in packets:
+            before = self.held.dts if self.held is not None else packet.pts - 2
+            if packet.dts is None or not packet.pts - 60 / self.tick < packet.dts <= packet.pts:
+                packet.dts = before + 1  # x265 makes up decoding times for clips of one or two frames
             if self.held is not None:
                 self.output.mux(self.held)
             else:
@@ -220,7 +223,7 @@ class VideoSink:
         self.mux(self.stream.encode(None))
         if self.held is not None:
             if self.encoding.container in ("mp4", "mov"):
-                self.held.duration = max(1, (self.stop - self.first[0]) - (self.held.dts - self.first[1]))
+                self.held.duration = self.closing_duration(self.held)
             self.output.mux(self.held)
             self.held = None
         end = self.last[1] - self.origin if self.cuts_audio(self.last[1]) else None
@@ -231,6 +234,16 @@ class VideoSink:
         if self.turned or (self.padded and (height % 2 or width % 2)):
             rotation = self.like.rotation if self.turned and self.like is not None else 0
             set_shown(self.part, rotation=rotation, size=(height, width), aspect=float(self.stored_aspect))
+
+    def closing_duration(self, packet: Any) -> int:
+        """What the last packet in decoding order must last for the track to end when its last frame does.
+
+        MP4 sums durations in decoding order, where the last packet is not always the last frame; its edit list ends with
+        the latest packet. Readers take the shorter of the two, so one is made exact and the other not shorter.
+        """
+        assert self.last is not None
+        missing = (self.stop - self.first[0]) - (packet.dts - self.first[1])
+        return max(missing, self.stop - packet.pts if packet.pts == self.last[0] else 1)
 
     def cuts_audio(self, end: Fraction) -> bool:
         """Whether sound stops with the picture: always for an AudioTrack, else when the frames stop before `like` does."""

@@ -1,0 +1,31 @@
+"""What the tests of the video room share: small clips made on the spot (video_helpers) and the clips beside the checkout."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "clips"
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """A clip of the shared folder by name."""
+
+    def find(name: str) -> Path:
+        path = SHARED / name
+        if not path.exists():
+            pytest.skip(f"{name} is not beside this checkout")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)

@@ -1,0 +1,164 @@
+"""Sound stays with the picture: beeps on whole seconds are found again where they belong."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+import torch
+from fvr.video import AudioTrack, FrameTimes, SourceInfo, VideoError, open_sink, open_source, probe, read_audio
+from video_helpers import beeps, moving, save
+
+FRAME = 1 / 25
+
+
+def beep_times(path, pitch: float = 1000.0) -> list[float]:
+    """Seconds, on the file's clock, at which the 1 kHz tone switches on; read by FFmpeg alone, without our reader."""
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        rate = stream.codec_context.sample_rate
+        heard = np.zeros(int(20 * rate))
+        follows = -rate
+        for frame in container.decode(stream):
+            samples = frame.to_ndarray().astype(float)
+            mono = samples.mean(0) if frame.format.is_planar else samples.reshape(-1, stream.codec_context.layout.nb_channels).mean(1)
+            stated = round(float(frame.pts * frame.time_base) * rate)
+            start = stated if abs(stated - follows) > rate // 100 else follows
+            follows = start + len(mono)
+            skip = max(0, -start)
+            heard[start + skip : start + len(mono)] = mono[skip:]
+    t = np.arange(len(heard)) / rate
+    window = np.ones(rate // 200) / (rate // 200)
+    power = np.hypot(*(np.convolve(heard * wave(2 * np.pi * pitch * t), window, "same") for wave in (np.sin, np.cos)))
+    loud = power > power.max() / 2
+    return list(np.flatnonzero(loud[1:] & ~loud[:-1]) / rate)
+
+
+def on_whole_seconds(times: list[float], tolerance: float = FRAME) -> bool:
+    return bool(times) and all(abs(t - round(t)) < tolerance for t in times)
+
+
+def copy(source, path, **choices):
+    with open_sink(path, source.info, **{"preset": "ultrafast", "crf": 40} | choices) as sink:
+        for chunk in source.chunks(16):
+            sink.write(chunk.frames, chunk.starts, chunk.ends)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tone(tmp_path_factory):
+    """Four seconds at 25 frames a second with a beep at 1, 2 and 3 seconds."""
+    path = tmp_path_factory.mktemp("tone") / "tone.mp4"
+    return save(path, moving(100, 32, 32), audio=AudioTrack(beeps(4), 48000))
+
+
+def test_a_waveform_is_encoded_in_sync(tone):
+    assert len(beep_times(tone)) == 3 and on_whole_seconds(beep_times(tone), 0.01)
+
+
+def packets(path):
+    with av.open(str(path)) as container:
+        return [(packet.pts, bytes(packet)) for packet in container.demux(audio=0) if packet.size]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_untouched_sound_is_copied_bit_by_bit(tone, tmp_path, suffix):
+    source = open_source(tone)
+    assert packets(copy(source, tmp_path / f"copy{suffix}", audio=source)) == packets(tone)
+
+
+def test_the_shared_clip_beeps_on_whole_seconds(shared, tmp_path):
+    """The Proof's measure, through a whole copy and through a part that starts at second 1.5 (beeps move to .5)."""
+    name = shared("clean_face_480_tone.mp4")
+    before = beep_times(name)
+    whole = open_source(name)
+    assert beep_times(copy(whole, tmp_path / "whole.mp4", audio=whole)) == pytest.approx(before, abs=0.002)
+    part = open_source(name, start=45, stop=110)
+    after = beep_times(copy(part, tmp_path / "part.mp4", audio=part))
+    assert after == pytest.approx([0.5, 1.5], abs=1 / 30)
+
+
+@pytest.mark.parametrize("suffix, codec, sound", [(".mkv", "h264", "aac"), (".webm", "vp9", "opus"), (".mov", "prores", "aac")])
+@pytest.mark.parametrize("start", [0, 30])
+def test_other_containers_stay_in_sync(tone, tmp_path, suffix, codec, sound, start):
+    """Copied where the container takes AAC, Opus in WebM; a cut at second 1.2 moves the beeps to .8."""
+    source = open_source(tone, start=start)
+    path = copy(source, tmp_path / f"clip{suffix}", codec=codec, audio=source)
+    assert probe(path).audio_streams[0].codec == sound
+    shifted = [t + start / 25 for t in beep_times(path)]
+    assert len(shifted) == (3 if start == 0 else 2) and on_whole_seconds(shifted)
+
+
+@pytest.mark.parametrize("origin", [Fraction(0), Fraction(3, 10)])
+def test_a_picture_that_begins_late_keeps_its_distance_to_the_sound(tmp_path, origin):
+    """Video from 0.3 s, audio from 0: after two copies the beeps are still on whole seconds and the frames where they were."""
+    times = FrameTimes.constant(75, 25).shifted(origin)
+    like = SourceInfo(None, 32, 32, start=origin, time_base=Fraction(1, 12800))
+    first = save(tmp_path / "first.mp4", moving(75, 32, 32), times, like, audio=AudioTrack(beeps(4, start=float(origin)), 48000))
+    source = open_source(first)
+    second = copy(source, tmp_path / "second.mp4", audio=source)
+    assert open_source(second).times().starts == times.starts
+    assert on_whole_seconds(beep_times(first)) and beep_times(second) == pytest.approx(beep_times(first), abs=0.002)
+
+
+def test_sound_that_the_container_refuses_is_encoded_anew(tmp_path):
+    """PCM in a MOV file becomes AAC in MP4, cut to the frames and in sync."""
+    path = tmp_path / "pcm.mkv"
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=25)
+        video.width = video.height = 32
+        audio = out.add_stream("pcm_s16le", rate=44100, layout="stereo")
+        for index in range(100):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(np.full((32, 32, 3), index, np.uint8), format="rgb24")))
+        block = (beeps(4, 44100).numpy().T * 32767).astype(np.int16).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format="s16", layout="stereo")
+        frame.sample_rate, frame.pts = 44100, 0
+        out.mux(audio.encode(frame))
+        out.mux(video.encode(None))
+        out.mux(audio.encode(None))
+    source = open_source(path, start=10, stop=60)
+    after = copy(source, tmp_path / "out.mp4", audio=source)
+    info = probe(after)
+    assert (info.audio_streams[0].codec, info.audio_streams[0].rate) == ("aac", 44100)
+    assert beep_times(after) == pytest.approx([0.6, 1.6], abs=FRAME)
+    assert float(info.audio_streams[0].duration or 0) == pytest.approx(2, abs=0.06)
+
+
+def test_trimmed_sound_ends_with_the_frames(tone, tmp_path):
+    source = open_source(tone, stop=50)
+    for audio in (source, source.info):
+        info = probe(copy(source, tmp_path / "clip.mp4", audio=audio, overwrite=True))
+        assert float(info.audio_streams[0].duration or 0) == pytest.approx(2, abs=0.05)
+
+
+def test_sound_read_for_a_range_starts_with_its_first_frame(tone):
+    """Sample 0 belongs to the first frame: from frame 40 (1.6 s) the beeps are at 0.4 and 1.4 s."""
+    times = open_source(tone, start=40).times()
+    track = read_audio(tone, times)
+    assert track is not None
+    assert track.waveform.shape[1] == pytest.approx(float(times.duration) * track.rate, abs=1)
+    loud = track.waveform[0].abs() > 0.1
+    first = int(torch.nonzero(loud)[0, 0]) / track.rate
+    assert first == pytest.approx(0.4, abs=0.005)
+
+
+def test_a_silent_clip_has_no_sound(tmp_path):
+    path = save(tmp_path / "silent.mp4", moving(3))
+    assert read_audio(path) is None
+    source = open_source(path)
+    assert not probe(copy(source, tmp_path / "out.mp4", audio=source)).audio
+
+
+@pytest.mark.parametrize("channels, rate", [(1, 16000), (6, 48000), (2, 37000)])
+def test_any_waveform_can_be_stored(tmp_path, channels, rate):
+    """Rates that AAC does not have are resampled; the beep stays on its second."""
+    track = AudioTrack(beeps(2, rate)[:1].expand(channels, -1), rate)
+    path = save(tmp_path / "clip.mp4", moving(50, 32, 32), audio=track)
+    assert beep_times(path) == pytest.approx([1.0], abs=0.01)
+
+
+def test_a_waveform_without_channels_is_refused():
+    with pytest.raises(VideoError, match="channels"):
+        AudioTrack(torch.zeros(100), 48000)

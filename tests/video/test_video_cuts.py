@@ -1,0 +1,90 @@
+"""Shot cuts: all of those made from the clips, none inside them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F
+from fvr.video import ShotCutDetector, find_cuts, open_source, read_frames
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from video_helpers import moving
+
+CLIPS = ["clean_face_480_tone.mp4", "clean_face_512.mp4", "degraded_aligned_128.mp4", "degraded_aligned_512.mp4", "degraded_single_388x512.mp4"]
+CLIPS += ["edge_rotation90_flag.mp4", "multiface_2people_480x270.mp4", "scene_720p_clean.mp4", "flair_lq/gaussian", "flair_lq/x16_bicubic"]
+
+
+def shot(seed: int, count: int = 12) -> torch.Tensor:
+    """A shot with its own layout and colours, and travelling waves in it."""
+    look = torch.rand(1, 3, 3, 4, generator=torch.Generator().manual_seed(seed))
+    return 0.7 * F.interpolate(look, (48, 64), mode="bilinear") + 0.3 * moving(count, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def heads(shared):
+    """The first 20 frames of each clip, small."""
+    return {name: F.interpolate(read_frames(shared(name), count=20)[0], (96, 96), mode="area") for name in CLIPS}
+
+
+@pytest.mark.parametrize("name", ["degraded_single_388x512.mp4", "degraded_aligned_128.mp4", "flair_lq/x16_bicubic", "flair_lq/jpeg"])
+def test_no_cut_inside_a_noisy_clip(shared, name):
+    """Old television, synthetic noise and compression that flickers, from first to last frame."""
+    assert find_cuts(open_source(shared(name)).chunks(32)) == []
+
+
+def test_every_cut_between_clips_is_found(heads):
+    for first, second in [*pairwise(CLIPS), *pairwise(reversed(CLIPS))]:
+        assert find_cuts(torch.cat((heads[first], heads[second]))) == [20], (first, second)
+    assert find_cuts(torch.cat(list(heads.values()))) == list(range(20, 20 * len(CLIPS), 20))
+
+
+@settings(max_examples=15, deadline=None)
+@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=12))
+def test_chunking_does_not_matter(sizes):
+    """Pushed in any pieces, the same cuts; and none is reported late: `settled` frames are never revised."""
+    frames = torch.cat([shot(s) for s in (1, 2, 3)])
+    detector, cuts, at = ShotCutDetector(), [], 0
+    for size in [*sizes, len(frames)]:
+        known = detector.settled
+        new = detector.push(frames[at : at + size])
+        assert all(known <= cut < detector.settled for cut in new)
+        cuts, at = cuts + new, at + size
+    cuts += detector.finish()
+    assert cuts == [12, 24] == find_cuts(frames)
+
+
+@pytest.mark.parametrize("length", [1, 2, 4])
+def test_a_flash_is_no_cut(length):
+    frames = shot(5, 40)
+    frames[20 : 20 + length] = 0.3 * frames[20 : 20 + length] + 0.7
+    assert find_cuts(frames) == []
+
+
+@pytest.mark.parametrize("length", [8, 16, 24])
+def test_a_fade_is_no_cut(length):
+    frames = shot(6, 70)
+    frames[10 : 10 + length] *= torch.linspace(1, 0, length)[:, None, None, None]
+    frames[10 + length : 14 + length] = 0
+    frames[14 + length : 14 + 2 * length] *= torch.linspace(0, 1, length)[:, None, None, None]
+    assert find_cuts(frames[: 14 + 2 * length]) == []
+
+
+@pytest.mark.parametrize("speed", [4, 16, 40])
+def test_a_whip_pan_is_no_cut(heads, speed):
+    """The picture rushes by at up to 40 % of its width per frame, in the middle of a still one."""
+    frames = heads["scene_720p_clean.mp4"].repeat(2, 1, 1, 1)
+    moved = torch.stack([torch.roll(frame, speed * max(0, min(i - 10, 20)), -1) for i, frame in enumerate(frames)])
+    assert find_cuts(moved[:35]) == []
+
+
+def test_a_cut_from_one_moving_shot_to_another():
+    """Motion on both sides raises the threshold but does not hide the cut."""
+    pan = [torch.stack([torch.roll(f, 3 * i, -1) for i, f in enumerate(shot(s, 15))]) for s in (7, 8)]
+    assert find_cuts(torch.cat(pan)) == [15]
+
+
+def test_short_streams():
+    assert find_cuts(shot(1, 1)) == [] == ShotCutDetector().finish()
+    assert find_cuts(torch.cat((shot(1, 3), shot(2, 2)))) == [3]

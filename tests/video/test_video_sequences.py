@@ -1,0 +1,115 @@
+"""Folders of images, in and out."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from fvr.video import FrameTimes, VideoError, open_sink, open_source, probe, read_frames
+from video_helpers import moving, save
+
+
+def grey(path, level, size=(16, 24), channels=3, kind=np.uint8):
+    cv2.imwrite(str(path), np.full((*size, channels) if channels > 1 else size, level, kind))
+
+
+def test_numbers_sort_as_numbers(tmp_path):
+    """frame2 comes before frame10, whatever the zeros."""
+    for number in (10, 2, 1, 100, 9):
+        grey(tmp_path / f"frame{number}.png", number)
+    frames, times = read_frames(tmp_path)
+    assert frames[:, 0, 0, 0].mul(255).round().tolist() == [1, 2, 9, 10, 100]
+    assert times == FrameTimes.constant(5, 25, times.source)
+
+
+@pytest.mark.parametrize("rate", [25, 12.5, 29.97])
+def test_the_rate_is_the_callers(tmp_path, rate):
+    for number in range(4):
+        grey(tmp_path / f"{number}.png", number)
+    assert read_frames(tmp_path, rate=rate)[1].starts == FrameTimes.constant(4, rate).starts
+
+
+def test_selection_is_a_slice(tmp_path):
+    for number in range(12):
+        grey(tmp_path / f"{number}.png", number)
+    picks = [({"start": 3, "stride": 4}, [3, 7, 11]), ({"count": 2}, [0, 1]), ({"stop": 5, "stride": 3}, [0, 3])]
+    for choice, want in [*picks, ({"window": (0.2, 0.12)}, [5, 6, 7])]:
+        frames, times = read_frames(tmp_path, **choice)
+        assert frames[:, 0, 0, 0].mul(255).round().tolist() == want
+        assert times.starts == tuple(Fraction(n, 25) for n in want)
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp", "jpg"])
+def test_each_format_is_read(tmp_path, suffix):
+    frames = moving(2, 40, 56)
+    for number, frame in enumerate(frames):
+        cv2.imwrite(str(tmp_path / f"{number}.{suffix}"), frame.permute(1, 2, 0).mul(255).round().numpy().astype(np.uint8)[..., ::-1])
+    assert (read_frames(tmp_path)[0] - frames).abs().mean() * 255 < (3 if suffix in ("webp", "jpg") else 0.3)
+
+
+def test_alpha_grey_and_sixteen_bits(tmp_path):
+    """Alpha is dropped, grey spread over three channels, and 16 bits are not cut to 8."""
+    cv2.imwrite(str(tmp_path / "a.png"), np.dstack([np.full((16, 24, 3), 100, np.uint8), np.zeros((16, 24), np.uint8)]))
+    grey(tmp_path / "b.png", 100, channels=1)
+    grey(tmp_path / "c.png", 100 * 257 + 60, kind=np.uint16)
+    frames, _ = read_frames(tmp_path)
+    assert torch.allclose(frames[:2], torch.tensor(100 / 255))
+    assert torch.allclose(frames[2], torch.tensor((100 * 257 + 60) / 65535), atol=1e-6)
+
+
+def test_one_image_is_a_clip_of_one_frame(tmp_path):
+    grey(tmp_path / "portrait.png", 7)
+    grey(tmp_path / "other.png", 8, size=(5, 5))
+    frames, times = read_frames(tmp_path / "portrait.png")
+    assert len(frames) == len(times) == 1 and times.duration == Fraction(1, 25)
+
+
+def test_a_pattern_picks_its_files(tmp_path):
+    for number in (1, 2):
+        grey(tmp_path / f"left_{number:04d}.png", number)
+        grey(tmp_path / f"right_{number:04d}.png", 50)
+    assert read_frames(tmp_path / "left_%04d.png")[0][:, 0, 0, 0].mul(255).round().tolist() == [1, 2]
+
+
+def test_other_files_in_the_folder_are_ignored(tmp_path):
+    grey(tmp_path / "0.png", 3)
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / ".hidden.png").write_bytes(b"x")
+    assert len(read_frames(tmp_path)[1]) == 1
+
+
+def test_faults_are_named(tmp_path):
+    with pytest.raises(VideoError, match="holds no image"):
+        open_source(tmp_path)
+    grey(tmp_path / "0.png", 1)
+    grey(tmp_path / "1.png", 1, size=(16, 16))
+    with pytest.raises(VideoError, match=r"1\.png is 16x16 but 0\.png is 24x16"):
+        read_frames(tmp_path)
+    (tmp_path / "1.png").write_bytes(b"rubbish")
+    with pytest.raises(VideoError, match=r"1\.png cannot be read as an image"):
+        read_frames(tmp_path)
+
+
+@pytest.mark.parametrize("name, pixel_format, step", [("frames", None, 255), ("frames", "rgb48", 65535), ("frames_%03d.tif", "rgb48", 65535)])
+def test_frames_written_as_images_come_back(tmp_path, name, pixel_format, step):
+    """Up to rounding to 8 or 16 bits, in order."""
+    frames = moving(11, 17, 23)
+    target = tmp_path / "shots" / name if "%" in name else tmp_path / name
+    save(target, frames, pixel_format=pixel_format, preset=None)
+    assert (read_frames(target)[0] - frames).abs().max() <= 0.51 / step
+
+
+def test_a_sequence_becomes_a_video_with_its_rate_and_colours(tmp_path):
+    frames = (moving(6, 30, 40) * 255).round() / 255
+    folder = save(tmp_path / "frames", frames, preset=None)
+    source = open_source(folder, rate=12.5)
+    with open_sink(tmp_path / "clip.mp4", source.info, crf=2, pixel_format="yuv444p", audio=source, preset="ultrafast") as sink:
+        for chunk in source.chunks():
+            sink.write(chunk.frames, chunk.starts, chunk.ends)
+    seen, times = read_frames(tmp_path / "clip.mp4")
+    assert times.starts == FrameTimes.constant(6, 12.5).starts
+    assert (seen - frames).mean((0, 2, 3)).abs().max() * 255 < 0.7
+    assert probe(tmp_path / "clip.mp4").colour.matrix == 1
