@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import warnings
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -39,7 +40,9 @@ def parse(text: str) -> Degradation:
         ValueError: in one sentence, for a text that does not read like this, or as `degradation` does.
     """
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         raise _unreadable(text) from error
     return _parsed(tree, text)

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from .dct import dct_matrix
 
-PICTURE_STD = 0.2
-NEIGHBOUR_CORRELATION = 0.95
+PICTURE_STD = 0.15
+NEIGHBOUR_CORRELATION = 0.98
+"""Between smooth close-ups and textured portraits: what JPEG and H.264 lose was measured from half to three times the figure."""
 
 
 def quantisation_noise(steps: Tensor) -> float:

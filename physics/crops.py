@@ -23,6 +23,8 @@ from .pool import AveragePool
 from .temporal import TemporalBlur
 
 DECIMATIONS = (1, 2, 4, 8, 16)
+FINEST_FORMULA = 0.45
+"""A Gaussian narrower than this, in pixels, is not well told by its values at pixel centres."""
 
 
 def crop_operator(op: Degradation, scale: float, side: int = 512) -> Degradation:
@@ -83,11 +85,15 @@ def _crop_blurs(chain: tuple[Degradation, ...], pixel: float) -> Iterable[Blur]:
 
 
 def _rescaled(blur: Blur, pixel: float) -> Blur:
+    title = f"{blur.title} at {pixel:.3g} px per px"
     if blur.sigmas is not None:
-        sigma, across, angle = blur.sigmas
-        return Blur.gaussian(sigma * pixel, across * pixel, angle)
+        scaled = Blur.gaussian(blur.sigmas[0] * pixel, blur.sigmas[1] * pixel, blur.sigmas[2])
+        if min(blur.sigmas[:2]) * pixel >= FINEST_FORMULA:
+            return scaled
+        title = scaled.title
     shift = [(side - 1) / 2 - side // 2 + (blur.offset or 0) - (blur.factor - 1) / 2 for side in blur.weights.shape]
-    return Blur(kernels.rescale_kernel(blur.weights, pixel, (shift[0], shift[1])), title=f"{blur.title} at {pixel:.3g} px per px")
+    kernel = kernels.trim_kernel(kernels.rescale_kernel(blur.weights, pixel, (shift[0], shift[1])))
+    return Blur(kernel, title=title)
 
 
 def _merged(blurs: list[Blur], decimation: int) -> Degradation:

@@ -77,7 +77,8 @@ def motion_kernel(size: int = 33, strength: float = 0.5, seed: int = 0, *, even:
 
 
 def rescale_kernel(kernel: Tensor, scale: float, shift: tuple[float, float] = (0.0, 0.0)) -> Tensor:
-    """The kernel on a grid with `scale` new pixels per old one, odd sizes: every tap becomes a hat as wide as its pixel (at least a new one).
+    """The kernel on a grid with `scale` new pixels per old one, odd sizes: every tap becomes Keys' cubic as wide as its pixel (at least a
+    new one), which scales mean and covariance exactly because the cubic has none of its own.
 
     shift: rows and columns, in old pixels, by which the kernel's middle lies past the point it is read for.
     """
@@ -153,9 +154,9 @@ def _splat(path: Tensor, side: int) -> Tensor:
 
 
 def _resample(length: int, scale: float, shift: float) -> Tensor:
-    """(new length, length) hats at the scaled positions of the taps, each summing to 1."""
+    """(new length, length) cubics at the scaled positions of the taps, each summing to 1."""
     width = max(scale, 1.0)
     old = (torch.arange(length, dtype=torch.float64) - (length - 1) / 2 + shift) * scale
-    new = _positions(math.ceil(old.abs().max().item() + width), False)
-    hats = (1 - (new[:, None] - old).abs() / width).clamp(min=0)
-    return hats / hats.sum(0)
+    new = _positions(math.ceil(old.abs().max().item() + 2 * width), False)
+    bumps = cubic((new[:, None] - old) / width)
+    return bumps / bumps.sum(0)

@@ -97,6 +97,8 @@ def _motion_blur(size: int, strength: float, seed: int, factor: int, boundary: B
 
 
 def _inpaint(keep: float, seed: int, mask: Tensor | None = None) -> Degradation:
+    if mask is not None and not isinstance(mask, Tensor):
+        raise ValueError(f"inpaint: mask is a tensor (H, W) or (T, 1, H, W), given from code, got {mask!r}")
     return RandomInpaint(keep, seed) if mask is None else Inpaint(mask)
 
 

@@ -78,10 +78,6 @@ def rng() -> torch.Generator:
     return torch.Generator().manual_seed(20240611)
 
 
-def normal(shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=rng, dtype=torch.float64)
-
-
 def name(operator: Degradation) -> str:
     boundary = getattr(operator, "boundary", "")
     return f"{operator} {boundary}".strip()

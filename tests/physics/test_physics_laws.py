@@ -173,6 +173,16 @@ def test_device_goes_through(operator: Degradation, clip) -> None:
     assert operator.observe(x, torch.Generator()).is_meta
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_agrees_with_the_cpu(operator: Degradation, clip) -> None:
+    x = clip.float()
+    y = operator.forward(x)
+    assert_close(operator.forward(x.cuda()).cpu(), y, atol=1e-4, rtol=1e-4)
+    assert_close(operator.pinv(y.cuda(), SIZE, 0.1).cpu(), operator.pinv(y, SIZE, 0.1), atol=1e-3, rtol=1e-3)
+    seeds = [torch.Generator().manual_seed(4) for _ in range(2)]
+    assert_close(operator.observe(x.cuda(), seeds[0]).cpu(), operator.observe(x, seeds[1]), atol=1e-3, rtol=1e-3)
+
+
 def test_observe_is_reproducible(operator: Degradation, clip) -> None:
     """The same seed gives the same sample; another seed another one where there is noise, and none where there is not."""
     first, again, other = (operator.observe(clip, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
