@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 INTERRUPTED = 130
 
@@ -37,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_restore(commands) -> None:
+def add_restore(commands: Any) -> None:
     p = commands.add_parser(
         "restore",
         help="restore the faces in a clip",
@@ -58,8 +59,12 @@ def add_restore(commands) -> None:
     g = p.add_argument_group("faces")
     g.add_argument("--faces", default="all", metavar="WHICH", help='"all", "largest", or ids such as 0,2 (default: all)')
     g.add_argument("--min-size", type=float, default=0.0, metavar="PIXELS", help="leave faces smaller than this alone")
-    g.add_argument("--detector", default="auto", choices=["auto", "retinaface", "mtcnn"], help="who finds faces (default: the best with weights here)")
-    g.add_argument("--feather", type=int, default=24, metavar="PIXELS", help="soft border of the pasted face, in pixels of the 512 crop (default: 24)")
+    g.add_argument(
+        "--detector", default="auto", choices=["auto", "retinaface", "mtcnn"], help="who finds faces (default: the best with weights here)"
+    )
+    g.add_argument(
+        "--feather", type=int, default=24, metavar="PIXELS", help="soft border of the pasted face, in pixels of the 512 crop (default: 24)"
+    )
     g.add_argument("--strength", type=float, default=1.0, help="1 shows the restored face, 0 the original (default: 1)")
     g.add_argument("--colour-match", action="store_true", help="give the restored face the colours of the original")
     g = p.add_argument_group("frames and encoding")
@@ -72,7 +77,7 @@ def add_restore(commands) -> None:
     g.add_argument("--pixel-format", help="yuv420p, yuv444p, yuv420p10le, ... (default: the codec's own)")
 
 
-def add_run(commands) -> None:
+def add_run(commands: Any) -> None:
     p = commands.add_parser(
         "run",
         help="run an API-format workflow without ComfyUI",
@@ -86,7 +91,7 @@ def add_run(commands) -> None:
     p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
 
 
-def add_demo(commands) -> None:
+def add_demo(commands: Any) -> None:
     p = commands.add_parser(
         "demo",
         help="make, damage and restore a short clip",
@@ -100,7 +105,7 @@ def add_demo(commands) -> None:
     p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
 
 
-def add_lists(commands) -> None:
+def add_lists(commands: Any) -> None:
     p = commands.add_parser("models", help="list the checkpoints this package knows, and which are here")
     p.set_defaults(command=models)
     p = commands.add_parser("nodes", help="list the nodes that `fvr run` can execute")
@@ -112,9 +117,9 @@ def restore(options: argparse.Namespace) -> int:
 
     from .faces import Paster, load_detector, load_parser
     from .methods.registry import build_restorer
-    from .pipeline import restore_aligned, restore_clip_in_frames
-    from .physics import parse
     from .nodes.weights import find_weights
+    from .physics import parse
+    from .pipeline import restore_aligned, restore_clip_in_frames
     from .runtime import host
     from .video import open_sink, open_source
 
@@ -158,7 +163,9 @@ def restore(options: argparse.Namespace) -> int:
     print(summary.to_text())
     print(options.output)
     if options.report:
-        Path(options.report).write_text(json.dumps({"input": options.input, "output": options.output, **summary.to_dict()}, indent=1) + "\n", encoding="utf-8")
+        Path(options.report).write_text(
+            json.dumps({"input": options.input, "output": options.output, **summary.to_dict()}, indent=1) + "\n", encoding="utf-8"
+        )
     return 0
 
 
@@ -181,10 +188,10 @@ def run(options: argparse.Namespace) -> int:
 
     if options.device:
         host.set_device(options.device)
-    prompt = graph.load_prompt(bundled(options.workflow))
-    prompt = graph.apply_overrides(prompt, options.set)
+    registry = {node.define_schema().node_id: node for node in NODES}
+    prompt = graph.apply_overrides(graph.load_prompt(bundled(options.workflow)), options.set, registry)
     with host.workspace(input=options.input_dir or Path.cwd(), output=options.output_dir or Path.cwd() / "output"):
-        result = graph.run_prompt(prompt, {node.define_schema().node_id: node for node in NODES})
+        result = graph.run_prompt(prompt, registry)
     for text in result.texts:
         print(text)
     for path in result.files:

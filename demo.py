@@ -6,6 +6,7 @@ import json
 import time
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,7 +53,9 @@ def moving_portrait(frames: int) -> Tensor:
     try:
         from skimage import data
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('the demo needs the portrait in scikit-image; install it with: pip install "face-video-restoration[standalone]"') from error
+        raise ModuleNotFoundError(
+            'the demo needs the portrait in scikit-image; install it with: pip install "face-video-restoration[standalone]"'
+        ) from error
     portrait = torch.from_numpy(data.astronaut()).permute(2, 0, 1)[None] / 255
     side = portrait.shape[-1]
     phase = torch.linspace(0, 2 * torch.pi, frames + 1)[:-1]
@@ -73,25 +76,30 @@ def run_workflow(folder: Path, seed: int) -> graph.RunResult:
         f"FVRFlairSampler.seed={seed}",
         "FVRSaveVideoFrames.filename_prefix=restored",
     ]
-    prompt = graph.apply_overrides(graph.load_prompt(bundled(WORKFLOW)), settings)
+    registry = {node.define_schema().node_id: node for node in NODES}
+    prompt = graph.apply_overrides(graph.load_prompt(bundled(WORKFLOW)), settings, registry)
     with host.workspace(input=folder, output=folder):
-        return graph.run_prompt(prompt, {node.define_schema().node_id: node for node in NODES})
+        return graph.run_prompt(prompt, registry)
 
 
-def save(path: Path, frames: Tensor, times: FrameTimes, **encoding) -> None:
+def save(path: Path, frames: Tensor, times: FrameTimes, **encoding: Any) -> None:
     """Writes a clip at once, replacing an older one."""
-    with open_sink(path, None, size=tuple(frames.shape[-2:]), overwrite=True, **encoding) as sink:
+    with open_sink(path, None, size=(frames.shape[-2], frames.shape[-1]), overwrite=True, **encoding) as sink:
         sink.write(frames, times.starts, times.ends)
 
 
 def summary(folder: Path, operator: Degradation, truth: Tensor, damaged: Tensor, restored: Tensor, result: graph.RunResult, seconds: float) -> str:
     """One screen of what was done and how good it is, which is also left as report.json."""
-    figures = {
+    figures: dict[str, Any] = {
         "frames": len(restored),
         "degradation": str(operator),
         "faces": result.texts,
         "seconds": round(seconds, 1),
-        **{f"{name}_{where}": measure(clip, truth, region) for name, clip in (("input", damaged), ("output", restored)) for where, region in REGIONS.items()},
+        **{
+            f"{name}_{where}": measure(clip, truth, region)
+            for name, clip in (("input", damaged), ("output", restored))
+            for where, region in REGIONS.items()
+        },
     }
     (folder / "report.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     lines = [
@@ -99,7 +107,11 @@ def summary(folder: Path, operator: Degradation, truth: Tensor, damaged: Tensor,
         *result.texts,
         "",
         f"{'':22}{'PSNR':>10}{'SSIM':>10}",
-        *(f"{name + ', ' + where:22}{figures[f'{name}_{where}']['psnr']:>7.2f} dB{figures[f'{name}_{where}']['ssim']:>10.4f}" for where in REGIONS for name in ("input", "output")),
+        *(
+            f"{name + ', ' + where:22}{figures[f'{name}_{where}']['psnr']:>7.2f} dB{figures[f'{name}_{where}']['ssim']:>10.4f}"
+            for where in REGIONS
+            for name in ("input", "output")
+        ),
         "",
         f"{seconds:.1f} s in all; left in {folder.resolve()}:",
         "  " + ", ".join([Path(result.files[-1]).name, "side_by_side.mp4 (damaged, restored, truth)", "damaged.mkv", "truth.mkv", "report.json"]),

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .faces import Detector, FaceTrack, Paster, TrackReport, align, find_tracks, report, select_tracks
 from .methods.restorer import Heartbeat, Restorer, Session, no_heartbeat
-from .video import FrameChunk, FrameSource, ShotCutDetector, VideoSink
+from .video import FrameChunk, FrameSource, ImageSink, ShotCutDetector, VideoSink
 
 Progress = Callable[[int], None]
 """Called with how many more frames are done."""
@@ -56,7 +56,7 @@ class Summary:
 
 def restore_clip_in_frames(
     source: FrameSource,
-    sink: VideoSink,
+    sink: VideoSink | ImageSink,
     restorer: Restorer,
     detector: Detector,
     *,
@@ -95,13 +95,15 @@ def restore_clip_in_frames(
             on_written(len(done.frames))
         frames += len(piece.frames)
     if not walk.empty:
-        raise RuntimeError(f"the second pass ended at frame {frames}, inside a face that the first pass saw longer; the file changed while it was read")
+        raise RuntimeError(
+            f"the second pass ended at frame {frames}, inside a face that the first pass saw longer; the file changed while it was read"
+        )
     return Summary(frames, time.monotonic() - began, restorer.name, report(tracks, chosen, frames, min_size), tuple(source.warnings))
 
 
 def restore_aligned(
     source: FrameSource,
-    sink: VideoSink,
+    sink: VideoSink | ImageSink,
     restorer: Restorer,
     *,
     seed: int = 0,
@@ -131,7 +133,9 @@ def restore_aligned(
     return Summary(frames, time.monotonic() - began, restorer.name, None, tuple(source.warnings))
 
 
-def follow_faces(source: FrameSource, detector: Detector, *, chunk: int = 8, heartbeat: Heartbeat = no_heartbeat, on_frame: Progress = no_progress) -> list[FaceTrack]:
+def follow_faces(
+    source: FrameSource, detector: Detector, *, chunk: int = 8, heartbeat: Heartbeat = no_heartbeat, on_frame: Progress = no_progress
+) -> list[FaceTrack]:
     """The first pass: every person in every shot, with smoothed landmarks."""
 
     def pieces():
@@ -222,6 +226,6 @@ def joined(first: Tensor, second: Tensor) -> Tensor:
     return second if not len(first) else first if not len(second) else torch.cat([first, second])
 
 
-def write(sink: VideoSink, piece: FrameChunk) -> None:
+def write(sink: VideoSink | ImageSink, piece: FrameChunk) -> None:
     """Hands a chunk to the sink with its times."""
     sink.write(piece.frames, piece.starts, piece.ends)

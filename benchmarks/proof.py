@@ -29,9 +29,8 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="leave the restored clips here")
     options = parser.parse_args()
     lost = 0
-    print(
-        "| clip | frames in / out | times | rotation | aspect | duration | beep error | people | s | peak MB |\n|---|---|---|---|---|---|---|---|---|---|"
-    )
+    columns = ["clip", "frames in / out", "times", "rotation", "aspect", "duration", "beep error", "people", "s", "peak MB"]
+    print(table_row(columns), table_row(["---"] * len(columns)), sep="\n")
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,15 +53,29 @@ def prove(clip: Path, out: Path, options: argparse.Namespace) -> str:
     origin = expected[0] if expected else 0
     same_times = [float(t - origin) for t in expected] == [float(t - after["times"][0]) for t in after["times"]]
     beeps = [f"{max(abs(b - round(b)) for b in side['beeps']) * 1000:.1f} ms" for side in (before, after) if side["beeps"]]
-    return (
-        f"| {clip.name} | {len(expected)} / {len(after['times'])} | {mark(same_times)} | {mark(before['rotation'] == after['rotation'], after['rotation'])} "
-        f"| {mark(before['aspect'] == after['aspect'], after['aspect'])} | {mark(options.count or abs(before['duration'] - after['duration']) < 0.05, round(after['duration'], 3))} "
-        f"| {' to '.join(beeps) or '-'} | {json.loads(report.read_text())['faces'].get('people', '?')} | {seconds:.0f} | {peak:.0f} |"
+    same_length = options.count or abs(before["duration"] - after["duration"]) < 0.05
+    return table_row(
+        [
+            clip.name,
+            mark(len(expected) == len(after["times"]), f"{len(expected)} / {len(after['times'])}"),
+            mark(same_times),
+            mark(before["rotation"] == after["rotation"], after["rotation"]),
+            mark(before["aspect"] == after["aspect"], after["aspect"]),
+            mark(same_length, f"{after['duration']:.3f}"),
+            " to ".join(beeps) or "-",
+            str(len(json.loads(report.read_text())["faces"]["people"])),
+            f"{seconds:.0f}",
+            f"{peak:.0f}",
+        ]
     )
 
 
+def table_row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
 def mark(kept: object, value: object = "kept") -> str:
-    return f"{value}" if kept else f"LOST ({value})"
+    return str(value) if kept else f"LOST ({value})"
 
 
 def look(path: Path) -> dict:

@@ -39,9 +39,13 @@ class TrackOptions:
 
 
 class CutDetector(Protocol):
-    """Finds shot cuts: takes the next frames (n, 3, H, W), returns absolute indices of first frames of new shots."""
+    """Finds shot cuts: takes the next frames (n, 3, H, W), returns absolute indices of first frames of new shots; a cut may be told late."""
 
     def push(self, frames: Tensor) -> list[int]: ...
+
+    def finish(self) -> list[int]:
+        """The cuts among the last frames, which had to wait for what follows."""
+        ...
 
 
 class Tracker:
@@ -78,6 +82,10 @@ class Tracker:
             )
         for offset, (frame, faces) in enumerate(zip(frames, detections, strict=True)):
             self.sightings.append([self.measure(index + offset, frame, face) for face in suppress(list(faces))])
+        self.cut(cuts)
+
+    def cut(self, cuts: Sequence[int]) -> None:
+        """Ends shots before the frames that begin new ones."""
         for cut in sorted(set(cuts)):
             if cut > self.seen:
                 raise ValueError(f"a cut at frame {cut} was told after {self.seen} frames; tell it with or after its frame")
@@ -107,8 +115,10 @@ class Tracker:
             return False
         return max(s.face.score for s in path.sightings) >= options.sure
 
-    def finish(self) -> list[FaceTrack]:
-        """All tracks, person 0 (the largest total area) first."""
+    def finish(self, cuts: Sequence[int] = ()) -> list[FaceTrack]:
+        """All tracks, person 0 (the largest total area) first; `cuts` are those told last."""
+        if cuts:
+            self.cut(cuts)
         if self.sightings:
             self.close(self.seen)
         order = sorted(self.tracks, key=lambda t: (-float(area(t.boxes).double().sum()), t.start, *t.boxes[0].tolist()))
@@ -193,14 +203,15 @@ def find_tracks(
     tracker: Tracker | None = None
     if isinstance(detector, GivenDetector):
         changes = {"sure": 0.0, **changes}
-    known = () if hasattr(cuts, "push") else tuple(cuts)  # type: ignore[arg-type]
+    finder = None if isinstance(cuts, Sequence) else cuts
+    known = tuple(cuts) if isinstance(cuts, Sequence) else ()
     for index, frames in chunks:
         if tracker is None:
             tracker = Tracker((frames.shape[-2], frames.shape[-1]), options, **changes)
-        found = cuts.push(frames) if hasattr(cuts, "push") else [c for c in known if index <= c < index + len(frames)]
+        found = finder.push(frames) if finder else [c for c in known if index <= c < index + len(frames)]
         tracker.push(index, frames, detect(detector, index, frames), found)
         on_frame(len(frames))
-    return tracker.finish() if tracker is not None else []
+    return tracker.finish(finder.finish() if finder else ()) if tracker is not None else []
 
 
 def aligned_track(count: int, size: int = CROP) -> FaceTrack:

@@ -72,6 +72,8 @@ def restore_frames(
     return torch.cat(ready)
 
 
-def restore_clip(restorer: Restorer, clip: FaceClip, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat, on_frame: Callable[[int], None] = lambda done: None) -> FaceClip:
+def restore_clip(
+    restorer: Restorer, clip: FaceClip, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat, on_frame: Callable[[int], None] = lambda done: None
+) -> FaceClip:
     """One person's clip, restored."""
     return replace(clip, crops=restore_frames(restorer, clip.crops, clip.track, seed=seed, heartbeat=heartbeat, on_frame=on_frame))

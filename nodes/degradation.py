@@ -44,12 +44,20 @@ class Degrade(io.ComfyNode):
             node_id="FVRDegrade",
             display_name="Degrade",
             category=f"{CATEGORY}/degradation",
-            description="Damages clean frames in a known way, to test a restorer against the truth. Gives the frames and the operator that made them.",
+            description="Damages clean frames in a known way, to test a restorer against the truth. "
+            "Gives the frames and the operator that made them.",
             search_aliases=["blur", "downscale", "add noise", "jpeg compress", "synthetic degradation"],
             inputs=[
                 io.Image.Input("frames", tooltip="Clean frames, or the frames of another Degrade."),
                 kind_input(),
-                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=False, tooltip="Of the noise; the same seed gives the same pixels."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**63 - 1,
+                    control_after_generate=False,
+                    tooltip="Of the noise; the same seed gives the same pixels.",
+                ),
                 DegradationSocket.Input("degradation", optional=True, tooltip="What was already done to the frames, from another Degrade."),
             ],
             outputs=[

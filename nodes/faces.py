@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ..faces import (
     CROP,
+    Detector,
     FaceClip,
+    FaceTrack,
     GivenDetector,
     Paster,
     Thumbnails,
@@ -32,7 +36,7 @@ from .weights import find_weights
 CHUNK = 8
 
 
-def detector_input() -> io.Combo.Input:
+def detector_input() -> Any:
     return io.Combo.Input(
         "detector",
         options=["auto", "retinaface", "mtcnn"],
@@ -57,7 +61,7 @@ def pasting_inputs() -> list:
     ]
 
 
-def chosen_detector(name: str):
+def chosen_detector(name: str) -> Detector:
     """The detector of that name with the weights that are here."""
     return load_detector(name, weights=find_weights("retinaface"), device=host.device())
 
@@ -82,10 +86,29 @@ class FaceAlign(io.ComfyNode):
                 io.Image.Input("frames", tooltip="The frames of one clip, in order."),
                 detector_input(),
                 *selection_inputs(),
-                io.Float.Input("smoothing", default=2.0, min=0.0, max=20.0, step=0.5, tooltip="Steadiness of the crop: Gaussian sigma over time, in frames.", advanced=True),
-                io.Int.Input("max_gap", default=10, min=0, max=300, tooltip="A face that is lost for at most this many frames is filled in between.", advanced=True),
-                io.Custom("FACE_LANDMARKS").Input("landmarks", optional=True, tooltip="Faces found by ComfyUI's own face landmarker, instead of the detector."),
-                io.Custom("BOUNDING_BOX").Input("boxes", optional=True, extra_dict={"forceInput": True}, tooltip="Face boxes from another node, instead of the detector."),
+                io.Float.Input(
+                    "smoothing",
+                    default=2.0,
+                    min=0.0,
+                    max=20.0,
+                    step=0.5,
+                    tooltip="Steadiness of the crop: Gaussian sigma over time, in frames.",
+                    advanced=True,
+                ),
+                io.Int.Input(
+                    "max_gap",
+                    default=10,
+                    min=0,
+                    max=300,
+                    tooltip="A face that is lost for at most this many frames is filled in between.",
+                    advanced=True,
+                ),
+                io.Custom("FACE_LANDMARKS").Input(
+                    "landmarks", optional=True, tooltip="Faces found by ComfyUI's own face landmarker, instead of the detector."
+                ),
+                io.Custom("BOUNDING_BOX").Input(
+                    "boxes", optional=True, extra_dict={"forceInput": True}, tooltip="Face boxes from another node, instead of the detector."
+                ),
             ],
             outputs=[
                 Faces.Output("faces", tooltip="One clip of aligned crops per person."),
@@ -122,7 +145,7 @@ def crops_image(clips: list[FaceClip]) -> Tensor:
     return to_image(torch.cat([clip.crops for clip in clips])) if clips else torch.zeros(0, CROP, CROP, 3)
 
 
-def given_detector(landmarks, boxes, frames: Tensor) -> GivenDetector | None:
+def given_detector(landmarks: Any, boxes: Any, frames: Tensor) -> GivenDetector | None:
     """A detector that repeats what another node found, or None if nothing is wired."""
     if landmarks is not None:
         return GivenDetector(faces_from_landmarks(landmarks, len(frames), (frames.shape[-2], frames.shape[-1])))
@@ -167,7 +190,7 @@ class PasteBack(io.ComfyNode):
         return io.NodeOutput(to_image(pasted), to_mask(masks))
 
 
-def paste_items(faces, frames, start: int) -> list:
+def paste_items(faces: list[FaceClip], frames: Tensor, start: int) -> list[tuple[FaceTrack, Tensor, Tensor]]:
     """Track, restored crops and original crops of everyone in these frames."""
     items = []
     for clip in faces:
@@ -178,7 +201,7 @@ def paste_items(faces, frames, start: int) -> list:
     return items
 
 
-def check_faces_fit(faces, frames) -> None:
+def check_faces_fit(faces: list[FaceClip], frames: Tensor) -> None:
     """Raises ValueError when a track does not lie in these frames."""
     for clip in faces:
         if clip.track.stop > len(frames) or clip.track.frame_size != tuple(frames.shape[-2:]):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
 from ..diffusion.load import EMBEDDED, load_prior
+from ..diffusion.prior import Prior
 from ..faces import FaceClip, aligned_track
 from ..methods.flair import FlairOptions, FlairRestorer
 from ..methods.flair_options import PRESETS
 from ..methods.restorer import Restorer, restore_clip, restore_frames
+from ..physics import Degradation
 from ..runtime import host
 from ..runtime.images import from_image
 from ..runtime.io import io
@@ -27,7 +30,13 @@ class LoadDiffusionPrior(io.ComfyNode):
             category=f"{CATEGORY}/models",
             description="Gives the diffusion model that FLAIR samples from. The embedded one needs no download.",
             search_aliases=["diffusion model", "denoiser", "ddpm"],
-            inputs=[io.Combo.Input("prior", options=list(EMBEDDED), tooltip="gaussian is a wavelet denoiser without weights: it removes noise and blur but invents nothing.")],
+            inputs=[
+                io.Combo.Input(
+                    "prior",
+                    options=list(EMBEDDED),
+                    tooltip="gaussian is a wavelet denoiser without weights: it removes noise and blur but invents nothing.",
+                )
+            ],
             outputs=[PriorSocket.Output("prior", tooltip="For FLAIR Sampler.")],
         )
 
@@ -44,7 +53,8 @@ def option_inputs() -> list:
         io.DynamicCombo.Input(
             "preset",
             options=[io.DynamicCombo.Option(name, knobs(preset)) for name, preset in PRESETS.items()],
-            tooltip="default suits the prior without weights; the others are FLAIR's published settings, -demo those of its code. Each knob can be changed.",
+            tooltip="default suits the prior without weights; the others are FLAIR's published settings, -demo those of its code. "
+            "Each knob can be changed.",
         ),
         DegradationSocket.Input("degradation", optional=True, tooltip="What damaged the frames. Without it: a mild blur and noise."),
         RestorerSocket.Input("enhancer", optional=True, tooltip="Any face restorer, for the enhancement stage."),
@@ -54,10 +64,10 @@ def option_inputs() -> list:
 def knobs(preset: FlairOptions) -> list:
     """The numbers and choices of a preset as widgets that start at its values; a prompt may leave any of them out."""
 
-    def number(kind, name: str, low: float, high: float, tooltip: str, **more):
+    def number(kind: Any, name: str, low: float, high: float, tooltip: str, **more: Any) -> Any:
         return kind.Input(name, default=getattr(preset, name), min=low, max=high, tooltip=tooltip, optional=True, **more)
 
-    def choice(name: str, words: list[str], tooltip: str):
+    def choice(name: str, words: list[str], tooltip: str) -> Any:
         return io.Combo.Input(name, options=words, default=getattr(preset, name), tooltip=tooltip, optional=True, advanced=True)
 
     fine = {"step": 0.001, "advanced": True}
@@ -71,17 +81,27 @@ def knobs(preset: FlairOptions) -> list:
         choice("consistency", ["damped", "pinv"], "damped allows for noise in the input; pinv is the published, exact form."),
         number(io.Float, "trust", 0.001, 1000, "With damped: more follows the prior, less the input.", **fine),
         number(io.Float, "w", 0, 1, "Weight in the enhancement stage, read as w_reading says.", **fine),
-        choice("w_reading", ["data", "enhancement"], "data: w weighs the frame against the enhancer (code); enhancement: w weighs the enhancer (paper)."),
+        choice(
+            "w_reading", ["data", "enhancement"], "data: w weighs the frame against the enhancer (code); enhancement: w weighs the enhancer (paper)."
+        ),
         number(io.Int, "tau", 0, 1000, "The enhancer rests in the last tau steps.", advanced=True),
         number(io.Int, "window", 1, 100, "Frames sampled together.", advanced=True),
         number(io.Int, "overlap", 0, 99, "Frames that a window shares with the one before it; less than window.", advanced=True),
         choice("overlap_mode", ["blend", "impose"], "blend slides from one window to the next; impose keeps the earlier one's frames (code)."),
         number(io.Float, "guidance", 0, 20, "Classifier-free guidance; 1 is none.", **fine),
-        io.Boolean.Input("shared_noise", default=preset.shared_noise, tooltip="All frames get the same noise, so that a still scene stays still.", optional=True, advanced=True),
+        io.Boolean.Input(
+            "shared_noise",
+            default=preset.shared_noise,
+            tooltip="All frames get the same noise, so that a still scene stays still.",
+            optional=True,
+            advanced=True,
+        ),
     ]
 
 
-def flair(prior, preset: dict | None = None, degradation=None, enhancer=None, **switches) -> FlairRestorer:
+def flair(
+    prior: Prior, preset: dict | None = None, degradation: Degradation | None = None, enhancer: Restorer | None = None, **switches: Any
+) -> FlairRestorer:
     """The restorer that the widgets describe."""
     changes = {name: value for name, value in (preset or {"preset": "default"}).items() if value is not None}
     options = replace(PRESETS[changes.pop("preset")], **changes, **switches)
@@ -95,14 +115,19 @@ class FlairSampler(io.ComfyNode):
             node_id="FVRFlairSampler",
             display_name="FLAIR Sampler",
             category=f"{CATEGORY}/restore",
-            description="Restores aligned faces by conditional diffusion with data consistency (FLAIR). Wire faces, or a batch of aligned frames of one person.",
+            description="Restores aligned faces by conditional diffusion with data consistency (FLAIR). "
+            "Wire faces, or a batch of aligned frames of one person.",
             search_aliases=["diffusion restore", "DDNM", "data consistency", "face restoration"],
             inputs=[
                 PriorSocket.Input("prior", tooltip="From Load Diffusion Prior."),
                 io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=False, tooltip="The same seed gives the same pixels."),
                 *option_inputs(),
                 Faces.Input("faces", optional=True, tooltip="From Face Align."),
-                io.Image.Input("frames", optional=True, tooltip="Aligned frames of one person, 512 x 512 or as small as the degradation made them, instead of faces."),
+                io.Image.Input(
+                    "frames",
+                    optional=True,
+                    tooltip="Aligned frames of one person, 512 x 512 or as small as the degradation made them, instead of faces.",
+                ),
             ],
             outputs=[
                 Faces.Output("faces", tooltip="Restored faces, for Paste Back."),
@@ -122,16 +147,16 @@ def restore_either(restorer: Restorer, faces: list[FaceClip] | None, frames: Ten
     Raises:
         ValueError: unless exactly one of the two is wired.
     """
-    if (faces is None) == (frames is None):
+    if faces is not None and frames is None:
+        with host.progress(sum([len(clip.crops) for clip in faces]), "restore") as tick:
+            return [restore_clip(restorer, clip, seed=seed, heartbeat=host.heartbeat, on_frame=tick) for clip in faces]
+    if frames is None or faces is not None:
         got = "neither" if faces is None else "both"
         raise ValueError(f"{restorer.name} restores faces or frames, and got {got}; wire Face Align's faces, or aligned frames of one person")
-    if faces is None:
-        crops = from_image(frames)
-        with host.progress(len(crops), "restore") as tick:
-            done = restore_frames(restorer, crops, seed=seed, heartbeat=host.heartbeat, on_frame=tick)
-        return [FaceClip(aligned_track(len(done)), done)]
-    with host.progress(sum(len(clip.crops) for clip in faces), "restore") as tick:
-        return [restore_clip(restorer, clip, seed=seed, heartbeat=host.heartbeat, on_frame=tick) for clip in faces]
+    crops = from_image(frames)
+    with host.progress(len(crops), "restore") as tick:
+        done = restore_frames(restorer, crops, seed=seed, heartbeat=host.heartbeat, on_frame=tick)
+    return [FaceClip(aligned_track(len(done)), done)]
 
 
 class FlairRestorerNode(io.ComfyNode):

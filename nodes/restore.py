@@ -17,14 +17,17 @@ class RestoreVideo(io.ComfyNode):
             node_id="FVRRestoreVideo",
             display_name="Restore Video",
             category=f"{CATEGORY}/restore",
-            description="Finds, restores and pastes the faces of a clip of any length without holding it in memory. Keeps size, timing, rotation, colours and sound.",
+            description="Finds, restores and pastes the faces of a clip of any length without holding it in memory. "
+            "Keeps size, timing, rotation, colours and sound.",
             search_aliases=["long video", "face restoration", "batch restore"],
             is_output_node=True,
             inputs=[
                 file_input("A clip in the input folder. Ignored when a video is wired."),
                 RestorerSocket.Input("restorer", tooltip="From FLAIR Restorer, or any other restorer."),
                 io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=False, tooltip="The same seed gives the same pixels."),
-                io.Boolean.Input("aligned", default=False, tooltip="Frames are already aligned crops of one person: no detection, no pasting; gives 512 x 512."),
+                io.Boolean.Input(
+                    "aligned", default=False, tooltip="Frames are already aligned crops of one person: no detection, no pasting; gives 512 x 512."
+                ),
                 detector_input(),
                 *selection_inputs(),
                 *pasting_inputs(),
@@ -70,10 +73,10 @@ class RestoreVideo(io.ComfyNode):
         pixel_format="auto",
         video=None,
     ):
-        source = source_of(file, video, start=start_frame, count=max_frames or None, stride=every_nth)
+        source, sound = source_of(file, video, start=start_frame, count=max_frames or None, stride=every_nth)
         size = (512, 512) if aligned else (source.info.height, source.info.width)
         total = source.expected or 0
-        sink, path, preview = sink_for(filename_prefix, source.info, size=size, codec=codec, crf=crf, pixel_format=pixel_format, audio=source)
+        sink, path, preview = sink_for(filename_prefix, source.info, size=size, codec=codec, crf=crf, pixel_format=pixel_format, audio=sound)
         with sink, host.progress(total if aligned else 2 * total, "restore") as tick:
             common = dict(seed=seed, heartbeat=host.heartbeat, on_written=tick)
             if aligned:

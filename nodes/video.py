@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from ..runtime import host
 from ..runtime.images import from_image, to_image
 from ..runtime.io import io, ui
-from ..video import CODECS, AudioTrack, FrameTimes, open_sink, open_source, read_audio, read_frames
+from ..video import (
+    CODECS,
+    AudioTrack,
+    FrameSource,
+    FramesSource,
+    FrameTimes,
+    ImageSink,
+    Selection,
+    SourceInfo,
+    VideoSink,
+    open_sink,
+    open_source,
+    read_audio,
+    read_frames,
+)
 from .sockets import CATEGORY, Times
 
 ABSENT = object()
@@ -13,15 +30,17 @@ SUFFIXES = {"prores": ".mov", "ffv1": ".mkv"}
 """Of the files a codec goes into; all others make .mp4."""
 
 
-def file_input(tooltip: str, **more) -> io.Combo.Input:
+def file_input(tooltip: str) -> Any:
     """The combo over the input folder's clips, with an upload button."""
-    return io.Combo.Input("file", options=host.input_files("video"), upload=io.UploadType.video, tooltip=tooltip, **more)
+    return io.Combo.Input("file", options=host.input_files("video"), upload=io.UploadType.video, tooltip=tooltip)
 
 
 def check_file(file: str | None, video: object) -> bool | str:
     """Validation of `file`: it must exist, unless a VIDEO is wired. (A wired input is None at validation, an unwired one absent.)"""
-    if video is not ABSENT or file is None:
+    if video is not ABSENT:
         return True
+    if not file:
+        return "no clip is chosen; upload one, set the input file, or wire a VIDEO"
     try:
         host.resolve_input(file)
     except (FileNotFoundError, ValueError) as error:
@@ -29,12 +48,26 @@ def check_file(file: str | None, video: object) -> bool | str:
     return True
 
 
-def source_of(file: str | None, video: object, **selection):
-    """The clip behind a VIDEO socket, or else behind the file combo."""
-    if video is not None:
-        stream, window = host.video_source(video)
-        return open_source(stream, window=window, **selection)
-    return open_source(host.resolve_input(file), **selection)
+def source_of(file: str | None, video: object, *, start: int, count: int | None, stride: int) -> tuple[FrameSource, AudioTrack | FrameSource]:
+    """The clip behind a VIDEO socket, or else behind the file combo; and where its sound is."""
+    if video is None:
+        source = open_source(host.resolve_input(file or ""), start=start, count=count, stride=stride)
+        return source, source
+    if (parts := host.video_components(video)) is not None:
+        times = FrameTimes.constant(len(parts.images), parts.frame_rate)
+        frames = FramesSource(from_image(parts.images), times, selection=Selection(start, None, stride, count))
+        return frames, sound_of(parts.audio, float(start / times.rate)) or frames
+    stream, window = host.video_source(video)
+    source = open_source(stream, window=window, start=start, count=count, stride=stride)
+    return source, source
+
+
+def sound_of(audio: dict | None, skip: float = 0.0) -> AudioTrack | None:
+    """ComfyUI's AUDIO without its first `skip` seconds."""
+    if audio is None:
+        return None
+    rate = int(audio["sample_rate"])
+    return AudioTrack(audio["waveform"][0].float()[:, round(skip * rate) :], rate)
 
 
 RANGE = [
@@ -63,7 +96,9 @@ def encoding_inputs() -> list:
     ]
 
 
-def sink_for(prefix: str, like, *, size: tuple[int, int], codec: str, crf: int, pixel_format: str, audio):
+def sink_for(
+    prefix: str, like: SourceInfo | None, *, size: tuple[int, int], codec: str, crf: int, pixel_format: str, audio: Any
+) -> tuple[VideoSink | ImageSink, Path, Any]:
     """A new numbered file in the output folder: (sink, path, what the node shows of it)."""
     path, subfolder, name = host.next_output_path(prefix, SUFFIXES.get(codec, ".mp4"))
     chosen = None if pixel_format == "auto" else pixel_format
@@ -104,12 +139,12 @@ class LoadVideoFrames(io.ComfyNode):
 
     @classmethod
     def execute(cls, file=None, start_frame=0, max_frames=0, every_nth=1, video=None):
-        source = source_of(file, video, start=start_frame, count=max_frames or None, stride=every_nth)
+        source, sound = source_of(file, video, start=start_frame, count=max_frames or None, stride=every_nth)
         with host.progress(source.expected, "decode") as tick:
             frames, times = read_frames(source, on_frame=tick)
-        audio = read_audio(source.place, times.starts[0], times.end) if source.info.audio else None
-        sound = {"waveform": audio.waveform[None], "sample_rate": audio.rate} if audio else None
-        return io.NodeOutput(to_image(frames), times, sound, float(times.rate), len(frames))
+        track = sound if isinstance(sound, AudioTrack) else read_audio(source, times)
+        audio = {"waveform": track.waveform[None], "sample_rate": track.rate} if track else None
+        return io.NodeOutput(to_image(frames), times, audio, float(times.rate), len(frames))
 
 
 class SaveVideoFrames(io.ComfyNode):
@@ -119,13 +154,16 @@ class SaveVideoFrames(io.ComfyNode):
             node_id="FVRSaveVideoFrames",
             display_name="Save Video Frames",
             category=f"{CATEGORY}/video",
-            description="Encodes frames into a clip in the output folder and plays it in the node. Wired times keep the timing, rotation, colours and sound of the source.",
+            description="Encodes frames into a clip in the output folder and plays it in the node. "
+            "Wired times keep the timing, rotation, colours and sound of the source.",
             search_aliases=["images to video", "export video", "encode video", "video combine"],
             is_output_node=True,
             inputs=[
                 io.Image.Input("frames", tooltip="The frames of the clip."),
                 io.String.Input("filename_prefix", default="video/restored", tooltip="Where the file goes in the output folder; a number is added."),
-                io.Float.Input("frame_rate", default=25.0, min=0.01, max=1000.0, step=0.01, tooltip="Frames per second; used only when no times are wired."),
+                io.Float.Input(
+                    "frame_rate", default=25.0, min=0.01, max=1000.0, step=0.01, tooltip="Frames per second; used only when no times are wired."
+                ),
                 *encoding_inputs(),
                 Times.Input("times", optional=True, tooltip="From Load Video Frames: when each frame is shown."),
                 io.Audio.Input("audio", optional=True, tooltip="Replaces the sound. With nothing wired the source's own sound is copied."),
@@ -142,8 +180,10 @@ class SaveVideoFrames(io.ComfyNode):
         if times is None:
             times = FrameTimes.constant(len(pictures), frame_rate)
         if len(times) != len(pictures):
-            raise ValueError(f"Save Video Frames got {len(pictures)} frames but times for {len(times)}; wire the times of the clip these frames came from, or none")
-        sound = AudioTrack(audio["waveform"][0].float(), int(audio["sample_rate"])) if audio is not None else (times.source if times.source and times.source.audio else None)
+            raise ValueError(
+                f"Save Video Frames got {len(pictures)} frames but times for {len(times)}; wire the times of the clip these frames came from, or none"
+            )
+        sound = sound_of(audio) or (times.source if times.source and times.source.audio else None)
         size = (pictures.shape[-2], pictures.shape[-1])
         sink, path, preview = sink_for(filename_prefix, times.source, size=size, codec=codec, crf=crf, pixel_format=pixel_format, audio=sound)
         with sink, host.progress(len(pictures), "encode") as tick:

@@ -20,12 +20,11 @@ PAGES = sorted(FOLDER.glob("*.json"))
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
-    """Three frames with a face, under both names the workflows use."""
+    """Three frames with a face, in a folder of its own."""
     pytest.importorskip("skimage", reason="the portrait comes with scikit-image")
-    folder = tmp_path_factory.mktemp("input")
-    for name in ("damaged.mp4", "clean.mp4"):
-        save(folder / name, moving_portrait(3), FrameTimes.constant(3, 25))
-    return folder
+    path = tmp_path_factory.mktemp("input") / "clip.mp4"
+    save(path, moving_portrait(3), FrameTimes.constant(3, 25))
+    return path
 
 
 def test_every_page_has_its_twin_and_its_picture():
@@ -52,9 +51,10 @@ def test_the_page_says_what_its_twin_says(path):
 @pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
 def test_runs_headless(path, clip, tmp_path):
     prompt = graph.load_prompt(path)
-    samplers = [node["class_type"] for node in prompt.values() if node["class_type"] in ("FVRFlairSampler", "FVRFlairRestorer")]
-    prompt = graph.apply_overrides(prompt, [f"{name}.preset.steps=2" for name in samplers])
-    with host.workspace(input=clip, output=tmp_path):
+    samplers = [f"{key}.preset.steps=2" for key, node in prompt.items() if "preset" in node["inputs"]]
+    loaders = [f"{key}.file={clip.name}" for key, node in prompt.items() if "file" in node["inputs"]]
+    prompt = graph.apply_overrides(prompt, samplers + loaders)
+    with host.workspace(input=clip.parent, output=tmp_path):
         result = graph.run_prompt(prompt, REGISTRY)
     assert result.files
     for file in result.files:

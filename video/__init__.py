@@ -18,6 +18,7 @@ from .decode import VideoSource
 from .errors import VideoError
 from .files import IMAGE_SUFFIXES, Place, sequence_files
 from .info import AudioInfo, ColourTags, SourceInfo
+from .memory import FramesSource
 from .sequence import ImageSink, SequenceSource
 from .sink import VideoSink, open_video_sink
 from .source import FrameChunk, FrameSource, Selection, read_all
@@ -34,8 +35,10 @@ __all__ = [
     "FrameChunk",
     "FrameSource",
     "FrameTimes",
+    "FramesSource",
     "ImageSink",
     "ShotCutDetector",
+    "Selection",
     "SourceInfo",
     "VideoError",
     "VideoSink",

@@ -59,5 +59,10 @@ def test_optional_inputs_are_optional_and_all_inputs_are_taken(node):
 
 
 def test_every_kind_of_degradation_can_be_chosen():
-    options = {option.key for declared in next(node for node in NODES if node.define_schema().node_id == "FVRDegrade").define_schema().inputs if declared.id == "kind" for option in declared.options}
+    options = {
+        option.key
+        for declared in next(node for node in NODES if node.define_schema().node_id == "FVRDegrade").define_schema().inputs
+        if declared.id == "kind"
+        for option in declared.options
+    }
     assert options == set(KINDS)

@@ -1,0 +1,31 @@
+"""A clip that is already decoded, as a source like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from torch import Tensor
+
+from .info import SourceInfo
+from .source import FrameSource, Selection, Timed
+from .times import FrameTimes
+
+
+class FramesSource(FrameSource):
+    """Frames (T, 3, H, W) in [0, 1] with their times, such as a VIDEO that never was a file. It has no sound of its own."""
+
+    def __init__(self, frames: Tensor, times: FrameTimes, *, selection: Selection | None = None) -> None:
+        self.place = "frames in memory"
+        self.frames = frames
+        self.given = times
+        self.selection = selection or Selection()
+        self.warnings: list[str] = []
+        self.info = SourceInfo(
+            None, frames.shape[-1], frames.shape[-2], rate=times.rate, frame_estimate=len(frames), start=times.starts[0], duration=times.duration
+        )
+
+    def numbered(self) -> Iterator[Timed]:
+        for number in range(self.selection.start, len(self.given)):
+            picture: Callable[[], Tensor] = partial(self.frames.__getitem__, number)
+            yield Timed(self.given.starts[number], picture, self.given.ends[number])
