@@ -126,4 +126,4 @@ def measure(clip: Tensor, truth: Tensor, region: tuple[slice, slice]) -> dict[st
     """PSNR in dB and SSIM of a clip against the truth inside a region."""
     rows, columns = region
     x, y = clip[..., rows, columns], truth[..., rows, columns]
-    return {"psnr": round(float(psnr(x, y)), 3), "ssim": round(float(ssim(x, y)), 4)}
+    return {"psnr": round(float(psnr(x, y).mean()), 3), "ssim": round(float(ssim(x, y).mean()), 4)}

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+
 from fvr.faces import Face, FaceTrack, aligned_track
 from fvr.faces.geometry import landmarks_in_box
-from torch import Tensor
 
 CLIPS = Path(__file__).resolve().parents[2] / ".." / "shared" / "clips"
 

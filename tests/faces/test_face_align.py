@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.testing import assert_close
+
 from fvr.faces import align, crop_clip
 from fvr.faces.geometry import inverse
 from fvr.faces.warp import places
-from torch.testing import assert_close
 
 
 def waves(x, y):

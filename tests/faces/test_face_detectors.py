@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.testing import assert_close
+
 from fvr.faces import load_detector, load_parser
 from fvr.faces.detectors import shrink
 from fvr.faces.parsing import soft_mask
 from fvr.faces.retinaface import VARIANCE, RetinaFaceDetector, build, priors
-from torch.testing import assert_close
 
 
 @pytest.fixture(scope="module")

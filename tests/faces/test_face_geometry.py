@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from fvr.faces.geometry import FACE_BOX, TEMPLATE, inverse, iou, landmarks_in_box, scales, similarity, smooth, steady, umeyama
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
+
+from fvr.faces.geometry import FACE_BOX, TEMPLATE, inverse, iou, landmarks_in_box, scales, similarity, smooth, steady, umeyama
 
 
 def place(points, scale, angle, x, y):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from fvr.faces import Paster, crop_clip, find_tracks, load_detector, select_tracks
 from fvr.faces.geometry import TEMPLATE
 

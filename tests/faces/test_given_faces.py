@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.testing import assert_close
+
 from fvr.faces import GivenDetector, faces_from_boxes, faces_from_landmarks
 from fvr.faces.geometry import FACE_BOX, TEMPLATE, similarity
-from torch.testing import assert_close
 
 
 def test_a_box_of_the_template_gives_the_template():

@@ -5,10 +5,11 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch.testing import assert_close
+
 from fvr.faces import Paster, align
 from fvr.faces.strength import strengths
 from fvr.faces.warp import low_pass
-from torch.testing import assert_close
 
 PLAIN = Paster(fade=False)
 

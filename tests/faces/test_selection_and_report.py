@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fvr.faces import Thumbnails, aligned_track, contact_sheet, report, select_tracks
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fvr.faces import Thumbnails, aligned_track, contact_sheet, report, select_tracks
 
 
 def person(number, start, count, side, x=0.0):

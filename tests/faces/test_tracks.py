@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.testing import assert_close
+
 from fvr.faces import GivenDetector, Tracker, find_tracks
 from fvr.faces.association import NEVER, assign
-from torch.testing import assert_close
 
 SIZE = (120, 240)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from fvr.models.catalogue import CATALOGUE, OURS, find, missing_message, named
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
+
 from fvr.physics import (
     H264,
     AveragePool,
@@ -20,7 +22,6 @@ from fvr.physics import (
     TemporalBlur,
     random_mask,
 )
-from torch import Tensor
 
 CLIP = (4, 3, 11, 14)
 SKEW = torch.tensor([[0.1, 0.0, 0.2], [0.0, 0.3, 0.1], [0.05, 0.15, 0.1]], dtype=torch.float64)

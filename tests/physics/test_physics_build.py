@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fvr.physics import KINDS, Blur, Composition, GaussianNoise, Inpaint, Jpeg, Kind, chain_of, degradation, parse
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from fvr.physics import KINDS, Blur, Composition, GaussianNoise, Inpaint, Jpeg, Kind, chain_of, degradation, parse
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))

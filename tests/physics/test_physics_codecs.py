@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional as F
+from torch.testing import assert_close
+
 from fvr.physics import H264, CameraNoise, GaussianNoise, Grayscale, Inpaint, Jpeg, RandomInpaint, TemporalBlur, degradation, random_mask
 from fvr.physics.camera import NOISE, process, unprocess
 from fvr.physics.codec_loss import quantisation_noise
 from fvr.physics.dct import block_dct, block_idct
 from fvr.physics.jpeg import LUMA_STEPS, quantiser
-from torch.nn import functional as F
-from torch.testing import assert_close
 
 
 @pytest.fixture

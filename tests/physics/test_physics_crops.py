@@ -6,6 +6,9 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional as F
+
 from fvr.physics import (
     H264,
     AveragePool,
@@ -24,8 +27,6 @@ from fvr.physics import (
     observation,
 )
 from fvr.physics.crops import nearest_decimation
-from torch import Tensor
-from torch.nn import functional as F
 
 SIDE = 256
 

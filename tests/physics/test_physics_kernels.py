@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.testing import assert_close
+
 from fvr.physics import Blur
 from fvr.physics.kernels import bicubic_kernel, box_kernel, convolve_kernels, gaussian_kernel, line_kernel, motion_kernel, rescale_kernel, trim_kernel
-from torch.testing import assert_close
 
 
 def moments(kernel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fvr.physics import Blur, Composition, Degradation, chain_of, degradation
 from torch.testing import assert_close
+
+from fvr.physics import Blur, Composition, Degradation, chain_of, degradation
 
 SIZE = (11, 14)
 

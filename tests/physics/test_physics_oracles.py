@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fvr.physics import AveragePool, BicubicDownsample, Blur
-from fvr.physics.bicubic import bicubic_matrix
 from torch.nn import functional as F
 from torch.testing import assert_close
+
+from fvr.physics import AveragePool, BicubicDownsample, Blur
+from fvr.physics.bicubic import bicubic_matrix
 
 
 @pytest.fixture

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from fvr.physics import BicubicDownsample, Blur, Jpeg
-from fvr.physics.bicubic import bicubic_matrix
 from safetensors.torch import load_file
 from torch.testing import assert_close
+
+from fvr.physics import BicubicDownsample, Blur, Jpeg
+from fvr.physics.bicubic import bicubic_matrix
 
 REFERENCE = Path(__file__).resolve().parents[2] / ".." / "shared" / "parity" / "flair_operators.safetensors"
 

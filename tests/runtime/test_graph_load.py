@@ -6,10 +6,11 @@ import copy
 import json
 
 import pytest
-from fvr.runtime import graph, io_shim, ui_shim
 from hypothesis import given
 from hypothesis import strategies as st
 from sample_nodes import sample_nodes
+
+from fvr.runtime import graph, io_shim, ui_shim
 
 PROMPT = {
     "1": {

@@ -7,8 +7,9 @@ import json
 from typing import Any
 
 import pytest
-from fvr.runtime import graph, io_shim, ui_shim
 from sample_nodes import sample_nodes
+
+from fvr.runtime import graph, io_shim, ui_shim
 
 CLASSES = sample_nodes(io_shim, ui_shim)
 NUMBER = {"class_type": "TNumber", "inputs": {"seed": 4, "scale": 0.5, "negate": False}}

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from fvr.runtime import host
-from fvr.runtime.video_file import VideoFile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from fvr.runtime import host
+from fvr.runtime.video_file import VideoFile
 
 CLIPS = Path(__file__).resolve().parents[2].parent / "shared" / "clips"
 

@@ -9,8 +9,9 @@ import json
 
 import pytest
 from comfyui_process import in_comfyui, needs_comfyui
-from fvr.runtime import graph, io_shim, ui_shim
 from sample_nodes import sample_nodes, sockets
+
+from fvr.runtime import graph, io_shim, ui_shim
 
 API = """
 import json
