@@ -1,6 +1,6 @@
 """What FLAIR's data consistency buys with the weight-free prior: four known degradations, three clean clips, a markdown table.
 
-    python -m fvr.benchmarks.flair_physics --clips ../shared/clips      (or: python benchmarks/flair_physics.py --clips ...)
+    python benchmarks/flair_physics.py --clips ../shared/clips
 
 Truth: single frames of each clip, cut to their centre square and brought to 512 x 512. Each is degraded, enlarged by bicubic
 interpolation, and restored with data consistency off and on; everything is seeded.
@@ -17,6 +17,9 @@ from pathlib import Path
 import av
 import cv2
 import torch
+from torch import Tensor
+from torch.nn import functional as F
+
 from fvr.methods.flair import FlairRestorer
 from fvr.methods.registry import build_restorer
 from fvr.methods.restorer import restore_frames
@@ -26,8 +29,6 @@ from fvr.physics.bicubic import BicubicDownsample
 from fvr.physics.blur import Blur
 from fvr.physics.identity import GaussianNoise
 from fvr.physics.jpeg import Jpeg
-from torch import Tensor
-from torch.nn import functional as F
 
 SIDE = 512
 CLIPS = ("clean_face_512.mp4", "clean_face_480_tone.mp4", "scene_720p_clean.mp4")

@@ -31,8 +31,8 @@ class Shrinkage:
 
     spread: float = 8.0
     floor: float = 1e-6
-    caution: float = 2.0
-    clean: float = 1.75
+    caution: float = 4.0
+    clean: float = 1.9
 
 
 class GaussianPrior(Prior):

@@ -157,6 +157,10 @@ class FlairSession(Session):
         x_t = add_noise(condition, self._noise(condition, first, last + 1), schedule.abar(last))
         for t in range(last, -1, -1):
             x0 = self._estimate(x_t, schedule.timesteps[t], condition)
+
+            def refine(estimate: Tensor, weight: float = weights[t]) -> Tensor:
+                return settle(self._enhanced(estimate, weight, first), tied, options.overlap_mode)
+
             step = flair_step(
                 x_t,
                 x0,
@@ -167,7 +171,7 @@ class FlairSession(Session):
                 gamma=gamma[t],
                 rho=options.rho,
                 damping=self._damping(grey, schedule.sigma(t)),
-                enhance=lambda estimate, weight=weights[t]: settle(self._enhanced(estimate, weight, first), tied, options.overlap_mode),
+                enhance=refine,
             )
             x_t = step.x_prev
             if options.self_condition:

@@ -59,7 +59,7 @@ class FlairOptions:
     steps: int = 10
     start: float = 0.15
     rho: float = 1.0
-    temperature: float = 0.2
+    temperature: float = 0.1
     self_condition: bool = True
     zeta: float = -1.0
     zeta_reading: Literal["code", "paper"] = "code"
@@ -69,7 +69,7 @@ class FlairOptions:
     tau: int = 2
     data_consistency: bool = True
     consistency: Literal["pinv", "damped"] = "damped"
-    trust: float = 5.0
+    trust: float = 6.0
     enhance: bool = True
     window: int = 10
     overlap: int = 3

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from fvr.diffusion.gaussian import GaussianPrior, Shrinkage, denoise, noise_gain
 from fvr.diffusion.lapped import analyse, double, from_colours, halve, synthesise, to_colours
 from fvr.diffusion.load import EMBEDDED, load_prior

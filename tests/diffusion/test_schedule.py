@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from fvr.diffusion.schedule import Schedule, add_noise, bicubic_schedule, eps_to_x0, linear_schedule, x0_to_eps
-from fvr.diffusion.steps import ddim_step, ddpm_posterior
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from fvr.diffusion.schedule import Schedule, add_noise, bicubic_schedule, eps_to_x0, linear_schedule, x0_to_eps
+from fvr.diffusion.steps import ddim_step, ddpm_posterior
 
 
 @pytest.mark.parametrize(("schedule", "beta"), [(linear_schedule(), (1e-4, 2e-2, 1000)), (bicubic_schedule(), (1e-6, 1e-2, 2000))])

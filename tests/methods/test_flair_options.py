@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
+
 from fvr.diffusion.schedule import linear_schedule
 from fvr.methods.flair_options import PRESETS, FlairOptions, enhancement_weights, gammas, preset
 

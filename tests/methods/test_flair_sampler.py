@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 import skimage.data
 import torch
+from torch.nn import functional as F
+
 from fvr.diffusion.gaussian import GaussianPrior
 from fvr.diffusion.prior import Prior
 from fvr.diffusion.schedule import linear_schedule
@@ -16,7 +18,6 @@ from fvr.physics.bicubic import BicubicDownsample
 from fvr.physics.blur import Blur
 from fvr.physics.identity import GaussianNoise
 from fvr.physics.jpeg import Jpeg
-from torch.nn import functional as F
 
 X8 = BicubicDownsample(8)
 QUICK = FlairOptions(steps=3, tau=1, temperature=1.0)
@@ -236,12 +237,13 @@ def test_guidance_zero_ignores_the_condition():
 def test_it_restores():
     """x4 blur and noise 0.03: better than bicubic enlargement by a decibel, and better with the observation than without."""
     op = GaussianNoise(0.03) @ Blur.gaussian(2.0, factor=4)
-    truth = torch.from_numpy(skimage.data.astronaut().copy()).permute(2, 0, 1)[None] / 255
+    astronaut = torch.from_numpy(skimage.data.astronaut().copy()).permute(2, 0, 1)[None] / 255
+    truth = F.interpolate(astronaut[..., 0:256, 96:352], size=(512, 512), mode="bicubic").clamp(0, 1)
     y = op.observe(truth, torch.Generator().manual_seed(0))
     enlarged = F.interpolate(y, size=(512, 512), mode="bicubic").clamp(0, 1)
     on, off = (restore_frames(FlairRestorer(GaussianPrior(), op, FlairOptions(data_consistency=dc)), y) for dc in (True, False))
     assert psnr(on, truth) > psnr(enlarged, truth) + 1
-    assert psnr(on, truth) > psnr(off, truth) + 0.3
+    assert psnr(on, truth) > psnr(off, truth) + 0.5
 
 
 def test_a_tracked_face_is_seen_through_its_own_resampling():

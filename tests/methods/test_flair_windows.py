@@ -1,9 +1,10 @@
 """Windows over a stream: every frame once, in order, whatever the chunks; and how neighbours meet."""
 
 import torch
-from fvr.methods.flair_windows import WindowStream, settle
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from fvr.methods.flair_windows import WindowStream, settle
 
 
 def stream(window, overlap, seen):

@@ -3,12 +3,13 @@
 from dataclasses import fields
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from fvr.methods.flair import FlairRestorer
 from fvr.methods.flair_options import FlairOptions, preset
 from fvr.methods.registry import METHODS, build_restorer
 from fvr.methods.settings import parse_settings
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def test_flair_needs_nothing():
