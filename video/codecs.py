@@ -24,7 +24,7 @@ class VideoCodec:
         containers: FFmpeg muxers it may go into.
         pixel_formats: accepted, the first is the default.
         odd_sizes: whether odd widths and heights can be stored with subsampled chroma.
-        least_side: smallest width and height the encoder is safe with (x265 writes outside its memory below 64).
+        least_side: smallest width and height the encoder is safe with (below 64, x265 writes outside its memory and SVT-AV1 hangs).
     """
 
     name: str
@@ -68,9 +68,9 @@ ISO = frozenset({"mp4", "mov", "matroska"})
 CODECS = codec_table(
     VideoCodec("h264", ("libx264",), ISO, EIGHT + TEN),
     VideoCodec("h265", ("libx265",), ISO, EIGHT + TEN, least_side=64),
-    VideoCodec("av1", ("libsvtav1", "libaom-av1"), frozenset({"mp4", "matroska", "webm"}), ("yuv420p", "yuv420p10le"), odd_sizes=True),
+    VideoCodec("av1", ("libsvtav1", "libaom-av1"), frozenset({"mp4", "matroska", "webm"}), ("yuv420p", "yuv420p10le"), odd_sizes=True, least_side=64),
     VideoCodec("vp9", ("libvpx-vp9",), frozenset({"mp4", "matroska", "webm"}), EIGHT, odd_sizes=True),
-    VideoCodec("prores", ("prores_ks",), frozenset({"mov", "matroska"}), ("yuv422p10le", "yuv444p10le"), odd_sizes=True),
+    VideoCodec("prores", ("prores_ks",), frozenset({"mov", "matroska"}), ("yuv422p10le", "yuv444p10le")),
     VideoCodec("ffv1", ("ffv1",), frozenset({"matroska"}), EIGHT + TEN, odd_sizes=True),
 )
 
@@ -114,7 +114,8 @@ def storable_format(codec: VideoCodec, container: str, pixel_format: str, height
     """`pixel_format`, or its 4:4:4 twin where subsampled chroma cannot show an odd size.
 
     H.264 counts its crop in whole chroma samples, so an odd size is announced by the MP4 or MOV container instead; players
-    crop to it. Where that is not possible (H.265, Matroska) chroma is kept whole.
+    crop to it. Where that is not possible (H.265, Matroska), or FFmpeg blackens the last odd column (ProRes), chroma is
+    kept whole.
 
     Raises:
         VideoError: for pictures smaller than the encoder takes.

@@ -267,7 +267,7 @@ def probe_video(place: Place) -> SourceInfo:
             start=Fraction(0) if frame.pts is None else frame.pts * frame.time_base,
             duration=duration,
             time_base=stream.time_base,
-            colour=frame_colour(frame),
+            colour=frame_colour(frame, stream.codec_context),
             pix_fmt=frame.format.name,
             codec=codec_name(stream.codec_context),
             audio_streams=tuple(audio_info(audio) for audio in container.streams.audio if audio.codec_context is not None),

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .colour import YCbCr, settled_matrix
 from .errors import VideoError
-from .info import ColourTags
+from .info import UNSPECIFIED, ColourTags
 
 PLANAR = re.compile(r"yuv(?P<jpeg>j?)a?(?P<layout>420|422|444|440|411|410)p(?P<bits>\d*)(?:le)?")
 GREY = re.compile(r"gray(?P<bits>\d*)(?:le)?")
@@ -33,12 +33,13 @@ def planar_layout(pix_fmt: str) -> YCbCr | None:
     return None
 
 
-def frame_colour(frame: VideoFrame) -> ColourTags:
-    """The tags of one decoded frame."""
+def frame_colour(frame: VideoFrame, stream: Any = None) -> ColourTags:
+    """The tags of one decoded frame; primaries and transfer from its stream where PyAV (before 17) has them only there."""
     stated = {1: False, 2: True}.get(int(frame.color_range))
     if frame.format.name.startswith("yuvj"):
         stated = True
-    return ColourTags(int(frame.colorspace), stated, int(getattr(frame, "color_primaries", 2)), int(getattr(frame, "color_trc", 2)))
+    primaries, transfer = (getattr(frame, name, getattr(stream, name, UNSPECIFIED)) for name in ("color_primaries", "color_trc"))
+    return ColourTags(int(frame.colorspace), stated, int(primaries), int(transfer))
 
 
 def to_tensor(frame: VideoFrame, quarter_turns: int = 0) -> Tensor:

@@ -8,8 +8,9 @@ import av
 import numpy as np
 import pytest
 import torch
-from fvr.video import AudioTrack, FrameTimes, SourceInfo, VideoError, open_sink, open_source, probe, read_audio
 from video_helpers import beeps, moving, save
+
+from fvr.video import AudioTrack, FrameTimes, SourceInfo, VideoError, open_sink, open_source, probe, read_audio
 
 FRAME = 1 / 25
 

@@ -6,8 +6,9 @@ import io
 
 import av
 import pytest
-from fvr.video import CODECS, FrameTimes, VideoError, open_sink, probe, read_frames
 from video_helpers import moving, psnr, save
+
+from fvr.video import CODECS, FrameTimes, VideoError, open_sink, probe, read_frames
 
 SUFFIX = {"mp4": ".mp4", "mov": ".mov", "matroska": ".mkv", "webm": ".webm"}
 PAIRS = [(name, container) for name, codec in CODECS.items() for container in sorted(codec.containers)]

@@ -7,10 +7,11 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
-from fvr.video import ShotCutDetector, find_cuts, open_source, read_frames
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from video_helpers import moving
+
+from fvr.video import ShotCutDetector, find_cuts, open_source, read_frames
 
 CLIPS = ["clean_face_480_tone.mp4", "clean_face_512.mp4", "degraded_aligned_128.mp4", "degraded_aligned_512.mp4", "degraded_single_388x512.mp4"]
 CLIPS += ["edge_rotation90_flag.mp4", "multiface_2people_480x270.mp4", "scene_720p_clean.mp4", "flair_lq/gaussian", "flair_lq/x16_bicubic"]

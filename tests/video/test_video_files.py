@@ -6,8 +6,9 @@ from fractions import Fraction
 
 import pytest
 import torch
-from fvr.video import FrameTimes, VideoError, open_sink, open_source, read_frames
 from video_helpers import moving, save
+
+from fvr.video import FrameTimes, VideoError, open_sink, open_source, read_frames
 
 ERRORS = [KeyboardInterrupt, RuntimeError, GeneratorExit]
 

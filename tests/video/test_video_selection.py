@@ -8,10 +8,11 @@ from itertools import islice
 
 import pytest
 import torch
-from fvr.video import FrameTimes, VideoError, open_source, read_frames
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from video_helpers import moving, save
+
+from fvr.video import FrameTimes, VideoError, open_source, read_frames
 
 COUNT = 23
 

@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from fvr.video import FrameTimes, VideoError, open_sink, open_source, probe, read_frames
 from video_helpers import moving, save
+
+from fvr.video import FrameTimes, VideoError, open_sink, open_source, probe, read_frames
 
 
 def grey(path, level, size=(16, 24), channels=3, kind=np.uint8):

@@ -6,10 +6,11 @@ from fractions import Fraction
 from itertools import accumulate
 
 import pytest
-from fvr.video import FrameTimes, SourceInfo, VideoError, open_sink, open_source
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from video_helpers import moving, save
+
+from fvr.video import FrameTimes, SourceInfo, VideoError, open_sink, open_source
 
 FAST = settings(max_examples=12, deadline=None)
 bases = st.sampled_from([Fraction(1, 1000), Fraction(1, 15360), Fraction(1, 19200), Fraction(1001, 30000), Fraction(1, 90000), Fraction(1, 25)])
