@@ -1,0 +1,132 @@
+"""The command line as a user meets it: a clip in, a clip out, one sentence when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+
+import pytest
+import torch
+
+from fvr.cli import main
+from fvr.demo import moving_portrait
+from fvr.video import AudioTrack, FrameTimes, open_sink, open_source, probe, read_frames
+
+FAST = ["--set", "steps=2"]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """Six frames with a face, at a variable rate, with a tone."""
+    pytest.importorskip("skimage", reason="the portrait comes with scikit-image")
+    path = tmp_path_factory.mktemp("cli") / "in.mp4"
+    starts = tuple(Fraction(n, 30) for n in (0, 1, 2, 4, 6, 7))
+    tone = AudioTrack(torch.sin(torch.arange(16000 * 8 // 30) * 0.2)[None] * 0.3, 16000)
+    with open_sink(path, None, size=(320, 320), audio=tone) as sink:
+        sink.write(moving_portrait(6), starts, (*starts[1:], Fraction(8, 30)))
+    return path
+
+
+def test_restore_keeps_everything_but_the_face(clip, tmp_path, capsys):
+    out, report = tmp_path / "out.mp4", tmp_path / "report.json"
+    assert main(["restore", str(clip), str(out), "--report", str(report), "--degradation", "gaussian_blur(sigma=1) + noise(sigma=0.01)", *FAST]) == 0
+    before, times = read_frames(clip)
+    after, after_times = read_frames(out)
+    assert after_times.starts == times.starts and after_times.end == times.end
+    assert probe(out).audio_streams[0].codec == probe(clip).audio_streams[0].codec
+    told = json.loads(report.read_text())
+    assert told["frames"] == 6 and len(told["faces"]["people"]) == 1
+    changed = (after - before).abs().mean((0, 1))
+    assert changed[60:160, 110:210].mean() > 2 * changed[280:, :].mean()
+    assert "1 person" in capsys.readouterr().out
+
+
+def test_a_seed_gives_the_same_pixels_again(clip, tmp_path):
+    outs = [tmp_path / name for name in ("a", "b")]
+    for out in outs:
+        assert main(["restore", str(clip), str(out), "--seed", "3", "--count", "2", *FAST]) == 0
+    a, b = (read_frames(out)[0] for out in outs)
+    assert torch.equal(a, b)
+
+
+def test_aligned_folders_become_512_frames(tmp_path):
+    with open_sink(tmp_path / "small", None, size=(128, 128)) as sink:
+        times = FrameTimes.constant(3, 25)
+        sink.write(torch.rand(3, 3, 128, 128, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.3, times.starts, times.ends)
+    assert main(["restore", "--aligned", str(tmp_path / "small"), str(tmp_path / "large"), "--degradation", "bicubic(factor=4)", *FAST]) == 0
+    large, _ = read_frames(tmp_path / "large")
+    small, _ = read_frames(tmp_path / "small")
+    assert large.shape == (3, 3, 512, 512)
+    from fvr.physics import BicubicDownsample
+
+    assert (BicubicDownsample(4).forward(large) - small).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["restore", "absent.mp4", "out.mp4"], "absent.mp4"),
+        (["restore", "CLIP", "out.mp4", "--method", "flare"], "did you mean 'flair'"),
+        (["restore", "CLIP", "out.mp4", "--set", "stepps=3"], "did you mean 'steps'"),
+        (["restore", "CLIP", "out.mp4", "--set", "steps"], "NAME=VALUE"),
+        (["restore", "CLIP", "out.mp4", "--degradation", "blurr(3)"], "gaussian_blur"),
+        (["restore", "CLIP", "out.mp4", "--faces", "7", "--set", "steps=2"], "7"),
+        (["restore", "CLIP", "out.mp4", "--device", "abacus"], "abacus"),
+        (["restore", "CLIP", "CLIP"], "exists"),
+        (["restore", "CLIP", "out.mp4", "--start", "600"], "600"),
+        (["restore", "CLIP", "out.mp4", "--codec", "mjpeg"], "h264"),
+        (["restore", "CLIP", "out.avi"], ".avi"),
+        (["restore", "CLIP", "out.mp4", "--weights", "nowhere.pth"], "nowhere.pth"),
+        (["run", "nothing"], "restore_face_video"),
+        (["run", "restore_face_video", "--set", "9.file=x"], "9"),
+    ],
+)
+def test_a_fault_is_one_sentence_and_leaves_nothing(arguments, sentence, clip, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([str(clip) if argument == "CLIP" else argument for argument in arguments]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("fvr: ") and sentence in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+def test_ctrl_c_stops_within_two_seconds_and_leaves_nothing(clip, tmp_path):
+    looped = tmp_path / "long.mp4"
+    frames = moving_portrait(6)
+    times = FrameTimes.constant(60, 25)
+    with open_sink(looped, None, size=(320, 320)) as sink:
+        for n in range(10):
+            sink.write(frames, times.starts[6 * n : 6 * n + 6], times.ends[6 * n : 6 * n + 6])
+    command = [sys.executable, "-m", "fvr.cli", "restore", str(looped), str(tmp_path / "out.mp4")]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob(".out*.part")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(3)
+    sent = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert time.monotonic() - sent < 10, "the promise is 2 s on an idle machine"
+    assert [path.name for path in tmp_path.iterdir()] == ["long.mp4"]
+
+
+def test_a_truncated_file_gives_its_frames_and_one_warning(clip, tmp_path, capsys):
+    whole = tmp_path / "whole.mkv"
+    frames = moving_portrait(6)
+    times = FrameTimes.constant(6, 25)
+    with open_sink(whole, None, size=(320, 320), codec="ffv1") as sink:
+        sink.write(frames, times.starts, times.ends)
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+    out = tmp_path / "out.mp4"
+    assert main(["restore", str(cut), str(out), *FAST]) == 0
+    readable = sum(len(chunk) for chunk in open_source(cut).chunks())
+    assert 0 < readable < 6
+    assert sum(len(chunk) for chunk in open_source(out).chunks()) == readable
+    assert "cut.mkv" in capsys.readouterr().out.splitlines()[1]
