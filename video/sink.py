@@ -156,6 +156,8 @@ class VideoSink:
         context.time_base = self.stream.time_base = self.tick
         context.colorspace, context.color_range = self.colour.matrix, 2 if self.colour.full_range else 1
         context.color_primaries, context.color_trc = self.colour.primaries, self.colour.transfer
+        if encoder == "libx264":
+            context.thread_type = "FRAME"  # PyAV's default, slices, compresses worse
         if encoding.codec.name == "h265" and encoding.container != "matroska":
             context.codec_tag = "hvc1"
         if like is not None and like.sample_aspect != 1:
