@@ -61,14 +61,24 @@ def option_inputs() -> list:
     ]
 
 
+NOISE_OF_THE_DEGRADATION = -1.0
+"""What the noise_level widget shows for None."""
+
+
 def knobs(preset: FlairOptions) -> list:
     """The numbers and choices of a preset as widgets that start at its values; a prompt may leave any of them out."""
 
     def number(kind: Any, name: str, low: float, high: float, tooltip: str, **more: Any) -> Any:
-        return kind.Input(name, default=getattr(preset, name), min=low, max=high, tooltip=tooltip, optional=True, **more)
+        default = getattr(preset, name)
+        return kind.Input(
+            name, default=NOISE_OF_THE_DEGRADATION if default is None else default, min=low, max=high, tooltip=tooltip, optional=True, **more
+        )
 
     def choice(name: str, words: list[str], tooltip: str) -> Any:
         return io.Combo.Input(name, options=words, default=getattr(preset, name), tooltip=tooltip, optional=True, advanced=True)
+
+    def switch(name: str, tooltip: str) -> Any:
+        return io.Boolean.Input(name, default=getattr(preset, name), tooltip=tooltip, optional=True, advanced=True)
 
     fine = {"step": 0.001, "advanced": True}
     return [
@@ -76,10 +86,12 @@ def knobs(preset: FlairOptions) -> list:
         number(io.Float, "start", 0.001, 1, "Where sampling begins, as a share of the noise schedule; 1 is pure noise.", **fine),
         number(io.Float, "rho", 0, 1, "Share of the noise that each step draws anew: 0 is deterministic.", **fine),
         number(io.Float, "temperature", 0, 1, "Strength of the noise that is drawn; 0 gives the most likely picture, 1 a sample.", **fine),
-        number(io.Float, "zeta", -1, 1_000_000, "How much noise in the input weakens data consistency; -1 never.", **fine),
-        choice("zeta_reading", ["code", "paper"], "How zeta is read: as the published code does, or as the paper prints it."),
+        switch("self_condition", "Each step takes the last estimate as its condition; for the prior without weights."),
         choice("consistency", ["damped", "pinv"], "damped allows for noise in the input; pinv is the published, exact form."),
         number(io.Float, "trust", 0.001, 1000, "With damped: more follows the prior, less the input.", **fine),
+        number(io.Float, "zeta", -1, 1_000_000, "How much noise in the input weakens data consistency; -1 never.", **fine),
+        choice("zeta_reading", ["code", "paper"], "How zeta is read: as the published code does, or as the paper prints it."),
+        number(io.Float, "noise_level", -1, 255, "Noise of the input in levels of 0 to 255; -1 takes the degradation's own.", **fine),
         number(io.Float, "w", 0, 1, "Weight in the enhancement stage, read as w_reading says.", **fine),
         choice(
             "w_reading", ["data", "enhancement"], "data: w weighs the frame against the enhancer (code); enhancement: w weighs the enhancer (paper)."
@@ -89,13 +101,7 @@ def knobs(preset: FlairOptions) -> list:
         number(io.Int, "overlap", 0, 99, "Frames that a window shares with the one before it; less than window.", advanced=True),
         choice("overlap_mode", ["blend", "impose"], "blend slides from one window to the next; impose keeps the earlier one's frames (code)."),
         number(io.Float, "guidance", 0, 20, "Classifier-free guidance; 1 is none.", **fine),
-        io.Boolean.Input(
-            "shared_noise",
-            default=preset.shared_noise,
-            tooltip="All frames get the same noise, so that a still scene stays still.",
-            optional=True,
-            advanced=True,
-        ),
+        switch("shared_noise", "All frames get the same noise, so that a still scene stays still."),
     ]
 
 
@@ -104,6 +110,8 @@ def flair(
 ) -> FlairRestorer:
     """The restorer that the widgets describe."""
     changes = {name: value for name, value in (preset or {"preset": "default"}).items() if value is not None}
+    if changes.get("noise_level") == NOISE_OF_THE_DEGRADATION:
+        changes["noise_level"] = None
     options = replace(PRESETS[changes.pop("preset")], **changes, **switches)
     return FlairRestorer(prior, degradation, options, enhancer=enhancer, device=host.device())
 
