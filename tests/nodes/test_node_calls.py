@@ -1,0 +1,106 @@
+"""The nodes called as ComfyUI calls them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fvr.nodes.degradation import Degrade, DescribeDegradation
+from fvr.nodes.faces import FaceAlign, PasteBack
+from fvr.nodes.flair import FlairRestorerNode, FlairSampler, LoadDiffusionPrior
+from fvr.nodes.video import LoadVideoFrames, SaveVideoFrames
+from fvr.physics import Blur, GaussianNoise
+from fvr.runtime import host
+from fvr.video import FrameTimes, probe
+
+FAST = {"preset": {"preset": "default", "steps": 2}}
+
+
+def call(node, **inputs):
+    return node.execute(**inputs).result
+
+
+@pytest.fixture
+def prior():
+    return call(LoadDiffusionPrior, prior="gaussian (no weights)")[0]
+
+
+@pytest.fixture
+def frames():
+    """Four frames (4, 48, 64, 3) of nothing like a face."""
+    return torch.linspace(0, 1, 64).expand(4, 48, 64)[..., None].repeat(1, 1, 1, 3).contiguous()
+
+
+def test_a_clip_without_a_face_passes_through_to_the_bit(frames, prior, tmp_path):
+    with host.workspace(input=tmp_path, output=tmp_path, temp=tmp_path):
+        faces, crops, sheet, report = call(FaceAlign, frames=frames)
+        restored, _ = call(FlairSampler, prior=prior, faces=faces, **FAST)
+        pasted, mask = call(PasteBack, frames=frames, faces=restored)
+    assert faces == [] and len(crops) == 0 and len(sheet) == 1
+    assert "4 frames passed through (no face: 4)" in report
+    assert torch.equal(pasted, frames) and not mask.any()
+
+
+def test_degrade_chains_into_the_operator_that_made_the_frames(frames):
+    before = frames.clone()
+    blurred, blur = call(Degrade, frames=frames, kind={"kind": "gaussian_blur", "sigma": 1.5, "factor": 2})
+    noisy, both = call(Degrade, frames=blurred, kind={"kind": "noise", "sigma": 0.05}, seed=3, degradation=blur)
+    assert torch.equal(frames, before)
+    assert both.noise_level == pytest.approx(0.05) and both.factor == 2
+    expected = Blur.gaussian(1.5, factor=2).forward(frames.permute(0, 3, 1, 2))
+    torch.testing.assert_close(both.forward(frames.permute(0, 3, 1, 2)), expected)
+    assert 0.03 < (noisy - blurred).std() < 0.06
+    assert torch.equal(noisy, call(Degrade, frames=blurred, kind={"kind": "noise", "sigma": 0.05}, seed=3)[0])
+    assert not torch.equal(noisy, call(Degrade, frames=blurred, kind={"kind": "noise", "sigma": 0.05}, seed=4)[0])
+
+
+def test_described_is_what_degrade_does():
+    blur, _ = call(DescribeDegradation, kind={"kind": "gaussian_blur", "sigma": 2.0})
+    both, text = call(DescribeDegradation, kind={"kind": "noise", "sigma": 0.03}, degradation=blur)
+    assert str(both) == str(GaussianNoise(0.03) @ Blur.gaussian(2.0)) == text
+
+
+def test_the_sampler_takes_small_aligned_frames(prior):
+    small = torch.rand(2, 64, 64, 3, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.3
+    operator, _ = call(DescribeDegradation, kind={"kind": "bicubic", "factor": 8})
+    faces, frames = call(FlairSampler, prior=prior, frames=small, degradation=operator, **FAST)
+    assert frames.shape == (2, 512, 512, 3) and len(faces) == 1 and len(faces[0].track) == 2
+    again = operator.forward(frames.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    assert (again - small).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize(("inputs", "got"), [({}, "neither"), ({"faces": [], "frames": torch.rand(1, 512, 512, 3)}, "both")])
+def test_the_sampler_takes_one_of_its_two_sockets(prior, inputs, got):
+    with pytest.raises(ValueError, match=f"got {got}"):
+        call(FlairSampler, prior=prior, **inputs, **FAST)
+
+
+def test_knobs_change_the_preset(prior):
+    restorer = call(FlairRestorerNode, prior=prior, preset={"preset": "x8", "steps": 7, "noise_level": -1.0, "w": None}, data_consistency=False)[0]
+    options = restorer.options
+    assert (options.steps, options.rho, options.w, options.noise_level, options.data_consistency) == (7, 0.85, 0.85, None, False)
+
+
+def test_saved_clips_keep_times_and_say_where_they_are(frames, tmp_path):
+    with host.workspace(input=tmp_path, output=tmp_path, temp=tmp_path):
+        video, path = call(SaveVideoFrames, frames=frames, filename_prefix="a/b", frame_rate=12.5)
+        loaded, times, audio, rate, count = call(LoadVideoFrames, file=path, start_frame=1, every_nth=2)
+        with pytest.raises(ValueError, match="4 frames but times for 2"):
+            call(SaveVideoFrames, frames=frames, times=times)
+    assert probe(path).rate == 12.5 and rate == pytest.approx(2 / (3 / 12.5)) and audio is None and count == len(loaded) == 2
+    assert times.starts == FrameTimes.constant(4, 12.5)[1::2].starts
+    assert (loaded - frames[1::2]).abs().max() < 0.05
+    assert video.get_dimensions() == (64, 48)
+
+
+def test_validation_names_what_is_missing(tmp_path):
+    with host.workspace(input=tmp_path, output=tmp_path):
+        assert "no clip is chosen" in LoadVideoFrames.validate_inputs(file="")
+        assert "gone.mp4" in LoadVideoFrames.validate_inputs(file="gone.mp4")
+        assert LoadVideoFrames.validate_inputs(file="", video=None) is True
+
+
+def test_paste_back_refuses_other_frames(frames, prior):
+    faces, _ = call(FlairSampler, prior=prior, frames=torch.rand(2, 512, 512, 3), **FAST)
+    with pytest.raises(ValueError, match="wire the same frames"):
+        call(PasteBack, frames=frames, faces=faces)
