@@ -98,7 +98,7 @@ def restore_clip_in_frames(
         raise RuntimeError(
             f"the second pass ended at frame {frames}, inside a face that the first pass saw longer; the file changed while it was read"
         )
-    return Summary(frames, time.monotonic() - began, restorer.name, report(tracks, chosen, frames, min_size), tuple(source.warnings))
+    return Summary(frames, time.monotonic() - began, restorer.name, report(tracks, chosen, frames, min_size), (*source.warnings, *sink.warnings))
 
 
 def restore_aligned(
@@ -130,7 +130,7 @@ def restore_aligned(
         deliver(session.push(piece.frames))
     if frames:
         deliver(session.close())
-    return Summary(frames, time.monotonic() - began, restorer.name, None, tuple(source.warnings))
+    return Summary(frames, time.monotonic() - began, restorer.name, None, (*source.warnings, *sink.warnings))
 
 
 def follow_faces(

@@ -191,4 +191,6 @@ class SaveVideoFrames(io.ComfyNode):
                 piece = slice(start, start + 16)
                 sink.write(pictures[piece], times.starts[piece], times.ends[piece])
                 tick(len(pictures[piece]))
-        return io.NodeOutput(host.video_from_file(path), str(path), ui=preview)
+        return io.NodeOutput(
+            host.video_from_file(path), str(path), ui={**preview.as_dict(), **({"text": tuple(sink.warnings)} if sink.warnings else {})}
+        )
