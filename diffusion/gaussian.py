@@ -120,8 +120,12 @@ def _median(z: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=SCALES)
+@torch.inference_mode(False)
 def noise_gain(scale: int) -> tuple[Tensor, Tensor]:
-    """Standard deviations that unit white noise has at a scale: of each DCT band, (1, 64, 1, 1), and of the pixels, ()."""
+    """Standard deviations that unit white noise has at a scale: of each DCT band, (1, 64, 1, 1), and of the pixels, ().
+
+    Made outside inference mode, in which ComfyUI runs nodes: what is kept must serve gradients later.
+    """
     side = 256 << scale
     noise = torch.randn(1, 1, side, side, generator=torch.Generator().manual_seed(0))
     for _ in range(scale):

@@ -47,6 +47,7 @@ def double(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 @lru_cache(maxsize=4)
+@torch.inference_mode(False)
 def lapped_basis(hop: int) -> Tensor:
     """(64, 1, 8, 8) DCT-II basis under a sine window, scaled so that blocks every `hop` pixels (4 or 2) are a Parseval frame."""
     n = torch.arange(BLOCK, dtype=torch.float64)

@@ -129,3 +129,18 @@ def test_priors_by_name():
         assert isinstance(load_prior(name), GaussianPrior) and isinstance(load_prior(name.split()[0]), GaussianPrior)
     with pytest.raises(ValueError, match="choose one of gaussian"):
         load_prior("flair_x8")
+
+
+def test_gradients_flow_after_a_first_use_in_inference_mode():
+    """ComfyUI runs nodes in inference mode; tables first made there must not break autograd afterwards."""
+    from fvr.diffusion.gaussian import noise_gain
+    from fvr.diffusion.lapped import lapped_basis
+
+    noise_gain.cache_clear()
+    lapped_basis.cache_clear()
+    prior, x = GaussianPrior(), torch.rand(1, 3, 48, 48)
+    with torch.inference_mode():
+        prior.predict_x0(x, 100, x)
+    leaf = x.clone().requires_grad_()
+    prior.predict_x0(leaf, 100, x).square().sum().backward()
+    assert leaf.grad is not None and leaf.grad.abs().sum() > 0
