@@ -57,6 +57,10 @@ def place_path(place: Place) -> str | None:
     return str(Path(place)) if isinstance(place, (str, PathLike)) else None
 
 
+LENIENT = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+"""Tags that are no text must not stop a clip; PyAV 19 dropped the choice."""
+
+
 def open_input(place: Place) -> Any:
     """An `av` input container.
 
@@ -71,7 +75,7 @@ def open_input(place: Place) -> Any:
     else:
         handle = Window(place)
     try:
-        return av.open(handle, metadata_errors="ignore")
+        return av.open(handle, **LENIENT)
     except (av.FFmpegError, OSError) as error:
         raise VideoError(f"{name} cannot be read as a video ({short(error)}); it may be damaged, cut short or no video at all") from error
 
