@@ -36,7 +36,7 @@ class VideoFile:
 
     def get_frame_rate(self) -> Fraction:
         with self._stream() as (_, stream):
-            return stream.average_rate or Fraction(1)
+            return Fraction(stream.average_rate or 1)
 
     def get_duration(self) -> float:
         """Seconds inside the window."""

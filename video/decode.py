@@ -82,7 +82,7 @@ class VideoSource(FrameSource):
                     if packet.pts is None:
                         return None
                     ticks.append(packet.pts)
-        return sorted(ticks)[number] * stream.time_base if number < len(ticks) else None
+            return sorted(ticks)[number] * stream.time_base if number < len(ticks) else None
 
     def decoded(self, seek_to: Fraction | None = None) -> Iterator[Timed]:
         """Every frame in presentation order, from the key frame before `seek_to`."""
@@ -120,14 +120,16 @@ class VideoSource(FrameSource):
         return start
 
     def end_of(self, stream: Any, start: Fraction, frame: Any, whole: bool) -> Fraction:
-        """The stream's own end if it was read whole, else the last frame's own duration, else one frame."""
+        """The stream's own end if it was read whole, or the end by the last frame's own duration, whichever comes first; else one frame.
+
+        FFmpeg up to 8.0 makes the frame's duration too long where frames are reordered, FFmpeg 8.1 the stream's.
+        """
+        ends = []
         if whole and stream.duration is not None:
-            end = ((stream.start_time or 0) + stream.duration) * stream.time_base
-            if end > start:
-                return end
+            ends.append(((stream.start_time or 0) + stream.duration) * stream.time_base)
         if frame.duration:
-            return start + frame.duration * frame.time_base
-        return start + 1 / self.info.rate
+            ends.append(start + frame.duration * frame.time_base)
+        return min((end for end in ends if end > start), default=start + 1 / self.info.rate)
 
     def picture(self, frame: VideoFrame, turns: int) -> Tensor:
         stored = self.info.stored_size
@@ -266,7 +268,7 @@ def probe_video(place: Place) -> SourceInfo:
             frame_estimate=stream.frames or (None if duration is None else round(duration * rate) or None),
             start=Fraction(0) if frame.pts is None else frame.pts * frame.time_base,
             duration=duration,
-            time_base=stream.time_base,
+            time_base=Fraction(stream.time_base),
             colour=frame_colour(frame, stream.codec_context),
             pix_fmt=frame.format.name,
             codec=codec_name(stream.codec_context),
