@@ -20,6 +20,8 @@ from .source import FrameSource, Selection, Timed
 NEAR = 64
 """Frames closer to the start than this are decoded and dropped rather than sought."""
 
+LATE_ENDS = int(av.__version__.split(".")[0]) >= 19
+
 
 class VideoSource(FrameSource):
     """A video file (or one in memory) as a stream of frames."""
@@ -120,16 +122,16 @@ class VideoSource(FrameSource):
         return start
 
     def end_of(self, stream: Any, start: Fraction, frame: Any, whole: bool) -> Fraction:
-        """The stream's own end if it was read whole, or the end by the last frame's own duration, whichever comes first; else one frame.
+        """The stream's own end if it was read whole, else the last frame's own duration, else one frame.
 
-        FFmpeg up to 8.0 makes the frame's duration too long where frames are reordered, FFmpeg 8.1 the stream's.
+        From PyAV 19 on the stream's end may be too late where frames are reordered, and the earlier of the two is taken.
         """
-        ends = []
+        own = start + frame.duration * frame.time_base if frame.duration else start + 1 / self.info.rate
         if whole and stream.duration is not None:
-            ends.append(((stream.start_time or 0) + stream.duration) * stream.time_base)
-        if frame.duration:
-            ends.append(start + frame.duration * frame.time_base)
-        return min((end for end in ends if end > start), default=start + 1 / self.info.rate)
+            end = ((stream.start_time or 0) + stream.duration) * stream.time_base
+            if end > start:
+                return min(end, own) if LATE_ENDS else end
+        return own
 
     def picture(self, frame: VideoFrame, turns: int) -> Tensor:
         stored = self.info.stored_size
