@@ -115,9 +115,8 @@ def add_lists(commands: Any) -> None:
 def restore(options: argparse.Namespace) -> int:
     from fractions import Fraction
 
-    from .faces import Paster, load_detector, load_parser
     from .methods.registry import build_restorer
-    from .nodes.weights import find_weights
+    from .nodes.faces import chosen_detector, chosen_paster
     from .physics import parse
     from .pipeline import restore_aligned, restore_clip_in_frames
     from .runtime import host
@@ -146,13 +145,8 @@ def restore(options: argparse.Namespace) -> int:
                     source,
                     sink,
                     restorer,
-                    load_detector(options.detector, weights=find_weights("retinaface"), device=host.device()),
-                    paster=Paster(
-                        feather=options.feather,
-                        strength=options.strength,
-                        colour_match=options.colour_match,
-                        parser=load_parser(path, device=host.device()) if (path := find_weights("parsenet")) else None,
-                    ),
+                    chosen_detector(options.detector),
+                    paster=chosen_paster(options.feather, options.strength, options.colour_match, fade=True),
                     faces=options.faces,
                     min_size=options.min_size,
                     seed=options.seed,
@@ -182,16 +176,16 @@ def assignments(texts: Sequence[str]) -> dict[str, str]:
 
 
 def run(options: argparse.Namespace) -> int:
-    from .nodes import NODES
+    from .nodes import registry
     from .runtime import graph, host
     from .workflows import bundled
 
     if options.device:
         host.set_device(options.device)
-    registry = {node.define_schema().node_id: node for node in NODES}
-    prompt = graph.apply_overrides(graph.load_prompt(bundled(options.workflow)), options.set, registry)
+    nodes = registry()
+    prompt = graph.apply_overrides(graph.load_prompt(bundled(options.workflow)), options.set, nodes)
     with host.workspace(input=options.input_dir or Path.cwd(), output=options.output_dir or Path.cwd() / "output"):
-        result = graph.run_prompt(prompt, registry)
+        result = graph.run_prompt(prompt, nodes)
     for text in result.texts:
         print(text)
     for path in result.files:

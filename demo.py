@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .metrics.fidelity import psnr, ssim
-from .nodes import NODES
+from .nodes import registry
 from .physics import Degradation, parse
 from .runtime import graph, host
 from .video import FrameTimes, open_sink, open_source, read_frames
@@ -76,10 +76,10 @@ def run_workflow(folder: Path, seed: int) -> graph.RunResult:
         f"FVRFlairSampler.seed={seed}",
         "FVRSaveVideoFrames.filename_prefix=restored",
     ]
-    registry = {node.define_schema().node_id: node for node in NODES}
-    prompt = graph.apply_overrides(graph.load_prompt(bundled(WORKFLOW)), settings, registry)
+    nodes = registry()
+    prompt = graph.apply_overrides(graph.load_prompt(bundled(WORKFLOW)), settings, nodes)
     with host.workspace(input=folder, output=folder):
-        return graph.run_prompt(prompt, registry)
+        return graph.run_prompt(prompt, nodes)
 
 
 def save(path: Path, frames: Tensor, times: FrameTimes, **encoding: Any) -> None:

@@ -23,6 +23,11 @@ NODES: list[type[io.ComfyNode]] = [
 ]
 
 
+def registry() -> dict[str, type[io.ComfyNode]]:
+    """The nodes by id, as the headless runner takes them."""
+    return {node.define_schema().node_id: node for node in NODES}
+
+
 class FaceVideoRestoration(ComfyExtension):
     """What ComfyUI loads."""
 

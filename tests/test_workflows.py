@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from fvr.demo import moving_portrait, save
-from fvr.nodes import NODES
+from fvr.nodes import registry
 from fvr.runtime import graph, host
 from fvr.video import FrameTimes, open_source
 from fvr.workflows import FOLDER, bundled
 
-REGISTRY = {node.define_schema().node_id: node for node in NODES}
+REGISTRY = registry()
 API = sorted((FOLDER / "api").glob("*.json"))
 PAGES = sorted(FOLDER.glob("*.json"))
 
