@@ -1,0 +1,61 @@
+"""Where a network runs, and how many frames it takes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .restorer import Heartbeat, no_heartbeat
+
+
+class Placement(Protocol):
+    """Brings a network to where it runs, making room for it and for `working` bytes beside it, and returns that device.
+
+    A session calls it at the start of every unit of work, since another network may have taken the room in between.
+    """
+
+    def __call__(self, working: int) -> torch.device: ...
+
+
+def on(network: nn.Module, device: torch.device | str) -> Placement:
+    """The placement without a host: the network moves to `device` once and stays."""
+    place = torch.device(device)
+
+    def placed(working: int) -> torch.device:
+        network.to(place)
+        return place
+
+    return placed
+
+
+def in_batches(work: Callable[[Tensor], Tensor], frames: Tensor, size: int, heartbeat: Heartbeat = no_heartbeat) -> Tensor:
+    """`work` over `frames` in batches of at most `size`, halved and tried again whenever memory runs out."""
+    return torch.cat(list(batches(work, frames, size, heartbeat)))
+
+
+def batches(work: Callable[[Tensor], Tensor], frames: Tensor, size: int, heartbeat: Heartbeat = no_heartbeat) -> Iterator[Tensor]:
+    """As `in_batches`, one batch's result at a time.
+
+    Raises:
+        torch.OutOfMemoryError: if not even one frame fits.
+    """
+    start = 0
+    while start < len(frames):
+        heartbeat()
+        try:
+            done = work(frames[start : start + size])
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if size == 1 or not out_of_memory(error):
+                raise
+            size = max(1, size // 2)
+            continue
+        start += size
+        yield done
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that a device ran out of memory."""
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower()
