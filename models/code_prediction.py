@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from .vq import ResBlock, VQAutoEncoder, VQConfig
 
@@ -101,6 +102,17 @@ class CodeNetwork(VQAutoEncoder):
         self.ft_layers = nn.ModuleList(CodeLayer(width, self.sizes.heads) for _ in range(self.sizes.layers))
         self.idx_pred_layer = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, vq.codes, bias=False))
         self.fuse_convs_dict = nn.ModuleDict({str(side): FeatureTransform(vq.width(side)) for side in self.sizes.fused})
+
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor]) -> Self:
+        """The network with the sizes and the weights of a state dict, in eval mode.
+
+        Raises:
+            KeyError, RuntimeError: if it is not one of this class.
+        """
+        network = cls(CodeConfig.of(state))
+        network.load_state_dict(dict(state))
+        return network.eval()
 
     def encode(self, x: Tensor, sides: Collection[int] | None = None) -> tuple[Tensor, dict[int, Tensor]]:
         """(B, 3, S, S) in [-1, 1] to the latent (B, code_dim, s, s) and the features of `sides` (default: those that steer the generator)."""

@@ -1,0 +1,65 @@
+"""What restorers with a trained network share: their options, where the network runs, and the way of crops in and out."""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from ..faces.types import CROP
+from .placement import Placement, on
+from .restorer import Restorer
+
+
+class NetworkRestorer(Restorer):
+    """A restorer with a trained network, shared by all its sessions and never changed by them.
+
+    Args:
+        network: in eval mode.
+        options: a frozen dataclass of the method's parameters; None is their defaults.
+        place: where the network runs; None leaves it where it is.
+    """
+
+    options_type: ClassVar[type]
+
+    def __init__(self, network: nn.Module, options: Any = None, *, place: Placement | None = None) -> None:
+        self.network = network
+        self.options = self.options_type() if options is None else options
+        self.place = on(network, next(network.parameters()).device) if place is None else place
+
+    def configured(self, **changes: Any) -> Self:
+        """The same restorer with other parameters.
+
+        Raises:
+            ValueError: if a value is out of range.
+            TypeError: if there is no such parameter.
+        """
+        other = copy(self)
+        other.options = replace(self.options, **changes)
+        return other
+
+
+def to_network(crops: Tensor, side: int, device: torch.device) -> Tensor:
+    """Crops (n, 3, H, W) in [0, 1] as the network takes them: (n, 3, side, side) in [-1, 1], bilinear, on `device`."""
+    x = resized(crops.to(device), side, "bilinear")
+    return (x * 2 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def from_network(images: Tensor) -> Tensor:
+    """A network's images, around [-1, 1], as restored crops: (n, 3, 512, 512) float32 in [0, 1] on the CPU."""
+    return resized((images.float().clamp(-1, 1) + 1) / 2, CROP, "bicubic").clamp(0, 1).cpu().contiguous()
+
+
+def resized(images: Tensor, side: int, mode: str) -> Tensor:
+    """`images` at side x side; averaged over areas when that is smaller, by `mode` otherwise."""
+    height, width = images.shape[-2:]
+    if (height, width) == (side, side):
+        return images
+    if min(height, width) >= side:
+        return F.interpolate(images, (side, side), mode="area")
+    return F.interpolate(images, (side, side), mode=mode, align_corners=False)
