@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -99,6 +99,37 @@ def free_memory(needed: int) -> None:
     """Asks ComfyUI to make room for `needed` bytes on `device()` by unloading its own models; nothing to do elsewhere."""
     if inside_comfyui():
         _model_management().free_memory(needed, device())
+
+
+def managed(network: Any) -> Callable[[int], torch.device]:
+    """Puts a network under the host's memory management.
+
+    What comes back is called with the bytes of working memory that a piece of work needs; it brings the network to where it runs, letting
+    ComfyUI move others out, and returns that device. Between uses ComfyUI may move it out again. `network` may also be a model patcher
+    from one of ComfyUI's own loaders.
+    """
+    patcher = network if hasattr(network, "load_device") else None
+    if not inside_comfyui() or (_chosen_device is not None and patcher is None):
+
+        def moved(working: int) -> torch.device:
+            place = device()
+            (patcher.model if patcher is not None else network).to(place)
+            return place
+
+        return moved
+
+    management = _model_management()
+    if patcher is None:
+        import comfy.model_patcher
+
+        patches = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)  # looked up now: the host rebinds it
+        patcher = patches(network, load_device=device(), offload_device=management.unet_offload_device())
+
+    def loaded(working: int) -> torch.device:
+        management.load_models_gpu([patcher], memory_required=working)
+        return patcher.load_device
+
+    return loaded
 
 
 def intermediate_device() -> torch.device:

@@ -151,4 +151,13 @@ def shown(api):
 
 
 said["ui"] = [ours == theirs for ours, theirs in zip(shown(ui_shim), shown(ui), strict=True)]
+network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 3, 3).to(torch.bfloat16)).requires_grad_(False)
+place = host.managed(network)
+before = network.state_dict()["0.weight"].clone()
+at = [place(2**20), place(2**20)]
+known = [loaded.model is network for loaded in comfy.model_management.loaded_models()]
+patcher = comfy.model_management.loaded_models()[0]
+said["managed"] = [at[0] == at[1] == host.device(), known, host.managed(patcher)(2**20) == patcher.load_device]
+comfy.model_management.unload_all_models()
+said["managed"].append([place(0) == host.device(), torch.equal(network.state_dict()["0.weight"].cpu(), before), str(network[1].weight.dtype)])
 sys.stdout.write(json.dumps(said))

@@ -86,6 +86,14 @@ def test_a_device_that_is_not_there_is_refused_and_changes_nothing(name):
     assert "\n" not in str(caught.value) and host.device() == torch.device("cpu")
 
 
+def test_a_managed_network_runs_where_the_device_is():
+    network = torch.nn.Conv2d(3, 3, 1)
+    place = host.managed(network)
+    assert place(2**20) == host.device() == network.weight.device
+    host.set_device("meta")
+    assert place(0) == torch.device("meta") == network.weight.device
+
+
 # ---------------------------------------------------------------- progress and interruption
 
 

@@ -39,6 +39,7 @@ EXPECTED = {
     "progress": [[1, 4, None], [3, 4, ["JPEG", [10, 8]]], [4, 4, None]],
     "interrupted at": 5,
     "ui": [True, True, True],
+    "managed": [True, [True], True, [True, True, "torch.bfloat16"]],
 }
 
 
