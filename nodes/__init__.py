@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..runtime.core_nodes import CORE_NODES
 from ..runtime.io import ComfyExtension, io
 from .degradation import Degrade, DescribeDegradation
 from .faces import FaceAlign, PasteBack
@@ -24,8 +25,8 @@ NODES: list[type[io.ComfyNode]] = [
 
 
 def registry() -> dict[str, type[io.ComfyNode]]:
-    """The nodes by id, as the headless runner takes them."""
-    return {node.define_schema().node_id: node for node in NODES}
+    """The nodes by id, as the headless runner takes them: ours, and the few of ComfyUI's own that it has."""
+    return CORE_NODES | {node.define_schema().node_id: node for node in NODES}
 
 
 class FaceVideoRestoration(ComfyExtension):
