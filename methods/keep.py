@@ -1,0 +1,200 @@
+"""KEEP as a session: the recurrence over a clip, in blocks of frames, with all that a frame owes to its past carried from block to block."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..faces.types import CROP, FaceTrack
+from ..models.keep import KEEP, CrossFeatures
+from ..models.keep_gain import GainMemory
+from ..motion.flow import FlowSource
+from ..motion.warp import warp
+from .network import NetworkRestorer, from_network, to_network
+from .placement import Placement, batches
+from .restorer import Heartbeat, Session, no_heartbeat
+
+OFFICIAL_SUB_CLIP = 20
+"""Frames after which the released script starts afresh."""
+
+
+@dataclass(frozen=True)
+class KeepOptions:
+    """Parameters of KEEP.
+
+    Attributes:
+        reset_every: frames after which everything starts afresh, as if another clip began; 0 carries the past through the whole clip. The
+            released script is `reset_every` 20 with `gain_window` 20.
+        gain_window: frames whose gains are found together, 1 to 100. They see each other, so a session holds back one fewer; more frames take
+            more memory (5.5 MiB each in the published network, 46 MiB in its Asian variant).
+        batch: frames that are encoded at once, 1 to 100.
+
+    Raises:
+        ValueError: naming the parameter, its range and what was given.
+    """
+
+    reset_every: int = 0
+    gain_window: int = OFFICIAL_SUB_CLIP
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        if self.reset_every < 0:
+            raise ValueError(f"reset_every must be 0 (never) or a number of frames, got {self.reset_every}")
+        for name, value in (("gain_window", self.gain_window), ("batch", self.batch)):
+            if not 1 <= value <= 100:
+                raise ValueError(f"{name} must lie between 1 and 100, got {value}")
+
+    def block(self, done: int) -> int:
+        """Frames of the block that begins after `done` frames of a session; blocks are counted from the last reset."""
+        if not self.reset_every:
+            return self.gain_window
+        return min(self.gain_window, self.reset_every - done % self.reset_every)
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a frame takes from the frame before.
+
+    Attributes:
+        image: its restored image (1, 3, S, S), as the generator made it.
+        cross: its features, fused with those of the frame before it.
+        seen: what the flow source found in the frame as it came.
+    """
+
+    image: Tensor
+    cross: CrossFeatures
+    seen: Any
+
+
+def keep_step(
+    network: KEEP,
+    source: FlowSource,
+    frame: Tensor,
+    latent: Tensor,
+    features: Mapping[int, Tensor],
+    gain: Tensor,
+    past: Past | None,
+    heartbeat: Heartbeat = no_heartbeat,
+) -> Past:
+    """One frame of the recurrence; models/keep.py has the equations.
+
+    Args:
+        frame: (1, 3, S, S) in [-1, 1].
+        latent: z~, (1, code_dim, s, s), and `features`: both the encoder's, of this frame.
+        gain: K, (1, 1, s, s); the first frame of a clip does not use it.
+        past: None for the first frame of a clip.
+
+    Returns:
+        What the next frame takes from this one; its `image` is the result.
+    """
+    heartbeat()
+    seen = source.features(frame)
+    if past is not None:
+        moved = warp(past.image, source.flow(seen, past.seen))
+        heartbeat()
+        latent = network.update(latent, network.encode_clean(moved), gain)  # eq. 6 and 8
+    heartbeat()
+    codes = network.quantize.lookup(network.name_codes(latent))
+    image, cross = network.decode(codes, features, None if past is None else past.cross)  # eq. 10 and 13
+    return Past(image, cross, seen)
+
+
+class KeepRestorer(NetworkRestorer):
+    """KEEP.
+
+    Args:
+        network: a KEEP in eval mode, its decoder_parts in half precision or not.
+        options: KeepOptions; None is their defaults.
+        place: where the network runs; None leaves it where it is.
+        flow: where optical flow comes from; None is the GMFlow of the checkpoint.
+    """
+
+    name = "keep"
+    options_type = KeepOptions
+    network: KEEP
+
+    def __init__(self, network: KEEP, options: KeepOptions | None = None, *, place: Placement | None = None, flow: FlowSource | None = None) -> None:
+        super().__init__(network, options, place=place)
+        self.flow: FlowSource = network.flownet if flow is None else flow
+
+    @property
+    def look_ahead(self) -> int:  # type: ignore[override]
+        """A block's frames but for the one that completes it."""
+        return self.options.block(0) - 1
+
+    def open(self, track: FaceTrack | None = None, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> KeepSession:
+        """Starts one person's clip; KEEP draws no random numbers, so `seed` changes nothing."""
+        return KeepSession(self, heartbeat)
+
+
+class KeepSession(Session):
+    """One person's clip. Beyond one block of frames it holds the past of the last frame only, however long the clip."""
+
+    def __init__(self, restorer: KeepRestorer, heartbeat: Heartbeat) -> None:
+        self._restorer = restorer
+        self._heartbeat = heartbeat
+        self._waiting: list[Tensor] = []
+        self._done = 0
+        self._past: Past | None = None
+        self._memory: GainMemory | None = None
+
+    def push(self, crops: Tensor) -> Tensor:
+        side = self._restorer.network.config.side
+        self._waiting += to_network(crops.float(), side, torch.device("cpu")).split(1)
+        ready = [torch.empty(0, 3, CROP, CROP)]
+        while len(self._waiting) >= (length := self._restorer.options.block(self._done)):
+            ready += self._restore(length)
+        return torch.cat(ready)
+
+    def close(self) -> Tensor:
+        ready = [torch.empty(0, 3, CROP, CROP)]
+        if self._waiting:
+            ready += self._restore(len(self._waiting))
+        self._past = self._memory = None
+        return torch.cat(ready)
+
+    @torch.inference_mode()
+    def _restore(self, length: int) -> list[Tensor]:
+        """The next block: gains of all its frames, then frame after frame."""
+        restorer, options = self._restorer, self._restorer.options
+        network = restorer.network
+        if options.reset_every and self._done % options.reset_every == 0:
+            self._past = self._memory = None
+        device = restorer.place(working_memory(network, length, options.batch))
+        frames = torch.cat(self._waiting[:length]).to(device, memory_format=torch.channels_last)
+        latents, features = self._encode(frames)
+        gains, self._memory = network.gain(latents[None], self._memory)
+        ready = []
+        for index in range(length):
+            now = slice(index, index + 1)
+            past = keep_step(network, restorer.flow, frames[now], latents[now], features.popleft(), gains[0, now], self._past, self._heartbeat)
+            ready.append(from_network(past.image))
+            self._past = past
+        del self._waiting[:length]
+        self._done += length
+        return ready
+
+    def _encode(self, frames: Tensor) -> tuple[Tensor, deque[dict[int, Tensor]]]:
+        """Frames to their latents and, one by one, the features that steer the generator, in the dtype it computes in."""
+        network, dtype = self._restorer.network, next(self._restorer.network.generator.parameters()).dtype
+        features: deque[dict[int, Tensor]] = deque()
+
+        def encode(batch: Tensor) -> Tensor:
+            latent, maps = network.encode(batch)
+            features.extend({side: x[index : index + 1].to(dtype) for side, x in maps.items()} for index in range(len(batch)))
+            return latent
+
+        return torch.cat(list(batches(encode, frames, self._restorer.options.batch, self._heartbeat))), features
+
+
+def working_memory(network: KEEP, block: int, batch: int) -> int:
+    """Bytes that a block of frames needs beside the weights: activations of a batch, and what waits for each frame's turn."""
+    vq = network.config
+    activations = 10 * vq.channels * vq.side**2
+    waiting = 3 * vq.side**2 + sum(vq.width(side) * side**2 for side in network.sizes.fused)
+    return 4 * (activations * batch + waiting * block)
