@@ -1,0 +1,134 @@
+"""Clips through networks that predict codes: a window slides over the frames; each is encoded once, and decoded once, at the centre."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..faces.types import CROP
+from ..models.vq import VQConfig
+from .known_pixels import Task
+from .network import from_network, to_network
+from .placement import Placement
+from .restorer import Heartbeat, Session
+
+Item = TypeVar("Item")
+
+
+class CentredWindow(Generic[Item]):
+    """A stream's windows of `before` + 1 + `after` items: one for every item, which it surrounds; the first and the last item are repeated."""
+
+    def __init__(self, before: int, after: int) -> None:
+        self.before, self.after = before, after
+        self._items: deque[Item] = deque(maxlen=before + 1 + after)
+
+    def push(self, item: Item) -> list[Item] | None:
+        """The window of the item `after` items ago, if there is one."""
+        self._items.extend([item] * (1 if self._items else self.before + 1))
+        return list(self._items) if len(self._items) == self._items.maxlen else None
+
+    def close(self) -> Iterator[list[Item]]:
+        """The windows still owed."""
+        last = self._items[-1] if self._items else None
+        for _ in range(self.after if last is not None else 0):
+            window = self.push(last)  # type: ignore[arg-type]
+            if window is not None:
+                yield window
+        self._items.clear()
+
+
+@dataclass
+class CodedFrame:
+    """A frame between encoder and generator.
+
+    Attributes:
+        index: its place in the clip, from 0.
+        seen: (1, tokens, C), what the windows around it look at.
+        latent: (1, code_dim, s, s).
+        features: the encoder's by side, until the frame is decoded.
+        kept: what Task.finish needs, until the frame is decoded.
+    """
+
+    index: int
+    seen: Tensor
+    latent: Tensor
+    features: dict[int, Tensor] = field(default_factory=dict)
+    kept: Tensor | None = None
+
+    def release(self) -> None:
+        """Forgets what only decoding needs; the frame stays in later windows."""
+        self.features, self.kept = {}, None
+
+
+class WindowSession(Session):
+    """A session that looks at frames through a centred window; memory is that of the window, however long the clip.
+
+    Frames pass one by one, so results do not depend on how the clip was chunked, not even in the last bit.
+    """
+
+    def __init__(self, place: Placement, config: VQConfig, task: Task, before: int, after: int, heartbeat: Heartbeat) -> None:
+        self.place = place
+        self.config = config
+        self.task = task
+        self.heartbeat = heartbeat
+        self._window: CentredWindow[CodedFrame] = CentredWindow(before, after)
+        self._count = 0
+
+    @abstractmethod
+    def _encode(self, picture: Tensor, index: int) -> CodedFrame:
+        """(1, 3, S, S) in [-1, 1], on the device."""
+
+    @abstractmethod
+    def _decode(self, window: list[CodedFrame], frame: CodedFrame) -> Tensor:
+        """The restored picture (1, 3, S, S) of `frame`, the window's centre."""
+
+    def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
+        """As Session.push; `masks` (n, 1, H, W) are 1 where pixels are missing, for inpainting only.
+
+        Raises:
+            ValueError: if crops or masks do not have these shapes, or masks come in another mode.
+        """
+        self.task.check(crops, masks)
+        ready = []
+        for i in range(len(crops)):
+            self.heartbeat()
+            with torch.inference_mode():
+                shown, kept = self.task.prepare(crops[i : i + 1], None if masks is None else masks[i : i + 1])
+                frame = self._encode(to_network(shown, self.config.side, self._placed()), self._count)
+            frame.kept = kept
+            self._count += 1
+            window = self._window.push(frame)
+            if window is not None:
+                ready.append(self._restored(window))
+        return joined(ready)
+
+    def close(self) -> Tensor:
+        return joined([self._restored(window) for window in self._window.close()])
+
+    def _restored(self, window: list[CodedFrame]) -> Tensor:
+        frame = window[self._window.before]
+        self.heartbeat()
+        self._placed()
+        with torch.inference_mode():
+            done = self.task.finish(from_network(self._decode(window, frame)), frame.kept)
+        frame.release()
+        return done
+
+    def _placed(self) -> torch.device:
+        return self.place(working_bytes(self.config, 1))
+
+
+def working_bytes(config: VQConfig, frames: int) -> int:
+    """Memory that `frames` frames at once take beside the weights: ten maps of the first width at full side, float32."""
+    return frames * 10 * config.channels * config.side**2 * 4
+
+
+def joined(parts: list[Tensor]) -> Tensor:
+    """Restored crops in one tensor, which is an ordinary one where inference mode ended before: training may use it."""
+    return torch.cat(parts) if parts else torch.empty(0, 3, CROP, CROP)

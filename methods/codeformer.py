@@ -1,0 +1,123 @@
+"""CodeFormer as a restorer: every frame for itself, or with codes that agree with those of the frames around (Zhou et al., NeurIPS 2022)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..faces.types import FaceTrack
+from ..models.codeformer import CodeFormer
+from .code_frames import joined, working_bytes
+from .code_smoothing import SmoothedSession
+from .known_pixels import Mode, Task
+from .network import NetworkRestorer, from_network, to_network
+from .placement import in_batches
+from .restorer import Heartbeat, Session, no_heartbeat
+
+FIDELITY: dict[Mode, float] = {"restore": 0.5, "colourise": 0.0, "inpaint": 1.0}
+"""The published w of each task."""
+
+
+@dataclass(frozen=True)
+class CodeFormerOptions:
+    """CodeFormer's parameters; the defaults are the official tools'.
+
+    Attributes:
+        fidelity: w of eq. 5 in [0, 1]: 0 follows the codes alone (more detail, less likeness), 1 the input's features as far as they go;
+            None takes the mode's: 0.5 restoring, 0 colourising, 1 inpainting.
+        adain: whether the codes take on the statistics of the input's latent, which keeps its colours; None: except when inpainting.
+        smoothing: frames on each side whose code logits are averaged with a frame's own before its codes are chosen, 0 to 8; 0 is off.
+            The session then looks that many frames ahead.
+        mode: "restore", "colourise" (checkpoint codeformer_colorization: the input is made grey) or "inpaint" (codeformer_inpainting: what is
+            masked or white is filled, all else comes back exactly).
+        keep_luminance: whether colourised frames keep the input's luminance.
+        batch: frames that pass through the network at once where frames do not look at each other, 1 to 64; more is faster on a large GPU,
+            and changes results by rounding only.
+
+    Raises:
+        ValueError: naming the parameter, its range and what was given.
+    """
+
+    fidelity: float | None = None
+    adain: bool | None = None
+    smoothing: int = 0
+    mode: Mode = "restore"
+    keep_luminance: bool = False
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        _ = self.task
+        if self.fidelity is not None and not 0 <= self.fidelity <= 1:
+            raise ValueError(f"fidelity must lie between 0 and 1, got {self.fidelity}")
+        if not 0 <= self.smoothing <= 8:
+            raise ValueError(f"smoothing must lie between 0 and 8 frames on each side, got {self.smoothing}")
+        if not 1 <= self.batch <= 64:
+            raise ValueError(f"batch must lie between 1 and 64 frames, got {self.batch}")
+
+    @property
+    def task(self) -> Task:
+        return Task(self.mode, self.keep_luminance)
+
+    @property
+    def weight(self) -> float:
+        """w, given or the mode's."""
+        return FIDELITY[self.mode] if self.fidelity is None else self.fidelity
+
+    @property
+    def match(self) -> bool:
+        """AdaIN, given or the mode's."""
+        return self.mode != "inpaint" if self.adain is None else self.adain
+
+
+class CodeFormerRestorer(NetworkRestorer):
+    """CodeFormer for any clip; frames are independent unless `smoothing` is on."""
+
+    name = "codeformer"
+    options_type = CodeFormerOptions
+    network: CodeFormer
+    options: CodeFormerOptions
+
+    @property
+    def look_ahead(self) -> int:  # type: ignore[override]
+        return self.options.smoothing
+
+    def open(self, track: FaceTrack | None = None, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> Session:
+        """See Restorer.open; nothing is random, so the seed does not matter. Sessions also take masks, see push."""
+        if self.options.smoothing:
+            options = self.options
+            return SmoothedSession(self.network, self.place, options.task, options.smoothing, options.weight, options.match, heartbeat)
+        return CodeFormerSession(self, heartbeat)
+
+
+class CodeFormerSession(Session):
+    """Crops in batches, one batch not knowing of the other."""
+
+    def __init__(self, restorer: CodeFormerRestorer, heartbeat: Heartbeat) -> None:
+        self.restorer = restorer
+        self.heartbeat = heartbeat
+
+    def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
+        """As Session.push; `masks` (n, 1, H, W) are 1 where pixels are missing, for inpainting only.
+
+        Raises:
+            ValueError: if crops or masks do not have these shapes, or masks come in another mode.
+        """
+        task, size = self.restorer.options.task, self.restorer.options.batch
+        task.check(crops, masks)
+        ready = []
+        for start in range(0, len(crops), size):
+            part = slice(start, start + size)
+            with torch.inference_mode():
+                shown, kept = task.prepare(crops[part], None if masks is None else masks[part])
+                ready.append(task.finish(in_batches(self._restored, shown, size, self.heartbeat), kept))
+        return joined(ready)
+
+    def close(self) -> Tensor:
+        return joined([])
+
+    def _restored(self, shown: Tensor) -> Tensor:
+        network, options = self.restorer.network, self.restorer.options
+        device = self.restorer.place(working_bytes(network.config, len(shown)))
+        return from_network(network(to_network(shown, network.config.side, device), options.weight, match=options.match))

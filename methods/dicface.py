@@ -1,0 +1,104 @@
+"""DicFace as a restorer: the centred window of the paper (section 3.5) as a stream, each frame encoded once and decoded once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..faces.types import CROP, FaceTrack
+from ..models.dicface import DicFace, dirichlet_mean
+from ..models.vq import as_map
+from .code_frames import CodedFrame, WindowSession
+from .dicface_dirichlet import dirichlet_sample, uncertainty
+from .known_pixels import Mode, Task
+from .network import NetworkRestorer
+from .placement import Placement
+from .restorer import Heartbeat, no_heartbeat
+
+
+@dataclass(frozen=True)
+class DicFaceOptions:
+    """DicFace's parameters.
+
+    Attributes:
+        fidelity: weight of the input's features in [0, 1]: 0 follows the codes alone, 1 (the official value) the input as far as it goes.
+        dirichlet: "mean" weighs the codes by the mean of their distribution; "sample" draws the weights, as the official code does, from
+            the seed, the person and the frame's number.
+        mode: "restore", "colourise" (checkpoint color_100k: the input is made grey) or "inpaint" (inpainting_100k: what is masked or white
+            is filled, all else comes back exactly).
+        keep_luminance: whether colourised frames keep the input's luminance.
+
+    Raises:
+        ValueError: naming the parameter, its range and what was given.
+    """
+
+    fidelity: float = 1.0
+    dirichlet: Literal["mean", "sample"] = "mean"
+    mode: Mode = "restore"
+    keep_luminance: bool = False
+
+    def __post_init__(self) -> None:
+        _ = self.task
+        if not 0 <= self.fidelity <= 1:
+            raise ValueError(f"fidelity must lie between 0 and 1, got {self.fidelity}")
+        if self.dirichlet not in ("mean", "sample"):
+            raise ValueError(f"dirichlet must be mean or sample, got {self.dirichlet!r}")
+
+    @property
+    def task(self) -> Task:
+        return Task(self.mode, self.keep_luminance)
+
+
+class DicFaceRestorer(NetworkRestorer):
+    """DicFace for clips of any length, from one frame up; the ends of a clip are repeated to fill the window."""
+
+    name = "dicface"
+    options_type = DicFaceOptions
+    network: DicFace
+    options: DicFaceOptions
+
+    def __init__(self, network: DicFace, options: Any = None, *, place: Placement | None = None) -> None:
+        super().__init__(network, options, place=place)
+        self.look_ahead = (network.frame_length - 1) // 2
+
+    def open(self, track: FaceTrack | None = None, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> DicFaceSession:
+        """See Restorer.open; the seed matters only where weights are sampled."""
+        return DicFaceSession(self, track, seed, heartbeat)
+
+
+class DicFaceSession(WindowSession):
+    """One person's clip. Held back: the tokens of a window (0.5 MB a frame), the encoder's features of `look_ahead` + 1 frames (45 MB each)."""
+
+    def __init__(self, restorer: DicFaceRestorer, track: FaceTrack | None, seed: int, heartbeat: Heartbeat) -> None:
+        network = restorer.network
+        after = restorer.look_ahead
+        super().__init__(restorer.place, network.config, restorer.options.task, network.frame_length - 1 - after, after, heartbeat)
+        self.network = network
+        self.options = restorer.options
+        self._person = (seed, 0 if track is None else track.person)
+        self._start = 0 if track is None else track.start
+        self._maps: list[Tensor] = []
+
+    def uncertainty(self) -> Tensor:
+        """(m, 1, 512, 512) in [0, 1]: where the network invents (dicface_dirichlet.uncertainty), bilinear between the code map's places, for
+        the m frames handed out since the last call."""
+        maps, self._maps = self._maps, []
+        return F.interpolate(torch.cat(maps).float(), (CROP, CROP), mode="bilinear") if maps else torch.empty(0, 1, CROP, CROP)
+
+    def _encode(self, picture: Tensor, index: int) -> CodedFrame:
+        latent, features = self.network.encode(picture)
+        return CodedFrame(index, self.network.tokens(latent), latent, features)
+
+    def _decode(self, window: list[CodedFrame], frame: CodedFrame) -> Tensor:
+        centre = self._window.before
+        alpha = self.network.alpha(torch.stack([other.seen for other in window], 1), slice(centre, centre + 1))[:, 0]
+        self._maps.append(as_map(uncertainty(alpha, self.network.quantize.embedding.weight)[..., None]).half().cpu())
+        if self.options.dirichlet == "sample":
+            weights = dirichlet_sample(alpha, *self._person, self._start + frame.index)
+        else:
+            weights = dirichlet_mean(alpha)
+        return self.network.decode(weights, frame.features, self.options.fidelity)

@@ -1,0 +1,103 @@
+"""What is known of a restored picture beforehand: its luminance when colours are added, the unharmed pixels when holes are filled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ..faces.types import CROP
+from .network import resized
+
+Mode = Literal["restore", "colourise", "inpaint"]
+WHITE = 254.5 / 255
+"""Pixels at least this bright in every channel count as missing where no mask says otherwise, as the official tools have it in 8 bits."""
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of R, G and B in Y' (ITU-R BT.601), which the networks' grey training frames were made with."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """The way of crops into a network and back for one of three tasks.
+
+    Attributes:
+        mode: "restore" changes nothing; "colourise" shows the network grey crops; "inpaint" shows it white where pixels are missing
+            and puts the known pixels back exactly.
+        keep_luminance: whether colourised crops keep the input's luminance.
+
+    Raises:
+        ValueError: for an unknown mode, or luminance kept in another mode than "colourise".
+    """
+
+    mode: Mode = "restore"
+    keep_luminance: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {self.mode!r}")
+        if self.keep_luminance and self.mode != "colourise":
+            raise ValueError(f"keep_luminance belongs to the mode 'colourise', got the mode {self.mode!r}; switch it off or choose 'colourise'")
+
+    def check(self, crops: Tensor, masks: Tensor | None) -> None:
+        """Raises ValueError if crops are not (n, 3, H, W), or masks not (n, 1, H, W) or not for inpainting."""
+        if crops.ndim != 4 or crops.shape[1] != 3:
+            raise ValueError(f"RGB crops (n, 3, H, W) are wanted, got {tuple(crops.shape)}; repeat grey crops three times")
+        if masks is None:
+            return
+        if self.mode != "inpaint":
+            raise ValueError(f"masks say which pixels to inpaint, but the mode is {self.mode!r}; choose the mode 'inpaint' or leave the masks out")
+        wanted = (len(crops), 1, *crops.shape[-2:])
+        if masks.shape != wanted:
+            raise ValueError(f"one mask {wanted} is wanted for crops {tuple(crops.shape)}, got {tuple(masks.shape)}; resize or repeat it")
+
+    def prepare(self, crops: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """What the network sees, and what `finish` needs.
+
+        Args:
+            crops: (n, 3, H, W) in [0, 1].
+            masks: (n, 1, H, W), 1 where a pixel is missing, 0 where it is known, between the two where it is mixed; None finds white pixels.
+
+        Returns:
+            (n, 3, H, W), and on the CPU the luminance (n, 1, 512, 512), the hole and the known pixels (n, 4, 512, 512), or None.
+        """
+        if self.mode == "colourise":
+            grey = luminance(crops)
+            return grey.expand_as(crops), resized(grey, CROP, "bilinear").cpu() if self.keep_luminance else None
+        if self.mode == "inpaint":
+            missing = white_pixels(crops) if masks is None else masks.to(crops).clamp(0, 1)
+            known = torch.cat([missing, crops * (1 - missing)], 1)
+            return torch.where(missing > 0, 1.0, crops), resized(known, CROP, "bilinear").cpu()
+        return crops, None
+
+    def finish(self, restored: Tensor, kept: Tensor | None) -> Tensor:
+        """The restored crops (n, 3, 512, 512) in [0, 1] with what was known put back."""
+        if kept is None:
+            return restored
+        if self.mode == "colourise":
+            return with_luminance(restored, kept)
+        missing, known = kept[:, :1], kept[:, 1:]
+        return torch.where(missing > 0, known + missing * restored, known)
+
+
+def white_pixels(crops: Tensor) -> Tensor:
+    """(n, 1, H, W), 1 where all channels of (n, 3, H, W) are white, else 0."""
+    return (crops >= WHITE).all(1, keepdim=True).to(crops.dtype)
+
+
+def luminance(images: Tensor) -> Tensor:
+    """Y' = 0.299 R + 0.587 G + 0.114 B (BT.601) of (n, 3, H, W), as (n, 1, H, W)."""
+    return (images * images.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
+
+
+def with_luminance(images: Tensor, luma: Tensor) -> Tensor:
+    """`images` (n, 3, H, W) with Y' replaced by `luma` (n, 1, H, W), both in [0, 1].
+
+    Chrominance stays (adding one number to R, G and B moves Y' by that number and leaves Cb and Cr) wherever the colour exists. Where it
+    does not, clamping would change Y' again; instead the colour moves towards the grey of the same Y', just into the cube: same hue, less
+    saturation, Y' exact up to rounding.
+    """
+    chroma = images - luminance(images)
+    room = torch.where(chroma > 0, 1 - luma, luma) / chroma.abs().clamp_min(1e-12)
+    return (luma + room.amin(1, keepdim=True).clamp_max(1) * chroma).clamp(0, 1)
