@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from .vq import ResBlock, VQAutoEncoder, VQConfig
+from .vq import Refine, ResBlock, VQAutoEncoder, VQConfig
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class CodeNetwork(VQAutoEncoder):
             x = layer(x, self.position_emb)
         return self.idx_pred_layer(x)
 
-    def fuse(self, features: Mapping[int, Tensor], weight: float | Tensor):
+    def fuse(self, features: Mapping[int, Tensor], weight: float | Tensor) -> Refine:
         """The refinement that hands encoder features to the generator, with the same `weight` at every side, 0 for none."""
         steer = not isinstance(weight, (int, float)) or weight > 0
 

@@ -76,7 +76,9 @@ class VQConfig:
                     blocks[int(number)] = name.split(".")[0]
         order = [(number, blocks[number]) for number in sorted(blocks)]
         channels = len(state[f"{encoder}blocks.0.weight"])
-        multipliers, attended, first_level = [], [], []
+        multipliers: list[int] = []
+        attended: list[bool] = []
+        first_level: list[str] = []
         level: list[str] = []
         body = order[:-3]  # residual, attention, residual close the encoder
         for number, kind in [*body, (-1, "conv")]:
@@ -97,7 +99,7 @@ class VQConfig:
             channels=channels,
             multipliers=tuple(multipliers),
             res_blocks=first_level.count("conv1"),
-            attention=frozenset(side >> level for level, has in enumerate(attended) if has),
+            attention=frozenset(side >> halvings for halvings, has in enumerate(attended) if has),
             code_dim=code_dim,
             codes=codes,
         )
@@ -204,11 +206,11 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, sides: Collection[int] = ()) -> tuple[Tensor, dict[int, Tensor]]:
         """(B, 3, S, S) in [-1, 1] to the latent (B, code_dim, s, s) and the features of the wanted sides."""
-        features = {}
+        features: dict[int, Tensor] = {}
         for number, block in enumerate(self.blocks):
             x = block(x)
             side = self.taps.get(number)
-            if side in sides:
+            if side is not None and side in sides:
                 features[side] = x
         return x, features
 
@@ -238,7 +240,7 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, refine: Refine | None = None) -> Tensor:
         """(B, code_dim, s, s) to (B, 3, S, S) float32 around [-1, 1], computed in the dtype of the weights."""
-        x = z.to(self.blocks[0].weight.dtype)
+        x = z.to(next(self.parameters()).dtype)
         for number, block in enumerate(self.blocks):
             x = block(x)
             if refine is not None and number in self.taps:
