@@ -1,0 +1,63 @@
+"""Group normalisation whose statistics span all frames of a clip, read frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .window import Window, joined
+
+Read = Callable[[slice], Tensor]
+"""Some frames of a feature map that is never made as a whole."""
+
+
+class ClipNorm(nn.Module):
+    """Group normalisation over (T, h, w) of each clip, in float32 whatever the dtype of the features.
+
+    In two passes: mean and variance of every frame, joined to those of the clip; then x * scale + shift on the frames that are wanted.
+    The result is that of nn.GroupNorm on (B, C, T, h, w), without a normalised float32 copy of the whole clip.
+    """
+
+    def __init__(self, groups: int, width: int) -> None:
+        super().__init__()
+        self.wrapped_module = nn.GroupNorm(groups, width)
+
+    def coefficients(self, x: Tensor, window: Window) -> tuple[Tensor, Tensor]:
+        """scale and shift, float32 (B T, C), for x (B T, C, h, w)."""
+        norm = self.wrapped_module
+        pieces = [torch.var_mean(x[part].float().unflatten(1, (norm.num_groups, -1)), (2, 3, 4), correction=0) for part in window.parts(x)]
+        variance, mean = (joined(list(moment)).unflatten(0, (-1, window.frames)) for moment in zip(*pieces, strict=True))
+        variance = variance.mean(1) + mean.var(1, correction=0)  # frames are equally large
+        per_group = x.shape[1] // norm.num_groups
+        scale = (variance + norm.eps).rsqrt().repeat_interleave(per_group, 1) * norm.weight.float()
+        shift = norm.bias.float() - mean.mean(1).repeat_interleave(per_group, 1) * scale
+        return scale.repeat_interleave(window.frames, 0), shift.repeat_interleave(window.frames, 0)
+
+    def read(
+        self,
+        x: Tensor,
+        window: Window,
+        film: tuple[Tensor, Tensor] | None = None,
+        *,
+        activate: bool = True,
+        dtype: torch.dtype | None = None,
+    ) -> Read:
+        """silu((1 + a) norm(x) + b) with film = (a, b), (B T, C) each; without `activate` the sum alone. In `dtype`, that of x by default."""
+        scale, shift = self.coefficients(x, window)
+        if film is not None:
+            scale, shift = scale * (1 + film[0]), shift * (1 + film[0]) + film[1]
+        scale, shift = scale[..., None, None], shift[..., None, None]
+
+        def some(part: slice) -> Tensor:
+            y = torch.addcmul(shift[part], x[part].float(), scale[part])
+            return (F.silu(y, inplace=True) if activate else y).to(dtype or x.dtype)
+
+        return some
+
+    def forward(self, x: Tensor, window: Window) -> Tensor:
+        """x (B T, C, h, w), normalised."""
+        read = self.read(x, window, activate=False)
+        return joined([read(part) for part in window.parts(x)])

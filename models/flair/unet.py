@@ -1,0 +1,169 @@
+"""What both of FLAIR's video networks do alike: their call, their flow, their dtype, their loading."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from .attention import TemporalAttention
+from .recurrence import Alignment
+from .spynet import SPyNet
+from .window import Flow, Flows, Size, Window
+
+
+class VideoUNet(nn.Module, ABC):
+    """A UNet that predicts the noise in the frames of a clip, given the degraded frames brought to their size.
+
+    It works on any size that is a multiple of `multiple`, with frames of at least 32 x 32 pixels where features are carried along flow.
+
+    Attributes:
+        config: its sizes.
+        levels: how many sizes its features have.
+        carried: the levels (0 the finest) at which features are carried from frame to frame.
+    """
+
+    config_type: ClassVar[Any]
+    config: Any
+    levels: int
+    carried: tuple[int, ...]
+
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor], config: Any = None) -> Self:
+        """The network with the weights of a flat state dict, in float32 and eval mode.
+
+        Args:
+            config: its sizes; None reads from the weights what they show and takes the published value for the rest.
+
+        Raises:
+            KeyError, RuntimeError: if the weights are not a network of this class.
+        """
+        with torch.device("meta"):
+            network = cls(cls.config_type.of(state) if config is None else config)
+        network.to_empty(device="cpu").load_state_dict(dict(state))
+        return network.eval()
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """What features are computed in."""
+
+    @property
+    def multiple(self) -> int:
+        """What height and width must be a multiple of."""
+        return 1 << (self.levels - 1)
+
+    def forward(
+        self,
+        x_t: Tensor,
+        condition: Tensor,
+        level: Tensor,
+        *,
+        frames: int | None = None,
+        temporal: bool = True,
+        flows: Flows | None = None,
+        weights: Tensor | float = 1.0,
+        pixels: int | None = None,
+    ) -> Tensor:
+        """The noise in x_t, float32 of its shape.
+
+        Args:
+            x_t: (B T, 3, H, W), the noisy frames, clip by clip.
+            condition: (B T, 3, H, W) in [-1, 1].
+            level: (B T,) or one number: what the network knows of the noise; see the class.
+            frames: T; None means that all frames are one clip.
+            temporal: whether temporal layers act. Without them frames still share the statistics of group normalisation: only T = 1 makes
+                the image network.
+            flows: those that flows() gives; None computes them of `condition`.
+            weights: annealing of what is carried (eq. 17): one number, or (B T or 1, 1, H, W) in [0, 1].
+            pixels: see Window; less memory, the same result up to rounding.
+
+        Raises:
+            ValueError: if H or W is no multiple of `multiple`, or the number of frames none of T.
+        """
+        self._check(x_t, condition, frames)
+        count = len(x_t) if frames is None else frames
+        if flows is None:
+            flows = self.flows(condition, frames) if temporal and count > 1 else {}
+        at = torch.as_tensor(level, dtype=torch.float32, device=x_t.device).reshape(-1).expand(len(x_t))
+        table = self.resized_weights(weights.expand(len(x_t), -1, -1, -1)) if isinstance(weights, Tensor) else float(weights)
+        window = Window(count, self.embedding(at), temporal, flows, table, pixels)
+        x = self.joint(x_t, condition).to(self.dtype).contiguous(memory_format=torch.channels_last)
+        return self.predict(x, window)
+
+    @abstractmethod
+    def joint(self, x_t: Tensor, condition: Tensor) -> Tensor:
+        """Both along the channels, in the order the network was trained with."""
+
+    @abstractmethod
+    def embedding(self, level: Tensor) -> Tensor:
+        """(N, E) of the noise levels (N,)."""
+
+    @abstractmethod
+    def predict(self, x: Tensor, window: Window) -> Tensor:
+        """(N, 6, H, W) to the noise (N, 3, H, W) float32."""
+
+    @abstractmethod
+    def guide(self, frames: Tensor, size: Size) -> Tensor:
+        """Frames brought to the size at which their flow is wanted, as in training."""
+
+    @abstractmethod
+    def torso(self) -> Iterable[nn.Module]:
+        """The modules that may run in half precision."""
+
+    def sizes(self, height: int, width: int) -> list[Size]:
+        """Sizes at which features are carried, for frames of height x width."""
+        return [(height >> level, width >> level) for level in self.carried]
+
+    def flows(self, guides: Tensor, frames: int | None = None) -> Flows:
+        """Motion between neighbours among `guides` (B T, 3, H, W) in [-1, 1], at each size where it is wanted; two frames at a time."""
+        flow_network = next((module for module in self.modules() if isinstance(module, SPyNet)), None)
+        if flow_network is None:
+            return {}
+        clips = guides.float().unflatten(0, (-1, len(guides) if frames is None else frames))
+        found = {}
+        for size in self.sizes(guides.shape[-2], guides.shape[-1]):
+            small = ((self.guide(clips.flatten(0, 1), size) + 1) / 2).clamp(0, 1).unflatten(0, clips.shape[:2])
+            pairs = [(small[:, n], small[:, n + 1]) for n in range(clips.shape[1] - 1)]
+            if pairs:
+                found[size] = Flow(
+                    back=torch.stack([flow_network(later, earlier) for earlier, later in pairs], 1),
+                    ahead=torch.stack([flow_network(earlier, later) for earlier, later in pairs], 1),
+                )
+        return found
+
+    def resized_weights(self, weights: Tensor) -> dict[Size, Tensor]:
+        """Annealing weights (N, 1, H, W) at the sizes where features are carried; nearest, as in training."""
+        return {size: F.interpolate(weights, size, mode="nearest") for size in self.sizes(weights.shape[-2], weights.shape[-1])}
+
+    def halved(self, dtype: torch.dtype) -> Self:
+        """The network itself, its convolutions and temporal projections in `dtype` from now on.
+
+        Group-norm statistics, embeddings, flow, sampling along flow, and the last convolution stay float32, as in the published code.
+        """
+        for module in self._convolutions():
+            module.to(dtype)
+        return self
+
+    def _convolutions(self) -> Iterator[nn.Module]:
+        flow = {inner for module in self.modules() if isinstance(module, SPyNet) for inner in module.modules()}
+        for part in self.torso():
+            for module in part.modules():
+                if isinstance(module, TemporalAttention):
+                    yield from (module.q_linear, module.k_linear, module.v_linear)
+                if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | Alignment) and module not in flow:
+                    yield module
+
+    def _check(self, x_t: Tensor, condition: Tensor, frames: int | None) -> None:
+        height, width = x_t.shape[-2:]
+        if height % self.multiple or width % self.multiple:
+            raise ValueError(f"FLAIR's network takes sides that are multiples of {self.multiple}, got {height} x {width}; resize or pad the frames")
+        if condition.shape != x_t.shape:
+            raise ValueError(f"x_t and its condition must have one shape, got {tuple(x_t.shape)} and {tuple(condition.shape)}")
+        if frames is not None and (frames < 1 or len(x_t) % frames):
+            raise ValueError(f"{len(x_t)} frames cannot be split into clips of {frames}")
