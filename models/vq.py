@@ -71,11 +71,11 @@ class VQConfig:
         blocks: dict[int, str] = {}
         for key in state:
             if key.startswith(f"{encoder}blocks."):
-                number, _, name = key.removeprefix(f"{encoder}blocks.").partition(".")
+                place, _, name = key.removeprefix(f"{encoder}blocks.").partition(".")
                 if name in ("conv1.weight", "q.weight", "conv.weight"):
-                    blocks[int(number)] = name.split(".")[0]
+                    blocks[int(place)] = name.split(".")[0]
         order = [(number, blocks[number]) for number in sorted(blocks)]
-        channels = len(state[f"{encoder}blocks.0.weight"])
+        width = channels = len(state[f"{encoder}blocks.0.weight"])
         multipliers: list[int] = []
         attended: list[bool] = []
         first_level: list[str] = []
