@@ -53,7 +53,7 @@ class GMFlow(nn.Module):
         source, target = self.transformer(current, previous)
         height, width = source.shape[1:3]
         source, target = source.flatten(1, 2), target.flatten(1, 2)
-        places = grid(height, width, source.device).flatten(0, 1)
+        places = grid(height, width, source.device).to(source.dtype).flatten(0, 1)
         coarse = expected(source, target, places.expand(len(source), -1, -1)) - places  # eq. 4 and 5
         coarse = self.feature_flow_attn(source, coarse)  # eq. 6
         as_map = [part.mT.unflatten(2, (height, width)) for part in (coarse, source)]
@@ -131,7 +131,7 @@ class Matcher(nn.Module):
     def forward(self, current: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
         """(B, h, w, C) twice, and so back."""
         both = torch.cat([current, previous])
-        mask = shifted_mask(*both.shape[1:3], both.device)
+        mask = shifted_mask(*both.shape[1:3], both.device).to(both.dtype)
         for number, layer in enumerate(self.layers):
             both = layer(both, torch.cat(both.chunk(2)[::-1]), mask if number % 2 else None)
         return both.chunk(2)  # type: ignore[return-value]
