@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from ..faces.types import CROP, FaceTrack
 from ..models.keep import KEEP, CrossFeatures
 from ..models.keep_gain import GainMemory
+from ..motion.dis import DisFlow
 from ..motion.flow import FlowSource
 from ..motion.warp import warp
 from .network import NetworkRestorer, from_network, to_network
@@ -33,6 +34,7 @@ class KeepOptions:
         gain_window: frames whose gains are found together, 1 to 100. They see each other, so a session holds back one fewer; more frames take
             more memory (5.5 MiB each in the published network, 46 MiB in its Asian variant).
         batch: frames that are encoded at once, 1 to 100.
+        flow: who measures motion: "gmflow", the network of the checkpoint, or "dis", OpenCV's, which is faster and needs no weights.
 
     Raises:
         ValueError: naming the parameter, its range and what was given.
@@ -41,8 +43,11 @@ class KeepOptions:
     reset_every: int = 0
     gain_window: int = OFFICIAL_SUB_CLIP
     batch: int = 1
+    flow: Literal["gmflow", "dis"] = "gmflow"
 
     def __post_init__(self) -> None:
+        if self.flow not in ("gmflow", "dis"):
+            raise ValueError(f"flow must be gmflow or dis, got {self.flow!r}")
         if self.reset_every < 0:
             raise ValueError(f"reset_every must be 0 (never) or a number of frames, got {self.reset_every}")
         for name, value in (("gain_window", self.gain_window), ("batch", self.batch)):
@@ -111,16 +116,28 @@ class KeepRestorer(NetworkRestorer):
         network: a KEEP in eval mode, its decoder_parts in half precision or not.
         options: KeepOptions; None is their defaults.
         place: where the network runs; None leaves it where it is.
-        flow: where optical flow comes from; None is the GMFlow of the checkpoint.
+        flow: where optical flow comes from; None is what the options say.
     """
 
     name = "keep"
     options_type = KeepOptions
     network: KEEP
+    options: KeepOptions
 
     def __init__(self, network: KEEP, options: KeepOptions | None = None, *, place: Placement | None = None, flow: FlowSource | None = None) -> None:
         super().__init__(network, options, place=place)
-        self.flow: FlowSource = network.flownet if flow is None else flow
+        self._given = flow
+
+    @property
+    def flow(self) -> FlowSource:
+        """Where optical flow comes from."""
+        if self._given is not None:
+            return self._given
+        return DisFlow() if self.options.flow == "dis" else self.network.flownet
+
+    def guided_by(self, flow: FlowSource) -> KeepRestorer:
+        """The same restorer with another source of optical flow."""
+        return KeepRestorer(self.network, self.options, place=self.place, flow=flow)
 
     @property
     def look_ahead(self) -> int:  # type: ignore[override]
