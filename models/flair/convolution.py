@@ -69,7 +69,8 @@ class TimeConv(nn.Module):
                 first, last = max(part.start, clip), min(part.stop, clip + frames)
                 low, high = max(first - 1, clip), min(last + 1, clip + frames)
                 block = read(slice(low, high))
-                pieces.append(self._convolved(F.pad(block, (0, 0, 0, 0, 0, 0, low - first + 1, last + 1 - high))))
+                nothing = torch.zeros_like(block[:1])
+                pieces.append(self._convolved(torch.cat([nothing] * (low - first + 1) + [block] + [nothing] * (last + 1 - high))))
         return joined(pieces)
 
     def _convolved(self, block: Tensor) -> Tensor:
@@ -79,4 +80,5 @@ class TimeConv(nn.Module):
             weight = conv.weight.transpose(1, 2).reshape(conv.out_channels, -1, 1, 1)
             return F.conv2d(torch.cat([block[:-2], block[1:-1], block[2:]], 1), weight, conv.bias)
         padding = (0, conv.padding[1], conv.padding[2])
-        return F.conv3d(block.transpose(0, 1)[None], conv.weight, conv.bias, padding=padding)[0].transpose(0, 1)
+        done = F.conv3d(block.transpose(0, 1)[None], conv.weight, conv.bias, padding=padding)[0].transpose(0, 1)
+        return done.contiguous(memory_format=torch.channels_last)

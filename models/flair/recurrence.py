@@ -73,7 +73,7 @@ class Alignment(nn.Module):
             )
             aligned = part if aligned is None else aligned + part
         assert aligned is not None
-        return aligned.to(current.dtype)
+        return aligned.to(current.dtype, memory_format=torch.channels_last)
 
 
 class Refinement(nn.Module):
@@ -141,11 +141,10 @@ class Recurrence(nn.Module):
         for n, carried in self._carried("forward_1", forth, features, weight, backward):
             merged = self.reconstruction(torch.cat([features[:, n], backward.pop(n), carried], 1))
             frames.append(features[:, n] + self.conv_last(merged))
-        return frames[0] if last == 0 else torch.stack(frames, 1).flatten(0, 1)
+        joint = torch.cat(frames).unflatten(0, (-1, len(features))).transpose(0, 1).flatten(0, 1)
+        return joint.contiguous(memory_format=torch.channels_last)
 
-    def _carried(
-        self, way: str, through: _Pass, features: Tensor, weight: Tensor | float, others: dict[int, Tensor]
-    ) -> Iterator[tuple[int, Tensor]]:
+    def _carried(self, way: str, through: _Pass, features: Tensor, weight: Tensor | float, others: dict[int, Tensor]) -> Iterator[tuple[int, Tensor]]:
         """(n, what is carried past frame n) in the order of the pass; `others` is what the pass before this one carried past each frame."""
         align, refine = self.deform_align[way], self.backbone[way]
         before: list[Tensor] = []  # the last two carried, nearest first
