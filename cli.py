@@ -48,7 +48,10 @@ def add_restore(commands: Any) -> None:
     p.add_argument("input", help="a video file or a folder of images")
     p.add_argument("output", help="a video file, or a folder for PNG frames")
     p.add_argument("--method", default="flair", metavar="NAME", help="how faces are restored (default: flair)")
-    p.add_argument("--weights", metavar="FILE", help="a checkpoint for the method")
+    p.add_argument("--weights", metavar="FILE", help="a checkpoint for the method (default: its own, if a model folder has it; see `fvr models`)")
+    p.add_argument(
+        "--precision", default="float32", choices=["float32", "bfloat16", "float16"], help="of the part that draws the picture (default: float32)"
+    )
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the method; may be repeated")
     p.add_argument("--degradation", metavar="TEXT", help='what damaged the clip, for instance "gaussian_blur(sigma=2) + noise(sigma=0.03)"')
     p.add_argument("--aligned", action="store_true", help="frames are already aligned crops of one person: no detection, no pasting")
@@ -106,8 +109,12 @@ def add_demo(commands: Any) -> None:
 
 
 def add_lists(commands: Any) -> None:
-    p = commands.add_parser("models", help="list the checkpoints this package knows, and which are here")
+    p = commands.add_parser("models", help="list the checkpoints this package knows, and which are here; fetch them")
     p.set_defaults(command=models)
+    fetched = p.add_subparsers(title="commands", metavar="COMMAND").add_parser("fetch", help="download one, verified and resumable")
+    fetched.set_defaults(command=fetch_model)
+    fetched.add_argument("name", help="as `fvr models` lists it")
+    fetched.add_argument("--folder", type=Path, help="where to put it (default: the first model folder of this package)")
     p = commands.add_parser("nodes", help="list the nodes that `fvr run` can execute")
     p.set_defaults(command=nodes)
 
@@ -117,6 +124,8 @@ def restore(options: argparse.Namespace) -> int:
 
     from .methods.registry import build_restorer
     from .nodes.faces import chosen_detector, chosen_paster
+    from .nodes.restorers import PRECISIONS
+    from .nodes.weights import weights_for
     from .physics import parse
     from .pipeline import restore_aligned, restore_clip_in_frames
     from .runtime import host
@@ -125,12 +134,14 @@ def restore(options: argparse.Namespace) -> int:
     if options.device:
         host.set_device(options.device)
     source = open_source(options.input, start=options.start, count=options.count, stride=options.stride, rate=Fraction(options.frame_rate))
+    settings = assignments(options.set)
     restorer = build_restorer(
         options.method,
-        weights=Path(options.weights) if options.weights else None,
+        weights=Path(options.weights) if options.weights else weights_for(options.method, settings),
         degradation=parse(options.degradation) if options.degradation else None,
         device=host.device(),
-        settings=assignments(options.set),
+        settings=settings,
+        precision=PRECISIONS[options.precision],
     )
     size = (512, 512) if options.aligned else (source.info.height, source.info.width)
     encoding = dict(codec=options.codec, crf=options.crf, pixel_format=options.pixel_format)
@@ -204,13 +215,46 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def models(options: argparse.Namespace) -> int:
-    from .models.catalogue import CATALOGUE, find
+    from .models.catalogue import CATALOGUE, find, licence_line
     from .runtime import host
 
     folders = host.model_folders()
+    rows = [("name", "here", "MiB", "file", "licence", "where")]
     for checkpoint in CATALOGUE:
         path = find(checkpoint, folders)
-        print(f"{checkpoint.name:24} {'here' if path else 'missing':8} {checkpoint.licence:32} {path or checkpoint.url}")
+        size = path.stat().st_size if path else checkpoint.size
+        where = str(path) if path else f"looked in {', '.join(checkpoint.folders)}"
+        mib = f"{size / 2**20:.0f}" if size else "?"
+        rows.append((checkpoint.name, "here" if path else "missing", mib, checkpoint.file, licence_line(checkpoint), where))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    for row in rows:
+        print("  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[-1]]))
+    print("\nmodel folders:")
+    for name, places in folders.items():
+        print(f"  {name:24} {', '.join(map(str, places))}")
+    return 0
+
+
+def fetch_model(options: argparse.Namespace) -> int:
+    from contextlib import ExitStack
+
+    from .models.catalogue import OURS, licence_line, named
+    from .models.fetch import fetch
+    from .runtime import host
+
+    checkpoint = named(options.name)
+    print(f"{checkpoint.file}: {checkpoint.purpose}\nlicence: {licence_line(checkpoint)}\nfrom {checkpoint.url}", flush=True)
+    with ExitStack() as stack:
+        shown: list[Any] = []
+
+        def on_bytes(done: int, total: int | None) -> None:
+            if not shown:
+                shown.extend([stack.enter_context(host.progress(total and -(-total >> 20), "fetch (MiB)")), 0])
+            shown[0]((done >> 20) - shown[1])
+            shown[1] = done >> 20
+
+        path = fetch(checkpoint, options.folder or host.model_folders()[OURS][0], on_bytes, host.heartbeat)
+    print(path)
     return 0
 
 

@@ -12,6 +12,7 @@ OURS = "face_video_restoration"
 FACE_FOLDERS = (OURS, "facerestore_models", "facedetection")
 RESTORER_FOLDERS = (OURS, "facerestore_models", "upscale_models", "checkpoints")
 
+APACHE = "Apache-2.0"
 MIT = "MIT"
 S_LAB = "S-Lab License 1.0"
 UNSTATED = "licence not stated"
@@ -53,6 +54,8 @@ _KEEP = "https://github.com/jnjaby/KEEP/releases/download"
 _DICFACE = "https://huggingface.co/fudan-generative-ai/DicFace_model/resolve/main/CodeFormer"
 _FLAIR = "https://github.com/wustl-cig/FLAIR"
 _FACEXLIB = "https://github.com/xinntao/facexlib/releases/download"
+_GFPGAN = "https://github.com/TencentARC/GFPGAN/releases/download/v1.3.4"
+_RESTOREFORMER = "https://github.com/wzhouxiff/RestoreFormerPlusPlus/releases/download/v1.0.0"
 
 CATALOGUE: tuple[Checkpoint, ...] = (
     Checkpoint(
@@ -63,6 +66,8 @@ CATALOGUE: tuple[Checkpoint, ...] = (
         MIT,
         True,
         FACE_FOLDERS,
+        sha256="6d1de9c2944f2ccddca5f5e010ea5ae64a39845a86311af6fdf30841b0a5a16d",
+        size=109_497_761,
     ),
     Checkpoint(
         "parsenet",
@@ -72,6 +77,8 @@ CATALOGUE: tuple[Checkpoint, ...] = (
         "MIT (facexlib); its origin PSFRGAN is CC BY-NC-SA, unverified",
         None,
         FACE_FOLDERS,
+        sha256="3d558d8d0e42c20224f13cf5a29c79eba2d59913419f945545d8cf7b72920de2",
+        size=85_331_193,
     ),
     Checkpoint(
         "arcface",
@@ -81,9 +88,18 @@ CATALOGUE: tuple[Checkpoint, ...] = (
         UNSTATED,
         None,
         FACE_FOLDERS,
+        sha256="a035c768259b98ab1ce0e646312f48b9e1e218197a0f80ac6765e88f8b6ddf28",
     ),
     Checkpoint(
-        "codeformer", "codeformer.pth", f"{_CODEFORMER}/codeformer.pth", "CodeFormer restorer", S_LAB, False, aliases=("codeformer-v0.1.0.pth",)
+        "codeformer",
+        "codeformer.pth",
+        f"{_CODEFORMER}/codeformer.pth",
+        "CodeFormer restorer",
+        S_LAB,
+        False,
+        sha256="1009e537e0c2a07d4cabce6355f53cb66767cd4b4297ec7a4a64ca4b8a5684b7",
+        size=376_637_898,
+        aliases=("codeformer-v0.1.0.pth",),
     ),
     Checkpoint(
         "codeformer-inpainting",
@@ -131,6 +147,32 @@ CATALOGUE: tuple[Checkpoint, ...] = (
         "DicFace for missing regions",
         f"{S_LAB} (README); no licence file",
         False,
+    ),
+    Checkpoint(
+        "restoreformer",
+        "RestoreFormer.pth",
+        f"{_GFPGAN}/RestoreFormer.pth",
+        "RestoreFormer restorer",
+        f"licence unclear (published with GFPGAN, {APACHE})",
+        None,
+    ),
+    Checkpoint(
+        "restoreformer-pp",
+        "RestoreFormer++.ckpt",
+        f"{_RESTOREFORMER}/RestoreFormer++.ckpt",
+        "RestoreFormer++ restorer",
+        f"licence unclear ({APACHE} according to others)",
+        None,
+    ),
+    Checkpoint(
+        "gfpgan",
+        "GFPGANv1.4.pth",
+        f"{_GFPGAN}/GFPGANv1.4.pth",
+        "GFPGAN restorer, version 1.4",
+        f"{APACHE}; its licence file lists non-commercial parts (StyleGAN2, DFDNet)",
+        None,
+        sha256="e2cd4703ab14f4d01fd1383a8a8b266f9a5833dacee8e6a79d3bf21a1b6be5ad",
+        size=348_632_874,
     ),
     *(
         Checkpoint(f"flair-{name.replace('_', '-')}", f"flair_{name}.pt", _FLAIR, f"FLAIR diffusion network, {task}", UNSTATED, None, direct=False)
@@ -186,8 +228,7 @@ def find(checkpoint: Checkpoint, folders: Mapping[str, Iterable[Path]]) -> Path 
 
     folders: folder name -> the directories of that name, as the host knows them. Names are compared without case.
     """
-    names = [checkpoint.file, *checkpoint.aliases]
-    wanted = [Path(name).with_suffix(".safetensors").name.lower() for name in names] + [name.lower() for name in names]
+    wanted = _names(checkpoint)
     for folder in checkpoint.folders:
         for directory in folders.get(folder, ()):
             if not Path(directory).is_dir():
@@ -197,6 +238,24 @@ def find(checkpoint: Checkpoint, folders: Mapping[str, Iterable[Path]]) -> Path 
                 if name in here:
                     return here[name]
     return None
+
+
+def _names(checkpoint: Checkpoint) -> list[str]:
+    """The lower-case file names that a checkpoint goes by, .safetensors first."""
+    names = [checkpoint.file, *checkpoint.aliases]
+    return [Path(name).with_suffix(".safetensors").name.lower() for name in names] + [name.lower() for name in names]
+
+
+def published_as(path: Path | str) -> Checkpoint | None:
+    """The checkpoint that goes by this file's name, compared without case."""
+    name = Path(path).name.lower()
+    return next((checkpoint for checkpoint in CATALOGUE if name in _names(checkpoint)), None)
+
+
+def licence_line(checkpoint: Checkpoint) -> str:
+    """One line for people: the licence of the weights, and whether it allows commercial use."""
+    allowed = {True: "commercial use allowed", False: "not for commercial use", None: "unclear whether commercial use is allowed"}
+    return f"{checkpoint.licence}: {allowed[checkpoint.commercial_use]}"
 
 
 def missing_message(checkpoint: Checkpoint, folders: Mapping[str, Iterable[Path]]) -> str:

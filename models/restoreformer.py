@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -131,9 +132,12 @@ class Middle(nn.Module):
 class Level(nn.Module):
     """One level's residual blocks, each followed by an attention where there are any, and the change of side at its end."""
 
+    downsample: nn.Module
+    upsample: nn.Module
+
     def __init__(self, widths: list[int], heads: int, *, attends: bool, resample: tuple[str, nn.Module] | None) -> None:
         super().__init__()
-        self.block = nn.ModuleList(Residual(width_in, width) for width_in, width in zip(widths, widths[1:], strict=False))
+        self.block = nn.ModuleList(Residual(width_in, width) for width_in, width in pairwise(widths))
         self.attn = nn.ModuleList(CrossAttention(width, heads) for width in widths[1:] if attends)
         if resample is not None:
             self.add_module(*resample)
@@ -167,6 +171,7 @@ class Encoder(nn.Module):
         features = {}
         x = self.conv_in(x)
         for level, stage in enumerate(self.down):
+            assert isinstance(stage, Level)
             x = stage(x)
             features[level] = x
             if hasattr(stage, "downsample"):
@@ -200,6 +205,7 @@ class Decoder(nn.Module):
         x = self.mid.block_2(self.mid.attn_1(x, middle.to(dtype)))
         for level in reversed(range(len(self.up))):
             stage = self.up[level]
+            assert isinstance(stage, Level)
             x = stage(x, features[level].to(dtype) if stage.attn else None)
             if level:
                 x = stage.upsample(x)

@@ -61,7 +61,7 @@ def names_of(path: Path | str) -> list[str] | None:
     start = first_bytes(path, path.name)
     if _is_safetensors(start):
         header, _ = _header(path, path.name)
-        return list(tidied({key: None for key in header}))
+        return list(tidied(dict.fromkeys(header)))
     return list(read_state(path)) if start.startswith(_ZIP) else None  # tensors in a zip archive are mapped, not read
 
 
@@ -162,7 +162,10 @@ def _pickled(path: Path, name: str, start: bytes) -> Any:
     elif start[:1] != b"\x80":
         raise ValueError(f"{name} is not a checkpoint (it begins with {start[:12]!r}); {AGAIN} or choose another file")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True if zipped else None)
+        if zipped and path.suffix.lower() != ".safetensors":  # an ending that torch.load itself takes at its word
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(_unpicklable(name, str(error))) from error
     except OSError:

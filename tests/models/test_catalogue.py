@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from fvr.models.catalogue import CATALOGUE, OURS, find, missing_message, named
+from fvr.models.catalogue import CATALOGUE, OURS, find, licence_line, missing_message, named, published_as
 
 
 @pytest.mark.parametrize("checkpoint", CATALOGUE, ids=lambda c: c.name)
@@ -13,6 +13,8 @@ def test_every_entry_says_what_a_user_must_know(checkpoint):
     assert not checkpoint.direct or checkpoint.url.endswith(checkpoint.file)
     assert all(c in "0123456789abcdef" for c in checkpoint.sha256) and len(checkpoint.sha256) <= 64
     assert "S-Lab" not in checkpoint.licence or checkpoint.commercial_use is False
+    assert ("unclear" not in checkpoint.licence and "not stated" not in checkpoint.licence) or checkpoint.commercial_use is None
+    assert len(checkpoint.sha256) in (0, 8, 64) and (checkpoint.size is None or checkpoint.size > 1 << 20)
 
 
 def test_names_and_files_are_unique():
@@ -46,3 +48,25 @@ def test_what_is_missing_is_said_in_one_sentence(checkpoint, tmp_path):
     assert all(part in message for part in (checkpoint.file, checkpoint.url, str(tmp_path), checkpoint.licence))
     assert "\n" not in message and message.endswith(".")
     assert f"models/{OURS}" in missing_message(checkpoint, {})
+
+
+@pytest.mark.parametrize("checkpoint", CATALOGUE, ids=lambda c: c.name)
+def test_a_file_name_leads_to_its_entry(checkpoint):
+    for name in (checkpoint.file, checkpoint.file.upper(), checkpoint.file.rpartition(".")[0] + ".safetensors", *checkpoint.aliases):
+        assert published_as(f"/models/anywhere/{name}") is checkpoint
+
+
+def test_an_unknown_file_name_leads_nowhere():
+    assert published_as("my_codeformer.pth") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("retinaface", "MIT: commercial use allowed"),
+        ("keep", "S-Lab License 1.0: not for commercial use"),
+        ("arcface", "licence not stated: unclear whether commercial use is allowed"),
+    ],
+)
+def test_the_licence_fits_on_a_line(name, line):
+    assert licence_line(named(name)) == line

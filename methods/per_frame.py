@@ -1,0 +1,76 @@
+"""Restorers that look at one frame at a time: any network from face to face of the same size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..faces.types import CROP, FaceTrack
+from .network import NetworkRestorer, from_network, to_network
+from .placement import Placement, in_batches
+from .restorer import Heartbeat, Session, no_heartbeat
+
+WORKING = 512 << 20
+"""Bytes of working memory that one frame of 512 x 512 takes in the networks of this kind, about eight full-size maps of 64 channels."""
+
+
+@dataclass(frozen=True)
+class PerFrameOptions:
+    """Parameters of a restorer without any.
+
+    Attributes:
+        batch: frames at once, 1 to 64; halved by itself when memory runs out.
+
+    Raises:
+        ValueError: naming the parameter, its range and what was given.
+    """
+
+    batch: int = 4
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.batch <= 64:
+            raise ValueError(f"batch must lie between 1 and 64 frames, got {self.batch}")
+
+
+class PerFrameRestorer(NetworkRestorer):
+    """Restores every frame by itself: RestoreFormer, GFPGAN and others. Nothing is carried from frame to frame, and no seed is used.
+
+    Args:
+        network: (n, 3, side, side) in [-1, 1] to the same, in eval mode.
+        options: PerFrameOptions; None is their defaults.
+        place: where the network runs; None leaves it where it is.
+        name: of this network, for reports: "restoreformer", "gfpgan".
+        side: height and width of the faces that the network takes.
+    """
+
+    options_type = PerFrameOptions
+    name = "per-frame"
+
+    def __init__(self, network: nn.Module, options: Any = None, *, place: Placement | None = None, name: str = "per-frame", side: int = CROP) -> None:
+        super().__init__(network, options, place=place)
+        self.name = name
+        self.side = side
+
+    def open(self, track: FaceTrack | None = None, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> Session:
+        return _PerFrameSession(self, heartbeat)
+
+    @torch.inference_mode()
+    def restore(self, crops: Tensor) -> Tensor:
+        """One batch of crops (n, 3, H, W) in [0, 1] to (n, 3, 512, 512) in [0, 1]."""
+        device = self.place(len(crops) * WORKING * self.side**2 // CROP**2)
+        return from_network(self.network(to_network(crops, self.side, device)))
+
+
+class _PerFrameSession(Session):
+    def __init__(self, restorer: PerFrameRestorer, heartbeat: Heartbeat) -> None:
+        self.restorer = restorer
+        self.heartbeat = heartbeat
+
+    def push(self, crops: Tensor) -> Tensor:
+        return in_batches(self.restorer.restore, crops, self.restorer.options.batch, self.heartbeat)
+
+    def close(self) -> Tensor:
+        return torch.empty(0, 3, CROP, CROP)

@@ -1,0 +1,178 @@
+"""Downloads of published checkpoints, on request only: resumed where they stopped, verified, and under their name only when whole."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import http
+import http.client
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from .catalogue import Checkpoint
+from .state_dict import read_state
+
+CHUNK = 1 << 18
+"""Bytes between two heartbeats."""
+WAIT = 30.0
+"""Seconds without a byte after which a connection counts as broken."""
+PATIENCE = 3
+"""Connections in a row that may break without bringing a byte."""
+
+OnBytes = Callable[[int, int | None], None]
+"""(bytes that are here, bytes of the whole file or None if the server does not say)."""
+
+
+def fetch(
+    checkpoint: Checkpoint,
+    folder: Path | str,
+    on_bytes: OnBytes = lambda done, total: None,
+    heartbeat: Callable[[], None] = lambda: None,
+) -> Path:
+    """Downloads a checkpoint into `folder` and returns the file's path.
+
+    It grows under its name with ".part" added, which stays when the work is interrupted or the connection lost, so that the next call goes
+    on from there. Its size, its SHA-256 as far as that is known, and that it opens as a checkpoint are checked before it gets its name. A
+    file that is already there is checked in the same way and left alone.
+
+    Raises:
+        ValueError: one sentence: there is no direct link, or what arrived is not the published file.
+        OSError: one sentence: no connection, no such address, no room on the disk.
+    """
+    if not checkpoint.direct:
+        raise ValueError(f"{checkpoint.file} has no direct link; open {checkpoint.url}, download it there and put it into {folder}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / checkpoint.file
+    if target.exists():
+        fault = _fault(checkpoint, target, heartbeat)
+        if fault:
+            raise ValueError(f"{target} is there, but {fault}; move it away and fetch it again")
+        return target
+    part = target.with_name(target.name + ".part")
+    _download(checkpoint, part, on_bytes, heartbeat)
+    fault = _fault(checkpoint, part, heartbeat)
+    if fault:
+        part.unlink()
+        raise ValueError(f"{checkpoint.url} did not give {checkpoint.file}: {fault}")
+    part.replace(target)
+    return target
+
+
+def _download(checkpoint: Checkpoint, part: Path, on_bytes: OnBytes, heartbeat: Callable[[], None]) -> None:
+    """Brings `part` to its full length, however many connections that takes."""
+    broken = 0
+    while True:
+        before = _size(part)
+        try:
+            if _transfer(checkpoint, part, on_bytes, heartbeat):
+                return
+            reason = "it ended early"
+        except urllib.error.HTTPError as error:
+            raise OSError(_refusal(checkpoint, error)) from error
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+            reason = str(getattr(error, "reason", "") or error or type(error).__name__)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise OSError(f"the disk is full; {_mib(_size(part))} of {part} are kept: make room and fetch it again") from error
+            raise
+        broken = 0 if _size(part) > before else broken + 1
+        if broken == PATIENCE or (broken and not _size(part)):
+            kept = f"; {_mib(_size(part))} are kept, fetch it again to go on" if _size(part) else ""
+            raise OSError(f"{checkpoint.url} cannot be reached ({reason}){kept or '; check the network and fetch it again'}")
+
+
+def _transfer(checkpoint: Checkpoint, part: Path, on_bytes: OnBytes, heartbeat: Callable[[], None]) -> bool:
+    """One connection: appends to `part` what it lacks, and returns whether it is whole now."""
+    start = _size(part)
+    headers = {"User-Agent": "face-video-restoration", "Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    try:
+        response = urllib.request.urlopen(urllib.request.Request(checkpoint.url, headers=headers), timeout=WAIT)
+    except urllib.error.HTTPError as error:
+        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not start:
+            raise
+        if error.headers.get("Content-Range", "").rpartition("/")[2] == str(start):
+            return True
+        part.unlink()  # longer than the file, so not a beginning of it
+        return _transfer(checkpoint, part, on_bytes, heartbeat)
+    with response:
+        if "text/html" in response.headers.get("Content-Type", ""):
+            raise ValueError(f"{checkpoint.url} gives a page instead of {checkpoint.file}; open it in a browser and put the file into {part.parent}")
+        if start and not (response.status == http.HTTPStatus.PARTIAL_CONTENT and _resumes(response.headers, start)):
+            start = 0  # the server sends the whole file
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length else None
+        if None not in (total, checkpoint.size) and total != checkpoint.size:
+            raise ValueError(f"{checkpoint.url} offers {total} bytes where {checkpoint.file} has {checkpoint.size}; it is another file now")
+        _check_room(part, total or checkpoint.size, start)
+        with part.open("ab" if start else "wb") as file:
+            done = _copy(response, file, start, lambda done: on_bytes(done, total or checkpoint.size), heartbeat)
+    return done == total if total is not None else checkpoint.size in (None, done)
+
+
+def _copy(response: http.client.HTTPResponse, file: BinaryIO, done: int, on_bytes: Callable[[int], None], heartbeat: Callable[[], None]) -> int:
+    """Writes what a connection still gives to `file`; returns how many bytes are there then."""
+    on_bytes(done)
+    while True:
+        heartbeat()
+        block = response.read(CHUNK)
+        if not block:
+            return done
+        file.write(block)
+        done += len(block)
+        on_bytes(done)
+
+
+def _resumes(headers: http.client.HTTPMessage, start: int) -> bool:
+    """Whether a partial answer begins where it was asked to."""
+    return headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0].strip() == str(start)
+
+
+def _check_room(part: Path, total: int | None, start: int) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if total is not None and total - start > free:
+        raise OSError(f"there is no room for {_mib(total - start)} more in {part.parent}, where {_mib(free)} are free; make room and fetch it again")
+
+
+def _refusal(checkpoint: Checkpoint, error: urllib.error.HTTPError) -> str:
+    if error.code in (http.HTTPStatus.NOT_FOUND, http.HTTPStatus.GONE):
+        return f"{checkpoint.url} is gone (HTTP {error.code}); look for {checkpoint.file} at its authors' and put it into the model folder"
+    return f"the server refused {checkpoint.url} (HTTP {error.code} {error.reason}); try again later or open it in a browser"
+
+
+def _fault(checkpoint: Checkpoint, path: Path, heartbeat: Callable[[], None]) -> str | None:
+    """What speaks against `path` being the published file, if anything."""
+    if checkpoint.size is not None and _size(path) != checkpoint.size:
+        return f"it has {_size(path)} bytes where {checkpoint.size} were published"
+    if checkpoint.sha256:
+        digest = _sha256(path, heartbeat)
+        if not digest.startswith(checkpoint.sha256):
+            return f"its SHA-256 begins {digest[:8]} where {checkpoint.sha256[:8]} was published"
+    try:
+        read_state(path, checkpoint.file)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _sha256(path: Path, heartbeat: Callable[[], None]) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            heartbeat()
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB"

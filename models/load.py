@@ -1,0 +1,143 @@
+"""One loader for every face restorer: the file is recognised by what is in it, never by its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .architectures import ARCHITECTURES, CHOOSE, beginnings, foreign, recognise
+from .catalogue import Checkpoint, published_as
+from .spandrel_bridge import load_by_spandrel
+from .state_dict import names_of, read_state
+
+
+@dataclass(frozen=True)
+class LoadedNetwork:
+    """A restorer's network, ready to run: eval mode, float32, convolutions in channels_last, no gradients asked for its parameters.
+
+    Attributes:
+        kind: "codeformer", "keep", "dicface", "restoreformer" or "spandrel".
+        network: on the CPU; what it takes and gives is its class's.
+        path: the file.
+        checkpoint: the catalogue's entry, None if the file goes by a name that it does not know.
+        detail: one line for people.
+    """
+
+    kind: str
+    network: nn.Module
+    path: Path
+    checkpoint: Checkpoint | None
+    detail: str
+
+
+def load_network(path: Path | str, decoder_dtype: torch.dtype = torch.float32) -> LoadedNetwork:
+    """The face restorer in a checkpoint file.
+
+    Parameters are made outside inference mode, so that they can be trained later.
+
+    Args:
+        path: .safetensors, or what torch.save wrote.
+        decoder_dtype: of the modules behind the choice of codes, where the network has such; all else stays float32.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: one sentence that says what was found: no checkpoint, another kind of network, or a damaged one.
+        ModuleNotFoundError: for a network that only spandrel knows, where that is not installed.
+    """
+    path = Path(path)
+    state = read_state(path)
+    with torch.inference_mode(False):
+        kind, network, detail = build_network(state, path.name)
+        network.float().eval().requires_grad_(False)
+        if kind != "spandrel":
+            channels_last(network)
+        for part in getattr(network, "decoder_parts", list)():
+            part.to(decoder_dtype)
+    return LoadedNetwork(kind, network, path, entry_of(path, kind), detail)
+
+
+def peek(path: Path | str) -> str | None:
+    """The kind of a checkpoint from its tensor names alone, without reading its weights; None if it is none of our own networks' or not told so.
+
+    Raises:
+        FileNotFoundError, ValueError: if it is no checkpoint, as `read_state`.
+    """
+    names = names_of(path)
+    known = recognise(set(names)) if names else None
+    return known.kind if known else None
+
+
+def channels_last(network: nn.Module) -> None:
+    """Gives convolutions the memory format in which they run fastest; other parameters may have shapes that it does not fit."""
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            module.to(memory_format=torch.channels_last)
+
+
+def entry_of(path: Path, kind: str) -> Checkpoint | None:
+    """The catalogue's entry of a file's name, unless what is in the file is known to be something else."""
+    entry = published_as(path)
+    own = {known.kind for known in ARCHITECTURES}
+    meant = next((known for known in own if entry and entry.name.startswith(known)), "spandrel")
+    return entry if meant == kind else None
+
+
+def build_network(state: Mapping[str, Tensor], name: str) -> tuple[str, nn.Module, str]:
+    """A state dict's kind, its network in eval mode, and one line for people; `name` is what errors call it.
+
+    Raises:
+        ValueError, ModuleNotFoundError: as `load_network`.
+    """
+    names = set(state)
+    known = recognise(names)
+    if known is not None:
+        try:
+            network = known.build(state)
+            return known.kind, network, known.describe(state, network)
+        except ModuleNotFoundError:
+            raise
+        except Exception as error:  # sizes are read from the shapes, so damaged ones can fail anywhere in a constructor
+            raise ValueError(f"{name} is a {known.label} checkpoint, but {_fault(error)}; download it again") from error
+    what = foreign(names)
+    if what is None:
+        try:
+            found = load_by_spandrel(state)
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(f"{name} holds a network that ComfyUI's loader knows, but {error}") from error
+        except Exception as error:
+            raise ValueError(f"{name} looks like a network that spandrel loads, but {_fault(error)}; download it again") from error
+        if found is not None and not isinstance(found, str):
+            return "spandrel", found, f"{found.label}, 512 x 512, by spandrel"
+        what = found
+    is_what = f": {what}" if what else ""
+    held = f"{len(state)} tensors whose names start with {beginnings(state)}" if len(state) > 1 else f"one tensor, {next(iter(state))}"
+    raise ValueError(f"{name} holds {held}{is_what}; it is not a face restorer: {CHOOSE}")
+
+
+def _fault(error: Exception) -> str:
+    """What is wrong with the tensors of a network that was recognised, in a few words: how many, and the first."""
+    text = str(error)
+    faults = []
+    for verb, word in (("missing", "Missing"), ("unexpected", "Unexpected")):
+        listed = re.search(rf'{word} key\(s\) in state_dict: ((?:"[^"]+"(?:, )?)+)', text)
+        if listed:
+            keys = re.findall(r'"([^"]+)"', listed[1])
+            faults.append(f"{_tensors(len(keys))} {verb} ({keys[0]}{' first' if len(keys) > 1 else ''})")
+    shapes = re.findall(r"size mismatch for (\S+): .*?torch\.Size\((.*?)\).*?torch\.Size\((.*?)\)", text)
+    if shapes:
+        key, here, needed = shapes[0]
+        faults.append(f"{_tensors(len(shapes))} of another shape ({key}{' first' if len(shapes) > 1 else ''}: {here} where {needed} is needed)")
+    if faults:
+        return " and ".join(faults)
+    if isinstance(error, KeyError):
+        return f"a tensor that tells its sizes is missing ({error.args[0]})"
+    return f"the shapes of its tensors do not fit together ({text.splitlines()[0] if text else type(error).__name__})"
+
+
+def _tensors(count: int) -> str:
+    return f"{count} tensor{' is' if count == 1 else 's are'}"
