@@ -11,6 +11,7 @@ import torch
 from seeded_weights import seed_weights
 from torch import Tensor
 
+from fvr.faces.types import FaceTrack
 from fvr.models.code_prediction import CodeConfig
 from fvr.models.codeformer import CodeFormer
 from fvr.models.dicface import DicFace
@@ -33,6 +34,12 @@ def moving(count: int, side: int = 128, first: int = 0) -> Tensor:
     picture = torch.from_numpy(skimage.data.astronaut().copy()).permute(2, 0, 1) / 255
     picture = torch.nn.functional.interpolate(picture[None, :, :256, 96:352], (side + 40, side + 40), mode="area")[0]
     return torch.stack([picture[:, t % 7 : t % 7 + side, t % 11 : t % 11 + side] for t in range(first, first + count)])
+
+
+def track(person: int, start: int = 0, n: int = 9) -> FaceTrack:
+    """The track of one person's crops."""
+    flags = torch.ones(n)
+    return FaceTrack(person, start, torch.zeros(n, 4), torch.zeros(n, 5, 2), torch.eye(2, 3).repeat(n, 1, 1), flags, flags.bool(), flags, (64, 64))
 
 
 def published_frames(reference: dict[str, Tensor]) -> Tensor:
