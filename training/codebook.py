@@ -1,0 +1,414 @@
+"""The face codebook (CodeFormer): autoencoder, code prediction, and feature transforms, one stage each."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..metrics.fidelity import psnr, ssim
+from ..models.code_prediction import CodeConfig
+from ..models.codeformer import CodeFormer
+from ..models.vq import Encoder, VQConfig
+from .degrade import JUDGED, LARGE, NATIVE_128, SMALL, Blind, judged
+from .faces import MIRROR_ONLY, Faces, Jitter
+from .loop import Batch, Plan, Stage, generator_for
+from .losses import (
+    EncoderFeatures,
+    PatchAdversary,
+    adaptive_weight,
+    code_losses,
+    hinge_for_adversary,
+    lpips_or_none,
+    pixel_loss,
+    quantised,
+)
+
+AUTOENCODER = "autoencoder"
+VALIDATED = 16
+"""Faces of the validation split that the curves are made of."""
+REVIVED_FACES = 16
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides what a codebook network becomes, besides the faces and the seed.
+
+    Attributes:
+        name: of the recipe, kept in the file.
+        sizes: of the network.
+        autoencoder, prediction, joint: the schedules of CodeFormer's stages I, II and III.
+        jitter: of the training faces.
+        blind: degradations of stage II, and of stage III's batches without images.
+        gentle: degradations of stage III's batches with images.
+        settle: steps of stage I before codes are used; the codebook then starts from latents of faces. 0: uniform in +- 1 / codes from the start.
+        revive: every so many steps of stage I, codes that a batch of 16 faces does not use move onto latents; 0 for never.
+        commitment: stage I, weight of the encoder's pull to its codes.
+        pixels, codes, features: weights of L1, of the token cross-entropy and of the feature loss in stages II and III.
+        perceptual: weight of LPIPS where it is on this machine, else of the distance in our own encoder's features; 0 for none.
+        adversary: weight of a patch adversary on top of its adaptive weight; 0 for none.
+        adversary_from: (stage I, stage III) steps from which it acts.
+        open_generator: whether stage III trains the generator too.
+        fidelity: w of stage III's image batches: (w, share) pairs; what is left of the shares draws w uniformly from 0 to 1.
+        schedule: CodeFormer's own course of stage III: w 1, then 1.3, then codes of heavy degradations only, then both mixed.
+    """
+
+    name: str
+    sizes: CodeConfig
+    autoencoder: Plan
+    prediction: Plan
+    joint: Plan
+    jitter: Jitter = MIRROR_ONLY
+    blind: Blind = LARGE
+    gentle: Blind = SMALL
+    settle: int = 0
+    revive: int = 0
+    commitment: float = 0.25
+    pixels: float = 1.0
+    codes: float = 0.5
+    features: float = 1.0
+    perceptual: float = 1.0
+    adversary: float = 0.0
+    adversary_from: tuple[int, int] = (30_001, 5_001)
+    open_generator: bool = False
+    fidelity: tuple[tuple[float, float], ...] = ((1.0, 1.0),)
+    schedule: bool = False
+
+    def __post_init__(self) -> None:
+        if self.blind.side != self.sizes.vq.side or self.gentle.side != self.sizes.vq.side:
+            raise ValueError(
+                f"the degradations are for faces of {self.blind.side} and {self.gentle.side} pixels and the network for {self.sizes.vq.side}: use Blind.at(side)"
+            )
+
+
+# CodeFormer's options files: VQGAN_512_ds32_nearest_stage1.yml, CodeFormer_stage2.yml, CodeFormer_stage3.yml. Batches are those of its 8 GPUs
+# together (8 x 4, 8 x 4, 8 x 3). Feature loss 1 and cross-entropy 0.5 (stages II, III); adversary with adaptive weight, times 1 in stage I
+# (0.8 in the paper's text of VQGAN, 1 in the options) and 0.1 in stage III; one number here, as stage III is where the restorer is made.
+PAPER = Recipe(
+    name="CodeFormer 512",
+    sizes=CodeConfig(),
+    autoencoder=Plan(1_600_000, 32, 7e-5, 6e-5),
+    prediction=Plan(500_000, 32, 1e-4, 1e-4, milestones=(400_000, 450_000)),
+    joint=Plan(150_000, 24, 5e-5, 2e-5, ema=0.997),
+    adversary=0.1,
+    schedule=True,
+)
+
+# Ours: 128 x 128 on two CPU cores in about two hours. Narrower and shallower; the top level keeps 64 channels, since with 32 the last
+# normalisation would see one channel a group and no face could be lighter than another. Faces are moved and relit because there are 444;
+# the codebook starts from latents and dead codes are revived, because there are few steps; pixels weigh most, because fidelity is what a
+# small prior can give; stage III opens the generator for the same reason.
+SMALL_128 = Recipe(
+    name="embedded 128",
+    sizes=CodeConfig(
+        VQConfig(side=128, channels=64, multipliers=(1, 1, 1, 2), res_blocks=1, attention=frozenset({16}), code_dim=64, codes=512),
+        width=192,
+        heads=3,
+        layers=4,
+        fused=(32, 64),
+    ),
+    autoencoder=Plan(700, 4, 6e-4, 2e-4, warmup=20, ema=0.98, clip=1.0),
+    prediction=Plan(300, 4, 5e-4, 3e-4, warmup=20, ema=0.98, clip=1.0),
+    joint=Plan(3000, 4, 5e-4, 2e-5, warmup=50, ema=0.995, clip=1.0),
+    jitter=Jitter(),
+    blind=NATIVE_128,
+    gentle=NATIVE_128,
+    settle=300,
+    revive=25,
+    pixels=10.0,
+    codes=0.1,
+    features=0.2,
+    perceptual=0.0,
+    open_generator=True,
+    fidelity=((1.0, 0.8),),
+)
+
+
+def network_of(recipe: Recipe) -> CodeFormer:
+    """The recipe's network at its start: PyTorch's own initialisation, positions drawn with deviation 0.02, codes uniform in +- 1 / codes."""
+    network = CodeFormer(recipe.sizes)
+    nn.init.normal_(network.position_emb, std=0.02)
+    nn.init.uniform_(network.quantize.embedding.weight, -1 / recipe.sizes.vq.codes, 1 / recipe.sizes.vq.codes)
+    return network
+
+
+def stages_of(recipe: Recipe, faces: Faces, held_out: Faces, device: torch.device) -> list[Stage]:
+    """CodeFormer's three stages."""
+    return [AutoEncoding(recipe, faces, held_out, device), CodePrediction(recipe, faces, held_out), Joint(recipe, faces, held_out, device)]
+
+
+@dataclass
+class _CodebookStage(Stage):
+    recipe: Recipe
+    faces: Faces
+    held_out: Faces
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def clean(self, number: int, generator: torch.Generator) -> Tensor:
+        """`number` training faces (n, 3, S, S) in [0, 1]."""
+        index = torch.randint(len(self.faces), (number,), generator=generator).tolist()
+        return torch.stack([self.faces.jittered(i, self.recipe.jitter, generator) for i in index])
+
+    def pair(self, blind: Blind, generator: torch.Generator) -> Batch:
+        """Clean faces and their degraded versions, both in [-1, 1]."""
+        target = self.clean(self.plan.batch, generator)
+        source = torch.stack([blind.draw(generator)(face, generator) for face in target])
+        return {"source": source * 2 - 1, "target": target * 2 - 1}
+
+    def judged_faces(self) -> Tensor:
+        """The first faces of the validation split, (n, 3, S, S) in [0, 1]."""
+        return torch.stack([self.held_out.face(i) for i in range(min(VALIDATED, len(self.held_out)))])
+
+
+class _Adversarial:
+    """A patch adversary with its optimiser; not there when its weight is 0."""
+
+    def __init__(self, recipe: Recipe, plan: Plan, start: int, device: torch.device) -> None:
+        self.weight, self.start = recipe.adversary, start
+        self.net = PatchAdversary().to(device) if self.weight else None
+        self.optimiser = None if self.net is None else torch.optim.Adam(self.net.parameters(), plan.rate, plan.betas)
+
+    def term(self, output: Tensor, target: Tensor, faithful: Tensor, last: Tensor, step: int) -> dict[str, Tensor]:
+        """The generator's term; trains the adversary on the same pictures."""
+        if self.net is None or self.optimiser is None or step < self.start:
+            return {}
+        self.net.requires_grad_(False)
+        fooled = -self.net(output).float().mean()
+        term = self.weight * adaptive_weight(faithful, fooled, last) * fooled
+        self.net.requires_grad_(True)
+        self.optimiser.zero_grad(set_to_none=True)
+        hinge_for_adversary(self.net(target).float(), self.net(output.detach()).float()).backward()
+        self.optimiser.step()
+        return {"adversary": term}
+
+    def state(self) -> dict[str, Any]:
+        return {} if self.net is None or self.optimiser is None else {"adversary": self.net.state_dict(), "optimiser": self.optimiser.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        if self.net is not None and self.optimiser is not None and state:
+            self.net.load_state_dict(state["adversary"])
+            self.optimiser.load_state_dict(state["optimiser"])
+
+
+class AutoEncoding(_CodebookStage):
+    """Stage I: a face through encoder, nearest codes and generator back to itself (CodeFormer, eq. 2): L1, codes, perceptual, adversary."""
+
+    name = AUTOENCODER
+
+    @property
+    def plan(self) -> Plan:  # type: ignore[override]
+        return self.recipe.autoencoder
+
+    def start(self, network: nn.Module, done: Mapping[str, Path]) -> None:
+        assert isinstance(network, CodeFormer)
+        network.requires_grad_(False)
+        for part in (network.encoder, network.quantize, network.generator):
+            part.requires_grad_(True)
+        self.perceptual = lpips_or_none(self.device) if self.recipe.perceptual else None
+        self.adversary = _Adversarial(self.recipe, self.plan, self.recipe.adversary_from[0], self.device)
+
+    def batch(self, step: int, generator: torch.Generator) -> Batch:
+        return {"target": self.clean(self.plan.batch, generator) * 2 - 1}
+
+    def before_step(self, network: nn.Module, step: int, generator: torch.Generator) -> bool:
+        recipe = self.recipe
+        beginning = bool(recipe.settle) and step == recipe.settle
+        reviving = bool(recipe.revive) and step > recipe.settle and step % recipe.revive == 0 and step < 0.85 * self.plan.steps
+        if not (beginning or reviving):
+            return False
+        assert isinstance(network, CodeFormer)
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
+            faces = (self.clean(REVIVED_FACES, generator) * 2 - 1).to(self.device)
+            latent = network.encoder(faces.contiguous(memory_format=torch.channels_last))[0].float()
+        tokens = latent.flatten(2).mT.flatten(0, 1)
+        entries = network.quantize.embedding.weight
+        chosen = tokens[torch.randperm(len(tokens), generator=generator)[: len(entries)].to(tokens.device)]
+        with torch.no_grad():
+            if beginning:
+                entries[: len(chosen)] = chosen
+            else:
+                unused = torch.ones(len(entries), dtype=torch.bool, device=entries.device)
+                unused[network.quantize.nearest(latent).unique()] = False
+                entries[unused] = chosen[: int(unused.sum())]
+        return beginning
+
+    def losses(self, network: nn.Module, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        assert isinstance(network, CodeFormer)
+        target = batch["target"]
+        latent = network.encoder(target)[0]
+        terms: dict[str, Tensor] = {}
+        codes = latent
+        if step >= self.recipe.settle:
+            codes, terms["codes"], _ = quantised(latent, network.quantize, self.recipe.commitment)
+        output = network.generator(codes)
+        terms["pixels"] = self.recipe.pixels * pixel_loss(output, target)
+        if self.perceptual is not None:
+            terms["perceptual"] = self.recipe.perceptual * self.perceptual(output, target).mean()
+        faithful = terms["pixels"] + terms.get("perceptual", 0.0)
+        return terms | self.adversary.term(output, target, faithful, network.generator.blocks[-1].weight, step)
+
+    def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor]:
+        assert isinstance(network, CodeFormer)
+        truth = self.judged_faces()
+        latent = network.encoder((truth * 2 - 1).to(self.device))[0].float()
+        index = network.quantize.nearest(latent)
+        direct, coded = (((network.generator(z) + 1) / 2).clamp(0, 1).cpu() for z in (latent, network.quantize.lookup(index)))
+        figures = {
+            "direct dB": psnr(direct, truth).mean().item(),
+            "coded dB": psnr(coded, truth).mean().item(),
+            "codes used": float(len(index.unique())),
+        }
+        return figures, torch.stack([truth, direct, coded], 1)[:8]
+
+    def extra(self) -> dict[str, Any]:
+        return self.adversary.state()
+
+    def restore(self, extra: dict[str, Any]) -> None:
+        self.adversary.restore(extra)
+
+
+class CodePrediction(_CodebookStage):
+    """Stage II: the transformer, and an encoder of degraded faces, learn the clean face's codes (CodeFormer, eq. 4); all else is fixed."""
+
+    name = "prediction"
+
+    @property
+    def plan(self) -> Plan:  # type: ignore[override]
+        return self.recipe.prediction
+
+    def start(self, network: nn.Module, done: Mapping[str, Path]) -> None:
+        assert isinstance(network, CodeFormer)
+        network.requires_grad_(True)
+        network.quantize.requires_grad_(False)
+        network.generator.requires_grad_(False)
+        network.fuse_convs_dict.requires_grad_(False)
+        self.clean_encoder = clean_encoder(network, done[AUTOENCODER])
+
+    def batch(self, step: int, generator: torch.Generator) -> Batch:
+        return self.pair(self.recipe.blind, generator)
+
+    def losses(self, network: nn.Module, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        assert isinstance(network, CodeFormer)
+        latent = network.encode(batch["source"], ())[0]
+        return self.code_terms(network, batch["target"], network.logits(latent), latent)
+
+    def code_terms(self, network: CodeFormer, target: Tensor, logits: Tensor, latent: Tensor) -> dict[str, Tensor]:
+        """Weighted cross-entropy and feature loss towards the clean face's codes."""
+        with torch.no_grad():
+            index = network.quantize.nearest(self.clean_encoder(target)[0])
+        entropy, distance = code_losses(logits, latent, index, network.quantize)
+        return {"codes": self.recipe.codes * entropy, "features": self.recipe.features * distance}
+
+    def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor]:
+        return restoration_figures(network, self.judged_faces(), self.device, weight=0.0)
+
+
+class Joint(CodePrediction):
+    """Stage III: feature transforms learn to hand the input's own features to the generator (CodeFormer, eq. 5 to 7), codes go on learning."""
+
+    name = "joint"
+
+    @property
+    def plan(self) -> Plan:  # type: ignore[override]
+        return self.recipe.joint
+
+    def start(self, network: nn.Module, done: Mapping[str, Path]) -> None:
+        super().start(network, done)
+        assert isinstance(network, CodeFormer)
+        network.fuse_convs_dict.requires_grad_(True)
+        network.generator.requires_grad_(self.recipe.open_generator)
+        self.last = network.generator.blocks[-1].weight
+        if not self.recipe.open_generator:
+            self.last = network.fuse_convs_dict[str(max(network.sizes.fused))].shift[-1].weight
+        self.perceptual: nn.Module | None = None
+        if self.recipe.perceptual:
+            sides = network.config.sides[1:3]
+            self.perceptual = lpips_or_none(self.device) or EncoderFeatures(copy.deepcopy(self.clean_encoder), sides)
+        self.adversary = _Adversarial(self.recipe, self.plan, self.recipe.adversary_from[1], self.device)
+
+    def course(self, step: int) -> tuple[bool, float | None]:
+        """Whether step takes heavy degradations and codes only, and the w of its images (None: drawn).
+
+        CodeFormer's stage III: 40 000 steps with w 1, 40 000 with 1.3, 40 000 on heavy degradations, then one step in 15 with images and w 1.3.
+        Shorter plans keep the shares.
+        """
+        if not self.recipe.schedule:
+            return False, None
+        share = step * 150_000 / self.plan.steps
+        if share <= 80_000:
+            return False, 1.0 if share <= 40_000 else 1.3
+        return share <= 120_000 or step % 15 != 0, 1.3
+
+    def batch(self, step: int, generator: torch.Generator) -> Batch:
+        return self.pair(self.recipe.blind if self.course(step)[0] else self.recipe.gentle, generator)
+
+    def losses(self, network: nn.Module, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        assert isinstance(network, CodeFormer)
+        codes_only, weight = self.course(step)
+        target = batch["target"]
+        latent, features = network.encode(batch["source"])
+        logits = network.logits(latent)
+        terms = self.code_terms(network, target, logits, latent)
+        if codes_only:
+            return terms
+        codes = network.quantize.lookup(logits.argmax(-1))
+        output = network.decode(codes, latent, features, self._fidelity(generator) if weight is None else weight, match=False)
+        terms["pixels"] = self.recipe.pixels * pixel_loss(output, target)
+        if self.perceptual is not None:
+            terms["perceptual"] = self.recipe.perceptual * self.perceptual(output, target).mean()
+        faithful = terms["pixels"] + terms.get("perceptual", 0.0)
+        return terms | self.adversary.term(output, target, faithful, self.last, step)
+
+    def _fidelity(self, generator: torch.Generator) -> float:
+        chance, free = torch.rand(2, generator=generator).tolist()
+        for weight, share in self.recipe.fidelity:
+            if chance < share:
+                return weight
+            chance -= share
+        return free
+
+    def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor]:
+        return restoration_figures(network, self.judged_faces(), self.device, weight=1.0)
+
+    def extra(self) -> dict[str, Any]:
+        return self.adversary.state()
+
+    def restore(self, extra: dict[str, Any]) -> None:
+        self.adversary.restore(extra)
+
+
+def clean_encoder(network: CodeFormer, autoencoder: Path) -> Encoder:
+    """Stage I's encoder of clean faces, frozen, from what that stage left on disk."""
+    encoder = copy.deepcopy(network.encoder)
+    state = load_file(autoencoder)
+    encoder.load_state_dict({key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")})
+    return encoder.eval().requires_grad_(False)
+
+
+def restoration_figures(network: nn.Module, truth: Tensor, device: torch.device, weight: float) -> tuple[dict[str, float], Tensor]:
+    """PSNR above the bicubic baseline, in dB, and SSIM above it, under each of the judged degradations; and a sheet of some of the faces.
+
+    The sheet's columns: per degradation the input and what the network makes of it, then the truth.
+    """
+    assert isinstance(network, CodeFormer)
+    figures: dict[str, float] = {}
+    columns = []
+    for name in JUDGED:
+        source = judged(name, truth, seed=0)
+        output = torch.cat([network((part * 2 - 1).to(device), weight, match=False).float().cpu() for part in source.split(8)])
+        restored = ((output + 1) / 2).clamp(0, 1)
+        figures[f"{name}: dB"] = (psnr(restored, truth).mean() - psnr(source, truth).mean()).item()
+        figures[f"{name}: SSIM"] = (ssim(restored, truth).mean() - ssim(source, truth).mean()).item()
+        columns += [source, restored]
+    return figures, torch.stack([*columns, truth], 1)[:6]
+
+
+def generator_of(seed: int) -> torch.Generator:
+    """The generator of a network's initial weights."""
+    return generator_for(seed, "network")

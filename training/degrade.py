@@ -1,0 +1,133 @@
+"""What a low-quality face is made of: the blind degradation of the papers, and the three fixed ones that restorers are judged on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..physics.blur import Blur
+from ..physics.build import parse
+from ..physics.camera import CameraNoise
+from ..physics.identity import GaussianNoise
+from ..physics.jpeg import Jpeg
+
+Range = tuple[float, float]
+
+JUDGED = {
+    "x4 blur, noise 0.03": "gaussian_blur(sigma=2, factor=4) + noise(sigma=0.03)",
+    "x8 bicubic": "bicubic(factor=8)",
+    "blur, noise, JPEG 60": "gaussian_blur(sigma=2) + noise(sigma=0.03) + jpeg(quality=60)",
+}
+"""The degradations of issue 5, acting on faces at a network's native size."""
+
+
+@dataclass(frozen=True)
+class Blind:
+    """y = up(JPEG(down(x * k) + n)): the blind degradation of face restoration (CodeFormer, section 4.1; KEEP, section 4), for faces of `side`.
+
+    Attributes:
+        side: the side of the faces that the pixel units below refer to.
+        sigma: of the Gaussian blur along either axis, in pixels.
+        round: share of the kernels that are round; the others have two sigmas and an angle.
+        factor: of the downsampling, a real number.
+        noise: standard deviation in 1/255.
+        quality: of JPEG.
+        skip: chance that any one of blur, downsampling, noise and JPEG is left out.
+        camera: chance that the noise is a camera's instead.
+        ends: interpolations back to full size, one drawn per face.
+    """
+
+    side: int = 512
+    sigma: Range = (1.0, 15.0)
+    round: float = 0.5
+    factor: Range = (4.0, 30.0)
+    noise: Range = (0.0, 20.0)
+    quality: tuple[int, int] = (30, 80)
+    skip: float = 0.0
+    camera: float = 0.0
+    ends: tuple[str, ...] = ("bilinear",)
+
+    def __post_init__(self) -> None:
+        for name, least in (("sigma", 0.01), ("factor", 1.0), ("noise", 0.0), ("quality", 1)):
+            low, high = getattr(self, name)
+            if not least <= low <= high:
+                raise ValueError(f"a blind degradation's {name} is a range (low, high) of at least {least:g}, got {(low, high)}")
+        if not (0 <= self.skip < 1 and 0 <= self.camera <= 1 and 0 <= self.round <= 1):
+            raise ValueError(f"chances lie between 0 and 1, got skip {self.skip}, camera {self.camera}, round {self.round}")
+
+    def at(self, side: int) -> Blind:
+        """The same degradation of faces of another side: blur and downsampling shrink with it, noise and JPEG act on what is left as before."""
+        scale = side / self.side
+        sigma = (max(0.01, self.sigma[0] * scale), max(0.01, self.sigma[1] * scale))
+        return replace(self, side=side, sigma=sigma, factor=(max(1.0, self.factor[0] * scale), max(1.0, self.factor[1] * scale)))
+
+    def draw(self, generator: torch.Generator) -> Draw:
+        """One member of the family."""
+        u = torch.rand(13, generator=generator, dtype=torch.float64).tolist()
+        first, second = (_between(self.sigma, value) for value in u[:2])
+        return Draw(
+            sigmas=None if u[2] < self.skip else (first, first if u[3] < self.round else second),
+            angle=180 * u[4] - 90,
+            factor=1.0 if u[12] < self.skip else _between(self.factor, u[5]),
+            noise=None if u[6] < self.skip else _between(self.noise, u[7]) / 255,
+            iso=int((800, 1600, 3200)[int(3 * u[8])]) if u[9] < self.camera else None,
+            quality=None if u[10] < self.skip else round(_between(self.quality, u[11])),
+            end=self.ends[int(torch.randint(len(self.ends), (), generator=generator))],
+        )
+
+
+# CodeFormer's options files, degradations of stage II, and the two of stage III; all for 512 x 512 faces.
+LARGE = Blind()
+SMALL = Blind(sigma=(0.1, 10.0), factor=(1.0, 12.0), noise=(0.0, 15.0), quality=(60, 100))
+# Ours, for 128 x 128 faces: the papers' two ranges in one, a little beyond their downsampling so that x8 is inside, with every
+# part left out now and then (a clean face must stay clean), and either interpolation back, as crops come from any player or warp.
+NATIVE_128 = Blind(128, (0.1, 3.0), 0.6, (1.0, 9.0), (0.0, 15.0), (40, 100), skip=0.25, camera=0.1, ends=("bilinear", "bicubic", "bicubic"))
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One blind degradation with its parameters; `None` where a part is left out."""
+
+    sigmas: tuple[float, float] | None
+    angle: float
+    factor: float
+    noise: float | None
+    iso: int | None
+    quality: int | None
+    end: str
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Faces (..., 3, S, S) in [0, 1] to their degraded versions, same shape and range; the noise differs from face to face."""
+        side = x.shape[-1]
+        y = x.reshape(-1, 3, side, side)
+        if self.sigmas is not None and max(self.sigmas) > 0.15:
+            y = Blur.gaussian(self.sigmas[0], self.sigmas[1], self.angle).forward(y)
+        small = max(8, math.floor(side / self.factor + 0.5))
+        if small < side:
+            # antialiased: what a camera or a scaler does; the blur above is not always wide enough for this factor
+            y = F.interpolate(y, (small, small), mode="bilinear", antialias=True)
+        y = y.clamp(0, 1)
+        if self.iso is not None:
+            y = CameraNoise(self.iso).observe(y, generator)
+        elif self.noise is not None:
+            y = GaussianNoise(self.noise).observe(y, generator).clamp(0, 1)
+        if self.quality is not None:
+            y = Jpeg(self.quality).forward(y).clamp(0, 1)
+        if small < side:
+            y = F.interpolate(y, (side, side), mode=self.end, align_corners=False)
+        return y.clamp(0, 1).reshape(x.shape)
+
+
+def judged(name: str, x: Tensor, seed: int) -> Tensor:
+    """Faces (N, 3, S, S) under one of the `JUDGED` degradations, enlarged back to S x S by bicubic interpolation; also the baseline."""
+    y = parse(JUDGED[name]).observe(x, torch.Generator().manual_seed(seed))
+    return F.interpolate(y, x.shape[-2:], mode="bicubic", align_corners=False).clamp(0, 1) if y.shape != x.shape else y.clamp(0, 1)
+
+
+def _between(limits: Sequence[float], share: float) -> float:
+    return limits[0] + (limits[1] - limits[0]) * share

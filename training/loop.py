@@ -1,0 +1,372 @@
+"""The training loop: stages that resume from disk to the same result, and leave curves, sample sheets and weights behind."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .quick_norm import quicken
+from .sheet import curve_png, sheet_png
+
+Batch = dict[str, Tensor]
+STATE = "state.pt"
+MANY_BAD_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how fast a stage learns.
+
+    Attributes:
+        steps: of the optimiser.
+        batch: faces (or clips) per forward pass.
+        accumulate: forward passes per step.
+        rate: Adam's learning rate.
+        final_rate: where its cosine ends; equal to `rate` for a constant one.
+        milestones: steps at which the rate is halved instead, with `final_rate` equal to `rate`.
+        warmup: steps over which the rate rises from 0.
+        ema: decay of the averaged weights, which are what is validated and kept.
+        betas: Adam's.
+        clip: largest norm of the gradient; 0 for no limit.
+    """
+
+    steps: int
+    batch: int
+    rate: float
+    final_rate: float
+    accumulate: int = 1
+    milestones: tuple[int, ...] = ()
+    warmup: int = 0
+    ema: float = 0.995
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1 or self.accumulate < 1:
+            raise ValueError(f"a plan has at least 1 step, 1 face a batch and 1 batch a step, got {self.steps}, {self.batch} and {self.accumulate}")
+        if not (self.rate > 0 and 0 <= self.final_rate <= self.rate and 0 <= self.ema < 1 and self.clip >= 0):
+            raise ValueError(f"a plan's rates are positive, its ema is from 0 up to 1 and its clip is not negative, got {self}")
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of step 0, 1, ..."""
+        rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        cosine = self.final_rate + (self.rate - self.final_rate) * (1 + math.cos(math.pi * min(1.0, step / self.steps))) / 2
+        return rise * cosine * 0.5 ** sum(step >= milestone for milestone in self.milestones)
+
+
+class Stage(ABC):
+    """One stage of a recipe.
+
+    Attributes:
+        name: of its files.
+        plan: its schedule.
+    """
+
+    name: str
+    plan: Plan
+
+    @abstractmethod
+    def start(self, network: nn.Module, done: Mapping[str, Path]) -> None:
+        """Chooses what is trained (requires_grad) and reads what earlier stages left in `done`; called on every start, also when resuming."""
+
+    @abstractmethod
+    def batch(self, step: int, generator: torch.Generator) -> Batch:
+        """One batch on the CPU: a function of its arguments alone. Called from other threads."""
+
+    @abstractmethod
+    def losses(self, network: nn.Module, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """The terms of the loss, weighted; their sum is what is minimised."""
+
+    def first(self, network: nn.Module, generator: torch.Generator) -> None:
+        """Called once before the stage's first step, not when resuming."""
+
+    def before_step(self, network: nn.Module, step: int, generator: torch.Generator) -> bool:
+        """May change the network between steps; True when it did so in a way that the average has to follow at once."""
+        return False
+
+    def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor | None]:
+        """Figures, and a sheet (rows, columns, 3, S, S) in [0, 1]."""
+        return {}, None
+
+    def extra(self) -> dict[str, Any]:
+        """More state to keep, e.g. an adversary's."""
+        return {}
+
+    def restore(self, extra: dict[str, Any]) -> None:
+        """Takes back what `extra` gave."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a recipe is run.
+
+    Attributes:
+        folder: where everything is left; a run that finds its state there goes on from it.
+        seed: of all draws.
+        device: where the network learns.
+        bfloat16: whether convolutions and products run in bfloat16; weights, averages and losses stay float32.
+        save_every: steps between states on disk.
+        validate_every: steps between validations; 0 for the end of each stage only.
+        minutes: stop cleanly after so long; 0 for never.
+        workers: threads that prepare batches; 0 to prepare them in between.
+    """
+
+    folder: Path
+    seed: int = 0
+    device: str = "cpu"
+    bfloat16: bool = True
+    save_every: int = 50
+    validate_every: int = 200
+    minutes: float = 0.0
+    workers: int = 0
+
+
+class Stopped(Exception):
+    """Training stopped before its end, on request; the state on disk is good."""
+
+
+def train(
+    network: nn.Module, stages: Sequence[Stage], run: Run, recipe: str, tick: Callable[[str, int, int, dict[str, float]], None] | None = None
+) -> nn.Module:
+    """Runs the stages that are not done yet and returns the network with its averaged weights, in eval mode.
+
+    Every stage starts from the averaged weights of the one before and leaves `<name>.safetensors`, `<name>.json` (losses, figures) and
+    `<name>.png` (sheet) in the folder. Batches and draws depend on seed, stage and step only, so a resumed run repeats an uninterrupted one up
+    to the rounding of the machine.
+
+    Args:
+        recipe: text that names everything that must not change between a run and its continuation.
+        tick: called after every step with the stage's name, the steps done, all steps, and the losses.
+
+    Raises:
+        Stopped: after Ctrl-C, a termination signal or `run.minutes`.
+        ValueError: if the folder holds another recipe's state.
+        FloatingPointError: if the loss stays infinite or undefined.
+    """
+    run.folder.mkdir(parents=True, exist_ok=True)
+    device = torch.device(run.device)
+    network = network.to(device).to(memory_format=torch.channels_last)
+    if device.type == "cpu" and run.bfloat16:
+        quicken(network)
+    state = _found(run.folder / STATE, recipe, run.seed)
+    done = {stage.name: run.folder / f"{stage.name}.safetensors" for stage in stages}
+    first = 0 if state is None else [stage.name for stage in stages].index(state["stage"])
+    if state is None and first == 0:
+        _set_seed(run.seed)
+    started = time.monotonic()
+    with _stop_requests() as asked:
+
+        def stopping() -> bool:
+            return bool(asked) or bool(run.minutes and time.monotonic() - started > 60 * run.minutes)
+
+        for stage in stages[first:]:
+            _Stage(network, stage, run, recipe, done).work(state if state and state["stage"] == stage.name else None, stopping, tick)
+            network.load_state_dict(load_file(done[stage.name]))
+    return network.eval()
+
+
+class _Stage:
+    """One stage at work."""
+
+    def __init__(self, network: nn.Module, stage: Stage, run: Run, recipe: str, done: Mapping[str, Path]) -> None:
+        self.network, self.stage, self.run, self.recipe = network, stage, run, recipe
+        self.device = torch.device(run.device)
+        stage.start(network, done)
+        self.average = copy.deepcopy(network).eval().requires_grad_(False)
+        self.trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self.optimiser = torch.optim.Adam(self.trained, lr=stage.plan.rate, betas=stage.plan.betas, fused=True)
+        self.history: list[dict[str, Any]] = []
+        self.bad = 0
+
+    def work(self, state: dict[str, Any] | None, stopping: Callable[[], bool], tick: Callable[..., None] | None) -> None:
+        plan, name = self.stage.plan, self.stage.name
+        if state is None:
+            self.stage.first(self.network, self._generator("first", 0))
+            self.average.load_state_dict(self.network.state_dict())
+            step = 0
+        else:
+            step = self._resume(state)
+        self.network.train()
+        recent: deque[dict[str, float]] = deque(maxlen=50)
+        for step, batches in self._batches(step, plan.steps):
+            if self.stage.before_step(self.network, step, self._generator("before", step)):
+                self.average.load_state_dict(self.network.state_dict())
+            losses = self._step(step, batches)
+            recent.append(losses)
+            done = step + 1
+            if tick is not None:
+                tick(name, done, plan.steps, losses)
+            last, halt = done == plan.steps, stopping()
+            if last or (self.run.validate_every and done % self.run.validate_every == 0):
+                self._validate(done, recent)
+            if last or halt or done % self.run.save_every == 0:
+                self._save(done)
+            if halt and not last:
+                raise Stopped(f"stopped in stage {name} after {done} of {plan.steps} steps; the same command goes on from there")
+        _write_weights(self.average, self.run.folder / f"{name}.safetensors")
+
+    def _step(self, step: int, batches: list[Batch]) -> dict[str, float]:
+        plan = self.stage.plan
+        for group in self.optimiser.param_groups:
+            group["lr"] = plan.rate_at(step)
+        self.optimiser.zero_grad(set_to_none=True)
+        sums: dict[str, float] = {}
+        for number, batch in enumerate(batches):
+            batch = {key: _placed(value, self.device) for key, value in batch.items()}
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.bfloat16):
+                terms = self.stage.losses(self.network, batch, step, self._generator("step", step, number))
+            total = torch.stack([term.float() for term in terms.values()]).sum() / len(batches)
+            total.backward()
+            for key, term in terms.items():
+                sums[key] = sums.get(key, 0.0) + float(term.detach()) / len(batches)
+        norm = nn.utils.clip_grad_norm_(self.trained, plan.clip or float("inf"))
+        if not (math.isfinite(sum(sums.values())) and math.isfinite(float(norm))):
+            self.bad += 1
+            if self.bad >= MANY_BAD_STEPS:
+                raise FloatingPointError(
+                    f"the loss of stage {self.stage.name} was infinite or undefined {self.bad} times in a row at step {step}; the state on disk is from "
+                    "before: lower the learning rate, or turn bfloat16 off"
+                )
+            return sums
+        self.bad = 0
+        self.optimiser.step()
+        self._follow(step)
+        return sums
+
+    @torch.no_grad()
+    def _follow(self, step: int) -> None:
+        decay = min(self.stage.plan.ema, (1 + step) / (10 + step))  # the first averages are short, or they would remember the start
+        now = self.network.state_dict()
+        for key, value in self.average.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(now[key], 1 - decay)
+            else:
+                value.copy_(now[key])
+
+    def _batches(self, start: int, stop: int) -> Iterator[tuple[int, list[Batch]]]:
+        """The batches of each step, prepared ahead by `run.workers` threads."""
+        plan = self.stage.plan
+
+        def prepared(step: int) -> list[Batch]:
+            return [self.stage.batch(step, self._generator("batch", step, number)) for number in range(plan.accumulate)]
+
+        if not self.run.workers:
+            for step in range(start, stop):
+                yield step, prepared(step)
+            return
+        with ThreadPoolExecutor(self.run.workers) as pool:
+            waiting: deque[Future[list[Batch]]] = deque(pool.submit(prepared, step) for step in range(start, min(stop, start + 2 * self.run.workers)))
+            for step in range(start, stop):
+                batches = waiting.popleft().result()
+                if step + 2 * self.run.workers < stop:
+                    waiting.append(pool.submit(prepared, step + 2 * self.run.workers))
+                yield step, batches
+
+    def _validate(self, done: int, recent: Sequence[Mapping[str, float]]) -> None:
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.bfloat16):
+            figures, sheet = self.stage.validate(self.average)
+        means = {key: sum(losses.get(key, 0.0) for losses in recent) / len(recent) for key in recent[-1]}
+        self.history.append({"step": done, "losses": means, "figures": figures})
+        log = self.run.folder / f"{self.stage.name}.json"
+        log.write_text(json.dumps(self.history, indent=1))
+        curve_png([(entry["step"], entry["figures"]) for entry in self.history], self.run.folder / f"{self.stage.name}-curve.png")
+        if sheet is not None:
+            sheet_png(sheet.float().cpu(), self.run.folder / f"{self.stage.name}.png")
+
+    def _save(self, done: int) -> None:
+        state = {
+            "recipe": self.recipe,
+            "seed": self.run.seed,
+            "stage": self.stage.name,
+            "step": done,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "history": json.dumps(self.history),
+            "extra": self.stage.extra(),
+        }
+        target = self.run.folder / STATE
+        torch.save(state, target.with_suffix(".part"))
+        target.with_suffix(".part").replace(target)  # atomic: a crash while writing leaves the state before
+
+    def _resume(self, state: dict[str, Any]) -> int:
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.history = json.loads(state["history"])
+        self.stage.restore(state["extra"])
+        return state["step"]
+
+    def _generator(self, *what: object) -> torch.Generator:
+        return generator_for(self.run.seed, self.stage.name, *what)
+
+
+def generator_for(*what: object) -> torch.Generator:
+    """A generator seeded by all that is given."""
+    digest = hashlib.sha256("/".join(map(str, what)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def _found(path: Path, recipe: str, seed: int) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    if (state["recipe"], state["seed"]) != (recipe, seed):
+        raise ValueError(
+            f"{path} is the state of another run (seed {state['seed']}, recipe {state['recipe']}), and this one has seed {seed}, recipe {recipe}; "
+            "give another --work folder, or remove that one to start again"
+        )
+    return state
+
+
+def _set_seed(seed: int) -> None:
+    torch.manual_seed(seed)
+
+
+def _placed(value: Tensor, device: torch.device) -> Tensor:
+    value = value.to(device, non_blocking=True)
+    return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
+
+
+def _write_weights(network: nn.Module, path: Path) -> None:
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    save_file(state, path.with_suffix(".part"))
+    path.with_suffix(".part").replace(path)
+
+
+@contextmanager
+def _stop_requests() -> Iterator[list[int]]:
+    """Ctrl-C and termination, collected instead of raised; the second one acts at once."""
+    asked: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    try:
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: the caller's business
+        yield asked
+        return
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

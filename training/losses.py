@@ -1,0 +1,127 @@
+"""The losses of the codebook networks: pixels, codes, features, an adversary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..models.vq import Codebook, Encoder
+
+
+def pixel_loss(output: Tensor, target: Tensor) -> Tensor:
+    """mean |output - target|, images in [-1, 1]; what every stage of CodeFormer, KEEP and DicFace uses."""
+    return (output.float() - target.float()).abs().mean()
+
+
+def quantised(latent: Tensor, codebook: Codebook, commitment: float = 0.25) -> tuple[Tensor, Tensor, Tensor]:
+    """The latent's nearest codes with straight-through gradient, the loss that ties codes and encoder together, and the index.
+
+    Loss (VQGAN; CodeFormer, eq. 1): |sg(z) - c|^2 + commitment |z - sg(c)|^2, means over all values.
+
+    Args:
+        latent: (B, code_dim, s, s).
+
+    Returns:
+        codes (B, code_dim, s, s), the scalar loss, index (B, tokens).
+    """
+    latent = latent.float()
+    with torch.no_grad():
+        index = codebook.nearest(latent)
+    codes = codebook.lookup(index)
+    loss = (codes - latent.detach()).square().mean() + commitment * (latent - codes.detach()).square().mean()
+    return latent + (codes - latent).detach(), loss, index
+
+
+def code_losses(logits: Tensor, latent: Tensor, index: Tensor, codebook: Codebook) -> tuple[Tensor, Tensor]:
+    """Token cross-entropy, and |z - sg(c)|^2 with c the codes of the clean face (CodeFormer, eq. 3, without their weights).
+
+    Args:
+        logits: (B, tokens, codes).
+        latent: (B, code_dim, s, s), the degraded face's.
+        index: (B, tokens), the clean face's codes.
+    """
+    entropy = F.cross_entropy(logits.float().flatten(0, 1), index.flatten())
+    with torch.no_grad():
+        codes = codebook.lookup(index)
+    return entropy, (latent.float() - codes).square().mean()
+
+
+def dirichlet_divergence(alpha: Tensor, prior: float) -> Tensor:
+    """KL(Dir(alpha) || Dir(prior, ..., prior)), mean over tokens; alpha (..., codes) > 0 (DicFace, eq. 8, with the digamma of the posterior's sum).
+
+    lgamma(sum a) - sum lgamma(a) - lgamma(K p) + K lgamma(p) + sum (a - p) (digamma(a) - digamma(sum a))
+    """
+    alpha = alpha.float()
+    total, number = alpha.sum(-1), alpha.shape[-1]
+    at_prior = torch.as_tensor(float(prior), dtype=alpha.dtype, device=alpha.device)
+    constant = number * torch.lgamma(at_prior) - torch.lgamma(number * at_prior)
+    spread = ((alpha - at_prior) * (torch.digamma(alpha) - torch.digamma(total)[..., None])).sum(-1)
+    return (torch.lgamma(total) - torch.lgamma(alpha).sum(-1) + constant + spread).mean()
+
+
+class EncoderFeatures(nn.Module):
+    """Distance of two images in the features of a frozen encoder of faces, our stand-in for a perceptual loss without downloads.
+
+    Each map is divided by the length of its channel vectors, as LPIPS does; the distance is the mean squared difference, summed over sides.
+    """
+
+    def __init__(self, encoder: Encoder, sides: Sequence[int]) -> None:
+        super().__init__()
+        self.encoder = encoder.requires_grad_(False).eval()
+        self.sides = tuple(sides)
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = self._features(target)
+        got = self._features(output)
+        return torch.stack([(got[side] - wanted[side]).square().sum(1).mean() for side in self.sides]).sum()
+
+    def _features(self, x: Tensor) -> Mapping[int, Tensor]:
+        found = self.encoder(x, self.sides)[1]
+        return {side: F.normalize(feature.float(), dim=1, eps=1e-6) for side, feature in found.items()}
+
+
+def lpips_or_none(device: torch.device) -> nn.Module | None:
+    """LPIPS (VGG) where both the package and its backbone already lie on this machine; it is never downloaded."""
+    from pathlib import Path
+
+    try:
+        import lpips
+    except ImportError:
+        return None
+    if not (Path(torch.hub.get_dir()) / "checkpoints" / "vgg16-397923af.pth").is_file():
+        return None
+    return lpips.LPIPS(net="vgg", verbose=False).to(device).eval().requires_grad_(False)
+
+
+class PatchAdversary(nn.Module):
+    """PatchGAN discriminator (Isola et al., 2017): (B, 3, S, S) to a map of realness, `layers` halvings of the side."""
+
+    def __init__(self, width: int = 64, layers: int = 4) -> None:
+        super().__init__()
+        blocks: list[nn.Module] = [nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        now = width
+        for level in range(1, layers + 1):
+            wide = width * min(2**level, 8)
+            stride = 2 if level < layers else 1
+            blocks += [nn.Conv2d(now, wide, 4, stride, 1, bias=False), nn.BatchNorm2d(wide), nn.LeakyReLU(0.2)]
+            now = wide
+        self.body = nn.Sequential(*blocks, nn.Conv2d(now, 1, 4, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+def hinge_for_adversary(real: Tensor, fake: Tensor) -> Tensor:
+    """mean max(0, 1 - D(x)) + mean max(0, 1 + D(y))."""
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+
+def adaptive_weight(faithful: Tensor, adversarial: Tensor, last: Tensor, limit: float = 1.0) -> Tensor:
+    """|d faithful / d last| / (|d adversarial / d last| + 1e-4), at most `limit` (VQGAN, eq. 7): keeps the adversary from overruling the pixels."""
+    first = torch.autograd.grad(faithful, last, retain_graph=True)[0].norm()
+    second = torch.autograd.grad(adversarial, last, retain_graph=True)[0].norm()
+    return (first / (second + 1e-4)).clamp(0, limit).detach()

@@ -1,0 +1,55 @@
+"""Sample sheets and curves as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from torch import Tensor
+
+WIDTH, HEIGHT, MARGIN = 640, 360, 48
+INKS = ((40, 40, 200), (40, 140, 40), (200, 90, 30), (150, 40, 150), (30, 140, 190), (90, 90, 90))
+
+
+def sheet_png(sheet: Tensor, path: Path, gap: int = 2) -> None:
+    """Pictures (rows, columns, 3, H, W) in [0, 1] side by side, in one file."""
+    pixels = (sheet.clamp(0, 1) * 255 + 0.5).byte().numpy()[:, :, ::-1]
+    rows, columns, _, height, width = pixels.shape
+    page = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    for row in range(rows):
+        for column in range(columns):
+            top, left = row * (height + gap), column * (width + gap)
+            page[top : top + height, left : left + width] = pixels[row, column].transpose(1, 2, 0)
+    _write(path, page)
+
+
+def curve_png(points: Sequence[tuple[int, Mapping[str, float]]], path: Path) -> None:
+    """Figures over steps, each scaled to its own range, which its label gives; nothing is written without any."""
+    names = list(points[-1][1]) if points else []
+    if not names:
+        return
+    page = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+    cv2.rectangle(page, (MARGIN, 16), (WIDTH - 16, HEIGHT - MARGIN), (200, 200, 200), 1)
+    last = max(step for step, _ in points)
+    for number, name in enumerate(names):
+        values = [(step, figures[name]) for step, figures in points if name in figures]
+        low, high = min(value for _, value in values), max(value for _, value in values)
+        ink = INKS[number % len(INKS)]
+        corners = [
+            (
+                round(MARGIN + (WIDTH - 16 - MARGIN) * step / last),
+                round(HEIGHT - MARGIN - (HEIGHT - 32 - MARGIN) * ((value - low) / (high - low) if high > low else 0.5)),
+            )
+            for step, value in values
+        ]
+        cv2.polylines(page, [np.array(corners, np.int32)], False, ink, 2, cv2.LINE_AA)
+        label = f"{name}: {values[-1][1]:.4g} ({low:.4g} to {high:.4g})"
+        cv2.putText(page, label, (MARGIN + 8, 34 + 16 * number), cv2.FONT_HERSHEY_SIMPLEX, 0.4, ink, 1, cv2.LINE_AA)
+    cv2.putText(page, f"steps, 0 to {last}", (MARGIN, HEIGHT - 20), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (60, 60, 60), 1, cv2.LINE_AA)
+    _write(path, page)
+
+
+def _write(path: Path, page: np.ndarray) -> None:
+    cv2.imencode(".png", page)[1].tofile(path)
