@@ -17,7 +17,7 @@ class Placement(Protocol):
     A session calls it at the start of every unit of work, since another network may have taken the room in between.
     """
 
-    def __call__(self, working: int) -> torch.device: ...
+    def __call__(self, working: int, /) -> torch.device: ...
 
 
 def on(network: nn.Module, device: torch.device | str) -> Placement:

@@ -11,14 +11,21 @@ from typing import Any
 import torch
 
 from ..diffusion.gaussian import GaussianPrior
+from ..models.load import LoadedNetwork, load_network
 from ..physics.base import Degradation
+from .codeformer import CodeFormerOptions, CodeFormerRestorer
+from .dicface import DicFaceOptions, DicFaceRestorer
 from .flair import FlairRestorer
 from .flair_options import PRESETS, FlairOptions
+from .keep import KeepOptions, KeepRestorer
+from .network import NetworkRestorer
+from .per_frame import PerFrameOptions, PerFrameRestorer
+from .placement import Placement, on
 from .restorer import Restorer
 from .settings import parse_settings
 
-Build = Callable[[Path | None, Degradation | None, torch.device, Any], Restorer]
-"""(weights, degradation, device, options) -> restorer."""
+Build = Callable[[Path | None, Degradation | None, torch.device, Any, torch.dtype], Restorer]
+"""(weights, degradation, device, options, precision) -> restorer."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,7 @@ class MethodSpec:
         options: the dataclass of its parameters, all with defaults.
         build: makes the restorer.
         presets: named sets of parameters, chosen with the setting "preset".
+        checkpoints: the catalogue's names of the weights that belong to each value of its setting "mode", "restore" for methods without one.
     """
 
     name: str
@@ -38,12 +46,43 @@ class MethodSpec:
     options: type
     build: Build
     presets: Mapping[str, Any] = field(default_factory=dict)
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
+
+    def checkpoint(self, settings: Mapping[str, str]) -> str | None:
+        """The catalogue's name of the weights for these settings, None for a method that needs none."""
+        return self.checkpoints.get(settings.get("mode", "restore"), self.checkpoints.get("restore"))
 
 
-def _build_flair(weights: Path | None, degradation: Degradation | None, device: torch.device, options: FlairOptions) -> Restorer:
+def _build_flair(
+    weights: Path | None, degradation: Degradation | None, device: torch.device, options: FlairOptions, precision: torch.dtype
+) -> Restorer:
     if weights is not None:
         raise ValueError(f"trained FLAIR networks are not supported yet by this version, so {weights} cannot be used; leave the weights out")
     return FlairRestorer(GaussianPrior(), degradation, options, device=device)
+
+
+NETWORKS: dict[str, type[NetworkRestorer]] = {"keep": KeepRestorer, "dicface": DicFaceRestorer, "codeformer": CodeFormerRestorer}
+"""Kinds of network that have a method of their own; all others restore frame by frame."""
+
+
+def restorer_from(loaded: LoadedNetwork, options: Any = None, *, place: Placement | None = None) -> NetworkRestorer:
+    """The restorer that a loaded network belongs to, with its method's default options unless given."""
+    if loaded.kind in NETWORKS:
+        return NETWORKS[loaded.kind](loaded.network, options, place=place)
+    return PerFrameRestorer(loaded.network, options, place=place, name=loaded.kind)
+
+
+def _build_network(method: str) -> Build:
+    def build(weights: Path | None, degradation: Degradation | None, device: torch.device, options: Any, precision: torch.dtype) -> Restorer:
+        if weights is None:
+            raise ValueError(f"{method} needs a checkpoint; name one with --weights, or see `fvr models`")
+        loaded = load_network(weights, decoder_dtype=precision)
+        kind = loaded.kind if loaded.kind in NETWORKS else "per-frame"
+        if kind != method:
+            raise ValueError(f"{weights} holds {loaded.detail}; restore with --method {kind}, or give {method} its own checkpoint (see `fvr models`)")
+        return restorer_from(loaded, options, place=on(loaded.network, device))
+
+    return build
 
 
 METHODS: dict[str, MethodSpec] = {
@@ -56,6 +95,33 @@ METHODS: dict[str, MethodSpec] = {
             _build_flair,
             PRESETS,
         ),
+        MethodSpec(
+            "keep",
+            "KEEP: what the last restored frame predicts and what the next frame shows, weighed as a Kalman filter does; steady over time.",
+            KeepOptions,
+            _build_network("keep"),
+            checkpoints={"restore": "keep"},
+        ),
+        MethodSpec(
+            "dicface",
+            "DicFace: codes as Dirichlet variables over five frames; restores, colourises, fills in.",
+            DicFaceOptions,
+            _build_network("dicface"),
+            checkpoints={"restore": "dicface", "colourise": "dicface-color", "inpaint": "dicface-inpainting"},
+        ),
+        MethodSpec(
+            "codeformer",
+            "CodeFormer: codes predicted frame by frame, with a weight between invention and fidelity.",
+            CodeFormerOptions,
+            _build_network("codeformer"),
+            checkpoints={"restore": "codeformer", "colourise": "codeformer-colorization", "inpaint": "codeformer-inpainting"},
+        ),
+        MethodSpec(
+            "per-frame",
+            "Any other face restorer, frame by frame: RestoreFormer, RestoreFormer++, and what spandrel loads, such as GFPGAN.",
+            PerFrameOptions,
+            _build_network("per-frame"),
+        ),
     ]
 }
 
@@ -67,6 +133,7 @@ def build_restorer(
     degradation: Degradation | None = None,
     device: torch.device | str = "cpu",
     settings: Mapping[str, str] | None = None,
+    precision: torch.dtype = torch.float32,
 ) -> Restorer:
     """The restorer of method `name`.
 
@@ -75,16 +142,13 @@ def build_restorer(
         degradation: what happened to the frames, for methods that use it; None is the method's own mild assumption.
         device: where its networks run.
         settings: parameters as text, NAME to VALUE; "preset" picks the set that the others then change.
+        precision: dtype of the part of its networks that draws the picture once the codes are chosen.
 
     Raises:
         ValueError: one sentence for an unknown method, setting or preset, a bad value, or weights the method cannot use.
         FileNotFoundError: if `weights` is not a file.
     """
-    if name not in METHODS:
-        near = get_close_matches(name, METHODS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"no method is called {name!r}; choose one of {', '.join(METHODS)}{hint}")
-    spec = METHODS[name]
+    spec = method(name)
     path = None if weights is None else Path(weights)
     if path is not None and not path.is_file():
         raise FileNotFoundError(f"the weights file {path} does not exist; check --weights or leave it out")
@@ -96,4 +160,17 @@ def build_restorer(
         if chosen not in spec.presets:
             raise ValueError(f"{name} has no preset {chosen!r}; choose one of {', '.join(spec.presets)}")
         options = spec.presets[chosen]
-    return spec.build(path, degradation, torch.device(device), parse_settings(options, wanted, name, extra))
+    return spec.build(path, degradation, torch.device(device), parse_settings(options, wanted, name, extra), precision)
+
+
+def method(name: str) -> MethodSpec:
+    """The method called `name`.
+
+    Raises:
+        ValueError: if there is none, naming those that exist and the nearest.
+    """
+    if name not in METHODS:
+        near = get_close_matches(name, METHODS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"no method is called {name!r}; choose one of {', '.join(METHODS)}{hint}")
+    return METHODS[name]

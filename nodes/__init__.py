@@ -5,9 +5,12 @@ from __future__ import annotations
 from ..runtime.core_nodes import CORE_NODES
 from ..runtime.io import ComfyExtension, io
 from .degradation import Degrade, DescribeDegradation
+from .dicface import DicFaceRestore
 from .faces import FaceAlign, PasteBack
 from .flair import FlairRestorerNode, FlairSampler, LoadDiffusionPrior
+from .keep import KeepPropagate
 from .restore import RestoreVideo
+from .restorers import LoadFaceRestorer, RestoreFaces, RestorerSettings
 from .video import LoadVideoFrames, SaveVideoFrames
 
 NODES: list[type[io.ComfyNode]] = [
@@ -20,6 +23,11 @@ NODES: list[type[io.ComfyNode]] = [
     LoadDiffusionPrior,
     FlairSampler,
     FlairRestorerNode,
+    LoadFaceRestorer,
+    RestorerSettings,
+    RestoreFaces,
+    KeepPropagate,
+    DicFaceRestore,
     RestoreVideo,
 ]
 

@@ -2,12 +2,50 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
-from ..models.catalogue import find, named
+from ..methods.registry import method
+from ..models.catalogue import CATALOGUE, OURS, RESTORER_FOLDERS, find, missing_message, named
 from ..runtime import host
+
+OWN_FOLDERS = (OURS, "facerestore_models")
+"""Folders for such weights alone; the others hold much else."""
+RESTORERS = re.compile(r"codeformer|keep[-_]|dicface|gfpgan|restoreformer|(bfr|color|inpainting)_100k", re.IGNORECASE)
 
 
 def find_weights(name: str) -> Path | None:
     """The file of a catalogued checkpoint if it is in one of the host's model folders."""
     return find(named(name), host.model_folders())
+
+
+def weights_for(name: str, settings: Mapping[str, str]) -> Path | None:
+    """The published weights of a method, from the model folders; None for a method that needs none.
+
+    Raises:
+        ValueError: if there is no such method.
+        FileNotFoundError: if its weights are in none of the folders, saying where to get them.
+    """
+    wanted = method(name).checkpoint(settings)
+    if wanted is None:
+        return None
+    found = find_weights(wanted)
+    if found is None:
+        raise FileNotFoundError(missing_message(named(wanted), host.model_folders()))
+    return found
+
+
+def restorer_files() -> dict[str, Path]:
+    """Files that may hold a face restorer, by the name that a combo shows; of two with one name the first folder's counts.
+
+    Detectors and parsers that share these folders are left out, and in the folders of other models so is all but likely names.
+    """
+    others = {checkpoint.file.lower() for checkpoint in CATALOGUE if "facedetection" in checkpoint.folders}
+    found: dict[str, Path] = {}
+    for folder in RESTORER_FOLDERS:
+        for name in host.list_models(folder):
+            file = name.rpartition("/")[2]
+            if file.lower() not in others and (folder in OWN_FOLDERS or RESTORERS.search(file)):
+                found.setdefault(name, host.model_path(name, folder))
+    return dict(sorted(found.items(), key=lambda item: item[0].lower()))

@@ -20,6 +20,11 @@ LANDED = {
     "FVRFlairSampler": ["faces", "frames"],
     "FVRFlairRestorer": ["restorer"],
     "FVRRestoreVideo": ["video", "report"],
+    "FVRLoadFaceRestorer": ["restorer", "about"],
+    "FVRRestorerSettings": ["restorer"],
+    "FVRRestoreFaces": ["faces", "frames"],
+    "FVRKeepPropagate": ["faces", "frames"],
+    "FVRDicFaceRestore": ["faces", "frames", "uncertainty"],
 }
 """Ids and outputs that shared workflows rely on: entries are added, never changed."""
 

@@ -1,0 +1,141 @@
+"""DicFace: restoration, colours and filled holes over five frames, and where the network invents."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..faces import CROP, FaceClip, align, aligned_track
+from ..faces.types import FaceTrack
+from ..methods.dicface import DicFaceRestorer
+from ..runtime import host
+from ..runtime.images import from_image, from_mask, to_mask
+from ..runtime.io import io
+from .faces import crops_image
+from .restorers import dirichlet_knob, expect, face_inputs, face_outputs, fidelity_knob, luminance_knob, seed_input
+from .sockets import CATEGORY, RestorerSocket
+
+CHUNK = 4
+
+
+class DicFaceRestore(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FVRDicFaceRestore",
+            display_name="DicFace Restore",
+            category=f"{CATEGORY}/restore",
+            description="Restores, colourises or fills in aligned faces with DicFace, looking at five frames at a time, and shows where it invented.",
+            search_aliases=["dicface", "dirichlet", "colorize", "inpaint face", "video face restoration"],
+            inputs=[
+                RestorerSocket.Input("restorer", tooltip="A DicFace checkpoint from Load Face Restorer, the one for the mode."),
+                io.DynamicCombo.Input(
+                    "mode",
+                    options=[
+                        io.DynamicCombo.Option("restore", []),
+                        io.DynamicCombo.Option("colourise", [luminance_knob()]),
+                        io.DynamicCombo.Option("inpaint", []),
+                    ],
+                    tooltip="restore (bfr_100k), colourise (color_100k) or inpaint (inpainting_100k).",
+                ),
+                fidelity_knob(1.0),
+                dirichlet_knob(),
+                seed_input(),
+                *face_inputs(),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="inpaint: where pixels are missing, of the whole frames with faces, of the crops with frames; one for all or one per "
+                    "frame. Without it, pure white counts as missing.",
+                ),
+            ],
+            outputs=[
+                *face_outputs(),
+                io.Mask.Output("uncertainty", tooltip="Where the network invents: 0 sure, 1 anything goes; person after person, 512 x 512."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, restorer, mode, fidelity=None, dirichlet=None, seed=0, faces=None, frames=None, mask=None):
+        expect(restorer, DicFaceRestorer, "DicFace Restore needs a DicFace checkpoint", "choose one in Load Face Restorer, or use Restore Faces")
+        given = {"fidelity": fidelity, "dirichlet": dirichlet, **mode}
+        given["keep_luminance"] = bool(given.get("keep_luminance"))
+        restorer = restorer.configured(**{name: value for name, value in given.items() if value is not None})
+        done, unsure = [], []
+        people = shown(faces, frames, mask)
+        with host.progress(sum([len(crops) for _, crops, _ in people]), "restore") as tick:
+            for track, crops, holes in people:
+                restored, maps = restore_person(restorer, track, crops, holes, seed=seed, tick=tick)
+                done.append(FaceClip(track or aligned_track(len(restored)), restored))
+                unsure.append(maps)
+        return io.NodeOutput(done, crops_image(done), to_mask(torch.cat(unsure)) if unsure else torch.zeros(0, CROP, CROP))
+
+
+Person = tuple[FaceTrack | None, Tensor, Tensor | None]
+"""A track or None, crops (n, 3, H, W), and masks (n, 1, H, W) or None."""
+
+
+def shown(faces: list[FaceClip] | None, frames: Tensor | None, mask: Tensor | None) -> list[Person]:
+    """What a node's sockets show of each person; masks of whole frames are cut out along the tracks.
+
+    Raises:
+        ValueError: unless exactly one of faces and frames is wired, or if the mask does not fit.
+    """
+    if (faces is None) == (frames is None):
+        got = "neither" if faces is None else "both"
+        raise ValueError(f"DicFace restores faces or frames, and got {got}; wire Face Align's faces, or aligned frames of one person")
+    holes = None if mask is None else from_mask(mask)
+    if faces is not None:
+        return [(clip.track, clip.crops, None if holes is None else followed(holes, clip.track)) for clip in faces]
+    assert frames is not None
+    crops = from_image(frames)
+    return [(None, crops, None if holes is None else one_each(holes, len(crops), (crops.shape[-2], crops.shape[-1])))]
+
+
+def followed(holes: Tensor, track: FaceTrack) -> Tensor:
+    """The crops (n, 1, 512, 512) of masks of whole frames (T, 1, H, W), or of one for all; a pixel missing in part counts as missing.
+
+    Raises:
+        ValueError: if the masks have another size than the frames, or end before the track.
+    """
+    check_size(holes, track.frame_size)
+    if len(holes) == 1:
+        here = holes.expand(len(track), -1, -1, -1)
+    elif len(holes) >= track.stop:
+        here = holes[track.start : track.stop]
+    else:
+        raise ValueError(f"{len(holes)} masks came, person {track.person} is seen up to frame {track.stop - 1}; give one per frame, or one for all")
+    return (align(here, track, track.start) > 0.05).float()
+
+
+def one_each(holes: Tensor, count: int, size: tuple[int, int]) -> Tensor:
+    """One mask per aligned frame, (count, 1, H, W).
+
+    Raises:
+        ValueError: if neither one mask nor as many as frames came, or they have another size.
+    """
+    check_size(holes, size)
+    if len(holes) not in (1, count):
+        raise ValueError(f"{len(holes)} masks came for {count} frames; give one for all, or one per frame")
+    return holes.expand(count, -1, -1, -1)
+
+
+def check_size(holes: Tensor, size: tuple[int, int]) -> None:
+    """Raises ValueError unless masks are as large as the frames, (H, W)."""
+    if tuple(holes.shape[-2:]) != tuple(size):
+        raise ValueError(f"the mask is {holes.shape[-1]} x {holes.shape[-2]}, the frames are {size[1]} x {size[0]}; resize the mask")
+
+
+def restore_person(
+    restorer: DicFaceRestorer, track: FaceTrack | None, crops: Tensor, holes: Tensor | None, *, seed: int, tick: host.Tick
+) -> tuple[Tensor, Tensor]:
+    """Restored crops (n, 3, 512, 512) and where they are invented (n, 1, 512, 512)."""
+    session = restorer.open(track, seed=seed, heartbeat=host.heartbeat)
+    ready = []
+    for start in range(0, len(crops), CHUNK):
+        part = slice(start, start + CHUNK)
+        ready.append(session.push(crops[part], None if holes is None else holes[part]))
+        tick(len(ready[-1]))
+    ready.append(session.close())
+    tick(len(ready[-1]))
+    return torch.cat(ready), session.uncertainty()

@@ -1,0 +1,45 @@
+"""KEEP: restoration that carries what it has restored from frame to frame."""
+
+from __future__ import annotations
+
+from ..methods.keep import KeepRestorer
+from ..motion.raft import RaftFlow
+from ..runtime import host
+from ..runtime.io import io
+from .faces import crops_image
+from .flair import restore_either
+from .restorers import expect, face_inputs, face_outputs, keep_knobs
+from .sockets import CATEGORY, RestorerSocket
+
+OpticalFlow = io.Custom("OPTICAL_FLOW")
+"""A model patcher around torchvision's RAFT, from ComfyUI's Load Optical Flow Model."""
+
+
+class KeepPropagate(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FVRKeepPropagate",
+            display_name="KEEP Propagate",
+            category=f"{CATEGORY}/restore",
+            description="Restores aligned faces with KEEP: what the last restored frame predicts, corrected by what the new frame shows. "
+            "Steady over time; every person and every shot begins anew.",
+            search_aliases=["keep", "kalman", "video face restoration", "temporal consistency"],
+            inputs=[
+                RestorerSocket.Input("restorer", tooltip="A KEEP checkpoint from Load Face Restorer."),
+                *keep_knobs(),
+                *face_inputs(),
+                OpticalFlow.Input("optical_flow", optional=True, tooltip="ComfyUI's RAFT, from Load Optical Flow Model, instead of flow."),
+            ],
+            outputs=face_outputs(),
+        )
+
+    @classmethod
+    def execute(cls, restorer, reset_every=None, gain_window=None, flow=None, faces=None, frames=None, optical_flow=None):
+        expect(restorer, KeepRestorer, "KEEP Propagate needs a KEEP checkpoint", "choose one in Load Face Restorer, or use Restore Faces")
+        given = {"reset_every": reset_every, "gain_window": gain_window, "flow": flow}
+        restorer = restorer.configured(**{name: value for name, value in given.items() if value is not None})
+        if optical_flow is not None:
+            restorer = restorer.guided_by(RaftFlow(optical_flow.model, host.managed(optical_flow)))
+        restored = restore_either(restorer, faces, frames, seed=0)
+        return io.NodeOutput(restored, crops_image(restored))

@@ -1,0 +1,260 @@
+"""Restorers with trained networks: the loader, their settings, and the node that runs any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ..methods.codeformer import CodeFormerRestorer
+from ..methods.dicface import DicFaceRestorer
+from ..methods.keep import KeepRestorer
+from ..methods.network import NetworkRestorer
+from ..methods.per_frame import PerFrameRestorer
+from ..methods.registry import restorer_from
+from ..methods.restorer import Restorer
+from ..models.catalogue import licence_line
+from ..models.load import load_network
+from ..runtime import host
+from ..runtime.io import io
+from .faces import crops_image
+from .flair import restore_either
+from .sockets import CATEGORY, Faces, RestorerSocket
+from .weights import restorer_files
+
+NOTHING_HERE = "none found"
+"""What the combo shows when no folder holds a restorer."""
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+OWN = -1.0
+"""What a fidelity widget shows for "as the restorer, or its mode, has it"."""
+
+
+def seed_input() -> Any:
+    return io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=False, tooltip="The same seed gives the same pixels.")
+
+
+def face_inputs() -> list:
+    return [
+        Faces.Input("faces", optional=True, tooltip="From Face Align: each person is restored on their own."),
+        io.Image.Input("frames", optional=True, tooltip="Aligned frames of one person, instead of faces; 512 x 512 is best."),
+    ]
+
+
+def face_outputs() -> list:
+    return [
+        Faces.Output("faces", tooltip="Restored faces, for Paste Back."),
+        io.Image.Output("frames", tooltip="The restored crops, person after person, 512 x 512."),
+    ]
+
+
+class LoadFaceRestorer(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FVRLoadFaceRestorer",
+            display_name="Load Face Restorer",
+            category=f"{CATEGORY}/models",
+            description="Loads CodeFormer, KEEP, DicFace, RestoreFormer, GFPGAN and their like: one loader, which recognises the file.",
+            search_aliases=["codeformer", "keep", "dicface", "gfpgan", "restoreformer", "face restore model"],
+            inputs=[
+                io.Combo.Input(
+                    "model",
+                    options=list(restorer_files()) or [NOTHING_HERE],
+                    tooltip="A file in models/face_video_restoration, facerestore_models, upscale_models or checkpoints; `fvr models` lists what "
+                    "there is with its licence, `fvr models fetch codeformer` downloads one.",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=list(PRECISIONS),
+                    default="float32",
+                    optional=True,
+                    tooltip="Of the part that draws the picture once the codes are chosen; what chooses them always stays float32.",
+                ),
+            ],
+            outputs=[
+                RestorerSocket.Output("restorer", tooltip="For Restore Faces, KEEP Propagate, DicFace Restore, Restore Video, FLAIR's enhancer."),
+                io.String.Output("about", tooltip="What the file holds, its licence, and whether that allows commercial use."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, model=None, **others):
+        path = restorer_files().get(model)
+        return path and (str(path), path.stat().st_mtime_ns, path.stat().st_size)
+
+    @classmethod
+    def execute(cls, model, precision=None):
+        path = restorer_files().get(model)
+        if path is None:
+            place = host.model_folders()["facerestore_models"][0]
+            raise ValueError(f"no face restorer {model!r} is in the model folders; put one into {place}, or run `fvr models fetch codeformer`")
+        loaded = load_network(path, decoder_dtype=PRECISIONS[precision or "float32"])
+        terms = licence_line(loaded.checkpoint) if loaded.checkpoint else "licence unknown, the catalogue has no file of this name"
+        about = f"{path.name}: {loaded.detail}; {terms}"
+        restorer = restorer_from(loaded, place=host.managed(loaded.network))
+        return io.NodeOutput(restorer, about, ui={"text": (about,)})
+
+
+class RestoreFaces(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FVRRestoreFaces",
+            display_name="Restore Faces",
+            category=f"{CATEGORY}/restore",
+            description="Restores aligned faces with any restorer, each person on their own. "
+            "Wire faces, or a batch of aligned frames of one person; a single picture works too.",
+            search_aliases=["codeformer", "gfpgan", "face restoration", "face enhance"],
+            inputs=[
+                RestorerSocket.Input("restorer", tooltip="From Load Face Restorer, Restorer Settings or FLAIR Restorer."),
+                io.Float.Input(
+                    "fidelity",
+                    default=OWN,
+                    min=OWN,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="CodeFormer and DicFace: 0 invents the cleanest face, 1 keeps what the input shows; -1 leaves the restorer as it is.",
+                ),
+                seed_input(),
+                *face_inputs(),
+            ],
+            outputs=face_outputs(),
+        )
+
+    @classmethod
+    def execute(cls, restorer, fidelity=OWN, seed=0, faces=None, frames=None):
+        if fidelity >= 0:
+            expect(restorer, (CodeFormerRestorer, DicFaceRestorer), "fidelity is a setting of CodeFormer and DicFace", "set it to -1")
+            restorer = restorer.configured(fidelity=fidelity)
+        restored = restore_either(restorer, faces, frames, seed=seed)
+        return io.NodeOutput(restored, crops_image(restored))
+
+
+def keep_knobs() -> list:
+    return [
+        io.Int.Input(
+            "reset_every",
+            default=0,
+            min=0,
+            max=10_000,
+            optional=True,
+            tooltip="Frames after which KEEP forgets the past; 0 never, 20 is what the official script does, with a jump at each.",
+        ),
+        io.Int.Input(
+            "gain_window",
+            default=20,
+            min=1,
+            max=100,
+            optional=True,
+            tooltip="Frames whose trust in the past is judged together; the result waits for that many, and memory grows with them.",
+        ),
+        io.Combo.Input(
+            "flow",
+            options=["gmflow", "dis"],
+            default="gmflow",
+            optional=True,
+            tooltip="Who measures motion: gmflow is KEEP's own network, dis is OpenCV's, faster and a little coarser.",
+        ),
+    ]
+
+
+def dicface_knobs() -> list:
+    return [fidelity_knob(1.0), dirichlet_knob(), mode_knob(), luminance_knob()]
+
+
+def fidelity_knob(default: float, low: float = 0.0) -> Any:
+    own = "; -1 takes the mode's own" if low < 0 else ""
+    meaning = f"0 invents the cleanest face, 1 keeps what the input shows{own}."
+    return io.Float.Input("fidelity", default=default, min=low, max=1.0, step=0.05, optional=True, tooltip=meaning)
+
+
+def dirichlet_knob() -> Any:
+    return io.Combo.Input(
+        "dirichlet",
+        options=["mean", "sample"],
+        default="mean",
+        optional=True,
+        tooltip="mean takes the expected face and is steady; sample draws one by the seed, as the official script does.",
+    )
+
+
+def mode_knob() -> Any:
+    return io.Combo.Input(
+        "mode",
+        options=["restore", "colourise", "inpaint"],
+        default="restore",
+        optional=True,
+        tooltip="What the checkpoint was trained for: inpaint fills what is pure white and keeps the rest exactly.",
+    )
+
+
+def luminance_knob() -> Any:
+    return io.Boolean.Input("keep_luminance", default=False, optional=True, tooltip="Colourised frames keep the input's luminance; colourise only.")
+
+
+def codeformer_knobs() -> list:
+    return [
+        fidelity_knob(OWN, OWN),
+        mode_knob(),
+        luminance_knob(),
+        io.Int.Input(
+            "smoothing",
+            default=0,
+            min=0,
+            max=8,
+            optional=True,
+            tooltip="Frames on each side whose codes are averaged in: less flicker, a little less likeness; 0 is off.",
+        ),
+        batch_knob(1),
+    ]
+
+
+def batch_knob(default: int) -> Any:
+    return io.Int.Input(
+        "batch", default=default, min=1, max=64, optional=True, advanced=True, tooltip="Frames at once; halved by itself when memory runs out."
+    )
+
+
+KNOBS: dict[str, tuple[type[NetworkRestorer], Callable[[], list]]] = {
+    "codeformer": (CodeFormerRestorer, codeformer_knobs),
+    "keep": (KeepRestorer, keep_knobs),
+    "dicface": (DicFaceRestorer, dicface_knobs),
+    "per-frame": (PerFrameRestorer, lambda: [batch_knob(4)]),
+}
+
+
+class RestorerSettings(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FVRRestorerSettings",
+            display_name="Restorer Settings",
+            category=f"{CATEGORY}/models",
+            description="Sets the parameters of a loaded restorer, for Restore Video, Restore Faces, or as FLAIR's enhancer.",
+            search_aliases=["restorer options", "fidelity", "codeformer weight"],
+            inputs=[
+                RestorerSocket.Input("restorer", tooltip="From Load Face Restorer."),
+                io.DynamicCombo.Input(
+                    "method",
+                    options=[io.DynamicCombo.Option(name, knobs()) for name, (_, knobs) in KNOBS.items()],
+                    tooltip="The method of the loaded file; per-frame is RestoreFormer, GFPGAN and others.",
+                ),
+            ],
+            outputs=[RestorerSocket.Output("restorer", tooltip="The same restorer with these parameters.")],
+        )
+
+    @classmethod
+    def execute(cls, restorer, method):
+        changes = {name: value for name, value in method.items() if value is not None}
+        kind = changes.pop("method")
+        expect(restorer, KNOBS[kind][0], f"these are settings of {kind}", f"choose {restorer.name} as the method, or load another file")
+        if changes.get("fidelity") == OWN:
+            changes["fidelity"] = None
+        return io.NodeOutput(restorer.configured(**changes))
+
+
+def expect(restorer: Restorer, kind: type | tuple[type, ...], why: str, remedy: str) -> None:
+    """Raises ValueError unless a wired restorer is of a kind."""
+    if not isinstance(restorer, kind):
+        raise ValueError(f"{why}, and the wired restorer is {restorer.name}; {remedy}")
