@@ -1,0 +1,103 @@
+"""Solvers of the reverse process: which steps of a schedule are visited, and how each leads to the next.
+
+A solver asks for one estimate of the clean frame per step. It may be changed before the step is taken (data consistency, enhancement):
+whatever x_0 a step is given is the one it moves towards.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from .schedule import Schedule
+from .steps import ddim_step, dpm_solver_step, log_snr, renoising_step
+
+SolverName = Literal["ddpm", "ddim", "dpm++2m"]
+Spacing = Literal["auto", "uniform", "log-snr"]
+
+
+class Solver(ABC):
+    """The steps of one trajectory, in order from noise to clean."""
+
+    draws: bool = False
+    """Whether steps use noise."""
+
+    @abstractmethod
+    def step(self, x_t: Tensor, x0: Tensor, abar: float, abar_prev: float, noise: Tensor | None = None) -> Tensor:
+        """x_{t-1} from x_t and the estimate x0, all (N, 3, H, W); see steps.py. With abar_prev 1 it is x0."""
+
+
+class Renoising(Solver):
+    """FLAIR's own: a share rho of the noise is drawn anew at each step. Listed as "ddpm"."""
+
+    def __init__(self, rho: float) -> None:
+        self.rho = rho
+        self.draws = rho > 0
+
+    def step(self, x_t: Tensor, x0: Tensor, abar: float, abar_prev: float, noise: Tensor | None = None) -> Tensor:
+        return renoising_step(x_t, x0, abar, abar_prev, rho=self.rho, noise=noise)
+
+
+class Ddim(Solver):
+    """DDIM (Song et al. 2021): first order; eta 0 is deterministic."""
+
+    def __init__(self, eta: float = 0.0) -> None:
+        self.eta = eta
+        self.draws = eta > 0
+
+    def step(self, x_t: Tensor, x0: Tensor, abar: float, abar_prev: float, noise: Tensor | None = None) -> Tensor:
+        return ddim_step(x_t, x0, abar, abar_prev, eta=self.eta, noise=noise)
+
+
+class DpmSolver2M(Solver):
+    """DPM-Solver++ 2M (Lu et al. 2022): second order from the last two estimates; deterministic. Its first step is DDIM's."""
+
+    def __init__(self) -> None:
+        self._before: tuple[Tensor, float] | None = None
+
+    def step(self, x_t: Tensor, x0: Tensor, abar: float, abar_prev: float, noise: Tensor | None = None) -> Tensor:
+        x_prev = dpm_solver_step(x_t, x0, abar, abar_prev, before=self._before)
+        self._before = x0, abar
+        return x_prev
+
+
+def make_solver(name: SolverName, rho: float = 0.0) -> Solver:
+    """A new trajectory's solver. `rho` in [0, 1] is how much noise is drawn anew: FLAIR's rho for "ddpm", eta for "ddim", nothing for "dpm++2m".
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name == "ddpm":
+        return Renoising(rho)
+    if name == "ddim":
+        return Ddim(rho)
+    if name == "dpm++2m":
+        return DpmSolver2M()
+    raise ValueError(f"no solver is called {name!r}; choose one of {', '.join(get_args(SolverName))}")
+
+
+def spaced(schedule: Schedule, steps: int, start: float = 1.0, spacing: Spacing = "uniform") -> Schedule:
+    """`steps` entries of a schedule from step 0 to step start * (T - 1), ends included.
+
+    Args:
+        spacing: "uniform": evenly in t, as FLAIR's code; "log-snr": evenly in lambda = log(sqrt(abar) / sqrt(1 - abar)), each at the nearest
+            step of the schedule that is still free. ("auto" is for callers to resolve; here it is "uniform".)
+
+    Raises:
+        ValueError: as Schedule.respaced.
+    """
+    even = schedule.respaced(steps, start)
+    if spacing != "log-snr" or steps < 3:
+        return even
+    last = round(start * (len(schedule) - 1))
+    levels = log_snr(schedule.alpha_bar[: last + 1])
+    goals = torch.linspace(float(levels[0]), float(levels[-1]), steps, dtype=torch.float64)
+    chosen: list[int] = []
+    for k, goal in enumerate(goals):
+        nearest = int((levels - goal).abs().argmin())
+        lowest = chosen[-1] + 1 if chosen else 0
+        chosen.append(min(max(nearest, lowest), last - (steps - 1 - k)))  # steps still to come need room
+    return Schedule(schedule.alpha_bar[torch.tensor(chosen)], tuple(schedule.timesteps[t] for t in chosen))
