@@ -12,7 +12,7 @@ from ..runtime import host
 
 OWN_FOLDERS = (OURS, "facerestore_models")
 """Folders for such weights alone; the others hold much else."""
-RESTORERS = re.compile(r"codeformer|keep[-_]|dicface|gfpgan|restoreformer|(bfr|color|inpainting)_100k", re.IGNORECASE)
+RESTORERS = re.compile(r"codeformer|keep[-_]|dicface|gfpgan|restoreformer|(bfr|color|inpainting)_100k|swinir_(gan|restoration)", re.IGNORECASE)
 
 
 def find_weights(name: str) -> Path | None:
