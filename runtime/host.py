@@ -6,6 +6,8 @@ The only module of the package that imports `comfy*` or `folder_paths`, and only
 
 from __future__ import annotations
 
+import importlib
+import logging
 import mimetypes
 import os
 import sys
@@ -56,6 +58,18 @@ def _model_management() -> ModuleType:
     import comfy.model_management
 
     return comfy.model_management
+
+
+def comfy(name: str) -> ModuleType:
+    """One of ComfyUI's own modules by its full name, such as "comfy.samplers", for rooms that must not import it themselves.
+
+    Raises:
+        RuntimeError: without ComfyUI.
+    """
+    if not inside_comfyui():
+        raise RuntimeError(f"{name} is a part of ComfyUI, and this process has none; run this inside ComfyUI")
+    management = _model_management()  # first: it settles the device for all others
+    return management if name == "comfy.model_management" else importlib.import_module(name)
 
 
 # ---------------------------------------------------------------- devices
@@ -198,6 +212,19 @@ def progress(total: int | None, desc: str = "") -> Iterator[Tick]:
             heartbeat()
 
         yield tick
+
+
+def say(text: str) -> None:
+    """Shows a line while a node runs: on the node inside ComfyUI's server, on stderr elsewhere."""
+    if inside_comfyui() and "server" in sys.modules:
+        from comfy_execution.utils import get_executing_context
+
+        context, server = get_executing_context(), getattr(sys.modules["server"].PromptServer, "instance", None)
+        if context is not None and server is not None:
+            server.send_progress_text(text, context.node_id)
+    logging.getLogger("fvr").info(text)
+    if not inside_comfyui():
+        print(text, file=sys.stderr)  # noqa: T201
 
 
 def _picture(frame: torch.Tensor) -> Any:

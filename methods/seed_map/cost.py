@@ -1,0 +1,92 @@
+"""What an optimisation will take, found by one pass there and back before it begins."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from ...motion.flow import FlowSource
+from ..restorer import Heartbeat, no_heartbeat
+from ..seeds import seeded_noise
+from .generator import SeedGenerator
+from .options import SeedMapOptions
+from .residuals import LowRank
+
+SLOW = 5.0
+"""A first pass quicker than this many seconds is timed again, as it may have held one-off work."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds for all iterations, and bytes at the peak; `measured` says whether a device counted the networks' share."""
+
+    seconds: float
+    bytes: int
+    measured: bool
+
+    def __str__(self) -> str:
+        size = f"{self.bytes / 2**30:.1f} GB" if self.bytes >= 2**30 else f"{self.bytes / 2**20:.0f} MB"
+        time = f"{self.seconds / 60:.1f} minutes" if self.seconds >= 90 else f"{self.seconds:.0f} seconds"
+        return f"about {time} and {size} {'of VRAM' if self.measured else 'of memory beside the networks'}"
+
+
+def clip_bytes(generator: SeedGenerator, frames: int, options: SeedMapOptions) -> int:
+    """Bytes that grow with the clip: residuals with gradients and Adam's two moments, frames with gradients, observation, flows."""
+    channels, height, width = generator.feature_shape
+    k = min(options.rank, height, width)
+    residual = 4 * channels * k * (height + width) if options.noise_prior else 0
+    pixels = generator.size[0] * generator.size[1]
+    return frames * (4 * residual + 4 * pixels * (4 * 3 + (3 * 4 + 1 if options.warp_weight > 0 else 0)))
+
+
+def estimate(
+    generator: SeedGenerator, frames: int, options: SeedMapOptions, flow: FlowSource | None = None, heartbeat: Heartbeat = no_heartbeat
+) -> Cost:
+    """Runs R, D2 and one frame's tail forwards and backwards, and the flow of one pair, and adds up what a clip of `frames` will take."""
+    with torch.inference_mode(False), torch.enable_grad():
+        device = generator.device
+        cuda = device.type == "cuda"
+        if cuda:
+            torch.cuda.reset_peak_memory_stats(device)
+        network, tail = _passes(generator, options, heartbeat)
+        if network < SLOW:
+            network, tail = _passes(generator, options, heartbeat)
+        iteration = network + frames * tail if options.noise_prior else frames * (1.5 * network + tail)
+        if flow is not None and options.warp_weight > 0 and frames > 1:
+            _pair(generator, flow)  # the first call of a flow source may compile or load something
+            iteration += 2 * (frames - 1) * _pair(generator, flow) / options.warp_every
+        peak = torch.cuda.max_memory_allocated(device) if cuda else 0
+        return Cost(options.iterations * iteration, peak + clip_bytes(generator, frames, options), cuda)
+
+
+def _passes(generator: SeedGenerator, options: SeedMapOptions, heartbeat: Heartbeat) -> tuple[float, float]:
+    """Seconds of D2 o R and of one frame's tail, each there and back, the tail there twice."""
+    heartbeat()
+    z = seeded_noise(generator.seed_shape, 0).to(generator.device)
+    begun = _now(generator.device)
+    h, pull = generator.features(z)
+    pull(torch.ones_like(h))
+    middle = _now(generator.device)
+    heartbeat()
+    residual = LowRank.start(generator.feature_shape, options.rank, options.residual_init, generator.device, 0)
+    with torch.no_grad():
+        generator.tail(h + residual.dense())
+    frame = generator.tail(h.requires_grad_() + residual.dense())
+    torch.autograd.grad(frame.sum(), (h, residual.a, residual.b))
+    return middle - begun, _now(generator.device) - middle
+
+
+def _pair(generator: SeedGenerator, flow: FlowSource) -> float:
+    frames = seeded_noise((1, 3, *generator.size), 0).clamp(-1, 1).to(generator.device)
+    begun = _now(generator.device)
+    with torch.no_grad():
+        flow.flow(flow.features(frames), flow.features(frames.roll(3, -1)))
+    return _now(generator.device) - begun
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,199 @@
+"""D o R: from the seed space of a diffusion model to frames, split where the residuals go in.
+
+R is the whole reverse process seen as one function (eq. 6): deterministic DDIM in a few steps. D = D1 o D2, D1 the decoder's last
+convolution (eq. 12); a pixel-space model has no decoder, so D2 and D1 are the identity there.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ...diffusion.prior import Prior
+from ...diffusion.steps import ddim_step
+from ..restorer import Heartbeat, no_heartbeat
+
+Estimate = Callable[[Tensor, int], Tensor]
+"""(x_t, i) -> E[x_0 | x_t] at the i-th of the levels, 0 the cleanest; x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps."""
+Pull = Callable[[Tensor], Tensor]
+"""The vector-Jacobian product of D2 o R: a gradient with respect to h, to one with respect to z. To be called once."""
+
+HEADROOM = 2.0**-8
+"""What the scale of half-precision gradients is multiplied by after an overflow."""
+
+
+def leading_times(schedule_length: int, steps: int) -> list[int]:
+    """The `steps` times of DDIM's "leading" spacing with offset 1, cleanest first: 1, 251, 501, 751 for 4 of 1000.
+
+    Raises:
+        ValueError: if the schedule is shorter than the steps.
+    """
+    if schedule_length <= steps:
+        raise ValueError(f"{steps} DDIM steps do not fit a noise schedule of {schedule_length}; lower steps")
+    return [1 + i * (schedule_length // steps) for i in range(steps)]
+
+
+def reverse(z: Tensor, estimate: Estimate, abars: Sequence[float], *, clip: bool = False, heartbeat: Heartbeat = no_heartbeat) -> Tensor:
+    """R(z), eq. 6: DDIM with eta 0 from x_T = z; every step is checkpointed, so that at most one network's graph is held.
+
+    Args:
+        z: the seed, any shape.
+        abars: abar of each level, cleanest first; after the first of them comes the clean frame, abar 1.
+        clip: whether estimates are held to [-1, 1], the range of pixels; latents are not.
+    """
+
+    def step(x: Tensor, i: int) -> Tensor:
+        heartbeat()
+        x0 = estimate(x, i)
+        return ddim_step(x, x0.clamp(-1, 1) if clip else x0, abars[i], abars[i - 1] if i else 1.0)
+
+    for i in range(len(abars) - 1, -1, -1):
+        z = checkpointed(step, z, i)
+    return z
+
+
+def checkpointed(work: Callable[..., Tensor], *inputs: object) -> Tensor:
+    """`work(*inputs)`, whose inner activations are computed anew in the backward pass instead of being kept."""
+    return checkpoint(work, *inputs, use_reentrant=False, preserve_rng_state=False)
+
+
+class SeedGenerator(ABC):
+    """A generative model as this method sees it.
+
+    Attributes:
+        seed_shape: (1, c, h, w) of z, standard normal.
+        feature_shape: (C, H, W) of h, the place of the residuals.
+        size: (H, W) of the frames; at most that of h, of whose frame the top left is taken.
+        device: where z, h and the frames live, all float32.
+    """
+
+    seed_shape: tuple[int, int, int, int]
+    feature_shape: tuple[int, int, int]
+    size: tuple[int, int]
+    device: torch.device
+
+    @abstractmethod
+    def features(self, z: Tensor) -> tuple[Tensor, Pull]:
+        """h = D2(R(z)), (1, C, H, W) and detached, and the way of gradients back from it."""
+
+    @abstractmethod
+    def tail(self, h: Tensor) -> Tensor:
+        """D1(h): frames (n, 3, H, W) around [-1, 1] of features (n, C, H, W)."""
+
+    def overflowed(self) -> None:  # noqa: B027
+        """Told when a gradient came back infinite; generators in half precision scale theirs down."""
+
+
+class PixelGenerator(SeedGenerator):
+    """A pixel-space prior: x' = R(z) + r, with estimates held to [-1, 1] and eps derived from what was held.
+
+    Args:
+        prior: its frames are (n, 3, H, W).
+        size: (H, W) of the frames.
+        multiple: sides the prior is asked for are multiples of this.
+
+    Raises:
+        ValueError: if the prior was trained for another size, or needs several frames at once.
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        size: tuple[int, int],
+        *,
+        steps: int = 4,
+        device: torch.device | str = "cpu",
+        multiple: int = 1,
+        heartbeat: Heartbeat = no_heartbeat,
+    ) -> None:
+        if prior.native_size is not None and (prior.native_size, prior.native_size) != tuple(size):
+            raise ValueError(
+                f"this prior works on {prior.native_size} x {prior.native_size} frames, but the restored frames would be "
+                f"{size[1]} x {size[0]} (width x height); resize the input or the degradation's factor"
+            )
+        if prior.temporal:
+            raise ValueError("seed-space MAP shares one seed among all frames, so it needs a prior of single frames, not a video prior")
+        padded = [-(-side // multiple) * multiple for side in size]
+        self.prior, self.size, self.device, self._heartbeat = prior, size, torch.device(device), heartbeat
+        self.seed_shape = (1, 3, padded[0], padded[1])
+        self.feature_shape = (3, padded[0], padded[1])
+        self._times = leading_times(len(prior.schedule), steps)
+
+    def features(self, z: Tensor) -> tuple[Tensor, Pull]:
+        abars = [self.prior.schedule.abar(t) for t in self._times]
+        leaf = z.detach().requires_grad_()
+        x = reverse(leaf, self._estimate, abars, clip=True, heartbeat=self._heartbeat)
+        return x.detach(), lambda grad: torch.autograd.grad(x, leaf, grad)[0]
+
+    def tail(self, h: Tensor) -> Tensor:
+        return h[..., : self.size[0], : self.size[1]]
+
+    def _estimate(self, x_t: Tensor, i: int) -> Tensor:
+        return self.prior.predict_x0(x_t, self.prior.schedule.timesteps[self._times[i]], None)
+
+
+class LatentGenerator(SeedGenerator):
+    """A latent diffusion model with its decoder: x'_n = D1(D2(R(z)) + r_n).
+
+    Half-precision networks get gradients that are scaled to about 1 by a power of two and brought back afterwards: a mean over a
+    clip makes them too small for float16 otherwise.
+
+    Args:
+        estimate: the latent network.
+        abars: the levels of R, cleanest first.
+        decode: D2, from a latent (1, c, h, w) float32 to the input of the last convolution (1, C, H, W) float32.
+        weight, bias: the last convolution, (3, C, kh, kw) and (3,).
+        seed_shape: (1, c, h, w) of the latent.
+        size: (H, W) of the frames, at most that of h.
+    """
+
+    def __init__(
+        self,
+        estimate: Estimate,
+        abars: Sequence[float],
+        decode: Callable[[Tensor], Tensor],
+        weight: Tensor,
+        bias: Tensor | None,
+        *,
+        seed_shape: tuple[int, int, int, int],
+        feature_shape: tuple[int, int, int],
+        size: tuple[int, int],
+        heartbeat: Heartbeat = no_heartbeat,
+    ) -> None:
+        self.estimate, self.abars, self.decode, self._heartbeat = estimate, list(abars), decode, heartbeat
+        self.weight = weight.detach().float()
+        self.bias = None if bias is None else bias.detach().float()
+        self.seed_shape, self.feature_shape, self.size = seed_shape, feature_shape, size
+        self.device = self.weight.device
+        self._scale = 1.0
+
+    def features(self, z: Tensor) -> tuple[Tensor, Pull]:
+        seed = z.detach().requires_grad_()
+        z0 = reverse(seed, self.estimate, self.abars, heartbeat=self._heartbeat)
+        latent = z0.detach().requires_grad_()  # cut here, so that the decoder's gradient can be scaled anew for the network
+        h = self.decode(latent)
+
+        def pull(grad: Tensor) -> Tensor:
+            return self._backward(z0, seed, self._backward(h, latent, grad))
+
+        return h.detach(), pull
+
+    def tail(self, h: Tensor) -> Tensor:
+        padding = (self.weight.shape[-2] // 2, self.weight.shape[-1] // 2)
+        return F.conv2d(h, self.weight, self.bias, padding=padding)[..., : self.size[0], : self.size[1]]
+
+    def overflowed(self) -> None:  # noqa: B027
+        self._scale *= HEADROOM
+
+    def _backward(self, output: Tensor, source: Tensor, grad: Tensor) -> Tensor:
+        largest = float(grad.abs().max())
+        if not math.isfinite(largest) or largest == 0:
+            return torch.zeros_like(source) if largest == 0 else torch.full_like(source, math.inf)
+        scale = self._scale * 2.0 ** -math.floor(math.log2(largest))
+        return torch.autograd.grad(output, source, grad * scale)[0] / scale

@@ -1,0 +1,67 @@
+"""The parameters of seed-space MAP restoration: what the paper states, and what it leaves open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+def _within(name: str, value: float, low: float, high: float, other: str = "") -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} must lie between {low:g} and {high:g}{other}, got {value:g}")
+
+
+@dataclass(frozen=True)
+class SeedMapOptions:
+    """Parameters of Algorithm 1 (Wang et al., AAAI 2026). "Paper" marks stated values, "ours" those the paper leaves open.
+
+    The ranges behind "tried" are those of benchmarks/seed_map.py.
+
+    Attributes:
+        iterations: E, epochs. Ours: 500; tried 200 to 1000.
+        steps: T, reverse DDIM steps. Paper: 4, and 2 to 10 in Table 1.
+        residual_rate: learning rate of the residuals. Paper: 0.001 (Table 8).
+        radius: C of ||A_n B_n|| <= C sqrt(dim r_n), so the largest RMS of a residual. Paper: 1.0 (Table 8).
+        seed_rate: learning rate of the shared seed. Ours: 0.01 with Adam, as DMPlug, the paper's ancestor; tried 0.003 to 0.03.
+        rank: k, the rank of A_n B_n in each channel. Ours: 16, 8.4 MB a frame for Stable Diffusion at 512 px; tried 8 to 32.
+        residual_init: standard deviation of A_n before the first step; B_n begins at 0, so that all frames begin equal. Ours: 1.
+        loss: l, the mean of squares ("mse") or of absolute values ("l1"), in the [-1, 1] range. Ours: mse.
+        warp_weight: factor on L_warp, itself the mean over pairs of frames; 0 leaves the warping out. Ours: 1; tried 0.3 to 3.
+        warp_start: E_T as a share of the iterations, or None: when the flow settles, at the latest at `LATEST_START`. Paper: when it settles.
+        warp_every: P, iterations between estimates of the flow. Ours: 20; tried 10 to 25.
+        flow_decay: beta of eq. 10, in [0, 1). Ours: 0.9; tried 0.5 to 0.95.
+        noise_prior: one seed for all frames plus residuals (eq. 12); without it a seed of its own for each frame (eq. 5), the paper's "base".
+
+    Raises:
+        ValueError: naming the parameter, its range and what was given.
+    """
+
+    iterations: int = 500
+    steps: int = 4
+    residual_rate: float = 1e-3
+    radius: float = 1.0
+    seed_rate: float = 1e-2
+    rank: int = 16
+    residual_init: float = 1.0
+    loss: Literal["mse", "l1"] = "mse"
+    warp_weight: float = 1.0
+    warp_start: float | None = None
+    warp_every: int = 20
+    flow_decay: float = 0.9
+    noise_prior: bool = True
+
+    def __post_init__(self) -> None:
+        _within("iterations", self.iterations, 1, 100_000)
+        _within("steps", self.steps, 2, 10)
+        _within("residual_rate", self.residual_rate, 0, 1)
+        _within("radius", self.radius, 1e-3, 1e3)
+        _within("seed_rate", self.seed_rate, 0, 1)
+        _within("rank", self.rank, 1, 512)
+        _within("residual_init", self.residual_init, 1e-4, 10)
+        if self.loss not in ("mse", "l1"):
+            raise ValueError(f"loss must be mse or l1, got {self.loss!r}")
+        _within("warp_weight", self.warp_weight, 0, 1e3)
+        if self.warp_start is not None:
+            _within("warp_start", self.warp_start, 0, 1, " (or None: when the flow settles)")
+        _within("warp_every", self.warp_every, 1, 10_000)
+        _within("flow_decay", self.flow_decay, 0, 0.999)

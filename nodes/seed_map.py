@@ -1,0 +1,206 @@
+"""Seed-space MAP: a clip restored through a Stable Diffusion checkpoint or a pixel-space prior."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..diffusion.prior import Prior
+from ..methods.seed_map import (
+    LatentGenerator,
+    PixelGenerator,
+    SeedGenerator,
+    SeedMapOptions,
+    estimate,
+    leading_times,
+    plot,
+    seed_map,
+    summary,
+    to_json,
+)
+from ..motion.dis import DisFlow
+from ..motion.flow import FlowSource
+from ..motion.raft import RaftFlow
+from ..physics import Degradation, Identity, Inpaint
+from ..runtime import host
+from ..runtime.images import from_image, from_mask, to_image
+from ..runtime.io import io, ui
+from ..runtime.latent_model import latent_model
+from ..runtime.plain_tensors import modules_of, plain_tensors
+from .sockets import CATEGORY, DegradationSocket, PriorSocket
+
+WHEN_SETTLED = -1.0
+"""What the warp_start widget shows for None."""
+
+
+def knobs() -> list:
+    """The method's parameters as widgets that start at its defaults."""
+    start = SeedMapOptions()
+
+    def number(kind: Any, name: str, low: float, high: float, tooltip: str, **more: Any) -> Any:
+        default = getattr(start, name)
+        return kind.Input(name, default=WHEN_SETTLED if default is None else default, min=low, max=high, tooltip=tooltip, **more)
+
+    fine = {"step": 0.0001, "advanced": True}
+    return [
+        number(io.Int, "iterations", 1, 100_000, "Steps of the optimisation; time grows in proportion."),
+        number(io.Int, "steps", 2, 10, "Diffusion steps from the seed to the picture; the paper takes 4."),
+        number(io.Int, "rank", 1, 512, "Freedom of each frame beyond the shared seed; 16 takes 8.4 MB a frame with Stable Diffusion at 512."),
+        number(io.Float, "radius", 0.001, 1000, "How far a frame may leave the shared picture; the paper takes 1.", step=0.001),
+        number(io.Float, "warp_weight", 0, 1000, "How strongly neighbouring frames must agree along their motion; 0 leaves it out.", step=0.01),
+        number(io.Float, "warp_start", -1, 1, "When that begins, as a share of the iterations; -1 waits until the motion is steady.", step=0.01),
+        number(io.Float, "residual_rate", 0, 1, "Learning rate of the frames' residuals; the paper takes 0.001.", **fine),
+        number(io.Float, "seed_rate", 0, 1, "Learning rate of the shared seed.", **fine),
+        number(io.Int, "warp_every", 1, 10_000, "Iterations between two estimates of the motion.", advanced=True),
+        number(io.Float, "flow_decay", 0, 0.999, "How much of the earlier motion is kept at each estimate.", step=0.01, advanced=True),
+        number(io.Float, "residual_init", 0.0001, 10, "Size of the residuals' first factor; more moves the frames faster.", **fine),
+        io.Combo.Input("loss", options=["mse", "l1"], default=start.loss, tooltip="How differences count: squared, or as they are.", advanced=True),
+        io.Boolean.Input(
+            "noise_prior",
+            default=start.noise_prior,
+            tooltip="One seed for all frames. Off gives each frame its own, which flickers and takes N times as long.",
+            advanced=True,
+        ),
+    ]
+
+
+class SeedMapOptimize(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FVRSeedMapOptimize",
+            display_name="Seed-Space MAP Optimize",
+            category=f"{CATEGORY}/restore",
+            description="Finds the clip that a diffusion model can draw and that, damaged as described, gives the input. Restores anything, not only "
+            "faces: upscaling, inpainting, motion and temporal blur. Wire MODEL and VAE of Stable Diffusion 1.5, 2.x or SDXL, or a diffusion prior. "
+            "Takes minutes.",
+            search_aliases=["video inpainting", "video super-resolution", "deblur", "temporal deconvolution", "inverse problem", "DMPlug"],
+            inputs=[
+                io.Image.Input("frames", tooltip="The damaged frames of one shot, in order."),
+                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=False, tooltip="The same seed gives the same pixels."),
+                *knobs(),
+                DegradationSocket.Input("degradation", optional=True, tooltip="What damaged the frames; from Degrade or Describe Degradation."),
+                io.Mask.Input("mask", optional=True, tooltip="White where pixels are missing: one for all frames, or one per frame."),
+                io.Model.Input("model", optional=True, tooltip="Stable Diffusion 1.5, 2.x or SDXL, with vae. Flow-matching models do not fit."),
+                io.Vae.Input("vae", optional=True, tooltip="The VAE of that checkpoint."),
+                io.Conditioning.Input("positive", optional=True, tooltip="A prompt for the model, from CLIP Text Encode; empty when not wired."),
+                PriorSocket.Input("prior", optional=True, tooltip="A pixel-space prior from Load Diffusion Prior, instead of model and vae."),
+                io.Custom("OPTICAL_FLOW").Input(
+                    "optical_flow", optional=True, tooltip="RAFT from ComfyUI's Load Optical Flow Model; without it OpenCV's DIS finds the motion."
+                ),
+            ],
+            outputs=[
+                io.Image.Output("frames", tooltip="The restored frames."),
+                io.Image.Output("plot", tooltip="The terms of the loss over the iterations."),
+                io.String.Output("report", tooltip="Settings, every term, and how well each frame is explained, as JSON."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        frames,
+        seed=0,
+        degradation=None,
+        mask=None,
+        model=None,
+        vae=None,
+        positive=None,
+        prior=None,
+        optical_flow=None,
+        **widgets,
+    ):
+        if widgets.get("warp_start") == WHEN_SETTLED:
+            widgets["warp_start"] = None
+        options = SeedMapOptions(**widgets)
+        y = from_image(frames)
+        operator = whole_operator(degradation, mask, y)
+        size = (y.shape[-2] * operator.factor, y.shape[-1] * operator.factor)
+        check_sources(model, vae, prior)
+        with generator_of(model, vae, positive, prior, optical_flow, size, options.steps) as (generator, flow):
+            cost = estimate(generator, len(y), options, flow, host.heartbeat)
+            host.say(f"{len(y)} frames of {size[1]} x {size[0]}, {options.iterations} iterations: {cost}.")
+            with host.progress(options.iterations, "seed-space MAP") as tick:
+                result = seed_map(
+                    y,
+                    operator,
+                    generator,
+                    options,
+                    flow=flow,
+                    seed=seed,
+                    heartbeat=host.heartbeat,
+                    on_iteration=lambda e, terms, frame: tick(1, preview=frame),
+                )
+        text, drawn = summary(result), to_image(plot(result)[None])
+        host.say(text)
+        report = to_json(result, options, operator, seed, size=size, expected=str(cost))
+        shown = {**ui.PreviewImage(drawn, cls=cls).as_dict(), "text": (text,)}
+        return io.NodeOutput(to_image(result.frames), drawn, report, ui=shown)
+
+
+def whole_operator(degradation: Degradation | None, mask: Tensor | None, y: Tensor) -> Degradation:
+    """The wired degradation, then the pixels that the mask takes away.
+
+    Raises:
+        ValueError: if neither is wired, or the mask has another number of frames.
+    """
+    if mask is None:
+        if degradation is None:
+            raise ValueError(
+                "Seed-Space MAP Optimize needs to know what damaged the frames; wire a degradation (Describe Degradation), a mask, or both"
+            )
+        return degradation
+    hidden = from_mask(mask)
+    if len(hidden) not in (1, len(y)):
+        raise ValueError(f"the mask has {len(hidden)} frames and the clip {len(y)}; give one mask for all frames or one for each")
+    if hidden.shape[-2:] != y.shape[-2:]:
+        hidden = F.interpolate(hidden, (y.shape[-2], y.shape[-1]), mode="nearest")
+    known = hidden < 0.5
+    return Inpaint(known[0, 0] if len(known) == 1 else known) @ (degradation or Identity())
+
+
+def check_sources(model: Any, vae: Any, prior: Prior | None) -> None:
+    """Raises ValueError unless there is either a model with its VAE or a prior."""
+    wired = [name for name, value in (("model", model), ("vae", vae), ("prior", prior)) if value is not None]
+    if wired not in (["model", "vae"], ["prior"]):
+        raise ValueError(
+            f"Seed-Space MAP Optimize takes a model with its vae, or a prior, and got {' and '.join(wired) or 'none of them'}; "
+            "wire Load Checkpoint's MODEL and VAE, or Load Diffusion Prior"
+        )
+
+
+@contextmanager
+def generator_of(
+    model: Any, vae: Any, positive: Any, prior: Prior | None, optical_flow: Any, size: tuple[int, int], steps: int
+) -> Iterator[tuple[SeedGenerator, FlowSource]]:
+    """D o R for what is wired, and the source of the motion; valid inside the block."""
+
+    def times(length: int) -> list[int]:
+        return leading_times(length, steps)
+
+    with ExitStack() as stack:
+        if prior is not None:
+            flow: FlowSource = DisFlow() if optical_flow is None else RaftFlow(optical_flow.model, host.managed(optical_flow))
+            with torch.no_grad():  # brings its network to where it runs, which must not happen while its weights are exchanged
+                prior.predict_x0(torch.zeros(1, 3, *size, device=host.device()), 0)
+            stack.enter_context(plain_tensors(*modules_of(prior)))
+            yield PixelGenerator(prior, size, steps=steps, device=host.device(), heartbeat=host.heartbeat), flow
+            return
+        loaded = stack.enter_context(latent_model(model, vae, positive, size=size, times=times, flow=optical_flow, heartbeat=host.heartbeat))
+        generator = LatentGenerator(
+            loaded.estimate,
+            loaded.abars,
+            loaded.decode,
+            loaded.weight,
+            loaded.bias,
+            seed_shape=loaded.seed_shape,
+            feature_shape=loaded.feature_shape,
+            size=size,
+            heartbeat=host.heartbeat,
+        )
+        yield generator, DisFlow() if loaded.flow is None else RaftFlow(loaded.flow)
