@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..metrics.fidelity import psnr, ssim
-from ..models.code_prediction import CodeConfig
+from ..models.code_prediction import CodeConfig, FeatureTransform
 from ..models.codeformer import CodeFormer
 from ..models.vq import Encoder, VQConfig
 from .degrade import JUDGED, LARGE, NATIVE_128, SMALL, Blind, judged
 from .faces import MIRROR_ONLY, Faces, Jitter
-from .loop import Batch, Plan, Stage, generator_for
+from .loop import Batch, Plan, Stage
 from .losses import (
     EncoderFeatures,
     PatchAdversary,
@@ -51,6 +51,7 @@ class Recipe:
         revive: every so many steps of stage I, codes that a batch of 16 faces does not use move onto latents; 0 for never.
         commitment: stage I, weight of the encoder's pull to its codes.
         pixels, codes, features: weights of L1, of the token cross-entropy and of the feature loss in stages II and III.
+        codes_every: in stage III, codes and features are learnt in one step of so many, with so many times the weight; the others cost less.
         perceptual: weight of LPIPS where it is on this machine, else of the distance in our own encoder's features; 0 for none.
         adversary: weight of a patch adversary on top of its adaptive weight; 0 for none.
         adversary_from: (stage I, stage III) steps from which it acts.
@@ -73,6 +74,7 @@ class Recipe:
     pixels: float = 1.0
     codes: float = 0.5
     features: float = 1.0
+    codes_every: int = 1
     perceptual: float = 1.0
     adversary: float = 0.0
     adversary_from: tuple[int, int] = (30_001, 5_001)
@@ -83,7 +85,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.blind.side != self.sizes.vq.side or self.gentle.side != self.sizes.vq.side:
             raise ValueError(
-                f"the degradations are for faces of {self.blind.side} and {self.gentle.side} pixels and the network for {self.sizes.vq.side}: use Blind.at(side)"
+                f"the degradations are for faces of {self.blind.side} and {self.gentle.side} pixels and the network for {self.sizes.vq.side}: "
+                "use Blind.at(side)"
             )
 
 
@@ -113,17 +116,18 @@ SMALL_128 = Recipe(
         layers=4,
         fused=(32, 64),
     ),
-    autoencoder=Plan(700, 4, 6e-4, 2e-4, warmup=20, ema=0.98, clip=1.0),
-    prediction=Plan(300, 4, 5e-4, 3e-4, warmup=20, ema=0.98, clip=1.0),
-    joint=Plan(3000, 4, 5e-4, 2e-5, warmup=50, ema=0.995, clip=1.0),
+    autoencoder=Plan(260, 4, 6e-4, 2e-4, warmup=20, ema=0.98, clip=1.0),
+    prediction=Plan(60, 4, 5e-4, 3e-4, warmup=20, ema=0.98, clip=1.0),
+    joint=Plan(2000, 4, 7e-4, 2e-5, warmup=50, ema=0.995, clip=1.0),
     jitter=Jitter(),
     blind=NATIVE_128,
     gentle=NATIVE_128,
-    settle=300,
+    settle=150,
     revive=25,
     pixels=10.0,
     codes=0.1,
     features=0.2,
+    codes_every=4,
     perceptual=0.0,
     open_generator=True,
     fidelity=((1.0, 0.8),),
@@ -251,7 +255,7 @@ class AutoEncoding(_CodebookStage):
         if self.perceptual is not None:
             terms["perceptual"] = self.recipe.perceptual * self.perceptual(output, target).mean()
         faithful = terms["pixels"] + terms.get("perceptual", 0.0)
-        return terms | self.adversary.term(output, target, faithful, network.generator.blocks[-1].weight, step)
+        return terms | self.adversary.term(output, target, faithful, last_weight(network.generator.blocks[-1]), step)
 
     def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor]:
         assert isinstance(network, CodeFormer)
@@ -323,9 +327,11 @@ class Joint(CodePrediction):
         assert isinstance(network, CodeFormer)
         network.fuse_convs_dict.requires_grad_(True)
         network.generator.requires_grad_(self.recipe.open_generator)
-        self.last = network.generator.blocks[-1].weight
+        self.last = last_weight(network.generator.blocks[-1])
         if not self.recipe.open_generator:
-            self.last = network.fuse_convs_dict[str(max(network.sizes.fused))].shift[-1].weight
+            fused = network.fuse_convs_dict[str(max(network.sizes.fused))]
+            assert isinstance(fused, FeatureTransform)
+            self.last = last_weight(fused.shift[-1])
         self.perceptual: nn.Module | None = None
         if self.recipe.perceptual:
             sides = network.config.sides[1:3]
@@ -353,10 +359,16 @@ class Joint(CodePrediction):
         codes_only, weight = self.course(step)
         target = batch["target"]
         latent, features = network.encode(batch["source"])
-        logits = network.logits(latent)
-        terms = self.code_terms(network, target, logits, latent)
-        if codes_only:
-            return terms
+        every = self.recipe.codes_every
+        terms: dict[str, Tensor] = {}
+        if codes_only or step % every == 0:
+            logits = network.logits(latent)
+            terms = {key: every * term for key, term in self.code_terms(network, target, logits, latent).items()}
+            if codes_only:
+                return terms
+        else:
+            with torch.no_grad():
+                logits = network.logits(latent)
         codes = network.quantize.lookup(logits.argmax(-1))
         output = network.decode(codes, latent, features, self._fidelity(generator) if weight is None else weight, match=False)
         terms["pixels"] = self.recipe.pixels * pixel_loss(output, target)
@@ -409,6 +421,7 @@ def restoration_figures(network: nn.Module, truth: Tensor, device: torch.device,
     return figures, torch.stack([*columns, truth], 1)[:6]
 
 
-def generator_of(seed: int) -> torch.Generator:
-    """The generator of a network's initial weights."""
-    return generator_for(seed, "network")
+def last_weight(module: nn.Module) -> Tensor:
+    """The weight of a convolution, for `adaptive_weight`."""
+    assert isinstance(module, nn.Conv2d)
+    return module.weight

@@ -93,7 +93,7 @@ class Stage(ABC):
     def losses(self, network: nn.Module, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """The terms of the loss, weighted; their sum is what is minimised."""
 
-    def first(self, network: nn.Module, generator: torch.Generator) -> None:
+    def first(self, network: nn.Module, generator: torch.Generator) -> None:  # noqa: B027
         """Called once before the stage's first step, not when resuming."""
 
     def before_step(self, network: nn.Module, step: int, generator: torch.Generator) -> bool:
@@ -108,7 +108,7 @@ class Stage(ABC):
         """More state to keep, e.g. an adversary's."""
         return {}
 
-    def restore(self, extra: dict[str, Any]) -> None:
+    def restore(self, extra: dict[str, Any]) -> None:  # noqa: B027
         """Takes back what `extra` gave."""
 
 
@@ -199,12 +199,12 @@ class _Stage:
         if state is None:
             self.stage.first(self.network, self._generator("first", 0))
             self.average.load_state_dict(self.network.state_dict())
-            step = 0
+            begun = 0
         else:
-            step = self._resume(state)
+            begun = self._resume(state)
         self.network.train()
         recent: deque[dict[str, float]] = deque(maxlen=50)
-        for step, batches in self._batches(step, plan.steps):
+        for step, batches in self._batches(begun, plan.steps):
             if self.stage.before_step(self.network, step, self._generator("before", step)):
                 self.average.load_state_dict(self.network.state_dict())
             losses = self._step(step, batches)
@@ -240,8 +240,8 @@ class _Stage:
             self.bad += 1
             if self.bad >= MANY_BAD_STEPS:
                 raise FloatingPointError(
-                    f"the loss of stage {self.stage.name} was infinite or undefined {self.bad} times in a row at step {step}; the state on disk is from "
-                    "before: lower the learning rate, or turn bfloat16 off"
+                    f"the loss of stage {self.stage.name} was infinite or undefined {self.bad} times in a row at step {step}; the state on disk is "
+                    "from before: lower the learning rate, or turn bfloat16 off"
                 )
             return sums
         self.bad = 0

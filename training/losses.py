@@ -89,7 +89,7 @@ def lpips_or_none(device: torch.device) -> nn.Module | None:
     from pathlib import Path
 
     try:
-        import lpips
+        import lpips  # type: ignore[import-not-found]
     except ImportError:
         return None
     if not (Path(torch.hub.get_dir()) / "checkpoints" / "vgg16-397923af.pth").is_file():

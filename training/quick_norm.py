@@ -6,6 +6,8 @@ step from 0.31 to 0.20 s per face. The forward pass is PyTorch's, and so is what
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -14,14 +16,14 @@ class _Normalise(torch.autograd.Function):
     """y = gamma (x - mean) / std + beta over groups of channels; the moments are those of PyTorch's forward pass."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
         batch, channels, height, width = x.shape
         y, mean, inverse_std = torch.native_group_norm(x, weight.to(x.dtype), bias.to(x.dtype), batch, channels, height * width, groups, eps)
         ctx.save_for_backward(x, weight, mean, inverse_std)
         return y
 
     @staticmethod
-    def backward(ctx, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         """dx = gamma s dy + c2 x + c3 per channel, c2 and c3 from sums over each group (s: inverse deviation, m: mean):
         c2 = s^3 (m sum(gamma dy) - sum(gamma dy x)) / n, c3 = -c2 m - s sum(gamma dy) / n."""
         (grad,) = grads

@@ -1,0 +1,48 @@
+"""The small networks that come with the package: float16 files, each with its model card beside it.
+
+A file may build on another one: its metadata then name that file under "base", and it holds only the tensors that differ from it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+FOLDER = Path(__file__).parent
+BASE = "base"
+"""Metadata key of a file that builds on another one: that one's name, in the same folder."""
+
+CODEBOOK, KEEP, DICFACE = "face-codebook-128.safetensors", "keep-128.safetensors", "dicface-128.safetensors"
+
+
+def present() -> list[str]:
+    """The names of the files that are there."""
+    return sorted(path.name for path in FOLDER.glob("*.safetensors"))
+
+
+def read_embedded(path: Path | str) -> dict[str, Tensor]:
+    """A file's tensors, those of the file it builds on included, as float32, made outside inference mode.
+
+    Args:
+        path: a path, or one of the names of `present`.
+
+    Raises:
+        FileNotFoundError: if the file, or the one it builds on, is missing.
+    """
+    path = FOLDER / path
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing from the package; install it again, or train the file with `fvr train`")
+    base = notes(path).get(BASE)
+    with torch.inference_mode(False):
+        own = {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
+    return own if base is None else {**read_embedded(path.with_name(base)), **own}
+
+
+def notes(path: Path | str) -> dict[str, str]:
+    """A file's metadata: title, licence, seed, command, recipe, and what it builds on."""
+    with safe_open(FOLDER / path, "pt") as file:
+        return dict(file.metadata() or {})

@@ -1,0 +1,92 @@
+"""What leaves training: a float16 file that says what it is, and its model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..models.embedded import BASE
+
+
+@dataclass(frozen=True)
+class Card:
+    """What people must know of a weights file.
+
+    Attributes:
+        title: of the network.
+        what: what it is and what it does, in a few sentences.
+        data: what it was trained on.
+        licence: of the weights.
+        recipe: how it was trained.
+        command: the command that does so.
+        seed: of it.
+        bias: whom the data shows, and whom not.
+        figures: what was measured: (name, value) pairs, shown as a table.
+    """
+
+    title: str
+    what: str
+    data: str
+    licence: str
+    recipe: str
+    command: str
+    seed: int
+    bias: str
+    figures: tuple[tuple[str, str], ...] = ()
+
+    def text(self, file: str, parameters: int, size: int) -> str:
+        """The card as Markdown."""
+        rows = "\n".join(f"| {name} | {value} |" for name, value in self.figures)
+        table = f"\n## Figures\n\n| | |\n| --- | --- |\n{rows}\n" if rows else ""
+        return (
+            f"# {self.title}\n\n{self.what}\n\nFile: `{file}`, {parameters / 1e6:.2f} million parameters, float16, {size / 1e6:.1f} MB.\n\n"
+            f"## Data\n\n{self.data}\n\n## Licence\n\n{self.licence}\n\n## Recipe\n\n{self.recipe}\n\n    {self.command}\n\nSeed {self.seed}.\n\n"
+            f"## Bias and limits\n\n{self.bias}\n{table}"
+        )
+
+
+FEDERAL_DATA = (
+    "444 aligned official portraits of members of the United States Congress (repositories CivilServiceUSA/us-house and us-senate, MIT licence; "
+    "the portraits are mostly works of the US government), split by last name from 56 that validate. Degraded by blur, downsampling, noise and JPEG."
+)
+FEDERAL_BIAS = (
+    "Members of the US Congress: adults, mostly 40 to 75 years old, mostly smiling and frontal, in studio light, many before flags. No children, few "
+    "extreme poses, almost nothing before a face. Faces unlike these come back less faithfully. What the network adds is a guess: never use it to "
+    "identify anyone."
+)
+LICENCE = "Apache-2.0, as the package. The portraits' repositories are MIT-licensed; no image of them is in the file."
+
+
+def export(state: Mapping[str, Tensor], path: Path, card: Card, metadata: Mapping[str, str] | None = None, base: Path | None = None) -> int:
+    """Writes a network's tensors as float16, with metadata, and the card beside it as `<name>.md`.
+
+    Args:
+        state: the network's.
+        path: ends in .safetensors.
+        base: a file that this one builds on: tensors that are the same there are left out, and the metadata name it.
+
+    Returns:
+        The size of the file in bytes.
+
+    Raises:
+        ValueError: if a value does not fit into float16.
+    """
+    halves = {key: value.detach().cpu().to(torch.float16 if value.is_floating_point() else value.dtype).contiguous() for key, value in state.items()}
+    for key, value in halves.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise ValueError(f"{key} holds a value that float16 cannot ({state[key].abs().max().item():.3g}); train again with a smaller rate")
+    notes = {"title": card.title, "licence": card.licence, "seed": str(card.seed), "command": card.command, "format": "pt", **(metadata or {})}
+    if base is not None:
+        known = load_file(base)
+        halves = {key: value for key, value in halves.items() if key not in known or not torch.equal(known[key], value)}
+        notes[BASE] = base.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(halves, path, notes)
+    size = path.stat().st_size
+    path.with_suffix(".md").write_text(card.text(path.name, sum(value.numel() for value in halves.values()), size), encoding="utf-8")
+    return size

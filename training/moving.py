@@ -1,0 +1,130 @@
+"""Clips for temporal training: stills set in smooth motion, and aligned clips that a user has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..physics.h264 import H264
+from ..video import read_frames
+from .degrade import Blind
+from .faces import SUFFIXES, read_face, shrunk
+
+CLIP_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
+SMALLEST_CODED = 16
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How an aligned face moves: what alignment leaves of the head's motion, and the face's own.
+
+    Attributes:
+        turn: largest angle from the middle of the clip, in degrees.
+        zoom: largest change of size, as a share.
+        shift: largest move along either axis, as a share of the side.
+        bend: largest local displacement, as a share of the side: mouth, eyes, a turning head.
+        knots: places along either axis at which it is drawn; in between it is bicubic.
+        period: frames that a swing takes at least.
+        light: largest change of brightness, as a share.
+    """
+
+    turn: float = 3.0
+    zoom: float = 0.03
+    shift: float = 0.02
+    bend: float = 0.02
+    knots: int = 5
+    period: float = 12.0
+    light: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not (self.knots >= 2 and self.period >= 2 and min(self.turn, self.zoom, self.shift, self.bend, self.light) >= 0 and self.zoom < 1):
+            raise ValueError(f"motion takes amounts from 0, at least 2 knots and a period of at least 2 frames, got {self}")
+
+
+def set_moving(image: Tensor, frames: int, motion: Motion, generator: torch.Generator) -> Tensor:
+    """A still (3, S, S) in [0, 1] as a clip (frames, 3, S, S): turn, zoom, shift, bend and light follow slow sines of random phase.
+
+    No frame shows it unmoved, on average; neighbouring frames differ by at most 2 pi / period of the amounts.
+    """
+    knots = 2 * motion.knots**2
+    swings = _swings(frames, 5 + knots, motion.period, generator)
+    side = image.shape[-1]
+    angle, zoom = math.radians(motion.turn) * swings[:, 0], 1 + motion.zoom * swings[:, 1]
+    cos, sin = angle.cos() / zoom, angle.sin() / zoom
+    shift = 2 * motion.shift * swings[:, 2:4]
+    rows = torch.stack([torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1)
+    grid = F.affine_grid(rows, [frames, 3, side, side], align_corners=False)
+    bend = 2 * motion.bend * swings[:, 5:].reshape(frames, 2, motion.knots, motion.knots)
+    grid = grid + F.interpolate(bend, (side, side), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+    moved = F.grid_sample(image.expand(frames, -1, -1, -1), grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return (moved * (1 + motion.light * swings[:, 4])[:, None, None, None]).clamp(0, 1)
+
+
+def _swings(frames: int, number: int, period: float, generator: torch.Generator) -> Tensor:
+    """(frames, number) values in [-1, 1]: sines of periods from `period` to four times it, with random phase and height."""
+    draw = torch.rand(3, number, generator=generator)
+    time = torch.arange(frames)[:, None]
+    return draw[0] * torch.sin(2 * math.pi * (time / (period * 4 ** draw[1]) + draw[2]))
+
+
+def degraded_clip(clip: Tensor, blind: Blind, generator: torch.Generator, rate_factor: tuple[int, int] | None = None) -> Tensor:
+    """A clip (T, 3, S, S) in [0, 1] under one blind degradation, its noise new in every frame; then, for half of the clips, H.264.
+
+    Args:
+        rate_factor: range of the constant rate factor; None never recompresses.
+    """
+    clip = blind.draw(generator)(clip, generator)
+    coin, share = torch.rand(2, generator=generator).tolist()
+    if rate_factor is not None and coin < 0.5 and clip.shape[-1] >= SMALLEST_CODED:
+        clip = H264(round(rate_factor[0] + share * (rate_factor[1] - rate_factor[0])), "veryfast").forward(clip)
+    return clip
+
+
+class Clips:
+    """Aligned clips of a folder: video files, and folders of frames; square pictures, one person each.
+
+    Raises:
+        ValueError: if there are none with enough frames.
+    """
+
+    def __init__(self, folder: Path, side: int, frames: int) -> None:
+        self.side, self.frames = side, frames
+        folder = Path(folder)
+        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in CLIP_SUFFIXES)
+        sequences = sorted({path.parent for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES})
+        self._sequences = [found for found in map(_pictures, sequences) if len(found) >= frames]
+        self._films = [film for film in (self._read(path) for path in files) if len(film) >= frames]
+        if not len(self):
+            raise ValueError(f"{folder} holds no clip of at least {frames} frames; give aligned video files, or a folder of frames for each clip")
+
+    def __len__(self) -> int:
+        return len(self._films) + len(self._sequences)
+
+    def piece(self, generator: torch.Generator) -> Tensor:
+        """`frames` consecutive frames of a clip drawn at random, (frames, 3, side, side) in [0, 1], mirrored half of the time."""
+        which = int(torch.randint(len(self), (), generator=generator))
+        if which < len(self._films):
+            film = self._films[which]
+            start = int(torch.randint(len(film) - self.frames + 1, (), generator=generator))
+            piece = film[start : start + self.frames].float() / 255
+        else:
+            paths = self._sequences[which - len(self._films)]
+            start = int(torch.randint(len(paths) - self.frames + 1, (), generator=generator))
+            piece = torch.stack([read_face(path, self.side) for path in paths[start : start + self.frames]]).float() / 255
+        return piece.flip(-1) if torch.rand((), generator=generator) < 0.5 else piece
+
+    def _read(self, path: Path) -> Tensor:
+        frames, _ = read_frames(path)
+        if frames.shape[-1] != frames.shape[-2]:
+            raise ValueError(f"{path} is {frames.shape[-1]} x {frames.shape[-2]}; clips to train on are aligned and square: align them first")
+        return torch.stack([(shrunk(frame, self.side) * 255 + 0.5).byte() for frame in frames])
+
+
+def _pictures(folder: Path) -> Sequence[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)

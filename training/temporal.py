@@ -1,0 +1,379 @@
+"""The temporal parts of KEEP and DicFace, on top of a trained codebook network."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..metrics.fidelity import psnr
+from ..models.code_prediction import CodeLayer, CodeNetwork
+from ..models.codeformer import CodeFormer
+from ..models.dicface import DicFace, dirichlet_mean
+from ..models.keep import KEEP, CrossFeatures, KeepConfig
+from ..models.keep_attention import CrossFrameFusion
+from ..models.vq import Encoder
+from ..motion.dis import DisFlow
+from ..motion.warp import warp
+from .codebook import SMALL_128
+from .degrade import JUDGED, Blind, judged
+from .faces import MIRROR_ONLY, Faces, Jitter, shrunk
+from .loop import Batch, Plan, Stage, generator_for
+from .losses import EncoderFeatures, code_losses, dirichlet_divergence, lpips_or_none, pixel_loss
+from .moving import Clips, Motion, degraded_clip, set_moving
+
+VALIDATED_CLIPS, VALIDATED_FRAMES = 4, 8
+
+
+@dataclass(frozen=True)
+class TemporalRecipe:
+    """All that decides what the temporal parts become, besides base, faces and seed.
+
+    Attributes:
+        name: of the recipe, kept in the file.
+        plan: the schedule; a batch counts clips.
+        frames: of a clip.
+        blind: degradations.
+        rate_factor: range of the H.264 recompression of half of the clips; None for none.
+        motion: of stills that are set in motion.
+        jitter: of those stills before.
+        pixels, codes, features, perceptual: weights of L1, token cross-entropy, feature loss, and LPIPS (or our encoder's features).
+        steady: weight of |y_t - warp(y_(t-1))|: ours; 0 in the papers.
+        divergence: weight of DicFace's KL; -lambda_1 of eq. 9.
+        prior: alpha of the Dirichlet prior.
+        sampled: whether weights are drawn from the posterior (eq. 10) instead of its mean.
+        frozen: whether only what the base network lacks is trained.
+    """
+
+    name: str
+    plan: Plan
+    frames: int
+    blind: Blind
+    rate_factor: tuple[int, int] | None = (18, 25)
+    motion: Motion = field(default_factory=Motion)
+    jitter: Jitter = MIRROR_ONLY
+    pixels: float = 1.0
+    codes: float = 0.0
+    features: float = 0.0
+    perceptual: float = 1.0
+    steady: float = 0.0
+    divergence: float = 0.0
+    prior: float = 1.0
+    sampled: bool = True
+    frozen: bool = False
+
+
+# The blur and noise of DicFace's options file (after VFHQ's), for 512 x 512; its x4 downsampling is the middle of our range.
+VFHQ = Blind(512, (0.1, 10.0), 0.7, (1.0, 8.0), (0.0, 10.0), (60, 100))
+
+# KEEP, section 4, stage III: Adam, batch 4, rate 1e-4, 50 000 steps; lambda_1 = 1e-2 weighs the code losses (our reading: the paper does not
+# say which term it belongs to). 10 frames are ours; the paper gives no length. Its adversary (weight 1e-2) is not here.
+KEEP_PAPER = TemporalRecipe("KEEP 512", Plan(50_000, 4, 1e-4, 1e-4), 10, VFHQ, codes=0.01, features=0.01, frozen=True)
+# DicFace's options file: Adam, rate 5e-5 to 2e-5 by cosine, 100 000 steps, EMA 0.997, two clips of 5 frames on each of (our count) 8 GPUs;
+# lambda_1 = -1 and lambda_2 = 1 of eq. 9; prior 1 as the paper's best (the file's own is 0.1). All but the positions is trained.
+DICFACE_PAPER = TemporalRecipe("DicFace 512", Plan(100_000, 16, 5e-5, 2e-5, ema=0.997), 5, VFHQ, divergence=1.0)
+
+# Ours for the embedded codebook, on a CPU: only what the base lacks is trained, and DicFace's weights of codes (idx_pred_layer), which change
+# their meaning. The KL weighs 1e-5: with its full weight, codes of a network this small fall to the prior.
+KEEP_SMALL = TemporalRecipe(
+    "embedded KEEP 128",
+    Plan(300, 1, 5e-4, 5e-5, warmup=20, ema=0.98, clip=1.0),
+    4,
+    SMALL_128.blind,
+    rate_factor=None,
+    jitter=Jitter(),
+    pixels=10.0,
+    codes=0.1,
+    features=0.2,
+    perceptual=0.0,
+    steady=2.0,
+    frozen=True,
+)
+DICFACE_SMALL = TemporalRecipe(
+    "embedded DicFace 128",
+    Plan(300, 1, 5e-4, 5e-5, warmup=20, ema=0.98, clip=1.0),
+    5,
+    SMALL_128.blind,
+    rate_factor=None,
+    jitter=Jitter(),
+    pixels=10.0,
+    codes=0.1,
+    perceptual=0.0,
+    divergence=1e-5,
+    sampled=False,
+    frozen=True,
+)
+
+
+@dataclass
+class _TemporalStage(Stage):
+    recipe: TemporalRecipe
+    base: CodeFormer
+    faces: Faces
+    held_out: Faces
+    device: torch.device
+    clean: Encoder
+    clips: Clips | None = None
+
+    name = "temporal"
+
+    @property
+    def plan(self) -> Plan:  # type: ignore[override]
+        return self.recipe.plan
+
+    def start(self, network: nn.Module, done: Mapping[str, Path]) -> None:
+        self.clean = self.clean.to(self.device).eval().requires_grad_(False)
+        own = set(self.base.state_dict())
+        for key, parameter in network.named_parameters():
+            parameter.requires_grad_(not (self.recipe.frozen and key in own) and key != "position_emb")
+        self.perceptual: nn.Module | None = None
+        if self.recipe.perceptual:
+            self.perceptual = lpips_or_none(self.device) or EncoderFeatures(copy.deepcopy(self.clean), self.clean_sides())
+
+    def clean_sides(self) -> tuple[int, ...]:
+        """The sides at which our own perceptual distance looks."""
+        return self.base.config.sides[1:3]
+
+    def batch(self, step: int, generator: torch.Generator) -> Batch:
+        pairs = [self._pair(generator) for _ in range(self.plan.batch)]
+        return {key: torch.stack([pair[key] for pair in pairs]) for key in ("source", "target")}
+
+    def _pair(self, generator: torch.Generator) -> Batch:
+        recipe = self.recipe
+        if self.clips is not None and torch.rand((), generator=generator) < 0.5:
+            target = self.clips.piece(generator)
+        else:
+            still = self.faces.source(int(torch.randint(len(self.faces), (), generator=generator)))
+            if recipe.jitter.mirror and torch.rand((), generator=generator) < 0.5:
+                still = still.flip(-1)
+            moving = set_moving(still, recipe.frames, recipe.motion, generator)
+            target = torch.stack([shrunk(frame, self.faces.side) for frame in moving])
+        source = degraded_clip(target, recipe.blind, generator, recipe.rate_factor)
+        return {"source": source * 2 - 1, "target": target * 2 - 1}
+
+    def targets(self, network: CodeNetwork, target: Tensor) -> Tensor:
+        """Codes (N, tokens) of clean frames (N, 3, S, S)."""
+        with torch.no_grad():
+            return network.quantize.nearest(self.clean(target)[0])
+
+    def image_terms(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """L1 and the perceptual term."""
+        terms = {"pixels": self.recipe.pixels * pixel_loss(output, target)}
+        if self.perceptual is not None:
+            terms["perceptual"] = self.recipe.perceptual * self.perceptual(output, target).mean()
+        return terms
+
+    def restored(self, network: nn.Module, source: Tensor) -> Tensor:
+        """A clip (T, 3, S, S) in [-1, 1] to its restored frames, as the method restores it."""
+        raise NotImplementedError
+
+    def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor]:
+        """PSNR above the base network's, frame by frame, in dB, and warping error as a share of it, under the first judged degradation."""
+        name = next(iter(JUDGED))
+        gains, shares, rows = [], [], []
+        for number in range(VALIDATED_CLIPS):
+            still = self.held_out.source(number)
+            moving = set_moving(still, VALIDATED_FRAMES, self.recipe.motion, generator_for("validation", number))
+            truth = torch.stack([shrunk(frame, self.held_out.side) for frame in moving])
+            source = judged(name, truth, seed=number)
+            inputs = (source * 2 - 1).to(self.device)
+            single = _shown(self.base.to(self.device)(inputs, 1.0, match=False))
+            joint = _shown(self.restored(network, inputs))
+            gains.append((psnr(joint, truth).mean() - psnr(single, truth).mean()).item())
+            shares.append(warping_error(joint, truth) / warping_error(single, truth))
+            rows.append(torch.stack([source[-1], single[-1], joint[-1], truth[-1]]))
+        return {"above the base, dB": sum(gains) / len(gains), "warping error / base": sum(shares) / len(shares)}, torch.stack(rows)
+
+
+class KeepStage(_TemporalStage):
+    """KEEP's stage III: gains and cross-frame attention learn on the recurrence; the base stays as it is."""
+
+    def first(self, network: nn.Module, generator: torch.Generator) -> None:
+        """Starts as the base network, frame by frame: fusion adds nothing, gains are small, and E_H is the encoder of clean faces."""
+        assert isinstance(network, KEEP)
+        network.hq_encoder.load_state_dict(self.clean.state_dict())
+        for fusion in network.cross_fuse.values():
+            assert isinstance(fusion, CrossFrameFusion)
+            for norm in (fusion.norm1, fusion.norm2):
+                nn.init.zeros_(norm.weight)
+        last = network.kalman_filter.kalman_gain_calculator[-2]
+        assert isinstance(last, nn.Conv2d) and last.bias is not None
+        nn.init.constant_(last.bias, -1.0)
+
+    def start(self, network: nn.Module, done: Mapping[str, Path]) -> None:
+        super().start(network, done)
+        assert isinstance(network, KEEP)
+        network.hq_encoder.requires_grad_(False)
+
+    def losses(self, network: nn.Module, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        assert isinstance(network, KEEP)
+        recipe = self.recipe
+        outputs, latents, flows = self._unrolled(network, batch["source"])
+        target = batch["target"]
+        terms = self.image_terms(outputs.flatten(0, 1), target.flatten(0, 1))
+        later = latents[:, 1:].flatten(0, 1)
+        entropy, distance = code_losses(network.logits(later), later, self.targets(network, target[:, 1:].flatten(0, 1)), network.quantize)
+        terms |= {"codes": recipe.codes * entropy, "features": recipe.features * distance}
+        if recipe.steady:
+            moved = warp(outputs[:, :-1].flatten(0, 1), flows.flatten(0, 1))
+            terms["steady"] = recipe.steady * pixel_loss(outputs[:, 1:].flatten(0, 1), moved)
+        return terms
+
+    def _unrolled(self, network: KEEP, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Clips (B, T, 3, S, S) to images (B, T, 3, S, S), z+ (B, T, code_dim, s, s) and flows (B, T - 1, 2, S, S).
+
+        The image that is fed back carries no gradient: gains learn from the codes of their own frame.
+        """
+        clips, frames = source.shape[:2]
+        found, maps = network.encode(source.flatten(0, 1))
+        observed = found.unflatten(0, (clips, frames))
+        features = {side: value.unflatten(0, (clips, frames)) for side, value in maps.items()}
+        gains = network.gain(observed)[0]
+        flow = DisFlow()
+        seen = [flow.features(source[:, t].float()) for t in range(frames)]
+        image: Tensor | None = None
+        cross: CrossFeatures | None = None
+        images, latents, flows = [], [], []
+        for t in range(frames):
+            latent = observed[:, t]
+            if image is not None:
+                flows.append(flow.flow(seen[t], seen[t - 1]))
+                predicted = network.encode_clean(warp(image.detach(), flows[-1]))
+                latent = network.update(latent, predicted, gains[:, t])
+            codes = network.quantize.lookup(network.name_codes(latent.detach()))
+            image, cross = network.decode(codes, {side: value[:, t] for side, value in features.items()}, cross)
+            images.append(image)
+            latents.append(latent)
+        return torch.stack(images, 1), torch.stack(latents, 1), torch.stack(flows, 1)
+
+    def restored(self, network: nn.Module, source: Tensor) -> Tensor:
+        assert isinstance(network, KEEP)
+        return self._unrolled(network, source[None])[0][0]
+
+
+class DicFaceStage(_TemporalStage):
+    """DicFace: the posterior of the codes learns from the window (eq. 7 to 9), L1 of what is drawn from it and the KL to the prior."""
+
+    def first(self, network: nn.Module, generator: torch.Generator) -> None:
+        """Starts as the base network, frame by frame: temporal layers add nothing and the fused latent is the encoder's; codes are peaked."""
+        assert isinstance(network, DicFace)
+        if not self.recipe.frozen:
+            return
+        for layer in network.dir_dist_layers:
+            assert isinstance(layer, CodeLayer)
+            _silence(layer.self_attn.out_proj)
+            _silence(layer.linear2)
+        fuse = network.multiscale
+        width = fuse.s16_conv.weight.shape[0]
+        _silence(fuse.s16_conv)
+        _silence(fuse.out)
+        nn.init.dirac_(fuse.s16_conv.weight)
+        head = network.idx_pred_layer[1]
+        assert isinstance(head, nn.Linear)
+        with torch.no_grad():
+            fuse.out.weight[range(width), range(2 * width, 3 * width), 1, 1] = 1.0
+            head.weight.mul_(SHARPENED)
+            network.position_emb_temporal.normal_(std=0.02, generator=generator)
+
+    def start(self, network: nn.Module, done: Mapping[str, Path]) -> None:
+        super().start(network, done)
+        assert isinstance(network, DicFace)
+        network.idx_pred_layer.requires_grad_(True)
+
+    def losses(self, network: nn.Module, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        assert isinstance(network, DicFace)
+        recipe = self.recipe
+        source, target = batch["source"], batch["target"]
+        clips, frames = source.shape[:2]
+        latent, features = network.encode(source.flatten(0, 1))
+        kept = slice(frames // 2, frames // 2 + 1) if recipe.frozen else slice(None)  # a small network learns from the frame it will give
+        alpha = network.alpha(network.tokens(latent).unflatten(0, (clips, frames)), kept).float()
+        chosen = {side: value.unflatten(0, (clips, frames))[:, kept].flatten(0, 1) for side, value in features.items()}
+        weights = torch._standard_gamma(alpha) if recipe.sampled else alpha
+        output = network.decode(dirichlet_mean(weights).flatten(0, 1), chosen, 1.0)
+        wanted = target[:, kept].flatten(0, 1)
+        terms = self.image_terms(output, wanted)
+        terms["divergence"] = recipe.divergence * dirichlet_divergence(alpha, recipe.prior)
+        if recipe.codes:
+            index = self.targets(network, wanted)
+            likely = dirichlet_mean(alpha).flatten(0, 1).gather(-1, index[..., None])
+            terms["codes"] = -recipe.codes * likely.clamp_min(1e-8).log().mean()
+        return terms
+
+    def restored(self, network: nn.Module, source: Tensor) -> Tensor:
+        assert isinstance(network, DicFace)
+        half = network.frame_length // 2
+        latent, features = network.encode(source)
+        tokens = network.tokens(latent)
+        images = []
+        for t in range(len(source)):
+            window = [min(max(t + offset, 0), len(source) - 1) for offset in range(-half, half + 1)]
+            alpha = network.alpha(tokens[window][None], slice(half, half + 1))[:, 0]
+            images.append(network.decode(dirichlet_mean(alpha.float()), {side: value[t : t + 1] for side, value in features.items()}))
+        return torch.cat(images)
+
+
+SHARPENED = 4.0
+"""How much steeper DicFace's parameters start out than the base network's logits, so that the mean code is near the likeliest one."""
+
+
+def _silence(layer: nn.Linear | nn.Conv2d) -> None:
+    """Makes a layer give 0."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def keep_on(base: CodeFormer) -> KEEP:
+    """A KEEP with a codebook network's weights, without GMFlow, its own parts at their start."""
+    sizes = base.sizes
+    vq = sizes.vq
+    published = vq.side == 512
+    config = (
+        KeepConfig()
+        if published
+        else KeepConfig(
+            vq,
+            sizes.width,
+            sizes.heads,
+            sizes.layers,
+            sizes.fused,
+            cross_fused=(vq.latent_side, 2 * vq.latent_side),
+            cross_width=16,
+            gain_layers=2,
+            gain_heads=sizes.heads,
+            gain_width=24,
+        )
+    )
+    network = KEEP(config)
+    if not published:
+        del network.flownet  # flow comes from OpenCV
+    network.load_state_dict(base.state_dict(), strict=False)
+    return network
+
+
+def dicface_on(base: CodeFormer, frames: int) -> DicFace:
+    """A DicFace with a codebook network's weights, its own parts at their start."""
+    network = DicFace(base.sizes, frames)
+    network.load_state_dict(base.state_dict(), strict=False)
+    return network
+
+
+def warping_error(frames: Tensor, truth: Tensor) -> float:
+    """Mean squared difference of each frame to its predecessor warped along the truth's flow; (T, 3, H, W) in [0, 1]."""
+    flow = DisFlow()
+    seen = [flow.features(frame[None] * 2 - 1) for frame in truth]
+    errors = []
+    for t in range(1, len(frames)):
+        field_ = flow.flow(seen[t], seen[t - 1])
+        inside = warp(torch.ones_like(frames[:1]), field_) > 0.99
+        errors.append((frames[t : t + 1] - warp(frames[t - 1 : t], field_)).square()[inside].mean().item())
+    return sum(errors) / len(errors)
+
+
+def _shown(images: Tensor) -> Tensor:
+    return ((images.float().cpu() + 1) / 2).clamp(0, 1)
