@@ -6,25 +6,51 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from code_networks import small_codeformer, small_dicface
+from small_keep import small_keep
 
 from fvr.demo import moving_portrait, save
+from fvr.models.catalogue import published_as
 from fvr.nodes import registry
 from fvr.runtime import graph, host
 from fvr.video import FrameTimes, open_source
 from fvr.workflows import FOLDER, bundled
 
-REGISTRY = registry()
 API = sorted((FOLDER / "api").glob("*.json"))
 PAGES = sorted(FOLDER.glob("*.json"))
 
 
+RESTORERS = {"codeformer": small_codeformer, "KEEP": small_keep, "bfr": small_dicface, "color": small_dicface, "inpainting": small_dicface}
+"""What stands in for a published file whose name begins so: the same network, small and with seeded weights."""
+
+
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory) -> Path:
-    """Three frames with a face, in a folder of its own."""
+def inputs(tmp_path_factory) -> Path:
+    """A clip of three frames with a face and a picture of the first, half of it masked, in a folder of their own."""
     pytest.importorskip("skimage", reason="the portrait comes with scikit-image")
-    path = tmp_path_factory.mktemp("input") / "clip.mp4"
-    save(path, moving_portrait(3), FrameTimes.constant(3, 25))
-    return path
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("input")
+    frames = moving_portrait(3)
+    save(folder / "clip.mp4", frames, FrameTimes.constant(3, 25))
+    alpha = torch.ones(1, *frames.shape[-2:])
+    alpha[:, : frames.shape[-2] // 3] = 0
+    pixels = (torch.cat([frames[0], alpha]) * 255).round().to(torch.uint8)
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / "frame.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    """A model folder with every restorer that the workflows name."""
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "facerestore_models").mkdir()
+    names = {node["inputs"]["model"] for path in API for node in json.loads(path.read_text()).values() if "model" in node["inputs"]}
+    for name in names:
+        network = next(make for start, make in RESTORERS.items() if name.startswith(start))()
+        torch.save({"params_ema": network.state_dict()}, folder / "facerestore_models" / name)
+    return folder
 
 
 def test_every_page_has_its_twin_and_its_picture():
@@ -37,7 +63,7 @@ def test_the_page_says_what_its_twin_says(path):
     """Same nodes, and every widget value of the API form stands in the page form."""
     prompt = json.loads(path.read_text(encoding="utf-8"))
     page = json.loads((FOLDER / path.name).read_text(encoding="utf-8"))
-    nodes = {str(node["id"]): node for node in page["nodes"] if node["type"].startswith("FVR")}
+    nodes = {str(node["id"]): node for node in page["nodes"] if node["type"] not in ("Note", "MarkdownNote")}
     assert {key: node["class_type"] for key, node in prompt.items()} == {key: node["type"] for key, node in nodes.items()}
     links = {link[0]: [str(link[1]), link[2]] for link in page["links"]}
     for key, node in prompt.items():
@@ -49,17 +75,30 @@ def test_the_page_says_what_its_twin_says(path):
 
 
 @pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
-def test_runs_headless(path, clip, tmp_path):
+def test_runs_headless(path, inputs, models, tmp_path, monkeypatch):
+    monkeypatch.setenv("FVR_MODELS", str(models))
     prompt = graph.load_prompt(path)
-    samplers = [f"{key}.preset.steps=2" for key, node in prompt.items() if "preset" in node["inputs"]]
-    loaders = [f"{key}.file={clip.name}" for key, node in prompt.items() if "file" in node["inputs"]]
-    prompt = graph.apply_overrides(prompt, samplers + loaders)
-    with host.workspace(input=clip.parent, output=tmp_path):
-        result = graph.run_prompt(prompt, REGISTRY)
-    clips = [file for file in result.files if file.suffix == ".mp4"]
-    assert clips
-    for file in clips:
-        assert sum(len(chunk.frames) for chunk in open_source(file).chunks()) == 3
+    given = {"preset": ("preset.steps", "2"), "file": ("file", "clip.mp4"), "image": ("image", "frame.png")}
+    changes = [f"{key}.{name}={value}" for key, node in prompt.items() for widget, (name, value) in given.items() if widget in node["inputs"]]
+    prompt = graph.apply_overrides(prompt, changes)
+    with host.workspace(input=inputs, output=tmp_path):
+        result = graph.run_prompt(prompt, registry())
+    made = [file for file in result.files if file.is_relative_to(tmp_path)]
+    assert made
+    for file in made:
+        if file.suffix == ".mp4":
+            assert sum(len(chunk.frames) for chunk in open_source(file).chunks()) == 3
+
+
+def test_pages_say_where_missing_restorers_come_from():
+    """The page shows a row with name, address and folder for a combo whose file is not there."""
+    for path in PAGES:
+        for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]:
+            if node["type"] == "FVRLoadFaceRestorer":
+                assert [(model["name"], model["directory"]) for model in node["properties"]["models"]] == [
+                    (node["widgets_values"][0], "facerestore_models")
+                ]
+                assert node["properties"]["models"][0]["url"] == published_as(node["widgets_values"][0]).url
 
 
 def test_a_name_that_is_not_there_lists_those_that_are():
