@@ -248,7 +248,8 @@ class KeepStage(_TemporalStage):
             image, cross = network.decode(codes, {side: value[:, t] for side, value in features.items()}, cross)
             images.append(image)
             latents.append(latent)
-        return torch.stack(images, 1), torch.stack(latents, 1), torch.stack(flows, 1)
+        motion = torch.stack(flows, 1) if flows else source.new_zeros(clips, 0, 2, *source.shape[-2:])
+        return torch.stack(images, 1), torch.stack(latents, 1), motion
 
     def restored(self, network: nn.Module, source: Tensor) -> Tensor:
         assert isinstance(network, KEEP)

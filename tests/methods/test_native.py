@@ -1,0 +1,89 @@
+"""Crops completed beyond a network's native side: sharp faces stay sharp, noise does not come back, blur is replaced."""
+
+from __future__ import annotations
+
+import pytest
+import skimage.data
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fvr.methods.native import clear_part, completed, sharpness
+from fvr.methods.network import from_network, to_network
+from fvr.metrics.fidelity import psnr
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def face() -> Tensor:
+    """(1, 3, 512, 512): a portrait with fine texture, as sharp as its pixels."""
+    picture = torch.from_numpy(skimage.data.astronaut().copy()).permute(2, 0, 1)[None].float() / 255
+    return F.interpolate(picture[..., :256, 96:352], (512, 512), mode="bicubic").clamp(0, 1)
+
+
+def softened(x: Tensor, factor: int) -> Tensor:
+    """What a modest network gives back for a sharp x: a little less than it saw."""
+    return F.interpolate(F.avg_pool2d(x, factor), x.shape[-2:], mode="bicubic")
+
+
+def test_a_clean_face_comes_back_as_it_was(face: Tensor) -> None:
+    seen = to_network(face, 128, CPU)
+    modest = softened(seen, 2)
+    assert psnr(from_network(modest), face).item() < 30
+    assert psnr(completed(modest, face), face).item() > 38
+    assert torch.allclose(completed(seen, face), face, atol=2 / 255)
+
+
+def test_a_blurred_face_is_replaced(face: Tensor) -> None:
+    crop = F.interpolate(F.avg_pool2d(face, 16), (512, 512), mode="bicubic").clamp(0, 1)
+    ideal = to_network(face, 128, CPU)
+    result = completed(ideal, crop)
+    assert sharpness(to_network(crop, 128, CPU) / 2 + 0.5, ideal / 2 + 0.5).item() == 0
+    assert psnr(result, face).item() > psnr(crop, face).item() + 3
+    assert psnr(result, face).item() > psnr(from_network(ideal), face).item() - 0.3
+
+
+def test_noise_beyond_the_native_side_does_not_come_back(face: Tensor) -> None:
+    noise = 0.04 * torch.randn(face.shape, generator=torch.Generator().manual_seed(0))
+    crop = (face + noise).clamp(0, 1)
+    answer = to_network(face, 128, CPU)
+    result = completed(answer, crop)
+    assert psnr(result, face).item() > psnr(crop, face).item() + 4
+    assert psnr(result, face).item() > psnr(from_network(answer), face).item() - 0.3
+
+
+def test_every_crop_is_judged_alone(face: Tensor) -> None:
+    blurred = F.interpolate(F.avg_pool2d(face, 16), (512, 512), mode="bicubic").clamp(0, 1)
+    crops = torch.cat([face, blurred, face.flip(-1)])
+    images = to_network(torch.cat([face, face, face.flip(-1)]), 64, CPU)
+    together = completed(images, crops)
+    alone = torch.cat([completed(images[i : i + 1], crops[i : i + 1]) for i in range(3)])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(96, 96), (300, 300), (512, 400), (700, 700)])
+def test_crops_of_any_size(face: Tensor, size: tuple[int, int]) -> None:
+    crop = F.interpolate(face, size, mode="area")
+    result = completed(to_network(crop, 128, CPU), crop)
+    shown = F.interpolate(result, (64, 64), mode="area")
+    assert psnr(shown, F.interpolate(face, (64, 64), mode="area")).item() > 30
+
+
+def test_a_network_of_full_size_is_left_alone(face: Tensor) -> None:
+    image = softened(face, 4) * 2 - 1
+    assert torch.equal(completed(image, face), from_network(image))
+    with pytest.raises(ValueError, match="2 images and 1 crops"):
+        completed(torch.cat([image, image]), face)
+
+
+def test_noise_is_told_from_detail() -> None:
+    generator = torch.Generator().manual_seed(1)
+    noise = 0.05 * torch.randn(1, 3, 64, 64, generator=generator)
+    assert clear_part(noise).square().mean() < 0.02 * noise.square().mean()
+    edge = torch.zeros(1, 3, 64, 64)
+    edge[..., 31:33] = 0.5
+    kept = clear_part(edge + noise)
+    assert (kept - edge)[..., 31:33].square().mean() < 0.1 * edge[..., 31:33].square().mean()
+    quiet = 0.002 * torch.randn(1, 3, 64, 64, generator=generator)
+    assert torch.equal(clear_part(quiet), quiet)  # what clean faces have is no noise

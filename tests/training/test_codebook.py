@@ -1,0 +1,152 @@
+"""CodeFormer's stages on a tiny network: what learns, what stays, and what comes out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import SIDE, TINY, draw_faces, faces_of
+from torch import nn
+
+from fvr.models.codeformer import CodeFormer
+from fvr.models.embedded import notes, read_embedded
+from fvr.training import command
+from fvr.training.card import Card, export
+from fvr.training.codebook import PAPER, AutoEncoding, CodePrediction, Joint, network_of
+from fvr.training.loop import Plan, generator_for
+
+CPU = torch.device("cpu")
+
+
+def changed(before: Path, after: Path) -> set[str]:
+    """The first parts of the names of the tensors that differ."""
+    old, new = load_file(before), load_file(after)
+    return {name.split(".")[0] for name in new if not torch.equal(old[name], new[name])}
+
+
+def test_each_stage_trains_its_own_parts(codebook_folder: Path) -> None:
+    work = codebook_folder / "work"
+    transformer = {"encoder", "position_emb", "feat_emb", "ft_layers", "idx_pred_layer"}
+    assert changed(work / "autoencoder.safetensors", work / "prediction.safetensors") == transformer
+    assert changed(work / "prediction.safetensors", work / "joint.safetensors") == transformer | {"fuse_convs_dict", "generator"}
+    for stage in ("autoencoder", "prediction", "joint"):
+        figures = json.loads((work / f"{stage}.json").read_text())[-1]["figures"]
+        assert len(figures) >= 3 and (work / f"{stage}.png").is_file()
+
+
+def test_the_papers_stage_three_keeps_the_generator(tmp_path: Path) -> None:
+    faces, held_out = faces_of(tmp_path)
+    network = network_of(TINY)
+    autoencoder = tmp_path / "autoencoder.safetensors"
+    from safetensors.torch import save_file
+
+    save_file(network.state_dict(), autoencoder)
+    stage = Joint(replace(TINY, open_generator=False), faces, held_out, CPU)
+    stage.start(network, {"autoencoder": autoencoder})
+    trained = {name.split(".")[0] for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert "generator" not in trained and "quantize" not in trained and "fuse_convs_dict" in trained
+
+
+def test_the_autoencoder_learns_its_faces(tmp_path: Path) -> None:
+    faces, held_out = faces_of(tmp_path)
+    torch.manual_seed(0)
+    network = network_of(TINY)
+    stage = AutoEncoding(replace(TINY, settle=0, revive=0), faces, held_out, CPU)
+    stage.start(network, {})
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.Adam(parameters, 2e-3)
+    pixels = []
+    for step in range(30):
+        optimiser.zero_grad()
+        terms = stage.losses(network, stage.batch(step, generator_for("test", step)), step, generator_for(step))
+        torch.stack(list(terms.values())).sum().backward()
+        optimiser.step()
+        pixels.append(terms["pixels"].item())
+    assert sum(pixels[-5:]) < 0.75 * sum(pixels[:5]), pixels
+
+
+def test_the_codebook_starts_from_latents_and_dead_codes_move(tmp_path: Path) -> None:
+    faces, held_out = faces_of(tmp_path)
+    network = network_of(TINY)
+    stage = AutoEncoding(replace(TINY, autoencoder=Plan(100, 2, 1e-3, 1e-4)), faces, held_out, CPU)
+    stage.start(network, {})
+    start = network.quantize.embedding.weight.detach().clone()
+    assert not stage.before_step(network, 1, generator_for(0)) and torch.equal(network.quantize.embedding.weight, start)
+    assert stage.before_step(network, TINY.settle, generator_for(0))
+    with torch.no_grad():
+        network.quantize.embedding.weight[5] = 1e4  # no latent is near it
+        stage.before_step(network, 4 * TINY.revive, generator_for(1))
+    assert network.quantize.embedding.weight.abs().max() < 1e3
+
+
+def test_the_course_of_the_papers_stage_three() -> None:
+    stage = Joint(PAPER, None, None)  # type: ignore[arg-type]
+    assert [stage.course(step) for step in (0, 40_000, 40_001, 80_001, 120_000)] == [
+        (False, 1.0),
+        (False, 1.0),
+        (False, 1.3),
+        (True, 1.3),
+        (True, 1.3),
+    ]
+    late = [stage.course(step)[0] for step in range(120_001, 120_151)]
+    assert late.count(False) == 10  # one step in 15 has images
+
+
+def test_codes_are_those_of_the_clean_face(codebook_folder: Path) -> None:
+    faces, held_out = faces_of(codebook_folder / "faces")
+    network = network_of(TINY)
+    network.load_state_dict(load_file(codebook_folder / "work" / "autoencoder.safetensors"))
+    stage = CodePrediction(TINY, faces, held_out)
+    stage.start(network, {"autoencoder": codebook_folder / "work" / "autoencoder.safetensors"})
+    target = stage.batch(0, generator_for(0))["target"]
+    latent = network.encoder(target)[0]
+    index = network.quantize.nearest(latent)
+    right = nn.functional.one_hot(index, 32).float() * 60
+    terms = stage.code_terms(network, target, right, network.quantize.lookup(index))
+    assert terms["codes"] < 1e-4 and terms["features"] == 0
+
+
+def test_the_command_writes_a_file_that_loads_and_tells_its_story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(command.RECIPES["codebook"], "small", replace(TINY, autoencoder=Plan(4, 2, 1e-3, 1e-4), settle=2, revive=0))
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    out = tmp_path / "mine.safetensors"
+    arguments = ["codebook", "--faces", str(draw_faces(tmp_path / "people")), "--out", str(out), "--device", "cpu", "--validate-every", "0"]
+    assert command.run(parser.parse_args([*arguments, "--minutes", "1e-9"])) == command.STOPPED and not out.exists()
+    assert command.run(parser.parse_args(arguments)) == 0
+    network = CodeFormer.of(read_embedded(out))
+    assert network.sizes == TINY.sizes
+    work = tmp_path / "mine-training"
+    single = CodeFormer.of(load_file(work / "joint.safetensors"))
+    x = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        latent, exact = network.encode(x)[0], single.encode(x)[0]
+        assert (latent - exact).norm() < 0.02 * exact.norm()
+    card = out.with_suffix(".md").read_text()
+    assert "fvr train codebook" in card and "The faces of the folder people" in card and "Seed 0" in card
+    assert notes(out)["recipe"] == "tiny"
+
+
+def test_a_file_on_a_base_holds_only_what_differs(tmp_path: Path) -> None:
+    card = Card("t", "w", "d", "l", "r", "c", 0, "b", (("PSNR", "1 dB"),))
+    export({"a": torch.ones(4), "b": torch.zeros(2)}, tmp_path / "base.safetensors", card)
+    export({"a": torch.ones(4), "b": torch.ones(2), "c": torch.ones(1)}, tmp_path / "more.safetensors", card, base=tmp_path / "base.safetensors")
+    assert set(load_file(tmp_path / "more.safetensors")) == {"b", "c"}
+    state = read_embedded(tmp_path / "more.safetensors")
+    assert {key: value.sum().item() for key, value in state.items()} == {"a": 4, "b": 2, "c": 1} and state["a"].dtype == torch.float32
+    assert "| PSNR | 1 dB |" in (tmp_path / "more.md").read_text()
+    with pytest.raises(ValueError, match="float16"):
+        export({"a": torch.tensor([1e6])}, tmp_path / "large.safetensors", card)
+    (tmp_path / "base.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"base.safetensors is missing"):
+        read_embedded(tmp_path / "more.safetensors")
+
+
+def test_sizes_and_degradations_have_to_agree() -> None:
+    with pytest.raises(ValueError, match=r"Blind.at"):
+        replace(PAPER, sizes=TINY.sizes)

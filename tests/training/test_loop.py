@@ -1,0 +1,132 @@
+"""The loop: resumed runs equal uninterrupted ones, stops are clean, and bad steps are not taken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fvr.training.loop import MANY_BAD_STEPS, STATE, Batch, Plan, Run, Stage, Stopped, train
+
+
+class Line(Stage):
+    """Fits w x to 3 x; `poison` makes the loss undefined from that step on."""
+
+    def __init__(self, name: str = "line", steps: int = 12, poison: int = 10**9, accumulate: int = 1) -> None:
+        self.name, self.poison = name, poison
+        self.plan = Plan(steps, 4, 0.05, 0.01, accumulate=accumulate, warmup=2, ema=0.5)
+        self.revived = 0
+
+    def start(self, network: nn.Module, done: Mapping[str, Path]) -> None:
+        network.requires_grad_(True)
+
+    def first(self, network: nn.Module, generator: torch.Generator) -> None:
+        nn.init.zeros_(network.weight)
+
+    def batch(self, step: int, generator: torch.Generator) -> Batch:
+        return {"x": torch.rand(4, 1, generator=generator)}
+
+    def losses(self, network: nn.Module, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        noise = 0.01 * torch.randn((), generator=generator)
+        loss = (network(batch["x"]).float() - 3 * batch["x"] + noise).square().mean()
+        return {"fit": loss * (float("nan") if step >= self.poison else 1)}
+
+    def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor | None]:
+        return {"w": float(network.weight)}, torch.rand(2, 3, 3, 8, 8)
+
+    def extra(self) -> dict:
+        return {"revived": self.revived}
+
+    def restore(self, extra: dict) -> None:
+        self.revived = extra["revived"]
+
+
+def fresh() -> nn.Linear:
+    return nn.Linear(1, 1, bias=False)
+
+
+def run(folder: Path, **changes) -> Run:
+    return Run(folder, bfloat16=False, save_every=5, validate_every=4, **changes)
+
+
+def stopper(at: int):
+    """A tick that asks to stop by Ctrl-C after so many steps."""
+    import os
+    import signal
+
+    def tick(stage: str, done: int, steps: int, losses: dict) -> None:
+        if done == at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return tick
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    whole = train(fresh(), [Line("a"), Line("b")], run(tmp_path / "whole"), "r")
+    for workers, folder in ((0, tmp_path / "parts"), (2, tmp_path / "threads")):
+        for at in (3, 7):
+            with pytest.raises(Stopped, match="goes on from there"):
+                train(fresh(), [Line("a"), Line("b")], run(folder, workers=workers), "r", stopper(at))
+        parts = train(fresh(), [Line("a"), Line("b")], run(folder, workers=workers), "r")
+        assert torch.equal(parts.weight, whole.weight)
+        assert torch.equal(load_file(folder / "a.safetensors")["weight"], load_file(tmp_path / "whole" / "a.safetensors")["weight"])
+    assert [entry["step"] for entry in json.loads((tmp_path / "parts" / "b.json").read_text())] == [4, 8, 12]
+    assert (tmp_path / "parts" / "b.png").stat().st_size > 100 and (tmp_path / "parts" / "b-curve.png").stat().st_size > 100
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_it_learns_and_returns_the_average(tmp_path: Path) -> None:
+    network = train(fresh(), [Line(steps=150)], run(tmp_path), "r")
+    state = torch.load(tmp_path / STATE, weights_only=True)
+    assert abs(network.weight.item() - 3) < 0.3 and not network.training
+    assert torch.equal(network.weight, state["average"]["weight"]) and not torch.equal(network.weight, state["network"]["weight"])
+
+
+def test_gathered_batches_are_one_large_one(tmp_path: Path) -> None:
+    class Fixed(Line):
+        def batch(self, step: int, generator: torch.Generator) -> Batch:
+            return {"x": torch.full((4, 1), 0.1 * (step + 1))}
+
+        def losses(self, network: nn.Module, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+            return {"fit": (network(batch["x"]) - 3 * batch["x"]).square().mean()}
+
+    once, twice = (train(fresh(), [Fixed(accumulate=n)], run(tmp_path / str(n)), "r") for n in (1, 2))
+    assert torch.allclose(once.weight, twice.weight)
+
+
+def test_undefined_losses_change_nothing_and_end_the_run(tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        train(fresh(), [Line(steps=100, poison=5)], run(tmp_path), "r")
+    last = torch.load(tmp_path / STATE, weights_only=True)
+    with pytest.raises(Stopped):
+        train(fresh(), [Line(steps=100)], run(tmp_path / "healthy"), "r", stopper(5))
+    assert 5 <= last["step"] <= 5 + MANY_BAD_STEPS
+    assert torch.equal(last["network"]["weight"], torch.load(tmp_path / "healthy" / STATE, weights_only=True)["network"]["weight"])
+
+
+def test_time_is_up_cleanly(tmp_path: Path) -> None:
+    with pytest.raises(Stopped, match="after 1 of 12 steps"):
+        train(fresh(), [Line()], run(tmp_path, minutes=1e-9), "r")
+    assert torch.load(tmp_path / STATE, weights_only=True)["step"] == 1
+
+
+def test_another_recipe_or_seed_is_refused(tmp_path: Path) -> None:
+    train(fresh(), [Line()], run(tmp_path), "r")
+    with pytest.raises(ValueError, match="another run"):
+        train(fresh(), [Line()], run(tmp_path), "other")
+    with pytest.raises(ValueError, match="another run"):
+        train(fresh(), [Line()], run(tmp_path, seed=1), "r")
+
+
+def test_rates_rise_fall_and_halve() -> None:
+    plan = Plan(100, 1, 1.0, 0.1, warmup=10)
+    assert plan.rate_at(0) == pytest.approx(0.1) and plan.rate_at(9) > 0.95 and plan.rate_at(99) == pytest.approx(0.1, abs=1e-2)
+    halving = Plan(500, 1, 1.0, 1.0, milestones=(400, 450))
+    assert [halving.rate_at(step) for step in (0, 399, 400, 450)] == [1, 1, 0.5, 0.25]
+    with pytest.raises(ValueError, match="rates"):
+        Plan(10, 1, 0.1, 0.2)

@@ -1,0 +1,66 @@
+"""Stills set in motion, and clips of a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fvr.metrics.fidelity import psnr
+from fvr.motion.dis import DisFlow
+from fvr.training.degrade import Blind
+from fvr.training.moving import Clips, Motion, degraded_clip, set_moving
+
+FAINT = Blind(64, (0.1, 0.1), factor=(1, 1), noise=(0, 0), quality=(100, 100), skip=0.99)
+
+
+def picture(side: int = 64) -> torch.Tensor:
+    coarse = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(3))
+    return F.interpolate(coarse, (side, side), mode="bicubic").clamp(0, 1)[0]
+
+
+def test_motion_is_smooth_bounded_and_repeatable() -> None:
+    motion = Motion(period=16)
+    clip, again = (set_moving(picture(), 32, motion, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(clip, again)
+    steps = (clip[1:] - clip[:-1]).abs().mean((1, 2, 3))
+    assert steps.min() > 0 and steps.max() < (clip[0] - clip[16]).abs().mean()
+    flow = DisFlow()
+    seen = [flow.features(frame[None] * 2 - 1) for frame in clip]
+    largest = max(flow.flow(seen[t], seen[t - 1])[..., 8:-8, 8:-8].abs().quantile(0.95).item() for t in range(1, 32))
+    assert 0.1 < largest < 3  # pixels of 64
+
+
+def test_without_amounts_nothing_moves() -> None:
+    still = set_moving(picture(), 3, Motion(0, 0, 0, 0, light=0), torch.Generator().manual_seed(0))
+    assert (still - picture()).abs().max() < 1e-5
+
+
+def test_recompression_comes_for_half_of_the_clips() -> None:
+    clip = set_moving(picture(), 4, Motion(), torch.Generator().manual_seed(0))
+    changed = 0
+    for seed in range(12):
+        result = degraded_clip(clip, FAINT, torch.Generator().manual_seed(seed), (35, 40))
+        assert result.shape == clip.shape
+        changed += bool(psnr(result, clip).min() < 45)
+    assert 2 <= changed <= 10
+
+
+def test_clips_of_a_folder_are_pieces_in_order(tmp_path: Path) -> None:
+    for index in range(9):
+        frame = np.full((32, 32, 3), 20 * index, np.uint8)
+        folder = tmp_path / "anna"
+        folder.mkdir(exist_ok=True)
+        cv2.imwrite(str(folder / f"{index:03}.png"), frame)
+    clips = Clips(tmp_path, 16, 4)
+    pieces = [clips.piece(torch.Generator().manual_seed(seed)) for seed in range(8)]
+    for piece in pieces:
+        levels = (piece.mean((1, 2, 3)) * 255 / 20).round().int().tolist()
+        assert levels == list(range(levels[0], levels[0] + 4))
+    assert len({float(piece.mean()) for piece in pieces}) > 1
+    with pytest.raises(ValueError, match="no clip of at least 10 frames"):
+        Clips(tmp_path, 16, 10)

@@ -1,0 +1,132 @@
+"""KEEP's and DicFace's temporal parts on a tiny codebook network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import SIDE, TINY, faces_of
+
+from fvr.models.codeformer import CodeFormer
+from fvr.models.dicface import DicFace, dirichlet_mean
+from fvr.models.keep import KEEP
+from fvr.training.codebook import clean_encoder
+from fvr.training.loop import Plan, Run, generator_for, train
+from fvr.training.temporal import DICFACE_SMALL, KEEP_SMALL, SHARPENED, DicFaceStage, KeepStage, dicface_on, keep_on, warping_error
+
+CPU = torch.device("cpu")
+PLAN = Plan(2, 1, 1e-3, 1e-4, ema=0.5)
+KEEP_TINY = replace(KEEP_SMALL, plan=PLAN, blind=TINY.blind, frames=3)
+DICFACE_TINY = replace(DICFACE_SMALL, plan=PLAN, blind=TINY.blind, frames=3)
+
+
+@pytest.fixture(scope="module")
+def base(codebook_folder: Path) -> CodeFormer:
+    return CodeFormer.of(load_file(codebook_folder / "work" / "joint.safetensors")).requires_grad_(False)
+
+
+def stage_of(kind: type, recipe, base: CodeFormer, folder: Path):
+    faces, held_out = faces_of(folder / "faces")
+    return kind(recipe, base, faces, held_out, CPU, clean_encoder(base, folder / "work" / "autoencoder.safetensors"))
+
+
+def clip(frames: int) -> torch.Tensor:
+    return torch.rand(frames, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def test_keep_starts_as_its_base_and_learns_its_own_parts(codebook_folder: Path, base: CodeFormer, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, stage = keep_on(base), stage_of(KeepStage, KEEP_TINY, base, codebook_folder)
+    stage.start(network, {})
+    stage.first(network, generator_for(0))
+    with torch.no_grad():
+        first = stage.restored(network, clip(1))
+        assert torch.allclose(first, base(clip(1), 1.0, match=False), atol=1e-4)
+        latent, features = network.encode(clip(2))
+        codes = network.quantize.lookup(network.name_codes(latent))
+        plain, cross = network.decode(codes, features)
+        fused, _ = network.decode(codes, features, cross)
+        assert torch.allclose(plain, fused, atol=1e-5)  # fusion adds nothing yet
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    trained = train(network, [stage], Run(tmp_path, bfloat16=False, validate_every=0), "keep")
+    moved = {key.split(".")[0] for key, value in trained.state_dict().items() if not torch.equal(value, before[key])}
+    assert moved == {"kalman_filter", "cross_fuse"}
+    assert "above the base, dB" in (tmp_path / "temporal.json").read_text()
+
+
+def test_keeps_gains_learn_to_trust_the_past_where_it_is_right(codebook_folder: Path, base: CodeFormer) -> None:
+    """The present is noise and the past is clean: the weight of the prediction rises."""
+    torch.manual_seed(0)
+    network, stage = keep_on(base), stage_of(KeepStage, replace(KEEP_TINY, pixels=0.0, steady=0.0), base, codebook_folder)
+    stage.start(network, {})
+    stage.first(network, generator_for(0))
+    target = stage.batch(0, generator_for(0))["target"][:, :1].expand(-1, 3, -1, -1, -1)
+    source = target.clone()
+    source[:, 1:] = torch.randn(source[:, 1:].shape, generator=torch.Generator().manual_seed(1)).clamp(-1, 1)
+    optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], 3e-3)
+
+    def gain() -> float:
+        with torch.no_grad():
+            return network.gain(network.encode(source[0])[0][None])[0][:, 1:].mean().item()
+
+    before = gain()
+    for step in range(12):
+        optimiser.zero_grad()
+        terms = stage.losses(network, {"source": source, "target": target}, step, generator_for(step))
+        terms["features"].backward()
+        optimiser.step()
+    assert gain() > before + 0.02
+
+
+def test_dicface_starts_as_its_base_with_steeper_codes(codebook_folder: Path, base: CodeFormer, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, stage = dicface_on(base, 3), stage_of(DicFaceStage, DICFACE_TINY, base, codebook_folder)
+    stage.start(network, {})
+    stage.first(network, generator_for(0))
+    with torch.no_grad():
+        latent, _ = network.encode(clip(3))
+        assert torch.allclose(latent, base.encode(clip(3))[0], atol=1e-5)
+        alpha = network.alpha(network.tokens(latent)[None])[0]
+        wanted = torch.nn.functional.softplus(SHARPENED * base.logits(latent)) + 0.01
+        assert torch.allclose(alpha, wanted, rtol=1e-3, atol=1e-4)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    trained = train(network, [stage], Run(tmp_path, bfloat16=False, validate_every=0), "dicface")
+    moved = {key.split(".")[0] for key, value in trained.state_dict().items() if not torch.equal(value, before[key])}
+    assert moved == {"position_emb_temporal", "multiscale", "dir_dist_layers", "idx_pred_layer"}
+    assert isinstance(DicFace.of(trained.state_dict()), DicFace)
+
+
+def test_dicface_draws_weights_and_holds_them_to_the_prior(codebook_folder: Path, base: CodeFormer) -> None:
+    torch.manual_seed(0)
+    recipe = replace(DICFACE_TINY, sampled=True, divergence=1.0, pixels=0.0, codes=0.0)
+    network, stage = dicface_on(base, 3), stage_of(DicFaceStage, recipe, base, codebook_folder)
+    stage.start(network, {})
+    stage.first(network, generator_for(0))
+    batch = stage.batch(0, generator_for(1))
+    assert batch["source"].shape == (1, 3, 3, SIDE, SIDE)
+    optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], 1e-2)
+    values = []
+    for step in range(6):
+        optimiser.zero_grad()
+        loss = stage.losses(network, batch, step, generator_for(step))["divergence"]
+        loss.backward()
+        optimiser.step()
+        values.append(loss.item())
+    assert values[-1] < 0.7 * values[0]
+    mean = dirichlet_mean(network.alpha(network.tokens(network.encode(batch["source"][0])[0])[None]))
+    assert torch.allclose(mean.sum(-1), torch.ones(()), atol=1e-5)
+
+
+def test_stills_and_steady_clips_have_no_warping_error() -> None:
+    still = (clip(1) / 2 + 0.5).expand(4, -1, -1, -1)
+    assert warping_error(still, still) < 1e-6
+    flicker = still + 0.1 * torch.tensor([0.0, 1.0, 0.0, 1.0])[:, None, None, None]
+    assert warping_error(flicker, still) > 5e-3
+
+
+def test_keep_without_its_flow_network_has_no_weights_of_it(base: CodeFormer) -> None:
+    network = keep_on(base)
+    assert isinstance(network, KEEP) and not any(key.startswith("flownet") for key in network.state_dict())
