@@ -31,8 +31,8 @@ class KeepOptions:
     Attributes:
         reset_every: frames after which everything starts afresh, as if another clip began; 0 carries the past through the whole clip. The
             released script is `reset_every` 20 with `gain_window` 20.
-        gain_window: frames whose gains are found together, 1 to 100. They see each other, so a session holds back one fewer; more frames take
-            more memory (5.5 MiB each in the published network, 46 MiB in its Asian variant).
+        gain_window: frames whose gains are found together, 1 to 100. They see each other, so a session holds back one fewer. Each waits
+            with features of 5.5 MiB in the published network, 45 MiB in its Asian variant, and half that in half precision.
         batch: frames that are encoded at once, 1 to 100.
         flow: who measures motion: "gmflow", the network of the checkpoint, or "dis", OpenCV's, which is faster and needs no weights.
 
@@ -162,28 +162,30 @@ class KeepSession(Session):
 
     def push(self, crops: Tensor) -> Tensor:
         side = self._restorer.network.config.side
-        self._waiting += to_network(crops.float(), side, torch.device("cpu")).split(1)
         ready = [torch.empty(0, 3, CROP, CROP)]
-        while len(self._waiting) >= (length := self._restorer.options.block(self._done)):
-            ready += self._restore(length)
+        for crop in crops.split(1):
+            self._waiting.append(to_network(crop.float(), side, torch.device("cpu")))
+            if len(self._waiting) == self._restorer.options.block(self._done):
+                ready += self._restore()
         return torch.cat(ready)
 
     def close(self) -> Tensor:
         ready = [torch.empty(0, 3, CROP, CROP)]
         if self._waiting:
-            ready += self._restore(len(self._waiting))
+            ready += self._restore()
         self._past = self._memory = None
         return torch.cat(ready)
 
     @torch.inference_mode()
-    def _restore(self, length: int) -> list[Tensor]:
-        """The next block: gains of all its frames, then frame after frame."""
+    def _restore(self) -> list[Tensor]:
+        """The frames that wait, as a block: gains of all, then frame after frame."""
         restorer, options = self._restorer, self._restorer.options
         network = restorer.network
         if options.reset_every and self._done % options.reset_every == 0:
             self._past = self._memory = None
+        length = len(self._waiting)
         device = restorer.place(working_memory(network, length, options.batch))
-        frames = torch.cat(self._waiting[:length]).to(device, memory_format=torch.channels_last)
+        frames = torch.cat(self._waiting).to(device, memory_format=torch.channels_last)
         latents, features = self._encode(frames)
         gains, self._memory = network.gain(latents[None], self._memory)
         ready = []
@@ -192,7 +194,7 @@ class KeepSession(Session):
             past = keep_step(network, restorer.flow, frames[now], latents[now], features.popleft(), gains[0, now], self._past, self._heartbeat)
             ready.append(from_network(past.image))
             self._past = past
-        del self._waiting[:length]
+        self._waiting.clear()
         self._done += length
         return ready
 

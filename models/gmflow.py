@@ -131,7 +131,7 @@ class Matcher(nn.Module):
     def forward(self, current: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
         """(B, h, w, C) twice, and so back."""
         both = torch.cat([current, previous])
-        mask = shifted_mask(*both.shape[1:3], both.device).to(both.dtype)
+        mask = shifted_mask(both.shape[1], both.shape[2], both.device).to(both.dtype)
         for number, layer in enumerate(self.layers):
             both = layer(both, torch.cat(both.chunk(2)[::-1]), mask if number % 2 else None)
         return both.chunk(2)  # type: ignore[return-value]
