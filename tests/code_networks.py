@@ -18,7 +18,7 @@ from fvr.models.dicface import DicFace
 from fvr.models.vq import VQConfig
 
 DATA = Path(__file__).parent / "data"
-SMALL = CodeConfig(VQConfig(64, 32, (1, 2, 2), 1, frozenset({16}), 32, 64), width=128, heads=2, layers=3, fused=(32, 64))
+SMALL = CodeConfig(VQConfig(64, 32, (1, 2, 2), 1, frozenset({16}), 32, 64), width=128, heads=2, layers=2, fused=(32, 64))
 
 
 def small_codeformer() -> CodeFormer:

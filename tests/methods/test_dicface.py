@@ -20,14 +20,14 @@ def alphas(*shape, low=0.01, high=3.0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(0)) * (high - low) + low
 
 
-@pytest.mark.parametrize("fidelity", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("fidelity", [0.0, 0.4])
 def test_the_stream_is_the_centre_of_every_whole_window(fidelity):
     """The official way, window by window with repeated ends: all five frames encoded, mixed and decoded, the third kept."""
-    x = to_network(CLIP, 64, torch.device("cpu"))
+    x = to_network(CLIP[:4], 64, torch.device("cpu"))
     with torch.no_grad():
-        windows = [x[torch.arange(t - 2, t + 3).clamp(0, 5)] for t in range(6)]
+        windows = [x[torch.arange(t - 2, t + 3).clamp(0, 3)] for t in range(4)]
         expected = torch.cat([from_network(NETWORK(window[None], fidelity)[0, 2:3]) for window in windows])
-    out = restore_frames(DicFaceRestorer(NETWORK, DicFaceOptions(fidelity=fidelity)), CLIP)
+    out = restore_frames(DicFaceRestorer(NETWORK, DicFaceOptions(fidelity=fidelity)), CLIP[:4])
     assert (out - expected).abs().max() < 1e-4
 
 
