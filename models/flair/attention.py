@@ -63,17 +63,16 @@ class TemporalAttention(nn.Module):
         offsets = torch.arange(-reach, reach + 1, device=x.device)
         sin, cos = sinusoid(offsets, x.shape[1])
         places = torch.cat([cos, sin], 1).to(tokens.dtype)
-        others = offsets != 0
         q = self.q_linear(tokens + places[reach])
         k, v = self.k_linear(tokens), self.v_linear(tokens)
-        at = F.linear(places[others], self.k_linear.weight)
+        at = F.linear(torch.cat([places[:reach], places[reach + 1 :]]), self.k_linear.weight)
         attended = []
         for index in range(len(x)):
             clip = index - index % frames
             seen = [clip + min(max(index - clip + step, 0), frames - 1) for step in range(-reach, reach + 1) if step]
-            keys, values = k[seen] + at[:, None], v[seen]  # (span - 1, hw, C)
+            keys, values = (torch.stack([part[n] for n in seen]) for part in (k, v))  # (span - 1, hw, C)
             query = q[index][:, None].unflatten(2, (self.heads, -1)).transpose(1, 2)  # (hw, heads, 1, d)
-            keys, values = (part.unflatten(2, (self.heads, -1)).permute(1, 2, 0, 3) for part in (keys, values))
+            keys, values = (part.unflatten(2, (self.heads, -1)).permute(1, 2, 0, 3) for part in (keys + at[:, None], values))
             attended.append(F.scaled_dot_product_attention(query, keys, values).flatten(1))
         mixed = torch.stack(attended).mT.unflatten(2, x.shape[-2:])
         return x + self.proj(mixed, window)

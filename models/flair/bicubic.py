@@ -146,7 +146,7 @@ class BicubicUNet(VideoUNet):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.downs[0].conv.weight.dtype
+        return next(self.downs.parameters()).dtype
 
     def torso(self) -> Iterable[nn.Module]:
         return self.downs, self.mid, self.ups

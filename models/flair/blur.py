@@ -142,7 +142,7 @@ class BlurUNet(VideoUNet):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.input_blocks[0][0].conv.weight.dtype  # type: ignore[index]
+        return next(self.input_blocks.parameters()).dtype
 
     def torso(self) -> Iterable[nn.Module]:
         return self.input_blocks, self.middle_block, self.output_blocks
@@ -160,16 +160,16 @@ class BlurUNet(VideoUNet):
     def predict(self, x: Tensor, window: Window) -> Tensor:
         skips = []
         for block in self.input_blocks:
-            for layer in block:
+            for layer in block.children():
                 x = layer(x, window)
             skips.append(x)
         for layer in self.middle_block:
             x = layer(x, window)
         for block in self.output_blocks:
             x = torch.cat([x, skips.pop()], 1)
-            for layer in block:  # one by one: what went into the first is let go before the second
+            for layer in block.children():  # one by one: what went into the first is let go before the second
                 x = layer(x, window)
         norm, last = self.out["0"], self.out["2"].conv
         read = norm.read(x, window, dtype=last.weight.dtype)
         wanted = 6 if self.variance else 3
-        return joined([F.conv2d(read(part), last.weight[:wanted], last.bias[:wanted], padding=1) for part in window.parts(x)])
+        return joined((F.conv2d(read(part), last.weight[:wanted], last.bias[:wanted], padding=1) for part in window.parts(x)), len(x))

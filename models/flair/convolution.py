@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -11,13 +12,22 @@ from torch import Tensor, nn
 from .norm import Read
 from .window import Window, joined
 
+Layer = TypeVar("Layer", bound=nn.Module)
 
-def numbered(parts: Mapping[int, nn.Module]) -> nn.ModuleDict:
+
+class Parts(nn.ModuleDict):
+    """Modules by the names that their parameters are published under."""
+
+    def __getitem__(self, name: str) -> Any:
+        return super().__getitem__(name)
+
+
+def numbered(parts: Mapping[int, nn.Module]) -> Parts:
     """Modules whose parameters are called as in an nn.Sequential that holds functions between them."""
-    return nn.ModuleDict({str(number): module for number, module in parts.items()})
+    return Parts({str(number): module for number, module in parts.items()})
 
 
-def zeroed(module: nn.Module) -> nn.Module:
+def zeroed(module: Layer) -> Layer:
     """`module` with all parameters 0, so that the residual branch it ends starts as nothing."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
@@ -35,23 +45,20 @@ class FrameConv(nn.Module):
     def __init__(self, width_in: int, width: int, kernel: int = 3, *, stride: int = 1, resampling: bool = False) -> None:
         super().__init__()
         conv = nn.Conv2d(width_in, width, kernel, stride, kernel // 2)
-        self.wrapped_module = nn.ModuleDict({"conv": conv}) if resampling else conv
+        self.wrapped_module = Parts({"conv": conv}) if resampling else conv
 
     @property
     def conv(self) -> nn.Conv2d:
         """The convolution itself."""
-        return self.wrapped_module["conv"] if isinstance(self.wrapped_module, nn.ModuleDict) else self.wrapped_module
+        return self.wrapped_module["conv"] if isinstance(self.wrapped_module, Parts) else self.wrapped_module
 
     def forward(self, x: Tensor, window: Window) -> Tensor:
         return self.over(x.__getitem__, x, window)
 
     def over(self, read: Read, x: Tensor, window: Window, change: Callable[[Tensor], Tensor] | None = None, enlarged: int = 1) -> Tensor:
         """The convolution of what `read` gives for the frames of x, after `change`, which makes `enlarged` times the pixels of it."""
-        pieces = []
-        for part in window.parts(x, enlarged):
-            frames = read(part)
-            pieces.append(self.conv(frames if change is None else change(frames)))
-        return joined(pieces)
+        pieces = (read(part) for part in window.parts(x, enlarged))
+        return joined((self.conv(piece if change is None else change(piece)) for piece in pieces), len(x))
 
 
 class TimeConv(nn.Module):
@@ -62,16 +69,19 @@ class TimeConv(nn.Module):
         self.wrapped_module = nn.Conv3d(width, width, (3, kernel, kernel), padding=(1, kernel // 2, kernel // 2))
 
     def over(self, read: Read, x: Tensor, window: Window) -> Tensor:
-        """The convolution of what `read` gives for the frames of x; each piece is read with the frame before and the frame after it."""
-        frames, pieces = window.frames, []
+        """The convolution of what `read` gives for the frames of x."""
+        return joined((self._convolved(block) for block in self._blocks(read, x, window)), len(x))
+
+    def _blocks(self, read: Read, x: Tensor, window: Window) -> Iterator[Tensor]:
+        """Each piece with the frame before and the frame after it, zeros beyond its clip."""
+        frames = window.frames
         for part in window.parts(x):
             for clip in range(part.start - part.start % frames, part.stop, frames):
                 first, last = max(part.start, clip), min(part.stop, clip + frames)
                 low, high = max(first - 1, clip), min(last + 1, clip + frames)
                 block = read(slice(low, high))
                 nothing = torch.zeros_like(block[:1])
-                pieces.append(self._convolved(torch.cat([nothing] * (low - first + 1) + [block] + [nothing] * (last + 1 - high))))
-        return joined(pieces)
+                yield torch.cat([nothing] * (low - first + 1) + [block] + [nothing] * (last + 1 - high))
 
     def _convolved(self, block: Tensor) -> Tensor:
         """(n + 2, C, h, w) to (n, C, h, w)."""
@@ -79,6 +89,6 @@ class TimeConv(nn.Module):
         if conv.kernel_size[1] == 1:  # as one product of matrices: keeps the memory format and is a third faster on a CPU
             weight = conv.weight.transpose(1, 2).reshape(conv.out_channels, -1, 1, 1)
             return F.conv2d(torch.cat([block[:-2], block[1:-1], block[2:]], 1), weight, conv.bias)
-        padding = (0, conv.padding[1], conv.padding[2])
-        done = F.conv3d(block.transpose(0, 1)[None], conv.weight, conv.bias, padding=padding)[0].transpose(0, 1)
+        side = conv.kernel_size[1] // 2
+        done = F.conv3d(block.transpose(0, 1)[None], conv.weight, conv.bias, padding=(0, side, side))[0].transpose(0, 1)
         return done.contiguous(memory_format=torch.channels_last)

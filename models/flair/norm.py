@@ -29,7 +29,7 @@ class ClipNorm(nn.Module):
         """scale and shift, float32 (B T, C), for x (B T, C, h, w)."""
         norm = self.wrapped_module
         pieces = [torch.var_mean(x[part].float().unflatten(1, (norm.num_groups, -1)), (2, 3, 4), correction=0) for part in window.parts(x)]
-        variance, mean = (joined(list(moment)).unflatten(0, (-1, window.frames)) for moment in zip(*pieces, strict=True))
+        variance, mean = (joined(moment, len(x)).unflatten(0, (-1, window.frames)) for moment in zip(*pieces, strict=True))
         variance = variance.mean(1) + mean.var(1, correction=0)  # frames are equally large
         per_group = x.shape[1] // norm.num_groups
         scale = (variance + norm.eps).rsqrt().repeat_interleave(per_group, 1) * norm.weight.float()
@@ -60,4 +60,4 @@ class ClipNorm(nn.Module):
     def forward(self, x: Tensor, window: Window) -> Tensor:
         """x (B T, C, h, w), normalised."""
         read = self.read(x, window, activate=False)
-        return joined([read(part) for part in window.parts(x)])
+        return joined((read(part) for part in window.parts(x)), len(x))

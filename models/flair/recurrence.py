@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
-from .convolution import numbered, zeroed
+from .convolution import Parts, numbered, zeroed
 from .spynet import warped
 from .window import Window
 
@@ -81,11 +81,11 @@ class Refinement(nn.Module):
 
     def __init__(self, width_in: int, width: int) -> None:
         super().__init__()
-        block = nn.ModuleDict({"conv1": nn.Conv2d(width, width, 3, padding=1), "conv2": nn.Conv2d(width, width, 3, padding=1)})
+        block = Parts({"conv1": nn.Conv2d(width, width, 3, padding=1), "conv2": nn.Conv2d(width, width, 3, padding=1)})
         self.main = numbered({0: nn.Conv2d(width_in, width, 3, padding=1), 2: numbered({0: block})})
 
     def forward(self, x: Tensor) -> Tensor:
-        block = self.main["2"]["0"]  # type: ignore[index]
+        block = self.main["2"]["0"]
         x = F.leaky_relu(self.main["0"](x), 0.1, inplace=True)
         return x + block["conv2"](F.relu(block["conv1"](x), inplace=True))
 
@@ -119,8 +119,8 @@ class Recurrence(nn.Module):
         if spynet is not None:
             self.spynet = spynet
         ways = ("backward_1", "forward_1")
-        self.deform_align = nn.ModuleDict({way: Alignment(width, reach) for way in ways})
-        self.backbone = nn.ModuleDict({way: Refinement((2 + number) * width, width) for number, way in enumerate(ways)})
+        self.deform_align = Parts({way: Alignment(width, reach) for way in ways})
+        self.backbone = Parts({way: Refinement((2 + number) * width, width) for number, way in enumerate(ways)})
         self.reconstruction = Refinement(3 * width, width)
         self.conv_last = zeroed(nn.Conv2d(width, width, 1))
 
@@ -136,7 +136,7 @@ class Recurrence(nn.Module):
         weight = window.weights if isinstance(window.weights, float) else window.weights[size].unflatten(0, (-1, window.frames)).to(x.dtype)
         back = _Pass(list(range(last, -1, -1)), lambda n: flow.ahead[:, n])  # type: ignore[union-attr]
         forth = _Pass(list(range(last + 1)), lambda n: flow.back[:, n - 1])  # type: ignore[union-attr]
-        backward = {n: carried for n, carried in self._carried("backward_1", back, features, weight, {})}
+        backward = dict(self._carried("backward_1", back, features, weight, {}))
         frames = []
         for n, carried in self._carried("forward_1", forth, features, weight, backward):
             merged = self.reconstruction(torch.cat([features[:, n], backward.pop(n), carried], 1))

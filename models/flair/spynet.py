@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -69,9 +70,7 @@ class _Correction(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = (8, 32, 64, 32, 16, 2)
-        self.basic_module = nn.ModuleList(
-            nn.ModuleDict({"conv": nn.Conv2d(width_in, width, 7, padding=3)}) for width_in, width in zip(widths, widths[1:], strict=False)
-        )
+        self.basic_module = nn.ModuleList(nn.ModuleDict({"conv": nn.Conv2d(width_in, width, 7, padding=3)}) for width_in, width in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         for number, layer in enumerate(self.basic_module):

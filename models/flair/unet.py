@@ -141,6 +141,27 @@ class VideoUNet(nn.Module, ABC):
         """Annealing weights (N, 1, H, W) at the sizes where features are carried; nearest, as in training."""
         return {size: F.interpolate(weights, size, mode="nearest") for size in self.sizes(weights.shape[-2], weights.shape[-1])}
 
+    def to(self, *args: Any, memory_format: torch.memory_format | None = None, **kwargs: Any) -> Self:
+        """nn.Module.to; `memory_format` reaches the convolutions over time in their own form of it, as torch refuses channels_last for them."""
+        if args or kwargs:
+            super().to(*args, **kwargs)
+        if memory_format is not None:
+            forms = {4: memory_format, 5: torch.channels_last_3d if memory_format == torch.channels_last else memory_format}
+            self._apply(lambda x: x.to(memory_format=forms[x.ndim]) if x.ndim in forms else x)
+        return self
+
+    def working_bytes(self, frames: int, height: int, width: int) -> int:
+        """About how much memory one call on one clip takes beside the weights, in pieces of one frame; seldom less than it really takes.
+
+        All frames: features kept for the way up, the widest joint input with its two results, and a pass of the recurrence. One frame, in
+        float32: the deformable convolution's nine-fold input, its offsets and weights.
+        """
+        widths, blocks = self.config.widths, self.config.res_blocks
+        kept = widths[0] + sum((blocks + (0.25 if level < len(widths) - 1 else 0)) * w / 4**level for level, w in enumerate(widths))
+        joint = widths[0] + widths[min(1, len(widths) - 1)]
+        at_once = frames * (kept + joint + 3 * widths[0]) * self.dtype.itemsize
+        return int(height * width * (at_once + 4 * (9 * widths[0] + 700)))
+
     def halved(self, dtype: torch.dtype) -> Self:
         """The network itself, its convolutions and temporal projections in `dtype` from now on.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -59,6 +59,22 @@ class Window:
         return [slice(i, min(i + at_once, clip + self.frames)) for clip in clips for i in range(clip, clip + self.frames, at_once)]
 
 
-def joined(pieces: list[Tensor]) -> Tensor:
-    """The pieces of a batch as one tensor, without a copy when there is but one."""
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+def joined(pieces: Iterable[Tensor], count: int) -> Tensor:
+    """Pieces of `count` frames in all, in order, as one tensor (count, ...).
+
+    Where no gradient is asked for each is written to its place and let go, so that result and pieces never take room together.
+    """
+    if torch.is_grad_enabled():
+        return torch.cat(list(pieces))
+    whole, done = None, 0
+    for piece in pieces:
+        if len(piece) == count:
+            return piece
+        if whole is None:
+            layout = torch.channels_last if piece.ndim == 4 else torch.contiguous_format
+            whole = torch.empty((count, *piece.shape[1:]), dtype=piece.dtype, device=piece.device, memory_format=layout)
+        whole[done : done + len(piece)] = piece
+        done += len(piece)
+        del piece
+    assert whole is not None
+    return whole

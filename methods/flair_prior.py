@@ -1,0 +1,207 @@
+"""FLAIR's video networks as diffusion priors: what the sampler's state and the observation become on their way in, and eps on its way out.
+
+A network sees the frames of a window together. What depends on the observation alone - the flow between its frames, the annealing
+weights at each size - is made once and serves all steps of a window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from typing_extensions import Self
+
+from ..diffusion.prior import Prior
+from ..diffusion.schedule import Schedule, bicubic_schedule, eps_to_x0, linear_schedule
+from ..models.flair.bicubic import BicubicUNet
+from ..models.flair.blur import BlurUNet
+from ..models.flair.unet import VideoUNet
+from ..models.flair.window import Flows
+from .flair import face_mask
+from .placement import Placement, on
+
+BACKGROUND = {"x8": 0.93, "x16": 0.98, "gaussian": 1.0, "motion": 1.0, "jpeg": 1.0}
+"""How much of what is carried survives a frame outside the face, for each of FLAIR's tasks; inside it, all."""
+BLOCKS = (16, 8, 4, 2)
+"""Factors by which a condition may have been enlarged by repeating pixels."""
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What was made of one condition.
+
+    Attributes:
+        condition: a copy of it, to tell it from the next.
+        flows: the motion in it.
+    """
+
+    condition: Tensor
+    flows: Flows
+
+
+class FlairPrior(Prior):
+    """E[x_0 | x_t, c] by one of FLAIR's two networks, from the noise it predicts (eq. 3).
+
+    The bicubic network (x8, x16) is told sqrt(abar_t), the other the timestep. Learned variances are not computed. Without a condition the
+    estimate is that of the image network, frame by frame, with c = 0, as it was trained with the condition dropped (eq. 14); temporal
+    layers, which were trained with a condition only, rest.
+
+    Args:
+        network: in eval mode.
+        schedule: the noise schedule it was trained on; None is the published one.
+        background: how much of what is carried survives a frame outside the face, in [0, 1]; None is 0.93 (x8) for the bicubic network
+            and 1 for the other. x16 was published with 0.98, and no weight tells the two apart: see BACKGROUND.
+        mask: where the face is, (1 or N, 1, H, W) or (H, W) in [0, 1]; None is face_mask().
+        place: where the network runs; None leaves it where it is.
+        pixels: how many pixels (frames x height x width) a convolution takes at once; the result is the same up to rounding.
+
+    Attributes:
+        upsampling: how FLAIR brings an observation to the size of the frames for this network: "bicubic" (without antialiasing), or "area",
+            which for whole factors repeats pixels.
+
+    Raises:
+        ValueError: if `background` is outside [0, 1].
+    """
+
+    temporal = True
+
+    def __init__(
+        self,
+        network: VideoUNet,
+        schedule: Schedule | None = None,
+        *,
+        background: float | None = None,
+        mask: Tensor | None = None,
+        place: Placement | None = None,
+        pixels: int | None = 512 * 512,
+    ) -> None:
+        bicubic = isinstance(network, BicubicUNet)
+        self.network = network
+        self.schedule = schedule or (bicubic_schedule() if bicubic else linear_schedule())
+        self.native_size = network.config.side
+        self.upsampling = "bicubic" if bicubic else "area"
+        self.background = BACKGROUND["x8" if bicubic else "gaussian"] if background is None else background
+        if not 0 <= self.background <= 1:
+            raise ValueError(f"background is the share that is carried on outside the face, in [0, 1], got {self.background}")
+        self.mask = mask
+        self.place = on(network, next(network.parameters()).device) if place is None else place
+        self.pixels = pixels
+        self._known: _Known | None = None
+
+    def configured(self, **changes: Any) -> Self:
+        """The same network with another `background`, `mask`, `place`, `pixels` or `schedule`; the flow last made is still known.
+
+        Raises:
+            TypeError: if there is no such setting.
+            ValueError: if a value is out of range.
+        """
+        kept = {name: getattr(self, name) for name in ("background", "mask", "place", "pixels")}
+        schedule = changes.pop("schedule", self.schedule)
+        other = copy(self)
+        type(self).__init__(other, self.network, schedule, **(kept | changes))
+        other._known = self._known
+        return other
+
+    def predict_x0(self, x_t: Tensor, t: int, condition: Tensor | None = None) -> Tensor:
+        """See Prior; frames (N, 3, H, W) are one window, with H and W multiples of the network's `multiple`.
+
+        Raises:
+            ValueError: if the frames do not fit the network.
+        """
+        eps = self.predict_eps(x_t, t, condition)
+        return eps_to_x0(x_t, eps, self.schedule.abar(t))
+
+    def predict_eps(self, x_t: Tensor, t: int, condition: Tensor | None = None) -> Tensor:
+        """The noise in x_t as the network sees it, where x_t is and in float32."""
+        height, width = x_t.shape[-2:]
+        device = self.place(self.network.working_bytes(len(x_t), height, width))
+        level = torch.tensor(self.level(t), device=device)
+        x = x_t.to(device, torch.float32)
+        if condition is None:
+            eps = self.network(x, torch.zeros_like(x), level, frames=1, temporal=False, pixels=self.pixels)
+            return eps.to(x_t.device)
+        c = condition.to(device, torch.float32)
+        flows = self._flows(c) if len(c) > 1 else {}
+        return self.network(x, c, level, flows=flows, weights=self._weights(c), pixels=self.pixels).to(x_t.device)
+
+    def level(self, t: int) -> float:
+        """What the network is told of step t: sqrt(abar_t), or the timestep."""
+        return self.schedule.abar(t) ** 0.5 if isinstance(self.network, BicubicUNet) else float(self.schedule.timesteps[t])
+
+    def _flows(self, condition: Tensor) -> Flows:
+        """The motion in `condition`, made anew only when it is not the last one seen."""
+        known = self._known
+        if known is None or known.condition.device != condition.device or not torch.equal(known.condition, condition):
+            with torch.inference_mode(False), torch.no_grad():  # so that gradients may flow past it later
+                kept = condition.clone()
+                guides = kept if self.upsampling == "bicubic" else smoothed(kept)
+                known = self._known = _Known(kept, self.network.flows(guides))
+        return known.flows
+
+    def _weights(self, condition: Tensor) -> Tensor | float:
+        """w_n of eq. 17: 1 inside the face, `background` outside."""
+        if self.background == 1:
+            return 1.0
+        height, width = condition.shape[-2:]
+        mask = face_mask(height) if self.mask is None else self.mask
+        mask = mask.to(condition).reshape(-1, 1, *mask.shape[-2:])
+        if tuple(mask.shape[-2:]) != (height, width):
+            mask = F.interpolate(mask, (height, width), mode="nearest")
+        return self.background + (1 - self.background) * mask
+
+
+def smoothed(condition: Tensor) -> Tensor:
+    """What the blur network's flow is made of: the observation enlarged by bicubic interpolation, clamped to [-1, 1].
+
+    The network's condition is the observation enlarged by repeating pixels, so the observation is still in it. A condition without such
+    blocks is itself what motion is read from.
+    """
+    height, width = condition.shape[-2:]
+    for factor in BLOCKS:
+        if height % factor or width % factor:
+            continue
+        small = condition[..., ::factor, ::factor]
+        blocks = condition.unflatten(-1, (-1, factor)).unflatten(-3, (-1, factor))
+        if bool((blocks == small[..., :, None, :, None]).all()):
+            return F.interpolate(small, (height, width), mode="bicubic", align_corners=False).clamp(-1, 1)
+    return condition
+
+
+def is_flair(names: Mapping[str, Any]) -> bool:
+    """Whether parameters are called as in one of FLAIR's video networks."""
+    return "downs.0.wrapped_module.weight" in names or "input_blocks.0.0.wrapped_module.weight" in names
+
+
+def flair_prior_from(
+    state: Mapping[str, Tensor],
+    task: str | None = None,
+    *,
+    config: Any = None,
+    place: Placement | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> FlairPrior:
+    """The prior that a flat state dict holds, its parameters without gradients and its convolutions in channels_last.
+
+    Args:
+        task: "x8", "x16", "gaussian", "motion" or "jpeg", for what the weights do not say; None is "x8" for the bicubic network.
+        config: the network's sizes, for networks that differ from the published in what weights do not show.
+        place: where it will run.
+        dtype: of its convolutions; see VideoUNet.halved.
+
+    Raises:
+        ValueError: if the weights are not FLAIR's, or `task` is not one of this network's.
+    """
+    if not is_flair(state):
+        raise ValueError(f"these weights are not one of FLAIR's video networks (their first parameter is {next(iter(state), 'missing')!r})")
+    bicubic = "downs.0.wrapped_module.weight" in state
+    tasks = ("x8", "x16") if bicubic else ("gaussian", "motion", "jpeg")
+    if task is not None and task not in tasks:
+        raise ValueError(f"these weights are FLAIR's network for {' and '.join(tasks)}, not for {task!r}; choose one of those tasks or other weights")
+    network = (BicubicUNet if bicubic else BlurUNet).of(state, config).halved(dtype)
+    network.requires_grad_(False).to(memory_format=torch.channels_last)
+    return FlairPrior(network, background=BACKGROUND[task or tasks[0]], place=place)
