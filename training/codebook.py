@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..methods.native import anchored
 from ..metrics.fidelity import psnr, ssim
 from ..models.code_prediction import CodeConfig, FeatureTransform
 from ..models.codeformer import CodeFormer
@@ -50,6 +51,7 @@ class Recipe:
         settle: steps of stage I before codes are used; the codebook then starts from latents of faces. 0: uniform in +- 1 / codes from the start.
         revive: every so many steps of stage I, codes that a batch of 16 faces does not use move onto latents; 0 for never.
         commitment: stage I, weight of the encoder's pull to its codes.
+        anchored: share of stage III's L1 that looks at the output with the input's coarse means (methods/native.py), as it will be used.
         pixels, codes, features: weights of L1, of the token cross-entropy and of the feature loss in stages II and III.
         codes_every: in stage III, codes and features are learnt in one step of so many, with so many times the weight; the others cost less.
         perceptual: weight of LPIPS where it is on this machine, else of the distance in our own encoder's features; 0 for none.
@@ -72,6 +74,7 @@ class Recipe:
     revive: int = 0
     commitment: float = 0.25
     pixels: float = 1.0
+    anchored: float = 0.0
     codes: float = 0.5
     features: float = 1.0
     codes_every: int = 1
@@ -118,7 +121,7 @@ SMALL_128 = Recipe(
     ),
     autoencoder=Plan(260, 4, 6e-4, 2e-4, warmup=20, ema=0.98, clip=1.0),
     prediction=Plan(60, 4, 5e-4, 3e-4, warmup=20, ema=0.98, clip=1.0),
-    joint=Plan(2000, 4, 7e-4, 2e-5, warmup=50, ema=0.995, clip=1.0),
+    joint=Plan(1000, 4, 7e-4, 2e-5, warmup=50, ema=0.995, clip=1.0),
     jitter=Jitter(),
     blind=NATIVE_128,
     gentle=NATIVE_128,
@@ -128,6 +131,7 @@ SMALL_128 = Recipe(
     codes=0.1,
     features=0.2,
     codes_every=4,
+    anchored=0.5,
     perceptual=0.0,
     open_generator=True,
     fidelity=((1.0, 0.8),),
@@ -371,7 +375,11 @@ class Joint(CodePrediction):
                 logits = network.logits(latent)
         codes = network.quantize.lookup(logits.argmax(-1))
         output = network.decode(codes, latent, features, self._fidelity(generator) if weight is None else weight, match=False)
-        terms["pixels"] = self.recipe.pixels * pixel_loss(output, target)
+        share = self.recipe.anchored
+        pixels = (1 - share) * pixel_loss(output, target)
+        if share:
+            pixels = pixels + share * pixel_loss(anchored(output, batch["source"]), target)
+        terms["pixels"] = self.recipe.pixels * pixels
         if self.perceptual is not None:
             terms["perceptual"] = self.recipe.perceptual * self.perceptual(output, target).mean()
         faithful = terms["pixels"] + terms.get("perceptual", 0.0)
@@ -406,6 +414,8 @@ def clean_encoder(network: CodeFormer, autoencoder: Path) -> Encoder:
 def restoration_figures(network: nn.Module, truth: Tensor, device: torch.device, weight: float) -> tuple[dict[str, float], Tensor]:
     """PSNR above the bicubic baseline, in dB, and SSIM above it, under each of the judged degradations; and a sheet of some of the faces.
 
+    The output is given the input's coarse means first, as restorers do (methods/native.py).
+
     The sheet's columns: per degradation the input and what the network makes of it, then the truth.
     """
     assert isinstance(network, CodeFormer)
@@ -414,7 +424,7 @@ def restoration_figures(network: nn.Module, truth: Tensor, device: torch.device,
     for name in JUDGED:
         source = judged(name, truth, seed=0)
         output = torch.cat([network((part * 2 - 1).to(device), weight, match=False).float().cpu() for part in source.split(8)])
-        restored = ((output + 1) / 2).clamp(0, 1)
+        restored = anchored((output + 1) / 2, source).clamp(0, 1)
         figures[f"{name}: dB"] = (psnr(restored, truth).mean() - psnr(source, truth).mean()).item()
         figures[f"{name}: SSIM"] = (ssim(restored, truth).mean() - ssim(source, truth).mean()).item()
         columns += [source, restored]

@@ -17,7 +17,7 @@ from . import codebook, temporal
 from .card import FEDERAL_BIAS, FEDERAL_DATA, LICENCE, Card, export
 from .codebook import clean_encoder
 from .faces import FEDERAL, Faces
-from .loop import Plan, Run, Stopped, train
+from .loop import Plan, Run, Stopped, average_of, train
 from .moving import Clips
 
 RECIPES: dict[str, dict[str, codebook.Recipe | temporal.TemporalRecipe]] = {
@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, default=0.0, help="stop cleanly after so long; the same command goes on from there")
     parser.add_argument("--validate-every", type=int, default=200, metavar="STEPS")
     parser.add_argument("--save-every", type=int, default=50, metavar="STEPS")
+    parser.add_argument("--export-now", action="store_true", help="write the file from what an unfinished run has on disk, and stop")
     parser.add_argument("--batch", type=int, help="faces or clips at once, for less memory; steps then gather as many as the recipe says")
 
 
@@ -91,7 +92,8 @@ def _codebook(options: argparse.Namespace) -> int:
     faces, held_out = (Faces(options.faces, split, recipe.sizes.vq.side, _prefixes(options)) for split in ("train", "val"))
     torch.manual_seed(options.seed)
     network = codebook.network_of(recipe)
-    trained = _trained(network, codebook.stages_of(recipe, faces, held_out, torch.device(options.device)), _settings(options), recipe.name)
+    stages = codebook.stages_of(recipe, faces, held_out, torch.device(options.device))
+    trained = _trained(network, stages, _settings(options), recipe.name, options.export_now)
     if trained is None:
         return STOPPED
     return _written(options, trained, recipe.name, "Face codebook (CodeFormer)", "restores aligned faces frame by frame", None)
@@ -118,7 +120,7 @@ def _temporal(options: argparse.Namespace) -> int:
     network: nn.Module = temporal.keep_on(base) if options.network == "keep" else temporal.dicface_on(base, recipe.frames)
     kind = temporal.KeepStage if options.network == "keep" else temporal.DicFaceStage
     stage = kind(recipe, base.to(device), faces, held_out, device, clean_encoder(base, options.autoencoder), clips)
-    trained = _trained(network, [stage], _settings(options), recipe.name)
+    trained = _trained(network, [stage], _settings(options), recipe.name, options.export_now)
     if trained is None:
         return STOPPED
     title = {"keep": "KEEP's temporal parts", "dicface": "DicFace's temporal parts"}[options.network]
@@ -130,7 +132,10 @@ def gathered(plan: Plan, batch: int) -> Plan:
     return replace(plan, batch=batch, accumulate=max(1, plan.batch * plan.accumulate // batch))
 
 
-def _trained(network: nn.Module, stages: list, settings: Run, recipe: str) -> nn.Module | None:
+def _trained(network: nn.Module, stages: list, settings: Run, recipe: str, at_once: bool) -> nn.Module | None:
+    if at_once:
+        network.load_state_dict(average_of(settings.folder)[2])
+        return network.eval()
     with _Bars() as bars:
         try:
             return train(network, stages, settings, recipe, bars)

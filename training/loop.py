@@ -181,6 +181,18 @@ def train(
     return network.eval()
 
 
+def average_of(folder: Path) -> tuple[str, int, dict[str, Tensor]]:
+    """The averaged weights of a run as they stand on disk, with their stage and its steps done.
+
+    Raises:
+        FileNotFoundError: if the folder holds no run.
+    """
+    if not (folder / STATE).is_file():
+        raise FileNotFoundError(f"{folder} holds no {STATE}; train there first")
+    state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
+    return state["stage"], state["step"], state["average"]
+
+
 class _Stage:
     """One stage at work."""
 
