@@ -6,22 +6,25 @@ Where the paper misprints, the released code is followed: line 6 with the sign a
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..diffusion.prior import Prior
-from ..diffusion.schedule import add_noise, x0_to_eps
+from ..diffusion.schedule import add_noise
+from ..diffusion.solvers import Renoising, Solver, make_solver, spaced
 from ..faces.types import CROP, FaceTrack
 from ..physics.base import Degradation
+from .flair_enhancement import Enhancement, Mask, face_mask, sees_one_frame
 from .flair_observation import TrackObservation, observation_model
 from .flair_options import FlairOptions, enhancement_weights, gammas, preset
 from .flair_windows import WindowStream, settle
-from .restorer import Heartbeat, Restorer, Session, no_heartbeat, restore_frames
+from .restorer import Heartbeat, Restorer, Session, no_heartbeat
 from .seeds import seeded_noise
 
-__all__ = ["FlairOptions", "FlairRestorer", "FlairStep", "data_consistency", "face_mask", "flair_step", "preset"]
+__all__ = ["FlairOptions", "FlairRestorer", "FlairStep", "Progress", "data_consistency", "face_mask", "flair_step", "preset"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,25 @@ class FlairStep:
 
     x_prev: Tensor
     x0: Tensor
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is known after a sampling step.
+
+    Attributes:
+        step, steps: which step of a window is done, counted from 1, and how many there are.
+        frames: frames of the clip for which the window is the first; over a clip they add up to all of its frames, at every step.
+        preview: the clean estimate of the window's last frame, (3, 512, 512) in [0, 1] on the sampler's device.
+    """
+
+    step: int
+    steps: int
+    frames: int
+    preview: Tensor
+
+
+OnStep = Callable[[Progress], None]
 
 
 def data_consistency(x0: Tensor, y: Tensor, operator: Degradation, *, gamma: float = 1.0, damping: float = 0.0) -> Tensor:
@@ -59,6 +81,7 @@ def flair_step(
     rho: float,
     damping: float = 0.0,
     enhance: Callable[[Tensor], Tensor] | None = None,
+    solver: Solver | None = None,
 ) -> FlairStep:
     """One reverse step of FLAIR (Algorithm 1) from the prior's estimate x0 (eq. 3).
 
@@ -69,17 +92,14 @@ def flair_step(
         gamma, rho: gamma_t in [0, 1] and rho_t in [0, 1]; at gamma 0 the observation is not looked at.
         damping: see data_consistency.
         enhance: maps the data-consistent estimate to the enhanced one, blended by w_t.
+        solver: takes the step from there; None is FLAIR's lines 9 and 10, eps that agrees with the new x0 and a share rho of new noise.
     """
-    abar, abar_prev = level
     x0 = x0.clamp(-1, 1)
     if operator is not None and y is not None and gamma > 0:
         x0 = data_consistency(x0, y, operator, gamma=gamma, damping=damping)  # line 7
     if enhance is not None:
         x0 = enhance(x0)  # line 8, eq. 13: faces only, blended by w_t
-    if abar_prev >= 1:
-        return FlairStep(x0, x0)
-    eps = x0_to_eps(x_t, x0, abar)  # line 9: noise that agrees with the new x0
-    return FlairStep(add_noise(x0, (1 - rho) ** 0.5 * eps + rho**0.5 * noise, abar_prev), x0)  # line 10
+    return FlairStep((solver or Renoising(rho)).step(x_t, x0, *level, noise), x0)
 
 
 class FlairRestorer(Restorer):
@@ -90,8 +110,9 @@ class FlairRestorer(Restorer):
         degradation: what happened to the frames; None means mild_degradation(): a slight blur and a little noise.
         options: Algorithm 1's parameters.
         enhancer: any restorer of 512 crops, used for line 8.
-        mask: (512, 512) in [0, 1], where the enhancer may act; None is face_mask().
+        mask: where the enhancer may act; None is face_mask(). A callable gets crops, as options.mask_every says.
         device: where the sampling runs; crops come in and go out on the CPU.
+        on_step: called after every step of every window.
     """
 
     name = "flair"
@@ -103,8 +124,9 @@ class FlairRestorer(Restorer):
         options: FlairOptions | None = None,
         enhancer: Restorer | None = None,
         *,
-        mask: Tensor | None = None,
+        mask: Mask | None = None,
         device: torch.device | str = "cpu",
+        on_step: OnStep | None = None,
     ) -> None:
         self.prior = prior
         self.degradation = degradation
@@ -112,8 +134,15 @@ class FlairRestorer(Restorer):
         self.enhancer = enhancer
         self.mask = face_mask() if mask is None else mask
         self.device = torch.device(device)
-        self.schedule = prior.schedule.respaced(self.options.steps, self.options.start)
+        self.on_step = on_step
+        self.schedule = spaced(prior.schedule, self.options.steps, self.options.start, self.options.steps_lie)
         self.look_ahead = self.options.window - 1
+
+    def reporting(self, on_step: OnStep) -> FlairRestorer:
+        """The same restorer with another `on_step`."""
+        other = copy(self)
+        other.on_step = on_step
+        return other
 
     def open(self, track: FaceTrack | None = None, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> FlairSession:
         """Starts one person's clip; see Restorer.open. Crops already aligned (no track) may also be the raw observation, such as 128 x 128 for x4."""
@@ -130,6 +159,7 @@ class FlairSession(Session):
         self.observe: TrackObservation = observation_model(restorer.degradation, track)
         self._key = (seed, 0 if track is None else track.person, 0 if track is None else track.start)
         options = restorer.options
+        self._trail: dict[int, Tensor] = {}  # of the window before: step -> estimates of its last frames, (overlap, 3, 512, 512) float16
         self._stream = WindowStream(options.window, options.overlap if self._frames_interact() else 0, self._sample)
 
     def push(self, crops: Tensor) -> Tensor:
@@ -141,25 +171,30 @@ class FlairSession(Session):
 
     def _frames_interact(self) -> bool:
         """Whether a frame's result can depend on its window; if not, windows need not overlap."""
-        restorer = self.restorer
-        return restorer.prior.temporal or restorer.enhancer is not None or "time" in self.observe.operator.axes
+        prior, enhancer = self.restorer.prior, self.restorer.enhancer
+        return prior.temporal or (enhancer is not None and not sees_one_frame(enhancer)) or "time" in self.observe.operator.axes
 
+    @torch.inference_mode()
     def _sample(self, crops: Tensor, first: int, shared: Tensor | None) -> Tensor:
         """One window: crops (n, 3, H, W) from frame `first` of the clip; `shared` are final results in [0, 1]."""
         restorer, options, schedule = self.restorer, self.restorer.options, self.restorer.schedule
         y, condition = (part.to(restorer.device) for part in self.observe(crops))
         operator = self.observe.operator if options.data_consistency else None
         grey = self.observe.noise * 255 if options.noise_level is None else options.noise_level
-        gamma = gammas(options, schedule, grey)
-        weights = enhancement_weights(options, len(schedule)) if restorer.enhancer is not None else [0.0] * len(schedule)
+        gamma, weights = gammas(options, schedule, grey), enhancement_weights(options, len(schedule))
         tied = None if shared is None else shared.to(restorer.device) * 2 - 1
+        enhancement = self._enhancement(first, tied)
+        solver = make_solver(options.solver, options.rho)
         last = len(schedule) - 1
         x_t = add_noise(condition, self._noise(condition, first, last + 1), schedule.abar(last))
         for t in range(last, -1, -1):
             x0 = self._estimate(x_t, schedule.timesteps[t], condition)
 
-            def refine(estimate: Tensor, weight: float = weights[t]) -> Tensor:
-                return settle(self._enhanced(estimate, weight, first), tied, options.overlap_mode)
+            tie = tied if tied is None or t == 0 else self._trail.get(t, tied)
+
+            def refine(estimate: Tensor, weight: float = weights[t], tie: Tensor | None = tie) -> Tensor:
+                better = estimate if enhancement is None else enhancement(estimate, weight)
+                return settle(better, tie, options.overlap_mode)
 
             step = flair_step(
                 x_t,
@@ -167,30 +202,47 @@ class FlairSession(Session):
                 y,
                 operator,
                 (schedule.abar(t), schedule.abar(t - 1)),
-                self._noise(condition, first, t) if t and options.rho else x_t,
+                self._noise(condition, first, t) if t and solver.draws else x_t,
                 gamma=gamma[t],
                 rho=options.rho,
                 damping=self._damping(grey, schedule.sigma(t)),
                 enhance=refine,
+                solver=solver,
             )
             x_t = step.x_prev
+            if options.overlap_mode == "blend" and self._stream.overlap and t:
+                self._trail[t] = step.x0[-self._stream.overlap :].half().cpu()  # half: 0.06 grey levels at most, and never the result itself
             if options.self_condition:
                 condition = step.x0
             self.heartbeat()
+            if restorer.on_step is not None:
+                fresh = len(crops) - (0 if tied is None else len(tied))
+                restorer.on_step(Progress(last + 1 - t, last + 1, fresh, ((step.x0[-1] + 1) / 2).clamp(0, 1)))
         return ((x_t.clamp(-1, 1) + 1) / 2).cpu()
 
     def _estimate(self, x_t: Tensor, timestep: int, condition: Tensor) -> Tensor:
-        """E[x_0 | x_t, c], guided as eq. 14: lambda conditional + (1 - lambda) unconditional. Frame by frame where frames do not interact."""
+        """E[x_0 | x_t, c], guided as eq. 14: lambda conditional + (1 - lambda) unconditional. In small batches where frames do not interact."""
         prior, strength = self.restorer.prior, self.restorer.options.guidance
+        guided = strength not in (0, 1) and getattr(prior, "conditional", True)
+        size = len(x_t) if prior.temporal else getattr(prior, "batch", 1)
         pieces = []
-        size = len(x_t) if prior.temporal else 1
-        for x, c in zip(x_t.split(size), condition.split(size), strict=True):
+        for start in range(0, len(x_t), size):
+            # a window in one piece stays the same tensor at every step, by which a prior may know what it has computed of it
+            x, c = (x_t, condition) if size >= len(x_t) else (x_t[start : start + size], condition[start : start + size])
             x0 = prior.predict_x0(x, timestep, c if strength else None)
-            if strength not in (0, 1):
+            if guided:
                 x0 = prior.predict_x0(x, timestep, None).lerp(x0, strength)
             pieces.append(x0)
             self.heartbeat()
-        return torch.cat(pieces)
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def _enhancement(self, first: int, tied: Tensor | None) -> Enhancement | None:
+        """Line 8 for a window, or None without an enhancer."""
+        restorer, options = self.restorer, self.restorer.options
+        if restorer.enhancer is None:
+            return None
+        known = 0 if tied is None or options.overlap_mode == "blend" else len(tied)
+        return Enhancement(restorer.enhancer, restorer.mask, options.mask_every == "step", known, self.track, self._key[0] + first, self.heartbeat)
 
     def _damping(self, grey: float, sigma: float) -> float:
         """sigma_y^2 / r_t^2 with r_t^2 = sigma_t^2 / (1 + sigma_t^2) (PiGDM), times `trust`; both in the [-1, 1] range."""
@@ -198,15 +250,6 @@ class FlairSession(Session):
         if options.consistency == "pinv":
             return 0.0
         return options.trust * (2 * grey / 255) ** 2 * (1 + sigma**2) / sigma**2
-
-    def _enhanced(self, x0: Tensor, weight: float, first: int) -> Tensor:
-        """(1 - w_t m) x0 + w_t m G(x0), eq. 13; G is not called where w_t is 0."""
-        enhancer = self.restorer.enhancer
-        if enhancer is None or weight == 0:
-            return x0
-        crops = ((x0 + 1) / 2).cpu()
-        better = restore_frames(enhancer, crops, self.track, seed=self._key[0] + first, heartbeat=self.heartbeat).to(x0) * 2 - 1
-        return x0.lerp(better, weight * self.restorer.mask.to(x0)).clamp(-1, 1)
 
     def _noise(self, like: Tensor, first: int, step: int) -> Tensor:
         """Noise of one step: of each frame by its place in the clip, or one frame's for all."""
@@ -216,16 +259,6 @@ class FlairSession(Session):
         if self.restorer.options.shared_noise:
             return seeded_noise(shape, *self._key, step).to(like).mul_(scale).expand_as(like)
         return torch.stack([seeded_noise(shape, *self._key, step, first + i) for i in range(len(like))]).to(like).mul_(scale)
-
-
-def face_mask(side: int = CROP) -> Tensor:
-    """(side, side) soft ellipse over the face of the 512 template: 1 inside, 0 at the border of the crop.
-
-    The template's eyes lie at 0.47 and its mouth at 0.72 of the height; brow to chin is the ellipse with centre (0.5, 0.55), radii 0.34, 0.40.
-    """
-    at = (torch.arange(side, dtype=torch.float32) + 0.5) / side
-    radius = (((at[None] - 0.5) / 0.34) ** 2 + ((at[:, None] - 0.55) / 0.40) ** 2).sqrt()
-    return ((1.05 - radius) / 0.2).clamp(0, 1)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from ..diffusion.schedule import Schedule
+from ..diffusion.solvers import SolverName, Spacing
 
 
 def _within(name: str, value: float, low: float, high: float, other: str = "") -> None:
@@ -48,9 +49,17 @@ class FlairOptions:
         enhance: whether an enhancer, where one is given, is applied (line 8).
         window: frames sampled together, 1 to 100.
         overlap: frames that a window shares with the one before, 0 to window - 1.
-        overlap_mode: "blend": shared frames slide from the old window to the new one; "impose" (the code): they keep the old window's result.
+        overlap_mode: "blend": at every step, shared frames slide from what the old window made of them at that step to the new one's
+            estimate; a still scene has no seam under any prior; remembers 1.5 MiB per step and shared frame. "impose" (the code): at every
+            step they are the old window's result.
         guidance: lambda of eq. 14; 1 is the conditional estimate alone, as the paper samples video.
         shared_noise: whether all frames of a clip get the same noise; a still scene then stays still.
+        solver: how a step is taken from the corrected estimate: "ddpm": FLAIR's own, a share rho of the noise drawn anew; "ddim": its
+            eta is rho; "dpm++2m": second order, deterministic, rho has no part. The last two are for 10 to 25 steps.
+        spacing: where the steps lie: "uniform": evenly over the training schedule, as published; "log-snr": evenly in the log of the
+            signal-to-noise ratio; "auto": what suits the solver, see `steps_lie`.
+        mask_every: how often a mask that looks at pictures (a face parser) is asked: once per "window", of the first enhanced frames, or
+            at every "step" (the code).
 
     Raises:
         ValueError: naming the parameter, its range and what was given.
@@ -76,6 +85,9 @@ class FlairOptions:
     overlap_mode: Literal["blend", "impose"] = "blend"
     guidance: float = 1.0
     shared_noise: bool = True
+    solver: SolverName = "ddpm"
+    spacing: Spacing = "auto"
+    mask_every: Literal["window", "step"] = "window"
 
     def __post_init__(self) -> None:
         _within("steps", self.steps, 2, 1000)
@@ -96,6 +108,16 @@ class FlairOptions:
         _within("overlap", self.overlap, 0, self.window - 1)
         _one_of("overlap_mode", self.overlap_mode, ("blend", "impose"))
         _within("guidance", self.guidance, 0, 20)
+        _one_of("solver", self.solver, get_args(SolverName))
+        _one_of("spacing", self.spacing, get_args(Spacing))
+        _one_of("mask_every", self.mask_every, ("window", "step"))
+
+    @property
+    def steps_lie(self) -> Spacing:
+        """`spacing`, resolved: "auto" is "log-snr" for dpm++2m, whose order counts on it, and "uniform" for the others."""
+        if self.spacing != "auto":
+            return self.spacing
+        return "log-snr" if self.solver == "dpm++2m" else "uniform"
 
 
 def gammas(options: FlairOptions, schedule: Schedule, noise_level: float) -> list[float]:

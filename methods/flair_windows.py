@@ -53,7 +53,7 @@ class WindowStream:
 
 
 def settle(x0: Tensor, shared: Tensor | None, mode: str) -> Tensor:
-    """Ties the first frames of a window to the results of the window before it.
+    """Ties the first frames of a window to those of the window before it.
 
     Frame i of m shared ones becomes (1 - r) shared + r x0 with r = (i + 1) / (m + 1) for "blend" and r = 0 for "impose", the code's way.
     Applied to the estimate of every step, so that a temporal prior carries the tie into the frames that follow.

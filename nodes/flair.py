@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ..diffusion.load import EMBEDDED, load_prior
 from ..diffusion.prior import Prior
-from ..faces import FaceClip, aligned_track
+from ..faces import FaceClip, aligned_track, load_parser
 from ..methods.flair import FlairOptions, FlairRestorer
 from ..methods.flair_options import PRESETS
 from ..methods.restorer import Restorer, restore_clip, restore_frames
@@ -19,6 +20,7 @@ from ..runtime.images import from_image
 from ..runtime.io import io
 from .faces import crops_image
 from .sockets import CATEGORY, DegradationSocket, Faces, PriorSocket, RestorerSocket
+from .weights import find_weights
 
 
 class LoadDiffusionPrior(io.ComfyNode):
@@ -102,18 +104,31 @@ def knobs(preset: FlairOptions) -> list:
         choice("overlap_mode", ["blend", "impose"], "blend slides from one window to the next; impose keeps the earlier one's frames (code)."),
         number(io.Float, "guidance", 0, 20, "Classifier-free guidance; 1 is none.", **fine),
         switch("shared_noise", "All frames get the same noise, so that a still scene stays still."),
+        choice(
+            "solver",
+            ["ddpm", "ddim", "dpm++2m"],
+            "How steps are taken: ddpm as published; ddim (rho is its eta) and dpm++2m (deterministic) need only 10 to 25 steps.",
+        ),
+        choice("spacing", ["auto", "uniform", "log-snr"], "Where the steps lie on the noise schedule; auto suits the solver."),
+        choice(
+            "mask_every",
+            ["window", "step"],
+            "With parsing_parsenet.pth in a model folder: how often it finds the face to enhance; the code does at every step.",
+        ),
     ]
 
 
 def flair(
     prior: Prior, preset: dict | None = None, degradation: Degradation | None = None, enhancer: Restorer | None = None, **switches: Any
 ) -> FlairRestorer:
-    """The restorer that the widgets describe."""
+    """The restorer that the widgets describe. Its enhancer is masked by ParseNet where that is in a model folder, else by an ellipse."""
     changes = {name: value for name, value in (preset or {"preset": "default"}).items() if value is not None}
     if changes.get("noise_level") == NOISE_OF_THE_DEGRADATION:
         changes["noise_level"] = None
     options = replace(PRESETS[changes.pop("preset")], **changes, **switches)
-    return FlairRestorer(prior, degradation, options, enhancer=enhancer, device=host.device())
+    weights = find_weights("parsenet") if enhancer is not None and options.enhance else None
+    mask = None if weights is None else load_parser(weights, device=host.device())
+    return FlairRestorer(prior, degradation, options, enhancer=enhancer, mask=mask, device=host.device())
 
 
 class FlairSampler(io.ComfyNode):
@@ -150,21 +165,30 @@ class FlairSampler(io.ComfyNode):
 
 
 def restore_either(restorer: Restorer, faces: list[FaceClip] | None, frames: Tensor | None, *, seed: int) -> list[FaceClip]:
-    """Restored clips from a restoring node's two sockets.
+    """Restored clips from a restoring node's two sockets. The FLAIR sampler moves the progress bar, and shows a frame, at every step.
 
     Raises:
         ValueError: unless exactly one of the two is wired.
     """
-    if faces is not None and frames is None:
-        with host.progress(sum([len(clip.crops) for clip in faces]), "restore") as tick:
-            return [restore_clip(restorer, clip, seed=seed, heartbeat=host.heartbeat, on_frame=tick) for clip in faces]
-    if frames is None or faces is not None:
+    if (faces is None) == (frames is None):
         got = "neither" if faces is None else "both"
         raise ValueError(f"{restorer.name} restores faces or frames, and got {got}; wire Face Align's faces, or aligned frames of one person")
-    crops = from_image(frames)
-    with host.progress(len(crops), "restore") as tick:
-        done = restore_frames(restorer, crops, seed=seed, heartbeat=host.heartbeat, on_frame=tick)
+    crops = None if frames is None else from_image(frames)
+    clips = faces or []
+    count = len(crops) if crops is not None else sum(len(clip.crops) for clip in clips)
+    with host.progress(count * (restorer.options.steps if isinstance(restorer, FlairRestorer) else 1), "restore") as tick:
+        by_frame: Callable[[int], None] = tick
+        if isinstance(restorer, FlairRestorer):
+            restorer = restorer.reporting(lambda done: tick(done.frames, done.preview))
+            by_frame = _nothing
+        if crops is None:
+            return [restore_clip(restorer, clip, seed=seed, heartbeat=host.heartbeat, on_frame=by_frame) for clip in clips]
+        done = restore_frames(restorer, crops, seed=seed, heartbeat=host.heartbeat, on_frame=by_frame)
     return [FaceClip(aligned_track(len(done)), done)]
+
+
+def _nothing(done: int) -> None:
+    """For progress that is counted elsewhere."""
 
 
 class FlairRestorerNode(io.ComfyNode):

@@ -1,0 +1,75 @@
+"""FLAIR's enhancement (Algorithm 1, line 8): a restorer's faces, blended into the estimates of one window where a mask says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..faces.parsing import Parser
+from ..faces.types import CROP, FaceTrack
+from .codeformer import CodeFormerRestorer
+from .per_frame import PerFrameRestorer
+from .restorer import Heartbeat, Restorer, restore_frames
+
+Mask = Tensor | Parser
+"""(512, 512) in [0, 1]; or a face parser: crops (n, 3, 512, 512) in [0, 1] on the CPU -> (n, 512, 512) or (n, 1, 512, 512) in [0, 1]."""
+
+
+@dataclass
+class Enhancement:
+    """x0 -> (1 - w m) x0 + w m G(x0), eq. 13, for the frames of one window.
+
+    Attributes:
+        enhancer: G, any restorer of 512 crops.
+        mask: m. A callable is asked for the crops' masks, see `each_step`.
+        each_step: whether a callable mask is asked anew at each step, as in the published code, or once, of the first G(x0).
+        known: how many frames at the window's beginning will be overwritten; G is not called for them where it sees one frame at a time.
+        track, seed, heartbeat: see Restorer.open.
+    """
+
+    enhancer: Restorer
+    mask: Mask
+    each_step: bool
+    known: int
+    track: FaceTrack | None
+    seed: int
+    heartbeat: Heartbeat
+    _found: Tensor | None = field(default=None, init=False)
+
+    def __call__(self, x0: Tensor, weight: float) -> Tensor:
+        """x0 (n, 3, 512, 512) in [-1, 1]; G is not called where the weight is 0."""
+        skipped = self.known if sees_one_frame(self.enhancer) else 0
+        if weight == 0 or skipped == len(x0):
+            return x0
+        tail = x0[skipped:]
+        crops = restore_frames(self.enhancer, ((tail + 1) / 2).cpu(), self.track, seed=self.seed, heartbeat=self.heartbeat)
+        mask = self._mask(crops).to(x0)
+        better = tail.lerp(crops.to(x0) * 2 - 1, weight * mask).clamp(-1, 1)
+        return better if not skipped else torch.cat([x0[:skipped], better])
+
+    def _mask(self, crops: Tensor) -> Tensor:
+        if isinstance(self.mask, Tensor):
+            return self.mask
+        if self._found is None or self.each_step:
+            found = self.mask(crops)
+            self._found = found if found.ndim == 4 else found[:, None]
+        return self._found
+
+
+def sees_one_frame(restorer: Restorer) -> bool:
+    """Whether a restorer is known to treat every frame by itself, so that leaving frames out changes no other."""
+    if isinstance(restorer, CodeFormerRestorer):
+        return not restorer.options.smoothing
+    return isinstance(restorer, PerFrameRestorer)
+
+
+def face_mask(side: int = CROP) -> Tensor:
+    """(side, side) soft ellipse over the face of the 512 template: 1 inside, 0 at the border of the crop.
+
+    The template's eyes lie at 0.47 and its mouth at 0.72 of the height; brow to chin is the ellipse with centre (0.5, 0.55), radii 0.34, 0.40.
+    """
+    at = (torch.arange(side, dtype=torch.float32) + 0.5) / side
+    radius = (((at[None] - 0.5) / 0.34) ** 2 + ((at[:, None] - 0.55) / 0.40) ** 2).sqrt()
+    return ((1.05 - radius) / 0.2).clamp(0, 1)
