@@ -1,0 +1,109 @@
+"""Image diffusion networks as priors: they see one frame at a time and predict its noise."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..diffusion.prior import Prior
+from ..diffusion.schedule import Schedule, eps_to_x0, linear_schedule
+from ..models.difface_unet import DifFaceUNet
+from .placement import Placement, in_batches, on
+
+WORKING = 1 << 30
+"""Bytes of working memory counted for a frame of 512 x 512 where a network does not say."""
+
+
+class NoiseNetwork(Protocol):
+    """(x (N, 3 or 6, H, W), t) -> (N, 3 or more, H, W), the noise first; what follows is not used."""
+
+    def __call__(self, x: Tensor, t: Tensor, /) -> Tensor: ...
+
+
+class ImagePrior(Prior):
+    """x_0 = (x_t - sqrt(1 - abar_t) eps(x_t, t)) / sqrt(abar_t), held to [-1, 1]. Differentiable in x_t and the condition.
+
+    Frames do not influence each other.
+
+    Args:
+        network: a NoiseNetwork in eval mode.
+        schedule: its training schedule; None is the linear one of 1000 steps, 1e-4 to 2e-2, of DifFace and guided diffusion.
+        place: where it runs; None leaves it where it is. Frames are brought there, and the estimate back.
+        native_size: the side of the frames it was trained on; None for any.
+        conditional: whether the condition follows the noisy frame along the channels. If so, no condition means zeros, as where it was
+            dropped in training; if not, a condition is ignored.
+        batch: frames that one call should have, for those who choose; in any case halved when memory runs out.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: Schedule | None = None,
+        *,
+        place: Placement | None = None,
+        native_size: int | None = None,
+        conditional: bool = False,
+        batch: int = 1,
+    ) -> None:
+        self.network: NoiseNetwork = network
+        self.schedule = schedule or linear_schedule()
+        self.place = place or on(network, next(network.parameters()).device)
+        self.native_size = native_size
+        self.conditional = conditional
+        self.batch = batch
+
+    def predict_x0(self, x_t: Tensor, t: int, condition: Tensor | None = None) -> Tensor:
+        abar = self.schedule.abar(t)
+        step = self.schedule.timesteps[t]
+        seen = torch.cat([x_t, torch.zeros_like(x_t) if condition is None else condition], 1) if self.conditional else x_t
+
+        def estimate(x: Tensor) -> Tensor:
+            place = self.place(self._working(x))
+            x = x.to(place).contiguous(memory_format=torch.channels_last)
+            eps = self.network(x, torch.full((len(x),), step, device=place))[:, :3]
+            return eps_to_x0(x[:, :3], eps, abar).clamp(-1, 1).to(x_t)
+
+        return in_batches(estimate, seen, len(seen))
+
+    def _working(self, x: Tensor) -> int:
+        frames, height, width = len(x), x.shape[-2], x.shape[-1]
+        if isinstance(self.network, DifFaceUNet):
+            return self.network.working_bytes(frames, height, width)
+        return frames * WORKING * height * width // 512**2
+
+
+def is_image_prior(names: Collection[str]) -> bool:
+    """Whether tensor names are those of a network that `prior_from_state` builds."""
+    wanted = ("time_embed.0.weight", "input_blocks.0.0.weight", "input_blocks.1.0.emb_layers.1.weight", "middle_block.1.qkv.weight", "out.2.weight")
+    return all(name in names for name in wanted) and not any("wrapped_module" in name for name in names)
+
+
+def prior_from_state(
+    state: Mapping[str, Tensor], schedule: Schedule | None = None, *, place: Placement | None = None, native_size: int | None = None
+) -> ImagePrior:
+    """The prior in a flat state dict: DifFace's network or one of its class in other sizes, in float32, ready to run on the CPU.
+
+    Args:
+        schedule: see ImagePrior.
+        native_size: the side it was trained on; None takes DifFaceConfig.side: 512 for the published one.
+
+    Raises:
+        ValueError: if the weights are not such a network, saying what differs.
+    """
+    if not is_image_prior(state):
+        raise ValueError(f"these {len(state)} tensors are no diffusion network of DifFace's kind; choose iddpm_ffhq512_ema500000.pth or one like it")
+    if len(state["input_blocks.1.0.emb_layers.1.weight"]) != 2 * len(state["input_blocks.1.0.in_layers.2.weight"]):
+        raise ValueError("this diffusion network only adds its time embedding, where DifFace's also scales by it; it is not supported")
+    try:
+        network = DifFaceUNet.of(state)
+    except (KeyError, RuntimeError, ValueError, IndexError) as error:
+        what = str(error).splitlines()[min(1, str(error).count("\n"))].strip()
+        raise ValueError(f"this diffusion network is built otherwise than DifFace's ({what}); it is not supported") from error
+    for module in network.requires_grad_(False).modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)
+    config = network.config
+    return ImagePrior(network, schedule, place=place, native_size=native_size or config.side, conditional=config.inputs == 6)
