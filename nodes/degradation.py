@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
-from ..physics import KINDS, Degradation, degradation
+from ..physics import KINDS, Degradation, degradation, fit_degradation, shrink
 from ..runtime import host
 from ..runtime.images import from_image, to_image
 from ..runtime.io import io
@@ -100,3 +101,43 @@ class DescribeDegradation(io.ComfyNode):
     def execute(cls, kind, degradation=None):
         operator = chosen_degradation(kind, degradation)
         return io.NodeOutput(operator, str(operator))
+
+
+class FitDegradation(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FVRFitDegradation",
+            display_name="Fit Degradation",
+            category=f"{CATEGORY}/degradation",
+            description="Estimates what footage of unknown origin went through: enlargement, blur, JPEG and noise. "
+            "Takes the strongest damage that still explains the frames; check the result by eye.",
+            search_aliases=["estimate blur", "blind deblur", "jpeg quality", "unknown operator", "describe degradation"],
+            inputs=[
+                io.Image.Input("frames", tooltip="The damaged frames, as they were stored: not resized after decoding."),
+                io.Boolean.Input(
+                    "shrink",
+                    default=True,
+                    tooltip="Looks for footage that was enlarged and gives it back at its true size, for a restorer to enlarge properly.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("frames", tooltip="The frames, smaller where they had been enlarged; these are what the degradation leads to."),
+                DegradationSocket.Output("degradation", tooltip="From clean frames to these, for FLAIR Sampler or Seed-Space MAP Optimize."),
+                io.String.Output("text", tooltip="What was found, in words."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, frames, shrink=True):
+        pictures = from_image(frames)
+        with host.progress(1, "fit degradation") as tick:
+            found = fit_degradation(pictures, enlarged=shrink)
+            tick(1)
+        text = found.describe()
+        return io.NodeOutput(to_image(true_size(pictures, found.enlargement)), found.operator, text, ui={"text": (text,)})
+
+
+def true_size(frames: Tensor, factor: int) -> Tensor:
+    """Frames that were enlarged `factor` times, at the size they had."""
+    return shrink(frames, factor).clamp(0, 1)

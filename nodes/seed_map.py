@@ -56,6 +56,7 @@ def knobs() -> list:
         number(io.Float, "warp_start", -1, 1, "When that begins, as a share of the iterations; -1 waits until the motion is steady.", step=0.01),
         number(io.Float, "residual_rate", 0, 1, "Learning rate of the frames' residuals; the paper takes 0.001.", **fine),
         number(io.Float, "seed_rate", 0, 1, "Learning rate of the shared seed.", **fine),
+        number(io.Float, "rate_floor", 0, 1, "Both learning rates fall to this share by the end; 1 keeps them constant.", step=0.01, advanced=True),
         number(io.Int, "warp_every", 1, 10_000, "Iterations between two estimates of the motion.", advanced=True),
         number(io.Float, "flow_decay", 0, 0.999, "How much of the earlier motion is kept at each estimate.", step=0.01, advanced=True),
         number(io.Float, "residual_init", 0.0001, 10, "Size of the residuals' first factor; more moves the frames faster.", **fine),

@@ -7,6 +7,7 @@ from .build import degradation, parse
 from .camera import CameraNoise
 from .compose import Composition, chain_of, compose
 from .crops import crop_operator, observation
+from .fit import Fit, fit_degradation, shrink
 from .grayscale import Grayscale
 from .h264 import H264
 from .identity import GaussianNoise, Identity
@@ -24,6 +25,7 @@ __all__ = [
     "CameraNoise",
     "Composition",
     "Degradation",
+    "Fit",
     "GaussianNoise",
     "Grayscale",
     "H264",
@@ -40,7 +42,9 @@ __all__ = [
     "compose",
     "crop_operator",
     "degradation",
+    "fit_degradation",
     "observation",
     "parse",
     "random_mask",
+    "shrink",
 ]

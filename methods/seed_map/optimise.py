@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -103,6 +104,7 @@ def _descend(
     on_iteration: OnIteration,
 ) -> SeedMapResult:
     adam = torch.optim.Adam(free.groups(), foreach=False)  # one tensor at a time: no second copy of all residuals
+    rates = torch.optim.lr_scheduler.LambdaLR(adam, lambda e: _fall(e / options.iterations, options.rate_floor))
     result = SeedMapResult(torch.empty(0))
     overflows = 0
     for e in range(options.iterations):
@@ -119,6 +121,7 @@ def _descend(
             adam.step()
             free.project()
             overflows = 0
+            rates.step()
         else:
             generator.overflowed()
             result.skipped, overflows = result.skipped + 1, overflows + 1
@@ -137,6 +140,11 @@ def _descend(
     result.unexplained = unexplained(result.residuals, result.contrast, noise)
     result.frames = ((frames + 1) / 2).cpu()
     return result
+
+
+def _fall(share: float, floor: float) -> float:
+    """A half cosine from 1 at share 0 to `floor` at 1."""
+    return floor + (1 - floor) * (1 + math.cos(math.pi * min(share, 1.0))) / 2
 
 
 def _watch(warping: ProgressiveWarping, frames: Tensor, e: int, options: SeedMapOptions, result: SeedMapResult) -> float | None:

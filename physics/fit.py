@@ -1,0 +1,225 @@
+"""What footage of unknown origin has gone through: enlargement, blur and JPEG, by the criterion A A+ y = y.
+
+FLAIR (supplement C.2) tunes the forward model of a web clip until A A+ y is about y. Every operator weaker than the true one passes that
+test as well, so what is taken here is the strongest that passes: the widest blur, the largest enlargement, the coarsest JPEG. Passing
+means that |A A+ y - y| is no more than the footage's own noise, as seen where the picture itself has nothing: in the finest frequencies.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .base import Degradation
+from .bicubic import BicubicDownsample
+from .blur import Blur
+from .compose import compose
+from .identity import GaussianNoise
+from .jpeg import Jpeg
+from .numerics import cached
+
+LUMA = (0.299, 0.587, 0.114)
+FRAMES = 3
+"""Frames looked at, spread over the clip,"""
+SIDE = 320
+"""and at most this much of their middle; the border is left out."""
+MARGIN = 16
+
+SIGMAS = tuple(round(0.3 * 1.06**i, 2) for i in range(64))
+"""Blur widths that can be found, in pixels of the stored frame: 0.3 to 11.8 in steps of 6 %."""
+ENLARGEMENTS = (2, 3, 4, 5, 6, 8)
+QUALITIES = tuple(range(10, 99))
+
+ROUNDING = 0.2 / 255
+"""Standard deviation of the luma of frames rounded to 8 bits: the least noise there is."""
+DAMPING = 0.25
+"""A+ is damped so much that damping alone leaves a residual of this share of the noise. Tried 0.02 to 1.5 on blurred clips: less lets too
+wide blurs pass, more rejects the true one."""
+PASSING = 1.25
+"""A blur or enlargement passes with a residual up to this multiple of the noise."""
+JPEG_PASSING = 0.55 / 255
+"""JPEG passes when coding again changes luma by no more than rounding to 8 bits explains,"""
+JPEG_DIP = 0.5
+"""and, rounding taken off, by less than this share of what somewhat finer qualities change: only where a grid of coefficients is, coarser
+changes less,"""
+JPEG_SEEN = 0.05 / 255
+"""where those change at least this much."""
+VISIBLE_NOISE = 1.0 / 255
+"""Noise below this is not worth an operator."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What was found.
+
+    Attributes:
+        operator: from clean frames to the small footage: blur and decimation by `enlargement`, then JPEG or noise.
+        enlargement: how many times the stored frames are larger than what they hold; 1 when they are not.
+        sigma: width of the Gaussian blur, in pixels of the stored frames, which are also those of the restored; 0 when none is needed.
+        quality: of the JPEG coding found last, or None.
+        noise: standard deviation of the noise in luma, in units of [0, 1].
+        residuals: RMS of A A+ y - y in luma for every blur tried, by its width, in units of [0, 1].
+    """
+
+    operator: Degradation
+    enlargement: int
+    sigma: float
+    quality: int | None
+    noise: float
+    residuals: dict[float, float] = field(repr=False)
+
+    def describe(self) -> str:
+        """For people."""
+        parts = [f"blur of {self.sigma:.1f} pixels" if self.sigma else "no blur"]
+        if self.enlargement > 1:
+            parts.insert(0, f"enlarged x{self.enlargement}")
+        parts.append(f"JPEG quality {self.quality}" if self.quality else "no JPEG grid")
+        return f"{', '.join(parts)}, noise of {self.noise * 255:.1f} grey levels: {self.operator.describe()}"
+
+
+def fit_degradation(frames: Tensor, *, enlarged: bool = True) -> Fit:
+    """The strongest operator that explains frames (N, 3, H, W) in [0, 1].
+
+    Args:
+        enlarged: whether to look for footage that was made larger than what it holds; `shrink` then gives its true size.
+
+    Raises:
+        ValueError: for frames smaller than 64 pixels.
+    """
+    if frames.ndim != 4 or frames.shape[1] != 3 or min(frames.shape[-2:]) < 64:
+        raise ValueError(f"fitting a degradation needs RGB frames (N, 3, H, W) of at least 64 pixels a side, got {tuple(frames.shape)}")
+    chosen = frames[torch.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().long()].double()
+    quality = fit_quality(chosen)
+    y = luma(_middle(chosen))
+    noise = fine_noise(y)
+    factor = fit_enlargement(y) if enlarged else 1
+    sigma, residuals = fit_blur(shrink(y, factor), factor, math.hypot(noise, coding_loss(chosen, quality) if quality else 0.0))
+    chain: list[Degradation] = []
+    if quality and factor == 1:
+        chain.append(Jpeg(quality))
+    elif noise > VISIBLE_NOISE:
+        chain.append(GaussianNoise(round(noise, 4)))
+    if sigma:
+        chain.append(Blur.gaussian(sigma, factor=factor))
+    elif factor > 1:
+        chain.append(BicubicDownsample(factor))
+    return Fit(compose(chain), factor, sigma, quality, noise, residuals)
+
+
+def fit_blur(y: Tensor, factor: int, noise: float) -> tuple[float, dict[float, float]]:
+    """The widest Gaussian, followed by decimation, that explains luma (N, 1, h, w), 0 if none does; and |A A+ y - y| of those tried.
+
+    The residual grows with the width, so the widest that passes is found by bisection.
+    """
+    tried: dict[float, float] = {}
+    low, high = -1, len(SIGMAS)
+    while high - low > 1:
+        middle = (low + high) // 2
+        sigma = SIGMAS[middle]
+        tried[sigma] = blur_residual(y, sigma, factor, noise)
+        low, high = (middle, high) if tried[sigma] <= PASSING * noise else (low, middle)
+    return (SIGMAS[low] if low >= 0 else 0.0), dict(sorted(tried.items()))
+
+
+def fit_quality(frames: Tensor) -> int | None:
+    """The JPEG quality that leaves the luma of frames (N, 3, H, W) as it is, or None without a grid of 8 x 8 blocks.
+
+    Only luma is looked at: encoders agree on it, and differ in how they average and repeat colours.
+    """
+    part = _middle(frames)
+    height, width = ((side // 16) * 16 for side in part.shape[-2:])
+    whole = part[..., :height, :width].float()
+    changes = {quality: float((luma(Jpeg(quality).forward(whole)) - luma(whole)).square().mean().sqrt()) for quality in QUALITIES}
+    rounding = changes[QUALITIES[-1]]
+    excess = {quality: max(change**2 - rounding**2, 0.0) ** 0.5 for quality, change in changes.items()}
+    dips = {}
+    for quality in QUALITIES[:-6]:
+        finer = sorted(excess[quality + more] for more in range(2, 7))[2]
+        if finer > JPEG_SEEN and changes[quality] <= JPEG_PASSING:
+            dips[quality] = excess[quality] / finer
+    best = min(dips, key=lambda quality: dips[quality], default=None)
+    return best if best is not None and dips[best] <= JPEG_DIP else None
+
+
+def coding_loss(frames: Tensor, quality: int) -> float:
+    """What JPEG took from the luma of frames (N, 3, H, W), about: as much as it takes again on a grid shifted by half a block."""
+    shifted = frames[..., 4:-4, 4:-4].float()
+    return float((luma(Jpeg(quality).forward(shifted)) - luma(shifted)).square().mean().sqrt())
+
+
+def fit_enlargement(y: Tensor) -> int:
+    """The largest factor whose bicubic enlargement U explains luma (N, 1, H, W): |U U+ y - y| within rounding.
+
+    Noise does not excuse a residual here: what was enlarged had its noise enlarged with it.
+    """
+    best = 1
+    for factor in ENLARGEMENTS:
+        if min(y.shape[-2:]) // factor < 32:
+            break
+        height, width = ((side // factor) * factor for side in y.shape[-2:])
+        part = y[..., :height, :width]
+        if _rms(enlarge(shrink(part, factor), factor) - part) <= PASSING * ROUNDING:
+            best = factor
+    return best
+
+
+def blur_residual(y: Tensor, sigma: float, factor: int, noise: float) -> float:
+    """RMS of A A+ y - y for a Gaussian of `sigma` pixels followed by decimation, A+ damped by the noise; y is (N, 1, h, w)."""
+    operator = Blur.gaussian(sigma, factor=factor)
+    detail = y - y.mean((-2, -1), keepdim=True)
+    relative = DAMPING * max(noise, ROUNDING) / float(detail.std())
+    damping = relative / factor**2  # A A^T is 1 / factor^2 on a uniform frame
+    return _rms(operator.forward(operator.pinv(detail, damping=damping)) - detail)
+
+
+def fine_noise(y: Tensor) -> float:
+    """Standard deviation of white noise in luma (N, 1, H, W), from the diagonal differences of neighbours, where pictures hold least.
+
+    The median is over the flattest quarter of 8 x 8 blocks, so that edges do not count.
+    """
+    fine = (y[..., :-1, :-1] - y[..., 1:, :-1] - y[..., :-1, 1:] + y[..., 1:, 1:]) / 2
+    energy = F.avg_pool2d(fine.square(), 8).flatten()
+    flat = energy.sort().values[: max(len(energy) // 4, 1)]
+    return max(float(flat.median().sqrt()), ROUNDING)
+
+
+def luma(frames: Tensor) -> Tensor:
+    """(N, 3, H, W) to (N, 1, H, W), BT.601."""
+    return (frames * frames.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
+
+
+def shrink(frames: Tensor, factor: int) -> Tensor:
+    """U+ y: the small frames of which bicubic enlargement by `factor` comes nearest to (..., H, W), cut to multiples of it."""
+    if factor == 1:
+        return frames
+    height, width = (side // factor for side in frames.shape[-2:])
+    rows, cols = (torch.linalg.pinv(_enlarging(length, factor)).to(frames) for length in (height, width))
+    return rows @ frames[..., : height * factor, : width * factor] @ cols.mT
+
+
+def enlarge(frames: Tensor, factor: int) -> Tensor:
+    """U x: bicubic enlargement of (..., h, w), as `shrink` inverts it."""
+    rows, cols = (_enlarging(length, factor).to(frames) for length in frames.shape[-2:])
+    return rows @ frames @ cols.mT
+
+
+@cached(16)
+def _enlarging(length: int, factor: int) -> Tensor:
+    """(length factor, length) float64 matrix of bicubic interpolation (a = -3/4)."""
+    basis = torch.eye(length, dtype=torch.float64)[None, None]
+    return F.interpolate(basis, size=(length * factor, length), mode="bicubic", align_corners=False)[0, 0]
+
+
+def _middle(frames: Tensor) -> Tensor:
+    """The middle of the frames, on the grid of JPEG's blocks."""
+    starts = [max(side - SIDE, 0) // 2 // 8 * 8 for side in frames.shape[-2:]]
+    return frames[..., starts[0] : starts[0] + SIDE, starts[1] : starts[1] + SIDE]
+
+
+def _rms(error: Tensor) -> float:
+    margin = min(MARGIN, *(side // 8 for side in error.shape[-2:]))
+    return float(error[..., margin:-margin, margin:-margin].square().mean().sqrt())
