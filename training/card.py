@@ -26,7 +26,7 @@ class Card:
         command: the command that does so.
         seed: of it.
         bias: whom the data shows, and whom not.
-        figures: what was measured: (name, value) pairs, shown as a table.
+        figures: what was measured on faces held out: (name, value) pairs, shown as a table.
     """
 
     title: str

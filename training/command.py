@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -156,9 +157,20 @@ def _written(options: argparse.Namespace, network: nn.Module, recipe: str, title
         command=command + (" --prefix federal" if federal else ""),
         seed=options.seed,
         bias=FEDERAL_BIAS if federal else "Not stated: describe whom the folder shows.",
+        figures=_figures(_settings(options).folder),
     )
     export(network.state_dict(), options.out, card, {"recipe": recipe, "network": options.network}, base)
     return 0
+
+
+def _figures(work: Path) -> tuple[tuple[str, str], ...]:
+    """What the last stage's last validation measured, for the card."""
+    logs = sorted(work.glob("*.json"), key=lambda path: path.stat().st_mtime)
+    if not logs:
+        return ()
+    last = json.loads(logs[-1].read_text())[-1]
+    figures = tuple((name, f"{value:.3g}") for name, value in last["figures"].items())
+    return (("steps of the last stage", str(last["step"])), *figures)
 
 
 class _Bars:

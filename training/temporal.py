@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..methods.native import anchored
 from ..metrics.fidelity import psnr
 from ..models.code_prediction import CodeLayer, CodeNetwork
 from ..models.codeformer import CodeFormer
@@ -46,6 +47,7 @@ class TemporalRecipe:
         divergence: weight of DicFace's KL; -lambda_1 of eq. 9.
         prior: alpha of the Dirichlet prior.
         sampled: whether weights are drawn from the posterior (eq. 10) instead of its mean.
+        anchored: whether L1 looks at the output with the input's coarse means (methods/native.py), as a small network's is used.
         frozen: whether only what the base network lacks is trained.
     """
 
@@ -64,6 +66,7 @@ class TemporalRecipe:
     divergence: float = 0.0
     prior: float = 1.0
     sampled: bool = True
+    anchored: bool = False
     frozen: bool = False
 
 
@@ -91,6 +94,7 @@ KEEP_SMALL = TemporalRecipe(
     features=0.2,
     perceptual=0.0,
     steady=2.0,
+    anchored=True,
     frozen=True,
 )
 DICFACE_SMALL = TemporalRecipe(
@@ -105,6 +109,7 @@ DICFACE_SMALL = TemporalRecipe(
     perceptual=0.0,
     divergence=1e-5,
     sampled=False,
+    anchored=True,
     frozen=True,
 )
 
@@ -160,8 +165,10 @@ class _TemporalStage(Stage):
         with torch.no_grad():
             return network.quantize.nearest(self.clean(target)[0])
 
-    def image_terms(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """L1 and the perceptual term."""
+    def image_terms(self, output: Tensor, target: Tensor, source: Tensor) -> dict[str, Tensor]:
+        """L1 and the perceptual term of frames (N, 3, S, S)."""
+        if self.recipe.anchored:
+            output = anchored(output, source)
         terms = {"pixels": self.recipe.pixels * pixel_loss(output, target)}
         if self.perceptual is not None:
             terms["perceptual"] = self.recipe.perceptual * self.perceptual(output, target).mean()
@@ -181,8 +188,8 @@ class _TemporalStage(Stage):
             truth = torch.stack([shrunk(frame, self.held_out.side) for frame in moving])
             source = judged(name, truth, seed=number)
             inputs = (source * 2 - 1).to(self.device)
-            single = _shown(self.base.to(self.device)(inputs, 1.0, match=False))
-            joint = _shown(self.restored(network, inputs))
+            single = _shown(self.base.to(self.device)(inputs, 1.0, match=False), source)
+            joint = _shown(self.restored(network, inputs), source)
             gains.append((psnr(joint, truth).mean() - psnr(single, truth).mean()).item())
             shares.append(warping_error(joint, truth) / warping_error(single, truth))
             rows.append(torch.stack([source[-1], single[-1], joint[-1], truth[-1]]))
@@ -214,7 +221,7 @@ class KeepStage(_TemporalStage):
         recipe = self.recipe
         outputs, latents, flows = self._unrolled(network, batch["source"])
         target = batch["target"]
-        terms = self.image_terms(outputs.flatten(0, 1), target.flatten(0, 1))
+        terms = self.image_terms(outputs.flatten(0, 1), target.flatten(0, 1), batch["source"].flatten(0, 1))
         later = latents[:, 1:].flatten(0, 1)
         entropy, distance = code_losses(network.logits(later), later, self.targets(network, target[:, 1:].flatten(0, 1)), network.quantize)
         terms |= {"codes": recipe.codes * entropy, "features": recipe.features * distance}
@@ -297,7 +304,7 @@ class DicFaceStage(_TemporalStage):
         weights = torch._standard_gamma(alpha) if recipe.sampled else alpha
         output = network.decode(dirichlet_mean(weights).flatten(0, 1), chosen, 1.0)
         wanted = target[:, kept].flatten(0, 1)
-        terms = self.image_terms(output, wanted)
+        terms = self.image_terms(output, wanted, source[:, kept].flatten(0, 1))
         terms["divergence"] = recipe.divergence * dirichlet_divergence(alpha, recipe.prior)
         if recipe.codes:
             index = self.targets(network, wanted)
@@ -376,5 +383,6 @@ def warping_error(frames: Tensor, truth: Tensor) -> float:
     return sum(errors) / len(errors)
 
 
-def _shown(images: Tensor) -> Tensor:
-    return ((images.float().cpu() + 1) / 2).clamp(0, 1)
+def _shown(images: Tensor, source: Tensor) -> Tensor:
+    """A network's images in [0, 1], with the input's coarse means, as restorers give them."""
+    return anchored((images.float().cpu() + 1) / 2, source).clamp(0, 1)
