@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from ..methods.native import anchored
 from ..metrics.fidelity import psnr, ssim
-from ..models.code_prediction import CodeConfig, FeatureTransform
+from ..models.code_prediction import FeatureTransform
 from ..models.codeformer import CodeFormer
-from ..models.vq import Encoder, VQConfig
-from .degrade import JUDGED, LARGE, NATIVE_128, SMALL, Blind, judged
-from .faces import MIRROR_ONLY, Faces, Jitter
+from ..models.vq import Encoder
+from .degrade import JUDGED, Blind, judged
+from .faces import Faces
 from .loop import Batch, Plan, Stage
 from .losses import (
     EncoderFeatures,
@@ -30,112 +30,12 @@ from .losses import (
     pixel_loss,
     quantised,
 )
+from .recipe import Recipe
 
 AUTOENCODER = "autoencoder"
 VALIDATED = 16
 """Faces of the validation split that the curves are made of."""
 REVIVED_FACES = 16
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that decides what a codebook network becomes, besides the faces and the seed.
-
-    Attributes:
-        name: of the recipe, kept in the file.
-        sizes: of the network.
-        autoencoder, prediction, joint: the schedules of CodeFormer's stages I, II and III.
-        jitter: of the training faces.
-        blind: degradations of stage II, and of stage III's batches without images.
-        gentle: degradations of stage III's batches with images.
-        settle: steps of stage I before codes are used; the codebook then starts from latents of faces. 0: uniform in +- 1 / codes from the start.
-        revive: every so many steps of stage I, codes that a batch of 16 faces does not use move onto latents; 0 for never.
-        commitment: stage I, weight of the encoder's pull to its codes.
-        anchored: share of stage III's L1 that looks at the output with the input's coarse means (methods/native.py), as it will be used.
-        pixels, codes, features: weights of L1, of the token cross-entropy and of the feature loss in stages II and III.
-        codes_every: in stage III, codes and features are learnt in one step of so many, with so many times the weight; the others cost less.
-        perceptual: weight of LPIPS where it is on this machine, else of the distance in our own encoder's features; 0 for none.
-        adversary: weight of a patch adversary on top of its adaptive weight; 0 for none.
-        adversary_from: (stage I, stage III) steps from which it acts.
-        open_generator: whether stage III trains the generator too.
-        fidelity: w of stage III's image batches: (w, share) pairs; what is left of the shares draws w uniformly from 0 to 1.
-        schedule: CodeFormer's own course of stage III: w 1, then 1.3, then codes of heavy degradations only, then both mixed.
-    """
-
-    name: str
-    sizes: CodeConfig
-    autoencoder: Plan
-    prediction: Plan
-    joint: Plan
-    jitter: Jitter = MIRROR_ONLY
-    blind: Blind = LARGE
-    gentle: Blind = SMALL
-    settle: int = 0
-    revive: int = 0
-    commitment: float = 0.25
-    pixels: float = 1.0
-    anchored: float = 0.0
-    codes: float = 0.5
-    features: float = 1.0
-    codes_every: int = 1
-    perceptual: float = 1.0
-    adversary: float = 0.0
-    adversary_from: tuple[int, int] = (30_001, 5_001)
-    open_generator: bool = False
-    fidelity: tuple[tuple[float, float], ...] = ((1.0, 1.0),)
-    schedule: bool = False
-
-    def __post_init__(self) -> None:
-        if self.blind.side != self.sizes.vq.side or self.gentle.side != self.sizes.vq.side:
-            raise ValueError(
-                f"the degradations are for faces of {self.blind.side} and {self.gentle.side} pixels and the network for {self.sizes.vq.side}: "
-                "use Blind.at(side)"
-            )
-
-
-# CodeFormer's options files: VQGAN_512_ds32_nearest_stage1.yml, CodeFormer_stage2.yml, CodeFormer_stage3.yml. Batches are those of its 8 GPUs
-# together (8 x 4, 8 x 4, 8 x 3). Feature loss 1 and cross-entropy 0.5 (stages II, III); adversary with adaptive weight, times 1 in stage I
-# (0.8 in the paper's text of VQGAN, 1 in the options) and 0.1 in stage III; one number here, as stage III is where the restorer is made.
-PAPER = Recipe(
-    name="CodeFormer 512",
-    sizes=CodeConfig(),
-    autoencoder=Plan(1_600_000, 32, 7e-5, 6e-5),
-    prediction=Plan(500_000, 32, 1e-4, 1e-4, milestones=(400_000, 450_000)),
-    joint=Plan(150_000, 24, 5e-5, 2e-5, ema=0.997),
-    adversary=0.1,
-    schedule=True,
-)
-
-# Ours: 128 x 128 on two CPU cores in about two hours. Narrower and shallower; the top level keeps 64 channels, since with 32 the last
-# normalisation would see one channel a group and no face could be lighter than another. Faces are moved and relit because there are 444;
-# the codebook starts from latents and dead codes are revived, because there are few steps; pixels weigh most, because fidelity is what a
-# small prior can give; stage III opens the generator for the same reason.
-SMALL_128 = Recipe(
-    name="embedded 128",
-    sizes=CodeConfig(
-        VQConfig(side=128, channels=64, multipliers=(1, 1, 1, 2), res_blocks=1, attention=frozenset({16}), code_dim=64, codes=512),
-        width=192,
-        heads=3,
-        layers=4,
-        fused=(32, 64),
-    ),
-    autoencoder=Plan(260, 4, 6e-4, 2e-4, warmup=20, ema=0.98, clip=1.0),
-    prediction=Plan(60, 4, 5e-4, 3e-4, warmup=20, ema=0.98, clip=1.0),
-    joint=Plan(1000, 4, 7e-4, 2e-5, warmup=50, ema=0.995, clip=1.0),
-    jitter=Jitter(),
-    blind=NATIVE_128,
-    gentle=NATIVE_128,
-    settle=150,
-    revive=25,
-    pixels=10.0,
-    codes=0.1,
-    features=0.2,
-    codes_every=4,
-    anchored=0.5,
-    perceptual=0.0,
-    open_generator=True,
-    fidelity=((1.0, 0.8),),
-)
 
 
 def network_of(recipe: Recipe) -> CodeFormer:

@@ -20,9 +20,10 @@ from .codebook import clean_encoder
 from .faces import FEDERAL, Faces
 from .loop import Plan, Run, Stopped, average_of, train
 from .moving import Clips
+from .recipe import PAPER, SMALL_128, Recipe
 
-RECIPES: dict[str, dict[str, codebook.Recipe | temporal.TemporalRecipe]] = {
-    "codebook": {"small": codebook.SMALL_128, "paper": codebook.PAPER},
+RECIPES: dict[str, dict[str, Recipe | temporal.TemporalRecipe]] = {
+    "codebook": {"small": SMALL_128, "paper": PAPER},
     "keep": {"small": temporal.KEEP_SMALL, "paper": temporal.KEEP_PAPER},
     "dicface": {"small": temporal.DICFACE_SMALL, "paper": temporal.DICFACE_PAPER},
 }
@@ -86,7 +87,7 @@ def _prefixes(options: argparse.Namespace) -> tuple[str, ...]:
 
 def _codebook(options: argparse.Namespace) -> int:
     recipe = RECIPES["codebook"][options.recipe]
-    assert isinstance(recipe, codebook.Recipe)
+    assert isinstance(recipe, Recipe)
     if options.batch:
         plans = (gathered(plan, options.batch) for plan in (recipe.autoencoder, recipe.prediction, recipe.joint))
         recipe = replace(recipe, autoencoder=next(plans), prediction=next(plans), joint=next(plans))

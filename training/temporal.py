@@ -20,12 +20,12 @@ from ..models.keep_attention import CrossFrameFusion
 from ..models.vq import Encoder
 from ..motion.dis import DisFlow
 from ..motion.warp import warp
-from .codebook import SMALL_128
 from .degrade import JUDGED, Blind, judged
 from .faces import MIRROR_ONLY, Faces, Jitter, shrunk
 from .loop import Batch, Plan, Stage, generator_for
 from .losses import EncoderFeatures, code_losses, dirichlet_divergence, lpips_or_none, pixel_loss
 from .moving import Clips, Motion, degraded_clip, set_moving
+from .recipe import SMALL_128
 
 VALIDATED_CLIPS, VALIDATED_FRAMES = 4, 8
 

@@ -17,8 +17,9 @@ from fvr.models.codeformer import CodeFormer
 from fvr.models.embedded import notes, read_embedded
 from fvr.training import command
 from fvr.training.card import Card, export
-from fvr.training.codebook import PAPER, AutoEncoding, CodePrediction, Joint, network_of
+from fvr.training.codebook import AutoEncoding, CodePrediction, Joint, network_of
 from fvr.training.loop import Plan, generator_for
+from fvr.training.recipe import PAPER
 
 CPU = torch.device("cpu")
 

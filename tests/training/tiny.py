@@ -13,10 +13,11 @@ import torch
 from fvr.models.code_prediction import CodeConfig
 from fvr.models.codeformer import CodeFormer
 from fvr.models.vq import VQConfig
-from fvr.training.codebook import Recipe, network_of, stages_of
+from fvr.training.codebook import network_of, stages_of
 from fvr.training.degrade import LARGE
 from fvr.training.faces import Faces, Jitter
 from fvr.training.loop import Plan, Run, train
+from fvr.training.recipe import Recipe
 
 SIDE = 64
 SIZES = CodeConfig(
