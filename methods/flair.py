@@ -52,6 +52,8 @@ class Progress:
 
 
 OnStep = Callable[[Progress], None]
+START = 0
+"""The key of the noise that sampling begins with: the same whatever the number of steps, and free, as the last step, 0, draws none."""
 
 
 def data_consistency(x0: Tensor, y: Tensor, operator: Degradation, *, gamma: float = 1.0, damping: float = 0.0) -> Tensor:
@@ -186,7 +188,7 @@ class FlairSession(Session):
         enhancement = self._enhancement(first, tied)
         solver = make_solver(options.solver, options.rho)
         last = len(schedule) - 1
-        x_t = add_noise(condition, self._noise(condition, first, last + 1), schedule.abar(last))
+        x_t = add_noise(condition, self._noise(condition, first, START), schedule.abar(last))
         for t in range(last, -1, -1):
             x0 = self._estimate(x_t, schedule.timesteps[t], condition)
 

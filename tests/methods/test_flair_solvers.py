@@ -107,6 +107,14 @@ def test_rho_is_ddims_eta_and_nothing_to_dpm_solver():
     assert (run(clip(1), solver="ddim", rho=0.0) - run(clip(1), solver="ddim", rho=1.0)).abs().max() > 1e-3
 
 
+def test_more_steps_refine_the_same_picture():
+    """Sampling starts from the same noise whatever the number of steps."""
+    few, many = (run(clip(1), solver="dpm++2m", steps=steps, data_consistency=False) for steps in (12, 24))
+    restorer = FlairRestorer(Wiener(), X8, replace(QUICK, solver="dpm++2m", steps=24, data_consistency=False))
+    other = restore_frames(restorer, clip(1), seed=4)
+    assert (few - many).abs().mean() < 0.1 * (other - many).abs().mean()
+
+
 def test_auto_spacing_is_even_in_log_snr_for_dpm_solver_only():
     lie = {solver: FlairRestorer(Wiener(), X8, replace(QUICK, steps=6, solver=solver)).schedule.timesteps for solver in SOLVERS}
     assert lie["ddpm"] == lie["ddim"] == (0, 200, 400, 599, 799, 999) != lie["dpm++2m"]
