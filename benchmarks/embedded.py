@@ -3,7 +3,7 @@
     python benchmarks/embedded.py --faces ../shared/faces --clips ../shared/clips [--weights FILE] [--sheet FILE.png] [--limit N]
 
 Three tables. "Native": faces of the validation split, and the clips' aligned faces, at the network's own side, degraded there; the
-network, with the coarse means of its input. "Crops": the clips' aligned faces as crops of 512, degraded as such, through the whole path
+network, filling in what its input lacks. "Crops": the clips' aligned faces as crops of 512, degraded as such, through the whole path
 (down to the native side, the network, completed by what the crop itself shows); the row "clean" is that path on faces that need nothing.
 "Speed": restored faces per second.
 """
@@ -22,7 +22,7 @@ from fvr.faces.align import align
 from fvr.faces.detectors import load_detector
 from fvr.faces.selection import select_tracks
 from fvr.faces.tracks import find_tracks
-from fvr.methods.native import anchored, completed
+from fvr.methods.native import completed, merged
 from fvr.methods.network import from_network, resized, to_network
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.models.codeformer import CodeFormer
@@ -123,8 +123,8 @@ def judged_at_crop(name: str, crops: Tensor) -> Tensor:
 
 
 def at_native(images: Tensor, source: Tensor) -> Tensor:
-    """The network's images in [0, 1], with the coarse means of what it saw, as `completed` gives them."""
-    return anchored((images.clamp(-1, 1) + 1) / 2, source).clamp(0, 1)
+    """The network's images in [0, 1], filling in what the input lacks, as `completed` has it."""
+    return merged((images.clamp(-1, 1) + 1) / 2, source).clamp(0, 1)
 
 
 def scores(x: Tensor, truth: Tensor) -> str:

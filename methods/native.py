@@ -1,19 +1,22 @@
-"""Crops larger than a network's native side: its result at that side, completed by what the input itself knows better.
+"""Crops and a network's native side: its answer fills in what the input lacks, octave by octave, and nothing else.
 
-A network of side S sees a crop x of 512 pixels averaged down to S. Enlarging its answer a alone would soften every face that came in sharper
-than S pixels show. So the crop is split into the part x_0 that the network saw and octaves h_1, h_2, ... above it (a Laplacian pyramid), and
+A network of side S sees a crop of 512 pixels averaged down to S. Enlarging its answer alone would soften every face that came in sharper than
+S pixels show, and a small network's own errors would replace what was right. So input x and answer a are compared in octaves, at sides
+16, 32, ... up to S, after the answer's contrast is brought to the input's (one factor per crop, from the coarse means, which both show).
+With X_k and A_k their octaves at one side (a Laplacian pyramid; X_0 is the coarse mean image), the result is
 
-    r = a + up(down(x_0 - a))        y_0 = r + c W_0 (x_0 - r)        y_k = up(y_(k-1)) + W_k h_k        result y_K
+    y_0 = X_0        y_k = up(y_(k-1)) + A_k + c_k W_k (X_k - A_k)
 
-r keeps the input's own means over a 16 x 16 grid: no blur, noise or codec moves them much, and a small network does, by a few levels.
-W_k is a Wiener gain from the local energy E of what it multiplies and its noise s^2: W = max(E - 3 s^2, 0) / E. The noise is the median
-magnitude over the crop, less what clean faces have there; noise fills flat places too, detail does not. c in [0, 1] asks whether the input
-is as sharp as the answer: it compares the two in the finest octave that the network saw,
+and beyond S, where there is no answer, y_k = up(y_(k-1)) + W_k X_k. In words: the input keeps its coarse means, which no blur, noise or
+codec moves much; an octave that is weaker in the input than in the answer is the answer's; one as strong stays the input's, but for noise.
 
-    b = <B x_0, B r> / <B r, B r>
+- c_k in [0, 1] rises smoothly with b = <X_k, A_k> / <A_k, A_k>, over the whole crop. Blur lowers b. Noise does not raise it, as long as the
+  answer is free of it.
+- W_k is the Wiener gain of a place: W = max(E - 3 s^2, 0) / E, with the energy E of what it multiplies around that place, and the noise
+  s^2 of the input at that side, read from the median of its finest diagonal differences less what clean faces have there: noise fills
+  flat places too, detail does not.
 
-which noise does not raise, as it is uncorrelated with the answer. A blurred input (b small) is replaced (c = 0); one at least as sharp as
-the answer (c = 1) keeps what it shows beyond its noise. A clean, sharp crop comes back as it was.
+A clean, sharp crop comes back as it was.
 """
 
 from __future__ import annotations
@@ -25,26 +28,27 @@ from ..faces.types import CROP
 from .network import from_network, resized
 
 GRID = 16
-"""Cells along either side whose means the input decides; 8 gains 0.3 dB less on the embedded network, 32 brings noise back."""
-BLURRED, SHARP = 0.6, 0.95
-"""b up to which the network's answer replaces the input, and from which it does not; in between c rises smoothly."""
-TEXTURE = 2.0 / 255
-"""Median magnitude / 0.6745 of an octave of a clean face: what is above it counts as noise."""
+"""Side of the coarse means; with 32, the noise of the judged degradations came back (0.1 to 0.2 dB)."""
+LACKING, PRESENT = 0.6, 0.95
+"""b up to which an octave is the answer's, and from which it is the input's."""
+TEXTURE = {32: 7.9 / 255, 64: 4.0 / 255, 128: 2.4 / 255}
+"""What `noise_variance` would read on clean faces at a side, as a deviation: the 95th percentile of portraits. Sides between and beyond take
+the nearest."""
 CAUTION = 3.0
-"""How many times its noise a place's energy must exceed before any of it is kept."""
+"""How many times its noise the energy of a place must be before any of it is kept."""
 NEIGHBOURHOOD = 7
 """Side of the window in which energy is averaged, in pixels of the octave."""
 
 
 def completed(images: Tensor, crops: Tensor) -> Tensor:
-    """A network's images as restored crops, with the detail that the input crops have beyond them.
+    """A network's images as restored crops, completed by what the input crops themselves show.
 
     In a session, in place of `from_network(images)`:
 
         images = network(to_network(crops, side, device))
         restored = completed(images, crops)
 
-    A network whose native side is 512 already gives what it should: nothing is completed.
+    A network whose native side is 512 already gives what it should, as published: it is left alone.
 
     Args:
         images: (n, 3, S, S) around [-1, 1], on any device, what the network made of the crops.
@@ -58,52 +62,70 @@ def completed(images: Tensor, crops: Tensor) -> Tensor:
     """
     if len(images) != len(crops):
         raise ValueError(f"every crop is completed with its own image, got {len(images)} images and {len(crops)} crops; pass both of the same frames")
-    side = images.shape[-1]
-    if side >= CROP or not len(images):
+    if images.shape[-1] >= CROP or not len(images):
         return from_network(images)
-    restored = (images.detach().float().clamp(-1, 1) + 1) / 2
-    return combined(restored, crops.to(restored)).clamp(0, 1).cpu().contiguous()
+    answer = (images.detach().float().clamp(-1, 1) + 1) / 2
+    return _enlarged_with(answer, crops.to(answer)).clamp(0, 1).cpu().contiguous()
 
 
-def combined(restored: Tensor, crops: Tensor) -> Tensor:
-    """`completed` in [0, 1] on one device, not clamped: (n, 3, S, S) and (n, 3, H, W) to (n, 3, 512, 512)."""
-    levels = [resized(crops, CROP, "bicubic")]
-    while levels[-1].shape[-1] >= 2 * restored.shape[-1]:
-        levels.append(F.avg_pool2d(levels[-1], 2))
-    if levels[-1].shape[-1] != restored.shape[-1]:
-        levels.append(resized(levels[-1], restored.shape[-1], "bilinear"))
-    finer, seen = levels[:-1][::-1], levels[-1]
-    restored = anchored(restored, seen)
-    more = seen - restored
-    result = restored + sharpness(seen, restored)[:, None, None, None] * clear_part(more)
-    below = seen
-    for level in finer:
-        octave = level - enlarged(below, level)
-        result = enlarged(result, level) + clear_part(octave)
-        below = level
+def merged(answer: Tensor, seen: Tensor) -> Tensor:
+    """The part of `completed` up to the network's side: (n, 3, S, S) both, in [0, 1], to the same, not clamped."""
+    pairs = [(seen, answer * contrast(seen, answer))]
+    while pairs[-1][0].shape[-1] % 2 == 0 and pairs[-1][0].shape[-1] >= 2 * GRID:
+        pairs.append((F.avg_pool2d(pairs[-1][0], 2), F.avg_pool2d(pairs[-1][1], 2)))
+    below = pairs.pop()
+    result = below[0]
+    while pairs:
+        x, a = pairs.pop()
+        given, wanted = x - enlarged(below[0], x), a - enlarged(below[1], a)
+        kept = presence(given, wanted)[:, None, None, None] * clear_part(given - wanted, x)
+        result = enlarged(result, x) + wanted + kept
+        below = x, a
     return result
 
 
-def anchored(restored: Tensor, seen: Tensor) -> Tensor:
-    """`restored` with the coarse colours and light of `seen`: its means over a grid of GRID x GRID; (n, 3, S, S) both, in one range."""
-    return restored + enlarged(F.adaptive_avg_pool2d(seen - restored, GRID), restored)
+def contrast(seen: Tensor, answer: Tensor) -> Tensor:
+    """The factor (n, 1, 1, 1) that brings the answer's coarse contrast to the input's, from 1/2 to 2.
+
+    Without it an answer of too much contrast looks like a sharper one, and `presence` would take a clean octave for a blurred one.
+    """
+    x, a = (F.adaptive_avg_pool2d(image, GRID) for image in (seen, answer))
+    x, a = (image - image.mean((2, 3), keepdim=True) for image in (x, a))
+    every = (1, 2, 3)
+    return ((x * a).sum(every, keepdim=True) / (a.square().sum(every, keepdim=True) + 1e-6)).clamp(0.5, 2)
 
 
-def sharpness(seen: Tensor, restored: Tensor) -> Tensor:
-    """c per crop (n,): 0 where the network saw less detail than it gave back, 1 where it saw as much."""
-    fine, reference = (_finest_octave(image.mean(1, keepdim=True)).flatten(1) for image in (seen, restored))
-    projection = (fine * reference).sum(1) / (reference.square().sum(1) + 1e-8)
-    share = ((projection - BLURRED) / (SHARP - BLURRED)).clamp(0, 1)
+def anchored(answer: Tensor, seen: Tensor) -> Tensor:
+    """`answer` with the coarse means of `seen` only, (n, 3, S, S) both, in one range: differentiable, for training."""
+    return answer + enlarged(F.adaptive_avg_pool2d(seen - answer, GRID), answer)
+
+
+def presence(given: Tensor, wanted: Tensor) -> Tensor:
+    """c per crop (n,): 0 where the input's octave is much weaker than the answer's, 1 where it is as strong."""
+    x, a = (octave.mean(1).flatten(1) for octave in (given, wanted))
+    share = (x * a).sum(1) / (a.square().sum(1) + 1e-8)
+    share = ((share - LACKING) / (PRESENT - LACKING)).clamp(0, 1)
     return share * share * (3 - 2 * share)
 
 
-def clear_part(octave: Tensor) -> Tensor:
-    """What of (n, 3, h, w) stands above its noise: the Wiener gain of each place times the octave."""
-    level = octave.abs().flatten(1).median(1).values / 0.6745  # of a Gaussian, the standard deviation
-    noise = (level.square() - TEXTURE**2).clamp_min(0)[:, None, None, None]
+def clear_part(octave: Tensor, image: Tensor) -> Tensor:
+    """What of an octave (n, 3, h, w) of `image` stands above the image's noise: the Wiener gain of each place times the octave."""
+    noise = noise_variance(image)[:, None, None, None]
     margin = NEIGHBOURHOOD // 2
     energy = F.avg_pool2d(octave.square().mean(1, keepdim=True), NEIGHBOURHOOD, 1, margin, count_include_pad=False)
     return octave * ((energy - CAUTION * noise).clamp_min(0) / energy.clamp_min(1e-12))
+
+
+def noise_variance(image: Tensor) -> Tensor:
+    """s^2 per crop (n,) of (n, 3, h, w): the Haar wavelet's diagonal coefficients, by their median (Donoho and Johnstone, 1994), less texture."""
+    even, odd = image[..., ::2, :], image[..., 1::2, :]
+    rows = min(even.shape[-2], odd.shape[-2])
+    down = even[..., :rows, :] - odd[..., :rows, :]
+    columns = down.shape[-1] // 2
+    diagonal = (down[..., : 2 * columns : 2] - down[..., 1 : 2 * columns : 2]) / 2
+    deviation = diagonal.abs().flatten(1).median(1).values / 0.6745  # of a Gaussian
+    side = min(TEXTURE, key=lambda known: abs(known - image.shape[-1]))
+    return (deviation.square() - TEXTURE[side] ** 2).clamp_min(0)
 
 
 def enlarged(image: Tensor, like: Tensor) -> Tensor:
@@ -111,5 +133,18 @@ def enlarged(image: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(image, like.shape[-2:], mode="bicubic", align_corners=False)
 
 
-def _finest_octave(image: Tensor) -> Tensor:
-    return image - enlarged(F.avg_pool2d(image, 2), image)
+def _enlarged_with(answer: Tensor, crops: Tensor) -> Tensor:
+    """`completed` in [0, 1] on one device, not clamped."""
+    side = answer.shape[-1]
+    levels = [resized(crops, CROP, "bicubic")]
+    while levels[-1].shape[-1] >= 2 * side:
+        levels.append(F.avg_pool2d(levels[-1], 2))
+    if levels[-1].shape[-1] != side:
+        levels.append(resized(levels[-1], side, "bilinear"))
+    below = levels.pop()
+    result = merged(answer, below)
+    while levels:
+        level = levels.pop()
+        result = enlarged(result, level) + clear_part(level - enlarged(below, level), level)
+        below = level
+    return result

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..methods.native import anchored
+from ..methods.native import anchored, merged
 from ..metrics.fidelity import psnr, ssim
 from ..models.code_prediction import FeatureTransform
 from ..models.codeformer import CodeFormer
@@ -314,7 +314,7 @@ def clean_encoder(network: CodeFormer, autoencoder: Path) -> Encoder:
 def restoration_figures(network: nn.Module, truth: Tensor, device: torch.device, weight: float) -> tuple[dict[str, float], Tensor]:
     """PSNR above the bicubic baseline, in dB, and SSIM above it, under each of the judged degradations; and a sheet of some of the faces.
 
-    The output is given the input's coarse means first, as restorers do (methods/native.py).
+    The output only fills in what the input lacks, as restorers have it (methods/native.py).
 
     The sheet's columns: per degradation the input and what the network makes of it, then the truth.
     """
@@ -324,7 +324,7 @@ def restoration_figures(network: nn.Module, truth: Tensor, device: torch.device,
     for name in JUDGED:
         source = judged(name, truth, seed=0)
         output = torch.cat([network((part * 2 - 1).to(device), weight, match=False).float().cpu() for part in source.split(8)])
-        restored = anchored((output + 1) / 2, source).clamp(0, 1)
+        restored = merged((output + 1) / 2, source).clamp(0, 1)
         figures[f"{name}: dB"] = (psnr(restored, truth).mean() - psnr(source, truth).mean()).item()
         figures[f"{name}: SSIM"] = (ssim(restored, truth).mean() - ssim(source, truth).mean()).item()
         columns += [source, restored]

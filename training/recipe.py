@@ -95,7 +95,7 @@ SMALL_128 = Recipe(
     ),
     autoencoder=Plan(260, 4, 6e-4, 2e-4, warmup=20, ema=0.98, clip=1.0),
     prediction=Plan(60, 4, 5e-4, 3e-4, warmup=20, ema=0.98, clip=1.0),
-    joint=Plan(1000, 4, 7e-4, 2e-5, warmup=50, ema=0.995, clip=1.0),
+    joint=Plan(2000, 4, 7e-4, 2e-5, warmup=50, ema=0.995, clip=1.0),
     jitter=Jitter(),
     blind=NATIVE_128,
     gentle=NATIVE_128,

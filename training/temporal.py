@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..methods.native import anchored
+from ..methods.native import anchored, merged
 from ..metrics.fidelity import psnr
 from ..models.code_prediction import CodeLayer, CodeNetwork
 from ..models.codeformer import CodeFormer
@@ -384,5 +384,5 @@ def warping_error(frames: Tensor, truth: Tensor) -> float:
 
 
 def _shown(images: Tensor, source: Tensor) -> Tensor:
-    """A network's images in [0, 1], with the input's coarse means, as restorers give them."""
-    return anchored((images.float().cpu() + 1) / 2, source).clamp(0, 1)
+    """A network's images in [0, 1], filling in what the input lacks, as restorers give them."""
+    return merged((images.float().cpu() + 1) / 2, source).clamp(0, 1)

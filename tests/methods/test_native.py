@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fvr.methods.native import clear_part, completed, sharpness
+from fvr.methods.native import anchored, clear_part, completed, noise_variance
 from fvr.methods.network import from_network, to_network
 from fvr.metrics.fidelity import psnr
 
@@ -35,13 +35,27 @@ def test_a_clean_face_comes_back_as_it_was(face: Tensor) -> None:
     assert torch.allclose(completed(seen, face), face, atol=2 / 255)
 
 
+def test_a_weak_answer_does_not_spoil_a_clean_face(face: Tensor) -> None:
+    seen = to_network(face, 128, CPU)
+    weak = 0.7 * softened(seen, 4) + 0.1  # too dark, too flat and too soft
+    assert psnr(from_network(weak), face).item() < 22
+    assert psnr(completed(weak, face), face).item() > 38
+
+
+def test_coarse_means_are_the_inputs(face: Tensor) -> None:
+    seen = F.interpolate(face, (128, 128), mode="area")
+    result = anchored(softened(seen, 2) * 0.8, seen)
+    assert psnr(F.adaptive_avg_pool2d(result, 16), F.adaptive_avg_pool2d(seen, 16)).item() > 32
+    fine, wanted = (x - F.interpolate(F.avg_pool2d(x, 2), (128, 128)) for x in (result, softened(seen, 2) * 0.8))
+    assert torch.allclose(fine, wanted, atol=0.03)
+
+
 def test_a_blurred_face_is_replaced(face: Tensor) -> None:
     crop = F.interpolate(F.avg_pool2d(face, 16), (512, 512), mode="bicubic").clamp(0, 1)
     ideal = to_network(face, 128, CPU)
     result = completed(ideal, crop)
-    assert sharpness(to_network(crop, 128, CPU) / 2 + 0.5, ideal / 2 + 0.5).item() == 0
     assert psnr(result, face).item() > psnr(crop, face).item() + 3
-    assert psnr(result, face).item() > psnr(from_network(ideal), face).item() - 0.3
+    assert psnr(result, face).item() > psnr(from_network(ideal), face).item() - 0.6
 
 
 def test_noise_beyond_the_native_side_does_not_come_back(face: Tensor) -> None:
@@ -80,10 +94,11 @@ def test_a_network_of_full_size_is_left_alone(face: Tensor) -> None:
 def test_noise_is_told_from_detail() -> None:
     generator = torch.Generator().manual_seed(1)
     noise = 0.05 * torch.randn(1, 3, 64, 64, generator=generator)
-    assert clear_part(noise).square().mean() < 0.02 * noise.square().mean()
+    assert clear_part(noise, noise).square().mean() < 0.02 * noise.square().mean()
+    assert noise_variance(noise).sqrt().item() == pytest.approx(0.0475, rel=0.05)
     edge = torch.zeros(1, 3, 64, 64)
     edge[..., 31:33] = 0.5
-    kept = clear_part(edge + noise)
+    kept = clear_part(edge + noise, edge + noise)
     assert (kept - edge)[..., 31:33].square().mean() < 0.1 * edge[..., 31:33].square().mean()
     quiet = 0.002 * torch.randn(1, 3, 64, 64, generator=generator)
-    assert torch.equal(clear_part(quiet), quiet)  # what clean faces have is no noise
+    assert torch.equal(clear_part(quiet, quiet), quiet)  # what clean faces have is no noise
