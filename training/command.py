@@ -27,6 +27,8 @@ RECIPES: dict[str, dict[str, Recipe | temporal.TemporalRecipe]] = {
     "keep": {"small": temporal.KEEP_SMALL, "paper": temporal.KEEP_PAPER},
     "dicface": {"small": temporal.DICFACE_SMALL, "paper": temporal.DICFACE_PAPER},
 }
+USE = {"codebook": {"fidelity": "1", "adain": "off"}, "keep": {"flow": "dis"}, "dicface": {"fidelity": "1", "dirichlet": "mean"}}
+"""The options that the networks were trained for; kept in the files' metadata, for whoever loads them."""
 STOPPED = 130
 
 
@@ -160,7 +162,7 @@ def _written(options: argparse.Namespace, network: nn.Module, recipe: str, title
         bias=FEDERAL_BIAS if federal else "Not stated: describe whom the folder shows.",
         figures=_figures(_settings(options).folder),
     )
-    export(network.state_dict(), options.out, card, {"recipe": recipe, "network": options.network}, base)
+    export(network.state_dict(), options.out, card, {"recipe": recipe, "network": options.network, **USE[options.network]}, base)
     return 0
 
 

@@ -130,7 +130,7 @@ def test_the_command_writes_a_file_that_loads_and_tells_its_story(tmp_path: Path
         assert (latent - exact).norm() < 0.02 * exact.norm()
     card = out.with_suffix(".md").read_text()
     assert "fvr train codebook" in card and "The faces of the folder people" in card and "Seed 0" in card
-    assert notes(out)["recipe"] == "tiny"
+    assert notes(out)["recipe"] == "tiny" and notes(out)["fidelity"] == "1"
 
 
 def test_a_file_on_a_base_holds_only_what_differs(tmp_path: Path) -> None:
