@@ -1,0 +1,229 @@
+"""Algorithm 1 and its parts: schedule, ball, warping, history, report."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from tiny_seed_models import SIDE, TinyUNet, tiny_latent
+from torch.testing import assert_close
+
+from fvr.methods.seed_map import PixelGenerator, SeedMapOptions, estimate, leading_times, plot, seed_map, summary, to_json
+from fvr.methods.seed_map.cost import clip_bytes
+from fvr.methods.seed_map.observation import Observation, unexplained
+from fvr.methods.seed_map.parameters import SharedSeed
+from fvr.methods.seed_map.residuals import LowRank
+from fvr.methods.seed_map.warping import ProgressiveWarping
+from fvr.motion.dis import DisFlow
+from fvr.motion.occlusion import visible
+from fvr.physics import AveragePool, RandomInpaint, TemporalBlur
+
+
+def drift(count: int = 4, side: int = 32) -> torch.Tensor:
+    """A textured clip that moves two pixels to the left per frame, in [0, 1]."""
+    torch.manual_seed(0)
+    wide = torch.nn.functional.avg_pool2d(torch.rand(1, 3, side + 8, side + 8 * count), 5, 1, 2)
+    wide = (wide - wide.min()) / (wide.max() - wide.min())
+    return torch.cat([wide[..., :side, 2 * n : 2 * n + side] for n in range(count)])
+
+
+def test_times_are_those_of_ddim_with_leading_spacing_and_offset():
+    assert leading_times(1000, 4) == [1, 251, 501, 751]
+    assert len(leading_times(1000, 7)) == 7
+    with pytest.raises(ValueError, match="10 DDIM steps do not fit"):
+        leading_times(10, 10)
+
+
+def test_the_norm_of_a_residual_needs_no_product():
+    residual = LowRank.start((3, 9, 7), 4, 1.0, torch.device("cpu"), 0)
+    residual.b.data.normal_()
+    assert residual.norm() == pytest.approx(residual.dense().norm().item(), rel=1e-6)
+
+
+def test_residuals_are_kept_in_a_ball_and_left_alone_inside_it():
+    residual = LowRank.start((3, 9, 7), 4, 1.0, torch.device("cpu"), 0)
+    residual.b.data.normal_()
+    direction, norm = residual.dense() / residual.norm(), residual.norm()
+    before = residual.a.clone()
+    residual.project(norm * 1.01)
+    assert torch.equal(residual.a, before)
+    residual.project(norm / 3)
+    assert residual.norm() == pytest.approx(norm / 3, rel=1e-5)
+    assert_close(residual.dense() / residual.norm(), direction)
+
+
+def test_a_radius_binds():
+    y = AveragePool(2).forward(drift())
+    generator = PixelGenerator(TinyUNet(), (32, 32))
+    small = SeedMapOptions(iterations=30, radius=0.02, residual_rate=0.02)
+    result = seed_map(y, AveragePool(2), generator, small)
+    assert max(term.fullness for term in result.terms) == pytest.approx(1, abs=1e-4)
+    free = seed_map(y, AveragePool(2), generator, SeedMapOptions(iterations=30, radius=10, residual_rate=0.02))
+    assert free.terms[-1].fullness < 0.5 and free.terms[-1].data < result.terms[-1].data
+
+
+@pytest.mark.parametrize("noise_prior", [True, False])
+def test_the_loss_falls_through_a_decoder_too(noise_prior):
+    operator = AveragePool(2) @ TemporalBlur(3)
+    y = operator.forward(drift(side=SIDE))
+    result = seed_map(
+        y, operator, tiny_latent(), SeedMapOptions(iterations=25, noise_prior=noise_prior, seed_rate=0.05, residual_rate=0.01, loss="l1")
+    )
+    assert result.terms[-1].data < 0.92 * result.terms[0].data
+    again = seed_map(
+        y, operator, tiny_latent(), SeedMapOptions(iterations=25, noise_prior=noise_prior, seed_rate=0.05, residual_rate=0.01, loss="l1")
+    )
+    assert torch.equal(again.frames, result.frames)
+
+
+def test_gradients_do_not_need_the_caller_s_permission():
+    y = AveragePool(2).forward(drift())
+    generator = PixelGenerator(TinyUNet(), (32, 32))
+    plain = seed_map(y, AveragePool(2), generator, SeedMapOptions(iterations=3)).frames
+    with torch.inference_mode():
+        assert torch.equal(seed_map(y.clone(), AveragePool(2), generator, SeedMapOptions(iterations=3)).frames, plain)
+
+
+def test_the_flow_is_averaged_over_its_estimates():
+    class Doubling:
+        def __init__(self):
+            self.calls = 0
+
+        def features(self, frames):
+            return frames
+
+        def flow(self, current, previous):
+            self.calls += 1
+            return torch.full((1, 2, *current.shape[-2:]), float(self.calls))
+
+    warping = ProgressiveWarping(Doubling(), 0.9)
+    frames = drift(2) * 2 - 1
+    warping.refresh(frames)
+    assert warping.flow is not None and (warping.flow == 1).all()
+    warping.refresh(frames)
+    assert_close(warping.flow, torch.full_like(warping.flow, 0.9 * 1 + 0.1 * 3))
+    assert warping.changes == [pytest.approx(2 * 2**0.5)]
+
+
+def test_a_true_flow_leaves_nothing_to_warp_and_a_wrong_one_does():
+    frames = drift(3, 64) * 2 - 1
+    warping = ProgressiveWarping(DisFlow(), 0.5)
+    warping.refresh(frames)
+    assert warping.flow is not None and abs(float(warping.flow[:, 0].median()) + 2) < 0.3
+    true, _ = warping.value_and_gradient(frames)
+    warping.flow = torch.zeros_like(warping.flow)
+    still, _ = warping.value_and_gradient(frames)
+    assert true < 0.1 * still
+
+
+def test_pixels_that_leave_or_are_covered_are_not_visible():
+    left = torch.zeros(1, 2, 20, 20)
+    left[:, 0] = -3
+    seen = visible(left, -left)
+    assert (seen[..., :3] == 0).all() and (seen[..., 3:-3] == 1).all()
+    covered = -left.clone()
+    covered[..., 8:12, 8:12] = 5
+    assert (visible(left, covered)[0, 0, 8:12, 11:15] == 0).all()
+
+
+def test_the_warping_begins_when_the_flow_settles_but_not_at_once():
+    y = AveragePool(2).forward(drift())
+    generator = PixelGenerator(TinyUNet(), (32, 32))
+    options = SeedMapOptions(iterations=20, warp_every=2)
+    result = seed_map(y, AveragePool(2), generator, options, flow=DisFlow())
+    assert result.warped_from is not None and 4 <= result.warped_from <= 15
+    assert [term.warp is None for term in result.terms] == [e < result.warped_from for e in range(20)]
+    never = seed_map(y, AveragePool(2), generator, SeedMapOptions(iterations=3, warp_weight=0.0), flow=DisFlow())
+    assert never.warped_from is None
+
+
+def test_hidden_pixels_of_the_input_do_not_count():
+    operator = RandomInpaint(0.5, 0)
+    clean = drift()
+    scribbled = torch.where(operator.mask_for(clean) > 0, clean, torch.rand_like(clean))
+    frames = torch.rand_like(clean) * 2 - 1
+    assert (
+        Observation(scribbled, operator).value_and_gradient(frames)[0] == Observation(operator.forward(clean), operator).value_and_gradient(frames)[0]
+    )
+
+
+def test_a_frame_that_does_not_fit_the_others_is_named():
+    assert unexplained([0.004] * 5 + [0.05] + [0.004] * 4, [0.2] * 10, 0.0) == [5]
+    assert unexplained([0.06] * 4, [0.2] * 4, 0.0) == [0, 1, 2, 3]
+    assert unexplained([0.06] * 4, [0.2] * 4, noise=0.05) == []
+    assert unexplained([math.nan, 0.001], [0.2, 0.2], 0.0) == [0]
+
+
+def test_the_course_is_told_as_json_and_drawn():
+    options = SeedMapOptions(iterations=8, warp_start=0.5)
+    y = AveragePool(2).forward(drift())
+    seen = []
+    result = seed_map(
+        y,
+        AveragePool(2),
+        PixelGenerator(TinyUNet(), (32, 32)),
+        options,
+        flow=DisFlow(),
+        seed=3,
+        on_iteration=lambda e, terms, frame: seen.append((e, terms.data, tuple(frame.shape))),
+    )
+    said = json.loads(to_json(result, options, AveragePool(2), 3, size=(32, 32)))
+    assert said["terms"]["data"] == [term for _, term, _ in seen] and len(seen) == 8
+    assert said["terms"]["warp"][:4] == [None] * 4 and said["terms"]["warp"][4] > 0
+    assert said["options"]["steps"] == 4 and said["seed"] == 3 and said["operator"] == "Average down x2" and said["warped_from"] == 4
+    assert "Warping since iteration 4" in summary(result)
+    drawn, empty = plot(result), plot(type(result)(torch.empty(0)))
+    blue = ((drawn - torch.tensor([31, 119, 180]).view(3, 1, 1) / 255).abs().sum(0) < 0.05).sum()
+    assert blue > 500 and (drawn - empty).abs().sum() > 100
+
+
+def test_an_infinite_gradient_changes_nothing_and_ten_stop_with_a_sentence():
+    class Broken(TinyUNet):
+        def predict_x0(self, x_t, t, condition=None):
+            return super().predict_x0(x_t, t, condition) * torch.where(x_t == x_t, x_t.new_tensor(math.inf), 0).clamp(max=3e38)
+
+    y = AveragePool(2).forward(drift())
+    generator = PixelGenerator(Broken(), (32, 32))
+    free = SharedSeed(generator, 4, SeedMapOptions(), 0)
+    free.render()
+    if free.backward(torch.full((4, 3, 32, 32), math.nan)):
+        pytest.fail("a gradient of nan passed for finite")
+    with pytest.raises(ValueError, match="10 times in a row at iteration"):
+        seed_map(torch.full_like(y, math.nan), AveragePool(2), generator, SeedMapOptions(iterations=20))
+
+
+def test_memory_grows_with_the_clip_by_its_residuals_and_frames_only():
+    generator = tiny_latent()
+    generator.feature_shape, generator.size = (128, 512, 512), (512, 512)
+    options = SeedMapOptions(rank=16, warp_weight=0.0)
+    assert clip_bytes(generator, 10, options) == 10 * clip_bytes(generator, 1, options)
+    residual = 4 * 128 * 16 * 1024
+    assert residual == 8_388_608  # 8.4 MB a frame, as the paper's low rank at k = 16 gives
+    assert clip_bytes(generator, 1, options) == 4 * residual + 4 * 512 * 512 * 12
+
+
+def test_the_time_is_told_beforehand():
+    cost = estimate(tiny_latent(), 4, SeedMapOptions(iterations=100), DisFlow())
+    assert 0 < cost.seconds < 600 and "about" in str(cost) and "MB of memory beside the networks" in str(cost)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"steps": 1}, "steps must lie between 2 and 10, got 1"),
+        ({"rank": 0}, "rank must lie between 1 and 512"),
+        ({"flow_decay": 1.0}, "flow_decay must lie between 0 and 0.999"),
+        ({"warp_start": 2.0}, r"warp_start must lie between 0 and 1 \(or None: when the flow settles\)"),
+        ({"loss": "l2"}, "loss must be mse or l1"),
+    ],
+)
+def test_wrong_options_are_one_clear_sentence(wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        SeedMapOptions(**wrong)
+
+
+def test_input_of_another_size_is_refused():
+    with pytest.raises(ValueError, match="turns the restored 32 x 32 frames into 16 x 16, but the input is 8 x 8"):
+        seed_map(torch.rand(2, 3, 8, 8), AveragePool(2), PixelGenerator(TinyUNet(), (32, 32)))
