@@ -16,11 +16,13 @@ class Prior(ABC):
         schedule: the training noise schedule; `t` below indexes it (0 is the cleanest step).
         native_size: the side in pixels the network was trained for, or None for any size.
         temporal: whether the frames of one call influence each other.
+        upsampling: how a smaller observation becomes its condition: "bicubic", or "area", which for whole factors repeats pixels.
     """
 
     schedule: Schedule
     native_size: int | None = None
     temporal: bool = False
+    upsampling: str = "bicubic"
 
     @abstractmethod
     def predict_x0(self, x_t: Tensor, t: int, condition: Tensor | None = None) -> Tensor:

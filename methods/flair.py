@@ -180,7 +180,7 @@ class FlairSession(Session):
     def _sample(self, crops: Tensor, first: int, shared: Tensor | None) -> Tensor:
         """One window: crops (n, 3, H, W) from frame `first` of the clip; `shared` are final results in [0, 1]."""
         restorer, options, schedule = self.restorer, self.restorer.options, self.restorer.schedule
-        y, condition = (part.to(restorer.device) for part in self.observe(crops))
+        y, condition = (part.to(restorer.device) for part in self.observe(crops, restorer.prior.upsampling))
         operator = self.observe.operator if options.data_consistency else None
         grey = self.observe.noise * 255 if options.noise_level is None else options.noise_level
         gamma, weights = gammas(options, schedule, grey), enhancement_weights(options, len(schedule))

@@ -46,17 +46,21 @@ class TrackObservation:
         got = f"got {size[0]} x {size[1]} pixels and {crops.shape[-3] if crops.ndim == 4 else crops.ndim} channels"
         raise ValueError(f"the FLAIR sampler takes RGB crops of {CROP} x {CROP}{bare} for this degradation, {got}; align or resize them first")
 
-    def __call__(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """y (N, 3, h, w) in [0, 1] and c (N, 3, 512, 512) in [-1, 1] of crops in [0, 1]."""
+    def __call__(self, crops: Tensor, upsampling: str = "bicubic") -> tuple[Tensor, Tensor]:
+        """y (N, 3, h, w) in [0, 1] and c (N, 3, 512, 512) in [-1, 1] of crops in [0, 1]; see `condition`."""
         if tuple(crops.shape[-2:]) == self.size:
-            return crops, condition(crops)
-        return observation(crops, self.operator), condition(crops)
+            return crops, condition(crops, upsampling)
+        return observation(crops, self.operator), condition(crops, upsampling)
 
 
-def condition(frames: Tensor) -> Tensor:
-    """c: frames in [0, 1] brought to 512 x 512 by bicubic interpolation (a = -3/4, no antialiasing, as FLAIR's networks saw it), in [-1, 1]."""
+def condition(frames: Tensor, upsampling: str = "bicubic") -> Tensor:
+    """c: frames in [0, 1] brought to 512 x 512, in [-1, 1].
+
+    upsampling: "bicubic" (a = -3/4, no antialiasing) or "area" (whole factors repeat pixels): as the prior's network saw it in training.
+    """
     if tuple(frames.shape[-2:]) != (CROP, CROP):
-        frames = F.interpolate(frames, size=(CROP, CROP), mode="bicubic", align_corners=False)
+        aligned = {"align_corners": False} if upsampling == "bicubic" else {}
+        frames = F.interpolate(frames, size=(CROP, CROP), mode=upsampling, **aligned)
     return (frames * 2 - 1).clamp(-1, 1)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..diffusion.gaussian import GaussianPrior
+from ..diffusion.prior import Prior
 from ..models.load import LoadedNetwork, load_network
 from ..physics.base import Degradation
 from .codeformer import CodeFormerOptions, CodeFormerRestorer
@@ -21,6 +22,7 @@ from .keep import KeepOptions, KeepRestorer
 from .network import NetworkRestorer
 from .per_frame import PerFrameOptions, PerFrameRestorer
 from .placement import Placement, on
+from .prior_files import prior_from_file, task_of
 from .restorer import Restorer
 from .settings import parse_settings
 
@@ -38,6 +40,7 @@ class MethodSpec:
         options: the dataclass of its parameters, all with defaults.
         build: makes the restorer.
         presets: named sets of parameters, chosen with the setting "preset".
+        preset_of: the preset that goes with a checkpoint, by its file name, if none is chosen.
         checkpoints: the catalogue's names of the weights that belong to each value of its setting "mode", "restore" for methods without one.
     """
 
@@ -46,6 +49,7 @@ class MethodSpec:
     options: type
     build: Build
     presets: Mapping[str, Any] = field(default_factory=dict)
+    preset_of: Callable[[Path], str | None] = lambda path: None
     checkpoints: Mapping[str, str] = field(default_factory=dict)
 
     def checkpoint(self, settings: Mapping[str, str]) -> str | None:
@@ -56,9 +60,10 @@ class MethodSpec:
 def _build_flair(
     weights: Path | None, degradation: Degradation | None, device: torch.device, options: FlairOptions, precision: torch.dtype
 ) -> Restorer:
+    prior: Prior = GaussianPrior()
     if weights is not None:
-        raise ValueError(f"trained FLAIR networks are not supported yet by this version, so {weights} cannot be used; leave the weights out")
-    return FlairRestorer(GaussianPrior(), degradation, options, device=device)
+        prior = prior_from_file(weights, dtype=precision, placed=lambda network: on(network, device))
+    return FlairRestorer(prior, degradation, options, device=device)
 
 
 NETWORKS: dict[str, type[NetworkRestorer]] = {"keep": KeepRestorer, "dicface": DicFaceRestorer, "codeformer": CodeFormerRestorer}
@@ -94,6 +99,7 @@ METHODS: dict[str, MethodSpec] = {
             FlairOptions,
             _build_flair,
             PRESETS,
+            task_of,
         ),
         MethodSpec(
             "keep",
@@ -142,7 +148,7 @@ def build_restorer(
         degradation: what happened to the frames, for methods that use it; None is the method's own mild assumption.
         device: where its networks run.
         settings: parameters as text, NAME to VALUE; "preset" picks the set that the others then change.
-        precision: dtype of the part of its networks that draws the picture once the codes are chosen.
+        precision: dtype of the part of a network that draws the picture once the codes are chosen, or of FLAIR's convolutions.
 
     Raises:
         ValueError: one sentence for an unknown method, setting or preset, a bad value, or weights the method cannot use.
@@ -155,6 +161,9 @@ def build_restorer(
     wanted = dict(settings or {})
     options = spec.options()
     extra = ("preset",) if spec.presets else ()
+    suggested = spec.preset_of(path) if path is not None else None
+    if suggested is not None:
+        wanted.setdefault("preset", suggested)
     if spec.presets and "preset" in wanted:
         chosen = wanted.pop("preset")
         if chosen not in spec.presets:

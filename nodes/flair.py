@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..diffusion.load import EMBEDDED, load_prior
@@ -13,6 +14,7 @@ from ..diffusion.prior import Prior
 from ..faces import FaceClip, aligned_track, load_parser
 from ..methods.flair import FlairOptions, FlairRestorer
 from ..methods.flair_options import PRESETS
+from ..methods.prior_files import TASKS, prior_from_file
 from ..methods.restorer import Restorer, restore_clip, restore_frames
 from ..physics import Degradation
 from ..runtime import host
@@ -20,7 +22,9 @@ from ..runtime.images import from_image
 from ..runtime.io import io
 from .faces import crops_image
 from .sockets import CATEGORY, DegradationSocket, Faces, PriorSocket, RestorerSocket
-from .weights import find_weights
+from .weights import find_weights, prior_files
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class LoadDiffusionPrior(io.ComfyNode):
@@ -30,21 +34,46 @@ class LoadDiffusionPrior(io.ComfyNode):
             node_id="FVRLoadDiffusionPrior",
             display_name="Load Diffusion Prior",
             category=f"{CATEGORY}/models",
-            description="Gives the diffusion model that FLAIR samples from. The embedded one needs no download.",
-            search_aliases=["diffusion model", "denoiser", "ddpm"],
+            description="Gives the diffusion model that FLAIR samples from: the embedded one needs no download; FLAIR's own video networks "
+            "and DifFace's face network are recognised by what their files hold.",
+            search_aliases=["diffusion model", "denoiser", "ddpm", "flair checkpoint", "difface"],
             inputs=[
                 io.Combo.Input(
                     "prior",
-                    options=list(EMBEDDED),
-                    tooltip="gaussian is a wavelet denoiser without weights: it removes noise and blur but invents nothing.",
-                )
+                    options=[*EMBEDDED, *prior_files()],
+                    tooltip="gaussian is a wavelet denoiser without weights: it removes noise and blur but invents nothing. Files are looked for "
+                    "in models/face_video_restoration and checkpoints.",
+                ),
+                io.Combo.Input(
+                    "task",
+                    options=["auto", *TASKS],
+                    default="auto",
+                    optional=True,
+                    tooltip="What a FLAIR file was trained for; auto reads it off the file name. Choose the preset of the same name in the sampler.",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=list(PRECISIONS),
+                    default="float32",
+                    optional=True,
+                    tooltip="Of the convolutions of FLAIR's networks: half the memory; motion and statistics stay float32.",
+                ),
             ],
             outputs=[PriorSocket.Output("prior", tooltip="For FLAIR Sampler.")],
         )
 
     @classmethod
-    def execute(cls, prior):
-        return io.NodeOutput(load_prior(prior))
+    def fingerprint_inputs(cls, prior=None, **others):
+        path = prior_files().get(prior)
+        return path and (str(path), path.stat().st_mtime_ns, path.stat().st_size)
+
+    @classmethod
+    def execute(cls, prior, task=None, precision=None):
+        path = prior_files().get(prior)
+        if path is None:
+            return io.NodeOutput(load_prior(prior))
+        chosen = None if task in (None, "auto") else task
+        return io.NodeOutput(prior_from_file(path, task=chosen, dtype=PRECISIONS[precision or "float32"], placed=host.managed))
 
 
 def option_inputs() -> list:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from ..methods.codeformer import CodeFormerRestorer
 from ..methods.dicface import DicFaceRestorer
 from ..methods.keep import KeepRestorer
@@ -19,13 +17,12 @@ from ..models.load import load_network
 from ..runtime import host
 from ..runtime.io import io
 from .faces import crops_image
-from .flair import restore_either
+from .flair import PRECISIONS, restore_either
 from .sockets import CATEGORY, Faces, RestorerSocket
 from .weights import restorer_files
 
 NOTHING_HERE = "none found"
 """What the combo shows when no folder holds a restorer."""
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 OWN = -1.0
 """What a fidelity widget shows for "as the restorer, or its mode, has it"."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..methods.registry import method
@@ -13,6 +13,8 @@ from ..runtime import host
 OWN_FOLDERS = (OURS, "facerestore_models")
 """Folders for such weights alone; the others hold much else."""
 RESTORERS = re.compile(r"codeformer|keep[-_]|dicface|gfpgan|restoreformer|(bfr|color|inpainting)_100k|swinir_(gan|restoration)", re.IGNORECASE)
+
+PRIORS = re.compile(r"flair|difface|ddpm|diffusion[-_]prior", re.IGNORECASE)
 
 
 def find_weights(name: str) -> Path | None:
@@ -42,10 +44,22 @@ def restorer_files() -> dict[str, Path]:
     Detectors and parsers that share these folders are left out, and in the folders of other models so is all but likely names.
     """
     others = {checkpoint.file.lower() for checkpoint in CATALOGUE if "facedetection" in checkpoint.folders}
+
+    def likely(folder: str, file: str) -> bool:
+        return file.lower() not in others and not PRIORS.search(file) and (folder in OWN_FOLDERS or bool(RESTORERS.search(file)))
+
+    return _files(likely)
+
+
+def prior_files() -> dict[str, Path]:
+    """Files that by their names may hold a diffusion prior, as `restorer_files`."""
+    return _files(lambda folder, file: bool(PRIORS.search(file)))
+
+
+def _files(likely: Callable[[str, str], bool]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in RESTORER_FOLDERS:
         for name in host.list_models(folder):
-            file = name.rpartition("/")[2]
-            if file.lower() not in others and (folder in OWN_FOLDERS or RESTORERS.search(file)):
+            if likely(folder, name.rpartition("/")[2]):
                 found.setdefault(name, host.model_path(name, folder))
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))

@@ -89,5 +89,5 @@ def test_weights_are_not_quietly_ignored(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         build_restorer("flair", weights=tmp_path / "flair.pt")
     (tmp_path / "flair.pt").write_bytes(b"")
-    with pytest.raises(ValueError, match="trained FLAIR networks are not supported yet"):
+    with pytest.raises(ValueError, match=r"flair\.pt is empty"):
         build_restorer("flair", weights=tmp_path / "flair.pt")

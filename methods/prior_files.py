@@ -1,0 +1,71 @@
+"""Diffusion priors in files, recognised by what is in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..diffusion.prior import Prior
+from ..models.architectures import beginnings, foreign, recognise
+from ..models.state_dict import read_state
+from .flair_prior import BACKGROUND, flair_prior_from, is_flair
+from .image_prior import is_image_prior, prior_from_state
+from .placement import Placement
+
+TASKS = tuple(BACKGROUND)
+"""What FLAIR's networks were trained for; the first two are one network's, the others another's."""
+
+
+def task_of(path: Path | str) -> str | None:
+    """The task that a file name mentions, as the published ones do ("flair_x16_bicubic.pt"), or None."""
+    found = re.search(r"(?<![a-z0-9])(x16|x8|gaussian|motion|jpeg)(?![a-z0-9])", Path(path).stem.lower())
+    return found[1] if found else None
+
+
+def prior_from_file(
+    path: Path | str,
+    *,
+    task: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    placed: Callable[[nn.Module], Placement] | None = None,
+) -> Prior:
+    """The prior that a checkpoint holds: one of FLAIR's two video networks, or an image network of DifFace's kind.
+
+    Its parameters are made outside inference mode, so that gradients may flow through it later.
+
+    Args:
+        task: one of TASKS, for FLAIR's networks; None reads it off the file name, else takes the network's first.
+        dtype: of the convolutions of FLAIR's networks; flow and statistics stay float32, and so does an image network.
+        placed: how the network comes to where it runs; None leaves it on the CPU.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: one sentence that says what the file holds, if that is no prior, is damaged, or is for another task.
+    """
+    path = Path(path)
+    state = read_state(path)
+    with torch.inference_mode(False):
+        try:
+            if is_flair(state):
+                prior = flair_prior_from(state, task or task_of(path), dtype=dtype)
+                return prior if placed is None else prior.configured(place=placed(prior.network))
+            if is_image_prior(state):
+                image_prior = prior_from_state(state)
+                if placed is not None:
+                    image_prior.place = placed(image_prior.network)  # type: ignore[arg-type]
+                return image_prior
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f"{path.name} is a diffusion network, but its tensors do not fit together ({_first(error)}); get it again") from error
+    known = recognise(set(state))
+    what = f"the face restorer {known.label}" if known else foreign(set(state)) or f"tensors whose names start with {beginnings(state)}"
+    raise ValueError(f"{path.name} holds {what}, not a diffusion prior; choose a FLAIR checkpoint or DifFace's iddpm_ffhq512_ema500000.pth")
+
+
+def _first(error: Exception) -> str:
+    """The line of an error that names a tensor."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[min(1, len(lines) - 1)][:200] if lines else type(error).__name__
