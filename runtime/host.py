@@ -217,9 +217,7 @@ def progress(total: int | None, desc: str = "") -> Iterator[Tick]:
 def say(text: str) -> None:
     """Shows a line while a node runs: on the node inside ComfyUI's server, on stderr elsewhere."""
     if inside_comfyui() and "server" in sys.modules:
-        from comfy_execution.utils import get_executing_context
-
-        context, server = get_executing_context(), getattr(sys.modules["server"].PromptServer, "instance", None)
+        context, server = comfy("comfy_execution.utils").get_executing_context(), getattr(sys.modules["server"].PromptServer, "instance", None)
         if context is not None and server is not None:
             server.send_progress_text(text, context.node_id)
     logging.getLogger("fvr").info(text)

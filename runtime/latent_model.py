@@ -151,7 +151,7 @@ def _check(model: Any, vae: Any) -> None:
             f"seed-space MAP needs a model that predicts noise or v (Stable Diffusion 1.5, 2.x or SDXL), but this one ({name}) {what}; "
             "choose another checkpoint"
         )
-    decoder = getattr(vae.first_stage_model, "decoder", None)
+    decoder: Any = getattr(vae.first_stage_model, "decoder", None)
     tail = getattr(decoder, "conv_out", None)
     if not isinstance(tail, nn.Conv2d) or tail.out_channels != 3 or not isinstance(vae.downscale_ratio, int) or getattr(decoder, "tanh_out", False):
         raise ValueError(

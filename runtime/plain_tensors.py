@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +27,13 @@ def plain_tensors(*modules: nn.Module, dtype: torch.dtype | None = None) -> Iter
     Raises:
         ValueError: if a weight is quantised, or has another form that gradients cannot pass through.
     """
-    swapped: list[tuple[dict[str, Tensor | None], str, Tensor]] = []
+    swapped: list[tuple[dict[str, Any], str, Tensor]] = []
     frozen: list[Tensor] = []
     try:
         with torch.inference_mode(False), torch.no_grad():
             for owner in {id(part): part for module in modules for part in module.modules()}.values():
-                for table in (owner._parameters, owner._buffers):
+                tables: list[dict[str, Any]] = [owner._parameters, owner._buffers]
+                for table in tables:
                     for name, tensor in list(table.items()):
                         if tensor is None:
                             continue

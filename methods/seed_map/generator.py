@@ -188,7 +188,7 @@ class LatentGenerator(SeedGenerator):
         padding = (self.weight.shape[-2] // 2, self.weight.shape[-1] // 2)
         return F.conv2d(h, self.weight, self.bias, padding=padding)[..., : self.size[0], : self.size[1]]
 
-    def overflowed(self) -> None:  # noqa: B027
+    def overflowed(self) -> None:
         self._scale *= HEADROOM
 
     def _backward(self, output: Tensor, source: Tensor, grad: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -65,7 +66,7 @@ def summary(result: SeedMapResult) -> str:
 def plot(result: SeedMapResult) -> Tensor:
     """The terms over the iterations on a logarithmic scale, (3, HEIGHT, WIDTH) in [0, 1]."""
     canvas = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
-    series = {
+    series: dict[str, Sequence[float | None]] = {
         "data": [term.data for term in result.terms],
         "warp": [term.warp for term in result.terms],
         "residual / radius": [term.fullness for term in result.terms],
