@@ -50,7 +50,13 @@ def knobs() -> list:
     return [
         number(io.Int, "iterations", 1, 100_000, "Steps of the optimisation; time grows in proportion."),
         number(io.Int, "steps", 2, 10, "Diffusion steps from the seed to the picture; the paper takes 4."),
-        number(io.Int, "rank", 1, 512, "Freedom of each frame beyond the shared seed; 16 takes 8.4 MB a frame with Stable Diffusion at 512."),
+        number(
+            io.Int,
+            "rank",
+            1,
+            512,
+            "Freedom of each frame beyond the shared seed; 32 takes 67 MB a frame with Stable Diffusion at 512, 16 half of that.",
+        ),
         number(io.Float, "radius", 0.001, 1000, "How far a frame may leave the shared picture; the paper takes 1.", step=0.001),
         number(io.Float, "warp_weight", 0, 1000, "How strongly neighbouring frames must agree along their motion; 0 leaves it out.", step=0.01),
         number(io.Float, "warp_start", -1, 1, "When that begins, as a share of the iterations; -1 waits until the motion is steady.", step=0.01),
