@@ -1,0 +1,61 @@
+"""Real footage through a prior that was fitted to the rest of the clip (benchmarks/fitted_prior.py; weights in tests/data)."""
+
+# ruff: noqa: E402
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "benchmarks"))
+
+from fitted_prior import load
+
+from fvr.methods.seed_map import SeedMapOptions, seed_map
+from fvr.metrics.fidelity import psnr
+from fvr.motion.dis import DisFlow
+from fvr.physics import AveragePool, Degradation, RandomInpaint
+
+FIRST, COUNT, SIDE = 112, 4, 128
+
+
+@pytest.fixture(scope="module")
+def truth() -> Tensor:
+    """(4, 3, 128, 128), frames that the prior has not seen."""
+    av = pytest.importorskip("av")
+    path = ROOT / ".." / "shared" / "clips" / "clean_face_512.mp4"
+    if not path.is_file():
+        pytest.skip("sample clips are not beside the repository")
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for n, frame in enumerate(container.decode(video=0)) if FIRST <= n < FIRST + COUNT]
+    clip = torch.stack([torch.from_numpy(frame) for frame in frames]).permute(0, 3, 1, 2).float() / 255
+    return F.interpolate(clip, (SIDE, SIDE), mode="area")
+
+
+def restored(truth: Tensor, operator: Degradation, y: Tensor | None = None, **options):
+    generator = load(ROOT / "tests" / "data" / "seed_map_face.safetensors", SIDE).generator()
+    return seed_map(operator.forward(truth) if y is None else y, operator, generator, SeedMapOptions(**options), flow=DisFlow())
+
+
+def test_half_of_the_pixels_give_the_picture_back(truth):
+    operator = RandomInpaint(0.5, 0)
+    known = operator.mask_for(truth)
+    y = operator.forward(truth)
+    filled = y + (1 - known) * (y.sum((2, 3), keepdim=True) / known.sum())
+    result = restored(truth, operator, iterations=50)
+    assert (psnr(result.frames, truth) - psnr(filled, truth)).min() > 8
+    assert result.unexplained == []
+
+
+def test_a_frame_from_elsewhere_is_not_explained(truth):
+    """One frame of the observation turned upside down: a scene that the shared picture cannot follow in these few iterations."""
+    operator = AveragePool(4)
+    y = operator.forward(truth)
+    y[2] = y[2].flip(-2)
+    assert restored(truth, operator, y, iterations=15).unexplained == [2]
