@@ -16,12 +16,16 @@ class Prior(ABC):
         schedule: the training noise schedule; `t` below indexes it (0 is the cleanest step).
         native_size: the side in pixels the network was trained for, or None for any size.
         temporal: whether the frames of one call influence each other.
+        conditional: whether a condition makes a difference; guidance needs no second call where it does not.
+        batch: frames that one call should have where they do not influence each other.
         upsampling: how a smaller observation becomes its condition: "bicubic", or "area", which for whole factors repeats pixels.
     """
 
     schedule: Schedule
     native_size: int | None = None
     temporal: bool = False
+    conditional: bool = True
+    batch: int = 1
     upsampling: str = "bicubic"
 
     @abstractmethod

@@ -225,8 +225,8 @@ class FlairSession(Session):
     def _estimate(self, x_t: Tensor, timestep: int, condition: Tensor) -> Tensor:
         """E[x_0 | x_t, c], guided as eq. 14: lambda conditional + (1 - lambda) unconditional. In small batches where frames do not interact."""
         prior, strength = self.restorer.prior, self.restorer.options.guidance
-        guided = strength not in (0, 1) and getattr(prior, "conditional", True)
-        size = len(x_t) if prior.temporal else getattr(prior, "batch", 1)
+        guided = strength not in (0, 1) and prior.conditional
+        size = len(x_t) if prior.temporal else prior.batch
         pieces = []
         for start in range(0, len(x_t), size):
             # a window in one piece stays the same tensor at every step, by which a prior may know what it has computed of it

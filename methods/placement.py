@@ -25,7 +25,8 @@ def on(network: nn.Module, device: torch.device | str) -> Placement:
     place = torch.device(device)
 
     def placed(working: int) -> torch.device:
-        network.to(place)
+        with torch.inference_mode(False):  # or parameters that move would be lost to training
+            network.to(place)
         return place
 
     return placed

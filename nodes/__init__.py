@@ -11,11 +11,12 @@ from .flair import FlairRestorerNode, FlairSampler, LoadDiffusionPrior
 from .keep import KeepPropagate
 from .restore import RestoreVideo
 from .restorers import LoadFaceRestorer, RestoreFaces, RestorerSettings
-from .video import LoadVideoFrames, SaveVideoFrames
+from .video import LoadVideoFrames, RetimeFrames, SaveVideoFrames
 
 NODES: list[type[io.ComfyNode]] = [
     LoadVideoFrames,
     SaveVideoFrames,
+    RetimeFrames,
     FaceAlign,
     PasteBack,
     Degrade,

@@ -147,6 +147,41 @@ class LoadVideoFrames(io.ComfyNode):
         return io.NodeOutput(to_image(frames), times, audio, float(times.rate), len(frames))
 
 
+class RetimeFrames(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FVRRetimeFrames",
+            display_name="Retime Frames",
+            category=f"{CATEGORY}/video",
+            description="Times for frames that a frame interpolation node has multiplied, so that Save Video Frames keeps length, sound and "
+            "variable rate.",
+            search_aliases=["frame interpolation times", "slow motion", "fps"],
+            inputs=[
+                Times.Input("times", tooltip="Of the frames before interpolation, from Load Video Frames."),
+                io.Image.Input(
+                    "frames",
+                    tooltip="The frames after interpolation. Interpolation blends across a shot cut too: cut the clip there first if that shows.",
+                ),
+            ],
+            outputs=[
+                Times.Output("times", tooltip="When each of the interpolated frames is shown."),
+                io.Int.Output("multiple", tooltip="How many frames each frame has become."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, times, frames):
+        before, now = len(times), len(frames)
+        multiple, left = divmod(now - 1, before - 1) if before > 1 else (1, now - 1)
+        if left or multiple < 1:
+            raise ValueError(
+                f"Retime Frames got {now} frames for the times of {before}; interpolation makes a whole multiple of the gaps, "
+                f"for example {max(1, 2 * (before - 1) + 1)}: wire the frames that come out of it"
+            )
+        return io.NodeOutput(times.interpolated(multiple), multiple)
+
+
 class SaveVideoFrames(io.ComfyNode):
     @classmethod
     def define_schema(cls):

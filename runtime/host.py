@@ -127,7 +127,8 @@ def managed(network: Any) -> Callable[[int], torch.device]:
 
         def moved(working: int) -> torch.device:
             place = device()
-            (patcher.model if patcher is not None else network).to(place)
+            with torch.inference_mode(False):  # or parameters that move would be lost to training
+                (patcher.model if patcher is not None else network).to(place)
             return place
 
         return moved

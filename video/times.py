@@ -78,6 +78,19 @@ class FrameTimes:
         """The longest tick, at most one second, of which every time is a whole multiple."""
         return common_tick((*self.starts, self.end))
 
+    def interpolated(self, multiple: int) -> FrameTimes:
+        """The times of these frames with `multiple` - 1 new ones between each two: (len - 1) * multiple + 1 in all, spread evenly.
+
+        First start and end stay, so sound still fits; the last frame therefore lasts longer than its neighbours.
+
+        Raises:
+            VideoError: if `multiple` is below 1.
+        """
+        if multiple < 1:
+            raise VideoError(f"frames can be multiplied by 1 or more, got {multiple}")
+        between = [now + Fraction(step, multiple) * (after - now) for now, after in pairwise(self.starts) for step in range(multiple)]
+        return FrameTimes((*between, self.starts[-1]), self.end, self.source)
+
     def shifted(self, seconds: Fraction) -> FrameTimes:
         return FrameTimes(tuple(start + seconds for start in self.starts), self.end + seconds, self.source)
 

@@ -8,7 +8,7 @@ import torch
 from fvr.nodes.degradation import Degrade, DescribeDegradation
 from fvr.nodes.faces import FaceAlign, PasteBack
 from fvr.nodes.flair import FlairRestorerNode, FlairSampler, LoadDiffusionPrior
-from fvr.nodes.video import LoadVideoFrames, SaveVideoFrames
+from fvr.nodes.video import LoadVideoFrames, RetimeFrames, SaveVideoFrames
 from fvr.physics import Blur, GaussianNoise
 from fvr.runtime import host
 from fvr.video import FrameTimes, probe
@@ -104,3 +104,14 @@ def test_paste_back_refuses_other_frames(frames, prior):
     faces, _ = call(FlairSampler, prior=prior, frames=torch.rand(2, 512, 512, 3), **FAST)
     with pytest.raises(ValueError, match="wire the same frames"):
         call(PasteBack, frames=frames, faces=faces)
+
+
+def test_retimed_frames_keep_length_and_sound(frames):
+    times = FrameTimes.constant(4, 25)
+    more, multiple = call(RetimeFrames, times=times, frames=torch.rand(10, 8, 8, 3))
+    assert multiple == 3 and len(more) == 10 and more.end == times.end and more.starts[::3] == times.starts
+    assert call(RetimeFrames, times=times, frames=frames)[0] == times
+    with pytest.raises(ValueError, match=r"got 9 frames for the times of 4; .* for example 7"):
+        call(RetimeFrames, times=times, frames=torch.rand(9, 8, 8, 3))
+    with pytest.raises(ValueError, match="got 2 frames for the times of 1"):
+        call(RetimeFrames, times=times[:1], frames=torch.rand(2, 8, 8, 3))

@@ -20,6 +20,7 @@ LANDED = {
     "FVRFlairSampler": ["faces", "frames"],
     "FVRFlairRestorer": ["restorer"],
     "FVRRestoreVideo": ["video", "report"],
+    "FVRRetimeFrames": ["times", "multiple"],
     "FVRLoadFaceRestorer": ["restorer", "about"],
     "FVRRestorerSettings": ["restorer"],
     "FVRRestoreFaces": ["faces", "frames"],

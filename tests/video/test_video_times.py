@@ -101,3 +101,20 @@ def test_a_sink_refuses_times_that_go_back(tmp_path):
     with pytest.raises(VideoError, match="times must increase"), open_sink(tmp_path / "clip.mp4") as sink:
         sink.write(moving(2), (Fraction(1), Fraction(1)), (Fraction(2), Fraction(2)))
     assert not list(tmp_path.iterdir())
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=8), st.integers(1, 5))
+def test_interpolated_times_hold_the_old_ones_and_divide_each_gap(gaps, multiple):
+    starts = tuple(Fraction(sum(gaps[:i]), 30) for i in range(len(gaps)))
+    times = FrameTimes(starts, Fraction(sum(gaps), 30))
+    more = times.interpolated(multiple)
+    assert len(more) == (len(times) - 1) * multiple + 1 and more.end == times.end
+    assert more.starts[::multiple] == times.starts
+    for i in range(len(times) - 1):
+        durations = more.durations[i * multiple : (i + 1) * multiple]
+        assert set(durations) == {times.durations[i] / multiple}
+
+
+def test_no_frames_can_be_taken_away_by_interpolation():
+    with pytest.raises(VideoError, match="1 or more, got 0"):
+        FrameTimes.constant(3, 25).interpolated(0)
