@@ -72,5 +72,10 @@ def _check(value: Tensor, what: str, *, rank: int, layout: str) -> None:
 
 
 def _copy(value: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-    fresh = torch.empty(value.shape, dtype=dtype, device=device)
-    return fresh.copy_(value).clamp_(0, 1)
+    fresh = torch.empty(value.shape, dtype=dtype, device=device).copy_(value).clamp_(0, 1)
+    if fresh.sum().isnan():
+        raise ValueError(
+            f"{int(fresh.isnan().sum())} of {fresh.numel()} values are NaN: the model before this node failed, often in half precision; "
+            "run it in float32"
+        )
+    return fresh

@@ -119,3 +119,14 @@ def test_a_wrong_mask_is_refused(mask):
         from_mask(mask)
     with pytest.raises(ValueError, match=r"mask"):
         to_mask(mask)
+
+
+@pytest.mark.parametrize("convert", [from_image, to_image])
+def test_what_is_not_a_number_is_refused_at_the_door(convert):
+    """A half-precision model that overflowed gives NaN; a face detector far behind it would fail with an unreadable error."""
+    picture = torch.rand(1, 3, 3, 3)
+    picture[0, 1, 2, 0] = torch.nan
+    with pytest.raises(ValueError, match="1 of 27 values are NaN"):
+        convert(picture)
+    picture[0, 1, 2, 0] = torch.inf
+    assert convert(picture).max() == 1
