@@ -3,7 +3,7 @@
     python benchmarks/seed_map.py CLIP [--prior FILE] [--first 112] [--count 16] [--iterations 400] [--only inpaint] [--set NAME=VALUE ...]
 
 The first table: the paper's five tasks against what one has without it (pixels filled by their mean; bicubic; the blurred clip itself).
-The second (--ablation): the paper's Table 7, a seed per frame or one for all, without and with warping, on x4 super-resolution.
+The second (--ablation): the paper's Table 7, a seed per frame or one for all, without and with warping, on one task (--task).
 PSNR in dB, SSIM, and the warping error: squared difference of each frame to its successor brought back along the true clip's flow, summed
 over RGB and averaged over the visible pixels, in units of 0.01 (Lai et al. 2018; the flow is OpenCV's DIS on the truth).
 """
@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=400)
     parser.add_argument("--only", default="", help="only tasks (or variants) whose name contains this")
     parser.add_argument("--ablation", action="store_true")
+    parser.add_argument("--task", default="sr x4", choices=TASKS, help="of the ablation")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     arguments = parser.parse_args()
     frames, _ = read_frames(open_source(arguments.clip))
@@ -92,10 +93,10 @@ def main() -> None:
         return result.frames, time.perf_counter() - begun
 
     if arguments.ablation:
-        print("| variant, x4 | PSNR / SSIM / WE | s |\n| --- | --- | --- |")
+        print(f"| variant, {arguments.task} | PSNR / SSIM / WE | s |\n| --- | --- | --- |")
         for name, change in VARIANTS.items():
             if arguments.only in name:
-                done, seconds = run(TASKS["sr x4"], replace(base, **change))
+                done, seconds = run(TASKS[arguments.task], replace(base, **change))
                 print(f"| {name} | {score(done, truth)} | {seconds:.0f} |", flush=True)
         return
     print("| task | without, PSNR / SSIM / WE | seed-space MAP | gain, dB | s |\n| --- | --- | --- | --- | --- |")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from ..runtime.core_nodes import CORE_NODES
 from ..runtime.io import ComfyExtension, io
-from .degradation import Degrade, DescribeDegradation
+from .degradation import Degrade, DescribeDegradation, FitDegradation
 from .dicface import DicFaceRestore
 from .faces import FaceAlign, PasteBack
 from .flair import FlairRestorerNode, FlairSampler, LoadDiffusionPrior
 from .keep import KeepPropagate
 from .restore import RestoreVideo
 from .restorers import LoadFaceRestorer, RestoreFaces, RestorerSettings
+from .seed_map import SeedMapOptimize
 from .video import LoadVideoFrames, RetimeFrames, SaveVideoFrames
 
 NODES: list[type[io.ComfyNode]] = [
@@ -21,6 +22,7 @@ NODES: list[type[io.ComfyNode]] = [
     PasteBack,
     Degrade,
     DescribeDegradation,
+    FitDegradation,
     LoadDiffusionPrior,
     FlairSampler,
     FlairRestorerNode,
@@ -29,6 +31,7 @@ NODES: list[type[io.ComfyNode]] = [
     RestoreFaces,
     KeepPropagate,
     DicFaceRestore,
+    SeedMapOptimize,
     RestoreVideo,
 ]
 

@@ -15,6 +15,11 @@ SMALL = {
     "bicubic": (BicubicUNet, BicubicConfig(64, 32, (1, 2), 1, 16, frozenset({1}), LEVELS, 5, 32)),
     "blur": (BlurUNet, BlurConfig(64, 64, (0.5, 1), 1, frozenset({1}), LEVELS, 5, 32)),
 }
+LIGHT = {
+    "bicubic": (BicubicUNet, BicubicConfig(512, 32, (1, 1, 1, 1, 2), 1, 16, frozenset({4}), frozenset({4}))),
+    "blur": (BlurUNet, BlurConfig(512, 64, (0.5, 0.5, 0.5, 0.5, 1), 1, frozenset({4}), frozenset({4}))),
+}
+"""Light enough to sample frames of 512 x 512 with, and told apart from the published sizes by their weights alone."""
 SIDE = 32
 
 
@@ -28,9 +33,9 @@ def published_spynet(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def seeded(kind: str, salt: str = "law") -> VideoUNet:
+def seeded(kind: str, salt: str = "law", sizes: dict = SMALL) -> VideoUNet:
     """A small network with seeded weights in eval mode."""
-    build, config = SMALL[kind]
+    build, config = sizes[kind]
     with torch.device("meta"):
         template = build(config).state_dict()
     template = {name: torch.zeros(value.shape) for name, value in template.items()}

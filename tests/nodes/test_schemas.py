@@ -20,6 +20,8 @@ LANDED = {
     "FVRFlairSampler": ["faces", "frames"],
     "FVRFlairRestorer": ["restorer"],
     "FVRRestoreVideo": ["video", "report"],
+    "FVRSeedMapOptimize": ["frames", "plot", "report"],
+    "FVRFitDegradation": ["frames", "degradation", "text"],
     "FVRRetimeFrames": ["times", "multiple"],
     "FVRLoadFaceRestorer": ["restorer", "about"],
     "FVRRestorerSettings": ["restorer"],
