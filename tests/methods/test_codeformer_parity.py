@@ -24,9 +24,7 @@ def run():
         getattr(network, name).register_forward_hook(lambda module, args, output, outputs=outputs: outputs.append(output))
     restored = CodeFormerRestorer(network).open().push(published_frames(reference))
     ((latent, features),), (logits,), (output,) = seen.values()
-    return SimpleNamespace(
-        network=network, reference=reference, restored=restored, latent=latent, features=features, logits=logits, output=output
-    )
+    return SimpleNamespace(network=network, reference=reference, restored=restored, latent=latent, features=features, logits=logits, output=output)
 
 
 def test_latent_logits_and_codes(run):
