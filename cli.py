@@ -1,4 +1,4 @@
-"""The command line: `fvr restore`, `fvr run`, `fvr demo`, `fvr models`, `fvr nodes`."""
+"""The command line: `fvr restore`, `fvr run`, `fvr demo`, `fvr models`, `fvr train`, `fvr nodes`."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_restore(commands)
     add_run(commands)
     add_demo(commands)
+    add_train(commands)
     add_lists(commands)
     return parser
 
@@ -106,6 +107,17 @@ def add_demo(commands: Any) -> None:
     p.add_argument("--frames", type=int, default=24, help="length of the clip (default: 24)")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+
+
+def add_train(commands: Any) -> None:
+    p = commands.add_parser(
+        "train",
+        help="train a small CodeFormer, KEEP or DicFace on a folder of aligned faces",
+        description="Trains the package's own networks. `fvr train codebook --help` lists the arguments.",
+    )
+    p.set_defaults(command=train)
+    p.add_argument("network", help="codebook, keep or dicface")
+    p.add_argument("arguments", nargs=argparse.REMAINDER, help="see `fvr train codebook --help`")
 
 
 def add_lists(commands: Any) -> None:
@@ -212,6 +224,14 @@ def demo(options: argparse.Namespace) -> int:
         host.set_device(options.device)
     print(run_demo(options.output_dir, frames=options.frames, seed=options.seed))
     return 0
+
+
+def train(options: argparse.Namespace) -> int:
+    from .training import command
+
+    parser = argparse.ArgumentParser(prog="fvr train", description=command.__doc__)
+    command.add_arguments(parser)
+    return command.run(parser.parse_args([options.network, *options.arguments]))
 
 
 def models(options: argparse.Namespace) -> int:
