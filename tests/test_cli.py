@@ -103,7 +103,14 @@ def test_ctrl_c_stops_within_two_seconds_and_leaves_nothing(clip, tmp_path):
         for n in range(10):
             sink.write(frames, times.starts[6 * n : 6 * n + 6], times.ends[6 * n : 6 * n + 6])
     command = [sys.executable, "-m", "fvr.cli", "restore", str(looped), str(tmp_path / "out.mp4")]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests that run in the background of a shell inherit "ignore"
+    )
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob(".out*.part")) and time.monotonic() < deadline:
         time.sleep(0.1)
