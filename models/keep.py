@@ -80,7 +80,13 @@ class KeepConfig(CodeConfig):
 
 
 class KEEP(CodeNetwork):
-    """The published network, its own GMFlow included."""
+    """The published network, its own GMFlow included.
+
+    Attributes:
+        feeds_back: a frame's image decides on the next frame's codes, so that half precision would change them.
+    """
+
+    feeds_back = True
 
     def __init__(self, config: KeepConfig | None = None) -> None:
         sizes = config or KeepConfig()

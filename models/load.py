@@ -42,7 +42,8 @@ def load_network(path: Path | str, decoder_dtype: torch.dtype = torch.float32) -
 
     Args:
         path: .safetensors, or what torch.save wrote.
-        decoder_dtype: of the modules behind the choice of codes, where the network has such; all else stays float32.
+        decoder_dtype: of the modules behind the choice of codes, where the network has such and no later code depends on them (KEEP's
+            do); all else stays float32.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -56,8 +57,9 @@ def load_network(path: Path | str, decoder_dtype: torch.dtype = torch.float32) -
         network.float().eval().requires_grad_(False)
         if kind != "spandrel":
             channels_last(network)
-        for part in getattr(network, "decoder_parts", list)():
-            part.to(decoder_dtype)
+        if not getattr(network, "feeds_back", False):
+            for part in getattr(network, "decoder_parts", list)():
+                part.to(decoder_dtype)
     return LoadedNetwork(kind, network, path, entry_of(path, kind), detail)
 
 

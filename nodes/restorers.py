@@ -66,8 +66,8 @@ class LoadFaceRestorer(io.ComfyNode):
                     options=list(PRECISIONS),
                     default="float32",
                     optional=True,
-                    tooltip="Of the part that draws the picture once the codes are chosen; what chooses them stays float32. "
-                    "KEEP feeds its picture back, so its later codes can change: keep float32 there if memory allows.",
+                    tooltip="Of the part that draws the picture once the codes are chosen; what chooses them stays float32, "
+                    "and so does KEEP, whose pictures decide on later codes.",
                 ),
             ],
             outputs=[

@@ -237,3 +237,17 @@ def test_published_checkpoints_of_other_purposes_are_refused_by_name(manifest, w
 def test_beginnings_are_the_commonest_first():
     names = ["a.b.0.weight", "a.b.1.weight", "c.0.conv.weight", "d", "e.weight", "c.1.conv.weight", "c.2.conv.weight"]
     assert beginnings(names) == "c, a.b, d, ..."
+
+
+def test_half_precision_leaves_what_chooses_codes_alone(tmp_path):
+    """CodeFormer's generator may be halved; of KEEP nothing, since its pictures decide on later codes."""
+    from code_networks import small_codeformer
+    from small_keep import small_keep
+
+    for make, halved in ((small_codeformer, True), (small_keep, False)):
+        path = tmp_path / f"{make.__name__}.pth"
+        torch.save(make().state_dict(), path)
+        network = load_network(path, decoder_dtype=torch.bfloat16).network
+        dtypes = {name: value.dtype for name, value in network.state_dict().items()}
+        assert (torch.bfloat16 in dtypes.values()) == halved
+        assert all(dtype == torch.float32 for name, dtype in dtypes.items() if name.startswith(("encoder.", "ft_layers.", "quantize.")))
