@@ -48,7 +48,7 @@ def batches(work: Callable[[Tensor], Tensor], frames: Tensor, size: int, heartbe
         heartbeat()
         try:
             done = work(frames[start : start + size])
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except RuntimeError as error:  # OutOfMemoryError is one
             if size == 1 or not out_of_memory(error):
                 raise
             size = max(1, size // 2)

@@ -12,8 +12,9 @@ from ..runtime import host
 from ..runtime.images import from_image, from_mask, to_mask
 from ..runtime.io import io
 from .faces import crops_image
-from .restorers import dirichlet_knob, expect, face_inputs, face_outputs, fidelity_knob, luminance_knob, seed_input
-from .sockets import CATEGORY, RestorerSocket
+from .flair import check_one_is_wired
+from .restorers import dirichlet_knob, expect, face_inputs, face_outputs, fidelity_knob, luminance_knob
+from .sockets import CATEGORY, RestorerSocket, seed_input
 
 CHUNK = 4
 
@@ -81,9 +82,7 @@ def shown(faces: list[FaceClip] | None, frames: Tensor | None, mask: Tensor | No
     Raises:
         ValueError: unless exactly one of faces and frames is wired, or if the mask does not fit.
     """
-    if (faces is None) == (frames is None):
-        got = "neither" if faces is None else "both"
-        raise ValueError(f"DicFace restores faces or frames, and got {got}; wire Face Align's faces, or aligned frames of one person")
+    check_one_is_wired("DicFace", faces, frames)
     holes = None if mask is None else from_mask(mask)
     if faces is not None:
         return [(clip.track, clip.crops, None if holes is None else followed(holes, clip.track)) for clip in faces]

@@ -21,8 +21,8 @@ from ..runtime import host
 from ..runtime.images import from_image
 from ..runtime.io import io
 from .faces import crops_image
-from .sockets import CATEGORY, DegradationSocket, Faces, PriorSocket, RestorerSocket
-from .weights import find_weights, prior_files
+from .sockets import CATEGORY, DegradationSocket, Faces, PriorSocket, RestorerSocket, seed_input
+from .weights import find_weights, fingerprint, prior_files
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -64,8 +64,7 @@ class LoadDiffusionPrior(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, prior=None, **others):
-        path = prior_files().get(prior)
-        return path and (str(path), path.stat().st_mtime_ns, path.stat().st_size)
+        return fingerprint(prior_files().get(prior))
 
     @classmethod
     def execute(cls, prior, task=None, precision=None):
@@ -172,7 +171,7 @@ class FlairSampler(io.ComfyNode):
             search_aliases=["diffusion restore", "DDNM", "data consistency", "face restoration"],
             inputs=[
                 PriorSocket.Input("prior", tooltip="From Load Diffusion Prior."),
-                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=False, tooltip="The same seed gives the same pixels."),
+                seed_input(),
                 *option_inputs(),
                 Faces.Input("faces", optional=True, tooltip="From Face Align."),
                 io.Image.Input(
@@ -199,9 +198,7 @@ def restore_either(restorer: Restorer, faces: list[FaceClip] | None, frames: Ten
     Raises:
         ValueError: unless exactly one of the two is wired.
     """
-    if (faces is None) == (frames is None):
-        got = "neither" if faces is None else "both"
-        raise ValueError(f"{restorer.name} restores faces or frames, and got {got}; wire Face Align's faces, or aligned frames of one person")
+    check_one_is_wired(restorer.name, faces, frames)
     crops = None if frames is None else from_image(frames)
     clips = faces or []
     count = len(crops) if crops is not None else sum(len(clip.crops) for clip in clips)
@@ -214,6 +211,13 @@ def restore_either(restorer: Restorer, faces: list[FaceClip] | None, frames: Ten
             return [restore_clip(restorer, clip, seed=seed, heartbeat=host.heartbeat, on_frame=by_frame) for clip in clips]
         done = restore_frames(restorer, crops, seed=seed, heartbeat=host.heartbeat, on_frame=by_frame)
     return [FaceClip(aligned_track(len(done)), done)]
+
+
+def check_one_is_wired(name: str, faces: list[FaceClip] | None, frames: Tensor | None) -> None:
+    """Raises ValueError unless exactly one of a restoring node's two sockets is wired."""
+    if (faces is None) == (frames is None):
+        got = "neither" if faces is None else "both"
+        raise ValueError(f"{name} restores faces or frames, and got {got}; wire Face Align's faces, or aligned frames of one person")
 
 
 def _nothing(done: int) -> None:

@@ -6,7 +6,7 @@ from ..pipeline import restore_aligned, restore_clip_in_frames
 from ..runtime import host
 from ..runtime.io import io
 from .faces import chosen_detector, chosen_paster, detector_input, pasting_inputs, selection_inputs
-from .sockets import CATEGORY, RestorerSocket
+from .sockets import CATEGORY, RestorerSocket, seed_input
 from .video import ABSENT, check_file, encoding_inputs, file_input, range_inputs, sink_for, source_of
 
 
@@ -24,7 +24,7 @@ class RestoreVideo(io.ComfyNode):
             inputs=[
                 file_input("A clip in the input folder. Ignored when a video is wired."),
                 RestorerSocket.Input("restorer", tooltip="From FLAIR Restorer, or any other restorer."),
-                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=False, tooltip="The same seed gives the same pixels."),
+                seed_input(),
                 io.Boolean.Input(
                     "aligned", default=False, tooltip="Frames are already aligned crops of one person: no detection, no pasting; gives 512 x 512."
                 ),

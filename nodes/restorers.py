@@ -18,17 +18,13 @@ from ..runtime import host
 from ..runtime.io import io
 from .faces import crops_image
 from .flair import PRECISIONS, restore_either
-from .sockets import CATEGORY, Faces, RestorerSocket
-from .weights import restorer_files
+from .sockets import CATEGORY, Faces, RestorerSocket, seed_input
+from .weights import fingerprint, restorer_files
 
 NOTHING_HERE = "none found"
 """What the combo shows when no folder holds a restorer."""
 OWN = -1.0
 """What a fidelity widget shows for "as the restorer, or its mode, has it"."""
-
-
-def seed_input() -> Any:
-    return io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=False, tooltip="The same seed gives the same pixels.")
 
 
 def face_inputs() -> list:
@@ -78,8 +74,7 @@ class LoadFaceRestorer(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model=None, **others):
-        path = restorer_files().get(model)
-        return path and (str(path), path.stat().st_mtime_ns, path.stat().st_size)
+        return fingerprint(restorer_files().get(model))
 
     @classmethod
     def execute(cls, model, precision=None):

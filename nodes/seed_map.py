@@ -32,7 +32,7 @@ from ..runtime.images import from_image, from_mask, to_image
 from ..runtime.io import io, ui
 from ..runtime.latent_model import latent_model
 from ..runtime.plain_tensors import modules_of, plain_tensors
-from .sockets import CATEGORY, DegradationSocket, PriorSocket
+from .sockets import CATEGORY, DegradationSocket, PriorSocket, seed_input
 
 WHEN_SETTLED = -1.0
 """What the warp_start widget shows for None."""
@@ -89,7 +89,7 @@ class SeedMapOptimize(io.ComfyNode):
             search_aliases=["video inpainting", "video super-resolution", "deblur", "temporal deconvolution", "inverse problem", "DMPlug"],
             inputs=[
                 io.Image.Input("frames", tooltip="The damaged frames of one shot, in order."),
-                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=False, tooltip="The same seed gives the same pixels."),
+                seed_input(),
                 *knobs(),
                 DegradationSocket.Input("degradation", optional=True, tooltip="What damaged the frames; from Degrade or Describe Degradation."),
                 io.Mask.Input("mask", optional=True, tooltip="White where pixels are missing: one for all frames, or one per frame."),

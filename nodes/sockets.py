@@ -1,6 +1,8 @@
-"""The socket types of this package."""
+"""The socket types of this package, and the one widget that most nodes share."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from ..runtime.io import io
 
@@ -16,3 +18,8 @@ Times = io.Custom("FVR_TIMES")
 """video.FrameTimes"""
 
 CATEGORY = "face video"
+
+
+def seed_input() -> Any:
+    """The seed of a node whose result depends on nothing else that is random."""
+    return io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=False, tooltip="The same seed gives the same pixels.")

@@ -56,6 +56,14 @@ def prior_files() -> dict[str, Path]:
     return _files(lambda folder, file: bool(PRIORS.search(file)))
 
 
+def fingerprint(path: Path | None) -> tuple[str, int, int] | None:
+    """Changes whenever the file does: its path, modification time (ns) and size; None for none."""
+    if path is None:
+        return None
+    status = path.stat()
+    return str(path), status.st_mtime_ns, status.st_size
+
+
 def _files(likely: Callable[[str, str], bool]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in RESTORER_FOLDERS:
