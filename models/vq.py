@@ -106,8 +106,8 @@ class VQConfig:
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation over 32 groups."""
-    return nn.GroupNorm(32, channels, eps=1e-6)
+    """Group normalisation over 32 groups, as published; over fewer where a group would be a single channel and so forget its mean."""
+    return nn.GroupNorm(min(32, channels // 2), channels, eps=1e-6)
 
 
 class ResBlock(nn.Module):

@@ -1,11 +1,11 @@
-"""`fvr train codebook|keep|dicface`: from a folder of aligned faces to a weights file with its model card."""
+"""`fvr train prior|codebook|keep|dicface`: from a folder of aligned faces to a weights file with its model card."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -13,8 +13,8 @@ from torch import nn
 from tqdm import tqdm
 
 from ..models.codeformer import CodeFormer
-from ..models.embedded import CODEBOOK, FOLDER, read_embedded
-from . import codebook, temporal
+from ..models.embedded import CODEBOOK, FOLDER, SIZES, read_embedded
+from . import codebook, diffusion, temporal
 from .card import FEDERAL_BIAS, FEDERAL_DATA, LICENCE, Card, export
 from .codebook import clean_encoder
 from .faces import FEDERAL, Faces
@@ -22,12 +22,13 @@ from .loop import Plan, Run, Stopped, average_of, train
 from .moving import Clips
 from .recipe import PAPER, SMALL_128, Recipe
 
-RECIPES: dict[str, dict[str, Recipe | temporal.TemporalRecipe]] = {
+RECIPES: dict[str, dict[str, Recipe | temporal.TemporalRecipe | diffusion.PriorRecipe]] = {
+    "prior": {"small": diffusion.PRIOR_128, "paper": diffusion.PRIOR_PAPER},
     "codebook": {"small": SMALL_128, "paper": PAPER},
     "keep": {"small": temporal.KEEP_SMALL, "paper": temporal.KEEP_PAPER},
     "dicface": {"small": temporal.DICFACE_SMALL, "paper": temporal.DICFACE_PAPER},
 }
-USE = {"codebook": {"fidelity": "1", "adain": "off"}, "keep": {"flow": "dis"}, "dicface": {"fidelity": "1", "dirichlet": "mean"}}
+USE = {"prior": {}, "codebook": {"fidelity": "1", "adain": "off"}, "keep": {"flow": "dis"}, "dicface": {"fidelity": "1", "dirichlet": "mean"}}
 """The options that the networks were trained for; kept in the files' metadata, for whoever loads them."""
 STOPPED = 130
 
@@ -64,6 +65,8 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ValueError: for a folder without faces, or the work of another recipe.
     """
+    if options.network == "prior":
+        return _prior(options)
     if options.network == "codebook":
         return _codebook(options)
     return _temporal(options)
@@ -85,6 +88,23 @@ def _settings(options: argparse.Namespace) -> Run:
 def _prefixes(options: argparse.Namespace) -> tuple[str, ...]:
     given = options.prefix or []
     return tuple(name for prefix in given for name in (FEDERAL if prefix == "federal" else (prefix,)))
+
+
+def _prior(options: argparse.Namespace) -> int:
+    recipe = RECIPES["prior"][options.recipe]
+    assert isinstance(recipe, diffusion.PriorRecipe)
+    if options.batch:
+        recipe = replace(recipe, image=gathered(recipe.image, options.batch))
+    faces, held_out = (Faces(options.faces, split, recipe.sizes.side, _prefixes(options)) for split in ("train", "val"))
+    torch.manual_seed(options.seed)
+    network = diffusion.network_of(recipe)
+    stages = diffusion.stages_of(recipe, faces, held_out, torch.device(options.device))
+    trained = _trained(network, stages, _settings(options), recipe.name, options.export_now)
+    if trained is None:
+        return STOPPED
+    sizes = {name: sorted(value) if isinstance(value, frozenset) else value for name, value in asdict(recipe.sizes).items()}
+    does = "denoises aligned faces, with their degraded selves as condition or without: a diffusion prior"
+    return _written(options, trained, recipe.name, "Face prior (FLAIR)", does, None, {SIZES: json.dumps(sizes)})
 
 
 def _codebook(options: argparse.Namespace) -> int:
@@ -148,7 +168,9 @@ def _trained(network: nn.Module, stages: list, settings: Run, recipe: str, at_on
             return None
 
 
-def _written(options: argparse.Namespace, network: nn.Module, recipe: str, title: str, does: str, base: Path | None) -> int:
+def _written(
+    options: argparse.Namespace, network: nn.Module, recipe: str, title: str, does: str, base: Path | None, notes: dict[str, str] | None = None
+) -> int:
     federal = set(_prefixes(options)) == set(FEDERAL)
     command = " ".join(["fvr train", options.network, "--faces", options.faces.name, "--recipe", options.recipe, "--seed", str(options.seed)])
     card = Card(
@@ -162,7 +184,7 @@ def _written(options: argparse.Namespace, network: nn.Module, recipe: str, title
         bias=FEDERAL_BIAS if federal else "Not stated: describe whom the folder shows.",
         figures=_figures(_settings(options).folder),
     )
-    export(network.state_dict(), options.out, card, {"recipe": recipe, "network": options.network, **USE[options.network]}, base)
+    export(network.state_dict(), options.out, card, {"recipe": recipe, "network": options.network, **USE[options.network], **(notes or {})}, base)
     return 0
 
 

@@ -9,7 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ..models.flair.norm import ClipNorm, Read
+from ..models.flair.window import Window
 
 
 class _Normalise(torch.autograd.Function):
@@ -59,9 +63,33 @@ class QuickGroupNorm(nn.GroupNorm):
         return _Normalise.apply(input, self.weight, self.bias, self.num_groups, self.eps)
 
 
+class QuickClipNorm(ClipNorm):
+    """ClipNorm, quick where every frame is its own clip and all are worked on at once; the same otherwise."""
+
+    def read(
+        self,
+        x: Tensor,
+        window: Window,
+        film: tuple[Tensor, Tensor] | None = None,
+        *,
+        activate: bool = True,
+        dtype: torch.dtype | None = None,
+    ) -> Read:
+        if window.frames != 1 or window.pixels is not None or not torch.is_grad_enabled():
+            return super().read(x, window, film, activate=activate, dtype=dtype)
+        norm = self.wrapped_module
+        y = _Normalise.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps)
+        if film is not None:
+            scale, shift = ((1 + film[0]).to(y.dtype), film[1].to(y.dtype))
+            y = torch.addcmul(shift[..., None, None], y, scale[..., None, None])
+        return (F.silu(y) if activate else y).__getitem__
+
+
 def quicken(network: nn.Module) -> nn.Module:
     """Gives every group normalisation of a network the quick backward pass; parameters and state dict stay as they are."""
     for module in network.modules():
         if type(module) is nn.GroupNorm:
             module.__class__ = QuickGroupNorm
+        elif type(module) is ClipNorm:
+            module.__class__ = QuickClipNorm
     return network

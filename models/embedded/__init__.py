@@ -16,6 +16,10 @@ FOLDER = Path(__file__).parent
 BASE = "base"
 """Metadata key of a file that builds on another one: that one's name, in the same folder."""
 
+SIZES = "sizes"
+"""Metadata key of a network's sizes as JSON, where weights do not show all of them."""
+
+PRIOR = "face-prior-128.safetensors"
 CODEBOOK, KEEP, DICFACE = "face-codebook-128.safetensors", "keep-128.safetensors", "dicface-128.safetensors"
 
 
