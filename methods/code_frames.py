@@ -14,6 +14,7 @@ from torch import Tensor
 from ..faces.types import CROP
 from ..models.vq import VQConfig
 from .known_pixels import Task
+from .native import completed
 from .network import from_network, to_network
 from .placement import Placement
 from .restorer import Heartbeat, Session
@@ -53,6 +54,7 @@ class CodedFrame:
         latent: (1, code_dim, s, s).
         features: the encoder's by side, until the frame is decoded.
         kept: what Task.finish needs, until the frame is decoded.
+        crop: the frame as it came, for a network that is smaller than it, until the frame is decoded.
     """
 
     index: int
@@ -60,10 +62,11 @@ class CodedFrame:
     latent: Tensor
     features: dict[int, Tensor] = field(default_factory=dict)
     kept: Tensor | None = None
+    crop: Tensor | None = None
 
     def release(self) -> None:
         """Forgets what only decoding needs; the frame stays in later windows."""
-        self.features, self.kept = {}, None
+        self.features, self.kept, self.crop = {}, None, None
 
 
 class WindowSession(Session):
@@ -102,6 +105,8 @@ class WindowSession(Session):
                 shown, kept = self.task.prepare(crops[i : i + 1], None if masks is None else masks[i : i + 1])
                 frame = self._encode(to_network(shown, self.config.side, self._placed()), self._count)
             frame.kept = kept
+            if self.config.side < CROP and self.task.mode == "restore":
+                frame.crop = shown
             self._count += 1
             window = self._window.push(frame)
             if window is not None:
@@ -116,7 +121,8 @@ class WindowSession(Session):
         self.heartbeat()
         self._placed()
         with torch.inference_mode():
-            done = self.task.finish(from_network(self._decode(window, frame)), frame.kept)
+            image = self._decode(window, frame)
+            done = self.task.finish(from_network(image) if frame.crop is None else completed(image, frame.crop), frame.kept)
         frame.release()
         return done
 

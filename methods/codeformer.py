@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,12 +13,27 @@ from ..models.codeformer import CodeFormer
 from .code_frames import joined, working_bytes
 from .code_smoothing import SmoothedSession
 from .known_pixels import Mode, Task
+from .native import completed
 from .network import NetworkRestorer, from_network, to_network
-from .placement import in_batches
+from .placement import Placement, in_batches
 from .restorer import Heartbeat, Session, no_heartbeat
 
-FIDELITY: dict[Mode, float] = {"restore": 0.5, "colourise": 0.0, "inpaint": 1.0}
-"""The published w of each task."""
+
+@dataclass(frozen=True)
+class Trained:
+    """How weights are best used, for options that are left to them; the defaults are those of the official tools.
+
+    Attributes:
+        fidelity: w of each mode.
+        adain: AdaIN of each mode.
+    """
+
+    fidelity: dict[Mode, float] = field(default_factory=lambda: {"restore": 0.5, "colourise": 0.0, "inpaint": 1.0})
+    adain: dict[Mode, bool] = field(default_factory=lambda: {"restore": True, "colourise": True, "inpaint": False})
+
+
+FAITHFUL = Trained({"restore": 1.0, "colourise": 0.0, "inpaint": 1.0}, {"restore": False, "colourise": False, "inpaint": False})
+"""Of small networks that learnt with w 1 and codes as they are: the embedded one."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +42,9 @@ class CodeFormerOptions:
 
     Attributes:
         fidelity: w of eq. 5 in [0, 1]: 0 follows the codes alone (more detail, less likeness), 1 the input's features as far as they go;
-            None takes the mode's: 0.5 restoring, 0 colourising, 1 inpainting.
-        adain: whether the codes take on the statistics of the input's latent, which keeps its colours; None: except when inpainting.
+            None takes that of the weights and the mode: for the published 0.5 restoring, 0 colourising, 1 inpainting; embedded 1 restoring.
+        adain: whether the codes take on the statistics of the input's latent, which keeps its colours; None takes that of the weights and
+            the mode: for the published on except when inpainting; embedded off.
         smoothing: frames on each side whose code logits are averaged with a frame's own before its codes are chosen, 0 to 8; 0 is off.
             The session then looks that many frames ahead.
         mode: "restore", "colourise" (checkpoint codeformer_colorization: the input is made grey) or "inpaint" (codeformer_inpainting: what is
@@ -60,24 +77,33 @@ class CodeFormerOptions:
     def task(self) -> Task:
         return Task(self.mode, self.keep_luminance)
 
-    @property
-    def weight(self) -> float:
-        """w, given or the mode's."""
-        return FIDELITY[self.mode] if self.fidelity is None else self.fidelity
-
-    @property
-    def match(self) -> bool:
-        """AdaIN, given or the mode's."""
-        return self.mode != "inpaint" if self.adain is None else self.adain
-
 
 class CodeFormerRestorer(NetworkRestorer):
-    """CodeFormer for any clip; frames are independent unless `smoothing` is on."""
+    """CodeFormer for any clip; frames are independent unless `smoothing` is on.
+
+    Args:
+        network, options, place: as NetworkRestorer.
+        trained: how the weights are best used.
+    """
 
     name = "codeformer"
     options_type = CodeFormerOptions
     network: CodeFormer
     options: CodeFormerOptions
+
+    def __init__(self, network: CodeFormer, options: Any = None, *, place: Placement | None = None, trained: Trained | None = None) -> None:
+        super().__init__(network, options, place=place)
+        self.trained = trained or Trained()
+
+    @property
+    def weight(self) -> float:
+        """w, given or what suits weights and mode."""
+        return self.trained.fidelity[self.options.mode] if self.options.fidelity is None else self.options.fidelity
+
+    @property
+    def match(self) -> bool:
+        """AdaIN, given or what suits weights and mode."""
+        return self.trained.adain[self.options.mode] if self.options.adain is None else self.options.adain
 
     @property
     def look_ahead(self) -> int:  # type: ignore[override]
@@ -87,7 +113,7 @@ class CodeFormerRestorer(NetworkRestorer):
         """See Restorer.open; nothing is random, so the seed does not matter. Sessions also take masks, see push."""
         if self.options.smoothing:
             options = self.options
-            return SmoothedSession(self.network, self.place, options.task, options.smoothing, options.weight, options.match, heartbeat)
+            return SmoothedSession(self.network, self.place, options.task, options.smoothing, self.weight, self.match, heartbeat)
         return CodeFormerSession(self, heartbeat)
 
 
@@ -118,6 +144,7 @@ class CodeFormerSession(Session):
         return joined([])
 
     def _restored(self, shown: Tensor) -> Tensor:
-        network, options = self.restorer.network, self.restorer.options
-        device = self.restorer.place(working_bytes(network.config, len(shown)))
-        return from_network(network(to_network(shown, network.config.side, device), options.weight, match=options.match))
+        restorer, network = self.restorer, self.restorer.network
+        device = restorer.place(working_bytes(network.config, len(shown)))
+        images = network(to_network(shown, network.config.side, device), restorer.weight, match=restorer.match)
+        return completed(images, shown) if restorer.options.mode == "restore" else from_network(images)

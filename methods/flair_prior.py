@@ -118,9 +118,23 @@ class FlairPrior(Prior):
 
     def predict_eps(self, x_t: Tensor, t: int, condition: Tensor | None = None) -> Tensor:
         """The noise in x_t as the network sees it, where x_t is and in float32."""
+        return self._eps(x_t, self.level(t), condition)
+
+    def denoise(self, noisy: Tensor, sigma: float, condition: Tensor | None = None) -> Tensor:
+        """E[x | noisy, c] for noisy = x + sigma n, at any sigma > 0; for the bicubic network, which is told the noise level as a real number.
+
+        Raises:
+            ValueError: for the other network, which knows the levels of its schedule only.
+        """
+        if not isinstance(self.network, BicubicUNet):
+            raise ValueError("FLAIR's network for blur and JPEG is told a step of its schedule, not a noise level; use predict_x0")
+        signal = (1 + sigma**2) ** -0.5
+        return noisy - sigma * self._eps(noisy * signal, signal, condition)
+
+    def _eps(self, x_t: Tensor, told: float, condition: Tensor | None) -> Tensor:
         height, width = x_t.shape[-2:]
         device = self.place(self.network.working_bytes(len(x_t), height, width))
-        level = torch.tensor(self.level(t), device=device)
+        level = torch.tensor(told, device=device)
         x = x_t.to(device, torch.float32)
         if condition is None:
             eps = self.network(x, torch.zeros_like(x), level, frames=1, temporal=False, pixels=self.pixels)

@@ -16,6 +16,7 @@ from ..models.keep_gain import GainMemory
 from ..motion.dis import DisFlow
 from ..motion.flow import FlowSource
 from ..motion.warp import warp
+from .native import completed
 from .network import NetworkRestorer, from_network, to_network
 from .placement import Placement, batches
 from .restorer import Heartbeat, Session, no_heartbeat
@@ -34,7 +35,8 @@ class KeepOptions:
         gain_window: frames whose gains are found together, 1 to 100. They see each other, so a session holds back one fewer. Each waits
             with features of 5.5 MiB in the published network, 45 MiB in its Asian variant, and half that in half precision.
         batch: frames that are encoded at once, 1 to 100.
-        flow: who measures motion: "gmflow", the network of the checkpoint, or "dis", OpenCV's, which is faster and needs no weights.
+        flow: who measures motion: "gmflow", the network of the checkpoint, or "dis", OpenCV's, which is faster and needs no weights. A
+            checkpoint without GMFlow (the embedded one) takes "dis" either way.
 
     Raises:
         ValueError: naming the parameter, its range and what was given.
@@ -133,7 +135,8 @@ class KeepRestorer(NetworkRestorer):
         """Where optical flow comes from."""
         if self._given is not None:
             return self._given
-        return DisFlow() if self.options.flow == "dis" else self.network.flownet
+        own = self.network.flownet if self.options.flow == "gmflow" else None
+        return DisFlow() if own is None else own
 
     def guided_by(self, flow: FlowSource) -> KeepRestorer:
         """The same restorer with another source of optical flow."""
@@ -156,6 +159,7 @@ class KeepSession(Session):
         self._restorer = restorer
         self._heartbeat = heartbeat
         self._waiting: list[Tensor] = []
+        self._crops: list[Tensor | None] = []  # as they came, where the network is smaller than they are
         self._done = 0
         self._past: Past | None = None
         self._memory: GainMemory | None = None
@@ -165,6 +169,7 @@ class KeepSession(Session):
         ready = [torch.empty(0, 3, CROP, CROP)]
         for crop in crops.split(1):
             self._waiting.append(to_network(crop.float(), side, torch.device("cpu")))
+            self._crops.append(crop.float() if side < CROP else None)
             if len(self._waiting) == self._restorer.options.block(self._done):
                 ready += self._restore()
         return torch.cat(ready)
@@ -192,9 +197,11 @@ class KeepSession(Session):
         for index in range(length):
             now = slice(index, index + 1)
             past = keep_step(network, restorer.flow, frames[now], latents[now], features.popleft(), gains[0, now], self._past, self._heartbeat)
-            ready.append(from_network(past.image))
+            crop = self._crops[index]
+            ready.append(from_network(past.image) if crop is None else completed(past.image, crop))
             self._past = past
         self._waiting.clear()
+        self._crops.clear()
         self._done += length
         return ready
 

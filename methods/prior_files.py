@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -11,7 +12,10 @@ from torch import nn
 
 from ..diffusion.prior import Prior
 from ..models.architectures import beginnings, foreign, recognise
-from ..models.state_dict import read_state
+from ..models.embedded import SIZES
+from ..models.flair.bicubic import BicubicConfig
+from ..models.state_dict import notes_of, read_state
+from .face_prior import PyramidPrior
 from .flair_prior import BACKGROUND, flair_prior_from, is_flair
 from .image_prior import is_image_prior, prior_from_state
 from .placement import Placement
@@ -51,8 +55,13 @@ def prior_from_file(
     with torch.inference_mode(False):
         try:
             if is_flair(state):
-                prior = flair_prior_from(state, task or task_of(path), dtype=dtype)
-                return prior if placed is None else prior.configured(place=placed(prior.network))
+                sizes = sizes_of(notes_of(path))
+                state = {key: value.float() for key, value in state.items()}
+                prior = flair_prior_from(state, task or task_of(path), config=sizes, dtype=dtype)
+                prior = prior if placed is None else prior.configured(place=placed(prior.network))
+                if sizes is None:
+                    return prior
+                return PyramidPrior(prior.configured(background=1.0))
             if is_image_prior(state):
                 image_prior = prior_from_state(state)
                 if placed is not None:
@@ -63,6 +72,22 @@ def prior_from_file(
     known = recognise(set(state))
     what = f"the face restorer {known.label}" if known else foreign(set(state)) or f"tensors whose names start with {beginnings(state)}"
     raise ValueError(f"{path.name} holds {what}, not a diffusion prior; choose a FLAIR checkpoint or DifFace's iddpm_ffhq512_ema500000.pth")
+
+
+def sizes_of(notes: Mapping[str, str]) -> BicubicConfig | None:
+    """The sizes that `fvr train prior` leaves in a file's metadata, None for a published file.
+
+    Raises:
+        ValueError: if they cannot be read.
+    """
+    if SIZES not in notes:
+        return None
+    try:
+        sizes = json.loads(notes[SIZES])
+        sets = {name: frozenset(sizes[name]) for name in ("attention", "recurrence")}
+        return BicubicConfig(**{**sizes, **sets, "multipliers": tuple(sizes["multipliers"])})
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"the sizes in the file's metadata cannot be read ({error}); train it again with `fvr train prior`") from error
 
 
 def _first(error: Exception) -> str:

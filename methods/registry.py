@@ -14,7 +14,7 @@ from ..diffusion.gaussian import GaussianPrior
 from ..diffusion.prior import Prior
 from ..models.load import LoadedNetwork, load_network
 from ..physics.base import Degradation
-from .codeformer import CodeFormerOptions, CodeFormerRestorer
+from .codeformer import FAITHFUL, CodeFormerOptions, CodeFormerRestorer
 from .dicface import DicFaceOptions, DicFaceRestorer
 from .flair import FlairRestorer
 from .flair_options import PRESETS, FlairOptions
@@ -71,7 +71,12 @@ NETWORKS: dict[str, type[NetworkRestorer]] = {"keep": KeepRestorer, "dicface": D
 
 
 def restorer_from(loaded: LoadedNetwork, options: Any = None, *, place: Placement | None = None) -> NetworkRestorer:
-    """The restorer that a loaded network belongs to, with its method's default options unless given."""
+    """The restorer that a loaded network belongs to, with its method's default options unless given.
+
+    A file's metadata say where its weights want other values than the published ones: `fvr train codebook` writes adain "off".
+    """
+    if loaded.kind == "codeformer":
+        return CodeFormerRestorer(loaded.network, options, place=place, trained=FAITHFUL if loaded.notes.get("adain") == "off" else None)
     if loaded.kind in NETWORKS:
         return NETWORKS[loaded.kind](loaded.network, options, place=place)
     return PerFrameRestorer(loaded.network, options, place=place, name=loaded.kind)

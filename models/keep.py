@@ -43,6 +43,7 @@ class KeepConfig(CodeConfig):
         gain_layers: layers of the gain network.
         gain_heads: its heads; not visible in a state dict, as many as the transformer's in every published network.
         gain_width: channels of each.
+        flow_network: whether GMFlow is part of it; without, optical flow comes from elsewhere.
     """
 
     fused: tuple[int, ...] = (16, 32, 64)
@@ -52,6 +53,7 @@ class KeepConfig(CodeConfig):
     gain_layers: int = 3
     gain_heads: int = 8
     gain_width: int = 48
+    flow_network: bool = True
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor]) -> KeepConfig:
@@ -76,6 +78,7 @@ class KeepConfig(CodeConfig):
             gain_layers=len(layers),
             gain_heads=shared.heads,
             gain_width=len(state[f"{gain}0.attn1.to_q.weight"]) // shared.heads,
+            flow_network=any(key.startswith("flownet.") for key in state),
         )
 
 
@@ -83,6 +86,7 @@ class KEEP(CodeNetwork):
     """The published network, its own GMFlow included.
 
     Attributes:
+        flownet: GMFlow; None in a network that was made without.
         feeds_back: a frame's image decides on the next frame's codes, so that half precision would change them.
     """
 
@@ -97,7 +101,7 @@ class KEEP(CodeNetwork):
         self.cross_fuse = nn.ModuleDict(
             {str(side): CrossFrameFusion(vq.width(side), sizes.cross_heads, sizes.cross_width) for side in sizes.cross_fused}
         )
-        self.flownet = FlowNet()
+        self.flownet = FlowNet() if sizes.flow_network else None
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor]) -> Self:

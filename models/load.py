@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from .architectures import ARCHITECTURES, CHOOSE, beginnings, foreign, recognise
-from .catalogue import Checkpoint, published_as
+from .catalogue import Checkpoint, licence_line, published_as
+from .embedded import BASE, read_embedded
 from .spandrel_bridge import load_by_spandrel
-from .state_dict import names_of, read_state
+from .state_dict import names_of, notes_of, read_state
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class LoadedNetwork:
         path: the file.
         checkpoint: the catalogue's entry, None if the file goes by a name that it does not know.
         detail: one line for people.
+        notes: the file's metadata; what `fvr train` and fine-tuning leave in theirs: licence, recipe, how it is best used.
     """
 
     kind: str
@@ -33,6 +35,14 @@ class LoadedNetwork:
     path: Path
     checkpoint: Checkpoint | None
     detail: str
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def licence(self) -> str:
+        """One line: the catalogue's, else what the file says, else that it is unknown."""
+        if self.checkpoint is not None:
+            return licence_line(self.checkpoint)
+        return self.notes.get("licence", "licence unknown, the catalogue has no file of this name")
 
 
 def load_network(path: Path | str, decoder_dtype: torch.dtype = torch.float32) -> LoadedNetwork:
@@ -41,7 +51,7 @@ def load_network(path: Path | str, decoder_dtype: torch.dtype = torch.float32) -
     Parameters are made outside inference mode, so that they can be trained later.
 
     Args:
-        path: .safetensors, or what torch.save wrote.
+        path: .safetensors, or what torch.save wrote; a file that builds on another one (models/embedded) wants that one beside it.
         decoder_dtype: of the modules behind the choice of codes, where the network has such and no later code depends on them (KEEP's
             do); all else stays float32.
 
@@ -51,7 +61,8 @@ def load_network(path: Path | str, decoder_dtype: torch.dtype = torch.float32) -
         ModuleNotFoundError: for a network that only spandrel knows, where that is not installed.
     """
     path = Path(path)
-    state = read_state(path)
+    notes = notes_of(path)
+    state = read_embedded(path) if BASE in notes else read_state(path)
     with torch.inference_mode(False):
         kind, network, detail = build_network(state, path.name)
         network.float().eval().requires_grad_(False)
@@ -60,7 +71,7 @@ def load_network(path: Path | str, decoder_dtype: torch.dtype = torch.float32) -
         if not getattr(network, "feeds_back", False):
             for part in getattr(network, "decoder_parts", list)():
                 part.to(decoder_dtype)
-    return LoadedNetwork(kind, network, path, entry_of(path, kind), detail)
+    return LoadedNetwork(kind, network, path, entry_of(path, kind), detail, notes)
 
 
 def peek(path: Path | str) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -63,6 +63,20 @@ def names_of(path: Path | str) -> list[str] | None:
         header, _ = _header(path, path.name)
         return list(tidied(dict.fromkeys(header)))
     return list(read_state(path)) if start.startswith(_ZIP) else None  # tensors in a zip archive are mapped, not read
+
+
+def notes_of(path: Path | str) -> dict[str, str]:
+    """The metadata of a .safetensors file; empty for any other checkpoint.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_state`.
+    """
+    path = Path(path)
+    if not _is_safetensors(first_bytes(path, path.name)):
+        return {}
+    _header(path, path.name)  # says in one sentence what is wrong with it
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
 
 
 def first_bytes(path: Path, name: str) -> bytes:

@@ -355,11 +355,10 @@ def keep_on(base: CodeFormer) -> KEEP:
             gain_layers=2,
             gain_heads=sizes.heads,
             gain_width=24,
+            flow_network=False,  # flow comes from OpenCV
         )
     )
     network = KEEP(config)
-    if not published:
-        del network.flownet  # flow comes from OpenCV
     network.load_state_dict(base.state_dict(), strict=False)
     return network
 

@@ -5,6 +5,7 @@ A file may build on another one: its metadata then name that file under "base", 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -22,10 +23,20 @@ SIZES = "sizes"
 PRIOR = "face-prior-128.safetensors"
 CODEBOOK, KEEP, DICFACE = "face-codebook-128.safetensors", "keep-128.safetensors", "dicface-128.safetensors"
 
+RESTORERS = {"embedded codeformer": CODEBOOK, "embedded keep": KEEP, "embedded dicface": DICFACE}
+"""Face restorers by the name that menus show."""
+PRIORS = {"embedded face prior": PRIOR}
+"""Diffusion priors by the name that menus show."""
+
 
 def present() -> list[str]:
     """The names of the files that are there."""
     return sorted(path.name for path in FOLDER.glob("*.safetensors"))
+
+
+def listed(names: Mapping[str, str]) -> dict[str, Path]:
+    """Of RESTORERS or PRIORS, those whose files are there, with their paths."""
+    return {name: FOLDER / file for name, file in names.items() if (FOLDER / file).is_file()}
 
 
 def read_embedded(path: Path | str) -> dict[str, Tensor]:

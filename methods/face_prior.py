@@ -1,0 +1,67 @@
+"""A diffusion prior for frames of any size from a network of a small one: coarse scales are the network's, finer ones a weight-free prior's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..diffusion.gaussian import denoise
+from ..diffusion.prior import Prior
+from ..diffusion.schedule import Schedule, linear_schedule
+from .flair_prior import FlairPrior
+
+
+class PyramidPrior(Prior):
+    """E[x_0 | x_t, c] on S x S frames by a network of side s, S = f s.
+
+    Averaged over f x f pixels, x_t / sqrt(abar_t) = x_0 + sigma_t n is the averaged face plus white noise of deviation sigma_t / f: the
+    network's own question at a cleaner step. Its answer replaces the coarse means of the Gaussian prior's:
+
+        x = D(x_t, c) + up(N(mean(x_t), mean(c); sigma_t / f) - mean(D(x_t, c)))
+
+    so that each band of frequencies comes from who knows it best. Frames of side s, or smaller, are the network's alone.
+
+    Args:
+        coarse: one of FLAIR's networks, told the noise level as a real number (the bicubic one).
+        schedule: of x_t; None is the linear one of 1000 steps.
+    """
+
+    def __init__(self, coarse: FlairPrior, schedule: Schedule | None = None) -> None:
+        self.coarse = coarse
+        self.schedule = schedule or linear_schedule()
+        self.temporal = coarse.temporal
+        self.conditional = coarse.conditional
+        self.upsampling = coarse.upsampling
+
+    @property
+    def network(self) -> Any:
+        """The network, for whoever manages memory."""
+        return self.coarse.network
+
+    def configured(self, **changes: Any) -> PyramidPrior:
+        """The same with other settings of the coarse prior; see FlairPrior.configured."""
+        return PyramidPrior(self.coarse.configured(**changes), self.schedule)
+
+    def predict_x0(self, x_t: Tensor, t: int, condition: Tensor | None = None) -> Tensor:
+        """See Prior; frames (N, 3, H, W) are one window, H and W multiples of the network's side or of its `multiple`.
+
+        Raises:
+            ValueError: if the frames do not fit the network.
+        """
+        sigma = self.schedule.sigma(t)
+        noisy = x_t / self.schedule.abar(t) ** 0.5
+        side = self.coarse.network.config.side
+        factor = min(x_t.shape[-2:]) // side
+        if factor < 2:
+            return self.coarse.denoise(noisy, sigma, condition)
+        if any(length % factor for length in x_t.shape[-2:]):
+            raise ValueError(f"a prior of side {side} takes frames whose sides are multiples of {factor}, got {x_t.shape[-2]} x {x_t.shape[-1]}")
+        few = None if condition is None else F.avg_pool2d(condition, factor)
+        coarse = self.coarse.denoise(F.avg_pool2d(noisy, factor), sigma / factor, few)
+        fine = x_t.new_empty(x_t.shape)
+        for i in range(len(x_t)):  # frames do not influence each other here, and one at a time is kinder to caches
+            fine[i : i + 1] = denoise(noisy[i : i + 1], sigma, None if condition is None else condition[i : i + 1])
+        step = F.interpolate(coarse - F.avg_pool2d(fine, factor), x_t.shape[-2:], mode="bicubic", align_corners=False)
+        return fine + step
