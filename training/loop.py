@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ..models.load import channels_last
 from .quick_norm import quicken
 from .sheet import curve_png, sheet_png
 
@@ -104,6 +105,10 @@ class Stage(ABC):
         """Figures, and a sheet (rows, columns, 3, S, S) in [0, 1]."""
         return {}, None
 
+    def finished(self) -> bool:
+        """Asked after every validation; True ends the stage before its plan does."""
+        return False
+
     def extra(self) -> dict[str, Any]:
         """More state to keep, e.g. an adversary's."""
         return {}
@@ -121,6 +126,7 @@ class Run:
         seed: of all draws.
         device: where the network learns.
         bfloat16: whether convolutions and products run in bfloat16; weights, averages and losses stay float32.
+        float16: the same with float16, for accelerators without bfloat16; the loss is scaled so that small gradients survive.
         save_every: steps between states on disk.
         validate_every: steps between validations; 0 for the end of each stage only.
         minutes: stop cleanly after so long; 0 for never.
@@ -135,6 +141,16 @@ class Run:
     validate_every: int = 200
     minutes: float = 0.0
     workers: int = 0
+    float16: bool = False
+
+    def __post_init__(self) -> None:
+        if self.bfloat16 and self.float16:
+            raise ValueError("a run is in bfloat16 or in float16, got both; switch one of them off")
+
+    @property
+    def reduced(self) -> torch.dtype | None:
+        """What convolutions and products run in, None for float32."""
+        return torch.float16 if self.float16 else torch.bfloat16 if self.bfloat16 else None
 
 
 class Stopped(Exception):
@@ -161,7 +177,8 @@ def train(
     """
     run.folder.mkdir(parents=True, exist_ok=True)
     device = torch.device(run.device)
-    network = network.to(device).to(memory_format=torch.channels_last)
+    network = network.to(device)
+    channels_last(network)
     if device.type == "cpu" and run.bfloat16:
         quicken(network)
     state = _found(run.folder / STATE, recipe, run.seed)
@@ -203,6 +220,7 @@ class _Stage:
         self.average = copy.deepcopy(network).eval().requires_grad_(False)
         self.trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.optimiser = torch.optim.Adam(self.trained, lr=stage.plan.rate, betas=stage.plan.betas, fused=True)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=run.float16)
         self.history: list[dict[str, Any]] = []
         self.bad = 0
 
@@ -216,21 +234,34 @@ class _Stage:
             begun = self._resume(state)
         self.network.train()
         recent: deque[dict[str, float]] = deque(maxlen=50)
-        for step, batches in self._batches(begun, plan.steps):
+        done = begun
+        if begun and self._due(begun) and not (self.history and self.history[-1]["step"] == begun):
+            self._validate(begun, recent)  # it was interrupted before
+        ended = state is not None and self.stage.finished()
+        for step, batches in self._batches(begun, begun if ended else plan.steps):
             if self.stage.before_step(self.network, step, self._generator("before", step)):
                 self.average.load_state_dict(self.network.state_dict())
-            losses = self._step(step, batches)
+            try:
+                losses = self._step(step, batches)
+                done = step + 1
+                if tick is not None:
+                    tick(name, done, plan.steps, losses)
+            except FloatingPointError:
+                raise
+            except BaseException:  # a host's interruption, or memory that ran out: nothing that was learnt is lost
+                self._save(done)
+                raise
             recent.append(losses)
-            done = step + 1
-            if tick is not None:
-                tick(name, done, plan.steps, losses)
             last, halt = done == plan.steps, stopping()
-            if last or (self.run.validate_every and done % self.run.validate_every == 0):
+            if last or self._due(done):
                 self._validate(done, recent)
+                last = last or self.stage.finished()
             if last or halt or done % self.run.save_every == 0:
                 self._save(done)
             if halt and not last:
                 raise Stopped(f"stopped in stage {name} after {done} of {plan.steps} steps; the same command goes on from there")
+            if last:
+                break
         _write_weights(self.average, self.run.folder / f"{name}.safetensors")
 
     def _step(self, step: int, batches: list[Batch]) -> dict[str, float]:
@@ -241,15 +272,17 @@ class _Stage:
         sums: dict[str, float] = {}
         for number, batch in enumerate(batches):
             batch = {key: _placed(value, self.device) for key, value in batch.items()}
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.bfloat16):
+            with self._reduced():
                 terms = self.stage.losses(self.network, batch, step, self._generator("step", step, number))
             total = torch.stack([term.float() for term in terms.values()]).sum() / len(batches)
-            total.backward()
+            self.scaler.scale(total).backward()
             for key, term in terms.items():
                 sums[key] = sums.get(key, 0.0) + float(term.detach()) / len(batches)
+        self.scaler.unscale_(self.optimiser)
         norm = nn.utils.clip_grad_norm_(self.trained, plan.clip or float("inf"))
         if not (math.isfinite(sum(sums.values())) and math.isfinite(float(norm))):
             self.bad += 1
+            self.scaler.update()
             if self.bad >= MANY_BAD_STEPS:
                 raise FloatingPointError(
                     f"the loss of stage {self.stage.name} was infinite or undefined {self.bad} times in a row at step {step}; the state on disk is "
@@ -257,7 +290,8 @@ class _Stage:
                 )
             return sums
         self.bad = 0
-        self.optimiser.step()
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
         self._follow(step)
         return sums
 
@@ -290,10 +324,13 @@ class _Stage:
                     waiting.append(pool.submit(prepared, step + 2 * self.run.workers))
                 yield step, batches
 
+    def _due(self, done: int) -> bool:
+        return bool(self.run.validate_every) and done % self.run.validate_every == 0
+
     def _validate(self, done: int, recent: Sequence[Mapping[str, float]]) -> None:
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.bfloat16):
+        with torch.inference_mode(), self._reduced():
             figures, sheet = self.stage.validate(self.average)
-        means = {key: sum(losses.get(key, 0.0) for losses in recent) / len(recent) for key in recent[-1]}
+        means = {key: sum(losses.get(key, 0.0) for losses in recent) / len(recent) for key in (recent[-1] if recent else ())}
         self.history.append({"step": done, "losses": means, "figures": figures})
         log = self.run.folder / f"{self.stage.name}.json"
         log.write_text(json.dumps(self.history, indent=1))
@@ -310,6 +347,7 @@ class _Stage:
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "history": json.dumps(self.history),
             "extra": self.stage.extra(),
         }
@@ -321,9 +359,13 @@ class _Stage:
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state.get("scaler", {}))  # does nothing unless in float16
         self.history = json.loads(state["history"])
         self.stage.restore(state["extra"])
         return state["step"]
+
+    def _reduced(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.run.reduced, enabled=self.run.reduced is not None)
 
     def _generator(self, *what: object) -> torch.Generator:
         return generator_for(self.run.seed, self.stage.name, *what)

@@ -130,3 +130,55 @@ def test_rates_rise_fall_and_halve() -> None:
     assert [halving.rate_at(step) for step in (0, 399, 400, 450)] == [1, 1, 0.5, 0.25]
     with pytest.raises(ValueError, match="rates"):
         Plan(10, 1, 0.1, 0.2)
+
+
+class Interruption(BaseException):
+    """What a host raises from its progress bar."""
+
+
+def test_an_interruption_loses_nothing(tmp_path: Path) -> None:
+    whole = train(fresh(), [Line()], run(tmp_path / "whole"), "r")
+
+    def tick(stage: str, done: int, steps: int, losses: dict) -> None:
+        if done in (4, 7):
+            raise Interruption
+
+    for at in (4, 7):
+        with pytest.raises(Interruption):
+            train(fresh(), [Line()], run(tmp_path / "parts"), "r", tick)
+        assert torch.load(tmp_path / "parts" / STATE, weights_only=True)["step"] == at
+    assert torch.equal(train(fresh(), [Line()], run(tmp_path / "parts"), "r").weight, whole.weight)
+    assert [entry["step"] for entry in json.loads((tmp_path / "parts" / "line.json").read_text())] == [4, 8, 12]
+
+
+def test_a_stage_may_end_early_and_stays_ended(tmp_path: Path) -> None:
+    class Short(Line):
+        def finished(self) -> bool:
+            return self.revived >= 2
+
+        def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor | None]:
+            self.revived += 1
+            return super().validate(network)
+
+    first = train(fresh(), [Short()], run(tmp_path), "r")
+    assert torch.load(tmp_path / STATE, weights_only=True)["step"] == 8
+    again = train(fresh(), [Short()], run(tmp_path), "r")
+    assert torch.load(tmp_path / STATE, weights_only=True)["step"] == 8 and torch.equal(first.weight, again.weight)
+
+
+def test_float16_learns_and_resumes_with_its_scale(tmp_path: Path) -> None:
+    class Tiny(Line):
+        """A loss whose gradients are below float16's smallest number."""
+
+        def losses(self, network: nn.Module, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+            return {"fit": (network(batch["x"]).float() - 3 * batch["x"]).square().mean() * 1e-8}
+
+    half = Run(tmp_path / "a", bfloat16=False, float16=True, save_every=50, validate_every=0)
+    network = train(fresh(), [Tiny(steps=150)], half, "r")
+    assert network.weight.item() > 1  # unscaled, it stays 0
+    parts = Run(tmp_path / "b", bfloat16=False, float16=True, save_every=50, validate_every=0)
+    with pytest.raises(Stopped):
+        train(fresh(), [Tiny(steps=150)], parts, "r", stopper(40))
+    assert torch.equal(train(fresh(), [Tiny(steps=150)], parts, "r").weight, network.weight)
+    with pytest.raises(ValueError, match="got both"):
+        Run(tmp_path, float16=True)
