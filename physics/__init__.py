@@ -12,6 +12,7 @@ from .grayscale import Grayscale
 from .h264 import H264
 from .identity import GaussianNoise, Identity
 from .inpaint import Inpaint, RandomInpaint, random_mask
+from .isp import Isp
 from .jpeg import Jpeg, JpegCode
 from .kinds import KINDS, Kind, Parameter
 from .pool import AveragePool
@@ -31,6 +32,7 @@ __all__ = [
     "H264",
     "Identity",
     "Inpaint",
+    "Isp",
     "Jpeg",
     "JpegCode",
     "Kind",

@@ -7,74 +7,53 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .codec_loss import NEIGHBOUR_CORRELATION, PICTURE_STD
 from .identity import Transparent
+from .isp import NOISE, PEDESTAL, Isp, noise_std
 from .numerics import cached, gaussian_sample, working
 
-GAMMA = 2.2
-WHITE_BALANCE = (2.0, 1.0, 1.6)
-"""Gains of a daylight scene, from sensor to balanced values, green = 1."""
-COLOUR = ((1.65, -0.5, -0.15), (-0.25, 1.6, -0.35), (0.0, -0.55, 1.55))
-"""Balanced sensor colours to linear sRGB; rows sum to 1, so grey stays grey."""
-
-NOISE = {
-    800: ((3.82e-3, 3.28e-3, 3.84e-3), (4.5e-5, 2.8e-5, 4.1e-5)),
-    1600: ((7.10e-3, 5.91e-3, 7.10e-3), (1.4e-4, 1.2e-4, 1.4e-4)),
-    3200: ((1.45e-2, 1.24e-2, 1.42e-2), (4.9e-4, 4.8e-4, 4.8e-4)),
-}
-"""ISO: (shot, read) of red, green, blue, for the variance shot v + read of a sensor value v in [0, 1]; a calibrated phone sensor."""
+GREY = 0.18
+"""Reflectance of the grey that levels of noise are told for."""
+SHARED = 0.9
+"""How much of an ordinary picture's variance its three colours have in common."""
 
 
 @dataclass(frozen=True)
 class CameraNoise(Transparent):
     """y = P(r + n), r = P^-1(x), n ~ N(0, shot r + read): shot and read noise of a sensor at `iso`, for frames (..., 3, H, W) in [0, 1].
 
-    P, the processing from sensor to picture: clip to [0, 1], white balance, colour matrix, gamma 1/2.2, tone curve 3 v^2 - 2 v^3. There
-    is no mosaic. `forward` is P(P^-1(x)), which is x on [0, 1] up to rounding; `observe` adds the noise. Since the noise depends on
-    the picture, `noise_level` is its standard deviation on grey of 18 % reflectance, and adjoint and pinv see the identity.
+    P is the camera's processing. Without a mosaic `forward` is P(P^-1(x)), which is x on [0, 1] up to rounding; with one it is what filling in the
+    colours leaves of x, noise spreads into its neighbours, and `distortion` says how much is lost on an ordinary picture. `observe` adds the
+    noise. Since the noise depends on the picture, `noise_level` is its standard deviation on grey of 18 % reflectance; adjoint and pinv see
+    the identity.
 
     Raises:
         ValueError: for an iso other than 800, 1600 or 3200, or (on use) frames without three channels.
     """
 
     iso: int = 1600
+    isp: Isp = Isp()
 
     linear = False
 
     def __post_init__(self) -> None:
         if self.iso not in NOISE:
             raise ValueError(f"camera noise is known at ISO {', '.join(map(str, NOISE))}, got {self.iso}")
-        object.__setattr__(self, "noise_level", _level_on_grey(self.iso))
+        object.__setattr__(self, "noise_level", _level_on_grey(self.iso, self.isp))
+        object.__setattr__(self, "distortion", _lost_on_a_picture(self.isp))
 
     def forward(self, x: Tensor) -> Tensor:
-        return process(unprocess(_rgb(x))).to(x.dtype)
+        raw = self.isp.unprocess(_rgb(x))
+        return self.isp.process(self.isp.through_mosaic(raw)).to(x.dtype)
 
     def observe(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        raw = unprocess(_rgb(x))
-        return process(raw + noise_std(raw, self.iso) * gaussian_sample(raw, generator)).to(x.dtype)
+        raw = self.isp.unprocess(_rgb(x))
+        noisy = (raw + noise_std(raw, self.iso) * gaussian_sample(raw, generator)).clamp(-PEDESTAL, 1)
+        return self.isp.process(self.isp.through_mosaic(noisy)).to(x.dtype)
 
     def describe(self) -> str:
-        return f"Camera noise at ISO {self.iso}"
-
-
-def noise_std(raw: Tensor, iso: int) -> Tensor:
-    """sqrt(shot v + read) for sensor values v in [0, 1], (..., 3, H, W)."""
-    shot, read = raw.new_tensor(NOISE[iso])[..., None, None]
-    return (shot * raw.clamp(0, 1) + read).sqrt()
-
-
-def process(raw: Tensor) -> Tensor:
-    """Sensor values (..., 3, H, W) to a picture in [0, 1]."""
-    gains, colour, _ = _pipeline(raw.dtype, raw.device)
-    linear = torch.einsum("dc,...chw->...dhw", colour, raw.clamp(0, 1) * gains).clamp(0, 1)
-    curved = linear.clamp(min=1e-8) ** (1 / GAMMA)
-    return 3 * curved**2 - 2 * curved**3
-
-
-def unprocess(x: Tensor) -> Tensor:
-    """A picture (..., 3, H, W), clamped to [0, 1], to sensor values: the inverse of `process`."""
-    gains, _, inverse = _pipeline(x.dtype, x.device)
-    curved = 0.5 - torch.sin(torch.asin(1 - 2 * x.clamp(0, 1)) / 3)
-    return torch.einsum("dc,...chw->...dhw", inverse, curved.clamp(0, 1) ** GAMMA) / gains
+        seen = "" if self.isp.mosaic == "none" else f" through a {self.isp.mosaic.upper()} mosaic"
+        return f"Camera noise at ISO {self.iso}{seen}"
 
 
 def _rgb(x: Tensor) -> Tensor:
@@ -83,19 +62,36 @@ def _rgb(x: Tensor) -> Tensor:
     return working(x)
 
 
-@cached(16)
-def _pipeline(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    colour = torch.tensor(COLOUR, dtype=torch.float64)
-    gains = torch.tensor(WHITE_BALANCE, dtype=torch.float64)[:, None, None]
-    return gains.to(device, dtype), colour.to(device, dtype), torch.linalg.inv(colour).to(device, dtype)
-
-
-@cached(8)
-def _level_on_grey(iso: int) -> float:
-    """Standard deviation after processing, to first order, averaged over the channels."""
-    grey = torch.full((3, 1, 1), 3 * 0.18 ** (2 / GAMMA) - 2 * 0.18 ** (3 / GAMMA), dtype=torch.float64)
-    raw = unprocess(grey)
+@cached(32)
+def _level_on_grey(iso: int, isp: Isp) -> float:
+    """Standard deviation after processing, averaged over the channels: to first order, or of a sample where a mosaic spreads it."""
+    grey = torch.full((3, 1, 1), _encoded(GREY, isp), dtype=torch.float64)
+    raw = isp.unprocess(grey)
+    if isp.mosaic != "none":
+        patch = raw.expand(3, 64, 64)
+        noisy = patch + noise_std(patch, iso) * gaussian_sample(patch, torch.Generator().manual_seed(0))
+        return (isp.process(isp.through_mosaic(noisy)) - grey).square().mean().sqrt().item()
     std, step = noise_std(raw, iso), 1e-5
     nudges = step * torch.eye(3, dtype=torch.float64)[:, :, None, None]
-    slopes = (process(raw + nudges) - process(raw - nudges)) / (2 * step)
+    slopes = (isp.process(raw + nudges) - isp.process(raw - nudges)) / (2 * step)
     return (slopes * std[:, None]).square().sum(0).mean().sqrt().item()
+
+
+def _encoded(linear: float, isp: Isp) -> float:
+    """A linear grey in the picture."""
+    v = linear ** (1 / isp.gamma)
+    return 3 * v**2 - 2 * v**3 if isp.tone else v
+
+
+@cached(32)
+def _lost_on_a_picture(isp: Isp) -> float:
+    """Standard deviation of what the mosaic loses on a first-order Markov picture, as codec_loss has it for codecs."""
+    if isp.mosaic == "none":
+        return 0.0
+    side = 64
+    distance = torch.arange(side, dtype=torch.float64)
+    root = torch.linalg.cholesky(NEIGHBOUR_CORRELATION ** (distance[:, None] - distance).abs())
+    noise = torch.randn(4, side, side, generator=torch.Generator().manual_seed(0)).double()
+    correlated = SHARED**0.5 * noise[:1] + (1 - SHARED) ** 0.5 * noise[1:]
+    picture = (0.5 + PICTURE_STD * root @ correlated @ root.mT).clamp(0, 1)
+    return (isp.process(isp.through_mosaic(isp.unprocess(picture))) - picture).square().mean().sqrt().item()

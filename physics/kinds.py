@@ -13,11 +13,12 @@ from .base import Degradation
 from .bicubic import BicubicDownsample
 from .blur import Blur
 from .boundary import Boundary
-from .camera import NOISE, CameraNoise
+from .camera import CameraNoise
 from .grayscale import Grayscale
 from .h264 import H264, PRESETS
 from .identity import GaussianNoise
 from .inpaint import Inpaint, RandomInpaint
+from .isp import NOISE, WHITE_BALANCE, Isp, Mosaic
 from .jpeg import Jpeg
 from .pool import AveragePool
 from .temporal import TemporalBlur
@@ -88,6 +89,9 @@ def _boundary(default: Boundary) -> Parameter:
 _SEED = Parameter("seed", int, 0, 0, 2**53, "", "Of the random draw; the same seed gives the same one.")
 
 
+_ISO = Parameter("iso", str, "1600", unit="ISO", tooltip="Sensitivity of the sensor; higher is noisier.", choices=tuple(map(str, NOISE)))
+
+
 def _gaussian_blur(sigma: float, stretch: float, angle: float, factor: int, boundary: Boundary) -> Degradation:
     return Blur.gaussian(sigma, sigma * stretch, angle, factor=factor, boundary=boundary)
 
@@ -100,6 +104,10 @@ def _inpaint(keep: float, seed: int, mask: Tensor | None = None) -> Degradation:
     if mask is not None and not isinstance(mask, Tensor):
         raise ValueError(f"inpaint: mask is a tensor (H, W) or (T, 1, H, W), given from code, got {mask!r}")
     return RandomInpaint(keep, seed) if mask is None else Inpaint(mask)
+
+
+def _isp_noise(iso: str, mosaic: Mosaic, tone: str, red_gain: float, blue_gain: float) -> Degradation:
+    return CameraNoise(int(iso), Isp(gains=(red_gain, 1.0, blue_gain), tone=tone == "contrast", mosaic=mosaic))
 
 
 def _temporal_blur(width: int, boundary: Boundary) -> Degradation:
@@ -177,11 +185,24 @@ KINDS: dict[str, Kind] = {
             (Parameter("sigma", float, 0.03, 0, 1, "of the range from black to white", "Standard deviation; 0.03 is 7.65 of 255 levels."),),
             GaussianNoise,
         ),
+        Kind("camera_noise", "Camera noise", (_ISO,), lambda iso: CameraNoise(int(iso))),
         Kind(
-            "camera_noise",
-            "Camera noise",
-            (Parameter("iso", str, "1600", unit="ISO", tooltip="Sensitivity of the sensor; higher is noisier.", choices=tuple(map(str, NOISE))),),
-            lambda iso: CameraNoise(int(iso)),
+            "isp_noise",
+            "Noise through a camera's processing",
+            (
+                _ISO,
+                Parameter(
+                    "mosaic",
+                    str,
+                    "grbg",
+                    tooltip="Colours of the sensor's 2 x 2 sites, row by row: filling in the others spreads noise into blotches; none measures all.",
+                    choices=get_args(Mosaic),
+                ),
+                Parameter("tone", str, "contrast", tooltip="Whether the camera adds contrast after its gamma.", choices=("contrast", "plain")),
+                Parameter("red_gain", float, WHITE_BALANCE[0], 0.5, 4, "times green", "White balance of red: about 2 by daylight, less indoors."),
+                Parameter("blue_gain", float, WHITE_BALANCE[2], 0.5, 4, "times green", "White balance of blue: about 1.6 by daylight, more indoors."),
+            ),
+            _isp_noise,
         ),
         Kind(
             "h264",

@@ -17,6 +17,7 @@ from fvr.physics import (
     Grayscale,
     Identity,
     Inpaint,
+    Isp,
     Jpeg,
     RandomInpaint,
     TemporalBlur,
@@ -59,6 +60,7 @@ LINEAR: list[Degradation] = [
 NONLINEAR: list[Degradation] = [
     Jpeg(40),
     CameraNoise(1600),
+    CameraNoise(800, Isp(mosaic="grbg")),
     H264(30, "ultrafast"),
     Jpeg(70) @ Blur.gaussian(1.5, factor=2),
     H264(28, "ultrafast") @ CameraNoise(800),

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from fvr.physics import H264, CameraNoise, GaussianNoise, Grayscale, Inpaint, Jpeg, RandomInpaint, TemporalBlur, degradation, random_mask
-from fvr.physics.camera import NOISE, process, unprocess
+from fvr.physics.isp import NOISE, noise_std
 from fvr.physics.codec_loss import quantisation_noise
 from fvr.physics.dct import block_dct, block_idct
 from fvr.physics.jpeg import LUMA_STEPS, quantiser
@@ -105,14 +105,6 @@ def test_h264_takes_tiny_frames(size: tuple[int, int]) -> None:
     assert_close(H264(10).forward(clip), clip, atol=0.02, rtol=0)
 
 
-def test_camera_processing_is_invertible(rng: torch.Generator) -> None:
-    x = torch.rand((2, 3, 16, 16), generator=rng, dtype=torch.float64)
-    assert_close(process(unprocess(x)), x, atol=1e-6, rtol=0)
-    assert unprocess(x).min() >= 0 and unprocess(x).max() <= 1
-    grey = unprocess(torch.full((3, 1, 1), 0.5, dtype=torch.float64))[:, 0, 0]
-    assert grey[1] > grey[2] > grey[0]
-
-
 @pytest.mark.parametrize("iso", [800, 1600, 3200])
 def test_camera_noise_level_is_that_of_its_samples(iso: int) -> None:
     """On 18 % grey the stated level is measured to 5 %, but 15 % where the curves bend within the noise (ISO 3200)."""
@@ -129,8 +121,6 @@ def test_camera_noise_grows_with_light_and_iso() -> None:
     levels = []
     for iso, (shot, read) in NOISE.items():
         raw = torch.full((3, 1, 1), 0.25, dtype=torch.float64)
-        from fvr.physics.camera import noise_std
-
         assert_close(noise_std(raw, iso)[1].square().item(), shot[1] * 0.25 + read[1])
         levels.append(CameraNoise(iso).noise_level)
     assert levels == sorted(levels)
