@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ class CameraNoise(Transparent):
     """
 
     iso: int = 1600
-    isp: Isp = Isp()
+    isp: Isp = field(default_factory=Isp)
 
     linear = False
 
