@@ -1,4 +1,4 @@
-"""The command line: `fvr restore`, `fvr run`, `fvr demo`, `fvr models`, `fvr train`, `fvr nodes`."""
+"""The command line: `fvr restore`, `fvr compare`, `fvr run`, `fvr demo`, `fvr models`, `fvr train`, `fvr nodes`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_restore(commands)
+    add_compare(commands)
     add_run(commands)
     add_demo(commands)
     add_train(commands)
@@ -71,6 +73,29 @@ def add_restore(commands: Any) -> None:
     )
     g.add_argument("--strength", type=float, default=1.0, help="1 shows the restored face, 0 the original (default: 1)")
     g.add_argument("--colour-match", action="store_true", help="give the restored face the colours of the original")
+    add_frames_and_encoding(p)
+
+
+def add_compare(commands: Any) -> None:
+    p = commands.add_parser(
+        "compare",
+        help="show clips side by side, split by a moving line, or their difference",
+        description="Writes one clip that compares others: labelled, with the sound and the times of one of them.",
+    )
+    p.set_defaults(command=compare)
+    p.add_argument("clips", nargs="+", metavar="CLIP", help="two or more video files or folders of images; the first one decides the size")
+    p.add_argument("output", help="a video file, or a folder for PNG frames")
+    p.add_argument("--mode", default="side-by-side", choices=["side-by-side", "split", "difference"], help="(default: side-by-side)")
+    p.add_argument("--label", action="append", metavar="TEXT", help="of each clip in turn, may be empty (default: the files' names)")
+    p.add_argument("--period", type=float, default=4.0, metavar="SECONDS", help="of the split's line, there and back (default: 4)")
+    p.add_argument("--gain", type=float, default=4.0, help="what a difference is multiplied by (default: 4)")
+    p.add_argument("--sound", metavar="N", help='the clip whose sound and times are kept, counted from 1, or "none" (default: the first with sound)')
+    p.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
+    add_frames_and_encoding(p)
+
+
+def add_frames_and_encoding(p: argparse.ArgumentParser) -> None:
+    """What every command that reads and writes clips takes; `selection` and `encoding` read it."""
     g = p.add_argument_group("frames and encoding")
     g.add_argument("--start", type=int, default=0, metavar="FRAME", help="first frame, counted from 0")
     g.add_argument("--count", type=int, metavar="FRAMES", help="at most this many frames")
@@ -79,6 +104,16 @@ def add_restore(commands: Any) -> None:
     g.add_argument("--codec", default="h264", help="h264, h265, av1, vp9, prores or ffv1 (default: h264)")
     g.add_argument("--crf", type=int, default=17, help="quality, smaller is better (default: 17)")
     g.add_argument("--pixel-format", help="yuv420p, yuv444p, yuv420p10le, ... (default: the codec's own)")
+
+
+def selection(options: argparse.Namespace) -> dict[str, Any]:
+    """Which frames are read, for `open_source`."""
+    return dict(start=options.start, count=options.count, stride=options.stride, rate=Fraction(options.frame_rate))
+
+
+def encoding(options: argparse.Namespace) -> dict[str, Any]:
+    """How a clip is written, for `open_sink`."""
+    return dict(codec=options.codec, crf=options.crf, pixel_format=options.pixel_format)
 
 
 def add_run(commands: Any) -> None:
@@ -132,8 +167,6 @@ def add_lists(commands: Any) -> None:
 
 
 def restore(options: argparse.Namespace) -> int:
-    from fractions import Fraction
-
     from .methods.registry import build_restorer
     from .nodes.faces import chosen_detector, chosen_paster
     from .nodes.restorers import PRECISIONS
@@ -145,7 +178,7 @@ def restore(options: argparse.Namespace) -> int:
 
     if options.device:
         host.set_device(options.device)
-    source = open_source(options.input, start=options.start, count=options.count, stride=options.stride, rate=Fraction(options.frame_rate))
+    source = open_source(options.input, **selection(options))
     settings = assignments(options.set)
     restorer = build_restorer(
         options.method,
@@ -156,9 +189,8 @@ def restore(options: argparse.Namespace) -> int:
         precision=PRECISIONS[options.precision],
     )
     size = (512, 512) if options.aligned else (source.info.height, source.info.width)
-    encoding = dict(codec=options.codec, crf=options.crf, pixel_format=options.pixel_format)
     total = source.expected
-    with open_sink(options.output, source.info, size=size, audio=source, overwrite=options.overwrite, **encoding) as sink:
+    with open_sink(options.output, source.info, size=size, audio=source, overwrite=options.overwrite, **encoding(options)) as sink:
         if options.aligned:
             with host.progress(total, "restore") as written:
                 summary = restore_aligned(source, sink, restorer, seed=options.seed, heartbeat=host.heartbeat, on_written=written)
@@ -183,6 +215,13 @@ def restore(options: argparse.Namespace) -> int:
         Path(options.report).write_text(
             json.dumps({"input": options.input, "output": options.output, **summary.to_dict()}, indent=1) + "\n", encoding="utf-8"
         )
+    return 0
+
+
+def compare(options: argparse.Namespace) -> int:
+    from .compare import run_compare
+
+    print(*run_compare(options, selection(options), encoding(options)), options.output, sep="\n")
     return 0
 
 

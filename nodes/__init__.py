@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..runtime.core_nodes import CORE_NODES
 from ..runtime.io import ComfyExtension, io
+from .compare import CompareVideos
 from .degradation import Degrade, DescribeDegradation, FitDegradation
 from .dicface import DicFaceRestore
 from .faces import FaceAlign, PasteBack
@@ -18,6 +19,7 @@ NODES: list[type[io.ComfyNode]] = [
     LoadVideoFrames,
     SaveVideoFrames,
     RetimeFrames,
+    CompareVideos,
     FaceAlign,
     PasteBack,
     Degrade,

@@ -28,6 +28,7 @@ LANDED = {
     "FVRRestoreFaces": ["faces", "frames"],
     "FVRKeepPropagate": ["faces", "frames"],
     "FVRDicFaceRestore": ["faces", "frames", "uncertainty"],
+    "FVRCompareVideos": ["frames"],
 }
 """Ids and outputs that shared workflows rely on: entries are added, never changed."""
 

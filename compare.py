@@ -1,0 +1,79 @@
+"""`fvr compare`: clips side by side, split by a moving line, or their difference, with sound and in flat memory."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .runtime import host
+from .video import FrameSource, VideoError, open_sink, open_source
+from .video.compare import CompareOptions, compare_frames, compared_size, resizings
+from .video.in_step import check_in_step, clock_of, described_as, frames_in_step, sounding
+from .video.lettering import drawable
+
+MODES = {"side-by-side": "side_by_side", "split": "split", "difference": "difference"}
+NO_SOUND = "none"
+
+
+def run_compare(options: argparse.Namespace, selection: dict[str, Any], encoding: dict[str, Any]) -> list[str]:
+    """Writes the comparison; returns what was done, a sentence per line.
+
+    Args:
+        options: of `fvr compare`.
+        selection: which frames of each clip, for `open_source`.
+        encoding: for `open_sink`.
+
+    Raises:
+        ValueError: if the clips cannot be compared.
+    """
+    if len(options.clips) < 2:
+        raise VideoError(f"a comparison needs at least two clips and an output, got {options.clips[0]} and {options.output}")
+    sources = [open_source(clip, **selection) for clip in options.clips]
+    how = CompareOptions(MODES[options.mode], labels(options.label, sources), options.period, options.gain)
+    how.check(len(sources))
+    sound = None if options.sound == NO_SOUND else sounding(sources, clip_number(options.sound))
+    with host.progress(None, "read times") as read:
+        times = []
+        for source in sources:
+            times.append(source.times())
+            read(len(times[-1]))
+    check_in_step(sources, times)
+    clock = clock_of(sources, sound)
+    shown, picture = times[clock], sources[0].info
+    like = described_as(picture, sources[clock].info)
+    size = compared_size(picture.height, picture.width, len(sources), how)
+    seconds = [float(start - shown.starts[0]) for start in shown.starts]
+    audio = None if sound is None else sources[sound]
+    with open_sink(options.output, like, size=size, audio=audio, overwrite=options.overwrite, **encoding) as sink, host.progress(len(shown)) as tick:
+        pictures = compare_frames(frames_in_step(sources), seconds, how)
+        for start, end, one in zip(shown.starts, shown.ends, pictures, strict=True):
+            sink.write(one[None], (start,), (end,))
+            tick()
+    heard = "no sound" if sound is None else f"sound of {sources[sound].describe()}"
+    done = f"{len(sources)} clips, {options.mode}, {len(shown)} frames of {size[1]} x {size[0]}, {heard}"
+    sizes = [(source.describe(), (source.info.height, source.info.width)) for source in sources]
+    return [done, *resizings(sizes), *(warning for source in sources for warning in source.warnings), *sink.warnings]
+
+
+def labels(given: Sequence[str] | None, sources: Sequence[FrameSource]) -> tuple[str, ...]:
+    """As given, else the files' names, or "clip 1" where a name is in letters that cannot be drawn."""
+    if given is not None:
+        return tuple(given)
+    names = []
+    for number, source in enumerate(sources, 1):
+        try:
+            names.append(drawable(Path(source.describe()).stem))
+        except VideoError:
+            names.append(f"clip {number}")
+    return tuple(names)
+
+
+def clip_number(text: str | None) -> int | None:
+    """The clip that `--sound` means, counted from 0."""
+    if text is None:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise VideoError(f'--sound takes the number of a clip, counted from 1, or "none", got {text!r}')
+    return int(text) - 1

@@ -1,0 +1,104 @@
+"""Clips compared in one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..runtime import host
+from ..runtime.images import from_image, to_image
+from ..runtime.io import io
+from ..video import FrameTimes
+from ..video.compare import CompareOptions, compare_picture, compared_size, resizings
+from .sockets import CATEGORY, Times
+
+
+def mode_input() -> Any:
+    """One option per way to compare, with its parameter."""
+    period = io.Float.Input(
+        "period", default=4.0, min=0.1, max=3600.0, step=0.1, tooltip="Seconds the line takes from the middle to the right, to the left and back."
+    )
+    gain = io.Float.Input(
+        "gain",
+        default=4.0,
+        min=1.0,
+        max=255.0,
+        step=0.5,
+        tooltip="What a difference is multiplied by before it becomes a colour; the brightest stands for 1 / gain.",
+    )
+    return io.DynamicCombo.Input(
+        "mode",
+        options=[io.DynamicCombo.Option("side_by_side", []), io.DynamicCombo.Option("split", [period]), io.DynamicCombo.Option("difference", [gain])],
+        tooltip="side_by_side takes two to four clips; split (a moving line, a left of it) and difference (a heat map) take a and b.",
+    )
+
+
+class CompareVideos(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FVRCompareVideos",
+            display_name="Compare Videos",
+            category=f"{CATEGORY}/video",
+            description="Shows clips side by side, split by a moving line, or their difference as a heat map, labelled. Save Video Frames writes the "
+            "result, with the sound of the clip whose times are wired there.",
+            search_aliases=["side by side", "before after", "split screen", "difference", "heat map", "a/b"],
+            inputs=[
+                io.Image.Input("a", tooltip="The first clip; all others are resized to its size."),
+                io.Image.Input("b", tooltip="The second clip, with as many frames."),
+                mode_input(),
+                io.String.Input("labels", default="before, after", tooltip="One per clip in Latin letters, separated by commas; empty draws none."),
+                io.Float.Input(
+                    "frame_rate",
+                    default=25.0,
+                    min=0.01,
+                    max=1000.0,
+                    step=0.01,
+                    tooltip="Frames per second, for the speed of the line; used only when no times are wired.",
+                    advanced=True,
+                ),
+                io.Image.Input("c", optional=True, tooltip="A third clip, for side_by_side."),
+                io.Image.Input("d", optional=True, tooltip="A fourth clip, for side_by_side."),
+                Times.Input(
+                    "times", optional=True, tooltip="When each frame is shown, from Load Video Frames; steadies the line at a variable rate."
+                ),
+            ],
+            outputs=[io.Image.Output("frames", tooltip="As many frames as went in, each a comparison.")],
+        )
+
+    @classmethod
+    def execute(cls, a, b, mode, labels="before, after", frame_rate=25.0, c=None, d=None, times=None):
+        clips = {name: clip for name, clip in (("a", a), ("b", b), ("c", c), ("d", d)) if clip is not None}
+        check_lengths(clips, times)
+        words = tuple(label.strip() for label in labels.split(",")) if labels.strip() else ()
+        chosen = dict(mode)
+        options = CompareOptions(chosen.pop("mode"), words, **{name: value for name, value in chosen.items() if value is not None})
+        options.check(len(clips))
+        shown = times or FrameTimes.constant(len(a), frame_rate)
+        height, width = compared_size(a.shape[1], a.shape[2], len(clips), options)
+        frames = torch.empty(len(a), height, width, 3, dtype=host.intermediate_dtype(), device=host.intermediate_device())
+        with host.progress(len(a), "compare") as tick:
+            for number, start in enumerate(shown.starts):
+                moment = [from_image(clip[number : number + 1])[0] for clip in clips.values()]
+                picture = compare_picture(moment, float(start - shown.starts[0]), options)
+                frames[number] = to_image(picture[None])[0]
+                tick(1, preview=picture)
+        lines = [f"{len(clips)} clips, {options.mode}, {len(a)} frames of {width} x {height}"]
+        lines += resizings([(name, (clip.shape[1], clip.shape[2])) for name, clip in clips.items()])
+        return io.NodeOutput(frames, ui={"text": ("\n".join(lines),)})
+
+
+def check_lengths(clips: dict[str, Tensor], times: FrameTimes | None) -> None:
+    """Raises ValueError unless every clip has as many frames as the first, and the times are for as many."""
+    for name, clip in clips.items():
+        if len(clip) != len(clips["a"]):
+            raise ValueError(
+                f"Compare Videos got {len(clip)} frames in {name} and {len(clips['a'])} in a; compare clips of one length, or take the first "
+                f"{min(len(clip), len(clips['a']))} frames of each (max_frames of Load Video Frames)"
+            )
+    if times is not None and len(times) != len(clips["a"]):
+        raise ValueError(
+            f"Compare Videos got {len(clips['a'])} frames but times for {len(times)}; wire the times of the clip these frames came from, or none"
+        )

@@ -1,0 +1,97 @@
+"""Short texts on pictures: white letters on a shade, of a size that can be read whatever the size of the picture."""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .errors import VideoError
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+LEAST = 9
+"""Pixels below which the letters of FONT run together."""
+SHARE = 26
+"""Letters are this fraction of the picture's shorter side, if that is more than LEAST."""
+SHADE = 0.3
+"""What is left of the picture's brightness behind letters."""
+CUT = ".."
+
+
+def letter_height(height: int, width: int) -> int:
+    """Of a capital letter in pixels, for a picture of height x width."""
+    return max(LEAST, round(min(height, width) / SHARE))
+
+
+def drawable(text: str) -> str:
+    """`text` in the letters that FONT has: accents are dropped.
+
+    Raises:
+        VideoError: for other scripts, which would come out as question marks.
+    """
+    plain = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    if not plain.isascii() or not plain.isprintable():
+        raise VideoError(f"label {text!r} has letters that cannot be drawn here; write it in Latin letters, in one line")
+    return plain
+
+
+def lettering(text: str, height: int) -> Tensor:
+    """(H, W) in [0, 1]: how much of each pixel the letters cover; capital letters are `height` pixels high, descenders are inside."""
+    thickness = max(1, round(height / 8))
+    return torch.from_numpy(inked(text, font_scale(height, thickness), thickness)).float() / 255
+
+
+def inked(text: str, scale: float, thickness: int) -> NDArray:
+    """(H, W) uint8: the text in white on black."""
+    (width, above), below = cv2.getTextSize(text, FONT, scale, thickness)
+    canvas = np.zeros((above + below, max(1, width)), np.uint8)
+    cv2.putText(canvas, text, (0, above), FONT, scale, 255, thickness, cv2.LINE_AA)
+    return canvas
+
+
+@lru_cache(maxsize=64)
+def font_scale(height: int, thickness: int) -> float:
+    """At which an H covers `height` rows; measured, because OpenCV 4 and 5 draw FONT by different fonts."""
+    return height * 4 / np.count_nonzero(inked("H", 4.0, thickness).max(1) > 127)
+
+
+def fitted(text: str, height: int, room: int) -> Tensor | None:
+    """The lettering of `text`, cut short by ".." if it is wider than `room` pixels; None if nothing fits."""
+    drawn = lettering(text, height)
+    while drawn.shape[1] > room:
+        text = text.removesuffix(CUT)[:-1]
+        if not text:
+            return None
+        text += CUT
+        drawn = lettering(text, height)
+    return drawn
+
+
+def write_label(picture: Tensor, text: str, *, right: bool = False) -> None:
+    """Writes a label into the upper left (or right) corner of `picture` (3, H, W), in place.
+
+    A label that would take more than a third of the picture's height is left out.
+    """
+    height, width = picture.shape[-2:]
+    size = letter_height(height, width)
+    margin = size // 2
+    drawn = fitted(drawable(text), size, width - 4 * margin) if text else None
+    if drawn is None or drawn.shape[0] + 3 * margin > height / 3:
+        return
+    rows, columns = drawn.shape[0] + margin, drawn.shape[1] + 2 * margin
+    left = width - margin - columns if right else margin
+    box = picture[:, margin : margin + rows, left : left + columns]
+    box *= SHADE
+    paint(box, drawn, margin // 2 + margin % 2, margin)
+
+
+def paint(picture: Tensor, drawn: Tensor, top: int, left: int) -> None:
+    """Blends white letters into `picture` (3, H, W) in place, their upper left corner at (top, left)."""
+    rows, columns = drawn.shape
+    area = picture[:, top : top + rows, left : left + columns]
+    area.lerp_(torch.ones_like(area), drawn[: area.shape[1], : area.shape[2]].to(area))
