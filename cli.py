@@ -51,7 +51,12 @@ def add_restore(commands: Any) -> None:
     p.add_argument("input", help="a video file or a folder of images")
     p.add_argument("output", help="a video file, or a folder for PNG frames")
     p.add_argument("--method", default="flair", metavar="NAME", help="how faces are restored (default: flair)")
-    p.add_argument("--weights", metavar="FILE", help="a checkpoint for the method (default: its own, if a model folder has it; see `fvr models`)")
+    p.add_argument(
+        "--weights",
+        metavar="FILE",
+        help='a checkpoint for the method, or "embedded keep" and the like (default: its published one if a model folder has it, else the embedded; '
+        "see `fvr models`)",
+    )
     p.add_argument(
         "--precision", default="float32", choices=["float32", "bfloat16", "float16"], help="of the part that draws the picture (default: float32)"
     )
@@ -147,11 +152,11 @@ def add_demo(commands: Any) -> None:
 def add_train(commands: Any) -> None:
     p = commands.add_parser(
         "train",
-        help="train a small CodeFormer, KEEP or DicFace on a folder of aligned faces",
+        help="train a face prior, CodeFormer, KEEP or DicFace on a folder of aligned faces",
         description="Trains the package's own networks. `fvr train codebook --help` lists the arguments.",
     )
     p.set_defaults(command=train)
-    p.add_argument("network", help="codebook, keep or dicface")
+    p.add_argument("network", help="prior, codebook, keep or dicface")
     p.add_argument("arguments", nargs=argparse.REMAINDER, help="see `fvr train codebook --help`")
 
 
@@ -170,7 +175,7 @@ def restore(options: argparse.Namespace) -> int:
     from .methods.registry import build_restorer
     from .nodes.faces import chosen_detector, chosen_paster
     from .nodes.restorers import PRECISIONS
-    from .nodes.weights import weights_for
+    from .nodes.weights import named_weights, weights_for
     from .physics import parse
     from .pipeline import restore_aligned, restore_clip_in_frames
     from .runtime import host
@@ -180,9 +185,10 @@ def restore(options: argparse.Namespace) -> int:
         host.set_device(options.device)
     source = open_source(options.input, **selection(options))
     settings = assignments(options.set)
+    weights = named_weights(options.weights) if options.weights else weights_for(options.method, settings)
     restorer = build_restorer(
         options.method,
-        weights=Path(options.weights) if options.weights else weights_for(options.method, settings),
+        weights=weights,
         degradation=parse(options.degradation) if options.degradation else None,
         device=host.device(),
         settings=settings,
@@ -209,6 +215,7 @@ def restore(options: argparse.Namespace) -> int:
                     on_found=found,
                     on_written=written,
                 )
+    print(f"{options.method}, {weights.name if weights else 'without weights'}")
     print(summary.to_text())
     print(options.output)
     if options.report:
@@ -274,11 +281,15 @@ def train(options: argparse.Namespace) -> int:
 
 
 def models(options: argparse.Namespace) -> int:
+    from .models import embedded
     from .models.catalogue import CATALOGUE, find, licence_line
     from .runtime import host
 
     folders = host.model_folders()
     rows = [("name", "here", "MiB", "file", "licence", "where")]
+    for name, path in embedded.listed(embedded.RESTORERS | embedded.PRIORS).items():
+        licence = embedded.notes(path)["licence"].split(";")[0]
+        rows.append((name, "here", f"{path.stat().st_size / 2**20:.0f}", path.name, licence, "in this package"))
     for checkpoint in CATALOGUE:
         path = find(checkpoint, folders)
         size = path.stat().st_size if path else checkpoint.size

@@ -161,6 +161,7 @@ PUBLISHED = FlairOptions(
 
 PRESETS: dict[str, FlairOptions] = {
     "default": FlairOptions(),
+    "embedded": FlairOptions(),
     "x8": replace(PUBLISHED, steps=25, rho=0.85, w=0.85),
     "x16": replace(PUBLISHED, steps=100, rho=0.85, w=0.7),
     "gaussian": replace(PUBLISHED, steps=100, rho=0.25, w=0.75, zeta=1000, zeta_reading="paper"),

@@ -12,6 +12,7 @@ import torch
 
 from ..diffusion.gaussian import GaussianPrior
 from ..diffusion.prior import Prior
+from ..models.embedded import PRIOR
 from ..models.load import LoadedNetwork, load_network
 from ..physics.base import Degradation
 from .codeformer import FAITHFUL, CodeFormerOptions, CodeFormerRestorer
@@ -66,6 +67,11 @@ def _build_flair(
     return FlairRestorer(prior, degradation, options, device=device)
 
 
+def _preset_of(path: Path) -> str | None:
+    """FLAIR's preset that goes with a prior's file."""
+    return "embedded" if path.name == PRIOR else task_of(path)
+
+
 NETWORKS: dict[str, type[NetworkRestorer]] = {"keep": KeepRestorer, "dicface": DicFaceRestorer, "codeformer": CodeFormerRestorer}
 """Kinds of network that have a method of their own; all others restore frame by frame."""
 
@@ -104,7 +110,7 @@ METHODS: dict[str, MethodSpec] = {
             FlairOptions,
             _build_flair,
             PRESETS,
-            task_of,
+            _preset_of,
         ),
         MethodSpec(
             "keep",

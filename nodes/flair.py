@@ -40,9 +40,9 @@ class LoadDiffusionPrior(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "prior",
-                    options=[*EMBEDDED, *prior_files()],
-                    tooltip="gaussian is a wavelet denoiser without weights: it removes noise and blur but invents nothing. Files are looked for "
-                    "in models/face_video_restoration and checkpoints.",
+                    options=[*prior_files(), *EMBEDDED],
+                    tooltip="embedded face prior is a small network that comes with this pack; gaussian is a wavelet denoiser without weights, which "
+                    "removes noise and blur but invents nothing. Files are looked for in models/face_video_restoration and checkpoints.",
                 ),
                 io.Combo.Input(
                     "task",

@@ -12,7 +12,6 @@ from ..methods.network import NetworkRestorer
 from ..methods.per_frame import PerFrameRestorer
 from ..methods.registry import restorer_from
 from ..methods.restorer import Restorer
-from ..models.catalogue import licence_line
 from ..models.load import load_network
 from ..runtime import host
 from ..runtime.io import io
@@ -54,8 +53,9 @@ class LoadFaceRestorer(io.ComfyNode):
                 io.Combo.Input(
                     "model",
                     options=list(restorer_files()) or [NOTHING_HERE],
-                    tooltip="A file in models/face_video_restoration, facerestore_models, upscale_models or checkpoints; `fvr models` lists what "
-                    "there is with its licence, `fvr models fetch codeformer` downloads one.",
+                    tooltip="embedded ones come with this pack: small, 128 x 128. Others are files in models/face_video_restoration, "
+                    "facerestore_models, upscale_models or checkpoints; `fvr models` lists what there is with its licence, "
+                    "`fvr models fetch codeformer` downloads one.",
                 ),
                 io.Combo.Input(
                     "precision",
@@ -83,8 +83,7 @@ class LoadFaceRestorer(io.ComfyNode):
             place = host.model_folders()["facerestore_models"][0]
             raise ValueError(f"no face restorer {model!r} is in the model folders; put one into {place}, or run `fvr models fetch codeformer`")
         loaded = load_network(path, decoder_dtype=PRECISIONS[precision or "float32"])
-        terms = licence_line(loaded.checkpoint) if loaded.checkpoint else "licence unknown, the catalogue has no file of this name"
-        about = f"{path.name}: {loaded.detail}; {terms}"
+        about = f"{path.name}: {loaded.detail}; {loaded.licence}"
         restorer = restorer_from(loaded, place=host.managed(loaded.network))
         return io.NodeOutput(restorer, about, ui={"text": (about,)})
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..methods.registry import method
+from ..models import embedded
 from ..models.catalogue import CATALOGUE, OURS, RESTORER_FOLDERS, find, missing_message, named
 from ..runtime import host
 
@@ -17,29 +18,49 @@ RESTORERS = re.compile(r"codeformer|keep[-_]|dicface|gfpgan|restoreformer|(bfr|c
 PRIORS = re.compile(r"flair|difface|ddpm|diffusion[-_]prior", re.IGNORECASE)
 
 
+EMBEDDED = {"flair": "embedded face prior", "keep": "embedded keep", "dicface": "embedded dicface", "codeformer": "embedded codeformer"}
+"""The embedded weights of each method, by the name that menus show."""
+
+
 def find_weights(name: str) -> Path | None:
     """The file of a catalogued checkpoint if it is in one of the host's model folders."""
     return find(named(name), host.model_folders())
 
 
 def weights_for(name: str, settings: Mapping[str, str]) -> Path | None:
-    """The published weights of a method, from the model folders; None for a method that needs none.
+    """The weights of a method: the published ones if a model folder has them, else the embedded; None for a method that needs none.
 
     Raises:
         ValueError: if there is no such method.
-        FileNotFoundError: if its weights are in none of the folders, saying where to get them.
+        FileNotFoundError: if its weights are in none of the folders and not embedded, saying where to get them.
     """
     wanted = method(name).checkpoint(settings)
-    if wanted is None:
-        return None
-    found = find_weights(wanted)
-    if found is None:
+    found = None if wanted is None else find_weights(wanted)
+    if found is None and settings.get("mode", "restore") == "restore":
+        found = embedded.listed(embedded.RESTORERS | embedded.PRIORS).get(EMBEDDED.get(name, ""))
+    if found is None and wanted is not None:
         raise FileNotFoundError(missing_message(named(wanted), host.model_folders()))
     return found
 
 
+def named_weights(text: str) -> Path | None:
+    """What a command line calls weights: the path of a file, a name of the embedded ones ("embedded keep"), or "none".
+
+    Raises:
+        ValueError: for an embedded name that there is not.
+    """
+    if text == "none":
+        return None
+    if text.startswith("embedded"):
+        known = embedded.listed(embedded.RESTORERS | embedded.PRIORS)
+        if text not in known:
+            raise ValueError(f"no weights are called {text!r}; there are {', '.join(known) or 'none in this installation'}")
+        return known[text]
+    return Path(text)
+
+
 def restorer_files() -> dict[str, Path]:
-    """Files that may hold a face restorer, by the name that a combo shows; of two with one name the first folder's counts.
+    """Files that may hold a face restorer, by the name that a combo shows, the embedded ones first; of two with one name the first folder's counts.
 
     Detectors and parsers that share these folders are left out, and in the folders of other models so is all but likely names.
     """
@@ -48,12 +69,12 @@ def restorer_files() -> dict[str, Path]:
     def likely(folder: str, file: str) -> bool:
         return file.lower() not in others and not PRIORS.search(file) and (folder in OWN_FOLDERS or bool(RESTORERS.search(file)))
 
-    return _files(likely)
+    return embedded.listed(embedded.RESTORERS) | _files(likely)
 
 
 def prior_files() -> dict[str, Path]:
     """Files that by their names may hold a diffusion prior, as `restorer_files`."""
-    return _files(lambda folder, file: bool(PRIORS.search(file)))
+    return embedded.listed(embedded.PRIORS) | _files(lambda folder, file: bool(PRIORS.search(file)))
 
 
 def fingerprint(path: Path | None) -> tuple[str, int, int] | None:

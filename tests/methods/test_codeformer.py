@@ -7,7 +7,8 @@ import torch
 from code_networks import moving, small_codeformer
 
 from fvr.methods.code_smoothing import gaussian_weights
-from fvr.methods.codeformer import CodeFormerOptions, CodeFormerRestorer
+from fvr.methods.codeformer import FAITHFUL, CodeFormerOptions, CodeFormerRestorer, Trained
+from fvr.methods.native import completed
 from fvr.methods.network import from_network, to_network
 from fvr.methods.restorer import restore_frames
 
@@ -26,11 +27,28 @@ CLIP = moving(6)
     ],
 )
 def test_the_mode_brings_its_published_settings_unless_told_otherwise(options, weight, match):
-    assert (options.weight, options.match) == (weight, match)
-    shown, kept = options.task.prepare(CLIP[:1])
+    expect_settings(CodeFormerRestorer(NETWORK, options), weight, match)
+
+
+@pytest.mark.parametrize(
+    ("options", "weight", "match"),
+    [(CodeFormerOptions(), 1.0, False), (CodeFormerOptions(fidelity=0.3), 0.3, False), (CodeFormerOptions(adain=True), 1.0, True)],
+)
+def test_weights_bring_settings_of_their_own(options, weight, match):
+    restorer = CodeFormerRestorer(NETWORK, options, trained=FAITHFUL)
+    expect_settings(restorer, weight, match)
+    expect_settings(restorer.configured(batch=2), weight, match)
+    assert CodeFormerRestorer(NETWORK).trained == Trained()
+
+
+def expect_settings(restorer, weight, match):
+    assert (restorer.weight, restorer.match) == (weight, match)
+    task = restorer.options.task
+    shown, kept = task.prepare(CLIP[:1])
     with torch.no_grad():
-        expected = options.task.finish(from_network(NETWORK(to_network(shown, 64, torch.device("cpu")), weight, match=match)), kept)
-    assert torch.equal(restore_frames(CodeFormerRestorer(NETWORK, options), CLIP[:1]), expected)
+        image = NETWORK(to_network(shown, 64, torch.device("cpu")), weight, match=match)
+        expected = task.finish(completed(image, shown) if task.mode == "restore" else from_network(image), kept)
+    assert torch.equal(restore_frames(restorer, CLIP[:1]), expected)
 
 
 def test_larger_batches_change_rounding_only():
@@ -62,7 +80,7 @@ def test_smoothing_averages_the_logits_of_the_window_and_keeps_the_frame_s_own_f
         for t, (latent, features) in enumerate(coded):
             around = logits[torch.arange(t - half, t + half + 1).clamp(0, 5)]
             codes = NETWORK.quantize.lookup((weights * around).sum(0).argmax(-1))
-            expected.append(from_network(NETWORK.decode(codes, latent, features, 0.5)))
+            expected.append(completed(NETWORK.decode(codes, latent, features, 0.5), CLIP[t : t + 1]))
     restorer = CodeFormerRestorer(NETWORK, CodeFormerOptions(smoothing=half))
     assert restorer.look_ahead == half and restorer.configured(smoothing=0).look_ahead == 0
     assert (restore_frames(restorer, CLIP) - torch.cat(expected)).abs().max() < 1e-4

@@ -8,7 +8,8 @@ from torch.testing import assert_close
 from torchvision.models.optical_flow import raft_small
 
 from fvr.methods.keep import KeepOptions, KeepRestorer, keep_step, working_memory
-from fvr.methods.network import from_network, to_network
+from fvr.methods.native import completed
+from fvr.methods.network import to_network
 from fvr.methods.restorer import restore_frames
 from fvr.motion.dis import DisFlow
 from fvr.motion.raft import RaftFlow
@@ -54,8 +55,8 @@ def test_a_session_is_the_recurrence(network, restorer, whole):
             gains, memory = network.gain(torch.stack([latent for latent, _ in encoded], 1), memory)
             for index, (latent, features) in enumerate(encoded):
                 past = keep_step(network, network.flownet, block[index : index + 1], latent, features, gains[:, index], past)
-                images.append(from_network(past.image))
-    assert_close(whole, torch.cat(images), atol=1e-5, rtol=1e-5)
+                images.append(past.image)
+    assert_close(whole, completed(torch.cat(images), clip(LENGTH)), atol=1e-5, rtol=1e-5)
 
 
 def test_resets_are_separate_sessions(restorer):
@@ -205,7 +206,8 @@ def test_every_source_of_flow(network, whole):
 
 def test_crops_of_any_size_come_back_at_512(restorer, whole):
     large = restore_frames(restorer, torch.nn.functional.interpolate(clip(LENGTH), scale_factor=8))
-    assert_close(large, whole, atol=2e-3, rtol=0)  # what is enlarged by repetition averages back to itself
+    small, expected = (torch.nn.functional.interpolate(frames, (SIDE, SIDE), mode="area") for frames in (large, whole))
+    assert (small - expected).abs().mean() < 5e-3  # what is enlarged by repetition averages back to itself; finer scales are the crop's own
 
 
 def test_a_half_precision_decoder_begins_the_same(restorer, whole):
