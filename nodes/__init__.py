@@ -8,6 +8,7 @@ from .compare import CompareVideos
 from .degradation import Degrade, DescribeDegradation, FitDegradation
 from .dicface import DicFaceRestore
 from .faces import FaceAlign, PasteBack
+from .fine_tune import PseudoTargetFineTune
 from .flair import FlairRestorerNode, FlairSampler, LoadDiffusionPrior
 from .keep import KeepPropagate
 from .restore import RestoreVideo
@@ -34,6 +35,7 @@ NODES: list[type[io.ComfyNode]] = [
     KeepPropagate,
     DicFaceRestore,
     SeedMapOptimize,
+    PseudoTargetFineTune,
     RestoreVideo,
 ]
 

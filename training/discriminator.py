@@ -1,0 +1,104 @@
+"""The adversary of image-level fine-tuning: a U-Net discriminator with spectral normalisation (Wang et al., Real-ESRGAN, 2021)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import spectral_norm
+
+
+class UNetDiscriminator(nn.Module):
+    """(B, 3, S, S) in [0, 1], S a multiple of 8, to a map (B, 1, S, S) of logits: how real each place looks.
+
+    Three halvings, three enlargements, and what the way down saw added on the way up. All convolutions between the first and the last are
+    divided by their largest singular value. Parameter names are those of the published discriminators.
+
+    Args:
+        width: channels of the first convolution.
+    """
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        widths = [width, 2 * width, 4 * width, 8 * width]
+        self.conv0 = nn.Conv2d(3, width, 3, padding=1)
+        for level in (1, 2, 3):
+            self.add_module(f"conv{level}", spectral_norm(nn.Conv2d(widths[level - 1], widths[level], 4, 2, 1, bias=False)))
+        for level in (3, 2, 1):
+            self.add_module(f"conv{7 - level}", spectral_norm(nn.Conv2d(widths[level], widths[level - 1], 3, padding=1, bias=False)))
+        for number in (7, 8):
+            self.add_module(f"conv{number}", spectral_norm(nn.Conv2d(width, width, 3, padding=1, bias=False)))
+        self.conv9 = nn.Conv2d(width, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.leaky_relu(self.conv0(x), 0.2)
+        seen = []
+        for number in (1, 2, 3):
+            seen.append(x)
+            x = self._at(number, x)
+        for number in (4, 5, 6):
+            enlarged = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+            x = self._at(number, enlarged) + seen.pop()
+        return self.conv9(self._at(8, self._at(7, x)))
+
+    def _at(self, number: int, x: Tensor) -> Tensor:
+        return F.leaky_relu(self.get_submodule(f"conv{number}")(x), 0.2)
+
+
+class Adversary:
+    """A discriminator with its optimiser, which moves once for every step of the network that it judges.
+
+    Losses are binary cross-entropies of logits (Goodfellow et al., 2014): the network wants its pictures called real, the discriminator
+    wants to tell. It always computes in float32.
+
+    Args:
+        weight: of the network's term.
+        rate: Adam's, constant.
+        accumulate: passes that make up one step.
+        width: of the discriminator.
+    """
+
+    def __init__(self, weight: float, rate: float, accumulate: int, device: torch.device, *, width: int = 64) -> None:
+        self.weight, self.accumulate, self.device = weight, accumulate, device
+        self.passes = 0
+        self.net = UNetDiscriminator(width).to(device)
+        self.optimiser = torch.optim.Adam(self.net.parameters(), rate)
+
+    def begin(self) -> None:
+        """A new step: forgets what was gathered."""
+        self.passes = 0
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def term(self, output: Tensor, real: Tensor) -> Tensor:
+        """The network's weighted term for its pictures; gathers the discriminator's gradient on the same, and takes its step after the last.
+
+        Args:
+            output, real: (B, 3, S, S) around [-1, 1].
+        """
+        with torch.autocast(self.device.type, enabled=False):
+            fake, clean = (output.detach().float() + 1) / 2, (real.float() + 1) / 2
+            self.net.requires_grad_(False)
+            term = self.weight * _named(self.net(fake.requires_grad_()), True)
+            (slope,) = torch.autograd.grad(term, fake)  # now, as the discriminator's weights are about to change
+            self.net.requires_grad_(True)
+            loss = _named(self.net(clean), True) + _named(self.net(fake.detach()), False)
+            (loss / self.accumulate).backward()
+            self.passes += 1
+            if self.passes == self.accumulate:
+                self.optimiser.step()
+            along = (output.float() * (slope / 2)).sum()
+        return term.detach() + along - along.detach()
+
+    def state(self) -> dict[str, Any]:
+        return {"net": self.net.state_dict(), "optimiser": self.optimiser.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.net.load_state_dict(state["net"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+
+def _named(logits: Tensor, real: bool) -> Tensor:
+    """The cross-entropy of calling everything in a map real, or not."""
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))

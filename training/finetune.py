@@ -1,0 +1,206 @@
+"""Fine-tuning a face restorer on pairs from footage that it was not trained for (pseudo-targets, section 3.4): from a base to a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..models.load import LoadedNetwork, load_network
+from ..models.spandrel_bridge import Bridge
+from .finetune_base import UNKNOWN, Base
+from .finetune_codes import CodeStage
+from .finetune_file import write_fine_tuned
+from .finetune_image import ImageStage
+from .finetune_networks import suited
+from .finetune_options import PLANS, RECIPES, FineTune, planned
+from .finetune_pairs import Pairs
+from .finetune_stage import BEST, NAME, QUALITY, FineTuneStage
+from .loop import STATE, Run, train
+from .sheet import curve_png
+
+Tick = Callable[[str, int, int, dict[str, float]], None]
+CURVES, SHEET = "curves.png", "before-after.png"
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+WORST = 0.5
+"""Loss of held-out quality, in dB, from which the report warns."""
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """What came out.
+
+    Attributes:
+        loaded: the network of the written file, as Load Face Restorer would give it.
+        before, after: held-out figures of the base and of what was written.
+        best_step: after which what was written stood; 0 if nothing beat the base, which was then written unchanged.
+        steps: that were taken.
+        curves, sheet: pictures: losses and held-out figures over steps; held-out faces as input, before, after, target.
+        text: all of it in words.
+    """
+
+    loaded: LoadedNetwork
+    before: dict[str, float]
+    after: dict[str, float]
+    best_step: int
+    steps: int
+    curves: Path
+    sheet: Path
+    text: str
+
+
+def precision_for(precision: str, device: torch.device | str) -> dict[str, bool]:
+    """What `Run` takes for "float32", "bfloat16", "float16" or "auto": bfloat16 on accelerators that have it, else float16; float32 on CPUs.
+
+    Raises:
+        ValueError: for another word.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"the precision of fine-tuning is one of {', '.join(PRECISIONS)}, got {precision!r}")
+    kind = torch.device(device).type
+    if precision == "auto":
+        has = kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bfloat16" if has else "float16" if kind == "cuda" else "float32"
+    return {"bfloat16": precision == "bfloat16", "float16": precision == "float16"}
+
+
+def options_for(
+    base: Base,
+    *,
+    plan: str = "short",
+    recipe: str = "auto",
+    steps: int = 0,
+    rate: float = 0.0,
+    batch: int = 0,
+) -> FineTune:
+    """The options of a plan for a base; numbers that are 0 are the plan's own.
+
+    Raises:
+        ValueError: for a plan or recipe that there is not, or a number out of range.
+    """
+    if recipe not in RECIPES:
+        raise ValueError(f"the recipe of fine-tuning is one of {', '.join(RECIPES)}, got {recipe!r}")
+    if plan not in PLANS:
+        raise ValueError(f"no plan of fine-tuning is called {plan!r}; choose one of {', '.join(PLANS)}")
+    wanted = suited(base.network, base.use) if recipe == "auto" else recipe
+    assert wanted == "codes" or wanted == "image"
+    return planned(plan, wanted, steps=steps, rate=rate, batch=batch)
+
+
+def fingerprint(base: Base, pairs: Pairs, options: FineTune, run: Run, reals: Sequence[Tensor] | Tensor | None = None) -> str:
+    """16 hex digits of all that decides what comes out; a run goes on from another one's state only if they agree."""
+    clean = "" if reals is None else hashlib.sha256(b"".join(real.contiguous().numpy().tobytes() for real in reals)).hexdigest()
+    weights = base.sha256 if base.file != UNKNOWN else _digest_of(base)
+    said = [weights, base.side, base.use, pairs.digest, options, run.seed, str(run.reduced), clean]
+    return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
+
+
+def fine_tune(
+    base: Base,
+    pairs: Pairs,
+    options: FineTune,
+    run: Run,
+    out: Path,
+    *,
+    half: bool = False,
+    reals: Sequence[Tensor] | Tensor | None = None,
+    tick: Tick | None = None,
+    heartbeat: Callable[[], None] = lambda: None,
+    on_stage: Callable[[FineTuneStage], None] = lambda stage: None,
+) -> FineTuned:
+    """Learns the pairs and writes the best held-out state; a run that finds its state in `run.folder` goes on from it.
+
+    Args:
+        base: its network is trained in place.
+        pairs: at the base's side.
+        run: where and how; its validate_every is the options'.
+        out: the file to write, .safetensors.
+        half: whether it is written in float16.
+        reals: clean faces (3, S, S) uint8 for the adversary; None takes the targets.
+        tick: called after every step.
+        heartbeat: called before every pass; may raise, and nothing is lost.
+        on_stage: is given the stage before it starts, for previews.
+
+    Raises:
+        Stopped: after Ctrl-C or when the run's minutes are up.
+        ValueError, FloatingPointError: as `train`.
+    """
+    mark = fingerprint(base, pairs, options, run, reals)
+    run = replace(run, validate_every=options.validate_every)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    kind = CodeStage if options.recipe == "codes" else ImageStage
+    stage = kind(base.use, pairs, options, run.folder, torch.device(run.device), run.reduced, heartbeat)
+    if isinstance(stage, ImageStage):
+        stage.reals = reals
+    on_stage(stage)
+    bridged = isinstance(base.network, Bridge)
+    train(base.network, [stage], run, f"fine-tune {mark}", tick)
+    best = load_file(run.folder / BEST)
+    state = {key.removeprefix("network."): value for key, value in best.items()} if bridged else best
+    write_fine_tuned(state, out, _notes(base, pairs, options, run, stage, mark), base.notes, half=half)
+    history = json.loads((run.folder / f"{NAME}.json").read_text())
+    points = [(0, stage.before), *((entry["step"], {**entry["figures"], **_named(entry["losses"])}) for entry in history)]
+    curve_png(points, run.folder / CURVES)
+    if (run.folder / f"{NAME}.png").is_file():
+        (run.folder / f"{NAME}.png").replace(run.folder / SHEET)
+    taken = history[-1]["step"]
+    for name in (STATE, BEST, f"{NAME}.safetensors", f"{NAME}-curve.png"):
+        (run.folder / name).unlink(missing_ok=True)
+    loaded = load_network(out)
+    text = _text(base, pairs, options, stage, taken, out, half)
+    return FineTuned(loaded, stage.before, stage.best_figures, stage.best_step, taken, run.folder / CURVES, run.folder / SHEET, text)
+
+
+def _notes(base: Base, pairs: Pairs, options: FineTune, run: Run, stage: FineTuneStage, mark: str) -> dict[str, str]:
+    """Where the file comes from, as metadata."""
+    compared = f", perceptual distance by {stage.compared}" if isinstance(stage, ImageStage) else ""
+    return {
+        "title": f"Fine-tuned {base.notes.get('title', base.kind)}",
+        "licence": base.licence,
+        "base_file": base.file,
+        "base_sha256": base.sha256,
+        "recipe": f"pseudo-target fine-tuning by {options.recipe}{compared}; {options}",
+        "pairs": f"{len(pairs)}, of which {len(stage.learnt)} learnt",
+        "pairs_sha256": pairs.digest,
+        "steps": str(stage.best_step),
+        "seed": str(run.seed),
+        "run": mark,
+        "held_out": json.dumps({"before": stage.before, "after": stage.best_figures}),
+    }
+
+
+def _text(base: Base, pairs: Pairs, options: FineTune, stage: FineTuneStage, taken: int, out: Path, half: bool) -> str:
+    gain = stage.best_figures[QUALITY] - stage.before[QUALITY]
+    lines = [
+        f"{out.name}: {base.file} ({base.kind}) fine-tuned by {options.recipe} on {len(stage.learnt)} of {len(pairs)} pairs, "
+        f"{'float16' if half else 'float32'}; {base.licence}",
+        f"{taken} of {options.plan.steps} steps of {options.plan.batch * options.plan.accumulate} pairs; the best held-out state is that of "
+        f"step {stage.best_step}",
+    ]
+    lines += [f"{name}: {value:.4g} before, {stage.best_figures[name]:.4g} after" for name, value in stage.before.items()]
+    if isinstance(stage, ImageStage) and options.perceptual:
+        named = {"encoder": "the restorer's own first features", "off": "none", "lpips": "LPIPS"}[stage.compared]
+        lines.append(f"perceptual distance: {named}")
+    if stage.best_step == 0:
+        lines.append("nothing beat the base on the held-out pairs, so the file holds its weights; give more pairs, or a smaller learning rate")
+    elif gain < -WORST:
+        lines.append(f"held-out pictures are {-gain:.1f} dB further from their targets than the base's: look at the before and after pictures")
+    return "\n".join(lines)
+
+
+def _named(losses: dict[str, float]) -> dict[str, float]:
+    return {f"loss: {name}": value for name, value in losses.items()}
+
+
+def _digest_of(base: Base) -> str:
+    digest = hashlib.sha256()
+    for key, value in base.network.state_dict().items():
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,161 @@
+"""The restorer that fine-tuning starts from: a copy to train, where it came from, and what may be done with it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..methods.codeformer import CodeFormerRestorer
+from ..methods.dicface import DicFaceRestorer
+from ..methods.network import NetworkRestorer
+from ..methods.per_frame import PerFrameRestorer
+from ..methods.registry import restorer_from
+from ..models.code_prediction import CodeNetwork
+from ..models.embedded import BASE
+from ..models.keep import rename
+from ..models.load import load_network
+from ..models.spandrel_bridge import Bridge
+from ..models.state_dict import names_of, notes_of
+from .finetune_networks import Use
+
+UNKNOWN = "unknown"
+
+
+@dataclass
+class Base:
+    """What is fine-tuned.
+
+    Attributes:
+        network: float32, on the CPU, in eval mode, nobody else's; training changes it.
+        kind: as LoadedNetwork's.
+        side: of the faces that it takes.
+        use: how it is used.
+        file: name of the file; "unknown" if the restorer's weights are in none. A file that builds on another is named with that one.
+        sha256: of the file, and of the one it builds on.
+        licence: of its weights, one line.
+        notes: the file's metadata.
+    """
+
+    network: nn.Module
+    kind: str
+    side: int
+    use: Use
+    file: str = UNKNOWN
+    sha256: str = UNKNOWN
+    licence: str = "licence unknown"
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+def base_from_file(path: Path | str) -> Base:
+    """The restorer in a checkpoint file, its own options as the loader has them.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_network`.
+    """
+    loaded = load_network(path)
+    restorer = restorer_from(loaded)
+    files = _files(loaded.path)
+    return Base(
+        loaded.network,
+        loaded.kind,
+        side_of(restorer),
+        use_of(restorer),
+        " + ".join(file.name for file in files),
+        " + ".join(_sha256(file) for file in files),
+        loaded.licence,
+        loaded.notes,
+    )
+
+
+def base_of(restorer: NetworkRestorer, files: Iterable[Path]) -> Base:
+    """The base behind a restorer: read again from the file that holds its weights, or copied where no file does.
+
+    Args:
+        restorer: is not changed; its settings (fidelity, AdaIN) count.
+        files: where it may have come from.
+    """
+    own = native_state(restorer.network)
+    for path in files:
+        if not _may_hold(path, own):
+            continue
+        try:
+            base = base_from_file(path)
+        except (ValueError, OSError, ModuleNotFoundError):
+            continue  # another file of the folder is broken, which is not this restorer's business
+        if _same(restorer.network, own, base.network):
+            base.side, base.use = side_of(restorer), use_of(restorer)
+            return base
+    with torch.inference_mode(False):
+        network = copy.deepcopy(restorer.network).cpu().float().eval().requires_grad_(False)
+    return Base(network, restorer.name, side_of(restorer), use_of(restorer))
+
+
+def side_of(restorer: NetworkRestorer) -> int:
+    """The side of the faces that a restorer's network takes."""
+    if isinstance(restorer, PerFrameRestorer):
+        return restorer.side
+    assert isinstance(restorer.network, CodeNetwork)
+    return restorer.network.config.side
+
+
+def use_of(restorer: NetworkRestorer) -> Use:
+    """How a restorer uses its network.
+
+    Raises:
+        ValueError: for one that colourises or inpaints, which pairs of degraded and clean faces do not teach.
+    """
+    mode = getattr(restorer.options, "mode", "restore")
+    if mode != "restore":
+        raise ValueError(f"fine-tuning teaches to restore, and this restorer is set to {mode}; set its mode to restore")
+    if isinstance(restorer, CodeFormerRestorer):
+        return Use(restorer.weight, restorer.match)
+    return Use(restorer.options.fidelity) if isinstance(restorer, DicFaceRestorer) else Use()
+
+
+def native_state(network: nn.Module) -> dict[str, Tensor]:
+    """A network's tensors under the names that its files have."""
+    return dict((network.network if isinstance(network, Bridge) else network).state_dict())
+
+
+def _files(path: Path) -> list[Path]:
+    """The file, and those it builds on."""
+    base = notes_of(path).get(BASE)
+    return [path, *(_files(path.with_name(base)) if base else [])]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file) -> str:  # type: ignore[no-untyped-def]
+    """As hashlib.file_digest, which Python 3.10 has not."""
+    digest = hashlib.sha256()
+    while part := file.read(1 << 20):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _may_hold(path: Path, own: Mapping[str, Tensor]) -> bool:
+    """Whether a file's tensor names allow it to be the one, told without reading weights where that can be."""
+    try:
+        if BASE in notes_of(path):
+            return True  # it holds only what differs from another file; such files are small
+        names = names_of(path)
+    except (ValueError, OSError):
+        return False
+    return names is None or set(rename(dict.fromkeys(names))) == set(own)  # type: ignore[arg-type]
+
+
+def _same(network: nn.Module, own: Mapping[str, Tensor], read: nn.Module) -> bool:
+    """Whether two networks hold the same weights, but for those that a loader may have halved."""
+    theirs = native_state(read)
+    if own.keys() != theirs.keys():
+        return False
+    return all(value.dtype != theirs[key].dtype or torch.equal(value.cpu(), theirs[key]) for key, value in own.items())

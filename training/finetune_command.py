@@ -1,0 +1,139 @@
+"""`fvr finetune`: from a restorer and a folder of pairs to a restorer for that footage."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+STOPPED = 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of the command; nothing heavy is imported for them."""
+    parser.add_argument(
+        "--base", required=True, metavar="FILE", help='the restorer to start from: a checkpoint, or "embedded codeformer" and the like'
+    )
+    parser.add_argument("--pairs", type=Path, required=True, metavar="FOLDER", help="folder with inputs/NNNNNN.png and targets/NNNNNN.png")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write, .safetensors")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    parser.add_argument("--work", type=Path, help="folder for states, curves and sheets (default: the file's name with -training)")
+    parser.add_argument("--plan", choices=("short", "paper"), default="short", help="short: a few hundred steps; paper: the published schedule")
+    parser.add_argument(
+        "--recipe",
+        choices=("auto", "codes", "image"),
+        default="auto",
+        help="learn the targets' codes, or compare pictures (default: what suits the base)",
+    )
+    parser.add_argument("--steps", type=int, default=0, help="of the optimiser (default: the plan's)")
+    parser.add_argument("--rate", type=float, default=0.0, help="learning rate (default: the plan's)")
+    parser.add_argument("--batch", type=int, default=0, help="pairs at once; a smaller number takes more passes a step (default: the plan's)")
+    parser.add_argument("--fidelity", type=float, help="w at which the restorer will be used (default: what suits the base)")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of convolutions and products")
+    parser.add_argument("--checkpointing", action="store_true", help="less memory, a third more time")
+    parser.add_argument("--half", action="store_true", help="write float16 instead of float32")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cuda if there is one)")
+    parser.add_argument("--workers", type=int, default=0, help="threads that prepare batches")
+    parser.add_argument("--minutes", type=float, default=0.0, help="stop cleanly after so long; the same command goes on from there")
+    g = parser.add_argument_group("held-out part and losses")
+    g.add_argument("--held-out", type=float, default=0.15, metavar="SHARE", help="of the pairs that only judge (default: 0.15, the last ones)")
+    g.add_argument("--block", type=int, default=0, metavar="N", help="hold out every k-th block of N pairs instead of the last pairs")
+    g.add_argument("--patience", type=int, help="validations without progress after which to end; 0 for never (default: the plan's)")
+    g.add_argument("--perceptual", choices=("auto", "lpips", "encoder", "off"), default="auto", help="auto: LPIPS if its weights are on this machine")
+    g.add_argument("--adversary", type=float, help="weight of the discriminator, 0 for none (default: the plan's)")
+    g.add_argument("--reals", type=Path, metavar="FOLDER", help="aligned clean faces for the discriminator (default: the targets)")
+    g.add_argument("--rehearsal", type=float, help="share of inputs from the degradation of the first training (default: the plan's)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Fine-tunes; returns 0 when done and 130 when stopped, with everything on disk to go on.
+
+    Raises:
+        ValueError: one sentence for what cannot be done.
+        FileExistsError: if the output exists.
+    """
+    import torch
+
+    from .finetune import fine_tune, options_for, precision_for
+    from .finetune_base import base_from_file
+    from .finetune_pairs import HeldOut, Pairs
+    from .loop import Run, Stopped
+
+    out = options.out
+    if out.suffix != ".safetensors":
+        raise ValueError(f"{out} does not end in .safetensors, which is what fine-tuning writes; name it so")
+    if out.exists() and not options.overwrite:
+        raise FileExistsError(f"{out} exists; give --overwrite to replace it, or another --out")
+    base = base_from_file(_base_path(options.base))
+    if options.fidelity is not None:
+        base.use = replace(base.use, fidelity=options.fidelity)
+    chosen = options_for(base, plan=options.plan, recipe=options.recipe, steps=options.steps, rate=options.rate, batch=options.batch)
+    given: dict[str, Any] = {name: getattr(options, name) for name in ("patience", "adversary", "rehearsal") if getattr(options, name) is not None}
+    chosen = replace(
+        chosen, held_out=HeldOut(options.held_out, options.block), perceptual_by=options.perceptual, checkpointing=options.checkpointing, **given
+    )
+    pairs = Pairs.of_folder(options.pairs, base.side)
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    settings = Run(
+        options.work or out.with_name(f"{out.stem}-training"),
+        options.seed,
+        device,
+        minutes=options.minutes,
+        workers=options.workers,
+        save_every=max(50, chosen.plan.steps // 40),
+        **precision_for(options.precision, device),
+    )
+    with _Bar(chosen.plan.steps) as bar:
+        try:
+            done = fine_tune(base, pairs, chosen, settings, out, half=options.half, reals=_reals(options.reals, base.side), tick=bar)
+        except Stopped as stop:
+            bar.say(f"{stop}; its state, curves and sheets are in {settings.folder}")
+            return STOPPED
+    bar.say(f"{done.text}\n{done.curves}\n{done.sheet}\n{out}")
+    return 0
+
+
+def _base_path(text: str) -> Path:
+    from ..models.embedded import RESTORERS, listed
+
+    known = listed(RESTORERS)
+    if text.startswith("embedded ") and text not in known:
+        raise ValueError(f"no restorer is called {text!r}; there are {', '.join(known) or 'none in this installation'}, or give a file")
+    return known.get(text, Path(text))
+
+
+def _reals(folder: Path | None, side: int) -> Any:
+    from .finetune_pairs import SUFFIXES, OnDisk
+
+    if folder is None:
+        return None
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise ValueError(f"{folder} holds no pictures; give a folder of aligned clean faces, or leave --reals out")
+    return OnDisk(paths, side)
+
+
+class _Bar:
+    """The progress bar of the one stage."""
+
+    def __init__(self, steps: int) -> None:
+        from tqdm import tqdm
+
+        self.line = tqdm(total=steps, desc="fine-tune", file=sys.stderr, mininterval=1.0)
+
+    def __call__(self, stage: str, done: int, steps: int, losses: dict[str, float]) -> None:
+        self.line.update(done - self.line.n)
+        self.line.set_postfix({name: f"{value:.4g}" for name, value in losses.items()}, refresh=False)
+
+    def say(self, text: str) -> None:
+        self.line.close()
+        self.line.write(text, file=sys.stdout)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.line.close()

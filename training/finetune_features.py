@@ -1,0 +1,79 @@
+"""A perceptual distance without downloads: how far two pictures are apart in the first features of a frozen network."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FEWEST_CHANNELS = 8
+EARLY = 3
+"""Only the first 1 / EARLY of a network's convolutions are looked at."""
+MAPS = 3
+
+
+class _Seen(Exception):
+    """Ends a forward pass once the last map is there."""
+
+
+class EarlyFeatures(nn.Module):
+    """sum over maps of mean |f(x) / |f(x)| - f(y) / |f(y)||^2, as LPIPS without its weights; the maps are convolutions' early in a frozen copy.
+
+    Args:
+        network: any; it is copied.
+        call: runs such a network on (B, 3, S, S) in [-1, 1], with gradients.
+        side: S.
+
+    Raises:
+        ValueError: if it has no convolutions that could be looked at.
+    """
+
+    def __init__(self, network: nn.Module, call: Callable[[nn.Module, Tensor], Any], side: int) -> None:
+        super().__init__()
+        self.call = call
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        order: list[nn.Module] = []
+        hooks = [
+            part.register_forward_hook(lambda module, inputs, output: order.append(module))
+            for part in self.network.modules()
+            if isinstance(part, nn.Conv2d)
+        ]
+        device = next(self.network.parameters()).device
+        with torch.no_grad():
+            call(self.network, torch.zeros(1, 3, side, side, device=device))
+        for hook in hooks:
+            hook.remove()
+        wide = [part for part in dict.fromkeys(order) if isinstance(part, nn.Conv2d) and part.out_channels >= FEWEST_CHANNELS]
+        early = wide[: max(1, -(-len(wide) // EARLY))]
+        if not early:
+            raise ValueError(f"{type(network).__name__} has no features to compare pictures in; choose lpips or off as the perceptual distance")
+        number = min(MAPS, len(early))
+        self.watched = [early[round(i * (len(early) - 1) / max(1, number - 1))] for i in range(number)]
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = self._features(target)
+        pairs = zip(self._features(output), wanted, strict=True)
+        return torch.stack([(got - want).square().sum(1).mean() for got, want in pairs]).sum()
+
+    def _features(self, x: Tensor) -> list[Tensor]:
+        maps: list[Tensor] = []
+
+        def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            maps.append(F.normalize(output.float(), dim=1, eps=1e-6))
+            if len(maps) == len(self.watched):
+                raise _Seen
+
+        hooks = [part.register_forward_hook(keep) for part in self.watched]
+        try:
+            self.call(self.network, x)
+        except _Seen:
+            pass
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return maps

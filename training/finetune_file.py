@@ -1,0 +1,57 @@
+"""The file that fine-tuning leaves: a whole network that says where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..models.catalogue import published_as
+from ..models.embedded import BASE
+
+OF_THE_RUN = (BASE, "seed", "command", "recipe", "title", "format")
+"""Metadata of a base that are not true of what is made from it; all others (sizes, how it is best used) are carried over."""
+
+
+def write_fine_tuned(state: Mapping[str, Tensor], path: Path, notes: Mapping[str, str], of_base: Mapping[str, str], *, half: bool = False) -> None:
+    """Writes all tensors of a network, none left to another file, atomically.
+
+    Args:
+        state: under the names that files of such networks have.
+        path: ends in .safetensors.
+        notes: metadata; `of_base` fills in what they do not say.
+        half: floating-point tensors as float16 instead of float32.
+
+    Raises:
+        ValueError: if a value does not fit into float16.
+    """
+    dtype = torch.float16 if half else torch.float32
+    tensors = {key: value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype).clone().contiguous() for key, value in state.items()}
+    for key, value in tensors.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise ValueError(f"{key} holds a value that {str(dtype)[6:]} cannot ({float(state[key].abs().max()):.3g}); save as float32")
+    carried = {key: value for key, value in of_base.items() if key not in OF_THE_RUN}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    save_file(tensors, part, {**carried, "format": "pt", **notes})
+    part.replace(path)
+
+
+def checked_name(name: str) -> str:
+    """A file name for a fine-tuned restorer, with its ending.
+
+    Raises:
+        ValueError: for a name with a folder in it, an odd one, or one by which the loader would take the file for a published checkpoint.
+    """
+    bare = name.strip().removesuffix(".safetensors")
+    odd = sorted({character for character in bare if not (character.isalnum() or character in " ._-+()")})
+    if not bare or bare.startswith(".") or odd or len(bare) > 120:
+        what = f"holds {' '.join(odd)}" if odd else "is empty, hidden or too long"
+        raise ValueError(f"the file name {name!r} {what}; use letters, digits, spaces and . _ - + ( ), such as codeformer-my-camera")
+    known = published_as(f"{bare}.safetensors")
+    if known is not None:
+        raise ValueError(f"{bare} is the name of a published checkpoint ({known.purpose}), which this is not; choose another file name")
+    return f"{bare}.safetensors"

@@ -1,0 +1,109 @@
+"""What fine-tuning can be told, the plan of the paper, and a short one for small networks and few pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from .finetune_pairs import HeldOut
+from .loop import Plan
+
+Recipe = Literal["codes", "image"]
+Perceptual = Literal["auto", "lpips", "encoder", "off"]
+RECIPES = ("auto", "codes", "image")
+PERCEPTUAL = ("auto", "lpips", "encoder", "off")
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """How a restorer is fine-tuned.
+
+    Attributes:
+        recipe: "codes": encoder, transformer and heads learn the codes that the frozen network finds in the target; "image": the picture
+            itself is compared.
+        plan: the schedule.
+        tokens, features: weights of the cross-entropy of codes and of the distance to them; in the recipe "image" of networks with codes too.
+        pixels: weight of mean |output - target| of images in [0, 1], recipe "image".
+        perceptual: weight of the perceptual distance, recipe "image".
+        perceptual_by: "lpips" where its weights lie on this machine, "encoder" for the distance in the restorer's own first features, "auto"
+            for the first of the two that can be had, "off".
+        adversary: weight of a discriminator that learns from scratch alongside, recipe "image"; 0 for none.
+        rehearsal: share of the inputs that are replaced by the target under the degradation that restorers are first trained on, so that
+            it is not forgotten.
+        mirror: whether half of the pairs are mirrored.
+        patience: validations without progress after which learning ends; 0 for never.
+        checkpointing: whether activations are computed again in the backward pass instead of kept: less memory, a third more time.
+        held_out: the part of the footage that judges.
+    """
+
+    recipe: Recipe
+    plan: Plan
+    tokens: float = 0.5
+    features: float = 1.0
+    pixels: float = 1.0
+    perceptual: float = 0.1
+    perceptual_by: Perceptual = "auto"
+    adversary: float = 0.0
+    rehearsal: float = 0.0
+    mirror: bool = True
+    patience: int = 0
+    checkpointing: bool = False
+    held_out: HeldOut = field(default_factory=HeldOut)
+
+    def __post_init__(self) -> None:
+        if self.recipe not in RECIPES[1:]:
+            raise ValueError(f"a recipe of fine-tuning is codes or image, got {self.recipe!r}")
+        if self.perceptual_by not in PERCEPTUAL:
+            raise ValueError(f"the perceptual distance is one of {', '.join(PERCEPTUAL)}, got {self.perceptual_by!r}")
+        negative = [name for name in ("tokens", "features", "pixels", "perceptual", "adversary") if getattr(self, name) < 0]
+        if negative:
+            raise ValueError(f"weights of losses are not negative, got {negative[0]} {getattr(self, negative[0])}")
+        if not 0 <= self.rehearsal < 1:
+            raise ValueError(f"the rehearsed share of the inputs must lie from 0 up to 1, got {self.rehearsal}")
+        if self.patience < 0:
+            raise ValueError(f"patience is a number of validations from 0 (never give up) on, got {self.patience}")
+
+    @property
+    def validate_every(self) -> int:
+        """Steps between validations: twenty in a short plan, but five apart, and every 500 steps in a long one."""
+        return min(500, max(5, self.plan.steps // 20))
+
+
+# The paper's (section 4.1 and appendix C.2; batches and the end of the cosine from its configuration files, which start SwinIR at 2e-5
+# where the paper says 1e-4). Neither keeps old degradations in view, and neither stops early.
+PAPER: dict[Recipe, FineTune] = {
+    "codes": FineTune("codes", Plan(40_000, 8, 1e-4, 1e-4, milestones=(35_000, 38_000), ema=0.995)),
+    "image": FineTune("image", Plan(20_000, 4, 1e-4, 5e-6, accumulate=4, ema=0.0, betas=(0.9, 0.999)), adversary=0.1, mirror=False),
+}
+
+# Ours, for small networks and some dozens to hundreds of pictures: a few hundred steps with averaged weights, a part of each batch from the
+# degradation that the network knows, and an end when the held-out part gets no better. No adversary: it learns nothing in that time.
+SHORT: dict[Recipe, FineTune] = {
+    "codes": FineTune("codes", Plan(300, 4, 1e-4, 1e-5, warmup=20, ema=0.98, clip=1.0), rehearsal=0.25, patience=8),
+    "image": FineTune("image", Plan(300, 4, 2e-4, 1e-5, warmup=20, ema=0.98, clip=1.0), tokens=0.01, features=0.02, rehearsal=0.25, patience=8),
+}
+PLANS = {"short": SHORT, "paper": PAPER}
+
+
+def planned(plan: str, recipe: Recipe, *, steps: int = 0, rate: float = 0.0, batch: int = 0) -> FineTune:
+    """One of PLANS with other steps, learning rate or pictures at once; 0 keeps the plan's own.
+
+    A plan's milestones move with its steps, and its gathered batches go on making up the batch that it had.
+
+    Raises:
+        ValueError: for a plan that there is not, or a value out of range.
+    """
+    if plan not in PLANS:
+        raise ValueError(f"no plan of fine-tuning is called {plan!r}; choose one of {', '.join(PLANS)}")
+    if steps < 0 or rate < 0 or batch < 0:
+        raise ValueError(f"steps, learning rate and batch are positive, or 0 for the plan's own, got {steps}, {rate} and {batch}")
+    chosen = PLANS[plan][recipe]
+    own = chosen.plan
+    if steps:
+        moved = tuple(round(milestone * steps / own.steps) for milestone in own.milestones)
+        own = replace(own, steps=steps, milestones=moved, warmup=min(own.warmup, steps // 4))
+    if rate:
+        own = replace(own, rate=rate, final_rate=own.final_rate * rate / own.rate)
+    if batch:
+        own = replace(own, batch=batch, accumulate=max(1, own.batch * own.accumulate // batch))
+    return replace(chosen, plan=own)

@@ -1,0 +1,165 @@
+"""Pairs to fine-tune on: degraded crops and what they should become; and how some of the footage is held out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..methods.network import resized
+
+INPUTS, TARGETS = "inputs", "targets"
+"""Sub-folders of a folder of pairs; a pair has the same file name in both."""
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+FEWEST = 4
+IN_MEMORY = 4 << 30
+
+
+class Pairs:
+    """Inputs and targets (3, S, S) as bytes: in memory, or read from disk when they are too many.
+
+    Args:
+        inputs, targets: uint8, as many of both; a tensor (N, 3, S, S) or a sequence of (3, S, S).
+        digest: changes with any pixel; made from the bytes unless given.
+
+    Raises:
+        ValueError: for different numbers, or fewer pairs than can be split.
+    """
+
+    def __init__(self, inputs: Sequence[Tensor] | Tensor, targets: Sequence[Tensor] | Tensor, digest: str = "") -> None:
+        if len(inputs) != len(targets):
+            raise ValueError(
+                f"every input has one target, got {len(inputs)} inputs and {len(targets)} targets; wire both from the same frames, in the same order"
+            )
+        if len(inputs) < FEWEST:
+            raise ValueError(f"fine-tuning takes at least {FEWEST} pairs, some of which are held out, got {len(inputs)}; give more frames")
+        self.inputs, self.targets = inputs, targets
+        self.digest = digest or _digest([inputs, targets])
+
+    @classmethod
+    def of_images(cls, inputs: Tensor, targets: Tensor, side: int) -> Pairs:
+        """From crops (N, 3, H, W) in [0, 1]; at side x side they are what restorers hand to their networks."""
+        return cls(as_bytes(inputs, side), as_bytes(targets, side))
+
+    @classmethod
+    def of_folder(cls, folder: Path, side: int, in_memory: int = IN_MEMORY) -> Pairs:
+        """From a folder with inputs/NAME.png and targets/NAME.png.
+
+        Raises:
+            ValueError: if a folder, a picture or its partner is missing.
+        """
+        found = {part: _pictures(folder / part) for part in (INPUTS, TARGETS)}
+        alone = sorted(found[INPUTS].keys() ^ found[TARGETS].keys())
+        if alone:
+            raise ValueError(
+                f"{folder} holds {len(alone)} pictures without a partner ({alone[0]} first); {INPUTS} and {TARGETS} need the same file names"
+            )
+        paths = [[found[part][name] for name in sorted(found[part])] for part in (INPUTS, TARGETS)]
+        marks = hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for half in paths for path in half)).hexdigest()
+        stored: list[Sequence[Tensor]] = [OnDisk(half, side) for half in paths]
+        if 2 * len(paths[0]) * 3 * side**2 <= in_memory:
+            stored = [list(half) for half in stored]
+        return cls(stored[0], stored[1], marks)
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def pair(self, index: int) -> tuple[Tensor, Tensor]:
+        """Input and target `index`, (3, S, S) float32 in [0, 1]."""
+        return self.inputs[index].float() / 255, self.targets[index].float() / 255
+
+
+class OnDisk(Sequence[Tensor]):
+    """Pictures (3, side, side) uint8, read whenever they are asked for."""
+
+    def __init__(self, paths: Sequence[Path], side: int) -> None:
+        self.paths, self.side = paths, side
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        if isinstance(index, slice):
+            return OnDisk(self.paths[index], self.side)
+        return read_picture(self.paths[index], self.side)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Which pairs only judge. Neighbours in a clip are nearly the same picture, so pairs next to those that judge are not learnt from either.
+
+    Attributes:
+        share: of the pairs, above 0 and at most 0.5.
+        block: 0 holds out the last pairs; n cuts the footage into blocks of n pairs and holds out every k-th of them, k = 1 / share.
+        guard: pairs between the two kinds that are used for neither; None takes 2 % of all, at least one.
+    """
+
+    share: float = 0.15
+    block: int = 0
+    guard: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 0.5:
+            raise ValueError(f"the held-out share must lie above 0 and not above 0.5, got {self.share}; 0.15 is usual")
+        if self.block < 0 or (self.guard is not None and self.guard < 0):
+            raise ValueError(f"block and guard are numbers of pairs from 0 up, got {self.block} and {self.guard}")
+
+    def split(self, count: int) -> tuple[list[int], list[int]]:
+        """The pairs to learn from and those that judge, both in order.
+
+        Raises:
+            ValueError: if nothing is left of one of them.
+        """
+        if self.block:
+            every = round(1 / self.share)
+            held = [i for i in range(count) if (i // self.block) % every == every - 1]
+        else:
+            held = list(range(count - max(1, round(self.share * count)), count))
+        guard = max(1, round(0.02 * count)) if self.guard is None else self.guard
+        near = {i + offset for i in held for offset in range(-guard, guard + 1)}
+        learnt = [i for i in range(count) if i not in near]
+        if not held or not learnt:
+            raise ValueError(
+                f"of {count} pairs {len(learnt)} are left to learn from and {len(held)} to judge (share {self.share:g}, blocks of {self.block}, "
+                f"guard {guard}); give more pairs, or smaller blocks"
+            )
+        return learnt, held
+
+
+def as_bytes(images: Tensor, side: int) -> Tensor:
+    """(N, 3, H, W) in [0, 1] to (N, 3, side, side) uint8, resized as restorers do; one picture at a time, for memory's sake."""
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"pictures to learn from are (N, 3, H, W), got {tuple(images.shape)}")
+    return torch.stack([(resized(image[None].float(), side, "bilinear")[0].clamp(0, 1) * 255 + 0.5).to(torch.uint8) for image in images])
+
+
+def read_picture(path: Path, side: int) -> Tensor:
+    """A picture file as (3, side, side) uint8 RGB.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise ValueError(f"{path} is not a picture that can be read; remove it with its partner, or convert it to PNG")
+    return as_bytes(torch.from_numpy(np.ascontiguousarray(pixels[..., ::-1])).permute(2, 0, 1)[None] / 255, side)[0]
+
+
+def _pictures(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder; pairs lie in {INPUTS}/ and {TARGETS}/ of one folder, as Pseudo-Target Generate writes them")
+    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
+
+
+def _digest(parts: Sequence[Sequence[Tensor] | Tensor]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        for picture in part:
+            digest.update(picture.contiguous().numpy().tobytes())
+    return digest.hexdigest()
