@@ -1,4 +1,4 @@
-"""The command line: `fvr restore`, `fvr compare`, `fvr run`, `fvr demo`, `fvr models`, `fvr train`, `fvr nodes`."""
+"""The command line: `fvr restore`, `fvr compare`, `fvr run`, `fvr demo`, `fvr models`, `fvr train`, `fvr finetune`, `fvr nodes`."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_run(commands)
     add_demo(commands)
     add_train(commands)
+    add_finetune(commands)
     add_lists(commands)
     return parser
 
@@ -160,6 +161,18 @@ def add_train(commands: Any) -> None:
     p.add_argument("arguments", nargs=argparse.REMAINDER, help="see `fvr train codebook --help`")
 
 
+def add_finetune(commands: Any) -> None:
+    from .training.finetune_command import add_arguments
+
+    p = commands.add_parser(
+        "finetune",
+        help="teach a restorer one camera, archive or film",
+        description="Fine-tunes a face restorer on pairs of degraded crops and their targets, and writes a checkpoint that is used like any other.",
+    )
+    p.set_defaults(command=finetune)
+    add_arguments(p)
+
+
 def add_lists(commands: Any) -> None:
     p = commands.add_parser("models", help="list the checkpoints this package knows, and which are here; fetch them")
     p.set_defaults(command=models)
@@ -278,6 +291,12 @@ def train(options: argparse.Namespace) -> int:
     parser = argparse.ArgumentParser(prog="fvr train", description=command.__doc__)
     command.add_arguments(parser)
     return command.run(parser.parse_args([options.network, *options.arguments]))
+
+
+def finetune(options: argparse.Namespace) -> int:
+    from .training import finetune_command
+
+    return finetune_command.run(options)
 
 
 def models(options: argparse.Namespace) -> int:
