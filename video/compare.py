@@ -188,7 +188,7 @@ def difference_legend(height: int, width: int, letters: int, words: Sequence[str
             continue
         paint(strip, drawn, top, right - drawn.shape[1] if at_right else left)
         left, right = (left, right - drawn.shape[1] - letters) if at_right else (left + drawn.shape[1] + letters, right)
-    title = fitted(drawable(f"|{words[0]} - {words[1]}|, levels of 255"), letters, right - left)
+    title = fitted(drawable(f"|{words[0]} - {words[1]}|, of 255"), letters, right - left)
     if title is not None:
         paint(strip, title, top, left + (right - left - title.shape[1]) // 2)
     return strip
