@@ -1,4 +1,4 @@
-"""How close frames are to the truth: PSNR and SSIM, per frame."""
+"""How close frames are to the truth: PSNR and SSIM, per frame, of the whole frame or of a region."""
 
 from __future__ import annotations
 
@@ -10,31 +10,33 @@ WINDOW = 11
 SIGMA = 1.5
 
 
-def psnr(x: Tensor, y: Tensor, peak: float = 1.0) -> Tensor:
+def psnr(x: Tensor, y: Tensor, peak: float = 1.0, region: Tensor | None = None) -> Tensor:
     """10 log10(peak^2 / mean squared error) of each frame, in dB; infinite for equal frames.
 
-    x, y: (N, C, H, W) of one shape, range 0..peak. Returns (N,) float64.
+    x, y: (N, C, H, W) of one shape, range 0..peak. region: (N, 1, H, W) in [0, 1], how much each pixel counts; None is all alike.
+    Returns (N,) float64, NaN where the region is empty.
 
     Raises:
-        ValueError: if the shapes differ or are not (N, C, H, W).
+        ValueError: if the shapes differ or are not (N, C, H, W), or the region does not fit.
     """
-    _check(x, y)
-    error = (x.double() - y.double()).square().mean((1, 2, 3))
+    _check(x, y, region)
+    error = _mean((x.double() - y.double()).square(), region)
     return 10 * torch.log10(peak**2 / error)
 
 
-def ssim(x: Tensor, y: Tensor, peak: float = 1.0) -> Tensor:
+def ssim(x: Tensor, y: Tensor, peak: float = 1.0, region: Tensor | None = None) -> Tensor:
     """Structural similarity of each frame (Wang et al. 2004): 11 x 11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03, mean over
     channels and over the pixels whose window lies inside the frame.
 
     SSIM = (2 mx my + c1) (2 sxy + c2) / ((mx^2 + my^2 + c1) (sxx + syy + c2)), moments under the window, not corrected for its size.
 
-    x, y: (N, C, H, W) of one shape, range 0..peak, sides at least 11. Returns (N,) float64, at most 1.
+    x, y: (N, C, H, W) of one shape, range 0..peak, sides at least 11. region: (N, 1, H, W) in [0, 1], how much the window around each
+    pixel counts; None is all alike. Returns (N,) float64, at most 1; NaN where no window is centred in the region.
 
     Raises:
-        ValueError: if the shapes differ, are not (N, C, H, W), or a side is below 11 pixels.
+        ValueError: if the shapes differ, are not (N, C, H, W), a side is below 11 pixels, or the region does not fit.
     """
-    _check(x, y)
+    _check(x, y, region)
     if min(x.shape[-2:]) < WINDOW:
         raise ValueError(f"SSIM looks through an {WINDOW} x {WINDOW} window, got frames of {x.shape[-2]} x {x.shape[-1]}; use larger frames")
     n, c, h, w = x.shape
@@ -43,7 +45,8 @@ def ssim(x: Tensor, y: Tensor, peak: float = 1.0) -> Tensor:
     sxx, syy, sxy = _local_mean(a * a) - mx * mx, _local_mean(b * b) - my * my, _local_mean(a * b) - mx * my
     c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
     index = (2 * mx * my + c1) * (2 * sxy + c2) / ((mx * mx + my * my + c1) * (sxx + syy + c2))
-    return index.reshape(n, -1).mean(1)
+    edge = WINDOW // 2
+    return _mean(index.reshape(n, c, *index.shape[-2:]), None if region is None else region[..., edge:-edge, edge:-edge])
 
 
 def _local_mean(x: Tensor) -> Tensor:
@@ -53,6 +56,16 @@ def _local_mean(x: Tensor) -> Tensor:
     return F.conv2d(F.conv2d(x, taps.view(1, 1, 1, -1)), taps.view(1, 1, -1, 1))
 
 
-def _check(x: Tensor, y: Tensor) -> None:
+def _mean(values: Tensor, region: Tensor | None) -> Tensor:
+    """The mean of each of values (N, C, H, W), weighed by region (N, 1, H, W); NaN where all weights are 0."""
+    if region is None:
+        return values.mean((1, 2, 3))
+    weight = region.to(values)
+    return (values * weight).sum((1, 2, 3)) / (weight.sum((1, 2, 3)) * values.shape[1])
+
+
+def _check(x: Tensor, y: Tensor, region: Tensor | None) -> None:
     if x.shape != y.shape or x.ndim != 4:
         raise ValueError(f"frames to compare are (N, C, H, W) of one shape, got {tuple(x.shape)} and {tuple(y.shape)}")
+    if region is not None and region.shape != (len(x), 1, *x.shape[-2:]):
+        raise ValueError(f"a region of frames {tuple(x.shape)} is (N, 1, H, W) of their size, got {tuple(region.shape)}; make it on the same grid")

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..metrics.lpips import lpips_or_none as lpips_or_none
 from ..models.vq import Codebook, Encoder
 
 
@@ -82,19 +83,6 @@ class EncoderFeatures(nn.Module):
     def _features(self, x: Tensor) -> Mapping[int, Tensor]:
         found = self.encoder(x, self.sides)[1]
         return {side: F.normalize(feature.float(), dim=1, eps=1e-6) for side, feature in found.items()}
-
-
-def lpips_or_none(device: torch.device) -> nn.Module | None:
-    """LPIPS (VGG) where both the package and its backbone already lie on this machine; it is never downloaded."""
-    from pathlib import Path
-
-    try:
-        import lpips  # type: ignore[import-not-found]
-    except ImportError:
-        return None
-    if not (Path(torch.hub.get_dir()) / "checkpoints" / "vgg16-397923af.pth").is_file():
-        return None
-    return lpips.LPIPS(net="vgg", verbose=False).to(device).eval().requires_grad_(False)
 
 
 class PatchAdversary(nn.Module):

@@ -1,0 +1,85 @@
+"""Whether it is still the same person: cosine of two ArcFace embeddings (Deng et al., CVPR 2019).
+
+The network is facexlib's IR-SE-50 with the weights of a local file; nothing is ever downloaded.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SIDE = 112
+"""Side of the picture that ArcFace looks at."""
+
+TEMPLATE = torch.tensor([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], dtype=torch.float64)
+"""(5, 2) ArcFace's places of left eye, right eye, nose, left and right mouth corner, in that picture (InsightFace)."""
+
+Embed = Callable[[Tensor], Tensor]
+"""Faces (n, 3, 112, 112) RGB in [0, 1] to unit vectors (n, D) float64 on the CPU."""
+
+
+def load_arcface(weights: Path | str, device: torch.device | str = "cpu") -> Embed:
+    """ArcFace from recognition_arcface_ir_se50.pth, read with weights_only.
+
+    It was trained on BGR pictures in [-1, 1] (the author's data pipeline; TreB1eN/InsightFace_Pytorch, issue 13).
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    path = Path(weights)
+    if not path.is_file():
+        raise FileNotFoundError(f"no ArcFace weights at {path}; put recognition_arcface_ir_se50.pth there or measure without identity")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from facexlib.recognition.arcface_arch import Backbone
+    with torch.device("meta"):  # the weights are the file's, so none are drawn
+        network = Backbone(num_layers=50, drop_ratio=0.6, mode="ir_se")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    network.load_state_dict({key.removeprefix("module."): value for key, value in state.items()}, assign=True)
+    network.float().to(device).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def embed(faces: Tensor) -> Tensor:
+        found = network(faces.flip(1).to(device, torch.float32) * 2 - 1)
+        return F.normalize(found.double().cpu(), dim=-1)
+
+    return embed
+
+
+def identity_crop(frame: Tensor, landmarks: Tensor) -> Tensor:
+    """The face at landmarks (5, 2) in frame (3, H, W), as ArcFace wants it: (3, 112, 112) float32, border replicated.
+
+    A larger face is sampled more densely first and then averaged, so that it does not alias.
+
+    Raises:
+        ValueError: if the landmarks are not five finite points.
+    """
+    if landmarks.shape != (5, 2) or not bool(landmarks.isfinite().all()):
+        raise ValueError(f"a face is aligned by five finite landmarks (5, 2), got {landmarks.tolist()}; leave out frames without the face")
+    turn, shift = _similarity(TEMPLATE, landmarks.double().cpu())
+    dense = max(1, math.ceil(abs(turn)))
+    steps = (torch.arange(SIDE * dense, dtype=torch.float64) + 0.5) / dense - 0.5
+    places = turn * torch.complex(steps.expand(len(steps), -1), steps[:, None].expand(-1, len(steps))) + shift
+    height, width = frame.shape[-2:]
+    grid = torch.stack([(2 * places.real + 1) / width - 1, (2 * places.imag + 1) / height - 1], -1).to(frame.device, torch.float32)
+    found = F.grid_sample(frame[None].float(), grid[None], mode="bilinear", padding_mode="border", align_corners=False)
+    return F.avg_pool2d(found, dense)[0]
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """<a, b> of unit vectors (n, D): (n,), from -1 to 1."""
+    return (a * b).sum(-1)
+
+
+def _similarity(source: Tensor, target: Tensor) -> tuple[complex, complex]:
+    """(a, b) with a z + b nearest to target for z in source (K, 2), in least squares, points as complex numbers x + iy."""
+    z, w = (torch.complex(points[:, 0], points[:, 1]) for points in (source, target))
+    middle, aim = z.mean(), w.mean()
+    turn = ((z - middle).conj() * (w - aim)).sum() / (z - middle).abs().square().sum()
+    return complex(turn), complex(aim - turn * middle)

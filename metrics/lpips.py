@@ -1,0 +1,61 @@
+"""LPIPS (Zhang et al., CVPR 2018), where all that it needs already lies on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Backbone = Literal["vgg", "alex"]
+
+BACKBONES: dict[Backbone, str] = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
+"""The file of torchvision's weights, by the name that the package `lpips` gives the network."""
+
+SMALLEST = 32
+"""Pixels of the shorter side below which the networks' last layers have nothing to look at."""
+
+
+def lpips_or_none(device: torch.device, backbone: Backbone = "vgg") -> nn.Module | None:
+    """LPIPS as a module from two images (N, 3, H, W) in [-1, 1] to distances (N, 1, 1, 1), or None where a part of it is missing.
+
+    It needs the package `lpips`, which carries its linear weights, and the backbone's weights in torch.hub's checkpoint folder, which the
+    package would download otherwise: here it is never downloaded.
+    """
+    try:
+        import lpips  # type: ignore[import-not-found]
+    except ImportError:
+        return None
+    if not backbone_file(backbone).is_file():
+        return None
+    return lpips.LPIPS(net=backbone, verbose=False).to(device).eval().requires_grad_(False)
+
+
+def backbone_file(backbone: Backbone) -> Path:
+    """Where torchvision keeps, and looks for, the backbone's weights."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / BACKBONES[backbone]
+
+
+def perceptual_distance(module: nn.Module, x: Tensor, y: Tensor, region: Tensor | None = None) -> Tensor:
+    """LPIPS of each frame: 0 for equal frames, rarely above 1.
+
+    x, y: (N, 3, H, W) in [0, 1]. region: (N, 1, H, W); the distance is that of the two rectangles around its pixels above 1/2.
+    Returns (N,) float64 on the CPU, NaN where the frame or that rectangle is below 32 pixels.
+    """
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    found = []
+    for n in range(len(x)):
+        rows, columns = (slice(None), slice(None)) if region is None else rectangle(region[n, 0])
+        a, b = (image[n : n + 1, :, rows, columns].to(device, torch.float32) * 2 - 1 for image in (x, y))
+        found.append(module(a, b).double().mean().cpu() if min(a.shape[-2:]) >= SMALLEST else torch.tensor(torch.nan, dtype=torch.float64))
+    return torch.stack(found)
+
+
+def rectangle(region: Tensor) -> tuple[slice, slice]:
+    """Rows and columns around the pixels of region (H, W) that are above 1/2; both empty when there are none."""
+    at = torch.nonzero(region > 0.5)
+    if not len(at):
+        return slice(0, 0), slice(0, 0)
+    (top, left), (bottom, right) = at.amin(0).tolist(), at.amax(0).tolist()
+    return slice(top, bottom + 1), slice(left, right + 1)

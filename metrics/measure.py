@@ -1,0 +1,325 @@
+"""Measures a restored clip against the truth, and against the footage that it was restored from, frame by frame."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..motion.dis import DisFlow
+from ..motion.flow import FlowSource
+from .fidelity import WINDOW, psnr, ssim
+from .identity import Embed, cosine, identity_crop
+from .landmarks import landmark_distance, landmark_motion_error
+from .lpips import perceptual_distance
+from .measures import FACE
+from .report import Report, summarised
+from .residual import residual_rms
+from .sharpness import laplacian_variance, tenengrad
+from .temporal import PairMotion, flicker, pair_motion, warping_error
+
+MotionFrom = Literal["auto", "reference", "observation", "restored"]
+
+
+class Clip(Protocol):
+    """Frames in order: clip[t] is (3, H, W) in [0, 1]. A tensor (T, 3, H, W) is one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Tensor: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Person:
+    """Where one face is in each frame.
+
+    Attributes:
+        restored: (T, K, 2) landmarks in the restored frames, in pixels of the frame, NaN where the face is not seen; with K = 5 (left eye,
+            right eye, nose, left and right mouth corner) identity can be measured.
+        reference: the same in the reference.
+        found: whether they were found in each of the two clips by itself, so that their distance says something.
+        scale: pixels of the aligned 512 crop per pixel of the frame; landmark distances are multiplied by it.
+    """
+
+    restored: Tensor
+    reference: Tensor
+    found: bool = True
+    scale: float = 1.0
+
+
+def measure(
+    restored: Clip,
+    reference: Clip | None = None,
+    observation: Clip | None = None,
+    *,
+    degradation_forward: Callable[[Tensor], Tensor] | None = None,
+    noise_level: float = 0.0,
+    whole_clip: bool = False,
+    region: Callable[[int], Tensor | None] | None = None,
+    people: Sequence[Person] = (),
+    perceptual: nn.Module | None = None,
+    embed: Embed | None = None,
+    flow: FlowSource | None = None,
+    motion: MotionFrom = "auto",
+    every: int = 1,
+    cuts: Collection[int] = (),
+    about: dict[str, Any] | None = None,
+    on_frame: Callable[[int], None] = lambda done: None,
+) -> Report:
+    """Every measure that what is given allows; a few frames are held at a time.
+
+    Args:
+        restored: the result.
+        reference: the truth, of its length and size.
+        observation: what it was restored from, of its length; of any size where no degradation is given.
+        degradation_forward: A, from frames (n, 3, H, W) of the restored size to the observation's, without noise.
+        noise_level: standard deviation of the observation's noise, for frames in [0, 1]; 0 if there is none or it is not known.
+        whole_clip: whether A mixes frames and must be given all of them at once; it is given one at a time otherwise.
+        region: the index of a frame to its face, (H, W) in [0, 1], or None where there is none; figures are then also taken on it alone.
+        people: landmarks, for landmark distances and identity; both need a reference.
+        perceptual: LPIPS, as metrics.lpips.lpips_or_none gives it.
+        embed: faces to identities, as metrics.identity.load_arcface gives it.
+        flow: of the motion; DIS if None.
+        motion: the clip whose motion it is; "auto" takes the reference, else the observation, else the restored clip itself.
+        every: LPIPS, identity, and whatever follows the motion are measured in each `every`-th frame only.
+        cuts: indices of the first frames of new shots, across which nothing moves.
+        about: more to say in the report on how it was measured.
+        on_frame: gets how many more frames are done; may raise to stop.
+
+    Raises:
+        ValueError: if clips do not fit each other, A does not lead from one to the other, or an option is out of range.
+    """
+    chosen = _check(restored, reference, observation, degradation_forward, noise_level, motion, every)
+    walk = _Walk(
+        restored=restored,
+        reference=reference,
+        observation=observation,
+        forward=None if whole_clip else degradation_forward,
+        noise_level=noise_level,
+        region=region,
+        people=people,
+        perceptual=perceptual,
+        embed=embed,
+        flow=flow or DisFlow(),
+        motion=chosen,
+        every=every,
+        cuts=frozenset(cuts),
+        size=(restored[0].shape[-2], restored[0].shape[-1]),
+    )
+    for t in range(len(restored)):
+        walk.step(t)
+        on_frame(1)
+    if degradation_forward is not None and whole_clip:
+        walk.whole_residual(degradation_forward)
+    walk.landmarks()
+    told = {
+        "frames": len(restored),
+        "size": f"{walk.size[1]} x {walk.size[0]}",
+        "motion_from": chosen,
+        "every": every if every > 1 else None,
+        **(about or {}),
+    }
+    return Report(walk.per_frame, summarised(walk.per_frame), {name: value for name, value in told.items() if value is not None}, walk.notes())
+
+
+@dataclass
+class _Walk:
+    restored: Clip
+    reference: Clip | None
+    observation: Clip | None
+    forward: Callable[[Tensor], Tensor] | None
+    noise_level: float
+    region: Callable[[int], Tensor | None] | None
+    people: Sequence[Person]
+    perceptual: nn.Module | None
+    embed: Embed | None
+    flow: FlowSource
+    motion: str
+    every: int
+    cuts: frozenset[int]
+    size: tuple[int, int]
+    per_frame: dict[str, list[float | None]] = field(default_factory=dict)
+    features: tuple[int, Any] | None = None
+    before: tuple[Tensor, Tensor | None] | None = None
+    before_face: Tensor | None = None
+    hidden: int = 0
+
+    def step(self, t: int) -> None:
+        """All that frame t shows, alone and next to the one before."""
+        x = _frame(self.restored, t)
+        truth = None if self.reference is None else _frame(self.reference, t)
+        face = self.face(t, x)
+        for suffix, part in (("", None), (FACE, face)) if self.region is not None else (("", None),):
+            if suffix and part is None:
+                continue
+            self.still(t, suffix, x, truth, part)
+        if t and t not in self.cuts and t % self.every == 0:
+            self.moved(t, x, truth)
+        if truth is not None and self.embed is not None and t % self.every == 0:
+            self.same_person(t, x, truth)
+        if self.forward is not None:
+            assert self.observation is not None
+            self.explained(t, self.forward(x), _frame(self.observation, t))
+        self.before, self.before_face = (x, truth), face
+
+    def still(self, t: int, suffix: str, x: Tensor, truth: Tensor | None, part: Tensor | None) -> None:
+        """What one frame says by itself."""
+        sharp = float(laplacian_variance(x, part))
+        self.note(t, "sharpness" + suffix, sharp)
+        self.note(t, "tenengrad" + suffix, float(tenengrad(x, part)))
+        if truth is None:
+            return
+        self.note(t, "psnr" + suffix, float(psnr(x, truth, region=part)))
+        if min(x.shape[-2:]) >= WINDOW:
+            self.note(t, "ssim" + suffix, float(ssim(x, truth, region=part)))
+        true_sharpness = float(laplacian_variance(truth, part))
+        self.note(t, "sharpness_ratio" + suffix, sharp / true_sharpness if true_sharpness else math.nan)
+        if self.perceptual is not None and t % self.every == 0:
+            self.note(t, "lpips" + suffix, float(perceptual_distance(self.perceptual, x, truth, part)))
+
+    def moved(self, t: int, x: Tensor, truth: Tensor | None) -> None:
+        """What frames t - 1 and t say together; the earlier one's pixels are counted."""
+        assert self.before is not None
+        first, first_truth = self.before
+        pair = self.pair(t)
+        self.hidden += not bool(pair.seen.any())
+        truths = None if truth is None or first_truth is None else (first_truth, truth)
+        for suffix, part in (("", None), (FACE, self.before_face)):
+            if suffix and part is None:
+                continue
+            error = warping_error(first, x, pair, part)
+            self.note(t, "warping_error" + suffix, error.rgb_sum)
+            self.note(t, "warping_error_per_value" + suffix, error.per_value)
+            self.note(t, "warping_error_all" + suffix, error.over_all)
+            self.note(t, "flicker" + suffix, flicker(first, x, pair, region=part))
+            if truths is not None:
+                self.note(t, "flicker_added" + suffix, flicker(first, x, pair, truths, part))
+
+    def pair(self, t: int) -> PairMotion:
+        """The motion from frame t - 1 to frame t."""
+        known = self.features
+        first = known[1] if known is not None and known[0] == t - 1 else self.flow.features(self.moving(t - 1) * 2 - 1)
+        second = self.flow.features(self.moving(t) * 2 - 1)
+        self.features = (t, second)
+        return pair_motion(self.flow, first, second)
+
+    def moving(self, t: int) -> Tensor:
+        """Frame t of the clip whose motion it is, at the restored size."""
+        clip = {"reference": self.reference, "observation": self.observation, "restored": self.restored}[self.motion]
+        assert clip is not None
+        frame = _frame(clip, t)
+        return frame if frame.shape[-2:] == self.size else F.interpolate(frame, self.size, mode="bilinear", align_corners=False)
+
+    def same_person(self, t: int, x: Tensor, truth: Tensor) -> None:
+        """Similarity of everybody's identity in frame t, the mean over people."""
+        assert self.embed is not None
+        here = [person for person in self.people if _five(person.restored[t]) and _five(person.reference[t])]
+        if here:
+            crops = [identity_crop(x[0], person.restored[t]) for person in here] + [identity_crop(truth[0], person.reference[t]) for person in here]
+            found = self.embed(torch.stack(crops))
+            self.note(t, "identity", float(cosine(found[: len(here)], found[len(here) :]).mean()))
+        elif self.people:
+            self.note(t, "identity", math.nan)
+
+    def explained(self, t: int, ax: Tensor, y: Tensor) -> None:
+        """How far A x is from y in frame t."""
+        rms = float(residual_rms(ax, y))
+        self.note(t, "residual_rms", 255 * rms)
+        self.note(t, "residual_psnr", 20 * math.log10(1 / rms) if rms else math.inf)
+        if self.noise_level:
+            self.note(t, "residual_in_noise", rms / self.noise_level)
+
+    def whole_residual(self, forward: Callable[[Tensor], Tensor]) -> None:
+        """The residual under an operator that mixes frames."""
+        assert self.observation is not None
+        ax = forward(torch.cat([_frame(self.restored, t) for t in range(len(self.restored))]))
+        if len(ax) != len(self.observation):
+            raise ValueError(f"under the degradation {len(self.restored)} frames become {len(ax)}, but the observation has {len(self.observation)}")
+        for t in range(len(ax)):
+            self.explained(t, ax[t : t + 1], _frame(self.observation, t))
+
+    def landmarks(self) -> None:
+        """Landmark distances, the mean over people."""
+        found = [person for person in self.people if person.found]
+        if self.reference is None or not found:
+            return
+        distances = torch.stack([person.scale * landmark_distance(person.restored, person.reference) for person in found]).nanmean(0)
+        errors = torch.stack([person.scale * landmark_motion_error(person.restored, person.reference) for person in found])
+        errors[:, [cut for cut in self.cuts if 0 <= cut < errors.shape[1]]] = math.nan
+        for key, values in (("akd", distances), ("tlme", errors.nanmean(0))):
+            for t, value in enumerate(values.tolist()):
+                self.note(t, key, value)
+
+    def face(self, t: int, x: Tensor) -> Tensor | None:
+        """The face's pixels in frame t, (1, 1, H, W); None where there are none."""
+        mask = None if self.region is None else self.region(t)
+        if mask is None or not bool(mask.any()):
+            return None
+        if mask.shape != x.shape[-2:]:
+            raise ValueError(f"the face's pixels in frame {t} are {tuple(mask.shape)} and the frame {tuple(x.shape[-2:])}; make them on its grid")
+        return mask.float()[None, None]
+
+    def note(self, t: int, key: str, value: float) -> None:
+        """Keeps a value of frame t; NaN is none."""
+        self.per_frame.setdefault(key, [None] * len(self.restored))[t] = None if math.isnan(value) else value
+
+    def notes(self) -> list[str]:
+        """What was left out."""
+        said = []
+        if self.motion == "restored" and len(self.restored) > 1:
+            said.append(
+                "The motion is the restored clip's own, so flicker and warping error cannot be compared between methods; give the footage too."
+            )
+        if self.hidden:
+            said.append(f"{self.hidden} pairs of frames have no pixel that is visible in both; they count for nothing.")
+        if self.region is not None and not any(key.endswith(FACE) for key in self.per_frame):
+            said.append("No face was found, so nothing is measured on the face alone.")
+        return said
+
+
+def _frame(clip: Clip, t: int) -> Tensor:
+    """Frame t as (1, 3, H, W) float32 on the CPU."""
+    return clip[t][None].detach().to("cpu", torch.float32)
+
+
+def _five(landmarks: Tensor) -> bool:
+    return landmarks.shape == (5, 2) and bool(landmarks.isfinite().all())
+
+
+def _check(
+    restored: Clip,
+    reference: Clip | None,
+    observation: Clip | None,
+    forward: Callable[[Tensor], Tensor] | None,
+    noise_level: float,
+    motion: str,
+    every: int,
+) -> str:
+    """The clip whose motion is taken, after everything was found to fit."""
+    if not len(restored):
+        raise ValueError("there are no restored frames to measure; give at least one")
+    for name, clip in (("reference", reference), ("observation", observation)):
+        if clip is not None and len(clip) != len(restored):
+            raise ValueError(f"the restored clip has {len(restored)} frames and the {name} {len(clip)}; give the same frames of both")
+    if reference is not None and reference[0].shape != restored[0].shape:
+        (h, w), (rh, rw) = restored[0].shape[-2:], reference[0].shape[-2:]
+        raise ValueError(f"the restored frames are {w} x {h} and the reference {rw} x {rh}; resize one of them, or measure where they agree")
+    if forward is not None and observation is None:
+        raise ValueError("a degradation was given without the observation it leads to; give the damaged frames too, or leave it out")
+    if noise_level < 0:
+        raise ValueError(f"a noise level is 0 or more, got {noise_level}; give the standard deviation for frames in [0, 1]")
+    if every < 1:
+        raise ValueError(f"every is 1 or more frames, got {every}; 1 measures all of them")
+    given = {"reference": reference, "observation": observation, "restored": restored}
+    if motion == "auto":
+        return next(name for name, clip in given.items() if clip is not None)
+    if motion not in given:
+        raise ValueError(f"motion is taken from auto, {', '.join(given)}, got {motion!r}; choose one of these")
+    if given[motion] is None:
+        raise ValueError(f"the motion was to be taken from the {motion}, which is not given; give it, or choose auto")
+    return motion

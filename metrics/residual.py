@@ -1,0 +1,24 @@
+"""Whether the restored clip explains the footage it was restored from: A x next to y."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def residual_rms(explained: Tensor, observation: Tensor) -> Tensor:
+    """Root of mean (A x - y)^2 of each frame, for frames in [0, 1]: (N,) float64, 0 to 1.
+
+    Over the standard deviation of the noise it is near 1 when x is the truth: above, x does not explain y (or the degradation is
+    described wrongly); far below, x has taken up the noise. 20 log10(1 / rms) is the PSNR of A x against y.
+
+    explained, observation: A x and y, (N, C, H, W) of one shape.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if explained.shape != observation.shape or observation.ndim != 4:
+        raise ValueError(
+            f"under the degradation the restored frames become {tuple(explained.shape)} and the observation is {tuple(observation.shape)}; "
+            "wire the degradation that leads from the restored size to the observation's"
+        )
+    return (explained.double() - observation.double()).square().mean((1, 2, 3)).sqrt()

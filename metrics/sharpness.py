@@ -1,0 +1,48 @@
+"""How much fine detail frames show, without a reference. Noise counts as detail, so compare results of one clip only."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LUMA = (0.299, 0.587, 0.114)
+"""BT.601."""
+
+
+def laplacian_variance(frames: Tensor, region: Tensor | None = None) -> Tensor:
+    """Variance of the 4-neighbour Laplacian of luma in grey levels (Pech-Pacheco et al., ICPR 2000): (N,) float64 in grey levels squared.
+
+    frames: (N, 3, H, W) in [0, 1]. region: (N, 1, H, W) in [0, 1], how much each pixel counts. The outermost pixels are left out. NaN
+    where nothing counts. 0 for a flat picture; an ordinary face has some tens to some thousands.
+    """
+    return _variance(_filtered(frames, [[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]), region)
+
+
+def tenengrad(frames: Tensor, region: Tensor | None = None) -> Tensor:
+    """mean (gx^2 + gy^2) with Sobel's filters over 8, of luma (Krotkov 1988, after Tenenbaum 1970): (N,) float64, (grey levels / pixel)^2.
+
+    Arguments as of `laplacian_variance`. Less moved by noise than the Laplacian, and less by the finest detail. A ramp of g grey levels a
+    pixel has g^2.
+    """
+    sobel = [[-1 / 8, 0.0, 1 / 8], [-2 / 8, 0.0, 2 / 8], [-1 / 8, 0.0, 1 / 8]]
+    turned = [list(row) for row in zip(*sobel, strict=True)]
+    return _mean(_filtered(frames, sobel).square() + _filtered(frames, turned).square(), region)
+
+
+def _filtered(frames: Tensor, taps: list[list[float]]) -> Tensor:
+    """Luma in grey levels under a 3 x 3 filter, (N, 1, H - 2, W - 2) float64."""
+    weight = torch.tensor(LUMA, dtype=torch.float64, device=frames.device).view(3, 1, 1)
+    luma = 255 * (frames.double() * weight).sum(1, keepdim=True)
+    return F.conv2d(luma, torch.tensor(taps, dtype=torch.float64, device=frames.device).view(1, 1, 3, 3))
+
+
+def _mean(values: Tensor, region: Tensor | None) -> Tensor:
+    if region is None:
+        return values.mean((1, 2, 3))
+    weight = region[..., 1:-1, 1:-1].to(values)
+    return (values * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))
+
+
+def _variance(values: Tensor, region: Tensor | None) -> Tensor:
+    return _mean((values - _mean(values, region).view(-1, 1, 1, 1)).square(), region)
