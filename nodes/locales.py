@@ -1,0 +1,69 @@
+"""What ComfyUI's page shows of our nodes in English, as its translation files have it: `python -m fvr.nodes.locales` writes the file anew.
+
+The English file repeats the schemas, so that translators have one page to start from; tests/nodes/test_locales.py holds the two together.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ENGLISH = Path(__file__).resolve().parents[1] / "locales" / "en" / "nodeDefs.json"
+
+Texts = dict[str, Any]
+
+
+def input_texts(schema: Any) -> dict[str, Texts]:
+    """{key: {name, tooltip}} of all inputs, those that an option of a dynamic combo reveals under "combo_name".
+
+    The page looks a revealed input up without its option. Where options say different things of one name, all are said, each after its
+    options.
+    """
+    texts: dict[str, Texts] = {}
+    for one in schema.inputs:
+        texts[one.id] = shown(one)
+        revealed: dict[str, list[tuple[str, Any]]] = {}
+        for option in getattr(one, "options", None) or []:
+            for inner in getattr(option, "inputs", []):
+                revealed.setdefault(inner.id, []).append((option.key, inner))
+        for name, places in revealed.items():
+            texts[f"{one.id}_{name}"] = {"name": places[0][1].display_name or name, "tooltip": joined([(key, p.tooltip) for key, p in places])}
+    return texts
+
+
+def joined(tooltips: list[tuple[str, str]]) -> str:
+    """One tooltip for an input that several options have."""
+    options: dict[str, list[str]] = {}
+    for key, tooltip in tooltips:
+        options.setdefault(tooltip, []).append(key)
+    if len(options) == 1:
+        return tooltips[0][1]
+    return " ".join(f"{', '.join(keys)}: {tooltip}" for tooltip, keys in options.items())
+
+
+def shown(socket: Any) -> Texts:
+    """The name a socket goes by on the page, and what is said of it."""
+    return {"name": socket.display_name or socket.id, "tooltip": socket.tooltip}
+
+
+def node_texts(schema: Any) -> Texts:
+    """Everything of one node that the page can translate."""
+    return {
+        "display_name": schema.display_name,
+        "description": schema.description,
+        "inputs": input_texts(schema),
+        "outputs": {str(index): shown(output) for index, output in enumerate(schema.outputs)},
+    }
+
+
+def english() -> dict[str, Texts]:
+    """Of all nodes, by id."""
+    from . import NODES
+
+    schemas = sorted((node.define_schema() for node in NODES), key=lambda schema: schema.node_id)
+    return {schema.node_id: node_texts(schema) for schema in schemas}
+
+
+if __name__ == "__main__":
+    ENGLISH.write_text(json.dumps(english(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
