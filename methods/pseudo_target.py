@@ -1,0 +1,225 @@
+"""Pseudo-targets: what a diffusion prior makes of a restorer's output (Kuai et al., "Towards Unsupervised Blind Face Restoration", Algorithm 1).
+
+y_0 = R(y) is noised to step K and denoised again. Down to step L each sample takes its low frequencies from y_0 at the same noise level,
+x <- x - phi_N(x) + phi_N(y_{t-1}); below L the prior is alone. Where the paper is silent the released code is followed: x_0 is clamped, y_0 is noised
+to entry K of the respaced schedule while the first step denoises entry K - 1, and every y_{t-1} has noise of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..diffusion.prior import Prior
+from ..diffusion.schedule import Schedule, add_noise
+from ..faces.types import CROP
+from ..physics.bicubic import bicubic_matrix, cubic
+from ..physics.numerics import cached
+from .pseudo_target_prior import transition
+
+WHOLE = 1000
+"""K and L count thousandths of the training schedule: for DifFace's network, its steps."""
+
+Draw = Callable[[], Tensor]
+"""Gives the next standard normal noise, (n, 3, S, S), in the order of Algorithm 1: for x_K; then for each x_{t-1}, and y_{t-1} if constrained."""
+
+
+def _entry(thousandths: int, steps: int) -> int:
+    """The entry of a schedule of so many steps."""
+    return min(round(thousandths * steps / WHOLE), steps - 1)
+
+
+@dataclass(frozen=True)
+class PseudoTargetOptions:
+    """Parameters of Algorithm 1; the defaults are those published for CodeFormer and footage shrunk four times.
+
+    Attributes:
+        N: factor of the low-pass filter phi_N, 1 to 128: larger leaves more to the prior, smaller carries more of the restorer's faults over.
+        K: where denoising starts, in thousandths of the training schedule, 1 to 1000.
+        L: down to where low frequencies are held, 0 to below K; at 0 nearly to the end.
+        steps: entries of the respaced schedule, of which K / 1000 are visited, 2 to 1000.
+        scaled: whether N, K and L, which were found on faces of 512 pixels, are brought to the side S of a prior of another one: N by S / 512,
+            and K and L to the entries whose noise deviates S / 512 as much, so that a face feature sees the same noise. Off takes them as they are.
+        batch: faces at once, 1 to 64; changes results by rounding only.
+
+    Raises:
+        ValueError: naming the parameter, its range and what was given.
+    """
+
+    N: int = 8
+    K: int = 600
+    L: int = 360
+    steps: int = 250
+    scaled: bool = True
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("N", 1, 128), ("K", 1, WHOLE), ("L", 0, WHOLE), ("steps", 2, WHOLE), ("batch", 1, 64)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                raise ValueError(f"{name} of pseudo-targets is a whole number from {low} to {high}, got {value!r}")
+        if self.L >= self.K:
+            raise ValueError(f"low frequencies are held from K down to L, so L must be below K, got K {self.K} and L {self.L}; lower L or raise K")
+        if _entry(self.K, self.steps) <= _entry(self.L, self.steps):
+            raise ValueError(f"K {self.K} and L {self.L} are one and the same of {self.steps} steps; raise steps or lower L")
+
+
+PRESETS = {
+    "codeformer": PseudoTargetOptions(),
+    "codeformer-x8": PseudoTargetOptions(N=16),
+    "swinir": PseudoTargetOptions(N=16),
+}
+"""Published settings, by restorer: CodeFormer (fidelity 0.5) for footage shrunk four and eight times, and SwinIR."""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Algorithm 1's numbers for one prior.
+
+    Attributes:
+        N: factor of the low-pass filter.
+        K, L: entries of `schedule`.
+        schedule: the respaced schedule.
+        entries: for each entry the index into the prior's own schedule, which its estimates are asked with.
+        side: S, the side of the faces, in pixels.
+    """
+
+    N: int
+    K: int
+    L: int
+    schedule: Schedule
+    entries: tuple[int, ...]
+    side: int
+
+    @property
+    def steps(self) -> int:
+        """How many steps are taken."""
+        return self.K
+
+
+def walk(options: PseudoTargetOptions, prior: Prior, side: int) -> Walk:
+    """The numbers of Algorithm 1 for faces of `side` pixels under a prior.
+
+    Raises:
+        ValueError: if the prior's schedule has too few steps, or N does not divide the side.
+    """
+    count = min(options.steps, len(prior.schedule))
+    schedule = prior.schedule.respaced(count)
+    index = {step: i for i, step in enumerate(prior.schedule.timesteps)}
+    N, K, L = options.N, _entry(options.K, count), _entry(options.L, count)
+    if options.scaled and side != CROP:
+        share = side / CROP
+        N = max(2, round(N * share)) if N > 1 else 1
+        K, L = (_of_noise(schedule, schedule.sigma(entry) * share) if entry else 0 for entry in (K, L))
+    if side % N:
+        raise ValueError(
+            f"the low-pass filter shrinks faces of {side} pixels {N} times, which leaves no whole number; choose an N that divides {side}"
+        )
+    if K <= L:
+        raise ValueError(f"K {options.K} and L {options.L} are one and the same of this prior's {count} steps; raise steps or lower L")
+    return Walk(N, K, L, schedule, tuple(index[step] for step in schedule.timesteps), side)
+
+
+@dataclass(frozen=True)
+class TargetStep:
+    """What one step of Algorithm 1 made, all (n, 3, S, S) in the [-1, 1] range of clean faces.
+
+    Attributes:
+        entry: of the walk's schedule; 0 is the last.
+        x0: the prior's clamped estimate of the clean face.
+        sample: x_{t-1}, a sample of p(x_{t-1} | x_t), before the constraint.
+        guide: y_{t-1}, or None where there is no constraint.
+        x_prev: what the next step starts from; after the last step, the pseudo-target.
+    """
+
+    entry: int
+    x0: Tensor
+    sample: Tensor
+    guide: Tensor | None
+    x_prev: Tensor
+
+
+def target_steps(y0: Tensor, prior: Prior, numbers: Walk, draw: Draw) -> Iterator[TargetStep]:
+    """Algorithm 1, step by step, from y_0 (n, 3, S, S) in [-1, 1]."""
+    schedule = numbers.schedule
+    phi = LowPass(numbers.N)
+    x = add_noise(y0, draw(), schedule.abar(numbers.K))
+    for i in range(numbers.K - 1, -1, -1):
+        reverse = transition(prior, x, numbers.entries[i], schedule, i)
+        sample = reverse.mean if i == 0 else reverse.mean + reverse.deviation * draw()
+        guide, x = None, sample
+        if i >= numbers.L and i > 0:
+            guide = add_noise(y0, draw(), schedule.abar(i - 1))
+            x = sample + phi(guide - sample)
+        yield TargetStep(i, reverse.x0, sample, guide, x)
+
+
+def pseudo_target(y0: Tensor, prior: Prior, numbers: Walk, draw: Draw, on_step: Callable[[TargetStep], None] = lambda step: None) -> Tensor:
+    """The pseudo-targets of restored faces: (n, 3, S, S) in [0, 1], both.
+
+    Args:
+        y0: the restorer's output.
+        draw: the noise, in the order that Draw says.
+        on_step: called after each of `numbers.steps` steps; may raise to stop.
+
+    Raises:
+        ValueError: if y0 is not of the walk's side.
+    """
+    if tuple(y0.shape[1:]) != (3, numbers.side, numbers.side):
+        raise ValueError(f"this walk takes RGB faces (n, 3, {numbers.side}, {numbers.side}), got {tuple(y0.shape)}; resize them first")
+    guide = y0.clamp(0, 1) * 2 - 1
+    x = guide
+    for step in target_steps(guide, prior, numbers, draw):
+        on_step(step)
+        x = step.x_prev
+    return ((x + 1) / 2).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class LowPass:
+    """phi_N: antialiased cubic (a = -1/2) decimation by N, then cubic interpolation back, ends mirrored. Linear, but no projection.
+
+    Takes (..., H, W) with H and W multiples of N, and gives the same. It is that of ILVR (Choi et al. 2021).
+    """
+
+    N: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.N == 1:
+            return x
+        rows, cols = (_placed(x.shape[axis], self.N, x.dtype, x.device) for axis in (-2, -1))
+        return rows @ x @ cols.mT
+
+
+@cached(32)
+def low_pass_matrix(length: int, N: int) -> Tensor:
+    """(length, length) float64: what phi_N does along one axis. Rows sum to 1.
+
+    Raises:
+        ValueError: if N does not divide `length`.
+    """
+    if length % N:
+        raise ValueError(f"the low-pass filter phi_{N} takes sides that are multiples of {N}, got {length}; resize the faces")
+    few = length // N
+    centre = (torch.arange(length, dtype=torch.float64) + 0.5) / N - 0.5
+    taps = torch.floor(centre)[:, None] + torch.arange(-2, 4)
+    weight = cubic(taps - centre[:, None])
+    weight /= weight.sum(1, keepdim=True)
+    index = taps.long() % (2 * few)  # symmetric ends, as in bicubic_matrix
+    index = torch.where(index < few, index, 2 * few - 1 - index)
+    enlarge = torch.zeros(length, few, dtype=torch.float64).scatter_add_(1, index, weight)
+    return enlarge @ bicubic_matrix(length, N)
+
+
+@cached(32)
+def _placed(length: int, N: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return low_pass_matrix(length, N).to(device, dtype)
+
+
+def _of_noise(schedule: Schedule, sigma: float) -> int:
+    """The entry, not the cleanest, whose noise is nearest to `sigma` in ratio."""
+    return min(range(1, len(schedule)), key=lambda t: abs(math.log(schedule.sigma(t) / sigma)))
