@@ -1,7 +1,9 @@
-"""A small latent diffusion prior fitted to one clip: what seed-space MAP is tested with where no Stable Diffusion weights can be had.
+"""A small latent diffusion prior fitted to one clip, or to many faces: what seed-space MAP is tested with where no Stable Diffusion is at hand.
 
 An autoencoder with the layout of Stable Diffusion's (4 channels at 1/8 of the side, GroupNorm and SiLU before the last convolution), and
-for the latents the exact denoiser of a Gaussian with the mean and covariance that the clip's own latents have.
+for the latents the exact denoiser of a Gaussian with the mean and covariance that the latents of what it was fitted to have.
+
+    python benchmarks/fitted_prior.py CLIP_OR_FOLDER_OF_FACES OUT.safetensors
 """
 
 from __future__ import annotations
@@ -104,8 +106,8 @@ def load(path: Path, side: int = 128) -> FittedPrior:
     return FittedPrior(network, state["mean"], state["directions"], state["variances"], state["floor"][0], side)
 
 
-def fit(frames: Tensor, steps: int = 1200, batch: int = 6, seed: int = 0, say=print) -> FittedPrior:
-    """The prior of frames (n, 3, S, S) in [0, 1]."""
+def fit(frames: Tensor, steps: int = 1200, batch: int = 6, seed: int = 0, directions: int = 24, say=print) -> FittedPrior:
+    """The prior of frames (n, 3, S, S) in [0, 1], with at most `directions` directions in which latents vary by more than the floor."""
     torch.manual_seed(seed)
     network, x = Autoencoder(), frames * 2 - 1
     adam = torch.optim.Adam(network.parameters(), 3e-3)
@@ -132,7 +134,7 @@ def fit(frames: Tensor, steps: int = 1200, batch: int = 6, seed: int = 0, say=pr
         mean = latents.mean(0)
         centred = latents - mean
         _, s, vt = torch.linalg.svd(centred, full_matrices=False)
-        keep = min(24, len(s))
+        keep = min(directions, len(s))
         variances = s[:keep].square() / len(latents)
         floor = FLOOR * centred.var()
     return FittedPrior(network, mean, vt[:keep].mT.contiguous(), variances + floor, floor, x.shape[-1])
@@ -140,19 +142,26 @@ def fit(frames: Tensor, steps: int = 1200, batch: int = 6, seed: int = 0, say=pr
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clip", type=Path)
+    parser.add_argument("source", type=Path, help="a clip, or a folder of aligned faces of which the training split is taken")
     parser.add_argument("out", type=Path)
     parser.add_argument("--side", type=int, default=128)
-    parser.add_argument("--without", type=int, nargs=2, default=[112, 128], metavar=("FIRST", "LAST"), help="frames kept out of the fit")
+    parser.add_argument("--without", type=int, nargs=2, default=[112, 128], metavar=("FIRST", "LAST"), help="frames of the clip kept out of the fit")
     parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--directions", type=int, default=24, help="in which latents vary; 256 for faces")
     arguments = parser.parse_args()
-    from fvr.video import open_source, read_frames
+    if arguments.source.is_dir():
+        from fvr.training.faces import Faces
 
-    frames, _ = read_frames(open_source(arguments.clip))
-    frames = F.interpolate(frames, (arguments.side, arguments.side), mode="area")
-    first, last = arguments.without
-    prior = fit(torch.cat([frames[:first], frames[last:]]), arguments.steps)
-    prior.save(arguments.out)
+        faces = Faces(arguments.source, "train", arguments.side)
+        frames = torch.stack([faces.face(n) for n in range(len(faces))])
+    else:
+        from fvr.video import open_source, read_frames
+
+        frames, _ = read_frames(open_source(arguments.source))
+        frames = F.interpolate(frames, (arguments.side, arguments.side), mode="area")
+        first, last = arguments.without
+        frames = torch.cat([frames[:first], frames[last:]])
+    fit(frames, arguments.steps, directions=arguments.directions).save(arguments.out)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..diffusion.prior import Prior
 from ..methods.seed_map import (
@@ -31,6 +31,7 @@ from ..runtime import host
 from ..runtime.images import from_image, from_mask, to_image
 from ..runtime.io import io, ui
 from ..runtime.latent_model import latent_model
+from ..runtime.listening import listening
 from ..runtime.plain_tensors import modules_of, plain_tensors
 from .sockets import CATEGORY, DegradationSocket, PriorSocket, seed_input
 
@@ -181,6 +182,12 @@ def check_sources(model: Any, vae: Any, prior: Prior | None) -> None:
         )
 
 
+def networks_of(prior: Prior) -> list[nn.Module]:
+    """What of a prior has weights."""
+    network = getattr(prior, "network", None)
+    return [network] if isinstance(network, nn.Module) else modules_of(prior)
+
+
 @contextmanager
 def generator_of(
     model: Any, vae: Any, positive: Any, prior: Prior | None, optical_flow: Any, size: tuple[int, int], steps: int
@@ -191,12 +198,17 @@ def generator_of(
         return leading_times(length, steps)
 
     with ExitStack() as stack:
+        if optical_flow is not None:
+            stack.enter_context(listening(optical_flow.model, heartbeat=host.heartbeat))
         if prior is not None:
             flow: FlowSource = DisFlow() if optical_flow is None else RaftFlow(optical_flow.model, host.managed(optical_flow))
+            pixels = PixelGenerator(prior, size, steps=steps, device=host.device(), heartbeat=host.heartbeat)
+            networks = networks_of(prior)
+            stack.enter_context(listening(*networks, heartbeat=host.heartbeat))
             with torch.no_grad():  # brings its network to where it runs, which must not happen while its weights are exchanged
-                prior.predict_x0(torch.zeros(1, 3, *size, device=host.device()), 0)
-            stack.enter_context(plain_tensors(*modules_of(prior)))
-            yield PixelGenerator(prior, size, steps=steps, device=host.device(), heartbeat=host.heartbeat), flow
+                prior.predict_x0(torch.zeros(pixels.seed_shape, device=host.device()), 0)
+            stack.enter_context(plain_tensors(*networks))
+            yield pixels, flow
             return
         loaded = stack.enter_context(latent_model(model, vae, positive, size=size, times=times, flow=optical_flow, heartbeat=host.heartbeat))
         generator = LatentGenerator(

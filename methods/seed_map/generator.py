@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ...diffusion.prior import Prior
 from ...diffusion.steps import ddim_step
+from ..face_prior import PyramidPrior
 from ..restorer import Heartbeat, no_heartbeat
 
 Estimate = Callable[[Tensor, int], Tensor]
@@ -93,13 +94,14 @@ class SeedGenerator(ABC):
 class PixelGenerator(SeedGenerator):
     """A pixel-space prior: x' = R(z) + r, with estimates held to [-1, 1] and eps derived from what was held.
 
+    The prior is asked for one frame at a time and without a condition, so a video network acts as the image network it was made from.
+
     Args:
         prior: its frames are (n, 3, H, W).
         size: (H, W) of the frames.
-        multiple: sides the prior is asked for are multiples of this.
 
     Raises:
-        ValueError: if the prior was trained for another size, or needs several frames at once.
+        ValueError: if the prior was trained for another size.
     """
 
     def __init__(
@@ -109,7 +111,6 @@ class PixelGenerator(SeedGenerator):
         *,
         steps: int = 4,
         device: torch.device | str = "cpu",
-        multiple: int = 1,
         heartbeat: Heartbeat = no_heartbeat,
     ) -> None:
         if prior.native_size is not None and (prior.native_size, prior.native_size) != tuple(size):
@@ -117,9 +118,7 @@ class PixelGenerator(SeedGenerator):
                 f"this prior works on {prior.native_size} x {prior.native_size} frames, but the restored frames would be "
                 f"{size[1]} x {size[0]} (width x height); resize the input or the degradation's factor"
             )
-        if prior.temporal:
-            raise ValueError("seed-space MAP shares one seed among all frames, so it needs a prior of single frames, not a video prior")
-        padded = [-(-side // multiple) * multiple for side in size]
+        padded = whole_frames(prior, size)
         self.prior, self.size, self.device, self._heartbeat = prior, size, torch.device(device), heartbeat
         self.seed_shape = (1, 3, padded[0], padded[1])
         self.feature_shape = (3, padded[0], padded[1])
@@ -136,6 +135,20 @@ class PixelGenerator(SeedGenerator):
 
     def _estimate(self, x_t: Tensor, i: int) -> Tensor:
         return self.prior.predict_x0(x_t, self.prior.schedule.timesteps[self._times[i]], None)
+
+
+def whole_frames(prior: Prior, size: tuple[int, int]) -> tuple[int, int]:
+    """(H, W) at least as large as `size` whose sides the prior's network can halve as often as it does, at every scale it is asked at."""
+    network = getattr(prior, "network", None)
+    config = getattr(network, "config", None)
+    multiple = int(getattr(network, "multiple", getattr(config, "multiple", 1)))
+    height, width = size
+    while True:
+        scale = max(1, min(height, width) // config.side) if isinstance(prior, PyramidPrior) and config is not None else 1
+        step = multiple * scale
+        if height % step == 0 and width % step == 0:
+            return height, width
+        height, width = -(-height // step) * step, -(-width // step) * step
 
 
 class LatentGenerator(SeedGenerator):

@@ -68,11 +68,16 @@ class Observation:
         return self.y.flatten(1).std(1).cpu()
 
 
-UNEXPLAINED = 0.2
+UNEXPLAINED = 0.06
 """A frame counts as unexplained when its residual exceeds this share of its contrast, or `OUTLIER` times the clip's median,"""
 OUTLIER = 3.0
+FAINT = 2.0 / 255
+"""and in either case this much,"""
 NOISE_MARGIN = 1.5
-"""and in either case this multiple of the noise that the operator models."""
+"""and this multiple of the noise that the operator models. A face of 128 pixels that is sharp and said to be blurred by 1.5 pixels leaves
+0.07 of its contrast however long one tries, by 3 pixels 0.14; described rightly, 500 iterations leave 0.015 to 0.025."""
+FALLING = 0.5
+"""Share of the data loss that the second half of the iterations takes away where more of them would help."""
 
 
 def unexplained(residuals: Sequence[float], contrast: Sequence[float], noise: float) -> list[int]:
@@ -84,5 +89,10 @@ def unexplained(residuals: Sequence[float], contrast: Sequence[float], noise: fl
         n
         for n, (residual, spread) in enumerate(zip(residuals, contrast, strict=True))
         if not math.isfinite(residual)
-        or (residual > NOISE_MARGIN * noise and (residual > UNEXPLAINED * spread or residual > max(OUTLIER * middle, 0.01)))
+        or (residual > max(NOISE_MARGIN * noise, FAINT) and (residual > UNEXPLAINED * spread or residual > OUTLIER * middle))
     ]
+
+
+def still_falling(losses: Sequence[float]) -> bool:
+    """Whether the data loss was still coming down, so that more iterations explain more; a wrong operator holds it up early."""
+    return len(losses) > 1 and losses[-1] < (1 - FALLING) * losses[len(losses) // 2]

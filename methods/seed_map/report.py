@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...physics.base import Degradation
+from .observation import still_falling
 from .optimise import SeedMapResult
 from .options import SeedMapOptions
 
@@ -35,6 +36,7 @@ def to_json(result: SeedMapResult, options: SeedMapOptions, operator: Degradatio
             "options": asdict(options),
             "warped_from": result.warped_from,
             "skipped_iterations": result.skipped,
+            "still_falling": still_falling([term.data for term in result.terms]),
             "frames": {
                 "data_residual_rms": [round(value, 6) for value in result.residuals],
                 "contrast": [round(value, 6) for value in result.contrast],
@@ -56,10 +58,11 @@ def summary(result: SeedMapResult) -> str:
         text += f" Warping since iteration {result.warped_from}."
     if result.unexplained:
         shown = ", ".join(map(str, result.unexplained[:12])) + (", ..." if len(result.unexplained) > 12 else "")
-        text += (
-            f" {len(result.unexplained)} of {len(result.residuals)} frames are not explained (frames {shown}): "
-            "the degradation may be described wrongly, the clip may cut there, or it needs more iterations."
-        )
+        text += f" {len(result.unexplained)} of {len(result.residuals)} frames are not explained (frames {shown}): "
+        if still_falling([term.data for term in result.terms]):
+            text += "the loss was still falling, so try more iterations first; or the degradation is described wrongly, or the clip cuts there."
+        else:
+            text += "the loss stopped falling, so the degradation is probably described wrongly, or the clip cuts there."
     return text
 
 

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from fvr.methods.seed_map import PixelGenerator, SeedMapOptions, estimate, leading_times, plot, seed_map, summary, to_json
 from fvr.methods.seed_map.cost import clip_bytes
-from fvr.methods.seed_map.observation import Observation, unexplained
+from fvr.methods.seed_map.observation import Observation, still_falling, unexplained
 from fvr.methods.seed_map.parameters import SharedSeed
 from fvr.methods.seed_map.residuals import LowRank
 from fvr.methods.seed_map.warping import ProgressiveWarping
@@ -154,6 +154,14 @@ def test_a_frame_that_does_not_fit_the_others_is_named():
     assert unexplained([0.06] * 4, [0.2] * 4, 0.0) == [0, 1, 2, 3]
     assert unexplained([0.06] * 4, [0.2] * 4, noise=0.05) == []
     assert unexplained([math.nan, 0.001], [0.2, 0.2], 0.0) == [0]
+    assert unexplained([0.015] * 3, [0.2] * 3, 0.0) == [0, 1, 2]  # 0.07 of the contrast: a sharp face said to be blurred
+    assert unexplained([0.006] * 3, [0.05] * 3, 0.0) == []  # below two grey levels
+
+
+def test_a_loss_that_came_to_rest_is_told_from_one_that_still_fell():
+    assert still_falling([1.0, 0.5, 0.25, 0.12, 0.06])
+    assert not still_falling([1.0, 0.2, 0.1, 0.09, 0.08])
+    assert not still_falling([1.0])
 
 
 def test_the_course_is_told_as_json_and_drawn():

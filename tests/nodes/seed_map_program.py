@@ -1,10 +1,14 @@
 """Seed-Space MAP Optimize between two KSamplers on the same model, inside ComfyUI; test_seed_map_node.py reads the answers."""
 
-# ruff: noqa: E402, I001, T201
+# ruff: noqa: E402, F821, I001, T201
 
 import json
+import logging
+import sys
 import threading
 import time
+
+sys.path.insert(0, TESTS)  # the test gives it
 
 from tiny_sd import tiny_conditioning, tiny_model, tiny_vae, without_sound
 
@@ -17,11 +21,48 @@ from fvr.runtime import host
 host.comfy("comfy.model_management")
 
 import comfy.model_management as management
+import comfy.utils
 import nodes
 import torch
+from flair_small import seeded
+
+from fvr.methods.face_prior import PyramidPrior
+from fvr.methods.flair_prior import FlairPrior
+from fvr.models.flair.bicubic import BicubicConfig, BicubicUNet
 
 said = {}
 OPERATOR = AveragePool(2) @ TemporalBlur(3, "circular")
+
+
+class Line(logging.Handler):
+    """What the package says, among the steps of the progress bar."""
+
+    def emit(self, record):
+        course.append(record.getMessage())
+
+
+course = []
+logging.getLogger("fvr").addHandler(Line())
+logging.getLogger("fvr").setLevel(logging.INFO)
+comfy.utils.set_progress_bar_global_hook(lambda value, total, preview=None, node_id=None: course.append((value, preview is not None)))
+
+
+def stopped_after(seconds, **given):
+    """The exception that a stop from another thread ends the node with, and how long that took."""
+    asked = [0.0]
+
+    def stop():
+        asked[0] = time.monotonic()
+        management.interrupt_current_processing()
+
+    timer = threading.Timer(seconds, stop)
+    timer.start()
+    try:
+        SeedMapOptimize.execute(**given)
+    except BaseException as stopped:
+        return type(stopped).__name__, time.monotonic() - asked[0]
+    timer.cancel()
+    return "nothing", -1.0
 
 
 def sampled(model, vae, conditioning):
@@ -36,8 +77,12 @@ with torch.inference_mode():
     clip = torch.stack([ramp.roll(2 * n, -1) for n in range(4)])
     y = OPERATOR.forward(clip).permute(0, 2, 3, 1).contiguous()
     given = dict(frames=y, degradation=OPERATOR, model=model, vae=vae, positive=conditioning, iterations=12, rank=4, warp_start=0.5, warp_every=4)
+    course.clear()
     frames, plot, report = SeedMapOptimize.execute(**given).result
     report = json.loads(report)
+    steps = [n for n, entry in enumerate(course) if isinstance(entry, tuple)]
+    said["told before the first step"] = [entry for entry in course[: steps[0]] if "12 iterations: about" in entry] != []
+    said["course"] = [course[steps[-1]][0], any(course[n][1] for n in steps)]
     said["frames"] = [list(frames.shape), bool(frames.isfinite().all()), frames.requires_grad, str(frames.device)]
     said["plot"] = [plot.ndim, float(plot.min()) < 0.3]
     said["losses fall"] = report["terms"]["data"][-1] < 0.9 * report["terms"]["data"][0]
@@ -50,20 +95,7 @@ with torch.inference_mode():
     said["same image after"] = torch.equal(sampled(model, vae, conditioning), before)
 
     # Stopped by the user from another thread: soon, and as before.
-    asked = [0.0]
-
-    def stop():
-        asked[0] = time.monotonic()
-        management.interrupt_current_processing()
-
-    timer = threading.Timer(6.0, stop)
-    timer.start()
-    try:
-        SeedMapOptimize.execute(**{**given, "iterations": 100_000})
-        said["stopped"] = "no"
-    except BaseException as stopped:
-        said["stopped"] = type(stopped).__name__
-        said["stopped after"] = time.monotonic() - asked[0]
+    said["stopped"], said["stopped after"] = stopped_after(6.0, **{**given, "iterations": 100_000})
     said["same image after stopping"] = torch.equal(sampled(model, vae, conditioning), before)
     said["inference mode"] = torch.is_inference_mode_enabled()
 
@@ -72,6 +104,23 @@ with torch.inference_mode():
     mask[:, 4:8] = 1
     hole = SeedMapOptimize.execute(frames=clip.permute(0, 2, 3, 1), mask=mask, model=model, vae=vae, iterations=2, warp_weight=0.0)
     said["mask"] = [list(hole.result[0].shape), json.loads(hole.result[2])["operator"]]
+
+    # A pixel prior whose weights are made and moved under inference mode, used by others before and after.
+    config = BicubicConfig(64, 32, (1, 2, 2), 1, 16, frozenset({1}), frozenset(), 5, 32)
+    network = seeded("bicubic", sizes={"bicubic": (BicubicUNet, config)})
+    prior = PyramidPrior(FlairPrior(network, background=1.0, place=host.managed(network)))
+    noisy, condition = torch.randn(2, 3, 64, 64), torch.zeros(2, 3, 64, 64)
+    first = prior.predict_x0(noisy, 500, condition)
+    tensors = [(id(t), t.is_inference()) for t in network.state_dict(keep_vars=True).values()]
+    face = dict(frames=y, degradation=OPERATOR, prior=prior, rank=4)
+    report = json.loads(SeedMapOptimize.execute(**face, iterations=3).result[2])
+    said["prior"] = [any(inference for _, inference in tensors), len(report["terms"]["data"]), report["skipped_iterations"]]
+    said["prior stopped"], said["prior stopped after"] = stopped_after(4.0, **face, iterations=100_000)
+    said["same prior after stopping"] = [
+        [(id(t), t.is_inference()) for t in network.state_dict(keep_vars=True).values()] == tensors,
+        torch.equal(prior.predict_x0(noisy, 500, condition), first),
+        any(module._forward_hooks for module in network.modules()),
+    ]
 
     # RAFT, as ComfyUI's loader wraps it.
     import comfy.model_patcher

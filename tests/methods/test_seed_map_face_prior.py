@@ -1,0 +1,78 @@
+"""Seed-space MAP over a network of FLAIR's kind, asked without a condition and one frame at a time, as the embedded face prior is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from flair_small import seeded
+
+from fvr.methods.face_prior import PyramidPrior
+from fvr.methods.flair_prior import FlairPrior
+from fvr.methods.seed_map import PixelGenerator, SeedMapOptions, leading_times, seed_map
+from fvr.methods.seed_map.generator import whole_frames
+from fvr.models.flair.bicubic import BicubicConfig, BicubicUNet
+from fvr.physics import AveragePool, RandomInpaint
+
+SIDE = 32
+SIZES = {"bicubic": (BicubicUNet, BicubicConfig(SIDE, 32, (1, 2, 2), 1, 16, frozenset({1}), frozenset(), 5, 32))}
+
+
+def face_prior() -> PyramidPrior:
+    """Of random weights; the last convolution's are small, so that the noise is not amplified out of the range of pixels at once."""
+    network = seeded("bicubic", sizes=SIZES).requires_grad_(False)
+    network.final_conv.block["3"].conv.weight.mul_(0.1)
+    return PyramidPrior(FlairPrior(network, background=1.0))
+
+
+@pytest.fixture(scope="module")
+def prior() -> PyramidPrior:
+    return face_prior()
+
+
+def clean(frames: int = 3, side: int = SIDE) -> torch.Tensor:
+    ramp = torch.linspace(0.2, 0.8, side).expand(3, side, side)
+    return torch.stack([ramp.roll(n, -1) for n in range(frames)])
+
+
+def test_seeds_go_through_the_image_network_and_gradients_back(prior):
+    """R by its formula with the network itself: no condition, no temporal layers, told sqrt(abar); no checkpoints."""
+    generator = PixelGenerator(prior, (SIDE, SIDE))
+    z = torch.randn(generator.seed_shape, generator=torch.Generator().manual_seed(0))
+    h, pull = generator.features(z)
+    leaf = z.clone().requires_grad_()
+    x, abars = leaf, [prior.schedule.abar(t) for t in leading_times(1000, 4)]
+    for i in (3, 2, 1, 0):
+        abar, before = abars[i], abars[i - 1] if i else 1.0
+        eps = prior.network(x, torch.zeros_like(x), torch.tensor(abar**0.5), frames=1, temporal=False)
+        x0 = ((x - (1 - abar) ** 0.5 * eps) / abar**0.5).clamp(-1, 1)
+        eps = (x - abar**0.5 * x0) / (1 - abar) ** 0.5
+        x = before**0.5 * x0 + (1 - before) ** 0.5 * eps
+    assert (h - x).norm() < 1e-4 * x.norm()
+    probe = torch.randn(h.shape, generator=torch.Generator().manual_seed(1))
+    (expected,) = torch.autograd.grad(x, leaf, probe)
+    assert expected.norm() > 0
+    assert (pull(probe) - expected).norm() < 1e-3 * expected.norm()
+
+
+@pytest.mark.parametrize("operator", [AveragePool(2), RandomInpaint(0.5, 0)], ids=str)
+def test_a_clip_is_explained_better_and_better(prior, operator):
+    y = operator.forward(clean())
+    result = seed_map(y, operator, PixelGenerator(prior, (SIDE, SIDE)), SeedMapOptions(iterations=30, seed_rate=0.05))
+    assert result.terms[-1].data < 0.5 * result.terms[0].data
+    assert result.skipped == 0
+
+
+def test_frames_of_any_size_are_drawn_larger_and_cut(prior):
+    for size, whole in (((32, 32), (32, 32)), ((30, 37), (32, 40)), ((64, 64), (64, 64)), ((66, 90), (72, 96)), ((95, 100), (96, 108))):
+        assert whole_frames(prior, size) == whole
+        assert whole[0] >= size[0] and whole[1] >= size[1]
+    generator = PixelGenerator(prior, (66, 90))
+    h, pull = generator.features(torch.randn(generator.seed_shape))
+    assert generator.tail(h).shape == (1, 3, 66, 90)
+    assert pull(torch.ones_like(h)).isfinite().all()
+
+
+def test_a_network_of_one_size_says_so():
+    network = seeded("bicubic", sizes=SIZES)
+    with pytest.raises(ValueError, match="works on 32 x 32 frames, but the restored frames would be 64 x 64"):
+        PixelGenerator(FlairPrior(network), (64, 64))
