@@ -84,7 +84,7 @@ DICFACE_PAPER = TemporalRecipe("DicFace 512", Plan(100_000, 16, 5e-5, 2e-5, ema=
 # their meaning. The KL weighs 1e-5: with its full weight, codes of a network this small fall to the prior.
 KEEP_SMALL = TemporalRecipe(
     "embedded KEEP 128",
-    Plan(300, 1, 5e-4, 5e-5, warmup=20, ema=0.98, clip=1.0),
+    Plan(450, 1, 5e-4, 5e-5, warmup=20, ema=0.98, clip=1.0),
     4,
     SMALL_128.blind,
     rate_factor=None,
@@ -99,7 +99,7 @@ KEEP_SMALL = TemporalRecipe(
 )
 DICFACE_SMALL = TemporalRecipe(
     "embedded DicFace 128",
-    Plan(300, 1, 5e-4, 5e-5, warmup=20, ema=0.98, clip=1.0),
+    Plan(450, 1, 5e-4, 5e-5, warmup=20, ema=0.98, clip=1.0),
     5,
     SMALL_128.blind,
     rate_factor=None,
