@@ -81,7 +81,7 @@ class FaceAlign(io.ComfyNode):
             display_name="Face Align",
             category=f"{CATEGORY}/faces",
             description="Finds every face, follows each person through the clip, and cuts out steady 512 x 512 crops. Shot cuts end a track.",
-            search_aliases=["detect faces", "crop faces", "face track", "extract faces"],
+            search_aliases=["detect faces", "face detection", "retinaface", "mtcnn", "crop faces", "face track", "extract faces"],
             inputs=[
                 io.Image.Input("frames", tooltip="The frames of one clip, in order."),
                 detector_input(),
@@ -162,7 +162,7 @@ class PasteBack(io.ComfyNode):
             display_name="Paste Back",
             category=f"{CATEGORY}/faces",
             description="Puts restored faces back into the frames they were cut from. Frames without a face pass through unchanged.",
-            search_aliases=["composite faces", "unalign", "insert faces"],
+            search_aliases=["paste faces", "composite faces", "unalign", "insert faces"],
             inputs=[
                 io.Image.Input("frames", tooltip="The frames that went into Face Align, in the same order."),
                 Faces.Input("faces", tooltip="Restored faces, one clip per person."),

@@ -168,7 +168,7 @@ class FlairSampler(io.ComfyNode):
             category=f"{CATEGORY}/restore",
             description="Restores aligned faces by conditional diffusion with data consistency (FLAIR). "
             "Wire faces, or a batch of aligned frames of one person.",
-            search_aliases=["diffusion restore", "DDNM", "data consistency", "face restoration"],
+            search_aliases=["flair", "diffusion restore", "DDNM", "data consistency", "face restoration", "deblur face"],
             inputs=[
                 PriorSocket.Input("prior", tooltip="From Load Diffusion Prior."),
                 seed_input(),
@@ -232,7 +232,7 @@ class FlairRestorerNode(io.ComfyNode):
             display_name="FLAIR Restorer",
             category=f"{CATEGORY}/restore",
             description="FLAIR with its settings as one wire, for Restore Video and wherever any restorer fits.",
-            search_aliases=["diffusion restorer", "restorer settings"],
+            search_aliases=["flair", "diffusion restorer", "restorer settings"],
             inputs=[PriorSocket.Input("prior", tooltip="From Load Diffusion Prior."), *option_inputs()],
             outputs=[RestorerSocket.Output("restorer", tooltip="For Restore Video.")],
         )

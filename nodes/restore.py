@@ -19,7 +19,7 @@ class RestoreVideo(io.ComfyNode):
             category=f"{CATEGORY}/restore",
             description="Finds, restores and pastes the faces of a clip of any length without holding it in memory. "
             "Keeps size, timing, rotation, colours and sound.",
-            search_aliases=["long video", "face restoration", "batch restore"],
+            search_aliases=["long video", "video face restoration", "face restoration", "old film", "batch restore"],
             is_output_node=True,
             inputs=[
                 file_input("A clip in the input folder. Ignored when a video is wired."),
