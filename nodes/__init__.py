@@ -11,6 +11,7 @@ from .faces import FaceAlign, PasteBack
 from .fine_tune import PseudoTargetFineTune
 from .flair import FlairRestorerNode, FlairSampler, LoadDiffusionPrior
 from .keep import KeepPropagate
+from .measure import MeasureRestoration
 from .restore import RestoreVideo
 from .restorers import LoadFaceRestorer, RestoreFaces, RestorerSettings
 from .seed_map import SeedMapOptimize
@@ -37,6 +38,7 @@ NODES: list[type[io.ComfyNode]] = [
     SeedMapOptimize,
     PseudoTargetFineTune,
     RestoreVideo,
+    MeasureRestoration,
 ]
 
 

@@ -29,6 +29,7 @@ LANDED = {
     "FVRKeepPropagate": ["faces", "frames"],
     "FVRDicFaceRestore": ["faces", "frames", "uncertainty"],
     "FVRCompareVideos": ["frames"],
+    "FVRMeasureRestoration": ["table", "json", "plot", "slices"],
 }
 """Ids and outputs that shared workflows rely on: entries are added, never changed."""
 

@@ -1,0 +1,198 @@
+"""How good a restoration is, in figures and pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..metrics.identity import Embed, load_arcface
+from ..metrics.lpips import BACKBONES, backbone_file, lpips_or_none
+from ..metrics.measure import measure
+from ..metrics.plot import plot
+from ..metrics.report import Report
+from ..metrics.slices import column_over_time
+from ..models.catalogue import missing_message, named
+from ..physics import H264, Degradation
+from ..physics.compose import chain_of
+from ..runtime import host
+from ..runtime.images import from_image, to_image
+from ..runtime.io import io, ui
+from .faces import chosen_detector
+from .measured_faces import MeasuredFaces, measured_faces
+from .sockets import CATEGORY, DegradationSocket, Faces
+from .weights import find_weights
+
+THROUGH_THE_FACE = -1
+"""What the column widget shows for a column through the face."""
+
+
+class ImageFrames:
+    """An IMAGE as frames: each is converted when it is asked for, so that the clip is never copied."""
+
+    def __init__(self, image: Tensor) -> None:
+        self.image = image
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return from_image(self.image[index : index + 1])[0]
+
+
+class MeasureRestoration(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FVRMeasureRestoration",
+            display_name="Measure Restoration",
+            category=f"{CATEGORY}/measure",
+            description="Says in figures how good a restoration is: against the truth if you have it, against the damaged footage under its "
+            "degradation, and by its own steadiness and sharpness. Gives a table, JSON, a plot over the frames and one column over time.",
+            search_aliases=["PSNR", "SSIM", "LPIPS", "metrics", "flicker", "warping error", "identity similarity", "benchmark", "evaluate"],
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("restored", tooltip="The restored frames."),
+                io.Combo.Input(
+                    "detector",
+                    options=["off", "auto", "retinaface", "mtcnn"],
+                    default="off",
+                    tooltip="Finds faces in restored and reference, for landmark distances and the face's own figures: 0.1 s a frame of each.",
+                ),
+                io.Int.Input(
+                    "column",
+                    default=THROUGH_THE_FACE,
+                    min=-1,
+                    max=16384,
+                    tooltip="Which column of pixels is shown over time; -1 takes the one through the first face's eye, or the middle.",
+                ),
+                io.Int.Input(
+                    "every",
+                    default=1,
+                    min=1,
+                    max=1000,
+                    tooltip="LPIPS, identity, flicker and warping error are measured in each so many-th frame only; more is faster.",
+                ),
+                io.Combo.Input(
+                    "motion",
+                    options=["auto", "reference", "observation", "restored"],
+                    default="auto",
+                    tooltip="Whose motion flicker and warping error follow; auto is the reference, else the observation, else the restored frames.",
+                    advanced=True,
+                ),
+                io.Combo.Input(
+                    "lpips",
+                    options=[*BACKBONES, "off"],
+                    default="vgg",
+                    tooltip="The network of LPIPS, if the package lpips and its weights are on this machine; nothing is downloaded.",
+                    advanced=True,
+                ),
+                io.Image.Input("reference", optional=True, tooltip="The truth: as many frames, of the restored size."),
+                io.Image.Input("observation", optional=True, tooltip="The damaged frames that were restored: as many."),
+                DegradationSocket.Input(
+                    "degradation", optional=True, tooltip="What leads from clean frames to the observation; tells how well the result explains it."
+                ),
+                Faces.Input("faces", optional=True, tooltip="From Face Align, to measure on the face alone; without it the detector finds faces."),
+            ],
+            outputs=[
+                io.String.Output("table", tooltip="All figures as a markdown table."),
+                io.String.Output("json", tooltip="The same and every frame's figures, as JSON."),
+                io.Image.Output("plot", tooltip="Each figure over the frames."),
+                io.Image.Output("slices", tooltip="One column of pixels over time, for each clip: ragged lines are flicker."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        restored,
+        detector="off",
+        column=THROUGH_THE_FACE,
+        every=1,
+        motion="auto",
+        lpips="vgg",
+        reference=None,
+        observation=None,
+        degradation=None,
+        faces=None,
+    ):
+        clips = {
+            name: ImageFrames(image)
+            for name, image in (("restored", restored), ("reference", reference), ("observation", observation))
+            if image is not None
+        }
+        check_clips(clips)
+        truth = clips.get("reference")
+        finder = None if detector == "off" else chosen_detector(detector)
+        passes = 1 + (0 if finder is None else 2 if truth is not None else int(faces is None))
+        with host.progress(passes * len(restored), "measure") as tick:
+            seen = measured_faces(clips["restored"], truth, faces, finder, every=every, on_frame=tick)
+            notes: list[str] = []
+            about: dict[str, Any] = {"faces": len(seen.tracks)} if faces is not None or finder is not None else {}
+            report = measure(
+                **clips,
+                degradation_forward=None if degradation is None else degradation.forward,
+                noise_level=0.0 if degradation is None else degradation.noise_level,
+                whole_clip=degradation is not None and mixes_frames(degradation),
+                region=seen.region if about else None,
+                people=seen.people,
+                perceptual=None if truth is None else chosen_lpips(lpips, about, notes),
+                embed=chosen_identity(seen, notes),
+                motion=motion,
+                every=every,
+                cuts=seen.cuts,
+                about=about | ({} if degradation is None else {"degradation": degradation.describe()}),
+                on_frame=tick,
+            )
+        report = Report(report.per_frame, report.summary, report.about, [*report.notes, *notes])
+        drawn = to_image(plot(report)[None])
+        width = restored.shape[2]
+        chosen = seen.column(len(restored) // 2, width) if column == THROUGH_THE_FACE else column
+        sliced = to_image(column_over_time(clips, chosen)[None])
+        shown = [ui.PreviewImage(picture, cls=cls).as_dict() for picture in (drawn, sliced)]
+        table, text = report.table(), report.as_json()
+        pictures = {**shown[0], "images": [file for one in shown for file in one["images"]]}
+        return io.NodeOutput(table, text, drawn, sliced, ui={**pictures, "text": (table, text)})
+
+
+def check_clips(clips: dict[str, ImageFrames]) -> None:
+    """Raises ValueError unless all clips have as many frames, and the reference has the restored size."""
+    restored = clips["restored"]
+    for name, clip in clips.items():
+        if len(clip) != len(restored):
+            raise ValueError(
+                f"Measure Restoration got {len(restored)} restored frames and {len(clip)} frames of the {name}; wire the same frames of both"
+            )
+    truth = clips.get("reference")
+    if truth is not None and truth.image.shape[1:3] != restored.image.shape[1:3]:
+        (height, width), (h, w) = restored.image.shape[1:3], truth.image.shape[1:3]
+        raise ValueError(f"Measure Restoration got restored frames of {width} x {height} and a reference of {w} x {h}; scale one of them first")
+
+
+def mixes_frames(degradation: Degradation) -> bool:
+    """Whether a frame of the observation depends on more than its own frame, or on its place in the clip."""
+    return any("time" in operator.axes or isinstance(operator, H264) for operator in chain_of(degradation))
+
+
+def chosen_lpips(backbone: str, about: dict[str, Any], notes: list[str]) -> nn.Module | None:
+    """LPIPS if it is wanted and here; says so in `about`, and in `notes` what is missing."""
+    if backbone not in BACKBONES:
+        return None
+    module = lpips_or_none(host.device(), backbone)  # type: ignore[arg-type]
+    if module is None:
+        file = backbone_file(backbone)  # type: ignore[arg-type]
+        notes.append(f"LPIPS was left out: it needs the Python package lpips and torchvision's {file.name} in {file.parent}.")
+    else:
+        about["lpips"] = backbone
+    return module
+
+
+def chosen_identity(seen: MeasuredFaces, notes: list[str]) -> Embed | None:
+    """ArcFace if there are faces to compare and its weights are in a model folder; says in `notes` what is missing."""
+    if not seen.people:
+        return None
+    weights = find_weights("arcface")
+    if weights is None:
+        notes.append(f"Identity was left out: {missing_message(named('arcface'), host.model_folders())}")
+        return None
+    return load_arcface(weights, host.device())

@@ -1,0 +1,197 @@
+"""Faces as the metrics want them: landmarks in both clips, and which pixels are face."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..faces import CROP, Detector, Face, FaceClip, FaceTrack, aligned_track, find_tracks
+from ..faces.geometry import FACE_BOX, inverse, iou, scales
+from ..metrics.measure import Clip, Person
+from ..video import ShotCutDetector
+
+SAME = 0.3
+"""Overlap (IoU) of a detection with a track's box from which on it is that person."""
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredFaces:
+    """Everybody whose face is measured.
+
+    Attributes:
+        people: landmarks in the restored clip and in the reference; empty without a reference.
+        tracks: where the faces are, in pixels of the measured frames.
+        cuts: first frames of what does not follow from the frame before.
+    """
+
+    people: list[Person]
+    tracks: list[FaceTrack]
+    cuts: list[int]
+
+    def region(self, t: int) -> Tensor | None:
+        """The faces' pixels in frame t, (H, W) of zeros and ones: in each face box the ellipse that touches its sides."""
+        here = [track for track in self.tracks if track.start <= t < track.stop]
+        if not here:
+            return None
+        mask = np.zeros(here[0].frame_size, np.uint8)
+        for track in here:
+            matrix = track.matrices[t - track.start].double()
+            x0, y0, x1, y1 = FACE_BOX
+            back, zoom = inverse(matrix), float(scales(matrix))
+            centre = back @ torch.tensor([(x0 + x1) / 2, (y0 + y1) / 2, 1.0], dtype=torch.float64)
+            turn = float(torch.rad2deg(torch.atan2(back[1, 0], back[0, 0])))
+            axes = ((x1 - x0) / zoom, (y1 - y0) / zoom)
+            cv2.ellipse(mask, ((float(centre[0]), float(centre[1])), axes, turn), 1, -1)
+        return torch.from_numpy(mask).float()
+
+    def column(self, t: int, width: int) -> int:
+        """x of the first person's left eye near frame t; the middle without anybody."""
+        if not self.tracks:
+            return width // 2
+        track = min(self.tracks, key=lambda track: track.person)
+        row = min(max(t - track.start, 0), len(track) - 1)
+        return min(max(round(float(track.landmarks[row, 0, 0])), 0), width - 1)
+
+
+def tracks_in(faces: Sequence[FaceClip], count: int, size: tuple[int, int]) -> tuple[list[FaceTrack], list[int]]:
+    """The tracks of faces in `count` frames of (H, W) = size, and where one person's crops end and the next one's begin.
+
+    The frames are those that the faces were cut out of, or the crops themselves, person after person, or those frames at another size; what
+    could be two of these is taken for the first.
+
+    Raises:
+        ValueError: if they are none of these.
+    """
+    tracks = [clip.track for clip in faces]
+    inside = all(track.stop <= count for track in tracks)
+    if inside and all(track.frame_size == size for track in tracks):
+        return tracks, []
+    if size == (CROP, CROP) and sum(map(len, tracks)) == count:
+        starts = np.cumsum([0, *map(len, tracks)]).tolist()
+        crops = [replace(aligned_track(len(track)), person=track.person, start=start) for track, start in zip(tracks, starts, strict=False)]
+        return crops, starts[1:-1]
+    if inside and all(_zoom(track.frame_size, size) for track in tracks):
+        return [_zoomed(track, size) for track in tracks], []
+    height, width = tracks[0].frame_size
+    raise ValueError(
+        f"the faces were cut from {width} x {height} frames up to frame {max(track.stop for track in tracks) - 1}, but the restored clip has {count} "
+        f"frames of {size[1]} x {size[0]}; wire the faces of the same clip, or all restored crops of these people"
+    )
+
+
+def cuts_in(clip: Clip) -> list[int]:
+    """First frames of new shots."""
+    detector = ShotCutDetector()
+    found = [cut for t in range(len(clip)) for cut in detector.push(clip[t][None])]
+    return [*found, *detector.finish()]
+
+
+def measured_faces(
+    restored: Clip,
+    reference: Clip | None,
+    faces: Sequence[FaceClip] | None,
+    detector: Detector | None,
+    *,
+    every: int = 1,
+    on_frame: Callable[[int], None] = lambda done: None,
+) -> MeasuredFaces:
+    """Who is where, from faces that were found before, or by a detector in the reference (the restored clip without one).
+
+    With a detector, landmarks are those that it finds in each of the two clips, frame by frame and unsmoothed, in each `every`-th frame and the
+    one before it; without one, both clips have the tracks' landmarks, which serves to align the faces but not to compare them.
+
+    Raises:
+        ValueError: if the faces do not fit the clip.
+    """
+    count, size = len(restored), (restored[0].shape[-2], restored[0].shape[-1])
+    clips = {"restored": restored} if reference is None else {"reference": reference, "restored": restored}
+    searched, base = next(iter(clips.items()))
+    cuts = cuts_in(base)
+    found: dict[str, dict[int, list[Face]]] = {}
+    tracks: list[FaceTrack] = []
+    if faces:
+        tracks, joints = tracks_in(faces, count, size)
+        cuts = sorted({*cuts, *joints})
+    elif faces is None and detector is not None:
+        recorder = _Recorder(detector, {})
+        tracks = find_tracks(((t, base[t][None]) for t in range(count)), recorder, cuts, on_frame=on_frame)
+        found[searched] = recorder.found
+    if reference is None or not tracks:
+        return MeasuredFaces([], tracks, cuts)
+    if detector is None:
+        places = [(track, _spread(track, count)) for track in tracks]
+        return MeasuredFaces([Person(place, place, found=False, scale=track.scale) for track, place in places], tracks, cuts)
+    wanted = {t for s in range(0, count, every) for t in (s - 1, s) if any(track.start <= t < track.stop for track in tracks)}
+    for name, clip in clips.items():
+        if name not in found:
+            found[name] = _detections(clip, detector, wanted, on_frame)
+    people = [Person(*(_landmarks(track, found[name], wanted, count) for name in ("restored", "reference")), scale=track.scale) for track in tracks]
+    return MeasuredFaces(people, tracks, cuts)
+
+
+@dataclass
+class _Recorder:
+    """A detector that remembers what it found, frame after frame."""
+
+    detector: Detector
+    found: dict[int, list[Face]]
+    name: str = "recorder"
+
+    def __call__(self, frames: Tensor) -> list[list[Face]]:
+        seen = self.detector(frames)
+        for faces in seen:
+            self.found[len(self.found)] = faces
+        return seen
+
+
+def _detections(clip: Clip, detector: Detector, wanted: Collection[int], on_frame: Callable[[int], None]) -> dict[int, list[Face]]:
+    found = {}
+    for t in sorted(wanted):
+        found[t] = detector(clip[t][None])[0]
+        on_frame(1)
+    return found
+
+
+def _landmarks(track: FaceTrack, found: dict[int, list[Face]], wanted: Collection[int], count: int) -> Tensor:
+    """(count, 5, 2): of the detection that overlaps the track most, NaN where none does enough."""
+    landmarks = torch.full((count, 5, 2), torch.nan)
+    for t in wanted:
+        if not track.start <= t < track.stop or not found.get(t):
+            continue
+        overlap = iou(track.boxes[t - track.start][None], torch.stack([face.box for face in found[t]]).float())[0]
+        if float(overlap.max()) >= SAME:
+            landmarks[t] = found[t][int(overlap.argmax())].landmarks
+    return landmarks
+
+
+def _spread(track: FaceTrack, count: int) -> Tensor:
+    landmarks = torch.full((count, 5, 2), torch.nan)
+    landmarks[track.start : track.stop] = track.landmarks
+    return landmarks
+
+
+def _zoom(of: tuple[int, int], size: tuple[int, int]) -> float | None:
+    """How many times larger `size` is, None if it is another shape."""
+    zoom = size[0] / of[0]
+    return zoom if abs(of[1] * zoom - size[1]) <= 1 else None
+
+
+def _zoomed(track: FaceTrack, size: tuple[int, int]) -> FaceTrack:
+    """The same face in frames of another size; pixel centres are on integers."""
+    zoom = _zoom(track.frame_size, size)
+    assert zoom is not None
+    matrices = track.matrices.double()
+    linear = matrices[..., :2] / zoom
+    shift = matrices[..., 2:] + matrices[..., :2] @ torch.full((2, 1), 0.5 / zoom - 0.5, dtype=torch.float64)
+    return replace(
+        track,
+        boxes=(track.boxes + 0.5) * zoom - 0.5,
+        landmarks=(track.landmarks + 0.5) * zoom - 0.5,
+        matrices=torch.cat([linear, shift], -1).float(),
+        frame_size=size,
+    )
