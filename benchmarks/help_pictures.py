@@ -61,6 +61,13 @@ def row(*pictures: np.ndarray) -> np.ndarray:
     return np.hstack([part for picture in pictures for part in (picture, gap)][:-1])
 
 
+def grid(cells: list[np.ndarray], columns: int) -> np.ndarray:
+    """Pictures of one size in rows: the help panel is narrow."""
+    blank = [np.full_like(cells[0], 32)] * (-len(cells) % columns)
+    filled = [*cells, *blank]
+    return np.vstack([row(*filled[start : start + columns]) for start in range(0, len(filled), columns)])
+
+
 def restored() -> np.ndarray:
     """What `fvr demo` damages and restores, at the face."""
     with tempfile.TemporaryDirectory() as folder:
@@ -113,14 +120,12 @@ def degradations() -> np.ndarray:
     frames = moving_portrait(24)[:9, :, 44:188, 88:232]
     stronger = {"motion_line": "motion_line(length=15)", "jpeg": "jpeg(quality=20)", "noise": "noise(sigma=0.1)", "h264": "h264(crf=44)"}
     stronger |= {"camera_noise": "camera_noise(iso=3200)", "temporal_blur": "temporal_blur(width=9)"}
-    cells = [titled(sized(pixels(frames[4]), 170), "clean")]
+    cells = [titled(sized(pixels(frames[4]), 158), "clean")]
     for name in KINDS:
         text = stronger.get(name, f"{name}()")
         damaged = parse(text).observe(frames, torch.Generator().manual_seed(0)).clamp(0, 1)[4]
-        cells.append(titled(sized(pixels(damaged.expand(3, -1, -1)), 170), text.replace("()", "")))
-    while len(cells) % 5:
-        cells.append(np.full_like(cells[0], 32))
-    return np.vstack([row(*cells[start : start + 5]) for start in range(0, len(cells), 5)])
+        cells.append(titled(sized(pixels(damaged.expand(3, -1, -1)), 158), text.replace("()", "")))
+    return grid(cells, 3)
 
 
 def consistency() -> np.ndarray:
@@ -135,7 +140,7 @@ def consistency() -> np.ndarray:
         shown[name] = restore_frames(FlairRestorer(load_prior("gaussian"), operator, options), low, seed=0)
     shown["truth"] = truth
     part = (slice(1, 2), slice(None), slice(100, 400), slice(100, 400))
-    return row(*(titled(sized(pixels(frames[part][0]), 225), name) for name, frames in shown.items()))
+    return grid([titled(sized(pixels(frames[part][0]), 270), name) for name, frames in shown.items()], 2)
 
 
 def optimised() -> np.ndarray:

@@ -1,0 +1,81 @@
+"""Help pages: one for every node, which explains every input and output by the name that the page shows, with pictures that are there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fvr.nodes import NODES
+from fvr.nodes.locales import input_texts, shown
+
+FOLDER = Path(__file__).resolve().parents[2] / "web" / "docs"
+SCHEMAS = [node.define_schema() for node in NODES]
+IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)]+)\)")
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)]+)\)")
+MOST_BYTES = 120_000
+MAGIC = {".jpg": b"\xff\xd8\xff", ".png": b"\x89PNG\r\n\x1a\n"}
+
+
+def page(node_id: str) -> str:
+    return (FOLDER / f"{node_id}.md").read_text(encoding="utf-8")
+
+
+def explained(text: str) -> set[str]:
+    """What a page says in code type."""
+    return set(re.findall(r"`([^`\n]+)`", text))
+
+
+def section(text: str, first: str, last: str) -> str:
+    """From one line to the next heading named."""
+    return text[text.index(first) : text.index(last)]
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.node_id)
+def test_a_page_explains_every_input_and_output(schema):
+    text = page(schema.node_id)
+    assert text.startswith(f"# {schema.display_name}\n")
+    names = {texts["name"] for texts in input_texts(schema).values()} | {shown(output)["name"] for output in schema.outputs}
+    assert names <= explained(text), f"{schema.node_id}.md does not say what {', '.join(sorted(names - explained(text)))} is"
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.node_id)
+def test_a_page_says_what_goes_wrong_and_what_it_costs(schema):
+    text = page(schema.node_id).lower()
+    for heading in ("\n## inputs", "\n## outputs", "\n## cost", "\n## when something is missing or wrong"):
+        assert heading in text, f"{schema.node_id}.md has no heading{heading.strip()!r}"
+    assert "licence" in text
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.node_id)
+def test_pictures_are_there_and_small(schema):
+    pictures = IMAGE.findall(page(schema.node_id))
+    assert pictures, f"{schema.node_id}.md shows no picture"
+    for words, name in pictures:
+        file = FOLDER / name
+        assert words, f"{name} in {schema.node_id}.md has no words for those who cannot see it"
+        assert file.read_bytes().startswith(MAGIC[file.suffix])
+        assert file.stat().st_size <= MOST_BYTES, f"{name} is larger than {MOST_BYTES} bytes"
+
+
+def test_no_page_without_a_node_and_no_picture_without_a_page():
+    pages = {file.stem for file in FOLDER.glob("*.md")}
+    assert pages == {schema.node_id for schema in SCHEMAS}
+    used = {(FOLDER / name).resolve() for page_id in pages for _, name in IMAGE.findall(page(page_id))}
+    there = {file.resolve() for file in FOLDER.rglob("*") if file.is_file() and file.suffix != ".md"}
+    assert there == used
+
+
+def test_links_lead_out():
+    """ComfyUI's help panel opens links as they are written, so a path of ours would lead nowhere."""
+    for file in FOLDER.glob("*.md"):
+        for target in LINK.findall(file.read_text(encoding="utf-8")):
+            assert target.startswith("https://"), f"{file.name} links to {target}"
+
+
+def test_what_two_pages_share_is_the_same():
+    knobs = [section(page(node_id), "### The two switches", "## Outputs") for node_id in ("FVRFlairSampler", "FVRFlairRestorer")]
+    kinds = [section(page(node_id), "- **`kind`**", "  - `grayscale`") for node_id in ("FVRDegrade", "FVRDescribeDegradation")]
+    assert knobs[0] == knobs[1]
+    assert kinds[0] == kinds[1]
