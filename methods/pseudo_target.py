@@ -24,6 +24,9 @@ from .pseudo_target_prior import transition
 WHOLE = 1000
 """K and L count thousandths of the training schedule: for DifFace's network, its steps."""
 
+ANCHORING = 4
+"""How often a finished target's low frequencies are corrected, as phi_N is no projection: each time about a third of the difference is left."""
+
 Draw = Callable[[], Tensor]
 """Gives the next standard normal noise, (n, 3, S, S), in the order of Algorithm 1: for x_K; then for each x_{t-1}, and y_{t-1} if constrained."""
 
@@ -44,6 +47,8 @@ class PseudoTargetOptions:
         steps: entries of the respaced schedule, of which K / 1000 are visited, 2 to 1000.
         scaled: whether N, K and L, which were found on faces of 512 pixels, are brought to the side S of a prior of another one: N by S / 512,
             and K and L to the entries whose noise deviates S / 512 as much, so that a face feature sees the same noise. Off takes them as they are.
+        anchored: whether phi_N of the finished target is made that of y_0, without noise. Published is off: noise on the guide leaves brightness and
+            colour some freedom. On holds them, and with them the restorer's coarse faults.
         batch: faces at once, 1 to 64; changes results by rounding only.
 
     Raises:
@@ -55,6 +60,7 @@ class PseudoTargetOptions:
     L: int = 360
     steps: int = 250
     scaled: bool = True
+    anchored: bool = False
     batch: int = 1
 
     def __post_init__(self) -> None:
@@ -86,6 +92,7 @@ class Walk:
         schedule: the respaced schedule.
         entries: for each entry the index into the prior's own schedule, which its estimates are asked with.
         side: S, the side of the faces, in pixels.
+        anchored: see PseudoTargetOptions.
     """
 
     N: int
@@ -94,6 +101,7 @@ class Walk:
     schedule: Schedule
     entries: tuple[int, ...]
     side: int
+    anchored: bool = False
 
     @property
     def steps(self) -> int:
@@ -121,7 +129,7 @@ def walk(options: PseudoTargetOptions, prior: Prior, side: int) -> Walk:
         )
     if K <= L:
         raise ValueError(f"K {options.K} and L {options.L} are one and the same of this prior's {count} steps; raise steps or lower L")
-    return Walk(N, K, L, schedule, tuple(index[step] for step in schedule.timesteps), side)
+    return Walk(N, K, L, schedule, tuple(index[step] for step in schedule.timesteps), side, options.anchored)
 
 
 @dataclass(frozen=True)
@@ -176,6 +184,10 @@ def pseudo_target(y0: Tensor, prior: Prior, numbers: Walk, draw: Draw, on_step: 
     for step in target_steps(guide, prior, numbers, draw):
         on_step(step)
         x = step.x_prev
+    if numbers.anchored:
+        phi = LowPass(numbers.N)
+        for _ in range(ANCHORING):
+            x = x + phi(guide - x)
     return ((x + 1) / 2).clamp(0, 1)
 
 

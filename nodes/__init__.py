@@ -12,6 +12,7 @@ from .fine_tune import PseudoTargetFineTune
 from .flair import FlairRestorerNode, FlairSampler, LoadDiffusionPrior
 from .keep import KeepPropagate
 from .measure import MeasureRestoration
+from .pseudo_target import PseudoTargetGenerate
 from .restore import RestoreVideo
 from .restorers import LoadFaceRestorer, RestoreFaces, RestorerSettings
 from .seed_map import SeedMapOptimize
@@ -36,6 +37,7 @@ NODES: list[type[io.ComfyNode]] = [
     KeepPropagate,
     DicFaceRestore,
     SeedMapOptimize,
+    PseudoTargetGenerate,
     PseudoTargetFineTune,
     RestoreVideo,
     MeasureRestoration,

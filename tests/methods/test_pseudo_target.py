@@ -210,6 +210,19 @@ def test_the_constraint_keeps_the_face():
     assert drift["finer"] < 0.3 * drift["free"] and drift["held"] < 0.85 * drift["free"], drift
 
 
+def test_an_anchored_target_has_the_low_frequencies_of_the_restorer_and_the_priors_detail():
+    prior, y0, phi = TinyUNet(), faces(1), LowPass(4)
+
+    def made(anchored: bool) -> Tensor:
+        numbers = walk(PseudoTargetOptions(4, 400, 300, 40, scaled=False, anchored=anchored), prior, 32)
+        return pseudo_target(y0, prior, numbers, drawn(y0.shape))
+
+    free, held = made(False), made(True)
+    assert (phi(held) - phi(y0)).abs().mean() < 0.01 < (phi(free) - phi(y0)).abs().mean()
+    difference = ((held - phi(held)) - (free - phi(free))).abs().mean()
+    assert difference < 0.25 * ((held - phi(held)) - (y0 - phi(y0))).abs().mean()
+
+
 def test_published_numbers_are_those_of_the_paper():
     prior = ImagePrior(official_network())
     for name, N in {"codeformer": 8, "codeformer-x8": 16, "swinir": 16}.items():

@@ -28,6 +28,7 @@ LANDED = {
     "FVRRestoreFaces": ["faces", "frames"],
     "FVRKeepPropagate": ["faces", "frames"],
     "FVRDicFaceRestore": ["faces", "frames", "uncertainty"],
+    "FVRPseudoTargetGenerate": ["targets", "inputs", "initial", "report"],
     "FVRCompareVideos": ["frames"],
     "FVRMeasureRestoration": ["table", "json", "plot", "slices"],
 }

@@ -1,0 +1,117 @@
+"""Pseudo-targets against the restorer's own output, on faces degraded by a camera's noise; prints a markdown table.
+
+    python benchmarks/pseudo_target.py --faces ../shared/faces --restorer NAME_OR_FILE --prior NAME_OR_FILE
+        [--iso 1600 3200] [--factor 4] [--limit 16] [--preset codeformer] [--set K=500 ...] [--fidelity 0.5] [--sheet FILE.png]
+
+Faces of the validation split at 512, shrunk by `factor`, through the camera (unprocessed, noise on a mosaic, processed; eq. 12 of the paper),
+enlarged back. NAME is what the loaders' menus show, or a method that needs no weights ("flair"); FILE is a checkpoint.
+
+Columns: sharpness without a reference (Crete et al. 2007, 0 to 1, at the prior's side) of the restorer's output, the target and the truth; how many
+targets are the sharper ones; how far their low frequencies moved (mean and worst face, share of the range); PSNR in dB and SSIM, at the
+prior's side, of both; seconds a face.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fvr.diffusion.prior import Prior
+from fvr.faces.appearance import sharpness
+from fvr.methods.prior_files import prior_from_file
+from fvr.methods.pseudo_target import PRESETS
+from fvr.methods.pseudo_target_faces import TargetMaker, at_side
+from fvr.methods.registry import METHODS, build_restorer, restorer_from
+from fvr.methods.restorer import Restorer
+from fvr.methods.settings import parse_settings
+from fvr.metrics.fidelity import psnr, ssim
+from fvr.models.load import load_network
+from fvr.physics import parse
+from fvr.training.faces import Faces
+from fvr.training.sheet import sheet_png
+
+SIDE = 512
+
+
+def restorer_of(name: str, fidelity: float | None) -> Restorer:
+    """By a file, a method's name, or a name of the loader's menu."""
+    if Path(name).is_file():
+        restorer: Restorer = restorer_from(load_network(name))
+    elif name in METHODS:
+        restorer = build_restorer(name)
+    else:
+        from fvr.nodes.restorers import LoadFaceRestorer
+
+        restorer = LoadFaceRestorer.execute(model=name).result[0]
+    return restorer if fidelity is None else restorer.configured(fidelity=fidelity)  # type: ignore[attr-defined]
+
+
+def prior_of(name: str) -> Prior:
+    """By a file, or a name of the loader's menu."""
+    if Path(name).is_file():
+        return prior_from_file(name)
+    from fvr.nodes.flair import LoadDiffusionPrior
+
+    return LoadDiffusionPrior.execute(prior=name).result[0]
+
+
+def degraded(truth: Tensor, iso: int, factor: int) -> Tensor:
+    """(n, 3, 512, 512): shrunk, seen by the camera, enlarged by bilinear interpolation as the paper's code does."""
+    text = f"isp_noise(iso={iso}, mosaic=grbg)" if factor == 1 else f"bicubic(factor={factor}) + isp_noise(iso={iso}, mosaic=grbg)"
+    seen = parse(text).observe(truth, torch.Generator().manual_seed(iso)).clamp(0, 1)
+    return torch.nn.functional.interpolate(seen, (SIDE, SIDE), mode="bilinear", align_corners=False)
+
+
+def sharp(images: Tensor) -> float:
+    return sum(sharpness(image) for image in images) / len(images)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--faces", type=Path, required=True)
+    parser.add_argument("--restorer", required=True)
+    parser.add_argument("--prior", required=True)
+    parser.add_argument("--preset", default="codeformer", choices=PRESETS)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--fidelity", type=float)
+    parser.add_argument("--iso", type=int, nargs="+", default=[1600, 3200])
+    parser.add_argument("--factor", type=int, default=4)
+    parser.add_argument("--limit", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sheet", type=Path, help="degraded, restored, target and truth of up to 8 faces, of the last ISO")
+    arguments = parser.parse_args()
+    options = parse_settings(PRESETS[arguments.preset], dict(text.split("=", 1) for text in arguments.set), "pseudo-targets")
+    maker = TargetMaker(restorer_of(arguments.restorer, arguments.fidelity), prior_of(arguments.prior), options)
+    held_out = Faces(arguments.faces, "val", SIDE)
+    count = min(arguments.limit, len(held_out))
+    truth = torch.stack([held_out.face(i * len(held_out) // count) for i in range(count)])
+    side = maker.walk.side
+    print(f"{count} faces, shrunk {arguments.factor} times. {maker.describe()}\n")
+    print("| ISO | sharpness: restored | target | truth | sharper | low-pass moved, mean / worst | restored, PSNR / SSIM | target | s/face |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for iso in arguments.iso:
+        seen = degraded(truth, iso, arguments.factor)
+        begun = time.perf_counter()
+        made = [maker.make(seen[i : i + 1], [(0, i)], seed=arguments.seed) for i in range(count)]
+        pace = (time.perf_counter() - begun) / count
+        initial, targets = (torch.cat([getattr(one, part) for one in made]) for part in ("initial", "targets"))
+        small = {name: at_side(part, side) for name, part in (("restored", initial), ("target", targets), ("truth", truth))}
+        drift = torch.tensor([value for one in made for value in one.drift])
+        better = sum(value > 0 for one in made for value in one.sharper)
+        likeness = [f"{psnr(small[k], small['truth']).mean():.2f} / {ssim(small[k], small['truth']).mean():.3f}" for k in ("restored", "target")]
+        print(
+            f"| {iso} | {sharp(small['restored']):.3f} | {sharp(small['target']):.3f} | {sharp(small['truth']):.3f} | {better} of {count} "
+            f"| {drift.mean():.2%} / {drift.max():.2%} | {likeness[0]} | {likeness[1]} | {pace:.1f} |",
+            flush=True,
+        )
+    if arguments.sheet:
+        sheet_png(torch.stack([at_side(part[:8], 256) for part in (seen, initial, targets, truth)], 1), arguments.sheet)
+        print(f"\n{arguments.sheet}: degraded, restored, target, truth")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""Pseudo-Target Generate: pairs for fine-tuning a restorer to footage that it was not trained for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from ..methods.frame_choice import ChoiceOptions, Mode
+from ..methods.pseudo_target import PRESETS, PseudoTargetOptions
+from ..methods.pseudo_target_faces import TargetMaker, at_side
+from ..methods.pseudo_target_folder import PAIRS, PairFolder
+from ..methods.pseudo_target_pairs import Pairs, faces_of, faces_of_frames, make_pairs, parameters_of, summary
+from ..runtime import host
+from ..runtime.images import from_image, to_image
+from ..runtime.io import io, ui
+from .flair import check_one_is_wired
+from .sockets import CATEGORY, Faces, PriorSocket, RestorerSocket, seed_input
+
+SHOWN = 4
+"""Pairs in the preview."""
+SIDE = 256
+"""Of a face in the preview, in pixels."""
+
+
+def knobs(preset: PseudoTargetOptions) -> list:
+    """The parameters of a preset as widgets that start at its values; a prompt may leave any of them out."""
+
+    def number(name: str, low: int, high: int, tooltip: str, advanced: bool = False) -> io.Int.Input:
+        return io.Int.Input(name, default=getattr(preset, name), min=low, max=high, tooltip=tooltip, optional=True, advanced=advanced)
+
+    return [
+        number("N", 1, 128, "Size of what is held to the restorer's output, in pixels of the 512 face: larger leaves more to the prior."),
+        number("K", 1, 1000, "Where denoising starts, in thousandths of the prior's schedule: higher changes more."),
+        number("L", 0, 999, "Down to where the restorer's low frequencies are held; below it the prior is alone."),
+        number("steps", 2, 1000, "Steps of the whole schedule; K thousandths of them are taken."),
+        io.Boolean.Input(
+            "scaled",
+            default=preset.scaled,
+            optional=True,
+            advanced=True,
+            tooltip="Brings N, K and L, which are meant for 512 pixels, to the size of the prior. Off takes them as they are.",
+        ),
+        io.Boolean.Input(
+            "anchored",
+            default=preset.anchored,
+            optional=True,
+            advanced=True,
+            tooltip="Gives the finished target exactly the restorer's coarse brightness and colour. Off is as published.",
+        ),
+        number("batch", 1, 64, "Faces at once; more is faster on a large GPU.", advanced=True),
+    ]
+
+
+def selection_knobs(mode: str) -> list:
+    """What the choice of frames can be told."""
+    start = ChoiceOptions()
+    every = io.Int.Input("every", default=start.every, min=1, max=100_000, tooltip="Each how many frames one is taken.", optional=True)
+    return [
+        *([every] if mode == "every" else []),
+        io.Float.Input(
+            "least",
+            default=start.least,
+            min=0.0,
+            max=255.0,
+            step=0.5,
+            tooltip="Frames that differ by fewer grey levels from a chosen one count as the same and are left out; more for noisy footage.",
+            optional=True,
+            advanced=True,
+        ),
+        io.Float.Input(
+            "poor",
+            default=start.poor,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            tooltip="Frames whose sharpness times detection score is below this share of the best one's are left out.",
+            optional=True,
+            advanced=True,
+        ),
+    ]
+
+
+class PseudoTargetGenerate(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FVRPseudoTargetGenerate",
+            display_name="Pseudo-Target Generate",
+            category=f"{CATEGORY}/models",
+            description="Makes clean targets for footage that no restorer was trained for: a restorer's output, redrawn by a diffusion prior that is "
+            "held to its coarse content. Pseudo-Target Fine-tune teaches the restorer with them. Takes seconds to minutes a face.",
+            is_output_node=True,
+            search_aliases=["pseudo ground truth", "training pairs", "adapt restorer", "unsupervised", "data set"],
+            inputs=[
+                RestorerSocket.Input("restorer", tooltip="The restorer that is to be adapted; CodeFormer with its fidelity at 0.5, as published."),
+                PriorSocket.Input("prior", tooltip="From Load Diffusion Prior; it runs at the size it was trained for."),
+                io.DynamicCombo.Input(
+                    "preset",
+                    options=[io.DynamicCombo.Option(name, knobs(preset)) for name, preset in PRESETS.items()],
+                    tooltip="The published settings, by restorer: codeformer for footage shrunk about 4 times, codeformer-x8 for worse.",
+                ),
+                io.DynamicCombo.Input(
+                    "selection",
+                    options=[io.DynamicCombo.Option(mode, selection_knobs(mode)) for mode in get_args(Mode)],
+                    tooltip="every takes each n-th frame; diverse the best one, then those that differ most. Neither takes near-duplicates.",
+                ),
+                io.Int.Input("count", default=20, min=0, max=100_000, tooltip="At most so many targets; 0 for no limit. From about 100 on it pays."),
+                seed_input(),
+                io.String.Input(
+                    "folder",
+                    default="",
+                    tooltip="A folder in the output folder that pairs are written to one by one; the same settings go on where they stopped. "
+                    "Empty keeps them in memory.",
+                ),
+                Faces.Input("faces", optional=True, tooltip="From Face Align: degraded faces."),
+                io.Image.Input("frames", optional=True, tooltip="Degraded aligned frames of one person, instead of faces."),
+            ],
+            outputs=[
+                io.Image.Output("targets", tooltip="The pseudo-targets, 512 x 512, for Pseudo-Target Fine-tune."),
+                io.Image.Output("inputs", tooltip="The degraded crops they belong to, in the same order."),
+                io.Image.Output("initial", tooltip="What the restorer made of them, to compare."),
+                io.String.Output("report", tooltip="What was chosen and made, and how it differs from the restorer's output."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, folder=""):
+        try:
+            output_folder(folder or "")
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, folder="", **others):
+        """Changes when pairs were added or deleted."""
+        try:
+            path = output_folder(folder or "")
+        except ValueError:
+            return None
+        manifest = path / PAIRS if path is not None else None
+        return manifest.stat().st_mtime_ns if manifest is not None and manifest.is_file() else None
+
+    @classmethod
+    def execute(cls, restorer, prior, preset=None, selection=None, count=20, seed=0, folder="", faces=None, frames=None):
+        check_one_is_wired("Pseudo-Target Generate", faces, frames)
+        options = _changed(PRESETS, preset or {"preset": "codeformer"}, "preset")
+        modes = {mode: ChoiceOptions(mode=mode, count=count) for mode in get_args(Mode)}
+        choosing = _changed(modes, selection or {"selection": "every"}, "selection")
+        crops = None if frames is None else from_image(frames)
+        candidates = sum(len(clip.crops) for clip in faces or []) if crops is None else len(crops)
+        chosen, choice = faces_of(faces or [], choosing) if crops is None else faces_of_frames(crops, choosing)
+        if not chosen:
+            raise ValueError(f"Pseudo-Target Generate got {candidates} faces and none of them can be used; wire faces or frames that show one")
+        maker = TargetMaker(restorer, prior, options, device=host.device())
+        path = output_folder(folder or "")
+        held = None if path is None else PairFolder(path, parameters_of(maker, seed))
+        with host.progress(len(chosen) * maker.steps, "pseudo-targets") as tick:
+            pairs = make_pairs(
+                chosen, maker, seed=seed, folder=held, heartbeat=host.heartbeat, on_step=lambda done, preview: tick(done, preview=preview)
+            )
+            tick(pairs.found * maker.steps)
+        text = summary(pairs, choice, candidates, maker)
+        if path is not None and held is not None:
+            text += f" {len(held)} pairs lie in {path}."
+        host.say(text)
+        shown = {**ui.PreviewImage(to_image(preview_of(pairs)), cls=cls).as_dict(), "text": (text,)}
+        return io.NodeOutput(to_image(pairs.targets), to_image(pairs.inputs), to_image(pairs.initial), text, ui=shown)
+
+
+def output_folder(name: str) -> Path | None:
+    """The folder of that name below the host's output folder; None for an empty name.
+
+    Raises:
+        ValueError: if it would lie elsewhere.
+    """
+    if not name.strip():
+        return None
+    root = host.output_directory()
+    path = (root / name.strip()).resolve()
+    if path == root.resolve() or not path.is_relative_to(root.resolve()):
+        raise ValueError(f"the folder {name!r} leads out of {root}; give a name, or a path below it such as pairs/my-camera")
+    return path
+
+
+def preview_of(pairs: Pairs) -> Tensor:
+    """(1, 3, H, W): degraded, restored and target side by side, a few pairs one below the other."""
+    last = len(pairs.targets) - 1
+    chosen = sorted({round(k * last / (SHOWN - 1)) for k in range(SHOWN)})
+    columns = [torch.cat(list(at_side(part[chosen], SIDE)), -2) for part in (pairs.inputs, pairs.initial, pairs.targets)]
+    return torch.cat(columns, -1)[None]
+
+
+def _changed(presets: dict, values: dict, name: str):
+    """A preset with the widgets that a prompt sets."""
+    changes = {key: value for key, value in values.items() if value is not None}
+    return replace(presets[changes.pop(name)], **changes)

@@ -1,0 +1,145 @@
+"""Pseudo-Target Generate, called as the host calls it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+from code_networks import moving, small_codeformer, track
+from seeded_weights import seed_weights
+from torch.testing import assert_close
+
+from fvr.faces.types import FaceClip
+from fvr.methods.codeformer import CodeFormerRestorer
+from fvr.methods.frame_choice import ChoiceOptions
+from fvr.methods.image_prior import ImagePrior
+from fvr.methods.pseudo_target import PRESETS
+from fvr.methods.pseudo_target_folder import read_png
+from fvr.models.difface_unet import DifFaceConfig, DifFaceUNet
+from fvr.nodes.pseudo_target import PseudoTargetGenerate, knobs, output_folder, selection_knobs
+from fvr.runtime import host
+from fvr.training.finetune_pairs import Pairs
+
+FAST = {"preset": {"preset": "codeformer", "N": 4, "K": 60, "L": 20, "steps": 100, "scaled": False}}
+
+
+@pytest.fixture(scope="module")
+def parts():
+    network = seed_weights(DifFaceUNet(DifFaceConfig(32, (1, 1), (1, 1), (), 32)), "small").requires_grad_(False)
+    return {"restorer": CodeFormerRestorer(small_codeformer()), "prior": ImagePrior(network, native_size=32)}
+
+
+@pytest.fixture
+def place(tmp_path):
+    with host.workspace(input=tmp_path, output=tmp_path / "out", temp=tmp_path / "temp"):
+        yield tmp_path
+
+
+def frames(count: int = 4) -> torch.Tensor:
+    return moving(count, side=64).permute(0, 2, 3, 1).contiguous()
+
+
+def run(parts, **inputs):
+    with torch.inference_mode():
+        return PseudoTargetGenerate.execute(**parts, **FAST, **inputs)
+
+
+def test_frames_become_pairs_for_fine_tuning(parts, place):
+    shown = frames()
+    before = shown.clone()
+    out = run(parts, frames=shown, selection={"selection": "every", "every": 1, "least": 0.5})
+    targets, inputs, initial, report = out.result
+    assert torch.equal(shown, before) and torch.equal(inputs, shown)
+    assert targets.shape == initial.shape == (4, 512, 512, 3) and targets.min() >= 0 and targets.max() <= 1
+    expected = parts["restorer"].open()
+    assert_close(initial.permute(0, 3, 1, 2), torch.cat([expected.push(moving(4, side=64)), expected.close()]), atol=1e-5, rtol=0)
+    assert (targets - initial).abs().mean() > 0.005
+    assert report.startswith("4 of 4 faces chosen. codeformer, then 6 diffusion steps at 32 x 32")
+    assert len(out.ui["images"]) == 1 and out.ui["text"] == (report,)
+    assert len(Pairs.of_images(inputs.permute(0, 3, 1, 2), targets.permute(0, 3, 1, 2), 64)) == 4
+    again = run(parts, frames=shown, selection={"selection": "every", "every": 1, "least": 0.5}).result
+    assert torch.equal(again[0], targets)
+    assert not torch.equal(run(parts, frames=shown[:1], seed=1).result[0], targets[:1])
+
+
+def test_faces_of_two_people_with_near_duplicates(parts, place):
+    crops = moving(3, side=64)
+    clips = [FaceClip(track(0, n=4), torch.cat([crops[:1], crops])), FaceClip(track(1, start=5, n=2), crops[:2].flip(-1))]
+    targets, inputs, _, report = run(parts, faces=clips, selection={"selection": "diverse", "least": 0.5, "poor": 0.0}, count=0).result
+    assert len(targets) == len(inputs) == 5
+    assert "5 of 6 faces chosen (1 near-duplicates left out)." in report
+    few = run(parts, faces=clips, selection={"selection": "diverse"}, count=2).result[0]
+    assert len(few) == 2
+
+
+def test_a_folder_goes_on_and_feeds_the_fine_tuning(parts, place):
+    widgets = {"selection": {"selection": "every", "every": 1, "least": 0.5}, "folder": "pairs/phone"}
+    assert PseudoTargetGenerate.fingerprint_inputs(folder="pairs/phone") is None
+    first = run(parts, frames=frames(2), **widgets)
+    changed = PseudoTargetGenerate.fingerprint_inputs(folder="pairs/phone", seed=0)
+    targets, inputs, initial, report = run(parts, frames=frames(4), **widgets).result
+    assert "2 were in the folder already. 4 pairs lie in" in report and PseudoTargetGenerate.fingerprint_inputs(folder="pairs/phone") != changed
+    assert torch.equal(targets[:2], first.result[0])
+    folder = place / "out" / "pairs" / "phone"
+    for name, batch in (("targets", targets), ("inputs", inputs), ("initial", initial)):
+        assert [path.name for path in sorted((folder / name).iterdir())] == [f"{i:06}.png" for i in range(4)]
+        assert torch.equal(read_png(folder / name / "000003.png"), batch[3].permute(2, 0, 1))
+    lines = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
+    assert [line["frame"] for line in lines] == [0, 1, 2, 3] and len({line["parameters"] for line in lines}) == 1
+    assert len(Pairs.of_folder(folder, 64)) == 4
+    with pytest.raises(ValueError, match=r"begun with other parameters \(seed 0, now 1\)"):
+        run(parts, frames=frames(2), seed=1, **widgets)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "/tmp/elsewhere", "a/../..", ".", "a/../"])
+def test_a_folder_stays_below_the_output_folder(name, place):
+    with pytest.raises(ValueError, match="leads out of"):
+        output_folder(name)
+    assert "leads out of" in PseudoTargetGenerate.validate_inputs(folder=name)
+    assert PseudoTargetGenerate.fingerprint_inputs(folder=name) is None
+
+
+def test_an_empty_name_is_no_folder(place):
+    assert output_folder("  ") is None and PseudoTargetGenerate.validate_inputs(folder="") is True
+    assert PseudoTargetGenerate.validate_inputs(folder="a/b") is True and not (place / "out").exists()
+
+
+def test_a_stop_is_heard_and_keeps_what_was_written(parts, place):
+    folder = {"folder": "stopped", "selection": {"selection": "every", "every": 1, "least": 0.5}}
+    calls: list[int] = []
+    network = parts["prior"].network
+
+    def count(*_):
+        calls.append(1)
+        if len(calls) == 9:  # in the second face
+            host.interrupt()
+
+    hook = network.register_forward_hook(count)
+    try:
+        with pytest.raises(host.Interrupted):
+            run(parts, frames=frames(3), **folder)
+    finally:
+        hook.remove()
+        host.clear_interrupt()
+    assert len(calls) == 9
+    assert len((place / "out" / "stopped" / "pairs.jsonl").read_text().splitlines()) == 1
+    assert "1 were in the folder already" in run(parts, frames=frames(3), **folder).result[3]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [({}, "got neither"), ({"faces": []}, "got 0 faces and none of them can be used"), ({"faces": [], "frames": frames(1)}, "got both")],
+)
+def test_what_cannot_be_done_is_refused(parts, place, inputs, says):
+    with pytest.raises(ValueError, match=says):
+        run(parts, **inputs)
+
+
+def test_widgets_start_at_the_presets_values():
+    for preset in PRESETS.values():
+        assert {knob.id: knob.default for knob in knobs(preset)} == asdict(preset)
+    start = asdict(ChoiceOptions())
+    assert {knob.id: knob.default for knob in selection_knobs("every")} == {name: start[name] for name in ("every", "least", "poor")}
+    assert {knob.id for knob in selection_knobs("diverse")} == {"least", "poor"}
