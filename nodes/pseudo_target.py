@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from ..runtime.images import from_image, to_image
 from ..runtime.io import io, ui
 from .flair import check_one_is_wired
 from .sockets import CATEGORY, Faces, PriorSocket, RestorerSocket, seed_input
+
+Options = TypeVar("Options")
 
 SHOWN = 4
 """Pairs in the preview."""
@@ -195,7 +197,7 @@ def preview_of(pairs: Pairs) -> Tensor:
     return torch.cat(columns, -1)[None]
 
 
-def _changed(presets: dict, values: dict, name: str):
+def _changed(presets: dict[str, Options], values: dict[str, Any], name: str) -> Options:
     """A preset with the widgets that a prompt sets."""
     changes = {key: value for key, value in values.items() if value is not None}
-    return replace(presets[changes.pop(name)], **changes)
+    return replace(presets[changes.pop(name)], **changes)  # type: ignore[type-var]
