@@ -29,10 +29,9 @@ from fvr.methods.prior_files import prior_from_file
 from fvr.methods.seed_map import PixelGenerator, SeedGenerator, SeedMapOptions, seed_map
 from fvr.methods.settings import parse_settings
 from fvr.metrics.fidelity import psnr, ssim
+from fvr.metrics.temporal import mean_warping_error
 from fvr.models.embedded import FOLDER, PRIOR
 from fvr.motion.dis import DisFlow
-from fvr.motion.occlusion import visible
-from fvr.motion.warp import warp
 from fvr.physics import AveragePool, Blur, Degradation, RandomInpaint, TemporalBlur
 from fvr.training.faces import SUFFIXES, read_face
 from fvr.training.moving import Motion, set_moving
@@ -64,12 +63,7 @@ def naive(y: Tensor, operator: Degradation, side: int) -> Tensor:
 
 def warping_error(frames: Tensor, truth: Tensor) -> float:
     """E_warp in units of 0.01, for clips (N, 3, H, W) in [0, 1]."""
-    source = DisFlow()
-    here, there = source.features(truth[:-1] * 2 - 1), source.features(truth[1:] * 2 - 1)
-    forward = source.flow(here, there)
-    seen = visible(forward, source.flow(there, here))
-    error = (seen * (frames[:-1] - warp(frames[1:], forward))).square().sum((1, 2, 3)) / seen.sum((1, 2, 3)).clamp(min=1)
-    return float(error.mean()) * 100
+    return 100 * mean_warping_error(frames, truth).rgb_sum
 
 
 def score(frames: Tensor, truth: Tensor) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 WINDOW = 11
 SIGMA = 1.5
@@ -37,23 +38,35 @@ def ssim(x: Tensor, y: Tensor, peak: float = 1.0, region: Tensor | None = None) 
         ValueError: if the shapes differ, are not (N, C, H, W), a side is below 11 pixels, or the region does not fit.
     """
     _check(x, y, region)
+    return ssim_within(ssim_map(x, y, peak), region)
+
+
+def ssim_map(x: Tensor, y: Tensor, peak: float = 1.0) -> Tensor:
+    """SSIM under the window around each pixel that has one inside the frame, (N, C, H - 10, W - 10) float64; as `ssim` otherwise."""
+    _check(x, y, None)
     if min(x.shape[-2:]) < WINDOW:
         raise ValueError(f"SSIM looks through an {WINDOW} x {WINDOW} window, got frames of {x.shape[-2]} x {x.shape[-1]}; use larger frames")
-    n, c, h, w = x.shape
-    a, b = x.double().reshape(n * c, 1, h, w), y.double().reshape(n * c, 1, h, w)
+    a, b = x.double(), y.double()
     mx, my = _local_mean(a), _local_mean(b)
     sxx, syy, sxy = _local_mean(a * a) - mx * mx, _local_mean(b * b) - my * my, _local_mean(a * b) - mx * my
     c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
-    index = (2 * mx * my + c1) * (2 * sxy + c2) / ((mx * mx + my * my + c1) * (sxx + syy + c2))
+    return (2 * mx * my + c1) * (2 * sxy + c2) / ((mx * mx + my * my + c1) * (sxx + syy + c2))
+
+
+def ssim_within(values: Tensor, region: Tensor | None) -> Tensor:
+    """The mean (N,) of what `ssim_map` gives, weighed by a region (N, 1, H, W) of the frames."""
     edge = WINDOW // 2
-    return _mean(index.reshape(n, c, *index.shape[-2:]), None if region is None else region[..., edge:-edge, edge:-edge])
+    return _mean(values, None if region is None else region[..., edge:-edge, edge:-edge])
 
 
 def _local_mean(x: Tensor) -> Tensor:
-    at = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
-    taps = torch.exp(-(at**2) / (2 * SIGMA**2))
-    taps = taps / taps.sum()
-    return F.conv2d(F.conv2d(x, taps.view(1, 1, 1, -1)), taps.view(1, 1, -1, 1))
+    """(N, C, H, W) under the window. Eleven shifted sums an axis: several times faster than a convolution in double precision on a CPU."""
+    taps = [math.exp(-((at - WINDOW // 2) ** 2) / (2 * SIGMA**2)) for at in range(WINDOW)]
+    total = math.fsum(taps)
+    for axis in (-1, -2):
+        length = x.shape[axis] - WINDOW + 1
+        x = sum((x.narrow(axis, at, length) * (tap / total) for at, tap in enumerate(taps)), start=x.new_zeros(()))
+    return x
 
 
 def _mean(values: Tensor, region: Tensor | None) -> Tensor:

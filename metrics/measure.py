@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..motion.dis import DisFlow
 from ..motion.flow import FlowSource
-from .fidelity import WINDOW, psnr, ssim
+from .fidelity import WINDOW, psnr, ssim_map, ssim_within
 from .identity import Embed, cosine, identity_crop
 from .landmarks import landmark_distance, landmark_motion_error
 from .lpips import perceptual_distance
@@ -154,10 +154,10 @@ class _Walk:
         x = _frame(self.restored, t)
         truth = None if self.reference is None else _frame(self.reference, t)
         face = self.face(t, x)
-        for suffix, part in (("", None), (FACE, face)) if self.region is not None else (("", None),):
-            if suffix and part is None:
-                continue
-            self.still(t, suffix, x, truth, part)
+        similar = None if truth is None or min(self.size) < WINDOW else ssim_map(x, truth)
+        for suffix, part in (("", None), (FACE, face)):
+            if not suffix or part is not None:
+                self.still(t, suffix, x, truth, part, similar)
         if t and t not in self.cuts and t % self.every == 0:
             self.moved(t, x, truth)
         if truth is not None and self.embed is not None and t % self.every == 0:
@@ -167,16 +167,16 @@ class _Walk:
             self.explained(t, self.forward(x), _frame(self.observation, t))
         self.before, self.before_face = (x, truth), face
 
-    def still(self, t: int, suffix: str, x: Tensor, truth: Tensor | None, part: Tensor | None) -> None:
-        """What one frame says by itself."""
+    def still(self, t: int, suffix: str, x: Tensor, truth: Tensor | None, part: Tensor | None, similar: Tensor | None) -> None:
+        """What one frame says by itself; `similar` is its map of SSIM."""
         sharp = float(laplacian_variance(x, part))
         self.note(t, "sharpness" + suffix, sharp)
         self.note(t, "tenengrad" + suffix, float(tenengrad(x, part)))
         if truth is None:
             return
         self.note(t, "psnr" + suffix, float(psnr(x, truth, region=part)))
-        if min(x.shape[-2:]) >= WINDOW:
-            self.note(t, "ssim" + suffix, float(ssim(x, truth, region=part)))
+        if similar is not None:
+            self.note(t, "ssim" + suffix, float(ssim_within(similar, part)))
         true_sharpness = float(laplacian_variance(truth, part))
         self.note(t, "sharpness_ratio" + suffix, sharp / true_sharpness if true_sharpness else math.nan)
         if self.perceptual is not None and t % self.every == 0:
@@ -191,7 +191,7 @@ class _Walk:
         truths = None if truth is None or first_truth is None else (first_truth, truth)
         for suffix, part in (("", None), (FACE, self.before_face)):
             if suffix and part is None:
-                continue
+                continue  # nobody was in the earlier frame
             error = warping_error(first, x, pair, part)
             self.note(t, "warping_error" + suffix, error.rgb_sum)
             self.note(t, "warping_error_per_value" + suffix, error.per_value)

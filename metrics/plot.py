@@ -47,7 +47,9 @@ def _draw(panel: np.ndarray, measure: Measure, report: Report) -> None:
     _write(panel, str(last), (PANEL_WIDTH - RIGHT - 8 * len(str(last)), PANEL_HEIGHT - 6), INK)
     for number, (key, word, ink) in enumerate(kinds):
         value = report.summary.get(key)
-        _write(panel, f"{word} {'none' if value is None else readable(value)}", (8 + 150 * number, 29), ink)
+        spread = next((report.summary.get(other.key) for other in MEASURES if other.spread_of == key), None)
+        text = f"{word} {'none' if value is None else readable(value)}" + (f", deviation {readable(spread)}" if spread is not None else "")
+        _write(panel, text, (8 + 150 * number, 29), ink)
         for piece in _pieces(report.per_frame[key], low, high):
             if len(piece) == 1:
                 cv2.circle(panel, tuple(map(int, piece[0])), 2, ink, -1, cv2.LINE_AA)
