@@ -63,12 +63,14 @@ class Adversary:
     def __init__(self, weight: float, rate: float, accumulate: int, device: torch.device, *, width: int = 64) -> None:
         self.weight, self.accumulate, self.device = weight, accumulate, device
         self.passes = 0
+        self._begun: dict[str, Tensor] = {}
         self.net = UNetDiscriminator(width).to(device)
         self.optimiser = torch.optim.Adam(self.net.parameters(), rate)
 
     def begin(self) -> None:
         """A new step: forgets what was gathered."""
         self.passes = 0
+        self._begun = {name: value.clone() for name, value in self.net.named_buffers()}
         self.optimiser.zero_grad(set_to_none=True)
 
     def term(self, output: Tensor, real: Tensor) -> Tensor:
@@ -92,7 +94,9 @@ class Adversary:
         return term.detach() + along - along.detach()
 
     def state(self) -> dict[str, Any]:
-        return {"net": self.net.state_dict(), "optimiser": self.optimiser.state_dict()}
+        """For `restore`; in the middle of a step, what there was at its beginning (every pass moves the estimates of singular values)."""
+        net = dict(self.net.state_dict())
+        return {"net": net | self._begun if 0 < self.passes < self.accumulate else net, "optimiser": self.optimiser.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.net.load_state_dict(state["net"])

@@ -19,7 +19,7 @@ from .finetune_codes import CodeStage
 from .finetune_file import write_fine_tuned
 from .finetune_image import ImageStage
 from .finetune_networks import suited
-from .finetune_options import PLANS, RECIPES, FineTune, planned
+from .finetune_options import PLANS, RECIPES, FineTune, Recipe, planned
 from .finetune_pairs import Pairs
 from .finetune_stage import BEST, NAME, QUALITY, FineTuneStage
 from .loop import STATE, Run, train
@@ -88,8 +88,7 @@ def options_for(
         raise ValueError(f"the recipe of fine-tuning is one of {', '.join(RECIPES)}, got {recipe!r}")
     if plan not in PLANS:
         raise ValueError(f"no plan of fine-tuning is called {plan!r}; choose one of {', '.join(PLANS)}")
-    wanted = suited(base.network, base.use) if recipe == "auto" else recipe
-    assert wanted == "codes" or wanted == "image"
+    wanted: Recipe = suited(base.network, base.use) if recipe == "auto" else "codes" if recipe == "codes" else "image"
     return planned(plan, wanted, steps=steps, rate=rate, batch=batch)
 
 

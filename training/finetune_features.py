@@ -64,7 +64,7 @@ class EarlyFeatures(nn.Module):
         maps: list[Tensor] = []
 
         def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            maps.append(F.normalize(output.float(), dim=1, eps=1e-6))
+            maps.append(F.normalize(output.float().clone(), dim=1, eps=1e-6))  # what follows may work in place
             if len(maps) == len(self.watched):
                 raise _Seen
 

@@ -28,11 +28,13 @@ class ImageStage(FineTuneStage):
 
     Attributes:
         reals: clean faces (3, S, S) uint8 that the discriminator takes for real; the targets if there are none (None).
+        width: the discriminator's, of its first convolution.
         compared: what the perceptual distance is: "lpips", "encoder" or "off".
     """
 
     reals: Sequence[Tensor] | Tensor | None = None
     compared = "off"
+    width = 64
 
     def prepare(self, network: nn.Module) -> None:
         options = self.options
@@ -51,7 +53,9 @@ class ImageStage(FineTuneStage):
                 self.perceptual = EarlyFeatures(network, lambda frozen, x: answer(frozen, x, self.use), side)
                 self.compared = "encoder"
         self.codes = CodeTargets(network, self.device) if isinstance(network, CodeNetwork) and (options.tokens or options.features) else None
-        self.adversary = Adversary(options.adversary, self.plan.rate, self.plan.accumulate, self.device) if options.adversary else None
+        self.adversary = (
+            Adversary(options.adversary, self.plan.rate, self.plan.accumulate, self.device, width=self.width) if options.adversary else None
+        )
 
     def before_step(self, network: nn.Module, step: int, generator: torch.Generator) -> bool:
         if self.adversary is not None:

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def checkpoint_blocks(network: nn.Module) -> int:
-    """Makes the blocks of every list of blocks checkpointed, the outermost ones where lists are nested; parameters stay as they are.
+    """Makes the blocks of every list or table of blocks checkpointed, the outermost ones where lists are nested; parameters stay as they are.
 
     A block's class is exchanged for one that does so, which copies of the network keep (a replaced `forward` would call the original's).
 
@@ -19,8 +19,8 @@ def checkpoint_blocks(network: nn.Module) -> int:
     """
     found = 0
     for module in list(network.children()):
-        if isinstance(module, (nn.ModuleList, nn.Sequential)):
-            for block in module:
+        if isinstance(module, (nn.ModuleList, nn.ModuleDict, nn.Sequential)):
+            for block in module.children():
                 if next(block.children(), None) is not None and next(block.parameters(), None) is not None:
                     block.__class__ = _checkpointed(type(block))
                     found += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..methods.native import merged
 from ..metrics.fidelity import psnr
 from .degrade import LARGE, NATIVE_128, Blind
 from .finetune_memory import checkpoint_blocks
-from .finetune_networks import Use, answer, chosen
+from .finetune_networks import Use, chosen
 from .finetune_options import FineTune
 from .finetune_pairs import Pairs
 from .loop import Batch, Plan, Stage
@@ -144,7 +144,7 @@ class FineTuneStage(Stage):
     def _judged(self, network: nn.Module) -> tuple[dict[str, float], Tensor]:
         """The held-out loss and what restored held-out faces differ from their targets; and those faces, (n, 3, S, S) in [0, 1]."""
         sums: dict[str, float] = {}
-        pictures = []
+        pictures: list[Tensor] = []
         size = max(1, self.plan.batch)
         for start in range(0, len(self.judges), size):
             self.heartbeat()
@@ -177,17 +177,3 @@ def restored(picture: Tensor, source: Tensor) -> Tensor:
 def blind_for(side: int) -> Blind:
     """The degradation that restorers of this side are first trained on."""
     return NATIVE_128.at(side) if side < CROP else LARGE.at(side)
-
-
-def figures_text(figures: Mapping[str, float]) -> str:
-    """Held-out figures in one line."""
-    return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
-
-
-def pictures(network: nn.Module, sources: Sequence[Tensor], use: Use) -> Tensor:
-    """The network's pictures of single faces (3, S, S) in [0, 1], as `restored` has them."""
-    with torch.inference_mode():
-        seen = torch.stack(list(sources))
-        found = answer(network, seen * 2 - 1, use).picture
-    assert found is not None
-    return restored(found, seen)

@@ -244,18 +244,18 @@ class _Stage:
             try:
                 losses = self._step(step, batches)
                 done = step + 1
+                recent.append(losses)
                 if tick is not None:
                     tick(name, done, plan.steps, losses)
+                last, halt = done == plan.steps, stopping()
+                if self._due(done):
+                    self._validate(done, recent)
+                    last = last or self.stage.finished()
             except FloatingPointError:
                 raise
             except BaseException:  # a host's interruption, or memory that ran out: nothing that was learnt is lost
                 self._save(done)
                 raise
-            recent.append(losses)
-            last, halt = done == plan.steps, stopping()
-            if last or self._due(done):
-                self._validate(done, recent)
-                last = last or self.stage.finished()
             if last or halt or done % self.run.save_every == 0:
                 self._save(done)
             if halt and not last:
@@ -325,7 +325,8 @@ class _Stage:
                 yield step, batches
 
     def _due(self, done: int) -> bool:
-        return bool(self.run.validate_every) and done % self.run.validate_every == 0
+        """Whether a validation belongs to the state after so many steps."""
+        return done == self.stage.plan.steps or (bool(self.run.validate_every) and done % self.run.validate_every == 0)
 
     def _validate(self, done: int, recent: Sequence[Mapping[str, float]]) -> None:
         with torch.inference_mode(), self._reduced():

@@ -1,0 +1,181 @@
+"""Pseudo-Target Fine-tune as a user meets it: a file that loads, a restorer at once, the base untouched; also inside ComfyUI."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+sys.path += [str(Path(__file__).resolve().parents[1] / room) for room in ("runtime", "training")]
+
+from comfyui_process import in_comfyui, needs_comfyui
+from tiny_pairs import file_of, noisy
+
+from fvr.nodes.fine_tune import PseudoTargetFineTune
+from fvr.nodes.restorers import LoadFaceRestorer, RestoreFaces
+from fvr.nodes.weights import restorer_files
+from fvr.runtime import host
+
+PROGRAM = (Path(__file__).parent / "fine_tune_program.py").read_text(encoding="utf-8")
+QUICK = dict(steps=6, learning_rate=1e-3, batch=2)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A models folder with one small CodeFormer, and an output folder."""
+    models = tmp_path / "models"
+    (models / "facerestore_models").mkdir(parents=True)
+    (models / "face_video_restoration").mkdir()
+    file_of(models / "facerestore_models", notes={"licence": "MIT, mine"})
+    monkeypatch.setenv("FVR_MODELS", str(models))
+    with host.workspace(input=tmp_path, output=tmp_path / "output", temp=tmp_path / "temp"):
+        yield tmp_path
+
+
+def crops():
+    """inputs and targets as IMAGE batches."""
+    return [part.permute(0, 2, 3, 1).contiguous() for part in noisy()]
+
+
+def tune(name="mine", **changes):
+    """The node called as ComfyUI does it, everything made and run in inference mode."""
+    with torch.inference_mode():
+        restorer = changes.pop("restorer", None) or LoadFaceRestorer.execute(model="base-codeformer.safetensors").result[0]
+        inputs, targets = (part.clone() for part in crops())
+        return restorer, PseudoTargetFineTune.execute(restorer, inputs, targets, name, **{**QUICK, **changes}).result
+
+
+def test_a_file_a_restorer_and_what_was_measured(home):
+    restorer, (tuned, curves, sheet, report) = tune(recipe="image", save_as="float16")
+    path = home / "models" / "face_video_restoration" / "mine.safetensors"
+    assert "mine.safetensors" in restorer_files() and "MIT, mine" in report and "16 pairs" in report
+    assert {value.dtype for value in load_file(path).values()} == {torch.float16}
+    loaded, about = LoadFaceRestorer.execute(model="mine.safetensors").result
+    assert "MIT, mine" in about
+    frames = crops()[0][:2]
+    given, chosen, before = (RestoreFaces.execute(restorer=r, frames=frames).result[1] for r in (tuned, loaded, restorer))
+    assert torch.equal(given, chosen) and not torch.equal(given, before)
+    assert curves.shape[-1] == sheet.shape[-1] == 3 and curves.std() > 0.01 and sheet.std() > 0.05
+    assert not any(parameter.requires_grad for parameter in restorer.network.parameters())
+
+
+def test_settings_of_the_restorer_stay(home):
+    with torch.inference_mode():
+        restorer = LoadFaceRestorer.execute(model="base-codeformer.safetensors").result[0].configured(fidelity=0.3, batch=2)
+    _, (tuned, *_) = tune(restorer=restorer)
+    assert (tuned.options.fidelity, tuned.options.batch, tuned.name) == (0.3, 2, "codeformer")
+
+
+def test_the_same_settings_again_give_the_same_without_training(home, monkeypatch):
+    _, (_, curves, sheet, report) = tune()
+    stamp = (home / "models" / "face_video_restoration" / "mine.safetensors").stat().st_mtime_ns
+    _, again = tune()
+    assert (home / "models" / "face_video_restoration" / "mine.safetensors").stat().st_mtime_ns == stamp
+    assert again[3] == report and torch.equal(again[1], curves) and torch.equal(again[2], sheet)
+    with pytest.raises(ValueError, match="exists and was made with other settings; choose another file_name, or switch overwrite on"):
+        tune(seed=1)
+    tune(seed=1, overwrite=True)
+    assert (home / "models" / "face_video_restoration" / "mine.safetensors").stat().st_mtime_ns != stamp
+
+
+def test_a_stop_says_where_it_is_kept_and_the_same_settings_go_on(home, monkeypatch, capsys):
+    beats = [0]
+    real = host.heartbeat
+
+    def heartbeat():
+        beats[0] += 1
+        if beats[0] == 6:
+            host.interrupt()
+        real()
+
+    monkeypatch.setattr(host, "heartbeat", heartbeat)
+    with pytest.raises(host.Interrupted):
+        tune()
+    host.clear_interrupt()
+    (folder,) = (home / "output" / "fine-tune").iterdir()
+    done = torch.load(folder / "state.pt", weights_only=True)["step"]
+    assert 0 < done < 6 and f"Stopped after {done} of 6 steps; the state is in {folder}" in capsys.readouterr().err
+    assert not (home / "models" / "face_video_restoration" / "mine.safetensors").exists()
+    monkeypatch.setattr(host, "heartbeat", real)
+    seen = []
+    monkeypatch.setattr("fvr.training.finetune_codes.CodeStage.begin", lambda self, step, generator: seen.append(step))
+    tune()
+    assert seen[0] == done  # no step twice
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"name": "../x"}, "holds /"),
+        ({"name": "KEEP-b76feb75"}, "name of a published checkpoint"),
+        ({"name": "my flair"}, "would be listed as a diffusion prior"),
+        ({"held_out": 0.5, "block": 1}, "left to learn from"),
+        ({"restorer": object()}, "trains a network, and the wired restorer is"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(home, changes, said):
+    if "restorer" in changes:
+        from fvr.methods.registry import build_restorer
+
+        changes = {"restorer": build_restorer("flair")}
+    with pytest.raises(ValueError, match=said):
+        tune(**changes)
+
+
+def test_the_command_line_does_the_same(home, capsys):
+    import cv2
+
+    from fvr.cli import main
+
+    for part, images in zip(("inputs", "targets"), crops(), strict=True):
+        (home / "pairs" / part).mkdir(parents=True)
+        for number, image in enumerate(images):
+            cv2.imwrite(str(home / "pairs" / part / f"{number:06}.png"), (image.numpy() * 255 + 0.5).astype("uint8")[..., ::-1])
+    base, out = home / "models" / "facerestore_models" / "base-codeformer.safetensors", home / "cli.safetensors"
+    command = ["finetune", "--base", str(base), "--pairs", str(home / "pairs"), "--out", str(out), "--steps", "6", "--rate", "1e-3", "--batch", "2"]
+    command += ["--recipe", "image", "--device", "cpu"]
+    assert main([*command, "--minutes", "1e-9"]) == 130 and not out.exists()
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "stopped in stage fine-tune after 1 of 6 steps" in said and "held-out dB" in said and str(out) in said
+    tune(recipe="image")
+    node, cli = (load_file(path) for path in (home / "models" / "face_video_restoration" / "mine.safetensors", out))
+    for key, value in node.items():
+        torch.testing.assert_close(cli[key], value, rtol=1e-3, atol=1e-4)
+    assert main(command) == 1 and "--overwrite" in capsys.readouterr().err
+    assert main([*command[:2], "embedded nothing", *command[3:], "--overwrite"]) == 1
+
+
+EXPECTED = {
+    "made in inference mode": True,
+    "file": True,
+    "changed": ["encoder", "feat_emb", "ft_layers", "idx_pred_layer", "position_emb"],
+    "same as loaded": True,
+    "base untouched": [True, True],
+    "inference mode": True,
+    "pictures": [[1, 3], [1, 3]],
+    "stopped": "InterruptProcessingException",
+    "state": True,
+    "went on": True,
+    "trainable again": True,
+}
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("comfy")
+    return in_comfyui(PROGRAM, FOLDER=str(folder), BASE=str(file_of(folder)))
+
+
+@needs_comfyui
+@pytest.mark.parametrize("what", EXPECTED)
+def test_inside_comfyui(what, said):
+    assert said[what] == EXPECTED[what]
+
+
+@needs_comfyui
+def test_a_stop_inside_comfyui_is_heard_soon(said):
+    assert 0 <= said["stopped after"] < 5

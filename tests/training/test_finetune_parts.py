@@ -1,0 +1,193 @@
+"""Single parts of fine-tuning: answers with gradients equal those without, targets' codes, features, checkpointing, spandrel's networks."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_pairs import SIDE, base, noisy, pairs
+from torch import nn
+
+from fvr.models.dicface import DicFace
+from fvr.models.load import load_network
+from fvr.training.finetune import fine_tune
+from fvr.training.finetune_base import base_from_file
+from fvr.training.finetune_codes import CodeTargets
+from fvr.training.finetune_features import EarlyFeatures
+from fvr.training.finetune_image import ImageStage
+from fvr.training.finetune_memory import checkpoint_blocks
+from fvr.training.finetune_networks import Use, answer, chosen, true_codes
+from fvr.training.finetune_options import planned
+from fvr.training.finetune_stage import LOSS, QUALITY
+from fvr.training.loop import Run, generator_for
+
+pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")  # spandrel's
+CPU = torch.device("cpu")
+
+
+def faces(count: int = 2, side: int = SIDE) -> torch.Tensor:
+    return noisy(count, side)[0] * 2 - 1
+
+
+@pytest.mark.parametrize("kind", ["codeformer", "keep", "dicface", "restoreformer"])
+def test_answers_are_those_of_the_restorers_networks(kind: str, tmp_path: Path) -> None:
+    network, x = base(tmp_path, kind).network, faces()
+    found = answer(network, x, Use(1.0, kind == "codeformer")).picture
+    with torch.inference_mode():
+        if kind == "codeformer":
+            wanted = network(x, 1.0, match=True)
+        elif kind == "keep":
+            latent, features = network.encode(x)
+            wanted = network.decode(network.quantize.lookup(network.name_codes(latent)), features)[0]
+        else:
+            wanted = network(x[:, None].expand(-1, 3, -1, -1, -1))[:, 1] if kind == "dicface" else network(x)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["codeformer", "keep", "dicface"])
+def test_every_part_that_trains_by_codes_gets_a_gradient(kind: str, tmp_path: Path) -> None:
+    network = base(tmp_path, kind).network
+    chosen(network, "codes")
+    x = faces()
+    entropy, distance = CodeTargets(network, CPU).terms(answer(network, x, Use(), draw=False), faces(4)[2:], torch.tensor([0, 1]))
+    (entropy + distance).backward()
+    missing = [name for name, value in network.named_parameters() if value.requires_grad and (value.grad is None or not value.grad.any())]
+    assert all(name.startswith("encoder") and kind == "dicface" for name in missing), missing
+
+
+def test_a_network_that_sees_the_target_as_it_is_has_nothing_to_learn(tmp_path: Path) -> None:
+    """Codes are named right and the latent is theirs: both terms are 0. The codes of DicFace are distributions, whose entropy stays."""
+    network, target = base(tmp_path).network, faces()
+    index, _, latent = true_codes(network, target)
+    assert index is not None and torch.equal(index, network.quantize.nearest(network.encoder(target)[0]))
+    found = answer(network, target, Use(), draw=False)
+    right = replace(found, latent=latent, chances=nn.functional.one_hot(index, 16).float().clamp_min(1e-30).log())
+    entropy, distance = CodeTargets(network, CPU).terms(right, target, torch.tensor([0, 1]))
+    assert entropy == 0 and distance == 0
+    dicface = base(tmp_path, "dicface").network
+    assert isinstance(dicface, DicFace)
+    own = answer(dicface, target, Use(), draw=False)
+    targets = CodeTargets(dicface, CPU)
+    entropy, distance = targets.terms(own, target, torch.tensor([0, 1]))
+    assert distance < 1e-10
+    other = replace(own, chances=(own.chances.exp() * 0.9 + 0.1 / 16).log())
+    assert targets.terms(other, target, torch.tensor([0, 1]))[0] > entropy  # Gibbs: the true distribution has the least cross-entropy
+
+
+def test_codes_are_found_once_per_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, target = base(tmp_path).network, faces()
+    targets, found = CodeTargets(network, CPU), answer(network, target, Use(), draw=False)
+    first = targets.terms(found, target, torch.tensor([4, 7]))
+    monkeypatch.setattr(targets.frozen, "encoder", None)
+    again = targets.terms(found, target, torch.tensor([4, 7]))
+    assert [a.item() for a in first] == [a.item() for a in again]
+    with pytest.raises(TypeError):
+        targets.terms(found, target, torch.tensor([4, 8]))
+
+
+def test_early_features_tell_pictures_apart_and_have_gradients(tmp_path: Path) -> None:
+    network = base(tmp_path).network
+    distance = EarlyFeatures(network, lambda frozen, x: answer(frozen, x, Use()), SIDE)
+    noise, clean = (part * 2 - 1 for part in noisy(2))
+    assert distance(clean, clean) == 0 < distance(0.9 * clean + 0.1 * noise, clean) < distance(noise, clean)
+    x = noise.clone().requires_grad_()
+    distance(x, clean).backward()
+    assert x.grad is not None and x.grad.abs().sum() > 0
+    assert {type(part) for part in distance.watched} == {nn.Conv2d} and not any(p.requires_grad for p in distance.parameters())
+
+
+def test_checkpointing_keeps_less_and_changes_nothing(tmp_path: Path) -> None:
+    plain = base(tmp_path).network.train()
+    chosen(plain, "image")
+    thrifty = copy.deepcopy(plain)
+    assert checkpoint_blocks(thrifty) > 8
+    x = faces()
+    kept, gradients = [], []
+    for network in (plain, copy.deepcopy(thrifty)):
+        weights = {value.data_ptr() for value in network.parameters()}
+        sizes: list[int] = []
+
+        def pack(value: torch.Tensor, sizes: list[int] = sizes, weights: set[int] = weights) -> torch.Tensor:
+            sizes.append(0 if value.data_ptr() in weights else value.nbytes)
+            return value
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+            picture = answer(network, x, Use()).picture
+            forward = sum(sizes)
+        assert picture is not None
+        picture.square().mean().backward()
+        kept.append(forward)
+        gradients.append({name: value.grad for name, value in network.named_parameters() if value.grad is not None})
+    assert kept[1] < 0.5 * kept[0], kept
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, value in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], value, rtol=1e-3, atol=1e-6)
+    assert thrifty.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_batches_depend_on_their_arguments_alone_and_rehearse(tmp_path: Path) -> None:
+    def batch(rehearsal: float, step: int = 3) -> dict:
+        options = replace(planned("short", "image", batch=32), rehearsal=rehearsal)
+        stage = ImageStage(Use(), pairs(), options, tmp_path, CPU)
+        return stage.batch(step, generator_for("a", step))
+
+    one, again = batch(0.5), batch(0.5)
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    plain, mixed = batch(0.0), batch(0.5)
+    changed = [not torch.equal(a, b) for a, b in zip(plain["source"], mixed["source"], strict=True)]
+    assert 8 <= sum(changed) <= 24 and torch.equal(plain["target"], mixed["target"])
+    for image, which in zip(plain["target"], plain["which"].tolist(), strict=True):
+        wanted = pairs().pair(which // 2)[1] * 2 - 1
+        assert torch.equal(image, wanted.flip(-1) if which % 2 else wanted)
+
+
+def small_swinir() -> nn.Module:
+    from spandrel.architectures.SwinIR import SwinIR
+
+    sizes = dict(img_size=32, embed_dim=16, depths=(2, 2), num_heads=(2, 2), window_size=8, mlp_ratio=2.0, upscale=1, upsampler="", img_range=1.0)
+    return SwinIR(**sizes, drop_path_rate=0.3)
+
+
+def small_denoiser() -> nn.Module:
+    from spandrel.architectures.DnCNN import DnCNN
+
+    return DnCNN(in_nc=3, out_nc=3, nc=16, nb=10, act_mode="R", mode="DnCNN")
+
+
+@pytest.mark.parametrize(("make", "share"), [(small_swinir, 0.9), (small_denoiser, 0.995)])
+def test_spandrels_networks_learn_and_are_recognised_again(make, share: float, tmp_path: Path) -> None:
+    pytest.importorskip("spandrel")
+    torch.manual_seed(0)
+    state = make().state_dict()
+    torch.save({"params_ema": state}, tmp_path / "base.pth")
+    found = base_from_file(tmp_path / "base.pth")
+    found.side = SIDE
+    options = replace(planned("short", "image", steps=10, rate=3e-3, batch=4), perceptual=0.1, rehearsal=0.0, checkpointing=True)
+    run = Run(tmp_path / "w", bfloat16=False)
+    done = fine_tune(found, pairs(), options, run, tmp_path / "x.safetensors")
+    assert done.after[LOSS] < share * done.before[LOSS] and done.after[QUALITY] > done.before[QUALITY], done.text
+    assert load_file(tmp_path / "x.safetensors").keys() == state.keys()
+    again = load_network(tmp_path / "x.safetensors")
+    assert again.kind == "spandrel" and "own first features" in done.text
+    # dropped paths are drawn from seed and step: the same again, and the same when interrupted
+    found = base_from_file(tmp_path / "base.pth")
+    found.side = SIDE
+
+    class Stop(BaseException):
+        pass
+
+    def tick(stage: str, step: int, steps: int, losses: dict) -> None:
+        if step == 7:
+            raise Stop
+
+    with pytest.raises(Stop):
+        fine_tune(found, pairs(), options, replace(run, folder=tmp_path / "v"), tmp_path / "y.safetensors", tick=tick)
+    found = base_from_file(tmp_path / "base.pth")
+    found.side = SIDE
+    fine_tune(found, pairs(), options, replace(run, folder=tmp_path / "v"), tmp_path / "y.safetensors")
+    for key, value in load_file(tmp_path / "x.safetensors").items():
+        torch.testing.assert_close(load_file(tmp_path / "y.safetensors")[key], value, rtol=1e-4, atol=1e-5)
