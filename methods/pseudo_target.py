@@ -124,9 +124,8 @@ def walk(options: PseudoTargetOptions, prior: Prior, side: int) -> Walk:
         N = max(2, round(N * share)) if N > 1 else 1
         K, L = (_of_noise(schedule, schedule.sigma(entry) * share) if entry else 0 for entry in (K, L))
     if side % N:
-        raise ValueError(
-            f"the low-pass filter shrinks faces of {side} pixels {N} times, which leaves no whole number; choose an N that divides {side}"
-        )
+        how = f"choose an N that divides {side}" if N == options.N else f"N {options.N}, scaled to it, is {N}: choose a power of 2"
+        raise ValueError(f"the low-pass filter cannot shrink faces of {side} pixels {N} times; {how}")
     if K <= L:
         raise ValueError(f"K {options.K} and L {options.L} are one and the same of this prior's {count} steps; raise steps or lower L")
     return Walk(N, K, L, schedule, tuple(index[step] for step in schedule.timesteps), side, options.anchored)

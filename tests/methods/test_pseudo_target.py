@@ -266,6 +266,8 @@ def test_faces_that_do_not_fit_are_refused():
     prior = small_prior()
     with pytest.raises(ValueError, match="choose an N that divides 36"):
         walk(PseudoTargetOptions(scaled=False), prior, 36)
+    with pytest.raises(ValueError, match="N 12, scaled to it, is 3: choose a power of 2"):
+        walk(PseudoTargetOptions(N=12), prior, 128)
     numbers = walk(PseudoTargetOptions(4, 60, 20, 100, False), prior, 32)
     with pytest.raises(ValueError, match=r"takes RGB faces \(n, 3, 32, 32\), got \(2, 3, 64, 64\)"):
         pseudo_target(faces(side=64), prior, numbers, drawn((2, 3, 64, 64)))

@@ -14,6 +14,8 @@ from torch.testing import assert_close
 
 from fvr.faces.types import FaceClip
 from fvr.methods.codeformer import CodeFormerOptions, CodeFormerRestorer
+from fvr.methods.face_prior import PyramidPrior
+from fvr.methods.flair_prior import FlairPrior
 from fvr.methods.frame_choice import ChoiceOptions
 from fvr.methods.image_prior import ImagePrior
 from fvr.methods.pseudo_target import PseudoTargetOptions
@@ -21,6 +23,7 @@ from fvr.methods.pseudo_target_faces import TargetMaker, at_side, consistent_enl
 from fvr.methods.pseudo_target_folder import PairFolder, digest_of, read_png
 from fvr.methods.pseudo_target_pairs import faces_of, faces_of_frames, make_pairs, parameters_of, summary
 from fvr.models.difface_unet import DifFaceConfig, DifFaceUNet
+from fvr.models.flair.bicubic import BicubicConfig, BicubicUNet
 
 FEW = PseudoTargetOptions(N=4, K=60, L=20, steps=100, scaled=False)
 CHOICE = ChoiceOptions(every=1, least=0.5)
@@ -76,6 +79,19 @@ def test_a_prior_of_512_or_more_gives_the_target_itself():
     x = torch.rand(1, 3, 1024, 1024, generator=torch.Generator().manual_seed(0))
     assert torch.equal(put_back(torch.zeros(1, 3, 512, 512), x[..., :512, :512]), x[..., :512, :512])
     assert_close(put_back(torch.zeros(1, 3, 512, 512), x), torch.nn.functional.avg_pool2d(x, 2))
+
+
+def test_a_pyramid_runs_at_its_networks_side_and_unconditionally(chosen):
+    """FLAIR's image network, at the 32 pixels that it was trained for, each face of a batch for itself."""
+    sizes = BicubicConfig(32, 32, (1, 1), 1, 32, frozenset({1}), frozenset())
+    network = seed_weights(BicubicUNet(sizes), "small").requires_grad_(False)
+    flair = FlairPrior(network, background=1.0)  # type: ignore[arg-type]
+    one = TargetMaker(Sharpen(), PyramidPrior(flair), PseudoTargetOptions(steps=100))  # type: ignore[arg-type]
+    assert one.prior is flair and (one.walk.side, one.walk.N) == (32, 2) and one.walk.entries[10] == flair.schedule.respaced(100).timesteps[10]
+    made = make_pairs(chosen[:2], one)
+    assert_close(make_pairs(chosen[1:2], one).targets, made.targets[1:], atol=1e-4, rtol=0)
+    together = TargetMaker(Sharpen(), PyramidPrior(flair), PseudoTargetOptions(steps=100, batch=2))  # type: ignore[arg-type]
+    assert_close(make_pairs(chosen[:2], together).targets, made.targets, atol=1e-4, rtol=0)
 
 
 def test_batches_change_rounding_only(chosen):
