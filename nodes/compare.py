@@ -9,9 +9,10 @@ from torch import Tensor
 
 from ..runtime import host
 from ..runtime.images import from_image, to_image
-from ..runtime.io import io
+from ..runtime.io import io, newer
 from ..video import FrameTimes
 from ..video.compare import CompareOptions, compare_picture, compared_size, resizings
+from .choices import check_choice, choice_made
 from .sockets import CATEGORY, Times
 
 
@@ -45,6 +46,7 @@ class CompareVideos(io.ComfyNode):
             description="Shows clips side by side, split by a moving line, or their difference as a heat map, labelled. Save Video Frames writes the "
             "result, with the sound of the clip whose times are wired there.",
             search_aliases=["side by side", "before after", "split screen", "difference", "heat map", "a/b"],
+            **newer(has_intermediate_output=True),
             inputs=[
                 io.Image.Input("a", tooltip="The first clip; all others are resized to its size."),
                 io.Image.Input("b", tooltip="The second clip, with as many frames."),
@@ -69,12 +71,16 @@ class CompareVideos(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, a, b, mode, labels="before, after", frame_rate=25.0, c=None, d=None, times=None):
+    def validate_inputs(cls, a=None, mode=None):
+        return check_choice(cls, "mode", mode)
+
+    @classmethod
+    def execute(cls, a, b, mode=None, labels="before, after", frame_rate=25.0, c=None, d=None, times=None):
         clips = {name: clip for name, clip in (("a", a), ("b", b), ("c", c), ("d", d)) if clip is not None}
         check_lengths(clips, times)
         words = tuple(label.strip() for label in labels.split(",")) if labels.strip() else ()
-        chosen = dict(mode)
-        options = CompareOptions(chosen.pop("mode"), words, **{name: value for name, value in chosen.items() if value is not None})
+        chosen, knobs = choice_made(cls, "mode", mode)
+        options = CompareOptions(chosen, words, **knobs)
         options.check(len(clips))
         shown = times or FrameTimes.constant(len(a), frame_rate)
         height, width = compared_size(a.shape[1], a.shape[2], len(clips), options)

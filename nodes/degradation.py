@@ -8,7 +8,8 @@ from torch import Tensor
 from ..physics import KINDS, Degradation, degradation, fit_degradation, shrink
 from ..runtime import host
 from ..runtime.images import from_image, to_image
-from ..runtime.io import io
+from ..runtime.io import io, newer
+from .choices import check_choice, choice_made
 from .sockets import CATEGORY, DegradationSocket
 
 
@@ -31,10 +32,10 @@ def parameter_input(parameter):
     return io.Float.Input(parameter.name, min=parameter.minimum, max=parameter.maximum, step=0.001, **common)
 
 
-def chosen_degradation(kind: dict, before: Degradation | None) -> Degradation:
+def chosen_degradation(node: type[io.ComfyNode], kind: dict | None, before: Degradation | None) -> Degradation:
     """What the widgets describe, applied after what is wired."""
-    values = dict(kind)
-    operator = degradation(values.pop("kind"), **values)
+    name, values = choice_made(node, "kind", kind)
+    operator = degradation(name, **values)
     return operator if before is None else operator @ before
 
 
@@ -68,9 +69,13 @@ class Degrade(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, frames, kind, seed=0, degradation=None):
+    def validate_inputs(cls, frames=None, kind=None):
+        return check_choice(cls, "kind", kind)
+
+    @classmethod
+    def execute(cls, frames, kind=None, seed=0, degradation=None):
         pictures = from_image(frames)
-        operator = chosen_degradation(kind, None)
+        operator = chosen_degradation(cls, kind, None)
         generator = torch.Generator().manual_seed(seed)
         with host.progress(1, "degrade") as tick:
             damaged = operator.observe(pictures, generator).clamp(0, 1)
@@ -98,8 +103,12 @@ class DescribeDegradation(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, kind, degradation=None):
-        operator = chosen_degradation(kind, degradation)
+    def validate_inputs(cls, degradation=None, kind=None):  # heard only where a degradation is wired; else `execute` says it
+        return check_choice(cls, "kind", kind)
+
+    @classmethod
+    def execute(cls, kind=None, degradation=None):
+        operator = chosen_degradation(cls, kind, degradation)
         return io.NodeOutput(operator, str(operator))
 
 
@@ -113,6 +122,7 @@ class FitDegradation(io.ComfyNode):
             description="Estimates what footage of unknown origin went through: enlargement, blur, JPEG and noise. "
             "Takes the strongest damage that still explains the frames; check the result by eye.",
             search_aliases=["estimate blur", "blind deblur", "jpeg quality", "unknown operator", "describe degradation"],
+            **newer(has_intermediate_output=True),
             inputs=[
                 io.Image.Input("frames", tooltip="The damaged frames, as they were stored: not resized after decoding."),
                 io.Boolean.Input(

@@ -11,6 +11,7 @@ from ..methods.dicface import DicFaceRestorer
 from ..runtime import host
 from ..runtime.images import from_image, from_mask, to_mask
 from ..runtime.io import io
+from .choices import check_choice
 from .faces import crops_image
 from .flair import check_one_is_wired
 from .restorers import dirichlet_knob, expect, face_inputs, face_outputs, fidelity_knob, luminance_knob
@@ -55,6 +56,10 @@ class DicFaceRestore(io.ComfyNode):
                 io.Mask.Output("uncertainty", tooltip="Where the network invents: 0 sure, 1 anything goes; person after person, 512 x 512."),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, restorer=None, mode=None):
+        return check_choice(cls, "mode", mode)
 
     @classmethod
     def execute(cls, restorer, mode, fidelity=None, dirichlet=None, seed=0, faces=None, frames=None, mask=None):

@@ -28,7 +28,7 @@ from ..faces import (
 )
 from ..runtime import host
 from ..runtime.images import from_image, to_image, to_mask
-from ..runtime.io import io, ui
+from ..runtime.io import io, newer, ui
 from ..video import ShotCutDetector
 from .sockets import CATEGORY, Faces
 from .weights import find_weights
@@ -82,6 +82,7 @@ class FaceAlign(io.ComfyNode):
             category=f"{CATEGORY}/faces",
             description="Finds every face, follows each person through the clip, and cuts out steady 512 x 512 crops. Shot cuts end a track.",
             search_aliases=["detect faces", "face detection", "retinaface", "mtcnn", "crop faces", "face track", "extract faces"],
+            **newer(has_intermediate_output=True),
             inputs=[
                 io.Image.Input("frames", tooltip="The frames of one clip, in order."),
                 detector_input(),
@@ -136,8 +137,9 @@ class FaceAlign(io.ComfyNode):
         thumbnails = Thumbnails(tracks)
         thumbnails.push(0, pictures)
         sheet = to_image(contact_sheet(tracks, thumbnails)[None])
-        text = report(tracks, chosen, len(pictures), min_size).to_text()
-        return io.NodeOutput(clips, crops_image(clips), sheet, text, ui={**ui.PreviewImage(sheet, cls=cls).as_dict(), "text": (text,)})
+        found = report(tracks, chosen, len(pictures), min_size)
+        shown = {**ui.PreviewImage(sheet, cls=cls).as_dict(), "text": (found.to_text(),), "report": (found.to_dict(),)}
+        return io.NodeOutput(clips, crops_image(clips), sheet, found.to_text(), ui=shown)
 
 
 def crops_image(clips: list[FaceClip]) -> Tensor:

@@ -20,6 +20,7 @@ from ..physics import Degradation
 from ..runtime import host
 from ..runtime.images import from_image
 from ..runtime.io import io
+from .choices import check_choice
 from .faces import crops_image
 from .sockets import CATEGORY, DegradationSocket, Faces, PriorSocket, RestorerSocket, seed_input
 from .weights import find_weights, fingerprint, prior_files
@@ -187,6 +188,10 @@ class FlairSampler(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, prior=None, preset=None):
+        return check_choice(cls, "preset", preset)
+
+    @classmethod
     def execute(cls, prior, seed=0, faces=None, frames=None, **options):
         restored = restore_either(flair(prior, **options), faces, frames, seed=seed)
         return io.NodeOutput(restored, crops_image(restored))
@@ -236,6 +241,10 @@ class FlairRestorerNode(io.ComfyNode):
             inputs=[PriorSocket.Input("prior", tooltip="From Load Diffusion Prior."), *option_inputs()],
             outputs=[RestorerSocket.Output("restorer", tooltip="For Restore Video.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, prior=None, preset=None):
+        return check_choice(cls, "preset", preset)
 
     @classmethod
     def execute(cls, prior, **options):

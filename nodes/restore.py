@@ -94,4 +94,4 @@ class RestoreVideo(io.ComfyNode):
                     **common,
                 )
         text = summary.to_text()
-        return io.NodeOutput(host.video_from_file(path), text, ui={**preview.as_dict(), "text": (text,)})
+        return io.NodeOutput(host.video_from_file(path), text, ui={**preview.as_dict(), "text": (text,), "report": (summary.to_dict(),)})

@@ -14,7 +14,8 @@ from ..methods.registry import restorer_from
 from ..methods.restorer import Restorer
 from ..models.load import load_network
 from ..runtime import host
-from ..runtime.io import io
+from ..runtime.io import io, newer
+from .choices import check_choice
 from .faces import crops_image
 from .flair import PRECISIONS, restore_either
 from .sockets import CATEGORY, Faces, RestorerSocket, seed_input
@@ -49,6 +50,7 @@ class LoadFaceRestorer(io.ComfyNode):
             category=f"{CATEGORY}/models",
             description="Loads CodeFormer, KEEP, DicFace, RestoreFormer, GFPGAN and their like: one loader, which recognises the file.",
             search_aliases=["codeformer", "keep", "dicface", "gfpgan", "restoreformer", "face restore model"],
+            **newer(has_intermediate_output=True),
             inputs=[
                 io.Combo.Input(
                     "model",
@@ -235,6 +237,10 @@ class RestorerSettings(io.ComfyNode):
             ],
             outputs=[RestorerSocket.Output("restorer", tooltip="The same restorer with these parameters.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, restorer=None, method=None):
+        return check_choice(cls, "method", method)
 
     @classmethod
     def execute(cls, restorer, method):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -29,7 +30,7 @@ from ..motion.raft import RaftFlow
 from ..physics import Degradation, Identity, Inpaint
 from ..runtime import host
 from ..runtime.images import from_image, from_mask, to_image
-from ..runtime.io import io, ui
+from ..runtime.io import io, newer, ui
 from ..runtime.latent_model import latent_model
 from ..runtime.listening import listening
 from ..runtime.plain_tensors import modules_of, plain_tensors
@@ -88,6 +89,7 @@ class SeedMapOptimize(io.ComfyNode):
             "faces: upscaling, inpainting, motion and temporal blur. Wire MODEL and VAE of Stable Diffusion 1.5, 2.x or SDXL, or a diffusion prior. "
             "Takes minutes.",
             search_aliases=["video inpainting", "video super-resolution", "deblur", "temporal deconvolution", "inverse problem", "DMPlug"],
+            **newer(has_intermediate_output=True),
             inputs=[
                 io.Image.Input("frames", tooltip="The damaged frames of one shot, in order."),
                 seed_input(),
@@ -147,7 +149,7 @@ class SeedMapOptimize(io.ComfyNode):
         text, drawn = summary(result), to_image(plot(result)[None])
         host.say(text)
         report = to_json(result, options, operator, seed, size=size, expected=str(cost))
-        shown = {**ui.PreviewImage(drawn, cls=cls).as_dict(), "text": (text,)}
+        shown = {**ui.PreviewImage(drawn, cls=cls).as_dict(), "text": (text,), "report": (json.loads(report),)}
         return io.NodeOutput(to_image(result.frames), drawn, report, ui=shown)
 
 

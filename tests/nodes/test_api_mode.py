@@ -1,0 +1,247 @@
+"""API mode: what is wrong with a prompt is said by input and rule before anything runs, and history has every file and report.
+
+Without ComfyUI by the headless runner; wherever COMFYUI_PATH names a tree also by ComfyUI's own validation and executor.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "runtime"))
+
+from comfyui_process import in_comfyui, needs_comfyui
+
+from fvr.demo import moving_portrait, save
+from fvr.nodes import NODES, registry
+from fvr.runtime import graph, host
+from fvr.runtime.graph_inputs import describe
+from fvr.video import FrameTimes
+
+PROGRAM = (Path(__file__).parent / "api_mode_program.py").read_text(encoding="utf-8")
+SAVING = {"codec": "h264", "crf": 30, "pixel_format": "auto"}
+PROMPT: dict[str, dict[str, Any]] = {
+    "1": {"class_type": "FVRLoadVideoFrames", "inputs": {"file": "clip.mp4", "start_frame": 0, "max_frames": 2, "every_nth": 1}},
+    "2": {"class_type": "FVRDegrade", "inputs": {"frames": ["1", 0], "kind": "noise", "kind.sigma": 0.05, "seed": 3}},
+    "3": {
+        "class_type": "FVRCompareVideos",
+        "inputs": {"a": ["1", 0], "b": ["2", 0], "mode": "split", "mode.period": 2.0, "labels": "clean, noisy", "frame_rate": 25.0},
+    },
+    "4": {
+        "class_type": "FVRSaveVideoFrames",
+        "inputs": {"frames": ["3", 0], "filename_prefix": "video/compared", "frame_rate": 25.0, **SAVING, "times": ["1", 1]},
+    },
+    "5": {"class_type": "FVRLoadDiffusionPrior", "inputs": {"prior": "gaussian (no weights)"}},
+    "6": {
+        "class_type": "FVRFlairRestorer",
+        "inputs": {"prior": ["5", 0], "data_consistency": True, "enhance": True, "preset": "default", "preset.steps": 2},
+    },
+    "7": {
+        "class_type": "FVRRestoreVideo",
+        "inputs": {
+            "file": "clip.mp4",
+            "restorer": ["6", 0],
+            "seed": 0,
+            "aligned": False,
+            "detector": "mtcnn",
+            "faces": "all",
+            "min_size": 0,
+            "feather": 24,
+            "strength": 1.0,
+            "colour_match": False,
+            "fade": True,
+            "start_frame": 0,
+            "max_frames": 2,
+            "every_nth": 1,
+            "filename_prefix": "video/restored",
+            **SAVING,
+        },
+    },
+    "8": {
+        "class_type": "FVRFaceAlign",
+        "inputs": {"frames": ["1", 0], "detector": "mtcnn", "faces": "all", "min_size": 0, "smoothing": 2.0, "max_gap": 10},
+    },
+    "9": {"class_type": "PreviewImage", "inputs": {"images": ["8", 2]}},
+}
+"""Every kind of output: two that write a clip, one with a picture and a report in the middle of the graph, one with a text there."""
+
+
+def changed(node: str, name: str, value: Any = ...) -> dict[str, Any]:
+    """The prompt with one input of one node replaced, or dropped."""
+    prompt = copy.deepcopy(PROMPT)
+    prompt[node]["inputs"].pop(name, None)
+    if value is not ...:
+        prompt[node]["inputs"][name] = value
+    return prompt
+
+
+def slips() -> dict[str, tuple[str, str, str, dict[str, Any]]]:
+    """{what was done: (node, input, the rule that it breaks, prompt)}: every slip that each input of the prompt allows."""
+    found = {}
+    for node, entry in PROMPT.items():
+        for slot in describe(registry()[entry["class_type"]]).slots(entry["inputs"]).values():
+            if slot.name not in entry["inputs"] or entry["class_type"] == "PreviewImage":
+                continue
+            wrong: dict[str, Any] = {"required_input_missing": ...} if slot.required else {}
+            if isinstance(entry["inputs"][slot.name], list):
+                wrong["return_type_mismatch"] = ["1", 2]
+            elif slot.type in ("INT", "FLOAT"):
+                wrong["invalid_input_type"] = "many"
+                wrong["value_smaller_than_min"] = slot.options["min"] - 1
+                wrong["value_bigger_than_max"] = slot.options["max"] * 2
+            elif slot.name == "file":
+                wrong["custom_validation_failed"] = "gone.mp4"
+            elif slot.type == "COMBO":
+                wrong["value_not_in_list"] = "nonesuch"
+            for rule, value in wrong.items():
+                found[f"{entry['class_type']} {slot.name} {rule}"] = (node, slot.name, rule, changed(node, slot.name, value))
+    return found
+
+
+SLIPS = slips()
+CHOICES = {("FVRDegrade", "kind"), ("FVRCompareVideos", "mode"), ("FVRFlairRestorer", "preset")}
+FAILING = {
+    "ids of nobody": (changed("8", "faces", "9"), "9"),
+    "too many labels": (changed("3", "labels", "a, b, c"), "3 labels for 2 clips"),
+    "an unknown kind with nothing wired": (
+        {
+            "1": {"class_type": "FVRDescribeDegradation", "inputs": {"kind": "nonesuch"}},
+            "5": PROMPT["5"],
+            "6": {**PROMPT["6"], "inputs": {**PROMPT["6"]["inputs"], "degradation": ["1", 0]}},
+            "7": PROMPT["7"],
+        },
+        "kind is missing or unknown; choose one of",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """input/clip.mp4, two frames with a face, and empty output and temp folders beside it."""
+    pytest.importorskip("skimage", reason="the portrait comes with scikit-image")
+    folder = tmp_path_factory.mktemp("api")
+    for kind in ("input", "output", "temp"):
+        (folder / kind).mkdir()
+    save(folder / "input" / "clip.mp4", moving_portrait(2), FrameTimes.constant(2, 25))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def theirs(folder) -> dict[str, Any]:
+    """What ComfyUI says."""
+    cases = [prompt for *_, prompt in SLIPS.values()]
+    (folder / "prompts.json").write_text(json.dumps([cases, PROMPT, [prompt for prompt, _ in FAILING.values()]]))
+    reply = in_comfyui(PROGRAM, FOLDER=str(folder))
+    if isinstance(reply, str):
+        pytest.skip(f"this ComfyUI does not import in this Python: {reply}")
+    return reply
+
+
+def test_there_is_a_slip_for_every_rule():
+    rules = {rule for _, _, rule, _ in SLIPS.values()}
+    assert len(SLIPS) > 80 and rules == {
+        "required_input_missing",
+        "return_type_mismatch",
+        "invalid_input_type",
+        "value_smaller_than_min",
+        "value_bigger_than_max",
+        "value_not_in_list",
+        "custom_validation_failed",
+    }
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_the_runner_names_the_input_and_the_rule(slip, folder):
+    node, name, rule, prompt = SLIPS[slip]
+    with host.workspace(input=folder / "input"):
+        (error,) = graph.validate(prompt, registry())
+    assert (error.node, error.type) == (node, rule)
+    assert error.input == name or (rule == "custom_validation_failed" and "gone.mp4" in error.message)
+
+
+@needs_comfyui
+@pytest.mark.parametrize("slip", SLIPS)
+def test_comfyui_names_the_input_and_the_rule(slip, theirs):
+    """ComfyUI drops a choice that is missing or unknown; our own check names it, at a socket of the same node."""
+    node, name, rule, prompt = SLIPS[slip]
+    (found,) = theirs["errors"][list(SLIPS).index(slip)]
+    where, kind, at, words = found
+    assert where == node
+    if (prompt[node]["class_type"], name) in CHOICES:
+        assert kind == "custom_validation_failed" and f"{name} is missing or unknown; choose one of " in words
+    else:
+        assert (kind, at) == (rule, name)
+        assert name.rpartition(".")[2] in words
+
+
+def check_history(outputs: dict[str, Any], folder: Path) -> None:
+    """Every output node reports its files, all of which are there, and reports are data."""
+    for node, name in (("4", "compared"), ("7", "restored")):
+        (file,) = outputs[node]["images"]
+        assert (file["subfolder"], file["type"]) == ("video", "output") and file["filename"].startswith(name)
+        assert (folder / "output" / "video" / file["filename"]).stat().st_size > 500
+    for node in ("8", "9"):
+        (file,) = outputs[node]["images"]
+        assert file["type"] == "temp" and (folder / "temp" / file["subfolder"] / file["filename"]).is_file()
+    assert outputs["3"]["text"][0].startswith("2 clips, split, 2 frames of 320 x 320")
+    for node in ("7", "8"):
+        assert outputs[node]["text"][0].startswith("2 frames, ") and "faces restored in every frame" in outputs[node]["text"][0]
+    (report,) = outputs["7"]["report"]
+    assert report["frames"] == 2 and report["faces"]["restored"] == 2 and report["faces"]["people"][0]["person"] == 0
+    (found,) = outputs["8"]["report"]
+    assert found["frames"] == 2 and found["people"][0]["selected"] is True
+
+
+def test_the_runner_reports_files_and_data(folder):
+    with host.workspace(input=folder / "input", output=folder / "output", temp=folder / "temp"):
+        result = graph.run_prompt(PROMPT, registry())
+    check_history(json.loads(json.dumps(result.ui)), folder)
+    assert len(result.files) == 4 and all(file.is_file() for file in result.files)
+
+
+@needs_comfyui
+@pytest.mark.parametrize("time", ["first", "second"])
+def test_comfyuis_history_reports_files_and_data(time, theirs, folder):
+    """Also for a prompt of which nothing has to run again."""
+    assert theirs[time]["failures"] == []
+    check_history(theirs[time]["outputs"], folder)
+
+
+@needs_comfyui
+@pytest.mark.parametrize("case", FAILING)
+def test_what_only_a_run_can_find_is_one_sentence(case, theirs):
+    (message,) = theirs["failing"][list(FAILING).index(case)]
+    assert FAILING[case][1] in message and len(message.strip().splitlines()) == 1
+
+
+def choices_of(node) -> list[str]:
+    return [one.id for one in node.define_schema().inputs if one.io_type == "COMFY_DYNAMICCOMBO_V3"]
+
+
+WITHOUT = {"FVRPseudoTargetGenerate"}
+"""Nodes whose choices are not checked yet."""
+WITH_CHOICES = [node for node in NODES if choices_of(node) and node.define_schema().node_id not in WITHOUT]
+
+
+@pytest.mark.parametrize("node", WITH_CHOICES, ids=lambda node: node.__name__)
+def test_every_choice_is_checked_before_a_run(node):
+    """A node with a choice that brings inputs names it in `validate_inputs`, with a required socket where it has one."""
+    choices = choices_of(node)
+    verdict = node.validate_inputs()
+    assert isinstance(verdict, str) and any(verdict.startswith(f"{name} is missing or unknown; choose one of ") for name in choices)
+    assert node.validate_inputs(**{name: {name: "x"} for name in choices}) is True
+
+
+@pytest.mark.parametrize("node", NODES, ids=lambda node: node.__name__)
+def test_output_nodes_say_what_they_wrote(node):
+    """A node that others can be queued for must be able to name files, a text or a report."""
+    import inspect
+
+    schema = node.define_schema()
+    if schema.is_output_node:
+        assert "ui=" in inspect.getsource(node.execute), f"{schema.node_id} leaves nothing in history"
