@@ -130,7 +130,9 @@ class MeasureRestoration(io.ComfyNode):
             notes: list[str] = []
             about: dict[str, Any] = {"faces": len(seen.tracks)} if faces is not None or finder is not None else {}
             report = measure(
-                **clips,
+                clips["restored"],
+                truth,
+                clips.get("observation"),
                 degradation_forward=None if degradation is None else degradation.forward,
                 noise_level=0.0 if degradation is None else degradation.noise_level,
                 whole_clip=degradation is not None and mixes_frames(degradation),

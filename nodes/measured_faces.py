@@ -130,7 +130,10 @@ def measured_faces(
     for name, clip in clips.items():
         if name not in found:
             found[name] = _detections(clip, detector, wanted, on_frame)
-    people = [Person(*(_landmarks(track, found[name], wanted, count) for name in ("restored", "reference")), scale=track.scale) for track in tracks]
+    people = []
+    for track in tracks:
+        here, there = (_landmarks(track, found[name], wanted, count) for name in ("restored", "reference"))
+        people.append(Person(here, there, scale=track.scale))
     return MeasuredFaces(people, tracks, cuts)
 
 
