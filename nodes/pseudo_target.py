@@ -17,6 +17,7 @@ from ..methods.pseudo_target_pairs import Pairs, faces_of, faces_of_frames, make
 from ..runtime import host
 from ..runtime.images import from_image, to_image
 from ..runtime.io import io, ui
+from .choices import check_choice
 from .flair import check_one_is_wired
 from .sockets import CATEGORY, Faces, PriorSocket, RestorerSocket, seed_input
 
@@ -130,7 +131,10 @@ class PseudoTargetGenerate(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, folder=""):
+    def validate_inputs(cls, folder="", preset=None, selection=None):
+        for name, given in (("preset", preset), ("selection", selection)):
+            if (verdict := check_choice(cls, name, given)) is not True:
+                return verdict
         try:
             output_folder(folder or "")
         except ValueError as error:

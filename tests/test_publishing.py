@@ -146,3 +146,10 @@ def test_loading_opens_no_socket_starts_no_process_and_writes_nothing(tmp_path):
 def test_loading_is_as_quiet_inside_comfyui(tmp_path):
     loud, nodes, heard = load_quietly(tmp_path, "comfy_api.latest", str(COMFYUI))
     assert loud == [] and len(nodes) >= 18 and heard
+
+
+def test_the_documents_name_the_version_of_the_package():
+    """A release changes pyproject.toml, CHANGELOG.md and CITATION.cff together."""
+    version = field("version")
+    assert re.search(rf"^## \[.*{re.escape(version)}", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")

@@ -223,9 +223,7 @@ def choices_of(node) -> list[str]:
     return [one.id for one in node.define_schema().inputs if one.io_type == "COMFY_DYNAMICCOMBO_V3"]
 
 
-WITHOUT = {"FVRPseudoTargetGenerate"}
-"""Nodes whose choices are not checked yet."""
-WITH_CHOICES = [node for node in NODES if choices_of(node) and node.define_schema().node_id not in WITHOUT]
+WITH_CHOICES = [node for node in NODES if choices_of(node)]
 
 
 @pytest.mark.parametrize("node", WITH_CHOICES, ids=lambda node: node.__name__)
