@@ -93,17 +93,20 @@ def test_a_folder_goes_on_and_feeds_the_fine_tuning(parts, place):
         run(parts, frames=frames(2), seed=1, **widgets)
 
 
+CHOSEN = {"preset": {"preset": "codeformer"}, "selection": {"selection": "every"}}
+
+
 @pytest.mark.parametrize("name", ["../elsewhere", "/tmp/elsewhere", "a/../..", ".", "a/../"])
 def test_a_folder_stays_below_the_output_folder(name, place):
     with pytest.raises(ValueError, match="leads out of"):
         output_folder(name)
-    assert "leads out of" in PseudoTargetGenerate.validate_inputs(folder=name)
+    assert "leads out of" in PseudoTargetGenerate.validate_inputs(**CHOSEN, folder=name)
     assert PseudoTargetGenerate.fingerprint_inputs(folder=name) is None
 
 
 def test_an_empty_name_is_no_folder(place):
-    assert output_folder("  ") is None and PseudoTargetGenerate.validate_inputs(folder="") is True
-    assert PseudoTargetGenerate.validate_inputs(folder="a/b") is True and not (place / "out").exists()
+    assert output_folder("  ") is None and PseudoTargetGenerate.validate_inputs(**CHOSEN, folder="") is True
+    assert PseudoTargetGenerate.validate_inputs(**CHOSEN, folder="a/b") is True and not (place / "out").exists()
 
 
 def test_a_stop_is_heard_and_keeps_what_was_written(parts, place):
