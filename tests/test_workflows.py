@@ -3,67 +3,95 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
-from code_networks import small_codeformer, small_dicface
-from flair_small import LIGHT, seeded
-from small_keep import small_keep
+from small_workflows import API, FRAMES, NOTES, PAGES, embedded_are_here, heavy, make_embedded, make_inputs, make_models, quick
 
-from fvr.demo import moving_portrait, save
+from fvr.models import embedded
 from fvr.models.catalogue import published_as
 from fvr.nodes import registry
 from fvr.runtime import graph, host
-from fvr.video import FrameTimes, open_source
+from fvr.runtime.graph_inputs import Slot, describe, is_link
+from fvr.video import open_source
 from fvr.workflows import FOLDER, bundled
 
-API = sorted((FOLDER / "api").glob("*.json"))
-PAGES = sorted(FOLDER.glob("*.json"))
+
+def name_of(path: Path) -> str:
+    return path.stem
 
 
-STAND_INS = {
-    "codeformer": small_codeformer,
-    "KEEP": small_keep,
-    "bfr": small_dicface,
-    "color": small_dicface,
-    "inpainting": small_dicface,
-    "flair_x8": lambda: seeded("bicubic", sizes=LIGHT),
-    "flair_gaussian": lambda: seeded("blur", sizes=LIGHT),
-}
-"""What stands in for a published file whose name begins so: the same network, small and with seeded weights."""
+every_workflow = pytest.mark.parametrize("path", API, ids=name_of)
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory) -> Path:
-    """In a folder of their own: a clip of three frames with a face, the same 64 x 64, a picture of the first frame, a third of it masked."""
+    """An input folder with what `quick` names."""
     pytest.importorskip("skimage", reason="the portrait comes with scikit-image")
-    from PIL import Image
-
     folder = tmp_path_factory.mktemp("input")
-    frames = moving_portrait(3)
-    save(folder / "clip.mp4", frames, FrameTimes.constant(3, 25))
-    save(folder / "small.mp4", torch.nn.functional.interpolate(frames, (64, 64), mode="area"), FrameTimes.constant(3, 25))
-    alpha = torch.ones(1, *frames.shape[-2:])
-    alpha[:, : frames.shape[-2] // 3] = 0
-    pixels = (torch.cat([frames[0], alpha]) * 255).round().to(torch.uint8)
-    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / "frame.png")
+    make_inputs(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> Path:
-    """A model folder with every restorer and prior that the workflows name."""
+    """A model folder with every file that the workflows name."""
     folder = tmp_path_factory.mktemp("models")
-    places = {"model": folder / "facerestore_models", "prior": folder / "face_video_restoration"}
-    for place in places.values():
-        place.mkdir()
-    nodes = [node["inputs"] for path in API for node in json.loads(path.read_text()).values()]
-    for widget, name in {(widget, node[widget]) for node in nodes for widget in places if isinstance(node.get(widget), str)}:
-        make = next((make for start, make in STAND_INS.items() if name.startswith(start)), None)
-        if make is not None:
-            torch.save({"params_ema": make().state_dict()}, places[widget] / name)
+    make_models(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def small_embedded(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("embedded")
+    make_embedded(folder)
+    return folder
+
+
+@pytest.fixture
+def place(inputs, models, small_embedded, tmp_path, monkeypatch):
+    """A workplace with the tiny clip and the weights that all workflows need; the embedded ones are those of the package if it has them."""
+    copied = tmp_path / "models"  # fine-tuning writes into it
+    for file in models.glob("*/*"):
+        (copied / file.parent.name).mkdir(parents=True, exist_ok=True)
+        (copied / file.parent.name / file.name).hardlink_to(file)
+    monkeypatch.setenv("FVR_MODELS", str(copied))
+    if not embedded_are_here():
+        monkeypatch.setattr(embedded, "FOLDER", small_embedded)
+    with host.workspace(input=inputs, output=tmp_path / "output", temp=tmp_path / "temp"):
+        yield tmp_path
+
+
+def api_form(path: Path) -> dict[str, dict[str, Any]]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def page_form(path: Path) -> dict[str, Any]:
+    return json.loads((FOLDER / path.name).read_text(encoding="utf-8"))
+
+
+def page_nodes(page: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The nodes of a page that do something, by id."""
+    return {str(node["id"]): node for node in page["nodes"] if node["type"] not in NOTES}
+
+
+def widgets(node: dict[str, Any]) -> dict[str, Any]:
+    """Name and value of each widget of a page's node, but for upload buttons."""
+    names = [socket["name"] for socket in node["inputs"] if socket.get("widget")]
+    return {name: value for name, value in zip(names, node.get("widgets_values") or [], strict=True) if name != "upload"}
+
+
+def is_widget(slot: Slot) -> bool:
+    """Whether the page shows an input as a widget, not as a socket only."""
+    plain = slot.choice or isinstance(slot.type, list) or slot.type in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+    return plain and not slot.options.get("forceInput")
+
+
+def foreign(prompt: dict[str, dict[str, Any]]) -> set[str]:
+    """Classes that only ComfyUI has."""
+    return {node["class_type"] for node in prompt.values()} - set(registry())
 
 
 def test_every_page_has_its_twin_and_its_picture():
@@ -71,56 +99,118 @@ def test_every_page_has_its_twin_and_its_picture():
     assert all(path.with_suffix(".jpg").is_file() for path in PAGES)
 
 
-@pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
+def test_every_page_says_what_it_does():
+    """A note that is neither empty nor longer than anybody reads."""
+    for path in PAGES:
+        notes = [node["widgets_values"][0] for node in page_form(path)["nodes"] if node["type"] in NOTES]
+        assert notes and all(100 < len(text) < 2000 for text in notes), path.stem
+
+
+@every_workflow
 def test_the_page_says_what_its_twin_says(path):
-    """Same nodes, and every widget value of the API form stands in the page form."""
-    prompt = json.loads(path.read_text(encoding="utf-8"))
-    page = json.loads((FOLDER / path.name).read_text(encoding="utf-8"))
-    nodes = {str(node["id"]): node for node in page["nodes"] if node["type"] not in ("Note", "MarkdownNote")}
+    """Same nodes, same wires, and every widget has the value that the API form has."""
+    prompt, page = api_form(path), page_form(path)
+    nodes = page_nodes(page)
     assert {key: node["class_type"] for key, node in prompt.items()} == {key: node["type"] for key, node in nodes.items()}
     links = {link[0]: [str(link[1]), link[2]] for link in page["links"]}
     for key, node in prompt.items():
         wired = {socket["name"]: links[socket["link"]] for socket in nodes[key]["inputs"] if socket.get("link")}
         assert {name: value for name, value in node["inputs"].items() if isinstance(value, list)} == wired
-        for name, value in node["inputs"].items():
-            if not isinstance(value, list):
-                assert value in nodes[key]["widgets_values"], f"{path.stem}: {node['class_type']}.{name} is {value!r} in the API form only"
+        values = {name: value for name, value in widgets(nodes[key]).items() if name not in wired}
+        assert {name: value for name, value in node["inputs"].items() if not isinstance(value, list)} == values, f"{key} {node['class_type']}"
 
 
-@pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
-def test_runs_headless(path, inputs, models, tmp_path, monkeypatch):
-    monkeypatch.setenv("FVR_MODELS", str(models))
-    prompt = graph.load_prompt(path)
-    theirs = {node["class_type"] for node in prompt.values()} - set(registry())
+@every_workflow
+def test_the_page_fits_the_nodes(path):
+    """Sockets in the page have the names and types of the schemas, widgets their order, and wires lead where both ends say."""
+    page = page_form(path)
+    nodes, ids = page_nodes(page), [node["id"] for node in page["nodes"]]
+    assert len(ids) == len(set(ids)) and max(ids) == page["last_node_id"]
+    assert max([link[0] for link in page["links"]], default=0) <= page["last_link_id"]
+    for number, source, output, target, entry, kind in page["links"]:
+        start, end = nodes[str(source)]["outputs"][output], nodes[str(target)]["inputs"][entry]
+        assert number in start["links"] and end["link"] == number and kind in (start["type"], end["type"])
+    known = registry()
+    for node in nodes.values():
+        if node["type"] not in known:
+            continue
+        info = describe(known[node["type"]])
+        assert [output["type"] for output in node["outputs"]][: len(info.outputs)] == list(info.outputs)
+        slots = info.slots(widgets(node))
+        shown = {socket["name"]: socket["type"] for socket in node["inputs"] if socket["name"] != "upload"}
+        assert {name for name, slot in slots.items() if slot.required} <= set(shown) <= set(slots)
+        assert all(slots[name].choice or slots[name].type == kind or isinstance(slots[name].type, list) for name, kind in shown.items())
+        values = list(widgets(node))
+        assert values == [name for name in slots if is_widget(slots[name])][: len(values)], (
+            "values go by their place: a new widget belongs at the end"
+        )
+
+
+@every_workflow
+def test_ids_inputs_ranges_and_links_are_those_of_the_nodes(path, place):
+    """Nothing is missing, out of range or unknown, and no input is one that its node has not (which ComfyUI would drop without a word)."""
+    prompt, known = quick(path), registry()
+    for key, node in prompt.items():
+        if node["class_type"] in known:
+            slots = describe(known[node["class_type"]]).slots(node["inputs"])
+            assert set(node["inputs"]) <= set(slots), f"{key} {node['class_type']}"
+    theirs = {key for key, node in prompt.items() if node["class_type"] not in known}
+    behind = [key for key, node in prompt.items() if any(is_link(value) and value[0] in theirs for value in node["inputs"].values())]
+    if behind:
+        pytest.skip(f"needs ComfyUI's own {', '.join(sorted(foreign(prompt)))}")
+    assert [str(error) for error in graph.validate({key: node for key, node in prompt.items() if key not in theirs}, known)] == []
+
+
+@every_workflow
+def test_runs_headless(path, place):
+    prompt = quick(path)
+    theirs = foreign(prompt)
     if theirs:
         pytest.skip(f"needs ComfyUI's own {', '.join(sorted(theirs))}")
-    heavy = any(str(node["inputs"].get("prior")).endswith(".pt") for node in prompt.values())  # FLAIR's networks, at 512 even when small
-    given = {
-        "preset": ("preset.steps", "2"),
-        "file": ("file", "small.mp4" if path.stem == "flair_x8" else "clip.mp4"),
-        "image": ("image", "frame.png"),
-        "max_frames": ("max_frames", "1" if heavy else "0"),
-    }
-    changes = [f"{key}.{name}={value}" for key, node in prompt.items() for widget, (name, value) in given.items() if widget in node["inputs"]]
-    prompt = graph.apply_overrides(prompt, changes)
-    with host.workspace(input=inputs, output=tmp_path):
-        result = graph.run_prompt(prompt, registry())
-    made = [file for file in result.files if file.is_relative_to(tmp_path)]
-    assert made
+    result = graph.run_prompt(prompt, registry())
+    made = [file for file in result.files if file.is_relative_to(place / "output")]
+    shown = [file for file in result.files if file.is_relative_to(place / "temp")]
+    assert made or shown
     for file in made:
         if file.suffix == ".mp4":
-            assert sum(len(chunk.frames) for chunk in open_source(file).chunks()) == (1 if heavy else 3)
+            assert sum(len(chunk.frames) for chunk in open_source(file).chunks()) == (1 if heavy(prompt) else FRAMES)
+
+
+def test_pairs_are_kept_and_a_fine_tuned_file_is_what_the_next_workflow_names(place):
+    """The three workflows of adapting are one story: pairs in a folder, a file made of them, the file in use."""
+    adapt, use = (quick(bundled(name)) for name in ("adapt_to_my_archive", "use_fine_tuned"))
+    named = next(node["inputs"]["model"] for node in use.values() if node["class_type"] == "FVRLoadFaceRestorer")
+    (place / "models" / "facerestore_models" / named).unlink()  # the stand-in: now it has to be written
+    assert any(named in str(error) for error in graph.validate(use, registry()))
+    graph.run_prompt(adapt, registry())
+    folder = next(node["inputs"]["folder"] for node in adapt.values() if node["class_type"] == "FVRPseudoTargetGenerate")
+    assert len(list((place / "output" / folder).rglob("*.png"))) >= 2 * FRAMES
+    assert (place / "models" / "face_video_restoration" / named).is_file()
+    result = graph.run_prompt(use, registry())
+    assert [file for file in result.files if file.suffix == ".mp4"]
+
+
+def test_measured_figures_are_data(place):
+    """What the measuring workflow leaves in the history of a run can be read by a program."""
+    prompt = {key: node for key, node in quick(bundled("measure_against_reference")).items() if node["class_type"] in registry()}
+    node = next(key for key, node in prompt.items() if node["class_type"] == "FVRMeasureRestoration")
+    table, text = graph.run_prompt(prompt, registry()).ui[node]["text"]
+    figures = json.loads(text)
+    assert 10 < figures["summary"]["psnr"] < 60 and len(figures["per_frame"]["psnr"]) == FRAMES
+    assert {"ssim", "residual_rms", "sharpness", "flicker"} <= set(figures["summary"]) and "psnr" in table.lower()
 
 
 def test_pages_say_where_missing_restorers_come_from():
-    """The page shows a row with name, address and folder for a combo whose file is not there."""
+    """The page shows a row with name, address and folder for a combo whose published file is not there; other files need none."""
     for path in PAGES:
-        for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]:
-            if node["type"] == "FVRLoadFaceRestorer":
-                assert [(model["name"], model["directory"]) for model in node["properties"]["models"]] == [
-                    (node["widgets_values"][0], "facerestore_models")
-                ]
-                assert node["properties"]["models"][0]["url"] == published_as(node["widgets_values"][0]).url
+        for node in page_form(path)["nodes"]:
+            if node["type"] != "FVRLoadFaceRestorer":
+                continue
+            name, offered = node["widgets_values"][0], node["properties"].get("models", [])
+            published = published_as(name)
+            assert [(model["name"], model["directory"]) for model in offered] == ([(name, "facerestore_models")] if published else [])
+            assert [model["url"] for model in offered] == ([published.url] if published else [])
+            assert published or name in embedded.RESTORERS or re.fullmatch(r"my-[a-z-]+\.safetensors", name)
 
 
 def test_a_name_that_is_not_there_lists_those_that_are():
