@@ -306,9 +306,9 @@ def models(options: argparse.Namespace) -> int:
 
     folders = host.model_folders()
     rows = [("name", "here", "MiB", "file", "licence", "where")]
-    for name, path in embedded.listed(embedded.RESTORERS | embedded.PRIORS).items():
-        licence = embedded.notes(path)["licence"].split(";")[0]
-        rows.append((name, "here", f"{path.stat().st_size / 2**20:.0f}", path.name, licence, "in this package"))
+    for name, file in embedded.listed(embedded.RESTORERS | embedded.PRIORS).items():
+        licence = embedded.notes(file)["licence"].split(";")[0]
+        rows.append((name, "here", f"{file.stat().st_size / 2**20:.0f}", file.name, licence, "in this package"))
     for checkpoint in CATALOGUE:
         path = find(checkpoint, folders)
         size = path.stat().st_size if path else checkpoint.size

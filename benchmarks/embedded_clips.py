@@ -37,7 +37,7 @@ from fvr.video import read_frames
 CLIPS = {"clean_face_512.mp4": 30, "scene_720p_clean.mp4": 30}
 """Files, and the first frame that is used."""
 SIDE = 128
-NO_CONSISTENCY = "flair, no DC"
+NO_CONSISTENCY = "flair without DC"
 METHODS = ("flair", NO_CONSISTENCY, "codeformer", "dicface", "keep")
 CLEAN = "clean"
 
@@ -93,8 +93,8 @@ def measured(clip: str, crop: Tensor, name: str, options: argparse.Namespace) ->
                 known, crops = degradation if options.crops else parse(f"average_pool(factor={crop.shape[-1] // SIDE}) + {JUDGED[name]}"), y
             if method == NO_CONSISTENCY:
                 settings["data_consistency"] = "off"
-        weights = embedded.listed(embedded.RESTORERS | embedded.PRIORS).get(EMBEDDED[method.split(",")[0]])
-        restorer = build_restorer(method.split(",")[0], weights=weights, degradation=known, settings=settings)
+        weights = embedded.listed(embedded.RESTORERS | embedded.PRIORS).get(EMBEDDED[method.split()[0]])
+        restorer = build_restorer(method.split()[0], weights=weights, degradation=known, settings=settings)
         began = time.perf_counter()
         result = resized(restore_frames(restorer, crops), side, "bilinear")
         pace = len(crop) / (time.perf_counter() - began)

@@ -112,7 +112,7 @@ class FlairRestorer(Restorer):
         degradation: what happened to the frames; None means mild_degradation(): a slight blur and a little noise.
         options: Algorithm 1's parameters.
         enhancer: any restorer of 512 crops, used for line 8.
-        mask: where the enhancer may act; None is face_mask(). A callable gets crops, as options.mask_every says.
+        mask: where the enhancer may act, if options.where is "face"; None is face_mask(). A callable gets crops, as options.mask_every says.
         device: where the sampling runs; crops come in and go out on the CPU.
         on_step: called after every step of every window.
     """
@@ -134,7 +134,7 @@ class FlairRestorer(Restorer):
         self.degradation = degradation
         self.options = options or FlairOptions()
         self.enhancer = enhancer
-        self.mask = face_mask() if mask is None else mask
+        self.mask = torch.ones(CROP, CROP) if self.options.where == "crop" else face_mask() if mask is None else mask
         self.device = torch.device(device)
         self.on_step = on_step
         self.schedule = spaced(prior.schedule, self.options.steps, self.options.start, self.options.steps_lie)

@@ -47,6 +47,8 @@ class FlairOptions:
         consistency: "pinv": along A+ as published; "damped": along A^T (A A^T + damping)^-1, for noisy observations.
         trust: with "damped", how far the prior's estimate is trusted against the observation, > 0; more gives smoother frames.
         enhance: whether an enhancer, where one is given, is applied (line 8).
+        where: "face": the enhancer acts where a mask says (an ellipse, or a face parser's); "crop": everywhere, for an enhancer that
+            restores all of the crop.
         window: frames sampled together, 1 to 100.
         overlap: frames that a window shares with the one before, 0 to window - 1.
         overlap_mode: "blend": at every step, shared frames slide from what the old window made of them at that step to the new one's
@@ -80,6 +82,7 @@ class FlairOptions:
     consistency: Literal["pinv", "damped"] = "damped"
     trust: float = 6.0
     enhance: bool = True
+    where: Literal["face", "crop"] = "face"
     window: int = 10
     overlap: int = 3
     overlap_mode: Literal["blend", "impose"] = "blend"
@@ -104,6 +107,7 @@ class FlairOptions:
         _within("tau", self.tau, 0, 1000)
         _one_of("consistency", self.consistency, ("pinv", "damped"))
         _within("trust", self.trust, 1e-3, 1e3)
+        _one_of("where", self.where, ("face", "crop"))
         _within("window", self.window, 1, 100)
         _within("overlap", self.overlap, 0, self.window - 1)
         _one_of("overlap_mode", self.overlap_mode, ("blend", "impose"))
@@ -161,7 +165,7 @@ PUBLISHED = FlairOptions(
 
 PRESETS: dict[str, FlairOptions] = {
     "default": FlairOptions(),
-    "embedded": FlairOptions(),
+    "embedded": FlairOptions(steps=4, start=0.1, trust=3.0, w=1.0, w_reading="enhancement", tau=3, where="crop"),
     "x8": replace(PUBLISHED, steps=25, rho=0.85, w=0.85),
     "x16": replace(PUBLISHED, steps=100, rho=0.85, w=0.7),
     "gaussian": replace(PUBLISHED, steps=100, rho=0.25, w=0.75, zeta=1000, zeta_reading="paper"),
@@ -172,7 +176,8 @@ PRESETS: dict[str, FlairOptions] = {
     "gaussian-demo": replace(PUBLISHED, steps=100, rho=0.25, w=0.75, zeta=1.0, noise_level=2.55),
     "jpeg-demo": replace(PUBLISHED, steps=100, rho=0.5, w=0.5, zeta=1.0, noise_level=12.75),
 }
-"""Parameter sets by name: Table 11 of the paper, the demos of its code, and the weight-free default."""
+"""Parameter sets by name: Table 11 of the paper, the demos of its code, the weight-free default, and that of the embedded prior with the embedded
+codebook as its enhancer."""
 
 
 def preset(name: str) -> FlairOptions:

@@ -12,7 +12,8 @@ import torch
 
 from ..diffusion.gaussian import GaussianPrior
 from ..diffusion.prior import Prior
-from ..models.embedded import PRIOR
+from ..models.codeformer import CodeFormer
+from ..models.embedded import CODEBOOK, FOLDER, PRIOR
 from ..models.load import LoadedNetwork, load_network
 from ..physics.base import Degradation
 from .codeformer import FAITHFUL, CodeFormerOptions, CodeFormerRestorer
@@ -62,9 +63,13 @@ def _build_flair(
     weights: Path | None, degradation: Degradation | None, device: torch.device, options: FlairOptions, precision: torch.dtype
 ) -> Restorer:
     prior: Prior = GaussianPrior()
+    enhancer = None
     if weights is not None:
         prior = prior_from_file(weights, dtype=precision, placed=lambda network: on(network, device))
-    return FlairRestorer(prior, degradation, options, device=device)
+        if weights.name == PRIOR and options.enhance and (FOLDER / CODEBOOK).is_file():
+            loaded = load_network(FOLDER / CODEBOOK)
+            enhancer = restorer_from(loaded, place=on(loaded.network, device))
+    return FlairRestorer(prior, degradation, options, enhancer, device=device)
 
 
 def _preset_of(path: Path) -> str | None:
@@ -81,7 +86,7 @@ def restorer_from(loaded: LoadedNetwork, options: Any = None, *, place: Placemen
 
     A file's metadata say where its weights want other values than the published ones: `fvr train codebook` writes adain "off".
     """
-    if loaded.kind == "codeformer":
+    if isinstance(loaded.network, CodeFormer) and loaded.kind == "codeformer":
         return CodeFormerRestorer(loaded.network, options, place=place, trained=FAITHFUL if loaded.notes.get("adain") == "off" else None)
     if loaded.kind in NETWORKS:
         return NETWORKS[loaded.kind](loaded.network, options, place=place)

@@ -84,7 +84,8 @@ def option_inputs() -> list:
         io.DynamicCombo.Input(
             "preset",
             options=[io.DynamicCombo.Option(name, knobs(preset)) for name, preset in PRESETS.items()],
-            tooltip="default suits the prior without weights; the others are FLAIR's published settings, -demo those of its code. "
+            tooltip="default suits the prior without weights, embedded the embedded one with embedded codeformer as its enhancer; the others are "
+            "FLAIR's published settings, -demo those of its code. "
             "Each knob can be changed.",
         ),
         DegradationSocket.Input("degradation", optional=True, tooltip="What damaged the frames. Without it: a mild blur and noise."),
@@ -144,6 +145,7 @@ def knobs(preset: FlairOptions) -> list:
             ["window", "step"],
             "With parsing_parsenet.pth in a model folder: how often it finds the face to enhance; the code does at every step.",
         ),
+        choice("where", ["face", "crop"], "Where the enhancer acts: in the face only, or in all of the crop."),
     ]
 
 
@@ -155,7 +157,8 @@ def flair(
     if changes.get("noise_level") == NOISE_OF_THE_DEGRADATION:
         changes["noise_level"] = None
     options = replace(PRESETS[changes.pop("preset")], **changes, **switches)
-    weights = find_weights("parsenet") if enhancer is not None and options.enhance else None
+    wanted = enhancer is not None and options.enhance and options.where == "face"
+    weights = find_weights("parsenet") if wanted else None
     mask = None if weights is None else load_parser(weights, device=host.device())
     return FlairRestorer(prior, degradation, options, enhancer=enhancer, mask=mask, device=host.device())
 

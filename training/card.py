@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..models.embedded import BASE
+from ..models.embedded import ALIAS, BASE, aliased
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ def export(state: Mapping[str, Tensor], path: Path, card: Card, metadata: Mappin
     Args:
         state: the network's.
         path: ends in .safetensors.
-        base: a file that this one builds on: tensors that are the same there are left out, and the metadata name it.
+        base: a file that this one builds on: tensors that are the same there, or under the metadata's alias, are left out, and the
+            metadata name it.
 
     Returns:
         The size of the file in bytes.
@@ -83,6 +84,7 @@ def export(state: Mapping[str, Tensor], path: Path, card: Card, metadata: Mappin
     notes = {"title": card.title, "licence": card.licence, "seed": str(card.seed), "command": card.command, "format": "pt", **(metadata or {})}
     if base is not None:
         known = load_file(base)
+        known = {**known, **aliased(known, notes.get(ALIAS))}
         halves = {key: value for key, value in halves.items() if key not in known or not torch.equal(known[key], value)}
         notes[BASE] = base.name
     path.parent.mkdir(parents=True, exist_ok=True)

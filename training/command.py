@@ -13,7 +13,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..models.codeformer import CodeFormer
-from ..models.embedded import CODEBOOK, FOLDER, SIZES, read_embedded
+from ..models.embedded import ALIAS, CODEBOOK, FOLDER, SIZES, read_embedded
 from . import codebook, diffusion, temporal
 from .card import FEDERAL_BIAS, FEDERAL_DATA, LICENCE, Card, export
 from .codebook import clean_encoder
@@ -148,7 +148,8 @@ def _temporal(options: argparse.Namespace) -> int:
     if trained is None:
         return STOPPED
     title = {"keep": "KEEP's temporal parts", "dicface": "DicFace's temporal parts"}[options.network]
-    return _written(options, trained, recipe.name, title, f"with {base_path.name}, restores clips of aligned faces steadily", base_path)
+    alias = {ALIAS: "hq_encoder.=encoder."} if options.network == "keep" and recipe.tied else None
+    return _written(options, trained, recipe.name, title, f"with {base_path.name}, restores clips of aligned faces steadily", base_path, alias)
 
 
 def gathered(plan: Plan, batch: int) -> Plan:

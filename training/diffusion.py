@@ -79,7 +79,7 @@ PRIOR_128 = PriorRecipe(
     "embedded prior 128",
     BicubicConfig(side=128, channels=32, multipliers=(1, 2, 3, 4), res_blocks=1, attention=frozenset({2, 3}), recurrence=frozenset()),
     image=Plan(3600, 4, 6e-4, 1e-5, warmup=100, ema=0.998, clip=1.0),
-    video=Plan(120, 1, 4e-4, 2e-5, warmup=20, ema=0.97, clip=1.0),
+    video=Plan(70, 1, 4e-4, 2e-5, warmup=20, ema=0.97, clip=1.0),
     frames=6,
     jitter=Jitter(turn=8.0, zoom=0.1, shift=0.03),
     levels="angle",

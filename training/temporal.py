@@ -49,6 +49,8 @@ class TemporalRecipe:
         sampled: whether weights are drawn from the posterior (eq. 10) instead of its mean.
         anchored: whether L1 looks at the output with the input's coarse means (methods/native.py), as a small network's is used.
         frozen: whether only what the base network lacks is trained.
+        tied: whether KEEP's encoder of restored frames is the base's own encoder, which saves a file a quarter of its size, instead of the
+            autoencoder's.
     """
 
     name: str
@@ -68,6 +70,7 @@ class TemporalRecipe:
     sampled: bool = True
     anchored: bool = False
     frozen: bool = False
+    tied: bool = False
 
 
 # The blur and noise of DicFace's options file (after VFHQ's), for 512 x 512; its x4 downsampling is the middle of our range.
@@ -84,7 +87,7 @@ DICFACE_PAPER = TemporalRecipe("DicFace 512", Plan(100_000, 16, 5e-5, 2e-5, ema=
 # their meaning. The KL weighs 1e-5: with its full weight, codes of a network this small fall to the prior.
 KEEP_SMALL = TemporalRecipe(
     "embedded KEEP 128",
-    Plan(450, 1, 5e-4, 5e-5, warmup=20, ema=0.98, clip=1.0),
+    Plan(460, 1, 8e-4, 5e-5, warmup=20, ema=0.98, clip=1.0),
     4,
     SMALL_128.blind,
     rate_factor=None,
@@ -93,13 +96,14 @@ KEEP_SMALL = TemporalRecipe(
     codes=0.1,
     features=0.2,
     perceptual=0.0,
-    steady=2.0,
+    steady=5.0,
     anchored=True,
     frozen=True,
+    tied=True,
 )
 DICFACE_SMALL = TemporalRecipe(
     "embedded DicFace 128",
-    Plan(450, 1, 5e-4, 5e-5, warmup=20, ema=0.98, clip=1.0),
+    Plan(360, 1, 5e-4, 5e-5, warmup=20, ema=0.98, clip=1.0),
     5,
     SMALL_128.blind,
     rate_factor=None,
@@ -202,7 +206,7 @@ class KeepStage(_TemporalStage):
     def first(self, network: nn.Module, generator: torch.Generator) -> None:
         """Starts as the base network, frame by frame: fusion adds nothing, gains are small, and E_H is the encoder of clean faces."""
         assert isinstance(network, KEEP)
-        network.hq_encoder.load_state_dict(self.clean.state_dict())
+        network.hq_encoder.load_state_dict((network.encoder if self.recipe.tied else self.clean).state_dict())
         for fusion in network.cross_fuse.values():
             assert isinstance(fusion, CrossFrameFusion)
             for norm in (fusion.norm1, fusion.norm2):
@@ -325,7 +329,7 @@ class DicFaceStage(_TemporalStage):
         return torch.cat(images)
 
 
-SHARPENED = 4.0
+SHARPENED = 12.0
 """How much steeper DicFace's parameters start out than the base network's logits, so that the mean code is near the likeliest one."""
 
 

@@ -1,6 +1,7 @@
 """The small networks that come with the package: float16 files, each with its model card beside it.
 
-A file may build on another one: its metadata then name that file under "base", and it holds only the tensors that differ from it.
+A file may build on another one: its metadata then name that file under "base", and it holds only the tensors that differ from it. Under
+"alias" they may say that names with one prefix stand for the base's tensors with another.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from torch import Tensor
 FOLDER = Path(__file__).parent
 BASE = "base"
 """Metadata key of a file that builds on another one: that one's name, in the same folder."""
+
+ALIAS = "alias"
+"""Metadata key of "prefix=base's prefix": tensors under the first are the base's under the second."""
 
 SIZES = "sizes"
 """Metadata key of a network's sizes as JSON, where weights do not show all of them."""
@@ -51,10 +55,22 @@ def read_embedded(path: Path | str) -> dict[str, Tensor]:
     path = FOLDER / path
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing from the package; install it again, or train the file with `fvr train`")
-    base = notes(path).get(BASE)
+    about = notes(path)
+    base = about.get(BASE)
     with torch.inference_mode(False):
         own = {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
-    return own if base is None else {**read_embedded(path.with_name(base)), **own}
+    if base is None:
+        return own
+    known = read_embedded(path.with_name(base))
+    return {**known, **aliased(known, about.get(ALIAS)), **own}
+
+
+def aliased(known: Mapping[str, Tensor], alias: str | None) -> dict[str, Tensor]:
+    """The tensors that "prefix=base's prefix" stands for."""
+    if not alias:
+        return {}
+    new, _, old = alias.partition("=")
+    return {new + key.removeprefix(old): value for key, value in known.items() if key.startswith(old)}
 
 
 def notes(path: Path | str) -> dict[str, str]:

@@ -1,0 +1,96 @@
+"""The weights that come with the package: there, small, described, and better than enlarging, on a face that they never saw."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fvr.demo import moving_portrait
+from fvr.faces.align import align
+from fvr.faces.detectors import load_detector
+from fvr.faces.tracks import find_tracks
+from fvr.methods.registry import build_restorer
+from fvr.methods.restorer import restore_frames
+from fvr.metrics.fidelity import psnr, ssim
+from fvr.metrics.temporal import mean_warping_error
+from fvr.models import embedded
+from fvr.models.load import load_network
+from fvr.nodes.weights import EMBEDDED
+from fvr.physics.build import parse
+from fvr.training.degrade import JUDGED, judged
+
+FILES = embedded.listed(embedded.RESTORERS | embedded.PRIORS)
+X4 = "x4 blur, noise 0.03"
+
+
+@pytest.fixture(scope="module")
+def crops() -> torch.Tensor:
+    """Six aligned crops of 512 of a moving portrait (NASA, public domain) that is in no training set."""
+    pytest.importorskip("skimage", reason="the portrait comes with scikit-image")
+    frames = moving_portrait(24)[:6]
+    track = find_tracks([(0, frames)], load_detector())[0]
+    return align(frames, track, 0)
+
+
+def restored(method: str, crops: torch.Tensor, degradation: str | None = None) -> torch.Tensor:
+    known = None if degradation is None else parse(degradation)
+    return restore_frames(build_restorer(method, weights=FILES[EMBEDDED[method]], degradation=known), crops)
+
+
+def native(crops: torch.Tensor) -> torch.Tensor:
+    return F.interpolate(crops, (128, 128), mode="area")
+
+
+def test_every_method_has_its_weights_within_25_megabytes():
+    assert set(FILES) == set(EMBEDDED.values())
+    assert sum(path.stat().st_size for path in FILES.values()) <= 25e6
+
+
+@pytest.mark.parametrize("name", EMBEDDED.values())
+def test_the_card_says_what_people_must_know(name):
+    card = FILES[name].with_suffix(".md").read_text(encoding="utf-8")
+    for needed in ("## Data", "United States Congress", "## Licence", "## Recipe", "fvr train", "Seed", "## Bias and limits", "adults", "## Figures"):
+        assert needed in card
+    notes = embedded.notes(FILES[name])
+    assert notes["licence"] and notes["recipe"] and notes["seed"] and notes["command"].startswith("fvr train")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("embedded codeformer", "codeformer"), ("embedded keep", "keep"), ("embedded dicface", "dicface")])
+def test_the_loader_knows_them(name, kind):
+    loaded = load_network(FILES[name])
+    assert loaded.kind == kind and "128 x 128" in loaded.detail and "Apache-2.0" in loaded.licence
+
+
+@pytest.mark.parametrize("method", ["codeformer", "dicface", "keep"])
+@pytest.mark.parametrize(("degradation", "least"), [(X4, 1.5), ("blur, noise, JPEG 60", 1.0)])
+def test_faces_come_back_better_than_enlarged(method, degradation, least, crops):
+    truth = native(crops)
+    source = judged(degradation, truth, seed=0)
+    result = native(restored(method, source))
+    assert psnr(result, truth).mean() > psnr(source, truth).mean() + least
+    assert ssim(result, truth).mean() > ssim(source, truth).mean() + 0.02
+
+
+@pytest.mark.parametrize("method", ["dicface", "keep"])
+def test_methods_over_time_are_steadier_than_frame_by_frame(method, crops):
+    truth = native(crops)
+    source = judged(X4, truth, seed=0)
+    over_time, single = (native(restored(name, source)) for name in (method, "codeformer"))
+    assert mean_warping_error(over_time, truth).per_value < mean_warping_error(single, truth).per_value
+    assert psnr(over_time, truth).mean() > psnr(single, truth).mean() - 0.05
+
+
+@pytest.mark.parametrize("method", ["codeformer", "dicface", "keep"])
+def test_a_clean_face_stays_as_it_was(method, crops):
+    assert psnr(restored(method, crops[:3]), crops[:3]).mean() > 33
+
+
+def test_flair_explains_what_was_seen(crops):
+    truth = crops[:2]
+    operator = parse(f"average_pool(factor=4) + {JUDGED[X4]}")
+    y = operator.observe(truth, torch.Generator().manual_seed(0)).clamp(0, 1)
+    result = restored("flair", y, f"average_pool(factor=4) + {JUDGED[X4]}")
+    baseline = F.interpolate(y, (128, 128), mode="bicubic").clamp(0, 1)
+    assert psnr(native(result), native(truth)).mean() > psnr(baseline, native(truth)).mean() + 1.5
+    assert (operator.forward(result) - y).square().mean().sqrt() < 1.3 * 0.03
