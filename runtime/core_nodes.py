@@ -1,11 +1,13 @@
-"""The few nodes of ComfyUI's own that our workflows lean on, for `fvr run` without ComfyUI: a picture in, pictures out.
+"""The few nodes of ComfyUI's own that our workflows lean on, for `fvr run` without ComfyUI: a picture in, pictures and texts out.
 
 Ids, sockets and pixels are ComfyUI's (nodes.py of 0.33); inside ComfyUI its own run.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,7 +84,40 @@ class PreviewImage(io.ComfyNode):
         return io.NodeOutput(ui={"images": _write(images, "preview", "temp")})
 
 
-CORE_NODES: dict[str, type[io.ComfyNode]] = {"LoadImage": LoadImage, "SaveImage": SaveImage, "PreviewImage": PreviewImage}
+class PreviewAny(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PreviewAny",
+            display_name="Preview as Text",
+            category="utilities",
+            is_output_node=True,
+            inputs=[io.AnyType.Input("source")],
+            outputs=[io.String.Output("STRING")],
+        )
+
+    @classmethod
+    def execute(cls, source: Any = None):
+        text = source if isinstance(source, str) else _as_text(source)
+        return io.NodeOutput(text, ui={"text": (text,)})
+
+
+CORE_NODES: dict[str, type[io.ComfyNode]] = {
+    "LoadImage": LoadImage,
+    "SaveImage": SaveImage,
+    "PreviewImage": PreviewImage,
+    "PreviewAny": PreviewAny,
+}
+
+
+def _as_text(value: Any) -> str:
+    """Numbers and switches as Python prints them, plain data as JSON, anything else as it describes itself."""
+    if value is None or isinstance(value, (int, float, bool)):
+        return str(value)
+    try:
+        return json.dumps(value, indent=4, ensure_ascii=False)
+    except (TypeError, ValueError):
+        return str(value)
 
 
 def _unit(pixels: np.ndarray) -> Tensor:
