@@ -26,12 +26,17 @@ from fvr.faces.geometry import crop_corners
 from fvr.faces.paste import Paster
 from fvr.methods.flair import FlairRestorer
 from fvr.methods.flair_options import PRESETS
+from fvr.methods.registry import build_restorer
 from fvr.methods.restorer import restore_frames
 from fvr.methods.seed_map import PixelGenerator, SeedMapOptions, seed_map
+from fvr.models.embedded import PRIORS, RESTORERS, listed
+from fvr.nodes.weights import EMBEDDED
 from fvr.physics import KINDS, Degradation, RandomInpaint, parse
+from fvr.training.degrade import JUDGED
 from fvr.video import FrameTimes, ShotCutDetector, open_source, read_frames
 
 FOLDER = Path(__file__).resolve().parents[1] / "web" / "docs" / "pictures"
+LISTED = listed(PRIORS | RESTORERS)
 WHITE, GREEN, ORANGE = (255, 255, 255), (90, 220, 120), (255, 160, 40)
 DAMAGE = f"gaussian_blur(sigma={BLUR}) + noise(sigma={NOISE})"
 DETAIL = (slice(30, 200), slice(75, 245))
@@ -72,7 +77,7 @@ def restored() -> np.ndarray:
     """What `fvr demo` damages and restores, at the face."""
     with tempfile.TemporaryDirectory() as folder:
         run_demo(Path(folder), frames=9)
-        names = {"damaged": "damaged.mkv", "restored without any weights": "restored_00001_.mp4", "truth": "truth.mkv"}
+        names = {"damaged": "damaged.mkv", "restored with the embedded weights": "restored_00001_.mp4", "truth": "truth.mkv"}
         frames = {name: read_frames(open_source(Path(folder) / file))[0][4] for name, file in names.items()}
     return row(*(titled(sized(pixels(frame[:, DETAIL[0], DETAIL[1]]), 300), name) for name, frame in frames.items()))
 
@@ -154,6 +159,24 @@ def optimised() -> np.ndarray:
     return row(*(titled(sized(pixels(frames[1]), 288), name) for name, frames in shown.items()))
 
 
+def embedded() -> np.ndarray:
+    """The portrait at 128 x 128 under the three degradations that the embedded weights are judged by, and what each method makes of it."""
+    frames = moving_portrait(12)[:5]
+    crops = F.interpolate(crop_clip(frames, followed(frames)).crops, (128, 128), mode="area")
+    rows = []
+    for name, text in JUDGED.items():
+        y = parse(text).observe(crops, torch.Generator().manual_seed(0)).clamp(0, 1)
+        shown = F.interpolate(y, (128, 128), mode="bicubic", align_corners=False).clamp(0, 1)
+        cells = [(name.replace(", noise 0.03", ", noise").replace("blur, noise, ", "noise, "), shown)]
+        for method in ("flair", "keep", "codeformer"):
+            weights = LISTED[EMBEDDED[method]]
+            known = parse(f"average_pool(factor=4) + {text}") if method == "flair" else None
+            found = restore_frames(build_restorer(method, weights=weights, degradation=known), y if method == "flair" else shown)
+            cells.append((method, F.interpolate(found, (128, 128), mode="area")))
+        rows.append(row(*(titled(pixels(clip[2]), title) for title, clip in [*cells, ("truth", crops)])))
+    return np.vstack(rows)
+
+
 def times() -> np.ndarray:
     """When frames are shown, before and after interpolation, for a rate that changes on the way."""
     lengths = [1, 1, 1, 1, 2, 2, 2, 2]
@@ -174,6 +197,7 @@ PICTURES: dict[str, Callable[[], np.ndarray]] = {
     "pasted.jpg": pasted,
     "degradations.jpg": degradations,
     "consistency.jpg": consistency,
+    "embedded.jpg": embedded,
     "times.jpg": times,
     "optimised.jpg": optimised,
 }

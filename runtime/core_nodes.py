@@ -97,7 +97,7 @@ class PreviewAny(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, source: Any = None):
+    def execute(cls, source=None):
         text = source if isinstance(source, str) else _as_text(source)
         return io.NodeOutput(text, ui={"text": (text,)})
 
