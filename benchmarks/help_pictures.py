@@ -26,6 +26,8 @@ from fvr.faces.geometry import crop_corners
 from fvr.faces.paste import Paster
 from fvr.methods.flair import FlairRestorer
 from fvr.methods.flair_options import PRESETS
+from fvr.methods.prior_files import prior_from_file
+from fvr.methods.pseudo_target_faces import TargetMaker
 from fvr.methods.registry import build_restorer
 from fvr.methods.restorer import restore_frames
 from fvr.methods.seed_map import PixelGenerator, SeedMapOptions, seed_map
@@ -177,6 +179,18 @@ def embedded() -> np.ndarray:
     return np.vstack(rows)
 
 
+def pseudo_target() -> np.ndarray:
+    """A crop through a camera at ISO 3200, what the embedded codebook makes of it, and the target that the embedded prior makes of that."""
+    frames = moving_portrait(12)[2:3]
+    crop = crop_clip(frames, select_tracks(find_tracks([(0, frames)], load_detector("mtcnn")), "all", 0)[0]).crops
+    y = parse("bicubic(factor=4) + isp_noise(iso=3200)").observe(crop, torch.Generator().manual_seed(0)).clamp(0, 1)
+    y = F.interpolate(y, crop.shape[-2:], mode="bicubic", align_corners=False).clamp(0, 1)
+    restorer = build_restorer("codeformer", weights=LISTED["embedded codeformer"])
+    made = TargetMaker(restorer, prior_from_file(LISTED["embedded face prior"])).make(y, [(0, 0, 0)], seed=0)
+    parts = {"input, ISO 3200": y, "restored": made.initial, "target": made.targets}
+    return row(*(titled(sized(pixels(part[0]), 300), name) for name, part in parts.items()))
+
+
 def times() -> np.ndarray:
     """When frames are shown, before and after interpolation, for a rate that changes on the way."""
     lengths = [1, 1, 1, 1, 2, 2, 2, 2]
@@ -198,6 +212,7 @@ PICTURES: dict[str, Callable[[], np.ndarray]] = {
     "degradations.jpg": degradations,
     "consistency.jpg": consistency,
     "embedded.jpg": embedded,
+    "pseudo-target.jpg": pseudo_target,
     "times.jpg": times,
     "optimised.jpg": optimised,
 }
