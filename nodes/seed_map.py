@@ -36,8 +36,8 @@ from ..runtime.listening import listening
 from ..runtime.plain_tensors import modules_of, plain_tensors
 from .sockets import CATEGORY, DegradationSocket, PriorSocket, seed_input
 
-WHEN_SETTLED = -1.0
-"""What the warp_start widget shows for None."""
+UNSET = -1.0
+"""What a widget shows for None."""
 
 
 def knobs() -> list:
@@ -46,7 +46,7 @@ def knobs() -> list:
 
     def number(kind: Any, name: str, low: float, high: float, tooltip: str, **more: Any) -> Any:
         default = getattr(start, name)
-        return kind.Input(name, default=WHEN_SETTLED if default is None else default, min=low, max=high, tooltip=tooltip, **more)
+        return kind.Input(name, default=UNSET if default is None else default, min=low, max=high, tooltip=tooltip, **more)
 
     fine = {"step": 0.0001, "advanced": True}
     return [
@@ -67,7 +67,15 @@ def knobs() -> list:
         number(io.Float, "rate_floor", 0, 1, "Both learning rates fall to this share by the end; 1 keeps them constant.", step=0.01, advanced=True),
         number(io.Int, "warp_every", 1, 10_000, "Iterations between two estimates of the motion.", advanced=True),
         number(io.Float, "flow_decay", 0, 0.999, "How much of the earlier motion is kept at each estimate.", step=0.01, advanced=True),
-        number(io.Float, "residual_init", 0.0001, 10, "Size of the residuals' first factor; more moves the frames faster.", **fine),
+        number(
+            io.Float,
+            "residual_init",
+            -1,
+            10,
+            "How fast frames leave the shared picture: more follows the input sooner and flickers more where it shows nothing. "
+            "-1 chooses by the degradation: 0.1, or 3 where it mixes frames.",
+            **fine,
+        ),
         io.Combo.Input("loss", options=["mse", "l1"], default=start.loss, tooltip="How differences count: squared, or as they are.", advanced=True),
         io.Boolean.Input(
             "noise_prior",
@@ -125,11 +133,10 @@ class SeedMapOptimize(io.ComfyNode):
         optical_flow=None,
         **widgets,
     ):
-        if widgets.get("warp_start") == WHEN_SETTLED:
-            widgets["warp_start"] = None
-        options = SeedMapOptions(**widgets)
+        unset = {name: None for name in ("warp_start", "residual_init") if widgets.get(name) == UNSET}
         y = from_image(frames)
         operator = whole_operator(degradation, mask, y)
+        options = SeedMapOptions(**{**widgets, **unset}).settled(operator)
         size = (y.shape[-2] * operator.factor, y.shape[-1] * operator.factor)
         check_sources(model, vae, prior)
         with generator_of(model, vae, positive, prior, optical_flow, size, options.steps) as (generator, flow):

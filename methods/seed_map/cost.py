@@ -11,7 +11,7 @@ from ...motion.flow import FlowSource
 from ..restorer import Heartbeat, no_heartbeat
 from ..seeds import seeded_noise
 from .generator import SeedGenerator
-from .options import SeedMapOptions
+from .options import SHY, SeedMapOptions
 from .residuals import LowRank
 
 SLOW = 5.0
@@ -70,7 +70,7 @@ def _passes(generator: SeedGenerator, options: SeedMapOptions, heartbeat: Heartb
     pull(torch.ones_like(h))
     middle = _now(generator.device)
     heartbeat()
-    residual = LowRank.start(generator.feature_shape, options.rank, options.residual_init, generator.device, 0)
+    residual = LowRank.start(generator.feature_shape, options.rank, SHY, generator.device, 0)
     with torch.no_grad():
         generator.tail(h + residual.dense())
     frame = generator.tail(h.requires_grad_() + residual.dense())

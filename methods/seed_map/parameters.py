@@ -15,7 +15,7 @@ from torch import Tensor
 from ..restorer import Heartbeat, no_heartbeat
 from ..seeds import seeded_noise
 from .generator import Pull, SeedGenerator
-from .options import SeedMapOptions
+from .options import SHY, SeedMapOptions
 from .residuals import LowRank
 
 
@@ -54,7 +54,8 @@ class SharedSeed(Unknowns):
         self.generator, self.options, self.heartbeat = generator, options, heartbeat
         self.z = seeded_noise(generator.seed_shape, seed).to(generator.device).requires_grad_()
         shape = generator.feature_shape
-        self.residuals = [LowRank.start(shape, options.rank, options.residual_init, generator.device, seed, 1, n) for n in range(frames)]
+        scale = SHY if options.residual_init is None else options.residual_init
+        self.residuals = [LowRank.start(shape, options.rank, scale, generator.device, seed, 1, n) for n in range(frames)]
         self.radius = options.radius * (shape[0] * shape[1] * shape[2]) ** 0.5
         self._held: tuple[Tensor, Pull] | None = None
 

@@ -154,4 +154,4 @@ def test_every_option_is_a_widget_that_starts_at_its_default():
     from dataclasses import asdict
 
     values = {knob.id: knob.default for knob in knobs()}
-    assert values == {**asdict(SeedMapOptions()), "warp_start": -1.0}
+    assert values == {**asdict(SeedMapOptions()), "warp_start": -1.0, "residual_init": -1.0}
