@@ -83,17 +83,16 @@ class _Adversarial:
         self.optimiser = None if self.net is None else torch.optim.Adam(self.net.parameters(), plan.rate, plan.betas)
 
     def term(self, output: Tensor, target: Tensor, faithful: Tensor, last: Tensor, step: int) -> dict[str, Tensor]:
-        """The generator's term; trains the adversary on the same pictures."""
+        """Trains the adversary on the pictures, then gives the generator's term; in this order, as the term's gradient needs the weights it saw."""
         if self.net is None or self.optimiser is None or step < self.start:
             return {}
-        self.net.requires_grad_(False)
-        fooled = -self.net(output).float().mean()
-        term = self.weight * adaptive_weight(faithful, fooled, last) * fooled
         self.net.requires_grad_(True)
         self.optimiser.zero_grad(set_to_none=True)
         hinge_for_adversary(self.net(target).float(), self.net(output.detach()).float()).backward()
         self.optimiser.step()
-        return {"adversary": term}
+        self.net.requires_grad_(False)
+        fooled = -self.net(output).float().mean()
+        return {"adversary": self.weight * adaptive_weight(faithful, fooled, last) * fooled}
 
     def state(self) -> dict[str, Any]:
         return {} if self.net is None or self.optimiser is None else {"adversary": self.net.state_dict(), "optimiser": self.optimiser.state_dict()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import SIDE, TINY, draw_faces, faces_of
+from tiny import SIDE, TINY, draw_faces, faces_of, trained
 from torch import nn
 
 from fvr.models.codeformer import CodeFormer
 from fvr.models.embedded import notes, read_embedded
 from fvr.training import command
 from fvr.training.card import Card, export
-from fvr.training.codebook import AutoEncoding, CodePrediction, Joint, network_of
+from fvr.training.codebook import AutoEncoding, CodePrediction, Joint, network_of, stages_of
 from fvr.training.loop import Plan, generator_for
 from fvr.training.recipe import PAPER
 
@@ -151,3 +152,18 @@ def test_a_file_on_a_base_holds_only_what_differs(tmp_path: Path) -> None:
 def test_sizes_and_degradations_have_to_agree() -> None:
     with pytest.raises(ValueError, match=r"Blind.at"):
         replace(PAPER, sizes=TINY.sizes)
+
+
+def test_an_adversary_learns_beside_the_generator(tmp_path: Path) -> None:
+    recipe = replace(TINY, adversary=0.1, adversary_from=(1, 1))
+    network = trained(tmp_path, adversary=0.1, adversary_from=(1, 1))
+    assert all(bool(value.isfinite().all()) for value in network.state_dict().values() if value.is_floating_point())
+    faces, held_out = faces_of(tmp_path / "faces")
+    stage = stages_of(recipe, faces, held_out, torch.device("cpu"))[0]
+    stage.start(network, {})
+    before = copy.deepcopy(stage.extra()["adversary"])
+    losses = stage.losses(network, stage.batch(3, generator_for(0)), 3, generator_for(1))
+    sum(losses.values()).backward()
+    assert "adversary" in losses
+    after = stage.extra()["adversary"]
+    assert any(not torch.equal(after[key], before[key]) for key in after)
