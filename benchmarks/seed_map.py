@@ -26,7 +26,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from fvr.methods.prior_files import prior_from_file
-from fvr.methods.seed_map import PixelGenerator, SeedGenerator, SeedMapOptions, seed_map
+from fvr.methods.seed_map import PixelGenerator, SeedGenerator, SeedMapOptions, guides, seed_map
 from fvr.methods.settings import parse_settings
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.metrics.temporal import mean_warping_error
@@ -84,11 +84,15 @@ def clip_of(source: Path, first: int, count: int, side: int, motion_seed: int) -
     return F.interpolate(frames[first : first + count], (side, side), mode="area")
 
 
-def generator_of(prior: str, side: int, steps: int) -> SeedGenerator:
+def generator_of(prior: str, y: Tensor, operator: Degradation, side: int, options: SeedMapOptions) -> SeedGenerator:
     path = FOLDER / PRIOR if prior == "embedded" else Path(prior)
     with safe_open(path, "pt") as file:
         fitted = "directions" in file.keys()  # noqa: SIM118
-    return load(path, side).generator(steps) if fitted else PixelGenerator(prior_from_file(path), (side, side), steps=steps)
+    if fitted:
+        return load(path, side).generator(options.steps)
+    pixels = prior_from_file(path)
+    shown = guides(y, operator, (side, side), pixels.upsampling) if options.guided and pixels.conditional else None
+    return PixelGenerator(pixels, (side, side), steps=options.steps, guides=shown)
 
 
 def main() -> None:
@@ -116,8 +120,9 @@ def main() -> None:
 
     def run(name: str, operator: Degradation, options: SeedMapOptions) -> tuple[Tensor, float, float]:
         begun = time.process_time()
-        generator = generator_of(arguments.prior, side, options.steps)
-        result = seed_map(operator.forward(truth), operator, generator, options, flow=DisFlow(), seed=arguments.seed)
+        y = operator.forward(truth)
+        generator = generator_of(arguments.prior, y, operator, side, options)
+        result = seed_map(y, operator, generator, options, flow=DisFlow(), seed=arguments.seed)
         if arguments.save:
             arguments.save.mkdir(parents=True, exist_ok=True)
             torch.save(result.frames, arguments.save / f"{name}.pt")

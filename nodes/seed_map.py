@@ -18,6 +18,7 @@ from ..methods.seed_map import (
     SeedGenerator,
     SeedMapOptions,
     estimate,
+    guides,
     leading_times,
     plot,
     seed_map,
@@ -83,6 +84,12 @@ def knobs() -> list:
             tooltip="One seed for all frames. Off gives each frame its own, which flickers and takes N times as long.",
             advanced=True,
         ),
+        io.Boolean.Input(
+            "guided",
+            default=start.guided,
+            tooltip="Shows the input to a prior that was trained to look at damaged faces (the embedded one, FLAIR's). Off, it draws out of nothing.",
+            advanced=True,
+        ),
     ]
 
 
@@ -139,7 +146,8 @@ class SeedMapOptimize(io.ComfyNode):
         options = SeedMapOptions(**{**widgets, **unset}).settled(operator)
         size = (y.shape[-2] * operator.factor, y.shape[-1] * operator.factor)
         check_sources(model, vae, prior)
-        with generator_of(model, vae, positive, prior, optical_flow, size, options.steps) as (generator, flow):
+        shown = None if prior is None or not (options.guided and prior.conditional) else guides(y, operator, size, prior.upsampling)
+        with generator_of(model, vae, positive, prior, optical_flow, size, options.steps, shown) as (generator, flow):
             cost = estimate(generator, len(y), options, flow, host.heartbeat)
             host.say(f"{len(y)} frames of {size[1]} x {size[0]}, {options.iterations} iterations: {cost}.")
             with host.progress(options.iterations, "seed-space MAP") as tick:
@@ -156,8 +164,8 @@ class SeedMapOptimize(io.ComfyNode):
         text, drawn = summary(result), to_image(plot(result)[None])
         host.say(text)
         report = to_json(result, options, operator, seed, size=size, expected=str(cost))
-        shown = {**ui.PreviewImage(drawn, cls=cls).as_dict(), "text": (text,), "report": (json.loads(report),)}
-        return io.NodeOutput(to_image(result.frames), drawn, report, ui=shown)
+        panel = {**ui.PreviewImage(drawn, cls=cls).as_dict(), "text": (text,), "report": (json.loads(report),)}
+        return io.NodeOutput(to_image(result.frames), drawn, report, ui=panel)
 
 
 def whole_operator(degradation: Degradation | None, mask: Tensor | None, y: Tensor) -> Degradation:
@@ -199,9 +207,16 @@ def networks_of(prior: Prior) -> list[nn.Module]:
 
 @contextmanager
 def generator_of(
-    model: Any, vae: Any, positive: Any, prior: Prior | None, optical_flow: Any, size: tuple[int, int], steps: int
+    model: Any,
+    vae: Any,
+    positive: Any,
+    prior: Prior | None,
+    optical_flow: Any,
+    size: tuple[int, int],
+    steps: int,
+    shown: Tensor | None = None,
 ) -> Iterator[tuple[SeedGenerator, FlowSource]]:
-    """D o R for what is wired, and the source of the motion; valid inside the block."""
+    """D o R for what is wired, and the source of the motion; valid inside the block. A pixel prior is shown the frames `shown`, if any."""
 
     def times(length: int) -> list[int]:
         return leading_times(length, steps)
@@ -211,7 +226,7 @@ def generator_of(
             stack.enter_context(listening(optical_flow.model, heartbeat=host.heartbeat))
         if prior is not None:
             flow: FlowSource = DisFlow() if optical_flow is None else RaftFlow(optical_flow.model, host.managed(optical_flow))
-            pixels = PixelGenerator(prior, size, steps=steps, device=host.device(), heartbeat=host.heartbeat)
+            pixels = PixelGenerator(prior, size, steps=steps, guides=shown, device=host.device(), heartbeat=host.heartbeat)
             networks = networks_of(prior)
             stack.enter_context(listening(*networks, heartbeat=host.heartbeat))
             with torch.no_grad():  # brings its network to where it runs, which must not happen while its weights are exchanged

@@ -5,6 +5,7 @@ R is the reverse process, D = D1 o D2 the decoder, z the shared seed, r_n = A_n 
 
 from .cost import Cost, estimate
 from .generator import LatentGenerator, PixelGenerator, SeedGenerator, leading_times
+from .guide import guides
 from .optimise import SeedMapResult, Terms, seed_map
 from .options import SeedMapOptions
 from .report import plot, summary, to_json
@@ -18,6 +19,7 @@ __all__ = [
     "SeedMapResult",
     "Terms",
     "estimate",
+    "guides",
     "leading_times",
     "plot",
     "seed_map",

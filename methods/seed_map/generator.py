@@ -80,8 +80,8 @@ class SeedGenerator(ABC):
     device: torch.device
 
     @abstractmethod
-    def features(self, z: Tensor) -> tuple[Tensor, Pull]:
-        """h = D2(R(z)), (1, C, H, W) and detached, and the way of gradients back from it."""
+    def features(self, z: Tensor, frame: int | None = None) -> tuple[Tensor, Pull]:
+        """h = D2(R(z)), (1, C, H, W) and detached, and the way of gradients back from it; of one frame, or what all frames share."""
 
     @abstractmethod
     def tail(self, h: Tensor) -> Tensor:
@@ -94,11 +94,14 @@ class SeedGenerator(ABC):
 class PixelGenerator(SeedGenerator):
     """A pixel-space prior: x' = R(z) + r, with estimates held to [-1, 1] and eps derived from what was held.
 
-    The prior is asked for one frame at a time and without a condition, so a video network acts as the image network it was made from.
+    The prior is asked for one frame at a time, so a video network acts on clips of one frame.
 
     Args:
         prior: its frames are (n, 3, H, W).
         size: (H, W) of the frames.
+        guides: (N, 3, H, W) in [-1, 1], what the damaged frames show, for a prior that was trained with such a condition: as a prompt is to a
+            latent model, it is part of R. What all frames share is guided by the middle frame, a picture that was there, unlike the
+            mean. None asks for faces out of nothing, which a small network draws badly.
 
     Raises:
         ValueError: if the prior was trained for another size.
@@ -110,6 +113,7 @@ class PixelGenerator(SeedGenerator):
         size: tuple[int, int],
         *,
         steps: int = 4,
+        guides: Tensor | None = None,
         device: torch.device | str = "cpu",
         heartbeat: Heartbeat = no_heartbeat,
     ) -> None:
@@ -123,18 +127,27 @@ class PixelGenerator(SeedGenerator):
         self.seed_shape = (1, 3, padded[0], padded[1])
         self.feature_shape = (3, padded[0], padded[1])
         self._times = leading_times(len(prior.schedule), steps)
+        self._guides: Tensor | None = None
+        if guides is not None:
+            more = (0, padded[1] - size[1], 0, padded[0] - size[0])
+            self._guides = F.pad(guides.to(self.device, torch.float32), more, mode="replicate")
 
-    def features(self, z: Tensor) -> tuple[Tensor, Pull]:
+    def features(self, z: Tensor, frame: int | None = None) -> tuple[Tensor, Pull]:
         abars = [self.prior.schedule.abar(t) for t in self._times]
         leaf = z.detach().requires_grad_()
-        x = reverse(leaf, self._estimate, abars, clip=True, heartbeat=self._heartbeat)
+        condition = None
+        if self._guides is not None:
+            n = len(self._guides) // 2 if frame is None else frame
+            condition = self._guides[n : n + 1]
+
+        def estimate(x_t: Tensor, i: int) -> Tensor:
+            return self.prior.predict_x0(x_t, self.prior.schedule.timesteps[self._times[i]], condition)
+
+        x = reverse(leaf, estimate, abars, clip=True, heartbeat=self._heartbeat)
         return x.detach(), lambda grad: torch.autograd.grad(x, leaf, grad)[0]
 
     def tail(self, h: Tensor) -> Tensor:
         return h[..., : self.size[0], : self.size[1]]
-
-    def _estimate(self, x_t: Tensor, i: int) -> Tensor:
-        return self.prior.predict_x0(x_t, self.prior.schedule.timesteps[self._times[i]], None)
 
 
 def whole_frames(prior: Prior, size: tuple[int, int]) -> tuple[int, int]:
@@ -186,7 +199,7 @@ class LatentGenerator(SeedGenerator):
         self.device = self.weight.device
         self._scale = 1.0
 
-    def features(self, z: Tensor) -> tuple[Tensor, Pull]:
+    def features(self, z: Tensor, frame: int | None = None) -> tuple[Tensor, Pull]:
         seed = z.detach().requires_grad_()
         z0 = reverse(seed, self.estimate, self.abars, heartbeat=self._heartbeat)
         latent = z0.detach().requires_grad_()  # cut here, so that the decoder's gradient can be scaled anew for the network

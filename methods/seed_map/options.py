@@ -45,6 +45,8 @@ class SeedMapOptions:
         warp_start: E_T as a share of the iterations, or None: when the flow settles, at the latest at `LATEST_START`. Paper: when it settles.
         warp_every: P, iterations between estimates of the flow. Ours: 20; tried 10 to 25.
         flow_decay: beta of eq. 10, in [0, 1). Ours: 0.9; tried 0.5 to 0.95.
+        guided: whether a pixel prior that was trained with damaged faces beside the noisy ones is shown the input (guide.py). Ours: yes; the
+            paper's latent priors have a prompt in its place.
         noise_prior: one seed for all frames plus residuals (eq. 12); without it a seed of its own for each frame (eq. 5), the paper's "base".
 
     Raises:
@@ -65,6 +67,7 @@ class SeedMapOptions:
     warp_every: int = 20
     flow_decay: float = 0.9
     noise_prior: bool = True
+    guided: bool = True
 
     def __post_init__(self) -> None:
         _within("iterations", self.iterations, 1, 100_000)

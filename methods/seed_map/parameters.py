@@ -105,16 +105,16 @@ class SeedPerFrame(Unknowns):
 
     def render(self) -> Tensor:
         frames = []
-        for z in self.seeds:
-            h, _ = self.generator.features(z)
+        for n, z in enumerate(self.seeds):
+            h, _ = self.generator.features(z, n)
             with torch.no_grad():
                 frames.append(self.generator.tail(h))
         return torch.cat(frames)
 
     def backward(self, grad: Tensor) -> bool:
         finite = True
-        for z, wanted in zip(self.seeds, grad.split(1), strict=True):
-            h, pull = self.generator.features(z)
+        for n, (z, wanted) in enumerate(zip(self.seeds, grad.split(1), strict=True)):
+            h, pull = self.generator.features(z, n)
             feature = h.requires_grad_()
             z.grad = pull(torch.autograd.grad(self.generator.tail(feature), feature, wanted)[0])
             finite = finite and bool(z.grad.isfinite().all())

@@ -8,10 +8,11 @@ from flair_small import seeded
 
 from fvr.methods.face_prior import PyramidPrior
 from fvr.methods.flair_prior import FlairPrior
-from fvr.methods.seed_map import PixelGenerator, SeedMapOptions, leading_times, seed_map
+from fvr.methods.seed_map import PixelGenerator, SeedMapOptions, guides, leading_times, seed_map
 from fvr.methods.seed_map.generator import whole_frames
+from fvr.methods.seed_map.guide import filled
 from fvr.models.flair.bicubic import BicubicConfig, BicubicUNet
-from fvr.physics import AveragePool
+from fvr.physics import AveragePool, RandomInpaint
 
 SIDE = 32
 SIZES = {"bicubic": (BicubicUNet, BicubicConfig(SIDE, 32, (1, 2, 2), 1, 16, frozenset({1}), frozenset(), 5, 32))}
@@ -77,3 +78,42 @@ def test_a_network_of_one_size_says_so():
     network = seeded("bicubic", sizes=SIZES)
     with pytest.raises(ValueError, match="works on 32 x 32 frames, but the restored frames would be 64 x 64"):
         PixelGenerator(FlairPrior(network), (64, 64))
+
+
+def test_what_is_shown_to_the_prior_is_the_input_without_holes_at_the_size_of_the_frames():
+    truth = clean(3, 64)
+    operator = RandomInpaint(0.5, 0) @ AveragePool(2)
+    y = operator.forward(truth)
+    seen = (guides(y, operator, (64, 64)) + 1) / 2
+    assert seen.shape == (3, 3, 64, 64)
+    inner = (seen - truth)[..., 4:-4, 8:-8].abs()
+    assert inner.mean() < 0.02  # a ramp is drawn from half of its means
+    assert (y - AveragePool(2).forward(truth)).abs().mean() > 0.2
+    small = guides(y, operator, (32, 32))
+    known = operator.outer.mask_for(y) > 0
+    assert torch.equal(small[known.expand_as(small)], (2 * y - 1)[known.expand_as(y)])
+    hidden = filled(torch.rand(1, 3, 7, 5), torch.zeros(1, 1, 7, 5))
+    assert (hidden == 0).all()
+
+
+def test_frames_share_the_guide_in_the_middle_or_have_their_own(prior):
+    told = []
+
+    class Noting(PyramidPrior):
+        def predict_x0(self, x_t, t, condition=None):
+            told.append(condition)
+            return super().predict_x0(x_t, t, condition)
+
+    shown = torch.stack([torch.full((3, 30, 32), value) for value in (-0.5, 0.0, 0.5)])
+    generator = PixelGenerator(Noting(prior.coarse), (30, 32), guides=shown)
+    z = torch.randn(generator.seed_shape)
+    with torch.no_grad():
+        generator.features(z)
+        assert [float(c.mean()) for c in told] == [0.0] * 4 and told[0].shape == (1, 3, 32, 32)
+        told.clear()
+        shared, _ = generator.features(z)
+        own, _ = generator.features(z, 2)
+        assert float(told[-1].mean()) == 0.5 and not torch.equal(shared, own)
+        told.clear()
+        PixelGenerator(Noting(prior.coarse), (30, 32)).features(z)
+        assert told == [None] * 4
