@@ -228,8 +228,8 @@ def restore(options: argparse.Namespace) -> int:
                     on_found=found,
                     on_written=written,
                 )
-    print(f"{options.method}, {weights.name if weights else 'without weights'}")
     print(summary.to_text())
+    print(f"{options.method}, {weights.name if weights else 'without weights'}")
     print(options.output)
     if options.report:
         Path(options.report).write_text(
@@ -306,15 +306,15 @@ def models(options: argparse.Namespace) -> int:
 
     folders = host.model_folders()
     rows = [("name", "here", "MiB", "file", "licence", "where")]
-    for name, file in embedded.listed(embedded.RESTORERS | embedded.PRIORS).items():
-        licence = embedded.notes(file)["licence"].split(";")[0]
-        rows.append((name, "here", f"{file.stat().st_size / 2**20:.0f}", file.name, licence, "in this package"))
     for checkpoint in CATALOGUE:
         path = find(checkpoint, folders)
         size = path.stat().st_size if path else checkpoint.size
         where = str(path) if path else f"looked in {', '.join(checkpoint.folders)}"
         mib = f"{size / 2**20:.0f}" if size else "?"
         rows.append((checkpoint.name, "here" if path else "missing", mib, checkpoint.file, licence_line(checkpoint), where))
+    for name, file in embedded.listed(embedded.RESTORERS | embedded.PRIORS).items():
+        licence = embedded.notes(file)["licence"].split(";")[0]
+        rows.append((name, "here", f"{file.stat().st_size / 2**20:.0f}", file.name, licence, "in this package"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     for row in rows:
         print("  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[-1]]))

@@ -15,7 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from .vq import Codebook, Downsample, Upsample, VQConfig, group_norm
+from .vq import Codebook, Downsample, Upsample, VQConfig
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group normalisation over 32 groups."""
+    return nn.GroupNorm(32, channels, eps=1e-6)
 
 
 @dataclass(frozen=True)

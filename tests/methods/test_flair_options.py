@@ -60,7 +60,7 @@ def test_table_11(name, steps, rho, w, zeta):
     assert (row.steps, row.rho, row.w, row.tau, row.zeta) == (steps, rho, w, 5, zeta)
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS if name != "default"])
+@pytest.mark.parametrize("name", [name for name in PRESETS if name not in ("default", "embedded")])
 def test_published_presets_sample_from_noise_along_the_exact_inverse(name):
     row = preset(name)
     assert (row.start, row.temperature, row.consistency, row.self_condition, row.guidance, row.window, row.overlap) == (1, 1, "pinv", False, 1, 10, 3)
@@ -94,5 +94,5 @@ def test_values_out_of_range_are_named(wrong):
 
 
 def test_unknown_presets_list_the_known():
-    with pytest.raises(ValueError, match="choose one of default, x8, x16"):
+    with pytest.raises(ValueError, match="choose one of default, embedded, x8, x16"):
         preset("x2")

@@ -10,6 +10,7 @@ from small_keep import small_keep
 
 from fvr.faces import FaceClip
 from fvr.methods.restorer import restore_frames
+from fvr.models import embedded
 from fvr.nodes.dicface import DicFaceRestore
 from fvr.nodes.keep import KeepPropagate
 from fvr.nodes.restorers import NOTHING_HERE, LoadFaceRestorer, RestoreFaces, RestorerSettings
@@ -57,6 +58,7 @@ def people():
 
 def test_the_combo_offers_what_may_restore_faces():
     assert list(restorer_files()) == [
+        *embedded.listed(embedded.RESTORERS),
         "CodeFormer-v2.safetensors",
         "codeformer.safetensors",
         "KEEP-b76feb75.safetensors",
