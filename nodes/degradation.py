@@ -145,7 +145,9 @@ class FitDegradation(io.ComfyNode):
             found = fit_degradation(pictures, enlarged=shrink)
             tick(1)
         text = found.describe()
-        return io.NodeOutput(to_image(true_size(pictures, found.enlargement)), found.operator, text, ui={"text": (text,)})
+        report = {name: getattr(found, name) for name in ("enlargement", "sigma", "quality", "noise")} | {"degradation": found.operator.describe()}
+        shown = {"text": (text,), "report": (report,)}
+        return io.NodeOutput(to_image(true_size(pictures, found.enlargement)), found.operator, text, ui=shown)
 
 
 def true_size(frames: Tensor, factor: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -176,10 +177,19 @@ class PseudoTargetFineTune(io.ComfyNode):
         loaded = load_network(out)
         tuned = restorer_from(loaded, restorer.options, place=host.managed(loaded.network))
         curves, sheet = (to_image(picture(run.folder / name)) for name in (CURVES, SHEET))
-        return io.NodeOutput(tuned, curves, sheet, text, ui={**ui.PreviewImage(sheet, cls=cls).as_dict(), "text": (text,)})
+        shown = {**ui.PreviewImage(sheet, cls=cls).as_dict(), "text": (text,), "report": (report_of(out),)}
+        return io.NodeOutput(tuned, curves, sheet, text, ui=shown)
 
 
 REPORT = "report.txt"
+
+
+def report_of(path: Path) -> dict[str, Any]:
+    """Where a fine-tuned file comes from, as its own metadata has it, with the held-out figures before and after as numbers."""
+    notes = notes_of(path)
+    said = {name: notes[name] for name in ("licence", "base_file", "base_sha256", "recipe", "pairs", "pairs_sha256", "run")}
+    figures = json.loads(notes["held_out"], parse_constant=str)  # JSON has no number for an infinite one
+    return {"file": path.name, **said, "steps": int(notes["steps"]), "seed": int(notes["seed"]), "held_out": figures}
 
 
 def place_of(name: str) -> Path:

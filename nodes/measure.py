@@ -154,7 +154,7 @@ class MeasureRestoration(io.ComfyNode):
         shown = [ui.PreviewImage(picture, cls=cls).as_dict() for picture in (drawn, sliced)]
         table, text = report.table(), report.as_json()
         pictures = {**shown[0], "images": [file for one in shown for file in one["images"]]}
-        return io.NodeOutput(table, text, drawn, sliced, ui={**pictures, "text": (table, text)})
+        return io.NodeOutput(table, text, drawn, sliced, ui={**pictures, "text": (table,), "report": (report.to_dict(),)})
 
 
 def check_clips(clips: dict[str, ImageFrames]) -> None:

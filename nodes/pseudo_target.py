@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import torch
 from torch import Tensor
 
-from ..methods.frame_choice import ChoiceOptions, Mode
+from ..methods.frame_choice import Choice, ChoiceOptions, Mode
 from ..methods.pseudo_target import PRESETS, PseudoTargetOptions
 from ..methods.pseudo_target_faces import TargetMaker, at_side
 from ..methods.pseudo_target_folder import PAIRS, PairFolder
@@ -174,8 +175,26 @@ class PseudoTargetGenerate(io.ComfyNode):
         if path is not None and held is not None:
             text += f" {len(held)} pairs lie in {path}."
         host.say(text)
-        shown = {**ui.PreviewImage(to_image(preview_of(pairs)), cls=cls).as_dict(), "text": (text,)}
+        report = report_of(pairs, [(face.source, face.frame) for face in chosen], choice, candidates, maker, path)
+        shown = {**ui.PreviewImage(to_image(preview_of(pairs)), cls=cls).as_dict(), "text": (text,), "report": (report,)}
         return io.NodeOutput(to_image(pairs.targets), to_image(pairs.inputs), to_image(pairs.initial), text, ui=shown)
+
+
+def report_of(
+    pairs: Pairs, places: Sequence[tuple[str, int]], choice: Choice, candidates: int, maker: TargetMaker, folder: Path | None
+) -> dict[str, Any]:
+    """What the sentences say, as plain data for JSON; `places` are clip or person and frame of each pair, `sharper` and `drift` as in Targets."""
+    lines = zip(places, pairs.sharper, pairs.drift, strict=True)
+    return {
+        "candidates": candidates,
+        "near_duplicates": choice.duplicates,
+        "poor": choice.poor,
+        "found": pairs.found,
+        "folder": None if folder is None else str(folder),
+        "restorer": maker.restorer.name,
+        "options": asdict(maker.options),
+        "pairs": [{"source": source, "frame": frame, "sharper": sharper, "drift": drift} for (source, frame), sharper, drift in lines],
+    }
 
 
 def output_folder(name: str) -> Path | None:

@@ -20,6 +20,7 @@ from fvr.demo import moving_portrait, save
 from fvr.models import embedded
 from fvr.models.embedded import SIZES
 from fvr.models.flair.bicubic import BicubicConfig, BicubicUNet
+from fvr.nodes import registry
 from fvr.runtime import graph
 from fvr.video import FrameTimes
 from fvr.workflows import FOLDER
@@ -107,6 +108,13 @@ def embedded_are_here() -> bool:
 def heavy(prompt: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether a prompt has FLAIR's published networks, which work at 512 even when they are small."""
     return any(str(node["inputs"].get("prior")).endswith(".pt") for node in prompt.values())
+
+
+def reporting(prompt: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The nodes that owe the history of a run data and not only words: those with a report or JSON among their outputs."""
+    known = registry()
+    given = {key: known[node["class_type"]].define_schema().outputs for key, node in prompt.items() if node["class_type"] in known}
+    return [key for key, outputs in given.items() if {output.id for output in outputs} & {"report", "json"}]
 
 
 def quick(path: Path) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_workflows import API, FRAMES, NOTES, PAGES, embedded_are_here, heavy, make_embedded, make_inputs, make_models, quick
+from small_workflows import API, FRAMES, NOTES, PAGES, embedded_are_here, heavy, make_embedded, make_inputs, make_models, quick, reporting
 
 from fvr.models import embedded
 from fvr.models.catalogue import published_as
@@ -172,6 +172,9 @@ def test_runs_headless(path, place):
     made = [file for file in result.files if file.is_relative_to(place / "output")]
     shown = [file for file in result.files if file.is_relative_to(place / "temp")]
     assert made or shown
+    for node in reporting(prompt):
+        (report,) = json.loads(json.dumps(result.ui[node]["report"], allow_nan=False))
+        assert len(report) > 2, f"{node} {prompt[node]['class_type']}"
     for file in made:
         if file.suffix == ".mp4":
             assert sum(len(chunk.frames) for chunk in open_source(file).chunks()) == (1 if heavy(prompt) else FRAMES)
@@ -196,8 +199,8 @@ def test_measured_figures_are_data(place):
     """What the measuring workflow leaves in the history of a run can be read by a program."""
     prompt = {key: node for key, node in quick(bundled("measure_against_reference")).items() if node["class_type"] in registry()}
     node = next(key for key, node in prompt.items() if node["class_type"] == "FVRMeasureRestoration")
-    table, text = graph.run_prompt(prompt, registry()).ui[node]["text"]
-    figures = json.loads(text)
+    shown = graph.run_prompt(prompt, registry()).ui[node]
+    (table,), (figures,) = shown["text"], json.loads(json.dumps(shown["report"], allow_nan=False))
     assert 10 < figures["summary"]["psnr"] < 60 and len(figures["per_frame"]["psnr"]) == FRAMES
     assert {"ssim", "residual_rms", "sharpness", "flicker"} <= set(figures["summary"]) and "psnr" in table.lower()
 

@@ -22,7 +22,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from small_workflows import API, NOTES, PAGES, embedded_are_here, make_inputs, make_models, quick
+from small_workflows import API, FRAMES, NOTES, PAGES, embedded_are_here, make_inputs, make_models, quick, reporting
 
 ROOT = Path(__file__).resolve().parents[1]
 HOSTCTL = ROOT.parent / "shared" / "tools" / "hostctl.py"
@@ -113,6 +113,9 @@ def test_runs_when_queued(path, running):
     assert files
     for file in files:
         assert (running.folder / "run" / str(running.port) / file["type"] / file["subfolder"] / file["filename"]).stat().st_size > 0
+    for node in reporting(prompt):
+        (report,) = entry["outputs"][node]["report"]
+        assert isinstance(report, dict) and len(report) > 2, f"{node} {prompt[node]['class_type']}"
 
 
 def test_measured_figures_are_data_in_the_history(running):
@@ -120,8 +123,8 @@ def test_measured_figures_are_data_in_the_history(running):
     if missing := needs(prompt):
         pytest.skip(f"needs {missing}")
     node = next(key for key, node in prompt.items() if node["class_type"] == "FVRMeasureRestoration")
-    shown = running.history(prompt)["outputs"][node]
-    assert 10 < json.loads(shown["text"][1])["summary"]["psnr"] < 60, shown["text"]
+    (report,) = running.history(prompt)["outputs"][node]["report"]
+    assert 10 < report["summary"]["psnr"] < 60 and len(report["per_frame"]["psnr"]) == FRAMES
 
 
 @pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="the Python package playwright is not installed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -45,11 +46,12 @@ def tune(name="mine", **changes):
     with torch.inference_mode():
         restorer = changes.pop("restorer", None) or LoadFaceRestorer.execute(model="base-codeformer.safetensors").result[0]
         inputs, targets = (part.clone() for part in crops())
-        return restorer, PseudoTargetFineTune.execute(restorer, inputs, targets, name, **{**QUICK, **changes}).result
+        return restorer, PseudoTargetFineTune.execute(restorer, inputs, targets, name, **{**QUICK, **changes})
 
 
 def test_a_file_a_restorer_and_what_was_measured(home):
-    restorer, (tuned, curves, sheet, report) = tune(recipe="image", save_as="float16")
+    restorer, out = tune(recipe="image", save_as="float16")
+    tuned, curves, sheet, report = out.result
     path = home / "models" / "face_video_restoration" / "mine.safetensors"
     assert "mine.safetensors" in restorer_files() and "MIT, mine" in report and "16 pairs" in report
     assert {value.dtype for value in load_file(path).values()} == {torch.float16}
@@ -60,21 +62,28 @@ def test_a_file_a_restorer_and_what_was_measured(home):
     assert torch.equal(given, chosen) and not torch.equal(given, before)
     assert curves.shape[-1] == sheet.shape[-1] == 3 and curves.std() > 0.01 and sheet.std() > 0.05
     assert not any(parameter.requires_grad for parameter in restorer.network.parameters())
+    (told,) = json.loads(json.dumps(out.ui["report"], allow_nan=False))
+    assert (told["file"], told["base_file"], told["seed"]) == ("mine.safetensors", "base-codeformer.safetensors", 0) and told["licence"] in report
+    for name, value in told["held_out"]["before"].items():
+        assert f"{name}: {value:.4g} before, {told['held_out']['after'][name]:.4g} after" in report
+    assert f"of step {told['steps']}" in report.replace("\n", " ")
 
 
 def test_settings_of_the_restorer_stay(home):
     with torch.inference_mode():
         restorer = LoadFaceRestorer.execute(model="base-codeformer.safetensors").result[0].configured(fidelity=0.3, batch=2)
-    _, (tuned, *_) = tune(restorer=restorer)
+    tuned = tune(restorer=restorer)[1].result[0]
     assert (tuned.options.fidelity, tuned.options.batch, tuned.name) == (0.3, 2, "codeformer")
 
 
 def test_the_same_settings_again_give_the_same_without_training(home, monkeypatch):
-    _, (_, curves, sheet, report) = tune()
+    first = tune()[1]
+    _, curves, sheet, report = first.result
     stamp = (home / "models" / "face_video_restoration" / "mine.safetensors").stat().st_mtime_ns
-    _, again = tune()
+    repeated = tune()[1]
+    again = repeated.result
     assert (home / "models" / "face_video_restoration" / "mine.safetensors").stat().st_mtime_ns == stamp
-    assert again[3] == report and torch.equal(again[1], curves) and torch.equal(again[2], sheet)
+    assert repeated.ui["report"] == first.ui["report"] and again[3] == report and torch.equal(again[1], curves) and torch.equal(again[2], sheet)
     with pytest.raises(ValueError, match="exists and was made with other settings; choose another file_name, or switch overwrite on"):
         tune(seed=1)
     tune(seed=1, overwrite=True)

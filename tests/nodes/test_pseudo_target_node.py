@@ -58,6 +58,11 @@ def test_frames_become_pairs_for_fine_tuning(parts, place):
     assert (targets - initial).abs().mean() > 0.005
     assert report.startswith("4 of 4 faces chosen. codeformer, then 6 diffusion steps at 32 x 32")
     assert len(out.ui["images"]) == 1 and out.ui["text"] == (report,)
+    (told,) = json.loads(json.dumps(out.ui["report"], allow_nan=False))
+    assert (told["candidates"], told["near_duplicates"], told["poor"], told["found"], told["folder"]) == (4, 0, 0, 0, None)
+    assert [(pair["source"], pair["frame"]) for pair in told["pairs"]] == [("frames", i) for i in range(4)] and told["options"]["K"] == 60
+    moved = sum(pair["drift"] for pair in told["pairs"]) / 4
+    assert told["restorer"] == "codeformer" and f"low frequencies moved by {100 * moved:.2f} % of the range" in report
     assert len(Pairs.of_images(inputs.permute(0, 3, 1, 2), targets.permute(0, 3, 1, 2), 64)) == 4
     again = run(parts, frames=shown, selection={"selection": "every", "every": 1, "least": 0.5}).result
     assert torch.equal(again[0], targets)
@@ -79,7 +84,9 @@ def test_a_folder_goes_on_and_feeds_the_fine_tuning(parts, place):
     assert PseudoTargetGenerate.fingerprint_inputs(folder="pairs/phone") is None
     first = run(parts, frames=frames(2), **widgets)
     changed = PseudoTargetGenerate.fingerprint_inputs(folder="pairs/phone", seed=0)
-    targets, inputs, initial, report = run(parts, frames=frames(4), **widgets).result
+    grown = run(parts, frames=frames(4), **widgets)
+    targets, inputs, initial, report = grown.result
+    assert grown.ui["report"][0]["found"] == 2 and grown.ui["report"][0]["folder"] == str(place / "out" / "pairs" / "phone")
     assert "2 were in the folder already. 4 pairs lie in" in report and PseudoTargetGenerate.fingerprint_inputs(folder="pairs/phone") != changed
     assert torch.equal(targets[:2], first.result[0])
     folder = place / "out" / "pairs" / "phone"
