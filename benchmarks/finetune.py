@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--factor", type=int, default=2, help="how much smaller the camera sees the face than the network does")
     parser.add_argument("--targets", choices=("clean", "pseudo"), default="clean")
     parser.add_argument("--prior", default="embedded face prior", help="for pseudo-targets")
-    parser.add_argument("--preset", choices=PRESETS, default="codeformer", help="for pseudo-targets")
+    parser.add_argument("--preset", choices=PRESETS, help="for pseudo-targets; the prior's own unless given")
     parser.add_argument("--recipe", choices=("auto", "codes", "image"), default="auto")
     parser.add_argument("--plan", choices=("short", "paper"), default="short")
     parser.add_argument("--steps", type=int, default=0)
@@ -121,7 +121,8 @@ def pairs_of(base: Base, path: Path, faces: Faces, count: int, options: argparse
     if options.targets == "clean":
         return Pairs.of_images(seen, clean, base.side)
     loaded = load_network(path)
-    maker = TargetMaker(restorer_from(loaded), prior_of(options.prior), PRESETS[options.preset], device=options.device)
+    preset = options.preset or ("embedded" if options.prior.startswith("embedded") else "codeformer")
+    maker = TargetMaker(restorer_from(loaded), prior_of(options.prior), PRESETS[preset], device=options.device)
     targets = [maker.make(seen[i : i + BATCH], [(n,) for n in order[i : i + BATCH]], seed=options.seed).targets for i in range(0, count, BATCH)]
     return Pairs.of_images(seen, torch.cat(targets), base.side)
 

@@ -1,14 +1,15 @@
 """Pseudo-targets against the restorer's own output, on faces degraded by a camera's noise; prints a markdown table.
 
     python benchmarks/pseudo_target.py --faces ../shared/faces --restorer NAME_OR_FILE --prior NAME_OR_FILE
-        [--iso 1600 3200] [--factor 4] [--limit 16] [--preset codeformer] [--set K=500 ...] [--fidelity 0.5] [--sheet FILE.png]
+        [--iso 1600 3200] [--factor 4] [--limit 16] [--preset NAME] [--set K=500 ...] [--fidelity 0.5] [--batch 4] [--sheet FILE.png]
 
 Faces of the validation split at 512, shrunk by `factor`, through the camera (unprocessed, noise on a mosaic, processed; eq. 12 of the paper),
 enlarged back. NAME is what the loaders' menus show, or a method that needs no weights ("flair"); FILE is a checkpoint.
 
-Columns: sharpness without a reference (Crete et al. 2007, 0 to 1, at the prior's side) of the restorer's output, the target and the truth; how many
-targets are the sharper ones; how far their low frequencies moved (mean and worst face, share of the range); PSNR in dB and SSIM, at the
-prior's side, of both; seconds a face.
+Columns: sharpness without a reference (Zhu and Milanfar's metric Q, which noise lowers too, at the prior's side, where restored and target both show
+edges) of the restorer's output, the target and the truth; how many targets are the sharper ones, and by how much on average; how far their low
+frequencies moved (mean and worst face, share of the range); PSNR in dB and SSIM, at the prior's side, of both; seconds a face. The preset is the
+prior's own unless another is named: "embedded" for embedded ones, else "codeformer".
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ import torch
 from torch import Tensor
 
 from fvr.diffusion.prior import Prior
-from fvr.faces.appearance import sharpness
 from fvr.methods.prior_files import prior_from_file
 from fvr.methods.pseudo_target import PRESETS
 from fvr.methods.pseudo_target_faces import TargetMaker, at_side
 from fvr.methods.registry import METHODS, build_restorer, restorer_from
 from fvr.methods.restorer import Restorer
 from fvr.methods.settings import parse_settings
+from fvr.metrics.content import directed, image_content
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.models.load import load_network
 from fvr.physics import parse
@@ -66,45 +67,46 @@ def degraded(truth: Tensor, iso: int, factor: int) -> Tensor:
     return torch.nn.functional.interpolate(seen, (SIDE, SIDE), mode="bilinear", align_corners=False)
 
 
-def sharp(images: Tensor) -> float:
-    return sum(sharpness(image) for image in images) / len(images)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faces", type=Path, required=True)
     parser.add_argument("--restorer", required=True)
     parser.add_argument("--prior", required=True)
-    parser.add_argument("--preset", default="codeformer", choices=PRESETS)
+    parser.add_argument("--preset", choices=PRESETS)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--fidelity", type=float)
     parser.add_argument("--iso", type=int, nargs="+", default=[1600, 3200])
     parser.add_argument("--factor", type=int, default=4)
     parser.add_argument("--limit", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=1, help="faces at once")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sheet", type=Path, help="degraded, restored, target and truth of up to 8 faces, of the last ISO")
     arguments = parser.parse_args()
-    options = parse_settings(PRESETS[arguments.preset], dict(text.split("=", 1) for text in arguments.set), "pseudo-targets")
+    preset = arguments.preset or ("embedded" if arguments.prior.startswith("embedded") else "codeformer")
+    options = parse_settings(PRESETS[preset], dict(text.split("=", 1) for text in arguments.set), "pseudo-targets")
     maker = TargetMaker(restorer_of(arguments.restorer, arguments.fidelity), prior_of(arguments.prior), options)
     held_out = Faces(arguments.faces, "val", SIDE)
     count = min(arguments.limit, len(held_out))
     truth = torch.stack([held_out.face(i * len(held_out) // count) for i in range(count)])
     side = maker.walk.side
     print(f"{count} faces, shrunk {arguments.factor} times. {maker.describe()}\n")
-    print("| ISO | sharpness: restored | target | truth | sharper | low-pass moved, mean / worst | restored, PSNR / SSIM | target | s/face |")
+    print("| ISO | Q: restored | target | truth | sharper, by | low-pass moved, mean / worst | restored, PSNR / SSIM | target | s/face |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for iso in arguments.iso:
         seen = degraded(truth, iso, arguments.factor)
         begun = time.perf_counter()
-        made = [maker.make(seen[i : i + 1], [(0, i)], seed=arguments.seed) for i in range(count)]
+        parts = torch.arange(count).split(arguments.batch)
+        made = [maker.make(seen[part], [(0, i) for i in part.tolist()], seed=arguments.seed) for part in parts]
         pace = (time.perf_counter() - begun) / count
         initial, targets = (torch.cat([getattr(one, part) for one in made]) for part in ("initial", "targets"))
         small = {name: at_side(part, side) for name, part in (("restored", initial), ("target", targets), ("truth", truth))}
         drift = torch.tensor([value for one in made for value in one.drift])
-        better = sum(value > 0 for one in made for value in one.sharper)
+        gains = torch.tensor([value for one in made for value in one.sharper])
+        seen_in = directed(small["restored"]) & directed(small["target"])
+        sharp = {name: image_content(images, seen_in).mean() for name, images in small.items()}
         likeness = [f"{psnr(small[k], small['truth']).mean():.2f} / {ssim(small[k], small['truth']).mean():.3f}" for k in ("restored", "target")]
         print(
-            f"| {iso} | {sharp(small['restored']):.3f} | {sharp(small['target']):.3f} | {sharp(small['truth']):.3f} | {better} of {count} "
+            f"| {iso} | {sharp['restored']:.2f} | {sharp['target']:.2f} | {sharp['truth']:.2f} | {(gains > 0).sum()} of {count}, {gains.mean():+.1%} "
             f"| {drift.mean():.2%} / {drift.max():.2%} | {likeness[0]} | {likeness[1]} | {pace:.1f} |",
             flush=True,
         )

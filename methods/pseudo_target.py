@@ -75,11 +75,13 @@ class PseudoTargetOptions:
 
 
 PRESETS = {
+    "embedded": PseudoTargetOptions(K=400, L=240, steps=50, anchored=True),
     "codeformer": PseudoTargetOptions(),
     "codeformer-x8": PseudoTargetOptions(N=16),
     "swinir": PseudoTargetOptions(N=16),
 }
-"""Published settings, by restorer: CodeFormer (fidelity 0.5) for footage shrunk four and eight times, and SwinIR."""
+"""By restorer. Published: CodeFormer (fidelity 0.5) for footage shrunk four and eight times, and SwinIR. Ours: the embedded weights, whose small
+prior draws worse from strong noise than it tidies up little; the range that was tried is in benchmarks/README.md."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..diffusion.prior import Prior
-from ..faces.appearance import sharpness
 from ..faces.types import CROP
+from ..metrics.content import content_gain
 from ..physics.numerics import cached
 from .network import resized
 from .pseudo_target import LowPass, PseudoTargetOptions, TargetStep, Walk, pseudo_target, walk
@@ -30,7 +30,8 @@ class Targets:
     Attributes:
         initial: y_0 = R(y), (n, 3, 512, 512) in [0, 1].
         targets: the pseudo-targets, likewise.
-        sharper: of each face, how much sharper the target is than y_0 (Crete et al. 2007, in [-1, 1]), at the prior's side.
+        sharper: of each face, by what share the target's content exceeds that of y_0, at the prior's side: Zhu and Milanfar's metric Q, which sharp
+            edges raise and noise lowers (metrics/content.py).
         drift: of each face, the mean absolute difference of phi_N(target) and phi_N(y_0), as a share of the range from black to white.
     """
 
@@ -120,8 +121,8 @@ class TargetMaker:
         x = pseudo_target(small, self.prior, self.walk, draw, after)
         phi = LowPass(self.walk.N)
         drift = (phi(x) - phi(small)).abs().mean((1, 2, 3))
-        sharper = tuple(sharpness(a) - sharpness(b) for a, b in zip(x.cpu(), small.cpu(), strict=True))
-        return Targets(y0, put_back(y0, x.cpu()), sharper, tuple(drift.tolist()))
+        sharper = content_gain(x.cpu(), small.cpu())
+        return Targets(y0, put_back(y0, x.cpu()), tuple(sharper.tolist()), tuple(drift.tolist()))
 
 
 def at_side(images: Tensor, side: int) -> Tensor:

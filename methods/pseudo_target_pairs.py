@@ -130,7 +130,7 @@ def summary(pairs: Pairs, choice: Choice, candidates: int, maker: TargetMaker) -
     if count:
         better = sum(value > 0 for value in pairs.sharper)
         text += (
-            f" {better} of {count} targets are sharper than the restorer's output (on average {sum(pairs.sharper) / count:+.3f} of 1); "
+            f" {better} of {count} targets are sharper than the restorer's output (metric Q {sum(pairs.sharper) / count:+.1%} on average); "
             f"low frequencies moved by {100 * sum(pairs.drift) / count:.2f} % of the range, at most {100 * max(pairs.drift):.2f} %."
         )
     return text + (f" {pairs.found} were in the folder already." if pairs.found else "")

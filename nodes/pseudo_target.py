@@ -105,7 +105,8 @@ class PseudoTargetGenerate(io.ComfyNode):
                 io.DynamicCombo.Input(
                     "preset",
                     options=[io.DynamicCombo.Option(name, knobs(preset)) for name, preset in PRESETS.items()],
-                    tooltip="The published settings, by restorer: codeformer for footage shrunk about 4 times, codeformer-x8 for worse.",
+                    tooltip="embedded for the embedded weights; the others as published, by restorer: codeformer for footage shrunk about 4 times, "
+                    "codeformer-x8 for worse.",
                 ),
                 io.DynamicCombo.Input(
                     "selection",
@@ -155,7 +156,7 @@ class PseudoTargetGenerate(io.ComfyNode):
     @classmethod
     def execute(cls, restorer, prior, preset=None, selection=None, count=20, seed=0, folder="", faces=None, frames=None):
         check_one_is_wired("Pseudo-Target Generate", faces, frames)
-        options = _changed(PRESETS, preset or {"preset": "codeformer"}, "preset")
+        options = _changed(PRESETS, preset or {"preset": next(iter(PRESETS))}, "preset")
         modes = {mode: ChoiceOptions(mode=mode, count=count) for mode in get_args(Mode)}
         choosing = _changed(modes, selection or {"selection": "every"}, "selection")
         crops = None if frames is None else from_image(frames)

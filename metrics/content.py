@@ -1,0 +1,74 @@
+"""How much true content frames show, without a reference: sharp edges count, and noise does not, unlike in `sharpness`."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .sharpness import LUMA
+
+PATCH = 8
+"""Side of the patches, in pixels; the authors' choice."""
+SIGNIFICANCE = 0.001
+"""Chance that a patch of white noise counts as one with a direction; the authors' choice."""
+
+
+def image_content(frames: Tensor, patches: Tensor | None = None) -> Tensor:
+    """Metric Q (Zhu and Milanfar, IEEE Transactions on Image Processing 19(12), 2010): (N,) float64, at least 0.
+
+    Q = sum over patches with a direction of s1 (s1 - s2) / (s1 + s2), divided by the number of all patches, where s1 >= s2 are the singular
+    values of a patch's gradients (64, 2) of luma in grey levels, patches being 8 x 8 side by side. An edge or a line has s1 only; blur makes
+    that smaller. White noise adds the same to both squares, so s2 grows first, and Q falls. It has no upper bound: compare results of one
+    picture only.
+
+    Args:
+        frames: (N, 3, H, W) in [0, 1]; what is left over at the right and below when patches are cut is not looked at.
+        patches: (N, H // 8, W // 8), true for those that count. Give results that are to be compared the same ones, as the authors do; None
+            takes each frame's own (`directed`).
+
+    Raises:
+        ValueError: for frames below 8 x 8 pixels.
+    """
+    large, small = _singular_values(frames)
+    values = large * (large - small) / (large + small).clamp(min=1e-12)
+    return (values * (directed(frames) if patches is None else patches)).mean((1, 2))
+
+
+def content_gain(frames: Tensor, others: Tensor) -> Tensor:
+    """By what share frames hold more content than others of the same scene: Q / Q' - 1 over patches with a direction in both, (N,) float64.
+
+    At least -1; 0 where no patch has one.
+
+    Args:
+        frames, others: (N, 3, H, W) in [0, 1].
+    """
+    patches = directed(frames) & directed(others)
+    ours, theirs = image_content(frames, patches), image_content(others, patches)
+    return torch.where(theirs > 0, ours / theirs.clamp(min=1e-12) - 1, 0.0)
+
+
+def directed(frames: Tensor) -> Tensor:
+    """Which patches have a direction, (N, H // 8, W // 8): (s1 - s2) / (s1 + s2) above what white noise has in one of 1000 patches.
+
+    That is sqrt((1 - q) / (1 + q)) with q = 0.001 ** (1 / (n - 1)), n the number of pixels in a patch (the paper's eq. 18).
+
+    Raises:
+        ValueError: for frames below 8 x 8 pixels.
+    """
+    large, small = _singular_values(frames)
+    q = SIGNIFICANCE ** (1 / (PATCH**2 - 1))
+    return (large - small) > math.sqrt((1 - q) / (1 + q)) * (large + small)
+
+
+def _singular_values(frames: Tensor) -> tuple[Tensor, Tensor]:
+    """s1 and s2 of every patch's gradients, each (N, H // 8, W // 8) float64."""
+    if frames.ndim != 4 or frames.shape[1] != 3 or min(frames.shape[-2:]) < PATCH:
+        raise ValueError(f"image content is measured on RGB frames (N, 3, H, W) of at least {PATCH} x {PATCH} pixels, got {tuple(frames.shape)}")
+    luma = 255 * (frames.double() * torch.tensor(LUMA, dtype=torch.float64, device=frames.device).view(3, 1, 1)).sum(1)
+    patches = luma.unfold(1, PATCH, PATCH).unfold(2, PATCH, PATCH)
+    gy, gx = torch.gradient(patches, dim=(-2, -1))  # inside a patch, one-sided at its border
+    xx, yy, xy = ((a * b).sum((-2, -1)) for a, b in ((gx, gx), (gy, gy), (gx, gy)))
+    half, spread = (xx + yy) / 2, (((xx - yy) / 2) ** 2 + xy**2).sqrt()  # eigenvalues of the 2 x 2 matrix of products
+    return (half + spread).sqrt(), (half - spread).clamp(min=0).sqrt()
