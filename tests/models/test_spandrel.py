@@ -6,8 +6,10 @@ import json
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from seeded_weights import seed_weights, seeded_state
 
@@ -16,7 +18,7 @@ from fvr.models.restoreformer import RestoreFormer, RestoreFormerConfig
 from fvr.models.spandrel_bridge import Bridge, load_by_spandrel
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")  # spandrel's
-SHARED = Path(__file__).parents[3] / "shared"
+DATA = Path(__file__).parents[1] / "data"
 SWINIR = dict(img_size=64, embed_dim=180, depths=[6] * 8, num_heads=[6] * 8, window_size=8, mlp_ratio=2.0, upscale=8, img_range=1.0)
 SWINIR |= dict(upsampler="nearest+conv", resi_connection="1conv", start_unshuffle=8)
 """How DifFace and pseudo-targets configure SwinIR, in spandrel's words."""
@@ -60,16 +62,16 @@ def test_a_network_of_the_same_size_is_loaded_and_called_in_its_own_range(make, 
 
 
 def test_swinir_as_difface_publishes_it_gives_the_official_numbers(spandrel):
-    reference, manifest = SHARED / "parity" / "swinir.safetensors", SHARED / "manifests" / "swinir.json"
-    if not reference.exists():
-        pytest.skip("needs ../shared/parity")
-    shapes = json.loads(manifest.read_text())["shapes"]
+    """Names and shapes of the published file, weights that can be made anywhere, and what the official code makes of a face with them."""
+    with safe_open(DATA / "swinir.safetensors", "pt") as file:
+        shapes = json.loads(file.metadata()["shapes"])
     state = {key: torch.zeros(shape, dtype=torch.int64 if key.endswith("relative_position_index") else None) for key, shape in shapes.items()}
     fixed = type(load_by_spandrel(state).network)(**SWINIR).state_dict()  # with its window masks, which are no weights
     network = load_by_spandrel(seeded_state({key: fixed.get(key, value) for key, value in state.items()}))
     assert isinstance(network, Bridge)
-    wanted = load_file(reference)
-    frame = wanted["frame_u8"].permute(2, 0, 1)[None].float() / 127.5 - 1
+    wanted, picture = load_file(DATA / "swinir.safetensors"), load_file(DATA / "difface_unet.safetensors")["frame_0"]
+    pixels = cv2.imdecode(picture.numpy(), cv2.IMREAD_COLOR)[..., ::-1]
+    frame = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.inference_mode():
         out = (network(frame) + 1) / 2
     for ours, theirs in ((out[..., ::4, ::4], wanted["output_stride4"]), (out[..., 200:264, 200:264], wanted["output_crop"])):
