@@ -31,6 +31,9 @@ from fvr.methods.pseudo_target_faces import TargetMaker
 from fvr.methods.registry import build_restorer
 from fvr.methods.restorer import restore_frames
 from fvr.methods.seed_map import PixelGenerator, SeedMapOptions, seed_map
+from fvr.metrics.measure import measure
+from fvr.metrics.plot import PANEL_HEIGHT, plot
+from fvr.metrics.slices import column_over_time
 from fvr.models.embedded import PRIORS, RESTORERS, listed
 from fvr.nodes.weights import EMBEDDED
 from fvr.physics import KINDS, Degradation, RandomInpaint, parse
@@ -179,6 +182,20 @@ def embedded() -> np.ndarray:
     return np.vstack(rows)
 
 
+def measured() -> np.ndarray:
+    """Blurred and noisy, restored frame by frame by the embedded codebook: one column over time, and the first panels of the plot."""
+    frames = moving_portrait(48)
+    truth = F.interpolate(crop_clip(frames, followed(frames)).crops, (256, 256), mode="area")
+    y = parse("gaussian_blur(sigma=3) + noise(sigma=0.06)").observe(truth, torch.Generator().manual_seed(0)).clamp(0, 1)
+    restorer = build_restorer("codeformer", weights=LISTED["embedded codeformer"])
+    found = F.interpolate(restore_frames(restorer, F.interpolate(y, (512, 512), mode="bilinear")), (256, 256), mode="area")
+    slices = pixels(column_over_time({"restored": found, "observation": y, "reference": truth}, 96))
+    panels = pixels(plot(measure(found, truth)))
+    panels = panels[: PANEL_HEIGHT * 4]
+    scale = panels.shape[0] / slices.shape[0]
+    return row(cv2.resize(slices, (round(slices.shape[1] * scale), panels.shape[0]), interpolation=cv2.INTER_AREA), panels)
+
+
 def pseudo_target() -> np.ndarray:
     """A crop through a camera at ISO 3200, what the embedded codebook makes of it, and the target that the embedded prior makes of that."""
     frames = moving_portrait(12)[2:3]
@@ -213,6 +230,7 @@ PICTURES: dict[str, Callable[[], np.ndarray]] = {
     "consistency.jpg": consistency,
     "embedded.jpg": embedded,
     "pseudo-target.jpg": pseudo_target,
+    "measured.jpg": measured,
     "times.jpg": times,
     "optimised.jpg": optimised,
 }
