@@ -37,9 +37,22 @@ def stored(frames: Tensor) -> Tensor:
 def test_the_width_of_a_blur_is_found(face, sigma):
     found = fit_degradation(stored(Blur.gaussian(sigma).forward(face)))
     truth = (sigma**2 + OWN**2) ** 0.5
-    assert 0.9 * truth < found.sigma < 1.25 * truth
+    assert 0.8 * truth < found.sigma < 1.1 * truth
     assert (found.enlargement, found.quality) == (1, None)
     assert found.noise < 0.4 / 255
+
+
+def test_a_soft_wall_around_a_face_does_not_widen_the_blur():
+    """Most of this scene is out of focus; its sharp places say how far the blur goes."""
+    av = pytest.importorskip("av")
+    path = CLIPS / "scene_720p_clean.mp4"
+    if not path.is_file():
+        pytest.skip("sample clips are not beside the repository")
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    scene = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255
+    found = fit_degradation(stored(Blur.gaussian(2).forward(scene)))
+    assert 1.8 < found.sigma < 2.7 and found.enlargement == 1
 
 
 def test_a_sharp_clip_has_little_blur(face):
@@ -50,7 +63,7 @@ def test_a_sharp_clip_has_little_blur(face):
 def test_blur_is_found_under_noise_which_is_measured_too(face):
     noisy = GaussianNoise(3 / 255).observe(Blur.gaussian(2).forward(face), torch.Generator().manual_seed(0))
     found = fit_degradation(stored(noisy))
-    assert 1.6 < found.sigma < 3.2 and found.enlargement == 1
+    assert 1.6 < found.sigma < 2.5 and found.enlargement == 1
     assert 1.4 < found.noise * 255 < 2.2  # in luma, which averages the colours' noise: 2.0
     assert found.operator.noise_level == pytest.approx(found.noise, abs=1e-4)
 
@@ -71,11 +84,11 @@ def test_jpeg_of_an_ordinary_encoder_is_found_with_the_blur_before_it(face):
     frames = torch.from_numpy(cv2.imdecode(data, 1)[..., ::-1].copy()).permute(2, 0, 1)[None].float() / 255
     found = fit_degradation(frames)
     assert found.quality is not None and abs(found.quality - 70) <= 1
-    assert 1.8 < found.sigma < 3.6
+    assert 1.6 < found.sigma < 2.6
     assert "JPEG quality " in found.describe()
 
 
-@pytest.mark.parametrize("factor", [2, 4])
+@pytest.mark.parametrize("factor", [2, 3, 4])
 def test_enlarged_footage_is_found_and_brought_back(face, factor):
     small = degradation("bicubic", factor=factor).forward(face)
     big = enlarge(small, factor)
