@@ -10,7 +10,8 @@ PSNR in dB and SSIM on the camera's noise, how far from the truth in the base's 
 machine), and PSNR on the degradations that the base was trained for ("at home": the mean of the three judged ones). At home it must not lose more
 than 0.5 dB; the last column says so.
 
-NAME is what the loaders' menus show ("embedded codeformer", "embedded face prior"). A stopped run goes on when it is called again.
+NAME is what the loaders' menus show ("embedded codeformer", "embedded face prior"). A stopped run goes on when it is called again, from the pairs
+and the state in its work folder.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from fvr.diffusion.prior import Prior
 from fvr.methods.prior_files import prior_from_file
 from fvr.methods.pseudo_target import PRESETS
 from fvr.methods.pseudo_target_faces import TargetMaker
+from fvr.methods.pseudo_target_folder import PairFolder
+from fvr.methods.pseudo_target_pairs import ChosenFace, make_pairs, parameters_of
 from fvr.methods.registry import restorer_from
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.metrics.lpips import lpips_or_none
@@ -42,7 +45,7 @@ from fvr.training.finetune import fine_tune, options_for, precision_for
 from fvr.training.finetune_base import Base, base_from_file
 from fvr.training.finetune_features import EarlyFeatures
 from fvr.training.finetune_networks import answer
-from fvr.training.finetune_pairs import HeldOut, Pairs
+from fvr.training.finetune_pairs import HeldOut, Pairs, as_bytes
 from fvr.training.finetune_stage import restored
 from fvr.training.loop import Run
 
@@ -114,17 +117,20 @@ def main() -> None:
 
 
 def pairs_of(base: Base, path: Path, faces: Faces, count: int, options: argparse.Namespace) -> Pairs:
-    """`count` faces of the training split, the same first ones for every count, seen by the camera, with their targets."""
+    """`count` faces of the training split (or all), the same first ones for every count, seen by the camera, with their targets."""
     order = torch.randperm(len(faces), generator=torch.Generator().manual_seed(options.seed))[:count].tolist()
+    count = len(order)
     clean = torch.stack([faces.face(i) for i in order])
     seen = camera(clean, options.iso, options.factor, options.seed + 1)
     if options.targets == "clean":
         return Pairs.of_images(seen, clean, base.side)
-    loaded = load_network(path)
     preset = options.preset or ("embedded" if options.prior.startswith("embedded") else "codeformer")
-    maker = TargetMaker(restorer_from(loaded), prior_of(options.prior), PRESETS[preset], device=options.device)
-    targets = [maker.make(seen[i : i + BATCH], [(n,) for n in order[i : i + BATCH]], seed=options.seed).targets for i in range(0, count, BATCH)]
-    return Pairs.of_images(seen, torch.cat(targets), base.side)
+    settings = replace(PRESETS[preset], batch=BATCH)
+    maker = TargetMaker(restorer_from(load_network(path)), prior_of(options.prior), settings, device=options.device)
+    folder = PairFolder(options.work / "pairs", parameters_of(maker, options.seed))
+    chosen = [ChosenFace(crop, f"face {n}", 0, n) for crop, n in zip(seen, order, strict=True)]
+    parts = (make_pairs(chosen[i : i + BATCH], maker, seed=options.seed, folder=folder).targets for i in range(0, count, BATCH))
+    return Pairs(as_bytes(seen, base.side), torch.cat([as_bytes(part, base.side) for part in parts]))
 
 
 def prior_of(name: str) -> Prior:
