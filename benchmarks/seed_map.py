@@ -92,7 +92,7 @@ def generator_of(prior: str, y: Tensor, operator: Degradation, side: int, option
         return load(path, side).generator(options.steps)
     pixels = prior_from_file(path)
     shown = guides(y, operator, (side, side), pixels.upsampling) if options.guided and pixels.conditional else None
-    return PixelGenerator(pixels, (side, side), steps=options.steps, guides=shown)
+    return PixelGenerator(pixels, (side, side), steps=options.steps, guides=shown, start=options.start)
 
 
 def main() -> None:

@@ -90,6 +90,15 @@ def knobs() -> list:
             tooltip="Shows the input to a prior that was trained to look at damaged faces (the embedded one, FLAIR's). Off, it draws out of nothing.",
             advanced=True,
         ),
+        number(
+            io.Float,
+            "start",
+            0.01,
+            1,
+            "With guided: how much noise the drawing begins with. Less stays near the input, 1 begins at noise alone.",
+            step=0.01,
+            advanced=True,
+        ),
     ]
 
 
@@ -147,7 +156,7 @@ class SeedMapOptimize(io.ComfyNode):
         size = (y.shape[-2] * operator.factor, y.shape[-1] * operator.factor)
         check_sources(model, vae, prior)
         shown = None if prior is None or not (options.guided and prior.conditional) else guides(y, operator, size, prior.upsampling)
-        with generator_of(model, vae, positive, prior, optical_flow, size, options.steps, shown) as (generator, flow):
+        with generator_of(model, vae, positive, prior, optical_flow, size, options, shown) as (generator, flow):
             cost = estimate(generator, len(y), options, flow, host.heartbeat)
             host.say(f"{len(y)} frames of {size[1]} x {size[0]}, {options.iterations} iterations: {cost}.")
             with host.progress(options.iterations, "seed-space MAP") as tick:
@@ -213,20 +222,22 @@ def generator_of(
     prior: Prior | None,
     optical_flow: Any,
     size: tuple[int, int],
-    steps: int,
+    options: SeedMapOptions,
     shown: Tensor | None = None,
 ) -> Iterator[tuple[SeedGenerator, FlowSource]]:
     """D o R for what is wired, and the source of the motion; valid inside the block. A pixel prior is shown the frames `shown`, if any."""
 
     def times(length: int) -> list[int]:
-        return leading_times(length, steps)
+        return leading_times(length, options.steps)
 
     with ExitStack() as stack:
         if optical_flow is not None:
             stack.enter_context(listening(optical_flow.model, heartbeat=host.heartbeat))
         if prior is not None:
             flow: FlowSource = DisFlow() if optical_flow is None else RaftFlow(optical_flow.model, host.managed(optical_flow))
-            pixels = PixelGenerator(prior, size, steps=steps, guides=shown, device=host.device(), heartbeat=host.heartbeat)
+            pixels = PixelGenerator(
+                prior, size, steps=options.steps, guides=shown, start=options.start, device=host.device(), heartbeat=host.heartbeat
+            )
             networks = networks_of(prior)
             stack.enter_context(listening(*networks, heartbeat=host.heartbeat))
             with torch.no_grad():  # brings its network to where it runs, which must not happen while its weights are exchanged

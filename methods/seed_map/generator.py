@@ -102,6 +102,8 @@ class PixelGenerator(SeedGenerator):
         guides: (N, 3, H, W) in [-1, 1], what the damaged frames show, for a prior that was trained with such a condition: as a prompt is to a
             latent model, it is part of R. What all frames share is guided by the middle frame, a picture that was there, unlike the
             mean. None asks for faces out of nothing, which a small network draws badly.
+        start: with guides, the share of the noise schedule at which R begins: x_T = sqrt(abar_T) guide + sqrt(1 - abar_T) z. At 1, and
+            without guides, x_T = z.
 
     Raises:
         ValueError: if the prior was trained for another size.
@@ -114,6 +116,7 @@ class PixelGenerator(SeedGenerator):
         *,
         steps: int = 4,
         guides: Tensor | None = None,
+        start: float = 1.0,
         device: torch.device | str = "cpu",
         heartbeat: Heartbeat = no_heartbeat,
     ) -> None:
@@ -126,7 +129,8 @@ class PixelGenerator(SeedGenerator):
         self.prior, self.size, self.device, self._heartbeat = prior, size, torch.device(device), heartbeat
         self.seed_shape = (1, 3, padded[0], padded[1])
         self.feature_shape = (3, padded[0], padded[1])
-        self._times = leading_times(len(prior.schedule), steps)
+        self._from_guide = guides is not None and start < 1
+        self._times = leading_times(round(len(prior.schedule) * start) if self._from_guide else len(prior.schedule), steps)
         self._guides: Tensor | None = None
         if guides is not None:
             more = (0, padded[1] - size[1], 0, padded[0] - size[0])
@@ -143,7 +147,10 @@ class PixelGenerator(SeedGenerator):
         def estimate(x_t: Tensor, i: int) -> Tensor:
             return self.prior.predict_x0(x_t, self.prior.schedule.timesteps[self._times[i]], condition)
 
-        x = reverse(leaf, estimate, abars, clip=True, heartbeat=self._heartbeat)
+        noisy: Tensor = leaf
+        if condition is not None and self._from_guide:
+            noisy = abars[-1] ** 0.5 * condition + (1 - abars[-1]) ** 0.5 * leaf
+        x = reverse(noisy, estimate, abars, clip=True, heartbeat=self._heartbeat)
         return x.detach(), lambda grad: torch.autograd.grad(x, leaf, grad)[0]
 
     def tail(self, h: Tensor) -> Tensor:

@@ -117,3 +117,23 @@ def test_frames_share_the_guide_in_the_middle_or_have_their_own(prior):
         told.clear()
         PixelGenerator(Noting(prior.coarse), (30, 32)).features(z)
         assert told == [None] * 4
+
+
+def test_a_guided_drawing_begins_at_the_guide_noised_as_far_as_asked(prior):
+    """x_T = sqrt(abar_T) guide + sqrt(1 - abar_T) z at the highest of the times that share the beginning of the schedule; z alone from 1."""
+    begun = []
+
+    class Noting(PyramidPrior):
+        def predict_x0(self, x_t, t, condition=None):
+            begun.append((x_t.detach().clone(), t))
+            return super().predict_x0(x_t, t, condition)
+
+    shown = torch.linspace(-0.5, 0.5, SIDE).expand(1, 3, SIDE, SIDE)
+    z = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    for start, times in ((0.2, leading_times(200, 4)), (1.0, leading_times(1000, 4))):
+        begun.clear()
+        PixelGenerator(Noting(prior.coarse), (SIDE, SIDE), guides=shown, start=start).features(z)
+        abar = prior.schedule.abar(times[-1])
+        expected = z if start == 1 else abar**0.5 * shown + (1 - abar) ** 0.5 * z
+        assert (begun[0][0] - expected).abs().max() < 1e-6
+        assert [t for _, t in begun] == [prior.schedule.timesteps[t] for t in reversed(times)]
