@@ -27,6 +27,7 @@ from fvr.faces.paste import Paster
 from fvr.methods.flair import FlairRestorer
 from fvr.methods.flair_options import PRESETS
 from fvr.methods.prior_files import prior_from_file
+from fvr.methods.pseudo_target import PRESETS as TARGETS
 from fvr.methods.pseudo_target_faces import TargetMaker
 from fvr.methods.registry import build_restorer
 from fvr.methods.restorer import restore_frames
@@ -203,7 +204,7 @@ def pseudo_target() -> np.ndarray:
     y = parse("bicubic(factor=4) + isp_noise(iso=3200)").observe(crop, torch.Generator().manual_seed(0)).clamp(0, 1)
     y = F.interpolate(y, crop.shape[-2:], mode="bicubic", align_corners=False).clamp(0, 1)
     restorer = build_restorer("codeformer", weights=LISTED["embedded codeformer"])
-    made = TargetMaker(restorer, prior_from_file(LISTED["embedded face prior"])).make(y, [(0, 0, 0)], seed=0)
+    made = TargetMaker(restorer, prior_from_file(LISTED["embedded face prior"]), TARGETS["embedded"]).make(y, [(0, 0, 0)], seed=0)
     parts = {"input, ISO 3200": y, "restored": made.initial, "target": made.targets}
     return row(*(titled(sized(pixels(part[0]), 300), name) for name, part in parts.items()))
 
