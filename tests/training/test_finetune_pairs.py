@@ -7,13 +7,14 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_pairs import noisy
 
 from fvr.training.finetune_pairs import HeldOut, OnDisk, Pairs
 
 
+@settings(deadline=None)
 @given(st.integers(4, 3000), st.floats(0.01, 0.5), st.integers(0, 40), st.one_of(st.none(), st.integers(0, 5)))
 def test_nothing_is_learnt_next_to_what_judges(count: int, share: float, block: int, guard: int | None) -> None:
     try:
