@@ -1,7 +1,8 @@
 """What fine-tuning gains on a camera's noise, what it costs where the restorer was at home, and how both depend on the number of pictures.
 
     python benchmarks/finetune.py --faces ../shared/faces --base NAME_OR_FILE [--counts 20 100 500] [--iso 3200] [--factor 2]
-        [--targets clean | pseudo --prior NAME_OR_FILE] [--recipe auto] [--plan short] [--steps N] [--precision bfloat16] [--work FOLDER]
+        [--targets clean | pseudo --prior NAME_OR_FILE --set N=16 ...] [--recipe auto] [--plan short] [--steps N] [--precision bfloat16]
+        [--work FOLDER]
 
 Faces at the restorer's own side S, shrunk by `factor`, seen by a camera (unprocessed, noise on a mosaic, processed: eq. 12 of the paper) and
 enlarged back. Fine-tuned on faces of the training split, each time from the same base, towards the clean faces or towards pseudo-targets made
@@ -34,6 +35,7 @@ from fvr.methods.pseudo_target_faces import TargetMaker
 from fvr.methods.pseudo_target_folder import PairFolder
 from fvr.methods.pseudo_target_pairs import ChosenFace, make_pairs, parameters_of
 from fvr.methods.registry import restorer_from
+from fvr.methods.settings import parse_settings
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.metrics.lpips import lpips_or_none
 from fvr.models.embedded import PRIORS, RESTORERS, listed
@@ -75,6 +77,7 @@ def main() -> None:
     parser.add_argument("--targets", choices=("clean", "pseudo"), default="clean")
     parser.add_argument("--prior", default="embedded face prior", help="for pseudo-targets")
     parser.add_argument("--preset", choices=PRESETS, help="for pseudo-targets; the prior's own unless given")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="changes the preset")
     parser.add_argument("--recipe", choices=("auto", "codes", "image"), default="auto")
     parser.add_argument("--plan", choices=("short", "paper"), default="short")
     parser.add_argument("--steps", type=int, default=0)
@@ -125,7 +128,7 @@ def pairs_of(base: Base, path: Path, faces: Faces, count: int, options: argparse
     if options.targets == "clean":
         return Pairs.of_images(seen, clean, base.side)
     preset = options.preset or ("embedded" if options.prior.startswith("embedded") else "codeformer")
-    settings = replace(PRESETS[preset], batch=BATCH)
+    settings = parse_settings(PRESETS[preset], {"batch": str(BATCH), **dict(text.split("=", 1) for text in options.set)}, "pseudo-targets")
     maker = TargetMaker(restorer_from(load_network(path)), prior_of(options.prior), settings, device=options.device)
     folder = PairFolder(options.work / "pairs", parameters_of(maker, options.seed))
     chosen = [ChosenFace(crop, f"face {n}", 0, n) for crop, n in zip(seen, order, strict=True)]
