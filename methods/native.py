@@ -5,16 +5,17 @@ S pixels show, and a small network's own errors would replace what was right. So
 16, 32, ... up to S, after the answer's contrast is brought to the input's (one factor per crop, from the coarse means, which both show).
 With X_k and A_k their octaves at one side (a Laplacian pyramid; X_0 is the coarse mean image), the result is
 
-    y_0 = X_0        y_k = up(y_(k-1)) + A_k + c_k W_k (X_k - A_k)
+    y_0 = A_0 + W_0 (X_0 - A_0)        y_k = up(y_(k-1)) + A_k + c_k W_k (X_k - A_k)
 
-and beyond S, where there is no answer, y_k = up(y_(k-1)) + W_k X_k. In words: the input keeps its coarse means, which no blur, noise or
-codec moves much; an octave that is weaker in the input than in the answer is the answer's; one as strong stays the input's, but for noise.
+and beyond S, where there is no answer, y_k = up(y_(k-1)) + W_k X_k. In words: the input keeps its coarse means, which no blur or codec and only
+the noise of a bad camera moves much; an octave that is weaker in the input than in the answer is the answer's; one as strong stays the input's,
+but for noise.
 
 - c_k in [0, 1] rises smoothly with b = <X_k, A_k> / <A_k, A_k>, over the whole crop. Blur lowers b. Noise does not raise it, as long as the
   answer is free of it.
 - W_k is the Wiener gain of a place: W = max(E - 3 s^2, 0) / E, with the energy E of what it multiplies around that place, and the noise
   s^2 of the input at that side, read from the median of its finest diagonal differences less what clean faces have there: noise fills
-  flat places too, detail does not.
+  flat places too, detail does not. The coarse means have no octave of their own to read: their noise is a quarter of that one side up.
 
 A clean, sharp crop comes back as it was.
 """
@@ -34,6 +35,8 @@ LACKING, PRESENT = 0.6, 0.95
 TEXTURE = {32: 7.9 / 255, 64: 4.0 / 255, 128: 2.4 / 255}
 """What `noise_variance` would read on clean faces at a side, as a deviation: the 95th percentile of portraits. Sides between and beyond take
 the nearest."""
+GRAINY = 1.3
+"""How many times its `TEXTURE` the octave above the coarse means must show before they count as noisy: faces with much detail keep theirs."""
 CAUTION = 3.0
 """How many times its noise the energy of a place must be before any of it is kept."""
 NEIGHBOURHOOD = 7
@@ -75,10 +78,12 @@ def merged(answer: Tensor, seen: Tensor) -> Tensor:
         pairs.append((F.avg_pool2d(pairs[-1][0], 2), F.avg_pool2d(pairs[-1][1], 2)))
     below = pairs.pop()
     result = below[0]
+    if pairs:
+        result = below[1] + clear_part(below[0] - below[1], noise_variance(pairs[-1][0], GRAINY) / 4)
     while pairs:
         x, a = pairs.pop()
         given, wanted = x - enlarged(below[0], x), a - enlarged(below[1], a)
-        kept = presence(given, wanted)[:, None, None, None] * clear_part(given - wanted, x)
+        kept = presence(given, wanted)[:, None, None, None] * clear_part(given - wanted, noise_variance(x))
         result = enlarged(result, x) + wanted + kept
         below = x, a
     return result
@@ -108,16 +113,20 @@ def presence(given: Tensor, wanted: Tensor) -> Tensor:
     return share * share * (3 - 2 * share)
 
 
-def clear_part(octave: Tensor, image: Tensor) -> Tensor:
-    """What of an octave (n, 3, h, w) of `image` stands above the image's noise: the Wiener gain of each place times the octave."""
-    noise = noise_variance(image)[:, None, None, None]
+def clear_part(octave: Tensor, noise: Tensor) -> Tensor:
+    """What of an octave (n, 3, h, w) stands above noise of variance (n,): the Wiener gain of each place times the octave."""
+    noise = noise[:, None, None, None]
     margin = NEIGHBOURHOOD // 2
     energy = F.avg_pool2d(octave.square().mean(1, keepdim=True), NEIGHBOURHOOD, 1, margin, count_include_pad=False)
     return octave * ((energy - CAUTION * noise).clamp_min(0) / energy.clamp_min(1e-12))
 
 
-def noise_variance(image: Tensor) -> Tensor:
-    """s^2 per crop (n,) of (n, 3, h, w): the Haar wavelet's diagonal coefficients, by their median (Donoho and Johnstone, 1994), less texture."""
+def noise_variance(image: Tensor, caution: float = 1.0) -> Tensor:
+    """s^2 per crop (n,) of (n, 3, h, w): the Haar wavelet's diagonal coefficients, by their median (Donoho and Johnstone, 1994), less texture.
+
+    Args:
+        caution: multiplies the texture.
+    """
     even, odd = image[..., ::2, :], image[..., 1::2, :]
     rows = min(even.shape[-2], odd.shape[-2])
     down = even[..., :rows, :] - odd[..., :rows, :]
@@ -125,7 +134,7 @@ def noise_variance(image: Tensor) -> Tensor:
     diagonal = (down[..., : 2 * columns : 2] - down[..., 1 : 2 * columns : 2]) / 2
     deviation = diagonal.abs().flatten(1).median(1).values / 0.6745  # of a Gaussian
     side = min(TEXTURE, key=lambda known: abs(known - image.shape[-1]))
-    return (deviation.square() - TEXTURE[side] ** 2).clamp_min(0)
+    return (deviation.square() - (caution * TEXTURE[side]) ** 2).clamp_min(0)
 
 
 def enlarged(image: Tensor, like: Tensor) -> Tensor:
@@ -145,6 +154,6 @@ def _enlarged_with(answer: Tensor, crops: Tensor) -> Tensor:
     result = merged(answer, below)
     while levels:
         level = levels.pop()
-        result = enlarged(result, level) + clear_part(level - enlarged(below, level), level)
+        result = enlarged(result, level) + clear_part(level - enlarged(below, level), noise_variance(level))
         below = level
     return result
