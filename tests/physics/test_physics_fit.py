@@ -16,16 +16,21 @@ OWN = 0.95
 """The blur that the face clip has of its own, in pixels: it adds in quadrature."""
 
 
-@pytest.fixture(scope="module")
-def face() -> Tensor:
-    """(1, 3, 320, 320) out of a clip of a face."""
+def first_frame(name: str) -> Tensor:
+    """(1, 3, H, W) out of a clip beside the repository."""
     av = pytest.importorskip("av")
-    path = CLIPS / "clean_face_512.mp4"
+    path = CLIPS / name
     if not path.is_file():
         pytest.skip("sample clips are not beside the repository")
     with av.open(str(path)) as container:
         frame = next(container.decode(video=0)).to_ndarray(format="rgb24")
-    return (torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255)[..., 96:416, 96:416]
+    return torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255
+
+
+@pytest.fixture(scope="module")
+def face() -> Tensor:
+    """(1, 3, 320, 320) out of a clip of a face."""
+    return first_frame("clean_face_512.mp4")[..., 96:416, 96:416]
 
 
 def stored(frames: Tensor) -> Tensor:
@@ -44,13 +49,7 @@ def test_the_width_of_a_blur_is_found(face, sigma):
 
 def test_a_soft_wall_around_a_face_does_not_widen_the_blur():
     """Most of this scene is out of focus; its sharp places say how far the blur goes."""
-    av = pytest.importorskip("av")
-    path = CLIPS / "scene_720p_clean.mp4"
-    if not path.is_file():
-        pytest.skip("sample clips are not beside the repository")
-    with av.open(str(path)) as container:
-        frame = next(container.decode(video=0)).to_ndarray(format="rgb24")
-    scene = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255
+    scene = first_frame("scene_720p_clean.mp4")
     found = fit_degradation(stored(Blur.gaussian(2).forward(scene)))
     assert 1.8 < found.sigma < 2.7 and found.enlargement == 1
 
