@@ -56,9 +56,10 @@ def knobs() -> list:
         number(
             io.Int,
             "rank",
-            1,
+            0,
             512,
-            "Freedom of each frame beyond the shared seed; 32 takes 67 MB a frame with Stable Diffusion at 512, 16 half of that.",
+            "Freedom of each frame beyond the shared seed; 32 takes 67 MB a frame with Stable Diffusion at 512, 16 half of that. 0 chooses: 32, or "
+            "all there is for a prior on pixels.",
         ),
         number(io.Float, "radius", 0.001, 1000, "How far a frame may leave the shared picture; the paper takes 1.", step=0.001),
         number(io.Float, "warp_weight", 0, 1000, "How strongly neighbouring frames must agree along their motion; 0 leaves it out.", step=0.01),

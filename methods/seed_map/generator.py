@@ -72,8 +72,10 @@ class SeedGenerator(ABC):
         feature_shape: (C, H, W) of h, the place of the residuals.
         size: (H, W) of the frames; at most that of h, of whose frame the top left is taken.
         device: where z, h and the frames live, all float32.
+        rank: of the residuals, where none is asked for.
     """
 
+    rank: int = 32
     seed_shape: tuple[int, int, int, int]
     feature_shape: tuple[int, int, int]
     size: tuple[int, int]
@@ -129,6 +131,7 @@ class PixelGenerator(SeedGenerator):
         self.prior, self.size, self.device, self._heartbeat = prior, size, torch.device(device), heartbeat
         self.seed_shape = (1, 3, padded[0], padded[1])
         self.feature_shape = (3, padded[0], padded[1])
+        self.rank = min(padded)
         self._from_guide = guides is not None and start < 1
         self._times = leading_times(round(len(prior.schedule) * start) if self._from_guide else len(prior.schedule), steps)
         self._guides: Tensor | None = None

@@ -221,7 +221,7 @@ def test_the_time_is_told_beforehand():
     ("wrong", "sentence"),
     [
         ({"steps": 1}, "steps must lie between 2 and 10, got 1"),
-        ({"rank": 0}, "rank must lie between 1 and 512"),
+        ({"rank": -1}, r"rank must lie between 0 and 512 \(0: by the generator\), got -1"),
         ({"flow_decay": 1.0}, "flow_decay must lie between 0 and 0.999"),
         ({"warp_start": 2.0}, r"warp_start must lie between 0 and 1 \(or None: when the flow settles\)"),
         ({"loss": "l2"}, "loss must be mse or l1"),

@@ -8,9 +8,10 @@ from flair_small import seeded
 
 from fvr.methods.face_prior import PyramidPrior
 from fvr.methods.flair_prior import FlairPrior
-from fvr.methods.seed_map import PixelGenerator, SeedMapOptions, guides, leading_times, seed_map
+from fvr.methods.seed_map import PixelGenerator, SeedGenerator, SeedMapOptions, guides, leading_times, seed_map
 from fvr.methods.seed_map.generator import whole_frames
 from fvr.methods.seed_map.guide import filled
+from fvr.methods.seed_map.parameters import unknowns
 from fvr.models.flair.bicubic import BicubicConfig, BicubicUNet
 from fvr.physics import AveragePool, RandomInpaint
 
@@ -137,3 +138,12 @@ def test_a_guided_drawing_begins_at_the_guide_noised_as_far_as_asked(prior):
         expected = z if start == 1 else abar**0.5 * shown + (1 - abar) ** 0.5 * z
         assert (begun[0][0] - expected).abs().max() < 1e-6
         assert [t for _, t in begun] == [prior.schedule.timesteps[t] for t in reversed(times)]
+
+
+def test_residuals_in_pixels_can_be_any_picture_unless_a_rank_is_asked_for(prior):
+    """Three channels of low rank cannot follow a moving face; Stable Diffusion's 128 can."""
+    generator = PixelGenerator(prior, (32, 36))
+    free, bound = (unknowns(generator, 2, SeedMapOptions(rank=rank), 0).residuals[1] for rank in (0, 5))
+    assert free.a.shape == (3, 32, 32) and free.b.shape == (3, 32, 40)
+    assert bound.a.shape == (3, 32, 5)
+    assert SeedGenerator.rank == 32
