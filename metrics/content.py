@@ -31,9 +31,8 @@ def image_content(frames: Tensor, patches: Tensor | None = None) -> Tensor:
     Raises:
         ValueError: for frames below 8 x 8 pixels.
     """
-    large, small = _singular_values(frames)
-    values = large * (large - small) / (large + small).clamp(min=1e-12)
-    return (values * (directed(frames) if patches is None else patches)).mean((1, 2))
+    values = _singular_values(frames)
+    return _content(*values, _directed(*values) if patches is None else patches)
 
 
 def content_gain(frames: Tensor, others: Tensor) -> Tensor:
@@ -44,8 +43,9 @@ def content_gain(frames: Tensor, others: Tensor) -> Tensor:
     Args:
         frames, others: (N, 3, H, W) in [0, 1].
     """
-    patches = directed(frames) & directed(others)
-    ours, theirs = image_content(frames, patches), image_content(others, patches)
+    values = _singular_values(frames), _singular_values(others)
+    patches = _directed(*values[0]) & _directed(*values[1])
+    ours, theirs = (_content(large, small, patches) for large, small in values)
     return torch.where(theirs > 0, ours / theirs.clamp(min=1e-12) - 1, 0.0)
 
 
@@ -57,9 +57,16 @@ def directed(frames: Tensor) -> Tensor:
     Raises:
         ValueError: for frames below 8 x 8 pixels.
     """
-    large, small = _singular_values(frames)
+    return _directed(*_singular_values(frames))
+
+
+def _directed(large: Tensor, small: Tensor) -> Tensor:
     q = SIGNIFICANCE ** (1 / (PATCH**2 - 1))
     return (large - small) > math.sqrt((1 - q) / (1 + q)) * (large + small)
+
+
+def _content(large: Tensor, small: Tensor, patches: Tensor) -> Tensor:
+    return (large * (large - small) / (large + small).clamp(min=1e-12) * patches).mean((1, 2))
 
 
 def _singular_values(frames: Tensor) -> tuple[Tensor, Tensor]:

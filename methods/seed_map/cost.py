@@ -35,7 +35,7 @@ class Cost:
 def clip_bytes(generator: SeedGenerator, frames: int, options: SeedMapOptions) -> int:
     """Bytes that grow with the clip: residuals with gradients and Adam's two moments, frames with gradients, observation, flows."""
     channels, height, width = generator.feature_shape
-    k = min(options.rank or generator.rank, height, width)
+    k = generator.rank_for(options.rank)
     residual = 4 * channels * k * (height + width) if options.noise_prior else 0
     pixels = generator.size[0] * generator.size[1]
     return frames * (4 * residual + 4 * pixels * (4 * 3 + (3 * 4 + 1 if options.warp_weight > 0 else 0)))
@@ -70,7 +70,7 @@ def _passes(generator: SeedGenerator, options: SeedMapOptions, heartbeat: Heartb
     pull(torch.ones_like(h))
     middle = _now(generator.device)
     heartbeat()
-    residual = LowRank.start(generator.feature_shape, options.rank or generator.rank, SHY, generator.device, 0)
+    residual = LowRank.start(generator.feature_shape, generator.rank_for(options.rank), SHY, generator.device, 0)
     with torch.no_grad():
         generator.tail(h + residual.dense())
     frame = generator.tail(h.requires_grad_() + residual.dense())

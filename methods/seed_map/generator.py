@@ -89,6 +89,10 @@ class SeedGenerator(ABC):
     def tail(self, h: Tensor) -> Tensor:
         """D1(h): frames (n, 3, H, W) around [-1, 1] of features (n, C, H, W)."""
 
+    def rank_for(self, asked: int) -> int:
+        """The rank of residuals: as asked, or for 0 the generator's own; at most what their sides allow."""
+        return min(asked or self.rank, *self.feature_shape[1:])
+
     def overflowed(self) -> None:  # noqa: B027
         """Told when a gradient came back infinite; generators in half precision scale theirs down."""
 

@@ -55,7 +55,7 @@ class SharedSeed(Unknowns):
         self.z = seeded_noise(generator.seed_shape, seed).to(generator.device).requires_grad_()
         shape = generator.feature_shape
         scale = SHY if options.residual_init is None else options.residual_init
-        rank = options.rank or generator.rank
+        rank = generator.rank_for(options.rank)
         self.residuals = [LowRank.start(shape, rank, scale, generator.device, seed, 1, n) for n in range(frames)]
         self.radius = options.radius * (shape[0] * shape[1] * shape[2]) ** 0.5
         self._held: tuple[Tensor, Pull] | None = None
