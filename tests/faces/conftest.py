@@ -14,11 +14,8 @@ CLIPS = Path(__file__).resolve().parents[2] / ".." / "shared" / "clips"
 
 
 @pytest.fixture(autouse=True)
-def few_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def threads(one_thread: None) -> None:
+    """One."""
 
 
 @pytest.fixture

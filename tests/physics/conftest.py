@@ -67,13 +67,9 @@ NONLINEAR: list[Degradation] = [
 ]
 
 
-@pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    """The tensors are tiny: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+@pytest.fixture(autouse=True)
+def threads(one_thread: None) -> None:
+    """One."""
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -26,6 +25,6 @@ def shared():
     return find
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
+@pytest.fixture(autouse=True)
+def threads(one_thread: None) -> None:
+    """One."""
