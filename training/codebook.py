@@ -324,8 +324,8 @@ def restoration_figures(network: nn.Module, truth: Tensor, device: torch.device,
         source = judged(name, truth, seed=0)
         output = torch.cat([network((part * 2 - 1).to(device), weight, match=False).float().cpu() for part in source.split(8)])
         restored = merged((output + 1) / 2, source).clamp(0, 1)
-        figures[f"{name}: dB"] = (psnr(restored, truth).mean() - psnr(source, truth).mean()).item()
-        figures[f"{name}: SSIM"] = (ssim(restored, truth).mean() - ssim(source, truth).mean()).item()
+        figures[f"{name}: dB over the input"] = (psnr(restored, truth).mean() - psnr(source, truth).mean()).item()
+        figures[f"{name}: SSIM over the input"] = (ssim(restored, truth).mean() - ssim(source, truth).mean()).item()
         columns += [source, restored]
     return figures, torch.stack([*columns, truth], 1)[:6]
 

@@ -149,7 +149,8 @@ def _temporal(options: argparse.Namespace) -> int:
         return STOPPED
     title = {"keep": "KEEP's temporal parts", "dicface": "DicFace's temporal parts"}[options.network]
     alias = {ALIAS: "hq_encoder.=encoder."} if options.network == "keep" and recipe.tied else None
-    return _written(options, trained, recipe.name, title, f"with {base_path.name}, restores clips of aligned faces steadily", base_path, alias)
+    does = f"restores clips of aligned faces steadily, together with {base_path.name}"
+    return _written(options, trained, recipe.name, title, does, base_path, alias)
 
 
 def gathered(plan: Plan, batch: int) -> Plan:
@@ -173,14 +174,17 @@ def _written(
     options: argparse.Namespace, network: nn.Module, recipe: str, title: str, does: str, base: Path | None, notes: dict[str, str] | None = None
 ) -> int:
     federal = set(_prefixes(options)) == set(FEDERAL)
-    command = " ".join(["fvr train", options.network, "--faces", options.faces.name, "--recipe", options.recipe, "--seed", str(options.seed)])
+    words = ["fvr train", options.network, "--faces", options.faces.name, "--recipe", options.recipe, "--seed", str(options.seed)]
+    words += ["--prefix federal"] if federal else []
+    words += [] if base is None else ["--base", base.name, "--autoencoder", "/".join(options.autoencoder.parts[-2:])]
+    command = " ".join([*words, "--out", options.out.name])
     card = Card(
         title=title,
         what=f"A small network that {does}. Made by this package's own recipe, with nothing of the published weights in it.",
         data=FEDERAL_DATA if federal else f"The faces of the folder {options.faces.name}.",
         licence=LICENCE if federal else "That of whoever trained it, and of the faces.",
         recipe=f'Recipe "{recipe}" of training/; stages, losses and plan are its data classes.',
-        command=command + (" --prefix federal" if federal else ""),
+        command=command,
         seed=options.seed,
         bias=FEDERAL_BIAS if federal else "Not stated: describe whom the folder shows.",
         figures=_figures(_settings(options).folder),

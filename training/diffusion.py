@@ -139,7 +139,7 @@ class _PriorStage(Stage):
                 inputs = [value.to(self.device) for value in (noisy, source * 2 - 1, at)]
                 eps = network(*inputs, frames=len(truth) if temporal else 1, temporal=temporal, flows={}).float().cpu()
                 found = ((noisy - math.sqrt(1 - level**2) * eps) / level / 2 + 0.5).clamp(0, 1)
-                figures[f"{name}, sqrt(abar) {level}: dB"] = (psnr(found, truth).mean() - psnr(source, truth).mean()).item()
+                figures[f"{name}, sqrt(abar) {level}: dB over the input"] = (psnr(found, truth).mean() - psnr(source, truth).mean()).item()
                 columns += [source, found] if level == GUESSED else [found]
         return figures, torch.stack([*columns, truth], 1)[:6]
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..methods.native import anchored, merged
 from ..metrics.fidelity import psnr
+from ..metrics.temporal import mean_warping_error
 from ..models.code_prediction import CodeLayer, CodeNetwork
 from ..models.codeformer import CodeFormer
 from ..models.dicface import DicFace, dirichlet_mean
@@ -183,7 +184,7 @@ class _TemporalStage(Stage):
         raise NotImplementedError
 
     def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor]:
-        """PSNR above the base network's, frame by frame, in dB, and warping error as a share of it, under the first judged degradation."""
+        """PSNR above the base network's, which goes frame by frame, and warping error as a share of its, under the first judged degradation."""
         name = next(iter(JUDGED))
         gains, shares, rows = [], [], []
         for number in range(VALIDATED_CLIPS):
@@ -195,9 +196,10 @@ class _TemporalStage(Stage):
             single = _shown(self.base.to(self.device)(inputs, 1.0, match=False), source)
             joint = _shown(self.restored(network, inputs), source)
             gains.append((psnr(joint, truth).mean() - psnr(single, truth).mean()).item())
-            shares.append(warping_error(joint, truth) / warping_error(single, truth))
+            shares.append(mean_warping_error(joint, truth).rgb_sum / mean_warping_error(single, truth).rgb_sum)
             rows.append(torch.stack([source[-1], single[-1], joint[-1], truth[-1]]))
-        return {"above the base, dB": sum(gains) / len(gains), "warping error / base": sum(shares) / len(shares)}, torch.stack(rows)
+        figures = {"dB over the base, frame by frame": sum(gains) / len(gains), "warping error, of the base's": sum(shares) / len(shares)}
+        return figures, torch.stack(rows)
 
 
 class KeepStage(_TemporalStage):
@@ -372,18 +374,6 @@ def dicface_on(base: CodeFormer, frames: int) -> DicFace:
     network = DicFace(base.sizes, frames)
     network.load_state_dict(base.state_dict(), strict=False)
     return network
-
-
-def warping_error(frames: Tensor, truth: Tensor) -> float:
-    """Mean squared difference of each frame to its predecessor warped along the truth's flow; (T, 3, H, W) in [0, 1]."""
-    flow = DisFlow()
-    seen = [flow.features(frame[None] * 2 - 1) for frame in truth]
-    errors = []
-    for t in range(1, len(frames)):
-        field_ = flow.flow(seen[t], seen[t - 1])
-        inside = warp(torch.ones_like(frames[:1]), field_) > 0.99
-        errors.append((frames[t : t + 1] - warp(frames[t - 1 : t], field_)).square()[inside].mean().item())
-    return sum(errors) / len(errors)
 
 
 def _shown(images: Tensor, source: Tensor) -> Tensor:

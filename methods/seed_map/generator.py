@@ -36,7 +36,9 @@ def leading_times(schedule_length: int, steps: int) -> list[int]:
         ValueError: if the schedule is shorter than the steps.
     """
     if schedule_length <= steps:
-        raise ValueError(f"{steps} DDIM steps do not fit a noise schedule of {schedule_length}; lower steps")
+        raise ValueError(
+            f"{steps} DDIM steps do not fit the {schedule_length} levels of the noise schedule that are used; lower steps, or raise start"
+        )
     return [1 + i * (schedule_length // steps) for i in range(steps)]
 
 
