@@ -24,7 +24,9 @@ from .numerics import cached
 
 LUMA = (0.299, 0.587, 0.114)
 FRAMES = 3
-"""Frames looked at, spread over the clip,"""
+"""Frames looked at, spread over the clip, out of"""
+CANDIDATES = 12
+"""so many of which those without contrast (fades, black frames) are left out,"""
 SIDE = 320
 """and at most this much of their middle; the border is left out."""
 MARGIN = 16
@@ -55,6 +57,12 @@ JPEG_SEEN = 0.05 / 255
 """where those change at least this much."""
 VISIBLE_NOISE = 1.0 / 255
 """Noise below this is not worth an operator."""
+FLATTEST = 0.84
+"""What `fine_noise` gives of white noise when there is nothing else: the flattest blocks are those with the least noise, too."""
+CONTRAST = 2.0 / 255
+"""The least standard deviation of luma, noise taken off, that a frame needs to show anything of a blur."""
+CLIPPING = 2.0 / 255
+"""Blocks this near to black or white have lost their noise and do not count."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class Fit:
         enlargement: how many times the stored frames are larger than what they hold; 1 when they are not.
         sigma: width of the Gaussian blur, in pixels of the stored frames, which are also those of the restored; 0 when none is needed.
         quality: of the JPEG coding found last, or None.
-        noise: standard deviation of the noise in luma, in units of [0, 1].
+        noise: standard deviation of the noise in luma, in units of [0, 1]; the operator's is that of each channel.
         residuals: RMS of A A+ y - y in luma, in the worst block, for every blur tried, by its width, in units of [0, 1].
     """
 
@@ -83,7 +91,7 @@ class Fit:
         if self.enlargement > 1:
             parts.insert(0, f"enlarged x{self.enlargement}")
         parts.append(f"JPEG quality {self.quality}" if self.quality else "no JPEG grid")
-        return f"{', '.join(parts)}, noise of {self.noise * 255:.1f} grey levels: {self.operator.describe()}"
+        return f"{', '.join(parts)}, noise of {self.noise * 255:.1f} grey levels in luma: {self.operator.describe()}"
 
 
 def fit_degradation(frames: Tensor, *, enlarged: bool = True) -> Fit:
@@ -93,13 +101,13 @@ def fit_degradation(frames: Tensor, *, enlarged: bool = True) -> Fit:
         enlarged: whether to look for footage that was made larger than what it holds; `shrink` then gives its true size.
 
     Raises:
-        ValueError: for frames smaller than 64 pixels.
+        ValueError: for frames smaller than 64 pixels, and where none shows anything but one tone.
     """
     if frames.ndim != 4 or frames.shape[1] != 3 or min(frames.shape[-2:]) < 64:
         raise ValueError(f"fitting a degradation needs RGB frames (N, 3, H, W) of at least 64 pixels a side, got {tuple(frames.shape)}")
-    chosen = frames[torch.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().long()].double()
+    chosen = _telling(frames)
     quality = fit_quality(chosen)
-    noise = fine_noise(luma(_middle(chosen)))
+    noise = _noise_of(luma(_middle(chosen)))
     factor = fit_enlargement(luma(chosen)) if enlarged else 1
     y = shrink(luma(_middle(chosen, factor)), factor)
     sigma, residuals = fit_blur(y, factor, math.hypot(noise, coding_loss(chosen, quality) if quality else 0.0))
@@ -107,7 +115,7 @@ def fit_degradation(frames: Tensor, *, enlarged: bool = True) -> Fit:
     if quality and factor == 1:
         chain.append(Jpeg(quality))
     elif noise > VISIBLE_NOISE:
-        chain.append(GaussianNoise(round(noise, 4)))
+        chain.append(GaussianNoise(round(_channel_noise(_middle(chosen)), 4)))
     if sigma:
         chain.append(Blur.gaussian(sigma, factor=factor))
     elif factor > 1:
@@ -184,10 +192,12 @@ def blur_residual(y: Tensor, sigma: float, factor: int, noise: float) -> float:
 def fine_noise(y: Tensor) -> float:
     """Standard deviation of white noise in luma (N, 1, H, W), from the diagonal differences of neighbours, where pictures hold least.
 
-    The median is over the flattest quarter of 8 x 8 blocks, so that edges do not count.
+    The median is over the flattest quarter of 8 x 8 blocks, so that edges do not count; nor do blocks at black or white.
     """
     fine = (y[..., :-1, :-1] - y[..., 1:, :-1] - y[..., :-1, 1:] + y[..., 1:, 1:]) / 2
-    energy = F.avg_pool2d(fine.square(), 8).flatten()
+    energy, level = (F.avg_pool2d(part, 8).flatten() for part in (fine.square(), y[..., :-1, :-1]))
+    inside = energy[(level > CLIPPING) & (level < 1 - CLIPPING)]
+    energy = inside if len(inside) else energy
     flat = energy.sort().values[: max(len(energy) // 4, 1)]
     return max(float(flat.median().sqrt()), ROUNDING)
 
@@ -217,6 +227,37 @@ def _enlarging(length: int, factor: int) -> Tensor:
     """(length factor, length) float64 matrix of bicubic interpolation (a = -3/4)."""
     basis = torch.eye(length, dtype=torch.float64)[None, None]
     return F.interpolate(basis, size=(length * factor, length), mode="bicubic", align_corners=False)[0, 0]
+
+
+def _telling(frames: Tensor) -> Tensor:
+    """Up to FRAMES of (N, 3, H, W), as float64, spread over those that have contrast."""
+    spread = frames[torch.linspace(0, len(frames) - 1, min(CANDIDATES, len(frames))).round().long()].double()
+    telling = []
+    for frame in spread.split(1):
+        y = luma(_middle(frame))
+        noise = fine_noise(y) / FLATTEST
+        if max(float(y.var()) - noise**2, 0.0) ** 0.5 > max(CONTRAST, noise / 2):
+            telling.append(frame)
+    if not telling:
+        raise ValueError(
+            f"none of the {len(spread)} frames looked at shows more than one tone and noise in its middle, so there is nothing to fit a degradation "
+            "to; choose frames with detail, or use Describe Degradation"
+        )
+    return torch.cat([telling[i] for i in torch.linspace(0, len(telling) - 1, min(FRAMES, len(telling))).round().long().tolist()])
+
+
+def _noise_of(y: Tensor) -> float:
+    """`fine_noise` of the middling frame of (N, 1, H, W)."""
+    return sorted(fine_noise(frame) for frame in y.split(1))[(len(y) - 1) // 2]
+
+
+def _channel_noise(frames: Tensor) -> float:
+    """Standard deviation of the noise of one channel of (N, 3, H, W), RMS over the three.
+
+    Luma averages what is independent between channels (0.67 of it is left), and operators add noise to each.
+    """
+    levels = [_noise_of(channel) for channel in frames.split(1, 1)]
+    return math.sqrt(sum(level**2 for level in levels) / len(levels)) / FLATTEST
 
 
 def _middle(frames: Tensor, grid: int = 8) -> Tensor:

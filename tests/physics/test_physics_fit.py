@@ -64,7 +64,29 @@ def test_blur_is_found_under_noise_which_is_measured_too(face):
     found = fit_degradation(stored(noisy))
     assert 1.6 < found.sigma < 2.5 and found.enlargement == 1
     assert 1.4 < found.noise * 255 < 2.2  # in luma, which averages the colours' noise: 2.0
-    assert found.operator.noise_level == pytest.approx(found.noise, abs=1e-4)
+    assert 2.8 < found.operator.noise_level * 255 < 3.3
+
+
+def test_frames_without_contrast_do_not_count(face):
+    """A clip that fades in from black."""
+    damaged = stored(GaussianNoise(5 / 255).observe(Blur.gaussian(2).forward(face), torch.Generator().manual_seed(0)))
+    alone, faded = fit_degradation(damaged), fit_degradation(torch.cat([torch.zeros_like(damaged), damaged]))
+    assert (faded.sigma, faded.noise) == (alone.sigma, alone.noise)
+
+
+@pytest.mark.parametrize("grain", [0.0, 0.03])
+@pytest.mark.parametrize("tone", [0.0, 0.5])
+def test_frames_of_one_tone_are_refused(tone, grain):
+    plain = stored(tone + grain * torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0)))
+    with pytest.raises(ValueError, match="none of the 2 frames looked at shows more than one tone"):
+        fit_degradation(plain)
+
+
+def test_black_bars_do_not_hide_noise(face):
+    damaged = stored(GaussianNoise(5 / 255).observe(face, torch.Generator().manual_seed(0)))
+    bars = damaged.clone()
+    bars[..., :100, :] = 0
+    assert fit_degradation(bars).noise == pytest.approx(fit_degradation(damaged).noise, rel=0.15)
 
 
 @pytest.mark.parametrize("quality", [30, 60, 75, 90])
