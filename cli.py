@@ -114,7 +114,18 @@ def add_frames_and_encoding(p: argparse.ArgumentParser) -> None:
 
 def selection(options: argparse.Namespace) -> dict[str, Any]:
     """Which frames are read, for `open_source`."""
-    return dict(start=options.start, count=options.count, stride=options.stride, rate=Fraction(options.frame_rate))
+    return dict(start=options.start, count=options.count, stride=options.stride, rate=frame_rate(options.frame_rate))
+
+
+def frame_rate(text: str) -> Fraction:
+    """Of `--frame-rate`: 25, 23.976 or 30000/1001."""
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if rate <= 0:
+        raise ValueError(f"--frame-rate is a positive number of frames per second such as 25 or 30000/1001, got {text!r}")
+    return rate
 
 
 def encoding(options: argparse.Namespace) -> dict[str, Any]:
@@ -192,8 +203,9 @@ def restore(options: argparse.Namespace) -> int:
     from .physics import parse
     from .pipeline import restore_aligned, restore_clip_in_frames
     from .runtime import host
-    from .video import open_sink, open_source
+    from .video import check_apart, open_sink, open_source
 
+    check_apart(options.output, [options.input])
     if options.device:
         host.set_device(options.device)
     source = open_source(options.input, **selection(options))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .runtime import host
-from .video import FrameSource, VideoError, open_sink, open_source
+from .video import FrameSource, VideoError, check_apart, open_sink, open_source
 from .video.compare import CompareOptions, compare_frames, compared_size, resizings
 from .video.in_step import check_in_step, clock_of, described_as, frames_in_step, sounding
 from .video.lettering import drawable
@@ -30,6 +30,7 @@ def run_compare(options: argparse.Namespace, selection: dict[str, Any], encoding
     """
     if len(options.clips) < 2:
         raise VideoError(f"a comparison needs at least two clips and an output, got {options.clips[0]} and {options.output}")
+    check_apart(options.output, options.clips)
     sources = [open_source(clip, **selection) for clip in options.clips]
     how = CompareOptions(MODES[options.mode], labels(options.label, sources), options.period, options.gain)
     how.check(len(sources))

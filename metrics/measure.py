@@ -271,7 +271,13 @@ class _Walk:
     def notes(self) -> list[str]:
         """What was left out."""
         said = []
-        if self.motion == "restored" and len(self.restored) > 1:
+        count = len(self.restored)
+        if "warping_error" not in self.per_frame:
+            why = "the clip has one frame" if count < 2 else f"no pair of its {count} frames was chosen (every {self.every}) inside one shot"
+            said.append(f"Flicker and warping error were left out: they compare neighbouring frames, and {why}.")
+        if self.reference is not None and min(self.size) < WINDOW:
+            said.append(f"SSIM was left out: its window is {WINDOW} x {WINDOW} pixels and the frames are {self.size[1]} x {self.size[0]}.")
+        if self.motion == "restored" and count > 1:
             said.append(
                 "The motion is the restored clip's own, so flicker and warping error cannot be compared between methods; give the footage too."
             )

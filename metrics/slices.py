@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import cv2
 import numpy as np
@@ -23,13 +23,14 @@ BAR, GAP = 22, 4
 LINE, PAPER, INK = (230, 40, 40), 30, (255, 255, 255)
 
 
-def column_over_time(clips: Mapping[str, Clip], column: int) -> Tensor:
+def column_over_time(clips: Mapping[str, Clip], column: int, on_frame: Callable[[int], None] = lambda done: None) -> Tensor:
     """For each clip the frame in the middle with the column marked in red, and beside it that column of every frame, time to the right.
 
     Args:
         clips: the label above each strip and the clip; all of one length. The first one's size is everybody's: frames of others are
             resized to it.
         column: x of the column in the first clip's frames.
+        on_frame: gets how many more frames are done, of all clips' together; may raise to stop.
 
     Returns:
         (3, H, W) float32 in [0, 1].
@@ -43,17 +44,22 @@ def column_over_time(clips: Mapping[str, Clip], column: int) -> Tensor:
     height, width = next(iter(clips.values()))[0].shape[-2:]
     if not 0 <= column < width:
         raise ValueError(f"the frames have columns 0 to {width - 1}, got column {column}; choose one of these")
-    strips = [_labelled(name, _strip(clip, column, (height, width))) for name, clip in clips.items()]
+    strips = [_labelled(name, _strip(clip, column, (height, width), on_frame)) for name, clip in clips.items()]
     return torch.from_numpy(np.concatenate(strips)).permute(2, 0, 1).float() / 255
 
 
-def _strip(clip: Clip, column: int, size: tuple[int, int]) -> np.ndarray:
+def _strip(clip: Clip, column: int, size: tuple[int, int], on_frame: Callable[[int], None]) -> np.ndarray:
     """The marked frame and the columns, (h, w, 3) uint8."""
     step = math.ceil(len(clip) / WIDEST)
     times = range(0, len(clip), step)
     zoom = min(1.0, TALLEST / size[0])
     height = round(size[0] * zoom)
-    columns = np.stack([_pixels(clip[t], size)[:, column] for t in times], 1)
+    columns = np.empty((size[0], len(times), 3), np.uint8)
+    for number, t in enumerate(times):
+        frame = clip[t]
+        same = frame.shape[-2:] == size  # then the other columns need not be looked at
+        columns[:, number] = _pixels(frame[..., column : column + 1], (size[0], 1))[:, 0] if same else _pixels(frame, size)[:, column]
+        on_frame(min(step, len(clip) - t))
     columns = np.repeat(columns, max(1, math.ceil(NARROWEST / len(times))), 1)
     frame = _pixels(clip[len(clip) // 2], size).copy()
     frame[:, column] = LINE

@@ -124,7 +124,7 @@ class MeasureRestoration(io.ComfyNode):
         check_clips(clips)
         truth = clips.get("reference")
         finder = None if detector == "off" else chosen_detector(detector)
-        passes = 1 + (0 if finder is None else 2 if truth is not None else int(faces is None))
+        passes = 2 + len(clips) + (0 if finder is None else 2 if truth is not None else int(faces is None))  # cuts, figures, slices, faces
         with host.progress(passes * len(restored), "measure") as tick:
             seen = measured_faces(clips["restored"], truth, faces, finder, every=every, on_frame=tick)
             notes: list[str] = []
@@ -146,11 +146,10 @@ class MeasureRestoration(io.ComfyNode):
                 about=about | ({} if degradation is None else {"degradation": degradation.describe()}),
                 on_frame=tick,
             )
+            chosen = seen.column(len(restored) // 2, restored.shape[2]) if column == THROUGH_THE_FACE else column
+            sliced = to_image(column_over_time(clips, chosen, tick)[None])
         report = Report(report.per_frame, report.summary, report.about, [*report.notes, *notes])
         drawn = to_image(plot(report)[None])
-        width = restored.shape[2]
-        chosen = seen.column(len(restored) // 2, width) if column == THROUGH_THE_FACE else column
-        sliced = to_image(column_over_time(clips, chosen)[None])
         shown = [ui.PreviewImage(picture, cls=cls).as_dict() for picture in (drawn, sliced)]
         table, text = report.table(), report.as_json()
         pictures = {**shown[0], "images": [file for one in shown for file in one["images"]]}

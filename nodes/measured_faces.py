@@ -84,10 +84,13 @@ def tracks_in(faces: Sequence[FaceClip], count: int, size: tuple[int, int]) -> t
     )
 
 
-def cuts_in(clip: Clip) -> list[int]:
+def cuts_in(clip: Clip, on_frame: Callable[[int], None] = lambda done: None) -> list[int]:
     """First frames of new shots."""
     detector = ShotCutDetector()
-    found = [cut for t in range(len(clip)) for cut in detector.push(clip[t][None])]
+    found: list[int] = []
+    for t in range(len(clip)):
+        found += detector.push(clip[t][None])
+        on_frame(1)
     return [*found, *detector.finish()]
 
 
@@ -111,7 +114,7 @@ def measured_faces(
     count, size = len(restored), (restored[0].shape[-2], restored[0].shape[-1])
     clips = {"restored": restored} if reference is None else {"reference": reference, "restored": restored}
     searched, base = next(iter(clips.items()))
-    cuts = cuts_in(base)
+    cuts = cuts_in(base, on_frame)
     found: dict[str, dict[int, list[Face]]] = {}
     tracks: list[FaceTrack] = []
     if faces:

@@ -91,7 +91,10 @@ def test_equal_clips_have_a_black_difference(clips, tmp_path):
         (["silent.mp4", "late.mp4", "OUT", "--sound", "first"], "got 'first'"),
         (["silent.mp4", "late.mp4", "OUT", "--gain", "0"], "gain"),
         (["silent.mp4", "late.mp4", "OUT", "--label", "日本"], "Latin letters"),
-        (["silent.mp4", "late.mp4", "silent.mp4"], "exists"),
+        (["silent.mp4", "late.mp4", "short.mp4"], "exists"),
+        (["silent.mp4", "late.mp4", "silent.mp4", "--overwrite"], "choose another name"),
+        (["silent.mp4", "late.mp4", "OUT", "--frame-rate", "abc"], "--frame-rate is a positive number of frames per second"),
+        (["silent.mp4", "late.mp4", "OUT", "--frame-rate", "0"], "got '0'"),
     ],
 )
 def test_a_fault_is_one_sentence_and_leaves_nothing(arguments, sentence, clips, tmp_path, capsys):

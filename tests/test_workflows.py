@@ -205,6 +205,20 @@ def test_measured_figures_are_data(place):
     assert {"ssim", "residual_rms", "sharpness", "flicker"} <= set(figures["summary"]) and "psnr" in table.lower()
 
 
+WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors")
+
+
+def test_pages_say_where_every_file_that_they_name_comes_from():
+    """So that the page offers what is missing; my-archive is what the user has made."""
+    for path in PAGES:
+        for node in page_form(path)["nodes"]:
+            values = [value for value in node.get("widgets_values") or [] if isinstance(value, str)]
+            named = {value for value in values if value.endswith(WEIGHTS) and not value.startswith("my-")}
+            offered = node["properties"].get("models", [])
+            assert {model["name"] for model in offered} == named, f"{path.stem}: {node['type']}"
+            assert all(model["url"].startswith("https://") and model["directory"] for model in offered), f"{path.stem}: {node['type']}"
+
+
 def test_pages_say_where_missing_restorers_come_from():
     """The page shows a row with name, address and folder for a combo whose published file is not there; other files need none."""
     for path in PAGES:

@@ -16,7 +16,7 @@ from .codecs import CODECS, CONTAINERS, SPEEDS
 from .cuts import ShotCutDetector, find_cuts
 from .decode import VideoSource
 from .errors import VideoError
-from .files import IMAGE_SUFFIXES, Place, sequence_files
+from .files import IMAGE_SUFFIXES, Place, check_apart, sequence_files
 from .info import AudioInfo, ColourTags, SourceInfo
 from .memory import FramesSource
 from .sequence import ImageSink, SequenceSource
@@ -42,6 +42,7 @@ __all__ = [
     "SourceInfo",
     "VideoError",
     "VideoSink",
+    "check_apart",
     "find_cuts",
     "open_sink",
     "open_source",

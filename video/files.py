@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +18,17 @@ NUMBER_FIELD = re.compile(r"%0?(\d*)d")
 
 Place = str | PathLike[str] | IO[bytes]
 """A path, or an open binary file such as BytesIO."""
+
+
+def check_apart(output: str | PathLike[str], inputs: Iterable[str | PathLike[str]]) -> None:
+    """Refuses an output that would replace what it is made from.
+
+    Raises:
+        VideoError: if the output is there and one of the inputs, by whatever name.
+    """
+    target = Path(output)
+    if target.exists() and any(Path(place).exists() and Path(place).samefile(target) for place in inputs):
+        raise VideoError(f"the output {target} exists and is an input, too, which would be lost; choose another name")
 
 
 class Window(io.RawIOBase):

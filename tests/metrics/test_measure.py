@@ -242,6 +242,30 @@ def test_a_column_over_time_is_that_column():
         torch.testing.assert_close(beside[:, :, wide * t : wide * (t + 1)], clip[t][:, :, 17:18].expand(3, 40, wide), atol=1 / 255, rtol=0)
 
 
+def test_every_frame_of_every_slice_is_counted_and_may_be_the_last():
+    clip = torch.rand(3000, 3, 4, 6)
+    done: list[int] = []
+    column_over_time({"a": clip, "b": clip[..., ::2]}, 3, done.append)
+    assert sum(done) == 6000 and len(done) == 3000  # every second one is looked at
+
+    def stop(count: int) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        column_over_time({"a": clip}, 3, stop)
+
+
+def test_what_is_left_out_is_said():
+    one = torch.rand(1, 3, 8, 16)
+    notes = " ".join(measure(one, one).notes)
+    assert "Flicker and warping error were left out" in notes and "the clip has one frame" in notes
+    assert "SSIM was left out: its window is 11 x 11 pixels and the frames are 16 x 8" in notes
+    some = torch.rand(3, 3, 12, 16)
+    assert "no pair of its 3 frames was chosen (every 5)" in " ".join(measure(some, every=5).notes)
+    with pytest.raises(ValueError, match="at least 3 x 3 pixels, got 2 x 8"):
+        measure(torch.rand(1, 3, 8, 2))
+
+
 def test_long_and_tall_clips_stay_small():
     still = torch.rand(1, 3, 1000, 20)
     assert column_over_time({"a": still.expand(5000, 3, 1000, 20)[:3000]}, 3).shape[1:] == (BAR + 720, 14 + 4 + 1500)

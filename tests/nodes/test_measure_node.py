@@ -189,7 +189,7 @@ def test_progress_is_told_for_every_frame(truth, monkeypatch):
 
     monkeypatch.setattr(host, "progress", Bar)
     call(restored=images(truth))
-    assert ticks == [(1, FRAMES)] * FRAMES
+    assert ticks == [(1, 3 * FRAMES)] * 3 * FRAMES  # cuts, figures, slices
 
 
 class Frames(io.ComfyNode):
