@@ -62,7 +62,7 @@ class PairFolder:
         parameters: all that decides what a pair looks like, as JSON values.
 
     Raises:
-        ValueError: if it holds pairs of other parameters, or another folder's manifest, in one sentence that says which.
+        ValueError: if it holds pairs of other parameters, or another folder's manifest, or cannot be made, in one sentence that says which.
     """
 
     def __init__(self, path: Path | str, parameters: Mapping[str, Any]) -> None:
@@ -71,7 +71,10 @@ class PairFolder:
         self.hash = hashed(self.parameters)
         self._check()
         for kind in KINDS:
-            (self.path / kind).mkdir(parents=True, exist_ok=True)
+            try:
+                (self.path / kind).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ValueError(f"the folder {self.path / kind} cannot be made ({error.strerror}); choose another name as `folder`") from error
         if not (self.path / PARAMETERS).is_file():
             _write(self.path / PARAMETERS, json.dumps(self.parameters, indent=1, sort_keys=True).encode())
         self.lines = self._read()

@@ -15,6 +15,8 @@ from .pseudo_target_faces import TargetMaker
 from .pseudo_target_folder import PairFolder, PairLine, describe_parts, digest_of
 from .restorer import Heartbeat, no_heartbeat
 
+SQUARE = "crops of aligned faces are square; cut them out with Face Align first"
+
 
 @dataclass(frozen=True)
 class ChosenFace:
@@ -63,9 +65,21 @@ def faces_of(clips: Sequence[FaceClip], options: ChoiceOptions) -> tuple[list[Ch
 
 
 def faces_of_frames(frames: Tensor, options: ChoiceOptions) -> tuple[list[ChosenFace], Choice]:
-    """The chosen ones of aligned frames (N, 3, H, W) of one person."""
+    """The chosen ones of aligned frames (N, 3, S, S) of one person.
+
+    Raises:
+        ValueError: if they are not square.
+    """
+    check_square(frames)
     choice = choose_frames(thumbnails(frames), quality(frames), options)
     return [ChosenFace(frames[i], "frames", 0, i) for i in choice.chosen], choice
+
+
+def check_square(pictures: Tensor) -> None:
+    """Raises ValueError unless pictures (..., H, W) are as high as they are wide: others would be squashed into pairs that show no face."""
+    height, width = pictures.shape[-2:]
+    if height != width:
+        raise ValueError(f"got pictures of {width} x {height} pixels, but {SQUARE}")
 
 
 def parameters_of(maker: TargetMaker, seed: int) -> dict[str, Any]:

@@ -116,6 +116,47 @@ def test_an_empty_name_is_no_folder(place):
     assert PseudoTargetGenerate.validate_inputs(**CHOSEN, folder="a/b") is True and not (place / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"preset": {"preset": "embedded", "K": 200, "L": 240, "steps": 50}}, "so L must be below K, got K 200 and L 240"),
+        ({"preset": {"preset": "embedded", "K": 400, "L": 399, "steps": 50}}, "one and the same of 50 steps"),
+        ({"preset": {"preset": "codeformer", "N": 0}}, "N of pseudo-targets is a whole number from 1 to 128, got 0"),
+        ({"preset": {"preset": "codeformer", "K": 2000}}, "K of pseudo-targets is a whole number from 1 to 1000"),
+        ({"selection": {"selection": "every", "every": 0}}, "an n of at least 1, got 0"),
+        ({"selection": {"selection": "diverse", "least": 300.0}}, "from 0 to 255 grey levels, got 300"),
+        ({"count": -1}, "at least 0 (no limit), got -1"),
+        ({"seed": -1}, "the seed is a whole number from 0 up to 2^63, got -1"),
+        ({"seed": 2**63}, "the seed is a whole number from 0 up to 2^63"),
+    ],
+)
+def test_options_are_checked_before_anything_runs(changes, says, place):
+    """Also the ranges: ComfyUI leaves those to a node that asks for all inputs, as one has to for those of a choice."""
+    verdict = PseudoTargetGenerate.validate_inputs(**{**CHOSEN, **changes})
+    assert isinstance(verdict, str) and says in verdict
+
+
+@pytest.mark.parametrize("preset", [{"K": 100}, {"L": 900}, {"K": None, "L": 900}, {"K": 100, "L": None}, {"steps": 2}, {"K": 100, "L": 50}])
+def test_what_comes_by_a_wire_is_not_guessed(preset, place):
+    """None stands for a wired K as for one that is not given: no fault may be seen in it before it is there."""
+    others = {"restorer": None, "prior": None, "faces": None, "seed": None, "count": None}
+    assert PseudoTargetGenerate.validate_inputs(**{**CHOSEN, "preset": {"preset": "embedded", **preset}}, **others) is True
+
+
+def test_frames_that_are_not_square_are_refused(parts, place):
+    with pytest.raises(ValueError, match=r"got pictures of 128 x 64 pixels, but crops of aligned faces are square; cut them out with Face Align"):
+        run(parts, frames=torch.rand(2, 64, 128, 3))
+
+
+def test_a_folder_that_cannot_be_made_is_said_in_a_sentence(parts, place):
+    (place / "out").mkdir()
+    (place / "out" / "taken").write_bytes(b"x")
+    for folder in ("taken", "taken/below"):
+        with pytest.raises(ValueError, match=r"the folder .*taken.* cannot be made \(Not a directory\); choose another name as `folder`"):
+            run(parts, frames=frames(1), folder=folder)
+    assert (place / "out" / "taken").read_bytes() == b"x"
+
+
 def test_a_stop_is_heard_and_keeps_what_was_written(parts, place):
     folder = {"folder": "stopped", "selection": {"selection": "every", "every": 1, "least": 0.5}}
     calls: list[int] = []
