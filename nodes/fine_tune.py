@@ -23,7 +23,7 @@ from ..runtime.images import from_image, to_image
 from ..runtime.io import io, ui
 from ..training.finetune import CURVES, PRECISIONS, SHEET, FineTuned, fine_tune, fingerprint, options_for, precision_for
 from ..training.finetune_base import Base, base_of
-from ..training.finetune_file import checked_name
+from ..training.finetune_file import checked_name, saved_as
 from ..training.finetune_options import PERCEPTUAL, PLANS, RECIPES, FineTune
 from ..training.finetune_pairs import HeldOut, Pairs, as_bytes
 from ..training.finetune_stage import FineTuneStage
@@ -129,6 +129,16 @@ class PseudoTargetFineTune(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, file_name=None):
+        """Before the pairs are made, which may take hours; a name that comes by a wire is None."""
+        try:
+            if file_name is not None:
+                place_of(file_name)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
     def execute(
         cls,
         restorer,
@@ -169,11 +179,10 @@ class PseudoTargetFineTune(io.ComfyNode):
             run = Run(Path(), seed, str(device), save_every=max(50, options.plan.steps // 20), **precision_for(precision, device))
             mark = fingerprint(base, pairs, options, run, reals)
             run = replace(run, folder=host.output_directory() / WORK / f"{out.stem}-{mark}")
-            text = already_there(out, mark, run.folder, overwrite)
+            text = already_there(out, mark, save_as or "float32", run.folder, overwrite)
             if text is None:
-                done = learnt(base, pairs, options, run, out, save_as == "float16", reals)
-                text = done.text
-                (run.folder / REPORT).write_text(text, encoding="utf-8")
+                text = learnt(base, pairs, options, run, out, save_as == "float16", reals, mark).text
+        text += f"\nwritten to {out}"
         loaded = load_network(out)
         tuned = restorer_from(loaded, restorer.options, place=host.managed(loaded.network))
         curves, sheet = (to_image(picture(run.folder / name)) for name in (CURVES, SHEET))
@@ -181,15 +190,12 @@ class PseudoTargetFineTune(io.ComfyNode):
         return io.NodeOutput(tuned, curves, sheet, text, ui=shown)
 
 
-REPORT = "report.txt"
-
-
 def report_of(path: Path) -> dict[str, Any]:
     """Where a fine-tuned file comes from, as its own metadata has it, with the held-out figures before and after as numbers."""
     notes = notes_of(path)
     said = {name: notes[name] for name in ("licence", "base_file", "base_sha256", "recipe", "pairs", "pairs_sha256", "run")}
     figures = json.loads(notes["held_out"], parse_constant=str)  # JSON has no number for an infinite one
-    return {"file": path.name, **said, "steps": int(notes["steps"]), "seed": int(notes["seed"]), "held_out": figures}
+    return {"file": path.name, "folder": str(path.parent), **said, "steps": int(notes["steps"]), "seed": int(notes["seed"]), "held_out": figures}
 
 
 def place_of(name: str) -> Path:
@@ -204,22 +210,33 @@ def place_of(name: str) -> Path:
     return host.model_folders()["face_video_restoration"][0] / bare
 
 
-def already_there(out: Path, mark: str, folder: Path, overwrite: bool) -> str | None:
-    """The report of the run that wrote this very file with these very settings; None if it has to be run.
+def already_there(out: Path, mark: str, numbers: str, folder: Path, overwrite: bool) -> str | None:
+    """What the file says of itself, if a run with these very settings wrote it; None if it has to be run.
+
+    Args:
+        mark: the run's.
+        numbers: what the file's are to be, "float32" or "float16".
+        folder: the run's, where its pictures are, if nobody deleted them.
 
     Raises:
         ValueError: if the file is another one's and may not be replaced.
     """
     if not out.is_file():
         return None
-    if notes_of(out).get("run") == mark and all((folder / name).is_file() for name in (CURVES, SHEET, REPORT)):
-        return (folder / REPORT).read_text(encoding="utf-8")
+    try:
+        notes = notes_of(out)
+    except ValueError:  # it is no whole file
+        notes = {}
+    if notes.get("run") == mark and "report" in notes and saved_as(out) == numbers:
+        gone = [shown for shown, name in (("curves", CURVES), ("before_after", SHEET)) if not (folder / name).is_file()]
+        told = f"\n{' and '.join(gone)} of that run are no longer in {folder}; delete the file to have all made again" if gone else ""
+        return notes["report"] + told
     if not overwrite:
         raise ValueError(f"{out} exists and was made with other settings; choose another file_name, or switch overwrite on")
     return None
 
 
-def learnt(base: Base, pairs: Pairs, options: FineTune, run: Run, out: Path, half: bool, reals: Tensor | None) -> FineTuned:
+def learnt(base: Base, pairs: Pairs, options: FineTune, run: Run, out: Path, half: bool, reals: Tensor | None, mark: str) -> FineTuned:
     """`fine_tune` with the host's progress bar, its previews and its way of stopping."""
     host.free_memory(needed(base, options))
     stages: list[FineTuneStage] = []
@@ -235,7 +252,9 @@ def learnt(base: Base, pairs: Pairs, options: FineTune, run: Run, out: Path, hal
             advance, reached[0] = done - reached[0], done
             progress(advance, preview)
 
-        return fine_tune(base, pairs, options, run, out, half=half, reals=reals, tick=tick, heartbeat=host.heartbeat, on_stage=stages.append)
+        return fine_tune(
+            base, pairs, options, run, out, half=half, reals=reals, mark=mark, tick=tick, heartbeat=host.heartbeat, on_stage=stages.append
+        )
 
 
 @contextmanager
@@ -263,6 +282,10 @@ def needed(base: Base, options: FineTune) -> int:
 
 
 def picture(path: Path) -> Tensor:
-    """A picture file as frames (1, 3, H, W) in [0, 1]."""
+    """A picture file as frames (1, 3, H, W) in [0, 1]; a page that says so where it is gone, as the report does."""
+    if not path.is_file():
+        page = np.full((48, 480, 3), 255, np.uint8)
+        cv2.putText(page, f"{path.name} is gone: see the report", (8, 30), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (60, 60, 60), 1, cv2.LINE_AA)
+        return torch.from_numpy(page).permute(2, 0, 1)[None] / 255
     pixels: Any = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     return torch.from_numpy(np.ascontiguousarray(pixels[..., ::-1])).permute(2, 0, 1)[None] / 255

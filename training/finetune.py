@@ -16,11 +16,11 @@ from ..models.load import LoadedNetwork, load_network
 from ..models.spandrel_bridge import Bridge
 from .finetune_base import UNKNOWN, Base
 from .finetune_codes import CodeStage
-from .finetune_file import write_fine_tuned
+from .finetune_file import check_place, write_fine_tuned
 from .finetune_image import ImageStage
 from .finetune_networks import suited
-from .finetune_options import PLANS, RECIPES, FineTune, Recipe, planned
-from .finetune_pairs import Pairs
+from .finetune_options import RECIPES, FineTune, Recipe, planned
+from .finetune_pairs import Pairs, digest_of
 from .finetune_stage import BEST, NAME, QUALITY, FineTuneStage
 from .loop import STATE, Run, train
 from .sheet import curve_png
@@ -39,10 +39,10 @@ class FineTuned:
     Attributes:
         loaded: the network of the written file, as Load Face Restorer would give it.
         before, after: held-out figures of the base and of what was written.
-        best_step: after which what was written stood; 0 if nothing beat the base, which was then written unchanged.
+        best_step: the step after which the written weights stood; 0 if nothing beat the base, which was then written unchanged.
         steps: that were taken.
         curves, sheet: pictures: losses and held-out figures over steps; held-out faces as input, before, after, target.
-        text: all of it in words.
+        text: all of it in words; the file's metadata say it too, as "report".
     """
 
     loaded: LoadedNetwork
@@ -86,15 +86,16 @@ def options_for(
     """
     if recipe not in RECIPES:
         raise ValueError(f"the recipe of fine-tuning is one of {', '.join(RECIPES)}, got {recipe!r}")
-    if plan not in PLANS:
-        raise ValueError(f"no plan of fine-tuning is called {plan!r}; choose one of {', '.join(PLANS)}")
     wanted: Recipe = suited(base.network, base.use) if recipe == "auto" else "codes" if recipe == "codes" else "image"
     return planned(plan, wanted, steps=steps, rate=rate, batch=batch)
 
 
 def fingerprint(base: Base, pairs: Pairs, options: FineTune, run: Run, reals: Sequence[Tensor] | Tensor | None = None) -> str:
-    """16 hex digits of all that decides what comes out; a run goes on from another one's state only if they agree."""
-    clean = "" if reals is None else hashlib.sha256(b"".join(real.contiguous().numpy().tobytes() for real in reals)).hexdigest()
+    """16 hex digits of all that decides what is learnt; a run goes on from another one's state only if they agree.
+
+    What the file's numbers are is not among it: a run whose weights do not fit into float16 can be saved as float32 after all.
+    """
+    clean = "" if reals is None else digest_of(reals)
     weights = base.sha256 if base.file != UNKNOWN else _digest_of(base)
     said = [weights, base.side, base.use, pairs.digest, options, run.seed, str(run.reduced), clean]
     return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
@@ -109,6 +110,7 @@ def fine_tune(
     *,
     half: bool = False,
     reals: Sequence[Tensor] | Tensor | None = None,
+    mark: str | None = None,
     tick: Tick | None = None,
     heartbeat: Callable[[], None] = lambda: None,
     on_stage: Callable[[FineTuneStage], None] = lambda stage: None,
@@ -122,17 +124,23 @@ def fine_tune(
         out: the file to write, .safetensors.
         half: whether it is written in float16.
         reals: clean faces (3, S, S) uint8 for the adversary; None takes the targets.
+        mark: the run's `fingerprint`, if it is known already.
         tick: called after every step.
         heartbeat: called before every pass; may raise, and nothing is lost.
         on_stage: is given the stage before it starts, for previews.
 
     Raises:
         Stopped: after Ctrl-C or when the run's minutes are up.
-        ValueError, FloatingPointError: as `train`.
+        ValueError: as `train`, and if the file or the run's folder cannot be written.
+        FloatingPointError: as `train`.
     """
-    mark = fingerprint(base, pairs, options, run, reals)
+    check_place(out)
+    mark = mark or fingerprint(base, pairs, options, run, reals)
     run = replace(run, validate_every=options.validate_every)
-    run.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        run.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"the folder {run.folder} for states and pictures cannot be made ({error.strerror}); choose another") from error
     kind = CodeStage if options.recipe == "codes" else ImageStage
     stage = kind(base.use, pairs, options, run.folder, torch.device(run.device), run.reduced, heartbeat)
     if isinstance(stage, ImageStage):
@@ -140,23 +148,22 @@ def fine_tune(
     on_stage(stage)
     bridged = isinstance(base.network, Bridge)
     train(base.network, [stage], run, f"fine-tune {mark}", tick)
-    best = load_file(run.folder / BEST)
-    state = {key.removeprefix("network."): value for key, value in best.items()} if bridged else best
-    write_fine_tuned(state, out, _notes(base, pairs, options, run, stage, mark), base.notes, half=half)
     history = json.loads((run.folder / f"{NAME}.json").read_text())
     points = [(0, stage.before), *((entry["step"], {**entry["figures"], **_named(entry["losses"])}) for entry in history)]
     curve_png(points, run.folder / CURVES)
     if (run.folder / f"{NAME}.png").is_file():
         (run.folder / f"{NAME}.png").replace(run.folder / SHEET)
     taken = history[-1]["step"]
+    text = _text(base, pairs, options, stage, taken, half)
+    best = load_file(run.folder / BEST)
+    state = {key.removeprefix("network."): value for key, value in best.items()} if bridged else best
+    write_fine_tuned(state, out, _notes(base, pairs, options, run, stage, mark, text), base.notes, half=half)  # last: a file has its pictures
     for name in (STATE, BEST, f"{NAME}.safetensors", f"{NAME}-curve.png"):
         (run.folder / name).unlink(missing_ok=True)
-    loaded = load_network(out)
-    text = _text(base, pairs, options, stage, taken, out, half)
-    return FineTuned(loaded, stage.before, stage.best_figures, stage.best_step, taken, run.folder / CURVES, run.folder / SHEET, text)
+    return FineTuned(load_network(out), stage.before, stage.best_figures, stage.best_step, taken, run.folder / CURVES, run.folder / SHEET, text)
 
 
-def _notes(base: Base, pairs: Pairs, options: FineTune, run: Run, stage: FineTuneStage, mark: str) -> dict[str, str]:
+def _notes(base: Base, pairs: Pairs, options: FineTune, run: Run, stage: FineTuneStage, mark: str, text: str) -> dict[str, str]:
     """Where the file comes from, as metadata."""
     compared = f", perceptual distance by {stage.compared}" if isinstance(stage, ImageStage) else ""
     return {
@@ -171,13 +178,14 @@ def _notes(base: Base, pairs: Pairs, options: FineTune, run: Run, stage: FineTun
         "seed": str(run.seed),
         "run": mark,
         "held_out": json.dumps({"before": stage.before, "after": stage.best_figures}),
+        "report": text,
     }
 
 
-def _text(base: Base, pairs: Pairs, options: FineTune, stage: FineTuneStage, taken: int, out: Path, half: bool) -> str:
+def _text(base: Base, pairs: Pairs, options: FineTune, stage: FineTuneStage, taken: int, half: bool) -> str:
     gain = stage.best_figures[QUALITY] - stage.before[QUALITY]
     lines = [
-        f"{out.name}: {base.file} ({base.kind}) fine-tuned by {options.recipe} on {len(stage.learnt)} of {len(pairs)} pairs, "
+        f"{base.file} ({base.kind}) fine-tuned by {options.recipe} on {len(stage.learnt)} of {len(pairs)} pairs, "
         f"{'float16' if half else 'float32'}; {base.licence}",
         f"{taken} of {options.plan.steps} steps of {options.plan.batch * options.plan.accumulate} pairs; the best held-out state is that of "
         f"step {stage.best_step}",

@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
         except Stopped as stop:
             bar.say(f"{stop}; its state, curves and sheets are in {settings.folder}")
             return STOPPED
-    bar.say(f"{done.text}\n{done.curves}\n{done.sheet}\n{out}")
+    bar.say(f"{done.text}\n{done.curves}\n{done.sheet}\nwritten to {out}")
     return 0
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -38,6 +39,34 @@ def write_fine_tuned(state: Mapping[str, Tensor], path: Path, notes: Mapping[str
     part = path.with_name(f"{path.name}.part")
     save_file(tensors, part, {**carried, "format": "pt", **notes})
     part.replace(path)
+
+
+def check_place(path: Path) -> None:
+    """Makes the folder of a file that is to be written and tries to write there, so that nobody learns for hours in vain. Leaves no file.
+
+    Raises:
+        ValueError: if it cannot be made, or not be written to.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("ab"):
+            pass
+        part.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"{path.name} cannot be written into {path.parent} ({error.strerror}), so nothing was learnt; make that a folder with the right to "
+            "write, or choose another"
+        ) from error
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, so no file of that name can be written; choose another file name")
+
+
+def saved_as(path: Path) -> str:
+    """What the numbers of a file by `write_fine_tuned` are: "float16" or "float32"."""
+    with safe_open(path, "pt") as file:
+        kinds = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+    return "float16" if "F16" in kinds else "float32"
 
 
 def checked_name(name: str) -> str:

@@ -10,13 +10,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ..methods.network import resized
+from ..methods.pseudo_target_pairs import SQUARE, check_square
 
 INPUTS, TARGETS = "inputs", "targets"
 """Sub-folders of a folder of pairs; a pair has the same file name in both."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+UNREADABLE = "is not a picture that can be read; remove it, with its partner if it has one, or convert it to PNG"
 FEWEST = 4
 IN_MEMORY = 4 << 30
 
@@ -40,7 +43,7 @@ class Pairs:
         if len(inputs) < FEWEST:
             raise ValueError(f"fine-tuning takes at least {FEWEST} pairs, some of which are held out, got {len(inputs)}; give more frames")
         self.inputs, self.targets = inputs, targets
-        self.digest = digest or _digest([inputs, targets])
+        self.digest = digest or digest_of(inputs, targets)
 
     @classmethod
     def of_images(cls, inputs: Tensor, targets: Tensor, side: int) -> Pairs:
@@ -52,7 +55,7 @@ class Pairs:
         """From a folder with inputs/NAME.png and targets/NAME.png.
 
         Raises:
-            ValueError: if a folder, a picture or its partner is missing.
+            ValueError: if a folder, a picture or its partner is missing, or a picture is not square.
         """
         found = {part: _pictures(folder / part) for part in (INPUTS, TARGETS)}
         alone = sorted(found[INPUTS].keys() ^ found[TARGETS].keys())
@@ -61,11 +64,11 @@ class Pairs:
                 f"{folder} holds {len(alone)} pictures without a partner ({alone[0]} first); {INPUTS} and {TARGETS} need the same file names"
             )
         paths = [[found[part][name] for name in sorted(found[part])] for part in (INPUTS, TARGETS)]
-        marks = hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for half in paths for path in half)).hexdigest()
         stored: list[Sequence[Tensor]] = [OnDisk(half, side) for half in paths]
+        digest = digest_of(*stored)
         if 2 * len(paths[0]) * 3 * side**2 <= in_memory:
             stored = [list(half) for half in stored]
-        return cls(stored[0], stored[1], marks)
+        return cls(stored[0], stored[1], digest)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -76,10 +79,22 @@ class Pairs:
 
 
 class OnDisk(Sequence[Tensor]):
-    """Pictures (3, side, side) uint8, read whenever they are asked for."""
+    """Pictures (3, side, side) uint8, read whenever they are asked for; what their headers say is looked at at once, not hours later.
+
+    Raises:
+        ValueError: for a file that is no picture, or one that is not square.
+    """
 
     def __init__(self, paths: Sequence[Path], side: int) -> None:
         self.paths, self.side = paths, side
+        for path in paths:
+            try:
+                with Image.open(path) as picture:
+                    width, height = picture.size
+            except UnidentifiedImageError as error:
+                raise ValueError(f"{path} {UNREADABLE}") from error
+            if width != height:
+                raise ValueError(f"{path} is {width} x {height} pixels, but {SQUARE}")
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -132,10 +147,28 @@ class HeldOut:
         return learnt, held
 
 
+def digest_of(*parts: Sequence[Tensor] | Tensor) -> str:
+    """Changes with any pixel; of pictures on disk, with any byte of their files, which are not decoded. One picture at a time is in memory."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, OnDisk):
+            for path in part.paths:
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+        else:
+            for picture in part:
+                digest.update(picture.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def as_bytes(images: Tensor, side: int) -> Tensor:
-    """(N, 3, H, W) in [0, 1] to (N, 3, side, side) uint8, resized as restorers do; one picture at a time, for memory's sake."""
+    """(N, 3, S, S) in [0, 1] to (N, 3, side, side) uint8, resized as restorers do; one picture at a time, for memory's sake.
+
+    Raises:
+        ValueError: if they are no RGB pictures, or not square.
+    """
     if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"pictures to learn from are (N, 3, H, W), got {tuple(images.shape)}")
+        raise ValueError(f"pictures to learn from are (N, 3, S, S), got {tuple(images.shape)}")
+    check_square(images)
     return torch.stack([(resized(image[None].float(), side, "bilinear")[0].clamp(0, 1) * 255 + 0.5).to(torch.uint8) for image in images])
 
 
@@ -147,7 +180,7 @@ def read_picture(path: Path, side: int) -> Tensor:
     """
     pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     if pixels is None:
-        raise ValueError(f"{path} is not a picture that can be read; remove it with its partner, or convert it to PNG")
+        raise ValueError(f"{path} {UNREADABLE}")
     return as_bytes(torch.from_numpy(np.ascontiguousarray(pixels[..., ::-1])).permute(2, 0, 1)[None] / 255, side)[0]
 
 
@@ -155,11 +188,3 @@ def _pictures(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; pairs lie in {INPUTS}/ and {TARGETS}/ of one folder, as Pseudo-Target Generate writes them")
     return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
-
-
-def _digest(parts: Sequence[Sequence[Tensor] | Tensor]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        for picture in part:
-            digest.update(picture.contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import cv2
@@ -26,7 +28,10 @@ def sheet_png(sheet: Tensor, path: Path, gap: int = 2) -> None:
 
 
 def curve_png(points: Sequence[tuple[int, Mapping[str, float]]], path: Path) -> None:
-    """Figures over steps, each scaled to its own range, which its label gives; nothing is written without any."""
+    """Figures over steps, each scaled to its own range, which its label gives; nothing is written without any.
+
+    Infinite and undefined values leave a gap in their line, as in metrics/plot.py.
+    """
     names = list(points[-1][1]) if points else []
     if not names:
         return
@@ -35,17 +40,23 @@ def curve_png(points: Sequence[tuple[int, Mapping[str, float]]], path: Path) -> 
     last = max(step for step, _ in points)
     for number, name in enumerate(names):
         values = [(step, figures[name]) for step, figures in points if name in figures]
-        low, high = min(value for _, value in values), max(value for _, value in values)
+        known = [value for _, value in values if math.isfinite(value)]
+        low, high = (min(known), max(known)) if known else (0.0, 0.0)
         ink = INKS[number % len(INKS)]
-        corners = [
-            (
-                round(MARGIN + (WIDTH - 16 - MARGIN) * step / last),
-                round(HEIGHT - MARGIN - (HEIGHT - 32 - MARGIN) * ((value - low) / (high - low) if high > low else 0.5)),
-            )
-            for step, value in values
-        ]
-        cv2.polylines(page, [np.array(corners, np.int32)], False, ink, 2, cv2.LINE_AA)
-        label = f"{name}: {values[-1][1]:.4g} ({low:.4g} to {high:.4g})"
+        for finite, piece in groupby(values, lambda value: math.isfinite(value[1])):
+            if not finite:
+                continue
+            corners = [
+                (
+                    round(MARGIN + (WIDTH - 16 - MARGIN) * step / max(last, 1)),
+                    round(HEIGHT - MARGIN - (HEIGHT - 32 - MARGIN) * ((value - low) / (high - low) if high > low else 0.5)),
+                )
+                for step, value in piece
+            ]
+            if len(corners) == 1:
+                cv2.circle(page, corners[0], 2, ink, -1, cv2.LINE_AA)
+            cv2.polylines(page, [np.array(corners, np.int32)], False, ink, 2, cv2.LINE_AA)
+        label = f"{name}: {values[-1][1]:.4g}" + (f" ({low:.4g} to {high:.4g})" if known else "")
         cv2.putText(page, label, (MARGIN + 8, 34 + 16 * number), cv2.FONT_HERSHEY_SIMPLEX, 0.4, ink, 1, cv2.LINE_AA)
     cv2.putText(page, f"steps, 0 to {last}", (MARGIN, HEIGHT - 20), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (60, 60, 60), 1, cv2.LINE_AA)
     _write(path, page)

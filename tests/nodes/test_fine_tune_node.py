@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,13 +16,16 @@ sys.path += [str(Path(__file__).resolve().parents[1] / room) for room in ("runti
 from comfyui_process import in_comfyui, needs_comfyui
 from tiny_pairs import file_of, noisy
 
+from fvr.nodes import registry
 from fvr.nodes.fine_tune import PseudoTargetFineTune
 from fvr.nodes.restorers import LoadFaceRestorer, RestoreFaces
 from fvr.nodes.weights import restorer_files
-from fvr.runtime import host
+from fvr.runtime import graph, host
+from fvr.workflows import bundled
 
 PROGRAM = (Path(__file__).parent / "fine_tune_program.py").read_text(encoding="utf-8")
 QUICK = dict(steps=6, learning_rate=1e-3, batch=2)
+QUICKEST = dict(steps=1)
 
 
 @pytest.fixture
@@ -63,6 +67,7 @@ def test_a_file_a_restorer_and_what_was_measured(home):
     assert curves.shape[-1] == sheet.shape[-1] == 3 and curves.std() > 0.01 and sheet.std() > 0.05
     assert not any(parameter.requires_grad for parameter in restorer.network.parameters())
     (told,) = json.loads(json.dumps(out.ui["report"], allow_nan=False))
+    assert Path(told["folder"]) / told["file"] == path and f"written to {path}" in report
     assert (told["file"], told["base_file"], told["seed"]) == ("mine.safetensors", "base-codeformer.safetensors", 0) and told["licence"] in report
     for name, value in told["held_out"]["before"].items():
         assert f"{name}: {value:.4g} before, {told['held_out']['after'][name]:.4g} after" in report
@@ -88,6 +93,111 @@ def test_the_same_settings_again_give_the_same_without_training(home, monkeypatc
         tune(seed=1)
     tune(seed=1, overwrite=True)
     assert (home / "models" / "face_video_restoration" / "mine.safetensors").stat().st_mtime_ns != stamp
+
+
+def test_save_as_counts_among_the_settings(home):
+    """No file of other numbers than asked for, and no report that speaks of others than the file has."""
+
+    def told(**changes):
+        report = tune(**QUICKEST, **changes)[1].result[3]
+        kinds = {str(value.dtype)[6:] for value in load_file(path).values()}
+        assert len(kinds) == 1 and f"pairs, {kinds.pop()}; " in report
+        return report
+
+    path = home / "models" / "face_video_restoration" / "mine.safetensors"
+    plain = told()
+    with pytest.raises(ValueError, match="exists and was made with other settings"):
+        told(save_as="float16")
+    assert told() == plain
+    halved = told(save_as="float16", overwrite=True)
+    assert path.is_file() and "pairs, float16; " in halved
+    stamp = path.stat().st_mtime_ns
+    assert told(save_as="float16") == halved and path.stat().st_mtime_ns == stamp
+    with pytest.raises(ValueError, match="exists and was made with other settings"):
+        told(save_as="float32")
+
+
+def test_a_file_outlives_its_pictures(home, monkeypatch):
+    """Its own settings never count as others, whatever became of the output folder."""
+    first = tune(**QUICKEST)[1]
+    path = home / "models" / "face_video_restoration" / "mine.safetensors"
+    stamp = path.stat().st_mtime_ns
+    shutil.rmtree(home / "output")
+    monkeypatch.setattr("fvr.nodes.fine_tune.fine_tune", None)  # nothing is learnt
+    again = tune(**QUICKEST)[1]
+    assert path.stat().st_mtime_ns == stamp and again.ui["report"] == first.ui["report"]
+    (folder,) = first.result[3].splitlines()[-1:]
+    assert "curves and before_after of that run are no longer in" in again.result[3] and folder in again.result[3]
+    assert set(first.result[3].splitlines()) < set(again.result[3].splitlines())
+    for shown in again.result[1:3]:
+        assert shown.ndim == 4 and 0 < (shown < 0.5).float().mean() < 0.2  # words on a white page
+
+
+def test_a_process_that_died_once_the_file_was_there_has_nothing_to_do_again(home, monkeypatch):
+    from fvr.training.finetune import write_fine_tuned
+
+    def write_and_die(*args, **kwargs):
+        write_fine_tuned(*args, **kwargs)
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fvr.training.finetune.write_fine_tuned", write_and_die)
+        with pytest.raises(SystemExit):
+            tune(**QUICKEST)
+    monkeypatch.setattr("fvr.nodes.fine_tune.fine_tune", None)
+    _, curves, sheet, report = tune(**QUICKEST)[1].result
+    assert "held-out dB" in report and "no longer" not in report and sheet.std() > 0.05 and curves.std() > 0.01
+
+
+def test_a_broken_file_is_somebodys_and_may_be_replaced(home):
+    path = home / "models" / "face_video_restoration" / "mine.safetensors"
+    path.write_bytes(b"junk")
+    with pytest.raises(ValueError, match="switch overwrite on"):
+        tune(**QUICKEST)
+    assert path.read_bytes() == b"junk"
+    assert "held-out dB" in tune(**QUICKEST, overwrite=True)[1].result[3]
+
+
+@pytest.mark.parametrize("place", ["models", "output"])
+def test_places_that_cannot_be_written_are_told_before_anything_is_learnt(home, place, monkeypatch):
+    """A file where a folder should be: whoever runs the tests may write into any folder."""
+    blocked = home / "blocked" if place == "models" else home / "output"
+    blocked.write_bytes(b"x")
+    if place == "models":
+        monkeypatch.setattr("fvr.nodes.fine_tune.place_of", lambda name: blocked / name)
+    monkeypatch.setattr("fvr.training.loop._Stage._step", None)  # one step would fail
+    with pytest.raises(ValueError, match=rf"cannot be written into {blocked} |the folder {blocked}.* cannot be made"):
+        tune()
+    assert blocked.read_bytes() == b"x" and not list(home.rglob("*.part"))
+
+
+def test_clean_faces_are_hashed_once(home, monkeypatch):
+    from fvr.training.finetune import digest_of
+
+    times = []
+    monkeypatch.setattr("fvr.training.finetune.digest_of", lambda pictures: times.append(len(pictures)) or digest_of(pictures))
+    tune(**QUICKEST, clean_faces=crops()[1][:3], recipe="image")
+    assert times == [3]
+
+
+@pytest.mark.parametrize(("name", "said"), [("../x", "holds /"), ("", "is empty"), ("KEEP-b76feb75", "published"), ("my flair", "diffusion prior")])
+def test_a_bad_name_is_found_before_the_pairs_are_made(home, name, said):
+    assert said in PseudoTargetFineTune.validate_inputs(file_name=name)
+
+
+def test_a_prompt_with_faults_does_not_start(home):
+    """The bundled workflow with a name and a K that will not do: both are said, in sentences, and a wired name is left to the run."""
+    prompt = graph.load_prompt(bundled("adapt_to_my_archive"))
+    (home / "clip.mp4").write_bytes(b"x")
+    named = {node["class_type"]: node["inputs"] for node in prompt.values()}
+    named["FVRLoadVideoFrames"]["file"] = "clip.mp4"
+    named["FVRPseudoTargetFineTune"]["file_name"] = "../x"
+    named["FVRPseudoTargetGenerate"]["preset.K"] = 100
+    found = {error.class_type: str(error) for error in graph.validate(prompt, registry())}
+    assert "the file name '../x' holds /" in found.pop("FVRPseudoTargetFineTune")
+    assert "so L must be below K, got K 100 and L 240; lower L or raise K" in found.pop("FVRPseudoTargetGenerate")
+    assert not [text for kind, text in found.items() if kind.startswith("FVRPseudo")]
+    assert PseudoTargetFineTune.validate_inputs(file_name=None) is True and PseudoTargetFineTune.validate_inputs(file_name="my-archive") is True
 
 
 def test_a_stop_says_where_it_is_kept_and_the_same_settings_go_on(home, monkeypatch, capsys):
@@ -122,6 +232,7 @@ def test_a_stop_says_where_it_is_kept_and_the_same_settings_go_on(home, monkeypa
         ({"name": "KEEP-b76feb75"}, "name of a published checkpoint"),
         ({"name": "my flair"}, "would be listed as a diffusion prior"),
         ({"held_out": 0.5, "block": 1}, "left to learn from"),
+        ({"clean_faces": torch.zeros(1, 32, 48, 3)}, "got pictures of 48 x 32 pixels, but crops of aligned faces are square"),
         ({"restorer": object()}, "trains a network, and the wired restorer is"),
     ],
 )

@@ -231,6 +231,8 @@ def test_options_are_checked_in_sentences(tmp_path: Path) -> None:
         tuned(tmp_path, "restoreformer", quick("codes"))
     with pytest.raises(ValueError, match="one of auto, codes, image"):
         options_for(found, recipe="both")
+    with pytest.raises(ValueError, match="no plan of fine-tuning is called 'long'; choose one of short, paper"):
+        options_for(found, plan="long")
     with pytest.raises(ValueError, match="LPIPS needs the package"):
         tuned(tmp_path, "codeformer", quick("image", perceptual_by="lpips"))
     with pytest.raises(ValueError, match="left to learn from"):
