@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from ..diffusion.prior import Prior
 from ..methods.seed_map import (
+    OPTIONAL,
     LatentGenerator,
     PixelGenerator,
     SeedGenerator,
     SeedMapOptions,
+    check_optional,
     estimate,
     guides,
     leading_times,
@@ -123,7 +125,12 @@ class SeedMapOptimize(io.ComfyNode):
                 io.Mask.Input("mask", optional=True, tooltip="White where pixels are missing: one for all frames, or one per frame."),
                 io.Model.Input("model", optional=True, tooltip="Stable Diffusion 1.5, 2.x or SDXL, with vae. Flow-matching models do not fit."),
                 io.Vae.Input("vae", optional=True, tooltip="The VAE of that checkpoint."),
-                io.Conditioning.Input("positive", optional=True, tooltip="A prompt for the model, from CLIP Text Encode; empty when not wired."),
+                io.Conditioning.Input(
+                    "positive",
+                    optional=True,
+                    tooltip="A prompt for the model, from CLIP Text Encode. Not wired, the model gets zeros; for the usual empty prompt, wire a CLIP "
+                    "Text Encode without text.",
+                ),
                 PriorSocket.Input("prior", optional=True, tooltip="A pixel-space prior from Load Diffusion Prior, instead of model and vae."),
                 io.Custom("OPTICAL_FLOW").Input(
                     "optical_flow", optional=True, tooltip="RAFT from ComfyUI's Load Optical Flow Model; without it OpenCV's DIS finds the motion."
@@ -150,10 +157,9 @@ class SeedMapOptimize(io.ComfyNode):
         optical_flow=None,
         **widgets,
     ):
-        unset = {name: None for name in ("warp_start", "residual_init") if widgets.get(name) == UNSET}
         y = from_image(frames)
         operator = whole_operator(degradation, mask, y)
-        options = SeedMapOptions(**{**widgets, **unset}).settled(operator)
+        options = options_of(widgets).settled(operator)
         size = (y.shape[-2] * operator.factor, y.shape[-1] * operator.factor)
         check_sources(model, vae, prior)
         shown = None if prior is None or not (options.guided and prior.conditional) else guides(y, operator, size, prior.upsampling)
@@ -176,6 +182,14 @@ class SeedMapOptimize(io.ComfyNode):
         report = to_json(result, options, operator, seed, size=size, expected=str(cost))
         panel = {**ui.PreviewImage(drawn, cls=cls).as_dict(), "text": (text,), "report": (json.loads(report),)}
         return io.NodeOutput(to_image(result.frames), drawn, report, ui=panel)
+
+
+def options_of(widgets: dict[str, Any]) -> SeedMapOptions:
+    """What the widgets say, where `UNSET` stands for None, as in what is said of a wrong one."""
+    given = {name: None if name in OPTIONAL and value == UNSET else value for name, value in widgets.items()}
+    for name in OPTIONAL:
+        check_optional(name, given.get(name), unset=f"{UNSET:g}")
+    return SeedMapOptions(**given)
 
 
 def whole_operator(degradation: Degradation | None, mask: Tensor | None, y: Tensor) -> Degradation:

@@ -7,10 +7,11 @@ from .cost import Cost, estimate
 from .generator import LatentGenerator, PixelGenerator, SeedGenerator, leading_times
 from .guide import guides
 from .optimise import SeedMapResult, Terms, seed_map
-from .options import SeedMapOptions
+from .options import OPTIONAL, SeedMapOptions, check_optional
 from .report import plot, summary, to_json
 
 __all__ = [
+    "OPTIONAL",
     "Cost",
     "LatentGenerator",
     "PixelGenerator",
@@ -18,6 +19,7 @@ __all__ = [
     "SeedMapOptions",
     "SeedMapResult",
     "Terms",
+    "check_optional",
     "estimate",
     "guides",
     "leading_times",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -28,17 +29,21 @@ class Cost:
 
     def __str__(self) -> str:
         size = f"{self.bytes / 2**30:.1f} GB" if self.bytes >= 2**30 else f"{self.bytes / 2**20:.0f} MB"
-        time = f"{self.seconds / 60:.1f} minutes" if self.seconds >= 90 else f"{self.seconds:.0f} seconds"
-        return f"about {time} and {size} {'of VRAM' if self.measured else 'of memory beside the networks'}"
+        duration = f"{self.seconds / 60:.1f} minutes" if self.seconds >= 90 else f"{self.seconds:.0f} seconds"
+        return f"about {duration} and {size} {'of VRAM' if self.measured else 'of memory beside the networks'}"
+
+
+FRAME_VALUES, FLOW_VALUES = 26, 18
+"""float32 values per pixel and frame at the peak, as measured: of the frames, their gradient, the observation and its term where all frames are
+mixed at once (other operators hold two thirds of that), and of the flows both ways with their average, mask and term."""
 
 
 def clip_bytes(generator: SeedGenerator, frames: int, options: SeedMapOptions) -> int:
-    """Bytes that grow with the clip: residuals with gradients and Adam's two moments, frames with gradients, observation, flows."""
+    """Bytes that grow with the clip: residuals, or seeds where each frame has one, with gradients and Adam's two moments; frames; flows."""
     channels, height, width = generator.feature_shape
-    k = generator.rank_for(options.rank)
-    residual = 4 * channels * k * (height + width) if options.noise_prior else 0
+    free = channels * generator.rank_for(options.rank) * (height + width) if options.noise_prior else math.prod(generator.seed_shape)
     pixels = generator.size[0] * generator.size[1]
-    return frames * (4 * residual + 4 * pixels * (4 * 3 + (3 * 4 + 1 if options.warp_weight > 0 else 0)))
+    return 4 * frames * (4 * free + pixels * (FRAME_VALUES + (FLOW_VALUES if options.warp_weight > 0 else 0)))
 
 
 def estimate(

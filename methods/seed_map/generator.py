@@ -32,6 +32,8 @@ HEADROOM = 2.0**-8
 def leading_times(schedule_length: int, steps: int) -> list[int]:
     """The `steps` times of DDIM's "leading" spacing with offset 1, cleanest first: 1, 251, 501, 751 for 4 of 1000.
 
+    The last, where R begins, lies a step below the end of the schedule.
+
     Raises:
         ValueError: if the schedule is shorter than the steps.
     """
@@ -110,8 +112,8 @@ class PixelGenerator(SeedGenerator):
         guides: (N, 3, H, W) in [-1, 1], what the damaged frames show, for a prior that was trained with such a condition: as a prompt is to a
             latent model, it is part of R. What all frames share is guided by the middle frame, a picture that was there, unlike the
             mean. None asks for faces out of nothing, which a small network draws badly.
-        start: with guides, the share of the noise schedule at which R begins: x_T = sqrt(abar_T) guide + sqrt(1 - abar_T) z. At 1, and
-            without guides, x_T = z.
+        start: with guides, the share of the noise schedule that R uses, which begins at the last of its `leading_times`, about
+            start (1 - 1 / steps): x_T = sqrt(abar_T) guide + sqrt(1 - abar_T) z. At 1, and without guides, x_T = z.
 
     Raises:
         ValueError: if the prior was trained for another size.

@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...physics.base import Degradation
-from ...physics.compose import chain_of
-from ...physics.inpaint import Inpaint, RandomInpaint
+from .operators import known_pixels
 
 
 def guides(y: Tensor, operator: Degradation, size: tuple[int, int], upsampling: str = "bicubic") -> Tensor:
@@ -17,17 +16,14 @@ def guides(y: Tensor, operator: Degradation, size: tuple[int, int], upsampling: 
     Args:
         upsampling: "bicubic" or "area", as the prior's network saw it in training.
     """
-    for part in chain_of(operator):
-        if not isinstance(part, Inpaint | RandomInpaint):
-            break
-        y = filled(y, part.mask_for(y).expand(len(y), 1, *y.shape[-2:]))
+    y = filled(y, known_pixels(operator, y))
     if tuple(y.shape[-2:]) != tuple(size):
         y = F.interpolate(y, size, mode=upsampling, **({"align_corners": False} if upsampling == "bicubic" else {}))
     return y.clamp(0, 1) * 2 - 1
 
 
 def filled(frames: Tensor, known: Tensor) -> Tensor:
-    """Frames (N, C, H, W) whose pixels with `known` 0, of (N, 1, H, W), take the mean of what is known around, from the finest scale that has any."""
+    """Frames (N, C, H, W) that where `known` (N, 1, H, W) is not above 0 take the mean of what is known around, of the finest scale that has any."""
     known = (known > 0).to(frames)
     if bool((known > 0).all()) or max(frames.shape[-2:]) == 1:
         return frames * known

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...physics.base import Degradation
 from ...physics.compose import chain_of
-from ...physics.inpaint import Inpaint, RandomInpaint
+from .operators import known_pixels, peeled
 
 PIECE = 8
 """Frames whose data term is computed together where frames do not mix."""
@@ -30,23 +30,25 @@ class Observation:
     """Y and A.
 
     Args:
-        y: (N, 3, h, w) in [0, 1]. Pixels that the outermost operator hides (inpainting) are set to 0, whatever they hold.
+        y: (N, 3, h, w) in [0, 1]. Pixels that A hides (`known_pixels`) are set to 0, whatever they hold.
         operator: A, from clean frames in [0, 1].
         loss: "mse" or "l1", of values in the [-1, 1] range.
+
+    Attributes:
+        noise: standard deviation of the noise and of the codec's losses that A models, in a known pixel and units of [0, 1].
     """
 
     def __init__(self, y: Tensor, operator: Degradation, loss: str = "mse") -> None:
         self.operator, self.loss = operator, loss
-        for part in chain_of(operator):
-            if not isinstance(part, Inpaint | RandomInpaint):
-                break
-            y = part.forward(y)
-        self.y = y
-        mixes = "time" in operator.axes or not operator.linear
-        self._piece = len(y) if mixes else PIECE
+        self._known = known_pixels(operator, y)
+        self.y = torch.where(self._known, y, 0)
+        whole = "time" in operator.axes or not operator.linear  # a mask per frame wants all its frames at once
+        self._piece = len(y) if whole else PIECE
+        _, rest = peeled(operator)  # the noise level of all of A is an average over hidden pixels too
+        self.noise = math.hypot(rest.noise_level, rest.distortion)
 
     def value_and_gradient(self, frames: Tensor) -> tuple[float, Tensor]:
-        """l(Y, A(X')) and its gradient on frames (N, 3, H, W) in [-1, 1]."""
+        """l(Y, A(X')), the mean over all values, hidden ones counting as explained, and its gradient on frames (N, 3, H, W) in [-1, 1]."""
         value, gradients = 0.0, []
         for x, y in zip(frames.split(self._piece), self.y.split(self._piece), strict=True):
             leaf = x.detach().requires_grad_()
@@ -58,14 +60,18 @@ class Observation:
 
     @torch.no_grad()
     def residuals(self, frames: Tensor) -> Tensor:
-        """(N,) RMS of A(X') - Y per frame, in units of [0, 1], for frames in [-1, 1]."""
-        pieces = zip(frames.split(self._piece), self.y.split(self._piece), strict=True)
-        return torch.cat([(self.operator.forward((x + 1) / 2) - y).square().mean((1, 2, 3)).sqrt() for x, y in pieces]).cpu()
+        """(N,) RMS of A(X') - Y over each frame's known pixels, 0 where there are none, in units of [0, 1], for frames in [-1, 1]."""
+        found = []
+        for x, y, known in zip(*(tensor.split(self._piece) for tensor in (frames, self.y, self._known)), strict=True):
+            squares = torch.where(known, (self.operator.forward((x + 1) / 2) - y).square(), 0).sum((1, 2, 3))
+            found.append((squares / (y.shape[1] * known.sum((1, 2, 3))).clamp_min(1)).sqrt())
+        return torch.cat(found).cpu()
 
     @torch.no_grad()
     def contrast(self) -> Tensor:
-        """(N,) standard deviation of the observed frames."""
-        return self.y.flatten(1).std(1).cpu()
+        """(N,) standard deviation of each observed frame over its known pixels, 0 where there are none."""
+        frames = (y[:, known[0]] for y, known in zip(self.y, self._known, strict=True))
+        return torch.stack([values.std(correction=0) if values.numel() else values.sum() for values in frames]).cpu()
 
 
 UNEXPLAINED = 0.06
@@ -76,8 +82,11 @@ FAINT = 2.0 / 255
 NOISE_MARGIN = 1.5
 """and this multiple of the noise that the operator models. A face of 128 pixels that is sharp and said to be blurred by 1.5 pixels leaves
 0.07 of its contrast however long one tries, by 3 pixels 0.14; described rightly, 500 iterations leave 0.015 to 0.025."""
+HALFWAY = 0.5
+"""Share of a standard deviation that the seed must have been able to go before a loss that rests says anything,"""
 FALLING = 0.5
-"""Share of the data loss that the second half of the iterations takes away where more of them would help."""
+"""and share of the data loss that the second half of that way takes away where more iterations would help. On a face of 128 pixels and
+textures of 32, 100 to 500 iterations, right operators lost 0.58 of it or more there, wrong ones 0.17 to 0.52."""
 
 
 def unexplained(residuals: Sequence[float], contrast: Sequence[float], noise: float) -> list[int]:
@@ -93,6 +102,17 @@ def unexplained(residuals: Sequence[float], contrast: Sequence[float], noise: fl
     ]
 
 
-def still_falling(losses: Sequence[float]) -> bool:
-    """Whether the data loss was still coming down, so that more iterations explain more; a wrong operator holds it up early."""
-    return len(losses) > 1 and losses[-1] < (1 - FALLING) * losses[len(losses) // 2]
+def unfinished(losses: Sequence[float], travel: Sequence[float]) -> bool:
+    """Whether more iterations may explain more: the seed could not go far yet, or the data loss was still coming down.
+
+    The loss is compared with that half of the way before, not half of the iterations: the learning rate falls, so that the second half of
+    the iterations changes little by design. A wrong operator holds the loss up early.
+
+    Args:
+        losses: the data loss of each iteration.
+        travel: the sum of the seed's learning rates before each, in standard deviations: Adam goes about that far.
+    """
+    if not losses or travel[-1] < HALFWAY:
+        return True
+    middle = next(i for i, gone in enumerate(travel) if gone >= travel[-1] / 2)
+    return losses[-1] < (1 - FALLING) * losses[middle]

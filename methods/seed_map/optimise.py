@@ -25,12 +25,14 @@ PATIENCE = 10
 @dataclass(frozen=True)
 class Terms:
     """One iteration: `data` is l(Y, A(X')), `warp` is L_warp before its weight (None while it rests), both in the [-1, 1] range;
-    `flow_change` the mean change of the flow in pixels where it was estimated anew; `fullness` the largest residual over its radius."""
+    `flow_change` the mean change of the flow in pixels where it was estimated anew (None elsewhere, and the first time); `fullness` the
+    largest residual over its radius; `travel` the sum of the seed's learning rates until then, about how far it can have gone."""
 
     data: float
     warp: float | None
     flow_change: float | None
     fullness: float
+    travel: float
 
 
 @dataclass
@@ -41,8 +43,8 @@ class SeedMapResult:
         frames: (N, 3, H, W) float32 in [0, 1] on the CPU.
         terms: one entry per iteration.
         warped_from: the iteration at which the warping began, or None.
-        residuals: RMS of A(x'_n) - y_n per frame, in units of [0, 1].
-        contrast: standard deviation of each observed frame.
+        residuals: RMS of A(x'_n) - y_n over the known pixels of each frame, in units of [0, 1].
+        contrast: standard deviation of each observed frame, over the same pixels.
         unexplained: frames whose observation the result does not explain.
         skipped: iterations whose gradient overflowed and that changed nothing.
     """
@@ -106,7 +108,7 @@ def _descend(
     adam = torch.optim.Adam(free.groups(), foreach=False)  # one tensor at a time: no second copy of all residuals
     rates = torch.optim.lr_scheduler.LambdaLR(adam, lambda e: _fall(e / options.iterations, options.rate_floor))
     result = SeedMapResult(torch.empty(0))
-    overflows = 0
+    overflows, travel = 0, 0.0
     for e in range(options.iterations):
         heartbeat()
         frames = free.render()
@@ -117,8 +119,10 @@ def _descend(
             if result.warped_from is not None:
                 warp, pull = warping.value_and_gradient(frames)
                 gradient += options.warp_weight * pull
+        before = travel
         if free.backward(gradient):
             adam.step()
+            travel += adam.param_groups[0]["lr"]  # the first group is the seed's
             free.project()
             overflows = 0
             rates.step()
@@ -130,14 +134,13 @@ def _descend(
                     f"the gradient through the model was infinite {PATIENCE} times in a row at iteration {e + 1}; "
                     "run the model in float32 or bfloat16 (--force-fp32, --fp32-vae) or lower the learning rates"
                 )
-        terms = Terms(data, warp, change, free.fullness)
+        terms = Terms(data, warp, change, free.fullness, before)
         result.terms.append(terms)
         on_iteration(e, terms, (frames[len(frames) // 2].clamp(-1, 1) + 1) / 2)
     frames = free.render().clamp(-1, 1)
     result.residuals = observed.residuals(frames).tolist()
     result.contrast = observed.contrast().tolist()
-    noise = (observed.operator.noise_level**2 + observed.operator.distortion**2) ** 0.5
-    result.unexplained = unexplained(result.residuals, result.contrast, noise)
+    result.unexplained = unexplained(result.residuals, result.contrast, observed.noise)
     result.frames = ((frames + 1) / 2).cpu()
     return result
 
@@ -148,26 +151,22 @@ def _fall(share: float, floor: float) -> float:
 
 
 def _watch(warping: ProgressiveWarping, frames: Tensor, e: int, options: SeedMapOptions, result: SeedMapResult) -> float | None:
-    """Estimates the flow where it is due, and switches the warping on at E_T; returns how much the flow changed."""
-    due = e % options.warp_every == 0
-    running = result.warped_from is not None
-    if not running:
-        if options.warp_start is None:
-            if due:
-                warping.look(frames)
-            share = e / options.iterations
-            running = (warping.settled and share >= EARLIEST_START) or share >= LATEST_START
+    """Estimates the flow where it is due, and switches the warping on at E_T; returns how much the flow changed, where it was estimated."""
+    found = None
+    if result.warped_from is None:
+        if options.warp_start is not None:
+            begins = e >= options.warp_start * options.iterations
         else:
-            running = e >= options.warp_start * options.iterations
-        if running:
+            if e % options.warp_every == 0:
+                found = warping.look(frames)
+            share = e / options.iterations
+            begins = (share >= EARLIEST_START and warping.settled) or share >= LATEST_START
+        if begins:
             result.warped_from = e
-            warping.refresh(frames)
-    elif (e - (result.warped_from or 0)) % options.warp_every == 0:
-        due = True
-        warping.refresh(frames)
-    else:
-        due = False
-    return warping.changes[-1] if due and warping.changes else None
+    if result.warped_from is not None and (e - result.warped_from) % options.warp_every == 0:
+        found = warping.look(frames) if found is None else found
+        warping.refresh(found)
+    return warping.changes[-1] if found is not None and warping.changes else None
 
 
 def _check(y: Tensor, operator: Degradation, generator: SeedGenerator) -> None:

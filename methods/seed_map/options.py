@@ -8,9 +8,20 @@ from typing import Literal
 from typing_extensions import Self
 
 from ...physics.base import Degradation
+from .operators import mixes_frames
 
 SHY, BOLD = 0.1, 3.0
 """Where residuals begin when none is asked for: for operators that leave frames apart, and for those that mix them; see `residual_init`."""
+
+OPTIONAL = {"residual_init": (1e-4, 10.0, "by the operator"), "warp_start": (0.0, 1.0, "when the flow settles")}
+"""Least, most, and what happens without a value, of the parameters that may be None."""
+
+
+def check_optional(name: str, value: float | None, unset: str = "None") -> None:
+    """Raises ValueError for a value of one of `OPTIONAL` that is out of its range; `unset` is what the caller writes where it gives none."""
+    low, high, otherwise = OPTIONAL[name]
+    if value is not None:
+        _within(name, value, low, high, f" (or {unset}: {otherwise})")
 
 
 def _within(name: str, value: float, low: float, high: float, other: str = "") -> None:
@@ -49,9 +60,11 @@ class SeedMapOptions:
         flow_decay: beta of eq. 10, in [0, 1). Ours: 0.9; tried 0.5 to 0.95.
         guided: whether a pixel prior that was trained with damaged faces beside the noisy ones is shown the input (guide.py). Ours: yes; the
             paper's latent priors have a prompt in its place.
-        start: where a guided R begins, as a share of the noise schedule: at the input, noised that far. Ours: 0.3; tried 0.05 to 1. Small
-            networks draw badly from far away: from 0.1, 0.3, 0.5 and 0.75 the embedded prior's first drawing of a face upscaled by 4 is
-            about 27, 25.5, 24 and 20 dB near the truth. 1 begins at noise alone, as the paper's latent priors do.
+        start: where a guided R begins, as a share of the noise schedule: at the input, noised that far. The steps are spread over that share from
+            its clean end (DDIM's leading spacing), so the first lies near start (1 - 1 / steps): 0.3 of 1000 levels begins at level 151, 226 or
+            271 with 2, 4 or 10 steps. Ours: 0.3; tried 0.05 to 1. Small networks draw badly from far away: at 0.1, 0.3, 0.5 and 0.75 the
+            embedded prior's first drawing of a face upscaled by 4 is about 27, 25.5, 24 and 20 dB near the truth. 1 begins at noise alone, as
+            the paper's latent priors do.
         noise_prior: one seed for all frames plus residuals (eq. 12); without it a seed of its own for each frame (eq. 5), the paper's "base".
 
     Raises:
@@ -83,17 +96,15 @@ class SeedMapOptions:
         _within("seed_rate", self.seed_rate, 0, 1)
         _within("rate_floor", self.rate_floor, 0, 1)
         _within("rank", self.rank, 0, 512, " (0: by the generator)")
-        if self.residual_init is not None:
-            _within("residual_init", self.residual_init, 1e-4, 10, " (or None: by the operator)")
         if self.loss not in ("mse", "l1"):
             raise ValueError(f"loss must be mse or l1, got {self.loss!r}")
         _within("warp_weight", self.warp_weight, 0, 1e3)
-        if self.warp_start is not None:
-            _within("warp_start", self.warp_start, 0, 1, " (or None: when the flow settles)")
         _within("warp_every", self.warp_every, 1, 10_000)
         _within("flow_decay", self.flow_decay, 0, 0.999)
         _within("start", self.start, 0.01, 1)
+        for name in OPTIONAL:
+            check_optional(name, getattr(self, name))
 
     def settled(self, operator: Degradation) -> Self:
         """The same, with a value for what depends on the operator."""
-        return self if self.residual_init is not None else replace(self, residual_init=BOLD if "time" in operator.axes else SHY)
+        return self if self.residual_init is not None else replace(self, residual_init=BOLD if mixes_frames(operator) else SHY)

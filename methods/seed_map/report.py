@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...physics.base import Degradation
-from .observation import still_falling
+from .observation import unfinished
 from .optimise import SeedMapResult
 from .options import SeedMapOptions
 
@@ -36,7 +36,7 @@ def to_json(result: SeedMapResult, options: SeedMapOptions, operator: Degradatio
             "options": asdict(options),
             "warped_from": result.warped_from,
             "skipped_iterations": result.skipped,
-            "still_falling": still_falling([term.data for term in result.terms]),
+            "unfinished": _unfinished(result),
             "frames": {
                 "data_residual_rms": [round(value, 6) for value in result.residuals],
                 "contrast": [round(value, 6) for value in result.contrast],
@@ -48,7 +48,7 @@ def to_json(result: SeedMapResult, options: SeedMapOptions, operator: Degradatio
 
 
 def summary(result: SeedMapResult) -> str:
-    """One or two sentences for people."""
+    """A few sentences for people."""
     if not result.terms:
         return "Nothing was done."
     first, last = result.terms[0].data, result.terms[-1].data
@@ -59,11 +59,16 @@ def summary(result: SeedMapResult) -> str:
     if result.unexplained:
         shown = ", ".join(map(str, result.unexplained[:12])) + (", ..." if len(result.unexplained) > 12 else "")
         text += f" {len(result.unexplained)} of {len(result.residuals)} frames are not explained (frames {shown}): "
-        if still_falling([term.data for term in result.terms]):
-            text += "the loss was still falling, so try more iterations first; or the degradation is described wrongly, or the clip cuts there."
+        if _unfinished(result):
+            text += "more iterations or a larger seed_rate may explain them, so try that first; or the degradation is described wrongly, or the clip "
+            text += "cuts there."
         else:
             text += "the loss stopped falling, so the degradation is probably described wrongly, or the clip cuts there."
     return text
+
+
+def _unfinished(result: SeedMapResult) -> bool:
+    return unfinished([term.data for term in result.terms], [term.travel for term in result.terms])
 
 
 def plot(result: SeedMapResult) -> Tensor:

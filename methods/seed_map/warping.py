@@ -53,9 +53,8 @@ class ProgressiveWarping:
         return found
 
     @torch.no_grad()
-    def refresh(self, frames: Tensor) -> None:
-        """Estimates the flow and averages it over time: f <- beta f + (1 - beta) f', the first f being f' (eq. 10)."""
-        fresh = self.look(frames)
+    def refresh(self, fresh: tuple[Tensor, Tensor]) -> None:
+        """Averages what `look` found over time: f <- beta f + (1 - beta) f', the first f being f' (eq. 10)."""
         old = self._averaged
         self._averaged = fresh if old is None else (old[0].lerp(fresh[0], 1 - self.decay), old[1].lerp(fresh[1], 1 - self.decay))
         self.flow = self._averaged[0]

@@ -93,6 +93,9 @@ def test_what_is_shown_to_the_prior_is_the_input_without_holes_at_the_size_of_th
     small = guides(y, operator, (32, 32))
     known = operator.outer.mask_for(y) > 0
     assert torch.equal(small[known.expand_as(small)], (2 * y - 1)[known.expand_as(y)])
+    again = RandomInpaint(0.5, 1) @ operator
+    twice = guides(again.forward(truth), again, (64, 64))
+    assert ((twice + 1) / 2 - truth)[..., 4:-4, 8:-8].abs().mean() < 0.03  # what two masks hide is filled from what both leave
     hidden = filled(torch.rand(1, 3, 7, 5), torch.zeros(1, 1, 7, 5))
     assert (hidden == 0).all()
 

@@ -150,6 +150,18 @@ def test_masks_fit_the_frames():
     assert (hidden[1, :, :4] == 0).all() and torch.equal(hidden[[0, 2]], y[[0, 2]]) and torch.equal(hidden[1, :, 4:], y[1, :, 4:])
 
 
+@pytest.mark.parametrize(
+    ("widgets", "sentence"),
+    [
+        ({"warp_start": -0.5}, r"warp_start must lie between 0 and 1 \(or -1: when the flow settles\), got -0.5"),
+        ({"residual_init": 0.0}, r"residual_init must lie between 0.0001 and 10 \(or -1: by the operator\), got 0"),
+    ],
+)
+def test_what_is_wrong_is_said_in_the_words_of_the_widgets(widgets, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        run(AveragePool(2), iterations=1, **widgets)
+
+
 def test_every_option_is_a_widget_that_starts_at_its_default():
     from dataclasses import asdict
 
