@@ -55,11 +55,13 @@ class Faces:
     """The aligned faces of a folder, one split of them, kept as bytes in memory or read from disk when they are too many.
 
     The split is the sub-folders `train` and `val` where both exist; otherwise one identity in ten is held out. The identity is the
-    `identity_key` of a manifest.csv in the folder or beside it, else the file's name without trailing numbers. `prefixes` limits
-    the files to those whose names begin with one of them.
+    `identity_key` of a manifest.csv in the folder or beside it, else the file's name without trailing numbers. Where that leaves a split
+    empty, the identity with the fewest files is held out; and where all files show one identity (face_0000.png, face_0001.png, ...), one file
+    in ten, at least one: the only case in which both splits may show one person. `prefixes` limits the files to those whose names begin with
+    one of them.
 
     Raises:
-        ValueError: if nothing is left to use.
+        ValueError: if nothing is left to use, or only one picture.
     """
 
     def __init__(self, folder: Path, split: str, side: int, prefixes: Sequence[str] = (), in_memory: int = 4 << 30) -> None:
@@ -68,6 +70,8 @@ class Faces:
         self.side = side
         self.paths = _split(Path(folder), split, tuple(prefixes))
         if not self.paths:
+            if _split(Path(folder), "train", tuple(prefixes)) and not _has_splits(Path(folder)):
+                raise ValueError(f"{folder} holds one picture to use; training needs one to learn from and another to validate: add more")
             wanted = f" whose names begin with {' or '.join(prefixes)}" if prefixes else ""
             raise ValueError(f"{folder} holds no {split} pictures{wanted}; give a folder of aligned faces ({', '.join(SUFFIXES)})")
         self.source_side = _source_side(self.paths[0], side)
@@ -138,13 +142,26 @@ def _source_side(path: Path, side: int) -> int:
 def _split(folder: Path, split: str, prefixes: tuple[str, ...]) -> list[Path]:
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give the folder that holds the aligned faces")
-    named = all((folder / name).is_dir() for name in ("train", "val"))
+    named = _has_splits(folder)
     files = sorted(path for path in (folder / split if named else folder).rglob("*") if path.suffix.lower() in SUFFIXES)
     files = [path for path in files if path.name.startswith(prefixes)] if prefixes else files
     if named:
         return files
     keys = _manifest(folder)
-    return [path for path in files if held_out(keys.get(path.name, identity(path))) == (split == "val")]
+    people: dict[str, list[Path]] = {}
+    for path in files:
+        people.setdefault(keys.get(path.name, identity(path)), []).append(path)
+    kept_back = {path for key, shown in people.items() if held_out(key) for path in shown}
+    if not 0 < len(kept_back) < len(files):
+        if len(people) > 1:
+            kept_back = set(people[min(people, key=lambda key: (len(people[key]), key))])
+        else:
+            kept_back = set(sorted(files, key=lambda path: _number(path.name))[: max(1, len(files) // HELD_OUT)]) if len(files) > 1 else set()
+    return [path for path in files if (path in kept_back) == (split == "val")]
+
+
+def _has_splits(folder: Path) -> bool:
+    return all((folder / name).is_dir() for name in ("train", "val"))
 
 
 def identity(path: Path) -> str:
@@ -154,7 +171,11 @@ def identity(path: Path) -> str:
 
 def held_out(key: str) -> bool:
     """Whether an identity belongs to validation: the same on every machine."""
-    return int(hashlib.md5(key.encode(), usedforsecurity=False).hexdigest(), 16) % HELD_OUT == 0
+    return _number(key) % HELD_OUT == 0
+
+
+def _number(text: str) -> int:
+    return int(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest(), 16)
 
 
 def _manifest(folder: Path) -> dict[str, str]:

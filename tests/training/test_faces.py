@@ -49,6 +49,29 @@ def test_named_folders_and_prefixes_decide(tmp_path: Path) -> None:
         Faces(tmp_path, "val", 16, ["b_"])
 
 
+def test_an_ordinary_folder_of_one_name_is_split_by_file(tmp_path: Path) -> None:
+    for index in range(23):
+        write(tmp_path / f"face_{index:04}.png", seed=index)
+    train, val = ({path.name for path in Faces(tmp_path, split, 16).paths} for split in ("train", "val"))
+    assert len(val) == 2 and not train & val and len(train | val) == 23
+    assert {path.name for path in Faces(tmp_path, "val", 16).paths} == val
+    one, other = (Faces(tmp_path, split, 16, ["face_0001", "face_0002."]).paths for split in ("train", "val"))
+    assert {path.name for path in (*one, *other)} == {"face_0001.png", "face_0002.png"} and len(one) == 1
+    assert Faces(tmp_path, "train", 16, ["face_0001"]).paths == [tmp_path / "face_0001.png"]
+    with pytest.raises(ValueError, match="holds one picture to use"):
+        Faces(tmp_path, "val", 16, ["face_0001"])
+
+
+def test_a_few_people_are_split_by_person(tmp_path: Path) -> None:
+    """None of these names is held out by its number: the person with the fewest pictures is."""
+    for person, shots in (("anna", 3), ("bert", 2), ("carl", 4)):
+        assert not held_out(person)
+        for shot in range(shots):
+            write(tmp_path / f"{person}_{shot}.png", seed=shot)
+    train, val = ({identity(path) for path in Faces(tmp_path, split, 16).paths} for split in ("train", "val"))
+    assert (train, val) == ({"anna", "carl"}, {"bert"})
+
+
 def test_pictures_kept_on_disk_are_the_same(people: Path) -> None:
     kept, read = Faces(people, "train", 16), Faces(people, "train", 16, in_memory=0)
     assert torch.equal(kept.face(3), read.face(3))
