@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -123,10 +123,36 @@ class Draw:
         return y.clamp(0, 1).reshape(x.shape)
 
 
+@dataclass(frozen=True)
+class Known:
+    """One degradation for every face, as a network for a known operator is trained on; enlarged back by bicubic interpolation.
+
+    Attributes:
+        side: of the faces.
+        text: the operator, as `physics.parse` reads it.
+    """
+
+    side: int
+    text: str
+
+    def draw(self, generator: torch.Generator) -> Callable[[Tensor, torch.Generator], Tensor]:
+        """Faces (..., 3, S, S) in [0, 1] and a generator for the noise to the degraded faces, same shape and range; nothing is drawn here."""
+        operator = parse(self.text)
+
+        def degraded(x: Tensor, generator: torch.Generator) -> Tensor:
+            faces = x.reshape(-1, *x.shape[-3:])
+            y = operator.observe(faces, generator)
+            if y.shape != faces.shape:
+                y = F.interpolate(y, faces.shape[-2:], mode="bicubic", align_corners=False)
+            return y.clamp(0, 1).reshape(x.shape)
+
+        return degraded
+
+
 def judged(name: str, x: Tensor, seed: int) -> Tensor:
     """Faces (N, 3, S, S) under one of the `JUDGED` degradations, enlarged back to S x S by bicubic interpolation; also the baseline."""
-    y = parse(JUDGED[name]).observe(x, torch.Generator().manual_seed(seed))
-    return F.interpolate(y, x.shape[-2:], mode="bicubic", align_corners=False).clamp(0, 1) if y.shape != x.shape else y.clamp(0, 1)
+    generator = torch.Generator().manual_seed(seed)
+    return Known(x.shape[-1], JUDGED[name]).draw(generator)(x, generator)
 
 
 def _between(limits: Sequence[float], share: float) -> float:

@@ -15,10 +15,11 @@ from ..diffusion.schedule import bicubic_schedule
 from ..metrics.fidelity import psnr
 from ..models.flair.bicubic import BicubicConfig, BicubicUNet
 from ..models.flair.temporal import split_parameters
-from .degrade import JUDGED, NATIVE_128, Blind, judged
+from ..models.flair.window import Flows
+from .degrade import JUDGED, NATIVE_128, Blind, Known, judged
 from .faces import MIRROR_ONLY, Faces, Jitter, shrunk
 from .loop import Batch, Plan, Stage, generator_for
-from .moving import Motion, degraded_clip, set_moving
+from .moving import Clips, Motion, degraded_clip, set_moving
 
 VALIDATED = 8
 """Faces of the validation split that figures are made of."""
@@ -35,7 +36,7 @@ class PriorRecipe:
         sizes: of the network.
         image, video: the schedules of eq. 6 (spatial layers) and of eq. 7 (temporal layers, the others fixed); a batch of the latter counts clips.
         frames: of a clip.
-        blind: degradations of the condition.
+        blind: degradations of the condition; a Known one for a network of one operator.
         jitter: of the training faces.
         motion: of stills that are set in motion.
         dropped: chance that a condition is left out (0 everywhere), so that the network is an unconditional one too.
@@ -51,7 +52,7 @@ class PriorRecipe:
     image: Plan
     video: Plan
     frames: int = 10
-    blind: Blind = NATIVE_128
+    blind: Blind | Known = NATIVE_128
     jitter: Jitter = MIRROR_ONLY
     motion: Motion = field(default_factory=Motion)
     dropped: float = 0.2
@@ -61,14 +62,15 @@ class PriorRecipe:
 
     def __post_init__(self) -> None:
         if self.blind.side != self.sizes.side:
-            raise ValueError(f"the degradations are for faces of {self.blind.side} pixels and the network for {self.sizes.side}: use Blind.at(side)")
+            raise ValueError(f"the degradations are for faces of {self.blind.side} pixels and the network for {self.sizes.side}: give them one side")
         if self.levels not in ("schedule", "angle") or self.weighting not in ("eps", "v"):
             raise ValueError(f"levels is schedule or angle and weighting is eps or v, got {self.levels!r} and {self.weighting!r}")
 
 
 # FLAIR, supplement A.1 and A.5: Adam, batch 64, rate 1.5e-4 for the image network; batch 4, 10 frames, rate 1e-4 for the temporal layers. The
-# number of steps is not given ("a week"); 10^7 samples are said of its baseline network, which is what we take. x8 bicubic conditions.
-X8 = Blind(512, (0.01, 0.01), 1.0, (8.0, 8.0), (0.0, 0.0), (100, 100), skip=0.0, ends=("bicubic",))
+# number of steps is not given ("a week"); 10^7 samples are said of its baseline network, which is what we take. x8 bicubic conditions, and
+# nothing else: the operator that its data consistency then inverts.
+X8 = Known(512, JUDGED["x8 bicubic"])
 PRIOR_PAPER = PriorRecipe(
     "FLAIR 512", BicubicConfig(), Plan(156_000, 64, 1.5e-4, 1.5e-4, ema=0.999), Plan(100_000, 4, 1e-4, 1e-4, ema=0.999), blind=X8
 )
@@ -92,9 +94,9 @@ def network_of(recipe: PriorRecipe) -> BicubicUNet:
     return BicubicUNet(recipe.sizes)
 
 
-def stages_of(recipe: PriorRecipe, faces: Faces, held_out: Faces, device: torch.device) -> list[Stage]:
-    """Eq. 6, then eq. 7."""
-    return [ImageStage(recipe, faces, held_out, device), VideoStage(recipe, faces, held_out, device)]
+def stages_of(recipe: PriorRecipe, faces: Faces, held_out: Faces, device: torch.device, clips: Clips | None = None) -> list[Stage]:
+    """Eq. 6, then eq. 7, half of whose clips are `clips` where they are given."""
+    return [ImageStage(recipe, faces, held_out, device), VideoStage(recipe, faces, held_out, device, clips)]
 
 
 @dataclass
@@ -103,6 +105,7 @@ class _PriorStage(Stage):
     faces: Faces
     held_out: Faces
     device: torch.device
+    clips: Clips | None = None
 
     def noised(self, target: Tensor, condition: Tensor, clips: int, generator: torch.Generator) -> Batch:
         """What the network is shown of clean frames and their condition, (B T, 3, S, S) in [-1, 1]; one noise level per clip."""
@@ -122,22 +125,33 @@ class _PriorStage(Stage):
     def denoising(self, network: nn.Module, batch: Batch, frames: int, temporal: bool) -> dict[str, Tensor]:
         """|eps - eps_theta(x_t, c, t)|^2, weighted."""
         level = batch["level"]
-        found = network(batch["noisy"], batch["condition"], level, frames=frames, temporal=temporal, flows={})
+        flows = self._flows(network, batch["condition"], frames, temporal)
+        found = network(batch["noisy"], batch["condition"], level, frames=frames, temporal=temporal, flows=flows)
         error = (found.float() - batch["noise"]).square().mean((1, 2, 3))
         weight = level.pow(-2).clamp_max(50.0) if self.recipe.weighting == "v" else torch.ones_like(level)
         return {"noise": (weight * error).mean()}
 
+    def _flows(self, network: nn.Module, condition: Tensor, frames: int, temporal: bool) -> Flows:
+        """Motion among the condition's frames where features are carried along it; in float32, in which SPyNet was trained, and without gradient."""
+        if not (temporal and frames > 1 and self.recipe.sizes.recurrence):
+            return {}
+        assert isinstance(network, BicubicUNet)
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            return network.flows(condition, frames)
+
     def judged_estimates(self, network: nn.Module, truth: Tensor, temporal: bool) -> tuple[dict[str, float], Tensor]:
         """PSNR of single estimates above the condition's, per judged degradation, for frames (N, 3, S, S) in [0, 1]; and a sheet."""
         figures, columns = {}, []
+        frames = len(truth) if temporal else 1
         for name in JUDGED:
             source = judged(name, truth, seed=0)
             noise = torch.randn(truth.shape, generator=generator_for("prior", name))
+            flows = self._flows(network, (source * 2 - 1).to(self.device), frames, temporal)
             for level in (GUESSED, DENOISED):
                 noisy = level * (truth * 2 - 1) + math.sqrt(1 - level**2) * noise
                 at = torch.full((len(truth),), level)
                 inputs = [value.to(self.device) for value in (noisy, source * 2 - 1, at)]
-                eps = network(*inputs, frames=len(truth) if temporal else 1, temporal=temporal, flows={}).float().cpu()
+                eps = network(*inputs, frames=frames, temporal=temporal, flows=flows).float().cpu()
                 found = ((noisy - math.sqrt(1 - level**2) * eps) / level / 2 + 0.5).clamp(0, 1)
                 figures[f"{name}, sqrt(abar) {level}: dB over the input"] = (psnr(found, truth).mean() - psnr(source, truth).mean()).item()
                 columns += [source, found] if level == GUESSED else [found]
@@ -179,7 +193,10 @@ class ImageStage(_PriorStage):
 
 
 class VideoStage(_PriorStage):
-    """Eq. 7: the temporal layers learn on clips, the spatial ones stay as they are; conditions are always there."""
+    """Eq. 7: the temporal layers learn on clips, the spatial ones stay as they are; conditions are always there.
+
+    Clips are stills set in motion; where clips are given, half of them are theirs.
+    """
 
     name = "video"
 
@@ -196,8 +213,11 @@ class VideoStage(_PriorStage):
         recipe = self.recipe
         pairs = []
         for _ in range(self.plan.batch):
-            still = self.faces.source(int(torch.randint(len(self.faces), (), generator=generator)))
-            target = self._clip(still, recipe.frames, generator)
+            if self.clips is not None and torch.rand((), generator=generator) < 0.5:
+                target = self.clips.piece(generator)
+            else:
+                still = self.faces.source(int(torch.randint(len(self.faces), (), generator=generator)))
+                target = self._clip(still, recipe.frames, generator)
             pairs.append((target, degraded_clip(target, recipe.blind, generator)))
         target, condition = (torch.cat(part) * 2 - 1 for part in zip(*pairs, strict=True))
         return self.noised(target, condition, self.plan.batch, generator)

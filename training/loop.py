@@ -98,7 +98,7 @@ class Stage(ABC):
         """Called once before the stage's first step, not when resuming."""
 
     def before_step(self, network: nn.Module, step: int, generator: torch.Generator) -> bool:
-        """May change the network between steps; True when it did so in a way that the average has to follow at once."""
+        """May change the network between steps, in the run's precision; True when it did so in a way that the average has to follow at once."""
         return False
 
     def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor | None]:
@@ -239,7 +239,9 @@ class _Stage:
             self._validate(begun, recent)  # it was interrupted before
         ended = state is not None and self.stage.finished()
         for step, batches in self._batches(begun, begun if ended else plan.steps):
-            if self.stage.before_step(self.network, step, self._generator("before", step)):
+            with self._reduced():
+                changed = self.stage.before_step(self.network, step, self._generator("before", step))
+            if changed:
                 self.average.load_state_dict(self.network.state_dict())
             try:
                 losses = self._step(step, batches)
@@ -400,7 +402,8 @@ def _placed(value: Tensor, device: torch.device) -> Tensor:
 
 
 def _write_weights(network: nn.Module, path: Path) -> None:
-    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    # copies: a module that several layers share (SPyNet) has several names, and the file holds every tensor under each of them
+    state = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in network.state_dict().items()}
     save_file(state, path.with_suffix(".part"))
     path.with_suffix(".part").replace(path)
 

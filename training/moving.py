@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..physics.h264 import H264
-from ..video import read_frames
-from .degrade import Blind
+from ..video import open_source, read_frames
+from .degrade import Blind, Known
 from .faces import SUFFIXES, read_face, shrunk
 
 CLIP_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
@@ -73,8 +73,8 @@ def _swings(frames: int, number: int, period: float, generator: torch.Generator)
     return draw[0] * torch.sin(2 * math.pi * (time / (period * 4 ** draw[1]) + draw[2]))
 
 
-def degraded_clip(clip: Tensor, blind: Blind, generator: torch.Generator, rate_factor: tuple[int, int] | None = None) -> Tensor:
-    """A clip (T, 3, S, S) in [0, 1] under one blind degradation, its noise new in every frame; then, for half of the clips, H.264.
+def degraded_clip(clip: Tensor, blind: Blind | Known, generator: torch.Generator, rate_factor: tuple[int, int] | None = None) -> Tensor:
+    """A clip (T, 3, S, S) in [0, 1] under one degradation, its noise new in every frame; then, for half of the clips, H.264.
 
     Args:
         rate_factor: range of the constant rate factor; None never recompresses.
@@ -86,20 +86,32 @@ def degraded_clip(clip: Tensor, blind: Blind, generator: torch.Generator, rate_f
     return clip
 
 
+@dataclass(frozen=True, eq=False)
+class _Film:
+    """A video file of `length` frames; `pixels` (length, 3, side, side) uint8, None where it is read from disk whenever it is needed."""
+
+    path: Path
+    length: int
+    pixels: Tensor | None = None
+
+
 class Clips:
     """Aligned clips of a folder: video files, and folders of frames; square pictures, one person each.
 
+    Every video is decoded once, to count its frames. Those that fit into `in_memory` bytes together stay decoded, as bytes at `side`; of the
+    others only the frames that are drawn are decoded, each time.
+
     Raises:
-        ValueError: if there are none with enough frames.
+        ValueError: if there are none with enough frames, or one is not square.
     """
 
-    def __init__(self, folder: Path, side: int, frames: int) -> None:
-        self.side, self.frames = side, frames
+    def __init__(self, folder: Path, side: int, frames: int, in_memory: int = 1 << 30) -> None:
+        self.side, self.frames, self._room = side, frames, in_memory
         folder = Path(folder)
         files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in CLIP_SUFFIXES)
         sequences = sorted({path.parent for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES})
         self._sequences = [found for found in map(_pictures, sequences) if len(found) >= frames]
-        self._films = [film for film in (self._read(path) for path in files) if len(film) >= frames]
+        self._films = [film for film in map(self._film, files) if film.length >= frames]
         if not len(self):
             raise ValueError(f"{folder} holds no clip of at least {frames} frames; give aligned video files, or a folder of frames for each clip")
 
@@ -111,18 +123,38 @@ class Clips:
         which = int(torch.randint(len(self), (), generator=generator))
         if which < len(self._films):
             film = self._films[which]
-            start = int(torch.randint(len(film) - self.frames + 1, (), generator=generator))
-            piece = film[start : start + self.frames].float() / 255
+            start = int(torch.randint(film.length - self.frames + 1, (), generator=generator))
+            piece = self._part(film, start).float() / 255
         else:
             paths = self._sequences[which - len(self._films)]
             start = int(torch.randint(len(paths) - self.frames + 1, (), generator=generator))
             piece = torch.stack([read_face(path, self.side) for path in paths[start : start + self.frames]]).float() / 255
         return piece.flip(-1) if torch.rand((), generator=generator) < 0.5 else piece
 
-    def _read(self, path: Path) -> Tensor:
-        frames, _ = read_frames(path)
-        if frames.shape[-1] != frames.shape[-2]:
-            raise ValueError(f"{path} is {frames.shape[-1]} x {frames.shape[-2]}; clips to train on are aligned and square: align them first")
+    def _film(self, path: Path) -> _Film:
+        kept: list[Tensor] | None = []
+        length = 0
+        for chunk in open_source(path).chunks():
+            height, width = chunk.frames.shape[-2:]
+            if height != width:
+                raise ValueError(f"{path} is {width} x {height}; clips to train on are aligned and square: align them first")
+            length += len(chunk)
+            if kept is not None:
+                kept.append(self._bytes(chunk.frames))
+                if length * 3 * self.side**2 > self._room:
+                    kept = None
+        if kept is None or length < self.frames:
+            return _Film(path, length)
+        self._room -= length * 3 * self.side**2
+        return _Film(path, length, torch.cat(kept))
+
+    def _part(self, film: _Film, start: int) -> Tensor:
+        """`frames` frames from `start` on, (frames, 3, side, side) uint8."""
+        if film.pixels is not None:
+            return film.pixels[start : start + self.frames]
+        return self._bytes(read_frames(film.path, start=start, count=self.frames)[0])
+
+    def _bytes(self, frames: Tensor) -> Tensor:
         return torch.stack([(shrunk(frame, self.side) * 255 + 0.5).byte() for frame in frames])
 
 

@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from fvr.metrics.fidelity import psnr
-from fvr.training.degrade import JUDGED, LARGE, NATIVE_128, SMALL, Blind, judged
+from fvr.physics import BicubicDownsample
+from fvr.training.degrade import JUDGED, LARGE, NATIVE_128, SMALL, Blind, Known, judged
+from fvr.training.diffusion import PRIOR_PAPER, X8
 
 
 def smooth_picture(side: int = 64) -> torch.Tensor:
@@ -75,6 +77,19 @@ def test_judged_degradations_are_the_issues() -> None:
     assert torch.equal(noisy, again) and not torch.equal(noisy[0], noisy[1])
     # bicubic enlargement of 16 x 16 keeps what a bicubic picture of 8 x 8 knots holds
     assert psnr(low, faces).min() > psnr(noisy, faces).max()
+
+
+def test_the_papers_prior_learns_the_operator_that_its_sampler_inverts() -> None:
+    """x8 conditions are the judged operator's, that of physics: no other kernel, no JPEG."""
+    assert PRIOR_PAPER.blind == X8 == Known(512, JUDGED["x8 bicubic"])
+    generator = torch.Generator().manual_seed(0)
+    face = smooth_picture(512)
+    condition = X8.draw(generator)(face, generator)
+    assert torch.equal(condition, judged("x8 bicubic", face[None], seed=7)[0])
+    known = F.interpolate(BicubicDownsample(8).forward(face[None]), (512, 512), mode="bicubic", align_corners=False).clamp(0, 1)
+    assert torch.allclose(condition, known[0], atol=1e-6)
+    clip = torch.stack([face, face.flip(-1)])
+    assert torch.equal(X8.draw(generator)(clip, generator)[0], condition)
 
 
 @pytest.mark.parametrize(("values", "said"), [(dict(sigma=(2.0, 1.0)), "sigma"), (dict(factor=(0.5, 2.0)), "factor"), (dict(skip=1.0), "skip")])

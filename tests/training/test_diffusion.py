@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
+import os
+import re
+import signal
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import SHORT, SIDE, draw_faces, faces_of
 
 from fvr.models.embedded import SIZES
-from fvr.models.flair.bicubic import BicubicConfig
+from fvr.models.flair.bicubic import BicubicConfig, BicubicUNet
+from fvr.models.flair.spynet import SPyNet
 from fvr.models.flair.temporal import split_parameters
-from fvr.training import command
-from fvr.training.degrade import NATIVE_128
+from fvr.training import command, diffusion
+from fvr.training.degrade import JUDGED, NATIVE_128
 from fvr.training.diffusion import ImageStage, PriorRecipe, VideoStage, network_of, stages_of, thinning
-from fvr.training.loop import Run, generator_for, train
+from fvr.training.faces import Faces
+from fvr.training.flow_weights import load_spynet
+from fvr.training.loop import STATE, Run, Stopped, generator_for, train
+from fvr.training.moving import Clips
 
 SIZES_64 = BicubicConfig(side=SIDE, channels=32, multipliers=(1, 1), res_blocks=1, attention=frozenset({1}), recurrence=frozenset(), head=32)
 TINY = PriorRecipe("tiny prior", SIZES_64, replace(SHORT, batch=2), SHORT, frames=3, blind=NATIVE_128.at(SIDE), levels="angle", weighting="v")
@@ -36,13 +47,11 @@ def test_each_stage_trains_its_own_layers_only(tmp_path: Path) -> None:
     spatial, temporal, _ = split_parameters(network)
     before = {name: value.clone() for name, value in network.named_parameters()}
     train(network, list(stages(tmp_path / "faces")), Run(tmp_path / "work", bfloat16=False, validate_every=0), TINY.name)
-    after_image = torch.load(tmp_path / "work" / "state.pt", weights_only=True) if (tmp_path / "work" / "state.pt").exists() else None
-    assert after_image is None or after_image["stage"] == "video"
+    state = torch.load(tmp_path / "work" / STATE, weights_only=True)
+    assert (state["stage"], state["step"]) == ("video", TINY.video.steps)
     now = dict(network.named_parameters())
     assert any(not torch.equal(now[name], before[name]) for name in spatial)
     assert any(not torch.equal(now[name], before[name]) for name in temporal)
-    from safetensors.torch import load_file
-
     image, video = (load_file(tmp_path / "work" / f"{name}.safetensors") for name in ("image", "video"))
     assert all(torch.equal(image[name], before[name]) for name in temporal)
     assert all(torch.equal(image[name], video[name]) for name in spatial)
@@ -105,3 +114,150 @@ def test_the_command_writes_a_prior_that_loads(tmp_path: Path, monkeypatch: pyte
 def test_degradations_must_fit_the_network() -> None:
     with pytest.raises(ValueError, match="128 pixels and the network for 64"):
         replace(TINY, blind=NATIVE_128)
+
+
+FLOWING = replace(
+    TINY, name="flowing", sizes=replace(SIZES_64, recurrence=frozenset({1})), image=replace(SHORT, steps=2), video=replace(SHORT, steps=2)
+)
+"""With the recurrence of the published network: features carried along SPyNet's flow, here at one level."""
+
+
+def spynet_file(folder: Path, names: str = "mmagic") -> tuple[Path, SPyNet]:
+    """A SPyNet that says something, and its file: as MMagic and BasicSR name its tensors, or inside another network."""
+    torch.manual_seed(5)
+    spynet = SPyNet()
+    state = {key: value.clone() for key, value in spynet.state_dict().items()}
+    weights = {key: value for key, value in state.items() if key not in ("mean", "std")}
+    path = folder / f"{names}.pth"
+    if names == "mmagic":
+        torch.save(weights, path)
+    elif names == "basicsr":
+        numbered = {re.sub(r"(\d)\.conv", lambda found: str(2 * int(found[1])), key): value for key, value in weights.items()}
+        torch.save({"params": numbered}, path)
+    else:
+        layers = {f"downs.{layer}.vsrpp.wrapped_module.spynet.{key}": value for layer in (1, 3) for key, value in state.items()}
+        torch.save({**layers, "final_conv.weight": torch.zeros(3)}, path)
+    return path, spynet
+
+
+def flows_of(spynet: SPyNet) -> torch.Tensor:
+    frames = torch.rand(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    return spynet(frames[0], frames[1])
+
+
+@pytest.mark.parametrize("names", ["mmagic", "basicsr", "inside"])
+def test_spynets_weights_reach_every_layer(tmp_path: Path, names: str) -> None:
+    path, spynet = spynet_file(tmp_path, names)
+    network = network_of(FLOWING)
+    load_spynet(network, path)
+    inside = [module for name, module in network.named_modules(remove_duplicate=False) if name.endswith(".spynet")]
+    assert len(inside) == 3 and all(torch.equal(flows_of(module), flows_of(spynet)) for module in inside)
+
+
+def test_what_is_no_spynet_is_refused(tmp_path: Path) -> None:
+    torch.save({"layer.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"other.pth holds 1 tensors .* give https://\S+spynet_20210409"):
+        load_spynet(network_of(FLOWING), tmp_path / "other.pth")
+
+
+@pytest.fixture
+def quick_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One judged degradation instead of three."""
+    monkeypatch.setattr(diffusion, "JUDGED", {"x8 bicubic": JUDGED["x8 bicubic"]})
+
+
+@pytest.mark.usefixtures("quick_validation")
+def test_two_stages_with_recurrence_learn_resume_and_load(tmp_path: Path) -> None:
+    path, spynet = spynet_file(tmp_path)
+
+    def run(folder: str, stop_at: tuple[str, int] | None = None) -> BicubicUNet:
+        torch.manual_seed(0)
+        network = network_of(FLOWING)
+        load_spynet(network, path)
+
+        def tick(stage: str, done: int, steps: int, losses: dict) -> None:
+            if (stage, done) == stop_at:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        settings = Run(tmp_path / folder, bfloat16=False, validate_every=0, save_every=1)
+        two = [Faces(draw_faces(tmp_path / "faces", 2), split, SIDE) for split in ("train", "val")]
+        found = train(network, stages_of(FLOWING, *two, CPU), settings, FLOWING.name, tick)
+        assert isinstance(found, BicubicUNet)
+        return found
+
+    whole = run("whole")
+    for at in (("image", 1), ("video", 1)):
+        with pytest.raises(Stopped):
+            run("parts", at)
+    parts = run("parts")
+    assert all(torch.equal(value, whole.state_dict()[key]) for key, value in parts.state_dict().items())
+    image, video = (load_file(tmp_path / "whole" / f"{name}.safetensors") for name in ("image", "video"))
+    carried = "downs.3.vsrpp.wrapped_module.conv_last.weight"
+    assert not torch.equal(image[carried], video[carried])
+    again = BicubicUNet(FLOWING.sizes)
+    again.load_state_dict(video)
+    found = next(module for module in again.modules() if isinstance(module, SPyNet))
+    assert torch.equal(flows_of(found), flows_of(spynet))  # never trained
+
+
+def test_recurrence_sees_the_motion_of_the_condition(tmp_path: Path) -> None:
+    """The loss of a clip depends on SPyNet's weights once the carried features count; in bfloat16 too, in which flow stays float32."""
+    path, _ = spynet_file(tmp_path)
+    torch.manual_seed(0)
+    network = network_of(FLOWING)
+    for name, parameter in network.named_parameters():
+        if "conv_last" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    _, video = stages(tmp_path / "faces", FLOWING)
+    batch = video.batch(0, generator_for(0))
+    seen = []
+    next(module for module in network.modules() if isinstance(module, SPyNet)).register_forward_hook(
+        lambda module, given, flow: seen.append(flow.dtype)
+    )
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        before = video.losses(network, batch, 0, generator_for(0))["noise"]
+        load_spynet(network, path)
+        after = video.losses(network, batch, 0, generator_for(0))["noise"]
+    assert before != after and set(seen) == {torch.float32} and len(seen) == 2 * 2 * 2  # runs, pairs, directions
+
+
+def test_half_of_the_videos_clips_are_the_users(tmp_path: Path) -> None:
+    for index in range(5):
+        (tmp_path / "clips" / "anna").mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / "clips" / "anna" / f"{index}.png"), np.full((SIDE, SIDE, 3), 128, np.uint8))
+    clips = Clips(tmp_path / "clips", SIDE, TINY.frames)
+    _, video = stages_of(TINY, *faces_of(tmp_path / "faces"), CPU, clips)
+    grey = 0
+    for seed in range(20):
+        batch = video.batch(0, generator_for(seed))
+        level = batch["level"][:, None, None, None]
+        clean = (batch["noisy"] - (1 - level**2).sqrt() * batch["noise"]) / level
+        grey += bool(clean.std() < 1e-3)
+    assert 4 <= grey <= 16
+
+
+@pytest.mark.usefixtures("quick_validation")
+def test_the_command_asks_for_spynet_and_writes_a_prior_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fvr.methods.face_prior import PyramidPrior
+    from fvr.methods.prior_files import prior_from_file
+
+    path, spynet = spynet_file(tmp_path)
+    short = replace(SHORT, steps=1)
+    monkeypatch.setitem(command.RECIPES, "prior", {"paper": replace(FLOWING, image=short, video=short), "small": TINY})
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    out = tmp_path / "prior.safetensors"
+    common = ["--faces", str(draw_faces(tmp_path / "faces", 1)), "--out", str(out), "--device", "cpu", "--precision", "float32"]
+    with pytest.raises(ValueError, match=r"flowing carries features along the flow of SPyNet, .* give --spynet the file https://"):
+        command.run(parser.parse_args(["prior", *common, "--recipe", "paper"]))
+    assert not (tmp_path / "prior-training").exists()
+    for network, said in (("prior", "tiny prior does not; leave it out"), ("codebook", "--spynet is for the prior")):
+        with pytest.raises(ValueError, match=said):
+            command.run(parser.parse_args([network, *common, "--spynet", str(path)]))
+    assert command.run(parser.parse_args(["prior", *common, "--recipe", "paper", "--spynet", str(path)])) == 0
+    prior = prior_from_file(out)
+    assert isinstance(prior, PyramidPrior)
+    found = next(module for module in prior.coarse.network.modules() if isinstance(module, SPyNet))
+    assert torch.allclose(flows_of(found), flows_of(spynet), atol=0.02)
+    card = out.with_suffix(".md").read_text()
+    assert "--spynet mmagic.pth" in card and "The licences of mmagic.pth hold for it too" in card

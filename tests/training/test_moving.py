@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ from fvr.metrics.fidelity import psnr
 from fvr.motion.dis import DisFlow
 from fvr.training.degrade import Blind
 from fvr.training.moving import Clips, Motion, degraded_clip, set_moving
+from fvr.video import open_sink
 
 FAINT = Blind(64, (0.1, 0.1), factor=(1, 1), noise=(0, 0), quality=(100, 100), skip=0.99)
 
@@ -64,3 +66,23 @@ def test_clips_of_a_folder_are_pieces_in_order(tmp_path: Path) -> None:
     assert len({float(piece.mean()) for piece in pieces}) > 1
     with pytest.raises(ValueError, match="no clip of at least 10 frames"):
         Clips(tmp_path, 16, 10)
+
+
+def write_film(path: Path, frames: int, shade: int) -> None:
+    with open_sink(path, size=(64, 64), crf=1) as sink:
+        for index in range(frames):
+            sink.write(torch.full((1, 3, 64, 64), (shade + 2 * index) / 255), [Fraction(index, 25)], [Fraction(index + 1, 25)])
+
+
+def test_films_that_do_not_fit_are_decoded_piece_by_piece(tmp_path: Path) -> None:
+    write_film(tmp_path / "a.mp4", 80, 20)
+    write_film(tmp_path / "b.mp4", 7, 100)
+    write_film(tmp_path / "short.mp4", 3, 200)
+    one_frame = 3 * 16**2
+    held, some, none = (Clips(tmp_path, 16, 4, in_memory=room) for room in (1 << 30, 10 * one_frame, 0))
+    assert [[film.pixels is not None for film in clips._films] for clips in (held, some, none)] == [[True, True], [False, True], [False, False]]
+    for seed in range(12):
+        pieces = [clips.piece(torch.Generator().manual_seed(seed)) for clips in (held, some, none)]
+        assert all(torch.equal(piece, pieces[0]) for piece in pieces)
+        levels = (pieces[0].mean((1, 2, 3)) * 255).diff()
+        assert bool((levels > 0.5).all()), levels  # consecutive and in order

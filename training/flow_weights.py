@@ -1,0 +1,58 @@
+"""SPyNet's weights, which guide the recurrence of FLAIR's network and are never trained here."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from ..models.architectures import beginnings
+from ..models.flair.spynet import SPyNet
+from ..models.state_dict import read_state
+
+PUBLISHED = "https://download.openmmlab.com/mmediting/restorers/basicvsr/spynet_20210409-c6c1bd09.pth"
+"""The file that BasicVSR and its successors start from."""
+
+_SEQUENTIAL = re.compile(r"(basic_module\.\d+\.basic_module)\.(\d+)\.(weight|bias)")
+_INSIDE = "spynet."
+
+
+def has_flow_network(network: nn.Module) -> bool:
+    """Whether SPyNet is a part of the network."""
+    return any(isinstance(module, SPyNet) for module in network.modules())
+
+
+def load_spynet(network: nn.Module, path: Path) -> None:
+    """Gives the SPyNet inside `network` the weights of a file; all layers that share it see them.
+
+    Args:
+        path: SPyNet's own state dict, with MMagic's names (`PUBLISHED`) or BasicSR's (spynet_sintel_final-3d2a1287.pth), or a network that
+            has one inside, as FLAIR's and BasicVSR++'s checkpoints do.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds no SPyNet.
+    """
+    found = next(module for module in network.modules() if isinstance(module, SPyNet))
+    state = read_state(path)
+    weights = spynet_names(state)
+    wanted = found.state_dict()
+    constants = {name: wanted[name] for name in ("mean", "std")}  # files that are made before they are registered lack them
+    if {name: value.shape for name, value in {**constants, **weights}.items()} != {name: value.shape for name, value in wanted.items()}:
+        raise ValueError(
+            f"{path.name} holds {len(state)} tensors whose names start with {beginnings(state)}, not the flow network SPyNet: give {PUBLISHED}"
+        )
+    found.load_state_dict({**constants, **weights})
+
+
+def spynet_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """SPyNet's tensors of a state dict under our names: taken out of a network that has it inside, BasicSR's numbers (0, 2, ... 8) made 0 to 4."""
+    prefix = next((key[: key.index(_INSIDE) + len(_INSIDE)] for key in state if _INSIDE in key), "")
+    own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+    def renamed(key: str) -> str:
+        match = _SEQUENTIAL.fullmatch(key)
+        return f"{match[1]}.{int(match[2]) // 2}.conv.{match[3]}" if match else key
+
+    return {renamed(key): value.float() for key, value in own.items()}
