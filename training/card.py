@@ -50,16 +50,22 @@ class Card:
         )
 
 
-FEDERAL_DATA = (
-    "444 aligned official portraits of members of the United States Congress (repositories CivilServiceUSA/us-house and us-senate, MIT licence; "
-    "the portraits are mostly works of the US government), split by last name from 56 that validate. Degraded by blur, downsampling, noise and JPEG."
-)
 FEDERAL_BIAS = (
     "Members of the US Congress: adults, mostly 40 to 75 years old, mostly smiling and frontal, in studio light, many before flags. No children, few "
     "extreme poses, almost nothing before a face. Faces unlike these come back less faithfully. What the network adds is a guess: never use it to "
     "identify anyone."
 )
+OWN_LICENCE = "That of whoever trained it, and of the faces."
 LICENCE = "Apache-2.0, as the package. The portraits' repositories are MIT-licensed; no image of them is in the file."
+
+
+def federal_data(train: int, held_out: int, degraded: str = "blur, downsampling, noise and JPEG") -> str:
+    """What the portraits of the federal government are, how many of them trained and validated, and how they were degraded."""
+    return (
+        f"{train} aligned official portraits of members of the United States Congress (repositories CivilServiceUSA/us-house and us-senate, MIT "
+        "licence; the portraits are mostly works of the US government), split by last name from "
+        f"{held_out} that validate. Degraded by {degraded}."
+    )
 
 
 def export(state: Mapping[str, Tensor], path: Path, card: Card, metadata: Mapping[str, str] | None = None, base: Path | None = None) -> int:
@@ -68,8 +74,8 @@ def export(state: Mapping[str, Tensor], path: Path, card: Card, metadata: Mappin
     Args:
         state: the network's.
         path: ends in .safetensors.
-        base: a file that this one builds on: tensors that are the same there, or under the metadata's alias, are left out, and the
-            metadata name it.
+        base: a .safetensors file, in the same folder once the file is used, that this one builds on: tensors that are the same there, or
+            under the metadata's alias, are left out, and the metadata name it.
 
     Returns:
         The size of the file in bytes.
@@ -85,7 +91,7 @@ def export(state: Mapping[str, Tensor], path: Path, card: Card, metadata: Mappin
     if base is not None:
         known = load_file(base)
         known = {**known, **aliased(known, notes.get(ALIAS))}
-        halves = {key: value for key, value in halves.items() if key not in known or not torch.equal(known[key], value)}
+        halves = {key: value for key, value in halves.items() if key not in known or not torch.equal(known[key].to(value.dtype), value)}
         notes[BASE] = base.name
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(halves, path, notes)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..methods.native import anchored, merged
 from ..metrics.fidelity import psnr, ssim
 from ..models.code_prediction import FeatureTransform
 from ..models.codeformer import CodeFormer
+from ..models.state_dict import read_state
 from ..models.vq import Encoder
 from .degrade import JUDGED, Blind, judged
 from .faces import Faces
@@ -77,8 +77,8 @@ class _CodebookStage(Stage):
 class _Adversarial:
     """A patch adversary with its optimiser; not there when its weight is 0."""
 
-    def __init__(self, recipe: Recipe, plan: Plan, start: int, device: torch.device) -> None:
-        self.weight, self.start = recipe.adversary, start
+    def __init__(self, weight: float, plan: Plan, start: int, device: torch.device) -> None:
+        self.weight, self.start = weight, start
         self.net = PatchAdversary().to(device) if self.weight else None
         self.optimiser = None if self.net is None else torch.optim.Adam(self.net.parameters(), plan.rate, plan.betas)
 
@@ -118,7 +118,7 @@ class AutoEncoding(_CodebookStage):
         for part in (network.encoder, network.quantize, network.generator):
             part.requires_grad_(True)
         self.perceptual = lpips_or_none(self.device) if self.recipe.perceptual else None
-        self.adversary = _Adversarial(self.recipe, self.plan, self.recipe.adversary_from[0], self.device)
+        self.adversary = _Adversarial(self.recipe.adversary[0], self.plan, self.recipe.adversary_from[0], self.device)
 
     def batch(self, step: int, generator: torch.Generator) -> Batch:
         return {"target": self.clean(self.plan.batch, generator) * 2 - 1}
@@ -130,13 +130,13 @@ class AutoEncoding(_CodebookStage):
         if not (beginning or reviving):
             return False
         assert isinstance(network, CodeFormer)
-        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
+        with torch.no_grad():
             faces = (self.clean(REVIVED_FACES, generator) * 2 - 1).to(self.device)
             latent = network.encoder(faces.contiguous(memory_format=torch.channels_last))[0].float()
         tokens = latent.flatten(2).mT.flatten(0, 1)
         entries = network.quantize.embedding.weight
         chosen = tokens[torch.randperm(len(tokens), generator=generator)[: len(entries)].to(tokens.device)]
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             if beginning:
                 entries[: len(chosen)] = chosen
             else:
@@ -239,7 +239,7 @@ class Joint(CodePrediction):
         if self.recipe.perceptual:
             sides = network.config.sides[1:3]
             self.perceptual = lpips_or_none(self.device) or EncoderFeatures(copy.deepcopy(self.clean_encoder), sides)
-        self.adversary = _Adversarial(self.recipe, self.plan, self.recipe.adversary_from[1], self.device)
+        self.adversary = _Adversarial(self.recipe.adversary[1], self.plan, self.recipe.adversary_from[1], self.device)
 
     def course(self, step: int) -> tuple[bool, float | None]:
         """Whether step takes heavy degradations and codes only, and the w of its images (None: drawn).
@@ -303,10 +303,20 @@ class Joint(CodePrediction):
 
 
 def clean_encoder(network: CodeFormer, autoencoder: Path) -> Encoder:
-    """Stage I's encoder of clean faces, frozen, from what that stage left on disk."""
+    """Stage I's encoder of clean faces, frozen, from what that stage left on disk, or from a checkpoint of the autoencoder.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds no encoder of the network's sizes.
+    """
     encoder = copy.deepcopy(network.encoder)
-    state = load_file(autoencoder)
-    encoder.load_state_dict({key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")})
+    state = read_state(autoencoder)
+    try:
+        encoder.load_state_dict({key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")})
+    except RuntimeError as error:
+        raise ValueError(
+            f"{autoencoder.name} holds no encoder of the codebook network's sizes; give the autoencoder that this network was made from"
+        ) from error
     return encoder.eval().requires_grad_(False)
 
 

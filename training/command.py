@@ -13,11 +13,15 @@ from torch import nn
 from tqdm import tqdm
 
 from ..models.codeformer import CodeFormer
-from ..models.embedded import ALIAS, CODEBOOK, FOLDER, SIZES, read_embedded
+from ..models.embedded import ALIAS, CODEBOOK, FOLDER, SIZES
+from ..models.load import load_network
+from ..models.state_dict import notes_of
 from . import codebook, diffusion, temporal
-from .card import FEDERAL_BIAS, FEDERAL_DATA, LICENCE, Card, export
+from .card import FEDERAL_BIAS, LICENCE, OWN_LICENCE, Card, export, federal_data
 from .codebook import clean_encoder
+from .degrade import Known
 from .faces import FEDERAL, Faces
+from .flow_weights import PUBLISHED, has_flow_network, load_spynet
 from .loop import Plan, Run, Stopped, average_of, train
 from .moving import Clips
 from .recipe import PAPER, SMALL_128, Recipe
@@ -44,10 +48,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--prefix", action="append", help=f"use files whose names begin so; may be repeated; 'federal' means {' and '.join(FEDERAL)}")
     parser.add_argument(
-        "--clips", type=Path, help="keep, dicface: folder of aligned clips, half of what is trained on; the rest are stills set moving"
+        "--clips", type=Path, help="prior, keep, dicface: folder of aligned clips, half of what is trained on; the rest are stills set moving"
     )
-    parser.add_argument("--base", type=Path, help="keep, dicface: the codebook network to build on (default: the embedded one)")
-    parser.add_argument("--autoencoder", type=Path, help="keep, dicface: autoencoder.safetensors of the codebook's work folder")
+    parser.add_argument(
+        "--base", type=Path, help="keep, dicface: the CodeFormer to build on, of the recipe's size (default: the embedded one, for small)"
+    )
+    parser.add_argument(
+        "--autoencoder", type=Path, help="keep, dicface: autoencoder.safetensors of the codebook's work folder; of codeformer.pth, vqgan_code1024.pth"
+    )
+    parser.add_argument("--spynet", type=Path, metavar="FILE", help="prior, where its recipe carries features along flow (paper): SPyNet's weights")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16", help="of convolutions and products; weights stay float32")
@@ -63,10 +72,13 @@ def run(options: argparse.Namespace) -> int:
     """Trains; returns 0 when done and 130 when stopped, with everything on disk to go on.
 
     Raises:
-        ValueError: for a folder without faces, or the work of another recipe.
+        FileNotFoundError: for a file that is not there.
+        ValueError: for a folder without faces, the work of another recipe, or options that do not go together.
     """
     if options.network == "prior":
         return _prior(options)
+    if options.spynet is not None:
+        raise ValueError(f"--spynet is for the prior, {options.network} has no such network; leave it out")
     if options.network == "codebook":
         return _codebook(options)
     return _temporal(options)
@@ -94,22 +106,44 @@ def _prior(options: argparse.Namespace) -> int:
     recipe = RECIPES["prior"][options.recipe]
     assert isinstance(recipe, diffusion.PriorRecipe)
     if options.batch:
-        recipe = replace(recipe, image=gathered(recipe.image, options.batch))
+        recipe = replace(recipe, image=gathered(recipe.image, options.batch), video=gathered(recipe.video, min(options.batch, recipe.video.batch)))
     faces, held_out = (Faces(options.faces, split, recipe.sizes.side, _prefixes(options)) for split in ("train", "val"))
     torch.manual_seed(options.seed)
     network = diffusion.network_of(recipe)
-    stages = diffusion.stages_of(recipe, faces, held_out, torch.device(options.device))
+    _load_flow(options, network, recipe.name)
+    clips = None if options.clips is None else Clips(options.clips, recipe.sizes.side, recipe.frames)
+    stages = diffusion.stages_of(recipe, faces, held_out, torch.device(options.device), clips)
     trained = _trained(network, stages, _settings(options), recipe.name, options.export_now)
     if trained is None:
         return STOPPED
     sizes = {name: sorted(value) if isinstance(value, frozenset) else value for name, value in asdict(recipe.sizes).items()}
     does = "denoises aligned faces, with their degraded selves as condition or without: a diffusion prior"
-    return _written(options, trained, recipe.name, "Face prior (FLAIR)", does, None, {SIZES: json.dumps(sizes)})
+    return _written(options, trained, recipe.name, "Face prior (FLAIR)", does, (faces, held_out), notes={SIZES: json.dumps(sizes)})
+
+
+def _load_flow(options: argparse.Namespace, network: nn.Module, recipe: str) -> None:
+    """Gives the network SPyNet's weights, which no stage trains.
+
+    Raises:
+        ValueError: if they are needed and not given, or the other way round.
+    """
+    if not has_flow_network(network):
+        if options.spynet is not None:
+            raise ValueError(f"--spynet is for recipes that carry features along flow, and {recipe} does not; leave it out")
+        return
+    if options.spynet is not None:
+        load_spynet(network, options.spynet)
+    elif not options.export_now:  # what is on disk has them
+        raise ValueError(
+            f"the recipe {recipe} carries features along the flow of SPyNet, which is not trained here: give --spynet the file {PUBLISHED}"
+        )
 
 
 def _codebook(options: argparse.Namespace) -> int:
     recipe = RECIPES["codebook"][options.recipe]
     assert isinstance(recipe, Recipe)
+    if options.clips is not None:
+        raise ValueError("--clips is for prior, keep and dicface; the codebook's stages see stills only: leave it out, or put frames into --faces")
     if options.batch:
         plans = (gathered(plan, options.batch) for plan in (recipe.autoencoder, recipe.prediction, recipe.joint))
         recipe = replace(recipe, autoencoder=next(plans), prediction=next(plans), joint=next(plans))
@@ -120,7 +154,7 @@ def _codebook(options: argparse.Namespace) -> int:
     trained = _trained(network, stages, _settings(options), recipe.name, options.export_now)
     if trained is None:
         return STOPPED
-    return _written(options, trained, recipe.name, "Face codebook (CodeFormer)", "restores aligned faces frame by frame", None)
+    return _written(options, trained, recipe.name, "Face codebook (CodeFormer)", "restores aligned faces frame by frame", (faces, held_out))
 
 
 def _temporal(options: argparse.Namespace) -> int:
@@ -128,17 +162,15 @@ def _temporal(options: argparse.Namespace) -> int:
     assert isinstance(recipe, temporal.TemporalRecipe)
     if options.batch:
         recipe = replace(recipe, plan=gathered(recipe.plan, options.batch))
-    base_path = FOLDER / CODEBOOK if options.base is None else options.base
+    base_path = (FOLDER / CODEBOOK if options.base is None else options.base).resolve()
+    base = _base(base_path, recipe, options.recipe)
+    side = base.config.side
     if options.autoencoder is None:
         raise ValueError(
             f"training {options.network} needs the encoder of clean faces: give --autoencoder, the codebook's work folder's autoencoder.safetensors"
         )
-    base = CodeFormer.of(read_embedded(base_path.resolve())).requires_grad_(False)
-    side = base.config.side
     faces, held_out = (Faces(options.faces, split, side, _prefixes(options)) for split in ("train", "val"))
     clips = None if options.clips is None else Clips(options.clips, side, recipe.frames)
-    if recipe.blind.side != side:
-        recipe = replace(recipe, blind=recipe.blind.at(side))
     torch.manual_seed(options.seed)
     device = torch.device(options.device)
     network: nn.Module = temporal.keep_on(base) if options.network == "keep" else temporal.dicface_on(base, recipe.frames)
@@ -148,9 +180,29 @@ def _temporal(options: argparse.Namespace) -> int:
     if trained is None:
         return STOPPED
     title = {"keep": "KEEP's temporal parts", "dicface": "DicFace's temporal parts"}[options.network]
-    alias = {ALIAS: "hq_encoder.=encoder."} if options.network == "keep" and recipe.tied else None
-    does = f"restores clips of aligned faces steadily, together with {base_path.name}"
-    return _written(options, trained, recipe.name, title, does, base_path, alias)
+    # a file can leave to its base what is the same there only if it finds it: beside itself, and in the form that it is read in
+    beside = base_path.parent == options.out.resolve().parent and base_path.suffix == ".safetensors"
+    alias = {ALIAS: "hq_encoder.=encoder."} if beside and options.network == "keep" and recipe.tied else None
+    does = f"restores clips of aligned faces steadily{f', together with {base_path.name}' if beside else ''}"
+    return _written(options, trained, recipe.name, title, does, (faces, held_out), base_path, beside, alias)
+
+
+def _base(path: Path, recipe: temporal.TemporalRecipe, choice: str) -> CodeFormer:
+    """The codebook network in a file.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_network`; if it is another network; if its side is not the recipe's.
+    """
+    network = load_network(path).network
+    if not isinstance(network, CodeFormer):
+        raise ValueError(f"--base {path.name} is a {type(network).__name__}; KEEP and DicFace are trained on a CodeFormer: give the codebook network")
+    side, wanted = network.config.side, recipe.blind.side
+    if side != wanted:
+        raise ValueError(
+            f"the recipe {recipe.name} is for {wanted} x {wanted} pixels and the codebook network {path.name} for {side} x {side}: give --base "
+            f"{'codeformer.pth, or ' if wanted == 512 else ''}what `fvr train codebook --recipe {choice}` wrote"
+        )
+    return network
 
 
 def gathered(plan: Plan, batch: int) -> Plan:
@@ -171,26 +223,55 @@ def _trained(network: nn.Module, stages: list, settings: Run, recipe: str, at_on
 
 
 def _written(
-    options: argparse.Namespace, network: nn.Module, recipe: str, title: str, does: str, base: Path | None, notes: dict[str, str] | None = None
+    options: argparse.Namespace,
+    network: nn.Module,
+    recipe: str,
+    title: str,
+    does: str,
+    seen: tuple[Faces, Faces],
+    base: Path | None = None,
+    beside: bool = False,
+    notes: dict[str, str] | None = None,
 ) -> int:
     federal = set(_prefixes(options)) == set(FEDERAL)
-    words = ["fvr train", options.network, "--faces", options.faces.name, "--recipe", options.recipe, "--seed", str(options.seed)]
-    words += ["--prefix federal"] if federal else []
-    words += [] if base is None else ["--base", base.name, "--autoencoder", "/".join(options.autoencoder.parts[-2:])]
-    command = " ".join([*words, "--out", options.out.name])
+    train, held_out = map(len, seen)
+    of_base = None if base is None else notes_of(base).get("licence", "")
+    others = [] if base is None or of_base in (LICENCE, OWN_LICENCE) else [base.name]
+    if has_flow_network(network):
+        others.append("SPyNet" if options.spynet is None else options.spynet.name)
+    licence = LICENCE if federal and of_base in (None, LICENCE) and options.clips is None else OWN_LICENCE
+    made = f"starting from {' and '.join(others)}" if others else "with nothing of the published weights in it"
+    blind = RECIPES[options.network][options.recipe].blind
+    faces = (
+        federal_data(train, held_out, *([blind.text] if isinstance(blind, Known) else []))
+        if federal
+        else f"The faces of the folder {options.faces.name}, {train} to learn from and {held_out} to validate."
+    )
     card = Card(
         title=title,
-        what=f"A small network that {does}. Made by this package's own recipe, with nothing of the published weights in it.",
-        data=FEDERAL_DATA if federal else f"The faces of the folder {options.faces.name}.",
-        licence=LICENCE if federal else "That of whoever trained it, and of the faces.",
+        what=f"A {'small ' if options.recipe == 'small' else ''}network that {does}. Made by this package's own recipe, {made}.",
+        data=faces if options.clips is None else f"{faces} The clips of the folder {options.clips.name}.",
+        licence=f"{licence} The licences of {' and '.join(others)} hold for it too." if others else licence,
         recipe=f'Recipe "{recipe}" of training/; stages, losses and plan are its data classes.',
-        command=command,
+        command=_command(options, base),
         seed=options.seed,
-        bias=FEDERAL_BIAS if federal else "Not stated: describe whom the folder shows.",
+        bias=FEDERAL_BIAS if federal and options.clips is None else "Not stated: describe whom the folder shows.",
         figures=_figures(_settings(options).folder),
     )
-    export(network.state_dict(), options.out, card, {"recipe": recipe, "network": options.network, **USE[options.network], **(notes or {})}, base)
+    about = {"recipe": recipe, "network": options.network, **USE[options.network], **(notes or {})}
+    export(network.state_dict(), options.out, card, about, base if beside else None)
     return 0
+
+
+def _command(options: argparse.Namespace, base: Path | None) -> str:
+    """What makes the file again, with the names of files and folders instead of their places."""
+    words = ["fvr train", options.network, "--faces", options.faces.name, "--recipe", options.recipe, "--seed", str(options.seed)]
+    words += [f"--prefix {prefix}" for prefix in options.prefix or []]
+    words += [] if options.clips is None else ["--clips", options.clips.name]
+    words += [] if options.spynet is None else ["--spynet", options.spynet.name]
+    words += [] if options.batch is None else ["--batch", str(options.batch)]
+    words += [] if base is None else ["--base", base.name, "--autoencoder", "/".join(options.autoencoder.parts[-2:])]
+    return " ".join([*words, "--out", options.out.name])
 
 
 def _figures(work: Path) -> tuple[tuple[str, str], ...]:

@@ -29,7 +29,7 @@ class Recipe:
         pixels, codes, features: weights of L1, of the token cross-entropy and of the feature loss in stages II and III.
         codes_every: in stage III, codes and features are learnt in one step of so many, with so many times the weight; the others cost less.
         perceptual: weight of LPIPS where it is on this machine, else of the distance in our own encoder's features; 0 for none.
-        adversary: weight of a patch adversary on top of its adaptive weight; 0 for none.
+        adversary: (stage I, stage III) weights of a patch adversary on top of its adaptive weight; 0 for none.
         adversary_from: (stage I, stage III) steps from which it acts.
         open_generator: whether stage III trains the generator too.
         fidelity: w of stage III's image batches: (w, share) pairs; what is left of the shares draws w uniformly from 0 to 1.
@@ -53,7 +53,7 @@ class Recipe:
     features: float = 1.0
     codes_every: int = 1
     perceptual: float = 1.0
-    adversary: float = 0.0
+    adversary: tuple[float, float] = (0.0, 0.0)
     adversary_from: tuple[int, int] = (30_001, 5_001)
     open_generator: bool = False
     fidelity: tuple[tuple[float, float], ...] = ((1.0, 1.0),)
@@ -68,15 +68,16 @@ class Recipe:
 
 
 # CodeFormer's options files: VQGAN_512_ds32_nearest_stage1.yml, CodeFormer_stage2.yml, CodeFormer_stage3.yml. Batches are those of its 8 GPUs
-# together (8 x 4, 8 x 4, 8 x 3). Feature loss 1 and cross-entropy 0.5 (stages II, III); adversary with adaptive weight, times 1 in stage I
-# (0.8 in the paper's text of VQGAN, 1 in the options) and 0.1 in stage III; one number here, as stage III is where the restorer is made.
+# together (8 x 4, 8 x 4, 8 x 3). Feature loss 1 and cross-entropy 0.5 (stages II, III). The adversary's adaptive weight, at most 1, times 0.8
+# in stage I (what its model code takes where the options, as here, name no disc_weight; their gan_opt's own factor is 1), times 0.1 in stage III
+# (scale_adaptive_gan_weight).
 PAPER = Recipe(
     name="CodeFormer 512",
     sizes=CodeConfig(),
     autoencoder=Plan(1_600_000, 32, 7e-5, 6e-5),
     prediction=Plan(500_000, 32, 1e-4, 1e-4, milestones=(400_000, 450_000)),
     joint=Plan(150_000, 24, 5e-5, 2e-5, ema=0.997),
-    adversary=0.1,
+    adversary=(0.8, 0.1),
     schedule=True,
 )
 

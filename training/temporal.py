@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from ..methods.native import anchored, merged
 from ..metrics.fidelity import psnr
 from ..metrics.temporal import mean_warping_error
-from ..models.code_prediction import CodeLayer, CodeNetwork
+from ..models.code_prediction import CodeConfig, CodeLayer, CodeNetwork
 from ..models.codeformer import CodeFormer
 from ..models.dicface import DicFace, dirichlet_mean
 from ..models.keep import KEEP, CrossFeatures, KeepConfig
 from ..models.keep_attention import CrossFrameFusion
-from ..models.vq import Encoder
+from ..models.vq import Encoder, VQConfig
 from ..motion.dis import DisFlow
 from ..motion.warp import warp
 from .degrade import JUDGED, Blind, judged
@@ -187,7 +187,7 @@ class _TemporalStage(Stage):
         """PSNR above the base network's, which goes frame by frame, and warping error as a share of its, under the first judged degradation."""
         name = next(iter(JUDGED))
         gains, shares, rows = [], [], []
-        for number in range(VALIDATED_CLIPS):
+        for number in range(min(VALIDATED_CLIPS, len(self.held_out))):
             still = self.held_out.source(number)
             moving = set_moving(still, VALIDATED_FRAMES, self.recipe.motion, generator_for("validation", number))
             truth = torch.stack([shrunk(frame, self.held_out.side) for frame in moving])
@@ -307,7 +307,7 @@ class DicFaceStage(_TemporalStage):
         kept = slice(frames // 2, frames // 2 + 1) if recipe.frozen else slice(None)  # a small network learns from the frame it will give
         alpha = network.alpha(network.tokens(latent).unflatten(0, (clips, frames)), kept).float()
         chosen = {side: value.unflatten(0, (clips, frames))[:, kept].flatten(0, 1) for side, value in features.items()}
-        weights = torch._standard_gamma(alpha) if recipe.sampled else alpha
+        weights = gamma_sample(alpha, generator) if recipe.sampled else alpha
         output = network.decode(dirichlet_mean(weights).flatten(0, 1), chosen, 1.0)
         wanted = target[:, kept].flatten(0, 1)
         terms = self.image_terms(output, wanted, source[:, kept].flatten(0, 1))
@@ -331,6 +331,16 @@ class DicFaceStage(_TemporalStage):
         return torch.cat(images)
 
 
+def gamma_sample(alpha: Tensor, generator: torch.Generator) -> Tensor:
+    """Gamma(alpha, 1), one draw for each value; divided by their sum they are a draw of Dir(alpha), with alpha's gradient through the draw (eq. 10).
+
+    Decided by `generator` alone: on another device than its own, the draws are those of a generator there that it seeds.
+    """
+    if generator.device != alpha.device:
+        generator = torch.Generator(alpha.device).manual_seed(int(torch.randint(1 << 62, (), generator=generator)))
+    return torch._standard_gamma(alpha, generator=generator)
+
+
 SHARPENED = 12.0
 """How much steeper DicFace's parameters start out than the base network's logits, so that the mean code is near the likeliest one."""
 
@@ -342,29 +352,29 @@ def _silence(layer: nn.Linear | nn.Conv2d) -> None:
         nn.init.zeros_(layer.bias)
 
 
+def keep_config(sizes: CodeConfig) -> KeepConfig:
+    """KEEP's sizes on a codebook network's: the published ones on CodeFormer's, small ones else. Flow comes from OpenCV, as no GMFlow is trained."""
+    vq = sizes.vq
+    if vq.side == VQConfig().side:
+        return KeepConfig(vq, sizes.width, sizes.heads, sizes.layers, gain_heads=sizes.heads, flow_network=False)
+    return KeepConfig(
+        vq,
+        sizes.width,
+        sizes.heads,
+        sizes.layers,
+        sizes.fused,
+        cross_fused=(vq.latent_side, 2 * vq.latent_side),
+        cross_width=16,
+        gain_layers=2,
+        gain_heads=sizes.heads,
+        gain_width=24,
+        flow_network=False,
+    )
+
+
 def keep_on(base: CodeFormer) -> KEEP:
     """A KEEP with a codebook network's weights, without GMFlow, its own parts at their start."""
-    sizes = base.sizes
-    vq = sizes.vq
-    published = vq.side == 512
-    config = (
-        KeepConfig()
-        if published
-        else KeepConfig(
-            vq,
-            sizes.width,
-            sizes.heads,
-            sizes.layers,
-            sizes.fused,
-            cross_fused=(vq.latent_side, 2 * vq.latent_side),
-            cross_width=16,
-            gain_layers=2,
-            gain_heads=sizes.heads,
-            gain_width=24,
-            flow_network=False,  # flow comes from OpenCV
-        )
-    )
-    network = KEEP(config)
+    network = KEEP(keep_config(base.sizes))
     network.load_state_dict(base.state_dict(), strict=False)
     return network
 

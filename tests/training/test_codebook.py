@@ -16,10 +16,11 @@ from torch import nn
 
 from fvr.models.codeformer import CodeFormer
 from fvr.models.embedded import notes, read_embedded
+from fvr.models.vq import VQAutoEncoder
 from fvr.training import command
 from fvr.training.card import Card, export
-from fvr.training.codebook import AutoEncoding, CodePrediction, Joint, network_of, stages_of
-from fvr.training.loop import Plan, generator_for
+from fvr.training.codebook import REVIVED_FACES, AutoEncoding, CodePrediction, Joint, clean_encoder, network_of, stages_of
+from fvr.training.loop import Plan, Run, generator_for, train
 from fvr.training.recipe import PAPER
 
 CPU = torch.device("cpu")
@@ -155,8 +156,8 @@ def test_sizes_and_degradations_have_to_agree() -> None:
 
 
 def test_an_adversary_learns_beside_the_generator(tmp_path: Path) -> None:
-    recipe = replace(TINY, adversary=0.1, adversary_from=(1, 1))
-    network = trained(tmp_path, adversary=0.1, adversary_from=(1, 1))
+    recipe = replace(TINY, adversary=(0.8, 0.1), adversary_from=(1, 1))
+    network = trained(tmp_path, adversary=(0.8, 0.1), adversary_from=(1, 1))
     assert all(bool(value.isfinite().all()) for value in network.state_dict().values() if value.is_floating_point())
     faces, held_out = faces_of(tmp_path / "faces")
     stage = stages_of(recipe, faces, held_out, torch.device("cpu"))[0]
@@ -167,3 +168,86 @@ def test_an_adversary_learns_beside_the_generator(tmp_path: Path) -> None:
     assert "adversary" in losses
     after = stage.extra()["adversary"]
     assert any(not torch.equal(after[key], before[key]) for key in after)
+
+
+def test_each_stage_has_its_own_weight_of_the_adversary(codebook_folder: Path) -> None:
+    faces, held_out = faces_of(codebook_folder / "faces")
+    network = network_of(TINY)
+    recipe = replace(TINY, adversary=PAPER.adversary, adversary_from=(0, 0))
+    autoencoder, _, joint = stages_of(recipe, faces, held_out, CPU)
+    done = {"autoencoder": codebook_folder / "work" / "autoencoder.safetensors"}
+    output = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    weight = torch.ones((), requires_grad=True)
+    for stage, wanted in ((autoencoder, 0.8), (joint, 0.1)):
+        assert isinstance(stage, AutoEncoding | Joint)
+        stage.start(network, done)
+        stage.adversary.net = Steady()  # its gradient is a hundredth of the other term's, so that the adaptive weight is at its limit, 1
+        (term,) = stage.adversary.term(weight * output, output, 100 * weight * output.mean(), weight, 0).values()
+        assert term.item() == pytest.approx(-wanted * output.mean().item(), rel=1e-4)
+
+
+class Steady(nn.Module):
+    """An adversary that does not learn: the mean of the picture."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((1, 2, 3)) + torch.zeros((), requires_grad=True)
+
+
+@pytest.mark.parametrize("reduced", [torch.float32, torch.bfloat16])
+def test_the_codebook_settles_in_the_precision_of_the_run(tmp_path: Path, reduced: torch.dtype) -> None:
+    faces, held_out = faces_of(tmp_path / "faces")
+    network = network_of(TINY)
+    seen = set()
+    network.encoder.register_forward_hook(lambda module, given, found: seen.add((len(given[0]), found[0].dtype)))
+    recipe = replace(TINY, autoencoder=Plan(2, 1, 1e-3, 1e-4), settle=1, revive=0)
+    settings = Run(tmp_path / "work", validate_every=0, bfloat16=reduced == torch.bfloat16)
+    train(network, [AutoEncoding(recipe, faces, held_out, CPU)], settings, "tiny")
+    assert {dtype for number, dtype in seen if number == REVIVED_FACES} == {reduced}
+
+
+def test_cards_count_the_faces_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = Plan(1, 1, 1e-3, 1e-4)
+    recipe = replace(TINY, autoencoder=short, prediction=short, joint=short, settle=0, revive=0)
+    monkeypatch.setitem(command.RECIPES["codebook"], "small", recipe)
+    draw_faces(tmp_path / "people")
+    for index, path in enumerate(sorted((tmp_path / "people").rglob("*.png"))):
+        path.rename(path.with_name(f"us-{'house' if index % 2 else 'senate'}_{path.name}"))
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    out = tmp_path / "mine.safetensors"
+    arguments = [
+        "codebook",
+        "--faces",
+        str(tmp_path / "people"),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+        "--precision",
+        "float32",
+        "--prefix",
+        "federal",
+    ]
+    assert command.run(parser.parse_args(arguments)) == 0
+    card = out.with_suffix(".md").read_text()
+    assert "\n6 aligned official portraits" in card and "from 6 that validate" in card and "444" not in card
+    assert "--prefix federal" in card
+
+
+def test_the_codebook_takes_no_clips(tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    arguments = ["codebook", "--faces", str(tmp_path), "--out", str(tmp_path / "x.safetensors"), "--clips", str(tmp_path)]
+    with pytest.raises(ValueError, match="see stills only"):
+        command.run(parser.parse_args(arguments))
+
+
+def test_the_clean_encoder_is_read_from_the_published_autoencoders_form(tmp_path: Path) -> None:
+    """vqgan_code1024.pth goes with codeformer.pth: the autoencoder alone, under "params_ema"."""
+    network, autoencoder = network_of(TINY), VQAutoEncoder(TINY.sizes.vq)
+    torch.save({"params_ema": autoencoder.state_dict()}, tmp_path / "vqgan.pth")
+    found = clean_encoder(network, tmp_path / "vqgan.pth").state_dict()
+    assert all(torch.equal(value, found[key]) for key, value in autoencoder.encoder.state_dict().items())
+    torch.save(VQAutoEncoder(replace(TINY.sizes.vq, code_dim=64)).state_dict(), tmp_path / "wide.pth")
+    with pytest.raises(ValueError, match=r"wide.pth holds no encoder of the codebook network's sizes"):
+        clean_encoder(network, tmp_path / "wide.pth")

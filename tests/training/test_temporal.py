@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import SIDE, TINY, faces_of
+from tiny import SIDE, TINY, draw_faces, faces_of
 
+from fvr.models.code_prediction import CodeConfig
 from fvr.models.codeformer import CodeFormer
 from fvr.models.dicface import DicFace, dirichlet_mean
-from fvr.models.keep import KEEP
+from fvr.models.embedded import BASE, notes
+from fvr.models.keep import KEEP, KeepConfig
+from fvr.models.load import load_network
+from fvr.training import command
+from fvr.training.card import OWN_LICENCE
 from fvr.training.codebook import clean_encoder
+from fvr.training.faces import Faces
 from fvr.training.loop import Plan, Run, generator_for, train
-from fvr.training.temporal import DICFACE_SMALL, KEEP_SMALL, SHARPENED, DicFaceStage, KeepStage, dicface_on, keep_on
+from fvr.training.temporal import (
+    DICFACE_SMALL,
+    KEEP_SMALL,
+    SHARPENED,
+    DicFaceStage,
+    KeepStage,
+    dicface_on,
+    gamma_sample,
+    keep_config,
+    keep_on,
+)
 
 CPU = torch.device("cpu")
 PLAN = Plan(2, 1, 1e-3, 1e-4, ema=0.5)
@@ -123,3 +140,95 @@ def test_dicface_draws_weights_and_holds_them_to_the_prior(codebook_folder: Path
 def test_keep_without_its_flow_network_has_no_weights_of_it(base: CodeFormer) -> None:
     network = keep_on(base)
     assert isinstance(network, KEEP) and not any(key.startswith("flownet") for key in network.state_dict())
+
+
+def test_a_keep_of_the_published_sizes_has_no_flow_network_either() -> None:
+    """Its GMFlow would be a random one, exported and then used."""
+    assert keep_config(CodeConfig()) == replace(KeepConfig(), flow_network=False)
+
+
+@pytest.mark.parametrize("kind", [KeepStage, DicFaceStage])
+def test_two_faces_are_enough_to_validate(kind: type, codebook_folder: Path, base: CodeFormer, tmp_path: Path) -> None:
+    recipe = KEEP_TINY if kind is KeepStage else DICFACE_TINY
+    draw_faces(tmp_path, 2)
+    network = keep_on(base) if kind is KeepStage else dicface_on(base, 3)
+    stage = stage_of(kind, recipe, base, codebook_folder)
+    stage.held_out = Faces(tmp_path, "val", SIDE)
+    stage.start(network, {})
+    stage.first(network, generator_for(0))
+    with torch.inference_mode():
+        figures, sheet = stage.validate(network.eval())
+    assert len(sheet) == 2 and abs(figures["dB over the base, frame by frame"]) < 20
+
+
+def test_drawn_weights_repeat_with_their_generator_and_carry_gradients() -> None:
+    alpha = torch.full((2000,), 3.0, requires_grad=True)
+    first, again, other = (gamma_sample(alpha, generator_for(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert abs(first.mean().item() - 3) < 0.15 and abs(first.var().item() - 3) < 0.4
+    first.sum().backward()
+    assert alpha.grad is not None and abs(alpha.grad.mean().item() - 1) < 0.1  # d E[gamma] / d alpha = 1
+
+
+def test_a_resumed_run_draws_the_same_weights(codebook_folder: Path, base: CodeFormer, tmp_path: Path) -> None:
+    recipe = replace(DICFACE_TINY, sampled=True, plan=Plan(3, 1, 1e-3, 1e-4, ema=0.5))
+
+    def run(folder: str, stop_at: int = 0) -> torch.nn.Module:
+        torch.manual_seed(0)
+        network, stage = dicface_on(base, 3), stage_of(DicFaceStage, recipe, base, codebook_folder)
+        stage.validate = lambda network: ({}, None)
+        if stop_at:
+            torch.manual_seed(123)  # what the process drew before does not matter
+
+        def tick(name: str, done: int, steps: int, losses: dict) -> None:
+            if done == stop_at:
+                raise KeyboardInterrupt
+
+        return train(network, [stage], Run(tmp_path / folder, bfloat16=False, validate_every=0), "dicface", tick)
+
+    whole = run("whole").state_dict()
+    with pytest.raises(KeyboardInterrupt):
+        run("parts", 2)
+    torch.rand(7)
+    parts = run("parts", 99).state_dict()
+    assert all(torch.equal(value, whole[key]) for key, value in parts.items())
+
+
+@pytest.fixture
+def arguments(codebook_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Options of `fvr train keep` on tiny faces, with more words."""
+    monkeypatch.setitem(command.RECIPES["keep"], "small", replace(KEEP_TINY, plan=Plan(1, 1, 1e-3, 1e-4)))
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    common = ["keep", "--faces", str(draw_faces(tmp_path / "people", 1)), "--device", "cpu", "--precision", "float32"]
+    common += ["--autoencoder", str(codebook_folder / "work" / "autoencoder.safetensors")]
+    return lambda *more: parser.parse_args([*common, *map(str, more)])
+
+
+def test_a_base_of_another_size_or_kind_is_refused(arguments, codebook_folder: Path, base: CodeFormer, tmp_path: Path) -> None:
+    out = tmp_path / "keep.safetensors"
+    with pytest.raises(
+        ValueError, match=r"for 512 x 512 pixels and the codebook network face-codebook-128.safetensors for 128 x 128: give --base codef"
+    ):
+        command.run(arguments("--recipe", "paper", "--out", out))
+    with pytest.raises(ValueError, match=r"for 64 x 64 pixels .* give --base what `fvr train codebook --recipe small` wrote"):
+        command.run(arguments("--out", out))
+    torch.save(dicface_on(base, 3).state_dict(), tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"other.pth is a DicFace; .* give the codebook network"):
+        command.run(arguments("--out", out, "--base", tmp_path / "other.pth"))
+    (tmp_path / "page.pth").write_text("<html>")
+    with pytest.raises(ValueError, match="a web page"):
+        command.run(arguments("--out", out, "--base", tmp_path / "page.pth"))
+
+
+def test_a_base_that_torch_saved_makes_a_file_that_stands_alone(arguments, codebook_folder: Path, base: CodeFormer, tmp_path: Path) -> None:
+    torch.save({"params_ema": base.state_dict()}, tmp_path / "mine.pth")
+    out = tmp_path / "elsewhere" / "keep.safetensors"
+    assert command.run(arguments("--out", out, "--base", tmp_path / "mine.pth")) == 0
+    network = load_network(out).network
+    assert isinstance(network, KEEP) and BASE not in notes(out)
+    expected = base.encoder.state_dict()["blocks.0.weight"].half().float()
+    assert torch.equal(network.hq_encoder.state_dict()["blocks.0.weight"], expected)
+    card = out.with_suffix(".md").read_text()
+    assert f"{OWN_LICENCE} The licences of mine.pth hold for it too." in card and "starting from mine.pth" in card
+    assert "1 to learn from and 1 to validate" in card
