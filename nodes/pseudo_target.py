@@ -231,12 +231,12 @@ def check_options(preset: Mapping[str, Any], selection: Mapping[str, Any], count
     """
     if seed is not None and not 0 <= seed < 2**63:
         raise ValueError(f"the seed is a whole number from 0 up to 2^63, got {seed}")
-    if preset["preset"] in PRESETS:
+    if preset.get("preset") in PRESETS:
         widest = {"K": 1000, "L": 0, "steps": 1000}  # no fault is seen in what is not known
         unknown = {name: value for name, value in widest.items() if preset.get(name) is None}
         left = {} if len(unknown) == len(widest) else unknown
         _changed(PRESETS, {**preset, **left}, "preset")
-    if selection["selection"] in get_args(Mode):
+    if selection.get("selection") in get_args(Mode):
         _changed({mode: ChoiceOptions(mode=mode, count=count or 0) for mode in get_args(Mode)}, dict(selection), "selection")
 
 
