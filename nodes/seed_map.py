@@ -185,8 +185,12 @@ class SeedMapOptimize(io.ComfyNode):
 
 
 def options_of(widgets: dict[str, Any]) -> SeedMapOptions:
-    """What the widgets say, where `UNSET` stands for None, as in what is said of a wrong one."""
-    given = {name: None if name in OPTIONAL and value == UNSET else value for name, value in widgets.items()}
+    """What the widgets say, with None where they say `UNSET`.
+
+    Raises:
+        ValueError: for a value out of its range, in the words of the widgets.
+    """
+    given: dict[str, Any] = {name: None if name in OPTIONAL and value == UNSET else value for name, value in widgets.items()}
     for name in OPTIONAL:
         check_optional(name, given.get(name), unset=f"{UNSET:g}")
     return SeedMapOptions(**given)

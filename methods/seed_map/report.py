@@ -60,8 +60,8 @@ def summary(result: SeedMapResult) -> str:
         shown = ", ".join(map(str, result.unexplained[:12])) + (", ..." if len(result.unexplained) > 12 else "")
         text += f" {len(result.unexplained)} of {len(result.residuals)} frames are not explained (frames {shown}): "
         if _unfinished(result):
-            text += "more iterations or a larger seed_rate may explain them, so try that first; or the degradation is described wrongly, or the clip "
-            text += "cuts there."
+            text += "more iterations or higher learning rates may explain them, so try that first; or the degradation is described wrongly, "
+            text += "or the clip cuts there."
         else:
             text += "the loss stopped falling, so the degradation is probably described wrongly, or the clip cuts there."
     return text
