@@ -41,6 +41,12 @@ def stages(folder: Path, recipe: PriorRecipe = TINY) -> tuple[ImageStage, VideoS
     return image, video
 
 
+@pytest.fixture
+def quick_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One judged degradation instead of three."""
+    monkeypatch.setattr(diffusion, "JUDGED", {"x8 bicubic": JUDGED["x8 bicubic"]})
+
+
 def test_each_stage_trains_its_own_layers_only(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = network_of(TINY)
@@ -91,6 +97,7 @@ def test_conditions_are_dropped_and_thinned_as_often_as_asked(tmp_path: Path) ->
     assert 0.22 < (weights < 1).float().mean() < 0.38
 
 
+@pytest.mark.usefixtures("quick_validation")
 def test_the_command_writes_a_prior_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from safetensors import safe_open
 
@@ -158,12 +165,6 @@ def test_what_is_no_spynet_is_refused(tmp_path: Path) -> None:
     torch.save({"layer.weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"other.pth holds 1 tensors .* give https://\S+spynet_20210409"):
         load_spynet(network_of(FLOWING), tmp_path / "other.pth")
-
-
-@pytest.fixture
-def quick_validation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One judged degradation instead of three."""
-    monkeypatch.setattr(diffusion, "JUDGED", {"x8 bicubic": JUDGED["x8 bicubic"]})
 
 
 @pytest.mark.usefixtures("quick_validation")
