@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from ..methods.registry import method
@@ -90,5 +91,6 @@ def _files(likely: Callable[[str, str], bool]) -> dict[str, Path]:
     for folder in RESTORER_FOLDERS:
         for name in host.list_models(folder):
             if likely(folder, name.rpartition("/")[2]):
-                found.setdefault(name, host.model_path(name, folder))
+                with suppress(FileNotFoundError):  # a file may go between listing and looking, and no menu may fail over that
+                    found.setdefault(name, host.model_path(name, folder))
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))

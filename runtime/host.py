@@ -260,23 +260,21 @@ def list_models(folder: str = OWN_MODELS) -> list[str]:
     """The weight files in a model folder, sorted, as names relative to it with forward slashes; what a combo offers."""
     found = set()
     for root in _folders(folder):
-        flat = not inside_comfyui() and root == workplace.models_root()
-        for path in root.glob("*" if flat else "**/*"):
-            if path.suffix.lower() in WEIGHTS and path.is_file():
-                found.add(path.relative_to(root).as_posix())
+        found.update(workplace.files_below(root, WEIGHTS, deep=root != workplace.models_root()))
     return sorted(found)
 
 
 def model_path(name: str, folder: str = OWN_MODELS) -> Path:
-    """The file behind a name from `list_models`.
+    """The file behind a name from `list_models`. The name must not leave its folder; links in it may, as people link weights from other disks.
 
     Raises:
         FileNotFoundError: if no folder of that name holds it.
     """
     roots = _folders(folder)
     for root in roots:
-        if (root / name).is_file() and (root / name).resolve().is_relative_to(root.resolve()):
-            return root / name
+        path = Path(os.path.abspath(root / name))  # noqa: PTH100 (resolve would follow links)
+        if path.is_relative_to(os.path.abspath(root)) and os.path.isfile(path):  # noqa: PTH100, PTH113 (Path.is_file raises for some names)
+            return path
     raise FileNotFoundError(f"model {name!r} is not in {' or '.join(map(str, roots))}; put it there or choose another")
 
 

@@ -7,7 +7,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,6 +79,28 @@ def model_folders() -> dict[str, list[Path]]:
     root = models_root()
     own = [root / OWN_MODELS] if (root / OWN_MODELS).is_dir() else [root]
     return {name: own if name == OWN_MODELS else [root / name] for name in MODEL_FOLDERS}
+
+
+def files_below(root: str | os.PathLike[str], suffixes: Collection[str], *, deep: bool = True, trail: tuple[str, ...] = ()) -> Iterator[str]:
+    """Names of the files with these endings (lower case), relative to `root` with forward slashes.
+
+    Links to files and folders are followed, but no folder is entered from inside itself (`trail` says where that would be); what cannot
+    be read is left out.
+    """
+    here = os.path.realpath(root)
+    if here in trail:
+        return
+    try:
+        with os.scandir(root) as opened:
+            entries = list(opened)
+    except OSError:
+        return
+    for entry in entries:
+        if os.path.isfile(entry.path):  # noqa: PTH113 (unlike Path.is_file and DirEntry.is_file it never raises)
+            if os.path.splitext(entry.name)[1].lower() in suffixes:  # noqa: PTH122
+                yield entry.name
+        elif deep:
+            yield from (f"{entry.name}/{name}" for name in files_below(entry.path, suffixes, trail=(*trail, here)))
 
 
 def annotated(name: str) -> tuple[str, str | None]:

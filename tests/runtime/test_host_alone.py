@@ -169,6 +169,37 @@ def test_a_missing_model_is_named_with_its_folder(tmp_path):
         host.list_models("loras")
 
 
+@pytest.fixture
+def linked(tmp_path) -> Path:
+    """A ComfyUI models folder whose weights lie elsewhere: a linked file, a linked folder, a link to nothing, and one back to the folder."""
+    touch(tmp_path / "disk" / "big.pth", tmp_path / "disk" / "more" / "small.safetensors")
+    folder = tmp_path / "models" / "facerestore_models"
+    folder.mkdir(parents=True)
+    for name, target in (("codeformer.pth", "big.pth"), ("sub", "more"), ("gone.pth", "nothing.pth")):
+        (folder / name).symlink_to(tmp_path / "disk" / target)
+    (tmp_path / "disk" / "more" / "round").symlink_to(folder)
+    return folder
+
+
+def test_linked_weights_are_found_where_the_link_is(linked):
+    assert host.list_models("facerestore_models") == ["codeformer.pth", "sub/small.safetensors"]
+    assert host.model_path("codeformer.pth", "facerestore_models") == linked / "codeformer.pth"
+    assert host.model_path("sub/small.safetensors", "facerestore_models") == linked / "sub" / "small.safetensors"
+    for name in ("gone.pth", "sub/../../../disk/big.pth", str(linked.parents[1] / "disk" / "big.pth"), "a\0b.pth"):
+        with pytest.raises(FileNotFoundError):
+            host.model_path(name, "facerestore_models")
+
+
+def test_no_menu_fails_over_a_linked_or_vanished_file(linked, monkeypatch):
+    """One exception in a schema would keep ComfyUI from loading the package."""
+    from fvr.nodes.restorers import LoadFaceRestorer
+
+    there = host.list_models("facerestore_models")
+    monkeypatch.setattr(host, "list_models", lambda folder: [*there, "just deleted.pth"] if folder == "facerestore_models" else [])
+    offered = LoadFaceRestorer.define_schema().inputs[0].options
+    assert {"codeformer.pth", "sub/small.safetensors"} <= set(offered) and "just deleted.pth" not in offered
+
+
 # ---------------------------------------------------------------- files in
 
 
