@@ -27,6 +27,8 @@ from .workplace import MODEL_FOLDERS, OWN_MODELS
 from .workplace import workspace as workspace
 
 WEIGHTS = frozenset({".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".sft"})
+VIDEO_SUFFIXES = frozenset({".mts", ".m2ts", ".ts", ".vob", ".mxf", ".3gp", ".mkv", ".mov", ".mp4", ".webm", ".avi", ".mpg", ".wmv", ".flv"})
+"""Endings of clips whatever the system's table of MIME types says of them."""
 
 _chosen_device: torch.device | None = None
 _stop = threading.Event()
@@ -240,7 +242,8 @@ def model_folders() -> dict[str, list[Path]]:
     """Every folder that is searched for weights, by name; the first of "face_video_restoration" is where ours belong.
 
     In ComfyUI our own name is registered on first use, merged with what extra_model_paths.yaml says, and its folder made, so that
-    people see it. Names that no pack registered are looked for below ComfyUI's models folder.
+    people see it. Names that no pack registered are looked for below ComfyUI's models folder. Last come the folders that are searched
+    without ComfyUI, where `fvr models fetch` puts its files.
     """
     if not inside_comfyui():
         return workplace.model_folders()
@@ -253,7 +256,8 @@ def model_folders() -> dict[str, list[Path]]:
         with suppress(OSError):  # a read-only models folder only means that ours is not seen
             (models / OWN_MODELS).mkdir(parents=True, exist_ok=True)
         names[OWN_MODELS] = (list(dict.fromkeys([*paths, str(models / OWN_MODELS)])), set(folder_paths.supported_pt_extensions))
-    return {name: [Path(p) for p in names[name][0]] if name in names else [models / name] for name in MODEL_FOLDERS}
+    theirs = {name: [Path(p) for p in names[name][0]] if name in names else [models / name] for name in MODEL_FOLDERS}
+    return {name: list(dict.fromkeys([*theirs[name], *places])) for name, places in workplace.model_folders().items()}
 
 
 def list_models(folder: str = OWN_MODELS) -> list[str]:
@@ -314,9 +318,18 @@ def _directory(kind: str) -> Path:
 def input_files(kind: str = "video") -> list[str]:
     """Names of the files of a kind ("video", "image", "audio") directly in the input directory, sorted; what a combo offers."""
     directory = input_directory()
-    if not directory.is_dir():
+    try:
+        names = os.listdir(directory)  # noqa: PTH208
+    except OSError:
         return []
-    return sorted(p.name for p in directory.iterdir() if (mimetypes.guess_type(p.name)[0] or "").startswith(f"{kind}/") and p.is_file())
+    return sorted(name for name in names if _kind_of(name) == kind and os.path.isfile(directory / name))  # noqa: PTH113
+
+
+def _kind_of(name: str) -> str:
+    """What is in a file by its ending: "video", "image", "audio" or something else."""
+    if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES:  # noqa: PTH122
+        return "video"
+    return (mimetypes.guess_type(name)[0] or "").partition("/")[0]
 
 
 def resolve_input(name: str) -> Path:
@@ -341,13 +354,21 @@ def resolve_input(name: str) -> Path:
     raise FileNotFoundError(f"input {name!r} is not in {root}; upload it or choose another")
 
 
-def file_fingerprint(name: str | None) -> tuple[int, int] | None:
-    """Changes whenever the file behind a name is replaced: its modification time (ns) and its size; None when there is none."""
+def file_fingerprint(name: str | None) -> tuple[int | str, int] | None:
+    """Changes whenever what is behind a name does; None when there is nothing.
+
+    Of a file its modification time (ns) and its size; of a folder a hash of the names, times and sizes of its files, and their number.
+    """
     try:
-        status = resolve_input(name).stat() if name else None
-    except (FileNotFoundError, ValueError):
+        path = resolve_input(name) if name else None
+        if path is None:
+            return None
+        if path.is_dir():
+            return workplace.folder_fingerprint(path)
+        status = path.stat()
+    except (OSError, ValueError):
         return None
-    return (status.st_mtime_ns, status.st_size) if status else None
+    return status.st_mtime_ns, status.st_size
 
 
 def next_output_path(prefix: str, suffix: str, *, kind: str = "output", width: int = 0, height: int = 0) -> tuple[Path, str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import sys
@@ -101,6 +102,16 @@ def files_below(root: str | os.PathLike[str], suffixes: Collection[str], *, deep
                 yield entry.name
         elif deep:
             yield from (f"{entry.name}/{name}" for name in files_below(entry.path, suffixes, trail=(*trail, here)))
+
+
+def folder_fingerprint(folder: Path) -> tuple[str, int]:
+    """A hash of the names, modification times and sizes of what lies directly in a folder, and how many there are.
+
+    Raises:
+        OSError: if the folder cannot be read.
+    """
+    found = sorted((path.name, status.st_mtime_ns, status.st_size) for path in folder.iterdir() for status in (path.lstat(),))
+    return hashlib.sha256(repr(found).encode("utf-8", "surrogatepass")).hexdigest(), len(found)
 
 
 def annotated(name: str) -> tuple[str, str | None]:

@@ -3,6 +3,7 @@
 # ruff: noqa: E402
 
 import json
+import os
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import folder_paths
 
 root = Path(sys.argv[1])
+os.environ["FVR_MODELS"] = str(root / "cache")
 folder_paths.models_dir = str(root / "models")
 for kind in ("input", "output", "temp"):
     (root / kind).mkdir()
@@ -30,11 +32,17 @@ said["own folders"] = [str(path.relative_to(root)) for path in folders["face_vid
 said["stable"] = folders == again
 said["made"] = (root / "models" / "face_video_restoration").is_dir()
 said["others"] = sorted(folders)
+fetched = Path(os.environ["FVR_MODELS"]) / "fetched.pth"  # where `fvr models fetch` puts a file
+fetched.parent.mkdir()
+fetched.write_bytes(b"x")
+(fetched.parent / "sub").mkdir()
+(fetched.parent / "sub" / "of another program.pth").write_bytes(b"x")
 for name in ("a.pth", "readme.txt"):
     (root / "models" / "face_video_restoration" / name).write_bytes(b"x")
 (root / "shared_models").mkdir()
 (root / "shared_models" / "b.safetensors").write_bytes(b"x")
 said["listed"] = [host.list_models(), folder_paths.get_filename_list("face_video_restoration")]
+said["fetched"] = [host.model_path("fetched.pth") == fetched, [p.name for p in host.model_folders()["facedetection"]]]
 said["found"] = host.model_path("b.safetensors") == Path(folder_paths.get_full_path("face_video_restoration", "b.safetensors"))
 
 import torch

@@ -218,8 +218,10 @@ def test_workspaces_nest_and_end(tmp_path):
 
 def test_input_files_are_those_of_the_kind(tmp_path):
     touch(*(tmp_path / name for name in ["b.mp4", "a.MKV", "c.webm", "d.png", "e.wav", "f.txt", "sub/g.mp4"]))
+    touch(*(tmp_path / f"old.{ending}" for ending in ("mts", "M2TS", "ts", "vob", "mxf", "3gp")))
     (tmp_path / "folder.mp4").mkdir()
-    assert host.input_files("video") == ["a.MKV", "b.mp4", "c.webm"]
+    old = ["old.3gp", "old.M2TS", "old.mts", "old.mxf", "old.ts", "old.vob"]
+    assert host.input_files("video") == ["a.MKV", "b.mp4", "c.webm", *old]
     assert host.input_files("image") == ["d.png"] and host.input_files("audio") == ["e.wav"]
     with host.workspace(input=tmp_path / "nowhere"):
         assert host.input_files() == []
@@ -251,6 +253,21 @@ def test_the_fingerprint_changes_with_the_file(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"xy")
     assert host.file_fingerprint("a.mp4") != first
     assert host.file_fingerprint("gone.mp4") is host.file_fingerprint(None) is host.file_fingerprint("../x [temp]") is None
+
+
+def test_a_folders_fingerprint_changes_with_its_files(tmp_path):
+    """A picture written over in place leaves its folder's own time as it was."""
+    frames = [tmp_path / "shot" / f"{n}.png" for n in range(3)]
+    touch(*frames)
+    seen = [host.file_fingerprint("shot")]
+    assert seen[0] == host.file_fingerprint("shot")
+    frames[1].write_bytes(b"xy")
+    seen.append(host.file_fingerprint("shot"))
+    os.utime(frames[2], ns=(1, 1))
+    seen.append(host.file_fingerprint("shot"))
+    frames[0].rename(tmp_path / "shot" / "9.png")
+    seen.append(host.file_fingerprint("shot"))
+    assert len(set(seen)) == 4 and None not in seen
 
 
 # ---------------------------------------------------------------- files out
