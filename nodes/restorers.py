@@ -56,8 +56,8 @@ class LoadFaceRestorer(io.ComfyNode):
                     "model",
                     options=list(restorer_files()) or [NOTHING_HERE],
                     tooltip="embedded ones come with this pack: small, 128 x 128. Others are files in models/face_video_restoration, "
-                    "facerestore_models, upscale_models or checkpoints; `fvr models` lists what there is with its licence, "
-                    "`fvr models fetch codeformer` downloads one.",
+                    "facerestore_models, upscale_models or checkpoints. The command `fvr` (after `python -m pip install .` in this pack's folder): "
+                    "`fvr models` lists what there is with its licence, `fvr models fetch codeformer` downloads one.",
                 ),
                 io.Combo.Input(
                     "precision",
@@ -83,7 +83,10 @@ class LoadFaceRestorer(io.ComfyNode):
         path = restorer_files().get(model)
         if path is None:
             place = host.model_folders()["facerestore_models"][0]
-            raise ValueError(f"no face restorer {model!r} is in the model folders; put one into {place}, or run `fvr models fetch codeformer`")
+            raise ValueError(
+                f"no face restorer {model!r} is in the model folders; put one into {place}, or "
+                "run `fvr models fetch codeformer` (`fvr` is there after `python -m pip install .` in this pack's folder)"
+            )
         loaded = load_network(path, decoder_dtype=PRECISIONS[precision or "float32"])
         about = f"{path.name}: {loaded.detail}; {loaded.licence}"
         restorer = restorer_from(loaded, place=host.managed(loaded.network))
