@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..faces import CROP, FaceClip, align, aligned_track
+from ..faces import FaceClip, align, aligned_track
 from ..faces.types import FaceTrack
 from ..methods.dicface import DicFaceRestorer
 from ..runtime import host
@@ -74,7 +74,7 @@ class DicFaceRestore(io.ComfyNode):
                 restored, maps = restore_person(restorer, track, crops, holes, seed=seed, tick=tick)
                 done.append(FaceClip(track or aligned_track(len(restored)), restored))
                 unsure.append(maps)
-        return io.NodeOutput(done, crops_image(done), to_mask(torch.cat(unsure)) if unsure else torch.zeros(0, CROP, CROP))
+        return io.NodeOutput(done, crops_image(done), to_mask(torch.cat(unsure)) if unsure else host.nothing())
 
 
 Person = tuple[FaceTrack | None, Tensor, Tensor | None]

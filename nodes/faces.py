@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ..faces import (
-    CROP,
     Detector,
     FaceClip,
     FaceTrack,
@@ -142,9 +141,9 @@ class FaceAlign(io.ComfyNode):
         return io.NodeOutput(clips, crops_image(clips), sheet, found.to_text(), ui=shown)
 
 
-def crops_image(clips: list[FaceClip]) -> Tensor:
-    """All crops, person after person, as one IMAGE; of no frames when there is nobody."""
-    return to_image(torch.cat([clip.crops for clip in clips])) if clips else torch.zeros(0, CROP, CROP, 3)
+def crops_image(clips: list[FaceClip]) -> Any:
+    """All crops, person after person, as one IMAGE; `host.nothing` when there is nobody, so that a preview of it does not fail."""
+    return to_image(torch.cat([clip.crops for clip in clips])) if clips else host.nothing()
 
 
 def given_detector(landmarks: Any, boxes: Any, frames: Tensor) -> GivenDetector | None:

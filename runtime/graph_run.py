@@ -74,7 +74,8 @@ def run_prompt(
     """Runs what the prompt's output nodes (and the nodes named in `keep`) need, each node once, under inference mode.
 
     A node's results are let go as soon as every node that takes them has run. Other than ComfyUI, which runs the valid part of a
-    prompt, this refuses it as a whole; node expansion and execution blocking are not supported.
+    prompt, this refuses it as a whole; node expansion is not supported. Nodes that take an output with nothing in it (`host.nothing`) do
+    not run, and give nothing themselves.
 
     Raises:
         PromptRefused: if `validate` finds anything.
@@ -142,7 +143,7 @@ class _Run:
         """Whether the node wants inputs that it left for later. A lazy input that is never asked for stays None, as in ComfyUI."""
         if not self.lazy[node] or overridden(self.info(node).node_class, "check_lazy_status") is None:
             return False
-        wanted = [self.guarded(node, "check_lazy_status", arguments) for arguments in self.calls(node)]
+        wanted = [self.guarded(node, "check_lazy_status", arguments) for arguments in self.calls(node) if not host.is_nothing(arguments)]
         more = {name for names in wanted for name in names or () if name in self.lazy[node]}
         self.lazy[node] -= more
         return any(self.sources[node][name] not in self.seconds for name in more)
@@ -154,12 +155,17 @@ class _Run:
             title = entry.get("_meta", {}).get("title", entry["class_type"])
             self.on_node(NodeStep(node, entry["class_type"], title, len(self.seconds) + 1, len(self.nodes)))
         start = time.perf_counter()
-        results = [_normal(self.guarded(node, "execute", arguments), node, entry["class_type"]) for arguments in self.calls(node)]
         info = self.info(node)
+        results = [
+            ((arguments,) * len(info.outputs), {})
+            if host.is_nothing(arguments)
+            else _normal(self.guarded(node, "execute", arguments), node, entry["class_type"])
+            for arguments in self.calls(node)
+        ]
         self.slots[node] = []
         for index, is_list in enumerate(info.output_is_list):
             items = [self.item(values, index, node) for values, _ in results]
-            self.slots[node].append([one for item in items for one in item] if is_list else items)
+            self.slots[node].append([one for item in items for one in ([item] if host.is_nothing(item) else item)] if is_list else items)
         shown = [ui for _, ui in results if ui]
         if shown:
             self.ui[node] = {key: [value for ui in shown for value in ui[key]] for key in shown[0]}
@@ -179,8 +185,11 @@ class _Run:
         for done in [n for n in self.slots if not self.takers[n] and n not in self.targets]:
             del self.slots[done]
 
-    def calls(self, node: str) -> Iterator[dict[str, Any]]:
-        """Keyword arguments of each call: one, or one per item when an input is a list of several (shorter lists repeat their last)."""
+    def calls(self, node: str) -> Iterator[Any]:
+        """Keyword arguments of each call: one, or one per item when an input is a list of several (shorter lists repeat their last).
+
+        `host.nothing` stands for a call that is left out, as one of its inputs has nothing in it.
+        """
         info = self.info(node)
         slots = info.slots(self.given(node))
         values = {}
@@ -196,10 +205,11 @@ class _Run:
                 if not values[name] and not info.takes_lists:
                     raise NodeFailed(node, self.prompt[node]["class_type"], ValueError(f"input {name} got an empty list from node {value[0]}"))
         if info.takes_lists:
-            yield nest(values, slots)
+            yield next((item for items in values.values() for item in items if host.is_nothing(item)), None) or nest(values, slots)
             return
         for index in range(max(map(len, values.values()), default=1)):
-            yield nest({name: items[min(index, len(items) - 1)] for name, items in values.items()}, slots)
+            chosen = {name: items[min(index, len(items) - 1)] for name, items in values.items()}
+            yield next((item for item in chosen.values() if host.is_nothing(item)), None) or nest(chosen, slots)
 
     def guarded(self, node: str, method: str, arguments: dict[str, Any]) -> Any:
         """Calls a node's method on a class of its own, as ComfyUI does: `cls.hidden` is set, and setting anything on `cls` fails."""

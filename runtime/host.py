@@ -235,6 +235,31 @@ def _picture(frame: torch.Tensor) -> Any:
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 
+# ---------------------------------------------------------------- outputs that have nothing to give
+
+
+class Nothing:
+    """What `nothing` gives where there is no ComfyUI; `fvr run` treats it as ComfyUI does its own."""
+
+
+def nothing() -> Any:
+    """For an output that has nothing to give, such as the crops of no faces: nodes that take it do not run, all others do.
+
+    An IMAGE without frames would fail in whatever shows or saves it.
+    """
+    if not inside_comfyui():
+        return Nothing()
+    import comfy_execution.graph_utils
+
+    blocker = getattr(comfy_execution.graph_utils, "ExecutionBlocker", None)  # where newer hosts have it; the other module imports much more
+    return (blocker or importlib.import_module("comfy_execution.graph").ExecutionBlocker)(None)
+
+
+def is_nothing(value: Any) -> bool:
+    """Whether a value came from `nothing`, or is any other ExecutionBlocker of ComfyUI."""
+    return isinstance(value, Nothing) or type(value).__name__ == "ExecutionBlocker"
+
+
 # ---------------------------------------------------------------- folders
 
 

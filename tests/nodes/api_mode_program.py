@@ -1,6 +1,7 @@
 """Validates and runs prompts as ComfyUI's server does, in FOLDER; test_api_mode.py reads the answers.
 
-Finds FOLDER as a variable, and in its prompts.json: prompts to validate only, one to run twice, and prompts that fail while running.
+Finds FOLDER as a variable, and in its prompts.json: prompts to validate only, one to run twice, prompts that fail while running, and
+prompts to run with what the page sends along.
 """
 
 # ruff: noqa: E402, F821
@@ -47,15 +48,16 @@ def errors(prompt):
     ]
 
 
-def run(prompt):
+def run(prompt, extra=None):
     fine, error, outputs, node_errors = validated(prompt)
     assert fine and not node_errors, (error, node_errors)
-    executor.execute(prompt, "p", {}, outputs)
+    executor.execute(prompt, "p", extra or {}, outputs)
     failures = [message["exception_message"] for event, message in executor.status_messages if event == "execution_error"]
     return {"outputs": executor.history_result["outputs"], "failures": failures}
 
 
-cases, prompt, failing = json.loads(Path(FOLDER, "prompts.json").read_text(encoding="utf-8"))
+cases, prompt, failing, more = json.loads(Path(FOLDER, "prompts.json").read_text(encoding="utf-8"))
 said = {"errors": [errors(case) for case in cases], "first": run(prompt), "second": run(prompt)}
 said["failing"] = [run(case)["failures"] for case in failing]
+said["more"] = [run(case, extra) for case, extra in more]
 sys.stdout.write("\n" + json.dumps(said))

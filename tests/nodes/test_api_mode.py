@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "runtime"))
 
@@ -119,6 +120,37 @@ FAILING = {
     ),
 }
 
+NOBODY = {
+    "1": {"class_type": "FVRLoadVideoFrames", "inputs": {"file": "nobody.mp4", "start_frame": 0, "max_frames": 0, "every_nth": 1}},
+    "2": {"class_type": "FVRFaceAlign", "inputs": {**PROMPT["8"]["inputs"], "frames": ["1", 0]}},
+    "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 1]}},
+    "4": PROMPT["5"],
+    "5": {
+        "class_type": "FVRFlairSampler",
+        "inputs": {
+            "prior": ["4", 0],
+            "seed": 0,
+            "data_consistency": True,
+            "enhance": True,
+            "preset": "default",
+            "preset.steps": 2,
+            "faces": ["2", 0],
+        },
+    },
+    "6": {"class_type": "PreviewImage", "inputs": {"images": ["5", 1]}},
+    "7": {
+        "class_type": "FVRPasteBack",
+        "inputs": {"frames": ["1", 0], "faces": ["5", 0], "feather": 24, "strength": 1.0, "colour_match": False, "fade": True},
+    },
+    "8": {
+        "class_type": "FVRSaveVideoFrames",
+        "inputs": {"frames": ["7", 0], "filename_prefix": "video/nobody", "frame_rate": 25.0, **SAVING, "times": ["1", 1]},
+    },
+}
+"""A clip without a face, with previews of the crops that there are not."""
+MORE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {"nobody": (NOBODY, {})}
+"""Prompts to run, with what the page sends along."""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
@@ -128,6 +160,7 @@ def folder(tmp_path_factory) -> Path:
     for kind in ("input", "output", "temp"):
         (folder / kind).mkdir()
     save(folder / "input" / "clip.mp4", moving_portrait(2), FrameTimes.constant(2, 25))
+    save(folder / "input" / "nobody.mp4", torch.full((2, 3, 64, 64), 0.5), FrameTimes.constant(2, 25))
     return folder
 
 
@@ -135,7 +168,7 @@ def folder(tmp_path_factory) -> Path:
 def theirs(folder) -> dict[str, Any]:
     """What ComfyUI says."""
     cases = [prompt for *_, prompt in SLIPS.values()]
-    (folder / "prompts.json").write_text(json.dumps([cases, PROMPT, [prompt for prompt, _ in FAILING.values()]]))
+    (folder / "prompts.json").write_text(json.dumps([cases, PROMPT, [prompt for prompt, _ in FAILING.values()], list(MORE.values())]))
     reply = in_comfyui(PROGRAM, FOLDER=str(folder))
     if isinstance(reply, str):
         pytest.skip(f"this ComfyUI does not import in this Python: {reply}")
@@ -217,6 +250,35 @@ def test_comfyuis_history_reports_files_and_data(time, theirs, folder):
 def test_what_only_a_run_can_find_is_one_sentence(case, theirs):
     (message,) = theirs["failing"][list(FAILING).index(case)]
     assert FAILING[case][1] in message and len(message.strip().splitlines()) == 1
+
+
+def run_here(case: str, folder: Path) -> dict[str, Any]:
+    """What the headless runner leaves in history for one of MORE."""
+    with host.workspace(input=folder / "input", output=folder / "output", temp=folder / "temp"):
+        return graph.run_prompt(MORE[case][0], registry()).ui
+
+
+def run_there(case: str, theirs: dict[str, Any]) -> dict[str, Any]:
+    """The same by ComfyUI."""
+    reply = theirs["more"][list(MORE).index(case)]
+    assert reply["failures"] == []
+    return reply["outputs"]
+
+
+def check_nobody(outputs: dict[str, Any], folder: Path) -> None:
+    assert "3" not in outputs and "6" not in outputs, "a preview of nothing ran"
+    assert "no face: 2" in outputs["2"]["text"][0]
+    (file,) = outputs["8"]["images"]
+    assert (folder / "output" / "video" / file["filename"]).stat().st_size > 500
+
+
+def test_a_preview_of_no_faces_stops_nothing_else(folder):
+    check_nobody(run_here("nobody", folder), folder)
+
+
+@needs_comfyui
+def test_a_preview_of_no_faces_stops_nothing_else_in_comfyui(theirs, folder):
+    check_nobody(run_there("nobody", theirs), folder)
 
 
 def choices_of(node) -> list[str]:

@@ -328,3 +328,29 @@ def test_a_coroutine_is_awaited():
 
     classes = {"N": node("N", [], [io_shim.Int.Output()], execute, is_output_node=True)}
     assert graph.run_prompt({"1": entry("N")}, classes).outputs == {"1": (5,)}
+
+
+def test_what_takes_nothing_gives_nothing_and_all_else_runs():
+    """As ComfyUI does with an ExecutionBlocker, also one item of a list, and for nodes that take or give whole lists."""
+    ran: list[Any] = []
+
+    def show(cls, value):
+        ran.append(value)
+        return NodeOutput(value)
+
+    number = io_shim.Int
+    classes = {
+        "Source": node(
+            "Source", [], [number.Output("none"), number.Output("one"), number.Output("items", is_output_list=True)],
+            lambda cls: NodeOutput(host.nothing(), 1, [5, host.nothing(), 7]),
+        ),
+        "Show": node("Show", [number.Input("value")], [number.Output("value")], show, is_output_node=True),
+        "Lists": node("Lists", [number.Input("value")], [number.Output("value", is_output_list=True)], show, is_input_list=True, is_output_node=True),
+    }  # fmt: skip
+    places = {"none": ["1", 0], "one": ["1", 1], "items": ["1", 2], "after": ["none", 0], "list": ["lists", 0]}
+    prompt = {"1": entry("Source"), "lists": entry("Lists", value=["1", 2])} | {name: entry("Show", value=place) for name, place in places.items()}
+    result = graph.run_prompt(prompt, classes)
+    assert sorted(ran) == [1, 5, 7]
+    assert result.outputs["one"] == (1,) and all(host.is_nothing(result.outputs[name][0]) for name in ("none", "after", "list"))
+    five, none, seven = result.outputs["items"][0]
+    assert (five, seven) == (5, 7) and host.is_nothing(none)
