@@ -7,7 +7,7 @@ from ..runtime import host
 from ..runtime.io import io
 from .faces import chosen_detector, chosen_paster, detector_input, pasting_inputs, selection_inputs
 from .sockets import CATEGORY, RestorerSocket, seed_input
-from .video import ABSENT, check_file, encoding_inputs, file_input, range_inputs, sink_for, source_of
+from .video import ABSENT, check_file, encoding_inputs, file_input, range_inputs, saved, sink_for, source_of
 
 
 class RestoreVideo(io.ComfyNode):
@@ -76,7 +76,7 @@ class RestoreVideo(io.ComfyNode):
         source, sound = source_of(file, video, start=start_frame, count=max_frames or None, stride=every_nth)
         size = (512, 512) if aligned else (source.info.height, source.info.width)
         total = source.expected or 0
-        sink, path, preview = sink_for(filename_prefix, source.info, size=size, codec=codec, crf=crf, pixel_format=pixel_format, audio=sound)
+        sink, subfolder = sink_for(filename_prefix, source.info, size=size, codec=codec, crf=crf, pixel_format=pixel_format, audio=sound)
         with sink, host.progress(total if aligned else 2 * total, "restore") as tick:
             common = dict(seed=seed, heartbeat=host.heartbeat, on_written=tick)
             if aligned:
@@ -94,4 +94,5 @@ class RestoreVideo(io.ComfyNode):
                     **common,
                 )
         text = summary.to_text()
+        path, preview = saved(sink, subfolder)
         return io.NodeOutput(host.video_from_file(path), text, ui={**preview.as_dict(), "text": (text,), "report": (summary.to_dict(),)})

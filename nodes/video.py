@@ -98,12 +98,24 @@ def encoding_inputs() -> list:
 
 def sink_for(
     prefix: str, like: SourceInfo | None, *, size: tuple[int, int], codec: str, crf: int, pixel_format: str, audio: Any
-) -> tuple[VideoSink | ImageSink, Path, Any]:
-    """A new numbered file in the output folder: (sink, path, what the node shows of it)."""
-    path, subfolder, name = host.next_output_path(prefix, SUFFIXES.get(codec, ".mp4"))
+) -> tuple[VideoSink | ImageSink, str]:
+    """A new numbered file in the output folder, and its subfolder there; the sink's `path` may get a higher number when it is closed."""
+    path, subfolder, _ = host.next_output_path(prefix, SUFFIXES.get(codec, ".mp4"))
     chosen = None if pixel_format == "auto" else pixel_format
-    sink = open_sink(path, like, size=size, codec=codec, crf=crf, pixel_format=chosen, audio=audio)
-    return sink, path, ui.PreviewVideo([ui.SavedResult(name, subfolder, io.FolderType.output)])
+    sink = open_sink(path, like, size=size, codec=codec, crf=crf, pixel_format=chosen, audio=audio, otherwise=next_number)
+    return sink, subfolder
+
+
+def next_number(path: Path) -> Path:
+    """The file after restored_00001_.mp4, when another job has taken that name in the meantime."""
+    stem, number, _ = path.stem.rsplit("_", 2)
+    return path.with_name(f"{stem}_{int(number) + 1:05}_{path.suffix}")
+
+
+def saved(sink: VideoSink | ImageSink, subfolder: str) -> tuple[Path, Any]:
+    """Where a closed sink's clip is in the output folder, and what a node shows of it."""
+    path = Path(str(sink.path))
+    return path, ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
 
 
 class LoadVideoFrames(io.ComfyNode):
@@ -220,12 +232,13 @@ class SaveVideoFrames(io.ComfyNode):
             )
         sound = sound_of(audio) or (times.source if times.source and times.source.audio else None)
         size = (pictures.shape[-2], pictures.shape[-1])
-        sink, path, preview = sink_for(filename_prefix, times.source, size=size, codec=codec, crf=crf, pixel_format=pixel_format, audio=sound)
+        sink, subfolder = sink_for(filename_prefix, times.source, size=size, codec=codec, crf=crf, pixel_format=pixel_format, audio=sound)
         with sink, host.progress(len(pictures), "encode") as tick:
             for start in range(0, len(pictures), 16):
                 piece = slice(start, start + 16)
                 sink.write(pictures[piece], times.starts[piece], times.ends[piece])
                 tick(len(pictures[piece]))
+        path, preview = saved(sink, subfolder)
         return io.NodeOutput(
             host.video_from_file(path), str(path), ui={**preview.as_dict(), **({"text": tuple(sink.warnings)} if sink.warnings else {})}
         )

@@ -16,7 +16,7 @@ from .codecs import CODECS, CONTAINERS, SPEEDS
 from .cuts import ShotCutDetector, find_cuts
 from .decode import VideoSource
 from .errors import VideoError
-from .files import IMAGE_SUFFIXES, Place, check_apart, sequence_files
+from .files import IMAGE_SUFFIXES, Place, check_apart, image_folder, sequence_files
 from .info import AudioInfo, ColourTags, SourceInfo
 from .memory import FramesSource
 from .sequence import ImageSink, SequenceSource
@@ -125,6 +125,7 @@ def open_sink(
     container: str | None = None,
     metadata: Mapping[str, str] | None = None,
     time_base: Fraction | None = None,
+    otherwise: Callable[[Path], Path] | None = None,
 ) -> VideoSink | ImageSink:
     """A clip to be written; use it in a `with` block, which finishes the file on success and removes it on any exception.
 
@@ -142,6 +143,7 @@ def open_sink(
         container: muxer name or suffix, if the path does not tell.
         metadata: tags written into the file.
         time_base: seconds per tick, if `like` does not tell.
+        otherwise: gives the next name to try where the video file's is taken by the time it is complete.
 
     Times: a clip that begins where `like` begins keeps its times; one cut out of the middle begins at second 0. MP4 and MOV
     keep every time exactly, Matroska and WebM to the millisecond.
@@ -151,11 +153,11 @@ def open_sink(
     """
     if isinstance(path, (str, PathLike)):
         target = Path(path)
-        as_images = not target.suffix or target.suffix.lower() in IMAGE_SUFFIXES or target.is_dir()
-        if as_images and container is None:
-            if target.suffix.lower() in IMAGE_SUFFIXES and "%" not in target.name:
+        if container is None:
+            if image_folder(target) is not None:
+                return ImageSink(target, size=size, bits=16 if pixel_format == "rgb48" else 8, overwrite=overwrite)
+            if target.suffix.lower() in IMAGE_SUFFIXES:
                 raise VideoError(f"{target} names one image; name a folder, or a pattern such as {target.stem}_%04d{target.suffix}")
-            return ImageSink(target, size=size, bits=16 if pixel_format == "rgb48" else 8, overwrite=overwrite)
         path = target
     return open_video_sink(
         path,
@@ -170,4 +172,5 @@ def open_sink(
         container=container,
         metadata=metadata,
         time_base=time_base,
+        otherwise=otherwise,
     )

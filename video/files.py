@@ -14,21 +14,58 @@ import av
 from .errors import VideoError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
-NUMBER_FIELD = re.compile(r"%0?(\d*)d")
+NUMBER_FIELD = re.compile(r"%(?:0[0-9]*|[1-9])?d")
+"""%d, %4d and %04d, the last two alike; %20d is a space in an encoded address and part of a name."""
 
 Place = str | PathLike[str] | IO[bytes]
 """A path, or an open binary file such as BytesIO."""
 
 
 def check_apart(output: str | PathLike[str], inputs: Iterable[str | PathLike[str]]) -> None:
-    """Refuses an output that would replace what it is made from.
+    """Refuses an output that would replace what it is made from: the file, or the folder whose images give way to new ones.
 
     Raises:
-        VideoError: if the output is there and one of the inputs, by whatever name.
+        VideoError: if the output is there and one of the inputs, or a file of one lies in it, by whatever name.
     """
     target = Path(output)
-    if target.exists() and any(Path(place).exists() and Path(place).samefile(target) for place in inputs):
-        raise VideoError(f"the output {target} exists and is an input, too, which would be lost; choose another name")
+    folder = image_folder(target)
+    replaced = target if folder is None else folder
+    if not replaced.exists():
+        return
+    for place in inputs:
+        files = sequence_files(place) or [Path(place)]
+        parts = files if folder is None else [Path(place), *{parent for file in files for parent in (file.parent, file.resolve().parent)}]
+        if any(part.exists() and part.samefile(replaced) for part in parts):
+            raise VideoError(f"the output {target} exists and holds the input {place}, which would be lost; choose another name")
+
+
+def number_field(path: Path) -> re.Match[str] | None:
+    """Where the frame's number goes in a pattern such as shot/%04d.png; None for other names.
+
+    Raises:
+        VideoError: if there are several such places.
+    """
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        return None
+    fields = list(NUMBER_FIELD.finditer(path.name))
+    if len(fields) > 1:
+        raise VideoError(f"{path} has {len(fields)} places for a number; leave one, such as %04d")
+    return fields[0] if fields else None
+
+
+def numbered_name(path: Path, field: re.Match[str], number: int) -> str:
+    """The pattern's name of one frame; a width pads with zeros."""
+    width = int(field[0][1:-1] or 0)
+    return f"{path.name[: field.start()]}{number:0{width}d}{path.name[field.end() :]}"
+
+
+def image_folder(target: Path) -> Path | None:
+    """The folder that images written as `target` go into: a folder, or a pattern's; None for a video file."""
+    if target.is_dir():
+        return target
+    if target.suffix.lower() in IMAGE_SUFFIXES:
+        return target.parent if number_field(target) else None
+    return None if target.suffix else target
 
 
 class Window(io.RawIOBase):
@@ -83,7 +120,7 @@ def open_input(place: Place) -> Any:
     if isinstance(place, (str, PathLike)):
         if not Path(place).exists():
             raise VideoError(f"{name} does not exist; check the path")
-        handle: Any = str(place)
+        handle: Any = str(Path(place).absolute())  # else FFmpeg takes what is before a colon for a protocol
     else:
         handle = Window(place)
     try:
@@ -99,7 +136,7 @@ def short(error: Exception) -> str:
 
 def natural(path: Path) -> list[tuple[int, int | str]]:
     """Sorts frame2 before frame10."""
-    return [(0, int(part)) if part.isdigit() else (1, part.lower()) for part in re.split(r"(\d+)", path.name) if part]
+    return [(0, int(part)) if part.isascii() and part.isdecimal() else (1, part.lower()) for part in re.split(r"([0-9]+)", path.name) if part]
 
 
 def sequence_files(place: Place) -> list[Path] | None:
@@ -113,12 +150,13 @@ def sequence_files(place: Place) -> list[Path] | None:
     path = Path(place)
     if path.is_dir():
         files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")]
-    elif NUMBER_FIELD.search(path.name):
-        head, tail = (re.escape(part) for part in NUMBER_FIELD.sub("\0", path.name, count=1).split("\0"))
-        wanted = re.compile(f"{head}\\d+{tail}")
-        files = [file for file in path.parent.iterdir() if wanted.fullmatch(file.name)] if path.parent.is_dir() else []
-    elif path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+    elif path.is_file():
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            return None
         files = [path]
+    elif field := number_field(path):
+        wanted = re.compile(f"{re.escape(path.name[: field.start()])}[0-9]+{re.escape(path.name[field.end() :])}")
+        files = [file for file in path.parent.iterdir() if wanted.fullmatch(file.name)] if path.parent.is_dir() else []
     else:
         return None
     if not files:

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -17,10 +18,13 @@ import torch
 from torch import Tensor
 
 from .errors import VideoError
-from .files import IMAGE_SUFFIXES, NUMBER_FIELD, Place
+from .files import IMAGE_SUFFIXES, Place, number_field, numbered_name
 from .info import ColourTags, SourceInfo
 from .source import FrameSource, Selection, Timed
 from .times import FrameTimes, nearest_rate
+
+PART, OLD = ".part", ".old"
+"""Suffixes of hidden folders: images of a clip that is not complete, and those that it replaces."""
 
 
 class SequenceSource(FrameSource):
@@ -98,22 +102,20 @@ def image_bytes(frame: Tensor, suffix: str, bits: int) -> bytes:
 
 
 class ImageSink:
-    """Writes each frame as an image into a new folder that takes its final name only when the clip is complete.
+    """Writes each frame as an image; the images take their place only when the clip is complete.
 
-    `path` is a folder (frames are 000000.png, ...) or a pattern such as shot/%04d.tif whose folder is made.
+    `path` is a folder (frames are 000000.png, ...) or a pattern such as shot/%04d.tif whose folder is made. Images of a folder that is
+    there are removed when the new ones are all in place; the folder itself, which may be a link or a mount, stays.
 
     Raises:
         VideoError: if the folder holds anything and `overwrite` is False, or anything but a former sequence otherwise.
     """
 
     def __init__(self, path: Path, *, size: tuple[int, int] | None = None, bits: int = 8, overwrite: bool = False) -> None:
-        named = bool(NUMBER_FIELD.search(path.name))
         self.path = path
-        self.folder = path.parent if named else path
-        self.pattern = path.name if named else "%06d.png"
-        self.suffix = Path(self.pattern).suffix.lower()
-        if self.suffix not in IMAGE_SUFFIXES:
-            raise VideoError(f"{path} names no image format; end it with one of {', '.join(sorted(IMAGE_SUFFIXES))}")
+        self.field = None if path.is_dir() else number_field(path)
+        self.folder = path.parent if self.field else path
+        self.suffix = path.suffix.lower() if self.field else ".png"
         if bits == 16 and self.suffix not in (".png", ".tif", ".tiff"):
             raise VideoError(f"{self.suffix} images have 8 bits per channel; write 16 bits as .png or .tif")
         self.size, self.bits, self.overwrite = size, bits, overwrite
@@ -122,19 +124,30 @@ class ImageSink:
         self.refuse_foreign()
         if not self.folder.parent.is_dir():
             raise VideoError(f"{self.folder.parent} is not a folder; make it first")
-        self.part: Path | None = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-", suffix=".part", dir=self.folder.parent))
+        self.part: Path | None = self.hidden_folder(PART, self.folder if self.folder.exists() else self.folder.parent)
+
+    def hidden_folder(self, suffix: str, where: Path) -> Path:
+        """A new one for what does not count yet, or no longer; inside a folder that is there, so that moving never leaves its disk."""
+        return Path(tempfile.mkdtemp(prefix=f".{self.folder.name[:64]}-", suffix=suffix, dir=where.absolute()))
 
     def refuse_foreign(self) -> None:
         if not self.folder.exists():
             return
         if not self.folder.is_dir():
             raise VideoError(f"{self.folder} is a file; name a folder for the images")
-        inside = list(self.folder.iterdir())
+        inside = self.inside()
         if inside and not self.overwrite:
             raise VideoError(f"{self.folder} already holds files; choose another folder or allow overwriting")
         foreign = [file.name for file in inside if file.suffix.lower() not in IMAGE_SUFFIXES or not file.is_file()]
         if foreign:
             raise VideoError(f"{self.folder} holds more than images ({sorted(foreign)[0]}) and would be replaced; choose another folder")
+
+    def inside(self) -> list[Path]:
+        """What the folder holds but for the hidden folders of sinks."""
+        return [file for file in self.folder.iterdir() if not (file.name.startswith(".") and file.suffix in (PART, OLD))]
+
+    def name_of(self, number: int) -> str:
+        return numbered_name(self.path, self.field, number) if self.field else f"{number:06d}.png"
 
     def write(self, frames: Tensor, starts: Sequence[Fraction] = (), ends: Sequence[Fraction] = ()) -> None:
         """Appends (n, 3, H, W) frames in [0, 1]; times are not stored."""
@@ -144,35 +157,49 @@ class ImageSink:
         if frames.dim() != 4 or frames.shape[1] != 3 or tuple(frames.shape[-2:]) != tuple(self.size):
             raise VideoError(f"{self.path} takes frames (n, 3, {self.size[0]}, {self.size[1]}), got {tuple(frames.shape)}")
         for frame in frames.detach().cpu():
-            (self.part / (self.pattern % self.count)).write_bytes(image_bytes(frame, self.suffix, self.bits))
+            (self.part / self.name_of(self.count)).write_bytes(image_bytes(frame, self.suffix, self.bits))
             self.count += 1
 
     def close(self) -> None:
-        """Gives the folder its final name.
+        """Puts the images in their place.
 
         Raises:
-            VideoError: if no frame was written.
+            VideoError: if no frame was written; or if the images cannot be put there, naming the hidden folder in which they are kept.
         """
         if self.part is None:
             return
         if not self.count:
             self.abort()
             raise VideoError(f"{self.path} got no frame; write at least one")
-        part = self.part
+        part, self.part = self.part, None
         try:
             self.refuse_foreign()
-            part.chmod(0o777 & ~current_umask())
             if self.folder.exists():
-                old = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-", suffix=".old", dir=self.folder.parent))
-                self.folder.replace(old)
-                part.replace(self.folder)
-                shutil.rmtree(old)
+                self.exchange(part)
             else:
+                allow(part, 0o777)
                 part.replace(self.folder)
-        except BaseException:
-            self.abort()
+        except (VideoError, OSError) as error:
+            raise VideoError(f"the images are complete but could not be put into {self.folder} ({error}); they are kept in {part}") from error
+
+    def exchange(self, part: Path) -> None:
+        """Moves the images into the folder that is there; those it held come back if that fails, and go only when it is done."""
+        old = self.hidden_folder(OLD, self.folder)
+        moved: list[tuple[Path, Path]] = []
+        try:
+            for source, target in ((self.folder, old), (part, self.folder)):
+                for file in self.inside() if target is old else sorted(source.iterdir()):
+                    file.replace(target / file.name)
+                    moved.append((file, target / file.name))
+        except OSError:
+            for file, now in reversed(moved):
+                with suppress(OSError):
+                    now.replace(file)
+            with suppress(OSError):
+                old.rmdir()
             raise
-        self.part = None
+        for done in (old, part):
+            shutil.rmtree(done, ignore_errors=True)
 
     def abort(self) -> None:
         """Removes what was written so far."""
@@ -185,6 +212,12 @@ class ImageSink:
 
     def __exit__(self, kind: object, *_: object) -> None:
         self.close() if kind is None else self.abort()
+
+
+def allow(path: Path, mode: int) -> None:
+    """Permissions as for any new file (`mode` less the umask); disks that have none are left as they are."""
+    with suppress(OSError):
+        path.chmod(mode & ~current_umask())
 
 
 def current_umask() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -26,7 +26,7 @@ from .errors import VideoError
 from .files import Place, short
 from .info import UNSPECIFIED, ColourTags, SourceInfo
 from .pixels import to_frame
-from .sequence import current_umask
+from .sequence import allow
 from .source import FrameSource
 
 FINEST = 1_000_000
@@ -49,7 +49,7 @@ class VideoSink:
     """A video file being written. Use as a context manager: leaving it normally finishes the file, an exception removes it.
 
     Attributes:
-        path: final name; None when writing into an open binary file.
+        path: final name, sure once the sink is closed; None when writing into an open binary file.
         size: (H, W) of the upright frames; None until the first frames if not given.
         warnings: what could not be kept as it was.
         count: frames written.
@@ -65,10 +65,12 @@ class VideoSink:
         audio: AudioTrack | FrameSource | Place | None,
         time_base: Fraction | None,
         overwrite: bool,
+        otherwise: Callable[[Path], Path] | None = None,
     ) -> None:
         self.path = target if isinstance(target, Path) else None
         self.target = target
         self.encoding, self.like, self.size, self.audio, self.time_base, self.overwrite = encoding, like, size, audio, time_base, overwrite
+        self.otherwise = otherwise
         self.warnings: list[str] = []
         self.count = 0
         self.turned = like is not None and like.rotation != 0 and encoding.container in ("mp4", "mov")
@@ -95,7 +97,7 @@ class VideoSink:
                 raise VideoError(f"{self.path} is a folder; name a file")
             if not self.path.parent.is_dir():
                 raise VideoError(f"{self.path.parent} is not a folder; make it first")
-            handle, name = tempfile.mkstemp(prefix=f".{self.path.stem[:64]}-", suffix=".part", dir=self.path.parent)
+            handle, name = tempfile.mkstemp(prefix=f".{self.path.stem[:64]}-", suffix=".part", dir=self.path.parent.absolute())
         os.close(handle)
         return Path(name)
 
@@ -204,7 +206,8 @@ class VideoSink:
         """Finishes the file and gives it its final name.
 
         Raises:
-            VideoError: if no frame was written, or the file could not be finished.
+            VideoError: if no frame was written, or the file could not be finished; or if it could not be given its name, naming the
+                hidden file in which it is kept.
         """
         if self.part is None:
             return
@@ -212,13 +215,18 @@ class VideoSink:
             if self.last is None:
                 raise VideoError(f"{self.name} got no frame; write at least one")
             self.finish()
-            self.publish()
         except av.FFmpegError as error:
             self.abort()
             raise VideoError(f"{self.name} could not be finished by {self.encoding.codec.name} ({short(error)})") from error
         except BaseException:
             self.abort()
             raise
+        part, self.part = self.part, None
+        try:
+            self.publish(part)
+        except OSError as error:
+            reason = "it appeared while it was being written" if isinstance(error, FileExistsError) else error
+            raise VideoError(f"{self.name} is complete but could not be given its name ({reason}); it is kept as {part}") from error
 
     def finish(self) -> None:
         assert self.last is not None and self.part is not None
@@ -254,18 +262,30 @@ class VideoSink:
         like = self.like
         return like is not None and like.duration is not None and end < like.start + like.duration - 1 / like.rate
 
-    def publish(self) -> None:
-        assert self.part is not None
-        if isinstance(self.target, Path):
-            if self.target.exists() and not self.overwrite:
-                raise VideoError(f"{self.target} appeared while it was being written; choose another name or allow overwriting")
-            self.part.chmod(0o666 & ~current_umask())
-            self.part.replace(self.target)
-        else:
-            with self.part.open("rb") as finished:
+    def publish(self, part: Path) -> None:
+        """Moves the finished file to its name, or the next free one where there is a choice."""
+        if not isinstance(self.target, Path):
+            with part.open("rb") as finished:
                 shutil.copyfileobj(finished, self.target)
-            self.part.unlink()
-        self.part = None
+            part.unlink()
+            return
+        allow(part, 0o666)
+        target = self.target
+        while not self.overwrite:
+            try:
+                os.close(os.open(target, os.O_CREAT | os.O_EXCL))
+                break
+            except FileExistsError:
+                if self.otherwise is None:
+                    raise
+                target = self.otherwise(target)
+        try:
+            part.replace(target)
+        except OSError:
+            if not self.overwrite:
+                target.unlink(missing_ok=True)
+            raise
+        self.path = target
 
     def release(self) -> None:
         output, self.output = self.output, None
@@ -356,6 +376,7 @@ def open_video_sink(
     container: str | None,
     metadata: Mapping[str, str] | None,
     time_base: Fraction | None,
+    otherwise: Callable[[Path], Path] | None = None,
 ) -> VideoSink:
     muxer = choose_container(target if isinstance(target, Path) else None, container)
     chosen, pixels = choose_codec(codec, muxer, pixel_format, crf, preset)
@@ -365,4 +386,4 @@ def open_video_sink(
     if isinstance(audio, FrameSource) and audio.info.is_sequence:
         audio = None
     encoding = Encoding(chosen, muxer, pixels, crf, preset, dict(metadata or {}))
-    return VideoSink(target, encoding, like=like, size=size, audio=audio, time_base=time_base, overwrite=overwrite)
+    return VideoSink(target, encoding, like=like, size=size, audio=audio, time_base=time_base, overwrite=overwrite, otherwise=otherwise)

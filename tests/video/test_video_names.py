@@ -1,0 +1,174 @@
+"""Which names mean a pattern, which a file; no input is ever replaced; a finished clip is never thrown away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from video_helpers import moving, save
+
+from fvr.video import FrameTimes, VideoError, check_apart, open_sink, open_source, read_frames
+
+
+def levels(place) -> list[int]:
+    return read_frames(place)[0][:, 0, 0, 0].mul(255).round().int().tolist()
+
+
+def write(sink, count: int) -> None:
+    times = FrameTimes.constant(count, 25)
+    sink.write(moving(count), times.starts, times.ends)
+
+
+def shots(folder: Path, values=(10, 20, 30)) -> Path:
+    """A folder of grey images 0000.png, 0001.png, ..."""
+    save(folder / "%04d.png", torch.stack([torch.full((3, 8, 8), value / 255) for value in values]), preset=None, overwrite=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "clip, output",
+    [("fr/%04d.png", "fr"), ("fr", "fr/%04d.png"), ("fr/0002.png", "fr"), ("fr/0002.png", "fr/out_%04d.png"), ("fr", "fr"), ("linked", "fr")],
+)
+def test_an_output_folder_with_an_input_in_it_is_refused(tmp_path, monkeypatch, clip, output):
+    """However the two are named; `linked` holds links to the images."""
+    monkeypatch.chdir(tmp_path)
+    shots(Path("fr"))
+    Path("linked").mkdir()
+    for file in Path("fr").iterdir():
+        (Path("linked") / file.name).symlink_to(file.absolute())
+    with pytest.raises(VideoError, match="which would be lost"):
+        check_apart(output, [clip])
+    for free in ("other", "other/%04d.png", "clip.mp4"):
+        check_apart(free, [clip])
+
+
+@pytest.mark.parametrize("name", ["My%20dad.mp4", "50%done.mp4", "rec-12:30:05.mp4"])
+def test_odd_file_names_are_written_and_read(tmp_path, monkeypatch, name):
+    """Relative, as on a command line; a colon is no protocol and a percent sign no pattern."""
+    monkeypatch.chdir(tmp_path)
+    save(name, moving(2))
+    assert len(read_frames(name)[1]) == 2 and [path.name for path in tmp_path.iterdir()] == [name]
+
+
+FIRST = {"o%20d": "o%20d/000001.png", "pct%_%04d.png": "pct%_0001.png", "a%3d.png": "a001.png", "%d.png": "1.png"}
+
+
+@pytest.mark.parametrize("name, first", FIRST.items())
+def test_only_the_field_of_a_pattern_is_replaced(tmp_path, name, first):
+    target = tmp_path / "shots" / name
+    (tmp_path / "shots" if name == "o%20d" else tmp_path).mkdir(exist_ok=True)
+    save(target, moving(2), preset=None)
+    assert (tmp_path / "shots" / first).is_file() and len(read_frames(target)[1]) == 2
+
+
+def test_two_fields_are_refused(tmp_path):
+    for opened in (open_sink, open_source):
+        with pytest.raises(VideoError, match="2 places for a number"):
+            opened(tmp_path / "%d_%d.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_image_whose_name_looks_like_a_pattern_is_itself(tmp_path):
+    (shots(tmp_path / "fr") / "0001.png").rename(tmp_path / "50%done.png")
+    assert levels(tmp_path / "50%done.png") == [20]
+
+
+def test_a_superscript_in_a_name_is_no_number(tmp_path):
+    """And digits of other scripts sort as letters."""
+    folder = shots(tmp_path / "fr")
+    (folder / "0001.png").rename(folder / "²1.png")
+    (folder / "0002.png").rename(folder / "٣.png")
+    assert sorted(levels(folder)) == [10, 20, 30]
+
+
+@pytest.mark.parametrize("output", ["link", "empty", "."])
+def test_images_go_into_a_folder_that_is_there(tmp_path, monkeypatch, output):
+    """A link to a folder (or a mount) cannot be replaced by another folder, nor can the one we are in."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "big").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "big")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here" if output == "." else tmp_path)
+    for values in ([1, 2, 3], [4, 5]):
+        frames = torch.stack([torch.full((3, 8, 8), value / 255) for value in values])
+        save(Path(output), frames, preset=None, overwrite=True)
+        assert levels(Path(output)) == values
+        assert sorted(path.name for path in Path(output).iterdir()) == [f"{n:06d}.png" for n in range(len(values))]
+    assert (tmp_path / "link").is_symlink() and len(list(tmp_path.iterdir())) == 4
+
+
+def kept(error: pytest.ExceptionInfo, beside: Path) -> Path:
+    """The hidden file or folder that the sentence names."""
+    part = next(path for path in beside.rglob(".*.part"))
+    assert str(part) in str(error.value)
+    return part
+
+
+@pytest.mark.parametrize("fails", ["old", "new"])
+def test_images_that_cannot_be_put_in_place_are_kept_and_so_are_the_old(tmp_path, monkeypatch, fails):
+    """As on Windows where another program has one of them open."""
+    folder = shots(tmp_path / "fr")
+    replace = Path.replace
+
+    def refuse(self, target):
+        if self.name == "0001.png" and (self.parent == folder if fails == "old" else self.parent.suffix == ".part"):
+            raise PermissionError(13, "in use")
+        return replace(self, target)
+
+    with pytest.raises(VideoError, match="complete but could not be put into") as error, open_sink(folder / "%04d.png", overwrite=True) as sink:
+        sink.write(torch.full((3, 3, 8, 8), 0.2))
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "replace", refuse)
+            sink.close()
+    assert levels(folder) == [10, 20, 30]
+    assert levels(kept(error, folder)) == [51, 51, 51]
+
+
+def test_a_finished_clip_whose_name_was_taken_is_kept(tmp_path):
+    """The other job's file stays, and ours is whole beside it."""
+    sink = open_sink(tmp_path / "clip.mp4")
+    write(sink, 3)
+    (tmp_path / "clip.mp4").write_bytes(b"theirs")
+    with pytest.raises(VideoError, match="appeared while it was being written") as error:
+        sink.close()
+    assert (tmp_path / "clip.mp4").read_bytes() == b"theirs"
+    assert len(read_frames(kept(error, tmp_path))[1]) == 3
+
+
+def test_a_finished_clip_that_cannot_be_moved_is_kept(tmp_path):
+    """A folder has come in the way."""
+    sink = open_sink(tmp_path / "clip.mp4", overwrite=True)
+    write(sink, 3)
+    (tmp_path / "clip.mp4").mkdir()
+    with pytest.raises(VideoError, match="could not be given its name") as error:
+        sink.close()
+    assert len(read_frames(kept(error, tmp_path))[1]) == 3
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "frames"])
+def test_a_disk_without_permissions_is_no_obstacle(tmp_path, monkeypatch, name):
+    """exFAT and some network shares refuse chmod."""
+
+    def refuse(self, mode):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    save(tmp_path / name, moving(2))
+    assert [path.name for path in tmp_path.iterdir()] == [name] and len(read_frames(tmp_path / name)[1]) == 2
+
+
+def test_two_jobs_in_one_folder_both_keep_their_clips(tmp_path):
+    """They are given the same number, and the second to finish takes the next."""
+    from fvr.nodes.video import saved, sink_for
+    from fvr.runtime import host
+
+    with host.workspace(output=tmp_path):
+        made = [sink_for("video/shot", None, size=(48, 64), codec="h264", crf=40, pixel_format="auto", audio=None) for _ in range(3)]
+        for count, (sink, _) in enumerate(made, 1):
+            write(sink, count)
+        for sink, _ in made:
+            sink.close()
+        paths = [saved(*one)[0] for one in made]
+    assert [len(read_frames(path)[1]) for path in paths] == [1, 2, 3]
+    assert sorted(path.name for path in (tmp_path / "video").iterdir()) == [f"shot_{n:05}_.mp4" for n in (1, 2, 3)]
