@@ -30,7 +30,7 @@ from ..runtime.images import from_image, to_image, to_mask
 from ..runtime.io import io, newer, ui
 from ..video import ShotCutDetector
 from .sockets import CATEGORY, Faces
-from .weights import find_weights
+from .weights import find_weights, fingerprints
 
 CHUNK = 8
 
@@ -63,6 +63,11 @@ def pasting_inputs() -> list:
 def chosen_detector(name: str) -> Detector:
     """The detector of that name with the weights that are here."""
     return load_detector(name, weights=find_weights("retinaface"), device=host.device())
+
+
+def fingerprints_of_finding(detector: str | None) -> list:
+    """Changes with the weights that `chosen_detector` takes; None stands for a name that comes by a wire."""
+    return [] if detector in ("mtcnn", "off") else fingerprints("retinaface")
 
 
 def chosen_paster(feather: int, strength: float, colour_match: bool, fade: bool) -> Paster:
@@ -117,6 +122,10 @@ class FaceAlign(io.ComfyNode):
                 io.String.Output("report", tooltip="How many people and frames, and why frames pass through."),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, detector=None, **others):
+        return fingerprints_of_finding(detector)
 
     @classmethod
     def execute(cls, frames, detector="auto", faces="all", min_size=0, smoothing=2.0, max_gap=10, landmarks=None, boxes=None):
@@ -174,6 +183,10 @@ class PasteBack(io.ComfyNode):
                 io.Mask.Output("mask", tooltip="Where pixels changed, and how much: 0 to 1."),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, **others):
+        return fingerprints("parsenet")
 
     @classmethod
     def execute(cls, frames, faces, feather=24, strength=1.0, colour_match=False, fade=True):

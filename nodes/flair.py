@@ -22,8 +22,8 @@ from ..runtime.images import from_image
 from ..runtime.io import io
 from .choices import check_choice
 from .faces import crops_image
-from .sockets import CATEGORY, DegradationSocket, Faces, PriorSocket, RestorerSocket, seed_input
-from .weights import find_weights, fingerprint, prior_files
+from .sockets import ABSENT, CATEGORY, DegradationSocket, Faces, PriorSocket, RestorerSocket, seed_input
+from .weights import find_weights, fingerprint, fingerprints, prior_files
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -163,6 +163,11 @@ def flair(
     return FlairRestorer(prior, degradation, options, enhancer=enhancer, mask=mask, device=host.device())
 
 
+def fingerprints_of_masking(enhancer: object) -> list:
+    """Changes with the weights of the enhancer's mask, if one is wired (None; an unwired socket is absent)."""
+    return [] if enhancer is ABSENT else fingerprints("parsenet")
+
+
 class FlairSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -193,6 +198,10 @@ class FlairSampler(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, prior=None, preset=None):
         return check_choice(cls, "preset", preset)
+
+    @classmethod
+    def fingerprint_inputs(cls, enhancer=ABSENT, **others):
+        return fingerprints_of_masking(enhancer)
 
     @classmethod
     def execute(cls, prior, seed=0, faces=None, frames=None, **options):
@@ -248,6 +257,10 @@ class FlairRestorerNode(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, prior=None, preset=None):
         return check_choice(cls, "preset", preset)
+
+    @classmethod
+    def fingerprint_inputs(cls, enhancer=ABSENT, **others):
+        return fingerprints_of_masking(enhancer)
 
     @classmethod
     def execute(cls, prior, **options):

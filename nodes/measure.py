@@ -18,10 +18,10 @@ from ..physics.compose import chain_of
 from ..runtime import host
 from ..runtime.images import from_image, to_image
 from ..runtime.io import io, ui
-from .faces import chosen_detector
+from .faces import chosen_detector, fingerprints_of_finding
 from .measured_faces import MeasuredFaces, measured_faces
 from .sockets import CATEGORY, DegradationSocket, Faces
-from .weights import find_weights
+from .weights import find_weights, fingerprint, fingerprints
 
 THROUGH_THE_FACE = -1
 """What the column widget shows for a column through the face."""
@@ -101,6 +101,11 @@ class MeasureRestoration(io.ComfyNode):
                 io.Image.Output("slices", tooltip="One column of pixels over time, for each clip: ragged lines are flicker."),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, detector=None, lpips=None, **others):
+        network = [fingerprint(backbone_file(lpips))] if lpips in BACKBONES else []
+        return [*fingerprints_of_finding(detector), *fingerprints("arcface"), *network]
 
     @classmethod
     def execute(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from ..pipeline import restore_aligned, restore_clip_in_frames
 from ..runtime import host
 from ..runtime.io import io
-from .faces import chosen_detector, chosen_paster, detector_input, pasting_inputs, selection_inputs
-from .sockets import CATEGORY, RestorerSocket, seed_input
-from .video import ABSENT, check_file, encoding_inputs, file_input, range_inputs, saved, sink_for, source_of
+from .faces import chosen_detector, chosen_paster, detector_input, fingerprints_of_finding, pasting_inputs, selection_inputs
+from .sockets import ABSENT, CATEGORY, RestorerSocket, seed_input
+from .video import check_file, encoding_inputs, file_input, range_inputs, saved, sink_for, source_of
+from .weights import fingerprints
 
 
 class RestoreVideo(io.ComfyNode):
@@ -47,8 +48,8 @@ class RestoreVideo(io.ComfyNode):
         return check_file(file, video)
 
     @classmethod
-    def fingerprint_inputs(cls, file=None, **others):
-        return host.file_fingerprint(file)
+    def fingerprint_inputs(cls, file=None, detector=None, aligned=False, **others):
+        return [host.file_fingerprint(file), *([] if aligned else [*fingerprints_of_finding(detector), *fingerprints("parsenet")])]
 
     @classmethod
     def execute(

@@ -19,6 +19,9 @@ Times = io.Custom("FVR_TIMES")
 
 CATEGORY = "face video"
 
+ABSENT: Any = object()
+"""Stands for an input that a prompt does not have, in checks and fingerprints: there a wired one is None, as its value is not known yet."""
+
 
 def seed_input() -> Any:
     """The seed of a node whose result depends on nothing else that is random."""

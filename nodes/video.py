@@ -23,9 +23,8 @@ from ..video import (
     read_audio,
     read_frames,
 )
-from .sockets import CATEGORY, Times
+from .sockets import ABSENT, CATEGORY, Times
 
-ABSENT = object()
 SUFFIXES = {"prores": ".mov", "ffv1": ".mkv"}
 """Of the files a codec goes into; all others make .mp4."""
 

@@ -79,11 +79,17 @@ def prior_files() -> dict[str, Path]:
 
 
 def fingerprint(path: Path | None) -> tuple[str, int, int] | None:
-    """Changes whenever the file does: its path, modification time (ns) and size; None for none."""
-    if path is None:
+    """Changes whenever the file does: its path, modification time (ns) and size; None for none, and for one that is gone."""
+    try:
+        status = path.stat() if path is not None else None
+    except OSError:
         return None
-    status = path.stat()
-    return str(path), status.st_mtime_ns, status.st_size
+    return (str(path), status.st_mtime_ns, status.st_size) if status else None
+
+
+def fingerprints(*names: str) -> list[tuple[str, int, int] | None]:
+    """Of the files that catalogued checkpoints are read from now: changes when one is put into a model folder, replaced or taken away."""
+    return [fingerprint(find_weights(name)) for name in names]
 
 
 def _files(likely: Callable[[str, str], bool]) -> dict[str, Path]:
