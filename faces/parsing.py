@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..models.fill import fill
 from .types import CROP
 
 Parser = Callable[[Tensor], Tensor]
@@ -28,6 +29,7 @@ def load_parser(weights: Path | str, *, device: str | torch.device = "cpu", batc
 
     Raises:
         FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or holds something else.
     """
     path = Path(weights)
     if not path.is_file():
@@ -36,8 +38,7 @@ def load_parser(weights: Path | str, *, device: str | torch.device = "cpu", batc
         warnings.simplefilter("ignore")
         from facexlib.parsing.parsenet import ParseNet
     net = ParseNet(in_size=CROP, out_size=CROP, parsing_ch=19)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    net.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
+    fill(net, path, "ParseNet", "take it out of the model folder, and faces are masked without a parser")
     net.to(device).eval().requires_grad_(False)
     size = 1 if torch.device(device).type == "cpu" else batch
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..models.fill import fill
 from .detectors import enlarge, shrink, suppress
 from .types import Face
 
@@ -23,11 +24,15 @@ class RetinaFaceDetector:
     """Faces by RetinaFace-R50 from a local file; nothing is ever downloaded.
 
     Args:
-        weights: detection_Resnet50_Final.pth, read with weights_only; a `module.` prefix is taken off.
+        weights: detection_Resnet50_Final.pth, read with weights_only.
         min_face: smaller boxes are dropped, in pixels of the searched frame.
         threshold: score in [0, 1]; the official scripts use 0.8.
         detect_size: short side, in pixels, at which larger frames are searched.
         batch: frames per forward pass; on a CPU one at a time, which makes results independent of chunking to the bit.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or holds something else.
     """
 
     name = "retinaface"
@@ -47,8 +52,10 @@ class RetinaFaceDetector:
         self.threshold = threshold
         self.detect_size = detect_size
         self.batch = batch or (1 if self.device.type == "cpu" else 8)
+        if not weights.is_file():
+            raise FileNotFoundError(f"no RetinaFace weights at {weights}; put detection_Resnet50_Final.pth there or choose the mtcnn detector")
         self.net = build()
-        self.net.load_state_dict(read(weights))
+        fill(self.net, weights, "RetinaFace-R50", "choose the detector mtcnn")
         self.net.to(self.device).eval().requires_grad_(False)
 
     def __call__(self, frames: Tensor) -> list[list[Face]]:
@@ -102,15 +109,3 @@ def build() -> Any:
         from facexlib.detection.retinaface import RetinaFace
 
         return RetinaFace(network_name="resnet50", half=False, device="cpu")
-
-
-def read(path: Path) -> dict[str, Tensor]:
-    """The state dict in a .pth file, `module.` prefixes taken off.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"no RetinaFace weights at {path}; put detection_Resnet50_Final.pth there or choose the mtcnn detector")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return {key.removeprefix("module."): value for key, value in state.items()}

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..models.fill import fill
+
 SIDE = 112
 """Side of the picture that ArcFace looks at."""
 
@@ -31,6 +33,7 @@ def load_arcface(weights: Path | str, device: torch.device | str = "cpu") -> Emb
 
     Raises:
         FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or holds something else.
     """
     path = Path(weights)
     if not path.is_file():
@@ -40,9 +43,8 @@ def load_arcface(weights: Path | str, device: torch.device | str = "cpu") -> Emb
         from facexlib.recognition.arcface_arch import Backbone
     with torch.device("meta"):  # the weights are the file's, so none are drawn
         network = Backbone(num_layers=50, drop_ratio=0.6, mode="ir_se")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    network.load_state_dict({key.removeprefix("module."): value for key, value in state.items()}, assign=True)
-    network.float().to(device).eval().requires_grad_(False)
+    fill(network, path, "ArcFace IR-SE-50", "take it out of the model folder, and identity is left out")
+    network.to(device).eval().requires_grad_(False)
 
     @torch.no_grad()
     def embed(faces: Tensor) -> Tensor:

@@ -1,0 +1,33 @@
+"""A published checkpoint into the network that it is of; whatever is wrong with the file is one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from .state_dict import AGAIN, read_state
+
+
+def fill(network: nn.Module, path: Path | str, what: str, otherwise: str) -> None:
+    """Gives `network` the weights of a file. Its parameters may be on the meta device; they become the file's tensors, float32, on the CPU.
+
+    Args:
+        what: the network's name, as in "RetinaFace".
+        otherwise: what can be done without the file, as in "choose the detector mtcnn".
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read, or holds another network.
+    """
+    try:
+        state = read_state(path, str(path))
+        wanted = {name: value.shape for name, value in network.state_dict().items()}
+        here = {name: value.shape for name, value in state.items()}
+        if here != wanted:
+            fitting = sum(here.get(name) == shape for name, shape in wanted.items())
+            raise ValueError(f"{path} does not hold {what}: {fitting} of its {len(wanted)} tensors are among the {len(here)} in the file; {AGAIN}")
+    except ValueError as error:
+        raise ValueError(f"{error}; or {otherwise}") from error
+    network.load_state_dict(state, assign=True)
+    network.float()
