@@ -15,9 +15,10 @@ from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .decode import codec_name
+from .decode import codec_name, origin_of
 from .errors import VideoError
 from .files import Place, open_input
+from .joins import RunningClock, can_seek
 
 COPIED = {
     "mp4": {"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"},
@@ -48,6 +49,7 @@ class CopiedLane:
     """Packets of one audio stream, moved by -`origin` seconds and cut to packets that sound in [origin, end)."""
 
     def __init__(self, place: Place, index: int, output: Any, origin: Fraction, *, edits: bool) -> None:
+        self.place = place
         self.input = open_input(place)
         self.stream = self.input.streams.audio[index]
         self.output = output
@@ -56,9 +58,12 @@ class CopiedLane:
         self.first = origin - Fraction(1, 10) if edits and origin > 0 else origin
         self.packets = self.kept()
         self.waiting: Any = None
+        self.written: int | None = None
 
     def kept(self) -> Iterator[Any]:
-        if self.first > 1:
+        """Packets to be written, on a clock that runs on across joins."""
+        clock = RunningClock(self.place, self.input)
+        if self.first > origin_of(self.input) + 1 and can_seek(self.input, self.place):
             self.input.seek(int((self.first - 1) / self.stream.time_base), stream=self.stream)
         demuxed = self.input.demux(self.stream)
         while True:
@@ -66,7 +71,11 @@ class CopiedLane:
                 packet = next(demuxed)
             except (StopIteration, av.FFmpegError, OSError):
                 return
-            if packet.size and packet.pts is not None and (self.origin <= 0 or packet.pts * packet.time_base >= self.first):
+            if not packet.size or packet.pts is None:
+                continue
+            start = clock(packet.pts * packet.time_base, (packet.duration or 0) * packet.time_base)
+            if self.origin <= 0 or start >= self.first:
+                packet.pts += round(clock.offset / packet.time_base)
                 yield packet
 
     def pump(self, until: Fraction | None) -> None:
@@ -79,6 +88,9 @@ class CopiedLane:
             offset = round(self.origin / packet.time_base)
             packet.pts -= offset
             packet.dts = packet.pts
+            if self.written is not None and packet.dts <= self.written:
+                continue  # what overlaps at a join
+            self.written = packet.dts
             packet.stream = self.target
             self.output.mux(packet)
 
@@ -167,23 +179,29 @@ def file_blocks(place: Place, index: int, layout: str, origin: Fraction) -> Iter
         stream = container.streams.audio[index]
         rate = stream.codec_context.sample_rate
         first = round(origin * rate)
-        if origin > 2:
+        if origin > origin_of(container) + 2 and can_seek(container, place):
             container.seek(int((origin - 1) / stream.time_base), stream=stream)
         resampler = AudioResampler("fltp", layout, rate)
+        clock = RunningClock(place, container)
         position: int | None = None
+        overlap = 0
         for frame in decodable(container, stream):
-            stated = None if frame.pts is None else round(frame.pts * frame.time_base * rate)
+            jumps = clock.jumps
+            stated = None if frame.pts is None else round(clock(frame.pts * frame.time_base, Fraction(frame.samples, rate)) * rate)
+            if clock.jumps > jumps and position is not None and stated is not None:
+                overlap = max(0, position - stated)
             for out in resampler.resample(frame):
-                samples = out.to_ndarray()
+                samples = out.to_ndarray()[:, overlap:]
+                overlap = max(0, overlap - out.samples)
                 if position is None:
                     position = stated or 0
                 elif stated is not None and stated - position > rate // 20:
                     yield from silence(max(position, first) - first, stated - max(position, first), len(samples))
                     position = stated
                 skipped = max(0, first - position)
-                if skipped < out.samples:
+                if skipped < samples.shape[1]:
                     yield position + skipped - first, samples[:, skipped:]
-                position += out.samples
+                position += samples.shape[1]
 
 
 def silence(start: int, length: int, channels: int) -> Iterator[tuple[int, NDArray]]:
@@ -236,7 +254,7 @@ def open_lanes(audio: AudioTrack | Place, container: str, output: Any, origin: F
     """One lane per audio stream of `audio`, added to an output container.
 
     Args:
-        origin: second of the source that becomes second 0 of the output.
+        origin: second of the source, counted from its `SourceInfo.origin`, that becomes second 0 of the output.
         lead: second of the output at which an AudioTrack begins.
     """
     encoder = "libopus" if container == "webm" else "aac"
@@ -245,6 +263,7 @@ def open_lanes(audio: AudioTrack | Place, container: str, output: Any, origin: F
         return [EncodedLane(track_blocks(audio, lead), audio.rate, layout, encoder, output)]
     lanes: list[Lane] = []
     with open_input(audio) as probe:
+        origin += origin_of(probe)
         for index, stream in enumerate(probe.streams.audio):
             context = stream.codec_context
             if context is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import av
@@ -12,13 +12,17 @@ from av.video.frame import VideoFrame
 from torch import Tensor
 
 from .errors import VideoError
-from .files import Place, open_input, place_name, place_path, short
+from .files import STILL, Place, open_input, picture_stream, place_name, place_path, short
 from .info import AudioInfo, SourceInfo
+from .joins import MAY_JUMP, RunningClock, can_seek
 from .pixels import frame_colour, to_tensor
 from .source import FrameSource, Selection, Timed
 
 NEAR = 64
 """Frames closer to the start than this are decoded and dropped rather than sought."""
+
+LATE = 10
+"""Seconds of emptiness before a clip that may be meant; beyond, its times are cut out of a longer recording's."""
 
 LATE_ENDS = int(av.__version__.split(".")[0]) >= 19
 
@@ -61,7 +65,7 @@ class VideoSource(FrameSource):
         stop = start + duration if duration else None
         number = -1
         held: Timed | None = None
-        for item in self.decoded(start if start > self.info.start + NEAR / self.info.rate else None):
+        for item in self.decoded(start if start > self.info.start + NEAR / self.info.rate and self.can_seek else None):
             if item.start < start:
                 continue
             if stop is not None and item.start >= stop:
@@ -74,10 +78,17 @@ class VideoSource(FrameSource):
         if held is not None and number >= skip:
             yield held
 
-    def presentation(self, number: int) -> Fraction | None:
-        """When frame `number` is shown, by its packet alone; None if the packets do not say."""
+    @cached_property
+    def can_seek(self) -> bool:
         with open_input(self.place) as container:
-            stream = container.streams.video[0]
+            return can_seek(container, self.place)
+
+    def presentation(self, number: int) -> Fraction | None:
+        """When frame `number` is shown, by its packet alone; None if the packets do not say or a time means several places."""
+        if not self.can_seek:
+            return None
+        with open_input(self.place) as container:
+            stream = picture_stream(container)
             ticks = []
             for packet in readable(container.demux(stream)):
                 if packet.size and not packet.is_discard:
@@ -90,15 +101,16 @@ class VideoSource(FrameSource):
         """Every frame in presentation order, from the key frame before `seek_to`."""
         turns = self.info.rotation // 90 % 4
         with open_input(self.place) as container:
-            stream = container.streams.video[0]
+            stream = picture_stream(container)
             stream.thread_type = "AUTO"
             if seek_to is not None:
                 container.seek(int(seek_to / stream.time_base), stream=stream)
             previous: tuple[Fraction, VideoFrame] | None = None
             health = Health()
+            clock = RunningClock(self.place, container)
             try:
                 for frame in health.frames(container, stream):
-                    start = self.start_of(frame, previous)
+                    start = self.start_of(frame, clock, previous)
                     if previous is not None:
                         yield Timed(previous[0], partial(self.picture, previous[1], turns), None)
                     previous = start, frame
@@ -107,11 +119,14 @@ class VideoSource(FrameSource):
                 raise
             self.report(health, stream, to_the_end=seek_to is None)
             if previous is not None:
-                end = self.end_of(stream, *previous, seek_to is not None or health.whole(stream))
+                end = self.end_of(stream, *previous, not clock.jumps and (seek_to is not None or health.whole(stream)))
                 yield Timed(previous[0], partial(self.picture, previous[1], turns), end)
 
-    def start_of(self, frame: Any, previous: tuple[Fraction, Any] | None) -> Fraction:
-        start = None if frame.pts is None else frame.pts * frame.time_base
+    def start_of(self, frame: Any, clock: RunningClock, previous: tuple[Fraction, Any] | None) -> Fraction:
+        jumps = clock.jumps
+        start = None if frame.pts is None else clock(frame.pts * frame.time_base, frame.duration * frame.time_base or 1 / self.info.rate)
+        if clock.jumps > jumps:
+            self.warn(f"{self.describe()} starts its clock anew on the way, as joined recordings do; each part was put right behind the one before")
         if previous is None:
             return self.info.start if start is None else start
         if start is None:
@@ -247,9 +262,10 @@ def probe_video(place: Place) -> SourceInfo:
         VideoError: if there is no video stream, or none of it decodes.
     """
     with open_input(place) as container:
-        if not container.streams.video:
-            raise VideoError(f"{place_name(place)} holds no video stream, only {', '.join(s.type for s in container.streams) or 'nothing'}")
-        stream = container.streams.video[0]
+        stream = picture_stream(container)
+        if stream is None:
+            kinds = ["a cover picture" if other.disposition & STILL else other.type for other in container.streams]
+            raise VideoError(f"{place_name(place)} holds no video stream, only {', '.join(kinds) or 'nothing'}")
         health = Health()
         frame = next(health.frames(container, stream), None)
         if frame is None:
@@ -270,12 +286,24 @@ def probe_video(place: Place) -> SourceInfo:
             frame_estimate=stream.frames or (None if duration is None else round(duration * rate) or None),
             start=Fraction(0) if frame.pts is None else frame.pts * frame.time_base,
             duration=duration,
+            origin=origin_of(container),
             time_base=Fraction(stream.time_base),
             colour=frame_colour(frame, stream.codec_context),
             pix_fmt=frame.format.name,
             codec=codec_name(stream.codec_context),
             audio_streams=tuple(audio_info(audio) for audio in container.streams.audio if audio.codec_context is not None),
         )
+
+
+def origin_of(container: Any) -> Fraction:
+    """The second of the file's clock that players show as its beginning: where the first of its picture and sound begins.
+
+    That is 0 where a file begins up to LATE seconds after its clock's zero, which then is meant; broadcasts have no zero of their own.
+    """
+    picture = picture_stream(container)
+    streams = [*([] if picture is None else [picture]), *container.streams.audio]
+    first = min((stream.start_time * stream.time_base for stream in streams if stream.start_time is not None), default=Fraction(0))
+    return first if first > (0 if container.format.flags & MAY_JUMP else LATE) else Fraction(0)
 
 
 def audio_info(stream: Any) -> AudioInfo:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import av
+from av.stream import Disposition
 
 from .errors import VideoError
 
@@ -66,6 +67,9 @@ def image_folder(target: Path) -> Path | None:
     if target.suffix.lower() in IMAGE_SUFFIXES:
         return target.parent if number_field(target) else None
     return None if target.suffix else target
+
+
+STILL = Disposition.attached_pic | Disposition.timed_thumbnails
 
 
 class Window(io.RawIOBase):
@@ -127,6 +131,13 @@ def open_input(place: Place) -> Any:
         return av.open(handle, **LENIENT)
     except (av.FFmpegError, OSError) as error:
         raise VideoError(f"{name} cannot be read as a video ({short(error)}); it may be damaged, cut short or no video at all") from error
+
+
+def picture_stream(container: Any) -> Any:
+    """The video stream that is the clip: FFmpeg's choice, but never a cover picture or thumbnails; None if there is no other."""
+    shown = [stream for stream in container.streams.video if not stream.disposition & STILL]
+    best = container.streams.best("video")
+    return next((stream for stream in shown if best is not None and stream.index == best.index), shown[0] if shown else None)
 
 
 def short(error: Exception) -> str:

@@ -87,6 +87,7 @@ def described_as(picture: SourceInfo, clock: SourceInfo) -> SourceInfo:
         rate=clock.rate,
         frame_estimate=clock.frame_estimate,
         start=clock.start,
+        origin=clock.origin,
         duration=clock.duration,
         time_base=clock.time_base,
         audio_streams=clock.audio_streams,

@@ -48,6 +48,7 @@ class SourceInfo:
         rate: average frames per second.
         frame_estimate: number of frames by the header, possibly off; None if unknown.
         start: presentation time of the first frame, seconds.
+        origin: second of the file's clock that becomes second 0 of a whole copy; 0 unless its clock starts anywhere.
         duration: seconds; None if unknown.
         time_base: seconds per tick of the file's clock.
         colour: colour tags as stated.
@@ -64,6 +65,7 @@ class SourceInfo:
     rate: Fraction = Fraction(25)
     frame_estimate: int | None = None
     start: Fraction = Fraction(0)
+    origin: Fraction = Fraction(0)
     duration: Fraction | None = None
     time_base: Fraction = Fraction(1, 25)
     colour: ColourTags = field(default_factory=ColourTags)

@@ -134,7 +134,7 @@ class VideoSink:
         """Opens the encoder and writes the header, now that the size and the clock are known."""
         assert self.size is not None
         like, encoding = self.like, self.encoding
-        self.origin = starts[0] if like is not None and starts[0] != like.start else min(Fraction(0), starts[0])
+        self.origin = starts[0] if like is not None and starts[0] != like.start else min(like.origin if like is not None else Fraction(0), starts[0])
         height, width = self.stored_size
         self.pixel_format = storable_format(encoding.codec, encoding.container, encoding.pixel_format, height, width)
         if self.pixel_format != encoding.pixel_format:
@@ -166,7 +166,8 @@ class VideoSink:
             context.sample_aspect_ratio = self.stored_aspect
         if self.audio is not None:
             audio = self.audio.place if isinstance(self.audio, FrameSource) else self.audio
-            self.lanes = open_lanes(audio, encoding.container, self.output, self.origin, starts[0] - self.origin)
+            zero = like.origin if like is not None else Fraction(0)
+            self.lanes = open_lanes(audio, encoding.container, self.output, self.origin - zero, starts[0] - self.origin)
         self.output.start_encoding()
 
     def encode(self, frame: Tensor, start: Fraction, end: Fraction) -> None:

@@ -164,7 +164,8 @@ def test_two_jobs_in_one_folder_both_keep_their_clips(tmp_path):
     from fvr.runtime import host
 
     with host.workspace(output=tmp_path):
-        made = [sink_for("video/shot", None, size=(48, 64), codec="h264", crf=40, pixel_format="auto", audio=None) for _ in range(3)]
+        choices = dict(size=(48, 64), codec="h264", crf=40, pixel_format="auto", audio=None, metadata={})
+        made = [sink_for("video/shot", None, **choices) for _ in range(3)]
         for count, (sink, _) in enumerate(made, 1):
             write(sink, count)
         for sink, _ in made:

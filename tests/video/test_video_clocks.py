@@ -1,0 +1,160 @@
+"""Broadcast recordings: clocks that start anywhere, and anew where files were joined; the picture that is the clip."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import pairwise
+
+import av
+import numpy as np
+import pytest
+from av.stream import Disposition
+from test_video_audio import beep_times, copy
+from video_helpers import beeps, moving, save
+
+from fvr.video import FrameTimes, SourceInfo, VideoError, open_source, read_audio, read_frames
+from fvr.video.boxes import Box, boxes, find
+
+RATE = 48000
+
+
+def recording(path, seconds: int = 2, *, start: int = 0, sound: str | None = "aac", encoder: str = "libx264"):
+    """A transport stream at 25 frames a second on a clock that stands at `start` seconds; its 1 kHz tone sounds from 1.0 to 1.1 s."""
+    with av.open(str(path), "w", format="mpegts") as out:
+        video = out.add_stream(encoder, rate=25, options={"preset": "ultrafast", "bf": "2"})
+        video.width = video.height = 32
+        lanes = [out.add_stream(sound, rate=RATE, layout="stereo")] if sound else []
+        tone = beeps(seconds, RATE).numpy()
+        for index, picture in enumerate(moving(25 * seconds, 32, 32)):
+            pixels = (picture.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = index + 25 * start, Fraction(1, 25)
+            out.mux(video.encode(frame))
+            for lane in lanes:
+                block, kind = tone[:, index * RATE // 25 : (index + 1) * RATE // 25], lane.codec_context.format.name
+                block = block if kind == "fltp" else (block.T * 32767).astype(np.int16).reshape(1, -1)
+                heard = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format=kind, layout="stereo")
+                heard.sample_rate, heard.pts, heard.time_base = RATE, (index + 25 * start) * RATE // 25, Fraction(1, RATE)
+                out.mux(lane.encode(heard))
+        for stream in (video, *lanes):
+            out.mux(stream.encode(None))
+    return path
+
+
+def joined(folder, count: int = 3, **choices):
+    one = recording(folder / "one.ts", **choices)
+    path = folder / "joined.ts"
+    path.write_bytes(one.read_bytes() * count)
+    return path
+
+
+@pytest.mark.parametrize("sound", ["aac", "mp2"])
+def test_joined_recordings_run_on(tmp_path, sound):
+    """Every frame keeps its length, and the tone of each part sounds a second after that part begins; AAC is copied, MP2 encoded anew."""
+    source = open_source(joined(tmp_path, sound=sound))
+    times = source.times()
+    assert len(times) == 150 and set(times.durations) == {Fraction(1, 25)}
+    assert len(source.warnings) == 1 and "starts its clock anew" in source.warnings[0]
+    single = beep_times(copy(open_source(tmp_path / "one.ts"), tmp_path / "one.mp4", audio=tmp_path / "one.ts"))
+    delay = single[0] - float(open_source(tmp_path / "one.mp4").times().starts[25])
+    out = copy(source, tmp_path / "out.mp4", audio=source)
+    after = open_source(out).times()
+    assert set(after.durations) == {Fraction(1, 25)}
+    tones = [float(after.starts[50 * part + 25]) + delay for part in range(3)]
+    assert beep_times(out) == pytest.approx(tones, abs=0.025)
+    with av.open(str(out)) as container:
+        stamps = [packet.dts for packet in container.demux(audio=0) if packet.size]
+    assert all(now < then for now, then in pairwise(stamps))
+
+
+@pytest.mark.parametrize("choice", [{"start": 80, "count": 30}, {"window": (Fraction(33, 10), 1)}])
+def test_a_part_of_joined_recordings_is_found(tmp_path, choice):
+    """Where one stated time means three places, nothing is sought: the frames are those of a pass from the start, the sound too."""
+    path = joined(tmp_path)
+    frames, times = read_frames(path)
+    some, when = read_frames(path, **choice)
+    first = times.starts.index(when.starts[0])
+    assert abs(first - 80) < 6
+    assert (some == frames[first : first + len(some)]).all()
+    track = read_audio(path, when)
+    assert track is not None
+    whole = read_audio(path, times)
+    begin = round(float(when.starts[0] - times.starts[0]) * RATE)
+    assert (track.waveform - whole.waveform[:, begin : begin + track.waveform.shape[1]]).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("begin", [0, 7200])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_recording_begins_at_zero_in_its_copy(tmp_path, begin, suffix):
+    """As players show it, whatever its clock; picture and sound keep their distance."""
+    path = recording(tmp_path / "late.ts", start=begin)
+    source = open_source(path)
+    with av.open(str(path)) as container:
+        first, heard = (float(stream.start_time * stream.time_base) for stream in (container.streams.video[0], container.streams.audio[0]))
+    assert first > begin - 1
+    out = copy(source, tmp_path / f"out{suffix}", audio=source)
+    with av.open(str(out)) as container:
+        shown, sounds = (float(stream.start_time * stream.time_base) for stream in (container.streams.video[0], container.streams.audio[0]))
+        assert container.duration / 1e6 < 2.2
+    assert shown == pytest.approx(first - min(first, heard), abs=0.002)
+    assert shown - sounds == pytest.approx(first - heard, abs=0.002)
+
+
+def test_sound_of_another_clock_begins_with_the_picture(tmp_path):
+    """An ordinary picture with the sound of a late recording: both from their beginnings."""
+    late = recording(tmp_path / "late.ts", start=7200)
+    source = open_source(save(tmp_path / "plain.mp4", moving(50, 32, 32)))
+    out = copy(source, tmp_path / "out.mp4", audio=late)
+    assert beep_times(out) == pytest.approx([1.0], abs=0.03)
+
+
+def test_an_intended_late_beginning_stays(tmp_path):
+    """An MP4 whose picture begins after 0.3 s is copied as it is."""
+    times = FrameTimes.constant(10, 25).shifted(Fraction(3, 10))
+    like = SourceInfo(None, 64, 48, start=times.starts[0], time_base=Fraction(1, 12800))
+    source = open_source(save(tmp_path / "late.mp4", moving(10), times, like))
+    assert source.info.origin == 0
+    assert open_source(copy(source, tmp_path / "out.mp4")).times().starts == times.starts
+
+
+def with_cover(path, *, clip: bool = True):
+    """An MP4 with a cover picture of 16x16 before the clip of 32x32 (or sound alone), which FFmpeg writes last but others first."""
+    with av.open(str(path), "w", format="mp4") as out:
+        other = out.add_stream("libx264", rate=25) if clip else out.add_stream("aac", rate=RATE, layout="stereo")
+        if clip:
+            other.width = other.height = 32
+        cover = out.add_stream("png", rate=1)
+        cover.width = cover.height = 16
+        cover.pix_fmt, cover.disposition = "rgb24", Disposition.attached_pic
+        for index in range(5):
+            if clip:
+                frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 40 * index, np.uint8), format="rgb24")
+                frame.pts, frame.time_base = index, Fraction(1, 25)
+            else:
+                frame = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), format="fltp", layout="stereo")
+                frame.sample_rate, frame.pts = RATE, 1024 * index
+            out.mux(other.encode(frame))
+        out.mux(other.encode(None))
+        picture = av.VideoFrame.from_ndarray(np.full((16, 16, 3), 99, np.uint8), format="rgb24")
+        picture.pts, picture.time_base = 0, Fraction(1)
+        out.mux([*cover.encode(picture), *cover.encode(None)])
+    with path.open("rb") as file:
+        moov = find(file, Box(b"", 0, path.stat().st_size), b"moov")
+        inside = sorted(boxes(file, moov.start, moov.stop), key=lambda box: (box.kind != b"mvhd", box.kind != b"udta"))
+    data = path.read_bytes()
+    path.write_bytes(data[: moov.start] + b"".join(data[box.start - 8 : box.stop] for box in inside) + data[moov.stop :])
+    return path
+
+
+def test_a_cover_picture_is_not_the_clip(tmp_path):
+    path = with_cover(tmp_path / "covered.mp4")
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].disposition & Disposition.attached_pic
+    frames, _ = read_frames(path)
+    assert frames.shape == (5, 3, 32, 32)
+    assert len(read_frames(path, start=2)[0]) == 3
+
+
+def test_a_song_with_a_cover_is_no_clip(tmp_path):
+    with pytest.raises(VideoError, match="no video stream, only a cover picture, audio"):
+        open_source(with_cover(tmp_path / "song.m4a", clip=False))
