@@ -105,7 +105,13 @@ def read_audio(place: Place | FrameSource, times: FrameTimes | None = None) -> A
 
     None if the clip has no sound there; a sequence of images never has.
     """
-    place = place.place if isinstance(place, FrameSource) else place
+    if isinstance(place, FrameSource):
+        held, start = place.info.sound, place.info.start
+        if isinstance(held, AudioTrack):
+            return held if times is None else held.part(times.starts[0] - start, times.end - start)
+        if place.info.path is None and held is None:
+            return None
+        place = place.place
     if sequence_files(place) is not None:
         return None
     return read_sound(place) if times is None else read_sound(place, times.starts[0], times.end)

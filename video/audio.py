@@ -44,6 +44,14 @@ class AudioTrack:
         if self.waveform.dim() != 2 or not 1 <= self.waveform.shape[0] <= 8 or self.rate < 1:
             raise VideoError(f"audio must be (channels, samples) with 1 to 8 channels and a rate, got {tuple(self.waveform.shape)} at {self.rate}")
 
+    @property
+    def duration(self) -> Fraction:
+        return Fraction(self.waveform.shape[1], self.rate)
+
+    def part(self, start: Fraction, end: Fraction | None = None) -> AudioTrack:
+        """What sounds from `start` >= 0 to `end`, in seconds."""
+        return AudioTrack(self.waveform[:, round(start * self.rate) : None if end is None else round(end * self.rate)], self.rate)
+
 
 class CopiedLane:
     """Packets of one audio stream, moved by -`origin` seconds and cut to packets that sound in [origin, end)."""

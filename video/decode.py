@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cached_property, partial
+from os import PathLike
 from typing import Any
 
 import av
@@ -292,6 +293,7 @@ def probe_video(place: Place) -> SourceInfo:
             pix_fmt=frame.format.name,
             codec=codec_name(stream.codec_context),
             audio_streams=tuple(audio_info(audio) for audio in container.streams.audio if audio.codec_context is not None),
+            sound=None if isinstance(place, (str, PathLike)) else place,
         )
 
 

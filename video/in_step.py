@@ -92,4 +92,5 @@ def described_as(picture: SourceInfo, clock: SourceInfo) -> SourceInfo:
         time_base=clock.time_base,
         audio_streams=clock.audio_streams,
         is_sequence=clock.is_sequence,
+        sound=clock.sound,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 UNSPECIFIED = 2
 """ITU-T H.273 code for a matrix, primaries or transfer that the file does not state."""
@@ -55,6 +56,7 @@ class SourceInfo:
         pix_fmt, codec: FFmpeg names.
         audio_streams: in file order.
         is_sequence: one image per frame instead of a video file.
+        sound: where the sound is if there is no `path`: the open file, or an `AudioTrack` whose sample 0 belongs to `start`.
     """
 
     path: str | None
@@ -73,6 +75,7 @@ class SourceInfo:
     codec: str = ""
     audio_streams: tuple[AudioInfo, ...] = ()
     is_sequence: bool = False
+    sound: Any = field(default=None, compare=False, repr=False)
 
     @property
     def audio(self) -> bool:

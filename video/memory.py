@@ -7,22 +7,32 @@ from functools import partial
 
 from torch import Tensor
 
-from .info import SourceInfo
+from .audio import AudioTrack
+from .info import AudioInfo, SourceInfo
 from .source import FrameSource, Selection, Timed
 from .times import FrameTimes
 
 
 class FramesSource(FrameSource):
-    """Frames (T, 3, H, W) in [0, 1] with their times, such as a VIDEO that never was a file. It has no sound of its own."""
+    """Frames (T, 3, H, W) in [0, 1] with their times, such as a VIDEO that never was a file. `sound` begins with the first of them."""
 
-    def __init__(self, frames: Tensor, times: FrameTimes, *, selection: Selection | None = None) -> None:
+    def __init__(self, frames: Tensor, times: FrameTimes, *, selection: Selection | None = None, sound: AudioTrack | None = None) -> None:
         self.place = "frames in memory"
         self.frames = frames
         self.given = times
         self.selection = selection or Selection()
         self.warnings: list[str] = []
+        start = times.starts[0]
         self.info = SourceInfo(
-            None, frames.shape[-1], frames.shape[-2], rate=times.rate, frame_estimate=len(frames), start=times.starts[0], duration=times.duration
+            None,
+            frames.shape[-1],
+            frames.shape[-2],
+            rate=times.rate,
+            frame_estimate=len(frames),
+            start=start,
+            duration=times.duration,
+            audio_streams=() if sound is None else (AudioInfo("pcm_f32le", sound.rate, len(sound.waveform), start, sound.duration),),
+            sound=sound,
         )
 
     def numbered(self) -> Iterator[Timed]:

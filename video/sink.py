@@ -62,14 +62,18 @@ class VideoSink:
         *,
         like: SourceInfo | None,
         size: tuple[int, int] | None,
-        audio: AudioTrack | FrameSource | Place | None,
+        audio: AudioTrack | FrameSource | SourceInfo | Place | None,
         time_base: Fraction | None,
         overwrite: bool,
         otherwise: Callable[[Path], Path] | None = None,
     ) -> None:
         self.path = target if isinstance(target, Path) else None
         self.target = target
-        self.encoding, self.like, self.size, self.audio, self.time_base, self.overwrite = encoding, like, size, audio, time_base, overwrite
+        self.encoding, self.like, self.size, self.time_base, self.overwrite = encoding, like, size, time_base, overwrite
+        self.audio = audio.info if isinstance(audio, FrameSource) else audio
+        if isinstance(self.audio, SourceInfo) and (self.audio.is_sequence or (self.audio.path is None and self.audio.sound is None)):
+            self.audio = None
+        self.stops_early = isinstance(audio, FrameSource) and audio.cut_short
         self.otherwise = otherwise
         self.warnings: list[str] = []
         self.count = 0
@@ -165,10 +169,18 @@ class VideoSink:
         if like is not None and like.sample_aspect != 1:
             context.sample_aspect_ratio = self.stored_aspect
         if self.audio is not None:
-            audio = self.audio.place if isinstance(self.audio, FrameSource) else self.audio
             zero = like.origin if like is not None else Fraction(0)
-            self.lanes = open_lanes(audio, encoding.container, self.output, self.origin - zero, starts[0] - self.origin)
+            self.lanes = open_lanes(self.heard_from(starts[0]), encoding.container, self.output, self.origin - zero, starts[0] - self.origin)
         self.output.start_encoding()
+
+    def heard_from(self, start: Fraction) -> AudioTrack | Place:
+        """Where the sound is that goes with frames from `start` on; samples without a file begin with them."""
+        assert self.audio is not None
+        if not isinstance(self.audio, SourceInfo):
+            return self.audio
+        if isinstance(self.audio.sound, AudioTrack):
+            return self.audio.sound.part(max(Fraction(0), start - self.audio.start))
+        return self.audio.path or self.audio.sound
 
     def encode(self, frame: Tensor, start: Fraction, end: Fraction) -> None:
         tick = round((start - self.origin) / self.tick)
@@ -258,7 +270,7 @@ class VideoSink:
 
     def cuts_audio(self, end: Fraction) -> bool:
         """Whether sound stops with the picture: always for an AudioTrack, else when the frames stop before `like` does."""
-        if isinstance(self.audio, AudioTrack) or (isinstance(self.audio, FrameSource) and self.audio.cut_short):
+        if self.stops_early or isinstance(self.audio.sound if isinstance(self.audio, SourceInfo) else self.audio, AudioTrack):
             return True
         like = self.like
         return like is not None and like.duration is not None and end < like.start + like.duration - 1 / like.rate
@@ -382,9 +394,5 @@ def open_video_sink(
     muxer = choose_container(target if isinstance(target, Path) else None, container)
     chosen, pixels = choose_codec(codec, muxer, pixel_format, crf, preset)
     chosen.encoder()
-    if isinstance(audio, SourceInfo):
-        audio = audio.path
-    if isinstance(audio, FrameSource) and audio.info.is_sequence:
-        audio = None
     encoding = Encoding(chosen, muxer, pixels, crf, preset, dict(metadata or {}))
     return VideoSink(target, encoding, like=like, size=size, audio=audio, time_base=time_base, overwrite=overwrite, otherwise=otherwise)
