@@ -54,7 +54,7 @@ def source_of(file: str | None, video: object, *, start: int, count: int | None,
         return source, source
     if (parts := host.video_components(video)) is not None:
         times = FrameTimes.constant(len(parts.images), parts.frame_rate)
-        frames = FramesSource(from_image(parts.images), times, selection=Selection(start, None, stride, count))
+        frames = FramesSource(from_image(parts.images), times, selection=Selection(start, None, stride, count), sound=sound_of(parts.audio))
         return frames, sound_of(parts.audio, float(start / times.rate)) or frames
     stream, window = host.video_source(video)
     source = open_source(stream, window=window, start=start, count=count, stride=stride)
