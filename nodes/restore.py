@@ -6,7 +6,7 @@ from ..pipeline import restore_aligned, restore_clip_in_frames
 from ..runtime import host
 from ..runtime.io import io
 from .faces import chosen_detector, chosen_paster, detector_input, fingerprints_of_finding, pasting_inputs, selection_inputs
-from .sockets import ABSENT, CATEGORY, RestorerSocket, seed_input
+from .sockets import ABSENT, CATEGORY, RestorerSocket, optional, seed_input
 from .video import check_file, encoding_inputs, file_input, range_inputs, saved, sink_for, source_of
 from .weights import fingerprints
 
@@ -23,18 +23,24 @@ class RestoreVideo(io.ComfyNode):
             search_aliases=["long video", "video face restoration", "face restoration", "old film", "batch restore"],
             is_output_node=True,
             inputs=[
-                file_input("A clip in the input folder. Ignored when a video is wired."),
+                *optional(file_input("A clip in the input folder. Ignored when a video is wired.")),
                 RestorerSocket.Input("restorer", tooltip="From FLAIR Restorer, or any other restorer."),
-                seed_input(),
-                io.Boolean.Input(
-                    "aligned", default=False, tooltip="Frames are already aligned crops of one person: no detection, no pasting; gives 512 x 512."
+                *optional(
+                    seed_input(),
+                    io.Boolean.Input(
+                        "aligned",
+                        default=False,
+                        tooltip="Frames are already aligned crops of one person: no detection, no pasting; gives 512 x 512.",
+                    ),
+                    detector_input(),
+                    *selection_inputs(),
+                    *pasting_inputs(),
+                    *range_inputs(),
+                    io.String.Input(
+                        "filename_prefix", default="video/restored", tooltip="Where the file goes in the output folder; a number is added."
+                    ),
+                    *encoding_inputs(),
                 ),
-                detector_input(),
-                *selection_inputs(),
-                *pasting_inputs(),
-                *range_inputs(),
-                io.String.Input("filename_prefix", default="video/restored", tooltip="Where the file goes in the output folder; a number is added."),
-                *encoding_inputs(),
                 io.Video.Input("video", optional=True, tooltip="A clip from another node, instead of the file."),
             ],
             outputs=[
@@ -44,7 +50,7 @@ class RestoreVideo(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file=None, video=ABSENT):
+    def validate_inputs(cls, file=ABSENT, video=ABSENT):
         return check_file(file, video)
 
     @classmethod
@@ -77,7 +83,8 @@ class RestoreVideo(io.ComfyNode):
         source, sound = source_of(file, video, start=start_frame, count=max_frames or None, stride=every_nth)
         size = (512, 512) if aligned else (source.info.height, source.info.width)
         total = source.expected or 0
-        sink, subfolder = sink_for(filename_prefix, source.info, size=size, codec=codec, crf=crf, pixel_format=pixel_format, audio=sound)
+        encoding = dict(codec=codec, crf=crf, pixel_format=pixel_format)
+        sink, subfolder = sink_for(filename_prefix, source.info, size=size, audio=sound, metadata=host.graph_tags(cls.hidden), **encoding)
         with sink, host.progress(total if aligned else 2 * total, "restore") as tick:
             common = dict(seed=seed, heartbeat=host.heartbeat, on_written=tick)
             if aligned:

@@ -23,6 +23,17 @@ ABSENT: Any = object()
 """Stands for an input that a prompt does not have, in checks and fingerprints: there a wired one is None, as its value is not known yet."""
 
 
+def optional(*inputs: Any) -> list:
+    """The same inputs, each of which a prompt may leave out.
+
+    The page shows required widgets before optional ones and stores values by place: where one widget may be missing, all widgets of its
+    node are made optional, so that they keep their order.
+    """
+    for one in inputs:
+        one.optional = True
+    return list(inputs)
+
+
 def seed_input() -> Any:
     """The seed of a node whose result depends on nothing else that is random."""
     return io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=False, tooltip="The same seed gives the same pixels.")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..runtime import host
 from ..runtime.images import from_image, to_image
-from ..runtime.io import io, ui
+from ..runtime.io import io, newer, ui
 from ..video import (
     CODECS,
     AudioTrack,
@@ -23,7 +24,7 @@ from ..video import (
     read_audio,
     read_frames,
 )
-from .sockets import ABSENT, CATEGORY, Times
+from .sockets import ABSENT, CATEGORY, Times, optional
 
 SUFFIXES = {"prores": ".mov", "ffv1": ".mkv"}
 """Of the files a codec goes into; all others make .mp4."""
@@ -34,23 +35,32 @@ def file_input(tooltip: str) -> Any:
     return io.Combo.Input("file", options=host.input_files("video"), upload=io.UploadType.video, tooltip=tooltip)
 
 
-def check_file(file: str | None, video: object) -> bool | str:
-    """Validation of `file`: it must exist, unless a VIDEO is wired. (A wired input is None at validation, an unwired one absent.)"""
-    if video is not ABSENT:
+NO_CLIP = "no clip is chosen; upload one, set the input file, or wire a VIDEO"
+
+
+def check_file(file: Any, video: object) -> bool | str:
+    """Validation of `file`: it must exist, unless a VIDEO is wired. (A wired input is None at validation, an unwired one ABSENT.)"""
+    if video is not ABSENT or file is None:
         return True
-    if not file:
-        return "no clip is chosen; upload one, set the input file, or wire a VIDEO"
+    if file is ABSENT or not file:
+        return NO_CLIP
     try:
         host.resolve_input(file)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         return str(error)
     return True
 
 
 def source_of(file: str | None, video: object, *, start: int, count: int | None, stride: int) -> tuple[FrameSource, AudioTrack | FrameSource]:
-    """The clip behind a VIDEO socket, or else behind the file combo; and where its sound is."""
+    """The clip behind a VIDEO socket, or else behind the file combo; and where its sound is.
+
+    Raises:
+        ValueError: with neither.
+    """
     if video is None:
-        source = open_source(host.resolve_input(file or ""), start=start, count=count, stride=stride)
+        if not file:
+            raise ValueError(NO_CLIP)
+        source = open_source(host.resolve_input(file), start=start, count=count, stride=stride)
         return source, source
     if (parts := host.video_components(video)) is not None:
         times = FrameTimes.constant(len(parts.images), parts.frame_rate)
@@ -96,12 +106,20 @@ def encoding_inputs() -> list:
 
 
 def sink_for(
-    prefix: str, like: SourceInfo | None, *, size: tuple[int, int], codec: str, crf: int, pixel_format: str, audio: Any
+    prefix: str,
+    like: SourceInfo | None,
+    *,
+    size: tuple[int, int],
+    codec: str,
+    crf: int,
+    pixel_format: str,
+    audio: Any,
+    metadata: Mapping[str, str],
 ) -> tuple[VideoSink | ImageSink, str]:
     """A new numbered file in the output folder, and its subfolder there; the sink's `path` may get a higher number when it is closed."""
-    path, subfolder, _ = host.next_output_path(prefix, SUFFIXES.get(codec, ".mp4"))
+    path, subfolder, _ = host.next_output_path(prefix, SUFFIXES.get(codec, ".mp4"), width=size[1], height=size[0])
     chosen = None if pixel_format == "auto" else pixel_format
-    sink = open_sink(path, like, size=size, codec=codec, crf=crf, pixel_format=chosen, audio=audio, otherwise=next_number)
+    sink = open_sink(path, like, size=size, codec=codec, crf=crf, pixel_format=chosen, audio=audio, metadata=metadata, otherwise=next_number)
     return sink, subfolder
 
 
@@ -126,9 +144,9 @@ class LoadVideoFrames(io.ComfyNode):
             category=f"{CATEGORY}/video",
             description="Decodes a clip into frames with their exact times. Upright, in full-range RGB. For long clips use Restore Video.",
             search_aliases=["video to images", "import video", "decode video"],
+            **newer(has_intermediate_output=True),
             inputs=[
-                file_input("A clip in the input folder. Ignored when a video is wired."),
-                *range_inputs(),
+                *optional(file_input("A clip in the input folder. Ignored when a video is wired."), *range_inputs()),
                 io.Video.Input("video", optional=True, tooltip="A clip from another node, instead of the file."),
             ],
             outputs=[
@@ -141,7 +159,7 @@ class LoadVideoFrames(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file=None, video=ABSENT):
+    def validate_inputs(cls, file=ABSENT, video=ABSENT):
         return check_file(file, video)
 
     @classmethod
@@ -155,7 +173,8 @@ class LoadVideoFrames(io.ComfyNode):
             frames, times = read_frames(source, on_frame=tick)
         track = sound if isinstance(sound, AudioTrack) else read_audio(source, times)
         audio = {"waveform": track.waveform[None], "sample_rate": track.rate} if track else None
-        return io.NodeOutput(to_image(frames), times, audio, float(times.rate), len(frames))
+        damage = {"text": tuple(source.warnings)} if source.warnings else None
+        return io.NodeOutput(to_image(frames), times, audio, float(times.rate), len(frames), ui=damage)
 
 
 class RetimeFrames(io.ComfyNode):
@@ -231,7 +250,8 @@ class SaveVideoFrames(io.ComfyNode):
             )
         sound = sound_of(audio) or (times.source if times.source and times.source.audio else None)
         size = (pictures.shape[-2], pictures.shape[-1])
-        sink, subfolder = sink_for(filename_prefix, times.source, size=size, codec=codec, crf=crf, pixel_format=pixel_format, audio=sound)
+        encoding = dict(codec=codec, crf=crf, pixel_format=pixel_format)
+        sink, subfolder = sink_for(filename_prefix, times.source, size=size, audio=sound, metadata=host.graph_tags(cls.hidden), **encoding)
         with sink, host.progress(len(pictures), "encode") as tick:
             for start in range(0, len(pictures), 16):
                 piece = slice(start, start + 16)

@@ -7,6 +7,7 @@ The only module of the package that imports `comfy*` or `folder_paths`, and only
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import mimetypes
 import os
@@ -414,6 +415,25 @@ def next_output_path(prefix: str, suffix: str, *, kind: str = "output", width: i
         folder, stem, counter, subfolder = workplace.next_number(prefix, root, width, height)
     filename = f"{stem}_{counter:05}_{suffix}"
     return Path(folder) / filename, subfolder, filename
+
+
+def graph_tags(hidden: Any) -> dict[str, str]:
+    """What a saved clip tells of the graph that made it, as ComfyUI's own nodes do: dropped on the page it opens that graph again.
+
+    Args:
+        hidden: a node's `cls.hidden` with its prompt and extra_pnginfo, as far as they are there; None outside a graph.
+
+    Returns:
+        "prompt" and, from the page, "workflow" (and what else it sends along), each as JSON; nothing under --disable-metadata.
+    """
+    if inside_comfyui():
+        from comfy.cli_args import args
+
+        if args.disable_metadata:
+            return {}
+    prompt = getattr(hidden, "prompt", None)
+    tags = {**(getattr(hidden, "extra_pnginfo", None) or {}), **({"prompt": prompt} if prompt is not None else {})}
+    return {str(name): json.dumps(value, default=str) for name, value in tags.items()}
 
 
 # ---------------------------------------------------------------- VIDEO

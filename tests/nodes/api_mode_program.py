@@ -30,6 +30,13 @@ from fvr.nodes import NODES
 
 for node in NODES:
     nodes.NODE_CLASS_MAPPINGS[node.GET_SCHEMA().node_id] = node
+from sample_nodes import clip_name
+
+from fvr.runtime import host
+from fvr.runtime.io import io
+
+nodes.NODE_CLASS_MAPPINGS["TName"] = clip_name(io)
+nodes.NODE_CLASS_MAPPINGS["TName"].GET_SCHEMA()
 server = types.SimpleNamespace(client_id=None, last_node_id=None, send_sync=lambda *a: None, prompt_queue=None)
 executor = execution.PromptExecutor(server, execution.CacheType.CLASSIC, {"ram": 0, "ram_inactive": 0, "lru": 0})
 
@@ -60,4 +67,8 @@ cases, prompt, failing, more = json.loads(Path(FOLDER, "prompts.json").read_text
 said = {"errors": [errors(case) for case in cases], "first": run(prompt), "second": run(prompt)}
 said["failing"] = [run(case)["failures"] for case in failing]
 said["more"] = [run(case, extra) for case, extra in more]
+hidden = types.SimpleNamespace(prompt=prompt, extra_pnginfo=None)
+said["tags"] = [sorted(host.graph_tags(hidden))]
+args.disable_metadata = True
+said["tags"].append(sorted(host.graph_tags(hidden)))
 sys.stdout.write("\n" + json.dumps(said))

@@ -11,17 +11,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 import torch
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "runtime"))
 
 from comfyui_process import in_comfyui, needs_comfyui
+from sample_nodes import clip_name
 
 from fvr.demo import moving_portrait, save
 from fvr.nodes import NODES, registry
 from fvr.runtime import graph, host
 from fvr.runtime.graph_inputs import describe
+from fvr.runtime.io import io
 from fvr.video import FrameTimes
 
 PROGRAM = (Path(__file__).parent / "api_mode_program.py").read_text(encoding="utf-8")
@@ -148,7 +151,25 @@ NOBODY = {
     },
 }
 """A clip without a face, with previews of the crops that there are not."""
-MORE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {"nobody": (NOBODY, {})}
+SAVE = {"class_type": "FVRSaveVideoFrames", "inputs": {"frame_rate": 25.0, **SAVING}}
+
+
+def save_as(prefix: str, source: str) -> dict[str, Any]:
+    return {**SAVE, "inputs": {**SAVE["inputs"], "filename_prefix": prefix, "frames": [source, 0]}}
+
+
+WIRED = {
+    "1": {"class_type": "FVRLoadVideoFrames", "inputs": {"file": "nobody.mp4"}},
+    "2": save_as("video/%width%x%height%", "1"),
+    "3": {"class_type": "FVRLoadVideoFrames", "inputs": {"video": ["2", 0]}},
+    "4": save_as("video/wired", "3"),
+    "5": {"class_type": "TName", "inputs": {}},
+    "6": {"class_type": "FVRLoadVideoFrames", "inputs": {"file": ["5", 0], "max_frames": 1}},
+    "7": save_as("video/named", "6"),
+}
+"""A clip by its VIDEO without a file, and one whose file comes by a wire."""
+PAGE = {"workflow": {"nodes": [{"id": 1, "title": "grün"}], "version": 0.4}}
+MORE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {"nobody": (NOBODY, {}), "wired": (WIRED, {"extra_pnginfo": PAGE})}
 """Prompts to run, with what the page sends along."""
 
 
@@ -255,7 +276,7 @@ def test_what_only_a_run_can_find_is_one_sentence(case, theirs):
 def run_here(case: str, folder: Path) -> dict[str, Any]:
     """What the headless runner leaves in history for one of MORE."""
     with host.workspace(input=folder / "input", output=folder / "output", temp=folder / "temp"):
-        return graph.run_prompt(MORE[case][0], registry()).ui
+        return graph.run_prompt(MORE[case][0], {**registry(), "TName": clip_name(io)}).ui
 
 
 def run_there(case: str, theirs: dict[str, Any]) -> dict[str, Any]:
@@ -279,6 +300,45 @@ def test_a_preview_of_no_faces_stops_nothing_else(folder):
 @needs_comfyui
 def test_a_preview_of_no_faces_stops_nothing_else_in_comfyui(theirs, folder):
     check_nobody(run_there("nobody", theirs), folder)
+
+
+def check_wired(outputs: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """What the three files say of the graph that made them, each as ComfyUI's own clips do."""
+    told = []
+    for node, name in (("2", "64x64_0"), ("4", "wired_0"), ("7", "named_0")):
+        (file,) = outputs[node]["images"]
+        assert file["filename"].startswith(name)
+        with av.open(str(folder / "output" / "video" / file["filename"])) as clip:
+            told.append({key: json.loads(value) for key, value in clip.metadata.items() if key in ("prompt", "workflow")})
+    for tags in told:
+        assert {key: entry["class_type"] for key, entry in tags["prompt"].items()} == {key: entry["class_type"] for key, entry in WIRED.items()}
+    return told
+
+
+def test_a_wired_clip_needs_no_file_and_a_file_may_be_wired(folder):
+    assert all(set(tags) == {"prompt"} for tags in check_wired(run_here("wired", folder), folder))
+
+
+@needs_comfyui
+def test_a_wired_clip_needs_no_file_and_a_file_may_be_wired_in_comfyui(theirs, folder):
+    assert all(tags["workflow"] == PAGE["workflow"] for tags in check_wired(run_there("wired", theirs), folder))
+
+
+@needs_comfyui
+def test_comfyui_can_switch_the_tags_off(theirs):
+    assert theirs["tags"] == [["prompt"], []]
+
+
+@pytest.mark.parametrize("inputs", [{}, {"file": ""}, {"file": "gone.mp4"}])
+def test_a_clip_must_come_from_somewhere(inputs, folder):
+    """A name is checked before the run; that there is none at all, which ComfyUI asks nobody about, as the node's first step."""
+    said = "gone.mp4" if inputs.get("file") else "no clip is chosen"
+    restore = {**PROMPT, "7": {"class_type": "FVRRestoreVideo", "inputs": {"restorer": ["6", 0], **inputs}}}
+    load = {"1": {"class_type": "FVRLoadVideoFrames", "inputs": inputs}, "2": save_as("video/x", "1")}
+    with host.workspace(input=folder / "input"):
+        for prompt in ({key: restore[key] for key in "567"}, load):
+            with pytest.raises(graph.PromptRefused if inputs else graph.NodeFailed, match=said):
+                graph.run_prompt(prompt, registry())
 
 
 def choices_of(node) -> list[str]:

@@ -11,7 +11,7 @@ from fvr.nodes.flair import FlairRestorerNode, FlairSampler, LoadDiffusionPrior
 from fvr.nodes.video import LoadVideoFrames, RetimeFrames, SaveVideoFrames
 from fvr.physics import Blur, GaussianNoise
 from fvr.runtime import host
-from fvr.video import FrameTimes, probe
+from fvr.video import FrameTimes, open_sink, probe
 
 FAST = {"preset": {"preset": "default", "steps": 2}}
 
@@ -93,11 +93,26 @@ def test_saved_clips_keep_times_and_say_where_they_are(frames, tmp_path):
     assert video.get_dimensions() == (64, 48)
 
 
+def test_damage_is_shown_on_the_loader(tmp_path):
+    """The frames there are come out, and the node says that there should be more."""
+    whole = tmp_path / "whole.mkv"
+    with open_sink(whole, None, size=(64, 64), codec="ffv1") as sink:
+        times = FrameTimes.constant(12, 25)
+        sink.write(torch.rand(12, 3, 64, 64, generator=torch.Generator().manual_seed(0)), times.starts, times.ends)
+    (tmp_path / "cut.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+    with host.workspace(input=tmp_path):
+        fine, cut = (LoadVideoFrames.execute(file=name) for name in ("whole.mkv", "cut.mkv"))
+    assert fine.ui is None and fine.result[-1] == 12 > cut.result[-1] > 0
+    (sentence,) = cut.ui["text"]
+    assert "cut.mkv" in sentence
+
+
 def test_validation_names_what_is_missing(tmp_path):
     with host.workspace(input=tmp_path, output=tmp_path):
         assert "no clip is chosen" in LoadVideoFrames.validate_inputs(file="")
         assert "gone.mp4" in LoadVideoFrames.validate_inputs(file="gone.mp4")
         assert LoadVideoFrames.validate_inputs(file="", video=None) is True
+        assert LoadVideoFrames.validate_inputs(file=None) is True, "a file that comes by a wire is not known yet"
 
 
 def test_paste_back_refuses_other_frames(frames, prior):

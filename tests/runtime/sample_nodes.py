@@ -111,6 +111,21 @@ def sample_nodes(io: Any, ui: Any) -> dict[str, Any]:
     return {"TNumber": Number, "TFilter": Filter, "TShow": Show}
 
 
+def clip_name(io: Any) -> Any:
+    """A node that names clip.mp4, for inputs that are widgets as a rule."""
+
+    class Name(io.ComfyNode):
+        @classmethod
+        def define_schema(cls):
+            return io.Schema(node_id="TName", category="test", inputs=[], outputs=[io.AnyType.Output("name")])
+
+        @classmethod
+        def execute(cls):
+            return io.NodeOutput("clip.mp4")
+
+    return Name
+
+
 def sockets(io: Any) -> Any:
     """A node with one socket of every plain type, in and out."""
     names = [
