@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
+from .runtime.stopping import stoppable
 
 INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns 0 when it did all it was asked, 1 on a fault in what it was given, 130 on Ctrl-C."""
+    """Runs one command; returns 0 when it did all it was asked, 1 on a fault in what it was given, 130 on Ctrl-C, 143 when terminated."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError):  # a file name that the terminal's encoding has not must not fail a job that is done
+            stream.reconfigure(errors="backslashreplace")
     options = build_parser().parse_args(arguments)
-    try:
-        return options.command(options)
-    except KeyboardInterrupt:
-        print("stopped; nothing was left under the output's name", file=sys.stderr)
-        return INTERRUPTED
-    except (ValueError, OSError, RuntimeError) as error:
-        if options.debug:
-            raise
-        print(f"fvr: {error}", file=sys.stderr)
-        return 1
+    with stoppable() as signals:
+        try:
+            return options.command(options)
+        except (KeyboardInterrupt, SystemExit) as stopped:
+            if isinstance(stopped, SystemExit) and not signals:
+                raise
+            print("stopped; nothing was left under the output's name", file=sys.stderr)
+            return 128 + signals[-1] if signals else INTERRUPTED
+        except (ValueError, OSError, RuntimeError, ImportError) as error:
+            if options.debug:
+                raise
+            print(f"fvr: {error}", file=sys.stderr)
+            return 1
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -206,6 +216,8 @@ def restore(options: argparse.Namespace) -> int:
     from .video import check_apart, open_sink, open_source
 
     check_apart(options.output, [options.input])
+    if options.report:
+        check_report(options.report, options)
     if options.device:
         host.set_device(options.device)
     source = open_source(options.input, **selection(options))
@@ -240,14 +252,26 @@ def restore(options: argparse.Namespace) -> int:
                     on_found=found,
                     on_written=written,
                 )
+    if options.report:
+        told = {"input": options.input, "output": options.output, **summary.to_dict()}
+        Path(options.report).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     print(summary.to_text())
     print(f"{options.method}, {weights.name if weights else 'without weights'}")
     print(options.output)
-    if options.report:
-        Path(options.report).write_text(
-            json.dumps({"input": options.input, "output": options.output, **summary.to_dict()}, indent=1) + "\n", encoding="utf-8"
-        )
     return 0
+
+
+def check_report(report: str, options: argparse.Namespace) -> None:
+    """Raises ValueError or OSError, before hours of work, where `--report` could not be written after them, or would be one of the clips."""
+    place = Path(report)
+    if not place.parent.is_dir():
+        raise ValueError(f"--report {report} lies in {place.parent}, which is not a folder; make it first")
+    if place.is_dir():
+        raise ValueError(f"--report {report} is a folder; name a file such as {place / 'report.json'}")
+    if place.resolve() in (Path(options.input).resolve(), Path(options.output).resolve()):
+        raise ValueError(f"--report {report} is the clip itself; choose another name")
+    if not os.access(place if place.exists() else place.parent, os.W_OK):
+        raise PermissionError(f"--report {report} may not be written here; choose another place")
 
 
 def compare(options: argparse.Namespace) -> int:

@@ -34,9 +34,9 @@ def run_demo(folder: Path, *, frames: int = 24, seed: int = 0) -> str:
         ModuleNotFoundError: if scikit-image, which carries the portrait, is not installed.
     """
     began = time.monotonic()
+    truth = moving_portrait(frames)
     folder.mkdir(parents=True, exist_ok=True)
     times = FrameTimes.constant(frames, Fraction(25))
-    truth = moving_portrait(frames)
     operator = parse(f"gaussian_blur(sigma={BLUR}) + noise(sigma={NOISE})")
     damaged = operator.observe(truth, torch.Generator().manual_seed(seed)).clamp(0, 1)
     for name, clip in (("truth.mkv", truth), ("damaged.mkv", damaged)):

@@ -12,7 +12,6 @@ import logging
 import mimetypes
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,7 +21,7 @@ from typing import Any, Protocol
 
 import torch
 
-from . import workplace
+from . import stopping, workplace
 from .video_file import VideoFile
 from .workplace import MODEL_FOLDERS, OWN_MODELS
 from .workplace import workspace as workspace
@@ -32,7 +31,6 @@ VIDEO_SUFFIXES = frozenset({".mts", ".m2ts", ".ts", ".vob", ".mxf", ".3gp", ".mk
 """Endings of clips whatever the system's table of MIME types says of them."""
 
 _chosen_device: torch.device | None = None
-_stop = threading.Event()
 
 
 class Interrupted(KeyboardInterrupt):
@@ -166,7 +164,7 @@ def intermediate_dtype() -> torch.dtype:
 
 def heartbeat() -> None:
     """Raises the host's interrupt exception when the user asked to stop; call it between units of work."""
-    if _stop.is_set():
+    if stopping.requested.is_set():
         raise Interrupted("stopped on request")
     if inside_comfyui():
         _model_management().throw_exception_if_processing_interrupted()
@@ -174,12 +172,12 @@ def heartbeat() -> None:
 
 def interrupt() -> None:
     """Asks the work in progress to stop at its next heartbeat; for signal handlers and other threads."""
-    _stop.set()
+    stopping.requested.set()
 
 
 def clear_interrupt() -> None:
     """Forgets a request to stop, before new work."""
-    _stop.clear()
+    stopping.requested.clear()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -82,6 +83,8 @@ def test_aligned_folders_become_512_frames(tmp_path):
         (["restore", "CLIP", "out.mp4", "--codec", "mjpeg"], "h264"),
         (["restore", "CLIP", "out.avi"], ".avi"),
         (["restore", "CLIP", "out.mp4", "--weights", "nowhere.pth"], "nowhere.pth"),
+        (["restore", "CLIP", "out.mp4", "--report", "nowhere/report.json", *FAST], "nowhere"),
+        (["restore", "CLIP", "out.mp4", "--report", "CLIP", *FAST], "is the clip itself"),
         (["run", "nothing"], "restore_face_video"),
         (["run", "restore_face_video", "--set", "9.file=x"], "9"),
     ],
@@ -94,8 +97,15 @@ def test_a_fault_is_one_sentence_and_leaves_nothing(arguments, sentence, clip, t
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
-def test_ctrl_c_stops_within_two_seconds_and_leaves_nothing(clip, tmp_path):
+def heeding() -> None:
+    """Tests that run in the background of a shell inherit "ignore"."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_a_request_to_stop_is_heeded_within_two_seconds_and_leaves_nothing(number, clip, tmp_path):
     looped = tmp_path / "long.mp4"
     frames = moving_portrait(6)
     times = FrameTimes.constant(60, 25)
@@ -109,16 +119,16 @@ def test_ctrl_c_stops_within_two_seconds_and_leaves_nothing(clip, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests that run in the background of a shell inherit "ignore"
+        preexec_fn=heeding,
     )
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob(".out*.part")) and time.monotonic() < deadline:
         time.sleep(0.1)
-    time.sleep(3)
+    time.sleep(2)
     sent = time.monotonic()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(getattr(signal, number))
     process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + getattr(signal, number)
     assert time.monotonic() - sent < 10, "the promise is 2 s on an idle machine"
     assert [path.name for path in tmp_path.iterdir()] == ["long.mp4"]
 
@@ -137,3 +147,44 @@ def test_a_truncated_file_gives_its_frames_and_one_warning(clip, tmp_path, capsy
     assert 0 < readable < 6
     assert sum(len(chunk) for chunk in open_source(out).chunks()) == readable
     assert "cut.mkv" in capsys.readouterr().out.splitlines()[1]
+
+
+SWALLOWED = """
+import os, signal, sys
+class Eager:
+    def find_spec(self, name, path, target=None):
+        if name == "cv2":
+            sys.meta_path.remove(self)
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except BaseException:
+                pass
+sys.meta_path.insert(0, Eager())
+from fvr.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+"""Ctrl-C while a library is imported that lets no exception out."""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+def test_ctrl_c_is_heeded_when_a_library_swallows_it(clip, tmp_path):
+    command = [sys.executable, "-c", SWALLOWED, "restore", str(clip), str(tmp_path / "out.mp4"), *FAST]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=heeding, timeout=120)
+    assert done.returncode == 130 and "stopped" in done.stderr and list(tmp_path.iterdir()) == []
+
+
+def test_a_terminal_without_the_letters_of_a_name_fails_no_job(clip, tmp_path, monkeypatch):
+    out, report = tmp_path / "Übung 映像.mp4", tmp_path / "Bericht.json"
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert main(["restore", str(clip), str(out), "--count", "1", "--report", str(report), *FAST]) == 0
+    terminal.flush()
+    assert out.is_file() and json.loads(report.read_text(encoding="utf-8"))["output"] == str(out)
+    assert rb"\xdcbung" in terminal.buffer.getvalue()
+
+
+def test_a_demo_without_its_portrait_is_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    assert main(["demo", "--output-dir", str(tmp_path / "demo")]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("fvr: the demo needs the portrait in scikit-image") and not (tmp_path / "demo").exists()
