@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns 0 when it did all it was asked, 1 on a fault in what it was given, 130 on Ctrl-C, 143 when terminated."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError, ValueError):  # a file name that the terminal's encoding has not must not fail a job that is done
+        if isinstance(stream, io.TextIOWrapper):  # letters that the terminal has not must not fail a job that is done
             stream.reconfigure(errors="backslashreplace")
     options = build_parser().parse_args(arguments)
     with stoppable() as signals:

@@ -248,9 +248,7 @@ def nothing() -> Any:
     """
     if not inside_comfyui():
         return Nothing()
-    import comfy_execution.graph_utils
-
-    blocker = getattr(comfy_execution.graph_utils, "ExecutionBlocker", None)  # where newer hosts have it; the other module imports much more
+    blocker = getattr(importlib.import_module("comfy_execution.graph_utils"), "ExecutionBlocker", None)  # the other module imports much more
     return (blocker or importlib.import_module("comfy_execution.graph").ExecutionBlocker)(None)
 
 
@@ -286,7 +284,7 @@ def model_folders() -> dict[str, list[Path]]:
 
 def list_models(folder: str = OWN_MODELS) -> list[str]:
     """The weight files in a model folder, sorted, as names relative to it with forward slashes; what a combo offers."""
-    found = set()
+    found: set[str] = set()
     for root in _folders(folder):
         found.update(workplace.files_below(root, WEIGHTS, deep=root != workplace.models_root()))
     return sorted(found)
