@@ -161,7 +161,7 @@ def open_sink(
         target = Path(path)
         if container is None:
             if image_folder(target) is not None:
-                return ImageSink(target, size=size, bits=16 if pixel_format == "rgb48" else 8, overwrite=overwrite)
+                return ImageSink(target, like, size=size, bits=16 if pixel_format == "rgb48" else 8, overwrite=overwrite)
             if target.suffix.lower() in IMAGE_SUFFIXES:
                 raise VideoError(f"{target} names one image; name a folder, or a pattern such as {target.stem}_%04d{target.suffix}")
         path = target

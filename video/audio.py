@@ -281,4 +281,12 @@ def open_lanes(audio: AudioTrack | Place, container: str, output: Any, origin: F
             else:
                 layout = LAYOUTS.get(context.layout.nb_channels, "stereo")
                 lanes.append(EncodedLane(file_blocks(audio, index, layout, origin), context.sample_rate, layout, encoder, output))
+            name_alike(lanes[-1].target, stream)
     return lanes
+
+
+def name_alike(target: Any, stream: Any) -> None:
+    """Gives an output stream what players choose a source's stream by: language, title, and whether it is the default, a comment and so on."""
+    target.metadata.update({key: stream.metadata[key] for key in ("language", "title") if key in stream.metadata})
+    if stream.disposition:
+        target.disposition = stream.disposition

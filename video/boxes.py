@@ -45,12 +45,13 @@ def find(file: BinaryIO, box: Box, *path: bytes) -> Box:
     return box
 
 
-def set_shown(path: Path, *, rotation: int, size: tuple[int, int], aspect: float = 1.0) -> None:
+def set_shown(path: Path, *, rotation: int, size: tuple[int, int], mirrored: bool = False, aspect: float = 1.0) -> None:
     """Sets how the video track of a file is shown.
 
     Args:
         rotation: degrees counter-clockwise that make the stored pixels upright.
         size: (height, width) of the stored pixels that are shown; at most one less than coded.
+        mirrored: whether they are then mirrored, left to right.
         aspect: width / height of a stored pixel.
     """
     height, width = size
@@ -66,6 +67,7 @@ def set_shown(path: Path, *, rotation: int, size: tuple[int, int], aspect: float
             fields = 36 + (12 if file.read(1)[0] == 1 else 0)
             shown = round(width * aspect)
             a, b, c, d = TURNS[rotation]
+            a, c = (-a, -c) if mirrored else (a, c)
             t_x = max(0, -a) * shown + max(0, -c) * height
             t_y = max(0, -b) * shown + max(0, -d) * height
             matrix = (a << 16, b << 16, 0, c << 16, d << 16, 0, t_x << 16, t_y << 16, 1 << 30)

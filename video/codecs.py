@@ -8,11 +8,16 @@ from pathlib import Path
 import av
 
 from .errors import VideoError
+from .info import SourceInfo
+from .pixels import depth
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 """File suffix to FFmpeg muxer."""
 
 SPEEDS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+
+HDR = (16, 18)
+"""H.273 transfer codes PQ and HLG."""
 
 
 @dataclass(frozen=True)
@@ -128,3 +133,14 @@ def storable_format(codec: VideoCodec, container: str, pixel_format: str, height
     if even or codec.odd_sizes or announced or "444" in pixel_format:
         return pixel_format
     return pixel_format.replace("420", "444").replace("422", "444")
+
+
+def lost_depth(source: SourceInfo, codec: VideoCodec, pixel_format: str) -> str | None:
+    """A sentence if the source has more than 8 bits per channel and `pixel_format` has not."""
+    bits = depth(source.pix_fmt)
+    if bits <= 8 or depth(pixel_format) > 8:
+        return None
+    deeper = [name for name in codec.pixel_formats if depth(name) > 8]
+    advice = f"choose {deeper[0]} to keep more" if deeper else "choose a codec that has more, such as h265 or prores"
+    bright = "; high dynamic range shows bands with so few" if source.colour.transfer in HDR else ""
+    return f"the source has {bits} bits per channel and {pixel_format} keeps 8{bright}; {advice}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cached_property, partial
@@ -33,9 +35,8 @@ class VideoSource(FrameSource):
 
     def __init__(self, place: Place, selection: Selection) -> None:
         self.place = place
-        self.info = probe_video(place)
+        self.info, self.warnings = examine(place)
         self.selection = selection
-        self.warnings: list[str] = []
 
     def numbered(self) -> Iterator[Timed]:
         wanted = self.selection.start
@@ -154,7 +155,10 @@ class VideoSource(FrameSource):
         if (frame.height, frame.width) != stored:
             self.warn(f"{self.describe()} changes its size on the way; frames of {frame.width}x{frame.height} were scaled to {stored[1]}x{stored[0]}")
             frame = frame.reformat(width=stored[1], height=stored[0])
-        return to_tensor(frame, turns)
+        if frame.interlaced_frame:
+            self.warn(f"{self.describe()} is interlaced, which its copy is not told to be; deinterlace it first (FFmpeg's bwdif) or combs stay")
+        upright = to_tensor(frame, turns)
+        return upright.flip(-1) if self.info.mirrored else upright
 
     def report(self, health: Health, stream: Any, *, to_the_end: bool) -> None:
         if to_the_end and not health.delivered:
@@ -207,17 +211,22 @@ class Health:
 
     def whole(self, stream: Any) -> bool:
         """Whether as many packets came as the header announces or, without a count, they reach the announced end."""
-        if stream.frames:
-            return self.packets >= stream.frames
+        if counted(stream):
+            return self.packets >= counted(stream)
         announced = announced_end(stream)
         return announced is None or self.ended >= announced
 
     def words(self, stream: Any, to_the_end: bool) -> str:
-        if to_the_end and stream.frames and self.packets < stream.frames:
-            return f"its header announces {stream.frames} frames, {self.packets} are there"
+        if to_the_end and self.packets < counted(stream):
+            return f"its header announces {counted(stream)} frames, {self.packets} are there"
         if to_the_end and not self.whole(stream):
             return f"it stops at {float(self.ended):.2f} s of {float(announced_end(stream) or 0):.2f} s"
         return f"{self.damaged or 1} of its frames {'has' if self.damaged <= 1 else 'have'} errors"
+
+
+def counted(stream: Any) -> int:
+    """Frames by the header, 0 if it does not say; AVI counts places, and those of dropped frames are empty."""
+    return 0 if stream.container.format.name == "avi" else stream.frames
 
 
 def readable(packets: Iterator[Any]) -> Iterator[Any]:
@@ -256,8 +265,8 @@ def announced_end(stream: Any) -> Fraction | None:
     return duration - slack
 
 
-def probe_video(place: Place) -> SourceInfo:
-    """Reads the header and decodes the first frame that decodes, which is where rotation and colours are sure.
+def examine(place: Place) -> tuple[SourceInfo, list[str]]:
+    """Reads the header and decodes the first frame that decodes, which is where rotation and colours are sure; and warns of what is lost.
 
     Raises:
         VideoError: if there is no video stream, or none of it decodes.
@@ -271,17 +280,18 @@ def probe_video(place: Place) -> SourceInfo:
         frame = next(health.frames(container, stream), None)
         if frame is None:
             raise VideoError(f"{place_name(place)} holds no frame that decodes ({health.fault or 'it is empty'}); it is damaged")
-        rotation = round(frame.rotation / 90) * 90 % 360
+        rotation, mirrored = orientation(frame)
         aspect = Fraction(stream.sample_aspect_ratio or 0) or Fraction(1)
         rate = Fraction(stream.average_rate or stream.guessed_rate or stream.base_rate or 25)
         duration = stated_duration(stream)
         if duration is None and container.duration is not None:
             duration = Fraction(container.duration, av.time_base)
-        return SourceInfo(
+        info = SourceInfo(
             path=place_path(place),
             width=frame.height if rotation % 180 else frame.width,
             height=frame.width if rotation % 180 else frame.height,
-            rotation=rotation - 360 if rotation > 180 else rotation,
+            rotation=rotation,
+            mirrored=mirrored,
             sample_aspect=1 / aspect if rotation % 180 else aspect,
             rate=rate,
             frame_estimate=stream.frames or (None if duration is None else round(duration * rate) or None),
@@ -295,6 +305,32 @@ def probe_video(place: Place) -> SourceInfo:
             audio_streams=tuple(audio_info(audio) for audio in container.streams.audio if audio.codec_context is not None),
             sound=None if isinstance(place, (str, PathLike)) else place,
         )
+        return info, [f"{place_name(place)} has transparent parts; transparency is not kept"] if see_through(frame, stream) else []
+
+
+def orientation(frame: Any) -> tuple[int, bool]:
+    """-90, 0, 90 or 180 degrees counter-clockwise, and whether the picture is then mirrored left to right, by its display matrix.
+
+    The matrix maps x' = a x + c y, y' = b x + d y; it mirrors where its determinant is negative.
+    """
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return 0, False
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data)[:36])
+    mirrored = a * d < b * c
+    a, c = (-a, -c) if mirrored else (a, c)
+    degrees = math.degrees(math.atan2(-b / (math.hypot(b, d) or 1), a / (math.hypot(a, c) or 1)))
+    turn = round(degrees / 90) * 90 % 360
+    return turn - 360 if turn > 180 else turn, mirrored
+
+
+def see_through(frame: Any, stream: Any) -> bool:
+    """Whether a frame is transparent somewhere; of WebM's transparency, which its decoder leaves out, the header tells."""
+    if "1" in (stream.metadata.get("alpha_mode"), stream.metadata.get("ALPHA_MODE")):
+        return True
+    if not (frame.format.has_palette or any(part.is_alpha for part in frame.format.components)):
+        return False
+    return bool(frame.to_ndarray(format="rgba")[..., 3].min() < 255)
 
 
 def origin_of(container: Any) -> Fraction:

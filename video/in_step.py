@@ -83,6 +83,7 @@ def described_as(picture: SourceInfo, clock: SourceInfo) -> SourceInfo:
     return replace(
         picture,
         rotation=0,
+        mirrored=False,
         path=clock.path,
         rate=clock.rate,
         frame_estimate=clock.frame_estimate,

@@ -45,6 +45,7 @@ class SourceInfo:
         path: file or folder; None if it came from memory.
         width, height: of the upright picture in pixels, after `rotation`, before `sample_aspect`.
         rotation: -90, 0, 90 or 180 degrees; stored pixels are turned this far counter-clockwise to stand upright.
+        mirrored: whether they are then mirrored, left to right.
         sample_aspect: width / height of one pixel of the upright picture.
         rate: average frames per second.
         frame_estimate: number of frames by the header, possibly off; None if unknown.
@@ -63,6 +64,7 @@ class SourceInfo:
     width: int
     height: int
     rotation: int = 0
+    mirrored: bool = False
     sample_aspect: Fraction = Fraction(1)
     rate: Fraction = Fraction(25)
     frame_estimate: int | None = None

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 from torch import Tensor
@@ -31,6 +32,12 @@ def planar_layout(pix_fmt: str) -> YCbCr | None:
     if match := GREY.fullmatch(pix_fmt):
         return YCbCr(1, False, int(match["bits"] or 8), 1, 1)
     return None
+
+
+@lru_cache(maxsize=64)
+def depth(pix_fmt: str) -> int:
+    """Bits per channel, of the channel that has most."""
+    return max((part.bits for part in VideoFormat(pix_fmt).components), default=8)
 
 
 def frame_colour(frame: VideoFrame, stream: Any = None) -> ColourTags:
@@ -65,7 +72,7 @@ def to_tensor(frame: VideoFrame, quarter_turns: int = 0) -> Tensor:
 
 def rgb_planes(frame: VideoFrame) -> Tensor:
     """A frame of any RGB or palette format, through FFmpeg's planar RGB of 8 or 16 bits."""
-    deep = frame.format.name != "pal8" and max((part.bits for part in frame.format.components), default=8) > 8
+    deep = depth(frame.format.name) > 8
     bits = 16 if deep else 8
     planar = frame.reformat(format="gbrp16le" if deep else "gbrp")
     return torch.stack([plane_tensor(planar, plane, bits).to(torch.float32) for plane in (2, 0, 1)]).div_((1 << bits) - 1)

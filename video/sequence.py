@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,12 @@ from torch import Tensor
 from .errors import VideoError
 from .files import IMAGE_SUFFIXES, Place, number_field, numbered_name
 from .info import ColourTags, SourceInfo
+from .pixels import depth
 from .source import FrameSource, Selection, Timed
+from .stills import pictures_in
 from .times import FrameTimes, nearest_rate
+
+NUMBERED = re.compile(r"(.*?)([0-9]+)([^0-9]*)")
 
 PART, OLD = ".part", ".old"
 """Suffixes of hidden folders: images of a clip that is not complete, and those that it replaces."""
@@ -35,7 +41,14 @@ class SequenceSource(FrameSource):
         self.files = list(files)
         self.selection = selection
         self.warnings: list[str] = []
+        first = contents(self.files[0])
+        if len(self.files) == 1 and (count := pictures_in(first)) > 1:
+            raise VideoError(f"{self.files[0]} holds {count} pictures, and of an image one is read; make it a video or a folder of images first")
         self.info = probe_sequence(self.files, nearest_rate(rate), str(place))
+        if see_through(first):
+            self.warn(f"{self.files[0]} has transparent parts; transparency is not kept")
+        if lack := missing(self.files):
+            self.warn(f"{place} lacks {lack[0]} of its images, the first after {lack[1].name}; those that are there are shown one after the other")
 
     def numbered(self) -> Iterator[Timed]:
         for number, time in self.inside():
@@ -50,7 +63,10 @@ class SequenceSource(FrameSource):
         return iter(times[self.selection.start :])
 
     def picture(self, file: Path) -> Tensor:
-        frame = read_image(file)
+        data = contents(file)
+        if pictures_in(data) > 1:
+            self.warn(f"images of {self.place} hold several pictures each; the first of each is used")
+        frame = read_image(data, file)
         if frame.shape[1:] != (self.info.height, self.info.width):
             raise VideoError(
                 f"{file} is {frame.shape[2]}x{frame.shape[1]} but {self.files[0].name} is {self.info.width}x{self.info.height}; "
@@ -60,7 +76,7 @@ class SequenceSource(FrameSource):
 
 
 def probe_sequence(files: Sequence[Path], rate: Fraction, path: str) -> SourceInfo:
-    pixels = load(files[0])
+    pixels = load(contents(files[0]), files[0])
     height, width = pixels.shape[:2]
     return SourceInfo(
         path=path,
@@ -77,18 +93,41 @@ def probe_sequence(files: Sequence[Path], rate: Fraction, path: str) -> SourceIn
     )
 
 
-def load(file: Path) -> Any:
+def missing(files: Sequence[Path]) -> tuple[int, Path] | None:
+    """How many images a numbered sequence lacks in its middle, and the file before the first gap; None where the numbers step evenly."""
+    parts = [NUMBERED.fullmatch(file.stem) for file in files]
+    if not all(parts) or len({(part[1], part[3], file.suffix) for part, file in zip(parts, files, strict=True) if part}) > 1:
+        return None
+    steps = [after - now for now, after in pairwise(int(part[2]) for part in parts if part)]
+    least = min(steps, default=0)
+    if least < 1 or any(step % least for step in steps) or max(steps) == least:
+        return None
+    return sum(step // least - 1 for step in steps), files[next(index for index, step in enumerate(steps) if step > least)]
+
+
+def contents(file: Path) -> bytes:
+    return file.read_bytes() if file.is_file() else b""
+
+
+def load(data: bytes, file: Path) -> Any:
     """(H, W, 3) BGR, uint8 or uint16; alpha is dropped, grey spread, a camera's orientation tag obeyed."""
-    data = np.fromfile(file, np.uint8) if file.is_file() else np.empty(0, np.uint8)
-    pixels = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if len(data) else None
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if data else None
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16, np.float32):
         raise VideoError(f"{file} cannot be read as an image; it is damaged, or not a PNG, JPEG, WebP, TIFF or BMP file")
     return pixels
 
 
-def read_image(file: Path) -> Tensor:
+def see_through(data: bytes) -> bool:
+    """Whether an image has an alpha channel that is not opaque everywhere."""
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 4:
+        return False
+    return bool(pixels[..., 3].min() < (1 if pixels.dtype == np.float32 else np.iinfo(pixels.dtype).max))
+
+
+def read_image(data: bytes, file: Path) -> Tensor:
     """(3, H, W) float32 RGB in [0, 1]."""
-    pixels = load(file)
+    pixels = load(data, file)
     scale = 1.0 if pixels.dtype == np.float32 else float(np.iinfo(pixels.dtype).max)
     return torch.from_numpy(pixels[..., ::-1].astype(np.float32)).permute(2, 0, 1).contiguous().div_(scale).clamp_(0, 1)
 
@@ -111,7 +150,9 @@ class ImageSink:
         VideoError: if the folder holds anything and `overwrite` is False, or anything but a former sequence otherwise.
     """
 
-    def __init__(self, path: Path, *, size: tuple[int, int] | None = None, bits: int = 8, overwrite: bool = False) -> None:
+    def __init__(
+        self, path: Path, like: SourceInfo | None = None, *, size: tuple[int, int] | None = None, bits: int = 8, overwrite: bool = False
+    ) -> None:
         self.path = path
         self.field = None if path.is_dir() else number_field(path)
         self.folder = path.parent if self.field else path
@@ -120,6 +161,8 @@ class ImageSink:
             raise VideoError(f"{self.suffix} images have 8 bits per channel; write 16 bits as .png or .tif")
         self.size, self.bits, self.overwrite = size, bits, overwrite
         self.warnings: list[str] = []
+        if like is not None and depth(like.pix_fmt) > bits:
+            self.warnings.append(f"the source has {depth(like.pix_fmt)} bits per channel and the images keep {bits}; choose rgb48 for PNG or TIFF")
         self.count = 0
         self.refuse_foreign()
         if not self.folder.parent.is_dir():

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .audio import AudioTrack, Lane, open_lanes
 from .boxes import set_shown
-from .codecs import VideoCodec, choose_codec, choose_container, storable_format
+from .codecs import VideoCodec, choose_codec, choose_container, lost_depth, storable_format
 from .colour import LUMA_WEIGHTS, settled_matrix
 from .errors import VideoError
 from .files import Place, short
@@ -77,8 +77,9 @@ class VideoSink:
         self.otherwise = otherwise
         self.warnings: list[str] = []
         self.count = 0
-        self.turned = like is not None and like.rotation != 0 and encoding.container in ("mp4", "mov")
-        if like is not None and like.rotation and not self.turned:
+        askew = like is not None and (like.rotation != 0 or like.mirrored)
+        self.turned = askew and encoding.container in ("mp4", "mov")
+        if askew and not self.turned:
             self.warnings.append(f"{encoding.container} files cannot carry a rotation flag here, so the pixels were written upright")
         self.part: Path | None = self.temporary()
         self.output: Any = None
@@ -145,6 +146,8 @@ class VideoSink:
             self.warnings.append(
                 f"{width}x{height} has an odd side, so {encoding.codec.name} was written as {self.pixel_format} instead of {encoding.pixel_format}"
             )
+        if like is not None and (loss := lost_depth(like, encoding.codec, self.pixel_format)):
+            self.warnings.append(loss)
         self.padded = encoding.codec.name in ("h264",) and "444" not in self.pixel_format
         self.colour, self.matrix = self.settled_colour()
         self.tick = self.settled_tick([time - self.origin for time in (*starts, *ends)])
@@ -192,6 +195,7 @@ class VideoSink:
         self.last = tick, end
         self.durations[tick], self.stop = length, tick + length
         if self.turned and self.like is not None:
+            frame = frame.flip(-1) if self.like.mirrored else frame
             frame = torch.rot90(frame, -self.like.rotation // 90, (-2, -1))
         if self.padded:
             frame = F.pad(frame[None], (0, frame.shape[-1] % 2, 0, frame.shape[-2] % 2), mode="replicate")[0]
@@ -255,8 +259,8 @@ class VideoSink:
         self.release()
         height, width = self.stored_size
         if self.turned or (self.padded and (height % 2 or width % 2)):
-            rotation = self.like.rotation if self.turned and self.like is not None else 0
-            set_shown(self.part, rotation=rotation, size=(height, width), aspect=float(self.stored_aspect))
+            rotation, mirrored = (self.like.rotation, self.like.mirrored) if self.turned and self.like is not None else (0, False)
+            set_shown(self.part, rotation=rotation, mirrored=mirrored, size=(height, width), aspect=float(self.stored_aspect))
 
     def closing_duration(self, packet: Any) -> int:
         """What the last packet in decoding order must last for the track to end when its last frame does.

@@ -1,0 +1,217 @@
+"""What cannot be kept is said in one sentence, what can be is kept: mirrored pictures, names of sound tracks."""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+from av.stream import Disposition
+from PIL import Image
+from test_video_audio import copy
+from video_helpers import moving, psnr, save
+
+from fvr.video import ColourTags, SourceInfo, VideoError, open_sink, open_source, read_frames
+from fvr.video.boxes import Box, boxes, find
+
+
+def encode(path, frames, codec: str, pixel_format: str, *, options=None, metadata=None, stamps=None):
+    """RGB (H, W, 3 or 4) uint8 pictures by FFmpeg alone."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, rate=25, options=options or {})
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = pixel_format
+        stream.metadata.update(metadata or {})
+        for index, picture in zip(stamps or range(len(frames)), frames, strict=True):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgba" if picture.shape[2] == 4 else "rgb24")
+            frame = frame.reformat(format=pixel_format)
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
+def pictures(count: int, height: int = 32, width: int = 48) -> list[np.ndarray]:
+    return [(frame.permute(1, 2, 0).numpy() * 255).astype(np.uint8) for frame in moving(count, height, width)]
+
+
+def noise(count: int) -> list[np.ndarray]:
+    return [np.random.default_rng(index).integers(0, 255, (64, 64, 3), np.uint8) for index in range(count)]
+
+
+# ---------------------------------------------------------------- images
+
+
+@pytest.mark.parametrize("name", ["moving.webp", "moving.png", "pages.tif"])
+def test_one_image_with_many_pictures_is_refused(tmp_path, name):
+    images = [Image.new("RGB", (32, 24), (20 * level, 0, 0)) for level in range(6)]
+    images[0].save(tmp_path / name, save_all=True, append_images=images[1:], duration=100)
+    with pytest.raises(VideoError, match="holds 6 pictures"):
+        open_source(tmp_path / name)
+    images[0].save(tmp_path / f"single{name[-5:]}")
+    images[0].save(tmp_path / name, save_all=True, append_images=images[1:], duration=100)
+    source = open_source(tmp_path)
+    assert len(read_frames(source)[0]) == 2
+    assert [sentence for sentence in source.warnings if "several pictures" in sentence] == source.warnings and source.warnings
+
+
+def test_a_page_with_its_small_copy_is_one_picture(tmp_path):
+    """Cameras and scanners put a thumbnail behind the page, marked by NewSubfileType 1."""
+    big, small = (Image.new("RGB", size, (200, 0, 0)) for size in ((32, 24), (8, 6)))
+    small.encoderinfo = {"tiffinfo": {254: 1}}
+    big.save(tmp_path / "scan.tif", save_all=True, append_images=[small])
+    assert read_frames(tmp_path / "scan.tif")[0].shape == (1, 3, 24, 32)
+
+
+@pytest.mark.parametrize(
+    "numbers, lacks", [((1, 2, 5), 2), ((0, 2, 4, 8), 1), ((1, 2, 3), 0), ((0, 5, 10), 0), ((1004, 2010, 3021), 0), ((9, 10, 12), 1)]
+)
+def test_gaps_in_a_numbered_sequence_are_said(tmp_path, numbers, lacks):
+    """A regular step is a choice, and times of day are no numbering."""
+    for number in numbers:
+        cv2.imwrite(str(tmp_path / f"shot_{number}.png"), np.zeros((8, 8, 3), np.uint8))
+    source = open_source(tmp_path)
+    assert len(read_frames(source)[0]) == len(numbers)
+    assert [f"lacks {lacks} of its images" in sentence for sentence in source.warnings] == [True] * bool(lacks)
+
+
+def test_transparent_images_are_said(tmp_path):
+    opaque, clear = (np.full((8, 8, 4), (10, 20, 30, alpha), np.uint8) for alpha in (255, 100))
+    cv2.imwrite(str(tmp_path / "opaque.png"), opaque)
+    cv2.imwrite(str(tmp_path / "clear.png"), clear)
+    assert open_source(tmp_path / "opaque.png").warnings == []
+    assert "transparency is not kept" in open_source(tmp_path / "clear.png").warnings[0]
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def mirrored_file(path, matrix, size=(32, 48)):
+    """A clip whose display matrix is overwritten, by bytes: a, b, c, d and the place of the upper left corner."""
+    frames = pictures(3, *size)
+    encode(path, frames, "libx264", "yuv444p", options={"crf": "1"})
+    data = bytearray(path.read_bytes())
+    with path.open("rb") as file:
+        moov = find(file, Box(b"", 0, len(data)), b"moov")
+        header = next(find(file, box, b"tkhd") for box in boxes(file, moov.start, moov.stop) if box.kind == b"trak")
+    a, b, c, d, x, y = (value << 16 for value in matrix)
+    data[header.start + 40 : header.start + 76] = struct.pack(">9i", a, b, 0, c, d, 0, x, y, 1 << 30)
+    path.write_bytes(data)
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2) / 255
+
+
+MATRICES = {
+    "left to right": ((-1, 0, 0, 1, 48, 0), lambda frames: frames.flip(-1)),
+    "top to bottom": ((1, 0, 0, -1, 0, 32), lambda frames: frames.flip(-2)),
+    "transposed": ((0, 1, 1, 0, 0, 0), lambda frames: frames.transpose(-1, -2)),
+    "transposed the other way": ((0, -1, -1, 0, 32, 48), lambda frames: frames.transpose(-1, -2).flip(-1, -2)),
+    "turned": ((-1, 0, 0, -1, 48, 32), lambda frames: frames.flip(-1, -2)),
+    "turned right": ((0, 1, -1, 0, 32, 0), lambda frames: frames.rot90(-1, (-2, -1))),
+}
+
+
+@pytest.mark.parametrize("name", list(MATRICES))
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_mirrored_pictures_stay_as_they_are_shown(tmp_path, name, suffix):
+    """x' = a x + c y + t_x, y' = b x + d y + t_y: read so, and in the copy again, by the same matrix or in the pixels."""
+    matrix, shown = MATRICES[name]
+    stored = mirrored_file(tmp_path / "in.mp4", matrix)
+    source = open_source(tmp_path / "in.mp4")
+    frames, _ = read_frames(source)
+    assert psnr(frames, shown(stored)) > 30
+    out = copy(source, tmp_path / f"out{suffix}", crf=1, pixel_format="yuv444p")
+    assert psnr(read_frames(out)[0], frames) > 40
+    if suffix == ".mp4":
+        matrices = []
+        for path in (tmp_path / "in.mp4", out):
+            with av.open(str(path)) as container:
+                matrices.append(bytes(next(container.decode(video=0)).side_data["DISPLAYMATRIX"]))
+        assert matrices[0] == matrices[1]
+
+
+def test_interlaced_footage_is_said(tmp_path):
+    for name, options in (("woven.mp4", {"x264-params": "tff=1"}), ("whole.mp4", {})):
+        encode(tmp_path / name, pictures(4, 64, 64), "libx264", "yuv420p", options=options)
+    woven, whole = (open_source(tmp_path / name) for name in ("woven.mp4", "whole.mp4"))
+    read_frames(woven), read_frames(whole)
+    assert len(woven.warnings) == 1 and "deinterlace it first" in woven.warnings[0]
+    assert whole.warnings == []
+
+
+def test_dropped_frames_in_an_avi_are_no_damage(tmp_path):
+    """Their places in the file are empty; a file that is cut short is still told."""
+    kept = [index for index in range(30) if index not in (7, 8, 12)]
+    path = encode(tmp_path / "dropped.avi", noise(27), "mjpeg", "yuvj420p", stamps=kept)
+    source = open_source(path)
+    frames, times = read_frames(source)
+    assert len(frames) == 27 and times.durations.count(Fraction(1, 25)) == 25
+    assert source.warnings == []
+    data = path.read_bytes()
+    (tmp_path / "cut.avi").write_bytes(data[: len(data) * 6 // 10])
+    cut = open_source(tmp_path / "cut.avi")
+    assert 0 < len(read_frames(cut)[0]) < 27
+    assert len(cut.warnings) == 1 and "cut short" in cut.warnings[0]
+
+
+DEPTHS = [("yuv420p10le", 1, "10 bits"), ("yuv420p10le", 16, "high dynamic range"), ("yuv420p", 1, "")]
+
+
+@pytest.mark.parametrize("pixel_format, transfer, said", DEPTHS)
+def test_lost_depth_is_said(tmp_path, pixel_format, transfer, said):
+    """Once, with what to choose; nothing when the depth is kept."""
+    like = SourceInfo(None, 64, 48, colour=ColourTags(1, False, 1, transfer))
+    source = open_source(save(tmp_path / "in.mkv", moving(2), like=like, pixel_format=pixel_format))
+    for choices, sentences in (({}, bool(said)), ({"pixel_format": "yuv444p10le"}, 0), ({"codec": "vp9"}, bool(said))):
+        with open_sink(tmp_path / "out.mp4", source.info, overwrite=True, preset="ultrafast", **choices) as sink:
+            for chunk in source.chunks():
+                sink.write(chunk.frames, chunk.starts, chunk.ends)
+        assert len(sink.warnings) == sentences and all(said in sentence and "choose" in sentence for sentence in sink.warnings)
+    for bits, sentences in (("rgb24", bool(said)), ("rgb48", 0)):
+        sink = open_sink(tmp_path / "images", source.info, pixel_format=bits)
+        assert len(sink.warnings) == sentences
+        sink.abort()
+
+
+def test_lost_transparency_is_said(tmp_path):
+    clear, opaque = ([np.dstack([picture, np.full(picture.shape[:2], alpha, np.uint8)]) for picture in pictures(2)] for alpha in (90, 255))
+    assert "transparency is not kept" in open_source(encode(tmp_path / "clear.mov", clear, "qtrle", "argb")).warnings[0]
+    assert open_source(encode(tmp_path / "opaque.mov", opaque, "qtrle", "argb")).warnings == []
+    webm = encode(tmp_path / "clear.webm", clear, "libvpx-vp9", "yuva420p", metadata={"alpha_mode": "1"})
+    assert "transparency is not kept" in open_source(webm).warnings[0]
+
+
+# ---------------------------------------------------------------- sound
+
+
+@pytest.mark.parametrize("suffix, codec", [(".mkv", "h264"), (".mp4", "h264"), (".webm", "vp9")])
+def test_sound_tracks_keep_their_names(tmp_path, suffix, codec):
+    """Copied (AAC) or encoded anew (to Opus): language, title and what the track is for, as far as the container says."""
+    path = tmp_path / "in.mkv"
+    named = [("ger", "Deutsch", Disposition.default), ("eng", "Commentary", Disposition.comment)]
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=25)
+        video.width = video.height = 32
+        lanes = [out.add_stream("aac", rate=48000, layout="stereo") for _ in named]
+        for lane, (language, title, disposition) in zip(lanes, named, strict=True):
+            lane.metadata.update(language=language, title=title)
+            lane.disposition = disposition
+        for index, picture in enumerate(pictures(10, 32, 32)):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            for lane in lanes:
+                heard = av.AudioFrame.from_ndarray(np.zeros((2, 1920), np.float32), format="fltp", layout="stereo")
+                heard.sample_rate, heard.pts = 48000, 1920 * index
+                out.mux(lane.encode(heard))
+        for stream in (video, *lanes):
+            out.mux(stream.encode(None))
+    source = open_source(path)
+    with av.open(str(copy(source, tmp_path / f"out{suffix}", codec=codec, audio=source))) as container:
+        found = [(lane.metadata.get("language"), lane.metadata.get("title"), lane.disposition) for lane in container.streams.audio]
+    assert [one[0] for one in found] == ["ger", "eng"] and found[0][2] & Disposition.default and not found[1][2] & Disposition.default
+    if suffix != ".mp4":
+        assert [one[1] for one in found] == ["Deutsch", "Commentary"]
+    if suffix == ".mkv":
+        assert found[1][2] & Disposition.comment
