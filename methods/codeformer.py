@@ -50,8 +50,8 @@ class CodeFormerOptions:
         mode: "restore", "colourise" (checkpoint codeformer_colorization: the input is made grey) or "inpaint" (codeformer_inpainting: what is
             masked or white is filled, all else comes back exactly).
         keep_luminance: whether colourised frames keep the input's luminance.
-        batch: frames that pass through the network at once where frames do not look at each other, 1 to 64; more is faster on a large GPU,
-            and changes results by rounding only.
+        batch: frames that pass through the network at once where frames do not look at each other, 1 to 64; clips that are streamed come in
+            eights. More is faster on a large GPU, and changes results by rounding only.
 
     Raises:
         ValueError: naming the parameter, its range and what was given.

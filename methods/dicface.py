@@ -81,11 +81,13 @@ class DicFaceSession(WindowSession):
         self.options = restorer.options
         self._person = (seed, 0 if track is None else track.person)
         self._start = 0 if track is None else track.start
+        self.doubts = False
+        """Whether `uncertainty` is wanted: set it before the first push."""
         self._maps: list[Tensor] = []
 
     def uncertainty(self) -> Tensor:
         """(m, 1, 512, 512) in [0, 1]: where the network invents (dicface_dirichlet.uncertainty), bilinear between the code map's places, for
-        the m frames handed out since the last call."""
+        the m frames handed out since the last call; none unless `doubts` was set."""
         maps, self._maps = self._maps, []
         return F.interpolate(torch.cat(maps).float(), (CROP, CROP), mode="bilinear") if maps else torch.empty(0, 1, CROP, CROP)
 
@@ -96,7 +98,8 @@ class DicFaceSession(WindowSession):
     def _decode(self, window: list[CodedFrame], frame: CodedFrame) -> Tensor:
         centre = self._window.before
         alpha = self.network.alpha(torch.stack([other.seen for other in window], 1), slice(centre, centre + 1))[:, 0]
-        self._maps.append(as_map(uncertainty(alpha, self.network.quantize.embedding.weight)[..., None]).half().cpu())
+        if self.doubts:
+            self._maps.append(as_map(uncertainty(alpha, self.network.quantize.embedding.weight)[..., None]).half().cpu())
         if self.options.dirichlet == "sample":
             weights = dirichlet_sample(alpha, *self._person, self._start + frame.index)
         else:

@@ -14,7 +14,7 @@ def dirichlet_sample(alpha: Tensor, *key: int) -> Tensor:
     Drawn on the CPU in float64, a pure function of alpha and of the integers of `key`, whatever the device.
     """
     generator = torch.Generator().manual_seed(int(seeded_noise((2,), *key).view(torch.int64)))
-    gamma = torch._standard_gamma(alpha.detach().double().cpu(), generator)
+    gamma = torch._standard_gamma(alpha.detach().cpu().double(), generator)
     return (gamma / gamma.sum(-1, keepdim=True)).to(alpha)
 
 

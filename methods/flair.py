@@ -17,6 +17,7 @@ from ..diffusion.schedule import add_noise
 from ..diffusion.solvers import Renoising, Solver, make_solver, spaced
 from ..faces.types import CROP, FaceTrack
 from ..physics.base import Degradation
+from ..physics.in_time import at_frames, reach_of
 from .flair_enhancement import Enhancement, Mask, face_mask, sees_one_frame
 from .flair_observation import TrackObservation, observation_model
 from .flair_options import FlairOptions, enhancement_weights, gammas, preset
@@ -52,6 +53,10 @@ class Progress:
 
 
 OnStep = Callable[[Progress], None]
+ROUNDING = (2 / 255) ** 2 / 12
+"""Variance, in the range [-1, 1], of the noise that footage of 8 bits has at least. Undamped, an inverted blur multiplies it by thousands."""
+UNSURE = 0.02**2
+"""How far off, as a variance, an estimate is taken to be at least when it is weighed against that rounding; tried 0.02 to 0.1, squared."""
 START = 0
 """The key of the noise that sampling begins with: the same whatever the number of steps, and free, as the last step, 0, draws none."""
 
@@ -138,7 +143,18 @@ class FlairRestorer(Restorer):
         self.device = torch.device(device)
         self.on_step = on_step
         self.schedule = spaced(prior.schedule, self.options.steps, self.options.start, self.options.steps_lie)
-        self.look_ahead = self.options.window - 1
+        self.reach = 0 if degradation is None else reach_of(degradation)
+        self.look_ahead = self.window - 1
+
+    @property
+    def window(self) -> int:
+        """Frames sampled together. Under blur along time a window does not know its ends well, where y shows frames beyond it: more of them."""
+        return self.options.window + 2 * self.reach
+
+    @property
+    def overlap(self) -> int:
+        """Frames that windows share where frames interact."""
+        return max(self.options.overlap, 2 * self.reach)
 
     def reporting(self, on_step: OnStep) -> FlairRestorer:
         """The same restorer with another `on_step`."""
@@ -160,9 +176,9 @@ class FlairSession(Session):
         self.heartbeat = heartbeat
         self.observe: TrackObservation = observation_model(restorer.degradation, track)
         self._key = (seed, 0 if track is None else track.person, 0 if track is None else track.start)
-        options = restorer.options
         self._trail: dict[int, Tensor] = {}  # of the window before: step -> estimates of its last frames, (overlap, 3, 512, 512) float16
-        self._stream = WindowStream(options.window, options.overlap if self._frames_interact() else 0, self._sample)
+        overlap = restorer.overlap if self._frames_interact() else 0
+        self._stream = WindowStream(restorer.window, overlap, self._sample)
 
     def push(self, crops: Tensor) -> Tensor:
         self.observe.check(crops)
@@ -181,7 +197,7 @@ class FlairSession(Session):
         """One window: crops (n, 3, H, W) from frame `first` of the clip; `shared` are final results in [0, 1]."""
         restorer, options, schedule = self.restorer, self.restorer.options, self.restorer.schedule
         y, condition = (part.to(restorer.device) for part in self.observe(crops, restorer.prior.upsampling))
-        operator = self.observe.operator if options.data_consistency else None
+        operator = at_frames(self.observe.operator, first, len(crops)) if options.data_consistency else None
         grey = self.observe.noise * 255 if options.noise_level is None else options.noise_level
         gamma, weights = gammas(options, schedule, grey), enhancement_weights(options, len(schedule))
         tied = None if shared is None else shared.to(restorer.device) * 2 - 1
@@ -247,11 +263,11 @@ class FlairSession(Session):
         return Enhancement(restorer.enhancer, restorer.mask, options.mask_every == "step", known, self.track, self._key[0] + first, self.heartbeat)
 
     def _damping(self, grey: float, sigma: float) -> float:
-        """sigma_y^2 / r_t^2 with r_t^2 = sigma_t^2 / (1 + sigma_t^2) (PiGDM), times `trust`; both in the [-1, 1] range."""
+        """sigma_y^2 / r_t^2 with r_t^2 = sigma_t^2 / (1 + sigma_t^2) (PiGDM), times `trust`; in the [-1, 1] range. At least that of rounding."""
         options = self.restorer.options
         if options.consistency == "pinv":
             return 0.0
-        return options.trust * (2 * grey / 255) ** 2 * (1 + sigma**2) / sigma**2
+        return max(options.trust * (2 * grey / 255) ** 2 * (1 + sigma**2) / sigma**2, ROUNDING / UNSURE / self.observe.operator.factor**2)
 
     def _noise(self, like: Tensor, first: int, step: int) -> Tensor:
         """Noise of one step: of each frame by its place in the clip, or one frame's for all."""

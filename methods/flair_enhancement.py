@@ -1,4 +1,7 @@
-"""FLAIR's enhancement (Algorithm 1, line 8): a restorer's faces, blended into the estimates of one window where a mask says."""
+"""FLAIR's enhancement (Algorithm 1, line 8): a restorer's faces, blended into the estimates of one window where a mask says.
+
+With a parser the mask is that of pasting (faces/parsing.py); the published code takes two classes fewer and a wider blur.
+"""
 
 from __future__ import annotations
 

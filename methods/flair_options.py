@@ -38,7 +38,8 @@ class FlairOptions:
         zeta: how fast data consistency gives way to noise in the observation; -1 keeps gamma_t = 1.
         zeta_reading: "code": gamma_t = 1 - zeta s^2 abar_t / (1 - abar_t), held to {0.009} + [0.009, 0.9] + {1}, s in grey levels (demos:
             zeta 1); "paper": gamma_t = 1 - zeta s^2 abar_t / abar_{t-1}, clipped to [0, 1], s in units of [0, 1] (Table 11: zeta 1000).
-        noise_level: s, standard deviation of the observation's noise in grey levels of 0..255; None takes the degradation's own.
+        noise_level: s, standard deviation of the observation's noise in grey levels of 0..255; None takes the degradation's own. Damped
+            consistency allows for the rounding of 8 bits in any case.
         w: weight of the enhancement, in [0, 1], read as `w_reading` says.
         w_reading: "data" (the code): w weighs the data-consistent frame at t = tau, the enhanced one gets 1 - w; "enhancement" (the
             paper's eq. 13): w is the weight of the enhanced face itself.
@@ -49,7 +50,7 @@ class FlairOptions:
         enhance: whether an enhancer, where one is given, is applied (line 8).
         where: "face": the enhancer acts where a mask says (an ellipse, or a face parser's); "crop": everywhere, for an enhancer that
             restores all of the crop.
-        window: frames sampled together, 1 to 100.
+        window: frames sampled together, 1 to 100; under blur along time as many more as a frame shows around itself.
         overlap: frames that a window shares with the one before, 0 to window - 1.
         overlap_mode: "blend": at every step, shared frames slide from what the old window made of them at that step to the new one's
             estimate; a still scene has no seam under any prior; remembers 1.5 MiB per step and shared frame. "impose" (the code): at every

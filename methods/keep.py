@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -87,6 +88,7 @@ def keep_step(
     gain: Tensor,
     past: Past | None,
     heartbeat: Heartbeat = no_heartbeat,
+    back: Callable[[], object] = lambda: None,
 ) -> Past:
     """One frame of the recurrence; models/keep.py has the equations.
 
@@ -95,14 +97,17 @@ def keep_step(
         latent: z~, (1, code_dim, s, s), and `features`: both the encoder's, of this frame.
         gain: K, (1, 1, s, s); the first frame of a clip does not use it.
         past: None for the first frame of a clip.
+        back: brings the network back to its device, where the flow's own may have taken the room.
 
     Returns:
         What the next frame takes from this one; its `image` is the result.
     """
     heartbeat()
     seen = source.features(frame)
-    if past is not None:
-        moved = warp(past.image, source.flow(seen, past.seen))
+    flow = None if past is None else source.flow(seen, past.seen)
+    back()
+    if past is not None and flow is not None:
+        moved = warp(past.image, flow)
         heartbeat()
         latent = network.update(latent, network.encode_clean(moved), gain)  # eq. 6 and 8
     heartbeat()
@@ -129,6 +134,11 @@ class KeepRestorer(NetworkRestorer):
     def __init__(self, network: KEEP, options: KeepOptions | None = None, *, place: Placement | None = None, flow: FlowSource | None = None) -> None:
         super().__init__(network, options, place=place)
         self._given = flow
+
+    @property
+    def flow_is_own(self) -> bool:
+        """Whether optical flow needs no other network's room: that of this network, or OpenCV's."""
+        return self._given is None
 
     @property
     def flow(self) -> FlowSource:
@@ -189,14 +199,25 @@ class KeepSession(Session):
         if options.reset_every and self._done % options.reset_every == 0:
             self._past = self._memory = None
         length = len(self._waiting)
-        device = restorer.place(working_memory(network, length, options.batch))
+        room = working_memory(network, length, options.batch)
+        device = restorer.place(room)
         frames = torch.cat(self._waiting).to(device, memory_format=torch.channels_last)
         latents, features = self._encode(frames)
         gains, self._memory = network.gain(latents[None], self._memory)
         ready = []
         for index in range(length):
             now = slice(index, index + 1)
-            past = keep_step(network, restorer.flow, frames[now], latents[now], features.popleft(), gains[0, now], self._past, self._heartbeat)
+            past = keep_step(
+                network,
+                restorer.flow,
+                frames[now],
+                latents[now],
+                features.popleft(),
+                gains[0, now],
+                self._past,
+                self._heartbeat,
+                no_heartbeat if restorer.flow_is_own else partial(restorer.place, room),
+            )
             crop = self._crops[index]
             ready.append(from_network(past.image) if crop is None else completed(past.image, crop))
             self._past = past

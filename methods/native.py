@@ -7,15 +7,16 @@ With X_k and A_k their octaves at one side (a Laplacian pyramid; X_0 is the coar
 
     y_0 = A_0 + W_0 (X_0 - A_0)        y_k = up(y_(k-1)) + A_k + c_k W_k (X_k - A_k)
 
-and beyond S, where there is no answer, y_k = up(y_(k-1)) + W_k X_k. In words: the input keeps its coarse means, which no blur or codec and only
-the noise of a bad camera moves much; an octave that is weaker in the input than in the answer is the answer's; one as strong stays the input's,
-but for noise.
+and beyond S, where there is no answer, y_k = up(y_(k-1)) + W_k X_k. In words: the input keeps its coarse means, which no blur or codec and
+only the noise of a bad camera moves much; an octave that is weaker in the input than in the answer is the answer's; one as strong stays the
+input's, but for noise.
 
 - c_k in [0, 1] rises smoothly with b = <X_k, A_k> / <A_k, A_k>, over the whole crop. Blur lowers b. Noise does not raise it, as long as the
   answer is free of it.
 - W_k is the Wiener gain of a place: W = max(E - 3 s^2, 0) / E, with the energy E of what it multiplies around that place, and the noise
   s^2 of the input at that side, read from the median of its finest diagonal differences less what clean faces have there: noise fills
-  flat places too, detail does not. The coarse means have no octave of their own to read: their noise is a quarter of that one side up.
+  flat places too, detail does not. The coarse means have no octave of their own to read: their noise is a quarter of that one side up. Beyond S
+  it is the octave itself in its flattest places (`octave_noise`).
 
 A clean, sharp crop comes back as it was.
 """
@@ -39,6 +40,12 @@ GRAINY = 1.3
 """How many times its `TEXTURE` the octave above the coarse means must show before they count as noisy: faces with much detail keep theirs."""
 CAUTION = 3.0
 """How many times its noise the energy of a place must be before any of it is kept."""
+FLATTEST = 0.1
+"""Share of the places of an octave beyond S, those of the least energy, that show what noise does where there is nothing else."""
+GRAIN = {256: 0.8 / 255, 512: 0.5 / 255}
+"""What clean faces have there, as a deviation."""
+FLATTEST_CAUTION = 2.5 / 3
+"""Their energy is the noise of the octave itself, what coding left of it included, so less caution is needed; tried 1/3 to 1.2."""
 NEIGHBOURHOOD = 7
 """Side of the window in which energy is averaged, in pixels of the octave."""
 
@@ -68,7 +75,7 @@ def completed(images: Tensor, crops: Tensor) -> Tensor:
     if images.shape[-1] >= CROP or not len(images):
         return from_network(images)
     answer = (images.detach().float().clamp(-1, 1) + 1) / 2
-    return _enlarged_with(answer, crops.to(answer)).clamp(0, 1).cpu().contiguous()
+    return _enlarged_with(answer, crops.float()).clamp(0, 1).cpu().contiguous()
 
 
 def merged(answer: Tensor, seen: Tensor) -> Tensor:
@@ -137,15 +144,25 @@ def noise_variance(image: Tensor, caution: float = 1.0) -> Tensor:
     return (deviation.square() - (caution * TEXTURE[side]) ** 2).clamp_min(0)
 
 
+def octave_noise(octave: Tensor) -> Tensor:
+    """s^2 per crop (n,) of an octave (n, 3, h, w) beyond S: the energy of its flattest places, less what clean faces have there.
+
+    JPEG and video codecs drop the finest diagonals first, where `noise_variance` looks, and leave the rest of the noise: it saw none.
+    """
+    energy = F.avg_pool2d(octave.square().mean(1, keepdim=True), NEIGHBOURHOOD, NEIGHBOURHOOD // 2)
+    side = min(GRAIN, key=lambda known: abs(known - octave.shape[-1]))
+    return (FLATTEST_CAUTION * energy.flatten(1).quantile(FLATTEST, 1) - GRAIN[side] ** 2).clamp_min(0)
+
+
 def enlarged(image: Tensor, like: Tensor) -> Tensor:
     """`image` at the size of `like`, bicubic."""
     return F.interpolate(image, like.shape[-2:], mode="bicubic", align_corners=False)
 
 
 def _enlarged_with(answer: Tensor, crops: Tensor) -> Tensor:
-    """`completed` in [0, 1] on one device, not clamped."""
+    """`completed` in [0, 1] on the answer's device, not clamped."""
     side = answer.shape[-1]
-    levels = [resized(crops, CROP, "bicubic")]
+    levels = [resized(crops, CROP, "bicubic").to(answer)]
     while levels[-1].shape[-1] >= 2 * side:
         levels.append(F.avg_pool2d(levels[-1], 2))
     if levels[-1].shape[-1] != side:
@@ -154,6 +171,7 @@ def _enlarged_with(answer: Tensor, crops: Tensor) -> Tensor:
     result = merged(answer, below)
     while levels:
         level = levels.pop()
-        result = enlarged(result, level) + clear_part(level - enlarged(below, level), noise_variance(level))
+        octave = level - enlarged(below, level)
+        result = enlarged(result, level) + clear_part(octave, octave_noise(octave))
         below = level
     return result

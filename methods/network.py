@@ -45,8 +45,19 @@ class NetworkRestorer(Restorer):
 
 
 def to_network(crops: Tensor, side: int, device: torch.device) -> Tensor:
-    """Crops (n, 3, H, W) in [0, 1] as the network takes them: (n, 3, side, side) in [-1, 1], bilinear, on `device`."""
-    x = resized(crops.to(device), side, "bilinear")
+    """Square crops (n, 3, S, S) in [0, 1] as the network takes them: (n, 3, side, side) in [-1, 1], bilinear, on `device`.
+
+    They are resized where they are, on the CPU: Apple's MPS averages over whole factors only.
+
+    Raises:
+        ValueError: for crops that are not square.
+    """
+    if crops.shape[-1] != crops.shape[-2]:
+        raise ValueError(
+            f"face restorers take square crops, got {crops.shape[-1]} x {crops.shape[-2]} (width x height); cut the faces out with Face Align, or "
+            "leave --aligned out"
+        )
+    x = resized(crops, side, "bilinear").to(device)
     return (x * 2 - 1).contiguous(memory_format=torch.channels_last)
 
 

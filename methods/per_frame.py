@@ -22,7 +22,7 @@ class PerFrameOptions:
     """Parameters of a restorer without any.
 
     Attributes:
-        batch: frames at once, 1 to 64; halved by itself when memory runs out.
+        batch: frames at once, 1 to 64 (8 at most where a clip is streamed); halved by itself when memory runs out.
 
     Raises:
         ValueError: naming the parameter, its range and what was given.

@@ -57,6 +57,10 @@ def batches(work: Callable[[Tensor], Tensor], frames: Tensor, size: int, heartbe
         yield done
 
 
+FULL = ("out of memory", "can't allocate memory", "not enough memory")
+"""What accelerators, and PyTorch's CPU allocator on Linux and on Windows, say."""
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that a device ran out of memory."""
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error).lower() for text in FULL)

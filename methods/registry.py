@@ -95,6 +95,10 @@ def restorer_from(loaded: LoadedNetwork, options: Any = None, *, place: Placemen
 
 def _build_network(method: str) -> Build:
     def build(weights: Path | None, degradation: Degradation | None, device: torch.device, options: Any, precision: torch.dtype) -> Restorer:
+        if degradation is not None:
+            raise ValueError(
+                f"{method} does not use a degradation, got {degradation.describe()!r}; leave --degradation out, or choose --method flair"
+            )
         if weights is None:
             raise ValueError(f"{method} needs a checkpoint; name one with --weights, or see `fvr models`")
         loaded = load_network(weights, decoder_dtype=precision)

@@ -57,11 +57,15 @@ def restore_frames(
     track: FaceTrack | None = None,
     *,
     seed: int = 0,
-    chunk: int = 8,
+    chunk: int | None = None,
     heartbeat: Heartbeat = no_heartbeat,
     on_frame: Callable[[int], None] = lambda done: None,
 ) -> Tensor:
-    """A whole clip (N, 3, H, W) at once: a loop over one session. Returns (N, 3, 512, 512); `on_frame` gets how many more are done."""
+    """A whole clip (N, 3, H, W) at once: a loop over one session. Returns (N, 3, 512, 512); `on_frame` gets how many more are done.
+
+    chunk: frames pushed at a time; None is 8, or as many as the method takes at once.
+    """
+    chunk = chunk or max(8, getattr(getattr(restorer, "options", None), "batch", 1))
     session = restorer.open(track, seed=seed, heartbeat=heartbeat)
     ready = []
     for start in range(0, len(crops), chunk):

@@ -135,6 +135,7 @@ def restore_person(
 ) -> tuple[Tensor, Tensor]:
     """Restored crops (n, 3, 512, 512) and where they are invented (n, 1, 512, 512)."""
     session = restorer.open(track, seed=seed, heartbeat=host.heartbeat)
+    session.doubts = True
     ready = []
     for start in range(0, len(crops), CHUNK):
         part = slice(start, start + CHUNK)

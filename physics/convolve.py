@@ -50,10 +50,11 @@ def lag_spectrum(blur: Blur, low: tuple[int, int], dtype: torch.dtype, device: t
     """
     kernel, factor = blur.weights, blur.factor
     reach = [(side - 1) // factor * factor for side in kernel.shape]
-    padded = F.pad(kernel, (reach[1], reach[1], reach[0], reach[0]))
-    lags = F.conv2d(padded[None, None], kernel[None, None], stride=factor)[0, 0]
-    rows = (torch.arange(lags.shape[0]) - reach[0] // factor) % low[0]
-    cols = (torch.arange(lags.shape[1]) - reach[1] // factor) % low[1]
+    down, across = (torch.arange(-side, side + 1, factor) for side in reach)  # the lags, in pixels of the large grid
+    size = _fast(tuple(2 * side for side in kernel.shape))  # no lag wraps round
+    full = torch.fft.irfft2(torch.fft.rfft2(kernel, s=size).abs().square(), s=size)
+    lags = full[down % size[0]][:, across % size[1]]
+    rows, cols = down // factor % low[0], across // factor % low[1]
     wrapped = torch.zeros(low, dtype=torch.float64).index_put_((rows[:, None], cols), lags, accumulate=True)
     return torch.fft.rfft2(wrapped).real.clamp(min=0).to(device, dtype)
 

@@ -50,7 +50,7 @@ class JpegCode(NamedTuple):
 class Jpeg(Transparent):
     """y = D(E(x)): JPEG at `quality` 1..100 of frames (..., 3, H, W) RGB in [0, 1], any size.
 
-    E: YCbCr, chroma 4:2:0 by keeping every second pixel, 8 x 8 orthonormal cosines, the standard's tables scaled as libjpeg does, rounding.
+    E: YCbCr, chroma 4:2:0 by keeping every second pixel, 8 x 8 orthonormal cosines, the standard's tables scaled by `quantiser`, rounding.
     D: the inverse, chroma repeated; neither clamps to [0, 1], so E(D(E(x))) = E(x) exactly (on the frame padded to multiples of 16 by
     repeating its last row and column; `decode(code, crop=False)` gives that frame). A camera's or libjpeg's encoder averages chroma and
     clamps instead.
@@ -108,7 +108,10 @@ class Jpeg(Transparent):
 
 
 def quantiser(table: tuple[tuple[int, ...], ...], quality: int) -> Tensor:
-    """(8, 8) float64 steps: floor((s q + 50) / 100) within 1..255, s = 5000 / quality below 50, else 200 - 2 quality."""
+    """(8, 8) float64 steps: floor((s q + 50) / 100) within 1..255, s = 5000 / quality below 50, else 200 - 2 quality.
+
+    So FLAIR's code has it. libjpeg rounds s down first, by which some steps below quality 50 are one less.
+    """
     scale = 5000 / quality if quality < 50 else 200 - 2 * quality
     return ((torch.tensor(table, dtype=torch.float64) * scale + 50) / 100).floor().clamp(1, 255)
 

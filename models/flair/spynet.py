@@ -22,7 +22,9 @@ def warped(x: Tensor, flow: Tensor, padding: Literal["zeros", "border"] = "zeros
     across = torch.arange(width, dtype=torch.float32, device=x.device) + flow[:, 0].float()
     down = torch.arange(height, dtype=torch.float32, device=x.device)[:, None] + flow[:, 1].float()
     places = torch.stack([across * (2 / max(width - 1, 1)) - 1, down * (2 / max(height - 1, 1)) - 1], 3)
-    return F.grid_sample(x.float(), places, "bilinear", padding, align_corners=True).to(x.dtype, memory_format=torch.channels_last)
+    if padding == "border":  # the same by hand, as Apple's MPS has only "zeros"
+        places = places.clamp(-1, 1)
+    return F.grid_sample(x.float(), places, "bilinear", "zeros", align_corners=True).to(x.dtype, memory_format=torch.channels_last)
 
 
 class SPyNet(nn.Module):

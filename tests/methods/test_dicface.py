@@ -112,7 +112,11 @@ def test_uncertainty_knows_the_prior_evidence_and_distance():
 def test_uncertainty_comes_with_the_frames_it_is_of():
     restorer = DicFaceRestorer(NETWORK)
     session = restorer.open()
-    assert session.uncertainty().shape == (0, 1, 512, 512)
+    session.push(CLIP)
+    session.close()
+    assert session.uncertainty().shape == (0, 1, 512, 512)  # nobody asked, nothing is kept
+    session = restorer.open()
+    session.doubts = True
     maps = []
     for start in range(0, 6, 3):
         out = session.push(CLIP[start : start + 3])
@@ -122,6 +126,7 @@ def test_uncertainty_comes_with_the_frames_it_is_of():
     maps = torch.cat([*maps, session.uncertainty()])
     assert maps.shape == (6, 1, 512, 512) and maps.min() >= 0 and maps.max() <= 1 and maps.dtype == torch.float32 and not maps.is_inference()
     whole = restorer.open()
+    whole.doubts = True
     whole.push(CLIP)
     whole.close()
     assert torch.equal(whole.uncertainty(), maps)
@@ -136,6 +141,7 @@ def test_a_decoder_in_half_precision_changes_neither_codes_nor_uncertainty():
         for part in network.decoder_parts():
             part.to(dtype)
         session = DicFaceRestorer(network).open()
+        session.doubts = True
         out.append(torch.cat([session.push(CLIP[:1]), session.close()]))
         maps.append(session.uncertainty())
     assert torch.equal(given[0], given[1]) and torch.equal(*maps)

@@ -17,7 +17,9 @@ from fvr.metrics.fidelity import psnr
 from fvr.physics.bicubic import BicubicDownsample
 from fvr.physics.blur import Blur
 from fvr.physics.identity import GaussianNoise
+from fvr.physics.inpaint import Inpaint
 from fvr.physics.jpeg import Jpeg
+from fvr.physics.temporal import TemporalBlur
 
 X8 = BicubicDownsample(8)
 QUICK = FlairOptions(steps=3, tau=1, temperature=1.0)
@@ -123,7 +125,7 @@ def test_a_constant_clip_shows_no_seam(mode):
     options = replace(QUICK, window=4, overlap=2, overlap_mode=mode, temperature=0.0)
     frames = torch.full((7, 3, 64, 64), 0.4)
     out = restore_frames(FlairRestorer(Echo(temporal=True), X8, options), frames)
-    torch.testing.assert_close(out, torch.full_like(out, 0.4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(out, torch.full_like(out, 0.4), atol=5e-4, rtol=0)  # a little is left to the rounding of 8 bits
 
 
 def test_frames_that_do_not_interact_are_sampled_once():
@@ -244,6 +246,42 @@ def test_it_restores():
     on, off = (restore_frames(FlairRestorer(GaussianPrior(), op, FlairOptions(data_consistency=dc)), y) for dc in (True, False))
     assert psnr(on, truth) > psnr(enlarged, truth) + 1
     assert psnr(on, truth) > psnr(off, truth) + 0.5
+
+
+@pytest.mark.parametrize("op", [Blur.gaussian(2.0), Blur.gaussian(4.0, factor=4), BicubicDownsample(4)], ids=["blur", "blur x4", "x4"])
+def test_a_degradation_without_noise_does_not_multiply_the_rounding_of_eight_bits(op):
+    """A blur described without noise ended in worms at 10 dB."""
+    picture = torch.from_numpy(skimage.data.astronaut().copy()).permute(2, 0, 1)[None] / 255
+    truth = F.interpolate(picture[..., 0:256, 96:352], size=(512, 512), mode="bicubic").clamp(0, 1)
+    y = (op.forward(truth).clamp(0, 1) * 255).round() / 255
+    enlarged = F.interpolate(y, size=(512, 512), mode="bicubic").clamp(0, 1)
+    restored = restore_frames(FlairRestorer(GaussianPrior(), op, FlairOptions(steps=4)), y)
+    assert psnr(restored, truth) > psnr(enlarged, truth) + 0.5
+
+
+def test_windows_are_longer_under_blur_along_time():
+    """So that long windows' frames are nearly those of one: at their ends the observation shows frames that a window does not have."""
+    op = GaussianNoise(0.01) @ TemporalBlur(5)
+    truth = torch.cat([portrait().roll((2 * i, 3 * i), (2, 3)) for i in range(12)])
+    y = op.observe(truth, torch.Generator().manual_seed(0)).clamp(0, 1)
+    options = FlairOptions(steps=2, window=5, overlap=2)
+    restorer = FlairRestorer(GaussianPrior(), op, options)
+    assert (restorer.window, restorer.overlap, restorer.look_ahead) == (9, 4, 8)
+    assert (FlairRestorer(GaussianPrior(), X8, options).window, FlairRestorer(GaussianPrior(), X8, options).overlap) == (5, 2)
+    found = restore_frames(restorer, y)
+    restorer.reach = 0
+    assert restorer.window == 5
+    assert len(found) == 12 and psnr(found, truth).mean() > psnr(restore_frames(restorer, y), truth).mean() + 1
+
+
+def test_every_window_has_the_masks_of_its_frames():
+    holes = torch.ones(6, 1, 512, 512)
+    holes[:, :, 100:140, 100:140] = 0
+    holes[3, :, 300:340] = 0
+    y = portrait().expand(6, -1, -1, -1) * holes
+    restored = restore_frames(FlairRestorer(Echo(), Inpaint(holes), replace(QUICK, window=2, overlap=0)), y)
+    known = holes[3].bool().expand(3, -1, -1)
+    assert (restored[3] - y[3])[known].abs().max() < 0.03 and (restored[4] - y[4])[:, 300:340].abs().max() < 0.03
 
 
 def test_a_tracked_face_is_seen_through_its_own_resampling():

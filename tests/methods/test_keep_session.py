@@ -176,6 +176,26 @@ def test_the_host_is_asked_for_room_and_can_stop_the_work(network):
         restore_frames(placed, clip(2), heartbeat=stop)
 
 
+def test_a_network_whose_room_another_flow_took_is_brought_back(network):
+    said = []
+
+    class Elsewhere(DisFlow):
+        def flow(self, first, second):
+            said.append("flow")
+            return super().flow(first, second)
+
+    def place(working):
+        said.append("place")
+        return torch.device("cpu")
+
+    handle = network.hq_encoder.register_forward_pre_hook(lambda module, arguments: said.append("encode clean"))
+    try:
+        restore_frames(KeepRestorer(network, KeepOptions(gain_window=3), place=place, flow=Elsewhere()), clip(3))
+    finally:
+        handle.remove()
+    assert said == ["place", "place", "flow", "place", "encode clean", "flow", "place", "encode clean"]
+
+
 def test_memory_that_runs_out_halves_the_batch(network, whole):
     sizes = []
 

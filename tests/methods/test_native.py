@@ -11,6 +11,7 @@ from torch import Tensor
 from fvr.methods.native import anchored, clear_part, completed, merged, noise_variance
 from fvr.methods.network import from_network, to_network
 from fvr.metrics.fidelity import psnr
+from fvr.physics import Blur, Jpeg
 
 CPU = torch.device("cpu")
 
@@ -32,7 +33,7 @@ def test_a_clean_face_comes_back_as_it_was(face: Tensor) -> None:
     modest = softened(seen, 2)
     assert psnr(from_network(modest), face).item() < 30
     assert psnr(completed(modest, face), face).item() > 38
-    assert torch.allclose(completed(seen, face), face, atol=2 / 255)
+    assert psnr(completed(seen, face), face).item() > 50  # what is missing is the grain of the film
 
 
 def test_a_weak_answer_does_not_spoil_a_clean_face(face: Tensor) -> None:
@@ -87,12 +88,26 @@ def test_every_crop_is_judged_alone(face: Tensor) -> None:
     assert torch.allclose(together, alone, atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [(96, 96), (300, 300), (512, 400), (700, 700)])
+@pytest.mark.parametrize("size", [(96, 96), (300, 300), (700, 700)])
 def test_crops_of_any_size(face: Tensor, size: tuple[int, int]) -> None:
     crop = F.interpolate(face, size, mode="area")
     result = completed(to_network(crop, 128, CPU), crop)
     shown = F.interpolate(result, (64, 64), mode="area")
     assert psnr(shown, F.interpolate(face, (64, 64), mode="area")).item() > 30
+
+
+def test_crops_that_are_not_square_are_refused(face: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"square crops, got 400 x 512 \(width x height\); cut the faces out with Face Align"):
+        to_network(face[..., :400], 128, CPU)
+
+
+def test_noise_that_a_codec_has_coded_does_not_come_back_either(face: Tensor) -> None:
+    """JPEG takes the finest diagonals, where noise is looked for on the native side, and leaves the rest of it."""
+    soft = Blur.gaussian(3).forward(face)
+    crop = Jpeg(60).forward(soft + 0.03 * torch.randn(face.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    answer = to_network(soft, 128, CPU)
+    assert noise_variance(crop).item() == 0
+    assert psnr(completed(answer, crop), soft).item() > psnr(crop, soft).item() + 1.5
 
 
 def test_a_network_of_full_size_is_left_alone(face: Tensor) -> None:

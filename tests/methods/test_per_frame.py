@@ -8,6 +8,7 @@ from seeded_weights import seed_weights
 from torch import nn
 
 from fvr.methods.per_frame import PerFrameOptions, PerFrameRestorer
+from fvr.methods.placement import out_of_memory
 from fvr.methods.restorer import restore_frames
 from fvr.models.restoreformer import RestoreFormer, RestoreFormerConfig
 
@@ -65,6 +66,17 @@ def test_two_people_restored_in_turns_equal_each_alone(network):
     turns = [[session.push(crops[start : start + 2]) for session, crops in zip(sessions, (a, b), strict=True)] for start in (0, 2)]
     for person, expected in enumerate(alone):
         assert torch.equal(torch.cat([*(turn[person] for turn in turns), sessions[person].close()]), expected)
+
+
+def test_as_many_frames_go_at_once_as_were_asked_for():
+    network = Halver()
+    restore_frames(PerFrameRestorer(network, PerFrameOptions(batch=16)), clip(20))
+    assert [count for count, _, _ in network.seen] == [16, 4]
+
+
+@pytest.mark.parametrize("text", ["CUDA out of memory", "DefaultCPUAllocator: can't allocate memory: you tried", "not enough memory: you tried"])
+def test_memory_that_ran_out_is_told_from_other_faults(text):
+    assert out_of_memory(RuntimeError(text)) and not out_of_memory(RuntimeError("shapes differ"))
 
 
 def test_batches_shrink_when_memory_runs_out():

@@ -10,6 +10,7 @@ from fvr.methods.flair import FlairRestorer
 from fvr.methods.flair_options import FlairOptions, preset
 from fvr.methods.registry import METHODS, build_restorer
 from fvr.methods.settings import parse_settings
+from fvr.physics import parse
 
 
 def test_flair_needs_nothing():
@@ -74,6 +75,12 @@ def test_any_valid_value_survives_being_written_down(name, data):
 def test_wrong_settings_are_one_sentence(settings, message):
     with pytest.raises(ValueError, match=message):
         build_restorer("flair", settings=settings)
+
+
+@pytest.mark.parametrize("name", ["keep", "dicface", "codeformer", "per-frame"])
+def test_only_flair_takes_a_degradation(name):
+    with pytest.raises(ValueError, match=f"{name} does not use a degradation, got 'Gaussian blur"):
+        build_restorer(name, degradation=parse("gaussian_blur(sigma=2)"))
 
 
 def test_interdependent_settings_are_checked_together():

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from fvr.physics import AveragePool, BicubicDownsample, Blur
 from fvr.physics.bicubic import bicubic_matrix
+from fvr.physics.convolve import lag_spectrum
 
 
 @pytest.fixture
@@ -34,6 +35,31 @@ def test_facts_of_matlab_imresize() -> None:
     matrix = bicubic_matrix(16, 2)
     assert_close(matrix[3, 3:11], taps)
     assert_close(matrix[0, :5], torch.tensor([111 + 29 - 0.0, 111 - 9, 29 - 3, -9, -3], dtype=torch.float64) / 256)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+@pytest.mark.parametrize("size", [(5, 5), (9, 4), (1, 7)])
+def test_the_spectrum_of_a_blur_is_that_of_its_autocorrelation(size: tuple[int, int], factor: int, rng: torch.Generator) -> None:
+    """Summed lag by lag."""
+    kernel = torch.rand(size, generator=rng, dtype=torch.float64)
+    low = (12, 10)
+    lags = torch.zeros(low, dtype=torch.float64)
+    for dy in range(-(size[0] - 1), size[0]):
+        for dx in range(-(size[1] - 1), size[1]):
+            if dy % factor == 0 and dx % factor == 0:
+                here = kernel[max(dy, 0) : size[0] + min(dy, 0), max(dx, 0) : size[1] + min(dx, 0)]
+                there = kernel[max(-dy, 0) : size[0] + min(-dy, 0), max(-dx, 0) : size[1] + min(-dx, 0)]
+                lags[dy // factor % low[0], dx // factor % low[1]] += (here * there).sum()
+    blur = Blur(kernel / kernel.sum(), factor)
+    expected = torch.fft.rfft2(lags / kernel.sum() ** 2).real.clamp(min=0)
+    assert_close(lag_spectrum(blur, low, torch.float64, torch.device("cpu")), expected, atol=1e-10, rtol=1e-8)
+
+
+def test_a_wide_blur_is_inverted_at_once() -> None:
+    """Its autocorrelation as a direct sum would take 90 GB."""
+    blur = Blur.gaussian(40, 20, 30)
+    assert min(blur.weights.shape) > 200
+    assert lag_spectrum(blur, (64, 64), torch.float32, torch.device("cpu")).shape == (64, 33)
 
 
 @pytest.mark.parametrize(("length", "factor"), [(13, 2), (512, 8), (97, 16), (5, 16), (7, 3)])
