@@ -93,12 +93,15 @@ class RunningClock:
         return stated + self.offset
 
     def start_anew(self, stated: Fraction) -> None:
+        """Goes on to the part that a time belongs to; a time out of order that belongs to none changes nothing."""
         if self.parts is None:
             self.parts = parts_of(self.place)
-        self.jumps += 1
-        self.latest = stated
-        for number in range(self.number + 1, len(self.parts)):
-            if self.parts[number].first - 1 <= stated <= self.parts[number].last + 1:
-                self.number, self.offset = number, self.parts[number].offset
-                return
-        self.offset = self.end - stated
+        fitting = (k for k in range(self.number + 1, len(self.parts)) if self.parts[k].first - 1 <= stated <= self.parts[k].last + 1)
+        number = next(fitting, None)
+        if number is not None:
+            self.number, self.offset = number, self.parts[number].offset
+        elif not self.parts:
+            self.offset = self.end - stated
+        else:
+            return
+        self.jumps, self.latest = self.jumps + 1, stated

@@ -234,7 +234,7 @@ class ImageSink:
                 for file in self.inside() if target is old else sorted(source.iterdir()):
                     file.replace(target / file.name)
                     moved.append((file, target / file.name))
-        except OSError:
+        except BaseException:
             for file, now in reversed(moved):
                 with suppress(OSError):
                     now.replace(file)

@@ -298,7 +298,7 @@ class VideoSink:
                 target = self.otherwise(target)
         try:
             part.replace(target)
-        except OSError:
+        except BaseException:
             if not self.overwrite:
                 target.unlink(missing_ok=True)
             raise

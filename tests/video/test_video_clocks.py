@@ -14,6 +14,7 @@ from video_helpers import beeps, moving, save
 
 from fvr.video import FrameTimes, SourceInfo, VideoError, open_source, read_audio, read_frames
 from fvr.video.boxes import Box, boxes, find
+from fvr.video.joins import RunningClock
 
 RATE = 48000
 
@@ -81,6 +82,16 @@ def test_a_part_of_joined_recordings_is_found(tmp_path, choice):
     whole = read_audio(path, times)
     begin = round(float(when.starts[0] - times.starts[0]) * RATE)
     assert (track.waveform - whole.waveform[:, begin : begin + track.waveform.shape[1]]).abs().max() < 0.02
+
+
+def test_one_time_out_of_order_is_no_join(tmp_path):
+    """As after damage: what follows keeps its own times, and so its sound."""
+    path = recording(tmp_path / "one.ts")
+    with av.open(str(path)) as container:
+        clock = RunningClock(path, container)
+    frame = Fraction(1, 25)
+    assert [clock(Fraction(stated), frame) for stated in (1, "3/2", "1/4", "31/20")] == [1, Fraction(3, 2), Fraction(1, 4), Fraction(31, 20)]
+    assert not clock.jumps
 
 
 @pytest.mark.parametrize("begin", [0, 7200])
