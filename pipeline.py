@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .faces import Detector, FaceTrack, Paster, TrackReport, align, find_tracks, report, select_tracks
+from .faces.displayed import plausible
 from .methods.restorer import Heartbeat, Restorer, Session, no_heartbeat
 from .video import FrameChunk, FrameSource, ImageSink, ShotCutDetector, VideoSink
 
@@ -136,14 +137,14 @@ def restore_aligned(
 def follow_faces(
     source: FrameSource, detector: Detector, *, chunk: int = 8, heartbeat: Heartbeat = no_heartbeat, on_frame: Progress = no_progress
 ) -> list[FaceTrack]:
-    """The first pass: every person in every shot, with smoothed landmarks."""
+    """The first pass: every person in every shot, with smoothed landmarks; upright and unsqueezed where pixels are not square."""
 
     def pieces():
         for piece in source.chunks(chunk):
             heartbeat()
             yield piece.index, piece.frames
 
-    return find_tracks(pieces(), detector, ShotCutDetector(), on_frame=on_frame)
+    return find_tracks(pieces(), detector, ShotCutDetector(), aspect=plausible(float(source.info.sample_aspect)), on_frame=on_frame)
 
 
 @dataclass

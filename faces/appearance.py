@@ -7,18 +7,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .align import warp_one
-from .geometry import similarity
+from .geometry import after, similarity
 
 CHIP = 64
 """Side of the aligned chip both measures are taken from, in pixels."""
 
 
-def chip(frame: Tensor, landmarks: Tensor) -> Tensor:
-    """The face in frame (3, H, W) aligned by landmarks (5, 2), as (3, 64, 64) in [0, 1]: eyes to chin, no hair or background."""
+def chip(frame: Tensor, landmarks: Tensor, aspect: float = 1.0) -> Tensor:
+    """The face in frame (3, H, W) aligned by landmarks (5, 2), as (3, 64, 64) in [0, 1]: eyes to chin, no hair or background.
+
+    aspect: width / height of one pixel.
+    """
     zoom = CHIP / 272
     crop = torch.tensor([[zoom, 0, -120 * zoom], [0, zoom, -168 * zoom]], dtype=torch.float64)
-    matrix = similarity(landmarks).double()
-    return warp_one(frame, torch.cat([crop[:, :2] @ matrix[:, :2], crop[:, :2] @ matrix[:, 2:] + crop[:, 2:]], 1), CHIP)
+    return warp_one(frame, after(crop, similarity(landmarks, aspect).double()), CHIP)
 
 
 def descriptor(chip: Tensor) -> Tensor:

@@ -45,23 +45,30 @@ def landmarks_in_box(boxes: Tensor) -> Tensor:
     return boxes[..., None, :2] + share * (boxes[..., None, 2:] - boxes[..., None, :2])
 
 
-def similarity(landmarks: Tensor) -> Tensor:
-    """The 2x3 similarity that takes landmarks (5, 2) to the template, float32: least median of squares.
+def similarity(landmarks: Tensor, aspect: float = 1.0) -> Tensor:
+    """The 2x3 map S diag(aspect, 1) that takes landmarks (5, 2) to the template, float32: S is a similarity, by least median of squares.
 
+    aspect: width / height of one pixel; the similarity is that of the picture as it is displayed, and with square pixels the map itself.
     Deterministic. Where the five points admit no robust fit (coincident, on a line, not finite is an error) the least squares
     similarity of `umeyama` stands in.
 
     Raises:
         ValueError: if a landmark is not finite.
     """
-    points = landmarks.detach().cpu().double()
+    stretch = torch.tensor([[aspect, 0, (aspect - 1) / 2], [0, 1, 0]], dtype=torch.float64)  # pixel centres on integers
+    points = landmarks.detach().cpu().double() @ stretch[:, :2].mT + stretch[:, 2]
     if not torch.isfinite(points).all():
         raise ValueError(f"landmarks must be finite to align a face, got {points.tolist()}; drop the detection")
     cv2.setRNGSeed(0)
     fit, _ = cv2.estimateAffinePartial2D(points.numpy(), TEMPLATE.numpy(), method=cv2.LMEDS)
     if fit is not None and np.isfinite(fit).all() and np.linalg.det(fit[:, :2]) > 1e-8:
-        return torch.from_numpy(fit).float()
-    return umeyama(points, TEMPLATE).float()
+        return after(torch.from_numpy(fit), stretch).float()
+    return after(umeyama(points, TEMPLATE), stretch).float()
+
+
+def after(outer: Tensor, inner: Tensor) -> Tensor:
+    """The affine map (2, 3) that does `inner` first."""
+    return torch.cat([outer[:, :2] @ inner[:, :2], (outer[:, :2] @ inner[:, 2] + outer[:, 2])[:, None]], 1)
 
 
 def umeyama(source: Tensor, target: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from .appearance import chip, descriptor, sharpness
 from .association import Path, Sighting, link
 from .detectors import Detector, suppress
+from .displayed import DisplayedDetector
 from .geometry import FACE_BOX, TEMPLATE, area, iou, similarity, smooth, steady
 from .given import GivenDetector
 from .types import CROP, Face, FaceTrack
@@ -29,6 +30,7 @@ class TrackOptions:
         sure: score in [0, 1] that a track's best detection must reach; a real face does somewhere (MTCNN's false tracks stay below
             0.92, faces reach 0.99). Not asked of faces that were given.
         density: least share of a track's frames with a detection.
+        aspect: width / height of one pixel of the frames; crops show faces as the clip is displayed.
     """
 
     max_gap: int = 10
@@ -36,6 +38,7 @@ class TrackOptions:
     sigma: float = 2.0
     sure: float = 0.94
     density: float = 0.3
+    aspect: float = 1.0
 
 
 class CutDetector(Protocol):
@@ -94,7 +97,7 @@ class Tracker:
 
     def measure(self, index: int, frame: Tensor, face: Face) -> Sighting:
         """What is kept of a detection."""
-        image = chip(frame.float().cpu(), face.landmarks)
+        image = chip(frame.float().cpu(), face.landmarks, self.options.aspect)
         face = Face(face.box.float().cpu(), face.landmarks.float().cpu(), float(face.score))
         return Sighting(index, face, descriptor(image), sharpness(image))
 
@@ -103,7 +106,7 @@ class Tracker:
         frames, self.sightings = self.sightings[: stop - self.shot], self.sightings[stop - self.shot :]
         bounds = (self.shot, stop)
         paths = [path for path in link(frames, self.options.max_gap) if self.credible(path, len(frames))]
-        tracks = [build(path, bounds, self.frame_size, self.options.sigma) for path in paths]
+        tracks = [build(path, bounds, self.frame_size, self.options) for path in paths]
         self.tracks += hide(without_doubles(tracks))
         self.shot = stop
 
@@ -126,7 +129,7 @@ class Tracker:
         return list(self.tracks)
 
 
-def build(path: Path, shot: tuple[int, int], frame_size: tuple[int, int], sigma: float) -> FaceTrack:
+def build(path: Path, shot: tuple[int, int], frame_size: tuple[int, int], options: TrackOptions) -> FaceTrack:
     """A track from a path: gaps filled on straight lines, then boxes and landmarks smoothed, then aligned, steadily."""
     seen = np.array([s.frame for s in path.sightings])
     frames = np.arange(seen[0], seen[-1] + 1)
@@ -140,13 +143,13 @@ def build(path: Path, shot: tuple[int, int], frame_size: tuple[int, int], sigma:
     detected[torch.from_numpy(seen - seen[0])] = True
     scores = torch.zeros(len(frames))
     scores[detected] = torch.tensor([s.face.score for s in path.sightings])
-    landmarks = smooth(fill(torch.stack([s.face.landmarks for s in path.sightings])), sigma)
+    landmarks = smooth(fill(torch.stack([s.face.landmarks for s in path.sightings])), options.sigma)
     return FaceTrack(
         person=0,
         start=int(seen[0]),
-        boxes=smooth(fill(torch.stack([s.face.box for s in path.sightings])), sigma).float(),
+        boxes=smooth(fill(torch.stack([s.face.box for s in path.sightings])), options.sigma).float(),
         landmarks=landmarks.float(),
-        matrices=steady(torch.stack([similarity(five) for five in landmarks]), sigma / 2),
+        matrices=steady(torch.stack([similarity(five, options.aspect) for five in landmarks]), options.sigma / 2),
         scores=scores,
         detected=detected,
         sharpness=fill(torch.tensor([s.sharpness for s in path.sightings])).float(),
@@ -208,6 +211,8 @@ def find_tracks(
     for index, frames in chunks:
         if tracker is None:
             tracker = Tracker((frames.shape[-2], frames.shape[-1]), options, **changes)
+            if tracker.options.aspect != 1 and not isinstance(detector, GivenDetector):
+                detector = DisplayedDetector(detector, tracker.options.aspect)
         found = finder.push(frames) if finder else [c for c in known if index <= c < index + len(frames)]
         tracker.push(index, frames, detect(detector, index, frames), found)
         on_frame(len(frames))

@@ -32,7 +32,7 @@ class FaceTrack:
         start: index of the first frame, counted from the first decoded frame.
         boxes: (N, 4) float32, x0, y0, x1, y1 in frame pixels.
         landmarks: (N, 5, 2) float32 in frame pixels, smoothed.
-        matrices: (N, 2, 3) float32, similarity from frame pixels to the 512 template.
+        matrices: (N, 2, 3) float32, from frame pixels to the 512 template: a similarity of the picture as it is displayed.
         scores: (N,) detector score, 0 where filled in.
         detected: (N,) bool, False where the face was interpolated between two detections.
         sharpness: (N,) float32 in [0, 1], how much detail the face shows for its size; 1 if unknown.

@@ -25,11 +25,12 @@ from ..faces import (
     report,
     select_tracks,
 )
+from ..faces.displayed import plausible
 from ..runtime import host
 from ..runtime.images import from_image, to_image, to_mask
 from ..runtime.io import io, newer, ui
 from ..video import ShotCutDetector
-from .sockets import CATEGORY, Faces
+from .sockets import CATEGORY, Faces, Times
 from .weights import find_weights, fingerprints
 
 CHUNK = 8
@@ -114,6 +115,11 @@ class FaceAlign(io.ComfyNode):
                 io.Custom("BOUNDING_BOX").Input(
                     "boxes", optional=True, extra_dict={"forceInput": True}, tooltip="Face boxes from another node, instead of the detector."
                 ),
+                Times.Input(
+                    "times",
+                    optional=True,
+                    tooltip="From Load Video Frames, for clips whose pixels are not square (PAL, anamorphic): cuts faces out as they are displayed.",
+                ),
             ],
             outputs=[
                 Faces.Output("faces", tooltip="One clip of aligned crops per person."),
@@ -128,7 +134,7 @@ class FaceAlign(io.ComfyNode):
         return fingerprints_of_finding(detector)
 
     @classmethod
-    def execute(cls, frames, detector="auto", faces="all", min_size=0, smoothing=2.0, max_gap=10, landmarks=None, boxes=None):
+    def execute(cls, frames, detector="auto", faces="all", min_size=0, smoothing=2.0, max_gap=10, landmarks=None, boxes=None, times=None):
         pictures = from_image(frames)
         given = given_detector(landmarks, boxes, pictures)
         with host.progress(len(pictures), "find faces") as tick:
@@ -138,6 +144,7 @@ class FaceAlign(io.ComfyNode):
                 ShotCutDetector(),
                 sigma=smoothing,
                 max_gap=max_gap,
+                aspect=1.0 if times is None or times.source is None else plausible(float(times.source.sample_aspect)),
                 on_frame=tick,
             )
         chosen = select_tracks(tracks, faces, min_size)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from fractions import Fraction
+
 import pytest
 import torch
 
@@ -11,7 +14,7 @@ from fvr.nodes.flair import FlairRestorerNode, FlairSampler, LoadDiffusionPrior
 from fvr.nodes.video import LoadVideoFrames, RetimeFrames, SaveVideoFrames
 from fvr.physics import Blur, GaussianNoise
 from fvr.runtime import host
-from fvr.video import FrameTimes, open_sink, probe
+from fvr.video import FrameTimes, SourceInfo, open_sink, probe
 
 FAST = {"preset": {"preset": "default", "steps": 2}}
 
@@ -39,6 +42,17 @@ def test_a_clip_without_a_face_passes_through_to_the_bit(frames, prior, tmp_path
     assert faces == [] and host.is_nothing(crops) and host.is_nothing(none) and len(sheet) == 1
     assert "4 frames passed through (no face: 4)" in report
     assert torch.equal(pasted, frames) and not mask.any()
+
+
+def test_face_align_cuts_out_what_is_displayed(frames, tmp_path):
+    """With times of a clip of 16 : 11 pixels, a given box is turned into an upright, unsqueezed crop."""
+    like = SourceInfo("tape.mpg", 64, 48, sample_aspect=Fraction(16, 11))
+    times = replace(FrameTimes.constant(4, 25), source=like)
+    box = [[{"x": 20, "y": 10, "width": 16, "height": 30}]] * 4
+    with host.workspace(temp=tmp_path):
+        shapes = [call(FaceAlign, frames=frames, boxes=box, **wired)[0][0].track.matrices[0, :, :2].norm(dim=0) for wired in ({}, {"times": times})]
+    squeezed, shown = ((x / y).item() for x, y in shapes)
+    assert squeezed == pytest.approx(1, abs=1e-4) and shown == pytest.approx(16 / 11, abs=1e-4)
 
 
 def test_degrade_chains_into_the_operator_that_made_the_frames(frames):

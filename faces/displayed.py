@@ -1,0 +1,34 @@
+"""Faces where pixels are not square, as in PAL and anamorphic clips: looked for in the picture as it is displayed."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .detectors import Detector, enlarge
+from .types import Face
+
+WIDEST = 4.0
+"""Pixels more oblong than 4 : 1, either way, are taken for a slip in the file, and as square."""
+
+
+class DisplayedDetector:
+    """A detector that is shown frames with square pixels; boxes and landmarks are those of the frames as they are stored.
+
+    aspect: width / height of one stored pixel. The axis along which pixels are too few is stretched, so that nothing is lost.
+    """
+
+    def __init__(self, detector: Detector, aspect: float) -> None:
+        self.detector, self.aspect, self.name = detector, aspect, detector.name
+
+    def __call__(self, frames: Tensor) -> list[list[Face]]:
+        height, width = frames.shape[-2:]
+        size = (height, round(width * self.aspect)) if self.aspect > 1 else (round(height / self.aspect), width)
+        x, y = width / size[1], height / size[0]
+        found = self.detector(F.interpolate(frames.float(), size=size, mode="bilinear", align_corners=False))
+        return [[Face(enlarge(f.box.reshape(2, 2), x, y).reshape(4), enlarge(f.landmarks, x, y), f.score) for f in faces] for faces in found]
+
+
+def plausible(aspect: float) -> float:
+    """`aspect`, or 1 where it is beyond `WIDEST`."""
+    return aspect if 1 / WIDEST <= aspect <= WIDEST else 1.0
