@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -133,14 +133,12 @@ class PseudoTargetGenerate(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, folder="", preset=None, selection=None, count=None, seed=None, **others):
-        """Takes all inputs, as ComfyUI hands out those of a choice in no other way, and so checks all ranges; what comes by a wire is None."""
+    def validate_inputs(cls, folder="", preset=None, selection=None):
         for name, given in (("preset", preset), ("selection", selection)):
             if (verdict := check_choice(cls, name, given)) is not True:
                 return verdict
         try:
             output_folder(folder or "")
-            check_options(preset, selection, count, seed)
         except ValueError as error:
             return str(error)
         return True
@@ -221,23 +219,6 @@ def preview_of(pairs: Pairs) -> Tensor:
     chosen = sorted({round(k * last / (SHOWN - 1)) for k in range(SHOWN)})
     columns = [torch.cat(list(at_side(part[chosen], SIDE)), -2) for part in (pairs.inputs, pairs.initial, pairs.targets)]
     return torch.cat(columns, -1)[None]
-
-
-def check_options(preset: Mapping[str, Any], selection: Mapping[str, Any], count: int | None, seed: int | None) -> None:
-    """Builds the options as far as they are known: None is what comes by a wire, or what is left to the preset.
-
-    Raises:
-        ValueError: for a number out of range, or K and L that do not fit.
-    """
-    if seed is not None and not 0 <= seed < 2**63:
-        raise ValueError(f"the seed is a whole number from 0 up to 2^63, got {seed}")
-    if preset.get("preset") in PRESETS:
-        widest = {"K": 1000, "L": 0, "steps": 1000}  # no fault is seen in what is not known
-        unknown = {name: value for name, value in widest.items() if preset.get(name) is None}
-        left = {} if len(unknown) == len(widest) else unknown
-        _changed(PRESETS, {**preset, **left}, "preset")
-    if selection.get("selection") in get_args(Mode):
-        _changed({mode: ChoiceOptions(mode=mode, count=count or 0) for mode in get_args(Mode)}, dict(selection), "selection")
 
 
 def _changed(presets: dict[str, Options], values: dict[str, Any], name: str) -> Options:

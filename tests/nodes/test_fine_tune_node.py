@@ -186,16 +186,14 @@ def test_a_bad_name_is_found_before_the_pairs_are_made(home, name, said):
 
 
 def test_a_prompt_with_faults_does_not_start(home):
-    """The bundled workflow with a name and a K that will not do: both are said, in sentences, and a wired name is left to the run."""
+    """The bundled workflow with a name that will not do: it is said before targets are made, and a wired name is left to the run."""
     prompt = graph.load_prompt(bundled("adapt_to_my_archive"))
     (home / "clip.mp4").write_bytes(b"x")
     named = {node["class_type"]: node["inputs"] for node in prompt.values()}
     named["FVRLoadVideoFrames"]["file"] = "clip.mp4"
     named["FVRPseudoTargetFineTune"]["file_name"] = "../x"
-    named["FVRPseudoTargetGenerate"]["preset.K"] = 100
     found = {error.class_type: str(error) for error in graph.validate(prompt, registry())}
     assert "the file name '../x' holds /" in found.pop("FVRPseudoTargetFineTune")
-    assert "so L must be below K, got K 100 and L 240; lower L or raise K" in found.pop("FVRPseudoTargetGenerate")
     assert not [text for kind, text in found.items() if kind.startswith("FVRPseudo")]
     assert PseudoTargetFineTune.validate_inputs(file_name=None) is True and PseudoTargetFineTune.validate_inputs(file_name="my-archive") is True
 
