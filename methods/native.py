@@ -23,6 +23,7 @@ A clean, sharp crop comes back as it was.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -46,6 +47,8 @@ GRAIN = {256: 0.8 / 255, 512: 0.5 / 255}
 """What clean faces have there, as a deviation."""
 FLATTEST_CAUTION = 2.5 / 3
 """Their energy is the noise of the octave itself, what coding left of it included, so less caution is needed; tried 1/3 to 1.2."""
+CLIPPED, MANY = 1.5 / 255, 0.25
+"""Values this near to black or white have lost their noise: places with so large a share of them show nothing."""
 NEIGHBOURHOOD = 7
 """Side of the window in which energy is averaged, in pixels of the octave."""
 
@@ -144,14 +147,16 @@ def noise_variance(image: Tensor, caution: float = 1.0) -> Tensor:
     return (deviation.square() - (caution * TEXTURE[side]) ** 2).clamp_min(0)
 
 
-def octave_noise(octave: Tensor) -> Tensor:
-    """s^2 per crop (n,) of an octave (n, 3, h, w) beyond S: the energy of its flattest places, less what clean faces have there.
+def octave_noise(octave: Tensor, image: Tensor) -> Tensor:
+    """s^2 per crop (n,) of the octave (n, 3, h, w) of an image beyond S: the energy of its flattest places, less what clean faces have there.
 
     JPEG and video codecs drop the finest diagonals first, where `noise_variance` looks, and leave the rest of the noise: it saw none.
     """
-    energy = F.avg_pool2d(octave.square().mean(1, keepdim=True), NEIGHBOURHOOD, NEIGHBOURHOOD // 2)
+    lost = ((image <= CLIPPED) | (image >= 1 - CLIPPED)).float()
+    energy, lost = (F.avg_pool2d(part.mean(1, keepdim=True), NEIGHBOURHOOD, NEIGHBOURHOOD // 2).flatten(1) for part in (octave.square(), lost))
+    telling = torch.where((lost < MANY) | (lost >= MANY).all(1, keepdim=True), energy, torch.nan)
     side = min(GRAIN, key=lambda known: abs(known - octave.shape[-1]))
-    return (FLATTEST_CAUTION * energy.flatten(1).quantile(FLATTEST, 1) - GRAIN[side] ** 2).clamp_min(0)
+    return (FLATTEST_CAUTION * telling.nanquantile(FLATTEST, 1) - GRAIN[side] ** 2).clamp_min(0)
 
 
 def enlarged(image: Tensor, like: Tensor) -> Tensor:
@@ -172,6 +177,6 @@ def _enlarged_with(answer: Tensor, crops: Tensor) -> Tensor:
     while levels:
         level = levels.pop()
         octave = level - enlarged(below, level)
-        result = enlarged(result, level) + clear_part(octave, octave_noise(octave))
+        result = enlarged(result, level) + clear_part(octave, octave_noise(octave, level))
         below = level
     return result

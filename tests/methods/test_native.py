@@ -110,6 +110,18 @@ def test_noise_that_a_codec_has_coded_does_not_come_back_either(face: Tensor) ->
     assert psnr(completed(answer, crop), soft).item() > psnr(crop, soft).item() + 1.5
 
 
+def test_a_white_wall_does_not_hide_noise(face: Tensor) -> None:
+    """Clipped noise is none, and the flattest places of a portrait may all be clipped."""
+    bright = face.clone()
+    bright[..., :200] = 1
+    noisy = bright + 0.04 * torch.randn(face.shape, generator=torch.Generator().manual_seed(0))
+    crop = torch.where(bright == 1, bright, noisy).clamp(0, 1)
+    result = completed(to_network(bright, 128, CPU), crop)
+    assert psnr(result, bright).item() > psnr(crop, bright).item() + 4
+    white = torch.ones(1, 3, 512, 512)
+    assert psnr(completed(to_network(white, 128, CPU), white), white).item() > 60
+
+
 def test_a_network_of_full_size_is_left_alone(face: Tensor) -> None:
     image = softened(face, 4) * 2 - 1
     assert torch.equal(completed(image, face), from_network(image))
