@@ -171,6 +171,11 @@ class VideoSink:
             context.codec_tag = "hvc1"
         if like is not None and like.sample_aspect != 1:
             context.sample_aspect_ratio = self.stored_aspect
+            if encoding.container in ("matroska", "webm") and encoding.codec.name not in ("h264", "h265"):  # theirs is in the stream itself
+                self.warnings.append(
+                    f"{encoding.codec.name} in {encoding.container} cannot carry here that pixels are {like.sample_aspect} as wide as high, so "
+                    "players show the picture squeezed; choose h264, h265, or an .mp4 or .mov file"
+                )
         if self.audio is not None:
             zero = like.origin if like is not None else Fraction(0)
             self.lanes = open_lanes(self.heard_from(starts[0]), encoding.container, self.output, self.origin - zero, starts[0] - self.origin)

@@ -29,6 +29,25 @@ def test_rotation_makes_the_round_trip(tmp_path, rotation, suffix):
     assert psnr(read_frames(path)[0], frames) > 40
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "kept"),
+    [
+        ("a.mp4", "h264", True),
+        ("a.mkv", "h264", True),
+        ("a.mkv", "h265", True),
+        ("a.mp4", "vp9", True),
+        ("a.mkv", "ffv1", False),
+        ("a.webm", "vp9", False),
+    ],
+)
+def test_pixels_that_are_not_square_are_kept_or_it_is_said(tmp_path, name, codec, kept):
+    like = SourceInfo(None, 64, 64, sample_aspect=Fraction(16, 11))
+    with open_sink(tmp_path / name, like, codec=codec) as sink:
+        sink.write(moving(2, 64, 64), [Fraction(0), Fraction(1, 25)], [Fraction(1, 25), Fraction(2, 25)])
+    assert (probe(tmp_path / name).sample_aspect == Fraction(16, 11)) == kept
+    assert [sentence for sentence in sink.warnings if "squeezed" in sentence] == ([] if kept else sink.warnings[-1:]) and kept == (not sink.warnings)
+
+
 def test_the_flagged_clip_stands_upright(shared, tmp_path):
     """Stored 908x480, shown 480x908, before and after; the flag is written again."""
     source = open_source(shared("edge_rotation90_flag.mp4"), count=5)
