@@ -40,7 +40,7 @@ def run_demo(folder: Path, *, frames: int = 24, seed: int = 0) -> str:
     operator = parse(f"gaussian_blur(sigma={BLUR}) + noise(sigma={NOISE})")
     damaged = operator.observe(truth, torch.Generator().manual_seed(seed)).clamp(0, 1)
     for name, clip in (("truth.mkv", truth), ("damaged.mkv", damaged)):
-        save(folder / name, clip, times, codec="ffv1", pixel_format="yuv444p10le")
+        save(folder / name, clip, times, codec="ffv1", pixel_format="yuv444p")
 
     result = run_workflow(folder, seed)
     restored, _ = read_frames(open_source(result.files[-1]))
