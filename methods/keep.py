@@ -104,10 +104,9 @@ def keep_step(
     """
     heartbeat()
     seen = source.features(frame)
-    flow = None if past is None else source.flow(seen, past.seen)
+    moved = None if past is None else warp(past.image, source.flow(seen, past.seen))
     back()
-    if past is not None and flow is not None:
-        moved = warp(past.image, flow)
+    if moved is not None:
         heartbeat()
         latent = network.update(latent, network.encode_clean(moved), gain)  # eq. 6 and 8
     heartbeat()

@@ -1,4 +1,4 @@
-"""What of A this method asks about: the pixels it hides, and whether it mixes frames."""
+"""The pixels of the observation that A hides."""
 
 from __future__ import annotations
 
@@ -27,8 +27,3 @@ def known_pixels(operator: Degradation, y: Tensor) -> Tensor:
     for mask in peeled(operator)[0]:
         known = known & (mask.mask_for(y) > 0)
     return known.expand(len(y), 1, *y.shape[-2:])
-
-
-def mixes_frames(operator: Degradation) -> bool:
-    """Whether a frame of y shows more than one frame of x. A mask per frame declares the axis of time too, but mixes nothing."""
-    return any("time" in part.axes for part in chain_of(operator) if not isinstance(part, Inpaint | RandomInpaint))

@@ -8,7 +8,7 @@ from typing import Literal
 from typing_extensions import Self
 
 from ...physics.base import Degradation
-from .operators import mixes_frames
+from ...physics.in_time import reach_of
 
 SHY, BOLD = 0.1, 3.0
 """Where residuals begin when none is asked for: for operators that leave frames apart, and for those that mix them; see `residual_init`."""
@@ -107,4 +107,4 @@ class SeedMapOptions:
 
     def settled(self, operator: Degradation) -> Self:
         """The same, with a value for what depends on the operator."""
-        return self if self.residual_init is not None else replace(self, residual_init=BOLD if mixes_frames(operator) else SHY)
+        return self if self.residual_init is not None else replace(self, residual_init=BOLD if reach_of(operator) else SHY)
