@@ -61,7 +61,12 @@ def add_restore(commands: Any) -> None:
     p.set_defaults(command=restore)
     p.add_argument("input", help="a video file or a folder of images")
     p.add_argument("output", help="a video file, or a folder for PNG frames")
-    p.add_argument("--method", default="flair", metavar="NAME", help="how faces are restored (default: flair)")
+    p.add_argument(
+        "--method",
+        default="auto",
+        metavar="NAME",
+        help="how faces are restored; auto: flair if the damage is described, keep if its published weights are here, else blind (default: auto)",
+    )
     p.add_argument(
         "--weights",
         metavar="FILE",
@@ -174,11 +179,11 @@ def add_demo(commands: Any) -> None:
 def add_train(commands: Any) -> None:
     p = commands.add_parser(
         "train",
-        help="train a face prior, CodeFormer, KEEP or DicFace on a folder of aligned faces",
+        help="train a blind restorer, a face prior, CodeFormer, KEEP or DicFace on a folder of aligned faces",
         description="Trains the package's own networks. `fvr train codebook --help` lists the arguments.",
     )
     p.set_defaults(command=train)
-    p.add_argument("network", help="prior, codebook, keep or dicface")
+    p.add_argument("network", help="blind, prior, codebook, keep or dicface")
     p.add_argument("arguments", nargs=argparse.REMAINDER, help="see `fvr train codebook --help`")
 
 
@@ -209,7 +214,7 @@ def restore(options: argparse.Namespace) -> int:
     from .methods.registry import build_restorer
     from .nodes.faces import chosen_detector, chosen_paster
     from .nodes.restorers import PRECISIONS
-    from .nodes.weights import named_weights, weights_for
+    from .nodes.weights import AUTO, chosen_method, named_weights, weights_for
     from .physics import parse
     from .pipeline import restore_aligned, restore_clip_in_frames
     from .runtime import host
@@ -222,9 +227,13 @@ def restore(options: argparse.Namespace) -> int:
         host.set_device(options.device)
     source = open_source(options.input, **selection(options))
     settings = assignments(options.set)
-    weights = named_weights(options.weights) if options.weights else weights_for(options.method, settings)
+    method = options.method
+    if method == AUTO:
+        method, why = chosen_method(bool(options.degradation), options.weights)
+        print(f"method {method}: {why}", flush=True)
+    weights = named_weights(options.weights) if options.weights else weights_for(method, settings)
     restorer = build_restorer(
-        options.method,
+        method,
         weights=weights,
         degradation=parse(options.degradation) if options.degradation else None,
         device=host.device(),
@@ -256,7 +265,7 @@ def restore(options: argparse.Namespace) -> int:
         told = {"input": options.input, "output": options.output, **summary.to_dict()}
         Path(options.report).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     print(summary.to_text())
-    print(f"{options.method}, {weights.name if weights else 'without weights'}")
+    print(f"{method}, {weights.name if weights else 'without weights'}")
     print(options.output)
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -11,9 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from ..faces.types import CROP
+from ..faces.types import CROP, FaceTrack
 from .placement import Placement, on
-from .restorer import Restorer
+from .restorer import Heartbeat, Restorer
+
+Cleaner = Callable[[Tensor], Tensor]
+"""Crops to as many cleaned crops, frame by frame."""
+
+
+def unchanged(crops: Tensor) -> Tensor:
+    """No cleaner."""
+    return crops
 
 
 class NetworkRestorer(Restorer):
@@ -31,6 +40,18 @@ class NetworkRestorer(Restorer):
         self.network = network
         self.options = self.options_type() if options is None else options
         self.place = on(network, next(network.parameters()).device) if place is None else place
+        self.floor: Restorer | None = None
+        """What cleans the crops before this restorer sees them, without looking ahead: small networks need it."""
+
+    def on_floor(self, floor: Restorer | None) -> Self:
+        """The same restorer, over crops that `floor` cleaned."""
+        other = copy(self)
+        other.floor = floor
+        return other
+
+    def cleaner(self, track: FaceTrack | None, heartbeat: Heartbeat) -> Cleaner:
+        """What a session's crops go through first: `floor`, in a session of its own, or nothing."""
+        return unchanged if self.floor is None else self.floor.open(track, heartbeat=heartbeat).push
 
     def configured(self, **changes: Any) -> Self:
         """The same restorer with other parameters.
@@ -52,13 +73,18 @@ def to_network(crops: Tensor, side: int, device: torch.device) -> Tensor:
     Raises:
         ValueError: for crops that are not square.
     """
+    check_square(crops)
+    x = resized(crops, side, "bilinear").to(device)
+    return (x * 2 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def check_square(crops: Tensor) -> None:
+    """Raises ValueError for crops that are not square."""
     if crops.shape[-1] != crops.shape[-2]:
         raise ValueError(
             f"face restorers take square crops, got {crops.shape[-1]} x {crops.shape[-2]} (width x height); cut the faces out with Face Align, or "
             "leave --aligned out"
         )
-    x = resized(crops, side, "bilinear").to(device)
-    return (x * 2 - 1).contiguous(memory_format=torch.channels_last)
 
 
 def from_network(images: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from .blind import BlindRestorers
 from .codeformer import CodeFormer
 from .restoreformer import RestoreFormer
 from .vq import VQConfig
@@ -73,6 +74,11 @@ def _restoreformer(state: State, network: nn.Module) -> str:
     return f"{network.label}, 512 x 512, {config.codes} codes, {config.heads} heads"
 
 
+def _blind(state: State, network: nn.Module) -> str:
+    assert isinstance(network, BlindRestorers)
+    return f"blind restorer, 512 x 512, {'with' if network.detailed is not None else 'without'} a second set of weights for detail"
+
+
 _PREDICTS_CODES = ("encoder.blocks.0.weight", "position_emb", "feat_emb.weight", "ft_layers.", "quantize.embedding.weight")
 ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture("keep", "KEEP", has(*_PREDICTS_CODES, "hq_encoder.", "kalman_filter."), _keep, _codes("KEEP")),
@@ -85,6 +91,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         RestoreFormer.of,
         _restoreformer,
     ),
+    Architecture("blind", "blind restorer", has("faithful.head.weight", "faithful.tail.weight", "faithful.before."), BlindRestorers.of, _blind),
 )
 """The first that matches counts: KEEP and DicFace have CodeFormer's names too."""
 

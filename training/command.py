@@ -1,4 +1,4 @@
-"""`fvr train prior|codebook|keep|dicface`: from a folder of aligned faces to a weights file with its model card."""
+"""`fvr train blind|prior|codebook|keep|dicface`: from a folder of aligned faces to a weights file with its model card."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from tqdm import tqdm
 
+from ..faces.types import CROP
 from ..models.codeformer import CodeFormer
 from ..models.embedded import ALIAS, CODEBOOK, FOLDER, SIZES
 from ..models.load import load_network
 from ..models.state_dict import notes_of
-from . import codebook, diffusion, temporal
+from . import blind, codebook, diffusion, temporal
 from .card import FEDERAL_BIAS, LICENCE, OWN_LICENCE, Card, export, federal_data
 from .codebook import clean_encoder
+from .data.pairs import Pairs
 from .degrade import Known
 from .faces import FEDERAL, Faces
 from .flow_weights import PUBLISHED, has_flow_network, load_spynet
@@ -26,13 +29,20 @@ from .loop import Plan, Run, Stopped, average_of, train
 from .moving import Clips
 from .recipe import PAPER, SMALL_128, Recipe
 
-RECIPES: dict[str, dict[str, Recipe | temporal.TemporalRecipe | diffusion.PriorRecipe]] = {
+RECIPES: dict[str, dict[str, Recipe | temporal.TemporalRecipe | diffusion.PriorRecipe | blind.BlindRecipe]] = {
+    "blind": {"small": blind.BLIND_512},
     "prior": {"small": diffusion.PRIOR_128, "paper": diffusion.PRIOR_PAPER},
     "codebook": {"small": SMALL_128, "paper": PAPER},
     "keep": {"small": temporal.KEEP_SMALL, "paper": temporal.KEEP_PAPER},
     "dicface": {"small": temporal.DICFACE_SMALL, "paper": temporal.DICFACE_PAPER},
 }
-USE = {"prior": {}, "codebook": {"fidelity": "1", "adain": "off"}, "keep": {"flow": "dis"}, "dicface": {"fidelity": "1", "dirichlet": "mean"}}
+USE = {
+    "blind": {},
+    "prior": {},
+    "codebook": {"fidelity": "1", "adain": "off"},
+    "keep": {"flow": "dis"},
+    "dicface": {"fidelity": "1", "dirichlet": "mean"},
+}
 """The options that the networks were trained for; kept in the files' metadata, for whoever loads them."""
 STOPPED = 130
 
@@ -60,7 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16", help="of convolutions and products; weights stay float32")
-    parser.add_argument("--workers", type=int, default=0, help="threads that prepare batches; a GPU wants as many as there are cores")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        help="threads that prepare batches, and processes that make the blind restorer's pairs beforehand; a GPU wants as many as there are cores",
+    )
     parser.add_argument("--minutes", type=float, default=0.0, help="stop cleanly after so long; the same command goes on from there")
     parser.add_argument("--validate-every", type=int, default=200, metavar="STEPS")
     parser.add_argument("--save-every", type=int, default=50, metavar="STEPS")
@@ -79,6 +94,8 @@ def run(options: argparse.Namespace) -> int:
         return _prior(options)
     if options.spynet is not None:
         raise ValueError(f"--spynet is for the prior, {options.network} has no such network; leave it out")
+    if options.network == "blind":
+        return _blind(options)
     if options.network == "codebook":
         return _codebook(options)
     return _temporal(options)
@@ -119,6 +136,36 @@ def _prior(options: argparse.Namespace) -> int:
     sizes = {name: sorted(value) if isinstance(value, frozenset) else value for name, value in asdict(recipe.sizes).items()}
     does = "denoises aligned faces, with their degraded selves as condition or without: a diffusion prior"
     return _written(options, trained, recipe.name, "Face prior (FLAIR)", does, (faces, held_out), notes={SIZES: json.dumps(sizes)})
+
+
+def _blind(options: argparse.Namespace) -> int:
+    recipe = RECIPES["blind"].get(options.recipe)
+    if not isinstance(recipe, blind.BlindRecipe):
+        raise ValueError("the blind restorer has one recipe, small, since no paper has published it; leave --recipe out")
+    if options.clips is not None:
+        raise ValueError("--clips is for prior, keep and dicface; the blind restorer learns from stills set moving: leave it out")
+    if options.batch:
+        recipe = replace(
+            recipe, pixels=gathered(recipe.pixels, options.batch), detail=gathered(recipe.detail, min(options.batch, recipe.detail.batch))
+        )
+    settings = _settings(options)
+    faces, held_out = (Faces(options.faces, split, CROP, _prefixes(options)) for split in ("train", "val"))
+    pairs = Pairs(faces, recipe.footage, recipe.pairs, options.seed, settings.folder / "pairs")
+    judged = Pairs(held_out, recipe.footage, blind.JUDGED, options.seed + 1, settings.folder / "held-out")
+    if options.workers and not options.export_now:
+        for some in (judged, pairs):
+            some.prepare(options.workers)
+    torch.manual_seed(options.seed)
+    network = blind.network_of(recipe)
+    stages = blind.stages_of(recipe, pairs, judged, torch.device(options.device))
+    trained = _trained(network, stages, settings, recipe.name, options.export_now)
+    if trained is None:
+        return STOPPED
+    first = settings.folder / "recurrent.safetensors"
+    both = blind.both(load_file(first) if first.is_file() else None, trained)
+    return _written(
+        options, both, recipe.name, "Blind restorer", "restores clips of aligned 512 x 512 faces whose damage nobody described", (faces, held_out)
+    )
 
 
 def _load_flow(options: argparse.Namespace, network: nn.Module, recipe: str) -> None:
@@ -241,9 +288,10 @@ def _written(
         others.append("SPyNet" if options.spynet is None else options.spynet.name)
     licence = LICENCE if federal and of_base in (None, LICENCE) and options.clips is None else OWN_LICENCE
     made = f"starting from {' and '.join(others)}" if others else "with nothing of the published weights in it"
-    blind = RECIPES[options.network][options.recipe].blind
+    chosen = RECIPES[options.network][options.recipe]
+    damage = [chosen.footage.describe()] if isinstance(chosen, blind.BlindRecipe) else [chosen.blind.text] if isinstance(chosen.blind, Known) else []
     faces = (
-        federal_data(train, held_out, *([blind.text] if isinstance(blind, Known) else []))
+        federal_data(train, held_out, *damage)
         if federal
         else f"The faces of the folder {options.faces.name}, {train} to learn from and {held_out} to validate."
     )

@@ -53,20 +53,20 @@ def set_moving(image: Tensor, frames: int, motion: Motion, generator: torch.Gene
     No frame shows it unmoved, on average; neighbouring frames differ by at most 2 pi / period of the amounts.
     """
     knots = 2 * motion.knots**2
-    swings = _swings(frames, 5 + knots, motion.period, generator)
+    swing = swings(frames, 5 + knots, motion.period, generator)
     side = image.shape[-1]
-    angle, zoom = math.radians(motion.turn) * swings[:, 0], 1 + motion.zoom * swings[:, 1]
+    angle, zoom = math.radians(motion.turn) * swing[:, 0], 1 + motion.zoom * swing[:, 1]
     cos, sin = angle.cos() / zoom, angle.sin() / zoom
-    shift = 2 * motion.shift * swings[:, 2:4]
+    shift = 2 * motion.shift * swing[:, 2:4]
     rows = torch.stack([torch.stack([cos, -sin, shift[:, 0]], 1), torch.stack([sin, cos, shift[:, 1]], 1)], 1)
     grid = F.affine_grid(rows, [frames, 3, side, side], align_corners=False)
-    bend = 2 * motion.bend * swings[:, 5:].reshape(frames, 2, motion.knots, motion.knots)
+    bend = 2 * motion.bend * swing[:, 5:].reshape(frames, 2, motion.knots, motion.knots)
     grid = grid + F.interpolate(bend, (side, side), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
     moved = F.grid_sample(image.expand(frames, -1, -1, -1), grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    return (moved * (1 + motion.light * swings[:, 4])[:, None, None, None]).clamp(0, 1)
+    return (moved * (1 + motion.light * swing[:, 4])[:, None, None, None]).clamp(0, 1)
 
 
-def _swings(frames: int, number: int, period: float, generator: torch.Generator) -> Tensor:
+def swings(frames: int, number: int, period: float, generator: torch.Generator) -> Tensor:
     """(frames, number) values in [-1, 1]: sines of periods from `period` to four times it, with random phase and height."""
     draw = torch.rand(3, number, generator=generator)
     time = torch.arange(frames)[:, None]

@@ -1,0 +1,100 @@
+"""Blind restoration at the crop's full resolution, frame after frame: what was restored before, moved by flow, helps with what comes next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..faces.types import CROP, FaceTrack
+from ..models.blind import BlindRestorers, clip_inputs
+from ..motion.dis import DisFlow
+from .network import NetworkRestorer, check_square, resized
+from .placement import Placement
+from .restorer import Heartbeat, Session, no_heartbeat
+
+WORKING = 400 << 20
+"""Bytes of working memory for one crop: about twelve maps of 64 channels at a quarter of its side, and what is warped at all of it."""
+
+
+@dataclass(frozen=True)
+class BlindOptions:
+    """Parameters of the blind restorer.
+
+    Attributes:
+        detail: in [0, 1]: 0 keeps to what the footage supports, 1 draws skin and hair that are only likely.
+        carry: whether what was restored before is carried on, which is steadier; off restores every frame by itself.
+
+    Raises:
+        ValueError: naming the parameter, its range and what was given.
+    """
+
+    detail: float = 0.0
+    carry: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.detail <= 1:
+            raise ValueError(f"detail must lie between 0 and 1, got {self.detail}")
+
+
+class BlindRestorer(NetworkRestorer):
+    """The package's own restorer of faces whose damage nobody described.
+
+    Args:
+        network, options, place: as NetworkRestorer.
+    """
+
+    name = "blind"
+    options_type = BlindOptions
+    network: BlindRestorers
+    options: BlindOptions
+
+    def __init__(self, network: BlindRestorers, options: Any = None, *, place: Placement | None = None) -> None:
+        super().__init__(network, options, place=place)
+
+    def open(self, track: FaceTrack | None = None, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> Session:
+        """See Restorer.open; nothing is random, so the seed does not matter."""
+        return BlindSession(self, heartbeat)
+
+
+class BlindSession(Session):
+    """One person's clip; it holds the last crop and what became of it."""
+
+    def __init__(self, restorer: BlindRestorer, heartbeat: Heartbeat) -> None:
+        self.restorer = restorer
+        self.heartbeat = heartbeat
+        self._past: tuple[Tensor, Tensor] | None = None
+        self._weights: dict[str, Tensor] = {}
+
+    @torch.inference_mode()
+    def push(self, crops: Tensor) -> Tensor:
+        check_square(crops)
+        return torch.cat([torch.empty(0, 3, CROP, CROP), *(self._restored(crop) for crop in crops.split(1))])
+
+    def close(self) -> Tensor:
+        self._past = None
+        return torch.empty(0, 3, CROP, CROP)
+
+    def _restored(self, crop: Tensor) -> Tensor:
+        self.heartbeat()
+        device = self.restorer.place(WORKING)
+        now = resized(crop.float(), CROP, "bicubic").clamp(0, 1).to(device)
+        if not self._weights or next(iter(self._weights.values())).device != device:
+            self._weights = self.restorer.network.at(self.restorer.options.detail)
+        before, restored = self._past or (None, None)
+        flow = None if before is None else flow_into(now, before)
+        images, seen = clip_inputs(now, before, restored, flow)
+        images = images.contiguous(memory_format=torch.channels_last)
+        result = self.restorer.network(images, seen, self._weights).clamp(0, 1)
+        self._past = (now, result) if self.restorer.options.carry else None
+        return result.float().cpu().contiguous()
+
+
+def flow_into(current: Tensor, before: Tensor) -> Tensor:
+    """The flow (B, 2, H, W) of crops (B, 3, H, W) in [0, 1] into those before, in pixels: found at half the size, where noise is less."""
+    source = DisFlow()
+    now, then = (source.features(F.avg_pool2d(crops, 2) * 2 - 1) for crops in (current, before))
+    return 2 * F.interpolate(source.flow(now, then), scale_factor=2.0, mode="bilinear", align_corners=False)

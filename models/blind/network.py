@@ -1,0 +1,231 @@
+"""A recurrent U-Net from damaged 512 crops to restored ones, for damage that nobody described.
+
+Per frame it sees the crop x_t, the crop before and what it made of that one, both moved along optical flow to x_t (zeros where there is
+none), a map of where the flow stays inside, and where in the face it looks. It answers with a correction: y_t = x_t + f(...). All of it works
+on 4 x 4 pixels at a time (pixel unshuffle, Shi et al. 2016), then on 8, 16 and 32.
+
+The blocks are EDSR's (Lim et al., 2017), without normalisation, steered by a few statistics of the crop that tell noise from blur. The network
+begins as the identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+UNSHUFFLE = 4
+FAITHFUL, DETAILED = "faithful.", "detailed."
+"""Prefixes of the two sets of weights in a file."""
+TRAITS, STATISTICS = 32, 27
+"""What is known of the damage: numbers that steer every block, out of so many measured."""
+FINEST, FINE = 20.0, 10.0
+IMAGES = 3
+"""x_t, x_{t-1} and y_{t-1}, three channels each."""
+
+
+@dataclass(frozen=True)
+class BlindSizes:
+    """The U-Net's sizes.
+
+    Attributes:
+        widths: channels at 1/4, 1/8, 1/16, ... of the crop's side.
+        blocks: residual blocks at each of them, on the way down and again on the way up; the last are in the middle, once.
+    """
+
+    widths: tuple[int, ...] = (64, 96, 128, 144)
+    blocks: tuple[int, ...] = (3, 2, 2, 3)
+
+    @property
+    def multiple(self) -> int:
+        """What sides are multiples of."""
+        return UNSHUFFLE * 2 ** (len(self.widths) - 1)
+
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor]) -> BlindSizes:
+        """The sizes that a state dict shows."""
+        levels = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("down."))
+        names = [f"before.{level}." for level in range(levels)] + ["middle."]
+        blocks = tuple(len({key.removeprefix(name).split(".")[0] for key in state if key.startswith(name)}) for name in names)
+        widths = (state["head.weight"].shape[0], *(state[f"down.{level}.weight"].shape[0] for level in range(levels)))
+        return cls(widths, blocks)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(lrelu((1 + g) conv(x) + b)), g and b linear in what is known of the damage (FiLM, Perez et al., 2018)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.film = nn.Linear(TRAITS, 2 * width)
+        nn.init.kaiming_normal_(self.first.weight, 0.1)
+        with torch.no_grad():
+            self.second.weight.mul_(0.1)
+
+    def forward(self, x: Tensor, traits: Tensor) -> Tensor:
+        gain, shift = self.film(traits)[:, :, None, None].chunk(2, 1)
+        return x + self.second(F.leaky_relu(self.first(x) * (1 + gain) + shift, 0.1))
+
+
+class Blocks(nn.ModuleList):
+    """Residual blocks in a row."""
+
+    def __init__(self, width: int, number: int) -> None:
+        super().__init__(ResidualBlock(width) for _ in range(number))
+
+    def forward(self, x: Tensor, traits: Tensor) -> Tensor:
+        for block in self:
+            x = block(x, traits)
+        return x
+
+
+class BlindUNet(nn.Module):
+    """See the module's text.
+
+    Args:
+        sizes: of the U-Net.
+    """
+
+    def __init__(self, sizes: BlindSizes | None = None) -> None:
+        super().__init__()
+        self.sizes = sizes or BlindSizes()
+        widths, blocks = self.sizes.widths, self.sizes.blocks
+        levels = range(len(widths) - 1)
+        self.traits = nn.Sequential(nn.Linear(STATISTICS, 64), nn.ReLU(), nn.Linear(64, TRAITS), nn.ReLU())
+        self.head = nn.Conv2d(2 * 3 * IMAGES * UNSHUFFLE**2 + 3, widths[0], 3, padding=1)
+        self.before = nn.ModuleList(Blocks(widths[level], blocks[level]) for level in levels)
+        self.down = nn.ModuleList(nn.Conv2d(widths[level], widths[level + 1], 2, stride=2) for level in levels)
+        self.middle = Blocks(widths[-1], blocks[-1])
+        self.up = nn.ModuleList(nn.Conv2d(widths[level + 1], 4 * widths[level], 1) for level in levels)
+        self.after = nn.ModuleList(Blocks(widths[level], blocks[level]) for level in levels)
+        self.tail = nn.Conv2d(widths[0], 3 * UNSHUFFLE**2, 3, padding=1)
+        nn.init.zeros_(self.tail.weight)
+        nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
+
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor]) -> BlindUNet:
+        """The network of a state dict, in eval mode."""
+        network = cls(BlindSizes.of(state))
+        network.load_state_dict(state)
+        return network.eval()
+
+    def forward(self, images: Tensor, seen: Tensor, place: Tensor | None = None) -> Tensor:
+        """One frame of each of B clips.
+
+        Args:
+            images: (B, 9, H, W) in [0, 1]: x_t, then x_{t-1} and y_{t-1} moved to x_t, zeros where there is no frame before; H and W multiples
+                of `sizes.multiple`.
+            seen: (B, 1, H, W), 1 where what was moved lies inside the frame before, 0 elsewhere.
+            place: (B, 2, H / 4, W / 4), x and y of each 4 x 4 pixels in the crop, from -1 to 1; None for whole crops.
+
+        Returns:
+            y_t, (B, 3, H, W), not clamped.
+        """
+        if place is None:
+            place = whole(images.shape[-2] // UNSHUFFLE, images.shape[-1] // UNSHUFFLE, images.device).expand(len(images), -1, -1, -1)
+        pixels = F.pixel_unshuffle(torch.cat([images - 0.5, detail_of(images)], 1), UNSHUFFLE)
+        x = self.head(torch.cat([pixels, F.avg_pool2d(seen, UNSHUFFLE), place.to(images)], 1))
+        traits = self.traits(statistics(images[:, :3]))
+        skips = []
+        for before, down in zip(self.before, self.down, strict=True):
+            x = before(x, traits)
+            skips.append(x)
+            x = down(x)
+        x = self.middle(x, traits)
+        for after, up, skip in reversed(list(zip(self.after, self.up, skips, strict=True))):
+            x = after(F.pixel_shuffle(up(x), 2) + skip, traits)
+        return images[:, :3] + F.pixel_shuffle(self.tail(x), UNSHUFFLE).to(images.dtype)
+
+
+def detail_of(images: Tensor) -> Tensor:
+    """The two finest octaves of (B, C, H, W), amplified to about 1, so that noise and blur are as plain to the network as light and shade."""
+    means = [F.interpolate(F.avg_pool2d(images, size), scale_factor=float(size), mode="bilinear", align_corners=False) for size in (2, 4)]
+    return (FINEST * (images - means[0])).clamp(-4, 4) + (FINE * (means[0] - means[1])).clamp(-4, 4)
+
+
+def statistics(images: Tensor) -> Tensor:
+    """What tells damages apart at once: (B, STATISTICS), logarithms of the energy of luma's second differences, diagonal, along and down, in the
+    flattest tenth of the places, in the middle one and in the busiest tenth; at full, half and quarter size."""
+    luma = (images.float() * images.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
+    shares = luma.new_tensor([0.1, 0.5, 0.9])
+    found = []
+    for _ in range(3):
+        diagonal = luma[..., 1:, 1:] - luma[..., :-1, 1:] - luma[..., 1:, :-1] + luma[..., :-1, :-1]
+        along = luma[..., :, 2:] - 2 * luma[..., :, 1:-1] + luma[..., :, :-2]
+        down = luma[..., 2:, :] - 2 * luma[..., 1:-1, :] + luma[..., :-2, :]
+        for difference in (diagonal, along, down):
+            energy = F.avg_pool2d(difference.square(), 8).flatten(1)
+            found.append((torch.quantile(energy, shares, dim=1).T + 1e-7).log() / 4 + 2)
+        luma = F.avg_pool2d(luma, 2)
+    return torch.cat(found, 1)
+
+
+class BlindRestorers(nn.Module):
+    """Two sets of weights of one network, and all between them: fidelity first, and with detail that is only likely.
+
+    Args:
+        sizes: of both.
+        drawn: whether there is a second set.
+    """
+
+    def __init__(self, sizes: BlindSizes | None = None, drawn: bool = True) -> None:
+        super().__init__()
+        self.faithful = BlindUNet(sizes)
+        self.detailed = BlindUNet(sizes) if drawn else None
+
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor]) -> BlindRestorers:
+        """The networks of a state dict, in eval mode."""
+        first = {key.removeprefix(FAITHFUL): value for key, value in state.items() if key.startswith(FAITHFUL)}
+        networks = cls(BlindSizes.of(first), any(key.startswith(DETAILED) for key in state))
+        networks.load_state_dict(state)
+        return networks.eval()
+
+    def at(self, detail: float) -> dict[str, Tensor]:
+        """(1 - d) of the first weights and d of the second: network interpolation (Wang et al., ESRGAN, 2018, section 3.4).
+
+        Args:
+            detail: d in [0, 1]; without a second set nothing but the first.
+        """
+        first: dict[str, Tensor] = dict(self.faithful.named_parameters())
+        if self.detailed is None or detail == 0:
+            return first
+        second = dict(self.detailed.named_parameters())
+        return {name: torch.lerp(value, second[name], detail) for name, value in first.items()}
+
+    def forward(self, images: Tensor, seen: Tensor, weights: dict[str, Tensor]) -> Tensor:
+        """As BlindUNet.forward of whole crops, with what `at` gave."""
+        return functional_call(self.faithful, weights, (images, seen))
+
+
+@lru_cache(maxsize=8)
+def whole(height: int, width: int, device: torch.device) -> Tensor:
+    """`place` (1, 2, height, width) of a whole crop."""
+    with torch.inference_mode(False):
+        y, x = ((torch.arange(length, device=device) + 0.5) * 2 / length - 1 for length in (height, width))
+        return torch.stack(torch.meshgrid(x, y, indexing="xy"))[None]
+
+
+def clip_inputs(crops: Tensor, before: Tensor | None, restored: Tensor | None, flow: Tensor | None) -> tuple[Tensor, Tensor]:
+    """`images` and `seen` of BlindUNet.forward.
+
+    Args:
+        crops: x_t, (B, 3, H, W) in [0, 1].
+        before, restored: x_{t-1} and y_{t-1} of that shape; None at the beginning of a clip.
+        flow: (B, 2, H, W), of x_t into x_{t-1} in pixels; None with them.
+    """
+    batch, _, height, width = crops.shape
+    if before is None or restored is None or flow is None:
+        return torch.cat([crops, torch.zeros_like(crops), torch.zeros_like(crops)], 1), crops.new_zeros(batch, 1, height, width)
+    x = torch.arange(width, device=flow.device) + flow[:, :1]
+    y = torch.arange(height, device=flow.device)[:, None] + flow[:, 1:]
+    grid = torch.cat([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], 1).permute(0, 2, 3, 1)
+    moved = F.grid_sample(torch.cat([before, restored], 1), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    inside = ((x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)).to(crops)
+    return torch.cat([crops, moved * inside], 1), inside

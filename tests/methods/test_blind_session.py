@@ -1,0 +1,73 @@
+"""The blind restorer over clips: chunks, the past, its parameters."""
+
+import pytest
+import torch
+
+from fvr.methods.blind import BlindOptions, BlindRestorer, flow_into
+from fvr.methods.restorer import restore_frames
+from fvr.models.blind import BlindRestorers, BlindSizes
+from fvr.motion.warp import warp
+from fvr.training.moving import Motion, set_moving
+
+
+@pytest.fixture(scope="module")
+def restorer() -> BlindRestorer:
+    torch.manual_seed(0)
+    networks = BlindRestorers(BlindSizes((8, 12), (1, 1))).eval().requires_grad_(False)
+    for network in (networks.faithful, networks.detailed):
+        torch.nn.init.normal_(network.tail.weight, std=0.02)
+    return BlindRestorer(networks)
+
+
+@pytest.fixture(scope="module")
+def clip() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(3)
+    still = torch.nn.functional.interpolate(torch.rand(1, 3, 24, 24, generator=generator), (512, 512), mode="bicubic")[0].clamp(0, 1)
+    return set_moving(still, 9, Motion(), generator)
+
+
+@pytest.mark.parametrize("chunk", [1, 7])
+def test_chunks_make_no_difference(restorer, clip, chunk):
+    assert torch.equal(restore_frames(restorer, clip, chunk=chunk), restore_frames(restorer, clip, chunk=9))
+
+
+def test_the_past_is_carried_and_can_be_left(restorer, clip):
+    alone = torch.cat([restore_frames(restorer, frame) for frame in clip.split(1)])
+    assert torch.equal(restore_frames(restorer.configured(carry=False), clip), alone)
+    carried = restore_frames(restorer, clip)
+    assert torch.equal(carried[0], alone[0]) and not torch.equal(carried[1], alone[1])
+
+
+def test_two_people_share_nothing(restorer, clip):
+    first, second = restorer.open(), restorer.open()
+    alone = restore_frames(restorer, clip[:4])
+    mixed = [(first.push(frame), second.push(frame.flip(-1)))[0] for frame in clip[:4].split(1)]
+    assert torch.equal(torch.cat(mixed), alone)
+
+
+def test_crops_of_any_side_come_out_at_512(restorer, clip):
+    small = torch.nn.functional.avg_pool2d(clip[:2], 4)
+    restored = restore_frames(restorer, small)
+    assert restored.shape == (2, 3, 512, 512) and restored.min() >= 0 and restored.max() <= 1
+    assert (torch.nn.functional.avg_pool2d(restored, 4) - small).abs().mean() < 0.05
+
+
+def test_detail_changes_the_weights(restorer, clip):
+    assert not torch.equal(restore_frames(restorer.configured(detail=1.0), clip[:1]), restore_frames(restorer, clip[:1]))
+
+
+def test_the_flow_leads_back(clip):
+    now, before = clip[4:5], clip[3:4]
+    still = (now - before)[..., 32:-32, 32:-32].abs().mean()
+    assert (warp(before, flow_into(now, before)) - now)[..., 32:-32, 32:-32].abs().mean() < 0.3 * still
+
+
+@pytest.mark.parametrize("detail", [-0.1, 1.5])
+def test_detail_has_a_range(detail):
+    with pytest.raises(ValueError, match=rf"detail must lie between 0 and 1, got {detail}"):
+        BlindOptions(detail=detail)
+
+
+def test_crops_are_square(restorer):
+    with pytest.raises(ValueError, match="square crops, got 96 x 64"):
+        restorer.open().push(torch.rand(1, 3, 64, 96))

@@ -1,0 +1,85 @@
+"""The blind restorer's network: what it begins as, what a file says of its sizes, what it is handed from the frame before."""
+
+import pytest
+import torch
+
+from fvr.models.architectures import recognise
+from fvr.models.blind import BlindRestorers, BlindSizes, BlindUNet, clip_inputs
+from fvr.models.blind.network import statistics, whole
+
+SMALL = BlindSizes((8, 12, 16), (1, 2, 1))
+
+
+def small(seed: int = 0) -> BlindUNet:
+    torch.manual_seed(seed)
+    network = BlindUNet(SMALL).eval()
+    torch.nn.init.normal_(network.tail.weight, std=0.01)
+    return network
+
+
+def test_an_untrained_network_is_the_identity():
+    images = torch.rand(2, 9, 64, 96)
+    assert torch.equal(BlindUNet(SMALL)(images, torch.ones(2, 1, 64, 96)), images[:, :3])
+
+
+def test_a_file_says_the_sizes():
+    networks = BlindRestorers(SMALL)
+    state = networks.state_dict()
+    assert BlindSizes.of(small().state_dict()) == SMALL and recognise(set(state)).kind == "blind"
+    again = BlindRestorers.of(state)
+    assert again.faithful.sizes == SMALL and again.detailed is not None
+    assert all(torch.equal(value, state[name]) for name, value in again.state_dict().items())
+
+
+def test_a_file_may_hold_the_faithful_weights_alone():
+    networks = BlindRestorers(SMALL, drawn=False)
+    again = BlindRestorers.of(networks.state_dict())
+    assert again.detailed is None and again.at(0.7).keys() == dict(networks.faithful.named_parameters()).keys()
+
+
+@pytest.mark.parametrize("detail", [0.0, 0.3, 1.0])
+def test_detail_goes_between_the_two_sets_of_weights(detail):
+    networks = BlindRestorers(SMALL).eval()
+    networks.faithful.load_state_dict(small(0).state_dict())
+    networks.detailed.load_state_dict(small(1).state_dict())
+    between = BlindUNet(SMALL).eval()
+    first, second = small(0).state_dict(), small(1).state_dict()
+    between.load_state_dict({name: value + detail * (second[name] - value) for name, value in first.items()})
+    images, seen = torch.rand(1, 9, 64, 64), torch.ones(1, 1, 64, 64)
+    assert torch.allclose(networks(images, seen, networks.at(detail)), between(images, seen), atol=1e-5)
+
+
+def test_what_was_restored_before_arrives_where_it_has_moved():
+    before, restored = torch.rand(2, 1, 3, 32, 48).unbind(0)
+    now = before.roll((2, -3), (2, 3))  # what was at (x, y) is at (x - 3, y + 2)
+    flow = torch.tensor([3.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, 32, 48)
+    images, seen = clip_inputs(now, before, restored, flow)
+    inner = (..., slice(4, -4), slice(4, -4))
+    assert torch.allclose(images[:, 3:6][inner], now[inner], atol=1e-5)
+    assert torch.allclose(images[:, 6:][inner], restored.roll((2, -3), (2, 3))[inner], atol=1e-5)
+    assert seen[..., 2:, :-3].all() and not seen[..., :2, :].any() and not seen[..., -3:].any()
+    assert not images[:, 3:][..., :2, :].any()  # nothing is made up beyond the frame before
+
+
+def test_the_first_frame_has_no_past():
+    crops = torch.rand(1, 3, 32, 32)
+    images, seen = clip_inputs(crops, None, None, None)
+    assert torch.equal(images[:, :3], crops) and not images[:, 3:].any() and not seen.any()
+
+
+def test_places_run_from_one_edge_to_the_other():
+    place = whole(4, 8, torch.device("cpu"))
+    assert place.shape == (1, 2, 4, 8)
+    assert torch.allclose(place[0, 0, 0], torch.linspace(-0.875, 0.875, 8)) and torch.allclose(
+        place[0, 1, :, 0], torch.tensor([-0.75, -0.25, 0.25, 0.75])
+    )
+
+
+def test_statistics_tell_noise_from_blur():
+    y, x = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")
+    sharp = (0.5 + 0.3 * torch.sin(x / 3) * torch.sin(y / 5)).expand(1, 3, -1, -1)
+    noisy = sharp + 0.05 * torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    soft = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(sharp, (3, 3, 3, 3), mode="reflect"), 7, 1)
+    plain, grainy, blurred = (statistics(images)[0] for images in (sharp, noisy, soft))
+    assert grainy[0] > plain[0] + 0.3  # the flattest places, diagonally, at full size
+    assert blurred[5] < plain[5] - 0.1  # the busiest places, along

@@ -1,0 +1,1 @@
+"""What networks learn from: faces set moving, damaged as footage is."""

@@ -1,0 +1,196 @@
+"""Damage as footage has it, of moving faces: optics, sensor, scaler and codec, twice where a clip was shot and then uploaded.
+
+The families are those of Real-ESRGAN (Wang et al., 2021, section 3), GFPGAN (2021, eq. 2) and of KEEP's and DicFace's video degradations, with
+six real codecs on frames that move, so that predicted frames are damaged as predicted frames are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from .codecs import CODECS, through
+
+INTERPOLATIONS = {
+    "nearest": cv2.INTER_NEAREST,
+    "linear": cv2.INTER_LINEAR,
+    "cubic": cv2.INTER_CUBIC,
+    "area": cv2.INTER_AREA,
+    "lanczos": cv2.INTER_LANCZOS4,
+}
+KINDS = ("clean", "soft", "full")
+
+
+@dataclass(frozen=True)
+class Footage:
+    """A family of damages; lengths are pixels of the 512 crop, levels are of 0..255.
+
+    Attributes:
+        clean, soft: shares of clips that are hardly damaged, and of those that are only blurred: a restorer must know both.
+        scale: frame pixels per crop pixel, drawn evenly in the logarithm.
+        blur: standard deviation.
+        shrink: factor of a scaler before the codec, undone behind it.
+        noise: standard deviation.
+        chances: of blur, scaler, noise, codec, second generation, over-sharpening and interlacing in a clip that is fully damaged.
+    """
+
+    clean: float = 0.1
+    soft: float = 0.15
+    scale: tuple[float, float] = (0.25, 1.0)
+    blur: tuple[float, float] = (0.4, 3.5)
+    shrink: tuple[float, float] = (1.2, 4.0)
+    noise: tuple[float, float] = (1.0, 18.0)
+    chances: tuple[float, float, float, float, float, float, float] = (0.5, 0.35, 0.6, 0.88, 0.15, 0.06, 0.03)
+
+    def describe(self) -> str:
+        """For model cards."""
+        low, high = self.scale
+        return (
+            f"blur of many kinds up to {self.blur[1]:g} pixels of the crop, a camera's noise, scalers, over-sharpening, deinterlacing and "
+            f"{', '.join(CODECS)}, once or twice, on faces set moving at {low:g} to {high:g} frame pixels per crop pixel; {self.clean:.0%} hardly "
+            f"damaged, {self.soft:.0%} only blurred"
+        )
+
+    def kind(self, rng: np.random.Generator) -> str:
+        """One of KINDS."""
+        share = rng.random()
+        return "clean" if share < self.clean else "soft" if share < self.clean + self.soft else "full"
+
+    def frame_scale(self, rng: np.random.Generator) -> float:
+        """Frame pixels per crop pixel of one clip; most fill their crop nearly, as the faces that people look at do."""
+        return even_in_log(rng, (0.75 * self.scale[1], self.scale[1]) if rng.random() < 0.65 else self.scale)
+
+    def damage(self, frames: np.ndarray, kind: str, scale: float, rng: np.random.Generator) -> np.ndarray:
+        """A clip (T, H, W, 3) float32 RGB in [0, 255], as its camera would have seen it, to what was kept of it: same shape and place, rounded.
+
+        Args:
+            scale: frame pixels per crop pixel.
+        """
+        matrix = "bt601" if rng.random() < 0.5 else "bt709"
+        if kind == "clean":
+            codec = "h264" if rng.random() < 0.5 else None
+            return through(frames, codec, rng.uniform(12, 20), matrix)
+        if kind == "soft":
+            frames = blurred(frames, even_in_log(rng, self.blur) * scale, rng)
+            return through(frames, "h264" if rng.random() < 0.25 else None, rng.uniform(10, 18), matrix)
+        blur, scaler, noise, codec, again, sharpen, interlace = rng.random(7) < self.chances
+        height, width = frames.shape[1:3]
+        if blur:
+            frames = blurred(frames, even_in_log(rng, self.blur) * scale, rng)
+        if noise and rng.random() < 0.4:  # of the sensor, before anything is scaled
+            frames, noise = noisy(frames, even_in_log(rng, self.noise), rng), False
+        if scaler:
+            frames = resized(frames, max(16 / min(height, width), 1 / even_in_log(rng, self.shrink)), rng)
+        if noise:
+            frames = noisy(frames, even_in_log(rng, self.noise), rng)
+        if sharpen:
+            frames = sharpened(frames, rng)
+        if interlace:
+            frames = one_field(frames, rng)
+        frames = recorded(frames, matrix, rng) if codec else through(frames, None, 0, matrix)
+        if scaler:
+            frames = to_size(
+                frames,
+                height,
+                width,
+                str(rng.choice(("linear", "cubic", "cubic", "lanczos", "area", "nearest"), p=(0.3, 0.25, 0.2, 0.15, 0.07, 0.03))),
+            )
+        if again:
+            if rng.random() < 0.5:
+                small = resized(frames, max(16 / min(height, width), 1 / even_in_log(rng, (1.1, 2.0))), rng)
+                return to_size(recorded(small, matrix, rng), height, width, "cubic")
+            frames = recorded(frames, matrix, rng)
+        return np.clip(np.round(frames), 0, 255)
+
+
+def recorded(frames: np.ndarray, matrix: str, rng: np.random.Generator) -> np.ndarray:
+    """Through a codec of its time, at a quality that people put up with."""
+    codec = str(rng.choice(list(CODECS), p=(0.5, 0.14, 0.12, 0.1, 0.07, 0.07)))
+    low, high = CODECS[codec][2]
+    options = {}
+    if codec == "h264":
+        options = {"preset": str(rng.choice(("veryfast", "medium", "medium"))), "profile": "baseline" if rng.random() < 0.1 else "high"}
+    elif codec == "h265":
+        options = {"preset": "veryfast"}
+    elif codec in ("mpeg2", "mpeg4"):
+        options = {"bf": str(int(rng.integers(0, 3))), "g": "12"}
+    return through(np.clip(frames, 0, 255), codec, low + (high - low) * rng.beta(1.6, 2.2), matrix, options)
+
+
+def blurred(frames: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """By one kernel for the clip: Gaussian, generalised Gaussian or plateau, round or not, a disc out of focus, or a line of motion."""
+    kernel = blur_kernel(max(sigma, 0.05), rng)
+    return frames if kernel.shape == (1, 1) else np.stack([cv2.filter2D(frame, -1, kernel, borderType=cv2.BORDER_REFLECT_101) for frame in frames])
+
+
+def blur_kernel(sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """(k, k) float32, odd, summing to 1, of about this standard deviation along its longer axis."""
+    kind = rng.choice(("gaussian", "generalised", "plateau", "disc", "motion"), p=(0.6, 0.12, 0.08, 0.12, 0.08))
+    radius = max(1, min(int(np.ceil(3.2 * sigma)), 40))
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1].astype(np.float64)
+    angle = rng.uniform(0, np.pi)
+    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    other = sigma if rng.random() < 0.6 else sigma * rng.uniform(0.3, 1)
+    square = (along / sigma) ** 2 + (across / other) ** 2
+    if kind == "gaussian":
+        kernel = np.exp(-square / 2)
+    elif kind == "generalised":
+        kernel = np.exp(-(square ** rng.uniform(0.5, 2.0)) / 2)
+    elif kind == "plateau":
+        kernel = 1 / (1 + square ** rng.uniform(1.0, 2.5))
+    elif kind == "disc":  # of radius 2 sigma, its edge one pixel soft
+        kernel = np.clip(2 * sigma + 0.5 - np.hypot(x, y), 0, 1)
+    else:
+        kernel = np.clip(np.sqrt(3) * sigma + 0.5 - np.abs(along), 0, 1) * np.clip(1 - np.abs(across), 0, 1)
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
+def noisy(frames: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+    """New noise in every frame: of constant or light-dependent strength, in colour or in grey, white or as wide as grain."""
+    shape = frames.shape if rng.random() < 0.7 else (*frames.shape[:3], 1)
+    noise = rng.standard_normal(shape, np.float32)
+    if rng.random() < 0.35:
+        width = rng.uniform(0.35, 1.2)
+        noise = np.stack([cv2.GaussianBlur(each, (0, 0), width).reshape(shape[1:]) for each in noise])
+        noise /= max(float(noise.std()), 1e-6)
+    if rng.random() < 0.15:
+        noise[:] = np.sqrt(0.6) * noise + np.sqrt(0.4) * noise[:1]  # a part that stays where it is
+    if rng.random() < 0.4:
+        noise = noise * np.sqrt(np.maximum(frames, 0) / 128 * rng.uniform(0.5, 1.2) + rng.uniform(0.02, 0.4))
+    return np.clip(frames + level * noise, 0, 255)
+
+
+def sharpened(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """An unsharp mask as television sets and phones apply it."""
+    width, amount = rng.uniform(0.7, 2.5), rng.uniform(0.3, 1.5)
+    return np.stack([np.clip(frame + amount * (frame - cv2.GaussianBlur(frame, (0, 0), width)), 0, 255) for frame in frames])
+
+
+def one_field(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """What deinterlacers leave: every other line from its neighbours, or combed with the next frame's."""
+    out = frames.copy()
+    if rng.random() < 0.7:
+        out[:, 1:-1:2] = (frames[:, :-2:2] + frames[:, 2::2][:, : len(frames[0, 1:-1:2])]) / 2
+    else:
+        out[:-1, 1::2] = frames[1:, 1::2]
+    return out
+
+
+def resized(frames: np.ndarray, factor: float, rng: np.random.Generator) -> np.ndarray:
+    """Smaller by `factor` < 1, sides even, by one of the usual filters."""
+    height, width = (max(8, round(side * factor / 2) * 2) for side in frames.shape[1:3])
+    return to_size(frames, height, width, str(rng.choice(("area", "linear", "cubic", "lanczos"), p=(0.5, 0.25, 0.15, 0.1))))
+
+
+def to_size(frames: np.ndarray, height: int, width: int, filter: str) -> np.ndarray:
+    """(T, height, width, 3), sampled about the middles of pixels."""
+    if frames.shape[1:3] == (height, width):
+        return frames
+    return np.stack([np.clip(cv2.resize(frame, (width, height), interpolation=INTERPOLATIONS[filter]), 0, 255) for frame in frames])
+
+
+def even_in_log(rng: np.random.Generator, limits: tuple[float, float]) -> float:
+    """A draw whose logarithm is uniform."""
+    return float(np.exp(rng.uniform(*np.log(limits))))

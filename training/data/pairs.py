@@ -1,0 +1,176 @@
+"""Pairs of damaged and clean windows of moving faces, made once and kept on disk."""
+
+from __future__ import annotations
+
+import math
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ...faces.types import CROP
+from ..faces import Faces
+from ..moving import Motion, swings
+from .footage import KINDS, Footage
+
+FRAMES = 4
+"""Of a pair's clip,"""
+WARM_UP = 2
+"""and frames coded before them at most, so that a clip need not begin with a key frame."""
+WINDOW = 256
+"""Side of a pair's window, in pixels of the 512 crop,"""
+MARGIN = 32
+"""and what is damaged around it and cut off, so that no edge is another than in a whole frame."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A window of a clip.
+
+    Attributes:
+        damaged, clean: (T, W, W, 3) uint8 RGB.
+        corner: x and y of the window in the crop.
+        kind: of the damage, an index of KINDS.
+        scale: frame pixels per crop pixel.
+    """
+
+    damaged: np.ndarray
+    clean: np.ndarray
+    corner: tuple[int, int]
+    kind: int
+    scale: float
+
+
+class Pairs:
+    """Pair number i is a function of the faces, the family, the seed and i; what was made once is read from `folder` from then on.
+
+    Args:
+        faces: 512 x 512.
+        footage: the damage.
+        number: of pairs.
+        seed: of all draws.
+        folder: where they are kept; None keeps none.
+    """
+
+    def __init__(self, faces: Faces, footage: Footage, number: int, seed: int, folder: Path | None = None) -> None:
+        self.faces, self.footage, self.number, self.seed, self.folder = faces, footage, number, seed, folder
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def __len__(self) -> int:
+        return self.number
+
+    def __getitem__(self, index: int) -> Pair:
+        path = None if self.folder is None else self.folder / f"{index:06}.npz"
+        if path is not None and path.is_file():
+            with np.load(path) as kept:
+                return Pair(kept["damaged"], kept["clean"], tuple(kept["corner"].tolist()), int(kept["kind"]), float(kept["scale"]))
+        pair = self.make(index)
+        if path is not None:
+            part = path.with_suffix(".part")
+            with part.open("wb") as file:
+                np.savez(
+                    file, damaged=pair.damaged, clean=pair.clean, corner=np.array(pair.corner), kind=np.array(pair.kind), scale=np.array(pair.scale)
+                )
+            part.replace(path)
+        return pair
+
+    def prepare(self, workers: int) -> None:
+        """Makes what is not in the folder yet, in so many processes."""
+        missing = [] if self.folder is None else [index for index in range(self.number) if not (self.folder / f"{index:06}.npz").is_file()]
+        if missing:
+            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+                for _ in tqdm(pool.map(self._keep, missing, chunksize=16), total=len(missing), desc="pairs", file=sys.stderr):
+                    pass
+
+    def _keep(self, index: int) -> None:
+        """For `prepare`'s processes, which hand nothing back."""
+        cv2.setNumThreads(1)
+        _ = self[index]
+
+    def make(self, index: int) -> Pair:
+        """Pair `index`, made anew."""
+        rng = np.random.default_rng((self.seed, index))
+        face = self.faces.source(int(rng.integers(len(self.faces)))).permute(1, 2, 0).numpy()
+        corner = int(4 * rng.integers(0, (CROP - WINDOW) // 4 + 1)), int(4 * rng.integers(0, (CROP - WINDOW) // 4 + 1))
+        truth = relit(moving_window(face, corner, FRAMES + WARM_UP, rng), rng)
+        kind = self.footage.kind(rng)
+        scale = self.footage.frame_scale(rng)
+        seen = as_seen(truth, self.footage, kind, scale, rng)
+        first = int(rng.integers(WARM_UP + 1))
+        inner = (slice(first, first + FRAMES), slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
+        damaged, clean = (np.clip(np.round(clip[inner]), 0, 255).astype(np.uint8) for clip in (seen, truth))
+        return Pair(damaged, clean, corner, KINDS.index(kind), scale)
+
+
+def moving_window(face: np.ndarray, corner: tuple[int, int], frames: int, rng: np.random.Generator) -> np.ndarray:
+    """A window and its margin of a still (S, S, 3) in [0, 1] that moves as an aligned face does: (frames, W, W, 3) float32 in [0, 255]."""
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    amount = 0.0 if rng.random() < 0.12 else rng.random() ** 2
+    motion = Motion(turn=4 * amount, zoom=0.04 * amount, shift=0.03 * amount, bend=0.015 * amount, light=0.05 * amount)
+    swing = swings(frames, 5 + 2 * motion.knots**2, motion.period, generator).numpy()
+    side = WINDOW + 2 * MARGIN
+    y, x = np.mgrid[0:side, 0:side].astype(np.float32)
+    x, y = ((axis + start - MARGIN + 0.5) * 2 / CROP - 1 for axis, start in zip((x, y), corner, strict=True))
+    stay = math.radians(rng.uniform(-6, 6)), rng.uniform(0.92, 1.1), *rng.uniform(-0.06, 0.06, 2)  # how far from the template
+    mirror = -1 if rng.random() < 0.5 else 1
+    clip = []
+    for now in swing:
+        angle, zoom = stay[0] + math.radians(motion.turn) * now[0], stay[1] * (1 + motion.zoom * now[1])
+        cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
+        knots = (2 * motion.bend * now[5:]).reshape(2, motion.knots, motion.knots)
+        bend = [
+            cv2.remap(plane, (x + 1) / 2 * (motion.knots - 1), (y + 1) / 2 * (motion.knots - 1), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            for plane in knots.astype(np.float32)
+        ]
+        u = cos * x - sin * y + stay[2] + 2 * motion.shift * now[2] + cv2.GaussianBlur(bend[0], (0, 0), 16)
+        v = sin * x + cos * y + stay[3] + 2 * motion.shift * now[3] + cv2.GaussianBlur(bend[1], (0, 0), 16)
+        across, down = (((axis + 1) * len(face) / 2 - 0.5).astype(np.float32) for axis in (mirror * u, v))
+        picture = cv2.remap(face, across, down, cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REFLECT_101)
+        clip.append(255 * np.clip(picture * (1 + motion.light * now[4]), 0, 1))
+    return np.stack(clip)
+
+
+def relit(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Other light and other cameras than the portraits': gamma, contrast, colour cast, saturation down to none."""
+    if rng.random() < 0.3:
+        return clip
+    x = (clip / 255) ** np.float32(np.exp(rng.normal(0.05, 0.3)))
+    x = x * np.float32(rng.uniform(0.6, 1.08)) * rng.uniform(0.85, 1.15, 3).astype(np.float32) ** (rng.random() < 0.5)
+    grey = x @ np.array([0.299, 0.587, 0.114], np.float32)
+    saturation = 0.0 if rng.random() < 0.12 else rng.uniform(0.4, 1.25)
+    x = grey[..., None] + np.float32(saturation) * (x - grey[..., None])
+    return (255 * np.clip(x + rng.uniform(-0.03, 0.05), 0, 1)).astype(np.float32)
+
+
+def as_seen(truth: np.ndarray, footage: Footage, kind: str, scale: float, rng: np.random.Generator) -> np.ndarray:
+    """The windows as they come out of damaged frames: seen at the frame's scale and angle, damaged there, cut out and enlarged as Face Align does."""
+    side = truth.shape[1]
+    small = max(16, round(side * scale / 2) * 2)
+    turn = rng.uniform(-10, 10) if rng.random() < 0.5 else 0.0
+    shift = rng.uniform(-0.5, 0.5, 2) if turn else np.zeros(2)
+    frames = np.stack([cv2.resize(frame, (small, small), interpolation=cv2.INTER_AREA) for frame in truth])
+    centre = (small - 1) / 2
+    there = cv2.getRotationMatrix2D((centre, centre), turn, 1.0)
+    there[:, 2] += shift
+    if turn:
+        frames = np.stack(
+            [cv2.warpAffine(frame, there, (small, small), flags=cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REFLECT_101) for frame in frames]
+        )
+    frames = footage.damage(np.clip(frames, 0, 255), kind, small / side, rng)
+    # from pixels of the window to those of the upright frame, then to the turned one
+    ratio = small / side
+    upright = np.array([[ratio, 0, (ratio - 1) / 2], [0, ratio, (ratio - 1) / 2], [0, 0, 1]])
+    back = there @ upright
+    return np.stack(
+        [
+            cv2.warpAffine(frame, back, (side, side), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT_101)
+            for frame in frames
+        ]
+    )
