@@ -15,7 +15,7 @@ from ..faces.types import CROP
 from ..models.vq import VQConfig
 from .known_pixels import Task
 from .native import completed
-from .network import from_network, to_network
+from .network import Cleaner, from_network, to_network, unchanged
 from .placement import Placement
 from .restorer import Heartbeat, Session
 
@@ -75,8 +75,11 @@ class WindowSession(Session):
     Frames pass one by one, so results do not depend on how the clip was chunked, not even in the last bit.
     """
 
-    def __init__(self, place: Placement, config: VQConfig, task: Task, before: int, after: int, heartbeat: Heartbeat) -> None:
+    def __init__(
+        self, place: Placement, config: VQConfig, task: Task, before: int, after: int, heartbeat: Heartbeat, cleaner: Cleaner = unchanged
+    ) -> None:
         self.place = place
+        self._cleaned = cleaner
         self.config = config
         self.task = task
         self.heartbeat = heartbeat
@@ -98,6 +101,7 @@ class WindowSession(Session):
             ValueError: if crops or masks do not have these shapes, or masks come in another mode.
         """
         self.task.check(crops, masks)
+        crops = self._cleaned(crops) if self.task.mode == "restore" else crops
         ready = []
         for i in range(len(crops)):
             self.heartbeat()

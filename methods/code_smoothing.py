@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 
 from ..models.codeformer import CodeFormer
-from .code_frames import CodedFrame, WindowSession
+from .code_frames import Cleaner, CodedFrame, WindowSession, unchanged
 from .known_pixels import Task
 from .placement import Placement
 from .restorer import Heartbeat
@@ -28,10 +28,21 @@ class SmoothedSession(WindowSession):
         network, place: as of the restorer.
         half: frames on each side of the centre.
         weight, match: w and AdaIN of CodeFormer.decode.
+        cleaner: see NetworkRestorer.cleaner.
     """
 
-    def __init__(self, network: CodeFormer, place: Placement, task: Task, half: int, weight: float, match: bool, heartbeat: Heartbeat) -> None:
-        super().__init__(place, network.config, task, half, half, heartbeat)
+    def __init__(
+        self,
+        network: CodeFormer,
+        place: Placement,
+        task: Task,
+        half: int,
+        weight: float,
+        match: bool,
+        heartbeat: Heartbeat,
+        cleaner: Cleaner = unchanged,
+    ) -> None:
+        super().__init__(place, network.config, task, half, half, heartbeat, cleaner)
         self.network = network
         self.shares = gaussian_weights(half)
         self.weight = weight

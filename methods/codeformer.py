@@ -113,15 +113,17 @@ class CodeFormerRestorer(NetworkRestorer):
         """See Restorer.open; nothing is random, so the seed does not matter. Sessions also take masks, see push."""
         if self.options.smoothing:
             options = self.options
-            return SmoothedSession(self.network, self.place, options.task, options.smoothing, self.weight, self.match, heartbeat)
-        return CodeFormerSession(self, heartbeat)
+            cleaner = self.cleaner(track, heartbeat)
+            return SmoothedSession(self.network, self.place, options.task, options.smoothing, self.weight, self.match, heartbeat, cleaner)
+        return CodeFormerSession(self, track, heartbeat)
 
 
 class CodeFormerSession(Session):
     """Crops in batches, one batch not knowing of the other."""
 
-    def __init__(self, restorer: CodeFormerRestorer, heartbeat: Heartbeat) -> None:
+    def __init__(self, restorer: CodeFormerRestorer, track: FaceTrack | None, heartbeat: Heartbeat) -> None:
         self.restorer = restorer
+        self._cleaned = restorer.cleaner(track, heartbeat)
         self.heartbeat = heartbeat
 
     def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
@@ -132,6 +134,7 @@ class CodeFormerSession(Session):
         """
         task, size = self.restorer.options.task, self.restorer.options.batch
         task.check(crops, masks)
+        crops = self._cleaned(crops) if task.mode == "restore" else crops
         ready = []
         for start in range(0, len(crops), size):
             part = slice(start, start + size)

@@ -76,7 +76,15 @@ class DicFaceSession(WindowSession):
     def __init__(self, restorer: DicFaceRestorer, track: FaceTrack | None, seed: int, heartbeat: Heartbeat) -> None:
         network = restorer.network
         after = restorer.look_ahead
-        super().__init__(restorer.place, network.config, restorer.options.task, network.frame_length - 1 - after, after, heartbeat)
+        super().__init__(
+            restorer.place,
+            network.config,
+            restorer.options.task,
+            network.frame_length - 1 - after,
+            after,
+            heartbeat,
+            restorer.cleaner(track, heartbeat),
+        )
         self.network = network
         self.options = restorer.options
         self._person = (seed, 0 if track is None else track.person)

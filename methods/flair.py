@@ -5,6 +5,7 @@ Where the paper misprints, the released code is followed: line 6 with the sign a
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
@@ -114,10 +115,11 @@ class FlairRestorer(Restorer):
 
     Args:
         prior: the diffusion prior.
-        degradation: what happened to the frames; None means mild_degradation(): a slight blur and a little noise.
+        degradation: what happened to the frames; None if nobody knows, which switches data consistency off.
         options: Algorithm 1's parameters.
         enhancer: any restorer of 512 crops, used for line 8.
         mask: where the enhancer may act, if options.where is "face"; None is face_mask(). A callable gets crops, as options.mask_every says.
+        floor: cleans the crops, without looking ahead, for the condition that sampling starts from; None takes them as they are.
         device: where the sampling runs; crops come in and go out on the CPU.
         on_step: called after every step of every window.
     """
@@ -132,6 +134,7 @@ class FlairRestorer(Restorer):
         enhancer: Restorer | None = None,
         *,
         mask: Mask | None = None,
+        floor: Restorer | None = None,
         device: torch.device | str = "cpu",
         on_step: OnStep | None = None,
     ) -> None:
@@ -140,6 +143,7 @@ class FlairRestorer(Restorer):
         self.options = options or FlairOptions()
         self.enhancer = enhancer
         self.mask = torch.ones(CROP, CROP) if self.options.where == "crop" else face_mask() if mask is None else mask
+        self.floor = floor
         self.device = torch.device(device)
         self.on_step = on_step
         self.schedule = spaced(prior.schedule, self.options.steps, self.options.start, self.options.steps_lie)
@@ -177,11 +181,16 @@ class FlairSession(Session):
         self.observe: TrackObservation = observation_model(restorer.degradation, track)
         self._key = (seed, 0 if track is None else track.person, 0 if track is None else track.start)
         self._trail: dict[int, Tensor] = {}  # of the window before: step -> estimates of its last frames, (overlap, 3, 512, 512) float16
+        self._floor = None if restorer.floor is None else restorer.floor.open(track, seed=seed, heartbeat=heartbeat)
+        self._cleaned: deque[Tensor] = deque()  # of the frames that wait
+        self._cleaned_from = 0
         overlap = restorer.overlap if self._frames_interact() else 0
         self._stream = WindowStream(restorer.window, overlap, self._sample)
 
     def push(self, crops: Tensor) -> Tensor:
         self.observe.check(crops)
+        if self._floor is not None:
+            self._cleaned.extend(self._floor.push(crops))
         return _joined(self._stream.push(crops))
 
     def close(self) -> Tensor:
@@ -197,7 +206,10 @@ class FlairSession(Session):
         """One window: crops (n, 3, H, W) from frame `first` of the clip; `shared` are final results in [0, 1]."""
         restorer, options, schedule = self.restorer, self.restorer.options, self.restorer.schedule
         y, condition = (part.to(restorer.device) for part in self.observe(crops, restorer.prior.upsampling))
-        operator = at_frames(self.observe.operator, first, len(crops)) if options.data_consistency else None
+        if self._floor is not None:
+            condition = self._cleaned_condition(first, len(crops)).to(restorer.device)
+        known = restorer.degradation is not None and options.data_consistency
+        operator = at_frames(self.observe.operator, first, len(crops)) if known else None
         grey = self.observe.noise * 255 if options.noise_level is None else options.noise_level
         gamma, weights = gammas(options, schedule, grey), enhancement_weights(options, len(schedule))
         tied = None if shared is None else shared.to(restorer.device) * 2 - 1
@@ -237,6 +249,13 @@ class FlairSession(Session):
                 fresh = len(crops) - (0 if tied is None else len(tied))
                 restorer.on_step(Progress(last + 1 - t, last + 1, fresh, ((step.x0[-1] + 1) / 2).clamp(0, 1)))
         return ((x_t.clamp(-1, 1) + 1) / 2).cpu()
+
+    def _cleaned_condition(self, first: int, count: int) -> Tensor:
+        """The condition (count, 3, 512, 512) in [-1, 1] of frames from `first` on, as the floor cleaned them; earlier ones are forgotten."""
+        for _ in range(first - self._cleaned_from):
+            self._cleaned.popleft()
+        self._cleaned_from = first
+        return torch.stack(list(self._cleaned)[:count]) * 2 - 1
 
     def _estimate(self, x_t: Tensor, timestep: int, condition: Tensor) -> Tensor:
         """E[x_0 | x_t, c], guided as eq. 14: lambda conditional + (1 - lambda) unconditional. In small batches where frames do not interact."""

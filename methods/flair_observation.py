@@ -10,9 +10,8 @@ from torch.nn import functional as F
 
 from ..faces.types import CROP, FaceTrack
 from ..physics.base import Degradation
-from ..physics.blur import Blur
 from ..physics.crops import crop_operator, observation
-from ..physics.identity import GaussianNoise
+from ..physics.identity import Identity
 
 
 @dataclass(frozen=True)
@@ -64,18 +63,13 @@ def condition(frames: Tensor, upsampling: str = "bicubic") -> Tensor:
     return (frames * 2 - 1).clamp(-1, 1)
 
 
-def mild_degradation() -> Degradation:
-    """What is assumed where nothing is known: Gaussian blur of sigma 1 pixel of the frame, then noise of 0.02 (about 5 grey levels)."""
-    return GaussianNoise(0.02) @ Blur.gaussian(1.0)
-
-
 def observation_model(degradation: Degradation | None, track: FaceTrack | None) -> TrackObservation:
     """The operator between clean crops and what was seen of them.
 
     Aligned footage (no track): `degradation` as it is. A track: its crops were resampled from frames that `degradation` describes, so
-    the operator is that of physics.crops.crop_operator at the track's scale.
+    the operator is that of physics.crops.crop_operator at the track's scale. None is the identity, of which nothing is known.
     """
-    known = mild_degradation() if degradation is None else degradation
+    known = Identity() if degradation is None else degradation
     if track is None:
         return TrackObservation(known, raw=True)
     return TrackObservation(crop_operator(known, track.scale, side=CROP), raw=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -149,7 +150,9 @@ class KeepRestorer(NetworkRestorer):
 
     def guided_by(self, flow: FlowSource) -> KeepRestorer:
         """The same restorer with another source of optical flow."""
-        return KeepRestorer(self.network, self.options, place=self.place, flow=flow)
+        other = copy(self)
+        other._given = flow
+        return other
 
     @property
     def look_ahead(self) -> int:  # type: ignore[override]
@@ -158,14 +161,15 @@ class KeepRestorer(NetworkRestorer):
 
     def open(self, track: FaceTrack | None = None, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> KeepSession:
         """Starts one person's clip; KEEP draws no random numbers, so `seed` changes nothing."""
-        return KeepSession(self, heartbeat)
+        return KeepSession(self, track, heartbeat)
 
 
 class KeepSession(Session):
     """One person's clip. Beyond one block of frames it holds the past of the last frame only, however long the clip."""
 
-    def __init__(self, restorer: KeepRestorer, heartbeat: Heartbeat) -> None:
+    def __init__(self, restorer: KeepRestorer, track: FaceTrack | None, heartbeat: Heartbeat) -> None:
         self._restorer = restorer
+        self._cleaned = restorer.cleaner(track, heartbeat)
         self._heartbeat = heartbeat
         self._waiting: list[Tensor] = []
         self._crops: list[Tensor | None] = []  # as they came, where the network is smaller than they are
@@ -176,7 +180,8 @@ class KeepSession(Session):
     def push(self, crops: Tensor) -> Tensor:
         side = self._restorer.network.config.side
         ready = [torch.empty(0, 3, CROP, CROP)]
-        for crop in crops.split(1):
+        for shown in crops.split(1):
+            crop = self._cleaned(shown)
             self._waiting.append(to_network(crop.float(), side, torch.device("cpu")))
             self._crops.append(crop.float() if side < CROP else None)
             if len(self._waiting) == self._restorer.options.block(self._done):

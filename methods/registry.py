@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..diffusion.gaussian import GaussianPrior
 from ..diffusion.prior import Prior
+from ..models.blind import BlindRestorers
 from ..models.codeformer import CodeFormer
-from ..models.embedded import CODEBOOK, FOLDER, PRIOR
+from ..models.embedded import BLIND, CODEBOOK, FOLDER, PRIOR
 from ..models.load import LoadedNetwork, load_network
 from ..physics.base import Degradation
+from .blind import BlindOptions, BlindRestorer
 from .codeformer import FAITHFUL, CodeFormerOptions, CodeFormerRestorer
 from .dicface import DicFaceOptions, DicFaceRestorer
 from .flair import FlairRestorer
@@ -59,17 +62,38 @@ class MethodSpec:
         return self.checkpoints.get(settings.get("mode", "restore"), self.checkpoints.get("restore"))
 
 
+Placed = Callable[[nn.Module], Placement]
+"""Who says where a network runs: `on` a device, or a host that manages memory."""
+
+
+def embedded_blind(placed: Placed) -> BlindRestorer | None:
+    """The package's own blind restorer, None in an installation without its weights."""
+    if not (FOLDER / BLIND).is_file():
+        return None
+    network = load_network(FOLDER / BLIND).network
+    assert isinstance(network, BlindRestorers)
+    return BlindRestorer(network, place=placed(network))
+
+
+def with_floor(restorer: NetworkRestorer, loaded: LoadedNetwork, placed: Placed) -> NetworkRestorer:
+    """The restorer of an embedded file over the embedded blind restorer: its 128 pixels leave to that what they cannot show."""
+    small = loaded.path.parent == FOLDER and loaded.kind != "blind"
+    return restorer.on_floor(embedded_blind(placed)) if small else restorer
+
+
 def _build_flair(
     weights: Path | None, degradation: Degradation | None, device: torch.device, options: FlairOptions, precision: torch.dtype
 ) -> Restorer:
     prior: Prior = GaussianPrior()
-    enhancer = None
+    enhancer = floor = None
     if weights is not None:
         prior = prior_from_file(weights, dtype=precision, placed=lambda network: on(network, device))
         if weights.name == PRIOR and options.enhance and (FOLDER / CODEBOOK).is_file():
             loaded = load_network(FOLDER / CODEBOOK)
             enhancer = restorer_from(loaded, place=on(loaded.network, device))
-    return FlairRestorer(prior, degradation, options, enhancer, device=device)
+        if weights.parent == FOLDER:
+            floor = embedded_blind(lambda network: on(network, device))
+    return FlairRestorer(prior, degradation, options, enhancer, floor=floor, device=device)
 
 
 def _preset_of(path: Path) -> str | None:
@@ -77,7 +101,12 @@ def _preset_of(path: Path) -> str | None:
     return "embedded" if path.name == PRIOR else task_of(path)
 
 
-NETWORKS: dict[str, type[NetworkRestorer]] = {"keep": KeepRestorer, "dicface": DicFaceRestorer, "codeformer": CodeFormerRestorer}
+NETWORKS: dict[str, type[NetworkRestorer]] = {
+    "blind": BlindRestorer,
+    "keep": KeepRestorer,
+    "dicface": DicFaceRestorer,
+    "codeformer": CodeFormerRestorer,
+}
 """Kinds of network that have a method of their own; all others restore frame by frame."""
 
 
@@ -105,7 +134,7 @@ def _build_network(method: str) -> Build:
         kind = loaded.kind if loaded.kind in NETWORKS else "per-frame"
         if kind != method:
             raise ValueError(f"{weights} holds {loaded.detail}; restore with --method {kind}, or give {method} its own checkpoint (see `fvr models`)")
-        return restorer_from(loaded, options, place=on(loaded.network, device))
+        return with_floor(restorer_from(loaded, options, place=on(loaded.network, device)), loaded, lambda network: on(network, device))
 
     return build
 
@@ -113,6 +142,12 @@ def _build_network(method: str) -> Build:
 METHODS: dict[str, MethodSpec] = {
     spec.name: spec
     for spec in [
+        MethodSpec(
+            "blind",
+            "The package's own restorer for damage that nobody described: 512 x 512, carried from frame to frame.",
+            BlindOptions,
+            _build_network("blind"),
+        ),
         MethodSpec(
             "flair",
             "FLAIR: diffusion sampling held to the observation by the exact physics of its degradation; needs no weights.",

@@ -12,9 +12,11 @@ from torch import Tensor
 from ..diffusion.load import EMBEDDED, load_prior
 from ..diffusion.prior import Prior
 from ..faces import FaceClip, aligned_track, load_parser
+from ..methods.face_prior import PyramidPrior
 from ..methods.flair import FlairOptions, FlairRestorer
 from ..methods.flair_options import PRESETS
 from ..methods.prior_files import TASKS, prior_from_file
+from ..methods.registry import embedded_blind
 from ..methods.restorer import Restorer, restore_clip, restore_frames
 from ..physics import Degradation
 from ..runtime import host
@@ -88,7 +90,7 @@ def option_inputs() -> list:
             "FLAIR's published settings, -demo those of its code. "
             "Each knob can be changed.",
         ),
-        DegradationSocket.Input("degradation", optional=True, tooltip="What damaged the frames. Without it: a mild blur and noise."),
+        DegradationSocket.Input("degradation", optional=True, tooltip="What damaged the frames. Without it data consistency is off."),
         RestorerSocket.Input("enhancer", optional=True, tooltip="Any face restorer, for the enhancement stage."),
     ]
 
@@ -160,7 +162,8 @@ def flair(
     wanted = enhancer is not None and options.enhance and options.where == "face"
     weights = find_weights("parsenet") if wanted else None
     mask = None if weights is None else load_parser(weights, device=host.device())
-    return FlairRestorer(prior, degradation, options, enhancer=enhancer, mask=mask, device=host.device())
+    floor = embedded_blind(host.managed) if isinstance(prior, PyramidPrior) else None
+    return FlairRestorer(prior, degradation, options, enhancer=enhancer, mask=mask, floor=floor, device=host.device())
 
 
 def fingerprints_of_masking(enhancer: object) -> list:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from ..methods.blind import BlindOptions, BlindRestorer
 from ..methods.codeformer import CodeFormerRestorer
 from ..methods.dicface import DicFaceRestorer
 from ..methods.keep import KeepRestorer
 from ..methods.network import NetworkRestorer
 from ..methods.per_frame import PerFrameRestorer
-from ..methods.registry import restorer_from
+from ..methods.registry import restorer_from, with_floor
 from ..methods.restorer import Restorer
 from ..models.load import load_network
 from ..runtime import host
@@ -19,10 +21,8 @@ from .choices import check_choice
 from .faces import crops_image
 from .flair import PRECISIONS, restore_either
 from .sockets import CATEGORY, Faces, RestorerSocket, seed_input
-from .weights import fingerprint, restorer_files
+from .weights import AUTO, chosen_method, fingerprint, restorer_files, weights_for
 
-NOTHING_HERE = "none found"
-"""What the combo shows when no folder holds a restorer."""
 OWN = -1.0
 """What a fidelity widget shows for "as the restorer, or its mode, has it"."""
 
@@ -54,9 +54,10 @@ class LoadFaceRestorer(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=list(restorer_files()) or [NOTHING_HERE],
-                    tooltip="embedded ones come with this pack: small, 128 x 128. Others are files in models/face_video_restoration, "
-                    "facerestore_models, upscale_models or checkpoints. The command `fvr` (after `python -m pip install .` in this pack's folder): "
+                    options=[AUTO, *restorer_files()],
+                    tooltip="auto takes KEEP's published weights if they are here, else the embedded blind restorer. The embedded ones come with "
+                    "this pack; but for blind they are small, 128 x 128. Others are files in models/face_video_restoration, facerestore_models, "
+                    "upscale_models or checkpoints. The command `fvr` (after `python -m pip install .` in this pack's folder): "
                     "`fvr models` lists what there is with its licence, `fvr models fetch codeformer` downloads one.",
                 ),
                 io.Combo.Input(
@@ -76,11 +77,11 @@ class LoadFaceRestorer(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model=None, **others):
-        return fingerprint(restorer_files().get(model))
+        return fingerprint(restorer_file(model))
 
     @classmethod
     def execute(cls, model, precision=None):
-        path = restorer_files().get(model)
+        path = restorer_file(model)
         if path is None:
             place = host.model_folders()["facerestore_models"][0]
             raise ValueError(
@@ -89,8 +90,13 @@ class LoadFaceRestorer(io.ComfyNode):
             )
         loaded = load_network(path, decoder_dtype=PRECISIONS[precision or "float32"])
         about = f"{path.name}: {loaded.detail}; {loaded.licence}"
-        restorer = restorer_from(loaded, place=host.managed(loaded.network))
+        restorer = with_floor(restorer_from(loaded, place=host.managed(loaded.network)), loaded, host.managed)
         return io.NodeOutput(restorer, about, ui={"text": (about,)})
+
+
+def restorer_file(model: str | None) -> Path | None:
+    """The file behind an entry of the loader's menu; None if it is gone."""
+    return weights_for(chosen_method(False)[0], {}) if model == AUTO else restorer_files().get(model or "")
 
 
 class RestoreFaces(io.ComfyNode):
@@ -213,7 +219,25 @@ def batch_knob(default: int) -> Any:
     )
 
 
+def blind_knobs() -> list:
+    return [
+        io.Float.Input(
+            "detail",
+            default=BlindOptions().detail,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            optional=True,
+            tooltip="0 keeps to what the footage supports, 1 draws skin and hair that are only likely.",
+        ),
+        io.Boolean.Input(
+            "carry", default=True, optional=True, tooltip="What was restored before helps with the next frame: steadier. Off: frame by frame."
+        ),
+    ]
+
+
 KNOBS: dict[str, tuple[type[NetworkRestorer], Callable[[], list]]] = {
+    "blind": (BlindRestorer, blind_knobs),
     "codeformer": (CodeFormerRestorer, codeformer_knobs),
     "keep": (KeepRestorer, keep_knobs),
     "dicface": (DicFaceRestorer, dicface_knobs),

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from ..methods.registry import method
+from ..methods.registry import METHODS, method
 from ..models import embedded
 from ..models.catalogue import CATALOGUE, OURS, RESTORER_FOLDERS, find, missing_message, named
+from ..models.load import peek
 from ..runtime import host
 
 OWN_FOLDERS = (OURS, "facerestore_models")
@@ -19,7 +20,13 @@ RESTORERS = re.compile(r"codeformer|keep[-_]|dicface|gfpgan|restoreformer|(bfr|c
 PRIORS = re.compile(r"flair|difface|ddpm|diffusion[-_]prior", re.IGNORECASE)
 
 
-EMBEDDED = {"flair": "embedded face prior", "keep": "embedded keep", "dicface": "embedded dicface", "codeformer": "embedded codeformer"}
+EMBEDDED = {
+    "blind": "embedded blind",
+    "flair": "embedded face prior",
+    "keep": "embedded keep",
+    "dicface": "embedded dicface",
+    "codeformer": "embedded codeformer",
+}
 """The embedded weights of each method, by the name that menus show."""
 
 
@@ -42,6 +49,32 @@ def weights_for(name: str, settings: Mapping[str, str]) -> Path | None:
     if found is None and wanted is not None:
         raise FileNotFoundError(missing_message(named(wanted), host.model_folders()))
     return found
+
+
+AUTO = "auto"
+"""What menus and `--method` call the choice that `chosen_method` makes."""
+
+
+def chosen_method(described: bool, weights: str | None = None) -> tuple[str, str]:
+    """The method for footage, and why, for people.
+
+    Args:
+        described: whether somebody said what damaged the footage.
+        weights: as `named_weights` takes them, which decide.
+    """
+    file = named_weights(weights) if weights else None
+    if weights and file is None:
+        return "flair", "it needs no weights"
+    if file is not None:
+        kind = peek(file)
+        if PRIORS.search(file.name) or file.name == embedded.PRIOR:
+            return "flair", f"{file.name} is a diffusion prior"
+        return (kind if kind in METHODS else "per-frame"), f"{file.name} is its checkpoint"
+    if described:
+        return "flair", "the damage is described, and FLAIR can hold to it"
+    if find_weights("keep") is not None:
+        return "keep", "KEEP's published weights are here"
+    return "blind", "nobody described the damage, and no larger network is here"
 
 
 def named_weights(text: str) -> Path | None:

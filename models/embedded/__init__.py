@@ -25,9 +25,10 @@ SIZES = "sizes"
 """Metadata key of a network's sizes as JSON, where weights do not show all of them."""
 
 PRIOR = "face-prior-128.safetensors"
+BLIND = "blind-512.safetensors"
 CODEBOOK, KEEP, DICFACE = "face-codebook-128.safetensors", "keep-128.safetensors", "dicface-128.safetensors"
 
-RESTORERS = {"embedded codeformer": CODEBOOK, "embedded keep": KEEP, "embedded dicface": DICFACE}
+RESTORERS = {"embedded blind": BLIND, "embedded codeformer": CODEBOOK, "embedded keep": KEEP, "embedded dicface": DICFACE}
 """Face restorers by the name that menus show."""
 PRIORS = {"embedded face prior": PRIOR}
 """Diffusion priors by the name that menus show."""
