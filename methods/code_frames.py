@@ -126,7 +126,9 @@ class WindowSession(Session):
         self._placed()
         with torch.inference_mode():
             image = self._decode(window, frame)
-            done = self.task.finish(from_network(image) if frame.crop is None else completed(image, frame.crop), frame.kept)
+            done = self.task.finish(
+                from_network(image) if frame.crop is None else completed(image, frame.crop, self._cleaned is not unchanged), frame.kept
+            )
         frame.release()
         return done
 

@@ -150,4 +150,4 @@ class CodeFormerSession(Session):
         restorer, network = self.restorer, self.restorer.network
         device = restorer.place(working_bytes(network.config, len(shown)))
         images = network(to_network(shown, network.config.side, device), restorer.weight, match=restorer.match)
-        return completed(images, shown) if restorer.options.mode == "restore" else from_network(images)
+        return completed(images, shown, restorer.floor is not None) if restorer.options.mode == "restore" else from_network(images)

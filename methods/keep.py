@@ -223,7 +223,7 @@ class KeepSession(Session):
                 no_heartbeat if restorer.flow_is_own else partial(restorer.place, room),
             )
             crop = self._crops[index]
-            ready.append(from_network(past.image) if crop is None else completed(past.image, crop))
+            ready.append(from_network(past.image) if crop is None else completed(past.image, crop, restorer.floor is not None))
             self._past = past
         self._waiting.clear()
         self._crops.clear()

@@ -33,7 +33,9 @@ from .network import from_network, resized
 GRID = 16
 """Side of the coarse means; with 32, the noise of the judged degradations came back (0.1 to 0.2 dB)."""
 LACKING, PRESENT = 0.6, 0.95
-"""b up to which an octave is the answer's, and from which it is the input's."""
+"""b up to which an octave is the answer's, and from which it is the input's;"""
+LACKING_CLEANED, PRESENT_CLEANED = 0.1, 0.35
+"""and where the input is a crop that the blind restorer cleaned: what it shows is evidence, and a small codebook knows no better."""
 TEXTURE = {32: 7.9 / 255, 64: 4.0 / 255, 128: 2.4 / 255}
 """What `noise_variance` would read on clean faces at a side, as a deviation: the 95th percentile of portraits. Sides between and beyond take
 the nearest."""
@@ -53,7 +55,7 @@ NEIGHBOURHOOD = 7
 """Side of the window in which energy is averaged, in pixels of the octave."""
 
 
-def completed(images: Tensor, crops: Tensor) -> Tensor:
+def completed(images: Tensor, crops: Tensor, cleaned: bool = False) -> Tensor:
     """A network's images as restored crops, completed by what the input crops themselves show.
 
     In a session, in place of `from_network(images)`:
@@ -66,6 +68,7 @@ def completed(images: Tensor, crops: Tensor) -> Tensor:
     Args:
         images: (n, 3, S, S) around [-1, 1], on any device, what the network made of the crops.
         crops: (n, 3, H, W) in [0, 1], what `to_network` was given.
+        cleaned: whether they are the blind restorer's.
 
     Returns:
         (n, 3, 512, 512) float32 in [0, 1] on the CPU.
@@ -78,11 +81,12 @@ def completed(images: Tensor, crops: Tensor) -> Tensor:
     if images.shape[-1] >= CROP or not len(images):
         return from_network(images)
     answer = (images.detach().float().clamp(-1, 1) + 1) / 2
-    return _enlarged_with(answer, crops.float()).clamp(0, 1).cpu().contiguous()
+    return _enlarged_with(answer, crops.float(), cleaned).clamp(0, 1).cpu().contiguous()
 
 
-def merged(answer: Tensor, seen: Tensor) -> Tensor:
+def merged(answer: Tensor, seen: Tensor, cleaned: bool = False) -> Tensor:
     """The part of `completed` up to the network's side: (n, 3, S, S) both, in [0, 1], to the same, not clamped."""
+    limits = (LACKING_CLEANED, PRESENT_CLEANED) if cleaned else (LACKING, PRESENT)
     pairs = [(seen, answer * contrast(seen, answer))]
     while pairs[-1][0].shape[-1] % 2 == 0 and pairs[-1][0].shape[-1] >= 2 * GRID:
         pairs.append((F.avg_pool2d(pairs[-1][0], 2), F.avg_pool2d(pairs[-1][1], 2)))
@@ -93,7 +97,7 @@ def merged(answer: Tensor, seen: Tensor) -> Tensor:
     while pairs:
         x, a = pairs.pop()
         given, wanted = x - enlarged(below[0], x), a - enlarged(below[1], a)
-        kept = presence(given, wanted)[:, None, None, None] * clear_part(given - wanted, noise_variance(x))
+        kept = presence(given, wanted, *limits)[:, None, None, None] * clear_part(given - wanted, noise_variance(x))
         result = enlarged(result, x) + wanted + kept
         below = x, a
     return result
@@ -115,11 +119,11 @@ def anchored(answer: Tensor, seen: Tensor) -> Tensor:
     return answer + enlarged(F.adaptive_avg_pool2d(seen - answer, GRID), answer)
 
 
-def presence(given: Tensor, wanted: Tensor) -> Tensor:
+def presence(given: Tensor, wanted: Tensor, lacking: float = LACKING, present: float = PRESENT) -> Tensor:
     """c per crop (n,): 0 where the input's octave is much weaker than the answer's, 1 where it is as strong."""
     x, a = (octave.mean(1).flatten(1) for octave in (given, wanted))
     share = (x * a).sum(1) / (a.square().sum(1) + 1e-8)
-    share = ((share - LACKING) / (PRESENT - LACKING)).clamp(0, 1)
+    share = ((share - lacking) / (present - lacking)).clamp(0, 1)
     return share * share * (3 - 2 * share)
 
 
@@ -164,7 +168,7 @@ def enlarged(image: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(image, like.shape[-2:], mode="bicubic", align_corners=False)
 
 
-def _enlarged_with(answer: Tensor, crops: Tensor) -> Tensor:
+def _enlarged_with(answer: Tensor, crops: Tensor, cleaned: bool) -> Tensor:
     """`completed` in [0, 1] on the answer's device, not clamped."""
     side = answer.shape[-1]
     levels = [resized(crops, CROP, "bicubic").to(answer)]
@@ -173,7 +177,7 @@ def _enlarged_with(answer: Tensor, crops: Tensor) -> Tensor:
     if levels[-1].shape[-1] != side:
         levels.append(resized(levels[-1], side, "bilinear"))
     below = levels.pop()
-    result = merged(answer, below)
+    result = merged(answer, below, cleaned)
     while levels:
         level = levels.pop()
         octave = level - enlarged(below, level)

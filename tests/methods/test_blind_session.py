@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fvr.methods.blind import BlindOptions, BlindRestorer, flow_into
+from fvr.methods.blind import BlindOptions, BlindRestorer, flow_into, worthwhile
 from fvr.methods.restorer import restore_frames
 from fvr.models.blind import BlindRestorers, BlindSizes
 from fvr.motion.warp import warp
@@ -62,6 +62,12 @@ def test_the_flow_leads_back(clip):
     assert (warp(before, flow_into(now, before)) - now)[..., 32:-32, 32:-32].abs().mean() < 0.3 * still
 
 
+def test_detail_wants_a_second_set_of_weights(clip):
+    alone = BlindRestorer(BlindRestorers(BlindSizes((8, 12), (1, 1)), drawn=False).eval())
+    with pytest.raises(ValueError, match="no second set for detail, got detail 0.5"):
+        alone.configured(detail=0.5).open()
+
+
 @pytest.mark.parametrize("detail", [-0.1, 1.5])
 def test_detail_has_a_range(detail):
     with pytest.raises(ValueError, match=rf"detail must lie between 0 and 1, got {detail}"):
@@ -71,3 +77,11 @@ def test_detail_has_a_range(detail):
 def test_crops_are_square(restorer):
     with pytest.raises(ValueError, match="square crops, got 96 x 64"):
         restorer.open().push(torch.rand(1, 3, 64, 96))
+
+
+def test_small_corrections_are_left_and_large_ones_made():
+    noise = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    assert not worthwhile(0.2 / 255 * noise, 1 / 255).any()
+    large = 10 / 255 * noise
+    assert (worthwhile(large, 1 / 255) - large).abs().max() < 0.03 * large.abs().max()
+    assert torch.equal(worthwhile(large, 0.0), large)

@@ -88,7 +88,7 @@ def test_interdependent_settings_are_checked_together():
 
 
 def test_unknown_methods_list_the_known():
-    with pytest.raises(ValueError, match=r"no method is called 'flare'; choose one of flair"):
+    with pytest.raises(ValueError, match=r"no method is called 'flare'; choose one of blind, flair"):
         build_restorer("flare")
 
 

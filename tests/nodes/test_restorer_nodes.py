@@ -13,7 +13,7 @@ from fvr.methods.restorer import restore_frames
 from fvr.models import embedded
 from fvr.nodes.dicface import DicFaceRestore
 from fvr.nodes.keep import KeepPropagate
-from fvr.nodes.restorers import NOTHING_HERE, LoadFaceRestorer, RestoreFaces, RestorerSettings
+from fvr.nodes.restorers import LoadFaceRestorer, RestoreFaces, RestorerSettings
 from fvr.nodes.weights import restorer_files
 
 FILES = {"codeformer.safetensors": small_codeformer, "KEEP-b76feb75.safetensors": small_keep, "my own dicface.safetensors": small_dicface}
@@ -75,7 +75,7 @@ def test_the_loader_says_what_the_file_is_and_what_it_allows():
 
 def test_a_missing_restorer_says_how_to_get_one():
     with pytest.raises(ValueError, match="fvr models fetch codeformer"):
-        call(LoadFaceRestorer, model=NOTHING_HERE)
+        call(LoadFaceRestorer, model="none.pth")
 
 
 def test_the_fingerprint_is_the_files(models):
