@@ -64,7 +64,7 @@ def test_the_flow_leads_back(clip):
 
 def test_detail_wants_a_second_set_of_weights(clip):
     alone = BlindRestorer(BlindRestorers(BlindSizes((8, 12), (1, 1)), drawn=False).eval())
-    with pytest.raises(ValueError, match="no second set for detail, got detail 0.5"):
+    with pytest.raises(ValueError, match=r"no second set for detail, got detail 0\.5"):
         alone.configured(detail=0.5).open()
 
 
