@@ -75,13 +75,12 @@ def load_network(path: Path | str, decoder_dtype: torch.dtype = torch.float32) -
 
 
 def peek(path: Path | str) -> str | None:
-    """The kind of a checkpoint from its tensor names alone, without reading its weights; None if it is none of our own networks' or not told so.
+    """The kind of a checkpoint from its tensor names alone, without reading its weights; None if it is none of our own networks'.
 
     Raises:
         FileNotFoundError, ValueError: if it is no checkpoint, as `read_state`.
     """
-    names = names_of(path)
-    known = recognise(set(names)) if names else None
+    known = recognise(set(names_of(path)))
     return known.kind if known else None
 
 
