@@ -125,7 +125,9 @@ def check_prefix(prefix: str, root: Path) -> None:
     normal = Path(os.path.normpath(prefix))
     if not prefix.strip() or prefix.endswith(("/", os.sep)) or normal.name in ("", ".", ".."):
         raise ValueError(f"file name prefix {prefix!r} has no file name; use something like video/restored")
-    if not (root / normal).resolve().is_relative_to(root.resolve()):
+    if not all(
+        path.resolve().is_relative_to(root.resolve()) for path in (root / normal, root / normal.parent)
+    ):  # "../output" names the root itself, and files beside it
         raise ValueError(f"file name prefix {prefix!r} leads out of {root}; use a name or a subfolder")
 
 
