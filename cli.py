@@ -218,9 +218,10 @@ def restore(options: argparse.Namespace) -> int:
     from .physics import parse
     from .pipeline import restore_aligned, restore_clip_in_frames
     from .runtime import host
-    from .video import check_apart, open_sink, open_source
+    from .video import check_apart, name_playlist, open_sink, open_source
 
     check_apart(options.output, [options.input])
+    name_playlist(options.input)
     if options.report:
         check_report(options.report, options)
     if options.device:
@@ -285,7 +286,10 @@ def check_report(report: str, options: argparse.Namespace) -> None:
 
 def compare(options: argparse.Namespace) -> int:
     from .compare import run_compare
+    from .video import name_playlist
 
+    for clip in options.clips:
+        name_playlist(clip)
     print(*run_compare(options, selection(options), encoding(options)), options.output, sep="\n")
     return 0
 

@@ -125,9 +125,8 @@ def check_prefix(prefix: str, root: Path) -> None:
     normal = Path(os.path.normpath(prefix))
     if not prefix.strip() or prefix.endswith(("/", os.sep)) or normal.name in ("", ".", ".."):
         raise ValueError(f"file name prefix {prefix!r} has no file name; use something like video/restored")
-    if not all(
-        path.resolve().is_relative_to(root.resolve()) for path in (root / normal, root / normal.parent)
-    ):  # "../output" names the root itself, and files beside it
+    places = (root / normal).resolve(), (root / normal.parent).resolve()  # "../output" is the root itself, but its files lie beside it
+    if not all(place.is_relative_to(root.resolve()) for place in places):
         raise ValueError(f"file name prefix {prefix!r} leads out of {root}; use a name or a subfolder")
 
 
