@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 from .runtime.stopping import stoppable
 
 INTERRUPTED = 130
+REPORT_ROOM = 1 << 18
+"""Bytes that a disk must have for a report; those of long clips with many people take some tens of thousands."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -282,6 +285,15 @@ def check_report(report: str, options: argparse.Namespace) -> None:
         raise ValueError(f"--report {report} is the clip itself; choose another name")
     if not os.access(place if place.exists() else place.parent, os.W_OK):
         raise PermissionError(f"--report {report} may not be written here; choose another place")
+    if place.exists() and not place.is_file():
+        return  # a pipe or a terminal
+    try:
+        with tempfile.TemporaryFile(dir=place.parent) as file:
+            file.write(bytes(REPORT_ROOM))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(f"--report {report} cannot be written ({error.strerror or error}); make room, or choose another place") from error
 
 
 def compare(options: argparse.Namespace) -> int:
