@@ -260,6 +260,15 @@ def licence_line(checkpoint: Checkpoint) -> str:
     return f"{checkpoint.licence}: {allowed[checkpoint.commercial_use]}"
 
 
+def verification(checkpoint: Checkpoint) -> str:
+    """How a download of it is checked, in a few words."""
+    if len(checkpoint.sha256) == 64:
+        return "verified by its SHA-256"
+    if checkpoint.sha256:
+        return f"verified by the first {len(checkpoint.sha256)} digits of its SHA-256"
+    return "not verified, no checksum is known" if checkpoint.direct else "not fetched, has no direct link"
+
+
 def missing_message(checkpoint: Checkpoint, folders: Mapping[str, Iterable[Path]]) -> str:
     """One sentence for a user whose file is not there: its name, the folder to put it in, and where to get it."""
     places = [str(directory) for folder in checkpoint.folders for directory in folders.get(folder, ())]
