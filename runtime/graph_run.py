@@ -21,11 +21,16 @@ from .graph_validate import NodeError, links, literal, needed, validate
 Prompt = Mapping[str, Mapping[str, Any]]
 
 
+MOST_TOLD = 10
+"""Faults of a prompt that one message lists."""
+
+
 class PromptRefused(ValueError):
     """The prompt did not pass `validate`; `errors` has everything that is wrong."""
 
     def __init__(self, errors: list[NodeError]) -> None:
-        super().__init__("; ".join(map(str, errors)))
+        more = [f"and {len(errors) - MOST_TOLD} more faults"] if len(errors) > MOST_TOLD else []
+        super().__init__("; ".join([*map(str, errors[:MOST_TOLD]), *more]))
         self.errors = errors
 
 

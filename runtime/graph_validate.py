@@ -31,7 +31,7 @@ class NodeError:
     input: str | None = None
 
     def __str__(self) -> str:
-        where = [f"node {self.node} ({self.class_type})"] if self.node else []
+        where = [f"node {shown(self.node, str)} ({shown(self.class_type, str)})"] if self.node else []
         return " ".join(": ".join([*where, *([f"input {self.input}"] if self.input else []), self.message]).splitlines())
 
 
@@ -132,7 +132,7 @@ def _check_link(prompt: Prompt, value: list[Any], slot: Slot, infos: Mapping[str
         return "bad_linked_input", f"{shown(value)} is not a link; a link is [node id, output index]"
     source, index = value
     if source not in prompt:
-        return "bad_linked_input", f"is linked to node {source}, which is not in the prompt"
+        return "bad_linked_input", f"is linked to node {shown(source, str)}, which is not in the prompt"
     outputs = infos[prompt[source]["class_type"]].outputs
     if not 0 <= index < len(outputs):
         return "bad_linked_input", f"is linked to output {index} of node {source} ({prompt[source]['class_type']}), which has {len(outputs)}"

@@ -25,7 +25,7 @@ from .info import ColourTags, SourceInfo
 from .leftovers import KEPT, SUFFIX, claim, keep, sweep, swept_words
 from .pixels import depth
 from .source import FrameSource, Selection, Timed
-from .stills import pictures_in
+from .stills import pictures_in, unpacked
 from .times import FrameTimes, nearest_rate
 
 NUMBERED = re.compile(r"(.*?)([0-9]+)([^0-9]*)")
@@ -112,7 +112,7 @@ def contents(file: Path) -> bytes:
 
 def load(data: bytes, file: Path) -> Any:
     """(H, W, 3) BGR, uint8 or uint16; alpha is dropped, grey spread, a camera's orientation tag obeyed."""
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if data else None
+    pixels = unpacked(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16, np.float32):
         raise VideoError(f"{file} cannot be read as an image; it is damaged, or not a PNG, JPEG, WebP, TIFF or BMP file")
     return pixels
@@ -120,7 +120,7 @@ def load(data: bytes, file: Path) -> Any:
 
 def see_through(data: bytes) -> bool:
     """Whether an image has an alpha channel that is not opaque everywhere."""
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    pixels = unpacked(data, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 4:
         return False
     return bool(pixels[..., 3].min() < (1 if pixels.dtype == np.float32 else np.iinfo(pixels.dtype).max))
