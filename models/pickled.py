@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import pickletools
+import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -146,7 +147,8 @@ def unpickled(file: BinaryIO, storages: dict[str, Storage] | None = None) -> Any
         elif kind == "STOP":
             return stack.pop()
         elif kind not in ("PROTO", "FRAME"):
-            raise NeedsCode(str(argument or kind).replace(" ", ".")[:80])
+            _known(str(argument or kind).replace(" ", "."))
+            raise NeedsCode(kind)
     raise ValueError("it has no end")
 
 
@@ -189,7 +191,9 @@ def _known(full: str) -> Name:
     """A class or function that the machine knows how to stand in for. Raises NeedsCode for all others."""
     if full in _CALLS or full in _CONSTANTS or _dtype_of(full) is not None:
         return Name(full)
-    raise NeedsCode(full[:80])
+    if not re.fullmatch(r"[\w.]{1,120}", full):
+        raise ValueError("it calls for something without a name")
+    raise NeedsCode(full)
 
 
 def _dtype_of(full: str) -> torch.dtype | None:

@@ -96,7 +96,7 @@ def _unknown(prompt: Prompt, node: str) -> NodeError:
         node,
         class_type,
         "missing_node_type",
-        f"node {title_of(prompt[node]) or class_type!r} is not known here; only this package's nodes run without ComfyUI",
+        f"node {shown(title_of(prompt[node]) or class_type)} is not known here; only this package's nodes run without ComfyUI",
     )
 
 

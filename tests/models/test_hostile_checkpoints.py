@@ -298,3 +298,9 @@ def test_a_sparse_tensor_is_refused_by_its_function(tmp_path):
         torch.save({"a": torch.eye(3).to_sparse()}, tmp_path / "x.pth")
     with pytest.raises(ValueError, match=r"by running code of torch\._utils\._rebuild_sparse_tensor"):
         read_state(tmp_path / "x.pth")
+
+
+def test_a_name_that_is_none_is_damage_and_not_code(tmp_path):
+    path = zipped(tmp_path / "x.pth", b"\x80\x02ccollections\x0b\nOrdered\x00Dict\n)R.")
+    with pytest.raises(ValueError, match=r"^x\.pth is cut short or damaged \(it calls for something without a name\); download it again$"):
+        read_state(path)

@@ -60,7 +60,7 @@ def test_a_missing_picture_is_named(tmp_path):
         raise AssertionError("a missing picture was loaded")
 
 
-@pytest.mark.parametrize("prefix", ["../out", "/elsewhere/out", "a/../../b", "folder/", ".."])
+@pytest.mark.parametrize("prefix", ["../out", "/elsewhere/out", "a/../../b", "folder/", "..", "x" * 250, "a\0b", "\ud800" * 90])
 def test_a_prefix_that_leads_out_is_refused_before_the_work(prefix, tmp_path):
     Image.fromarray(picture()).save(tmp_path / "in.png")
     prompt = {
