@@ -159,7 +159,7 @@ def clips(folder):
 def test_damaged_clips(seed, law, tmp_path):
     draw = random.Random(f"clips {seed}")
     (tmp_path / "seeds").mkdir()
-    seeds = clips(tmp_path / "seeds")
+    seeds, copy_of = clips(tmp_path / "seeds"), tmp_path / "copy.mkv"
     kept = 0
     for number in range(90):
         name = draw.choice(list(seeds))
@@ -167,11 +167,15 @@ def test_damaged_clips(seed, law, tmp_path):
         path.write_bytes(mutant(seeds[name], draw))
 
         def work(path=path):
-            frames, times = read_frames(open_source(path, count=40))
+            source = open_source(path, count=40)
+            frames, times = read_frames(source)
             assert len(frames) == len(times) > 0 and bool(torch.isfinite(frames).all())
             assert all(b > a for a, b in zip(times.starts, times.starts[1:], strict=False)) and times.end > times.starts[-1]
             sound = read_audio(path, times)
             assert sound is None or sound.waveform.shape[-1] < 100 * 48_000
+            with open_sink(copy_of, source.info, codec="ffv1", audio=source, overwrite=True) as sink:
+                sink.write(frames, times.starts, times.ends)
+            assert len(read_frames(copy_of)[1]) == len(times) and copy_of.stat().st_size < 100 << 20
 
         kept += law(work, f"clip {number} of seed {seed} ({name})")
         path.unlink()
