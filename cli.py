@@ -7,6 +7,8 @@ import io
 import json
 import os
 import sys
+import tempfile
+import textwrap
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +17,8 @@ from typing import Any
 from .runtime.stopping import stoppable
 
 INTERRUPTED = 130
+REPORT_ROOM = 1 << 18
+"""Bytes that a disk must have for a report; those of long clips with many people take some tens of thousands."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -202,7 +206,9 @@ def add_finetune(commands: Any) -> None:
 def add_lists(commands: Any) -> None:
     p = commands.add_parser("models", help="list the checkpoints this package knows, and which are here; fetch them")
     p.set_defaults(command=models)
-    fetched = p.add_subparsers(title="commands", metavar="COMMAND").add_parser("fetch", help="download one, verified and resumable")
+    fetched = p.add_subparsers(title="commands", metavar="COMMAND").add_parser(
+        "fetch", help="download one, resumable, and verified where a checksum is known"
+    )
     fetched.set_defaults(command=fetch_model)
     fetched.add_argument("name", help="as `fvr models` lists it")
     fetched.add_argument("--folder", type=Path, help="where to put it (default: the first model folder of this package)")
@@ -218,9 +224,10 @@ def restore(options: argparse.Namespace) -> int:
     from .physics import parse
     from .pipeline import restore_aligned, restore_clip_in_frames
     from .runtime import host
-    from .video import check_apart, open_sink, open_source
+    from .video import check_apart, name_playlist, open_sink, open_source
 
     check_apart(options.output, [options.input])
+    name_playlist(options.input)
     if options.report:
         check_report(options.report, options)
     if options.device:
@@ -281,11 +288,23 @@ def check_report(report: str, options: argparse.Namespace) -> None:
         raise ValueError(f"--report {report} is the clip itself; choose another name")
     if not os.access(place if place.exists() else place.parent, os.W_OK):
         raise PermissionError(f"--report {report} may not be written here; choose another place")
+    if place.exists() and not place.is_file():
+        return  # a pipe or a terminal
+    try:
+        with tempfile.TemporaryFile(dir=place.parent) as file:
+            file.write(bytes(REPORT_ROOM))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(f"--report {report} cannot be written ({error.strerror or error}); make room, or choose another place") from error
 
 
 def compare(options: argparse.Namespace) -> int:
     from .compare import run_compare
+    from .video import name_playlist
 
+    for clip in options.clips:
+        name_playlist(clip)
     print(*run_compare(options, selection(options), encoding(options)), options.output, sep="\n")
     return 0
 
@@ -346,34 +365,36 @@ def finetune(options: argparse.Namespace) -> int:
 
 def models(options: argparse.Namespace) -> int:
     from .models import embedded
-    from .models.catalogue import CATALOGUE, find, licence_line
+    from .models.catalogue import CATALOGUE, find, licence_line, verification
     from .runtime import host
 
     folders = host.model_folders()
-    rows = [("name", "here", "MiB", "file", "licence", "where")]
     for checkpoint in CATALOGUE:
         path = find(checkpoint, folders)
         size = path.stat().st_size if path else checkpoint.size
-        where = str(path) if path else f"looked in {', '.join(checkpoint.folders)}"
-        mib = f"{size / 2**20:.0f}" if size else "?"
-        rows.append((checkpoint.name, "here" if path else "missing", mib, checkpoint.file, licence_line(checkpoint), where))
+        about = f"{licence_line(checkpoint)}; {verification(checkpoint)}"
+        show_model(checkpoint.name, path is not None, size, checkpoint.file, about, path or f"looked for in {', '.join(checkpoint.folders)}")
     for name, file in embedded.listed(embedded.RESTORERS | embedded.PRIORS).items():
-        licence = embedded.notes(file)["licence"].split(";")[0]
-        rows.append((name, "here", f"{file.stat().st_size / 2**20:.0f}", file.name, licence, "in this package"))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    for row in rows:
-        print("  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[-1]]))
+        show_model(name, True, file.stat().st_size, file.name, embedded.notes(file)["licence"].split(";")[0], "in this package")
     print("\nmodel folders:")
     for name, places in folders.items():
         print(f"  {name:24} {', '.join(map(str, places))}")
     return 0
 
 
+def show_model(name: str, here: bool, size: int | None, file: str, about: str, where: object) -> None:
+    """A checkpoint in a few lines of at most 100 columns; only paths are never broken."""
+    mib = f"{size / 2**20:.0f}" if size else "?"
+    print(f"{name:24} {'here' if here else 'missing':8} {mib:>5} MiB  {file}")
+    print(textwrap.fill(about, 100, initial_indent="    ", subsequent_indent="    "))
+    print(f"    {where}")
+
+
 def fetch_model(options: argparse.Namespace) -> int:
     from contextlib import ExitStack
 
-    from .models.catalogue import OURS, licence_line, named
-    from .models.fetch import fetch
+    from .models.catalogue import OURS, licence_line, named, verification
+    from .models.fetch import fetch, sha256_of
     from .runtime import host
 
     checkpoint = named(options.name)
@@ -388,6 +409,7 @@ def fetch_model(options: argparse.Namespace) -> int:
             shown[1] = done >> 20
 
         path = fetch(checkpoint, options.folder or host.model_folders()[OURS][0], on_bytes, host.heartbeat)
+    print(verification(checkpoint) + ("" if checkpoint.sha256 else f": its SHA-256 is {sha256_of(path, host.heartbeat)}"))
     print(path)
     return 0
 

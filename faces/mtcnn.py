@@ -25,7 +25,13 @@ class MTCNNDetector:
     name = "mtcnn"
 
     def __init__(self, *, device: str | torch.device = "cpu", min_face: float = 20, threshold: float = 0.8, detect_size: int = 480) -> None:
-        from facenet_pytorch import MTCNN
+        try:
+            from facenet_pytorch import MTCNN
+        except ImportError as error:
+            raise ImportError(
+                f"the face detector mtcnn needs the package facenet-pytorch, which cannot be imported ({error}); install it with "
+                "pip install --no-deps facenet-pytorch==2.5.3"
+            ) from error
 
         if min_face < 12:
             raise ValueError(f"MTCNN cannot see faces below 12 px, got min_face = {min_face}")

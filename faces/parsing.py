@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..models.facexlib_networks import facexlib_class
 from ..models.fill import fill
 from .types import CROP
 
@@ -30,14 +30,12 @@ def load_parser(weights: Path | str, *, device: str | torch.device = "cpu", batc
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, or holds something else.
+        ImportError: if facexlib cannot be imported.
     """
     path = Path(weights)
     if not path.is_file():
         raise FileNotFoundError(f"no ParseNet weights at {path}; put parsing_parsenet.pth there or paste without a parser")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from facexlib.parsing.parsenet import ParseNet
-    net = ParseNet(in_size=CROP, out_size=CROP, parsing_ch=19)
+    net = facexlib_class("parsing.parsenet", "ParseNet")(in_size=CROP, out_size=CROP, parsing_ch=19)
     fill(net, path, "ParseNet", "take it out of the model folder, and faces are masked without a parser")
     net.to(device).eval().requires_grad_(False)
     size = 1 if torch.device(device).type == "cpu" else batch

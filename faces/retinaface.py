@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..models.facexlib_networks import facexlib_class
 from ..models.fill import fill
 from .detectors import enlarge, shrink, suppress
 from .types import Face
@@ -33,6 +34,7 @@ class RetinaFaceDetector:
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, or holds something else.
+        ImportError: if facexlib cannot be imported.
     """
 
     name = "retinaface"
@@ -106,6 +108,4 @@ def build() -> Any:
     """facexlib's network with random weights, in inference form."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from facexlib.detection.retinaface import RetinaFace
-
-        return RetinaFace(network_name="resnet50", half=False, device="cpu")
+        return facexlib_class("detection.retinaface", "RetinaFace")(network_name="resnet50", half=False, device="cpu")

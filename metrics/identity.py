@@ -6,7 +6,6 @@ The network is facexlib's IR-SE-50 with the weights of a local file; nothing is 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..models.facexlib_networks import facexlib_class
 from ..models.fill import fill
 
 SIDE = 112
@@ -34,15 +34,14 @@ def load_arcface(weights: Path | str, device: torch.device | str = "cpu") -> Emb
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, or holds something else.
+        ImportError: if facexlib cannot be imported.
     """
     path = Path(weights)
     if not path.is_file():
         raise FileNotFoundError(f"no ArcFace weights at {path}; put recognition_arcface_ir_se50.pth there or measure without identity")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from facexlib.recognition.arcface_arch import Backbone
+    backbone = facexlib_class("recognition.arcface_arch", "Backbone")
     with torch.device("meta"):  # the weights are the file's, so none are drawn
-        network = Backbone(num_layers=50, drop_ratio=0.6, mode="ir_se")
+        network = backbone(num_layers=50, drop_ratio=0.6, mode="ir_se")
     fill(network, path, "ArcFace IR-SE-50", "take it out of the model folder, and identity is left out")
     network.to(device).eval().requires_grad_(False)
 

@@ -226,14 +226,16 @@ def named(name: str) -> Checkpoint:
 def find(checkpoint: Checkpoint, folders: Mapping[str, Iterable[Path]]) -> Path | None:
     """The file in the first of the checkpoint's folders that has it, or None; a .safetensors of the same stem is preferred.
 
-    folders: folder name -> the directories of that name, as the host knows them. Names are compared without case.
+    folders: folder name -> the directories of that name, as the host knows them; those that cannot be read are skipped. Names are compared
+    without case.
     """
     wanted = _names(checkpoint)
     for folder in checkpoint.folders:
         for directory in folders.get(folder, ()):
-            if not Path(directory).is_dir():
+            try:
+                here = {path.name.lower(): path for path in sorted(Path(directory).iterdir()) if path.is_file()}
+            except OSError:  # not there, or not to be read: the others may have it
                 continue
-            here = {path.name.lower(): path for path in sorted(Path(directory).iterdir()) if path.is_file()}
             for name in wanted:
                 if name in here:
                     return here[name]
@@ -256,6 +258,15 @@ def licence_line(checkpoint: Checkpoint) -> str:
     """One line for people: the licence of the weights, and whether it allows commercial use."""
     allowed = {True: "commercial use allowed", False: "not for commercial use", None: "unclear whether commercial use is allowed"}
     return f"{checkpoint.licence}: {allowed[checkpoint.commercial_use]}"
+
+
+def verification(checkpoint: Checkpoint) -> str:
+    """How a download of it is checked, in a few words."""
+    if len(checkpoint.sha256) == 64:
+        return "verified by its SHA-256"
+    if checkpoint.sha256:
+        return f"verified by the first {len(checkpoint.sha256)} digits of its SHA-256"
+    return "not verified, no checksum is known" if checkpoint.direct else "not fetched, has no direct link"
 
 
 def missing_message(checkpoint: Checkpoint, folders: Mapping[str, Iterable[Path]]) -> str:

@@ -6,12 +6,16 @@ import errno
 import hashlib
 import http
 import http.client
+import os
 import shutil
+import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 from .catalogue import Checkpoint
 from .state_dict import read_state
@@ -36,8 +40,9 @@ def fetch(
     """Downloads a checkpoint into `folder` and returns the file's path.
 
     It grows under its name with ".part" added, which stays when the work is interrupted or the connection lost, so that the next call goes
-    on from there. Its size, its SHA-256 as far as that is known, and that it opens as a checkpoint are checked before it gets its name. A
-    file that is already there is checked in the same way and left alone.
+    on from there. Its size, its SHA-256 as far as that is known (`catalogue.verification`), and that it opens as a checkpoint are checked
+    before it gets its name. A file that is already there is checked in the same way and left alone; where another process is fetching the
+    same file, this one waits for it.
 
     Raises:
         ValueError: one sentence: there is no direct link, or what arrived is not the published file.
@@ -48,19 +53,93 @@ def fetch(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / checkpoint.file
-    if target.exists():
-        fault = _fault(checkpoint, target, heartbeat)
-        if fault:
-            raise ValueError(f"{target} is there, but {fault}; move it away and fetch it again")
-        return target
     part = target.with_name(target.name + ".part")
-    _download(checkpoint, part, on_bytes, heartbeat)
-    fault = _fault(checkpoint, part, heartbeat)
-    if fault:
-        part.unlink()
-        raise ValueError(f"{checkpoint.url} did not give {checkpoint.file}: {fault}")
-    part.replace(target)
+
+    def wait() -> None:
+        heartbeat()
+        on_bytes(_size(part), checkpoint.size)
+        time.sleep(0.2)
+
+    with _alone(part, target, wait) as held:
+        if held is None:
+            fault = _fault(checkpoint, target, heartbeat)
+            if fault:
+                raise ValueError(f"{target} is there, but {fault}; move it away and fetch it again")
+            return target
+        _download(checkpoint, part, on_bytes, heartbeat)
+        fault = _fault(checkpoint, part, heartbeat)
+        if fault:
+            os.truncate(part, 0)
+            raise ValueError(f"{checkpoint.url} did not give {checkpoint.file}: {fault}")
+        if os.name == "nt":  # which renames nothing that is open
+            held.close()
+        part.replace(target)
     return target
+
+
+@contextmanager
+def _alone(part: Path, target: Path, wait: Callable[[], object]) -> Iterator[IO[bytes] | None]:
+    """Holds `part` against other processes, waiting for one that does; gives None, at once, when `target` is there.
+
+    The lock is the process's: it ends with it, however that ends. An empty part is removed afterwards.
+    """
+    while True:
+        if target.exists():
+            yield None
+            return
+        with part.open("ab") as held:
+            if not _locked(held):
+                wait()
+                continue
+            try:
+                if not os.path.samestat(os.fstat(held.fileno()), part.stat()):
+                    continue  # another process has just given it its name
+            except FileNotFoundError:
+                continue
+            try:
+                yield held
+                return
+            finally:
+                if part.is_file() and not _size(part):
+                    with suppress(OSError):  # Windows removes nothing that is open
+                        part.unlink()
+
+
+def _locked(file: IO[bytes]) -> bool:
+    """Takes the lock on an open file; False if another process has it."""
+    try:
+        import fcntl
+    except ImportError:
+        import msvcrt
+
+        file.seek(1 << 40)  # a place that no file reaches: what Windows locks, nobody else may write
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        except OSError:
+            return False
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a disk without locks
+        return True
+    return True
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a server to https only, or to where it already is."""
+
+    def redirect_request(self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> urllib.request.Request | None:
+        old, new = urllib.parse.urlsplit(req.full_url), urllib.parse.urlsplit(newurl)
+        if new.scheme != "https" and (new.scheme, new.netloc) != (old.scheme, old.netloc):
+            raise OSError(
+                f"{req.full_url} leads to {newurl[:200]}, where anybody on the way could change the file; open it in a browser and judge for yourself"
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+_opener = urllib.request.build_opener(_Redirects())
 
 
 def _download(checkpoint: Checkpoint, part: Path, on_bytes: OnBytes, heartbeat: Callable[[], None]) -> None:
@@ -93,13 +172,13 @@ def _transfer(checkpoint: Checkpoint, part: Path, on_bytes: OnBytes, heartbeat: 
     if start:
         headers["Range"] = f"bytes={start}-"
     try:
-        response = urllib.request.urlopen(urllib.request.Request(checkpoint.url, headers=headers), timeout=WAIT)
+        response = _opener.open(urllib.request.Request(checkpoint.url, headers=headers), timeout=WAIT)
     except urllib.error.HTTPError as error:
         if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not start:
             raise
         if error.headers.get("Content-Range", "").rpartition("/")[2] == str(start):
             return True
-        part.unlink()  # longer than the file, so not a beginning of it
+        os.truncate(part, 0)  # longer than the file, so not a beginning of it
         return _transfer(checkpoint, part, on_bytes, heartbeat)
     with response:
         if "text/html" in response.headers.get("Content-Type", ""):
@@ -151,7 +230,7 @@ def _fault(checkpoint: Checkpoint, path: Path, heartbeat: Callable[[], None]) ->
     if checkpoint.size is not None and _size(path) != checkpoint.size:
         return f"it has {_size(path)} bytes where {checkpoint.size} were published"
     if checkpoint.sha256:
-        digest = _sha256(path, heartbeat)
+        digest = sha256_of(path, heartbeat)
         if not digest.startswith(checkpoint.sha256):
             return f"its SHA-256 begins {digest[:8]} where {checkpoint.sha256[:8]} was published"
     try:
@@ -161,7 +240,8 @@ def _fault(checkpoint: Checkpoint, path: Path, heartbeat: Callable[[], None]) ->
     return None
 
 
-def _sha256(path: Path, heartbeat: Callable[[], None]) -> str:
+def sha256_of(path: Path, heartbeat: Callable[[], None] = lambda: None) -> str:
+    """The SHA-256 of a file, 64 lower-case hex digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 22):

@@ -10,6 +10,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 WIDTH = 128
@@ -69,7 +70,7 @@ class GMFlow(nn.Module):
         weights = self.upsampler(torch.cat([flow, features], 1)).reshape(batch, 1, 9, STRIDE, STRIDE, height, width).softmax(2)
         around = F.unfold(STRIDE * flow, 3, padding=1).view(batch, 2, 9, 1, 1, height, width)
         fine = (weights * around).sum(2)  # (B, 2, 8, 8, h, w): row and column within a place come first
-        return fine.permute(0, 1, 4, 2, 5, 3).reshape(batch, 2, STRIDE * height, STRIDE * width)
+        return rearrange(fine, "b xy row column h w -> b xy (h row) (w column)")
 
 
 class FlowNet(nn.Module):
@@ -230,15 +231,12 @@ def to_windows(x: Tensor, shift: tuple[int, int]) -> Tensor:
     """(B, h, w, C), rolled up and left by `shift`, to (B, windows, places, C)."""
     if any(shift):
         x = x.roll((-shift[0], -shift[1]), (1, 2))
-    x = x.unflatten(2, (SPLITS, -1)).unflatten(1, (SPLITS, -1))
-    return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    return rearrange(x, "b (down h) (across w) c -> b (down across) (h w) c", down=SPLITS, across=SPLITS)
 
 
 def from_windows(x: Tensor, size: tuple[int, int], shift: tuple[int, int]) -> Tensor:
     """The inverse of to_windows: (B, windows, places, C) to (B, h, w, C)."""
-    height, width = size
-    x = x.unflatten(2, (height // SPLITS, width // SPLITS)).unflatten(1, (SPLITS, SPLITS))
-    x = x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    x = rearrange(x, "b (down across) (h w) c -> b (down h) (across w) c", down=SPLITS, h=size[0] // SPLITS, w=size[1] // SPLITS)
     return x.roll(shift, (1, 2)) if any(shift) else x
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 
@@ -24,8 +25,8 @@ class CrossAttention(nn.Module):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Projected tokens (..., n, inner), (..., m, inner) twice, to (..., n, C)."""
-        parts = (part.unflatten(-1, (self.heads, -1)).transpose(-3, -2) for part in (query, key, value))
-        return self.to_out[0](F.scaled_dot_product_attention(*parts).transpose(-3, -2).flatten(-2))
+        parts = (rearrange(part, "... n (heads d) -> ... heads n d", heads=self.heads) for part in (query, key, value))
+        return self.to_out[0](rearrange(F.scaled_dot_product_attention(*parts), "... heads n d -> ... n (heads d)"))
 
 
 class GatedLinear(nn.Module):
@@ -63,7 +64,7 @@ class CrossFrameFusion(nn.Module):
 
     def forward(self, current: Tensor, previous: Tensor) -> Tensor:
         """A frame's feature map (B, C, h, w), and the previous frame's after its own fusion, to the fused map."""
-        tokens, source = (x.permute(0, 2, 3, 1).flatten(1, 2) for x in (current, previous))
+        tokens, source = (rearrange(x, "b c h w -> b (h w) c") for x in (current, previous))
         tokens = tokens + self.norm1(self.attn(tokens, source))
         tokens = tokens + self.norm2(self.ff(tokens))
-        return tokens.unflatten(1, current.shape[-2:]).permute(0, 3, 1, 2)
+        return rearrange(tokens, "b (h w) c -> b c h w", h=current.shape[-2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from .keep_attention import CrossAttention, FeedForward
@@ -69,11 +70,11 @@ class KalmanFilter(nn.Module):
 
     def forward(self, latents: Tensor, memory: GainMemory | None = None) -> tuple[Tensor, GainMemory]:
         """Latents (B, T, C, h, w) to gains (B, T, 1, h, w) in (0, 1), and what the next block needs to continue."""
-        batch, frames, _, height, width = latents.shape
-        x = latents.permute(0, 1, 3, 4, 2).flatten(2, 3)
+        batch, frames, _, height, _ = latents.shape
+        x = rearrange(latents, "b t c h w -> b t (h w) c")
         remembered = []
         for number, layer in enumerate(self.uncertainty_estimator):
             x, layer_memory = layer(x, None if memory is None else memory[number])
             remembered.append(layer_memory)
-        maps = x.flatten(0, 1).unflatten(1, (height, width)).permute(0, 3, 1, 2)
+        maps = rearrange(x, "b t (h w) c -> (b t) c h w", h=height)
         return self.kalman_gain_calculator(maps).unflatten(0, (batch, frames)), tuple(remembered)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .architectures import ARCHITECTURES, CHOOSE, beginnings, foreign, recognise
 from .catalogue import Checkpoint, licence_line, published_as
 from .embedded import BASE, read_embedded
+from .first_output import watch
 from .spandrel_bridge import load_by_spandrel
 from .state_dict import names_of, notes_of, read_state
 
@@ -57,7 +58,8 @@ def load_network(path: Path | str, decoder_dtype: torch.dtype = torch.float32) -
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: one sentence that says what was found: no checkpoint, another kind of network, or a damaged one.
+        ValueError: one sentence that says what was found: no checkpoint, another kind of network, or a damaged one. The network itself
+            raises one if its first output is not finite.
         ModuleNotFoundError: for a network that only spandrel knows, where that is not installed.
     """
     path = Path(path)
@@ -71,17 +73,17 @@ def load_network(path: Path | str, decoder_dtype: torch.dtype = torch.float32) -
         if not getattr(network, "feeds_back", False):
             for part in getattr(network, "decoder_parts", list)():
                 part.to(decoder_dtype)
+    watch(network, path.name)
     return LoadedNetwork(kind, network, path, entry_of(path, kind), detail, notes)
 
 
 def peek(path: Path | str) -> str | None:
-    """The kind of a checkpoint from its tensor names alone, without reading its weights; None if it is none of our own networks' or not told so.
+    """The kind of a checkpoint from its tensor names alone, without reading its weights; None if it is none of our own networks'.
 
     Raises:
         FileNotFoundError, ValueError: if it is no checkpoint, as `read_state`.
     """
-    names = names_of(path)
-    known = recognise(set(names)) if names else None
+    known = recognise(set(names_of(path)))
     return known.kind if known else None
 
 

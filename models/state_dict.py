@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import pickle
-import re
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from math import prod
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
+
+from .pickled import SCRIPT, Archive, Foreign, NeedsCode, read_legacy, read_zip
+from .stored import DIMENSIONS, DTYPES, Storage, Stored, check_numbers, read_stored, whole
 
 SUFFIXES = (".safetensors", ".sft", ".pth", ".pt", ".ckpt", ".bin")
 """Endings of the files that are read; what is in them is told by their first bytes, not by the ending."""
@@ -26,14 +25,34 @@ COMMON = ("module.", "_orig_mod.", "netG.", "generator.")
 """Prefixes that wrappers around a network give to all of its tensors."""
 
 AGAIN = "download it again"
+DEEPEST = 16
+"""Dictionaries that wrappers put around a network, at most."""
+LONGEST_HEADER = 1 << 25
+"""Bytes of a .safetensors header; real ones take some hundred per tensor."""
+
 _ZIP, _LFS = b"PK\x03\x04", b"version https://git-lfs"
+_SAFE = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
+    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+    "C64": "complex64",
+}  # fmt: skip
+"""PyTorch's names of the kinds of number in a .safetensors file."""
 _Value = TypeVar("_Value")
+
+
+class Contents(NamedTuple):
+    """A checkpoint file whose tensors are not read yet: the network's by name, where their bytes lie, and the file's metadata."""
+
+    tensors: dict[str, Stored]
+    places: dict[str, tuple[int, int]]
+    notes: dict[str, str]
 
 
 def read_state(path: Path | str, name: str | None = None) -> dict[str, Tensor]:
     """The network's tensors by name, on the CPU, in the dtypes of the file; read outside inference mode, so that they can be trained.
 
-    Unwraps nested dictionaries (averaged weights first) and removes prefixes such as "module.". Nothing in the file is executed.
+    Unwraps nested dictionaries (averaged weights first) and removes prefixes such as "module.". Nothing in the file is executed, and no size
+    that it claims is believed beyond the file's own.
 
     Args:
         path: a .safetensors file, or one that torch.save wrote.
@@ -41,28 +60,29 @@ def read_state(path: Path | str, name: str | None = None) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: one sentence that says what was found instead of a checkpoint.
+        ValueError: one sentence that says what was found instead of a checkpoint, or that numbers in it are NaN, Inf or absurd.
     """
+    return tidied(read_tensors(path, name))
+
+
+def read_tensors(path: Path | str, name: str | None = None) -> dict[str, Tensor]:
+    """As `read_state`, under the names of the file."""
     path = Path(path)
     name = name or path.name
-    start = first_bytes(path, name)
+    contents = look_into(path, name)
     with torch.inference_mode(False):
-        content = _safetensors(path, name) if _is_safetensors(start) else _pickled(path, name, start)
-    return tidied(_network(content, name))
+        state = guarded(name, lambda: read_stored(path, contents.tensors, contents.places))
+    check_numbers(tidied(state), name, AGAIN)
+    return state
 
 
-def names_of(path: Path | str) -> list[str] | None:
-    """The names that `read_state` would give, without reading a weight; None where that takes reading the whole file.
+def names_of(path: Path | str) -> list[str]:
+    """The names that `read_state` would give, without reading a weight.
 
     Raises:
         FileNotFoundError, ValueError: as `read_state`.
     """
-    path = Path(path)
-    start = first_bytes(path, path.name)
-    if _is_safetensors(start):
-        header, _ = _header(path, path.name)
-        return list(tidied(dict.fromkeys(header)))
-    return list(read_state(path)) if start.startswith(_ZIP) else None  # tensors in a zip archive are mapped, not read
+    return list(tidied(look_into(Path(path)).tensors))
 
 
 def notes_of(path: Path | str) -> dict[str, str]:
@@ -72,11 +92,40 @@ def notes_of(path: Path | str) -> dict[str, str]:
         FileNotFoundError, ValueError: as `read_state`.
     """
     path = Path(path)
-    if not _is_safetensors(first_bytes(path, path.name)):
-        return {}
-    _header(path, path.name)  # says in one sentence what is wrong with it
-    with safe_open(path, "pt") as file:
-        return dict(file.metadata() or {})
+    return look_into(path).notes if _is_safetensors(first_bytes(path, path.name)) else {}
+
+
+def look_into(path: Path, name: str | None = None) -> Contents:
+    """What a checkpoint file holds, without reading a weight. Raises as `read_state`."""
+    name = name or path.name
+    start = first_bytes(path, name)
+    if _is_safetensors(start):
+        return guarded(name, lambda: _safetensors(path, name))
+    if not start.startswith((_ZIP, b"\x80")):
+        raise ValueError(f"{name} is not a checkpoint (it begins with {start[:12]!r}); {AGAIN} or choose another file")
+    archive = _torch_file(path, name, read_zip if start.startswith(_ZIP) else read_legacy)
+    return Contents(_network(archive.content, name), archive.places, {})
+
+
+def guarded(name: str, read: Callable[[], _Value]) -> _Value:
+    """What `read` gives; whatever a damaged file makes of it is one sentence."""
+    try:
+        return read()
+    except (OSError, Told):
+        raise
+    except Exception as error:
+        raise ValueError(f"{name} is cut short or damaged ({fault(error)}); {AGAIN}") from error
+
+
+class Told(ValueError):
+    """A sentence that is complete."""
+
+
+def fault(error: Exception) -> str:
+    """The first line of an error; for those that say nothing to people, that something is missing."""
+    if isinstance(error, (KeyError, IndexError, EOFError)) or not str(error):
+        return "it ends too early or lacks a part"
+    return str(error).splitlines()[0][:120]
 
 
 def first_bytes(path: Path, name: str) -> bytes:
@@ -119,91 +168,94 @@ def tidied(state: Mapping[str, _Value]) -> dict[str, _Value]:
     return flat
 
 
-def _network(content: Any, name: str) -> dict[str, Tensor]:
+def _network(content: Any, name: str) -> dict[str, Stored]:
     """The tensors of the innermost dictionary that wrappers lead to."""
-    while isinstance(content, Mapping):
-        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping) and content[key]), None)
+    for _ in range(DEEPEST):
+        inner = (
+            next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict) and content[key]), None)
+            if isinstance(content, dict)
+            else None
+        )
         if inner is None:
             break
         content = inner
-    if not isinstance(content, Mapping):
+    else:
+        raise ValueError(f"{name} holds dictionaries within each other without end; {AGAIN}")
+    if not isinstance(content, dict):
         raise ValueError(f"{name} holds {_named(content)} where the tensors of a network were expected; save its state_dict() instead")
-    state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    state = {str(key): value for key, value in content.items() if isinstance(value, Stored)}
     if not state:
-        keys = ", ".join(str(key) for key in list(content)[:5]) or "nothing"
-        raise ValueError(f"{name} holds no tensors, only {keys}; choose the file with the weights")
+        raise ValueError(f"{name} holds no tensors, only {_listed(content)}; choose the file with the weights")
     return state
 
 
+def _listed(keys: Any) -> str:
+    return ", ".join(str(key)[:40] for key in list(keys)[:5]) or "nothing"
+
+
 def _named(value: Any) -> str:
-    return f"one tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    return f"one tensor of shape {value.size}" if isinstance(value, Stored) else f"a {type(value).__name__}"
 
 
 def _is_safetensors(start: bytes) -> bool:
     return len(start) > 8 and start[8:9] == b"{"
 
 
-def _header(path: Path, name: str) -> tuple[dict[str, Any], int]:
-    """A .safetensors file's header without its metadata, and the size that the file should have."""
+def _safetensors(path: Path, name: str) -> Contents:
+    """A .safetensors file by its header: the header's length in 8 bytes, the header, and the tensors' bytes."""
+    size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        size = path.stat().st_size
+        if length > size - 8:
+            raise Told(f"{name} is cut short: its header alone is {length} bytes, the file is {size}; {AGAIN}")
+        if length > LONGEST_HEADER:
+            raise ValueError(f"its header claims {length} bytes, and none has more than {LONGEST_HEADER}")
         try:
-            header = json.loads(file.read(length)) if length <= size - 8 else None
-        except ValueError:
-            raise ValueError(f"{name} begins like a .safetensors file, but its header cannot be read; {AGAIN}") from None
-    if header is None:
-        raise ValueError(f"{name} is cut short: its header alone is {length} bytes, the file is {size}; {AGAIN}")
-    header.pop("__metadata__", None)
-    return header, 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+            header = json.loads(file.read(length))
+        except (ValueError, RecursionError):
+            raise Told(f"{name} begins like a .safetensors file, but its header cannot be read; {AGAIN}") from None
+    notes = header.pop("__metadata__", None)
+    tensors: dict[str, Stored] = {}
+    places: dict[str, tuple[int, int]] = {}
+    end = 8 + length
+    for key, entry in header.items():
+        try:
+            kind, shape, (first, last) = DTYPES[_SAFE[entry["dtype"]]], tuple(entry["shape"]), entry["data_offsets"]
+            whole(first, last, *shape[:DIMENSIONS])
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"its header does not describe {key[:40]} as one does") from None
+        if len(shape) > DIMENSIONS:
+            raise ValueError(f"{key[:40]} has {len(shape)} sizes")
+        stride = tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
+        tensors[key] = Stored(Storage(key, kind, prod(shape)), 0, shape, stride)
+        places[key] = 8 + length + first, last - first
+        if last - first != tensors[key].nbytes:
+            raise ValueError(f"{key[:40]} has {last - first} bytes where its shape needs {tensors[key].nbytes}")
+        end = max(end, 8 + length + last)
+    if size < end:
+        raise Told(f"{name} is cut short: {size} bytes of {end}; {AGAIN}")
+    if not tensors:
+        raise Told(f"{name} holds no tensors, only {_listed(header)}; choose the file with the weights")
+    return Contents(tensors, places, {str(k): str(v) for k, v in notes.items()} if isinstance(notes, dict) else {})
 
 
-def _safetensors(path: Path, name: str) -> dict[str, Tensor]:
-    size, whole = path.stat().st_size, _header(path, name)[1]
-    if size < whole:
-        raise ValueError(f"{name} is cut short: {size} bytes of {whole}; {AGAIN}")
+def _torch_file(path: Path, name: str, read: Callable[[Path], Archive]) -> Archive:
+    """A file by torch.save, or the sentence that says what it is instead."""
     try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{name} is a damaged .safetensors file ({error}); {AGAIN}") from error
-
-
-def _pickled(path: Path, name: str, start: bytes) -> Any:
-    """What torch.save put into a file, with tensors mapped from it where its format allows."""
-    zipped = start.startswith(_ZIP)
-    if zipped:
-        _check_archive(path, name)
-    elif start[:1] != b"\x80":
-        raise ValueError(f"{name} is not a checkpoint (it begins with {start[:12]!r}); {AGAIN} or choose another file")
-    try:
-        if zipped and path.suffix.lower() != ".safetensors":  # an ending that torch.load itself takes at its word
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        with path.open("rb") as file:
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(_unpicklable(name, str(error))) from error
+        return read(path)
+    except Foreign as error:
+        raise ValueError(
+            f"{name} is an archive of other files ({_listed(error.names[:3])}), not a checkpoint; unpack it and choose the checkpoint"
+        ) from None
+    except NeedsCode as error:
+        if str(error) == SCRIPT:
+            raise ValueError(f"{name} is {SCRIPT}, which would have to be run; get the plain checkpoint instead") from None
+        raise ValueError(
+            f"{name} can only be opened by running code of {error}, which a file could misuse; get it as .safetensors or as a plain state dict"
+        ) from None
+    except EOFError:
+        raise ValueError(f"{name} is cut short: the end of its {path.stat().st_size} bytes is not the end of an archive; {AGAIN}") from None
     except OSError:
         raise
-    except Exception as error:  # a damaged pickle can end in any of them
-        said = re.split(r"[.:]\s|\n", str(error))[0] or "it ends too early"
-        raise ValueError(f"{name} is cut short or damaged ({said}); {AGAIN}") from error
-
-
-def _check_archive(path: Path, name: str) -> None:
-    """Raises ValueError for a zip archive that torch.save did not write, or not wholly."""
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{name} is cut short: the end of its {path.stat().st_size} bytes is not the end of an archive; {AGAIN}")
-    with zipfile.ZipFile(path) as archive:
-        files = archive.namelist()
-    inner = {file.partition("/")[2] for file in files}
-    if "constants.pkl" in inner:
-        raise ValueError(f"{name} is a TorchScript program, which would have to be run; get the plain checkpoint instead")
-    if "data.pkl" not in inner:
-        raise ValueError(f"{name} is an archive of other files ({', '.join(files[:3])}), not a checkpoint; unpack it and choose the checkpoint")
-
-
-def _unpicklable(name: str, said: str) -> str:
-    code = re.search(r"GLOBAL ([\w.]+)", said)
-    if code:
-        return f"{name} can only be opened by running code of {code[1]}, which a file could misuse; get it as .safetensors or as a plain state dict"
-    return f"{name} is cut short or damaged, or no PyTorch checkpoint; {AGAIN}"
+    except Exception as error:  # a damaged file can end in any of them
+        raise ValueError(f"{name} is cut short or damaged ({fault(error)}); {AGAIN}") from error

@@ -26,6 +26,7 @@ from ..faces import (
     select_tracks,
 )
 from ..faces.displayed import plausible
+from ..faces.parsing import Parser
 from ..runtime import host
 from ..runtime.images import from_image, to_image, to_mask
 from ..runtime.io import io, newer, ui
@@ -62,8 +63,14 @@ def pasting_inputs() -> list:
 
 
 def chosen_detector(name: str) -> Detector:
-    """The detector of that name with the weights that are here."""
-    return load_detector(name, weights=find_weights("retinaface"), device=host.device())
+    """The detector of that name with the weights that are here; "auto" does without RetinaFace where its package fails, and says so."""
+    try:
+        return load_detector(name, weights=find_weights("retinaface"), device=host.device())
+    except ImportError as error:
+        if name != "auto" or find_weights("retinaface") is None:
+            raise
+        host.say(f"faces are found by MTCNN instead of RetinaFace: {error}")
+        return load_detector("mtcnn", device=host.device())
 
 
 def fingerprints_of_finding(detector: str | None) -> list:
@@ -73,9 +80,17 @@ def fingerprints_of_finding(detector: str | None) -> list:
 
 def chosen_paster(feather: int, strength: float, colour_match: bool, fade: bool) -> Paster:
     """A paster, with ParseNet's mask if its weights are here."""
+    return Paster(feather=feather, strength=strength, colour_match=colour_match, fade=fade, parser=chosen_parser())
+
+
+def chosen_parser() -> Parser | None:
+    """ParseNet if its weights are here; None, and a word of it, where its package fails."""
     weights = find_weights("parsenet")
-    parser = load_parser(weights, device=host.device()) if weights else None
-    return Paster(feather=feather, strength=strength, colour_match=colour_match, fade=fade, parser=parser)
+    try:
+        return load_parser(weights, device=host.device()) if weights else None
+    except ImportError as error:
+        host.say(f"faces are masked without a parser: {error}")
+        return None
 
 
 class FaceAlign(io.ComfyNode):

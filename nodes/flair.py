@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..diffusion.load import EMBEDDED, load_prior
 from ..diffusion.prior import Prior
-from ..faces import FaceClip, aligned_track, load_parser
+from ..faces import FaceClip, aligned_track
 from ..methods.face_prior import PyramidPrior
 from ..methods.flair import FlairOptions, FlairRestorer
 from ..methods.flair_options import PRESETS
@@ -23,9 +23,9 @@ from ..runtime import host
 from ..runtime.images import from_image
 from ..runtime.io import io
 from .choices import check_choice
-from .faces import crops_image
+from .faces import chosen_parser, crops_image
 from .sockets import ABSENT, CATEGORY, DegradationSocket, Faces, PriorSocket, RestorerSocket, seed_input
-from .weights import find_weights, fingerprint, fingerprints, prior_files
+from .weights import fingerprint, fingerprints, prior_files
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -160,8 +160,7 @@ def flair(
         changes["noise_level"] = None
     options = replace(PRESETS[changes.pop("preset")], **changes, **switches)
     wanted = enhancer is not None and options.enhance and options.where == "face"
-    weights = find_weights("parsenet") if wanted else None
-    mask = None if weights is None else load_parser(weights, device=host.device())
+    mask = chosen_parser() if wanted else None
     floor = embedded_blind(host.managed) if isinstance(prior, PyramidPrior) else None
     return FlairRestorer(prior, degradation, options, enhancer=enhancer, mask=mask, floor=floor, device=host.device())
 

@@ -201,4 +201,8 @@ def chosen_identity(seen: MeasuredFaces, notes: list[str]) -> Embed | None:
     if weights is None:
         notes.append(f"Identity was left out: {missing_message(named('arcface'), host.model_folders())}")
         return None
-    return load_arcface(weights, host.device())
+    try:
+        return load_arcface(weights, host.device())
+    except ImportError as error:
+        notes.append(f"Identity was left out: {error}.")
+        return None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..methods.registry import METHODS, method
 from ..models import embedded
-from ..models.catalogue import CATALOGUE, OURS, RESTORER_FOLDERS, find, missing_message, named
+from ..models.catalogue import CATALOGUE, OURS, RESTORER_FOLDERS, find, missing_message, named, published_as
 from ..models.load import peek
 from ..runtime import host
 
@@ -82,6 +82,7 @@ def named_weights(text: str) -> Path | None:
 
     Raises:
         ValueError: for an embedded name that there is not.
+        FileNotFoundError: for the name of a published file that is not there, saying how to get it.
     """
     if text == "none":
         return None
@@ -90,7 +91,14 @@ def named_weights(text: str) -> Path | None:
         if text not in known:
             raise ValueError(f"no weights are called {text!r}; there are {', '.join(known) or 'none in this installation'}")
         return known[text]
-    return Path(text)
+    path, published = Path(text), published_as(text)
+    if published is not None and not path.is_file():
+        found = find_weights(published.name)
+        if found is not None:
+            raise FileNotFoundError(f"--weights {text} is no file here; give its path {found}, or leave --weights out where its method takes it")
+        fetched = f" `fvr models fetch {published.name}` downloads it." if published.direct else ""
+        raise FileNotFoundError(f"--weights {text} is no file here: {missing_message(published, host.model_folders())}{fetched}")
+    return path
 
 
 def restorer_files() -> dict[str, Path]:

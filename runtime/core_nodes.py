@@ -15,6 +15,7 @@ from torch import Tensor
 
 from . import host
 from .io import io, ui
+from .workplace import check_prefix
 
 
 class LoadImage(io.ComfyNode):
@@ -62,6 +63,14 @@ class SaveImage(io.ComfyNode):
             inputs=[io.Image.Input("images"), io.String.Input("filename_prefix", default="ComfyUI")],
             outputs=[io.Image.Output("images")],
         )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix="ComfyUI"):
+        try:
+            check_prefix(filename_prefix or "ComfyUI", host.output_directory())
+        except ValueError as error:
+            return str(error)
+        return True
 
     @classmethod
     def execute(cls, images, filename_prefix="ComfyUI"):

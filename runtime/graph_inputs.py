@@ -101,6 +101,19 @@ def declared_type(node_class: Any, name: str) -> str | None:
     return dict(every(describe(node_class).sections, "")).get(name)
 
 
+def class_of(entry: Mapping[str, Any]) -> str | None:
+    """A prompt's node's class, None where that is missing or no text."""
+    found = entry.get("class_type")
+    return found if isinstance(found, str) else None
+
+
+def title_of(entry: Mapping[str, Any]) -> str | None:
+    """A prompt's node's title on the page, if it has one."""
+    meta = entry.get("_meta")
+    found = meta.get("title") if isinstance(meta, Mapping) else None
+    return found if isinstance(found, str) else None
+
+
 def is_link(value: Any) -> bool:
     """Whether a prompt's value is the output of another node: [node id, output index]."""
     return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and type(value[1]) is int

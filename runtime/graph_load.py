@@ -9,9 +9,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .graph_inputs import declared_type, is_link
+from .graph_inputs import class_of, declared_type, is_link, title_of
 
 Prompt = dict[str, dict[str, Any]]
+
+LONGEST = 64 << 20
+"""Bytes of a prompt's file; the largest graphs take a few hundred thousand."""
+DEEPEST = 64
+"""Lists and objects within each other in a node; links, and the values that nodes take, go a few deep."""
 
 
 def load_prompt(path: str | os.PathLike[str]) -> Prompt:
@@ -24,20 +29,42 @@ def load_prompt(path: str | os.PathLike[str]) -> Prompt:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"workflow {path} does not exist; give the path of an API-format JSON file")
+    if path.stat().st_size > LONGEST:
+        raise ValueError(f"workflow {path} has {path.stat().st_size} bytes, which no workflow has; give an API-format JSON file")
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise ValueError(f"workflow {path} is not JSON ({error}); export it again from ComfyUI with Export (API)") from error
+    except RecursionError:
+        raise ValueError(f"workflow {path} is {TOO_DEEP}") from None
     if isinstance(content, dict) and isinstance(content.get("prompt"), dict) and "class_type" not in content["prompt"]:
         content = content["prompt"]
     if isinstance(content, dict) and isinstance(content.get("nodes"), list):
         raise ValueError(f"workflow {path} is in page format, which only the page can run; open it in ComfyUI, choose Export (API) and run that file")
     if not isinstance(content, dict) or not content or not all(isinstance(node, dict) for node in content.values()):
         raise ValueError(f"workflow {path} is not an API-format prompt (an object of nodes by id); export it from ComfyUI with Export (API)")
+    if deeper_than(content, DEEPEST):
+        raise ValueError(f"workflow {path} is {TOO_DEEP}")
     for name, node in content.items():
+        if class_of(node) is None:
+            what = "no class_type" if "class_type" not in node else "a class_type that is no text"
+            raise ValueError(f"workflow {path} has a node {name} with {what}; export it again from ComfyUI with Export (API)")
         if not isinstance(node.setdefault("inputs", {}), dict):
             raise ValueError(f"workflow {path} has a node {name} whose inputs are not an object; export it again from ComfyUI with Export (API)")
     return content
+
+
+TOO_DEEP = "nested deeper than any prompt; export it again from ComfyUI with Export (API)"
+
+
+def deeper_than(value: Any, depth: int) -> bool:
+    """Whether lists and objects lie more than `depth` deep within each other."""
+    layer = [value]
+    for _ in range(depth):
+        layer = [inner for outer in layer if isinstance(outer, (dict, list)) for inner in (outer.values() if isinstance(outer, dict) else outer)]
+        if not layer:
+            return False
+    return True
 
 
 def apply_overrides(prompt: Prompt, overrides: Iterable[str], registry: Mapping[str, Any] | None = None) -> Prompt:
@@ -58,7 +85,7 @@ def apply_overrides(prompt: Prompt, overrides: Iterable[str], registry: Mapping[
         node, name = _resolve(prompt, target.strip())
         inputs = prompt[node].setdefault("inputs", {})
         kind = None
-        if registry is not None and prompt[node].get("class_type") in registry:
+        if registry is not None and class_of(prompt[node]) in registry:
             kind = declared_type(registry[prompt[node]["class_type"]], name)
             if kind is None:
                 raise ValueError(f"override {override!r}: {_called(prompt, node)} has no input {name!r}; it has {', '.join(inputs) or 'none set'}")
@@ -73,8 +100,8 @@ def _resolve(prompt: Prompt, target: str) -> tuple[str, str]:
         asked, name = target[:dot], target[dot + 1 :]
         if asked in prompt:
             return asked, name
-        for label in (_title, _class):
-            same = [node for node in prompt if label(prompt, node) == asked]
+        for label in (title_of, class_of):
+            same = [node for node in prompt if label(prompt[node]) == asked]
             if len(same) == 1:
                 return same[0], name
             if same:
@@ -82,22 +109,14 @@ def _resolve(prompt: Prompt, target: str) -> tuple[str, str]:
     raise ValueError(f"{target!r} names no node of this workflow; it has {', '.join(_called(prompt, node) for node in prompt)}")
 
 
-def _title(prompt: Prompt, node: str) -> str | None:
-    return prompt[node].get("_meta", {}).get("title")
-
-
-def _class(prompt: Prompt, node: str) -> str | None:
-    return prompt[node].get("class_type")
-
-
 def _called(prompt: Prompt, node: str) -> str:
-    return f"{node} ({_class(prompt, node)})"
+    return f"{node} ({class_of(prompt[node])})"
 
 
 def _value(text: str, kind: str | None, present: Any) -> Any:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     if kind in ("STRING", "COMBO") or (kind is None and isinstance(present, str)):
         return value if is_link(value) else text

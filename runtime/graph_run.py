@@ -15,17 +15,22 @@ from typing import Any
 import torch
 
 from . import host
-from .graph_inputs import NodeInfo, describe, is_link, nest, overridden
+from .graph_inputs import NodeInfo, describe, is_link, nest, overridden, title_of
 from .graph_validate import NodeError, links, literal, needed, validate
 
 Prompt = Mapping[str, Mapping[str, Any]]
+
+
+MOST_TOLD = 10
+"""Faults of a prompt that one message lists."""
 
 
 class PromptRefused(ValueError):
     """The prompt did not pass `validate`; `errors` has everything that is wrong."""
 
     def __init__(self, errors: list[NodeError]) -> None:
-        super().__init__("; ".join(map(str, errors)))
+        more = [f"and {len(errors) - MOST_TOLD} more faults"] if len(errors) > MOST_TOLD else []
+        super().__init__("; ".join([*map(str, errors[:MOST_TOLD]), *more]))
         self.errors = errors
 
 
@@ -152,8 +157,7 @@ class _Run:
         host.heartbeat()
         entry = self.prompt[node]
         if self.on_node:
-            title = entry.get("_meta", {}).get("title", entry["class_type"])
-            self.on_node(NodeStep(node, entry["class_type"], title, len(self.seconds) + 1, len(self.nodes)))
+            self.on_node(NodeStep(node, entry["class_type"], title_of(entry) or entry["class_type"], len(self.seconds) + 1, len(self.nodes)))
         start = time.perf_counter()
         info = self.info(node)
         results = [

@@ -7,12 +7,13 @@ with inputs (DynamicCombo) that is missing or unknown, and a link to a node that
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from .graph_inputs import NodeInfo, Slot, describe, is_link, nest, overridden
+from .graph_inputs import NodeInfo, Slot, class_of, describe, is_link, nest, overridden, title_of
 
 Prompt = Mapping[str, Mapping[str, Any]]
 
@@ -30,8 +31,8 @@ class NodeError:
     input: str | None = None
 
     def __str__(self) -> str:
-        where = [f"node {self.node} ({self.class_type})"] if self.node else []
-        return ": ".join([*where, *([f"input {self.input}"] if self.input else []), self.message])
+        where = [f"node {shown(self.node, str)} ({shown(self.class_type, str)})"] if self.node else []
+        return " ".join(": ".join([*where, *([f"input {self.input}"] if self.input else []), self.message]).splitlines())
 
 
 def validate(prompt: Prompt, registry: Mapping[str, Any]) -> list[NodeError]:
@@ -40,7 +41,7 @@ def validate(prompt: Prompt, registry: Mapping[str, Any]) -> list[NodeError]:
     `registry` has the node classes by node id. Unknown classes are reported wherever they stand. Nothing is changed or run, except the
     nodes' own `validate_inputs`.
     """
-    unknown = [_unknown(prompt, node) for node in prompt if prompt[node].get("class_type") not in registry]
+    unknown = [_unknown(prompt, node) for node in prompt if class_of(prompt[node]) not in registry]
     if unknown:
         return unknown
     infos = {name: describe(registry[name]) for name in {prompt[node]["class_type"] for node in prompt}}
@@ -81,12 +82,22 @@ def literal(slot: Slot, value: Any) -> Any:
     return _CONVERT[slot.type](value) if isinstance(slot.type, str) and slot.type in _CONVERT else value
 
 
+def shown(value: Any, text: Callable[[Any], str] = repr) -> str:
+    """A value as errors show it: its beginning, if it is long."""
+    whole = text(value)
+    return whole if len(whole) <= 120 else f"{whole[:117]}..."
+
+
 def _unknown(prompt: Prompt, node: str) -> NodeError:
-    class_type = prompt[node].get("class_type")
-    title = prompt[node].get("_meta", {}).get("title", class_type)
+    class_type = class_of(prompt[node])
     if class_type is None:
         return NodeError(node, "?", "missing_node_type", "has no class_type; export the workflow again")
-    return NodeError(node, class_type, "missing_node_type", f"node {title!r} is not known here; only this package's nodes run without ComfyUI")
+    return NodeError(
+        node,
+        class_type,
+        "missing_node_type",
+        f"node {shown(title_of(prompt[node]) or class_type)} is not known here; only this package's nodes run without ComfyUI",
+    )
 
 
 def _check_node(prompt: Prompt, node: str, infos: Mapping[str, NodeInfo]) -> list[NodeError]:
@@ -118,10 +129,10 @@ def _check_node(prompt: Prompt, node: str, infos: Mapping[str, NodeInfo]) -> lis
 
 def _check_link(prompt: Prompt, value: list[Any], slot: Slot, infos: Mapping[str, NodeInfo]) -> tuple[str, str] | None:
     if not is_link(value):
-        return "bad_linked_input", f"{value!r} is not a link; a link is [node id, output index]"
+        return "bad_linked_input", f"{shown(value)} is not a link; a link is [node id, output index]"
     source, index = value
     if source not in prompt:
-        return "bad_linked_input", f"is linked to node {source}, which is not in the prompt"
+        return "bad_linked_input", f"is linked to node {shown(source, str)}, which is not in the prompt"
     outputs = infos[prompt[source]["class_type"]].outputs
     if not 0 <= index < len(outputs):
         return "bad_linked_input", f"is linked to output {index} of node {source} ({prompt[source]['class_type']}), which has {len(outputs)}"
@@ -145,7 +156,9 @@ def _check_literal(value: Any, slot: Slot, *, free: bool) -> tuple[str, str] | N
     try:
         value = literal(slot, value)
     except (ValueError, TypeError, OverflowError) as error:
-        return "invalid_input_type", f"{value!r} is not a {slot.type} ({error})"
+        return "invalid_input_type", f"{shown(value)} is not a {slot.type} ({shown(error, str)})"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "invalid_input_type", f"{value} is not a number that a widget can hold"
     if free:
         return None
     low, high = slot.options.get("min"), slot.options.get("max")
@@ -157,7 +170,7 @@ def _check_literal(value: Any, slot: Slot, *, free: bool) -> tuple[str, str] | N
         words = slot.type if isinstance(slot.type, list) else slot.options.get("options") or []
         if value not in words:
             listed = ", ".join(map(repr, words)) if len(words) <= 20 else f"a list of {len(words)}"
-            return "value_not_in_list", f"value {value!r} is not in the list; choose one of {listed or 'none: the list is empty'}"
+            return "value_not_in_list", f"value {shown(value)} is not in the list; choose one of {listed or 'none: the list is empty'}"
     return None
 
 

@@ -120,12 +120,23 @@ def annotated(name: str) -> tuple[str, str | None]:
     return (match[1], match[2]) if match else (name, None)
 
 
+LONGEST_NAME = 200
+"""Bytes of a file's name and of each folder's: disks take 255, and a number and an ending are added."""
+
+
 def check_prefix(prefix: str, root: Path) -> None:
-    """Raises ValueError for a prefix without a file name or one that leads out of `root`."""
+    """Raises ValueError for a prefix without a file name, one that no disk takes, or one that leads out of `root`."""
+    try:
+        fits = "\0" not in prefix and max(len(part.encode()) for part in prefix.replace("\\", "/").split("/")) <= LONGEST_NAME
+    except UnicodeEncodeError:
+        fits = False
+    if not fits:
+        raise ValueError(f"file name prefix {prefix[:60]!r}... is no file's name; use letters, at most {LONGEST_NAME} bytes between slashes")
     normal = Path(os.path.normpath(prefix))
     if not prefix.strip() or prefix.endswith(("/", os.sep)) or normal.name in ("", ".", ".."):
         raise ValueError(f"file name prefix {prefix!r} has no file name; use something like video/restored")
-    if not (root / normal).resolve().is_relative_to(root.resolve()):
+    places = (root / normal).resolve(), (root / normal.parent).resolve()  # "../output" is the root itself, but its files lie beside it
+    if not all(place.is_relative_to(root.resolve()) for place in places):
         raise ValueError(f"file name prefix {prefix!r} leads out of {root}; use a name or a subfolder")
 
 

@@ -97,6 +97,23 @@ def test_a_fault_is_one_sentence_and_leaves_nothing(arguments, sentence, clip, t
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs limits of POSIX")
+def test_a_disk_without_room_for_the_report_is_found_before_the_work(clip, tmp_path, capsys):
+    """The limit on the size of files stands for a full disk: writing fails, and only then."""
+    import resource
+
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    report = tmp_path / "report.json"
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+        assert main(["restore", str(clip), str(tmp_path / "out.mp4"), "--report", str(report), *FAST]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert f"fvr: --report {report} cannot be written (File too large); make room" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def heeding() -> None:
     """Tests that run in the background of a shell inherit "ignore"."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

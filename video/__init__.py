@@ -19,6 +19,7 @@ from .errors import VideoError
 from .files import IMAGE_SUFFIXES, Place, check_apart, image_folder, sequence_files
 from .info import AudioInfo, ColourTags, SourceInfo
 from .memory import FramesSource
+from .playlists import name_playlist
 from .sequence import ImageSink, SequenceSource
 from .sink import VideoSink, open_video_sink
 from .source import FrameChunk, FrameSource, Selection, read_all
@@ -44,6 +45,7 @@ __all__ = [
     "VideoSink",
     "check_apart",
     "find_cuts",
+    "name_playlist",
     "open_sink",
     "open_source",
     "probe",

@@ -13,6 +13,7 @@ import av
 from av.stream import Disposition
 
 from .errors import VideoError
+from .playlists import demuxer_options, refuse_playlist
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
 NUMBER_FIELD = re.compile(r"%(?:0[0-9]*|[1-9])?d")
@@ -118,7 +119,7 @@ def open_input(place: Place) -> Any:
     """An `av` input container.
 
     Raises:
-        VideoError: if there is no such file, or FFmpeg finds no video in it.
+        VideoError: if there is no such file, it is a list of other files, or FFmpeg finds no video in it.
     """
     name = place_name(place)
     if isinstance(place, (str, PathLike)):
@@ -128,8 +129,9 @@ def open_input(place: Place) -> Any:
     else:
         handle = Window(place)
     try:
-        return av.open(handle, **LENIENT)
+        return av.open(handle, options=demuxer_options(place), **LENIENT)
     except (av.FFmpegError, OSError) as error:
+        refuse_playlist(place, name)
         raise VideoError(f"{name} cannot be read as a video ({short(error)}); it may be damaged, cut short or no video at all") from error
 
 

@@ -22,15 +22,16 @@ from torch import Tensor
 from .errors import VideoError
 from .files import IMAGE_SUFFIXES, Place, number_field, numbered_name
 from .info import ColourTags, SourceInfo
+from .leftovers import KEPT, SUFFIX, claim, keep, sweep, swept_words
 from .pixels import depth
 from .source import FrameSource, Selection, Timed
-from .stills import pictures_in
+from .stills import pictures_in, unpacked
 from .times import FrameTimes, nearest_rate
 
 NUMBERED = re.compile(r"(.*?)([0-9]+)([^0-9]*)")
 
-PART, OLD = ".part", ".old"
-"""Suffixes of hidden folders: images of a clip that is not complete, and those that it replaces."""
+OLD = ".old"
+"""Suffix of the hidden folder of the images that a clip replaces."""
 
 
 class SequenceSource(FrameSource):
@@ -111,7 +112,7 @@ def contents(file: Path) -> bytes:
 
 def load(data: bytes, file: Path) -> Any:
     """(H, W, 3) BGR, uint8 or uint16; alpha is dropped, grey spread, a camera's orientation tag obeyed."""
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if data else None
+    pixels = unpacked(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16, np.float32):
         raise VideoError(f"{file} cannot be read as an image; it is damaged, or not a PNG, JPEG, WebP, TIFF or BMP file")
     return pixels
@@ -119,7 +120,7 @@ def load(data: bytes, file: Path) -> Any:
 
 def see_through(data: bytes) -> bool:
     """Whether an image has an alpha channel that is not opaque everywhere."""
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    pixels = unpacked(data, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 4:
         return False
     return bool(pixels[..., 3].min() < (1 if pixels.dtype == np.float32 else np.iinfo(pixels.dtype).max))
@@ -167,7 +168,10 @@ class ImageSink:
         self.refuse_foreign()
         if not self.folder.parent.is_dir():
             raise VideoError(f"{self.folder.parent} is not a folder; make it first")
-        self.part: Path | None = self.hidden_folder(PART, self.folder if self.folder.exists() else self.folder.parent)
+        home = self.folder if self.folder.exists() else self.folder.parent
+        self.warnings += swept_words(sweep(home), home)
+        self.part: Path | None = self.hidden_folder(SUFFIX, home)
+        self.unclaim = claim(self.part, self)
 
     def hidden_folder(self, suffix: str, where: Path) -> Path:
         """A new one for what does not count yet, or no longer; inside a folder that is there, so that moving never leaves its disk."""
@@ -187,7 +191,7 @@ class ImageSink:
 
     def inside(self) -> list[Path]:
         """What the folder holds but for the hidden folders of sinks."""
-        return [file for file in self.folder.iterdir() if not (file.name.startswith(".") and file.suffix in (PART, OLD))]
+        return [file for file in self.folder.iterdir() if not (file.name.startswith(".") and file.name.endswith((SUFFIX, KEPT, OLD)))]
 
     def name_of(self, number: int) -> str:
         return numbered_name(self.path, self.field, number) if self.field else f"{number:06d}.png"
@@ -223,7 +227,12 @@ class ImageSink:
                 allow(part, 0o777)
                 part.replace(self.folder)
         except (VideoError, OSError) as error:
-            raise VideoError(f"the images are complete but could not be put into {self.folder} ({error}); they are kept in {part}") from error
+            raise VideoError(f"the images are complete but could not be put into {self.folder} ({error}); they are kept in {keep(part)}") from error
+        except BaseException:  # a termination request: nothing is left
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+        finally:
+            self.unclaim()
 
     def exchange(self, part: Path) -> None:
         """Moves the images into the folder that is there; those it held come back if that fails, and go only when it is done."""
@@ -249,6 +258,7 @@ class ImageSink:
         if self.part is not None:
             shutil.rmtree(self.part, ignore_errors=True)
             self.part = None
+            self.unclaim()
 
     def __enter__(self) -> ImageSink:
         return self

@@ -25,6 +25,7 @@ from .colour import LUMA_WEIGHTS, settled_matrix
 from .errors import VideoError
 from .files import Place, short
 from .info import UNSPECIFIED, ColourTags, SourceInfo
+from .leftovers import SUFFIX, claim, keep, sweep, swept_words
 from .pixels import to_frame
 from .sequence import allow
 from .source import FrameSource
@@ -82,6 +83,7 @@ class VideoSink:
         if askew and not self.turned:
             self.warnings.append(f"{encoding.container} files cannot carry a rotation flag here, so the pixels were written upright")
         self.part: Path | None = self.temporary()
+        self.unclaim = claim(self.part, self)
         self.output: Any = None
         self.stream: Any = None
         self.lanes: list[Lane] = []
@@ -94,7 +96,7 @@ class VideoSink:
 
     def temporary(self) -> Path:
         if self.path is None:
-            handle, name = tempfile.mkstemp(prefix="fvr-", suffix=".part")
+            handle, name = tempfile.mkstemp(prefix="fvr-", suffix=SUFFIX)
         else:
             if self.path.exists() and not self.overwrite:
                 raise VideoError(f"{self.path} already exists; choose another name or allow overwriting")
@@ -102,8 +104,10 @@ class VideoSink:
                 raise VideoError(f"{self.path} is a folder; name a file")
             if not self.path.parent.is_dir():
                 raise VideoError(f"{self.path.parent} is not a folder; make it first")
-            handle, name = tempfile.mkstemp(prefix=f".{self.path.stem[:64]}-", suffix=".part", dir=self.path.parent.absolute())
+            handle, name = tempfile.mkstemp(prefix=f".{self.path.stem[:64]}-", suffix=SUFFIX, dir=self.path.parent.absolute())
         os.close(handle)
+        folder = Path(name).parent
+        self.warnings += swept_words(sweep(folder), folder)
         return Path(name)
 
     def write(self, frames: Tensor, starts: Sequence[Fraction], ends: Sequence[Fraction]) -> None:
@@ -248,7 +252,12 @@ class VideoSink:
             self.publish(part)
         except OSError as error:
             reason = "it appeared while it was being written" if isinstance(error, FileExistsError) else error
-            raise VideoError(f"{self.name} is complete but could not be given its name ({reason}); it is kept as {part}") from error
+            raise VideoError(f"{self.name} is complete but could not be given its name ({reason}); it is kept as {keep(part)}") from error
+        except BaseException:  # a termination request: nothing is left, neither hidden nor half named
+            part.unlink(missing_ok=True)
+            raise
+        finally:
+            self.unclaim()
 
     def finish(self) -> None:
         assert self.last is not None and self.part is not None
@@ -295,18 +304,14 @@ class VideoSink:
         target = self.target
         while not self.overwrite:
             try:
-                os.close(os.open(target, os.O_CREAT | os.O_EXCL))
+                take_name(part, target)
                 break
             except FileExistsError:
                 if self.otherwise is None:
                     raise
                 target = self.otherwise(target)
-        try:
+        else:
             part.replace(target)
-        except BaseException:
-            if not self.overwrite:
-                target.unlink(missing_ok=True)
-            raise
         self.path = target
 
     def release(self) -> None:
@@ -328,6 +333,7 @@ class VideoSink:
         with suppress(av.FFmpegError, OSError, ValueError):
             self.release()
         part.unlink(missing_ok=True)
+        self.unclaim()
 
     def __enter__(self) -> VideoSink:
         return self
@@ -382,6 +388,30 @@ class VideoSink:
         ticks = str(self.tick.denominator)
         flags = "+faststart+use_metadata_tags" if self.encoding.metadata else "+faststart"
         return {"movflags": flags, "movie_timescale": ticks, "video_track_timescale": ticks}
+
+
+def take_name(part: Path, target: Path) -> None:
+    """Moves a finished file to a name that nothing has; interrupted, it leaves nothing under that name.
+
+    Raises:
+        FileExistsError: if something is called so.
+    """
+    made = False
+    try:
+        try:
+            target.hardlink_to(part)  # all at once, unlike a look and a move
+        except FileExistsError:
+            raise
+        except (OSError, NotImplementedError):  # a disk without second names: an empty file keeps the name meanwhile
+            os.close(os.open(target, os.O_CREAT | os.O_EXCL))
+            made = True
+            part.replace(target)
+            return
+        part.unlink()
+    except BaseException:
+        if part.exists() and target.exists() and (made or target.samefile(part)):
+            target.unlink()
+        raise
 
 
 def open_video_sink(

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
+
+import cv2
+import numpy as np
 
 REDUCED = 1
 """Bit of TIFF's NewSubfileType that marks a small copy of another page."""
@@ -20,6 +24,14 @@ def pictures_in(data: bytes) -> int:
     except struct.error:
         pass
     return 1
+
+
+def unpacked(data: bytes, flags: int) -> Any:
+    """An image file's pixels as OpenCV's imdecode gives them; None where it cannot, or refuses the size that a damaged header claims."""
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error:
+        return None
 
 
 def apng_frames(data: bytes) -> int:

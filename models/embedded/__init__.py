@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor
+
+from ..state_dict import notes_of, read_tensors
 
 FOLDER = Path(__file__).parent
 BASE = "base"
@@ -44,25 +44,30 @@ def listed(names: Mapping[str, str]) -> dict[str, Path]:
     return {name: FOLDER / file for name, file in names.items() if (FOLDER / file).is_file()}
 
 
-def read_embedded(path: Path | str) -> dict[str, Tensor]:
+def read_embedded(path: Path | str, builders: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """A file's tensors, those of the file it builds on included, as float32, made outside inference mode.
 
     Args:
         path: a path, or one of the names of `present`.
+        builders: names of the files that build on this one.
 
     Raises:
         FileNotFoundError: if the file, or the one it builds on, is missing.
+        ValueError: if one of them is damaged, or the file builds on itself.
     """
     path = FOLDER / path
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing from the package; install it again, or train the file with `fvr train`")
-    about = notes(path)
+    about = notes_of(path)
     base = about.get(BASE)
     with torch.inference_mode(False):
-        own = {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
+        own = {key: value.float() if value.is_floating_point() else value for key, value in read_tensors(path).items()}
     if base is None:
         return own
-    known = read_embedded(path.with_name(base))
+    builders = (*builders, path.name)
+    if base in builders or base != Path(base).name:
+        raise ValueError(f"{path.name} says that it builds on {base[:80]!r}, which is no other file beside it; get both again")
+    known = read_embedded(path.with_name(base), builders)
     return {**known, **aliased(known, about.get(ALIAS)), **own}
 
 
@@ -76,5 +81,4 @@ def aliased(known: Mapping[str, Tensor], alias: str | None) -> dict[str, Tensor]
 
 def notes(path: Path | str) -> dict[str, str]:
     """A file's metadata: title, licence, seed, command, recipe, and what it builds on."""
-    with safe_open(FOLDER / path, "pt") as file:
-        return dict(file.metadata() or {})
+    return notes_of(FOLDER / path)

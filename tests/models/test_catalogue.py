@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from fvr.models.catalogue import CATALOGUE, OURS, find, licence_line, missing_message, named, published_as
@@ -35,6 +38,27 @@ def test_a_file_is_found_in_any_of_its_folders_ours_first(checkpoint, tmp_path):
     safe = (tmp_path / OURS / checkpoint.file).with_suffix(".safetensors")
     safe.touch()
     assert find(checkpoint, folders) == safe
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs permissions of POSIX")
+def test_a_folder_that_cannot_be_read_is_skipped(tmp_path, monkeypatch):
+    """One of another user, one inside it, and one whose name no disk takes."""
+    monkeypatch.chdir(tmp_path)
+    locked, there = Path("locked"), Path("there")
+    (locked / "inside").mkdir(parents=True)
+    there.mkdir()
+    (there / "codeformer.pth").touch()
+    tmp_path.chmod(0o755)
+    locked.chmod(0)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)  # root may read everything
+    try:
+        assert find(named("codeformer"), {OURS: [locked, locked / "inside", Path("x" * 300), there]}) == there / "codeformer.pth"
+    finally:
+        if root:
+            os.seteuid(0)
+        locked.chmod(0o700)
 
 
 def test_a_foreign_folder_is_not_searched(tmp_path):

@@ -7,6 +7,9 @@ import io
 import re
 import shutil
 import threading
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +24,7 @@ from fvr.models import fetch as fetching
 from fvr.models.catalogue import OURS, Checkpoint
 from fvr.models.fetch import fetch
 from fvr.models.state_dict import read_state
+from fvr.video import FrameTimes, open_sink
 
 FILE = "tiny.pth"
 
@@ -49,6 +53,13 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append(asked)
         if isinstance(temper, int):
             return self.send_error(temper)
+        if "://" in temper and "/moved" not in self.path:
+            self.send_response(302)
+            self.send_header("Location", temper)
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
+        if temper == "slow":
+            time.sleep(0.5)
         start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and temper != "no ranges" else 0
         if start and start >= len(body):
             self.send_response(416)
@@ -221,13 +232,67 @@ def test_a_file_that_is_there_is_checked_and_left_alone(server, tiny, tmp_path):
     assert left(tmp_path) == {FILE: len(WHOLE) - 1} and server.asked == []
 
 
+def test_two_at_once_of_one_file_fetch_it_once(server, tiny, tmp_path):
+    """The second waits for the first; the lock of a process that was killed is gone with it."""
+    server.temper = "slow"
+    (tmp_path / f"{FILE}.part").write_bytes(WHOLE[:1000])
+    with ThreadPoolExecutor(3) as pool:
+        paths = [job.result(timeout=60) for job in [pool.submit(fetch, tiny, tmp_path) for _ in range(3)]]
+    assert paths == [tmp_path / FILE] * 3 and server.asked == ["bytes=1000-"] and left(tmp_path) == {FILE: len(WHOLE)}
+
+
+def test_waiting_for_another_can_be_stopped(server, tiny, tmp_path):
+    server.temper, started = "slow", threading.Event()
+
+    def stop():
+        raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(fetch, tiny, tmp_path, lambda done, total: started.set())
+        while not server.asked:
+            time.sleep(0.01)
+        with pytest.raises(KeyboardInterrupt):
+            fetch(tiny, tmp_path, heartbeat=stop)
+        assert first.result(timeout=60) == tmp_path / FILE
+    assert started.is_set()
+
+
+def test_one_that_waited_for_a_failure_tries_itself(server, tiny, tmp_path):
+    server.temper = 503
+    with ThreadPoolExecutor(2) as pool:
+        for job in [pool.submit(fetch, tiny, tmp_path) for _ in range(2)]:
+            with pytest.raises(OSError, match="refused"):
+                job.result(timeout=60)
+    assert len(server.asked) == 2 and left(tmp_path) == {}
+
+
+@pytest.mark.parametrize("place", ["ftp://127.0.0.1/tiny.pth", "http://localhost:PORT/moved"])
+def test_a_redirect_away_from_https_is_refused(place, server, tiny, tmp_path):
+    server.temper = place.replace("PORT", str(server.server_address[1]))
+    with pytest.raises(OSError, match=r"leads to .*, where anybody on the way could change the file") as caught:
+        fetch(tiny, tmp_path)
+    assert "\n" not in str(caught.value) and left(tmp_path) == {} and len(server.asked) == 1
+
+
+def test_a_redirect_to_where_it_is_or_to_https_is_followed(server, tiny, tmp_path):
+    server.temper = tiny.url.replace(FILE, "moved/" + FILE)
+    assert fetch(tiny, tmp_path).read_bytes() == WHOLE
+    redirects = fetching._Redirects()
+    asked = urllib.request.Request("https://github.com/a/b.pth", headers={"Range": "bytes=5-"})
+    followed = redirects.redirect_request(asked, None, 302, "Found", {}, "https://objects.example/b.pth")
+    assert followed.full_url == "https://objects.example/b.pth" and followed.get_header("Range") == "bytes=5-"
+    for place in ("http://github.com/a/b.pth", "ftp://github.com/a/b.pth", "HTTP://github.com/"):
+        with pytest.raises(OSError, match="leads to"):
+            redirects.redirect_request(asked, None, 302, "Found", {}, place)
+
+
 # ---------------------------------------------------------------- the command line
 
 
 @pytest.fixture
 def shop(tiny, tmp_path, monkeypatch):
     """A catalogue of one file here and one missing, and an empty model folder."""
-    other = replace(tiny, name="other", file="other.pth", size=None, commercial_use=False, licence="S-Lab License 1.0")
+    other = replace(tiny, name="other", file="other.pth", size=None, sha256="", commercial_use=False, licence="S-Lab License 1.0")
     monkeypatch.setattr(catalogue, "CATALOGUE", (tiny, other))
     monkeypatch.setenv("FVR_MODELS", str(tmp_path / "models"))
     monkeypatch.setattr("fvr.runtime.host.inside_comfyui", lambda: False)
@@ -239,11 +304,51 @@ def test_models_are_fetched_and_listed(shop, capsys):
     out = capsys.readouterr().out
     assert out.index("licence: MIT: commercial use allowed") < out.index(str(shop.models / FILE))
     assert main(["models"]) == 0
-    header, here, missing, *rest = capsys.readouterr().out.splitlines()
-    assert header.split() == ["name", "here", "MiB", "file", "licence", "where"]
-    assert re.search(rf"^tiny +here +0 +{FILE} +MIT: commercial use allowed +{re.escape(str(shop.models / FILE))}$", here)
-    assert re.search(rf"^other +missing +\? +other\.pth +S-Lab License 1\.0: not for commercial use +looked in {OURS}, ", missing)
-    assert any(line.split() == [OURS, str(shop.models)] for line in rest)
+    listed, folders = capsys.readouterr().out.split("\nmodel folders:\n")
+    about = {entry.split()[0]: entry for entry in re.split(r"\n(?=\S)", listed)}
+    assert re.match(rf"tiny +here +0 MiB +{FILE}\n", about["tiny"]) and str(shop.models / FILE) in about["tiny"]
+    assert "MIT: commercial use allowed; verified by its SHA-256" in about["tiny"]
+    assert re.match(r"other +missing +\? MiB +other\.pth\n", about["other"])
+    assert "S-Lab License 1.0: not for commercial use; not verified, no checksum is known" in " ".join(about["other"].split())
+    assert any(line.split() == [OURS, str(shop.models)] for line in folders.splitlines())
+
+
+def test_every_line_of_the_real_list_fits(tmp_path, monkeypatch, capsys):
+    """But for the paths of people's own folders, which are not cut."""
+    monkeypatch.setenv("FVR_MODELS", "/m")
+    monkeypatch.setattr("fvr.runtime.host.inside_comfyui", lambda: False)
+    assert main(["models"]) == 0
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if len(line) > 100] == []
+    assert len(re.findall("verified by|not verified|has no direct link", " ".join(out.split()))) == len(catalogue.CATALOGUE)
+
+
+def test_what_is_not_verified_is_said_when_it_is_fetched(shop, server, monkeypatch, capsys):
+    monkeypatch.setattr(catalogue, "CATALOGUE", (replace(shop.tiny, sha256="", size=None),))
+    assert main(["models", "fetch", "tiny"]) == 0
+    out = capsys.readouterr().out
+    assert "not verified, no checksum is known: its SHA-256 is " + hashlib.sha256(WHOLE).hexdigest() in out
+
+
+def test_the_readme_says_how_many_are_not_verified():
+    readme = " ".join((Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").split())
+    direct = [checkpoint for checkpoint in catalogue.CATALOGUE if checkpoint.direct]
+    assert f"{sum(not checkpoint.sha256 for checkpoint in direct)} of the {len(direct)} files" in readme
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_published_name_that_is_no_file_is_answered_with_how_to_get_it(there, shop, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if there:
+        shop.models.mkdir()
+        (shop.models / FILE).write_bytes(WHOLE)
+    with open_sink(tmp_path / "in.mp4", None, size=(32, 32)) as sink:
+        times = FrameTimes.constant(1, 25)
+        sink.write(torch.zeros(1, 3, 32, 32), times.starts, times.ends)
+    assert main(["restore", "in.mp4", "out.mp4", "--weights", FILE]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"--weights {FILE} is no file here" in line
+    assert (str(shop.models / FILE) if there else "`fvr models fetch tiny` downloads it") in line
 
 
 def test_models_can_be_fetched_elsewhere(shop, tmp_path, capsys):

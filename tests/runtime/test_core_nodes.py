@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -57,3 +58,16 @@ def test_a_missing_picture_is_named(tmp_path):
         assert "gone.png" in str(error)
     else:
         raise AssertionError("a missing picture was loaded")
+
+
+@pytest.mark.parametrize("prefix", ["../out", "/elsewhere/out", "a/../../b", "folder/", "..", "x" * 250, "a\0b", "\ud800" * 90])
+def test_a_prefix_that_leads_out_is_refused_before_the_work(prefix, tmp_path):
+    Image.fromarray(picture()).save(tmp_path / "in.png")
+    prompt = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "in.png"}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": prefix}},
+    }
+    ran = []
+    with host.workspace(input=tmp_path, output=tmp_path / "out"), pytest.raises(graph.PromptRefused, match="file name prefix"):
+        graph.run_prompt(prompt, CORE_NODES, on_node=ran.append)
+    assert ran == [] and not (tmp_path / "out").exists()

@@ -48,6 +48,15 @@ def test_a_node_may_be_called_prompt(tmp_path):
         ("{}", "not an API-format prompt"),
         (json.dumps({"1": 5}), "not an API-format prompt"),
         (json.dumps({"1": {"class_type": "X", "inputs": []}}), "node 1 whose inputs"),
+        (json.dumps({"1": {"class_type": "X", "inputs": None}}), "node 1 whose inputs"),
+        (json.dumps({"1": {"class_type": {}}}), "node 1 with a class_type that is no text"),
+        (json.dumps({"1": {"class_type": ["X"]}}), "node 1 with a class_type that is no text"),
+        (json.dumps({"1": {"class_type": None}}), "node 1 with a class_type that is no text"),
+        (json.dumps({"1": {"inputs": {}}}), "node 1 with no class_type"),
+        ("[" * 100_000, "nested deeper"),
+        ('{"1": {"class_type": "X", "inputs": {"a": ' + "[" * 90 + "]" * 90 + "}}}", "nested deeper"),
+        ('{"a":' * 100_000, "nested deeper"),
+        ('{"1": ' + "9" * 5000 + "}", "not JSON"),
     ],
 )
 def test_anything_else_is_one_sentence(tmp_path, content, words):
@@ -55,6 +64,24 @@ def test_anything_else_is_one_sentence(tmp_path, content, words):
     with pytest.raises(ValueError, match=words) as caught:
         graph.load_prompt(tmp_path / "p.json")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("meta", [None, [], "x", {}, {"title": None}, {"title": {}}, {"title": ["show"]}])
+def test_what_the_page_knows_of_a_node_may_be_anything(tmp_path, meta):
+    (tmp_path / "p.json").write_text(json.dumps({**PROMPT, "9": {"class_type": "TShow", "inputs": {"value": ["1", 0]}, "_meta": meta}}))
+    prompt = graph.load_prompt(tmp_path / "p.json")
+    assert graph.apply_overrides(prompt, ["The v1.5 source.seed=7"])["1"]["inputs"]["seed"] == 7
+    assert graph.validate({**prompt, "10": {"class_type": "TGone", "inputs": {}, "_meta": meta}}, CLASSES)[0].node == "10"
+    steps = []
+    graph.run_prompt(prompt, CLASSES, on_node=steps.append)
+    assert {step.title for step in steps if step.node == "9"} == {"TShow"}
+
+
+def test_a_file_that_is_no_workflow_by_its_size_is_not_read(tmp_path):
+    with (tmp_path / "p.json").open("wb") as file:
+        file.truncate(5 << 30)
+    with pytest.raises(ValueError, match="has 5368709120 bytes, which no workflow has"):
+        graph.load_prompt(tmp_path / "p.json")
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -46,6 +46,11 @@ def test_a_good_prompt_has_no_errors():
         ({"n1_seed": []}, "bad_linked_input", "seed", "not a link"),
         ({"n1_seed": None}, "invalid_input_type", "seed", "not a INT"),
         ({"n1_seed": float("inf")}, "invalid_input_type", "seed", "not a INT"),
+        ({"n1_scale": float("nan")}, "invalid_input_type", "scale", "nan is not a number"),
+        ({"n1_scale": float("inf")}, "invalid_input_type", "scale", "inf is not a number"),
+        ({"n1_scale": {}}, "invalid_input_type", "scale", "{} is not a FLOAT"),
+        ({"n1_seed": "9" * 9999}, "invalid_input_type", "seed", "999... is not a INT"),
+        ({"n1_mode": {"a": "b" * 9999}}, "value_not_in_list", "mode", "bbb... is not in the list"),
         ({"n1_mode": "medium"}, "value_not_in_list", "mode", "'fast', 'slow'"),
         ({"n2_kind": "sharpen"}, "value_not_in_list", "kind", "'blur', 'clip', 'none'"),
         ({"n2_kind": ...}, "required_input_missing", "kind", "missing"),
@@ -70,6 +75,16 @@ def test_every_unknown_class_is_reported():
     broken = {**prompt(), "8": {"class_type": "TGone", "inputs": {}, "_meta": {"title": "Old"}}, "9": {"inputs": {}}}
     assert [(e.node, e.type) for e in graph.validate(broken, CLASSES)] == [("8", "missing_node_type"), ("9", "missing_node_type")]
     assert "'Old'" in graph.validate(broken, CLASSES)[0].message
+
+
+@pytest.mark.parametrize("odd", [{}, [], 5, None, True, 1.5])
+def test_a_class_that_is_no_text_is_reported(odd):
+    assert only(graph.validate({**prompt(), "8": {"class_type": odd, "inputs": {}, "_meta": None}}, CLASSES)).node == "8"
+
+
+def test_an_error_is_one_line_whatever_the_prompt_is_called():
+    (error,) = graph.validate({**prompt(), "8\n9": {"class_type": "T\nGone", "inputs": {}}}, CLASSES)
+    assert len(str(error).splitlines()) == 1
 
 
 def test_a_cycle_names_its_way_round():

@@ -100,7 +100,7 @@ def test_images_go_into_a_folder_that_is_there(tmp_path, monkeypatch, output):
 
 def kept(error: pytest.ExceptionInfo, beside: Path) -> Path:
     """The hidden file or folder that the sentence names."""
-    part = next(path for path in beside.rglob(".*.part"))
+    part = next(path for path in beside.rglob(".*.kept"))
     assert str(part) in str(error.value)
     return part
 

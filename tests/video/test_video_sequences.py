@@ -114,3 +114,14 @@ def test_a_sequence_becomes_a_video_with_its_rate_and_colours(tmp_path):
     assert times.starts == FrameTimes.constant(6, 12.5).starts
     assert (seen - frames).mean((0, 2, 3)).abs().max() * 255 < 0.7
     assert probe(tmp_path / "clip.mp4").colour.matrix == 1
+
+
+def test_an_image_that_claims_to_be_enormous_is_one_sentence(tmp_path):
+    """OpenCV raises an error of its own kind for sizes beyond its limits."""
+    path = tmp_path / "a.bmp"
+    cv2.imwrite(str(path), np.zeros((4, 4, 3), np.uint8))
+    data = bytearray(path.read_bytes())
+    data[18:22] = (1 << 24).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(VideoError, match=r"a\.bmp cannot be read as an image"):
+        open_source(path)

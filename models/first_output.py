@@ -1,0 +1,39 @@
+"""A look at what a network gives first: damaged weights may be finite each by itself and still give NaN or Inf."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class FirstOutput:
+    """A forward hook of one layer that looks at its first output, and leaves.
+
+    Raises:
+        ValueError: if that is not finite.
+    """
+
+    def __init__(self, network: str, layer: str) -> None:
+        self.network, self.layer = network, layer
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        for key, hook in list(module._forward_hooks.items()):
+            if hook is self:
+                del module._forward_hooks[key]
+        found = output if isinstance(output, Tensor) else next((part for part in output if isinstance(part, Tensor)), None) if output else None
+        if found is None or found.device.type == "meta" or not found.is_floating_point() or bool(torch.isfinite(found).all()):
+            return
+        half = found.dtype in (torch.float16, torch.bfloat16)
+        remedy = "choose precision float32, or get the file again" if half else "get the file again"
+        raise ValueError(
+            f"{self.network} is damaged: on its first picture its layer {self.layer or type(module).__name__} gives NaN or Inf; {remedy}"
+        )
+
+
+def watch(network: nn.Module, name: str) -> None:
+    """Has each innermost layer of a network checked once, when it first runs; `name` is what errors call the network's file."""
+    for layer, module in network.named_modules():
+        if next(module.children(), None) is None:
+            module.register_forward_hook(FirstOutput(name, layer))

@@ -1,0 +1,76 @@
+"""Files that are lists of other files: a playlist in a folder of clips may point anywhere, so it is read only where a person named it."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from os import PathLike
+from pathlib import Path
+
+import av
+
+from .errors import VideoError
+
+LISTS = {"hls", "applehttp", "dash", "webm_dash_manifest", "concat", "imf", "vobsub"}
+"""Demuxers that open other files, by FFmpeg's names."""
+LIVE = {
+    "sdp",
+    "rtp",
+    "rtsp",
+    "sap",
+    "lavfi",
+    "avisynth",
+    "vapoursynth",
+    "alsa",
+    "oss",
+    "fbdev",
+    "kmsgrab",
+    "x11grab",
+    "v4l2",
+    "video4linux2",
+    "dshow",
+    "avfoundation",
+}
+"""Those that open the network, devices or programs."""
+BEGINNINGS = {b"#EXTM3U": "a playlist", b"ffconcat": "a list of clips", b"<MPD": "a streaming manifest", b"v=0": "a description of a live stream"}
+
+_named: set[str] = set()
+
+
+def name_playlist(place: str | PathLike[str]) -> None:
+    """Lets this file be a playlist from now on: for what a person has named on a command line."""
+    _named.add(os.path.abspath(place))  # noqa: PTH100 (a link is what was named)
+
+
+def demuxer_options(place: object) -> dict[str, str]:
+    """Options of `av.open` that keep FFmpeg to the one file: for a named playlist, to files."""
+    if isinstance(place, (str, PathLike)) and os.path.abspath(place) in _named:  # noqa: PTH100
+        return {"protocol_whitelist": "file,crypto,data"}
+    return {"protocol_whitelist": "file", "format_whitelist": _alone()}
+
+
+@cache
+def _alone() -> str:
+    """Every demuxer that reads one file, as FFmpeg's list."""
+    found = []
+    for name in sorted(av.formats_available):
+        try:
+            whole = av.ContainerFormat(name, "r").name
+        except ValueError:  # a muxer
+            continue
+        if not (LISTS | LIVE) & {name, *whole.split(",")}:
+            found.append(name)
+    return ",".join(found)
+
+
+def refuse_playlist(place: object, name: str) -> None:
+    """Raises VideoError if a file that FFmpeg did not open is a list of others."""
+    if not isinstance(place, (str, PathLike)) or not Path(place).is_file():
+        return
+    with Path(place).open("rb") as file:
+        start = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
+    what = next(
+        (what for beginning, what in BEGINNINGS.items() if start.startswith(beginning) or (beginning == b"<MPD" and beginning in start)), None
+    )
+    if what:
+        raise VideoError(f"{name} is {what}, which leads to other files; give the clip itself, or name the list on the command line of fvr restore")
