@@ -11,6 +11,8 @@ import sys
 import time
 from fractions import Fraction
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -95,6 +97,23 @@ def test_a_fault_is_one_sentence_and_leaves_nothing(arguments, sentence, clip, t
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("fvr: ") and sentence in error
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("output", ["pics/restored_%04d.png", "pics", "pics/photo_restored.png"])
+def test_overwriting_leaves_other_pictures_alone(output, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pics").mkdir()
+    others = {name: name.encode() for name in ("holiday.jpg", "wedding.jpg")}
+    for name, content in others.items():
+        (tmp_path / "pics" / name).write_bytes(content)
+    photo = "photo.jpg" if output == "pics" else "pics/photo.jpg"
+    cv2.imwrite(photo, np.full((64, 64, 3), 90, np.uint8))
+    before = (tmp_path / photo).read_bytes()
+    for _ in range(2):
+        assert main(["restore", photo, output, "--method", "codeformer", "--overwrite"]) == 0
+    assert {name: (tmp_path / "pics" / name).read_bytes() for name in others} == others
+    assert (tmp_path / photo).read_bytes() == before
+    assert len(list((tmp_path / "pics").glob("*.png"))) == 1
 
 
 def heeding() -> None:

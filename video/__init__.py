@@ -16,7 +16,7 @@ from .codecs import CODECS, CONTAINERS, SPEEDS
 from .cuts import ShotCutDetector, find_cuts
 from .decode import VideoSource
 from .errors import VideoError
-from .files import IMAGE_SUFFIXES, Place, check_apart, image_folder, sequence_files
+from .files import IMAGE_SUFFIXES, Place, check_apart, image_names, sequence_files
 from .info import AudioInfo, ColourTags, SourceInfo
 from .memory import FramesSource
 from .sequence import ImageSink, SequenceSource
@@ -137,7 +137,7 @@ def open_sink(
 
     Args:
         path: a video file (its suffix chooses the container), an open binary file, or a folder (a name without suffix) or
-            pattern (shot/%04d.png) for one image per frame.
+            pattern (shot/%04d.png) for one image per frame, or an image file for the only one.
         like: the source whose rotation, pixel aspect, colours and clock are kept; without it BT.709, limited range, upright.
         size: (H, W) of the upright frames; by default that of the first frames written.
         codec: one of CODECS.
@@ -159,11 +159,10 @@ def open_sink(
     """
     if isinstance(path, (str, PathLike)):
         target = Path(path)
-        if container is None:
-            if image_folder(target) is not None:
-                return ImageSink(target, like, size=size, bits=16 if pixel_format == "rgb48" else 8, overwrite=overwrite)
-            if target.suffix.lower() in IMAGE_SUFFIXES:
-                raise VideoError(f"{target} names one image; name a folder, or a pattern such as {target.stem}_%04d{target.suffix}")
+        if container is None and image_names(target) is not None:
+            bits = 16 if pixel_format == "rgb48" else 8
+            frames = audio.expected if isinstance(audio, FrameSource) else like.frame_estimate if like is not None else None
+            return ImageSink(target, like, size=size, bits=bits, overwrite=overwrite, frames=frames)
         path = target
     return open_video_sink(
         path,

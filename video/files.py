@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any
@@ -23,21 +25,26 @@ Place = str | PathLike[str] | IO[bytes]
 
 
 def check_apart(output: str | PathLike[str], inputs: Iterable[str | PathLike[str]]) -> None:
-    """Refuses an output that would replace what it is made from: the file, or the folder whose images give way to new ones.
+    """Refuses an output that would replace what it is made from, or write its images into a folder that is read.
 
     Raises:
-        VideoError: if the output is there and one of the inputs, or a file of one lies in it, by whatever name.
+        VideoError: if the output is one of the inputs, or would take the name of one of their images, by whatever name.
     """
     target = Path(output)
-    folder = image_folder(target)
-    replaced = target if folder is None else folder
-    if not replaced.exists():
-        return
+    names = image_names(target)
     for place in inputs:
         files = sequence_files(place) or [Path(place)]
-        parts = files if folder is None else [Path(place), *{parent for file in files for parent in (file.parent, file.resolve().parent)}]
-        if any(part.exists() and part.samefile(replaced) for part in parts):
+        if names is None:
+            lost = same(target, Path(place)) or any(same(target, file) for file in files)
+        else:
+            near = [file for file in (*files, *(file.resolve() for file in files)) if same(file.parent, names.folder)]
+            lost = same(Path(place), names.folder) or any(names.field is None or names.number(file.name, re.IGNORECASE) is not None for file in near)
+        if lost:
             raise VideoError(f"the output {target} exists and holds the input {place}, which would be lost; choose another name")
+
+
+def same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def number_field(path: Path) -> re.Match[str] | None:
@@ -54,19 +61,60 @@ def number_field(path: Path) -> re.Match[str] | None:
     return fields[0] if fields else None
 
 
-def numbered_name(path: Path, field: re.Match[str], number: int) -> str:
-    """The pattern's name of one frame; a width pads with zeros."""
-    width = int(field[0][1:-1] or 0)
-    return f"{path.name[: field.start()]}{number:0{width}d}{path.name[field.end() :]}"
+@dataclass(frozen=True)
+class ImageNames:
+    """What the images of one clip are called: a folder's 000000.png and so on, a pattern's names, or the one of a single image.
+
+    Attributes:
+        folder: where they are.
+        before, after: what stands around the number; of a single image's name, `after` is empty.
+        width: digits of the number, padded with zeros; None for a single image.
+        field: the number's place as it is written in a pattern; None for a plain folder.
+    """
+
+    folder: Path
+    before: str
+    width: int | None
+    after: str
+    field: str | None
+
+    def name(self, number: int) -> str:
+        return self.before if self.width is None else f"{self.before}{number:0{self.width}d}{self.after}"
+
+    def fit(self, name: str, flags: int = 0) -> re.Match[str] | None:
+        """Whether a file of this name is read with the others, whatever the width of its number."""
+        digits = "()" if self.width is None else "([0-9]+)"
+        return re.fullmatch(f"{re.escape(self.before)}{digits}{re.escape(self.after)}", name, flags)
+
+    def number(self, name: str, flags: int = 0) -> int | None:
+        """The frame that a file of this name would be; None if the clip's images are not called so."""
+        match = self.fit(name, flags)
+        if match is None or self.width is None:
+            return None if match is None else 0
+        return int(match[1]) if match[1] == f"{int(match[1]):0{self.width}d}" else None
+
+    @property
+    def pattern(self) -> Path:
+        return self.folder / (self.before if self.width is None else f"{self.before}{self.field or '%06d'}{self.after}")
+
+    @property
+    def suffix(self) -> str:
+        return self.pattern.suffix.lower()
 
 
-def image_folder(target: Path) -> Path | None:
-    """The folder that images written as `target` go into: a folder, or a pattern's; None for a video file."""
-    if target.is_dir():
-        return target
-    if target.suffix.lower() in IMAGE_SUFFIXES:
-        return target.parent if number_field(target) else None
-    return None if target.suffix else target
+def image_names(target: Path) -> ImageNames | None:
+    """The names of images written as `target`: a folder (a name without suffix), a pattern or an image file; None for a video file."""
+    if target.suffix.lower() in IMAGE_SUFFIXES and not target.is_dir():
+        field = number_field(target)
+        if field is None:
+            return ImageNames(target.parent, target.name, None, "", "")
+        return ImageNames(target.parent, target.name[: field.start()], int(field[0][1:-1] or 0), target.name[field.end() :], field[0])
+    return None if target.suffix and not target.is_dir() else ImageNames(target, "", 6, ".png", None)
+
+
+def hidden_prefix(name: str) -> str:
+    """How a temporary file beside `name` begins: short enough for any file system, whose limit is in bytes."""
+    return f".{os.fsencode(name)[:64].decode('utf-8', 'ignore')}-"
 
 
 STILL = Disposition.attached_pic | Disposition.timed_thumbnails
@@ -165,9 +213,8 @@ def sequence_files(place: Place) -> list[Path] | None:
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             return None
         files = [path]
-    elif field := number_field(path):
-        wanted = re.compile(f"{re.escape(path.name[: field.start()])}[0-9]+{re.escape(path.name[field.end() :])}")
-        files = [file for file in path.parent.iterdir() if wanted.fullmatch(file.name)] if path.parent.is_dir() else []
+    elif number_field(path) and (names := image_names(path)):
+        files = [file for file in path.parent.iterdir() if names.fit(file.name)] if path.parent.is_dir() else []
     else:
         return None
     if not files:

@@ -23,7 +23,7 @@ from .boxes import set_shown
 from .codecs import VideoCodec, choose_codec, choose_container, lost_depth, storable_format
 from .colour import LUMA_WEIGHTS, settled_matrix
 from .errors import VideoError
-from .files import Place, short
+from .files import Place, hidden_prefix, short
 from .info import UNSPECIFIED, ColourTags, SourceInfo
 from .pixels import to_frame
 from .sequence import allow
@@ -102,7 +102,7 @@ class VideoSink:
                 raise VideoError(f"{self.path} is a folder; name a file")
             if not self.path.parent.is_dir():
                 raise VideoError(f"{self.path.parent} is not a folder; make it first")
-            handle, name = tempfile.mkstemp(prefix=f".{self.path.stem[:64]}-", suffix=".part", dir=self.path.parent.absolute())
+            handle, name = tempfile.mkstemp(prefix=hidden_prefix(self.path.stem), suffix=".part", dir=self.path.parent.absolute())
         os.close(handle)
         return Path(name)
 
