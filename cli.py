@@ -242,7 +242,9 @@ def restore(options: argparse.Namespace) -> int:
     )
     size = (512, 512) if options.aligned else (source.info.height, source.info.width)
     total = source.expected
-    with open_sink(options.output, source.info, size=size, audio=source, overwrite=options.overwrite, **encoding(options)) as sink:
+    with open_sink(
+        options.output, source.info, size=size, audio=source, overwrite=options.overwrite, heartbeat=host.heartbeat, **encoding(options)
+    ) as sink:
         if options.aligned:
             with host.progress(total, "restore") as written:
                 summary = restore_aligned(source, sink, restorer, seed=options.seed, heartbeat=host.heartbeat, on_written=written)

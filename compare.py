@@ -47,7 +47,8 @@ def run_compare(options: argparse.Namespace, selection: dict[str, Any], encoding
     size = compared_size(picture.height, picture.width, len(sources), how)
     seconds = [float(start - shown.starts[0]) for start in shown.starts]
     audio = None if sound is None else sources[sound]
-    with open_sink(options.output, like, size=size, audio=audio, overwrite=options.overwrite, **encoding) as sink, host.progress(len(shown)) as tick:
+    choices = dict(size=size, audio=audio, overwrite=options.overwrite, heartbeat=host.heartbeat, **encoding)
+    with open_sink(options.output, like, **choices) as sink, host.progress(len(shown)) as tick:
         pictures = compare_frames(frames_in_step(sources), seconds, how)
         for start, end, one in zip(shown.starts, shown.ends, pictures, strict=True):
             sink.write(one[None], (start,), (end,))

@@ -119,7 +119,8 @@ def sink_for(
     """A new numbered file in the output folder, and its subfolder there; the sink's `path` may get a higher number when it is closed."""
     path, subfolder, _ = host.next_output_path(prefix, SUFFIXES.get(codec, ".mp4"), width=size[1], height=size[0])
     chosen = None if pixel_format == "auto" else pixel_format
-    sink = open_sink(path, like, size=size, codec=codec, crf=crf, pixel_format=chosen, audio=audio, metadata=metadata, otherwise=next_number)
+    choices = dict(size=size, codec=codec, crf=crf, pixel_format=chosen, audio=audio, metadata=metadata)
+    sink = open_sink(path, like, otherwise=next_number, heartbeat=host.heartbeat, **choices)
     return sink, subfolder
 
 
@@ -171,7 +172,7 @@ class LoadVideoFrames(io.ComfyNode):
         source, sound = source_of(file, video, start=start_frame, count=max_frames or None, stride=every_nth)
         with host.progress(source.expected, "decode") as tick:
             frames, times = read_frames(source, on_frame=tick)
-        track = sound if isinstance(sound, AudioTrack) else read_audio(source, times)
+        track = sound if isinstance(sound, AudioTrack) else read_audio(source, times, heartbeat=host.heartbeat)
         audio = {"waveform": track.waveform[None], "sample_rate": track.rate} if track else None
         damage = {"text": tuple(source.warnings)} if source.warnings else None
         return io.NodeOutput(to_image(frames), times, audio, float(times.rate), len(frames), ui=damage)

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from torch import Tensor
 
-from .audio import AudioTrack
+from .audio import AudioTrack, Care, untouched
 from .audio import read_audio as read_sound
 from .codecs import CODECS, CONTAINERS, SPEEDS
 from .cuts import ShotCutDetector, find_cuts
@@ -18,6 +18,7 @@ from .decode import VideoSource
 from .errors import VideoError
 from .files import IMAGE_SUFFIXES, Place, check_apart, image_names, sequence_files
 from .info import AudioInfo, ColourTags, SourceInfo
+from .joins import unheard
 from .memory import FramesSource
 from .sequence import ImageSink, SequenceSource
 from .sink import VideoSink, open_video_sink
@@ -100,11 +101,12 @@ def read_frames(place: Place | FrameSource, *, on_frame: Callable[[], object] | 
     return read_all(place if isinstance(place, FrameSource) else open_source(place, **selection), on_frame)
 
 
-def read_audio(place: Place | FrameSource, times: FrameTimes | None = None) -> AudioTrack | None:
+def read_audio(place: Place | FrameSource, times: FrameTimes | None = None, *, heartbeat: Callable[[], object] = untouched) -> AudioTrack | None:
     """The sound that goes with the frames at `times` (the whole of it if None): sample 0 belongs to the first frame's start.
 
-    None if the clip has no sound there; a sequence of images never has.
+    None if the clip has no sound there; a sequence of images never has. `heartbeat` is called all along and may raise.
     """
+    warn = place.warn if isinstance(place, FrameSource) else unheard
     if isinstance(place, FrameSource):
         held, start = place.info.sound, place.info.start
         if isinstance(held, AudioTrack):
@@ -114,7 +116,8 @@ def read_audio(place: Place | FrameSource, times: FrameTimes | None = None) -> A
         place = place.place
     if sequence_files(place) is not None:
         return None
-    return read_sound(place) if times is None else read_sound(place, times.starts[0], times.end)
+    care = Care(heartbeat, warn)
+    return read_sound(place, care=care) if times is None else read_sound(place, times.starts[0], times.end, care)
 
 
 def open_sink(
@@ -132,6 +135,7 @@ def open_sink(
     metadata: Mapping[str, str] | None = None,
     time_base: Fraction | None = None,
     otherwise: Callable[[Path], Path] | None = None,
+    heartbeat: Callable[[], object] = untouched,
 ) -> VideoSink | ImageSink:
     """A clip to be written; use it in a `with` block, which finishes the file on success and removes it on any exception.
 
@@ -150,6 +154,7 @@ def open_sink(
         metadata: tags written into the file.
         time_base: seconds per tick, if `like` does not tell.
         otherwise: gives the next name to try where the video file's is taken by the time it is complete.
+        heartbeat: called all along while sound is written; what it raises ends the work.
 
     Times: a clip that begins where `like` begins keeps its times; one cut out of the middle begins at second 0. MP4 and MOV
     keep every time exactly, Matroska and WebM to the millisecond.
@@ -178,4 +183,5 @@ def open_sink(
         metadata=metadata,
         time_base=time_base,
         otherwise=otherwise,
+        heartbeat=heartbeat,
     )

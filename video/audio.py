@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor
 from .decode import codec_name, origin_of
 from .errors import VideoError
 from .files import Place, open_input
-from .joins import RunningClock, can_seek
+from .joins import RunningClock, can_seek, unheard
 
 COPIED = {
     "mp4": {"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"},
@@ -31,6 +31,18 @@ COPIED = {
 RATES = {"aac": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000), "libopus": (48000,)}
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 BLOCK = 1024
+
+
+def untouched() -> None:
+    """A heartbeat that nobody listens to."""
+
+
+@dataclass(frozen=True)
+class Care:
+    """What a long walk through sound owes its caller: `heartbeat` is called all along and may raise, `warn` is told of damage."""
+
+    heartbeat: Callable[[], object] = untouched
+    warn: Callable[[str], None] = unheard
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +68,8 @@ class AudioTrack:
 class CopiedLane:
     """Packets of one audio stream, moved by -`origin` seconds and cut to packets that sound in [origin, end)."""
 
-    def __init__(self, place: Place, index: int, output: Any, origin: Fraction, *, edits: bool) -> None:
-        self.place = place
+    def __init__(self, place: Place, index: int, output: Any, origin: Fraction, *, edits: bool, care: Care) -> None:
+        self.place, self.care, self.edits = place, care, edits
         self.input = open_input(place)
         self.stream = self.input.streams.audio[index]
         self.output = output
@@ -70,7 +82,7 @@ class CopiedLane:
 
     def kept(self) -> Iterator[Any]:
         """Packets to be written, on a clock that runs on across joins."""
-        clock = RunningClock(self.place, self.input)
+        clock = RunningClock(self.place, self.input, sound=True, warn=self.care.warn)
         if self.first > origin_of(self.input) + 1 and can_seek(self.input, self.place):
             self.input.seek(int((self.first - 1) / self.stream.time_base), stream=self.stream)
         demuxed = self.input.demux(self.stream)
@@ -79,8 +91,8 @@ class CopiedLane:
                 packet = next(demuxed)
             except (StopIteration, av.FFmpegError, OSError):
                 return
-            if not packet.size or packet.pts is None:
-                continue
+            if not packet.size or packet.pts is None or (packet.is_discard and not self.edits):
+                continue  # what the source's edit list hides stays hidden where there is no such list
             start = clock(packet.pts * packet.time_base, (packet.duration or 0) * packet.time_base)
             if self.origin <= 0 or start >= self.first:
                 packet.pts += round(clock.offset / packet.time_base)
@@ -89,6 +101,7 @@ class CopiedLane:
     def pump(self, until: Fraction | None) -> None:
         """Writes what sounds before `until` (seconds of the output); everything if None."""
         while True:
+            self.care.heartbeat()
             self.waiting = self.waiting or next(self.packets, None)
             if self.waiting is None or (until is not None and self.waiting.pts * self.waiting.time_base - self.origin >= until):
                 return
@@ -112,7 +125,8 @@ class CopiedLane:
 class EncodedLane:
     """Blocks of samples, each with its first sample's number, encoded as AAC or Opus."""
 
-    def __init__(self, blocks: Iterator[tuple[int, NDArray]], rate: int, layout: str, encoder: str, output: Any) -> None:
+    def __init__(self, blocks: Iterator[tuple[int, NDArray]], rate: int, layout: str, encoder: str, output: Any, care: Care) -> None:
+        self.care = care
         self.rate = nearest(rate, RATES[encoder])
         self.blocks = resampled(blocks, rate, self.rate, layout)
         self.output = output
@@ -124,6 +138,7 @@ class EncodedLane:
     def pump(self, until: Fraction | None) -> None:
         """Encodes whole blocks that begin before `until` (seconds of the output); everything if None."""
         while True:
+            self.care.heartbeat()
             self.waiting = self.waiting or next(self.blocks, None)
             if self.waiting is None or (until is not None and self.waiting[0] + len(self.waiting[1][0]) > until * self.rate):
                 return
@@ -181,7 +196,7 @@ def track_blocks(track: AudioTrack, lead: Fraction) -> Iterator[tuple[int, NDArr
         yield first + start, waveform[:, start : start + BLOCK].numpy()
 
 
-def file_blocks(place: Place, index: int, layout: str, origin: Fraction) -> Iterator[tuple[int, NDArray]]:
+def file_blocks(place: Place, index: int, layout: str, origin: Fraction, care: Care) -> Iterator[tuple[int, NDArray]]:
     """Decoded samples of one audio stream from `origin` on, numbered from there; gaps in the stream become silence."""
     with open_input(place) as container:
         stream = container.streams.audio[index]
@@ -190,7 +205,7 @@ def file_blocks(place: Place, index: int, layout: str, origin: Fraction) -> Iter
         if origin > origin_of(container) + 2 and can_seek(container, place):
             container.seek(int((origin - 1) / stream.time_base), stream=stream)
         resampler = AudioResampler("fltp", layout, rate)
-        clock = RunningClock(place, container)
+        clock = RunningClock(place, container, sound=True, warn=care.warn)
         position: int | None = None
         overlap = 0
         for frame in decodable(container, stream):
@@ -234,13 +249,13 @@ def decodable(container: Any, stream: Any) -> Iterator[Any]:
 Lane = CopiedLane | EncodedLane
 
 
-def read_audio(place: Place, start: Fraction = Fraction(0), end: Fraction | None = None) -> AudioTrack | None:
-    """The first audio stream from `start` to `end` seconds of the file's clock; None if there is none or it is silent there.
+def read_audio(place: Place, start: Fraction = Fraction(0), end: Fraction | None = None, care: Care | None = None) -> AudioTrack | None:
+    """The first audio stream that can be decoded, from `start` to `end` seconds of the file's clock; None if there is none or it is silent there.
 
     Where the stream has no sound yet, or a gap, there are zeros, so that sample i always belongs to start + i / rate.
     """
     with open_input(place) as container:
-        stream = next((stream for stream in container.streams.audio if stream.codec_context is not None), None)
+        index, stream = next(((index, one) for index, one in enumerate(container.streams.audio) if one.codec_context is not None), (0, None))
         if stream is None:
             return None
         rate, channels = stream.codec_context.sample_rate, stream.codec_context.layout.nb_channels
@@ -248,7 +263,9 @@ def read_audio(place: Place, start: Fraction = Fraction(0), end: Fraction | None
     length = None if end is None else round((end - start) * rate)
     pieces: list[NDArray] = []
     filled = 0
-    for position, samples in file_blocks(place, 0, layout, start):
+    care = care or Care()
+    for position, samples in file_blocks(place, index, layout, start, care):
+        care.heartbeat()
         if length is not None and position >= length:
             break
         if position > filled:
@@ -258,7 +275,7 @@ def read_audio(place: Place, start: Fraction = Fraction(0), end: Fraction | None
     return AudioTrack(torch.from_numpy(np.concatenate(pieces, 1)), rate) if pieces else None
 
 
-def open_lanes(audio: AudioTrack | Place, container: str, output: Any, origin: Fraction, lead: Fraction) -> list[Lane]:
+def open_lanes(audio: AudioTrack | Place, container: str, output: Any, origin: Fraction, lead: Fraction, care: Care) -> list[Lane]:
     """One lane per audio stream of `audio`, added to an output container.
 
     Args:
@@ -268,7 +285,7 @@ def open_lanes(audio: AudioTrack | Place, container: str, output: Any, origin: F
     encoder = "libopus" if container == "webm" else "aac"
     if isinstance(audio, AudioTrack):
         layout = LAYOUTS.get(audio.waveform.shape[0], "mono")
-        return [EncodedLane(track_blocks(audio, lead), audio.rate, layout, encoder, output)]
+        return [EncodedLane(track_blocks(audio, lead), audio.rate, layout, encoder, output, care)]
     lanes: list[Lane] = []
     with open_input(audio) as probe:
         origin += origin_of(probe)
@@ -277,10 +294,10 @@ def open_lanes(audio: AudioTrack | Place, container: str, output: Any, origin: F
             if context is None:
                 continue
             if codec_name(context) in COPIED[container]:
-                lanes.append(CopiedLane(audio, index, output, origin, edits=container in ("mp4", "mov")))
+                lanes.append(CopiedLane(audio, index, output, origin, edits=container in ("mp4", "mov"), care=care))
             else:
                 layout = LAYOUTS.get(context.layout.nb_channels, "stereo")
-                lanes.append(EncodedLane(file_blocks(audio, index, layout, origin), context.sample_rate, layout, encoder, output))
+                lanes.append(EncodedLane(file_blocks(audio, index, layout, origin, care), context.sample_rate, layout, encoder, output, care))
             name_alike(lanes[-1].target, stream)
     return lanes
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .audio import AudioTrack, Lane, open_lanes
+from .audio import AudioTrack, Care, Lane, open_lanes, untouched
 from .boxes import set_shown
 from .codecs import VideoCodec, choose_codec, choose_container, lost_depth, storable_format
 from .colour import LUMA_WEIGHTS, settled_matrix
@@ -66,6 +66,7 @@ class VideoSink:
         time_base: Fraction | None,
         overwrite: bool,
         otherwise: Callable[[Path], Path] | None = None,
+        heartbeat: Callable[[], object] = untouched,
     ) -> None:
         self.path = target if isinstance(target, Path) else None
         self.target = target
@@ -75,6 +76,7 @@ class VideoSink:
             self.audio = None
         self.stops_early = isinstance(audio, FrameSource) and audio.cut_short
         self.otherwise = otherwise
+        self.care = Care(heartbeat, self.warn)
         self.warnings: list[str] = []
         self.count = 0
         askew = like is not None and (like.rotation != 0 or like.mirrored)
@@ -178,8 +180,14 @@ class VideoSink:
                 )
         if self.audio is not None:
             zero = like.origin if like is not None else Fraction(0)
-            self.lanes = open_lanes(self.heard_from(starts[0]), encoding.container, self.output, self.origin - zero, starts[0] - self.origin)
+            self.lanes = open_lanes(
+                self.heard_from(starts[0]), encoding.container, self.output, self.origin - zero, starts[0] - self.origin, self.care
+            )
         self.output.start_encoding()
+
+    def warn(self, sentence: str) -> None:
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
 
     def heard_from(self, start: Fraction) -> AudioTrack | Place:
         """Where the sound is that goes with frames from `start` on; samples without a file begin with them."""
@@ -399,9 +407,12 @@ def open_video_sink(
     metadata: Mapping[str, str] | None,
     time_base: Fraction | None,
     otherwise: Callable[[Path], Path] | None = None,
+    heartbeat: Callable[[], object] = untouched,
 ) -> VideoSink:
     muxer = choose_container(target if isinstance(target, Path) else None, container)
     chosen, pixels = choose_codec(codec, muxer, pixel_format, crf, preset)
     chosen.encoder()
     encoding = Encoding(chosen, muxer, pixels, crf, preset, dict(metadata or {}))
-    return VideoSink(target, encoding, like=like, size=size, audio=audio, time_base=time_base, overwrite=overwrite, otherwise=otherwise)
+    return VideoSink(
+        target, encoding, like=like, size=size, audio=audio, time_base=time_base, overwrite=overwrite, otherwise=otherwise, heartbeat=heartbeat
+    )
