@@ -16,6 +16,7 @@ from .codecs import CODECS, CONTAINERS, SPEEDS
 from .cuts import ShotCutDetector, find_cuts
 from .decode import VideoSource
 from .errors import VideoError
+from .fields import DEINTERLACE
 from .files import IMAGE_SUFFIXES, Place, check_apart, image_names, sequence_files
 from .info import AudioInfo, ColourTags, SourceInfo
 from .joins import unheard
@@ -28,6 +29,7 @@ from .times import FrameTimes
 __all__ = [
     "CODECS",
     "CONTAINERS",
+    "DEINTERLACE",
     "IMAGE_SUFFIXES",
     "SPEEDS",
     "AudioInfo",
@@ -62,6 +64,7 @@ def open_source(
     count: int | None = None,
     window: tuple[Fraction | float, Fraction | float | None] | None = None,
     rate: Fraction | float = 25,
+    deinterlace: str = "auto",
 ) -> FrameSource:
     """A video file, a folder or pattern of images, one image, or a video in an open binary file.
 
@@ -71,6 +74,7 @@ def open_source(
         window: (start, duration) in seconds; frame numbers then count inside it. A negative start counts from the end;
             a duration of 0 or None means to the end.
         rate: frames per second of an image sequence; videos have their own.
+        deinterlace: one of DEINTERLACE, which says what each does.
 
     Raises:
         VideoError: if nothing is there, it is no video, or no frame decodes.
@@ -78,7 +82,9 @@ def open_source(
     seconds = None if window is None else (exact_seconds(window[0]), exact_seconds(window[1]) if window[1] else None)
     selection = Selection(start, stop, stride, count, seconds)
     files = sequence_files(place)
-    return VideoSource(place, selection) if files is None else SequenceSource(place, files, selection, rate)
+    if files is not None and deinterlace not in ("auto", "off"):
+        raise VideoError(f"{place} is read as images, which are not deinterlaced; make it a video first")
+    return VideoSource(place, selection, deinterlace) if files is None else SequenceSource(place, files, selection, rate)
 
 
 def exact_seconds(time: Fraction | float) -> Fraction:
@@ -118,6 +124,13 @@ def read_audio(place: Place | FrameSource, times: FrameTimes | None = None, *, h
         return None
     care = Care(heartbeat, warn)
     return read_sound(place, care=care) if times is None else read_sound(place, times.starts[0], times.end, care)
+
+
+def heard_in(audio: AudioTrack | FrameSource | SourceInfo | Place | None) -> AudioTrack | SourceInfo | Place | None:
+    """Where a clip's sound is; None where it cannot have any."""
+    audio = audio.info if isinstance(audio, FrameSource) else audio
+    silent = isinstance(audio, SourceInfo) and (audio.is_sequence or (audio.path is None and audio.sound is None))
+    return None if silent else audio
 
 
 def open_sink(
@@ -167,7 +180,7 @@ def open_sink(
         if container is None and image_names(target) is not None:
             bits = 16 if pixel_format == "rgb48" else 8
             frames = audio.expected if isinstance(audio, FrameSource) else like.frame_estimate if like is not None else None
-            return ImageSink(target, like, size=size, bits=bits, overwrite=overwrite, frames=frames)
+            return ImageSink(target, like, size=size, bits=bits, overwrite=overwrite, frames=frames, audio=heard_in(audio))
         path = target
     return open_video_sink(
         path,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .decode import codec_name, origin_of
 from .errors import VideoError
-from .files import Place, open_input
+from .files import Place, lasting, open_input, stamp
 from .joins import RunningClock, can_seek, unheard
 
 COPIED = {
@@ -29,7 +29,13 @@ COPIED = {
 """Audio codecs that players expect in each container; the rest becomes AAC, or Opus in WebM."""
 
 RATES = {"aac": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000), "libopus": (48000,)}
-LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+"""What channels are taken to be where nothing says, or where an encoder has no other layout of so many."""
+
+TAKEN = {"aac": {"mono", "stereo", "3.0", "4.0", "quad", "5.0", "5.1", "7.1", "7.1(wide)"}, "libopus": set(LAYOUTS.values())}
+"""Layouts that come back from each encoder under their names."""
+
+WRITTEN = {"aac": "AAC", "libopus": "Opus"}
 BLOCK = 1024
 
 
@@ -85,15 +91,17 @@ class CopiedLane:
         clock = RunningClock(self.place, self.input, sound=True, warn=self.care.warn)
         if self.first > origin_of(self.input) + 1 and can_seek(self.input, self.place):
             self.input.seek(int((self.first - 1) / self.stream.time_base), stream=self.stream)
+            clock.sought()
         demuxed = self.input.demux(self.stream)
         while True:
             try:
                 packet = next(demuxed)
             except (StopIteration, av.FFmpegError, OSError):
                 return
-            if not packet.size or packet.pts is None or (packet.is_discard and not self.edits):
+            stated = stamp(packet)
+            if not packet.size or stated is None or (packet.is_discard and not self.edits):
                 continue  # what the source's edit list hides stays hidden where there is no such list
-            start = clock(packet.pts * packet.time_base, (packet.duration or 0) * packet.time_base)
+            start = clock(stated, lasting(packet))
             if self.origin <= 0 or start >= self.first:
                 packet.pts += round(clock.offset / packet.time_base)
                 yield packet
@@ -202,15 +210,17 @@ def file_blocks(place: Place, index: int, layout: str, origin: Fraction, care: C
         stream = container.streams.audio[index]
         rate = stream.codec_context.sample_rate
         first = round(origin * rate)
+        clock = RunningClock(place, container, sound=True, warn=care.warn)
         if origin > origin_of(container) + 2 and can_seek(container, place):
             container.seek(int((origin - 1) / stream.time_base), stream=stream)
+            clock.sought()
         resampler = AudioResampler("fltp", layout, rate)
-        clock = RunningClock(place, container, sound=True, warn=care.warn)
         position: int | None = None
         overlap = 0
         for frame in decodable(container, stream):
             jumps = clock.jumps
-            stated = None if frame.pts is None else round(clock(frame.pts * frame.time_base, Fraction(frame.samples, rate)) * rate)
+            shown = stamp(frame)
+            stated = None if shown is None else round(clock(shown, Fraction(frame.samples, rate)) * rate)
             if clock.jumps > jumps and position is not None and stated is not None:
                 overlap = max(0, position - stated)
             for out in resampler.resample(frame):
@@ -249,6 +259,56 @@ def decodable(container: Any, stream: Any) -> Iterator[Any]:
 Lane = CopiedLane | EncodedLane
 
 
+@dataclass(frozen=True)
+class Heard:
+    """How one audio stream of a file comes into the copy: as packets (`encoder` None), or decoded in `source` and encoded in `layout`."""
+
+    index: int
+    encoder: str | None = None
+    layout: str = ""
+    source: str = ""
+
+
+def plan_lanes(place: Place, container: str | None) -> tuple[list[Heard], list[str]]:
+    """How each audio stream of a file goes into a container, and in words what is lost of it; images (None) have no sound."""
+    plans: list[Heard] = []
+    lost: list[str] = []
+    with open_input(place) as probe:
+        for index, stream in enumerate(probe.streams.audio):
+            context, name = stream.codec_context, f"sound track {index + 1}"
+            if context is None:
+                lost.append(f"{name}, whose codec is not known here")
+            elif container is None:
+                lost.append(f"{name} ({codec_name(context)})")
+            elif codec_name(context) in COPIED[container]:
+                plans.append(Heard(index))
+            else:
+                encoder = encoder_of(container)
+                plans.append(Heard(index, encoder, *layouts(context.layout, encoder)))
+                plan, known, own = plans[-1], codec_name(context), context.layout
+                if known.startswith(LOSSLESS):
+                    lost.append(f"{name} as {known} ({WRITTEN[encoder]} is written)")
+                if own.name.removesuffix("(side)") != plan.layout and (own.name not in UNNAMED or own.nb_channels > len(LAYOUTS)):
+                    lost.append(f"the {own.nb_channels} channels ({own.name}) of {name}, which becomes {plan.layout}")
+    return plans, lost
+
+
+LOSSLESS = ("pcm_", "flac", "alac", "truehd", "mlp", "wavpack", "tta")
+UNNAMED = tuple(f"{count} channels" for count in LAYOUTS)
+
+
+def layouts(layout: Any, encoder: str) -> tuple[str, str]:
+    """What a stream's channels are encoded as, and decoded as; channels without names are taken one by one."""
+    if layout.name in TAKEN[encoder]:
+        return layout.name, layout.name
+    target = LAYOUTS.get(layout.nb_channels, "stereo")
+    return target, layout.name if layout.name in UNNAMED else target
+
+
+def encoder_of(container: str) -> str:
+    return "libopus" if container == "webm" else "aac"
+
+
 def read_audio(place: Place, start: Fraction = Fraction(0), end: Fraction | None = None, care: Care | None = None) -> AudioTrack | None:
     """The first audio stream that can be decoded, from `start` to `end` seconds of the file's clock; None if there is none or it is silent there.
 
@@ -258,8 +318,8 @@ def read_audio(place: Place, start: Fraction = Fraction(0), end: Fraction | None
         index, stream = next(((index, one) for index, one in enumerate(container.streams.audio) if one.codec_context is not None), (0, None))
         if stream is None:
             return None
-        rate, channels = stream.codec_context.sample_rate, stream.codec_context.layout.nb_channels
-    layout = LAYOUTS.get(channels, "stereo")
+        rate, own = stream.codec_context.sample_rate, stream.codec_context.layout
+    layout = own.name if own.nb_channels in LAYOUTS else "stereo"
     length = None if end is None else round((end - start) * rate)
     pieces: list[NDArray] = []
     filled = 0
@@ -282,22 +342,19 @@ def open_lanes(audio: AudioTrack | Place, container: str, output: Any, origin: F
         origin: second of the source, counted from its `SourceInfo.origin`, that becomes second 0 of the output.
         lead: second of the output at which an AudioTrack begins.
     """
-    encoder = "libopus" if container == "webm" else "aac"
     if isinstance(audio, AudioTrack):
-        layout = LAYOUTS.get(audio.waveform.shape[0], "mono")
+        encoder, layout = encoder_of(container), LAYOUTS.get(audio.waveform.shape[0], "mono")
         return [EncodedLane(track_blocks(audio, lead), audio.rate, layout, encoder, output, care)]
     lanes: list[Lane] = []
     with open_input(audio) as probe:
         origin += origin_of(probe)
-        for index, stream in enumerate(probe.streams.audio):
-            context = stream.codec_context
-            if context is None:
-                continue
-            if codec_name(context) in COPIED[container]:
-                lanes.append(CopiedLane(audio, index, output, origin, edits=container in ("mp4", "mov"), care=care))
+        for plan in plan_lanes(audio, container)[0]:
+            stream = probe.streams.audio[plan.index]
+            if plan.encoder is None:
+                lanes.append(CopiedLane(audio, plan.index, output, origin, edits=container in ("mp4", "mov"), care=care))
             else:
-                layout = LAYOUTS.get(context.layout.nb_channels, "stereo")
-                lanes.append(EncodedLane(file_blocks(audio, index, layout, origin, care), context.sample_rate, layout, encoder, output, care))
+                blocks = file_blocks(audio, plan.index, plan.source, origin, care)
+                lanes.append(EncodedLane(blocks, stream.codec_context.sample_rate, plan.layout, plan.encoder, output, care))
             name_alike(lanes[-1].target, stream)
     return lanes
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
 
 from .errors import VideoError
-from .info import SourceInfo
+from .info import Grading, SourceInfo
 from .pixels import depth
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -48,10 +49,10 @@ class VideoCodec:
             return name
         raise VideoError(f"this PyAV has no encoder for {self.name} ({' or '.join(self.encoders)}); choose another codec")
 
-    def options(self, encoder: str, crf: float, preset: str | None, pixel_format: str) -> dict[str, str]:
+    def options(self, encoder: str, crf: float, preset: str | None, pixel_format: str, grading: Grading | None = None) -> dict[str, str]:
         """Encoder options for a constant quality `crf` (the codec's own scale) and a speed name as x264 has them."""
         speed = SPEEDS.index(preset or "medium")
-        return {
+        options = {
             # With mbtree, x264's AVX-512 code gives other bits on every run at most widths (x264 core 165, PyAV 18); without, files grow 14 %.
             "libx264": {"crf": f"{crf:g}", "preset": SPEEDS[speed], "x264-params": "mbtree=0"},
             "libx265": {"crf": f"{crf:g}", "preset": SPEEDS[speed], "x265-params": "log-level=error"},
@@ -61,6 +62,31 @@ class VideoCodec:
             "prores_ks": {"profile": "4" if "444" in pixel_format else "3", "vendor": "apl0"},
             "ffv1": {"level": "3", "slicecrc": "1"},
         }[encoder]
+        if grading is not None and encoder in GRADED:
+            name, separator, display, light, dot = GRADED[encoder]
+            told = [f"{display}={display_words(grading, dot)}"] if grading.primaries and grading.luminance else []
+            told += [f"{light}={grading.light[0]},{grading.light[1]}"] if grading.light else []
+            options[name] = separator.join([*([options[name]] if name in options else []), *told])
+        return options
+
+
+GRADED = {
+    "libx264": ("x264-params", ":", "mastering-display", "cll", False),
+    "libx265": ("x265-params", ":", "master-display", "max-cll", False),
+    "libsvtav1": ("svtav1-params", ":", "mastering-display", "content-light", True),
+}
+"""By encoder: where its own parameters go, what stands between them, their names for a Grading, and whether its numbers are decimal."""
+
+
+def display_words(grading: Grading, decimal: bool) -> str:
+    """G(x,y)B(x,y)R(x,y)WP(x,y)L(max,min): decimal, or in units of 0.00002 and 0.0001 cd/m2."""
+
+    def pair(values: tuple[Fraction, Fraction], unit: int) -> str:
+        return "({},{})".format(*(f"{float(value):.5f}" if decimal else round(value * unit) for value in values))
+
+    assert grading.primaries is not None and grading.luminance is not None
+    red, green, blue, white = (pair(place, 50_000) for place in grading.primaries)
+    return f"G{green}B{blue}R{red}WP{white}L{pair((grading.luminance[1], grading.luminance[0]), 10_000)}"
 
 
 def codec_table(*codecs: VideoCodec) -> dict[str, VideoCodec]:

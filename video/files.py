@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any
@@ -186,6 +187,16 @@ def picture_stream(container: Any) -> Any:
     shown = [stream for stream in container.streams.video if not stream.disposition & STILL]
     best = container.streams.best("video")
     return next((stream for stream in shown if best is not None and stream.index == best.index), shown[0] if shown else None)
+
+
+def stamp(part: Any) -> Fraction | None:
+    """When a packet or a decoded frame is shown, in seconds; None if it does not say, as where damage took its time base."""
+    return None if part.pts is None or part.time_base is None else part.pts * part.time_base
+
+
+def lasting(part: Any) -> Fraction:
+    """For how many seconds a packet or a decoded frame is shown; 0 if it does not say."""
+    return Fraction(0) if not part.duration or part.time_base is None else part.duration * part.time_base
 
 
 def short(error: Exception) -> str:

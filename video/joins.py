@@ -9,7 +9,7 @@ from typing import Any
 
 import av
 
-from .files import Place, open_input, picture_stream, place_name
+from .files import Place, lasting, open_input, picture_stream, place_name, stamp
 
 MAY_JUMP = 0x200
 """FFmpeg's AVFMT_TS_DISCONT: formats (MPEG transport and program streams) whose times may jump."""
@@ -55,10 +55,10 @@ def parts_of(place: Place) -> list[Part]:
                 packet = next(packets)
             except (StopIteration, av.FFmpegError, OSError):
                 break
-            if not packet.size or packet.pts is None:
+            start = stamp(packet)
+            if not packet.size or start is None:
                 continue
-            start = packet.pts * packet.time_base
-            end = start + (packet.duration * packet.time_base if packet.duration else frame)
+            end = start + (lasting(packet) or frame)
             decoded = start if packet.dts is None else packet.dts * packet.time_base
             if not spans or decoded < latest - slack or (may_jump and decoded > latest + AHEAD):
                 spans.append([start, end])
@@ -114,6 +114,10 @@ class RunningClock:
             self.latest = stated if self.latest is None else max(self.latest, stated)
         self.end = stated + length + self.offset
         return stated + self.offset
+
+    def sought(self) -> None:
+        """The file is read on from elsewhere: the next time is believed."""
+        self.latest = None
 
     def start_anew(self, stated: Fraction, *, back: bool) -> None:
         """Goes on to the part that a time belongs to; one before all others is out of order and changes nothing."""

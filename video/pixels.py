@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import struct
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
@@ -15,7 +18,7 @@ from torch import Tensor
 
 from .colour import YCbCr, settled_matrix
 from .errors import VideoError
-from .info import UNSPECIFIED, ColourTags
+from .info import UNSPECIFIED, ColourTags, Grading
 
 PLANAR = re.compile(r"yuv(?P<jpeg>j?)a?(?P<layout>420|422|444|440|411|410)p(?P<bits>\d*)(?:le)?")
 GREY = re.compile(r"gray(?P<bits>\d*)(?:le)?")
@@ -49,6 +52,31 @@ def frame_colour(frame: VideoFrame, stream: Any = None) -> ColourTags:
     return ColourTags(int(frame.colorspace), stated, int(primaries), int(transfer))
 
 
+DROPPED = {
+    "A53_CC": "its closed captions",
+    "DOVI_METADATA": "its Dolby Vision layer",
+    "DYNAMIC_HDR_PLUS": "its HDR10+ curves",
+    "STEREO3D": "that it is stereoscopic",
+    "SPHERICAL": "that it is spherical",
+}
+"""Side data of frames, by FFmpeg's name, that no copy keeps."""
+
+
+def frame_grading(frame: VideoFrame) -> Grading | None:
+    """FFmpeg's AVMasteringDisplayMetadata (ten rationals and two flags) and AVContentLightMetadata of one decoded frame."""
+    data: Any = frame.side_data
+    mastering, level = data.get("MASTERING_DISPLAY_METADATA"), data.get("CONTENT_LIGHT_LEVEL")
+    primaries = luminance = light = None
+    if mastering is not None:
+        *numbers, has_primaries, has_luminance = struct.unpack("=22i", bytes(mastering)[:88])
+        values = [Fraction(top, bottom) if bottom else Fraction(0) for top, bottom in zip(numbers[::2], numbers[1::2], strict=True)]
+        primaries = tuple(zip(values[:8:2], values[1:8:2], strict=True)) if has_primaries else None
+        luminance = (values[8], values[9]) if has_luminance else None
+    if level is not None:
+        light = struct.unpack("=2I", bytes(level)[:8])
+    return Grading(primaries, luminance, light) if primaries or luminance or light else None
+
+
 def to_tensor(frame: VideoFrame, quarter_turns: int = 0) -> Tensor:
     """A decoded frame to (3, H, W) float32 RGB in [0, 1], turned counter-clockwise by `quarter_turns`."""
     tags = frame_colour(frame)
@@ -68,6 +96,22 @@ def to_tensor(frame: VideoFrame, quarter_turns: int = 0) -> Tensor:
         else:
             rgb = space.to_rgb(luma, plane_tensor(frame, 1, layout.bits), plane_tensor(frame, 2, layout.bits))
     return torch.rot90(rgb, quarter_turns, (-2, -1))
+
+
+def fitted(picture: Tensor, size: tuple[int, int], aspect: float = 1.0) -> Tensor:
+    """(3, h, w) scaled into (3, H, W) with its shape kept, centred on black.
+
+    Args:
+        size: (H, W).
+        aspect: width of the picture's pixels in widths of the new ones.
+    """
+    (height, width), (rows, columns) = size, picture.shape[-2:]
+    scale = min(width / (columns * aspect), height / rows)
+    inner = round(rows * scale), round(columns * aspect * scale)
+    inner = (inner[0] if inner[0] < 0.98 * height else height, inner[1] if inner[1] < 0.98 * width else width)
+    scaled = F.interpolate(picture[None], (max(1, inner[0]), max(1, inner[1])), mode="bilinear", antialias=True)[0]
+    left, top = (width - scaled.shape[2]) // 2, (height - scaled.shape[1]) // 2
+    return F.pad(scaled, (left, width - scaled.shape[2] - left, top, height - scaled.shape[1] - top))
 
 
 def rgb_planes(frame: VideoFrame) -> Tensor:

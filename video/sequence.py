@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .companions import unkept
 from .errors import VideoError
 from .files import IMAGE_SUFFIXES, Place, hidden_prefix, image_names
 from .info import ColourTags, SourceInfo
@@ -149,6 +150,7 @@ class ImageSink:
 
     Args:
         frames: how many will come, if known; one image takes one only.
+        audio: where the sound is that images cannot have.
 
     Raises:
         VideoError: if a name is taken and `overwrite` is False, a plain folder holds other things than images, or `path` is one image and
@@ -164,6 +166,7 @@ class ImageSink:
         bits: int = 8,
         overwrite: bool = False,
         frames: int | None = None,
+        audio: Any = None,
     ) -> None:
         names = image_names(path)
         if names is None:
@@ -175,6 +178,7 @@ class ImageSink:
         self.warnings: list[str] = []
         if like is not None and depth(like.pix_fmt) > bits:
             self.warnings.append(f"the source has {depth(like.pix_fmt)} bits per channel and the images keep {bits}; choose rgb48 for PNG or TIFF")
+        unkept(like, audio, None, self.warnings.append, str(path))
         self.count = 0
         self.check_number(frames)
         self.refuse_taken()

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from .audio import AudioTrack, Care, Lane, open_lanes, untouched
 from .boxes import set_shown
-from .codecs import VideoCodec, choose_codec, choose_container, lost_depth, storable_format
+from .codecs import GRADED, VideoCodec, choose_codec, choose_container, lost_depth, storable_format
 from .colour import LUMA_WEIGHTS, settled_matrix
+from .companions import PLAIN_TAGS, Companions, SubtitleLane, file_of, later, moved_chapters, unkept
 from .errors import VideoError
 from .files import Place, hidden_prefix, short
 from .info import UNSPECIFIED, ColourTags, SourceInfo
@@ -79,14 +80,22 @@ class VideoSink:
         self.care = Care(heartbeat, self.warn)
         self.warnings: list[str] = []
         self.count = 0
+        self.pixel_format = ""
         askew = like is not None and (like.rotation != 0 or like.mirrored)
         self.turned = askew and encoding.container in ("mp4", "mov")
         if askew and not self.turned:
             self.warnings.append(f"{encoding.container} files cannot carry a rotation flag here, so the pixels were written upright")
+        self.length = (audio.expected or 0) * audio.selection.stride / audio.info.rate if isinstance(audio, FrameSource) and audio.cut_short else None
+        more = []
+        if like is not None and like.grading is not None and encoding.codec.encoder() not in GRADED:
+            more.append(f"the HDR10 mastering display and light level, for which {encoding.codec.name} has no place here; h265 and av1 have")
+        self.companions = unkept(like, self.audio, encoding.container, self.warn, self.name, *more)
+        if self.size is not None:
+            self.settle()
         self.part: Path | None = self.temporary()
         self.output: Any = None
         self.stream: Any = None
-        self.lanes: list[Lane] = []
+        self.lanes: list[Lane | SubtitleLane] = []
         self.origin = Fraction(0)
         self.last: tuple[int, Fraction] | None = None
         self.durations: dict[int, int] = {}
@@ -137,29 +146,43 @@ class VideoSink:
         except av.FFmpegError as error:
             raise VideoError(f"{self.name} could not be written by {self.encoding.codec.name} ({short(error)})") from error
 
+    def settle(self) -> None:
+        """Chooses what depends on the size, and warns of what that costs."""
+        assert self.size is not None
+        like, encoding = self.like, self.encoding
+        height, width = self.stored_size
+        self.pixel_format = storable_format(encoding.codec, encoding.container, encoding.pixel_format, height, width)
+        if self.pixel_format != encoding.pixel_format:
+            self.warn(
+                f"{width}x{height} has an odd side, so {encoding.codec.name} was written as {self.pixel_format} instead of {encoding.pixel_format}"
+            )
+        if like is not None and (loss := lost_depth(like, encoding.codec, self.pixel_format)):
+            self.warn(loss)
+        squeezes = encoding.container in ("matroska", "webm") and encoding.codec.name not in ("h264", "h265")  # theirs is in the stream itself
+        if like is not None and like.sample_aspect != 1 and squeezes:
+            self.warn(
+                f"{encoding.codec.name} in {encoding.container} cannot carry here that pixels are {like.sample_aspect} as wide as high, so "
+                "players show the picture squeezed; choose h264, h265, or an .mp4 or .mov file"
+            )
+
     def open(self, starts: list[Fraction], ends: list[Fraction]) -> None:
         """Opens the encoder and writes the header, now that the size and the clock are known."""
         assert self.size is not None
         like, encoding = self.like, self.encoding
-        self.origin = starts[0] if like is not None and starts[0] != like.start else min(like.origin if like is not None else Fraction(0), starts[0])
+        if not self.pixel_format:
+            self.settle()
         height, width = self.stored_size
-        self.pixel_format = storable_format(encoding.codec, encoding.container, encoding.pixel_format, height, width)
-        if self.pixel_format != encoding.pixel_format:
-            self.warnings.append(
-                f"{width}x{height} has an odd side, so {encoding.codec.name} was written as {self.pixel_format} instead of {encoding.pixel_format}"
-            )
-        if like is not None and (loss := lost_depth(like, encoding.codec, self.pixel_format)):
-            self.warnings.append(loss)
+        self.origin = starts[0] if like is not None and starts[0] != like.start else min(like.origin if like is not None else Fraction(0), starts[0])
         self.padded = encoding.codec.name in ("h264",) and "444" not in self.pixel_format
         self.colour, self.matrix = self.settled_colour()
         self.tick = self.settled_tick([time - self.origin for time in (*starts, *ends)])
         self.output = av.open(str(self.part), "w", format=encoding.container, options=self.muxer_options())
-        self.output.metadata.update(encoding.metadata)
+        self.output.metadata.update(self.tags)
         encoder = encoding.codec.encoder()
         if encoder == "libsvtav1":
             os.environ.setdefault("SVT_LOG", "1")
         rate = like.rate if like is not None else 1 / (ends[0] - starts[0])
-        options = encoding.codec.options(encoder, encoding.crf, encoding.preset, self.pixel_format)
+        options = encoding.codec.options(encoder, encoding.crf, encoding.preset, self.pixel_format, None if like is None else like.grading)
         self.stream = self.output.add_stream(encoder, rate=rate.limit_denominator(1001), options=options)
         context = self.stream.codec_context
         context.width, context.height = (width + width % 2, height + height % 2) if self.padded else (width, height)
@@ -173,17 +196,32 @@ class VideoSink:
             context.codec_tag = "hvc1"
         if like is not None and like.sample_aspect != 1:
             context.sample_aspect_ratio = self.stored_aspect
-            if encoding.container in ("matroska", "webm") and encoding.codec.name not in ("h264", "h265"):  # theirs is in the stream itself
-                self.warnings.append(
-                    f"{encoding.codec.name} in {encoding.container} cannot carry here that pixels are {like.sample_aspect} as wide as high, so "
-                    "players show the picture squeezed; choose h264, h265, or an .mp4 or .mov file"
-                )
         if self.audio is not None:
             zero = like.origin if like is not None else Fraction(0)
-            self.lanes = open_lanes(
+            self.lanes += open_lanes(
                 self.heard_from(starts[0]), encoding.container, self.output, self.origin - zero, starts[0] - self.origin, self.care
             )
+        self.accompany(starts[0])
         self.output.start_encoding()
+
+    def accompany(self, start: Fraction) -> None:
+        """Adds chapters, subtitles and the timecode of the first frame, `start` on the source's clock."""
+        told, like = self.companions, self.like
+        if like is None or told == Companions():
+            return
+        self.stream.metadata.update(told.picture)
+        if told.timecode:
+            self.output.metadata["timecode"] = later(told.timecode, round((start - like.start) * like.rate), like.rate)
+        if told.chapters and hasattr(self.output, "set_chapters"):
+            length = self.length if self.length is not None else None if like.duration is None else like.duration + like.start - self.origin
+            self.output.set_chapters(moved_chapters(told.chapters, self.origin, length))
+        if (place := file_of(like)) is not None:
+            self.lanes += [SubtitleLane(place, index, self.output, self.origin, self.length) for index in told.taken(self.encoding.container)]
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The source's, and those that were asked for."""
+        return {**self.companions.tags, **self.encoding.metadata}
 
     def warn(self, sentence: str) -> None:
         if sentence not in self.warnings:
@@ -388,7 +426,7 @@ class VideoSink:
         if self.encoding.container not in ("mp4", "mov"):
             return {}
         ticks = str(self.tick.denominator)
-        flags = "+faststart+use_metadata_tags" if self.encoding.metadata else "+faststart"
+        flags = "+faststart" if all(name.lower() in PLAIN_TAGS for name in self.tags) else "+faststart+use_metadata_tags"
         return {"movflags": flags, "movie_timescale": ticks, "video_track_timescale": ticks}
 
 

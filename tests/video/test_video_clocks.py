@@ -150,7 +150,7 @@ def test_a_gap_that_outlasts_the_picture_is_not_filled(tmp_path, suffix, codec, 
     track = read_audio(tmp_path / f"out{suffix}")
     assert float(track.duration) == pytest.approx(length, abs=0.2)
     assert float(read_audio(source).duration) == pytest.approx(length, abs=0.05)
-    assert ["damaged time stamps" in sentence for sentence in sink.warnings] == [True] * (gap > 1)
+    assert sum("damaged time stamps" in sentence for sentence in sink.warnings) == (gap > 1)
 
 
 def test_sound_can_be_interrupted(tmp_path):
