@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -38,6 +38,10 @@ class Summary:
     faces: TrackReport | None = None
     warnings: tuple[str, ...] = ()
 
+    def closed(self, source: FrameSource, sink: VideoSink | ImageSink) -> Summary:
+        """With what has been said until the sink was closed."""
+        return replace(self, warnings=(*source.warnings, *sink.warnings))
+
     def to_text(self) -> str:
         """One line a person can read, plus one per warning."""
         what = self.faces.to_text() if self.faces else f"{self.frames:,} aligned frames"
@@ -53,6 +57,11 @@ class Summary:
             "faces": self.faces.to_dict() if self.faces else None,
             "warnings": list(self.warnings),
         }
+
+
+def known_beforehand(source: FrameSource, sink: VideoSink | ImageSink) -> tuple[str, ...]:
+    """Sentences about what will be lost or is damaged, by the headers alone: for whoever waits, before the first frame is decoded."""
+    return (*source.warnings, *sink.warnings)
 
 
 def restore_clip_in_frames(

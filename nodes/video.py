@@ -124,6 +124,12 @@ def sink_for(
     return sink, subfolder
 
 
+def announce(*holders: FrameSource | VideoSink | ImageSink) -> None:
+    """Shows what is known of a clip and its copy before the first frame is decoded."""
+    if lines := [warning for holder in holders for warning in holder.warnings]:
+        host.say("\n".join(lines))
+
+
 def next_number(path: Path) -> Path:
     """The file after restored_00001_.mp4, when another job has taken that name in the meantime."""
     stem, number, _ = path.stem.rsplit("_", 2)
@@ -170,6 +176,7 @@ class LoadVideoFrames(io.ComfyNode):
     @classmethod
     def execute(cls, file=None, start_frame=0, max_frames=0, every_nth=1, video=None):
         source, sound = source_of(file, video, start=start_frame, count=max_frames or None, stride=every_nth)
+        announce(source)
         with host.progress(source.expected, "decode") as tick:
             frames, times = read_frames(source, on_frame=tick)
         track = sound if isinstance(sound, AudioTrack) else read_audio(source, times, heartbeat=host.heartbeat)
@@ -253,6 +260,7 @@ class SaveVideoFrames(io.ComfyNode):
         size = (pictures.shape[-2], pictures.shape[-1])
         encoding = dict(codec=codec, crf=crf, pixel_format=pixel_format)
         sink, subfolder = sink_for(filename_prefix, times.source, size=size, audio=sound, metadata=host.graph_tags(cls.hidden), **encoding)
+        announce(sink)
         with sink, host.progress(len(pictures), "encode") as tick:
             for start in range(0, len(pictures), 16):
                 piece = slice(start, start + 16)

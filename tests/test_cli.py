@@ -116,6 +116,48 @@ def test_overwriting_leaves_other_pictures_alone(output, tmp_path, monkeypatch):
     assert len(list((tmp_path / "pics").glob("*.png"))) == 1
 
 
+def test_a_folder_of_videos_is_restored_one_by_one(tmp_path, monkeypatch, capsys):
+    """Into a folder, with one report; what fails is told and the others are there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clips").mkdir()
+    times = FrameTimes.constant(2, 25)
+    for name in ("two.mp4", "ten.mkv"):
+        with open_sink(tmp_path / "clips" / name, None, size=(64, 64)) as sink:
+            sink.write(torch.full((2, 3, 64, 64), 0.4), times.starts, times.ends)
+    (tmp_path / "clips" / "broken.avi").write_bytes(b"no video")
+    (tmp_path / "clips" / "notes.txt").write_text("x")
+    for output, words in (("out.mp4", "name a folder"), ("clips", "would be lost")):
+        assert main(["restore", "clips", output, "--method", "codeformer"]) == 1 and words in capsys.readouterr().err
+    assert main(["restore", "clips", "out", "--method", "codeformer", "--report", "report.json"]) == 1
+    said = capsys.readouterr()
+    assert "2 of 3 clips restored into out" in said.out and "broken.avi failed" in said.err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["ten.mkv", "two.mp4"]
+    told = json.loads((tmp_path / "report.json").read_text())
+    assert [one.get("frames") for one in told["clips"]] == [None, 2, 2] and "cannot be read" in told["clips"][0]["error"]
+    assert main(["restore", "clips", "out", "--method", "codeformer"]) == 1 and "already exists" in capsys.readouterr().err
+
+
+def test_warnings_come_before_the_work(clip, tmp_path, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise ValueError(f"before: {capsys.readouterr().err}")
+
+    deep = tmp_path / "deep.mkv"
+    times = FrameTimes.constant(2, 25)
+    with open_sink(deep, None, size=(64, 64), pixel_format="yuv420p10le") as sink:
+        sink.write(torch.full((2, 3, 64, 64), 0.4), times.starts, times.ends)
+    monkeypatch.setattr("fvr.pipeline.follow_faces", refuse)
+    assert main(["restore", str(deep), str(tmp_path / "out.mp4"), "--method", "codeformer"]) == 1
+    assert "before: warning: the source has 10 bits" in capsys.readouterr().err
+
+
+def test_a_file_address_is_a_path(clip, tmp_path, capsys):
+    named = tmp_path / "my clip%1.mp4"
+    named.write_bytes(clip.read_bytes())
+    assert main(["restore", named.as_uri(), (tmp_path / "out put.mp4").as_uri(), "--method", "codeformer", "--count", "1"]) == 0
+    assert (tmp_path / "out put.mp4").is_file()
+    assert main(["restore", "https://example.org/clip.mp4", "out.mp4"]) == 1 and "nothing is fetched" in capsys.readouterr().err
+
+
 def heeding() -> None:
     """Tests that run in the background of a shell inherit "ignore"."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -17,7 +17,7 @@ from .cuts import ShotCutDetector, find_cuts
 from .decode import VideoSource
 from .errors import VideoError
 from .fields import DEINTERLACE
-from .files import IMAGE_SUFFIXES, Place, check_apart, image_names, sequence_files
+from .files import IMAGE_SUFFIXES, Place, check_apart, image_names, local, sequence_files, videos_in_folder
 from .info import AudioInfo, ColourTags, SourceInfo
 from .joins import unheard
 from .memory import FramesSource
@@ -52,6 +52,7 @@ __all__ = [
     "probe",
     "read_audio",
     "read_frames",
+    "videos_in_folder",
 ]
 
 
@@ -81,6 +82,7 @@ def open_source(
     """
     seconds = None if window is None else (exact_seconds(window[0]), exact_seconds(window[1]) if window[1] else None)
     selection = Selection(start, stop, stride, count, seconds)
+    place = local(place)
     files = sequence_files(place)
     if files is not None and deinterlace not in ("auto", "off"):
         raise VideoError(f"{place} is read as images, which are not deinterlaced; make it a video first")
@@ -120,10 +122,11 @@ def read_audio(place: Place | FrameSource, times: FrameTimes | None = None, *, h
         if place.info.path is None and held is None:
             return None
         place = place.place
-    if sequence_files(place) is not None:
+    file: Place = local(place)
+    if sequence_files(file) is not None:
         return None
     care = Care(heartbeat, warn)
-    return read_sound(place, care=care) if times is None else read_sound(place, times.starts[0], times.end, care)
+    return read_sound(file, care=care) if times is None else read_sound(file, times.starts[0], times.end, care)
 
 
 def heard_in(audio: AudioTrack | FrameSource | SourceInfo | Place | None) -> AudioTrack | SourceInfo | Place | None:
@@ -176,7 +179,7 @@ def open_sink(
         VideoError: if the choices do not go together or the name is taken.
     """
     if isinstance(path, (str, PathLike)):
-        target = Path(path)
+        target = Path(local(path))
         if container is None and image_names(target) is not None:
             bits = 16 if pixel_format == "rgb48" else 8
             frames = audio.expected if isinstance(audio, FrameSource) else like.frame_estimate if like is not None else None

@@ -11,6 +11,8 @@ from fractions import Fraction
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import av
 from av.stream import Disposition
@@ -18,11 +20,31 @@ from av.stream import Disposition
 from .errors import VideoError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
+VIDEO_SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in "3g2 3gp apng asf avi flv gif m2ts m2v m4v mkv mov mp4 mpe mpeg mpg mts mxf ogv ts vob webm wmv y4m".split()  # noqa: SIM905
+)
+"""What counts as a video in a folder, which may hold other things; a file that is named is tried whatever its suffix."""
+
 NUMBER_FIELD = re.compile(r"%(?:0[0-9]*|[1-9])?d")
 """%d, %4d and %04d, the last two alike; %20d is a space in an encoded address and part of a name."""
 
 Place = str | PathLike[str] | IO[bytes]
 """A path, or an open binary file such as BytesIO."""
+
+
+def local(place: Any) -> Any:
+    """A file:// address as the path it names; anything else as it is.
+
+    Raises:
+        VideoError: for an address of another kind or machine.
+    """
+    if not isinstance(place, str) or not re.match(r"[a-z][a-z0-9+.-]+://", place, re.IGNORECASE) or Path(place).exists():
+        return place
+    address = urlsplit(place)
+    if address.scheme.lower() != "file" or address.netloc not in ("", "localhost"):
+        raise VideoError(f"{place} is an address elsewhere, and nothing is fetched here; download it and name the file")
+    return url2pathname(address.path)
 
 
 def check_apart(output: str | PathLike[str], inputs: Iterable[str | PathLike[str]]) -> None:
@@ -31,9 +53,9 @@ def check_apart(output: str | PathLike[str], inputs: Iterable[str | PathLike[str
     Raises:
         VideoError: if the output is one of the inputs, or would take the name of one of their images, by whatever name.
     """
-    target = Path(output)
+    target = Path(local(output))
     names = image_names(target)
-    for place in inputs:
+    for place in map(local, inputs):
         files = sequence_files(place) or [Path(place)]
         if names is None:
             lost = same(target, Path(place)) or any(same(target, file) for file in files)
@@ -209,6 +231,17 @@ def natural(path: Path) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isascii() and part.isdecimal() else (1, part.lower()) for part in re.split(r"([0-9]+)", path.name) if part]
 
 
+def videos_in_folder(place: Place) -> list[Path]:
+    """The videos of a folder without images, in natural order; none for anything else."""
+    place = local(place)
+    if not isinstance(place, (str, PathLike)) or not Path(place).is_dir():
+        return []
+    files = [file for file in Path(place).iterdir() if file.is_file() and not file.name.startswith(".")]
+    if any(file.suffix.lower() in IMAGE_SUFFIXES for file in files):
+        return []
+    return sorted((file for file in files if file.suffix.lower() in VIDEO_SUFFIXES), key=natural)
+
+
 def sequence_files(place: Place) -> list[Path] | None:
     """The images of a folder, of a pattern such as shot/%04d.png, or one image; in natural order. None for a video.
 
@@ -228,6 +261,10 @@ def sequence_files(place: Place) -> list[Path] | None:
         files = [file for file in path.parent.iterdir() if names.fit(file.name)] if path.parent.is_dir() else []
     else:
         return None
+    if not files and (videos := videos_in_folder(path)):
+        raise VideoError(
+            f"{path} holds {len(videos)} videos and no image; name one of them, such as {videos[0].name}, or restore the folder into one"
+        )
     if not files:
         raise VideoError(f"{path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); check the path")
     return sorted(files, key=natural)

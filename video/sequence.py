@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .companions import unkept
 from .errors import VideoError
-from .files import IMAGE_SUFFIXES, Place, hidden_prefix, image_names
+from .files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Place, hidden_prefix, image_names
 from .info import ColourTags, SourceInfo
 from .pixels import depth
 from .source import FrameSource, Selection, Timed
@@ -48,6 +48,8 @@ class SequenceSource(FrameSource):
         self.info = probe_sequence(self.files, nearest_rate(rate), str(place))
         if see_through(first):
             self.warn(f"{self.files[0]} has transparent parts; transparency is not kept")
+        if Path(str(place)).is_dir() and (left := [file.name for file in Path(str(place)).iterdir() if file.suffix.lower() in VIDEO_SUFFIXES]):
+            self.warn(f"{place} is read as a sequence of images; its {len(left)} videos ({min(left)}) are left out, name them one by one")
         if lack := missing(self.files):
             self.warn(f"{place} lacks {lack[0]} of its images, the first after {lack[1].name}; those that are there are shown one after the other")
 
