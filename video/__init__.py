@@ -10,6 +10,7 @@ from typing import IO, Any
 
 from torch import Tensor
 
+from .animation import AnimationSource
 from .audio import AudioTrack, Care, untouched
 from .audio import read_audio as read_sound
 from .codecs import CODECS, CONTAINERS, SPEEDS
@@ -21,9 +22,10 @@ from .files import IMAGE_SUFFIXES, Place, check_apart, image_names, local, seque
 from .info import AudioInfo, ColourTags, SourceInfo
 from .joins import unheard
 from .memory import FramesSource
-from .sequence import ImageSink, SequenceSource
+from .sequence import ImageSink, SequenceSource, contents
 from .sink import VideoSink, open_video_sink
 from .source import FrameChunk, FrameSource, Selection, read_all
+from .stills import PNG, pictures_in
 from .times import FrameTimes
 
 __all__ = [
@@ -86,6 +88,10 @@ def open_source(
     files = sequence_files(place)
     if files is not None and deinterlace not in ("auto", "off"):
         raise VideoError(f"{place} is read as images, which are not deinterlaced; make it a video first")
+    if files is not None and len(files) == 1 and Path(str(place)).is_file() and pictures_in(data := contents(files[0])) > 1:
+        if data[:4] == b"RIFF":
+            return AnimationSource(files[0], data, selection)
+        files = None if data.startswith(PNG) else files
     return VideoSource(place, selection, deinterlace) if files is None else SequenceSource(place, files, selection, rate)
 
 

@@ -85,6 +85,8 @@ def companions_of(place: Place) -> Companions:
         others = []
         for stream in container.streams:
             if stream.type == "video" and picture is not None and stream.index != picture.index:
+                if container.metadata.get("major_brand") == "avis":
+                    continue  # a still picture of the animation
                 others.append("its cover picture" if stream.disposition & STILL else f"video track {stream.index + 1}")
             elif stream.type == "attachment":
                 others.append(f"the attached file {stream.metadata.get('filename', '')}".rstrip())

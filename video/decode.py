@@ -9,6 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property, partial
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import av
@@ -17,11 +18,12 @@ from torch import Tensor
 
 from .errors import VideoError
 from .fields import Deinterlacer, check_deinterlace
-from .files import STILL, Place, lasting, open_input, picture_stream, place_name, place_path, short, stamp
+from .files import STILL, Place, Window, check_pixels, lasting, most_pixels, open_input, picture_stream, place_name, place_path, short, stamp
 from .info import AudioInfo, SourceInfo
 from .joins import MAY_JUMP, RunningClock, can_seek
 from .pixels import DROPPED, fitted, frame_colour, frame_grading, to_tensor
 from .source import FrameSource, Selection, Timed
+from .whole import missing_bytes
 
 NEAR = 64
 """Frames closer to the start than this are decoded and dropped rather than sought."""
@@ -139,6 +141,7 @@ class VideoSource(FrameSource):
         with open_input(self.place) as container:
             stream = picture_stream(container)
             stream.thread_type = "AUTO"
+            limit(stream)
             if seek_to is not None:
                 container.seek(int(seek_to / stream.time_base), stream=stream)
             health = Health()
@@ -220,6 +223,7 @@ class VideoSource(FrameSource):
             raise VideoError(f"{self.describe()} holds no frame that decodes ({health.fault or 'it is empty'}); it is damaged")
         if health.fault or health.damaged or (to_the_end and not health.whole(stream)):
             words = health.words(stream, to_the_end)
+            self.warnings = [sentence for sentence in self.warnings if sentence != cut_sentence(self.place)]  # which this tells better
             self.warn(f"{self.describe()} is damaged or cut short: {words}; the {health.delivered} frames that decode are used")
 
 
@@ -332,6 +336,8 @@ def examine(place: Place) -> tuple[SourceInfo, list[str]]:
             kinds = ["a cover picture" if other.disposition & STILL else other.type for other in container.streams]
             raise VideoError(f"{place_name(place)} holds no video stream, only {', '.join(kinds) or 'nothing'}")
         health = Health()
+        check_pixels(place_name(place), stream.width, stream.height)
+        limit(stream)
         frame = next(health.frames(container, stream), None)
         if frame is None:
             raise VideoError(f"{place_name(place)} holds no frame that decodes ({health.fault or 'it is empty'}); it is damaged")
@@ -363,7 +369,23 @@ def examine(place: Place) -> tuple[SourceInfo, list[str]]:
             audio_streams=tuple(audio_info(audio) for audio in container.streams.audio if audio.codec_context is not None),
             sound=None if isinstance(place, (str, PathLike)) else place,
         )
-        return info, [f"{place_name(place)} has transparent parts; transparency is not kept"] if see_through(frame, stream) else []
+        warnings = [cut] if (cut := cut_sentence(place)) else []
+        return info, [*warnings, *([f"{place_name(place)} has transparent parts; transparency is not kept"] if see_through(frame, stream) else [])]
+
+
+def cut_sentence(place: Place) -> str:
+    """What is to be said of a file that ends before its last part does; empty for others."""
+    if isinstance(place, (str, PathLike)):
+        with Path(place).open("rb") as file:
+            missing = missing_bytes(file)
+    else:
+        missing = missing_bytes(Window(place))  # type: ignore[arg-type]
+    return f"{place_name(place)} is cut short: its last part lacks {missing:,} bytes; the frames that are there are used" if missing else ""
+
+
+def limit(stream: Any) -> None:
+    """Has the decoder refuse pictures that grow far too large on the way; it counts rows as they lie in memory, which are longer."""
+    stream.codec_context.options = {**stream.codec_context.options, "max_pixels": str(2 * most_pixels() + 1_000_000)}
 
 
 def orientation(frame: Any) -> tuple[int, bool] | None:

@@ -33,6 +33,27 @@ Place = str | PathLike[str] | IO[bytes]
 """A path, or an open binary file such as BytesIO."""
 
 
+MOST_PIXELS = 1 << 26
+"""Of one picture, unless FVR_MAX_PIXELS says otherwise: twice 8K; each takes 12 bytes, and a small file may claim any size."""
+
+
+def check_pixels(name: str, width: int, height: int) -> None:
+    """Raises VideoError for pictures larger than allowed, before their memory is taken."""
+    most = most_pixels()
+    if width * height > most:
+        raise VideoError(
+            f"{name} has pictures of {width}x{height}, which is more than {most:,} pixels; if that is meant and {width * height * 24 / 1e9:.0f} GB "
+            f"are free, set FVR_MAX_PIXELS={width * height}"
+        )
+
+
+def most_pixels() -> int:
+    given = os.environ.get("FVR_MAX_PIXELS", "")
+    if given and not given.isdecimal():
+        raise VideoError(f"FVR_MAX_PIXELS is a number of pixels, got {given!r}")
+    return int(given or MOST_PIXELS)
+
+
 def local(place: Any) -> Any:
     """A file:// address as the path it names; anything else as it is.
 
@@ -207,6 +228,8 @@ def open_input(place: Place) -> Any:
 def picture_stream(container: Any) -> Any:
     """The video stream that is the clip: FFmpeg's choice, but never a cover picture or thumbnails; None if there is no other."""
     shown = [stream for stream in container.streams.video if not stream.disposition & STILL]
+    if container.metadata.get("major_brand") == "avis":  # AVIF's animation, beside a still picture of it
+        return max(shown, key=lambda stream: stream.frames, default=None)
     best = container.streams.best("video")
     return next((stream for stream in shown if best is not None and stream.index == best.index), shown[0] if shown else None)
 

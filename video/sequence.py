@@ -6,10 +6,12 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from functools import partial
+from io import BytesIO
 from itertools import count, pairwise, takewhile
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from torch import Tensor
 
 from .companions import unkept
 from .errors import VideoError
-from .files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Place, hidden_prefix, image_names
+from .files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Place, check_pixels, hidden_prefix, image_names
 from .info import ColourTags, SourceInfo
 from .pixels import depth
 from .source import FrameSource, Selection, Timed
@@ -44,7 +46,7 @@ class SequenceSource(FrameSource):
         self.warnings: list[str] = []
         first = contents(self.files[0])
         if len(self.files) == 1 and (count := pictures_in(first)) > 1:
-            raise VideoError(f"{self.files[0]} holds {count} pictures, and of an image one is read; make it a video or a folder of images first")
+            raise VideoError(f"{self.files[0]} holds {count} pictures, and of an image one is read; make it a folder of images first")
         self.info = probe_sequence(self.files, nearest_rate(rate), str(place))
         if see_through(first):
             self.warn(f"{self.files[0]} has transparent parts; transparency is not kept")
@@ -112,8 +114,25 @@ def contents(file: Path) -> bytes:
     return file.read_bytes() if file.is_file() else b""
 
 
+def check_size(data: bytes, file: Path) -> None:
+    """Refuses an image that claims too many pixels, by its header."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(BytesIO(data)) as picture:
+                size = picture.size
+    except Image.DecompressionBombError:  # Pillow's own limit, 179 million pixels
+        size = (2 * (Image.MAX_IMAGE_PIXELS or 0), 1)
+    except (OSError, SyntaxError, ValueError):
+        return  # what OpenCV cannot read either is said there
+    check_pixels(str(file), *size)
+
+
 def load(data: bytes, file: Path) -> Any:
     """(H, W, 3) BGR, uint8 or uint16; alpha is dropped, grey spread, a camera's orientation tag obeyed."""
+    check_size(data, file)
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if data else None
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16, np.float32):
         raise VideoError(f"{file} cannot be read as an image; it is damaged, or not a PNG, JPEG, WebP, TIFF or BMP file")

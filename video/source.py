@@ -17,6 +17,9 @@ from .files import Place
 from .info import SourceInfo
 from .times import FrameTimes
 
+CHUNK_BYTES = 1 << 30
+"""What a chunk takes at most, unless a single frame takes more."""
+
 
 @dataclass(frozen=True, eq=False)
 class FrameChunk:
@@ -123,13 +126,14 @@ class FrameSource(ABC):
         return self.selection.size(available)
 
     def chunks(self, size: int = 8) -> Iterator[FrameChunk]:
-        """Chunks of `size` frames (the last one may be shorter), decoding anew from the start.
+        """Chunks of `size` frames (the last one may be shorter, all are if they are huge), decoding anew from the start.
 
         Raises:
             VideoError: if no frame decodes, or the selection lies past the end.
         """
         if size < 1:
             raise VideoError(f"a chunk needs at least 1 frame, got {size}")
+        size = min(size, max(1, CHUNK_BYTES // (12 * self.info.width * self.info.height)))
         first, frames, starts, ends = 0, [], [], []
         for start, end, picture in self.timed():
             frames.append(picture())

@@ -102,6 +102,27 @@ def test_a_cut_off_file_gives_the_frames_it_has_and_one_warning(clip, tmp_path, 
     assert len(source.warnings) == 1
 
 
+@pytest.mark.parametrize("suffix, codec", [(".mp4", "h264"), (".mkv", "ffv1"), (".mov", "prores")])
+def test_a_cut_is_told_before_anything_is_decoded(tmp_path, suffix, codec):
+    """Where the file's own sizes tell; said once, more exactly when it is read."""
+    path = save(tmp_path / f"whole{suffix}", torch.rand(20, 3, 48, 64), codec=codec)
+    assert open_source(path).warnings == []
+    cut = tmp_path / f"cut{suffix}"
+    cut.write_bytes(path.read_bytes()[:-500])
+    source = open_source(cut)
+    assert len(source.warnings) == 1 and "lacks 500 bytes" in source.warnings[0]
+    assert 0 < len(read_frames(source)[0]) <= 20 and len(source.warnings) == 1
+    with cut.open("rb") as file:
+        assert "lacks 500 bytes" in open_source(file).warnings[0]
+
+
+def test_a_fragmented_file_that_was_cut_says_so(case):
+    source = open_source(case("frag_cut.mp4"))
+    assert len(source.warnings) == 1 and "cut short" in source.warnings[0]
+    read_frames(source)
+    assert len(source.warnings) == 1 and "cut short" in source.warnings[0]
+
+
 def test_a_damaged_middle_gives_a_warning(clip, tmp_path):
     data = bytearray(clip.read_bytes())
     middle = len(data) // 2
