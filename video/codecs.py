@@ -29,6 +29,7 @@ class VideoCodec:
         encoders: FFmpeg encoders, the first one present is used.
         containers: FFmpeg muxers it may go into.
         pixel_formats: accepted, the first is the default.
+        kept: further pixel formats, taken where the source has them and none is asked for.
         odd_sizes: whether odd widths and heights can be stored with subsampled chroma.
         least_side: smallest width and height the encoder is safe with (below 64, x265 writes outside its memory and SVT-AV1 hangs).
     """
@@ -39,6 +40,7 @@ class VideoCodec:
     pixel_formats: tuple[str, ...]
     odd_sizes: bool = False
     least_side: int = 1
+    kept: tuple[str, ...] = ()
 
     def encoder(self) -> str:
         for name in self.encoders:
@@ -95,6 +97,7 @@ def codec_table(*codecs: VideoCodec) -> dict[str, VideoCodec]:
 
 EIGHT = ("yuv420p", "yuv422p", "yuv444p")
 TEN = ("yuv420p10le", "yuv422p10le", "yuv444p10le")
+DEEP = ("gbrp10le", *(f"{kind}{bits}le" for kind in ("yuv420p", "yuv422p", "yuv444p", "gbrp") for bits in (12, 16)))
 ISO = frozenset({"mp4", "mov", "matroska"})
 
 CODECS = codec_table(
@@ -103,7 +106,7 @@ CODECS = codec_table(
     VideoCodec("av1", ("libsvtav1", "libaom-av1"), frozenset({"mp4", "matroska", "webm"}), ("yuv420p", "yuv420p10le"), odd_sizes=True, least_side=64),
     VideoCodec("vp9", ("libvpx-vp9",), frozenset({"mp4", "matroska", "webm"}), EIGHT, odd_sizes=True),
     VideoCodec("prores", ("prores_ks",), frozenset({"mov", "matroska"}), ("yuv422p10le", "yuv444p10le")),
-    VideoCodec("ffv1", ("ffv1",), frozenset({"matroska"}), EIGHT + TEN, odd_sizes=True),
+    VideoCodec("ffv1", ("ffv1",), frozenset({"matroska"}), EIGHT + TEN, odd_sizes=True, kept=(*EIGHT, *TEN, *DEEP, "bgr0")),
 )
 
 
@@ -121,8 +124,10 @@ def choose_container(path: Path | None, container: str | None) -> str:
     return CONTAINERS[suffix]
 
 
-def choose_codec(name: str, container: str, pixel_format: str | None, crf: float, preset: str | None) -> tuple[VideoCodec, str]:
-    """The codec and its pixel format.
+def choose_codec(
+    name: str, container: str, pixel_format: str | None, crf: float, preset: str | None, like: SourceInfo | None = None
+) -> tuple[VideoCodec, str]:
+    """The codec and its pixel format, which a lossless codec takes from the clip it is `like`.
 
     Raises:
         VideoError: for an unknown name, or a combination that cannot be stored.
@@ -132,8 +137,9 @@ def choose_codec(name: str, container: str, pixel_format: str | None, crf: float
     codec = CODECS[name]
     if container not in codec.containers:
         raise VideoError(f"{name} does not go into {container}; use {' or '.join(sorted(codec.containers))}, or another codec")
-    chosen = pixel_format or codec.pixel_formats[0]
-    if chosen not in codec.pixel_formats:
+    own = like.pix_fmt if like is not None and like.pix_fmt in codec.kept else None
+    chosen = pixel_format or own or codec.pixel_formats[0]
+    if chosen not in codec.pixel_formats and chosen != own:
         raise VideoError(f"{name} takes pixel formats {', '.join(codec.pixel_formats)}, got {chosen!r}")
     if not 0 <= crf <= 63 or (name in ("h264", "h265") and crf > 51):
         raise VideoError(f"crf must be 0 to 51 for h264 and h265, 0 to 63 for av1 and vp9, got {crf:g}")

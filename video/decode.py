@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property, partial
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,7 @@ class VideoSource(FrameSource):
                     if held is not None:
                         yield Timed(*held, None)
                     turn = orientation(frame) or turn
-                    held = start, partial(self.picture, frame, *turn)
+                    held = start, Decoded(self, frame, *turn)
             except GeneratorExit:
                 self.report(health, stream, to_the_end=False)
                 raise
@@ -225,6 +225,26 @@ class VideoSource(FrameSource):
             words = health.words(stream, to_the_end)
             self.warnings = [sentence for sentence in self.warnings if sentence != cut_sentence(self.place)]  # which this tells better
             self.warn(f"{self.describe()} is damaged or cut short: {words}; the {health.delivered} frames that decode are used")
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """A decoded frame that makes its tensor when called. `rotation` and `mirrored` are how it is turned upright."""
+
+    source: VideoSource
+    frame: VideoFrame
+    rotation: int
+    mirrored: bool
+
+    def __call__(self) -> Tensor:
+        return self.source.picture(self.frame, self.rotation, self.mirrored)
+
+    @property
+    def stored(self) -> VideoFrame | None:
+        """The frame itself, if it is one of the clip's size and turn."""
+        info = self.source.info
+        like = (self.frame.height, self.frame.width) == info.stored_size and (self.rotation, self.mirrored) == (info.rotation, info.mirrored)
+        return self.frame if like else None
 
 
 class Health:

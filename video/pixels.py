@@ -115,10 +115,12 @@ def fitted(picture: Tensor, size: tuple[int, int], aspect: float = 1.0) -> Tenso
 
 
 def rgb_planes(frame: VideoFrame) -> Tensor:
-    """A frame of any RGB or palette format, through FFmpeg's planar RGB of 8 or 16 bits."""
-    deep = depth(frame.format.name) > 8
-    bits = 16 if deep else 8
-    planar = frame.reformat(format="gbrp16le" if deep else "gbrp")
+    """A frame of any RGB or palette format; planar ones as they are, others through FFmpeg's planar RGB of 8 or 16 bits."""
+    bits = depth(frame.format.name)
+    planar = frame
+    if not re.fullmatch(r"gbrp(\d+le)?", frame.format.name):
+        bits = 16 if bits > 8 else 8
+        planar = frame.reformat(format="gbrp16le" if bits > 8 else "gbrp")
     return torch.stack([plane_tensor(planar, plane, bits).to(torch.float32) for plane in (2, 0, 1)]).div_((1 << bits) - 1)
 
 
@@ -141,12 +143,50 @@ def plane_view(frame: Any, index: int, kind: np.dtype) -> NDArray:
     return rows[:, : plane.width * kind.itemsize].view(kind)
 
 
+RGB = 0
+"""H.273 matrix code of pictures that are stored as red, green and blue."""
+
+
+@lru_cache(maxsize=64)
+def is_rgb(pix_fmt: str) -> bool:
+    return bool(VideoFormat(pix_fmt).is_rgb)
+
+
+def rgb_frame(rgb: Tensor, pix_fmt: str) -> VideoFrame:
+    """(3, H, W) in [0, 1] to a frame of bgr0, or of planar RGB (gbrp10le and so on)."""
+    bits = depth(pix_fmt)
+    numbers = rgb.to(torch.float32).clamp(0, 1).mul((1 << bits) - 1).round_().to(torch.int32).numpy()
+    frame = VideoFrame(rgb.shape[-1], rgb.shape[-2], pix_fmt)
+    if pix_fmt == "bgr0":
+        packed = np.zeros((*rgb.shape[-2:], 4), np.uint8)
+        packed[..., :3] = numbers[::-1].transpose(1, 2, 0)
+        plane_view(frame, 0, np.dtype("<u4"))[:] = packed.view("<u4")[..., 0]
+    else:
+        for plane, channel in enumerate((1, 2, 0)):
+            plane_view(frame, plane, np.dtype("<u2"))[:] = numbers[channel]
+    frame.colorspace, frame.color_range = RGB, 2
+    return frame
+
+
+def same_planes(frame: Any, colour: ColourTags) -> VideoFrame:
+    """A new frame with the numbers of another and nothing else of it, such as its side data or the kind of its coding."""
+    copy: Any = VideoFrame(frame.width, frame.height, frame.format.name)
+    for source, target in zip(frame.planes, copy.planes, strict=True):
+        old, new = (np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height] for plane in (source, target))
+        width = min(old.shape[1], new.shape[1])
+        new[:, :width] = old[:, :width]
+    copy.colorspace, copy.color_range = colour.matrix, 2 if colour.full_range else 1
+    return copy
+
+
 def to_frame(rgb: Tensor, pix_fmt: str, colour: ColourTags, matrix: int) -> VideoFrame:
-    """(3, H, W) in [0, 1] to a frame of a planar Y'CbCr format, tagged with `colour` and computed with `matrix`.
+    """(3, H, W) in [0, 1] to a frame of a planar Y'CbCr or an RGB format, tagged with `colour` and computed with `matrix`.
 
     Raises:
-        VideoError: if `pix_fmt` is not planar Y'CbCr.
+        VideoError: if `pix_fmt` is neither.
     """
+    if is_rgb(pix_fmt):
+        return rgb_frame(rgb, pix_fmt)
     layout = planar_layout(pix_fmt)
     if layout is None:
         raise VideoError(f"cannot write pixel format {pix_fmt!r}; choose a planar one such as yuv420p or yuv444p10le")

@@ -259,8 +259,8 @@ class ImageSink:
         read = (file for file in self.inside() if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith("."))
         return sorted(file.name for file in read if file.name not in mine and (plain or self.names.fit(file.name)))
 
-    def write(self, frames: Tensor, starts: Sequence[Fraction] = (), ends: Sequence[Fraction] = ()) -> None:
-        """Appends (n, 3, H, W) frames in [0, 1]; times are not stored."""
+    def write(self, frames: Tensor, starts: Sequence[Fraction] = (), ends: Sequence[Fraction] = (), stored: Sequence[Any] = ()) -> None:
+        """Appends (n, 3, H, W) frames in [0, 1]; times are not kept, and 8 or 16 bits come back as they were without their stored form."""
         if self.part is None:
             raise VideoError(f"{self.path} is already finished; open a new sink")
         self.size = self.size or (frames.shape[-2], frames.shape[-1])

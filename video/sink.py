@@ -16,6 +16,7 @@ from typing import IO, Any
 import av
 import torch
 import torch.nn.functional as F
+from av.video.frame import VideoFrame
 from torch import Tensor
 
 from .audio import AudioTrack, Care, Lane, open_lanes, untouched
@@ -26,7 +27,7 @@ from .companions import PLAIN_TAGS, Companions, SubtitleLane, file_of, later, mo
 from .errors import VideoError
 from .files import Place, hidden_prefix, short
 from .info import UNSPECIFIED, ColourTags, SourceInfo
-from .pixels import to_frame
+from .pixels import RGB, is_rgb, same_planes, to_frame
 from .sequence import allow
 from .source import FrameSource
 
@@ -117,13 +118,14 @@ class VideoSink:
         os.close(handle)
         return Path(name)
 
-    def write(self, frames: Tensor, starts: Sequence[Fraction], ends: Sequence[Fraction]) -> None:
+    def write(self, frames: Tensor, starts: Sequence[Fraction], ends: Sequence[Fraction], stored: Sequence[Any] = ()) -> None:
         """Appends frames.
 
         Args:
             frames: (n, 3, H, W) in [0, 1], upright.
             starts, ends: seconds; starts increase over the whole clip. A frame is shown until the next one starts, the
                 last one until its end.
+            stored: frames of `like` as they were decoded, None for those that were changed; what has the copy's format keeps its numbers.
 
         Raises:
             VideoError: for frames of another size, times that do not increase, or an encoder that refuses.
@@ -141,8 +143,8 @@ class VideoSink:
             if self.output is None:
                 self.open(list(starts), list(ends))
             frames = frames.detach().cpu()
-            for frame, start, end in zip(frames, starts, ends, strict=True):
-                self.encode(frame, start, end)
+            for frame, start, end, own in zip(frames, starts, ends, stored or (None,) * len(frames), strict=True):
+                self.encode(frame, start, end, own)
         except av.FFmpegError as error:
             raise VideoError(f"{self.name} could not be written by {self.encoding.codec.name} ({short(error)})") from error
 
@@ -236,7 +238,19 @@ class VideoSink:
             return self.audio.sound.part(max(Fraction(0), start - self.audio.start))
         return self.audio.path or self.audio.sound
 
-    def encode(self, frame: Tensor, start: Fraction, end: Fraction) -> None:
+    def same_numbers(self, stored: Any) -> VideoFrame | None:
+        """The planes of a decoded frame as they go into this file; None if it has another format, turn or colours."""
+        like = self.like
+        if stored is None or like is None or stored.format.name != self.pixel_format or (stored.height, stored.width) != self.stored_size:
+            return None
+        turned = (like.rotation or like.mirrored) and not self.turned
+        coded = self.stream.codec_context.height, self.stream.codec_context.width
+        matrix = like.colour.matrix if like.colour.matrix == RGB else settled_matrix(like.colour, *like.stored_size)
+        if turned or coded != self.stored_size or matrix != self.matrix or bool(like.colour.full_range) != bool(self.colour.full_range):
+            return None
+        return same_planes(stored, self.colour)
+
+    def encode(self, frame: Tensor, start: Fraction, end: Fraction, stored: Any = None) -> None:
         tick = round((start - self.origin) / self.tick)
         length = max(1, round((end - start) / self.tick))
         if self.last is not None and tick <= self.last[0]:
@@ -245,17 +259,21 @@ class VideoSink:
             self.durations[self.last[0]] = tick - self.last[0]
         self.last = tick, end
         self.durations[tick], self.stop = length, tick + length
-        if self.turned and self.like is not None:
-            frame = frame.flip(-1) if self.like.mirrored else frame
-            frame = torch.rot90(frame, -self.like.rotation // 90, (-2, -1))
-        if self.padded:
-            frame = F.pad(frame[None], (0, frame.shape[-1] % 2, 0, frame.shape[-2] % 2), mode="replicate")[0]
-        picture = to_frame(frame, self.pixel_format, self.colour, self.matrix)
+        picture = self.same_numbers(stored) or self.drawn(frame)
         picture.pts, picture.time_base = tick, self.tick
         self.mux(self.stream.encode(picture))
         self.count += 1
         for lane in self.lanes:
             lane.pump(tick * self.tick)
+
+    def drawn(self, frame: Tensor) -> VideoFrame:
+        """(3, H, W) upright to the stored form."""
+        if self.turned and self.like is not None:
+            frame = frame.flip(-1) if self.like.mirrored else frame
+            frame = torch.rot90(frame, -self.like.rotation // 90, (-2, -1))
+        if self.padded:
+            frame = F.pad(frame[None], (0, frame.shape[-1] % 2, 0, frame.shape[-2] % 2), mode="replicate")[0]
+        return to_frame(frame, self.pixel_format, self.colour, self.matrix)
 
     def mux(self, packets: Sequence[Any]) -> None:
         """Writes packets one late: the last one's duration makes the sum over the track reach the clip's end."""
@@ -404,6 +422,8 @@ class VideoSink:
         """
         assert self.size is not None
         height, width = self.stored_size
+        if self.like is not None and is_rgb(self.pixel_format):
+            return ColourTags(RGB, True, self.like.colour.primaries, self.like.colour.transfer), RGB
         if self.like is None or self.like.colour.matrix not in (*LUMA_WEIGHTS, UNSPECIFIED):
             return ColourTags(1, False, 1, 1), 1
         tags, (old_height, old_width) = self.like.colour, self.like.stored_size
@@ -448,7 +468,7 @@ def open_video_sink(
     heartbeat: Callable[[], object] = untouched,
 ) -> VideoSink:
     muxer = choose_container(target if isinstance(target, Path) else None, container)
-    chosen, pixels = choose_codec(codec, muxer, pixel_format, crf, preset)
+    chosen, pixels = choose_codec(codec, muxer, pixel_format, crf, preset, like)
     chosen.encoder()
     encoding = Encoding(chosen, muxer, pixels, crf, preset, dict(metadata or {}))
     return VideoSink(
