@@ -11,8 +11,6 @@ from fractions import Fraction
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import av
 from av.stream import Disposition
@@ -60,12 +58,14 @@ def local(place: Any) -> Any:
     Raises:
         VideoError: for an address of another kind or machine.
     """
-    if not isinstance(place, str) or not re.match(r"[a-z][a-z0-9+.-]+://", place, re.IGNORECASE) or Path(place).exists():
+    address = re.fullmatch(r"([a-z][a-z0-9+.-]+)://([^/]*)(.*)", place, re.IGNORECASE | re.DOTALL) if isinstance(place, str) else None
+    if address is None or Path(place).exists():
         return place
-    address = urlsplit(place)
-    if address.scheme.lower() != "file" or address.netloc not in ("", "localhost"):
+    scheme, machine, path = address.groups()
+    if scheme.lower() != "file" or machine.lower() not in ("", "localhost"):
         raise VideoError(f"{place} is an address elsewhere, and nothing is fetched here; download it and name the file")
-    return url2pathname(address.path)
+    path = path[1:] if re.match(r"/[a-z]:", path, re.IGNORECASE) else path  # /C:/clip.mp4
+    return os.fsdecode(re.sub(rb"%([0-9a-fA-F]{2})", lambda digits: bytes.fromhex(digits[1].decode()), os.fsencode(path)))
 
 
 def check_apart(output: str | PathLike[str], inputs: Iterable[str | PathLike[str]]) -> None:
