@@ -261,6 +261,8 @@ class SaveVideoFrames(io.ComfyNode):
         encoding = dict(codec=codec, crf=crf, pixel_format=pixel_format)
         sink, subfolder = sink_for(filename_prefix, times.source, size=size, audio=sound, metadata=host.graph_tags(cls.hidden), **encoding)
         announce(sink)
+        if isinstance(sink, VideoSink):
+            sink.length = times.duration
         with sink, host.progress(len(pictures), "encode") as tick:
             for start in range(0, len(pictures), 16):
                 piece = slice(start, start + 16)

@@ -363,4 +363,4 @@ def name_alike(target: Any, stream: Any) -> None:
     """Gives an output stream what players choose a source's stream by: language, title, and whether it is the default, a comment and so on."""
     target.metadata.update({key: stream.metadata[key] for key in ("language", "title") if key in stream.metadata})
     if stream.disposition:
-        target.disposition = stream.disposition
+        target.disposition = stream.disposition.value

@@ -187,7 +187,7 @@ class SubtitleLane:
         self.target = output.add_stream_from_template(stream)
         self.target.metadata.update({key: stream.metadata[key] for key in ("language", "title") if key in stream.metadata})
         if stream.disposition:
-            self.target.disposition = stream.disposition
+            self.target.disposition = stream.disposition.value
         self.packets = self.kept(stream)
         self.waiting: Any = None
 

@@ -32,6 +32,32 @@ from .times import FrameTimes, nearest_rate
 
 NUMBERED = re.compile(r"(.*?)([0-9]+)([^0-9]*)")
 
+ORIENTATION = 0x112
+STRUCTURAL = {
+    0x100,
+    0x101,
+    0x102,
+    0x103,
+    0x106,
+    0x111,
+    0x115,
+    0x116,
+    0x117,
+    0x11A,
+    0x11B,
+    0x11C,
+    0x128,
+    0x13D,
+    0x140,
+    0x142,
+    0x143,
+    0x144,
+    0x145,
+    0x152,
+    0x153,
+}
+"""TIFF's tags of how the pixels are laid out (6.0, section 8)."""
+
 PART, OLD = ".part", ".old"
 """Suffixes of hidden folders: images of a clip that is not complete, and those that it replaces."""
 
@@ -52,6 +78,8 @@ class SequenceSource(FrameSource):
             self.warn(f"{self.files[0]} has transparent parts; transparency is not kept")
         if Path(str(place)).is_dir() and (left := [file.name for file in Path(str(place)).iterdir() if file.suffix.lower() in VIDEO_SUFFIXES]):
             self.warn(f"{place} is read as a sequence of images; its {len(left)} videos ({min(left)}) are left out, name them one by one")
+        if carried := carried_by(first):
+            self.warn(f"{self.files[0]} carries {' and '.join(carried)}, which a copy will not have")
         if lack := missing(self.files):
             self.warn(f"{place} lacks {lack[0]} of its images, the first after {lack[1].name}; those that are there are shown one after the other")
 
@@ -137,6 +165,22 @@ def load(data: bytes, file: Path) -> Any:
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16, np.float32):
         raise VideoError(f"{file} cannot be read as an image; it is damaged, or not a PNG, JPEG, WebP, TIFF or BMP file")
     return pixels
+
+
+def carried_by(data: bytes) -> list[str]:
+    """What an image carries beside its pixels and what turns them upright, in words."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(BytesIO(data)) as picture:
+                told = set(picture.getexif()) - {ORIENTATION}
+                profile = picture.info.get("icc_profile") or b""
+    except (OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError):
+        return []
+    plain = b"sRGB" in profile or b"s\0R\0G\0B" in profile
+    return ["a colour profile other than sRGB"] * bool(profile and not plain) + ["camera data (EXIF)"] * bool(told - STRUCTURAL)
 
 
 def see_through(data: bytes) -> bool:

@@ -55,6 +55,7 @@ class VideoSink:
         size: (H, W) of the upright frames; None until the first frames if not given.
         warnings: what could not be kept as it was.
         count: frames written.
+        length: seconds that the clip will last, where that is less than `like` does; chapters and subtitles end there.
     """
 
     def __init__(

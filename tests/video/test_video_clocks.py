@@ -238,7 +238,7 @@ def with_cover(path, *, clip: bool = True):
             other.width = other.height = 32
         cover = out.add_stream("png", rate=1)
         cover.width = cover.height = 16
-        cover.pix_fmt, cover.disposition = "rgb24", Disposition.attached_pic
+        cover.pix_fmt, cover.disposition = "rgb24", Disposition.attached_pic.value
         for index in range(5):
             if clip:
                 frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 40 * index, np.uint8), format="rgb24")

@@ -24,6 +24,8 @@ def film(path, *, subtitles="subrip", tags=TAGS, timecode="01:00:00:00"):
         out.metadata.update({**tags, **({"timecode": timecode} if timecode else {})})
         video = out.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
         video.width, video.height = 64, 48
+        if not hasattr(out, "add_mux_stream"):
+            pytest.skip("this PyAV writes no subtitles of its own")
         titles = out.add_mux_stream(subtitles) if subtitles else None
         if titles is not None:
             titles.metadata["language"] = "fra"

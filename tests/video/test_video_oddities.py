@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from av.stream import Disposition
-from PIL import Image, features
+from PIL import Image, ImageCms, features
 from test_video_audio import copy
 from video_helpers import moving, psnr, save
 
@@ -130,6 +130,21 @@ def test_transparent_images_are_said(tmp_path):
     assert "transparency is not kept" in open_source(tmp_path / "clear.png").warnings[0]
 
 
+def test_what_an_image_carries_is_said(tmp_path):
+    """Its turn is obeyed and its layout no news; an sRGB profile changes nothing."""
+    picture, exif = Image.new("RGB", (24, 16), (200, 0, 0)), Image.Exif()
+    exif[0x112] = 6
+    picture.save(tmp_path / "turned.jpg", exif=exif)
+    exif[0x10F] = "Camera"
+    picture.save(tmp_path / "shot.jpg", exif=exif)
+    picture.save(tmp_path / "plain.tif")
+    for name, kind in (("srgb", "sRGB"), ("lab", "LAB")):
+        picture.save(tmp_path / f"{name}.png", icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile(kind)).tobytes())
+    said = {file.name: open_source(file).warnings for file in tmp_path.iterdir()}
+    assert [name for name, sentences in said.items() if not sentences] == [name for name in said if name in ("turned.jpg", "plain.tif", "srgb.png")]
+    assert "EXIF" in said["shot.jpg"][0] and "colour profile" in said["lab.png"][0]
+
+
 # ---------------------------------------------------------------- pictures
 
 
@@ -241,7 +256,7 @@ def test_sound_tracks_keep_their_names(tmp_path, suffix, codec):
         lanes = [out.add_stream("aac", rate=48000, layout="stereo") for _ in named]
         for lane, (language, title, disposition) in zip(lanes, named, strict=True):
             lane.metadata.update(language=language, title=title)
-            lane.disposition = disposition
+            lane.disposition = disposition.value
         for index, picture in enumerate(pictures(10, 32, 32)):
             out.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             for lane in lanes:
