@@ -37,6 +37,8 @@ TAKEN = {"aac": {"mono", "stereo", "3.0", "4.0", "quad", "5.0", "5.1", "7.1", "7
 
 WRITTEN = {"aac": "AAC", "libopus": "Opus"}
 BLOCK = 1024
+PRIMING = Fraction(1, 10)
+"""Seconds of sound that encoders put before a stream's beginning, at most: Apple's AAC has 2112 samples."""
 
 
 def untouched() -> None:
@@ -92,19 +94,32 @@ class CopiedLane:
         if self.first > origin_of(self.input) + 1 and can_seek(self.input, self.place):
             self.input.seek(int((self.first - 1) / self.stream.time_base), stream=self.stream)
             clock.sought()
-        demuxed = self.input.demux(self.stream)
+        for packet in self.shown(self.input.demux(self.stream)):
+            stated = stamp(packet)
+            if not packet.size or stated is None:
+                continue
+            start = clock(stated, lasting(packet))
+            if self.origin <= 0 or start >= self.first:
+                packet.pts += round(clock.offset / packet.time_base)
+                yield packet
+
+    def shown(self, demuxed: Iterator[Any]) -> Iterator[Any]:
+        """Packets up to the first that cannot be read. Where there is no edit list, those that the source's hides are left out; but not the
+        few before its beginning that a decoder needs to start, in which nothing sounds.
+        """
+        hidden: list[Any] = []
         while True:
             try:
                 packet = next(demuxed)
             except (StopIteration, av.FFmpegError, OSError):
                 return
-            stated = stamp(packet)
-            if not packet.size or stated is None or (packet.is_discard and not self.edits):
-                continue  # what the source's edit list hides stays hidden where there is no such list
-            start = clock(stated, lasting(packet))
-            if self.origin <= 0 or start >= self.first:
-                packet.pts += round(clock.offset / packet.time_base)
-                yield packet
+            if packet.is_discard and not self.edits:
+                hidden.append(packet)
+                continue
+            if sum(map(lasting, hidden)) <= PRIMING:
+                yield from hidden
+            hidden = []
+            yield packet
 
     def pump(self, until: Fraction | None) -> None:
         """Writes what sounds before `until` (seconds of the output); everything if None."""
