@@ -355,6 +355,8 @@ def examine(place: Place) -> tuple[SourceInfo, list[str]]:
         if stream is None:
             kinds = ["a cover picture" if other.disposition & STILL else other.type for other in container.streams]
             raise VideoError(f"{place_name(place)} holds no video stream, only {', '.join(kinds) or 'nothing'}")
+        if stream.codec_context is None:
+            raise VideoError(f"the picture of {place_name(place)} is in a codec that is not known here; convert it first")
         health = Health()
         check_pixels(place_name(place), stream.width, stream.height)
         limit(stream)

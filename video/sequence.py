@@ -148,7 +148,7 @@ def check_size(data: bytes, file: Path) -> None:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")
             with Image.open(BytesIO(data)) as picture:
                 size = picture.size
     except Image.DecompressionBombError:  # Pillow's own limit, 179 million pixels

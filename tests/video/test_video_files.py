@@ -158,6 +158,12 @@ def test_pictures_all_overwritten_is_one_error(clip, tmp_path):
         open_source(tmp_path / "bad.mp4")
 
 
+def test_a_picture_in_an_unknown_codec_is_one_error(clip, tmp_path):
+    (tmp_path / "odd.mp4").write_bytes(clip.read_bytes().replace(b"avc1", b"zzzz"))
+    with pytest.raises(VideoError, match="codec that is not known here"):
+        open_source(tmp_path / "odd.mp4")
+
+
 def test_a_missing_file_and_a_sound_file_are_named(tmp_path):
     with pytest.raises(VideoError, match="does not exist"):
         open_source(tmp_path / "nothing.mp4")

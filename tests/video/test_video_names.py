@@ -8,7 +8,8 @@ import pytest
 import torch
 from video_helpers import moving, save
 
-from fvr.video import FrameTimes, VideoError, check_apart, open_sink, open_source, read_frames
+from fvr.batch import named_outputs
+from fvr.video import FrameTimes, VideoError, check_apart, open_sink, open_source, read_frames, videos_in_folder
 
 
 def levels(place) -> list[int]:
@@ -102,6 +103,15 @@ def test_one_image_is_written_as_one_image(tmp_path):
     assert levels(tmp_path / "one.png") == [102]
     with pytest.raises(VideoError, match="names one image and the clip has 3 frames"):
         open_sink(tmp_path / "two.png", open_source(tmp_path / "fr").info)
+    one = save(tmp_path / "clip.mp4", moving(4))
+    for count in (1, 2):
+        clip = open_source(one, count=count)
+        if count == 1:
+            open_sink(tmp_path / "still.png", clip.info, audio=clip).abort()
+        else:
+            with pytest.raises(VideoError, match="the clip has 2 frames"):
+                open_sink(tmp_path / "still.png", clip.info, audio=clip)
+    one.unlink()
     with pytest.raises(VideoError, match="2 frames"), open_sink(tmp_path / "two.png", like) as sink:
         write(sink, 2)
     assert len(list(tmp_path.iterdir())) == 5
@@ -247,3 +257,20 @@ def test_two_jobs_in_one_folder_both_keep_their_clips(tmp_path):
         paths = [saved(*one)[0] for one in made]
     assert [len(read_frames(path)[1]) for path in paths] == [1, 2, 3]
     assert sorted(path.name for path in (tmp_path / "video").iterdir()) == [f"shot_{n:05}_.mp4" for n in (1, 2, 3)]
+
+
+def test_images_beside_videos_say_what_is_left_out(tmp_path):
+    """A folder of videos alone is restored one by one; to read it as one clip is refused with what to do."""
+    save(tmp_path / "one.mp4", moving(1))
+    with pytest.raises(VideoError, match=r"holds 1 videos and no image; name one of them, such as one\.mp4"):
+        open_source(tmp_path)
+    assert [file.name for file in videos_in_folder(tmp_path)] == ["one.mp4"]
+    save(tmp_path / "%03d.png", moving(1), preset=None)
+    assert videos_in_folder(tmp_path) == [] and "its 1 videos (one.mp4) are left out" in open_source(tmp_path).warnings[0]
+
+
+def test_copies_of_a_folders_videos_are_named_after_them(tmp_path):
+    """A suffix that the codec does not go into changes; no two copies have one name."""
+    clips = [tmp_path / "in" / name for name in ("a.avi", "a.mp4", "b.mkv", "c.webm")]
+    for codec, names in (("h264", ["a.mp4", "a.mp4.mp4", "b.mkv", "c.mp4"]), ("ffv1", ["a.mkv", "a.mp4.mkv", "b.mkv", "c.mkv"])):
+        assert [path.name for path in named_outputs(clips, tmp_path / "out", codec, False)] == names
