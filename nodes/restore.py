@@ -85,8 +85,8 @@ class RestoreVideo(io.ComfyNode):
         total = source.expected or 0
         encoding = dict(codec=codec, crf=crf, pixel_format=pixel_format)
         sink, subfolder = sink_for(filename_prefix, source.info, size=size, audio=sound, metadata=host.graph_tags(cls.hidden), **encoding)
-        announce(source, sink)
         with sink, host.progress(total if aligned else 2 * total, "restore") as tick:
+            announce(source, sink)
             common = dict(seed=seed, heartbeat=host.heartbeat, on_written=tick)
             if aligned:
                 summary = restore_aligned(source, sink, restorer, **common)
