@@ -62,9 +62,9 @@ def add_restore(commands: Any) -> None:
         help="restore the faces in a clip",
         description="Restores the faces in a clip: finds and follows them, restores each person, pastes them back. Keeps size, audio and timing.",
     )
-    p.set_defaults(command=restore)
-    p.add_argument("input", help="a video file or a folder of images")
-    p.add_argument("output", help="a video file, or a folder for PNG frames")
+    p.set_defaults(command=restore_all)
+    p.add_argument("input", help="a video file, a folder of images, one image, or a folder of videos, each of which is restored")
+    p.add_argument("output", help="a video file, a folder for PNG frames, an image for one image, or a folder for the videos of a folder")
     p.add_argument(
         "--method",
         default="auto",
@@ -125,6 +125,13 @@ def add_frames_and_encoding(p: argparse.ArgumentParser) -> None:
     g.add_argument("--start", type=int, default=0, metavar="FRAME", help="first frame, counted from 0")
     g.add_argument("--count", type=int, metavar="FRAMES", help="at most this many frames")
     g.add_argument("--stride", type=int, default=1, metavar="N", help="every n-th frame")
+    g.add_argument(
+        "--deinterlace",
+        default="auto",
+        metavar="HOW",
+        help="auto: frames marked interlaced become whole ones; fields: both fields of each become frames; top, bottom, fields-top, fields-bottom: "
+        "all frames, with that field first; off (default: auto)",
+    )
     g.add_argument("--frame-rate", default="25", metavar="FPS", help="of a folder of images (default: 25)")
     g.add_argument("--codec", default="h264", help="h264, h265, av1, vp9, prores or ffv1 (default: h264)")
     g.add_argument("--crf", type=int, default=17, help="quality, smaller is better (default: 17)")
@@ -133,7 +140,7 @@ def add_frames_and_encoding(p: argparse.ArgumentParser) -> None:
 
 def selection(options: argparse.Namespace) -> dict[str, Any]:
     """Which frames are read, for `open_source`."""
-    return dict(start=options.start, count=options.count, stride=options.stride, rate=frame_rate(options.frame_rate))
+    return dict(start=options.start, count=options.count, stride=options.stride, rate=frame_rate(options.frame_rate), deinterlace=options.deinterlace)
 
 
 def frame_rate(text: str) -> Fraction:
@@ -216,20 +223,33 @@ def add_lists(commands: Any) -> None:
     p.set_defaults(command=nodes)
 
 
+def restore_all(options: argparse.Namespace) -> int:
+    """One clip, or each video of a folder."""
+    from .batch import restore_each
+    from .video import name_playlist, videos_in_folder
+
+    if options.report:
+        check_report(options.report, options)
+    clips = videos_in_folder(options.input)
+    if not clips:
+        name_playlist(options.input)
+        return restore(options)
+    failed = restore_each(options, clips, restore)
+    print(f"{len(clips) - failed} of {len(clips)} clips restored into {options.output}")
+    return 1 if failed else 0
+
+
 def restore(options: argparse.Namespace) -> int:
     from .methods.registry import build_restorer
     from .nodes.faces import chosen_detector, chosen_paster
     from .nodes.restorers import PRECISIONS
     from .nodes.weights import AUTO, chosen_method, named_weights, weights_for
     from .physics import parse
-    from .pipeline import restore_aligned, restore_clip_in_frames
+    from .pipeline import known_beforehand, restore_aligned, restore_clip_in_frames
     from .runtime import host
-    from .video import check_apart, name_playlist, open_sink, open_source
+    from .video import check_apart, open_sink, open_source
 
     check_apart(options.output, [options.input])
-    name_playlist(options.input)
-    if options.report:
-        check_report(options.report, options)
     if options.device:
         host.set_device(options.device)
     source = open_source(options.input, **selection(options))
@@ -249,7 +269,11 @@ def restore(options: argparse.Namespace) -> int:
     )
     size = (512, 512) if options.aligned else (source.info.height, source.info.width)
     total = source.expected
-    with open_sink(options.output, source.info, size=size, audio=source, overwrite=options.overwrite, **encoding(options)) as sink:
+    with open_sink(
+        options.output, source.info, size=size, audio=source, overwrite=options.overwrite, heartbeat=host.heartbeat, **encoding(options)
+    ) as sink:
+        for warning in known_beforehand(source, sink):
+            host.say(f"warning: {warning}")
         if options.aligned:
             with host.progress(total, "restore") as written:
                 summary = restore_aligned(source, sink, restorer, seed=options.seed, heartbeat=host.heartbeat, on_written=written)
@@ -268,6 +292,7 @@ def restore(options: argparse.Namespace) -> int:
                     on_found=found,
                     on_written=written,
                 )
+    summary = summary.closed(source, sink)
     if options.report:
         told = {"input": options.input, "output": options.output, **summary.to_dict()}
         Path(options.report).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")

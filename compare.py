@@ -32,6 +32,8 @@ def run_compare(options: argparse.Namespace, selection: dict[str, Any], encoding
         raise VideoError(f"a comparison needs at least two clips and an output, got {options.clips[0]} and {options.output}")
     check_apart(options.output, options.clips)
     sources = [open_source(clip, **selection) for clip in options.clips]
+    for warning in (warning for source in sources for warning in source.warnings):
+        host.say(f"warning: {warning}")
     how = CompareOptions(MODES[options.mode], labels(options.label, sources), options.period, options.gain)
     how.check(len(sources))
     sound = None if options.sound == NO_SOUND else sounding(sources, clip_number(options.sound))
@@ -47,7 +49,10 @@ def run_compare(options: argparse.Namespace, selection: dict[str, Any], encoding
     size = compared_size(picture.height, picture.width, len(sources), how)
     seconds = [float(start - shown.starts[0]) for start in shown.starts]
     audio = None if sound is None else sources[sound]
-    with open_sink(options.output, like, size=size, audio=audio, overwrite=options.overwrite, **encoding) as sink, host.progress(len(shown)) as tick:
+    choices = dict(size=size, audio=audio, overwrite=options.overwrite, heartbeat=host.heartbeat, **encoding)
+    with open_sink(options.output, like, **choices) as sink, host.progress(len(shown)) as tick:
+        for warning in sink.warnings:
+            host.say(f"warning: {warning}")
         pictures = compare_frames(frames_in_step(sources), seconds, how)
         for start, end, one in zip(shown.starts, shown.ends, pictures, strict=True):
             sink.write(one[None], (start,), (end,))

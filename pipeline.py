@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +39,10 @@ class Summary:
     faces: TrackReport | None = None
     warnings: tuple[str, ...] = ()
 
+    def closed(self, source: FrameSource, sink: VideoSink | ImageSink) -> Summary:
+        """With what has been said until the sink was closed."""
+        return replace(self, warnings=(*source.warnings, *sink.warnings))
+
     def to_text(self) -> str:
         """One line a person can read, plus one per warning."""
         what = self.faces.to_text() if self.faces else f"{self.frames:,} aligned frames"
@@ -53,6 +58,11 @@ class Summary:
             "faces": self.faces.to_dict() if self.faces else None,
             "warnings": list(self.warnings),
         }
+
+
+def known_beforehand(source: FrameSource, sink: VideoSink | ImageSink) -> tuple[str, ...]:
+    """Sentences about what will be lost or is damaged, by the headers alone: for whoever waits, before the first frame is decoded."""
+    return (*source.warnings, *sink.warnings)
 
 
 def restore_clip_in_frames(
@@ -212,7 +222,7 @@ class Walk:
             stop = piece.index + len(piece.frames)
             items = [person.take(stop) for person in self.here if person.track.start < stop and person.pasted < person.track.stop]
             frames, _ = self.paster.paste(piece.frames, piece.index, items)
-            finished.append(FrameChunk(piece.index, frames, piece.starts, piece.ends))
+            finished.append(FrameChunk(piece.index, frames, piece.starts, piece.ends, untouched(piece, [track for track, _, _ in items])))
             self.here = [person for person in self.here if person.pasted < person.track.stop]
         return finished
 
@@ -222,6 +232,13 @@ class Walk:
         return person.track.start >= stop or person.ready_until() >= stop
 
 
+def untouched(piece: FrameChunk, tracks: list[FaceTrack]) -> tuple[Any, ...]:
+    """The stored form of each frame that no track covers, which a sink may write as it is; None for the others."""
+    return tuple(
+        None if any(track.start <= number < track.stop for track in tracks) else stored for number, stored in enumerate(piece.stored, piece.index)
+    )
+
+
 def joined(first: Tensor, second: Tensor) -> Tensor:
     """The two batches in one, where either may be empty."""
     return second if not len(first) else first if not len(second) else torch.cat([first, second])
@@ -229,4 +246,4 @@ def joined(first: Tensor, second: Tensor) -> Tensor:
 
 def write(sink: VideoSink | ImageSink, piece: FrameChunk) -> None:
     """Hands a chunk to the sink with its times."""
-    sink.write(piece.frames, piece.starts, piece.ends)
+    sink.write(piece.frames, piece.starts, piece.ends, piece.stored)

@@ -7,7 +7,7 @@ from ..runtime import host
 from ..runtime.io import io
 from .faces import chosen_detector, chosen_paster, detector_input, fingerprints_of_finding, pasting_inputs, selection_inputs
 from .sockets import ABSENT, CATEGORY, RestorerSocket, optional, seed_input
-from .video import check_file, encoding_inputs, file_input, range_inputs, saved, sink_for, source_of
+from .video import announce, check_file, encoding_inputs, file_input, range_inputs, saved, sink_for, source_of
 from .weights import fingerprints
 
 
@@ -86,6 +86,7 @@ class RestoreVideo(io.ComfyNode):
         encoding = dict(codec=codec, crf=crf, pixel_format=pixel_format)
         sink, subfolder = sink_for(filename_prefix, source.info, size=size, audio=sound, metadata=host.graph_tags(cls.hidden), **encoding)
         with sink, host.progress(total if aligned else 2 * total, "restore") as tick:
+            announce(source, sink)
             common = dict(seed=seed, heartbeat=host.heartbeat, on_written=tick)
             if aligned:
                 summary = restore_aligned(source, sink, restorer, **common)
@@ -101,6 +102,7 @@ class RestoreVideo(io.ComfyNode):
                     on_found=tick,
                     **common,
                 )
+        summary = summary.closed(source, sink)
         text = summary.to_text()
         path, preview = saved(sink, subfolder)
         return io.NodeOutput(host.video_from_file(path), text, ui={**preview.as_dict(), "text": (text,), "report": (summary.to_dict(),)})

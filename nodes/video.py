@@ -119,8 +119,15 @@ def sink_for(
     """A new numbered file in the output folder, and its subfolder there; the sink's `path` may get a higher number when it is closed."""
     path, subfolder, _ = host.next_output_path(prefix, SUFFIXES.get(codec, ".mp4"), width=size[1], height=size[0])
     chosen = None if pixel_format == "auto" else pixel_format
-    sink = open_sink(path, like, size=size, codec=codec, crf=crf, pixel_format=chosen, audio=audio, metadata=metadata, otherwise=next_number)
+    choices = dict(size=size, codec=codec, crf=crf, pixel_format=chosen, audio=audio, metadata=metadata)
+    sink = open_sink(path, like, otherwise=next_number, heartbeat=host.heartbeat, **choices)
     return sink, subfolder
+
+
+def announce(*holders: FrameSource | VideoSink | ImageSink) -> None:
+    """Shows what is known of a clip and its copy before the first frame is decoded."""
+    if lines := [warning for holder in holders for warning in holder.warnings]:
+        host.say("\n".join(lines))
 
 
 def next_number(path: Path) -> Path:
@@ -169,9 +176,10 @@ class LoadVideoFrames(io.ComfyNode):
     @classmethod
     def execute(cls, file=None, start_frame=0, max_frames=0, every_nth=1, video=None):
         source, sound = source_of(file, video, start=start_frame, count=max_frames or None, stride=every_nth)
+        announce(source)
         with host.progress(source.expected, "decode") as tick:
             frames, times = read_frames(source, on_frame=tick)
-        track = sound if isinstance(sound, AudioTrack) else read_audio(source, times)
+        track = sound if isinstance(sound, AudioTrack) else read_audio(source, times, heartbeat=host.heartbeat)
         audio = {"waveform": track.waveform[None], "sample_rate": track.rate} if track else None
         damage = {"text": tuple(source.warnings)} if source.warnings else None
         return io.NodeOutput(to_image(frames), times, audio, float(times.rate), len(frames), ui=damage)
@@ -253,6 +261,9 @@ class SaveVideoFrames(io.ComfyNode):
         encoding = dict(codec=codec, crf=crf, pixel_format=pixel_format)
         sink, subfolder = sink_for(filename_prefix, times.source, size=size, audio=sound, metadata=host.graph_tags(cls.hidden), **encoding)
         with sink, host.progress(len(pictures), "encode") as tick:
+            announce(sink)
+            if isinstance(sink, VideoSink):
+                sink.length = times.duration
             for start in range(0, len(pictures), 16):
                 piece = slice(start, start + 16)
                 sink.write(pictures[piece], times.starts[piece], times.ends[piece])

@@ -11,6 +11,9 @@ import sys
 import time
 from fractions import Fraction
 
+import av
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -112,6 +115,81 @@ def test_a_disk_without_room_for_the_report_is_found_before_the_work(clip, tmp_p
         signal.signal(signal.SIGXFSZ, handler)
     assert f"fvr: --report {report} cannot be written (File too large); make room" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("output", ["pics/restored_%04d.png", "pics", "pics/photo_restored.png"])
+def test_overwriting_leaves_other_pictures_alone(output, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pics").mkdir()
+    others = {name: name.encode() for name in ("holiday.jpg", "wedding.jpg")}
+    for name, content in others.items():
+        (tmp_path / "pics" / name).write_bytes(content)
+    photo = "photo.jpg" if output == "pics" else "pics/photo.jpg"
+    cv2.imwrite(photo, np.full((64, 64, 3), 90, np.uint8))
+    before = (tmp_path / photo).read_bytes()
+    for _ in range(2):
+        assert main(["restore", photo, output, "--method", "codeformer", "--overwrite"]) == 0
+    assert {name: (tmp_path / "pics" / name).read_bytes() for name in others} == others
+    assert (tmp_path / photo).read_bytes() == before
+    assert len(list((tmp_path / "pics").glob("*.png"))) == 1
+
+
+def test_a_folder_of_videos_is_restored_one_by_one(tmp_path, monkeypatch, capsys):
+    """Into a folder, with one report; what fails is told and the others are there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clips").mkdir()
+    times = FrameTimes.constant(2, 25)
+    for name in ("two.mp4", "ten.mkv"):
+        with open_sink(tmp_path / "clips" / name, None, size=(64, 64)) as sink:
+            sink.write(torch.full((2, 3, 64, 64), 0.4), times.starts, times.ends)
+    (tmp_path / "clips" / "broken.avi").write_bytes(b"no video")
+    (tmp_path / "clips" / "notes.txt").write_text("x")
+    for output, words in (("out.mp4", "name a folder"), ("clips", "would be lost")):
+        assert main(["restore", "clips", output, "--method", "codeformer"]) == 1 and words in capsys.readouterr().err
+    assert main(["restore", "clips", "out", "--method", "codeformer", "--report", "report.json"]) == 1
+    said = capsys.readouterr()
+    assert "2 of 3 clips restored into out" in said.out and "broken.avi failed" in said.err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["ten.mkv", "two.mp4"]
+    told = json.loads((tmp_path / "report.json").read_text())
+    assert [one.get("frames") for one in told["clips"]] == [None, 2, 2] and "cannot be read" in told["clips"][0]["error"]
+    assert main(["restore", "clips", "out", "--method", "codeformer"]) == 1 and "already exists" in capsys.readouterr().err
+
+
+def test_warnings_come_before_the_work(clip, tmp_path, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise ValueError(f"before: {capsys.readouterr().err}")
+
+    deep = tmp_path / "deep.mkv"
+    times = FrameTimes.constant(2, 25)
+    with open_sink(deep, None, size=(64, 64), pixel_format="yuv420p10le") as sink:
+        sink.write(torch.full((2, 3, 64, 64), 0.4), times.starts, times.ends)
+    monkeypatch.setattr("fvr.pipeline.follow_faces", refuse)
+    assert main(["restore", str(deep), str(tmp_path / "out.mp4"), "--method", "codeformer"]) == 1
+    assert "before: warning: the source has 10 bits" in capsys.readouterr().err
+
+
+def test_a_file_address_is_a_path(clip, tmp_path, capsys):
+    named = tmp_path / "my clip%1.mp4"
+    named.write_bytes(clip.read_bytes())
+    assert main(["restore", named.as_uri(), (tmp_path / "out put.mp4").as_uri(), "--method", "codeformer", "--count", "1"]) == 0
+    assert (tmp_path / "out put.mp4").is_file()
+    assert main(["restore", "https://example.org/clip.mp4", "out.mp4"]) == 1 and "nothing is fetched" in capsys.readouterr().err
+
+
+def test_lossless_in_and_out_leaves_frames_without_a_face_bit_by_bit(tmp_path):
+    """Noise between two shots of a face, in 4:2:0, where a trip through RGB would round."""
+    pytest.importorskip("skimage", reason="the portrait comes with scikit-image")
+    noise = torch.rand(1, 3, 320, 320, generator=torch.Generator().manual_seed(0)).expand(12, -1, -1, -1)
+    frames = torch.cat([moving_portrait(2), noise, moving_portrait(2)])
+    times = FrameTimes.constant(16, 25)
+    with open_sink(tmp_path / "in.mkv", None, size=(320, 320), codec="ffv1") as sink:
+        sink.write(frames, times.starts, times.ends)
+    assert main(["restore", str(tmp_path / "in.mkv"), str(tmp_path / "out.mkv"), "--codec", "ffv1", "--method", "codeformer"]) == 0
+    planes = []
+    for name in ("in.mkv", "out.mkv"):
+        with av.open(str(tmp_path / name)) as container:
+            planes.append([frame.to_ndarray() for frame in container.decode(video=0)])
+    assert [bool((before == after).all()) for before, after in zip(*planes, strict=True)] == [False] * 2 + [True] * 12 + [False] * 2
 
 
 def heeding() -> None:

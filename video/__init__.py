@@ -10,24 +10,29 @@ from typing import IO, Any
 
 from torch import Tensor
 
-from .audio import AudioTrack
+from .animation import AnimationSource
+from .audio import AudioTrack, Care, untouched
 from .audio import read_audio as read_sound
 from .codecs import CODECS, CONTAINERS, SPEEDS
 from .cuts import ShotCutDetector, find_cuts
 from .decode import VideoSource
 from .errors import VideoError
-from .files import IMAGE_SUFFIXES, Place, check_apart, image_folder, sequence_files
+from .fields import DEINTERLACE
+from .files import IMAGE_SUFFIXES, Place, check_apart, image_names, local, sequence_files, videos_in_folder
 from .info import AudioInfo, ColourTags, SourceInfo
+from .joins import unheard
 from .memory import FramesSource
 from .playlists import name_playlist
-from .sequence import ImageSink, SequenceSource
+from .sequence import ImageSink, SequenceSource, contents
 from .sink import VideoSink, open_video_sink
 from .source import FrameChunk, FrameSource, Selection, read_all
+from .stills import PNG, pictures_in
 from .times import FrameTimes
 
 __all__ = [
     "CODECS",
     "CONTAINERS",
+    "DEINTERLACE",
     "IMAGE_SUFFIXES",
     "SPEEDS",
     "AudioInfo",
@@ -51,6 +56,7 @@ __all__ = [
     "probe",
     "read_audio",
     "read_frames",
+    "videos_in_folder",
 ]
 
 
@@ -63,6 +69,7 @@ def open_source(
     count: int | None = None,
     window: tuple[Fraction | float, Fraction | float | None] | None = None,
     rate: Fraction | float = 25,
+    deinterlace: str = "auto",
 ) -> FrameSource:
     """A video file, a folder or pattern of images, one image, or a video in an open binary file.
 
@@ -72,14 +79,22 @@ def open_source(
         window: (start, duration) in seconds; frame numbers then count inside it. A negative start counts from the end;
             a duration of 0 or None means to the end.
         rate: frames per second of an image sequence; videos have their own.
+        deinterlace: one of DEINTERLACE, which says what each does.
 
     Raises:
         VideoError: if nothing is there, it is no video, or no frame decodes.
     """
     seconds = None if window is None else (exact_seconds(window[0]), exact_seconds(window[1]) if window[1] else None)
     selection = Selection(start, stop, stride, count, seconds)
+    place = local(place)
     files = sequence_files(place)
-    return VideoSource(place, selection) if files is None else SequenceSource(place, files, selection, rate)
+    if files is not None and deinterlace not in ("auto", "off"):
+        raise VideoError(f"{place} is read as images, which are not deinterlaced; make it a video first")
+    if files is not None and len(files) == 1 and Path(str(place)).is_file() and pictures_in(data := contents(files[0])) > 1:
+        if data[:4] == b"RIFF":
+            return AnimationSource(files[0], data, selection)
+        files = None if data.startswith(PNG) else files
+    return VideoSource(place, selection, deinterlace) if files is None else SequenceSource(place, files, selection, rate)
 
 
 def exact_seconds(time: Fraction | float) -> Fraction:
@@ -102,11 +117,12 @@ def read_frames(place: Place | FrameSource, *, on_frame: Callable[[], object] | 
     return read_all(place if isinstance(place, FrameSource) else open_source(place, **selection), on_frame)
 
 
-def read_audio(place: Place | FrameSource, times: FrameTimes | None = None) -> AudioTrack | None:
+def read_audio(place: Place | FrameSource, times: FrameTimes | None = None, *, heartbeat: Callable[[], object] = untouched) -> AudioTrack | None:
     """The sound that goes with the frames at `times` (the whole of it if None): sample 0 belongs to the first frame's start.
 
-    None if the clip has no sound there; a sequence of images never has.
+    None if the clip has no sound there; a sequence of images never has. `heartbeat` is called all along and may raise.
     """
+    warn = place.warn if isinstance(place, FrameSource) else unheard
     if isinstance(place, FrameSource):
         held, start = place.info.sound, place.info.start
         if isinstance(held, AudioTrack):
@@ -114,9 +130,18 @@ def read_audio(place: Place | FrameSource, times: FrameTimes | None = None) -> A
         if place.info.path is None and held is None:
             return None
         place = place.place
-    if sequence_files(place) is not None:
+    file: Place = local(place)
+    if sequence_files(file) is not None:
         return None
-    return read_sound(place) if times is None else read_sound(place, times.starts[0], times.end)
+    care = Care(heartbeat, warn)
+    return read_sound(file, care=care) if times is None else read_sound(file, times.starts[0], times.end, care)
+
+
+def heard_in(audio: AudioTrack | FrameSource | SourceInfo | Place | None) -> AudioTrack | SourceInfo | Place | None:
+    """Where a clip's sound is; None where it cannot have any."""
+    audio = audio.info if isinstance(audio, FrameSource) else audio
+    silent = isinstance(audio, SourceInfo) and (audio.is_sequence or (audio.path is None and audio.sound is None))
+    return None if silent else audio
 
 
 def open_sink(
@@ -134,12 +159,13 @@ def open_sink(
     metadata: Mapping[str, str] | None = None,
     time_base: Fraction | None = None,
     otherwise: Callable[[Path], Path] | None = None,
+    heartbeat: Callable[[], object] = untouched,
 ) -> VideoSink | ImageSink:
     """A clip to be written; use it in a `with` block, which finishes the file on success and removes it on any exception.
 
     Args:
         path: a video file (its suffix chooses the container), an open binary file, or a folder (a name without suffix) or
-            pattern (shot/%04d.png) for one image per frame.
+            pattern (shot/%04d.png) for one image per frame, or an image file for the only one.
         like: the source whose rotation, pixel aspect, colours and clock are kept; without it BT.709, limited range, upright.
         size: (H, W) of the upright frames; by default that of the first frames written.
         codec: one of CODECS.
@@ -152,6 +178,7 @@ def open_sink(
         metadata: tags written into the file.
         time_base: seconds per tick, if `like` does not tell.
         otherwise: gives the next name to try where the video file's is taken by the time it is complete.
+        heartbeat: called all along while sound is written; what it raises ends the work.
 
     Times: a clip that begins where `like` begins keeps its times; one cut out of the middle begins at second 0. MP4 and MOV
     keep every time exactly, Matroska and WebM to the millisecond.
@@ -160,12 +187,11 @@ def open_sink(
         VideoError: if the choices do not go together or the name is taken.
     """
     if isinstance(path, (str, PathLike)):
-        target = Path(path)
-        if container is None:
-            if image_folder(target) is not None:
-                return ImageSink(target, like, size=size, bits=16 if pixel_format == "rgb48" else 8, overwrite=overwrite)
-            if target.suffix.lower() in IMAGE_SUFFIXES:
-                raise VideoError(f"{target} names one image; name a folder, or a pattern such as {target.stem}_%04d{target.suffix}")
+        target = Path(local(path))
+        if container is None and image_names(target) is not None:
+            bits = 16 if pixel_format == "rgb48" else 8
+            frames = audio.expected if isinstance(audio, FrameSource) else like.frame_estimate if like is not None else None
+            return ImageSink(target, like, size=size, bits=bits, overwrite=overwrite, frames=frames, audio=heard_in(audio))
         path = target
     return open_video_sink(
         path,
@@ -181,4 +207,5 @@ def open_sink(
         metadata=metadata,
         time_base=time_base,
         otherwise=otherwise,
+        heartbeat=heartbeat,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from .decode import codec_name, origin_of
 from .errors import VideoError
-from .files import Place, open_input
-from .joins import RunningClock, can_seek
+from .files import Place, lasting, open_input, stamp
+from .joins import RunningClock, can_seek, unheard
 
 COPIED = {
     "mp4": {"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"},
@@ -29,8 +29,28 @@ COPIED = {
 """Audio codecs that players expect in each container; the rest becomes AAC, or Opus in WebM."""
 
 RATES = {"aac": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000), "libopus": (48000,)}
-LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+"""What channels are taken to be where nothing says, or where an encoder has no other layout of so many."""
+
+TAKEN = {"aac": {"mono", "stereo", "3.0", "4.0", "quad", "5.0", "5.1", "7.1", "7.1(wide)"}, "libopus": set(LAYOUTS.values())}
+"""Layouts that come back from each encoder under their names."""
+
+WRITTEN = {"aac": "AAC", "libopus": "Opus"}
 BLOCK = 1024
+PRIMING = Fraction(1, 10)
+"""Seconds of sound that encoders put before a stream's beginning, at most: Apple's AAC has 2112 samples."""
+
+
+def untouched() -> None:
+    """A heartbeat that nobody listens to."""
+
+
+@dataclass(frozen=True)
+class Care:
+    """What a long walk through sound owes its caller: `heartbeat` is called all along and may raise, `warn` is told of damage."""
+
+    heartbeat: Callable[[], object] = untouched
+    warn: Callable[[str], None] = unheard
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +76,8 @@ class AudioTrack:
 class CopiedLane:
     """Packets of one audio stream, moved by -`origin` seconds and cut to packets that sound in [origin, end)."""
 
-    def __init__(self, place: Place, index: int, output: Any, origin: Fraction, *, edits: bool) -> None:
-        self.place = place
+    def __init__(self, place: Place, index: int, output: Any, origin: Fraction, *, edits: bool, care: Care) -> None:
+        self.place, self.care, self.edits = place, care, edits
         self.input = open_input(place)
         self.stream = self.input.streams.audio[index]
         self.output = output
@@ -70,25 +90,41 @@ class CopiedLane:
 
     def kept(self) -> Iterator[Any]:
         """Packets to be written, on a clock that runs on across joins."""
-        clock = RunningClock(self.place, self.input)
+        clock = RunningClock(self.place, self.input, sound=True, warn=self.care.warn)
         if self.first > origin_of(self.input) + 1 and can_seek(self.input, self.place):
             self.input.seek(int((self.first - 1) / self.stream.time_base), stream=self.stream)
-        demuxed = self.input.demux(self.stream)
+            clock.sought()
+        for packet in self.shown(self.input.demux(self.stream)):
+            stated = stamp(packet)
+            if not packet.size or stated is None:
+                continue
+            start = clock(stated, lasting(packet))
+            if self.origin <= 0 or start >= self.first:
+                packet.pts += round(clock.offset / packet.time_base)
+                yield packet
+
+    def shown(self, demuxed: Iterator[Any]) -> Iterator[Any]:
+        """Packets up to the first that cannot be read. Where there is no edit list, those that the source's hides are left out; but not the
+        few before its beginning that a decoder needs to start, in which nothing sounds.
+        """
+        hidden: list[Any] = []
         while True:
             try:
                 packet = next(demuxed)
             except (StopIteration, av.FFmpegError, OSError):
                 return
-            if not packet.size or packet.pts is None:
+            if packet.is_discard and not self.edits:
+                hidden.append(packet)
                 continue
-            start = clock(packet.pts * packet.time_base, (packet.duration or 0) * packet.time_base)
-            if self.origin <= 0 or start >= self.first:
-                packet.pts += round(clock.offset / packet.time_base)
-                yield packet
+            if sum(map(lasting, hidden)) <= PRIMING:
+                yield from hidden
+            hidden = []
+            yield packet
 
     def pump(self, until: Fraction | None) -> None:
         """Writes what sounds before `until` (seconds of the output); everything if None."""
         while True:
+            self.care.heartbeat()
             self.waiting = self.waiting or next(self.packets, None)
             if self.waiting is None or (until is not None and self.waiting.pts * self.waiting.time_base - self.origin >= until):
                 return
@@ -112,7 +148,8 @@ class CopiedLane:
 class EncodedLane:
     """Blocks of samples, each with its first sample's number, encoded as AAC or Opus."""
 
-    def __init__(self, blocks: Iterator[tuple[int, NDArray]], rate: int, layout: str, encoder: str, output: Any) -> None:
+    def __init__(self, blocks: Iterator[tuple[int, NDArray]], rate: int, layout: str, encoder: str, output: Any, care: Care) -> None:
+        self.care = care
         self.rate = nearest(rate, RATES[encoder])
         self.blocks = resampled(blocks, rate, self.rate, layout)
         self.output = output
@@ -124,6 +161,7 @@ class EncodedLane:
     def pump(self, until: Fraction | None) -> None:
         """Encodes whole blocks that begin before `until` (seconds of the output); everything if None."""
         while True:
+            self.care.heartbeat()
             self.waiting = self.waiting or next(self.blocks, None)
             if self.waiting is None or (until is not None and self.waiting[0] + len(self.waiting[1][0]) > until * self.rate):
                 return
@@ -181,21 +219,23 @@ def track_blocks(track: AudioTrack, lead: Fraction) -> Iterator[tuple[int, NDArr
         yield first + start, waveform[:, start : start + BLOCK].numpy()
 
 
-def file_blocks(place: Place, index: int, layout: str, origin: Fraction) -> Iterator[tuple[int, NDArray]]:
+def file_blocks(place: Place, index: int, layout: str, origin: Fraction, care: Care) -> Iterator[tuple[int, NDArray]]:
     """Decoded samples of one audio stream from `origin` on, numbered from there; gaps in the stream become silence."""
     with open_input(place) as container:
         stream = container.streams.audio[index]
         rate = stream.codec_context.sample_rate
         first = round(origin * rate)
+        clock = RunningClock(place, container, sound=True, warn=care.warn)
         if origin > origin_of(container) + 2 and can_seek(container, place):
             container.seek(int((origin - 1) / stream.time_base), stream=stream)
+            clock.sought()
         resampler = AudioResampler("fltp", layout, rate)
-        clock = RunningClock(place, container)
         position: int | None = None
         overlap = 0
         for frame in decodable(container, stream):
             jumps = clock.jumps
-            stated = None if frame.pts is None else round(clock(frame.pts * frame.time_base, Fraction(frame.samples, rate)) * rate)
+            shown = stamp(frame)
+            stated = None if shown is None else round(clock(shown, Fraction(frame.samples, rate)) * rate)
             if clock.jumps > jumps and position is not None and stated is not None:
                 overlap = max(0, position - stated)
             for out in resampler.resample(frame):
@@ -234,21 +274,73 @@ def decodable(container: Any, stream: Any) -> Iterator[Any]:
 Lane = CopiedLane | EncodedLane
 
 
-def read_audio(place: Place, start: Fraction = Fraction(0), end: Fraction | None = None) -> AudioTrack | None:
-    """The first audio stream from `start` to `end` seconds of the file's clock; None if there is none or it is silent there.
+@dataclass(frozen=True)
+class Heard:
+    """How one audio stream of a file comes into the copy: as packets (`encoder` None), or decoded in `source` and encoded in `layout`."""
+
+    index: int
+    encoder: str | None = None
+    layout: str = ""
+    source: str = ""
+
+
+def plan_lanes(place: Place, container: str | None) -> tuple[list[Heard], list[str]]:
+    """How each audio stream of a file goes into a container, and in words what is lost of it; images (None) have no sound."""
+    plans: list[Heard] = []
+    lost: list[str] = []
+    with open_input(place) as probe:
+        for index, stream in enumerate(probe.streams.audio):
+            context, name = stream.codec_context, f"sound track {index + 1}"
+            if context is None:
+                lost.append(f"{name}, whose codec is not known here")
+            elif container is None:
+                lost.append(f"{name} ({codec_name(context)})")
+            elif codec_name(context) in COPIED[container]:
+                plans.append(Heard(index))
+            else:
+                encoder = encoder_of(container)
+                plans.append(Heard(index, encoder, *layouts(context.layout, encoder)))
+                plan, known, own = plans[-1], codec_name(context), context.layout
+                if known.startswith(LOSSLESS):
+                    lost.append(f"{name} as {known} ({WRITTEN[encoder]} is written)")
+                if own.name.removesuffix("(side)") != plan.layout and (own.name not in UNNAMED or own.nb_channels > len(LAYOUTS)):
+                    lost.append(f"the {own.nb_channels} channels ({own.name}) of {name}, which becomes {plan.layout}")
+    return plans, lost
+
+
+LOSSLESS = ("pcm_", "flac", "alac", "truehd", "mlp", "wavpack", "tta")
+UNNAMED = tuple(f"{count} channels" for count in LAYOUTS)
+
+
+def layouts(layout: Any, encoder: str) -> tuple[str, str]:
+    """What a stream's channels are encoded as, and decoded as; channels without names are taken one by one."""
+    if layout.name in TAKEN[encoder]:
+        return layout.name, layout.name
+    target = LAYOUTS.get(layout.nb_channels, "stereo")
+    return target, layout.name if layout.name in UNNAMED else target
+
+
+def encoder_of(container: str) -> str:
+    return "libopus" if container == "webm" else "aac"
+
+
+def read_audio(place: Place, start: Fraction = Fraction(0), end: Fraction | None = None, care: Care | None = None) -> AudioTrack | None:
+    """The first audio stream that can be decoded, from `start` to `end` seconds of the file's clock; None if there is none or it is silent there.
 
     Where the stream has no sound yet, or a gap, there are zeros, so that sample i always belongs to start + i / rate.
     """
     with open_input(place) as container:
-        stream = next((stream for stream in container.streams.audio if stream.codec_context is not None), None)
+        index, stream = next(((index, one) for index, one in enumerate(container.streams.audio) if one.codec_context is not None), (0, None))
         if stream is None:
             return None
-        rate, channels = stream.codec_context.sample_rate, stream.codec_context.layout.nb_channels
-    layout = LAYOUTS.get(channels, "stereo")
+        rate, own = stream.codec_context.sample_rate, stream.codec_context.layout
+    layout = own.name if own.nb_channels in LAYOUTS else "stereo"
     length = None if end is None else round((end - start) * rate)
     pieces: list[NDArray] = []
     filled = 0
-    for position, samples in file_blocks(place, 0, layout, start):
+    care = care or Care()
+    for position, samples in file_blocks(place, index, layout, start, care):
+        care.heartbeat()
         if length is not None and position >= length:
             break
         if position > filled:
@@ -258,29 +350,26 @@ def read_audio(place: Place, start: Fraction = Fraction(0), end: Fraction | None
     return AudioTrack(torch.from_numpy(np.concatenate(pieces, 1)), rate) if pieces else None
 
 
-def open_lanes(audio: AudioTrack | Place, container: str, output: Any, origin: Fraction, lead: Fraction) -> list[Lane]:
+def open_lanes(audio: AudioTrack | Place, container: str, output: Any, origin: Fraction, lead: Fraction, care: Care) -> list[Lane]:
     """One lane per audio stream of `audio`, added to an output container.
 
     Args:
         origin: second of the source, counted from its `SourceInfo.origin`, that becomes second 0 of the output.
         lead: second of the output at which an AudioTrack begins.
     """
-    encoder = "libopus" if container == "webm" else "aac"
     if isinstance(audio, AudioTrack):
-        layout = LAYOUTS.get(audio.waveform.shape[0], "mono")
-        return [EncodedLane(track_blocks(audio, lead), audio.rate, layout, encoder, output)]
+        encoder, layout = encoder_of(container), LAYOUTS.get(audio.waveform.shape[0], "mono")
+        return [EncodedLane(track_blocks(audio, lead), audio.rate, layout, encoder, output, care)]
     lanes: list[Lane] = []
     with open_input(audio) as probe:
         origin += origin_of(probe)
-        for index, stream in enumerate(probe.streams.audio):
-            context = stream.codec_context
-            if context is None:
-                continue
-            if codec_name(context) in COPIED[container]:
-                lanes.append(CopiedLane(audio, index, output, origin, edits=container in ("mp4", "mov")))
+        for plan in plan_lanes(audio, container)[0]:
+            stream = probe.streams.audio[plan.index]
+            if plan.encoder is None:
+                lanes.append(CopiedLane(audio, plan.index, output, origin, edits=container in ("mp4", "mov"), care=care))
             else:
-                layout = LAYOUTS.get(context.layout.nb_channels, "stereo")
-                lanes.append(EncodedLane(file_blocks(audio, index, layout, origin), context.sample_rate, layout, encoder, output))
+                blocks = file_blocks(audio, plan.index, plan.source, origin, care)
+                lanes.append(EncodedLane(blocks, stream.codec_context.sample_rate, plan.layout, plan.encoder, output, care))
             name_alike(lanes[-1].target, stream)
     return lanes
 
@@ -289,4 +378,4 @@ def name_alike(target: Any, stream: Any) -> None:
     """Gives an output stream what players choose a source's stream by: language, title, and whether it is the default, a comment and so on."""
     target.metadata.update({key: stream.metadata[key] for key in ("language", "title") if key in stream.metadata})
     if stream.disposition:
-        target.disposition = stream.disposition
+        target.disposition = stream.disposition.value

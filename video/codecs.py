@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
 
 from .errors import VideoError
-from .info import SourceInfo
+from .info import Grading, SourceInfo
 from .pixels import depth
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -28,6 +29,7 @@ class VideoCodec:
         encoders: FFmpeg encoders, the first one present is used.
         containers: FFmpeg muxers it may go into.
         pixel_formats: accepted, the first is the default.
+        kept: further pixel formats, taken where the source has them and none is asked for.
         odd_sizes: whether odd widths and heights can be stored with subsampled chroma.
         least_side: smallest width and height the encoder is safe with (below 64, x265 writes outside its memory and SVT-AV1 hangs).
     """
@@ -38,6 +40,7 @@ class VideoCodec:
     pixel_formats: tuple[str, ...]
     odd_sizes: bool = False
     least_side: int = 1
+    kept: tuple[str, ...] = ()
 
     def encoder(self) -> str:
         for name in self.encoders:
@@ -48,10 +51,10 @@ class VideoCodec:
             return name
         raise VideoError(f"this PyAV has no encoder for {self.name} ({' or '.join(self.encoders)}); choose another codec")
 
-    def options(self, encoder: str, crf: float, preset: str | None, pixel_format: str) -> dict[str, str]:
+    def options(self, encoder: str, crf: float, preset: str | None, pixel_format: str, grading: Grading | None = None) -> dict[str, str]:
         """Encoder options for a constant quality `crf` (the codec's own scale) and a speed name as x264 has them."""
         speed = SPEEDS.index(preset or "medium")
-        return {
+        options = {
             # With mbtree, x264's AVX-512 code gives other bits on every run at most widths (x264 core 165, PyAV 18); without, files grow 14 %.
             "libx264": {"crf": f"{crf:g}", "preset": SPEEDS[speed], "x264-params": "mbtree=0"},
             "libx265": {"crf": f"{crf:g}", "preset": SPEEDS[speed], "x265-params": "log-level=error"},
@@ -61,6 +64,31 @@ class VideoCodec:
             "prores_ks": {"profile": "4" if "444" in pixel_format else "3", "vendor": "apl0"},
             "ffv1": {"level": "3", "slicecrc": "1"},
         }[encoder]
+        if grading is not None and encoder in GRADED:
+            name, separator, display, light, dot = GRADED[encoder]
+            told = [f"{display}={display_words(grading, dot)}"] if grading.primaries and grading.luminance else []
+            told += [f"{light}={grading.light[0]},{grading.light[1]}"] if grading.light else []
+            options[name] = separator.join([*([options[name]] if name in options else []), *told])
+        return options
+
+
+GRADED = {
+    "libx264": ("x264-params", ":", "mastering-display", "cll", False),
+    "libx265": ("x265-params", ":", "master-display", "max-cll", False),
+    "libsvtav1": ("svtav1-params", ":", "mastering-display", "content-light", True),
+}
+"""By encoder: where its own parameters go, what stands between them, their names for a Grading, and whether its numbers are decimal."""
+
+
+def display_words(grading: Grading, decimal: bool) -> str:
+    """G(x,y)B(x,y)R(x,y)WP(x,y)L(max,min): decimal, or in units of 0.00002 and 0.0001 cd/m2."""
+
+    def pair(values: tuple[Fraction, Fraction], unit: int) -> str:
+        return "({},{})".format(*(f"{float(value):.5f}" if decimal else round(value * unit) for value in values))
+
+    assert grading.primaries is not None and grading.luminance is not None
+    red, green, blue, white = (pair(place, 50_000) for place in grading.primaries)
+    return f"G{green}B{blue}R{red}WP{white}L{pair((grading.luminance[1], grading.luminance[0]), 10_000)}"
 
 
 def codec_table(*codecs: VideoCodec) -> dict[str, VideoCodec]:
@@ -69,6 +97,7 @@ def codec_table(*codecs: VideoCodec) -> dict[str, VideoCodec]:
 
 EIGHT = ("yuv420p", "yuv422p", "yuv444p")
 TEN = ("yuv420p10le", "yuv422p10le", "yuv444p10le")
+DEEP = ("gbrp10le", *(f"{kind}{bits}le" for kind in ("yuv420p", "yuv422p", "yuv444p", "gbrp") for bits in (12, 16)))
 ISO = frozenset({"mp4", "mov", "matroska"})
 
 CODECS = codec_table(
@@ -77,7 +106,7 @@ CODECS = codec_table(
     VideoCodec("av1", ("libsvtav1", "libaom-av1"), frozenset({"mp4", "matroska", "webm"}), ("yuv420p", "yuv420p10le"), odd_sizes=True, least_side=64),
     VideoCodec("vp9", ("libvpx-vp9",), frozenset({"mp4", "matroska", "webm"}), EIGHT, odd_sizes=True),
     VideoCodec("prores", ("prores_ks",), frozenset({"mov", "matroska"}), ("yuv422p10le", "yuv444p10le")),
-    VideoCodec("ffv1", ("ffv1",), frozenset({"matroska"}), EIGHT + TEN, odd_sizes=True),
+    VideoCodec("ffv1", ("ffv1",), frozenset({"matroska"}), EIGHT + TEN, odd_sizes=True, kept=(*EIGHT, *TEN, *DEEP, "bgr0")),
 )
 
 
@@ -95,8 +124,10 @@ def choose_container(path: Path | None, container: str | None) -> str:
     return CONTAINERS[suffix]
 
 
-def choose_codec(name: str, container: str, pixel_format: str | None, crf: float, preset: str | None) -> tuple[VideoCodec, str]:
-    """The codec and its pixel format.
+def choose_codec(
+    name: str, container: str, pixel_format: str | None, crf: float, preset: str | None, like: SourceInfo | None = None
+) -> tuple[VideoCodec, str]:
+    """The codec and its pixel format, which a lossless codec takes from the clip it is `like`.
 
     Raises:
         VideoError: for an unknown name, or a combination that cannot be stored.
@@ -106,8 +137,9 @@ def choose_codec(name: str, container: str, pixel_format: str | None, crf: float
     codec = CODECS[name]
     if container not in codec.containers:
         raise VideoError(f"{name} does not go into {container}; use {' or '.join(sorted(codec.containers))}, or another codec")
-    chosen = pixel_format or codec.pixel_formats[0]
-    if chosen not in codec.pixel_formats:
+    own = like.pix_fmt if like is not None and like.pix_fmt in codec.kept else None
+    chosen = pixel_format or own or codec.pixel_formats[0]
+    if chosen not in codec.pixel_formats and chosen != own:
         raise VideoError(f"{name} takes pixel formats {', '.join(codec.pixel_formats)}, got {chosen!r}")
     if not 0 <= crf <= 63 or (name in ("h264", "h265") and crf > 51):
         raise VideoError(f"crf must be 0 to 51 for h264 and h265, 0 to 63 for av1 and vp9, got {crf:g}")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property, partial
+from functools import cached_property
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import av
@@ -15,11 +17,13 @@ from av.video.frame import VideoFrame
 from torch import Tensor
 
 from .errors import VideoError
-from .files import STILL, Place, open_input, picture_stream, place_name, place_path, short
+from .fields import Deinterlacer, check_deinterlace
+from .files import STILL, Place, Window, check_pixels, lasting, most_pixels, open_input, picture_stream, place_name, place_path, short, stamp
 from .info import AudioInfo, SourceInfo
 from .joins import MAY_JUMP, RunningClock, can_seek
-from .pixels import frame_colour, to_tensor
+from .pixels import DROPPED, fitted, frame_colour, frame_grading, to_tensor
 from .source import FrameSource, Selection, Timed
+from .whole import missing_bytes
 
 NEAR = 64
 """Frames closer to the start than this are decoded and dropped rather than sought."""
@@ -27,16 +31,26 @@ NEAR = 64
 LATE = 10
 """Seconds of emptiness before a clip that may be meant; beyond, its times are cut out of a longer recording's."""
 
+WHOLE = ("each frame becomes a whole one", "both fields of a frame become frames, at twice the rate")
+
 LATE_ENDS = int(av.__version__.split(".")[0]) >= 19
 
 
 class VideoSource(FrameSource):
     """A video file (or one in memory) as a stream of frames."""
 
-    def __init__(self, place: Place, selection: Selection) -> None:
-        self.place = place
+    def __init__(self, place: Place, selection: Selection, deinterlace: str = "auto") -> None:
+        check_deinterlace(deinterlace)
+        self.place, self.deinterlace = place, deinterlace
         self.info, self.warnings = examine(place)
         self.selection = selection
+        forced = deinterlace not in ("auto", "off", "fields")
+        self.woven = deinterlace != "off" and (forced or self.info.interlaced)
+        if self.info.interlaced or forced:
+            self.warn(self.weaving())
+        if self.halved:
+            frames, info = self.info.frame_estimate, self.info
+            self.info = replace(info, rate=2 * info.rate, time_base=info.time_base / 2, frame_estimate=None if frames is None else 2 * frames)
 
     def numbered(self) -> Iterator[Timed]:
         wanted = self.selection.start
@@ -44,9 +58,9 @@ class VideoSource(FrameSource):
         if window is not None:
             yield from self.inside(*window, skip=wanted)
             return
-        target = self.presentation(wanted) if wanted >= NEAR else None
+        target = self.presentation(wanted) if wanted >= NEAR and not self.halved else None
         if target is not None:
-            frames = self.decoded(target)
+            frames = self.decoded(target - self.margin)
             for item in frames:
                 if item.start < target:
                     continue
@@ -59,6 +73,28 @@ class VideoSource(FrameSource):
             if number >= wanted:
                 yield item
 
+    def weaving(self) -> str:
+        """What becomes of interlaced frames."""
+        if self.deinterlace == "off":
+            return f"{self.describe()} is interlaced, which its copy is not told to be; deinterlace it first, or its combs stay"
+        named = "" if self.info.interlaced else "taken as "
+        return f"{self.describe()} is {named}interlaced: {WHOLE[self.deinterlace.startswith('fields')]} (bwdif)"
+
+    @property
+    def halved(self) -> bool:
+        """Whether a packet becomes two frames."""
+        return self.woven and self.deinterlace.startswith("fields")
+
+    @property
+    def frame_length(self) -> Fraction:
+        """Seconds that a packet's picture lasts, on average."""
+        return (1 + self.halved) / self.info.rate
+
+    @property
+    def margin(self) -> Fraction:
+        """Seconds to begin before the first frame wanted: a frame made of fields takes after the one before it."""
+        return 3 / self.info.rate if self.woven else Fraction(0)
+
     def inside(self, start: Fraction, duration: Fraction | None, skip: int) -> Iterator[Timed]:
         """Frames whose presentation begins in [start, start + duration)."""
         if start < 0:
@@ -67,7 +103,7 @@ class VideoSource(FrameSource):
         stop = start + duration if duration else None
         number = -1
         held: Timed | None = None
-        for item in self.decoded(start if start > self.info.start + NEAR / self.info.rate and self.can_seek else None):
+        for item in self.decoded(start - self.margin if start > self.info.start + NEAR / self.info.rate and self.can_seek else None):
             if item.start < start:
                 continue
             if stop is not None and item.start >= stop:
@@ -101,71 +137,114 @@ class VideoSource(FrameSource):
 
     def decoded(self, seek_to: Fraction | None = None) -> Iterator[Timed]:
         """Every frame in presentation order, from the key frame before `seek_to`."""
-        turns = self.info.rotation // 90 % 4
+        turn = self.info.rotation, self.info.mirrored
         with open_input(self.place) as container:
             stream = picture_stream(container)
             stream.thread_type = "AUTO"
+            limit(stream)
             if seek_to is not None:
                 container.seek(int(seek_to / stream.time_base), stream=stream)
-            previous: tuple[Fraction, VideoFrame] | None = None
             health = Health()
             clock = RunningClock(self.place, container)
+            last = [self.info.start, Fraction(0)]
+            timed = self.timed_frames(health.frames(container, stream), clock, last)
+            if self.deinterlace != "off":
+                timed = Deinterlacer(self.deinterlace, self.frame_length)(timed)
+            held: tuple[Fraction, Callable[[], Tensor]] | None = None
             try:
-                for frame in health.frames(container, stream):
-                    start = self.start_of(frame, clock, previous)
-                    if previous is not None:
-                        yield Timed(previous[0], partial(self.picture, previous[1], turns), None)
-                    previous = start, frame
+                for start, frame in timed:
+                    if held is not None:
+                        yield Timed(*held, None)
+                    turn = orientation(frame) or turn
+                    held = start, Decoded(self, frame, *turn)
             except GeneratorExit:
                 self.report(health, stream, to_the_end=False)
                 raise
             self.report(health, stream, to_the_end=seek_to is None)
-            if previous is not None:
-                end = self.end_of(stream, *previous, not clock.jumps and (seek_to is not None or health.whole(stream)))
-                yield Timed(previous[0], partial(self.picture, previous[1], turns), end)
+            if held is not None:
+                end = self.end_of(stream, last[0], last[1], not clock.jumps and (seek_to is not None or health.whole(stream)))
+                yield Timed(*held, end)
 
-    def start_of(self, frame: Any, clock: RunningClock, previous: tuple[Fraction, Any] | None) -> Fraction:
+    def timed_frames(self, frames: Iterator[VideoFrame], clock: RunningClock, last: list[Fraction]) -> Iterator[tuple[Fraction, VideoFrame]]:
+        """Each decoded frame with the second it is shown at; `last` becomes the last one's, and what its file says of its length."""
+        previous: Fraction | None = None
+        for frame in frames:
+            if self.deinterlace != "off" and frame.interlaced_frame and not self.info.interlaced:
+                self.warn(f"{self.describe()} is interlaced in places: {WHOLE[self.deinterlace.startswith('fields')]} (bwdif)")
+            previous = self.start_of(frame, clock, previous)
+            last[:] = previous, lasting(frame)
+            yield previous, frame
+
+    def start_of(self, frame: Any, clock: RunningClock, previous: Fraction | None) -> Fraction:
         jumps = clock.jumps
-        start = None if frame.pts is None else clock(frame.pts * frame.time_base, frame.duration * frame.time_base or 1 / self.info.rate)
+        stated = stamp(frame)
+        start = None if stated is None else clock(stated, lasting(frame) or self.frame_length)
         if clock.jumps > jumps:
             self.warn(f"{self.describe()} starts its clock anew on the way, as joined recordings do; each part was put right behind the one before")
         if previous is None:
             return self.info.start if start is None else start
         if start is None:
-            return previous[0] + 1 / self.info.rate
-        if start <= previous[0]:
+            return previous + self.frame_length
+        if start <= previous:
             self.warn(f"{self.describe()} has frames whose times do not increase; they were moved apart by one tick")
-            return previous[0] + self.info.time_base
+            return previous + self.info.time_base
         return start
 
-    def end_of(self, stream: Any, start: Fraction, frame: Any, whole: bool) -> Fraction:
+    def end_of(self, stream: Any, start: Fraction, length: Fraction, whole: bool) -> Fraction:
         """The stream's own end if it was read whole, else the last frame's own duration, else one frame.
 
         From PyAV 19 on the stream's end may be too late where frames are reordered, and the earlier of the two is taken.
         """
-        own = start + frame.duration * frame.time_base if frame.duration else start + 1 / self.info.rate
+        own = start + (length or self.frame_length)
         if whole and stream.duration is not None:
             end = ((stream.start_time or 0) + stream.duration) * stream.time_base
             if end > start:
                 return min(end, own) if LATE_ENDS else end
         return own
 
-    def picture(self, frame: VideoFrame, turns: int) -> Tensor:
-        stored = self.info.stored_size
-        if (frame.height, frame.width) != stored:
-            self.warn(f"{self.describe()} changes its size on the way; frames of {frame.width}x{frame.height} were scaled to {stored[1]}x{stored[0]}")
-            frame = frame.reformat(width=stored[1], height=stored[0])
+    def picture(self, frame: VideoFrame, rotation: int, mirrored: bool) -> Tensor:
+        """Upright and of the clip's size, into which frames of another size are fitted with their aspect kept."""
         if frame.interlaced_frame:
-            self.warn(f"{self.describe()} is interlaced, which its copy is not told to be; deinterlace it first (FFmpeg's bwdif) or combs stay")
-        upright = to_tensor(frame, turns)
-        return upright.flip(-1) if self.info.mirrored else upright
+            self.warn(self.weaving())
+        upright = to_tensor(frame, rotation // 90 % 4)
+        upright = upright.flip(-1) if mirrored else upright
+        size = self.info.height, self.info.width
+        if upright.shape[1:] == size:
+            return upright
+        here = f"{upright.shape[2]}x{upright.shape[1]}"
+        self.warn(
+            f"{self.describe()} changes its size on the way; frames of {here} were scaled into {size[1]}x{size[0]}, with black beside if need be"
+        )
+        turned = 1 if (rotation - self.info.rotation) % 180 == 0 else 1 / self.info.sample_aspect**2
+        return fitted(upright, size, float(turned))
 
     def report(self, health: Health, stream: Any, *, to_the_end: bool) -> None:
         if to_the_end and not health.delivered:
             raise VideoError(f"{self.describe()} holds no frame that decodes ({health.fault or 'it is empty'}); it is damaged")
         if health.fault or health.damaged or (to_the_end and not health.whole(stream)):
             words = health.words(stream, to_the_end)
+            self.warnings = [sentence for sentence in self.warnings if sentence != cut_sentence(self.place)]  # which this tells better
             self.warn(f"{self.describe()} is damaged or cut short: {words}; the {health.delivered} frames that decode are used")
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """A decoded frame that makes its tensor when called. `rotation` and `mirrored` are how it is turned upright."""
+
+    source: VideoSource
+    frame: VideoFrame
+    rotation: int
+    mirrored: bool
+
+    def __call__(self) -> Tensor:
+        return self.source.picture(self.frame, self.rotation, self.mirrored)
+
+    @property
+    def stored(self) -> VideoFrame | None:
+        """The frame itself, if it is one of the clip's size and turn."""
+        info = self.source.info
+        like = (self.frame.height, self.frame.width) == info.stored_size and (self.rotation, self.mirrored) == (info.rotation, info.mirrored)
+        return self.frame if like else None
 
 
 class Health:
@@ -205,8 +284,8 @@ class Health:
                 return
             if packet.size:
                 self.packets += 1
-                if packet.pts is not None:
-                    self.ended = max(self.ended, (packet.pts + (packet.duration or 0)) * packet.time_base)
+                if (start := stamp(packet)) is not None:
+                    self.ended = max(self.ended, start + lasting(packet))
             yield packet
 
     def whole(self, stream: Any) -> bool:
@@ -276,11 +355,15 @@ def examine(place: Place) -> tuple[SourceInfo, list[str]]:
         if stream is None:
             kinds = ["a cover picture" if other.disposition & STILL else other.type for other in container.streams]
             raise VideoError(f"{place_name(place)} holds no video stream, only {', '.join(kinds) or 'nothing'}")
+        if stream.codec_context is None:
+            raise VideoError(f"the picture of {place_name(place)} is in a codec that is not known here; convert it first")
         health = Health()
+        check_pixels(place_name(place), stream.width, stream.height)
+        limit(stream)
         frame = next(health.frames(container, stream), None)
         if frame is None:
             raise VideoError(f"{place_name(place)} holds no frame that decodes ({health.fault or 'it is empty'}); it is damaged")
-        rotation, mirrored = orientation(frame)
+        rotation, mirrored = orientation(frame) or (0, False)
         aspect = Fraction(stream.sample_aspect_ratio or 0) or Fraction(1)
         rate = Fraction(stream.average_rate or stream.guessed_rate or stream.base_rate or 25)
         duration = stated_duration(stream)
@@ -295,27 +378,46 @@ def examine(place: Place) -> tuple[SourceInfo, list[str]]:
             sample_aspect=1 / aspect if rotation % 180 else aspect,
             rate=rate,
             frame_estimate=stream.frames or (None if duration is None else round(duration * rate) or None),
-            start=Fraction(0) if frame.pts is None else frame.pts * frame.time_base,
+            start=stamp(frame) or Fraction(0),
             duration=duration,
             origin=origin_of(container),
             time_base=Fraction(stream.time_base),
             colour=frame_colour(frame, stream.codec_context),
             pix_fmt=frame.format.name,
             codec=codec_name(stream.codec_context),
+            interlaced=bool(frame.interlaced_frame),
+            grading=frame_grading(frame),
+            lost=tuple(words for name, words in DROPPED.items() if frame.side_data.get(name) is not None),
             audio_streams=tuple(audio_info(audio) for audio in container.streams.audio if audio.codec_context is not None),
             sound=None if isinstance(place, (str, PathLike)) else place,
         )
-        return info, [f"{place_name(place)} has transparent parts; transparency is not kept"] if see_through(frame, stream) else []
+        warnings = [cut] if (cut := cut_sentence(place)) else []
+        return info, [*warnings, *([f"{place_name(place)} has transparent parts; transparency is not kept"] if see_through(frame, stream) else [])]
 
 
-def orientation(frame: Any) -> tuple[int, bool]:
-    """-90, 0, 90 or 180 degrees counter-clockwise, and whether the picture is then mirrored left to right, by its display matrix.
+def cut_sentence(place: Place) -> str:
+    """What is to be said of a file that ends before its last part does; empty for others."""
+    if isinstance(place, (str, PathLike)):
+        with Path(place).open("rb") as file:
+            missing = missing_bytes(file)
+    else:
+        missing = missing_bytes(Window(place))  # type: ignore[arg-type]
+    return f"{place_name(place)} is cut short: its last part lacks {missing:,} bytes; the frames that are there are used" if missing else ""
+
+
+def limit(stream: Any) -> None:
+    """Has the decoder refuse pictures that grow far too large on the way; it counts rows as they lie in memory, which are longer."""
+    stream.codec_context.options = {**stream.codec_context.options, "max_pixels": str(2 * most_pixels() + 1_000_000)}
+
+
+def orientation(frame: Any) -> tuple[int, bool] | None:
+    """-90, 0, 90 or 180 degrees counter-clockwise, and whether the picture is then mirrored left to right, by its display matrix, if it has one.
 
     The matrix maps x' = a x + c y, y' = b x + d y; it mirrors where its determinant is negative.
     """
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
-        return 0, False
+        return None
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data)[:36])
     mirrored = a * d < b * c
     a, c = (-a, -c) if mirrored else (a, c)

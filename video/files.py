@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +19,12 @@ from .errors import VideoError
 from .playlists import demuxer_options, refuse_playlist
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
+VIDEO_SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in "3g2 3gp apng asf avi flv gif m2ts m2v m4v mkv mov mp4 mpe mpeg mpg mts mxf ogv ts vob webm wmv y4m".split()  # noqa: SIM905
+)
+"""What counts as a video in a folder, which may hold other things; a file that is named is tried whatever its suffix."""
+
 NUMBER_FIELD = re.compile(r"%(?:0[0-9]*|[1-9])?d")
 """%d, %4d and %04d, the last two alike; %20d is a space in an encoded address and part of a name."""
 
@@ -23,22 +32,64 @@ Place = str | PathLike[str] | IO[bytes]
 """A path, or an open binary file such as BytesIO."""
 
 
-def check_apart(output: str | PathLike[str], inputs: Iterable[str | PathLike[str]]) -> None:
-    """Refuses an output that would replace what it is made from: the file, or the folder whose images give way to new ones.
+MOST_PIXELS = 1 << 26
+"""Of one picture, unless FVR_MAX_PIXELS says otherwise: twice 8K; each takes 12 bytes, and a small file may claim any size."""
+
+
+def check_pixels(name: str, width: int, height: int) -> None:
+    """Raises VideoError for pictures larger than allowed, before their memory is taken."""
+    most = most_pixels()
+    if width * height > most:
+        raise VideoError(
+            f"{name} has pictures of {width}x{height}, which is more than {most:,} pixels; if that is meant and {width * height * 24 / 1e9:.0f} GB "
+            f"are free, set FVR_MAX_PIXELS={width * height}"
+        )
+
+
+def most_pixels() -> int:
+    given = os.environ.get("FVR_MAX_PIXELS", "")
+    if given and not given.isdecimal():
+        raise VideoError(f"FVR_MAX_PIXELS is a number of pixels, got {given!r}")
+    return int(given or MOST_PIXELS)
+
+
+def local(place: Any) -> Any:
+    """A file:// address as the path it names; anything else as it is.
 
     Raises:
-        VideoError: if the output is there and one of the inputs, or a file of one lies in it, by whatever name.
+        VideoError: for an address of another kind or machine.
     """
-    target = Path(output)
-    folder = image_folder(target)
-    replaced = target if folder is None else folder
-    if not replaced.exists():
-        return
-    for place in inputs:
+    address = re.fullmatch(r"([a-z][a-z0-9+.-]+)://([^/]*)(.*)", place, re.IGNORECASE | re.DOTALL) if isinstance(place, str) else None
+    if address is None or Path(place).exists():
+        return place
+    scheme, machine, path = address.groups()
+    if scheme.lower() != "file" or machine.lower() not in ("", "localhost"):
+        raise VideoError(f"{place} is an address elsewhere, and nothing is fetched here; download it and name the file")
+    path = path[1:] if re.match(r"/[a-z]:", path, re.IGNORECASE) else path  # /C:/clip.mp4
+    return os.fsdecode(re.sub(rb"%([0-9a-fA-F]{2})", lambda digits: bytes.fromhex(digits[1].decode()), os.fsencode(path)))
+
+
+def check_apart(output: str | PathLike[str], inputs: Iterable[str | PathLike[str]]) -> None:
+    """Refuses an output that would replace what it is made from, or write its images into a folder that is read.
+
+    Raises:
+        VideoError: if the output is one of the inputs, or would take the name of one of their images, by whatever name.
+    """
+    target = Path(local(output))
+    names = image_names(target)
+    for place in map(local, inputs):
         files = sequence_files(place) or [Path(place)]
-        parts = files if folder is None else [Path(place), *{parent for file in files for parent in (file.parent, file.resolve().parent)}]
-        if any(part.exists() and part.samefile(replaced) for part in parts):
+        if names is None:
+            lost = same(target, Path(place)) or any(same(target, file) for file in files)
+        else:
+            near = [file for file in (*files, *(file.resolve() for file in files)) if same(file.parent, names.folder)]
+            lost = same(Path(place), names.folder) or any(names.field is None or names.number(file.name, re.IGNORECASE) is not None for file in near)
+        if lost:
             raise VideoError(f"the output {target} exists and holds the input {place}, which would be lost; choose another name")
+
+
+def same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def number_field(path: Path) -> re.Match[str] | None:
@@ -55,19 +106,60 @@ def number_field(path: Path) -> re.Match[str] | None:
     return fields[0] if fields else None
 
 
-def numbered_name(path: Path, field: re.Match[str], number: int) -> str:
-    """The pattern's name of one frame; a width pads with zeros."""
-    width = int(field[0][1:-1] or 0)
-    return f"{path.name[: field.start()]}{number:0{width}d}{path.name[field.end() :]}"
+@dataclass(frozen=True)
+class ImageNames:
+    """What the images of one clip are called: a folder's 000000.png and so on, a pattern's names, or the one of a single image.
+
+    Attributes:
+        folder: where they are.
+        before, after: what stands around the number; of a single image's name, `after` is empty.
+        width: digits of the number, padded with zeros; None for a single image.
+        field: the number's place as it is written in a pattern; None for a plain folder.
+    """
+
+    folder: Path
+    before: str
+    width: int | None
+    after: str
+    field: str | None
+
+    def name(self, number: int) -> str:
+        return self.before if self.width is None else f"{self.before}{number:0{self.width}d}{self.after}"
+
+    def fit(self, name: str, flags: int = 0) -> re.Match[str] | None:
+        """Whether a file of this name is read with the others, whatever the width of its number."""
+        digits = "()" if self.width is None else "([0-9]+)"
+        return re.fullmatch(f"{re.escape(self.before)}{digits}{re.escape(self.after)}", name, flags)
+
+    def number(self, name: str, flags: int = 0) -> int | None:
+        """The frame that a file of this name would be; None if the clip's images are not called so."""
+        match = self.fit(name, flags)
+        if match is None or self.width is None:
+            return None if match is None else 0
+        return int(match[1]) if match[1] == f"{int(match[1]):0{self.width}d}" else None
+
+    @property
+    def pattern(self) -> Path:
+        return self.folder / (self.before if self.width is None else f"{self.before}{self.field or '%06d'}{self.after}")
+
+    @property
+    def suffix(self) -> str:
+        return self.pattern.suffix.lower()
 
 
-def image_folder(target: Path) -> Path | None:
-    """The folder that images written as `target` go into: a folder, or a pattern's; None for a video file."""
-    if target.is_dir():
-        return target
-    if target.suffix.lower() in IMAGE_SUFFIXES:
-        return target.parent if number_field(target) else None
-    return None if target.suffix else target
+def image_names(target: Path) -> ImageNames | None:
+    """The names of images written as `target`: a folder (a name without suffix), a pattern or an image file; None for a video file."""
+    if target.suffix.lower() in IMAGE_SUFFIXES and not target.is_dir():
+        field = number_field(target)
+        if field is None:
+            return ImageNames(target.parent, target.name, None, "", "")
+        return ImageNames(target.parent, target.name[: field.start()], int(field[0][1:-1] or 0), target.name[field.end() :], field[0])
+    return None if target.suffix and not target.is_dir() else ImageNames(target, "", 6, ".png", None)
+
+
+def hidden_prefix(name: str) -> str:
+    """How a temporary file beside `name` begins: short enough for any file system, whose limit is in bytes."""
+    return f".{os.fsencode(name)[:64].decode('utf-8', 'ignore')}-"
 
 
 STILL = Disposition.attached_pic | Disposition.timed_thumbnails
@@ -138,8 +230,20 @@ def open_input(place: Place) -> Any:
 def picture_stream(container: Any) -> Any:
     """The video stream that is the clip: FFmpeg's choice, but never a cover picture or thumbnails; None if there is no other."""
     shown = [stream for stream in container.streams.video if not stream.disposition & STILL]
+    if container.metadata.get("major_brand") == "avis":  # AVIF's animation, beside a still picture of it
+        return max(shown, key=lambda stream: stream.frames, default=None)
     best = container.streams.best("video")
     return next((stream for stream in shown if best is not None and stream.index == best.index), shown[0] if shown else None)
+
+
+def stamp(part: Any) -> Fraction | None:
+    """When a packet or a decoded frame is shown, in seconds; None if it does not say, as where damage took its time base."""
+    return None if part.pts is None or part.time_base is None else part.pts * part.time_base
+
+
+def lasting(part: Any) -> Fraction:
+    """For how many seconds a packet or a decoded frame is shown; 0 if it does not say."""
+    return Fraction(0) if not part.duration or part.time_base is None else part.duration * part.time_base
 
 
 def short(error: Exception) -> str:
@@ -150,6 +254,17 @@ def short(error: Exception) -> str:
 def natural(path: Path) -> list[tuple[int, int | str]]:
     """Sorts frame2 before frame10."""
     return [(0, int(part)) if part.isascii() and part.isdecimal() else (1, part.lower()) for part in re.split(r"([0-9]+)", path.name) if part]
+
+
+def videos_in_folder(place: Place) -> list[Path]:
+    """The videos of a folder without images, in natural order; none for anything else."""
+    place = local(place)
+    if not isinstance(place, (str, PathLike)) or not Path(place).is_dir():
+        return []
+    files = [file for file in Path(place).iterdir() if file.is_file() and not file.name.startswith(".")]
+    if any(file.suffix.lower() in IMAGE_SUFFIXES for file in files):
+        return []
+    return sorted((file for file in files if file.suffix.lower() in VIDEO_SUFFIXES), key=natural)
 
 
 def sequence_files(place: Place) -> list[Path] | None:
@@ -167,11 +282,14 @@ def sequence_files(place: Place) -> list[Path] | None:
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             return None
         files = [path]
-    elif field := number_field(path):
-        wanted = re.compile(f"{re.escape(path.name[: field.start()])}[0-9]+{re.escape(path.name[field.end() :])}")
-        files = [file for file in path.parent.iterdir() if wanted.fullmatch(file.name)] if path.parent.is_dir() else []
+    elif number_field(path) and (names := image_names(path)):
+        files = [file for file in path.parent.iterdir() if names.fit(file.name)] if path.parent.is_dir() else []
     else:
         return None
+    if not files and (videos := videos_in_folder(path)):
+        raise VideoError(
+            f"{path} holds {len(videos)} videos and no image; name one of them, such as {videos[0].name}, or restore the folder into one"
+        )
     if not files:
         raise VideoError(f"{path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); check the path")
     return sorted(files, key=natural)

@@ -27,6 +27,21 @@ class ColourTags:
 
 
 @dataclass(frozen=True)
+class Grading:
+    """The display that a high dynamic range picture was graded on (SMPTE ST 2086) and how bright it gets (CTA-861.3).
+
+    Attributes:
+        primaries: (x, y) of red, green, blue and white; None if not stated.
+        luminance: least and most, in candela per square metre; None if not stated.
+        light: MaxCLL and MaxFALL in candela per square metre; None if not stated.
+    """
+
+    primaries: tuple[tuple[Fraction, Fraction], ...] | None = None
+    luminance: tuple[Fraction, Fraction] | None = None
+    light: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
 class AudioInfo:
     """One audio stream: FFmpeg codec name, samples per second, channels, and start and duration in seconds."""
 
@@ -55,6 +70,9 @@ class SourceInfo:
         time_base: seconds per tick of the file's clock.
         colour: colour tags as stated.
         pix_fmt, codec: FFmpeg names.
+        interlaced: whether its first frame is marked so.
+        grading: of a high dynamic range picture.
+        lost: names of what comes with each frame and no copy keeps, such as closed captions.
         audio_streams: in file order.
         is_sequence: one image per frame instead of a video file.
         sound: where the sound is if there is no `path`: the open file, or an `AudioTrack` whose sample 0 belongs to `start`.
@@ -75,6 +93,9 @@ class SourceInfo:
     colour: ColourTags = field(default_factory=ColourTags)
     pix_fmt: str = "yuv420p"
     codec: str = ""
+    interlaced: bool = False
+    grading: Grading | None = None
+    lost: tuple[str, ...] = ()
     audio_streams: tuple[AudioInfo, ...] = ()
     is_sequence: bool = False
     sound: Any = field(default=None, compare=False, repr=False)

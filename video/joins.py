@@ -1,24 +1,31 @@
-"""Files whose clock starts anew on the way, as where recordings of a broadcast were put one behind the other."""
+"""Files whose clock jumps on the way, as where recordings of a broadcast were put one behind the other, or a time stamp is damaged."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import av
 
-from .files import Place, open_input, picture_stream
+from .files import Place, lasting, open_input, picture_stream, place_name, stamp
 
 MAY_JUMP = 0x200
 """FFmpeg's AVFMT_TS_DISCONT: formats (MPEG transport and program streams) whose times may jump."""
 
 LEAST_JUMP = Fraction(1, 10)
 
+AHEAD = 10
+"""Seconds; where clocks may jump, times that go on by more start anew too. FFmpeg's own measure (dts_delta_threshold)."""
+
+GAP = 1
+"""Seconds; sound may be silent for longer only while there is a picture."""
+
 
 @dataclass(frozen=True)
 class Part:
-    """What lies between two jumps back: its stated times reach from `first` to `last`; `offset` puts it behind the part before. Seconds."""
+    """What lies between two jumps: its stated times reach from `first` to `last`; `offset` puts it behind the part before. Seconds."""
 
     first: Fraction
     last: Fraction
@@ -40,6 +47,7 @@ def parts_of(place: Place) -> list[Part]:
         if stream is None:
             return []
         slack, frame = jump(container), 1 / Fraction(stream.average_rate or 25)
+        may_jump = container.format.flags & MAY_JUMP
         latest = Fraction(0)
         packets = container.demux(stream)
         while True:
@@ -47,12 +55,12 @@ def parts_of(place: Place) -> list[Part]:
                 packet = next(packets)
             except (StopIteration, av.FFmpegError, OSError):
                 break
-            if not packet.size or packet.pts is None:
+            start = stamp(packet)
+            if not packet.size or start is None:
                 continue
-            start = packet.pts * packet.time_base
-            end = start + (packet.duration * packet.time_base if packet.duration else frame)
+            end = start + (lasting(packet) or frame)
             decoded = start if packet.dts is None else packet.dts * packet.time_base
-            if not spans or decoded < latest - slack:
+            if not spans or decoded < latest - slack or (may_jump and decoded > latest + AHEAD):
                 spans.append([start, end])
                 latest = decoded
             spans[-1] = [min(spans[-1][0], start), max(spans[-1][1], end)]
@@ -69,39 +77,67 @@ def can_seek(container: Any, place: Place) -> bool:
     return not container.format.flags & MAY_JUMP or len(parts_of(place)) < 2
 
 
-class RunningClock:
-    """Makes the stated times of one stream run on across jumps back.
+def unheard(sentence: str) -> None:
+    """A warning that nobody wants."""
 
-    Picture and sound take the same offset after a jump, that of the picture, so that they stay together.
+
+class RunningClock:
+    """Makes the stated times of one stream run on across jumps, back or ahead.
+
+    Picture and sound take the same offset after a jump, that of the picture, so that they stay together. Sound that is stated where no
+    part of the picture is has a damaged time stamp and goes right behind the sound before it.
+
+    Args:
+        sound: whether the stream is one of sound, whose gaps are checked against the picture.
+        warn: is told of damaged time stamps.
     """
 
-    def __init__(self, place: Place, container: Any) -> None:
-        self.place, self.slack = place, jump(container)
+    def __init__(self, place: Place, container: Any, *, sound: bool = False, warn: Callable[[str], None] = unheard) -> None:
+        self.place, self.slack, self.sound, self.warn = place, jump(container), sound, warn
+        self.ahead = GAP if sound else AHEAD if container.format.flags & MAY_JUMP else None
         self.parts: list[Part] | None = None
         self.jumps = self.number = 0
         self.offset = Fraction(0)
-        self.latest: Fraction | None = None
-        self.end = Fraction(0)
+        self.astray = False
+        picture = picture_stream(container)
+        begin = None if picture is None else picture.start_time
+        self.latest: Fraction | None = None if not sound or begin is None else begin * picture.time_base
+        self.end = self.latest or Fraction(0)
 
     def __call__(self, stated: Fraction, length: Fraction) -> Fraction:
         """Seconds at which something begins that is stated to begin at `stated` and lasts `length`; call it in the file's order."""
         if self.latest is not None and stated < self.latest - self.slack:
-            self.start_anew(stated)
+            self.start_anew(stated, back=True)
+        elif self.latest is not None and self.ahead is not None and stated > max(self.latest, self.end - self.offset) + self.ahead:
+            self.start_anew(stated, back=False)
         else:
             self.latest = stated if self.latest is None else max(self.latest, stated)
         self.end = stated + length + self.offset
         return stated + self.offset
 
-    def start_anew(self, stated: Fraction) -> None:
-        """Goes on to the part that a time belongs to; a time out of order that belongs to none changes nothing."""
+    def sought(self) -> None:
+        """The file is read on from elsewhere: the next time is believed."""
+        self.latest = None
+
+    def start_anew(self, stated: Fraction, *, back: bool) -> None:
+        """Goes on to the part that a time belongs to; one before all others is out of order and changes nothing."""
         if self.parts is None:
             self.parts = parts_of(self.place)
-        fitting = (k for k in range(self.number + 1, len(self.parts)) if self.parts[k].first - 1 <= stated <= self.parts[k].last + 1)
+        first = self.number + (back and not self.astray)
+        fitting = (k for k in range(first, len(self.parts)) if self.parts[k].first - 1 <= stated <= self.parts[k].last + 1)
         number = next(fitting, None)
-        if number is not None:
-            self.number, self.offset = number, self.parts[number].offset
-        elif not self.parts:
-            self.offset = self.end - stated
-        else:
+        if number is None and back and self.parts and not self.astray:
             return
+        meant = number == self.number if self.parts else not back and stated <= self.end - self.offset + AHEAD
+        if meant and not self.astray:
+            self.latest = stated
+            return
+        self.astray = number is None and bool(self.parts)
+        if number is not None and self.parts:
+            self.number, self.offset = number, self.parts[number].offset
+        else:
+            self.offset = self.end - stated
+        if self.astray:
+            kind = "sound" if self.sound else "picture"
+            self.warn(f"the {kind} of {place_name(self.place)} has damaged time stamps; what they are of was put right behind what is before it")
         self.jumps, self.latest = self.jumps + 1, stated

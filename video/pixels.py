@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import struct
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
@@ -15,7 +18,7 @@ from torch import Tensor
 
 from .colour import YCbCr, settled_matrix
 from .errors import VideoError
-from .info import UNSPECIFIED, ColourTags
+from .info import UNSPECIFIED, ColourTags, Grading
 
 PLANAR = re.compile(r"yuv(?P<jpeg>j?)a?(?P<layout>420|422|444|440|411|410)p(?P<bits>\d*)(?:le)?")
 GREY = re.compile(r"gray(?P<bits>\d*)(?:le)?")
@@ -49,6 +52,31 @@ def frame_colour(frame: VideoFrame, stream: Any = None) -> ColourTags:
     return ColourTags(int(frame.colorspace), stated, int(primaries), int(transfer))
 
 
+DROPPED = {
+    "A53_CC": "its closed captions",
+    "DOVI_METADATA": "its Dolby Vision layer",
+    "DYNAMIC_HDR_PLUS": "its HDR10+ curves",
+    "STEREO3D": "that it is stereoscopic",
+    "SPHERICAL": "that it is spherical",
+}
+"""Side data of frames, by FFmpeg's name, that no copy keeps."""
+
+
+def frame_grading(frame: VideoFrame) -> Grading | None:
+    """FFmpeg's AVMasteringDisplayMetadata (ten rationals and two flags) and AVContentLightMetadata of one decoded frame."""
+    data: Any = frame.side_data
+    mastering, level = data.get("MASTERING_DISPLAY_METADATA"), data.get("CONTENT_LIGHT_LEVEL")
+    primaries = luminance = light = None
+    if mastering is not None:
+        *numbers, has_primaries, has_luminance = struct.unpack("=22i", bytes(mastering)[:88])
+        values = [Fraction(top, bottom) if bottom else Fraction(0) for top, bottom in zip(numbers[::2], numbers[1::2], strict=True)]
+        primaries = tuple(zip(values[:8:2], values[1:8:2], strict=True)) if has_primaries else None
+        luminance = (values[8], values[9]) if has_luminance else None
+    if level is not None:
+        light = struct.unpack("=2I", bytes(level)[:8])
+    return Grading(primaries, luminance, light) if primaries or luminance or light else None
+
+
 def to_tensor(frame: VideoFrame, quarter_turns: int = 0) -> Tensor:
     """A decoded frame to (3, H, W) float32 RGB in [0, 1], turned counter-clockwise by `quarter_turns`."""
     tags = frame_colour(frame)
@@ -70,11 +98,29 @@ def to_tensor(frame: VideoFrame, quarter_turns: int = 0) -> Tensor:
     return torch.rot90(rgb, quarter_turns, (-2, -1))
 
 
+def fitted(picture: Tensor, size: tuple[int, int], aspect: float = 1.0) -> Tensor:
+    """(3, h, w) scaled into (3, H, W) with its shape kept, centred on black.
+
+    Args:
+        size: (H, W).
+        aspect: width of the picture's pixels in widths of the new ones.
+    """
+    (height, width), (rows, columns) = size, picture.shape[-2:]
+    scale = min(width / (columns * aspect), height / rows)
+    inner = round(rows * scale), round(columns * aspect * scale)
+    inner = (inner[0] if inner[0] < 0.98 * height else height, inner[1] if inner[1] < 0.98 * width else width)
+    scaled = F.interpolate(picture[None], (max(1, inner[0]), max(1, inner[1])), mode="bilinear", antialias=True)[0]
+    left, top = (width - scaled.shape[2]) // 2, (height - scaled.shape[1]) // 2
+    return F.pad(scaled, (left, width - scaled.shape[2] - left, top, height - scaled.shape[1] - top))
+
+
 def rgb_planes(frame: VideoFrame) -> Tensor:
-    """A frame of any RGB or palette format, through FFmpeg's planar RGB of 8 or 16 bits."""
-    deep = depth(frame.format.name) > 8
-    bits = 16 if deep else 8
-    planar = frame.reformat(format="gbrp16le" if deep else "gbrp")
+    """A frame of any RGB or palette format; planar ones as they are, others through FFmpeg's planar RGB of 8 or 16 bits."""
+    bits = depth(frame.format.name)
+    planar = frame
+    if not re.fullmatch(r"gbrp(\d+le)?", frame.format.name):
+        bits = 16 if bits > 8 else 8
+        planar = frame.reformat(format="gbrp16le" if bits > 8 else "gbrp")
     return torch.stack([plane_tensor(planar, plane, bits).to(torch.float32) for plane in (2, 0, 1)]).div_((1 << bits) - 1)
 
 
@@ -97,12 +143,50 @@ def plane_view(frame: Any, index: int, kind: np.dtype) -> NDArray:
     return rows[:, : plane.width * kind.itemsize].view(kind)
 
 
+RGB = 0
+"""H.273 matrix code of pictures that are stored as red, green and blue."""
+
+
+@lru_cache(maxsize=64)
+def is_rgb(pix_fmt: str) -> bool:
+    return bool(VideoFormat(pix_fmt).is_rgb)
+
+
+def rgb_frame(rgb: Tensor, pix_fmt: str) -> VideoFrame:
+    """(3, H, W) in [0, 1] to a frame of bgr0, or of planar RGB (gbrp10le and so on)."""
+    bits = depth(pix_fmt)
+    numbers = rgb.to(torch.float32).clamp(0, 1).mul((1 << bits) - 1).round_().to(torch.int32).numpy()
+    frame = VideoFrame(rgb.shape[-1], rgb.shape[-2], pix_fmt)
+    if pix_fmt == "bgr0":
+        packed = np.zeros((*rgb.shape[-2:], 4), np.uint8)
+        packed[..., :3] = numbers[::-1].transpose(1, 2, 0)
+        plane_view(frame, 0, np.dtype("<u4"))[:] = packed.view("<u4")[..., 0]
+    else:
+        for plane, channel in enumerate((1, 2, 0)):
+            plane_view(frame, plane, np.dtype("<u2"))[:] = numbers[channel]
+    frame.colorspace, frame.color_range = RGB, 2
+    return frame
+
+
+def same_planes(frame: Any, colour: ColourTags) -> VideoFrame:
+    """A new frame with the numbers of another and nothing else of it, such as its side data or the kind of its coding."""
+    copy: Any = VideoFrame(frame.width, frame.height, frame.format.name)
+    for source, target in zip(frame.planes, copy.planes, strict=True):
+        old, new = (np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height] for plane in (source, target))
+        width = min(old.shape[1], new.shape[1])
+        new[:, :width] = old[:, :width]
+    copy.colorspace, copy.color_range = colour.matrix, 2 if colour.full_range else 1
+    return copy
+
+
 def to_frame(rgb: Tensor, pix_fmt: str, colour: ColourTags, matrix: int) -> VideoFrame:
-    """(3, H, W) in [0, 1] to a frame of a planar Y'CbCr format, tagged with `colour` and computed with `matrix`.
+    """(3, H, W) in [0, 1] to a frame of a planar Y'CbCr or an RGB format, tagged with `colour` and computed with `matrix`.
 
     Raises:
-        VideoError: if `pix_fmt` is not planar Y'CbCr.
+        VideoError: if `pix_fmt` is neither.
     """
+    if is_rgb(pix_fmt):
+        return rgb_frame(rgb, pix_fmt)
     layout = planar_layout(pix_fmt)
     if layout is None:
         raise VideoError(f"cannot write pixel format {pix_fmt!r}; choose a planar one such as yuv420p or yuv444p10le")

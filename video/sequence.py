@@ -6,11 +6,13 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from functools import partial
-from itertools import pairwise
+from io import BytesIO
+from itertools import count, pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .companions import unkept
 from .errors import VideoError
-from .files import IMAGE_SUFFIXES, Place, number_field, numbered_name
+from .files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Place, check_pixels, hidden_prefix, image_names
 from .info import ColourTags, SourceInfo
 from .leftovers import KEPT, SUFFIX, claim, keep, sweep, swept_words
 from .pixels import depth
@@ -29,6 +32,32 @@ from .stills import pictures_in, unpacked
 from .times import FrameTimes, nearest_rate
 
 NUMBERED = re.compile(r"(.*?)([0-9]+)([^0-9]*)")
+
+ORIENTATION = 0x112
+STRUCTURAL = {
+    0x100,
+    0x101,
+    0x102,
+    0x103,
+    0x106,
+    0x111,
+    0x115,
+    0x116,
+    0x117,
+    0x11A,
+    0x11B,
+    0x11C,
+    0x128,
+    0x13D,
+    0x140,
+    0x142,
+    0x143,
+    0x144,
+    0x145,
+    0x152,
+    0x153,
+}
+"""TIFF's tags of how the pixels are laid out (6.0, section 8)."""
 
 OLD = ".old"
 """Suffix of the hidden folder of the images that a clip replaces."""
@@ -44,10 +73,14 @@ class SequenceSource(FrameSource):
         self.warnings: list[str] = []
         first = contents(self.files[0])
         if len(self.files) == 1 and (count := pictures_in(first)) > 1:
-            raise VideoError(f"{self.files[0]} holds {count} pictures, and of an image one is read; make it a video or a folder of images first")
+            raise VideoError(f"{self.files[0]} holds {count} pictures, and of an image one is read; make it a folder of images first")
         self.info = probe_sequence(self.files, nearest_rate(rate), str(place))
         if see_through(first):
             self.warn(f"{self.files[0]} has transparent parts; transparency is not kept")
+        if Path(str(place)).is_dir() and (left := [file.name for file in Path(str(place)).iterdir() if file.suffix.lower() in VIDEO_SUFFIXES]):
+            self.warn(f"{place} is read as a sequence of images; its {len(left)} videos ({min(left)}) are left out, name them one by one")
+        if carried := carried_by(first):
+            self.warn(f"{self.files[0]} carries {' and '.join(carried)}, which a copy will not have")
         if lack := missing(self.files):
             self.warn(f"{place} lacks {lack[0]} of its images, the first after {lack[1].name}; those that are there are shown one after the other")
 
@@ -110,12 +143,45 @@ def contents(file: Path) -> bytes:
     return file.read_bytes() if file.is_file() else b""
 
 
+def check_size(data: bytes, file: Path) -> None:
+    """Refuses an image that claims too many pixels, by its header."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(BytesIO(data)) as picture:
+                size = picture.size
+    except Image.DecompressionBombError:  # Pillow's own limit, 179 million pixels
+        size = (2 * (Image.MAX_IMAGE_PIXELS or 0), 1)
+    except (OSError, SyntaxError, ValueError):
+        return  # what OpenCV cannot read either is said there
+    check_pixels(str(file), *size)
+
+
 def load(data: bytes, file: Path) -> Any:
     """(H, W, 3) BGR, uint8 or uint16; alpha is dropped, grey spread, a camera's orientation tag obeyed."""
+    check_size(data, file)
     pixels = unpacked(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16, np.float32):
         raise VideoError(f"{file} cannot be read as an image; it is damaged, or not a PNG, JPEG, WebP, TIFF or BMP file")
     return pixels
+
+
+def carried_by(data: bytes) -> list[str]:
+    """What an image carries beside its pixels and what turns them upright, in words."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(BytesIO(data)) as picture:
+                told = set(picture.getexif()) - {ORIENTATION}
+                profile = picture.info.get("icc_profile") or b""
+    except (OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError):
+        return []
+    plain = b"sRGB" in profile or b"s\0R\0G\0B" in profile
+    return ["a colour profile other than sRGB"] * bool(profile and not plain) + ["camera data (EXIF)"] * bool(told - STRUCTURAL)
 
 
 def see_through(data: bytes) -> bool:
@@ -144,30 +210,53 @@ def image_bytes(frame: Tensor, suffix: str, bits: int) -> bytes:
 class ImageSink:
     """Writes each frame as an image; the images take their place only when the clip is complete.
 
-    `path` is a folder (frames are 000000.png, ...) or a pattern such as shot/%04d.tif whose folder is made. Images of a folder that is
-    there are removed when the new ones are all in place; the folder itself, which may be a link or a mount, stays.
+    `path` is a folder (frames are 000000.png, ...), a pattern such as shot/%04d.tif whose folder is made, or one image file for a clip of one
+    frame. With `overwrite`, images of the same names give way, and so does what an earlier, longer clip left behind them: names that go
+    on from frame 0 without a gap. Every other file stays, and so does the folder itself, which may be a link or a mount.
+
+    Args:
+        frames: how many will come, if known; one image takes one only.
+        audio: where the sound is that images cannot have.
 
     Raises:
-        VideoError: if the folder holds anything and `overwrite` is False, or anything but a former sequence otherwise.
+        VideoError: if a name is taken and `overwrite` is False, a plain folder holds other things than images, or `path` is one image and
+            `frames` is not 1.
     """
 
     def __init__(
-        self, path: Path, like: SourceInfo | None = None, *, size: tuple[int, int] | None = None, bits: int = 8, overwrite: bool = False
+        self,
+        path: Path,
+        like: SourceInfo | None = None,
+        *,
+        size: tuple[int, int] | None = None,
+        bits: int = 8,
+        overwrite: bool = False,
+        frames: int | None = None,
+        audio: Any = None,
     ) -> None:
-        self.path = path
-        self.field = None if path.is_dir() else number_field(path)
-        self.folder = path.parent if self.field else path
-        self.suffix = path.suffix.lower() if self.field else ".png"
+        names = image_names(path)
+        if names is None:
+            raise VideoError(f"{path} is no name for images; name a folder, or a pattern such as {path.stem}_%04d.png")
+        self.path, self.names, self.folder, self.suffix = path, names, names.folder, names.suffix
         if bits == 16 and self.suffix not in (".png", ".tif", ".tiff"):
             raise VideoError(f"{self.suffix} images have 8 bits per channel; write 16 bits as .png or .tif")
         self.size, self.bits, self.overwrite = size, bits, overwrite
         self.warnings: list[str] = []
         if like is not None and depth(like.pix_fmt) > bits:
             self.warnings.append(f"the source has {depth(like.pix_fmt)} bits per channel and the images keep {bits}; choose rgb48 for PNG or TIFF")
+        unkept(like, audio, None, self.warnings.append, str(path))
         self.count = 0
-        self.refuse_foreign()
+        self.check_number(frames)
+        self.refuse_taken()
+        if names.width is None and not self.folder.is_dir():
+            raise VideoError(f"{self.folder} is not a folder; make it first")
         if not self.folder.parent.is_dir():
             raise VideoError(f"{self.folder.parent} is not a folder; make it first")
+        if names.width is not None and (strangers := self.strangers()):
+            self.warnings.append(
+                f"{self.folder} also holds {len(strangers)} other image{'s' if len(strangers) > 1 else ''} ({strangers[0]}), which stay; "
+                f"read the frames as {names.pattern}"
+            )
         home = self.folder if self.folder.exists() else self.folder.parent
         self.warnings += swept_words(sweep(home), home)
         self.part: Path | None = self.hidden_folder(SUFFIX, home)
@@ -175,36 +264,59 @@ class ImageSink:
 
     def hidden_folder(self, suffix: str, where: Path) -> Path:
         """A new one for what does not count yet, or no longer; inside a folder that is there, so that moving never leaves its disk."""
-        return Path(tempfile.mkdtemp(prefix=f".{self.folder.name[:64]}-", suffix=suffix, dir=where.absolute()))
+        return Path(tempfile.mkdtemp(prefix=hidden_prefix(self.folder.name), suffix=suffix, dir=where.absolute()))
 
-    def refuse_foreign(self) -> None:
+    def check_number(self, frames: int | None) -> None:
+        if self.names.width is None and frames != 1:
+            raise VideoError(
+                f"{self.path} names one image and the clip has {frames or 'perhaps more'} frames; name a folder, or a pattern such as "
+                f"{self.path.stem}_%04d{self.path.suffix}"
+            )
+
+    def refuse_taken(self) -> None:
         if not self.folder.exists():
             return
         if not self.folder.is_dir():
             raise VideoError(f"{self.folder} is a file; name a folder for the images")
         inside = self.inside()
-        if inside and not self.overwrite:
-            raise VideoError(f"{self.folder} already holds files; choose another folder or allow overwriting")
+        taken = sorted(file.name for file in inside if self.names.number(file.name) is not None)
+        plain = self.names.field is None
+        if (taken or (plain and inside)) and not self.overwrite:
+            what = f"{self.path} already exists" if self.names.width is None else f"{self.folder} already holds {'files' if plain else taken[0]}"
+            raise VideoError(f"{what}; choose another {'folder' if plain else 'name'} or allow overwriting")
+        if folders := [name for name in taken if (self.folder / name).is_dir()]:
+            raise VideoError(f"{self.folder / folders[0]} is a folder where an image would go; choose another name")
         foreign = [file.name for file in inside if file.suffix.lower() not in IMAGE_SUFFIXES or not file.is_file()]
-        if foreign:
-            raise VideoError(f"{self.folder} holds more than images ({sorted(foreign)[0]}) and would be replaced; choose another folder")
+        if plain and foreign:
+            raise VideoError(f"{self.folder} holds more than images ({sorted(foreign)[0]}); choose another folder")
 
     def inside(self) -> list[Path]:
         """What the folder holds but for the hidden folders of sinks."""
         return [file for file in self.folder.iterdir() if not (file.name.startswith(".") and file.name.endswith((SUFFIX, KEPT, OLD)))]
 
-    def name_of(self, number: int) -> str:
-        return numbered_name(self.path, self.field, number) if self.field else f"{number:06d}.png"
+    def former(self) -> list[str]:
+        """What an earlier clip of these names has left: frames 0, 1, 2, ... up to the first that is not there."""
+        names = iter(map(self.names.name, count()))
+        return [] if self.names.width is None else list(takewhile(lambda name: (self.folder / name).is_file(), names))
 
-    def write(self, frames: Tensor, starts: Sequence[Fraction] = (), ends: Sequence[Fraction] = ()) -> None:
-        """Appends (n, 3, H, W) frames in [0, 1]; times are not stored."""
+    def strangers(self) -> list[str]:
+        """Other images of the folder that would be read with this clip's: of a plain folder all, of a pattern those that it fits."""
+        if not self.folder.is_dir():
+            return []
+        mine, plain = set(self.former()), self.names.field is None
+        read = (file for file in self.inside() if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith("."))
+        return sorted(file.name for file in read if file.name not in mine and (plain or self.names.fit(file.name)))
+
+    def write(self, frames: Tensor, starts: Sequence[Fraction] = (), ends: Sequence[Fraction] = (), stored: Sequence[Any] = ()) -> None:
+        """Appends (n, 3, H, W) frames in [0, 1]; times are not kept, and 8 or 16 bits come back as they were without their stored form."""
         if self.part is None:
             raise VideoError(f"{self.path} is already finished; open a new sink")
         self.size = self.size or (frames.shape[-2], frames.shape[-1])
         if frames.dim() != 4 or frames.shape[1] != 3 or tuple(frames.shape[-2:]) != tuple(self.size):
             raise VideoError(f"{self.path} takes frames (n, 3, {self.size[0]}, {self.size[1]}), got {tuple(frames.shape)}")
+        self.check_number(self.count + len(frames))
         for frame in frames.detach().cpu():
-            (self.part / self.name_of(self.count)).write_bytes(image_bytes(frame, self.suffix, self.bits))
+            (self.part / self.names.name(self.count)).write_bytes(image_bytes(frame, self.suffix, self.bits))
             self.count += 1
 
     def close(self) -> None:
@@ -220,7 +332,7 @@ class ImageSink:
             raise VideoError(f"{self.path} got no frame; write at least one")
         part, self.part = self.part, None
         try:
-            self.refuse_foreign()
+            self.refuse_taken()
             if self.folder.exists():
                 self.exchange(part)
             else:
@@ -235,14 +347,16 @@ class ImageSink:
             self.unclaim()
 
     def exchange(self, part: Path) -> None:
-        """Moves the images into the folder that is there; those it held come back if that fails, and go only when it is done."""
+        """Moves the images into the folder that is there; those they replace come back if that fails, and go only when it is done."""
         old = self.hidden_folder(OLD, self.folder)
         moved: list[tuple[Path, Path]] = []
+        written = [file.name for file in sorted(part.iterdir())]
+        replaced = [name for name in dict.fromkeys((*written, *self.former())) if (self.folder / name).exists()]
         try:
-            for source, target in ((self.folder, old), (part, self.folder)):
-                for file in self.inside() if target is old else sorted(source.iterdir()):
-                    file.replace(target / file.name)
-                    moved.append((file, target / file.name))
+            for source, target, names in ((self.folder, old, replaced), (part, self.folder, written)):
+                for name in names:
+                    (source / name).replace(target / name)
+                    moved.append((source / name, target / name))
         except BaseException:
             for file, now in reversed(moved):
                 with suppress(OSError):

@@ -16,17 +16,19 @@ from typing import IO, Any
 import av
 import torch
 import torch.nn.functional as F
+from av.video.frame import VideoFrame
 from torch import Tensor
 
-from .audio import AudioTrack, Lane, open_lanes
+from .audio import AudioTrack, Care, Lane, open_lanes, untouched
 from .boxes import set_shown
-from .codecs import VideoCodec, choose_codec, choose_container, lost_depth, storable_format
+from .codecs import GRADED, VideoCodec, choose_codec, choose_container, lost_depth, storable_format
 from .colour import LUMA_WEIGHTS, settled_matrix
+from .companions import PLAIN_TAGS, Companions, SubtitleLane, file_of, later, moved_chapters, unkept
 from .errors import VideoError
-from .files import Place, short
+from .files import Place, hidden_prefix, short
 from .info import UNSPECIFIED, ColourTags, SourceInfo
 from .leftovers import SUFFIX, claim, keep, sweep, swept_words
-from .pixels import to_frame
+from .pixels import RGB, is_rgb, same_planes, to_frame
 from .sequence import allow
 from .source import FrameSource
 
@@ -54,6 +56,7 @@ class VideoSink:
         size: (H, W) of the upright frames; None until the first frames if not given.
         warnings: what could not be kept as it was.
         count: frames written.
+        length: seconds that the clip will last, where that is less than `like` does; chapters and subtitles end there.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class VideoSink:
         time_base: Fraction | None,
         overwrite: bool,
         otherwise: Callable[[Path], Path] | None = None,
+        heartbeat: Callable[[], object] = untouched,
     ) -> None:
         self.path = target if isinstance(target, Path) else None
         self.target = target
@@ -76,17 +80,26 @@ class VideoSink:
             self.audio = None
         self.stops_early = isinstance(audio, FrameSource) and audio.cut_short
         self.otherwise = otherwise
+        self.care = Care(heartbeat, self.warn)
         self.warnings: list[str] = []
         self.count = 0
+        self.pixel_format = ""
         askew = like is not None and (like.rotation != 0 or like.mirrored)
         self.turned = askew and encoding.container in ("mp4", "mov")
         if askew and not self.turned:
             self.warnings.append(f"{encoding.container} files cannot carry a rotation flag here, so the pixels were written upright")
+        self.length = (audio.expected or 0) * audio.selection.stride / audio.info.rate if isinstance(audio, FrameSource) and audio.cut_short else None
+        more = []
+        if like is not None and like.grading is not None and encoding.codec.encoder() not in GRADED:
+            more.append(f"the HDR10 mastering display and light level, for which {encoding.codec.name} has no place here; h265 and av1 have")
+        self.companions = unkept(like, self.audio, encoding.container, self.warn, self.name, *more)
+        if self.size is not None:
+            self.settle()
         self.part: Path | None = self.temporary()
         self.unclaim = claim(self.part, self)
         self.output: Any = None
         self.stream: Any = None
-        self.lanes: list[Lane] = []
+        self.lanes: list[Lane | SubtitleLane] = []
         self.origin = Fraction(0)
         self.last: tuple[int, Fraction] | None = None
         self.durations: dict[int, int] = {}
@@ -104,19 +117,20 @@ class VideoSink:
                 raise VideoError(f"{self.path} is a folder; name a file")
             if not self.path.parent.is_dir():
                 raise VideoError(f"{self.path.parent} is not a folder; make it first")
-            handle, name = tempfile.mkstemp(prefix=f".{self.path.stem[:64]}-", suffix=SUFFIX, dir=self.path.parent.absolute())
+            handle, name = tempfile.mkstemp(prefix=hidden_prefix(self.path.stem), suffix=SUFFIX, dir=self.path.parent.absolute())
         os.close(handle)
         folder = Path(name).parent
         self.warnings += swept_words(sweep(folder), folder)
         return Path(name)
 
-    def write(self, frames: Tensor, starts: Sequence[Fraction], ends: Sequence[Fraction]) -> None:
+    def write(self, frames: Tensor, starts: Sequence[Fraction], ends: Sequence[Fraction], stored: Sequence[Any] = ()) -> None:
         """Appends frames.
 
         Args:
             frames: (n, 3, H, W) in [0, 1], upright.
             starts, ends: seconds; starts increase over the whole clip. A frame is shown until the next one starts, the
                 last one until its end.
+            stored: frames of `like` as they were decoded, None for those that were changed; what has the copy's format keeps its numbers.
 
         Raises:
             VideoError: for frames of another size, times that do not increase, or an encoder that refuses.
@@ -134,34 +148,48 @@ class VideoSink:
             if self.output is None:
                 self.open(list(starts), list(ends))
             frames = frames.detach().cpu()
-            for frame, start, end in zip(frames, starts, ends, strict=True):
-                self.encode(frame, start, end)
+            for frame, start, end, own in zip(frames, starts, ends, stored or (None,) * len(frames), strict=True):
+                self.encode(frame, start, end, own)
         except av.FFmpegError as error:
             raise VideoError(f"{self.name} could not be written by {self.encoding.codec.name} ({short(error)})") from error
+
+    def settle(self) -> None:
+        """Chooses what depends on the size, and warns of what that costs."""
+        assert self.size is not None
+        like, encoding = self.like, self.encoding
+        height, width = self.stored_size
+        self.pixel_format = storable_format(encoding.codec, encoding.container, encoding.pixel_format, height, width)
+        if self.pixel_format != encoding.pixel_format:
+            self.warn(
+                f"{width}x{height} has an odd side, so {encoding.codec.name} was written as {self.pixel_format} instead of {encoding.pixel_format}"
+            )
+        if like is not None and (loss := lost_depth(like, encoding.codec, self.pixel_format)):
+            self.warn(loss)
+        squeezes = encoding.container in ("matroska", "webm") and encoding.codec.name not in ("h264", "h265")  # theirs is in the stream itself
+        if like is not None and like.sample_aspect != 1 and squeezes:
+            self.warn(
+                f"{encoding.codec.name} in {encoding.container} cannot carry here that pixels are {like.sample_aspect} as wide as high, so "
+                "players show the picture squeezed; choose h264, h265, or an .mp4 or .mov file"
+            )
 
     def open(self, starts: list[Fraction], ends: list[Fraction]) -> None:
         """Opens the encoder and writes the header, now that the size and the clock are known."""
         assert self.size is not None
         like, encoding = self.like, self.encoding
-        self.origin = starts[0] if like is not None and starts[0] != like.start else min(like.origin if like is not None else Fraction(0), starts[0])
+        if not self.pixel_format:
+            self.settle()
         height, width = self.stored_size
-        self.pixel_format = storable_format(encoding.codec, encoding.container, encoding.pixel_format, height, width)
-        if self.pixel_format != encoding.pixel_format:
-            self.warnings.append(
-                f"{width}x{height} has an odd side, so {encoding.codec.name} was written as {self.pixel_format} instead of {encoding.pixel_format}"
-            )
-        if like is not None and (loss := lost_depth(like, encoding.codec, self.pixel_format)):
-            self.warnings.append(loss)
+        self.origin = starts[0] if like is not None and starts[0] != like.start else min(like.origin if like is not None else Fraction(0), starts[0])
         self.padded = encoding.codec.name in ("h264",) and "444" not in self.pixel_format
         self.colour, self.matrix = self.settled_colour()
         self.tick = self.settled_tick([time - self.origin for time in (*starts, *ends)])
         self.output = av.open(str(self.part), "w", format=encoding.container, options=self.muxer_options())
-        self.output.metadata.update(encoding.metadata)
+        self.output.metadata.update(self.tags)
         encoder = encoding.codec.encoder()
         if encoder == "libsvtav1":
             os.environ.setdefault("SVT_LOG", "1")
         rate = like.rate if like is not None else 1 / (ends[0] - starts[0])
-        options = encoding.codec.options(encoder, encoding.crf, encoding.preset, self.pixel_format)
+        options = encoding.codec.options(encoder, encoding.crf, encoding.preset, self.pixel_format, None if like is None else like.grading)
         self.stream = self.output.add_stream(encoder, rate=rate.limit_denominator(1001), options=options)
         context = self.stream.codec_context
         context.width, context.height = (width + width % 2, height + height % 2) if self.padded else (width, height)
@@ -175,15 +203,36 @@ class VideoSink:
             context.codec_tag = "hvc1"
         if like is not None and like.sample_aspect != 1:
             context.sample_aspect_ratio = self.stored_aspect
-            if encoding.container in ("matroska", "webm") and encoding.codec.name not in ("h264", "h265"):  # theirs is in the stream itself
-                self.warnings.append(
-                    f"{encoding.codec.name} in {encoding.container} cannot carry here that pixels are {like.sample_aspect} as wide as high, so "
-                    "players show the picture squeezed; choose h264, h265, or an .mp4 or .mov file"
-                )
         if self.audio is not None:
             zero = like.origin if like is not None else Fraction(0)
-            self.lanes = open_lanes(self.heard_from(starts[0]), encoding.container, self.output, self.origin - zero, starts[0] - self.origin)
+            self.lanes += open_lanes(
+                self.heard_from(starts[0]), encoding.container, self.output, self.origin - zero, starts[0] - self.origin, self.care
+            )
+        self.accompany(starts[0])
         self.output.start_encoding()
+
+    def accompany(self, start: Fraction) -> None:
+        """Adds chapters, subtitles and the timecode of the first frame, `start` on the source's clock."""
+        told, like = self.companions, self.like
+        if like is None or told == Companions():
+            return
+        self.stream.metadata.update(told.picture)
+        if told.timecode:
+            self.output.metadata["timecode"] = later(told.timecode, round((start - like.start) * like.rate), like.rate)
+        if told.chapters and hasattr(self.output, "set_chapters"):
+            length = self.length if self.length is not None else None if like.duration is None else like.duration + like.start - self.origin
+            self.output.set_chapters(moved_chapters(told.chapters, self.origin, length))
+        if (place := file_of(like)) is not None:
+            self.lanes += [SubtitleLane(place, index, self.output, self.origin, self.length) for index in told.taken(self.encoding.container)]
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The source's, and those that were asked for."""
+        return {**self.companions.tags, **self.encoding.metadata}
+
+    def warn(self, sentence: str) -> None:
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
 
     def heard_from(self, start: Fraction) -> AudioTrack | Place:
         """Where the sound is that goes with frames from `start` on; samples without a file begin with them."""
@@ -194,7 +243,19 @@ class VideoSink:
             return self.audio.sound.part(max(Fraction(0), start - self.audio.start))
         return self.audio.path or self.audio.sound
 
-    def encode(self, frame: Tensor, start: Fraction, end: Fraction) -> None:
+    def same_numbers(self, stored: Any) -> VideoFrame | None:
+        """The planes of a decoded frame as they go into this file; None if it has another format, turn or colours."""
+        like = self.like
+        if stored is None or like is None or stored.format.name != self.pixel_format or (stored.height, stored.width) != self.stored_size:
+            return None
+        turned = (like.rotation or like.mirrored) and not self.turned
+        coded = self.stream.codec_context.height, self.stream.codec_context.width
+        matrix = like.colour.matrix if like.colour.matrix == RGB else settled_matrix(like.colour, *like.stored_size)
+        if turned or coded != self.stored_size or matrix != self.matrix or bool(like.colour.full_range) != bool(self.colour.full_range):
+            return None
+        return same_planes(stored, self.colour)
+
+    def encode(self, frame: Tensor, start: Fraction, end: Fraction, stored: Any = None) -> None:
         tick = round((start - self.origin) / self.tick)
         length = max(1, round((end - start) / self.tick))
         if self.last is not None and tick <= self.last[0]:
@@ -203,17 +264,21 @@ class VideoSink:
             self.durations[self.last[0]] = tick - self.last[0]
         self.last = tick, end
         self.durations[tick], self.stop = length, tick + length
-        if self.turned and self.like is not None:
-            frame = frame.flip(-1) if self.like.mirrored else frame
-            frame = torch.rot90(frame, -self.like.rotation // 90, (-2, -1))
-        if self.padded:
-            frame = F.pad(frame[None], (0, frame.shape[-1] % 2, 0, frame.shape[-2] % 2), mode="replicate")[0]
-        picture = to_frame(frame, self.pixel_format, self.colour, self.matrix)
+        picture = self.same_numbers(stored) or self.drawn(frame)
         picture.pts, picture.time_base = tick, self.tick
         self.mux(self.stream.encode(picture))
         self.count += 1
         for lane in self.lanes:
             lane.pump(tick * self.tick)
+
+    def drawn(self, frame: Tensor) -> VideoFrame:
+        """(3, H, W) upright to the stored form."""
+        if self.turned and self.like is not None:
+            frame = frame.flip(-1) if self.like.mirrored else frame
+            frame = torch.rot90(frame, -self.like.rotation // 90, (-2, -1))
+        if self.padded:
+            frame = F.pad(frame[None], (0, frame.shape[-1] % 2, 0, frame.shape[-2] % 2), mode="replicate")[0]
+        return to_frame(frame, self.pixel_format, self.colour, self.matrix)
 
     def mux(self, packets: Sequence[Any]) -> None:
         """Writes packets one late: the last one's duration makes the sum over the track reach the clip's end."""
@@ -364,6 +429,8 @@ class VideoSink:
         """
         assert self.size is not None
         height, width = self.stored_size
+        if self.like is not None and is_rgb(self.pixel_format):
+            return ColourTags(RGB, True, self.like.colour.primaries, self.like.colour.transfer), RGB
         if self.like is None or self.like.colour.matrix not in (*LUMA_WEIGHTS, UNSPECIFIED):
             return ColourTags(1, False, 1, 1), 1
         tags, (old_height, old_width) = self.like.colour, self.like.stored_size
@@ -386,7 +453,7 @@ class VideoSink:
         if self.encoding.container not in ("mp4", "mov"):
             return {}
         ticks = str(self.tick.denominator)
-        flags = "+faststart+use_metadata_tags" if self.encoding.metadata else "+faststart"
+        flags = "+faststart" if all(name.lower() in PLAIN_TAGS for name in self.tags) else "+faststart+use_metadata_tags"
         return {"movflags": flags, "movie_timescale": ticks, "video_track_timescale": ticks}
 
 
@@ -429,9 +496,12 @@ def open_video_sink(
     metadata: Mapping[str, str] | None,
     time_base: Fraction | None,
     otherwise: Callable[[Path], Path] | None = None,
+    heartbeat: Callable[[], object] = untouched,
 ) -> VideoSink:
     muxer = choose_container(target if isinstance(target, Path) else None, container)
-    chosen, pixels = choose_codec(codec, muxer, pixel_format, crf, preset)
+    chosen, pixels = choose_codec(codec, muxer, pixel_format, crf, preset, like)
     chosen.encoder()
     encoding = Encoding(chosen, muxer, pixels, crf, preset, dict(metadata or {}))
-    return VideoSink(target, encoding, like=like, size=size, audio=audio, time_base=time_base, overwrite=overwrite, otherwise=otherwise)
+    return VideoSink(
+        target, encoding, like=like, size=size, audio=audio, time_base=time_base, overwrite=overwrite, otherwise=otherwise, heartbeat=heartbeat
+    )

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from .errors import VideoError
 from .files import Place
 from .info import SourceInfo
 from .times import FrameTimes
+
+CHUNK_BYTES = 1 << 30
+"""What a chunk takes at most, unless a single frame takes more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,12 +29,15 @@ class FrameChunk:
         index: of the first one, counted from 0 among the delivered frames.
         frames: (n, 3, H, W) float32 RGB in [0, 1], upright.
         starts, ends: when each is shown, in seconds on the file's own clock.
+        stored: each as its file has it (an FFmpeg frame), for a sink that writes the same numbers again; None for one that was changed, and
+            empty if nothing is known.
     """
 
     index: int
     frames: Tensor
     starts: tuple[Fraction, ...]
     ends: tuple[Fraction, ...]
+    stored: tuple[Any, ...] = ()
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -123,23 +129,25 @@ class FrameSource(ABC):
         return self.selection.size(available)
 
     def chunks(self, size: int = 8) -> Iterator[FrameChunk]:
-        """Chunks of `size` frames (the last one may be shorter), decoding anew from the start.
+        """Chunks of `size` frames (the last one may be shorter, all are if they are huge), decoding anew from the start.
 
         Raises:
             VideoError: if no frame decodes, or the selection lies past the end.
         """
         if size < 1:
             raise VideoError(f"a chunk needs at least 1 frame, got {size}")
-        first, frames, starts, ends = 0, [], [], []
+        size = min(size, max(1, CHUNK_BYTES // (12 * self.info.width * self.info.height)))
+        first, frames, starts, ends, stored = 0, [], [], [], []
         for start, end, picture in self.timed():
             frames.append(picture())
+            stored.append(getattr(picture, "stored", None))
             starts.append(start)
             ends.append(end)
             if len(frames) == size:
-                yield FrameChunk(first, torch.stack(frames), tuple(starts), tuple(ends))
-                first, frames, starts, ends = first + size, [], [], []
+                yield FrameChunk(first, torch.stack(frames), tuple(starts), tuple(ends), tuple(stored))
+                first, frames, starts, ends, stored = first + size, [], [], [], []
         if frames:
-            yield FrameChunk(first, torch.stack(frames), tuple(starts), tuple(ends))
+            yield FrameChunk(first, torch.stack(frames), tuple(starts), tuple(ends), tuple(stored))
 
     def times(self) -> FrameTimes:
         """Every delivered frame's time, by one pass that decodes without converting pixels."""

@@ -8,6 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+PNG = b"\x89PNG\r\n\x1a\n"
+
 REDUCED = 1
 """Bit of TIFF's NewSubfileType that marks a small copy of another page."""
 
@@ -15,7 +17,7 @@ REDUCED = 1
 def pictures_in(data: bytes) -> int:
     """Frames of an APNG or animated WebP, full-size pages of a TIFF; 1 for anything else, damaged or not."""
     try:
-        if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        if data.startswith(PNG):
             return apng_frames(data)
         if data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8X":
             return max(1, sum(kind == b"ANMF" for kind, _ in riff_chunks(data, 12)))
@@ -43,6 +45,18 @@ def apng_frames(data: bytes) -> int:
             return max(1, *struct.unpack_from(">I", data, at + 8))
         at += 12 + size
     return 1
+
+
+def webp_delays(data: bytes) -> list[int]:
+    """Milliseconds that each picture of an animated WebP is shown: bytes 12 to 14 of its ANMF chunks. Empty for anything else."""
+    if data[:4] != b"RIFF" or data[8:16] != b"WEBPVP8X":
+        return []
+    places, at = [], 12
+    for kind, size in riff_chunks(data, 12):
+        if kind == b"ANMF" and at + 23 <= len(data):
+            places.append(at + 8 + 12)
+        at += 8 + size + size % 2
+    return [int.from_bytes(data[place : place + 3], "little") for place in places]
 
 
 def riff_chunks(data: bytes, at: int) -> list[tuple[bytes, int]]:

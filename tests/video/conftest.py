@@ -9,20 +9,29 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "clips"
+SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
 
 
-@pytest.fixture(scope="session")
-def shared():
-    """A clip of the shared folder by name."""
-
+def finder(folder: Path):
     def find(name: str) -> Path:
-        path = SHARED / name
+        path = folder / name
         if not path.exists():
             pytest.skip(f"{name} is not beside this checkout")
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """A clip of the shared folder by name."""
+    return finder(SHARED / "clips")
+
+
+@pytest.fixture(scope="session")
+def case():
+    """An input that once failed, by name."""
+    return finder(SHARED / "cases")
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from av.stream import Disposition
 from test_video_audio import beep_times, copy
 from video_helpers import beeps, moving, save
 
-from fvr.video import FrameTimes, SourceInfo, VideoError, open_source, read_audio, read_frames
+from fvr.video import FrameTimes, SourceInfo, VideoError, open_sink, open_source, read_audio, read_frames
 from fvr.video.boxes import Box, boxes, find
 from fvr.video.joins import RunningClock
 
@@ -94,6 +94,108 @@ def test_one_time_out_of_order_is_no_join(tmp_path):
     assert not clock.jumps
 
 
+STAMPS = {
+    "ahead and on": ([1, 1.5, 47722, 47722.5], [1, 1.5, 2, 2.5]),
+    "ahead and back": ([1, 1.5, 47722, 1.8], [1, 1.5, 2, 1.8]),
+    "ahead, further ahead and back": ([1, 1.5, 900, 47722, 1.7], [1, 1.5, 2, 2.5, 1.7]),
+    "from the first on": ([47722, 1.5, 1.6], [None, 1.5, 1.6]),
+}
+
+
+@pytest.mark.parametrize("stated, meant", STAMPS.values(), ids=STAMPS)
+def test_sound_stated_where_there_is_no_picture_goes_on_behind_itself(tmp_path, stated, meant):
+    path, warned = recording(tmp_path / "one.ts"), []
+    with av.open(str(path)) as container:
+        clock = RunningClock(path, container, sound=True, warn=warned.append)
+    given = [float(clock(Fraction(time).limit_denominator(100), Fraction(1, 2))) for time in stated]
+    assert all(wanted is None or now == pytest.approx(wanted) for now, wanted in zip(given, meant, strict=True)) and max(given) < 4
+    assert len(set(warned)) == 1 and "damaged time stamps" in warned[0]
+
+
+def test_a_silence_while_there_is_a_picture_is_meant(tmp_path):
+    path = recording(tmp_path / "one.ts")
+    with av.open(str(path)) as container:
+        clock, begin = RunningClock(path, container, sound=True), container.streams.video[0].start_time * Fraction(1, 90000)
+    assert [clock(begin + after, Fraction(1, 50)) - begin for after in (0, Fraction(7, 4))] == [0, Fraction(7, 4)]
+    assert not clock.jumps
+
+
+def gapped(path, gap: float, seconds: float = 1.0):
+    """Two seconds of picture; sound of twice `seconds` that leaves out `gap` in its middle."""
+    with av.open(str(path), "w") as out:
+        video, sound = out.add_stream("mpeg4", rate=25), out.add_stream("pcm_s16le", rate=8000, layout="mono")
+        video.width = video.height = 32
+        for index in range(50):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), index, np.uint8), format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            out.mux(video.encode(frame))
+        for index in range(round(20 * seconds)):
+            heard = av.AudioFrame.from_ndarray(np.full((1, 800), 1000, np.int16), format="s16", layout="mono")
+            heard.sample_rate, heard.time_base = 8000, Fraction(1, 8000)
+            heard.pts = 800 * index + (round(8000 * gap) if index >= 10 * seconds else 0)
+            out.mux(sound.encode(heard))
+        for stream in (video, sound):
+            out.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("suffix, codec", [(".mp4", "h264"), (".mkv", "h264")])
+@pytest.mark.parametrize("gap, length", [(0.5, 2.5), (30_000, 2.0)])
+def test_a_gap_that_outlasts_the_picture_is_not_filled(tmp_path, suffix, codec, gap, length):
+    """PCM becomes AAC in MP4 and is copied in Matroska."""
+    source = open_source(gapped(tmp_path / "gap.mkv", gap))
+    with open_sink(tmp_path / f"out{suffix}", source.info, audio=source, codec=codec, preset="ultrafast") as sink:
+        for chunk in source.chunks():
+            sink.write(chunk.frames, chunk.starts, chunk.ends)
+    track = read_audio(tmp_path / f"out{suffix}")
+    assert float(track.duration) == pytest.approx(length, abs=0.2)
+    assert float(read_audio(source).duration) == pytest.approx(length, abs=0.05)
+    assert sum("damaged time stamps" in sentence for sentence in sink.warnings) == (gap > 1)
+
+
+def test_sound_can_be_interrupted(tmp_path):
+    """Ten minutes of it behind two seconds of picture are written when the sink is closed."""
+    source = open_source(gapped(tmp_path / "long.mkv", 0, 300))
+    beats = []
+
+    def heartbeat():
+        beats.append(1)
+        if len(beats) > 300:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), open_sink(tmp_path / "out.mp4", source.info, audio=source, heartbeat=heartbeat) as sink:
+        for chunk in source.chunks():
+            sink.write(chunk.frames, chunk.starts, chunk.ends)
+    assert sink.count == 50 and [path.name for path in tmp_path.iterdir()] == ["long.mkv"]
+    with pytest.raises(KeyboardInterrupt):
+        read_audio(source, heartbeat=heartbeat)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_damaged_time_stamp_of_sound_costs_nothing(case, tmp_path, suffix):
+    """Not thirteen hours of silence."""
+    source = open_source(case("audio_pts_jump.mpg"))
+    with open_sink(tmp_path / f"out{suffix}", source.info, audio=source, preset="ultrafast") as sink:
+        for chunk in source.chunks():
+            sink.write(chunk.frames, chunk.starts, chunk.ends)
+    with av.open(str(sink.path)) as container:
+        assert container.duration / 1e6 < 0.6
+    assert len(sink.warnings) == 1 and "damaged time stamps" in sink.warnings[0]
+    assert float(read_audio(source).duration) < 1.2
+
+
+def test_a_picture_whose_clock_jumps_ahead_runs_on(tmp_path):
+    """As where a recording was joined to one that began hours later."""
+    one, two = (recording(tmp_path / f"{name}.ts", start=start) for name, start in (("one", 0), ("two", 7200)))
+    (tmp_path / "both.ts").write_bytes(one.read_bytes() + two.read_bytes())
+    source = open_source(tmp_path / "both.ts")
+    times = source.times()
+    assert len(times) == 100 and set(times.durations) == {Fraction(1, 25)} and "starts its clock anew" in source.warnings[0]
+    single = beep_times(copy(open_source(one), tmp_path / "one.mp4", audio=one))
+    out = copy(source, tmp_path / "out.mp4", audio=source)
+    assert beep_times(out) == pytest.approx([single[0], single[0] + 2], abs=0.03)
+
+
 @pytest.mark.parametrize("begin", [0, 7200])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_recording_begins_at_zero_in_its_copy(tmp_path, begin, suffix):
@@ -136,7 +238,7 @@ def with_cover(path, *, clip: bool = True):
             other.width = other.height = 32
         cover = out.add_stream("png", rate=1)
         cover.width = cover.height = 16
-        cover.pix_fmt, cover.disposition = "rgb24", Disposition.attached_pic
+        cover.pix_fmt, cover.disposition = "rgb24", Disposition.attached_pic.value
         for index in range(5):
             if clip:
                 frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 40 * index, np.uint8), format="rgb24")

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from video_helpers import moving, save
 
-from fvr.video import ColourTags, SourceInfo, open_source, probe, read_frames
+from fvr.video import ColourTags, SourceInfo, open_sink, open_source, probe, read_frames
 from fvr.video.colour import LUMA_WEIGHTS, YCbCr
-from fvr.video.pixels import to_tensor
+from fvr.video.pixels import plane_view, to_tensor
 
 TAGS = [ColourTags(1, False, 1, 1), ColourTags(1, True, 1, 1), ColourTags(6, False, 6, 6), ColourTags(5, True, 5, 6), ColourTags(9, False, 9, 14)]
 PATCHES = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [0, 0, 0], [0.5, 0.5, 0.5], [0.9, 0.6, 0.5], [0.2, 0.3, 0.7]])
@@ -142,3 +142,46 @@ def test_tags_are_in_the_stream(tmp_path):
     with av.open(str(path)) as container:
         context = container.streams.video[0].codec_context
         assert (context.colorspace, context.color_range, context.color_primaries, context.color_trc) == (6, 2, 6, 6)
+
+
+@pytest.mark.parametrize("name", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv444p16le", "bgr0", "gbrp10le", "gbrp16le"])
+@pytest.mark.parametrize("height, width", [(32, 48), (31, 47)])
+def test_ffv1_to_ffv1_keeps_every_bit_of_untouched_frames(tmp_path, name, height, width):
+    """And its pixel format; changed frames are as near as the format allows."""
+    path, rng = tmp_path / "in.mkv", np.random.default_rng(0)
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("ffv1", rate=25)
+        stream.height, stream.width, stream.pix_fmt = height, width, name
+        for index in range(3):
+            frame = av.VideoFrame(width, height, name)
+            for plane in frame.planes:
+                deep = frame.format.components[0].bits > 8
+                top = 1 << frame.format.components[0].bits if deep else 256
+                numbers = rng.integers(0, top, plane.buffer_size // (2 if deep else 1)).astype("<u2" if deep else np.uint8)
+                plane.update(numbers.tobytes())
+            frame.pts = index
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    source = open_source(path)
+    with open_sink(tmp_path / "out.mkv", source.info, audio=source, codec="ffv1") as sink:
+        for chunk in source.chunks():
+            changed = (chunk.stored[0], None, chunk.stored[2])
+            sink.write(chunk.frames, chunk.starts, chunk.ends, changed)
+    assert sink.warnings == []
+    pairs = []
+    for file in (path, tmp_path / "out.mkv"):
+        with av.open(str(file)) as container:
+            pairs.append(list(container.decode(video=0)))
+    for index, (one, other) in enumerate(zip(*pairs, strict=True)):
+        assert one.format.name == other.format.name == name
+        before, after = (numbers_of(frame) for frame in (one, other))
+        if index != 1 or "b" in name:
+            assert all(np.array_equal(*planes) for planes in zip(before, after, strict=True))
+
+
+def numbers_of(frame) -> list[np.ndarray]:
+    """What each plane holds, without the padding and the unused byte of bgr0."""
+    deep = frame.format.components[0].bits > 8
+    kind = np.dtype("<u4" if frame.format.name == "bgr0" else "<u2" if deep else np.uint8)
+    used = kind.type(0xFFFFFF if kind.itemsize == 4 else np.iinfo(kind).max)
+    return [plane_view(frame, index, kind) & used for index in range(len(frame.planes))]

@@ -102,6 +102,27 @@ def test_a_cut_off_file_gives_the_frames_it_has_and_one_warning(clip, tmp_path, 
     assert len(source.warnings) == 1
 
 
+@pytest.mark.parametrize("suffix, codec", [(".mp4", "h264"), (".mkv", "ffv1"), (".mov", "prores")])
+def test_a_cut_is_told_before_anything_is_decoded(tmp_path, suffix, codec):
+    """Where the file's own sizes tell; said once, more exactly when it is read."""
+    path = save(tmp_path / f"whole{suffix}", torch.rand(20, 3, 48, 64), codec=codec)
+    assert open_source(path).warnings == []
+    cut = tmp_path / f"cut{suffix}"
+    cut.write_bytes(path.read_bytes()[:-500])
+    source = open_source(cut)
+    assert len(source.warnings) == 1 and "lacks 500 bytes" in source.warnings[0]
+    assert 0 < len(read_frames(source)[0]) <= 20 and len(source.warnings) == 1
+    with cut.open("rb") as file:
+        assert "lacks 500 bytes" in open_source(file).warnings[0]
+
+
+def test_a_fragmented_file_that_was_cut_says_so(case):
+    source = open_source(case("frag_cut.mp4"))
+    assert len(source.warnings) == 1 and "cut short" in source.warnings[0]
+    read_frames(source)
+    assert len(source.warnings) == 1 and "cut short" in source.warnings[0]
+
+
 def test_a_damaged_middle_gives_a_warning(clip, tmp_path):
     data = bytearray(clip.read_bytes())
     middle = len(data) // 2
@@ -135,6 +156,12 @@ def test_pictures_all_overwritten_is_one_error(clip, tmp_path):
     (tmp_path / "bad.mp4").write_bytes(data)
     with pytest.raises(VideoError, match="no frame that decodes"):
         open_source(tmp_path / "bad.mp4")
+
+
+def test_a_picture_in_an_unknown_codec_is_one_error(clip, tmp_path):
+    (tmp_path / "odd.mp4").write_bytes(clip.read_bytes().replace(b"avc1", b"zzzz"))
+    with pytest.raises(VideoError, match="codec that is not known here"):
+        open_source(tmp_path / "odd.mp4")
 
 
 def test_a_missing_file_and_a_sound_file_are_named(tmp_path):

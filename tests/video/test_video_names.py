@@ -8,7 +8,8 @@ import pytest
 import torch
 from video_helpers import moving, save
 
-from fvr.video import FrameTimes, VideoError, check_apart, open_sink, open_source, read_frames
+from fvr.batch import named_outputs
+from fvr.video import FrameTimes, VideoError, check_apart, open_sink, open_source, read_frames, videos_in_folder
 
 
 def levels(place) -> list[int]:
@@ -28,7 +29,7 @@ def shots(folder: Path, values=(10, 20, 30)) -> Path:
 
 @pytest.mark.parametrize(
     "clip, output",
-    [("fr/%04d.png", "fr"), ("fr", "fr/%04d.png"), ("fr/0002.png", "fr"), ("fr/0002.png", "fr/out_%04d.png"), ("fr", "fr"), ("linked", "fr")],
+    [("fr/%04d.png", "fr"), ("fr", "fr/%04d.png"), ("fr/0002.png", "fr/%04d.png"), ("fr/0002.png", "fr/0002.png"), ("fr", "fr"), ("linked", "fr")],
 )
 def test_an_output_folder_with_an_input_in_it_is_refused(tmp_path, monkeypatch, clip, output):
     """However the two are named; `linked` holds links to the images."""
@@ -39,8 +40,91 @@ def test_an_output_folder_with_an_input_in_it_is_refused(tmp_path, monkeypatch, 
         (Path("linked") / file.name).symlink_to(file.absolute())
     with pytest.raises(VideoError, match="which would be lost"):
         check_apart(output, [clip])
-    for free in ("other", "other/%04d.png", "clip.mp4"):
+    for free in ("other", "other/%04d.png", "clip.mp4", "restored.png"):
         check_apart(free, [clip])
+
+
+@pytest.mark.parametrize("output", ["fr/out_%04d.png", "fr/0002_restored.png", "fr/0002_%d.jpg"])
+def test_an_image_may_have_its_copy_beside_it(tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    shots(Path("fr"))
+    check_apart(output, ["fr/0002.png"])
+    save(Path(output), torch.full((1, 3, 8, 8), 0.2), preset=None, like=open_source("fr/0002.png").info)
+    assert levels(Path("fr/%04d.png")) == [10, 20, 30] and levels(output) == [51]
+
+
+STRANGERS = (
+    "holiday.jpg",
+    "restored_.png",
+    "restored_1.png",
+    "restored_00007.png",
+    "restored_0009.png",
+    "000123.png",
+    "x0000.png",
+    "restored_0001.PNG",
+)
+
+
+@pytest.mark.parametrize("output, own", [("restored_%04d.png", "restored_0000.png"), (".", "000000.png")])
+def test_only_an_earlier_clips_images_give_way(tmp_path, output, own):
+    """Other pictures stay byte for byte, whatever their names; what an earlier, longer clip left goes."""
+    for name in STRANGERS:
+        (tmp_path / name).write_bytes(name.encode())
+    frames = torch.full((3, 3, 8, 8), 0.2)
+    save(tmp_path / output, frames, preset=None, overwrite=True)
+    with pytest.raises(VideoError, match="already holds"):
+        open_sink(tmp_path / output)
+    with open_sink(tmp_path / output, overwrite=True) as sink:
+        sink.write(frames[:1])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted((*STRANGERS, own))
+    assert all((tmp_path / name).read_bytes() == name.encode() for name in STRANGERS)
+    assert len(sink.warnings) == 1 and "which stay" in sink.warnings[0]
+
+
+def test_a_pattern_may_go_beside_other_things(tmp_path):
+    """Without being allowed to overwrite anything, as it has names of its own."""
+    (tmp_path / "thesis.txt").write_text("mine")
+    save(tmp_path / "clip.mp4", moving(2))
+    save(tmp_path / "shot_%03d.png", moving(2), preset=None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "shot_000.png", "shot_001.png", "thesis.txt"]
+    with pytest.raises(VideoError, match=r"already holds shot_000\.png"):
+        open_sink(tmp_path / "shot_%03d.png")
+
+
+def test_one_image_is_written_as_one_image(tmp_path):
+    """A clip of more frames is refused before the work, a taken name kept unless asked."""
+    like = open_source(shots(tmp_path / "fr") / "0001.png").info
+    for suffix in (".png", ".jpg", ".webp", ".tif"):
+        save(tmp_path / f"one{suffix}", torch.full((1, 3, 8, 8), 0.2), preset=None, like=like)
+        assert levels(tmp_path / f"one{suffix}") == [51]
+    with pytest.raises(VideoError, match="already exists"):
+        open_sink(tmp_path / "one.png", like)
+    save(tmp_path / "one.png", torch.full((1, 3, 8, 8), 0.4), preset=None, like=like, overwrite=True)
+    assert levels(tmp_path / "one.png") == [102]
+    with pytest.raises(VideoError, match="names one image and the clip has 3 frames"):
+        open_sink(tmp_path / "two.png", open_source(tmp_path / "fr").info)
+    one = save(tmp_path / "clip.mp4", moving(4))
+    for count in (1, 2):
+        clip = open_source(one, count=count)
+        if count == 1:
+            open_sink(tmp_path / "still.png", clip.info, audio=clip).abort()
+        else:
+            with pytest.raises(VideoError, match="the clip has 2 frames"):
+                open_sink(tmp_path / "still.png", clip.info, audio=clip)
+    one.unlink()
+    with pytest.raises(VideoError, match="2 frames"), open_sink(tmp_path / "two.png", like) as sink:
+        write(sink, 2)
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+@pytest.mark.parametrize("name", ["\N{GRINNING FACE}" * 61 + ".mp4", "\N{GRINNING FACE}" * 60 + "_%04d.png", "\N{GRINNING FACE}" * 61])
+def test_names_may_be_as_long_as_the_disk_allows(tmp_path, name):
+    """Limits are in bytes, and the temporary name beside has its own."""
+    save(tmp_path / name, moving(2))
+    if "%" in name:
+        assert len(list(tmp_path.iterdir())) == 2
+    else:
+        assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("name", ["My%20dad.mp4", "50%done.mp4", "rec-12:30:05.mp4"])
@@ -173,3 +257,20 @@ def test_two_jobs_in_one_folder_both_keep_their_clips(tmp_path):
         paths = [saved(*one)[0] for one in made]
     assert [len(read_frames(path)[1]) for path in paths] == [1, 2, 3]
     assert sorted(path.name for path in (tmp_path / "video").iterdir()) == [f"shot_{n:05}_.mp4" for n in (1, 2, 3)]
+
+
+def test_images_beside_videos_say_what_is_left_out(tmp_path):
+    """A folder of videos alone is restored one by one; to read it as one clip is refused with what to do."""
+    save(tmp_path / "one.mp4", moving(1))
+    with pytest.raises(VideoError, match=r"holds 1 videos and no image; name one of them, such as one\.mp4"):
+        open_source(tmp_path)
+    assert [file.name for file in videos_in_folder(tmp_path)] == ["one.mp4"]
+    save(tmp_path / "%03d.png", moving(1), preset=None)
+    assert videos_in_folder(tmp_path) == [] and "its 1 videos (one.mp4) are left out" in open_source(tmp_path).warnings[0]
+
+
+def test_copies_of_a_folders_videos_are_named_after_them(tmp_path):
+    """A suffix that the codec does not go into changes; no two copies have one name."""
+    clips = [tmp_path / "in" / name for name in ("a.avi", "a.mp4", "b.mkv", "c.webm")]
+    for codec, names in (("h264", ["a.mp4", "a.mp4.mp4", "b.mkv", "c.mp4"]), ("ffv1", ["a.mkv", "a.mp4.mkv", "b.mkv", "c.mkv"])):
+        assert [path.name for path in named_outputs(clips, tmp_path / "out", codec, False)] == names

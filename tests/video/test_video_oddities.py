@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from av.stream import Disposition
-from PIL import Image
+from PIL import Image, ImageCms, features
 from test_video_audio import copy
 from video_helpers import moving, psnr, save
 
@@ -46,17 +46,60 @@ def noise(count: int) -> list[np.ndarray]:
 # ---------------------------------------------------------------- images
 
 
-@pytest.mark.parametrize("name", ["moving.webp", "moving.png", "pages.tif"])
-def test_one_image_with_many_pictures_is_refused(tmp_path, name):
+def test_one_image_with_many_pages_is_refused(tmp_path):
     images = [Image.new("RGB", (32, 24), (20 * level, 0, 0)) for level in range(6)]
-    images[0].save(tmp_path / name, save_all=True, append_images=images[1:], duration=100)
+    images[0].save(tmp_path / "pages.tif", save_all=True, append_images=images[1:])
     with pytest.raises(VideoError, match="holds 6 pictures"):
-        open_source(tmp_path / name)
+        open_source(tmp_path / "pages.tif")
+
+
+@pytest.mark.parametrize("name", ["moving.webp", "moving.png", "pages.tif"])
+def test_of_a_sequence_each_image_is_one_picture(tmp_path, name):
+    images = [Image.new("RGB", (32, 24), (20 * level, 0, 0)) for level in range(6)]
     images[0].save(tmp_path / f"single{name[-5:]}")
     images[0].save(tmp_path / name, save_all=True, append_images=images[1:], duration=100)
     source = open_source(tmp_path)
     assert len(read_frames(source)[0]) == 2
     assert [sentence for sentence in source.warnings if "several pictures" in sentence] == source.warnings and source.warnings
+
+
+@pytest.mark.parametrize("name", ["moving.webp", "moving.png", "moving.apng", "moving.gif", "moving.avif"])
+def test_an_animated_image_is_a_clip_with_its_own_times(tmp_path, name):
+    """Some pictures stay longer than others; any part is that part of the whole."""
+    if name.endswith(".avif") and not features.check("avif"):
+        pytest.skip("this Pillow writes no AVIF")
+    images = [Image.new("RGB", (32, 24), (40 * level, 30, 0)) for level in range(6)]
+    lengths = [100] * 6 if name.endswith(".avif") else [100, 100, 300, 40, 100, 200]
+    exact = {"lossless": True} if name.endswith(".webp") else {}
+    images[0].save(
+        tmp_path / name, format="png" if name.endswith(".apng") else None, save_all=True, append_images=images[1:], duration=lengths, **exact
+    )
+    source = open_source(tmp_path / name)
+    frames, times = read_frames(source)
+    assert frames[:, 0].mean((1, 2)).mul(255).tolist() == pytest.approx([40 * level for level in range(6)], abs=6)
+    if not name.endswith((".png", ".apng")):  # of which FFmpeg takes the last length for the one before
+        assert times.durations == tuple(Fraction(length, 1000) for length in lengths)
+    assert times.starts == tuple(Fraction(sum(lengths[:n]), 1000) for n in range(6)) and source.warnings == []
+    part, when = read_frames(tmp_path / name, start=2, count=3)
+    assert torch.equal(part, frames[2:5]) and when.starts == times.starts[2:5]
+    window, _ = read_frames(tmp_path / name, window=(times.starts[2], times.starts[4] - times.starts[2]))
+    assert torch.equal(window, frames[2:4])
+    out = open_source(copy(source, tmp_path / "out.mp4"))
+    assert out.times().starts == times.starts
+
+
+def test_an_animated_picture_that_is_cut_short_gives_what_it_has(tmp_path):
+    noise = [Image.fromarray(np.random.default_rng(seed).integers(0, 255, (48, 64, 3), np.uint8)) for seed in range(6)]
+    noise[0].save(tmp_path / "whole.webp", save_all=True, append_images=noise[1:], duration=40)
+    data = (tmp_path / "whole.webp").read_bytes()
+    (tmp_path / "cut.webp").write_bytes(data[: len(data) * 2 // 3])
+    try:
+        source = open_source(tmp_path / "cut.webp")
+        frames, _ = read_frames(source)
+    except VideoError as error:
+        assert "cut short" in str(error)
+    else:
+        assert 0 < len(frames) < 6 and source.warnings
 
 
 def test_a_page_with_its_small_copy_is_one_picture(tmp_path):
@@ -85,6 +128,21 @@ def test_transparent_images_are_said(tmp_path):
     cv2.imwrite(str(tmp_path / "clear.png"), clear)
     assert open_source(tmp_path / "opaque.png").warnings == []
     assert "transparency is not kept" in open_source(tmp_path / "clear.png").warnings[0]
+
+
+def test_what_an_image_carries_is_said(tmp_path):
+    """Its turn is obeyed and its layout no news; an sRGB profile changes nothing."""
+    picture, exif = Image.new("RGB", (24, 16), (200, 0, 0)), Image.Exif()
+    exif[0x112] = 6
+    picture.save(tmp_path / "turned.jpg", exif=exif)
+    exif[0x10F] = "Camera"
+    picture.save(tmp_path / "shot.jpg", exif=exif)
+    picture.save(tmp_path / "plain.tif")
+    for name, kind in (("srgb", "sRGB"), ("lab", "LAB")):
+        picture.save(tmp_path / f"{name}.png", icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile(kind)).tobytes())
+    said = {file.name: open_source(file).warnings for file in tmp_path.iterdir()}
+    assert [name for name, sentences in said.items() if not sentences] == [name for name in said if name in ("turned.jpg", "plain.tif", "srgb.png")]
+    assert "EXIF" in said["shot.jpg"][0] and "colour profile" in said["lab.png"][0]
 
 
 # ---------------------------------------------------------------- pictures
@@ -136,10 +194,10 @@ def test_mirrored_pictures_stay_as_they_are_shown(tmp_path, name, suffix):
 def test_interlaced_footage_is_said(tmp_path):
     for name, options in (("woven.mp4", {"x264-params": "tff=1"}), ("whole.mp4", {})):
         encode(tmp_path / name, pictures(4, 64, 64), "libx264", "yuv420p", options=options)
-    woven, whole = (open_source(tmp_path / name) for name in ("woven.mp4", "whole.mp4"))
-    read_frames(woven), read_frames(whole)
+    woven, whole = (open_source(tmp_path / name, deinterlace="off") for name in ("woven.mp4", "whole.mp4"))
     assert len(woven.warnings) == 1 and "deinterlace it first" in woven.warnings[0]
-    assert whole.warnings == []
+    read_frames(woven), read_frames(whole)
+    assert len(woven.warnings) == 1 and whole.warnings == []
 
 
 def test_dropped_frames_in_an_avi_are_no_damage(tmp_path):
@@ -198,7 +256,7 @@ def test_sound_tracks_keep_their_names(tmp_path, suffix, codec):
         lanes = [out.add_stream("aac", rate=48000, layout="stereo") for _ in named]
         for lane, (language, title, disposition) in zip(lanes, named, strict=True):
             lane.metadata.update(language=language, title=title)
-            lane.disposition = disposition
+            lane.disposition = disposition.value
         for index, picture in enumerate(pictures(10, 32, 32)):
             out.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             for lane in lanes:
@@ -215,3 +273,47 @@ def test_sound_tracks_keep_their_names(tmp_path, suffix, codec):
         assert [one[1] for one in found] == ["Deutsch", "Commentary"]
     if suffix == ".mkv":
         assert found[1][2] & Disposition.comment
+
+
+# ---------------------------------------------------------------- sizes that small files claim
+
+
+@pytest.mark.parametrize("name", ["huge.png", "huge.gif", "huge.webp", "huge.apng"])
+def test_a_picture_larger_than_the_limit_is_refused_with_how_to_raise_it(tmp_path, monkeypatch, name):
+    picture = Image.new("RGB", (300, 200))
+    picture.save(tmp_path / name, format="png" if name == "huge.apng" else None, save_all=name != "huge.png", append_images=[picture.rotate(1)])
+    monkeypatch.setenv("FVR_MAX_PIXELS", "50000")
+    with pytest.raises(VideoError, match=r"300x200.*more than 50,000 pixels.*FVR_MAX_PIXELS=60000"):
+        open_source(tmp_path / name)
+    monkeypatch.setenv("FVR_MAX_PIXELS", "60000")
+    assert open_source(tmp_path / name).info.width == 300
+    monkeypatch.setenv("FVR_MAX_PIXELS", "many")
+    with pytest.raises(VideoError, match="FVR_MAX_PIXELS is a number"):
+        open_source(tmp_path / name)
+
+
+def test_an_image_past_pillows_own_limit_is_refused_before_it_is_decoded(tmp_path):
+    path = tmp_path / "bomb.png"
+    Image.new("1", (20_000, 20_000)).save(path)
+    with pytest.raises(VideoError, match="FVR_MAX_PIXELS"):
+        open_source(path)
+
+
+def test_huge_frames_come_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("fvr.video.source.CHUNK_BYTES", 12 * 32 * 24 * 2)
+    save(tmp_path / "in.mkv", moving(5, 24, 32), codec="ffv1")
+    assert [len(chunk) for chunk in open_source(tmp_path / "in.mkv").chunks(8)] == [2, 2, 1]
+
+
+@pytest.mark.parametrize("name, words", [("gif_16000.gif", "FVR_MAX_PIXELS=256000000"), ("no_time_base.apng", None)])
+def test_small_files_that_once_took_everything(case, name, words):
+    if words:
+        with pytest.raises(VideoError, match=words):
+            open_source(case(name))
+    else:
+        assert len(read_frames(case(name))[0]) >= 1
+
+
+def test_ten_pictures_of_a_tenth(case):
+    times = open_source(case("anim.webp")).times()
+    assert times.durations == (Fraction(1, 10),) * 10

@@ -82,3 +82,15 @@ def test_a_video_in_memory_goes_through_the_nodes_with_its_sound(tone, tmp_path)
         saved = SaveVideoFrames.execute(frames=loaded.args[0], times=loaded.args[1])
     assert packets(saved.args[1]) == packets(tone)
     assert Fraction(loaded.args[1].end) == 3
+
+
+def test_nodes_say_what_is_known_before_they_work(tmp_path, capsys):
+    """On stderr here, on the node inside ComfyUI: the source's warnings, and the copy's."""
+    path = save(tmp_path / "deep.mp4", moving(3), pixel_format="yuv420p10le")
+    whole = path.read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole + b"\0\0\xff\xffmdat")
+    with host.workspace(input=tmp_path, output=tmp_path):
+        frames, times, *_ = LoadVideoFrames.execute("cut.mp4").args
+        assert "is cut short" in capsys.readouterr().err
+        SaveVideoFrames.execute(frames, times=times)
+    assert "10 bits per channel" in capsys.readouterr().err

@@ -1,0 +1,69 @@
+"""A folder of videos, one after the other: `fvr restore clips/ restored/`."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from .runtime import host
+from .video import CODECS, CONTAINERS, VideoError, check_apart
+
+PREFERRED = {"prores": ".mov", "ffv1": ".mkv"}
+"""Suffix of a copy whose source's container does not take the codec; of all others .mp4."""
+
+
+def restore_each(options: Namespace, clips: Sequence[Path], restore: Callable[[Namespace], int]) -> int:
+    """Restores each clip into the folder `options.output`; one that fails is told and the others go on. Returns how many failed.
+
+    Args:
+        restore: restores one clip, as `options` with its own input, output and report say.
+
+    Raises:
+        VideoError: before any work, if an output is taken or lies over its input.
+    """
+    outputs = named_outputs(clips, Path(options.output), options.codec, options.overwrite)
+    Path(options.output).mkdir(exist_ok=True)
+    told, failed = [], 0
+    with tempfile.TemporaryDirectory(prefix="fvr-") as notes:
+        for number, (clip, output) in enumerate(zip(clips, outputs, strict=True)):
+            note = Path(notes) / f"{number}.json"
+            host.say(f"{number + 1} of {len(clips)}: {clip}")
+            try:
+                restore(Namespace(**{**vars(options), "input": str(clip), "output": str(output), "report": str(note)}))
+                told.append(json.loads(note.read_text(encoding="utf-8")))
+            except (ValueError, OSError, RuntimeError) as error:
+                if options.debug:
+                    raise
+                failed += 1
+                told.append({"input": str(clip), "output": str(output), "error": str(error)})
+                host.say(f"{clip} failed: {error}")
+    if options.report:
+        whole = {"input": str(options.input), "output": str(options.output), "failed": failed, "clips": told}
+        Path(options.report).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    return failed
+
+
+def named_outputs(clips: Sequence[Path], folder: Path, codec: str, overwrite: bool) -> list[Path]:
+    """A file in `folder` for each clip: its own name, with a suffix that the codec goes into.
+
+    Raises:
+        VideoError: if `folder` is no name of a folder, a name is taken, or an output is a clip of the source.
+    """
+    if folder.suffix.lower() in CONTAINERS or folder.is_file() or not folder.parent.is_dir():
+        raise VideoError(f"{clips[0].parent} holds {len(clips)} videos; name a folder for their copies, in a folder that is there, got {folder}")
+    taken: dict[str, Path] = {}
+    for clip in clips:
+        suffix = clip.suffix.lower()
+        fits = codec in CODECS and suffix in CONTAINERS and CONTAINERS[suffix] in CODECS[codec].containers
+        suffix = suffix if fits else PREFERRED.get(codec, ".mp4")
+        name = clip.stem + suffix
+        taken[name if name.lower() not in map(str.lower, taken) else clip.name + suffix] = clip
+    outputs = [folder / name for name in taken]
+    for output in outputs:
+        check_apart(output, clips)
+        if output.exists() and not overwrite:
+            raise VideoError(f"{output} already exists; choose another folder or allow overwriting")
+    return outputs

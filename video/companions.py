@@ -1,0 +1,228 @@
+"""What a file carries beside picture and sound: tags, chapters, subtitles, a timecode. Copied where the container allows, else named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from .audio import AudioTrack, plan_lanes
+from .decode import codec_name
+from .errors import VideoError
+from .files import STILL, Place, open_input, picture_stream
+from .info import SourceInfo
+
+SUBTITLES = {
+    "mp4": {"mov_text"},
+    "mov": {"mov_text"},
+    "matroska": {"subrip", "srt", "ass", "ssa", "webvtt", "hdmv_pgs_subtitle", "pgssub", "dvd_subtitle", "dvdsub"},
+    "webm": {"webvtt"},
+}
+"""Subtitle codecs that each container takes as they are, by the names of formats and of decoders."""
+
+PLAIN_TAGS = frozenset(
+    ("title", "artist", "album", "album_artist", "composer", "comment", "date", "copyright", "genre", "creation_time", "location", "timecode")
+)
+"""Tags for which MP4 and MOV have boxes that every player reads; others go into their list of named tags, all of them then."""
+
+TECHNICAL = re.compile(r"major_brand|minor_version|compatible_brands|encoder|duration|handler_name|vendor_id|alpha_mode|_statistics_.*|language")
+"""Tags about the file rather than the clip."""
+
+
+@dataclass(frozen=True)
+class Companions:
+    """What one file carries.
+
+    Attributes:
+        tags: of the file.
+        picture: title and language of the picture.
+        timecode: of the first frame, such as 01:00:00:00.
+        chapters: as PyAV gives them.
+        subtitles: codec and language of each track.
+        others: names of what no copy keeps.
+    """
+
+    tags: Mapping[str, str] = field(default_factory=dict)
+    picture: Mapping[str, str] = field(default_factory=dict)
+    timecode: str | None = None
+    chapters: tuple[Mapping[str, Any], ...] = ()
+    subtitles: tuple[tuple[str, str], ...] = ()
+    others: tuple[str, ...] = ()
+
+    def taken(self, container: str) -> list[int]:
+        """The subtitle tracks that a container takes."""
+        return [index for index, (codec, _) in enumerate(self.subtitles) if codec in SUBTITLES[container]]
+
+    def losses(self, container: str | None) -> list[str]:
+        """Names of what a copy will not have; of images (None) everything."""
+        lost = [index for index in range(len(self.subtitles)) if container is None or index not in self.taken(container)]
+        named = [f"subtitle track {index + 1} ({', '.join(filter(None, self.subtitles[index]))})" for index in lost]
+        if container is None:
+            named += [f"its {len(self.chapters)} chapters"] * bool(self.chapters)
+            named += [f"its tags ({', '.join(self.tags)})"] * bool(self.tags)
+            named += [f"its timecode {self.timecode}"] * bool(self.timecode)
+        elif self.chapters and not hasattr(av.container.OutputContainer, "set_chapters"):
+            named.append(f"its {len(self.chapters)} chapters, which this PyAV cannot write")
+        return [*named, *self.others]
+
+
+def companions_of(place: Place) -> Companions:
+    """Reads the header of a video file.
+
+    Raises:
+        VideoError: if it cannot be opened.
+    """
+    with open_input(place) as container:
+        picture = picture_stream(container)
+        chapters = tuple(container.chapters()) if hasattr(container, "chapters") else ()
+        tags = spoken(container.metadata)
+        timecode = tags.pop("timecode", None) or next((one for stream in container.streams if (one := stream.metadata.get("timecode"))), None)
+        subtitles = tuple((subtitle_codec(stream), language(stream)) for stream in container.streams.subtitles)
+        others = []
+        for stream in container.streams:
+            if stream.type == "video" and picture is not None and stream.index != picture.index:
+                if container.metadata.get("major_brand") == "avis":
+                    continue  # a still picture of the animation
+                others.append("its cover picture" if stream.disposition & STILL else f"video track {stream.index + 1}")
+            elif stream.type == "attachment":
+                others.append(f"the attached file {stream.metadata.get('filename', '')}".rstrip())
+            elif stream.type == "data" and "timecode" not in stream.metadata and not (chapters and stream.frames == len(chapters)):
+                others.append(f"data track {stream.index + 1} ({stream.metadata.get('handler_name', 'of unknown kind').strip()})")
+        own = {} if picture is None else {key: picture.metadata[key] for key in ("title", "language") if key in picture.metadata}
+        return Companions(tags, own, timecode, chapters, subtitles, tuple(others))
+
+
+def unkept(like: SourceInfo | None, audio: Any, container: str | None, warn: Callable[[str], None], name: str, *more: str) -> Companions:
+    """What comes along from the file that a clip is `like`, and one warning that names all that `container` (None: images) cannot carry.
+
+    Args:
+        audio: where the sound comes from.
+        name: of the output.
+        more: further losses.
+    """
+    lost = [*more, *(like.lost if like is not None else ())]
+    companions = Companions()
+    try:
+        if like is not None and (place := file_of(like)) is not None:
+            companions = companions_of(place)
+            lost += companions.losses(container)
+        heard = file_of(audio) if isinstance(audio, SourceInfo) else audio
+        if isinstance(heard, AudioTrack):
+            lost += [] if container else ["its sound"]
+        elif heard is not None:
+            lost += plan_lanes(heard, container)[1]
+    except VideoError as error:
+        lost.append(f"what its source carries beside the picture ({error})")
+    if lost:
+        warn(f"{name} will not have: {'; '.join(lost)}")
+    return companions
+
+
+def file_of(info: SourceInfo) -> Place | None:
+    """The video file that a clip is in, if it is in one."""
+    return None if info.is_sequence or isinstance(info.sound, AudioTrack) else info.path or info.sound
+
+
+def subtitle_codec(stream: Any) -> str:
+    return codec_name(stream.codec_context) if stream.codec_context is not None else "of unknown codec"
+
+
+def language(stream: Any) -> str:
+    named = stream.metadata.get("language", "")
+    return "" if named == "und" else named
+
+
+def spoken(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The tags about the clip; a twin that FFmpeg adds in another language goes."""
+    named = {key.lower() if key.lower() in PLAIN_TAGS else key: value for key, value in metadata.items()}
+    kept = {key: value for key, value in named.items() if not TECHNICAL.fullmatch(key.lower())}
+    return {key: value for key, value in kept.items() if not (re.fullmatch(r".+-[a-z]{3}", key) and kept.get(key[:-4]) == value)}
+
+
+def moved_chapters(chapters: tuple[Mapping[str, Any], ...], origin: Fraction, length: Fraction | None) -> list[Any]:
+    """Chapters of a copy whose second 0 is second `origin` of the source; those outside it go, others end where it does."""
+    moved = []
+    for chapter in chapters:
+        base = chapter["time_base"]
+        start, end = (chapter[name] * base - origin for name in ("start", "end"))
+        start, end = max(start, Fraction(0)), end if length is None else min(end, length)
+        if end > start:
+            moved.append({**chapter, "start": round(start / base), "end": round(end / base)})
+    return moved
+
+
+def later(timecode: str, frames: int, rate: Fraction) -> str:
+    """The timecode `frames` later; with a semicolon minutes drop their first numbers, each tenth excepted (SMPTE 12M).
+
+    >>> later("00:00:59;29", 1, Fraction(30000, 1001))
+    '00:01:00;02'
+    """
+    numbers = re.fullmatch(r"(\d+):(\d+):(\d+)([:;.])(\d+)", timecode)
+    if not numbers or not frames:
+        return timecode
+    hours, minutes, seconds, mark, last = (one if one in ":;." else int(one) for one in numbers.groups())
+    base = round(rate)
+    dropped = 0 if mark == ":" else max(1, base // 30) * 2
+    minute, ten = 60 * base - dropped, 600 * base - 9 * dropped
+    total = 60 * int(hours) + int(minutes)
+    count = (total * 60 + int(seconds)) * base + int(last) - dropped * (total - total // 10) + frames
+    tens, rest = divmod(count, ten)
+    passed = 0 if rest < 60 * base else 1 + (rest - 60 * base) // minute
+    count += dropped * (9 * tens + passed)
+    seconds, last = divmod(count, base)
+    return f"{seconds // 3600 % 24:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{mark}{last:02}"
+
+
+class SubtitleLane:
+    """Packets of one subtitle stream, moved by -`origin` seconds (of its clock) and cut to what is shown in [0, end), if that is known."""
+
+    def __init__(self, place: Place, index: int, output: Any, origin: Fraction, end: Fraction | None) -> None:
+        self.input = open_input(place)
+        self.output, self.origin, self.end = output, origin, end
+        stream = self.input.streams.subtitles[index]
+        self.target = output.add_stream_from_template(stream)
+        self.target.metadata.update({key: stream.metadata[key] for key in ("language", "title") if key in stream.metadata})
+        if stream.disposition:
+            self.target.disposition = stream.disposition.value
+        self.packets = self.kept(stream)
+        self.waiting: Any = None
+
+    def kept(self, stream: Any) -> Iterator[Any]:
+        demuxed = self.input.demux(stream)
+        while True:
+            try:
+                packet = next(demuxed)
+            except (StopIteration, av.FFmpegError, OSError):
+                return
+            if not packet.size or packet.pts is None:
+                continue
+            start = packet.pts - round(self.origin / packet.time_base)
+            length = packet.duration or 0
+            if start + length <= 0 and start < 0:
+                continue
+            packet.pts = packet.dts = max(0, start)
+            packet.duration = length + min(0, start)
+            yield packet
+
+    def pump(self, until: Fraction | None) -> None:
+        """Writes what begins before `until` (seconds of the output); everything if None."""
+        while True:
+            self.waiting = self.waiting or next(self.packets, None)
+            if self.waiting is None or (until is not None and self.waiting.pts * self.waiting.time_base >= until):
+                return
+            packet, self.waiting = self.waiting, None
+            if self.end is not None:
+                packet.duration = max(1, min(packet.duration, round(self.end / packet.time_base) - packet.pts))
+            packet.stream = self.target
+            self.output.mux(packet)
+
+    def finish(self, end: Fraction | None) -> None:
+        self.end = end if end is not None else self.end
+        self.pump(end)
+
+    def close(self) -> None:
+        self.input.close()

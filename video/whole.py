@@ -1,0 +1,68 @@
+"""Whether a file reaches as far as its own outermost sizes say, which tells of a cut before anything is decoded."""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import BinaryIO
+
+HELD = (b"mdat", b"moof", b"moov")
+"""Boxes of MP4 and MOV that hold a clip; what else stands at the end of a file may be padding."""
+
+SEGMENT = b"\x18\x53\x80\x67"
+UNKNOWN = (1 << 56) - 1
+"""EBML's size of eight bytes that says nothing."""
+
+
+def missing_bytes(file: BinaryIO) -> int:
+    """How many bytes the last box (MP4, MOV), the segment (Matroska, WebM) or the list (AVI) lacks; 0 of other formats and whole files."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(12)
+    if head[:4] == b"\x1aE\xdf\xa3":
+        end = segment_end(file)
+    elif head[:4] == b"RIFF" and head[8:] == b"AVI ":
+        end = 8 + struct.unpack("<I", head[4:8])[0]
+    elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        end = last_box_end(file, size)
+    else:
+        return 0
+    return max(0, end - size)
+
+
+def last_box_end(file: BinaryIO, size: int) -> int:
+    """Where the last of the boxes that lie one behind the other ends; ISO/IEC 14496-12, section 4.2."""
+    at = 0
+    while at + 8 <= size:
+        file.seek(at)
+        length, kind = struct.unpack(">I4s", file.read(8))
+        if length == 1:
+            wide = file.read(8)
+            length = struct.unpack(">Q", wide)[0] if len(wide) == 8 else 0
+        if at + length > size and kind in HELD:
+            return at + length
+        if length < 8:
+            break
+        at += length
+    return 0
+
+
+def segment_end(file: BinaryIO) -> int:
+    """Where a Matroska file's segment ends, if it says (RFC 8794: sizes of one to eight bytes, their length by the first set bit)."""
+    file.seek(4)
+    length, _ = ebml_size(file)
+    file.seek(length, os.SEEK_CUR)
+    if file.read(4) != SEGMENT:
+        return 0
+    length, known = ebml_size(file)
+    return file.tell() + length if known else 0
+
+
+def ebml_size(file: BinaryIO) -> tuple[int, bool]:
+    first = file.read(1)
+    if not first or not first[0]:
+        return 0, False
+    width = 9 - first[0].bit_length()
+    rest = file.read(width - 1)
+    value = int.from_bytes(bytes([first[0] & ((1 << (8 - width)) - 1)]) + rest, "big")
+    return value, value != (1 << 7 * width) - 1
