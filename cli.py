@@ -6,6 +6,7 @@ import argparse
 import io
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from fractions import Fraction
@@ -22,7 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # letters that the terminal has not must not fail a job that is done
             stream.reconfigure(errors="backslashreplace")
-    options = build_parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = build_parser().parse_args(given)
+    options.line = shlex.join(["fvr", *given])
     with stoppable() as signals:
         try:
             return options.command(options)
@@ -81,7 +84,7 @@ def add_restore(commands: Any) -> None:
     p.add_argument("--aligned", action="store_true", help="frames are already aligned crops of one person: no detection, no pasting")
     p.add_argument("--seed", type=int, default=0, help="the same seed gives the same pixels (default: 0)")
     p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
-    p.add_argument("--report", metavar="FILE.json", help="write what was done as JSON")
+    p.add_argument("--report", metavar="FILE.json", help="write what was done as JSON, with all that repeats it")
     p.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
     g = p.add_argument_group("faces")
     g.add_argument("--faces", default="all", metavar="WHICH", help='"all", "largest", or ids such as 0,2 (default: all)')
@@ -217,6 +220,7 @@ def restore(options: argparse.Namespace) -> int:
     from .nodes.weights import AUTO, chosen_method, named_weights, weights_for
     from .physics import parse
     from .pipeline import restore_aligned, restore_clip_in_frames
+    from .record import run_record
     from .runtime import host
     from .video import check_apart, open_sink, open_source
 
@@ -240,10 +244,15 @@ def restore(options: argparse.Namespace) -> int:
         settings=settings,
         precision=PRECISIONS[options.precision],
     )
+    detector, paster, finding = None, None, None
+    if not options.aligned:
+        detector = chosen_detector(options.detector)
+        paster = chosen_paster(options.feather, options.strength, options.colour_match, fade=True)
+        finding = {"faces": options.faces, "min_size": options.min_size}
     size = (512, 512) if options.aligned else (source.info.height, source.info.width)
     total = source.expected
     with open_sink(options.output, source.info, size=size, audio=source, overwrite=options.overwrite, **encoding(options)) as sink:
-        if options.aligned:
+        if detector is None or paster is None:
             with host.progress(total, "restore") as written:
                 summary = restore_aligned(source, sink, restorer, seed=options.seed, heartbeat=host.heartbeat, on_written=written)
         else:
@@ -252,8 +261,8 @@ def restore(options: argparse.Namespace) -> int:
                     source,
                     sink,
                     restorer,
-                    chosen_detector(options.detector),
-                    paster=chosen_paster(options.feather, options.strength, options.colour_match, fade=True),
+                    detector,
+                    paster=paster,
                     faces=options.faces,
                     min_size=options.min_size,
                     seed=options.seed,
@@ -262,7 +271,19 @@ def restore(options: argparse.Namespace) -> int:
                     on_written=written,
                 )
     if options.report:
-        told = {"input": options.input, "output": options.output, **summary.to_dict()}
+        told = run_record(
+            summary,
+            restorer,
+            command=options.line,
+            clips={"input": options.input, "output": options.output},
+            seed=options.seed,
+            frames={name: getattr(options, name) for name in ("start", "count", "stride", "frame_rate")},
+            encoding=encoding(options),
+            finding=finding,
+            detector=detector,
+            paster=paster,
+            degradation=options.degradation,
+        )
         Path(options.report).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     print(summary.to_text())
     print(f"{method}, {weights.name if weights else 'without weights'}")

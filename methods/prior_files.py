@@ -14,6 +14,7 @@ from ..diffusion.prior import Prior
 from ..models.architectures import beginnings, foreign, recognise
 from ..models.embedded import SIZES
 from ..models.flair.bicubic import BicubicConfig
+from ..models.origin import came_from
 from ..models.state_dict import notes_of, read_state
 from .face_prior import PyramidPrior
 from .flair_prior import BACKGROUND, flair_prior_from, is_flair
@@ -58,12 +59,14 @@ def prior_from_file(
                 sizes = sizes_of(notes_of(path))
                 state = {key: value.float() for key, value in state.items()}
                 prior = flair_prior_from(state, task or task_of(path), config=sizes, dtype=dtype)
+                came_from(prior.network, path)
                 prior = prior if placed is None else prior.configured(place=placed(prior.network))
                 if sizes is None:
                     return prior
                 return PyramidPrior(prior.configured(background=1.0))
             if is_image_prior(state):
                 image_prior = prior_from_state(state)
+                came_from(image_prior.network, path)  # type: ignore[arg-type]
                 if placed is not None:
                     image_prior.place = placed(image_prior.network)  # type: ignore[arg-type]
                 return image_prior

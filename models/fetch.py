@@ -151,7 +151,7 @@ def _fault(checkpoint: Checkpoint, path: Path, heartbeat: Callable[[], None]) ->
     if checkpoint.size is not None and _size(path) != checkpoint.size:
         return f"it has {_size(path)} bytes where {checkpoint.size} were published"
     if checkpoint.sha256:
-        digest = _sha256(path, heartbeat)
+        digest = sha256_of(path, heartbeat)
         if not digest.startswith(checkpoint.sha256):
             return f"its SHA-256 begins {digest[:8]} where {checkpoint.sha256[:8]} was published"
     try:
@@ -161,7 +161,8 @@ def _fault(checkpoint: Checkpoint, path: Path, heartbeat: Callable[[], None]) ->
     return None
 
 
-def _sha256(path: Path, heartbeat: Callable[[], None]) -> str:
+def sha256_of(path: Path, heartbeat: Callable[[], None] = lambda: None) -> str:
+    """The SHA-256 of a file, 64 lower-case hex digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 22):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
+from .origin import came_from
 from .state_dict import AGAIN, read_state
 
 
@@ -31,3 +32,4 @@ def fill(network: nn.Module, path: Path | str, what: str, otherwise: str) -> Non
         raise ValueError(f"{error}; or {otherwise}") from error
     network.load_state_dict(state, assign=True)
     network.float()
+    came_from(network, path)
