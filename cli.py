@@ -97,6 +97,13 @@ def add_restore(commands: Any) -> None:
     )
     g.add_argument("--strength", type=float, default=1.0, help="1 shows the restored face, 0 the original (default: 1)")
     g.add_argument("--colour-match", action="store_true", help="give the restored face the colours of the original")
+    g.add_argument(
+        "--grain",
+        default="auto",
+        choices=["auto", "off"],
+        help="auto gives a face that lost it the film grain back that the frame around it keeps, if no codec has eaten it and --degradation names "
+        "no noise; off leaves it clean (default: auto)",
+    )
     add_frames_and_encoding(p)
 
 
@@ -247,7 +254,7 @@ def restore(options: argparse.Namespace) -> int:
     detector, paster, finding = None, None, None
     if not options.aligned:
         detector = chosen_detector(options.detector)
-        paster = chosen_paster(options.feather, options.strength, options.colour_match, fade=True)
+        paster = chosen_paster(options.feather, options.strength, options.colour_match, fade=True, grain=options.grain)
         finding = {"faces": options.faces, "min_size": options.min_size}
     size = (512, 512) if options.aligned else (source.info.height, source.info.width)
     total = source.expected

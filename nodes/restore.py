@@ -6,7 +6,7 @@ from ..pipeline import restore_aligned, restore_clip_in_frames
 from ..record import run_record
 from ..runtime import host
 from ..runtime.io import io
-from .faces import chosen_detector, chosen_paster, detector_input, fingerprints_of_finding, pasting_inputs, selection_inputs
+from .faces import chosen_detector, chosen_paster, detector_input, fingerprints_of_finding, grain_input, pasting_inputs, selection_inputs
 from .sockets import ABSENT, CATEGORY, RestorerSocket, optional, seed_input
 from .video import check_file, encoding_inputs, file_input, range_inputs, saved, sink_for, source_of
 from .weights import fingerprints
@@ -41,6 +41,7 @@ class RestoreVideo(io.ComfyNode):
                         "filename_prefix", default="video/restored", tooltip="Where the file goes in the output folder; a number is added."
                     ),
                     *encoding_inputs(),
+                    grain_input(),
                 ),
                 io.Video.Input("video", optional=True, tooltip="A clip from another node, instead of the file."),
             ],
@@ -79,12 +80,13 @@ class RestoreVideo(io.ComfyNode):
         codec="h264",
         crf=17,
         pixel_format="auto",
+        grain="auto",
         video=None,
     ):
         source, sound = source_of(file, video, start=start_frame, count=max_frames or None, stride=every_nth)
         finder, paster, finding = None, None, None
         if not aligned:
-            finder, paster = chosen_detector(detector), chosen_paster(feather, strength, colour_match, fade)
+            finder, paster = chosen_detector(detector), chosen_paster(feather, strength, colour_match, fade, grain)
             finding = {"faces": faces, "min_size": min_size}
         size = (512, 512) if aligned else (source.info.height, source.info.width)
         total = source.expected or 0
