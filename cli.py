@@ -7,7 +7,10 @@ import io
 import json
 import os
 import shlex
+import shutil
 import sys
+import textwrap
+import time
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -60,15 +63,18 @@ def add_restore(commands: Any) -> None:
         "restore",
         help="restore the faces in a clip",
         description="Restores the faces in a clip: finds and follows them, restores each person, pastes them back. Keeps size, audio and timing.",
+        add_help=False,
     )
     p.set_defaults(command=restore)
+    p.add_argument("-h", "--help", nargs=0, action=HelpWithMethods, help="show this help message and exit")
     p.add_argument("input", help="a video file or a folder of images")
     p.add_argument("output", help="a video file, or a folder for PNG frames")
     p.add_argument(
         "--method",
         default="auto",
         metavar="NAME",
-        help="how faces are restored; auto: flair if the damage is described, keep if its published weights are here, else blind (default: auto)",
+        help="how faces are restored, see below; auto: flair if the damage is described, keep if its published weights are here, else blind "
+        "(default: auto)",
     )
     p.add_argument(
         "--weights",
@@ -105,6 +111,22 @@ def add_restore(commands: Any) -> None:
         "no noise; off leaves it clean (default: auto)",
     )
     add_frames_and_encoding(p)
+
+
+class HelpWithMethods(argparse.Action):
+    """Help that ends with the methods and what each is for; only then are they imported, and PyTorch with them."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
+        from .methods.registry import METHODS
+
+        width = shutil.get_terminal_size().columns - 2
+        column = max(map(len, METHODS)) + 4
+        lines = [textwrap.fill(f"  {spec.name:{column - 2}}{spec.summary}", width, subsequent_indent=" " * column) for spec in METHODS.values()]
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        parser.description = textwrap.fill(str(parser.description), width)
+        parser.epilog = "\n".join(["methods:", *lines])
+        parser.print_help()
+        parser.exit()
 
 
 def add_compare(commands: Any) -> None:
@@ -349,12 +371,18 @@ def run(options: argparse.Namespace) -> int:
 
 
 def demo(options: argparse.Namespace) -> int:
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    say(f"fvr demo: makes a clip of {options.frames} frames, damages, restores and measures it; loading ...")  # before PyTorch, which takes seconds
     from .demo import run_demo
     from .runtime import host
 
     if options.device:
         host.set_device(options.device)
-    print(run_demo(options.output_dir, frames=options.frames, seed=options.seed))
+    print(run_demo(options.output_dir, frames=options.frames, seed=options.seed, say=say, began=began))
     return 0
 
 

@@ -80,10 +80,11 @@ def device_name(device: torch.device) -> str:
 
 
 def described(restorer: Restorer) -> dict[str, Any]:
-    """A restorer's method and options, with those of the restorer that it uses as an enhancer."""
-    options, enhancer = getattr(restorer, "options", None), getattr(restorer, "enhancer", None)
+    """A restorer's method and options, with those of the restorers that it uses: an enhancer, and a floor that cleans its crops first."""
+    options = getattr(restorer, "options", None)
     told = {"method": restorer.name, **(asdict(options) if is_dataclass(options) and not isinstance(options, type) else {})}
-    return told if enhancer is None else {**told, "enhancer": described(enhancer)}
+    used = {name: getattr(restorer, name, None) for name in ("enhancer", "floor")}
+    return told | {name: described(other) for name, other in used.items() if other is not None}
 
 
 def plain_fields(options: Any) -> dict[str, Any]:
