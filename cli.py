@@ -6,9 +6,12 @@ import argparse
 import io
 import json
 import os
+import shlex
+import shutil
 import sys
 import tempfile
 import textwrap
+import time
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -26,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # letters that the terminal has not must not fail a job that is done
             stream.reconfigure(errors="backslashreplace")
-    options = build_parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = build_parser().parse_args(given)
+    options.line = shlex.join(["fvr", *given])
     with stoppable() as signals:
         try:
             return options.command(options)
@@ -61,15 +66,18 @@ def add_restore(commands: Any) -> None:
         "restore",
         help="restore the faces in a clip",
         description="Restores the faces in a clip: finds and follows them, restores each person, pastes them back. Keeps size, audio and timing.",
+        add_help=False,
     )
     p.set_defaults(command=restore_all)
+    p.add_argument("-h", "--help", nargs=0, action=HelpWithMethods, help="show this help message and exit")
     p.add_argument("input", help="a video file, a folder of images, one image, or a folder of videos, each of which is restored")
     p.add_argument("output", help="a video file, a folder for PNG frames, an image for one image, or a folder for the videos of a folder")
     p.add_argument(
         "--method",
         default="auto",
         metavar="NAME",
-        help="how faces are restored; auto: flair if the damage is described, keep if its published weights are here, else blind (default: auto)",
+        help="how faces are restored, see below; auto: flair if the damage is described, keep if its published weights are here, else blind "
+        "(default: auto)",
     )
     p.add_argument(
         "--weights",
@@ -85,7 +93,7 @@ def add_restore(commands: Any) -> None:
     p.add_argument("--aligned", action="store_true", help="frames are already aligned crops of one person: no detection, no pasting")
     p.add_argument("--seed", type=int, default=0, help="the same seed gives the same pixels (default: 0)")
     p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
-    p.add_argument("--report", metavar="FILE.json", help="write what was done as JSON")
+    p.add_argument("--report", metavar="FILE.json", help="write what was done as JSON, with all that repeats it")
     p.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
     g = p.add_argument_group("faces")
     g.add_argument("--faces", default="all", metavar="WHICH", help='"all", "largest", or ids such as 0,2 (default: all)')
@@ -98,7 +106,30 @@ def add_restore(commands: Any) -> None:
     )
     g.add_argument("--strength", type=float, default=1.0, help="1 shows the restored face, 0 the original (default: 1)")
     g.add_argument("--colour-match", action="store_true", help="give the restored face the colours of the original")
+    g.add_argument(
+        "--grain",
+        default="auto",
+        choices=["auto", "off"],
+        help="auto gives a face that lost it the film grain back that the frame around it keeps, if no codec has eaten it and --degradation names "
+        "no noise; off leaves it clean (default: auto)",
+    )
     add_frames_and_encoding(p)
+
+
+class HelpWithMethods(argparse.Action):
+    """Help that ends with the methods and what each is for; only then are they imported, and PyTorch with them."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
+        from .methods.registry import METHODS
+
+        width = shutil.get_terminal_size().columns - 2
+        column = max(map(len, METHODS)) + 4
+        lines = [textwrap.fill(f"  {spec.name:{column - 2}}{spec.summary}", width, subsequent_indent=" " * column) for spec in METHODS.values()]
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        parser.description = textwrap.fill(str(parser.description), width)
+        parser.epilog = "\n".join(["methods:", *lines])
+        parser.print_help()
+        parser.exit()
 
 
 def add_compare(commands: Any) -> None:
@@ -246,6 +277,7 @@ def restore(options: argparse.Namespace) -> int:
     from .nodes.weights import AUTO, chosen_method, named_weights, weights_for
     from .physics import parse
     from .pipeline import known_beforehand, restore_aligned, restore_clip_in_frames
+    from .record import run_record
     from .runtime import host
     from .video import check_apart, open_sink, open_source
 
@@ -267,6 +299,11 @@ def restore(options: argparse.Namespace) -> int:
         settings=settings,
         precision=PRECISIONS[options.precision],
     )
+    detector, paster, finding = None, None, None
+    if not options.aligned:
+        detector = chosen_detector(options.detector)
+        paster = chosen_paster(options.feather, options.strength, options.colour_match, fade=True, grain=options.grain)
+        finding = {"faces": options.faces, "min_size": options.min_size}
     size = (512, 512) if options.aligned else (source.info.height, source.info.width)
     total = source.expected
     with open_sink(
@@ -274,7 +311,7 @@ def restore(options: argparse.Namespace) -> int:
     ) as sink:
         for warning in known_beforehand(source, sink):
             host.say(f"warning: {warning}")
-        if options.aligned:
+        if detector is None or paster is None:
             with host.progress(total, "restore") as written:
                 summary = restore_aligned(source, sink, restorer, seed=options.seed, heartbeat=host.heartbeat, on_written=written)
         else:
@@ -283,8 +320,8 @@ def restore(options: argparse.Namespace) -> int:
                     source,
                     sink,
                     restorer,
-                    chosen_detector(options.detector),
-                    paster=chosen_paster(options.feather, options.strength, options.colour_match, fade=True),
+                    detector,
+                    paster=paster,
                     faces=options.faces,
                     min_size=options.min_size,
                     seed=options.seed,
@@ -294,7 +331,19 @@ def restore(options: argparse.Namespace) -> int:
                 )
     summary = summary.closed(source, sink)
     if options.report:
-        told = {"input": options.input, "output": options.output, **summary.to_dict()}
+        told = run_record(
+            summary,
+            restorer,
+            command=options.line,
+            clips={"input": options.input, "output": options.output},
+            seed=options.seed,
+            frames={name: getattr(options, name) for name in ("start", "count", "stride", "frame_rate", "deinterlace")},
+            encoding=encoding(options),
+            finding=finding,
+            detector=detector,
+            paster=paster,
+            degradation=options.degradation,
+        )
         Path(options.report).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     print(summary.to_text())
     print(f"{method}, {weights.name if weights else 'without weights'}")
@@ -365,12 +414,18 @@ def run(options: argparse.Namespace) -> int:
 
 
 def demo(options: argparse.Namespace) -> int:
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    say(f"fvr demo: makes a clip of {options.frames} frames, damages, restores and measures it; loading ...")  # before PyTorch, which takes seconds
     from .demo import run_demo
     from .runtime import host
 
     if options.device:
         host.set_device(options.device)
-    print(run_demo(options.output_dir, frames=options.frames, seed=options.seed))
+    print(run_demo(options.output_dir, frames=options.frames, seed=options.seed, say=say, began=began))
     return 0
 
 

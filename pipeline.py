@@ -97,7 +97,7 @@ def restore_clip_in_frames(
     began = time.monotonic()
     tracks = follow_faces(source, detector, chunk=chunk, heartbeat=heartbeat, on_frame=on_found)
     chosen = select_tracks(tracks, faces, min_size)
-    walk = Walk(chosen, restorer, paster or Paster(), seed=seed, heartbeat=heartbeat)
+    walk = Walk(chosen, restorer, pasting(paster or Paster(), restorer), seed=seed, heartbeat=heartbeat)
     frames = 0
     for piece in source.chunks(chunk):
         heartbeat()
@@ -110,6 +110,12 @@ def restore_clip_in_frames(
             f"the second pass ended at frame {frames}, inside a face that the first pass saw longer; the file changed while it was read"
         )
     return Summary(frames, time.monotonic() - began, restorer.name, report(tracks, chosen, frames, min_size), (*source.warnings, *sink.warnings))
+
+
+def pasting(paster: Paster, restorer: Restorer) -> Paster:
+    """The paster for a restorer's faces: noise that it was told to take out is not given back as grain."""
+    told = getattr(restorer, "degradation", None)
+    return replace(paster, grain="off") if told is not None and told.noise_level > 0 else paster
 
 
 def restore_aligned(

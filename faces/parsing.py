@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..models.facexlib_networks import facexlib_class
 from ..models.fill import fill
@@ -38,14 +39,22 @@ def load_parser(weights: Path | str, *, device: str | torch.device = "cpu", batc
     net = facexlib_class("parsing.parsenet", "ParseNet")(in_size=CROP, out_size=CROP, parsing_ch=19)
     fill(net, path, "ParseNet", "take it out of the model folder, and faces are masked without a parser")
     net.to(device).eval().requires_grad_(False)
-    size = 1 if torch.device(device).type == "cpu" else batch
+    place = torch.device(device)
+    return NetworkParser(net, place, 1 if place.type == "cpu" else batch)
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkParser:
+    """ParseNet on its device, as a Parser of `batch` crops at a time."""
+
+    network: nn.Module
+    device: torch.device
+    batch: int
 
     @torch.no_grad()
-    def parse(crops: Tensor) -> Tensor:
-        masks = [soft_mask(net(chunk.to(device) * 2 - 1)[0].argmax(1).cpu()) for chunk in crops.split(size)]
+    def __call__(self, crops: Tensor) -> Tensor:
+        masks = [soft_mask(self.network(chunk.to(self.device) * 2 - 1)[0].argmax(1).cpu()) for chunk in crops.split(self.batch)]
         return torch.cat(masks) if masks else crops.new_zeros((0, CROP, CROP))
-
-    return parse
 
 
 def soft_mask(classes: Tensor) -> Tensor:

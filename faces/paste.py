@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .align import check_size, span, warp_to
 from .geometry import crop_corners, scales
+from .grain import GRAIN, graininess, regrained
 from .parsing import Parser
 from .strength import rise, strengths
 from .types import CROP, FaceTrack
@@ -28,14 +29,16 @@ class Paster:
     """out = frame + m (D r + k (frame - D c) - frame), for a restored crop r and the crop c before restoration.
 
     m is the mask times the strength, D the inverse warp (low-passed where it shrinks). k is 0 where the face is smaller than its crop:
-    the restored face replaces what was there, noise and all. k is 1 where the face is larger than its crop (scale <= 1): there the
-    frame has detail finer than the crop can carry, which survives. Between scales 1 and 1.5 k slides, so a face that grows never pops.
+    the restored face replaces what was there, noise and all, but for grain that no codec has touched (faces/grain.py). k is 1 where the
+    face is larger than its crop (scale <= 1): there the frame has detail finer than the crop can carry, which survives. Between scales 1
+    and 1.5 k slides, so a face that grows never pops.
 
     Attributes:
         feather: width of the soft border in pixels of the 512 crop; the mask is 0 on the crop's edge.
         strength: 1 shows the restored face, 0 the frame.
         colour_match: gives the restored crop the low frequencies' mean and contrast of the crop before, per channel.
         parser: crops to face masks (see `load_parser`); multiplies the mask.
+        grain: "auto" gives a face that lost it the grain back that the frame around it keeps; "off" leaves the face clean.
         fade: strength falls for tiny, blurred or filled-in faces, and where a track begins or ends in mid-shot.
     """
 
@@ -44,12 +47,15 @@ class Paster:
     colour_match: bool = False
     parser: Parser | None = None
     fade: bool = True
+    grain: str = "auto"
 
     def __post_init__(self) -> None:
         if not 0 <= self.feather <= CROP / 2:
             raise ValueError(f"feather is 0 to {CROP // 2} pixels of the crop, got {self.feather}")
         if not 0 <= self.strength <= 1:
             raise ValueError(f"strength is 0 to 1, got {self.strength}")
+        if self.grain not in GRAIN:
+            raise ValueError(f"grain is {' or '.join(GRAIN)}, got {self.grain!r}")
 
     def paste(self, frames: Tensor, index: int, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """Frames with the faces in them, and where they changed.
@@ -94,8 +100,10 @@ class Paster:
                 continue
             before = original[k] if original is not None and float(share[k]) > 0 else None
             region, soft, target = self._place(frames[k], matrix, restored[k], before, float(share[k]), None if shape is None else shape[k])
-            soft = soft * float(level[k])
             y, x = region
+            if self.grain == "auto" and (sure := graininess(frames[k])) > 0:
+                target = target.lerp(regrained(frames[k][:, y, x], target, soft), sure).clamp(0, 1)
+            soft = soft * float(level[k])
             out[k][:, y, x] += soft * (target - out[k][:, y, x])
             mask[k][y, x] = torch.maximum(mask[k][y, x], soft)
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..diffusion.gaussian import denoise
 from ..diffusion.prior import Prior
 from ..diffusion.schedule import Schedule, linear_schedule
 from .flair_prior import FlairPrior
+
+
+class FineScales(nn.Module):
+    """The weight-free prior as a layer, so that whoever listens between the layers of networks hears each of its frames too."""
+
+    def forward(self, noisy: Tensor, sigma: float, pilot: Tensor | None) -> Tensor:
+        """See diffusion.gaussian.denoise."""
+        return denoise(noisy, sigma, pilot)
 
 
 class PyramidPrior(Prior):
@@ -30,6 +38,7 @@ class PyramidPrior(Prior):
 
     def __init__(self, coarse: FlairPrior, schedule: Schedule | None = None) -> None:
         self.coarse = coarse
+        self.fine = FineScales()
         self.schedule = schedule or linear_schedule()
         self.temporal = coarse.temporal
         self.conditional = coarse.conditional
@@ -62,6 +71,6 @@ class PyramidPrior(Prior):
         coarse = self.coarse.denoise(F.avg_pool2d(noisy, factor), sigma / factor, few)
         fine = x_t.new_empty(x_t.shape)
         for i in range(len(x_t)):  # frames do not influence each other here, and one at a time is kinder to caches
-            fine[i : i + 1] = denoise(noisy[i : i + 1], sigma, None if condition is None else condition[i : i + 1])
+            fine[i : i + 1] = self.fine(noisy[i : i + 1], sigma, None if condition is None else condition[i : i + 1])
         step = F.interpolate(coarse - F.avg_pool2d(fine, factor), x_t.shape[-2:], mode="bicubic", align_corners=False)
         return fine + step

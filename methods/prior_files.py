@@ -15,6 +15,7 @@ from ..models.architectures import beginnings, foreign, recognise
 from ..models.embedded import SIZES
 from ..models.first_output import watch
 from ..models.flair.bicubic import BicubicConfig
+from ..models.origin import came_from
 from ..models.state_dict import notes_of, read_state
 from .face_prior import PyramidPrior
 from .flair_prior import BACKGROUND, flair_prior_from, is_flair
@@ -60,6 +61,7 @@ def prior_from_file(
                 state = {key: value.float() for key, value in state.items()}
                 prior = flair_prior_from(state, task or task_of(path), config=sizes, dtype=dtype)
                 watch(prior.network, path.name)
+                came_from(prior.network, path)
                 prior = prior if placed is None else prior.configured(place=placed(prior.network))
                 if sizes is None:
                     return prior
@@ -67,6 +69,7 @@ def prior_from_file(
             if is_image_prior(state):
                 image_prior = prior_from_state(state)
                 watch(image_prior.network, path.name)  # type: ignore[arg-type]
+                came_from(image_prior.network, path)  # type: ignore[arg-type]
                 if placed is not None:
                     image_prior.place = placed(image_prior.network)  # type: ignore[arg-type]
                 return image_prior

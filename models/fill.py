@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from .first_output import watch
+from .origin import came_from
 from .state_dict import AGAIN, read_state
 
 
@@ -33,3 +34,4 @@ def fill(network: nn.Module, path: Path | str, what: str, otherwise: str) -> Non
     network.load_state_dict(state, assign=True)
     network.float()
     watch(network, str(path))
+    came_from(network, path)

@@ -14,6 +14,7 @@ from .architectures import ARCHITECTURES, CHOOSE, beginnings, foreign, recognise
 from .catalogue import Checkpoint, licence_line, published_as
 from .embedded import BASE, read_embedded
 from .first_output import watch
+from .origin import came_from
 from .spandrel_bridge import load_by_spandrel
 from .state_dict import names_of, notes_of, read_state
 
@@ -74,7 +75,9 @@ def load_network(path: Path | str, decoder_dtype: torch.dtype = torch.float32) -
             for part in getattr(network, "decoder_parts", list)():
                 part.to(decoder_dtype)
     watch(network, path.name)
-    return LoadedNetwork(kind, network, path, entry_of(path, kind), detail, notes)
+    loaded = LoadedNetwork(kind, network, path, entry_of(path, kind), detail, notes)
+    came_from(network, path, loaded.licence)
+    return loaded
 
 
 def peek(path: Path | str) -> str | None:

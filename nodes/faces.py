@@ -26,6 +26,7 @@ from ..faces import (
     select_tracks,
 )
 from ..faces.displayed import plausible
+from ..faces.grain import GRAIN
 from ..faces.parsing import Parser
 from ..runtime import host
 from ..runtime.images import from_image, to_image, to_mask
@@ -62,6 +63,17 @@ def pasting_inputs() -> list:
     ]
 
 
+def grain_input() -> Any:
+    """Last among a node's widgets, as it came after people had saved workflows, whose values go by place."""
+    return io.Combo.Input(
+        "grain",
+        options=list(GRAIN),
+        default="auto",
+        optional=True,
+        tooltip="auto gives a face that lost it the film grain back that the frame around it keeps, if no codec has eaten it; off leaves it clean.",
+    )
+
+
 def chosen_detector(name: str) -> Detector:
     """The detector of that name with the weights that are here; "auto" does without RetinaFace where its package fails, and says so."""
     try:
@@ -78,9 +90,9 @@ def fingerprints_of_finding(detector: str | None) -> list:
     return [] if detector in ("mtcnn", "off") else fingerprints("retinaface")
 
 
-def chosen_paster(feather: int, strength: float, colour_match: bool, fade: bool) -> Paster:
+def chosen_paster(feather: int, strength: float, colour_match: bool, fade: bool, grain: str) -> Paster:
     """A paster, with ParseNet's mask if its weights are here."""
-    return Paster(feather=feather, strength=strength, colour_match=colour_match, fade=fade, parser=chosen_parser())
+    return Paster(feather=feather, strength=strength, colour_match=colour_match, fade=fade, parser=chosen_parser(), grain=grain)
 
 
 def chosen_parser() -> Parser | None:
@@ -199,6 +211,7 @@ class PasteBack(io.ComfyNode):
                 io.Image.Input("frames", tooltip="The frames that went into Face Align, in the same order."),
                 Faces.Input("faces", tooltip="Restored faces, one clip per person."),
                 *pasting_inputs(),
+                grain_input(),
             ],
             outputs=[
                 io.Image.Output("frames", tooltip="Same number and size as the input frames."),
@@ -211,10 +224,10 @@ class PasteBack(io.ComfyNode):
         return fingerprints("parsenet")
 
     @classmethod
-    def execute(cls, frames, faces, feather=24, strength=1.0, colour_match=False, fade=True):
+    def execute(cls, frames, faces, feather=24, strength=1.0, colour_match=False, fade=True, grain="auto"):
         pictures = from_image(frames)
         check_faces_fit(faces, pictures)
-        paster = chosen_paster(feather, strength, colour_match, fade)
+        paster = chosen_paster(feather, strength, colour_match, fade, grain)
         pasted = torch.empty_like(pictures)
         masks = pictures.new_empty(len(pictures), *pictures.shape[-2:])
         with host.progress(len(pictures), "paste") as tick:

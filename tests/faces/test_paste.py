@@ -11,7 +11,7 @@ from fvr.faces import Paster, align
 from fvr.faces.strength import strengths
 from fvr.faces.warp import low_pass
 
-PLAIN = Paster(fade=False)
+PLAIN = Paster(fade=False, grain="off")
 
 
 def psnr(a, b, where=None):
@@ -109,7 +109,7 @@ def test_a_growing_face_never_pops(texture, track_of):
 @pytest.mark.parametrize("feather", [0, 8, 60])
 def test_the_border_is_as_soft_as_asked(feather, track_of):
     track = track_of(1, (800, 800), 1.0, drift=0)
-    _, mask = Paster(feather=feather, fade=False).paste(torch.rand(1, 3, 800, 800), 0, [(track, torch.rand(1, 3, 512, 512), None)])
+    _, mask = Paster(feather=feather, fade=False, grain="off").paste(torch.rand(1, 3, 800, 800), 0, [(track, torch.rand(1, 3, 512, 512), None)])
     soft = ((mask > 0) & (mask < 1)).sum()
     assert soft == pytest.approx(512**2 - (512 - 2 * feather) ** 2, rel=0.03, abs=2500)
     steepest = max(float(mask.diff(dim=-1).abs().max()), float(mask.diff(dim=-2).abs().max()))
@@ -120,7 +120,7 @@ def test_strength_mixes_linearly_and_zero_leaves_the_frame(texture, track_of):
     track = track_of(1, (200, 200), 3.0)
     frame = texture(200, 200)[None]
     crops = 1 - align(frame, track, 0)
-    none, full, half = (Paster(strength=s, fade=False).paste(frame, 0, [(track, crops, None)]) for s in (0.0, 1.0, 0.5))
+    none, full, half = (Paster(strength=s, fade=False, grain="off").paste(frame, 0, [(track, crops, None)]) for s in (0.0, 1.0, 0.5))
     assert torch.equal(none[0], frame) and not none[1].any()
     assert_close(half[0], (frame + full[0]) / 2, atol=1e-6, rtol=0)
     assert_close(half[1], full[1] / 2)
@@ -142,7 +142,7 @@ def test_the_parser_decides_which_pixels_are_face(texture, track_of):
     frame = texture(300, 300)[None]
     left = torch.zeros(1, 512, 512)
     left[..., :256] = 1
-    out, mask = Paster(fade=False, parser=lambda crops: left).paste(frame, 0, [(track, torch.zeros(1, 3, 512, 512), None)])
+    out, mask = Paster(fade=False, grain="off", parser=lambda crops: left).paste(frame, 0, [(track, torch.zeros(1, 3, 512, 512), None)])
     whole = PLAIN.paste(frame, 0, [(track, torch.zeros(1, 3, 512, 512), None)])[1]
     assert mask.sum() == pytest.approx(float(whole.sum()) / 2, rel=0.02)
     assert (mask <= whole + 1e-6).all()
@@ -154,7 +154,7 @@ def test_colour_match_takes_a_cast_away(texture, track_of):
     frame = texture(400, 400, blur=3.0)[None]
     crops = align(frame, track, 0)
     cast = (0.6 * crops + torch.tensor([0.25, 0.1, 0.0])[:, None, None]).clamp(0, 1)
-    matched, mask = Paster(fade=False, colour_match=True).paste(frame, 0, [(track, cast, crops)])
+    matched, mask = Paster(fade=False, grain="off", colour_match=True).paste(frame, 0, [(track, cast, crops)])
     plain, _ = PLAIN.paste(frame, 0, [(track, cast, crops)])
     inner = mask > 0.99
     assert psnr(matched, frame, inner) > psnr(plain, frame, inner) + 10

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 
 import pytest
 import torch
 
 from fvr.diffusion.gaussian import GaussianPrior
+from fvr.methods.prior_files import prior_from_file
+from fvr.models.embedded import FOLDER, PRIOR
 from fvr.nodes.flair import FlairRestorerNode, FlairSampler
 from fvr.runtime import host
 
@@ -49,6 +52,27 @@ def test_an_interrupt_between_steps_stops_the_node(monkeypatch):
     monkeypatch.setattr(host, "progress", progress)
     with pytest.raises(host.Interrupted):
         FlairSampler.execute(prior=GaussianPrior(), frames=torch.rand(1, 512, 512, 3), preset=PRESET)
+
+
+def test_an_interrupt_inside_the_estimate_of_a_window_stops_the_node_at_once(monkeypatch):
+    """The embedded prior's estimate of a window is one call of about five seconds on a core; it is stopped between layers and frames."""
+    prior = prior_from_file(FOLDER / PRIOR)
+    whole, asked = prior.predict_x0, []
+
+    def predict_x0(*given):
+        if not asked:
+            asked.append(time.monotonic())
+            host.interrupt()
+        return whole(*given)
+
+    monkeypatch.setattr(prior, "predict_x0", predict_x0)
+    frames = torch.rand(12, 512, 512, 3, generator=torch.Generator().manual_seed(0))
+    try:
+        with pytest.raises(host.Interrupted):
+            FlairSampler.execute(prior=prior, frames=frames, preset={**PRESET, "window": 12})
+    finally:
+        host.clear_interrupt()
+    assert time.monotonic() - asked[0] < 2
 
 
 def test_solver_widgets_reach_the_sampler_and_older_prompts_need_none():

@@ -117,6 +117,31 @@ def test_a_tick_after_a_request_to_stop_raises_and_nothing_else_swallows_it():
     host.heartbeat()
 
 
+def test_any_network_is_stopped_between_its_layers_and_no_other_thread_is(monkeypatch):
+    """The hook sits on all modules, so it must go with the bar, and must not throw into another thread's network."""
+    monkeypatch.setattr(host, "BETWEEN_LAYERS", 0.0)
+    ran: list[int] = []
+    layers = [torch.nn.Identity() for _ in range(6)]
+    for index, layer in enumerate(layers):
+        layer.register_forward_hook(lambda *_, index=index: ran.append(index))
+    network = torch.nn.Sequential(*layers)
+
+    def in_another_thread():
+        thread = threading.Thread(target=lambda: network(torch.zeros(1)))
+        thread.start()
+        thread.join()
+
+    with pytest.raises(host.Interrupted), host.progress(1, "work"):
+        network[:3](torch.zeros(1))
+        host.interrupt()
+        in_another_thread()
+        assert ran == [0, 1, 2, *range(6)]
+        network(torch.zeros(1))
+    assert len(ran) == 9
+    network(torch.zeros(1))
+    assert len(ran) == 15
+
+
 @pytest.mark.parametrize("total", [0, None, 5])
 def test_progress_counts_on_stderr_only(total, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)

@@ -1,0 +1,57 @@
+"""Which files the weights of networks came from, for reports that say how a result is made again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+from .catalogue import licence_line, published_as
+from .embedded import BASE
+from .state_dict import notes_of
+
+PACKAGE = __name__.rpartition(".models.")[0]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A file of weights, its licence in one line, and the file that it builds on, if any."""
+
+    path: Path
+    licence: str
+    base: Path | None
+
+
+_known: WeakKeyDictionary[nn.Module, Origin] = WeakKeyDictionary()
+
+
+def came_from(network: nn.Module, path: Path | str, licence: str | None = None) -> None:
+    """Remembers the file that `network` was filled from, for as long as the network lives; copies, which training changes, have none.
+
+    Args:
+        licence: None looks in the catalogue, by the file's name, and in the file's metadata.
+    """
+    path, entry, notes = Path(path), published_as(path), notes_of(path)
+    if licence is None:
+        licence = licence_line(entry) if entry is not None else notes.get("licence", "licence unknown")
+    _known[network] = Origin(path, licence, path.with_name(notes[BASE]) if BASE in notes else None)
+
+
+def origins(*holders: Any) -> dict[nn.Module, Origin]:
+    """The networks that restorers, priors, detectors and the like hold, however deep, with the files they came from; no others."""
+    return {network: _known[network] for holder in holders for network in _networks(holder, set()) if network in _known}
+
+
+def _networks(holder: Any, seen: set[int]) -> Iterator[nn.Module]:
+    if id(holder) in seen:
+        return
+    seen.add(id(holder))
+    if isinstance(holder, nn.Module):
+        yield from holder.modules()
+    elif type(holder).__module__.startswith(PACKAGE) and hasattr(holder, "__dict__"):
+        for value in vars(holder).values():
+            yield from _networks(value, seen)

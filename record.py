@@ -1,0 +1,125 @@
+"""What a run leaves for whoever wants it again: program, command, weights, seed, device, every setting, and what happened."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass, replace
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .faces import Detector, Paster
+from .methods.restorer import Restorer
+from .models.fetch import sha256_of
+from .models.origin import Origin, origins
+from .pipeline import Summary
+from .runtime import host
+
+DISTRIBUTION = "face-video-restoration"
+
+
+def run_record(
+    summary: Summary,
+    restorer: Restorer,
+    *,
+    command: str,
+    clips: Mapping[str, str],
+    seed: int,
+    frames: Mapping[str, Any],
+    encoding: Mapping[str, Any],
+    finding: Mapping[str, Any] | None = None,
+    detector: Detector | None = None,
+    paster: Paster | None = None,
+    degradation: str | None = None,
+) -> dict[str, Any]:
+    """The report of one restored clip, ready for JSON.
+
+    Args:
+        command: the command line, or the node.
+        clips: "input" and "output", by name.
+        frames, encoding: which frames were read, and how they were written, by the names of the interface.
+        finding: which faces were looked for; None, as `detector` and `paster`, for frames that came in aligned.
+        degradation: as the user wrote it; None takes the restorer's, if it has one.
+    """
+    own = getattr(restorer, "degradation", None)
+    return {
+        "version": {"fvr": version(), "python": platform.python_version(), "torch": torch.__version__},
+        "command": command,
+        **clips,
+        **summary.to_dict(),
+        "seed": seed,
+        "device": device_name(host.device()),
+        "weights": weights_of(restorer=restorer, detector=detector, paster=paster),
+        "degradation": degradation or (None if own is None else str(own)),
+        "settings": {
+            "restorer": described(restorer),
+            "frames": dict(frames),
+            "finding": None if finding is None else {**finding, "detector": getattr(detector, "name", None)},
+            "pasting": None if paster is None else {**plain_fields(paster), "parser": paster.parser is not None},
+            "encoding": dict(encoding),
+        },
+    }
+
+
+def version() -> str:
+    """Of this package: as the pyproject.toml beside it says, which ComfyUI has without an installation, else as it was installed."""
+    project = Path(__file__).with_name("pyproject.toml")
+    found = re.search(r'^version = "(.+?)"', project.read_text(encoding="utf-8"), re.MULTILINE) if project.is_file() else None
+    return found[1] if found else metadata.version(DISTRIBUTION)
+
+
+def device_name(device: torch.device) -> str:
+    """For instance "cpu" or "cuda:0 (NVIDIA H100)"."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def described(restorer: Restorer) -> dict[str, Any]:
+    """A restorer's method and options, with those of the restorers that it uses: an enhancer, and a floor that cleans its crops first."""
+    options = getattr(restorer, "options", None)
+    told = {"method": restorer.name, **(asdict(options) if is_dataclass(options) and not isinstance(options, type) else {})}
+    used = {name: getattr(restorer, name, None) for name in ("enhancer", "floor")}
+    return told | {name: described(other) for name, other in used.items() if other is not None}
+
+
+def plain_fields(options: Any) -> dict[str, Any]:
+    """The fields of a dataclass that JSON can hold."""
+    found = {field.name: getattr(options, field.name) for field in fields(options)}
+    return {name: value for name, value in found.items() if value is None or isinstance(value, (bool, int, float, str))}
+
+
+def weights_of(**holders: Any) -> list[dict[str, Any]]:
+    """The files behind the networks of each holder, and those that these build on; a network from no file has none."""
+    told = []
+    for used_by, holder in holders.items():
+        for network, origin in origins(holder).items():
+            told.append({"used_by": used_by, **file_of(origin), "precision": precision_of(network)})
+            if origin.base is not None:
+                told.append({"used_by": used_by, **file_of(replace(origin, path=origin.base)), "precision": precision_of(network)})
+    return told
+
+
+def file_of(origin: Origin) -> dict[str, Any]:
+    """Name, SHA-256 and licence of a file of weights; no SHA-256 if the file is gone, which must not fail work that is done."""
+    try:
+        status = origin.path.stat()
+        digest = _digest(origin.path, status.st_mtime_ns, status.st_size)
+    except OSError:
+        digest = None
+    return {"file": origin.path.name, "sha256": digest, "licence": origin.licence}
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, modified: int, size: int) -> str:
+    """Kept for as long as the file is the same: a server restores many clips with one."""
+    return sha256_of(path, host.heartbeat)
+
+
+def precision_of(network: nn.Module) -> str:
+    """The dtypes of a network's weights, for instance "float32" or "bfloat16, float32"."""
+    return ", ".join(sorted({str(value.dtype).removeprefix("torch.") for value in network.parameters() if value.is_floating_point()}))
