@@ -109,7 +109,7 @@ class DescribeDegradation(io.ComfyNode):
     @classmethod
     def execute(cls, kind=None, degradation=None):
         operator = chosen_degradation(cls, kind, degradation)
-        return io.NodeOutput(operator, str(operator))
+        return io.NodeOutput(operator, str(operator), ui={"text": (str(operator),)})
 
 
 class FitDegradation(io.ComfyNode):

@@ -162,6 +162,14 @@ def crops_image(clips: list[FaceClip]) -> Any:
     return to_image(torch.cat([clip.crops for clip in clips])) if clips else host.nothing()
 
 
+def restored_text(clips: list[FaceClip]) -> str:
+    """What a restoring node says of its result."""
+    if not clips:
+        return "No face came in, so nothing was restored; the report of Face Align says why."
+    count = sum(len(clip.crops) for clip in clips)
+    return f"{len(clips)} {'person' if len(clips) == 1 else 'people'}, {count:,} {'face' if count == 1 else 'faces'} restored"
+
+
 def given_detector(landmarks: Any, boxes: Any, frames: Tensor) -> GivenDetector | None:
     """A detector that repeats what another node found, or None if nothing is wired."""
     if landmarks is not None:
@@ -208,7 +216,9 @@ class PasteBack(io.ComfyNode):
                 stop = start + len(piece)
                 pasted[start:stop], masks[start:stop] = paster.paste(piece, start, paste_items(faces, piece, start))
                 tick(len(piece))
-        return io.NodeOutput(to_image(pasted), to_mask(masks))
+        changed = int((masks.amax((-2, -1)) > 0).sum())
+        text = f"{len(pictures):,} {'frame' if len(pictures) == 1 else 'frames'}, {changed:,} with a restored face, {len(pictures) - changed:,} unchanged"
+        return io.NodeOutput(to_image(pasted), to_mask(masks), ui={"text": (text,)})
 
 
 def paste_items(faces: list[FaceClip], frames: Tensor, start: int) -> list[tuple[FaceTrack, Tensor, Tensor]]:

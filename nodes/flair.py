@@ -23,7 +23,7 @@ from ..runtime import host
 from ..runtime.images import from_image
 from ..runtime.io import io
 from .choices import check_choice
-from .faces import crops_image
+from .faces import crops_image, restored_text
 from .sockets import ABSENT, CATEGORY, DegradationSocket, Faces, PriorSocket, RestorerSocket, seed_input
 from .weights import find_weights, fingerprint, fingerprints, prior_files
 
@@ -209,7 +209,7 @@ class FlairSampler(io.ComfyNode):
     @classmethod
     def execute(cls, prior, seed=0, faces=None, frames=None, **options):
         restored = restore_either(flair(prior, **options), faces, frames, seed=seed)
-        return io.NodeOutput(restored, crops_image(restored))
+        return io.NodeOutput(restored, crops_image(restored), ui={"text": (restored_text(restored),)})
 
 
 def restore_either(restorer: Restorer, faces: list[FaceClip] | None, frames: Tensor | None, *, seed: int) -> list[FaceClip]:

@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..diffusion.prior import Prior
@@ -32,7 +31,7 @@ from ..motion.flow import FlowSource
 from ..motion.raft import RaftFlow
 from ..physics import Degradation, Identity, Inpaint
 from ..runtime import host
-from ..runtime.images import from_image, from_mask, to_image
+from ..runtime.images import fitted_mask, from_image, from_mask, to_image
 from ..runtime.io import io, newer, ui
 from ..runtime.latent_model import latent_model
 from ..runtime.listening import listening
@@ -211,9 +210,7 @@ def whole_operator(degradation: Degradation | None, mask: Tensor | None, y: Tens
     hidden = from_mask(mask)
     if len(hidden) not in (1, len(y)):
         raise ValueError(f"the mask has {len(hidden)} frames and the clip {len(y)}; give one mask for all frames or one for each")
-    if hidden.shape[-2:] != y.shape[-2:]:
-        hidden = F.interpolate(hidden, (y.shape[-2], y.shape[-1]), mode="nearest")
-    known = hidden < 0.5
+    known = fitted_mask(hidden, (y.shape[-2], y.shape[-1])) < 0.5
     return Inpaint(known[0, 0] if len(known) == 1 else known) @ (degradation or Identity())
 
 
