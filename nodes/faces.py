@@ -15,6 +15,7 @@ from ..faces import (
     Paster,
     Thumbnails,
     align,
+    check_words,
     contact_sheet,
     crop_clip,
     faces_from_boxes,
@@ -50,6 +51,16 @@ def selection_inputs() -> list:
         io.String.Input("faces", default="all", tooltip='Whom to restore: "all", "largest", or person ids such as "0,2" (see the contact sheet).'),
         io.Int.Input("min_size", default=0, min=0, max=4096, tooltip="Faces smaller than this many frame pixels are left alone."),
     ]
+
+
+def check_faces(which: Any) -> bool | str:
+    """Validation of whom to restore; whether a person with that id is in the clip is known later. None comes by a wire."""
+    try:
+        if which is not None:
+            check_words(which)
+    except ValueError as error:
+        return str(error)
+    return True
 
 
 def pasting_inputs() -> list:
@@ -128,6 +139,10 @@ class FaceAlign(io.ComfyNode):
                 io.String.Output("report", tooltip="How many people and frames, and why frames pass through."),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, faces="all"):
+        return check_faces(faces)
 
     @classmethod
     def fingerprint_inputs(cls, detector=None, **others):
@@ -217,7 +232,8 @@ class PasteBack(io.ComfyNode):
                 pasted[start:stop], masks[start:stop] = paster.paste(piece, start, paste_items(faces, piece, start))
                 tick(len(piece))
         changed = int((masks.amax((-2, -1)) > 0).sum())
-        text = f"{len(pictures):,} {'frame' if len(pictures) == 1 else 'frames'}, {changed:,} with a restored face, {len(pictures) - changed:,} unchanged"
+        count = f"{len(pictures):,} {'frame' if len(pictures) == 1 else 'frames'}"
+        text = f"{count}, {changed:,} with a restored face, {len(pictures) - changed:,} unchanged"
         return io.NodeOutput(to_image(pasted), to_mask(masks), ui={"text": (text,)})
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from ..faces import check_words
 from ..pipeline import restore_aligned, restore_clip_in_frames
 from ..runtime import host
 from ..runtime.io import io
 from .faces import chosen_detector, chosen_paster, detector_input, fingerprints_of_finding, pasting_inputs, selection_inputs
 from .sockets import ABSENT, CATEGORY, RestorerSocket, optional, seed_input
-from .video import check_file, encoding_inputs, file_input, range_inputs, saved, sink_for, source_of
+from .video import check_file, check_output, encoding_inputs, file_input, range_inputs, saved, sink_for, source_of
 from .weights import fingerprints
 
 
@@ -50,8 +51,9 @@ class RestoreVideo(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file=ABSENT, video=ABSENT):
-        return check_file(file, video)
+    def validate_inputs(cls, file=ABSENT, video=ABSENT, filename_prefix="video/restored", codec="h264", crf=17, pixel_format="auto"):
+        fine = check_file(file, video)
+        return check_output(filename_prefix, codec, crf, pixel_format) if fine is True else fine
 
     @classmethod
     def fingerprint_inputs(cls, file=None, detector=None, aligned=False, **others):
@@ -80,6 +82,7 @@ class RestoreVideo(io.ComfyNode):
         pixel_format="auto",
         video=None,
     ):
+        check_words(faces)
         source, sound = source_of(file, video, start=start_frame, count=max_frames or None, stride=every_nth)
         size = (512, 512) if aligned else (source.info.height, source.info.width)
         total = source.expected or 0

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .audio import AudioTrack
 from .audio import read_audio as read_sound
-from .codecs import CODECS, CONTAINERS, SPEEDS
+from .codecs import CODECS, CONTAINERS, SPEEDS, choose_codec, choose_container
 from .cuts import ShotCutDetector, find_cuts
 from .decode import VideoSource
 from .errors import VideoError
@@ -43,6 +43,7 @@ __all__ = [
     "VideoError",
     "VideoSink",
     "check_apart",
+    "check_encoding",
     "find_cuts",
     "open_sink",
     "open_source",
@@ -78,6 +79,11 @@ def open_source(
     selection = Selection(start, stop, stride, count, seconds)
     files = sequence_files(place)
     return VideoSource(place, selection) if files is None else SequenceSource(place, files, selection, rate)
+
+
+def check_encoding(codec: str, container: str, *, crf: float, pixel_format: str | None) -> None:
+    """Raises VideoError for a combination that `open_sink` would refuse, before there is anything to write."""
+    choose_codec(codec, choose_container(None, container), pixel_format, crf, None)[0].encoder()
 
 
 def exact_seconds(time: Fraction | float) -> Fraction:
