@@ -52,6 +52,9 @@ DROP = """([x, y, name, content]) => {
   for (const kind of ['dragenter', 'dragover', 'drop'])
     under.dispatchEvent(new DragEvent(kind, { bubbles: true, cancelable: true, clientX: x, clientY: y, dataTransfer: carried }));
 }"""
+SET = """([type, name, value]) => {
+  app.graph.nodes.find((node) => node.type === type).widgets.find((widget) => widget.name === name).value = value;
+}"""
 FILES = "() => Object.fromEntries(app.graph.nodes.map((node) => [node.type, node.widgets?.find((widget) => widget.name === 'file')?.value]))"
 SAID = "[data-testid=fvr-said]"
 
@@ -147,7 +150,10 @@ WIRES = [("load", 0, "align", "frames"), ("align", 2, "show", "images"), ("resto
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_clip_gets_in_and_what_nodes_say_is_seen(mode, running, clips, tmp_path):
-    """In one page: the button of one node and a dropped file on another; then a wired VIDEO instead of a file, of a clip without a face."""
+    """In one page: the button of one node and a dropped file on another; a prompt that is refused and one that fails; then a wired VIDEO
+
+    instead of a file, of a clip without a face.
+    """
     names = f"{mode}-button.mp4", f"{mode}-dropped.mp4"
 
     def visit(page: Any) -> list[Any]:
@@ -161,20 +167,32 @@ def test_a_clip_gets_in_and_what_nodes_say_is_seen(mode, running, clips, tmp_pat
         page.wait_for_timeout(500)
         kept = graph, page.evaluate("() => app.graph.serialize()")
 
+        page.evaluate(SET, ["FVRRestoreVideo", "filename_prefix", "../outside"])
+        page.evaluate("async () => await app.queuePrompt(0).catch(() => null)")
+        page.wait_for_timeout(1000)
+        wrong = [said(page)]
+        page.evaluate(SET, ["FVRRestoreVideo", "filename_prefix", "video/restored"])
+        page.evaluate(SET, ["FVRRestoreVideo", "faces", "the tall one"])
+        run(running, page)
+        wrong.append(said(page))
+
         (running.base / "input" / "nobody.mp4").write_bytes(clips["nobody"])
         page.evaluate("async () => await app.refreshComboInNodes()")
         build(page, WIRED, [("video", 0, "restore", "video"), WIRES[2]])
         upload(page, mode, "Restore Video", "FVRRestoreVideo", f"{mode}-other.mp4", clips["face"])  # the button is there all the same
-        page.evaluate("() => { app.graph.nodes.find((n) => n.type === 'FVRRestoreVideo').widgets.find((w) => w.name === 'file').value = ''; }")
-        return [first, (run(running, page), said(page)), kept]
+        page.evaluate(SET, ["FVRRestoreVideo", "file", ""])
+        return [first, wrong, (run(running, page), said(page)), kept]
 
-    (entry, texts), (wired, nobody), kept = in_page(running, mode, visit)
+    (entry, texts), (refused, failed), (wired, nobody), kept = in_page(running, mode, visit)
     assert entry["status"]["status_str"] == wired["status"]["status_str"] == "success", (entry["status"], wired["status"])
     assert all((running.base / "input" / name).read_bytes() == clips["face"] for name in names)
     inputs = {node["class_type"]: node["inputs"] for node in entry["prompt"][2].values()}
     assert (inputs["FVRLoadVideoFrames"]["file"], inputs["FVRRestoreVideo"]["file"]) == names
     assert any("3 frames, 1 person" in text for text in texts) and any("1 frame, 1 person" in text for text in texts), texts
     assert any("Apache-2.0" in text for text in texts), "the restorer's licence is not on the page"
+    assert any("'../outside' leads out of the output folder" in text for text in refused), refused
+    assert "faces must be all, largest, or ids such as 0,2, got 'the tall one'" in failed, failed
+    assert not any("outside" in text for text in failed), "an error is shown until the next run only"
     assert any("no face: 3" in text for text in nobody), nobody
     before, after = ({node["type"]: node.get("widgets_values") for node in graph["nodes"] if node["type"].startswith("FVR")} for graph in kept)
     assert before == after and before["FVRLoadVideoFrames"][:4] == [names[0], 0, 0, 1]

@@ -1,12 +1,13 @@
-// What ComfyUI's page leaves out: a clip can be chosen, uploaded and dropped on nodes whose `file` may be left out,
-// and what a node says of its run (`ui.text`) is shown on it.
+// What ComfyUI's page leaves out: a clip can be chosen, uploaded and dropped on nodes whose `file` may be left out, and what a node
+// says of its run (`ui.text`), or why it was refused or failed, is shown on it.
+import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
 const SAID = "fvr_said";
 const LINE = 15;
 const MOST_LINES = 14;
 
-const ours = (nodeType) => String(nodeType?.comfyClass ?? nodeType?.name ?? "").startsWith("FVR");
+const ours = (node) => String(node?.comfyClass ?? node?.type ?? "").startsWith("FVR");
 
 /** Gives an optional combo with `video_upload` the button that the page gives required ones only. */
 function addUpload(nodeData) {
@@ -58,12 +59,17 @@ function addSaid(node) {
   return widget;
 }
 
-/** Shows `ui.text` on a node, in a widget that is there only while there is something to say. */
-function show(node, said) {
-  const text = [said?.text ?? []].flat().filter(Boolean).join("\n\n");
+/** Shows a text on a node, in a widget that is there only while there is something to say. */
+function show(node, text, wrong = false) {
   let widget = node.widgets?.find((one) => one.name === SAID);
-  if (!text && !widget) return;
+  if (!text) {
+    if (widget && node.removeWidget) node.removeWidget(widget);
+    else if (widget) widget.value = widget.element.value = "";
+    return;
+  }
   widget ??= addSaid(node);
+  widget.element.style.borderLeft = wrong ? "3px solid var(--error-text)" : "none";
+  widget.element.dataset.wrong = wrong;
   if (widget.element.value === text) return;
   widget.value = text;
   widget.element.value = text;
@@ -72,12 +78,66 @@ function show(node, said) {
   node.setDirtyCanvas?.(true, true);
 }
 
-/** The node behind a key of the page's outputs: "7", or "<subgraph>:7" inside a subgraph. */
+const textOf = (said) => [said?.text ?? []].flat().filter(Boolean).join("\n\n");
+
+/** The node behind "7", "3:7" (7 inside the subgraph node 3) or "<id of a subgraph>:7". */
 function nodeAt(key) {
   const root = app.rootGraph ?? app.graph;
-  const [graph, id] = key.includes(":") ? [root.subgraphs?.get(key.slice(0, key.lastIndexOf(":"))), key.slice(key.lastIndexOf(":") + 1)] : [root, key];
-  return graph?.getNodeById(id) ?? graph?.getNodeById(Number(id));
+  const path = String(key).split(":");
+  const id = path.pop();
+  const find = (graph, name) => graph?.getNodeById(name) ?? graph?.getNodeById(Number(name));
+  return find(path.reduce((graph, part) => find(graph, part)?.subgraph ?? root.subgraphs?.get(part), root), id);
 }
+
+function everyNode(graph, visit) {
+  for (const node of graph?.nodes ?? []) {
+    visit(node);
+    if (node.subgraph) everyNode(node.subgraph, visit);
+  }
+}
+
+/** Of a sentence that the server repeats for every input a node checks, the one whose value it mentions last. */
+function repeated(errors, inputs) {
+  const sentence = (error) => error.details.slice(error.details.indexOf(" - ") + 3);
+  const mentioned = (error) => sentence(error).lastIndexOf(String(inputs?.[error.extra_info?.input_name] || "\0"));
+  const checks = errors.filter((error) => error.type === "custom_validation_failed" && error.details?.includes(" - "));
+  if (!checks.length) return [errors, errors.map((error) => `${error.message}: ${error.details}`)];
+  const kept = checks.reduce((best, error) => (mentioned(error) > mentioned(best) ? error : best));
+  const others = errors.filter((error) => !checks.includes(error));
+  return [[kept, ...others], [sentence(kept), ...others.map((error) => `${error.message}: ${error.details}`)]];
+}
+
+/** What the server has against a prompt, one sentence per node. */
+function refused(nodeErrors, prompt) {
+  for (const [key, entry] of Object.entries(nodeErrors ?? {})) {
+    const node = nodeAt(key);
+    if (!node || !ours(node) || !entry.errors?.length) continue;
+    const [errors, sentences] = repeated(entry.errors, prompt?.[key]?.inputs);
+    entry.errors = errors;
+    show(node, sentences.join("\n"), true);
+  }
+}
+
+const queuePrompt = api.queuePrompt;
+api.queuePrompt = async function (number, data, ...more) {
+  everyNode(app.rootGraph ?? app.graph, (node) => {
+    const widget = ours(node) && node.widgets?.find((one) => one.name === SAID);
+    if (widget?.element.dataset.wrong === "true") show(node, "");
+  });
+  try {
+    const answer = await queuePrompt.call(this, number, data, ...more);
+    refused(answer?.node_errors, data?.output);
+    return answer;
+  } catch (error) {
+    refused(error?.response?.node_errors, data?.output);
+    throw error;
+  }
+};
+
+api.addEventListener("execution_error", ({ detail }) => {
+  const node = nodeAt(detail?.node_id);
+  if (node && ours(node)) show(node, String(detail.exception_message ?? "").trim(), true);
+});
 
 app.registerExtension({
   name: "FaceVideoRestoration.Page",
@@ -87,13 +147,13 @@ app.registerExtension({
     const executed = nodeType.prototype.onExecuted;
     nodeType.prototype.onExecuted = function (said) {
       executed?.apply(this, arguments);
-      show(this, said);
+      show(this, textOf(said));
     };
   },
   onNodeOutputsUpdated(outputs) {
     for (const [key, said] of Object.entries(outputs)) {
       const node = nodeAt(key);
-      if (node && ours(node.constructor)) show(node, said);
+      if (node && ours(node) && textOf(said)) show(node, textOf(said));
     }
   },
 });
