@@ -13,6 +13,10 @@ from .choices import check_choice, choice_made
 from .sockets import CATEGORY, DegradationSocket
 
 
+RARE = ("stretch", "angle", "boundary")
+"""Parameters of a degradation that the page puts away until it is asked for more."""
+
+
 def kind_input() -> io.DynamicCombo.Input:
     """One option per kind of degradation, each with the parameters of that kind."""
     return io.DynamicCombo.Input(
@@ -25,6 +29,8 @@ def kind_input() -> io.DynamicCombo.Input:
 def parameter_input(parameter):
     """The widget of one parameter of a degradation."""
     common = {"default": parameter.default, "tooltip": f"{parameter.tooltip} Unit: {parameter.unit}." if parameter.unit else parameter.tooltip}
+    if parameter.name in RARE:
+        common["advanced"] = True
     if parameter.choices:
         return io.Combo.Input(parameter.name, options=list(parameter.choices), **common)
     if parameter.type is int:

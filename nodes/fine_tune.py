@@ -66,16 +66,36 @@ class PseudoTargetFineTune(io.ComfyNode):
                     "recipe",
                     options=list(RECIPES),
                     default="auto",
+                    advanced=True,
                     tooltip="codes learns what the network itself sees in the targets; image compares pictures; auto takes what suits the restorer.",
                 ),
                 io.Int.Input("steps", default=0, min=0, max=1_000_000, tooltip="Of the optimiser; 0 takes the plan's."),
-                io.Float.Input("learning_rate", default=0.0, min=0.0, max=0.1, step=0.00001, round=False, tooltip="0 takes the plan's."),
-                io.Int.Input(
-                    "batch", default=0, min=0, max=64, tooltip="Pairs at once; fewer take less memory and more passes a step; 0 takes the plan's."
+                io.Float.Input(
+                    "learning_rate", default=0.0, min=0.0, max=0.1, step=0.00001, round=False, advanced=True, tooltip="0 takes the plan's."
                 ),
-                io.Float.Input("held_out", default=0.15, min=0.01, max=0.5, step=0.01, tooltip="Share of the pairs, the last ones, that only judge."),
+                io.Int.Input(
+                    "batch",
+                    default=0,
+                    min=0,
+                    max=64,
+                    advanced=True,
+                    tooltip="Pairs at once; fewer take less memory and more passes a step; 0 takes the plan's.",
+                ),
+                io.Float.Input(
+                    "held_out",
+                    default=0.15,
+                    min=0.01,
+                    max=0.5,
+                    step=0.01,
+                    advanced=True,
+                    tooltip="Share of the pairs, the last ones, that only judge.",
+                ),
                 io.Combo.Input(
-                    "precision", options=list(PRECISIONS), default="auto", tooltip="Of the computing; auto takes what the device does well."
+                    "precision",
+                    options=list(PRECISIONS),
+                    default="auto",
+                    advanced=True,
+                    tooltip="Of the computing; auto takes what the device does well.",
                 ),
                 seed_input(),
                 io.Boolean.Input("overwrite", default=False, tooltip="Replaces a file of this name."),

@@ -7,7 +7,7 @@ from ..pipeline import restore_aligned, restore_clip_in_frames
 from ..runtime import host
 from ..runtime.io import io
 from .faces import chosen_detector, chosen_paster, detector_input, fingerprints_of_finding, pasting_inputs, selection_inputs
-from .sockets import ABSENT, CATEGORY, RestorerSocket, optional, seed_input
+from .sockets import ABSENT, CATEGORY, RestorerSocket, optional, seed_input, tucked
 from .video import check_file, check_output, encoding_inputs, file_input, range_inputs, saved, sink_for, source_of
 from .weights import fingerprints
 
@@ -32,11 +32,12 @@ class RestoreVideo(io.ComfyNode):
                         "aligned",
                         default=False,
                         tooltip="Frames are already aligned crops of one person: no detection, no pasting; gives 512 x 512.",
+                        advanced=True,
                     ),
                     detector_input(),
-                    *selection_inputs(),
-                    *pasting_inputs(),
-                    *range_inputs(),
+                    *tucked(selection_inputs(), "min_size"),
+                    *tucked(pasting_inputs(), "feather", "colour_match", "fade"),
+                    *tucked(range_inputs(), "start_frame", "every_nth"),
                     io.String.Input(
                         "filename_prefix", default="video/restored", tooltip="Where the file goes in the output folder; a number is added."
                     ),

@@ -36,7 +36,7 @@ from ..runtime.io import io, newer, ui
 from ..runtime.latent_model import latent_model
 from ..runtime.listening import listening
 from ..runtime.plain_tensors import modules_of, plain_tensors
-from .sockets import CATEGORY, DegradationSocket, PriorSocket, seed_input
+from .sockets import CATEGORY, DegradationSocket, PriorSocket, seed_input, tucked
 
 UNSET = -1.0
 """What a widget shows for None."""
@@ -119,7 +119,7 @@ class SeedMapOptimize(io.ComfyNode):
             inputs=[
                 io.Image.Input("frames", tooltip="The damaged frames of one shot, in order."),
                 seed_input(),
-                *knobs(),
+                *tucked(knobs(), "rank", "radius", "warp_start"),
                 DegradationSocket.Input("degradation", optional=True, tooltip="What damaged the frames; from Degrade or Describe Degradation."),
                 io.Mask.Input("mask", optional=True, tooltip="White where pixels are missing: one for all frames, or one per frame."),
                 io.Model.Input("model", optional=True, tooltip="Stable Diffusion 1.5, 2.x or SDXL, with vae. Flow-matching models do not fit."),

@@ -1,5 +1,5 @@
-// What ComfyUI's page leaves out: a clip can be chosen, uploaded and dropped on nodes whose `file` may be left out, and what a node
-// says of its run (`ui.text`), or why it was refused or failed, is shown on it.
+// What ComfyUI's page leaves out: a clip can be chosen, uploaded and dropped on nodes whose `file` may be left out; what a node says of
+// its run (`ui.text`), or why it was refused or failed, is shown on it; and classic nodes put their advanced inputs away, as Vue nodes do.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
@@ -121,8 +121,8 @@ function refused(nodeErrors, prompt) {
 const queuePrompt = api.queuePrompt;
 api.queuePrompt = async function (number, data, ...more) {
   everyNode(app.rootGraph ?? app.graph, (node) => {
-    const widget = ours(node) && node.widgets?.find((one) => one.name === SAID);
-    if (widget?.element.dataset.wrong === "true") show(node, "");
+    const widget = node.widgets?.find((one) => one.name === SAID);
+    if (widget?.element?.dataset.wrong === "true") show(node, "");
   });
   try {
     const answer = await queuePrompt.call(this, number, data, ...more);
@@ -139,11 +139,70 @@ api.addEventListener("execution_error", ({ detail }) => {
   if (node && ours(node)) show(node, String(detail.exception_message ?? "").trim(), true);
 });
 
+const MORE = "fvr_more";
+
+/** Whether an expert's widget of a node is put away; one with a wire is not. The button is shown where there is anything behind it. */
+function tucked(node, widget) {
+  if (widget.name === MORE) return !node.widgets.some((one) => one.options?.advanced);
+  if (!widget.options?.advanced || node.showAdvanced) return false;
+  return !node.inputs?.some((input) => input.widget?.name === widget.name && input.link != null);
+}
+
+/** Lets classic nodes put away their advanced inputs, as Vue nodes do. */
+function tuckAway(nodeType, nodeData) {
+  nodeType.prototype.fvrTucks = JSON.stringify(nodeData.input ?? {}).includes('"advanced":true');
+  for (const name of ["isWidgetVisible", "isWidgetRowVisible"]) {
+    const visible = nodeType.prototype[name];
+    if (!visible) continue;
+    nodeType.prototype[name] = function (widget) {
+      return visible.call(this, widget) && !tucked(this, widget);
+    };
+  }
+  const laidOut = nodeType.prototype.getLayoutWidgets;
+  if (laidOut) {
+    nodeType.prototype.getLayoutWidgets = function () {
+      return laidOut.call(this).filter((widget) => !tucked(this, widget));
+    };
+  }
+}
+
+/** The button of a classic node that brings them back. */
+function addMore(node) {
+  if (!node.fvrTucks) return;
+  const name = () => (node.showAdvanced ? "fewer settings" : "more settings");
+  const toggle = () => {
+    node.showAdvanced = !node.showAdvanced;
+    button.label = name();
+    node.setSize([node.size[0], node.computeSize()[1]]);
+    node.setDirtyCanvas?.(true, true);
+  };
+  const button = node.addWidget("button", MORE, null, toggle, { serialize: false, canvasOnly: true });
+  button.label = name();
+  button.serialize = false;
+  node.setSize([node.size[0], node.computeSize()[1]]);
+}
+
+/** The server lists templates in no order; the one to begin with comes first. */
+const STARTER = "restore_face_video";
+const getTemplates = api.getWorkflowTemplates;
+if (getTemplates) {
+  api.getWorkflowTemplates = async function (...given) {
+    const packs = await getTemplates.apply(this, given);
+    for (const names of Object.values(packs ?? {}))
+      if (names.includes?.(STARTER)) names.sort((a, b) => (b === STARTER) - (a === STARTER) || a.localeCompare(b));
+    return packs;
+  };
+}
+
 app.registerExtension({
   name: "FaceVideoRestoration.Page",
+  nodeCreated(node) {
+    if (ours(node)) addMore(node);
+  },
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (!nodeData.name?.startsWith("FVR")) return;
     addUpload(nodeData);
+    tuckAway(nodeType, nodeData);
     const executed = nodeType.prototype.onExecuted;
     nodeType.prototype.onExecuted = function (said) {
       executed?.apply(this, arguments);
