@@ -12,7 +12,6 @@ from ..runtime.io import io, newer
 from .choices import check_choice, choice_made
 from .sockets import CATEGORY, DegradationSocket
 
-
 RARE = ("stretch", "angle", "boundary")
 """Parameters of a degradation that the page puts away until it is asked for more."""
 

@@ -25,7 +25,7 @@ from ..runtime.io import io
 from .choices import check_choice
 from .faces import crops_image, restored_text
 from .sockets import ABSENT, CATEGORY, DegradationSocket, Faces, PriorSocket, RestorerSocket, seed_input
-from .weights import find_weights, fingerprint, fingerprints, prior_files
+from .weights import find_weights, fingerprint, fingerprints, licence_of, prior_files
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -75,7 +75,8 @@ class LoadDiffusionPrior(io.ComfyNode):
         if path is None:
             return io.NodeOutput(load_prior(prior))
         chosen = None if task in (None, "auto") else task
-        return io.NodeOutput(prior_from_file(path, task=chosen, dtype=PRECISIONS[precision or "float32"], placed=host.managed))
+        loaded = prior_from_file(path, task=chosen, dtype=PRECISIONS[precision or "float32"], placed=host.managed)
+        return io.NodeOutput(loaded, ui={"text": (f"{path.name}: {licence_of(path)}",)})
 
 
 def option_inputs() -> list:
