@@ -18,10 +18,10 @@ def without_folders(text: str, folders: Mapping[Path, str]) -> str:
     """
     for folder, name in sorted(folders.items(), key=lambda item: -len(str(item[0]))):
         path = re.escape(str(folder).rstrip("/\\"))
-        if not path:
-            continue
-        text = re.sub(rf"(?<![\w.\-/\\]){path}[/\\](?=[^\s/\\])", lambda _, name=name: f"{name}/", text)
-        text = re.sub(rf"(?<![\w.\-/\\]){path}(?![\w\-/\\]|\.\w)", lambda _, name=name: name if "/" in name else f"the {name} folder", text)
+        if path:
+            itself = name if "/" in name else f"the {name} folder"
+            text = re.sub(rf"(?<![\w.\-/\\]){path}[/\\](?=[^\s/\\])", f"{name}/", text)
+            text = re.sub(rf"(?<![\w.\-/\\]){path}(?![\w\-/\\]|\.\w)", itself, text)
     return text
 
 
@@ -31,7 +31,7 @@ def plain(error: Exception, folders: Mapping[Path, str]) -> Exception:
     told = without_folders(text, folders)
     if told == text and not type(error).__module__.startswith(PACKAGE + "."):
         return error
-    kind = next(base for base in type(error).__mro__ if base.__module__ == "builtins")
+    kind: type[Exception] = next(base for base in type(error).__mro__ if base.__module__ == "builtins" and issubclass(base, Exception))
     if issubclass(kind, (KeyError, UnicodeError)):  # the one quotes its sentence, the other takes five arguments
         kind = LookupError if issubclass(kind, KeyError) else ValueError
     return kind(told)

@@ -107,7 +107,7 @@ def upload(page: Any, mode: str, title: str, kind: str, name: str, content: byte
         page.locator("[data-node-id]").filter(has_text=title).locator("input[type=file]").first.set_input_files([file])
     else:
         chosen: list[Any] = []
-        page.once("filechooser", chosen.append)
+        page.once("filechooser", lambda chooser: chosen.append(chooser))
         end = time.monotonic() + PATIENCE
         while not chosen and time.monotonic() < end:  # a busy machine draws late, and where a node is not drawn there is no button
             page.mouse.click(*page.evaluate(PLACE, [kind, "upload"]))
