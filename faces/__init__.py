@@ -6,7 +6,7 @@ from .given import GivenDetector, faces_from_boxes, faces_from_landmarks
 from .parsing import Parser, load_parser
 from .paste import Paster
 from .report import PersonReport, TrackReport, report
-from .selection import select_tracks
+from .selection import check_words, select_tracks
 from .sheet import Thumbnails, contact_sheet
 from .tracks import Tracker, TrackOptions, aligned_track, find_tracks
 from .types import CROP, Face, FaceClip, FaceTrack
@@ -27,6 +27,7 @@ __all__ = [
     "Tracker",
     "align",
     "aligned_track",
+    "check_words",
     "contact_sheet",
     "crop_clip",
     "faces_from_boxes",

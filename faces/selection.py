@@ -31,6 +31,12 @@ def select_tracks(tracks: Sequence[FaceTrack], which: str = "all", min_size: flo
     return [track for track in large if track.person in wanted]
 
 
+def check_words(which: str) -> None:
+    """Raises ValueError for what `select_tracks` would not read in any clip."""
+    if which.strip().lower() not in ("all", "largest"):
+        ids(which)
+
+
 def ids(which: str) -> set[int]:
     """The numbers in "0,2".
 

@@ -12,6 +12,7 @@ from .fine_tune import PseudoTargetFineTune
 from .flair import FlairRestorerNode, FlairSampler, LoadDiffusionPrior
 from .keep import KeepPropagate
 from .measure import MeasureRestoration
+from .plainly import tell_plainly
 from .pseudo_target import PseudoTargetGenerate
 from .restore import RestoreVideo
 from .restorers import LoadFaceRestorer, RestoreFaces, RestorerSettings
@@ -53,4 +54,6 @@ class FaceVideoRestoration(ComfyExtension):
     """What ComfyUI loads."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        for node in NODES:
+            tell_plainly(node)
         return NODES

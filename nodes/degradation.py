@@ -12,6 +12,9 @@ from ..runtime.io import io, newer
 from .choices import check_choice, choice_made
 from .sockets import CATEGORY, DegradationSocket
 
+RARE = ("stretch", "angle", "boundary")
+"""Parameters of a degradation that the page puts away until it is asked for more."""
+
 
 def kind_input() -> io.DynamicCombo.Input:
     """One option per kind of degradation, each with the parameters of that kind."""
@@ -25,6 +28,8 @@ def kind_input() -> io.DynamicCombo.Input:
 def parameter_input(parameter):
     """The widget of one parameter of a degradation."""
     common = {"default": parameter.default, "tooltip": f"{parameter.tooltip} Unit: {parameter.unit}." if parameter.unit else parameter.tooltip}
+    if parameter.name in RARE:
+        common["advanced"] = True
     if parameter.choices:
         return io.Combo.Input(parameter.name, options=list(parameter.choices), **common)
     if parameter.type is int:
@@ -109,7 +114,7 @@ class DescribeDegradation(io.ComfyNode):
     @classmethod
     def execute(cls, kind=None, degradation=None):
         operator = chosen_degradation(cls, kind, degradation)
-        return io.NodeOutput(operator, str(operator))
+        return io.NodeOutput(operator, str(operator), ui={"text": (str(operator),)})
 
 
 class FitDegradation(io.ComfyNode):

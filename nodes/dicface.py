@@ -9,10 +9,10 @@ from ..faces import FaceClip, align, aligned_track
 from ..faces.types import FaceTrack
 from ..methods.dicface import DicFaceRestorer
 from ..runtime import host
-from ..runtime.images import from_image, from_mask, to_mask
+from ..runtime.images import fitted_mask, from_image, from_mask, to_mask
 from ..runtime.io import io
 from .choices import check_choice
-from .faces import crops_image
+from .faces import crops_image, restored_text
 from .flair import check_one_is_wired
 from .restorers import dirichlet_knob, expect, face_inputs, face_outputs, fidelity_knob, luminance_knob
 from .sockets import CATEGORY, RestorerSocket, seed_input
@@ -47,8 +47,8 @@ class DicFaceRestore(io.ComfyNode):
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="inpaint: where pixels are missing, of the whole frames with faces, of the crops with frames; one for all or one per "
-                    "frame. Without it, pure white counts as missing.",
+                    tooltip="inpaint: where pixels are missing, of the whole frames with faces, of the crops with frames, at any size; one for all "
+                    "or one per frame. Without it, pure white counts as missing. Other modes leave it aside.",
                 ),
             ],
             outputs=[
@@ -68,13 +68,22 @@ class DicFaceRestore(io.ComfyNode):
         given["keep_luminance"] = bool(given.get("keep_luminance"))
         restorer = restorer.configured(**{name: value for name, value in given.items() if value is not None})
         done, unsure = [], []
-        people = shown(faces, frames, mask)
+        said = [of_the_mask(mode["mode"], mask)] if mask is not None else []
+        people = shown(faces, frames, mask if mode["mode"] == "inpaint" else None)
         with host.progress(sum([len(crops) for _, crops, _ in people]), "restore") as tick:
             for track, crops, holes in people:
                 restored, maps = restore_person(restorer, track, crops, holes, seed=seed, tick=tick)
                 done.append(FaceClip(track or aligned_track(len(restored)), restored))
                 unsure.append(maps)
-        return io.NodeOutput(done, crops_image(done), to_mask(torch.cat(unsure)) if unsure else host.nothing())
+        text = "\n".join([restored_text(done), *filter(None, said)])
+        return io.NodeOutput(done, crops_image(done), to_mask(torch.cat(unsure)) if unsure else host.nothing(), ui={"text": (text,)})
+
+
+def of_the_mask(mode: str, mask: Tensor) -> str | None:
+    """What should be said of a wired mask; Load Image gives one of 64 x 64 zeros for every picture without alpha."""
+    if mode != "inpaint":
+        return f"The mask is left aside: {mode} fills nothing, inpaint does." if mask.any() else None
+    return None if mask.any() else "The mask is empty, so nothing is filled."
 
 
 Person = tuple[FaceTrack | None, Tensor, Tensor | None]
@@ -100,9 +109,9 @@ def followed(holes: Tensor, track: FaceTrack) -> Tensor:
     """The crops (n, 1, 512, 512) of masks of whole frames (T, 1, H, W), or of one for all; a pixel missing in part counts as missing.
 
     Raises:
-        ValueError: if the masks have another size than the frames, or end before the track.
+        ValueError: if the masks end before the track.
     """
-    check_size(holes, track.frame_size)
+    holes = fitted_mask(holes, track.frame_size)
     if len(holes) == 1:
         here = holes.expand(len(track), -1, -1, -1)
     elif len(holes) >= track.stop:
@@ -116,18 +125,11 @@ def one_each(holes: Tensor, count: int, size: tuple[int, int]) -> Tensor:
     """One mask per aligned frame, (count, 1, H, W).
 
     Raises:
-        ValueError: if neither one mask nor as many as frames came, or they have another size.
+        ValueError: if neither one mask nor as many as frames came.
     """
-    check_size(holes, size)
     if len(holes) not in (1, count):
         raise ValueError(f"{len(holes)} masks came for {count} frames; give one for all, or one per frame")
-    return holes.expand(count, -1, -1, -1)
-
-
-def check_size(holes: Tensor, size: tuple[int, int]) -> None:
-    """Raises ValueError unless masks are as large as the frames, (H, W)."""
-    if tuple(holes.shape[-2:]) != tuple(size):
-        raise ValueError(f"the mask is {holes.shape[-1]} x {holes.shape[-2]}, the frames are {size[1]} x {size[0]}; resize the mask")
+    return fitted_mask(holes, size).expand(count, -1, -1, -1)
 
 
 def restore_person(

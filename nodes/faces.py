@@ -15,6 +15,7 @@ from ..faces import (
     Paster,
     Thumbnails,
     align,
+    check_words,
     contact_sheet,
     crop_clip,
     faces_from_boxes,
@@ -52,6 +53,16 @@ def selection_inputs() -> list:
         io.String.Input("faces", default="all", tooltip='Whom to restore: "all", "largest", or person ids such as "0,2" (see the contact sheet).'),
         io.Int.Input("min_size", default=0, min=0, max=4096, tooltip="Faces smaller than this many frame pixels are left alone."),
     ]
+
+
+def check_faces(which: Any) -> bool | str:
+    """Validation of whom to restore; whether a person with that id is in the clip is known later. None comes by a wire."""
+    try:
+        if which is not None:
+            check_words(which)
+    except ValueError as error:
+        return str(error)
+    return True
 
 
 def pasting_inputs() -> list:
@@ -157,6 +168,10 @@ class FaceAlign(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, faces="all"):
+        return check_faces(faces)
+
+    @classmethod
     def fingerprint_inputs(cls, detector=None, **others):
         return fingerprints_of_finding(detector)
 
@@ -187,6 +202,14 @@ class FaceAlign(io.ComfyNode):
 def crops_image(clips: list[FaceClip]) -> Any:
     """All crops, person after person, as one IMAGE; `host.nothing` when there is nobody, so that a preview of it does not fail."""
     return to_image(torch.cat([clip.crops for clip in clips])) if clips else host.nothing()
+
+
+def restored_text(clips: list[FaceClip]) -> str:
+    """What a restoring node says of its result."""
+    if not clips:
+        return "No face came in, so nothing was restored; the report of Face Align says why."
+    count = sum(len(clip.crops) for clip in clips)
+    return f"{len(clips)} {'person' if len(clips) == 1 else 'people'}, {count:,} {'face' if count == 1 else 'faces'} restored"
 
 
 def given_detector(landmarks: Any, boxes: Any, frames: Tensor) -> GivenDetector | None:
@@ -236,7 +259,10 @@ class PasteBack(io.ComfyNode):
                 stop = start + len(piece)
                 pasted[start:stop], masks[start:stop] = paster.paste(piece, start, paste_items(faces, piece, start))
                 tick(len(piece))
-        return io.NodeOutput(to_image(pasted), to_mask(masks))
+        changed = int((masks.amax((-2, -1)) > 0).sum())
+        count = f"{len(pictures):,} {'frame' if len(pictures) == 1 else 'frames'}"
+        text = f"{count}, {changed:,} with a restored face, {len(pictures) - changed:,} unchanged"
+        return io.NodeOutput(to_image(pasted), to_mask(masks), ui={"text": (text,)})
 
 
 def paste_items(faces: list[FaceClip], frames: Tensor, start: int) -> list[tuple[FaceTrack, Tensor, Tensor]]:

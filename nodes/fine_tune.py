@@ -66,16 +66,36 @@ class PseudoTargetFineTune(io.ComfyNode):
                     "recipe",
                     options=list(RECIPES),
                     default="auto",
+                    advanced=True,
                     tooltip="codes learns what the network itself sees in the targets; image compares pictures; auto takes what suits the restorer.",
                 ),
                 io.Int.Input("steps", default=0, min=0, max=1_000_000, tooltip="Of the optimiser; 0 takes the plan's."),
-                io.Float.Input("learning_rate", default=0.0, min=0.0, max=0.1, step=0.00001, round=False, tooltip="0 takes the plan's."),
-                io.Int.Input(
-                    "batch", default=0, min=0, max=64, tooltip="Pairs at once; fewer take less memory and more passes a step; 0 takes the plan's."
+                io.Float.Input(
+                    "learning_rate", default=0.0, min=0.0, max=0.1, step=0.00001, round=False, advanced=True, tooltip="0 takes the plan's."
                 ),
-                io.Float.Input("held_out", default=0.15, min=0.01, max=0.5, step=0.01, tooltip="Share of the pairs, the last ones, that only judge."),
+                io.Int.Input(
+                    "batch",
+                    default=0,
+                    min=0,
+                    max=64,
+                    advanced=True,
+                    tooltip="Pairs at once; fewer take less memory and more passes a step; 0 takes the plan's.",
+                ),
+                io.Float.Input(
+                    "held_out",
+                    default=0.15,
+                    min=0.01,
+                    max=0.5,
+                    step=0.01,
+                    advanced=True,
+                    tooltip="Share of the pairs, the last ones, that only judge.",
+                ),
                 io.Combo.Input(
-                    "precision", options=list(PRECISIONS), default="auto", tooltip="Of the computing; auto takes what the device does well."
+                    "precision",
+                    options=list(PRECISIONS),
+                    default="auto",
+                    advanced=True,
+                    tooltip="Of the computing; auto takes what the device does well.",
                 ),
                 seed_input(),
                 io.Boolean.Input("overwrite", default=False, tooltip="Replaces a file of this name."),
@@ -129,13 +149,18 @@ class PseudoTargetFineTune(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file_name=None):
-        """Before the pairs are made, which may take hours; a name that comes by a wire is None."""
+    def validate_inputs(cls, file_name=None, overwrite=False):
+        """Before the pairs are made, which may take hours; what comes by a wire is None.
+
+        Whether a file that a run left may be taken up again is known when that run's settings are.
+        """
         try:
             if file_name is not None:
-                place_of(file_name)
+                out = place_of(file_name)
+                if overwrite is False and out.is_file() and "run" not in notes_or_none(out):
+                    return host.told(f"{out} exists and is no run's of this node; choose another file_name, or switch overwrite on")
         except ValueError as error:
-            return str(error)
+            return host.told(str(error))
         return True
 
     @classmethod
@@ -223,10 +248,7 @@ def already_there(out: Path, mark: str, numbers: str, folder: Path, overwrite: b
     """
     if not out.is_file():
         return None
-    try:
-        notes = notes_of(out)
-    except ValueError:  # it is no whole file
-        notes = {}
+    notes = notes_or_none(out)
     if notes.get("run") == mark and "report" in notes and saved_as(out) == numbers:
         gone = [shown for shown, name in (("curves", CURVES), ("before_after", SHEET)) if not (folder / name).is_file()]
         told = f"\n{' and '.join(gone)} of that run are no longer in {folder}; delete the file to have all made again" if gone else ""
@@ -234,6 +256,14 @@ def already_there(out: Path, mark: str, numbers: str, folder: Path, overwrite: b
     if not overwrite:
         raise ValueError(f"{out} exists and was made with other settings; choose another file_name, or switch overwrite on")
     return None
+
+
+def notes_or_none(path: Path) -> dict[str, str]:
+    """What a file says of itself; nothing if it is no whole file."""
+    try:
+        return notes_of(path)
+    except ValueError:
+        return {}
 
 
 def learnt(base: Base, pairs: Pairs, options: FineTune, run: Run, out: Path, half: bool, reals: Tensor | None, mark: str) -> FineTuned:

@@ -23,9 +23,9 @@ from ..runtime import host
 from ..runtime.images import from_image
 from ..runtime.io import io
 from .choices import check_choice
-from .faces import chosen_parser, crops_image
+from .faces import chosen_parser, crops_image, restored_text
 from .sockets import ABSENT, CATEGORY, DegradationSocket, Faces, PriorSocket, RestorerSocket, seed_input
-from .weights import fingerprint, fingerprints, prior_files
+from .weights import fingerprint, fingerprints, licence_of, prior_files
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -75,7 +75,8 @@ class LoadDiffusionPrior(io.ComfyNode):
         if path is None:
             return io.NodeOutput(load_prior(prior))
         chosen = None if task in (None, "auto") else task
-        return io.NodeOutput(prior_from_file(path, task=chosen, dtype=PRECISIONS[precision or "float32"], placed=host.managed))
+        loaded = prior_from_file(path, task=chosen, dtype=PRECISIONS[precision or "float32"], placed=host.managed)
+        return io.NodeOutput(loaded, ui={"text": (f"{path.name}: {licence_of(path)}",)})
 
 
 def option_inputs() -> list:
@@ -208,7 +209,7 @@ class FlairSampler(io.ComfyNode):
     @classmethod
     def execute(cls, prior, seed=0, faces=None, frames=None, **options):
         restored = restore_either(flair(prior, **options), faces, frames, seed=seed)
-        return io.NodeOutput(restored, crops_image(restored))
+        return io.NodeOutput(restored, crops_image(restored), ui={"text": (restored_text(restored),)})
 
 
 def restore_either(restorer: Restorer, faces: list[FaceClip] | None, frames: Tensor | None, *, seed: int) -> list[FaceClip]:

@@ -6,7 +6,7 @@ from ..methods.keep import KeepRestorer
 from ..motion.raft import RaftFlow
 from ..runtime import host
 from ..runtime.io import io
-from .faces import crops_image
+from .faces import crops_image, restored_text
 from .flair import restore_either
 from .restorers import expect, face_inputs, face_outputs, keep_knobs
 from .sockets import CATEGORY, RestorerSocket
@@ -42,4 +42,4 @@ class KeepPropagate(io.ComfyNode):
         if optical_flow is not None:
             restorer = restorer.guided_by(RaftFlow(optical_flow.model, host.managed(optical_flow)))
         restored = restore_either(restorer, faces, frames, seed=0)
-        return io.NodeOutput(restored, crops_image(restored))
+        return io.NodeOutput(restored, crops_image(restored), ui={"text": (restored_text(restored),)})

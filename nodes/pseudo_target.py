@@ -37,10 +37,10 @@ def knobs(preset: PseudoTargetOptions) -> list:
         return io.Int.Input(name, default=getattr(preset, name), min=low, max=high, tooltip=tooltip, optional=True, advanced=advanced)
 
     return [
-        number("N", 1, 128, "Size of what is held to the restorer's output, in pixels of the 512 face: larger leaves more to the prior."),
+        number("N", 1, 128, "Size of what is held to the restorer's output, in pixels of the 512 face: larger leaves more to the prior.", True),
         number("K", 1, 1000, "Where denoising starts, in thousandths of the prior's schedule: higher changes more."),
-        number("L", 0, 999, "Down to where the restorer's low frequencies are held; below it the prior is alone."),
-        number("steps", 2, 1000, "Steps of the whole schedule; K thousandths of them are taken."),
+        number("L", 0, 999, "Down to where the restorer's low frequencies are held; below it the prior is alone.", True),
+        number("steps", 2, 1000, "Steps of the whole schedule; K thousandths of them are taken.", True),
         io.Boolean.Input(
             "scaled",
             default=preset.scaled,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from ..faces import check_words
 from ..pipeline import restore_aligned, restore_clip_in_frames
 from ..record import run_record
 from ..runtime import host
 from ..runtime.io import io
 from .faces import chosen_detector, chosen_paster, detector_input, fingerprints_of_finding, grain_input, pasting_inputs, selection_inputs
-from .sockets import ABSENT, CATEGORY, RestorerSocket, optional, seed_input
-from .video import announce, check_file, encoding_inputs, file_input, range_inputs, saved, sink_for, source_of
+from .sockets import ABSENT, CATEGORY, RestorerSocket, optional, seed_input, tucked
+from .video import announce, check_file, check_output, encoding_inputs, file_input, range_inputs, saved, sink_for, source_of
 from .weights import fingerprints
 
 
@@ -32,11 +33,12 @@ class RestoreVideo(io.ComfyNode):
                         "aligned",
                         default=False,
                         tooltip="Frames are already aligned crops of one person: no detection, no pasting; gives 512 x 512.",
+                        advanced=True,
                     ),
                     detector_input(),
-                    *selection_inputs(),
-                    *pasting_inputs(),
-                    *range_inputs(),
+                    *tucked(selection_inputs(), "min_size"),
+                    *tucked(pasting_inputs(), "feather", "colour_match", "fade"),
+                    *tucked(range_inputs(), "start_frame", "every_nth"),
                     io.String.Input(
                         "filename_prefix", default="video/restored", tooltip="Where the file goes in the output folder; a number is added."
                     ),
@@ -52,8 +54,9 @@ class RestoreVideo(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file=ABSENT, video=ABSENT):
-        return check_file(file, video)
+    def validate_inputs(cls, file=ABSENT, video=ABSENT, filename_prefix="video/restored", codec="h264", crf=17, pixel_format="auto"):
+        fine = check_file(file, video)
+        return check_output(filename_prefix, codec, crf, pixel_format) if fine is True else fine
 
     @classmethod
     def fingerprint_inputs(cls, file=None, detector=None, aligned=False, **others):
@@ -83,6 +86,7 @@ class RestoreVideo(io.ComfyNode):
         grain="auto",
         video=None,
     ):
+        check_words(faces)
         source, sound = source_of(file, video, start=start_frame, count=max_frames or None, stride=every_nth)
         finder, paster, finding = None, None, None
         if not aligned:

@@ -18,7 +18,7 @@ from ..models.load import load_network
 from ..runtime import host
 from ..runtime.io import io, newer
 from .choices import check_choice
-from .faces import crops_image
+from .faces import crops_image, restored_text
 from .flair import PRECISIONS, restore_either
 from .sockets import CATEGORY, Faces, RestorerSocket, seed_input
 from .weights import AUTO, chosen_method, fingerprint, restorer_files, weights_for
@@ -131,7 +131,7 @@ class RestoreFaces(io.ComfyNode):
             expect(restorer, (CodeFormerRestorer, DicFaceRestorer), "fidelity is a setting of CodeFormer and DicFace", "set it to -1")
             restorer = restorer.configured(fidelity=fidelity)
         restored = restore_either(restorer, faces, frames, seed=seed)
-        return io.NodeOutput(restored, crops_image(restored))
+        return io.NodeOutput(restored, crops_image(restored), ui={"text": (restored_text(restored),)})
 
 
 def keep_knobs() -> list:

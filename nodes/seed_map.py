@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..diffusion.prior import Prior
@@ -32,12 +31,12 @@ from ..motion.flow import FlowSource
 from ..motion.raft import RaftFlow
 from ..physics import Degradation, Identity, Inpaint
 from ..runtime import host
-from ..runtime.images import from_image, from_mask, to_image
+from ..runtime.images import fitted_mask, from_image, from_mask, to_image
 from ..runtime.io import io, newer, ui
 from ..runtime.latent_model import latent_model
 from ..runtime.listening import listening
 from ..runtime.plain_tensors import modules_of, plain_tensors
-from .sockets import CATEGORY, DegradationSocket, PriorSocket, seed_input
+from .sockets import CATEGORY, DegradationSocket, PriorSocket, seed_input, tucked
 
 UNSET = -1.0
 """What a widget shows for None."""
@@ -120,7 +119,7 @@ class SeedMapOptimize(io.ComfyNode):
             inputs=[
                 io.Image.Input("frames", tooltip="The damaged frames of one shot, in order."),
                 seed_input(),
-                *knobs(),
+                *tucked(knobs(), "rank", "radius", "warp_start"),
                 DegradationSocket.Input("degradation", optional=True, tooltip="What damaged the frames; from Degrade or Describe Degradation."),
                 io.Mask.Input("mask", optional=True, tooltip="White where pixels are missing: one for all frames, or one per frame."),
                 io.Model.Input("model", optional=True, tooltip="Stable Diffusion 1.5, 2.x or SDXL, with vae. Flow-matching models do not fit."),
@@ -211,9 +210,7 @@ def whole_operator(degradation: Degradation | None, mask: Tensor | None, y: Tens
     hidden = from_mask(mask)
     if len(hidden) not in (1, len(y)):
         raise ValueError(f"the mask has {len(hidden)} frames and the clip {len(y)}; give one mask for all frames or one for each")
-    if hidden.shape[-2:] != y.shape[-2:]:
-        hidden = F.interpolate(hidden, (y.shape[-2], y.shape[-1]), mode="nearest")
-    known = hidden < 0.5
+    known = fitted_mask(hidden, (y.shape[-2], y.shape[-1])) < 0.5
     return Inpaint(known[0, 0] if len(known) == 1 else known) @ (degradation or Identity())
 
 

@@ -34,6 +34,13 @@ def optional(*inputs: Any) -> list:
     return list(inputs)
 
 
+def tucked(inputs: list, *names: str) -> list:
+    """The same inputs, of which the page puts those with these names away until it is asked for more."""
+    for one in inputs:
+        one.advanced = one.id in names or one.advanced
+    return inputs
+
+
 def seed_input() -> Any:
     """The seed of a node whose result depends on nothing else that is random."""
     return io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=False, tooltip="The same seed gives the same pixels.")

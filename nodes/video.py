@@ -19,6 +19,7 @@ from ..video import (
     Selection,
     SourceInfo,
     VideoSink,
+    check_encoding,
     open_sink,
     open_source,
     read_audio,
@@ -39,15 +40,27 @@ NO_CLIP = "no clip is chosen; upload one, set the input file, or wire a VIDEO"
 
 
 def check_file(file: Any, video: object) -> bool | str:
-    """Validation of `file`: it must exist, unless a VIDEO is wired. (A wired input is None at validation, an unwired one ABSENT.)"""
+    """Validation of `file`: it must be a clip, unless a VIDEO is wired. (A wired input is None at validation, an unwired one ABSENT.)"""
     if video is not ABSENT or file is None:
         return True
     if file is ABSENT or not file:
         return NO_CLIP
     try:
-        host.resolve_input(file)
+        open_source(host.resolve_input(file))
     except (OSError, ValueError) as error:
-        return str(error)
+        return host.told(str(error))
+    return True
+
+
+def check_output(filename_prefix: Any, codec: Any, crf: Any, pixel_format: Any) -> bool | str:
+    """Validation of where and how a clip will be written; what comes by a wire is None, as it is not known yet."""
+    try:
+        if filename_prefix is not None:
+            host.check_output(filename_prefix)
+        if isinstance(codec, str) and isinstance(pixel_format, str) and isinstance(crf, (int, float)):  # whatever else they are is said elsewhere
+            check_encoding(codec, SUFFIXES.get(codec, ".mp4"), crf=crf, pixel_format=None if pixel_format == "auto" else pixel_format)
+    except ValueError as error:
+        return host.told(str(error))
     return True
 
 
@@ -246,6 +259,10 @@ class SaveVideoFrames(io.ComfyNode):
                 io.String.Output("path", tooltip="Where it is."),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix="video/restored", codec="h264", crf=17, pixel_format="auto"):
+        return check_output(filename_prefix, codec, crf, pixel_format)
 
     @classmethod
     def execute(cls, frames, filename_prefix="video/restored", frame_rate=25.0, codec="h264", crf=17, pixel_format="auto", times=None, audio=None):

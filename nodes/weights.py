@@ -9,8 +9,9 @@ from pathlib import Path
 
 from ..methods.registry import METHODS, method
 from ..models import embedded
-from ..models.catalogue import CATALOGUE, OURS, RESTORER_FOLDERS, find, missing_message, named, published_as
+from ..models.catalogue import CATALOGUE, OURS, RESTORER_FOLDERS, find, licence_line, missing_message, named, published_as
 from ..models.load import peek
+from ..models.state_dict import notes_of
 from ..runtime import host
 
 OWN_FOLDERS = (OURS, "facerestore_models")
@@ -117,6 +118,12 @@ def restorer_files() -> dict[str, Path]:
 def prior_files() -> dict[str, Path]:
     """Files that by their names may hold a diffusion prior, as `restorer_files`."""
     return embedded.listed(embedded.PRIORS) | _files(lambda folder, file: bool(PRIORS.search(file)))
+
+
+def licence_of(path: Path) -> str:
+    """One line: the catalogue's of a published file, else what the file says, else that it is unknown."""
+    published = published_as(path.name)
+    return licence_line(published) if published else notes_of(path).get("licence", "licence unknown, the catalogue has no file of this name")
 
 
 def fingerprint(path: Path | None) -> tuple[str, int, int] | None:

@@ -24,6 +24,7 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook
 
 from . import stopping, workplace
+from .telling import both_forms, plain, without_folders
 from .video_file import VideoFile
 from .workplace import MODEL_FOLDERS, OWN_MODELS
 from .workplace import workspace as workspace
@@ -252,12 +253,37 @@ def _bar(total: int | None, desc: str) -> Iterator[Tick]:
 def say(text: str) -> None:
     """Shows a line while a node runs: on the node inside ComfyUI's server, on stderr elsewhere."""
     if inside_comfyui() and "server" in sys.modules:
+        text = told(text)
         context, server = comfy("comfy_execution.utils").get_executing_context(), getattr(sys.modules["server"].PromptServer, "instance", None)
         if context is not None and server is not None:
             server.send_progress_text(text, context.node_id)
     logging.getLogger("fvr").info(text)
     if not inside_comfyui():
         print(text, file=sys.stderr)  # noqa: T201
+
+
+def told(text: str) -> str:
+    """A sentence as people at ComfyUI's page should read it, without the server's folders; as it is elsewhere."""
+    return without_folders(text, _named_folders()) if inside_comfyui() else text
+
+
+def told_error(error: Exception) -> Exception:
+    """An error as people at ComfyUI's page should read it (`telling.plain`); as it is elsewhere."""
+    return plain(error, _named_folders()) if inside_comfyui() else error
+
+
+def _named_folders() -> dict[Path, str]:
+    """ComfyUI's folders by the names that its users know."""
+    import folder_paths
+
+    named: dict[Path, str] = {Path.home(): "~"}
+    named |= dict.fromkeys(both_forms(folder_paths.base_path), "ComfyUI")
+    named |= dict.fromkeys(both_forms(folder_paths.models_dir), "models")
+    for name, places in model_folders().items():
+        named |= {path: f"models/{name}" for place in places if place != workplace.models_root() for path in both_forms(place)}
+    for kind in ("input", "output", "temp"):
+        named |= dict.fromkeys(both_forms(_directory(kind)), kind)
+    return named
 
 
 def _picture(frame: torch.Tensor) -> Any:
@@ -444,6 +470,11 @@ def next_output_path(prefix: str, suffix: str, *, kind: str = "output", width: i
         folder, stem, counter, subfolder = workplace.next_number(prefix, root, width, height)
     filename = f"{stem}_{counter:05}_{suffix}"
     return Path(folder) / filename, subfolder, filename
+
+
+def check_output(prefix: str) -> None:
+    """Raises ValueError for a prefix that `next_output_path` would refuse."""
+    workplace.check_prefix(prefix, _directory("output"))
 
 
 def graph_tags(hidden: Any) -> dict[str, str]:

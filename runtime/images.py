@@ -6,6 +6,7 @@ The only place where the two layouts meet. Nothing here changes or shares memory
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import host
@@ -47,6 +48,11 @@ def from_mask(mask: Tensor) -> Tensor:
         mask = mask[None]
     _check(mask, "MASK", rank=3, layout="(batch, height, width)")
     return _copy(mask[:, None], torch.float32, torch.device("cpu"))
+
+
+def fitted_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Masks (B, 1, h, w) at the size (H, W) of the frames they belong to: a pixel has the most of what covers it, so that no hole is lost."""
+    return mask if tuple(mask.shape[-2:]) == tuple(size) else F.adaptive_max_pool2d(mask, size)
 
 
 def to_mask(mask: Tensor, *, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Tensor:

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from small_workflows import API, FRAMES, NOTES, PAGES, embedded_are_here, heavy, make_embedded, make_inputs, make_models, quick, reporting
@@ -97,6 +98,32 @@ def foreign(prompt: dict[str, dict[str, Any]]) -> set[str]:
 def test_every_page_has_its_twin_and_its_picture():
     assert {path.name for path in API} == {path.name for path in PAGES}
     assert all(path.with_suffix(".jpg").is_file() for path in PAGES)
+
+
+SCREEN = 0.75 * 1920, 0.75 * 1043
+"""What Fit View fills of a page of 1920 x 1080."""
+READABLE = 8 / 14
+"""Zoom below which the page draws no text."""
+
+
+def test_text_can_be_read_at_fit_view():
+    """On a screen of 1920 x 1080; and no node lies over another."""
+    for path in PAGES:
+        boxes = [(*node["pos"], *node["size"]) for node in page_form(path)["nodes"]]
+        width, height = (max(b[k] + b[k + 2] for b in boxes) - min(b[k] for b in boxes) for k in (0, 1))
+        assert min(SCREEN[0] / width, SCREEN[1] / height) > READABLE, f"{path.stem} is {width} x {height}"
+        for number, (x, y, w, h) in enumerate(boxes):
+            apart = [x + w <= a or a + c <= x or y + h + 30 <= b or b + d + 30 <= y for a, b, c, d in boxes[number + 1 :]]  # 30: a title
+            assert all(apart), f"{path.stem}: node {number} lies over another"
+
+
+def test_pages_and_their_nodes_say_where_they_come_from():
+    pages = [page_form(path) for path in PAGES]
+    assert len({UUID(page["id"]).int for page in pages} - {0}) == len(pages)
+    for page in pages:
+        for node in page["nodes"]:
+            ours = node["type"].startswith("FVR")
+            assert node["properties"]["cnr_id"] == ("face-video-restoration" if ours else "comfy-core") and node["properties"]["ver"]
 
 
 def test_every_page_says_what_it_does():

@@ -13,7 +13,7 @@ from torch import Tensor
 from .animation import AnimationSource
 from .audio import AudioTrack, Care, untouched
 from .audio import read_audio as read_sound
-from .codecs import CODECS, CONTAINERS, SPEEDS
+from .codecs import CODECS, CONTAINERS, SPEEDS, choose_codec, choose_container
 from .cuts import ShotCutDetector, find_cuts
 from .decode import VideoSource
 from .errors import VideoError
@@ -49,6 +49,7 @@ __all__ = [
     "VideoError",
     "VideoSink",
     "check_apart",
+    "check_encoding",
     "find_cuts",
     "name_playlist",
     "open_sink",
@@ -95,6 +96,11 @@ def open_source(
             return AnimationSource(files[0], data, selection)
         files = None if data.startswith(PNG) else files
     return VideoSource(place, selection, deinterlace) if files is None else SequenceSource(place, files, selection, rate)
+
+
+def check_encoding(codec: str, container: str, *, crf: float, pixel_format: str | None) -> None:
+    """Raises VideoError for a combination that `open_sink` would refuse, before there is anything to write."""
+    choose_codec(codec, choose_container(None, container), pixel_format, crf, None)[0].encoder()
 
 
 def exact_seconds(time: Fraction | float) -> Fraction:

@@ -26,9 +26,9 @@ try:
 except (ImportError, OSError, RuntimeError) as error:  # as with a torchaudio of another CUDA build than torch
     sys.stdout.write(json.dumps(f"{type(error).__name__}: {error}"))
     sys.exit()
-from fvr.nodes import NODES
+from fvr.nodes import FaceVideoRestoration
 
-for node in NODES:
+for node in asyncio.run(FaceVideoRestoration().get_node_list()):
     nodes.NODE_CLASS_MAPPINGS[node.GET_SCHEMA().node_id] = node
 from sample_nodes import clip_name
 
@@ -59,13 +59,14 @@ def run(prompt, extra=None):
     fine, error, outputs, node_errors = validated(prompt)
     assert fine and not node_errors, (error, node_errors)
     executor.execute(prompt, "p", extra or {}, outputs)
-    failures = [message["exception_message"] for event, message in executor.status_messages if event == "execution_error"]
-    return {"outputs": executor.history_result["outputs"], "failures": failures}
+    failed = [message for event, message in executor.status_messages if event == "execution_error"]
+    kinds, failures = ([message[name] for message in failed] for name in ("exception_type", "exception_message"))
+    return {"outputs": executor.history_result["outputs"], "failures": failures, "kinds": kinds}
 
 
 cases, prompt, failing, more = json.loads(Path(FOLDER, "prompts.json").read_text(encoding="utf-8"))
 said = {"errors": [errors(case) for case in cases], "first": run(prompt), "second": run(prompt)}
-said["failing"] = [run(case)["failures"] for case in failing]
+said["failing"] = [[ran["failures"], ran["kinds"]] for ran in map(run, failing)]
 said["more"] = [run(case, extra) for case, extra in more]
 hidden = types.SimpleNamespace(prompt=prompt, extra_pnginfo=None)
 said["tags"] = [sorted(host.graph_tags(hidden))]

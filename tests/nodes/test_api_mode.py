@@ -96,10 +96,15 @@ def slips() -> dict[str, tuple[str, str, str, dict[str, Any]]]:
                 wrong["return_type_mismatch"] = ["1", 2]
             elif slot.type in ("INT", "FLOAT"):
                 wrong["invalid_input_type"] = "many"
-                wrong["value_smaller_than_min"] = slot.options["min"] - 1
-                wrong["value_bigger_than_max"] = slot.options["max"] * 2
+                if slot.name != "crf":
+                    wrong["value_smaller_than_min"] = slot.options["min"] - 1
+                wrong["custom_validation_failed" if slot.name == "crf" else "value_bigger_than_max"] = slot.options["max"] * 2
             elif slot.name == "file":
                 wrong["custom_validation_failed"] = "gone.mp4"
+            elif slot.name in ("codec", "pixel_format"):
+                wrong["custom_validation_failed"] = "nonesuch"
+            elif slot.name == "filename_prefix":
+                wrong["custom_validation_failed"] = "../outside"
             elif slot.type == "COMBO":
                 wrong["value_not_in_list"] = "nonesuch"
             for rule, value in wrong.items():
@@ -108,8 +113,21 @@ def slips() -> dict[str, tuple[str, str, str, dict[str, Any]]]:
 
 
 SLIPS = slips()
+OF_OURS = {"file": "gone.mp4", "codec": "codec must be", "crf": "crf must be", "pixel_format": "'nonesuch'", "filename_prefix": "leads out of"}
+"""What our own checks say of an input."""
 CHOICES = {("FVRDegrade", "kind"), ("FVRCompareVideos", "mode"), ("FVRFlairRestorer", "preset")}
 FAILING = {
+    "an encoder that refuses": (
+        {
+            "1": {"class_type": "FVRLoadVideoFrames", "inputs": {"file": "nobody.mp4"}},
+            "2": {"class_type": "FVRDegrade", "inputs": {"frames": ["1", 0], "kind": "bicubic", "kind.factor": 2, "seed": 0}},
+            "3": {
+                "class_type": "FVRSaveVideoFrames",
+                "inputs": {"frames": ["2", 0], **SAVING, "codec": "h265", "frame_rate": 25.0, "filename_prefix": "x"},
+            },
+        },
+        "h265 needs at least 64x64 pixels, got 32x32",
+    ),
     "ids of nobody": (changed("8", "faces", "9"), "9"),
     "too many labels": (changed("3", "labels", "a, b, c"), "3 labels for 2 clips"),
     "an unknown kind with nothing wired": (
@@ -215,17 +233,21 @@ def test_the_runner_names_the_input_and_the_rule(slip, folder):
     with host.workspace(input=folder / "input"):
         (error,) = graph.validate(prompt, registry())
     assert (error.node, error.type) == (node, rule)
-    assert error.input == name or (rule == "custom_validation_failed" and "gone.mp4" in error.message)
+    assert error.input == name or (rule == "custom_validation_failed" and OF_OURS[name] in error.message)
 
 
 @needs_comfyui
 @pytest.mark.parametrize("slip", SLIPS)
 def test_comfyui_names_the_input_and_the_rule(slip, theirs):
-    """ComfyUI drops a choice that is missing or unknown; our own check names it, at a socket of the same node."""
+    """ComfyUI drops a choice that is missing or unknown; our own check names it, at a socket of the same node.
+
+    What our own check says ComfyUI repeats for every input that it looks at.
+    """
     node, name, rule, prompt = SLIPS[slip]
-    (found,) = theirs["errors"][list(SLIPS).index(slip)]
-    where, kind, at, words = found
-    assert where == node
+    found = theirs["errors"][list(SLIPS).index(slip)]
+    assert {error[0] for error in found} == {node} and len({words.partition(" - ")[2] for *_, words in found}) == 1
+    _, kind, at, words = next((error for error in found if error[2] == name), found[0])
+    assert len(found) == 1 or kind == "custom_validation_failed"
     if (prompt[node]["class_type"], name) in CHOICES:
         assert kind == "custom_validation_failed" and f"{name} is missing or unknown; choose one of " in words
     else:
@@ -269,8 +291,16 @@ def test_comfyuis_history_reports_files_and_data(time, theirs, folder):
 @needs_comfyui
 @pytest.mark.parametrize("case", FAILING)
 def test_what_only_a_run_can_find_is_one_sentence(case, theirs):
-    (message,) = theirs["failing"][list(FAILING).index(case)]
+    (message,), (kind,) = theirs["failing"][list(FAILING).index(case)]
     assert FAILING[case][1] in message and len(message.strip().splitlines()) == 1
+    assert kind == "ValueError", "the page shows the full name of an exception's class"
+
+
+@needs_comfyui
+def test_no_sentence_names_the_servers_folders(theirs, folder):
+    said = json.dumps([theirs["errors"], theirs["failing"], [node.get("text") for node in theirs["first"]["outputs"].values()]])
+    assert "leads out of the output folder" in said and "is not in the input folder" in said
+    assert str(folder) not in said
 
 
 def run_here(case: str, folder: Path) -> dict[str, Any]:

@@ -185,6 +185,16 @@ def test_a_bad_name_is_found_before_the_pairs_are_made(home, name, said):
     assert said in PseudoTargetFineTune.validate_inputs(file_name=name)
 
 
+def test_somebody_elses_file_is_found_before_the_pairs_are_made(home):
+    """One that a run left may be taken up again, which its settings decide; what is switched on or comes by a wire is not refused."""
+    theirs = home / "models" / "face_video_restoration" / "theirs.safetensors"
+    shutil.copyfile(home / "models" / "facerestore_models" / "base-codeformer.safetensors", theirs)
+    assert "choose another file_name" in PseudoTargetFineTune.validate_inputs(file_name="theirs")
+    assert PseudoTargetFineTune.validate_inputs(file_name="theirs", overwrite=True) is True
+    assert PseudoTargetFineTune.validate_inputs(file_name="theirs", overwrite=None) is True
+    assert PseudoTargetFineTune.validate_inputs(file_name="new") is True
+
+
 def test_a_prompt_with_faults_does_not_start(home):
     """The bundled workflow with a name that will not do: it is said before targets are made, and a wired name is left to the run."""
     prompt = graph.load_prompt(bundled("adapt_to_my_archive"))

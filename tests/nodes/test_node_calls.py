@@ -129,6 +129,36 @@ def test_validation_names_what_is_missing(tmp_path):
         assert LoadVideoFrames.validate_inputs(file=None) is True, "a file that comes by a wire is not known yet"
 
 
+def test_a_file_that_is_no_clip_and_an_encoding_that_does_not_exist_are_refused(tmp_path):
+    """Before anything runs; what comes by a wire is None and known later."""
+    (tmp_path / "notes.mp4").write_text("not a clip")
+    with host.workspace(input=tmp_path, output=tmp_path / "out"):
+        assert "notes.mp4" in LoadVideoFrames.validate_inputs(file="notes.mp4")
+        assert "leads out of" in SaveVideoFrames.validate_inputs(filename_prefix="../x")
+        assert "has no file name" in SaveVideoFrames.validate_inputs(filename_prefix="")
+        assert "prores takes pixel formats" in SaveVideoFrames.validate_inputs(codec="prores", pixel_format="yuv420p")
+        assert "crf must be 0 to 51" in SaveVideoFrames.validate_inputs(codec="h264", crf=60)
+        assert SaveVideoFrames.validate_inputs(codec="av1", crf=60) is True
+        assert SaveVideoFrames.validate_inputs(filename_prefix=None, codec=None, crf=None, pixel_format=None) is True
+        assert "faces must be" in FaceAlign.validate_inputs(faces="the tall one")
+
+
+def test_restoring_nodes_say_what_they_did(frames, prior, tmp_path):
+    """First of all when no face came in."""
+    with host.workspace(input=tmp_path, output=tmp_path, temp=tmp_path):
+        nobody = FlairSampler.execute(prior=prior, faces=[], **FAST)
+        somebody = FlairSampler.execute(prior=prior, frames=torch.rand(2, 512, 512, 3), **FAST)
+        pasted = PasteBack.execute(frames=frames, faces=[])
+    assert "nothing was restored" in nobody.ui["text"][0]
+    assert somebody.ui["text"] == ("1 person, 2 faces restored",)
+    assert pasted.ui["text"] == ("4 frames, 0 with a restored face, 4 unchanged",)
+
+
+def test_priors_say_their_licence():
+    (said,) = LoadDiffusionPrior.execute(prior="embedded face prior").ui["text"]
+    assert "Apache-2.0" in said
+
+
 def test_paste_back_refuses_other_frames(frames, prior):
     faces, _ = call(FlairSampler, prior=prior, frames=torch.rand(2, 512, 512, 3), **FAST)
     with pytest.raises(ValueError, match="wire the same frames"):

@@ -175,6 +175,12 @@ def test_dicface_fills_what_the_mask_says_and_keeps_the_rest():
         assert (filled[:, ~known] - frames[:, ~known]).abs().mean() > 0.05
 
 
+def test_an_empty_mask_is_named():
+    frames = torch.nn.functional.interpolate(moving(1), (512, 512)).permute(0, 2, 3, 1)
+    out = DicFaceRestore.execute(restorer=load("my own dicface.safetensors"), mode={"mode": "inpaint"}, frames=frames, mask=torch.zeros(1, 64, 64))
+    assert torch.equal(out.result[1], frames) and "nothing is filled" in out.ui["text"][0]
+
+
 def test_masks_of_whole_frames_follow_the_faces():
     restorer = load("my own dicface.safetensors")
     clips = [FaceClip(track(0, 1, 3), torch.nn.functional.interpolate(moving(3), (512, 512)))]  # this track cuts out the frames' upper left corner
@@ -185,16 +191,37 @@ def test_masks_of_whole_frames_follow_the_faces():
     assert changed[:31, :64].mean() > 0.05 and changed[33:, :].max() == 0
 
 
-@pytest.mark.parametrize(
-    ("mask", "said"),
-    [
-        (torch.zeros(64, 32), "the mask is 32 x 64, the frames are 128 x 128"),
-        (torch.zeros(2, 128, 128), "2 masks came for 3 frames"),
-    ],
-)
-def test_a_mask_that_does_not_fit_is_refused(mask, said):
-    with pytest.raises(ValueError, match=said):
+def test_a_mask_for_other_frames_is_refused():
+    with pytest.raises(ValueError, match="2 masks came for 3 frames"):
+        mask = torch.zeros(2, 128, 128)
         call(DicFaceRestore, restorer=load("my own dicface.safetensors"), mode={"mode": "inpaint"}, frames=images(3), mask=mask)
+
+
+def test_a_mask_that_nothing_needs_is_left_aside():
+    """Load Image gives 64 x 64 zeros for a picture without alpha, whatever the picture's size; a drawn mask is named."""
+    restorer = load("my own dicface.safetensors")
+    plain, *masked = (
+        DicFaceRestore.execute(restorer=restorer, mode={"mode": "restore"}, frames=images(2), **more)
+        for more in ({}, {"mask": torch.zeros(1, 64, 64)}, {"mask": torch.ones(1, 64, 64)}, {"mask": torch.zeros(5, 7, 9)})
+    )
+    assert all(torch.equal(plain.result[1], other.result[1]) for other in masked)
+    assert ["left aside" in other.ui["text"][0] for other in (plain, *masked)] == [False, False, True, False]
+
+
+def test_masks_of_another_size_are_scaled():
+    """A mask of 64 x 64 for crops of 512: what it hides is filled, the rest comes back to the bit; one missing pixel stays missing when shrunk."""
+    restorer = load("my own dicface.safetensors")
+    frames = torch.nn.functional.interpolate(moving(2), (512, 512)).permute(0, 2, 3, 1)
+    mask = torch.zeros(1, 64, 64)
+    mask[0, 10:20, 30:50] = 1
+    filled = call(DicFaceRestore, restorer=restorer, mode={"mode": "inpaint"}, frames=frames, mask=mask)[1]
+    known = torch.nn.functional.interpolate(mask[None], (512, 512), mode="nearest")[0, 0] == 0
+    assert torch.equal(filled[:, known], frames[:, known]) and (filled[:, ~known] - frames[:, ~known]).abs().mean() > 0.05
+    clips = [FaceClip(track(0, 1, 3), torch.nn.functional.interpolate(moving(3), (512, 512)))]
+    half, whole = torch.zeros(1, 16, 16), torch.zeros(1, 64, 64)
+    half[:, :8], whole[:, :32] = 1, 1
+    crops = [call(DicFaceRestore, restorer=restorer, mode={"mode": "inpaint"}, faces=clips, mask=one)[0][0].crops for one in (half, whole)]
+    assert torch.equal(*crops)
 
 
 @pytest.mark.parametrize(("node", "more"), [(RestoreFaces, {}), (KeepPropagate, {}), (DicFaceRestore, {"mode": {"mode": "restore"}})])

@@ -92,3 +92,20 @@ def test_every_option_of_flair_is_a_widget_that_starts_at_the_presets_value():
         assert {name: None if value == NOISE_OF_THE_DEGRADATION and name == "noise_level" else value for name, value in values.items()} == {
             name: getattr(preset, name) for name in names
         }
+
+
+MOST = 9
+"""Widgets that a node shows before it is asked for more."""
+
+
+@pytest.mark.parametrize("node", NODES, ids=lambda node: node.__name__)
+def test_a_node_shows_few_knobs(node):
+    """What experts set is put away as `advanced`; presets carry it."""
+
+    def widgets(inputs):
+        return [one for one in inputs if one.io_type in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO") and not one.advanced]
+
+    declared = node.define_schema().inputs
+    choices = [one for one in declared if any(hasattr(option, "inputs") for option in getattr(one, "options", None) or [])]
+    shown = len(widgets(declared)) + sum(1 + max(len(widgets(option.inputs)) for option in choice.options) for choice in choices)
+    assert shown <= MOST

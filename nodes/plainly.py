@@ -1,0 +1,35 @@
+"""Errors and texts of our nodes as people at ComfyUI's page read them."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from ..runtime import host
+from ..runtime.io import io
+
+
+def tell_plainly(node: type[io.ComfyNode]) -> None:
+    """Makes a node raise built-in exceptions whose sentence names no folder of the server, and show texts that name none either.
+
+    The page prints the full name of an exception's class, which of ours would begin with the path of this pack.
+    """
+    run = node.execute.__func__  # type: ignore[attr-defined]
+    if hasattr(run, "__wrapped__"):
+        return
+
+    @functools.wraps(run)
+    def execute(cls: type[io.ComfyNode], *given: Any, **named: Any) -> Any:
+        try:
+            done = run(cls, *given, **named)
+        except Exception as error:
+            told = host.told_error(error)
+            if told is error:
+                raise
+            raise told from error
+        shown = getattr(done, "ui", None)
+        if isinstance(shown, dict) and "text" in shown:
+            shown["text"] = tuple(host.told(str(text)) for text in shown["text"])
+        return done
+
+    node.execute = classmethod(execute)  # type: ignore[method-assign, assignment]

@@ -1,0 +1,46 @@
+"""What a person at a page is told: sentences, without the server's folders and without the names of our modules."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+PACKAGE = __name__.rpartition(".runtime.")[0]
+"""Under which name this package was imported; ComfyUI makes it of the folder's path."""
+
+
+def without_folders(text: str, folders: Mapping[Path, str]) -> str:
+    """`text` with the paths below these folders as their names have it: /srv/output/video/a.mp4 as output/video/a.mp4.
+
+    A folder that stands for itself is called "the output folder".
+    """
+    for folder, name in sorted(folders.items(), key=lambda item: -len(str(item[0]))):
+        path = re.escape(str(folder).rstrip("/\\"))
+        if path:
+            itself = name if "/" in name else f"the {name} folder"
+            text = re.sub(rf"(?<![\w.\-/\\]){path}[/\\](?=[^\s/\\])", f"{name}/", text)
+            text = re.sub(rf"(?<![\w.\-/\\]){path}(?![\w\-/\\]|\.\w)", itself, text)
+    return text
+
+
+def plain(error: Exception, folders: Mapping[Path, str]) -> Exception:
+    """`error` itself where it reads well, else one of the built-in kind that it is, with the same sentence without `folders`."""
+    text = str(error)
+    told = without_folders(text, folders)
+    if told == text and not type(error).__module__.startswith(PACKAGE + "."):
+        return error
+    kind: type[Exception] = next(base for base in type(error).__mro__ if base.__module__ == "builtins" and issubclass(base, Exception))
+    if issubclass(kind, (KeyError, UnicodeError)):  # the one quotes its sentence, the other takes five arguments
+        kind = LookupError if issubclass(kind, KeyError) else ValueError
+    return kind(told)
+
+
+def both_forms(folder: str | os.PathLike[str]) -> set[Path]:
+    """A folder as it is named and as links lead to it."""
+    path = Path(folder)
+    try:
+        return {path, path.resolve()}
+    except OSError:
+        return {path}

@@ -1,0 +1,220 @@
+"""The nodes in ComfyUI's own page, classic and Vue: a clip gets in, and what a node says can be read.
+
+Runs where `comfyui_host` finds a ComfyUI and a browser; FVR_FRONT_END names another front end to run it in.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from comfyui_host import PATIENCE, Host, loaded, needs_browser, needs_host
+
+from fvr.demo import moving_portrait, save
+from fvr.video import FrameTimes
+
+pytestmark = [*needs_host, needs_browser]
+
+MODES = ("classic", "vue")
+
+BUILD = """([nodes, wires]) => {
+  app.graph.clear();
+  const made = {};
+  nodes.forEach(([name, type, values], index) => {
+    const node = LiteGraph.createNode(type);
+    node.pos = [80 + 400 * (index % 4), 120 + 480 * Math.floor(index / 4)];
+    app.graph.add(node);
+    for (const [key, value] of Object.entries(values)) node.widgets.find((widget) => widget.name === key).value = value;
+    made[name] = node;
+  });
+  for (const [from, output, to, input] of wires) made[from].connect(output, made[to], input);
+  app.canvas.ds.offset = [0, 0];
+  app.canvas.ds.scale = 1;
+  app.graph.setDirtyCanvas(true, true);
+}"""
+PLACE = """([type, name]) => {
+  const node = app.graph.nodes.find((node) => node.type === type);
+  const y = name ? (node.widgets.find((widget) => widget.name === name).last_y ?? 0) + 10 : 20;
+  const [left, top] = app.canvas.convertOffsetToCanvas([node.pos[0] + node.size[0] / 2, node.pos[1] + y]);
+  const box = app.canvas.canvas.getBoundingClientRect();
+  return [left + box.left, top + box.top];
+}"""
+DROP = """([x, y, name, content]) => {
+  const file = new File([Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0))], name, { type: 'video/mp4' });
+  const carried = new DataTransfer();
+  carried.items.add(file);
+  const under = document.elementFromPoint(x, y);
+  for (const kind of ['dragenter', 'dragover', 'drop'])
+    under.dispatchEvent(new DragEvent(kind, { bubbles: true, cancelable: true, clientX: x, clientY: y, dataTransfer: carried }));
+}"""
+SET = """([type, name, value]) => {
+  app.graph.nodes.find((node) => node.type === type).widgets.find((widget) => widget.name === name).value = value;
+}"""
+FILES = "() => Object.fromEntries(app.graph.nodes.map((node) => [node.type, node.widgets?.find((widget) => widget.name === 'file')?.value]))"
+SAID = "[data-testid=fvr-said]"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory) -> Iterator[Host]:
+    """A host whose input folder is empty, as on the first day."""
+    here = Host(tmp_path_factory.mktemp("comfyui"))
+    here.start()
+    yield here
+    here.control("stop")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> dict[str, bytes]:
+    """A clip with a face and one without, as mp4 files."""
+    pytest.importorskip("skimage", reason="the portrait comes with scikit-image")
+    folder = tmp_path_factory.mktemp("clips")
+    grey = torch.linspace(0.2, 0.8, 96).expand(3, 3, 96, 96).contiguous()
+    for name, frames in (("face", moving_portrait(3)), ("nobody", grey)):
+        save(folder / f"{name}.mp4", frames, FrameTimes.constant(len(frames), 25))
+    return {name: (folder / f"{name}.mp4").read_bytes() for name in ("face", "nobody")}
+
+
+def in_page(host: Host, mode: str, visit: Callable[[Any], Any]) -> Any:
+    """What `visit` gives for a page that shows nodes in that mode."""
+    hostctl = loaded()
+    hostctl.ROOT = host.folder
+
+    def settled(page: Any, logs: list[Any]) -> Any:
+        page.evaluate("async (vue) => await app.extensionManager.setting.set('Comfy.VueNodes.Enabled', vue)", mode == "vue")
+        page.reload()
+        page.wait_for_function("() => window.app?.graph && Object.keys(LiteGraph.registered_node_types).length > 50")
+        page.set_default_timeout(1000 * PATIENCE)
+        page.wait_for_timeout(1000)
+        return visit(page)
+
+    return hostctl.browser(Namespace(port=host.port, width=1280, height=800), settled)
+
+
+def build(page: Any, nodes: list[tuple[str, str, dict[str, Any]]], wires: list[tuple[str, int, str, str]]) -> None:
+    page.evaluate(BUILD, [nodes, wires])
+    page.wait_for_timeout(1500)
+
+
+def upload(page: Any, mode: str, title: str, kind: str, name: str, content: bytes) -> None:
+    """Chooses a file by the node's own button."""
+    file = {"name": name, "mimeType": "video/mp4", "buffer": content}
+    if mode == "vue":
+        page.locator("[data-node-id]").filter(has_text=title).locator("input[type=file]").first.set_input_files([file])
+    else:
+        chosen: list[Any] = []
+        page.once("filechooser", lambda chooser: chosen.append(chooser))
+        end = time.monotonic() + PATIENCE
+        while not chosen and time.monotonic() < end:  # a busy machine draws late, and where a node is not drawn there is no button
+            page.mouse.click(*page.evaluate(PLACE, [kind, "upload"]))
+            page.wait_for_timeout(3000)
+        chosen[0].set_files([file])
+    page.wait_for_function(f"() => ({FILES})()['{kind}'] === '{name}'")
+
+
+def drop(page: Any, kind: str, name: str, content: bytes) -> None:
+    """Drops a file on a node's title."""
+    page.evaluate(DROP, [*page.evaluate(PLACE, [kind, None]), name, base64.b64encode(content).decode()])
+    page.wait_for_function(f"() => ({FILES})()['{kind}'] === '{name}'")
+
+
+def run(host: Host, page: Any) -> dict[str, Any]:
+    """Presses Run; the history of what it queued."""
+    before = set(host.ask("/history"))
+    page.evaluate("async () => await app.queuePrompt(0)")
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        page.wait_for_timeout(300)
+        new = [entry for key, entry in host.ask("/history").items() if key not in before]
+        if new:
+            page.wait_for_timeout(1000)
+            return new[0]
+    raise AssertionError(f"nothing ran in {PATIENCE} s")
+
+
+def said(page: Any) -> list[str]:
+    """Every text that a person sees on a node."""
+    return [box.input_value() for box in page.locator(SAID).all() if box.is_visible()]
+
+
+RESTORER = ("restorer", "FVRLoadFaceRestorer", {"model": "embedded codeformer"})
+LOAD_AND_RESTORE = [
+    ("load", "FVRLoadVideoFrames", {}),
+    ("align", "FVRFaceAlign", {"detector": "mtcnn"}),
+    ("show", "PreviewImage", {}),
+    RESTORER,
+    ("restore", "FVRRestoreVideo", {"max_frames": 1, "detector": "mtcnn"}),
+]
+WIRED = [("video", "LoadVideo", {"file": "nobody.mp4"}), RESTORER, ("restore", "FVRRestoreVideo", {"file": ""})]
+WIRES = [("load", 0, "align", "frames"), ("align", 2, "show", "images"), ("restorer", 0, "restore", "restorer")]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_clip_gets_in_and_what_nodes_say_is_seen(mode, running, clips, tmp_path):
+    """In one page: the button of one node and a dropped file on another; a prompt that is refused and one that fails; then a wired VIDEO
+
+    instead of a file, of a clip without a face.
+    """
+    names = f"{mode}-button.mp4", f"{mode}-dropped.mp4"
+
+    def visit(page: Any) -> list[Any]:
+        build(page, LOAD_AND_RESTORE, WIRES)
+        upload(page, mode, "Load Video Frames", "FVRLoadVideoFrames", names[0], clips["face"])
+        drop(page, "FVRRestoreVideo", names[1], clips["face"])
+        first = run(running, page), said(page)
+        begin = page.evaluate("async () => Object.values(await (await import('/scripts/api.js')).api.getWorkflowTemplates()).flat()")
+        page.screenshot(path=str(tmp_path / f"{mode}.png"))
+        graph = page.evaluate("() => app.graph.serialize()")
+        page.evaluate("async (graph) => await app.loadGraphData(graph)", graph)
+        page.wait_for_timeout(500)
+        kept = graph, page.evaluate("() => app.graph.serialize()")
+
+        page.evaluate(SET, ["FVRRestoreVideo", "filename_prefix", "../outside"])
+        page.evaluate("async () => await app.queuePrompt(0).catch(() => null)")
+        page.wait_for_timeout(1000)
+        wrong = [said(page)]
+        page.evaluate(SET, ["FVRRestoreVideo", "filename_prefix", "video/restored"])
+        page.evaluate(SET, ["FVRRestoreVideo", "faces", "the tall one"])
+        run(running, page)
+        wrong.append(said(page))
+
+        (running.base / "input" / "nobody.mp4").write_bytes(clips["nobody"])
+        page.evaluate("async () => await app.refreshComboInNodes()")
+        build(page, WIRED, [("video", 0, "restore", "video"), WIRES[2]])
+        upload(page, mode, "Restore Video", "FVRRestoreVideo", f"{mode}-other.mp4", clips["face"])  # the button is there all the same
+        page.evaluate(SET, ["FVRRestoreVideo", "file", ""])
+        return [first, wrong, (run(running, page), said(page)), kept, begin]
+
+    (entry, texts), (refused, failed), (wired, nobody), kept, begin = in_page(running, mode, visit)
+    assert entry["status"]["status_str"] == wired["status"]["status_str"] == "success", (entry["status"], wired["status"])
+    assert all((running.base / "input" / name).read_bytes() == clips["face"] for name in names)
+    inputs = {node["class_type"]: node["inputs"] for node in entry["prompt"][2].values()}
+    assert (inputs["FVRLoadVideoFrames"]["file"], inputs["FVRRestoreVideo"]["file"]) == names
+    assert any("3 frames, 1 person" in text for text in texts) and any("1 frame, 1 person" in text for text in texts), texts
+    assert any("Apache-2.0" in text for text in texts), "the restorer's licence is not on the page"
+    assert any("'../outside' leads out of the output folder" in text for text in refused), refused
+    assert "faces must be all, largest, or ids such as 0,2, got 'the tall one'" in failed, failed
+    assert not any("outside" in text for text in failed), "an error is shown until the next run only"
+    assert any("no face: 3" in text for text in nobody), nobody
+    before, after = ({node["type"]: node.get("widgets_values") for node in graph["nodes"] if node["type"].startswith("FVR")} for graph in kept)
+    assert before == after and before["FVRLoadVideoFrames"][:4] == [names[0], 0, 0, 1]
+    assert len(before["FVRFaceAlign"]) == 5, "what a node said of a run is not a part of the workflow"
+    assert begin[0] == "restore_face_video", "the template to begin with comes first"
+
+
+def test_the_classic_page_shows_few_widgets_and_all_when_asked(running):
+    """FLAIR Sampler has 26; wires into those that are put away keep them in sight."""
+
+    def visit(page: Any) -> list[list[str]]:
+        seen = "() => { const n = app.graph.nodes[0]; return n.widgets.filter((w) => n.isWidgetVisible(w)).map((w) => w.name); }"
+        build(page, [("flair", "FVRFlairSampler", {})], [])
+        few = page.evaluate(seen)
+        page.evaluate("() => app.graph.nodes[0].widgets.find((w) => w.name === 'fvr_more').callback()")
+        return [few, page.evaluate(seen)]
+
+    few, all_of_them = in_page(running, "classic", visit)
+    assert few == ["seed", "data_consistency", "enhance", "preset", "preset.steps", "fvr_more"] and len(all_of_them) == 27

@@ -1,0 +1,225 @@
+// What ComfyUI's page leaves out: a clip can be chosen, uploaded and dropped on nodes whose `file` may be left out; what a node says of
+// its run (`ui.text`), or why it was refused or failed, is shown on it; and classic nodes put their advanced inputs away, as Vue nodes do.
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+
+const SAID = "fvr_said";
+const LINE = 15;
+const MOST_LINES = 14;
+
+const ours = (node) => String(node?.comfyClass ?? node?.type ?? "").startsWith("FVR");
+
+/** Gives an optional combo with `video_upload` the button that the page gives required ones only. */
+function addUpload(nodeData) {
+  const { required = {}, optional = {} } = nodeData.input ?? {};
+  if ("upload" in required || "upload" in optional) return;
+  for (const [name, spec] of Object.entries(optional)) {
+    if (spec[1]?.video_upload) {
+      optional.upload = ["IMAGEUPLOAD", { ...spec[1], imageInputName: name }];
+      return;
+    }
+  }
+}
+
+/** Lines that a text takes at a node's width, as far as that can be known without drawing it. */
+function linesOf(text, width) {
+  const letters = Math.max(20, Math.floor((width - 40) / 6.2));
+  return text.split("\n").reduce((sum, line) => sum + Math.max(1, Math.ceil(line.length / letters)), 0);
+}
+
+function addSaid(node) {
+  const element = document.createElement("textarea");
+  element.readOnly = true;
+  element.spellcheck = false;
+  element.setAttribute("aria-label", "What this node says of its last run");
+  element.dataset.testid = "fvr-said";
+  Object.assign(element.style, {
+    width: "100%",
+    height: "100%",
+    boxSizing: "border-box",
+    padding: "4px 6px",
+    border: "none",
+    borderRadius: "4px",
+    resize: "none",
+    font: `11px/${LINE}px sans-serif`,
+    color: "var(--input-text)",
+    background: "var(--comfy-input-bg)",
+  });
+  const widget = node.addDOMWidget(SAID, "FVR_SAID", element, {
+    serialize: false,
+    hideOnZoom: false,
+    getValue: () => element.value,
+    setValue: (value) => {
+      element.value = value;
+    },
+    getMinHeight: () => Math.min(MOST_LINES, linesOf(element.value, node.size[0])) * LINE + 12,
+  });
+  widget.serialize = false; // its value is of one run, not of the workflow
+  widget.serializeValue = () => undefined;
+  return widget;
+}
+
+/** Shows a text on a node, in a widget that is there only while there is something to say. */
+function show(node, text, wrong = false) {
+  let widget = node.widgets?.find((one) => one.name === SAID);
+  if (!text) {
+    if (widget && node.removeWidget) node.removeWidget(widget);
+    else if (widget) widget.value = widget.element.value = "";
+    return;
+  }
+  widget ??= addSaid(node);
+  widget.element.style.borderLeft = wrong ? "3px solid var(--error-text)" : "none";
+  widget.element.dataset.wrong = wrong;
+  if (widget.element.value === text) return;
+  widget.value = text;
+  widget.element.value = text;
+  const [width, height] = node.computeSize();
+  node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
+  node.setDirtyCanvas?.(true, true);
+}
+
+const textOf = (said) => [said?.text ?? []].flat().filter(Boolean).join("\n\n");
+
+/** The node behind "7", "3:7" (7 inside the subgraph node 3) or "<id of a subgraph>:7". */
+function nodeAt(key) {
+  const root = app.rootGraph ?? app.graph;
+  const path = String(key).split(":");
+  const id = path.pop();
+  const find = (graph, name) => graph?.getNodeById(name) ?? graph?.getNodeById(Number(name));
+  return find(path.reduce((graph, part) => find(graph, part)?.subgraph ?? root.subgraphs?.get(part), root), id);
+}
+
+function everyNode(graph, visit) {
+  for (const node of graph?.nodes ?? []) {
+    visit(node);
+    if (node.subgraph) everyNode(node.subgraph, visit);
+  }
+}
+
+/** Of a sentence that the server repeats for every input a node checks, the one whose value it mentions last. */
+function repeated(errors, inputs) {
+  const sentence = (error) => error.details.slice(error.details.indexOf(" - ") + 3);
+  const mentioned = (error) => sentence(error).lastIndexOf(String(inputs?.[error.extra_info?.input_name] || "\0"));
+  const checks = errors.filter((error) => error.type === "custom_validation_failed" && error.details?.includes(" - "));
+  if (!checks.length) return [errors, errors.map((error) => `${error.message}: ${error.details}`)];
+  const kept = checks.reduce((best, error) => (mentioned(error) > mentioned(best) ? error : best));
+  const others = errors.filter((error) => !checks.includes(error));
+  return [[kept, ...others], [sentence(kept), ...others.map((error) => `${error.message}: ${error.details}`)]];
+}
+
+/** What the server has against a prompt, one sentence per node. */
+function refused(nodeErrors, prompt) {
+  for (const [key, entry] of Object.entries(nodeErrors ?? {})) {
+    const node = nodeAt(key);
+    if (!node || !ours(node) || !entry.errors?.length) continue;
+    const [errors, sentences] = repeated(entry.errors, prompt?.[key]?.inputs);
+    entry.errors = errors;
+    show(node, sentences.join("\n"), true);
+  }
+}
+
+const queuePrompt = api.queuePrompt;
+api.queuePrompt = async function (number, data, ...more) {
+  everyNode(app.rootGraph ?? app.graph, (node) => {
+    const widget = node.widgets?.find((one) => one.name === SAID);
+    if (widget?.element?.dataset.wrong === "true") show(node, "");
+  });
+  try {
+    const answer = await queuePrompt.call(this, number, data, ...more);
+    refused(answer?.node_errors, data?.output);
+    return answer;
+  } catch (error) {
+    refused(error?.response?.node_errors, data?.output);
+    throw error;
+  }
+};
+
+api.addEventListener("execution_error", ({ detail }) => {
+  const node = nodeAt(detail?.node_id);
+  if (node && ours(node)) show(node, String(detail.exception_message ?? "").trim(), true);
+});
+
+const MORE = "fvr_more";
+
+/** Whether an expert's widget of a node is put away; one with a wire is not. The button is shown where there is anything behind it. */
+function tucked(node, widget) {
+  if (widget.name === MORE) return !node.widgets.some((one) => one.options?.advanced);
+  if (!widget.options?.advanced || node.showAdvanced) return false;
+  return !node.inputs?.some((input) => input.widget?.name === widget.name && input.link != null);
+}
+
+/** Lets classic nodes put away their advanced inputs, as Vue nodes do. */
+function tuckAway(nodeType, nodeData) {
+  nodeType.prototype.fvrTucks = JSON.stringify(nodeData.input ?? {}).includes('"advanced":true');
+  for (const name of ["isWidgetVisible", "isWidgetRowVisible"]) {
+    const visible = nodeType.prototype[name];
+    if (!visible) continue;
+    nodeType.prototype[name] = function (widget) {
+      return visible.call(this, widget) && !tucked(this, widget);
+    };
+  }
+  const laidOut = nodeType.prototype.getLayoutWidgets;
+  if (laidOut) {
+    nodeType.prototype.getLayoutWidgets = function () {
+      return laidOut.call(this).filter((widget) => !tucked(this, widget));
+    };
+  }
+}
+
+/** The button of a classic node that brings them back. */
+function addMore(node) {
+  if (!node.fvrTucks) return;
+  const name = () => (node.showAdvanced ? "fewer settings" : "more settings");
+  const toggle = () => {
+    node.showAdvanced = !node.showAdvanced;
+    button.label = name();
+    node.setSize([node.size[0], node.computeSize()[1]]);
+    node.setDirtyCanvas?.(true, true);
+  };
+  const button = node.addWidget("button", MORE, null, toggle, { serialize: false, canvasOnly: true });
+  button.label = name();
+  button.serialize = false;
+  node.setSize([node.size[0], node.computeSize()[1]]);
+}
+
+/** The server lists templates in no order; the one to begin with comes first. */
+const STARTER = "restore_face_video";
+const getTemplates = api.getWorkflowTemplates;
+if (getTemplates) {
+  api.getWorkflowTemplates = async function (...given) {
+    const packs = await getTemplates.apply(this, given);
+    for (const names of Object.values(packs ?? {}))
+      if (names.includes?.(STARTER)) names.sort((a, b) => (b === STARTER) - (a === STARTER) || a.localeCompare(b));
+    return packs;
+  };
+}
+
+app.registerExtension({
+  name: "FaceVideoRestoration.Page",
+  nodeCreated(node) {
+    if (ours(node)) addMore(node);
+  },
+  beforeRegisterNodeDef(nodeType, nodeData) {
+    if (!nodeData.name?.startsWith("FVR")) return;
+    addUpload(nodeData);
+    tuckAway(nodeType, nodeData);
+    const configured = nodeType.prototype.onConfigure;
+    nodeType.prototype.onConfigure = function () {
+      configured?.apply(this, arguments);
+      const grain = this.widgets?.find((widget) => widget.name === "grain");
+      // workflows from before this input hold the upload button's value in its place
+      if (grain && !grain.options?.values?.includes?.(grain.value)) grain.value = "auto";
+    };
+    const executed = nodeType.prototype.onExecuted;
+    nodeType.prototype.onExecuted = function (said) {
+      executed?.apply(this, arguments);
+      show(this, textOf(said));
+    };
+  },
+  onNodeOutputsUpdated(outputs) {
+    for (const [key, said] of Object.entries(outputs)) {
+      const node = nodeAt(key);
+      if (node && ours(node) && textOf(said)) show(node, textOf(said));
+    }
+  },
+});
