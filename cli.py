@@ -208,8 +208,8 @@ def add_demo(commands: Any) -> None:
     p = commands.add_parser(
         "demo",
         help="make, damage and restore a short clip",
-        description="Makes a short moving clip from a public-domain portrait, damages it with a known operator, restores it by the bundled workflow "
-        "and measures the result against the truth.",
+        description="Makes a short moving clip from a public-domain portrait, damages it as a lens, a sensor and a codec do, restores it by the "
+        "bundled workflow, which is not told how, and measures the result against the truth.",
     )
     p.set_defaults(command=demo)
     p.add_argument("--output-dir", type=Path, default=Path("fvr-demo"), help="where the videos and the report go (default: ./fvr-demo)")

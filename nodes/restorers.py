@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..methods.blind import BlindOptions, BlindRestorer
+from ..methods.blind import BlindRestorer
 from ..methods.codeformer import CodeFormerRestorer
 from ..methods.dicface import DicFaceRestorer
 from ..methods.keep import KeepRestorer
@@ -221,15 +221,6 @@ def batch_knob(default: int) -> Any:
 
 def blind_knobs() -> list:
     return [
-        io.Float.Input(
-            "detail",
-            default=BlindOptions().detail,
-            min=0.0,
-            max=1.0,
-            step=0.05,
-            optional=True,
-            tooltip="0 keeps to what the footage supports, 1 draws skin and hair that are only likely.",
-        ),
         io.Boolean.Input(
             "carry", default=True, optional=True, tooltip="What was restored before helps with the next frame: steadier. Off: frame by frame."
         ),
