@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fvr.demo import BLUR, NOISE, moving_portrait, run_demo
+from fvr.demo import moving_portrait, run_demo
 from fvr.diffusion.load import load_prior
 from fvr.faces import FaceTrack, Thumbnails, contact_sheet, crop_clip, find_tracks, load_detector, select_tracks
 from fvr.faces.geometry import crop_corners
@@ -47,7 +47,7 @@ MOST_BYTES = 115_000
 """The help panel loads one with every page."""
 LISTED = listed(PRIORS | RESTORERS)
 WHITE, GREEN, ORANGE = (255, 255, 255), (90, 220, 120), (255, 160, 40)
-DAMAGE = f"gaussian_blur(sigma={BLUR}) + noise(sigma={NOISE})"
+DAMAGE = "gaussian_blur(sigma=1.6) + noise(sigma=0.03)"
 DETAIL = (slice(30, 200), slice(75, 245))
 """Rows and columns of the demo's frames that show the face."""
 

@@ -18,6 +18,7 @@ from ..diffusion.schedule import add_noise
 from ..diffusion.solvers import Renoising, Solver, make_solver, spaced
 from ..faces.types import CROP, FaceTrack
 from ..physics.base import Degradation
+from ..physics.identity import Identity
 from ..physics.in_time import at_frames, reach_of
 from .flair_enhancement import Enhancement, Mask, face_mask, sees_one_frame
 from .flair_observation import TrackObservation, observation_model
@@ -58,6 +59,8 @@ ROUNDING = (2 / 255) ** 2 / 12
 """Variance, in the range [-1, 1], of the noise that footage of 8 bits has at least. Undamped, an inverted blur multiplies it by thousands."""
 UNSURE = 0.02**2
 """How far off, as a variance, an estimate is taken to be at least when it is weighed against that rounding; tried 0.02 to 0.1, squared."""
+CLEANED = 0.5 / 255
+"""How far off, as a deviation, the floor's crops are taken to be where nobody described the damage: the prior may not contradict them."""
 START = 0
 """The key of the noise that sampling begins with: the same whatever the number of steps, and free, as the last step, 0, draws none."""
 
@@ -115,7 +118,7 @@ class FlairRestorer(Restorer):
 
     Args:
         prior: the diffusion prior.
-        degradation: what happened to the frames; None if nobody knows, which switches data consistency off.
+        degradation: what happened to the frames; None if nobody knows: data consistency then holds to what the floor made of them, or rests.
         options: Algorithm 1's parameters.
         enhancer: any restorer of 512 crops, used for line 8.
         mask: where the enhancer may act, if options.where is "face"; None is face_mask(). A callable gets crops, as options.mask_every says.
@@ -208,9 +211,12 @@ class FlairSession(Session):
         y, condition = (part.to(restorer.device) for part in self.observe(crops, restorer.prior.upsampling))
         if self._floor is not None:
             condition = self._cleaned_condition(first, len(crops)).to(restorer.device)
-        known = restorer.degradation is not None and options.data_consistency
-        operator = at_frames(self.observe.operator, first, len(crops)) if known else None
-        grey = self.observe.noise * 255 if options.noise_level is None else options.noise_level
+        operator = at_frames(self.observe.operator, first, len(crops)) if options.data_consistency else None
+        noise = self.observe.noise
+        if restorer.degradation is None:  # nothing is known of the frames; what the floor made of them is the observation, if there is one
+            y, noise = (condition + 1) / 2, CLEANED
+            operator = Identity() if operator is not None and self._floor is not None else None
+        grey = noise * 255 if options.noise_level is None else options.noise_level
         gamma, weights = gammas(options, schedule, grey), enhancement_weights(options, len(schedule))
         tied = None if shared is None else shared.to(restorer.device) * 2 - 1
         enhancement = self._enhancement(first, tied)

@@ -52,7 +52,7 @@ class BlindRecipe:
     name: str
     sizes: BlindSizes = field(default_factory=BlindSizes)
     pixels: Plan = field(default_factory=lambda: Plan(4800, 16, 8e-4, 1e-4, warmup=100, ema=0.995, clip=0.1))
-    recurrent: Plan = field(default_factory=lambda: Plan(1800, 8, 2e-4, 2e-6, warmup=50, ema=0.995, clip=0.1))
+    recurrent: Plan = field(default_factory=lambda: Plan(3200, 8, 2e-4, 2e-6, warmup=50, ema=0.995, clip=0.1))
     footage: Footage = field(default_factory=Footage)
     pairs: int = 7000
     patch: int = 128

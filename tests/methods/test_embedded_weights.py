@@ -42,9 +42,9 @@ def native(crops: torch.Tensor) -> torch.Tensor:
     return F.interpolate(crops, (128, 128), mode="area")
 
 
-def test_every_method_has_its_weights_within_25_megabytes():
+def test_every_method_has_its_weights_within_40_megabytes():
     assert set(FILES) == set(EMBEDDED.values())
-    assert sum(path.stat().st_size for path in FILES.values()) <= 25e6
+    assert sum(path.stat().st_size for path in FILES.values()) <= 40e6
 
 
 @pytest.mark.parametrize("name", EMBEDDED.values())

@@ -36,7 +36,7 @@ class Footage:
         chances: of blur, scaler, noise, codec, second generation, over-sharpening and interlacing in a clip that is fully damaged.
     """
 
-    clean: float = 0.1
+    clean: float = 0.15
     soft: float = 0.15
     scale: tuple[float, float] = (0.25, 1.0)
     blur: tuple[float, float] = (0.4, 3.5)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ...faces.types import CROP
 from ..faces import Faces
 from ..moving import Motion, swings
+from .codecs import through
 from .footage import KINDS, Footage
 
 FRAMES = 4
@@ -99,7 +100,7 @@ class Pairs:
         rng = np.random.default_rng((self.seed, index))
         face = self.faces.source(int(rng.integers(len(self.faces)))).permute(1, 2, 0).numpy()
         corner = int(4 * rng.integers(0, (CROP - WINDOW) // 4 + 1)), int(4 * rng.integers(0, (CROP - WINDOW) // 4 + 1))
-        truth = relit(moving_window(face, corner, FRAMES + WARM_UP, rng), rng)
+        truth = filmed(relit(moving_window(face, corner, FRAMES + WARM_UP, rng), rng), rng)
         kind = self.footage.kind(rng)
         scale = self.footage.frame_scale(rng)
         seen = as_seen(truth, self.footage, kind, scale, rng)
@@ -147,6 +148,14 @@ def relit(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     saturation = 0.0 if rng.random() < 0.12 else rng.uniform(0.4, 1.25)
     x = grey[..., None] + np.float32(saturation) * (x - grey[..., None])
     return (255 * np.clip(x + rng.uniform(-0.03, 0.05), 0, 1)).astype(np.float32)
+
+
+def filmed(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The truth as a good camera has it: mostly softer than a portrait made smaller, and coded once. Only what came after that is damage."""
+    if rng.random() < 0.65:
+        width = rng.uniform(0.35, 1.0)
+        clip = np.stack([cv2.GaussianBlur(frame, (0, 0), width) for frame in clip])
+    return through(clip, "h264", rng.uniform(10, 17)) if rng.random() < 0.4 else clip
 
 
 def as_seen(truth: np.ndarray, footage: Footage, kind: str, scale: float, rng: np.random.Generator) -> np.ndarray:
