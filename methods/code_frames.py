@@ -15,7 +15,7 @@ from ..faces.types import CROP
 from ..models.vq import VQConfig
 from .known_pixels import Task
 from .native import completed
-from .network import Cleaner, from_network, to_network, unchanged
+from .network import Cleaner, from_network, is_cleaned, to_network, unchanged
 from .placement import Placement
 from .restorer import Heartbeat, Session
 
@@ -127,7 +127,8 @@ class WindowSession(Session):
         with torch.inference_mode():
             image = self._decode(window, frame)
             done = self.task.finish(
-                from_network(image) if frame.crop is None else completed(image, frame.crop, self._cleaned is not unchanged), frame.kept
+                from_network(image) if frame.crop is None else completed(image, frame.crop, is_cleaned(self._cleaned, frame.crop, self.config.side)),
+                frame.kept,
             )
         frame.release()
         return done

@@ -14,7 +14,7 @@ from .code_frames import joined, working_bytes
 from .code_smoothing import SmoothedSession
 from .known_pixels import Mode, Task
 from .native import completed
-from .network import NetworkRestorer, from_network, to_network
+from .network import NetworkRestorer, from_network, is_cleaned, to_network
 from .placement import Placement, in_batches
 from .restorer import Heartbeat, Session, no_heartbeat
 
@@ -150,4 +150,8 @@ class CodeFormerSession(Session):
         restorer, network = self.restorer, self.restorer.network
         device = restorer.place(working_bytes(network.config, len(shown)))
         images = network(to_network(shown, network.config.side, device), restorer.weight, match=restorer.match)
-        return completed(images, shown, restorer.floor is not None) if restorer.options.mode == "restore" else from_network(images)
+        return (
+            completed(images, shown, is_cleaned(self._cleaned, shown, network.config.side))
+            if restorer.options.mode == "restore"
+            else from_network(images)
+        )

@@ -19,7 +19,7 @@ from ..motion.dis import DisFlow
 from ..motion.flow import FlowSource
 from ..motion.warp import warp
 from .native import completed
-from .network import NetworkRestorer, from_network, to_network
+from .network import NetworkRestorer, from_network, is_cleaned, to_network
 from .placement import Placement, batches
 from .restorer import Heartbeat, Session, no_heartbeat
 
@@ -223,7 +223,9 @@ class KeepSession(Session):
                 no_heartbeat if restorer.flow_is_own else partial(restorer.place, room),
             )
             crop = self._crops[index]
-            ready.append(from_network(past.image) if crop is None else completed(past.image, crop, restorer.floor is not None))
+            ready.append(
+                from_network(past.image) if crop is None else completed(past.image, crop, is_cleaned(self._cleaned, crop, network.config.side))
+            )
             self._past = past
         self._waiting.clear()
         self._crops.clear()

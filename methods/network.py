@@ -25,6 +25,11 @@ def unchanged(crops: Tensor) -> Tensor:
     return crops
 
 
+def is_cleaned(cleaner: Cleaner, crops: Tensor, side: int) -> bool:
+    """Whether crops that came out of a cleaner are its own, for a network of `side`."""
+    return cleaner is not unchanged and crops.shape[-1] > side
+
+
 class NetworkRestorer(Restorer):
     """A restorer with a trained network, shared by all its sessions and never changed by them.
 
@@ -50,8 +55,15 @@ class NetworkRestorer(Restorer):
         return other
 
     def cleaner(self, track: FaceTrack | None, heartbeat: Heartbeat) -> Cleaner:
-        """What a session's crops go through first: `floor`, in a session of its own, or nothing."""
-        return unchanged if self.floor is None else self.floor.open(track, heartbeat=heartbeat).push
+        """What a session's crops go through first: `floor`, in a session of its own, or nothing.
+
+        Faces no larger than the network's own side stay as they are: it was trained on such, and the floor has nothing to add to them.
+        """
+        side = self.network.config.side if self.floor is not None else CROP
+        if self.floor is None or (track is not None and track.scale >= CROP / side):
+            return unchanged
+        push = self.floor.open(track, heartbeat=heartbeat).push
+        return lambda crops: push(crops) if crops.shape[-1] > side else crops
 
     def configured(self, **changes: Any) -> Self:
         """The same restorer with other parameters.
