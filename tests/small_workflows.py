@@ -18,6 +18,7 @@ from torch import nn
 
 from fvr.demo import moving_portrait, save
 from fvr.models import embedded
+from fvr.models.blind import BlindRestorers, BlindSizes
 from fvr.models.embedded import SIZES
 from fvr.models.flair.bicubic import BicubicConfig, BicubicUNet
 from fvr.nodes import registry
@@ -93,7 +94,13 @@ def make_models(folder: Path) -> None:
 def make_embedded(folder: Path) -> None:
     """A folder that stands in for the embedded weights where a checkout has none."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, make in ((embedded.CODEBOOK, small_codeformer), (embedded.KEEP, small_keep), (embedded.DICFACE, small_dicface)):
+    stand_ins: dict[str, Callable[[], nn.Module]] = {
+        embedded.BLIND: lambda: BlindRestorers(BlindSizes((8, 12, 16), (1, 2, 1))),
+        embedded.CODEBOOK: small_codeformer,
+        embedded.KEEP: small_keep,
+        embedded.DICFACE: small_dicface,
+    }
+    for name, make in stand_ins.items():
         save_file({key: value.contiguous() for key, value in make().state_dict().items()}, folder / name)
     sizes = {name: sorted(value) if isinstance(value, frozenset) else value for name, value in asdict(TINY_PRIOR).items()}
     state = seed_weights(BicubicUNet(TINY_PRIOR), "small").state_dict()

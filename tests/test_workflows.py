@@ -14,6 +14,7 @@ from small_workflows import API, FRAMES, NOTES, PAGES, embedded_are_here, heavy,
 from fvr.models import embedded
 from fvr.models.catalogue import published_as
 from fvr.nodes import registry
+from fvr.nodes.weights import AUTO
 from fvr.runtime import graph, host
 from fvr.runtime.graph_inputs import Slot, describe, is_link
 from fvr.video import open_source
@@ -256,7 +257,16 @@ def test_pages_say_where_missing_restorers_come_from():
             published = published_as(name)
             assert [(model["name"], model["directory"]) for model in offered] == ([(name, "facerestore_models")] if published else [])
             assert [model["url"] for model in offered] == ([published.url] if published else [])
-            assert published or name in embedded.RESTORERS or re.fullmatch(r"my-[a-z-]+\.safetensors", name)
+            assert published or name in (AUTO, *embedded.RESTORERS) or re.fullmatch(r"my-[a-z-]+\.safetensors", name)
+
+
+@pytest.mark.parametrize("name", ["restore_face_video", "restore_long_video"])
+def test_the_starters_say_nothing_of_the_damage(name):
+    """Nobody who opens them has described any: a description that is wrong does harm."""
+    prompt = graph.load_prompt(bundled(name))
+    assert {node["inputs"].get("model", AUTO) for node in prompt.values()} == {AUTO}
+    assert "FVRLoadFaceRestorer" in {node["class_type"] for node in prompt.values()}
+    assert not any("degradation" in node["inputs"] or "kind" in node["inputs"] for node in prompt.values())
 
 
 def test_a_name_that_is_not_there_lists_those_that_are():

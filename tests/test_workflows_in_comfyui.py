@@ -19,6 +19,8 @@ import pytest
 from comfyui_host import COMFYUI, PATIENCE, Host, loaded, needs_browser, needs_host
 from small_workflows import API, FRAMES, NOTES, PAGES, embedded_are_here, make_inputs, make_models, quick, reporting
 
+from fvr.nodes.weights import AUTO
+
 PREVIEWS = {"video-preview"}
 """What the page itself adds to the inputs of a node that uploads."""
 
@@ -58,7 +60,8 @@ def make_interpolation(folder: Path) -> None:
 def needs(prompt: dict[str, dict[str, Any]]) -> str | None:
     """What a prompt needs that is not here."""
     values = [value for node in prompt.values() for value in node["inputs"].values() if isinstance(value, str)]
-    if any(value.startswith("embedded ") for value in values) and not embedded_are_here():
+    chosen = [node["inputs"].get("model") for node in prompt.values()]
+    if (AUTO in chosen or any(value.startswith("embedded ") for value in values)) and not embedded_are_here():
         return "the embedded weights, which this checkout has not got"
     return None
 
