@@ -59,9 +59,12 @@ class NetworkRestorer(Restorer):
 
         Faces no larger than the network's own side stay as they are: it was trained on such, and the floor has nothing to add to them.
         """
-        side = self.network.config.side if self.floor is not None else CROP
-        if self.floor is None or (track is not None and track.scale >= CROP / side):
+        if self.floor is None:
             return unchanged
+        config: Any = self.network.config
+        if track is not None and track.scale >= CROP / config.side:
+            return unchanged
+        side: int = config.side
         push = self.floor.open(track, heartbeat=heartbeat).push
         return lambda crops: push(crops) if crops.shape[-1] > side else crops
 
