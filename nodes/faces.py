@@ -81,6 +81,7 @@ def grain_input() -> Any:
         options=list(GRAIN),
         default="auto",
         optional=True,
+        advanced=True,
         tooltip="auto gives a face that lost it the film grain back that the frame around it keeps, if no codec has eaten it; off leaves it clean.",
     )
 

@@ -21,7 +21,7 @@ from fvr.cli import main
 from fvr.demo import moving_portrait
 from fvr.video import AudioTrack, FrameTimes, open_sink, open_source, probe, read_frames
 
-FAST = ["--set", "steps=2"]
+FAST = ["--method", "flair", "--set", "steps=2"]
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +76,10 @@ def test_aligned_folders_become_512_frames(tmp_path):
     [
         (["restore", "absent.mp4", "out.mp4"], "absent.mp4"),
         (["restore", "CLIP", "out.mp4", "--method", "flare"], "did you mean 'flair'"),
-        (["restore", "CLIP", "out.mp4", "--set", "stepps=3"], "did you mean 'steps'"),
+        (["restore", "CLIP", "out.mp4", "--method", "flair", "--set", "stepps=3"], "did you mean 'steps'"),
         (["restore", "CLIP", "out.mp4", "--set", "steps"], "NAME=VALUE"),
         (["restore", "CLIP", "out.mp4", "--degradation", "blurr(3)"], "gaussian_blur"),
-        (["restore", "CLIP", "out.mp4", "--faces", "7", "--set", "steps=2"], "7"),
+        (["restore", "CLIP", "out.mp4", "--faces", "7", *FAST], "7"),
         (["restore", "CLIP", "out.mp4", "--device", "abacus"], "abacus"),
         (["restore", "CLIP", "CLIP"], "exists"),
         (["restore", "CLIP", "out.mp4", "--start", "600"], "600"),

@@ -66,7 +66,7 @@ def test_weights_in_a_model_folder_need_no_name(work, tmp_path, monkeypatch):
     ("arguments", "sentence"),
     [
         (["--method", "codeformer", "--set", "mode=colourise"], "codeformer_colorization.pth"),
-        (["--method", "keep", "--weights", "embedded kept"], "no weights are called 'embedded kept'; there are embedded codeformer, embedded keep"),
+        (["--method", "keep", "--weights", "embedded kept"], "no weights are called 'embedded kept'; there are embedded blind, embedded codeformer"),
         (["--method", "dicface", "--set", "mode=inpaint"], "inpainting_100k.pth"),
         (["--method", "keep", "--weights", "codeformer.safetensors"], "restore with --method codeformer"),
         (["--method", "codeformer", "--weights", "in"], "in does not exist"),

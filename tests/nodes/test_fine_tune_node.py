@@ -21,6 +21,7 @@ from fvr.nodes.fine_tune import PseudoTargetFineTune
 from fvr.nodes.restorers import LoadFaceRestorer, RestoreFaces
 from fvr.nodes.weights import restorer_files
 from fvr.runtime import graph, host
+from fvr.training.finetune_codes import CodeStage
 from fvr.workflows import bundled
 
 PROGRAM = (Path(__file__).parent / "fine_tune_program.py").read_text(encoding="utf-8")
@@ -209,16 +210,14 @@ def test_a_prompt_with_faults_does_not_start(home):
 
 
 def test_a_stop_says_where_it_is_kept_and_the_same_settings_go_on(home, monkeypatch, capsys):
-    beats = [0]
-    real = host.heartbeat
+    real = CodeStage.begin
 
-    def heartbeat():
-        beats[0] += 1
-        if beats[0] == 6:
+    def begin(self, step, generator):
+        if step == 3:
             host.interrupt()
-        real()
+        real(self, step, generator)
 
-    monkeypatch.setattr(host, "heartbeat", heartbeat)
+    monkeypatch.setattr(CodeStage, "begin", begin)
     with pytest.raises(host.Interrupted):
         tune()
     host.clear_interrupt()
@@ -226,9 +225,8 @@ def test_a_stop_says_where_it_is_kept_and_the_same_settings_go_on(home, monkeypa
     done = torch.load(folder / "state.pt", weights_only=True)["step"]
     assert 0 < done < 6 and f"Stopped after {done} of 6 steps; the state is in {folder}" in capsys.readouterr().err
     assert not (home / "models" / "face_video_restoration" / "mine.safetensors").exists()
-    monkeypatch.setattr(host, "heartbeat", real)
     seen = []
-    monkeypatch.setattr("fvr.training.finetune_codes.CodeStage.begin", lambda self, step, generator: seen.append(step))
+    monkeypatch.setattr(CodeStage, "begin", lambda self, step, generator: seen.append(step))
     tune()
     assert seen[0] == done  # no step twice
 
