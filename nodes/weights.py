@@ -67,8 +67,9 @@ def chosen_method(described: bool, weights: str | None = None) -> tuple[str, str
     if weights and file is None:
         return "flair", "it needs no weights"
     if file is not None:
-        kind = peek(file)
-        if PRIORS.search(file.name) or file.name == embedded.PRIOR:
+        own = next((name for name, title in EMBEDDED.items() if title == weights), None)
+        kind = own or peek(file) or notes_of(file).get("network")  # a file that builds on another does not show what it is
+        if PRIORS.search(file.name) or kind in ("flair", "prior"):
             return "flair", f"{file.name} is a diffusion prior"
         return (kind if kind in METHODS else "per-frame"), f"{file.name} is its checkpoint"
     if described:
