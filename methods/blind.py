@@ -17,7 +17,7 @@ from .restorer import Heartbeat, Session, no_heartbeat
 WORKING = 400 << 20
 """Bytes of working memory for one crop: about twelve maps of 64 channels at a quarter of its side, and what is warped at all of it."""
 
-LEAST = 2.2 / 255
+LEAST = 2.4 / 255
 """The least correction worth making, as a deviation; tried 0 to 2.5 levels on clean and on damaged clips."""
 NEIGHBOURHOOD = 15
 """Side of the window in which a correction's energy is averaged, in pixels of the crop."""

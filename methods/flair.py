@@ -59,7 +59,7 @@ ROUNDING = (2 / 255) ** 2 / 12
 """Variance, in the range [-1, 1], of the noise that footage of 8 bits has at least. Undamped, an inverted blur multiplies it by thousands."""
 UNSURE = 0.02**2
 """How far off, as a variance, an estimate is taken to be at least when it is weighed against that rounding; tried 0.02 to 0.1, squared."""
-CLEANED = 0.5 / 255
+CLEANED = 0.1 / 255
 """How far off, as a deviation, the floor's crops are taken to be where nobody described the damage: the prior may not contradict them."""
 START = 0
 """The key of the noise that sampling begins with: the same whatever the number of steps, and free, as the last step, 0, draws none."""

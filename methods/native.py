@@ -93,11 +93,14 @@ def merged(answer: Tensor, seen: Tensor, cleaned: bool = False) -> Tensor:
     below = pairs.pop()
     result = below[0]
     if pairs:
-        result = below[1] + clear_part(below[0] - below[1], noise_variance(pairs[-1][0], GRAINY) / 4)
+        noise = torch.zeros(len(seen), device=seen.device) if cleaned else noise_variance(pairs[-1][0], GRAINY) / 4
+        result = below[1] + clear_part(below[0] - below[1], noise)
     while pairs:
         x, a = pairs.pop()
         given, wanted = x - enlarged(below[0], x), a - enlarged(below[1], a)
-        kept = presence(given, wanted, *limits)[:, None, None, None] * clear_part(given - wanted, noise_variance(x))
+        kept = presence(given, wanted, *limits)[:, None, None, None] * clear_part(
+            given - wanted, torch.zeros(len(x), device=x.device) if cleaned else noise_variance(x)
+        )
         result = enlarged(result, x) + wanted + kept
         below = x, a
     return result
@@ -181,6 +184,6 @@ def _enlarged_with(answer: Tensor, crops: Tensor, cleaned: bool) -> Tensor:
     while levels:
         level = levels.pop()
         octave = level - enlarged(below, level)
-        result = enlarged(result, level) + clear_part(octave, octave_noise(octave, level))
+        result = enlarged(result, level) + (octave if cleaned else clear_part(octave, octave_noise(octave, level)))
         below = level
     return result

@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=int,
         default=0,
-        help="threads that prepare batches, and processes that make the blind restorer's pairs beforehand; a GPU wants as many as there are cores",
+        help="threads that prepare batches, and make the blind restorer's pairs beforehand; a GPU wants as many as there are cores",
     )
     parser.add_argument("--minutes", type=float, default=0.0, help="stop cleanly after so long; the same command goes on from there")
     parser.add_argument("--validate-every", type=int, default=200, metavar="STEPS")

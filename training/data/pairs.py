@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -83,16 +82,15 @@ class Pairs:
         return pair
 
     def prepare(self, workers: int) -> None:
-        """Makes what is not in the folder yet, in so many processes."""
+        """Makes what is not in the folder yet, in so many threads: OpenCV and the codecs let others run meanwhile."""
         missing = [] if self.folder is None else [index for index in range(self.number) if not (self.folder / f"{index:06}.npz").is_file()]
         if missing:
-            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-                for _ in tqdm(pool.map(self._keep, missing, chunksize=16), total=len(missing), desc="pairs", file=sys.stderr):
+            with ThreadPoolExecutor(workers) as pool:
+                for _ in tqdm(pool.map(self._keep, missing), total=len(missing), desc="pairs", file=sys.stderr):
                     pass
 
     def _keep(self, index: int) -> None:
-        """For `prepare`'s processes, which hand nothing back."""
-        cv2.setNumThreads(1)
+        """For `prepare`, which wants nothing back."""
         _ = self[index]
 
     def make(self, index: int) -> Pair:
