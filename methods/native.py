@@ -93,14 +93,13 @@ def merged(answer: Tensor, seen: Tensor, cleaned: bool = False) -> Tensor:
     below = pairs.pop()
     result = below[0]
     if pairs:
-        noise = torch.zeros(len(seen), device=seen.device) if cleaned else noise_variance(pairs[-1][0], GRAINY) / 4
-        result = below[1] + clear_part(below[0] - below[1], noise)
+        coarse = below[0] - below[1]
+        result = below[1] + (coarse if cleaned else clear_part(coarse, noise_variance(pairs[-1][0], GRAINY) / 4))
     while pairs:
         x, a = pairs.pop()
         given, wanted = x - enlarged(below[0], x), a - enlarged(below[1], a)
-        kept = presence(given, wanted, *limits)[:, None, None, None] * clear_part(
-            given - wanted, torch.zeros(len(x), device=x.device) if cleaned else noise_variance(x)
-        )
+        lacks = given - wanted
+        kept = presence(given, wanted, *limits)[:, None, None, None] * (lacks if cleaned else clear_part(lacks, noise_variance(x)))
         result = enlarged(result, x) + wanted + kept
         below = x, a
     return result
