@@ -91,9 +91,9 @@ def test_aligned_frames_have_no_finding_and_no_pasting(place):
     assert settings["finding"] is None and settings["pasting"] is None
 
 
-def test_the_version_is_the_checkouts_own():
-    """ComfyUI runs the folder, which need not be installed."""
-    text = (Path(record.__file__).parent / "pyproject.toml").read_text(encoding="utf-8")
+def test_the_version_is_the_projects_own():
+    """Whether the folder is run, as ComfyUI does, or what was installed from it."""
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
     assert record.version() == re.search(r'version = "(.+)"', text)[1]
 
 
