@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fvr.methods.flair import FlairRestorer
+from fvr.methods.flair.sampler import FlairRestorer
 from fvr.methods.registry import build_restorer
 from fvr.methods.restorer import restore_frames
 from fvr.metrics.fidelity import psnr, ssim

@@ -24,8 +24,8 @@ from fvr.diffusion.load import load_prior
 from fvr.faces import FaceTrack, Thumbnails, contact_sheet, crop_clip, find_tracks, load_detector, select_tracks
 from fvr.faces.geometry import crop_corners
 from fvr.faces.paste import Paster
-from fvr.methods.flair import FlairRestorer
-from fvr.methods.flair_options import PRESETS
+from fvr.methods.flair.options import PRESETS
+from fvr.methods.flair.sampler import FlairRestorer
 from fvr.methods.prior_files import prior_from_file
 from fvr.methods.pseudo_target import PRESETS as TARGETS
 from fvr.methods.pseudo_target_faces import TargetMaker

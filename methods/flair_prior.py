@@ -22,7 +22,7 @@ from ..models.flair.bicubic import BicubicUNet
 from ..models.flair.blur import BlurUNet
 from ..models.flair.unet import VideoUNet
 from ..models.flair.window import Flows
-from .flair import face_mask
+from .flair.sampler import face_mask
 from .placement import Placement, on
 
 BACKGROUND = {"x8": 0.93, "x16": 0.98, "gaussian": 1.0, "motion": 1.0, "jpeg": 1.0}

@@ -21,8 +21,8 @@ from ..physics.base import Degradation
 from .blind import BlindOptions, BlindRestorer
 from .codeformer import FAITHFUL, CodeFormerOptions, CodeFormerRestorer
 from .dicface import DicFaceOptions, DicFaceRestorer
-from .flair import FlairRestorer
-from .flair_options import PRESETS, FlairOptions
+from .flair.options import PRESETS, FlairOptions
+from .flair.sampler import FlairRestorer
 from .keep import KeepOptions, KeepRestorer
 from .network import NetworkRestorer
 from .per_frame import PerFrameOptions, PerFrameRestorer

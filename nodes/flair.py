@@ -13,8 +13,8 @@ from ..diffusion.load import EMBEDDED, load_prior
 from ..diffusion.prior import Prior
 from ..faces import FaceClip, aligned_track
 from ..methods.face_prior import PyramidPrior
-from ..methods.flair import FlairOptions, FlairRestorer
-from ..methods.flair_options import PRESETS
+from ..methods.flair.options import PRESETS
+from ..methods.flair.sampler import FlairOptions, FlairRestorer
 from ..methods.prior_files import TASKS, prior_from_file
 from ..methods.registry import embedded_blind
 from ..methods.restorer import Restorer, restore_clip, restore_frames

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from fvr.diffusion.schedule import linear_schedule
-from fvr.methods.flair_options import PRESETS, FlairOptions, enhancement_weights, gammas, preset
+from fvr.methods.flair.options import PRESETS, FlairOptions, enhancement_weights, gammas, preset
 
 SHORT = linear_schedule().respaced(100)
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from flair_small import SIDE, SMALL, clip, gap, seeded
 
 from fvr.diffusion.schedule import add_noise, bicubic_schedule, eps_to_x0, linear_schedule
-from fvr.methods.flair import flair_step
+from fvr.methods.flair.sampler import flair_step
 from fvr.methods.flair_prior import FlairPrior, flair_prior_from, smoothed
 from fvr.models.flair.bicubic import BicubicUNet
 from fvr.models.flair.blur import BlurUNet

@@ -10,8 +10,8 @@ from safetensors import safe_open
 from torch.nn import functional as F
 
 from fvr.diffusion.schedule import add_noise, bicubic_schedule, linear_schedule
-from fvr.methods.flair import flair_step
-from fvr.methods.flair_options import enhancement_weights, gammas, preset
+from fvr.methods.flair.options import enhancement_weights, gammas, preset
+from fvr.methods.flair.sampler import flair_step
 
 PARITY = Path(__file__).resolve().parents[2].parent / "shared" / "parity"
 

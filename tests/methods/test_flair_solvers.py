@@ -8,8 +8,8 @@ import torch
 from fvr.diffusion.prior import Prior
 from fvr.diffusion.schedule import linear_schedule
 from fvr.faces.types import CROP
-from fvr.methods.flair import FlairOptions, FlairRestorer
-from fvr.methods.flair_enhancement import Enhancement
+from fvr.methods.flair.enhancement import Enhancement
+from fvr.methods.flair.sampler import FlairOptions, FlairRestorer
 from fvr.methods.per_frame import PerFrameRestorer
 from fvr.methods.restorer import Restorer, Session, restore_frames
 from fvr.physics.bicubic import BicubicDownsample
@@ -201,7 +201,7 @@ def test_frames_that_will_be_overwritten_are_not_enhanced_frame_by_frame(monkeyp
     lean = run(frames, prior, PerFrameRestorer(network), **ENHANCED)
     assert network.faces == [4, 4, 2, 2, 1, 1]  # two of three steps have weight
     network.faces.clear()
-    monkeypatch.setattr("fvr.methods.flair_enhancement.sees_one_frame", lambda restorer: False)
+    monkeypatch.setattr("fvr.methods.flair.enhancement.sees_one_frame", lambda restorer: False)
     assert torch.equal(run(frames, prior, PerFrameRestorer(network), **ENHANCED), lean)
     assert network.faces == [4, 4, 4, 4, 3, 3]
 

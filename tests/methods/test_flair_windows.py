@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fvr.methods.flair_windows import WindowStream, settle
+from fvr.methods.flair.windows import WindowStream, settle
 
 
 def stream(window, overlap, seen):

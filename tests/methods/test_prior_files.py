@@ -9,7 +9,7 @@ from flair_small import seeded
 from safetensors.torch import save_file
 from seeded_weights import seed_weights
 
-from fvr.methods.flair_options import preset
+from fvr.methods.flair.options import preset
 from fvr.methods.flair_prior import FlairPrior, flair_prior_from
 from fvr.methods.image_prior import ImagePrior
 from fvr.methods.placement import on

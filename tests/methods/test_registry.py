@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fvr.methods.flair import FlairRestorer
-from fvr.methods.flair_options import FlairOptions, preset
+from fvr.methods.flair.options import FlairOptions, preset
+from fvr.methods.flair.sampler import FlairRestorer
 from fvr.methods.registry import METHODS, build_restorer
 from fvr.methods.settings import parse_settings
 from fvr.physics import parse

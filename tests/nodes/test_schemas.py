@@ -82,7 +82,7 @@ def test_every_kind_of_degradation_can_be_chosen():
 def test_every_option_of_flair_is_a_widget_that_starts_at_the_presets_value():
     from dataclasses import fields
 
-    from fvr.methods.flair_options import PRESETS, FlairOptions
+    from fvr.methods.flair.options import PRESETS, FlairOptions
     from fvr.nodes.flair import NOISE_OF_THE_DEGRADATION, knobs
 
     names = {field.name for field in fields(FlairOptions)} - {"data_consistency", "enhance"}

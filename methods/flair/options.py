@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from ..diffusion.schedule import Schedule
-from ..diffusion.solvers import SolverName, Spacing
+from ...diffusion.schedule import Schedule
+from ...diffusion.solvers import SolverName, Spacing
 
 
 def _within(name: str, value: float, low: float, high: float, other: str = "") -> None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..faces.types import CROP, FaceTrack
-from ..physics.base import Degradation
-from ..physics.crops import crop_operator, observation
-from ..physics.identity import Identity
+from ...faces.types import CROP, FaceTrack
+from ...physics.base import Degradation
+from ...physics.crops import crop_operator, observation
+from ...physics.identity import Identity
 
 
 @dataclass(frozen=True)

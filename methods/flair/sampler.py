@@ -13,19 +13,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..diffusion.prior import Prior
-from ..diffusion.schedule import add_noise
-from ..diffusion.solvers import Renoising, Solver, make_solver, spaced
-from ..faces.types import CROP, FaceTrack
-from ..physics.base import Degradation
-from ..physics.identity import Identity
-from ..physics.in_time import at_frames, reach_of
-from .flair_enhancement import Enhancement, Mask, face_mask, sees_one_frame
-from .flair_observation import TrackObservation, observation_model
-from .flair_options import FlairOptions, enhancement_weights, gammas, preset
-from .flair_windows import WindowStream, settle
-from .restorer import Heartbeat, Restorer, Session, no_heartbeat
-from .seeds import seeded_noise
+from ...diffusion.prior import Prior
+from ...diffusion.schedule import add_noise
+from ...diffusion.solvers import Renoising, Solver, make_solver, spaced
+from ...faces.types import CROP, FaceTrack
+from ...physics.base import Degradation
+from ...physics.identity import Identity
+from ...physics.in_time import at_frames, reach_of
+from ..restorer import Heartbeat, Restorer, Session, no_heartbeat
+from ..seeds import seeded_noise
+from .enhancement import Enhancement, Mask, face_mask, sees_one_frame
+from .observation import TrackObservation, observation_model
+from .options import FlairOptions, enhancement_weights, gammas, preset
+from .windows import WindowStream, settle
 
 __all__ = ["FlairOptions", "FlairRestorer", "FlairStep", "Progress", "data_consistency", "face_mask", "flair_step", "preset"]
 

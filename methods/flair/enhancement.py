@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..faces.parsing import Parser
-from ..faces.types import CROP, FaceTrack
-from .codeformer import CodeFormerRestorer
-from .per_frame import PerFrameRestorer
-from .restorer import Heartbeat, Restorer, restore_frames
+from ...faces.parsing import Parser
+from ...faces.types import CROP, FaceTrack
+from ..codeformer import CodeFormerRestorer
+from ..per_frame import PerFrameRestorer
+from ..restorer import Heartbeat, Restorer, restore_frames
 
 Mask = Tensor | Parser
 """(512, 512) in [0, 1]; or a face parser: crops (n, 3, 512, 512) in [0, 1] on the CPU -> (n, 512, 512) or (n, 1, 512, 512) in [0, 1]."""
