@@ -3,9 +3,9 @@
 R is the reverse process, D = D1 o D2 the decoder, z the shared seed, r_n = A_n B_n the residuals, A the degradation, Y the observation.
 """
 
+from .conditioning import guides
 from .cost import Cost, estimate
 from .generator import LatentGenerator, PixelGenerator, SeedGenerator, leading_times
-from .guide import guides
 from .optimise import SeedMapResult, Terms, seed_map
 from .options import OPTIONAL, SeedMapOptions, check_optional
 from .report import plot, summary, to_json

@@ -12,8 +12,8 @@ from ...motion.flow import FlowSource
 from ..restorer import Heartbeat, no_heartbeat
 from ..seeds import seeded_noise
 from .generator import SeedGenerator
+from .low_rank import LowRank
 from .options import SHY, SeedMapOptions
-from .residuals import LowRank
 
 SLOW = 5.0
 """A first pass quicker than this many seconds is timed again, as it may have held one-off work."""

@@ -12,11 +12,11 @@ from torch import Tensor
 from ...motion.flow import FlowSource
 from ...physics.base import Degradation
 from ..restorer import Heartbeat, no_heartbeat
+from .data_term import Observation, unexplained
 from .generator import SeedGenerator
-from .observation import Observation, unexplained
 from .options import SeedMapOptions
-from .parameters import Unknowns, unknowns
-from .warping import EARLIEST_START, LATEST_START, ProgressiveWarping
+from .variables import Unknowns, unknowns
+from .warping_term import EARLIEST_START, LATEST_START, ProgressiveWarping
 
 PATIENCE = 10
 """Overflowing gradients in a row after which the optimisation gives up."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...physics.base import Degradation
-from .observation import unfinished
+from .data_term import unfinished
 from .optimise import SeedMapResult
 from .options import SeedMapOptions
 

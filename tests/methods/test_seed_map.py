@@ -13,10 +13,10 @@ from torch.testing import assert_close
 
 from fvr.methods.seed_map import PixelGenerator, SeedMapOptions, estimate, leading_times, plot, seed_map, summary, to_json
 from fvr.methods.seed_map.cost import clip_bytes
-from fvr.methods.seed_map.observation import Observation, unexplained, unfinished
-from fvr.methods.seed_map.parameters import SharedSeed
-from fvr.methods.seed_map.residuals import LowRank
-from fvr.methods.seed_map.warping import ProgressiveWarping
+from fvr.methods.seed_map.data_term import Observation, unexplained, unfinished
+from fvr.methods.seed_map.low_rank import LowRank
+from fvr.methods.seed_map.variables import SharedSeed
+from fvr.methods.seed_map.warping_term import ProgressiveWarping
 from fvr.motion.dis import DisFlow
 from fvr.motion.occlusion import visible
 from fvr.physics import AveragePool, Blur, GaussianNoise, Inpaint, RandomInpaint, TemporalBlur

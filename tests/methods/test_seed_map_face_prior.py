@@ -9,9 +9,9 @@ from flair_small import seeded
 from fvr.methods.face_prior import PyramidPrior
 from fvr.methods.flair_prior import FlairPrior
 from fvr.methods.seed_map import PixelGenerator, SeedGenerator, SeedMapOptions, guides, leading_times, seed_map
+from fvr.methods.seed_map.conditioning import filled
 from fvr.methods.seed_map.generator import whole_frames
-from fvr.methods.seed_map.guide import filled
-from fvr.methods.seed_map.parameters import unknowns
+from fvr.methods.seed_map.variables import unknowns
 from fvr.models.flair.bicubic import BicubicConfig, BicubicUNet
 from fvr.physics import AveragePool, RandomInpaint
 

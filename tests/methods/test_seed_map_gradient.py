@@ -11,9 +11,9 @@ from tiny_seed_models import CHANNELS, SIDE, TinyUNet, tiny_latent, tiny_parts
 from torch.testing import assert_close
 
 from fvr.methods.seed_map import LatentGenerator, PixelGenerator, SeedMapOptions, seed_map
-from fvr.methods.seed_map.observation import Observation, differentiable
-from fvr.methods.seed_map.parameters import SeedPerFrame, SharedSeed
-from fvr.methods.seed_map.warping import ProgressiveWarping
+from fvr.methods.seed_map.data_term import Observation, differentiable
+from fvr.methods.seed_map.variables import SeedPerFrame, SharedSeed
+from fvr.methods.seed_map.warping_term import ProgressiveWarping
 from fvr.motion.warp import warp
 from fvr.physics import AveragePool, Degradation, Jpeg, TemporalBlur
 
@@ -141,11 +141,11 @@ def test_half_precision_gradients_are_scaled_up_and_back():
 
 def test_one_frame_at_a_time_is_held(monkeypatch):
     """While gradients are taken, dense residuals and graphs of other frames are gone: at most one at any moment."""
-    from fvr.methods.seed_map import residuals
+    from fvr.methods.seed_map import low_rank
 
     alive: list[weakref.ref] = []
     most = 0
-    plain = residuals.LowRank.dense
+    plain = low_rank.LowRank.dense
 
     def counted(self):
         nonlocal most
@@ -155,7 +155,7 @@ def test_one_frame_at_a_time_is_held(monkeypatch):
         alive.append(weakref.ref(product))
         return product
 
-    monkeypatch.setattr(residuals.LowRank, "dense", counted)
+    monkeypatch.setattr(low_rank.LowRank, "dense", counted)
     seed_map(observation(OPERATOR), OPERATOR, tiny_latent(), SeedMapOptions(iterations=2, rank=2))
     assert len(alive) == FRAMES * 5 and most <= 1
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from ..restorer import Heartbeat, no_heartbeat
 from ..seeds import seeded_noise
 from .generator import Pull, SeedGenerator
+from .low_rank import LowRank
 from .options import SHY, SeedMapOptions
-from .residuals import LowRank
 
 
 class Unknowns(ABC):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...physics.base import Degradation
-from .operators import known_pixels
+from .data_term import known_pixels
 
 
 def guides(y: Tensor, operator: Degradation, size: tuple[int, int], upsampling: str = "bicubic") -> Tensor:
