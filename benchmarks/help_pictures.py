@@ -27,8 +27,8 @@ from fvr.faces.paste import Paster
 from fvr.methods.flair.options import PRESETS
 from fvr.methods.flair.sampler import FlairRestorer
 from fvr.methods.prior_files import prior_from_file
-from fvr.methods.pseudo_target import PRESETS as TARGETS
-from fvr.methods.pseudo_target_faces import TargetMaker
+from fvr.methods.pseudo_target.algorithm import PRESETS as TARGETS
+from fvr.methods.pseudo_target.generate import TargetMaker
 from fvr.methods.registry import build_restorer
 from fvr.methods.restorer import restore_frames
 from fvr.methods.seed_map import PixelGenerator, SeedMapOptions, guides, seed_map

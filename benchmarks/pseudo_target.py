@@ -23,8 +23,8 @@ from torch import Tensor
 
 from fvr.diffusion.prior import Prior
 from fvr.methods.prior_files import prior_from_file
-from fvr.methods.pseudo_target import PRESETS
-from fvr.methods.pseudo_target_faces import TargetMaker, at_side
+from fvr.methods.pseudo_target.algorithm import PRESETS
+from fvr.methods.pseudo_target.generate import TargetMaker, at_side
 from fvr.methods.registry import METHODS, build_restorer, restorer_from
 from fvr.methods.restorer import Restorer
 from fvr.methods.settings import parse_settings

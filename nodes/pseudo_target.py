@@ -10,11 +10,10 @@ from typing import Any, TypeVar, get_args
 import torch
 from torch import Tensor
 
-from ..methods.frame_choice import Choice, ChoiceOptions, Mode
-from ..methods.pseudo_target import PRESETS, PseudoTargetOptions
-from ..methods.pseudo_target_faces import TargetMaker, at_side
-from ..methods.pseudo_target_folder import PAIRS, PairFolder
-from ..methods.pseudo_target_pairs import Pairs, faces_of, faces_of_frames, make_pairs, parameters_of, summary
+from ..methods.pseudo_target.algorithm import PRESETS, PseudoTargetOptions
+from ..methods.pseudo_target.dataset import PAIRS, PairFolder
+from ..methods.pseudo_target.frame_selection import Choice, ChoiceOptions, Mode
+from ..methods.pseudo_target.generate import Pairs, TargetMaker, at_side, faces_of, faces_of_frames, make_pairs, parameters_of, summary
 from ..runtime import host
 from ..runtime.images import from_image, to_image
 from ..runtime.io import io, ui

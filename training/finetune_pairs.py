@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ..methods.network import resized
-from ..methods.pseudo_target_pairs import SQUARE, check_square
+from ..methods.pseudo_target.generate import SQUARE, check_square
 
 INPUTS, TARGETS = "inputs", "targets"
 """Sub-folders of a folder of pairs; a pair has the same file name in both."""

@@ -15,8 +15,8 @@ from torch.testing import assert_close
 from fvr.diffusion.gaussian import GaussianPrior
 from fvr.diffusion.schedule import add_noise, bicubic_schedule
 from fvr.methods.image_prior import ImagePrior
-from fvr.methods.pseudo_target import PRESETS, LowPass, PseudoTargetOptions, low_pass_matrix, pseudo_target, target_steps, walk
-from fvr.methods.pseudo_target_prior import learns_variance, transition
+from fvr.methods.pseudo_target.algorithm import PRESETS, LowPass, PseudoTargetOptions, low_pass_matrix, pseudo_target, target_steps, walk
+from fvr.methods.pseudo_target.transition import learns_variance, transition
 from fvr.models.difface_unet import DifFaceConfig, DifFaceUNet
 from fvr.physics.bicubic import bicubic_matrix
 

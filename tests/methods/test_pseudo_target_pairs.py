@@ -16,12 +16,21 @@ from fvr.faces.types import FaceClip
 from fvr.methods.codeformer import CodeFormerOptions, CodeFormerRestorer
 from fvr.methods.face_prior import PyramidPrior
 from fvr.methods.flair_prior import FlairPrior
-from fvr.methods.frame_choice import ChoiceOptions
 from fvr.methods.image_prior import ImagePrior
-from fvr.methods.pseudo_target import PseudoTargetOptions
-from fvr.methods.pseudo_target_faces import TargetMaker, at_side, consistent_enlargement, put_back
-from fvr.methods.pseudo_target_folder import PairFolder, digest_of, read_png
-from fvr.methods.pseudo_target_pairs import faces_of, faces_of_frames, make_pairs, parameters_of, summary
+from fvr.methods.pseudo_target.algorithm import PseudoTargetOptions
+from fvr.methods.pseudo_target.dataset import PairFolder, digest_of, read_png
+from fvr.methods.pseudo_target.frame_selection import ChoiceOptions
+from fvr.methods.pseudo_target.generate import (
+    TargetMaker,
+    at_side,
+    consistent_enlargement,
+    faces_of,
+    faces_of_frames,
+    make_pairs,
+    parameters_of,
+    put_back,
+    summary,
+)
 from fvr.models.difface_unet import DifFaceConfig, DifFaceUNet
 from fvr.models.flair.bicubic import BicubicConfig, BicubicUNet
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..diffusion.prior import Prior
-from ..diffusion.schedule import Schedule, add_noise
-from ..faces.types import CROP
-from ..physics.bicubic import bicubic_matrix, cubic
-from ..physics.numerics import cached
-from .pseudo_target_prior import transition
+from ...diffusion.prior import Prior
+from ...diffusion.schedule import Schedule, add_noise
+from ...faces.types import CROP
+from ...physics.bicubic import bicubic_matrix, cubic
+from ...physics.numerics import cached
+from .transition import transition
 
 WHOLE = 1000
 """K and L count thousandths of the training schedule: for DifFace's network, its steps."""

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..faces.appearance import CHIP, sharpness
-from ..faces.types import CROP, FaceClip
+from ...faces.appearance import CHIP, sharpness
+from ...faces.types import CROP, FaceClip
 
 Mode = Literal["every", "diverse"]
 THUMBNAIL = 32

@@ -10,7 +10,7 @@ from code_networks import moving
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fvr.methods.frame_choice import ChoiceOptions, choose_frames, quality, thumbnails
+from fvr.methods.pseudo_target.frame_selection import ChoiceOptions, choose_frames, quality, thumbnails
 from fvr.video import read_frames
 
 CLIPS = Path(__file__).parents[3] / "shared" / "clips"

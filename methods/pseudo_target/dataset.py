@@ -37,7 +37,7 @@ class PairLine:
         seed: of the noise.
         parameters: hash of parameters.json.
         digest: of the degraded crop's pixels.
-        sharper, drift: see pseudo_target_faces.Targets.
+        sharper, drift: see generate.Targets.
     """
 
     number: int

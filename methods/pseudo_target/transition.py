@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..diffusion.prior import Prior
-from ..diffusion.schedule import Schedule, eps_to_x0
-from ..diffusion.steps import ddpm_posterior
-from ..models.difface_unet import DifFaceUNet
-from .face_prior import PyramidPrior
-from .image_prior import ImagePrior
-from .placement import in_batches
+from ...diffusion.prior import Prior
+from ...diffusion.schedule import Schedule, eps_to_x0
+from ...diffusion.steps import ddpm_posterior
+from ...models.difface_unet import DifFaceUNet
+from ..face_prior import PyramidPrior
+from ..image_prior import ImagePrior
+from ..placement import in_batches
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,301 @@
+"""Degraded faces in, pairs for fine-tuning out: a restorer's output and, by a diffusion prior, the pseudo-target made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...diffusion.prior import Prior
+from ...faces.types import CROP, FaceClip
+from ...metrics.content import content_gain
+from ...physics.numerics import cached
+from ..network import resized
+from ..restorer import Heartbeat, Restorer, no_heartbeat, restore_frames
+from ..seeds import seeded_noise
+from .algorithm import LowPass, PseudoTargetOptions, TargetStep, Walk, pseudo_target, walk
+from .dataset import PairFolder, PairLine, describe_parts, digest_of
+from .frame_selection import Choice, ChoiceOptions, choose_frames, chosen_of, quality, thumbnails
+from .transition import learns_variance, own_size
+
+Key = tuple[int, ...]
+"""What a face's noise is drawn for besides the seed: the person and the frame."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Pairs of one batch.
+
+    Attributes:
+        initial: y_0 = R(y), (n, 3, 512, 512) in [0, 1].
+        targets: the pseudo-targets, likewise.
+        sharper: of each face, by what share the target's content exceeds that of y_0, at the prior's side: Zhu and Milanfar's metric Q, which sharp
+            edges raise and noise lowers (metrics/content.py).
+        drift: of each face, the mean absolute difference of phi_N(target) and phi_N(y_0), as a share of the range from black to white.
+    """
+
+    initial: Tensor
+    targets: Tensor
+    sharper: tuple[float, ...]
+    drift: tuple[float, ...]
+
+
+class TargetMaker:
+    """Makes pseudo-targets of faces: every face for itself, so that its result depends on the face, its key and the seed alone.
+
+    The prior works at the side it was trained for, S (512 for one that takes any), on y_0 averaged down to S. What it changed there is put
+    back into y_0: target = y_0 + C (x - A y_0), with the averaging A and an enlargement C for which A C = 1, so that averaging the target
+    gives the prior's own picture x.
+
+    Args:
+        restorer: any; the published targets are of CodeFormer with its default fidelity of 0.5, and of SwinIR.
+        prior: any pixel-space prior. A pyramid runs as its coarse level.
+        options: Algorithm 1's parameters.
+        device: where the state of the sampling lives.
+
+    Raises:
+        ValueError: if the options do not fit the prior.
+    """
+
+    def __init__(self, restorer: Restorer, prior: Prior, options: PseudoTargetOptions | None = None, *, device: torch.device | str = "cpu") -> None:
+        self.restorer = restorer
+        self.prior = own_size(prior)
+        self.options = options or PseudoTargetOptions()
+        self.device = torch.device(device)
+        self.walk: Walk = walk(self.options, self.prior, self.prior.native_size or CROP)
+
+    @property
+    def steps(self) -> int:
+        """Diffusion steps that a face takes."""
+        return self.walk.steps
+
+    def describe(self) -> str:
+        """One sentence: the restorer and what Algorithm 1 runs with."""
+        numbers = self.walk
+        variance = "its learnt variance" if learns_variance(self.prior) else "DDPM's posterior variance, as this prior has learnt none"
+        stamp = numbers.schedule.timesteps
+        return (
+            f"{self.restorer.name}, then {numbers.steps} diffusion steps at {numbers.side} x {numbers.side} from step {stamp[numbers.K]}, "
+            f"low frequencies (phi_{numbers.N}) held down to step {stamp[numbers.L]}, with {variance}."
+        )
+
+    @torch.inference_mode()
+    def initial(self, crops: Tensor, keys: Sequence[Key], *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> Tensor:
+        """y_0 = R(y): each face restored as a clip of one frame, (n, 3, H, W) in [0, 1] to (n, 3, 512, 512)."""
+        done = []
+        for crop, key in zip(crops, keys, strict=True):
+            done.append(restore_frames(self.restorer, crop[None], seed=seed + key[-1], heartbeat=heartbeat))
+        return torch.cat(done).clamp(0, 1)
+
+    @torch.inference_mode()
+    def make(
+        self,
+        crops: Tensor,
+        keys: Sequence[Key],
+        *,
+        seed: int = 0,
+        heartbeat: Heartbeat = no_heartbeat,
+        on_step: Callable[[int, Tensor], None] = lambda faces, preview: None,
+    ) -> Targets:
+        """The pairs of one batch of crops (n, 3, H, W) in [0, 1].
+
+        Args:
+            keys: of each face.
+            on_step: told after each of `steps` steps how many faces took it, with the last one's clean estimate (3, S, S) in [0, 1].
+        """
+        y0 = self.initial(crops, keys, seed=seed, heartbeat=heartbeat)
+        side = self.walk.side
+        small = at_side(y0, side).to(self.device)
+        count = -1
+
+        def draw() -> Tensor:
+            nonlocal count
+            count += 1
+            return torch.stack([seeded_noise((3, side, side), seed, *key, count) for key in keys]).to(small)
+
+        def after(step: TargetStep) -> None:
+            heartbeat()
+            on_step(len(crops), (step.x0[-1] + 1) / 2)
+
+        x = pseudo_target(small, self.prior, self.walk, draw, after)
+        phi = LowPass(self.walk.N)
+        drift = (phi(x) - phi(small)).abs().mean((1, 2, 3))
+        sharper = content_gain(x.cpu(), small.cpu())
+        return Targets(y0, put_back(y0, x.cpu()), tuple(sharper.tolist()), tuple(drift.tolist()))
+
+
+def at_side(images: Tensor, side: int) -> Tensor:
+    """Images (n, 3, H, W) at side x side: A, averaged over areas, or cubic when that is larger."""
+    return resized(images, side, "bicubic").clamp(0, 1)
+
+
+def put_back(y0: Tensor, x: Tensor) -> Tensor:
+    """y_0 (n, 3, 512, 512) with its content up to side S replaced by x (n, 3, S, S), in [0, 1]; its average at S is x, but for clamping."""
+    side, whole = x.shape[-1], y0.shape[-1]
+    if side >= whole:
+        return resized(x, whole, "bilinear").clamp(0, 1)
+    enlarge = consistent_enlargement(side, whole).to(x)
+    return (y0 + enlarge @ (x - at_side(y0, side)) @ enlarge.mT).clamp(0, 1)
+
+
+@cached(8)
+def consistent_enlargement(side: int, whole: int) -> Tensor:
+    """C (whole, side) float64 with A C = 1 for A, the averaging of `whole` to `side`: B (A B)^-1 of cubic interpolation B."""
+    across = torch.eye(side, dtype=torch.float64)[None, None]
+    B = F.interpolate(across, (whole, side), mode="bicubic", align_corners=False)[0, 0]
+    A = F.interpolate(torch.eye(whole, dtype=torch.float64)[None, None], (side, whole), mode="area")[0, 0]
+    return B @ torch.linalg.inv(A @ B)
+
+
+SQUARE = "crops of aligned faces are square; cut them out with Face Align first"
+
+
+@dataclass(frozen=True)
+class ChosenFace:
+    """A degraded crop and where it comes from.
+
+    Attributes:
+        crop: (3, H, W) in [0, 1].
+        source: what the manifest calls its clip or person.
+        person, frame: what its noise is drawn for besides the seed.
+    """
+
+    crop: Tensor
+    source: str
+    person: int
+    frame: int
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What was made, or found made, in the order of the chosen faces.
+
+    Attributes:
+        inputs: (n, 3, H, W) in [0, 1], the degraded crops.
+        initial, targets: (n, 3, 512, 512) in [0, 1].
+        sharper, drift: see Targets.
+        found: how many were in the folder already.
+    """
+
+    inputs: Tensor
+    initial: Tensor
+    targets: Tensor
+    sharper: tuple[float, ...]
+    drift: tuple[float, ...]
+    found: int
+
+
+def faces_of(clips: Sequence[FaceClip], options: ChoiceOptions) -> tuple[list[ChosenFace], Choice]:
+    """The chosen faces of people's clips."""
+    chosen, choice = chosen_of(clips, options)
+    faces = [
+        ChosenFace(clip.crops[i], f"person {clip.track.person}", clip.track.person, clip.track.start + i)
+        for clip, indices in zip(clips, chosen, strict=True)
+        for i in indices
+    ]
+    return faces, choice
+
+
+def faces_of_frames(frames: Tensor, options: ChoiceOptions) -> tuple[list[ChosenFace], Choice]:
+    """The chosen ones of aligned frames (N, 3, S, S) of one person.
+
+    Raises:
+        ValueError: if they are not square.
+    """
+    check_square(frames)
+    choice = choose_frames(thumbnails(frames), quality(frames), options)
+    return [ChosenFace(frames[i], "frames", 0, i) for i in choice.chosen], choice
+
+
+def check_square(pictures: Tensor) -> None:
+    """Raises ValueError unless pictures (..., H, W) are as high as they are wide: others would be squashed into pairs that show no face."""
+    height, width = pictures.shape[-2:]
+    if height != width:
+        raise ValueError(f"got pictures of {width} x {height} pixels, but {SQUARE}")
+
+
+def parameters_of(maker: TargetMaker, seed: int) -> dict[str, Any]:
+    """All that decides what a pair looks like, for PairFolder; how many faces go at once does not."""
+    parts = describe_parts(restorer=maker.restorer, prior=maker.prior, options=maker.options)
+    del parts["options"]["batch"]
+    return {**parts.pop("options"), **parts, "seed": seed}
+
+
+def make_pairs(
+    faces: Sequence[ChosenFace],
+    maker: TargetMaker,
+    *,
+    seed: int = 0,
+    folder: PairFolder | None = None,
+    heartbeat: Heartbeat = no_heartbeat,
+    on_step: Callable[[int, Tensor], None] = lambda faces, preview: None,
+) -> Pairs:
+    """Input, initial restoration and pseudo-target of every face.
+
+    With a folder, each batch is written as soon as it is made, what is there is not made again, and the result is what the folder holds: eight
+    bits a value. So a run that was stopped and one that was not give the same.
+
+    Args:
+        on_step: as TargetMaker.make; called only for faces that are made.
+    """
+    lines: dict[int, PairLine] = {}
+    if folder is not None:
+        known = ((i, folder.find(face.source, face.frame, digest_of(face.crop))) for i, face in enumerate(faces))
+        lines = {i: line for i, line in known if line is not None}
+    found = len(lines)
+    todo = [i for i in range(len(faces)) if i not in lines]
+    fresh: dict[int, tuple[Tensor, Tensor, float, float]] = {}
+    for batch in _batches(faces, todo, maker.options.batch):
+        heartbeat()
+        crops = torch.stack([faces[i].crop for i in batch]).float().clamp(0, 1)
+        keys = [(faces[i].person, faces[i].frame) for i in batch]
+        made = maker.make(crops, keys, seed=seed, heartbeat=heartbeat, on_step=on_step)
+        for k, i in enumerate(batch):
+            if folder is None:
+                fresh[i] = made.initial[k], made.targets[k], made.sharper[k], made.drift[k]
+            else:
+                face = faces[i]
+                lines[i] = folder.add(
+                    face.source, face.frame, seed, face.crop, made.initial[k], made.targets[k], sharper=made.sharper[k], drift=made.drift[k]
+                )
+    if folder is None:
+        results = [(faces[i].crop, *fresh[i]) for i in range(len(faces))]
+    else:
+        results = [(*folder.read(lines[i]), lines[i].sharper, lines[i].drift) for i in range(len(faces))]
+    inputs, initial, targets, sharper, drift = zip(*results, strict=True) if results else ((),) * 5
+    return Pairs(_stacked(inputs), _stacked(initial), _stacked(targets), tuple(sharper), tuple(drift), found)
+
+
+def summary(pairs: Pairs, choice: Choice, candidates: int, maker: TargetMaker) -> str:
+    """A few sentences for people."""
+    count = len(pairs.sharper)
+    text = f"{count} of {candidates} faces chosen"
+    left = [f"{n} {what}" for n, what in ((choice.duplicates, "near-duplicates"), (choice.poor, "of poor quality")) if n]
+    text += f" ({', '.join(left)} left out)." if left else "."
+    text += f" {maker.describe()}"
+    if count:
+        better = sum(value > 0 for value in pairs.sharper)
+        text += (
+            f" {better} of {count} targets are sharper than the restorer's output (metric Q {sum(pairs.sharper) / count:+.1%} on average); "
+            f"low frequencies moved by {100 * sum(pairs.drift) / count:.2f} % of the range, at most {100 * max(pairs.drift):.2f} %."
+        )
+    return text + (f" {pairs.found} were in the folder already." if pairs.found else "")
+
+
+def _batches(faces: Sequence[ChosenFace], todo: Sequence[int], size: int) -> list[list[int]]:
+    """Faces of one size that follow each other, at most so many at once."""
+    batches: list[list[int]] = []
+    for i in todo:
+        if batches and len(batches[-1]) < size and faces[batches[-1][0]].crop.shape == faces[i].crop.shape:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
+def _stacked(pictures: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(pictures)) if pictures else torch.empty(0, 3, 512, 512)
