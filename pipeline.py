@@ -18,7 +18,8 @@ from torch import Tensor
 
 from .faces import Detector, FaceTrack, Paster, TrackReport, align, find_tracks, report, select_tracks
 from .faces.displayed import plausible
-from .methods.restorer import Heartbeat, Restorer, Session, no_heartbeat
+from .methods.base import Restorer, Session
+from .models.device import Heartbeat, no_heartbeat
 from .video import FrameChunk, FrameSource, ImageSink, ShotCutDetector, VideoSink
 
 Progress = Callable[[int], None]

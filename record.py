@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from .faces import Detector, Paster
-from .methods.restorer import Restorer
+from .methods.base import Restorer
 from .models.fetch import sha256_of
 from .models.origin import Origin, origins
 from .pipeline import Summary

@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fvr.methods.base import from_network
 from fvr.methods.dicface import DicFaceRestorer
-from fvr.methods.network import from_network
 from fvr.models.code_prediction import CodeConfig
 from fvr.models.dicface import DicFace
 from fvr.models.vq import VQConfig

@@ -22,8 +22,8 @@ from fvr.faces.align import align
 from fvr.faces.detectors import load_detector
 from fvr.faces.selection import select_tracks
 from fvr.faces.tracks import find_tracks
-from fvr.methods.native import completed, merged
-from fvr.methods.network import from_network, resized, to_network
+from fvr.methods.base import from_network, resized, to_network
+from fvr.methods.detail_fusion import completed, merged
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.models.codeformer import CodeFormer
 from fvr.models.embedded import CODEBOOK, FOLDER, read_embedded

@@ -22,9 +22,8 @@ from fvr.faces.align import align
 from fvr.faces.detectors import load_detector
 from fvr.faces.selection import select_tracks
 from fvr.faces.tracks import find_tracks
-from fvr.methods.network import resized
+from fvr.methods.base import resized, restore_frames
 from fvr.methods.registry import build_restorer
-from fvr.methods.restorer import restore_frames
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.metrics.temporal import mean_warping_error
 from fvr.models import embedded

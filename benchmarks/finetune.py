@@ -29,12 +29,12 @@ from torch import Tensor, nn
 
 from fvr.diffusion.gaussian import GaussianPrior
 from fvr.diffusion.prior import Prior
+from fvr.methods.option_parsing import parse_settings
 from fvr.methods.prior_files import prior_from_file
 from fvr.methods.pseudo_target.algorithm import PRESETS
 from fvr.methods.pseudo_target.dataset import PairFolder
 from fvr.methods.pseudo_target.generate import ChosenFace, TargetMaker, make_pairs, parameters_of
 from fvr.methods.registry import restorer_from
-from fvr.methods.settings import parse_settings
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.metrics.lpips import lpips_or_none
 from fvr.models.embedded import PRIORS, RESTORERS, listed

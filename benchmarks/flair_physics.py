@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fvr.methods.base import restore_frames
 from fvr.methods.flair.sampler import FlairRestorer
 from fvr.methods.registry import build_restorer
-from fvr.methods.restorer import restore_frames
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.physics.base import Degradation
 from fvr.physics.bicubic import BicubicDownsample

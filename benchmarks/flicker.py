@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from fvr.faces.types import CROP
+from fvr.methods.base import resized
 from fvr.methods.codeformer import CodeFormerOptions, CodeFormerRestorer
-from fvr.methods.network import resized
 from fvr.models.codeformer import CodeFormer
 from fvr.models.load import load_network
 from fvr.video import open_source

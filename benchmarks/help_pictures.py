@@ -24,13 +24,13 @@ from fvr.diffusion.load import load_prior
 from fvr.faces import FaceTrack, Thumbnails, contact_sheet, crop_clip, find_tracks, load_detector, select_tracks
 from fvr.faces.geometry import crop_corners
 from fvr.faces.paste import Paster
+from fvr.methods.base import restore_frames
 from fvr.methods.flair.options import PRESETS
 from fvr.methods.flair.sampler import FlairRestorer
 from fvr.methods.prior_files import prior_from_file
 from fvr.methods.pseudo_target.algorithm import PRESETS as TARGETS
 from fvr.methods.pseudo_target.generate import TargetMaker
 from fvr.methods.registry import build_restorer
-from fvr.methods.restorer import restore_frames
 from fvr.methods.seed_map import PixelGenerator, SeedMapOptions, guides, seed_map
 from fvr.metrics.measure import measure
 from fvr.metrics.plot import PANEL_HEIGHT, plot

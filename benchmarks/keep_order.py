@@ -28,8 +28,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fvr.methods.base import restore_frames
 from fvr.methods.keep import KeepOptions, KeepRestorer
-from fvr.methods.restorer import restore_frames
 from fvr.models import code_prediction, gmflow, keep_attention, vq
 from fvr.models.keep import KEEP, KeepConfig
 from fvr.motion.dis import DisFlow
@@ -159,7 +159,7 @@ def session(network: KEEP, frames: Tensor, without: list[str]) -> Tensor:
     with ExitStack() as stack:
         for saving in without:
             if saving == "layout":
-                stack.enter_context(patch("fvr.methods.network.torch.channels_last", torch.contiguous_format))
+                stack.enter_context(patch("fvr.methods.base.torch.channels_last", torch.contiguous_format))
             else:
                 stack.enter_context(OFF[saving]())
         # A reset that comes later than the clip: one sub-clip, as the official order has it.

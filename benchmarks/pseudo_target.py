@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from fvr.diffusion.prior import Prior
+from fvr.methods.base import Restorer
+from fvr.methods.option_parsing import parse_settings
 from fvr.methods.prior_files import prior_from_file
 from fvr.methods.pseudo_target.algorithm import PRESETS
 from fvr.methods.pseudo_target.generate import TargetMaker, at_side
 from fvr.methods.registry import METHODS, build_restorer, restorer_from
-from fvr.methods.restorer import Restorer
-from fvr.methods.settings import parse_settings
 from fvr.metrics.content import directed, image_content
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.models.load import load_network

@@ -25,9 +25,9 @@ from fitted_prior import load
 from safetensors import safe_open
 from torch import Tensor
 
+from fvr.methods.option_parsing import parse_settings
 from fvr.methods.prior_files import prior_from_file
 from fvr.methods.seed_map import PixelGenerator, SeedGenerator, SeedMapOptions, guides, seed_map
-from fvr.methods.settings import parse_settings
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.metrics.temporal import mean_warping_error
 from fvr.models.embedded import FOLDER, PRIOR

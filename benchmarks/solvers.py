@@ -27,9 +27,9 @@ from fvr.diffusion.gaussian import GaussianPrior
 from fvr.diffusion.prior import Prior
 from fvr.diffusion.schedule import linear_schedule
 from fvr.diffusion.solvers import SolverName, Spacing, make_solver, spaced
+from fvr.methods.base import restore_frames
 from fvr.methods.flair.sampler import FlairOptions, FlairRestorer
 from fvr.methods.image_prior import ImagePrior, prior_from_state
-from fvr.methods.restorer import restore_frames
 from fvr.metrics.fidelity import psnr
 from fvr.models.state_dict import read_state
 from fvr.physics.base import Degradation

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..faces.types import CROP, FaceTrack
 from ..models.blind import BlindRestorers, clip_inputs
+from ..models.device import Heartbeat, no_heartbeat
 from ..motion.dis import DisFlow
-from .network import NetworkRestorer, check_square, resized
-from .restorer import Heartbeat, Session, no_heartbeat
+from .base import NetworkRestorer, Session, check_square, resized
 
 WORKING = 400 << 20
 """Bytes of working memory for one crop: about twelve maps of 64 channels at a quarter of its side, and what is warped at all of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +11,56 @@ from torch import Tensor
 
 from ..faces.types import FaceTrack
 from ..models.codeformer import CodeFormer
-from .code_frames import joined, working_bytes
-from .code_smoothing import SmoothedSession
-from .known_pixels import Mode, Task
-from .native import completed
-from .network import NetworkRestorer, from_network, is_cleaned, to_network
-from .placement import Placement, in_batches
-from .restorer import Heartbeat, Session, no_heartbeat
+from ..models.device import Heartbeat, Placement, in_batches, no_heartbeat
+from .base import NetworkRestorer, Session, from_network, is_cleaned, to_network
+from .detail_fusion import completed
+from .sliding_window import Cleaner, CodedFrame, WindowSession, joined, unchanged, working_bytes
+from .tasks import Mode, Task
+
+
+def gaussian_weights(half: int) -> list[float]:
+    """exp(-d^2 / 2 s^2), s = (half + 1) / 2, for d = -half to half, with sum 1."""
+    weights = [math.exp(-2 * (d / (half + 1)) ** 2) for d in range(-half, half + 1)]
+    return [weight / sum(weights) for weight in weights]
+
+
+class SmoothedSession(WindowSession):
+    """Each place's code is argmax_k sum_d g_d l_{t+d,k}: logits l averaged over the window, that is, the normalised geometric mean of the
+    frames' distributions. Alignment holds the face still, so a place shows the same part of it throughout. The encoder's features, and the
+    statistics that AdaIN takes, stay the frame's own.
+
+    Args:
+        network, place: as of the restorer.
+        half: frames on each side of the centre.
+        weight, match: w and AdaIN of CodeFormer.decode.
+        cleaner: see NetworkRestorer.cleaner.
+    """
+
+    def __init__(
+        self,
+        network: CodeFormer,
+        place: Placement,
+        task: Task,
+        half: int,
+        weight: float,
+        match: bool,
+        heartbeat: Heartbeat,
+        cleaner: Cleaner = unchanged,
+    ) -> None:
+        super().__init__(place, network.config, task, half, half, heartbeat, cleaner)
+        self.network = network
+        self.shares = gaussian_weights(half)
+        self.weight = weight
+        self.match = match
+
+    def _encode(self, picture: Tensor, index: int) -> CodedFrame:
+        latent, features = self.network.encode(picture)
+        return CodedFrame(index, self.network.logits(latent), latent, features)
+
+    def _decode(self, window: list[CodedFrame], frame: CodedFrame) -> Tensor:
+        logits = sum(share * other.seen for share, other in zip(self.shares, window, strict=True))
+        codes = self.network.quantize.lookup(logits.argmax(-1))  # type: ignore[union-attr]
+        return self.network.decode(codes, frame.latent, frame.features, self.weight, match=self.match)
 
 
 @dataclass(frozen=True)

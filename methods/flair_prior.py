@@ -18,12 +18,12 @@ from typing_extensions import Self
 
 from ..diffusion.prior import Prior
 from ..diffusion.schedule import Schedule, bicubic_schedule, eps_to_x0, linear_schedule
+from ..models.device import Placement, on
 from ..models.flair.bicubic import BicubicUNet
 from ..models.flair.blur import BlurUNet
 from ..models.flair.unet import VideoUNet
 from ..models.flair.window import Flows
 from .flair.sampler import face_mask
-from .placement import Placement, on
 
 BACKGROUND = {"x8": 0.93, "x16": 0.98, "gaussian": 1.0, "motion": 1.0, "jpeg": 1.0}
 """How much of what is carried survives a frame outside the face, for each of FLAIR's tasks; inside it, all."""

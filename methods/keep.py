@@ -13,15 +13,14 @@ import torch
 from torch import Tensor
 
 from ..faces.types import CROP, FaceTrack
+from ..models.device import Heartbeat, Placement, batches, no_heartbeat
 from ..models.keep import KEEP, CrossFeatures
 from ..models.keep_gain import GainMemory
 from ..motion.dis import DisFlow
 from ..motion.flow import FlowSource
 from ..motion.warp import warp
-from .native import completed
-from .network import NetworkRestorer, from_network, is_cleaned, to_network
-from .placement import Placement, batches
-from .restorer import Heartbeat, Session, no_heartbeat
+from .base import NetworkRestorer, Session, from_network, is_cleaned, to_network
+from .detail_fusion import completed
 
 OFFICIAL_SUB_CLIP = 20
 """Frames after which the released script starts afresh."""

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..faces.types import CROP, FaceTrack
-from .network import NetworkRestorer, from_network, to_network
-from .placement import Placement, in_batches
-from .restorer import Heartbeat, Session, no_heartbeat
+from ..models.device import Heartbeat, Placement, in_batches, no_heartbeat
+from .base import NetworkRestorer, Session, from_network, to_network
 
 WORKING = 512 << 20
 """Bytes of working memory that one frame of 512 x 512 takes in the networks of this kind, about eight full-size maps of 64 channels."""

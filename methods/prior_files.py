@@ -12,6 +12,7 @@ from torch import nn
 
 from ..diffusion.prior import Prior
 from ..models.architectures import beginnings, foreign, recognise
+from ..models.device import Placement
 from ..models.embedded import SIZES
 from ..models.first_output import watch
 from ..models.flair.bicubic import BicubicConfig
@@ -20,7 +21,6 @@ from ..models.state_dict import notes_of, read_state
 from .face_prior import PyramidPrior
 from .flair_prior import BACKGROUND, flair_prior_from, is_flair
 from .image_prior import is_image_prior, prior_from_state
-from .placement import Placement
 
 TASKS = tuple(BACKGROUND)
 """What FLAIR's networks were trained for; the first two are one network's, the others another's."""

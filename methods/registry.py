@@ -15,21 +15,20 @@ from ..diffusion.gaussian import GaussianPrior
 from ..diffusion.prior import Prior
 from ..models.blind import BlindRestorers
 from ..models.codeformer import CodeFormer
+from ..models.device import Placement, on
 from ..models.embedded import BLIND, CODEBOOK, FOLDER, PRIOR
 from ..models.load import LoadedNetwork, load_network
 from ..physics.base import Degradation
+from .base import NetworkRestorer, Restorer
 from .blind import BlindOptions, BlindRestorer
 from .codeformer import FAITHFUL, CodeFormerOptions, CodeFormerRestorer
 from .dicface import DicFaceOptions, DicFaceRestorer
 from .flair.options import PRESETS, FlairOptions
 from .flair.sampler import FlairRestorer
 from .keep import KeepOptions, KeepRestorer
-from .network import NetworkRestorer
+from .option_parsing import parse_settings
 from .per_frame import PerFrameOptions, PerFrameRestorer
-from .placement import Placement, on
 from .prior_files import prior_from_file, task_of
-from .restorer import Restorer
-from .settings import parse_settings
 
 Build = Callable[[Path | None, Degradation | None, torch.device, Any, torch.dtype], Restorer]
 """(weights, degradation, device, options, precision) -> restorer."""

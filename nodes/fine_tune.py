@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..methods.network import NetworkRestorer
+from ..methods.base import NetworkRestorer
 from ..methods.registry import restorer_from
 from ..models.load import load_network
 from ..models.state_dict import notes_of

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..methods.base import NetworkRestorer, Restorer
 from ..methods.blind import BlindRestorer
 from ..methods.codeformer import CodeFormerRestorer
 from ..methods.dicface import DicFaceRestorer
 from ..methods.keep import KeepRestorer
-from ..methods.network import NetworkRestorer
 from ..methods.per_frame import PerFrameRestorer
 from ..methods.registry import restorer_from, with_floor
-from ..methods.restorer import Restorer
 from ..models.load import load_network
 from ..runtime import host
 from ..runtime.io import io, newer

@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from small_keep import small_keep
 
 from fvr.cli import main
+from fvr.methods.base import restore_frames
 from fvr.methods.codeformer import CodeFormerOptions, CodeFormerRestorer
 from fvr.methods.dicface import DicFaceOptions, DicFaceRestorer
 from fvr.methods.keep import KeepOptions, KeepRestorer
-from fvr.methods.restorer import restore_frames
 from fvr.video import FrameTimes, open_sink, read_frames
 
 MAKE = {"codeformer": small_codeformer, "keep": small_keep, "dicface": small_dicface}

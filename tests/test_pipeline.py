@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fvr.faces import Paster, align
 from fvr.faces.geometry import TEMPLATE, similarity
 from fvr.faces.types import FaceTrack
-from fvr.methods.restorer import Restorer, Session
+from fvr.methods.base import Restorer, Session
 from fvr.pipeline import Walk
 from fvr.video import FrameChunk
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..methods.native import anchored, merged
+from ..methods.detail_fusion import anchored, merged
 from ..metrics.fidelity import psnr, ssim
 from ..models.code_prediction import FeatureTransform
 from ..models.codeformer import CodeFormer
@@ -323,7 +323,7 @@ def clean_encoder(network: CodeFormer, autoencoder: Path) -> Encoder:
 def restoration_figures(network: nn.Module, truth: Tensor, device: torch.device, weight: float) -> tuple[dict[str, float], Tensor]:
     """PSNR above the bicubic baseline, in dB, and SSIM above it, under each of the judged degradations; and a sheet of some of the faces.
 
-    The output only fills in what the input lacks, as restorers have it (methods/native.py).
+    The output only fills in what the input lacks, as restorers have it (methods/detail_fusion.py).
 
     The sheet's columns: per degradation the input and what the network makes of it, then the truth.
     """

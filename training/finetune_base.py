@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..methods.base import NetworkRestorer
 from ..methods.codeformer import CodeFormerRestorer
 from ..methods.dicface import DicFaceRestorer
-from ..methods.network import NetworkRestorer
 from ..methods.per_frame import PerFrameRestorer
 from ..methods.registry import restorer_from
 from ..models.code_prediction import CodeNetwork

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..faces.types import CROP
-from ..methods.native import anchored
+from ..methods.detail_fusion import anchored
 from ..models.code_prediction import CodeNetwork
 from .discriminator import Adversary
 from .finetune_codes import CodeTargets

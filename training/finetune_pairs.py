@@ -13,7 +13,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from ..methods.network import resized
+from ..methods.base import resized
 from ..methods.pseudo_target.generate import SQUARE, check_square
 
 INPUTS, TARGETS = "inputs", "targets"

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..faces.types import CROP
-from ..methods.native import merged
+from ..methods.detail_fusion import merged
 from ..metrics.fidelity import psnr
 from .degrade import LARGE, NATIVE_128, Blind
 from .finetune_memory import checkpoint_blocks
@@ -169,7 +169,7 @@ class FineTuneStage(Stage):
 
 
 def restored(picture: Tensor, source: Tensor) -> Tensor:
-    """A network's picture as its restorer would give it at the network's side, (n, 3, S, S) in [0, 1] on the CPU (methods/native.py)."""
+    """A network's picture as its restorer would give it at the network's side, (n, 3, S, S) in [0, 1] on the CPU (methods/detail_fusion.py)."""
     image = (picture.detach().float().cpu() + 1) / 2
     return (merged(image.clamp(0, 1), source) if image.shape[-1] < CROP else image).clamp(0, 1)
 

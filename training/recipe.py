@@ -25,7 +25,7 @@ class Recipe:
         settle: steps of stage I before codes are used; the codebook then starts from latents of faces. 0: uniform in +- 1 / codes from the start.
         revive: every so many steps of stage I, codes that a batch of 16 faces does not use move onto latents; 0 for never.
         commitment: stage I, weight of the encoder's pull to its codes.
-        anchored: share of stage III's L1 that looks at the output with the input's coarse means (methods/native.py), as it will be used.
+        anchored: share of stage III's L1 that looks at the output with the input's coarse means (methods/detail_fusion.py), as it will be used.
         pixels, codes, features: weights of L1, of the token cross-entropy and of the feature loss in stages II and III.
         codes_every: in stage III, codes and features are learnt in one step of so many, with so many times the weight; the others cost less.
         perceptual: weight of LPIPS where it is on this machine, else of the distance in our own encoder's features; 0 for none.

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..methods.native import anchored, merged
+from ..methods.detail_fusion import anchored, merged
 from ..metrics.fidelity import psnr
 from ..metrics.temporal import mean_warping_error
 from ..models.code_prediction import CodeConfig, CodeLayer, CodeNetwork
@@ -48,7 +48,7 @@ class TemporalRecipe:
         divergence: weight of DicFace's KL; -lambda_1 of eq. 9.
         prior: alpha of the Dirichlet prior.
         sampled: whether weights are drawn from the posterior (eq. 10) instead of its mean.
-        anchored: whether L1 looks at the output with the input's coarse means (methods/native.py), as a small network's is used.
+        anchored: whether L1 looks at the output with the input's coarse means (methods/detail_fusion.py), as a small network's is used.
         frozen: whether only what the base network lacks is trained.
         tied: whether KEEP's encoder of restored frames is the base's own encoder, which saves a file a quarter of its size, instead of the
             autoencoder's.

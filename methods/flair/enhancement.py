@@ -12,9 +12,10 @@ from torch import Tensor
 
 from ...faces.parsing import Parser
 from ...faces.types import CROP, FaceTrack
+from ...models.device import Heartbeat
+from ..base import Restorer, restore_frames
 from ..codeformer import CodeFormerRestorer
 from ..per_frame import PerFrameRestorer
-from ..restorer import Heartbeat, Restorer, restore_frames
 
 Mask = Tensor | Parser
 """(512, 512) in [0, 1]; or a face parser: crops (n, 3, 512, 512) in [0, 1] on the CPU -> (n, 512, 512) or (n, 1, 512, 512) in [0, 1]."""

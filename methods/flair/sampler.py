@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 
 from ...diffusion.prior import Prior
+from ...diffusion.rng import seeded_noise
 from ...diffusion.schedule import add_noise
 from ...diffusion.solvers import Renoising, Solver, make_solver, spaced
 from ...faces.types import CROP, FaceTrack
+from ...models.device import Heartbeat, no_heartbeat
 from ...physics.base import Degradation
 from ...physics.identity import Identity
 from ...physics.in_time import at_frames, reach_of
-from ..restorer import Heartbeat, Restorer, Session, no_heartbeat
-from ..seeds import seeded_noise
+from ..base import Restorer, Session
 from .enhancement import Enhancement, Mask, face_mask, sees_one_frame
 from .observation import TrackObservation, observation_model
 from .options import FlairOptions, enhancement_weights, gammas, preset

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...diffusion.prior import Prior
+from ...diffusion.rng import seeded_noise
 from ...faces.types import CROP, FaceClip
 from ...metrics.content import content_gain
+from ...models.device import Heartbeat, no_heartbeat
 from ...physics.numerics import cached
-from ..network import resized
-from ..restorer import Heartbeat, Restorer, no_heartbeat, restore_frames
-from ..seeds import seeded_noise
+from ..base import Restorer, resized, restore_frames
 from .algorithm import LowPass, PseudoTargetOptions, TargetStep, Walk, pseudo_target, walk
 from .dataset import PairFolder, PairLine, describe_parts, digest_of
 from .frame_selection import Choice, ChoiceOptions, choose_frames, chosen_of, quality, thumbnails

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
+from ...diffusion.rng import seeded_noise
+from ...models.device import Heartbeat, no_heartbeat
 from ...motion.flow import FlowSource
-from ..restorer import Heartbeat, no_heartbeat
-from ..seeds import seeded_noise
 from .generator import SeedGenerator
 from .low_rank import LowRank
 from .options import SHY, SeedMapOptions

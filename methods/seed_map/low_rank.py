@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..seeds import seeded_noise
+from ...diffusion.rng import seeded_noise
 
 
 @dataclass

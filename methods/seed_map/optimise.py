@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ...models.device import Heartbeat, no_heartbeat
 from ...motion.flow import FlowSource
 from ...physics.base import Degradation
-from ..restorer import Heartbeat, no_heartbeat
 from .data_term import Observation, unexplained
 from .generator import SeedGenerator
 from .options import SeedMapOptions

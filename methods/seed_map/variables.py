@@ -12,8 +12,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from ..restorer import Heartbeat, no_heartbeat
-from ..seeds import seeded_noise
+from ...diffusion.rng import seeded_noise
+from ...models.device import Heartbeat, no_heartbeat
 from .generator import Pull, SeedGenerator
 from .low_rank import LowRank
 from .options import SHY, SeedMapOptions

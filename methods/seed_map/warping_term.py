@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...models.device import Heartbeat, no_heartbeat
 from ...motion.flow import FlowSource
 from ...motion.occlusion import visible
 from ...motion.warp import warp
-from ..restorer import Heartbeat, no_heartbeat
 
 PIECE = 4
 """Pairs of frames that are handled together."""

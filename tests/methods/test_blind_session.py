@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from fvr.methods.base import restore_frames
 from fvr.methods.blind import BlindOptions, BlindRestorer, flow_into, worthwhile
-from fvr.methods.restorer import restore_frames
 from fvr.models.blind import BlindRestorers, BlindSizes
 from fvr.motion.warp import warp
 from fvr.training.moving import Motion, set_moving

@@ -6,11 +6,9 @@ import pytest
 import torch
 from code_networks import moving, small_codeformer
 
-from fvr.methods.code_smoothing import gaussian_weights
-from fvr.methods.codeformer import FAITHFUL, CodeFormerOptions, CodeFormerRestorer, Trained
-from fvr.methods.native import completed
-from fvr.methods.network import from_network, to_network
-from fvr.methods.restorer import restore_frames
+from fvr.methods.base import from_network, restore_frames, to_network
+from fvr.methods.codeformer import FAITHFUL, CodeFormerOptions, CodeFormerRestorer, Trained, gaussian_weights
+from fvr.methods.detail_fusion import completed
 
 NETWORK = small_codeformer()
 CLIP = moving(6)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from code_networks import moving, small_codeformer, small_dicface, track
 
-from fvr.methods.code_frames import CentredWindow, working_bytes
+from fvr.methods.base import restore_frames
 from fvr.methods.codeformer import CodeFormerOptions, CodeFormerRestorer
 from fvr.methods.dicface import DicFaceOptions, DicFaceRestorer
-from fvr.methods.known_pixels import luminance
-from fvr.methods.restorer import restore_frames
+from fvr.methods.sliding_window import CentredWindow, working_bytes
+from fvr.methods.tasks import luminance
 
 CODEFORMER, DICFACE = small_codeformer(), small_dicface()
 WAYS = {

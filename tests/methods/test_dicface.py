@@ -6,11 +6,9 @@ import pytest
 import torch
 from code_networks import moving, small_dicface, track
 
-from fvr.methods.dicface import DicFaceOptions, DicFaceRestorer
-from fvr.methods.dicface_dirichlet import code_variance, dirichlet_sample, uncertainty
-from fvr.methods.native import completed
-from fvr.methods.network import to_network
-from fvr.methods.restorer import restore_frames
+from fvr.methods.base import restore_frames, to_network
+from fvr.methods.detail_fusion import completed
+from fvr.methods.dicface import DicFaceOptions, DicFaceRestorer, code_variance, dirichlet_sample, uncertainty
 from fvr.models.dicface import dirichlet_mean
 
 NETWORK = small_dicface()

@@ -11,8 +11,8 @@ from fvr.diffusion.gaussian import GaussianPrior
 from fvr.diffusion.prior import Prior
 from fvr.diffusion.schedule import linear_schedule
 from fvr.faces.types import FaceTrack
+from fvr.methods.base import Restorer, Session, restore_frames
 from fvr.methods.flair.sampler import FlairOptions, FlairRestorer, data_consistency, face_mask, flair_step
-from fvr.methods.restorer import Restorer, Session, restore_frames
 from fvr.metrics.fidelity import psnr
 from fvr.physics.bicubic import BicubicDownsample
 from fvr.physics.blur import Blur

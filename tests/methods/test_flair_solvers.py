@@ -8,10 +8,10 @@ import torch
 from fvr.diffusion.prior import Prior
 from fvr.diffusion.schedule import linear_schedule
 from fvr.faces.types import CROP
+from fvr.methods.base import Restorer, Session, restore_frames
 from fvr.methods.flair.enhancement import Enhancement
 from fvr.methods.flair.sampler import FlairOptions, FlairRestorer
 from fvr.methods.per_frame import PerFrameRestorer
-from fvr.methods.restorer import Restorer, Session, restore_frames
 from fvr.physics.bicubic import BicubicDownsample
 
 X8 = BicubicDownsample(8)

@@ -12,9 +12,9 @@ from seeded_weights import seed_weights
 from torch import nn
 
 from fvr.diffusion.schedule import add_noise, bicubic_schedule, linear_schedule
+from fvr.methods.base import restore_frames
 from fvr.methods.flair.sampler import FlairOptions, FlairRestorer
 from fvr.methods.image_prior import ImagePrior, is_image_prior, prior_from_state
-from fvr.methods.restorer import restore_frames
 from fvr.models.difface_unet import DifFaceConfig, DifFaceUNet
 from fvr.physics.bicubic import BicubicDownsample
 

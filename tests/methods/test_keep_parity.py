@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 from seeded_weights import seed_weights
 
+from fvr.methods.base import restore_frames
 from fvr.methods.keep import KeepOptions, KeepRestorer
-from fvr.methods.restorer import restore_frames
 from fvr.models.keep import KEEP
 
 REFERENCE = load_file(Path(__file__).parents[1] / "data" / "keep.safetensors")

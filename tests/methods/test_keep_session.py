@@ -7,10 +7,9 @@ from small_keep import SIDE, clip, small_keep
 from torch.testing import assert_close
 from torchvision.models.optical_flow import raft_small
 
+from fvr.methods.base import restore_frames, to_network
+from fvr.methods.detail_fusion import completed
 from fvr.methods.keep import KeepOptions, KeepRestorer, keep_step, working_memory
-from fvr.methods.native import completed
-from fvr.methods.network import to_network
-from fvr.methods.restorer import restore_frames
 from fvr.motion.dis import DisFlow
 from fvr.motion.raft import RaftFlow
 

@@ -10,8 +10,8 @@ from fvr.faces.align import align
 from fvr.faces.detectors import load_detector
 from fvr.faces.paste import Paster
 from fvr.faces.tracks import find_tracks
+from fvr.methods.base import restore_frames
 from fvr.methods.registry import build_restorer
-from fvr.methods.restorer import restore_frames
 from fvr.metrics.fidelity import psnr
 from fvr.models import embedded
 from fvr.nodes.weights import EMBEDDED

@@ -7,9 +7,9 @@ import torch
 from seeded_weights import seed_weights
 from torch import nn
 
+from fvr.methods.base import restore_frames
 from fvr.methods.per_frame import PerFrameOptions, PerFrameRestorer
-from fvr.methods.placement import out_of_memory
-from fvr.methods.restorer import restore_frames
+from fvr.models.device import out_of_memory
 from fvr.models.restoreformer import RestoreFormer, RestoreFormerConfig
 
 SIDE = 32

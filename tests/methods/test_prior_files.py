@@ -12,9 +12,9 @@ from seeded_weights import seed_weights
 from fvr.methods.flair.options import preset
 from fvr.methods.flair_prior import FlairPrior, flair_prior_from
 from fvr.methods.image_prior import ImagePrior
-from fvr.methods.placement import on
 from fvr.methods.prior_files import TASKS, prior_from_file, task_of
 from fvr.methods.registry import build_restorer
+from fvr.models.device import on
 from fvr.models.difface_unet import DifFaceConfig, DifFaceUNet
 
 

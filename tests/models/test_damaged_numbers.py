@@ -13,9 +13,9 @@ from flair_small import seeded
 from safetensors.torch import load_file, save_file
 from small_keep import small_keep
 
+from fvr.methods.base import restore_frames
 from fvr.methods.prior_files import prior_from_file
 from fvr.methods.registry import restorer_from
-from fvr.methods.restorer import restore_frames
 from fvr.models.embedded import FOLDER, RESTORERS
 from fvr.models.fill import fill
 from fvr.models.load import load_network

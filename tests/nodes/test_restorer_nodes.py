@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from small_keep import small_keep
 
 from fvr.faces import FaceClip
-from fvr.methods.restorer import restore_frames
+from fvr.methods.base import restore_frames
 from fvr.models import embedded
 from fvr.nodes.dicface import DicFaceRestore
 from fvr.nodes.keep import KeepPropagate

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from ..faces.types import CROP
+from ..models.device import Heartbeat, Placement
 from ..models.vq import VQConfig
-from .known_pixels import Task
-from .native import completed
-from .network import Cleaner, from_network, is_cleaned, to_network, unchanged
-from .placement import Placement
-from .restorer import Heartbeat, Session
+from .base import Cleaner, Session, from_network, is_cleaned, to_network, unchanged
+from .detail_fusion import completed
+from .tasks import Task
 
 Item = TypeVar("Item")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..faces.types import CROP
-from .network import resized
+from .base import resized
 
 Mode = Literal["restore", "colourise", "inpaint"]
 WHITE = 254.5 / 255

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..faces.types import CROP
-from .network import from_network, resized
+from .base import from_network, resized
 
 GRID = 16
 """Side of the coarse means; with 32, the noise of the judged degradations came back (0.1 to 0.2 dB)."""

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fvr.methods.native import anchored, clear_part, completed, merged, noise_variance
-from fvr.methods.network import from_network, to_network
+from fvr.methods.base import from_network, to_network
+from fvr.methods.detail_fusion import anchored, clear_part, completed, merged, noise_variance
 from fvr.metrics.fidelity import psnr
 from fvr.physics import Blur, Jpeg
 

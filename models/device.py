@@ -8,7 +8,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from .restorer import Heartbeat, no_heartbeat
+Heartbeat = Callable[[], None]
+"""Called between units of work shorter than a second or two; raises when the user has asked to stop."""
+
+
+def no_heartbeat() -> None:
+    """A heartbeat that never stops anything."""
 
 
 class Placement(Protocol):

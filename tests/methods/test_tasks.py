@@ -11,7 +11,7 @@ from code_networks import moving
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fvr.methods.known_pixels import Task, luminance, white_pixels, with_luminance
+from fvr.methods.tasks import Task, luminance, white_pixels, with_luminance
 
 COLOUR = st.tuples(*[st.floats(0, 1, width=32)] * 3)
 
