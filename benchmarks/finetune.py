@@ -27,10 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fvr.diffusion.gaussian import GaussianPrior
-from fvr.diffusion.prior import Prior
 from fvr.methods.option_parsing import parse_settings
-from fvr.methods.prior_files import prior_from_file
 from fvr.methods.pseudo_target.algorithm import PRESETS
 from fvr.methods.pseudo_target.dataset import PairFolder
 from fvr.methods.pseudo_target.generate import ChosenFace, TargetMaker, make_pairs, parameters_of
@@ -40,6 +37,9 @@ from fvr.metrics.lpips import lpips_or_none
 from fvr.models.embedded import PRIORS, RESTORERS, listed
 from fvr.models.load import load_network
 from fvr.physics import parse
+from fvr.priors.base import Prior
+from fvr.priors.load import prior_from_file
+from fvr.priors.wiener import GaussianPrior
 from fvr.training.degrade import JUDGED, judged
 from fvr.training.faces import Faces
 from fvr.training.finetune import fine_tune, options_for, precision_for

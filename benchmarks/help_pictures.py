@@ -20,14 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fvr.demo import moving_portrait, run_demo
-from fvr.diffusion.load import load_prior
 from fvr.faces import FaceTrack, Thumbnails, contact_sheet, crop_clip, find_tracks, load_detector, select_tracks
 from fvr.faces.geometry import crop_corners
 from fvr.faces.paste import Paster
 from fvr.methods.base import restore_frames
 from fvr.methods.flair.options import PRESETS
 from fvr.methods.flair.sampler import FlairRestorer
-from fvr.methods.prior_files import prior_from_file
 from fvr.methods.pseudo_target.algorithm import PRESETS as TARGETS
 from fvr.methods.pseudo_target.generate import TargetMaker
 from fvr.methods.registry import build_restorer
@@ -39,6 +37,7 @@ from fvr.models.embedded import PRIORS, RESTORERS, listed
 from fvr.motion.dis import DisFlow
 from fvr.nodes.weights import EMBEDDED
 from fvr.physics import KINDS, Degradation, RandomInpaint, parse
+from fvr.priors.load import load_prior, prior_from_file
 from fvr.training.degrade import JUDGED
 from fvr.video import FrameTimes, ShotCutDetector, open_source, read_frames
 

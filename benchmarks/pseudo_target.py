@@ -21,10 +21,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fvr.diffusion.prior import Prior
 from fvr.methods.base import Restorer
 from fvr.methods.option_parsing import parse_settings
-from fvr.methods.prior_files import prior_from_file
 from fvr.methods.pseudo_target.algorithm import PRESETS
 from fvr.methods.pseudo_target.generate import TargetMaker, at_side
 from fvr.methods.registry import METHODS, build_restorer, restorer_from
@@ -32,6 +30,8 @@ from fvr.metrics.content import directed, image_content
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.models.load import load_network
 from fvr.physics import parse
+from fvr.priors.base import Prior
+from fvr.priors.load import prior_from_file
 from fvr.training.faces import Faces
 from fvr.training.sheet import sheet_png
 

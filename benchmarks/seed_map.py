@@ -26,13 +26,13 @@ from safetensors import safe_open
 from torch import Tensor
 
 from fvr.methods.option_parsing import parse_settings
-from fvr.methods.prior_files import prior_from_file
 from fvr.methods.seed_map import PixelGenerator, SeedGenerator, SeedMapOptions, guides, seed_map
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.metrics.temporal import mean_warping_error
 from fvr.models.embedded import FOLDER, PRIOR
 from fvr.motion.dis import DisFlow
 from fvr.physics import AveragePool, Blur, Degradation, RandomInpaint, TemporalBlur
+from fvr.priors.load import prior_from_file
 from fvr.training.faces import SUFFIXES, read_face
 from fvr.training.moving import Motion, set_moving
 from fvr.video import open_source, read_frames

@@ -23,18 +23,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fvr.diffusion.gaussian import GaussianPrior
-from fvr.diffusion.prior import Prior
 from fvr.diffusion.schedule import linear_schedule
 from fvr.diffusion.solvers import SolverName, Spacing, make_solver, spaced
 from fvr.methods.base import restore_frames
 from fvr.methods.flair.sampler import FlairOptions, FlairRestorer
-from fvr.methods.image_prior import ImagePrior, prior_from_state
 from fvr.metrics.fidelity import psnr
 from fvr.models.state_dict import read_state
 from fvr.physics.base import Degradation
 from fvr.physics.blur import Blur
 from fvr.physics.identity import GaussianNoise
+from fvr.priors.base import Prior
+from fvr.priors.image_ddpm import ImagePrior, prior_from_state
+from fvr.priors.wiener import GaussianPrior
 
 KINDS: list[tuple[SolverName, Spacing]] = [
     ("ddim", "uniform"),

@@ -11,14 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..diffusion.gaussian import GaussianPrior
-from ..diffusion.prior import Prior
 from ..models.blind import BlindRestorers
 from ..models.codeformer import CodeFormer
 from ..models.device import Placement, on
 from ..models.embedded import BLIND, CODEBOOK, FOLDER, PRIOR
 from ..models.load import LoadedNetwork, load_network
 from ..physics.base import Degradation
+from ..priors.base import Prior
+from ..priors.load import prior_from_file, task_of
+from ..priors.wiener import GaussianPrior
 from .base import NetworkRestorer, Restorer
 from .blind import BlindOptions, BlindRestorer
 from .codeformer import FAITHFUL, CodeFormerOptions, CodeFormerRestorer
@@ -28,7 +29,6 @@ from .flair.sampler import FlairRestorer
 from .keep import KeepOptions, KeepRestorer
 from .option_parsing import parse_settings
 from .per_frame import PerFrameOptions, PerFrameRestorer
-from .prior_files import prior_from_file, task_of
 
 Build = Callable[[Path | None, Degradation | None, torch.device, Any, torch.dtype], Restorer]
 """(weights, degradation, device, options, precision) -> restorer."""

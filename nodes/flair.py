@@ -9,16 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..diffusion.load import EMBEDDED, load_prior
-from ..diffusion.prior import Prior
 from ..faces import FaceClip, aligned_track
 from ..methods.base import Restorer, restore_clip, restore_frames
-from ..methods.face_prior import PyramidPrior
 from ..methods.flair.options import PRESETS
 from ..methods.flair.sampler import FlairOptions, FlairRestorer
-from ..methods.prior_files import TASKS, prior_from_file
 from ..methods.registry import embedded_blind
 from ..physics import Degradation
+from ..priors.base import Prior
+from ..priors.load import EMBEDDED, TASKS, load_prior, prior_from_file
+from ..priors.pyramid import PyramidPrior
 from ..runtime import host
 from ..runtime.images import from_image
 from ..runtime.io import io

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..diffusion.prior import Prior
 from ..methods.seed_map import (
     OPTIONAL,
     LatentGenerator,
@@ -30,6 +29,7 @@ from ..motion.dis import DisFlow
 from ..motion.flow import FlowSource
 from ..motion.raft import RaftFlow
 from ..physics import Degradation, Identity, Inpaint
+from ..priors.base import Prior
 from ..runtime import host
 from ..runtime.images import fitted_mask, from_image, from_mask, to_image
 from ..runtime.io import io, newer, ui

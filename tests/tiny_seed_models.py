@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fvr.diffusion.prior import Prior
 from fvr.diffusion.schedule import linear_schedule
 from fvr.methods.seed_map import LatentGenerator, leading_times
+from fvr.priors.base import Prior
 
 CHANNELS = 8
 SIDE = 16

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...faces.parsing import Parser
-from ...faces.types import CROP, FaceTrack
+from ...faces.types import FaceTrack
 from ...models.device import Heartbeat
 from ..base import Restorer, restore_frames
 from ..codeformer import CodeFormerRestorer
@@ -67,13 +67,3 @@ def sees_one_frame(restorer: Restorer) -> bool:
     if isinstance(restorer, CodeFormerRestorer):
         return not restorer.options.smoothing
     return isinstance(restorer, PerFrameRestorer)
-
-
-def face_mask(side: int = CROP) -> Tensor:
-    """(side, side) soft ellipse over the face of the 512 template: 1 inside, 0 at the border of the crop.
-
-    The template's eyes lie at 0.47 and its mouth at 0.72 of the height; brow to chin is the ellipse with centre (0.5, 0.55), radii 0.34, 0.40.
-    """
-    at = (torch.arange(side, dtype=torch.float32) + 0.5) / side
-    radius = (((at[None] - 0.5) / 0.34) ** 2 + ((at[:, None] - 0.55) / 0.40) ** 2).sqrt()
-    return ((1.05 - radius) / 0.2).clamp(0, 1)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...diffusion.prior import Prior
 from ...diffusion.rng import seeded_noise
 from ...diffusion.schedule import add_noise
 from ...diffusion.solvers import Renoising, Solver, make_solver, spaced
@@ -22,13 +21,15 @@ from ...models.device import Heartbeat, no_heartbeat
 from ...physics.base import Degradation
 from ...physics.identity import Identity
 from ...physics.in_time import at_frames, reach_of
+from ...priors.base import Prior
+from ...priors.flair_video import face_mask
 from ..base import Restorer, Session
-from .enhancement import Enhancement, Mask, face_mask, sees_one_frame
+from .enhancement import Enhancement, Mask, sees_one_frame
 from .observation import TrackObservation, observation_model
 from .options import FlairOptions, enhancement_weights, gammas, preset
 from .windows import WindowStream, settle
 
-__all__ = ["FlairOptions", "FlairRestorer", "FlairStep", "Progress", "data_consistency", "face_mask", "flair_step", "preset"]
+__all__ = ["FlairOptions", "FlairRestorer", "FlairStep", "Progress", "data_consistency", "flair_step", "preset"]
 
 
 @dataclass(frozen=True)

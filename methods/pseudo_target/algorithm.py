@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...diffusion.prior import Prior
 from ...diffusion.schedule import Schedule, add_noise
 from ...faces.types import CROP
 from ...physics.bicubic import bicubic_matrix, cubic
 from ...physics.numerics import cached
+from ...priors.base import Prior
 from .transition import transition
 
 WHOLE = 1000

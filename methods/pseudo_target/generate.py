@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...diffusion.prior import Prior
 from ...diffusion.rng import seeded_noise
 from ...faces.types import CROP, FaceClip
 from ...metrics.content import content_gain
 from ...models.device import Heartbeat, no_heartbeat
 from ...physics.numerics import cached
+from ...priors.base import Prior
 from ..base import Restorer, resized, restore_frames
 from .algorithm import LowPass, PseudoTargetOptions, TargetStep, Walk, pseudo_target, walk
 from .dataset import PairFolder, PairLine, describe_parts, digest_of

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...diffusion.prior import Prior
 from ...diffusion.schedule import Schedule, eps_to_x0
 from ...diffusion.steps import ddpm_posterior
 from ...models.device import in_batches
 from ...models.difface_unet import DifFaceUNet
-from ..face_prior import PyramidPrior
-from ..image_prior import ImagePrior
+from ...priors.base import Prior
+from ...priors.image_ddpm import ImagePrior
+from ...priors.pyramid import PyramidPrior
 
 
 @dataclass(frozen=True)

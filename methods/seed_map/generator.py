@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ...diffusion.prior import Prior
 from ...diffusion.steps import ddim_step
 from ...models.device import Heartbeat, no_heartbeat
-from ..face_prior import PyramidPrior
+from ...priors.base import Prior
+from ...priors.pyramid import PyramidPrior
 
 Estimate = Callable[[Tensor, int], Tensor]
 """(x_t, i) -> E[x_0 | x_t] at the i-th of the levels, 0 the cleanest; x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps."""

@@ -169,10 +169,10 @@ def test_a_static_noisy_clip_shows_no_clean_square(tmp_path):
 
 def test_noise_that_was_told_is_not_given_back():
     """A degradation with noise says that the noise is damage; the walk of a clip then pastes clean faces."""
-    from fvr.diffusion.gaussian import GaussianPrior
     from fvr.methods.flair.sampler import FlairRestorer
     from fvr.physics import parse
     from fvr.pipeline import pasting
+    from fvr.priors.wiener import GaussianPrior
 
     told = {text: pasting(AUTO, FlairRestorer(GaussianPrior(), parse(text))).grain for text in ("gaussian_blur(sigma=2)", "noise(sigma=0.02)")}
     assert told == {"gaussian_blur(sigma=2)": "auto", "noise(sigma=0.02)": "off"}

@@ -7,12 +7,10 @@ import skimage.data
 import torch
 from torch.nn import functional as F
 
-from fvr.diffusion.gaussian import GaussianPrior
-from fvr.diffusion.prior import Prior
 from fvr.diffusion.schedule import linear_schedule
 from fvr.faces.types import FaceTrack
 from fvr.methods.base import Restorer, Session, restore_frames
-from fvr.methods.flair.sampler import FlairOptions, FlairRestorer, data_consistency, face_mask, flair_step
+from fvr.methods.flair.sampler import FlairOptions, FlairRestorer, data_consistency, flair_step
 from fvr.metrics.fidelity import psnr
 from fvr.physics.bicubic import BicubicDownsample
 from fvr.physics.blur import Blur
@@ -20,6 +18,9 @@ from fvr.physics.identity import GaussianNoise
 from fvr.physics.inpaint import Inpaint
 from fvr.physics.jpeg import Jpeg
 from fvr.physics.temporal import TemporalBlur
+from fvr.priors.base import Prior
+from fvr.priors.flair_video import face_mask
+from fvr.priors.wiener import GaussianPrior
 
 X8 = BicubicDownsample(8)
 QUICK = FlairOptions(steps=3, tau=1, temperature=1.0)

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fvr.diffusion.prior import Prior
 from fvr.diffusion.schedule import linear_schedule
 from fvr.faces.types import CROP
 from fvr.methods.base import Restorer, Session, restore_frames
@@ -13,6 +12,7 @@ from fvr.methods.flair.enhancement import Enhancement
 from fvr.methods.flair.sampler import FlairOptions, FlairRestorer
 from fvr.methods.per_frame import PerFrameRestorer
 from fvr.physics.bicubic import BicubicDownsample
+from fvr.priors.base import Prior
 
 X8 = BicubicDownsample(8)
 SOLVERS = ["ddpm", "ddim", "dpm++2m"]

@@ -12,13 +12,13 @@ from tiny_seed_models import TinyUNet
 from torch import Tensor
 from torch.testing import assert_close
 
-from fvr.diffusion.gaussian import GaussianPrior
 from fvr.diffusion.schedule import add_noise, bicubic_schedule
-from fvr.methods.image_prior import ImagePrior
 from fvr.methods.pseudo_target.algorithm import PRESETS, LowPass, PseudoTargetOptions, low_pass_matrix, pseudo_target, target_steps, walk
 from fvr.methods.pseudo_target.transition import learns_variance, transition
 from fvr.models.difface_unet import DifFaceConfig, DifFaceUNet
 from fvr.physics.bicubic import bicubic_matrix
+from fvr.priors.image_ddpm import ImagePrior
+from fvr.priors.wiener import GaussianPrior
 
 DATA = Path(__file__).parents[1] / "data"
 SHARED = Path(__file__).parents[3] / "shared" / "parity"

@@ -14,9 +14,6 @@ from torch.testing import assert_close
 
 from fvr.faces.types import FaceClip
 from fvr.methods.codeformer import CodeFormerOptions, CodeFormerRestorer
-from fvr.methods.face_prior import PyramidPrior
-from fvr.methods.flair_prior import FlairPrior
-from fvr.methods.image_prior import ImagePrior
 from fvr.methods.pseudo_target.algorithm import PseudoTargetOptions
 from fvr.methods.pseudo_target.dataset import PairFolder, digest_of, read_png
 from fvr.methods.pseudo_target.frame_selection import ChoiceOptions
@@ -33,6 +30,9 @@ from fvr.methods.pseudo_target.generate import (
 )
 from fvr.models.difface_unet import DifFaceConfig, DifFaceUNet
 from fvr.models.flair.bicubic import BicubicConfig, BicubicUNet
+from fvr.priors.flair_video import FlairPrior
+from fvr.priors.image_ddpm import ImagePrior
+from fvr.priors.pyramid import PyramidPrior
 
 FEW = PseudoTargetOptions(N=4, K=60, L=20, steps=100, scaled=False)
 CHOICE = ChoiceOptions(every=1, least=0.5)

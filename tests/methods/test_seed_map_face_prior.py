@@ -6,14 +6,14 @@ import pytest
 import torch
 from flair_small import seeded
 
-from fvr.methods.face_prior import PyramidPrior
-from fvr.methods.flair_prior import FlairPrior
 from fvr.methods.seed_map import PixelGenerator, SeedGenerator, SeedMapOptions, guides, leading_times, seed_map
 from fvr.methods.seed_map.conditioning import filled
 from fvr.methods.seed_map.generator import whole_frames
 from fvr.methods.seed_map.variables import unknowns
 from fvr.models.flair.bicubic import BicubicConfig, BicubicUNet
 from fvr.physics import AveragePool, RandomInpaint
+from fvr.priors.flair_video import FlairPrior
+from fvr.priors.pyramid import PyramidPrior
 
 SIDE = 32
 SIZES = {"bicubic": (BicubicUNet, BicubicConfig(SIDE, 32, (1, 2, 2), 1, 16, frozenset({1}), frozenset(), 5, 32))}

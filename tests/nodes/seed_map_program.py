@@ -26,8 +26,8 @@ import nodes
 import torch
 from flair_small import seeded
 
-from fvr.methods.face_prior import PyramidPrior
-from fvr.methods.flair_prior import FlairPrior
+from fvr.priors.pyramid import PyramidPrior
+from fvr.priors.flair_video import FlairPrior
 from fvr.models.flair.bicubic import BicubicConfig, BicubicUNet
 
 said = {}

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from fvr.diffusion.gaussian import GaussianPrior
-from fvr.methods.prior_files import prior_from_file
 from fvr.models.embedded import FOLDER, PRIOR
 from fvr.nodes.flair import FlairRestorerNode, FlairSampler
+from fvr.priors.load import prior_from_file
+from fvr.priors.wiener import GaussianPrior
 from fvr.runtime import host
 
 PRESET = {"preset": "default", "steps": 2, "window": 2, "overlap": 0}

@@ -14,12 +14,12 @@ from torch.testing import assert_close
 
 from fvr.faces.types import FaceClip
 from fvr.methods.codeformer import CodeFormerRestorer
-from fvr.methods.image_prior import ImagePrior
 from fvr.methods.pseudo_target.algorithm import PRESETS
 from fvr.methods.pseudo_target.dataset import read_png
 from fvr.methods.pseudo_target.frame_selection import ChoiceOptions
 from fvr.models.difface_unet import DifFaceConfig, DifFaceUNet
 from fvr.nodes.pseudo_target import PseudoTargetGenerate, knobs, output_folder, selection_knobs
+from fvr.priors.image_ddpm import ImagePrior
 from fvr.runtime import host
 from fvr.training.finetune_pairs import Pairs
 

@@ -101,8 +101,8 @@ def test_conditions_are_dropped_and_thinned_as_often_as_asked(tmp_path: Path) ->
 def test_the_command_writes_a_prior_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from safetensors import safe_open
 
-    from fvr.methods.face_prior import PyramidPrior
-    from fvr.methods.prior_files import prior_from_file
+    from fvr.priors.load import prior_from_file
+    from fvr.priors.pyramid import PyramidPrior
 
     monkeypatch.setitem(command.RECIPES, "prior", {"small": TINY})
     draw_faces(tmp_path / "faces")
@@ -239,8 +239,8 @@ def test_half_of_the_videos_clips_are_the_users(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("quick_validation")
 def test_the_command_asks_for_spynet_and_writes_a_prior_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fvr.methods.face_prior import PyramidPrior
-    from fvr.methods.prior_files import prior_from_file
+    from fvr.priors.load import prior_from_file
+    from fvr.priors.pyramid import PyramidPrior
 
     path, spynet = spynet_file(tmp_path)
     short = replace(SHORT, steps=1)

@@ -7,10 +7,10 @@ from flair_small import SIDE, SMALL, clip, gap, seeded
 
 from fvr.diffusion.schedule import add_noise, bicubic_schedule, eps_to_x0, linear_schedule
 from fvr.methods.flair.sampler import flair_step
-from fvr.methods.flair_prior import FlairPrior, flair_prior_from, smoothed
 from fvr.models.flair.bicubic import BicubicUNet
 from fvr.models.flair.blur import BlurUNet
 from fvr.models.flair.spynet import SPyNet
+from fvr.priors.flair_video import FlairPrior, flair_prior_from, smoothed
 
 KINDS = tuple(SMALL)
 STEP = 300

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-from .schedule import Schedule
+from ..diffusion.schedule import Schedule
 
 
 class Prior(ABC):

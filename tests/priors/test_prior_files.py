@@ -10,12 +10,12 @@ from safetensors.torch import save_file
 from seeded_weights import seed_weights
 
 from fvr.methods.flair.options import preset
-from fvr.methods.flair_prior import FlairPrior, flair_prior_from
-from fvr.methods.image_prior import ImagePrior
-from fvr.methods.prior_files import TASKS, prior_from_file, task_of
 from fvr.methods.registry import build_restorer
 from fvr.models.device import on
 from fvr.models.difface_unet import DifFaceConfig, DifFaceUNet
+from fvr.priors.flair_video import FlairPrior, flair_prior_from
+from fvr.priors.image_ddpm import ImagePrior
+from fvr.priors.load import TASKS, prior_from_file, task_of
 
 
 def contiguous(network):

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from fvr.diffusion.gaussian import GaussianPrior, Shrinkage, denoise, noise_gain
-from fvr.diffusion.lapped import analyse, double, from_colours, halve, synthesise, to_colours
-from fvr.diffusion.load import EMBEDDED, load_prior
 from fvr.diffusion.schedule import add_noise
+from fvr.priors.lapped_dct import analyse, double, from_colours, halve, synthesise, to_colours
+from fvr.priors.load import EMBEDDED, load_prior
+from fvr.priors.wiener import GaussianPrior, Shrinkage, denoise, noise_gain
 
 
 def smooth(n=1, side=96, dtype=torch.float32):
@@ -133,8 +133,8 @@ def test_priors_by_name():
 
 def test_gradients_flow_after_a_first_use_in_inference_mode():
     """ComfyUI runs nodes in inference mode; tables first made there must not break autograd afterwards."""
-    from fvr.diffusion.gaussian import noise_gain
-    from fvr.diffusion.lapped import lapped_basis
+    from fvr.priors.lapped_dct import lapped_basis
+    from fvr.priors.wiener import noise_gain
 
     noise_gain.cache_clear()
     lapped_basis.cache_clear()

@@ -1,4 +1,4 @@
-"""Diffusion priors in files, recognised by what is in them."""
+"""Diffusion priors by name, and in files, recognised by what is in them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..diffusion.prior import Prior
 from ..models.architectures import beginnings, foreign, recognise
 from ..models.device import Placement
 from ..models.embedded import SIZES
@@ -18,9 +17,27 @@ from ..models.first_output import watch
 from ..models.flair.bicubic import BicubicConfig
 from ..models.origin import came_from
 from ..models.state_dict import notes_of, read_state
-from .face_prior import PyramidPrior
-from .flair_prior import BACKGROUND, flair_prior_from, is_flair
-from .image_prior import is_image_prior, prior_from_state
+from .base import Prior
+from .flair_video import BACKGROUND, flair_prior_from, is_flair
+from .image_ddpm import is_image_prior, prior_from_state
+from .pyramid import PyramidPrior
+from .wiener import GaussianPrior
+
+EMBEDDED: dict[str, Callable[[], Prior]] = {"gaussian (no weights)": GaussianPrior}
+"""Priors that need no download, by the name that menus show."""
+
+
+def load_prior(name: str) -> Prior:
+    """The embedded prior called `name`; the part before the first space is enough.
+
+    Raises:
+        ValueError: for an unknown name, listing the known ones.
+    """
+    for known, build in EMBEDDED.items():
+        if name in (known, known.split()[0]):
+            return build()
+    raise ValueError(f"no diffusion prior is called {name!r}; choose one of {', '.join(EMBEDDED)}")
+
 
 TASKS = tuple(BACKGROUND)
 """What FLAIR's networks were trained for; the first two are one network's, the others another's."""

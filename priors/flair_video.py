@@ -16,19 +16,28 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Self
 
-from ..diffusion.prior import Prior
 from ..diffusion.schedule import Schedule, bicubic_schedule, eps_to_x0, linear_schedule
 from ..models.device import Placement, on
 from ..models.flair.bicubic import BicubicUNet
 from ..models.flair.blur import BlurUNet
 from ..models.flair.unet import VideoUNet
 from ..models.flair.window import Flows
-from .flair.sampler import face_mask
+from .base import Prior
 
 BACKGROUND = {"x8": 0.93, "x16": 0.98, "gaussian": 1.0, "motion": 1.0, "jpeg": 1.0}
 """How much of what is carried survives a frame outside the face, for each of FLAIR's tasks; inside it, all."""
 BLOCKS = (16, 8, 4, 2)
 """Factors by which a condition may have been enlarged by repeating pixels."""
+
+
+def face_mask(side: int = 512) -> Tensor:
+    """(side, side) soft ellipse over the face of the 512 template: 1 inside, 0 at the border of the crop.
+
+    The template's eyes lie at 0.47 and its mouth at 0.72 of the height; brow to chin is the ellipse with centre (0.5, 0.55), radii 0.34, 0.40.
+    """
+    at = (torch.arange(side, dtype=torch.float32) + 0.5) / side
+    radius = (((at[None] - 0.5) / 0.34) ** 2 + ((at[:, None] - 0.55) / 0.40) ** 2).sqrt()
+    return ((1.05 - radius) / 0.2).clamp(0, 1)
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,17 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..diffusion.gaussian import denoise
-from ..diffusion.prior import Prior
 from ..diffusion.schedule import Schedule, linear_schedule
-from .flair_prior import FlairPrior
+from .base import Prior
+from .flair_video import FlairPrior
+from .wiener import denoise
 
 
 class FineScales(nn.Module):
     """The weight-free prior as a layer, so that whoever listens between the layers of networks hears each of its frames too."""
 
     def forward(self, noisy: Tensor, sigma: float, pilot: Tensor | None) -> Tensor:
-        """See diffusion.gaussian.denoise."""
+        """See wiener.denoise."""
         return denoise(noisy, sigma, pilot)
 
 

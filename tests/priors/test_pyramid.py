@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from fvr.diffusion.gaussian import GaussianPrior
 from fvr.diffusion.schedule import bicubic_schedule
-from fvr.methods.face_prior import PyramidPrior
-from fvr.methods.flair_prior import FlairPrior
-from fvr.methods.prior_files import prior_from_file
 from fvr.models.embedded import SIZES
 from fvr.models.flair.bicubic import BicubicConfig, BicubicUNet
+from fvr.priors.flair_video import FlairPrior
+from fvr.priors.load import prior_from_file
+from fvr.priors.pyramid import PyramidPrior
+from fvr.priors.wiener import GaussianPrior
 
 TINY = BicubicConfig(side=32, channels=32, multipliers=(1, 1), res_blocks=1, attention=frozenset({1}), recurrence=frozenset(), head=32)
 

@@ -8,10 +8,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ..diffusion.prior import Prior
 from ..diffusion.schedule import Schedule, eps_to_x0, linear_schedule
 from ..models.device import Placement, in_batches, on
 from ..models.difface_unet import DifFaceUNet
+from .base import Prior
 
 WORKING = 1 << 30
 """Bytes of working memory counted for a frame of 512 x 512 where a network does not say."""

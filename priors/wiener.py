@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .lapped import BANDS, BLOCK, analyse, double, from_colours, halve, synthesise, to_colours
-from .prior import Prior
-from .schedule import Schedule, linear_schedule
+from ..diffusion.schedule import Schedule, linear_schedule
+from .base import Prior
+from .lapped_dct import BANDS, BLOCK, analyse, double, from_colours, halve, synthesise, to_colours
 
 SCALES = 3
 CORNER = [BLOCK * i + j for i in range(BLOCK) for j in range(BLOCK) if 6 <= i + j <= 9]
