@@ -430,11 +430,11 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def train(options: argparse.Namespace) -> int:
-    from .training import command
+    from .training import cli
 
-    parser = argparse.ArgumentParser(prog="fvr train", description=command.__doc__)
-    command.add_arguments(parser)
-    return command.run(parser.parse_args([options.network, *options.arguments]))
+    parser = argparse.ArgumentParser(prog="fvr train", description=cli.__doc__)
+    cli.add_arguments(parser)
+    return cli.run(parser.parse_args([options.network, *options.arguments]))
 
 
 def finetune(options: argparse.Namespace) -> int:

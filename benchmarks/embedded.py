@@ -28,7 +28,7 @@ from fvr.metrics.fidelity import psnr, ssim
 from fvr.models.codeformer import CodeFormer
 from fvr.models.embedded import CODEBOOK, FOLDER, read_embedded
 from fvr.physics.build import parse
-from fvr.training.degrade import JUDGED, judged
+from fvr.training.degradations import JUDGED, judged
 from fvr.training.faces import Faces
 from fvr.training.sheet import sheet_png
 from fvr.video import read_frames

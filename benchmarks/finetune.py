@@ -40,7 +40,8 @@ from fvr.physics import parse
 from fvr.priors.base import Prior
 from fvr.priors.load import prior_from_file
 from fvr.priors.wiener import GaussianPrior
-from fvr.training.degrade import JUDGED, judged
+from fvr.training.degradations import JUDGED, judged
+from fvr.training.engine import Run
 from fvr.training.faces import Faces
 from fvr.training.finetune import fine_tune, options_for, precision_for
 from fvr.training.finetune_base import Base, base_from_file
@@ -48,7 +49,6 @@ from fvr.training.finetune_features import EarlyFeatures
 from fvr.training.finetune_networks import answer
 from fvr.training.finetune_pairs import HeldOut, Pairs, as_bytes
 from fvr.training.finetune_stage import restored
-from fvr.training.loop import Run
 
 BATCH = 8
 ALLOWED = 0.5

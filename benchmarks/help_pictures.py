@@ -38,7 +38,7 @@ from fvr.motion.dis import DisFlow
 from fvr.nodes.weights import EMBEDDED
 from fvr.physics import KINDS, Degradation, RandomInpaint, parse
 from fvr.priors.load import load_prior, prior_from_file
-from fvr.training.degrade import JUDGED
+from fvr.training.degradations import JUDGED
 from fvr.video import FrameTimes, ShotCutDetector, open_source, read_frames
 
 FOLDER = Path(__file__).resolve().parents[1] / "web" / "docs" / "pictures"

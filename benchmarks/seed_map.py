@@ -34,7 +34,7 @@ from fvr.motion.dis import DisFlow
 from fvr.physics import AveragePool, Blur, Degradation, RandomInpaint, TemporalBlur
 from fvr.priors.load import prior_from_file
 from fvr.training.faces import SUFFIXES, read_face
-from fvr.training.moving import Motion, set_moving
+from fvr.training.synthetic_motion import Motion, set_moving
 from fvr.video import open_source, read_frames
 
 TASKS: dict[str, Degradation] = {

@@ -21,13 +21,13 @@ from ..models.state_dict import notes_of
 from ..runtime import host
 from ..runtime.images import from_image, to_image
 from ..runtime.io import io, ui
+from ..training.engine import Run
 from ..training.finetune import CURVES, PRECISIONS, SHEET, FineTuned, fine_tune, fingerprint, options_for, precision_for
 from ..training.finetune_base import Base, base_of
 from ..training.finetune_file import checked_name, saved_as
 from ..training.finetune_options import PERCEPTUAL, PLANS, RECIPES, FineTune
 from ..training.finetune_pairs import HeldOut, Pairs, as_bytes
 from ..training.finetune_stage import FineTuneStage
-from ..training.loop import Run
 from .restorers import expect
 from .sockets import CATEGORY, RestorerSocket, seed_input
 from .weights import PRIORS, restorer_files

@@ -21,7 +21,7 @@ from ..models.load import load_network
 from .data.footage import KINDS, Footage
 from .data.pairs import FRAMES, WINDOW, Pair, Pairs
 from .discriminator import Adversary
-from .loop import Batch, Plan, Stage
+from .engine import Batch, Plan, Stage
 from .losses import EncoderFeatures
 
 ROUNDING = (0.3 / 255) ** 2

@@ -17,9 +17,9 @@ from ..models.code_prediction import FeatureTransform
 from ..models.codeformer import CodeFormer
 from ..models.state_dict import read_state
 from ..models.vq import Encoder
-from .degrade import JUDGED, Blind, judged
+from .degradations import JUDGED, Blind, judged
+from .engine import Batch, Plan, Stage
 from .faces import Faces
-from .loop import Batch, Plan, Stage
 from .losses import (
     EncoderFeatures,
     PatchAdversary,

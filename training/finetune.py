@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..models.load import LoadedNetwork, load_network
 from ..models.spandrel_bridge import Bridge
+from .engine import STATE, Run, train
 from .finetune_base import UNKNOWN, Base
 from .finetune_codes import CodeStage
 from .finetune_file import check_place, write_fine_tuned
@@ -22,7 +23,6 @@ from .finetune_networks import suited
 from .finetune_options import RECIPES, FineTune, Recipe, planned
 from .finetune_pairs import Pairs, digest_of
 from .finetune_stage import BEST, NAME, QUALITY, FineTuneStage
-from .loop import STATE, Run, train
 from .sheet import curve_png
 
 Tick = Callable[[str, int, int, dict[str, float]], None]

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.code_prediction import CodeNetwork
+from .engine import Batch
 from .finetune_networks import Answer, answer, true_codes
 from .finetune_stage import FineTuneStage
-from .loop import Batch
 
 
 class CodeTargets:

@@ -57,10 +57,10 @@ def run(options: argparse.Namespace) -> int:
     """
     import torch
 
+    from .engine import Run, Stopped
     from .finetune import fine_tune, options_for, precision_for
     from .finetune_base import base_from_file
     from .finetune_pairs import HeldOut, Pairs
-    from .loop import Run, Stopped
 
     out = options.out
     if out.suffix != ".safetensors":

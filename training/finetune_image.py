@@ -12,11 +12,11 @@ from ..faces.types import CROP
 from ..methods.detail_fusion import anchored
 from ..models.code_prediction import CodeNetwork
 from .discriminator import Adversary
+from .engine import Batch
 from .finetune_codes import CodeTargets
 from .finetune_features import EarlyFeatures
 from .finetune_networks import answer
 from .finetune_stage import FineTuneStage
-from .loop import Batch
 from .losses import lpips_or_none, pixel_loss
 
 ANCHORED = 0.85

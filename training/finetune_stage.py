@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from ..faces.types import CROP
 from ..methods.detail_fusion import merged
 from ..metrics.fidelity import psnr
-from .degrade import LARGE, NATIVE_128, Blind
+from .degradations import LARGE, NATIVE_128, Blind
+from .engine import Batch, Plan, Stage
 from .finetune_memory import checkpoint_blocks
 from .finetune_networks import Use, chosen
 from .finetune_options import FineTune
 from .finetune_pairs import Pairs
-from .loop import Batch, Plan, Stage
 
 NAME = "fine-tune"
 BEST = "best.safetensors"

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from ..models.code_prediction import CodeConfig
 from ..models.vq import VQConfig
-from .degrade import LARGE, NATIVE_128, SMALL, Blind
+from .degradations import LARGE, NATIVE_128, SMALL, Blind
+from .engine import Plan
 from .faces import MIRROR_ONLY, Jitter
-from .loop import Plan
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,12 @@ from ..models.keep_attention import CrossFrameFusion
 from ..models.vq import Encoder, VQConfig
 from ..motion.dis import DisFlow
 from ..motion.warp import warp
-from .degrade import JUDGED, Blind, judged
+from .degradations import JUDGED, Blind, judged
+from .engine import Batch, Plan, Stage, generator_for
 from .faces import MIRROR_ONLY, Faces, Jitter, shrunk
-from .loop import Batch, Plan, Stage, generator_for
 from .losses import EncoderFeatures, code_losses, dirichlet_divergence, lpips_or_none, pixel_loss
-from .moving import Clips, Motion, degraded_clip, set_moving
 from .recipe import SMALL_128
+from .synthetic_motion import Clips, Motion, degraded_clip, set_moving
 
 VALIDATED_CLIPS, VALIDATED_FRAMES = 4, 8
 

@@ -7,7 +7,7 @@ from fvr.methods.base import restore_frames
 from fvr.methods.blind import BlindOptions, BlindRestorer, flow_into, worthwhile
 from fvr.models.blind import BlindRestorers, BlindSizes
 from fvr.motion.warp import warp
-from fvr.training.moving import Motion, set_moving
+from fvr.training.synthetic_motion import Motion, set_moving
 
 
 @pytest.fixture(scope="module")

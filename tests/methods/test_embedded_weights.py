@@ -18,7 +18,7 @@ from fvr.models import embedded
 from fvr.models.load import load_network
 from fvr.nodes.weights import EMBEDDED
 from fvr.physics.build import parse
-from fvr.training.degrade import JUDGED, judged
+from fvr.training.degradations import JUDGED, judged
 
 FILES = embedded.listed(embedded.RESTORERS | embedded.PRIORS)
 X4 = "x4 blur, noise 0.03"

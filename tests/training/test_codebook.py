@@ -17,10 +17,10 @@ from torch import nn
 from fvr.models.codeformer import CodeFormer
 from fvr.models.embedded import notes, read_embedded
 from fvr.models.vq import VQAutoEncoder
-from fvr.training import command
+from fvr.training import cli
 from fvr.training.card import Card, export
 from fvr.training.codebook import REVIVED_FACES, AutoEncoding, CodePrediction, Joint, clean_encoder, network_of, stages_of
-from fvr.training.loop import Plan, Run, generator_for, train
+from fvr.training.engine import Plan, Run, generator_for, train
 from fvr.training.recipe import PAPER
 
 CPU = torch.device("cpu")
@@ -115,13 +115,13 @@ def test_codes_are_those_of_the_clean_face(codebook_folder: Path) -> None:
 
 
 def test_the_command_writes_a_file_that_loads_and_tells_its_story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(command.RECIPES["codebook"], "small", replace(TINY, autoencoder=Plan(4, 2, 1e-3, 1e-4), settle=2, revive=0))
+    monkeypatch.setitem(cli.RECIPES["codebook"], "small", replace(TINY, autoencoder=Plan(4, 2, 1e-3, 1e-4), settle=2, revive=0))
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    cli.add_arguments(parser)
     out = tmp_path / "mine.safetensors"
     arguments = ["codebook", "--faces", str(draw_faces(tmp_path / "people")), "--out", str(out), "--device", "cpu", "--validate-every", "0"]
-    assert command.run(parser.parse_args([*arguments, "--minutes", "1e-9"])) == command.STOPPED and not out.exists()
-    assert command.run(parser.parse_args(arguments)) == 0
+    assert cli.run(parser.parse_args([*arguments, "--minutes", "1e-9"])) == cli.STOPPED and not out.exists()
+    assert cli.run(parser.parse_args(arguments)) == 0
     network = CodeFormer.of(read_embedded(out))
     assert network.sizes == TINY.sizes
     work = tmp_path / "mine-training"
@@ -208,12 +208,12 @@ def test_the_codebook_settles_in_the_precision_of_the_run(tmp_path: Path, reduce
 def test_cards_count_the_faces_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     short = Plan(1, 1, 1e-3, 1e-4)
     recipe = replace(TINY, autoencoder=short, prediction=short, joint=short, settle=0, revive=0)
-    monkeypatch.setitem(command.RECIPES["codebook"], "small", recipe)
+    monkeypatch.setitem(cli.RECIPES["codebook"], "small", recipe)
     draw_faces(tmp_path / "people")
     for index, path in enumerate(sorted((tmp_path / "people").rglob("*.png"))):
         path.rename(path.with_name(f"us-{'house' if index % 2 else 'senate'}_{path.name}"))
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    cli.add_arguments(parser)
     out = tmp_path / "mine.safetensors"
     arguments = [
         "codebook",
@@ -228,7 +228,7 @@ def test_cards_count_the_faces_of_the_run(tmp_path: Path, monkeypatch: pytest.Mo
         "--prefix",
         "federal",
     ]
-    assert command.run(parser.parse_args(arguments)) == 0
+    assert cli.run(parser.parse_args(arguments)) == 0
     card = out.with_suffix(".md").read_text()
     assert "\n6 aligned official portraits" in card and "from 6 that validate" in card and "444" not in card
     assert "--prefix federal" in card
@@ -236,10 +236,10 @@ def test_cards_count_the_faces_of_the_run(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_the_codebook_takes_no_clips(tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    cli.add_arguments(parser)
     arguments = ["codebook", "--faces", str(tmp_path), "--out", str(tmp_path / "x.safetensors"), "--clips", str(tmp_path)]
     with pytest.raises(ValueError, match="see stills only"):
-        command.run(parser.parse_args(arguments))
+        cli.run(parser.parse_args(arguments))
 
 
 def test_the_clean_encoder_is_read_from_the_published_autoencoders_form(tmp_path: Path) -> None:

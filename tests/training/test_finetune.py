@@ -16,6 +16,7 @@ from torch import Tensor
 from fvr.methods.codeformer import CodeFormerRestorer
 from fvr.methods.registry import restorer_from
 from fvr.models.load import load_network
+from fvr.training.engine import STATE, Run
 from fvr.training.finetune import FineTuned, fine_tune, fingerprint, options_for, precision_for
 from fvr.training.finetune_base import base_from_file, base_of
 from fvr.training.finetune_file import checked_name
@@ -23,7 +24,6 @@ from fvr.training.finetune_image import ImageStage
 from fvr.training.finetune_options import PAPER, FineTune, planned
 from fvr.training.finetune_pairs import HeldOut, Pairs
 from fvr.training.finetune_stage import LOSS, QUALITY
-from fvr.training.loop import STATE, Run
 
 OUR_PARTS = {"encoder", "position_emb", "feat_emb", "ft_layers", "idx_pred_layer"}
 

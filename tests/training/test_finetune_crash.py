@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file
 from tiny_pairs import base, pairs
 
+from fvr.training.engine import STATE, Run
 from fvr.training.finetune import fine_tune
 from fvr.training.finetune_options import planned
-from fvr.training.loop import STATE, Run
 
 HERE = Path(__file__).resolve().parent
 GONE = 37

@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from tiny_pairs import SIDE, base, noisy, pairs
 
 from fvr.models.state_dict import notes_of
+from fvr.training.engine import Run
 from fvr.training.finetune import fine_tune, fingerprint
 from fvr.training.finetune_file import check_place, saved_as
 from fvr.training.finetune_options import FineTune, planned
 from fvr.training.finetune_pairs import OnDisk, Pairs
-from fvr.training.loop import Run
 from fvr.training.sheet import HEIGHT, INKS, curve_png
 
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from fvr.models.dicface import DicFace
 from fvr.models.load import load_network
+from fvr.training.engine import Run, generator_for
 from fvr.training.finetune import fine_tune
 from fvr.training.finetune_base import base_from_file
 from fvr.training.finetune_codes import CodeTargets
@@ -23,7 +24,6 @@ from fvr.training.finetune_memory import checkpoint_blocks
 from fvr.training.finetune_networks import Use, answer, chosen, true_codes
 from fvr.training.finetune_options import planned
 from fvr.training.finetune_stage import LOSS
-from fvr.training.loop import Run, generator_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")  # spandrel's
 CPU = torch.device("cpu")

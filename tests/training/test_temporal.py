@@ -17,11 +17,11 @@ from fvr.models.dicface import DicFace, dirichlet_mean
 from fvr.models.embedded import BASE, notes
 from fvr.models.keep import KEEP, KeepConfig
 from fvr.models.load import load_network
-from fvr.training import command
+from fvr.training import cli
 from fvr.training.card import OWN_LICENCE
 from fvr.training.codebook import clean_encoder
+from fvr.training.engine import Plan, Run, generator_for, train
 from fvr.training.faces import Faces
-from fvr.training.loop import Plan, Run, generator_for, train
 from fvr.training.temporal import (
     DICFACE_SMALL,
     KEEP_SMALL,
@@ -197,9 +197,9 @@ def test_a_resumed_run_draws_the_same_weights(codebook_folder: Path, base: CodeF
 @pytest.fixture
 def arguments(codebook_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Options of `fvr train keep` on tiny faces, with more words."""
-    monkeypatch.setitem(command.RECIPES["keep"], "small", replace(KEEP_TINY, plan=Plan(1, 1, 1e-3, 1e-4)))
+    monkeypatch.setitem(cli.RECIPES["keep"], "small", replace(KEEP_TINY, plan=Plan(1, 1, 1e-3, 1e-4)))
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    cli.add_arguments(parser)
     common = ["keep", "--faces", str(draw_faces(tmp_path / "people", 1)), "--device", "cpu", "--precision", "float32"]
     common += ["--autoencoder", str(codebook_folder / "work" / "autoencoder.safetensors")]
     return lambda *more: parser.parse_args([*common, *map(str, more)])
@@ -210,21 +210,21 @@ def test_a_base_of_another_size_or_kind_is_refused(arguments, codebook_folder: P
     with pytest.raises(
         ValueError, match=r"for 512 x 512 pixels and the codebook network face-codebook-128.safetensors for 128 x 128: give --base codef"
     ):
-        command.run(arguments("--recipe", "paper", "--out", out))
+        cli.run(arguments("--recipe", "paper", "--out", out))
     with pytest.raises(ValueError, match=r"for 64 x 64 pixels .* give --base what `fvr train codebook --recipe small` wrote"):
-        command.run(arguments("--out", out))
+        cli.run(arguments("--out", out))
     torch.save(dicface_on(base, 3).state_dict(), tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"other.pth is a DicFace; .* give the codebook network"):
-        command.run(arguments("--out", out, "--base", tmp_path / "other.pth"))
+        cli.run(arguments("--out", out, "--base", tmp_path / "other.pth"))
     (tmp_path / "page.pth").write_text("<html>")
     with pytest.raises(ValueError, match="a web page"):
-        command.run(arguments("--out", out, "--base", tmp_path / "page.pth"))
+        cli.run(arguments("--out", out, "--base", tmp_path / "page.pth"))
 
 
 def test_a_base_that_torch_saved_makes_a_file_that_stands_alone(arguments, codebook_folder: Path, base: CodeFormer, tmp_path: Path) -> None:
     torch.save({"params_ema": base.state_dict()}, tmp_path / "mine.pth")
     out = tmp_path / "elsewhere" / "keep.safetensors"
-    assert command.run(arguments("--out", out, "--base", tmp_path / "mine.pth")) == 0
+    assert cli.run(arguments("--out", out, "--base", tmp_path / "mine.pth")) == 0
     network = load_network(out).network
     assert isinstance(network, KEEP) and BASE not in notes(out)
     expected = base.encoder.state_dict()["blocks.0.weight"].half().float()

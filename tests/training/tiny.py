@@ -14,9 +14,9 @@ from fvr.models.code_prediction import CodeConfig
 from fvr.models.codeformer import CodeFormer
 from fvr.models.vq import VQConfig
 from fvr.training.codebook import network_of, stages_of
-from fvr.training.degrade import LARGE
+from fvr.training.degradations import LARGE
+from fvr.training.engine import Plan, Run, train
 from fvr.training.faces import Faces, Jitter
-from fvr.training.loop import Plan, Run, train
 from fvr.training.recipe import Recipe
 
 SIDE = 64

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ...faces.types import CROP
 from ..faces import Faces
-from ..moving import Motion, swings
+from ..synthetic_motion import Motion, swings
 from .codecs import through
 from .footage import KINDS, Footage
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from fvr.metrics.fidelity import psnr
 from fvr.physics import BicubicDownsample
-from fvr.training.degrade import JUDGED, LARGE, NATIVE_128, SMALL, Blind, Known, judged
-from fvr.training.diffusion import PRIOR_PAPER, X8
+from fvr.training.degradations import JUDGED, LARGE, NATIVE_128, SMALL, Blind, Known, judged
+from fvr.training.prior import PRIOR_PAPER, X8
 
 
 def smooth_picture(side: int = 64) -> torch.Tensor:

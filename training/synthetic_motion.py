@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..physics.h264 import H264
 from ..video import open_source, read_frames
-from .degrade import Blind, Known
+from .degradations import Blind, Known
 from .faces import SUFFIXES, read_face, shrunk
 
 CLIP_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")

@@ -18,20 +18,20 @@ from ..models.codeformer import CodeFormer
 from ..models.embedded import ALIAS, CODEBOOK, FOLDER, SIZES
 from ..models.load import load_network
 from ..models.state_dict import notes_of
-from . import blind, codebook, diffusion, temporal
+from . import blind, codebook, prior, temporal
 from .card import FEDERAL_BIAS, LICENCE, OWN_LICENCE, Card, export, federal_data
 from .codebook import clean_encoder
 from .data.pairs import Pairs
-from .degrade import Known
+from .degradations import Known
+from .engine import Plan, Run, Stopped, average_of, train
 from .faces import FEDERAL, Faces
 from .flow_weights import PUBLISHED, has_flow_network, load_spynet
-from .loop import Plan, Run, Stopped, average_of, train
-from .moving import Clips
 from .recipe import PAPER, SMALL_128, Recipe
+from .synthetic_motion import Clips
 
-RECIPES: dict[str, dict[str, Recipe | temporal.TemporalRecipe | diffusion.PriorRecipe | blind.BlindRecipe]] = {
+RECIPES: dict[str, dict[str, Recipe | temporal.TemporalRecipe | prior.PriorRecipe | blind.BlindRecipe]] = {
     "blind": {"small": blind.BLIND_512},
-    "prior": {"small": diffusion.PRIOR_128, "paper": diffusion.PRIOR_PAPER},
+    "prior": {"small": prior.PRIOR_128, "paper": prior.PRIOR_PAPER},
     "codebook": {"small": SMALL_128, "paper": PAPER},
     "keep": {"small": temporal.KEEP_SMALL, "paper": temporal.KEEP_PAPER},
     "dicface": {"small": temporal.DICFACE_SMALL, "paper": temporal.DICFACE_PAPER},
@@ -121,15 +121,15 @@ def _prefixes(options: argparse.Namespace) -> tuple[str, ...]:
 
 def _prior(options: argparse.Namespace) -> int:
     recipe = RECIPES["prior"][options.recipe]
-    assert isinstance(recipe, diffusion.PriorRecipe)
+    assert isinstance(recipe, prior.PriorRecipe)
     if options.batch:
         recipe = replace(recipe, image=gathered(recipe.image, options.batch), video=gathered(recipe.video, min(options.batch, recipe.video.batch)))
     faces, held_out = (Faces(options.faces, split, recipe.sizes.side, _prefixes(options)) for split in ("train", "val"))
     torch.manual_seed(options.seed)
-    network = diffusion.network_of(recipe)
+    network = prior.network_of(recipe)
     _load_flow(options, network, recipe.name)
     clips = None if options.clips is None else Clips(options.clips, recipe.sizes.side, recipe.frames)
-    stages = diffusion.stages_of(recipe, faces, held_out, torch.device(options.device), clips)
+    stages = prior.stages_of(recipe, faces, held_out, torch.device(options.device), clips)
     trained = _trained(network, stages, _settings(options), recipe.name, options.export_now)
     if trained is None:
         return STOPPED

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fvr.training.loop import MANY_BAD_STEPS, STATE, Batch, Plan, Run, Stage, Stopped, train
+from fvr.training.engine import MANY_BAD_STEPS, STATE, Batch, Plan, Run, Stage, Stopped, train
 
 
 class Line(Stage):

@@ -22,13 +22,13 @@ from fvr.models.embedded import SIZES
 from fvr.models.flair.bicubic import BicubicConfig, BicubicUNet
 from fvr.models.flair.spynet import SPyNet
 from fvr.models.flair.temporal import split_parameters
-from fvr.training import command, diffusion
-from fvr.training.degrade import JUDGED, NATIVE_128
-from fvr.training.diffusion import ImageStage, PriorRecipe, VideoStage, network_of, stages_of, thinning
+from fvr.training import cli, prior
+from fvr.training.degradations import JUDGED, NATIVE_128
+from fvr.training.engine import STATE, Run, Stopped, generator_for, train
 from fvr.training.faces import Faces
 from fvr.training.flow_weights import load_spynet
-from fvr.training.loop import STATE, Run, Stopped, generator_for, train
-from fvr.training.moving import Clips
+from fvr.training.prior import ImageStage, PriorRecipe, VideoStage, network_of, stages_of, thinning
+from fvr.training.synthetic_motion import Clips
 
 SIZES_64 = BicubicConfig(side=SIDE, channels=32, multipliers=(1, 1), res_blocks=1, attention=frozenset({1}), recurrence=frozenset(), head=32)
 TINY = PriorRecipe("tiny prior", SIZES_64, replace(SHORT, batch=2), SHORT, frames=3, blind=NATIVE_128.at(SIDE), levels="angle", weighting="v")
@@ -44,7 +44,7 @@ def stages(folder: Path, recipe: PriorRecipe = TINY) -> tuple[ImageStage, VideoS
 @pytest.fixture
 def quick_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     """One judged degradation instead of three."""
-    monkeypatch.setattr(diffusion, "JUDGED", {"x8 bicubic": JUDGED["x8 bicubic"]})
+    monkeypatch.setattr(prior, "JUDGED", {"x8 bicubic": JUDGED["x8 bicubic"]})
 
 
 def test_each_stage_trains_its_own_layers_only(tmp_path: Path) -> None:
@@ -104,13 +104,13 @@ def test_the_command_writes_a_prior_that_loads(tmp_path: Path, monkeypatch: pyte
     from fvr.priors.load import prior_from_file
     from fvr.priors.pyramid import PyramidPrior
 
-    monkeypatch.setitem(command.RECIPES, "prior", {"small": TINY})
+    monkeypatch.setitem(cli.RECIPES, "prior", {"small": TINY})
     draw_faces(tmp_path / "faces")
     out = tmp_path / "prior.safetensors"
     monkeypatch.setattr(
         "sys.argv", ["train", "prior", "--faces", str(tmp_path / "faces"), "--out", str(out), "--device", "cpu", "--precision", "float32"]
     )
-    assert command.main() == 0
+    assert cli.main() == 0
     with safe_open(out, "pt") as file:
         assert json.loads(file.metadata()[SIZES])["side"] == SIDE
     prior = prior_from_file(out)
@@ -244,18 +244,18 @@ def test_the_command_asks_for_spynet_and_writes_a_prior_with_it(tmp_path: Path, 
 
     path, spynet = spynet_file(tmp_path)
     short = replace(SHORT, steps=1)
-    monkeypatch.setitem(command.RECIPES, "prior", {"paper": replace(FLOWING, image=short, video=short), "small": TINY})
+    monkeypatch.setitem(cli.RECIPES, "prior", {"paper": replace(FLOWING, image=short, video=short), "small": TINY})
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    cli.add_arguments(parser)
     out = tmp_path / "prior.safetensors"
     common = ["--faces", str(draw_faces(tmp_path / "faces", 1)), "--out", str(out), "--device", "cpu", "--precision", "float32"]
     with pytest.raises(ValueError, match=r"flowing carries features along the flow of SPyNet, .* give --spynet the file https://"):
-        command.run(parser.parse_args(["prior", *common, "--recipe", "paper"]))
+        cli.run(parser.parse_args(["prior", *common, "--recipe", "paper"]))
     assert not (tmp_path / "prior-training").exists()
     for network, said in (("prior", "tiny prior does not; leave it out"), ("codebook", "--spynet is for the prior")):
         with pytest.raises(ValueError, match=said):
-            command.run(parser.parse_args([network, *common, "--spynet", str(path)]))
-    assert command.run(parser.parse_args(["prior", *common, "--recipe", "paper", "--spynet", str(path)])) == 0
+            cli.run(parser.parse_args([network, *common, "--spynet", str(path)]))
+    assert cli.run(parser.parse_args(["prior", *common, "--recipe", "paper", "--spynet", str(path)])) == 0
     prior = prior_from_file(out)
     assert isinstance(prior, PyramidPrior)
     found = next(module for module in prior.coarse.network.modules() if isinstance(module, SPyNet))

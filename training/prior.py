@@ -16,10 +16,10 @@ from ..metrics.fidelity import psnr
 from ..models.flair.bicubic import BicubicConfig, BicubicUNet
 from ..models.flair.temporal import split_parameters
 from ..models.flair.window import Flows
-from .degrade import JUDGED, NATIVE_128, Blind, Known, judged
+from .degradations import JUDGED, NATIVE_128, Blind, Known, judged
+from .engine import Batch, Plan, Stage, generator_for
 from .faces import MIRROR_ONLY, Faces, Jitter, shrunk
-from .loop import Batch, Plan, Stage, generator_for
-from .moving import Clips, Motion, degraded_clip, set_moving
+from .synthetic_motion import Clips, Motion, degraded_clip, set_moving
 
 VALIDATED = 8
 """Faces of the validation split that figures are made of."""
