@@ -230,7 +230,7 @@ def add_train(commands: Any) -> None:
 
 
 def add_finetune(commands: Any) -> None:
-    from .training.finetune_command import add_arguments
+    from .finetune.cli import add_arguments
 
     p = commands.add_parser(
         "finetune",
@@ -438,9 +438,9 @@ def train(options: argparse.Namespace) -> int:
 
 
 def finetune(options: argparse.Namespace) -> int:
-    from .training import finetune_command
+    from .finetune import cli
 
-    return finetune_command.run(options)
+    return cli.run(options)
 
 
 def models(options: argparse.Namespace) -> int:

@@ -27,6 +27,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fvr.finetune.base_model import Base, base_from_file
+from fvr.finetune.dataset import HeldOut, Pairs, as_bytes
+from fvr.finetune.network_adapters import answer
+from fvr.finetune.perceptual import EarlyFeatures
+from fvr.finetune.run import fine_tune, options_for, precision_for
+from fvr.finetune.stage import restored
 from fvr.methods.option_parsing import parse_settings
 from fvr.methods.pseudo_target.algorithm import PRESETS
 from fvr.methods.pseudo_target.dataset import PairFolder
@@ -43,12 +49,6 @@ from fvr.priors.wiener import GaussianPrior
 from fvr.training.degradations import JUDGED, judged
 from fvr.training.engine import Run
 from fvr.training.faces import Faces
-from fvr.training.finetune import fine_tune, options_for, precision_for
-from fvr.training.finetune_base import Base, base_from_file
-from fvr.training.finetune_features import EarlyFeatures
-from fvr.training.finetune_networks import answer
-from fvr.training.finetune_pairs import HeldOut, Pairs, as_bytes
-from fvr.training.finetune_stage import restored
 
 BATCH = 8
 ALLOWED = 0.5

@@ -14,6 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..finetune.base_model import Base, base_of
+from ..finetune.checkpoint import checked_name, saved_as
+from ..finetune.dataset import HeldOut, Pairs, as_bytes
+from ..finetune.options import PERCEPTUAL, PLANS, RECIPES, FineTune
+from ..finetune.run import CURVES, PRECISIONS, SHEET, FineTuned, fine_tune, fingerprint, options_for, precision_for
+from ..finetune.stage import FineTuneStage
 from ..methods.base import NetworkRestorer
 from ..methods.registry import restorer_from
 from ..models.load import load_network
@@ -22,12 +28,6 @@ from ..runtime import host
 from ..runtime.images import from_image, to_image
 from ..runtime.io import io, ui
 from ..training.engine import Run
-from ..training.finetune import CURVES, PRECISIONS, SHEET, FineTuned, fine_tune, fingerprint, options_for, precision_for
-from ..training.finetune_base import Base, base_of
-from ..training.finetune_file import checked_name, saved_as
-from ..training.finetune_options import PERCEPTUAL, PLANS, RECIPES, FineTune
-from ..training.finetune_pairs import HeldOut, Pairs, as_bytes
-from ..training.finetune_stage import FineTuneStage
 from .restorers import expect
 from .sockets import CATEGORY, RestorerSocket, seed_input
 from .weights import PRIORS, restorer_files

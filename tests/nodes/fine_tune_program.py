@@ -78,7 +78,7 @@ with torch.inference_mode():
     said["state"] = (work / "state.pt").is_file()
     done = torch.load(work / "state.pt", weights_only=True)["step"]
     steps = []
-    import fvr.training.finetune_stage as stage
+    import fvr.finetune.stage as stage
 
     real = stage.FineTuneStage.begin
 

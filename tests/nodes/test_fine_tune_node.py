@@ -16,12 +16,12 @@ sys.path += [str(Path(__file__).resolve().parents[1] / room) for room in ("runti
 from comfyui_process import in_comfyui, needs_comfyui
 from tiny_pairs import file_of, noisy
 
+from fvr.finetune.stage import CodeStage
 from fvr.nodes import registry
 from fvr.nodes.fine_tune import PseudoTargetFineTune
 from fvr.nodes.restorers import LoadFaceRestorer, RestoreFaces
 from fvr.nodes.weights import restorer_files
 from fvr.runtime import graph, host
-from fvr.training.finetune_codes import CodeStage
 from fvr.workflows import bundled
 
 PROGRAM = (Path(__file__).parent / "fine_tune_program.py").read_text(encoding="utf-8")
@@ -135,14 +135,14 @@ def test_a_file_outlives_its_pictures(home, monkeypatch):
 
 
 def test_a_process_that_died_once_the_file_was_there_has_nothing_to_do_again(home, monkeypatch):
-    from fvr.training.finetune import write_fine_tuned
+    from fvr.finetune.run import write_fine_tuned
 
     def write_and_die(*args, **kwargs):
         write_fine_tuned(*args, **kwargs)
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr("fvr.training.finetune.write_fine_tuned", write_and_die)
+        patch.setattr("fvr.finetune.run.write_fine_tuned", write_and_die)
         with pytest.raises(SystemExit):
             tune(**QUICKEST)
     monkeypatch.setattr("fvr.nodes.fine_tune.fine_tune", None)
@@ -173,10 +173,10 @@ def test_places_that_cannot_be_written_are_told_before_anything_is_learnt(home, 
 
 
 def test_clean_faces_are_hashed_once(home, monkeypatch):
-    from fvr.training.finetune import digest_of
+    from fvr.finetune.run import digest_of
 
     times = []
-    monkeypatch.setattr("fvr.training.finetune.digest_of", lambda pictures: times.append(len(pictures)) or digest_of(pictures))
+    monkeypatch.setattr("fvr.finetune.run.digest_of", lambda pictures: times.append(len(pictures)) or digest_of(pictures))
     tune(**QUICKEST, clean_faces=crops()[1][:3], recipe="image")
     assert times == [3]
 

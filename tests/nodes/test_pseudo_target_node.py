@@ -13,6 +13,7 @@ from seeded_weights import seed_weights
 from torch.testing import assert_close
 
 from fvr.faces.types import FaceClip
+from fvr.finetune.dataset import Pairs
 from fvr.methods.codeformer import CodeFormerRestorer
 from fvr.methods.pseudo_target.algorithm import PRESETS
 from fvr.methods.pseudo_target.dataset import read_png
@@ -21,7 +22,6 @@ from fvr.models.difface_unet import DifFaceConfig, DifFaceUNet
 from fvr.nodes.pseudo_target import PseudoTargetGenerate, knobs, output_folder, selection_knobs
 from fvr.priors.image_ddpm import ImagePrior
 from fvr.runtime import host
-from fvr.training.finetune_pairs import Pairs
 
 FAST = {"preset": {"preset": "codeformer", "N": 4, "K": 60, "L": 20, "steps": 100, "scaled": False}}
 

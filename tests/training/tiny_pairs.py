@@ -10,14 +10,14 @@ from safetensors.torch import save_file
 from seeded_weights import seed_weights
 from torch import Tensor, nn
 
+from fvr.finetune.base_model import Base, base_from_file
+from fvr.finetune.dataset import Pairs
 from fvr.models.code_prediction import CodeConfig
 from fvr.models.codeformer import CodeFormer
 from fvr.models.dicface import DicFace
 from fvr.models.keep import KEEP, KeepConfig
 from fvr.models.restoreformer import RestoreFormer, RestoreFormerConfig
 from fvr.models.vq import VQConfig
-from fvr.training.finetune_base import Base, base_from_file
-from fvr.training.finetune_pairs import Pairs
 
 SIDE = 32
 VQ = VQConfig(side=SIDE, channels=32, multipliers=(1, 1), res_blocks=1, attention=frozenset({16}), code_dim=32, codes=16)

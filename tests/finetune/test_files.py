@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import load_file
 from tiny_pairs import SIDE, base, noisy, pairs
 
+from fvr.finetune.checkpoint import check_place, saved_as
+from fvr.finetune.dataset import OnDisk, Pairs
+from fvr.finetune.options import FineTune, planned
+from fvr.finetune.run import fine_tune, fingerprint
 from fvr.models.state_dict import notes_of
 from fvr.training.engine import Run
-from fvr.training.finetune import fine_tune, fingerprint
-from fvr.training.finetune_file import check_place, saved_as
-from fvr.training.finetune_options import FineTune, planned
-from fvr.training.finetune_pairs import OnDisk, Pairs
 from fvr.training.sheet import HEIGHT, INKS, curve_png
 
 
@@ -108,7 +108,7 @@ def written(folder: Path, count: int) -> list[Path]:
 def test_clean_faces_are_hashed_one_by_one_and_those_on_disk_undecoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found, data, run = base(tmp_path), pairs(), Run(tmp_path / "w", bfloat16=False)
     paths = written(tmp_path / "reals", 40)
-    monkeypatch.setattr("fvr.training.finetune_pairs.read_picture", never)
+    monkeypatch.setattr("fvr.finetune.dataset.read_picture", never)
 
     def mark(reals: Sequence[torch.Tensor]) -> str:
         return fingerprint(found, data, quick(), run, reals)

@@ -12,18 +12,16 @@ from safetensors.torch import load_file
 from tiny_pairs import SIDE, base, noisy, pairs
 from torch import nn
 
+from fvr.finetune.base_model import base_from_file
+from fvr.finetune.checkpointing import checkpoint_blocks
+from fvr.finetune.network_adapters import Use, answer, chosen, true_codes
+from fvr.finetune.options import planned
+from fvr.finetune.perceptual import EarlyFeatures
+from fvr.finetune.run import fine_tune
+from fvr.finetune.stage import LOSS, CodeTargets, ImageStage
 from fvr.models.dicface import DicFace
 from fvr.models.load import load_network
 from fvr.training.engine import Run, generator_for
-from fvr.training.finetune import fine_tune
-from fvr.training.finetune_base import base_from_file
-from fvr.training.finetune_codes import CodeTargets
-from fvr.training.finetune_features import EarlyFeatures
-from fvr.training.finetune_image import ImageStage
-from fvr.training.finetune_memory import checkpoint_blocks
-from fvr.training.finetune_networks import Use, answer, chosen, true_codes
-from fvr.training.finetune_options import planned
-from fvr.training.finetune_stage import LOSS
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")  # spandrel's
 CPU = torch.device("cpu")

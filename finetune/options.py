@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from .engine import Plan
-from .finetune_pairs import HeldOut
+from ..training.engine import Plan
+from .dataset import HeldOut
 
 Recipe = Literal["codes", "image"]
 Perceptual = Literal["auto", "lpips", "encoder", "off"]

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file
 from tiny_pairs import base, pairs
 
+from fvr.finetune.options import planned
+from fvr.finetune.run import fine_tune
 from fvr.training.engine import STATE, Run
-from fvr.training.finetune import fine_tune
-from fvr.training.finetune_options import planned
 
 HERE = Path(__file__).resolve().parent
 GONE = 37
@@ -50,7 +50,7 @@ def whole(tmp_path_factory) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(("step", "kept"), [(2, None), (6, 3)], ids=["before any state", "the best is newer than the state"])
 def test_a_crash_costs_the_steps_since_the_last_state(step: int, kept: int | None, whole, tmp_path: Path) -> None:
     threads = torch.get_num_threads()  # another number rounds otherwise, and twelve steps carry that into the fourth digit
-    program = f"from test_finetune_crash import *; torch.set_num_threads({threads}); learn(Path({str(tmp_path)!r}), crash_after({step}))"
+    program = f"from test_crash import *; torch.set_num_threads({threads}); learn(Path({str(tmp_path)!r}), crash_after({step}))"
     places = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": places}, cwd=HERE, capture_output=True, text=True)
     assert done.returncode == GONE, done.stderr

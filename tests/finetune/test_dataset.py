@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_pairs import noisy
 
-from fvr.training.finetune_pairs import HeldOut, OnDisk, Pairs
+from fvr.finetune.dataset import HeldOut, OnDisk, Pairs
 
 
 @settings(deadline=None)

@@ -1,25 +1,31 @@
-"""What both recipes of fine-tuning share: batches, the held-out part, the best state, and when to stop."""
+"""Fine-tuning: what both recipes share (batches, the held-out part, the best state, when to stop), by codes, and by pictures."""
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..faces.types import CROP
-from ..methods.detail_fusion import merged
+from ..methods.detail_fusion import anchored, merged
 from ..metrics.fidelity import psnr
-from .degradations import LARGE, NATIVE_128, Blind
-from .engine import Batch, Plan, Stage
-from .finetune_memory import checkpoint_blocks
-from .finetune_networks import Use, chosen
-from .finetune_options import FineTune
-from .finetune_pairs import Pairs
+from ..models.code_prediction import CodeNetwork
+from ..training.degradations import LARGE, NATIVE_128, Blind
+from ..training.discriminator import Adversary
+from ..training.engine import Batch, Plan, Stage
+from ..training.losses import lpips_or_none, pixel_loss
+from .checkpointing import checkpoint_blocks
+from .dataset import Pairs
+from .network_adapters import Answer, Use, answer, chosen, true_codes
+from .options import FineTune
+from .perceptual import EarlyFeatures
 
 NAME = "fine-tune"
 BEST = "best.safetensors"
@@ -177,3 +183,141 @@ def restored(picture: Tensor, source: Tensor) -> Tensor:
 def blind_for(side: int) -> Blind:
     """The degradation that restorers of this side are first trained on."""
     return NATIVE_128.at(side) if side < CROP else LARGE.at(side)
+
+
+class CodeTargets:
+    """Cross-entropy of codes and distance of latents, towards what a frozen copy of the network finds in the targets.
+
+    Codes of a target never change, so those with an index are found once. Always in float32: rounding would change which code is nearest.
+    """
+
+    def __init__(self, network: CodeNetwork, device: torch.device) -> None:
+        self.frozen = copy.deepcopy(network).eval().requires_grad_(False)
+        self.frozen.generator, self.frozen.fuse_convs_dict = nn.Identity(), nn.ModuleDict()  # type: ignore[assignment]
+        self.device = device
+        self._known: dict[int, Tensor] = {}
+
+    def terms(self, found: Answer, target: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+        """(token cross-entropy, mean |z - z of the target|^2), without weights.
+
+        Args:
+            found: with latent and chances.
+            target: (B, 3, S, S) in [-1, 1].
+            which: (B,), the same number for the same picture.
+        """
+        assert found.latent is not None and found.chances is not None
+        index, weights, latent = self._wanted(target, which)
+        if index is None:
+            entropy = -(weights * found.chances).sum(-1).mean()
+        else:
+            entropy = F.nll_loss(found.chances.flatten(0, 1), index.flatten())
+        return entropy, (found.latent.float() - latent).square().mean()
+
+    @torch.no_grad()
+    def _wanted(self, target: Tensor, which: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        numbers = which.tolist()
+        if all(number in self._known for number in numbers):
+            index = torch.stack([self._known[number] for number in numbers]).to(self.device, torch.long)
+            return index, target.new_empty(0), self.frozen.quantize.lookup(index)
+        with torch.autocast(self.device.type, enabled=False):
+            found, weights, latent = true_codes(self.frozen, target.float())
+        if found is not None:
+            self._known.update(zip(numbers, found.to("cpu", torch.int32), strict=True))
+        return found, weights, latent
+
+
+class CodeStage(FineTuneStage):
+    """L = |z - c|^2 + tokens x CE (pseudo-targets, eq. 13; CodeFormer, eq. 4); codebook, generator and feature transforms stay as they are."""
+
+    def prepare(self, network: nn.Module) -> None:
+        assert isinstance(network, CodeNetwork)
+        self.codes = CodeTargets(network, self.device)
+
+    def terms(self, network: nn.Module, batch: Batch, *, draw: bool) -> tuple[dict[str, Tensor], Tensor | None]:
+        found = answer(network, batch["source"], self.use, draw=draw)
+        entropy, distance = self.codes.terms(found, batch["target"], batch["which"])
+        return {"tokens": self.options.tokens * entropy, "features": self.options.features * distance}, found.picture
+
+
+ANCHORED = 0.85
+"""Share of L1 that looks at the picture as the restorer of a small network will use it, with the input's coarse means."""
+
+
+class ImageStage(FineTuneStage):
+    """L = pixels x L1 + perceptual x LPIPS + adversary x GAN (pseudo-targets, eq. 8); code terms too where the network predicts codes.
+
+    Attributes:
+        reals: clean faces (3, S, S) uint8 that the discriminator takes for real; the targets if there are none (None).
+        width: the discriminator's, of its first convolution.
+        compared: what the perceptual distance is: "lpips", "encoder" or "off".
+    """
+
+    reals: Sequence[Tensor] | Tensor | None = None
+    compared = "off"
+    width = 64
+
+    def prepare(self, network: nn.Module) -> None:
+        options = self.options
+        self.perceptual: nn.Module | None = None
+        self.compared = "off"
+        if options.perceptual and options.perceptual_by != "off":
+            side = self.pairs.inputs[0].shape[-1]
+            self.perceptual = lpips_or_none(self.device) if options.perceptual_by in ("auto", "lpips") else None
+            self.compared = "lpips"
+            if self.perceptual is None and options.perceptual_by == "lpips":
+                raise ValueError(
+                    "LPIPS needs the package lpips and its backbone vgg16-397923af.pth in torch's hub folder, and they are not both on this "
+                    "machine; install them, or choose encoder or off as the perceptual distance"
+                )
+            if self.perceptual is None:
+                self.perceptual = EarlyFeatures(network, lambda frozen, x: answer(frozen, x, self.use), side)
+                self.compared = "encoder"
+        self.codes = CodeTargets(network, self.device) if isinstance(network, CodeNetwork) and (options.tokens or options.features) else None
+        self.adversary = (
+            Adversary(options.adversary, self.plan.rate, self.plan.accumulate, self.device, width=self.width) if options.adversary else None
+        )
+
+    def before_step(self, network: nn.Module, step: int, generator: torch.Generator) -> bool:
+        if self.adversary is not None:
+            self.adversary.begin()
+        return False
+
+    def batch(self, step: int, generator: torch.Generator) -> Batch:
+        batch = super().batch(step, generator)
+        if self.options.adversary and self.reals is not None:
+            index = torch.randint(len(self.reals), (self.plan.batch,), generator=generator).tolist()
+            batch["real"] = torch.stack([self.reals[i].float() / 127.5 - 1 for i in index])
+        return batch
+
+    def losses(self, network: nn.Module, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        self.begin(step, generator)
+        terms, picture = self.terms(network, batch, draw=True)
+        if self.adversary is not None:
+            assert picture is not None
+            terms["adversary"] = self.adversary.term(picture, batch.get("real", batch["target"]))
+        return terms
+
+    def terms(self, network: nn.Module, batch: Batch, *, draw: bool) -> tuple[dict[str, Tensor], Tensor | None]:
+        options, source, target = self.options, batch["source"], batch["target"]
+        found = answer(network, source, self.use)
+        assert found.picture is not None
+        picture = found.picture.float()
+        share = ANCHORED if picture.shape[-1] < CROP else 0.0
+        pixels = (1 - share) * pixel_loss(picture, target)
+        if share:
+            pixels = pixels + share * pixel_loss(anchored(picture, source), target)
+        terms = {"pixels": options.pixels * pixels / 2}  # images in [-1, 1] differ by twice as much as in [0, 1]
+        if self.perceptual is not None:
+            terms["perceptual"] = options.perceptual * self.perceptual(picture, target).mean()
+        if self.codes is not None:
+            entropy, distance = self.codes.terms(found, target, batch["which"])
+            terms |= {"tokens": options.tokens * entropy, "features": options.features * distance}
+        return terms, picture
+
+    def extra(self) -> dict[str, Any]:
+        return {**super().extra(), **({"adversary": self.adversary.state()} if self.adversary is not None else {})}
+
+    def restore(self, extra: dict[str, Any]) -> None:
+        super().restore(extra)
+        if self.adversary is not None:
+            self.adversary.restore(extra["adversary"])

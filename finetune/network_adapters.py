@@ -14,7 +14,7 @@ from ..models.dicface import DicFace, dirichlet_mean
 from ..models.keep import KEEP
 from ..models.restoreformer import RestoreFormer
 from ..models.spandrel_bridge import Bridge
-from .finetune_options import Recipe
+from .options import Recipe
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,16 @@ from safetensors.torch import load_file, save_file
 from tiny_pairs import SIDE, base, file_of, networks, noisy, pairs
 from torch import Tensor
 
+from fvr.finetune.base_model import base_from_file, base_of
+from fvr.finetune.checkpoint import checked_name
+from fvr.finetune.dataset import HeldOut, Pairs
+from fvr.finetune.options import PAPER, FineTune, planned
+from fvr.finetune.run import FineTuned, fine_tune, fingerprint, options_for, precision_for
+from fvr.finetune.stage import LOSS, QUALITY, ImageStage
 from fvr.methods.codeformer import CodeFormerRestorer
 from fvr.methods.registry import restorer_from
 from fvr.models.load import load_network
 from fvr.training.engine import STATE, Run
-from fvr.training.finetune import FineTuned, fine_tune, fingerprint, options_for, precision_for
-from fvr.training.finetune_base import base_from_file, base_of
-from fvr.training.finetune_file import checked_name
-from fvr.training.finetune_image import ImageStage
-from fvr.training.finetune_options import PAPER, FineTune, planned
-from fvr.training.finetune_pairs import HeldOut, Pairs
-from fvr.training.finetune_stage import LOSS, QUALITY
 
 OUR_PARTS = {"encoder", "position_emb", "feat_emb", "ft_layers", "idx_pred_layer"}
 

@@ -57,10 +57,10 @@ def run(options: argparse.Namespace) -> int:
     """
     import torch
 
-    from .engine import Run, Stopped
-    from .finetune import fine_tune, options_for, precision_for
-    from .finetune_base import base_from_file
-    from .finetune_pairs import HeldOut, Pairs
+    from ..training.engine import Run, Stopped
+    from .base_model import base_from_file
+    from .dataset import HeldOut, Pairs
+    from .run import fine_tune, options_for, precision_for
 
     out = options.out
     if out.suffix != ".safetensors":
@@ -106,7 +106,7 @@ def _base_path(text: str) -> Path:
 
 
 def _reals(folder: Path | None, side: int) -> Any:
-    from .finetune_pairs import SUFFIXES, OnDisk
+    from .dataset import SUFFIXES, OnDisk
 
     if folder is None:
         return None

@@ -14,16 +14,14 @@ from torch import Tensor
 
 from ..models.load import LoadedNetwork, load_network
 from ..models.spandrel_bridge import Bridge
-from .engine import STATE, Run, train
-from .finetune_base import UNKNOWN, Base
-from .finetune_codes import CodeStage
-from .finetune_file import check_place, write_fine_tuned
-from .finetune_image import ImageStage
-from .finetune_networks import suited
-from .finetune_options import RECIPES, FineTune, Recipe, planned
-from .finetune_pairs import Pairs, digest_of
-from .finetune_stage import BEST, NAME, QUALITY, FineTuneStage
-from .sheet import curve_png
+from ..training.engine import STATE, Run, train
+from ..training.sheet import curve_png
+from .base_model import UNKNOWN, Base
+from .checkpoint import check_place, write_fine_tuned
+from .dataset import Pairs, digest_of
+from .network_adapters import suited
+from .options import RECIPES, FineTune, Recipe, planned
+from .stage import BEST, NAME, QUALITY, CodeStage, FineTuneStage, ImageStage
 
 Tick = Callable[[str, int, int, dict[str, float]], None]
 CURVES, SHEET = "curves.png", "before-after.png"

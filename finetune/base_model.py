@@ -22,7 +22,7 @@ from ..models.keep import rename
 from ..models.load import load_network
 from ..models.spandrel_bridge import Bridge
 from ..models.state_dict import names_of, notes_of
-from .finetune_networks import Use
+from .network_adapters import Use
 
 UNKNOWN = "unknown"
 

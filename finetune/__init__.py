@@ -1,0 +1,1 @@
+"""Adapting a restorer to footage: pairs, stages, and the checkpoint that comes of them."""
