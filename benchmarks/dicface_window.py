@@ -28,7 +28,7 @@ from fvr.models.dicface import DicFace
 from fvr.models.vq import VQConfig
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from seeded_weights import seed_weights
+from helpers.seeded_weights import seed_weights
 
 SMALL = CodeConfig(VQConfig(128, 32, (1, 2, 2, 4), 1, frozenset({16}), 64, 128), 128, 2, 3, (32, 64, 128))
 

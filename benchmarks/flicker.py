@@ -31,7 +31,7 @@ from fvr.models.load import load_network
 from fvr.video import open_source
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from seeded_weights import seed_weights
+from helpers.seeded_weights import seed_weights
 
 
 def main() -> int:

@@ -37,7 +37,7 @@ from fvr.motion.raft import RaftFlow
 from fvr.motion.warp import warp
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from seeded_weights import seed_weights, seeded_tensor
+from helpers.seeded_weights import seed_weights, seeded_tensor
 
 SMALL = KeepConfig(
     vq.VQConfig(side=64, channels=32, multipliers=(1, 2, 2), res_blocks=1, attention=frozenset({16}), code_dim=32, codes=64),

@@ -1,15 +1,11 @@
-"""Makes what all rooms' tests share importable (`from seeded_weights import seed_weights`), and threads a matter of each room."""
+"""Threads are a matter of each room. What several rooms share is the package tests/helpers (`pythonpath` in pyproject.toml)."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 import torch
+from helpers.video_helpers import moving
 
 from fvr.cli import main
 from fvr.video import AudioTrack, FrameTimes, SourceInfo, open_sink, open_source, probe, read_audio, read_frames
-
-sys.path.insert(0, str(Path(__file__).parent / "video"))
-from video_helpers import moving
 
 TIMES = FrameTimes(tuple(Fraction(n, 30) for n in (0, 1, 2, 4, 6, 7, 10, 11)), Fraction(12, 30))
 """Of a variable rate."""

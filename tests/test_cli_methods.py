@@ -6,9 +6,9 @@ import json
 
 import pytest
 import torch
-from code_networks import moving, small_codeformer, small_dicface
+from helpers.code_networks import moving, small_codeformer, small_dicface
+from helpers.small_keep import small_keep
 from safetensors.torch import save_file
-from small_keep import small_keep
 
 from fvr.cli import main
 from fvr.methods.base import restore_frames

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from code_networks import small_codeformer
+from helpers.code_networks import small_codeformer
 from safetensors.torch import save_file
 
 from fvr.models.load import load_network, peek

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from comfyui_host import PATIENCE, Host, loaded, needs_browser, needs_host
+from helpers.comfyui_host import PATIENCE, Host, loaded, needs_browser, needs_host
 
 from fvr.demo import moving_portrait, save
 from fvr.video import FrameTimes

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from small_workflows import API, FRAMES, NOTES, PAGES, embedded_are_here, heavy, make_embedded, make_inputs, make_models, quick, reporting
+from helpers.small_workflows import API, FRAMES, NOTES, PAGES, embedded_are_here, heavy, make_embedded, make_inputs, make_models, quick, reporting
 
 from fvr.models import embedded
 from fvr.models.catalogue import published_as

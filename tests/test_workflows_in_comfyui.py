@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comfyui_host import COMFYUI, PATIENCE, Host, loaded, needs_browser, needs_host
-from small_workflows import API, FRAMES, NOTES, PAGES, embedded_are_here, make_inputs, make_models, quick, reporting
+from helpers.comfyui_host import COMFYUI, PATIENCE, Host, loaded, needs_browser, needs_host
+from helpers.small_workflows import API, FRAMES, NOTES, PAGES, embedded_are_here, make_inputs, make_models, quick, reporting
 
 from fvr.nodes.weights import AUTO
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.tiny_pairs import base, pairs
 from safetensors.torch import load_file
-from tiny_pairs import base, pairs
 
 from fvr.finetune.options import planned
 from fvr.finetune.run import fine_tune

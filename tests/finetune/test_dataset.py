@@ -7,9 +7,9 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+from helpers.tiny_pairs import noisy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_pairs import noisy
 
 from fvr.finetune.dataset import HeldOut, OnDisk, Pairs
 

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_pairs import SIDE, base, noisy, pairs
 from safetensors.torch import load_file
-from tiny_pairs import SIDE, base, noisy, pairs
 
 from fvr.finetune.checkpoint import check_place, saved_as
 from fvr.finetune.dataset import OnDisk, Pairs

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.tiny_pairs import SIDE, base, noisy, pairs
 from safetensors.torch import load_file
-from tiny_pairs import SIDE, base, noisy, pairs
 from torch import nn
 
 from fvr.finetune.base_model import base_from_file

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.tiny_pairs import SIDE, base, file_of, networks, noisy, pairs
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny_pairs import SIDE, base, file_of, networks, noisy, pairs
 from torch import Tensor
 
 from fvr.finetune.base_model import base_from_file, base_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from code_networks import moving, small_codeformer
+from helpers.code_networks import moving, small_codeformer
 
 from fvr.methods.base import from_network, restore_frames, to_network
 from fvr.methods.codeformer import FAITHFUL, CodeFormerOptions, CodeFormerRestorer, Trained, gaussian_weights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from code_networks import moving, small_dicface, track
+from helpers.code_networks import moving, small_dicface, track
 
 from fvr.methods.base import restore_frames, to_network
 from fvr.methods.detail_fusion import completed

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from code_networks import DATA, published_frames, relative
+from helpers.code_networks import DATA, published_frames, relative
+from helpers.seeded_weights import seed_weights
 from safetensors.torch import load_file
-from seeded_weights import seed_weights
 
 from fvr.methods.dicface import DicFaceRestorer, DicFaceSession
 from fvr.models.dicface import DicFace

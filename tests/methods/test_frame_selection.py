@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from code_networks import moving
+from helpers.code_networks import moving
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

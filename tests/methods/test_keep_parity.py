@@ -5,8 +5,8 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+from helpers.seeded_weights import seed_weights
 from safetensors.torch import load_file
-from seeded_weights import seed_weights
 
 from fvr.methods.base import restore_frames
 from fvr.methods.keep import KeepOptions, KeepRestorer

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from seeded_weights import seed_weights
-from small_keep import SIDE, clip, small_keep
+from helpers.seeded_weights import seed_weights
+from helpers.small_keep import SIDE, clip, small_keep
 from torch.testing import assert_close
 from torchvision.models.optical_flow import raft_small
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from seeded_weights import seed_weights
+from helpers.seeded_weights import seed_weights
 from torch import nn
 
 from fvr.methods.base import restore_frames

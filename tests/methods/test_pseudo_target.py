@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.seeded_weights import seed_weights
+from helpers.tiny_seed_models import TinyUNet
 from safetensors.torch import load_file
-from seeded_weights import seed_weights
-from tiny_seed_models import TinyUNet
 from torch import Tensor
 from torch.testing import assert_close
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 import torch
-from code_networks import moving, small_codeformer, track
-from seeded_weights import seed_weights
-from tiny_seed_models import TinyUNet
+from helpers.code_networks import moving, small_codeformer, track
+from helpers.seeded_weights import seed_weights
+from helpers.tiny_seed_models import TinyUNet
 from torch import Tensor
 from torch.testing import assert_close
 

@@ -7,8 +7,8 @@ import math
 
 import pytest
 import torch
-from live_bytes import LiveBytes
-from tiny_seed_models import SIDE, TinyUNet, tiny_latent
+from helpers.live_bytes import LiveBytes
+from helpers.tiny_seed_models import SIDE, TinyUNet, tiny_latent
 from torch.testing import assert_close
 
 from fvr.methods.seed_map import PixelGenerator, SeedMapOptions, estimate, leading_times, plot, seed_map, summary, to_json

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from flair_small import seeded
+from helpers.flair_small import seeded
 
 from fvr.methods.seed_map import PixelGenerator, SeedGenerator, SeedMapOptions, guides, leading_times, seed_map
 from fvr.methods.seed_map.conditioning import filled

@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 import torch
-from tiny_seed_models import CHANNELS, SIDE, TinyUNet, tiny_latent, tiny_parts
+from helpers.tiny_seed_models import CHANNELS, SIDE, TinyUNet, tiny_latent, tiny_parts
 from torch.testing import assert_close
 
 from fvr.methods.seed_map import LatentGenerator, PixelGenerator, SeedMapOptions, seed_map

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from code_networks import moving
+from helpers.code_networks import moving
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from moving_texture import texture
+from helpers.moving_texture import texture
 from skimage import data
 
 from fvr.faces.appearance import sharpness

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from moving_texture import texture
+from helpers.moving_texture import texture
 
 from fvr.metrics.identity import TEMPLATE, cosine, identity_crop, load_arcface
 from fvr.metrics.landmarks import deviation, landmark_distance, landmark_motion_error

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from moving_texture import sliding
+from helpers.moving_texture import sliding
 
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.metrics.measure import Person, measure

@@ -8,7 +8,7 @@ import types
 import pytest
 import torch
 import torch.nn.functional as F
-from moving_texture import texture
+from helpers.moving_texture import texture
 from torch import nn
 
 from fvr.metrics.lpips import BACKBONES, backbone_file, lpips_or_none, perceptual_distance, rectangle

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from moving_texture import sliding, texture
+from helpers.moving_texture import sliding, texture
 
 from fvr.metrics.temporal import PairMotion, flicker, mean_warping_error, pair_motion, warping_error
 from fvr.motion.dis import DisFlow

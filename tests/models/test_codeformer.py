@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from code_networks import moving, relative, small_codeformer
+from helpers.code_networks import moving, relative, small_codeformer
 
 PICTURES = moving(2, 64) * 2 - 1
 

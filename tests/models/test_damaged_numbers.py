@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from code_networks import small_codeformer
-from flair_small import seeded
+from helpers.code_networks import small_codeformer
+from helpers.flair_small import seeded
+from helpers.small_keep import small_keep
 from safetensors.torch import load_file, save_file
-from small_keep import small_keep
 
 from fvr.methods.base import restore_frames
 from fvr.methods.registry import restorer_from

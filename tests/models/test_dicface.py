@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from code_networks import SMALL, moving, relative, small_dicface
 from einops import rearrange
-from seeded_weights import seed_weights
+from helpers.code_networks import SMALL, moving, relative, small_dicface
+from helpers.seeded_weights import seed_weights
 
 from fvr.models.dicface import DicFace, MultiScaleFuse, dirichlet_mean
 

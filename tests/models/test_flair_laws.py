@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from flair_small import SIDE, SMALL, clip, gap, seeded
+from helpers.flair_small import SIDE, SMALL, clip, gap, seeded
 from torch import nn
 from torchvision.ops import deform_conv2d
 

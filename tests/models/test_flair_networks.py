@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from flair_small import SMALL, gap, published_spynet, seeded
+from helpers.flair_small import SMALL, gap, published_spynet, seeded
+from helpers.seeded_weights import seeded_state
 from safetensors import safe_open
-from seeded_weights import seeded_state
 
 from fvr.models.flair.bicubic import BicubicConfig, BicubicUNet
 from fvr.models.flair.blur import BlurConfig, BlurUNet

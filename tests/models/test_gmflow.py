@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from seeded_weights import seed_weights
+from helpers.seeded_weights import seed_weights
 from torch.testing import assert_close
 
 from fvr.models.gmflow import GMFlow, expected, from_windows, grid, instance_norm, shifted_mask, sine_position, to_windows

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_keep import CONFIG, clip, small_keep
+from helpers.small_keep import CONFIG, clip, small_keep
 from torch.testing import assert_close
 
 from fvr.models.keep import KEEP, KeepConfig, rename

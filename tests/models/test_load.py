@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.seeded_weights import seed_weights
 from safetensors.torch import save_file
-from seeded_weights import seed_weights
 
 from fvr.models.architectures import beginnings, foreign, recognise
 from fvr.models.code_prediction import CodeConfig
@@ -241,8 +241,8 @@ def test_beginnings_are_the_commonest_first():
 
 def test_half_precision_leaves_what_chooses_codes_alone(tmp_path):
     """CodeFormer's generator may be halved; of KEEP nothing, since its pictures decide on later codes."""
-    from code_networks import small_codeformer
-    from small_keep import small_keep
+    from helpers.code_networks import small_codeformer
+    from helpers.small_keep import small_keep
 
     for make, halved in ((small_codeformer, True), (small_keep, False)):
         path = tmp_path / f"{make.__name__}.pth"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.seeded_weights import seed_weights, seeded_state
 from safetensors.torch import load_file
-from seeded_weights import seed_weights, seeded_state
 
 from fvr.models.restoreformer import PLUS_PLUS, RestoreFormer, RestoreFormerConfig
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+from helpers.seeded_weights import seed_weights, seeded_state
 from safetensors import safe_open
 from safetensors.torch import load_file
-from seeded_weights import seed_weights, seeded_state
 
 from fvr.models.load import load_network, peek
 from fvr.models.restoreformer import RestoreFormer, RestoreFormerConfig

@@ -7,8 +7,8 @@ import hashlib
 import pytest
 import torch
 import torch.nn.functional as F
-from code_networks import SMALL
-from seeded_weights import seed_weights
+from helpers.code_networks import SMALL
+from helpers.seeded_weights import seed_weights
 
 from fvr.models.code_prediction import CodeConfig, CodeLayer, CodeNetwork, FeatureTransform, adain
 from fvr.models.codeformer import CodeFormer

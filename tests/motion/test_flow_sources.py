@@ -4,7 +4,7 @@ import cv2
 import pytest
 import skimage.data
 import torch
-from seeded_weights import seed_weights
+from helpers.seeded_weights import seed_weights
 from torch import nn
 from torch.testing import assert_close
 from torchvision.models.optical_flow import raft_small

@@ -30,7 +30,7 @@ from fvr.nodes import FaceVideoRestoration
 
 for node in asyncio.run(FaceVideoRestoration().get_node_list()):
     nodes.NODE_CLASS_MAPPINGS[node.GET_SCHEMA().node_id] = node
-from sample_nodes import clip_name
+from helpers.sample_nodes import clip_name
 
 from fvr.runtime import host
 from fvr.runtime.io import io

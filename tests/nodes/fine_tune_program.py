@@ -8,7 +8,7 @@ import threading
 import time
 from pathlib import Path
 
-from tiny_sd import without_sound
+from helpers.tiny_sd import without_sound
 
 without_sound()
 

@@ -1,16 +1,13 @@
 """Seed-Space MAP Optimize between two KSamplers on the same model, inside ComfyUI; test_seed_map_node.py reads the answers."""
 
-# ruff: noqa: E402, F821, I001, T201
+# ruff: noqa: E402, I001, T201
 
 import json
 import logging
-import sys
 import threading
 import time
 
-sys.path.insert(0, TESTS)  # the test gives it
-
-from tiny_sd import tiny_conditioning, tiny_model, tiny_vae, without_sound
+from helpers.tiny_sd import tiny_conditioning, tiny_model, tiny_vae, without_sound
 
 without_sound()
 
@@ -24,7 +21,7 @@ import comfy.model_management as management
 import comfy.utils
 import nodes
 import torch
-from flair_small import seeded
+from helpers.flair_small import seeded
 
 from fvr.priors.pyramid import PyramidPrior
 from fvr.priors.flair_video import FlairPrior

@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import av
 import pytest
 import torch
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "runtime"))
-
-from comfyui_process import in_comfyui, needs_comfyui
-from sample_nodes import clip_name
+from helpers.comfyui_process import in_comfyui, needs_comfyui
+from helpers.sample_nodes import clip_name
 
 from fvr.demo import moving_portrait, save
 from fvr.nodes import NODES, registry

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.comfyui_process import in_comfyui, needs_comfyui
+from helpers.tiny_pairs import file_of, noisy
 from safetensors.torch import load_file
-
-sys.path += [str(Path(__file__).resolve().parents[1] / room) for room in ("runtime", "training")]
-
-from comfyui_process import in_comfyui, needs_comfyui
-from tiny_pairs import file_of, noisy
 
 from fvr.finetune.stage import CodeStage
 from fvr.nodes import registry

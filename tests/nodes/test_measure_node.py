@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from moving_texture import sliding
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "runtime"))
-
-from comfyui_process import in_comfyui, needs_comfyui
+from helpers.comfyui_process import in_comfyui, needs_comfyui
+from helpers.moving_texture import sliding
 
 from fvr.demo import moving_portrait
 from fvr.faces import FaceClip, aligned_track, crop_clip, find_tracks, load_detector
@@ -222,8 +217,7 @@ def test_an_api_prompt_leaves_table_json_and_pictures():
 
 PROGRAM = """
 import json, sys, tempfile, torch
-sys.path.insert(0, HELPERS)
-from moving_texture import sliding
+from helpers.moving_texture import sliding
 from fvr.nodes.measure import MeasureRestoration
 from fvr.runtime import host
 host.comfy("comfy.model_management")
@@ -243,7 +237,7 @@ print(json.dumps({
 
 @needs_comfyui
 def test_inside_comfyui_it_says_the_same_and_shows_text_and_pictures():
-    said = in_comfyui(PROGRAM, HELPERS=str(Path(__file__).resolve().parents[1]))
+    said = in_comfyui(PROGRAM)
     clip = sliding(4)
     assert said["summary"]["psnr"] == "inf"
     assert said["summary"]["flicker"] == pytest.approx(measure(clip, clip).summary["flicker"], rel=1e-4)

@@ -8,8 +8,8 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from code_networks import moving, small_codeformer, track
-from seeded_weights import seed_weights
+from helpers.code_networks import moving, small_codeformer, track
+from helpers.seeded_weights import seed_weights
 from torch.testing import assert_close
 
 from fvr.faces.types import FaceClip

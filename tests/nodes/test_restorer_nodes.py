@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from code_networks import moving, small_codeformer, small_dicface, track
+from helpers.code_networks import moving, small_codeformer, small_dicface, track
+from helpers.small_keep import small_keep
 from safetensors.torch import save_file
-from small_keep import small_keep
 
 from fvr.faces import FaceClip
 from fvr.methods.base import restore_frames

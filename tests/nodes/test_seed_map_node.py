@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "runtime"))
-
-from comfyui_process import in_comfyui, needs_comfyui
-from tiny_seed_models import TinyUNet
+from helpers.comfyui_process import in_comfyui, needs_comfyui
+from helpers.tiny_seed_models import TinyUNet
 
 from fvr.methods.seed_map import SeedMapOptions
 from fvr.nodes.seed_map import SeedMapOptimize, knobs, whole_operator
@@ -49,7 +45,7 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def said() -> dict:
-    return in_comfyui(PROGRAM, TESTS=str(Path(__file__).resolve().parents[1]))
+    return in_comfyui(PROGRAM)
 
 
 @needs_comfyui

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from flair_small import SIDE, SMALL, clip, gap, seeded
+from helpers.flair_small import SIDE, SMALL, clip, gap, seeded
 
 from fvr.diffusion.schedule import add_noise, bicubic_schedule, eps_to_x0, linear_schedule
 from fvr.methods.flair.sampler import flair_step

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.seeded_weights import seed_weights
 from safetensors.torch import load_file
-from seeded_weights import seed_weights
 from torch import nn
 
 from fvr.diffusion.schedule import add_noise, bicubic_schedule, linear_schedule

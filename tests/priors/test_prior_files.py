@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from code_networks import small_codeformer
-from flair_small import seeded
+from helpers.code_networks import small_codeformer
+from helpers.flair_small import seeded
+from helpers.seeded_weights import seed_weights
 from safetensors.torch import save_file
-from seeded_weights import seed_weights
 
 from fvr.methods.flair.options import preset
 from fvr.methods.registry import build_restorer

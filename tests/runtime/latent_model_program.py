@@ -3,7 +3,7 @@
 # ruff: noqa: E402, I001, T201
 
 import json
-from tiny_sd import without_sound
+from helpers.tiny_sd import without_sound
 
 without_sound()
 
@@ -15,7 +15,7 @@ host.comfy("comfy.model_management")
 import comfy.model_management as management
 import nodes
 import torch
-from tiny_sd import tiny_conditioning, tiny_model, tiny_vae
+from helpers.tiny_sd import tiny_conditioning, tiny_model, tiny_vae
 
 said = {}
 

@@ -6,9 +6,9 @@ import copy
 import json
 
 import pytest
+from helpers.sample_nodes import sample_nodes
 from hypothesis import given
 from hypothesis import strategies as st
-from sample_nodes import sample_nodes
 
 from fvr.runtime import graph, io_shim, ui_shim
 

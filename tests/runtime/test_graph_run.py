@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from sample_nodes import sample_nodes
+from helpers.sample_nodes import sample_nodes
 
 from fvr.runtime import graph, host, io_shim, ui_shim
 from fvr.runtime.io_shim import Custom, NodeOutput, Schema

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from sample_nodes import sample_nodes
+from helpers.sample_nodes import sample_nodes
 
 from fvr.runtime import graph, io_shim, ui_shim
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from comfyui_process import in_comfyui, needs_comfyui
+from helpers.comfyui_process import in_comfyui, needs_comfyui
 
 PROGRAM = (Path(__file__).parent / "seam_program.py").read_text(encoding="utf-8")
 

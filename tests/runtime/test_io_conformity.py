@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from comfyui_process import in_comfyui, needs_comfyui
-from sample_nodes import sample_nodes, sockets
+from helpers.comfyui_process import in_comfyui, needs_comfyui
+from helpers.sample_nodes import sample_nodes, sockets
 
 from fvr.runtime import graph, io_shim, ui_shim
 
@@ -17,7 +17,7 @@ API = """
 import json
 from fvr.runtime import graph
 from fvr.runtime.io import HAVE_COMFY, io, ui
-from sample_nodes import sample_nodes, sockets
+from helpers.sample_nodes import sample_nodes, sockets
 assert HAVE_COMFY
 nodes = {**sample_nodes(io, ui), "TSockets": sockets(io)}
 refused = []
@@ -41,7 +41,7 @@ except (ImportError, OSError, RuntimeError) as error:  # as with a torchaudio of
     print(json.dumps(f"{type(error).__name__}: {error}"))
     sys.exit()
 from fvr.runtime.io import io, ui
-from sample_nodes import sample_nodes
+from helpers.sample_nodes import sample_nodes
 samples = sample_nodes(io, ui)
 for name, node in samples.items():
     node.GET_SCHEMA()

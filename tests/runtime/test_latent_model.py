@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from comfyui_process import in_comfyui, needs_comfyui
+from helpers.comfyui_process import in_comfyui, needs_comfyui
 
 from fvr.runtime.plain_tensors import modules_of, plain_tensors
 

@@ -1,12 +1,5 @@
-"""Makes `tiny` importable and its trained network a fixture."""
+"""The trained network of the room."""
 
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from tiny import codebook_folder
+from helpers.tiny_codebook import codebook_folder
 
 __all__ = ["codebook_folder"]

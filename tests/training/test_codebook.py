@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.tiny_codebook import SIDE, TINY, draw_faces, faces_of, trained
 from safetensors.torch import load_file
-from tiny import SIDE, TINY, draw_faces, faces_of, trained
 from torch import nn
 
 from fvr.models.codeformer import CodeFormer

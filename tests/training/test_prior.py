@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_codebook import SHORT, SIDE, draw_faces, faces_of
 from safetensors.torch import load_file
-from tiny import SHORT, SIDE, draw_faces, faces_of
 
 from fvr.models.embedded import SIZES
 from fvr.models.flair.bicubic import BicubicConfig, BicubicUNet

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.tiny_codebook import SIDE, TINY, draw_faces, faces_of
 from safetensors.torch import load_file
-from tiny import SIDE, TINY, draw_faces, faces_of
 
 from fvr.models.code_prediction import CodeConfig
 from fvr.models.codeformer import CodeFormer

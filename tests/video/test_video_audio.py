@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from video_helpers import beeps, moving, save
+from helpers.video_helpers import beeps, moving, save
 
 from fvr.video import AudioTrack, FrameTimes, SourceInfo, VideoError, open_sink, open_source, probe, read_audio
 

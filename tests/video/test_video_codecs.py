@@ -8,7 +8,7 @@ import av
 import pytest
 import torch
 import torch.nn.functional as F
-from video_helpers import moving, psnr, save
+from helpers.video_helpers import moving, psnr, save
 
 from fvr.demo import moving_portrait
 from fvr.video import CODECS, FrameTimes, VideoError, open_sink, probe, read_frames

@@ -8,9 +8,9 @@ import pytest
 import torch
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
+from helpers.video_helpers import moving, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from video_helpers import moving, save
 
 from fvr.video import ColourTags, SourceInfo, open_sink, open_source, probe, read_frames
 from fvr.video.colour import LUMA_WEIGHTS, YCbCr

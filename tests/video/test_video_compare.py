@@ -7,9 +7,9 @@ import math
 
 import pytest
 import torch
+from helpers.video_helpers import moving, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from video_helpers import moving, save
 
 from fvr.video import FrameTimes, VideoError, open_source, probe
 from fvr.video.compare import (
@@ -260,7 +260,7 @@ def test_a_file_that_changes_meanwhile_is_one_sentence(clips):
 
 
 def test_the_sound_is_the_first_there_is_or_the_one_asked_for(clips, tmp_path):
-    from video_helpers import beeps
+    from helpers.video_helpers import beeps
 
     from fvr.video import AudioTrack
 

@@ -7,9 +7,9 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.video_helpers import moving
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from video_helpers import moving
 
 from fvr.video import ShotCutDetector, find_cuts, open_source, read_frames
 

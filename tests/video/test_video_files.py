@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from video_helpers import moving, save
+from helpers.video_helpers import moving, save
 
 from fvr.video import FrameTimes, VideoError, open_sink, open_source, read_frames
 

@@ -6,9 +6,9 @@ from fractions import Fraction
 
 import av
 import pytest
+from helpers.video_helpers import moving, psnr, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from video_helpers import moving, psnr, save
 
 from fvr.video import SourceInfo, VideoError, open_sink, open_source, probe, read_frames
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from video_helpers import moving, save
+from helpers.video_helpers import moving, save
 
 from fvr.batch import named_outputs
 from fvr.video import FrameTimes, VideoError, check_apart, open_sink, open_source, read_frames, videos_in_folder

@@ -8,9 +8,9 @@ from itertools import islice
 
 import pytest
 import torch
+from helpers.video_helpers import moving, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from video_helpers import moving, save
 
 from fvr.video import FrameTimes, VideoError, open_source, read_frames
 

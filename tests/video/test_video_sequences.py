@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from video_helpers import moving, save
+from helpers.video_helpers import moving, save
 
 from fvr.video import FrameTimes, VideoError, open_sink, open_source, probe, read_frames
 

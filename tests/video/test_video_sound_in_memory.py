@@ -7,8 +7,8 @@ from fractions import Fraction
 
 import pytest
 import torch
+from helpers.video_helpers import beeps, moving, save
 from test_video_audio import beep_times, packets
-from video_helpers import beeps, moving, save
 
 from fvr.nodes.video import LoadVideoFrames, SaveVideoFrames
 from fvr.runtime import host

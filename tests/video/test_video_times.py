@@ -7,9 +7,9 @@ from itertools import accumulate
 
 import av
 import pytest
+from helpers.video_helpers import moving, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from video_helpers import moving, save
 
 from fvr.video import FrameTimes, SourceInfo, VideoError, open_sink, open_source
 

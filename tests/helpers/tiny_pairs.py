@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from code_networks import moving
 from safetensors.torch import save_file
-from seeded_weights import seed_weights
 from torch import Tensor, nn
 
 from fvr.finetune.base_model import Base, base_from_file
@@ -18,6 +16,8 @@ from fvr.models.dicface import DicFace
 from fvr.models.keep import KEEP, KeepConfig
 from fvr.models.restoreformer import RestoreFormer, RestoreFormerConfig
 from fvr.models.vq import VQConfig
+from helpers.code_networks import moving
+from helpers.seeded_weights import seed_weights
 
 SIDE = 32
 VQ = VQConfig(side=SIDE, channels=32, multipliers=(1, 1), res_blocks=1, attention=frozenset({16}), code_dim=32, codes=16)

@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HOSTCTL = ROOT.parent / "shared" / "tools" / "hostctl.py"
 COMFYUI = os.environ.get("COMFYUI_PATH")
 FRONT_END = os.environ.get("FVR_FRONT_END")

@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import skimage.data
 import torch
-from seeded_weights import seed_weights
 from torch import Tensor
 
 from fvr.faces.types import FaceTrack
@@ -16,8 +15,9 @@ from fvr.models.code_prediction import CodeConfig
 from fvr.models.codeformer import CodeFormer
 from fvr.models.dicface import DicFace
 from fvr.models.vq import VQConfig
+from helpers.seeded_weights import seed_weights
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 SMALL = CodeConfig(VQConfig(64, 32, (1, 2, 2), 1, frozenset({16}), 32, 64), width=128, heads=2, layers=2, fused=(32, 64))
 
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-HERE = Path(__file__).resolve().parent
+TESTS = Path(__file__).resolve().parents[1]
 COMFYUI = os.environ.get("COMFYUI_PATH")
 needs_comfyui = pytest.mark.skipif(not COMFYUI or not (Path(COMFYUI) / "comfy_api").is_dir(), reason="COMFYUI_PATH names no ComfyUI tree")
 
 
 def in_comfyui(program: str, *arguments: str, **given: Any) -> Any:
-    """What the program prints last, read as JSON. It can import ComfyUI, fvr and the sample nodes, and finds `given` as variables."""
+    """What the program prints last, read as JSON. It can import ComfyUI, fvr and these helpers, and finds `given` as variables."""
     variables = "".join(f"{name} = {value!r}\n" for name, value in given.items())
-    paths = os.pathsep.join([str(HERE), str(COMFYUI), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(TESTS), str(COMFYUI), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths}
     command = [sys.executable, "-c", variables + program, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=COMFYUI, timeout=300)

@@ -6,12 +6,12 @@ from functools import lru_cache
 
 import skimage.data
 import torch
-from seeded_weights import seed_weights
 from torch import Tensor
 from torch.nn import functional as F
 
 from fvr.models.keep import KEEP, KeepConfig
 from fvr.models.vq import VQConfig
+from helpers.seeded_weights import seed_weights
 
 SIDE = 64
 CONFIG = KeepConfig(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from seeded_weights import seeded_state
 from torch import Tensor
 
 from fvr.models.flair.bicubic import BicubicConfig, BicubicUNet
 from fvr.models.flair.blur import BlurConfig, BlurUNet
 from fvr.models.flair.unet import VideoUNet
+from helpers.seeded_weights import seeded_state
 
 LEVELS = frozenset({0, 1})
 SMALL = {

@@ -9,11 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from code_networks import small_codeformer, small_dicface
-from flair_small import LIGHT, seeded
 from safetensors.torch import save_file
-from seeded_weights import seed_weights
-from small_keep import small_keep
 from torch import nn
 
 from fvr.demo import moving_portrait, save
@@ -25,6 +21,10 @@ from fvr.nodes import registry
 from fvr.runtime import graph
 from fvr.video import FrameTimes
 from fvr.workflows import FOLDER
+from helpers.code_networks import small_codeformer, small_dicface
+from helpers.flair_small import LIGHT, seeded
+from helpers.seeded_weights import seed_weights
+from helpers.small_keep import small_keep
 
 API = sorted((FOLDER / "api").glob("*.json"))
 PAGES = sorted(FOLDER.glob("*.json"))
