@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .runtime import host
+from . import host
 from .video import CODECS, CONTAINERS, VideoError, check_apart
 
 PREFERRED = {"prores": ".mov", "ffv1": ".mkv"}

@@ -17,7 +17,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from .runtime.stopping import stoppable
+from .host.signals import stoppable
 
 INTERRUPTED = 130
 REPORT_ROOM = 1 << 18
@@ -271,6 +271,7 @@ def restore_all(options: argparse.Namespace) -> int:
 
 
 def restore(options: argparse.Namespace) -> int:
+    from . import host
     from .methods.registry import build_restorer
     from .nodes.faces import chosen_detector, chosen_paster
     from .nodes.restorers import PRECISIONS
@@ -278,7 +279,6 @@ def restore(options: argparse.Namespace) -> int:
     from .physics import parse
     from .pipeline import known_beforehand, restore_aligned, restore_clip_in_frames
     from .record import run_record
-    from .runtime import host
     from .video import check_apart, open_sink, open_source
 
     check_apart(options.output, [options.input])
@@ -396,16 +396,16 @@ def assignments(texts: Sequence[str]) -> dict[str, str]:
 
 
 def run(options: argparse.Namespace) -> int:
+    from . import headless, host
     from .nodes import registry
-    from .runtime import graph, host
     from .workflows import bundled
 
     if options.device:
         host.set_device(options.device)
     nodes = registry()
-    prompt = graph.apply_overrides(graph.load_prompt(bundled(options.workflow)), options.set, nodes)
+    prompt = headless.apply_overrides(headless.load_prompt(bundled(options.workflow)), options.set, nodes)
     with host.workspace(input=options.input_dir or Path.cwd(), output=options.output_dir or Path.cwd() / "output"):
-        result = graph.run_prompt(prompt, nodes)
+        result = headless.run_prompt(prompt, nodes)
     for text in result.texts:
         print(text)
     for path in result.files:
@@ -420,8 +420,8 @@ def demo(options: argparse.Namespace) -> int:
         print(line, file=sys.stderr, flush=True)
 
     say(f"fvr demo: makes a clip of {options.frames} frames, damages, restores and measures it; loading ...")  # before PyTorch, which takes seconds
+    from . import host
     from .demo import run_demo
-    from .runtime import host
 
     if options.device:
         host.set_device(options.device)
@@ -444,9 +444,9 @@ def finetune(options: argparse.Namespace) -> int:
 
 
 def models(options: argparse.Namespace) -> int:
+    from . import host
     from .models import embedded
     from .models.catalogue import CATALOGUE, find, licence_line, verification
-    from .runtime import host
 
     folders = host.model_folders()
     for checkpoint in CATALOGUE:
@@ -473,9 +473,9 @@ def show_model(name: str, here: bool, size: int | None, file: str, about: str, w
 def fetch_model(options: argparse.Namespace) -> int:
     from contextlib import ExitStack
 
+    from . import host
     from .models.catalogue import OURS, licence_line, named, verification
     from .models.fetch import fetch, sha256_of
-    from .runtime import host
 
     checkpoint = named(options.name)
     print(f"{checkpoint.file}: {checkpoint.purpose}\nlicence: {licence_line(checkpoint)}\nfrom {checkpoint.url}", flush=True)

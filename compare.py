@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .runtime import host
+from . import host
 from .video import FrameSource, VideoError, check_apart, open_sink, open_source
 from .video.compare import CompareOptions, compare_frames, compared_size, resizings
 from .video.in_step import check_in_step, clock_of, described_as, frames_in_step, sounding

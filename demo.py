@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from . import headless, host
 from .faces.types import CROP
 from .methods.registry import build_restorer
 from .metrics.fidelity import psnr, ssim
@@ -20,7 +21,6 @@ from .nodes import registry
 from .nodes.weights import weights_for
 from .physics import Degradation, parse
 from .record import device_name, version
-from .runtime import graph, host
 from .video import FrameTimes, open_sink, open_source, read_frames
 from .workflows import bundled
 
@@ -98,7 +98,7 @@ def moving_portrait(frames: int) -> Tensor:
     return F.grid_sample(portrait.expand(frames, -1, -1, -1), grid, mode="bicubic", padding_mode="border", align_corners=False).clamp(0, 1)
 
 
-def run_workflow(folder: Path, seed: int, on_node: Callable[[graph.NodeStep], None] | None = None) -> graph.RunResult:
+def run_workflow(folder: Path, seed: int, on_node: Callable[[headless.NodeStep], None] | None = None) -> headless.RunResult:
     """The bundled workflow on damaged.mkv."""
     settings = [
         "FVRLoadVideoFrames.file=damaged.mkv",
@@ -107,9 +107,9 @@ def run_workflow(folder: Path, seed: int, on_node: Callable[[graph.NodeStep], No
         "FVRPasteBack.grain=off",  # the result is held against the truth
     ]
     nodes = registry()
-    prompt = graph.apply_overrides(graph.load_prompt(bundled(WORKFLOW)), settings, nodes)
+    prompt = headless.apply_overrides(headless.load_prompt(bundled(WORKFLOW)), settings, nodes)
     with host.workspace(input=folder, output=folder):
-        return graph.run_prompt(prompt, nodes, on_node=on_node)
+        return headless.run_prompt(prompt, nodes, on_node=on_node)
 
 
 def save(path: Path, frames: Tensor, times: FrameTimes, **encoding: Any) -> None:
@@ -119,7 +119,7 @@ def save(path: Path, frames: Tensor, times: FrameTimes, **encoding: Any) -> None
 
 
 def summary(
-    folder: Path, operator: Degradation, truth: Tensor, damaged: Tensor, restored: Tensor, result: graph.RunResult, seed: int, seconds: float
+    folder: Path, operator: Degradation, truth: Tensor, damaged: Tensor, restored: Tensor, result: headless.RunResult, seed: int, seconds: float
 ) -> str:
     """One screen of what was done and how good it is, which is also left as report.json."""
     figures: dict[str, Any] = {

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from . import host
 from .faces import Detector, Paster
 from .methods.base import Restorer
 from .models.fetch import sha256_of
 from .models.origin import Origin, origins
 from .pipeline import Summary
-from .runtime import host
 
 DISTRIBUTION = "face-video-restoration"
 

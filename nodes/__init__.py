@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..runtime.core_nodes import CORE_NODES
-from ..runtime.io import ComfyExtension, io
+from ..headless.core_nodes import CORE_NODES
+from ..headless.io import ComfyExtension, io
 from .compare import CompareVideos
 from .degradation import Degrade, DescribeDegradation, FitDegradation
 from .dicface import DicFaceRestore

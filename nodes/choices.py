@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..runtime.io import io
+from ..headless.io import io
 
 
 def check_choice(node: type[io.ComfyNode], name: str, given: Mapping[str, Any] | None) -> bool | str:

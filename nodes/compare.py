@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..runtime import host
-from ..runtime.images import from_image, to_image
-from ..runtime.io import io, newer
+from .. import host
+from ..headless.io import io, newer
+from ..host.images import from_image, to_image
 from ..video import FrameTimes
 from ..video.compare import CompareOptions, compare_picture, compared_size, resizings
 from .choices import check_choice, choice_made

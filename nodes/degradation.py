@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .. import host
+from ..headless.io import io, newer
+from ..host.images import from_image, to_image
 from ..physics import KINDS, Degradation, degradation, fit_degradation, shrink
-from ..runtime import host
-from ..runtime.images import from_image, to_image
-from ..runtime.io import io, newer
 from .choices import check_choice, choice_made
 from .sockets import CATEGORY, DegradationSocket
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .. import host
 from ..faces import FaceClip, align, aligned_track
 from ..faces.types import FaceTrack
+from ..headless.io import io
+from ..host.images import fitted_mask, from_image, from_mask, to_mask
 from ..methods.dicface import DicFaceRestorer
-from ..runtime import host
-from ..runtime.images import fitted_mask, from_image, from_mask, to_mask
-from ..runtime.io import io
 from .choices import check_choice
 from .faces import crops_image, restored_text
 from .flair import check_one_is_wired

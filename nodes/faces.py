@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import host
 from ..faces import (
     Detector,
     FaceClip,
@@ -29,9 +30,8 @@ from ..faces import (
 from ..faces.displayed import plausible
 from ..faces.grain import GRAIN
 from ..faces.parsing import Parser
-from ..runtime import host
-from ..runtime.images import from_image, to_image, to_mask
-from ..runtime.io import io, newer, ui
+from ..headless.io import io, newer, ui
+from ..host.images import from_image, to_image, to_mask
 from ..video import ShotCutDetector
 from .sockets import CATEGORY, Faces, Times
 from .weights import find_weights, fingerprints

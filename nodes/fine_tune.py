@@ -14,19 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import host
 from ..finetune.base_model import Base, base_of
 from ..finetune.checkpoint import checked_name, saved_as
 from ..finetune.dataset import HeldOut, Pairs, as_bytes
 from ..finetune.options import PERCEPTUAL, PLANS, RECIPES, FineTune
 from ..finetune.run import CURVES, PRECISIONS, SHEET, FineTuned, fine_tune, fingerprint, options_for, precision_for
 from ..finetune.stage import FineTuneStage
+from ..headless.io import io, ui
+from ..host.images import from_image, to_image
 from ..methods.base import NetworkRestorer
 from ..methods.registry import restorer_from
 from ..models.load import load_network
 from ..models.state_dict import notes_of
-from ..runtime import host
-from ..runtime.images import from_image, to_image
-from ..runtime.io import io, ui
 from ..training.engine import Run
 from .restorers import expect
 from .sockets import CATEGORY, RestorerSocket, seed_input

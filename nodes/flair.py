@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import host
 from ..faces import FaceClip, aligned_track
+from ..headless.io import io
+from ..host.images import from_image
 from ..methods.base import Restorer, restore_clip, restore_frames
 from ..methods.flair.options import PRESETS
 from ..methods.flair.sampler import FlairOptions, FlairRestorer
@@ -18,9 +21,6 @@ from ..physics import Degradation
 from ..priors.base import Prior
 from ..priors.load import EMBEDDED, TASKS, load_prior, prior_from_file
 from ..priors.pyramid import PyramidPrior
-from ..runtime import host
-from ..runtime.images import from_image
-from ..runtime.io import io
 from .choices import check_choice
 from .faces import chosen_parser, crops_image, restored_text
 from .sockets import ABSENT, CATEGORY, DegradationSocket, Faces, PriorSocket, RestorerSocket, seed_input

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from .. import host
+from ..headless.io import io
 from ..methods.keep import KeepRestorer
 from ..motion.raft import RaftFlow
-from ..runtime import host
-from ..runtime.io import io
 from .faces import crops_image, restored_text
 from .flair import restore_either
 from .restorers import expect, face_inputs, face_outputs, keep_knobs

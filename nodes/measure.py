@@ -6,6 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .. import host
+from ..headless.io import io, ui
+from ..host.images import from_image, to_image
 from ..metrics.identity import Embed, load_arcface
 from ..metrics.lpips import BACKBONES, backbone_file, lpips_or_none
 from ..metrics.measure import measure
@@ -15,9 +18,6 @@ from ..metrics.slices import column_over_time
 from ..models.catalogue import missing_message, named
 from ..physics import H264, Degradation
 from ..physics.compose import chain_of
-from ..runtime import host
-from ..runtime.images import from_image, to_image
-from ..runtime.io import io, ui
 from .faces import chosen_detector, fingerprints_of_finding
 from .measured_faces import MeasuredFaces, measured_faces
 from .sockets import CATEGORY, DegradationSocket, Faces

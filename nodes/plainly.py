@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from ..runtime import host
-from ..runtime.io import io
+from .. import host
+from ..headless.io import io
 
 
 def tell_plainly(node: type[io.ComfyNode]) -> None:

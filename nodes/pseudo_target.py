@@ -10,13 +10,13 @@ from typing import Any, TypeVar, get_args
 import torch
 from torch import Tensor
 
+from .. import host
+from ..headless.io import io, ui
+from ..host.images import from_image, to_image
 from ..methods.pseudo_target.algorithm import PRESETS, PseudoTargetOptions
 from ..methods.pseudo_target.dataset import PAIRS, PairFolder
 from ..methods.pseudo_target.frame_selection import Choice, ChoiceOptions, Mode
 from ..methods.pseudo_target.generate import Pairs, TargetMaker, at_side, faces_of, faces_of_frames, make_pairs, parameters_of, summary
-from ..runtime import host
-from ..runtime.images import from_image, to_image
-from ..runtime.io import io, ui
 from .choices import check_choice
 from .flair import check_one_is_wired
 from .sockets import CATEGORY, Faces, PriorSocket, RestorerSocket, seed_input

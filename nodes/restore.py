@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from .. import host
 from ..faces import check_words
+from ..headless.io import io
 from ..pipeline import restore_aligned, restore_clip_in_frames
 from ..record import run_record
-from ..runtime import host
-from ..runtime.io import io
 from .faces import chosen_detector, chosen_paster, detector_input, fingerprints_of_finding, grain_input, pasting_inputs, selection_inputs
 from .sockets import ABSENT, CATEGORY, RestorerSocket, optional, seed_input, tucked
 from .video import announce, check_file, check_output, encoding_inputs, file_input, range_inputs, saved, sink_for, source_of

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .. import host
+from ..headless.io import io, newer
 from ..methods.base import NetworkRestorer, Restorer
 from ..methods.blind import BlindRestorer
 from ..methods.codeformer import CodeFormerRestorer
@@ -14,8 +16,6 @@ from ..methods.keep import KeepRestorer
 from ..methods.per_frame import PerFrameRestorer
 from ..methods.registry import restorer_from, with_floor
 from ..models.load import load_network
-from ..runtime import host
-from ..runtime.io import io, newer
 from .choices import check_choice
 from .faces import crops_image, restored_text
 from .flair import PRECISIONS, restore_either

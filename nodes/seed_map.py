@@ -10,6 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import host
+from ..headless.io import io, newer, ui
+from ..host.images import fitted_mask, from_image, from_mask, to_image
+from ..host.latent_model import latent_model
+from ..host.layer_interrupts import listening
+from ..host.plain_tensors import modules_of, plain_tensors
 from ..methods.seed_map import (
     OPTIONAL,
     LatentGenerator,
@@ -30,12 +36,6 @@ from ..motion.flow import FlowSource
 from ..motion.raft import RaftFlow
 from ..physics import Degradation, Identity, Inpaint
 from ..priors.base import Prior
-from ..runtime import host
-from ..runtime.images import fitted_mask, from_image, from_mask, to_image
-from ..runtime.io import io, newer, ui
-from ..runtime.latent_model import latent_model
-from ..runtime.listening import listening
-from ..runtime.plain_tensors import modules_of, plain_tensors
 from .sockets import CATEGORY, DegradationSocket, PriorSocket, seed_input, tucked
 
 UNSET = -1.0

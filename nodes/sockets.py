@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..runtime.io import io
+from ..headless.io import io
 
 Faces = io.Custom("FVR_FACES")
 """list[FaceClip]"""

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..runtime import host
-from ..runtime.images import from_image, to_image
-from ..runtime.io import io, newer, ui
+from .. import host
+from ..headless.io import io, newer, ui
+from ..host.images import from_image, to_image
 from ..video import (
     CODECS,
     AudioTrack,

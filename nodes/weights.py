@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from .. import host
 from ..methods.registry import METHODS, method
 from ..models import embedded
 from ..models.catalogue import CATALOGUE, OURS, RESTORER_FOLDERS, find, licence_line, missing_message, named, published_as
 from ..models.load import peek
 from ..models.state_dict import notes_of
-from ..runtime import host
 
 OWN_FOLDERS = (OURS, "facerestore_models")
 """Folders for such weights alone; the others hold much else."""

@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
+from fvr import host
 from fvr.cli import main
 from fvr.demo import run_demo, spoken
 from fvr.methods.registry import METHODS
 from fvr.record import device_name
-from fvr.runtime import host
 
 WITHOUT_TORCH = """
 import sys

@@ -21,10 +21,10 @@ import torch
 from helpers.code_networks import small_codeformer
 from safetensors.torch import save_file
 
+from fvr import headless, host
 from fvr.models.load import load_network, peek
 from fvr.models.state_dict import names_of, notes_of, read_state
 from fvr.nodes import registry
-from fvr.runtime import graph, host
 from fvr.video import AudioTrack, FrameTimes, open_sink, open_source, read_audio, read_frames
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs timers of POSIX")
@@ -32,7 +32,7 @@ ROUNDS = int(os.environ.get("FVR_MUTANTS", "1"))
 """How many times as many mutants as usual."""
 PATIENCE = 20
 """Seconds for one mutant, many times what any needs, as other work may share the machine."""
-REFUSALS = (ValueError, OSError, graph.NodeFailed)
+REFUSALS = (ValueError, OSError, headless.NodeFailed)
 """What the command line prints as one sentence, without those that only happen to be caught there."""
 SIDE = 64
 
@@ -69,7 +69,7 @@ def law(tmp_path, monkeypatch):
     """Calls one piece of work under the law; says whether it gave a result."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FVR_MODELS", str(tmp_path / "models"))
-    monkeypatch.setattr("fvr.runtime.host.inside_comfyui", lambda: False)
+    monkeypatch.setattr("fvr.host.inside_comfyui", lambda: False)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
 
@@ -87,7 +87,7 @@ def law(tmp_path, monkeypatch):
             one = (
                 bool(sentence.strip())
                 and len(sentence.splitlines()) == 1
-                and len(sentence) < (4000 if isinstance(error, graph.PromptRefused) else 700)
+                and len(sentence) < (4000 if isinstance(error, headless.PromptRefused) else 700)
             )
             assert one, f"{type(error).__name__}: {sentence[:700]!r}"
             return False
@@ -289,8 +289,8 @@ def test_misshapen_bundled_prompts_are_checked(seed, law, tmp_path):
         path.write_text(text, encoding="utf-8")
 
         def work(path=path, overrides=["1.seed=3"] if number % 2 else []):
-            prompt = graph.apply_overrides(graph.load_prompt(path), overrides, nodes)
-            errors = graph.validate(prompt, nodes)
+            prompt = headless.apply_overrides(headless.load_prompt(path), overrides, nodes)
+            errors = headless.validate(prompt, nodes)
             assert all(len(str(error).splitlines()) == 1 for error in errors)
             json.dumps(prompt)
 
@@ -339,7 +339,7 @@ def test_misshapen_prompts_are_run(seed, law, tmp_path):
         def work(path=path):
             nonlocal files
             with host.workspace(input=tmp_path / "input", output=tmp_path / "output", temp=tmp_path / "temp"):
-                result = graph.run_prompt(graph.load_prompt(path), nodes)
+                result = headless.run_prompt(headless.load_prompt(path), nodes)
             assert all(file.is_file() and file.resolve().is_relative_to(tmp_path / "output") for file in result.files)
             files += len(result.files)
 

@@ -12,13 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from fvr import record
+from fvr import headless, host, record
 from fvr.cli import main
 from fvr.demo import moving_portrait
 from fvr.models.embedded import CODEBOOK, FOLDER, KEEP, PRIOR
 from fvr.models.origin import origins
 from fvr.nodes import registry
-from fvr.runtime import graph, host
 from fvr.video import FrameTimes, open_sink, read_frames
 
 BLUR = "gaussian_blur(sigma=1.5) + noise(sigma=0.01)"
@@ -70,7 +69,7 @@ def test_its_command_gives_the_same_pixels_and_it_names_all_that_they_depend_on(
 
 def test_the_node_tells_the_same_as_the_command_line(place):
     with host.workspace(input=place, output=place):
-        (node,) = graph.run_prompt(GRAPH, registry()).ui["2"]["report"]
+        (node,) = headless.run_prompt(GRAPH, registry()).ui["2"]["report"]
     node = json.loads(json.dumps(node, allow_nan=False))
     line = told("restore in.mkv out.mkv --method codeformer --count 2 --seed 5 --codec ffv1")
     assert node.keys() == line.keys() and node["settings"].keys() == line["settings"].keys()

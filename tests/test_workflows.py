@@ -11,12 +11,12 @@ from uuid import UUID
 import pytest
 from helpers.small_workflows import API, FRAMES, NOTES, PAGES, embedded_are_here, heavy, make_embedded, make_inputs, make_models, quick, reporting
 
+from fvr import headless, host
+from fvr.headless.schema import Slot, describe, is_link
 from fvr.models import embedded
 from fvr.models.catalogue import published_as
 from fvr.nodes import registry
 from fvr.nodes.weights import AUTO
-from fvr.runtime import graph, host
-from fvr.runtime.graph_inputs import Slot, describe, is_link
 from fvr.video import open_source
 from fvr.workflows import FOLDER, bundled
 
@@ -186,7 +186,7 @@ def test_ids_inputs_ranges_and_links_are_those_of_the_nodes(path, place):
     behind = [key for key, node in prompt.items() if any(is_link(value) and value[0] in theirs for value in node["inputs"].values())]
     if behind:
         pytest.skip(f"needs ComfyUI's own {', '.join(sorted(foreign(prompt)))}")
-    assert [str(error) for error in graph.validate({key: node for key, node in prompt.items() if key not in theirs}, known)] == []
+    assert [str(error) for error in headless.validate({key: node for key, node in prompt.items() if key not in theirs}, known)] == []
 
 
 @pytest.mark.parametrize("path", [path for path in API if path.stem != "adapt_to_my_archive"], ids=name_of)
@@ -196,7 +196,7 @@ def test_runs_headless(path, place):
     theirs = foreign(prompt)
     if theirs:
         pytest.skip(f"needs ComfyUI's own {', '.join(sorted(theirs))}")
-    result = graph.run_prompt(prompt, registry())
+    result = headless.run_prompt(prompt, registry())
     made = [file for file in result.files if file.is_relative_to(place / "output")]
     shown = [file for file in result.files if file.is_relative_to(place / "temp")]
     assert made or shown
@@ -213,13 +213,13 @@ def test_pairs_are_kept_and_a_fine_tuned_file_is_what_the_next_workflow_names(pl
     adapt, use = (quick(bundled(name)) for name in ("adapt_to_my_archive", "use_fine_tuned"))
     named = next(node["inputs"]["model"] for node in use.values() if node["class_type"] == "FVRLoadFaceRestorer")
     (place / "models" / "facerestore_models" / named).unlink()  # the stand-in: now it has to be written
-    assert any(named in str(error) for error in graph.validate(use, registry()))
-    saved = [file for file in graph.run_prompt(adapt, registry()).files if file.suffix == ".mp4"]
+    assert any(named in str(error) for error in headless.validate(use, registry()))
+    saved = [file for file in headless.run_prompt(adapt, registry()).files if file.suffix == ".mp4"]
     assert [len(chunk.frames) for chunk in open_source(saved[0]).chunks()] == [FRAMES] and len(saved) == 1
     folder = next(node["inputs"]["folder"] for node in adapt.values() if node["class_type"] == "FVRPseudoTargetGenerate")
     assert len(list((place / "output" / folder).rglob("*.png"))) >= 2 * FRAMES
     assert (place / "models" / "face_video_restoration" / named).is_file()
-    result = graph.run_prompt(use, registry())
+    result = headless.run_prompt(use, registry())
     assert [file for file in result.files if file.suffix == ".mp4"]
 
 
@@ -227,7 +227,7 @@ def test_measured_figures_are_data(place):
     """What the measuring workflow leaves in the history of a run can be read by a program."""
     prompt = {key: node for key, node in quick(bundled("measure_against_reference")).items() if node["class_type"] in registry()}
     node = next(key for key, node in prompt.items() if node["class_type"] == "FVRMeasureRestoration")
-    shown = graph.run_prompt(prompt, registry()).ui[node]
+    shown = headless.run_prompt(prompt, registry()).ui[node]
     (table,), (figures,) = shown["text"], json.loads(json.dumps(shown["report"], allow_nan=False))
     assert 10 < figures["summary"]["psnr"] < 60 and len(figures["per_frame"]["psnr"]) == FRAMES
     assert {"ssim", "residual_rms", "sharpness", "flicker"} <= set(figures["summary"]) and "psnr" in table.lower()
@@ -263,7 +263,7 @@ def test_pages_say_where_missing_restorers_come_from():
 @pytest.mark.parametrize("name", ["restore_face_video", "restore_long_video"])
 def test_the_starters_say_nothing_of_the_damage(name):
     """Nobody who opens them has described any: a description that is wrong does harm."""
-    prompt = graph.load_prompt(bundled(name))
+    prompt = headless.load_prompt(bundled(name))
     assert {node["inputs"].get("model", AUTO) for node in prompt.values()} == {AUTO}
     assert "FVRLoadFaceRestorer" in {node["class_type"] for node in prompt.values()}
     assert not any("degradation" in node["inputs"] or "kind" in node["inputs"] for node in prompt.values())

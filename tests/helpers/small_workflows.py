@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from fvr import headless
 from fvr.demo import moving_portrait, save
 from fvr.models import embedded
 from fvr.models.blind import BlindRestorers, BlindSizes
 from fvr.models.embedded import SIZES
 from fvr.models.flair.bicubic import BicubicConfig, BicubicUNet
 from fvr.nodes import registry
-from fvr.runtime import graph
 from fvr.video import FrameTimes
 from fvr.workflows import FOLDER
 from helpers.code_networks import small_codeformer, small_dicface
@@ -126,10 +126,10 @@ def reporting(prompt: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def quick(path: Path) -> dict[str, dict[str, Any]]:
     """The workflow with the tiny clip and few steps."""
-    prompt = graph.load_prompt(path)
+    prompt = headless.load_prompt(path)
     clip = "small.mp4" if path.stem == "flair_x8" else "clip.mp4"
     given = {"file": clip, "image": "frame.png", "max_frames": 1 if heavy(prompt) else 0}
     changes = {key: {name: value for name, value in given.items() if name in node["inputs"]} for key, node in prompt.items()}
     for key, node in prompt.items():
         changes[key] |= FEWER.get(node["class_type"], {})
-    return graph.apply_overrides(prompt, [f"{key}.{name}={value}" for key, values in changes.items() for name, value in values.items()])
+    return headless.apply_overrides(prompt, [f"{key}.{name}={value}" for key, values in changes.items() for name, value in values.items()])

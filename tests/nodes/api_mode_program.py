@@ -32,8 +32,8 @@ for node in asyncio.run(FaceVideoRestoration().get_node_list()):
     nodes.NODE_CLASS_MAPPINGS[node.GET_SCHEMA().node_id] = node
 from helpers.sample_nodes import clip_name
 
-from fvr.runtime import host
-from fvr.runtime.io import io
+from fvr import host
+from fvr.headless.io import io
 
 nodes.NODE_CLASS_MAPPINGS["TName"] = clip_name(io)
 nodes.NODE_CLASS_MAPPINGS["TName"].GET_SCHEMA()

@@ -12,7 +12,7 @@ from helpers.tiny_sd import without_sound
 
 without_sound()
 
-from fvr.runtime import host
+from fvr import host
 
 host.comfy("comfy.model_management")
 

@@ -13,7 +13,7 @@ without_sound()
 
 from fvr.nodes.seed_map import SeedMapOptimize
 from fvr.physics import AveragePool, TemporalBlur
-from fvr.runtime import host
+from fvr import host
 
 host.comfy("comfy.model_management")
 

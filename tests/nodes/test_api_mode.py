@@ -16,11 +16,11 @@ import torch
 from helpers.comfyui_process import in_comfyui, needs_comfyui
 from helpers.sample_nodes import clip_name
 
+from fvr import headless, host
 from fvr.demo import moving_portrait, save
+from fvr.headless.io import io
+from fvr.headless.schema import describe
 from fvr.nodes import NODES, registry
-from fvr.runtime import graph, host
-from fvr.runtime.graph_inputs import describe
-from fvr.runtime.io import io
 from fvr.video import FrameTimes
 
 PROGRAM = (Path(__file__).parent / "api_mode_program.py").read_text(encoding="utf-8")
@@ -227,7 +227,7 @@ def test_there_is_a_slip_for_every_rule():
 def test_the_runner_names_the_input_and_the_rule(slip, folder):
     node, name, rule, prompt = SLIPS[slip]
     with host.workspace(input=folder / "input"):
-        (error,) = graph.validate(prompt, registry())
+        (error,) = headless.validate(prompt, registry())
     assert (error.node, error.type) == (node, rule)
     assert error.input == name or (rule == "custom_validation_failed" and OF_OURS[name] in error.message)
 
@@ -271,7 +271,7 @@ def check_history(outputs: dict[str, Any], folder: Path) -> None:
 
 def test_the_runner_reports_files_and_data(folder):
     with host.workspace(input=folder / "input", output=folder / "output", temp=folder / "temp"):
-        result = graph.run_prompt(PROMPT, registry())
+        result = headless.run_prompt(PROMPT, registry())
     check_history(json.loads(json.dumps(result.ui)), folder)
     assert len(result.files) == 4 and all(file.is_file() for file in result.files)
 
@@ -302,7 +302,7 @@ def test_no_sentence_names_the_servers_folders(theirs, folder):
 def run_here(case: str, folder: Path) -> dict[str, Any]:
     """What the headless runner leaves in history for one of MORE."""
     with host.workspace(input=folder / "input", output=folder / "output", temp=folder / "temp"):
-        return graph.run_prompt(MORE[case][0], {**registry(), "TName": clip_name(io)}).ui
+        return headless.run_prompt(MORE[case][0], {**registry(), "TName": clip_name(io)}).ui
 
 
 def run_there(case: str, theirs: dict[str, Any]) -> dict[str, Any]:
@@ -363,8 +363,8 @@ def test_a_clip_must_come_from_somewhere(inputs, folder):
     load = {"1": {"class_type": "FVRLoadVideoFrames", "inputs": inputs}, "2": save_as("video/x", "1")}
     with host.workspace(input=folder / "input"):
         for prompt in ({key: restore[key] for key in "567"}, load):
-            with pytest.raises(graph.PromptRefused if inputs else graph.NodeFailed, match=said):
-                graph.run_prompt(prompt, registry())
+            with pytest.raises(headless.PromptRefused if inputs else headless.NodeFailed, match=said):
+                headless.run_prompt(prompt, registry())
 
 
 def choices_of(node) -> list[str]:

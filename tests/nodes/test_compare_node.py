@@ -7,9 +7,9 @@ from fractions import Fraction
 import pytest
 import torch
 
+from fvr import host
 from fvr.nodes.compare import CompareVideos
 from fvr.nodes.video import SaveVideoFrames
-from fvr.runtime import host
 from fvr.video import FrameTimes, open_source
 from fvr.video.compare import line_place
 

@@ -12,12 +12,12 @@ from helpers.comfyui_process import in_comfyui, needs_comfyui
 from helpers.tiny_pairs import file_of, noisy
 from safetensors.torch import load_file
 
+from fvr import headless, host
 from fvr.finetune.stage import CodeStage
 from fvr.nodes import registry
 from fvr.nodes.fine_tune import PseudoTargetFineTune
 from fvr.nodes.restorers import LoadFaceRestorer, RestoreFaces
 from fvr.nodes.weights import restorer_files
-from fvr.runtime import graph, host
 from fvr.workflows import bundled
 
 PROGRAM = (Path(__file__).parent / "fine_tune_program.py").read_text(encoding="utf-8")
@@ -194,12 +194,12 @@ def test_somebody_elses_file_is_found_before_the_pairs_are_made(home):
 
 def test_a_prompt_with_faults_does_not_start(home):
     """The bundled workflow with a name that will not do: it is said before targets are made, and a wired name is left to the run."""
-    prompt = graph.load_prompt(bundled("adapt_to_my_archive"))
+    prompt = headless.load_prompt(bundled("adapt_to_my_archive"))
     (home / "clip.mp4").write_bytes(b"x")
     named = {node["class_type"]: node["inputs"] for node in prompt.values()}
     named["FVRLoadVideoFrames"]["file"] = "clip.mp4"
     named["FVRPseudoTargetFineTune"]["file_name"] = "../x"
-    found = {error.class_type: str(error) for error in graph.validate(prompt, registry())}
+    found = {error.class_type: str(error) for error in headless.validate(prompt, registry())}
     assert "the file name '../x' holds /" in found.pop("FVRPseudoTargetFineTune")
     assert not [text for kind, text in found.items() if kind.startswith("FVRPseudo")]
     assert PseudoTargetFineTune.validate_inputs(file_name=None) is True and PseudoTargetFineTune.validate_inputs(file_name="my-archive") is True

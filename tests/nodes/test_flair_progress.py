@@ -8,11 +8,11 @@ from contextlib import contextmanager
 import pytest
 import torch
 
+from fvr import host
 from fvr.models.embedded import FOLDER, PRIOR
 from fvr.nodes.flair import FlairRestorerNode, FlairSampler
 from fvr.priors.load import prior_from_file
 from fvr.priors.wiener import GaussianPrior
-from fvr.runtime import host
 
 PRESET = {"preset": "default", "steps": 2, "window": 2, "overlap": 0}
 

@@ -10,15 +10,15 @@ import torch.nn.functional as F
 from helpers.comfyui_process import in_comfyui, needs_comfyui
 from helpers.moving_texture import sliding
 
+from fvr import headless, host
 from fvr.demo import moving_portrait
 from fvr.faces import FaceClip, aligned_track, crop_clip, find_tracks, load_detector
+from fvr.headless.io import io
 from fvr.metrics.measure import measure
 from fvr.nodes import registry
 from fvr.nodes.measure import MeasureRestoration, mixes_frames
 from fvr.nodes.measured_faces import measured_faces, tracks_in
 from fvr.physics import H264, AveragePool, GaussianNoise, TemporalBlur
-from fvr.runtime import graph, host
-from fvr.runtime.io import io
 
 FRAMES = 5
 
@@ -208,7 +208,7 @@ def test_an_api_prompt_leaves_table_json_and_pictures():
             "inputs": {"restored": ["1", 1], "reference": ["1", 0], "detector": "off", "column": -1, "every": 2, "motion": "auto", "lpips": "off"},
         },
     }
-    done = graph.run_prompt(prompt, registry() | {"TestFrames": Frames})
+    done = headless.run_prompt(prompt, registry() | {"TestFrames": Frames})
     (table,), (report,) = done.texts, done.ui["2"]["report"]
     assert report["summary"]["ssim"] < 1 and "| SSIM" in table
     assert done.outputs["2"][0] == table and json.loads(done.outputs["2"][1]) == report
@@ -219,7 +219,7 @@ PROGRAM = """
 import json, sys, tempfile, torch
 from helpers.moving_texture import sliding
 from fvr.nodes.measure import MeasureRestoration
-from fvr.runtime import host
+from fvr import host
 host.comfy("comfy.model_management")
 clip = sliding(4).permute(0, 2, 3, 1)
 with tempfile.TemporaryDirectory() as temp, host.workspace(temp=temp), torch.inference_mode():

@@ -8,12 +8,12 @@ from fractions import Fraction
 import pytest
 import torch
 
+from fvr import host
 from fvr.nodes.degradation import Degrade, DescribeDegradation
 from fvr.nodes.faces import FaceAlign, PasteBack
 from fvr.nodes.flair import FlairRestorerNode, FlairSampler, LoadDiffusionPrior
 from fvr.nodes.video import LoadVideoFrames, RetimeFrames, SaveVideoFrames
 from fvr.physics import Blur, GaussianNoise
-from fvr.runtime import host
 from fvr.video import FrameTimes, SourceInfo, open_sink, probe
 
 FAST = {"preset": {"preset": "default", "steps": 2}}

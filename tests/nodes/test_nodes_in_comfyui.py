@@ -16,7 +16,7 @@ COMFYUI = os.environ.get("COMFYUI_PATH")
 PROGRAM = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-from fvr.runtime import host
+from fvr import host
 from fvr.nodes import NODES
 with host.workspace(input=sys.argv[2]):
     print(json.dumps({node.GET_SCHEMA().node_id: node.GET_NODE_INFO_V1() for node in NODES}))
@@ -25,7 +25,7 @@ with host.workspace(input=sys.argv[2]):
 
 @pytest.mark.skipif(not COMFYUI or not (Path(COMFYUI) / "comfy_api").is_dir(), reason="COMFYUI_PATH names no ComfyUI tree")
 def test_every_node_looks_the_same_in_comfyui(tmp_path):
-    from fvr.runtime import host
+    from fvr import host
 
     done = subprocess.run([sys.executable, "-c", PROGRAM, COMFYUI, str(tmp_path)], capture_output=True, text=True, cwd=COMFYUI, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -12,6 +12,7 @@ from helpers.code_networks import moving, small_codeformer, track
 from helpers.seeded_weights import seed_weights
 from torch.testing import assert_close
 
+from fvr import host
 from fvr.faces.types import FaceClip
 from fvr.finetune.dataset import Pairs
 from fvr.methods.codeformer import CodeFormerRestorer
@@ -21,7 +22,6 @@ from fvr.methods.pseudo_target.frame_selection import ChoiceOptions
 from fvr.models.difface_unet import DifFaceConfig, DifFaceUNet
 from fvr.nodes.pseudo_target import PseudoTargetGenerate, knobs, output_folder, selection_knobs
 from fvr.priors.image_ddpm import ImagePrior
-from fvr.runtime import host
 
 FAST = {"preset": {"preset": "codeformer", "N": 4, "K": 60, "L": 20, "steps": 100, "scaled": False}}
 

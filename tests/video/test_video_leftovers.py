@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fvr.runtime.stopping import stoppable
+from fvr.host.signals import stoppable
 from fvr.video import FrameTimes, open_sink, read_frames
 from fvr.video.leftovers import SUFFIX
 

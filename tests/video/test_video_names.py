@@ -244,8 +244,8 @@ def test_a_disk_without_permissions_is_no_obstacle(tmp_path, monkeypatch, name):
 
 def test_two_jobs_in_one_folder_both_keep_their_clips(tmp_path):
     """They are given the same number, and the second to finish takes the next."""
+    from fvr import host
     from fvr.nodes.video import saved, sink_for
-    from fvr.runtime import host
 
     with host.workspace(output=tmp_path):
         choices = dict(size=(48, 64), codec="h264", crf=40, pixel_format="auto", audio=None, metadata={})

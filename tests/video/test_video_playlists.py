@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from fvr import host
 from fvr.cli import main
 from fvr.nodes import registry
-from fvr.runtime import host
 from fvr.video import FrameTimes, VideoError, open_sink, open_source, playlists, probe, read_audio
 
 LISTS = {

@@ -10,8 +10,8 @@ import torch
 from helpers.video_helpers import beeps, moving, save
 from test_video_audio import beep_times, packets
 
+from fvr import host
 from fvr.nodes.video import LoadVideoFrames, SaveVideoFrames
-from fvr.runtime import host
 from fvr.video import AudioTrack, FramesSource, FrameTimes, Selection, open_sink, open_source, read_audio, read_frames
 
 

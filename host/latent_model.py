@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from . import host
+from .. import host
 from .plain_tensors import plain_tensors
 
 Heartbeat = Callable[[], None]

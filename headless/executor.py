@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from . import host
-from .graph_inputs import NodeInfo, describe, is_link, nest, overridden, title_of
-from .graph_validate import NodeError, links, literal, needed, validate
+from .. import host
+from .schema import NodeInfo, describe, is_link, nest, overridden, title_of
+from .validation import NodeError, links, literal, needed, validate
 
 Prompt = Mapping[str, Mapping[str, Any]]
 

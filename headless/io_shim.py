@@ -1,7 +1,7 @@
 """The subset of ComfyUI's V3 node API that our nodes use, for places without ComfyUI.
 
 Every argument our nodes may give to an input is listed once, next to the key under which ComfyUI publishes it in /object_info; an
-argument that is not listed is a TypeError, as in the host. tests/runtime/test_io_conformity.py holds this page against the real
+argument that is not listed is a TypeError, as in the host. tests/headless/test_io_conformity.py holds this page against the real
 thing whenever COMFYUI_PATH is set.
 """
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers.comfyui_process import in_comfyui, needs_comfyui
 
-from fvr.runtime.plain_tensors import modules_of, plain_tensors
+from fvr.host.plain_tensors import modules_of, plain_tensors
 
 PROGRAM = (Path(__file__).parent / "latent_model_program.py").read_text(encoding="utf-8")
 

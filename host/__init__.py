@@ -1,7 +1,7 @@
 """The seam to the host: what ComfyUI offers, and the same without it.
 
-The only module of the package that imports `comfy*` or `folder_paths`, and only inside functions: importing it costs nothing.
-"Inside ComfyUI" means that `comfy_api` can be imported (see runtime/io.py).
+The only room of the package that imports `comfy*` or `folder_paths`, and only inside functions: importing it costs nothing.
+"Inside ComfyUI" means that `comfy_api` can be imported.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -23,11 +24,11 @@ from typing import Any, Protocol
 import torch
 from torch.nn.modules.module import register_module_forward_hook
 
-from . import stopping, workplace
+from . import local_paths, signals
+from .local_paths import MODEL_FOLDERS, OWN_MODELS
+from .local_paths import workspace as workspace
 from .telling import both_forms, plain, without_folders
 from .video_file import VideoFile
-from .workplace import MODEL_FOLDERS, OWN_MODELS
-from .workplace import workspace as workspace
 
 WEIGHTS = frozenset({".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".sft"})
 VIDEO_SUFFIXES = frozenset({".mts", ".m2ts", ".ts", ".vob", ".mxf", ".3gp", ".mkv", ".mov", ".mp4", ".webm", ".avi", ".mpg", ".wmv", ".flv"})
@@ -48,9 +49,18 @@ class Tick(Protocol):
 
 def inside_comfyui() -> bool:
     """Whether ComfyUI's node API is there."""
-    from .io import HAVE_COMFY
+    return comfy_api() is not None
 
-    return HAVE_COMFY
+
+@cache
+def comfy_api() -> ModuleType | None:
+    """`comfy_api.latest`, None without ComfyUI."""
+    try:
+        return importlib.import_module("comfy_api.latest")
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "comfy_api":
+            raise
+        return None
 
 
 def _model_management() -> ModuleType:
@@ -167,7 +177,7 @@ def intermediate_dtype() -> torch.dtype:
 
 def heartbeat() -> None:
     """Raises the host's interrupt exception when the user asked to stop; call it between units of work."""
-    if stopping.requested.is_set():
+    if signals.requested.is_set():
         raise Interrupted("stopped on request")
     if inside_comfyui():
         _model_management().throw_exception_if_processing_interrupted()
@@ -175,12 +185,12 @@ def heartbeat() -> None:
 
 def interrupt() -> None:
     """Asks the work in progress to stop at its next heartbeat; for signal handlers and other threads."""
-    stopping.requested.set()
+    signals.requested.set()
 
 
 def clear_interrupt() -> None:
     """Forgets a request to stop, before new work."""
-    stopping.requested.clear()
+    signals.requested.clear()
 
 
 BETWEEN_LAYERS = 0.1
@@ -280,7 +290,7 @@ def _named_folders() -> dict[Path, str]:
     named |= dict.fromkeys(both_forms(folder_paths.base_path), "ComfyUI")
     named |= dict.fromkeys(both_forms(folder_paths.models_dir), "models")
     for name, places in model_folders().items():
-        named |= {path: f"models/{name}" for place in places if place != workplace.models_root() for path in both_forms(place)}
+        named |= {path: f"models/{name}" for place in places if place != local_paths.models_root() for path in both_forms(place)}
     for kind in ("input", "output", "temp"):
         named |= dict.fromkeys(both_forms(_directory(kind)), kind)
     return named
@@ -327,7 +337,7 @@ def model_folders() -> dict[str, list[Path]]:
     without ComfyUI, where `fvr models fetch` puts its files.
     """
     if not inside_comfyui():
-        return workplace.model_folders()
+        return local_paths.model_folders()
     import folder_paths
 
     names = folder_paths.folder_names_and_paths
@@ -338,14 +348,14 @@ def model_folders() -> dict[str, list[Path]]:
             (models / OWN_MODELS).mkdir(parents=True, exist_ok=True)
         names[OWN_MODELS] = (list(dict.fromkeys([*paths, str(models / OWN_MODELS)])), set(folder_paths.supported_pt_extensions))
     theirs = {name: [Path(p) for p in names[name][0]] if name in names else [models / name] for name in MODEL_FOLDERS}
-    return {name: list(dict.fromkeys([*theirs[name], *places])) for name, places in workplace.model_folders().items()}
+    return {name: list(dict.fromkeys([*theirs[name], *places])) for name, places in local_paths.model_folders().items()}
 
 
 def list_models(folder: str = OWN_MODELS) -> list[str]:
     """The weight files in a model folder, sorted, as names relative to it with forward slashes; what a combo offers."""
     found: set[str] = set()
     for root in _folders(folder):
-        found.update(workplace.files_below(root, WEIGHTS, deep=root != workplace.models_root()))
+        found.update(local_paths.files_below(root, WEIGHTS, deep=root != local_paths.models_root()))
     return sorted(found)
 
 
@@ -388,12 +398,12 @@ def temp_directory() -> Path:
 
 
 def _directory(kind: str) -> Path:
-    chosen = workplace.current(kind)
+    chosen = local_paths.current(kind)
     if chosen is None and inside_comfyui():
         import folder_paths
 
         return Path(folder_paths.get_directory_by_type(kind))
-    return chosen if chosen is not None else workplace.default(kind)
+    return chosen if chosen is not None else local_paths.default(kind)
 
 
 def input_files(kind: str = "video") -> list[str]:
@@ -423,7 +433,7 @@ def resolve_input(name: str) -> Path:
         ValueError: if the name leaves its directory.
         FileNotFoundError: if nothing is there.
     """
-    bare, place = workplace.annotated(name)
+    bare, place = local_paths.annotated(name)
     root = _directory(place or "input")
     free = not inside_comfyui() and place is None
     candidates = [root / bare, Path(bare).expanduser()] if free else [root / bare]
@@ -445,7 +455,7 @@ def file_fingerprint(name: str | None) -> tuple[int | str, int] | None:
         if path is None:
             return None
         if path.is_dir():
-            return workplace.folder_fingerprint(path)
+            return local_paths.folder_fingerprint(path)
         status = path.stat()
     except (OSError, ValueError):
         return None
@@ -461,20 +471,20 @@ def next_output_path(prefix: str, suffix: str, *, kind: str = "output", width: i
         ValueError: if the prefix leads out of the directory.
     """
     root = _directory(kind)
-    workplace.check_prefix(prefix, root)
+    local_paths.check_prefix(prefix, root)
     if inside_comfyui():
         import folder_paths
 
         folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, str(root), width, height)
     else:
-        folder, stem, counter, subfolder = workplace.next_number(prefix, root, width, height)
+        folder, stem, counter, subfolder = local_paths.next_number(prefix, root, width, height)
     filename = f"{stem}_{counter:05}_{suffix}"
     return Path(folder) / filename, subfolder, filename
 
 
 def check_output(prefix: str) -> None:
     """Raises ValueError for a prefix that `next_output_path` would refuse."""
-    workplace.check_prefix(prefix, _directory("output"))
+    local_paths.check_prefix(prefix, _directory("output"))
 
 
 def graph_tags(hidden: Any) -> dict[str, str]:

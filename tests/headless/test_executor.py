@@ -10,8 +10,9 @@ import pytest
 import torch
 from helpers.sample_nodes import sample_nodes
 
-from fvr.runtime import graph, host, io_shim, ui_shim
-from fvr.runtime.io_shim import Custom, NodeOutput, Schema
+from fvr import headless, host
+from fvr.headless import io_shim, ui_shim
+from fvr.headless.io_shim import Custom, NodeOutput, Schema
 
 Token = Custom("T_TOKEN")
 
@@ -43,7 +44,7 @@ FILTER = entry("TFilter", value=["1", 0], kind="blur", kind__sigma=2, kind__edge
 
 def test_values_arrive_as_declared_and_what_is_not_given_is_omitted(classes):
     """Converted as ComfyUI does ("4" -> 4, 1 -> 1.0); optional inputs fall back to the method's own defaults."""
-    graph.run_prompt({"1": NUMBER, "3": entry("TShow", value=["1", 0])}, classes)
+    headless.run_prompt({"1": NUMBER, "3": entry("TShow", value=["1", 0])}, classes)
     (seen,) = classes["TNumber"].runs
     assert seen == (4, 1.0, True, "unset", "unset") and [type(v) for v in seen[:3]] == [int, float, bool]
 
@@ -58,20 +59,20 @@ def test_values_arrive_as_declared_and_what_is_not_given_is_omitted(classes):
 )
 def test_a_choice_arrives_with_its_inputs_inside(classes, inputs, kind):
     filtered = {"class_type": "TFilter", "inputs": {"value": ["1", 0], "file": "x", **inputs}}
-    result = graph.run_prompt({"1": NUMBER, "2": filtered, "3": entry("TShow", value=["2", 0])}, classes, keep=["2"])
+    result = headless.run_prompt({"1": NUMBER, "2": filtered, "3": entry("TShow", value=["2", 0])}, classes, keep=["2"])
     assert result.outputs["2"][1] == {"kind": kind, "file": "x"}
 
 
 def test_an_optional_choice_not_made_is_omitted():
     choice = io_shim.DynamicCombo.Input("kind", [io_shim.DynamicCombo.Option("blur", [io_shim.Float.Input("sigma")])], optional=True)
     maybe = node("N", [choice], [io_shim.String.Output()], lambda cls, kind="left out": NodeOutput(kind), is_output_node=True)
-    assert graph.run_prompt({"1": entry("N")}, {"N": maybe}).outputs["1"] == ("left out",)
-    assert graph.run_prompt({"1": entry("N", kind="blur", kind__sigma=1)}, {"N": maybe}).outputs["1"] == ({"kind": "blur", "sigma": 1.0},)
+    assert headless.run_prompt({"1": entry("N")}, {"N": maybe}).outputs["1"] == ("left out",)
+    assert headless.run_prompt({"1": entry("N", kind="blur", kind__sigma=1)}, {"N": maybe}).outputs["1"] == ({"kind": "blur", "sigma": 1.0},)
 
 
 def test_an_input_behind_a_choice_can_be_linked(classes):
     filtered = entry("TFilter", value=["1", 0], kind="blur", kind__sigma=["1", 0], kind__edge="clip", file="x")
-    result = graph.run_prompt({"1": NUMBER, "2": filtered, "3": entry("TShow", value=["2", 0])}, classes, keep=["2"])
+    result = headless.run_prompt({"1": NUMBER, "2": filtered, "3": entry("TShow", value=["2", 0])}, classes, keep=["2"])
     assert result.outputs["2"][1]["kind"]["sigma"] == -4.0
 
 
@@ -83,8 +84,8 @@ def test_only_what_an_output_needs_runs_and_each_node_once(classes):
         "2": FILTER,
         "1": NUMBER,
     }
-    steps: list[graph.NodeStep] = []
-    result = graph.run_prompt(prompt, classes, on_node=steps.append)
+    steps: list[headless.NodeStep] = []
+    result = headless.run_prompt(prompt, classes, on_node=steps.append)
     assert len(classes["TNumber"].runs) == 1
     assert [step.node for step in steps] == ["1", "2", "3", "4"] and list(result.seconds) == ["1", "2", "3", "4"]
     assert [(s.position, s.total) for s in steps] == [(1, 4), (2, 4), (3, 4), (4, 4)]
@@ -92,7 +93,7 @@ def test_only_what_an_output_needs_runs_and_each_node_once(classes):
 
 def test_what_nodes_show_is_collected_in_order(classes):
     prompt = {"1": NUMBER, "5": entry("TShow", value=["1", 0]), "3": entry("TShow", value=["1", 1])}
-    result = graph.run_prompt(prompt, classes)
+    result = headless.run_prompt(prompt, classes)
     assert result.texts == ["5: -4.0", "3: unset|unset"]
     assert result.ui["5"] == {"text": ["5: -4.0"]}
     assert result.outputs == {"5": (), "3": ()}
@@ -104,7 +105,7 @@ def test_files_are_found_in_their_directories(tmp_path):
         return NodeOutput(ui=ui_shim.PreviewVideo(saved))
 
     with host.workspace(output=tmp_path / "o", temp=tmp_path / "t"):
-        result = graph.run_prompt({"1": entry("N")}, {"N": node("N", [], [], execute, is_output_node=True)})
+        result = headless.run_prompt({"1": entry("N")}, {"N": node("N", [], [], execute, is_output_node=True)})
     assert result.files == [tmp_path / "o" / "sub" / "a.mp4", tmp_path / "t" / "b.png"]
 
 
@@ -130,7 +131,7 @@ def test_a_long_chain_runs_and_holds_one_result_at_a_time():
         "End": node("End", [Token.Input("x")], [], lambda cls, x: None, is_output_node=True),
     }
     prompt = {"0": entry("Step")} | {str(i): entry("Step", x=[str(i - 1), 0]) for i in range(1, 2000)} | {"end": entry("End", x=["1999", 0])}
-    graph.run_prompt(prompt, classes)
+    headless.run_prompt(prompt, classes)
     assert most <= 3
 
 
@@ -158,7 +159,7 @@ def test_a_result_lives_until_its_last_taker_has_run():
         "b": entry("Take", x=["s", 0], name="b", other=["a", 0]),
         "end": entry("End", x=["b", 0]),
     }
-    graph.run_prompt(prompt, classes)
+    headless.run_prompt(prompt, classes)
     assert events == ["a", "b", "gone", "end"]
 
 
@@ -166,10 +167,10 @@ def test_results_asked_for_are_kept_and_others_are_not_run():
     source = node("Source", [], [Token.Output()], lambda cls: NodeOutput("value"))
     end = node("End", [Token.Input("x")], [Token.Output()], lambda cls, x: NodeOutput(x + "!"), is_output_node=True)
     prompt = {"s": entry("Source"), "t": entry("Source"), "end": entry("End", x=["s", 0])}
-    result = graph.run_prompt(prompt, {"Source": source, "End": end}, keep=["t"])
+    result = headless.run_prompt(prompt, {"Source": source, "End": end}, keep=["t"])
     assert result.outputs == {"t": ("value",), "end": ("value!",)}
-    with pytest.raises(graph.PromptRefused, match="node gone"):
-        graph.run_prompt(prompt, {"Source": source, "End": end}, keep=["gone"])
+    with pytest.raises(headless.PromptRefused, match="node gone"):
+        headless.run_prompt(prompt, {"Source": source, "End": end}, keep=["gone"])
 
 
 def test_nodes_run_under_inference_mode_and_the_caller_does_not():
@@ -178,7 +179,7 @@ def test_nodes_run_under_inference_mode_and_the_caller_does_not():
     def execute(cls):
         seen.append(torch.is_inference_mode_enabled())
 
-    graph.run_prompt({"1": entry("N")}, {"N": node("N", [], [], execute, is_output_node=True)})
+    headless.run_prompt({"1": entry("N")}, {"N": node("N", [], [], execute, is_output_node=True)})
     assert seen == [True] and not torch.is_inference_mode_enabled()
 
 
@@ -211,7 +212,7 @@ def test_lazy_inputs_run_only_when_asked_for(ask, which, ran, got):
     """Without a check of its own a node never gets them, as in ComfyUI."""
     done: list[str] = []
     prompt = {"s": entry("Switch", which=which, a=["1", 0], b=["2", 0]), "1": entry("Source", name="A"), "2": entry("Source", name="B")}
-    result = graph.run_prompt(prompt, lazy_classes(ask, done), keep=())
+    result = headless.run_prompt(prompt, lazy_classes(ask, done), keep=())
     assert (done, result.outputs["s"][0]) == (ran, got)
 
 
@@ -241,19 +242,19 @@ def test_lists_call_a_node_once_per_item():
         "e": entry("Each", x=["3", 0], y=["2", 0]),
         "g": entry("Gather", x=["e", 0], y=["e", 1]),
     }
-    result = graph.run_prompt(prompt, classes)
+    result = headless.run_prompt(prompt, classes)
     assert calls == [(0, 0), (1, 1), (2, 1)]
     assert result.texts == ["[0, 11, 21] [0, 0, 1, 1, 2, 1]"] and result.outputs["g"] == (32,)
-    with pytest.raises(graph.NodeFailed, match=r"node e \(Each\).*input x got an empty list from node 3"):
-        graph.run_prompt({**prompt, "3": entry("Many", count=0)}, classes)
+    with pytest.raises(headless.NodeFailed, match=r"node e \(Each\).*input x got an empty list from node 3"):
+        headless.run_prompt({**prompt, "3": entry("Many", count=0)}, classes)
 
 
 def test_an_error_says_where_and_keeps_its_cause():
     def execute(cls):
         raise ValueError("the clip has no frames; choose another")
 
-    with pytest.raises(graph.NodeFailed, match=r"^node 7 \(N\) failed: the clip has no frames; choose another$") as caught:
-        graph.run_prompt({"7": entry("N")}, {"N": node("N", [], [], execute, is_output_node=True)})
+    with pytest.raises(headless.NodeFailed, match=r"^node 7 \(N\) failed: the clip has no frames; choose another$") as caught:
+        headless.run_prompt({"7": entry("N")}, {"N": node("N", [], [], execute, is_output_node=True)})
     assert (caught.value.node, caught.value.class_type) == ("7", "N")
     assert isinstance(caught.value.__cause__, ValueError)
 
@@ -264,8 +265,8 @@ def test_an_error_says_where_and_keeps_its_cause():
 )
 def test_a_wrong_result_is_refused(returned, words):
     outputs = [io_shim.Int.Output("a"), io_shim.Int.Output("b")]
-    with pytest.raises(graph.NodeFailed, match=words):
-        graph.run_prompt({"1": entry("N")}, {"N": node("N", [], outputs, lambda cls: returned, is_output_node=True)})
+    with pytest.raises(headless.NodeFailed, match=words):
+        headless.run_prompt({"1": entry("N")}, {"N": node("N", [], outputs, lambda cls: returned, is_output_node=True)})
 
 
 def test_a_node_cannot_keep_state():
@@ -275,8 +276,8 @@ def test_a_node_cannot_keep_state():
         cls.calls = 1
 
     stateful = node("N", [], [], execute, is_output_node=True)
-    with pytest.raises(graph.NodeFailed, match=r"cls\.calls"):
-        graph.run_prompt({"1": entry("N")}, {"N": stateful})
+    with pytest.raises(headless.NodeFailed, match=r"cls\.calls"):
+        headless.run_prompt({"1": entry("N")}, {"N": stateful})
     assert not hasattr(stateful, "calls")
 
 
@@ -286,14 +287,14 @@ def test_interruption_passes_through_as_it_is(stop):
         raise stop
 
     with pytest.raises(stop):
-        graph.run_prompt({"1": entry("N")}, {"N": node("N", [], [], execute, is_output_node=True)})
+        headless.run_prompt({"1": entry("N")}, {"N": node("N", [], [], execute, is_output_node=True)})
 
 
 def test_a_request_to_stop_stops_before_the_next_node(classes):
     prompt = {"1": NUMBER, "3": entry("TShow", value=["1", 0])}
     try:
         with pytest.raises(host.Interrupted):
-            graph.run_prompt(prompt, classes, on_node=lambda step: host.interrupt())
+            headless.run_prompt(prompt, classes, on_node=lambda step: host.interrupt())
     finally:
         host.clear_interrupt()
     assert len(classes["TNumber"].runs) == 1 and classes["TShow"].shown == []
@@ -306,8 +307,8 @@ def test_a_bad_prompt_runs_nothing(classes):
         "3": entry("TShow", value=["1", 0]),
         "4": entry("TShow", value=["2", 0]),
     }
-    with pytest.raises(graph.PromptRefused, match="bigger than the maximum") as caught:
-        graph.run_prompt(prompt, classes)
+    with pytest.raises(headless.PromptRefused, match="bigger than the maximum") as caught:
+        headless.run_prompt(prompt, classes)
     assert [e.node for e in caught.value.errors] == ["2"] and classes["TNumber"].runs == []
 
 
@@ -318,7 +319,7 @@ def test_hidden_inputs_are_there_when_declared():
         seen.update(vars(cls.hidden))
 
     prompt = {"5": entry("N")}
-    graph.run_prompt(prompt, {"N": node("N", [], [], execute, is_output_node=True, hidden=[io_shim.Hidden.unique_id])})
+    headless.run_prompt(prompt, {"N": node("N", [], [], execute, is_output_node=True, hidden=[io_shim.Hidden.unique_id])})
     assert seen == {"unique_id": "5", "prompt": prompt, "extra_pnginfo": None}
 
 
@@ -327,7 +328,7 @@ def test_a_coroutine_is_awaited():
         return NodeOutput(5)
 
     classes = {"N": node("N", [], [io_shim.Int.Output()], execute, is_output_node=True)}
-    assert graph.run_prompt({"1": entry("N")}, classes).outputs == {"1": (5,)}
+    assert headless.run_prompt({"1": entry("N")}, classes).outputs == {"1": (5,)}
 
 
 def test_what_takes_nothing_gives_nothing_and_all_else_runs():
@@ -349,7 +350,7 @@ def test_what_takes_nothing_gives_nothing_and_all_else_runs():
     }  # fmt: skip
     places = {"none": ["1", 0], "one": ["1", 1], "items": ["1", 2], "after": ["none", 0], "list": ["lists", 0]}
     prompt = {"1": entry("Source"), "lists": entry("Lists", value=["1", 2])} | {name: entry("Show", value=place) for name, place in places.items()}
-    result = graph.run_prompt(prompt, classes)
+    result = headless.run_prompt(prompt, classes)
     assert sorted(ran) == [1, 5, 7]
     assert result.outputs["one"] == (1,) and all(host.is_nothing(result.outputs[name][0]) for name in ("none", "after", "list"))
     five, none, seven = result.outputs["items"][0]

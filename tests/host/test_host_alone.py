@@ -15,8 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fvr.runtime import host
-from fvr.runtime.video_file import VideoFile
+from fvr import host
+from fvr.host.video_file import VideoFile
 
 CLIPS = Path(__file__).resolve().parents[2].parent / "shared" / "clips"
 
@@ -44,8 +44,8 @@ def touch(*paths: Path) -> None:
     ("statement", "heavy"),
     [
         ("import fvr", "torch numpy cv2 av comfy comfy_api folder_paths tqdm"),
-        ("import fvr.runtime.host", "cv2 av comfy comfy_api folder_paths PIL facexlib"),
-        ("from fvr.runtime.io import io", "cv2 av comfy folder_paths"),
+        ("import fvr.host", "cv2 av comfy comfy_api folder_paths PIL facexlib"),
+        ("from fvr.headless.io import io", "cv2 av comfy folder_paths"),
     ],
 )
 def test_importing_is_cheap(statement, heavy):

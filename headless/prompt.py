@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .graph_inputs import class_of, declared_type, is_link, title_of
+from .schema import class_of, declared_type, is_link, title_of
 
 Prompt = dict[str, dict[str, Any]]
 

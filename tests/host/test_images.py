@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fvr.runtime.images import from_image, from_mask, to_image, to_mask
+from fvr.host.images import from_image, from_mask, to_image, to_mask
 
 sizes = st.tuples(st.integers(1, 4), st.integers(1, 7), st.integers(1, 7))
 floats = st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.float64])

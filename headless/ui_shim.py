@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import host
+from .. import host
 from .io_shim import FolderType
 
 

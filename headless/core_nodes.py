@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import host
+from .. import host
+from ..host.local_paths import check_prefix
 from .io import io, ui
-from .workplace import check_prefix
 
 
 class LoadImage(io.ComfyNode):

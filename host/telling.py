@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-PACKAGE = __name__.rpartition(".runtime.")[0]
+PACKAGE = __name__.rpartition(".host.")[0]
 """Under which name this package was imported; ComfyUI makes it of the folder's path."""
 
 

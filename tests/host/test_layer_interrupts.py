@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from fvr.runtime.listening import listening
+from fvr.host.layer_interrupts import listening
 
 
 def network() -> nn.Module:

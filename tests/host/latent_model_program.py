@@ -1,4 +1,4 @@
-"""Asks runtime.latent_model everything, inside ComfyUI and under inference mode, as nodes run; test_latent_model.py reads the answers."""
+"""Asks host.latent_model everything, inside ComfyUI and under inference mode, as nodes run; test_latent_model.py reads the answers."""
 
 # ruff: noqa: E402, I001, T201
 
@@ -7,8 +7,9 @@ from helpers.tiny_sd import without_sound
 
 without_sound()
 
-from fvr.runtime import host, latent_model
-from fvr.runtime.latent_model import LatentModel
+from fvr import host
+from fvr.host import latent_model
+from fvr.host.latent_model import LatentModel
 
 host.comfy("comfy.model_management")
 

@@ -10,7 +10,8 @@ from helpers.sample_nodes import sample_nodes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fvr.runtime import graph, io_shim, ui_shim
+from fvr import headless
+from fvr.headless import io_shim, ui_shim
 
 PROMPT = {
     "1": {
@@ -30,13 +31,13 @@ CLASSES = sample_nodes(io_shim, ui_shim)
 def test_a_prompt_loads_bare_or_as_the_server_takes_it(tmp_path, wrap, mark):
     file = tmp_path / "p.json"
     file.write_text(mark + json.dumps(wrap(PROMPT)), encoding="utf-8")
-    assert graph.load_prompt(file) == PROMPT
+    assert headless.load_prompt(file) == PROMPT
 
 
 def test_a_node_may_be_called_prompt(tmp_path):
     prompt = {"prompt": {"class_type": "TShow", "inputs": {}}}
     (tmp_path / "p.json").write_text(json.dumps(prompt))
-    assert graph.load_prompt(tmp_path / "p.json") == prompt
+    assert headless.load_prompt(tmp_path / "p.json") == prompt
 
 
 @pytest.mark.parametrize(
@@ -62,18 +63,18 @@ def test_a_node_may_be_called_prompt(tmp_path):
 def test_anything_else_is_one_sentence(tmp_path, content, words):
     (tmp_path / "p.json").write_text(content)
     with pytest.raises(ValueError, match=words) as caught:
-        graph.load_prompt(tmp_path / "p.json")
+        headless.load_prompt(tmp_path / "p.json")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("meta", [None, [], "x", {}, {"title": None}, {"title": {}}, {"title": ["show"]}])
 def test_what_the_page_knows_of_a_node_may_be_anything(tmp_path, meta):
     (tmp_path / "p.json").write_text(json.dumps({**PROMPT, "9": {"class_type": "TShow", "inputs": {"value": ["1", 0]}, "_meta": meta}}))
-    prompt = graph.load_prompt(tmp_path / "p.json")
-    assert graph.apply_overrides(prompt, ["The v1.5 source.seed=7"])["1"]["inputs"]["seed"] == 7
-    assert graph.validate({**prompt, "10": {"class_type": "TGone", "inputs": {}, "_meta": meta}}, CLASSES)[0].node == "10"
+    prompt = headless.load_prompt(tmp_path / "p.json")
+    assert headless.apply_overrides(prompt, ["The v1.5 source.seed=7"])["1"]["inputs"]["seed"] == 7
+    assert headless.validate({**prompt, "10": {"class_type": "TGone", "inputs": {}, "_meta": meta}}, CLASSES)[0].node == "10"
     steps = []
-    graph.run_prompt(prompt, CLASSES, on_node=steps.append)
+    headless.run_prompt(prompt, CLASSES, on_node=steps.append)
     assert {step.title for step in steps if step.node == "9"} == {"TShow"}
 
 
@@ -81,12 +82,12 @@ def test_a_file_that_is_no_workflow_by_its_size_is_not_read(tmp_path):
     with (tmp_path / "p.json").open("wb") as file:
         file.truncate(5 << 30)
     with pytest.raises(ValueError, match="has 5368709120 bytes, which no workflow has"):
-        graph.load_prompt(tmp_path / "p.json")
+        headless.load_prompt(tmp_path / "p.json")
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone\.json"):
-        graph.load_prompt(tmp_path / "gone.json")
+        headless.load_prompt(tmp_path / "gone.json")
 
 
 @pytest.mark.parametrize("registry", [None, CLASSES])
@@ -111,20 +112,20 @@ def test_an_override_changes_one_input_and_nothing_else(override, node, name, va
     before = copy.deepcopy(PROMPT)
     expected = copy.deepcopy(PROMPT)
     expected[node]["inputs"][name] = value
-    assert graph.apply_overrides(PROMPT, [override], registry) == expected
+    assert headless.apply_overrides(PROMPT, [override], registry) == expected
     assert before == PROMPT
 
 
 def test_the_last_override_wins():
-    assert graph.apply_overrides(PROMPT, ["1.seed=1", "1.seed=2"])["1"]["inputs"]["seed"] == 2
+    assert headless.apply_overrides(PROMPT, ["1.seed=1", "1.seed=2"])["1"]["inputs"]["seed"] == 2
 
 
 def test_a_registry_keeps_words_that_look_like_numbers():
     """An optional text that the prompt leaves out: only its declaration tells that 007 is text."""
     prompt = copy.deepcopy(PROMPT)
     del prompt["1"]["inputs"]["note"]
-    assert graph.apply_overrides(prompt, ["1.note=0.10"], CLASSES)["1"]["inputs"]["note"] == "0.10"
-    assert graph.apply_overrides(prompt, ["1.note=0.10"])["1"]["inputs"]["note"] == 0.1
+    assert headless.apply_overrides(prompt, ["1.note=0.10"], CLASSES)["1"]["inputs"]["note"] == "0.10"
+    assert headless.apply_overrides(prompt, ["1.note=0.10"])["1"]["inputs"]["note"] == 0.1
 
 
 @pytest.mark.parametrize(
@@ -139,21 +140,21 @@ def test_a_registry_keeps_words_that_look_like_numbers():
 )
 def test_an_override_that_names_nothing_is_refused(override, words):
     with pytest.raises(ValueError, match=words):
-        graph.apply_overrides(PROMPT, [override])
+        headless.apply_overrides(PROMPT, [override])
 
 
 @pytest.mark.parametrize("override", ["1.sead=3", "2.kind.sigmo=3", "2.sigma=3"])
 def test_a_registry_finds_misspelt_inputs(override):
     with pytest.raises(ValueError, match="has no input"):
-        graph.apply_overrides(PROMPT, [override], CLASSES)
+        headless.apply_overrides(PROMPT, [override], CLASSES)
 
 
 @given(st.text())
 def test_any_text_reaches_a_text_input_unchanged_unless_it_is_a_link(text):
-    value = graph.apply_overrides(PROMPT, [f"1.note={text}"])["1"]["inputs"]["note"]
+    value = headless.apply_overrides(PROMPT, [f"1.note={text}"])["1"]["inputs"]["note"]
     assert value == text
 
 
 @given(st.one_of(st.integers(), st.booleans(), st.floats(allow_nan=False)))
 def test_any_json_value_reaches_a_number_input(value):
-    assert graph.apply_overrides(PROMPT, [f"1.seed={json.dumps(value)}"])["1"]["inputs"]["seed"] == value
+    assert headless.apply_overrides(PROMPT, [f"1.seed={json.dumps(value)}"])["1"]["inputs"]["seed"] == value

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fvr.runtime import graph, host
-from fvr.runtime.core_nodes import CORE_NODES
+from fvr import headless, host
+from fvr.headless.core_nodes import CORE_NODES
 
 
 def run(folder, image):
@@ -18,7 +18,7 @@ def run(folder, image):
         "3": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
     }
     with host.workspace(input=folder, output=folder / "out", temp=folder / "temp"):
-        return graph.run_prompt(prompt, CORE_NODES, keep=["1"])
+        return headless.run_prompt(prompt, CORE_NODES, keep=["1"])
 
 
 def picture(seed=0, channels=3):
@@ -68,6 +68,6 @@ def test_a_prefix_that_leads_out_is_refused_before_the_work(prefix, tmp_path):
         "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": prefix}},
     }
     ran = []
-    with host.workspace(input=tmp_path, output=tmp_path / "out"), pytest.raises(graph.PromptRefused, match="file name prefix"):
-        graph.run_prompt(prompt, CORE_NODES, on_node=ran.append)
+    with host.workspace(input=tmp_path, output=tmp_path / "out"), pytest.raises(headless.PromptRefused, match="file name prefix"):
+        headless.run_prompt(prompt, CORE_NODES, on_node=ran.append)
     assert ran == [] and not (tmp_path / "out").exists()

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import host
+from .. import host
 
 
 def from_image(image: Tensor) -> Tensor:

@@ -11,14 +11,15 @@ import pytest
 from helpers.comfyui_process import in_comfyui, needs_comfyui
 from helpers.sample_nodes import sample_nodes, sockets
 
-from fvr.runtime import graph, io_shim, ui_shim
+from fvr import headless
+from fvr.headless import io_shim, ui_shim
 
 API = """
 import json
-from fvr.runtime import graph
-from fvr.runtime.io import HAVE_COMFY, io, ui
+from fvr import headless, host
+from fvr.headless.io import io, ui
 from helpers.sample_nodes import sample_nodes, sockets
-assert HAVE_COMFY
+assert host.inside_comfyui()
 nodes = {**sample_nodes(io, ui), "TSockets": sockets(io)}
 refused = []
 for argument in ARGUMENTS:
@@ -26,7 +27,7 @@ for argument in ARGUMENTS:
         io.Int.Input("x", **{argument: 1})
     except TypeError:
         refused.append(argument)
-result = graph.run_prompt(PROMPT, nodes, keep=["2"])
+result = headless.run_prompt(PROMPT, nodes, keep=["2"])
 ran = [result.outputs["2"], result.ui, nodes["TShow"].shown]
 print(json.dumps({"info": {name: node.GET_NODE_INFO_V1() for name, node in nodes.items()}, "refused": refused, "ran": ran}))
 """
@@ -40,7 +41,7 @@ try:
 except (ImportError, OSError, RuntimeError) as error:  # as with a torchaudio of another CUDA build than torch
     print(json.dumps(f"{type(error).__name__}: {error}"))
     sys.exit()
-from fvr.runtime.io import io, ui
+from fvr.headless.io import io, ui
 from helpers.sample_nodes import sample_nodes
 samples = sample_nodes(io, ui)
 for name, node in samples.items():
@@ -96,7 +97,7 @@ def test_both_refuse_an_argument_they_do_not_know(argument, api):
 @needs_comfyui
 def test_the_runner_gives_the_same_with_comfyuis_classes(api):
     nodes = sample_nodes(io_shim, ui_shim)
-    result = graph.run_prompt(RUNNABLE, nodes, keep=["2"])
+    result = headless.run_prompt(RUNNABLE, nodes, keep=["2"])
     assert json.loads(json.dumps([result.outputs["2"], result.ui, nodes["TShow"].shown])) == api["ran"]
 
 
@@ -165,7 +166,7 @@ def executor() -> dict:
 @pytest.mark.parametrize("case", PROMPTS)
 def test_validation_agrees_with_comfyuis(case, executor):
     """The same errors by node, type and input. (ComfyUI repeats a node's own message once per input that it checks; we say it once.)"""
-    found = graph.validate(PROMPTS[case], sample_nodes(io_shim, ui_shim))
+    found = headless.validate(PROMPTS[case], sample_nodes(io_shim, ui_shim))
     ours = sorted(("" if e.type in WHOLE_PROMPT else e.node, e.type, e.input or "") for e in found)
     theirs = sorted({(node, kind, "" if kind == "custom_validation_failed" else name or "") for node, kind, name in executor[case][0]})
     assert ours == theirs
@@ -177,7 +178,7 @@ def test_validation_agrees_with_comfyuis(case, executor):
 def test_nodes_get_what_comfyuis_executor_gives_them(case, executor):
     """The same arguments, in a run of ComfyUI's own executor: defaults, conversions, choices, lists, lazy inputs."""
     nodes = sample_nodes(io_shim, ui_shim)
-    graph.run_prompt(PROMPTS[case], nodes)
+    headless.run_prompt(PROMPTS[case], nodes)
     ours = json.loads(json.dumps([nodes["TNumber"].runs, nodes["TShow"].shown]))
     assert ours[1] and in_any_order(ours) == in_any_order(executor[case][1])
 

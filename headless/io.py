@@ -1,6 +1,6 @@
 """The V3 node API: ComfyUI's own where there is one, else the small subset of it that our nodes use.
 
-Nodes write `from ..runtime.io import ComfyExtension, io, ui` and are then the same classes in ComfyUI, in `fvr run` and in tests.
+Nodes write `from ..headless.io import ComfyExtension, io, ui` and are then the same classes in ComfyUI, in `fvr run` and in tests.
 """
 
 from __future__ import annotations
@@ -8,20 +8,16 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-try:
-    from comfy_api.latest import ComfyExtension, io, ui
+from ..host import comfy_api
 
-    HAVE_COMFY = True
-except ImportError as error:
-    if (error.name or "").partition(".")[0] != "comfy_api":
-        raise
+if (_api := comfy_api()) is not None:
+    ComfyExtension, io, ui = _api.ComfyExtension, _api.io, _api.ui
+else:
     from . import io_shim as io  # type: ignore[no-redef]
     from . import ui_shim as ui  # type: ignore[no-redef]
     from .io_shim import ComfyExtension  # type: ignore[no-redef]
 
-    HAVE_COMFY = False
-
-__all__ = ["HAVE_COMFY", "ComfyExtension", "io", "newer", "ui"]
+__all__ = ["ComfyExtension", "io", "newer", "ui"]
 
 
 def newer(**arguments: Any) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from helpers.sample_nodes import sample_nodes
 
-from fvr.runtime import graph, io_shim, ui_shim
+from fvr import headless
+from fvr.headless import io_shim, ui_shim
 
 CLASSES = sample_nodes(io_shim, ui_shim)
 NUMBER = {"class_type": "TNumber", "inputs": {"seed": 4, "scale": 0.5, "negate": False}}
@@ -35,7 +36,7 @@ def only(errors: list) -> Any:
 
 
 def test_a_good_prompt_has_no_errors():
-    assert graph.validate(prompt(), CLASSES) == []
+    assert headless.validate(prompt(), CLASSES) == []
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_a_good_prompt_has_no_errors():
     ],
 )
 def test_each_slip_is_named_once_with_its_node(changes, kind, name, words):
-    error = only(graph.validate(prompt(**changes), CLASSES))
+    error = only(headless.validate(prompt(**changes), CLASSES))
     assert (error.node, error.type, error.input) == (next(iter(changes))[1], kind, name)
     assert words in error.message
     assert str(error).startswith(f"node {error.node} ({error.class_type}): ") and "\n" not in str(error)
@@ -73,35 +74,35 @@ def test_each_slip_is_named_once_with_its_node(changes, kind, name, words):
 
 def test_every_unknown_class_is_reported():
     broken = {**prompt(), "8": {"class_type": "TGone", "inputs": {}, "_meta": {"title": "Old"}}, "9": {"inputs": {}}}
-    assert [(e.node, e.type) for e in graph.validate(broken, CLASSES)] == [("8", "missing_node_type"), ("9", "missing_node_type")]
-    assert "'Old'" in graph.validate(broken, CLASSES)[0].message
+    assert [(e.node, e.type) for e in headless.validate(broken, CLASSES)] == [("8", "missing_node_type"), ("9", "missing_node_type")]
+    assert "'Old'" in headless.validate(broken, CLASSES)[0].message
 
 
 @pytest.mark.parametrize("odd", [{}, [], 5, None, True, 1.5])
 def test_a_class_that_is_no_text_is_reported(odd):
-    assert only(graph.validate({**prompt(), "8": {"class_type": odd, "inputs": {}, "_meta": None}}, CLASSES)).node == "8"
+    assert only(headless.validate({**prompt(), "8": {"class_type": odd, "inputs": {}, "_meta": None}}, CLASSES)).node == "8"
 
 
 def test_an_error_is_one_line_whatever_the_prompt_is_called():
-    (error,) = graph.validate({**prompt(), "8\n9": {"class_type": "T\nGone", "inputs": {}}}, CLASSES)
+    (error,) = headless.validate({**prompt(), "8\n9": {"class_type": "T\nGone", "inputs": {}}}, CLASSES)
     assert len(str(error).splitlines()) == 1
 
 
 def test_a_cycle_names_its_way_round():
     nodes = prompt(n1_scale=["2", 0])
-    error = only(graph.validate(nodes, CLASSES))
+    error = only(headless.validate(nodes, CLASSES))
     assert error.type == "dependency_cycle"
     assert "1 (TNumber)" in error.message and "2 (TFilter)" in error.message and "3" not in error.message.replace("(TFilter)", "")
 
 
 def test_a_node_linked_to_itself_is_a_cycle():
-    assert only(graph.validate(prompt(n1_scale=["1", 0]), CLASSES)).type == "dependency_cycle"
+    assert only(headless.validate(prompt(n1_scale=["1", 0]), CLASSES)).type == "dependency_cycle"
 
 
 def test_inputs_of_a_choice_not_made_are_ignored():
     """As in ComfyUI, which leaves them in prompts saved by the page."""
-    assert graph.validate(prompt(n2_kind="none", n2_kind__sigma=-99), CLASSES) == []
-    assert graph.validate(prompt(n2_unheard_of=1), CLASSES) == []
+    assert headless.validate(prompt(n2_kind="none", n2_kind__sigma=-99), CLASSES) == []
+    assert headless.validate(prompt(n2_unheard_of=1), CLASSES) == []
 
 
 def test_long_lists_are_counted_not_printed():
@@ -116,14 +117,14 @@ def test_long_lists_are_counted_not_printed():
         def execute(cls, file):
             return None
 
-    error = only(graph.validate({"1": {"class_type": "TLong", "inputs": {"file": "x"}}}, {"TLong": Long}))
+    error = only(headless.validate({"1": {"class_type": "TLong", "inputs": {"file": "x"}}}, {"TLong": Long}))
     assert "a list of 50" in error.message and "49.mp4" not in error.message
 
 
 def test_validation_changes_nothing():
     nodes = prompt(n1_seed="4", n1_scale="0.5")
     before = json.dumps(nodes)
-    assert graph.validate(nodes, CLASSES) == []
+    assert headless.validate(nodes, CLASSES) == []
     assert json.dumps(nodes) == before
 
 
@@ -143,7 +144,7 @@ def test_validation_changes_nothing():
     ],
 )
 def test_types_fit_as_in_comfyui(given, taken, fits):
-    from fvr.runtime.graph_validate import compatible
+    from fvr.headless.validation import compatible
 
     assert compatible(given, taken) is fits
 

@@ -20,11 +20,12 @@ shared = str(root / "shared_models")
 folder_paths.add_model_folder_path("face_video_restoration", shared)  # as extra_model_paths.yaml does
 said = {}
 
-from fvr.runtime import host, images
-from fvr.runtime.io import HAVE_COMFY, io, newer, ui
+from fvr import host
+from fvr.headless.io import io, newer, ui
+from fvr.host import images
 
 said["heavy before use"] = [name for name in ("comfy.model_management", "nodes", "execution", "server") if name in sys.modules]
-said["inside"] = [HAVE_COMFY, host.inside_comfyui(), newer(category="x", not_an_argument=1)]
+said["inside"] = [host.comfy_api() is not None, host.inside_comfyui(), newer(category="x", not_an_argument=1)]
 
 folders = host.model_folders()
 again = host.model_folders()
@@ -80,12 +81,12 @@ said["refused"] = refused
 (root / "output" / "video" / "restored_00007_.mp4").write_bytes(b"x")
 path, subfolder, name = host.next_output_path("video/restored", ".mp4")
 said["next"] = [str(path.relative_to(root)), subfolder, name]
-from fvr.runtime import workplace
+from fvr.host import local_paths
 
 
 def numbers_agree(prefix):
     theirs = folder_paths.get_save_image_path(prefix, str(root / "output"), 3, 4)
-    return workplace.next_number(prefix, root / "output", 3, 4)[1:] == tuple(theirs[1:4])
+    return local_paths.next_number(prefix, root / "output", 3, 4)[1:] == tuple(theirs[1:4])
 
 
 said["numbers agree"] = [numbers_agree(prefix) for prefix in ("video/restored", "video/other", "x", "%year%/%month%_%width%x%height%", "a/./b//c")]
@@ -110,7 +111,7 @@ with av.open(clip, "w") as container:
         container.mux(stream.encode(av.VideoFrame.from_ndarray(numpy.full((48, 64, 3), 9 * i, numpy.uint8), format="rgb24")))
     container.mux(stream.encode())
 theirs = host.video_from_file(clip)
-from fvr.runtime.video_file import VideoFile
+from fvr.host.video_file import VideoFile
 
 ours = VideoFile(Path(clip))
 for start, duration in ((0.5, 1.0), (0.5, 0.0), (0.25, 9.0)):
@@ -150,7 +151,7 @@ except comfy.model_management.InterruptProcessingException:
     said["interrupted at"] = steps
 host.heartbeat()
 
-from fvr.runtime import ui_shim
+from fvr.headless import ui_shim
 
 
 def shown(api):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from .graph_inputs import NodeInfo, Slot, class_of, describe, is_link, nest, overridden, title_of
+from .schema import NodeInfo, Slot, class_of, describe, is_link, nest, overridden, title_of
 
 Prompt = Mapping[str, Mapping[str, Any]]
 
