@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .faces import Detector, FaceTrack, Paster, TrackReport, align, find_tracks, report, select_tracks
-from .faces.displayed import plausible
+from .faces.anisotropic_pixels import plausible
 from .methods.base import Restorer, Session
 from .models.device import Heartbeat, no_heartbeat
 from .video import FrameChunk, FrameSource, ImageSink, ShotCutDetector, VideoSink

@@ -27,7 +27,7 @@ from fvr.methods.detail_fusion import completed, merged
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.models.codeformer import CodeFormer
 from fvr.models.embedded import CODEBOOK, FOLDER, read_embedded
-from fvr.physics.build import parse
+from fvr.physics.parser import parse
 from fvr.training.degradations import JUDGED, judged
 from fvr.training.faces import Faces
 from fvr.training.sheet import sheet_png

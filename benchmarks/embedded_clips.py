@@ -28,7 +28,7 @@ from fvr.metrics.fidelity import psnr, ssim
 from fvr.metrics.temporal import mean_warping_error
 from fvr.models import embedded
 from fvr.nodes.weights import EMBEDDED
-from fvr.physics.build import parse
+from fvr.physics.parser import parse
 from fvr.training.degradations import JUDGED
 from fvr.training.sheet import sheet_png
 from fvr.video import read_frames

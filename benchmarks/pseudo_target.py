@@ -26,8 +26,8 @@ from fvr.methods.option_parsing import parse_settings
 from fvr.methods.pseudo_target.algorithm import PRESETS
 from fvr.methods.pseudo_target.generate import TargetMaker, at_side
 from fvr.methods.registry import METHODS, build_restorer, restorer_from
-from fvr.metrics.content import directed, image_content
 from fvr.metrics.fidelity import psnr, ssim
+from fvr.metrics.metric_q import directed, image_content
 from fvr.models.load import load_network
 from fvr.physics import parse
 from fvr.priors.base import Prior

@@ -2,7 +2,7 @@
 
 from .align import align, crop_clip
 from .detectors import Detector, load_detector
-from .given import GivenDetector, faces_from_boxes, faces_from_landmarks
+from .external_detections import GivenDetector, faces_from_boxes, faces_from_landmarks
 from .parsing import Parser, load_parser
 from .paste import Paster
 from .report import PersonReport, TrackReport, report

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .anisotropic_pixels import DisplayedDetector
 from .appearance import chip, descriptor, sharpness
 from .association import Path, Sighting, link
 from .detectors import Detector, suppress
-from .displayed import DisplayedDetector
+from .external_detections import GivenDetector
 from .geometry import FACE_BOX, TEMPLATE, area, iou, similarity, smooth, steady
-from .given import GivenDetector
 from .types import CROP, Face, FaceTrack
 
 

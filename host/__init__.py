@@ -1,6 +1,6 @@
 """The seam to the host: what ComfyUI offers, and the same without it.
 
-The only room of the package that imports `comfy*` or `folder_paths`, and only inside functions: importing it costs nothing.
+The only room of the package that imports `comfy*` or `folder_paths`, and only inside functions: importing it costs nothing, not even PyTorch.
 "Inside ComfyUI" means that `comfy_api` can be imported.
 """
 
@@ -19,16 +19,16 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
-
-import torch
-from torch.nn.modules.module import register_module_forward_hook
+from typing import TYPE_CHECKING, Any, Protocol
 
 from . import local_paths, signals
 from .local_paths import MODEL_FOLDERS, OWN_MODELS
 from .local_paths import workspace as workspace
 from .telling import both_forms, plain, without_folders
 from .video_file import VideoFile
+
+if TYPE_CHECKING:
+    import torch
 
 WEIGHTS = frozenset({".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".sft"})
 VIDEO_SUFFIXES = frozenset({".mts", ".m2ts", ".ts", ".vob", ".mxf", ".3gp", ".mkv", ".mov", ".mp4", ".webm", ".avi", ".mpg", ".wmv", ".flv"})
@@ -65,6 +65,8 @@ def comfy_api() -> ModuleType | None:
 
 def _model_management() -> ModuleType:
     """comfy.model_management. Imported outside a server on a machine without an accelerator it must be told so first, or it fails."""
+    import torch
+
     if "comfy.model_management" not in sys.modules and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
         from comfy.cli_args import args
 
@@ -91,6 +93,8 @@ def comfy(name: str) -> ModuleType:
 
 def device() -> torch.device:
     """Where networks run: what `set_device` chose, else ComfyUI's choice, else cuda, mps or cpu, the first there is."""
+    import torch
+
     if _chosen_device is not None:
         return _chosen_device
     if inside_comfyui():
@@ -107,6 +111,8 @@ def set_device(name: str | torch.device | None) -> None:
         ValueError: if there is no such device here.
     """
     global _chosen_device
+    import torch
+
     if name is None:
         _chosen_device = None
         return
@@ -136,6 +142,8 @@ def managed(network: Any) -> Callable[[int], torch.device]:
     ComfyUI move others out, and returns that device. Between uses ComfyUI may move it out again. `network` may also be a model patcher
     from one of ComfyUI's own loaders.
     """
+    import torch
+
     patcher = network if hasattr(network, "load_device") else None
     if not inside_comfyui() or (_chosen_device is not None and patcher is None):
 
@@ -163,11 +171,15 @@ def managed(network: Any) -> Callable[[int], torch.device]:
 
 def intermediate_device() -> torch.device:
     """Where IMAGE batches between nodes live: the CPU, unless ComfyUI runs with --gpu-only."""
+    import torch
+
     return _model_management().intermediate_device() if inside_comfyui() else torch.device("cpu")
 
 
 def intermediate_dtype() -> torch.dtype:
     """The dtype of IMAGE batches between nodes: float32, unless ComfyUI runs with --fp16-intermediates."""
+    import torch
+
     choose = getattr(_model_management(), "intermediate_dtype", None) if inside_comfyui() else None
     return choose() if choose is not None else torch.float32
 
@@ -203,6 +215,9 @@ def heard_between_layers() -> Iterator[None]:
 
     A hook on all modules, since networks are also those of other packages, and nested in restorers in ways that the host does not know.
     """
+    import torch
+    from torch.nn.modules.module import register_module_forward_hook
+
     thread, last = threading.get_ident(), [0.0]
 
     def beat(*layer: Any) -> None:
@@ -297,6 +312,7 @@ def _named_folders() -> dict[Path, str]:
 
 
 def _picture(frame: torch.Tensor) -> Any:
+    import torch
     from PIL import Image
 
     pixels = frame.detach().float().cpu().clamp(0, 1).mul(255).round().to(torch.uint8)

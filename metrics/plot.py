@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .measures import FACE, MEASURES, Measure
+from .registry import FACE, MEASURES, Measure
 from .report import Report, readable
 
 PANEL_WIDTH, PANEL_HEIGHT = 480, 170

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .measures import FACE, MEASURES, Measure
+from .registry import FACE, MEASURES, Measure
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from ..faces import (
     report,
     select_tracks,
 )
-from ..faces.displayed import plausible
+from ..faces.anisotropic_pixels import plausible
 from ..faces.grain import GRAIN
 from ..faces.parsing import Parser
 from ..headless.io import io, newer, ui

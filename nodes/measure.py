@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from .. import host
 from ..headless.io import io, ui
 from ..host.images import from_image, to_image
+from ..metrics.evaluate import measure
 from ..metrics.identity import Embed, load_arcface
 from ..metrics.lpips import BACKBONES, backbone_file, lpips_or_none
-from ..metrics.measure import measure
 from ..metrics.plot import plot
 from ..metrics.report import Report
-from ..metrics.slices import column_over_time
+from ..metrics.temporal_profile import column_over_time
 from ..models.catalogue import missing_message, named
 from ..physics import H264, Degradation
 from ..physics.compose import chain_of

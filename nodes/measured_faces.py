@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..faces import CROP, Detector, Face, FaceClip, FaceTrack, aligned_track, find_tracks
 from ..faces.geometry import FACE_BOX, inverse, iou, scales
-from ..metrics.measure import Clip, Person
+from ..metrics.evaluate import Clip, Person
 from ..video import ShotCutDetector
 
 SAME = 0.3

@@ -1,9 +1,9 @@
 """Degradation operators: A, its adjoint, its pseudo-inverse, their composition and their noise."""
 
+from .average_pool import AveragePool
 from .base import Degradation, Size
 from .bicubic import BicubicDownsample
 from .blur import Blur
-from .build import degradation, parse
 from .camera import CameraNoise
 from .compose import Composition, chain_of, compose
 from .crops import crop_operator, observation
@@ -14,8 +14,8 @@ from .identity import GaussianNoise, Identity
 from .inpaint import Inpaint, RandomInpaint, random_mask
 from .isp import Isp
 from .jpeg import Jpeg, JpegCode
-from .kinds import KINDS, Kind, Parameter
-from .pool import AveragePool
+from .parser import degradation, parse
+from .registry import KINDS, Kind, Parameter
 from .temporal import TemporalBlur
 
 __all__ = [

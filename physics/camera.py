@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .codec_loss import NEIGHBOUR_CORRELATION, PICTURE_STD
+from .dct import NEIGHBOUR_CORRELATION, PICTURE_STD
 from .identity import Transparent
 from .isp import NOISE, PEDESTAL, Isp, noise_std
 from .numerics import cached, gaussian_sample, working

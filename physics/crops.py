@@ -13,13 +13,13 @@ from functools import reduce
 from torch import Tensor
 
 from . import kernels
+from .average_pool import AveragePool
 from .base import Degradation
 from .bicubic import BicubicDownsample
 from .blur import Blur
 from .compose import chain_of, compose
 from .grayscale import Grayscale
 from .identity import GaussianNoise, Identity
-from .pool import AveragePool
 from .temporal import TemporalBlur
 
 DECIMATIONS = (1, 2, 4, 8, 16)

@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .base import Size
-from .codec_loss import quantisation_noise
-from .dct import block_dct, block_idct
+from .dct import block_dct, block_idct, quantisation_noise
 from .identity import Transparent
 from .numerics import cached, working
 

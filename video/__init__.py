@@ -20,7 +20,6 @@ from .errors import VideoError
 from .fields import DEINTERLACE
 from .files import IMAGE_SUFFIXES, Place, check_apart, image_names, local, sequence_files, videos_in_folder
 from .info import AudioInfo, ColourTags, SourceInfo
-from .joins import unheard
 from .memory import FramesSource
 from .playlists import name_playlist
 from .sequence import ImageSink, SequenceSource, contents
@@ -28,6 +27,7 @@ from .sink import VideoSink, open_video_sink
 from .source import FrameChunk, FrameSource, Selection, read_all
 from .stills import PNG, pictures_in
 from .times import FrameTimes
+from .timestamp_discontinuity import unheard
 
 __all__ = [
     "CODECS",

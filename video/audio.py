@@ -18,7 +18,7 @@ from torch import Tensor
 from .decode import codec_name, origin_of
 from .errors import VideoError
 from .files import Place, lasting, open_input, stamp
-from .joins import RunningClock, can_seek, unheard
+from .timestamp_discontinuity import RunningClock, can_seek, unheard
 
 COPIED = {
     "mp4": {"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"},

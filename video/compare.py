@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import VideoError
-from .lettering import drawable, fitted, letter_height, paint, write_label
+from .text_overlay import drawable, fitted, letter_height, paint, write_label
 
 MODES = ("side_by_side", "split", "difference")
 

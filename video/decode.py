@@ -20,9 +20,9 @@ from .errors import VideoError
 from .fields import Deinterlacer, check_deinterlace
 from .files import STILL, Place, Window, check_pixels, lasting, most_pixels, open_input, picture_stream, place_name, place_path, short, stamp
 from .info import AudioInfo, SourceInfo
-from .joins import MAY_JUMP, RunningClock, can_seek
 from .pixels import DROPPED, fitted, frame_colour, frame_grading, to_tensor
 from .source import FrameSource, Selection, Timed
+from .timestamp_discontinuity import MAY_JUMP, RunningClock, can_seek
 from .whole import missing_bytes
 
 NEAR = 64

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...diffusion.rng import seeded_noise
 from ...faces.types import CROP, FaceClip
-from ...metrics.content import content_gain
+from ...metrics.metric_q import content_gain
 from ...models.device import Heartbeat, no_heartbeat
 from ...physics.numerics import cached
 from ...priors.base import Prior
@@ -34,7 +34,7 @@ class Targets:
         initial: y_0 = R(y), (n, 3, 512, 512) in [0, 1].
         targets: the pseudo-targets, likewise.
         sharper: of each face, by what share the target's content exceeds that of y_0, at the prior's side: Zhu and Milanfar's metric Q, which sharp
-            edges raise and noise lowers (metrics/content.py).
+            edges raise and noise lowers (metrics/metric_q.py).
         drift: of each face, the mean absolute difference of phi_N(target) and phi_N(y_0), as a share of the range from black to white.
     """
 

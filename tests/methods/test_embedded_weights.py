@@ -17,7 +17,7 @@ from fvr.metrics.temporal import mean_warping_error
 from fvr.models import embedded
 from fvr.models.load import load_network
 from fvr.nodes.weights import EMBEDDED
-from fvr.physics.build import parse
+from fvr.physics.parser import parse
 from fvr.training.degradations import JUDGED, judged
 
 FILES = embedded.listed(embedded.RESTORERS | embedded.PRIORS)

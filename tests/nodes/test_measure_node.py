@@ -14,7 +14,7 @@ from fvr import headless, host
 from fvr.demo import moving_portrait
 from fvr.faces import FaceClip, aligned_track, crop_clip, find_tracks, load_detector
 from fvr.headless.io import io
-from fvr.metrics.measure import measure
+from fvr.metrics.evaluate import measure
 from fvr.nodes import registry
 from fvr.nodes.measure import MeasureRestoration, mixes_frames
 from fvr.nodes.measured_faces import measured_faces, tracks_in

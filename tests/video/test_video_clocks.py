@@ -14,7 +14,7 @@ from test_video_audio import beep_times, copy
 
 from fvr.video import FrameTimes, SourceInfo, VideoError, open_sink, open_source, read_audio, read_frames
 from fvr.video.boxes import Box, boxes, find
-from fvr.video.joins import RunningClock
+from fvr.video.timestamp_discontinuity import RunningClock
 
 RATE = 48000
 

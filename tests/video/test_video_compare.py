@@ -24,8 +24,8 @@ from fvr.video.compare import (
     line_width,
     resizings,
 )
-from fvr.video.in_step import check_in_step, clock_of, described_as, frames_in_step, sounding
-from fvr.video.lettering import drawable, letter_height, lettering
+from fvr.video.sync import check_in_step, clock_of, described_as, frames_in_step, sounding
+from fvr.video.text_overlay import drawable, letter_height, lettering
 
 H, W = 90, 120
 A, B = moving(1, H, W)[0], moving(1, H, W, seed=1)[0]

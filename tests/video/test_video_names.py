@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers.video_helpers import moving, save
 
-from fvr.batch import named_outputs
+from fvr.cli.batch import named_outputs
 from fvr.video import FrameTimes, VideoError, check_apart, open_sink, open_source, read_frames, videos_in_folder
 
 

@@ -1,6 +1,6 @@
 """The pictures of the help pages, made by the package itself from a public-domain portrait (scikit-image's astronaut, NASA).
 
-    python benchmarks/help_pictures.py [--only restored.jpg ...]
+    python tools/help_pictures.py [--only restored.jpg ...]
 
 Writes web/docs/pictures/*.jpg. Pictures of the page (graph_*.jpg) are screenshots and not made here.
 """
@@ -30,9 +30,9 @@ from fvr.methods.pseudo_target.algorithm import PRESETS as TARGETS
 from fvr.methods.pseudo_target.generate import TargetMaker
 from fvr.methods.registry import build_restorer
 from fvr.methods.seed_map import PixelGenerator, SeedMapOptions, guides, seed_map
-from fvr.metrics.measure import measure
+from fvr.metrics.evaluate import measure
 from fvr.metrics.plot import PANEL_HEIGHT, plot
-from fvr.metrics.slices import column_over_time
+from fvr.metrics.temporal_profile import column_over_time
 from fvr.models.embedded import PRIORS, RESTORERS, listed
 from fvr.motion.dis import DisFlow
 from fvr.nodes.weights import EMBEDDED

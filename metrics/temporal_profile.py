@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .measure import Clip
+from .evaluate import Clip
 
 WIDEST = 2048
 """Pixels that the frames' columns may take side by side; of longer clips every n-th frame is shown."""

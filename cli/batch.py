@@ -8,8 +8,8 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import host
-from .video import CODECS, CONTAINERS, VideoError, check_apart
+from .. import host
+from ..video import CODECS, CONTAINERS, VideoError, check_apart
 
 PREFERRED = {"prores": ".mov", "ffv1": ".mkv"}
 """Suffix of a copy whose source's container does not take the codec; of all others .mp4."""

@@ -17,7 +17,7 @@ from .fidelity import WINDOW, psnr, ssim_map, ssim_within
 from .identity import Embed, cosine, identity_crop
 from .landmarks import landmark_distance, landmark_motion_error
 from .lpips import perceptual_distance
-from .measures import FACE
+from .registry import FACE
 from .report import Report, summarised
 from .residual import residual_rms
 from .sharpness import laplacian_variance, tenengrad

@@ -9,6 +9,7 @@ from typing import get_args
 
 from torch import Tensor
 
+from .average_pool import AveragePool
 from .base import Degradation
 from .bicubic import BicubicDownsample
 from .blur import Blur
@@ -20,7 +21,6 @@ from .identity import GaussianNoise
 from .inpaint import Inpaint, RandomInpaint
 from .isp import NOISE, WHITE_BALANCE, Isp, Mosaic
 from .jpeg import Jpeg
-from .pool import AveragePool
 from .temporal import TemporalBlur
 
 Value = int | float | str

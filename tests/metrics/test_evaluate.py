@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from helpers.moving_texture import sliding
 
+from fvr.metrics.evaluate import Person, measure
 from fvr.metrics.fidelity import psnr, ssim
-from fvr.metrics.measure import Person, measure
-from fvr.metrics.measures import FACE, MEASURES
 from fvr.metrics.plot import COLUMNS, PANEL_HEIGHT, plot
+from fvr.metrics.registry import FACE, MEASURES
 from fvr.metrics.report import Report, summarised
-from fvr.metrics.slices import BAR, column_over_time
 from fvr.metrics.temporal import mean_warping_error
+from fvr.metrics.temporal_profile import BAR, column_over_time
 from fvr.physics import AveragePool, GaussianNoise, TemporalBlur
 
 FRAMES = 6

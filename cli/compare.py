@@ -5,16 +5,42 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import host
-from .video import FrameSource, VideoError, check_apart, open_sink, open_source
-from .video.compare import CompareOptions, compare_frames, compared_size, resizings
-from .video.in_step import check_in_step, clock_of, described_as, frames_in_step, sounding
-from .video.lettering import drawable
+from .clips import add_frames_and_encoding, encoding, selection
+
+if TYPE_CHECKING:
+    from ..video import FrameSource
 
 MODES = {"side-by-side": "side_by_side", "split": "split", "difference": "difference"}
 NO_SOUND = "none"
+
+
+def add(commands: Any) -> None:
+    p = commands.add_parser(
+        "compare",
+        help="show clips side by side, split by a moving line, or their difference",
+        description="Writes one clip that compares others: labelled, with the sound and the times of one of them.",
+    )
+    p.set_defaults(command=compare)
+    p.add_argument("clips", nargs="+", metavar="CLIP", help="two or more video files or folders of images; the first one decides the size")
+    p.add_argument("output", help="a video file, or a folder for PNG frames")
+    p.add_argument("--mode", default="side-by-side", choices=["side-by-side", "split", "difference"], help="(default: side-by-side)")
+    p.add_argument("--label", action="append", metavar="TEXT", help="of each clip in turn, may be empty (default: the files' names)")
+    p.add_argument("--period", type=float, default=4.0, metavar="SECONDS", help="of the split's line, there and back (default: 4)")
+    p.add_argument("--gain", type=float, default=4.0, help="what a difference is multiplied by (default: 4)")
+    p.add_argument("--sound", metavar="N", help='the clip whose sound and times are kept, counted from 1, or "none" (default: the first with sound)')
+    p.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
+    add_frames_and_encoding(p)
+
+
+def compare(options: argparse.Namespace) -> int:
+    from ..video import name_playlist
+
+    for clip in options.clips:
+        name_playlist(clip)
+    print(*run_compare(options, selection(options), encoding(options)), options.output, sep="\n")
+    return 0
 
 
 def run_compare(options: argparse.Namespace, selection: dict[str, Any], encoding: dict[str, Any]) -> list[str]:
@@ -28,6 +54,11 @@ def run_compare(options: argparse.Namespace, selection: dict[str, Any], encoding
     Raises:
         ValueError: if the clips cannot be compared.
     """
+    from .. import host
+    from ..video import VideoError, check_apart, open_sink, open_source
+    from ..video.compare import CompareOptions, compare_frames, compared_size, resizings
+    from ..video.sync import check_in_step, clock_of, described_as, frames_in_step, sounding
+
     if len(options.clips) < 2:
         raise VideoError(f"a comparison needs at least two clips and an output, got {options.clips[0]} and {options.output}")
     check_apart(options.output, options.clips)
@@ -65,6 +96,9 @@ def run_compare(options: argparse.Namespace, selection: dict[str, Any], encoding
 
 def labels(given: Sequence[str] | None, sources: Sequence[FrameSource]) -> tuple[str, ...]:
     """As given, else the files' names, or "clip 1" where a name is in letters that cannot be drawn."""
+    from ..video import VideoError
+    from ..video.text_overlay import drawable
+
     if given is not None:
         return tuple(given)
     names = []
@@ -78,6 +112,8 @@ def labels(given: Sequence[str] | None, sources: Sequence[FrameSource]) -> tuple
 
 def clip_number(text: str | None) -> int | None:
     """The clip that `--sound` means, counted from 0."""
+    from ..video import VideoError
+
     if text is None:
         return None
     if not text.isdecimal() or int(text) < 1:

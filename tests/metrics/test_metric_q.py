@@ -9,7 +9,7 @@ from helpers.moving_texture import texture
 from skimage import data
 
 from fvr.faces.appearance import sharpness
-from fvr.metrics.content import content_gain, directed, image_content
+from fvr.metrics.metric_q import content_gain, directed, image_content
 from fvr.physics import parse
 
 

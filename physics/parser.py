@@ -11,7 +11,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from .base import Degradation
-from .kinds import KINDS, Value
+from .registry import KINDS, Value
 
 Entry = TypeVar("Entry")
 

@@ -1,6 +1,6 @@
 """Icon and banner of the registry page, and the picture of Compare Videos' help page; all drawn here, of nobody's face but a public-domain one.
 
-    python benchmarks/registry_pictures.py
+    python tools/registry_pictures.py
 
 Writes assets/icon.png (400 x 400), assets/banner.png (1680 x 720, 21:9) and web/docs/pictures/compared.jpg (scikit-image's astronaut, NASA).
 """

@@ -1,0 +1,48 @@
+"""The command line `fvr`: a file per command. Nothing heavy is imported before the command that needs it runs."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import shlex
+import sys
+from collections.abc import Sequence
+
+from ..host.signals import stoppable
+from . import compare, demo, finetune, models, nodes, restore, run, train
+
+COMMANDS = (restore, compare, run, demo, train, finetune, models, nodes)
+"""As help lists them."""
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns 0 when it did all it was asked, 1 on a fault in what it was given, 130 on Ctrl-C, 143 when terminated."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # letters that the terminal has not must not fail a job that is done
+            stream.reconfigure(errors="backslashreplace")
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = build_parser().parse_args(given)
+    options.line = shlex.join(["fvr", *given])
+    with stoppable() as signals:
+        try:
+            return options.command(options)
+        except (KeyboardInterrupt, SystemExit) as stopped:
+            if isinstance(stopped, SystemExit) and not signals:
+                raise
+            print("stopped; nothing was left under the output's name", file=sys.stderr)
+            return 128 + signals[-1] if signals else INTERRUPTED
+        except (ValueError, OSError, RuntimeError, ImportError) as error:
+            if options.debug:
+                raise
+            print(f"fvr: {error}", file=sys.stderr)
+            return 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fvr", description="Restores faces in video.")
+    parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add(commands)
+    return parser

@@ -1,0 +1,39 @@
+"""`fvr demo`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def add(commands: Any) -> None:
+    p = commands.add_parser(
+        "demo",
+        help="make, damage and restore a short clip",
+        description="Makes a short moving clip from a public-domain portrait, damages it as a lens, a sensor and a codec do, restores it by the "
+        "bundled workflow, which is not told how, and measures the result against the truth.",
+    )
+    p.set_defaults(command=demo)
+    p.add_argument("--output-dir", type=Path, default=Path("fvr-demo"), help="where the videos and the report go (default: ./fvr-demo)")
+    p.add_argument("--frames", type=int, default=24, help="length of the clip (default: 24)")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+
+
+def demo(options: argparse.Namespace) -> int:
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    say(f"fvr demo: makes a clip of {options.frames} frames, damages, restores and measures it; loading ...")  # before PyTorch, which takes seconds
+    from .. import host
+    from ..demo import run_demo
+
+    if options.device:
+        host.set_device(options.device)
+    print(run_demo(options.output_dir, frames=options.frames, seed=options.seed, say=say, began=began))
+    return 0

@@ -1,0 +1,70 @@
+"""`fvr models`: the checkpoints this package knows, and which are here; fetches them."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from pathlib import Path
+from typing import Any
+
+
+def add(commands: Any) -> None:
+    p = commands.add_parser("models", help="list the checkpoints this package knows, and which are here; fetch them")
+    p.set_defaults(command=models)
+    fetched = p.add_subparsers(title="commands", metavar="COMMAND").add_parser(
+        "fetch", help="download one, resumable, and verified where a checksum is known"
+    )
+    fetched.set_defaults(command=fetch_model)
+    fetched.add_argument("name", help="as `fvr models` lists it")
+    fetched.add_argument("--folder", type=Path, help="where to put it (default: the first model folder of this package)")
+
+
+def models(options: argparse.Namespace) -> int:
+    from .. import host
+    from ..models import embedded
+    from ..models.catalogue import CATALOGUE, find, licence_line, verification
+
+    folders = host.model_folders()
+    for checkpoint in CATALOGUE:
+        path = find(checkpoint, folders)
+        size = path.stat().st_size if path else checkpoint.size
+        about = f"{licence_line(checkpoint)}; {verification(checkpoint)}"
+        show_model(checkpoint.name, path is not None, size, checkpoint.file, about, path or f"looked for in {', '.join(checkpoint.folders)}")
+    for name, file in embedded.listed(embedded.RESTORERS | embedded.PRIORS).items():
+        show_model(name, True, file.stat().st_size, file.name, embedded.notes(file)["licence"].split(";")[0], "in this package")
+    print("\nmodel folders:")
+    for name, places in folders.items():
+        print(f"  {name:24} {', '.join(map(str, places))}")
+    return 0
+
+
+def show_model(name: str, here: bool, size: int | None, file: str, about: str, where: object) -> None:
+    """A checkpoint in a few lines of at most 100 columns; only paths are never broken."""
+    mib = f"{size / 2**20:.0f}" if size else "?"
+    print(f"{name:24} {'here' if here else 'missing':8} {mib:>5} MiB  {file}")
+    print(textwrap.fill(about, 100, initial_indent="    ", subsequent_indent="    "))
+    print(f"    {where}")
+
+
+def fetch_model(options: argparse.Namespace) -> int:
+    from contextlib import ExitStack
+
+    from .. import host
+    from ..models.catalogue import OURS, licence_line, named, verification
+    from ..models.fetch import fetch, sha256_of
+
+    checkpoint = named(options.name)
+    print(f"{checkpoint.file}: {checkpoint.purpose}\nlicence: {licence_line(checkpoint)}\nfrom {checkpoint.url}", flush=True)
+    with ExitStack() as stack:
+        shown: list[Any] = []
+
+        def on_bytes(done: int, total: int | None) -> None:
+            if not shown:
+                shown.extend([stack.enter_context(host.progress(total and -(-total >> 20), "fetch (MiB)")), 0])
+            shown[0]((done >> 20) - shown[1])
+            shown[1] = done >> 20
+
+        path = fetch(checkpoint, options.folder or host.model_folders()[OURS][0], on_bytes, host.heartbeat)
+    print(verification(checkpoint) + ("" if checkpoint.sha256 else f": its SHA-256 is {sha256_of(path, host.heartbeat)}"))
+    print(path)
+    return 0

@@ -1,0 +1,220 @@
+"""`fvr restore`: the faces in a clip, or in each video of a folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .clips import add_frames_and_encoding, encoding, selection
+
+REPORT_ROOM = 1 << 18
+"""Bytes that a disk must have for a report; those of long clips with many people take some tens of thousands."""
+
+
+def add(commands: Any) -> None:
+    p = commands.add_parser(
+        "restore",
+        help="restore the faces in a clip",
+        description="Restores the faces in a clip: finds and follows them, restores each person, pastes them back. Keeps size, audio and timing.",
+        add_help=False,
+    )
+    p.set_defaults(command=restore_all)
+    p.add_argument("-h", "--help", nargs=0, action=HelpWithMethods, help="show this help message and exit")
+    p.add_argument("input", help="a video file, a folder of images, one image, or a folder of videos, each of which is restored")
+    p.add_argument("output", help="a video file, a folder for PNG frames, an image for one image, or a folder for the videos of a folder")
+    p.add_argument(
+        "--method",
+        default="auto",
+        metavar="NAME",
+        help="how faces are restored, see below; auto: flair if the damage is described, keep if its published weights are here, else blind "
+        "(default: auto)",
+    )
+    p.add_argument(
+        "--weights",
+        metavar="FILE",
+        help='a checkpoint for the method, or "embedded keep" and the like (default: its published one if a model folder has it, else the embedded; '
+        "see `fvr models`)",
+    )
+    p.add_argument(
+        "--precision", default="float32", choices=["float32", "bfloat16", "float16"], help="of the part that draws the picture (default: float32)"
+    )
+    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the method; may be repeated")
+    p.add_argument("--degradation", metavar="TEXT", help='what damaged the clip, for instance "gaussian_blur(sigma=2) + noise(sigma=0.03)"')
+    p.add_argument("--aligned", action="store_true", help="frames are already aligned crops of one person: no detection, no pasting")
+    p.add_argument("--seed", type=int, default=0, help="the same seed gives the same pixels (default: 0)")
+    p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+    p.add_argument("--report", metavar="FILE.json", help="write what was done as JSON, with all that repeats it")
+    p.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
+    g = p.add_argument_group("faces")
+    g.add_argument("--faces", default="all", metavar="WHICH", help='"all", "largest", or ids such as 0,2 (default: all)')
+    g.add_argument("--min-size", type=float, default=0.0, metavar="PIXELS", help="leave faces smaller than this alone")
+    g.add_argument(
+        "--detector", default="auto", choices=["auto", "retinaface", "mtcnn"], help="who finds faces (default: the best with weights here)"
+    )
+    g.add_argument(
+        "--feather", type=int, default=24, metavar="PIXELS", help="soft border of the pasted face, in pixels of the 512 crop (default: 24)"
+    )
+    g.add_argument("--strength", type=float, default=1.0, help="1 shows the restored face, 0 the original (default: 1)")
+    g.add_argument("--colour-match", action="store_true", help="give the restored face the colours of the original")
+    g.add_argument(
+        "--grain",
+        default="auto",
+        choices=["auto", "off"],
+        help="auto gives a face that lost it the film grain back that the frame around it keeps, if no codec has eaten it and --degradation names "
+        "no noise; off leaves it clean (default: auto)",
+    )
+    add_frames_and_encoding(p)
+
+
+class HelpWithMethods(argparse.Action):
+    """Help that ends with the methods and what each is for; only then are they imported, and PyTorch with them."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
+        from ..methods.registry import METHODS
+
+        width = shutil.get_terminal_size().columns - 2
+        column = max(map(len, METHODS)) + 4
+        lines = [textwrap.fill(f"  {spec.name:{column - 2}}{spec.summary}", width, subsequent_indent=" " * column) for spec in METHODS.values()]
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        parser.description = textwrap.fill(str(parser.description), width)
+        parser.epilog = "\n".join(["methods:", *lines])
+        parser.print_help()
+        parser.exit()
+
+
+def restore_all(options: argparse.Namespace) -> int:
+    """One clip, or each video of a folder."""
+    from ..video import name_playlist, videos_in_folder
+    from .batch import restore_each
+
+    if options.report:
+        check_report(options.report, options)
+    clips = videos_in_folder(options.input)
+    if not clips:
+        name_playlist(options.input)
+        return restore(options)
+    failed = restore_each(options, clips, restore)
+    print(f"{len(clips) - failed} of {len(clips)} clips restored into {options.output}")
+    return 1 if failed else 0
+
+
+def restore(options: argparse.Namespace) -> int:
+    from .. import host
+    from ..methods.registry import build_restorer
+    from ..nodes.faces import chosen_detector, chosen_paster
+    from ..nodes.restorers import PRECISIONS
+    from ..nodes.weights import AUTO, chosen_method, named_weights, weights_for
+    from ..physics import parse
+    from ..pipeline import known_beforehand, restore_aligned, restore_clip_in_frames
+    from ..record import run_record
+    from ..video import check_apart, open_sink, open_source
+
+    check_apart(options.output, [options.input])
+    if options.device:
+        host.set_device(options.device)
+    source = open_source(options.input, **selection(options))
+    settings = assignments(options.set)
+    method = options.method
+    if method == AUTO:
+        method, why = chosen_method(bool(options.degradation), options.weights)
+        print(f"method {method}: {why}", flush=True)
+    weights = named_weights(options.weights) if options.weights else weights_for(method, settings)
+    restorer = build_restorer(
+        method,
+        weights=weights,
+        degradation=parse(options.degradation) if options.degradation else None,
+        device=host.device(),
+        settings=settings,
+        precision=PRECISIONS[options.precision],
+    )
+    detector, paster, finding = None, None, None
+    if not options.aligned:
+        detector = chosen_detector(options.detector)
+        paster = chosen_paster(options.feather, options.strength, options.colour_match, fade=True, grain=options.grain)
+        finding = {"faces": options.faces, "min_size": options.min_size}
+    size = (512, 512) if options.aligned else (source.info.height, source.info.width)
+    total = source.expected
+    with open_sink(
+        options.output, source.info, size=size, audio=source, overwrite=options.overwrite, heartbeat=host.heartbeat, **encoding(options)
+    ) as sink:
+        for warning in known_beforehand(source, sink):
+            host.say(f"warning: {warning}")
+        if detector is None or paster is None:
+            with host.progress(total, "restore") as written:
+                summary = restore_aligned(source, sink, restorer, seed=options.seed, heartbeat=host.heartbeat, on_written=written)
+        else:
+            with host.progress(total, "find faces") as found, host.progress(total, "restore") as written:
+                summary = restore_clip_in_frames(
+                    source,
+                    sink,
+                    restorer,
+                    detector,
+                    paster=paster,
+                    faces=options.faces,
+                    min_size=options.min_size,
+                    seed=options.seed,
+                    heartbeat=host.heartbeat,
+                    on_found=found,
+                    on_written=written,
+                )
+    summary = summary.closed(source, sink)
+    if options.report:
+        told = run_record(
+            summary,
+            restorer,
+            command=options.line,
+            clips={"input": options.input, "output": options.output},
+            seed=options.seed,
+            frames={name: getattr(options, name) for name in ("start", "count", "stride", "frame_rate", "deinterlace")},
+            encoding=encoding(options),
+            finding=finding,
+            detector=detector,
+            paster=paster,
+            degradation=options.degradation,
+        )
+        Path(options.report).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    print(summary.to_text())
+    print(f"{method}, {weights.name if weights else 'without weights'}")
+    print(options.output)
+    return 0
+
+
+def check_report(report: str, options: argparse.Namespace) -> None:
+    """Raises ValueError or OSError, before hours of work, where `--report` could not be written after them, or would be one of the clips."""
+    place = Path(report)
+    if not place.parent.is_dir():
+        raise ValueError(f"--report {report} lies in {place.parent}, which is not a folder; make it first")
+    if place.is_dir():
+        raise ValueError(f"--report {report} is a folder; name a file such as {place / 'report.json'}")
+    if place.resolve() in (Path(options.input).resolve(), Path(options.output).resolve()):
+        raise ValueError(f"--report {report} is the clip itself; choose another name")
+    if not os.access(place if place.exists() else place.parent, os.W_OK):
+        raise PermissionError(f"--report {report} may not be written here; choose another place")
+    if place.exists() and not place.is_file():
+        return  # a pipe or a terminal
+    try:
+        with tempfile.TemporaryFile(dir=place.parent) as file:
+            file.write(bytes(REPORT_ROOM))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(f"--report {report} cannot be written ({error.strerror or error}); make room, or choose another place") from error
+
+
+def assignments(texts: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE texts as a dictionary.
+
+    Raises:
+        ValueError: naming the text that has no "=".
+    """
+    for text in texts:
+        if "=" not in text:
+            raise ValueError(f"--set takes NAME=VALUE, got {text!r}")
+    return {name.strip(): value for name, _, value in (text.partition("=") for text in texts)}
