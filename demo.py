@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import headless, host
+from .assembly import weights_for
 from .faces.types import CROP
 from .methods.registry import build_restorer
 from .metrics.fidelity import psnr, ssim
 from .nodes import registry
-from .nodes.weights import weights_for
 from .physics import Degradation, parse
 from .record import device_name, version
 from .video import FrameTimes, open_sink, open_source, read_frames

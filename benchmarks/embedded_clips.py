@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fvr.assembly import EMBEDDED
 from fvr.faces.align import align
 from fvr.faces.detectors import load_detector
 from fvr.faces.selection import select_tracks
@@ -27,7 +28,6 @@ from fvr.methods.registry import build_restorer
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.metrics.temporal import mean_warping_error
 from fvr.models import embedded
-from fvr.nodes.weights import EMBEDDED
 from fvr.physics.parser import parse
 from fvr.training.degradations import JUDGED
 from fvr.training.sheet import sheet_png

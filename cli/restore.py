@@ -107,10 +107,8 @@ def restore_all(options: argparse.Namespace) -> int:
 
 def restore(options: argparse.Namespace) -> int:
     from .. import host
+    from ..assembly import AUTO, PRECISIONS, chosen_detector, chosen_method, chosen_paster, named_weights, weights_for
     from ..methods.registry import build_restorer
-    from ..nodes.faces import chosen_detector, chosen_paster
-    from ..nodes.restorers import PRECISIONS
-    from ..nodes.weights import AUTO, chosen_method, named_weights, weights_for
     from ..physics import parse
     from ..pipeline import known_beforehand, restore_aligned, restore_clip_in_frames
     from ..record import run_record

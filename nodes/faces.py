@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from .. import host
+from ..assembly import chosen_detector, chosen_paster, fingerprints
 from ..faces import (
-    Detector,
     FaceClip,
     FaceTrack,
     GivenDetector,
-    Paster,
     Thumbnails,
     align,
     check_words,
@@ -22,19 +21,15 @@ from ..faces import (
     faces_from_boxes,
     faces_from_landmarks,
     find_tracks,
-    load_detector,
-    load_parser,
     report,
     select_tracks,
 )
 from ..faces.anisotropic_pixels import plausible
 from ..faces.grain import GRAIN
-from ..faces.parsing import Parser
 from ..headless.io import io, newer, ui
 from ..host.images import from_image, to_image, to_mask
 from ..video import ShotCutDetector
 from .sockets import CATEGORY, Faces, Times
-from .weights import find_weights, fingerprints
 
 CHUNK = 8
 
@@ -86,35 +81,9 @@ def grain_input() -> Any:
     )
 
 
-def chosen_detector(name: str) -> Detector:
-    """The detector of that name with the weights that are here; "auto" does without RetinaFace where its package fails, and says so."""
-    try:
-        return load_detector(name, weights=find_weights("retinaface"), device=host.device())
-    except ImportError as error:
-        if name != "auto" or find_weights("retinaface") is None:
-            raise
-        host.say(f"faces are found by MTCNN instead of RetinaFace: {error}")
-        return load_detector("mtcnn", device=host.device())
-
-
 def fingerprints_of_finding(detector: str | None) -> list:
     """Changes with the weights that `chosen_detector` takes; None stands for a name that comes by a wire."""
     return [] if detector in ("mtcnn", "off") else fingerprints("retinaface")
-
-
-def chosen_paster(feather: int, strength: float, colour_match: bool, fade: bool, grain: str) -> Paster:
-    """A paster, with ParseNet's mask if its weights are here."""
-    return Paster(feather=feather, strength=strength, colour_match=colour_match, fade=fade, parser=chosen_parser(), grain=grain)
-
-
-def chosen_parser() -> Parser | None:
-    """ParseNet if its weights are here; None, and a word of it, where its package fails."""
-    weights = find_weights("parsenet")
-    try:
-        return load_parser(weights, device=host.device()) if weights else None
-    except ImportError as error:
-        host.say(f"faces are masked without a parser: {error}")
-        return None
 
 
 class FaceAlign(io.ComfyNode):

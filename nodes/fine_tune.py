@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import host
+from ..assembly import PRIORS, restorer_files
 from ..finetune.base_model import Base, base_of
 from ..finetune.checkpoint import checked_name, saved_as
 from ..finetune.dataset import HeldOut, Pairs, as_bytes
@@ -30,7 +31,6 @@ from ..models.state_dict import notes_of
 from ..training.engine import Run
 from .restorers import expect
 from .sockets import CATEGORY, RestorerSocket, seed_input
-from .weights import PRIORS, restorer_files
 
 WORK = "fine-tune"
 """Folder below the host's output for states, curves and sheets."""

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .. import host
+from ..assembly import PRECISIONS, chosen_parser, fingerprint, fingerprints, licence_of, prior_files
 from ..faces import FaceClip, aligned_track
 from ..headless.io import io
 from ..host.images import from_image
@@ -22,11 +22,8 @@ from ..priors.base import Prior
 from ..priors.load import EMBEDDED, TASKS, load_prior, prior_from_file
 from ..priors.pyramid import PyramidPrior
 from .choices import check_choice
-from .faces import chosen_parser, crops_image, restored_text
+from .faces import crops_image, restored_text
 from .sockets import ABSENT, CATEGORY, DegradationSocket, Faces, PriorSocket, RestorerSocket, seed_input
-from .weights import fingerprint, fingerprints, licence_of, prior_files
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class LoadDiffusionPrior(io.ComfyNode):

@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from .. import host
+from ..assembly import chosen_detector, find_weights, fingerprint, fingerprints
+from ..evaluation import MeasuredFaces, measured_faces
 from ..headless.io import io, ui
 from ..host.images import from_image, to_image
 from ..metrics.evaluate import measure
@@ -18,10 +20,8 @@ from ..metrics.temporal_profile import column_over_time
 from ..models.catalogue import missing_message, named
 from ..physics import H264, Degradation
 from ..physics.compose import chain_of
-from .faces import chosen_detector, fingerprints_of_finding
-from .measured_faces import MeasuredFaces, measured_faces
+from .faces import fingerprints_of_finding
 from .sockets import CATEGORY, DegradationSocket, Faces
-from .weights import find_weights, fingerprint, fingerprints
 
 THROUGH_THE_FACE = -1
 """What the column widget shows for a column through the face."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from .. import host
+from ..assembly import chosen_detector, chosen_paster, fingerprints
 from ..faces import check_words
 from ..headless.io import io
 from ..pipeline import restore_aligned, restore_clip_in_frames
 from ..record import run_record
-from .faces import chosen_detector, chosen_paster, detector_input, fingerprints_of_finding, grain_input, pasting_inputs, selection_inputs
+from .faces import detector_input, fingerprints_of_finding, grain_input, pasting_inputs, selection_inputs
 from .sockets import ABSENT, CATEGORY, RestorerSocket, optional, seed_input, tucked
 from .video import announce, check_file, check_output, encoding_inputs, file_input, range_inputs, saved, sink_for, source_of
-from .weights import fingerprints
 
 
 class RestoreVideo(io.ComfyNode):

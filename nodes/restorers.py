@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import host
+from ..assembly import AUTO, PRECISIONS, chosen_method, fingerprint, restorer_files, weights_for
 from ..headless.io import io, newer
 from ..methods.base import NetworkRestorer, Restorer
 from ..methods.blind import BlindRestorer
@@ -18,9 +19,8 @@ from ..methods.registry import restorer_from, with_floor
 from ..models.load import load_network
 from .choices import check_choice
 from .faces import crops_image, restored_text
-from .flair import PRECISIONS, restore_either
+from .flair import restore_either
 from .sockets import CATEGORY, Faces, RestorerSocket, seed_input
-from .weights import AUTO, chosen_method, fingerprint, restorer_files, weights_for
 
 OWN = -1.0
 """What a fidelity widget shows for "as the restorer, or its mode, has it"."""

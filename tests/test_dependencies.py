@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from fvr.assembly import chosen_detector, chosen_parser
 from fvr.cli import main
 from fvr.demo import moving_portrait
-from fvr.nodes.faces import chosen_detector, chosen_parser
 from fvr.nodes.measure import chosen_identity
 from fvr.video import FrameTimes, open_sink
 

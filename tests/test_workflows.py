@@ -12,11 +12,11 @@ import pytest
 from helpers.small_workflows import API, FRAMES, NOTES, PAGES, embedded_are_here, heavy, make_embedded, make_inputs, make_models, quick, reporting
 
 from fvr import headless, host
+from fvr.assembly import AUTO
 from fvr.headless.schema import Slot, describe, is_link
 from fvr.models import embedded
 from fvr.models.catalogue import published_as
 from fvr.nodes import registry
-from fvr.nodes.weights import AUTO
 from fvr.video import open_source
 from fvr.workflows import FOLDER, bundled
 

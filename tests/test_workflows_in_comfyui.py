@@ -19,7 +19,7 @@ import pytest
 from helpers.comfyui_host import COMFYUI, PATIENCE, Host, loaded, needs_browser, needs_host
 from helpers.small_workflows import API, FRAMES, NOTES, PAGES, embedded_are_here, make_inputs, make_models, quick, reporting
 
-from fvr.nodes.weights import AUTO
+from fvr.assembly import AUTO
 
 PREVIEWS = {"video-preview"}
 """What the page itself adds to the inputs of a node that uploads."""

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fvr.assembly import EMBEDDED
 from fvr.demo import moving_portrait, run_demo
 from fvr.faces import FaceTrack, Thumbnails, contact_sheet, crop_clip, find_tracks, load_detector, select_tracks
 from fvr.faces.geometry import crop_corners
@@ -35,7 +36,6 @@ from fvr.metrics.plot import PANEL_HEIGHT, plot
 from fvr.metrics.temporal_profile import column_over_time
 from fvr.models.embedded import PRIORS, RESTORERS, listed
 from fvr.motion.dis import DisFlow
-from fvr.nodes.weights import EMBEDDED
 from fvr.physics import KINDS, Degradation, RandomInpaint, parse
 from fvr.priors.load import load_prior, prior_from_file
 from fvr.training.degradations import JUDGED

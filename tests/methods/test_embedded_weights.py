@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fvr.assembly import EMBEDDED
 from fvr.demo import moving_portrait
 from fvr.faces.align import align
 from fvr.faces.detectors import load_detector
@@ -16,7 +17,6 @@ from fvr.metrics.fidelity import psnr, ssim
 from fvr.metrics.temporal import mean_warping_error
 from fvr.models import embedded
 from fvr.models.load import load_network
-from fvr.nodes.weights import EMBEDDED
 from fvr.physics.parser import parse
 from fvr.training.degradations import JUDGED, judged
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fvr.assembly import EMBEDDED
 from fvr.demo import moving_portrait
 from fvr.faces.align import align
 from fvr.faces.detectors import load_detector
@@ -14,7 +15,6 @@ from fvr.methods.base import restore_frames
 from fvr.methods.registry import build_restorer
 from fvr.metrics.fidelity import psnr
 from fvr.models import embedded
-from fvr.nodes.weights import EMBEDDED
 from fvr.physics import parse
 from fvr.video import open_source, read_frames
 

@@ -13,11 +13,11 @@ from helpers.tiny_pairs import file_of, noisy
 from safetensors.torch import load_file
 
 from fvr import headless, host
+from fvr.assembly import restorer_files
 from fvr.finetune.stage import CodeStage
 from fvr.nodes import registry
 from fvr.nodes.fine_tune import PseudoTargetFineTune
 from fvr.nodes.restorers import LoadFaceRestorer, RestoreFaces
-from fvr.nodes.weights import restorer_files
 from fvr.workflows import bundled
 
 PROGRAM = (Path(__file__).parent / "fine_tune_program.py").read_text(encoding="utf-8")

@@ -12,12 +12,12 @@ from helpers.moving_texture import sliding
 
 from fvr import headless, host
 from fvr.demo import moving_portrait
+from fvr.evaluation import measured_faces, tracks_in
 from fvr.faces import FaceClip, aligned_track, crop_clip, find_tracks, load_detector
 from fvr.headless.io import io
 from fvr.metrics.evaluate import measure
 from fvr.nodes import registry
 from fvr.nodes.measure import MeasureRestoration, mixes_frames
-from fvr.nodes.measured_faces import measured_faces, tracks_in
 from fvr.physics import H264, AveragePool, GaussianNoise, TemporalBlur
 
 FRAMES = 5

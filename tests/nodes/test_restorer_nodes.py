@@ -8,13 +8,13 @@ from helpers.code_networks import moving, small_codeformer, small_dicface, track
 from helpers.small_keep import small_keep
 from safetensors.torch import save_file
 
+from fvr.assembly import restorer_files
 from fvr.faces import FaceClip
 from fvr.methods.base import restore_frames
 from fvr.models import embedded
 from fvr.nodes.dicface import DicFaceRestore
 from fvr.nodes.keep import KeepPropagate
 from fvr.nodes.restorers import LoadFaceRestorer, RestoreFaces, RestorerSettings
-from fvr.nodes.weights import restorer_files
 
 FILES = {"codeformer.safetensors": small_codeformer, "KEEP-b76feb75.safetensors": small_keep, "my own dicface.safetensors": small_dicface}
 

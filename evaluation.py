@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..faces import CROP, Detector, Face, FaceClip, FaceTrack, aligned_track, find_tracks
-from ..faces.geometry import FACE_BOX, inverse, iou, scales
-from ..metrics.evaluate import Clip, Person
-from ..video import ShotCutDetector
+from .faces import CROP, Detector, Face, FaceClip, FaceTrack, aligned_track, find_tracks
+from .faces.geometry import FACE_BOX, inverse, iou, scales
+from .metrics.evaluate import Clip, Person
+from .video import ShotCutDetector
 
 SAME = 0.3
 """Overlap (IoU) of a detection with a track's box from which on it is that person."""

@@ -1,4 +1,4 @@
-"""Where the catalogue meets the host's model folders."""
+"""From names and settings to detectors, pasters, restorers' weights and methods: where the catalogue meets the host's model folders."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from .. import host
-from ..methods.registry import METHODS, method
-from ..models import embedded
-from ..models.catalogue import CATALOGUE, OURS, RESTORER_FOLDERS, find, licence_line, missing_message, named, published_as
-from ..models.load import peek
-from ..models.state_dict import notes_of
+import torch
+
+from . import host
+from .faces import Detector, Paster, load_detector, load_parser
+from .faces.parsing import Parser
+from .methods.registry import METHODS, method
+from .models import embedded
+from .models.catalogue import CATALOGUE, OURS, RESTORER_FOLDERS, find, licence_line, missing_message, named, published_as
+from .models.load import peek
+from .models.state_dict import notes_of
 
 OWN_FOLDERS = (OURS, "facerestore_models")
 """Folders for such weights alone; the others hold much else."""
@@ -29,6 +33,10 @@ EMBEDDED = {
     "codeformer": "embedded codeformer",
 }
 """The embedded weights of each method, by the name that menus show."""
+
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Of the part of a network that draws the picture, by the name that menus show."""
 
 
 def find_weights(name: str) -> Path | None:
@@ -50,6 +58,32 @@ def weights_for(name: str, settings: Mapping[str, str]) -> Path | None:
     if found is None and wanted is not None:
         raise FileNotFoundError(missing_message(named(wanted), host.model_folders()))
     return found
+
+
+def chosen_detector(name: str) -> Detector:
+    """The detector of that name with the weights that are here; "auto" does without RetinaFace where its package fails, and says so."""
+    try:
+        return load_detector(name, weights=find_weights("retinaface"), device=host.device())
+    except ImportError as error:
+        if name != "auto" or find_weights("retinaface") is None:
+            raise
+        host.say(f"faces are found by MTCNN instead of RetinaFace: {error}")
+        return load_detector("mtcnn", device=host.device())
+
+
+def chosen_paster(feather: int, strength: float, colour_match: bool, fade: bool, grain: str) -> Paster:
+    """A paster, with ParseNet's mask if its weights are here."""
+    return Paster(feather=feather, strength=strength, colour_match=colour_match, fade=fade, parser=chosen_parser(), grain=grain)
+
+
+def chosen_parser() -> Parser | None:
+    """ParseNet if its weights are here; None, and a word of it, where its package fails."""
+    weights = find_weights("parsenet")
+    try:
+        return load_parser(weights, device=host.device()) if weights else None
+    except ImportError as error:
+        host.say(f"faces are masked without a parser: {error}")
+        return None
 
 
 AUTO = "auto"

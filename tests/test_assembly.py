@@ -2,15 +2,15 @@
 
 import pytest
 
+from fvr import assembly
+from fvr.assembly import AUTO, chosen_method
 from fvr.models import embedded
-from fvr.nodes import weights
 from fvr.nodes.restorers import LoadFaceRestorer, restorer_file
-from fvr.nodes.weights import AUTO, chosen_method
 
 
 @pytest.fixture(autouse=True)
 def nothing_published(monkeypatch):
-    monkeypatch.setattr(weights, "find_weights", lambda name: None)
+    monkeypatch.setattr(assembly, "find_weights", lambda name: None)
 
 
 def test_damage_that_is_described_goes_to_flair():
@@ -22,13 +22,13 @@ def test_damage_that_nobody_described_goes_to_blind():
 
 
 def test_published_keep_weights_are_taken_where_they_are(monkeypatch, tmp_path):
-    monkeypatch.setattr(weights, "find_weights", lambda name: tmp_path / "keep.pth" if name == "keep" else None)
+    monkeypatch.setattr(assembly, "find_weights", lambda name: tmp_path / "keep.pth" if name == "keep" else None)
     assert chosen_method(False)[0] == "keep" and chosen_method(True)[0] == "flair"
 
 
 @pytest.mark.parametrize(
     ("named", "method"),
-    [*((title, method) for method, title in weights.EMBEDDED.items()), ("none", "flair")],
+    [*((title, method) for method, title in assembly.EMBEDDED.items()), ("none", "flair")],
 )
 def test_weights_that_are_named_decide(named, method):
     if named.startswith("embedded") and named not in embedded.listed(embedded.RESTORERS | embedded.PRIORS):
