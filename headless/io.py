@@ -6,16 +6,18 @@ Nodes write `from ..headless.io import ComfyExtension, io, ui` and are then the 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..host import comfy_api
 
-if (_api := comfy_api()) is not None:
+if TYPE_CHECKING:
+    from comfy_api.latest import ComfyExtension, io, ui
+elif (_api := comfy_api()) is not None:
     ComfyExtension, io, ui = _api.ComfyExtension, _api.io, _api.ui
 else:
-    from . import io_shim as io  # type: ignore[no-redef]
-    from . import ui_shim as ui  # type: ignore[no-redef]
-    from .io_shim import ComfyExtension  # type: ignore[no-redef]
+    from . import io_shim as io
+    from . import ui_shim as ui
+    from .io_shim import ComfyExtension
 
 __all__ = ["ComfyExtension", "io", "newer", "ui"]
 

@@ -9,8 +9,7 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
-from helpers.video_helpers import beeps, moving, save
-from test_video_audio import beep_times, copy
+from helpers.video_helpers import beep_times, beeps, copy, moving, save
 
 from fvr.video import FrameTimes, SourceInfo, VideoError, open_sink, open_source, read_audio, read_frames
 from fvr.video.boxes import Box, boxes, find

@@ -7,8 +7,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from helpers.video_helpers import moving, save
-from test_video_audio import copy
+from helpers.video_helpers import copy, moving, save
 
 from fvr.video import SourceInfo, open_sink, open_source, read_audio
 from fvr.video.companions import later

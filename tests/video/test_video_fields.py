@@ -9,7 +9,7 @@ import av.filter
 import numpy as np
 import pytest
 import torch
-from test_video_audio import copy
+from helpers.video_helpers import copy
 
 from fvr.video import VideoError, open_source, read_frames
 

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 from av.stream import Disposition
-from helpers.video_helpers import moving, psnr, save
+from helpers.video_helpers import copy, moving, psnr, save
 from PIL import Image, ImageCms, features
-from test_video_audio import copy
 
 from fvr.video import ColourTags, SourceInfo, VideoError, open_sink, open_source, read_frames
 from fvr.video.boxes import Box, boxes, find

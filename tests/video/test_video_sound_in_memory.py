@@ -7,8 +7,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from helpers.video_helpers import beeps, moving, save
-from test_video_audio import beep_times, packets
+from helpers.video_helpers import beep_times, beeps, moving, packets, save
 
 from fvr import host
 from fvr.nodes.video import LoadVideoFrames, SaveVideoFrames
