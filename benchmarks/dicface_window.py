@@ -92,11 +92,11 @@ def memory(small: bool, lengths: list[int]) -> None:
 def stream(small: bool, frames: int) -> None:
     """A clip as it comes from a file: one crop after the other, nothing kept of what was handed out."""
     session = DicFaceRestorer(network_of(small).to(memory_format=torch.channels_last)).open()
-    session.doubts = True
+    session.return_maps = True
     draw = torch.Generator().manual_seed(0)
     for _ in range(frames):
         session.push(torch.rand(1, 3, 512, 512, generator=draw))
-        session.uncertainty()
+        session.maps()
     session.close()
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 

@@ -6,14 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from ..faces.types import CROP, FaceClip, FaceTrack
+from ..faces.types import CROP, FaceTrack
 from ..models.device import Heartbeat, Placement, no_heartbeat, on
 
 
@@ -24,13 +24,32 @@ class Session(ABC):
     method looks ahead) up to all that is owed. Over a session as many frames come out as went in, however they were chunked.
     """
 
+    return_maps = False
+    """Whether `maps` is wanted: set it before the first push."""
+
     @abstractmethod
-    def push(self, crops: Tensor) -> Tensor:
-        """Takes the next crops and returns those that are ready."""
+    def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
+        """Takes the next crops and returns those that are ready.
+
+        Args:
+            masks: (n, 1, H, W), 1 where pixels are missing; for restorers with "masks" in `supports`.
+
+        Raises:
+            ValueError: if crops or masks do not have these shapes, or masks come to a restorer that takes none.
+        """
 
     @abstractmethod
     def close(self) -> Tensor:
         """Returns all crops still owed."""
+
+    def maps(self) -> dict[str, Tensor]:
+        """What else is known of the crops handed out since the last call, (m, 1, 512, 512) in [0, 1] by name; nothing unless `return_maps`."""
+        return {}
+
+
+Capability = Literal["masks", "uncertainty", "single_frames", "steps", "optical_flow"]
+"""masks: `Session.push` takes them. uncertainty: `Session.maps` holds it. single_frames: no frame changes another. steps: `reporting` and `units`
+say more than frames do. optical_flow: `guided_by` takes another source of motion."""
 
 
 class Restorer(ABC):
@@ -39,14 +58,31 @@ class Restorer(ABC):
     Attributes:
         name: the method's name as the command line and reports show it.
         look_ahead: at most how many crops a session holds back.
+        supports: what it can do beyond restoring crops; depends on its options.
+        units: what one frame counts in progress.
     """
 
     name: str
     look_ahead: int = 0
+    units: int = 1
+
+    @property
+    def supports(self) -> frozenset[Capability]:
+        return frozenset()
 
     @abstractmethod
     def open(self, track: FaceTrack | None = None, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> Session:
         """Starts one person's clip. `track` is None for frames that are already aligned."""
+
+    def reporting(self, on_step: Callable[[Any], None]) -> Restorer:
+        """The same restorer, telling of every step what it did (`frames`, `preview`); for those with "steps" in `supports`."""
+        raise NotImplementedError(f"{self.name} counts frames, not steps")
+
+
+def refuse_masks(name: str, masks: Tensor | None) -> None:
+    """Raises ValueError for masks that a restorer cannot use."""
+    if masks is not None:
+        raise ValueError(f"{name} takes no masks, got {tuple(masks.shape)}; leave them out, or inpaint with CodeFormer or DicFace")
 
 
 def restore_frames(
@@ -54,31 +90,36 @@ def restore_frames(
     crops: Tensor,
     track: FaceTrack | None = None,
     *,
+    masks: Tensor | None = None,
     seed: int = 0,
     chunk: int | None = None,
     heartbeat: Heartbeat = no_heartbeat,
     on_frame: Callable[[int], None] = lambda done: None,
+    on_maps: Callable[[dict[str, Tensor]], None] | None = None,
 ) -> Tensor:
-    """A whole clip (N, 3, H, W) at once: a loop over one session. Returns (N, 3, 512, 512); `on_frame` gets how many more are done.
+    """A whole clip (N, 3, H, W) at once: a loop over one session. Returns (N, 3, 512, 512).
 
-    chunk: frames pushed at a time; None is 8, or as many as the method takes at once.
+    Args:
+        masks: (N, 1, H, W), see Session.push.
+        chunk: frames pushed at a time; None is 8, or as many as the method takes at once.
+        on_frame: gets how many more are done.
+        on_maps: gets Session.maps of each piece; None asks for none.
     """
     chunk = chunk or max(8, getattr(getattr(restorer, "options", None), "batch", 1))
     session = restorer.open(track, seed=seed, heartbeat=heartbeat)
+    session.return_maps = on_maps is not None
     ready = []
     for start in range(0, len(crops), chunk):
-        ready.append(session.push(crops[start : start + chunk]))
+        part = slice(start, start + chunk)
+        ready.append(session.push(crops[part]) if masks is None else session.push(crops[part], masks[part]))
         on_frame(len(ready[-1]))
+        if on_maps is not None:
+            on_maps(session.maps())
     ready.append(session.close())
     on_frame(len(ready[-1]))
+    if on_maps is not None:
+        on_maps(session.maps())
     return torch.cat(ready)
-
-
-def restore_clip(
-    restorer: Restorer, clip: FaceClip, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat, on_frame: Callable[[int], None] = lambda done: None
-) -> FaceClip:
-    """One person's clip, restored."""
-    return replace(clip, crops=restore_frames(restorer, clip.crops, clip.track, seed=seed, heartbeat=heartbeat, on_frame=on_frame))
 
 
 Cleaner = Callable[[Tensor], Tensor]

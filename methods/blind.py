@@ -12,7 +12,7 @@ from ..faces.types import CROP, FaceTrack
 from ..models.blind import BlindRestorers, clip_inputs
 from ..models.device import Heartbeat, no_heartbeat
 from ..motion.dis import DisFlow
-from .base import NetworkRestorer, Session, check_square, resized
+from .base import NetworkRestorer, Session, check_square, refuse_masks, resized
 
 WORKING = 400 << 20
 """Bytes of working memory for one crop: about twelve maps of 64 channels at a quarter of its side, and what is warped at all of it."""
@@ -76,7 +76,8 @@ class BlindSession(Session):
         self._weights: dict[str, Tensor] = {}
 
     @torch.inference_mode()
-    def push(self, crops: Tensor) -> Tensor:
+    def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
+        refuse_masks(self.restorer.name, masks)
         check_square(crops)
         return torch.cat([torch.empty(0, 3, CROP, CROP), *(self._restored(crop) for crop in crops.split(1))])
 

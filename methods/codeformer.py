@@ -12,7 +12,7 @@ from torch import Tensor
 from ..faces.types import FaceTrack
 from ..models.codeformer import CodeFormer
 from ..models.device import Heartbeat, Placement, in_batches, no_heartbeat
-from .base import NetworkRestorer, Session, from_network, is_cleaned, to_network
+from .base import Capability, NetworkRestorer, Session, from_network, is_cleaned, to_network
 from .detail_fusion import completed
 from .sliding_window import Cleaner, CodedFrame, WindowSession, joined, unchanged, working_bytes
 from .tasks import Mode, Task
@@ -153,8 +153,12 @@ class CodeFormerRestorer(NetworkRestorer):
     def look_ahead(self) -> int:  # type: ignore[override]
         return self.options.smoothing
 
+    @property
+    def supports(self) -> frozenset[Capability]:
+        return frozenset({"masks"} if self.options.smoothing else {"masks", "single_frames"})
+
     def open(self, track: FaceTrack | None = None, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> Session:
-        """See Restorer.open; nothing is random, so the seed does not matter. Sessions also take masks, see push."""
+        """See Restorer.open; nothing is random, so the seed does not matter."""
         if self.options.smoothing:
             options = self.options
             cleaner = self.cleaner(track, heartbeat)
@@ -171,11 +175,7 @@ class CodeFormerSession(Session):
         self.heartbeat = heartbeat
 
     def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
-        """As Session.push; `masks` (n, 1, H, W) are 1 where pixels are missing, for inpainting only.
-
-        Raises:
-            ValueError: if crops or masks do not have these shapes, or masks come in another mode.
-        """
+        """See Session.push; masks are for inpainting only."""
         task, size = self.restorer.options.task, self.restorer.options.batch
         task.check(crops, masks)
         crops = self._cleaned(crops) if task.mode == "restore" else crops

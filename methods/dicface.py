@@ -14,7 +14,7 @@ from ..faces.types import CROP, FaceTrack
 from ..models.device import Heartbeat, Placement, no_heartbeat
 from ..models.dicface import DicFace, dirichlet_mean
 from ..models.vq import as_map
-from .base import NetworkRestorer
+from .base import Capability, NetworkRestorer
 from .sliding_window import CodedFrame, WindowSession
 from .tasks import Mode, Task
 
@@ -104,6 +104,10 @@ class DicFaceRestorer(NetworkRestorer):
         super().__init__(network, options, place=place)
         self.look_ahead = (network.frame_length - 1) // 2
 
+    @property
+    def supports(self) -> frozenset[Capability]:
+        return frozenset({"masks", "uncertainty"})
+
     def open(self, track: FaceTrack | None = None, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> DicFaceSession:
         """See Restorer.open; the seed matters only where weights are sampled."""
         return DicFaceSession(self, track, seed, heartbeat)
@@ -128,15 +132,12 @@ class DicFaceSession(WindowSession):
         self.options = restorer.options
         self._person = (seed, 0 if track is None else track.person)
         self._start = 0 if track is None else track.start
-        self.doubts = False
-        """Whether `uncertainty` is wanted: set it before the first push."""
         self._maps: list[Tensor] = []
 
-    def uncertainty(self) -> Tensor:
-        """(m, 1, 512, 512) in [0, 1]: where the network invents (dicface_dirichlet.uncertainty), bilinear between the code map's places, for
-        the m frames handed out since the last call; none unless `doubts` was set."""
+    def maps(self) -> dict[str, Tensor]:
+        """See Session.maps. "uncertainty": where the network invents (`uncertainty`), bilinear between the code map's places."""
         maps, self._maps = self._maps, []
-        return F.interpolate(torch.cat(maps).float(), (CROP, CROP), mode="bilinear") if maps else torch.empty(0, 1, CROP, CROP)
+        return {"uncertainty": F.interpolate(torch.cat(maps).float(), (CROP, CROP), mode="bilinear")} if maps else {}
 
     def _encode(self, picture: Tensor, index: int) -> CodedFrame:
         latent, features = self.network.encode(picture)
@@ -145,7 +146,7 @@ class DicFaceSession(WindowSession):
     def _decode(self, window: list[CodedFrame], frame: CodedFrame) -> Tensor:
         centre = self._window.before
         alpha = self.network.alpha(torch.stack([other.seen for other in window], 1), slice(centre, centre + 1))[:, 0]
-        if self.doubts:
+        if self.return_maps:
             self._maps.append(as_map(uncertainty(alpha, self.network.quantize.embedding.weight)[..., None]).half().cpu())
         if self.options.dirichlet == "sample":
             weights = dirichlet_sample(alpha, *self._person, self._start + frame.index)

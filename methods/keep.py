@@ -19,7 +19,7 @@ from ..models.keep_gain import GainMemory
 from ..motion.dis import DisFlow
 from ..motion.flow import FlowSource
 from ..motion.warp import warp
-from .base import NetworkRestorer, Session, from_network, is_cleaned, to_network
+from .base import Capability, NetworkRestorer, Session, from_network, is_cleaned, refuse_masks, to_network
 from .detail_fusion import completed
 
 OFFICIAL_SUB_CLIP = 20
@@ -147,6 +147,10 @@ class KeepRestorer(NetworkRestorer):
         own = self.network.flownet if self.options.flow == "gmflow" else None
         return DisFlow() if own is None else own
 
+    @property
+    def supports(self) -> frozenset[Capability]:
+        return frozenset({"optical_flow"})
+
     def guided_by(self, flow: FlowSource) -> KeepRestorer:
         """The same restorer with another source of optical flow."""
         other = copy(self)
@@ -176,7 +180,8 @@ class KeepSession(Session):
         self._past: Past | None = None
         self._memory: GainMemory | None = None
 
-    def push(self, crops: Tensor) -> Tensor:
+    def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
+        refuse_masks(self._restorer.name, masks)
         side = self._restorer.network.config.side
         ready = [torch.empty(0, 3, CROP, CROP)]
         for shown in crops.split(1):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..faces.types import CROP, FaceTrack
 from ..models.device import Heartbeat, Placement, in_batches, no_heartbeat
-from .base import NetworkRestorer, Session, from_network, to_network
+from .base import Capability, NetworkRestorer, Session, from_network, refuse_masks, to_network
 
 WORKING = 512 << 20
 """Bytes of working memory that one frame of 512 x 512 takes in the networks of this kind, about eight full-size maps of 64 channels."""
@@ -53,6 +53,10 @@ class PerFrameRestorer(NetworkRestorer):
         self.name = name
         self.side = side
 
+    @property
+    def supports(self) -> frozenset[Capability]:
+        return frozenset({"single_frames"})
+
     def open(self, track: FaceTrack | None = None, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> Session:
         return _PerFrameSession(self, heartbeat)
 
@@ -68,7 +72,8 @@ class _PerFrameSession(Session):
         self.restorer = restorer
         self.heartbeat = heartbeat
 
-    def push(self, crops: Tensor) -> Tensor:
+    def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
+        refuse_masks(self.restorer.name, masks)
         return in_batches(self.restorer.restore, crops, self.restorer.options.batch, self.heartbeat)
 
     def close(self) -> Tensor:

@@ -94,11 +94,7 @@ class WindowSession(Session):
         """The restored picture (1, 3, S, S) of `frame`, the window's centre."""
 
     def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
-        """As Session.push; `masks` (n, 1, H, W) are 1 where pixels are missing, for inpainting only.
-
-        Raises:
-            ValueError: if crops or masks do not have these shapes, or masks come in another mode.
-        """
+        """See Session.push; masks are for inpainting only."""
         self.task.check(crops, masks)
         crops = self._cleaned(crops) if self.task.mode == "restore" else crops
         ready = []

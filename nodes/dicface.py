@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from .. import host
-from ..faces import FaceClip, align, aligned_track
-from ..faces.types import FaceTrack
 from ..headless.io import io
-from ..host.images import fitted_mask, from_image, from_mask, to_mask
-from ..methods.dicface import DicFaceRestorer
+from ..host.images import to_mask
 from .choices import check_choice
 from .faces import crops_image, restored_text
-from .flair import check_one_is_wired
-from .restorers import dirichlet_knob, expect, face_inputs, face_outputs, fidelity_knob, luminance_knob
+from .restorers import dirichlet_knob, fidelity_knob, luminance_knob
+from .restoring import expect, face_inputs, face_outputs, restore_people
 from .sockets import CATEGORY, RestorerSocket, seed_input
-
-CHUNK = 4
 
 
 class DicFaceRestore(io.ComfyNode):
@@ -63,20 +57,16 @@ class DicFaceRestore(io.ComfyNode):
 
     @classmethod
     def execute(cls, restorer, mode, fidelity=None, dirichlet=None, seed=0, faces=None, frames=None, mask=None):
-        expect(restorer, DicFaceRestorer, "DicFace Restore needs a DicFace checkpoint", "choose one in Load Face Restorer, or use Restore Faces")
+        fits = {"masks", "uncertainty"} <= restorer.supports
+        expect(restorer, fits, "DicFace Restore needs a DicFace checkpoint", "choose one in Load Face Restorer, or use Restore Faces")
         given = {"fidelity": fidelity, "dirichlet": dirichlet, **mode}
         given["keep_luminance"] = bool(given.get("keep_luminance"))
         restorer = restorer.configured(**{name: value for name, value in given.items() if value is not None})
-        done, unsure = [], []
         said = [of_the_mask(mode["mode"], mask)] if mask is not None else []
-        people = shown(faces, frames, mask if mode["mode"] == "inpaint" else None)
-        with host.progress(sum([len(crops) for _, crops, _ in people]), "restore") as tick:
-            for track, crops, holes in people:
-                restored, maps = restore_person(restorer, track, crops, holes, seed=seed, tick=tick)
-                done.append(FaceClip(track or aligned_track(len(restored)), restored))
-                unsure.append(maps)
+        holes = mask if mode["mode"] == "inpaint" else None
+        done, maps = restore_people(restorer, faces, frames, mask=holes, seed=seed, maps=True)
         text = "\n".join([restored_text(done), *filter(None, said)])
-        return io.NodeOutput(done, crops_image(done), to_mask(torch.cat(unsure)) if unsure else host.nothing(), ui={"text": (text,)})
+        return io.NodeOutput(done, crops_image(done), to_mask(maps["uncertainty"]) if maps else host.nothing(), ui={"text": (text,)})
 
 
 def of_the_mask(mode: str, mask: Tensor) -> str | None:
@@ -84,65 +74,3 @@ def of_the_mask(mode: str, mask: Tensor) -> str | None:
     if mode != "inpaint":
         return f"The mask is left aside: {mode} fills nothing, inpaint does." if mask.any() else None
     return None if mask.any() else "The mask is empty, so nothing is filled."
-
-
-Person = tuple[FaceTrack | None, Tensor, Tensor | None]
-"""A track or None, crops (n, 3, H, W), and masks (n, 1, H, W) or None."""
-
-
-def shown(faces: list[FaceClip] | None, frames: Tensor | None, mask: Tensor | None) -> list[Person]:
-    """What a node's sockets show of each person; masks of whole frames are cut out along the tracks.
-
-    Raises:
-        ValueError: unless exactly one of faces and frames is wired, or if the mask does not fit.
-    """
-    check_one_is_wired("DicFace", faces, frames)
-    holes = None if mask is None else from_mask(mask)
-    if faces is not None:
-        return [(clip.track, clip.crops, None if holes is None else followed(holes, clip.track)) for clip in faces]
-    assert frames is not None
-    crops = from_image(frames)
-    return [(None, crops, None if holes is None else one_each(holes, len(crops), (crops.shape[-2], crops.shape[-1])))]
-
-
-def followed(holes: Tensor, track: FaceTrack) -> Tensor:
-    """The crops (n, 1, 512, 512) of masks of whole frames (T, 1, H, W), or of one for all; a pixel missing in part counts as missing.
-
-    Raises:
-        ValueError: if the masks end before the track.
-    """
-    holes = fitted_mask(holes, track.frame_size)
-    if len(holes) == 1:
-        here = holes.expand(len(track), -1, -1, -1)
-    elif len(holes) >= track.stop:
-        here = holes[track.start : track.stop]
-    else:
-        raise ValueError(f"{len(holes)} masks came, person {track.person} is seen up to frame {track.stop - 1}; give one per frame, or one for all")
-    return (align(here, track, track.start) > 0.05).float()
-
-
-def one_each(holes: Tensor, count: int, size: tuple[int, int]) -> Tensor:
-    """One mask per aligned frame, (count, 1, H, W).
-
-    Raises:
-        ValueError: if neither one mask nor as many as frames came.
-    """
-    if len(holes) not in (1, count):
-        raise ValueError(f"{len(holes)} masks came for {count} frames; give one for all, or one per frame")
-    return fitted_mask(holes, size).expand(count, -1, -1, -1)
-
-
-def restore_person(
-    restorer: DicFaceRestorer, track: FaceTrack | None, crops: Tensor, holes: Tensor | None, *, seed: int, tick: host.Tick
-) -> tuple[Tensor, Tensor]:
-    """Restored crops (n, 3, 512, 512) and where they are invented (n, 1, 512, 512)."""
-    session = restorer.open(track, seed=seed, heartbeat=host.heartbeat)
-    session.doubts = True
-    ready = []
-    for start in range(0, len(crops), CHUNK):
-        part = slice(start, start + CHUNK)
-        ready.append(session.push(crops[part], None if holes is None else holes[part]))
-        tick(len(ready[-1]))
-    ready.append(session.close())
-    tick(len(ready[-1]))
-    return torch.cat(ready), session.uncertainty()

@@ -186,7 +186,7 @@ class PseudoTargetFineTune(io.ComfyNode):
         checkpointing=None,
         clean_faces=None,
     ):
-        expect(restorer, NetworkRestorer, "Pseudo-Target Fine-tune trains a network", "wire Load Face Restorer")
+        expect(restorer, isinstance(restorer, NetworkRestorer), "Pseudo-Target Fine-tune trains a network", "wire Load Face Restorer")
         out = place_of(file_name)
         with torch.inference_mode(False), torch.enable_grad():  # the host runs everything in inference mode, where nothing can be learnt
             base = base_of(restorer, restorer_files().values())

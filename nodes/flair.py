@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-
 from .. import host
 from ..assembly import PRECISIONS, chosen_parser, fingerprint, fingerprints, licence_of, prior_files
-from ..faces import FaceClip, aligned_track
 from ..headless.io import io
-from ..host.images import from_image
-from ..methods.base import Restorer, restore_clip, restore_frames
+from ..methods.base import Restorer
 from ..methods.flair.options import PRESETS
 from ..methods.flair.sampler import FlairOptions, FlairRestorer
 from ..methods.registry import embedded_blind
@@ -23,6 +18,7 @@ from ..priors.load import EMBEDDED, TASKS, load_prior, prior_from_file
 from ..priors.pyramid import PyramidPrior
 from .choices import check_choice
 from .faces import crops_image, restored_text
+from .restoring import restore_people
 from .sockets import ABSENT, CATEGORY, DegradationSocket, Faces, PriorSocket, RestorerSocket, seed_input
 
 
@@ -204,40 +200,8 @@ class FlairSampler(io.ComfyNode):
 
     @classmethod
     def execute(cls, prior, seed=0, faces=None, frames=None, **options):
-        restored = restore_either(flair(prior, **options), faces, frames, seed=seed)
+        restored, _ = restore_people(flair(prior, **options), faces, frames, seed=seed)
         return io.NodeOutput(restored, crops_image(restored), ui={"text": (restored_text(restored),)})
-
-
-def restore_either(restorer: Restorer, faces: list[FaceClip] | None, frames: Tensor | None, *, seed: int) -> list[FaceClip]:
-    """Restored clips from a restoring node's two sockets. The FLAIR sampler moves the progress bar, and shows a frame, at every step.
-
-    Raises:
-        ValueError: unless exactly one of the two is wired.
-    """
-    check_one_is_wired(restorer.name, faces, frames)
-    crops = None if frames is None else from_image(frames)
-    clips = faces or []
-    count = len(crops) if crops is not None else sum(len(clip.crops) for clip in clips)
-    with host.progress(count * (restorer.options.steps if isinstance(restorer, FlairRestorer) else 1), "restore") as tick:
-        by_frame: Callable[[int], None] = tick
-        if isinstance(restorer, FlairRestorer):
-            restorer = restorer.reporting(lambda done: tick(done.frames, done.preview))
-            by_frame = _nothing
-        if crops is None:
-            return [restore_clip(restorer, clip, seed=seed, heartbeat=host.heartbeat, on_frame=by_frame) for clip in clips]
-        done = restore_frames(restorer, crops, seed=seed, heartbeat=host.heartbeat, on_frame=by_frame)
-    return [FaceClip(aligned_track(len(done)), done)]
-
-
-def check_one_is_wired(name: str, faces: list[FaceClip] | None, frames: Tensor | None) -> None:
-    """Raises ValueError unless exactly one of a restoring node's two sockets is wired."""
-    if (faces is None) == (frames is None):
-        got = "neither" if faces is None else "both"
-        raise ValueError(f"{name} restores faces or frames, and got {got}; wire Face Align's faces, or aligned frames of one person")
-
-
-def _nothing(done: int) -> None:
-    """For progress that is counted elsewhere."""
 
 
 class FlairRestorerNode(io.ComfyNode):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from .. import host
 from ..headless.io import io
-from ..methods.keep import KeepRestorer
 from ..motion.raft import RaftFlow
 from .faces import crops_image, restored_text
-from .flair import restore_either
-from .restorers import expect, face_inputs, face_outputs, keep_knobs
+from .restorers import keep_knobs
+from .restoring import expect, face_inputs, face_outputs, restore_people
 from .sockets import CATEGORY, RestorerSocket
 
 OpticalFlow = io.Custom("OPTICAL_FLOW")
@@ -36,10 +35,15 @@ class KeepPropagate(io.ComfyNode):
 
     @classmethod
     def execute(cls, restorer, reset_every=None, gain_window=None, flow=None, faces=None, frames=None, optical_flow=None):
-        expect(restorer, KeepRestorer, "KEEP Propagate needs a KEEP checkpoint", "choose one in Load Face Restorer, or use Restore Faces")
+        expect(
+            restorer,
+            "optical_flow" in restorer.supports,
+            "KEEP Propagate needs a KEEP checkpoint",
+            "choose one in Load Face Restorer, or use Restore Faces",
+        )
         given = {"reset_every": reset_every, "gain_window": gain_window, "flow": flow}
         restorer = restorer.configured(**{name: value for name, value in given.items() if value is not None})
         if optical_flow is not None:
             restorer = restorer.guided_by(RaftFlow(optical_flow.model, host.managed(optical_flow)))
-        restored = restore_either(restorer, faces, frames, seed=0)
+        restored, _ = restore_people(restorer, faces, frames)
         return io.NodeOutput(restored, crops_image(restored), ui={"text": (restored_text(restored),)})

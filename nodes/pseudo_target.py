@@ -18,7 +18,7 @@ from ..methods.pseudo_target.dataset import PAIRS, PairFolder
 from ..methods.pseudo_target.frame_selection import Choice, ChoiceOptions, Mode
 from ..methods.pseudo_target.generate import Pairs, TargetMaker, at_side, faces_of, faces_of_frames, make_pairs, parameters_of, summary
 from .choices import check_choice
-from .flair import check_one_is_wired
+from .restoring import check_one_is_wired
 from .sockets import CATEGORY, Faces, PriorSocket, RestorerSocket, seed_input
 
 Options = TypeVar("Options")

@@ -9,35 +9,15 @@ from typing import Any
 from .. import host
 from ..assembly import AUTO, PRECISIONS, chosen_method, fingerprint, restorer_files, weights_for
 from ..headless.io import io, newer
-from ..methods.base import NetworkRestorer, Restorer
-from ..methods.blind import BlindRestorer
-from ..methods.codeformer import CodeFormerRestorer
-from ..methods.dicface import DicFaceRestorer
-from ..methods.keep import KeepRestorer
-from ..methods.per_frame import PerFrameRestorer
-from ..methods.registry import restorer_from, with_floor
+from ..methods.registry import METHODS, restorer_from, with_floor
 from ..models.load import load_network
 from .choices import check_choice
 from .faces import crops_image, restored_text
-from .flair import restore_either
-from .sockets import CATEGORY, Faces, RestorerSocket, seed_input
+from .restoring import expect, face_inputs, face_outputs, restore_people
+from .sockets import CATEGORY, RestorerSocket, seed_input
 
 OWN = -1.0
 """What a fidelity widget shows for "as the restorer, or its mode, has it"."""
-
-
-def face_inputs() -> list:
-    return [
-        Faces.Input("faces", optional=True, tooltip="From Face Align: each person is restored on their own."),
-        io.Image.Input("frames", optional=True, tooltip="Aligned frames of one person, instead of faces; 512 x 512 is best."),
-    ]
-
-
-def face_outputs() -> list:
-    return [
-        Faces.Output("faces", tooltip="Restored faces, for Paste Back."),
-        io.Image.Output("frames", tooltip="The restored crops, person after person, 512 x 512."),
-    ]
 
 
 class LoadFaceRestorer(io.ComfyNode):
@@ -127,9 +107,11 @@ class RestoreFaces(io.ComfyNode):
     @classmethod
     def execute(cls, restorer, fidelity=OWN, seed=0, faces=None, frames=None):
         if fidelity >= 0:
-            expect(restorer, (CodeFormerRestorer, DicFaceRestorer), "fidelity is a setting of CodeFormer and DicFace", "set it to -1")
+            expect(
+                restorer, hasattr(getattr(restorer, "options", None), "fidelity"), "fidelity is a setting of CodeFormer and DicFace", "set it to -1"
+            )
             restorer = restorer.configured(fidelity=fidelity)
-        restored = restore_either(restorer, faces, frames, seed=seed)
+        restored, _ = restore_people(restorer, faces, frames, seed=seed)
         return io.NodeOutput(restored, crops_image(restored), ui={"text": (restored_text(restored),)})
 
 
@@ -226,12 +208,12 @@ def blind_knobs() -> list:
     ]
 
 
-KNOBS: dict[str, tuple[type[NetworkRestorer], Callable[[], list]]] = {
-    "blind": (BlindRestorer, blind_knobs),
-    "codeformer": (CodeFormerRestorer, codeformer_knobs),
-    "keep": (KeepRestorer, keep_knobs),
-    "dicface": (DicFaceRestorer, dicface_knobs),
-    "per-frame": (PerFrameRestorer, lambda: [batch_knob(4)]),
+KNOBS: dict[str, Callable[[], list]] = {
+    "blind": blind_knobs,
+    "codeformer": codeformer_knobs,
+    "keep": keep_knobs,
+    "dicface": dicface_knobs,
+    "per-frame": lambda: [batch_knob(4)],
 }
 
 
@@ -248,7 +230,7 @@ class RestorerSettings(io.ComfyNode):
                 RestorerSocket.Input("restorer", tooltip="From Load Face Restorer."),
                 io.DynamicCombo.Input(
                     "method",
-                    options=[io.DynamicCombo.Option(name, knobs()) for name, (_, knobs) in KNOBS.items()],
+                    options=[io.DynamicCombo.Option(name, knobs()) for name, knobs in KNOBS.items()],
                     tooltip="The method of the loaded file; per-frame is RestoreFormer, GFPGAN and others.",
                 ),
             ],
@@ -263,13 +245,12 @@ class RestorerSettings(io.ComfyNode):
     def execute(cls, restorer, method):
         changes = {name: value for name, value in method.items() if value is not None}
         kind = changes.pop("method")
-        expect(restorer, KNOBS[kind][0], f"these are settings of {kind}", f"choose {restorer.name} as the method, or load another file")
+        expect(
+            restorer,
+            type(getattr(restorer, "options", None)) is METHODS[kind].options,
+            f"these are settings of {kind}",
+            f"choose {restorer.name} as the method, or load another file",
+        )
         if changes.get("fidelity") == OWN:
             changes["fidelity"] = None
         return io.NodeOutput(restorer.configured(**changes))
-
-
-def expect(restorer: Restorer, kind: type | tuple[type, ...], why: str, remedy: str) -> None:
-    """Raises ValueError unless a wired restorer is of a kind."""
-    if not isinstance(restorer, kind):
-        raise ValueError(f"{why}, and the wired restorer is {restorer.name}; {remedy}")

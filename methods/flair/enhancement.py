@@ -14,8 +14,6 @@ from ...faces.parsing import Parser
 from ...faces.types import FaceTrack
 from ...models.device import Heartbeat
 from ..base import Restorer, restore_frames
-from ..codeformer import CodeFormerRestorer
-from ..per_frame import PerFrameRestorer
 
 Mask = Tensor | Parser
 """(512, 512) in [0, 1]; or a face parser: crops (n, 3, 512, 512) in [0, 1] on the CPU -> (n, 512, 512) or (n, 1, 512, 512) in [0, 1]."""
@@ -44,7 +42,7 @@ class Enhancement:
 
     def __call__(self, x0: Tensor, weight: float) -> Tensor:
         """x0 (n, 3, 512, 512) in [-1, 1]; G is not called where the weight is 0."""
-        skipped = self.known if sees_one_frame(self.enhancer) else 0
+        skipped = self.known if "single_frames" in self.enhancer.supports else 0
         if weight == 0 or skipped == len(x0):
             return x0
         tail = x0[skipped:]
@@ -60,10 +58,3 @@ class Enhancement:
             found = self.mask(crops)
             self._found = found if found.ndim == 4 else found[:, None]
         return self._found
-
-
-def sees_one_frame(restorer: Restorer) -> bool:
-    """Whether a restorer is known to treat every frame by itself, so that leaving frames out changes no other."""
-    if isinstance(restorer, CodeFormerRestorer):
-        return not restorer.options.smoothing
-    return isinstance(restorer, PerFrameRestorer)

@@ -23,8 +23,8 @@ from ...physics.identity import Identity
 from ...physics.in_time import at_frames, reach_of
 from ...priors.base import Prior
 from ...priors.flair_video import face_mask
-from ..base import Restorer, Session
-from .enhancement import Enhancement, Mask, sees_one_frame
+from ..base import Capability, Restorer, Session, refuse_masks
+from .enhancement import Enhancement, Mask
 from .observation import TrackObservation, observation_model
 from .options import FlairOptions, enhancement_weights, gammas, preset
 from .windows import WindowStream, settle
@@ -165,6 +165,14 @@ class FlairRestorer(Restorer):
         """Frames that windows share where frames interact."""
         return max(self.options.overlap, 2 * self.reach)
 
+    @property
+    def supports(self) -> frozenset[Capability]:
+        return frozenset({"steps"})
+
+    @property
+    def units(self) -> int:  # type: ignore[override]
+        return self.options.steps
+
     def reporting(self, on_step: OnStep) -> FlairRestorer:
         """The same restorer with another `on_step`."""
         other = copy(self)
@@ -192,7 +200,8 @@ class FlairSession(Session):
         overlap = restorer.overlap if self._frames_interact() else 0
         self._stream = WindowStream(restorer.window, overlap, self._sample)
 
-    def push(self, crops: Tensor) -> Tensor:
+    def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
+        refuse_masks(self.restorer.name, masks)
         self.observe.check(crops)
         if self._floor is not None:
             self._cleaned.extend(self._floor.push(crops))
@@ -204,7 +213,7 @@ class FlairSession(Session):
     def _frames_interact(self) -> bool:
         """Whether a frame's result can depend on its window; if not, windows need not overlap."""
         prior, enhancer = self.restorer.prior, self.restorer.enhancer
-        return prior.temporal or (enhancer is not None and not sees_one_frame(enhancer)) or "time" in self.observe.operator.axes
+        return prior.temporal or (enhancer is not None and "single_frames" not in enhancer.supports) or "time" in self.observe.operator.axes
 
     @torch.inference_mode()
     def _sample(self, crops: Tensor, first: int, shared: Tensor | None) -> Tensor:

@@ -112,22 +112,23 @@ def test_uncertainty_comes_with_the_frames_it_is_of():
     session = restorer.open()
     session.push(CLIP)
     session.close()
-    assert session.uncertainty().shape == (0, 1, 512, 512)  # nobody asked, nothing is kept
+    assert session.maps() == {}  # nobody asked, nothing is kept
     session = restorer.open()
-    session.doubts = True
+    session.return_maps = True
     maps = []
     for start in range(0, 6, 3):
         out = session.push(CLIP[start : start + 3])
-        maps.append(session.uncertainty())
-        assert maps[-1].shape == (len(out), 1, 512, 512)
+        found = session.maps()
+        assert len(found.get("uncertainty", ())) == len(out)
+        maps.extend(found.values())
     session.close()
-    maps = torch.cat([*maps, session.uncertainty()])
+    maps = torch.cat([*maps, session.maps()["uncertainty"]])
     assert maps.shape == (6, 1, 512, 512) and maps.min() >= 0 and maps.max() <= 1 and maps.dtype == torch.float32 and not maps.is_inference()
     whole = restorer.open()
-    whole.doubts = True
+    whole.return_maps = True
     whole.push(CLIP)
     whole.close()
-    assert torch.equal(whole.uncertainty(), maps)
+    assert torch.equal(whole.maps()["uncertainty"], maps)
     assert maps[0].std() > 1e-3
 
 
@@ -139,9 +140,9 @@ def test_a_decoder_in_half_precision_changes_neither_codes_nor_uncertainty():
         for part in network.decoder_parts():
             part.to(dtype)
         session = DicFaceRestorer(network).open()
-        session.doubts = True
+        session.return_maps = True
         out.append(torch.cat([session.push(CLIP[:1]), session.close()]))
-        maps.append(session.uncertainty())
+        maps.append(session.maps()["uncertainty"])
     assert torch.equal(given[0], given[1]) and torch.equal(*maps)
     assert 0 < (out[1] - out[0]).abs().mean() < 0.01
 

@@ -201,7 +201,7 @@ def test_frames_that_will_be_overwritten_are_not_enhanced_frame_by_frame(monkeyp
     lean = run(frames, prior, PerFrameRestorer(network), **ENHANCED)
     assert network.faces == [4, 4, 2, 2, 1, 1]  # two of three steps have weight
     network.faces.clear()
-    monkeypatch.setattr("fvr.methods.flair.enhancement.sees_one_frame", lambda restorer: False)
+    monkeypatch.setattr(PerFrameRestorer, "supports", frozenset())
     assert torch.equal(run(frames, prior, PerFrameRestorer(network), **ENHANCED), lean)
     assert network.faces == [4, 4, 4, 4, 3, 3]
 

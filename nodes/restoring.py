@@ -1,0 +1,119 @@
+"""What the restoring nodes share: their sockets, who is shown on them, and the way through a restorer and back."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import host
+from ..faces import FaceClip, FaceTrack, align, aligned_track
+from ..headless.io import io
+from ..host.images import fitted_mask, from_image, from_mask
+from ..methods.base import Restorer, restore_frames
+from .sockets import Faces
+
+
+def face_inputs() -> list:
+    return [
+        Faces.Input("faces", optional=True, tooltip="From Face Align: each person is restored on their own."),
+        io.Image.Input("frames", optional=True, tooltip="Aligned frames of one person, instead of faces; 512 x 512 is best."),
+    ]
+
+
+def face_outputs() -> list:
+    return [
+        Faces.Output("faces", tooltip="Restored faces, for Paste Back."),
+        io.Image.Output("frames", tooltip="The restored crops, person after person, 512 x 512."),
+    ]
+
+
+Shown = tuple[FaceTrack | None, Tensor, Tensor | None]
+"""A track or None, crops (n, 3, H, W), and masks (n, 1, H, W) or None."""
+
+
+def restore_people(
+    restorer: Restorer, faces: list[FaceClip] | None, frames: Tensor | None, *, mask: Tensor | None = None, seed: int = 0, maps: bool = False
+) -> tuple[list[FaceClip], dict[str, Tensor]]:
+    """Everyone on a restoring node's two sockets, restored; with `maps` what the restorer says of the crops, person after person.
+
+    Raises:
+        ValueError: unless exactly one of the two is wired, or if the mask does not fit.
+    """
+    people = shown(restorer.name, faces, frames, mask)
+    done, said = [], dict[str, list[Tensor]]()
+
+    def gather(piece: dict[str, Tensor]) -> None:
+        for name, found in piece.items():
+            said.setdefault(name, []).append(found)
+
+    with host.progress(restorer.units * sum(len(crops) for _, crops, _ in people), "restore") as tick:
+        stepwise = "steps" in restorer.supports
+        telling = restorer.reporting(lambda step: tick(step.frames, step.preview)) if stepwise else restorer
+        for track, crops, holes in people:
+            restored = restore_frames(
+                telling,
+                crops,
+                track,
+                masks=holes,
+                seed=seed,
+                heartbeat=host.heartbeat,
+                on_frame=(lambda count: None) if stepwise else tick,
+                on_maps=gather if maps else None,
+            )
+            done.append(FaceClip(track or aligned_track(len(restored)), restored))
+    return done, {name: torch.cat(parts) for name, parts in said.items()}
+
+
+def shown(name: str, faces: list[FaceClip] | None, frames: Tensor | None, mask: Tensor | None = None) -> list[Shown]:
+    """What a node's sockets show of each person; masks of whole frames are cut out along the tracks.
+
+    Raises:
+        ValueError: unless exactly one of faces and frames is wired, or if the mask does not fit.
+    """
+    check_one_is_wired(name, faces, frames)
+    holes = None if mask is None else from_mask(mask)
+    if faces is not None:
+        return [(clip.track, clip.crops, None if holes is None else followed(holes, clip.track)) for clip in faces]
+    assert frames is not None
+    crops = from_image(frames)
+    return [(None, crops, None if holes is None else one_each(holes, len(crops), (crops.shape[-2], crops.shape[-1])))]
+
+
+def followed(holes: Tensor, track: FaceTrack) -> Tensor:
+    """The crops (n, 1, 512, 512) of masks of whole frames (T, 1, H, W), or of one for all; a pixel missing in part counts as missing.
+
+    Raises:
+        ValueError: if the masks end before the track.
+    """
+    holes = fitted_mask(holes, track.frame_size)
+    if len(holes) == 1:
+        here = holes.expand(len(track), -1, -1, -1)
+    elif len(holes) >= track.stop:
+        here = holes[track.start : track.stop]
+    else:
+        raise ValueError(f"{len(holes)} masks came, person {track.person} is seen up to frame {track.stop - 1}; give one per frame, or one for all")
+    return (align(here, track, track.start) > 0.05).float()
+
+
+def one_each(holes: Tensor, count: int, size: tuple[int, int]) -> Tensor:
+    """One mask per aligned frame, (count, 1, H, W).
+
+    Raises:
+        ValueError: if neither one mask nor as many as frames came.
+    """
+    if len(holes) not in (1, count):
+        raise ValueError(f"{len(holes)} masks came for {count} frames; give one for all, or one per frame")
+    return fitted_mask(holes, size).expand(count, -1, -1, -1)
+
+
+def check_one_is_wired(name: str, faces: list[FaceClip] | None, frames: Tensor | None) -> None:
+    """Raises ValueError unless exactly one of a restoring node's two sockets is wired."""
+    if (faces is None) == (frames is None):
+        got = "neither" if faces is None else "both"
+        raise ValueError(f"{name} restores faces or frames, and got {got}; wire Face Align's faces, or aligned frames of one person")
+
+
+def expect(restorer: Restorer, fits: bool, why: str, remedy: str) -> None:
+    """Raises ValueError unless a wired restorer fits."""
+    if not fits:
+        raise ValueError(f"{why}, and the wired restorer is {restorer.name}; {remedy}")
