@@ -32,23 +32,24 @@ def no_progress(frames: int) -> None:
 
 @dataclass(frozen=True)
 class Summary:
-    """What happened to a clip. `faces` is None for frames that came in aligned."""
+    """What happened to a clip. `faces` is None for frames that came in aligned; `notes` say what was found in each person's crops."""
 
     frames: int
     seconds: float
     method: str
     faces: TrackReport | None = None
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def closed(self, source: FrameSource, sink: VideoSink | ImageSink) -> Summary:
         """With what has been said until the sink was closed."""
         return replace(self, warnings=(*source.warnings, *sink.warnings))
 
     def to_text(self) -> str:
-        """One line a person can read, plus one per warning."""
+        """One line a person can read, plus one per note and per warning."""
         what = self.faces.to_text() if self.faces else f"{self.frames:,} aligned frames"
         rate = self.frames / self.seconds if self.seconds else 0.0
-        return "\n".join([f"{what}; {self.method}, {self.seconds:.1f} s ({rate:.2f} frames/s)", *self.warnings])
+        return "\n".join([f"{what}; {self.method}, {self.seconds:.1f} s ({rate:.2f} frames/s)", *self.notes, *self.warnings])
 
     def to_dict(self) -> dict:
         """The same for a JSON file."""
@@ -57,6 +58,7 @@ class Summary:
             "seconds": round(self.seconds, 3),
             "method": self.method,
             "faces": self.faces.to_dict() if self.faces else None,
+            "notes": list(self.notes),
             "warnings": list(self.warnings),
         }
 
@@ -110,7 +112,8 @@ def restore_clip_in_frames(
         raise RuntimeError(
             f"the second pass ended at frame {frames}, inside a face that the first pass saw longer; the file changed while it was read"
         )
-    return Summary(frames, time.monotonic() - began, restorer.name, report(tracks, chosen, frames, min_size), (*source.warnings, *sink.warnings))
+    told = (*source.warnings, *sink.warnings)
+    return Summary(frames, time.monotonic() - began, restorer.name, report(tracks, chosen, frames, min_size), told, tuple(walk.notes))
 
 
 def pasting(paster: Paster, restorer: Restorer) -> Paster:
@@ -148,7 +151,8 @@ def restore_aligned(
         deliver(session.push(piece.frames))
     if frames:
         deliver(session.close())
-    return Summary(frames, time.monotonic() - began, restorer.name, None, (*source.warnings, *sink.warnings))
+    notes = (session.note,) if session.note else ()
+    return Summary(frames, time.monotonic() - began, restorer.name, None, (*source.warnings, *sink.warnings), notes)
 
 
 def follow_faces(
@@ -204,6 +208,7 @@ class Walk:
         self.here: list[Person] = []
         self.waiting: deque[FrameChunk] = deque()
         self.restorer, self.paster, self.seed, self.heartbeat = restorer, paster, seed, heartbeat
+        self.notes: list[str] = []
 
     def push(self, piece: FrameChunk) -> list[FrameChunk]:
         """Takes the next frames and returns the chunks whose faces are all restored."""
@@ -230,6 +235,10 @@ class Walk:
             items = [person.take(stop) for person in self.here if person.track.start < stop and person.pasted < person.track.stop]
             frames, _ = self.paster.paste(piece.frames, piece.index, items)
             finished.append(FrameChunk(piece.index, frames, piece.starts, piece.ends, untouched(piece, [track for track, _, _ in items])))
+            gone = [person for person in self.here if person.pasted >= person.track.stop]
+            self.notes += [
+                f"person {person.track.person}, frame {person.track.start:,} on: {person.session.note}" for person in gone if person.session.note
+            ]
             self.here = [person for person in self.here if person.pasted < person.track.stop]
         return finished
 

@@ -108,7 +108,8 @@ def restore_all(options: argparse.Namespace) -> int:
 def restore(options: argparse.Namespace) -> int:
     from .. import host
     from ..assembly import AUTO, PRECISIONS, chosen_detector, chosen_method, chosen_paster, named_weights, weights_for
-    from ..methods.registry import build_restorer
+    from ..methods.registry import build_restorer, with_estimates
+    from ..models.device import on
     from ..physics import parse
     from ..pipeline import known_beforehand, restore_aligned, restore_clip_in_frames
     from ..record import run_record
@@ -119,10 +120,11 @@ def restore(options: argparse.Namespace) -> int:
         host.set_device(options.device)
     source = open_source(options.input, **selection(options))
     settings = assignments(options.set)
-    method = options.method
+    method, estimates = options.method, False
     if method == AUTO:
         method, why = chosen_method(bool(options.degradation), options.weights)
-        print(f"method {method}: {why}", flush=True)
+        estimates = not options.degradation and not options.weights
+        print(f"method {method}: {why}{'; flair for faces whose blur the footage shows' if estimates else ''}", flush=True)
     weights = named_weights(options.weights) if options.weights else weights_for(method, settings)
     restorer = build_restorer(
         method,
@@ -132,6 +134,9 @@ def restore(options: argparse.Namespace) -> int:
         settings=settings,
         precision=PRECISIONS[options.precision],
     )
+    if estimates:
+        device = host.device()
+        restorer = with_estimates(restorer, device=device, precision=PRECISIONS[options.precision], placed=lambda network: on(network, device))
     detector, paster, finding = None, None, None
     if not options.aligned:
         detector = chosen_detector(options.detector)

@@ -67,10 +67,15 @@ class FaceTrack:
 
 @dataclass(frozen=True, eq=False)
 class FaceClip:
-    """A track and its aligned crops, (N, 3, 512, 512) float32 RGB in [0, 1]."""
+    """A track and its aligned crops, (N, 3, 512, 512) float32 RGB in [0, 1].
+
+    Attributes:
+        note: what a restorer found in them and did, for people.
+    """
 
     track: FaceTrack
     crops: Tensor
+    note: str = ""
 
     def __post_init__(self) -> None:
         if len(self.crops) != len(self.track):

@@ -22,8 +22,12 @@ class Session(ABC):
 
     Crops are (n, 3, H, W) float32 RGB in [0, 1], n >= 1, normally 512 x 512; what comes back is (m, 3, 512, 512) with m from 0 (the
     method looks ahead) up to all that is owed. Over a session as many frames come out as went in, however they were chunked.
+
+    Attributes:
+        note: a sentence about this person's damage and what was made of it, for people; "" until there is something to say.
     """
 
+    note: str = ""
     return_maps = False
     """Whether `maps` is wanted: set it before the first push."""
 
@@ -96,6 +100,7 @@ def restore_frames(
     heartbeat: Heartbeat = no_heartbeat,
     on_frame: Callable[[int], None] = lambda done: None,
     on_maps: Callable[[dict[str, Tensor]], None] | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> Tensor:
     """A whole clip (N, 3, H, W) at once: a loop over one session. Returns (N, 3, 512, 512).
 
@@ -104,6 +109,7 @@ def restore_frames(
         chunk: frames pushed at a time; None is 8, or as many as the method takes at once.
         on_frame: gets how many more are done.
         on_maps: gets Session.maps of each piece; None asks for none.
+        on_note: gets Session.note once all is restored, unless it is empty.
     """
     chunk = chunk or max(8, getattr(getattr(restorer, "options", None), "batch", 1))
     session = restorer.open(track, seed=seed, heartbeat=heartbeat)
@@ -119,6 +125,8 @@ def restore_frames(
     on_frame(len(ready[-1]))
     if on_maps is not None:
         on_maps(session.maps())
+    if session.note:
+        on_note(session.note)
     return torch.cat(ready)
 
 

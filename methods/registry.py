@@ -20,6 +20,7 @@ from ..physics.base import Degradation
 from ..priors.base import Prior
 from ..priors.load import prior_from_file, task_of
 from ..priors.wiener import GaussianPrior
+from .auto import AutoRestorer
 from .base import NetworkRestorer, Restorer
 from .blind import BlindOptions, BlindRestorer
 from .codeformer import FAITHFUL, CodeFormerOptions, CodeFormerRestorer
@@ -83,16 +84,30 @@ def with_floor(restorer: NetworkRestorer, loaded: LoadedNetwork, placed: Placed)
 def _build_flair(
     weights: Path | None, degradation: Degradation | None, device: torch.device, options: FlairOptions, precision: torch.dtype
 ) -> Restorer:
+    return flair_of(weights, degradation, options, device=device, precision=precision, placed=lambda network: on(network, device))
+
+
+def flair_of(
+    weights: Path | None, degradation: Degradation | None, options: FlairOptions, *, device: torch.device, precision: torch.dtype, placed: Placed
+) -> FlairRestorer:
+    """FLAIR over the prior of a file, the embedded one over the embedded blind restorer; None is the prior without weights."""
     prior: Prior = GaussianPrior()
     enhancer = floor = None
     if weights is not None:
-        prior = prior_from_file(weights, dtype=precision, placed=lambda network: on(network, device))
+        prior = prior_from_file(weights, dtype=precision, placed=placed)
         if weights.name == PRIOR and options.enhance and (FOLDER / CODEBOOK).is_file():
             loaded = load_network(FOLDER / CODEBOOK)
-            enhancer = restorer_from(loaded, place=on(loaded.network, device))
+            enhancer = restorer_from(loaded, place=placed(loaded.network))
         if weights.parent == FOLDER:
-            floor = embedded_blind(lambda network: on(network, device))
+            floor = embedded_blind(placed)
     return FlairRestorer(prior, degradation, options, enhancer, floor=floor, device=device)
+
+
+def with_estimates(otherwise: Restorer, *, device: torch.device, precision: torch.dtype, placed: Placed) -> Restorer:
+    """`otherwise`, but embedded FLAIR where footage shows which blur damaged it; `otherwise` alone in an installation without that prior."""
+    if not (FOLDER / PRIOR).is_file():
+        return otherwise
+    return AutoRestorer(flair_of(FOLDER / PRIOR, None, PRESETS["embedded"], device=device, precision=precision, placed=placed), otherwise)
 
 
 def _preset_of(path: Path) -> str | None:

@@ -179,7 +179,8 @@ def restored_text(clips: list[FaceClip]) -> str:
     if not clips:
         return "No face came in, so nothing was restored; the report of Face Align says why."
     count = sum(len(clip.crops) for clip in clips)
-    return f"{len(clips)} {'person' if len(clips) == 1 else 'people'}, {count:,} {'face' if count == 1 else 'faces'} restored"
+    what = f"{len(clips)} {'person' if len(clips) == 1 else 'people'}, {count:,} {'face' if count == 1 else 'faces'} restored"
+    return "\n".join([what, *(f"person {clip.track.person}: {clip.note}" for clip in clips if clip.note)])
 
 
 def given_detector(landmarks: Any, boxes: Any, frames: Tensor) -> GivenDetector | None:

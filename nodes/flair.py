@@ -148,6 +148,7 @@ def flair(
     prior: Prior, preset: dict | None = None, degradation: Degradation | None = None, enhancer: Restorer | None = None, **switches: Any
 ) -> FlairRestorer:
     """The restorer that the widgets describe. Its enhancer is masked by ParseNet where that is in a model folder, else by an ellipse."""
+    enhancer = getattr(enhancer, "otherwise", enhancer)  # of a restorer that chooses: FLAIR within FLAIR is not meant
     changes = {name: value for name, value in (preset or {"preset": "default"}).items() if value is not None}
     if changes.get("noise_level") == NOISE_OF_THE_DEGRADATION:
         changes["noise_level"] = None

@@ -9,7 +9,8 @@ from typing import Any
 from .. import host
 from ..assembly import AUTO, PRECISIONS, chosen_method, fingerprint, restorer_files, weights_for
 from ..headless.io import io, newer
-from ..methods.registry import METHODS, restorer_from, with_floor
+from ..methods.base import Restorer
+from ..methods.registry import METHODS, restorer_from, with_estimates, with_floor
 from ..models.load import load_network
 from .choices import check_choice
 from .faces import crops_image, restored_text
@@ -34,10 +35,11 @@ class LoadFaceRestorer(io.ComfyNode):
                 io.Combo.Input(
                     "model",
                     options=[AUTO, *restorer_files()],
-                    tooltip="auto takes KEEP's published weights if they are here, else the embedded blind restorer. The embedded ones come with "
-                    "this pack; but for blind they are small, 128 x 128. Others are files in models/face_video_restoration, facerestore_models, "
-                    "upscale_models or checkpoints. The command `fvr` (after `python -m pip install .` in this pack's folder): "
-                    "`fvr models` lists what there is with its licence, `fvr models fetch codeformer` downloads one.",
+                    tooltip="auto takes FLAIR for faces whose blur the footage shows, and for all others KEEP's published weights if they are here, "
+                    "else the embedded blind restorer. The embedded ones come with this pack; but for blind they are small, 128 x 128. Others are "
+                    "files in models/face_video_restoration, facerestore_models, upscale_models or checkpoints. The command `fvr` (after "
+                    "`python -m pip install .` in this pack's folder): `fvr models` lists what there is with its licence, "
+                    "`fvr models fetch codeformer` downloads one.",
                 ),
                 io.Combo.Input(
                     "precision",
@@ -69,7 +71,9 @@ class LoadFaceRestorer(io.ComfyNode):
             )
         loaded = load_network(path, decoder_dtype=PRECISIONS[precision or "float32"])
         about = f"{path.name}: {loaded.detail}; {loaded.licence}"
-        restorer = with_floor(restorer_from(loaded, place=host.managed(loaded.network)), loaded, host.managed)
+        restorer: Restorer = with_floor(restorer_from(loaded, place=host.managed(loaded.network)), loaded, host.managed)
+        if model == AUTO:
+            restorer = with_estimates(restorer, device=host.device(), precision=PRECISIONS[precision or "float32"], placed=host.managed)
         return io.NodeOutput(restorer, about, ui={"text": (about,)})
 
 

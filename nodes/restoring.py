@@ -50,6 +50,7 @@ def restore_people(
         stepwise = "steps" in restorer.supports
         telling = restorer.reporting(lambda step: tick(step.frames, step.preview)) if stepwise else restorer
         for track, crops, holes in people:
+            notes = [""]
             restored = restore_frames(
                 telling,
                 crops,
@@ -59,8 +60,9 @@ def restore_people(
                 heartbeat=host.heartbeat,
                 on_frame=(lambda count: None) if stepwise else tick,
                 on_maps=gather if maps else None,
+                on_note=notes.append,
             )
-            done.append(FaceClip(track or aligned_track(len(restored)), restored))
+            done.append(FaceClip(track or aligned_track(len(restored)), restored, notes[-1]))
     return done, {name: torch.cat(parts) for name, parts in said.items()}
 
 

@@ -19,11 +19,13 @@ from ...diffusion.solvers import Renoising, Solver, make_solver, spaced
 from ...faces.types import CROP, FaceTrack
 from ...models.device import Heartbeat, no_heartbeat
 from ...physics.base import Degradation
+from ...physics.estimation import contradiction
 from ...physics.identity import Identity
 from ...physics.in_time import at_frames, reach_of
 from ...priors.base import Prior
 from ...priors.flair_video import face_mask
 from ..base import Capability, Restorer, Session, refuse_masks
+from ..estimating import LOOKED_AT, EstimatingSession
 from .enhancement import Enhancement, Mask
 from .observation import TrackObservation, observation_model
 from .options import FlairOptions, enhancement_weights, gammas, preset
@@ -120,7 +122,8 @@ class FlairRestorer(Restorer):
 
     Args:
         prior: the diffusion prior.
-        degradation: what happened to the frames; None if nobody knows: data consistency then holds to what the floor made of them, or rests.
+        degradation: what happened to the frames; None if nobody knows: it is then estimated per clip, and where the footage does not support an
+            estimate, data consistency holds to what the floor made of the crops, or rests.
         options: Algorithm 1's parameters.
         enhancer: any restorer of 512 crops, used for line 8.
         mask: where the enhancer may act, if options.where is "face"; None is face_mask(). A callable gets crops, as options.mask_every says.
@@ -153,7 +156,8 @@ class FlairRestorer(Restorer):
         self.on_step = on_step
         self.schedule = spaced(prior.schedule, self.options.steps, self.options.start, self.options.steps_lie)
         self.reach = 0 if degradation is None else reach_of(degradation)
-        self.look_ahead = self.window - 1
+        self.estimates = degradation is None and self.options.data_consistency
+        self.look_ahead = max(self.window, LOOKED_AT if self.estimates else 1) - 1
 
     @property
     def window(self) -> int:
@@ -179,8 +183,18 @@ class FlairRestorer(Restorer):
         other.on_step = on_step
         return other
 
-    def open(self, track: FaceTrack | None = None, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> FlairSession:
+    def describing(self, degradation: Degradation | None) -> FlairRestorer:
+        """The same restorer for footage of that degradation; None is footage of which nothing can be said."""
+        other = copy(self)
+        other.degradation, other.estimates = degradation, False
+        other.reach = 0 if degradation is None else reach_of(degradation)
+        other.look_ahead = other.window - 1
+        return other
+
+    def open(self, track: FaceTrack | None = None, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> Session:
         """Starts one person's clip; see Restorer.open. Crops already aligned (no track) may also be the raw observation, such as 128 x 128 for x4."""
+        if self.estimates:
+            return EstimatingSession(self.name, lambda found: self.describing(found.operator if found.trusted else None), track, seed, heartbeat)
         return FlairSession(self, track, seed, heartbeat)
 
 
@@ -197,12 +211,17 @@ class FlairSession(Session):
         self._floor = None if restorer.floor is None else restorer.floor.open(track, seed=seed, heartbeat=heartbeat)
         self._cleaned: deque[Tensor] = deque()  # of the frames that wait
         self._cleaned_from = 0
+        self._looked = False
         overlap = restorer.overlap if self._frames_interact() else 0
         self._stream = WindowStream(restorer.window, overlap, self._sample)
 
     def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
         refuse_masks(self.restorer.name, masks)
         self.observe.check(crops)
+        if not self._looked and self.restorer.degradation is not None and tuple(crops.shape[-2:]) == (CROP, CROP):
+            wrong = contradiction(crops[:LOOKED_AT], self.observe.operator)
+            self.note = f"warning: {wrong}; check the description, or leave it out to have the damage estimated" if wrong else ""
+        self._looked = True
         if self._floor is not None:
             self._cleaned.extend(self._floor.push(crops))
         return _joined(self._stream.push(crops))

@@ -1,0 +1,30 @@
+"""The choice between data consistency and a restorer that has learnt damage, per person and shot."""
+
+from __future__ import annotations
+
+from ..faces.types import FaceTrack
+from ..models.device import Heartbeat, no_heartbeat
+from .base import Restorer, Session
+from .estimating import LOOKED_AT, EstimatingSession
+from .flair.sampler import FlairRestorer
+
+
+class AutoRestorer(Restorer):
+    """FLAIR where the footage itself shows which blur damaged it, else another restorer.
+
+    Args:
+        flair: is given what was found.
+        otherwise: for all footage that no estimate explains.
+    """
+
+    def __init__(self, flair: FlairRestorer, otherwise: Restorer) -> None:
+        self.flair, self.otherwise = flair, otherwise
+        self.name = f"auto (flair or {otherwise.name})"
+        self.options = getattr(otherwise, "options", None)
+        self.look_ahead = max(flair.look_ahead, otherwise.look_ahead, LOOKED_AT - 1)
+
+    def open(self, track: FaceTrack | None = None, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> Session:
+        """See Restorer.open."""
+        return EstimatingSession(
+            self.name, lambda found: self.flair.describing(found.operator) if found.trusted else self.otherwise, track, seed, heartbeat
+        )

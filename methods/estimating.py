@@ -1,0 +1,55 @@
+"""Sessions that look at the first crops of a person before they decide how to restore them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..faces.types import CROP, FaceTrack
+from ..models.device import Heartbeat
+from ..physics.estimation import Estimate, estimate_degradation
+from .base import Restorer, Session, refuse_masks
+
+LOOKED_AT = 8
+"""Crops of a person that the damage is estimated from."""
+
+
+class EstimatingSession(Session):
+    """Holds the first crops back until there are enough to estimate the damage, and gives all to the restorer chosen by it.
+
+    Args:
+        name: of the restorer that is asked.
+        choose: from an estimate to the restorer, which must not choose again.
+        track, seed, heartbeat: as Restorer.open.
+    """
+
+    def __init__(self, name: str, choose: Callable[[Estimate], Restorer], track: FaceTrack | None, seed: int, heartbeat: Heartbeat) -> None:
+        self.name = name
+        self.choose, self.track, self.seed, self.heartbeat = choose, track, seed, heartbeat
+        self._waiting: list[Tensor] = []
+        self._session: Session | None = None
+
+    def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
+        refuse_masks(self.name, masks)
+        if self._session is not None:
+            return self._session.push(crops)
+        self._waiting.append(crops)
+        if sum(len(part) for part in self._waiting) < LOOKED_AT:
+            return torch.empty(0, 3, CROP, CROP)
+        return self._begin()
+
+    def close(self) -> Tensor:
+        early = self._begin() if self._waiting else torch.empty(0, 3, CROP, CROP)
+        return early if self._session is None else torch.cat([early, self._session.close()])
+
+    def _begin(self) -> Tensor:
+        crops, self._waiting = torch.cat(self._waiting), []
+        self.heartbeat()
+        scale = 1.0 if self.track is None else self.track.scale
+        estimate = estimate_degradation(crops[:LOOKED_AT], scale)
+        restorer = self.choose(estimate)
+        self.note = f"{estimate.describe()}; restored with {restorer.name}"
+        self._session = restorer.open(self.track, seed=self.seed, heartbeat=self.heartbeat)
+        return self._session.push(crops)

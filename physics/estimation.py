@@ -1,0 +1,228 @@
+"""What damaged footage of unknown origin, by its spectrum, and whether that explains it well enough to be undone.
+
+A camera's picture falls off as a power of frequency (Field, 1987; for faces the power spectrum's exponent is near 3); a Gaussian blur multiplies
+it by exp(-(2 pi sigma f)^2), and white noise adds a floor. Three numbers thus fit the mean spectrum of blocks. What a codec did cannot be
+written that way: it drops high frequencies where they are small and keeps them where they are large, so that the floor is not the same
+everywhere, and enlarged footage ends too steeply. An operator is trusted only where neither shows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .base import Degradation
+from .blur import Blur
+from .compose import chain_of, compose
+from .crops import crop_operator, observation
+from .fit import luma
+from .identity import GaussianNoise, Identity
+
+BLOCK = 64
+"""Side of the blocks whose spectra are averaged; they overlap by half."""
+FEWEST = 20
+"""Blocks that it takes."""
+BORDER = 64
+"""Pixels of a crop's border that are not looked at: background, mostly."""
+CLIPPED = 4 / 255
+"""Blocks that come this near to black or white are left out."""
+LOWEST = 0.04
+"""Cycles per pixel from which spectra are looked at; what is below is light and shape."""
+FLOOR = 0.75
+"""The floor is what lies above this share of the highest frequency that there can be."""
+UNIFORM = 1.2
+"""Largest ratio of the 95th percentile of the blocks' floors to their median that counts as noise of one strength. White noise gives 1.07 to
+1.12 whatever lies under it, web video 1.8 and more, clean footage 1.9 and more."""
+ABOVE = math.e**2
+"""Power over the floor down to which the spectrum is fitted."""
+MISFIT = 0.25
+"""Largest RMS misfit of the logarithm of power over octave-like bands: blurred portraits give 0.06 to 0.25, enlarged ones 0.31 and more."""
+EXPONENTS = tuple(2 + step / 10 for step in range(17))
+"""Of the power spectrum, 2 to 3.6,"""
+USUAL, PULL = 2.9, 0.03
+"""and the one that is preferred, by so much misfit per unit."""
+LEAST_BLUR = 0.8
+"""Blur, in pixels of the crop, from which on undoing it is worth more than the risk; cameras' own is 0.4 to 0.8."""
+CAREFUL = 0.95
+"""Share of the width found that is undone: a tenth too little costs half of the gain, a fifth too much all of it."""
+HELD_OUT = 1.1
+"""Largest `unexplained` of frames that were not fitted to: right widths give 0.6 to 1, widths half as large again 0.9 to 1.5."""
+APART = 3.0
+"""By what factor footage and description differ before a person is told,"""
+NOTICED = 3.0 / 255
+"""if the noise that is described is more than this."""
+QUIET = 2.0 / 255
+"""Noise in luma up to which an operator is trusted; under more, a restorer that has learnt noise does better."""
+LUMA_SHARE = 0.67
+"""Standard deviation in luma of noise that is independent in the channels, whose own is 1."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What was found in the crops of one person.
+
+    Attributes:
+        sigma: of the Gaussian blur that fits best, in pixels of the frame; 0 for none.
+        noise: standard deviation of the floor in luma, in units of [0, 1].
+        spread: of the blocks' floors: their 95th percentile over their median.
+        misfit: RMS of the logarithm of power that blur and floor leave unexplained.
+        reach: the highest frequency at which there is picture, as a share of the highest that there can be.
+        held_out: `unexplained` of the frames that were not looked at; infinite where nothing was fitted.
+        scale: crop pixels per frame pixel.
+    """
+
+    sigma: float
+    noise: float
+    spread: float
+    misfit: float
+    reach: float
+    held_out: float = math.inf
+    scale: float = 1.0
+
+    @property
+    def fits(self) -> bool:
+        """Whether blur and noise explain the frames looked at, and the blur is one worth undoing."""
+        return self.spread <= UNIFORM and self.misfit <= MISFIT and self.sigma * self.scale >= LEAST_BLUR and self.noise <= QUIET
+
+    @property
+    def trusted(self) -> bool:
+        """Whether `operator` explains the footage well enough for data consistency."""
+        return self.fits and self.held_out <= HELD_OUT
+
+    @property
+    def operator(self) -> Degradation:
+        """From clean frames to the footage: a blur, a little less than what was found, and noise if there is more than rounding's."""
+        noise = [GaussianNoise(round(self.noise / LUMA_SHARE, 4))] if self.noise > 1 / 255 else []
+        return compose([*noise, Blur.gaussian(CAREFUL * self.sigma) if self.sigma else Identity()])
+
+    def describe(self) -> str:
+        """One line for people."""
+        if not math.isfinite(self.misfit):
+            return "too little to see to tell what damaged it"
+        noise, ends = f"noise of {255 * self.noise:.1f} grey levels", f"detail up to {self.reach:.0%} of the finest"
+        if self.spread > UNIFORM:
+            return f"{ends}, {noise} that is not the same everywhere: coded or sharp"
+        if self.misfit > MISFIT:
+            return f"{ends}, which ends too steeply for a blur, {noise}: enlarged or coded"
+        return f"a blur of {self.sigma:.1f} pixels, {noise}" if self.sigma * self.scale >= LEAST_BLUR else f"no blur, {noise}"
+
+
+NOTHING = Estimate(0.0, 0.0, math.inf, math.inf, 0.0)
+"""Of crops in which there is too little to see."""
+
+
+def estimate_degradation(crops: Tensor, scale: float = 1.0) -> Estimate:
+    """What damaged crops (N, 3, S, S) in [0, 1], N >= 1, S >= 256, of one person in one shot.
+
+    Every other crop is looked at; the others say whether what was found holds for them as well.
+
+    Args:
+        scale: crop pixels per frame pixel; 1 for footage that came in aligned.
+    """
+    spectra = _spectra(luma(crops[::2].double())[:, 0, BORDER:-BORDER, BORDER:-BORDER])
+    if len(spectra) < FEWEST:
+        return NOTHING
+    frequency = _frequencies()
+    highest = 0.98 * min(0.5, 0.5 / scale)
+    floors = spectra[:, (frequency >= FLOOR * highest) & (frequency < highest)].mean(1).sqrt()
+    noise, top = (max(float(floors.quantile(share)), 1e-6) for share in (0.5, 0.95))
+    found = _fit(spectra.mean(0), frequency, highest, noise**2)
+    if found is None:
+        return replace(NOTHING, noise=noise, spread=top / noise)
+    sigma, misfit, end = found
+    estimate = Estimate(sigma / scale, noise, top / noise, misfit, end / highest, scale=scale)
+    if not estimate.fits:
+        return estimate
+    return replace(estimate, held_out=unexplained(crops[1::2] if len(crops) > 1 else crops, crop_operator(estimate.operator, scale), noise))
+
+
+def _fit(power: Tensor, frequency: Tensor, highest: float, floor: float) -> tuple[float, float, float] | None:
+    """Blur (pixels), misfit and the frequency at which the picture ends, of a mean spectrum; None where there is nothing to fit."""
+    seen = (frequency >= LOWEST) & (frequency < highest)
+    f, p = frequency[seen], power[seen]
+    edges = torch.logspace(math.log10(LOWEST), math.log10(highest), 24, dtype=f.dtype)
+    bands = [p[(f >= low) & (f < high)].mean() for low, high in pairwise(edges)]
+    end = next((float((low * high).sqrt()) for (low, high), band in zip(pairwise(edges), bands, strict=True) if band < ABOVE * floor), highest)
+    f, p = f[f < end], p[f < end]
+    if len(f) < FEWEST:
+        return None
+    weights = f**-2 / (f**-2).sum()  # as many bins as there are at each radius, all octaves count alike
+    signal = (p - floor).clamp_min(1e-12).log()
+    x = (2 * math.pi * f) ** 2
+    limits = torch.logspace(math.log10(float(f.min())), math.log10(float(f.max()) * 1.001), 10, dtype=f.dtype)
+    best: tuple[float, float, float] | None = None
+    for exponent in EXPONENTS:
+        t = signal + exponent * f.log()
+        mean_x, mean_t = (weights * x).sum(), (weights * t).sum()
+        square = max(-float((weights * (x - mean_x) * (t - mean_t)).sum() / (weights * (x - mean_x) ** 2).sum()), 0.0)
+        error = t - (mean_t - square * (x - mean_x))
+        parts = [((f >= low) & (f < high)) for low, high in pairwise(limits)]
+        means = torch.stack([(weights[part] * error[part]).sum() / weights[part].sum() for part in parts if bool(part.any())])
+        misfit = float(means.square().mean().sqrt())
+        if best is None or misfit + PULL * abs(exponent - USUAL) < best[0]:
+            best = misfit + PULL * abs(exponent - USUAL), misfit, math.sqrt(square)
+    assert best is not None
+    return best[2], best[1], end
+
+
+def _spectra(y: Tensor) -> Tensor:
+    """Power spectra (B, 64, 33) of the blocks of luma (N, H, W) that are neither black nor white."""
+    blocks = F.unfold(y[:, None], BLOCK, stride=BLOCK // 2).transpose(1, 2).reshape(-1, BLOCK, BLOCK)
+    blocks = blocks[(blocks.amin((1, 2)) > CLIPPED) & (blocks.amax((1, 2)) < 1 - CLIPPED)]
+    window = torch.blackman_window(BLOCK, periodic=False, dtype=y.dtype)
+    window = window[:, None] * window
+    centred = (blocks - blocks.mean((1, 2), keepdim=True)) * (window / window.square().mean().sqrt())
+    return torch.fft.rfft2(centred).abs().square() / BLOCK**2
+
+
+@lru_cache(1)
+def _frequencies() -> Tensor:
+    """(64, 33), cycles per pixel."""
+    return torch.hypot(torch.fft.fftfreq(BLOCK, dtype=torch.float64)[:, None], torch.fft.rfftfreq(BLOCK, dtype=torch.float64)[None])
+
+
+def unexplained(crops: Tensor, operator: Degradation, noise: float) -> float:
+    """How much of crops (N, 3, S, S) in [0, 1] no clean picture under `operator` explains: |y - A A+ y| in luma, over that of noise alone.
+
+    About 1 or less where the operator could have made the crops: the worst but a tenth of the blocks counts. `noise` is a standard deviation in
+    luma, in units of [0, 1]; A+ is damped by it. See FLAIR, supplement C.2.
+    """
+    y = luma(observation(crops.double(), operator))
+    detail = y - y.mean((-2, -1), keepdim=True)
+    damping = (noise / float(detail.std().clamp_min(1e-6))) ** 2
+    white = noise * torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=y.dtype)
+    left, least = (_worst(part - operator.forward(operator.pinv(part, damping=damping))) for part in (detail, white))
+    return left / max(least, noise / 2)
+
+
+def contradiction(crops: Tensor, operator: Degradation) -> str:
+    """What of the damage that was described cannot have happened to crops (N, 3, S, S) in [0, 1], for people; "" where nothing contradicts.
+
+    Args:
+        operator: as the crops see it; see crop_operator.
+    """
+    seen = estimate_degradation(crops)
+    described = LUMA_SHARE * math.hypot(operator.noise_level, operator.distortion)
+    if not math.isfinite(seen.misfit):
+        return ""
+    if described > NOTICED and seen.noise < described / APART:
+        return f"noise of {255 * described:.0f} grey levels in luma is described, and the footage has {255 * seen.noise:.1f}"
+    blurs = [part for part in chain_of(operator) if isinstance(part, Blur)]
+    if not blurs:
+        return ""
+    rest = unexplained(crops, compose(blurs), max(seen.noise, described))
+    return f"the footage has detail that {compose(blurs).describe()} would have taken away" if rest > APART else ""
+
+
+def _worst(error: Tensor) -> float:
+    """RMS of (N, 1, H, W) that nine tenths of the blocks do not exceed, but for the border."""
+    border = min(BORDER, error.shape[-1] // 8)
+    inner = error[..., border:-border, border:-border].square()
+    block = min(BLOCK // 2, *inner.shape[-2:])
+    return float(F.avg_pool2d(inner, block, stride=max(block // 2, 1)).flatten().quantile(0.9).sqrt())
