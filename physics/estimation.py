@@ -118,13 +118,15 @@ NOTHING = Estimate(0.0, 0.0, math.inf, math.inf, 0.0)
 
 
 def estimate_degradation(crops: Tensor, scale: float = 1.0) -> Estimate:
-    """What damaged crops (N, 3, S, S) in [0, 1], N >= 1, S >= 256, of one person in one shot.
+    """What damaged crops (N, 3, S, S) in [0, 1], N >= 1, of one person in one shot; nothing is told of crops of less than 256 pixels.
 
     Every other crop is looked at; the others say whether what was found holds for them as well.
 
     Args:
         scale: crop pixels per frame pixel; 1 for footage that came in aligned.
     """
+    if min(crops.shape[-2:]) < 4 * BORDER:
+        return NOTHING
     spectra = _spectra(luma(crops[::2].double())[:, 0, BORDER:-BORDER, BORDER:-BORDER])
     if len(spectra) < FEWEST:
         return NOTHING
@@ -175,6 +177,8 @@ def _spectra(y: Tensor) -> Tensor:
     """Power spectra (B, 64, 33) of the blocks of luma (N, H, W) that are neither black nor white."""
     blocks = F.unfold(y[:, None], BLOCK, stride=BLOCK // 2).transpose(1, 2).reshape(-1, BLOCK, BLOCK)
     blocks = blocks[(blocks.amin((1, 2)) > CLIPPED) & (blocks.amax((1, 2)) < 1 - CLIPPED)]
+    if not len(blocks):
+        return blocks
     window = torch.blackman_window(BLOCK, periodic=False, dtype=y.dtype)
     window = window[:, None] * window
     centred = (blocks - blocks.mean((1, 2), keepdim=True)) * (window / window.square().mean().sqrt())

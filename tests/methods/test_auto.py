@@ -1,0 +1,79 @@
+"""FLAIR where the footage shows its blur, another restorer elsewhere; decided once per clip, from its first crops alone."""
+
+import pytest
+import torch
+
+from fvr.assembly import EMBEDDED
+from fvr.demo import moving_portrait
+from fvr.methods.base import Restorer, Session, restore_frames
+from fvr.methods.estimating import LOOKED_AT
+from fvr.methods.registry import build_restorer, with_estimates
+from fvr.metrics.fidelity import psnr
+from fvr.models import embedded
+from fvr.models.device import on
+from fvr.physics import parse
+
+
+class Echo(Restorer):
+    """Gives crops back."""
+
+    name = "echo"
+
+    def open(self, track=None, *, seed=0, heartbeat=None):
+        return EchoSession()
+
+
+class EchoSession(Session):
+    def push(self, crops):
+        return crops
+
+    def close(self):
+        return torch.empty(0, 3, 512, 512)
+
+
+@pytest.fixture(scope="module")
+def auto() -> Restorer:
+    return with_estimates(Echo(), device=torch.device("cpu"), precision=torch.float32, placed=lambda network: on(network, "cpu"))
+
+
+@pytest.fixture(scope="module")
+def face() -> torch.Tensor:
+    pytest.importorskip("skimage", reason="the portrait comes with scikit-image")
+    enlarged = torch.nn.functional.interpolate(moving_portrait(3)[..., 20:276, 32:288], size=(512, 512), mode="bicubic", antialias=True)
+    return (enlarged.clamp(0, 1) * 255).round() / 255
+
+
+def seen(face: torch.Tensor, damage: str) -> torch.Tensor:
+    return (parse(damage).observe(face, torch.Generator().manual_seed(0)).clamp(0, 1) * 255).round() / 255
+
+
+def test_a_blur_that_the_footage_shows_is_undone(auto, face):
+    damaged, notes = seen(face, "gaussian_blur(sigma=2.5)")[:1], []
+    done = restore_frames(auto, damaged, on_note=notes.append)
+    inner = (..., slice(64, 448), slice(64, 448))
+    before, after = (float(psnr(clip[inner], face[:1][inner]).mean()) for clip in (damaged, done))
+    assert torch.equal(restore_frames(auto.flair, damaged), done)  # which estimates by itself
+    assert after > before + 1 and "restored with flair" in notes[0] and "a blur of 2." in notes[0]
+
+
+def test_coded_footage_is_left_to_the_other(auto, face):
+    damaged, notes = seen(face, "h264(crf=30)"), []
+    assert torch.equal(restore_frames(auto, damaged, on_note=notes.append), damaged) and "restored with echo" in notes[0]
+
+
+def test_how_a_clip_is_cut_does_not_matter(auto, face):
+    """The choice waits for its crops, is made for the whole clip, and all frames come out."""
+    coded = seen(face, "h264(crf=30)").repeat(4, 1, 1, 1)
+    blurred = seen(face, "gaussian_blur(sigma=2.5)").repeat(4, 1, 1, 1)
+    clip = torch.cat([coded[:LOOKED_AT], blurred[LOOKED_AT:]])
+    for chunk in (1, 7, len(clip)):
+        assert torch.equal(restore_frames(auto, clip, chunk=chunk), clip)
+
+
+def test_a_description_that_the_footage_contradicts_is_warned_about(face):
+    flair = build_restorer(
+        "flair", weights=embedded.FOLDER / embedded.listed(embedded.PRIORS)[EMBEDDED["flair"]], degradation=parse("gaussian_blur(sigma=9)")
+    )
+    session = flair.open()
+    session.push(face[:1])
+    assert "warning" in session.note and "taken away" in session.note
