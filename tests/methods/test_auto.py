@@ -24,7 +24,7 @@ class Echo(Restorer):
 
 
 class EchoSession(Session):
-    def push(self, crops):
+    def push(self, crops, masks=None):
         return crops
 
     def close(self):
