@@ -10,7 +10,7 @@ from ..pipeline import restore_aligned, restore_clip_in_frames
 from ..record import run_record
 from .faces import detector_input, fingerprints_of_finding, grain_input, pasting_inputs, selection_inputs
 from .sockets import ABSENT, CATEGORY, RestorerSocket, optional, seed_input, tucked
-from .video import announce, check_file, check_output, encoding_inputs, file_input, range_inputs, saved, sink_for, source_of
+from .video import announce, check_file, check_output, deinterlace_input, encoding_inputs, file_input, range_inputs, saved, sink_for, source_of
 
 
 class RestoreVideo(io.ComfyNode):
@@ -44,6 +44,7 @@ class RestoreVideo(io.ComfyNode):
                     ),
                     *encoding_inputs(),
                     grain_input(),
+                    deinterlace_input(),
                 ),
                 io.Video.Input("video", optional=True, tooltip="A clip from another node, instead of the file."),
             ],
@@ -84,10 +85,11 @@ class RestoreVideo(io.ComfyNode):
         crf=17,
         pixel_format="auto",
         grain="auto",
+        deinterlace="auto",
         video=None,
     ):
         check_words(faces)
-        source, sound = source_of(file, video, start=start_frame, count=max_frames or None, stride=every_nth)
+        source, sound = source_of(file, video, start=start_frame, count=max_frames or None, stride=every_nth, deinterlace=deinterlace)
         finder, paster, finding = None, None, None
         if not aligned:
             finder, paster = chosen_detector(detector), chosen_paster(feather, strength, colour_match, fade, grain)
@@ -122,7 +124,7 @@ class RestoreVideo(io.ComfyNode):
             command="Restore Video (node FVRRestoreVideo)",
             clips={"input": file if video is None else "a wired VIDEO", "output": "/".join(filter(None, (subfolder, path.name)))},
             seed=seed,
-            frames={"start": start_frame, "count": max_frames or None, "stride": every_nth},
+            frames={"start": start_frame, "count": max_frames or None, "stride": every_nth, "deinterlace": deinterlace},
             encoding=encoding,
             finding=finding,
             detector=finder,

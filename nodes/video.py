@@ -11,6 +11,7 @@ from ..headless.io import io, newer, ui
 from ..host.images import from_image, to_image
 from ..video import (
     CODECS,
+    DEINTERLACE,
     AudioTrack,
     FrameSource,
     FramesSource,
@@ -64,23 +65,27 @@ def check_output(filename_prefix: Any, codec: Any, crf: Any, pixel_format: Any) 
     return True
 
 
-def source_of(file: str | None, video: object, *, start: int, count: int | None, stride: int) -> tuple[FrameSource, AudioTrack | FrameSource]:
+def source_of(
+    file: str | None, video: object, *, start: int, count: int | None, stride: int, deinterlace: str
+) -> tuple[FrameSource, AudioTrack | FrameSource]:
     """The clip behind a VIDEO socket, or else behind the file combo; and where its sound is.
 
     Raises:
-        ValueError: with neither.
+        ValueError: with neither; and where frames, not a file, are to be deinterlaced.
     """
     if video is None:
         if not file:
             raise ValueError(NO_CLIP)
-        source = open_source(host.resolve_input(file), start=start, count=count, stride=stride)
+        source = open_source(host.resolve_input(file), start=start, count=count, stride=stride, deinterlace=deinterlace)
         return source, source
     if (parts := host.video_components(video)) is not None:
+        if deinterlace not in ("auto", "off"):
+            raise ValueError(f"deinterlace {deinterlace} needs a clip's file, and the wired VIDEO was made of frames; set it to auto")
         times = FrameTimes.constant(len(parts.images), parts.frame_rate)
         frames = FramesSource(from_image(parts.images), times, selection=Selection(start, None, stride, count), sound=sound_of(parts.audio))
         return frames, sound_of(parts.audio, float(start / times.rate)) or frames
     stream, window = host.video_source(video)
-    source = open_source(stream, window=window, start=start, count=count, stride=stride)
+    source = open_source(stream, window=window, start=start, count=count, stride=stride, deinterlace=deinterlace)
     return source, source
 
 
@@ -101,6 +106,17 @@ RANGE = [
 
 def range_inputs() -> list:
     return [io.Int.Input(name, default=default, min=low, max=1_000_000, tooltip=tip) for name, default, low, tip in RANGE]
+
+
+def deinterlace_input() -> Any:
+    return io.Combo.Input(
+        "deinterlace",
+        options=list(DEINTERLACE),
+        default="auto",
+        tooltip="auto: frames marked interlaced become whole ones; fields: both fields of each become frames, at twice the rate; top, bottom, "
+        "fields-top, fields-bottom: all frames, with that field first; off: combs stay.",
+        advanced=True,
+    )
 
 
 def encoding_inputs() -> list:
@@ -166,7 +182,7 @@ class LoadVideoFrames(io.ComfyNode):
             search_aliases=["video to images", "import video", "decode video"],
             **newer(has_intermediate_output=True),
             inputs=[
-                *optional(file_input("A clip in the input folder. Ignored when a video is wired."), *range_inputs()),
+                *optional(file_input("A clip in the input folder. Ignored when a video is wired."), *range_inputs(), deinterlace_input()),
                 io.Video.Input("video", optional=True, tooltip="A clip from another node, instead of the file."),
             ],
             outputs=[
@@ -187,8 +203,8 @@ class LoadVideoFrames(io.ComfyNode):
         return host.file_fingerprint(file)
 
     @classmethod
-    def execute(cls, file=None, start_frame=0, max_frames=0, every_nth=1, video=None):
-        source, sound = source_of(file, video, start=start_frame, count=max_frames or None, stride=every_nth)
+    def execute(cls, file=None, start_frame=0, max_frames=0, every_nth=1, deinterlace="auto", video=None):
+        source, sound = source_of(file, video, start=start_frame, count=max_frames or None, stride=every_nth, deinterlace=deinterlace)
         announce(source)
         with host.progress(source.expected, "decode") as tick:
             frames, times = read_frames(source, on_frame=tick)

@@ -149,6 +149,14 @@ def test_the_page_says_what_its_twin_says(path):
 
 
 @every_workflow
+def test_values_by_name_are_those_by_place(path):
+    """Front ends may restore either."""
+    for node in page_nodes(page_form(path)).values():
+        shown = [socket["name"] for socket in node["inputs"] if socket.get("widget")]
+        assert node.get("widgets_values_named", {}) == dict(zip(shown, node.get("widgets_values") or [], strict=True)), node["type"]
+
+
+@every_workflow
 def test_the_page_fits_the_nodes(path):
     """Sockets in the page have the names and types of the schemas, widgets their order, and wires lead where both ends say."""
     page = page_form(path)
@@ -168,6 +176,7 @@ def test_the_page_fits_the_nodes(path):
         shown = {socket["name"]: socket["type"] for socket in node["inputs"] if socket["name"] != "upload"}
         assert {name for name, slot in slots.items() if slot.required} <= set(shown) <= set(slots)
         assert all(slots[name].choice or slots[name].type == kind or isinstance(slots[name].type, list) for name, kind in shown.items())
+        assert [name for name in slots if is_widget(slots[name]) and name not in shown and not node["type"].endswith("Note")] == []
         values = list(widgets(node))
         assert values == [name for name in slots if is_widget(slots[name])][: len(values)], (
             "values go by their place: a new widget belongs at the end"

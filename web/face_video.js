@@ -206,9 +206,9 @@ app.registerExtension({
     const configured = nodeType.prototype.onConfigure;
     nodeType.prototype.onConfigure = function () {
       configured?.apply(this, arguments);
-      const grain = this.widgets?.find((widget) => widget.name === "grain");
-      // workflows from before this input hold the upload button's value in its place
-      if (grain && !grain.options?.values?.includes?.(grain.value)) grain.value = "auto";
+      // workflows from before these inputs hold the upload button's value in their place
+      for (const widget of this.widgets ?? [])
+        if (["grain", "deinterlace"].includes(widget.name) && !widget.options?.values?.includes?.(widget.value)) widget.value = "auto";
     };
     const executed = nodeType.prototype.onExecuted;
     nodeType.prototype.onExecuted = function (said) {

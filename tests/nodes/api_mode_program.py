@@ -30,13 +30,15 @@ from fvr.nodes import FaceVideoRestoration
 
 for node in asyncio.run(FaceVideoRestoration().get_node_list()):
     nodes.NODE_CLASS_MAPPINGS[node.GET_SCHEMA().node_id] = node
+from comfy_extras.nodes_video import CreateVideo
 from helpers.sample_nodes import clip_name
 
 from fvr import host
 from fvr.headless.io import io
 
-nodes.NODE_CLASS_MAPPINGS["TName"] = clip_name(io)
-nodes.NODE_CLASS_MAPPINGS["TName"].GET_SCHEMA()
+nodes.NODE_CLASS_MAPPINGS |= {"TName": clip_name(io), "CreateVideo": CreateVideo}
+for name in ("TName", "CreateVideo"):
+    nodes.NODE_CLASS_MAPPINGS[name].GET_SCHEMA()
 server = types.SimpleNamespace(client_id=None, last_node_id=None, send_sync=lambda *a: None, prompt_queue=None)
 executor = execution.PromptExecutor(server, execution.CacheType.CLASSIC, {"ram": 0, "ram_inactive": 0, "lru": 0})
 

@@ -124,6 +124,15 @@ FAILING = {
         },
         "h265 needs at least 64x64 pixels, got 32x32",
     ),
+    "fields of a VIDEO without any": (
+        {
+            "1": {"class_type": "FVRLoadVideoFrames", "inputs": {"file": "nobody.mp4"}},
+            "2": {"class_type": "CreateVideo", "inputs": {"images": ["1", 0], "fps": 25.0}},
+            "3": {"class_type": "FVRLoadVideoFrames", "inputs": {"video": ["2", 0], "deinterlace": "fields"}},
+            "4": {"class_type": "FVRSaveVideoFrames", "inputs": {"frames": ["3", 0], **SAVING, "frame_rate": 25.0, "filename_prefix": "x"}},
+        },
+        "deinterlace fields needs a clip's file",
+    ),
     "ids of nobody": (changed("8", "faces", "9"), "9"),
     "too many labels": (changed("3", "labels", "a, b, c"), "3 labels for 2 clips"),
     "an unknown kind with nothing wired": (

@@ -11,6 +11,10 @@ import pytest
 import torch
 from helpers.video_helpers import copy
 
+from fvr import host
+from fvr.nodes.flair import FlairRestorerNode, LoadDiffusionPrior
+from fvr.nodes.restore import RestoreVideo
+from fvr.nodes.video import LoadVideoFrames
 from fvr.video import VideoError, open_source, read_frames
 
 SIDE = 64
@@ -132,6 +136,22 @@ def test_a_moving_face_has_no_combs(case):
     frames, times = read_frames(source)
     combed, stated = read_frames(open_source(case("interlaced.mpg"), deinterlace="off"))
     assert times.starts == stated.starts and times.end == stated.end and combs(frames) < 0.7 * combs(combed)
+
+
+def test_the_nodes_take_the_same_choices(tmp_path):
+    """Load Video Frames and Restore Video."""
+    woven(tmp_path / "in.mp4")
+    prior = LoadDiffusionPrior.execute(prior="gaussian (no weights)").result[0]
+    restorer = FlairRestorerNode.execute(prior=prior).result[0]
+    with host.workspace(input=tmp_path, output=tmp_path / "out", temp=tmp_path):
+        for choice in ("auto", "off", "fields"):
+            expected, times = read_frames(open_source(tmp_path / "in.mp4", deinterlace=choice))
+            frames, stated, *_ = LoadVideoFrames.execute(file="in.mp4", deinterlace=choice).result
+            assert torch.equal(frames.movedim(-1, 1), expected) and stated.starts == times.starts
+            done = RestoreVideo.execute(restorer=restorer, file="in.mp4", detector="mtcnn", codec="ffv1", deinterlace=choice)
+            copied, again = read_frames(open_source(done.result[0].get_stream_source()))
+            assert len(copied) == len(expected) and again.starts == times.starts and (copied - expected).abs().max() < 0.02
+            assert done.ui["report"][0]["settings"]["frames"]["deinterlace"] == choice
 
 
 # ---------------------------------------------------------------- pictures that turn
