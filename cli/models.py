@@ -40,8 +40,8 @@ def models(options: argparse.Namespace) -> int:
 
 def show_model(name: str, here: bool, size: int | None, file: str, about: str, where: object) -> None:
     """A checkpoint in a few lines of at most 100 columns; only paths are never broken."""
-    mib = f"{size / 2**20:.0f}" if size else "?"
-    print(f"{name:24} {'here' if here else 'missing':8} {mib:>5} MiB  {file}")
+    mib = f"{size / 2**20:.0f} MiB" if size else "size unknown"
+    print(f"{name:24} {'here' if here else 'missing':8} {mib:>12}  {file}")
     print(textwrap.fill(about, 100, initial_indent="    ", subsequent_indent="    "))
     print(f"    {where}")
 

@@ -89,6 +89,7 @@ CATALOGUE: tuple[Checkpoint, ...] = (
         None,
         FACE_FOLDERS,
         sha256="a035c768259b98ab1ce0e646312f48b9e1e218197a0f80ac6765e88f8b6ddf28",
+        size=175_367_323,
     ),
     Checkpoint(
         "codeformer",
@@ -108,6 +109,7 @@ CATALOGUE: tuple[Checkpoint, ...] = (
         "CodeFormer for missing regions",
         S_LAB,
         False,
+        sha256="b0d1b868c3dacf75d637bbcc0d4b3dd4ce2a064a338dfb4d35c740d3b4ae8797",
     ),
     Checkpoint(
         "codeformer-colorization",
@@ -266,7 +268,7 @@ def verification(checkpoint: Checkpoint) -> str:
         return "verified by its SHA-256"
     if checkpoint.sha256:
         return f"verified by the first {len(checkpoint.sha256)} digits of its SHA-256"
-    return "not verified, no checksum is known" if checkpoint.direct else "not fetched, has no direct link"
+    return "not verified, no checksum is known" + ("" if checkpoint.direct else "; not fetched, has no direct link")
 
 
 def missing_message(checkpoint: Checkpoint, folders: Mapping[str, Iterable[Path]]) -> str:
