@@ -19,7 +19,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS, PICTURES = ROOT / "workflows", ROOT / "web" / "docs" / "pictures"
 WIDTH, HEIGHT = 1920, 1080
-FILLED = 0.75 * WIDTH, 0.75 * 1043
+FILLED = 0.75 * WIDTH, 0.75 * HEIGHT
 """What Fit View fills of the screen, around its middle."""
 MARGIN, TITLE = 10, 30
 TALLEST = 0.75

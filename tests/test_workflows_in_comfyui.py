@@ -102,6 +102,7 @@ def test_every_page_opens_and_is_its_twin(running, tmp_path):
     found: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {}
 
     def visit(page: Any, logs: list[Any]) -> None:
+        page.evaluate("async () => await app.extensionManager.setting.set('Comfy.Minimap.Visible', false)")
         for path in PAGES:
             fault = page.evaluate(hostctl.LOAD, [path.name, path.read_text(encoding="utf-8")])
             page.wait_for_timeout(800)
