@@ -12,8 +12,9 @@ import torch
 from . import host
 from .faces import Detector, Paster, load_detector, load_parser
 from .faces.parsing import Parser
-from .methods.registry import METHODS, method
+from .methods.registry import method, methods
 from .models import embedded
+from .models.architectures import architectures
 from .models.catalogue import CATALOGUE, OURS, RESTORER_FOLDERS, find, licence_line, missing_message, named, published_as
 from .models.load import peek
 from .models.state_dict import notes_of
@@ -25,13 +26,7 @@ RESTORERS = re.compile(r"codeformer|keep[-_]|dicface|gfpgan|restoreformer|(bfr|c
 PRIORS = re.compile(r"flair|difface|ddpm|diffusion[-_]prior", re.IGNORECASE)
 
 
-EMBEDDED = {
-    "blind": "embedded blind",
-    "flair": "embedded face prior",
-    "keep": "embedded keep",
-    "dicface": "embedded dicface",
-    "codeformer": "embedded codeformer",
-}
+EMBEDDED = {"flair": "embedded face prior"} | {known.kind: known.embedded for known in architectures() if known.embedded}
 """The embedded weights of each method, by the name that menus show."""
 
 
@@ -105,7 +100,7 @@ def chosen_method(described: bool, weights: str | None = None) -> tuple[str, str
         kind = own or peek(file) or notes_of(file).get("network")  # a file that builds on another does not show what it is
         if PRIORS.search(file.name) or kind in ("flair", "prior"):
             return "flair", f"{file.name} is a diffusion prior"
-        return (kind if kind in METHODS else "per-frame"), f"{file.name} is its checkpoint"
+        return (kind if kind in methods() else "per-frame"), f"{file.name} is its checkpoint"
     if described:
         return "flair", "the damage is described, and FLAIR can hold to it"
     if find_weights("keep") is not None:

@@ -24,7 +24,7 @@ from torch import Tensor
 from fvr.methods.base import from_network
 from fvr.methods.dicface import DicFaceRestorer
 from fvr.models.code_prediction import CodeConfig
-from fvr.models.dicface import DicFace
+from fvr.models.dicface.network import DicFace
 from fvr.models.vq import VQConfig
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))

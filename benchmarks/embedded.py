@@ -25,7 +25,7 @@ from fvr.faces.tracks import find_tracks
 from fvr.methods.base import from_network, resized, to_network
 from fvr.methods.detail_fusion import completed, merged
 from fvr.metrics.fidelity import psnr, ssim
-from fvr.models.codeformer import CodeFormer
+from fvr.models.codeformer.network import CodeFormer
 from fvr.models.embedded import CODEBOOK, FOLDER, read_embedded
 from fvr.physics.parser import parse
 from fvr.training.degradations import JUDGED, judged

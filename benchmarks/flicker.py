@@ -26,7 +26,7 @@ from torch import Tensor
 from fvr.faces.types import CROP
 from fvr.methods.base import resized
 from fvr.methods.codeformer import CodeFormerOptions, CodeFormerRestorer
-from fvr.models.codeformer import CodeFormer
+from fvr.models.codeformer.network import CodeFormer
 from fvr.models.load import load_network
 from fvr.video import open_source
 

@@ -30,8 +30,9 @@ from torch import Tensor
 
 from fvr.methods.base import restore_frames
 from fvr.methods.keep import KeepOptions, KeepRestorer
-from fvr.models import code_prediction, gmflow, keep_attention, vq
-from fvr.models.keep import KEEP, KeepConfig
+from fvr.models import code_prediction, gmflow, vq
+from fvr.models.keep import attention
+from fvr.models.keep.network import KEEP, KeepConfig
 from fvr.motion.dis import DisFlow
 from fvr.motion.raft import RaftFlow
 from fvr.motion.warp import warp
@@ -215,7 +216,7 @@ def attention_off() -> Iterator[None]:
         stack.enter_context(patch.object(code_prediction.CodeLayer, "_attend", attend))
         stack.enter_context(patch.object(gmflow, "ROWS", sys.maxsize))
         stack.enter_context(patch.object(gmflow, "instance_norm", F.instance_norm))
-        for module in (vq, keep_attention, gmflow):
+        for module in (vq, attention, gmflow):
             stack.enter_context(patch.object(module, "F", Functions(module.F, scaled_dot_product_attention)))
         yield
 

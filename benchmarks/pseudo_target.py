@@ -25,7 +25,7 @@ from fvr.methods.base import Restorer
 from fvr.methods.option_parsing import parse_settings
 from fvr.methods.pseudo_target.algorithm import PRESETS
 from fvr.methods.pseudo_target.generate import TargetMaker, at_side
-from fvr.methods.registry import METHODS, build_restorer, restorer_from
+from fvr.methods.registry import build_restorer, methods, restorer_from
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.metrics.metric_q import directed, image_content
 from fvr.models.load import load_network
@@ -42,7 +42,7 @@ def restorer_of(name: str, fidelity: float | None) -> Restorer:
     """By a file, a method's name, or a name of the loader's menu."""
     if Path(name).is_file():
         restorer: Restorer = restorer_from(load_network(name))
-    elif name in METHODS:
+    elif name in methods():
         restorer = build_restorer(name)
     else:
         from fvr.nodes.restorers import LoadFaceRestorer

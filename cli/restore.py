@@ -77,11 +77,11 @@ class HelpWithMethods(argparse.Action):
     """Help that ends with the methods and what each is for; only then are they imported, and PyTorch with them."""
 
     def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
-        from ..methods.registry import METHODS
+        from ..methods.registry import methods
 
         width = shutil.get_terminal_size().columns - 2
-        column = max(map(len, METHODS)) + 4
-        lines = [textwrap.fill(f"  {spec.name:{column - 2}}{spec.summary}", width, subsequent_indent=" " * column) for spec in METHODS.values()]
+        column = max(map(len, methods())) + 4
+        lines = [textwrap.fill(f"  {spec.name:{column - 2}}{spec.summary}", width, subsequent_indent=" " * column) for spec in methods().values()]
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
         parser.description = textwrap.fill(str(parser.description), width)
         parser.epilog = "\n".join(["methods:", *lines])

@@ -18,7 +18,7 @@ from ..methods.per_frame import PerFrameRestorer
 from ..methods.registry import restorer_from
 from ..models.code_prediction import CodeNetwork
 from ..models.embedded import BASE
-from ..models.keep import rename
+from ..models.keep.network import rename
 from ..models.load import load_network
 from ..models.spandrel_bridge import Bridge
 from ..models.state_dict import names_of, notes_of

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ..models.code_prediction import CodeNetwork
-from ..models.codeformer import CodeFormer
-from ..models.dicface import DicFace, dirichlet_mean
-from ..models.keep import KEEP
-from ..models.restoreformer import RestoreFormer
+from ..models.codeformer.network import CodeFormer
+from ..models.dicface.network import DicFace, dirichlet_mean
+from ..models.keep.network import KEEP
+from ..models.restoreformer.network import RestoreFormer
 from ..models.spandrel_bridge import Bridge
 from .options import Recipe
 

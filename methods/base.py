@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -161,6 +161,11 @@ class NetworkRestorer(Restorer):
         self.place = on(network, next(network.parameters()).device) if place is None else place
         self.floor: Restorer | None = None
         """What cleans the crops before this restorer sees them, without looking ahead: small networks need it."""
+
+    @classmethod
+    def of_file(cls, network: Any, options: Any = None, *, place: Placement | None = None, notes: Mapping[str, str]) -> Self:
+        """The restorer of a loaded file, whose metadata may say where its weights want other values than the published ones."""
+        return cls(network, options, place=place)
 
     def on_floor(self, floor: Restorer | None) -> Self:
         """The same restorer, over crops that `floor` cleaned."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from ..faces.types import FaceTrack
-from ..models.codeformer import CodeFormer
+from ..models.codeformer.network import CodeFormer
 from ..models.device import Heartbeat, Placement, in_batches, no_heartbeat
 from .base import Capability, NetworkRestorer, Session, from_network, is_cleaned, to_network
 from .detail_fusion import completed
@@ -138,6 +140,11 @@ class CodeFormerRestorer(NetworkRestorer):
     def __init__(self, network: CodeFormer, options: Any = None, *, place: Placement | None = None, trained: Trained | None = None) -> None:
         super().__init__(network, options, place=place)
         self.trained = trained or Trained()
+
+    @classmethod
+    def of_file(cls, network: CodeFormer, options: Any = None, *, place: Placement | None = None, notes: Mapping[str, str]) -> Self:
+        """See NetworkRestorer.of_file; `fvr train codebook` writes adain "off"."""
+        return cls(network, options, place=place, trained=FAITHFUL if notes.get("adain") == "off" else None)
 
     @property
     def weight(self) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..diffusion.rng import seeded_noise
 from ..faces.types import CROP, FaceTrack
 from ..models.device import Heartbeat, Placement, no_heartbeat
-from ..models.dicface import DicFace, dirichlet_mean
+from ..models.dicface.network import DicFace, dirichlet_mean
 from ..models.vq import as_map
 from .base import Capability, NetworkRestorer
 from .sliding_window import CodedFrame, WindowSession

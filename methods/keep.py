@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..faces.types import CROP, FaceTrack
 from ..models.device import Heartbeat, Placement, batches, no_heartbeat
-from ..models.keep import KEEP, CrossFeatures
-from ..models.keep_gain import GainMemory
+from ..models.keep.gain import GainMemory
+from ..models.keep.network import KEEP, CrossFeatures
 from ..motion.dis import DisFlow
 from ..motion.flow import FlowSource
 from ..motion.warp import warp
@@ -90,7 +90,7 @@ def keep_step(
     heartbeat: Heartbeat = no_heartbeat,
     back: Callable[[], object] = lambda: None,
 ) -> Past:
-    """One frame of the recurrence; models/keep.py has the equations.
+    """One frame of the recurrence; models/keep/network.py has the equations.
 
     Args:
         frame: (1, 3, S, S) in [-1, 1].

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from ..models.architectures import architectures
 from ..models.blind import BlindRestorers
-from ..models.codeformer import CodeFormer
 from ..models.device import Placement, on
 from ..models.embedded import BLIND, CODEBOOK, FOLDER, PRIOR
 from ..models.load import LoadedNetwork, load_network
@@ -22,12 +23,9 @@ from ..priors.load import prior_from_file, task_of
 from ..priors.wiener import GaussianPrior
 from .auto import AutoRestorer
 from .base import NetworkRestorer, Restorer
-from .blind import BlindOptions, BlindRestorer
-from .codeformer import FAITHFUL, CodeFormerOptions, CodeFormerRestorer
-from .dicface import DicFaceOptions, DicFaceRestorer
+from .blind import BlindRestorer
 from .flair.options import PRESETS, FlairOptions
 from .flair.sampler import FlairRestorer
-from .keep import KeepOptions, KeepRestorer
 from .option_parsing import parse_settings
 from .per_frame import PerFrameOptions, PerFrameRestorer
 
@@ -115,25 +113,25 @@ def _preset_of(path: Path) -> str | None:
     return "embedded" if path.name == PRIOR else task_of(path)
 
 
-NETWORKS: dict[str, type[NetworkRestorer]] = {
-    "blind": BlindRestorer,
-    "keep": KeepRestorer,
-    "dicface": DicFaceRestorer,
-    "codeformer": CodeFormerRestorer,
-}
-"""Kinds of network that have a method of their own; all others restore frame by frame."""
+def restorer_class(kind: str) -> type[NetworkRestorer] | None:
+    """The restorer of a kind of network; None for those that restore frame by frame."""
+    named = next((known.restorer for known in architectures() if known.kind == kind), "")
+    if not named:
+        return None
+    module, _, name = named.partition(":")
+    return getattr(import_module(f"{ROOT}.{module}"), name)
+
+
+ROOT = __package__.rpartition(".")[0]
+"""Under which name this package was imported."""
 
 
 def restorer_from(loaded: LoadedNetwork, options: Any = None, *, place: Placement | None = None) -> NetworkRestorer:
-    """The restorer that a loaded network belongs to, with its method's default options unless given.
-
-    A file's metadata say where its weights want other values than the published ones: `fvr train codebook` writes adain "off".
-    """
-    if isinstance(loaded.network, CodeFormer) and loaded.kind == "codeformer":
-        return CodeFormerRestorer(loaded.network, options, place=place, trained=FAITHFUL if loaded.notes.get("adain") == "off" else None)
-    if loaded.kind in NETWORKS:
-        return NETWORKS[loaded.kind](loaded.network, options, place=place)
-    return PerFrameRestorer(loaded.network, options, place=place, name=loaded.kind)
+    """The restorer that a loaded network belongs to, with its method's default options unless given."""
+    kind = restorer_class(loaded.kind)
+    if kind is None:
+        return PerFrameRestorer(loaded.network, options, place=place, name=loaded.kind)
+    return kind.of_file(loaded.network, options, place=place, notes=loaded.notes)
 
 
 def _build_network(method: str) -> Build:
@@ -145,7 +143,7 @@ def _build_network(method: str) -> Build:
         if weights is None:
             raise ValueError(f"{method} needs a checkpoint; name one with --weights, or see `fvr models`")
         loaded = load_network(weights, decoder_dtype=precision)
-        kind = loaded.kind if loaded.kind in NETWORKS else "per-frame"
+        kind = loaded.kind if restorer_class(loaded.kind) else "per-frame"
         if kind != method:
             raise ValueError(f"{weights} holds {loaded.detail}; restore with --method {kind}, or give {method} its own checkpoint (see `fvr models`)")
         return with_floor(restorer_from(loaded, options, place=on(loaded.network, device)), loaded, lambda network: on(network, device))
@@ -153,52 +151,30 @@ def _build_network(method: str) -> Build:
     return build
 
 
-METHODS: dict[str, MethodSpec] = {
-    spec.name: spec
-    for spec in [
-        MethodSpec(
-            "blind",
-            "The package's own restorer for damage that nobody described: 512 x 512, carried from frame to frame.",
-            BlindOptions,
-            _build_network("blind"),
-        ),
-        MethodSpec(
-            "flair",
-            "FLAIR: diffusion sampling held to the observation by the exact physics of its degradation; needs no weights.",
-            FlairOptions,
-            _build_flair,
-            PRESETS,
-            _preset_of,
-        ),
-        MethodSpec(
-            "keep",
-            "KEEP: what the last restored frame predicts and what the next frame shows, weighed as a Kalman filter does; steady over time.",
-            KeepOptions,
-            _build_network("keep"),
-            checkpoints={"restore": "keep"},
-        ),
-        MethodSpec(
-            "dicface",
-            "DicFace: codes as Dirichlet variables over five frames; restores, colourises, fills in.",
-            DicFaceOptions,
-            _build_network("dicface"),
-            checkpoints={"restore": "dicface", "colourise": "dicface-color", "inpaint": "dicface-inpainting"},
-        ),
-        MethodSpec(
-            "codeformer",
-            "CodeFormer: codes predicted frame by frame, with a weight between invention and fidelity.",
-            CodeFormerOptions,
-            _build_network("codeformer"),
-            checkpoints={"restore": "codeformer", "colourise": "codeformer-colorization", "inpaint": "codeformer-inpainting"},
-        ),
-        MethodSpec(
-            "per-frame",
-            "Any other face restorer, frame by frame: RestoreFormer, RestoreFormer++, and what spandrel loads, such as GFPGAN.",
-            PerFrameOptions,
-            _build_network("per-frame"),
-        ),
+FLAIR = MethodSpec(
+    "flair",
+    "FLAIR: diffusion sampling held to the observation by the exact physics of its degradation; needs no weights.",
+    FlairOptions,
+    _build_flair,
+    PRESETS,
+    _preset_of,
+)
+PER_FRAME = MethodSpec(
+    "per-frame",
+    "Any other face restorer, frame by frame: RestoreFormer, RestoreFormer++, and what spandrel loads, such as GFPGAN.",
+    PerFrameOptions,
+    _build_network("per-frame"),
+)
+
+
+def methods() -> dict[str, MethodSpec]:
+    """All methods by name, as menus list them: those of our networks' records, FLAIR after the first, and all other networks last."""
+    own = [
+        MethodSpec(known.kind, known.summary, found.options_type, _build_network(known.kind), checkpoints=known.checkpoints)
+        for known in architectures()
+        if (found := restorer_class(known.kind))
     ]
-}
+    return {spec.name: spec for spec in [*own[:1], FLAIR, *own[1:], PER_FRAME]}
 
 
 def build_restorer(
@@ -247,8 +223,9 @@ def method(name: str) -> MethodSpec:
     Raises:
         ValueError: if there is none, naming those that exist and the nearest.
     """
-    if name not in METHODS:
-        near = get_close_matches(name, METHODS, n=1)
+    known = methods()
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"no method is called {name!r}; choose one of {', '.join(METHODS)}{hint}")
-    return METHODS[name]
+        raise ValueError(f"no method is called {name!r}; choose one of {', '.join(known)}{hint}")
+    return known[name]

@@ -1,16 +1,17 @@
-"""What a checkpoint's tensor names say it is: the face restorers that this package builds, and what else people pick by mistake."""
+"""What a checkpoint's tensor names say it is: the face restorers that this package builds, and what else people pick by mistake.
+
+A folder of this room with an ARCHITECTURE in its __init__.py is a network that the package knows; nothing else names it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
 
 from torch import Tensor, nn
-
-from .blind import BlindRestorers
-from .codeformer import CodeFormer
-from .restoreformer import RestoreFormer
-from .vq import VQConfig
 
 Names = Collection[str]
 State = Mapping[str, Tensor]
@@ -26,13 +27,23 @@ class Architecture:
         matches: whether tensor names are such a network's; wrappers and prefixes are off.
         build: the network with the sizes and the weights of a state dict, in eval mode.
         describe: one line for people.
+        rank: where menus list it.
+        restorer: "module:Class" of its restorer in this package; empty for networks that restore frame by frame.
+        summary: one line for help texts.
+        checkpoints: the catalogue's names of its weights for each value of its setting "mode", "restore" for one without modes.
+        embedded: the name of its embedded weights, if there are any.
     """
 
     kind: str
     label: str
     matches: Callable[[Names], bool]
     build: Callable[[State], nn.Module]
-    describe: Callable[[State, nn.Module], str]
+    describe: Callable[[State, Any], str]
+    rank: int = 9
+    restorer: str = ""
+    summary: str = ""
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
+    embedded: str = ""
 
 
 def has(*wanted: str) -> Callable[[Names], bool]:
@@ -44,56 +55,21 @@ def has(*wanted: str) -> Callable[[Names], bool]:
     return matches
 
 
-def _keep(state: State) -> nn.Module:
-    from .keep import KEEP
-
-    return KEEP.of(state)
-
-
-def _dicface(state: State) -> nn.Module:
-    from .dicface import DicFace
-
-    return DicFace.of(state)
+def lacks(*unwanted: str) -> Callable[[Names], bool]:
+    """Whether names hold none of these, as `has` reads them."""
+    return lambda names: not any(has(name)(names) for name in unwanted)
 
 
-def _codes(label: str) -> Callable[[State, nn.Module], str]:
-    """The line of a network that predicts codes."""
-
-    def describe(state: State, network: nn.Module) -> str:
-        vq = VQConfig.of(state)
-        fused = sorted({int(key.split(".")[1]) for key in state if key.startswith(("fuse_convs_dict.", "cft."))})
-        steered = f"features fused at {', '.join(map(str, fused))}" if fused else "no features fused"
-        return f"{label}, {vq.side} x {vq.side}, {vq.codes} codes, {steered}"
-
-    return describe
+PREDICTS_CODES = ("encoder.blocks.0.weight", "position_emb", "feat_emb.weight", "ft_layers.", "quantize.embedding.weight")
+"""What CodeFormer's checkpoints and those that descend from it have in common."""
 
 
-def _restoreformer(state: State, network: nn.Module) -> str:
-    assert isinstance(network, RestoreFormer)
-    config = network.config
-    return f"{network.label}, 512 x 512, {config.codes} codes, {config.heads} heads"
+def architectures() -> list[Architecture]:
+    """The records of all folders of this room, as menus list them."""
+    room = import_module(__package__)
+    folders = [import_module(f"{__package__}.{found.name}") for found in iter_modules(room.__path__) if found.ispkg]
+    return sorted((folder.ARCHITECTURE for folder in folders if hasattr(folder, "ARCHITECTURE")), key=lambda known: known.rank)
 
-
-def _blind(state: State, network: nn.Module) -> str:
-    assert isinstance(network, BlindRestorers)
-    return f"blind restorer, 512 x 512, {'with' if network.detailed is not None else 'without'} a second set of weights for detail"
-
-
-_PREDICTS_CODES = ("encoder.blocks.0.weight", "position_emb", "feat_emb.weight", "ft_layers.", "quantize.embedding.weight")
-ARCHITECTURES: tuple[Architecture, ...] = (
-    Architecture("keep", "KEEP", has(*_PREDICTS_CODES, "hq_encoder.", "kalman_filter."), _keep, _codes("KEEP")),
-    Architecture("dicface", "DicFace", has(*_PREDICTS_CODES, "position_emb_temporal"), _dicface, _codes("DicFace")),
-    Architecture("codeformer", "CodeFormer", has(*_PREDICTS_CODES, "idx_pred_layer."), CodeFormer.of, _codes("CodeFormer")),
-    Architecture(
-        "restoreformer",
-        "RestoreFormer",
-        has("encoder.conv_in.weight", "encoder.mid.attn_1.norm2.weight", "decoder.mid.attn_1.norm2.weight", "quantize.embedding.weight"),
-        RestoreFormer.of,
-        _restoreformer,
-    ),
-    Architecture("blind", "blind restorer", has("faithful.head.weight", "faithful.tail.weight", "faithful.before."), BlindRestorers.of, _blind),
-)
-"""The first that matches counts: KEEP and DicFace have CodeFormer's names too."""
 
 FOREIGN: tuple[tuple[str, Callable[[Names], bool]], ...] = (
     ("CodeFormer's codebook autoencoder alone, which is for fine-tuning", has("encoder.blocks.", "generator.blocks.", "quantize.embedding.weight")),
@@ -114,14 +90,14 @@ FOREIGN: tuple[tuple[str, Callable[[Names], bool]], ...] = (
     ("the optical flow network RAFT", has("fnet.", "cnet.", "update_block.")),
     ("a discriminator, which is for training", has("conv0.weight", "conv9.weight", "conv1.weight_orig")),
 )
-"""Other checkpoints by their tensor names; the first that matches counts, after ARCHITECTURES."""
+"""Other checkpoints by their tensor names; the first that matches counts, after our own."""
 
 CHOOSE = "choose a CodeFormer, KEEP, DicFace, RestoreFormer or GFPGAN checkpoint"
 
 
 def recognise(names: Names) -> Architecture | None:
     """The architecture of our own that these tensor names belong to, if any."""
-    return next((known for known in ARCHITECTURES if known.matches(names)), None)
+    return next((known for known in architectures() if known.matches(names)), None)
 
 
 def foreign(names: Names) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .architectures import ARCHITECTURES, CHOOSE, beginnings, foreign, recognise
+from .architectures import CHOOSE, architectures, beginnings, foreign, recognise
 from .catalogue import Checkpoint, licence_line, published_as
 from .embedded import BASE, read_embedded
 from .first_output import watch
@@ -100,7 +100,7 @@ def channels_last(network: nn.Module) -> None:
 def entry_of(path: Path, kind: str) -> Checkpoint | None:
     """The catalogue's entry of a file's name, unless what is in the file is known to be something else."""
     entry = published_as(path)
-    own = {known.kind for known in ARCHITECTURES}
+    own = {known.kind for known in architectures()}
     meant = next((known for known in own if entry and entry.name.startswith(known)), "spandrel")
     return entry if meant == kind else None
 

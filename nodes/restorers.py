@@ -10,7 +10,7 @@ from .. import host
 from ..assembly import AUTO, PRECISIONS, chosen_method, fingerprint, restorer_files, weights_for
 from ..headless.io import io, newer
 from ..methods.base import Restorer
-from ..methods.registry import METHODS, restorer_from, with_estimates, with_floor
+from ..methods.registry import methods, restorer_from, with_estimates, with_floor
 from ..models.load import load_network
 from .choices import check_choice
 from .faces import crops_image, restored_text
@@ -251,7 +251,7 @@ class RestorerSettings(io.ComfyNode):
         kind = changes.pop("method")
         expect(
             restorer,
-            type(getattr(restorer, "options", None)) is METHODS[kind].options,
+            type(getattr(restorer, "options", None)) is methods()[kind].options,
             f"these are settings of {kind}",
             f"choose {restorer.name} as the method, or load another file",
         )

@@ -15,7 +15,7 @@ from ..faces.types import CROP
 from ..methods.blind import flow_into
 from ..models.blind import BlindRestorers, BlindSizes, BlindUNet, clip_inputs
 from ..models.blind.network import UNSHUFFLE, whole
-from ..models.codeformer import CodeFormer
+from ..models.codeformer.network import CodeFormer
 from ..models.embedded import CODEBOOK, FOLDER
 from ..models.load import load_network
 from .data.footage import KINDS, Footage

@@ -14,7 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..faces.types import CROP
-from ..models.codeformer import CodeFormer
+from ..models.codeformer.network import CodeFormer
 from ..models.embedded import ALIAS, CODEBOOK, FOLDER, SIZES
 from ..models.load import load_network
 from ..models.state_dict import notes_of

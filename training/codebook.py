@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..methods.detail_fusion import anchored, merged
 from ..metrics.fidelity import psnr, ssim
 from ..models.code_prediction import FeatureTransform
-from ..models.codeformer import CodeFormer
+from ..models.codeformer.network import CodeFormer
 from ..models.state_dict import read_state
 from ..models.vq import Encoder
 from .degradations import JUDGED, Blind, judged

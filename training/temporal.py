@@ -14,10 +14,10 @@ from ..methods.detail_fusion import anchored, merged
 from ..metrics.fidelity import psnr
 from ..metrics.temporal import mean_warping_error
 from ..models.code_prediction import CodeConfig, CodeLayer, CodeNetwork
-from ..models.codeformer import CodeFormer
-from ..models.dicface import DicFace, dirichlet_mean
-from ..models.keep import KEEP, CrossFeatures, KeepConfig
-from ..models.keep_attention import CrossFrameFusion
+from ..models.codeformer.network import CodeFormer
+from ..models.dicface.network import DicFace, dirichlet_mean
+from ..models.keep.attention import CrossFrameFusion
+from ..models.keep.network import KEEP, CrossFeatures, KeepConfig
 from ..models.vq import Encoder, VQConfig
 from ..motion.dis import DisFlow
 from ..motion.warp import warp

@@ -1,6 +1,21 @@
 """The package's own blind restorer at the crop's full resolution."""
 
+from ..architectures import Architecture, has
 from .network import BlindRestorers as BlindRestorers
 from .network import BlindSizes as BlindSizes
 from .network import BlindUNet as BlindUNet
 from .network import clip_inputs as clip_inputs
+
+ARCHITECTURE = Architecture(
+    kind="blind",
+    label="blind restorer",
+    matches=has("faithful.head.weight", "faithful.tail.weight", "faithful.before."),
+    build=BlindRestorers.of,
+    describe=lambda state, network: (
+        f"blind restorer, 512 x 512, {'with' if network.detailed is not None else 'without'} a second set of weights for detail"
+    ),
+    rank=0,
+    restorer="methods.blind:BlindRestorer",
+    summary="The package's own restorer for damage that nobody described: 512 x 512, carried from frame to frame.",
+    embedded="embedded blind",
+)

@@ -12,7 +12,7 @@ import pytest
 from fvr import host
 from fvr.cli import main
 from fvr.demo import run_demo, spoken
-from fvr.methods.registry import METHODS
+from fvr.methods.registry import methods
 from fvr.record import device_name
 
 WITHOUT_TORCH = """
@@ -52,7 +52,7 @@ def test_help_of_restore_names_every_method_with_its_use(capsys, monkeypatch):
     text = capsys.readouterr().out
     assert left.value.code == 0 and max(map(len, text.splitlines())) <= 90
     said = " ".join(text.split("methods:")[1].split())
-    for spec in METHODS.values():
+    for spec in methods().values():
         assert f"{spec.name} {spec.summary}" in said
 
 

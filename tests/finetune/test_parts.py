@@ -19,7 +19,7 @@ from fvr.finetune.options import planned
 from fvr.finetune.perceptual import EarlyFeatures
 from fvr.finetune.run import fine_tune
 from fvr.finetune.stage import LOSS, CodeTargets, ImageStage
-from fvr.models.dicface import DicFace
+from fvr.models.dicface.network import DicFace
 from fvr.models.load import load_network
 from fvr.training.engine import Run, generator_for
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fvr.faces.types import FaceTrack
 from fvr.models.code_prediction import CodeConfig
-from fvr.models.codeformer import CodeFormer
-from fvr.models.dicface import DicFace
+from fvr.models.codeformer.network import CodeFormer
+from fvr.models.dicface.network import DicFace
 from fvr.models.vq import VQConfig
 from helpers.seeded_weights import seed_weights
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fvr.models.keep import KEEP, KeepConfig
+from fvr.models.keep.network import KEEP, KeepConfig
 from fvr.models.vq import VQConfig
 from helpers.seeded_weights import seed_weights
 

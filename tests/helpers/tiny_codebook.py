@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fvr.models.code_prediction import CodeConfig
-from fvr.models.codeformer import CodeFormer
+from fvr.models.codeformer.network import CodeFormer
 from fvr.models.vq import VQConfig
 from fvr.training.codebook import network_of, stages_of
 from fvr.training.degradations import LARGE

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from fvr.finetune.base_model import Base, base_from_file
 from fvr.finetune.dataset import Pairs
 from fvr.models.code_prediction import CodeConfig
-from fvr.models.codeformer import CodeFormer
-from fvr.models.dicface import DicFace
-from fvr.models.keep import KEEP, KeepConfig
-from fvr.models.restoreformer import RestoreFormer, RestoreFormerConfig
+from fvr.models.codeformer.network import CodeFormer
+from fvr.models.dicface.network import DicFace
+from fvr.models.keep.network import KEEP, KeepConfig
+from fvr.models.restoreformer.network import RestoreFormer, RestoreFormerConfig
 from fvr.models.vq import VQConfig
 from helpers.code_networks import moving
 from helpers.seeded_weights import seed_weights

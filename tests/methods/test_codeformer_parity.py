@@ -11,7 +11,7 @@ from helpers.seeded_weights import seed_weights
 from safetensors.torch import load_file
 
 from fvr.methods.codeformer import CodeFormerRestorer
-from fvr.models.codeformer import CodeFormer
+from fvr.models.codeformer.network import CodeFormer
 
 
 @pytest.fixture(scope="module")

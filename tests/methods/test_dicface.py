@@ -9,7 +9,7 @@ from helpers.code_networks import moving, small_dicface, track
 from fvr.methods.base import restore_frames, to_network
 from fvr.methods.detail_fusion import completed
 from fvr.methods.dicface import DicFaceOptions, DicFaceRestorer, code_variance, dirichlet_sample, uncertainty
-from fvr.models.dicface import dirichlet_mean
+from fvr.models.dicface.network import dirichlet_mean
 
 NETWORK = small_dicface()
 CLIP = moving(6)

@@ -11,7 +11,7 @@ from helpers.seeded_weights import seed_weights
 from safetensors.torch import load_file
 
 from fvr.methods.dicface import DicFaceRestorer, DicFaceSession
-from fvr.models.dicface import DicFace
+from fvr.models.dicface.network import DicFace
 
 
 class OnlyTheThird(DicFaceSession):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from fvr.methods.base import restore_frames
 from fvr.methods.keep import KeepOptions, KeepRestorer
-from fvr.models.keep import KEEP
+from fvr.models.keep.network import KEEP
 
 REFERENCE = load_file(Path(__file__).parents[1] / "data" / "keep.safetensors")
 

@@ -10,7 +10,7 @@ from torch import nn
 from fvr.methods.base import restore_frames
 from fvr.methods.per_frame import PerFrameOptions, PerFrameRestorer
 from fvr.models.device import out_of_memory
-from fvr.models.restoreformer import RestoreFormer, RestoreFormerConfig
+from fvr.models.restoreformer.network import RestoreFormer, RestoreFormerConfig
 
 SIDE = 32
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fvr.methods.flair.options import FlairOptions, preset
 from fvr.methods.flair.sampler import FlairRestorer
 from fvr.methods.option_parsing import parse_settings
-from fvr.methods.registry import METHODS, build_restorer
+from fvr.methods.registry import build_restorer, methods
 from fvr.physics import parse
 
 
@@ -18,9 +18,9 @@ def test_flair_needs_nothing():
     assert isinstance(restorer, FlairRestorer) and restorer.options == FlairOptions() and restorer.name == "flair"
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", methods())
 def test_every_method_says_what_it_is(name):
-    spec = METHODS[name]
+    spec = methods()[name]
     assert spec.name == name and spec.summary.endswith(".") and spec.options() == spec.options()
 
 

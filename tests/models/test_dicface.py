@@ -9,7 +9,7 @@ from einops import rearrange
 from helpers.code_networks import SMALL, moving, relative, small_dicface
 from helpers.seeded_weights import seed_weights
 
-from fvr.models.dicface import DicFace, MultiScaleFuse, dirichlet_mean
+from fvr.models.dicface.network import DicFace, MultiScaleFuse, dirichlet_mean
 
 CLIP = moving(5, 64) * 2 - 1
 

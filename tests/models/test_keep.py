@@ -9,7 +9,7 @@ import torch
 from helpers.small_keep import CONFIG, clip, small_keep
 from torch.testing import assert_close
 
-from fvr.models.keep import KEEP, KeepConfig, rename
+from fvr.models.keep.network import KEEP, KeepConfig, rename
 
 ASIAN = KeepConfig(fused=(32, 64, 128, 256))
 V1_NAMES = {"cross_fuse.": "cfa.", "fuse_convs_dict.": "cft."}

@@ -10,13 +10,13 @@ import torch
 from helpers.seeded_weights import seed_weights
 from safetensors.torch import save_file
 
-from fvr.models.architectures import beginnings, foreign, recognise
+from fvr.models.architectures import architectures, beginnings, foreign, recognise
 from fvr.models.code_prediction import CodeConfig
-from fvr.models.codeformer import CodeFormer
-from fvr.models.dicface import DicFace
-from fvr.models.keep import KEEP, RENAMED, KeepConfig
+from fvr.models.codeformer.network import CodeFormer
+from fvr.models.dicface.network import DicFace
+from fvr.models.keep.network import KEEP, RENAMED, KeepConfig
 from fvr.models.load import build_network, load_network, peek
-from fvr.models.restoreformer import RestoreFormer, RestoreFormerConfig
+from fvr.models.restoreformer.network import RestoreFormer, RestoreFormerConfig
 from fvr.models.vq import VQAutoEncoder, VQConfig
 
 MANIFESTS = Path(__file__).parents[3] / "shared" / "manifests"
@@ -214,6 +214,7 @@ def test_published_checkpoints_are_recognised_and_fit(manifest, kind, detail):
     with torch.device("meta"):
         found, network, line = build_network(published(manifest), manifest)
     assert (found, line) == (kind, detail) and isinstance(network, torch.nn.Module)
+    assert [known.kind for known in architectures() if known.matches(set(published(manifest)))] == [kind]
 
 
 @pytest.mark.parametrize(

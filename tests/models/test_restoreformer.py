@@ -10,7 +10,7 @@ import torch
 from helpers.seeded_weights import seed_weights, seeded_state
 from safetensors.torch import load_file
 
-from fvr.models.restoreformer import PLUS_PLUS, RestoreFormer, RestoreFormerConfig
+from fvr.models.restoreformer.network import PLUS_PLUS, RestoreFormer, RestoreFormerConfig
 
 DATA = Path(__file__).parents[1] / "data"
 MANIFESTS = Path(__file__).parents[3] / "shared" / "manifests"

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from fvr.models.load import load_network, peek
-from fvr.models.restoreformer import RestoreFormer, RestoreFormerConfig
+from fvr.models.restoreformer.network import RestoreFormer, RestoreFormerConfig
 from fvr.models.spandrel_bridge import Bridge, load_by_spandrel
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")  # spandrel's

@@ -11,8 +11,8 @@ from helpers.code_networks import SMALL
 from helpers.seeded_weights import seed_weights
 
 from fvr.models.code_prediction import CodeConfig, CodeLayer, CodeNetwork, FeatureTransform, adain
-from fvr.models.codeformer import CodeFormer
-from fvr.models.dicface import DicFace
+from fvr.models.codeformer.network import CodeFormer
+from fvr.models.dicface.network import DicFace
 from fvr.models.vq import Attention, Codebook, Downsample, Encoder, Upsample, VQAutoEncoder, VQConfig, as_map
 
 CONFIGS = [

@@ -14,7 +14,7 @@ from helpers.tiny_codebook import SIDE, TINY, draw_faces, faces_of, trained
 from safetensors.torch import load_file
 from torch import nn
 
-from fvr.models.codeformer import CodeFormer
+from fvr.models.codeformer.network import CodeFormer
 from fvr.models.embedded import notes, read_embedded
 from fvr.models.vq import VQAutoEncoder
 from fvr.training import cli

@@ -12,10 +12,10 @@ from helpers.tiny_codebook import SIDE, TINY, draw_faces, faces_of
 from safetensors.torch import load_file
 
 from fvr.models.code_prediction import CodeConfig
-from fvr.models.codeformer import CodeFormer
-from fvr.models.dicface import DicFace, dirichlet_mean
+from fvr.models.codeformer.network import CodeFormer
+from fvr.models.dicface.network import DicFace, dirichlet_mean
 from fvr.models.embedded import BASE, notes
-from fvr.models.keep import KEEP, KeepConfig
+from fvr.models.keep.network import KEEP, KeepConfig
 from fvr.models.load import load_network
 from fvr.training import cli
 from fvr.training.card import OWN_LICENCE

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from .code_prediction import CodeConfig, CodeNetwork
-from .gmflow import FlowNet
-from .keep_attention import CrossFrameFusion
-from .keep_gain import GainMemory, KalmanFilter
-from .vq import Encoder
+from ..code_prediction import CodeConfig, CodeNetwork
+from ..gmflow import FlowNet
+from ..vq import Encoder
+from .attention import CrossFrameFusion
+from .gain import GainMemory, KalmanFilter
 
 CrossFeatures = dict[int, Tensor]
 """Side to a frame's fused feature map (B, C, side, side), which the next frame attends to."""

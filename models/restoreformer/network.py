@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from .vq import Codebook, Downsample, Upsample, VQConfig
+from ..vq import Codebook, Downsample, Upsample, VQConfig
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .code_prediction import CodeNetwork, adain
+from ..code_prediction import CodeNetwork, adain
 
 
 class CodeFormer(CodeNetwork):

@@ -8,8 +8,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from .keep_attention import CrossAttention, FeedForward
-from .vq import ResBlock
+from ..vq import ResBlock
+from .attention import CrossAttention, FeedForward
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from .code_prediction import CodeConfig, CodeLayer, CodeNetwork
-from .vq import VQConfig
+from ..code_prediction import CodeConfig, CodeLayer, CodeNetwork
+from ..vq import VQConfig
 
 FLOOR = 0.01
 """The least Dirichlet parameter."""

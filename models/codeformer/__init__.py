@@ -1,0 +1,18 @@
+"""CodeFormer (Zhou et al., NeurIPS 2022): codes predicted frame by frame."""
+
+from ..architectures import PREDICTS_CODES, Architecture, has, lacks
+from ..code_prediction import code_line
+from .network import CodeFormer
+
+ARCHITECTURE = Architecture(
+    kind="codeformer",
+    label="CodeFormer",
+    matches=lambda names: has(*PREDICTS_CODES, "idx_pred_layer.")(names) and lacks("kalman_filter.", "position_emb_temporal")(names),
+    build=CodeFormer.of,
+    describe=code_line("CodeFormer"),
+    rank=4,
+    restorer="methods.codeformer:CodeFormerRestorer",
+    summary="CodeFormer: codes predicted frame by frame, with a weight between invention and fidelity.",
+    checkpoints={"restore": "codeformer", "colourise": "codeformer-colorization", "inpaint": "codeformer-inpainting"},
+    embedded="embedded codeformer",
+)

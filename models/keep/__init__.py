@@ -1,0 +1,18 @@
+"""KEEP (Feng et al., ECCV 2024): codes, a Kalman filter on latents, and fusion across frames."""
+
+from ..architectures import PREDICTS_CODES, Architecture, has
+from ..code_prediction import code_line
+from .network import KEEP
+
+ARCHITECTURE = Architecture(
+    kind="keep",
+    label="KEEP",
+    matches=has(*PREDICTS_CODES, "hq_encoder.", "kalman_filter."),
+    build=KEEP.of,
+    describe=code_line("KEEP"),
+    rank=2,
+    restorer="methods.keep:KeepRestorer",
+    summary="KEEP: what the last restored frame predicts and what the next frame shows, weighed as a Kalman filter does; steady over time.",
+    checkpoints={"restore": "keep"},
+    embedded="embedded keep",
+)
