@@ -46,7 +46,5 @@ def null_cutoff(dtype: torch.dtype) -> float:
 
 def gaussian_sample(like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Standard normal noise of the shape, dtype and device of `like`, drawn in float32 on the generator's device."""
-    if like.is_meta:
-        return torch.empty_like(like)
     device = like.device if generator is None else generator.device
     return torch.randn(like.shape, generator=generator, device=device).to(like)

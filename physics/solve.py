@@ -43,7 +43,7 @@ def conjugate_gradients(
     goal, smallest = limit**2 * error, error
     for _ in range(max_iterations):
         active = error > goal
-        if not b.is_meta and not bool(active.any()):
+        if not bool(active.any()):
             break
         image = apply(direction)
         curvature = dot(direction, image)

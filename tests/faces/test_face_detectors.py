@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fvr.faces import load_detector, load_parser
+from fvr.faces import load_detector
 from fvr.faces.detectors import shrink
-from fvr.faces.parsing import soft_mask
+from fvr.faces.parsing import NetworkParser, load_parser, soft_mask
 from fvr.faces.retinaface import VARIANCE, RetinaFaceDetector, build, priors
 
 
@@ -104,14 +104,31 @@ def test_retinaface_runs_in_batches_as_frame_by_frame(weights):
     assert all(torch.equal(x.box, y.box) for a, b in zip(one, [single(f[None])[0] for f in frames], strict=True) for x, y in zip(a, b, strict=True))
 
 
-def test_the_parser_loads_a_local_file_and_keeps_faces_soft(tmp_path):
-    from facexlib.parsing.parsenet import ParseNet
+class SkinOnTheLeft(torch.nn.Module):
+    """Finds skin in the left half of every picture, background in the right."""
 
-    torch.manual_seed(0)
+    def forward(self, x):
+        scores = torch.zeros(len(x), 19, *x.shape[-2:])
+        scores[:, 1, :, : x.shape[-1] // 2] = scores[:, 0, :, x.shape[-1] // 2 :] = 1
+        return scores, None
+
+
+def test_a_parser_s_classes_become_a_soft_mask_whatever_the_batch():
+    crops = torch.rand(3, 3, 512, 512)
+    masks = NetworkParser(SkinOnTheLeft(), torch.device("cpu"), 2)(crops)
+    classes = torch.zeros(1, 512, 512, dtype=torch.long)
+    classes[:, :, :256] = 1
+    assert torch.equal(masks, soft_mask(classes).expand(3, -1, -1))
+
+
+def test_the_parser_is_the_one_of_the_file(tmp_path):
+    parsenet = pytest.importorskip("facexlib.parsing.parsenet").ParseNet(in_size=512, out_size=512, parsing_ch=19)
+    with torch.no_grad():
+        parsenet.out_mask_conv.conv2d.bias += 1
     path = tmp_path / "parsing_parsenet.pth"
-    torch.save(ParseNet(in_size=512, out_size=512, parsing_ch=19).state_dict(), path)
-    mask = load_parser(path)(torch.rand(1, 3, 512, 512))
-    assert mask.shape == (1, 512, 512) and float(mask.min()) >= 0 and float(mask.max()) <= 1 and torch.isfinite(mask).all()
+    torch.save(parsenet.state_dict(), path)
+    loaded = load_parser(path)
+    assert all(torch.equal(value, loaded.network.state_dict()[name]) for name, value in parsenet.state_dict().items())
     with pytest.raises(FileNotFoundError, match="ParseNet"):
         load_parser(tmp_path / "none.pth")
 

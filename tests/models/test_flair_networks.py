@@ -33,7 +33,7 @@ def digest(shapes):
     return hashlib.sha256("\n".join(sorted(f"{name} {list(shape)}" for name, shape in shapes.items())).encode()).hexdigest()[:16]
 
 
-@pytest.fixture(params=PUBLISHED)
+@pytest.fixture(scope="module", params=PUBLISHED)
 def published(request):
     with torch.device("meta"):
         network = PUBLISHED[request.param][0]()

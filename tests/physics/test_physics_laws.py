@@ -164,16 +164,6 @@ def test_dtype_goes_through(operator: Degradation, dtype: torch.dtype, clip) -> 
         assert_close(operator.pinv(y, SIZE, 0.1).double(), operator.pinv(y.double(), SIZE, 0.1), atol=5 * tolerance + 1e-4, rtol=5 * tolerance)
 
 
-def test_device_goes_through(operator: Degradation, clip) -> None:
-    """On the meta device shapes and dtype are those of the CPU, and nothing is computed elsewhere."""
-    x, y = clip.float().to("meta"), operator.forward(clip.float())
-    image = operator.forward(x)
-    assert image.is_meta and image.shape == y.shape and image.dtype == y.dtype
-    for back in (operator.adjoint(image, SIZE), operator.pinv(image, SIZE), operator.pinv(image, SIZE, 0.1)):
-        assert back.is_meta and back.shape == x.shape
-    assert operator.observe(x, torch.Generator()).is_meta
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_agrees_with_the_cpu(operator: Degradation, clip) -> None:
     x = clip.float()
