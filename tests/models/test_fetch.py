@@ -330,10 +330,10 @@ def test_what_is_not_verified_is_said_when_it_is_fetched(shop, server, monkeypat
     assert "not verified, no checksum is known: its SHA-256 is " + hashlib.sha256(WHOLE).hexdigest() in out
 
 
-def test_the_readme_says_how_many_are_not_verified():
-    readme = " ".join((Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").split())
+def test_the_page_says_how_many_are_not_verified():
+    page = " ".join((Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8").split())
     direct = [checkpoint for checkpoint in catalogue.CATALOGUE if checkpoint.direct]
-    assert f"{sum(not checkpoint.sha256 for checkpoint in direct)} of the {len(direct)} files" in readme
+    assert f"{sum(not checkpoint.sha256 for checkpoint in direct)} of the {len(direct)} files" in page
 
 
 @pytest.mark.parametrize("there", [False, True])
