@@ -71,7 +71,11 @@ class Schedule:
 
 
 def linear_schedule(steps: int = 1000, first: float = 1e-4, last: float = 2e-2) -> Schedule:
-    """abar_t = prod_{s <= t} (1 - beta_s), beta linear from `first` to `last` (Ho et al. 2020; FLAIR's blur and JPEG networks)."""
+    """abar_t = prod_{s <= t} (1 - beta_s), beta linear from `first` to `last` (Ho et al. 2020; FLAIR's blur and JPEG networks).
+
+    >>> round(float(linear_schedule(1000).alpha_bar[0]), 6)
+    0.9999
+    """
     if steps < 1 or not 0 < first <= last < 1:
         raise ValueError(f"a linear schedule needs at least one step and 0 < first <= last < 1, got steps={steps}, first={first}, last={last}")
     beta = torch.linspace(first, last, steps, dtype=torch.float64)

@@ -19,6 +19,9 @@ def psnr(x: Tensor, y: Tensor, peak: float = 1.0, region: Tensor | None = None) 
 
     Raises:
         ValueError: if the shapes differ or are not (N, C, H, W), or the region does not fit.
+
+    >>> psnr(torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.1)).round().item()
+    20.0
     """
     _check(x, y, region)
     error = _mean((x.double() - y.double()).square(), region)

@@ -27,6 +27,13 @@ class Degradation(ABC):
         transparent: whether `adjoint` and `pinv` treat the operator as the identity (noise, and what a codec or a camera loses).
         distortion: expected standard deviation of what `forward` of a transparent operator changes, in units of frames in [0, 1].
         axes: the axes of (T, 3, H, W) along which pixels are mixed; operators on different axes commute.
+
+    >>> from .blur import Blur
+    >>> from .bicubic import BicubicDownsample
+    >>> operator = BicubicDownsample(2) @ Blur.gaussian(1.5)
+    >>> y = operator.forward(torch.rand(1, 3, 32, 32, dtype=torch.float64))
+    >>> bool(torch.allclose(operator.forward(operator.pinv(y)), y))
+    True
     """
 
     linear: bool = True

@@ -38,6 +38,11 @@ def parse(text: str) -> Degradation:
 
     Raises:
         ValueError: in one sentence, for a text that does not read like this, or as `degradation` does.
+
+    >>> import torch
+    >>> operator = parse("gaussian_blur(sigma=2, factor=4) + noise(sigma=0.03)")
+    >>> operator.forward(torch.zeros(2, 3, 64, 64)).shape, operator.noise_level
+    (torch.Size([2, 3, 16, 16]), 0.03)
     """
     try:
         with warnings.catch_warnings():

@@ -23,6 +23,10 @@ class TemporalBlur(Degradation):
 
     Raises:
         ValueError: for a width that is not odd and positive, an unknown boundary, or (on use) frames without a time axis.
+
+    >>> frames = torch.tensor([0.0, 3.0, 0.0]).view(3, 1, 1, 1)
+    >>> TemporalBlur(3).forward(frames).flatten()
+    tensor([1., 1., 1.])
     """
 
     width: int = 7

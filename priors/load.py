@@ -32,6 +32,11 @@ def load_prior(name: str) -> Prior:
 
     Raises:
         ValueError: for an unknown name, listing the known ones.
+
+    >>> import torch
+    >>> prior = load_prior("gaussian")
+    >>> prior.predict_x0(torch.zeros(1, 3, 64, 64), 100).shape
+    torch.Size([1, 3, 64, 64])
     """
     for known, build in EMBEDDED.items():
         if name in (known, known.split()[0]):

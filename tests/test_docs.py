@@ -1,0 +1,37 @@
+"""What the pages under docs/ name is there, and the examples in the docstrings run."""
+
+import doctest
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAPERS = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
+EXAMPLES = ("physics.parser", "physics.temporal", "physics.base", "diffusion.schedule", "priors.load", "metrics.fidelity")
+"""Modules whose docstrings hold examples."""
+
+
+@pytest.mark.parametrize("named", sorted(set(re.findall(r"`([a-z_.]+:\w+)`", PAPERS))))
+def test_functions_of_the_papers_exist(named):
+    module, name = named.split(":")
+    assert hasattr(importlib.import_module(f"fvr.{module}"), name)
+
+
+@pytest.mark.parametrize("named", sorted(set(re.findall(r"`(tests/[\w/]+\.py(?:::\w+)?)`", PAPERS))))
+def test_tests_of_the_papers_exist(named):
+    path, _, name = named.partition("::")
+    assert f"def {name}" in (ROOT / path).read_text(encoding="utf-8")
+
+
+def test_links_of_the_pages_lead_somewhere():
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("module", EXAMPLES)
+def test_examples_run(module):
+    done = doctest.testmod(importlib.import_module(f"fvr.{module}"), optionflags=doctest.ELLIPSIS)
+    assert done.attempted and not done.failed
