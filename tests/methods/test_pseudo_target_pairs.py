@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from fvr.faces.types import FaceClip
+from fvr.methods.base import Restorer, Session
 from fvr.methods.codeformer import CodeFormerOptions, CodeFormerRestorer
 from fvr.methods.pseudo_target.algorithm import PseudoTargetOptions
 from fvr.methods.pseudo_target.dataset import PairFolder, digest_of, read_png
@@ -38,7 +39,7 @@ FEW = PseudoTargetOptions(N=4, K=60, L=20, steps=100, scaled=False)
 CHOICE = ChoiceOptions(every=1, least=0.5)
 
 
-class Sharpen:
+class Sharpen(Restorer, Session):
     """A restorer that does one thing to every frame, counting its calls."""
 
     name = "sharpen"
@@ -52,7 +53,7 @@ class Sharpen:
         self.seeds.append(seed)
         return self
 
-    def push(self, crops: Tensor) -> Tensor:
+    def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
         return at_side(1.4 * crops - 0.4 * crops.mean((2, 3), keepdim=True), 512)
 
     def close(self) -> Tensor:
@@ -65,7 +66,7 @@ def prior() -> ImagePrior:
 
 
 def maker(options: PseudoTargetOptions = FEW) -> TargetMaker:
-    return TargetMaker(Sharpen(), prior(), options)  # type: ignore[arg-type]
+    return TargetMaker(Sharpen(), prior(), options)
 
 
 @pytest.fixture(scope="module")
