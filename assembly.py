@@ -55,15 +55,15 @@ def weights_for(name: str, settings: Mapping[str, str]) -> Path | None:
     return found
 
 
-def chosen_detector(name: str) -> Detector:
+def chosen_detector(name: str, rotate: str = "auto") -> Detector:
     """The detector of that name with the weights that are here; "auto" does without RetinaFace where its package fails, and says so."""
     try:
-        return load_detector(name, weights=find_weights("retinaface"), device=host.device())
+        return load_detector(name, weights=find_weights("retinaface"), device=host.device(), rotate=rotate)
     except ImportError as error:
         if name != "auto" or find_weights("retinaface") is None:
             raise
-        host.say(f"faces are found by MTCNN instead of RetinaFace: {error}")
-        return load_detector("mtcnn", device=host.device())
+        host.say(f"faces are found by BlazeFace instead of RetinaFace: {error}")
+        return load_detector("blazeface", device=host.device(), rotate=rotate)
 
 
 def chosen_paster(feather: int, strength: float, colour_match: bool, fade: bool, grain: str) -> Paster:

@@ -56,8 +56,12 @@ def add(commands: Any) -> None:
     g.add_argument("--faces", default="all", metavar="WHICH", help='"all", "largest", or ids such as 0,2 (default: all)')
     g.add_argument("--min-size", type=float, default=0.0, metavar="PIXELS", help="leave faces smaller than this alone")
     g.add_argument(
-        "--detector", default="auto", choices=["auto", "retinaface", "mtcnn"], help="who finds faces (default: the best with weights here)"
+        "--detector",
+        default="auto",
+        choices=["auto", "blazeface", "retinaface", "mtcnn"],
+        help="who finds faces (default: auto, retinaface if its weights are here, else blazeface, which is in this package)",
     )
+    g.add_argument("--rotate", default="auto", choices=["auto", "off"], help="auto also finds faces that lie or stand on their heads (default: auto)")
     g.add_argument(
         "--feather", type=int, default=24, metavar="PIXELS", help="soft border of the pasted face, in pixels of the 512 crop (default: 24)"
     )
@@ -139,7 +143,7 @@ def restore(options: argparse.Namespace) -> int:
         restorer = with_estimates(restorer, device=device, precision=PRECISIONS[options.precision], placed=lambda network: on(network, device))
     detector, paster, finding = None, None, None
     if not options.aligned:
-        detector = chosen_detector(options.detector)
+        detector = chosen_detector(options.detector, options.rotate)
         paster = chosen_paster(options.feather, options.strength, options.colour_match, fade=True, grain=options.grain)
         finding = {"faces": options.faces, "min_size": options.min_size}
     size = (512, 512) if options.aligned else (source.info.height, source.info.width)

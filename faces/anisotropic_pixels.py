@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch.nn.functional as F
 from torch import Tensor
 
-from .detectors import Detector, enlarge
+from .detectors import Detector, enlarge, following
 from .types import Face
 
 WIDEST = 4.0
@@ -26,7 +28,13 @@ class DisplayedDetector:
         size = (height, round(width * self.aspect)) if self.aspect > 1 else (round(height / self.aspect), width)
         x, y = width / size[1], height / size[0]
         found = self.detector(F.interpolate(frames.float(), size=size, mode="bilinear", align_corners=False))
-        return [[Face(enlarge(f.box.reshape(2, 2), x, y).reshape(4), enlarge(f.landmarks, x, y), f.score) for f in faces] for faces in found]
+        return [
+            [replace(f, box=enlarge(f.box.reshape(2, 2), x, y).reshape(4), landmarks=enlarge(f.landmarks, x, y)) for f in faces] for faces in found
+        ]
+
+    def follow(self) -> Detector:
+        """See `following`."""
+        return DisplayedDetector(following(self.detector), self.aspect)
 
 
 def plausible(aspect: float) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..models.catalogue import missing_message, named
 from .types import Face
 
-NAMES = ("auto", "retinaface", "mtcnn")
+NAMES = ("auto", "blazeface", "retinaface", "mtcnn")
 
 
 class Detector(Protocol):
@@ -30,20 +30,24 @@ def load_detector(
     min_face: float = 20,
     threshold: float | None = None,
     detect_size: int | None = None,
+    rotate: str = "auto",
 ) -> Detector:
-    """The detector `name`: "retinaface" (needs `weights`, detection_Resnet50_Final.pth), "mtcnn" (weights in its wheel) or "auto".
+    """The detector `name`: "blazeface" (weights in this package), "retinaface" (needs `weights`, detection_Resnet50_Final.pth), "mtcnn" (needs
+    the package facenet-pytorch, which has its weights) or "auto".
 
-    "auto" is RetinaFace where `weights` names an existing file, else MTCNN.
+    "auto" is RetinaFace where `weights` names an existing file, else BlazeFace.
 
     Args:
         min_face: smallest face looked for, in pixels of the frame as the detector sees it (see `detect_size`).
         threshold: score in [0, 1] below which a face is dropped; None is the detector's own.
         detect_size: frames whose short side is longer are searched at this size, in pixels; None is the detector's own, 0 is never.
+        rotate: BlazeFace's: "auto" also finds faces that lie or stand on their heads, "off" does not.
 
     Raises:
         ValueError: for an unknown name, or RetinaFace without weights.
         FileNotFoundError: if `weights` does not exist and RetinaFace was asked for.
     """
+    from .blazeface import BlazeFaceDetector
     from .mtcnn import MTCNNDetector
     from .retinaface import RetinaFaceDetector
 
@@ -56,10 +60,18 @@ def load_detector(
         options["detect_size"] = detect_size
     path = Path(weights) if weights is not None else None
     if name == "retinaface" and path is None:
-        raise ValueError(f"the retinaface detector needs its weights, got none; {missing_message(named('retinaface'), {})} Or choose mtcnn.")
+        raise ValueError(f"the retinaface detector needs its weights, got none; {missing_message(named('retinaface'), {})} Or choose blazeface.")
     if path is not None and (name == "retinaface" or (name == "auto" and path.is_file())):
         return RetinaFaceDetector(path, device=device, **options)  # type: ignore[arg-type]
-    return MTCNNDetector(device=device, **options)  # type: ignore[arg-type]
+    if name == "mtcnn":
+        return MTCNNDetector(device=device, **options)  # type: ignore[arg-type]
+    return BlazeFaceDetector(device=device, rotate=rotate, **options)  # type: ignore[arg-type]
+
+
+def following(detector: Detector) -> Detector:
+    """The detector for the frames of one clip in order: one that remembers, where it has such a thing."""
+    follow = getattr(detector, "follow", None)
+    return detector if follow is None else follow()
 
 
 def shrink(frame: Tensor, detect_size: int) -> tuple[Tensor, float, float]:

@@ -9,12 +9,9 @@ from typing import Any
 import torch
 
 from .geometry import landmarks_in_box
+from .mesh_points import five_points
 from .types import Face
 
-LEFT_EYE = (33, 133, 159, 145)
-RIGHT_EYE = (362, 263, 386, 374)
-NOSE_TIP = 1
-MOUTH = (61, 291)
 MESH_POINTS = 468
 
 
@@ -68,7 +65,7 @@ def _face_from_box(box: Any) -> Face | None:
 def faces_from_landmarks(landmarks: Mapping[str, Any], frame_count: int, frame_size: tuple[int, int] | None = None) -> list[list[Face]]:
     """ComfyUI's FACE_LANDMARKS: {"frames": per frame a list of face dicts with landmarks_xy (478, 2), bbox_xyxy and score; "image_size": (H, W)}.
 
-    The mesh is reduced to eye centres (mean of the corners and lids), nose tip and mouth corners, left as seen in the picture.
+    The mesh is reduced to the template's five points, see `five_points`.
 
     Raises:
         ValueError: if the number of entries is not `frame_count`, a face has fewer than 468 points, or the landmarks were found in
@@ -87,6 +84,6 @@ def _face_from_mesh(face: Mapping[str, Any]) -> Face:
     if mesh.ndim != 2 or len(mesh) < MESH_POINTS or mesh.shape[1] < 2:
         raise ValueError(f"face landmarks must be a mesh of at least {MESH_POINTS} points (N, 2), got {tuple(mesh.shape)}")
     mesh = mesh[:, :2]
-    five = torch.stack([mesh[list(LEFT_EYE)].mean(0), mesh[list(RIGHT_EYE)].mean(0), mesh[NOSE_TIP], mesh[MOUTH[0]], mesh[MOUTH[1]]])
+    five = five_points(mesh)
     box = torch.as_tensor(face["bbox_xyxy"], dtype=torch.float32) if "bbox_xyxy" in face else torch.cat([mesh.amin(0), mesh.amax(0)])
     return Face(box, five, float(face.get("score", 1.0)))

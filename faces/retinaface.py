@@ -55,9 +55,9 @@ class RetinaFaceDetector:
         self.detect_size = detect_size
         self.batch = batch or (1 if self.device.type == "cpu" else 8)
         if not weights.is_file():
-            raise FileNotFoundError(f"no RetinaFace weights at {weights}; put detection_Resnet50_Final.pth there or choose the mtcnn detector")
+            raise FileNotFoundError(f"no RetinaFace weights at {weights}; put detection_Resnet50_Final.pth there or choose the blazeface detector")
         self.net = build()
-        fill(self.net, weights, "RetinaFace-R50", "choose the detector mtcnn")
+        fill(self.net, weights, "RetinaFace-R50", "choose the detector blazeface")
         self.net.to(self.device).eval().requires_grad_(False)
 
     def __call__(self, frames: Tensor) -> list[list[Face]]:

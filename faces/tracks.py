@@ -13,7 +13,7 @@ from torch import Tensor
 from .anisotropic_pixels import DisplayedDetector
 from .appearance import chip, descriptor, sharpness
 from .association import Path, Sighting, link
-from .detectors import Detector, suppress
+from .detectors import Detector, following, suppress
 from .external_detections import GivenDetector
 from .geometry import FACE_BOX, TEMPLATE, area, iou, similarity, smooth, steady
 from .types import CROP, Face, FaceTrack
@@ -28,7 +28,7 @@ class TrackOptions:
         min_length: fewer detections are a false hit, unless the shot itself is shorter.
         sigma: smoothing of the landmarks, standard deviation in frames; crops are steadied by half of it once more.
         sure: score in [0, 1] that a track's best detection must reach; a real face does somewhere (MTCNN's false tracks stay below
-            0.92, faces reach 0.99). Not asked of faces that were given.
+            0.92, BlazeFace's below 0.5; faces reach 0.98). Not asked of faces that were given.
         density: least share of a track's frames with a detection.
         aspect: width / height of one pixel of the frames; crops show faces as the clip is displayed.
     """
@@ -98,7 +98,7 @@ class Tracker:
     def measure(self, index: int, frame: Tensor, face: Face) -> Sighting:
         """What is kept of a detection."""
         image = chip(frame.float().cpu(), face.landmarks, self.options.aspect)
-        face = Face(face.box.float().cpu(), face.landmarks.float().cpu(), float(face.score))
+        face = replace(face, box=face.box.float().cpu(), landmarks=face.landmarks.float().cpu(), score=float(face.score))
         return Sighting(index, face, descriptor(image), sharpness(image))
 
     def close(self, stop: int) -> None:
@@ -213,6 +213,8 @@ def find_tracks(
             tracker = Tracker((frames.shape[-2], frames.shape[-1]), options, **changes)
             if tracker.options.aspect != 1 and not isinstance(detector, GivenDetector):
                 detector = DisplayedDetector(detector, tracker.options.aspect)
+            if not isinstance(detector, GivenDetector):
+                detector = following(detector)
         found = finder.push(frames) if finder else [c for c in known if index <= c < index + len(frames)]
         tracker.push(index, frames, detect(detector, index, frames), found)
         on_frame(len(frames))

@@ -15,12 +15,14 @@ CROP = 512
 class Face:
     """One detection: box (x0, y0, x1, y1) and five landmarks (5, 2) in frame pixels, score in [0, 1].
 
-    Landmark order: left eye, right eye, nose, left and right mouth corner, left as seen in the picture.
+    Landmark order: left eye, right eye, nose, left and right mouth corner, left as seen when the face is upright. pose is (yaw, pitch) in
+    degrees where the detector knows it.
     """
 
     box: Tensor
     landmarks: Tensor
     score: float
+    pose: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)

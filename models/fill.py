@@ -16,7 +16,7 @@ def fill(network: nn.Module, path: Path | str, what: str, otherwise: str) -> Non
 
     Args:
         what: the network's name, as in "RetinaFace".
-        otherwise: what can be done without the file, as in "choose the detector mtcnn".
+        otherwise: what can be done without the file, as in "choose the detector blazeface".
 
     Raises:
         FileNotFoundError: if there is no such file.

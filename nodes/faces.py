@@ -37,9 +37,10 @@ CHUNK = 8
 def detector_input() -> Any:
     return io.Combo.Input(
         "detector",
-        options=["auto", "retinaface", "mtcnn"],
+        options=["auto", "blazeface", "retinaface", "mtcnn"],
         default="auto",
-        tooltip="auto takes RetinaFace if detection_Resnet50_Final.pth is in a model folder, else MTCNN, which needs no download.",
+        tooltip="auto takes RetinaFace if detection_Resnet50_Final.pth is in a model folder, else BlazeFace, which comes with this pack and also "
+        "finds faces that lie or stand on their heads; mtcnn needs the package facenet-pytorch.",
     )
 
 
@@ -83,7 +84,7 @@ def grain_input() -> Any:
 
 def fingerprints_of_finding(detector: str | None) -> list:
     """Changes with the weights that `chosen_detector` takes; None stands for a name that comes by a wire."""
-    return [] if detector in ("mtcnn", "off") else fingerprints("retinaface")
+    return [] if detector in ("blazeface", "mtcnn", "off") else fingerprints("retinaface")
 
 
 class FaceAlign(io.ComfyNode):
@@ -94,7 +95,17 @@ class FaceAlign(io.ComfyNode):
             display_name="Face Align",
             category=f"{CATEGORY}/faces",
             description="Finds every face, follows each person through the clip, and cuts out steady 512 x 512 crops. Shot cuts end a track.",
-            search_aliases=["detect faces", "face detection", "retinaface", "mtcnn", "crop faces", "face track", "extract faces"],
+            search_aliases=[
+                "detect faces",
+                "face detection",
+                "retinaface",
+                "mtcnn",
+                "blazeface",
+                "mediapipe",
+                "crop faces",
+                "face track",
+                "extract faces",
+            ],
             **newer(has_intermediate_output=True),
             inputs=[
                 io.Image.Input("frames", tooltip="The frames of one clip, in order."),

@@ -55,7 +55,7 @@ class MeasureRestoration(io.ComfyNode):
                 io.Image.Input("restored", tooltip="The restored frames."),
                 io.Combo.Input(
                     "detector",
-                    options=["off", "auto", "retinaface", "mtcnn"],
+                    options=["off", "auto", "blazeface", "retinaface", "mtcnn"],
                     default="off",
                     tooltip="Finds faces in restored and reference, for landmark distances and the face's own figures: 0.1 s a frame of each.",
                 ),

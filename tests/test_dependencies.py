@@ -20,10 +20,10 @@ from fvr.nodes.measure import chosen_identity
 from fvr.video import FrameTimes, open_sink
 
 ROOT = Path(__file__).resolve().parents[1]
-DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python", "facenet_pytorch": "facenet-pytorch"}
+DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python"}
 HOST = {"torch", "torchvision", "comfy", "comfy_api", "comfy_execution", "folder_paths", "server"}
 """What ComfyUI brings, or the extra "standalone"."""
-OPTIONAL = {"skimage", "spandrel", "lpips", "matplotlib"}
+OPTIONAL = {"skimage", "spandrel", "lpips", "matplotlib", "facenet_pytorch"}
 """Imported where they are wanted, with a sentence of their own when they are missing."""
 
 
@@ -122,7 +122,7 @@ def test_without_facexlib_a_clip_is_restored_and_what_was_left_out_is_said(no_fa
     assert main(["restore", str(tmp_path / "in.mp4"), str(tmp_path / "out.mp4"), "--method", "codeformer"]) == 0
     said = capsys.readouterr()
     assert "faces restored in every frame" in said.out
-    for words in ("faces are found by MTCNN instead of RetinaFace", "faces are masked without a parser", "Numba needs NumPy 2.4 or less"):
+    for words in ("faces are found by BlazeFace instead of RetinaFace", "faces are masked without a parser", "Numba needs NumPy 2.4 or less"):
         assert words in said.err
 
 

@@ -144,10 +144,10 @@ def said(page: Any) -> list[str]:
 RESTORER = ("restorer", "FVRLoadFaceRestorer", {"model": "embedded codeformer"})
 LOAD_AND_RESTORE = [
     ("load", "FVRLoadVideoFrames", {}),
-    ("align", "FVRFaceAlign", {"detector": "mtcnn"}),
+    ("align", "FVRFaceAlign", {"detector": "blazeface"}),
     ("show", "PreviewImage", {}),
     RESTORER,
-    ("restore", "FVRRestoreVideo", {"max_frames": 1, "detector": "mtcnn"}),
+    ("restore", "FVRRestoreVideo", {"max_frames": 1, "detector": "blazeface"}),
 ]
 WIRED = [("video", "LoadVideo", {"file": "nobody.mp4"}), RESTORER, ("restore", "FVRRestoreVideo", {"file": ""})]
 WIRES = [("load", 0, "align", "frames"), ("align", 2, "show", "images"), ("restorer", 0, "restore", "restorer")]

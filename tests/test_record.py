@@ -63,7 +63,7 @@ def test_its_command_gives_the_same_pixels_and_it_names_all_that_they_depend_on(
     settings = report["settings"]
     assert settings["restorer"]["steps"] == 2 and settings["restorer"]["enhancer"]["method"] == "codeformer"
     assert settings["pasting"]["feather"] == 24 and settings["pasting"]["parser"] is False
-    assert settings["finding"] == {"faces": "all", "min_size": 0.0, "detector": "mtcnn"}
+    assert settings["finding"] == {"faces": "all", "min_size": 0.0, "detector": "blazeface"}
     assert settings["encoding"]["crf"] == 17 and settings["frames"]["count"] == 1
 
 

@@ -92,7 +92,7 @@ def restored() -> np.ndarray:
 
 def followed(frames: Tensor) -> FaceTrack:
     """The one person in the demo's frames."""
-    return select_tracks(find_tracks([(0, frames)], load_detector("mtcnn"), ShotCutDetector()), "all", 0)[0]
+    return select_tracks(find_tracks([(0, frames)], load_detector("blazeface"), ShotCutDetector()), "all", 0)[0]
 
 
 def aligned() -> np.ndarray:
@@ -204,7 +204,7 @@ def measured() -> np.ndarray:
 def pseudo_target() -> np.ndarray:
     """A crop through a camera at ISO 3200, what the embedded codebook makes of it, and the target that the embedded prior makes of that."""
     frames = moving_portrait(12)[2:3]
-    crop = crop_clip(frames, select_tracks(find_tracks([(0, frames)], load_detector("mtcnn")), "all", 0)[0]).crops
+    crop = crop_clip(frames, select_tracks(find_tracks([(0, frames)], load_detector("blazeface")), "all", 0)[0]).crops
     y = parse("bicubic(factor=4) + isp_noise(iso=3200)").observe(crop, torch.Generator().manual_seed(0)).clamp(0, 1)
     y = F.interpolate(y, crop.shape[-2:], mode="bicubic", align_corners=False).clamp(0, 1)
     restorer = build_restorer("codeformer", weights=LISTED["embedded codeformer"])

@@ -26,6 +26,7 @@ SIZES = "sizes"
 
 PRIOR = "face-prior-128.safetensors"
 BLIND = "blind-512.safetensors"
+BLAZEFACE, FACE_MESH, FACE_EMBEDDING = "blazeface-full-range.safetensors", "face-mesh.safetensors", "face-embedding.safetensors"
 CODEBOOK, KEEP, DICFACE = "face-codebook-128.safetensors", "keep-128.safetensors", "dicface-128.safetensors"
 
 RESTORERS = {"embedded blind": BLIND, "embedded codeformer": CODEBOOK, "embedded keep": KEEP, "embedded dicface": DICFACE}

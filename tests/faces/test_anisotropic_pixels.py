@@ -36,7 +36,7 @@ def followed(frames, aspect, path):
         sink.write(frames, times.starts, times.ends)
     source = open_source(path)
     assert source.info.sample_aspect == aspect
-    (track,) = follow_faces(source, load_detector("mtcnn"))
+    (track,) = follow_faces(source, load_detector("blazeface"))
     return track
 
 

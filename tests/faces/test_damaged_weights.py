@@ -9,7 +9,7 @@ from fvr.faces import load_detector, load_parser
 from fvr.metrics.identity import load_arcface
 
 LOADERS = {
-    "detection_Resnet50_Final.pth": (lambda path: load_detector("auto", weights=path), "or choose the detector mtcnn"),
+    "detection_Resnet50_Final.pth": (lambda path: load_detector("auto", weights=path), "or choose the detector blazeface"),
     "parsing_parsenet.pth": (load_parser, "without a parser"),
     "recognition_arcface_ir_se50.pth": (load_arcface, "identity is left out"),
 }

@@ -156,7 +156,7 @@ def test_a_static_noisy_clip_shows_no_clean_square(tmp_path):
         assert main(line) == 0
         said[grain] = read_frames(out)[0]
     before = read_frames(case)[0][:2]
-    (track,) = find_tracks([(0, before)], load_detector("mtcnn"), ShotCutDetector())
+    (track,) = find_tracks([(0, before)], load_detector("blazeface"), ShotCutDetector())
     mask = OFF.paste(before, 0, [(track, align(before, track, 0), None)])[1][0].numpy()
     far = mask == 0
     flat = (mask > 0.95) & (cv2.blur(np.abs(fine(said["off"][0])).mean(-1), (9, 9)) < 1.5)  # beside the face: where the restorer left nothing

@@ -43,7 +43,7 @@ def restorer_of(method: str):
 
 def restored(method: str, frames: torch.Tensor) -> torch.Tensor:
     """As `fvr restore` does it: found, cut out, restored, pasted back."""
-    track = find_tracks([(0, frames)], load_detector("mtcnn"))[0]
+    track = find_tracks([(0, frames)], load_detector("blazeface"))[0]
     crops = align(frames[track.start : track.stop], track, track.start)
     done = restore_frames(restorer_of(method), crops, track)
     return (Paster().paste(frames, 0, [(track, done, crops)])[0] * 255).round() / 255

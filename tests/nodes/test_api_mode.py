@@ -48,7 +48,7 @@ PROMPT: dict[str, dict[str, Any]] = {
             "restorer": ["6", 0],
             "seed": 0,
             "aligned": False,
-            "detector": "mtcnn",
+            "detector": "blazeface",
             "faces": "all",
             "min_size": 0,
             "feather": 24,
@@ -64,7 +64,7 @@ PROMPT: dict[str, dict[str, Any]] = {
     },
     "8": {
         "class_type": "FVRFaceAlign",
-        "inputs": {"frames": ["1", 0], "detector": "mtcnn", "faces": "all", "min_size": 0, "smoothing": 2.0, "max_gap": 10},
+        "inputs": {"frames": ["1", 0], "detector": "blazeface", "faces": "all", "min_size": 0, "smoothing": 2.0, "max_gap": 10},
     },
     "9": {"class_type": "PreviewImage", "inputs": {"images": ["8", 2]}},
 }

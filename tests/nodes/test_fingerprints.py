@@ -15,7 +15,7 @@ WIRED = None
 
 TAKES = [
     (FaceAlign, {"frames": WIRED, "detector": "auto"}, {DETECTOR}),
-    (FaceAlign, {"frames": WIRED, "detector": "mtcnn"}, set()),
+    (FaceAlign, {"frames": WIRED, "detector": "blazeface"}, set()),
     (FaceAlign, {"frames": WIRED, "detector": WIRED}, {DETECTOR}),
     (PasteBack, {"frames": WIRED, "faces": WIRED, "feather": 3}, {PARSER}),
     (RestoreVideo, {"restorer": WIRED, "file": "x.mp4", "detector": "retinaface"}, {DETECTOR, PARSER}),

@@ -109,7 +109,7 @@ def portrait():
     """A face that moves, five frames (5, 3, 320, 320), and its track."""
     pytest.importorskip("skimage", reason="the portrait comes with scikit-image")
     frames = moving_portrait(FRAMES)
-    (track,) = find_tracks([(0, frames)], load_detector("mtcnn"))
+    (track,) = find_tracks([(0, frames)], load_detector("blazeface"))
     return frames, track
 
 
@@ -117,13 +117,13 @@ def test_a_detector_measures_the_face_and_its_landmarks(portrait):
     """The reference is the restored clip six pixels to the right, which is what landmarks must say."""
     frames, track = portrait
     moved = frames.roll(6, -1)
-    said = json.loads(call(restored=images(frames), reference=images(moved), detector="mtcnn").result[1])
+    said = json.loads(call(restored=images(frames), reference=images(moved), detector="blazeface").result[1])
     assert said["summary"]["akd"] == pytest.approx(6 * track.scale, rel=0.15)
     assert said["summary"]["tlme"] < 0.3 * said["summary"]["akd"]
     assert said["summary"]["akd_deviation"] < 0.3 * said["summary"]["akd"]
     assert said["about"]["faces"] == 1 and said["per_frame"]["psnr_face"].count(None) == 0
     assert any("recognition_arcface_ir_se50.pth" in note for note in said["notes"])
-    sparse = json.loads(call(restored=images(frames), reference=images(moved), detector="mtcnn", every=3).result[1])
+    sparse = json.loads(call(restored=images(frames), reference=images(moved), detector="blazeface", every=3).result[1])
     assert [value is None for value in sparse["per_frame"]["akd"]] == [False, True, False, False, True]
 
 

@@ -1,0 +1,269 @@
+"""BlazeFace finds faces, FaceMesh places them: the package's own detector, which downloads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..models.blazeface import STRIDE, load_blazeface
+from ..models.blazeface.network import MULTIPLE
+from .geometry import iou
+from .mesh_points import face_box, five_points, pose, turn_of
+from .mesh_tracking import Mesher, Region, region_of
+from .types import Face
+
+SMALLEST = 13.0
+"""Side of the smallest box that BlazeFace is sure of, in pixels of its input; the largest is 170."""
+
+COARSE, CLOSE = 192, 96
+"""Longer sides of a frame at which it is searched for faces from 7 % of it on, and for such as fill it or more."""
+
+STEP = 3.0
+"""How much coarser each next level of the search is; BlazeFace's own range is 13."""
+
+ROTATE = ("auto", "off")
+
+QUARTERS = (0, 2, 1, 3)
+"""Quarter turns of the picture, counterclockwise, in the order in which they are tried."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What BlazeFace says of a face: its box (4,) and turn in the frame, and its score in [0, 1]."""
+
+    box: Tensor
+    turn: float
+    score: float
+
+    def region(self) -> Region:
+        """Where FaceMesh looks."""
+        return region_of(self.box.reshape(2, 2), 0.0) if not self.turn else turned(self.box, self.turn)
+
+
+def turned(box: Tensor, turn: float) -> Region:
+    """The region around a box's middle, turned."""
+    upright = region_of(box.reshape(2, 2), 0.0)
+    return Region(upright.x, upright.y, upright.side, turn)
+
+
+class Searcher:
+    """BlazeFace on a pyramid of one frame."""
+
+    def __init__(self, device: torch.device | str, min_face: float, threshold: float, detect_size: int) -> None:
+        self.device = torch.device(device)
+        self.network = load_blazeface(self.device).to(memory_format=torch.channels_last)
+        self.min_face, self.threshold, self.detect_size = min_face, threshold, detect_size
+
+    def levels(self, height: int, width: int, fine: bool) -> list[float]:
+        """Scales at which a frame is searched, coarse ones first."""
+        long, short = max(height, width), min(height, width)
+        scales = [COARSE / long]
+        if fine:
+            scales.append(CLOSE / long)
+            shown = 1.0 if self.detect_size <= 0 or short <= self.detect_size else self.detect_size / short
+            scale = shown * SMALLEST / self.min_face
+            while scale > 1.15 * scales[0] and len(scales) < 8:
+                scales.append(scale)
+                scale /= STEP
+        return scales
+
+    def __call__(self, picture: np.ndarray, fine: bool = True, quarters: Sequence[int] = (0,)) -> list[Candidate]:
+        """Candidates in a picture (3, H, W) float32 RGB in [0, 1], best first; `quarters` are the turns at which it is searched."""
+        found: list[Candidate] = []
+        for quarter in quarters:
+            shown = np.ascontiguousarray(np.rot90(picture, quarter, (1, 2))) if quarter else picture
+            for scale in self.levels(*picture.shape[1:], fine):
+                found += [back(candidate, quarter, *picture.shape[1:]) for candidate in self.at(shown, scale)]
+        return merged(found)
+
+    @torch.inference_mode()
+    def at(self, picture: np.ndarray, scale: float) -> Iterator[Candidate]:
+        """Candidates of one level, before doubles are removed."""
+        height, width = picture.shape[1:]
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        canvas = np.zeros((-(-size[1] // MULTIPLE) * MULTIPLE, -(-size[0] // MULTIPLE) * MULTIPLE, 3), np.float32)
+        for channel, plane in enumerate(picture):
+            small = cv2.resize(plane, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+            canvas[: size[1], : size[0], channel] = small * 2 - 1
+        logits, places = self.network(torch.from_numpy(canvas).permute(2, 0, 1)[None].to(self.device))
+        scores = torch.sigmoid(logits[0].float().cpu())
+        rows, columns = torch.nonzero(scores >= self.threshold, as_tuple=True)
+        places = places[0].float().cpu()[rows, columns].double()
+        middle = torch.stack([columns, rows], 1).double() * STRIDE + STRIDE / 2
+        zoom = torch.tensor([width / size[0], height / size[1]], dtype=torch.float64)
+        for score, place, anchor in zip(scores[rows, columns].tolist(), places, middle, strict=True):
+            corners = torch.stack([place[0] + anchor - place[1] / 2, place[0] + anchor + place[1] / 2]) * zoom - 0.5
+            if bool((corners[1] > corners[0]).all()):
+                yield Candidate(corners.reshape(4), float(torch.atan2(*(place[3] - place[2]).flip(0))), score)
+
+
+def back(candidate: Candidate, quarter: int, height: int, width: int) -> Candidate:
+    """A candidate of the picture turned by `quarter` as one of the picture (height, width)."""
+    if not quarter:
+        return candidate
+    x, y = candidate.box.reshape(2, 2).unbind(1)
+    for turn in range(quarter):
+        # np.rot90 takes pixel (x, y) of a picture of width w to (y, w - 1 - x)
+        w = width if (quarter - turn) % 2 else height
+        x, y = w - 1 - y, x
+    corners = torch.stack([x, y], 1)
+    return Candidate(torch.cat([corners.amin(0), corners.amax(0)]), candidate.turn + quarter * np.pi / 2, candidate.score)
+
+
+def merged(candidates: Sequence[Candidate], overlap: float = 0.3) -> list[Candidate]:
+    """Without doubles; boxes that overlap are averaged with their scores as weights."""
+    left = sorted(candidates, key=lambda c: (-c.score, *c.box.tolist()))
+    kept = []
+    while left:
+        boxes = torch.stack([c.box for c in left])
+        same = iou(boxes[:1], boxes)[0] >= overlap
+        same[0] = True
+        alike = [c for c, s in zip(left, same.tolist(), strict=True) if s and abs(c.turn - left[0].turn) < 1]
+        weight = torch.tensor([c.score for c in alike], dtype=torch.float64)[:, None]
+        box = (torch.stack([c.box for c in alike]) * weight).sum(0) / weight.sum()
+        kept.append(Candidate(box, left[0].turn, left[0].score))
+        left = [c for c, s in zip(left, same.tolist(), strict=True) if not s]
+    return kept
+
+
+SURE = 4.0
+"""Logits of FaceMesh's presence per logit of a face's score: faces reach 18 to 60 on our clips, what is none lies below -5."""
+
+SAME = 0.3
+"""Overlap (IoU) from which on a candidate is a face that is followed already."""
+
+SCENE = 0.06
+"""Mean change of a 32 x 18 thumbnail from which on a frame is searched anew, as after a cut."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A mesh (468, 3) in frame pixels with its score in [0, 1]."""
+
+    mesh: Tensor
+    score: float
+
+    def face(self) -> Face:
+        """What the other rooms see of it."""
+        return Face(face_box(self.mesh), five_points(self.mesh), self.score, pose=pose(self.mesh))
+
+
+class BlazeFaceDetector:
+    """Faces by BlazeFace and FaceMesh. Calling it treats each frame alone; `follow` gives one that remembers where faces were.
+
+    Args:
+        min_face: smallest face in pixels of the frame as it is searched.
+        threshold: BlazeFace's score from which on FaceMesh looks, in [0, 1]; FaceMesh has the last word.
+        detect_size: short side, in pixels, at which larger frames are searched for the smallest faces; 0 is their own.
+        rotate: "auto" looks for faces that lie or stand on their heads in frames where none is upright; "off" does not.
+    """
+
+    name = "blazeface"
+
+    def __init__(
+        self, *, device: str | torch.device = "cpu", min_face: float = 20, threshold: float = 0.3, detect_size: int = 480, rotate: str = "auto"
+    ) -> None:
+        if not min_face >= 4:
+            raise ValueError(f"BlazeFace cannot see faces below 4 px, got min_face = {min_face}")
+        if rotate not in ROTATE:
+            raise ValueError(f"rotate is {' or '.join(ROTATE)}, got {rotate!r}")
+        self.searcher = Searcher(device, min_face, threshold, detect_size)
+        self.mesher = Mesher(device)
+        self.rotate = rotate
+
+    def __call__(self, frames: Tensor) -> list[list[Face]]:
+        return [self.follow()(frame[None])[0] for frame in frames]
+
+    def follow(self) -> Follower:
+        """A detector for the frames of one clip in order, which searches some and follows faces through the others."""
+        return Follower(self)
+
+    def search(self, picture: np.ndarray, known: Sequence[Placed], fine: bool, quarters: Sequence[int] = (0,)) -> list[Placed]:
+        """Faces in a picture (3, H, W) that are not among the known ones."""
+        boxes = [face_box(placed.mesh) for placed in known]
+        found: list[Placed] = []
+        for candidate in self.searcher(picture, fine, quarters):
+            if covers(boxes, candidate.box):
+                continue
+            placed = self.settle(picture, candidate.region())
+            if placed is None:
+                continue
+            box = face_box(placed.mesh)
+            if not covers(boxes, box):
+                boxes.append(box)
+                found.append(placed)
+        return found
+
+    def settle(self, picture: np.ndarray, region: Region) -> Placed | None:
+        """The face in a region that a detector gave: looked at twice, the second time as its own mesh says."""
+        for _ in range(2):
+            placed = self.look(picture, region)
+            if placed is None:
+                return None
+            region = region_of(placed.mesh, turn_of(placed.mesh))
+        return placed
+
+    def look(self, picture: np.ndarray, region: Region) -> Placed | None:
+        """The face in a region, None if there is none."""
+        ((mesh, sure),) = self.mesher(picture, [region])
+        if sure <= 0 or not bool(torch.isfinite(mesh).all()):
+            return None
+        return Placed(mesh, float(torch.sigmoid(torch.tensor(sure / SURE))))
+
+
+def covers(boxes: Sequence[Tensor], box: Tensor) -> bool:
+    """Whether one of the boxes (4,) is where `box` is."""
+    return bool(boxes) and float(iou(torch.stack(list(boxes)).float(), box[None].float()).max()) >= SAME
+
+
+class Follower:
+    """Faces of one clip's frames, pushed in order.
+
+    FaceMesh looks where each face was in the frame before. BlazeFace searches coarsely every COARSE_EVERY frames, and where no face is
+    known; finely every FINE_EVERY frames, after a change of scene, and when a face is lost. The result does not depend on how the frames
+    are chunked.
+    """
+
+    COARSE_EVERY = 4
+    FINE_EVERY = 16
+
+    def __init__(self, detector: BlazeFaceDetector) -> None:
+        self.detector, self.name = detector, detector.name
+        self.live: list[Placed] = []
+        self.small: np.ndarray | None = None
+        self.count = 0
+
+    def __call__(self, frames: Tensor) -> list[list[Face]]:
+        return [self.step(frame) for frame in frames]
+
+    def step(self, frame: Tensor) -> list[Face]:
+        """Faces in the next frame (3, H, W), best first."""
+        picture = np.ascontiguousarray(frame.detach().float().cpu().numpy())
+        small = np.stack([cv2.resize(plane, (32, 18), interpolation=cv2.INTER_AREA) for plane in picture])
+        changed = self.small is None or float(np.abs(small - self.small).mean()) > SCENE
+        self.small = small
+        before = [] if changed else self.live
+        seen = [self.detector.look(picture, region_of(placed.mesh, turn_of(placed.mesh))) for placed in before]
+        live = apart([placed for placed in seen if placed is not None])
+        fine = changed or len(live) < len(before) or self.count % self.FINE_EVERY == 0
+        if fine or not live or self.count % self.COARSE_EVERY == 0:
+            live += self.detector.search(picture, live, fine)
+        if not live and fine and self.detector.rotate == "auto":
+            live = self.detector.search(picture, [], fine, QUARTERS[1:])
+        self.live = live
+        self.count += 1
+        return [placed.face() for placed in sorted(live, key=lambda p: -p.score)]
+
+
+def apart(placed: Sequence[Placed]) -> list[Placed]:
+    """Without those that have slid onto a face that was known before them."""
+    kept: list[Placed] = []
+    for one in placed:
+        if not covers([face_box(other.mesh) for other in kept], face_box(one.mesh)):
+            kept.append(one)
+    return kept

@@ -1,0 +1,105 @@
+"""FaceMesh's 468 points reduced to what alignment needs: five points in the FFHQ template's convention, a box, where the head looks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .geometry import FACE_BOX
+
+LEFT = (33, 133, 159, 145, 160, 158, 144, 153, 70, 105, 55, 117, 205, 61, 78, 48, 98, 40, 146, 84, 149)
+RIGHT = (263, 362, 386, 374, 387, 385, 373, 380, 300, 334, 285, 346, 425, 291, 308, 278, 327, 270, 375, 314, 378)
+MIDDLE = (1, 4, 5, 2, 6, 168, 10, 152, 0, 17, 13, 14, 164)
+VERTICES = LEFT + RIGHT + MIDDLE
+"""Vertices that the five points are weighted means of: eyes, brows, cheeks, mouth, jaw; twins of each side in the same order."""
+
+MIRRORED = list(range(468))
+"""Vertex -> its twin on the other side, of those that are used."""
+for _left, _right in zip(LEFT, RIGHT, strict=True):
+    MIRRORED[_left], MIRRORED[_right] = _right, _left
+
+PLAIN = {0: (33, 133, 159, 145), 2: (1,), 3: (61,)}
+"""Left eye, nose, left mouth corner: the vertices that lie there. Their plain mean is 3 to 9 % of the eye distance off the template."""
+
+# fmt: off
+# weights of VERTICES, by tools/fit_face_points.py on 443 portraits
+EYE = (
+    0.2427, 0.2459, 0.245, 0.2447, -0.0053, -0.0053, -0.0054, -0.005, -0.0064, -0.0008, 0.0032, -0.0034, -0.001, 0.0076, 0.0051, 0.0051,
+    0.0043, 0.0081, 0.0045, -0.0003, -0.0136, -0.0074, -0.002, -0.003, -0.0019, -0.0041, -0.0025, -0.0032, -0.0015, -0.009, 0.0038, 0.0064,
+    -0.0098, -0.0034, 0.0087, 0.0059, 0.0041, 0.003, 0.0094, 0.0043, -0.0008, -0.0311, 0.0084, 0.01, 0.0097, 0.0044, 0.0064, 0.0054, 0.0146,
+    -0.0168, 0.0093, -0.0005, 0.0086, -0.0002, 0.0051,
+)
+NOSE = (
+    0.0361, 0.0119, 0.0195, 0.0185, 0.0227, 0.0184, 0.022, 0.0172, 0.0465, -0.0014, -0.0276, 0.0464, 0.0104, 0.0388, 0.0361, -0.0502,
+    -0.0294, -0.0002, 0.0283, -0.0118, 0.0578, 0.0361, 0.0119, 0.0195, 0.0185, 0.0227, 0.0184, 0.022, 0.0172, 0.0465, -0.0014, -0.0276,
+    0.0464, 0.0104, 0.0388, 0.0361, -0.0502, -0.0294, -0.0002, 0.0283, -0.0118, 0.0578, 0.8904, -0.1116, -0.0966, -0.0647, -0.0455, -0.0308,
+    -0.0032, 0.0155, -0.0508, -0.0172, -0.026, -0.0219, -0.0576,
+)
+CORNER = (
+    0.0092, 0.0067, 0.0062, 0.0084, 0.0082, 0.0046, 0.0096, 0.0075, 0.0135, 0.0087, 0.006, 0.0039, -0.0167, 0.9209, -0.0665, 0.0002,
+    -0.0121, -0.0536, -0.0586, -0.0101, 0.0312, -0.0093, -0.0013, -0.0079, -0.0127, -0.0092, -0.0056, -0.0134, -0.0106, -0.0175, -0.0134,
+    -0.0014, -0.0181, 0.0107, 0.0268, 0.028, 0.0173, 0.0194, 0.0255, 0.0285, 0.0182, 0.0056, 0.0225, 0.0206, 0.0162, 0.0174, 0.0045, 0.0024,
+    -0.0201, 0.0191, 0.0054, 0.0049, -0.0037, 0.0101, 0.0139,
+)
+# fmt: on
+
+BOUNDS = (117.1, 140.3, 399.9, 465.8)
+"""Where the mesh ends on the template (x0, y0, x1, y1), the mean over the same portraits."""
+
+
+def _weights() -> Tensor:
+    """(5, 468): each row sums to 1."""
+    rows = torch.zeros(5, 468, dtype=torch.float64)
+    used = list(VERTICES)
+    for row, weights in ((0, EYE), (2, NOSE), (3, CORNER)):
+        rows[row, used] = torch.tensor(weights, dtype=torch.float64)
+        rows[row] /= rows[row].sum()
+    rows[1], rows[4] = rows[0, MIRRORED], rows[3, MIRRORED]
+    return rows
+
+
+FIVE = _weights()
+
+
+def five_points(mesh: Tensor) -> Tensor:
+    """(5, 2) left eye, right eye, nose, left and right mouth corner from a mesh (468 or more, 2 or 3), float32."""
+    return (FIVE @ mesh[:468, :2].double()).float()
+
+
+def turn_of(mesh: Tensor) -> float:
+    """The angle of the line through the outer corners of the eyes, in radians; 0 is upright, positive is clockwise in the picture."""
+    across = mesh[263, :2] - mesh[33, :2]
+    return float(torch.atan2(across[1], across[0]))
+
+
+def face_box(mesh: Tensor) -> Tensor:
+    """(4,) the box that a detector would draw around the face: from brow to chin, x0, y0, x1, y1, float32."""
+    turn = turn_of(mesh)
+    c, s = torch.cos(torch.tensor(turn)), torch.sin(torch.tensor(turn))
+    upright = mesh[:468, :2] @ torch.tensor([[c, -s], [s, c]], dtype=mesh.dtype)
+    low, high = upright.amin(0), upright.amax(0)
+    mesh_low, mesh_high = torch.tensor(BOUNDS[:2]), torch.tensor(BOUNDS[2:])
+    share = (torch.tensor([FACE_BOX[:2], FACE_BOX[2:]]) - mesh_low) / (mesh_high - mesh_low)
+    inner = low + share.to(mesh) * (high - low)
+    corners = torch.stack(
+        [inner[[0, 1], [0, 1]], inner[[1, 0], [0, 1]], inner[[1, 1], [0, 1]], inner[[0, 1], [0, 1]].new_tensor([inner[0, 0], inner[1, 1]])]
+    )
+    back = corners @ torch.tensor([[c, s], [-s, c]], dtype=mesh.dtype)
+    return torch.cat([back.amin(0), back.amax(0)]).float()
+
+
+def pose(mesh: Tensor) -> tuple[float, float]:
+    """(yaw, pitch) in degrees of a mesh (468, 3): 0, 0 looks into the camera, positive yaw to the picture's right, positive pitch down.
+
+    From the plane through the outer eye corners, the forehead and the chin. Near a profile the network's depths flatten, and the figure
+    is too small.
+    """
+    points = mesh.double()
+    across = points[263] - points[33]
+    down = points[152] - points[10]
+    normal = torch.linalg.cross(across, down)
+    normal = normal / normal.norm().clamp(min=1e-9)
+    turn = turn_of(mesh)
+    c, s = torch.cos(torch.tensor(turn)).double(), torch.sin(torch.tensor(turn)).double()
+    x, y = c * normal[0] + s * normal[1], -s * normal[0] + c * normal[1]
+    return float(torch.rad2deg(torch.atan2(-x, normal[2]))), float(torch.rad2deg(torch.atan2(-y, normal[2])))

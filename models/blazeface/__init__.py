@@ -1,0 +1,5 @@
+"""MediaPipe's BlazeFace, full range: faces and six keypoints anywhere in a picture."""
+
+from .network import STRIDE as STRIDE
+from .network import BlazeFace as BlazeFace
+from .network import load_blazeface as load_blazeface

@@ -1,0 +1,5 @@
+"""MediaPipe's FaceMesh: 468 points on a face."""
+
+from .network import SIDE as SIDE
+from .network import FaceMesh as FaceMesh
+from .network import load_face_mesh as load_face_mesh

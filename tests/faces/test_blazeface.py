@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from fvr.faces import load_detector
+from fvr.faces.blazeface import Candidate, back
+from fvr.faces.detectors import following
+from fvr.faces.geometry import TEMPLATE, scales, similarity
+from fvr.faces.mesh_points import FIVE, face_box, five_points, turn_of
+from fvr.faces.mesh_tracking import region_of, to_frame
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+
+
+@pytest.fixture(scope="module")
+def portrait():
+    data = pytest.importorskip("skimage.data", reason="the portrait comes with scikit-image")
+    return torch.from_numpy(data.astronaut()).permute(2, 0, 1).float() / 255
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return load_detector("blazeface")
+
+
+def test_points_move_turn_and_grow_with_the_mesh():
+    """f(s R m + t) = s R f(m) + t."""
+    mesh = torch.randn(468, 3, generator=torch.Generator().manual_seed(0)) * 40
+    turn, zoom, shift = 2.1, 1.7, torch.tensor([30.0, -12.0])
+    around = zoom * torch.tensor([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
+    moved = torch.cat([mesh[:, :2] @ around + shift, zoom * mesh[:, 2:]], 1)
+    assert_close(five_points(moved), five_points(mesh) @ around + shift, atol=1e-3, rtol=1e-4)
+    assert math.cos(turn_of(moved) - turn_of(mesh) - turn) == pytest.approx(1, abs=1e-5)
+    assert_close(FIVE.sum(1), torch.ones(5, dtype=torch.float64), atol=1e-9, rtol=0)
+
+
+def test_a_region_and_back_is_where_it_was():
+    points = torch.rand(468, 3, generator=torch.Generator().manual_seed(1)) * 200
+    region = region_of(points, 0.7)
+    matrix = torch.from_numpy(region.to_crop()).float()
+    cropped = torch.cat([points[:, :2] @ matrix[:, :2].mT + matrix[:, 2], points[:, 2:] * 192 / region.side], 1)
+    assert float(cropped[:, :2].min()) >= 0 and float(cropped[:, :2].max()) <= 192
+    assert_close(to_frame(cropped, region), points, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("quarter", [0, 1, 2, 3])
+def test_boxes_of_a_turned_picture_come_back(quarter):
+    picture = torch.zeros(60, 100)
+    picture[10:20, 30:70] = 1
+    rows, columns = torch.nonzero(torch.rot90(picture, quarter), as_tuple=True)
+    box = torch.tensor([columns.min(), rows.min(), columns.max(), rows.max()]).double()
+    assert back(Candidate(box, 0.0, 1.0), quarter, 60, 100).box.tolist() == [30, 10, 69, 19]
+
+
+def test_it_finds_the_astronaut_at_any_size_and_nothing_elsewhere(portrait, detector):
+    frames = torch.stack([portrait, portrait.flip(-1), torch.zeros_like(portrait)])
+    found = detector(frames)
+    assert [len(faces) for faces in found] == [1, 1, 0]
+    left, right, nose, mouth_left, mouth_right = found[0][0].landmarks
+    assert left[0] < nose[0] < right[0] and mouth_left[0] < mouth_right[0] and left[1] < nose[1] < mouth_left[1]
+    assert_close(511 - found[1][0].landmarks[[1, 0, 2, 4, 3], 0], found[0][0].landmarks[:, 0], atol=5, rtol=0)
+    for zoom in (0.35, 2.0):
+        other = torch.nn.functional.interpolate(portrait[None], scale_factor=zoom, mode="bilinear", antialias=True)
+        (face,) = detector(other)[0]
+        assert_close(face.landmarks, (found[0][0].landmarks + 0.5) * zoom - 0.5, atol=4 * max(zoom, 0.5), rtol=0)
+
+
+def test_following_does_not_depend_on_chunks_and_costs_no_face(portrait, detector):
+    frames = torch.stack([torch.roll(portrait, (3 * t, -5 * t), (1, 2)) for t in range(6)])
+    frames[4:] = frames[4:].flip(-1)  # a cut
+    whole = following(detector)(frames)
+    pieces = following(detector)
+    chunked = [faces for chunk in frames.split(2) for faces in pieces(chunk)]
+    assert [len(faces) for faces in whole] == [1] * 6
+    for a, b, alone in zip(whole, chunked, detector(frames), strict=True):
+        assert torch.equal(a[0].landmarks, b[0].landmarks) and a[0].score == b[0].score
+        assert_close(a[0].landmarks, alone[0].landmarks, atol=4, rtol=0)
+
+
+@pytest.mark.parametrize("quarter", [1, 2, 3])
+def test_faces_that_lie_are_found_and_their_crops_stand(portrait, detector, quarter):
+    turned = torch.rot90(portrait, quarter, (1, 2))[None]
+    (face,) = detector(turned)[0]
+    (upright,) = detector(portrait[None])[0]
+    side = 511
+    x, y = upright.landmarks.unbind(1)
+    for _ in range(quarter):
+        x, y = y, side - x
+    assert_close(face.landmarks, torch.stack([x, y], 1), atol=5, rtol=0)
+    if quarter == 2:
+        assert load_detector("blazeface", rotate="off")(turned)[0] == []
+
+
+@pytest.mark.skipif(not (SHARED / "faces512").is_dir(), reason="needs ../shared/faces512")
+def test_the_points_are_calibrated_to_the_template(detector):
+    """On portraits that were aligned by another detector, alignment by ours changes nothing on average."""
+    import cv2
+
+    maps = []
+    for path in sorted((SHARED / "faces512" / "val").glob("*.jpg"))[:8]:
+        picture = torch.from_numpy(cv2.imread(str(path))[:, :, ::-1].copy()).permute(2, 0, 1).float() / 255
+        face = max(detector(picture[None])[0], key=lambda face: float((face.box[2:] - face.box[:2]).prod()))
+        maps.append(similarity(face.landmarks))
+    matrices = torch.stack(maps).double()
+    moved = TEMPLATE @ matrices[:, :, :2].mT + matrices[:, None, :, 2] - TEMPLATE
+    eyes = float((TEMPLATE[1] - TEMPLATE[0]).norm())
+    assert float(moved.mean((0, 1)).norm()) < 0.04 * eyes
+    assert float(scales(matrices).mean()) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.skipif(not (SHARED / "cases").is_dir(), reason="needs ../shared/cases")
+def test_a_clip_on_its_side_is_followed_in_every_frame(detector):
+    from fvr.pipeline import follow_faces
+    from fvr.video import open_source
+
+    (track,) = follow_faces(open_source(SHARED / "cases" / "people_sideways.mp4"), detector)
+    assert len(track) == 8 and bool(track.detected.all())
+
+
+def test_boxes_are_those_of_a_detector(portrait, detector):
+    """The mesh ends below the brow; the box begins where other detectors' do."""
+    (face,) = detector(portrait[None])[0]
+    width, height = (face.box[2:] - face.box[:2]).tolist()
+    assert 1.1 < height / width < 1.7
+    inside = (face.landmarks > face.box[:2]) & (face.landmarks < face.box[2:])
+    assert bool(inside.all()) and face.pose is not None and abs(face.pose[0]) < 25
+
+
+def test_a_box_grows_with_its_mesh():
+    mesh = torch.rand(468, 3, generator=torch.Generator().manual_seed(2)) * 100
+    mesh[33, :2], mesh[263, :2] = torch.tensor([20.0, 50.0]), torch.tensor([80.0, 50.0])
+    assert_close(face_box(mesh * 2), face_box(mesh) * 2, atol=1e-2, rtol=1e-4)
+
+
+def test_bad_settings_are_one_sentence():
+    with pytest.raises(ValueError, match="rotate is auto or off, got 'sideways'"):
+        load_detector("blazeface", rotate="sideways")
+    with pytest.raises(ValueError, match="cannot see faces below 4 px"):
+        load_detector("blazeface", min_face=1)
