@@ -76,6 +76,7 @@ def restore_clip_in_frames(
     *,
     paster: Paster | None = None,
     faces: str = "all",
+    like: Tensor | None = None,
     min_size: float = 0.0,
     seed: int = 0,
     chunk: int = 8,
@@ -88,7 +89,8 @@ def restore_clip_in_frames(
     Args:
         source: the clip, decoded twice.
         sink: takes the frames; closing it is the caller's.
-        faces: "all", "largest", or person ids such as "0,2".
+        faces: "all", "largest", ids of people such as "0,2", or "like:photo.jpg".
+        like: the embedding of the person who is meant; then `faces` does not count.
         min_size: faces whose box is smaller than this many pixels are left alone.
         seed: the same seed gives the same pixels, whatever `chunk` is.
         chunk: frames decoded at a time.
@@ -99,7 +101,7 @@ def restore_clip_in_frames(
     """
     began = time.monotonic()
     tracks = follow_faces(source, detector, chunk=chunk, heartbeat=heartbeat, on_frame=on_found)
-    chosen = select_tracks(tracks, faces, min_size)
+    chosen = select_tracks(tracks, faces, min_size, like)
     walk = Walk(chosen, restorer, pasting(paster or Paster(), restorer), seed=seed, heartbeat=heartbeat)
     frames = 0
     for piece in source.chunks(chunk):

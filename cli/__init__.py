@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 
 from ..host.signals import stoppable
-from . import compare, demo, finetune, models, nodes, restore, run, train
+from . import compare, demo, faces, finetune, models, nodes, restore, run, train
 
-COMMANDS = (restore, compare, run, demo, train, finetune, models, nodes)
+COMMANDS = (restore, faces, compare, run, demo, train, finetune, models, nodes)
 """As help lists them."""
 INTERRUPTED = 130
 

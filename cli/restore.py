@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .clips import add_frames_and_encoding, encoding, selection
+from .faces import add_finding
 
 REPORT_ROOM = 1 << 18
 """Bytes that a disk must have for a report; those of long clips with many people take some tens of thousands."""
@@ -53,15 +54,14 @@ def add(commands: Any) -> None:
     p.add_argument("--report", metavar="FILE.json", help="write what was done as JSON, with all that repeats it")
     p.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
     g = p.add_argument_group("faces")
-    g.add_argument("--faces", default="all", metavar="WHICH", help='"all", "largest", or ids such as 0,2 (default: all)')
-    g.add_argument("--min-size", type=float, default=0.0, metavar="PIXELS", help="leave faces smaller than this alone")
     g.add_argument(
-        "--detector",
-        default="auto",
-        choices=["auto", "blazeface", "retinaface", "mtcnn"],
-        help="who finds faces (default: auto, retinaface if its weights are here, else blazeface, which is in this package)",
+        "--faces",
+        default="all",
+        metavar="WHICH",
+        help='"all", "largest", ids of people such as 0,2 (see fvr faces), or like:photo.jpg, the person on a picture (default: all)',
     )
-    g.add_argument("--rotate", default="auto", choices=["auto", "off"], help="auto also finds faces that lie or stand on their heads (default: auto)")
+    g.add_argument("--min-size", type=float, default=0.0, metavar="PIXELS", help="leave faces smaller than this alone")
+    add_finding(g)
     g.add_argument(
         "--feather", type=int, default=24, metavar="PIXELS", help="soft border of the pasted face, in pixels of the 512 crop (default: 24)"
     )

@@ -5,8 +5,8 @@ from .detectors import Detector, load_detector
 from .external_detections import GivenDetector, faces_from_boxes, faces_from_landmarks
 from .parsing import Parser, load_parser
 from .paste import Paster
-from .report import PersonReport, TrackReport, report
-from .selection import check_words, select_tracks
+from .report import PersonReport, TrackReport, report, table
+from .selection import check_words, embedding_of, select_tracks
 from .sheet import Thumbnails, contact_sheet
 from .tracks import Tracker, TrackOptions, aligned_track, find_tracks
 from .types import CROP, Face, FaceClip, FaceTrack
@@ -30,6 +30,7 @@ __all__ = [
     "check_words",
     "contact_sheet",
     "crop_clip",
+    "embedding_of",
     "faces_from_boxes",
     "faces_from_landmarks",
     "find_tracks",
@@ -37,4 +38,5 @@ __all__ = [
     "load_parser",
     "report",
     "select_tracks",
+    "table",
 ]

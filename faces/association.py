@@ -25,12 +25,13 @@ APART_IN_PLACE = 0.55
 
 @dataclass(frozen=True)
 class Sighting:
-    """One detection in one frame with what was measured on it."""
+    """One detection in one frame with what was measured on it, and in some frames its face in packed form (faces/people.py)."""
 
     frame: int
     face: Face
     descriptor: Tensor
     sharpness: float
+    likeness: bytes | None = None
 
 
 @dataclass

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from .geometry import side
 from .selection import size
 from .types import FaceTrack
 
 
 @dataclass(frozen=True)
 class PersonReport:
-    """One track: frames [start, stop), how many of them were filled in, median face side in pixels, and whether it is restored."""
+    """One person: first frame and the one after the last, in how many frames and tracks, how many of them were filled in, median face side in
+    pixels, whether it is restored (in part, where some tracks are too small), and what is odd about it (see `marks`)."""
 
     person: int
     start: int
@@ -22,6 +24,9 @@ class PersonReport:
     filled_in: int
     size: float
     selected: bool
+    frames: int = 0
+    tracks: int = 1
+    marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,9 @@ class TrackReport:
         """Such as "1,240 frames, 3 people, 87 frames passed through (no face: 60, too small: 20, not selected: 7)"."""
         people = len(self.people)
         head = f"{self.frames:,} {'frame' if self.frames == 1 else 'frames'}, {people:,} {'person' if people == 1 else 'people'}"
+        doubtful = [str(p.person) for p in self.people if "unsure" in p.marks]
+        if doubtful:
+            head += f" ({', '.join(doubtful)} may be the same)"
         if not self.passed_through:
             return f"{head}, faces restored in every frame" if self.frames else head
         reasons = (("no face", self.no_face), ("too small", self.too_small), ("not selected", self.not_selected))
@@ -64,6 +72,9 @@ class TrackReport:
                     "filled_in": p.filled_in,
                     "size": round(p.size, 1),
                     "selected": p.selected,
+                    "frames": p.frames,
+                    "tracks": p.tracks,
+                    "marks": list(p.marks),
                 }
                 for p in self.people
             ],
@@ -75,16 +86,63 @@ def report(tracks: Sequence[FaceTrack], selected: Sequence[FaceTrack], frame_cou
 
     tracks: everybody. selected: those to be restored, as `select_tracks` chose them with `min_size`.
     """
-    chosen = {track.person for track in selected}
+    chosen = set(selected)
     covered = {kind: torch.zeros(frame_count, dtype=torch.bool) for kind in ("restored", "not_selected", "too_small")}
     for track in tracks:
-        kind = "restored" if track.person in chosen else "too_small" if size(track) < min_size else "not_selected"
+        kind = "restored" if track in chosen else "too_small" if size(track) < min_size else "not_selected"
         covered[kind][track.start : track.stop] = True
     restored = covered["restored"]
     not_selected = covered["not_selected"] & ~restored
     too_small = covered["too_small"] & ~restored & ~not_selected
-    people = tuple(
-        PersonReport(t.person, t.start, t.stop, int((~t.detected).sum()), size(t), t.person in chosen) for t in sorted(tracks, key=lambda t: t.person)
-    )
+    people = tuple(person_report(some, chosen) for some in grouped(tracks))
     counts = [int(c.sum()) for c in (restored, too_small, not_selected)]
     return TrackReport(frame_count, counts[0], frame_count - sum(counts), counts[1], counts[2], people)
+
+
+TINY = 24.0
+"""Median side of a face in frame pixels below which it is marked as tiny."""
+
+LYING = 45.0
+"""Degrees from upright from which on a face is marked as rotated."""
+
+
+def grouped(tracks: Sequence[FaceTrack]) -> list[list[FaceTrack]]:
+    """Tracks person by person, in order of ids, each person's in order of time."""
+    people: dict[int, list[FaceTrack]] = {}
+    for track in sorted(tracks, key=lambda t: (t.person, t.start)):
+        people.setdefault(track.person, []).append(track)
+    return list(people.values())
+
+
+def person_report(tracks: Sequence[FaceTrack], chosen: Collection[FaceTrack]) -> PersonReport:
+    """What is said of one person's tracks."""
+    return PersonReport(
+        person=tracks[0].person,
+        start=min(track.start for track in tracks),
+        stop=max(track.stop for track in tracks),
+        filled_in=sum(int((~track.detected).sum()) for track in tracks),
+        size=float(side(torch.cat([track.boxes for track in tracks])).median()),
+        selected=any(track in chosen for track in tracks),
+        frames=sum(len(track) for track in tracks),
+        tracks=len(tracks),
+        marks=marks(tracks),
+    )
+
+
+def marks(tracks: Sequence[FaceTrack]) -> tuple[str, ...]:
+    """What a user should know of a person: "rotated" (lies or stands on the head), "tiny", "unsure" (may be another of the clip's people)."""
+    linear = torch.cat([track.matrices for track in tracks])[:, :, :2].double()
+    turn = torch.rad2deg(torch.atan2(linear[:, 1, 0] - linear[:, 0, 1], linear[:, 0, 0] + linear[:, 1, 1])).abs().median()
+    small = side(torch.cat([track.boxes for track in tracks])).median()
+    found = {"rotated": float(turn) > LYING, "tiny": float(small) < TINY, "unsure": any(track.unsure for track in tracks)}
+    return tuple(name for name, is_so in found.items() if is_so)
+
+
+def table(tracks: Sequence[FaceTrack], time_of: Callable[[int], str]) -> str:
+    """One line per person for a terminal: id, frames, tracks, first time, face size, marks. time_of: frame index to what is shown."""
+    rows = [("person", "frames", "tracks", "first seen", "face", "")]
+    for some in grouped(tracks):
+        p = person_report(some, ())
+        rows.append((str(p.person), f"{p.frames:,}", str(p.tracks), time_of(p.start), f"{p.size:.0f} px", ", ".join(p.marks)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)

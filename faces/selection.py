@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from .detectors import load_detector
 from .geometry import area, side
+from .people import SAME, UNSURE, likeness, load_embed
 from .types import FaceTrack
 
+LIKE = "like:"
+"""Before the path of a picture that shows who is meant."""
 
-def select_tracks(tracks: Sequence[FaceTrack], which: str = "all", min_size: float = 0) -> list[FaceTrack]:
-    """Tracks by `which`: "all"; "largest", at most one person at a time, the one with the largest total area; or ids such as "0,2".
+
+def select_tracks(tracks: Sequence[FaceTrack], which: str = "all", min_size: float = 0, like: Tensor | None = None) -> list[FaceTrack]:
+    """Tracks by `which`: "all"; "largest", at most one person at a time, the one with the largest total area; ids of people such as "0,2"; or
+    "like:photo.jpg", the person on a picture.
 
     min_size: tracks whose median face (square root of its box's area) is smaller than this many frame pixels are left out.
+    like: an embedding, see `embedding_of`; then `which` does not count.
 
     Raises:
-        ValueError: for an id that is not in the clip, or words that are none of these.
+        ValueError: for an id that is not in the clip, nobody like the person on the picture, or words that are none of these.
+        OSError: if the picture cannot be read.
     """
     word = which.strip().lower()
     large = [track for track in tracks if size(track) >= min_size]
+    if like is None and word.startswith(LIKE):
+        like = embedding_of(read_picture(which.strip()[len(LIKE) :].strip()))
+    if like is not None:
+        chosen = {track.person for track in alike(tracks, like)}
+        return [track for track in large if track.person in chosen]
     if word == "all":
         return large
     if word == "largest":
@@ -33,7 +52,11 @@ def select_tracks(tracks: Sequence[FaceTrack], which: str = "all", min_size: flo
 
 def check_words(which: str) -> None:
     """Raises ValueError for what `select_tracks` would not read in any clip."""
-    if which.strip().lower() not in ("all", "largest"):
+    word = which.strip().lower()
+    if word.startswith(LIKE):
+        if not word[len(LIKE) :].strip():
+            raise ValueError("faces like: must name a picture, such as like:photo.jpg, got nothing after it")
+    elif word not in ("all", "largest"):
         ids(which)
 
 
@@ -45,8 +68,60 @@ def ids(which: str) -> set[int]:
     """
     parts = [part.strip() for part in which.split(",") if part.strip()]
     if not parts or not all(part.isdecimal() for part in parts):
-        raise ValueError(f"faces must be all, largest, or ids such as 0,2, got {which!r}")
+        raise ValueError(f"faces must be all, largest, ids such as 0,2, or like:photo.jpg, got {which!r}")
     return {int(part) for part in parts}
+
+
+def read_picture(path: str | Path) -> Tensor:
+    """A picture file as (3, H, W) RGB in [0, 1].
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    try:
+        data = np.frombuffer(Path(path).read_bytes(), np.uint8)
+    except OSError as error:
+        raise OSError(f"the picture {path} of whom to restore cannot be read ({error.strerror}); give the path of a photo") from error
+    pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    if pixels is None:
+        raise OSError(f"the picture {path} of whom to restore cannot be decoded; give a JPEG or PNG")
+    return torch.from_numpy(np.ascontiguousarray(pixels[:, :, ::-1])).permute(2, 0, 1).float() / 255
+
+
+def embedding_of(picture: Tensor) -> Tensor:
+    """The embedding (D,) of the largest face in a picture (3, H, W) RGB in [0, 1].
+
+    Raises:
+        ValueError: if it shows no face, or the embedding is not in the package.
+    """
+    embed = load_embed()
+    if embed is None:
+        raise ValueError("nobody can be recognised without face-embedding.safetensors, which is missing from the package; install it again")
+    faces = load_detector("blazeface")(picture[None])[0]
+    if not faces:
+        height, width = picture.shape[-2:]
+        raise ValueError(f"the picture of whom to restore ({width} x {height}) shows no face; give one that shows the person from the front")
+    face = max(faces, key=lambda face: float(area(face.box)))
+    return embed(likeness(picture.float().cpu(), face.landmarks)[None])[0]
+
+
+def alike(tracks: Sequence[FaceTrack], like: Tensor) -> list[FaceTrack]:
+    """The tracks of the people with this embedding: all that are nearer than SAME, or else the nearest one within UNSURE.
+
+    Raises:
+        ValueError: if there is nobody.
+    """
+    far = {}
+    for person in sorted({track.person for track in tracks}):
+        known = [track.embedding for track in tracks if track.person == person and track.embedding is not None]
+        if known:
+            far[person] = float((torch.stack(known) - like).norm(dim=1).mean())
+    nearest = min(far, key=lambda person: far[person], default=None)
+    if nearest is None or far[nearest] >= UNSURE:
+        said = f"the nearest is person {nearest} at a distance of {far[nearest]:.2f}" if nearest is not None else "nobody in it was recognised"
+        raise ValueError(f"nobody in this clip looks like the person on the picture ({said}, {UNSURE} is the limit); choose by id, see fvr faces")
+    chosen = {person for person, distance in far.items() if distance < SAME} or {nearest}
+    return [track for track in tracks if track.person in chosen]
 
 
 def largest(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .align import warp_to
-from .selection import size
+from .report import grouped, person_report
 from .types import CROP, FaceTrack
 
 LABEL = 220
@@ -19,7 +19,7 @@ SHADE = 30
 
 
 class Thumbnails:
-    """Sample crops of each track, spread evenly over its detected frames, collected while frames stream by.
+    """Sample crops of each person, spread evenly over the detected frames of all tracks, collected while frames stream by.
 
     samples: crops per person. side: of a crop, in pixels. Holds samples x people crops, whatever the length of the clip.
     """
@@ -28,7 +28,8 @@ class Thumbnails:
         self.tracks = list(tracks)
         self.samples = samples
         self.side = side
-        self.wanted = {track.person: spread(track, samples) for track in tracks}
+        self.wanted = {some[0].person: spread(some, samples) for some in grouped(tracks)}
+        self.best = {some[0].person: self.wanted[some[0].person].index(sharpest(some)) for some in grouped(tracks) if self.wanted[some[0].person]}
         self.crops: dict[int, list[Tensor]] = {track.person: [] for track in tracks}
 
     def push(self, index: int, frames: Tensor) -> None:
@@ -38,21 +39,38 @@ class Thumbnails:
         shift = 0.5 * zoom - 0.5
         for track in self.tracks:
             for frame in self.wanted[track.person]:
-                if index <= frame < index + len(frames):
+                if index <= frame < index + len(frames) and track.start <= frame < track.stop:
                     matrix = track.matrices[frame - track.start].double() * to_small
                     matrix[:, 2] += shift
                     self.crops[track.person].append(warp_to(frames[frame - index][None], matrix[None], self.side)[0].cpu())
 
 
-def spread(track: FaceTrack, samples: int) -> list[int]:
-    """Up to `samples` absolute indices of detected frames, evenly spread, first and last included."""
-    seen = torch.nonzero(track.detected)[:, 0]
-    picks = torch.linspace(0, len(seen) - 1, min(samples, len(seen))).round().long()
-    return [track.start + int(i) for i in seen[picks].unique()]
+def spread(tracks: Sequence[FaceTrack], samples: int) -> list[int]:
+    """Up to `samples` absolute indices of detected frames of one person, evenly spread, first and last included, and the sharpest."""
+    seen = torch.cat([track.start + torch.nonzero(track.detected)[:, 0] for track in tracks])
+    if not len(seen):
+        return []
+    picks = seen[torch.linspace(0, len(seen) - 1, min(samples, len(seen))).round().long()].unique().tolist()
+    best = sharpest(tracks)
+    if best not in picks:
+        picks[min(range(len(picks)), key=lambda k: abs(picks[k] - best))] = best
+    return sorted(picks)
 
 
-def contact_sheet(tracks: Sequence[FaceTrack], thumbnails: Thumbnails) -> Tensor:
-    """One row per person, id 0 first: id, frames and size beside the sample crops.
+def sharpest(tracks: Sequence[FaceTrack]) -> int:
+    """The absolute index of the detected frame in which one person shows most detail."""
+    _, frame = max(
+        (float(value), -(track.start + k))
+        for track in tracks
+        for k, value in enumerate(torch.where(track.detected, track.sharpness, torch.tensor(-1.0)).tolist())
+    )
+    return -frame
+
+
+def contact_sheet(tracks: Sequence[FaceTrack], thumbnails: Thumbnails, time_of: Callable[[int], str] = str) -> Tensor:
+    """One row per person, id 0 first: id, frames, first time, size and marks beside the sample crops, of which the sharpest is framed.
+
+    time_of: what is shown for a frame's index.
 
     Returns (3, H, W) float32 in [0, 1]; a dark picture that says so if there is nobody.
     """
@@ -62,14 +80,18 @@ def contact_sheet(tracks: Sequence[FaceTrack], thumbnails: Thumbnails) -> Tensor
         sheet = np.full((side, width, 3), SHADE, np.uint8)
         write(sheet, ["no faces found"], 0)
         return picture(sheet)
-    sheet = np.full((len(tracks) * (side + GAP) + GAP, width, 3), SHADE, np.uint8)
-    for row, track in enumerate(sorted(tracks, key=lambda t: t.person)):
+    people = grouped(tracks)
+    sheet = np.full((len(people) * (side + GAP) + GAP, width, 3), SHADE, np.uint8)
+    for row, some in enumerate(people):
         top = GAP + row * (side + GAP)
-        filled = int((~track.detected).sum())
-        lines = [f"{track.person}", f"frames {track.start}-{track.stop - 1}", f"{len(track)} long, {filled} filled", f"face {size(track):.0f} px"]
+        p = person_report(some, ())
+        frames = f"{p.frames:,} {'frame' if p.frames == 1 else 'frames'}" + (f" in {p.tracks} parts" if p.tracks > 1 else "")
+        lines = [f"{p.person}", frames, f"from {time_of(p.start)}", " ".join([f"{p.size:.0f} px", *p.marks])]
         write(sheet, lines, top)
-        for column, crop in enumerate(thumbnails.crops.get(track.person, [])[:samples]):
+        for column, crop in enumerate(thumbnails.crops.get(p.person, [])[:samples]):
             left = LABEL + column * (side + GAP)
+            if len(thumbnails.wanted[p.person]) > 1 and column == thumbnails.best[p.person]:
+                sheet[top - 2 : top + side + 2, left - 2 : left + side + 2] = 255
             sheet[top : top + side, left : left + side] = crop.permute(1, 2, 0).mul(255).round().byte().numpy()
     return picture(sheet)
 

@@ -15,7 +15,8 @@ from .appearance import chip, descriptor, sharpness
 from .association import Path, Sighting, link
 from .detectors import Detector, following, suppress
 from .external_detections import GivenDetector
-from .geometry import FACE_BOX, TEMPLATE, area, iou, similarity, smooth, steady
+from .geometry import FACE_BOX, TEMPLATE, iou, similarity, smooth, steady
+from .people import SAMPLES, Embed, change, likeness, load_embed, middle, named, packed, unpacked
 from .types import CROP, Face, FaceTrack
 
 
@@ -31,6 +32,7 @@ class TrackOptions:
             0.92, BlazeFace's below 0.5; faces reach 0.98). Not asked of faces that were given.
         density: least share of a track's frames with a detection.
         aspect: width / height of one pixel of the frames; crops show faces as the clip is displayed.
+        recognise: whether tracks of one person are tied together.
     """
 
     max_gap: int = 10
@@ -39,6 +41,7 @@ class TrackOptions:
     sure: float = 0.94
     density: float = 0.3
     aspect: float = 1.0
+    recognise: bool = True
 
 
 class CutDetector(Protocol):
@@ -60,6 +63,7 @@ class Tracker:
     def __init__(self, frame_size: tuple[int, int], options: TrackOptions | None = None, **changes: float) -> None:
         self.frame_size = (int(frame_size[0]), int(frame_size[1]))
         self.options = replace(options or TrackOptions(), **changes)  # type: ignore[arg-type]
+        self.embed: Embed | None = load_embed() if self.options.recognise else None
         self.shot = 0
         self.sightings: list[list[Sighting]] = []
         self.tracks: list[FaceTrack] = []
@@ -99,14 +103,17 @@ class Tracker:
         """What is kept of a detection."""
         image = chip(frame.float().cpu(), face.landmarks, self.options.aspect)
         face = replace(face, box=face.box.float().cpu(), landmarks=face.landmarks.float().cpu(), score=float(face.score))
-        return Sighting(index, face, descriptor(image), sharpness(image))
+        kept = None
+        if self.embed is not None and index % KEPT_EVERY == 0:
+            kept = packed(likeness(frame.float().cpu(), face.landmarks, self.options.aspect))
+        return Sighting(index, face, descriptor(image), sharpness(image), kept)
 
     def close(self, stop: int) -> None:
         """Ends the shot before frame `stop` and makes its tracks."""
         frames, self.sightings = self.sightings[: stop - self.shot], self.sightings[stop - self.shot :]
         bounds = (self.shot, stop)
         paths = [path for path in link(frames, self.options.max_gap) if self.credible(path, len(frames))]
-        tracks = [build(path, bounds, self.frame_size, self.options) for path in paths]
+        tracks = [build(part, bounds, self.frame_size, self.options, embedding) for path in paths for part, embedding in self.recognised(path)]
         self.tracks += hide(without_doubles(tracks))
         self.shot = stop
 
@@ -118,18 +125,51 @@ class Tracker:
             return False
         return max(s.face.score for s in path.sightings) >= options.sure
 
+    def recognised(self, path: Path) -> list[tuple[Path, Tensor | None]]:
+        """A path with its embedding, the middle of its sharper faces; in two where one person dissolves into another."""
+        kept = samples(path)
+        if self.embed is None or not kept:
+            return [(path, None)]
+        faces = self.embed(torch.stack([unpacked(s.likeness) for s in kept if s.likeness is not None]))
+        where = change(faces)
+        if where is not None:
+            frame = turning(path, kept[where - 1], kept[where])
+            parts = [Path(part) for part in ([s for s in path.sightings if s.frame < frame], [s for s in path.sightings if s.frame >= frame])]
+            if all(len(part.sightings) >= self.options.min_length for part in parts):
+                return [(part, middle(some)) for part, some in zip(parts, (faces[:where], faces[where:]), strict=True)]
+        order = sorted(range(len(kept)), key=lambda k: (-kept[k].sharpness, k))[: max(3, (len(kept) + 1) // 2)]
+        return [(path, middle(faces[sorted(order)]))]
+
     def finish(self, cuts: Sequence[int] = ()) -> list[FaceTrack]:
-        """All tracks, person 0 (the largest total area) first; `cuts` are those told last."""
+        """All tracks, person 0 (who is seen in most frames) first, each person's in order; `cuts` are those told last."""
         if cuts:
             self.cut(cuts)
         if self.sightings:
             self.close(self.seen)
-        order = sorted(self.tracks, key=lambda t: (-float(area(t.boxes).double().sum()), t.start, *t.boxes[0].tolist()))
-        self.tracks = [replace(track, person=person) for person, track in enumerate(order)]
+        self.tracks = sorted(named(self.tracks), key=lambda t: (t.person, t.start))
         return list(self.tracks)
 
 
-def build(path: Path, shot: tuple[int, int], frame_size: tuple[int, int], options: TrackOptions) -> FaceTrack:
+KEPT_EVERY = 4
+"""Every how many frames of the clip a face is kept, so that the end of the shot can choose some for the embedding."""
+
+
+def samples(path: Path) -> list[Sighting]:
+    """Up to SAMPLES sightings whose faces were kept, in order: the sharpest of each equal part of the path, frontal ones first."""
+    kept = [s for s in path.sightings if s.likeness is not None]
+    parts = np.array_split(np.arange(len(kept)), min(SAMPLES, len(kept))) if kept else []
+    return [max((kept[k] for k in part), key=lambda s: (s.face.pose is None or abs(s.face.pose[0]) < 40, s.sharpness, -s.frame)) for part in parts]
+
+
+def turning(path: Path, before: Sighting, later: Sighting) -> int:
+    """The first frame, between two sightings of different people, whose face looks more like the later one's."""
+    between = [s for s in path.sightings if before.frame < s.frame <= later.frame]
+    looks = torch.stack([s.descriptor for s in between])
+    nearer = looks @ later.descriptor > looks @ before.descriptor
+    return between[int(nearer.int().argmax())].frame
+
+
+def build(path: Path, shot: tuple[int, int], frame_size: tuple[int, int], options: TrackOptions, embedding: Tensor | None = None) -> FaceTrack:
     """A track from a path: gaps filled on straight lines, then boxes and landmarks smoothed, then aligned, steadily."""
     seen = np.array([s.frame for s in path.sightings])
     frames = np.arange(seen[0], seen[-1] + 1)
@@ -155,6 +195,10 @@ def build(path: Path, shot: tuple[int, int], frame_size: tuple[int, int], option
         sharpness=fill(torch.tensor([s.sharpness for s in path.sightings])).float(),
         frame_size=frame_size,
         shot=shot,
+        embedding=embedding,
+        pose=None
+        if any(s.face.pose is None for s in path.sightings)
+        else smooth(fill(torch.tensor([s.face.pose for s in path.sightings])), 1.0).float(),
     )
 
 

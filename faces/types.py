@@ -27,10 +27,10 @@ class Face:
 
 @dataclass(frozen=True, eq=False)
 class FaceTrack:
-    """One person inside one shot, from its first to its last detection.
+    """One appearance of a person inside one shot, from its first to its last detection.
 
     Attributes:
-        person: id, unique in the clip; 0 is the person with the largest total face area.
+        person: id, the same for all tracks of a person in the clip; 0 is who is seen in most frames.
         start: index of the first frame, counted from the first decoded frame.
         boxes: (N, 4) float32, x0, y0, x1, y1 in frame pixels.
         landmarks: (N, 5, 2) float32 in frame pixels, smoothed.
@@ -40,6 +40,9 @@ class FaceTrack:
         sharpness: (N,) float32 in [0, 1], how much detail the face shows for its size; 1 if unknown.
         frame_size: (H, W) of the frames.
         shot: first frame of the track's shot and the index after its last; None if unknown.
+        embedding: (D,) what the face looks like, see faces/people.py; None if unknown.
+        unsure: whether another person of the clip may be the same one.
+        pose: (N, 2) yaw and pitch in degrees, smoothed; None if unknown.
     """
 
     person: int
@@ -52,6 +55,9 @@ class FaceTrack:
     sharpness: Tensor
     frame_size: tuple[int, int]
     shot: tuple[int, int] | None = None
+    embedding: Tensor | None = None
+    unsure: bool = False
+    pose: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..motion.dis import DisFlow
 from ..motion.flow import FlowSource
 from .fidelity import WINDOW, psnr, ssim_map, ssim_within
-from .identity import Embed, cosine, identity_crop
+from .identity import Embed, cosine, identity_crop, place_of
 from .landmarks import landmark_distance, landmark_motion_error
 from .lpips import perceptual_distance
 from .registry import FACE
@@ -220,7 +220,9 @@ class _Walk:
         assert self.embed is not None
         here = [person for person in self.people if _five(person.restored[t]) and _five(person.reference[t])]
         if here:
-            crops = [identity_crop(x[0], person.restored[t]) for person in here] + [identity_crop(truth[0], person.reference[t]) for person in here]
+            place = place_of(self.embed)
+            crops = [identity_crop(x[0], person.restored[t], *place) for person in here]
+            crops += [identity_crop(truth[0], person.reference[t], *place) for person in here]
             found = self.embed(torch.stack(crops))
             self.note(t, "identity", float(cosine(found[: len(here)], found[len(here) :]).mean()))
         elif self.people:

@@ -1,6 +1,6 @@
-"""Whether it is still the same person: cosine of two ArcFace embeddings (Deng et al., CVPR 2019).
+"""Whether it is still the same person: cosine of two embeddings, ArcFace's (Deng et al., CVPR 2019) or those that come with the package.
 
-The network is facexlib's IR-SE-50 with the weights of a local file; nothing is ever downloaded.
+ArcFace is facexlib's IR-SE-50 with the weights of a local file; nothing is ever downloaded.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..models.face_embedding import PLACES, load_face_embedding
+from ..models.face_embedding import SIDE as EMBEDDED_SIDE
 from ..models.facexlib_networks import facexlib_class
 from ..models.fill import fill
 
@@ -53,8 +55,25 @@ def load_arcface(weights: Path | str, device: torch.device | str = "cpu") -> Emb
     return embed
 
 
-def identity_crop(frame: Tensor, landmarks: Tensor) -> Tensor:
-    """The face at landmarks (5, 2) in frame (3, H, W), as ArcFace wants it: (3, 112, 112) float32, border replicated.
+class EmbeddedIdentity:
+    """The embedding that comes with the package, as an Embed of faces (n, 3, 150, 150); `place` is where `identity_crop` puts them."""
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.network, self.device = load_face_embedding(device), device
+        self.place = (torch.tensor(PLACES, dtype=torch.float64), EMBEDDED_SIDE)
+
+    @torch.no_grad()
+    def __call__(self, faces: Tensor) -> Tensor:
+        return F.normalize(self.network(faces.to(self.device, torch.float32)).double().cpu(), dim=-1)
+
+
+def place_of(embed: Embed) -> tuple[Tensor, int]:
+    """Template and side of the faces that a network wants."""
+    return getattr(embed, "place", (TEMPLATE, SIDE))
+
+
+def identity_crop(frame: Tensor, landmarks: Tensor, template: Tensor = TEMPLATE, side: int = SIDE) -> Tensor:
+    """The face at landmarks (5, 2) in frame (3, H, W), as a network wants it, ArcFace by default: (3, side, side) float32, border replicated.
 
     A larger face is sampled more densely first and then averaged, so that it does not alias.
 
@@ -63,9 +82,9 @@ def identity_crop(frame: Tensor, landmarks: Tensor) -> Tensor:
     """
     if landmarks.shape != (5, 2) or not bool(landmarks.isfinite().all()):
         raise ValueError(f"a face is aligned by five finite landmarks (5, 2), got {landmarks.tolist()}; leave out frames without the face")
-    turn, shift = _similarity(TEMPLATE, landmarks.double().cpu())
+    turn, shift = _similarity(template, landmarks.double().cpu())
     dense = max(1, math.ceil(abs(turn)))
-    steps = (torch.arange(SIDE * dense, dtype=torch.float64) + 0.5) / dense - 0.5
+    steps = (torch.arange(side * dense, dtype=torch.float64) + 0.5) / dense - 0.5
     places = turn * torch.complex(steps.expand(len(steps), -1), steps[:, None].expand(-1, len(steps))) + shift
     height, width = frame.shape[-2:]
     grid = torch.stack([(2 * places.real + 1) / width - 1, (2 * places.imag + 1) / height - 1], -1).to(frame.device, torch.float32)

@@ -18,6 +18,7 @@ from ..faces import (
     check_words,
     contact_sheet,
     crop_clip,
+    embedding_of,
     faces_from_boxes,
     faces_from_landmarks,
     find_tracks,
@@ -46,7 +47,12 @@ def detector_input() -> Any:
 
 def selection_inputs() -> list:
     return [
-        io.String.Input("faces", default="all", tooltip='Whom to restore: "all", "largest", or person ids such as "0,2" (see the contact sheet).'),
+        io.String.Input(
+            "faces",
+            default="all",
+            tooltip='Whom to restore: "all", "largest", ids of people such as "0,2" (see the contact sheet), or "like:photo.jpg", the person on a '
+            "picture in the input folder.",
+        ),
         io.Int.Input("min_size", default=0, min=0, max=4096, tooltip="Faces smaller than this many frame pixels are left alone."),
     ]
 
@@ -59,6 +65,21 @@ def check_faces(which: Any) -> bool | str:
     except ValueError as error:
         return str(error)
     return True
+
+
+def like_input() -> Any:
+    return io.Image.Input("like", optional=True, tooltip="A picture of the person to restore, instead of ids; its largest face counts.")
+
+
+def liked(like: Any) -> Tensor | None:
+    """The embedding of the person on a picture that is wired; None if none is."""
+    return None if like is None or host.is_nothing(like) else embedding_of(from_image(like)[0])
+
+
+def whom(faces: str) -> str:
+    """What `faces` says, with the picture of "like:photo.jpg" found in the host's folders."""
+    word = faces.strip()
+    return f"like:{host.resolve_input(word[5:].strip())}" if word.lower().startswith("like:") else faces
 
 
 def pasting_inputs() -> list:
@@ -139,11 +160,12 @@ class FaceAlign(io.ComfyNode):
                     optional=True,
                     tooltip="From Load Video Frames, for clips whose pixels are not square (PAL, anamorphic): cuts faces out as they are displayed.",
                 ),
+                like_input(),
             ],
             outputs=[
                 Faces.Output("faces", tooltip="One clip of aligned crops per person."),
                 io.Image.Output("crops", tooltip="All crops, person after person, 512 x 512."),
-                io.Image.Output("contact_sheet", tooltip="One row per person: id, frames, size and samples."),
+                io.Image.Output("contact_sheet", tooltip="One row per person: id, frames, first frame, size, what is odd, samples."),
                 io.String.Output("report", tooltip="How many people and frames, and why frames pass through."),
             ],
         )
@@ -157,7 +179,8 @@ class FaceAlign(io.ComfyNode):
         return fingerprints_of_finding(detector)
 
     @classmethod
-    def execute(cls, frames, detector="auto", faces="all", min_size=0, smoothing=2.0, max_gap=10, landmarks=None, boxes=None, times=None):
+    def execute(cls, frames, detector="auto", faces="all", min_size=0, smoothing=2.0, max_gap=10, landmarks=None, boxes=None, times=None, like=None):
+        faces, known = whom(faces), liked(like)
         pictures = from_image(frames)
         given = given_detector(landmarks, boxes, pictures)
         with host.progress(len(pictures), "find faces") as tick:
@@ -170,7 +193,7 @@ class FaceAlign(io.ComfyNode):
                 aspect=1.0 if times is None or times.source is None else plausible(float(times.source.sample_aspect)),
                 on_frame=tick,
             )
-        chosen = select_tracks(tracks, faces, min_size)
+        chosen = select_tracks(tracks, faces, min_size, known)
         clips = [crop_clip(pictures, track) for track in chosen]
         thumbnails = Thumbnails(tracks)
         thumbnails.push(0, pictures)

@@ -12,12 +12,11 @@ from ..evaluation import MeasuredFaces, measured_faces
 from ..headless.io import io, ui
 from ..host.images import from_image, to_image
 from ..metrics.evaluate import measure
-from ..metrics.identity import Embed, load_arcface
+from ..metrics.identity import Embed, EmbeddedIdentity, load_arcface
 from ..metrics.lpips import BACKBONES, backbone_file, lpips_or_none
 from ..metrics.plot import plot
 from ..metrics.report import Report
 from ..metrics.temporal_profile import column_over_time
-from ..models.catalogue import missing_message, named
 from ..physics import H264, Degradation
 from ..physics.compose import chain_of
 from .faces import fingerprints_of_finding
@@ -194,15 +193,15 @@ def chosen_lpips(backbone: str, about: dict[str, Any], notes: list[str]) -> nn.M
 
 
 def chosen_identity(seen: MeasuredFaces, notes: list[str]) -> Embed | None:
-    """ArcFace if there are faces to compare and its weights are in a model folder; says in `notes` what is missing."""
+    """If there are faces to compare, ArcFace where its weights are in a model folder, else the embedding that comes with the package; says in
+    `notes` which one."""
     if not seen.people:
         return None
     weights = find_weights("arcface")
-    if weights is None:
-        notes.append(f"Identity was left out: {missing_message(named('arcface'), host.model_folders())}")
-        return None
-    try:
-        return load_arcface(weights, host.device())
-    except ImportError as error:
-        notes.append(f"Identity was left out: {error}.")
-        return None
+    if weights is not None:
+        try:
+            return load_arcface(weights, host.device())
+        except ImportError as error:
+            notes.append(f"Identity is not ArcFace's: {error}.")
+    notes.append("Identity is the cosine of the embedded face embedding (dlib); figures of ArcFace do not compare with it.")
+    return EmbeddedIdentity(host.device())

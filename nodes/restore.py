@@ -8,7 +8,7 @@ from ..faces import check_words
 from ..headless.io import io
 from ..pipeline import restore_aligned, restore_clip_in_frames
 from ..record import run_record
-from .faces import detector_input, fingerprints_of_finding, grain_input, pasting_inputs, selection_inputs
+from .faces import detector_input, fingerprints_of_finding, grain_input, like_input, liked, pasting_inputs, selection_inputs, whom
 from .sockets import ABSENT, CATEGORY, RestorerSocket, optional, seed_input, tucked
 from .video import announce, check_file, check_output, deinterlace_input, encoding_inputs, file_input, range_inputs, saved, sink_for, source_of
 
@@ -47,6 +47,7 @@ class RestoreVideo(io.ComfyNode):
                     deinterlace_input(),
                 ),
                 io.Video.Input("video", optional=True, tooltip="A clip from another node, instead of the file."),
+                like_input(),
             ],
             outputs=[
                 io.Video.Output("video", tooltip="The restored clip."),
@@ -87,8 +88,10 @@ class RestoreVideo(io.ComfyNode):
         grain="auto",
         deinterlace="auto",
         video=None,
+        like=None,
     ):
         check_words(faces)
+        faces, known = whom(faces), liked(like)
         source, sound = source_of(file, video, start=start_frame, count=max_frames or None, stride=every_nth, deinterlace=deinterlace)
         finder, paster, finding = None, None, None
         if not aligned:
@@ -111,6 +114,7 @@ class RestoreVideo(io.ComfyNode):
                     finder,
                     paster=paster,
                     faces=faces,
+                    like=known,
                     min_size=min_size,
                     on_found=tick,
                     **common,

@@ -9,10 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .dissolves import DissolveDetector
 from .source import FrameChunk
 
 BINS = 16
 ROWS, COLUMNS = 48, 64
+NEAR = 8
+"""Frames between two ends of shots below which the later told one, a dissolve, is the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +47,7 @@ def distance(a: Look, b: Look) -> float:
 
 
 class ShotCutDetector:
-    """Finds hard cuts in a stream of frames with a look-ahead of `reach` frames.
+    """Finds hard cuts in a stream of frames with a look-ahead of `reach` frames, and where `gradual` dissolves and fades (video/dissolves.py).
 
     With d(i, j) the distance of two frames, frame t begins a new shot if d(t - 1, t)
 
@@ -55,8 +58,13 @@ class ShotCutDetector:
     The second line passes over fast motion, camera shake, fades and noise; the third over flashes of up to reach - 1 frames.
     """
 
-    def __init__(self, *, floor: float = 0.16, ratio: float = 2.5, reach: int = 5) -> None:
+    def __init__(self, *, floor: float = 0.16, ratio: float = 2.5, reach: int = 5, gradual: bool = True) -> None:
         self.floor, self.ratio, self.reach = floor, ratio, reach
+        self.dissolves = DissolveDetector() if gradual else None
+        self.sharp: list[int] = []
+        self.gradual: list[int] = []
+        self.past: list[int] = []
+        """Cuts and dissolves that wait to be told in order, and the last that were."""
         self.recent: dict[int, Look] = {}
         self.steps: dict[int, float] = {}
         self.count = 0
@@ -73,14 +81,32 @@ class ShotCutDetector:
             self.count += 1
             while self.settled + self.reach < self.count:
                 cuts += self.settle()
-        return cuts
+            if self.dissolves is not None:
+                self.gradual += self.dissolves.push(look.thumbnail)
+        return self.certain(cuts)
 
     def finish(self) -> list[int]:
         """The cuts among the last frames."""
         cuts: list[int] = []
         while self.settled < self.count:
             cuts += self.settle()
-        return cuts
+        if self.dissolves is not None:
+            self.gradual += self.dissolves.finish()
+        return self.certain(cuts, self.count)
+
+    def certain(self, cuts: list[int], until: int | None = None) -> list[int]:
+        """All that begins before what a dissolve may still change, in order; a dissolve near a cut, or near an earlier dissolve, is the same."""
+        if self.dissolves is None:
+            return cuts
+        self.sharp += cuts
+        bound = self.dissolves.bound if until is None else until
+        told = [cut for cut in self.sharp if cut < bound]
+        for cut in [cut for cut in self.gradual if cut < bound]:
+            if cut > 0 and all(abs(cut - other) > NEAR for other in [*self.sharp, *self.past, *told]):
+                told.append(cut)
+        self.sharp, self.gradual = [cut for cut in self.sharp if cut >= bound], [cut for cut in self.gradual if cut >= bound]
+        self.past = sorted([*self.past, *told])[-4:]
+        return sorted(told)
 
     def settle(self) -> list[int]:
         t, self.settled = self.settled, self.settled + 1

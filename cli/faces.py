@@ -1,0 +1,92 @@
+"""`fvr faces`: who is in a clip, as a table and a contact sheet, without restoring anything."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from .clips import frame_rate
+
+
+def add(commands: Any) -> None:
+    p = commands.add_parser(
+        "faces",
+        help="show who is in a clip, to choose from",
+        description="Finds and follows the faces in a clip, says who is who across its shots, prints a table and writes a contact sheet. Nothing is "
+        "restored.",
+    )
+    p.set_defaults(command=faces)
+    p.add_argument("input", help="a video file, a folder of images, or one image")
+    p.add_argument("--sheet", metavar="FILE.png", help="the contact sheet (default: the clip's name with -faces.png, in the current folder)")
+    p.add_argument("--faces", default="all", metavar="WHICH", help="as for restore: marks in the JSON who would be restored (default: all)")
+    p.add_argument("--json", metavar="FILE.json", help="write the table as data too")
+    p.add_argument("--overwrite", action="store_true", help="replace the sheet and the JSON if they exist")
+    p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+    p.add_argument("--start", type=int, default=0, metavar="FRAME", help="first frame, counted from 0")
+    p.add_argument("--count", type=int, metavar="FRAMES", help="at most this many frames")
+    p.add_argument("--frame-rate", default="25", metavar="FPS", help="of a folder of images (default: 25)")
+    add_finding(p)
+
+
+def add_finding(p: Any) -> None:
+    """Who finds faces, for every command that looks for them."""
+    p.add_argument(
+        "--detector",
+        default="auto",
+        choices=["auto", "blazeface", "retinaface", "mtcnn"],
+        help="who finds faces (default: auto, retinaface if its weights are here, else blazeface, which is in this package)",
+    )
+    p.add_argument("--rotate", default="auto", choices=["auto", "off"], help="auto also finds faces that lie or stand on their heads (default: auto)")
+
+
+def faces(options: argparse.Namespace) -> int:
+    from .. import host
+    from ..assembly import chosen_detector
+    from ..faces import Thumbnails, check_words, contact_sheet, report, select_tracks, table
+    from ..pipeline import follow_faces
+    from ..video import name_playlist, open_source
+
+    name_playlist(options.input)
+    check_words(options.faces)
+    sheet = Path(options.sheet or f"{Path(options.input).name.rsplit('.', 1)[0] or 'clip'}-faces.png")
+    for path in [sheet, *([Path(options.json)] if options.json else [])]:
+        if path.exists() and not options.overwrite:
+            raise ValueError(f"{path} exists already; choose another name, or add --overwrite")
+    if sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise ValueError(f"the contact sheet is a .png or .jpg, got {sheet.name!r}")
+    if options.device:
+        host.set_device(options.device)
+    source = open_source(options.input, start=options.start, count=options.count, rate=frame_rate(options.frame_rate))
+    with host.progress(source.expected, "find faces") as found:
+        tracks = follow_faces(source, chosen_detector(options.detector, options.rotate), heartbeat=host.heartbeat, on_frame=found)
+    thumbnails, starts = Thumbnails(tracks), []
+    with host.progress(source.expected, "contact sheet") as tick:
+        for piece in source.chunks(8):
+            host.heartbeat()
+            thumbnails.push(piece.index, piece.frames)
+            starts += piece.starts
+            tick(len(piece.frames))
+
+    def time_of(frame: int) -> str:
+        minutes, seconds = divmod(float(starts[frame]), 60)
+        return f"{int(minutes)}:{seconds:04.1f}"
+
+    found_there = report(tracks, select_tracks(tracks, options.faces), len(starts))
+    write_picture(contact_sheet(tracks, thumbnails, time_of), sheet)
+    if options.json:
+        Path(options.json).write_text(json.dumps(found_there.to_dict(), indent=1) + "\n", encoding="utf-8")
+    if tracks:
+        print(table(tracks, time_of))
+    print(f"{len(starts):,} frames, {len(found_there.people)} {'person' if len(found_there.people) == 1 else 'people'}, ", end="")
+    print(f"{found_there.no_face:,} without a face" if found_there.no_face else "a face in every frame")
+    print(sheet)
+    return 0
+
+
+def write_picture(sheet: Any, path: Path) -> None:
+    """A sheet (3, H, W) in [0, 1] as a file."""
+    from PIL import Image
+
+    Image.fromarray(sheet.permute(1, 2, 0).mul(255).round().byte().numpy()).save(path)

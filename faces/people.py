@@ -1,0 +1,131 @@
+"""Who is who across a film: an embedding per track, and which tracks show the same person."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..models.embedded import FACE_EMBEDDING, FOLDER
+from ..models.face_embedding import PLACES, SIDE, load_face_embedding
+from .align import warp_one
+from .geometry import TEMPLATE, after, area, similarity, umeyama
+from .types import FaceTrack
+
+Embed = Callable[[Tensor], Tensor]
+"""Faces (n, 3, 150, 150) RGB in [0, 1], cut out by `likeness`, to (n, D) float32 on the CPU; small distances show one person."""
+
+SAME = 0.5
+"""Distance of two embeddings below which tracks are tied together; dlib's own advice for single pictures is 0.6."""
+
+UNSURE = 0.6
+"""Between SAME and this the network does not know: tracks stay apart, and the report says so."""
+
+SAMPLES = 8
+"""Faces of a track that are embedded."""
+
+QUALITY = 92
+"""Of the JPEG form in which a likeness waits for the end of its shot."""
+
+
+@lru_cache(maxsize=2)
+def load_embed(device: str = "cpu") -> Embed | None:
+    """The embedding that comes with the package; None if its file is not here."""
+    if not (FOLDER / FACE_EMBEDDING).is_file():
+        return None
+    network = load_face_embedding(device)
+
+    @torch.inference_mode()
+    def embed(faces: Tensor) -> Tensor:
+        found = [network(one.to(device)) for one in faces.float().split(1 if device == "cpu" else 16)]
+        return torch.cat(found).float().cpu().clone() if found else torch.zeros(0, 128)
+
+    return embed
+
+
+def likeness(frame: Tensor, landmarks: Tensor, aspect: float = 1.0) -> Tensor:
+    """The face in frame (3, H, W) at landmarks (5, 2), as the embedding wants it: (3, 150, 150) in [0, 1]."""
+    crop = umeyama(TEMPLATE, torch.tensor(PLACES, dtype=torch.float64))
+    return warp_one(frame, after(crop, similarity(landmarks, aspect).double()), SIDE)
+
+
+def packed(face: Tensor) -> bytes:
+    """A likeness (3, 150, 150) in a few kilobytes."""
+    pixels = face.permute(1, 2, 0).mul(255).round().byte().numpy()[:, :, ::-1]
+    return cv2.imencode(".jpg", np.ascontiguousarray(pixels), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+
+
+def unpacked(data: bytes) -> Tensor:
+    """The likeness again."""
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return torch.from_numpy(np.ascontiguousarray(pixels[:, :, ::-1])).permute(2, 0, 1).float() / 255
+
+
+def middle(embeddings: Tensor) -> Tensor:
+    """The median (D,) of embeddings (n, D), number by number: one bad picture does not move it far."""
+    return embeddings.quantile(0.5, 0)
+
+
+def change(embeddings: Tensor) -> int | None:
+    """Where one person becomes another in embeddings (n, D) in order of time: the first index of the second; None if nobody does.
+
+    The middles of the two parts are more than UNSURE apart, and no single picture of one part is nearer to the other's.
+    """
+    best, where = UNSURE, None
+    for k in range(1, len(embeddings)):
+        before, later = embeddings[:k], embeddings[k:]
+        a, b = middle(before), middle(later)
+        apart = float((a - b).norm())
+        loyal = bool(((before - a).norm(dim=1) < (before - b).norm(dim=1)).all()) and bool(((later - b).norm(dim=1) < (later - a).norm(dim=1)).all())
+        if apart > best and loyal:
+            best, where = apart, k
+    return where
+
+
+def named(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
+    """Tracks with the ids of people: 0 is seen in most frames, then the one with the larger faces. Order as given.
+
+    People are groups of tracks with a mean distance below SAME (average linkage), no two of which are seen at the same time. A track without
+    an embedding is a person of its own. `unsure` is set where another person is nearer than UNSURE who could be the same by time.
+    """
+    groups = [[k] for k in range(len(tracks))]
+    far = distances(tracks)
+    while True:
+        pairs = [(float(far[a][:, b].mean()), i, j) for j, b in enumerate(groups) for i, a in enumerate(groups[:j])]
+        best = min(pairs, default=None)
+        if best is None or best[0] >= SAME:
+            break
+        groups[best[1]] += groups.pop(best[2])
+    order = sorted(groups, key=lambda g: (-seen(tracks, g), -covered(tracks, g), min(tracks[k].start for k in g), *tracks[g[0]].boxes[0].tolist()))
+    out: list[FaceTrack] = list(tracks)
+    for person, group in enumerate(order):
+        near = min((float(far[group][:, other].mean()) for other in order if other is not group), default=float("inf"))
+        for k in group:
+            out[k] = replace(tracks[k], person=person, unsure=near < UNSURE)
+    return out
+
+
+def distances(tracks: Sequence[FaceTrack]) -> Tensor:
+    """(n, n) distances of embeddings; infinite between tracks that share a frame, and where one has none."""
+    n = len(tracks)
+    far = torch.full((n, n), float("inf"), dtype=torch.float64)
+    for i, a in enumerate(tracks):
+        for j, b in enumerate(tracks[:i]):
+            if a.embedding is not None and b.embedding is not None and (a.stop <= b.start or b.stop <= a.start):
+                far[i, j] = far[j, i] = float((a.embedding - b.embedding).norm())
+    return far
+
+
+def seen(tracks: Sequence[FaceTrack], group: Sequence[int]) -> int:
+    """Frames in which a group is seen."""
+    return sum(len(tracks[k]) for k in group)
+
+
+def covered(tracks: Sequence[FaceTrack], group: Sequence[int]) -> float:
+    """Pixels that the group's boxes cover, over all frames."""
+    return sum(float(area(tracks[k].boxes).double().sum()) for k in group)

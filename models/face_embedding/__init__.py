@@ -1,0 +1,6 @@
+"""dlib's face embedding: 128 numbers by which people are told apart."""
+
+from .network import PLACES as PLACES
+from .network import SIDE as SIDE
+from .network import FaceEmbedding as FaceEmbedding
+from .network import load_face_embedding as load_face_embedding

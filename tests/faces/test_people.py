@@ -1,0 +1,145 @@
+"""Who is who: across cuts, after absences, in dissolves, and by a picture."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from fvr.faces import aligned_track, embedding_of, find_tracks, load_detector, report, select_tracks
+from fvr.faces.geometry import TEMPLATE
+from fvr.faces.people import SAME, change, likeness, load_embed, named, packed, unpacked
+from fvr.models.face_embedding import PLACES
+from fvr.video import ShotCutDetector, open_source
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+needs_cases = pytest.mark.skipif(not (SHARED / "cases").is_dir(), reason="needs ../shared/cases")
+needs_faces = pytest.mark.skipif(not (SHARED / "faces512").is_dir(), reason="needs ../shared/faces512")
+
+
+def seen(start, count, embedding):
+    return replace(aligned_track(count), start=start, embedding=None if embedding is None else torch.tensor(embedding))
+
+
+def ids(tracks):
+    return [track.person for track in named(tracks)]
+
+
+def test_tracks_of_one_look_are_one_person_and_who_is_seen_most_is_0():
+    a, b = [0.0, 0.0], [1.0, 0.0]
+    assert ids([seen(0, 5, a), seen(5, 9, b), seen(14, 3, a), seen(20, 2, b)]) == [1, 0, 1, 0]
+
+
+def test_two_faces_in_one_frame_are_two_people_however_alike():
+    assert sorted(ids([seen(0, 5, [0.0, 0.0]), seen(3, 5, [0.0, 0.0])])) == [0, 1]
+
+
+def test_where_it_is_unsure_tracks_stay_apart_and_it_says_so():
+    tracks = named([seen(0, 5, [0.0, 0.0]), seen(5, 4, [SAME + 0.05, 0.0]), seen(9, 3, [3.0, 0.0]), seen(12, 2, None)])
+    assert [track.person for track in tracks] == [0, 1, 2, 3]
+    assert [track.unsure for track in tracks] == [True, True, False, False]
+    assert "(0, 1 may be the same)" in report(tracks, tracks, 14).to_text()
+
+
+def test_a_person_is_counted_once_in_the_report():
+    tracks = named([seen(0, 5, [0.0, 0.0]), seen(8, 4, [0.0, 0.0])])
+    said = report(tracks, tracks[:1], 12)
+    assert said.restored == 5 and said.not_selected == 4 and said.no_face == 3
+    (person,) = said.people
+    assert (person.frames, person.tracks, person.start, person.stop) == (9, 2, 0, 12)
+
+
+def test_a_change_of_person_is_found_where_it_is_and_only_there():
+    a, b = torch.zeros(8, 2), torch.tensor([[1.0, 0.0]]).repeat(8, 1)
+    noise = 0.1 * torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
+    assert change(torch.cat([a[:3], b[:5]]) + noise) == 3
+    assert change(a + noise) is None and change(a[:1]) is None
+
+
+def test_a_likeness_lies_where_the_network_wants_it_and_survives_its_packing():
+    frame = torch.rand(3, 512, 512, generator=torch.Generator().manual_seed(0))
+    frame = torch.nn.functional.avg_pool2d(frame[None], 9, 1, 4)[0]
+    face = likeness(frame, TEMPLATE.float())
+    assert face.shape == (3, 150, 150)
+    assert float((unpacked(packed(face)) - face).abs().mean()) < 0.03
+    x, y = PLACES[0]
+    corner = TEMPLATE[0].round().long()
+    assert_close(face[:, round(y), round(x)], frame[:, corner[1], corner[0]], atol=0.06, rtol=0)
+
+
+@needs_faces
+def test_one_person_is_nearer_to_a_ruined_self_than_to_others(picture_of):
+    embed = load_embed()
+    people = [picture_of(k) for k in range(4)]
+    ruined = [
+        torch.nn.functional.interpolate(torch.nn.functional.avg_pool2d(p[None], 8), size=(512, 512), mode="bicubic")[0].clamp(0, 1) for p in people
+    ]
+    faces = embed(torch.stack([likeness(p, TEMPLATE.float()) for p in people + ruined]))
+    far = torch.cdist(faces[:4], faces[4:])
+    assert float(far.diagonal().max()) < SAME < float((far + torch.eye(4)).min())
+
+
+@pytest.fixture(scope="module")
+def picture_of():
+    import cv2
+
+    paths = sorted((SHARED / "faces512" / "val").glob("*.jpg"))
+
+    def read(k):
+        return torch.from_numpy(cv2.imread(str(paths[k]))[:, :, ::-1].copy()).permute(2, 0, 1).float() / 255
+
+    return read
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return load_detector("blazeface")
+
+
+@needs_cases
+def test_two_people_in_shots_a_b_a_b_are_two_and_all_frames_of_one_are_chosen(detector):
+    from fvr.pipeline import follow_faces
+
+    source = open_source(SHARED / "cases" / "people_abab.mp4")
+    tracks = follow_faces(source, detector)
+    assert sorted({track.person for track in tracks}) == [0, 1] and len(tracks) == 4
+    chosen = select_tracks(tracks, "0")
+    assert report(tracks, chosen, 32).restored == 16
+    (first,) = [piece.frames for piece in source.chunks(1) if piece.index == 0]
+    like = select_tracks(tracks, "all", like=embedding_of(first[0]))
+    assert {track.person for track in like} == {tracks_at(tracks, 0).person} and sum(map(len, like)) == 16
+
+
+def tracks_at(tracks, frame):
+    (track,) = [track for track in tracks if track.start <= frame < track.stop]
+    return track
+
+
+@needs_faces
+def test_who_leaves_and_returns_is_one_and_who_dissolves_is_two(picture_of, detector):
+    a, b = (torch.nn.functional.avg_pool2d(picture_of(k)[None], 2)[0] for k in (0, 2))
+    empty = torch.full_like(a, 0.4)
+    away = torch.stack([*[a] * 8, *[empty] * 14, *[a] * 8])
+    tracks = find_tracks([(0, away)], detector, ShotCutDetector())
+    assert [track.person for track in tracks] == [0, 0]
+    mix = torch.linspace(0, 1, 10)[:, None, None, None]
+    dissolve = torch.cat([a.repeat(10, 1, 1, 1), a + mix * (b - a), b.repeat(10, 1, 1, 1)])
+    tracks = find_tracks([(0, dissolve)], detector)
+    assert {track.person for track in tracks} == {0, 1}
+    parts = sorted(tracks, key=lambda t: t.start)
+    assert parts[0].start == 0 and parts[-1].stop == 30 and 11 <= parts[0].stop <= 19
+
+
+@needs_faces
+def test_a_picture_of_a_stranger_is_one_sentence(picture_of, detector, tmp_path):
+    small = torch.nn.functional.avg_pool2d(picture_of(0)[None], 2)
+    tracks = find_tracks([(0, small.repeat(4, 1, 1, 1))], detector)
+    with pytest.raises(ValueError, match=r"nobody in this clip looks like .*the nearest is person 0 at a distance of 0\.\d\d"):
+        select_tracks(tracks, "all", like=embedding_of(picture_of(5)))
+    with pytest.raises(OSError, match="cannot be read"):
+        select_tracks(tracks, f"like:{tmp_path / 'none.jpg'}")
+    with pytest.raises(ValueError, match="shows no face"):
+        embedding_of(torch.zeros(3, 64, 64))

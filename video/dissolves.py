@@ -1,0 +1,125 @@
+"""Where one shot becomes another gradually: dissolves, and fades through black or white."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+HALVES = (3, 4, 6, 8, 12, 16, 20)
+"""Half lengths that are tried, in frames."""
+
+STEADY = 3
+"""Frames before and after that stand for the two shots."""
+
+REACH = HALVES[-1] + STEADY + 1
+"""Frames that are looked at on either side of a dissolve's middle."""
+
+APART = 0.07
+"""Mean difference of the two shots' thumbnails from which on one may become the other."""
+
+LINEAR = 0.25
+"""Share of that difference by which a dissolve's frames may miss the mixture that they should be."""
+
+ALIKE = 0.75
+"""Correlation of two thumbnails from which on they show one scene in another light."""
+
+FLAT, SHOWN = 0.02, 0.06
+"""Contrast (standard deviation) of a thumbnail that shows nothing, and of one that does."""
+
+
+class DissolveDetector:
+    """Finds dissolves and fades in a stream of thumbnails (3, h, w), with a look-ahead of REACH frames.
+
+    A dissolve of half length h around t has, with a and b the means of STEADY frames before t - h and after t + h:
+
+        x(t + s) = (1/2 - s / 2h) a + (1/2 + s / 2h) b within LINEAR |a - b|, for s = -h/2, 0, h/2 and the ends,
+        a and b that are APART, do not change much themselves, and are not one scene in another light.
+
+    Pans and zooms miss the first line: their middle is not the mean of their ends. A fade through black or white is told where the flat
+    frames begin.
+    """
+
+    def __init__(self) -> None:
+        self.seen: dict[int, Tensor] = {}
+        self.count = 0
+        self.settled = 0
+        self.found: dict[int, float] = {}
+        self.last_shown = -1
+        self.dark = False
+
+    @property
+    def bound(self) -> int:
+        """Every dissolve or fade that begins before this frame was told."""
+        return min(self.found, default=self.settled)
+
+    def push(self, thumbnail: Tensor) -> list[int]:
+        """Takes the next frame's thumbnail; gives first frames of new shots that became certain."""
+        self.seen[self.count] = thumbnail
+        self.count += 1
+        return self.settle(self.count - REACH)
+
+    def finish(self) -> list[int]:
+        """What the last frames decide."""
+        return self.settle(self.count + REACH)
+
+    def settle(self, until: int) -> list[int]:
+        told: list[int] = []
+        while self.settled < until:
+            t, self.settled = self.settled, self.settled + 1
+            if t in self.seen:
+                told += self.faded(t)
+                miss = self.miss(t)
+                if miss is not None:
+                    self.found[t] = miss
+            told += self.best(t)
+            self.seen.pop(t - REACH - HALVES[-1], None)
+        return told
+
+    def best(self, t: int) -> list[int]:
+        """The middle of a dissolve whose last candidate lies a few frames back: the candidate that misses the mixture least."""
+        if not self.found or t - max(self.found) < HALVES[1]:
+            return []
+        middle = min(self.found, key=lambda k: (self.found[k], k))
+        self.found.clear()
+        return [middle]
+
+    def faded(self, t: int) -> list[int]:
+        contrast = float(self.seen[t].std())
+        if contrast > SHOWN:
+            self.last_shown, self.dark = t, False
+        elif contrast < FLAT and not self.dark:
+            self.dark = True
+            if self.last_shown >= 0 and t - self.last_shown > 1:  # one frame later would be a cut
+                return [t]
+        return []
+
+    def miss(self, t: int) -> float | None:
+        """By how much the frames around t miss a dissolve, as a share of the shots' difference; None if they are none."""
+        best = None
+        for h in HALVES:
+            first, last = t - h, t + h
+            if first - STEADY + 1 < 0 or last + STEADY - 1 >= self.count or not all(k in self.seen for k in (first - STEADY + 1, first, t, last)):
+                continue
+            a = torch.stack([self.seen[k] for k in range(first - STEADY + 1, first + 1)])
+            b = torch.stack([self.seen[k] for k in range(last, last + STEADY)])
+            start, end = a.mean(0), b.mean(0)
+            apart = float((start - end).abs().mean())
+            if apart < APART or max(float((a[0] - a[-1]).abs().mean()), float((b[0] - b[-1]).abs().mean())) > 0.2 * apart:
+                continue
+            if max(float((self.seen[k + 1] - self.seen[k]).abs().mean()) for k in range(first, last)) > max(0.45, 1.6 / h) * apart:
+                continue  # a cut
+            misses = []
+            for s in (-(h // 2), 0, h // 2):
+                share = 0.5 + s / (2 * h)
+                misses.append(float((self.seen[t + s] - (1 - share) * start - share * end).abs().mean()) / apart)
+            if max(misses) < LINEAR and not one_scene(start, end) and (best is None or sum(misses) < best):
+                best = sum(misses)
+        return best
+
+
+def one_scene(a: Tensor, b: Tensor) -> bool:
+    """Whether two thumbnails show the same in another light; not where one of them shows nothing."""
+    x, y = a - a.mean(), b - b.mean()
+    if min(float(x.std()), float(y.std())) < FLAT:
+        return False
+    return float((x * y).mean() / (x.std(correction=0) * y.std(correction=0)).clamp(min=1e-9)) > ALIKE
