@@ -12,6 +12,7 @@ import torch
 from . import host
 from .faces import Detector, Paster, load_detector, load_parser
 from .faces.parsing import Parser
+from .faces.strength import Gates
 from .methods.registry import method, methods
 from .models import embedded
 from .models.architectures import architectures
@@ -66,9 +67,18 @@ def chosen_detector(name: str, rotate: str = "auto") -> Detector:
         return load_detector("blazeface", device=host.device(), rotate=rotate)
 
 
-def chosen_paster(feather: int, strength: float, colour_match: bool, fade: bool, grain: str) -> Paster:
-    """A paster, with ParseNet's mask if its weights are here."""
-    return Paster(feather=feather, strength=strength, colour_match=colour_match, fade=fade, parser=chosen_parser(), grain=grain)
+def chosen_paster(feather: int, strength: float, colour_match: bool, fade: bool, grain: str, gates: str = "", occlusion: str = "off") -> Paster:
+    """A paster, with ParseNet's mask if its weights are here. gates: see `Gates.parse`."""
+    return Paster(
+        feather=feather,
+        strength=strength,
+        colour_match=colour_match,
+        fade=fade,
+        parser=chosen_parser(),
+        grain=grain,
+        gates=Gates.parse(gates),
+        occlusion=occlusion,
+    )
 
 
 def chosen_parser() -> Parser | None:

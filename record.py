@@ -61,7 +61,7 @@ def run_record(
             "restorer": described(restorer),
             "frames": dict(frames),
             "finding": None if finding is None else {**finding, "detector": getattr(detector, "name", None)},
-            "pasting": None if paster is None else {**plain_fields(paster), "parser": paster.parser is not None},
+            "pasting": None if paster is None else {**plain_fields(paster), "gates": asdict(paster.gates), "parser": paster.parser is not None},
             "encoding": dict(encoding),
         },
     }

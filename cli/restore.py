@@ -66,6 +66,19 @@ def add(commands: Any) -> None:
         "--feather", type=int, default=24, metavar="PIXELS", help="soft border of the pasted face, in pixels of the 512 crop (default: 24)"
     )
     g.add_argument("--strength", type=float, default=1.0, help="1 shows the restored face, 0 the original (default: 1)")
+    g.add_argument(
+        "--gates",
+        default="",
+        metavar="TEXT",
+        help='between which two values a face fades to the original, such as "size=18-30, yaw=70-50"; also pitch, blur, confidence; "off" never '
+        "(default: size=18-30, yaw=70-50, pitch=75-55, blur=0.3-0.6, confidence=0.5-0.8)",
+    )
+    g.add_argument(
+        "--occlusion",
+        default="off",
+        choices=["auto", "off"],
+        help="auto keeps what lies before a face (a hand, a microphone) where the restored face differs from it in colour (default: off)",
+    )
     g.add_argument("--colour-match", action="store_true", help="give the restored face the colours of the original")
     g.add_argument(
         "--grain",
@@ -144,7 +157,15 @@ def restore(options: argparse.Namespace) -> int:
     detector, paster, finding = None, None, None
     if not options.aligned:
         detector = chosen_detector(options.detector, options.rotate)
-        paster = chosen_paster(options.feather, options.strength, options.colour_match, fade=True, grain=options.grain)
+        paster = chosen_paster(
+            options.feather,
+            options.strength,
+            options.colour_match,
+            fade=True,
+            grain=options.grain,
+            gates=options.gates,
+            occlusion=options.occlusion,
+        )
         finding = {"faces": options.faces, "min_size": options.min_size}
     size = (512, 512) if options.aligned else (source.info.height, source.info.width)
     total = source.expected

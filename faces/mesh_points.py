@@ -47,6 +47,10 @@ BOUNDS = (117.1, 140.3, 399.9, 465.8)
 """Where the mesh ends on the template (x0, y0, x1, y1), the mean over the same portraits."""
 
 
+LEVEL = 9.0
+"""Pitch of that plane in degrees when a face looks straight ahead: the median on our clips."""
+
+
 def _weights() -> Tensor:
     """(5, 468): each row sums to 1."""
     rows = torch.zeros(5, 468, dtype=torch.float64)
@@ -102,4 +106,4 @@ def pose(mesh: Tensor) -> tuple[float, float]:
     turn = turn_of(mesh)
     c, s = torch.cos(torch.tensor(turn)).double(), torch.sin(torch.tensor(turn)).double()
     x, y = c * normal[0] + s * normal[1], -s * normal[0] + c * normal[1]
-    return float(torch.rad2deg(torch.atan2(-x, normal[2]))), float(torch.rad2deg(torch.atan2(-y, normal[2])))
+    return float(torch.rad2deg(torch.atan2(-x, normal[2]))), float(torch.rad2deg(torch.atan2(-y, normal[2]))) - LEVEL

@@ -12,8 +12,9 @@ from torch import Tensor
 from .align import check_size, span, warp_to
 from .geometry import crop_corners, scales
 from .grain import GRAIN, graininess, regrained
+from .occlusion import unoccluded
 from .parsing import Parser
-from .strength import rise, strengths
+from .strength import GATES, Gates, rise, strengths
 from .types import CROP, FaceTrack
 from .warp import low_pass, places, sample
 
@@ -39,7 +40,10 @@ class Paster:
         colour_match: gives the restored crop the low frequencies' mean and contrast of the crop before, per channel.
         parser: crops to face masks (see `load_parser`); multiplies the mask.
         grain: "auto" gives a face that lost it the grain back that the frame around it keeps; "off" leaves the face clean.
-        fade: strength falls for tiny, blurred or filled-in faces, and where a track begins or ends in mid-shot.
+        fade: strength falls for tiny, blurred, averted or filled-in faces, and where a track begins or ends in mid-shot.
+        gates: from where to where it falls.
+        occlusion: "auto" keeps what lies before the face, where the crops before and after restoration differ (faces/occlusion.py). Not for
+            methods that change what is there, such as inpainting and colourising.
     """
 
     feather: float = 24
@@ -48,6 +52,8 @@ class Paster:
     parser: Parser | None = None
     fade: bool = True
     grain: str = "auto"
+    gates: Gates = GATES
+    occlusion: str = "off"
 
     def __post_init__(self) -> None:
         if not 0 <= self.feather <= CROP / 2:
@@ -56,6 +62,8 @@ class Paster:
             raise ValueError(f"strength is 0 to 1, got {self.strength}")
         if self.grain not in GRAIN:
             raise ValueError(f"grain is {' or '.join(GRAIN)}, got {self.grain!r}")
+        if self.occlusion not in ("auto", "off"):
+            raise ValueError(f"occlusion is auto or off, got {self.occlusion!r}")
 
     def paste(self, frames: Tensor, index: int, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """Frames with the faces in them, and where they changed.
@@ -83,11 +91,11 @@ class Paster:
         self, frames: Tensor, out: Tensor, mask: Tensor, track: FaceTrack, rows: slice, restored: Tensor, original: Tensor | None
     ) -> None:
         """Pastes one person into `out` and `mask`, which are views."""
-        level = self.strength * (strengths(track)[rows] if self.fade else torch.ones(len(frames)))
+        level = self.strength * (strengths(track, self.gates)[rows] if self.fade else torch.ones(len(frames)))
         matrices = track.matrices[rows].double()
         share = 1 - rise(scales(matrices), 1.0, DIRECT)
         restored = restored.to(frames)
-        if original is None and (self.colour_match or bool((share > 0).any())):
+        if original is None and (self.colour_match or self.occlusion == "auto" or bool((share > 0).any())):
             original = warp_to(frames, matrices, CROP)
         if original is not None:
             check_crops(track, original, len(frames))
@@ -95,6 +103,9 @@ class Paster:
             if self.colour_match:
                 restored = match_colour(restored, original)
         shape = self.parser(restored).to(frames) if self.parser is not None else None
+        if self.occlusion == "auto" and original is not None and len(frames):
+            clear = unoccluded(restored, original)
+            shape = clear if shape is None else shape * clear
         for k, matrix in enumerate(matrices):
             if not float(level[k]) > 0:
                 continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import torch
@@ -10,11 +12,42 @@ from torch import Tensor
 from .geometry import side, smooth
 from .types import FaceTrack
 
-TINY = (14.0, 28.0)
-"""Face sizes in frame pixels between which the strength rises from 0 to 1."""
 
-BLURRED = (0.3, 0.6)
-"""Sharpness, as a share of the track's median, between which the strength rises from 0 to 1."""
+@dataclass(frozen=True)
+class Gates:
+    """Between which two values each measure takes the strength from 0 to 1, or, where the first is the larger, from 1 to 0.
+
+    Attributes:
+        size: of the face, in frame pixels.
+        blur: sharpness, as a share of the track's median.
+        yaw, pitch: how far the face is turned aside, and up or down, in degrees; unknown for detectors without a mesh.
+        confidence: how sure FaceMesh is of a face, in [0, 1]; other detectors drop what they are not sure of.
+    """
+
+    size: tuple[float, float] = (18.0, 30.0)
+    blur: tuple[float, float] = (0.3, 0.6)
+    yaw: tuple[float, float] = (70.0, 50.0)
+    pitch: tuple[float, float] = (75.0, 55.0)
+    confidence: tuple[float, float] = (0.5, 0.8)
+
+    @classmethod
+    def parse(cls, text: str) -> Gates:
+        """The gates of "size=18-30, yaw=70-50"; what is not named keeps its default, and "off" opens all.
+
+        Raises:
+            ValueError: for anything else.
+        """
+        names = [field.name for field in fields(cls)]
+        if text.strip().lower() == "off":
+            return cls(**dict.fromkeys(names, (-2.0, -1.0)) | dict.fromkeys(("yaw", "pitch"), (1e6, 1e5)))
+        found = {}
+        for part in filter(None, (piece.strip() for piece in text.split(","))):
+            match = re.fullmatch(r"(\w+)\s*=\s*(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)", part)
+            if not match or match[1] not in names or float(match[2]) == float(match[3]):
+                raise ValueError(f"a gate is one of {', '.join(names)} with two values, such as size=18-30 or yaw=70-50, got {part!r}")
+            found[match[1]] = (float(match[2]), float(match[3]))
+        return cls(**found)
+
 
 FORGOTTEN = 6
 """A filled-in face this many frames from the nearest detection has strength 0."""
@@ -23,28 +56,41 @@ RAMP = 4
 """Frames over which a face that comes or goes in mid-shot fades."""
 
 
+GATES = Gates()
+"""The defaults."""
+
+
 @lru_cache(maxsize=32)
-def strengths(track: FaceTrack) -> Tensor:
-    """(N,) in [0, 1]: tiny x blurred x filled-in, smoothed over time, x the fade at ends that are not the shot's.
+def strengths(track: FaceTrack, gates: Gates = GATES) -> Tensor:
+    """(N,) in [0, 1]: the gates' product x filled-in, smoothed over time, x the fade at ends that are not the shot's.
 
     Depends on the track alone, so chunks agree. A track that fills its shot, such as a still, does not fade at its ends.
     """
-    raw = rise(side(track.boxes.double()), *TINY) * blur(track) * filled(track)
+    raw = rise(side(track.boxes.double()), *gates.size) * blur(track, gates.blur) * posed(track, gates) * filled(track)
     return (smooth(raw, 1.5) * ends(track)).clamp(0, 1).float()
 
 
 def rise(values: Tensor, low: float, high: float) -> Tensor:
-    """0 up to `low`, 1 from `high`, 3 t^2 - 2 t^3 between."""
+    """0 up to `low`, 1 from `high`, 3 t^2 - 2 t^3 between; where `low` is the larger, 0 from there on and 1 up to `high`."""
     t = ((values - low) / (high - low)).clamp(0, 1)
     return t * t * (3 - 2 * t)
 
 
-def blur(track: FaceTrack) -> Tensor:
+def posed(track: FaceTrack, gates: Gates) -> Tensor:
+    """1 where the mesh looks into the camera and is sure; 1 throughout where there is no mesh."""
+    if track.pose is None:
+        return torch.ones(len(track), dtype=torch.float64)
+    yaw, pitch = track.pose.double().abs().unbind(1)
+    sure = torch.where(track.detected, track.scores.double(), 1.0)
+    return rise(yaw, *gates.yaw) * rise(pitch, *gates.pitch) * rise(sure, *gates.confidence)
+
+
+def blur(track: FaceTrack, between: tuple[float, float]) -> Tensor:
     """How sharp each frame is next to the track's median, so that footage that is blurred throughout is restored throughout."""
     usual = track.sharpness[track.detected].double().median() if bool(track.detected.any()) else torch.tensor(1.0)
     if float(usual) < 0.02:
         return torch.ones(len(track), dtype=torch.float64)
-    return rise(track.sharpness.double() / usual, *BLURRED)
+    return rise(track.sharpness.double() / usual, *between)
 
 
 def filled(track: FaceTrack) -> Tensor:

@@ -213,3 +213,19 @@ def test_a_long_track_costs_little(track_of):
     assert_close(level[1000:1007], level[1000:1007].flip(0))
     assert level[1003] < level[1001] < level[1000] < 1 and level[1010] == level[1012] == level[1000]
     assert (level[detected] == 1).all()
+
+
+def test_what_lies_before_a_face_stays_and_the_face_is_restored():
+    """A hand that the restorer painted over shows in the result; detail that it drew elsewhere does too."""
+    from fvr.faces.occlusion import unoccluded
+
+    rng = torch.Generator().manual_seed(0)
+    face = torch.nn.functional.interpolate(0.3 + 0.3 * torch.rand(1, 3, 8, 8, generator=rng), size=(512, 512), mode="bicubic").clamp(0, 1)
+    restored = (face + 0.1 * torch.randn(1, 3, 512, 512, generator=rng)).clamp(0, 1)
+    original = face.clone()
+    original[:, :, 300:420, 100:260] = 0.95
+    clear = unoccluded(restored, original)[0]
+    assert float(clear[310:410, 110:250].max()) < 0.05
+    assert float(clear[:250].min()) > 0.95 and float(clear[:, 330:].min()) > 0.95
+    assert float(unoccluded(restored, face).min()) > 0.99
+    assert float(unoccluded(restored + 0.05, face).min()) > 0.99

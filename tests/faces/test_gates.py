@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fvr.faces import aligned_track
+from fvr.faces.strength import Gates, strengths
+
+
+def track(size=200.0, yaw=0.0, pitch=0.0, score=1.0, pose=True):
+    one = aligned_track(9)
+    return replace(
+        one,
+        boxes=torch.tensor([0.0, 0.0, size, size]).repeat(9, 1),
+        scores=torch.full((9,), score),
+        pose=torch.tensor([yaw, pitch]).repeat(9, 1) if pose else None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("fine", "faded"),
+    [({"size": 40.0}, {"size": 16.0}), ({"yaw": -45.0}, {"yaw": -75.0}), ({"pitch": 45.0}, {"pitch": 80.0}), ({"score": 0.9}, {"score": 0.5})],
+)
+def test_each_measure_fades_the_face(fine, faded):
+    assert float(strengths(track(**fine)).min()) == pytest.approx(1)
+    assert float(strengths(track(**faded)).max()) < 0.01
+
+
+def test_a_profile_and_a_face_of_24_pixels_are_half_faded():
+    assert float(strengths(track(yaw=60.0))[4]) == pytest.approx(0.5, abs=0.01)
+    assert float(strengths(track(size=24.0))[4]) == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_head_that_turns_fades_smoothly():
+    turning = replace(aligned_track(40), pose=torch.stack([torch.linspace(0, 90, 40), torch.zeros(40)], 1))
+    level = strengths(turning)
+    assert float(level[0]) == pytest.approx(1) and float(level[-1]) < 0.01
+    assert bool((level.diff() <= 1e-6).all()) and float(level.diff().abs().max()) < 0.2
+
+
+def test_without_a_mesh_only_what_is_known_counts():
+    assert float(strengths(track(score=0.5, pose=False)).min()) == pytest.approx(1)
+
+
+def test_gates_in_words():
+    assert Gates.parse("") == Gates()
+    assert Gates.parse("size=10-20, yaw=90-80") == replace(Gates(), size=(10.0, 20.0), yaw=(90.0, 80.0))
+    assert float(strengths(track(size=3.0, yaw=89.0, score=0.2), Gates.parse("off")).min()) == pytest.approx(1)
+    for wrong in ("size", "size=5-5", "age=1-2", "yaw=a-b"):
+        with pytest.raises(ValueError, match=r"a gate is one of size, blur, yaw, pitch, confidence with two values"):
+            Gates.parse(wrong)
