@@ -36,7 +36,7 @@ class DissolveDetector:
         a and b that are APART, do not change much themselves, and are not one scene in another light.
 
     Pans and zooms miss the first line: their middle is not the mean of their ends. A fade through black or white is told where the flat
-    frames begin.
+    frames begin, once another scene has come out of them.
     """
 
     def __init__(self) -> None:
@@ -44,13 +44,15 @@ class DissolveDetector:
         self.count = 0
         self.settled = 0
         self.found: dict[int, float] = {}
-        self.last_shown = -1
-        self.dark = False
+        self.shown: tuple[int, Tensor] | None = None
+        """The last frame that showed something, and its thumbnail."""
+        self.flat: int | None = None
+        """Where the flat frames after it began."""
 
     @property
     def bound(self) -> int:
         """Every dissolve or fade that begins before this frame was told."""
-        return min(self.found, default=self.settled)
+        return min([self.settled, *self.found, *([] if self.flat is None else [self.flat])])
 
     def push(self, thumbnail: Tensor) -> list[int]:
         """Takes the next frame's thumbnail; gives first frames of new shots that became certain."""
@@ -84,13 +86,16 @@ class DissolveDetector:
         return [middle]
 
     def faded(self, t: int) -> list[int]:
-        contrast = float(self.seen[t].std())
+        """The first flat frame of a fade, once another scene has come out of it."""
+        thumbnail = self.seen[t]
+        contrast = float(thumbnail.std())
         if contrast > SHOWN:
-            self.last_shown, self.dark = t, False
-        elif contrast < FLAT and not self.dark:
-            self.dark = True
-            if self.last_shown >= 0 and t - self.last_shown > 1:  # one frame later would be a cut
-                return [t]
+            flat, self.flat = self.flat, None
+            another = flat is not None and self.shown is not None and not one_scene(self.shown[1], thumbnail)
+            self.shown = (t, thumbnail)
+            return [flat] if another and flat is not None else []
+        if contrast < FLAT and self.flat is None and self.shown is not None and t - self.shown[0] > 1:  # one frame later would be a cut
+            self.flat = t
         return []
 
     def miss(self, t: int) -> float | None:
@@ -112,7 +117,8 @@ class DissolveDetector:
             for s in (-(h // 2), 0, h // 2):
                 share = 0.5 + s / (2 * h)
                 misses.append(float((self.seen[t + s] - (1 - share) * start - share * end).abs().mean()) / apart)
-            if max(misses) < LINEAR and not one_scene(start, end) and (best is None or sum(misses) < best):
+            shown = min(float(start.std()), float(end.std())) > FLAT  # else a fade
+            if max(misses) < LINEAR and shown and not one_scene(start, end) and (best is None or sum(misses) < best):
                 best = sum(misses)
         return best
 
