@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def faces(options: argparse.Namespace) -> int:
     source = open_source(options.input, start=options.start, count=options.count, rate=frame_rate(options.frame_rate))
     with host.progress(source.expected, "find faces") as found:
         tracks = follow_faces(source, chosen_detector(options.detector, options.rotate), heartbeat=host.heartbeat, on_frame=found)
-    thumbnails, starts = Thumbnails(tracks), []
+    thumbnails, starts = Thumbnails(tracks), list[Fraction]()
     with host.progress(source.expected, "contact sheet") as tick:
         for piece in source.chunks(8):
             host.heartbeat()

@@ -75,10 +75,11 @@ class Searcher:
     def __call__(self, picture: np.ndarray, fine: bool = True, quarters: Sequence[int] = (0,)) -> list[Candidate]:
         """Candidates in a picture (3, H, W) float32 RGB in [0, 1], best first; `quarters` are the turns at which it is searched."""
         found: list[Candidate] = []
+        height, width = picture.shape[1:]
         for quarter in quarters:
             shown = np.ascontiguousarray(np.rot90(picture, quarter, (1, 2))) if quarter else picture
-            for scale in self.levels(*picture.shape[1:], fine):
-                found += [back(candidate, quarter, *picture.shape[1:]) for candidate in self.at(shown, scale)]
+            for scale in self.levels(height, width, fine):
+                found += [back(candidate, quarter, height, width) for candidate in self.at(shown, scale)]
         return merged(found)
 
     @torch.inference_mode()

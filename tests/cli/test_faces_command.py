@@ -1,0 +1,39 @@
+"""`fvr faces`: a table, a sheet, and nothing restored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fvr.cli import main
+
+CASES = Path(__file__).resolve().parents[2].parent / "shared" / "cases"
+pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="needs ../shared/cases")
+
+
+def test_the_table_and_the_sheet_say_who_is_there(tmp_path, monkeypatch, capsys):
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["faces", str(CASES / "people_abab.mp4"), "--json", "who.json", "--faces", "1"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].split() == ["person", "frames", "tracks", "first", "seen", "face"]
+    assert [line.split()[:3] for line in said[1:3]] == [["0", "16", "2"], ["1", "16", "2"]]
+    assert {line.split()[3] for line in said[1:3]} == {"0:00.0", "0:00.3"}
+    assert said[-2:] == ["32 frames, 2 people, a face in every frame", "people_abab-faces.png"]
+    with Image.open("people_abab-faces.png") as sheet:
+        assert sheet.height < 2 * 150
+    told = json.loads(Path("who.json").read_text())
+    assert [(p["person"], p["selected"], p["tracks"]) for p in told["people"]] == [(0, False, 2), (1, True, 2)] and told["restored"] == 16
+    assert main(["faces", str(CASES / "people_abab.mp4")]) == 1
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_wrong_words_are_said_before_the_work(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["faces", str(CASES / "people_abab.mp4"), "--faces", "like:"]) == 1
+    assert "must name a picture" in capsys.readouterr().err
+    assert main(["faces", str(CASES / "people_abab.mp4"), "--sheet", "sheet.txt"]) == 1
+    assert "is a .png or .jpg" in capsys.readouterr().err
