@@ -76,8 +76,8 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     clips = [frames for path in sorted(folder.glob("*.mp4")) if len(frames := read(path)) >= 2 * LENGTH]
     pairs = list(permutations(range(len(clips)), 2))[::3]
-    detectors = {"ours": lambda frames: find_cuts(frames, ShotCutDetector())}
-    detectors["ours, cuts only"] = lambda frames: find_cuts(frames, ShotCutDetector(gradual=False))
+    detectors = {"ours, gradual": lambda frames: find_cuts(frames, ShotCutDetector(gradual=True))}
+    detectors["ours"] = lambda frames: find_cuts(frames, ShotCutDetector())
     try:
         import scenedetect as package  # noqa: F401
 

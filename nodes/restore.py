@@ -91,7 +91,7 @@ class RestoreVideo(io.ComfyNode):
         like=None,
     ):
         check_words(faces)
-        faces, known = whom(faces), liked(like)
+        known = liked(like)
         source, sound = source_of(file, video, start=start_frame, count=max_frames or None, stride=every_nth, deinterlace=deinterlace)
         finder, paster, finding = None, None, None
         if not aligned:
@@ -113,7 +113,7 @@ class RestoreVideo(io.ComfyNode):
                     restorer,
                     finder,
                     paster=paster,
-                    faces=faces,
+                    faces=whom(faces),
                     like=known,
                     min_size=min_size,
                     on_found=tick,

@@ -58,7 +58,7 @@ class ShotCutDetector:
     The second line passes over fast motion, camera shake, fades and noise; the third over flashes of up to reach - 1 frames.
     """
 
-    def __init__(self, *, floor: float = 0.16, ratio: float = 2.5, reach: int = 5, gradual: bool = True) -> None:
+    def __init__(self, *, floor: float = 0.16, ratio: float = 2.5, reach: int = 5, gradual: bool = False) -> None:
         self.floor, self.ratio, self.reach = floor, ratio, reach
         self.dissolves = DissolveDetector() if gradual else None
         self.sharp: list[int] = []

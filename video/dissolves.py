@@ -17,7 +17,7 @@ REACH = HALVES[-1] + STEADY + 1
 APART = 0.07
 """Mean difference of the two shots' thumbnails from which on one may become the other."""
 
-LINEAR = 0.25
+LINEAR = 0.16
 """Share of that difference by which a dissolve's frames may miss the mixture that they should be."""
 
 ALIKE = 0.75
