@@ -52,16 +52,16 @@ class BlindRecipe:
     name: str
     sizes: BlindSizes = field(default_factory=BlindSizes)
     pixels: Plan = field(default_factory=lambda: Plan(4800, 16, 8e-4, 1e-4, warmup=100, ema=0.995, clip=0.1))
-    recurrent: Plan = field(default_factory=lambda: Plan(3200, 8, 2e-4, 2e-6, warmup=50, ema=0.995, clip=0.1))
+    recurrent: Plan = field(default_factory=lambda: Plan(8500, 6, 4e-4, 1e-6, warmup=100, ema=0.998, clip=0.1))
     footage: Footage = field(default_factory=Footage)
-    pairs: int = 7000
+    pairs: int = 6000
     patch: int = 128
-    frames: int = 3
-    flicker: float = 0.25
+    frames: int = 4
+    flicker: float = 0.4
     detail: Plan = field(default_factory=lambda: Plan(1500, 4, 1e-4, 1e-5, warmup=20, ema=0.99, clip=1.0))
     faithful: float = 10.0
     features: float = 1.0
-    bands: float = 0.2
+    bands: float = 0.6
     adversary: float = 0.05
 
 

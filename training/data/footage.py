@@ -42,7 +42,7 @@ class Footage:
     blur: tuple[float, float] = (0.4, 3.5)
     shrink: tuple[float, float] = (1.2, 4.0)
     noise: tuple[float, float] = (1.0, 18.0)
-    chances: tuple[float, float, float, float, float, float, float] = (0.5, 0.35, 0.6, 0.88, 0.15, 0.06, 0.03)
+    chances: tuple[float, float, float, float, float, float, float] = (0.45, 0.5, 0.45, 0.9, 0.2, 0.06, 0.03)
 
     def describe(self) -> str:
         """For model cards."""
