@@ -59,6 +59,8 @@ NOTICED = 3.0 / 255
 """if the noise that is described is more than this."""
 QUIET = 2.0 / 255
 """Noise in luma up to which an operator is trusted; under more, a restorer that has learnt noise does better."""
+LEAST_NOISE = 0.5 / 255
+"""Standard deviation, in each channel, of what 4:2:0 and rounding to 8 bits leave."""
 LUMA_SHARE = 0.67
 """Standard deviation in luma of noise that is independent in the channels, whose own is 1."""
 
@@ -97,9 +99,12 @@ class Estimate:
 
     @property
     def operator(self) -> Degradation:
-        """From clean frames to the footage: a blur, a little less than what was found, and noise if there is more than rounding's."""
-        noise = [GaussianNoise(round(self.noise / LUMA_SHARE, 4))] if self.noise > 1 / 255 else []
-        return compose([*noise, Blur.gaussian(CAREFUL * self.sigma) if self.sigma else Identity()])
+        """From clean frames to the footage: a blur, a little less than what was found, and noise, if only that of rounding.
+
+        Without that noise an inverted blur flickers, and gains half a dB less.
+        """
+        blur = Blur.gaussian(CAREFUL * self.sigma) if self.sigma else Identity()
+        return compose([GaussianNoise(round(max(self.noise / LUMA_SHARE, LEAST_NOISE), 4)), blur])
 
     def describe(self) -> str:
         """One line for people."""
