@@ -17,8 +17,9 @@ from .base import NetworkRestorer, Session, check_square, refuse_masks, resized
 WORKING = 400 << 20
 """Bytes of working memory for one crop: about twelve maps of 64 channels at a quarter of its side, and what is warped at all of it."""
 
-LEAST = 2.4 / 255
-"""The least correction worth making, as a deviation; tried 0 to 2.5 levels on clean and on damaged clips."""
+LEAST = 1.8 / 255
+"""The least correction worth making, as a deviation, of a crop as large as the face in its frame; tried 0 to 2.5 levels on clean and on damaged
+clips. Of enlarged crops it is more, by the root of their scale: what is right or wrong there is as wide as the enlarging."""
 NEIGHBOURHOOD = 15
 """Side of the window in which a correction's energy is averaged, in pixels of the crop."""
 
@@ -63,15 +64,16 @@ class BlindRestorer(NetworkRestorer):
         """
         if self.options.detail and self.network.detailed is None:
             raise ValueError(f"these weights have no second set for detail, got detail {self.options.detail:g}; set it to 0")
-        return BlindSession(self, heartbeat)
+        return BlindSession(self, heartbeat, LEAST * max(1.0 if track is None else track.scale, 1.0) ** 0.5)
 
 
 class BlindSession(Session):
     """One person's clip; it holds the last crop and what became of it."""
 
-    def __init__(self, restorer: BlindRestorer, heartbeat: Heartbeat) -> None:
+    def __init__(self, restorer: BlindRestorer, heartbeat: Heartbeat, least: float) -> None:
         self.restorer = restorer
         self.heartbeat = heartbeat
+        self.least = least
         self._past: tuple[Tensor, Tensor] | None = None
         self._weights: dict[str, Tensor] = {}
 
@@ -95,7 +97,7 @@ class BlindSession(Session):
         flow = None if before is None else flow_into(now, before)
         images, seen = clip_inputs(now, before, restored, flow)
         images = images.contiguous(memory_format=torch.channels_last)
-        result = (now + worthwhile(self.restorer.network(images, seen, self._weights) - now, LEAST)).clamp(0, 1)
+        result = (now + worthwhile(self.restorer.network(images, seen, self._weights) - now, self.least)).clamp(0, 1)
         self._past = (now, result) if self.restorer.options.carry else None
         return result.float().cpu().contiguous()
 
