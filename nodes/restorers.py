@@ -213,7 +213,7 @@ def blind_knobs() -> list:
             max=1.0,
             step=0.05,
             optional=True,
-            tooltip="0 keeps to what the footage supports; towards 1 more skin and hair are drawn that are only likely. 0.5 looks sharpest without harm.",
+            tooltip="0 keeps to what the footage supports; towards 1 more skin and hair are drawn that are only likely. 0.5 looks sharper.",
         ),
         io.Boolean.Input(
             "carry", default=True, optional=True, tooltip="What was restored before helps with the next frame: steadier. Off: frame by frame."
