@@ -34,8 +34,8 @@ def add(commands: Any) -> None:
         "--method",
         default="auto",
         metavar="NAME",
-        help="how faces are restored, see below; auto: flair if the damage is described, keep if its published weights are here, else blind "
-        "(default: auto)",
+        help="how faces are restored, see below; auto: flair if the damage is described or a face shows its blur, keep if its published weights "
+        "are here, else blind (default: auto)",
     )
     p.add_argument(
         "--weights",
