@@ -241,7 +241,7 @@ def test_a_truncated_file_gives_its_frames_and_one_warning(clip, tmp_path, capsy
     readable = sum(len(chunk) for chunk in open_source(cut).chunks())
     assert 0 < readable < 6
     assert sum(len(chunk) for chunk in open_source(out).chunks()) == readable
-    assert "cut.mkv" in capsys.readouterr().out.splitlines()[1]
+    assert sum("cut.mkv" in line for line in capsys.readouterr().out.splitlines()) == 1
 
 
 SWALLOWED = """
