@@ -197,7 +197,7 @@ def test_a_clip_gets_in_and_what_nodes_say_is_seen(mode, running, clips, tmp_pat
     assert any("3 frames, 1 person" in text for text in texts) and any("1 frame, 1 person" in text for text in texts), texts
     assert any("Apache-2.0" in text for text in texts), "the restorer's licence is not on the page"
     assert any("'../outside' leads out of the output folder" in text for text in refused), refused
-    assert "faces must be all, largest, or ids such as 0,2, got 'the tall one'" in failed, failed
+    assert "faces must be all, largest, ids such as 0,2, or like:photo.jpg, got 'the tall one'" in failed, failed
     assert not any("outside" in text for text in failed), "an error is shown until the next run only"
     assert any("no face: 3" in text for text in nobody), nobody
     before, after = ({node["type"]: node.get("widgets_values") for node in graph["nodes"] if node["type"].startswith("FVR")} for graph in kept)
