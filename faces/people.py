@@ -93,21 +93,37 @@ def named(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
     People are groups of tracks with a mean distance below SAME (average linkage), no two of which are seen at the same time. A track without
     an embedding is a person of its own. `unsure` is set where another person is nearer than UNSURE who could be the same by time.
     """
-    groups = [[k] for k in range(len(tracks))]
-    far = distances(tracks)
-    while True:
-        pairs = [(float(far[a][:, b].mean()), i, j) for j, b in enumerate(groups) for i, a in enumerate(groups[:j])]
-        best = min(pairs, default=None)
-        if best is None or best[0] >= SAME:
-            break
-        groups[best[1]] += groups.pop(best[2])
-    order = sorted(groups, key=lambda g: (-seen(tracks, g), -covered(tracks, g), min(tracks[k].start for k in g), *tracks[g[0]].boxes[0].tolist()))
+    groups, far = tied(distances(tracks))
+
+    def rank(number: int) -> tuple[float, ...]:
+        group = groups[number]
+        return (-seen(tracks, group), -covered(tracks, group), min(tracks[k].start for k in group), *tracks[group[0]].boxes[0].tolist())
+
     out: list[FaceTrack] = list(tracks)
-    for person, group in enumerate(order):
-        near = min((float(far[group][:, other].mean()) for other in order if other is not group), default=float("inf"))
-        for k in group:
-            out[k] = replace(tracks[k], person=person, unsure=near < UNSURE)
+    for person, number in enumerate(sorted(range(len(groups)), key=rank)):
+        for k in groups[number]:
+            out[k] = replace(tracks[k], person=person, unsure=float(far[number].min()) < UNSURE)
     return out
+
+
+def tied(far: Tensor) -> tuple[list[list[int]], Tensor]:
+    """Groups of what is at distances `far` (n, n), infinite on its diagonal, nearest first until none are nearer than SAME, and theirs (m, m).
+
+    A pair's distances to the others are averaged as it is tied (Lance and Williams, 1967), so that a film of many tracks is no work.
+    """
+    groups = [[k] for k in range(len(far))]
+    while len(groups) > 1:
+        pairs = far.masked_fill(torch.ones_like(far, dtype=torch.bool).tril(), float("inf"))
+        i, j = divmod(int(pairs.argmin()), len(groups))
+        if pairs[i, j] >= SAME:
+            break
+        a, b = len(groups[i]), len(groups[j])
+        far[i] = far[:, i] = (a * far[i] + b * far[j]) / (a + b)
+        far[i, i] = float("inf")
+        rest = [k for k in range(len(groups)) if k != j]
+        far = far[rest][:, rest]
+        groups[i] += groups.pop(j)
+    return groups, far
 
 
 def distances(tracks: Sequence[FaceTrack]) -> Tensor:
