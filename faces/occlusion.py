@@ -12,7 +12,7 @@ CELL = 16
 """Side in crop pixels of the cells whose mean colours are compared: damage and detail lie below it."""
 
 DIFFERENT = (0.10, 0.20)
-"""Distance of two cells' colours between which a cell goes from face to what lies before it; restorers stay below 0.06 on clear faces."""
+"""Distance of two cells' colours between which a cell goes from face to what lies before it; not measured on footage."""
 
 GROWN = 3
 """Cells by which what lies before the face is widened, so that its edge is not restored into the face."""
