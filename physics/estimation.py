@@ -162,15 +162,16 @@ def _fit(power: Tensor, frequency: Tensor, highest: float, floor: float) -> tupl
     weights = f**-2 / (f**-2).sum()  # as many bins as there are at each radius, all octaves count alike
     signal = (p - floor).clamp_min(1e-12).log()
     x = (2 * math.pi * f) ** 2
+    mean_x = (weights * x).sum()
     limits = torch.logspace(math.log10(float(f.min())), math.log10(float(f.max()) * 1.001), 10, dtype=f.dtype)
+    parts = [part for low, high in pairwise(limits) if bool((part := (f >= low) & (f < high)).any())]
     best: tuple[float, float, float] | None = None
     for exponent in EXPONENTS:
         t = signal + exponent * f.log()
-        mean_x, mean_t = (weights * x).sum(), (weights * t).sum()
+        mean_t = (weights * t).sum()
         square = max(-float((weights * (x - mean_x) * (t - mean_t)).sum() / (weights * (x - mean_x) ** 2).sum()), 0.0)
         error = t - (mean_t - square * (x - mean_x))
-        parts = [((f >= low) & (f < high)) for low, high in pairwise(limits)]
-        means = torch.stack([(weights[part] * error[part]).sum() / weights[part].sum() for part in parts if bool(part.any())])
+        means = torch.stack([(weights[part] * error[part]).sum() / weights[part].sum() for part in parts])
         misfit = float(means.square().mean().sqrt())
         if best is None or misfit + PULL * abs(exponent - USUAL) < best[0]:
             best = misfit + PULL * abs(exponent - USUAL), misfit, math.sqrt(square)
