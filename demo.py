@@ -132,7 +132,7 @@ def summary(
         "faces": result.texts,
         "seconds": round(seconds, 1),
         **{
-            f"{name}_{where}": measure(clip, truth, region)
+            f"{name}_{where}": evaluate(clip, truth, region)
             for name, clip in (("input", damaged), ("output", restored))
             for where, region in REGIONS.items()
         },
@@ -158,7 +158,7 @@ def summary(
 REGIONS = {"face": FACE, "frame": (slice(None), slice(None))}
 
 
-def measure(clip: Tensor, truth: Tensor, region: tuple[slice, slice]) -> dict[str, float]:
+def evaluate(clip: Tensor, truth: Tensor, region: tuple[slice, slice]) -> dict[str, float]:
     """PSNR in dB and SSIM of a clip against the truth inside a region."""
     rows, columns = region
     x, y = clip[..., rows, columns], truth[..., rows, columns]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .faces import CROP, Detector, Face, FaceClip, FaceTrack, aligned_track, find_tracks
 from .faces.geometry import FACE_BOX, inverse, iou, scales
-from .metrics.evaluate import Clip, Person
+from .metrics.evaluate import Clip, FaceLandmarks
 from .video import ShotCutDetector
 
 SAME = 0.3
@@ -29,7 +29,7 @@ class MeasuredFaces:
         cuts: first frames of what does not follow from the frame before.
     """
 
-    people: list[Person]
+    people: list[FaceLandmarks]
     tracks: list[FaceTrack]
     cuts: list[int]
 
@@ -128,7 +128,7 @@ def measured_faces(
         return MeasuredFaces([], tracks, cuts)
     if detector is None:
         places = [(track, _spread(track, count)) for track in tracks]
-        return MeasuredFaces([Person(place, place, found=False, scale=track.scale) for track, place in places], tracks, cuts)
+        return MeasuredFaces([FaceLandmarks(place, place, found=False, scale=track.scale) for track, place in places], tracks, cuts)
     wanted = {t for s in range(0, count, every) for t in (s - 1, s) if any(track.start <= t < track.stop for track in tracks)}
     for name, clip in clips.items():
         if name not in found:
@@ -136,7 +136,7 @@ def measured_faces(
     people = []
     for track in tracks:
         here, there = (_landmarks(track, found[name], wanted, count) for name in ("restored", "reference"))
-        people.append(Person(here, there, scale=track.scale))
+        people.append(FaceLandmarks(here, there, scale=track.scale))
     return MeasuredFaces(people, tracks, cuts)
 
 

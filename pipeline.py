@@ -19,7 +19,7 @@ from torch import Tensor
 from .faces import Detector, FaceTrack, Paster, TrackReport, align, find_tracks, report, select_tracks
 from .faces.anisotropic_pixels import plausible
 from .methods.base import Restorer, Session
-from .models.device import Heartbeat, no_heartbeat
+from .models.device import CheckInterrupt, no_check
 from .video import FrameChunk, FrameSource, ImageSink, ShotCutDetector, VideoSink
 
 Progress = Callable[[int], None]
@@ -80,7 +80,7 @@ def restore_clip_in_frames(
     min_size: float = 0.0,
     seed: int = 0,
     chunk: int = 8,
-    heartbeat: Heartbeat = no_heartbeat,
+    check_interrupt: CheckInterrupt = no_check,
     on_found: Progress = no_progress,
     on_written: Progress = no_progress,
 ) -> Summary:
@@ -100,12 +100,12 @@ def restore_clip_in_frames(
         ValueError: if `faces` names a person who is not in the clip.
     """
     began = time.monotonic()
-    tracks = follow_faces(source, detector, chunk=chunk, heartbeat=heartbeat, on_frame=on_found)
+    tracks = follow_faces(source, detector, chunk=chunk, check_interrupt=check_interrupt, on_frame=on_found)
     chosen = select_tracks(tracks, faces, min_size, like)
-    walk = Walk(chosen, restorer, pasting(paster or Paster(), restorer), seed=seed, heartbeat=heartbeat)
+    walk = Walk(chosen, restorer, pasting(paster or Paster(), restorer), seed=seed, check_interrupt=check_interrupt)
     frames = 0
     for piece in source.chunks(chunk):
-        heartbeat()
+        check_interrupt()
         for done in walk.push(piece):
             write(sink, done)
             on_written(len(done.frames))
@@ -114,14 +114,14 @@ def restore_clip_in_frames(
         raise RuntimeError(
             f"the second pass ended at frame {frames}, inside a face that the first pass saw longer; the file changed while it was read"
         )
-    told = (*source.warnings, *sink.warnings)
-    return Summary(frames, time.monotonic() - began, restorer.name, report(tracks, chosen, frames, min_size), told, tuple(walk.notes))
+    warnings = (*source.warnings, *sink.warnings)
+    return Summary(frames, time.monotonic() - began, restorer.name, report(tracks, chosen, frames, min_size), warnings, tuple(walk.notes))
 
 
 def pasting(paster: Paster, restorer: Restorer) -> Paster:
     """The paster for a restorer's faces: noise that it was told to take out is not given back as grain."""
-    told = getattr(restorer, "degradation", None)
-    return replace(paster, grain="off") if told is not None and told.noise_level > 0 else paster
+    warnings = getattr(restorer, "degradation", None)
+    return replace(paster, grain="off") if warnings is not None and warnings.noise_level > 0 else paster
 
 
 def restore_aligned(
@@ -131,12 +131,12 @@ def restore_aligned(
     *,
     seed: int = 0,
     chunk: int = 8,
-    heartbeat: Heartbeat = no_heartbeat,
+    check_interrupt: CheckInterrupt = no_check,
     on_written: Progress = no_progress,
 ) -> Summary:
     """Restores frames that are already crops of one person: no detection and no pasting; writes 512 x 512 frames."""
     began = time.monotonic()
-    session = restorer.open(None, seed=seed, heartbeat=heartbeat)
+    session = restorer.open(None, seed=seed, check_interrupt=check_interrupt)
     times: deque = deque()
     frames = 0
 
@@ -147,7 +147,7 @@ def restore_aligned(
             on_written(len(restored))
 
     for piece in source.chunks(chunk):
-        heartbeat()
+        check_interrupt()
         times.extend(zip(piece.starts, piece.ends, strict=True))
         frames += len(piece.frames)
         deliver(session.push(piece.frames))
@@ -158,20 +158,20 @@ def restore_aligned(
 
 
 def follow_faces(
-    source: FrameSource, detector: Detector, *, chunk: int = 8, heartbeat: Heartbeat = no_heartbeat, on_frame: Progress = no_progress
+    source: FrameSource, detector: Detector, *, chunk: int = 8, check_interrupt: CheckInterrupt = no_check, on_frame: Progress = no_progress
 ) -> list[FaceTrack]:
     """The first pass: every person in every shot, with smoothed landmarks; upright and unsqueezed where pixels are not square."""
 
     def pieces():
         for piece in source.chunks(chunk):
-            heartbeat()
+            check_interrupt()
             yield piece.index, piece.frames
 
     return find_tracks(pieces(), detector, ShotCutDetector(), aspect=plausible(float(source.info.sample_aspect)), on_frame=on_frame)
 
 
 @dataclass
-class Person:
+class OpenTrack:
     """One track on its way through a session: crops that went in and are not yet pasted, and restored crops that came out."""
 
     track: FaceTrack
@@ -205,11 +205,13 @@ class Person:
 class Walk:
     """The second pass without files: chunks of frames in, chunks of finished frames out, in order."""
 
-    def __init__(self, tracks: list[FaceTrack], restorer: Restorer, paster: Paster, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> None:
+    def __init__(
+        self, tracks: list[FaceTrack], restorer: Restorer, paster: Paster, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check
+    ) -> None:
         self.coming = deque(sorted(tracks, key=lambda track: track.start))
-        self.here: list[Person] = []
+        self.here: list[OpenTrack] = []
         self.waiting: deque[FrameChunk] = deque()
-        self.restorer, self.paster, self.seed, self.heartbeat = restorer, paster, seed, heartbeat
+        self.restorer, self.paster, self.seed, self.check_interrupt = restorer, paster, seed, check_interrupt
         self.notes: list[str] = []
 
     def push(self, piece: FrameChunk) -> list[FrameChunk]:
@@ -217,7 +219,7 @@ class Walk:
         stop = piece.index + len(piece.frames)
         while self.coming and self.coming[0].start < stop:
             track = self.coming.popleft()
-            self.here.append(Person(track, self.restorer.open(track, seed=self.seed, heartbeat=self.heartbeat), pasted=track.start))
+            self.here.append(OpenTrack(track, self.restorer.open(track, seed=self.seed, check_interrupt=self.check_interrupt), pasted=track.start))
         for person in self.here:
             if person.track.stop > piece.index:
                 person.push(piece)
@@ -245,7 +247,7 @@ class Walk:
         return finished
 
     @staticmethod
-    def _ready(person: Person, piece: FrameChunk) -> bool:
+    def _ready(person: OpenTrack, piece: FrameChunk) -> bool:
         stop = min(piece.index + len(piece.frames), person.track.stop)
         return person.track.start >= stop or person.ready_until() >= stop
 

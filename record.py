@@ -82,9 +82,9 @@ def device_name(device: torch.device) -> str:
 def described(restorer: Restorer) -> dict[str, Any]:
     """A restorer's method and options, with those of the restorers that it uses: an enhancer, and a floor that cleans its crops first."""
     options = getattr(restorer, "options", None)
-    told = {"method": restorer.name, **(asdict(options) if is_dataclass(options) and not isinstance(options, type) else {})}
+    info = {"method": restorer.name, **(asdict(options) if is_dataclass(options) and not isinstance(options, type) else {})}
     used = {name: getattr(restorer, name, None) for name in ("enhancer", "floor")}
-    return told | {name: described(other) for name, other in used.items() if other is not None}
+    return info | {name: described(other) for name, other in used.items() if other is not None}
 
 
 def plain_fields(options: Any) -> dict[str, Any]:
@@ -95,13 +95,13 @@ def plain_fields(options: Any) -> dict[str, Any]:
 
 def weights_of(**holders: Any) -> list[dict[str, Any]]:
     """The files behind the networks of each holder, and those that these build on; a network from no file has none."""
-    told = []
+    info = []
     for used_by, holder in holders.items():
         for network, origin in origins(holder).items():
-            told.append({"used_by": used_by, **file_of(origin), "precision": precision_of(network)})
+            info.append({"used_by": used_by, **file_of(origin), "precision": precision_of(network)})
             if origin.base is not None:
-                told.append({"used_by": used_by, **file_of(replace(origin, path=origin.base)), "precision": precision_of(network)})
-    return told
+                info.append({"used_by": used_by, **file_of(replace(origin, path=origin.base)), "precision": precision_of(network)})
+    return info
 
 
 def file_of(origin: Origin) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def file_of(origin: Origin) -> dict[str, Any]:
 @lru_cache(maxsize=64)
 def _digest(path: Path, modified: int, size: int) -> str:
     """Kept for as long as the file is the same: a server restores many clips with one."""
-    return sha256_of(path, host.heartbeat)
+    return sha256_of(path, host.check_interrupt)
 
 
 def precision_of(network: nn.Module) -> str:

@@ -19,7 +19,7 @@ import torch
 from fvr.faces import Face, load_detector
 from fvr.faces.detectors import Detector, following
 from fvr.faces.geometry import iou
-from fvr.faces.retinaface import build
+from fvr.faces.retinaface import retinaface_network
 from fvr.video import open_source
 
 
@@ -41,7 +41,7 @@ def overlaps(face: Face, others: list[Face]) -> bool:
 def random_retinaface(folder: str) -> Detector:
     """RetinaFace with random weights."""
     path = Path(folder) / "detection_Resnet50_Final.pth"
-    torch.save(build().state_dict(), path)
+    torch.save(retinaface_network().state_dict(), path)
     return load_detector("retinaface", weights=path)
 
 

@@ -69,21 +69,21 @@ class FittedPrior:
     def __init__(self, network: Autoencoder, mean: Tensor, directions: Tensor, variances: Tensor, floor: Tensor, side: int) -> None:
         self.network, self.mean, self.directions, self.variances, self.floor, self.side = network, mean, directions, variances, floor, side
 
-    def x0(self, x_t: Tensor, abar: float) -> Tensor:
-        """E[z_0 | z_t] = m + sqrt(abar) S (abar S + (1 - abar) I)^-1 (z_t - sqrt(abar) m) for z_0 ~ N(m, S)."""
-        d = x_t.flatten(1) - abar**0.5 * self.mean
-        gain = abar**0.5 * self.floor / (abar * self.floor + 1 - abar)
+    def x0(self, x_t: Tensor, alpha_bar: float) -> Tensor:
+        """E[z_0 | z_t] = m + sqrt(alpha_bar) S (alpha_bar S + (1 - alpha_bar) I)^-1 (z_t - sqrt(alpha_bar) m) for z_0 ~ N(m, S)."""
+        d = x_t.flatten(1) - alpha_bar**0.5 * self.mean
+        gain = alpha_bar**0.5 * self.floor / (alpha_bar * self.floor + 1 - alpha_bar)
         inside = d @ self.directions
-        extra = abar**0.5 * self.variances / (abar * self.variances + 1 - abar) - gain
+        extra = alpha_bar**0.5 * self.variances / (alpha_bar * self.variances + 1 - alpha_bar) - gain
         return (self.mean + gain * d + (inside * extra) @ self.directions.mT).view_as(x_t)
 
     def generator(self, steps: int = 4) -> LatentGenerator:
         table = schedule()
-        abars = [table.abar(t) for t in leading_times(1000, steps)]
+        alpha_bars = [table.alpha_bar(t) for t in leading_times(1000, steps)]
         low, out = self.side // FACTOR, self.network.conv_out
         return LatentGenerator(
-            lambda x_t, i: self.x0(x_t, abars[i]),
-            abars,
+            lambda x_t, i: self.x0(x_t, alpha_bars[i]),
+            alpha_bars,
             self.network.body,
             out.weight,
             out.bias,

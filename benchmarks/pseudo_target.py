@@ -88,7 +88,7 @@ def main() -> None:
     held_out = Faces(arguments.faces, "val", SIDE)
     count = min(arguments.limit, len(held_out))
     truth = torch.stack([held_out.face(i * len(held_out) // count) for i in range(count)])
-    side = maker.walk.side
+    side = maker.trajectory.side
     print(f"{count} faces, shrunk {arguments.factor} times. {maker.describe()}\n")
     print("| ISO | Q: restored | target | truth | sharper, by | low-pass moved, mean / worst | restored, PSNR / SSIM | target | s/face |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")

@@ -49,15 +49,15 @@ def exact_error(name: SolverName, spacing: Spacing, steps: int) -> float:
     spread = torch.tensor([0.05, 0.3, 1.5], dtype=torch.float64)
     schedule = spaced(linear_schedule(), steps, 1.0, spacing)
 
-    def deviation(abar: float) -> Tensor:
-        return (abar * spread**2 + 1 - abar).sqrt()
+    def deviation(alpha_bar: float) -> Tensor:
+        return (alpha_bar * spread**2 + 1 - alpha_bar).sqrt()
 
-    first, last = schedule.abar(steps - 1), schedule.abar(0)
+    first, last = schedule.alpha_bar(steps - 1), schedule.alpha_bar(0)
     x, solver = first**0.5 * 0.3 + 2 * deviation(first), make_solver(name)
     for t in range(steps - 1, 0, -1):
-        abar = schedule.abar(t)
-        x0 = 0.3 + abar**0.5 * spread**2 / deviation(abar) ** 2 * (x - abar**0.5 * 0.3)
-        x = solver.step(x, x0, abar, schedule.abar(t - 1))
+        alpha_bar = schedule.alpha_bar(t)
+        x0 = 0.3 + alpha_bar**0.5 * spread**2 / deviation(alpha_bar) ** 2 * (x - alpha_bar**0.5 * 0.3)
+        x = solver.step(x, x0, alpha_bar, schedule.alpha_bar(t - 1))
     return float((x - (last**0.5 * 0.3 + 2 * deviation(last))).abs().max())
 
 
@@ -105,7 +105,7 @@ def sampled(prior: Prior, side: int, solver: SolverName, spacing: Spacing, steps
     x = torch.randn(4, 3, side, side, generator=generator)
     for t in range(steps - 1, -1, -1):
         x0 = prior.predict_x0(x, schedule.timesteps[t])
-        x = how.step(x, x0, schedule.abar(t), schedule.abar(t - 1), torch.randn(x.shape, generator=generator))
+        x = how.step(x, x0, schedule.alpha_bar(t), schedule.alpha_bar(t - 1), torch.randn(x.shape, generator=generator))
     return x, time.perf_counter() - begun
 
 

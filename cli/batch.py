@@ -26,22 +26,22 @@ def restore_each(options: Namespace, clips: Sequence[Path], restore: Callable[[N
     """
     outputs = named_outputs(clips, Path(options.output), options.codec, options.overwrite)
     Path(options.output).mkdir(exist_ok=True)
-    told, failed = [], 0
+    reports, failed = [], 0
     with tempfile.TemporaryDirectory(prefix="fvr-") as notes:
         for number, (clip, output) in enumerate(zip(clips, outputs, strict=True)):
             note = Path(notes) / f"{number}.json"
             host.say(f"{number + 1} of {len(clips)}: {clip}")
             try:
                 restore(Namespace(**{**vars(options), "input": str(clip), "output": str(output), "report": str(note)}))
-                told.append(json.loads(note.read_text(encoding="utf-8")))
+                reports.append(json.loads(note.read_text(encoding="utf-8")))
             except (ValueError, OSError, RuntimeError) as error:
                 if options.debug:
                     raise
                 failed += 1
-                told.append({"input": str(clip), "output": str(output), "error": str(error)})
+                reports.append({"input": str(clip), "output": str(output), "error": str(error)})
                 host.say(f"{clip} failed: {error}")
     if options.report:
-        whole = {"input": str(options.input), "output": str(options.output), "failed": failed, "clips": told}
+        whole = {"input": str(options.input), "output": str(options.output), "failed": failed, "clips": reports}
         Path(options.report).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     return failed
 

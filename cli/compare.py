@@ -57,7 +57,7 @@ def run_compare(options: argparse.Namespace, selection: dict[str, Any], encoding
     from .. import host
     from ..video import VideoError, check_apart, open_sink, open_source
     from ..video.compare import CompareOptions, compare_frames, compared_size, resizings
-    from ..video.sync import check_in_step, clock_of, described_as, frames_in_step, sounding
+    from ..video.sync import check_sync, clock_of, described_as, sounding, synced_frames
 
     if len(options.clips) < 2:
         raise VideoError(f"a comparison needs at least two clips and an output, got {options.clips[0]} and {options.output}")
@@ -73,18 +73,18 @@ def run_compare(options: argparse.Namespace, selection: dict[str, Any], encoding
         for source in sources:
             times.append(source.times())
             read(len(times[-1]))
-    check_in_step(sources, times)
+    check_sync(sources, times)
     clock = clock_of(sources, sound)
     shown, picture = times[clock], sources[0].info
     like = described_as(picture, sources[clock].info)
     size = compared_size(picture.height, picture.width, len(sources), how)
     seconds = [float(start - shown.starts[0]) for start in shown.starts]
     audio = None if sound is None else sources[sound]
-    choices = dict(size=size, audio=audio, overwrite=options.overwrite, heartbeat=host.heartbeat, **encoding)
+    choices = dict(size=size, audio=audio, overwrite=options.overwrite, check_interrupt=host.check_interrupt, **encoding)
     with open_sink(options.output, like, **choices) as sink, host.progress(len(shown)) as tick:
         for warning in sink.warnings:
             host.say(f"warning: {warning}")
-        pictures = compare_frames(frames_in_step(sources), seconds, how)
+        pictures = compare_frames(synced_frames(sources), seconds, how)
         for start, end, one in zip(shown.starts, shown.ends, pictures, strict=True):
             sink.write(one[None], (start,), (end,))
             tick()

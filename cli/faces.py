@@ -61,11 +61,11 @@ def faces(options: argparse.Namespace) -> int:
         host.set_device(options.device)
     source = open_source(options.input, start=options.start, count=options.count, rate=frame_rate(options.frame_rate))
     with host.progress(source.expected, "find faces") as found:
-        tracks = follow_faces(source, chosen_detector(options.detector, options.rotate), heartbeat=host.heartbeat, on_frame=found)
+        tracks = follow_faces(source, chosen_detector(options.detector, options.rotate), check_interrupt=host.check_interrupt, on_frame=found)
     thumbnails, starts = Thumbnails(tracks), list[Fraction]()
     with host.progress(source.expected, "contact sheet") as tick:
         for piece in source.chunks(8):
-            host.heartbeat()
+            host.check_interrupt()
             thumbnails.push(piece.index, piece.frames)
             starts += piece.starts
             tick(len(piece.frames))

@@ -64,7 +64,7 @@ def fetch_model(options: argparse.Namespace) -> int:
             shown[0]((done >> 20) - shown[1])
             shown[1] = done >> 20
 
-        path = fetch(checkpoint, options.folder or host.model_folders()[OURS][0], on_bytes, host.heartbeat)
-    print(verification(checkpoint) + ("" if checkpoint.sha256 else f": its SHA-256 is {sha256_of(path, host.heartbeat)}"))
+        path = fetch(checkpoint, options.folder or host.model_folders()[OURS][0], on_bytes, host.check_interrupt)
+    print(verification(checkpoint) + ("" if checkpoint.sha256 else f": its SHA-256 is {sha256_of(path, host.check_interrupt)}"))
     print(path)
     return 0

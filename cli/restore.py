@@ -170,13 +170,13 @@ def restore(options: argparse.Namespace) -> int:
     size = (512, 512) if options.aligned else (source.info.height, source.info.width)
     total = source.expected
     with open_sink(
-        options.output, source.info, size=size, audio=source, overwrite=options.overwrite, heartbeat=host.heartbeat, **encoding(options)
+        options.output, source.info, size=size, audio=source, overwrite=options.overwrite, check_interrupt=host.check_interrupt, **encoding(options)
     ) as sink:
         for warning in known_beforehand(source, sink):
             host.say(f"warning: {warning}")
         if detector is None or paster is None:
             with host.progress(total, "restore") as written:
-                summary = restore_aligned(source, sink, restorer, seed=options.seed, heartbeat=host.heartbeat, on_written=written)
+                summary = restore_aligned(source, sink, restorer, seed=options.seed, check_interrupt=host.check_interrupt, on_written=written)
         else:
             with host.progress(total, "find faces") as found, host.progress(total, "restore") as written:
                 summary = restore_clip_in_frames(
@@ -188,13 +188,13 @@ def restore(options: argparse.Namespace) -> int:
                     faces=options.faces,
                     min_size=options.min_size,
                     seed=options.seed,
-                    heartbeat=host.heartbeat,
+                    check_interrupt=host.check_interrupt,
                     on_found=found,
                     on_written=written,
                 )
     summary = summary.closed(source, sink)
     if options.report:
-        told = run_record(
+        record = run_record(
             summary,
             restorer,
             command=options.line,
@@ -207,7 +207,7 @@ def restore(options: argparse.Namespace) -> int:
             paster=paster,
             degradation=options.degradation,
         )
-        Path(options.report).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        Path(options.report).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(summary.to_text())
     print(f"{method}, {weights.name if weights else 'without weights'}")
     print(options.output)

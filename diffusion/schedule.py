@@ -1,6 +1,6 @@
 """Noise schedules of diffusion models, and the two ways of saying what a network predicts.
 
-x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, eps ~ N(0, I); t counts from 0, the cleanest step (Ho et al. 2020, eq. 4).
+x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps, eps ~ N(0, I); t counts from 0, the cleanest step (Ho et al. 2020, eq. 4).
 """
 
 from __future__ import annotations
@@ -13,39 +13,39 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """A decreasing table of abar_t and, for each entry, the step of the training schedule it stands for.
+    """A decreasing table of alpha_bar_t and, for each entry, the step of the training schedule it stands for.
 
     Attributes:
-        alpha_bar: (K,) float64 on the CPU, strictly decreasing in (0, 1].
+        alphas_cumprod: (K,) float64 on the CPU, strictly decreasing in (0, 1].
         timesteps: K increasing training steps; index i of this schedule is training step timesteps[i].
 
     Raises:
         ValueError: if the table is empty, does not decrease inside (0, 1], or does not match `timesteps`.
     """
 
-    alpha_bar: Tensor
+    alphas_cumprod: Tensor
     timesteps: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        table = self.alpha_bar
+        table = self.alphas_cumprod
         if table.ndim != 1 or len(table) < 1 or len(table) != len(self.timesteps):
-            raise ValueError(f"a schedule needs one abar per timestep, got {tuple(table.shape)} values for {len(self.timesteps)} timesteps")
+            raise ValueError(f"a schedule needs one alpha_bar per timestep, got {tuple(table.shape)} values for {len(self.timesteps)} timesteps")
         if not bool(((table > 0) & (table <= 1)).all()) or not bool((table.diff() < 0).all()):
-            raise ValueError("a schedule's abar must fall strictly from at most 1 towards 0; give the cleanest step first")
+            raise ValueError("a schedule's alpha_bar must fall strictly from at most 1 towards 0; give the cleanest step first")
 
     def __len__(self) -> int:
         return len(self.timesteps)
 
-    def abar(self, t: int) -> float:
-        """abar_t; 1 for t = -1, the clean frame."""
+    def alpha_bar(self, t: int) -> float:
+        """alpha_bar_t; 1 for t = -1, the clean frame."""
         if not -1 <= t < len(self):
             raise IndexError(f"step {t} is outside this schedule's -1..{len(self) - 1}")
-        return 1.0 if t < 0 else float(self.alpha_bar[t])
+        return 1.0 if t < 0 else float(self.alphas_cumprod[t])
 
     def sigma(self, t: int) -> float:
-        """sqrt((1 - abar_t) / abar_t): the standard deviation of the noise in x_t / sqrt(abar_t)."""
-        abar = self.abar(t)
-        return ((1 - abar) / abar) ** 0.5
+        """sqrt((1 - alpha_bar_t) / alpha_bar_t): the standard deviation of the noise in x_t / sqrt(alpha_bar_t)."""
+        alpha_bar = self.alpha_bar(t)
+        return ((1 - alpha_bar) / alpha_bar) ** 0.5
 
     def respaced(self, steps: int, start: float = 1.0) -> Schedule:
         """`steps` entries spread evenly from step 0 to step start * (T - 1), ends included, rounded as FLAIR's code rounds them.
@@ -67,13 +67,13 @@ class Schedule:
             chosen.append(round(position))
             position += last / (steps - 1) if steps > 1 else 1.0
         chosen = [min(t, len(self) - 1) for t in chosen]
-        return Schedule(self.alpha_bar[torch.tensor(chosen)], tuple(self.timesteps[t] for t in chosen))
+        return Schedule(self.alphas_cumprod[torch.tensor(chosen)], tuple(self.timesteps[t] for t in chosen))
 
 
 def linear_schedule(steps: int = 1000, first: float = 1e-4, last: float = 2e-2) -> Schedule:
-    """abar_t = prod_{s <= t} (1 - beta_s), beta linear from `first` to `last` (Ho et al. 2020; FLAIR's blur and JPEG networks).
+    """alpha_bar_t = prod_{s <= t} (1 - beta_s), beta linear from `first` to `last` (Ho et al. 2020; FLAIR's blur and JPEG networks).
 
-    >>> round(float(linear_schedule(1000).alpha_bar[0]), 6)
+    >>> round(float(linear_schedule(1000).alphas_cumprod[0]), 6)
     0.9999
     """
     if steps < 1 or not 0 < first <= last < 1:
@@ -87,16 +87,16 @@ def bicubic_schedule() -> Schedule:
     return linear_schedule(2000, 1e-6, 1e-2)
 
 
-def eps_to_x0(x_t: Tensor, eps: Tensor, abar: float) -> Tensor:
-    """x_0 = (x_t - sqrt(1 - abar) eps) / sqrt(abar)."""
-    return (x_t - (1 - abar) ** 0.5 * eps) / abar**0.5
+def eps_to_x0(x_t: Tensor, eps: Tensor, alpha_bar: float) -> Tensor:
+    """x_0 = (x_t - sqrt(1 - alpha_bar) eps) / sqrt(alpha_bar)."""
+    return (x_t - (1 - alpha_bar) ** 0.5 * eps) / alpha_bar**0.5
 
 
-def x0_to_eps(x_t: Tensor, x0: Tensor, abar: float) -> Tensor:
-    """eps = (x_t - sqrt(abar) x_0) / sqrt(1 - abar), for abar < 1."""
-    return (x_t - abar**0.5 * x0) / (1 - abar) ** 0.5
+def x0_to_eps(x_t: Tensor, x0: Tensor, alpha_bar: float) -> Tensor:
+    """eps = (x_t - sqrt(alpha_bar) x_0) / sqrt(1 - alpha_bar), for alpha_bar < 1."""
+    return (x_t - alpha_bar**0.5 * x0) / (1 - alpha_bar) ** 0.5
 
 
-def add_noise(x0: Tensor, noise: Tensor, abar: float) -> Tensor:
-    """A sample of q(x_t | x_0): sqrt(abar) x_0 + sqrt(1 - abar) noise."""
-    return abar**0.5 * x0 + (1 - abar) ** 0.5 * noise
+def add_noise(x0: Tensor, noise: Tensor, alpha_bar: float) -> Tensor:
+    """A sample of q(x_t | x_0): sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) noise."""
+    return alpha_bar**0.5 * x0 + (1 - alpha_bar) ** 0.5 * noise

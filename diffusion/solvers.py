@@ -26,8 +26,8 @@ class Solver(ABC):
     """Whether steps use noise."""
 
     @abstractmethod
-    def step(self, x_t: Tensor, x0: Tensor, abar: float, abar_prev: float, noise: Tensor | None = None) -> Tensor:
-        """x_{t-1} from x_t and the estimate x0, all (N, 3, H, W); see steps.py. With abar_prev 1 it is x0."""
+    def step(self, x_t: Tensor, x0: Tensor, alpha_bar: float, alpha_bar_prev: float, noise: Tensor | None = None) -> Tensor:
+        """x_{t-1} from x_t and the estimate x0, all (N, 3, H, W); see steps.py. With alpha_bar_prev 1 it is x0."""
 
 
 class Renoising(Solver):
@@ -37,8 +37,8 @@ class Renoising(Solver):
         self.rho = rho
         self.draws = rho > 0
 
-    def step(self, x_t: Tensor, x0: Tensor, abar: float, abar_prev: float, noise: Tensor | None = None) -> Tensor:
-        return renoising_step(x_t, x0, abar, abar_prev, rho=self.rho, noise=noise)
+    def step(self, x_t: Tensor, x0: Tensor, alpha_bar: float, alpha_bar_prev: float, noise: Tensor | None = None) -> Tensor:
+        return renoising_step(x_t, x0, alpha_bar, alpha_bar_prev, rho=self.rho, noise=noise)
 
 
 class Ddim(Solver):
@@ -48,8 +48,8 @@ class Ddim(Solver):
         self.eta = eta
         self.draws = eta > 0
 
-    def step(self, x_t: Tensor, x0: Tensor, abar: float, abar_prev: float, noise: Tensor | None = None) -> Tensor:
-        return ddim_step(x_t, x0, abar, abar_prev, eta=self.eta, noise=noise)
+    def step(self, x_t: Tensor, x0: Tensor, alpha_bar: float, alpha_bar_prev: float, noise: Tensor | None = None) -> Tensor:
+        return ddim_step(x_t, x0, alpha_bar, alpha_bar_prev, eta=self.eta, noise=noise)
 
 
 class DpmSolver2M(Solver):
@@ -58,9 +58,9 @@ class DpmSolver2M(Solver):
     def __init__(self) -> None:
         self._before: tuple[Tensor, float] | None = None
 
-    def step(self, x_t: Tensor, x0: Tensor, abar: float, abar_prev: float, noise: Tensor | None = None) -> Tensor:
-        x_prev = dpm_solver_step(x_t, x0, abar, abar_prev, before=self._before)
-        self._before = x0, abar
+    def step(self, x_t: Tensor, x0: Tensor, alpha_bar: float, alpha_bar_prev: float, noise: Tensor | None = None) -> Tensor:
+        x_prev = dpm_solver_step(x_t, x0, alpha_bar, alpha_bar_prev, before=self._before)
+        self._before = x0, alpha_bar
         return x_prev
 
 
@@ -83,7 +83,7 @@ def spaced(schedule: Schedule, steps: int, start: float = 1.0, spacing: Spacing 
     """`steps` entries of a schedule from step 0 to step start * (T - 1), ends included.
 
     Args:
-        spacing: "uniform": evenly in t, as FLAIR's code; "log-snr": evenly in lambda = log(sqrt(abar) / sqrt(1 - abar)), each at the nearest
+        spacing: "uniform": evenly in t, as FLAIR's code; "log-snr": evenly in lambda = log(sqrt(alpha_bar / (1 - alpha_bar))), each at the nearest
             step of the schedule that is still free. ("auto" is for callers to resolve; here it is "uniform".)
 
     Raises:
@@ -93,11 +93,11 @@ def spaced(schedule: Schedule, steps: int, start: float = 1.0, spacing: Spacing 
     if spacing != "log-snr" or steps < 3:
         return even
     last = round(start * (len(schedule) - 1))
-    levels = log_snr(schedule.alpha_bar[: last + 1])
+    levels = log_snr(schedule.alphas_cumprod[: last + 1])
     goals = torch.linspace(float(levels[0]), float(levels[-1]), steps, dtype=torch.float64)
     chosen: list[int] = []
     for k, goal in enumerate(goals):
         nearest = int((levels - goal).abs().argmin())
         lowest = chosen[-1] + 1 if chosen else 0
         chosen.append(min(max(nearest, lowest), last - (steps - 1 - k)))  # steps still to come need room
-    return Schedule(schedule.alpha_bar[torch.tensor(chosen)], tuple(schedule.timesteps[t] for t in chosen))
+    return Schedule(schedule.alphas_cumprod[torch.tensor(chosen)], tuple(schedule.timesteps[t] for t in chosen))

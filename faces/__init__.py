@@ -2,7 +2,7 @@
 
 from .align import align, crop_clip
 from .detectors import Detector, load_detector
-from .external_detections import GivenDetector, faces_from_boxes, faces_from_landmarks
+from .external_detections import ExternalDetections, faces_from_boxes, faces_from_landmarks
 from .parsing import Parser, load_parser
 from .paste import Paster
 from .report import PersonReport, TrackReport, report, table
@@ -17,7 +17,7 @@ __all__ = [
     "Face",
     "FaceClip",
     "FaceTrack",
-    "GivenDetector",
+    "ExternalDetections",
     "Parser",
     "Paster",
     "PersonReport",

@@ -14,7 +14,7 @@ WIDEST = 4.0
 """Pixels more oblong than 4 : 1, either way, are taken for a slip in the file, and as square."""
 
 
-class DisplayedDetector:
+class AnisotropicPixels:
     """A detector that is shown frames with square pixels; boxes and landmarks are those of the frames as they are stored.
 
     aspect: width / height of one stored pixel. The axis along which pixels are too few is stretched, so that nothing is lost.
@@ -34,7 +34,7 @@ class DisplayedDetector:
 
     def follow(self) -> Detector:
         """See `following`."""
-        return DisplayedDetector(following(self.detector), self.aspect)
+        return AnisotropicPixels(following(self.detector), self.aspect)
 
 
 def plausible(aspect: float) -> float:

@@ -16,7 +16,7 @@ MESH_POINTS = 468
 
 
 @dataclass(frozen=True)
-class GivenDetector:
+class ExternalDetections:
     """Faces known beforehand, one list per frame of the clip; stands where a Detector would in `find_tracks`."""
 
     faces: Sequence[list[Face]]

@@ -23,7 +23,7 @@ Embed = Callable[[Tensor], Tensor]
 SAME = 0.5
 """Distance of two embeddings below which tracks are tied together; dlib's own advice for single pictures is 0.6."""
 
-UNSURE = 0.6
+OTHER_PERSON_DISTANCE = 0.6
 """Between SAME and this the network does not know: tracks stay apart, and the report says so."""
 
 SAMPLES = 8
@@ -74,9 +74,9 @@ def middle(embeddings: Tensor) -> Tensor:
 def change(embeddings: Tensor) -> int | None:
     """Where one person becomes another in embeddings (n, D) in order of time: the first index of the second; None if nobody does.
 
-    The middles of the two parts are more than UNSURE apart, and no single picture of one part is nearer to the other's.
+    The middles of the two parts are more than OTHER_PERSON_DISTANCE apart, and no single picture of one part is nearer to the other's.
     """
-    best, where = UNSURE, None
+    best, where = OTHER_PERSON_DISTANCE, None
     for k in range(1, len(embeddings)):
         before, later = embeddings[:k], embeddings[k:]
         a, b = middle(before), middle(later)
@@ -91,7 +91,7 @@ def named(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
     """Tracks with the ids of people: 0 is seen in most frames, then the one with the larger faces. Order as given.
 
     People are groups of tracks with a mean distance below SAME (average linkage), no two of which are seen at the same time. A track without
-    an embedding is a person of its own. `unsure` is set where another person is nearer than UNSURE who could be the same by time.
+    an embedding is a person of its own. `unsure` is set where another person is nearer than OTHER_PERSON_DISTANCE who could be the same by time.
     """
     groups, far = tied(distances(tracks))
 
@@ -102,7 +102,7 @@ def named(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
     out: list[FaceTrack] = list(tracks)
     for person, number in enumerate(sorted(range(len(groups)), key=rank)):
         for k in groups[number]:
-            out[k] = replace(tracks[k], person=person, unsure=float(far[number].min()) < UNSURE)
+            out[k] = replace(tracks[k], person=person, unsure=float(far[number].min()) < OTHER_PERSON_DISTANCE)
     return out
 
 

@@ -56,7 +56,7 @@ class RetinaFaceDetector:
         self.batch = batch or (1 if self.device.type == "cpu" else 8)
         if not weights.is_file():
             raise FileNotFoundError(f"no RetinaFace weights at {weights}; put detection_Resnet50_Final.pth there or choose the blazeface detector")
-        self.net = build()
+        self.net = retinaface_network()
         fill(self.net, weights, "RetinaFace-R50", "choose the detector blazeface")
         self.net.to(self.device).eval().requires_grad_(False)
 
@@ -104,7 +104,7 @@ def priors(height: int, width: int) -> Tensor:
     return torch.cat(levels)
 
 
-def build() -> Any:
+def retinaface_network() -> Any:
     """facexlib's network with random weights, in inference form."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

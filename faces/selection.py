@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .detectors import load_detector
 from .geometry import area, side
-from .people import SAME, UNSURE, likeness, load_embed
+from .people import OTHER_PERSON_DISTANCE, SAME, likeness, load_embed
 from .types import FaceTrack
 
 LIKE = "like:"
@@ -106,7 +106,7 @@ def embedding_of(picture: Tensor) -> Tensor:
 
 
 def alike(tracks: Sequence[FaceTrack], like: Tensor) -> list[FaceTrack]:
-    """The tracks of the people with this embedding: all that are nearer than SAME, or else the nearest one within UNSURE.
+    """The tracks of the people with this embedding: all that are nearer than SAME, or else the nearest one within OTHER_PERSON_DISTANCE.
 
     Raises:
         ValueError: if there is nobody.
@@ -117,9 +117,11 @@ def alike(tracks: Sequence[FaceTrack], like: Tensor) -> list[FaceTrack]:
         if known:
             far[person] = float((torch.stack(known) - like).norm(dim=1).mean())
     nearest = min(far, key=lambda person: far[person], default=None)
-    if nearest is None or far[nearest] >= UNSURE:
+    if nearest is None or far[nearest] >= OTHER_PERSON_DISTANCE:
         said = f"the nearest is person {nearest} at a distance of {far[nearest]:.2f}" if nearest is not None else "nobody in it was recognised"
-        raise ValueError(f"nobody in this clip looks like the person on the picture ({said}, {UNSURE} is the limit); choose by id, see fvr faces")
+        raise ValueError(
+            f"nobody in this clip looks like the person on the picture ({said}, {OTHER_PERSON_DISTANCE} is the limit); choose by id, see fvr faces"
+        )
     chosen = {person for person, distance in far.items() if distance < SAME} or {nearest}
     return [track for track in tracks if track.person in chosen]
 

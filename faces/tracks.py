@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .anisotropic_pixels import DisplayedDetector
+from .anisotropic_pixels import AnisotropicPixels
 from .appearance import chip, descriptor, sharpness
 from .association import Path, Sighting, link
 from .detectors import Detector, following, suppress
-from .external_detections import GivenDetector
+from .external_detections import ExternalDetections
 from .geometry import FACE_BOX, TEMPLATE, iou, similarity, smooth, steady
 from .people import SAMPLES, Embed, change, likeness, load_embed, middle, named, packed, unpacked
 from .types import CROP, Face, FaceTrack
@@ -113,7 +113,9 @@ class Tracker:
         frames, self.sightings = self.sightings[: stop - self.shot], self.sightings[stop - self.shot :]
         bounds = (self.shot, stop)
         paths = [path for path in link(frames, self.options.max_gap) if self.credible(path, len(frames))]
-        tracks = [build(part, bounds, self.frame_size, self.options, embedding) for path in paths for part, embedding in self.recognised(path)]
+        tracks = [
+            track_of_path(part, bounds, self.frame_size, self.options, embedding) for path in paths for part, embedding in self.recognised(path)
+        ]
         self.tracks += hide(without_doubles(tracks))
         self.shot = stop
 
@@ -169,7 +171,9 @@ def turning(path: Path, before: Sighting, later: Sighting) -> int:
     return between[int(nearer.int().argmax())].frame
 
 
-def build(path: Path, shot: tuple[int, int], frame_size: tuple[int, int], options: TrackOptions, embedding: Tensor | None = None) -> FaceTrack:
+def track_of_path(
+    path: Path, shot: tuple[int, int], frame_size: tuple[int, int], options: TrackOptions, embedding: Tensor | None = None
+) -> FaceTrack:
     """A track from a path: gaps filled on straight lines, then boxes and landmarks smoothed, then aligned, steadily."""
     seen = np.array([s.frame for s in path.sightings])
     frames = np.arange(seen[0], seen[-1] + 1)
@@ -233,7 +237,7 @@ def hide(tracks: list[FaceTrack]) -> list[FaceTrack]:
 
 def find_tracks(
     chunks: Iterable[tuple[int, Tensor]],
-    detector: Detector | GivenDetector,
+    detector: Detector | ExternalDetections,
     cuts: Sequence[int] | CutDetector = (),
     *,
     options: TrackOptions | None = None,
@@ -248,16 +252,16 @@ def find_tracks(
         on_frame: gets how many more frames are done.
     """
     tracker: Tracker | None = None
-    if isinstance(detector, GivenDetector):
+    if isinstance(detector, ExternalDetections):
         changes = {"sure": 0.0, **changes}
     finder = None if isinstance(cuts, Sequence) else cuts
     known = tuple(cuts) if isinstance(cuts, Sequence) else ()
     for index, frames in chunks:
         if tracker is None:
             tracker = Tracker((frames.shape[-2], frames.shape[-1]), options, **changes)
-            if tracker.options.aspect != 1 and not isinstance(detector, GivenDetector):
-                detector = DisplayedDetector(detector, tracker.options.aspect)
-            if not isinstance(detector, GivenDetector):
+            if tracker.options.aspect != 1 and not isinstance(detector, ExternalDetections):
+                detector = AnisotropicPixels(detector, tracker.options.aspect)
+            if not isinstance(detector, ExternalDetections):
                 detector = following(detector)
         found = finder.push(frames) if finder else [c for c in known if index <= c < index + len(frames)]
         tracker.push(index, frames, detect(detector, index, frames), found)
@@ -286,6 +290,6 @@ def aligned_track(count: int, size: int = CROP) -> FaceTrack:
     )
 
 
-def detect(detector: Detector | GivenDetector, index: int, frames: Tensor) -> list[list[Face]]:
+def detect(detector: Detector | ExternalDetections, index: int, frames: Tensor) -> list[list[Face]]:
     """Faces of frames that begin at `index`."""
-    return detector.at(index, len(frames)) if isinstance(detector, GivenDetector) else detector(frames)
+    return detector.at(index, len(frames)) if isinstance(detector, ExternalDetections) else detector(frames)

@@ -14,7 +14,7 @@ from ..models.dicface.network import DicFace, dirichlet_mean
 from ..models.keep.network import KEEP
 from ..models.restoreformer.network import RestoreFormer
 from ..models.spandrel_bridge import Bridge
-from .options import Recipe
+from .options import FineTuneRecipe
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Use:
     match: bool = False
 
 
-def suited(network: nn.Module, use: Use) -> Recipe:
+def suited(network: nn.Module, use: Use) -> FineTuneRecipe:
     """The recipe that "auto" stands for.
 
     Codes, as CodeFormer's paper and the pseudo-targets' have it, for networks whose pictures are made of codes. Where the input's own features
@@ -41,7 +41,7 @@ def suited(network: nn.Module, use: Use) -> Recipe:
     return "codes" if isinstance(network, CodeNetwork) else "image"
 
 
-def chosen(network: nn.Module, recipe: Recipe) -> None:
+def chosen(network: nn.Module, recipe: FineTuneRecipe) -> None:
     """Sets requires_grad: what the recipe trains, and nothing else.
 
     Networks with codes: encoder, positions, transformer and heads; in the recipe "image" the feature transforms too. Codebook, generator and

@@ -8,7 +8,7 @@ from typing import Literal
 from ..training.engine import Plan
 from .dataset import HeldOut
 
-Recipe = Literal["codes", "image"]
+FineTuneRecipe = Literal["codes", "image"]
 Perceptual = Literal["auto", "lpips", "encoder", "off"]
 RECIPES = ("auto", "codes", "image")
 PERCEPTUAL = ("auto", "lpips", "encoder", "off")
@@ -36,7 +36,7 @@ class FineTune:
         held_out: the part of the footage that judges.
     """
 
-    recipe: Recipe
+    recipe: FineTuneRecipe
     plan: Plan
     tokens: float = 0.5
     features: float = 1.0
@@ -71,21 +71,21 @@ class FineTune:
 
 # The paper's (section 4.1 and appendix C.2; batches and the end of the cosine from its configuration files, which start SwinIR at 2e-5
 # where the paper says 1e-4). Neither keeps old degradations in view, and neither stops early.
-PAPER: dict[Recipe, FineTune] = {
+PAPER: dict[FineTuneRecipe, FineTune] = {
     "codes": FineTune("codes", Plan(40_000, 8, 1e-4, 1e-4, milestones=(35_000, 38_000), ema=0.995)),
     "image": FineTune("image", Plan(20_000, 4, 1e-4, 5e-6, accumulate=4, ema=0.0, betas=(0.9, 0.999)), adversary=0.1, mirror=False),
 }
 
 # Ours, for small networks and some dozens to hundreds of pictures: a few hundred steps with averaged weights, a part of each batch from the
 # degradation that the network knows, and an end when the held-out part gets no better. No adversary: it learns nothing in that time.
-SHORT: dict[Recipe, FineTune] = {
+SHORT: dict[FineTuneRecipe, FineTune] = {
     "codes": FineTune("codes", Plan(300, 4, 1e-4, 1e-5, warmup=20, ema=0.98, clip=1.0), rehearsal=0.25, patience=8),
     "image": FineTune("image", Plan(300, 4, 2e-4, 1e-5, warmup=20, ema=0.98, clip=1.0), tokens=0.01, features=0.02, rehearsal=0.25, patience=8),
 }
 PLANS = {"short": SHORT, "paper": PAPER}
 
 
-def planned(plan: str, recipe: Recipe, *, steps: int = 0, rate: float = 0.0, batch: int = 0) -> FineTune:
+def planned(plan: str, recipe: FineTuneRecipe, *, steps: int = 0, rate: float = 0.0, batch: int = 0) -> FineTune:
     """One of PLANS with other steps, learning rate or pictures at once; 0 keeps the plan's own.
 
     A plan's milestones move with its steps, and its gathered batches go on making up the batch that it had.

@@ -20,8 +20,8 @@ from .base_model import UNKNOWN, Base
 from .checkpoint import check_place, write_fine_tuned
 from .dataset import Pairs, digest_of
 from .network_adapters import suited
-from .options import RECIPES, FineTune, Recipe, planned
-from .stage import BEST, NAME, QUALITY, CodeStage, FineTuneStage, ImageStage
+from .options import RECIPES, FineTune, FineTuneRecipe, planned
+from .stage import BEST, NAME, QUALITY, CodeFineTuneStage, FineTuneStage, ImageFineTuneStage
 
 Tick = Callable[[str, int, int, dict[str, float]], None]
 CURVES, SHEET = "curves.png", "before-after.png"
@@ -84,7 +84,7 @@ def options_for(
     """
     if recipe not in RECIPES:
         raise ValueError(f"the recipe of fine-tuning is one of {', '.join(RECIPES)}, got {recipe!r}")
-    wanted: Recipe = suited(base.network, base.use) if recipe == "auto" else "codes" if recipe == "codes" else "image"
+    wanted: FineTuneRecipe = suited(base.network, base.use) if recipe == "auto" else "codes" if recipe == "codes" else "image"
     return planned(plan, wanted, steps=steps, rate=rate, batch=batch)
 
 
@@ -110,7 +110,7 @@ def fine_tune(
     reals: Sequence[Tensor] | Tensor | None = None,
     mark: str | None = None,
     tick: Tick | None = None,
-    heartbeat: Callable[[], None] = lambda: None,
+    check_interrupt: Callable[[], None] = lambda: None,
     on_stage: Callable[[FineTuneStage], None] = lambda stage: None,
 ) -> FineTuned:
     """Learns the pairs and writes the best held-out state; a run that finds its state in `run.folder` goes on from it.
@@ -124,7 +124,7 @@ def fine_tune(
         reals: clean faces (3, S, S) uint8 for the adversary; None takes the targets.
         mark: the run's `fingerprint`, if it is known already.
         tick: called after every step.
-        heartbeat: called before every pass; may raise, and nothing is lost.
+        check_interrupt: called before every pass; may raise, and nothing is lost.
         on_stage: is given the stage before it starts, for previews.
 
     Raises:
@@ -139,9 +139,9 @@ def fine_tune(
         run.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"the folder {run.folder} for states and pictures cannot be made ({error.strerror}); choose another") from error
-    kind = CodeStage if options.recipe == "codes" else ImageStage
-    stage = kind(base.use, pairs, options, run.folder, torch.device(run.device), run.reduced, heartbeat)
-    if isinstance(stage, ImageStage):
+    kind = CodeFineTuneStage if options.recipe == "codes" else ImageFineTuneStage
+    stage = kind(base.use, pairs, options, run.folder, torch.device(run.device), run.reduced, check_interrupt)
+    if isinstance(stage, ImageFineTuneStage):
         stage.reals = reals
     on_stage(stage)
     bridged = isinstance(base.network, Bridge)
@@ -163,7 +163,7 @@ def fine_tune(
 
 def _notes(base: Base, pairs: Pairs, options: FineTune, run: Run, stage: FineTuneStage, mark: str, text: str) -> dict[str, str]:
     """Where the file comes from, as metadata."""
-    compared = f", perceptual distance by {stage.compared}" if isinstance(stage, ImageStage) else ""
+    compared = f", perceptual distance by {stage.compared}" if isinstance(stage, ImageFineTuneStage) else ""
     return {
         "title": f"Fine-tuned {base.notes.get('title', base.kind)}",
         "licence": base.licence,
@@ -189,7 +189,7 @@ def _text(base: Base, pairs: Pairs, options: FineTune, stage: FineTuneStage, tak
         f"step {stage.best_step}",
     ]
     lines += [f"{name}: {value:.4g} before, {stage.best_figures[name]:.4g} after" for name, value in stage.before.items()]
-    if isinstance(stage, ImageStage) and options.perceptual:
+    if isinstance(stage, ImageFineTuneStage) and options.perceptual:
         named = {"encoder": "the restorer's own first features", "off": "none", "lpips": "LPIPS"}[stage.compared]
         lines.append(f"perceptual distance: {named}")
     if stage.best_step == 0:

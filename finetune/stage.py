@@ -29,7 +29,7 @@ from .perceptual import EarlyFeatures
 
 NAME = "fine-tune"
 BEST = "best.safetensors"
-JUDGES = 32
+MAX_VALIDATED_PAIRS = 32
 """At most so many held-out pairs are looked at in a validation, spread evenly."""
 SHOWN = 4
 LOSS, QUALITY = "held-out loss", "held-out dB"
@@ -44,7 +44,7 @@ class FineTuneStage(Stage):
         options: with the recipe of the class.
         folder: where the best state is kept.
         reduced: the dtype that the run computes in, None for float32.
-        heartbeat: called before every pass; may raise.
+        check_interrupt: called before every pass; may raise.
 
     Attributes:
         before: the held-out figures of the network as it came.
@@ -63,12 +63,12 @@ class FineTuneStage(Stage):
         folder: Path,
         device: torch.device,
         reduced: torch.dtype | None = None,
-        heartbeat: Callable[[], None] = lambda: None,
+        check_interrupt: Callable[[], None] = lambda: None,
     ) -> None:
         self.use, self.pairs, self.options, self.folder, self.device, self.reduced = use, pairs, options, folder, device, reduced
-        self.heartbeat = heartbeat
+        self.check_interrupt = check_interrupt
         self.learnt, held = options.held_out.split(len(pairs))
-        every = -(-len(held) // JUDGES)
+        every = -(-len(held) // MAX_VALIDATED_PAIRS)
         self.judges = held[::every]
         self.before: dict[str, float] = {}
         self.best, self.best_step, self.best_figures, self.idle, self.step = float("inf"), 0, self.before, 0, 0
@@ -121,7 +121,7 @@ class FineTuneStage(Stage):
 
     def begin(self, step: int, generator: torch.Generator) -> None:
         """Before every pass: dropped paths and the like are then drawn from the run's seed and the step too."""
-        self.heartbeat()
+        self.check_interrupt()
         self.step = step + 1
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
 
@@ -153,7 +153,7 @@ class FineTuneStage(Stage):
         pictures: list[Tensor] = []
         size = max(1, self.plan.batch)
         for start in range(0, len(self.judges), size):
-            self.heartbeat()
+            self.check_interrupt()
             part = self.judges[start : start + size]
             pairs = [self.pairs.pair(i) for i in part]
             batch = {name: torch.stack([pair[place] for pair in pairs]) for place, name in enumerate(("source", "target"))}
@@ -226,7 +226,7 @@ class CodeTargets:
         return found, weights, latent
 
 
-class CodeStage(FineTuneStage):
+class CodeFineTuneStage(FineTuneStage):
     """L = |z - c|^2 + tokens x CE (pseudo-targets, eq. 13; CodeFormer, eq. 4); codebook, generator and feature transforms stay as they are."""
 
     def prepare(self, network: nn.Module) -> None:
@@ -243,7 +243,7 @@ ANCHORED = 0.85
 """Share of L1 that looks at the picture as the restorer of a small network will use it, with the input's coarse means."""
 
 
-class ImageStage(FineTuneStage):
+class ImageFineTuneStage(FineTuneStage):
     """L = pixels x L1 + perceptual x LPIPS + adversary x GAN (pseudo-targets, eq. 8); code terms too where the network predicts codes.
 
     Attributes:

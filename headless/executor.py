@@ -21,7 +21,7 @@ from .validation import NodeError, links, literal, needed, validate
 Prompt = Mapping[str, Mapping[str, Any]]
 
 
-MOST_TOLD = 10
+MOST_LISTED = 10
 """Faults of a prompt that one message lists."""
 
 
@@ -29,8 +29,8 @@ class PromptRefused(ValueError):
     """The prompt did not pass `validate`; `errors` has everything that is wrong."""
 
     def __init__(self, errors: list[NodeError]) -> None:
-        more = [f"and {len(errors) - MOST_TOLD} more faults"] if len(errors) > MOST_TOLD else []
-        super().__init__("; ".join([*map(str, errors[:MOST_TOLD]), *more]))
+        more = [f"and {len(errors) - MOST_LISTED} more faults"] if len(errors) > MOST_LISTED else []
+        super().__init__("; ".join([*map(str, errors[:MOST_LISTED]), *more]))
         self.errors = errors
 
 
@@ -154,7 +154,7 @@ class _Run:
         return any(self.sources[node][name] not in self.seconds for name in more)
 
     def execute(self, node: str) -> None:
-        host.heartbeat()
+        host.check_interrupt()
         entry = self.prompt[node]
         if self.on_node:
             self.on_node(NodeStep(node, entry["class_type"], title_of(entry) or entry["class_type"], len(self.seconds) + 1, len(self.nodes)))

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from . import local_paths, signals
 from .local_paths import MODEL_FOLDERS, OWN_MODELS
 from .local_paths import workspace as workspace
-from .telling import both_forms, plain, without_folders
+from .user_messages import both_forms, plain, without_folders
 from .video_file import VideoFile
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _chosen_device: torch.device | None = None
 
 
 class Interrupted(KeyboardInterrupt):
-    """Raised by `heartbeat` outside ComfyUI after `interrupt()`; like Ctrl-C, no `except Exception` swallows it."""
+    """Raised by `check_interrupt` outside ComfyUI after `interrupt()`; like Ctrl-C, no `except Exception` swallows it."""
 
 
 class Tick(Protocol):
@@ -187,7 +187,7 @@ def intermediate_dtype() -> torch.dtype:
 # ---------------------------------------------------------------- progress and interruption
 
 
-def heartbeat() -> None:
+def check_interrupt() -> None:
     """Raises the host's interrupt exception when the user asked to stop; call it between units of work."""
     if signals.requested.is_set():
         raise Interrupted("stopped on request")
@@ -196,7 +196,7 @@ def heartbeat() -> None:
 
 
 def interrupt() -> None:
-    """Asks the work in progress to stop at its next heartbeat; for signal handlers and other threads."""
+    """Asks the work in progress to stop at its next check_interrupt; for signal handlers and other threads."""
     signals.requested.set()
 
 
@@ -206,12 +206,12 @@ def clear_interrupt() -> None:
 
 
 BETWEEN_LAYERS = 0.1
-"""Seconds between heartbeats while networks run."""
+"""Seconds between checks for an interrupt while networks run."""
 
 
 @contextmanager
-def heard_between_layers() -> Iterator[None]:
-    """Inside, the layers of whatever network this thread runs call `heartbeat`: one pass of a large one takes many seconds on a CPU.
+def interrupts_between_layers() -> Iterator[None]:
+    """Inside, the layers of whatever network this thread runs call `check_interrupt`: one pass of a large one takes many seconds on a CPU.
 
     A hook on all modules, since networks are also those of other packages, and nested in restorers in ways that the host does not know.
     """
@@ -224,7 +224,7 @@ def heard_between_layers() -> Iterator[None]:
         if torch.compiler.is_compiling() or threading.get_ident() != thread or time.monotonic() - last[0] < BETWEEN_LAYERS:
             return
         last[0] = time.monotonic()
-        heartbeat()
+        check_interrupt()
 
     hook = register_module_forward_hook(beat)
     try:
@@ -239,8 +239,8 @@ def progress(total: int | None, desc: str = "") -> Iterator[Tick]:
 
     In ComfyUI the bar of the node that runs, with `preview` shown on it; elsewhere tqdm on stderr, silent when that is not a terminal.
     """
-    heartbeat()
-    with heard_between_layers(), _bar(total, desc) as tick:
+    check_interrupt()
+    with interrupts_between_layers(), _bar(total, desc) as tick:
         yield tick
 
 
@@ -259,7 +259,7 @@ def _bar(total: int | None, desc: str) -> Iterator[Tick]:
                 shown[0] = time.monotonic()
                 picture = ("JPEG", _picture(preview), 512)
             bar.update_absolute(bar.current + n, preview=picture)
-            heartbeat()
+            check_interrupt()
 
         yield tick
         return
@@ -270,7 +270,7 @@ def _bar(total: int | None, desc: str) -> Iterator[Tick]:
 
         def tick(n: int = 1, preview: torch.Tensor | None = None) -> None:
             line.update(n)
-            heartbeat()
+            check_interrupt()
 
         yield tick
 
@@ -278,7 +278,7 @@ def _bar(total: int | None, desc: str) -> Iterator[Tick]:
 def say(text: str) -> None:
     """Shows a line while a node runs: on the node inside ComfyUI's server, on stderr elsewhere."""
     if inside_comfyui() and "server" in sys.modules:
-        text = told(text)
+        text = user_message(text)
         context, server = comfy("comfy_execution.utils").get_executing_context(), getattr(sys.modules["server"].PromptServer, "instance", None)
         if context is not None and server is not None:
             server.send_progress_text(text, context.node_id)
@@ -287,13 +287,13 @@ def say(text: str) -> None:
         print(text, file=sys.stderr)  # noqa: T201
 
 
-def told(text: str) -> str:
+def user_message(text: str) -> str:
     """A sentence as people at ComfyUI's page should read it, without the server's folders; as it is elsewhere."""
     return without_folders(text, _named_folders()) if inside_comfyui() else text
 
 
-def told_error(error: Exception) -> Exception:
-    """An error as people at ComfyUI's page should read it (`telling.plain`); as it is elsewhere."""
+def user_error(error: Exception) -> Exception:
+    """An error as people at ComfyUI's page should read it (`user_messages.plain`); as it is elsewhere."""
     return plain(error, _named_folders()) if inside_comfyui() else error
 
 

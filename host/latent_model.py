@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from .. import host
 from .plain_tensors import plain_tensors
 
-Heartbeat = Callable[[], None]
+CheckInterrupt = Callable[[], None]
 EVERYTHING = 1e20
 """Bytes that are asked for, so that all other models leave, as ComfyUI's own trainer does."""
 TOKENS = 77
@@ -36,8 +36,8 @@ class LatentModel:
     """What seed-space MAP needs of the two; valid inside the block only.
 
     Attributes:
-        estimate: (x_t, i) -> E[z_0 | x_t], float32, x_t = sqrt(abar) z_0 + sqrt(1 - abar) eps at level i.
-        abars: the levels, cleanest first.
+        estimate: (x_t, i) -> E[z_0 | x_t], float32, x_t = sqrt(alpha_bar) z_0 + sqrt(1 - alpha_bar) eps at level i.
+        alpha_bars: the levels, cleanest first.
         decode: z_0 (1, c, h, w) to the input of the decoder's last convolution, float32.
         weight, bias: that convolution's, float32.
         seed_shape: (1, c, h, w).
@@ -47,7 +47,7 @@ class LatentModel:
     """
 
     estimate: Callable[[Tensor, int], Tensor]
-    abars: list[float]
+    alpha_bars: list[float]
     decode: Callable[[Tensor], Tensor]
     weight: Tensor
     bias: Tensor | None
@@ -66,7 +66,7 @@ def latent_model(
     size: tuple[int, int],
     times: Callable[[int], Sequence[int]],
     flow: Any = None,
-    heartbeat: Heartbeat = lambda: None,
+    check_interrupt: CheckInterrupt = lambda: None,
 ) -> Iterator[LatentModel]:
     """`model` and `vae` as ComfyUI's loaders give them, ready for gradients; inside the block autograd is on.
 
@@ -75,7 +75,7 @@ def latent_model(
         size: (H, W) of the frames.
         times: the steps to take, cleanest first, as indices into a noise schedule of the length it is told.
         flow: OPTICAL_FLOW, loaded alongside, so that it does not push the others out.
-        heartbeat: called in every attention layer and decoder block; may raise to stop.
+        check_interrupt: called in every attention layer and decoder block; may raise to stop.
 
     Raises:
         ValueError: one sentence for a model or VAE that this cannot be done with.
@@ -102,14 +102,14 @@ def latent_model(
         stack.enter_context(plain_tensors(network))
         stack.enter_context(plain_tensors(*parts, dtype=None if wide == vae.vae_dtype else wide))
         stack.enter_context(_training_mode(management))
-        stack.enter_context(_checkpointed_blocks(decoder, heartbeat))
+        stack.enter_context(_checkpointed_blocks(decoder, check_interrupt))
         scale = vae.downscale_ratio
         low = tuple(-(-side // scale) for side in size)
         seed_shape = (1, network.latent_format.latent_channels, low[0], low[1])
         place = patcher.load_device
         sigmas = [float(network.model_sampling.sigmas[t]) for t in times(len(network.model_sampling.sigmas))]
         given = _model_conditions(network, entries, torch.zeros(seed_shape, device=place), place)
-        options = _options(patcher, heartbeat)
+        options = _options(patcher, check_interrupt)
         tail = decoder.conv_out
 
         def estimate(x_t: Tensor, i: int) -> Tensor:
@@ -208,12 +208,12 @@ def _copied(value: Any) -> Any:
     return [_copied(part) for part in value] if isinstance(value, list) else value
 
 
-def _options(patcher: Any, heartbeat: Heartbeat) -> dict[str, Any]:
+def _options(patcher: Any, check_interrupt: CheckInterrupt) -> dict[str, Any]:
     """The model's own transformer options, with PyTorch's attention forced."""
     plain = host.comfy("comfy.ldm.modules.attention").attention_pytorch
 
     def attention(_: Any, *args: Any, **kwargs: Any) -> Tensor:
-        heartbeat()
+        check_interrupt()
         return plain(*args, **kwargs)
 
     return {**patcher.model_options.get("transformer_options", {}), "optimized_attention_override": attention}
@@ -234,7 +234,7 @@ def _training_mode(management: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _checkpointed_blocks(decoder: nn.Module, heartbeat: Heartbeat) -> Iterator[None]:
+def _checkpointed_blocks(decoder: nn.Module, check_interrupt: CheckInterrupt) -> Iterator[None]:
     """The decoder's residual blocks, attention and enlargements, each checkpointed: the peak is one block's activations."""
     blocks = [part for part in decoder.modules() if type(part).__name__ in ("ResnetBlock", "AttnBlock", "Upsample")]
 
@@ -242,7 +242,7 @@ def _checkpointed_blocks(decoder: nn.Module, heartbeat: Heartbeat) -> Iterator[N
         forward = block.forward
 
         def run(*args: Any, **kwargs: Any) -> Tensor:
-            heartbeat()
+            check_interrupt()
             return forward(*args, **kwargs)
 
         def called(*args: Any, **kwargs: Any) -> Tensor:

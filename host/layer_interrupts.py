@@ -10,19 +10,19 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def listening(*modules: nn.Module, heartbeat: Callable[[], None]) -> Iterator[None]:
-    """Inside, every innermost layer of `modules` calls `heartbeat` when it has run, and again when a gradient comes back to it.
+def interruptible_layers(*modules: nn.Module, check_interrupt: Callable[[], None]) -> Iterator[None]:
+    """Inside, every innermost layer of `modules` calls `check_interrupt` when it has run, and again when a gradient comes back to it.
 
-    A pass of a large network takes many seconds on a CPU, and its backward pass is one call; whatever `heartbeat` raises ends both.
+    A pass of a large network takes many seconds on a CPU, and its backward pass is one call; whatever `check_interrupt` raises ends both.
     """
 
     def beat(module: nn.Module, inputs: Any, output: Any) -> None:
-        heartbeat()
+        check_interrupt()
         if isinstance(output, Tensor) and output.requires_grad:
             output.register_hook(_beat_back)
 
     def _beat_back(gradient: Tensor) -> None:
-        heartbeat()
+        check_interrupt()
 
     layers = {id(part): part for module in modules for part in module.modules() if next(part.children(), None) is None}
     hooks = [layer.register_forward_hook(beat) for layer in layers.values()]

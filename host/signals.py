@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 requested = threading.Event()
-"""Set when the work in progress shall stop; `host.heartbeat` looks at it."""
+"""Set when the work in progress shall stop; `host.check_interrupt` looks at it."""
 
 ENDINGS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -19,7 +19,7 @@ def stoppable() -> Iterator[list[int]]:
     """Makes Ctrl-C, a termination request and a closed terminal end the block by an exception, so that half-written files are removed.
 
     Gives a list that the numbers of the signals received are added to. Each also sets `requested`: an exception that comes while some
-    library swallows all of them then only waits for the next heartbeat. What was ignored (nohup) stays ignored. Outside the main thread,
+    library swallows all of them then only waits for the next check_interrupt. What was ignored (nohup) stays ignored. Outside the main thread,
     where signals cannot be handled, nothing changes.
     """
     received: list[int] = []

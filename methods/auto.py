@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..faces.types import FaceTrack
-from ..models.device import Heartbeat, no_heartbeat
+from ..models.device import CheckInterrupt, no_check
 from .base import Restorer, Session
 from .estimating import LOOKED_AT, EstimatingSession
 from .flair.sampler import FlairRestorer
@@ -23,8 +23,8 @@ class AutoRestorer(Restorer):
         self.options = getattr(otherwise, "options", None)
         self.look_ahead = max(flair.look_ahead, otherwise.look_ahead, LOOKED_AT - 1)
 
-    def open(self, track: FaceTrack | None = None, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> Session:
+    def open(self, track: FaceTrack | None = None, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> Session:
         """See Restorer.open."""
         return EstimatingSession(
-            self.name, lambda found: self.flair.describing(found.operator) if found.trusted else self.otherwise, track, seed, heartbeat
+            self.name, lambda found: self.flair.describing(found.operator) if found.trusted else self.otherwise, track, seed, check_interrupt
         )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from ..faces.types import CROP, FaceTrack
-from ..models.device import Heartbeat, Placement, no_heartbeat, on
+from ..models.device import CheckInterrupt, Placement, no_check, on
 
 
 class Session(ABC):
@@ -75,7 +75,7 @@ class Restorer(ABC):
         return frozenset()
 
     @abstractmethod
-    def open(self, track: FaceTrack | None = None, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> Session:
+    def open(self, track: FaceTrack | None = None, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> Session:
         """Starts one person's clip. `track` is None for frames that are already aligned."""
 
     def reporting(self, on_step: Callable[[Any], None]) -> Restorer:
@@ -97,7 +97,7 @@ def restore_frames(
     masks: Tensor | None = None,
     seed: int = 0,
     chunk: int | None = None,
-    heartbeat: Heartbeat = no_heartbeat,
+    check_interrupt: CheckInterrupt = no_check,
     on_frame: Callable[[int], None] = lambda done: None,
     on_maps: Callable[[dict[str, Tensor]], None] | None = None,
     on_note: Callable[[str], None] = lambda note: None,
@@ -112,7 +112,7 @@ def restore_frames(
         on_note: gets Session.note once all is restored, unless it is empty.
     """
     chunk = chunk or max(8, getattr(getattr(restorer, "options", None), "batch", 1))
-    session = restorer.open(track, seed=seed, heartbeat=heartbeat)
+    session = restorer.open(track, seed=seed, check_interrupt=check_interrupt)
     session.return_maps = on_maps is not None
     ready = []
     for start in range(0, len(crops), chunk):
@@ -173,7 +173,7 @@ class NetworkRestorer(Restorer):
         other.floor = floor
         return other
 
-    def cleaner(self, track: FaceTrack | None, heartbeat: Heartbeat) -> Cleaner:
+    def cleaner(self, track: FaceTrack | None, check_interrupt: CheckInterrupt) -> Cleaner:
         """What a session's crops go through first: `floor`, in a session of its own, or nothing.
 
         Faces no larger than the network's own side stay as they are: it was trained on such, and the floor has nothing to add to them.
@@ -184,7 +184,7 @@ class NetworkRestorer(Restorer):
         if track is not None and track.scale >= CROP / config.side:
             return unchanged
         side: int = config.side
-        push = self.floor.open(track, heartbeat=heartbeat).push
+        push = self.floor.open(track, check_interrupt=check_interrupt).push
         return lambda crops: push(crops) if crops.shape[-1] > side else crops
 
     def configured(self, **changes: Any) -> Self:

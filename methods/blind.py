@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..faces.types import CROP, FaceTrack
 from ..models.blind import BlindRestorers, clip_inputs
-from ..models.device import Heartbeat, no_heartbeat
+from ..models.device import CheckInterrupt, no_check
 from ..motion.dis import DisFlow
 from .base import NetworkRestorer, Session, check_square, refuse_masks, resized
 
@@ -56,7 +56,7 @@ class BlindRestorer(NetworkRestorer):
     network: BlindRestorers
     options: BlindOptions
 
-    def open(self, track: FaceTrack | None = None, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> Session:
+    def open(self, track: FaceTrack | None = None, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> Session:
         """See Restorer.open; nothing is random, so the seed does not matter.
 
         Raises:
@@ -64,15 +64,15 @@ class BlindRestorer(NetworkRestorer):
         """
         if self.options.detail and self.network.detailed is None:
             raise ValueError(f"these weights have no second set for detail, got detail {self.options.detail:g}; set it to 0")
-        return BlindSession(self, heartbeat, LEAST * max(1.0 if track is None else track.scale, 1.0) ** 0.5)
+        return BlindSession(self, check_interrupt, LEAST * max(1.0 if track is None else track.scale, 1.0) ** 0.5)
 
 
 class BlindSession(Session):
     """One person's clip; it holds the last crop and what became of it."""
 
-    def __init__(self, restorer: BlindRestorer, heartbeat: Heartbeat, least: float) -> None:
+    def __init__(self, restorer: BlindRestorer, check_interrupt: CheckInterrupt, least: float) -> None:
         self.restorer = restorer
-        self.heartbeat = heartbeat
+        self.check_interrupt = check_interrupt
         self.least = least
         self._past: tuple[Tensor, Tensor] | None = None
         self._weights: dict[str, Tensor] = {}
@@ -88,7 +88,7 @@ class BlindSession(Session):
         return torch.empty(0, 3, CROP, CROP)
 
     def _restored(self, crop: Tensor) -> Tensor:
-        self.heartbeat()
+        self.check_interrupt()
         device = self.restorer.place(WORKING)
         now = resized(crop.float(), CROP, "bicubic").clamp(0, 1).to(device)
         if not self._weights or next(iter(self._weights.values())).device != device:

@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 from ..faces.types import FaceTrack
 from ..models.codeformer.network import CodeFormer
-from ..models.device import Heartbeat, Placement, in_batches, no_heartbeat
+from ..models.device import CheckInterrupt, Placement, in_batches, no_check
 from .base import Capability, NetworkRestorer, Session, from_network, is_cleaned, to_network
 from .detail_fusion import completed
 from .sliding_window import Cleaner, CodedFrame, WindowSession, joined, unchanged, working_bytes
@@ -46,10 +46,10 @@ class SmoothedSession(WindowSession):
         half: int,
         weight: float,
         match: bool,
-        heartbeat: Heartbeat,
+        check_interrupt: CheckInterrupt,
         cleaner: Cleaner = unchanged,
     ) -> None:
-        super().__init__(place, network.config, task, half, half, heartbeat, cleaner)
+        super().__init__(place, network.config, task, half, half, check_interrupt, cleaner)
         self.network = network
         self.shares = gaussian_weights(half)
         self.weight = weight
@@ -164,22 +164,22 @@ class CodeFormerRestorer(NetworkRestorer):
     def supports(self) -> frozenset[Capability]:
         return frozenset({"masks"} if self.options.smoothing else {"masks", "single_frames"})
 
-    def open(self, track: FaceTrack | None = None, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> Session:
+    def open(self, track: FaceTrack | None = None, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> Session:
         """See Restorer.open; nothing is random, so the seed does not matter."""
         if self.options.smoothing:
             options = self.options
-            cleaner = self.cleaner(track, heartbeat)
-            return SmoothedSession(self.network, self.place, options.task, options.smoothing, self.weight, self.match, heartbeat, cleaner)
-        return CodeFormerSession(self, track, heartbeat)
+            cleaner = self.cleaner(track, check_interrupt)
+            return SmoothedSession(self.network, self.place, options.task, options.smoothing, self.weight, self.match, check_interrupt, cleaner)
+        return CodeFormerSession(self, track, check_interrupt)
 
 
 class CodeFormerSession(Session):
     """Crops in batches, one batch not knowing of the other."""
 
-    def __init__(self, restorer: CodeFormerRestorer, track: FaceTrack | None, heartbeat: Heartbeat) -> None:
+    def __init__(self, restorer: CodeFormerRestorer, track: FaceTrack | None, check_interrupt: CheckInterrupt) -> None:
         self.restorer = restorer
-        self._cleaned = restorer.cleaner(track, heartbeat)
-        self.heartbeat = heartbeat
+        self._cleaned = restorer.cleaner(track, check_interrupt)
+        self.check_interrupt = check_interrupt
 
     def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
         """See Session.push; masks are for inpainting only."""
@@ -191,7 +191,7 @@ class CodeFormerSession(Session):
             part = slice(start, start + size)
             with torch.inference_mode():
                 shown, kept = task.prepare(crops[part], None if masks is None else masks[part])
-                ready.append(task.finish(in_batches(self._restored, shown, size, self.heartbeat), kept))
+                ready.append(task.finish(in_batches(self._restored, shown, size, self.check_interrupt), kept))
         return joined(ready)
 
     def close(self) -> Tensor:

@@ -39,17 +39,17 @@ LACKING_CLEANED, PRESENT_CLEANED = 0.1, 0.35
 TEXTURE = {32: 7.9 / 255, 64: 4.0 / 255, 128: 2.4 / 255}
 """What `noise_variance` would read on clean faces at a side, as a deviation: the 95th percentile of portraits. Sides between and beyond take
 the nearest."""
-GRAINY = 1.3
+NOISY_TEXTURE_RATIO = 1.3
 """How many times its `TEXTURE` the octave above the coarse means must show before they count as noisy: faces with much detail keep theirs."""
-CAUTION = 3.0
+ENERGY_OVER_NOISE = 3.0
 """How many times its noise the energy of a place must be before any of it is kept."""
 FLATTEST = 0.1
 """Share of the places of an octave beyond S, those of the least energy, that show what noise does where there is nothing else."""
 GRAIN = {256: 0.8 / 255, 512: 0.5 / 255}
 """What clean faces have there, as a deviation."""
-FLATTEST_CAUTION = 2.5 / 3
+FLATTEST_ENERGY_OVER_NOISE = 2.5 / 3
 """Their energy is the noise of the octave itself, what coding left of it included, so less caution is needed; tried 1/3 to 1.2."""
-CLIPPED, MANY = 1.5 / 255, 0.25
+CLIPPED_MARGIN, CLIPPED_SHARE = 1.5 / 255, 0.25
 """Values this near to black or white have lost their noise: places with so large a share of them show nothing."""
 NEIGHBOURHOOD = 7
 """Side of the window in which energy is averaged, in pixels of the octave."""
@@ -94,7 +94,7 @@ def merged(answer: Tensor, seen: Tensor, cleaned: bool = False) -> Tensor:
     result = below[0]
     if pairs:
         coarse = below[0] - below[1]
-        result = below[1] + (coarse if cleaned else clear_part(coarse, noise_variance(pairs[-1][0], GRAINY) / 4))
+        result = below[1] + (coarse if cleaned else clear_part(coarse, noise_variance(pairs[-1][0], NOISY_TEXTURE_RATIO) / 4))
     while pairs:
         x, a = pairs.pop()
         given, wanted = x - enlarged(below[0], x), a - enlarged(below[1], a)
@@ -134,7 +134,7 @@ def clear_part(octave: Tensor, noise: Tensor) -> Tensor:
     noise = noise[:, None, None, None]
     margin = NEIGHBOURHOOD // 2
     energy = F.avg_pool2d(octave.square().mean(1, keepdim=True), NEIGHBOURHOOD, 1, margin, count_include_pad=False)
-    return octave * ((energy - CAUTION * noise).clamp_min(0) / energy.clamp_min(1e-12))
+    return octave * ((energy - ENERGY_OVER_NOISE * noise).clamp_min(0) / energy.clamp_min(1e-12))
 
 
 def noise_variance(image: Tensor, caution: float = 1.0) -> Tensor:
@@ -158,11 +158,11 @@ def octave_noise(octave: Tensor, image: Tensor) -> Tensor:
 
     JPEG and video codecs drop the finest diagonals first, where `noise_variance` looks, and leave the rest of the noise: it saw none.
     """
-    lost = ((image <= CLIPPED) | (image >= 1 - CLIPPED)).float()
+    lost = ((image <= CLIPPED_MARGIN) | (image >= 1 - CLIPPED_MARGIN)).float()
     energy, lost = (F.avg_pool2d(part.mean(1, keepdim=True), NEIGHBOURHOOD, NEIGHBOURHOOD // 2).flatten(1) for part in (octave.square(), lost))
-    telling = torch.where((lost < MANY) | (lost >= MANY).all(1, keepdim=True), energy, torch.nan)
+    informative = torch.where((lost < CLIPPED_SHARE) | (lost >= CLIPPED_SHARE).all(1, keepdim=True), energy, torch.nan)
     side = min(GRAIN, key=lambda known: abs(known - octave.shape[-1]))
-    return (FLATTEST_CAUTION * telling.nanquantile(FLATTEST, 1) - GRAIN[side] ** 2).clamp_min(0)
+    return (FLATTEST_ENERGY_OVER_NOISE * informative.nanquantile(FLATTEST, 1) - GRAIN[side] ** 2).clamp_min(0)
 
 
 def enlarged(image: Tensor, like: Tensor) -> Tensor:

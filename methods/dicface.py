@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..diffusion.rng import seeded_noise
 from ..faces.types import CROP, FaceTrack
-from ..models.device import Heartbeat, Placement, no_heartbeat
+from ..models.device import CheckInterrupt, Placement, no_check
 from ..models.dicface.network import DicFace, dirichlet_mean
 from ..models.vq import as_map
 from .base import Capability, NetworkRestorer
@@ -108,15 +108,15 @@ class DicFaceRestorer(NetworkRestorer):
     def supports(self) -> frozenset[Capability]:
         return frozenset({"masks", "uncertainty"})
 
-    def open(self, track: FaceTrack | None = None, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> DicFaceSession:
+    def open(self, track: FaceTrack | None = None, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> DicFaceSession:
         """See Restorer.open; the seed matters only where weights are sampled."""
-        return DicFaceSession(self, track, seed, heartbeat)
+        return DicFaceSession(self, track, seed, check_interrupt)
 
 
 class DicFaceSession(WindowSession):
     """One person's clip. Held back: the tokens of a window (0.5 MB a frame), the encoder's features of `look_ahead` + 1 frames (45 MB each)."""
 
-    def __init__(self, restorer: DicFaceRestorer, track: FaceTrack | None, seed: int, heartbeat: Heartbeat) -> None:
+    def __init__(self, restorer: DicFaceRestorer, track: FaceTrack | None, seed: int, check_interrupt: CheckInterrupt) -> None:
         network = restorer.network
         after = restorer.look_ahead
         super().__init__(
@@ -125,8 +125,8 @@ class DicFaceSession(WindowSession):
             restorer.options.task,
             network.frame_length - 1 - after,
             after,
-            heartbeat,
-            restorer.cleaner(track, heartbeat),
+            check_interrupt,
+            restorer.cleaner(track, check_interrupt),
         )
         self.network = network
         self.options = restorer.options

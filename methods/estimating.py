@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..faces.types import CROP, FaceTrack
-from ..models.device import Heartbeat
+from ..models.device import CheckInterrupt
 from ..physics.estimation import Estimate, estimate_degradation
 from .base import Restorer, Session, refuse_masks
 
@@ -22,12 +22,14 @@ class EstimatingSession(Session):
     Args:
         name: of the restorer that is asked.
         choose: from an estimate to the restorer, which must not choose again.
-        track, seed, heartbeat: as Restorer.open.
+        track, seed, check_interrupt: as Restorer.open.
     """
 
-    def __init__(self, name: str, choose: Callable[[Estimate], Restorer], track: FaceTrack | None, seed: int, heartbeat: Heartbeat) -> None:
+    def __init__(
+        self, name: str, choose: Callable[[Estimate], Restorer], track: FaceTrack | None, seed: int, check_interrupt: CheckInterrupt
+    ) -> None:
         self.name = name
-        self.choose, self.track, self.seed, self.heartbeat = choose, track, seed, heartbeat
+        self.choose, self.track, self.seed, self.check_interrupt = choose, track, seed, check_interrupt
         self._waiting: list[Tensor] = []
         self._session: Session | None = None
 
@@ -46,10 +48,10 @@ class EstimatingSession(Session):
 
     def _begin(self) -> Tensor:
         crops, self._waiting = torch.cat(self._waiting), []
-        self.heartbeat()
+        self.check_interrupt()
         scale = 1.0 if self.track is None else self.track.scale
         estimate = estimate_degradation(crops[:LOOKED_AT], scale)
         restorer = self.choose(estimate)
         self.note = f"{estimate.describe()}; restored with {restorer.name}"
-        self._session = restorer.open(self.track, seed=self.seed, heartbeat=self.heartbeat)
+        self._session = restorer.open(self.track, seed=self.seed, check_interrupt=self.check_interrupt)
         return self._session.push(crops)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..faces.types import CROP, FaceTrack
-from ..models.device import Heartbeat, Placement, batches, no_heartbeat
+from ..models.device import CheckInterrupt, Placement, batches, no_check
 from ..models.keep.gain import GainMemory
 from ..models.keep.network import KEEP, CrossFeatures
 from ..motion.dis import DisFlow
@@ -87,7 +87,7 @@ def keep_step(
     features: Mapping[int, Tensor],
     gain: Tensor,
     past: Past | None,
-    heartbeat: Heartbeat = no_heartbeat,
+    check_interrupt: CheckInterrupt = no_check,
     back: Callable[[], object] = lambda: None,
 ) -> Past:
     """One frame of the recurrence; models/keep/network.py has the equations.
@@ -102,14 +102,14 @@ def keep_step(
     Returns:
         What the next frame takes from this one; its `image` is the result.
     """
-    heartbeat()
+    check_interrupt()
     seen = source.features(frame)
     moved = None if past is None else warp(past.image, source.flow(seen, past.seen))
     back()
     if moved is not None:
-        heartbeat()
+        check_interrupt()
         latent = network.update(latent, network.encode_clean(moved), gain)  # eq. 6 and 8
-    heartbeat()
+    check_interrupt()
     codes = network.quantize.lookup(network.name_codes(latent))
     image, cross = network.decode(codes, features, None if past is None else past.cross)  # eq. 10 and 13
     return Past(image, cross, seen)
@@ -162,18 +162,18 @@ class KeepRestorer(NetworkRestorer):
         """A block's frames but for the one that completes it."""
         return self.options.block(0) - 1
 
-    def open(self, track: FaceTrack | None = None, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> KeepSession:
+    def open(self, track: FaceTrack | None = None, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> KeepSession:
         """Starts one person's clip; KEEP draws no random numbers, so `seed` changes nothing."""
-        return KeepSession(self, track, heartbeat)
+        return KeepSession(self, track, check_interrupt)
 
 
 class KeepSession(Session):
     """One person's clip. Beyond one block of frames it holds the past of the last frame only, however long the clip."""
 
-    def __init__(self, restorer: KeepRestorer, track: FaceTrack | None, heartbeat: Heartbeat) -> None:
+    def __init__(self, restorer: KeepRestorer, track: FaceTrack | None, check_interrupt: CheckInterrupt) -> None:
         self._restorer = restorer
-        self._cleaned = restorer.cleaner(track, heartbeat)
-        self._heartbeat = heartbeat
+        self._cleaned = restorer.cleaner(track, check_interrupt)
+        self._check_interrupt = check_interrupt
         self._waiting: list[Tensor] = []
         self._crops: list[Tensor | None] = []  # as they came, where the network is smaller than they are
         self._done = 0
@@ -223,8 +223,8 @@ class KeepSession(Session):
                 features.popleft(),
                 gains[0, now],
                 self._past,
-                self._heartbeat,
-                no_heartbeat if restorer.flow_is_own else partial(restorer.place, room),
+                self._check_interrupt,
+                no_check if restorer.flow_is_own else partial(restorer.place, room),
             )
             crop = self._crops[index]
             ready.append(
@@ -246,7 +246,7 @@ class KeepSession(Session):
             features.extend({side: x[index : index + 1].to(dtype) for side, x in maps.items()} for index in range(len(batch)))
             return latent
 
-        return torch.cat(list(batches(encode, frames, self._restorer.options.batch, self._heartbeat))), features
+        return torch.cat(list(batches(encode, frames, self._restorer.options.batch, self._check_interrupt))), features
 
 
 def working_memory(network: KEEP, block: int, batch: int) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..faces.types import CROP, FaceTrack
-from ..models.device import Heartbeat, Placement, in_batches, no_heartbeat
+from ..models.device import CheckInterrupt, Placement, in_batches, no_check
 from .base import Capability, NetworkRestorer, Session, from_network, refuse_masks, to_network
 
 WORKING = 512 << 20
@@ -57,8 +57,8 @@ class PerFrameRestorer(NetworkRestorer):
     def supports(self) -> frozenset[Capability]:
         return frozenset({"single_frames"})
 
-    def open(self, track: FaceTrack | None = None, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> Session:
-        return _PerFrameSession(self, heartbeat)
+    def open(self, track: FaceTrack | None = None, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> Session:
+        return _PerFrameSession(self, check_interrupt)
 
     @torch.inference_mode()
     def restore(self, crops: Tensor) -> Tensor:
@@ -68,13 +68,13 @@ class PerFrameRestorer(NetworkRestorer):
 
 
 class _PerFrameSession(Session):
-    def __init__(self, restorer: PerFrameRestorer, heartbeat: Heartbeat) -> None:
+    def __init__(self, restorer: PerFrameRestorer, check_interrupt: CheckInterrupt) -> None:
         self.restorer = restorer
-        self.heartbeat = heartbeat
+        self.check_interrupt = check_interrupt
 
     def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
         refuse_masks(self.restorer.name, masks)
-        return in_batches(self.restorer.restore, crops, self.restorer.options.batch, self.heartbeat)
+        return in_batches(self.restorer.restore, crops, self.restorer.options.batch, self.check_interrupt)
 
     def close(self) -> Tensor:
         return torch.empty(0, 3, CROP, CROP)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..faces.types import CROP
-from ..models.device import Heartbeat, Placement
+from ..models.device import CheckInterrupt, Placement
 from ..models.vq import VQConfig
 from .base import Cleaner, Session, from_network, is_cleaned, to_network, unchanged
 from .detail_fusion import completed
@@ -75,13 +75,13 @@ class WindowSession(Session):
     """
 
     def __init__(
-        self, place: Placement, config: VQConfig, task: Task, before: int, after: int, heartbeat: Heartbeat, cleaner: Cleaner = unchanged
+        self, place: Placement, config: VQConfig, task: Task, before: int, after: int, check_interrupt: CheckInterrupt, cleaner: Cleaner = unchanged
     ) -> None:
         self.place = place
         self._cleaned = cleaner
         self.config = config
         self.task = task
-        self.heartbeat = heartbeat
+        self.check_interrupt = check_interrupt
         self._window: CentredWindow[CodedFrame] = CentredWindow(before, after)
         self._count = 0
 
@@ -99,7 +99,7 @@ class WindowSession(Session):
         crops = self._cleaned(crops) if self.task.mode == "restore" else crops
         ready = []
         for i in range(len(crops)):
-            self.heartbeat()
+            self.check_interrupt()
             with torch.inference_mode():
                 shown, kept = self.task.prepare(crops[i : i + 1], None if masks is None else masks[i : i + 1])
                 frame = self._encode(to_network(shown, self.config.side, self._placed()), self._count)
@@ -117,7 +117,7 @@ class WindowSession(Session):
 
     def _restored(self, window: list[CodedFrame]) -> Tensor:
         frame = window[self._window.before]
-        self.heartbeat()
+        self.check_interrupt()
         self._placed()
         with torch.inference_mode():
             image = self._decode(window, frame)

@@ -35,7 +35,7 @@ class Clip(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Person:
+class FaceLandmarks:
     """Where one face is in each frame.
 
     Attributes:
@@ -52,7 +52,7 @@ class Person:
     scale: float = 1.0
 
 
-def measure(
+def evaluate(
     restored: Clip,
     reference: Clip | None = None,
     observation: Clip | None = None,
@@ -61,7 +61,7 @@ def measure(
     noise_level: float = 0.0,
     whole_clip: bool = False,
     region: Callable[[int], Tensor | None] | None = None,
-    people: Sequence[Person] = (),
+    people: Sequence[FaceLandmarks] = (),
     perceptual: nn.Module | None = None,
     embed: Embed | None = None,
     flow: FlowSource | None = None,
@@ -95,7 +95,7 @@ def measure(
         ValueError: if clips do not fit each other, A does not lead from one to the other, or an option is out of range.
     """
     chosen = _check(restored, reference, observation, degradation_forward, noise_level, motion, every)
-    walk = _Walk(
+    walk = _Evaluation(
         restored=restored,
         reference=reference,
         observation=observation,
@@ -117,25 +117,25 @@ def measure(
     if degradation_forward is not None and whole_clip:
         walk.whole_residual(degradation_forward)
     walk.landmarks()
-    told = {
+    info = {
         "frames": len(restored),
         "size": f"{walk.size[1]} x {walk.size[0]}",
         "motion_from": chosen,
         "every": every if every > 1 else None,
         **(about or {}),
     }
-    return Report(walk.per_frame, summarised(walk.per_frame), {name: value for name, value in told.items() if value is not None}, walk.notes())
+    return Report(walk.per_frame, summarised(walk.per_frame), {name: value for name, value in info.items() if value is not None}, walk.notes())
 
 
 @dataclass
-class _Walk:
+class _Evaluation:
     restored: Clip
     reference: Clip | None
     observation: Clip | None
     forward: Callable[[Tensor], Tensor] | None
     noise_level: float
     region: Callable[[int], Tensor | None] | None
-    people: Sequence[Person]
+    people: Sequence[FaceLandmarks]
     perceptual: nn.Module | None
     embed: Embed | None
     flow: FlowSource

@@ -89,7 +89,7 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
 
 
-class Stage(nn.Sequential):
+class EmbeddedSequential(nn.Sequential):
     """Blocks in a row, of which those that take the embedding get it."""
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:  # type: ignore[override]

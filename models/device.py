@@ -8,12 +8,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-Heartbeat = Callable[[], None]
+CheckInterrupt = Callable[[], None]
 """Called between units of work shorter than a second or two; raises when the user has asked to stop."""
 
 
-def no_heartbeat() -> None:
-    """A heartbeat that never stops anything."""
+def no_check() -> None:
+    """A check_interrupt that never stops anything."""
 
 
 class Placement(Protocol):
@@ -37,12 +37,12 @@ def on(network: nn.Module, device: torch.device | str) -> Placement:
     return placed
 
 
-def in_batches(work: Callable[[Tensor], Tensor], frames: Tensor, size: int, heartbeat: Heartbeat = no_heartbeat) -> Tensor:
+def in_batches(work: Callable[[Tensor], Tensor], frames: Tensor, size: int, check_interrupt: CheckInterrupt = no_check) -> Tensor:
     """`work` over `frames` in batches of at most `size`, halved and tried again whenever memory runs out."""
-    return torch.cat(list(batches(work, frames, size, heartbeat)))
+    return torch.cat(list(batches(work, frames, size, check_interrupt)))
 
 
-def batches(work: Callable[[Tensor], Tensor], frames: Tensor, size: int, heartbeat: Heartbeat = no_heartbeat) -> Iterator[Tensor]:
+def batches(work: Callable[[Tensor], Tensor], frames: Tensor, size: int, check_interrupt: CheckInterrupt = no_check) -> Iterator[Tensor]:
     """As `in_batches`, one batch's result at a time.
 
     Raises:
@@ -50,7 +50,7 @@ def batches(work: Callable[[Tensor], Tensor], frames: Tensor, size: int, heartbe
     """
     start = 0
     while start < len(frames):
-        heartbeat()
+        check_interrupt()
         try:
             done = work(frames[start : start + size])
         except RuntimeError as error:  # OutOfMemoryError is one
@@ -62,10 +62,10 @@ def batches(work: Callable[[Tensor], Tensor], frames: Tensor, size: int, heartbe
         yield done
 
 
-FULL = ("out of memory", "can't allocate memory", "not enough memory")
+OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory")
 """What accelerators, and PyTorch's CPU allocator on Linux and on Windows, say."""
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that a device ran out of memory."""
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error).lower() for text in FULL)
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error).lower() for text in OUT_OF_MEMORY_TEXTS)

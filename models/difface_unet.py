@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .adm import Attention, Downsample, ResBlock, Stage, Upsample, group_norm, time_waves
+from .adm import Attention, Downsample, EmbeddedSequential, ResBlock, Upsample, group_norm, time_waves
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class DifFaceConfig:
 
 
 class DifFaceUNet(nn.Module):
-    """The noise in x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise, for frames of any size that is a multiple of `config.multiple`."""
+    """The noise in x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise, for frames of any size that is a multiple of `config.multiple`."""
 
     def __init__(self, config: DifFaceConfig | None = None) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class DifFaceUNet(nn.Module):
         embedding = 4 * config.channels
         self.time_embed = nn.Sequential(nn.Linear(config.channels, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         width = config.width(0)
-        self.input_blocks = nn.ModuleList([Stage(nn.Conv2d(config.inputs, width, 3, padding=1))])
+        self.input_blocks = nn.ModuleList([EmbeddedSequential(nn.Conv2d(config.inputs, width, 3, padding=1))])
         passed = [width]  # widths of what the way up gets from the way down
         for level in range(config.levels):
             for _ in range(config.res_blocks[level]):
@@ -107,9 +107,9 @@ class DifFaceUNet(nn.Module):
                 width = config.width(level)
                 passed.append(width)
             if level < config.levels - 1:
-                self.input_blocks.append(Stage(Downsample(width)))
+                self.input_blocks.append(EmbeddedSequential(Downsample(width)))
                 passed.append(width)
-        self.middle_block = Stage(ResBlock(width, width, embedding), Attention(width, config.head), ResBlock(width, width, embedding))
+        self.middle_block = EmbeddedSequential(ResBlock(width, width, embedding), Attention(width, config.head), ResBlock(width, width, embedding))
         self.output_blocks = nn.ModuleList()
         for level in reversed(range(config.levels)):
             for number in range(config.res_blocks[level] + 1):
@@ -120,10 +120,10 @@ class DifFaceUNet(nn.Module):
                 self.output_blocks.append(stage)
         self.out = nn.Sequential(group_norm(width), nn.SiLU(inplace=True), nn.Conv2d(width, config.outputs, 3, padding=1))
 
-    def _stage(self, width_in: int, level: int) -> Stage:
+    def _stage(self, width_in: int, level: int) -> EmbeddedSequential:
         width = self.config.width(level)
         block = ResBlock(width_in, width, 4 * self.config.channels)
-        return Stage(block, Attention(width, self.config.head)) if level in self.config.attended else Stage(block)
+        return EmbeddedSequential(block, Attention(width, self.config.head)) if level in self.config.attended else EmbeddedSequential(block)
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor], config: DifFaceConfig | None = None) -> DifFaceUNet:

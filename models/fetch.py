@@ -21,7 +21,7 @@ from .catalogue import Checkpoint
 from .state_dict import read_state
 
 CHUNK = 1 << 18
-"""Bytes between two heartbeats."""
+"""Bytes between two checks for an interrupt."""
 WAIT = 30.0
 """Seconds without a byte after which a connection counts as broken."""
 PATIENCE = 3
@@ -35,7 +35,7 @@ def fetch(
     checkpoint: Checkpoint,
     folder: Path | str,
     on_bytes: OnBytes = lambda done, total: None,
-    heartbeat: Callable[[], None] = lambda: None,
+    check_interrupt: Callable[[], None] = lambda: None,
 ) -> Path:
     """Downloads a checkpoint into `folder` and returns the file's path.
 
@@ -56,18 +56,18 @@ def fetch(
     part = target.with_name(target.name + ".part")
 
     def wait() -> None:
-        heartbeat()
+        check_interrupt()
         on_bytes(_size(part), checkpoint.size)
         time.sleep(0.2)
 
     with _alone(part, target, wait) as held:
         if held is None:
-            fault = _fault(checkpoint, target, heartbeat)
+            fault = _fault(checkpoint, target, check_interrupt)
             if fault:
                 raise ValueError(f"{target} is there, but {fault}; move it away and fetch it again")
             return target
-        _download(checkpoint, part, on_bytes, heartbeat)
-        fault = _fault(checkpoint, part, heartbeat)
+        _download(checkpoint, part, on_bytes, check_interrupt)
+        fault = _fault(checkpoint, part, check_interrupt)
         if fault:
             os.truncate(part, 0)
             raise ValueError(f"{checkpoint.url} did not give {checkpoint.file}: {fault}")
@@ -142,13 +142,13 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 _opener = urllib.request.build_opener(_Redirects())
 
 
-def _download(checkpoint: Checkpoint, part: Path, on_bytes: OnBytes, heartbeat: Callable[[], None]) -> None:
+def _download(checkpoint: Checkpoint, part: Path, on_bytes: OnBytes, check_interrupt: Callable[[], None]) -> None:
     """Brings `part` to its full length, however many connections that takes."""
     broken = 0
     while True:
         before = _size(part)
         try:
-            if _transfer(checkpoint, part, on_bytes, heartbeat):
+            if _transfer(checkpoint, part, on_bytes, check_interrupt):
                 return
             reason = "it ended early"
         except urllib.error.HTTPError as error:
@@ -165,7 +165,7 @@ def _download(checkpoint: Checkpoint, part: Path, on_bytes: OnBytes, heartbeat: 
             raise OSError(f"{checkpoint.url} cannot be reached ({reason}){kept or '; check the network and fetch it again'}")
 
 
-def _transfer(checkpoint: Checkpoint, part: Path, on_bytes: OnBytes, heartbeat: Callable[[], None]) -> bool:
+def _transfer(checkpoint: Checkpoint, part: Path, on_bytes: OnBytes, check_interrupt: Callable[[], None]) -> bool:
     """One connection: appends to `part` what it lacks, and returns whether it is whole now."""
     start = _size(part)
     headers = {"User-Agent": "face-video-restoration", "Accept-Encoding": "identity"}
@@ -179,7 +179,7 @@ def _transfer(checkpoint: Checkpoint, part: Path, on_bytes: OnBytes, heartbeat: 
         if error.headers.get("Content-Range", "").rpartition("/")[2] == str(start):
             return True
         os.truncate(part, 0)  # longer than the file, so not a beginning of it
-        return _transfer(checkpoint, part, on_bytes, heartbeat)
+        return _transfer(checkpoint, part, on_bytes, check_interrupt)
     with response:
         if "text/html" in response.headers.get("Content-Type", ""):
             raise ValueError(f"{checkpoint.url} gives a page instead of {checkpoint.file}; open it in a browser and put the file into {part.parent}")
@@ -191,15 +191,15 @@ def _transfer(checkpoint: Checkpoint, part: Path, on_bytes: OnBytes, heartbeat: 
             raise ValueError(f"{checkpoint.url} offers {total} bytes where {checkpoint.file} has {checkpoint.size}; it is another file now")
         _check_room(part, total or checkpoint.size, start)
         with part.open("ab" if start else "wb") as file:
-            done = _copy(response, file, start, lambda done: on_bytes(done, total or checkpoint.size), heartbeat)
+            done = _copy(response, file, start, lambda done: on_bytes(done, total or checkpoint.size), check_interrupt)
     return done == total if total is not None else checkpoint.size in (None, done)
 
 
-def _copy(response: http.client.HTTPResponse, file: BinaryIO, done: int, on_bytes: Callable[[int], None], heartbeat: Callable[[], None]) -> int:
+def _copy(response: http.client.HTTPResponse, file: BinaryIO, done: int, on_bytes: Callable[[int], None], check_interrupt: Callable[[], None]) -> int:
     """Writes what a connection still gives to `file`; returns how many bytes are there then."""
     on_bytes(done)
     while True:
-        heartbeat()
+        check_interrupt()
         block = response.read(CHUNK)
         if not block:
             return done
@@ -225,12 +225,12 @@ def _refusal(checkpoint: Checkpoint, error: urllib.error.HTTPError) -> str:
     return f"the server refused {checkpoint.url} (HTTP {error.code} {error.reason}); try again later or open it in a browser"
 
 
-def _fault(checkpoint: Checkpoint, path: Path, heartbeat: Callable[[], None]) -> str | None:
+def _fault(checkpoint: Checkpoint, path: Path, check_interrupt: Callable[[], None]) -> str | None:
     """What speaks against `path` being the published file, if anything."""
     if checkpoint.size is not None and _size(path) != checkpoint.size:
         return f"it has {_size(path)} bytes where {checkpoint.size} were published"
     if checkpoint.sha256:
-        digest = sha256_of(path, heartbeat)
+        digest = sha256_of(path, check_interrupt)
         if not digest.startswith(checkpoint.sha256):
             return f"its SHA-256 begins {digest[:8]} where {checkpoint.sha256[:8]} was published"
     try:
@@ -240,12 +240,12 @@ def _fault(checkpoint: Checkpoint, path: Path, heartbeat: Callable[[], None]) ->
     return None
 
 
-def sha256_of(path: Path, heartbeat: Callable[[], None] = lambda: None) -> str:
+def sha256_of(path: Path, check_interrupt: Callable[[], None] = lambda: None) -> str:
     """The SHA-256 of a file, 64 lower-case hex digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 22):
-            heartbeat()
+            check_interrupt()
             digest.update(block)
     return digest.hexdigest()
 

@@ -12,11 +12,11 @@ from .fine_tune import PseudoTargetFineTune
 from .flair import FlairRestorerNode, FlairSampler, LoadDiffusionPrior
 from .keep import KeepPropagate
 from .measure import MeasureRestoration
-from .plainly import tell_plainly
 from .pseudo_target import PseudoTargetGenerate
 from .restore import RestoreVideo
 from .restorers import LoadFaceRestorer, RestoreFaces, RestorerSettings
 from .seed_map import SeedMapOptimize
+from .user_messages import with_user_messages
 from .video import LoadVideoFrames, RetimeFrames, SaveVideoFrames
 
 NODES: list[type[io.ComfyNode]] = [
@@ -55,5 +55,5 @@ class FaceVideoRestoration(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         for node in NODES:
-            tell_plainly(node)
+            with_user_messages(node)
         return NODES

@@ -79,8 +79,8 @@ class CompareVideos(io.ComfyNode):
         clips = {name: clip for name, clip in (("a", a), ("b", b), ("c", c), ("d", d)) if clip is not None}
         check_lengths(clips, times)
         words = tuple(label.strip() for label in labels.split(",")) if labels.strip() else ()
-        chosen, knobs = choice_made(cls, "mode", mode)
-        options = CompareOptions(chosen, words, **knobs)
+        chosen, values = choice_made(cls, "mode", mode)
+        options = CompareOptions(chosen, words, **values)
         options.check(len(clips))
         shown = times or FrameTimes.constant(len(a), frame_rate)
         height, width = compared_size(a.shape[1], a.shape[2], len(clips), options)

@@ -9,7 +9,7 @@ from ..headless.io import io
 from ..host.images import to_mask
 from .choices import check_choice
 from .faces import crops_image, restored_text
-from .restorers import dirichlet_knob, fidelity_knob, luminance_knob
+from .restorers import dirichlet_input, fidelity_input, luminance_input
 from .restoring import expect, face_inputs, face_outputs, restore_people
 from .sockets import CATEGORY, RestorerSocket, seed_input
 
@@ -29,13 +29,13 @@ class DicFaceRestore(io.ComfyNode):
                     "mode",
                     options=[
                         io.DynamicCombo.Option("restore", []),
-                        io.DynamicCombo.Option("colourise", [luminance_knob()]),
+                        io.DynamicCombo.Option("colourise", [luminance_input()]),
                         io.DynamicCombo.Option("inpaint", []),
                     ],
                     tooltip="restore (bfr_100k), colourise (color_100k) or inpaint (inpainting_100k).",
                 ),
-                fidelity_knob(1.0),
-                dirichlet_knob(),
+                fidelity_input(1.0),
+                dirichlet_input(),
                 seed_input(),
                 *face_inputs(),
                 io.Mask.Input(

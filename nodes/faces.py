@@ -10,9 +10,9 @@ from torch import Tensor
 from .. import host
 from ..assembly import chosen_detector, chosen_paster, fingerprints
 from ..faces import (
+    ExternalDetections,
     FaceClip,
     FaceTrack,
-    GivenDetector,
     Thumbnails,
     align,
     check_words,
@@ -182,7 +182,7 @@ class FaceAlign(io.ComfyNode):
     def execute(cls, frames, detector="auto", faces="all", min_size=0, smoothing=2.0, max_gap=10, landmarks=None, boxes=None, times=None, like=None):
         faces, known = whom(faces), liked(like)
         pictures = from_image(frames)
-        given = given_detector(landmarks, boxes, pictures)
+        given = external_detections(landmarks, boxes, pictures)
         with host.progress(len(pictures), "find faces") as tick:
             tracks = find_tracks(
                 ((start, pictures[start : start + CHUNK]) for start in range(0, len(pictures), CHUNK)),
@@ -217,12 +217,12 @@ def restored_text(clips: list[FaceClip]) -> str:
     return "\n".join([what, *(f"person {clip.track.person}: {clip.note}" for clip in clips if clip.note)])
 
 
-def given_detector(landmarks: Any, boxes: Any, frames: Tensor) -> GivenDetector | None:
+def external_detections(landmarks: Any, boxes: Any, frames: Tensor) -> ExternalDetections | None:
     """A detector that repeats what another node found, or None if nothing is wired."""
     if landmarks is not None:
-        return GivenDetector(faces_from_landmarks(landmarks, len(frames), (frames.shape[-2], frames.shape[-1])))
+        return ExternalDetections(faces_from_landmarks(landmarks, len(frames), (frames.shape[-2], frames.shape[-1])))
     if boxes is not None:
-        return GivenDetector(faces_from_boxes(boxes, len(frames)))
+        return ExternalDetections(faces_from_boxes(boxes, len(frames)))
     return None
 
 

@@ -158,9 +158,9 @@ class PseudoTargetFineTune(io.ComfyNode):
             if file_name is not None:
                 out = place_of(file_name)
                 if overwrite is False and out.is_file() and "run" not in notes_or_none(out):
-                    return host.told(f"{out} exists and is no run's of this node; choose another file_name, or switch overwrite on")
+                    return host.user_message(f"{out} exists and is no run's of this node; choose another file_name, or switch overwrite on")
         except ValueError as error:
-            return host.told(str(error))
+            return host.user_message(str(error))
         return True
 
     @classmethod
@@ -251,8 +251,8 @@ def already_there(out: Path, mark: str, numbers: str, folder: Path, overwrite: b
     notes = notes_or_none(out)
     if notes.get("run") == mark and "report" in notes and saved_as(out) == numbers:
         gone = [shown for shown, name in (("curves", CURVES), ("before_after", SHEET)) if not (folder / name).is_file()]
-        told = f"\n{' and '.join(gone)} of that run are no longer in {folder}; delete the file to have all made again" if gone else ""
-        return notes["report"] + told
+        missing = f"\n{' and '.join(gone)} of that run are no longer in {folder}; delete the file to have all made again" if gone else ""
+        return notes["report"] + missing
     if not overwrite:
         raise ValueError(f"{out} exists and was made with other settings; choose another file_name, or switch overwrite on")
     return None
@@ -283,7 +283,7 @@ def learnt(base: Base, pairs: Pairs, options: FineTune, run: Run, out: Path, hal
             progress(advance, preview)
 
         return fine_tune(
-            base, pairs, options, run, out, half=half, reals=reals, mark=mark, tick=tick, heartbeat=host.heartbeat, on_stage=stages.append
+            base, pairs, options, run, out, half=half, reals=reals, mark=mark, tick=tick, check_interrupt=host.check_interrupt, on_stage=stages.append
         )
 
 

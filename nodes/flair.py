@@ -72,13 +72,13 @@ class LoadDiffusionPrior(io.ComfyNode):
 
 
 def option_inputs() -> list:
-    """The two switches, a preset with all its knobs, and the sockets that go with them."""
+    """The two switches, a preset with all its inputs, and the sockets that go with them."""
     return [
         io.Boolean.Input("data_consistency", default=True, tooltip="Pulls every step towards frames that, damaged again, give the input."),
         io.Boolean.Input("enhance", default=True, tooltip="Blends in the wired enhancer inside the face; no effect without one."),
         io.DynamicCombo.Input(
             "preset",
-            options=[io.DynamicCombo.Option(name, knobs(preset)) for name, preset in PRESETS.items()],
+            options=[io.DynamicCombo.Option(name, preset_inputs(preset)) for name, preset in PRESETS.items()],
             tooltip="default suits the prior without weights, embedded the embedded one with embedded codeformer as its enhancer; the others are "
             "FLAIR's published settings, -demo those of its code. "
             "Each knob can be changed.",
@@ -92,7 +92,7 @@ NOISE_OF_THE_DEGRADATION = -1.0
 """What the noise_level widget shows for None."""
 
 
-def knobs(preset: FlairOptions) -> list:
+def preset_inputs(preset: FlairOptions) -> list:
     """The numbers and choices of a preset as widgets that start at its values; a prompt may leave any of them out."""
 
     def number(kind: Any, name: str, low: float, high: float, tooltip: str, **more: Any) -> Any:

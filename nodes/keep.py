@@ -6,7 +6,7 @@ from .. import host
 from ..headless.io import io
 from ..motion.raft import RaftFlow
 from .faces import crops_image, restored_text
-from .restorers import keep_knobs
+from .restorers import keep_inputs
 from .restoring import expect, face_inputs, face_outputs, restore_people
 from .sockets import CATEGORY, RestorerSocket
 
@@ -26,7 +26,7 @@ class KeepPropagate(io.ComfyNode):
             search_aliases=["keep", "kalman", "video face restoration", "temporal consistency"],
             inputs=[
                 RestorerSocket.Input("restorer", tooltip="A KEEP checkpoint from Load Face Restorer."),
-                *keep_knobs(),
+                *keep_inputs(),
                 *face_inputs(),
                 OpticalFlow.Input("optical_flow", optional=True, tooltip="ComfyUI's RAFT, from Load Optical Flow Model, instead of flow."),
             ],

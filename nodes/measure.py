@@ -11,7 +11,7 @@ from ..assembly import chosen_detector, find_weights, fingerprint, fingerprints
 from ..evaluation import MeasuredFaces, measured_faces
 from ..headless.io import io, ui
 from ..host.images import from_image, to_image
-from ..metrics.evaluate import measure
+from ..metrics.evaluate import evaluate
 from ..metrics.identity import Embed, EmbeddedIdentity, load_arcface
 from ..metrics.lpips import BACKBONES, backbone_file, lpips_or_none
 from ..metrics.plot import plot
@@ -133,7 +133,7 @@ class MeasureRestoration(io.ComfyNode):
             seen = measured_faces(clips["restored"], truth, faces, finder, every=every, on_frame=tick)
             notes: list[str] = []
             about: dict[str, Any] = {"faces": len(seen.tracks)} if faces is not None or finder is not None else {}
-            report = measure(
+            report = evaluate(
                 clips["restored"],
                 truth,
                 clips.get("observation"),

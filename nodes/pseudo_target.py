@@ -29,7 +29,7 @@ SIDE = 256
 """Of a face in the preview, in pixels."""
 
 
-def knobs(preset: PseudoTargetOptions) -> list:
+def preset_inputs(preset: PseudoTargetOptions) -> list:
     """The parameters of a preset as widgets that start at its values; a prompt may leave any of them out."""
 
     def number(name: str, low: int, high: int, tooltip: str, advanced: bool = False) -> io.Int.Input:
@@ -58,7 +58,7 @@ def knobs(preset: PseudoTargetOptions) -> list:
     ]
 
 
-def selection_knobs(mode: str) -> list:
+def selection_inputs(mode: str) -> list:
     """What the choice of frames can be told."""
     start = ChoiceOptions()
     every = io.Int.Input("every", default=start.every, min=1, max=100_000, tooltip="Each how many frames one is taken.", optional=True)
@@ -103,13 +103,13 @@ class PseudoTargetGenerate(io.ComfyNode):
                 PriorSocket.Input("prior", tooltip="From Load Diffusion Prior; it runs at the size it was trained for."),
                 io.DynamicCombo.Input(
                     "preset",
-                    options=[io.DynamicCombo.Option(name, knobs(preset)) for name, preset in PRESETS.items()],
+                    options=[io.DynamicCombo.Option(name, preset_inputs(preset)) for name, preset in PRESETS.items()],
                     tooltip="embedded for the embedded weights; the others as published, by restorer: codeformer for footage shrunk about 4 times, "
                     "codeformer-x8 for worse.",
                 ),
                 io.DynamicCombo.Input(
                     "selection",
-                    options=[io.DynamicCombo.Option(mode, selection_knobs(mode)) for mode in get_args(Mode)],
+                    options=[io.DynamicCombo.Option(mode, selection_inputs(mode)) for mode in get_args(Mode)],
                     tooltip="every takes each n-th frame; diverse the best one, then those that differ most. Neither takes near-duplicates.",
                 ),
                 io.Int.Input("count", default=20, min=0, max=100_000, tooltip="At most so many targets; 0 for no limit. From about 100 on it pays."),
@@ -168,7 +168,7 @@ class PseudoTargetGenerate(io.ComfyNode):
         held = None if path is None else PairFolder(path, parameters_of(maker, seed))
         with host.progress(len(chosen) * maker.steps, "pseudo-targets") as tick:
             pairs = make_pairs(
-                chosen, maker, seed=seed, folder=held, heartbeat=host.heartbeat, on_step=lambda done, preview: tick(done, preview=preview)
+                chosen, maker, seed=seed, folder=held, check_interrupt=host.check_interrupt, on_step=lambda done, preview: tick(done, preview=preview)
             )
             tick(pairs.found * maker.steps)
         text = summary(pairs, choice, candidates, maker)

@@ -103,7 +103,7 @@ class RestoreVideo(io.ComfyNode):
         sink, subfolder = sink_for(filename_prefix, source.info, size=size, audio=sound, metadata=host.graph_tags(cls.hidden), **encoding)
         with sink, host.progress(total if aligned else 2 * total, "restore") as tick:
             announce(source, sink)
-            common = dict(seed=seed, heartbeat=host.heartbeat, on_written=tick)
+            common = dict(seed=seed, check_interrupt=host.check_interrupt, on_written=tick)
             if finder is None or paster is None:
                 summary = restore_aligned(source, sink, restorer, **common)
             else:
@@ -122,7 +122,7 @@ class RestoreVideo(io.ComfyNode):
         summary = summary.closed(source, sink)
         text = summary.to_text()
         path, preview = saved(sink, subfolder)
-        told = run_record(
+        record = run_record(
             summary,
             restorer,
             command="Restore Video (node FVRRestoreVideo)",
@@ -134,4 +134,4 @@ class RestoreVideo(io.ComfyNode):
             detector=finder,
             paster=paster,
         )
-        return io.NodeOutput(host.video_from_file(path), text, ui={**preview.as_dict(), "text": (text,), "report": (told,)})
+        return io.NodeOutput(host.video_from_file(path), text, ui={**preview.as_dict(), "text": (text,), "report": (record,)})

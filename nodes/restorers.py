@@ -119,7 +119,7 @@ class RestoreFaces(io.ComfyNode):
         return io.NodeOutput(restored, crops_image(restored), ui={"text": (restored_text(restored),)})
 
 
-def keep_knobs() -> list:
+def keep_inputs() -> list:
     return [
         io.Int.Input(
             "reset_every",
@@ -147,17 +147,17 @@ def keep_knobs() -> list:
     ]
 
 
-def dicface_knobs() -> list:
-    return [fidelity_knob(1.0), dirichlet_knob(), mode_knob(), luminance_knob()]
+def dicface_inputs() -> list:
+    return [fidelity_input(1.0), dirichlet_input(), mode_input(), luminance_input()]
 
 
-def fidelity_knob(default: float, low: float = 0.0) -> Any:
+def fidelity_input(default: float, low: float = 0.0) -> Any:
     own = "; -1 takes the mode's own" if low < 0 else ""
     meaning = f"0 invents the cleanest face, 1 keeps what the input shows{own}."
     return io.Float.Input("fidelity", default=default, min=low, max=1.0, step=0.05, optional=True, tooltip=meaning)
 
 
-def dirichlet_knob() -> Any:
+def dirichlet_input() -> Any:
     return io.Combo.Input(
         "dirichlet",
         options=["mean", "sample"],
@@ -167,7 +167,7 @@ def dirichlet_knob() -> Any:
     )
 
 
-def mode_knob() -> Any:
+def mode_input() -> Any:
     return io.Combo.Input(
         "mode",
         options=["restore", "colourise", "inpaint"],
@@ -177,15 +177,15 @@ def mode_knob() -> Any:
     )
 
 
-def luminance_knob() -> Any:
+def luminance_input() -> Any:
     return io.Boolean.Input("keep_luminance", default=False, optional=True, tooltip="Colourised frames keep the input's luminance; colourise only.")
 
 
-def codeformer_knobs() -> list:
+def codeformer_inputs() -> list:
     return [
-        fidelity_knob(OWN, OWN),
-        mode_knob(),
-        luminance_knob(),
+        fidelity_input(OWN, OWN),
+        mode_input(),
+        luminance_input(),
         io.Int.Input(
             "smoothing",
             default=0,
@@ -194,17 +194,17 @@ def codeformer_knobs() -> list:
             optional=True,
             tooltip="Frames on each side whose codes are averaged in: less flicker, a little less likeness; 0 is off.",
         ),
-        batch_knob(1),
+        batch_input(1),
     ]
 
 
-def batch_knob(default: int) -> Any:
+def batch_input(default: int) -> Any:
     return io.Int.Input(
         "batch", default=default, min=1, max=64, optional=True, advanced=True, tooltip="Frames at once; halved by itself when memory runs out."
     )
 
 
-def blind_knobs() -> list:
+def blind_inputs() -> list:
     return [
         io.Float.Input(
             "detail",
@@ -221,12 +221,12 @@ def blind_knobs() -> list:
     ]
 
 
-KNOBS: dict[str, Callable[[], list]] = {
-    "blind": blind_knobs,
-    "codeformer": codeformer_knobs,
-    "keep": keep_knobs,
-    "dicface": dicface_knobs,
-    "per-frame": lambda: [batch_knob(4)],
+INPUTS: dict[str, Callable[[], list]] = {
+    "blind": blind_inputs,
+    "codeformer": codeformer_inputs,
+    "keep": keep_inputs,
+    "dicface": dicface_inputs,
+    "per-frame": lambda: [batch_input(4)],
 }
 
 
@@ -243,7 +243,7 @@ class RestorerSettings(io.ComfyNode):
                 RestorerSocket.Input("restorer", tooltip="From Load Face Restorer."),
                 io.DynamicCombo.Input(
                     "method",
-                    options=[io.DynamicCombo.Option(name, knobs()) for name, knobs in KNOBS.items()],
+                    options=[io.DynamicCombo.Option(name, values()) for name, values in INPUTS.items()],
                     tooltip="The method of the loaded file; per-frame is RestoreFormer, GFPGAN and others.",
                 ),
             ],

@@ -48,16 +48,16 @@ def restore_people(
 
     with host.progress(restorer.units * sum(len(crops) for _, crops, _ in people), "restore") as tick:
         stepwise = "steps" in restorer.supports
-        telling = restorer.reporting(lambda step: tick(step.frames, step.preview)) if stepwise else restorer
+        reporting = restorer.reporting(lambda step: tick(step.frames, step.preview)) if stepwise else restorer
         for track, crops, holes in people:
             notes = [""]
             restored = restore_frames(
-                telling,
+                reporting,
                 crops,
                 track,
                 masks=holes,
                 seed=seed,
-                heartbeat=host.heartbeat,
+                check_interrupt=host.check_interrupt,
                 on_frame=(lambda count: None) if stepwise else tick,
                 on_maps=gather if maps else None,
                 on_note=notes.append,

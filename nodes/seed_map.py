@@ -14,7 +14,7 @@ from .. import host
 from ..headless.io import io, newer, ui
 from ..host.images import fitted_mask, from_image, from_mask, to_image
 from ..host.latent_model import latent_model
-from ..host.layer_interrupts import listening
+from ..host.layer_interrupts import interruptible_layers
 from ..host.plain_tensors import modules_of, plain_tensors
 from ..methods.seed_map import (
     OPTIONAL,
@@ -42,7 +42,7 @@ UNSET = -1.0
 """What a widget shows for None."""
 
 
-def knobs() -> list:
+def preset_inputs() -> list:
     """The method's parameters as widgets that start at its defaults."""
     start = SeedMapOptions()
 
@@ -119,7 +119,7 @@ class SeedMapOptimize(io.ComfyNode):
             inputs=[
                 io.Image.Input("frames", tooltip="The damaged frames of one shot, in order."),
                 seed_input(),
-                *tucked(knobs(), "rank", "radius", "warp_start"),
+                *tucked(preset_inputs(), "rank", "radius", "warp_start"),
                 DegradationSocket.Input("degradation", optional=True, tooltip="What damaged the frames; from Degrade or Describe Degradation."),
                 io.Mask.Input("mask", optional=True, tooltip="White where pixels are missing: one for all frames, or one per frame."),
                 io.Model.Input("model", optional=True, tooltip="Stable Diffusion 1.5, 2.x or SDXL, with vae. Flow-matching models do not fit."),
@@ -163,7 +163,7 @@ class SeedMapOptimize(io.ComfyNode):
         check_sources(model, vae, prior)
         shown = None if prior is None or not (options.guided and prior.conditional) else guides(y, operator, size, prior.upsampling)
         with generator_of(model, vae, positive, prior, optical_flow, size, options, shown) as (generator, flow):
-            cost = estimate(generator, len(y), options, flow, host.heartbeat)
+            cost = estimate(generator, len(y), options, flow, host.check_interrupt)
             host.say(f"{len(y)} frames of {size[1]} x {size[0]}, {options.iterations} iterations: {cost}.")
             with host.progress(options.iterations, "seed-space MAP") as tick:
                 result = seed_map(
@@ -173,7 +173,7 @@ class SeedMapOptimize(io.ComfyNode):
                     options,
                     flow=flow,
                     seed=seed,
-                    heartbeat=host.heartbeat,
+                    check_interrupt=host.check_interrupt,
                     on_iteration=lambda e, terms, frame: tick(1, preview=frame),
                 )
         text, drawn = summary(result), to_image(plot(result)[None])
@@ -248,29 +248,31 @@ def generator_of(
 
     with ExitStack() as stack:
         if optical_flow is not None:
-            stack.enter_context(listening(optical_flow.model, heartbeat=host.heartbeat))
+            stack.enter_context(interruptible_layers(optical_flow.model, check_interrupt=host.check_interrupt))
         if prior is not None:
             flow: FlowSource = DisFlow() if optical_flow is None else RaftFlow(optical_flow.model, host.managed(optical_flow))
             pixels = PixelGenerator(
-                prior, size, steps=options.steps, guides=shown, start=options.start, device=host.device(), heartbeat=host.heartbeat
+                prior, size, steps=options.steps, guides=shown, start=options.start, device=host.device(), check_interrupt=host.check_interrupt
             )
             networks = networks_of(prior)
-            stack.enter_context(listening(*networks, heartbeat=host.heartbeat))
+            stack.enter_context(interruptible_layers(*networks, check_interrupt=host.check_interrupt))
             with torch.no_grad():  # brings its network to where it runs, which must not happen while its weights are exchanged
                 prior.predict_x0(torch.zeros(pixels.seed_shape, device=host.device()), 0)
             stack.enter_context(plain_tensors(*networks))
             yield pixels, flow
             return
-        loaded = stack.enter_context(latent_model(model, vae, positive, size=size, times=times, flow=optical_flow, heartbeat=host.heartbeat))
+        loaded = stack.enter_context(
+            latent_model(model, vae, positive, size=size, times=times, flow=optical_flow, check_interrupt=host.check_interrupt)
+        )
         generator = LatentGenerator(
             loaded.estimate,
-            loaded.abars,
+            loaded.alpha_bars,
             loaded.decode,
             loaded.weight,
             loaded.bias,
             seed_shape=loaded.seed_shape,
             feature_shape=loaded.feature_shape,
             size=size,
-            heartbeat=host.heartbeat,
+            check_interrupt=host.check_interrupt,
         )
         yield generator, DisFlow() if loaded.flow is None else RaftFlow(loaded.flow)

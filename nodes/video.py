@@ -49,7 +49,7 @@ def check_file(file: Any, video: object) -> bool | str:
     try:
         open_source(host.resolve_input(file))
     except (OSError, ValueError) as error:
-        return host.told(str(error))
+        return host.user_message(str(error))
     return True
 
 
@@ -61,7 +61,7 @@ def check_output(filename_prefix: Any, codec: Any, crf: Any, pixel_format: Any) 
         if isinstance(codec, str) and isinstance(pixel_format, str) and isinstance(crf, (int, float)):  # whatever else they are is said elsewhere
             check_encoding(codec, SUFFIXES.get(codec, ".mp4"), crf=crf, pixel_format=None if pixel_format == "auto" else pixel_format)
     except ValueError as error:
-        return host.told(str(error))
+        return host.user_message(str(error))
     return True
 
 
@@ -149,7 +149,7 @@ def sink_for(
     path, subfolder, _ = host.next_output_path(prefix, SUFFIXES.get(codec, ".mp4"), width=size[1], height=size[0])
     chosen = None if pixel_format == "auto" else pixel_format
     choices = dict(size=size, codec=codec, crf=crf, pixel_format=chosen, audio=audio, metadata=metadata)
-    sink = open_sink(path, like, otherwise=next_number, heartbeat=host.heartbeat, **choices)
+    sink = open_sink(path, like, otherwise=next_number, check_interrupt=host.check_interrupt, **choices)
     return sink, subfolder
 
 
@@ -208,7 +208,7 @@ class LoadVideoFrames(io.ComfyNode):
         announce(source)
         with host.progress(source.expected, "decode") as tick:
             frames, times = read_frames(source, on_frame=tick)
-        track = sound if isinstance(sound, AudioTrack) else read_audio(source, times, heartbeat=host.heartbeat)
+        track = sound if isinstance(sound, AudioTrack) else read_audio(source, times, check_interrupt=host.check_interrupt)
         audio = {"waveform": track.waveform[None], "sample_rate": track.rate} if track else None
         damage = {"text": tuple(source.warnings)} if source.warnings else None
         return io.NodeOutput(to_image(frames), times, audio, float(times.rate), len(frames), ui=damage)

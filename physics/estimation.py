@@ -30,7 +30,7 @@ FEWEST = 20
 """Blocks that it takes."""
 BORDER = 64
 """Pixels of a crop's border that are not looked at: background, mostly."""
-CLIPPED = 4 / 255
+CLIPPED_MARGIN = 4 / 255
 """Blocks that come this near to black or white are left out."""
 LOWEST = 0.04
 """Cycles per pixel from which spectra are looked at; what is below is light and shape."""
@@ -182,7 +182,7 @@ def _fit(power: Tensor, frequency: Tensor, highest: float, floor: float) -> tupl
 def _spectra(y: Tensor) -> Tensor:
     """Power spectra (B, 64, 33) of the blocks of luma (N, H, W) that are neither black nor white."""
     blocks = F.unfold(y[:, None], BLOCK, stride=BLOCK // 2).transpose(1, 2).reshape(-1, BLOCK, BLOCK)
-    blocks = blocks[(blocks.amin((1, 2)) > CLIPPED) & (blocks.amax((1, 2)) < 1 - CLIPPED)]
+    blocks = blocks[(blocks.amin((1, 2)) > CLIPPED_MARGIN) & (blocks.amax((1, 2)) < 1 - CLIPPED_MARGIN)]
     if not len(blocks):
         return blocks
     window = torch.blackman_window(BLOCK, periodic=False, dtype=y.dtype)

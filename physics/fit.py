@@ -33,7 +33,7 @@ MARGIN = 16
 BLOCK = 32
 """A residual is one of blocks of this many pixels a side. For blur the worst counts: the sharpest place says how much there can have been (over
 all of the middle, a face before a soft wall passed with blurs twice as wide; blocks of 16 reject true blurs under noise),"""
-CLIPPED = 0.9
+CLIPPED_MARGIN = 0.9
 """for enlargement the one that this share of the blocks does not exceed: overshoots that were cut at black or white do not count."""
 
 SIGMAS = tuple(round(0.3 * 1.06**i, 2) for i in range(64))
@@ -105,7 +105,7 @@ def fit_degradation(frames: Tensor, *, enlarged: bool = True) -> Fit:
     """
     if frames.ndim != 4 or frames.shape[1] != 3 or min(frames.shape[-2:]) < 64:
         raise ValueError(f"fitting a degradation needs RGB frames (N, 3, H, W) of at least 64 pixels a side, got {tuple(frames.shape)}")
-    chosen = _telling(frames)
+    chosen = _informative(frames)
     quality = fit_quality(chosen)
     noise = _noise_of(luma(_middle(chosen)))
     factor = fit_enlargement(luma(chosen)) if enlarged else 1
@@ -175,7 +175,7 @@ def fit_enlargement(y: Tensor) -> int:
             break
         part = _middle(y, factor)
         part = part[..., : part.shape[-2] // factor * factor, : part.shape[-1] // factor * factor]
-        if _rms(enlarge(shrink(part, factor), factor) - part, CLIPPED) <= PASSING * ROUNDING:
+        if _rms(enlarge(shrink(part, factor), factor) - part, CLIPPED_MARGIN) <= PASSING * ROUNDING:
             best = factor
     return best
 
@@ -229,21 +229,21 @@ def _enlarging(length: int, factor: int) -> Tensor:
     return F.interpolate(basis, size=(length * factor, length), mode="bicubic", align_corners=False)[0, 0]
 
 
-def _telling(frames: Tensor) -> Tensor:
+def _informative(frames: Tensor) -> Tensor:
     """Up to FRAMES of (N, 3, H, W), as float64, spread over those that have contrast."""
     spread = frames[torch.linspace(0, len(frames) - 1, min(CANDIDATES, len(frames))).round().long()].double()
-    telling = []
+    informative = []
     for frame in spread.split(1):
         y = luma(_middle(frame))
         noise = fine_noise(y) / FLATTEST
         if max(float(y.var()) - noise**2, 0.0) ** 0.5 > max(CONTRAST, noise / 2):
-            telling.append(frame)
-    if not telling:
+            informative.append(frame)
+    if not informative:
         raise ValueError(
             f"none of the {len(spread)} frames looked at shows more than one tone and noise in its middle, so there is nothing to fit a degradation "
             "to; choose frames with detail, or use Describe Degradation"
         )
-    return torch.cat([telling[i] for i in torch.linspace(0, len(telling) - 1, min(FRAMES, len(telling))).round().long().tolist()])
+    return torch.cat([informative[i] for i in torch.linspace(0, len(informative) - 1, min(FRAMES, len(informative))).round().long().tolist()])
 
 
 def _noise_of(y: Tensor) -> float:

@@ -30,7 +30,7 @@ class Prior(ABC):
 
     @abstractmethod
     def predict_x0(self, x_t: Tensor, t: int, condition: Tensor | None = None) -> Tensor:
-        """E[x_0 | x_t]: (N, 3, H, W) in [-1, 1] range from x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps.
+        """E[x_0 | x_t]: (N, 3, H, W) in [-1, 1] range from x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps.
 
         condition: the observation brought to the size of x_t, in [-1, 1], or None for the unconditional estimate.
         """

@@ -41,7 +41,7 @@ def face_mask(side: int = 512) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Known:
+class _PreparedCondition:
     """What was made of one condition.
 
     Attributes:
@@ -56,7 +56,7 @@ class _Known:
 class FlairPrior(Prior):
     """E[x_0 | x_t, c] by one of FLAIR's two networks, from the noise it predicts (eq. 3).
 
-    The bicubic network (x8, x16) is told sqrt(abar_t), the other the timestep. Learned variances are not computed. Without a condition the
+    The bicubic network (x8, x16) is told sqrt(alpha_bar_t), the other the timestep. Learned variances are not computed. Without a condition the
     estimate is that of the image network, frame by frame, with c = 0, as it was trained with the condition dropped (eq. 14); temporal
     layers, which were trained with a condition only, rest.
 
@@ -100,7 +100,7 @@ class FlairPrior(Prior):
         self.mask = mask
         self.place = on(network, next(network.parameters()).device) if place is None else place
         self.pixels = pixels
-        self._known: _Known | None = None
+        self._known: _PreparedCondition | None = None
 
     def configured(self, **changes: Any) -> Self:
         """The same network with another `background`, `mask`, `place`, `pixels` or `schedule`; the flow last made is still known.
@@ -123,7 +123,7 @@ class FlairPrior(Prior):
             ValueError: if the frames do not fit the network.
         """
         eps = self.predict_eps(x_t, t, condition)
-        return eps_to_x0(x_t, eps, self.schedule.abar(t))
+        return eps_to_x0(x_t, eps, self.schedule.alpha_bar(t))
 
     def predict_eps(self, x_t: Tensor, t: int, condition: Tensor | None = None) -> Tensor:
         """The noise in x_t as the network sees it, where x_t is and in float32."""
@@ -140,10 +140,10 @@ class FlairPrior(Prior):
         signal = (1 + sigma**2) ** -0.5
         return noisy - sigma * self._eps(noisy * signal, signal, condition)
 
-    def _eps(self, x_t: Tensor, told: float, condition: Tensor | None) -> Tensor:
+    def _eps(self, x_t: Tensor, noise_level: float, condition: Tensor | None) -> Tensor:
         height, width = x_t.shape[-2:]
         device = self.place(self.network.working_bytes(len(x_t), height, width))
-        level = torch.tensor(told, device=device)
+        level = torch.tensor(noise_level, device=device)
         x = x_t.to(device, torch.float32)
         if condition is None:
             eps = self.network(x, torch.zeros_like(x), level, frames=1, temporal=False, pixels=self.pixels)
@@ -153,8 +153,8 @@ class FlairPrior(Prior):
         return self.network(x, c, level, flows=flows, weights=self._weights(c), pixels=self.pixels).to(x_t.device)
 
     def level(self, t: int) -> float:
-        """What the network is told of step t: sqrt(abar_t), or the timestep."""
-        return self.schedule.abar(t) ** 0.5 if isinstance(self.network, BicubicUNet) else float(self.schedule.timesteps[t])
+        """What the network is told of step t: sqrt(alpha_bar_t), or the timestep."""
+        return self.schedule.alpha_bar(t) ** 0.5 if isinstance(self.network, BicubicUNet) else float(self.schedule.timesteps[t])
 
     def _flows(self, condition: Tensor) -> Flows:
         """The motion in `condition`, made anew only when it is not the last one seen."""
@@ -163,7 +163,7 @@ class FlairPrior(Prior):
             with torch.inference_mode(False), torch.no_grad():  # so that gradients may flow past it later
                 kept = condition.clone()
                 guides = kept if self.upsampling == "bicubic" else smoothed(kept)
-                known = self._known = _Known(kept, self.network.flows(guides))
+                known = self._known = _PreparedCondition(kept, self.network.flows(guides))
         return known.flows
 
     def _weights(self, condition: Tensor) -> Tensor | float:

@@ -24,7 +24,7 @@ class NoiseNetwork(Protocol):
 
 
 class ImagePrior(Prior):
-    """x_0 = (x_t - sqrt(1 - abar_t) eps(x_t, t)) / sqrt(abar_t), held to [-1, 1]. Differentiable in x_t and the condition.
+    """x_0 = (x_t - sqrt(1 - alpha_bar_t) eps(x_t, t)) / sqrt(alpha_bar_t), held to [-1, 1]. Differentiable in x_t and the condition.
 
     Frames do not influence each other.
 
@@ -56,7 +56,7 @@ class ImagePrior(Prior):
         self.batch = batch
 
     def predict_x0(self, x_t: Tensor, t: int, condition: Tensor | None = None) -> Tensor:
-        abar = self.schedule.abar(t)
+        alpha_bar = self.schedule.alpha_bar(t)
         step = self.schedule.timesteps[t]
         seen = torch.cat([x_t, torch.zeros_like(x_t) if condition is None else condition], 1) if self.conditional else x_t
 
@@ -64,7 +64,7 @@ class ImagePrior(Prior):
             place = self.place(self._working(x))
             x = x.to(place).contiguous(memory_format=torch.channels_last)
             eps = self.network(x, torch.full((len(x),), step, device=place))[:, :3]
-            return eps_to_x0(x[:, :3], eps, abar).clamp(-1, 1).to(x_t)
+            return eps_to_x0(x[:, :3], eps, alpha_bar).clamp(-1, 1).to(x_t)
 
         return in_batches(estimate, seen, len(seen))
 

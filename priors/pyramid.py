@@ -24,7 +24,7 @@ class FineScales(nn.Module):
 class PyramidPrior(Prior):
     """E[x_0 | x_t, c] on S x S frames by a network of side s, S = f s.
 
-    Averaged over f x f pixels, x_t / sqrt(abar_t) = x_0 + sigma_t n is the averaged face plus white noise of deviation sigma_t / f: the
+    Averaged over f x f pixels, x_t / sqrt(alpha_bar_t) = x_0 + sigma_t n is the averaged face plus white noise of deviation sigma_t / f: the
     network's own question at a cleaner step. Its answer replaces the coarse means of the Gaussian prior's:
 
         x = D(x_t, c) + up(N(mean(x_t), mean(c); sigma_t / f) - mean(D(x_t, c)))
@@ -60,7 +60,7 @@ class PyramidPrior(Prior):
             ValueError: if the frames do not fit the network.
         """
         sigma = self.schedule.sigma(t)
-        noisy = x_t / self.schedule.abar(t) ** 0.5
+        noisy = x_t / self.schedule.alpha_bar(t) ** 0.5
         side = self.coarse.network.config.side
         factor = min(x_t.shape[-2:]) // side
         if factor < 2:

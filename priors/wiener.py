@@ -36,7 +36,7 @@ class Shrinkage:
 
 
 class GaussianPrior(Prior):
-    """x_0 = D(x_t / sqrt(abar_t); sigma_t), sigma_t^2 = (1 - abar_t) / abar_t: Tweedie's formula for a Gaussian denoiser D.
+    """x_0 = D(x_t / sqrt(alpha_bar_t); sigma_t), sigma_t^2 = (1 - alpha_bar_t) / alpha_bar_t: Tweedie's formula for a Gaussian denoiser D.
 
     D splits frames into luma and chroma, into scales (Laplacian pyramid), and into lapped 8 x 8 DCT blocks, and gives each coefficient d
     its posterior mean under N(m, v) and noise s: m + v / (v + s^2) (d - m). The condition is the pilot (as in the second step of BM3D,
@@ -50,7 +50,7 @@ class GaussianPrior(Prior):
         self.shrinkage = shrinkage or Shrinkage()
 
     def predict_x0(self, x_t: Tensor, t: int, condition: Tensor | None = None) -> Tensor:
-        noisy = x_t / self.schedule.abar(t) ** 0.5
+        noisy = x_t / self.schedule.alpha_bar(t) ** 0.5
         return denoise(noisy, self.schedule.sigma(t), condition, self.shrinkage)
 
 

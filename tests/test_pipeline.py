@@ -40,7 +40,7 @@ class DelayedRestorer(Restorer):
     def __init__(self, delay: int, shade: float = 0.25) -> None:
         self.look_ahead, self.shade = delay, shade
 
-    def open(self, track=None, *, seed=0, heartbeat=lambda: None):
+    def open(self, track=None, *, seed=0, check_interrupt=lambda: None):
         return Delayed(self.look_ahead, self.shade)
 
 
@@ -107,7 +107,7 @@ def test_the_session_sees_the_crops_that_align_makes(frames):
     seen = []
 
     class Watching(DelayedRestorer):
-        def open(self, track=None, *, seed=0, heartbeat=lambda: None):
+        def open(self, track=None, *, seed=0, check_interrupt=lambda: None):
             session = Delayed(0, 0.0)
             push = session.push
             session.push = lambda crops: (seen.append((track.person, crops)), push(crops))[1]

@@ -43,14 +43,14 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def told(line: str) -> dict:
+def reported(line: str) -> dict:
     """The report of a command."""
     assert main([*shlex.split(line), "--report", "report.json"]) == 0
     return json.loads(Path("report.json").read_text(encoding="utf-8"))
 
 
 def test_its_command_gives_the_same_pixels_and_it_names_all_that_they_depend_on(place):
-    report = told(f"restore in.mkv out.mkv --count 1 --seed 5 --codec ffv1 --set steps=2 --degradation '{BLUR}'")
+    report = reported(f"restore in.mkv out.mkv --count 1 --seed 5 --codec ffv1 --set steps=2 --degradation '{BLUR}'")
     first = read_frames("out.mkv")[0]
     Path("out.mkv").unlink()
     program, *again = shlex.split(report["command"])
@@ -71,7 +71,7 @@ def test_the_node_tells_the_same_as_the_command_line(place):
     with host.workspace(input=place, output=place):
         (node,) = headless.run_prompt(GRAPH, registry()).ui["2"]["report"]
     node = json.loads(json.dumps(node, allow_nan=False))
-    line = told("restore in.mkv out.mkv --method codeformer --count 2 --seed 5 --codec ffv1")
+    line = reported("restore in.mkv out.mkv --method codeformer --count 2 --seed 5 --codec ffv1")
     assert node.keys() == line.keys() and node["settings"].keys() == line["settings"].keys()
     for name in ("version", "weights", "seed", "device", "degradation", "faces", "frames", "method"):
         assert node[name] == line[name], name
@@ -81,12 +81,12 @@ def test_the_node_tells_the_same_as_the_command_line(place):
 
 
 def test_a_file_that_builds_on_another_is_named_with_it(place):
-    files = [one["file"] for one in told("restore in.mkv out.mkv --method keep --count 1 --codec ffv1")["weights"]]
+    files = [one["file"] for one in reported("restore in.mkv out.mkv --method keep --count 1 --codec ffv1")["weights"]]
     assert files[:2] == [KEEP, CODEBOOK]
 
 
 def test_aligned_frames_have_no_finding_and_no_pasting(place):
-    settings = told("restore in.mkv out.mkv --aligned --method codeformer --count 1 --codec ffv1")["settings"]
+    settings = reported("restore in.mkv out.mkv --aligned --method codeformer --count 1 --codec ffv1")["settings"]
     assert settings["finding"] is None and settings["pasting"] is None
 
 

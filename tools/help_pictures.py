@@ -31,7 +31,7 @@ from fvr.methods.pseudo_target.algorithm import PRESETS as TARGETS
 from fvr.methods.pseudo_target.generate import TargetMaker
 from fvr.methods.registry import build_restorer
 from fvr.methods.seed_map import PixelGenerator, SeedMapOptions, guides, seed_map
-from fvr.metrics.evaluate import measure
+from fvr.metrics.evaluate import evaluate
 from fvr.metrics.plot import PANEL_HEIGHT, plot
 from fvr.metrics.temporal_profile import column_over_time
 from fvr.models.embedded import PRIORS, RESTORERS, listed
@@ -195,7 +195,7 @@ def measured() -> np.ndarray:
     restorer = build_restorer("codeformer", weights=LISTED["embedded codeformer"])
     found = F.interpolate(restore_frames(restorer, F.interpolate(y, (512, 512), mode="bilinear")), (256, 256), mode="area")
     slices = pixels(column_over_time({"restored": found, "observation": y, "reference": truth}, 96))
-    panels = pixels(plot(measure(found, truth)))
+    panels = pixels(plot(evaluate(found, truth)))
     panels = panels[: PANEL_HEIGHT * 4]
     scale = panels.shape[0] / slices.shape[0]
     return row(cv2.resize(slices, (round(slices.shape[1] * scale), panels.shape[0]), interpolation=cv2.INTER_AREA), panels)

@@ -22,14 +22,14 @@ from . import blind, codebook, prior, temporal
 from .card import FEDERAL_BIAS, LICENCE, OWN_LICENCE, Card, export, federal_data
 from .codebook import clean_encoder
 from .data.pairs import Pairs
-from .degradations import Known
+from .degradations import KnownDegradation
 from .engine import Plan, Run, Stopped, average_of, train
 from .faces import FEDERAL, Faces
 from .flow_weights import PUBLISHED, has_flow_network, load_spynet
-from .recipe import PAPER, SMALL_128, Recipe
+from .recipe import PAPER, SMALL_128, CodebookRecipe
 from .synthetic_motion import Clips
 
-RECIPES: dict[str, dict[str, Recipe | temporal.TemporalRecipe | prior.PriorRecipe | blind.BlindRecipe]] = {
+RECIPES: dict[str, dict[str, CodebookRecipe | temporal.TemporalRecipe | prior.PriorRecipe | blind.BlindRecipe]] = {
     "blind": {"small": blind.BLIND_512},
     "prior": {"small": prior.PRIOR_128, "paper": prior.PRIOR_PAPER},
     "codebook": {"small": SMALL_128, "paper": PAPER},
@@ -188,7 +188,7 @@ def _load_flow(options: argparse.Namespace, network: nn.Module, recipe: str) -> 
 
 def _codebook(options: argparse.Namespace) -> int:
     recipe = RECIPES["codebook"][options.recipe]
-    assert isinstance(recipe, Recipe)
+    assert isinstance(recipe, CodebookRecipe)
     if options.clips is not None:
         raise ValueError("--clips is for prior, keep and dicface; the codebook's stages see stills only: leave it out, or put frames into --faces")
     if options.batch:
@@ -289,7 +289,13 @@ def _written(
     licence = LICENCE if federal and of_base in (None, LICENCE) and options.clips is None else OWN_LICENCE
     made = f"starting from {' and '.join(others)}" if others else "with nothing of the published weights in it"
     chosen = RECIPES[options.network][options.recipe]
-    damage = [chosen.footage.describe()] if isinstance(chosen, blind.BlindRecipe) else [chosen.blind.text] if isinstance(chosen.blind, Known) else []
+    damage = (
+        [chosen.footage.describe()]
+        if isinstance(chosen, blind.BlindRecipe)
+        else [chosen.blind.text]
+        if isinstance(chosen.blind, KnownDegradation)
+        else []
+    )
     faces = (
         federal_data(train, held_out, *damage)
         if federal

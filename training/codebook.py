@@ -30,7 +30,7 @@ from .losses import (
     pixel_loss,
     quantised,
 )
-from .recipe import Recipe
+from .recipe import CodebookRecipe
 
 AUTOENCODER = "autoencoder"
 VALIDATED = 16
@@ -38,7 +38,7 @@ VALIDATED = 16
 REVIVED_FACES = 16
 
 
-def network_of(recipe: Recipe) -> CodeFormer:
+def network_of(recipe: CodebookRecipe) -> CodeFormer:
     """The recipe's network at its start: PyTorch's own initialisation, positions drawn with deviation 0.02, codes uniform in +- 1 / codes."""
     network = CodeFormer(recipe.sizes)
     nn.init.normal_(network.position_emb, std=0.02)
@@ -46,14 +46,14 @@ def network_of(recipe: Recipe) -> CodeFormer:
     return network
 
 
-def stages_of(recipe: Recipe, faces: Faces, held_out: Faces, device: torch.device) -> list[Stage]:
+def stages_of(recipe: CodebookRecipe, faces: Faces, held_out: Faces, device: torch.device) -> list[Stage]:
     """CodeFormer's three stages."""
     return [AutoEncoding(recipe, faces, held_out, device), CodePrediction(recipe, faces, held_out), Joint(recipe, faces, held_out, device)]
 
 
 @dataclass
 class _CodebookStage(Stage):
-    recipe: Recipe
+    recipe: CodebookRecipe
     faces: Faces
     held_out: Faces
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

@@ -124,7 +124,7 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownDegradation:
     """One degradation for every face, as a network for a known operator is trained on; enlarged back by bicubic interpolation.
 
     Attributes:
@@ -152,7 +152,7 @@ class Known:
 def judged(name: str, x: Tensor, seed: int) -> Tensor:
     """Faces (N, 3, S, S) under one of the `JUDGED` degradations, enlarged back to S x S by bicubic interpolation; also the baseline."""
     generator = torch.Generator().manual_seed(seed)
-    return Known(x.shape[-1], JUDGED[name]).draw(generator)(x, generator)
+    return KnownDegradation(x.shape[-1], JUDGED[name]).draw(generator)(x, generator)
 
 
 def _between(limits: Sequence[float], share: float) -> float:

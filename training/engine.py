@@ -189,11 +189,11 @@ def train(
     started = time.monotonic()
     with _stop_requests() as asked:
 
-        def stopping() -> bool:
+        def stop_requested() -> bool:
             return bool(asked) or bool(run.minutes and time.monotonic() - started > 60 * run.minutes)
 
         for stage in stages[first:]:
-            _Stage(network, stage, run, recipe, done).work(state if state and state["stage"] == stage.name else None, stopping, tick)
+            _StageRun(network, stage, run, recipe, done).work(state if state and state["stage"] == stage.name else None, stop_requested, tick)
             network.load_state_dict(load_file(done[stage.name]))
     return network.eval()
 
@@ -210,7 +210,7 @@ def average_of(folder: Path) -> tuple[str, int, dict[str, Tensor]]:
     return state["stage"], state["step"], state["average"]
 
 
-class _Stage:
+class _StageRun:
     """One stage at work."""
 
     def __init__(self, network: nn.Module, stage: Stage, run: Run, recipe: str, done: Mapping[str, Path]) -> None:
@@ -224,7 +224,7 @@ class _Stage:
         self.history: list[dict[str, Any]] = []
         self.bad = 0
 
-    def work(self, state: dict[str, Any] | None, stopping: Callable[[], bool], tick: Callable[..., None] | None) -> None:
+    def work(self, state: dict[str, Any] | None, stop_requested: Callable[[], bool], tick: Callable[..., None] | None) -> None:
         plan, name = self.stage.plan, self.stage.name
         if state is None:
             self.stage.first(self.network, self._generator("first", 0))
@@ -249,7 +249,7 @@ class _Stage:
                 recent.append(losses)
                 if tick is not None:
                     tick(name, done, plan.steps, losses)
-                last, halt = done == plan.steps, stopping()
+                last, halt = done == plan.steps, stop_requested()
                 if self._due(done):
                     self._validate(done, recent)
                     last = last or self.stage.finished()

@@ -16,7 +16,7 @@ from ..metrics.fidelity import psnr
 from ..models.flair.bicubic import BicubicConfig, BicubicUNet
 from ..models.flair.temporal import split_parameters
 from ..models.flair.window import Flows
-from .degradations import JUDGED, NATIVE_128, Blind, Known, judged
+from .degradations import JUDGED, NATIVE_128, Blind, KnownDegradation, judged
 from .engine import Batch, Plan, Stage, generator_for
 from .faces import MIRROR_ONLY, Faces, Jitter, shrunk
 from .synthetic_motion import Clips, Motion, degraded_clip, set_moving
@@ -24,7 +24,7 @@ from .synthetic_motion import Clips, Motion, degraded_clip, set_moving
 VALIDATED = 8
 """Faces of the validation split that figures are made of."""
 GUESSED, DENOISED = 0.25, 0.9
-"""sqrt(abar) at which validation looks at single estimates: nearly all from the condition, and nearly all from the noisy face."""
+"""sqrt(alpha_bar) at which validation looks at single estimates: nearly all from the condition, and nearly all from the noisy face."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,10 @@ class PriorRecipe:
         motion: of stills that are set in motion.
         dropped: chance that a condition is left out (0 everywhere), so that the network is an unconditional one too.
         masked: chance that parts of a condition lose weight (eq. 15).
-        levels: "schedule": t is uniform over the training schedule, as published; "angle": arccos sqrt(abar) is uniform, from 1 to 87
+        levels: "schedule": t is uniform over the training schedule, as published; "angle": arccos sqrt(alpha_bar) is uniform, from 1 to 87
             degrees, which leaves out noise that a network trained for an hour cannot see through.
-        weighting: "eps": the loss of eq. 6; "v": the same divided by abar, at most 50, which is the error of v = sqrt(abar) eps - sqrt(1 - abar) x_0
+        weighting: "eps": the loss of eq. 6; "v": the same divided by alpha_bar, at most 50: the error of
+            v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0
             (Salimans and Ho, 2022, section 4) and asks for a good clean face also where there is much noise.
     """
 
@@ -52,7 +53,7 @@ class PriorRecipe:
     image: Plan
     video: Plan
     frames: int = 10
-    blind: Blind | Known = NATIVE_128
+    blind: Blind | KnownDegradation = NATIVE_128
     jitter: Jitter = MIRROR_ONLY
     motion: Motion = field(default_factory=Motion)
     dropped: float = 0.2
@@ -70,7 +71,7 @@ class PriorRecipe:
 # FLAIR, supplement A.1 and A.5: Adam, batch 64, rate 1.5e-4 for the image network; batch 4, 10 frames, rate 1e-4 for the temporal layers. The
 # number of steps is not given ("a week"); 10^7 samples are said of its baseline network, which is what we take. x8 bicubic conditions, and
 # nothing else: the operator that its data consistency then inverts.
-X8 = Known(512, JUDGED["x8 bicubic"])
+X8 = KnownDegradation(512, JUDGED["x8 bicubic"])
 PRIOR_PAPER = PriorRecipe(
     "FLAIR 512", BicubicConfig(), Plan(156_000, 64, 1.5e-4, 1.5e-4, ema=0.999), Plan(100_000, 4, 1e-4, 1e-4, ema=0.999), blind=X8
 )
@@ -96,7 +97,7 @@ def network_of(recipe: PriorRecipe) -> BicubicUNet:
 
 def stages_of(recipe: PriorRecipe, faces: Faces, held_out: Faces, device: torch.device, clips: Clips | None = None) -> list[Stage]:
     """Eq. 6, then eq. 7, half of whose clips are `clips` where they are given."""
-    return [ImageStage(recipe, faces, held_out, device), VideoStage(recipe, faces, held_out, device, clips)]
+    return [ImagePriorStage(recipe, faces, held_out, device), VideoPriorStage(recipe, faces, held_out, device, clips)]
 
 
 @dataclass
@@ -115,11 +116,11 @@ class _PriorStage(Stage):
         return {"noisy": signal * target + (1 - signal**2).sqrt() * noise, "condition": condition, "level": level, "noise": noise}
 
     def _levels(self, number: int, generator: torch.Generator) -> Tensor:
-        """sqrt(abar), (number,)."""
+        """sqrt(alpha_bar), (number,)."""
         share = torch.rand(number, generator=generator)
         if self.recipe.levels == "angle":
             return torch.cos(torch.deg2rad(1 + 86 * share))
-        table = bicubic_schedule().alpha_bar.sqrt().float()
+        table = bicubic_schedule().alphas_cumprod.sqrt().float()
         return table[(share * len(table)).long()]
 
     def denoising(self, network: nn.Module, batch: Batch, frames: int, temporal: bool) -> dict[str, Tensor]:
@@ -158,7 +159,7 @@ class _PriorStage(Stage):
         return figures, torch.stack([*columns, truth], 1)[:6]
 
 
-class ImageStage(_PriorStage):
+class ImagePriorStage(_PriorStage):
     """Eq. 6: the spatial layers learn on single faces; conditions are dropped or masked at random."""
 
     name = "image"
@@ -192,7 +193,7 @@ class ImageStage(_PriorStage):
         return self.judged_estimates(network, truth, temporal=False)
 
 
-class VideoStage(_PriorStage):
+class VideoPriorStage(_PriorStage):
     """Eq. 7: the temporal layers learn on clips, the spatial ones stay as they are; conditions are always there.
 
     Clips are stills set in motion; where clips are given, half of them are theirs.

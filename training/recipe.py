@@ -12,7 +12,7 @@ from .faces import MIRROR_ONLY, Jitter
 
 
 @dataclass(frozen=True)
-class Recipe:
+class CodebookRecipe:
     """All that decides what a codebook network becomes, besides the faces and the seed.
 
     Attributes:
@@ -71,7 +71,7 @@ class Recipe:
 # together (8 x 4, 8 x 4, 8 x 3). Feature loss 1 and cross-entropy 0.5 (stages II, III). The adversary's adaptive weight, at most 1, times 0.8
 # in stage I (what its model code takes where the options, as here, name no disc_weight; their gan_opt's own factor is 1), times 0.1 in stage III
 # (scale_adaptive_gan_weight).
-PAPER = Recipe(
+PAPER = CodebookRecipe(
     name="CodeFormer 512",
     sizes=CodeConfig(),
     autoencoder=Plan(1_600_000, 32, 7e-5, 6e-5),
@@ -84,7 +84,7 @@ PAPER = Recipe(
 # Ours: 128 x 128 on one CPU core in about an hour and a half. Narrow where the map is large, as a normalisation group has two channels there
 # too. Faces are moved and relit because there are 444; the codebook starts from latents and dead codes are revived, because there are few steps;
 # pixels weigh most, because fidelity is what a small prior can give; stage III opens the generator for the same reason.
-SMALL_128 = Recipe(
+SMALL_128 = CodebookRecipe(
     name="embedded 128",
     sizes=CodeConfig(
         VQConfig(side=128, channels=32, multipliers=(1, 2, 3, 4), res_blocks=1, attention=frozenset({16}), code_dim=64, codes=512),

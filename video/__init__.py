@@ -123,10 +123,12 @@ def read_frames(place: Place | FrameSource, *, on_frame: Callable[[], object] | 
     return read_all(place if isinstance(place, FrameSource) else open_source(place, **selection), on_frame)
 
 
-def read_audio(place: Place | FrameSource, times: FrameTimes | None = None, *, heartbeat: Callable[[], object] = untouched) -> AudioTrack | None:
+def read_audio(
+    place: Place | FrameSource, times: FrameTimes | None = None, *, check_interrupt: Callable[[], object] = untouched
+) -> AudioTrack | None:
     """The sound that goes with the frames at `times` (the whole of it if None): sample 0 belongs to the first frame's start.
 
-    None if the clip has no sound there; a sequence of images never has. `heartbeat` is called all along and may raise.
+    None if the clip has no sound there; a sequence of images never has. `check_interrupt` is called all along and may raise.
     """
     warn = place.warn if isinstance(place, FrameSource) else unheard
     if isinstance(place, FrameSource):
@@ -139,7 +141,7 @@ def read_audio(place: Place | FrameSource, times: FrameTimes | None = None, *, h
     file: Place = local(place)
     if sequence_files(file) is not None:
         return None
-    care = Care(heartbeat, warn)
+    care = Care(check_interrupt, warn)
     return read_sound(file, care=care) if times is None else read_sound(file, times.starts[0], times.end, care)
 
 
@@ -165,7 +167,7 @@ def open_sink(
     metadata: Mapping[str, str] | None = None,
     time_base: Fraction | None = None,
     otherwise: Callable[[Path], Path] | None = None,
-    heartbeat: Callable[[], object] = untouched,
+    check_interrupt: Callable[[], object] = untouched,
 ) -> VideoSink | ImageSink:
     """A clip to be written; use it in a `with` block, which finishes the file on success and removes it on any exception.
 
@@ -184,7 +186,7 @@ def open_sink(
         metadata: tags written into the file.
         time_base: seconds per tick, if `like` does not tell.
         otherwise: gives the next name to try where the video file's is taken by the time it is complete.
-        heartbeat: called all along while sound is written; what it raises ends the work.
+        check_interrupt: called all along while sound is written; what it raises ends the work.
 
     Times: a clip that begins where `like` begins keeps its times; one cut out of the middle begins at second 0. MP4 and MOV
     keep every time exactly, Matroska and WebM to the millisecond.
@@ -213,5 +215,5 @@ def open_sink(
         metadata=metadata,
         time_base=time_base,
         otherwise=otherwise,
-        heartbeat=heartbeat,
+        check_interrupt=check_interrupt,
     )

@@ -42,14 +42,14 @@ PRIMING = Fraction(1, 10)
 
 
 def untouched() -> None:
-    """A heartbeat that nobody listens to."""
+    """A check_interrupt that nobody listens to."""
 
 
 @dataclass(frozen=True)
 class Care:
-    """What a long walk through sound owes its caller: `heartbeat` is called all along and may raise, `warn` is told of damage."""
+    """What a long walk through sound owes its caller: `check_interrupt` is called all along and may raise, `warn` is told of damage."""
 
-    heartbeat: Callable[[], object] = untouched
+    check_interrupt: Callable[[], object] = untouched
     warn: Callable[[str], None] = unheard
 
 
@@ -124,7 +124,7 @@ class CopiedLane:
     def pump(self, until: Fraction | None) -> None:
         """Writes what sounds before `until` (seconds of the output); everything if None."""
         while True:
-            self.care.heartbeat()
+            self.care.check_interrupt()
             self.waiting = self.waiting or next(self.packets, None)
             if self.waiting is None or (until is not None and self.waiting.pts * self.waiting.time_base - self.origin >= until):
                 return
@@ -161,7 +161,7 @@ class EncodedLane:
     def pump(self, until: Fraction | None) -> None:
         """Encodes whole blocks that begin before `until` (seconds of the output); everything if None."""
         while True:
-            self.care.heartbeat()
+            self.care.check_interrupt()
             self.waiting = self.waiting or next(self.blocks, None)
             if self.waiting is None or (until is not None and self.waiting[0] + len(self.waiting[1][0]) > until * self.rate):
                 return
@@ -340,7 +340,7 @@ def read_audio(place: Place, start: Fraction = Fraction(0), end: Fraction | None
     filled = 0
     care = care or Care()
     for position, samples in file_blocks(place, index, layout, start, care):
-        care.heartbeat()
+        care.check_interrupt()
         if length is not None and position >= length:
             break
         if position > filled:

@@ -66,9 +66,9 @@ class VideoCodec:
         }[encoder]
         if grading is not None and encoder in GRADED:
             name, separator, display, light, dot = GRADED[encoder]
-            told = [f"{display}={display_words(grading, dot)}"] if grading.primaries and grading.luminance else []
-            told += [f"{light}={grading.light[0]},{grading.light[1]}"] if grading.light else []
-            options[name] = separator.join([*([options[name]] if name in options else []), *told])
+            entries = [f"{display}={display_words(grading, dot)}"] if grading.primaries and grading.luminance else []
+            entries += [f"{light}={grading.light[0]},{grading.light[1]}"] if grading.light else []
+            options[name] = separator.join([*([options[name]] if name in options else []), *entries])
         return options
 
 

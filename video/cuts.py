@@ -100,13 +100,13 @@ class ShotCutDetector:
             return cuts
         self.sharp += cuts
         bound = self.dissolves.bound if until is None else until
-        told = [cut for cut in self.sharp if cut < bound]
+        found = [cut for cut in self.sharp if cut < bound]
         for cut in [cut for cut in self.gradual if cut < bound]:
-            if cut > 0 and all(abs(cut - other) > NEAR for other in [*self.sharp, *self.past, *told]):
-                told.append(cut)
+            if cut > 0 and all(abs(cut - other) > NEAR for other in [*self.sharp, *self.past, *found]):
+                found.append(cut)
         self.sharp, self.gradual = [cut for cut in self.sharp if cut >= bound], [cut for cut in self.gradual if cut >= bound]
-        self.past = sorted([*self.past, *told])[-4:]
-        return sorted(told)
+        self.past = sorted([*self.past, *found])[-4:]
+        return sorted(found)
 
     def settle(self) -> list[int]:
         t, self.settled = self.settled, self.settled + 1

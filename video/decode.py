@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .errors import VideoError
 from .fields import Deinterlacer, check_deinterlace
-from .files import STILL, Place, Window, check_pixels, lasting, most_pixels, open_input, picture_stream, place_name, place_path, short, stamp
+from .files import STILL, FileView, Place, check_pixels, lasting, most_pixels, open_input, picture_stream, place_name, place_path, short, stamp
 from .info import AudioInfo, SourceInfo
 from .pixels import DROPPED, fitted, frame_colour, frame_grading, to_tensor
 from .source import FrameSource, Selection, Timed
@@ -401,7 +401,7 @@ def cut_sentence(place: Place) -> str:
         with Path(place).open("rb") as file:
             missing = missing_bytes(file)
     else:
-        missing = missing_bytes(Window(place))  # type: ignore[arg-type]
+        missing = missing_bytes(FileView(place))  # type: ignore[arg-type]
     return f"{place_name(place)} is cut short: its last part lacks {missing:,} bytes; the frames that are there are used" if missing else ""
 
 

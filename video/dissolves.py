@@ -65,17 +65,17 @@ class DissolveDetector:
         return self.settle(self.count + REACH)
 
     def settle(self, until: int) -> list[int]:
-        told: list[int] = []
+        found: list[int] = []
         while self.settled < until:
             t, self.settled = self.settled, self.settled + 1
             if t in self.seen:
-                told += self.faded(t)
+                found += self.faded(t)
                 miss = self.miss(t)
                 if miss is not None:
                     self.found[t] = miss
-            told += self.best(t)
+            found += self.best(t)
             self.seen.pop(t - REACH - HALVES[-1], None)
-        return told
+        return found
 
     def best(self, t: int) -> list[int]:
         """The middle of a dissolve whose last candidate lies a few frames back: the candidate that misses the mixture least."""

@@ -165,7 +165,7 @@ def hidden_prefix(name: str) -> str:
 STILL = Disposition.attached_pic | Disposition.timed_thumbnails
 
 
-class Window(io.RawIOBase):
+class FileView(io.RawIOBase):
     """An open file with a position of its own, so that several decoders can read the same bytes in memory."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -219,7 +219,7 @@ def open_input(place: Place) -> Any:
             raise VideoError(f"{name} does not exist; check the path")
         handle: Any = str(Path(place).absolute())  # else FFmpeg takes what is before a colon for a protocol
     else:
-        handle = Window(place)
+        handle = FileView(place)
     try:
         return av.open(handle, options=demuxer_options(place), **LENIENT)
     except (av.FFmpegError, OSError) as error:

@@ -176,12 +176,12 @@ def carried_by(data: bytes) -> list[str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(BytesIO(data)) as picture:
-                told = set(picture.getexif()) - {ORIENTATION}
+                tags = set(picture.getexif()) - {ORIENTATION}
                 profile = picture.info.get("icc_profile") or b""
     except (OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError):
         return []
     plain = b"sRGB" in profile or b"s\0R\0G\0B" in profile
-    return ["a colour profile other than sRGB"] * bool(profile and not plain) + ["camera data (EXIF)"] * bool(told - STRUCTURAL)
+    return ["a colour profile other than sRGB"] * bool(profile and not plain) + ["camera data (EXIF)"] * bool(tags - STRUCTURAL)
 
 
 def see_through(data: bytes) -> bool:

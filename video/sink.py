@@ -70,7 +70,7 @@ class VideoSink:
         time_base: Fraction | None,
         overwrite: bool,
         otherwise: Callable[[Path], Path] | None = None,
-        heartbeat: Callable[[], object] = untouched,
+        check_interrupt: Callable[[], object] = untouched,
     ) -> None:
         self.path = target if isinstance(target, Path) else None
         self.target = target
@@ -80,7 +80,7 @@ class VideoSink:
             self.audio = None
         self.stops_early = isinstance(audio, FrameSource) and audio.cut_short
         self.otherwise = otherwise
-        self.care = Care(heartbeat, self.warn)
+        self.care = Care(check_interrupt, self.warn)
         self.warnings: list[str] = []
         self.count = 0
         self.pixel_format = ""
@@ -213,17 +213,17 @@ class VideoSink:
 
     def accompany(self, start: Fraction) -> None:
         """Adds chapters, subtitles and the timecode of the first frame, `start` on the source's clock."""
-        told, like = self.companions, self.like
-        if like is None or told == Companions():
+        companions, like = self.companions, self.like
+        if like is None or companions == Companions():
             return
-        self.stream.metadata.update(told.picture)
-        if told.timecode:
-            self.output.metadata["timecode"] = later(told.timecode, round((start - like.start) * like.rate), like.rate)
-        if told.chapters and hasattr(self.output, "set_chapters"):
+        self.stream.metadata.update(companions.picture)
+        if companions.timecode:
+            self.output.metadata["timecode"] = later(companions.timecode, round((start - like.start) * like.rate), like.rate)
+        if companions.chapters and hasattr(self.output, "set_chapters"):
             length = self.length if self.length is not None else None if like.duration is None else like.duration + like.start - self.origin
-            self.output.set_chapters(moved_chapters(told.chapters, self.origin, length))
+            self.output.set_chapters(moved_chapters(companions.chapters, self.origin, length))
         if (place := file_of(like)) is not None:
-            self.lanes += [SubtitleLane(place, index, self.output, self.origin, self.length) for index in told.taken(self.encoding.container)]
+            self.lanes += [SubtitleLane(place, index, self.output, self.origin, self.length) for index in companions.taken(self.encoding.container)]
 
     @property
     def tags(self) -> dict[str, str]:
@@ -496,12 +496,20 @@ def open_video_sink(
     metadata: Mapping[str, str] | None,
     time_base: Fraction | None,
     otherwise: Callable[[Path], Path] | None = None,
-    heartbeat: Callable[[], object] = untouched,
+    check_interrupt: Callable[[], object] = untouched,
 ) -> VideoSink:
     muxer = choose_container(target if isinstance(target, Path) else None, container)
     chosen, pixels = choose_codec(codec, muxer, pixel_format, crf, preset, like)
     chosen.encoder()
     encoding = Encoding(chosen, muxer, pixels, crf, preset, dict(metadata or {}))
     return VideoSink(
-        target, encoding, like=like, size=size, audio=audio, time_base=time_base, overwrite=overwrite, otherwise=otherwise, heartbeat=heartbeat
+        target,
+        encoding,
+        like=like,
+        size=size,
+        audio=audio,
+        time_base=time_base,
+        overwrite=overwrite,
+        otherwise=otherwise,
+        check_interrupt=check_interrupt,
     )

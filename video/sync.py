@@ -13,7 +13,7 @@ from .source import FrameSource
 from .times import FrameTimes
 
 
-def frames_in_step(sources: Sequence[FrameSource]) -> Iterator[tuple[Tensor, ...]]:
+def synced_frames(sources: Sequence[FrameSource]) -> Iterator[tuple[Tensor, ...]]:
     """Frame 0 of every clip, then frame 1, and so on: (3, H, W) each; one frame of each clip is held at a time.
 
     Raises:
@@ -30,7 +30,7 @@ def frames_in_step(sources: Sequence[FrameSource]) -> Iterator[tuple[Tensor, ...
         raise VideoError(f"{names} do not end together; a file changed while it was read") from error
 
 
-def check_in_step(sources: Sequence[FrameSource], times: Sequence[FrameTimes]) -> None:
+def check_sync(sources: Sequence[FrameSource], times: Sequence[FrameTimes]) -> None:
     """Whether frame i of each clip shows the same moment.
 
     Args:

@@ -40,7 +40,7 @@ def drawable(text: str) -> str:
     return plain
 
 
-def lettering(text: str, height: int) -> Tensor:
+def rendered_text(text: str, height: int) -> Tensor:
     """(H, W) in [0, 1]: how much of each pixel the letters cover; capital letters are `height` pixels high, descenders are inside."""
     thickness = max(1, round(height / 8))
     return torch.from_numpy(inked(text, font_scale(height, thickness), thickness)).float() / 255
@@ -62,13 +62,13 @@ def font_scale(height: int, thickness: int) -> float:
 
 def fitted(text: str, height: int, room: int) -> Tensor | None:
     """The lettering of `text`, cut short by ".." if it is wider than `room` pixels; None if nothing fits."""
-    drawn = lettering(text, height)
+    drawn = rendered_text(text, height)
     while drawn.shape[1] > room:
         text = text.removesuffix(CUT)[:-1]
         if not text:
             return None
         text += CUT
-        drawn = lettering(text, height)
+        drawn = rendered_text(text, height)
     return drawn
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...faces.parsing import Parser
 from ...faces.types import FaceTrack
-from ...models.device import Heartbeat
+from ...models.device import CheckInterrupt
 from ..base import Restorer, restore_frames
 
 Mask = Tensor | Parser
@@ -28,7 +28,7 @@ class Enhancement:
         mask: m. A callable is asked for the crops' masks, see `each_step`.
         each_step: whether a callable mask is asked anew at each step, as in the published code, or once, of the first G(x0).
         known: how many frames at the window's beginning will be overwritten; G is not called for them where it sees one frame at a time.
-        track, seed, heartbeat: see Restorer.open.
+        track, seed, check_interrupt: see Restorer.open.
     """
 
     enhancer: Restorer
@@ -37,7 +37,7 @@ class Enhancement:
     known: int
     track: FaceTrack | None
     seed: int
-    heartbeat: Heartbeat
+    check_interrupt: CheckInterrupt
     _found: Tensor | None = field(default=None, init=False)
 
     def __call__(self, x0: Tensor, weight: float) -> Tensor:
@@ -46,7 +46,7 @@ class Enhancement:
         if weight == 0 or skipped == len(x0):
             return x0
         tail = x0[skipped:]
-        crops = restore_frames(self.enhancer, ((tail + 1) / 2).cpu(), self.track, seed=self.seed, heartbeat=self.heartbeat)
+        crops = restore_frames(self.enhancer, ((tail + 1) / 2).cpu(), self.track, seed=self.seed, check_interrupt=self.check_interrupt)
         mask = self._mask(crops).to(x0)
         better = tail.lerp(crops.to(x0) * 2 - 1, weight * mask).clamp(-1, 1)
         return better if not skipped else torch.cat([x0[:skipped], better])

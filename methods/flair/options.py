@@ -36,8 +36,8 @@ class FlairOptions:
         self_condition: whether, after the first step, the last estimate takes the place of the enlarged observation as the prior's condition
             (Chen et al. 2023); for priors that trust their condition, such as the weight-free one. Trained FLAIR networks need it off.
         zeta: how fast data consistency gives way to noise in the observation; -1 keeps gamma_t = 1.
-        zeta_reading: "code": gamma_t = 1 - zeta s^2 abar_t / (1 - abar_t), held to {0.009} + [0.009, 0.9] + {1}, s in grey levels (demos:
-            zeta 1); "paper": gamma_t = 1 - zeta s^2 abar_t / abar_{t-1}, clipped to [0, 1], s in units of [0, 1] (Table 11: zeta 1000).
+        zeta_reading: "code": gamma_t = 1 - zeta s^2 alpha_bar_t / (1 - alpha_bar_t), held to {0.009} + [0.009, 0.9] + {1}, s in grey levels (demos:
+            zeta 1); "paper": gamma_t = 1 - zeta s^2 alpha_bar_t / alpha_bar_{t-1}, clipped to [0, 1], s in units of [0, 1] (Table 11: zeta 1000).
         noise_level: s, standard deviation of the observation's noise in grey levels of 0..255; None takes the degradation's own. Damped
             consistency allows for the rounding of 8 bits in any case.
         w: weight of the enhancement, in [0, 1], read as `w_reading` says.
@@ -132,10 +132,10 @@ def gammas(options: FlairOptions, schedule: Schedule, noise_level: float) -> lis
     grey = noise_level if options.noise_level is None else options.noise_level
     if options.zeta_reading == "paper":
         strength = options.zeta * (grey / 255) ** 2
-        return [min(max(1 - strength * schedule.abar(t) / schedule.abar(t - 1), 0.0), 1.0) for t in range(len(schedule))]
+        return [min(max(1 - strength * schedule.alpha_bar(t) / schedule.alpha_bar(t - 1), 0.0), 1.0) for t in range(len(schedule))]
     table = []
     for t in range(len(schedule)):
-        fade = options.zeta * grey**2 * schedule.abar(t) / (1 - schedule.abar(t))
+        fade = options.zeta * grey**2 * schedule.alpha_bar(t) / (1 - schedule.alpha_bar(t))
         table.append(1 - (0.991 if fade >= 1 else 1e-6 if fade <= 0.1 else fade))
     return table
 

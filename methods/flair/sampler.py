@@ -17,7 +17,7 @@ from ...diffusion.rng import seeded_noise
 from ...diffusion.schedule import add_noise
 from ...diffusion.solvers import Renoising, Solver, make_solver, spaced
 from ...faces.types import CROP, FaceTrack
-from ...models.device import Heartbeat, no_heartbeat
+from ...models.device import CheckInterrupt, no_check
 from ...physics.base import Degradation
 from ...physics.estimation import contradiction
 from ...physics.identity import Identity
@@ -61,7 +61,7 @@ class Progress:
 OnStep = Callable[[Progress], None]
 ROUNDING = (2 / 255) ** 2 / 12
 """Variance, in the range [-1, 1], of the noise that footage of 8 bits has at least. Undamped, an inverted blur multiplies it by thousands."""
-UNSURE = 0.02**2
+LEAST_ESTIMATE_VARIANCE = 0.02**2
 """How far off, as a variance, an estimate is taken to be at least when it is weighed against that rounding; tried 0.02 to 0.1, squared."""
 CLEANED = 0.1 / 255
 """How far off, as a deviation, the floor's crops are taken to be where nobody described the damage: the prior may not contradict them."""
@@ -103,7 +103,7 @@ def flair_step(
     Args:
         x_t, x0, noise: (N, 3, H, W) in the network's range.
         y: the observation, (N, 3, h, w) in [0, 1]; with `operator` None it is not looked at.
-        level: abar_t and abar_{t-1}, the latter 1 on the last step.
+        level: alpha_bar_t and alpha_bar_{t-1}, the latter 1 on the last step.
         gamma, rho: gamma_t in [0, 1] and rho_t in [0, 1]; at gamma 0 the observation is not looked at.
         damping: see data_consistency.
         enhance: maps the data-consistent estimate to the enhanced one, blended by w_t.
@@ -191,24 +191,26 @@ class FlairRestorer(Restorer):
         other.look_ahead = other.window - 1
         return other
 
-    def open(self, track: FaceTrack | None = None, *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> Session:
+    def open(self, track: FaceTrack | None = None, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> Session:
         """Starts one person's clip; see Restorer.open. Crops already aligned (no track) may also be the raw observation, such as 128 x 128 for x4."""
         if self.estimates:
-            return EstimatingSession(self.name, lambda found: self.describing(found.operator if found.trusted else None), track, seed, heartbeat)
-        return FlairSession(self, track, seed, heartbeat)
+            return EstimatingSession(
+                self.name, lambda found: self.describing(found.operator if found.trusted else None), track, seed, check_interrupt
+            )
+        return FlairSession(self, track, seed, check_interrupt)
 
 
 class FlairSession(Session):
     """One person's clip under FLAIR: windows in, windows out."""
 
-    def __init__(self, restorer: FlairRestorer, track: FaceTrack | None, seed: int, heartbeat: Heartbeat) -> None:
+    def __init__(self, restorer: FlairRestorer, track: FaceTrack | None, seed: int, check_interrupt: CheckInterrupt) -> None:
         self.restorer = restorer
         self.track = track
-        self.heartbeat = heartbeat
+        self.check_interrupt = check_interrupt
         self.observe: TrackObservation = observation_model(restorer.degradation, track)
         self._key = (seed, 0 if track is None else track.person, 0 if track is None else track.start)
         self._trail: dict[int, Tensor] = {}  # of the window before: step -> estimates of its last frames, (overlap, 3, 512, 512) float16
-        self._floor = None if restorer.floor is None else restorer.floor.open(track, seed=seed, heartbeat=heartbeat)
+        self._floor = None if restorer.floor is None else restorer.floor.open(track, seed=seed, check_interrupt=check_interrupt)
         self._cleaned: deque[Tensor] = deque()  # of the frames that wait
         self._cleaned_from = 0
         self._looked = False
@@ -252,7 +254,7 @@ class FlairSession(Session):
         enhancement = self._enhancement(first, tied)
         solver = make_solver(options.solver, options.rho)
         last = len(schedule) - 1
-        x_t = add_noise(condition, self._noise(condition, first, START), schedule.abar(last))
+        x_t = add_noise(condition, self._noise(condition, first, START), schedule.alpha_bar(last))
         for t in range(last, -1, -1):
             x0 = self._estimate(x_t, schedule.timesteps[t], condition)
 
@@ -267,7 +269,7 @@ class FlairSession(Session):
                 x0,
                 y,
                 operator,
-                (schedule.abar(t), schedule.abar(t - 1)),
+                (schedule.alpha_bar(t), schedule.alpha_bar(t - 1)),
                 self._noise(condition, first, t) if t and solver.draws else x_t,
                 gamma=gamma[t],
                 rho=options.rho,
@@ -280,7 +282,7 @@ class FlairSession(Session):
                 self._trail[t] = step.x0[-self._stream.overlap :].half().cpu()  # half: 0.06 grey levels at most, and never the result itself
             if options.self_condition:
                 condition = step.x0
-            self.heartbeat()
+            self.check_interrupt()
             if restorer.on_step is not None:
                 fresh = len(crops) - (0 if tied is None else len(tied))
                 restorer.on_step(Progress(last + 1 - t, last + 1, fresh, ((step.x0[-1] + 1) / 2).clamp(0, 1)))
@@ -306,7 +308,7 @@ class FlairSession(Session):
             if guided:
                 x0 = prior.predict_x0(x, timestep, None).lerp(x0, strength)
             pieces.append(x0)
-            self.heartbeat()
+            self.check_interrupt()
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
     def _enhancement(self, first: int, tied: Tensor | None) -> Enhancement | None:
@@ -315,14 +317,18 @@ class FlairSession(Session):
         if restorer.enhancer is None:
             return None
         known = 0 if tied is None or options.overlap_mode == "blend" else len(tied)
-        return Enhancement(restorer.enhancer, restorer.mask, options.mask_every == "step", known, self.track, self._key[0] + first, self.heartbeat)
+        return Enhancement(
+            restorer.enhancer, restorer.mask, options.mask_every == "step", known, self.track, self._key[0] + first, self.check_interrupt
+        )
 
     def _damping(self, grey: float, sigma: float) -> float:
         """sigma_y^2 / r_t^2 with r_t^2 = sigma_t^2 / (1 + sigma_t^2) (PiGDM), times `trust`; in the [-1, 1] range. At least that of rounding."""
         options = self.restorer.options
         if options.consistency == "pinv":
             return 0.0
-        return max(options.trust * (2 * grey / 255) ** 2 * (1 + sigma**2) / sigma**2, ROUNDING / UNSURE / self.observe.operator.factor**2)
+        return max(
+            options.trust * (2 * grey / 255) ** 2 * (1 + sigma**2) / sigma**2, ROUNDING / LEAST_ESTIMATE_VARIANCE / self.observe.operator.factor**2
+        )
 
     def _noise(self, like: Tensor, first: int, step: int) -> Tensor:
         """Noise of one step: of each frame by its place in the clip, or one frame's for all."""

@@ -85,7 +85,7 @@ prior draws worse from strong noise than it tidies up little; the range that was
 
 
 @dataclass(frozen=True)
-class Walk:
+class Trajectory:
     """Algorithm 1's numbers for one prior.
 
     Attributes:
@@ -111,7 +111,7 @@ class Walk:
         return self.K
 
 
-def walk(options: PseudoTargetOptions, prior: Prior, side: int) -> Walk:
+def trajectory(options: PseudoTargetOptions, prior: Prior, side: int) -> Trajectory:
     """The numbers of Algorithm 1 for faces of `side` pixels under a prior.
 
     Raises:
@@ -130,7 +130,7 @@ def walk(options: PseudoTargetOptions, prior: Prior, side: int) -> Walk:
         raise ValueError(f"the low-pass filter cannot shrink faces of {side} pixels {N} times; {how}")
     if K <= L:
         raise ValueError(f"K {options.K} and L {options.L} are one and the same of this prior's {count} steps; raise steps or lower L")
-    return Walk(N, K, L, schedule, tuple(index[step] for step in schedule.timesteps), side, options.anchored)
+    return Trajectory(N, K, L, schedule, tuple(index[step] for step in schedule.timesteps), side, options.anchored)
 
 
 @dataclass(frozen=True)
@@ -152,22 +152,22 @@ class TargetStep:
     x_prev: Tensor
 
 
-def target_steps(y0: Tensor, prior: Prior, numbers: Walk, draw: Draw) -> Iterator[TargetStep]:
+def target_steps(y0: Tensor, prior: Prior, numbers: Trajectory, draw: Draw) -> Iterator[TargetStep]:
     """Algorithm 1, step by step, from y_0 (n, 3, S, S) in [-1, 1]."""
     schedule = numbers.schedule
     phi = LowPass(numbers.N)
-    x = add_noise(y0, draw(), schedule.abar(numbers.K))
+    x = add_noise(y0, draw(), schedule.alpha_bar(numbers.K))
     for i in range(numbers.K - 1, -1, -1):
         reverse = transition(prior, x, numbers.entries[i], schedule, i)
         sample = reverse.mean if i == 0 else reverse.mean + reverse.deviation * draw()
         guide, x = None, sample
         if i >= numbers.L and i > 0:
-            guide = add_noise(y0, draw(), schedule.abar(i - 1))
+            guide = add_noise(y0, draw(), schedule.alpha_bar(i - 1))
             x = sample + phi(guide - sample)
         yield TargetStep(i, reverse.x0, sample, guide, x)
 
 
-def pseudo_target(y0: Tensor, prior: Prior, numbers: Walk, draw: Draw, on_step: Callable[[TargetStep], None] = lambda step: None) -> Tensor:
+def pseudo_target(y0: Tensor, prior: Prior, numbers: Trajectory, draw: Draw, on_step: Callable[[TargetStep], None] = lambda step: None) -> Tensor:
     """The pseudo-targets of restored faces: (n, 3, S, S) in [0, 1], both.
 
     Args:

@@ -13,11 +13,11 @@ from torch import Tensor
 from ...diffusion.rng import seeded_noise
 from ...faces.types import CROP, FaceClip
 from ...metrics.metric_q import content_gain
-from ...models.device import Heartbeat, no_heartbeat
+from ...models.device import CheckInterrupt, no_check
 from ...physics.numerics import cached
 from ...priors.base import Prior
 from ..base import Restorer, resized, restore_frames
-from .algorithm import LowPass, PseudoTargetOptions, TargetStep, Walk, pseudo_target, walk
+from .algorithm import LowPass, PseudoTargetOptions, TargetStep, Trajectory, pseudo_target, trajectory
 from .dataset import PairFolder, PairLine, describe_parts, digest_of
 from .frame_selection import Choice, ChoiceOptions, choose_frames, chosen_of, quality, thumbnails
 from .transition import learns_variance, own_size
@@ -66,16 +66,16 @@ class TargetMaker:
         self.prior = own_size(prior)
         self.options = options or PseudoTargetOptions()
         self.device = torch.device(device)
-        self.walk: Walk = walk(self.options, self.prior, self.prior.native_size or CROP)
+        self.trajectory: Trajectory = trajectory(self.options, self.prior, self.prior.native_size or CROP)
 
     @property
     def steps(self) -> int:
         """Diffusion steps that a face takes."""
-        return self.walk.steps
+        return self.trajectory.steps
 
     def describe(self) -> str:
         """One sentence: the restorer and what Algorithm 1 runs with."""
-        numbers = self.walk
+        numbers = self.trajectory
         variance = "its learnt variance" if learns_variance(self.prior) else "DDPM's posterior variance, as this prior has learnt none"
         stamp = numbers.schedule.timesteps
         return (
@@ -84,11 +84,11 @@ class TargetMaker:
         )
 
     @torch.inference_mode()
-    def initial(self, crops: Tensor, keys: Sequence[Key], *, seed: int = 0, heartbeat: Heartbeat = no_heartbeat) -> Tensor:
+    def initial(self, crops: Tensor, keys: Sequence[Key], *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> Tensor:
         """y_0 = R(y): each face restored as a clip of one frame, (n, 3, H, W) in [0, 1] to (n, 3, 512, 512)."""
         done = []
         for crop, key in zip(crops, keys, strict=True):
-            done.append(restore_frames(self.restorer, crop[None], seed=seed + key[-1], heartbeat=heartbeat))
+            done.append(restore_frames(self.restorer, crop[None], seed=seed + key[-1], check_interrupt=check_interrupt))
         return torch.cat(done).clamp(0, 1)
 
     @torch.inference_mode()
@@ -98,7 +98,7 @@ class TargetMaker:
         keys: Sequence[Key],
         *,
         seed: int = 0,
-        heartbeat: Heartbeat = no_heartbeat,
+        check_interrupt: CheckInterrupt = no_check,
         on_step: Callable[[int, Tensor], None] = lambda faces, preview: None,
     ) -> Targets:
         """The pairs of one batch of crops (n, 3, H, W) in [0, 1].
@@ -107,8 +107,8 @@ class TargetMaker:
             keys: of each face.
             on_step: told after each of `steps` steps how many faces took it, with the last one's clean estimate (3, S, S) in [0, 1].
         """
-        y0 = self.initial(crops, keys, seed=seed, heartbeat=heartbeat)
-        side = self.walk.side
+        y0 = self.initial(crops, keys, seed=seed, check_interrupt=check_interrupt)
+        side = self.trajectory.side
         small = at_side(y0, side).to(self.device)
         count = -1
 
@@ -118,11 +118,11 @@ class TargetMaker:
             return torch.stack([seeded_noise((3, side, side), seed, *key, count) for key in keys]).to(small)
 
         def after(step: TargetStep) -> None:
-            heartbeat()
+            check_interrupt()
             on_step(len(crops), (step.x0[-1] + 1) / 2)
 
-        x = pseudo_target(small, self.prior, self.walk, draw, after)
-        phi = LowPass(self.walk.N)
+        x = pseudo_target(small, self.prior, self.trajectory, draw, after)
+        phi = LowPass(self.trajectory.N)
         drift = (phi(x) - phi(small)).abs().mean((1, 2, 3))
         sharper = content_gain(x.cpu(), small.cpu())
         return Targets(y0, put_back(y0, x.cpu()), tuple(sharper.tolist()), tuple(drift.tolist()))
@@ -231,7 +231,7 @@ def make_pairs(
     *,
     seed: int = 0,
     folder: PairFolder | None = None,
-    heartbeat: Heartbeat = no_heartbeat,
+    check_interrupt: CheckInterrupt = no_check,
     on_step: Callable[[int, Tensor], None] = lambda faces, preview: None,
 ) -> Pairs:
     """Input, initial restoration and pseudo-target of every face.
@@ -250,10 +250,10 @@ def make_pairs(
     todo = [i for i in range(len(faces)) if i not in lines]
     fresh: dict[int, tuple[Tensor, Tensor, float, float]] = {}
     for batch in _batches(faces, todo, maker.options.batch):
-        heartbeat()
+        check_interrupt()
         crops = torch.stack([faces[i].crop for i in batch]).float().clamp(0, 1)
         keys = [(faces[i].person, faces[i].frame) for i in batch]
-        made = maker.make(crops, keys, seed=seed, heartbeat=heartbeat, on_step=on_step)
+        made = maker.make(crops, keys, seed=seed, check_interrupt=check_interrupt, on_step=on_step)
         for k, i in enumerate(batch):
             if folder is None:
                 fresh[i] = made.initial[k], made.targets[k], made.sharper[k], made.drift[k]

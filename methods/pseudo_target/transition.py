@@ -52,19 +52,19 @@ def transition(prior: Prior, x_t: Tensor, t: int, schedule: Schedule, entry: int
         t: the index into the prior's own schedule.
         schedule, entry: the respaced schedule, and which of its entries x_t is at.
     """
-    abar, before = schedule.abar(entry), schedule.abar(entry - 1)
+    alpha_bar, before = schedule.alpha_bar(entry), schedule.alpha_bar(entry - 1)
     share: Tensor | None = None
     if learns_variance(prior):
         assert isinstance(prior, ImagePrior)
         x0, share = _estimate_and_share(prior, x_t, t)
     else:
         x0 = prior.predict_x0(x_t, t).clamp(-1, 1)
-    mean, variance = ddpm_posterior(x_t, x0, abar, before)
+    mean, variance = ddpm_posterior(x_t, x0, alpha_bar, before)
     if share is None:
         return Transition(x0, mean, variance**0.5)
     if entry == 0:  # its own is 0, whose logarithm there is none; the next one's, as guided diffusion has it
-        variance = ddpm_posterior(x_t, x0, schedule.abar(min(1, len(schedule) - 1)), abar)[1]
-    low, high = math.log(variance), math.log(1 - abar / before)
+        variance = ddpm_posterior(x_t, x0, schedule.alpha_bar(min(1, len(schedule) - 1)), alpha_bar)[1]
+    low, high = math.log(variance), math.log(1 - alpha_bar / before)
     return Transition(x0, mean, torch.exp(0.5 * (low + share * (high - low))))
 
 
@@ -81,4 +81,4 @@ def _estimate_and_share(prior: ImagePrior, x_t: Tensor, t: int) -> tuple[Tensor,
         return network(x, torch.full((len(x),), step, device=place), variance=True).to(x_t)
 
     out = in_batches(run, seen, len(seen))
-    return eps_to_x0(x_t, out[:, :3], prior.schedule.abar(t)).clamp(-1, 1), (out[:, 3:] + 1) / 2
+    return eps_to_x0(x_t, out[:, :3], prior.schedule.alpha_bar(t)).clamp(-1, 1), (out[:, 3:] + 1) / 2

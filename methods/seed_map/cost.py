@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 
 from ...diffusion.rng import seeded_noise
-from ...models.device import Heartbeat, no_heartbeat
+from ...models.device import CheckInterrupt, no_check
 from ...motion.flow import FlowSource
 from .generator import SeedGenerator
 from .low_rank import LowRank
-from .options import SHY, SeedMapOptions
+from .options import RESIDUAL_INIT_FRAMEWISE, SeedMapOptions
 
 SLOW = 5.0
 """A first pass quicker than this many seconds is timed again, as it may have held one-off work."""
@@ -47,7 +47,7 @@ def clip_bytes(generator: SeedGenerator, frames: int, options: SeedMapOptions) -
 
 
 def estimate(
-    generator: SeedGenerator, frames: int, options: SeedMapOptions, flow: FlowSource | None = None, heartbeat: Heartbeat = no_heartbeat
+    generator: SeedGenerator, frames: int, options: SeedMapOptions, flow: FlowSource | None = None, check_interrupt: CheckInterrupt = no_check
 ) -> Cost:
     """Runs R, D2 and one frame's tail forwards and backwards, and the flow of one pair, and adds up what a clip of `frames` will take."""
     with torch.inference_mode(False), torch.enable_grad():
@@ -55,9 +55,9 @@ def estimate(
         cuda = device.type == "cuda"
         if cuda:
             torch.cuda.reset_peak_memory_stats(device)
-        network, tail = _passes(generator, options, heartbeat)
+        network, tail = _passes(generator, options, check_interrupt)
         if network < SLOW:
-            network, tail = _passes(generator, options, heartbeat)
+            network, tail = _passes(generator, options, check_interrupt)
         iteration = network + frames * tail if options.noise_prior else frames * (1.5 * network + tail)
         if flow is not None and options.warp_weight > 0 and frames > 1:
             _pair(generator, flow)  # the first call of a flow source may compile or load something
@@ -66,16 +66,16 @@ def estimate(
         return Cost(options.iterations * iteration, peak + clip_bytes(generator, frames, options), cuda)
 
 
-def _passes(generator: SeedGenerator, options: SeedMapOptions, heartbeat: Heartbeat) -> tuple[float, float]:
+def _passes(generator: SeedGenerator, options: SeedMapOptions, check_interrupt: CheckInterrupt) -> tuple[float, float]:
     """Seconds of D2 o R and of one frame's tail, each there and back, the tail there twice."""
-    heartbeat()
+    check_interrupt()
     z = seeded_noise(generator.seed_shape, 0).to(generator.device)
     begun = _now(generator.device)
     h, pull = generator.features(z)
     pull(torch.ones_like(h))
     middle = _now(generator.device)
-    heartbeat()
-    residual = LowRank.start(generator.feature_shape, generator.rank_for(options.rank), SHY, generator.device, 0)
+    check_interrupt()
+    residual = LowRank.start(generator.feature_shape, generator.rank_for(options.rank), RESIDUAL_INIT_FRAMEWISE, generator.device, 0)
     with torch.no_grad():
         generator.tail(h + residual.dense())
     frame = generator.tail(h.requires_grad_() + residual.dense())

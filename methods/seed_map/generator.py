@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ...diffusion.steps import ddim_step
-from ...models.device import Heartbeat, no_heartbeat
+from ...models.device import CheckInterrupt, no_check
 from ...priors.base import Prior
 from ...priors.pyramid import PyramidPrior
 
 Estimate = Callable[[Tensor, int], Tensor]
-"""(x_t, i) -> E[x_0 | x_t] at the i-th of the levels, 0 the cleanest; x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps."""
+"""(x_t, i) -> E[x_0 | x_t] at the i-th of the levels, 0 the cleanest; x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eps."""
 Pull = Callable[[Tensor], Tensor]
 """The vector-Jacobian product of D2 o R: a gradient with respect to h, to one with respect to z. To be called once."""
 
@@ -44,21 +44,21 @@ def leading_times(schedule_length: int, steps: int) -> list[int]:
     return [1 + i * (schedule_length // steps) for i in range(steps)]
 
 
-def reverse(z: Tensor, estimate: Estimate, abars: Sequence[float], *, clip: bool = False, heartbeat: Heartbeat = no_heartbeat) -> Tensor:
+def reverse(z: Tensor, estimate: Estimate, alpha_bars: Sequence[float], *, clip: bool = False, check_interrupt: CheckInterrupt = no_check) -> Tensor:
     """R(z), eq. 6: DDIM with eta 0 from x_T = z; every step is checkpointed, so that at most one network's graph is held.
 
     Args:
         z: the seed, any shape.
-        abars: abar of each level, cleanest first; after the first of them comes the clean frame, abar 1.
+        alpha_bars: alpha_bar of each level, cleanest first; after the first of them comes the clean frame, alpha_bar 1.
         clip: whether estimates are held to [-1, 1], the range of pixels; latents are not.
     """
 
     def step(x: Tensor, i: int) -> Tensor:
-        heartbeat()
+        check_interrupt()
         x0 = estimate(x, i)
-        return ddim_step(x, x0.clamp(-1, 1) if clip else x0, abars[i], abars[i - 1] if i else 1.0)
+        return ddim_step(x, x0.clamp(-1, 1) if clip else x0, alpha_bars[i], alpha_bars[i - 1] if i else 1.0)
 
-    for i in range(len(abars) - 1, -1, -1):
+    for i in range(len(alpha_bars) - 1, -1, -1):
         z = checkpointed(step, z, i)
     return z
 
@@ -113,7 +113,7 @@ class PixelGenerator(SeedGenerator):
             latent model, it is part of R. What all frames share is guided by the middle frame, a picture that was there, unlike the
             mean. None asks for faces out of nothing, which a small network draws badly.
         start: with guides, the share of the noise schedule that R uses, which begins at the last of its `leading_times`, about
-            start (1 - 1 / steps): x_T = sqrt(abar_T) guide + sqrt(1 - abar_T) z. At 1, and without guides, x_T = z.
+            start (1 - 1 / steps): x_T = sqrt(alpha_bar_T) guide + sqrt(1 - alpha_bar_T) z. At 1, and without guides, x_T = z.
 
     Raises:
         ValueError: if the prior was trained for another size.
@@ -128,7 +128,7 @@ class PixelGenerator(SeedGenerator):
         guides: Tensor | None = None,
         start: float = 1.0,
         device: torch.device | str = "cpu",
-        heartbeat: Heartbeat = no_heartbeat,
+        check_interrupt: CheckInterrupt = no_check,
     ) -> None:
         if prior.native_size is not None and (prior.native_size, prior.native_size) != tuple(size):
             raise ValueError(
@@ -136,7 +136,7 @@ class PixelGenerator(SeedGenerator):
                 f"{size[1]} x {size[0]} (width x height); resize the input or the degradation's factor"
             )
         padded = whole_frames(prior, size)
-        self.prior, self.size, self.device, self._heartbeat = prior, size, torch.device(device), heartbeat
+        self.prior, self.size, self.device, self._check_interrupt = prior, size, torch.device(device), check_interrupt
         self.seed_shape = (1, 3, padded[0], padded[1])
         self.feature_shape = (3, padded[0], padded[1])
         self.rank = min(padded)
@@ -148,7 +148,7 @@ class PixelGenerator(SeedGenerator):
             self._guides = F.pad(guides.to(self.device, torch.float32), more, mode="replicate")
 
     def features(self, z: Tensor, frame: int | None = None) -> tuple[Tensor, Pull]:
-        abars = [self.prior.schedule.abar(t) for t in self._times]
+        alpha_bars = [self.prior.schedule.alpha_bar(t) for t in self._times]
         leaf = z.detach().requires_grad_()
         condition = None
         if self._guides is not None:
@@ -160,8 +160,8 @@ class PixelGenerator(SeedGenerator):
 
         noisy: Tensor = leaf
         if condition is not None and self._from_guide:
-            noisy = abars[-1] ** 0.5 * condition + (1 - abars[-1]) ** 0.5 * leaf
-        x = reverse(noisy, estimate, abars, clip=True, heartbeat=self._heartbeat)
+            noisy = alpha_bars[-1] ** 0.5 * condition + (1 - alpha_bars[-1]) ** 0.5 * leaf
+        x = reverse(noisy, estimate, alpha_bars, clip=True, check_interrupt=self._check_interrupt)
         return x.detach(), lambda grad: torch.autograd.grad(x, leaf, grad)[0]
 
     def tail(self, h: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ class LatentGenerator(SeedGenerator):
 
     Args:
         estimate: the latent network.
-        abars: the levels of R, cleanest first.
+        alpha_bars: the levels of R, cleanest first.
         decode: D2, from a latent (1, c, h, w) float32 to the input of the last convolution (1, C, H, W) float32.
         weight, bias: the last convolution, (3, C, kh, kw) and (3,).
         seed_shape: (1, c, h, w) of the latent.
@@ -200,7 +200,7 @@ class LatentGenerator(SeedGenerator):
     def __init__(
         self,
         estimate: Estimate,
-        abars: Sequence[float],
+        alpha_bars: Sequence[float],
         decode: Callable[[Tensor], Tensor],
         weight: Tensor,
         bias: Tensor | None,
@@ -208,9 +208,9 @@ class LatentGenerator(SeedGenerator):
         seed_shape: tuple[int, int, int, int],
         feature_shape: tuple[int, int, int],
         size: tuple[int, int],
-        heartbeat: Heartbeat = no_heartbeat,
+        check_interrupt: CheckInterrupt = no_check,
     ) -> None:
-        self.estimate, self.abars, self.decode, self._heartbeat = estimate, list(abars), decode, heartbeat
+        self.estimate, self.alpha_bars, self.decode, self._check_interrupt = estimate, list(alpha_bars), decode, check_interrupt
         self.weight = weight.detach().float()
         self.bias = None if bias is None else bias.detach().float()
         self.seed_shape, self.feature_shape, self.size = seed_shape, feature_shape, size
@@ -219,7 +219,7 @@ class LatentGenerator(SeedGenerator):
 
     def features(self, z: Tensor, frame: int | None = None) -> tuple[Tensor, Pull]:
         seed = z.detach().requires_grad_()
-        z0 = reverse(seed, self.estimate, self.abars, heartbeat=self._heartbeat)
+        z0 = reverse(seed, self.estimate, self.alpha_bars, check_interrupt=self._check_interrupt)
         latent = z0.detach().requires_grad_()  # cut here, so that the decoder's gradient can be scaled anew for the network
         h = self.decode(latent)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ...models.device import Heartbeat, no_heartbeat
+from ...models.device import CheckInterrupt, no_check
 from ...motion.flow import FlowSource
 from ...physics.base import Degradation
 from .data_term import Observation, unexplained
@@ -70,7 +70,7 @@ def seed_map(
     *,
     flow: FlowSource | None = None,
     seed: int = 0,
-    heartbeat: Heartbeat = no_heartbeat,
+    check_interrupt: CheckInterrupt = no_check,
     on_iteration: OnIteration = lambda iteration, terms, frame: None,
 ) -> SeedMapResult:
     """min over z and r_1..r_N of l(Y, A(X')) + w L_warp, x'_n = D1(D2(R(z)) + r_n), ||r_n|| <= C sqrt(dim r_n).
@@ -90,10 +90,10 @@ def seed_map(
     _check(y, operator, generator)
     with torch.inference_mode(False), torch.enable_grad():
         observed = Observation(y.detach().to(generator.device, torch.float32, copy=True), operator, options.loss)
-        free = unknowns(generator, len(y), options, seed, heartbeat)
+        free = unknowns(generator, len(y), options, seed, check_interrupt)
         wanted = flow is not None and options.warp_weight > 0 and len(y) > 1
-        warping = ProgressiveWarping(flow, options.flow_decay, options.loss, heartbeat) if flow is not None and wanted else None
-        return _descend(observed, free, warping, generator, options, heartbeat, on_iteration)
+        warping = ProgressiveWarping(flow, options.flow_decay, options.loss, check_interrupt) if flow is not None and wanted else None
+        return _descend(observed, free, warping, generator, options, check_interrupt, on_iteration)
 
 
 def _descend(
@@ -102,7 +102,7 @@ def _descend(
     warping: ProgressiveWarping | None,
     generator: SeedGenerator,
     options: SeedMapOptions,
-    heartbeat: Heartbeat,
+    check_interrupt: CheckInterrupt,
     on_iteration: OnIteration,
 ) -> SeedMapResult:
     adam = torch.optim.Adam(free.groups(), foreach=False)  # one tensor at a time: no second copy of all residuals
@@ -110,7 +110,7 @@ def _descend(
     result = SeedMapResult(torch.empty(0))
     overflows, travel = 0, 0.0
     for e in range(options.iterations):
-        heartbeat()
+        check_interrupt()
         frames = free.render()
         data, gradient = observed.value_and_gradient(frames)
         warp, change = None, None

@@ -10,7 +10,7 @@ from typing_extensions import Self
 from ...physics.base import Degradation
 from ...physics.in_time import reach_of
 
-SHY, BOLD = 0.1, 3.0
+RESIDUAL_INIT_FRAMEWISE, RESIDUAL_INIT_TEMPORAL = 0.1, 3.0
 """Where residuals begin when none is asked for: for operators that leave frames apart, and for those that mix them; see `residual_init`."""
 
 OPTIONAL = {"residual_init": (1e-4, 10.0, "by the operator"), "warp_start": (0.0, 1.0, "when the flow settles")}
@@ -107,4 +107,8 @@ class SeedMapOptions:
 
     def settled(self, operator: Degradation) -> Self:
         """The same, with a value for what depends on the operator."""
-        return self if self.residual_init is not None else replace(self, residual_init=BOLD if reach_of(operator) else SHY)
+        return (
+            self
+            if self.residual_init is not None
+            else replace(self, residual_init=RESIDUAL_INIT_TEMPORAL if reach_of(operator) else RESIDUAL_INIT_FRAMEWISE)
+        )

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from ...diffusion.rng import seeded_noise
-from ...models.device import Heartbeat, no_heartbeat
+from ...models.device import CheckInterrupt, no_check
 from .generator import Pull, SeedGenerator
 from .low_rank import LowRank
-from .options import SHY, SeedMapOptions
+from .options import RESIDUAL_INIT_FRAMEWISE, SeedMapOptions
 
 
 class Unknowns(ABC):
@@ -50,11 +50,11 @@ class Unknowns(ABC):
 class SharedSeed(Unknowns):
     """Eq. 12: one seed z and N residuals r_n; x'_n = D1(D2(R(z)) + r_n), ||r_n|| <= C sqrt(dim r_n)."""
 
-    def __init__(self, generator: SeedGenerator, frames: int, options: SeedMapOptions, seed: int, heartbeat: Heartbeat = no_heartbeat) -> None:
-        self.generator, self.options, self.heartbeat = generator, options, heartbeat
+    def __init__(self, generator: SeedGenerator, frames: int, options: SeedMapOptions, seed: int, check_interrupt: CheckInterrupt = no_check) -> None:
+        self.generator, self.options, self.check_interrupt = generator, options, check_interrupt
         self.z = seeded_noise(generator.seed_shape, seed).to(generator.device).requires_grad_()
         shape = generator.feature_shape
-        scale = SHY if options.residual_init is None else options.residual_init
+        scale = RESIDUAL_INIT_FRAMEWISE if options.residual_init is None else options.residual_init
         rank = generator.rank_for(options.rank)
         self.residuals = [LowRank.start(shape, rank, scale, generator.device, seed, 1, n) for n in range(frames)]
         self.radius = options.radius * (shape[0] * shape[1] * shape[2]) ** 0.5
@@ -93,7 +93,7 @@ class SharedSeed(Unknowns):
         return max(residual.norm() for residual in self.residuals) / self.radius
 
     def _frame(self, h: Tensor, residual: LowRank) -> Tensor:
-        self.heartbeat()
+        self.check_interrupt()
         return self.generator.tail(h + residual.dense())
 
 
@@ -125,8 +125,8 @@ class SeedPerFrame(Unknowns):
         return [{"params": self.seeds, "lr": self.options.seed_rate}]
 
 
-def unknowns(generator: SeedGenerator, frames: int, options: SeedMapOptions, seed: int, heartbeat: Heartbeat = no_heartbeat) -> Unknowns:
+def unknowns(generator: SeedGenerator, frames: int, options: SeedMapOptions, seed: int, check_interrupt: CheckInterrupt = no_check) -> Unknowns:
     """The parametrisation that `options.noise_prior` asks for."""
     if options.noise_prior:
-        return SharedSeed(generator, frames, options, seed, heartbeat)
+        return SharedSeed(generator, frames, options, seed, check_interrupt)
     return SeedPerFrame(generator, frames, options, seed)

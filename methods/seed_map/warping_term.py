@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...models.device import Heartbeat, no_heartbeat
+from ...models.device import CheckInterrupt, no_check
 from ...motion.flow import FlowSource
 from ...motion.occlusion import visible
 from ...motion.warp import warp
@@ -29,8 +29,8 @@ class ProgressiveWarping:
         decay: beta of eq. 10.
     """
 
-    def __init__(self, source: FlowSource, decay: float, loss: str = "mse", heartbeat: Heartbeat = no_heartbeat) -> None:
-        self.source, self.decay, self.loss, self.heartbeat = source, decay, loss, heartbeat
+    def __init__(self, source: FlowSource, decay: float, loss: str = "mse", check_interrupt: CheckInterrupt = no_check) -> None:
+        self.source, self.decay, self.loss, self.check_interrupt = source, decay, loss, check_interrupt
         self.flow: Tensor | None = None
         self.visible: Tensor | None = None
         self.changes: list[float] = []
@@ -42,7 +42,7 @@ class ProgressiveWarping:
         """f' of eq. 9 and its opposite: the flow of each frame into the next and back, (N - 1, 2, H, W), for frames in [-1, 1]."""
         forward, backward = [], []
         for n in range(len(frames) - 1):
-            self.heartbeat()
+            self.check_interrupt()
             here, there = (self.source.features(frames[i : i + 1].clamp(-1, 1)) for i in (n, n + 1))
             forward.append(self.source.flow(here, there))
             backward.append(self.source.flow(there, here))

@@ -105,7 +105,7 @@ class Doubling(FrameConv):
 
 
 class BicubicUNet(VideoUNet):
-    """SR3's UNet with FLAIR's temporal layers. `level` is sqrt(abar_t), a continuous noise level in (0, 1); the condition comes before x_t."""
+    """SR3's UNet with FLAIR's temporal layers. `level` is sqrt(alpha_bar_t), a continuous noise level in (0, 1); the condition comes before x_t."""
 
     config_type = BicubicConfig
     config: BicubicConfig

@@ -43,8 +43,8 @@ def test_restore_keeps_everything_but_the_face(clip, tmp_path, capsys):
     after, after_times = read_frames(out)
     assert after_times.starts == times.starts and after_times.end == times.end
     assert probe(out).audio_streams[0].codec == probe(clip).audio_streams[0].codec
-    told = json.loads(report.read_text())
-    assert told["frames"] == 6 and len(told["faces"]["people"]) == 1
+    info = json.loads(report.read_text())
+    assert info["frames"] == 6 and len(info["faces"]["people"]) == 1
     changed = (after - before).abs().mean((0, 1))
     assert changed[60:160, 110:210].mean() > 2 * changed[280:, :].mean()
     assert "1 person" in capsys.readouterr().out
@@ -150,8 +150,8 @@ def test_a_folder_of_videos_is_restored_one_by_one(tmp_path, monkeypatch, capsys
     said = capsys.readouterr()
     assert "2 of 3 clips restored into out" in said.out and "broken.avi failed" in said.err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["ten.mkv", "two.mp4"]
-    told = json.loads((tmp_path / "report.json").read_text())
-    assert [one.get("frames") for one in told["clips"]] == [None, 2, 2] and "cannot be read" in told["clips"][0]["error"]
+    info = json.loads((tmp_path / "report.json").read_text())
+    assert [one.get("frames") for one in info["clips"]] == [None, 2, 2] and "cannot be read" in info["clips"][0]["error"]
     assert main(["restore", "clips", "out", "--method", "codeformer"]) == 1 and "already exists" in capsys.readouterr().err
 
 

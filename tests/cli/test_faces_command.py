@@ -25,8 +25,8 @@ def test_the_table_and_the_sheet_say_who_is_there(tmp_path, monkeypatch, capsys)
     assert said[-2:] == ["32 frames, 2 people, a face in every frame", "people_abab-faces.png"]
     with Image.open("people_abab-faces.png") as sheet:
         assert sheet.height < 2 * 150
-    told = json.loads(Path("who.json").read_text())
-    assert [(p["person"], p["selected"], p["tracks"]) for p in told["people"]] == [(0, False, 2), (1, True, 2)] and told["restored"] == 16
+    info = json.loads(Path("who.json").read_text())
+    assert [(p["person"], p["selected"], p["tracks"]) for p in info["people"]] == [(0, False, 2), (1, True, 2)] and info["restored"] == 16
     assert main(["faces", str(CASES / "people_abab.mp4")]) == 1
     assert "exists already" in capsys.readouterr().err
 

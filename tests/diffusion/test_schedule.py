@@ -12,7 +12,7 @@ from fvr.diffusion.steps import ddim_step, ddpm_posterior
 
 @pytest.mark.parametrize(("schedule", "beta"), [(linear_schedule(), (1e-4, 2e-2, 1000)), (bicubic_schedule(), (1e-6, 1e-2, 2000))])
 def test_alpha_bar_is_the_product_of_one_minus_beta(schedule, beta):
-    np.testing.assert_allclose(schedule.alpha_bar.numpy(), np.cumprod(1 - np.linspace(*beta)), rtol=1e-12)
+    np.testing.assert_allclose(schedule.alphas_cumprod.numpy(), np.cumprod(1 - np.linspace(*beta)), rtol=1e-12)
 
 
 def test_respacing_rounds_half_to_even_on_a_running_sum():
@@ -33,7 +33,7 @@ def test_respaced_steps_keep_their_noise_and_reach_both_ends(steps, start):
     short = full.respaced(steps, start)
     assert len(short) == steps and short.timesteps[0] == 0 and abs(short.timesteps[-1] - last) <= 0.5 + 1e-6
     assert all(a < b for a, b in zip(short.timesteps, short.timesteps[1:], strict=False))
-    assert torch.equal(short.alpha_bar, full.alpha_bar[list(short.timesteps)])
+    assert torch.equal(short.alphas_cumprod, full.alphas_cumprod[list(short.timesteps)])
 
 
 @pytest.mark.parametrize("steps", [0, 1001])
@@ -44,9 +44,9 @@ def test_a_schedule_is_not_spread_over_more_steps_than_it_has(steps):
 
 def test_sigma_is_the_noise_of_the_rescaled_state():
     schedule = linear_schedule()
-    assert schedule.abar(-1) == 1 and schedule.sigma(-1) == 0
+    assert schedule.alpha_bar(-1) == 1 and schedule.sigma(-1) == 0
     for t in (0, 500, 999):
-        assert schedule.sigma(t) ** 2 == pytest.approx(1 / schedule.abar(t) - 1)
+        assert schedule.sigma(t) ** 2 == pytest.approx(1 / schedule.alpha_bar(t) - 1)
 
 
 def test_a_table_that_rises_is_refused():
@@ -60,12 +60,12 @@ def frames():
     return torch.rand(1, 3, 8, 8, generator=g, dtype=torch.float64), torch.randn(1, 3, 8, 8, generator=g, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("abar", [0.999, 0.5, 1e-4])
-def test_x0_and_eps_say_the_same(frames, abar):
+@pytest.mark.parametrize("alpha_bar", [0.999, 0.5, 1e-4])
+def test_x0_and_eps_say_the_same(frames, alpha_bar):
     x0, eps = frames
-    x_t = add_noise(x0, eps, abar)
-    torch.testing.assert_close(eps_to_x0(x_t, eps, abar), x0)
-    torch.testing.assert_close(x0_to_eps(x_t, x0, abar), eps)
+    x_t = add_noise(x0, eps, alpha_bar)
+    torch.testing.assert_close(eps_to_x0(x_t, eps, alpha_bar), x0)
+    torch.testing.assert_close(x0_to_eps(x_t, x0, alpha_bar), eps)
 
 
 def test_ddim_without_noise_stays_on_the_line_between_frame_and_noise(frames):
@@ -84,7 +84,7 @@ def test_ddim_with_eta_one_is_ddpm(frames):
 
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
 def test_a_step_keeps_the_variance_of_the_forward_process(eta):
-    """With the true x0, x_{t-1} has variance 1 - abar_{t-1} about sqrt(abar_{t-1}) x0."""
+    """With the true x0, x_{t-1} has variance 1 - alpha_bar_{t-1} about sqrt(alpha_bar_{t-1}) x0."""
     g = torch.Generator().manual_seed(1)
     x0 = torch.zeros(1, 1, 300, 300, dtype=torch.float64)
     eps, noise = (torch.randn(x0.shape, generator=g, dtype=torch.float64) for _ in range(2))

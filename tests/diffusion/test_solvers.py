@@ -15,23 +15,23 @@ from fvr.diffusion.steps import ddim_step, dpm_solver_step, log_snr, renoising_s
 MEAN, SPREAD = torch.tensor([0.3, -0.6, 0.1], dtype=torch.float64), torch.tensor([0.2, 0.5, 1.5], dtype=torch.float64)
 """x_0 ~ N(MEAN, SPREAD^2), entry by entry."""
 NOISY, CLEAN = 0.01, 0.999
-"""abar at both ends of the test's trajectories."""
+"""alpha_bar at both ends of the test's trajectories."""
 
 
-def posterior_mean(x_t, abar):
+def posterior_mean(x_t, alpha_bar):
     """E[x_0 | x_t] under that prior."""
-    seen = abar * SPREAD**2 + 1 - abar
-    return MEAN + abar**0.5 * SPREAD**2 / seen * (x_t - abar**0.5 * MEAN)
+    seen = alpha_bar * SPREAD**2 + 1 - alpha_bar
+    return MEAN + alpha_bar**0.5 * SPREAD**2 / seen * (x_t - alpha_bar**0.5 * MEAN)
 
 
-def flow(x_t, abar, abar_prev):
+def flow(x_t, alpha_bar, alpha_bar_prev):
     """The exact probability flow: standardised states stay what they are."""
-    before, after = (level * SPREAD**2 + 1 - level for level in (abar, abar_prev))
-    return abar_prev**0.5 * MEAN + (after / before).sqrt() * (x_t - abar**0.5 * MEAN)
+    before, after = (level * SPREAD**2 + 1 - level for level in (alpha_bar, alpha_bar_prev))
+    return alpha_bar_prev**0.5 * MEAN + (after / before).sqrt() * (x_t - alpha_bar**0.5 * MEAN)
 
 
 def even(steps):
-    """abar of steps + 1 levels, evenly in lambda."""
+    """alpha_bar of steps + 1 levels, evenly in lambda."""
     levels = torch.linspace(log_snr(NOISY), log_snr(CLEAN), steps + 1, dtype=torch.float64)
     return torch.sigmoid(2 * levels).tolist()
 
@@ -39,8 +39,8 @@ def even(steps):
 def error(name, steps):
     start = torch.tensor([1.2, -0.4, 0.7], dtype=torch.float64)
     x, solver = start, make_solver(name)
-    for abar, abar_prev in pairwise(even(steps)):
-        x = solver.step(x, posterior_mean(x, abar), abar, abar_prev)
+    for alpha_bar, alpha_bar_prev in pairwise(even(steps)):
+        x = solver.step(x, posterior_mean(x, alpha_bar), alpha_bar, alpha_bar_prev)
     return (x - flow(start, NOISY, CLEAN)).abs().max().item()
 
 
@@ -61,7 +61,7 @@ def trajectory(name, rho, schedule, noise_seed=0):
     x, solver = torch.randn(2, 3, generator=generator, dtype=torch.float64), make_solver(name, rho)
     for t in range(len(schedule) - 1, -1, -1):
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype)
-        x = solver.step(x, posterior_mean(x, schedule.abar(t)), schedule.abar(t), schedule.abar(t - 1), noise)
+        x = solver.step(x, posterior_mean(x, schedule.alpha_bar(t)), schedule.alpha_bar(t), schedule.alpha_bar(t - 1), noise)
     return x
 
 
@@ -73,10 +73,12 @@ def test_without_new_noise_flairs_step_is_ddim():
 
 @settings(max_examples=50, deadline=None)
 @given(st.floats(1e-3, 0.99), st.floats(0.01, 0.99), st.integers(0, 1000))
-def test_first_order_dpm_solver_is_ddim(abar, share, seed):
-    abar_prev = abar + share * (1 - abar) * 0.99
+def test_first_order_dpm_solver_is_ddim(alpha_bar, share, seed):
+    alpha_bar_prev = alpha_bar + share * (1 - alpha_bar) * 0.99
     x_t, x0 = torch.randn(2, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    torch.testing.assert_close(dpm_solver_step(x_t, x0, abar, abar_prev), ddim_step(x_t, x0, abar, abar_prev), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        dpm_solver_step(x_t, x0, alpha_bar, alpha_bar_prev), ddim_step(x_t, x0, alpha_bar, alpha_bar_prev), rtol=1e-9, atol=1e-9
+    )
 
 
 def test_an_estimate_that_does_not_change_needs_no_second_order():
@@ -126,15 +128,15 @@ def test_steps_are_distinct_and_reach_both_ends(steps, start, long):
         assert len(short) == steps and short.timesteps[0] == 0
         assert abs(short.timesteps[-1] - start * (len(schedule) - 1)) <= 0.5 + 1e-9
         assert all(now < after for now, after in pairwise(short.timesteps))
-        torch.testing.assert_close(short.alpha_bar, schedule.alpha_bar[torch.tensor(short.timesteps)])
+        torch.testing.assert_close(short.alphas_cumprod, schedule.alphas_cumprod[torch.tensor(short.timesteps)])
 
 
 def test_even_in_log_snr():
     """But for the cleanest steps, between which the schedule has no other."""
     short = spaced(linear_schedule(), 15, 1.0, "log-snr")
-    gaps = -log_snr(short.alpha_bar).diff()
+    gaps = -log_snr(short.alphas_cumprod).diff()
     assert (gaps[2:] - gaps[2:].mean()).abs().max() < 0.03 * gaps.mean()
-    uneven = -log_snr(spaced(linear_schedule(), 15).alpha_bar).diff()
+    uneven = -log_snr(spaced(linear_schedule(), 15).alphas_cumprod).diff()
     assert uneven.max() > 5 * uneven.min()
 
 
@@ -149,6 +151,6 @@ def test_estimates_of_a_consistent_noise_stay_on_the_line():
     x0, noise = torch.randn(2, 5, dtype=torch.float64)
     for name in ("ddpm", "ddim", "dpm++2m"):
         x, solver = add_noise(x0, noise, NOISY), make_solver(name)
-        for abar, abar_prev in pairwise(even(7)):
-            x = solver.step(x, eps_to_x0(x, noise, abar), abar, abar_prev)
+        for alpha_bar, alpha_bar_prev in pairwise(even(7)):
+            x = solver.step(x, eps_to_x0(x, noise, alpha_bar), alpha_bar, alpha_bar_prev)
         torch.testing.assert_close(x, add_noise(x0, noise, CLEAN))

@@ -76,6 +76,6 @@ def test_what_was_cut_out_goes_back_in_its_place(portrait, tmp_path):
     assert float(brighter[0, :, y, x].min()) > 0.99
 
 
-@pytest.mark.parametrize(("told", "taken"), [(1.0, 1.0), (64 / 45, 64 / 45), (0.3, 0.3), (100.0, 1.0), (0.001, 1.0)])
-def test_absurd_shapes_are_taken_for_slips(told, taken):
-    assert plausible(told) == taken
+@pytest.mark.parametrize(("info", "taken"), [(1.0, 1.0), (64 / 45, 64 / 45), (0.3, 0.3), (100.0, 1.0), (0.001, 1.0)])
+def test_absurd_shapes_are_taken_for_slips(info, taken):
+    assert plausible(info) == taken

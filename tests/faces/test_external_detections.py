@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fvr.faces import GivenDetector, faces_from_boxes, faces_from_landmarks
+from fvr.faces import ExternalDetections, faces_from_boxes, faces_from_landmarks
 from fvr.faces.geometry import FACE_BOX, TEMPLATE, similarity
 
 
@@ -59,7 +59,7 @@ def test_landmarks_that_do_not_fit_are_refused():
 
 
 def test_given_faces_are_told_by_frame():
-    detector = GivenDetector(faces_from_boxes([[], [{"x": 0, "y": 0, "width": 9, "height": 9}], []], 3))
+    detector = ExternalDetections(faces_from_boxes([[], [{"x": 0, "y": 0, "width": 9, "height": 9}], []], 3))
     assert [len(f) for f in detector.at(1, 2)] == [1, 0]
     with pytest.raises(ValueError, match="3 frames"):
         detector.at(2, 2)

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from fvr.faces import load_detector
 from fvr.faces.detectors import shrink
 from fvr.faces.parsing import NetworkParser, load_parser, soft_mask
-from fvr.faces.retinaface import VARIANCE, RetinaFaceDetector, build, priors
+from fvr.faces.retinaface import VARIANCE, RetinaFaceDetector, priors, retinaface_network
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def weights(tmp_path_factory):
     """RetinaFace's file as published in form, with random weights."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "detection_Resnet50_Final.pth"
-    torch.save({f"module.{key}": value for key, value in build().state_dict().items()}, path)
+    torch.save({f"module.{key}": value for key, value in retinaface_network().state_dict().items()}, path)
     return path
 
 

@@ -174,8 +174,8 @@ def test_noise_that_was_told_is_not_given_back():
     from fvr.pipeline import pasting
     from fvr.priors.wiener import GaussianPrior
 
-    told = {text: pasting(AUTO, FlairRestorer(GaussianPrior(), parse(text))).grain for text in ("gaussian_blur(sigma=2)", "noise(sigma=0.02)")}
-    assert told == {"gaussian_blur(sigma=2)": "auto", "noise(sigma=0.02)": "off"}
+    info = {text: pasting(AUTO, FlairRestorer(GaussianPrior(), parse(text))).grain for text in ("gaussian_blur(sigma=2)", "noise(sigma=0.02)")}
+    assert info == {"gaussian_blur(sigma=2)": "auto", "noise(sigma=0.02)": "off"}
     assert pasting(AUTO, FlairRestorer(GaussianPrior())).grain == "auto"
     with pytest.raises(ValueError, match="grain is auto or off, got 'on'"):
         Paster(grain="on")

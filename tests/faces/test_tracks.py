@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fvr.faces import GivenDetector, Tracker, find_tracks
+from fvr.faces import ExternalDetections, Tracker, find_tracks
 from fvr.faces.association import NEVER, assign
 
 SIZE = (120, 240)
@@ -32,7 +32,7 @@ def stage(texture, face_at):
 def follow(frames, faces, cuts=(), chunk=None, **options):
     chunk = chunk or len(frames)
     pieces = [(k, frames[k : k + chunk]) for k in range(0, len(frames), chunk)]
-    return find_tracks(pieces, GivenDetector(faces), cuts, **options)
+    return find_tracks(pieces, ExternalDetections(faces), cuts, **options)
 
 
 def centres(track):
@@ -180,7 +180,7 @@ def test_smoothing_follows_motion_and_removes_jitter(stage, face_at):
 
 def test_no_frames_and_no_faces_give_no_tracks(stage):
     frames, _ = stage([[]] * 3)
-    assert find_tracks([], GivenDetector([])) == []
+    assert find_tracks([], ExternalDetections([])) == []
     assert follow(frames, [[]] * 3) == []
 
 

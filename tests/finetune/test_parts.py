@@ -18,7 +18,7 @@ from fvr.finetune.network_adapters import Use, answer, chosen, true_codes
 from fvr.finetune.options import planned
 from fvr.finetune.perceptual import EarlyFeatures
 from fvr.finetune.run import fine_tune
-from fvr.finetune.stage import LOSS, CodeTargets, ImageStage
+from fvr.finetune.stage import LOSS, CodeTargets, ImageFineTuneStage
 from fvr.models.dicface.network import DicFace
 from fvr.models.load import load_network
 from fvr.training.engine import Run, generator_for
@@ -130,7 +130,7 @@ def test_checkpointing_keeps_less_and_changes_nothing(tmp_path: Path) -> None:
 def test_batches_depend_on_their_arguments_alone_and_rehearse(tmp_path: Path) -> None:
     def batch(rehearsal: float, step: int = 3) -> dict:
         options = replace(planned("short", "image", batch=32), rehearsal=rehearsal)
-        stage = ImageStage(Use(), pairs(), options, tmp_path, CPU)
+        stage = ImageFineTuneStage(Use(), pairs(), options, tmp_path, CPU)
         return stage.batch(step, generator_for("a", step))
 
     one, again = batch(0.5), batch(0.5)

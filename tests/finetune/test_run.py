@@ -18,7 +18,7 @@ from fvr.finetune.checkpoint import checked_name
 from fvr.finetune.dataset import HeldOut, Pairs
 from fvr.finetune.options import PAPER, FineTune, planned
 from fvr.finetune.run import FineTuned, fine_tune, fingerprint, options_for, precision_for
-from fvr.finetune.stage import LOSS, QUALITY, ImageStage
+from fvr.finetune.stage import LOSS, QUALITY, ImageFineTuneStage
 from fvr.methods.codeformer import CodeFormerRestorer
 from fvr.methods.registry import restorer_from
 from fvr.models.load import load_network
@@ -98,12 +98,12 @@ def gathered(adversary: float) -> FineTune:
 
 @pytest.mark.parametrize("options", [quick("codes", 7), gathered(0.1)], ids=["codes", "adversary, two passes a step"])
 def test_a_stopped_run_goes_on_to_the_same_weights(options: FineTune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ImageStage, "width", 8)
+    monkeypatch.setattr(ImageFineTuneStage, "width", 8)
     tuned(tmp_path, "codeformer", options, "whole")
     passes = options.plan.accumulate
     for beat, reached in ((1 + 3 * passes, 2), (1 + 3 * passes + 1, 5)):  # at the end of a step's passes, and while it judges
         with pytest.raises(Interruption):
-            tuned(tmp_path, "codeformer", options, "parts", heartbeat=Heart(beat))
+            tuned(tmp_path, "codeformer", options, "parts", check_interrupt=Heart(beat))
         assert torch.load(tmp_path / "parts-work" / STATE, weights_only=True)["step"] == reached
         assert (tmp_path / "parts-work" / STATE).is_file() and not (tmp_path / "parts.safetensors").exists()
 
@@ -131,7 +131,7 @@ def test_other_settings_do_not_go_on_from_it(tmp_path: Path) -> None:
     others = [(quick("codes", 7), run, data), (quick("codes"), replace(run, seed=1), data), (quick("codes"), run, pairs(15))]
     assert mark not in {fingerprint(found, other, options, settings) for options, settings, other in others}
     with pytest.raises(Interruption):
-        tuned(tmp_path, "codeformer", quick("codes"), heartbeat=Heart(9))
+        tuned(tmp_path, "codeformer", quick("codes"), check_interrupt=Heart(9))
     with pytest.raises(ValueError, match="another run"):
         tuned(tmp_path, "codeformer", quick("codes", 7))
 

@@ -17,7 +17,7 @@ from fvr.training.codebook import network_of, stages_of
 from fvr.training.degradations import LARGE
 from fvr.training.engine import Plan, Run, train
 from fvr.training.faces import Faces, Jitter
-from fvr.training.recipe import Recipe
+from fvr.training.recipe import CodebookRecipe
 
 SIDE = 64
 SIZES = CodeConfig(
@@ -28,7 +28,7 @@ SIZES = CodeConfig(
     fused=(16, 32),
 )
 SHORT = Plan(6, 1, 1e-3, 1e-4, ema=0.5, clip=1.0)
-TINY = Recipe(
+TINY = CodebookRecipe(
     "tiny", SIZES, SHORT, SHORT, SHORT, Jitter(), LARGE.at(SIDE), LARGE.at(SIDE), settle=2, revive=4, pixels=10.0, perceptual=0.0, open_generator=True
 )
 
@@ -52,7 +52,7 @@ def faces_of(folder: Path) -> tuple[Faces, Faces]:
     return Faces(folder, "train", SIDE), Faces(folder, "val", SIDE)
 
 
-def trained(folder: Path, recipe: Recipe = TINY, **changes) -> CodeFormer:
+def trained(folder: Path, recipe: CodebookRecipe = TINY, **changes) -> CodeFormer:
     """The tiny network after its three stages; they leave their files in folder / "work"."""
     torch.manual_seed(0)
     faces, held_out = faces_of(folder / "faces")

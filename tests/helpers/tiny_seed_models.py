@@ -37,14 +37,18 @@ def tiny_parts(dtype: torch.dtype = torch.float64) -> tuple[nn.Module, TinyDecod
     torch.manual_seed(0)
     denoiser = nn.Sequential(nn.Conv2d(4, 12, 3, padding=1), nn.Tanh(), nn.Conv2d(12, 4, 3, padding=1))
     schedule = linear_schedule()
-    return denoiser.to(dtype).requires_grad_(False), TinyDecoder().to(dtype).requires_grad_(False), [schedule.abar(t) for t in leading_times(1000, 4)]
+    return (
+        denoiser.to(dtype).requires_grad_(False),
+        TinyDecoder().to(dtype).requires_grad_(False),
+        [schedule.alpha_bar(t) for t in leading_times(1000, 4)],
+    )
 
 
 def tiny_latent(size: tuple[int, int] = (SIDE, SIDE)) -> LatentGenerator:
-    denoiser, decoder, abars = tiny_parts(torch.float32)
+    denoiser, decoder, alpha_bars = tiny_parts(torch.float32)
     return LatentGenerator(
-        lambda x, i: x * abars[i] ** 0.5 + 0.3 * denoiser(x),
-        abars,
+        lambda x, i: x * alpha_bars[i] ** 0.5 + 0.3 * denoiser(x),
+        alpha_bars,
         decoder.body,
         decoder.conv_out.weight,
         decoder.conv_out.bias,
@@ -67,6 +71,6 @@ class TinyUNet(Prior):
             layer.requires_grad_(False)
 
     def predict_x0(self, x_t: Tensor, t: int, condition: Tensor | None = None) -> Tensor:
-        abar = self.schedule.abar(t)
-        eps = (1 - abar) ** 0.5 * x_t + 0.1 * nn.functional.interpolate(self.up(torch.tanh(self.down(x_t))), scale_factor=2.0)
-        return (x_t - (1 - abar) ** 0.5 * eps) / abar**0.5
+        alpha_bar = self.schedule.alpha_bar(t)
+        eps = (1 - alpha_bar) ** 0.5 * x_t + 0.1 * nn.functional.interpolate(self.up(torch.tanh(self.down(x_t))), scale_factor=2.0)
+        return (x_t - (1 - alpha_bar) ** 0.5 * eps) / alpha_bar**0.5

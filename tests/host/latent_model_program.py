@@ -45,8 +45,8 @@ def gradient(m: LatentModel):
     x = z
     for i in range(3, -1, -1):
         x0 = torch.utils.checkpoint.checkpoint(m.estimate, x, i, use_reentrant=False)
-        abar, before = m.abars[i], m.abars[i - 1] if i else 1.0
-        x = before**0.5 * x0 + (1 - before) ** 0.5 * (x - abar**0.5 * x0) / (1 - abar) ** 0.5
+        alpha_bar, before = m.alpha_bars[i], m.alpha_bars[i - 1] if i else 1.0
+        x = before**0.5 * x0 + (1 - before) ** 0.5 * (x - alpha_bar**0.5 * x0) / (1 - alpha_bar) ** 0.5
     h = m.decode(x)
     assert tuple(h.shape[1:]) == m.feature_shape
     return x.detach(), h.detach(), torch.autograd.grad(h.square().mean(), z)[0]
@@ -64,7 +64,7 @@ with torch.inference_mode():
         said["none inside"] = not any(inference for _, inference, _ in inside.values())
         z0, h, g = gradient(m)
         said["gradient"] = [bool(g.isfinite().all()), float(g.abs().max()) > 0]
-        said["levels"] = [round(abar, 4) for abar in m.abars]
+        said["levels"] = [round(alpha_bar, 4) for alpha_bar in m.alpha_bars]
         pixels = torch.nn.functional.conv2d(h, m.weight, m.bias, padding=1)
 
     said["modes after"] = [torch.is_inference_mode_enabled(), getattr(management, "in_training", False)]
@@ -110,7 +110,7 @@ with torch.inference_mode():
     # Interrupted in the middle of a backward pass: everything is as before.
     management.interrupt_current_processing()
     try:
-        with latent_model.latent_model(model, vae, conditioning, size=(64, 64), times=times, heartbeat=host.heartbeat) as m:
+        with latent_model.latent_model(model, vae, conditioning, size=(64, 64), times=times, check_interrupt=host.check_interrupt) as m:
             gradient(m)
         said["interrupted"] = "no"
     except BaseException as stopped:
@@ -124,7 +124,7 @@ with torch.inference_mode():
             raise KeyboardInterrupt
 
     try:
-        with latent_model.latent_model(model, vae, conditioning, size=(64, 64), times=times, heartbeat=late) as m:
+        with latent_model.latent_model(model, vae, conditioning, size=(64, 64), times=times, check_interrupt=late) as m:
             gradient(m)
     except KeyboardInterrupt:
         said["interrupted late"] = counted[0]

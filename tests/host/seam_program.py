@@ -149,7 +149,7 @@ try:
             tick()
 except comfy.model_management.InterruptProcessingException:
     said["interrupted at"] = steps
-host.heartbeat()
+host.check_interrupt()
 
 from fvr.headless import ui_shim
 

@@ -112,9 +112,9 @@ def test_a_tick_after_a_request_to_stop_raises_and_nothing_else_swallows_it():
                 stopper.join()
     assert done == [0, 1, 2, 3, 4]
     with pytest.raises(host.Interrupted):
-        host.heartbeat()
+        host.check_interrupt()
     host.clear_interrupt()
-    host.heartbeat()
+    host.check_interrupt()
 
 
 def test_any_network_is_stopped_between_its_layers_and_no_other_thread_is(monkeypatch):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from fvr.host.layer_interrupts import listening
+from fvr.host.layer_interrupts import interruptible_layers
 
 
 def network() -> nn.Module:
@@ -16,7 +16,7 @@ def network() -> nn.Module:
 
 
 class Count:
-    """A heartbeat that stops at the `stop`-th call."""
+    """A check_interrupt that stops at the `stop`-th call."""
 
     def __init__(self, stop: int = 0) -> None:
         self.calls, self.stop = 0, stop
@@ -30,7 +30,7 @@ class Count:
 def test_every_layer_is_heard_there_and_back():
     net, heard = network(), Count()
     x = torch.randn(2, 8, requires_grad=True)
-    with listening(net, heartbeat=heard):
+    with interruptible_layers(net, check_interrupt=heard):
         y = net(x)
         assert heard.calls == 10
         y.sum().backward()
@@ -40,10 +40,10 @@ def test_every_layer_is_heard_there_and_back():
 
 
 @pytest.mark.parametrize("stop", [3, 13, 17])
-def test_what_a_heartbeat_raises_ends_the_pass_and_leaves_nothing_behind(stop):
+def test_what_a_check_raises_ends_the_pass_and_leaves_nothing_behind(stop):
     net, heard = network(), Count(stop)
     x = torch.randn(2, 8, requires_grad=True)
-    with pytest.raises(KeyboardInterrupt), listening(net, heartbeat=heard):
+    with pytest.raises(KeyboardInterrupt), interruptible_layers(net, check_interrupt=heard):
         checkpoint(net, x, use_reentrant=False).sum().backward()
     assert heard.calls == stop
     net(x).sum().backward()
@@ -54,6 +54,6 @@ def test_gradients_stay_the_same():
     net = network()
     x = torch.randn(2, 8, requires_grad=True)
     (plain,) = torch.autograd.grad(net(x).square().sum(), x)
-    with listening(net, heartbeat=lambda: None):
+    with interruptible_layers(net, check_interrupt=lambda: None):
         (heard,) = torch.autograd.grad(net(x).square().sum(), x)
     assert torch.equal(plain, heard)

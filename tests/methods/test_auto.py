@@ -19,7 +19,7 @@ class Echo(Restorer):
 
     name = "echo"
 
-    def open(self, track=None, *, seed=0, heartbeat=None):
+    def open(self, track=None, *, seed=0, check_interrupt=None):
         return EchoSession()
 
 

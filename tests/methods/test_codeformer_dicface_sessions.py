@@ -89,14 +89,14 @@ def test_every_frame_beats_the_heart_and_asks_for_room(restorer):
         return torch.device("cpu")
 
     placed = type(restorer)(restorer.network, restorer.options, place=place)
-    restore_frames(placed, CLIP[:4], heartbeat=lambda: beats.append(1))
+    restore_frames(placed, CLIP[:4], check_interrupt=lambda: beats.append(1))
     assert len(beats) >= 4 and len(asked) >= 4 and min(asked) == working_bytes(restorer.network.config, 1) > 1e6
 
     def stop():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        restore_frames(restorer, CLIP, heartbeat=stop)
+        restore_frames(restorer, CLIP, check_interrupt=stop)
 
 
 @EACH_KIND

@@ -12,10 +12,10 @@ SHORT = linear_schedule().respaced(100)
 
 
 def test_gamma_as_the_code_has_it():
-    """1 - zeta s^2 abar / (1 - abar): off (0.009) where the frame is clean, on (1 - 1e-6) in the noise, in between where it says."""
+    """1 - zeta s^2 alpha_bar / (1 - alpha_bar): off (0.009) where the frame is clean, on (1 - 1e-6) in the noise, in between where it says."""
     table = gammas(preset("gaussian-demo"), SHORT, 0.0)
     for t, gamma in enumerate(table):
-        fade = 2.55**2 * SHORT.abar(t) / (1 - SHORT.abar(t))
+        fade = 2.55**2 * SHORT.alpha_bar(t) / (1 - SHORT.alpha_bar(t))
         assert gamma == pytest.approx(0.009 if fade >= 1 else 1 - 1e-6 if fade <= 0.1 else 1 - fade)
     assert all(gamma == pytest.approx(0.009) for gamma in table[:44]) and all(gamma > 0.99 for gamma in table[64:])
 
@@ -23,7 +23,7 @@ def test_gamma_as_the_code_has_it():
 def test_gamma_as_the_paper_has_it():
     options = replace(preset("gaussian"), zeta=100.0)
     table = gammas(options, SHORT, 12.75)
-    assert table[50] == pytest.approx(1 - 100 * 0.05**2 * SHORT.abar(50) / SHORT.abar(49))
+    assert table[50] == pytest.approx(1 - 100 * 0.05**2 * SHORT.alpha_bar(50) / SHORT.alpha_bar(49))
     assert all(0 <= gamma <= 1 for gamma in table)
     assert gammas(replace(options, noise_level=0.0), SHORT, 12.75) == [1.0] * 100
 

@@ -33,12 +33,12 @@ def trajectory(request):
 
 
 def test_tables(trajectory):
-    """Timesteps, abar, gamma_t and the weight 1 - w_t of the data-consistent frame."""
+    """Timesteps, alpha_bar, gamma_t and the weight 1 - w_t of the data-consistent frame."""
     schedule, options, _, tensors, numbers = trajectory
     short = schedule.respaced(5)
     assert list(short.timesteps) == numbers["timesteps"]
     assert (options.rho, options.w, options.zeta) == (numbers["hp"]["rho"], numbers["hp"]["w"], numbers["hp"]["zeta"])
-    torch.testing.assert_close(short.alpha_bar, tensors["abar"], rtol=1e-12, atol=0)
+    torch.testing.assert_close(short.alphas_cumprod, tensors["abar"], rtol=1e-12, atol=0)
     gamma = gammas(options, short, numbers["hp"]["noise_level"])
     torch.testing.assert_close(torch.tensor(gamma, dtype=torch.float64), tensors["gamma"].double(), rtol=0, atol=1e-7)
     weights = 1 - torch.tensor(enhancement_weights(options, 5), dtype=torch.float64)
@@ -46,10 +46,10 @@ def test_tables(trajectory):
 
 
 def test_first_state(trajectory):
-    """x_T = sqrt(abar_T) c + sqrt(1 - abar_T) n: the condition leaves a trace."""
+    """x_T = sqrt(alpha_bar_T) c + sqrt(1 - alpha_bar_T) n: the condition leaves a trace."""
     schedule, _, upsampling, tensors, _ = trajectory
     c = F.interpolate(tensors["lq"][0], size=(64, 64), mode=upsampling).clamp(-1, 1)
-    x_T = add_noise(c, tensors["x_T_noise"], schedule.respaced(5).abar(4))
+    x_T = add_noise(c, tensors["x_T_noise"], schedule.respaced(5).alpha_bar(4))
     torch.testing.assert_close(x_T, tensors["x_T"], rtol=0, atol=1e-5)
 
 
@@ -58,7 +58,7 @@ def test_every_step(trajectory):
     short = schedule.respaced(5)
     x_t = tensors["x_T"]
     for i, t in enumerate(range(4, -1, -1)):
-        level = short.abar(t), short.abar(t - 1)
+        level = short.alpha_bar(t), short.alpha_bar(t - 1)
         step = flair_step(x_t, tensors[f"step{i}_x0"], None, None, level, tensors[f"noise{i}"], gamma=1.0, rho=options.rho)
         torch.testing.assert_close(step.x_prev, tensors[f"step{i}_x_prev"], rtol=0, atol=1e-5)
         x_t = step.x_prev

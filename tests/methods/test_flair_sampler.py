@@ -48,7 +48,7 @@ class Shift(Restorer):
     def __init__(self):
         self.calls = 0
 
-    def open(self, track=None, *, seed=0, heartbeat=lambda: None):
+    def open(self, track=None, *, seed=0, check_interrupt=lambda: None):
         restorer = self
 
         class Shifting(Session):
@@ -140,14 +140,14 @@ def test_frames_that_do_not_interact_are_sampled_once():
 
 def test_the_heart_beats_at_every_step():
     beats = []
-    restore_frames(FlairRestorer(Echo(temporal=True), X8, QUICK), clip(10), heartbeat=lambda: beats.append(1))
+    restore_frames(FlairRestorer(Echo(temporal=True), X8, QUICK), clip(10), check_interrupt=lambda: beats.append(1))
     assert len(beats) >= QUICK.steps
 
     def stop():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        restore_frames(FlairRestorer(Echo(), X8, QUICK), clip(10), heartbeat=stop)
+        restore_frames(FlairRestorer(Echo(), X8, QUICK), clip(10), check_interrupt=stop)
 
 
 def test_the_observation_may_come_bare_or_enlarged():

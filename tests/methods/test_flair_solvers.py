@@ -30,8 +30,8 @@ class Wiener(Prior):
 
     def predict_x0(self, x_t, t, condition=None):
         self.modes.add(torch.is_inference_mode_enabled())
-        abar, mean = self.schedule.abar(t), 0 if condition is None else condition
-        x0 = mean + abar**0.5 * 0.09 / (abar * 0.09 + 1 - abar) * (x_t - abar**0.5 * mean)
+        alpha_bar, mean = self.schedule.alpha_bar(t), 0 if condition is None else condition
+        x0 = mean + alpha_bar**0.5 * 0.09 / (alpha_bar * 0.09 + 1 - alpha_bar) * (x_t - alpha_bar**0.5 * mean)
         return x0.lerp(x0.mean(0, keepdim=True), self.leak) if self.leak else x0
 
 
@@ -53,7 +53,7 @@ class Recurrent(Restorer):
 
     name = "recurrent"
 
-    def open(self, track=None, *, seed=0, heartbeat=lambda: None):
+    def open(self, track=None, *, seed=0, check_interrupt=lambda: None):
         class Halves(Session):
             past = None
 

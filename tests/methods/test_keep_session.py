@@ -161,7 +161,7 @@ def test_the_host_is_asked_for_room_and_can_stop_the_work(network):
         return torch.device("cpu")
 
     placed = KeepRestorer(network, KeepOptions(gain_window=2), place=place)
-    restore_frames(placed, clip(5), heartbeat=lambda: beats.append(1))
+    restore_frames(placed, clip(5), check_interrupt=lambda: beats.append(1))
     assert asked == [working_memory(network, length, 1) for length in (2, 2, 1)]
     assert len(beats) >= 10
 
@@ -172,7 +172,7 @@ def test_the_host_is_asked_for_room_and_can_stop_the_work(network):
         raise Stopped
 
     with pytest.raises(Stopped):
-        restore_frames(placed, clip(2), heartbeat=stop)
+        restore_frames(placed, clip(2), check_interrupt=stop)
 
 
 def test_a_network_whose_room_another_flow_took_is_brought_back(network):

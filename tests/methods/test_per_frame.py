@@ -94,7 +94,7 @@ def test_the_network_is_placed_before_every_batch_and_the_user_is_heard():
         return torch.device("cpu")
 
     restorer = PerFrameRestorer(Halver(), PerFrameOptions(batch=2), place=place, name="halver")
-    restore_frames(restorer, clip(5, side=512), chunk=5, heartbeat=lambda: beats.append(1))
+    restore_frames(restorer, clip(5, side=512), chunk=5, check_interrupt=lambda: beats.append(1))
     assert len(asked) == len(beats) == 3 and asked[0] == 2 * asked[2] > 0
     assert restorer.name == restorer.configured(batch=1).name == "halver"
 
@@ -102,7 +102,7 @@ def test_the_network_is_placed_before_every_batch_and_the_user_is_heard():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        restorer.open(heartbeat=stop).push(clip(1))
+        restorer.open(check_interrupt=stop).push(clip(1))
 
 
 def test_what_comes_out_can_be_changed_in_place(network):

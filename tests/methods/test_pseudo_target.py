@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from fvr.diffusion.schedule import add_noise, bicubic_schedule
-from fvr.methods.pseudo_target.algorithm import PRESETS, LowPass, PseudoTargetOptions, low_pass_matrix, pseudo_target, target_steps, walk
+from fvr.methods.pseudo_target.algorithm import PRESETS, LowPass, PseudoTargetOptions, low_pass_matrix, pseudo_target, target_steps, trajectory
 from fvr.methods.pseudo_target.transition import learns_variance, transition
 from fvr.models.difface_unet import DifFaceConfig, DifFaceUNet
 from fvr.physics.bicubic import bicubic_matrix
@@ -74,7 +74,7 @@ def test_the_official_trajectory(reference):
         return n
 
     prior = ImagePrior(network)
-    numbers = walk(AS_IS, prior, 64)
+    numbers = trajectory(AS_IS, prior, 64)
     assert (numbers.K, numbers.L, numbers.N, numbers.steps) == (20, 12, 8, 20)
     assert numbers.schedule.timesteps[:21] == tuple(range(0, 81, 4))
     samples = []
@@ -94,8 +94,8 @@ def test_the_whole_official_reference():
     state = load_file(SHARED / "pseudo_target_tiny_unet.safetensors")
     prior = ImagePrior(DifFaceUNet.of(state, DifFaceConfig.of(state, 32)).requires_grad_(False))
     noise, samples = iter(whole["noise"]), iter(whole["xs"])
-    numbers = walk(AS_IS, prior, 64)
-    assert_close(add_noise(2 * whole["y0"] - 1, whole["noise"][0], numbers.schedule.abar(numbers.K)), whole["yt"], atol=1e-6, rtol=0)
+    numbers = trajectory(AS_IS, prior, 64)
+    assert_close(add_noise(2 * whole["y0"] - 1, whole["noise"][0], numbers.schedule.alpha_bar(numbers.K)), whole["yt"], atol=1e-6, rtol=0)
     check = lambda step: assert_close(step.sample, next(samples), atol=1e-5, rtol=0)  # noqa: E731
     assert_close(pseudo_target(whole["y0"], prior, numbers, lambda: next(noise), check), whole["final"], atol=1e-5, rtol=0)
 
@@ -122,7 +122,7 @@ def test_a_filter_of_one_is_nothing():
 @pytest.mark.parametrize("prior", [small_prior(), small_prior(3), GaussianPrior(), TinyUNet()], ids=["learnt", "eps", "gaussian", "conv"])
 def test_constrained_steps_take_their_low_frequencies_from_the_guide(prior):
     """x_{t-1} = sample - phi(sample) + phi(y_{t-1}): what is no low frequency stays, and what the filter lets through is the guide's."""
-    numbers = walk(PseudoTargetOptions(N=4, K=80, L=30, steps=100, scaled=False), prior, 32)
+    numbers = trajectory(PseudoTargetOptions(N=4, K=80, L=30, steps=100, scaled=False), prior, 32)
     y0, phi = 2 * faces() - 1, LowPass(4)
     few = bicubic_matrix(32, 4).float()
     steps = list(target_steps(y0, prior, numbers, drawn(y0.shape)))
@@ -135,8 +135,8 @@ def test_constrained_steps_take_their_low_frequencies_from_the_guide(prior):
         assert_close(step.x_prev - phi(step.guide), step.sample - phi(step.sample), atol=1e-5, rtol=0)
         before, after = (few @ (x - step.guide) @ few.mT for x in (step.sample, step.x_prev))
         assert after.square().mean() < 0.2 * before.square().mean()  # phi is no projection, so a little is left
-        abar = numbers.schedule.abar(step.entry - 1)
-        assert float((step.guide - abar**0.5 * y0).std()) == pytest.approx((1 - abar) ** 0.5, abs=0.05)
+        alpha_bar = numbers.schedule.alpha_bar(step.entry - 1)
+        assert float((step.guide - alpha_bar**0.5 * y0).std()) == pytest.approx((1 - alpha_bar) ** 0.5, abs=0.05)
     assert (steps[-1].x_prev == steps[-1].x0).all()  # the last step has no noise, and its mean is the estimate
 
 
@@ -150,11 +150,11 @@ def test_noise_is_drawn_in_the_official_order():
         count += 1
         return torch.zeros(1, 3, 32, 32)
 
-    numbers = walk(PseudoTargetOptions(N=2, K=60, L=20, steps=100, scaled=False), prior, 32)
+    numbers = trajectory(PseudoTargetOptions(N=2, K=60, L=20, steps=100, scaled=False), prior, 32)
     pseudo_target(faces(1), prior, numbers, draw)
     assert count == 1 + 5 + 4
     count = 0
-    pseudo_target(faces(1), prior, walk(PseudoTargetOptions(N=2, K=60, L=0, steps=100, scaled=False), prior, 32), draw)
+    pseudo_target(faces(1), prior, trajectory(PseudoTargetOptions(N=2, K=60, L=0, steps=100, scaled=False), prior, 32), draw)
     assert count == 1 + 5 + 5  # held to the end, but the last step leads to no noisy guide
 
 
@@ -167,17 +167,21 @@ def test_a_learnt_variance_lies_between_the_two_of_ddpm():
         t = schedule.timesteps[entry]
         learnt, fixed = transition(prior, x, t, schedule, entry), transition(other, x, t, schedule, entry)
         assert_close(learnt.mean, transition(prior, x, t, schedule, entry).mean)
-        abar, before = schedule.abar(entry), schedule.abar(entry - 1)
-        beta = 1 - abar / before
-        assert_close(fixed.deviation**2, beta * (1 - before) / (1 - abar))
+        alpha_bar, before = schedule.alpha_bar(entry), schedule.alpha_bar(entry - 1)
+        beta = 1 - alpha_bar / before
+        assert_close(fixed.deviation**2, beta * (1 - before) / (1 - alpha_bar))
         share = prior.network(x, torch.full((2,), t), variance=True)[:, 3:] / 2 + 0.5
-        low = beta * (1 - before) / (1 - abar) if entry else (1 - schedule.abar(1) / abar) * (1 - abar) / (1 - schedule.abar(1))
+        low = (
+            beta * (1 - before) / (1 - alpha_bar)
+            if entry
+            else (1 - schedule.alpha_bar(1) / alpha_bar) * (1 - alpha_bar) / (1 - schedule.alpha_bar(1))
+        )
         assert_close(learnt.deviation**2, low ** (1 - share) * beta**share, rtol=1e-4, atol=1e-9)
 
 
 def test_batch_equals_single():
     prior = small_prior()
-    numbers = walk(PseudoTargetOptions(N=4, K=60, L=20, steps=100, scaled=False), prior, 32)
+    numbers = trajectory(PseudoTargetOptions(N=4, K=60, L=20, steps=100, scaled=False), prior, 32)
     noise = [[torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(100 * face + k)) for k in range(10)] for face in range(3)]
     y0 = faces(3)
 
@@ -205,7 +209,7 @@ def test_the_constraint_keeps_the_face():
         "held": PseudoTargetOptions(8, 600, 50, 40, scaled=False),
         "free": PseudoTargetOptions(8, 600, 575, 40, scaled=False),
     }.items():
-        target = pseudo_target(y0, prior, walk(options, prior, 32), drawn(y0.shape))
+        target = pseudo_target(y0, prior, trajectory(options, prior, 32), drawn(y0.shape))
         drift[name] = float((LowPass(4)(target) - LowPass(4)(y0)).abs().mean())
     assert drift["finer"] < 0.3 * drift["free"] and drift["held"] < 0.85 * drift["free"], drift
 
@@ -214,7 +218,7 @@ def test_an_anchored_target_has_the_low_frequencies_of_the_restorer_and_the_prio
     prior, y0, phi = TinyUNet(), faces(1), LowPass(4)
 
     def made(anchored: bool) -> Tensor:
-        numbers = walk(PseudoTargetOptions(4, 400, 300, 40, scaled=False, anchored=anchored), prior, 32)
+        numbers = trajectory(PseudoTargetOptions(4, 400, 300, 40, scaled=False, anchored=anchored), prior, 32)
         return pseudo_target(y0, prior, numbers, drawn(y0.shape))
 
     free, held = made(False), made(True)
@@ -226,7 +230,7 @@ def test_an_anchored_target_has_the_low_frequencies_of_the_restorer_and_the_prio
 def test_published_numbers_are_those_of_the_paper():
     prior = ImagePrior(official_network())
     for name, N in {"codeformer": 8, "codeformer-x8": 16, "swinir": 16}.items():
-        numbers = walk(PRESETS[name], prior, 512)
+        numbers = trajectory(PRESETS[name], prior, 512)
         assert (numbers.N, numbers.K, numbers.L, len(numbers.schedule)) == (N, 150, 90, 250)
         assert (numbers.schedule.timesteps[150], numbers.entries[149], numbers.entries[90]) == (602, 598, 361)
 
@@ -235,12 +239,12 @@ def test_published_numbers_are_those_of_the_paper():
 @pytest.mark.parametrize("schedule", [None, bicubic_schedule()], ids=["1000", "2000"])
 def test_smaller_priors_get_the_same_noise_for_a_feature_of_the_face(side, N, schedule):
     prior = GaussianPrior(schedule)
-    numbers, whole = walk(PseudoTargetOptions(N=16), prior, side), walk(PseudoTargetOptions(N=16), prior, 512)
+    numbers, whole = trajectory(PseudoTargetOptions(N=16), prior, side), trajectory(PseudoTargetOptions(N=16), prior, 512)
     assert numbers.N == N
     for here, there in ((numbers.K, whole.K), (numbers.L, whole.L)):
         assert numbers.schedule.sigma(here) * 512 / side == pytest.approx(whole.schedule.sigma(there), rel=0.03)
     assert numbers.entries[5] == prior.schedule.respaced(250).timesteps[5]
-    as_is = walk(PseudoTargetOptions(N=16, scaled=False), prior, side)
+    as_is = trajectory(PseudoTargetOptions(N=16, scaled=False), prior, side)
     assert (as_is.N, as_is.K, as_is.L) == (16, 150, 90)
 
 
@@ -265,9 +269,9 @@ def test_values_out_of_range_are_refused_in_a_sentence(changes, says):
 def test_faces_that_do_not_fit_are_refused():
     prior = small_prior()
     with pytest.raises(ValueError, match="choose an N that divides 36"):
-        walk(PseudoTargetOptions(scaled=False), prior, 36)
+        trajectory(PseudoTargetOptions(scaled=False), prior, 36)
     with pytest.raises(ValueError, match="N 12, scaled to it, is 3: choose a power of 2"):
-        walk(PseudoTargetOptions(N=12), prior, 128)
-    numbers = walk(PseudoTargetOptions(4, 60, 20, 100, False), prior, 32)
+        trajectory(PseudoTargetOptions(N=12), prior, 128)
+    numbers = trajectory(PseudoTargetOptions(4, 60, 20, 100, False), prior, 32)
     with pytest.raises(ValueError, match=r"takes RGB faces \(n, 3, 32, 32\), got \(2, 3, 64, 64\)"):
         pseudo_target(faces(side=64), prior, numbers, drawn((2, 3, 64, 64)))

@@ -49,7 +49,7 @@ class Sharpen(Restorer, Session):
     def __init__(self) -> None:
         self.seeds: list[int] = []
 
-    def open(self, track=None, *, seed=0, heartbeat=lambda: None):
+    def open(self, track=None, *, seed=0, check_interrupt=lambda: None):
         self.seeds.append(seed)
         return self
 
@@ -97,7 +97,11 @@ def test_a_pyramid_runs_at_its_networks_side_and_unconditionally(chosen):
     network = seed_weights(BicubicUNet(sizes), "small").requires_grad_(False)
     flair = FlairPrior(network, background=1.0)  # type: ignore[arg-type]
     one = TargetMaker(Sharpen(), PyramidPrior(flair), PseudoTargetOptions(steps=100))  # type: ignore[arg-type]
-    assert one.prior is flair and (one.walk.side, one.walk.N) == (32, 2) and one.walk.entries[10] == flair.schedule.respaced(100).timesteps[10]
+    assert (
+        one.prior is flair
+        and (one.trajectory.side, one.trajectory.N) == (32, 2)
+        and one.trajectory.entries[10] == flair.schedule.respaced(100).timesteps[10]
+    )
     made = make_pairs(chosen[:2], one)
     assert_close(make_pairs(chosen[1:2], one).targets, made.targets[1:], atol=1e-4, rtol=0)
     together = TargetMaker(Sharpen(), PyramidPrior(flair), PseudoTargetOptions(steps=100, batch=2))  # type: ignore[arg-type]

@@ -305,8 +305,8 @@ def test_memory_grows_with_the_clip_as_told(noise_prior, warp_weight):
         with LiveBytes() as bytes_:
             seed_map(y, operator, generator, options, flow=DisFlow())
         peaks.append(bytes_.peak)
-    told = clip_bytes(tiny_latent(), 8, options)
-    assert 0.75 * told < peaks[1] - peaks[0] < told
+    info = clip_bytes(tiny_latent(), 8, options)
+    assert 0.75 * info < peaks[1] - peaks[0] < info
 
 
 def test_the_time_is_told_beforehand():

@@ -37,17 +37,17 @@ def clean(frames: int = 3, side: int = SIDE) -> torch.Tensor:
 
 
 def test_seeds_go_through_the_image_network_and_gradients_back(prior):
-    """R by its formula with the network itself: no condition, no temporal layers, told sqrt(abar); no checkpoints."""
+    """R by its formula with the network itself: no condition, no temporal layers, told sqrt(alpha_bar); no checkpoints."""
     generator = PixelGenerator(prior, (SIDE, SIDE))
     z = torch.randn(generator.seed_shape, generator=torch.Generator().manual_seed(0))
     h, pull = generator.features(z)
     leaf = z.clone().requires_grad_()
-    x, abars = leaf, [prior.schedule.abar(t) for t in leading_times(1000, 4)]
+    x, alpha_bars = leaf, [prior.schedule.alpha_bar(t) for t in leading_times(1000, 4)]
     for i in (3, 2, 1, 0):
-        abar, before = abars[i], abars[i - 1] if i else 1.0
-        eps = prior.network(x, torch.zeros_like(x), torch.tensor(abar**0.5), frames=1, temporal=False)
-        x0 = ((x - (1 - abar) ** 0.5 * eps) / abar**0.5).clamp(-1, 1)
-        eps = (x - abar**0.5 * x0) / (1 - abar) ** 0.5
+        alpha_bar, before = alpha_bars[i], alpha_bars[i - 1] if i else 1.0
+        eps = prior.network(x, torch.zeros_like(x), torch.tensor(alpha_bar**0.5), frames=1, temporal=False)
+        x0 = ((x - (1 - alpha_bar) ** 0.5 * eps) / alpha_bar**0.5).clamp(-1, 1)
+        eps = (x - alpha_bar**0.5 * x0) / (1 - alpha_bar) ** 0.5
         x = before**0.5 * x0 + (1 - before) ** 0.5 * eps
     assert (h - x).norm() < 1e-4 * x.norm()
     probe = torch.randn(h.shape, generator=torch.Generator().manual_seed(1))
@@ -101,11 +101,11 @@ def test_what_is_shown_to_the_prior_is_the_input_without_holes_at_the_size_of_th
 
 
 def test_frames_share_the_guide_in_the_middle_or_have_their_own(prior):
-    told = []
+    info = []
 
     class Noting(PyramidPrior):
         def predict_x0(self, x_t, t, condition=None):
-            told.append(condition)
+            info.append(condition)
             return super().predict_x0(x_t, t, condition)
 
     shown = torch.stack([torch.full((3, 30, 32), value) for value in (-0.5, 0.0, 0.5)])
@@ -113,18 +113,18 @@ def test_frames_share_the_guide_in_the_middle_or_have_their_own(prior):
     z = torch.randn(generator.seed_shape)
     with torch.no_grad():
         generator.features(z)
-        assert [float(c.mean()) for c in told] == [0.0] * 4 and told[0].shape == (1, 3, 32, 32)
-        told.clear()
+        assert [float(c.mean()) for c in info] == [0.0] * 4 and info[0].shape == (1, 3, 32, 32)
+        info.clear()
         shared, _ = generator.features(z)
         own, _ = generator.features(z, 2)
-        assert float(told[-1].mean()) == 0.5 and not torch.equal(shared, own)
-        told.clear()
+        assert float(info[-1].mean()) == 0.5 and not torch.equal(shared, own)
+        info.clear()
         PixelGenerator(Noting(prior.coarse), (30, 32)).features(z)
-        assert told == [None] * 4
+        assert info == [None] * 4
 
 
 def test_a_guided_drawing_begins_at_the_guide_noised_as_far_as_asked(prior):
-    """x_T = sqrt(abar_T) guide + sqrt(1 - abar_T) z at the highest of the times that share the beginning of the schedule; z alone from 1."""
+    """x_T = sqrt(alpha_bar_T) guide + sqrt(1 - alpha_bar_T) z at the highest of the times that share the schedule's beginning; z alone from 1."""
     begun = []
 
     class Noting(PyramidPrior):
@@ -137,8 +137,8 @@ def test_a_guided_drawing_begins_at_the_guide_noised_as_far_as_asked(prior):
     for start, times in ((0.2, leading_times(200, 4)), (1.0, leading_times(1000, 4))):
         begun.clear()
         PixelGenerator(Noting(prior.coarse), (SIDE, SIDE), guides=shown, start=start).features(z)
-        abar = prior.schedule.abar(times[-1])
-        expected = z if start == 1 else abar**0.5 * shown + (1 - abar) ** 0.5 * z
+        alpha_bar = prior.schedule.alpha_bar(times[-1])
+        expected = z if start == 1 else alpha_bar**0.5 * shown + (1 - alpha_bar) ** 0.5 * z
         assert (begun[0][0] - expected).abs().max() < 1e-6
         assert [t for _, t in begun] == [prior.schedule.timesteps[t] for t in reversed(times)]
 

@@ -50,9 +50,9 @@ def end_to_end(free: SharedSeed, operator: Degradation, y: torch.Tensor, warping
     leaves = [free.z, *(factor for residual in free.residuals for factor in (residual.a, residual.b))]
     x = free.z
     for i in range(3, -1, -1):
-        abar, before = generator.abars[i], generator.abars[i - 1] if i else 1.0
+        alpha_bar, before = generator.alpha_bars[i], generator.alpha_bars[i - 1] if i else 1.0
         x0 = generator.estimate(x, i)
-        eps = (x - abar**0.5 * x0) / (1 - abar) ** 0.5
+        eps = (x - alpha_bar**0.5 * x0) / (1 - alpha_bar) ** 0.5
         x = before**0.5 * x0 + (1 - before) ** 0.5 * eps
     features = generator.decode(x) + torch.stack([residual.a @ residual.b for residual in free.residuals])
     frames = torch.nn.functional.conv2d(features, generator.weight, generator.bias, padding=1)
@@ -97,9 +97,9 @@ def test_a_frame_with_its_own_seed_gets_the_gradient_of_the_whole():
         for z in seeds:
             x = z
             for i in range(3, -1, -1):
-                abar, before = generator.abars[i], generator.abars[i - 1] if i else 1.0
+                alpha_bar, before = generator.alpha_bars[i], generator.alpha_bars[i - 1] if i else 1.0
                 x0 = generator.estimate(x, i)
-                x = before**0.5 * x0 + (1 - before) ** 0.5 * (x - abar**0.5 * x0) / (1 - abar) ** 0.5
+                x = before**0.5 * x0 + (1 - before) ** 0.5 * (x - alpha_bar**0.5 * x0) / (1 - alpha_bar) ** 0.5
             frames.append(generator.tail(generator.decode(x)))
         return (2 * OPERATOR.forward((torch.cat(frames) + 1) / 2) - 2 * y).square().mean()
 
@@ -119,12 +119,12 @@ def test_rounding_has_the_derivative_of_the_identity_and_the_rest_its_own():
 
 def test_half_precision_gradients_are_scaled_up_and_back():
     """A mean over a clip gives gradients that float16 cannot hold; the shared seed's must survive them."""
-    denoiser, decoder, abars = tiny_parts(torch.float32)
+    denoiser, decoder, alpha_bars = tiny_parts(torch.float32)
     half, body = denoiser.half(), decoder.body.half()
 
     generator = LatentGenerator(
-        lambda x, i: x * abars[i] ** 0.5 + 0.3 * half(x.half()).float(),
-        abars,
+        lambda x, i: x * alpha_bars[i] ** 0.5 + 0.3 * half(x.half()).float(),
+        alpha_bars,
         lambda z: body(z.half()).float(),
         decoder.conv_out.weight,
         decoder.conv_out.bias,

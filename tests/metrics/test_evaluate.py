@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from helpers.moving_texture import sliding
 
-from fvr.metrics.evaluate import Person, measure
+from fvr.metrics.evaluate import FaceLandmarks, evaluate
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.metrics.plot import COLUMNS, PANEL_HEIGHT, plot
 from fvr.metrics.registry import FACE, MEASURES
@@ -43,7 +43,7 @@ def face(t):
 
 def person(offset=0.0, **changes):
     points = torch.tensor([[40.0, 40], [80, 40], [60, 55], [45, 65], [75, 65]]).expand(FRAMES, 5, 2).clone()
-    return Person(points + offset, points, **changes)
+    return FaceLandmarks(points + offset, points, **changes)
 
 
 def embed(faces):
@@ -54,7 +54,7 @@ def embed(faces):
 @pytest.fixture(scope="module")
 def everything(truth, result):
     operator = AveragePool(2)
-    return measure(
+    return evaluate(
         result,
         truth,
         operator.forward(truth) + 0.01,
@@ -93,14 +93,14 @@ def test_known_light_landmarks_and_residual(everything, truth):
     assert everything.summary["akd"] == pytest.approx(10)
     assert everything.summary["akd_deviation"] == pytest.approx(0, abs=1e-6) and everything.summary["tlme"] == pytest.approx(0, abs=1e-5)
     assert everything.summary["sharpness_ratio"] < 0.7
-    exact = measure(truth, None, AveragePool(2).forward(truth) + 0.01, degradation_forward=AveragePool(2).forward, noise_level=0.02)
+    exact = evaluate(truth, None, AveragePool(2).forward(truth) + 0.01, degradation_forward=AveragePool(2).forward, noise_level=0.02)
     assert exact.per_frame["residual_in_noise"] == pytest.approx([0.5] * FRAMES, rel=1e-3)
     assert exact.summary["residual_rms"] == pytest.approx(2.55, rel=1e-3)
     assert exact.summary["residual_psnr"] == pytest.approx(40, abs=0.01)
 
 
 def test_equal_clips_differ_in_nothing(truth):
-    report = measure(truth, truth, region=face, people=[person()], embed=embed)
+    report = evaluate(truth, truth, region=face, people=[person()], embed=embed)
     assert report.summary["psnr"] == math.inf and report.summary["ssim"] == pytest.approx(1)
     for key in ("flicker_added", "flicker_added_face", "akd", "akd_deviation", "tlme", "identity_deviation"):
         assert report.summary[key] == pytest.approx(0, abs=1e-9), key
@@ -109,23 +109,23 @@ def test_equal_clips_differ_in_nothing(truth):
 
 
 def test_without_a_reference_there_are_flicker_and_sharpness(truth, result):
-    assert set(measure(result).summary) == {
+    assert set(evaluate(result).summary) == {
         "flicker", "sharpness", "tenengrad", "warping_error", "warping_error_per_value", "warping_error_all"
     }  # fmt: skip
-    assert "the restored clip's own" in measure(result).table()
-    assert "the restored clip's own" not in measure(result, observation=truth).table()
+    assert "the restored clip's own" in evaluate(result).table()
+    assert "the restored clip's own" not in evaluate(result, observation=truth).table()
 
 
 def test_the_motion_is_the_chosen_clips(truth):
     still = truth[:1].expand_as(truth)
-    by = {motion: measure(truth, truth, still, motion=motion).summary["warping_error"] for motion in ("reference", "observation", "auto")}
+    by = {motion: evaluate(truth, truth, still, motion=motion).summary["warping_error"] for motion in ("reference", "observation", "auto")}
     assert by["auto"] == by["reference"] < 0.5 * by["observation"]
     small = F.avg_pool2d(truth, 2)
-    assert measure(truth, observation=small).summary["warping_error"] < 0.5 * by["observation"]
+    assert evaluate(truth, observation=small).summary["warping_error"] < 0.5 * by["observation"]
 
 
 def test_every_second_frame_is_that_frame(truth, result, everything):
-    sparse = measure(result, truth, every=2, people=[person()], embed=embed)
+    sparse = evaluate(result, truth, every=2, people=[person()], embed=embed)
     for key in ("flicker", "warping_error", "flicker_added"):
         assert [t for t, value in enumerate(sparse.per_frame[key]) if value is not None] == [2, 4]
         assert sparse.per_frame[key][2::2] == pytest.approx(everything.per_frame[key][2::2])
@@ -134,18 +134,18 @@ def test_every_second_frame_is_that_frame(truth, result, everything):
 
 
 def test_nothing_moves_across_a_cut(truth, result):
-    report = measure(result, truth, cuts=[3], people=[person()])
+    report = evaluate(result, truth, cuts=[3], people=[person()])
     assert report.per_frame["flicker"][3] is None and report.per_frame["tlme"][3] is None and report.per_frame["akd"][3] is not None
-    first, second = measure(result[:3], truth[:3]), measure(result[3:], truth[3:])
+    first, second = evaluate(result[:3], truth[:3]), evaluate(result[3:], truth[3:])
     halves = [*first.per_frame["flicker"], *second.per_frame["flicker"]]
     assert report.per_frame["flicker"] == halves
 
 
 def test_an_operator_that_mixes_frames_sees_all_of_them(truth):
     blur = GaussianNoise(0.05) @ TemporalBlur(3)
-    exact = measure(truth, None, blur.forward(truth), degradation_forward=blur.forward, noise_level=0.05, whole_clip=True)
+    exact = evaluate(truth, None, blur.forward(truth), degradation_forward=blur.forward, noise_level=0.05, whole_clip=True)
     assert exact.summary["residual_rms"] == pytest.approx(0, abs=1e-4)
-    alone = measure(truth, None, blur.forward(truth), degradation_forward=blur.forward)
+    alone = evaluate(truth, None, blur.forward(truth), degradation_forward=blur.forward)
     assert alone.summary["residual_rms"] > 1 and "residual_in_noise" not in alone.summary
 
 
@@ -165,7 +165,7 @@ def test_clips_are_read_a_few_frames_at_a_time(truth, result, everything):
             return self.frames[t]
 
     ticks = []
-    report = measure(OneByOne(result), OneByOne(truth), on_frame=ticks.append)
+    report = evaluate(OneByOne(result), OneByOne(truth), on_frame=ticks.append)
     assert report.per_frame["flicker_added"] == everything.per_frame["flicker_added"] and report.per_frame["ssim"] == everything.per_frame["ssim"]
     assert sum(ticks) == FRAMES
 
@@ -189,11 +189,11 @@ def test_what_does_not_fit_is_refused_in_a_sentence(given, sentence, truth, resu
     if "small" in given.values():
         clips["reference"] = truth[..., ::2, ::2]
     with pytest.raises(ValueError, match=sentence):
-        measure(result, **clips)
+        evaluate(result, **clips)
 
 
 def test_a_single_frame_has_no_motion(truth):
-    report = measure(truth[:1], truth[:1])
+    report = evaluate(truth[:1], truth[:1])
     assert "flicker" not in report.summary and report.summary["ssim"] == pytest.approx(1)
 
 
@@ -205,7 +205,7 @@ def test_the_table_and_the_json_say_the_same(everything):
     assert len({len(row) for row in rows}) == 1 and len({row.count("|") for row in rows}) == 1
     (akd,) = [row for row in rows if "AKD)" in row and "sigma" not in row]
     assert [cell.strip() for cell in akd.strip("|").split("|")] == ["landmark distance (AKD)", "10", "", "px of the 512 crop", "low"]
-    assert "face" not in measure(sliding(2)).table().splitlines()[0]
+    assert "face" not in evaluate(sliding(2)).table().splitlines()[0]
 
 
 def test_means_leave_out_what_is_missing():
@@ -257,13 +257,13 @@ def test_every_frame_of_every_slice_is_counted_and_may_be_the_last():
 
 def test_what_is_left_out_is_said():
     one = torch.rand(1, 3, 8, 16)
-    notes = " ".join(measure(one, one).notes)
+    notes = " ".join(evaluate(one, one).notes)
     assert "Flicker and warping error were left out" in notes and "the clip has one frame" in notes
     assert "SSIM was left out: its window is 11 x 11 pixels and the frames are 16 x 8" in notes
     some = torch.rand(3, 3, 12, 16)
-    assert "no pair of its 3 frames was chosen (every 5)" in " ".join(measure(some, every=5).notes)
+    assert "no pair of its 3 frames was chosen (every 5)" in " ".join(evaluate(some, every=5).notes)
     with pytest.raises(ValueError, match="at least 3 x 3 pixels, got 2 x 8"):
-        measure(torch.rand(1, 3, 8, 2))
+        evaluate(torch.rand(1, 3, 8, 2))
 
 
 def test_long_and_tall_clips_stay_small():

@@ -108,12 +108,12 @@ def left(folder):
 def test_a_file_arrives_whole(temper, known, server, tiny, tmp_path):
     server.temper = temper
     checkpoint = {"all": tiny, "prefix": replace(tiny, sha256=tiny.sha256[:8]), "nothing": replace(tiny, sha256="", size=None)}[known]
-    told, beats = [], []
-    path = fetch(checkpoint, tmp_path / "new" / "folder", lambda done, total: told.append((done, total)), lambda: beats.append(1))
+    info, beats = [], []
+    path = fetch(checkpoint, tmp_path / "new" / "folder", lambda done, total: info.append((done, total)), lambda: beats.append(1))
     assert path == tmp_path / "new" / "folder" / FILE and left(path.parent) == {FILE: len(WHOLE)}
     assert torch.equal(read_state(path)["conv.weight"], WEIGHTS["conv.weight"])
-    assert told[0][0] == 0 and told[-1][0] == len(WHOLE) and [done for done, _ in told] == sorted(done for done, _ in told)
-    assert {total for _, total in told} == {None if temper == "no length" and known == "nothing" else len(WHOLE)}
+    assert info[0][0] == 0 and info[-1][0] == len(WHOLE) and [done for done, _ in info] == sorted(done for done, _ in info)
+    assert {total for _, total in info} == {None if temper == "no length" and known == "nothing" else len(WHOLE)}
     assert len(beats) > 2
 
 
@@ -126,9 +126,9 @@ def test_an_interrupted_download_goes_on_where_it_stopped(server, tiny, tmp_path
         fetch(tiny, tmp_path, stop)
     kept = left(tmp_path)[f"{FILE}.part"]
     assert 200_000 < kept < len(WHOLE)
-    told = []
-    fetch(tiny, tmp_path, lambda done, total: told.append(done))
-    assert server.asked == [None, f"bytes={kept}-"] and told[0] == kept and left(tmp_path) == {FILE: len(WHOLE)}
+    info = []
+    fetch(tiny, tmp_path, lambda done, total: info.append(done))
+    assert server.asked == [None, f"bytes={kept}-"] and info[0] == kept and left(tmp_path) == {FILE: len(WHOLE)}
 
 
 @pytest.mark.parametrize("temper", ["no ranges", "wrong range"])
@@ -252,7 +252,7 @@ def test_waiting_for_another_can_be_stopped(server, tiny, tmp_path):
         while not server.asked:
             time.sleep(0.01)
         with pytest.raises(KeyboardInterrupt):
-            fetch(tiny, tmp_path, heartbeat=stop)
+            fetch(tiny, tmp_path, check_interrupt=stop)
         assert first.result(timeout=60) == tmp_path / FILE
     assert started.is_set()
 

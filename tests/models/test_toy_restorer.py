@@ -45,7 +45,7 @@ class ToySession(Session):
 
 class ToyRestorer(NetworkRestorer):
     name, options_type = "toy", ToyOptions
-    def open(self, track=None, *, seed=0, heartbeat=lambda: None):
+    def open(self, track=None, *, seed=0, check_interrupt=lambda: None):
         return ToySession(self)
 
 ARCHITECTURE = Architecture(

@@ -339,15 +339,15 @@ def test_a_preview_of_no_faces_stops_nothing_else_in_comfyui(theirs, folder):
 
 def check_wired(outputs: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     """What the three files say of the graph that made them, each as ComfyUI's own clips do."""
-    told = []
+    info = []
     for node, name in (("2", "64x64_0"), ("4", "wired_0"), ("7", "named_0")):
         (file,) = outputs[node]["images"]
         assert file["filename"].startswith(name)
         with av.open(str(folder / "output" / "video" / file["filename"])) as clip:
-            told.append({key: json.loads(value) for key, value in clip.metadata.items() if key in ("prompt", "workflow")})
-    for tags in told:
+            info.append({key: json.loads(value) for key, value in clip.metadata.items() if key in ("prompt", "workflow")})
+    for tags in info:
         assert {key: entry["class_type"] for key, entry in tags["prompt"].items()} == {key: entry["class_type"] for key, entry in WIRED.items()}
-    return told
+    return info
 
 
 def test_a_wired_clip_needs_no_file_and_a_file_may_be_wired(folder):

@@ -19,7 +19,7 @@ def noise(count: int, height: int = 40, width: int = 60, seed: int = 0) -> torch
 
 
 def call(**inputs):
-    mode = {"mode": inputs.pop("mode", "side_by_side"), "period": None, "gain": None, **inputs.pop("knobs", {})}
+    mode = {"mode": inputs.pop("mode", "side_by_side"), "period": None, "gain": None, **inputs.pop("values", {})}
     return CompareVideos.execute(mode=mode, **inputs)
 
 
@@ -53,7 +53,7 @@ def test_the_line_follows_the_clock(wired):
         a=torch.zeros(4, 40, 60, 3),
         b=torch.ones(4, 40, 60, 3) * 0.5,
         mode="split",
-        knobs={"period": 4.0},
+        values={"period": 4.0},
         labels="",
         frame_rate=2.0,
         times=times if wired else None,

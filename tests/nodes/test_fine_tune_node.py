@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from fvr import headless, host
 from fvr.assembly import restorer_files
-from fvr.finetune.stage import CodeStage
+from fvr.finetune.stage import CodeFineTuneStage
 from fvr.nodes import registry
 from fvr.nodes.fine_tune import PseudoTargetFineTune
 from fvr.nodes.restorers import LoadFaceRestorer, RestoreFaces
@@ -63,12 +63,12 @@ def test_a_file_a_restorer_and_what_was_measured(home):
     assert torch.equal(given, chosen) and not torch.equal(given, before)
     assert curves.shape[-1] == sheet.shape[-1] == 3 and curves.std() > 0.01 and sheet.std() > 0.05
     assert not any(parameter.requires_grad for parameter in restorer.network.parameters())
-    (told,) = json.loads(json.dumps(out.ui["report"], allow_nan=False))
-    assert Path(told["folder"]) / told["file"] == path and f"written to {path}" in report
-    assert (told["file"], told["base_file"], told["seed"]) == ("mine.safetensors", "base-codeformer.safetensors", 0) and told["licence"] in report
-    for name, value in told["held_out"]["before"].items():
-        assert f"{name}: {value:.4g} before, {told['held_out']['after'][name]:.4g} after" in report
-    assert f"of step {told['steps']}" in report.replace("\n", " ")
+    (info,) = json.loads(json.dumps(out.ui["report"], allow_nan=False))
+    assert Path(info["folder"]) / info["file"] == path and f"written to {path}" in report
+    assert (info["file"], info["base_file"], info["seed"]) == ("mine.safetensors", "base-codeformer.safetensors", 0) and info["licence"] in report
+    for name, value in info["held_out"]["before"].items():
+        assert f"{name}: {value:.4g} before, {info['held_out']['after'][name]:.4g} after" in report
+    assert f"of step {info['steps']}" in report.replace("\n", " ")
 
 
 def test_settings_of_the_restorer_stay(home):
@@ -95,23 +95,23 @@ def test_the_same_settings_again_give_the_same_without_training(home, monkeypatc
 def test_save_as_counts_among_the_settings(home):
     """No file of other numbers than asked for, and no report that speaks of others than the file has."""
 
-    def told(**changes):
+    def info(**changes):
         report = tune(**QUICKEST, **changes)[1].result[3]
         kinds = {str(value.dtype)[6:] for value in load_file(path).values()}
         assert len(kinds) == 1 and f"pairs, {kinds.pop()}; " in report
         return report
 
     path = home / "models" / "face_video_restoration" / "mine.safetensors"
-    plain = told()
+    plain = info()
     with pytest.raises(ValueError, match="exists and was made with other settings"):
-        told(save_as="float16")
-    assert told() == plain
-    halved = told(save_as="float16", overwrite=True)
+        info(save_as="float16")
+    assert info() == plain
+    halved = info(save_as="float16", overwrite=True)
     assert path.is_file() and "pairs, float16; " in halved
     stamp = path.stat().st_mtime_ns
-    assert told(save_as="float16") == halved and path.stat().st_mtime_ns == stamp
+    assert info(save_as="float16") == halved and path.stat().st_mtime_ns == stamp
     with pytest.raises(ValueError, match="exists and was made with other settings"):
-        told(save_as="float32")
+        info(save_as="float32")
 
 
 def test_a_file_outlives_its_pictures(home, monkeypatch):
@@ -206,14 +206,14 @@ def test_a_prompt_with_faults_does_not_start(home):
 
 
 def test_a_stop_says_where_it_is_kept_and_the_same_settings_go_on(home, monkeypatch, capsys):
-    real = CodeStage.begin
+    real = CodeFineTuneStage.begin
 
     def begin(self, step, generator):
         if step == 3:
             host.interrupt()
         real(self, step, generator)
 
-    monkeypatch.setattr(CodeStage, "begin", begin)
+    monkeypatch.setattr(CodeFineTuneStage, "begin", begin)
     with pytest.raises(host.Interrupted):
         tune()
     host.clear_interrupt()
@@ -222,7 +222,7 @@ def test_a_stop_says_where_it_is_kept_and_the_same_settings_go_on(home, monkeypa
     assert 0 < done < 6 and f"Stopped after {done} of 6 steps; the state is in {folder}" in capsys.readouterr().err
     assert not (home / "models" / "face_video_restoration" / "mine.safetensors").exists()
     seen = []
-    monkeypatch.setattr(CodeStage, "begin", lambda self, step, generator: seen.append(step))
+    monkeypatch.setattr(CodeFineTuneStage, "begin", lambda self, step, generator: seen.append(step))
     tune()
     assert seen[0] == done  # no step twice
 

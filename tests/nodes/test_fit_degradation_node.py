@@ -20,9 +20,9 @@ def test_an_enlarged_blurred_clip_is_given_back_small_with_what_was_found():
     stored = enlarge(small, 2).clamp(0, 1).permute(0, 2, 3, 1)
     out = FitDegradation.execute(stored)
     frames, operator, text = out.result
-    (told,) = json.loads(json.dumps(out.ui["report"], allow_nan=False))
-    assert told["enlargement"] == 2 and frames.shape[1:3] == (128, 128) and operator.factor == 2
-    assert told["degradation"] == operator.describe() and told["degradation"] in text and out.ui["text"] == (text,)
-    assert f"blur of {told['sigma']:.1f} pixels" in text and f"noise of {told['noise'] * 255:.1f} grey levels" in text
+    (info,) = json.loads(json.dumps(out.ui["report"], allow_nan=False))
+    assert info["enlargement"] == 2 and frames.shape[1:3] == (128, 128) and operator.factor == 2
+    assert info["degradation"] == operator.describe() and info["degradation"] in text and out.ui["text"] == (text,)
+    assert f"blur of {info['sigma']:.1f} pixels" in text and f"noise of {info['noise'] * 255:.1f} grey levels" in text
     whole = FitDegradation.execute(stored, shrink=False)
     assert whole.ui["report"][0]["enlargement"] == 1 and whole.result[0].shape == stored.shape

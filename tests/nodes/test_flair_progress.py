@@ -76,8 +76,8 @@ def test_an_interrupt_inside_the_estimate_of_a_window_stops_the_node_at_once(mon
 
 
 def test_solver_widgets_reach_the_sampler_and_older_prompts_need_none():
-    def restorer(**knobs):
-        return FlairRestorerNode.execute(prior=GaussianPrior(), preset={"preset": "gaussian", **knobs}).result[0]
+    def restorer(**values):
+        return FlairRestorerNode.execute(prior=GaussianPrior(), preset={"preset": "gaussian", **values}).result[0]
 
     old, new = restorer(), restorer(solver="dpm++2m", steps=15, mask_every="step")
     assert (old.options.solver, old.options.spacing, len(old.schedule)) == ("ddpm", "auto", 100)

@@ -75,7 +75,7 @@ def test_links_lead_out():
 
 
 def test_what_two_pages_share_is_the_same():
-    knobs = [section(page(node_id), "### The two switches", "## Outputs") for node_id in ("FVRFlairSampler", "FVRFlairRestorer")]
+    values = [section(page(node_id), "### The two switches", "## Outputs") for node_id in ("FVRFlairSampler", "FVRFlairRestorer")]
     kinds = [section(page(node_id), "- **`kind`**", "  - `grayscale`") for node_id in ("FVRDegrade", "FVRDescribeDegradation")]
-    assert knobs[0] == knobs[1]
+    assert values[0] == values[1]
     assert kinds[0] == kinds[1]

@@ -15,7 +15,7 @@ from fvr.demo import moving_portrait
 from fvr.evaluation import measured_faces, tracks_in
 from fvr.faces import FaceClip, aligned_track, crop_clip, find_tracks, load_detector
 from fvr.headless.io import io
-from fvr.metrics.evaluate import measure
+from fvr.metrics.evaluate import evaluate
 from fvr.nodes import registry
 from fvr.nodes.measure import MeasureRestoration, mixes_frames
 from fvr.physics import H264, AveragePool, GaussianNoise, TemporalBlur
@@ -55,7 +55,7 @@ def test_the_node_says_what_the_engine_says(truth, result):
     observation = operator.forward(truth)
     before = result.clone()
     table, text, drawn, sliced = call(restored=images(result), reference=images(truth), observation=images(observation), degradation=operator).result
-    own = measure(result, truth, observation, degradation_forward=operator.forward, noise_level=0.02)
+    own = evaluate(result, truth, observation, degradation_forward=operator.forward, noise_level=0.02)
     said = json.loads(text)
     assert {key: pytest.approx(value, rel=1e-5) for key, value in own.summary.items()} == said["summary"]
     assert said["about"]["degradation"] == str(operator) and "residual" in table
@@ -68,7 +68,7 @@ def test_the_node_says_what_the_engine_says(truth, result):
 def test_half_precision_and_alpha_are_taken(truth, result):
     alpha = torch.cat([images(result), torch.ones(FRAMES, 96, 128, 1)], -1).half()
     said = json.loads(call(restored=alpha, reference=images(truth)).result[1])
-    assert said["summary"]["psnr"] == pytest.approx(measure(result.half().float(), truth).summary["psnr"], abs=0.01)
+    assert said["summary"]["psnr"] == pytest.approx(evaluate(result.half().float(), truth).summary["psnr"], abs=0.01)
 
 
 def test_the_column_is_the_chosen_one(truth):
@@ -240,6 +240,6 @@ def test_inside_comfyui_it_says_the_same_and_shows_text_and_pictures():
     said = in_comfyui(PROGRAM)
     clip = sliding(4)
     assert said["summary"]["psnr"] == "inf"
-    assert said["summary"]["flicker"] == pytest.approx(measure(clip, clip).summary["flicker"], rel=1e-4)
+    assert said["summary"]["flicker"] == pytest.approx(evaluate(clip, clip).summary["flicker"], rel=1e-4)
     assert said["text"] == ["| measure"] and said["report"] == [True]
     assert said["images"] == [["filename", "subfolder", "type"]] * 2 and said["shape"] == 3

@@ -20,7 +20,7 @@ from fvr.methods.pseudo_target.algorithm import PRESETS
 from fvr.methods.pseudo_target.dataset import read_png
 from fvr.methods.pseudo_target.frame_selection import ChoiceOptions
 from fvr.models.difface_unet import DifFaceConfig, DifFaceUNet
-from fvr.nodes.pseudo_target import PseudoTargetGenerate, knobs, output_folder, selection_knobs
+from fvr.nodes.pseudo_target import PseudoTargetGenerate, output_folder, preset_inputs, selection_inputs
 from fvr.priors.image_ddpm import ImagePrior
 
 FAST = {"preset": {"preset": "codeformer", "N": 4, "K": 60, "L": 20, "steps": 100, "scaled": False}}
@@ -59,11 +59,11 @@ def test_frames_become_pairs_for_fine_tuning(parts, place):
     assert (targets - initial).abs().mean() > 0.005
     assert report.startswith("4 of 4 faces chosen. codeformer, then 6 diffusion steps at 32 x 32")
     assert len(out.ui["images"]) == 1 and out.ui["text"] == (report,)
-    (told,) = json.loads(json.dumps(out.ui["report"], allow_nan=False))
-    assert (told["candidates"], told["near_duplicates"], told["poor"], told["found"], told["folder"]) == (4, 0, 0, 0, None)
-    assert [(pair["source"], pair["frame"]) for pair in told["pairs"]] == [("frames", i) for i in range(4)] and told["options"]["K"] == 60
-    moved = sum(pair["drift"] for pair in told["pairs"]) / 4
-    assert told["restorer"] == "codeformer" and f"low frequencies moved by {100 * moved:.2f} % of the range" in report
+    (info,) = json.loads(json.dumps(out.ui["report"], allow_nan=False))
+    assert (info["candidates"], info["near_duplicates"], info["poor"], info["found"], info["folder"]) == (4, 0, 0, 0, None)
+    assert [(pair["source"], pair["frame"]) for pair in info["pairs"]] == [("frames", i) for i in range(4)] and info["options"]["K"] == 60
+    moved = sum(pair["drift"] for pair in info["pairs"]) / 4
+    assert info["restorer"] == "codeformer" and f"low frequencies moved by {100 * moved:.2f} % of the range" in report
     assert len(Pairs.of_images(inputs.permute(0, 3, 1, 2), targets.permute(0, 3, 1, 2), 64)) == 4
     again = run(parts, frames=shown, selection={"selection": "every", "every": 1, "least": 0.5}).result
     assert torch.equal(again[0], targets)
@@ -178,7 +178,7 @@ def test_what_cannot_be_done_is_refused(parts, place, inputs, says):
 
 def test_widgets_start_at_the_presets_values():
     for preset in PRESETS.values():
-        assert {knob.id: knob.default for knob in knobs(preset)} == asdict(preset)
+        assert {declared.id: declared.default for declared in preset_inputs(preset)} == asdict(preset)
     start = asdict(ChoiceOptions())
-    assert {knob.id: knob.default for knob in selection_knobs("every")} == {name: start[name] for name in ("every", "least", "poor")}
-    assert {knob.id for knob in selection_knobs("diverse")} == {"least", "poor"}
+    assert {declared.id: declared.default for declared in selection_inputs("every")} == {name: start[name] for name in ("every", "least", "poor")}
+    assert {declared.id for declared in selection_inputs("diverse")} == {"least", "poor"}

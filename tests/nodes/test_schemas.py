@@ -83,11 +83,11 @@ def test_every_option_of_flair_is_a_widget_that_starts_at_the_presets_value():
     from dataclasses import fields
 
     from fvr.methods.flair.options import PRESETS, FlairOptions
-    from fvr.nodes.flair import NOISE_OF_THE_DEGRADATION, knobs
+    from fvr.nodes.flair import NOISE_OF_THE_DEGRADATION, preset_inputs
 
     names = {field.name for field in fields(FlairOptions)} - {"data_consistency", "enhance"}
     for preset in PRESETS.values():
-        values = {knob.id: knob.default for knob in knobs(preset)}
+        values = {declared.id: declared.default for declared in preset_inputs(preset)}
         assert set(values) == names
         assert {name: None if value == NOISE_OF_THE_DEGRADATION and name == "noise_level" else value for name, value in values.items()} == {
             name: getattr(preset, name) for name in names

@@ -11,7 +11,7 @@ from helpers.comfyui_process import in_comfyui, needs_comfyui
 from helpers.tiny_seed_models import TinyUNet
 
 from fvr.methods.seed_map import SeedMapOptions
-from fvr.nodes.seed_map import SeedMapOptimize, knobs, whole_operator
+from fvr.nodes.seed_map import SeedMapOptimize, preset_inputs, whole_operator
 from fvr.physics import AveragePool, Blur, Jpeg, RandomInpaint
 
 PROGRAM = (Path(__file__).parent / "seed_map_program.py").read_text(encoding="utf-8")
@@ -118,8 +118,8 @@ def test_a_wrong_operator_is_said(described, wrong):
         out = SeedMapOptimize.execute(
             frames=frames, degradation=described, prior=TinyUNet(), iterations=150, seed_rate=0.1, residual_rate=0.01, warp_weight=0.0
         )
-    told, text = json.loads(out.result[2]), out.ui["text"][0]
-    assert told["frames"]["unexplained"] == ([0, 1, 2] if wrong else [])
+    info, text = json.loads(out.result[2]), out.ui["text"][0]
+    assert info["frames"]["unexplained"] == ([0, 1, 2] if wrong else [])
     assert ("the degradation is probably described wrongly" in text) is wrong
 
 
@@ -161,5 +161,5 @@ def test_what_is_wrong_is_said_in_the_words_of_the_widgets(widgets, sentence):
 def test_every_option_is_a_widget_that_starts_at_its_default():
     from dataclasses import asdict
 
-    values = {knob.id: knob.default for knob in knobs()}
+    values = {declared.id: declared.default for declared in preset_inputs()}
     assert values == {**asdict(SeedMapOptions()), "warp_start": -1.0, "residual_init": -1.0}

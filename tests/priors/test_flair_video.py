@@ -39,26 +39,26 @@ def spynet_calls(prior):
 
 
 def test_published_schedules(prior):
-    """Table 11; the bicubic network is told sqrt(abar_t) of the very step, the other its number, also where steps are skipped."""
+    """Table 11; the bicubic network is told sqrt(alpha_bar_t) of the very step, the other its number, also where steps are skipped."""
     published = bicubic_schedule() if is_bicubic(prior) else linear_schedule()
-    assert prior.schedule.alpha_bar.equal(published.alpha_bar)
+    assert prior.schedule.alphas_cumprod.equal(published.alphas_cumprod)
     short = prior.schedule.respaced(25)
     for i, t in enumerate(short.timesteps):
-        assert prior.level(t) == pytest.approx(short.abar(i) ** 0.5 if is_bicubic(prior) else t, rel=1e-12)
+        assert prior.level(t) == pytest.approx(short.alpha_bar(i) ** 0.5 if is_bicubic(prior) else t, rel=1e-12)
 
 
 def test_estimate_is_the_networks(prior):
-    """x_0 = (x_t - sqrt(1 - abar) eps) / sqrt(abar) with the network called by hand."""
+    """x_0 = (x_t - sqrt(1 - alpha_bar) eps) / sqrt(alpha_bar) with the network called by hand."""
     x_t, condition = clip(2)
-    abar = prior.schedule.abar(STEP)
-    level = torch.tensor(abar**0.5 if is_bicubic(prior) else float(STEP))
+    alpha_bar = prior.schedule.alpha_bar(STEP)
+    level = torch.tensor(alpha_bar**0.5 if is_bicubic(prior) else float(STEP))
     weights = torch.ones(2, 1, SIDE, SIDE)
     if is_bicubic(prior):
         at = (torch.arange(SIDE) + 0.5) / SIDE
         face = ((1.05 - (((at[None] - 0.5) / 0.34) ** 2 + ((at[:, None] - 0.55) / 0.4) ** 2).sqrt()) / 0.2).clamp(0, 1)
         weights = weights * (0.93 + 0.07 * face)
     eps = prior.network(x_t, condition, level, weights=weights)
-    assert gap(prior.predict_x0(x_t, STEP, condition), eps_to_x0(x_t, eps, abar)) < 1e-4
+    assert gap(prior.predict_x0(x_t, STEP, condition), eps_to_x0(x_t, eps, alpha_bar)) < 1e-4
 
 
 def test_mask_and_background(prior):
@@ -145,10 +145,10 @@ def test_a_few_steps(prior):
     schedule = prior.schedule.respaced(3)
 
     def sampled():
-        x = add_noise(condition, x_t, schedule.abar(2))
+        x = add_noise(condition, x_t, schedule.alpha_bar(2))
         for t in (2, 1, 0):
             x0 = prior.predict_x0(x, schedule.timesteps[t], condition)
-            x = flair_step(x, x0, None, None, (schedule.abar(t), schedule.abar(t - 1)), x_t, gamma=0.0, rho=0.5).x_prev
+            x = flair_step(x, x0, None, None, (schedule.alpha_bar(t), schedule.alpha_bar(t - 1)), x_t, gamma=0.0, rho=0.5).x_prev
         return x
 
     first = sampled()

@@ -47,7 +47,7 @@ def test_the_true_noise_gives_the_frame_back():
     noise = torch.randn(PICTURES.shape, generator=torch.Generator().manual_seed(1))
     prior = ImagePrior(Told(noise))
     for t in (0, 300, 700):
-        x_t = add_noise(PICTURES, noise, prior.schedule.abar(t))
+        x_t = add_noise(PICTURES, noise, prior.schedule.alpha_bar(t))
         torch.testing.assert_close(prior.predict_x0(x_t, t), PICTURES, rtol=0, atol=2e-5)
     assert [seen.tolist() for _, seen in prior.network.seen] == [[0] * 3, [300] * 3, [700] * 3]
 
@@ -65,7 +65,7 @@ def test_a_respaced_schedule_still_names_training_steps():
 
 
 def test_the_schedule_is_difaces_unless_said():
-    torch.testing.assert_close(ImagePrior(network()).schedule.alpha_bar, linear_schedule(1000, 1e-4, 2e-2).alpha_bar)
+    torch.testing.assert_close(ImagePrior(network()).schedule.alphas_cumprod, linear_schedule(1000, 1e-4, 2e-2).alphas_cumprod)
 
 
 def test_an_unconditional_network_ignores_the_condition():
@@ -78,9 +78,9 @@ def test_a_condition_follows_the_noisy_frame_and_zeros_stand_for_none():
     with_it, without = prior.predict_x0(PICTURES, 400, PICTURES.flip(0)), prior.predict_x0(PICTURES, 400)
     assert (with_it - without).abs().max() > 0.01
     assert torch.equal(without, prior.predict_x0(PICTURES, 400, torch.zeros_like(PICTURES)))
-    told = Told(torch.zeros_like(PICTURES))
-    ImagePrior(told, conditional=True).predict_x0(PICTURES, 0, PICTURES.flip(0))
-    assert torch.equal(told.seen[0][0], torch.cat([PICTURES, PICTURES.flip(0)], 1))
+    info = Told(torch.zeros_like(PICTURES))
+    ImagePrior(info, conditional=True).predict_x0(PICTURES, 0, PICTURES.flip(0))
+    assert torch.equal(info.seen[0][0], torch.cat([PICTURES, PICTURES.flip(0)], 1))
 
 
 def test_frames_do_not_meet():
@@ -89,9 +89,9 @@ def test_frames_do_not_meet():
 
 
 def test_batches_shrink_when_memory_runs_out():
-    told = Told(torch.zeros_like(PICTURES), most=1)
-    x0 = ImagePrior(told).predict_x0(PICTURES, 10)
-    assert [len(x) for x, _ in told.seen] == [1, 1, 1]
+    info = Told(torch.zeros_like(PICTURES), most=1)
+    x0 = ImagePrior(info).predict_x0(PICTURES, 10)
+    assert [len(x) for x, _ in info.seen] == [1, 1, 1]
     assert torch.equal(x0, ImagePrior(Told(torch.zeros_like(PICTURES))).predict_x0(PICTURES, 10))
     with pytest.raises(torch.OutOfMemoryError):
         ImagePrior(Told(torch.zeros_like(PICTURES), most=0)).predict_x0(PICTURES, 10)

@@ -38,9 +38,9 @@ def frames(side: int, seed: int = 0) -> torch.Tensor:
 @torch.no_grad()
 def test_any_noise_level_is_the_schedule_s_own_where_it_has_it(coarse):
     t, x = 700, frames(32)
-    abar = bicubic_schedule().abar(t)
-    denoised = coarse.denoise(x / abar**0.5, bicubic_schedule().sigma(t), x)
-    assert (denoised - coarse.predict_x0(x, t, x)).abs().max() < 2e-4 / abar**0.5
+    alpha_bar = bicubic_schedule().alpha_bar(t)
+    denoised = coarse.denoise(x / alpha_bar**0.5, bicubic_schedule().sigma(t), x)
+    assert (denoised - coarse.predict_x0(x, t, x)).abs().max() < 2e-4 / alpha_bar**0.5
 
 
 @torch.no_grad()
@@ -50,7 +50,7 @@ def test_coarse_means_are_the_network_s_and_the_rest_is_the_gaussian_prior_s(coa
     x_t = frames(128) + 0.5 * torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(1))
     condition = frames(128, 2) if conditional else None
     found, fine = prior.predict_x0(x_t, t, condition), GaussianPrior().predict_x0(x_t, t, condition)
-    noisy = F.avg_pool2d(x_t, 4) / prior.schedule.abar(t) ** 0.5
+    noisy = F.avg_pool2d(x_t, 4) / prior.schedule.alpha_bar(t) ** 0.5
     wanted = coarse.denoise(noisy, prior.schedule.sigma(t) / 4, None if condition is None else F.avg_pool2d(condition, 4))
     step = F.interpolate(wanted - F.avg_pool2d(fine, 4), (128, 128), mode="bicubic")
     assert (found - fine - step).abs().max() < 1e-4
@@ -61,7 +61,7 @@ def test_coarse_means_are_the_network_s_and_the_rest_is_the_gaussian_prior_s(coa
 @torch.no_grad()
 def test_frames_of_the_network_s_side_are_its_alone(coarse):
     prior, x_t = PyramidPrior(coarse), frames(32)
-    alone = coarse.denoise(x_t / prior.schedule.abar(50) ** 0.5, prior.schedule.sigma(50), x_t)
+    alone = coarse.denoise(x_t / prior.schedule.alpha_bar(50) ** 0.5, prior.schedule.sigma(50), x_t)
     assert torch.equal(prior.predict_x0(x_t, 50, x_t), alone)
 
 

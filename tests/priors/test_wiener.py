@@ -90,11 +90,11 @@ def test_a_constant_stays_a_constant():
 
 
 def test_tweedie():
-    """predict_x0(sqrt(abar) x + sqrt(1 - abar) n) is D at sigma = sqrt((1 - abar) / abar)."""
+    """predict_x0(sqrt(alpha_bar) x + sqrt(1 - alpha_bar) n) is D at sigma = sqrt((1 - alpha_bar) / alpha_bar)."""
     prior, x = GaussianPrior(), smooth()
-    n, abar = noise_like(smooth()), prior.schedule.abar(200)
-    sigma = ((1 - abar) / abar) ** 0.5
-    torch.testing.assert_close(prior.predict_x0(add_noise(x, n, abar), 200, x), denoise(x + sigma * n, sigma, x), atol=1e-5, rtol=1e-4)
+    n, alpha_bar = noise_like(smooth()), prior.schedule.alpha_bar(200)
+    sigma = ((1 - alpha_bar) / alpha_bar) ** 0.5
+    torch.testing.assert_close(prior.predict_x0(add_noise(x, n, alpha_bar), 200, x), denoise(x + sigma * n, sigma, x), atol=1e-5, rtol=1e-4)
 
 
 def test_frames_do_not_influence_each_other():

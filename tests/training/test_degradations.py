@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from fvr.metrics.fidelity import psnr
 from fvr.physics import BicubicDownsample
-from fvr.training.degradations import JUDGED, LARGE, NATIVE_128, SMALL, Blind, Known, judged
+from fvr.training.degradations import JUDGED, LARGE, NATIVE_128, SMALL, Blind, KnownDegradation, judged
 from fvr.training.prior import PRIOR_PAPER, X8
 
 
@@ -81,7 +81,7 @@ def test_judged_degradations_are_the_issues() -> None:
 
 def test_the_papers_prior_learns_the_operator_that_its_sampler_inverts() -> None:
     """x8 conditions are the judged operator's, that of physics: no other kernel, no JPEG."""
-    assert PRIOR_PAPER.blind == X8 == Known(512, JUDGED["x8 bicubic"])
+    assert PRIOR_PAPER.blind == X8 == KnownDegradation(512, JUDGED["x8 bicubic"])
     generator = torch.Generator().manual_seed(0)
     face = smooth_picture(512)
     condition = X8.draw(generator)(face, generator)

@@ -27,7 +27,7 @@ from fvr.training.degradations import JUDGED, NATIVE_128
 from fvr.training.engine import STATE, Run, Stopped, generator_for, train
 from fvr.training.faces import Faces
 from fvr.training.flow_weights import load_spynet
-from fvr.training.prior import ImageStage, PriorRecipe, VideoStage, network_of, stages_of, thinning
+from fvr.training.prior import ImagePriorStage, PriorRecipe, VideoPriorStage, network_of, stages_of, thinning
 from fvr.training.synthetic_motion import Clips
 
 SIZES_64 = BicubicConfig(side=SIDE, channels=32, multipliers=(1, 1), res_blocks=1, attention=frozenset({1}), recurrence=frozenset(), head=32)
@@ -35,9 +35,9 @@ TINY = PriorRecipe("tiny prior", SIZES_64, replace(SHORT, batch=2), SHORT, frame
 CPU = torch.device("cpu")
 
 
-def stages(folder: Path, recipe: PriorRecipe = TINY) -> tuple[ImageStage, VideoStage]:
+def stages(folder: Path, recipe: PriorRecipe = TINY) -> tuple[ImagePriorStage, VideoPriorStage]:
     image, video = stages_of(recipe, *faces_of(folder), CPU)
-    assert isinstance(image, ImageStage) and isinstance(video, VideoStage)
+    assert isinstance(image, ImagePriorStage) and isinstance(video, VideoPriorStage)
     return image, video
 
 
@@ -64,14 +64,14 @@ def test_each_stage_trains_its_own_layers_only(tmp_path: Path) -> None:
 
 
 def test_the_loss_is_eq_6_weighted_as_the_recipe_says(tmp_path: Path) -> None:
-    """A network that always says 0 errs by the noise itself: 1 per value, over abar with the weights of v."""
+    """A network that always says 0 errs by the noise itself: 1 per value, over alpha_bar with the weights of v."""
     image, _ = stages(tmp_path)
     batch = image.batch(0, generator_for(0))
     nothing = lambda noisy, condition, level, **others: torch.zeros_like(noisy)  # noqa: E731
     power = batch["noise"].square().mean((1, 2, 3))
     weighted = image.denoising(nothing, batch, 1, False)["noise"]  # type: ignore[arg-type]
     assert torch.allclose(weighted, (power * batch["level"].pow(-2).clamp_max(50)).mean())
-    plain = ImageStage(replace(TINY, weighting="eps"), image.faces, image.held_out, CPU)
+    plain = ImagePriorStage(replace(TINY, weighting="eps"), image.faces, image.held_out, CPU)
     assert torch.allclose(plain.denoising(nothing, batch, 1, False)["noise"], power.mean())  # type: ignore[arg-type]
 
 

@@ -157,17 +157,17 @@ def test_sound_can_be_interrupted(tmp_path):
     source = open_source(gapped(tmp_path / "long.mkv", 0, 300))
     beats = []
 
-    def heartbeat():
+    def check_interrupt():
         beats.append(1)
         if len(beats) > 300:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), open_sink(tmp_path / "out.mp4", source.info, audio=source, heartbeat=heartbeat) as sink:
+    with pytest.raises(KeyboardInterrupt), open_sink(tmp_path / "out.mp4", source.info, audio=source, check_interrupt=check_interrupt) as sink:
         for chunk in source.chunks():
             sink.write(chunk.frames, chunk.starts, chunk.ends)
     assert sink.count == 50 and [path.name for path in tmp_path.iterdir()] == ["long.mkv"]
     with pytest.raises(KeyboardInterrupt):
-        read_audio(source, heartbeat=heartbeat)
+        read_audio(source, check_interrupt=check_interrupt)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])

@@ -42,7 +42,7 @@ def film(path, *, subtitles="subrip", tags=TAGS, timecode="01:00:00:00"):
     return path
 
 
-def told(path):
+def described(path):
     """Tags, chapters (title, start and end), subtitles (text, start and end) and timecode of a file."""
     with av.open(str(path)) as container:
         chapters = [(one["metadata"]["title"], one["start"] * one["time_base"], one["end"] * one["time_base"]) for one in container.chapters()]
@@ -68,7 +68,7 @@ def test_matroska_keeps_all_of_it(tmp_path):
         for chunk in source.chunks():
             sink.write(chunk.frames, chunk.starts, chunk.ends)
     assert sink.warnings == []
-    tags, chapters, lines, timecode = told(sink.path)
+    tags, chapters, lines, timecode = described(sink.path)
     assert TAGS.items() <= tags.items() and timecode == "01:00:00:00"
     assert chapters == [("one", 0, Fraction(1, 2)), ("two", Fraction(1, 2), 1)] and lines == SAID
 
@@ -81,7 +81,7 @@ def test_a_container_without_a_place_for_subtitles_says_so_first(tmp_path, suffi
     with sink:
         for chunk in source.chunks():
             sink.write(chunk.frames, chunk.starts, chunk.ends)
-    tags, chapters, lines, timecode = told(sink.path)
+    tags, chapters, lines, timecode = described(sink.path)
     assert TAGS.items() <= tags.items() and len(chapters) == 2 and timecode == "01:00:00:00"
     assert not {line[0] for line in lines} & {line[0] for line in SAID}
 
@@ -97,7 +97,7 @@ def test_images_say_all_that_they_leave_out(tmp_path):
 def test_a_part_has_its_own_chapters_subtitles_and_timecode(tmp_path):
     """Of frames 10 to 19: 0.4 s to 0.8 s."""
     source = open_source(film(tmp_path / "in.mkv"), start=10, count=10)
-    _, chapters, lines, timecode = told(copy(source, tmp_path / "out.mkv", audio=source))
+    _, chapters, lines, timecode = described(copy(source, tmp_path / "out.mkv", audio=source))
     assert timecode == "01:00:00:10"
     assert chapters == [("one", 0, Fraction(1, 10)), ("two", Fraction(1, 10), Fraction(4, 10))]
     assert lines == [(b"Hello", 0, Fraction(1, 10)), (b"Bye", Fraction(2, 10), Fraction(2, 10))]
@@ -106,10 +106,10 @@ def test_a_part_has_its_own_chapters_subtitles_and_timecode(tmp_path):
 def test_tags_without_a_box_of_their_own_are_kept_in_mp4(tmp_path):
     tags = {**TAGS, "com.apple.quicktime.make": "Apple"}
     source = open_source(film(tmp_path / "in.mkv", tags=tags))
-    assert tags.items() <= told(copy(source, tmp_path / "out.mp4"))[0].items()
+    assert tags.items() <= described(copy(source, tmp_path / "out.mp4"))[0].items()
     with open_sink(tmp_path / "named.mp4", source.info, metadata={"prompt": "{}", "title": "New"}) as sink:
         sink.write(moving(1), (Fraction(0),), (Fraction(1, 25),))
-    assert {**tags, "prompt": "{}", "title": "New"}.items() <= told(sink.path)[0].items()
+    assert {**tags, "prompt": "{}", "title": "New"}.items() <= described(sink.path)[0].items()
 
 
 @pytest.mark.parametrize("codec", ["h264", "h265", "av1"])
@@ -170,7 +170,7 @@ def test_an_interview_keeps_its_companions(case, tmp_path):
         for chunk in source.chunks():
             sink.write(chunk.frames, chunk.starts, chunk.ends)
     assert sink.warnings == []
-    tags, chapters, lines, _ = told(sink.path)
+    tags, chapters, lines, _ = described(sink.path)
     assert TAGS.items() <= tags.items() and [one[0] for one in chapters] == ["one", "two"]
     assert lines == [(b"Hello", Fraction(1, 10), Fraction(4, 10))]
     with av.open(str(sink.path)) as container:

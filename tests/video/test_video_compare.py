@@ -24,8 +24,8 @@ from fvr.video.compare import (
     line_width,
     resizings,
 )
-from fvr.video.sync import check_in_step, clock_of, described_as, frames_in_step, sounding
-from fvr.video.text_overlay import drawable, letter_height, lettering
+from fvr.video.sync import check_sync, clock_of, described_as, sounding, synced_frames
+from fvr.video.text_overlay import drawable, letter_height, rendered_text
 
 H, W = 90, 120
 A, B = moving(1, H, W)[0], moving(1, H, W, seed=1)[0]
@@ -114,10 +114,10 @@ def test_the_legend_shows_the_scale_below_the_map(height, width):
 def test_letters_are_large_enough_at_any_size(height):
     """About 1/26 of the picture's height, 9 pixels at least, with strokes that stay apart."""
     size = letter_height(height, 2 * height)
-    drawn = lettering("H", size)
+    drawn = rendered_text("H", size)
     inked = (drawn > 0.5).any(1).sum().item()
     assert inked == pytest.approx(max(9, height / 26), abs=1.5, rel=0.05)
-    assert (lettering("H", size)[:, drawn.shape[1] // 2] < 0.5).any(), "the two strokes of an H do not run together"
+    assert (rendered_text("H", size)[:, drawn.shape[1] // 2] < 0.5).any(), "the two strokes of an H do not run together"
 
 
 def test_a_label_that_is_too_long_ends_in_dots_inside_its_clip():
@@ -218,8 +218,8 @@ def sources(clips, *names):
 
 def test_frames_come_in_pairs(clips):
     opened, times = sources(clips, "long", "again")
-    check_in_step(opened, times)
-    pairs = list(frames_in_step(opened))
+    check_sync(opened, times)
+    pairs = list(synced_frames(opened))
     whole = [torch.cat([chunk.frames for chunk in source.chunks()]) for source in opened]
     assert len(pairs) == 40
     assert all(torch.equal(one, whole[0][n]) and torch.equal(two, whole[1][n]) for n, (one, two) in enumerate(pairs))
@@ -229,7 +229,7 @@ def test_one_moment_is_held_at_a_time(clips):
     """While two clips of 40 frames are compared, at most a few pictures (and views of them) are alive, whatever came before."""
     opened, _ = sources(clips, "long", "again")
     held = []
-    for number, picture in enumerate(compare_frames(frames_in_step(opened), (0.0 for _ in range(40)), CompareOptions())):
+    for number, picture in enumerate(compare_frames(synced_frames(opened), (0.0 for _ in range(40)), CompareOptions())):
         del picture
         if number in (1, 20, 39):
             gc.collect()
@@ -243,20 +243,20 @@ def test_one_moment_is_held_at_a_time(clips):
 )
 def test_clips_out_of_step_are_one_sentence(clips, other, words):
     with pytest.raises(VideoError, match=words):
-        check_in_step(*sources(clips, "long", other))
+        check_sync(*sources(clips, "long", other))
 
 
 def test_images_have_no_times_to_disagree_with(clips):
     opened, times = sources(clips, "slow", "images")
-    check_in_step(opened, times)
-    check_in_step(opened[::-1], times[::-1])
+    check_sync(opened, times)
+    check_sync(opened[::-1], times[::-1])
     assert clock_of(opened[::-1], None) == 1 and clock_of(opened, None) == 0
 
 
 def test_a_file_that_changes_meanwhile_is_one_sentence(clips):
     opened, _ = sources(clips, "long", "short")
     with pytest.raises(VideoError, match="do not end together"):
-        list(frames_in_step(opened))
+        list(synced_frames(opened))
 
 
 def test_the_sound_is_the_first_there_is_or_the_one_asked_for(clips, tmp_path):

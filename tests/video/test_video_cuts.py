@@ -124,8 +124,8 @@ def test_what_only_looks_like_a_dissolve_is_none():
 def test_a_dissolve_before_a_cut_is_told_first():
     mix = (torch.arange(8) + 1).view(-1, 1, 1, 1) / 9
     frames = torch.cat([scene(1, 20), (1 - mix) * scene(1, 8) + mix * scene(2, 8), scene(2, 14), scene(5, 20)])
-    detector, told = ShotCutDetector(gradual=True), []
+    detector, info = ShotCutDetector(gradual=True), []
     for frame in frames:
-        told += detector.push(frame[None])
-    told += detector.finish()
-    assert told == gradual_cuts(frames) and len(told) == 2 and told[1] == 42
+        info += detector.push(frame[None])
+    info += detector.finish()
+    assert info == gradual_cuts(frames) and len(info) == 2 and info[1] == 42

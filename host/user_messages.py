@@ -28,13 +28,13 @@ def without_folders(text: str, folders: Mapping[Path, str]) -> str:
 def plain(error: Exception, folders: Mapping[Path, str]) -> Exception:
     """`error` itself where it reads well, else one of the built-in kind that it is, with the same sentence without `folders`."""
     text = str(error)
-    told = without_folders(text, folders)
-    if told == text and not type(error).__module__.startswith(PACKAGE + "."):
+    shown = without_folders(text, folders)
+    if shown == text and not type(error).__module__.startswith(PACKAGE + "."):
         return error
     kind: type[Exception] = next(base for base in type(error).__mro__ if base.__module__ == "builtins" and issubclass(base, Exception))
     if issubclass(kind, (KeyError, UnicodeError)):  # the one quotes its sentence, the other takes five arguments
         kind = LookupError if issubclass(kind, KeyError) else ValueError
-    return kind(told)
+    return kind(shown)
 
 
 def both_forms(folder: str | os.PathLike[str]) -> set[Path]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fvr.host.telling import PACKAGE, plain, without_folders
+from fvr.host.user_messages import PACKAGE, plain, without_folders
 from fvr.video import VideoError
 
 FOLDERS = {

@@ -9,7 +9,7 @@ from .. import host
 from ..headless.io import io
 
 
-def tell_plainly(node: type[io.ComfyNode]) -> None:
+def with_user_messages(node: type[io.ComfyNode]) -> None:
     """Makes a node raise built-in exceptions whose sentence names no folder of the server, and show texts that name none either.
 
     The page prints the full name of an exception's class, which of ours would begin with the path of this pack.
@@ -23,13 +23,13 @@ def tell_plainly(node: type[io.ComfyNode]) -> None:
         try:
             done = run(cls, *given, **named)
         except Exception as error:
-            told = host.told_error(error)
-            if told is error:
+            plain = host.user_error(error)
+            if plain is error:
                 raise
-            raise told from error
+            raise plain from error
         shown = getattr(done, "ui", None)
         if isinstance(shown, dict) and "text" in shown:
-            shown["text"] = tuple(host.told(str(text)) for text in shown["text"])
+            shown["text"] = tuple(host.user_message(str(text)) for text in shown["text"])
         return done
 
     node.execute = classmethod(execute)  # type: ignore[method-assign, assignment]
