@@ -17,8 +17,6 @@ from ..metrics.lpips import BACKBONES, backbone_file, lpips_or_none
 from ..metrics.plot import plot
 from ..metrics.report import Report
 from ..metrics.temporal_profile import column_over_time
-from ..physics import H264, Degradation
-from ..physics.compose import chain_of
 from .faces import fingerprints_of_finding
 from .sockets import CATEGORY, DegradationSocket, Faces
 
@@ -139,7 +137,7 @@ class MeasureRestoration(io.ComfyNode):
                 clips.get("observation"),
                 degradation_forward=None if degradation is None else degradation.forward,
                 noise_level=0.0 if degradation is None else degradation.noise_level,
-                whole_clip=degradation is not None and mixes_frames(degradation),
+                whole_clip=degradation is not None and degradation.mixes_frames,
                 region=seen.region if about else None,
                 people=seen.people,
                 perceptual=None if truth is None else chosen_lpips(lpips, about, notes),
@@ -172,11 +170,6 @@ def check_clips(clips: dict[str, ImageFrames]) -> None:
     if truth is not None and truth.image.shape[1:3] != restored.image.shape[1:3]:
         (height, width), (h, w) = restored.image.shape[1:3], truth.image.shape[1:3]
         raise ValueError(f"Measure Restoration got restored frames of {width} x {height} and a reference of {w} x {h}; scale one of them first")
-
-
-def mixes_frames(degradation: Degradation) -> bool:
-    """Whether a frame of the observation depends on more than its own frame, or on its place in the clip."""
-    return any("time" in operator.axes or isinstance(operator, H264) for operator in chain_of(degradation))
 
 
 def chosen_lpips(backbone: str, about: dict[str, Any], notes: list[str]) -> nn.Module | None:

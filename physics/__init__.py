@@ -5,7 +5,7 @@ from .base import Degradation, Size
 from .bicubic import BicubicDownsample
 from .blur import Blur
 from .camera import CameraNoise
-from .compose import Composition, chain_of, compose
+from .compose import Composition, compose
 from .crops import crop_operator, observation
 from .fit import Fit, fit_degradation, shrink
 from .grayscale import Grayscale
@@ -40,7 +40,6 @@ __all__ = [
     "RandomInpaint",
     "Size",
     "TemporalBlur",
-    "chain_of",
     "compose",
     "crop_operator",
     "degradation",

@@ -9,6 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .base import Degradation, Size
+from .blur import Blur
+from .identity import Identity
+from .kernels import box_kernel
 from .numerics import working
 
 
@@ -45,6 +48,10 @@ class AveragePool(Degradation):
     def matrices(self, size: Size) -> tuple[Tensor, Tensor]:
         rows, cols = (self._matrix(length) for length in size)
         return rows, cols
+
+    def on_crop(self, scale: float) -> Degradation:
+        width = self.factor * scale
+        return Blur(box_kernel(width), title=f"Average over {width:.3g} px") if width > 1 else Identity()
 
     @property
     def noise_gain(self) -> float:

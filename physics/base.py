@@ -26,6 +26,7 @@ class Degradation(ABC):
         factor: how many times smaller each side of y is than x.
         transparent: whether `adjoint` and `pinv` treat the operator as the identity (noise, and what a codec or a camera loses).
         distortion: expected standard deviation of what `forward` of a transparent operator changes, in units of frames in [0, 1].
+        hides: whether `forward` only hides pixels (inpainting).
         axes: the axes of (T, 3, H, W) along which pixels are mixed; operators on different axes commute.
 
     >>> from .blur import Blur
@@ -41,6 +42,7 @@ class Degradation(ABC):
     factor: int = 1
     transparent: bool = False
     distortion: float = 0.0
+    hides: bool = False
     axes: frozenset[Axis] = frozenset({"space"})
 
     @abstractmethod
@@ -71,6 +73,46 @@ class Degradation(ABC):
     def noise_gain(self) -> float:
         """The factor by which A scales the standard deviation of white noise in x, away from the border."""
         return 1.0
+
+    @property
+    def chain(self) -> tuple[Degradation, ...]:
+        """The operators this one is made of, the last applied first in the tuple."""
+        return (self,)
+
+    @property
+    def mixes_frames(self) -> bool:
+        """Whether a frame of y depends on more than its own frame of x, or on its place in the clip."""
+        return "time" in self.axes
+
+    def reach(self) -> int:
+        """How many frames before and behind its own a frame of y shows; 0 where frames are not mixed.
+
+        >>> from .temporal import TemporalBlur
+        >>> TemporalBlur(7).reach()
+        3
+        """
+        return 0
+
+    def at_frames(self, first: int, count: int) -> Degradation:
+        """A for frames `first` to `first` + `count` - 1 of the clip: masks given frame by frame are those of these frames."""
+        return self
+
+    def on_crop(self, scale: float) -> Degradation:
+        """A, without its decimation, on a grid with `scale` pixels per pixel of x: a blur, what leaves space alone, or the identity.
+
+        Raises:
+            ValueError: for an operator tied to positions in the frame (inpainting).
+        """
+        if "space" in self.axes:
+            raise ValueError(
+                f"{self.describe()} is tied to the pixels of whole frames and cannot be carried over to face crops; apply it to aligned "
+                f"footage, or leave it out of the description"
+            )
+        return self
+
+    def mask_for(self, x: Tensor) -> Tensor:
+        """1 where a pixel of x gets through, 0 where it is hidden, broadcastable to x; operators other than `hides` let all through."""
+        return x.new_ones(())
 
     def describe(self) -> str:
         """A short text for people, e.g. "Gaussian blur sigma 2 px, down x4"."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .base import Size
+from .identity import Identity
 from .numerics import cached
 from .separable import Separable
 
@@ -31,6 +32,9 @@ class BicubicDownsample(Separable):
 
     def matrices(self, size: Size) -> tuple[Tensor, Tensor]:
         return bicubic_matrix(size[0], self.factor), bicubic_matrix(size[1], self.factor)
+
+    def on_crop(self, scale: float) -> Identity:
+        return Identity()  # a crop keeps what this antialiasing keeps
 
     @property
     def noise_gain(self) -> float:

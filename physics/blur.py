@@ -23,6 +23,9 @@ RANK_ONE = 1e-7
 PRECONDITIONER_FLOOR = 1e-2
 """Of the largest power: below it the circulant says little about A A^T, whose ends are not circular."""
 
+FINEST_FORMULA = 0.45
+"""A Gaussian narrower than this, in pixels, is not well told by its values at pixel centres."""
+
 
 @dataclass(frozen=True, eq=False)
 class Blur(Degradation):
@@ -106,7 +109,7 @@ class Blur(Degradation):
         return self.weights.numpy().tobytes(), tuple(self.weights.shape), self.factor, self.boundary, self.offset
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Blur) and self._identity == other._identity
+        return self._identity == getattr(other, "_identity", None)
 
     def __hash__(self) -> int:
         return hash(self._identity)
@@ -157,6 +160,17 @@ class Blur(Degradation):
         power = lag_spectrum(self, low, work.dtype, work.device)
         z = _filter(work, _inverse(power, damping)) if circulant else self._solve(work, size, damping, power)
         return self.adjoint(z, size).to(y.dtype)
+
+    def on_crop(self, scale: float) -> Blur:
+        """The kernel, a Gaussian's by its formula where that is not too narrow, others tap by tap."""
+        title = f"{self.title} at {scale:.3g} px per px"
+        if self.sigmas is not None:
+            scaled = Blur.gaussian(self.sigmas[0] * scale, self.sigmas[1] * scale, self.sigmas[2])
+            if min(self.sigmas[:2]) * scale >= FINEST_FORMULA:
+                return scaled
+            title = scaled.title
+        shift = [(side - 1) / 2 - side // 2 + (self.offset or 0) - (self.factor - 1) / 2 for side in self.weights.shape]
+        return Blur(kernels.trim_kernel(kernels.rescale_kernel(self.weights, scale, (shift[0], shift[1]))), title=title)
 
     def describe(self) -> str:
         return self.title if self.factor == 1 else f"{self.title}, down x{self.factor}"

@@ -47,8 +47,18 @@ class Composition(Degradation):
 
     @property
     def chain(self) -> tuple[Degradation, ...]:
-        """The operators that are not compositions, the last applied first in the tuple."""
-        return (*_chain(self.outer), *_chain(self.inner))
+        return (*self.outer.chain, *self.inner.chain)
+
+    @property
+    def mixes_frames(self) -> bool:
+        return self.outer.mixes_frames or self.inner.mixes_frames
+
+    def reach(self) -> int:
+        return self.outer.reach() + self.inner.reach()
+
+    def at_frames(self, first: int, count: int) -> Degradation:
+        outer, inner = self.outer.at_frames(first, count), self.inner.at_frames(first, count)
+        return self if outer is self.outer and inner is self.inner else Composition(outer, inner)
 
     @property
     def noise_gain(self) -> float:
@@ -56,6 +66,9 @@ class Composition(Degradation):
 
     def output_size(self, size: Size) -> Size:
         return self.outer.output_size(self.inner.output_size(size))
+
+    def on_crop(self, scale: float) -> Composition:
+        return Composition(self.outer.on_crop(scale * self.inner.factor), self.inner.on_crop(scale))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.outer.forward(self.inner.forward(x))
@@ -94,15 +107,6 @@ def compose(chain: Sequence[Degradation]) -> Degradation:
     return reduce(Composition, chain) if chain else Identity()
 
 
-def chain_of(operator: Degradation) -> tuple[Degradation, ...]:
-    """The operators a degradation is made of, the last applied first in the tuple."""
-    return _chain(operator)
-
-
-def _chain(operator: Degradation) -> tuple[Degradation, ...]:
-    return operator.chain if isinstance(operator, Composition) else (operator,)
-
-
 def _quadrature(a: float, b: float) -> float:
     return (a * a + b * b) ** 0.5
 
@@ -116,7 +120,7 @@ def _by_axis(core: Sequence[Degradation]) -> list[Degradation] | None:
 
 
 def _group_pinv(group: Degradation, y: Tensor, size: Size | None, damping: float) -> Tensor:
-    if not isinstance(group, Composition):
+    if len(group.chain) == 1:
         return group.pinv(y, size, damping)
     frames = group.input_size(y, size)
     if group.axes == {"space"} and group.matrices(frames) is not None:

@@ -7,7 +7,6 @@ pixel. An operator that decimates by f starts from a finer grid with `scale` / f
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from functools import reduce
 
 from torch import Tensor
@@ -17,14 +16,10 @@ from .average_pool import AveragePool
 from .base import Degradation
 from .bicubic import BicubicDownsample
 from .blur import Blur
-from .compose import chain_of, compose
-from .grayscale import Grayscale
-from .identity import GaussianNoise, Identity
-from .temporal import TemporalBlur
+from .compose import compose
+from .identity import GaussianNoise
 
 DECIMATIONS = (1, 2, 4, 8, 16)
-FINEST_FORMULA = 0.45
-"""A Gaussian narrower than this, in pixels, is not well told by its values at pixel centres."""
 
 
 def crop_operator(op: Degradation, scale: float, side: int = 512) -> Degradation:
@@ -45,14 +40,11 @@ def crop_operator(op: Degradation, scale: float, side: int = 512) -> Degradation
     """
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"a crop has a positive number of crop pixels per frame pixel, got scale {scale}")
-    chain = chain_of(op)
-    blurs = list(_crop_blurs(chain, scale / op.factor))
-    decimation = nearest_decimation(scale, side)
-    kept = [operator for operator in chain if isinstance(operator, TemporalBlur | Grayscale)]
+    parts = op.on_crop(scale / op.factor).chain
+    kept = [part for part in parts if part.axes and "space" not in part.axes]
     noise = math.hypot(op.noise_level, op.distortion)
-    spatial = _merged(blurs, decimation)
-    parts = [*kept, *([] if isinstance(spatial, Identity) else [spatial])]
-    return compose([*([GaussianNoise(noise)] if noise else []), *parts])
+    spatial = _merged([part for part in reversed(parts) if isinstance(part, Blur)], nearest_decimation(scale, side))
+    return compose([*([GaussianNoise(noise)] if noise else []), *kept, *spatial])
 
 
 def observation(crops: Tensor, op: Degradation) -> Tensor:
@@ -69,38 +61,12 @@ def nearest_decimation(scale: float, side: int) -> int:
     return min((d for d in DECIMATIONS if side % d == 0), key=lambda d: abs(math.log2(d) - goal))
 
 
-def _crop_blurs(chain: tuple[Degradation, ...], pixel: float) -> Iterable[Blur]:
-    """The blurs of a chain on the crop grid, without decimation; `pixel` is a pixel of the chain's finest grid in crop pixels."""
-    for operator in reversed(chain):
-        if isinstance(operator, Blur):
-            yield _rescaled(operator, pixel)
-        elif isinstance(operator, AveragePool) and operator.factor * pixel > 1:
-            yield Blur(kernels.box_kernel(operator.factor * pixel), title=f"Average over {operator.factor * pixel:.3g} px")
-        elif not (operator.transparent or isinstance(operator, AveragePool | BicubicDownsample | TemporalBlur | Grayscale)):
-            raise ValueError(
-                f"{operator.describe()} is tied to the pixels of whole frames and cannot be carried over to face crops; apply it to aligned "
-                f"footage, or leave it out of the description"
-            )
-        pixel *= operator.factor
-
-
-def _rescaled(blur: Blur, pixel: float) -> Blur:
-    title = f"{blur.title} at {pixel:.3g} px per px"
-    if blur.sigmas is not None:
-        scaled = Blur.gaussian(blur.sigmas[0] * pixel, blur.sigmas[1] * pixel, blur.sigmas[2])
-        if min(blur.sigmas[:2]) * pixel >= FINEST_FORMULA:
-            return scaled
-        title = scaled.title
-    shift = [(side - 1) / 2 - side // 2 + (blur.offset or 0) - (blur.factor - 1) / 2 for side in blur.weights.shape]
-    kernel = kernels.trim_kernel(kernels.rescale_kernel(blur.weights, pixel, (shift[0], shift[1])))
-    return Blur(kernel, title=title)
-
-
-def _merged(blurs: list[Blur], decimation: int) -> Degradation:
+def _merged(blurs: list[Blur], decimation: int) -> list[Degradation]:
+    """Blurs in the order in which they act, and the decimation, as one operator, or none."""
     if not blurs:
-        return Identity() if decimation == 1 else BicubicDownsample(decimation)
+        return [BicubicDownsample(decimation)] if decimation > 1 else []
     if decimation == 1 and len(blurs) == 1:
-        return blurs[0]
+        return [*blurs]
     footprint = [kernels.bicubic_kernel(decimation)] if decimation > 1 else []
     kernel = reduce(kernels.convolve_kernels, [*(blur.weights for blur in blurs), *footprint])
-    return Blur(kernels.trim_kernel(kernel), decimation, title=", ".join(blur.title for blur in blurs))
+    return [Blur(kernels.trim_kernel(kernel), decimation, title=", ".join(blur.title for blur in blurs))]

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from .base import Degradation
 from .blur import Blur
-from .compose import chain_of, compose
+from .compose import compose
 from .crops import crop_operator, observation
 from .fit import luma
 from .identity import GaussianNoise, Identity
@@ -223,7 +223,7 @@ def contradiction(crops: Tensor, operator: Degradation) -> str:
         return ""
     if described > NOTICED and seen.noise < described / APART:
         return f"noise of {255 * described:.0f} grey levels in luma is described, and the footage has {255 * seen.noise:.1f}"
-    blurs = [part for part in chain_of(operator) if isinstance(part, Blur)]
+    blurs = [part for part in operator.chain if isinstance(part, Blur)]
     if not blurs:
         return ""
     rest = unexplained(crops, compose(blurs), max(seen.noise, described))

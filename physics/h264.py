@@ -38,6 +38,7 @@ class H264(Transparent):
     preset: str = "medium"
 
     linear = False
+    mixes_frames = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.crf <= 51:

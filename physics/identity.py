@@ -29,6 +29,9 @@ class Transparent(Degradation):
         self.input_size(y, size)
         return y / (1 + damping)
 
+    def on_crop(self, scale: float) -> Degradation:
+        return Identity()
+
 
 @dataclass(frozen=True)
 class Identity(Transparent):

@@ -15,9 +15,7 @@ from .numerics import cached
 class _Masking(Degradation):
     """y = m x with m of zeros and ones: A^T = A, A A^T = A, so A+ = A."""
 
-    def mask_for(self, x: Tensor) -> Tensor:
-        """The mask, broadcastable to x, in its dtype and on its device."""
-        raise NotImplementedError
+    hides = True
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.mask_for(x)
@@ -55,7 +53,7 @@ class Inpaint(_Masking):
         return self.mask.numpy().tobytes(), tuple(self.mask.shape)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Inpaint) and self._identity == other._identity
+        return self._identity == getattr(other, "_identity", None)
 
     def __hash__(self) -> int:
         return hash(self._identity)
@@ -68,6 +66,9 @@ class Inpaint(_Masking):
                 f"the inpainting mask is {tuple(self.mask.shape)}, which does not fit frames of {tuple(x.shape)}; give a mask of their size"
             )
         return self.mask.to(x)
+
+    def at_frames(self, first: int, count: int) -> Inpaint:
+        return self if self.mask.ndim == 2 else Inpaint(self.mask[first : first + count])
 
     @property
     def noise_gain(self) -> float:

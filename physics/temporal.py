@@ -53,6 +53,9 @@ class TemporalBlur(Degradation):
         gain = spectral_gain(s, damping) if damping else spectral_gain(s.to(dtype), 0.0).double()
         return _along_time((v * gain) @ u.mT, y)
 
+    def reach(self) -> int:
+        return self.width // 2
+
     @property
     def noise_gain(self) -> float:
         return self.width**-0.5

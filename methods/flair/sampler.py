@@ -21,7 +21,6 @@ from ...models.device import CheckInterrupt, no_check
 from ...physics.base import Degradation
 from ...physics.estimation import contradiction
 from ...physics.identity import Identity
-from ...physics.in_time import at_frames, reach_of
 from ...priors.base import Prior
 from ...priors.flair_video import face_mask
 from ..base import Capability, Restorer, Session, refuse_masks
@@ -155,7 +154,7 @@ class FlairRestorer(Restorer):
         self.device = torch.device(device)
         self.on_step = on_step
         self.schedule = spaced(prior.schedule, self.options.steps, self.options.start, self.options.steps_lie)
-        self.reach = 0 if degradation is None else reach_of(degradation)
+        self.reach = 0 if degradation is None else degradation.reach()
         self.estimates = degradation is None and self.options.data_consistency
         self.look_ahead = max(self.window, LOOKED_AT if self.estimates else 1) - 1
 
@@ -187,7 +186,7 @@ class FlairRestorer(Restorer):
         """The same restorer for footage of that degradation; None is footage of which nothing can be said."""
         other = copy(self)
         other.degradation, other.estimates = degradation, False
-        other.reach = 0 if degradation is None else reach_of(degradation)
+        other.reach = 0 if degradation is None else degradation.reach()
         other.look_ahead = other.window - 1
         return other
 
@@ -243,7 +242,7 @@ class FlairSession(Session):
         y, condition = (part.to(restorer.device) for part in self.observe(crops, restorer.prior.upsampling))
         if self._floor is not None:
             condition = self._cleaned_condition(first, len(crops)).to(restorer.device)
-        operator = at_frames(self.observe.operator, first, len(crops)) if options.data_consistency else None
+        operator = self.observe.operator.at_frames(first, len(crops)) if options.data_consistency else None
         noise = self.observe.noise
         if restorer.degradation is None:  # nothing is known of the frames; what the floor made of them is the observation, if there is one
             y, noise = (condition + 1) / 2, CLEANED

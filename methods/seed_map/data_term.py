@@ -9,19 +9,14 @@ import torch
 from torch import Tensor
 
 from ...physics.base import Degradation
-from ...physics.compose import chain_of, compose
-from ...physics.inpaint import Inpaint, RandomInpaint
+from ...physics.compose import compose
 
 
-def peeled(operator: Degradation) -> tuple[list[Inpaint | RandomInpaint], Degradation]:
+def peeled(operator: Degradation) -> tuple[Sequence[Degradation], Degradation]:
     """(masks, rest) of A: the masks that act last, the very last first, and what acts before them, perhaps the identity."""
-    masks: list[Inpaint | RandomInpaint] = []
-    chain = chain_of(operator)
-    for part in chain:
-        if not isinstance(part, Inpaint | RandomInpaint):
-            break
-        masks.append(part)
-    return masks, compose(chain[len(masks) :])
+    chain = operator.chain
+    count = next((n for n, part in enumerate(chain) if not part.hides), len(chain))
+    return chain[:count], compose(chain[count:])
 
 
 def known_pixels(operator: Degradation, y: Tensor) -> Tensor:
@@ -41,7 +36,7 @@ def differentiable(operator: Degradation, x: Tensor) -> Tensor:
 
     Linear operators in the chain keep their exact derivative.
     """
-    for part in reversed(chain_of(operator)):
+    for part in reversed(operator.chain):
         x = part.forward(x) if part.linear else x + (part.forward(x.detach()) - x.detach())
     return x
 

@@ -8,7 +8,6 @@ from typing import Literal
 from typing_extensions import Self
 
 from ...physics.base import Degradation
-from ...physics.in_time import reach_of
 
 RESIDUAL_INIT_FRAMEWISE, RESIDUAL_INIT_TEMPORAL = 0.1, 3.0
 """Where residuals begin when none is asked for: for operators that leave frames apart, and for those that mix them; see `residual_init`."""
@@ -110,5 +109,5 @@ class SeedMapOptions:
         return (
             self
             if self.residual_init is not None
-            else replace(self, residual_init=RESIDUAL_INIT_TEMPORAL if reach_of(operator) else RESIDUAL_INIT_FRAMEWISE)
+            else replace(self, residual_init=RESIDUAL_INIT_TEMPORAL if operator.reach() else RESIDUAL_INIT_FRAMEWISE)
         )

@@ -17,7 +17,7 @@ from fvr.faces import FaceClip, aligned_track, crop_clip, find_tracks, load_dete
 from fvr.headless.io import io
 from fvr.metrics.evaluate import evaluate
 from fvr.nodes import registry
-from fvr.nodes.measure import MeasureRestoration, mixes_frames
+from fvr.nodes.measure import MeasureRestoration
 from fvr.physics import H264, AveragePool, GaussianNoise, TemporalBlur
 
 FRAMES = 5
@@ -79,7 +79,7 @@ def test_the_column_is_the_chosen_one(truth):
 
 
 def test_operators_that_mix_frames_are_known(truth):
-    assert mixes_frames(TemporalBlur(3) @ AveragePool(2)) and mixes_frames(H264(23)) and not mixes_frames(GaussianNoise(0.1) @ AveragePool(2))
+    assert (TemporalBlur(3) @ AveragePool(2)).mixes_frames and H264(23).mixes_frames and not (GaussianNoise(0.1) @ AveragePool(2)).mixes_frames
     blur = TemporalBlur(3)
     said = json.loads(call(restored=images(truth), observation=images(blur.forward(truth)), degradation=blur).result[1])
     assert said["summary"]["residual_rms"] == pytest.approx(0, abs=1e-3)

@@ -22,7 +22,6 @@ from fvr.physics import (
     Jpeg,
     RandomInpaint,
     TemporalBlur,
-    chain_of,
     crop_operator,
     observation,
 )
@@ -117,14 +116,14 @@ def test_noise_is_kept_and_codecs_count_as_noise() -> None:
     operator = crop_operator(Jpeg(40) @ GaussianNoise(0.03) @ Blur.gaussian(2, factor=4), 2.0)
     assert operator.linear
     assert operator.noise_level == pytest.approx(math.hypot(0.03, Jpeg(40).distortion))
-    assert not any(isinstance(part, Jpeg | H264) for part in chain_of(operator))
+    assert not any(isinstance(part, Jpeg | H264) for part in operator.chain)
     assert crop_operator(Blur.gaussian(2, factor=4), 2.0).noise_level == 0
 
 
 def test_time_and_colour_stay() -> None:
     operator = crop_operator(Grayscale() @ TemporalBlur(5) @ BicubicDownsample(4), 4.0)
     assert isinstance(operator, Composition)
-    assert chain_of(operator) == (Grayscale(), TemporalBlur(5), BicubicDownsample(4))
+    assert operator.chain == (Grayscale(), TemporalBlur(5), BicubicDownsample(4))
 
 
 def test_masks_and_impossible_scales_are_refused() -> None:

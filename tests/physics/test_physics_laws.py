@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fvr.physics import Blur, Composition, Degradation, chain_of, degradation
+from fvr.physics import Blur, Composition, Degradation, degradation
 
 SIZE = (11, 14)
 
@@ -104,7 +104,7 @@ def test_composition_applies_the_right_one_first(linear: Degradation, clip, rng)
     assert_close(both.adjoint(y, SIZE), inner.adjoint(linear.adjoint(y, SIZE), SIZE))
     assert both.output_size(SIZE) == y.shape[-2:]
     assert both.factor == linear.factor * inner.factor
-    assert chain_of(both) == (*chain_of(linear), inner)
+    assert both.chain == (*linear.chain, inner)
 
 
 def test_composition_is_associative(clip) -> None:
@@ -214,4 +214,4 @@ def _hopeless(operator: Degradation) -> bool:
 
 
 def _fits(operator: Degradation, size: tuple[int, int]) -> bool:
-    return all(getattr(part, "mask", None) is None for part in chain_of(operator)) or size == SIZE
+    return all(getattr(part, "mask", None) is None for part in operator.chain) or size == SIZE

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fvr.physics import KINDS, Blur, Composition, GaussianNoise, Inpaint, Jpeg, Kind, chain_of, degradation, parse
+from fvr.physics import KINDS, Blur, Composition, GaussianNoise, Inpaint, Jpeg, Kind, degradation, parse
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
@@ -41,7 +41,7 @@ def test_every_value_outside_is_refused(kind: Kind) -> None:
 
 def test_parse_applies_left_first() -> None:
     operator = parse("gaussian_blur(sigma=2, factor=4) + noise(sigma=0.03) + jpeg(quality=70)")
-    assert chain_of(operator) == (Jpeg(70), GaussianNoise(0.03), Blur.gaussian(2, factor=4))
+    assert operator.chain == (Jpeg(70), GaussianNoise(0.03), Blur.gaussian(2, factor=4))
     assert isinstance(operator, Composition) and operator.factor == 4 and operator.noise_level == 0.03
 
 
@@ -57,7 +57,7 @@ def test_parse_applies_left_first() -> None:
     ],
 )
 def test_spellings(text: str, same: str) -> None:
-    assert chain_of(parse(text)) == chain_of(parse(same))
+    assert parse(text).chain == parse(same).chain
 
 
 @pytest.mark.parametrize(
