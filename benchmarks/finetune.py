@@ -29,7 +29,6 @@ from torch import Tensor, nn
 
 from fvr.finetune.base_model import Base, base_from_file
 from fvr.finetune.dataset import HeldOut, Pairs, as_bytes
-from fvr.finetune.network_adapters import answer
 from fvr.finetune.perceptual import EarlyFeatures
 from fvr.finetune.run import fine_tune, options_for, precision_for
 from fvr.finetune.stage import restored
@@ -42,6 +41,7 @@ from fvr.metrics.fidelity import psnr, ssim
 from fvr.metrics.lpips import lpips_or_none
 from fvr.models.embedded import PRIORS, RESTORERS, listed
 from fvr.models.load import load_network
+from fvr.models.tuning import answer
 from fvr.physics import parse
 from fvr.priors.base import Prior
 from fvr.priors.load import prior_from_file

@@ -12,17 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ..methods.base import NetworkRestorer
-from ..methods.codeformer import CodeFormerRestorer
-from ..methods.dicface import DicFaceRestorer
-from ..methods.per_frame import PerFrameRestorer
 from ..methods.registry import restorer_from
-from ..models.code_prediction import CodeNetwork
 from ..models.embedded import BASE
 from ..models.keep.network import rename
 from ..models.load import load_network
-from ..models.spandrel_bridge import Bridge
 from ..models.state_dict import names_of, notes_of
-from .network_adapters import Use
+from ..models.tuning import Use, published
 
 UNKNOWN = "unknown"
 
@@ -64,7 +59,7 @@ def base_from_file(path: Path | str) -> Base:
     return Base(
         loaded.network,
         loaded.kind,
-        side_of(restorer),
+        restorer.side,
         use_of(restorer),
         " + ".join(file.name for file in files),
         " + ".join(_sha256(file) for file in files),
@@ -89,19 +84,11 @@ def base_of(restorer: NetworkRestorer, files: Iterable[Path]) -> Base:
         except (ValueError, OSError, ModuleNotFoundError):
             continue  # another file of the folder is broken, which is not this restorer's business
         if _same(restorer.network, own, base.network):
-            base.side, base.use = side_of(restorer), use_of(restorer)
+            base.side, base.use = restorer.side, use_of(restorer)
             return base
     with torch.inference_mode(False):
         network = copy.deepcopy(restorer.network).cpu().float().eval().requires_grad_(False)
-    return Base(network, restorer.name, side_of(restorer), use_of(restorer))
-
-
-def side_of(restorer: NetworkRestorer) -> int:
-    """The side of the faces that a restorer's network takes."""
-    if isinstance(restorer, PerFrameRestorer):
-        return restorer.side
-    assert isinstance(restorer.network, CodeNetwork)
-    return restorer.network.config.side
+    return Base(network, restorer.name, restorer.side, use_of(restorer))
 
 
 def use_of(restorer: NetworkRestorer) -> Use:
@@ -113,14 +100,12 @@ def use_of(restorer: NetworkRestorer) -> Use:
     mode = getattr(restorer.options, "mode", "restore")
     if mode != "restore":
         raise ValueError(f"fine-tuning teaches to restore, and this restorer is set to {mode}; set its mode to restore")
-    if isinstance(restorer, CodeFormerRestorer):
-        return Use(restorer.weight, restorer.match)
-    return Use(restorer.options.fidelity) if isinstance(restorer, DicFaceRestorer) else Use()
+    return restorer.use
 
 
 def native_state(network: nn.Module) -> dict[str, Tensor]:
     """A network's tensors under the names that its files have."""
-    return dict((network.network if isinstance(network, Bridge) else network).state_dict())
+    return dict(published(network).state_dict())
 
 
 def _files(path: Path) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,6 +99,11 @@ class OnDisk(Sequence[Tensor]):
     def __len__(self) -> int:
         return len(self.paths)
 
+    def digests(self) -> Iterator[bytes]:
+        """The SHA-256 of each file."""
+        for path in self.paths:
+            yield hashlib.sha256(path.read_bytes()).digest()
+
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
         if isinstance(index, slice):
             return OnDisk(self.paths[index], self.side)
@@ -151,12 +156,8 @@ def digest_of(*parts: Sequence[Tensor] | Tensor) -> str:
     """Changes with any pixel; of pictures on disk, with any byte of their files, which are not decoded. One picture at a time is in memory."""
     digest = hashlib.sha256()
     for part in parts:
-        if isinstance(part, OnDisk):
-            for path in part.paths:
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
-        else:
-            for picture in part:
-                digest.update(picture.contiguous().numpy().tobytes())
+        for piece in part.digests() if hasattr(part, "digests") else (picture.contiguous().numpy().tobytes() for picture in part):
+            digest.update(piece)
     return digest.hexdigest()
 
 

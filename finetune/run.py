@@ -13,13 +13,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..models.load import LoadedNetwork, load_network
-from ..models.spandrel_bridge import Bridge
+from ..models.tuning import published, recipe_for
 from ..training.engine import STATE, Run, train
 from ..training.sheet import curve_png
 from .base_model import UNKNOWN, Base
 from .checkpoint import check_place, write_fine_tuned
 from .dataset import Pairs, digest_of
-from .network_adapters import suited
 from .options import RECIPES, FineTune, FineTuneRecipe, planned
 from .stage import BEST, NAME, QUALITY, CodeFineTuneStage, FineTuneStage, ImageFineTuneStage
 
@@ -84,7 +83,7 @@ def options_for(
     """
     if recipe not in RECIPES:
         raise ValueError(f"the recipe of fine-tuning is one of {', '.join(RECIPES)}, got {recipe!r}")
-    wanted: FineTuneRecipe = suited(base.network, base.use) if recipe == "auto" else "codes" if recipe == "codes" else "image"
+    wanted: FineTuneRecipe = "codes" if (recipe_for(base.network, base.use) if recipe == "auto" else recipe) == "codes" else "image"
     return planned(plan, wanted, steps=steps, rate=rate, batch=batch)
 
 
@@ -141,10 +140,8 @@ def fine_tune(
         raise ValueError(f"the folder {run.folder} for states and pictures cannot be made ({error.strerror}); choose another") from error
     kind = CodeFineTuneStage if options.recipe == "codes" else ImageFineTuneStage
     stage = kind(base.use, pairs, options, run.folder, torch.device(run.device), run.reduced, check_interrupt)
-    if isinstance(stage, ImageFineTuneStage):
-        stage.reals = reals
+    stage.reals = reals
     on_stage(stage)
-    bridged = isinstance(base.network, Bridge)
     train(base.network, [stage], run, f"fine-tune {mark}", tick)
     history = json.loads((run.folder / f"{NAME}.json").read_text())
     points = [(0, stage.before), *((entry["step"], {**entry["figures"], **_named(entry["losses"])}) for entry in history)]
@@ -154,7 +151,7 @@ def fine_tune(
     taken = history[-1]["step"]
     text = _text(base, pairs, options, stage, taken, half)
     best = load_file(run.folder / BEST)
-    state = {key.removeprefix("network."): value for key, value in best.items()} if bridged else best
+    state = {key.removeprefix("network."): value for key, value in best.items()} if published(base.network) is not base.network else best
     write_fine_tuned(state, out, _notes(base, pairs, options, run, stage, mark, text), base.notes, half=half)  # last: a file has its pictures
     for name in (STATE, BEST, f"{NAME}.safetensors", f"{NAME}-curve.png"):
         (run.folder / name).unlink(missing_ok=True)
@@ -163,7 +160,7 @@ def fine_tune(
 
 def _notes(base: Base, pairs: Pairs, options: FineTune, run: Run, stage: FineTuneStage, mark: str, text: str) -> dict[str, str]:
     """Where the file comes from, as metadata."""
-    compared = f", perceptual distance by {stage.compared}" if isinstance(stage, ImageFineTuneStage) else ""
+    compared = f", perceptual distance by {stage.compared}" if stage.compared else ""
     return {
         "title": f"Fine-tuned {base.notes.get('title', base.kind)}",
         "licence": base.licence,
@@ -189,7 +186,7 @@ def _text(base: Base, pairs: Pairs, options: FineTune, stage: FineTuneStage, tak
         f"step {stage.best_step}",
     ]
     lines += [f"{name}: {value:.4g} before, {stage.best_figures[name]:.4g} after" for name, value in stage.before.items()]
-    if isinstance(stage, ImageFineTuneStage) and options.perceptual:
+    if stage.compared and options.perceptual:
         named = {"encoder": "the restorer's own first features", "off": "none", "lpips": "LPIPS"}[stage.compared]
         lines.append(f"perceptual distance: {named}")
     if stage.best_step == 0:

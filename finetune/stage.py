@@ -16,14 +16,13 @@ from torch import Tensor, nn
 from ..faces.types import CROP
 from ..methods.detail_fusion import anchored, merged
 from ..metrics.fidelity import psnr
-from ..models.code_prediction import CodeNetwork
+from ..models.tuning import Answer, Use, answer, predicts_codes, train_only
 from ..training.degradations import LARGE, NATIVE_128, Blind
 from ..training.discriminator import Adversary
 from ..training.engine import Batch, Plan, Stage
 from ..training.losses import lpips_or_none, pixel_loss
 from .checkpointing import checkpoint_blocks
 from .dataset import Pairs
-from .network_adapters import Answer, Use, answer, chosen, true_codes
 from .options import FineTune
 from .perceptual import EarlyFeatures
 
@@ -54,6 +53,8 @@ class FineTuneStage(Stage):
     """
 
     name = NAME
+    reals: Sequence[Tensor] | Tensor | None = None
+    compared = ""
 
     def __init__(
         self,
@@ -88,7 +89,7 @@ class FineTuneStage(Stage):
         """The weighted terms without the adversary's, and the picture if it was drawn anyway or `draw` asks for it."""
 
     def start(self, network: nn.Module, done: Mapping[str, Path]) -> None:
-        chosen(network, self.options.recipe)
+        train_only(network, self.options.recipe)
         self.prepare(network)
         if self.options.checkpointing:
             checkpoint_blocks(network)
@@ -191,9 +192,9 @@ class CodeTargets:
     Codes of a target never change, so those with an index are found once. Always in float32: rounding would change which code is nearest.
     """
 
-    def __init__(self, network: CodeNetwork, device: torch.device) -> None:
+    def __init__(self, network: Any, device: torch.device) -> None:
         self.frozen = copy.deepcopy(network).eval().requires_grad_(False)
-        self.frozen.generator, self.frozen.fuse_convs_dict = nn.Identity(), nn.ModuleDict()  # type: ignore[assignment]
+        self.frozen.generator, self.frozen.fuse_convs_dict = nn.Identity(), nn.ModuleDict()
         self.device = device
         self._known: dict[int, Tensor] = {}
 
@@ -220,7 +221,7 @@ class CodeTargets:
             index = torch.stack([self._known[number] for number in numbers]).to(self.device, torch.long)
             return index, target.new_empty(0), self.frozen.quantize.lookup(index)
         with torch.autocast(self.device.type, enabled=False):
-            found, weights, latent = true_codes(self.frozen, target.float())
+            found, weights, latent = self.frozen.true_codes(target.float())
         if found is not None:
             self._known.update(zip(numbers, found.to("cpu", torch.int32), strict=True))
         return found, weights, latent
@@ -230,7 +231,6 @@ class CodeFineTuneStage(FineTuneStage):
     """L = |z - c|^2 + tokens x CE (pseudo-targets, eq. 13; CodeFormer, eq. 4); codebook, generator and feature transforms stay as they are."""
 
     def prepare(self, network: nn.Module) -> None:
-        assert isinstance(network, CodeNetwork)
         self.codes = CodeTargets(network, self.device)
 
     def terms(self, network: nn.Module, batch: Batch, *, draw: bool) -> tuple[dict[str, Tensor], Tensor | None]:
@@ -252,7 +252,6 @@ class ImageFineTuneStage(FineTuneStage):
         compared: what the perceptual distance is: "lpips", "encoder" or "off".
     """
 
-    reals: Sequence[Tensor] | Tensor | None = None
     compared = "off"
     width = 64
 
@@ -272,7 +271,7 @@ class ImageFineTuneStage(FineTuneStage):
             if self.perceptual is None:
                 self.perceptual = EarlyFeatures(network, lambda frozen, x: answer(frozen, x, self.use), side)
                 self.compared = "encoder"
-        self.codes = CodeTargets(network, self.device) if isinstance(network, CodeNetwork) and (options.tokens or options.features) else None
+        self.codes = CodeTargets(network, self.device) if predicts_codes(network) and (options.tokens or options.features) else None
         self.adversary = (
             Adversary(options.adversary, self.plan.rate, self.plan.accumulate, self.device, width=self.width) if options.adversary else None
         )

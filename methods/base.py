@@ -15,6 +15,7 @@ from typing_extensions import Self
 
 from ..faces.types import CROP, FaceTrack
 from ..models.device import CheckInterrupt, Placement, no_check, on
+from ..models.tuning import Use
 
 
 class Session(ABC):
@@ -167,6 +168,17 @@ class NetworkRestorer(Restorer):
         """The restorer of a loaded file, whose metadata may say where its weights want other values than the published ones."""
         return cls(network, options, place=place)
 
+    @property
+    def side(self) -> int:
+        """Side of the faces that the network takes, in pixels."""
+        config: Any = self.network.config
+        return config.side
+
+    @property
+    def use(self) -> Use:
+        """How its options use the network, for fine-tuning."""
+        return Use()
+
     def on_floor(self, floor: Restorer | None) -> Self:
         """The same restorer, over crops that `floor` cleaned."""
         other = copy(self)
@@ -180,10 +192,9 @@ class NetworkRestorer(Restorer):
         """
         if self.floor is None:
             return unchanged
-        config: Any = self.network.config
-        if track is not None and track.scale >= CROP / config.side:
+        side = self.side
+        if track is not None and track.scale >= CROP / side:
             return unchanged
-        side: int = config.side
         push = self.floor.open(track, check_interrupt=check_interrupt).push
         return lambda crops: push(crops) if crops.shape[-1] > side else crops
 

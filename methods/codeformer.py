@@ -14,6 +14,7 @@ from typing_extensions import Self
 from ..faces.types import FaceTrack
 from ..models.codeformer.network import CodeFormer
 from ..models.device import CheckInterrupt, Placement, in_batches, no_check
+from ..models.tuning import Use
 from .base import Capability, NetworkRestorer, Session, from_network, is_cleaned, to_network
 from .detail_fusion import completed
 from .sliding_window import Cleaner, CodedFrame, WindowSession, joined, unchanged, working_bytes
@@ -155,6 +156,10 @@ class CodeFormerRestorer(NetworkRestorer):
     def match(self) -> bool:
         """AdaIN, given or what suits weights and mode."""
         return self.trained.adain[self.options.mode] if self.options.adain is None else self.options.adain
+
+    @property
+    def use(self) -> Use:
+        return Use(self.weight, self.match)
 
     @property
     def look_ahead(self) -> int:  # type: ignore[override]

@@ -13,6 +13,7 @@ from ..diffusion.rng import seeded_noise
 from ..faces.types import CROP, FaceTrack
 from ..models.device import CheckInterrupt, Placement, no_check
 from ..models.dicface.network import DicFace, dirichlet_mean
+from ..models.tuning import Use
 from ..models.vq import as_map
 from .base import Capability, NetworkRestorer
 from .sliding_window import CodedFrame, WindowSession
@@ -103,6 +104,10 @@ class DicFaceRestorer(NetworkRestorer):
     def __init__(self, network: DicFace, options: Any = None, *, place: Placement | None = None) -> None:
         super().__init__(network, options, place=place)
         self.look_ahead = (network.frame_length - 1) // 2
+
+    @property
+    def use(self) -> Use:
+        return Use(self.options.fidelity)
 
     @property
     def supports(self) -> frozenset[Capability]:

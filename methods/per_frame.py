@@ -51,7 +51,11 @@ class PerFrameRestorer(NetworkRestorer):
     def __init__(self, network: nn.Module, options: Any = None, *, place: Placement | None = None, name: str = "per-frame", side: int = CROP) -> None:
         super().__init__(network, options, place=place)
         self.name = name
-        self.side = side
+        self._side = side
+
+    @property
+    def side(self) -> int:
+        return self._side
 
     @property
     def supports(self) -> frozenset[Capability]:

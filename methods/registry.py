@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from ..models.architectures import architectures
-from ..models.blind import BlindRestorers
 from ..models.device import Placement, on
 from ..models.embedded import BLIND, CODEBOOK, FOLDER, PRIOR
 from ..models.load import LoadedNetwork, load_network
@@ -68,8 +67,7 @@ def embedded_blind(placed: Placed) -> BlindRestorer | None:
     """The package's own blind restorer, None in an installation without its weights."""
     if not (FOLDER / BLIND).is_file():
         return None
-    network = load_network(FOLDER / BLIND).network
-    assert isinstance(network, BlindRestorers)
+    network: Any = load_network(FOLDER / BLIND).network
     return BlindRestorer(network, place=placed(network))
 
 

@@ -29,6 +29,8 @@ def time_waves(t: Tensor, width: int) -> Tensor:
 class ResBlock(nn.Module):
     """skip(x) + conv(silu(norm(conv(silu(norm(x)))) (1 + scale) + shift)), scale and shift linear in silu(embedding)."""
 
+    takes_embedding = True
+
     def __init__(self, width_in: int, width: int, embedding: int) -> None:
         super().__init__()
         self.in_layers = nn.Sequential(group_norm(width_in), nn.SiLU(inplace=True), nn.Conv2d(width_in, width, 3, padding=1))
@@ -94,5 +96,5 @@ class EmbeddedSequential(nn.Sequential):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:  # type: ignore[override]
         for block in self:
-            x = block(x, emb) if isinstance(block, ResBlock) else block(x)
+            x = block(x, emb) if getattr(block, "takes_embedding", False) else block(x)
         return x

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from .tuning import Answer, Use
 from .vq import Refine, ResBlock, VQAutoEncoder, VQConfig
 
 
@@ -135,6 +136,42 @@ class CodeNetwork(VQAutoEncoder):
             return x
 
         return refine
+
+    def recipe_for(self, use: Use) -> str:
+        """Codes, as CodeFormer's paper and the pseudo-targets' fine-tune them."""
+        return "codes"
+
+    def trainable(self, recipe: str) -> list[nn.Module | nn.Parameter]:
+        """Encoder, positions, transformer and heads; by pictures the feature transforms too. Codebook, generator and temporal parts are fixed."""
+        parts: list[nn.Module | nn.Parameter] = [self.encoder, self.feat_emb, self.ft_layers, self.idx_pred_layer, self.position_emb]
+        return [*parts, self.fuse_convs_dict] if recipe == "image" else parts
+
+    def answer(self, source: Tensor, use: Use, *, draw: bool = True) -> Answer:
+        """As to single faces: KEEP's as to the first frame of a clip, DicFace's as to a still one."""
+        latent, features = self.encode(source, None if draw else ())
+        chances = self.chances(latent)
+        return Answer(self.drawn(chances, latent, features, use) if draw else None, latent, chances)
+
+    def chances(self, latent: Tensor) -> Tensor:
+        """(B, code_dim, s, s) to the logarithms of the codes' probabilities, (B, tokens, codes)."""
+        return self.logits(latent).float().log_softmax(-1)
+
+    def drawn(self, chances: Tensor, latent: Tensor, features: dict[int, Tensor], use: Use) -> Tensor:
+        """The picture of the likeliest codes."""
+        raise NotImplementedError
+
+    def clean_latent(self, target: Tensor) -> Tensor:
+        """The latent of clean faces (B, 3, S, S) in [-1, 1]."""
+        return self.encode(target, ())[0]
+
+    def true_codes(self, target: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        """What a frozen network finds in clean faces (B, 3, S, S) in [-1, 1]: the codes nearest to their latent.
+
+        Returns:
+            index (B, tokens) or None; the wanted weights of codes (B, tokens, codes), empty if there is an index; the wanted latent.
+        """
+        index = self.quantize.nearest(self.clean_latent(target))
+        return index, target.new_empty(0), self.quantize.lookup(index)
 
     def decoder_parts(self) -> list[nn.Module]:
         """The modules behind the choice of codes; in half precision they change no code."""

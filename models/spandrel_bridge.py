@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .tuning import Answer, Use
+
 SIDE = 512
 """Height and width of the faces that a restorer must take."""
 PURPOSES = ("FaceSR", "Restoration")
@@ -29,6 +31,18 @@ class Bridge(nn.Module):
         self.architecture: str = descriptor.architecture.id
         self.network: nn.Module = descriptor.model.eval()
         self._call = descriptor
+
+    @property
+    def published(self) -> nn.Module:
+        """The network under the names that its files have."""
+        return self.network
+
+    def answer(self, source: Tensor, use: Use, *, draw: bool = True) -> Answer:
+        """With gradients where they are asked for: spandrel's own call is made under inference mode, so what it calls is called."""
+        if not torch.is_grad_enabled() or self.architecture in ("GFPGAN", "SwinIR"):
+            return Answer(self(source))
+        frames = ((source.contiguous() + 1) / 2).split(1)
+        return Answer(torch.cat([self._call._call_fn(self.network, frame) for frame in frames]) * 2 - 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.contiguous()  # spandrel's networks view their features as other shapes, which channels_last does not allow

@@ -15,7 +15,6 @@ from ..methods.registry import embedded_blind
 from ..physics import Degradation
 from ..priors.base import Prior
 from ..priors.load import EMBEDDED, TASKS, load_prior, prior_from_file
-from ..priors.pyramid import PyramidPrior
 from .choices import check_choice
 from .faces import crops_image, restored_text
 from .restoring import restore_people
@@ -155,7 +154,7 @@ def flair(
     options = replace(PRESETS[changes.pop("preset")], **changes, **switches)
     wanted = enhancer is not None and options.enhance and options.where == "face"
     mask = chosen_parser() if wanted else None
-    floor = embedded_blind(host.managed) if isinstance(prior, PyramidPrior) else None
+    floor = embedded_blind(host.managed) if prior.native() is not prior else None  # small networks need one
     return FlairRestorer(prior, degradation, options, enhancer=enhancer, mask=mask, floor=floor, device=host.device())
 
 

@@ -18,6 +18,8 @@ class Prior(ABC):
         temporal: whether the frames of one call influence each other.
         conditional: whether a condition makes a difference; guidance needs no second call where it does not.
         batch: frames that one call should have where they do not influence each other.
+        multiple: what the sides of frames are multiples of, at every scale that the network is asked at.
+        learns_variance: whether the network predicts the variance of its steps, as DifFace's does (Nichol and Dhariwal 2021).
         upsampling: how a smaller observation becomes its condition: "bicubic", or "area", which for whole factors repeats pixels.
     """
 
@@ -27,6 +29,8 @@ class Prior(ABC):
     conditional: bool = True
     batch: int = 1
     upsampling: str = "bicubic"
+    multiple: int = 1
+    learns_variance: bool = False
 
     @abstractmethod
     def predict_x0(self, x_t: Tensor, t: int, condition: Tensor | None = None) -> Tensor:
@@ -34,3 +38,20 @@ class Prior(ABC):
 
         condition: the observation brought to the size of x_t, in [-1, 1], or None for the unconditional estimate.
         """
+
+    def posterior(self, x_t: Tensor, t: int) -> tuple[Tensor, Tensor | None]:
+        """x_0 held to [-1, 1], without a condition, and the learnt variance: where it lies between the posterior's (0) and beta_t (1), on a
+        logarithmic scale (Nichol and Dhariwal 2021, eq. 15); None where none was learnt."""
+        return self.predict_x0(x_t, t).clamp(-1, 1), None
+
+    def native(self) -> Prior:
+        """The prior at the size its network was trained for: of a pyramid its coarse level, of others the prior itself."""
+        return self
+
+    def scale_at(self, height: int, width: int) -> int:
+        """How many times larger frames of this size are than those that the network is shown."""
+        return 1
+
+    def working_bytes(self, frames: int, height: int, width: int) -> int:
+        """About how much memory one call takes beside the weights; 0 where no network says."""
+        return 0

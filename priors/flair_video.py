@@ -89,8 +89,8 @@ class FlairPrior(Prior):
         place: Placement | None = None,
         pixels: int | None = 512 * 512,
     ) -> None:
-        bicubic = isinstance(network, BicubicUNet)
-        self.network = network
+        bicubic = network.takes_noise_level
+        self.network, self.multiple = network, network.multiple
         self.schedule = schedule or (bicubic_schedule() if bicubic else linear_schedule())
         self.native_size = network.config.side
         self.upsampling = "bicubic" if bicubic else "area"
@@ -135,14 +135,14 @@ class FlairPrior(Prior):
         Raises:
             ValueError: for the other network, which knows the levels of its schedule only.
         """
-        if not isinstance(self.network, BicubicUNet):
+        if not self.network.takes_noise_level:
             raise ValueError("FLAIR's network for blur and JPEG is told a step of its schedule, not a noise level; use predict_x0")
         signal = (1 + sigma**2) ** -0.5
         return noisy - sigma * self._eps(noisy * signal, signal, condition)
 
     def _eps(self, x_t: Tensor, noise_level: float, condition: Tensor | None) -> Tensor:
         height, width = x_t.shape[-2:]
-        device = self.place(self.network.working_bytes(len(x_t), height, width))
+        device = self.place(self.working_bytes(len(x_t), height, width))
         level = torch.tensor(noise_level, device=device)
         x = x_t.to(device, torch.float32)
         if condition is None:
@@ -152,9 +152,12 @@ class FlairPrior(Prior):
         flows = self._flows(c) if len(c) > 1 else {}
         return self.network(x, c, level, flows=flows, weights=self._weights(c), pixels=self.pixels).to(x_t.device)
 
+    def working_bytes(self, frames: int, height: int, width: int) -> int:
+        return self.network.working_bytes(frames, height, width)
+
     def level(self, t: int) -> float:
         """What the network is told of step t: sqrt(alpha_bar_t), or the timestep."""
-        return self.schedule.alpha_bar(t) ** 0.5 if isinstance(self.network, BicubicUNet) else float(self.schedule.timesteps[t])
+        return self.schedule.alpha_bar(t) ** 0.5 if self.network.takes_noise_level else float(self.schedule.timesteps[t])
 
     def _flows(self, condition: Tensor) -> Flows:
         """The motion in `condition`, made anew only when it is not the last one seen."""

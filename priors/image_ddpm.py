@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,9 @@ class ImagePrior(Prior):
         self.native_size = native_size
         self.conditional = conditional
         self.batch = batch
+        config: Any = getattr(network, "config", None)
+        self.multiple = getattr(config, "multiple", 1)
+        self.learns_variance = getattr(config, "outputs", 3) == 6
 
     def predict_x0(self, x_t: Tensor, t: int, condition: Tensor | None = None) -> Tensor:
         alpha_bar = self.schedule.alpha_bar(t)
@@ -61,18 +64,31 @@ class ImagePrior(Prior):
         seen = torch.cat([x_t, torch.zeros_like(x_t) if condition is None else condition], 1) if self.conditional else x_t
 
         def estimate(x: Tensor) -> Tensor:
-            place = self.place(self._working(x))
+            place = self.place(self.working_bytes(len(x), x.shape[-2], x.shape[-1]))
             x = x.to(place).contiguous(memory_format=torch.channels_last)
             eps = self.network(x, torch.full((len(x),), step, device=place))[:, :3]
             return eps_to_x0(x[:, :3], eps, alpha_bar).clamp(-1, 1).to(x_t)
 
         return in_batches(estimate, seen, len(seen))
 
-    def _working(self, x: Tensor) -> int:
-        frames, height, width = len(x), x.shape[-2], x.shape[-1]
-        if isinstance(self.network, DifFaceUNet):
-            return self.network.working_bytes(frames, height, width)
-        return frames * WORKING * height * width // 512**2
+    def posterior(self, x_t: Tensor, t: int) -> tuple[Tensor, Tensor | None]:
+        if not self.learns_variance:
+            return super().posterior(x_t, t)
+        network: Any = self.network
+        step = self.schedule.timesteps[t]
+        seen = torch.cat([x_t, torch.zeros_like(x_t)], 1) if self.conditional else x_t
+
+        def run(x: Tensor) -> Tensor:
+            place = self.place(self.working_bytes(len(x), x.shape[-2], x.shape[-1]))
+            x = x.to(place).contiguous(memory_format=torch.channels_last)
+            return network(x, torch.full((len(x),), step, device=place), variance=True).to(x_t)
+
+        out = in_batches(run, seen, len(seen))
+        return eps_to_x0(x_t, out[:, :3], self.schedule.alpha_bar(t)).clamp(-1, 1), (out[:, 3:] + 1) / 2
+
+    def working_bytes(self, frames: int, height: int, width: int) -> int:
+        own = getattr(self.network, "working_bytes", None)
+        return frames * WORKING * height * width // 512**2 if own is None else own(frames, height, width)
 
 
 def is_image_prior(names: Collection[str]) -> bool:

@@ -42,12 +42,22 @@ class PyramidPrior(Prior):
         self.schedule = schedule or linear_schedule()
         self.temporal = coarse.temporal
         self.conditional = coarse.conditional
-        self.upsampling = coarse.upsampling
+        self.upsampling, self.multiple = coarse.upsampling, coarse.multiple
 
     @property
     def network(self) -> Any:
         """The network, for whoever manages memory."""
         return self.coarse.network
+
+    def native(self) -> FlairPrior:
+        return self.coarse
+
+    def scale_at(self, height: int, width: int) -> int:
+        return max(1, min(height, width) // self.network.config.side)
+
+    def working_bytes(self, frames: int, height: int, width: int) -> int:
+        scale = self.scale_at(height, width)
+        return self.coarse.working_bytes(frames, height // scale, width // scale)
 
     def configured(self, **changes: Any) -> PyramidPrior:
         """The same with other settings of the coarse prior; see FlairPrior.configured."""

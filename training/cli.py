@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -16,20 +17,20 @@ from tqdm import tqdm
 from ..faces.types import CROP
 from ..models.codeformer.network import CodeFormer
 from ..models.embedded import ALIAS, CODEBOOK, FOLDER, SIZES
+from ..models.flair.spynet import spynet_of
 from ..models.load import load_network
 from ..models.state_dict import notes_of
 from . import blind, codebook, prior, temporal
 from .card import FEDERAL_BIAS, LICENCE, OWN_LICENCE, Card, export, federal_data
 from .codebook import clean_encoder
 from .data.pairs import Pairs
-from .degradations import KnownDegradation
 from .engine import Plan, Run, Stopped, average_of, train
 from .faces import FEDERAL, Faces
-from .flow_weights import PUBLISHED, has_flow_network, load_spynet
-from .recipe import PAPER, SMALL_128, CodebookRecipe
+from .flow_weights import PUBLISHED, load_spynet
+from .recipe import PAPER, SMALL_128
 from .synthetic_motion import Clips
 
-RECIPES: dict[str, dict[str, CodebookRecipe | temporal.TemporalRecipe | prior.PriorRecipe | blind.BlindRecipe]] = {
+RECIPES: dict[str, dict[str, Any]] = {
     "blind": {"small": blind.BLIND_512},
     "prior": {"small": prior.PRIOR_128, "paper": prior.PRIOR_PAPER},
     "codebook": {"small": SMALL_128, "paper": PAPER},
@@ -121,7 +122,6 @@ def _prefixes(options: argparse.Namespace) -> tuple[str, ...]:
 
 def _prior(options: argparse.Namespace) -> int:
     recipe = RECIPES["prior"][options.recipe]
-    assert isinstance(recipe, prior.PriorRecipe)
     if options.batch:
         recipe = replace(recipe, image=gathered(recipe.image, options.batch), video=gathered(recipe.video, min(options.batch, recipe.video.batch)))
     faces, held_out = (Faces(options.faces, split, recipe.sizes.side, _prefixes(options)) for split in ("train", "val"))
@@ -135,12 +135,14 @@ def _prior(options: argparse.Namespace) -> int:
         return STOPPED
     sizes = {name: sorted(value) if isinstance(value, frozenset) else value for name, value in asdict(recipe.sizes).items()}
     does = "denoises aligned faces, with their degraded selves as condition or without: a diffusion prior"
-    return _written(options, trained, recipe.name, "Face prior (FLAIR)", does, (faces, held_out), notes={SIZES: json.dumps(sizes)})
+    return _written(
+        options, trained, recipe.name, "Face prior (FLAIR)", does, (faces, held_out), notes={SIZES: json.dumps(sizes)}, damage=recipe.blind.text
+    )
 
 
 def _blind(options: argparse.Namespace) -> int:
     recipe = RECIPES["blind"].get(options.recipe)
-    if not isinstance(recipe, blind.BlindRecipe):
+    if recipe is None:
         raise ValueError("the blind restorer has one recipe, small, since no paper has published it; leave --recipe out")
     if options.clips is not None:
         raise ValueError("--clips is for prior, keep and dicface; the blind restorer learns from stills set moving: leave it out")
@@ -164,7 +166,13 @@ def _blind(options: argparse.Namespace) -> int:
     first = settings.folder / "recurrent.safetensors"
     both = blind.both(load_file(first) if first.is_file() else None, trained)
     return _written(
-        options, both, recipe.name, "Blind restorer", "restores clips of aligned 512 x 512 faces whose damage nobody described", (faces, held_out)
+        options,
+        both,
+        recipe.name,
+        "Blind restorer",
+        "restores clips of aligned 512 x 512 faces whose damage nobody described",
+        (faces, held_out),
+        damage=recipe.footage.describe(),
     )
 
 
@@ -174,7 +182,7 @@ def _load_flow(options: argparse.Namespace, network: nn.Module, recipe: str) -> 
     Raises:
         ValueError: if they are needed and not given, or the other way round.
     """
-    if not has_flow_network(network):
+    if spynet_of(network) is None:
         if options.spynet is not None:
             raise ValueError(f"--spynet is for recipes that carry features along flow, and {recipe} does not; leave it out")
         return
@@ -188,7 +196,6 @@ def _load_flow(options: argparse.Namespace, network: nn.Module, recipe: str) -> 
 
 def _codebook(options: argparse.Namespace) -> int:
     recipe = RECIPES["codebook"][options.recipe]
-    assert isinstance(recipe, CodebookRecipe)
     if options.clips is not None:
         raise ValueError("--clips is for prior, keep and dicface; the codebook's stages see stills only: leave it out, or put frames into --faces")
     if options.batch:
@@ -201,12 +208,19 @@ def _codebook(options: argparse.Namespace) -> int:
     trained = _trained(network, stages, _settings(options), recipe.name, options.export_now)
     if trained is None:
         return STOPPED
-    return _written(options, trained, recipe.name, "Face codebook (CodeFormer)", "restores aligned faces frame by frame", (faces, held_out))
+    return _written(
+        options,
+        trained,
+        recipe.name,
+        "Face codebook (CodeFormer)",
+        "restores aligned faces frame by frame",
+        (faces, held_out),
+        damage=recipe.blind.text,
+    )
 
 
 def _temporal(options: argparse.Namespace) -> int:
     recipe = RECIPES[options.network][options.recipe]
-    assert isinstance(recipe, temporal.TemporalRecipe)
     if options.batch:
         recipe = replace(recipe, plan=gathered(recipe.plan, options.batch))
     base_path = (FOLDER / CODEBOOK if options.base is None else options.base).resolve()
@@ -231,7 +245,7 @@ def _temporal(options: argparse.Namespace) -> int:
     beside = base_path.parent == options.out.resolve().parent and base_path.suffix == ".safetensors"
     alias = {ALIAS: "hq_encoder.=encoder."} if beside and options.network == "keep" and recipe.tied else None
     does = f"restores clips of aligned faces steadily{f', together with {base_path.name}' if beside else ''}"
-    return _written(options, trained, recipe.name, title, does, (faces, held_out), base_path, beside, alias)
+    return _written(options, trained, recipe.name, title, does, (faces, held_out), base_path, beside, alias, recipe.blind.text)
 
 
 def _base(path: Path, recipe: temporal.TemporalRecipe, choice: str) -> CodeFormer:
@@ -240,8 +254,9 @@ def _base(path: Path, recipe: temporal.TemporalRecipe, choice: str) -> CodeForme
     Raises:
         FileNotFoundError, ValueError: as `load_network`; if it is another network; if its side is not the recipe's.
     """
-    network = load_network(path).network
-    if not isinstance(network, CodeFormer):
+    loaded = load_network(path)
+    network: Any = loaded.network
+    if loaded.kind != "codeformer":
         raise ValueError(f"--base {path.name} is a {type(network).__name__}; KEEP and DicFace are trained on a CodeFormer: give the codebook network")
     side, wanted = network.config.side, recipe.blind.side
     if side != wanted:
@@ -279,25 +294,18 @@ def _written(
     base: Path | None = None,
     beside: bool = False,
     notes: dict[str, str] | None = None,
+    damage: str = "",
 ) -> int:
     federal = set(_prefixes(options)) == set(FEDERAL)
     train, held_out = map(len, seen)
     of_base = None if base is None else notes_of(base).get("licence", "")
     others = [] if base is None or of_base in (LICENCE, OWN_LICENCE) else [base.name]
-    if has_flow_network(network):
+    if spynet_of(network) is not None:
         others.append("SPyNet" if options.spynet is None else options.spynet.name)
     licence = LICENCE if federal and of_base in (None, LICENCE) and options.clips is None else OWN_LICENCE
     made = f"starting from {' and '.join(others)}" if others else "with nothing of the published weights in it"
-    chosen = RECIPES[options.network][options.recipe]
-    damage = (
-        [chosen.footage.describe()]
-        if isinstance(chosen, blind.BlindRecipe)
-        else [chosen.blind.text]
-        if isinstance(chosen.blind, KnownDegradation)
-        else []
-    )
     faces = (
-        federal_data(train, held_out, *damage)
+        federal_data(train, held_out, *filter(None, [damage]))
         if federal
         else f"The faces of the folder {options.faces.name}, {train} to learn from and {held_out} to validate."
     )

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from ..methods.detail_fusion import anchored, merged
 from ..metrics.fidelity import psnr, ssim
-from ..models.code_prediction import FeatureTransform
 from ..models.codeformer.network import CodeFormer
 from ..models.state_dict import read_state
 from ..models.vq import Encoder
@@ -52,7 +51,7 @@ def stages_of(recipe: CodebookRecipe, faces: Faces, held_out: Faces, device: tor
 
 
 @dataclass
-class _CodebookStage(Stage):
+class _CodebookStage(Stage[CodeFormer]):
     recipe: CodebookRecipe
     faces: Faces
     held_out: Faces
@@ -112,8 +111,7 @@ class AutoEncoding(_CodebookStage):
     def plan(self) -> Plan:  # type: ignore[override]
         return self.recipe.autoencoder
 
-    def start(self, network: nn.Module, done: Mapping[str, Path]) -> None:
-        assert isinstance(network, CodeFormer)
+    def start(self, network: CodeFormer, done: Mapping[str, Path]) -> None:
         network.requires_grad_(False)
         for part in (network.encoder, network.quantize, network.generator):
             part.requires_grad_(True)
@@ -123,13 +121,12 @@ class AutoEncoding(_CodebookStage):
     def batch(self, step: int, generator: torch.Generator) -> Batch:
         return {"target": self.clean(self.plan.batch, generator) * 2 - 1}
 
-    def before_step(self, network: nn.Module, step: int, generator: torch.Generator) -> bool:
+    def before_step(self, network: CodeFormer, step: int, generator: torch.Generator) -> bool:
         recipe = self.recipe
         beginning = bool(recipe.settle) and step == recipe.settle
         reviving = bool(recipe.revive) and step > recipe.settle and step % recipe.revive == 0 and step < 0.85 * self.plan.steps
         if not (beginning or reviving):
             return False
-        assert isinstance(network, CodeFormer)
         with torch.no_grad():
             faces = (self.clean(REVIVED_FACES, generator) * 2 - 1).to(self.device)
             latent = network.encoder(faces.contiguous(memory_format=torch.channels_last))[0].float()
@@ -145,8 +142,7 @@ class AutoEncoding(_CodebookStage):
                 entries[unused] = chosen[: int(unused.sum())]
         return beginning
 
-    def losses(self, network: nn.Module, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        assert isinstance(network, CodeFormer)
+    def losses(self, network: CodeFormer, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         target = batch["target"]
         latent = network.encoder(target)[0]
         terms: dict[str, Tensor] = {}
@@ -160,8 +156,7 @@ class AutoEncoding(_CodebookStage):
         faithful = terms["pixels"] + terms.get("perceptual", 0.0)
         return terms | self.adversary.term(output, target, faithful, last_weight(network.generator.blocks[-1]), step)
 
-    def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor]:
-        assert isinstance(network, CodeFormer)
+    def validate(self, network: CodeFormer) -> tuple[dict[str, float], Tensor]:
         truth = self.judged_faces()
         latent = network.encoder((truth * 2 - 1).to(self.device))[0].float()
         index = network.quantize.nearest(latent)
@@ -189,8 +184,7 @@ class CodePrediction(_CodebookStage):
     def plan(self) -> Plan:  # type: ignore[override]
         return self.recipe.prediction
 
-    def start(self, network: nn.Module, done: Mapping[str, Path]) -> None:
-        assert isinstance(network, CodeFormer)
+    def start(self, network: CodeFormer, done: Mapping[str, Path]) -> None:
         network.requires_grad_(True)
         network.quantize.requires_grad_(False)
         network.generator.requires_grad_(False)
@@ -200,8 +194,7 @@ class CodePrediction(_CodebookStage):
     def batch(self, step: int, generator: torch.Generator) -> Batch:
         return self.pair(self.recipe.blind, generator)
 
-    def losses(self, network: nn.Module, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        assert isinstance(network, CodeFormer)
+    def losses(self, network: CodeFormer, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         latent = network.encode(batch["source"], ())[0]
         return self.code_terms(network, batch["target"], network.logits(latent), latent)
 
@@ -212,7 +205,7 @@ class CodePrediction(_CodebookStage):
         entropy, distance = code_losses(logits, latent, index, network.quantize)
         return {"codes": self.recipe.codes * entropy, "features": self.recipe.features * distance}
 
-    def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor]:
+    def validate(self, network: CodeFormer) -> tuple[dict[str, float], Tensor]:
         return restoration_figures(network, self.judged_faces(), self.device, weight=0.0)
 
 
@@ -225,15 +218,13 @@ class Joint(CodePrediction):
     def plan(self) -> Plan:  # type: ignore[override]
         return self.recipe.joint
 
-    def start(self, network: nn.Module, done: Mapping[str, Path]) -> None:
+    def start(self, network: CodeFormer, done: Mapping[str, Path]) -> None:
         super().start(network, done)
-        assert isinstance(network, CodeFormer)
         network.fuse_convs_dict.requires_grad_(True)
         network.generator.requires_grad_(self.recipe.open_generator)
         self.last = last_weight(network.generator.blocks[-1])
         if not self.recipe.open_generator:
-            fused = network.fuse_convs_dict[str(max(network.sizes.fused))]
-            assert isinstance(fused, FeatureTransform)
+            fused: Any = network.fuse_convs_dict[str(max(network.sizes.fused))]
             self.last = last_weight(fused.shift[-1])
         self.perceptual: nn.Module | None = None
         if self.recipe.perceptual:
@@ -257,8 +248,7 @@ class Joint(CodePrediction):
     def batch(self, step: int, generator: torch.Generator) -> Batch:
         return self.pair(self.recipe.blind if self.course(step)[0] else self.recipe.gentle, generator)
 
-    def losses(self, network: nn.Module, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        assert isinstance(network, CodeFormer)
+    def losses(self, network: CodeFormer, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         codes_only, weight = self.course(step)
         target = batch["target"]
         latent, features = network.encode(batch["source"])
@@ -292,7 +282,7 @@ class Joint(CodePrediction):
             chance -= share
         return free
 
-    def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor]:
+    def validate(self, network: CodeFormer) -> tuple[dict[str, float], Tensor]:
         return restoration_figures(network, self.judged_faces(), self.device, weight=1.0)
 
     def extra(self) -> dict[str, Any]:
@@ -320,14 +310,13 @@ def clean_encoder(network: CodeFormer, autoencoder: Path) -> Encoder:
     return encoder.eval().requires_grad_(False)
 
 
-def restoration_figures(network: nn.Module, truth: Tensor, device: torch.device, weight: float) -> tuple[dict[str, float], Tensor]:
+def restoration_figures(network: CodeFormer, truth: Tensor, device: torch.device, weight: float) -> tuple[dict[str, float], Tensor]:
     """PSNR above the bicubic baseline, in dB, and SSIM above it, under each of the judged degradations; and a sheet of some of the faces.
 
     The output only fills in what the input lacks, as restorers have it (methods/detail_fusion.py).
 
     The sheet's columns: per degradation the input and what the network makes of it, then the truth.
     """
-    assert isinstance(network, CodeFormer)
     figures: dict[str, float] = {}
     columns = []
     for name in JUDGED:

@@ -60,6 +60,11 @@ class Blind:
         if not (0 <= self.skip < 1 and 0 <= self.camera <= 1 and 0 <= self.round <= 1):
             raise ValueError(f"chances lie between 0 and 1, got skip {self.skip}, camera {self.camera}, round {self.round}")
 
+    @property
+    def text(self) -> str:
+        """None in particular, which cards leave out."""
+        return ""
+
     def at(self, side: int) -> Blind:
         """The same degradation of faces of another side: blur and downsampling shrink with it, noise and JPEG act on what is left as before."""
         scale = side / self.side

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -71,7 +71,10 @@ class Plan:
         return rise * cosine * 0.5 ** sum(step >= milestone for milestone in self.milestones)
 
 
-class Stage(ABC):
+Net = TypeVar("Net", bound=nn.Module)
+
+
+class Stage(ABC, Generic[Net]):
     """One stage of a recipe.
 
     Attributes:
@@ -83,7 +86,7 @@ class Stage(ABC):
     plan: Plan
 
     @abstractmethod
-    def start(self, network: nn.Module, done: Mapping[str, Path]) -> None:
+    def start(self, network: Net, done: Mapping[str, Path]) -> None:
         """Chooses what is trained (requires_grad) and reads what earlier stages left in `done`; called on every start, also when resuming."""
 
     @abstractmethod
@@ -91,17 +94,17 @@ class Stage(ABC):
         """One batch on the CPU: a function of its arguments alone. Called from other threads."""
 
     @abstractmethod
-    def losses(self, network: nn.Module, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, network: Net, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """The terms of the loss, weighted; their sum is what is minimised."""
 
-    def first(self, network: nn.Module, generator: torch.Generator) -> None:  # noqa: B027
+    def first(self, network: Net, generator: torch.Generator) -> None:
         """Called once before the stage's first step, not when resuming."""
 
-    def before_step(self, network: nn.Module, step: int, generator: torch.Generator) -> bool:
+    def before_step(self, network: Net, step: int, generator: torch.Generator) -> bool:
         """May change the network between steps, in the run's precision; True when it did so in a way that the average has to follow at once."""
         return False
 
-    def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor | None]:
+    def validate(self, network: Net) -> tuple[dict[str, float], Tensor | None]:
         """Figures, and a sheet (rows, columns, 3, S, S) in [0, 1]."""
         return {}, None
 
@@ -113,7 +116,7 @@ class Stage(ABC):
         """More state to keep, e.g. an adversary's."""
         return {}
 
-    def restore(self, extra: dict[str, Any]) -> None:  # noqa: B027
+    def restore(self, extra: dict[str, Any]) -> None:
         """Takes back what `extra` gave."""
 
 
@@ -158,7 +161,7 @@ class Stopped(Exception):
 
 
 def train(
-    network: nn.Module, stages: Sequence[Stage], run: Run, recipe: str, tick: Callable[[str, int, int, dict[str, float]], None] | None = None
+    network: nn.Module, stages: Sequence[Stage[Any]], run: Run, recipe: str, tick: Callable[[str, int, int, dict[str, float]], None] | None = None
 ) -> nn.Module:
     """Runs the stages that are not done yet and returns the network with its averaged weights, in eval mode.
 
@@ -213,7 +216,7 @@ def average_of(folder: Path) -> tuple[str, int, dict[str, Tensor]]:
 class _StageRun:
     """One stage at work."""
 
-    def __init__(self, network: nn.Module, stage: Stage, run: Run, recipe: str, done: Mapping[str, Path]) -> None:
+    def __init__(self, network: nn.Module, stage: Stage[Any], run: Run, recipe: str, done: Mapping[str, Path]) -> None:
         self.network, self.stage, self.run, self.recipe = network, stage, run, recipe
         self.device = torch.device(run.device)
         stage.start(network, done)

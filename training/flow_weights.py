@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ..models.architectures import beginnings
-from ..models.flair.spynet import SPyNet
+from ..models.flair.spynet import spynet_of
 from ..models.state_dict import read_state
 
 PUBLISHED = "https://download.openmmlab.com/mmediting/restorers/basicvsr/spynet_20210409-c6c1bd09.pth"
@@ -16,11 +16,6 @@ PUBLISHED = "https://download.openmmlab.com/mmediting/restorers/basicvsr/spynet_
 
 _SEQUENTIAL = re.compile(r"(basic_module\.\d+\.basic_module)\.(\d+)\.(weight|bias)")
 _INSIDE = "spynet."
-
-
-def has_flow_network(network: nn.Module) -> bool:
-    """Whether SPyNet is a part of the network."""
-    return any(isinstance(module, SPyNet) for module in network.modules())
 
 
 def load_spynet(network: nn.Module, path: Path) -> None:
@@ -34,7 +29,8 @@ def load_spynet(network: nn.Module, path: Path) -> None:
         FileNotFoundError: if there is no such file.
         ValueError: if it holds no SPyNet.
     """
-    found = next(module for module in network.modules() if isinstance(module, SPyNet))
+    found = spynet_of(network)
+    assert found is not None
     state = read_state(path)
     weights = spynet_names(state)
     wanted = found.state_dict()

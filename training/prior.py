@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..diffusion.schedule import bicubic_schedule
 from ..metrics.fidelity import psnr
@@ -101,7 +101,7 @@ def stages_of(recipe: PriorRecipe, faces: Faces, held_out: Faces, device: torch.
 
 
 @dataclass
-class _PriorStage(Stage):
+class _PriorStage(Stage[BicubicUNet]):
     recipe: PriorRecipe
     faces: Faces
     held_out: Faces
@@ -123,7 +123,7 @@ class _PriorStage(Stage):
         table = bicubic_schedule().alphas_cumprod.sqrt().float()
         return table[(share * len(table)).long()]
 
-    def denoising(self, network: nn.Module, batch: Batch, frames: int, temporal: bool) -> dict[str, Tensor]:
+    def denoising(self, network: BicubicUNet, batch: Batch, frames: int, temporal: bool) -> dict[str, Tensor]:
         """|eps - eps_theta(x_t, c, t)|^2, weighted."""
         level = batch["level"]
         flows = self._flows(network, batch["condition"], frames, temporal)
@@ -132,15 +132,14 @@ class _PriorStage(Stage):
         weight = level.pow(-2).clamp_max(50.0) if self.recipe.weighting == "v" else torch.ones_like(level)
         return {"noise": (weight * error).mean()}
 
-    def _flows(self, network: nn.Module, condition: Tensor, frames: int, temporal: bool) -> Flows:
+    def _flows(self, network: BicubicUNet, condition: Tensor, frames: int, temporal: bool) -> Flows:
         """Motion among the condition's frames where features are carried along it; in float32, in which SPyNet was trained, and without gradient."""
         if not (temporal and frames > 1 and self.recipe.sizes.recurrence):
             return {}
-        assert isinstance(network, BicubicUNet)
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             return network.flows(condition, frames)
 
-    def judged_estimates(self, network: nn.Module, truth: Tensor, temporal: bool) -> tuple[dict[str, float], Tensor]:
+    def judged_estimates(self, network: BicubicUNet, truth: Tensor, temporal: bool) -> tuple[dict[str, float], Tensor]:
         """PSNR of single estimates above the condition's, per judged degradation, for frames (N, 3, S, S) in [0, 1]; and a sheet."""
         figures, columns = {}, []
         frames = len(truth) if temporal else 1
@@ -168,7 +167,7 @@ class ImagePriorStage(_PriorStage):
     def plan(self) -> Plan:  # type: ignore[override]
         return self.recipe.image
 
-    def start(self, network: nn.Module, done: Mapping[str, Path]) -> None:
+    def start(self, network: BicubicUNet, done: Mapping[str, Path]) -> None:
         spatial = set(split_parameters(network).spatial)
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in spatial)
@@ -185,10 +184,10 @@ class ImagePriorStage(_PriorStage):
         condition = condition * thinned * kept[:, None, None, None]
         return self.noised(target * 2 - 1, condition, number, generator)
 
-    def losses(self, network: nn.Module, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, network: BicubicUNet, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         return self.denoising(network, batch, frames=1, temporal=False)
 
-    def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor]:
+    def validate(self, network: BicubicUNet) -> tuple[dict[str, float], Tensor]:
         truth = torch.stack([self.held_out.face(i) for i in range(min(VALIDATED, len(self.held_out)))])
         return self.judged_estimates(network, truth, temporal=False)
 
@@ -205,7 +204,7 @@ class VideoPriorStage(_PriorStage):
     def plan(self) -> Plan:  # type: ignore[override]
         return self.recipe.video
 
-    def start(self, network: nn.Module, done: Mapping[str, Path]) -> None:
+    def start(self, network: BicubicUNet, done: Mapping[str, Path]) -> None:
         temporal = set(split_parameters(network).temporal)
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in temporal)
@@ -227,10 +226,10 @@ class VideoPriorStage(_PriorStage):
         moving = set_moving(still, frames, self.recipe.motion, generator)
         return torch.stack([shrunk(frame, self.faces.side) for frame in moving])
 
-    def losses(self, network: nn.Module, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, network: BicubicUNet, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         return self.denoising(network, batch, frames=self.recipe.frames, temporal=True)
 
-    def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor]:
+    def validate(self, network: BicubicUNet) -> tuple[dict[str, float], Tensor]:
         truth = self._clip(self.held_out.source(0), self.recipe.frames, generator_for("validation", "prior"))
         return self.judged_estimates(network, truth, temporal=True)
 

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +14,15 @@ from torch import Tensor, nn
 from ..methods.detail_fusion import anchored, merged
 from ..metrics.fidelity import psnr
 from ..metrics.temporal import mean_warping_error
-from ..models.code_prediction import CodeConfig, CodeLayer, CodeNetwork
+from ..models.code_prediction import CodeConfig, CodeNetwork
 from ..models.codeformer.network import CodeFormer
 from ..models.dicface.network import DicFace, dirichlet_mean
-from ..models.keep.attention import CrossFrameFusion
 from ..models.keep.network import KEEP, CrossFeatures, KeepConfig
 from ..models.vq import Encoder, VQConfig
 from ..motion.dis import DisFlow
 from ..motion.warp import warp
 from .degradations import JUDGED, Blind, judged
-from .engine import Batch, Plan, Stage, generator_for
+from .engine import Batch, Net, Plan, Stage, generator_for
 from .faces import MIRROR_ONLY, Faces, Jitter, shrunk
 from .losses import EncoderFeatures, code_losses, dirichlet_divergence, lpips_or_none, pixel_loss
 from .recipe import SMALL_128
@@ -120,7 +120,7 @@ DICFACE_SMALL = TemporalRecipe(
 
 
 @dataclass
-class _TemporalStage(Stage):
+class _TemporalStage(Stage[Net]):
     recipe: TemporalRecipe
     base: CodeFormer
     faces: Faces
@@ -135,7 +135,7 @@ class _TemporalStage(Stage):
     def plan(self) -> Plan:  # type: ignore[override]
         return self.recipe.plan
 
-    def start(self, network: nn.Module, done: Mapping[str, Path]) -> None:
+    def start(self, network: Net, done: Mapping[str, Path]) -> None:
         self.clean = self.clean.to(self.device).eval().requires_grad_(False)
         own = set(self.base.state_dict())
         for key, parameter in network.named_parameters():
@@ -179,11 +179,11 @@ class _TemporalStage(Stage):
             terms["perceptual"] = self.recipe.perceptual * self.perceptual(output, target).mean()
         return terms
 
-    def restored(self, network: nn.Module, source: Tensor) -> Tensor:
+    def restored(self, network: Net, source: Tensor) -> Tensor:
         """A clip (T, 3, S, S) in [-1, 1] to its restored frames, as the method restores it."""
         raise NotImplementedError
 
-    def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor]:
+    def validate(self, network: Net) -> tuple[dict[str, float], Tensor]:
         """PSNR above the base network's, which goes frame by frame, and warping error as a share of its, under the first judged degradation."""
         name = next(iter(JUDGED))
         gains, shares, rows = [], [], []
@@ -202,28 +202,25 @@ class _TemporalStage(Stage):
         return figures, torch.stack(rows)
 
 
-class KeepStage(_TemporalStage):
+class KeepStage(_TemporalStage[KEEP]):
     """KEEP's stage III: gains and cross-frame attention learn on the recurrence; the base stays as it is."""
 
-    def first(self, network: nn.Module, generator: torch.Generator) -> None:
+    def first(self, network: KEEP, generator: torch.Generator) -> None:
         """Starts as the base network, frame by frame: fusion adds nothing, gains are small, and E_H is the encoder of clean faces."""
-        assert isinstance(network, KEEP)
         network.hq_encoder.load_state_dict((network.encoder if self.recipe.tied else self.clean).state_dict())
+        fusion: Any
         for fusion in network.cross_fuse.values():
-            assert isinstance(fusion, CrossFrameFusion)
             for norm in (fusion.norm1, fusion.norm2):
                 nn.init.zeros_(norm.weight)
         last = network.kalman_filter.kalman_gain_calculator[-2]
         assert isinstance(last, nn.Conv2d) and last.bias is not None
         nn.init.constant_(last.bias, -1.0)
 
-    def start(self, network: nn.Module, done: Mapping[str, Path]) -> None:
+    def start(self, network: KEEP, done: Mapping[str, Path]) -> None:
         super().start(network, done)
-        assert isinstance(network, KEEP)
         network.hq_encoder.requires_grad_(False)
 
-    def losses(self, network: nn.Module, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        assert isinstance(network, KEEP)
+    def losses(self, network: KEEP, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         recipe = self.recipe
         outputs, latents, flows = self._unrolled(network, batch["source"])
         target = batch["target"]
@@ -264,21 +261,19 @@ class KeepStage(_TemporalStage):
         motion = torch.stack(flows, 1) if flows else source.new_zeros(clips, 0, 2, *source.shape[-2:])
         return torch.stack(images, 1), torch.stack(latents, 1), motion
 
-    def restored(self, network: nn.Module, source: Tensor) -> Tensor:
-        assert isinstance(network, KEEP)
+    def restored(self, network: KEEP, source: Tensor) -> Tensor:
         return self._unrolled(network, source[None])[0][0]
 
 
-class DicFaceStage(_TemporalStage):
+class DicFaceStage(_TemporalStage[DicFace]):
     """DicFace: the posterior of the codes learns from the window (eq. 7 to 9), L1 of what is drawn from it and the KL to the prior."""
 
-    def first(self, network: nn.Module, generator: torch.Generator) -> None:
+    def first(self, network: DicFace, generator: torch.Generator) -> None:
         """Starts as the base network, frame by frame: temporal layers add nothing and the fused latent is the encoder's; codes are peaked."""
-        assert isinstance(network, DicFace)
         if not self.recipe.frozen:
             return
+        layer: Any
         for layer in network.dir_dist_layers:
-            assert isinstance(layer, CodeLayer)
             _silence(layer.self_attn.out_proj)
             _silence(layer.linear2)
         fuse = network.multiscale
@@ -293,13 +288,11 @@ class DicFaceStage(_TemporalStage):
             head.weight.mul_(SHARPENED)
             network.position_emb_temporal.normal_(std=0.02, generator=generator)
 
-    def start(self, network: nn.Module, done: Mapping[str, Path]) -> None:
+    def start(self, network: DicFace, done: Mapping[str, Path]) -> None:
         super().start(network, done)
-        assert isinstance(network, DicFace)
         network.idx_pred_layer.requires_grad_(True)
 
-    def losses(self, network: nn.Module, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        assert isinstance(network, DicFace)
+    def losses(self, network: DicFace, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         recipe = self.recipe
         source, target = batch["source"], batch["target"]
         clips, frames = source.shape[:2]
@@ -318,8 +311,7 @@ class DicFaceStage(_TemporalStage):
             terms["codes"] = -recipe.codes * likely.clamp_min(1e-8).log().mean()
         return terms
 
-    def restored(self, network: nn.Module, source: Tensor) -> Tensor:
-        assert isinstance(network, DicFace)
+    def restored(self, network: DicFace, source: Tensor) -> Tensor:
         half = network.frame_length // 2
         latent, features = network.encode(source)
         tokens = network.tokens(latent)

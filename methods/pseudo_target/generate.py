@@ -20,7 +20,6 @@ from ..base import Restorer, resized, restore_frames
 from .algorithm import LowPass, PseudoTargetOptions, TargetStep, Trajectory, pseudo_target, trajectory
 from .dataset import PairFolder, PairLine, describe_parts, digest_of
 from .frame_selection import Choice, ChoiceOptions, choose_frames, chosen_of, quality, thumbnails
-from .transition import learns_variance, own_size
 
 Key = tuple[int, ...]
 """What a face's noise is drawn for besides the seed: the person and the frame."""
@@ -63,7 +62,7 @@ class TargetMaker:
 
     def __init__(self, restorer: Restorer, prior: Prior, options: PseudoTargetOptions | None = None, *, device: torch.device | str = "cpu") -> None:
         self.restorer = restorer
-        self.prior = own_size(prior)
+        self.prior = prior.native()
         self.options = options or PseudoTargetOptions()
         self.device = torch.device(device)
         self.trajectory: Trajectory = trajectory(self.options, self.prior, self.prior.native_size or CROP)
@@ -76,7 +75,7 @@ class TargetMaker:
     def describe(self) -> str:
         """One sentence: the restorer and what Algorithm 1 runs with."""
         numbers = self.trajectory
-        variance = "its learnt variance" if learns_variance(self.prior) else "DDPM's posterior variance, as this prior has learnt none"
+        variance = "its learnt variance" if self.prior.learns_variance else "DDPM's posterior variance, as this prior has learnt none"
         stamp = numbers.schedule.timesteps
         return (
             f"{self.restorer.name}, then {numbers.steps} diffusion steps at {numbers.side} x {numbers.side} from step {stamp[numbers.K]}, "

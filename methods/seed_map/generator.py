@@ -18,7 +18,6 @@ from torch.utils.checkpoint import checkpoint
 from ...diffusion.steps import ddim_step
 from ...models.device import CheckInterrupt, no_check
 from ...priors.base import Prior
-from ...priors.pyramid import PyramidPrior
 
 Estimate = Callable[[Tensor, int], Tensor]
 """(x_t, i) -> E[x_0 | x_t] at the i-th of the levels, 0 the cleanest; x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eps."""
@@ -170,13 +169,9 @@ class PixelGenerator(SeedGenerator):
 
 def whole_frames(prior: Prior, size: tuple[int, int]) -> tuple[int, int]:
     """(H, W) at least as large as `size` whose sides the prior's network can halve as often as it does, at every scale it is asked at."""
-    network = getattr(prior, "network", None)
-    config = getattr(network, "config", None)
-    multiple = int(getattr(network, "multiple", getattr(config, "multiple", 1)))
     height, width = size
     while True:
-        scale = max(1, min(height, width) // config.side) if isinstance(prior, PyramidPrior) and config is not None else 1
-        step = multiple * scale
+        step = prior.multiple * prior.scale_at(height, width)
         if height % step == 0 and width % step == 0:
             return height, width
         height, width = -(-height // step) * step, -(-width // step) * step

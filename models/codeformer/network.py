@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..code_prediction import CodeNetwork, adain
+from ..tuning import Use
 
 
 class CodeFormer(CodeNetwork):
@@ -22,6 +23,13 @@ class CodeFormer(CodeNetwork):
             (B, 3, S, S) float32 around [-1, 1].
         """
         return self.generator(adain(codes, latent) if match else codes, self.fuse(features, weight))
+
+    def recipe_for(self, use: Use) -> str:
+        """Where the input's own features weigh fully (w = 1, no AdaIN: the embedded codebook), codes alone would move them unseen."""
+        return "image" if use.fidelity == 1 and not use.match else "codes"
+
+    def drawn(self, chances: Tensor, latent: Tensor, features: dict[int, Tensor], use: Use) -> Tensor:
+        return self.decode(self.quantize.lookup(chances.argmax(-1)), latent, features, use.fidelity, match=use.match)
 
     def forward(self, x: Tensor, weight: float = 0.5, *, match: bool = True) -> Tensor:
         """(B, 3, S, S) in [-1, 1] to the restored faces, the same shape."""

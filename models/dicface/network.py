@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from ..code_prediction import CodeConfig, CodeLayer, CodeNetwork
+from ..tuning import Use
 from ..vq import VQConfig
 
 FLOOR = 0.01
@@ -111,6 +112,20 @@ class DicFace(CodeNetwork):
             (B, 3, S, S) float32 around [-1, 1].
         """
         return self.generator(self.quantize.mix(weights), self.fuse(features, weight))
+
+    def chances(self, latent: Tensor) -> Tensor:
+        """Of a still clip: the mean of the middle frame's distributions."""
+        centre = (self.frame_length - 1) // 2
+        window = self.tokens(latent)[:, None].expand(-1, self.frame_length, -1, -1)
+        return dirichlet_mean(self.alpha(window, slice(centre, centre + 1))[:, 0].float()).log()
+
+    def drawn(self, chances: Tensor, latent: Tensor, features: dict[int, Tensor], use: Use) -> Tensor:
+        return self.decode(chances.exp(), features, use.fidelity)
+
+    def true_codes(self, target: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        """The mean of its Dirichlet distributions, and the latent itself, which is no sum of codes."""
+        latent = self.clean_latent(target)
+        return None, self.chances(latent).exp(), latent
 
     def forward(self, x: Tensor, weight: float = 1.0) -> Tensor:
         """Whole windows (B, T, 3, S, S) in [-1, 1] to the restored frames, the same shape, with the Dirichlet mean as weights."""

@@ -108,6 +108,7 @@ class BicubicUNet(VideoUNet):
     """SR3's UNet with FLAIR's temporal layers. `level` is sqrt(alpha_bar_t), a continuous noise level in (0, 1); the condition comes before x_t."""
 
     config_type = BicubicConfig
+    takes_noise_level = True
     config: BicubicConfig
 
     def __init__(self, config: BicubicConfig | None = None) -> None:
@@ -173,12 +174,16 @@ class BicubicUNet(VideoUNet):
             for layer in _layers(block):
                 x = layer(x, window)
         for block in self.ups:
-            if isinstance(block, BicubicBlock):
+            if _takes_skip(block):
                 x = torch.cat([x, skips.pop()], 1)
             for layer in _layers(block):  # here rather than in the block: what went into the first is let go before the second
                 x = layer(x, window)
         return self.final_conv(x, window)
 
 
+def _takes_skip(block: nn.Module) -> bool:
+    return isinstance(block, BicubicBlock)
+
+
 def _layers(block: nn.Module) -> Iterable[nn.Module]:
-    return block.children() if isinstance(block, BicubicBlock) else (block,)
+    return block.children() if _takes_skip(block) else (block,)

@@ -45,12 +45,13 @@ class FrameConv(nn.Module):
     def __init__(self, width_in: int, width: int, kernel: int = 3, *, stride: int = 1, resampling: bool = False) -> None:
         super().__init__()
         conv = nn.Conv2d(width_in, width, kernel, stride, kernel // 2)
-        self.wrapped_module = Parts({"conv": conv}) if resampling else conv
+        self.resampling = resampling
+        self.wrapped_module: Any = Parts({"conv": conv}) if resampling else conv
 
     @property
     def conv(self) -> nn.Conv2d:
         """The convolution itself."""
-        return self.wrapped_module["conv"] if isinstance(self.wrapped_module, Parts) else self.wrapped_module
+        return self.wrapped_module["conv"] if self.resampling else self.wrapped_module
 
     def forward(self, x: Tensor, window: Window) -> Tensor:
         return self.over(x.__getitem__, x, window)

@@ -27,6 +27,11 @@ def warped(x: Tensor, flow: Tensor, padding: Literal["zeros", "border"] = "zeros
     return F.grid_sample(x.float(), places, "bilinear", "zeros", align_corners=True).to(x.dtype, memory_format=torch.channels_last)
 
 
+def spynet_of(network: nn.Module) -> SPyNet | None:
+    """The flow network inside a network, which all its layers share; None if it has none."""
+    return next((module for module in network.modules() if isinstance(module, SPyNet)), None)
+
+
 class SPyNet(nn.Module):
     """Flow from coarse to fine: at each of six sizes a few convolutions correct the doubled flow of the size below.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .convolution import numbered, zeroed
-from .spynet import SPyNet
+from .spynet import spynet_of
 from .window import Window
 
 
@@ -54,7 +54,8 @@ class Parameters(NamedTuple):
 def split_parameters(network: nn.Module) -> Parameters:
     """Tells a video UNet's parameters apart by the modules they belong to."""
     modules = list(network.modules())
-    flow = {id(p) for module in modules if isinstance(module, SPyNet) for p in module.parameters()}
+    spynet = spynet_of(network)
+    flow = set() if spynet is None else {id(p) for p in spynet.parameters()}
     temporal = {id(p) for module in modules if isinstance(module, Temporal) for p in module.parameters()} - flow
     names: tuple[list[str], list[str], list[str]] = [], [], []
     for name, parameter in network.named_parameters():

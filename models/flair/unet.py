@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 from .attention import TemporalAttention
 from .recurrence import Alignment
-from .spynet import SPyNet
+from .spynet import spynet_of
 from .window import Flow, Flows, Size, Window
 
 
@@ -25,6 +25,7 @@ class VideoUNet(nn.Module, ABC):
     Attributes:
         config: its sizes.
         levels: how many sizes its features have.
+        takes_noise_level: whether `level` is sqrt(alpha_bar_t), a real number, rather than the step t.
         carried: the levels (0 the finest) at which features are carried from frame to frame.
     """
 
@@ -32,6 +33,7 @@ class VideoUNet(nn.Module, ABC):
     config: Any
     levels: int
     carried: tuple[int, ...]
+    takes_noise_level: ClassVar[bool] = False
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor], config: Any = None) -> Self:
@@ -122,7 +124,7 @@ class VideoUNet(nn.Module, ABC):
 
     def flows(self, guides: Tensor, frames: int | None = None) -> Flows:
         """Motion between neighbours among `guides` (B T, 3, H, W) in [-1, 1], at each size where it is wanted; two frames at a time."""
-        flow_network = next((module for module in self.modules() if isinstance(module, SPyNet)), None)
+        flow_network = spynet_of(self)
         if flow_network is None:
             return {}
         clips = guides.float().unflatten(0, (-1, len(guides) if frames is None else frames))
@@ -172,7 +174,8 @@ class VideoUNet(nn.Module, ABC):
         return self
 
     def _convolutions(self) -> Iterator[nn.Module]:
-        flow = {inner for module in self.modules() if isinstance(module, SPyNet) for inner in module.modules()}
+        spynet = spynet_of(self)
+        flow = set() if spynet is None else set(spynet.modules())
         for part in self.torso():
             for module in part.modules():
                 if isinstance(module, TemporalAttention):

@@ -21,6 +21,7 @@ from typing_extensions import Self
 
 from ..code_prediction import CodeConfig, CodeNetwork
 from ..gmflow import FlowNet
+from ..tuning import Use
 from ..vq import Encoder
 from .attention import CrossFrameFusion
 from .gain import GainMemory, KalmanFilter
@@ -159,6 +160,12 @@ class KEEP(CodeNetwork):
             return x
 
         return self.generator(codes, refine), cross
+
+    def drawn(self, chances: Tensor, latent: Tensor, features: dict[int, Tensor], use: Use) -> Tensor:
+        return self.decode(self.quantize.lookup(chances.argmax(-1)), features)[0]
+
+    def clean_latent(self, target: Tensor) -> Tensor:
+        return self.encode_clean(target)
 
     def decoder_parts(self) -> list[nn.Module]:
         """As the base class says; in half precision they change no code of frame 0, and later ones by way of the image that is fed back."""

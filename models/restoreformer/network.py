@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from ..tuning import Answer, Use
 from ..vq import Codebook, Downsample, Upsample, VQConfig
 
 
@@ -175,8 +177,8 @@ class Encoder(nn.Module):
         """(B, 3, H, W) to the latent, the features of each level, and those of the middle; the last level's are the middle's first block's."""
         features = {}
         x = self.conv_in(x)
+        stage: Any
         for level, stage in enumerate(self.down):
-            assert isinstance(stage, Level)
             x = stage(x)
             features[level] = x
             if hasattr(stage, "downsample"):
@@ -209,8 +211,7 @@ class Decoder(nn.Module):
         x = self.mid.block_1(self.conv_in(z.to(dtype)))
         x = self.mid.block_2(self.mid.attn_1(x, middle.to(dtype)))
         for level in reversed(range(len(self.up))):
-            stage = self.up[level]
-            assert isinstance(stage, Level)
+            stage: Any = self.up[level]
             x = stage(x, features[level].to(dtype) if stage.attn else None)
             if level:
                 x = stage.upsample(x)
@@ -257,6 +258,20 @@ class RestoreFormer(nn.Module):
         index, features, middle = self.encode(x)
         codes = self.quantize.embedding(index).movedim(-1, 1)
         return self.decoder(self.post_quant_conv(codes), features, middle).float()
+
+    def trainable(self, recipe: str) -> list[nn.Module]:
+        """All but the codebook."""
+        return [self.encoder, self.decoder, self.quant_conv, self.post_quant_conv]
+
+    def answer(self, source: Tensor, use: Use, *, draw: bool = True) -> Answer:
+        """The gradient of the codes goes straight through to the latent (van den Oord et al., 2017)."""
+        latent, features, middle = self.encoder(source)
+        latent = self.quant_conv(latent).float()
+        index = self.quantize.nearest(latent).unflatten(1, latent.shape[2:])
+        codes = self.quantize.embedding(index).movedim(-1, 1)
+        through = latent + (codes - latent).detach()
+        kept = {level: features[level] for level in self.config.crossed}
+        return Answer(self.decoder(self.post_quant_conv(through), kept, middle).float())
 
     def decoder_parts(self) -> list[nn.Module]:
         """The modules behind the choice of codes; in half precision they change no code."""

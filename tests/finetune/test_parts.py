@@ -14,13 +14,13 @@ from torch import nn
 
 from fvr.finetune.base_model import base_from_file
 from fvr.finetune.checkpointing import checkpoint_blocks
-from fvr.finetune.network_adapters import Use, answer, chosen, true_codes
 from fvr.finetune.options import planned
 from fvr.finetune.perceptual import EarlyFeatures
 from fvr.finetune.run import fine_tune
 from fvr.finetune.stage import LOSS, CodeTargets, ImageFineTuneStage
 from fvr.models.dicface.network import DicFace
 from fvr.models.load import load_network
+from fvr.models.tuning import Use, answer, train_only
 from fvr.training.engine import Run, generator_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")  # spandrel's
@@ -49,7 +49,7 @@ def test_answers_are_those_of_the_restorers_networks(kind: str, tmp_path: Path) 
 @pytest.mark.parametrize("kind", ["codeformer", "keep", "dicface"])
 def test_every_part_that_trains_by_codes_gets_a_gradient(kind: str, tmp_path: Path) -> None:
     network = base(tmp_path, kind).network
-    chosen(network, "codes")
+    train_only(network, "codes")
     x = faces()
     entropy, distance = CodeTargets(network, CPU).terms(answer(network, x, Use(), draw=False), faces(4)[2:], torch.tensor([0, 1]))
     (entropy + distance).backward()
@@ -60,7 +60,7 @@ def test_every_part_that_trains_by_codes_gets_a_gradient(kind: str, tmp_path: Pa
 def test_a_network_that_sees_the_target_as_it_is_has_nothing_to_learn(tmp_path: Path) -> None:
     """Codes are named right and the latent is theirs: both terms are 0. The codes of DicFace are distributions, whose entropy stays."""
     network, target = base(tmp_path).network, faces()
-    index, _, latent = true_codes(network, target)
+    index, _, latent = network.true_codes(target)
     assert index is not None and torch.equal(index, network.quantize.nearest(network.encoder(target)[0]))
     found = answer(network, target, Use(), draw=False)
     right = replace(found, latent=latent, chances=nn.functional.one_hot(index, 16).float().clamp_min(1e-30).log())
@@ -100,7 +100,7 @@ def test_early_features_tell_pictures_apart_and_have_gradients(tmp_path: Path) -
 
 def test_checkpointing_keeps_less_and_changes_nothing(tmp_path: Path) -> None:
     plain = base(tmp_path).network.train()
-    chosen(plain, "image")
+    train_only(plain, "image")
     thrifty = copy.deepcopy(plain)
     assert checkpoint_blocks(thrifty) > 8
     x = faces()

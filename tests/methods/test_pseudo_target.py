@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from fvr.diffusion.schedule import add_noise, bicubic_schedule
 from fvr.methods.pseudo_target.algorithm import PRESETS, LowPass, PseudoTargetOptions, low_pass_matrix, pseudo_target, target_steps, trajectory
-from fvr.methods.pseudo_target.transition import learns_variance, transition
+from fvr.methods.pseudo_target.transition import transition
 from fvr.models.difface_unet import DifFaceConfig, DifFaceUNet
 from fvr.physics.bicubic import bicubic_matrix
 from fvr.priors.image_ddpm import ImagePrior
@@ -160,7 +160,7 @@ def test_noise_is_drawn_in_the_official_order():
 
 def test_a_learnt_variance_lies_between_the_two_of_ddpm():
     prior, other = small_prior(), small_prior(3)
-    assert learns_variance(prior) and not learns_variance(other) and not learns_variance(GaussianPrior())
+    assert prior.learns_variance and not other.learns_variance and not GaussianPrior().learns_variance
     x = 2 * faces() - 1
     schedule = prior.schedule.respaced(50)
     for entry in (0, 1, 20, 49):
