@@ -295,8 +295,7 @@ class SaveVideoFrames(io.ComfyNode):
         sink, subfolder = sink_for(filename_prefix, times.source, size=size, audio=sound, metadata=host.graph_tags(cls.hidden), **encoding)
         with sink, host.progress(len(pictures), "encode") as tick:
             announce(sink)
-            if isinstance(sink, VideoSink):
-                sink.length = times.duration
+            sink.length = times.duration
             for start in range(0, len(pictures), 16):
                 piece = slice(start, start + 16)
                 sink.write(pictures[piece], times.starts[piece], times.ends[piece])

@@ -11,7 +11,7 @@ from typing import IO, Any
 from torch import Tensor
 
 from .animation import AnimationSource
-from .audio import AudioTrack, Care, untouched
+from .audio import AudioTrack, Care, track_of, untouched
 from .audio import read_audio as read_sound
 from .codecs import CODECS, CONTAINERS, SPEEDS, choose_codec, choose_container
 from .cuts import ShotCutDetector, find_cuts
@@ -23,11 +23,12 @@ from .info import AudioInfo, ColourTags, SourceInfo
 from .memory import FramesSource
 from .playlists import name_playlist
 from .sequence import ImageSink, SequenceSource, contents
-from .sink import VideoSink, open_video_sink
+from .sound import sound_in
 from .source import FrameChunk, FrameSource, Selection, read_all
 from .stills import PNG, pictures_in
 from .times import FrameTimes
 from .timestamp_discontinuity import unheard
+from .writer import Encoding, VideoSink
 
 __all__ = [
     "CODECS",
@@ -132,10 +133,10 @@ def read_audio(
     """
     warn = place.warn if isinstance(place, FrameSource) else unheard
     if isinstance(place, FrameSource):
-        held, start = place.info.sound, place.info.start
-        if isinstance(held, AudioTrack):
+        held, start = track_of(place.info.sound), place.info.start
+        if held is not None:
             return held if times is None else held.part(times.starts[0] - start, times.end - start)
-        if place.info.path is None and held is None:
+        if place.info.path is None and place.info.sound is None:
             return None
         place = place.place
     file: Place = local(place)
@@ -143,13 +144,6 @@ def read_audio(
         return None
     care = Care(check_interrupt, warn)
     return read_sound(file, care=care) if times is None else read_sound(file, times.starts[0], times.end, care)
-
-
-def heard_in(audio: AudioTrack | FrameSource | SourceInfo | Place | None) -> AudioTrack | SourceInfo | Place | None:
-    """Where a clip's sound is; None where it cannot have any."""
-    audio = audio.info if isinstance(audio, FrameSource) else audio
-    silent = isinstance(audio, SourceInfo) and (audio.is_sequence or (audio.path is None and audio.sound is None))
-    return None if silent else audio
 
 
 def open_sink(
@@ -194,26 +188,23 @@ def open_sink(
     Raises:
         VideoError: if the choices do not go together or the name is taken.
     """
-    if isinstance(path, (str, PathLike)):
-        target = Path(local(path))
-        if container is None and image_names(target) is not None:
-            bits = 16 if pixel_format == "rgb48" else 8
-            frames = audio.expected if isinstance(audio, FrameSource) else like.frame_estimate if like is not None else None
-            return ImageSink(target, like, size=size, bits=bits, overwrite=overwrite, frames=frames, audio=heard_in(audio))
-        path = target
-    return open_video_sink(
-        path,
+    name = Path(local(path)) if isinstance(path, (str, PathLike)) else None
+    if name is not None and container is None and image_names(name) is not None:
+        bits = 16 if pixel_format == "rgb48" else 8
+        frames = audio.expected if isinstance(audio, FrameSource) else like.frame_estimate if like is not None else None
+        return ImageSink(name, like, size=size, bits=bits, overwrite=overwrite, frames=frames, sound=sound_in(audio))
+    muxer = choose_container(name, container)
+    chosen, pixels = choose_codec(codec, muxer, pixel_format, crf, preset, like)
+    chosen.encoder()
+    return VideoSink(
+        name,
+        None if name is not None else path,  # type: ignore[arg-type]
+        Encoding(chosen, muxer, pixels, crf, preset, dict(metadata or {})),
         like=like,
         size=size,
-        codec=codec,
-        crf=crf,
-        preset=preset,
-        pixel_format=pixel_format,
         audio=audio,
-        overwrite=overwrite,
-        container=container,
-        metadata=metadata,
         time_base=time_base,
+        overwrite=overwrite,
         otherwise=otherwise,
         check_interrupt=check_interrupt,
     )

@@ -350,6 +350,11 @@ def read_audio(place: Place, start: Fraction = Fraction(0), end: Fraction | None
     return AudioTrack(torch.from_numpy(np.concatenate(pieces, 1)), rate) if pieces else None
 
 
+def track_of(audio: Any) -> AudioTrack | None:
+    """`audio` if it is samples, None if it is a place."""
+    return audio if isinstance(audio, AudioTrack) else None
+
+
 def open_lanes(audio: AudioTrack | Place, container: str, output: Any, origin: Fraction, lead: Fraction, care: Care) -> list[Lane]:
     """One lane per audio stream of `audio`, added to an output container.
 
@@ -357,18 +362,19 @@ def open_lanes(audio: AudioTrack | Place, container: str, output: Any, origin: F
         origin: second of the source, counted from its `SourceInfo.origin`, that becomes second 0 of the output.
         lead: second of the output at which an AudioTrack begins.
     """
-    if isinstance(audio, AudioTrack):
-        encoder, layout = encoder_of(container), LAYOUTS.get(audio.waveform.shape[0], "mono")
-        return [EncodedLane(track_blocks(audio, lead), audio.rate, layout, encoder, output, care)]
+    if (track := track_of(audio)) is not None:
+        encoder, layout = encoder_of(container), LAYOUTS.get(track.waveform.shape[0], "mono")
+        return [EncodedLane(track_blocks(track, lead), track.rate, layout, encoder, output, care)]
+    place: Any = audio
     lanes: list[Lane] = []
-    with open_input(audio) as probe:
+    with open_input(place) as probe:
         origin += origin_of(probe)
-        for plan in plan_lanes(audio, container)[0]:
+        for plan in plan_lanes(place, container)[0]:
             stream = probe.streams.audio[plan.index]
             if plan.encoder is None:
-                lanes.append(CopiedLane(audio, plan.index, output, origin, edits=container in ("mp4", "mov"), care=care))
+                lanes.append(CopiedLane(place, plan.index, output, origin, edits=container in ("mp4", "mov"), care=care))
             else:
-                blocks = file_blocks(audio, plan.index, plan.source, origin, care)
+                blocks = file_blocks(place, plan.index, plan.source, origin, care)
                 lanes.append(EncodedLane(blocks, stream.codec_context.sample_rate, plan.layout, plan.encoder, output, care))
             name_alike(lanes[-1].target, stream)
     return lanes

@@ -10,11 +10,12 @@ from typing import Any
 
 import av
 
-from .audio import AudioTrack, plan_lanes
+from .audio import plan_lanes
 from .decode import codec_name
 from .errors import VideoError
 from .files import STILL, Place, open_input, picture_stream
 from .info import SourceInfo
+from .sound import Sound, file_of
 
 SUBTITLES = {
     "mp4": {"mov_text"},
@@ -96,11 +97,11 @@ def companions_of(place: Place) -> Companions:
         return Companions(tags, own, timecode, chapters, subtitles, tuple(others))
 
 
-def unkept(like: SourceInfo | None, audio: Any, container: str | None, warn: Callable[[str], None], name: str, *more: str) -> Companions:
+def unkept(like: SourceInfo | None, sound: Sound | None, container: str | None, warn: Callable[[str], None], name: str, *more: str) -> Companions:
     """What comes along from the file that a clip is `like`, and one warning that names all that `container` (None: images) cannot carry.
 
     Args:
-        audio: where the sound comes from.
+        sound: where the sound comes from.
         name: of the output.
         more: further losses.
     """
@@ -110,21 +111,15 @@ def unkept(like: SourceInfo | None, audio: Any, container: str | None, warn: Cal
         if like is not None and (place := file_of(like)) is not None:
             companions = companions_of(place)
             lost += companions.losses(container)
-        heard = file_of(audio) if isinstance(audio, SourceInfo) else audio
-        if isinstance(heard, AudioTrack):
+        if sound is not None and sound.track is not None:
             lost += [] if container else ["its sound"]
-        elif heard is not None:
-            lost += plan_lanes(heard, container)[1]
+        elif sound is not None and sound.place is not None:
+            lost += plan_lanes(sound.place, container)[1]
     except VideoError as error:
         lost.append(f"what its source carries beside the picture ({error})")
     if lost:
         warn(f"{name} will not have: {'; '.join(lost)}")
     return companions
-
-
-def file_of(info: SourceInfo) -> Place | None:
-    """The video file that a clip is in, if it is in one."""
-    return None if info.is_sequence or isinstance(info.sound, AudioTrack) else info.path or info.sound
 
 
 def subtitle_codec(stream: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import tempfile
@@ -27,6 +26,8 @@ from .files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Place, check_pixels, hidden_p
 from .info import ColourTags, SourceInfo
 from .leftovers import KEPT, SUFFIX, claim, keep, sweep, swept_words
 from .pixels import depth
+from .publish import allow
+from .sound import Sound
 from .source import FrameSource, Selection, Timed
 from .stills import pictures_in, unpacked
 from .times import FrameTimes, nearest_rate
@@ -232,7 +233,7 @@ class ImageSink:
         bits: int = 8,
         overwrite: bool = False,
         frames: int | None = None,
-        audio: Any = None,
+        sound: Sound | None = None,
     ) -> None:
         names = image_names(path)
         if names is None:
@@ -242,9 +243,11 @@ class ImageSink:
             raise VideoError(f"{self.suffix} images have 8 bits per channel; write 16 bits as .png or .tif")
         self.size, self.bits, self.overwrite = size, bits, overwrite
         self.warnings: list[str] = []
+        self.length: Fraction | None = None
+        """As VideoSink's, for callers that do not ask which of the two they write."""
         if like is not None and depth(like.pix_fmt) > bits:
             self.warnings.append(f"the source has {depth(like.pix_fmt)} bits per channel and the images keep {bits}; choose rgb48 for PNG or TIFF")
-        unkept(like, audio, None, self.warnings.append, str(path))
+        unkept(like, sound, None, self.warnings.append, str(path))
         self.count = 0
         self.check_number(frames)
         self.refuse_taken()
@@ -379,15 +382,3 @@ class ImageSink:
 
     def __exit__(self, kind: object, *_: object) -> None:
         self.close() if kind is None else self.abort()
-
-
-def allow(path: Path, mode: int) -> None:
-    """Permissions as for any new file (`mode` less the umask); disks that have none are left as they are."""
-    with suppress(OSError):
-        path.chmod(mode & ~current_umask())
-
-
-def current_umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

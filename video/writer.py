@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
-from math import lcm
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,19 +18,18 @@ from torch import Tensor
 
 from .audio import AudioTrack, Care, Lane, open_lanes, untouched
 from .boxes import set_shown
-from .codecs import GRADED, VideoCodec, choose_codec, choose_container, lost_depth, storable_format
+from .codecs import GRADED, VideoCodec, lost_depth, storable_format
 from .colour import LUMA_WEIGHTS, settled_matrix
-from .companions import PLAIN_TAGS, Companions, SubtitleLane, file_of, later, moved_chapters, unkept
+from .companions import PLAIN_TAGS, Companions, SubtitleLane, later, moved_chapters, unkept
 from .errors import VideoError
-from .files import Place, hidden_prefix, short
+from .files import Place, short
 from .info import UNSPECIFIED, ColourTags, SourceInfo
-from .leftovers import SUFFIX, claim, keep, sweep, swept_words
+from .leftovers import claim, keep, sweep, swept_words
 from .pixels import RGB, is_rgb, same_planes, to_frame
-from .sequence import allow
+from .publish import hidden_file, pour, publish
+from .sound import file_of, sound_in
 from .source import FrameSource
-
-FINEST = 1_000_000
-"""Ticks per second beyond which a clock is rounded."""
+from .timeline import Timeline, settled_tick
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,8 @@ class VideoSink:
 
     def __init__(
         self,
-        target: Path | IO[bytes],
+        path: Path | None,
+        file: IO[bytes] | None,
         encoding: Encoding,
         *,
         like: SourceInfo | None,
@@ -72,13 +69,11 @@ class VideoSink:
         otherwise: Callable[[Path], Path] | None = None,
         check_interrupt: Callable[[], object] = untouched,
     ) -> None:
-        self.path = target if isinstance(target, Path) else None
-        self.target = target
+        self.path, self.file = path, file
         self.encoding, self.like, self.size, self.time_base, self.overwrite = encoding, like, size, time_base, overwrite
-        self.audio = audio.info if isinstance(audio, FrameSource) else audio
-        if isinstance(self.audio, SourceInfo) and (self.audio.is_sequence or (self.audio.path is None and self.audio.sound is None)):
-            self.audio = None
-        self.stops_early = isinstance(audio, FrameSource) and audio.cut_short
+        self.sound = sound_in(audio)
+        source = audio if isinstance(audio, FrameSource) and audio.cut_short else None
+        self.stops_early = source is not None
         self.otherwise = otherwise
         self.care = Care(check_interrupt, self.warn)
         self.warnings: list[str] = []
@@ -88,40 +83,20 @@ class VideoSink:
         self.turned = askew and encoding.container in ("mp4", "mov")
         if askew and not self.turned:
             self.warnings.append(f"{encoding.container} files cannot carry a rotation flag here, so the pixels were written upright")
-        self.length = (audio.expected or 0) * audio.selection.stride / audio.info.rate if isinstance(audio, FrameSource) and audio.cut_short else None
+        self.length = None if source is None else (source.expected or 0) * source.selection.stride / source.info.rate
         more = []
         if like is not None and like.grading is not None and encoding.codec.encoder() not in GRADED:
             more.append(f"the HDR10 mastering display and light level, for which {encoding.codec.name} has no place here; h265 and av1 have")
-        self.companions = unkept(like, self.audio, encoding.container, self.warn, self.name, *more)
+        self.companions = unkept(like, self.sound, encoding.container, self.warn, self.name, *more)
         if self.size is not None:
             self.settle()
-        self.part: Path | None = self.temporary()
+        self.part: Path | None = hidden_file(self.path, overwrite)
+        self.warnings += swept_words(sweep(self.part.parent), self.part.parent)
         self.unclaim = claim(self.part, self)
         self.output: Any = None
         self.stream: Any = None
         self.lanes: list[Lane | SubtitleLane] = []
-        self.origin = Fraction(0)
-        self.last: tuple[int, Fraction] | None = None
-        self.durations: dict[int, int] = {}
-        self.stop = 0
-        self.first = 0, 0
-        self.held: Any = None
-
-    def temporary(self) -> Path:
-        if self.path is None:
-            handle, name = tempfile.mkstemp(prefix="fvr-", suffix=SUFFIX)
-        else:
-            if self.path.exists() and not self.overwrite:
-                raise VideoError(f"{self.path} already exists; choose another name or allow overwriting")
-            if self.path.is_dir():
-                raise VideoError(f"{self.path} is a folder; name a file")
-            if not self.path.parent.is_dir():
-                raise VideoError(f"{self.path.parent} is not a folder; make it first")
-            handle, name = tempfile.mkstemp(prefix=hidden_prefix(self.path.stem), suffix=SUFFIX, dir=self.path.parent.absolute())
-        os.close(handle)
-        folder = Path(name).parent
-        self.warnings += swept_words(sweep(folder), folder)
-        return Path(name)
+        self.timeline: Timeline | None = None
 
     def write(self, frames: Tensor, starts: Sequence[Fraction], ends: Sequence[Fraction], stored: Sequence[Any] = ()) -> None:
         """Appends frames.
@@ -179,11 +154,13 @@ class VideoSink:
         if not self.pixel_format:
             self.settle()
         height, width = self.stored_size
-        self.origin = starts[0] if like is not None and starts[0] != like.start else min(like.origin if like is not None else Fraction(0), starts[0])
+        origin = starts[0] if like is not None and starts[0] != like.start else min(like.origin if like is not None else Fraction(0), starts[0])
         self.padded = encoding.codec.name in ("h264",) and "444" not in self.pixel_format
         self.colour, self.matrix = self.settled_colour()
-        self.tick = self.settled_tick([time - self.origin for time in (*starts, *ends)])
-        self.output = av.open(str(self.part), "w", format=encoding.container, options=self.muxer_options())
+        wanted = self.time_base or (None if like is None or like.is_sequence else like.time_base)
+        tick = settled_tick([time - origin for time in (*starts, *ends)], wanted, fine=encoding.container in ("mp4", "mov"))
+        self.timeline = Timeline(origin, tick)
+        self.output = av.open(str(self.part), "w", format=encoding.container, options=self.muxer_options(tick))
         self.output.metadata.update(self.tags)
         encoder = encoding.codec.encoder()
         if encoder == "libsvtav1":
@@ -194,7 +171,7 @@ class VideoSink:
         context = self.stream.codec_context
         context.width, context.height = (width + width % 2, height + height % 2) if self.padded else (width, height)
         context.pix_fmt = self.pixel_format
-        context.time_base = self.stream.time_base = self.tick
+        context.time_base = self.stream.time_base = tick
         context.colorspace, context.color_range = self.colour.matrix, 2 if self.colour.full_range else 1
         context.color_primaries, context.color_trc = self.colour.primaries, self.colour.transfer
         if encoder == "libx264":
@@ -203,15 +180,13 @@ class VideoSink:
             context.codec_tag = "hvc1"
         if like is not None and like.sample_aspect != 1:
             context.sample_aspect_ratio = self.stored_aspect
-        if self.audio is not None:
+        if self.sound is not None:
             zero = like.origin if like is not None else Fraction(0)
-            self.lanes += open_lanes(
-                self.heard_from(starts[0]), encoding.container, self.output, self.origin - zero, starts[0] - self.origin, self.care
-            )
-        self.accompany(starts[0])
+            self.lanes += open_lanes(self.sound.at(starts[0]), encoding.container, self.output, origin - zero, starts[0] - origin, self.care)
+        self.accompany(starts[0], origin)
         self.output.start_encoding()
 
-    def accompany(self, start: Fraction) -> None:
+    def accompany(self, start: Fraction, origin: Fraction) -> None:
         """Adds chapters, subtitles and the timecode of the first frame, `start` on the source's clock."""
         companions, like = self.companions, self.like
         if like is None or companions == Companions():
@@ -220,10 +195,10 @@ class VideoSink:
         if companions.timecode:
             self.output.metadata["timecode"] = later(companions.timecode, round((start - like.start) * like.rate), like.rate)
         if companions.chapters and hasattr(self.output, "set_chapters"):
-            length = self.length if self.length is not None else None if like.duration is None else like.duration + like.start - self.origin
-            self.output.set_chapters(moved_chapters(companions.chapters, self.origin, length))
+            length = self.length if self.length is not None else None if like.duration is None else like.duration + like.start - origin
+            self.output.set_chapters(moved_chapters(companions.chapters, origin, length))
         if (place := file_of(like)) is not None:
-            self.lanes += [SubtitleLane(place, index, self.output, self.origin, self.length) for index in companions.taken(self.encoding.container)]
+            self.lanes += [SubtitleLane(place, index, self.output, origin, self.length) for index in companions.taken(self.encoding.container)]
 
     @property
     def tags(self) -> dict[str, str]:
@@ -233,15 +208,6 @@ class VideoSink:
     def warn(self, sentence: str) -> None:
         if sentence not in self.warnings:
             self.warnings.append(sentence)
-
-    def heard_from(self, start: Fraction) -> AudioTrack | Place:
-        """Where the sound is that goes with frames from `start` on; samples without a file begin with them."""
-        assert self.audio is not None
-        if not isinstance(self.audio, SourceInfo):
-            return self.audio
-        if isinstance(self.audio.sound, AudioTrack):
-            return self.audio.sound.part(max(Fraction(0), start - self.audio.start))
-        return self.audio.path or self.audio.sound
 
     def same_numbers(self, stored: Any) -> VideoFrame | None:
         """The planes of a decoded frame as they go into this file; None if it has another format, turn or colours."""
@@ -256,20 +222,14 @@ class VideoSink:
         return same_planes(stored, self.colour)
 
     def encode(self, frame: Tensor, start: Fraction, end: Fraction, stored: Any = None) -> None:
-        tick = round((start - self.origin) / self.tick)
-        length = max(1, round((end - start) / self.tick))
-        if self.last is not None and tick <= self.last[0]:
-            raise VideoError(f"{self.name}: frame {self.count} starts at {float(start):.6f} s, not after the one before; times must increase")
-        if self.last is not None:
-            self.durations[self.last[0]] = tick - self.last[0]
-        self.last = tick, end
-        self.durations[tick], self.stop = length, tick + length
+        assert self.timeline is not None
+        tick = self.timeline.place(start, end, f"{self.name}: frame {self.count}")
         picture = self.same_numbers(stored) or self.drawn(frame)
-        picture.pts, picture.time_base = tick, self.tick
-        self.mux(self.stream.encode(picture))
+        picture.pts, picture.time_base = tick, self.timeline.tick
+        self.timeline.mux(self.stream.encode(picture), self.output)
         self.count += 1
         for lane in self.lanes:
-            lane.pump(tick * self.tick)
+            lane.pump(tick * self.timeline.tick)
 
     def drawn(self, frame: Tensor) -> VideoFrame:
         """(3, H, W) upright to the stored form."""
@@ -279,19 +239,6 @@ class VideoSink:
         if self.padded:
             frame = F.pad(frame[None], (0, frame.shape[-1] % 2, 0, frame.shape[-2] % 2), mode="replicate")[0]
         return to_frame(frame, self.pixel_format, self.colour, self.matrix)
-
-    def mux(self, packets: Sequence[Any]) -> None:
-        """Writes packets one late: the last one's duration makes the sum over the track reach the clip's end."""
-        for packet in packets:
-            before = self.held.dts if self.held is not None else packet.pts - 2
-            if packet.dts is None or not packet.pts - 60 / self.tick < packet.dts <= packet.pts:
-                packet.dts = before + 1  # x265 makes up decoding times for clips of one or two frames
-            if self.held is not None:
-                self.output.mux(self.held)
-            else:
-                self.first = packet.pts, packet.dts
-            packet.duration = self.durations.pop(packet.pts, packet.duration)
-            self.held = packet
 
     def close(self) -> None:
         """Finishes the file and gives it its final name.
@@ -303,9 +250,9 @@ class VideoSink:
         if self.part is None:
             return
         try:
-            if self.last is None:
+            if self.timeline is None or self.timeline.last is None:
                 raise VideoError(f"{self.name} got no frame; write at least one")
-            self.finish()
+            self.finish(self.timeline)
         except av.FFmpegError as error:
             self.abort()
             raise VideoError(f"{self.name} could not be finished by {self.encoding.codec.name} ({short(error)})") from error
@@ -314,7 +261,10 @@ class VideoSink:
             raise
         part, self.part = self.part, None
         try:
-            self.publish(part)
+            if self.path is not None:
+                self.path = publish(part, self.path, self.overwrite, self.otherwise)
+            elif self.file is not None:
+                pour(part, self.file)
         except OSError as error:
             reason = "it appeared while it was being written" if isinstance(error, FileExistsError) else error
             raise VideoError(f"{self.name} is complete but could not be given its name ({reason}); it is kept as {keep(part)}") from error
@@ -324,15 +274,11 @@ class VideoSink:
         finally:
             self.unclaim()
 
-    def finish(self) -> None:
-        assert self.last is not None and self.part is not None
-        self.mux(self.stream.encode(None))
-        if self.held is not None:
-            if self.encoding.container in ("mp4", "mov"):
-                self.held.duration = self.closing_duration(self.held)
-            self.output.mux(self.held)
-            self.held = None
-        end = self.last[1] - self.origin if self.cuts_audio(self.last[1]) else None
+    def finish(self, timeline: Timeline) -> None:
+        assert self.part is not None
+        timeline.mux(self.stream.encode(None), self.output)
+        last = timeline.finish(self.output, exact=self.encoding.container in ("mp4", "mov"))
+        end = last - timeline.origin if self.cuts_audio(last) else None
         for lane in self.lanes:
             lane.finish(end)
         self.release()
@@ -341,43 +287,12 @@ class VideoSink:
             rotation, mirrored = (self.like.rotation, self.like.mirrored) if self.turned and self.like is not None else (0, False)
             set_shown(self.part, rotation=rotation, mirrored=mirrored, size=(height, width), aspect=float(self.stored_aspect))
 
-    def closing_duration(self, packet: Any) -> int:
-        """What the last packet in decoding order must last for the track to end when its last frame does.
-
-        MP4 sums durations in decoding order, where the last packet is not always the last frame; its edit list ends with
-        the latest packet. Readers take the shorter of the two, so one is made exact and the other not shorter.
-        """
-        assert self.last is not None
-        missing = (self.stop - self.first[0]) - (packet.dts - self.first[1])
-        return max(missing, self.stop - packet.pts if packet.pts == self.last[0] else 1)
-
     def cuts_audio(self, end: Fraction) -> bool:
         """Whether sound stops with the picture: always for an AudioTrack, else when the frames stop before `like` does."""
-        if self.stops_early or isinstance(self.audio.sound if isinstance(self.audio, SourceInfo) else self.audio, AudioTrack):
+        if self.stops_early or (self.sound is not None and self.sound.track is not None):
             return True
         like = self.like
         return like is not None and like.duration is not None and end < like.start + like.duration - 1 / like.rate
-
-    def publish(self, part: Path) -> None:
-        """Moves the finished file to its name, or the next free one where there is a choice."""
-        if not isinstance(self.target, Path):
-            with part.open("rb") as finished:
-                shutil.copyfileobj(finished, self.target)
-            part.unlink()
-            return
-        allow(part, 0o666)
-        target = self.target
-        while not self.overwrite:
-            try:
-                take_name(part, target)
-                break
-            except FileExistsError:
-                if self.otherwise is None:
-                    raise
-                target = self.otherwise(target)
-        else:
-            part.replace(target)
-        self.path = target
 
     def release(self) -> None:
         output, self.output = self.output, None
@@ -394,7 +309,6 @@ class VideoSink:
         if self.part is None:
             return
         part, self.part = self.part, None
-        self.held = None
         with suppress(av.FFmpegError, OSError, ValueError):
             self.release()
         part.unlink(missing_ok=True)
@@ -439,77 +353,9 @@ class VideoSink:
         stated = tags.matrix if settled_matrix(tags, height, width) == matrix else matrix
         return ColourTags(stated, full, tags.primaries, tags.transfer), matrix
 
-    def settled_tick(self, times: Sequence[Fraction]) -> Fraction:
-        """A clock on which the source's ticks and the first times fall exactly, no finer than a microsecond."""
-        wanted = self.time_base or (None if self.like is None or self.like.is_sequence else self.like.time_base)
-        ticks = lcm(*(time.denominator for time in times), wanted.denominator if wanted else 1)
-        if ticks > FINEST:
-            ticks = wanted.denominator if wanted else 90_000
-        while ticks < 10_000 and self.encoding.container in ("mp4", "mov"):
-            ticks *= 2
-        return Fraction(1, ticks)
-
-    def muxer_options(self) -> dict[str, str]:
+    def muxer_options(self, tick: Fraction) -> dict[str, str]:
         if self.encoding.container not in ("mp4", "mov"):
             return {}
-        ticks = str(self.tick.denominator)
+        ticks = str(tick.denominator)
         flags = "+faststart" if all(name.lower() in PLAIN_TAGS for name in self.tags) else "+faststart+use_metadata_tags"
         return {"movflags": flags, "movie_timescale": ticks, "video_track_timescale": ticks}
-
-
-def take_name(part: Path, target: Path) -> None:
-    """Moves a finished file to a name that nothing has; interrupted, it leaves nothing under that name.
-
-    Raises:
-        FileExistsError: if something is called so.
-    """
-    made = False
-    try:
-        try:
-            target.hardlink_to(part)  # all at once, unlike a look and a move
-        except FileExistsError:
-            raise
-        except (OSError, NotImplementedError):  # a disk without second names: an empty file keeps the name meanwhile
-            os.close(os.open(target, os.O_CREAT | os.O_EXCL))
-            made = True
-            part.replace(target)
-            return
-        part.unlink()
-    except BaseException:
-        if part.exists() and target.exists() and (made or target.samefile(part)):
-            target.unlink()
-        raise
-
-
-def open_video_sink(
-    target: Path | IO[bytes],
-    *,
-    like: SourceInfo | None,
-    size: tuple[int, int] | None,
-    codec: str,
-    crf: float,
-    preset: str | None,
-    pixel_format: str | None,
-    audio: AudioTrack | FrameSource | SourceInfo | Place | None,
-    overwrite: bool,
-    container: str | None,
-    metadata: Mapping[str, str] | None,
-    time_base: Fraction | None,
-    otherwise: Callable[[Path], Path] | None = None,
-    check_interrupt: Callable[[], object] = untouched,
-) -> VideoSink:
-    muxer = choose_container(target if isinstance(target, Path) else None, container)
-    chosen, pixels = choose_codec(codec, muxer, pixel_format, crf, preset, like)
-    chosen.encoder()
-    encoding = Encoding(chosen, muxer, pixels, crf, preset, dict(metadata or {}))
-    return VideoSink(
-        target,
-        encoding,
-        like=like,
-        size=size,
-        audio=audio,
-        time_base=time_base,
-        overwrite=overwrite,
-        otherwise=otherwise,
-        check_interrupt=check_interrupt,
-    )

@@ -1,0 +1,97 @@
+"""From a hidden unfinished file to its name: whole or absent, whatever happens."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from .errors import VideoError
+from .files import hidden_prefix
+from .leftovers import SUFFIX
+
+
+def hidden_file(path: Path | None, overwrite: bool) -> Path:
+    """A new empty file beside `path`, or among the temporary ones for a clip without a name.
+
+    Raises:
+        VideoError: if `path` is taken or its folder is not there.
+    """
+    if path is None:
+        handle, name = tempfile.mkstemp(prefix="fvr-", suffix=SUFFIX)
+    else:
+        if path.exists() and not overwrite:
+            raise VideoError(f"{path} already exists; choose another name or allow overwriting")
+        if path.is_dir():
+            raise VideoError(f"{path} is a folder; name a file")
+        if not path.parent.is_dir():
+            raise VideoError(f"{path.parent} is not a folder; make it first")
+        handle, name = tempfile.mkstemp(prefix=hidden_prefix(path.stem), suffix=SUFFIX, dir=path.parent.absolute())
+    os.close(handle)
+    return Path(name)
+
+
+def publish(part: Path, target: Path, overwrite: bool, otherwise: Callable[[Path], Path] | None = None) -> Path:
+    """Moves a finished file to `target`, or the next free name that `otherwise` gives; returns the name.
+
+    Raises:
+        FileExistsError: if the name is taken and there is no choice.
+    """
+    allow(part, 0o666)
+    while not overwrite:
+        try:
+            take_name(part, target)
+            return target
+        except FileExistsError:
+            if otherwise is None:
+                raise
+            target = otherwise(target)
+    part.replace(target)
+    return target
+
+
+def pour(part: Path, target: IO[bytes]) -> None:
+    """Moves a finished file into an open one."""
+    with part.open("rb") as finished:
+        shutil.copyfileobj(finished, target)
+    part.unlink()
+
+
+def take_name(part: Path, target: Path) -> None:
+    """Moves a finished file to a name that nothing has; interrupted, it leaves nothing under that name.
+
+    Raises:
+        FileExistsError: if something is called so.
+    """
+    made = False
+    try:
+        try:
+            target.hardlink_to(part)  # all at once, unlike a look and a move
+        except FileExistsError:
+            raise
+        except (OSError, NotImplementedError):  # a disk without second names: an empty file keeps the name meanwhile
+            os.close(os.open(target, os.O_CREAT | os.O_EXCL))
+            made = True
+            part.replace(target)
+            return
+        part.unlink()
+    except BaseException:
+        if part.exists() and target.exists() and (made or target.samefile(part)):
+            target.unlink()
+        raise
+
+
+def allow(path: Path, mode: int) -> None:
+    """Permissions as for any new file (`mode` less the umask); disks that have none are left as they are."""
+    with suppress(OSError):
+        path.chmod(mode & ~current_umask())
+
+
+def current_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
