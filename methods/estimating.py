@@ -54,4 +54,5 @@ class EstimatingSession(Session):
         restorer = self.choose(estimate)
         self.note = f"{estimate.describe()}; restored with {restorer.name}"
         self._session = restorer.open(self.track, seed=self.seed, check_interrupt=self.check_interrupt)
+        self.note += f"; {self._session.note}" if self._session.note else ""
         return self._session.push(crops)

@@ -116,7 +116,7 @@ def preset_inputs(preset: FlairOptions) -> list:
         choice("consistency", ["damped", "pinv"], "damped allows for noise in the input; pinv is the published, exact form."),
         number(io.Float, "trust", 0.001, 1000, "With damped: more follows the prior, less the input.", **fine),
         number(io.Float, "zeta", -1, 1_000_000, "How much noise in the input weakens data consistency; -1 never.", **fine),
-        choice("zeta_reading", ["code", "paper"], "How zeta is read: as the published code does, or as the paper prints it."),
+        choice("zeta_reading", ["code", "paper"], "How zeta is read: code has the noise in levels of 0 to 255, paper in units of 0 to 1."),
         number(io.Float, "noise_level", -1, 255, "Noise of the input in levels of 0 to 255; -1 takes the degradation's own.", **fine),
         number(io.Float, "w", 0, 1, "Weight in the enhancement stage, read as w_reading says.", **fine),
         choice(
@@ -140,6 +140,7 @@ def preset_inputs(preset: FlairOptions) -> list:
             "With parsing_parsenet.pth in a model folder: how often it finds the face to enhance; the code does at every step.",
         ),
         choice("where", ["face", "crop"], "Where the enhancer acts: in the face only, or in all of the crop."),
+        number(io.Int, "samples", 1, 100, "Samples that are averaged: nearer to the truth, less sharp; time grows with it.", advanced=True),
     ]
 
 

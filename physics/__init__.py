@@ -3,7 +3,7 @@
 from .average_pool import AveragePool
 from .base import Degradation, Size
 from .bicubic import BicubicDownsample
-from .blur import Blur
+from .blur import Blur, MotionBlurPerFrame
 from .camera import CameraNoise
 from .compose import Composition, compose
 from .crops import crop_operator, observation
@@ -11,7 +11,7 @@ from .fit import Fit, fit_degradation, shrink
 from .grayscale import Grayscale
 from .h264 import H264
 from .identity import GaussianNoise, Identity
-from .inpaint import Inpaint, RandomInpaint, random_mask
+from .inpaint import BrushStrokes, Inpaint, RandomInpaint, brush_mask, random_mask
 from .isp import Isp
 from .jpeg import Jpeg, JpegCode
 from .parser import degradation, parse
@@ -23,6 +23,7 @@ __all__ = [
     "AveragePool",
     "BicubicDownsample",
     "Blur",
+    "BrushStrokes",
     "CameraNoise",
     "Composition",
     "Degradation",
@@ -37,6 +38,7 @@ __all__ = [
     "JpegCode",
     "Kind",
     "Parameter",
+    "MotionBlurPerFrame",
     "RandomInpaint",
     "Size",
     "TemporalBlur",
@@ -46,6 +48,7 @@ __all__ = [
     "fit_degradation",
     "observation",
     "parse",
+    "brush_mask",
     "random_mask",
     "shrink",
 ]

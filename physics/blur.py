@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -13,7 +13,7 @@ from . import kernels
 from .base import Degradation, Size
 from .boundary import Boundary, banded_matrix, boundary_index, check_boundary
 from .convolve import correlate, lag_spectrum, spread
-from .numerics import null_cutoff, working
+from .numerics import cached, null_cutoff, working
 from .separable import separable_adjoint, separable_forward, separable_pinv
 from .solve import conjugate_gradients
 
@@ -192,6 +192,59 @@ class Blur(Degradation):
     def _solve(self, y: Tensor, size: Size, damping: float, power: Tensor) -> Tensor:
         preconditioner = 1 / (power + damping + PRECONDITIONER_FLOOR * power.max())
         return conjugate_gradients(lambda z: self.forward(self.adjoint(z, size)) + damping * z, y, precondition=lambda r: _filter(r, preconditioner))
+
+
+@dataclass(frozen=True)
+class MotionBlurPerFrame(Degradation):
+    """y_n = A_n x_n with A_n = Blur.motion(..., seed + n): every frame of (..., T, C, H, W) was shaken by a hand of its own (FLAIR, section 5.2).
+
+    Attributes:
+        size, strength, factor, boundary: see Blur.motion.
+        seed: of frame 0's kernel.
+    """
+
+    size: int = 33
+    strength: float = 0.5
+    seed: int = 0
+    factor: int = 1
+    boundary: Boundary = "replicate"
+    axes = frozenset({"space", "time"})
+
+    def __post_init__(self) -> None:
+        self.of_frame(0)
+
+    def of_frame(self, frame: int) -> Blur:
+        """The blur of one frame."""
+        return _shaken(self.size, self.strength, self.seed + frame, self.factor, self.boundary)
+
+    def at_frames(self, first: int, count: int) -> MotionBlurPerFrame:
+        return replace(self, seed=self.seed + first)
+
+    @property
+    def noise_gain(self) -> float:
+        return self.of_frame(0).noise_gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._each(x, lambda blur, frame: blur.forward(frame))
+
+    def adjoint(self, y: Tensor, size: Size | None = None) -> Tensor:
+        return self._each(y, lambda blur, frame: blur.adjoint(frame, size))
+
+    def pinv(self, y: Tensor, size: Size | None = None, damping: float = 0.0) -> Tensor:
+        return self._each(y, lambda blur, frame: blur.pinv(frame, size, damping))
+
+    def describe(self) -> str:
+        return f"{self.of_frame(0).describe()}, another in every frame"
+
+    def _each(self, frames: Tensor, act: Callable[[Blur, Tensor], Tensor]) -> Tensor:
+        if frames.ndim < 4:
+            raise ValueError(f"motion blur that differs from frame to frame needs a clip (T, C, H, W), got {tuple(frames.shape)}")
+        return torch.stack([act(self.of_frame(n), frame) for n, frame in enumerate(frames.unbind(-4))], -4)
+
+
+@cached(64)
+def _shaken(size: int, strength: float, seed: int, factor: int, boundary: Boundary) -> Blur:
+    return Blur.motion(size, strength, seed, factor=factor, boundary=boundary)
 
 
 def _filter(y: Tensor, response: Tensor) -> Tensor:

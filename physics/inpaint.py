@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -101,6 +102,78 @@ class RandomInpaint(_Masking):
 
     def describe(self) -> str:
         return f"Inpainting, {self.keep:.0%} of the pixels known, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class BrushStrokes(_Masking):
+    """y = m x with the holes of `brush_mask`, the same in all frames. `observe` shows holes in white, as DicFace's inpainting networks see them.
+
+    Raises:
+        ValueError: if `share` or `width` is out of range.
+    """
+
+    share: float = 0.2
+    width: float = 0.06
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_brush(self.share, self.width)
+
+    def mask_for(self, x: Tensor) -> Tensor:
+        return brush_mask((x.shape[-2], x.shape[-1]), self.share, self.width, self.seed).to(x)
+
+    def observe(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.forward(x) + 1 - self.mask_for(x)
+
+    @property
+    def noise_gain(self) -> float:
+        return (1 - self.share) ** 0.5
+
+    def describe(self) -> str:
+        return f"Brush strokes over {self.share:.0%} of the picture, seed {self.seed}"
+
+
+def brush_mask(size: Size, share: float = 0.2, width: float = 0.06, seed: int = 0) -> Tensor:
+    """(H, W) bool, False under free-form strokes that are laid until they hide at least `share` of the picture.
+
+    A stroke wanders: 4 to 12 straight pieces, each 1 to 4 widths long, that turn by up to 80 degrees, with round ends and joints.
+
+    Args:
+        width: of the brush, as a share of the shorter side; every stroke is 0.5 to 1.5 times as wide.
+
+    Raises:
+        ValueError: if `share` is not in 0..0.9 or `width` not in 0.005..0.5.
+    """
+    _check_brush(share, width)
+    return _brushed(size, share, width, seed).clone()
+
+
+@cached(64)
+def _brushed(size: Size, share: float, width: float, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=generator))
+
+    known = torch.ones(size, dtype=torch.bool)
+    rows, cols = torch.arange(size[0])[:, None], torch.arange(size[1])[None]
+    while 1 - known.double().mean() < share:
+        radius = max(uniform(0.25, 0.75) * width * min(size), 0.5)
+        y, x, heading = uniform(0, size[0]), uniform(0, size[1]), uniform(0, 2 * math.pi)
+        for _ in range(int(uniform(4, 13))):
+            length, heading = 2 * radius * uniform(1, 4), heading + math.radians(uniform(-80, 80))
+            dy, dx = length * math.sin(heading), length * math.cos(heading)
+            along = (((rows - y) * dy + (cols - x) * dx) / length**2).clamp(0, 1)
+            known &= (rows - y - along * dy) ** 2 + (cols - x - along * dx) ** 2 > radius**2
+            y, x = y + dy, x + dx
+    return known
+
+
+def _check_brush(share: float, width: float) -> None:
+    if not 0 <= share <= 0.9:
+        raise ValueError(f"strokes hide a share of the picture from 0 to 0.9, got {share}")
+    if not 0.005 <= width <= 0.5:
+        raise ValueError(f"a brush is 0.005 to 0.5 of the shorter side wide, got {width}")
 
 
 def random_mask(size: Size, keep: float = 0.5, seed: int = 0) -> Tensor:

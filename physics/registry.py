@@ -12,13 +12,13 @@ from torch import Tensor
 from .average_pool import AveragePool
 from .base import Degradation
 from .bicubic import BicubicDownsample
-from .blur import Blur
+from .blur import Blur, MotionBlurPerFrame
 from .boundary import Boundary
 from .camera import CameraNoise
 from .grayscale import Grayscale
 from .h264 import H264, PRESETS
 from .identity import GaussianNoise
-from .inpaint import Inpaint, RandomInpaint
+from .inpaint import BrushStrokes, Inpaint, RandomInpaint
 from .isp import NOISE, WHITE_BALANCE, Isp, Mosaic
 from .jpeg import Jpeg
 from .temporal import TemporalBlur
@@ -100,6 +100,10 @@ def _motion_blur(size: int, strength: float, seed: int, factor: int, boundary: B
     return Blur.motion(size + 1 - size % 2, strength, seed, factor=factor, boundary=boundary)
 
 
+def _motion_blur_per_frame(size: int, strength: float, seed: int, factor: int, boundary: Boundary) -> Degradation:
+    return MotionBlurPerFrame(size + 1 - size % 2, strength, seed, factor, boundary)
+
+
 def _inpaint(keep: float, seed: int, mask: Tensor | None = None) -> Degradation:
     if mask is not None and not isinstance(mask, Tensor):
         raise ValueError(f"inpaint: mask is a tensor (H, W) or (T, 1, H, W), given from code, got {mask!r}")
@@ -113,6 +117,23 @@ def _isp_noise(iso: str, mosaic: Mosaic, tone: str, red_gain: float, blue_gain: 
 def _temporal_blur(width: int, boundary: Boundary) -> Degradation:
     return TemporalBlur(width + 1 - width % 2, boundary)
 
+
+SHAKE = (
+    Parameter(
+        "size",
+        int,
+        33,
+        3,
+        129,
+        "pixels of the sharp frame",
+        "Side of the kernel that holds the path; even sizes count as the next odd.",
+    ),
+    Parameter("strength", float, 0.5, 0, 1, "", "0 is a straight line, 1 a path with curls and reversals."),
+    _SEED,
+    _factor(1),
+    _boundary("replicate"),
+)
+"""Of a hand that shakes during the exposure."""
 
 KINDS: dict[str, Kind] = {
     kind.name: kind
@@ -133,23 +154,10 @@ KINDS: dict[str, Kind] = {
         Kind(
             "motion_blur",
             "Motion blur",
-            (
-                Parameter(
-                    "size",
-                    int,
-                    33,
-                    3,
-                    129,
-                    "pixels of the sharp frame",
-                    "Side of the kernel that holds the path; even sizes count as the next odd.",
-                ),
-                Parameter("strength", float, 0.5, 0, 1, "", "0 is a straight line, 1 a path with curls and reversals."),
-                _SEED,
-                _factor(1),
-                _boundary("replicate"),
-            ),
+            SHAKE,
             _motion_blur,
         ),
+        Kind("motion_blur_per_frame", "Motion blur, another in every frame", SHAKE, _motion_blur_per_frame),
         Kind(
             "motion_line",
             "Straight motion blur",
@@ -168,6 +176,16 @@ KINDS: dict[str, Kind] = {
             (Parameter("keep", float, 0.5, 0, 1, "", "Share of the pixels that are known; the others read 0."), _SEED),
             _inpaint,
             ("mask",),
+        ),
+        Kind(
+            "brush_strokes",
+            "Brush strokes",
+            (
+                Parameter("share", float, 0.2, 0, 0.9, "", "Share of the picture that strokes hide; they are white in what Degrade gives."),
+                Parameter("width", float, 0.06, 0.005, 0.5, "of the shorter side", "Width of the brush; strokes are 0.5 to 1.5 times as wide."),
+                _SEED,
+            ),
+            BrushStrokes,
         ),
         Kind(
             "temporal_blur",

@@ -24,8 +24,8 @@ from ..models.flair.unet import VideoUNet
 from ..models.flair.window import Flows
 from .base import Prior
 
-BACKGROUND = {"x8": 0.93, "x16": 0.98, "gaussian": 1.0, "motion": 1.0, "jpeg": 1.0}
-"""How much of what is carried survives a frame outside the face, for each of FLAIR's tasks; inside it, all."""
+BACKGROUND = {"x4": 0.93, "x8": 0.93, "x16": 0.98, "gaussian": 1.0, "motion": 1.0, "jpeg": 1.0}
+"""How much of what is carried survives a frame outside the face, for each of FLAIR's tasks; inside it, all. No code has x4's, so it is x8's."""
 BLOCKS = (16, 8, 4, 2)
 """Factors by which a condition may have been enlarged by repeating pixels."""
 
@@ -214,7 +214,7 @@ def flair_prior_from(
     """The prior that a flat state dict holds, its parameters without gradients and its convolutions in channels_last.
 
     Args:
-        task: "x8", "x16", "gaussian", "motion" or "jpeg", for what the weights do not say; None is "x8" for the bicubic network.
+        task: "x4", "x8", "x16", "gaussian", "motion" or "jpeg", for what the weights do not say; None is "x8" for the bicubic network.
         config: the network's sizes, for networks that differ from the published in what weights do not show.
         place: where it will run.
         dtype: of its convolutions; see VideoUNet.halved.
@@ -225,7 +225,7 @@ def flair_prior_from(
     if not is_flair(state):
         raise ValueError(f"these weights are not one of FLAIR's video networks (their first parameter is {next(iter(state), 'missing')!r})")
     bicubic = "downs.0.wrapped_module.weight" in state
-    tasks = ("x8", "x16") if bicubic else ("gaussian", "motion", "jpeg")
+    tasks = ("x8", "x16", "x4") if bicubic else ("gaussian", "motion", "jpeg")
     if task is not None and task not in tasks:
         raise ValueError(f"these weights are FLAIR's network for {' and '.join(tasks)}, not for {task!r}; choose one of those tasks or other weights")
     network = (BicubicUNet if bicubic else BlurUNet).of(state, config).halved(dtype)

@@ -49,9 +49,9 @@ TASKS = tuple(BACKGROUND)
 
 
 def task_of(path: Path | str) -> str | None:
-    """The task that a file name mentions, as the published ones do ("flair_x16_bicubic.pt"), or None."""
-    found = re.search(r"(?<![a-z0-9])(x16|x8|gaussian|motion|jpeg)(?![a-z0-9])", Path(path).stem.lower())
-    return found[1] if found else None
+    """The task that a file name mentions, as the published ones do ("flair_x16_bicubic.pt"), or None; a blur counts before an enlargement."""
+    words = re.split(r"[^a-z0-9]+", Path(path).stem.lower())
+    return next((task for task in reversed(TASKS) if task in words), None)
 
 
 def prior_from_file(

@@ -1,6 +1,7 @@
 """FLAIR's parameters (Zou et al., WACV 2025): one frozen record, what its numbers mean, and the published values.
 
-Where the paper and the released code read a number differently, both readings are here; the presets name theirs.
+Where the paper and the released code read a number differently, both readings are here. Presets called as the paper's tasks read it as the
+paper does, those with -demo as the code does.
 """
 
 from __future__ import annotations
@@ -36,13 +37,14 @@ class FlairOptions:
         self_condition: whether, after the first step, the last estimate takes the place of the enlarged observation as the prior's condition
             (Chen et al. 2023); for priors that trust their condition, such as the weight-free one. Trained FLAIR networks need it off.
         zeta: how fast data consistency gives way to noise in the observation; -1 keeps gamma_t = 1.
-        zeta_reading: "code": gamma_t = 1 - zeta s^2 alpha_bar_t / (1 - alpha_bar_t), held to {0.009} + [0.009, 0.9] + {1}, s in grey levels (demos:
-            zeta 1); "paper": gamma_t = 1 - zeta s^2 alpha_bar_t / alpha_bar_{t-1}, clipped to [0, 1], s in units of [0, 1] (Table 11: zeta 1000).
+        zeta_reading: gamma_t = 1 - zeta s^2 alpha_bar_t / (1 - alpha_bar_t) in both. "code": s in grey levels (demos: zeta 1), held to {0.009} +
+            [0.009, 0.9] + {1}; "paper": s in units of [0, 1] (Table 11: zeta 1000, sigma 0.05), clipped to [0, 1]. The paper prints
+            alpha_bar_{t-1} for the denominator: that ratio is about 1 at every step, so its own zeta and sigma would keep gamma at 0.
         noise_level: s, standard deviation of the observation's noise in grey levels of 0..255; None takes the degradation's own. Damped
             consistency allows for the rounding of 8 bits in any case.
         w: weight of the enhancement, in [0, 1], read as `w_reading` says.
-        w_reading: "data" (the code): w weighs the data-consistent frame at t = tau, the enhanced one gets 1 - w; "enhancement" (the
-            paper's eq. 13): w is the weight of the enhanced face itself.
+        w_reading: "enhancement" (the paper's eq. 13): w is the weight of the enhanced face; "data" (the code): w weighs the data-consistent
+            frame at t = tau, the enhanced one gets 1 - w.
         tau: the enhancement rests for steps t < tau.
         data_consistency: whether the observation corrects each estimate (lines 7, eq. 9).
         consistency: "pinv": along A+ as published; "damped": along A^T (A A^T + damping)^-1, for noisy observations.
@@ -61,6 +63,8 @@ class FlairOptions:
             eta is rho; "dpm++2m": second order, deterministic, rho has no part. The last two are for 10 to 25 steps.
         spacing: where the steps lie: "uniform": evenly over the training schedule, as published; "log-snr": evenly in the log of the
             signal-to-noise ratio; "auto": what suits the solver, see `steps_lie`.
+        samples: how many samples of the clip are averaged, each from noise of its own (FLAIR-SA, Table 2: nearer to the truth, less sharp); time and
+            memory grow with it.
         mask_every: how often a mask that looks at pictures (a face parser) is asked: once per "window", of the first enhanced frames, or
             at every "step" (the code).
 
@@ -92,6 +96,7 @@ class FlairOptions:
     solver: SolverName = "ddpm"
     spacing: Spacing = "auto"
     mask_every: Literal["window", "step"] = "window"
+    samples: int = 1
 
     def __post_init__(self) -> None:
         _within("steps", self.steps, 2, 1000)
@@ -116,6 +121,7 @@ class FlairOptions:
         _one_of("solver", self.solver, get_args(SolverName))
         _one_of("spacing", self.spacing, get_args(Spacing))
         _one_of("mask_every", self.mask_every, ("window", "step"))
+        _within("samples", self.samples, 1, 100)
 
     @property
     def steps_lie(self) -> Spacing:
@@ -130,14 +136,27 @@ def gammas(options: FlairOptions, schedule: Schedule, noise_level: float) -> lis
     if options.zeta == -1:
         return [1.0] * len(schedule)
     grey = noise_level if options.noise_level is None else options.noise_level
-    if options.zeta_reading == "paper":
-        strength = options.zeta * (grey / 255) ** 2
-        return [min(max(1 - strength * schedule.alpha_bar(t) / schedule.alpha_bar(t - 1), 0.0), 1.0) for t in range(len(schedule))]
-    table = []
-    for t in range(len(schedule)):
-        fade = options.zeta * grey**2 * schedule.alpha_bar(t) / (1 - schedule.alpha_bar(t))
-        table.append(1 - (0.991 if fade >= 1 else 1e-6 if fade <= 0.1 else fade))
-    return table
+    paper = options.zeta_reading == "paper"
+    strength = options.zeta * (grey / 255 if paper else grey) ** 2
+    fades = [strength * schedule.alpha_bar(t) / (1 - schedule.alpha_bar(t)) for t in range(len(schedule))]
+    if paper:
+        return [1 - min(fade, 1.0) for fade in fades]
+    return [1 - (0.991 if fade >= 1 else 1e-6 if fade <= 0.1 else fade) for fade in fades]
+
+
+IDLE = 0.01
+"""A gamma below this corrects nothing that can be seen: 1 % of the distance to the observation."""
+
+
+def idle_consistency(options: FlairOptions, schedule: Schedule, noise_level: float) -> str:
+    """One sentence if data consistency is asked for but gamma is about 0 at every step, else nothing."""
+    if not options.data_consistency or max(gammas(options, schedule, noise_level)) >= IDLE:
+        return ""
+    grey = noise_level if options.noise_level is None else options.noise_level
+    return (
+        f"data consistency does nothing: zeta {options.zeta:g} ({options.zeta_reading}) at noise of {grey:g} grey levels keeps gamma at about 0 "
+        f"in all {len(schedule)} steps; lower zeta or noise_level, or use -1 for gamma = 1"
+    )
 
 
 def enhancement_weights(options: FlairOptions, steps: int) -> list[float]:
@@ -162,23 +181,31 @@ def enhancement_weights(options: FlairOptions, steps: int) -> list[float]:
 PUBLISHED = FlairOptions(
     start=1.0, temperature=1.0, self_condition=False, consistency="pinv", zeta=-1.0, tau=5, overlap_mode="impose", shared_noise=False
 )
-"""What all of the paper's tasks share; the others differ from it in Table 11's rows."""
+"""What all published settings share, read as the code does."""
+PAPER = replace(PUBLISHED, zeta_reading="paper", w_reading="enhancement")
+"""The same for Table 11's rows, read as the paper does.
+
+w is the enhancer's weight: so eq. 13, A.4 ("the final strength of the enhancement module") and Fig. 6 (more w, better LPIPS) have it, and so Table
+2 moves when CodeFormer is added: by -0.66 dB and -0.028 LPIPS at x16 (w 0.7), by +0.02 dB and -0.004 under motion blur (w 0.1), where CodeFormer
+alone is 3.4 dB worse. The code gives the enhancer 1 - w of the same numbers, 0.3 and 0.9: kept in the presets of its demos.
+"""
 
 PRESETS: dict[str, FlairOptions] = {
     "default": FlairOptions(),
     "embedded": FlairOptions(steps=4, start=0.1, trust=3.0, w=1.0, w_reading="enhancement", tau=3, where="crop"),
-    "x8": replace(PUBLISHED, steps=25, rho=0.85, w=0.85),
-    "x16": replace(PUBLISHED, steps=100, rho=0.85, w=0.7),
-    "gaussian": replace(PUBLISHED, steps=100, rho=0.25, w=0.75, zeta=1000, zeta_reading="paper"),
-    "motion": replace(PUBLISHED, steps=65, rho=0.35, w=0.1, zeta=1000, zeta_reading="paper"),
-    "jpeg": replace(PUBLISHED, steps=40, rho=0.5, w=0.5, zeta=1000, zeta_reading="paper"),
+    "x4": replace(PAPER, steps=25, rho=0.85, w=0.85),
+    "x8": replace(PAPER, steps=25, rho=0.85, w=0.85),
+    "x16": replace(PAPER, steps=100, rho=0.85, w=0.7),
+    "gaussian": replace(PAPER, steps=100, rho=0.25, w=0.75, zeta=1000),
+    "motion": replace(PAPER, steps=65, rho=0.35, w=0.1, zeta=1000),
+    "jpeg": replace(PAPER, steps=40, rho=0.5, w=0.5, zeta=1000),
     "x8-demo": replace(PUBLISHED, steps=100, rho=0.85, w=0.85),
     "x16-demo": replace(PUBLISHED, steps=100, rho=0.85, w=0.7),
     "gaussian-demo": replace(PUBLISHED, steps=100, rho=0.25, w=0.75, zeta=1.0, noise_level=2.55),
     "jpeg-demo": replace(PUBLISHED, steps=100, rho=0.5, w=0.5, zeta=1.0, noise_level=12.75),
 }
-"""Parameter sets by name: Table 11 of the paper, the demos of its code, the weight-free default, and that of the embedded prior with the embedded
-codebook as its enhancer."""
+"""Parameter sets by name: Table 11 of the paper (x4, which it leaves out, as x8), the demos of its code, the weight-free default, and that of the
+embedded prior with the embedded codebook as its enhancer."""
 
 
 def preset(name: str) -> FlairOptions:

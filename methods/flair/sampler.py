@@ -25,9 +25,10 @@ from ...priors.base import Prior
 from ...priors.flair_video import face_mask
 from ..base import Capability, Restorer, Session, refuse_masks
 from ..estimating import LOOKED_AT, EstimatingSession
+from .averaging import AveragedSession
 from .enhancement import Enhancement, Mask
 from .observation import TrackObservation, observation_model
-from .options import FlairOptions, enhancement_weights, gammas, preset
+from .options import FlairOptions, enhancement_weights, gammas, idle_consistency, preset
 from .windows import WindowStream, settle
 
 __all__ = ["FlairOptions", "FlairRestorer", "FlairStep", "Progress", "data_consistency", "flair_step", "preset"]
@@ -174,7 +175,7 @@ class FlairRestorer(Restorer):
 
     @property
     def units(self) -> int:  # type: ignore[override]
-        return self.options.steps
+        return self.options.steps * self.options.samples
 
     def reporting(self, on_step: OnStep) -> FlairRestorer:
         """The same restorer with another `on_step`."""
@@ -196,23 +197,28 @@ class FlairRestorer(Restorer):
             return EstimatingSession(
                 self.name, lambda found: self.describing(found.operator if found.trusted else None), track, seed, check_interrupt
             )
-        return FlairSession(self, track, seed, check_interrupt)
+        samples = [FlairSession(self, track, seed, check_interrupt, sample) for sample in range(self.options.samples)]
+        return samples[0] if len(samples) == 1 else AveragedSession(samples)
 
 
 class FlairSession(Session):
-    """One person's clip under FLAIR: windows in, windows out."""
+    """One person's clip under FLAIR, or one sample of it: windows in, windows out."""
 
-    def __init__(self, restorer: FlairRestorer, track: FaceTrack | None, seed: int, check_interrupt: CheckInterrupt) -> None:
+    def __init__(self, restorer: FlairRestorer, track: FaceTrack | None, seed: int, check_interrupt: CheckInterrupt, sample: int = 0) -> None:
         self.restorer = restorer
         self.track = track
         self.check_interrupt = check_interrupt
         self.observe: TrackObservation = observation_model(restorer.degradation, track)
-        self._key = (seed, 0 if track is None else track.person, 0 if track is None else track.start)
+        self.sample = sample
+        place = (0, 0) if track is None else (track.person, track.start)
+        self._key = (seed, *place) if sample == 0 else (seed, *place, -sample)
         self._trail: dict[int, Tensor] = {}  # of the window before: step -> estimates of its last frames, (overlap, 3, 512, 512) float16
         self._floor = None if restorer.floor is None else restorer.floor.open(track, seed=seed, check_interrupt=check_interrupt)
         self._cleaned: deque[Tensor] = deque()  # of the frames that wait
         self._cleaned_from = 0
         self._looked = False
+        idle = idle_consistency(restorer.options, restorer.schedule, self.observe.noise * 255) if restorer.degradation is not None else ""
+        self.note = f"warning: {idle}" if idle else ""
         overlap = restorer.overlap if self._frames_interact() else 0
         self._stream = WindowStream(restorer.window, overlap, self._sample)
 
@@ -221,7 +227,8 @@ class FlairSession(Session):
         self.observe.check(crops)
         if not self._looked and self.restorer.degradation is not None and tuple(crops.shape[-2:]) == (CROP, CROP):
             wrong = contradiction(crops[:LOOKED_AT], self.observe.operator)
-            self.note = f"warning: {wrong}; check the description, or leave it out to have the damage estimated" if wrong else ""
+            if wrong:
+                self.note = f"warning: {wrong}; check the description, or leave it out to have the damage estimated"
         self._looked = True
         if self._floor is not None:
             self._cleaned.extend(self._floor.push(crops))
@@ -284,7 +291,8 @@ class FlairSession(Session):
             self.check_interrupt()
             if restorer.on_step is not None:
                 fresh = len(crops) - (0 if tied is None else len(tied))
-                restorer.on_step(Progress(last + 1 - t, last + 1, fresh, ((step.x0[-1] + 1) / 2).clamp(0, 1)))
+                done = (last + 1) * self.sample + last + 1 - t
+                restorer.on_step(Progress(done, restorer.units, fresh, ((step.x0[-1] + 1) / 2).clamp(0, 1)))
         return ((x_t.clamp(-1, 1) + 1) / 2).cpu()
 
     def _cleaned_condition(self, first: int, count: int) -> Tensor:

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from fvr.diffusion.schedule import linear_schedule
-from fvr.methods.flair.options import PRESETS, FlairOptions, enhancement_weights, gammas, preset
+from fvr.diffusion.schedule import bicubic_schedule, linear_schedule
+from fvr.diffusion.solvers import spaced
+from fvr.methods.flair.options import PRESETS, FlairOptions, enhancement_weights, gammas, idle_consistency, preset
 
 SHORT = linear_schedule().respaced(100)
 
@@ -21,11 +22,32 @@ def test_gamma_as_the_code_has_it():
 
 
 def test_gamma_as_the_paper_has_it():
-    options = replace(preset("gaussian"), zeta=100.0)
-    table = gammas(options, SHORT, 12.75)
-    assert table[50] == pytest.approx(1 - 100 * 0.05**2 * SHORT.alpha_bar(50) / SHORT.alpha_bar(49))
-    assert all(0 <= gamma <= 1 for gamma in table)
-    assert gammas(replace(options, noise_level=0.0), SHORT, 12.75) == [1.0] * 100
+    """1 - zeta s^2 abar / (1 - abar) with s in [0, 1], clipped: Table 11's zeta 1000 at sigma 0.05 lets go at abar / (1 - abar) = 0.4."""
+    table = gammas(preset("gaussian"), SHORT, 12.75)
+    for t, gamma in enumerate(table):
+        assert gamma == pytest.approx(max(1 - 2.5 * SHORT.alpha_bar(t) / (1 - SHORT.alpha_bar(t)), 0))
+    assert gammas(replace(preset("gaussian"), noise_level=0.0), SHORT, 12.75) == [1.0] * 100
+
+
+NOISES = {"gaussian": 12.75, "motion": 12.75, "jpeg": 12.75}
+"""Grey levels of the paper's tasks (sigma 0.05); the enlargements have no noise, the demos name theirs."""
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_corrects_at_its_own_noise(name):
+    """zeta 1000 with the printed ratio abar_t / abar_{t-1} kept gamma at 0 in every step."""
+    row = preset(name)
+    schedule = spaced(bicubic_schedule() if name.startswith("x") else linear_schedule(), row.steps, row.start, row.steps_lie)
+    noise = NOISES.get(name, 0.0)
+    active = [gamma > 0.1 for gamma in gammas(row, schedule, noise)]
+    assert sum(active) >= len(active) / 4 and active[-1]
+    assert not idle_consistency(row, schedule, noise)
+
+
+def test_settings_that_switch_consistency_off_are_told():
+    idle = replace(preset("gaussian"), zeta=1e6)
+    assert "zeta 1e+06 (paper) at noise of 255 grey levels keeps gamma at about 0 in all 100 steps" in idle_consistency(idle, SHORT, 255.0)
+    assert not idle_consistency(replace(idle, data_consistency=False), SHORT, 255.0)
 
 
 def test_zeta_minus_one_is_gamma_one():
@@ -45,9 +67,17 @@ def test_enhancement_weight_as_the_paper_has_it():
     assert weights[50] == pytest.approx(0.7 * math.exp(-45 / 95))
 
 
+def test_presets_read_w_as_their_source_does():
+    """Eq. 13 and Table 11: the enhancer's weight at t = tau is w; in the demos of the code it is 1 - w."""
+    for name, most in (("x8", 0.85), ("motion", 0.1), ("x8-demo", 0.15), ("jpeg-demo", 0.5)):
+        row = preset(name)
+        assert max(enhancement_weights(row, row.steps)) == pytest.approx(most)
+
+
 @pytest.mark.parametrize(
     ("name", "steps", "rho", "w", "zeta"),
     [
+        ("x4", 25, 0.85, 0.85, -1),  # not in the table; its network is x8's
         ("x8", 25, 0.85, 0.85, -1),
         ("x16", 100, 0.85, 0.7, -1),
         ("gaussian", 100, 0.25, 0.75, 1000),
@@ -94,5 +124,5 @@ def test_values_out_of_range_are_named(wrong):
 
 
 def test_unknown_presets_list_the_known():
-    with pytest.raises(ValueError, match="choose one of default, embedded, x8, x16"):
+    with pytest.raises(ValueError, match="choose one of default, embedded, x4, x8, x16"):
         preset("x2")

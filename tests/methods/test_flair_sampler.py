@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from fvr.diffusion.schedule import linear_schedule
 from fvr.faces.types import FaceTrack
 from fvr.methods.base import Restorer, Session, restore_frames
-from fvr.methods.flair.sampler import FlairOptions, FlairRestorer, data_consistency, flair_step
+from fvr.methods.flair.sampler import FlairOptions, FlairRestorer, data_consistency, flair_step, preset
 from fvr.metrics.fidelity import psnr
 from fvr.physics.bicubic import BicubicDownsample
-from fvr.physics.blur import Blur
+from fvr.physics.blur import Blur, MotionBlurPerFrame
 from fvr.physics.identity import GaussianNoise
 from fvr.physics.inpaint import Inpaint
 from fvr.physics.jpeg import Jpeg
@@ -104,6 +104,17 @@ def test_seeds_decide_and_sessions_share_nothing():
     second = a.push(frames[2:])
     assert torch.equal(torch.cat([first, second]), restore_frames(restorer, frames, seed=1))
     assert not torch.equal(restore_frames(restorer, frames, seed=2), restore_frames(restorer, frames, seed=1))
+
+
+def test_samples_are_averaged_each_from_its_own_noise():
+    """FLAIR-SA: of 4 samples the mean scatters half as far around the mean of many, and the first is the one that is drawn alone."""
+    frames = clip(1)
+
+    def drawn(samples, seed=0):
+        return restore_frames(FlairRestorer(Echo(), X8, replace(QUICK, data_consistency=False, samples=samples)), frames, seed=seed)
+
+    many, one, four = drawn(16, seed=9), drawn(1), drawn(4)
+    assert 0.35 < (four - many).std() / (one - many).std() < 0.65
 
 
 def test_people_get_noise_of_their_own():
@@ -273,6 +284,42 @@ def test_windows_are_longer_under_blur_along_time():
     restorer.reach = 0
     assert restorer.window == 5
     assert len(found) == 12 and psnr(found, truth).mean() > psnr(restore_frames(restorer, y), truth).mean() + 1
+
+
+@pytest.mark.parametrize("name", ["gaussian", "motion", "jpeg"])
+def test_published_presets_hold_to_the_observation_at_the_papers_noise(name):
+    """sigma 0.05: consistency on and off gave the same bits. 8 of the preset's steps."""
+    kernel = Blur.motion(25, 0.5, seed=1, factor=4, boundary="circular") if name == "motion" else Blur.gaussian(2.0, factor=4)
+    op = GaussianNoise(0.05) @ kernel
+    op = Jpeg(60) @ op if name == "jpeg" else op
+    truth = portrait()
+    y = op.observe(truth, torch.Generator().manual_seed(0))
+    options = replace(preset(name), steps=8)
+    on, off = (restore_frames(FlairRestorer(GaussianPrior(), op, replace(options, data_consistency=dc)), y) for dc in (True, False))
+
+    def residual(x):
+        return (op.forward(x) - y).square().mean().sqrt()
+
+    assert residual(on) < 0.6 * residual(off)
+    assert psnr(on, truth) > psnr(off, truth) + 3
+
+
+def test_a_consistency_that_does_nothing_is_told():
+    restorer = FlairRestorer(Echo(), GaussianNoise(0.05) @ X8, replace(QUICK, zeta=1e6, zeta_reading="paper", start=0.1))
+    session = restorer.open()
+    assert "data consistency does nothing: zeta 1e+06 (paper) at noise of 12.75 grey levels" in session.note
+    assert not FlairRestorer(Echo(), GaussianNoise(0.05) @ X8, QUICK).open().note
+
+
+def test_every_window_deblurs_with_the_kernels_of_its_frames():
+    """Section 5.2: another motion kernel in each frame. Frames 2 and 3 are a window of their own."""
+    op = MotionBlurPerFrame(25, 0.5, seed=3, factor=4, boundary="circular")
+    y = op.forward(portrait().expand(4, -1, -1, -1))
+    options = replace(QUICK, window=2, overlap=0, data_consistency=True)
+    restored = restore_frames(FlairRestorer(Echo(), op, options), y)
+    errors = (op.forward(restored) - y).square().mean((1, 2, 3)).sqrt()
+    assert errors.max() < 0.01
+    assert (op.of_frame(0).forward(restored[3:]) - y[3:]).square().mean().sqrt() > 2 * errors.max()
 
 
 def test_every_window_has_the_masks_of_its_frames():

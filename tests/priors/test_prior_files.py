@@ -70,7 +70,9 @@ def test_difface_is_recognised_and_goes_where_it_is_placed(files):
     [
         ("flair_x8_bicubic.pt", "x8"),
         ("a/b/FLAIR-X16.safetensors", "x16"),
+        ("flair_x4_bicubic.pt", "x4"),
         ("flair_gaussian.pt", "gaussian"),
+        ("flair_x4_motion.pt", "motion"),
         ("flair_jpeg.pt", "jpeg"),
         ("x86.pt", None),
         ("flair.pt", None),
