@@ -18,9 +18,13 @@ from torch import Tensor
 
 from .faces import Detector, FaceTrack, Paster, TrackReport, align, find_tracks, report, select_tracks
 from .faces.anisotropic_pixels import plausible
+from .faces.tracks import CutDetector
 from .methods.base import Restorer, Session
 from .models.device import CheckInterrupt, no_check
 from .video import FrameChunk, FrameSource, ImageSink, ShotCutDetector, VideoSink
+
+CHUNK = 8
+"""Frames decoded at a time."""
 
 Progress = Callable[[int], None]
 """Called with how many more frames are done."""
@@ -79,7 +83,7 @@ def restore_clip_in_frames(
     like: Tensor | None = None,
     min_size: float = 0.0,
     seed: int = 0,
-    chunk: int = 8,
+    chunk: int = CHUNK,
     check_interrupt: CheckInterrupt = no_check,
     on_found: Progress = no_progress,
     on_written: Progress = no_progress,
@@ -130,7 +134,7 @@ def restore_aligned(
     restorer: Restorer,
     *,
     seed: int = 0,
-    chunk: int = 8,
+    chunk: int = CHUNK,
     check_interrupt: CheckInterrupt = no_check,
     on_written: Progress = no_progress,
 ) -> Summary:
@@ -158,7 +162,13 @@ def restore_aligned(
 
 
 def follow_faces(
-    source: FrameSource, detector: Detector, *, chunk: int = 8, check_interrupt: CheckInterrupt = no_check, on_frame: Progress = no_progress
+    source: FrameSource,
+    detector: Detector,
+    *,
+    cuts: CutDetector | None = None,
+    chunk: int = CHUNK,
+    check_interrupt: CheckInterrupt = no_check,
+    on_frame: Progress = no_progress,
 ) -> list[FaceTrack]:
     """The first pass: every person in every shot, with smoothed landmarks; upright and unsqueezed where pixels are not square."""
 
@@ -167,7 +177,7 @@ def follow_faces(
             check_interrupt()
             yield piece.index, piece.frames
 
-    return find_tracks(pieces(), detector, ShotCutDetector(), aspect=plausible(float(source.info.sample_aspect)), on_frame=on_frame)
+    return find_tracks(pieces(), detector, cuts or ShotCutDetector(), aspect=plausible(float(source.info.sample_aspect)), on_frame=on_frame)
 
 
 @dataclass
@@ -176,14 +186,19 @@ class OpenTrack:
 
     track: FaceTrack
     session: Session
+    begin: int
+    """Frame with which the session begins."""
     original: Tensor = field(default_factory=lambda: torch.empty(0))
     restored: Tensor = field(default_factory=lambda: torch.empty(0))
-    pasted: int = 0
+    pasted: int = field(init=False)
     """Index of the first frame not yet pasted."""
+
+    def __post_init__(self) -> None:
+        self.pasted = self.begin
 
     def push(self, piece: FrameChunk) -> None:
         """Cuts this person out of the frames of `piece` and hands the crops on; ends the session with the track."""
-        first, last = max(piece.index, self.track.start), min(piece.index + len(piece.frames), self.track.stop)
+        first, last = max(piece.index, self.begin), min(piece.index + len(piece.frames), self.track.stop)
         crops = align(piece.frames[first - piece.index : last - piece.index], self.track, first)
         self.original = joined(self.original, crops)
         self.restored = joined(self.restored, self.session.push(crops))
@@ -202,13 +217,32 @@ class OpenTrack:
         return taken
 
 
+def session_begins(track: FaceTrack, restorer: Restorer, first: int) -> int:
+    """The frame with which the session of a track begins whose frames from `first` on are wanted; its own first if that is not before."""
+    return track.start + (restorer.warm_up.begin(first - track.start) if first > track.start else 0)
+
+
 class Walk:
-    """The second pass without files: chunks of frames in, chunks of finished frames out, in order."""
+    """The second pass without files: chunks of frames in, chunks of finished frames out, in order.
+
+    Args:
+        first: the first frame that is wanted. Those before it come from where `session_begins` says, only warm sessions up, and no
+            chunk holds frames of both sides.
+    """
 
     def __init__(
-        self, tracks: list[FaceTrack], restorer: Restorer, paster: Paster, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check
+        self,
+        tracks: list[FaceTrack],
+        restorer: Restorer,
+        paster: Paster,
+        *,
+        seed: int = 0,
+        first: int = 0,
+        check_interrupt: CheckInterrupt = no_check,
     ) -> None:
-        self.coming = deque(sorted(tracks, key=lambda track: track.start))
+        begins = [(session_begins(track, restorer, first), track) for track in tracks]
+        self.coming = deque(sorted(begins, key=lambda begun: begun[0]))
+        self.first = first
         self.here: list[OpenTrack] = []
         self.waiting: deque[FrameChunk] = deque()
         self.restorer, self.paster, self.seed, self.check_interrupt = restorer, paster, seed, check_interrupt
@@ -217,9 +251,12 @@ class Walk:
     def push(self, piece: FrameChunk) -> list[FrameChunk]:
         """Takes the next frames and returns the chunks whose faces are all restored."""
         stop = piece.index + len(piece.frames)
-        while self.coming and self.coming[0].start < stop:
-            track = self.coming.popleft()
-            self.here.append(OpenTrack(track, self.restorer.open(track, seed=self.seed, check_interrupt=self.check_interrupt), pasted=track.start))
+        while self.coming and self.coming[0][0] < stop:
+            begin, track = self.coming.popleft()
+            common: dict[str, Any] = dict(seed=self.seed, check_interrupt=self.check_interrupt)
+            whole = begin == track.start
+            session = self.restorer.open(track, **common) if whole else self.restorer.resume(track, begin - track.start, **common)
+            self.here.append(OpenTrack(track, session, begin))
         for person in self.here:
             if person.track.stop > piece.index:
                 person.push(piece)
@@ -236,9 +273,10 @@ class Walk:
         while self.waiting and all(self._ready(person, self.waiting[0]) for person in self.here):
             piece = self.waiting.popleft()
             stop = piece.index + len(piece.frames)
-            items = [person.take(stop) for person in self.here if person.track.start < stop and person.pasted < person.track.stop]
-            frames, _ = self.paster.paste(piece.frames, piece.index, items)
-            finished.append(FrameChunk(piece.index, frames, piece.starts, piece.ends, untouched(piece, [track for track, _, _ in items])))
+            items = [person.take(stop) for person in self.here if person.begin < stop and person.pasted < person.track.stop]
+            if piece.index >= self.first:
+                frames, _ = self.paster.paste(piece.frames, piece.index, items)
+                finished.append(FrameChunk(piece.index, frames, piece.starts, piece.ends, untouched(piece, [track for track, _, _ in items])))
             gone = [person for person in self.here if person.pasted >= person.track.stop]
             self.notes += [
                 f"person {person.track.person}, frame {person.track.start:,} on: {person.session.note}" for person in gone if person.session.note
@@ -249,7 +287,7 @@ class Walk:
     @staticmethod
     def _ready(person: OpenTrack, piece: FrameChunk) -> bool:
         stop = min(piece.index + len(piece.frames), person.track.stop)
-        return person.track.start >= stop or person.ready_until() >= stop
+        return person.begin >= stop or person.ready_until() >= stop
 
 
 def untouched(piece: FrameChunk, tracks: list[FaceTrack]) -> tuple[Any, ...]:

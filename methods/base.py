@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from math import lcm
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -57,6 +59,29 @@ Capability = Literal["masks", "uncertainty", "single_frames", "steps", "optical_
 say more than frames do. optical_flow: `guided_by` takes another source of motion."""
 
 
+@dataclass(frozen=True)
+class WarmUp:
+    """Where the session of a track's part begins, so that the part comes out as it does in the whole track.
+
+    Attributes:
+        before: frames it must see before the first one that is kept.
+        every: it begins at a multiple of so many frames of the track, where the whole track's own blocks begin.
+        exact: whether what is kept equals the whole track's to the bit; else it comes within 50 dB.
+    """
+
+    before: int = 0
+    every: int = 1
+    exact: bool = True
+
+    def begin(self, first: int) -> int:
+        """The frame of the track at which a session begins that keeps frames from `first` on."""
+        return max(0, first - self.before) // self.every * self.every
+
+    def over(self, floor: WarmUp) -> WarmUp:
+        """Of a method whose crops another one cleans first."""
+        return WarmUp(self.before + floor.before, lcm(self.every, floor.every), self.exact and floor.exact)
+
+
 class Restorer(ABC):
     """A method with its weights and parameters; immutable, shared by any number of sessions.
 
@@ -65,10 +90,12 @@ class Restorer(ABC):
         look_ahead: at most how many crops a session holds back.
         supports: what it can do beyond restoring crops; depends on its options.
         units: what one frame counts in progress.
+        warm_up: what a part of a track needs; by default all that comes before it, which is exact for every method.
     """
 
     name: str
     look_ahead: int = 0
+    warm_up: WarmUp = WarmUp(before=sys.maxsize)
     units: int = 1
 
     @property
@@ -78,6 +105,10 @@ class Restorer(ABC):
     @abstractmethod
     def open(self, track: FaceTrack | None = None, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> Session:
         """Starts one person's clip. `track` is None for frames that are already aligned."""
+
+    def resume(self, track: FaceTrack | None, first: int, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> Session:
+        """Starts in the middle of a clip: crops come from frame `first` of the track on, a beginning that `warm_up` allows."""
+        return self.open(track, seed=seed, check_interrupt=check_interrupt)
 
     def reporting(self, on_step: Callable[[Any], None]) -> Restorer:
         """The same restorer, telling of every step what it did (`frames`, `preview`); for those with "steps" in `supports`."""
@@ -178,6 +209,15 @@ class NetworkRestorer(Restorer):
     def use(self) -> Use:
         """How its options use the network, for fine-tuning."""
         return Use()
+
+    @property
+    def own_warm_up(self) -> WarmUp:
+        """`warm_up` of the method itself, whatever cleans its crops."""
+        return WarmUp(before=sys.maxsize)
+
+    @property
+    def warm_up(self) -> WarmUp:  # type: ignore[override]
+        return self.own_warm_up if self.floor is None else self.own_warm_up.over(self.floor.warm_up)
 
     def on_floor(self, floor: Restorer | None) -> Self:
         """The same restorer, over crops that `floor` cleaned."""

@@ -12,7 +12,7 @@ from ..faces.types import CROP, FaceTrack
 from ..models.blind import BlindRestorers, clip_inputs
 from ..models.device import CheckInterrupt, no_check
 from ..motion.dis import DisFlow
-from .base import NetworkRestorer, Session, check_square, refuse_masks, resized
+from .base import NetworkRestorer, Session, WarmUp, check_square, refuse_masks, resized
 
 WORKING = 400 << 20
 """Bytes of working memory for one crop: about twelve maps of 64 channels at a quarter of its side, and what is warped at all of it."""
@@ -20,6 +20,8 @@ WORKING = 400 << 20
 LEAST = 1.8 / 255
 """The least correction worth making, as a deviation, of a crop as large as the face in its frame; tried 0 to 2.5 levels on clean and on damaged
 clips. Of enlarged crops it is more, by the root of their scale: what is right or wrong there is as wide as the enlarging."""
+SETTLED = 8
+"""Frames after which what is carried no longer tells where in the clip it began: 84 dB and more between part and whole, of 41 to 54 in the first."""
 NEIGHBOURHOOD = 15
 """Side of the window in which a correction's energy is averaged, in pixels of the crop."""
 
@@ -55,6 +57,10 @@ class BlindRestorer(NetworkRestorer):
     options_type = BlindOptions
     network: BlindRestorers
     options: BlindOptions
+
+    @property
+    def own_warm_up(self) -> WarmUp:
+        return WarmUp(before=SETTLED, exact=False) if self.options.carry else WarmUp()
 
     def open(self, track: FaceTrack | None = None, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> Session:
         """See Restorer.open; nothing is random, so the seed does not matter.

@@ -15,7 +15,7 @@ from ..faces.types import FaceTrack
 from ..models.codeformer.network import CodeFormer
 from ..models.device import CheckInterrupt, Placement, in_batches, no_check
 from ..models.tuning import Use
-from .base import Capability, NetworkRestorer, Session, from_network, is_cleaned, to_network
+from .base import Capability, NetworkRestorer, Session, WarmUp, from_network, is_cleaned, to_network
 from .detail_fusion import completed
 from .sliding_window import Cleaner, CodedFrame, WindowSession, joined, unchanged, working_bytes
 from .tasks import Mode, Task
@@ -168,6 +168,10 @@ class CodeFormerRestorer(NetworkRestorer):
     @property
     def supports(self) -> frozenset[Capability]:
         return frozenset({"masks"} if self.options.smoothing else {"masks", "single_frames"})
+
+    @property
+    def own_warm_up(self) -> WarmUp:
+        return WarmUp(before=self.options.smoothing)
 
     def open(self, track: FaceTrack | None = None, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> Session:
         """See Restorer.open; nothing is random, so the seed does not matter."""

@@ -15,7 +15,7 @@ from ..models.device import CheckInterrupt, Placement, no_check
 from ..models.dicface.network import DicFace, dirichlet_mean
 from ..models.tuning import Use
 from ..models.vq import as_map
-from .base import Capability, NetworkRestorer
+from .base import Capability, NetworkRestorer, WarmUp
 from .sliding_window import CodedFrame, WindowSession
 from .tasks import Mode, Task
 
@@ -113,15 +113,22 @@ class DicFaceRestorer(NetworkRestorer):
     def supports(self) -> frozenset[Capability]:
         return frozenset({"masks", "uncertainty"})
 
+    @property
+    def own_warm_up(self) -> WarmUp:
+        return WarmUp(before=self.network.frame_length - 1 - self.look_ahead)
+
     def open(self, track: FaceTrack | None = None, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> DicFaceSession:
         """See Restorer.open; the seed matters only where weights are sampled."""
         return DicFaceSession(self, track, seed, check_interrupt)
+
+    def resume(self, track: FaceTrack | None, first: int, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> DicFaceSession:
+        return DicFaceSession(self, track, seed, check_interrupt, first)
 
 
 class DicFaceSession(WindowSession):
     """One person's clip. Held back: the tokens of a window (0.5 MB a frame), the encoder's features of `look_ahead` + 1 frames (45 MB each)."""
 
-    def __init__(self, restorer: DicFaceRestorer, track: FaceTrack | None, seed: int, check_interrupt: CheckInterrupt) -> None:
+    def __init__(self, restorer: DicFaceRestorer, track: FaceTrack | None, seed: int, check_interrupt: CheckInterrupt, first: int = 0) -> None:
         network = restorer.network
         after = restorer.look_ahead
         super().__init__(
@@ -136,7 +143,7 @@ class DicFaceSession(WindowSession):
         self.network = network
         self.options = restorer.options
         self._person = (seed, 0 if track is None else track.person)
-        self._start = 0 if track is None else track.start
+        self._start = first + (0 if track is None else track.start)
         self._maps: list[Tensor] = []
 
     def maps(self) -> dict[str, Tensor]:

@@ -19,11 +19,14 @@ from ..models.keep.network import KEEP, CrossFeatures
 from ..motion.dis import DisFlow
 from ..motion.flow import FlowSource
 from ..motion.warp import warp
-from .base import Capability, NetworkRestorer, Session, from_network, is_cleaned, refuse_masks, to_network
+from .base import Capability, NetworkRestorer, Session, WarmUp, from_network, is_cleaned, refuse_masks, to_network
 from .detail_fusion import completed
 
 OFFICIAL_SUB_CLIP = 20
 """Frames after which the released script starts afresh."""
+
+SETTLED = 20
+"""Frames after which a recurrence that began in the middle of a clip gives what one from its start does, within 50 dB."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,14 @@ class KeepRestorer(NetworkRestorer):
     def look_ahead(self) -> int:  # type: ignore[override]
         """A block's frames but for the one that completes it."""
         return self.options.block(0) - 1
+
+    @property
+    def own_warm_up(self) -> WarmUp:
+        """Blocks begin where the whole track's do; without a reset the recurrence is that of `SETTLED` frames."""
+        options = self.options
+        if options.reset_every:
+            return WarmUp(every=options.reset_every)
+        return WarmUp(before=SETTLED, every=options.gain_window, exact=False)
 
     def open(self, track: FaceTrack | None = None, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> KeepSession:
         """Starts one person's clip; KEEP draws no random numbers, so `seed` changes nothing."""

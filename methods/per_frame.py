@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..faces.types import CROP, FaceTrack
 from ..models.device import CheckInterrupt, Placement, in_batches, no_check
-from .base import Capability, NetworkRestorer, Session, from_network, refuse_masks, to_network
+from .base import Capability, NetworkRestorer, Session, WarmUp, from_network, refuse_masks, to_network
 
 WORKING = 512 << 20
 """Bytes of working memory that one frame of 512 x 512 takes in the networks of this kind, about eight full-size maps of 64 channels."""
@@ -60,6 +60,10 @@ class PerFrameRestorer(NetworkRestorer):
     @property
     def supports(self) -> frozenset[Capability]:
         return frozenset({"single_frames"})
+
+    @property
+    def own_warm_up(self) -> WarmUp:
+        return WarmUp()
 
     def open(self, track: FaceTrack | None = None, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> Session:
         return _PerFrameSession(self, check_interrupt)

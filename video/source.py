@@ -128,24 +128,30 @@ class FrameSource(ABC):
             available = math.ceil(min(left, duration or left) * self.info.rate)
         return self.selection.size(available)
 
-    def chunks(self, size: int = 8) -> Iterator[FrameChunk]:
+    def chunk_size(self, size: int) -> int:
+        """Frames of a chunk where `size` are asked for: fewer if they are huge."""
+        return min(size, max(1, CHUNK_BYTES // (12 * self.info.width * self.info.height)))
+
+    def chunks(self, size: int = 8, first: int = 0) -> Iterator[FrameChunk]:
         """Chunks of `size` frames (the last one may be shorter, all are if they are huge), decoding anew from the start.
+
+        first: number of the first frame. Chunks end at multiples of their size, so those of a part of a clip are the whole clip's.
 
         Raises:
             VideoError: if no frame decodes, or the selection lies past the end.
         """
         if size < 1:
             raise VideoError(f"a chunk needs at least 1 frame, got {size}")
-        size = min(size, max(1, CHUNK_BYTES // (12 * self.info.width * self.info.height)))
-        first, frames, starts, ends, stored = 0, [], [], [], []
+        size = self.chunk_size(size)
+        frames, starts, ends, stored = [], [], [], []
         for start, end, picture in self.timed():
             frames.append(picture())
             stored.append(getattr(picture, "stored", None))
             starts.append(start)
             ends.append(end)
-            if len(frames) == size:
+            if (first + len(frames)) % size == 0:
                 yield FrameChunk(first, torch.stack(frames), tuple(starts), tuple(ends), tuple(stored))
-                first, frames, starts, ends, stored = first + size, [], [], [], []
+                first, frames, starts, ends, stored = first + len(frames), [], [], [], []
         if frames:
             yield FrameChunk(first, torch.stack(frames), tuple(starts), tuple(ends), tuple(stored))
 

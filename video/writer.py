@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from av.video.frame import VideoFrame
 from torch import Tensor
+from typing_extensions import Self
 
 from .audio import AudioTrack, Care, Lane, open_lanes, untouched
 from .boxes import set_shown
@@ -90,7 +91,7 @@ class VideoSink:
         self.companions = unkept(like, self.sound, encoding.container, self.warn, self.name, *more)
         if self.size is not None:
             self.settle()
-        self.part: Path | None = hidden_file(self.path, overwrite)
+        self.part: Path | None = self.temporary()
         self.warnings += swept_words(sweep(self.part.parent), self.part.parent)
         self.unclaim = claim(self.part, self)
         self.output: Any = None
@@ -153,7 +154,6 @@ class VideoSink:
         like, encoding = self.like, self.encoding
         if not self.pixel_format:
             self.settle()
-        height, width = self.stored_size
         origin = starts[0] if like is not None and starts[0] != like.start else min(like.origin if like is not None else Fraction(0), starts[0])
         self.padded = encoding.codec.name in ("h264",) and "444" not in self.pixel_format
         self.colour, self.matrix = self.settled_colour()
@@ -162,16 +162,26 @@ class VideoSink:
         self.timeline = Timeline(origin, tick)
         self.output = av.open(str(self.part), "w", format=encoding.container, options=self.muxer_options(tick))
         self.output.metadata.update(self.tags)
+        self.stream = self.add_picture(like.rate if like is not None else 1 / (ends[0] - starts[0]), tick)
+        if self.sound is not None:
+            zero = like.origin if like is not None else Fraction(0)
+            self.lanes += open_lanes(self.sound.at(starts[0]), encoding.container, self.output, origin - zero, starts[0] - origin, self.care)
+        self.accompany(starts[0], origin)
+        self.output.start_encoding()
+
+    def add_picture(self, rate: Fraction, tick: Fraction) -> Any:
+        """The stream of the picture, with its encoder."""
+        like, encoding = self.like, self.encoding
+        height, width = self.stored_size
         encoder = encoding.codec.encoder()
         if encoder == "libsvtav1":
             os.environ.setdefault("SVT_LOG", "1")
-        rate = like.rate if like is not None else 1 / (ends[0] - starts[0])
         options = encoding.codec.options(encoder, encoding.crf, encoding.preset, self.pixel_format, None if like is None else like.grading)
-        self.stream = self.output.add_stream(encoder, rate=rate.limit_denominator(1001), options=options)
-        context = self.stream.codec_context
+        stream = self.output.add_stream(encoder, rate=rate.limit_denominator(1001), options=options)
+        context = stream.codec_context
         context.width, context.height = (width + width % 2, height + height % 2) if self.padded else (width, height)
         context.pix_fmt = self.pixel_format
-        context.time_base = self.stream.time_base = tick
+        context.time_base = stream.time_base = tick
         context.colorspace, context.color_range = self.colour.matrix, 2 if self.colour.full_range else 1
         context.color_primaries, context.color_trc = self.colour.primaries, self.colour.transfer
         if encoder == "libx264":
@@ -180,11 +190,7 @@ class VideoSink:
             context.codec_tag = "hvc1"
         if like is not None and like.sample_aspect != 1:
             context.sample_aspect_ratio = self.stored_aspect
-        if self.sound is not None:
-            zero = like.origin if like is not None else Fraction(0)
-            self.lanes += open_lanes(self.sound.at(starts[0]), encoding.container, self.output, origin - zero, starts[0] - origin, self.care)
-        self.accompany(starts[0], origin)
-        self.output.start_encoding()
+        return stream
 
     def accompany(self, start: Fraction, origin: Fraction) -> None:
         """Adds chapters, subtitles and the timecode of the first frame, `start` on the source's clock."""
@@ -226,7 +232,7 @@ class VideoSink:
         tick = self.timeline.place(start, end, f"{self.name}: frame {self.count}")
         picture = self.same_numbers(stored) or self.drawn(frame)
         picture.pts, picture.time_base = tick, self.timeline.tick
-        self.timeline.mux(self.stream.encode(picture), self.output)
+        self.mux(self.stream.encode(picture))
         self.count += 1
         for lane in self.lanes:
             lane.pump(tick * self.timeline.tick)
@@ -262,7 +268,7 @@ class VideoSink:
         part, self.part = self.part, None
         try:
             if self.path is not None:
-                self.path = publish(part, self.path, self.overwrite, self.otherwise)
+                self.path = self.publish(part)
             elif self.file is not None:
                 pour(part, self.file)
         except OSError as error:
@@ -274,9 +280,27 @@ class VideoSink:
         finally:
             self.unclaim()
 
+    def temporary(self) -> Path:
+        """A new file to write into until it gets its name."""
+        return hidden_file(self.path, self.overwrite)
+
+    def publish(self, part: Path) -> Path:
+        """Gives the finished file its name, and returns it."""
+        assert self.path is not None
+        return publish(part, self.path, self.overwrite, self.otherwise)
+
+    def mux(self, packets: Sequence[Any]) -> None:
+        """Writes encoded pictures."""
+        assert self.timeline is not None
+        self.timeline.mux(packets, self.output)
+
+    def flush(self) -> None:
+        """Writes what the encoder still holds."""
+        self.mux(self.stream.encode(None))
+
     def finish(self, timeline: Timeline) -> None:
         assert self.part is not None
-        timeline.mux(self.stream.encode(None), self.output)
+        self.flush()
         last = timeline.finish(self.output, exact=self.encoding.container in ("mp4", "mov"))
         end = last - timeline.origin if self.cuts_audio(last) else None
         for lane in self.lanes:
@@ -314,7 +338,7 @@ class VideoSink:
         part.unlink(missing_ok=True)
         self.unclaim()
 
-    def __enter__(self) -> VideoSink:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:

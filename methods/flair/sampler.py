@@ -23,7 +23,7 @@ from ...physics.estimation import contradiction
 from ...physics.identity import Identity
 from ...priors.base import Prior
 from ...priors.flair_video import face_mask
-from ..base import Capability, Restorer, Session, refuse_masks
+from ..base import Capability, Restorer, Session, WarmUp, refuse_masks
 from ..estimating import LOOKED_AT, EstimatingSession
 from .averaging import AveragedSession
 from .enhancement import Enhancement, Mask
@@ -65,6 +65,8 @@ LEAST_ESTIMATE_VARIANCE = 0.02**2
 """How far off, as a variance, an estimate is taken to be at least when it is weighed against that rounding; tried 0.02 to 0.1, squared."""
 CLEANED = 0.1 / 255
 """How far off, as a deviation, the floor's crops are taken to be where nobody described the damage: the prior may not contradict them."""
+SETTLED = 2
+"""Windows after which those of a clip that was begun in its middle are what they are in the whole clip, within 50 dB."""
 START = 0
 """The key of the noise that sampling begins with: the same whatever the number of steps, and free, as the last step, 0, draws none."""
 
@@ -197,14 +199,34 @@ class FlairRestorer(Restorer):
             return EstimatingSession(
                 self.name, lambda found: self.describing(found.operator if found.trusted else None), track, seed, check_interrupt
             )
-        samples = [FlairSession(self, track, seed, check_interrupt, sample) for sample in range(self.options.samples)]
+        return self.resume(track, 0, seed=seed, check_interrupt=check_interrupt)
+
+    def resume(self, track: FaceTrack | None, first: int, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> Session:
+        samples = [FlairSession(self, track, seed, check_interrupt, sample, first) for sample in range(self.options.samples)]
         return samples[0] if len(samples) == 1 else AveragedSession(samples)
+
+    @property
+    def frames_interact(self) -> bool:
+        """Whether a frame's result can depend on its window; if not, windows need not overlap."""
+        blurred = self.degradation is not None and "time" in self.degradation.axes
+        return self.prior.temporal or blurred or (self.enhancer is not None and "single_frames" not in self.enhancer.supports)
+
+    @property
+    def warm_up(self) -> WarmUp:  # type: ignore[override]
+        """Windows begin where the whole track's do; where they hang together, `SETTLED` of them come before. An estimate needs the beginning."""
+        if self.estimates:
+            return Restorer.warm_up
+        stride = self.window - (self.overlap if self.frames_interact else 0)
+        own = WarmUp(before=SETTLED * stride if self.frames_interact else 0, every=stride, exact=not self.frames_interact)
+        return own if self.floor is None else own.over(self.floor.warm_up)
 
 
 class FlairSession(Session):
     """One person's clip under FLAIR, or one sample of it: windows in, windows out."""
 
-    def __init__(self, restorer: FlairRestorer, track: FaceTrack | None, seed: int, check_interrupt: CheckInterrupt, sample: int = 0) -> None:
+    def __init__(
+        self, restorer: FlairRestorer, track: FaceTrack | None, seed: int, check_interrupt: CheckInterrupt, sample: int = 0, first: int = 0
+    ) -> None:
         self.restorer = restorer
         self.track = track
         self.check_interrupt = check_interrupt
@@ -215,12 +237,12 @@ class FlairSession(Session):
         self._trail: dict[int, Tensor] = {}  # of the window before: step -> estimates of its last frames, (overlap, 3, 512, 512) float16
         self._floor = None if restorer.floor is None else restorer.floor.open(track, seed=seed, check_interrupt=check_interrupt)
         self._cleaned: deque[Tensor] = deque()  # of the frames that wait
-        self._cleaned_from = 0
+        self._cleaned_from = first
         self._looked = False
         idle = idle_consistency(restorer.options, restorer.schedule, self.observe.noise * 255) if restorer.degradation is not None else ""
         self.note = f"warning: {idle}" if idle else ""
-        overlap = restorer.overlap if self._frames_interact() else 0
-        self._stream = WindowStream(restorer.window, overlap, self._sample)
+        overlap = restorer.overlap if restorer.frames_interact else 0
+        self._stream = WindowStream(restorer.window, overlap, self._sample, _first=first)
 
     def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
         refuse_masks(self.restorer.name, masks)
@@ -236,11 +258,6 @@ class FlairSession(Session):
 
     def close(self) -> Tensor:
         return _joined(self._stream.close())
-
-    def _frames_interact(self) -> bool:
-        """Whether a frame's result can depend on its window; if not, windows need not overlap."""
-        prior, enhancer = self.restorer.prior, self.restorer.enhancer
-        return prior.temporal or (enhancer is not None and "single_frames" not in enhancer.supports) or "time" in self.observe.operator.axes
 
     @torch.inference_mode()
     def _sample(self, crops: Tensor, first: int, shared: Tensor | None) -> Tensor:
