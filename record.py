@@ -67,6 +67,19 @@ def run_record(
     }
 
 
+def job_identity(settings: Mapping[str, Any], restorer: Restorer, detector: Detector, paster: Paster) -> dict[str, Any]:
+    """All that must be the same whenever a job goes on, but for its clip; ready for JSON."""
+    known = getattr(restorer, "degradation", None)
+    return {
+        "version": version(),
+        "settings": dict(settings),
+        "degradation": None if known is None else str(known),
+        "restorer": described(restorer),
+        "pasting": {**plain_fields(paster), "parser": paster.parser is not None},
+        "weights": weights_of(restorer=restorer, detector=detector, paster=paster),
+    }
+
+
 def version() -> str:
     """Of this package: as the pyproject.toml beside it says, which ComfyUI has without an installation, else as it was installed."""
     project = Path(__file__).with_name("pyproject.toml")

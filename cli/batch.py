@@ -32,7 +32,8 @@ def restore_each(options: Namespace, clips: Sequence[Path], restore: Callable[[N
             note = Path(notes) / f"{number}.json"
             host.say(f"{number + 1} of {len(clips)}: {clip}")
             try:
-                restore(Namespace(**{**vars(options), "input": str(clip), "output": str(output), "report": str(note)}))
+                job = options.job and str(Path(options.job) / output.name)
+                restore(Namespace(**{**vars(options), "input": str(clip), "output": str(output), "report": str(note), "job": job}))
                 reports.append(json.loads(note.read_text(encoding="utf-8")))
             except (ValueError, OSError, RuntimeError) as error:
                 if options.debug:

@@ -14,6 +14,7 @@ from typing import Any
 
 from .clips import add_frames_and_encoding, encoding, selection
 from .faces import add_finding
+from .film import add_job_arguments, job_folder, restore_job
 
 REPORT_ROOM = 1 << 18
 """Bytes that a disk must have for a report; those of long clips with many people take some tens of thousands."""
@@ -87,6 +88,7 @@ def add(commands: Any) -> None:
         help="auto gives a face that lost it the film grain back that the frame around it keeps, if no codec has eaten it and --degradation names "
         "no noise; off leaves it clean (default: auto)",
     )
+    add_job_arguments(p)
     add_frames_and_encoding(p)
 
 
@@ -136,6 +138,8 @@ def restore(options: argparse.Namespace) -> int:
     if options.device:
         host.set_device(options.device)
     source = open_source(options.input, **selection(options))
+    if (folder := job_folder(options, source)) is not None:
+        return restore_job(options, folder, source)
     settings = assignments(options.set)
     method, estimates = options.method, False
     if method == AUTO:

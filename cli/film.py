@@ -1,0 +1,276 @@
+"""`fvr restore --job`: a film as a folder of work that is done piece by piece."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import threading
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+LONG = 300
+"""Seconds from which on a clip becomes a job by itself."""
+SUFFIX = ".job"
+"""What a job's folder adds to its film's name, if nobody names it."""
+
+
+def add_job_arguments(p: argparse.ArgumentParser) -> None:
+    """What `fvr restore` takes for films."""
+    g = p.add_argument_group("films")
+    g.add_argument(
+        "--job",
+        metavar="DIR",
+        help="keep the work in this folder, segment by segment: the same command goes on where it stopped, and others may help with `fvr segment` "
+        "(default: OUTPUT.job for a clip of more than five minutes, else none)",
+    )
+    g.add_argument("--no-job", action="store_true", help="restore a long clip in one go as well")
+    g.add_argument("--workers", default="1", metavar="N", help='processes on this machine, "auto": one for each GPU, or 0: only plan (default: 1)')
+    g.add_argument("--ray", metavar="ADDRESS", help='restore on a Ray cluster: its address, or "auto" for the one that runs here, else a new one')
+    g.add_argument("--preview", action="store_true", help="restore the beginning first, and say where it can be watched")
+    g.add_argument("--test-seconds", type=float, metavar="SECONDS", help="restore so much around the hardest face only, and stop")
+    g.add_argument("--segment-seconds", type=float, metavar="SECONDS", help="what a segment lasts at most (default: 20)")
+
+
+def job_folder(options: Namespace, source: Any) -> Path | None:
+    """The folder of the job that a clip is restored in, or None: as the options say, and by itself for a long clip.
+
+    Raises:
+        ValueError: for what cannot be a job.
+    """
+    from ..video.files import image_names
+
+    wanted = [name for name in ("ray", "preview", "test_seconds", "segment_seconds") if getattr(options, name)]
+    wanted += ["workers"] if options.workers != "1" else []
+    if options.no_job:
+        if options.job or wanted:
+            raise ValueError(f"--no-job and --{(['job'] if options.job else wanted)[0].replace('_', '-')} do not go together; leave one of them out")
+        return None
+    why = None
+    if options.aligned:
+        why = "aligned crops are one shot of one person"
+    elif image_names(Path(options.output)) is not None:
+        why = f"a job writes a video file, and {options.output} is for images"
+    if why is not None:
+        if options.job or wanted:
+            raise ValueError(f"this cannot be a job: {why}; leave --{'job' if options.job else wanted[0].replace('_', '-')} out")
+        return None
+    if options.job:
+        return Path(options.job)
+    seconds = (source.expected or 0) * options.stride / source.info.rate
+    output = Path(options.output)
+    return output.with_name(output.name + SUFFIX) if wanted or seconds > LONG else None
+
+
+def request_of(options: Namespace, method: str, estimates: bool) -> dict[str, Any]:
+    """What a worker makes its tools of, for JSON. `estimates`: whether FLAIR takes over faces whose blur the footage shows."""
+    names = ("weights", "precision", "set", "degradation", "faces", "min_size", "detector", "feather", "strength", "colour_match", "grain")
+    return {"method": method, "estimates": estimates, **{name: getattr(options, name) for name in names}}
+
+
+def tools_for(request: Mapping[str, Any]) -> Any:
+    """The tools of a request, as film.Tools."""
+    from .. import host
+    from ..assembly import PRECISIONS, chosen_detector, chosen_paster, named_weights, weights_for
+    from ..film.plan import Tools
+    from ..methods.registry import build_restorer, with_estimates
+    from ..models.device import on
+    from ..physics import parse
+    from .restore import assignments
+
+    settings = assignments(request["set"])
+    restorer = build_restorer(
+        request["method"],
+        weights=named_weights(request["weights"]) if request["weights"] else weights_for(request["method"], settings),
+        degradation=parse(request["degradation"]) if request["degradation"] else None,
+        device=host.device(),
+        settings=settings,
+        precision=PRECISIONS[request["precision"]],
+    )
+    if request["estimates"]:
+        device = host.device()
+        restorer = with_estimates(restorer, device=device, precision=PRECISIONS[request["precision"]], placed=lambda network: on(network, device))
+    paster = chosen_paster(request["feather"], request["strength"], request["colour_match"], fade=True, grain=request["grain"])
+    return Tools(restorer, chosen_detector(request["detector"]), paster)
+
+
+def restore_job(options: Namespace, folder: Path, source: Any) -> int:
+    """Restores a clip as a job: plans it or goes on with it, joins it when all is done."""
+    from .. import host
+    from ..assembly import AUTO, chosen_method
+    from ..film.executors import Job, failed, failed_sentence, work, work_in_processes, workers_for
+    from ..film.files import read_json
+    from ..film.join import joined
+    from ..film.plan import plan
+    from ..film.sample import restore_sample
+    from ..record import job_identity
+    from ..video import VideoError, choose_codec, choose_container
+
+    output = Path(options.output)
+    workers = workers_for(options.workers)
+    planned = read_json(folder / "job.json")
+    if output.exists() and not options.overwrite and not (planned and joined(Job.load(folder), output)):
+        raise VideoError(f"{output} already exists; choose another name or allow overwriting")
+    if output.is_dir() or not output.absolute().parent.is_dir():
+        raise VideoError(f"{output} is a folder; name a file" if output.is_dir() else f"{output.parent} is not a folder; make it first")
+    container = choose_container(output, None)
+    choose_codec(options.codec, container, options.pixel_format, options.crf, None, source.info)[0].encoder()
+    method, estimates = options.method, False
+    if method == AUTO and planned and "method" in planned["request"]:
+        method, estimates = (planned["request"][name] for name in ("method", "estimates"))
+    elif method == AUTO:
+        method, why = chosen_method(bool(options.degradation), options.weights)
+        estimates = not options.degradation and not options.weights
+        print(f"method {method}: {why}{'; flair for faces whose blur the footage shows' if estimates else ''}", flush=True)
+    for warning in source.warnings:
+        host.say(f"warning: {warning}")
+    request = request_of(options, method, estimates)
+    tools = tools_for(request)
+    selection = dict(start=options.start, count=options.count, stride=options.stride, rate=options.frame_rate, deinterlace=options.deinterlace)
+    with host.progress(source.expected, "find faces") as found:
+        planned_job = plan(
+            folder,
+            source,
+            tools,
+            identity=job_identity({**request, "seed": options.seed}, tools.restorer, tools.detector, tools.paster),
+            request=request,
+            selection=selection,
+            encoding=dict(codec=options.codec, crf=options.crf, pixel_format=options.pixel_format, container=container),
+            seed=options.seed,
+            faces=options.faces,
+            min_size=options.min_size,
+            seconds=options.segment_seconds,
+            check_interrupt=host.check_interrupt,
+            on_found=found,
+        )
+    if options.test_seconds:
+        with host.progress(None, "try") as written:
+            print(restore_sample(planned_job, tools, options.test_seconds, check_interrupt=host.check_interrupt, on_written=written))
+        return 0
+    if not workers and not options.ray:
+        print(f"{folder} is planned: {len(planned_job.segments)} segments, numbered from 0")
+        return 0
+    if joined(planned_job, output):
+        print(f"{output} is done already, by the job in {folder}")
+    planned_job.forgive()
+    done = sum(map(planned_job.finished, planned_job.segments))
+    host.say(f"job {folder}: {done} of {len(planned_job.segments)} segments done")
+    with ctrl_c_finishes(host.say) as stopping, host.progress(planned_job.frames, "restore") as bar:
+        advance: Callable[[int], None] = watched(planned_job, bar, host.say) if options.preview else bar
+        advance(sum(len(part) for part in planned_job.segments if planned_job.finished(part)))
+        common: dict[str, Any] = dict(stopping=stopping, say=host.say, check_interrupt=host.check_interrupt, on_written=advance)
+        if options.ray:
+            from ..film.on_ray import work_on_ray
+
+            work_on_ray(planned_job, worker_tools, options.ray, workers=None if options.workers in ("1", "0") else workers, **common)
+        elif workers > 1:
+            work_in_processes(planned_job, workers, arguments=("--device", options.device) if options.device else (), **common)
+        else:
+            work(planned_job, lambda: tools, first=(0,) if options.preview else (), **common)
+        stopped = stopping()
+    gone = failed(planned_job)
+    if stopped and not all(map(planned_job.finished, planned_job.segments)):
+        done = sum(map(planned_job.finished, planned_job.segments))
+        host.say(f"{done} of {len(planned_job.segments)} segments are done; the same command goes on")
+        raise KeyboardInterrupt
+    if gone:
+        raise RuntimeError(failed_sentence(planned_job, gone))
+    return finish_job(options, planned_job, tools, output)
+
+
+def finish_job(options: Namespace, done: Any, tools: Any, output: Path) -> int:
+    """Joins a job whose segments are all done, reports, and removes a folder that nobody asked for."""
+    from .. import host
+    from ..film.join import join_once
+    from ..film.run import summary_of
+    from ..record import run_record
+
+    with host.progress(done.frames, "join") as tick:
+        output, warnings = join_once(done, output, overwrite=options.overwrite, check_interrupt=host.check_interrupt, on_joined=tick)
+    summary = summary_of(done, tools, warnings)
+    if options.report:
+        told = run_record(
+            summary,
+            tools.restorer,
+            command=options.line,
+            clips={"input": options.input, "output": options.output},
+            seed=options.seed,
+            frames={name: getattr(options, name) for name in ("start", "count", "stride", "frame_rate", "deinterlace")},
+            encoding=dict(codec=options.codec, crf=options.crf, pixel_format=options.pixel_format),
+            finding={"faces": options.faces, "min_size": options.min_size},
+            detector=tools.detector,
+            paster=tools.paster,
+            degradation=options.degradation,
+        )
+        told["job"] = {"segments": len(done.segments), "exact": done.told["exact"], "warm_up": done.told["warm_up"]}
+        Path(options.report).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    if not options.job:
+        shutil.rmtree(done.folder, ignore_errors=True)
+    print(summary.to_text())
+    print(output)
+    return 0
+
+
+def worker_tools(planned: Any) -> Any:
+    """The tools of a job for a worker that knows only its folder.
+
+    Raises:
+        ValueError: if the clip, the weights or the version are not those of the plan.
+    """
+    from ..film.plan import check_input, check_same
+    from ..record import job_identity
+
+    if "method" not in planned.told["request"]:
+        raise ValueError(f"{planned.folder} was planned in ComfyUI with a restorer that only its workflow has; queue that again to go on")
+    tools = tools_for(planned.told["request"])
+    whole = planned.told["identity"]
+    now = {
+        **job_identity(whole["settings"], tools.restorer, tools.detector, tools.paster),
+        "segment_seconds": whole["segment_seconds"],
+        "input": check_input(planned),
+    }
+    check_same(planned, json.loads(json.dumps(now)), planned.told["selection"], planned.told["encoding"])
+    return tools
+
+
+def watched(planned: Any, tick: Callable[[int], None], say: Callable[[str], None]) -> Callable[[int], None]:
+    """A progress that says, once, which segment can be watched first."""
+    seen = [0.0]
+
+    def on_written(frames: int) -> None:
+        tick(frames)
+        if seen and time.monotonic() - seen[0] > 1:
+            seen[0] = time.monotonic()
+            ready = next((part for part in planned.segments if planned.finished(part)), None)
+            if ready is not None:
+                seen.clear()
+                say(f"to look at: {planned.file(ready)}")
+
+    return on_written
+
+
+@contextmanager
+def ctrl_c_finishes(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C makes what comes back true, the second one stops as ever. Outside the main thread nothing changes."""
+    asked: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield lambda: False
+        return
+
+    def on_signal(number: int, frame: Any) -> None:
+        if asked:
+            before(number, frame)
+        asked.append(number)
+        say("finishing what is being restored; Ctrl-C again stops at once")
+
+    signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,59 @@
+"""`fvr segment`: a worker of a job."""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from .film import ctrl_c_finishes, worker_tools
+
+
+def add(commands: Any) -> None:
+    p = commands.add_parser(
+        "segment",
+        help="restore segments of a job, for workers",
+        description="Restores segments of a job that `fvr restore --job` has planned. One that is done is left alone.",
+    )
+    p.set_defaults(command=segment)
+    p.add_argument("folder", type=Path, metavar="DIR", help="the job")
+    p.add_argument("numbers", nargs="*", type=int, metavar="N", help="segments, counted from 0 (default: whatever is left and nobody works on)")
+    p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+
+
+def segment(options: Namespace) -> int:
+    """`fvr segment`."""
+    from .. import host
+    from ..film.executors import Job, attempt, failed, orphaned, work
+
+    if options.device:
+        host.set_device(options.device)
+    planned = Job.load(options.folder)
+    wrong = [number for number in options.numbers if not 0 <= number < len(planned.segments)]
+    if wrong:
+        raise ValueError(f"{options.folder} has segments 0 to {len(planned.segments) - 1}, got {wrong[0]}")
+    made: list[Any] = []
+
+    def tools() -> Any:
+        if not made:
+            made.append(worker_tools(planned))
+        return made[0]
+
+    with ctrl_c_finishes(host.say) as stopping:
+        common: dict[str, Any] = dict(say=host.say, check_interrupt=host.check_interrupt)
+        if not options.numbers:
+            work(planned, tools, stopping=lambda: stopping() or orphaned(), **common)
+            return 130 if stopping() else 1 if failed(planned) else 0
+        for number in options.numbers:
+            part = planned.segments[number]
+            while not planned.finished(part) and not stopping():
+                if not attempt(planned, part, tools(), attempts=sys.maxsize, **common):
+                    host.say(f"segment {number} is being restored by somebody else; waiting")
+                    time.sleep(5)
+                elif not planned.finished(part):
+                    raise RuntimeError(f"segment {number} failed: {planned.failures(part)[-1]['error']}")
+            if planned.finished(part):
+                print(planned.file(part))
+    return 130 if stopping() else 0

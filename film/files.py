@@ -1,0 +1,89 @@
+"""Files that are whole or absent, whatever happens to who writes them, and what tells one input from another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..video import VideoError
+from ..video.files import sequence_files
+
+SAMPLE = 1 << 20
+"""Bytes of an input's head and tail that are hashed."""
+PART = ".part"
+"""Ending of a file until it is whole."""
+
+
+def part_of(path: Path) -> Path:
+    """A name beside `path` that nobody else uses, for what is to become it."""
+    return path.with_name(f"{path.stem}.{secrets.token_hex(4)}{PART}")
+
+
+def publish(part: Path, path: Path) -> None:
+    """Gives a whole file its name, once its bytes are on the disk."""
+    handle = os.open(part, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    part.replace(path)
+    with suppress(OSError):  # Windows opens no folders
+        handle = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file, all of it or nothing."""
+    part = part_of(path)
+    try:
+        part.write_bytes(data)
+        publish(part, path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, told: Any) -> None:
+    write_whole(path, (json.dumps(told, indent=1) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote; None where nothing did, or what is there is not whole."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def fingerprint(place: Any) -> dict[str, Any]:
+    """Size, time of change (ns) and SHA-256 of the first and the last MiB of a clip; of images all their names, sizes and the latest time.
+
+    Raises:
+        VideoError: for a clip that is no file.
+    """
+    if not isinstance(place, (str, os.PathLike)):
+        raise VideoError("a job needs a clip in a file, got one in memory; save it first")
+    images = sequence_files(place)
+    if images is not None:
+        seen = [(image.name, image.stat()) for image in images]
+        listed = "\n".join(f"{name} {status.st_size}" for name, status in seen)
+        modified = max(status.st_mtime_ns for _, status in seen)
+        return {"bytes": sum(status.st_size for _, status in seen), "modified": modified, "head": sha256(listed.encode()), "tail": ""}
+    with Path(place).open("rb") as file:
+        status = os.fstat(file.fileno())
+        head = file.read(SAMPLE)
+        file.seek(max(0, status.st_size - SAMPLE))
+        return {"bytes": status.st_size, "modified": status.st_mtime_ns, "head": sha256(head), "tail": sha256(file.read(SAMPLE))}
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

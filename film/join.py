@@ -1,0 +1,220 @@
+"""The segments of a job as one film: their pictures copied, not encoded anew, and all that comes along copied once from the source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+
+from ..models.device import CheckInterrupt, no_check
+from ..pipeline import CHUNK, Progress, no_progress
+from ..video import FrameSource, VideoError, VideoSink
+from ..video.files import open_input, picture_stream
+from .files import PART, part_of, read_json, write_json
+from .plan import Job, Segment, sole
+from .segment import encoding_of
+
+
+def join(
+    job: Job,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    otherwise: Callable[[Path], Path] | None = None,
+    metadata: dict[str, str] | None = None,
+    check_interrupt: CheckInterrupt = no_check,
+    on_joined: Progress = no_progress,
+) -> tuple[Path, list[str]]:
+    """Writes the film, checks its frames and their times, and only then gives it its name. Returns that name and what could not be kept.
+
+    Args:
+        otherwise: as `open_sink`.
+
+    Raises:
+        VideoError: if a segment is not done, is not what its note says, or was encoded unlike the others.
+    """
+    source = job.source()
+    with JoinedSink(job, output, source, overwrite, otherwise, metadata, check_interrupt) as sink:
+        for segment in job.segments:
+            check_interrupt()
+            sink.append(segment)
+            on_joined(len(segment))
+    assert sink.path is not None
+    return sink.path, [*job.told["warnings"], *sink.warnings]
+
+
+class JoinedSink(VideoSink):
+    """A film whose pictures come from the files of a job's segments."""
+
+    def __init__(
+        self,
+        job: Job,
+        output: Path,
+        source: FrameSource,
+        overwrite: bool,
+        otherwise: Callable[[Path], Path] | None,
+        metadata: dict[str, str] | None,
+        check_interrupt: CheckInterrupt,
+    ) -> None:
+        self.job = job
+        self.folder = output.absolute().parent
+        self.delay = max(self.note(segment)["delay"] for segment in job.segments)
+        self.template: Any = None
+        info = source.info
+        encoding = encoding_of(job, info)
+        encoding = type(encoding)(encoding.codec, encoding.container, encoding.pixel_format, encoding.crf, None, metadata or {})
+        super().__init__(
+            output,
+            encoding,
+            like=info,
+            size=(info.height, info.width),
+            audio=source,
+            time_base=None,
+            overwrite=overwrite,
+            otherwise=otherwise,
+            check_interrupt=check_interrupt,
+        )
+
+    def note(self, segment: Segment) -> dict[str, Any]:
+        told = self.job.done(segment)
+        if told is None:
+            raise VideoError(
+                f"segment {segment.number} of {self.job.folder} is not done; restore it with: fvr segment {self.job.folder} {segment.number}"
+            )
+        return told
+
+    def temporary(self) -> Path:
+        """In the job's folder, so that a killed join leaves nothing beside the film; but on the film's disk."""
+        assert self.path is not None
+        if self.path.is_dir() or (self.path.exists() and not self.overwrite) or not self.folder.is_dir():
+            return super().temporary()
+        if self.job.folder.stat().st_dev != self.folder.stat().st_dev:
+            return super().temporary()
+        part = part_of(self.job.parts / "film")
+        part.touch()
+        return part
+
+    def append(self, segment: Segment) -> None:
+        """Copies the pictures of the next segment."""
+        file = self.job.file(segment)
+        order: Sequence[int] = self.note(segment).get("order") or range(len(segment))
+        try:
+            with open_input(str(file)) as container:
+                stream = picture_stream(container)
+                if stream is None:
+                    raise VideoError(f"{file} holds no picture; remove it, and the same command makes it anew")
+                self.begin(stream, file)
+                packets = (packet for packet in container.demux(stream) if packet.size)
+                for packet, number in zip(packets, order, strict=True):
+                    self.copy(packet, segment.first + number)
+        except (av.FFmpegError, ValueError) as error:
+            if isinstance(error, VideoError):
+                raise
+            raise VideoError(
+                f"{file} does not hold the {len(segment)} frames that it should ({error}); remove it, and the same command makes it anew"
+            ) from error
+
+    def begin(self, stream: Any, file: Path) -> None:
+        """Opens the film like its first segment; the others must have been encoded alike."""
+        kind = (stream.codec_context.name, stream.codec_context.extradata, stream.width, stream.height)
+        if self.template is None:
+            self.template, self.kind = stream, kind
+            times = self.job.times(0, min(CHUNK, self.job.frames))
+            self.open(times[:-1], times[1:])
+        elif kind != self.kind:
+            raise VideoError(
+                f"{file} was encoded unlike the segments before it, by another version of an encoder perhaps; remove it, and restore it here"
+            )
+
+    def add_picture(self, rate: Fraction) -> Any:
+        stream = self.output.add_stream_from_template(self.template)
+        stream.time_base = self.tick
+        return stream
+
+    def tick_of(self, number: int) -> int:
+        """When frame `number` begins, or the last one ends, on this file's clock."""
+        return round((int(self.job.ticks[number]) * self.job.tick - self.origin) / self.tick)
+
+    def copy(self, packet: Any, number: int) -> None:
+        """Writes the packet of frame `number` of the film. It is decoded when the frame `delay` places before it in the file is shown."""
+        start, stop = self.tick_of(number), self.tick_of(number + 1)
+        decoded = self.count - self.delay
+        packet.time_base, packet.pts = self.tick, start
+        frame = max(1, round(1 / self.rate / self.tick))
+        packet.dts = self.tick_of(decoded) if decoded >= 0 else min(self.tick_of(0), start) + decoded * frame
+        packet.stream = self.stream
+        self.durations[start] = max(1, stop - start)
+        end = int(self.job.ticks[number + 1]) * self.job.tick
+        if self.last is None or start > self.last[0]:
+            self.last, self.stop = (start, end), max(stop, start + 1)
+        self.mux([packet])
+        self.count += 1
+        for lane in self.lanes:
+            lane.pump(start * self.tick)
+
+    @property
+    def rate(self) -> Fraction:
+        assert self.like is not None
+        return self.like.rate
+
+    def flush(self) -> None:
+        """Nothing waits in an encoder."""
+
+    def finish(self) -> None:
+        if self.count != self.job.frames:
+            raise VideoError(f"{self.job.folder} has {self.count} of {self.job.frames} frames; {self.name} was not written")
+        super().finish()
+        self.check()
+
+    def check(self) -> None:
+        """Raises VideoError if the finished file does not show the planned frames at the planned times (Matroska and WebM: to the millisecond)."""
+        assert self.part is not None
+        near = self.tick if self.encoding.container in ("mp4", "mov") else Fraction(1, 1000) + self.tick
+        with open_input(str(self.part)) as container:
+            stream = picture_stream(container)
+            base = Fraction(stream.time_base)
+            found = sorted(packet.pts for packet in container.demux(stream) if packet.size)
+        first = found[0] * base - self.tick_of(0) * self.tick if found else Fraction(0)
+        wrong = (n for n, pts in enumerate(found) if abs(pts * base - first - self.tick_of(n) * self.tick) > near)
+        if len(found) != self.job.frames or next(wrong, None) is not None:
+            raise VideoError(f"{self.name} came out with {len(found)} frames at other times than the {self.job.frames} planned; nothing was written")
+
+
+def joined(job: Job, output: Path) -> bool:
+    """Whether `output` is the film that was joined from this job."""
+    path = last_joined(job)
+    return path is not None and path == output.resolve()
+
+
+def last_joined(job: Job) -> Path | None:
+    """The film that was joined from this job, if it is still there."""
+    told = read_json(job.folder / "joined.json")
+    if not told:
+        return None
+    path = Path(told["output"])
+    try:
+        return path if path.stat().st_size == told["bytes"] else None
+    except FileNotFoundError:
+        return None
+
+
+def join_once(job: Job, output: Path, *, overwrite: bool = False, check_interrupt: CheckInterrupt = no_check, **how: Any) -> tuple[Path, list[str]]:
+    """As `join`, unless somebody has done it or does it now; then waits for that. Remembers that it is done."""
+    with sole(job.folder / "join.lease", None, check_interrupt):
+        if joined(job, output):
+            return output, job.told["warnings"]
+        sweep(job)
+        path, warnings = join(job, output, overwrite=overwrite, check_interrupt=check_interrupt, **how)
+        write_json(job.folder / "joined.json", {"output": str(path.resolve()), "bytes": path.stat().st_size})
+        return path, warnings
+
+
+def sweep(job: Job) -> None:
+    """Removes what killed workers left in a job that is joined."""
+    for path in (*job.folder.glob(f"*{PART}"), *job.parts.glob(f"*{PART}")):
+        with suppress(OSError):
+            path.unlink()

@@ -1,0 +1,144 @@
+"""Who works on what: a file that says so, with a check_interrupt and, where the disk has them, a lock; both end with their process."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows: the check_interrupt alone tells
+    fcntl = None  # type: ignore[assignment]
+
+BEAT = 5.0
+"""Seconds between two checks for an interrupt."""
+DEAD = 60.0
+"""Seconds without a check_interrupt after which a worker on another machine is taken for dead; clocks must agree better than that."""
+
+
+class Lease:
+    """A right to work on one thing, until `release`, or the end of this process. Get one by `take`.
+
+    Attributes:
+        abandoned: who had it before and never released it; empty if nobody.
+    """
+
+    def __init__(self, path: Path, handle: int, abandoned: dict[str, Any]) -> None:
+        self.path, self.handle, self.abandoned = path, handle, abandoned
+        self.over = threading.Event()
+        self.beating = threading.Thread(target=self.beat, name="fvr lease", daemon=True)
+        self.beating.start()
+
+    def beat(self) -> None:
+        while not self.over.wait(BEAT):
+            with suppress(OSError):
+                os.utime(self.path)
+
+    def release(self) -> None:
+        """Gives the work back: the next who asks may take it."""
+        self.over.set()
+        with suppress(OSError):
+            if fcntl is None:  # Windows removes no file that is open; elsewhere the lock must not end while the file can be found
+                os.close(self.handle)
+            self.path.unlink(missing_ok=True)
+        with suppress(OSError):
+            os.close(self.handle)
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def take(path: Path, **told: Any) -> Lease | None:
+    """The lease at `path`, or None while somebody alive has it.
+
+    A worker of this machine is dead once its lock is gone, another machine's once its check_interrupt is `DEAD` seconds old.
+
+    Args:
+        told: what others may read of its holder, beside machine and process.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        locked = lock(handle)
+        status = os.fstat(handle)
+        if locked is False or not is_still(path, status):
+            os.close(handle)
+            return None
+        before = read(handle)
+        elsewhere = before.get("machine", machine()) != machine()
+        if before and (elsewhere or locked is None) and time.time() - status.st_mtime < DEAD:
+            os.close(handle)
+            return None
+        text = json.dumps({"machine": machine(), "process": os.getpid(), "since": time.time(), **told}).encode()
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, text, 0) if hasattr(os, "pwrite") else os.write(handle, text)
+        os.utime(path)
+    except BaseException:
+        os.close(handle)
+        raise
+    return Lease(path, handle, before)
+
+
+def lock(handle: int) -> bool | None:
+    """True: it is ours; False: another's; None: this disk has no locks."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+
+
+def is_still(path: Path, status: os.stat_result) -> bool:
+    """Whether a name still leads to the file that was opened by it."""
+    try:
+        return os.path.samestat(path.stat(), status)
+    except OSError:
+        return False
+
+
+def read(handle: int) -> dict[str, Any]:
+    """What the last holder wrote; empty if nobody did."""
+    os.lseek(handle, 0, os.SEEK_SET)
+    try:
+        told = json.loads(os.read(handle, 1 << 16))
+        return told if isinstance(told, dict) else {}
+    except ValueError:
+        return {}
+
+
+def holder(path: Path) -> dict[str, Any] | None:
+    """Who has the lease at `path` now; None if nobody alive does. Looks only, and takes nothing."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        status, told = os.fstat(handle), read(handle)
+        here = told.get("machine") == machine()
+        if here and fcntl is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return None
+            except BlockingIOError:
+                return told
+            except OSError:
+                pass
+        return told if told and time.time() - status.st_mtime < DEAD else None
+    finally:
+        os.close(handle)
+
+
+def machine() -> str:
+    return socket.gethostname()

@@ -1,0 +1,128 @@
+"""A job on Ray: an actor for each GPU of a cluster, which keeps the networks and restores one segment after the other."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..models.device import CheckInterrupt, no_check
+from ..pipeline import Progress, no_progress
+from .executors import ATTEMPTS, Say, Stopping, attempt, never, note_failure
+from .plan import Job, Segment, Tools
+
+WAIT = 1.0
+"""Seconds between two looks at the cluster."""
+
+
+def ray_here() -> Any:
+    """The module.
+
+    Raises:
+        ImportError: if it is not installed.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError('--ray needs Ray; install it with: pip install "face-video-restoration[ray]"') from error
+    return ray
+
+
+class Worker:
+    """What runs in an actor. Its folder must be the job's there too: a disk that all machines share."""
+
+    def __init__(self, folder: str, tools: Callable[[Job], Tools]) -> None:
+        self.job = Job.load(Path(folder))
+        self.tools = tools(self.job)
+
+    def restore(self, number: int) -> str:
+        """Restores a segment; says which machine did, empty if somebody else works on it."""
+        mine = attempt(self.job, self.job.segments[number], self.tools, say=lambda text: None)
+        return socket.gethostname() if mine else ""
+
+
+def work_on_ray(
+    job: Job,
+    tools: Callable[[Job], Tools],
+    address: str = "auto",
+    *,
+    workers: int | None = None,
+    stopping: Stopping = never,
+    say: Say = lambda text: None,
+    check_interrupt: CheckInterrupt = no_check,
+    on_written: Progress = no_progress,
+    **options: Any,
+) -> None:
+    """Restores what is to do on a Ray cluster, the longest segments first; an actor that dies loses its segment only.
+
+    Args:
+        tools: makes the tools of a job on the machine where they are used; a function of a module that is installed there.
+        address: of the cluster; "auto" is the one that runs here, else a new one.
+        workers: actors; None is one for each GPU of the cluster, or each CPU if it has none.
+        options: further ones of ray.init.
+    """
+    ray = ray_here()
+    mine = not ray.is_initialized()
+    if mine:
+        options = {"log_to_driver": False, "include_dashboard": False, **options}
+        if address == "auto":
+            try:
+                ray.init(address="auto", **{key: value for key, value in options.items() if not key.startswith(("num_", "include_"))})
+            except ConnectionError:
+                ray.init(**options)
+        else:
+            ray.init(address=address, log_to_driver=False)
+    try:
+        resources = ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0))
+        count = min(workers or gpus or int(resources.get("CPU", 1)), max(1, len(job.to_do())))
+        needs = {"num_gpus": 1, "num_cpus": 1} if gpus else {"num_cpus": 1}
+        say(f"Ray: {count} {'actor' if count == 1 else 'actors'} on {len(ray.nodes())} {'machine' if len(ray.nodes()) == 1 else 'machines'}")
+        Actor = ray.remote(**needs)(Worker)
+        hand_out(ray, job, lambda: Actor.remote(str(job.folder.absolute()), tools), count, stopping, say, check_interrupt, on_written)
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def hand_out(
+    ray: Any,
+    job: Job,
+    hire: Callable[[], Any],
+    count: int,
+    stopping: Stopping,
+    say: Say,
+    check_interrupt: CheckInterrupt,
+    on_written: Progress,
+) -> None:
+    """Gives each free actor the next segment until all are done or given up."""
+    waiting: deque[Segment] = deque(job.to_do())
+    free = [hire() for _ in range(min(count, len(waiting)))]
+    busy: dict[Any, tuple[Any, Segment]] = {}
+    deaths = 0
+    while busy or (waiting and not stopping()):
+        while free and waiting and not stopping():
+            actor, segment = free.pop(), waiting.popleft()
+            busy[actor.restore.remote(segment.number)] = actor, segment
+        ready, _ = ray.wait(list(busy), timeout=WAIT)
+        check_interrupt()
+        for reference in ready:
+            actor, segment = busy.pop(reference)
+            try:
+                ray.get(reference)
+            except ray.exceptions.RayActorError as error:
+                deaths += 1
+                sentence = str(error).strip().splitlines()[-1]
+                note_failure(job, segment, f"its actor ended: {sentence}")
+                say(f"an actor of Ray ended while it restored segment {segment.number}: {sentence}")
+                if deaths >= ATTEMPTS * count:
+                    raise RuntimeError(f"actors of Ray end one after the other and nothing gets done; the last one said: {sentence}") from error
+                actor = hire()
+            free.append(actor)
+            if job.finished(segment):
+                on_written(len(segment))
+                deaths = 0
+            elif len(job.failures(segment)) < ATTEMPTS:
+                waiting.append(segment)

@@ -1,0 +1,408 @@
+"""A job: a folder that says once and for all how a film is cut into segments, and holds those that are done.
+
+job.json               what is restored, how, and in which segments; written last, so that a plan is whole if it is there
+times.npy              when each frame begins, and the last one ends, in ticks
+tracks.safetensors     the faces that are restored
+segments/00042.json    that a segment is done, and what is in its file; written after the file
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from functools import cached_property
+from io import BytesIO
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ..faces import Detector, FaceTrack, Paster, PersonReport, TrackReport, report, select_tracks
+from ..methods.base import Restorer
+from ..models.device import CheckInterrupt, no_check
+from ..pipeline import CHUNK, Progress, follow_faces, no_progress
+from ..video import FrameSource, ShotCutDetector, open_source
+from ..video.source import Selection
+from .files import fingerprint, read_json, sha256, write_json, write_whole
+from .lease import take
+from .tracks import load_tracks, save_tracks
+
+FORMAT = 1
+"""Of job.json; a folder of another format is refused."""
+SECONDS = 20.0
+"""What a segment lasts at most, unless it is told otherwise."""
+ATTEMPTS = 3
+"""Times that a segment is tried before the rest goes on without it."""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What restores a film; the same for every segment."""
+
+    restorer: Restorer
+    detector: Detector
+    paster: Paster
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Frames first <= i < stop, which one worker restores."""
+
+    number: int
+    first: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.first
+
+    @property
+    def name(self) -> str:
+        return f"{self.number:05}"
+
+
+class Job:
+    """A planned job, as its folder says.
+
+    Attributes:
+        told: job.json.
+    """
+
+    def __init__(self, folder: Path, told: Mapping[str, Any]) -> None:
+        self.folder, self.told = folder, told
+        self.seen: set[int] = set()
+
+    @classmethod
+    def load(cls, folder: Path) -> Job:
+        """Raises ValueError if there is no plan in the folder, or one of another format."""
+        told = read_json(folder / "job.json")
+        if told is None:
+            raise ValueError(f"{folder} holds no job (job.json is not there); plan one with: fvr restore INPUT OUTPUT --job {folder}")
+        if told.get("format") != FORMAT:
+            raise ValueError(f"{folder} holds a job of format {told.get('format')}, and this version reads {FORMAT}; plan it anew in another folder")
+        return cls(folder, told)
+
+    @cached_property
+    def segments(self) -> list[Segment]:
+        return [Segment(number, told["first"], told["stop"]) for number, told in enumerate(self.told["segments"])]
+
+    @property
+    def frames(self) -> int:
+        return self.told["frames"]
+
+    @property
+    def parts(self) -> Path:
+        """The folder of the segments."""
+        return self.folder / "segments"
+
+    @cached_property
+    def tick(self) -> Fraction:
+        """Seconds."""
+        return Fraction(self.told["tick"])
+
+    @cached_property
+    def ticks(self) -> np.ndarray:
+        """(frames + 1,) int64: when each frame begins, and the last one ends. Read from the disk as it is needed."""
+        return np.load(self.folder / "times.npy", mmap_mode="r")
+
+    def times(self, first: int, stop: int) -> list[Fraction]:
+        """Seconds at which frames `first` to `stop` begin, the last one included: `stop` - `first` + 1 of them."""
+        return [int(tick) * self.tick for tick in self.ticks[first : stop + 1]]
+
+    def tracks(self, first: int, stop: int) -> list[FaceTrack]:
+        """The faces that are restored in these frames."""
+        return load_tracks(self.folder / "tracks.safetensors", first, stop)
+
+    def source(self) -> FrameSource:
+        """The film, as it was planned."""
+        frames = self.told["selection"]
+        return open_source(
+            self.told["place"],
+            start=frames["start"],
+            count=frames["count"],
+            stride=frames["stride"],
+            rate=Fraction(frames["rate"]),
+            deinterlace=frames["deinterlace"],
+        )
+
+    def range(self, first: int, stop: int, *, seek: bool = True) -> FrameSource:
+        """The film from frame `first` to `stop` of the plan: found by its times, or, without `seek`, by counting from the start."""
+        source = self.source()
+        whole = source.selection
+        begin, end = (int(self.ticks[number]) * self.tick for number in (first, stop))
+        if seek and first and begin > 0:
+            source.selection = Selection(stride=whole.stride, window=(begin, end - begin))
+        else:
+            source.selection = Selection(start=whole.start + first * whole.stride, stride=whole.stride, count=stop - first, window=whole.window)
+            source.can_seek = not first  # type: ignore[attr-defined]
+        return source
+
+    def checksum(self, segment: Segment) -> str:
+        """Of the times of a segment's frames."""
+        return sha256(np.ascontiguousarray(self.ticks[segment.first : segment.stop + 1], "<i8").tobytes())
+
+    def file(self, segment: Segment) -> Path:
+        suffix = {"matroska": ".mkv"}.get(self.told["encoding"]["container"], "." + self.told["encoding"]["container"])
+        return self.parts / (segment.name + suffix)
+
+    def done(self, segment: Segment) -> dict[str, Any] | None:
+        """What is told of a segment that is done: its file and its note are there and agree with each other and with the plan."""
+        told = read_json(self.parts / f"{segment.name}.json")
+        if not isinstance(told, dict) or told.get("frames") != len(segment) or told.get("times") != self.checksum(segment):
+            return None
+        try:
+            whole = self.file(segment).stat().st_size == told.get("bytes")
+        except FileNotFoundError:
+            return None
+        return told if whole else None
+
+    def finished(self, segment: Segment) -> bool:
+        """Whether a segment is done, or has been at an earlier look."""
+        if segment.number not in self.seen and self.done(segment) is not None:
+            self.seen.add(segment.number)
+        return segment.number in self.seen
+
+    def lease(self, segment: Segment) -> Path:
+        return self.parts / f"{segment.name}.lease"
+
+    def failures(self, segment: Segment) -> list[dict[str, Any]]:
+        """What went wrong with a segment so far."""
+        return [told for path in sorted(self.parts.glob(f"{segment.name}.failed-*.json")) if (told := read_json(path))]
+
+    def forgive(self) -> None:
+        """Gives every segment all its attempts again."""
+        for path in self.parts.glob("*.failed-*.json"):
+            with suppress(FileNotFoundError):
+                path.unlink()
+
+    def to_do(self) -> list[Segment]:
+        """Segments that are neither done nor given up, the longest first: no worker is left with a long one at the end."""
+        left = [segment for segment in self.segments if not self.finished(segment) and len(self.failures(segment)) < ATTEMPTS]
+        return sorted(left, key=lambda segment: (-len(segment), segment.number))
+
+    @property
+    def people(self) -> TrackReport:
+        told = self.told["people"]
+        return TrackReport(**{**told, "people": tuple(PersonReport(**person) for person in told["people"])})
+
+
+def plan(
+    folder: Path,
+    source: FrameSource,
+    tools: Tools,
+    *,
+    identity: Mapping[str, Any],
+    request: Mapping[str, Any],
+    selection: Mapping[str, Any],
+    encoding: Mapping[str, Any],
+    seed: int = 0,
+    faces: str = "all",
+    min_size: float = 0.0,
+    seconds: float | None = None,
+    check_interrupt: CheckInterrupt = no_check,
+    on_found: Progress = no_progress,
+) -> Job:
+    """The job in `folder`, planned if it is not yet: one pass over the film finds its shots and faces.
+
+    Args:
+        identity: all that must be the same whenever the job goes on, such as version, settings and weights; ready for JSON.
+        request: what a worker makes its `tools` of; not looked at.
+        selection: "start", "count", "stride", "rate" and "deinterlace", as `source` was opened with.
+        encoding: "codec", "crf", "pixel_format" and "container" of the film.
+        faces, min_size: as `restore_clip_in_frames`.
+        seconds: what a segment lasts at most; None is `SECONDS`, or what the job was planned with.
+
+    Raises:
+        ValueError: naming what is not as it was when the job was planned.
+    """
+    if seconds is not None and not seconds > 0:
+        raise ValueError(f"a segment lasts more than 0 seconds, got {seconds:g}")
+    whole = json.loads(json.dumps({**identity, "input": fingerprint(source.place)}))
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file, and a job is a folder; choose another name")
+    strangers = [path.name for path in folder.iterdir() if path.name not in OWN and not path.name.endswith(".part")] if folder.is_dir() else []
+    if strangers and not (folder / "job.json").exists():
+        raise ValueError(f"{folder} holds other files ({min(strangers)}) and no job; choose another folder")
+    (folder / "segments").mkdir(parents=True, exist_ok=True)
+    with sole(folder / "plan.lease", folder / "job.json", check_interrupt):
+        if (folder / "job.json").exists():
+            job = Job.load(folder)
+            whole["segment_seconds"] = job.told["identity"]["segment_seconds"] if seconds is None else seconds
+            check_same(job, whole, selection, encoding)
+            return job
+        began = time.monotonic()
+        cuts, noted = CutsNoted(), TimesNoted(source)
+        tracks = follow_faces(noted, tools.detector, cuts=cuts, check_interrupt=check_interrupt, on_frame=on_found)
+        chosen = select_tracks(tracks, faces, min_size)
+        tick, ticks = noted.ticks()
+        write_whole(folder / "times.npy", as_file(ticks))
+        save_tracks(folder / "tracks.safetensors", chosen)
+        whole["segment_seconds"] = seconds or SECONDS
+        ranges = segment_ranges(cuts.found, ticks, tick, seconds or SECONDS, source.chunk_size(CHUNK))
+        exact = tools.restorer.warm_up.exact or all(first == 0 or first in cuts.found for first, _ in ranges)
+        told = {
+            "format": FORMAT,
+            "identity": whole,
+            "place": str(Path(str(source.place)).absolute()),
+            "request": dict(request),
+            "selection": dict(selection),
+            "encoding": dict(encoding),
+            "seed": seed,
+            "frames": len(ticks) - 1,
+            "tick": str(tick),
+            "segments": [
+                {"first": first, "stop": stop, "start": str(int(ticks[first]) * tick), "end": str(int(ticks[stop]) * tick)} for first, stop in ranges
+            ],
+            "warm_up": asdict(tools.restorer.warm_up),
+            "exact": exact,
+            "people": asdict(report(tracks, chosen, len(ticks) - 1, min_size)),
+            "warnings": list(source.warnings),
+            "seconds": round(time.monotonic() - began, 3),
+        }
+        write_json(folder / "job.json", told)
+        return Job.load(folder)
+
+
+OWN = {"job.json", "times.npy", "tracks.safetensors", "segments", "plan.lease", "join.lease", "joined.json"}
+"""What a job's folder holds, beside a try-out."""
+
+
+@contextmanager
+def sole(lease: Path, there: Path | None, check_interrupt: CheckInterrupt) -> Iterator[None]:
+    """Waits until nobody else works on `lease`, or what it is for is `there`."""
+    held = None
+    while not (there and there.exists()) and (held := take(lease)) is None:
+        check_interrupt()
+        time.sleep(0.2)
+    try:
+        yield
+    finally:
+        if held is not None:
+            held.release()
+
+
+class CutsNoted:
+    """A detector of cuts that remembers what it found."""
+
+    def __init__(self) -> None:
+        self.detector, self.found = ShotCutDetector(), array("q")
+
+    def push(self, frames: Tensor) -> list[int]:
+        return self.noted(self.detector.push(frames))
+
+    def finish(self) -> list[int]:
+        return self.noted(self.detector.finish())
+
+    def noted(self, cuts: list[int]) -> list[int]:
+        self.found.extend(cuts)
+        return cuts
+
+
+class TimesNoted(FrameSource):
+    """A source that remembers when its frames are shown, in a few bytes a frame."""
+
+    def __init__(self, source: FrameSource) -> None:
+        self.source = source
+        self.place, self.info, self.selection, self.warnings = source.place, source.info, source.selection, source.warnings
+        self.numerators, self.denominators = array("q"), array("q")
+        self.last = Fraction(0)
+
+    def numbered(self) -> Iterator[Any]:
+        return self.source.numbered()
+
+    def timed(self) -> Iterator[Any]:
+        del self.numerators[:], self.denominators[:]
+        for item in self.source.timed():
+            self.numerators.append(item[0].numerator)
+            self.denominators.append(item[0].denominator)
+            self.last = item[1]
+            yield item
+
+    def ticks(self) -> tuple[Fraction, np.ndarray]:
+        """Seconds of a tick, and each frame's start and the end in ticks, (n + 1,) int64."""
+        per_second = math.lcm(self.last.denominator, *set(self.denominators))
+        told = np.fromiter(
+            (n * (per_second // d) for n, d in zip(self.numerators, self.denominators, strict=True)), np.int64, count=len(self.numerators)
+        )
+        return Fraction(1, per_second), np.append(told, int(self.last * per_second))
+
+
+def segment_ranges(cuts: Sequence[int], ticks: np.ndarray, tick: Fraction, seconds: float, chunk: int) -> list[tuple[int, int]]:
+    """Frame ranges [first, stop) that lie one behind the other over all frames.
+
+    They begin at shot cuts. Shots that follow each other share one as long as they last at most `seconds` together; a longer shot is cut into
+    parts about equal, at multiples of `chunk`, by which they may be longer.
+    """
+    limit = seconds / float(tick)
+    borders = sorted({0, len(ticks) - 1, *cuts})
+    ranges: list[tuple[int, int]] = []
+    begun = 0
+    for first, stop in pairwise(borders):
+        if ticks[stop] - ticks[begun] <= limit:
+            continue
+        if begun < first:
+            ranges.append((begun, first))
+        begun = first
+        parts = math.ceil(float(ticks[stop] - ticks[first]) / limit)
+        if parts > 1:
+            inner = {round((first + (stop - first) * part / parts) / chunk) * chunk for part in range(1, parts)}
+            ranges += pairwise([first, *sorted(edge for edge in inner if first < edge < stop), stop])
+            begun = stop
+    return [*ranges, (begun, borders[-1])] if begun < borders[-1] else ranges
+
+
+def check_same(job: Job, identity: Mapping[str, Any], selection: Mapping[str, Any], encoding: Mapping[str, Any]) -> None:
+    """Raises ValueError, naming the first thing that is not as it was planned."""
+    now = {"identity": dict(identity), "selection": json.loads(json.dumps(selection)), "encoding": json.loads(json.dumps(encoding))}
+    planned = {name: job.told[name] for name in now}
+    for name, was, is_now in differences(planned, now):
+        what = name.removeprefix("identity.").removeprefix("settings.")
+        raise ValueError(f"{job.folder} was planned with {what} {was}, got {is_now}; {advice(what)}")
+
+
+def check_input(job: Job) -> dict[str, Any]:
+    """The fingerprint of a job's clip as it is here, for `check_same`: the time of a copy's last change does not count.
+
+    Raises:
+        ValueError: if it is not here.
+    """
+    place, planned = job.told["place"], job.told["identity"]["input"]
+    if not Path(place).exists():
+        raise ValueError(f"{place}, the clip of the job in {job.folder}, is not here; put it there, or mount its folder under the same name")
+    return {**fingerprint(place), "modified": planned["modified"]}
+
+
+def advice(what: str) -> str:
+    if what.startswith("input"):
+        return "the clip is not the one it was; plan it anew in another folder"
+    return "go on with what it was planned with, or plan it anew in another folder"
+
+
+def differences(was: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Names of what differs between two JSON values, with both values as text."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in [*was, *(key for key in now if key not in was)]:
+            yield from differences(was.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        for number, (one, other) in enumerate(zip(was, now, strict=True)):
+            yield from differences(one, other, f"{name}.{number}")
+    elif was != now:
+        yield name, spoken(was), spoken(now)
+
+
+def spoken(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def as_file(values: np.ndarray) -> bytes:
+    """An array as np.load reads it."""
+    file = BytesIO()
+    np.save(file, values)
+    return file.getvalue()

@@ -1,0 +1,55 @@
+"""A job from its plan to its film, in this process: what a node and the command line share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..models.device import CheckInterrupt, no_check
+from ..pipeline import Progress, Summary, no_progress
+from ..video import FrameSource
+from .executors import Say, failed, failed_sentence, work
+from .join import join_once, last_joined
+from .plan import Job, Tools, plan
+
+
+def run_job(
+    folder: Path,
+    source: FrameSource,
+    tools: Tools,
+    output: Path,
+    *,
+    planning: Mapping[str, Any],
+    joining: Mapping[str, Any],
+    say: Say,
+    check_interrupt: CheckInterrupt = no_check,
+    on_found: Progress = no_progress,
+    on_written: Progress = no_progress,
+) -> tuple[Summary, Path]:
+    """Plans the job in `folder` or goes on with it, restores what is left, and joins it unless that is done.
+
+    Args:
+        output: where the film goes, unless it is joined already.
+        planning, joining: further arguments of `plan` and `join`.
+
+    Raises:
+        ValueError: if anything is not as it was planned.
+        RuntimeError: if a segment failed three times; all others are done then.
+    """
+    job = plan(folder, source, tools, check_interrupt=check_interrupt, on_found=on_found, **planning)
+    job.forgive()
+    on_written(sum(len(segment) for segment in job.segments if job.finished(segment)))
+    work(job, lambda: tools, say=say, check_interrupt=check_interrupt, on_written=on_written)
+    if gone := failed(job):
+        raise RuntimeError(failed_sentence(job, gone))
+    path, warnings = join_once(job, last_joined(job) or output, check_interrupt=check_interrupt, **joining)
+    return summary_of(job, tools, warnings), path
+
+
+def summary_of(job: Job, tools: Tools, warnings: list[str]) -> Summary:
+    """What happened to a film whose segments are done; `seconds` are those of all workers together."""
+    notes = [job.done(segment) or {} for segment in job.segments]
+    seconds = job.told["seconds"] + sum(note.get("seconds", 0) for note in notes)
+    said = dict.fromkeys(sentence for note in notes for sentence in note.get("notes", ()))  # the parts of a long shot say the same
+    return Summary(job.frames, seconds, tools.restorer.name, job.people, tuple(warnings), tuple(said))

@@ -1,0 +1,60 @@
+"""A few seconds around the face that is hardest to restore, before anything else is."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+
+from ..faces import FaceTrack
+from ..faces.geometry import side
+from ..models.device import CheckInterrupt, no_check
+from ..pipeline import CHUNK, Progress, no_progress
+from .files import part_of, publish
+from .plan import Job, Segment, Tools
+from .segment import write_segment
+
+
+def hardest(tracks: list[FaceTrack]) -> tuple[FaceTrack, int]:
+    """The face with the least to go by, its side in pixels times its sharpness, and the frame in which that is.
+
+    Raises:
+        ValueError: if no face is restored.
+    """
+    if not tracks:
+        raise ValueError("no face of this film is restored, so there is none to try first; choose others with --faces or --min-size")
+
+    def least(track: FaceTrack) -> tuple[float, int]:
+        telling = torch.where(track.detected, side(track.boxes) * (0.1 + track.sharpness), torch.inf)
+        return float(telling.min()), track.start + int(telling.argmin())
+
+    track = min(tracks, key=least)
+    return track, least(track)[1]
+
+
+def sample_range(job: Job, seconds: float, chunk: int) -> Segment:
+    """`seconds` around the hardest face, within its shot, from a multiple of `chunk` frames on."""
+    track, frame = hardest(job.tracks(0, job.frames))
+    first, stop = track.shot or (track.start, track.stop)
+    stop = min(stop, job.frames)
+    half = round(Fraction(seconds) / 2 / job.tick)
+    near = job.ticks[first : stop + 1] - job.ticks[frame]
+    begin = first + int((near < -half).sum())
+    end = first + max(int((near[:-1] <= half).sum()), 1)
+    if begin > first:
+        begin = max(first, begin // chunk * chunk)
+    return Segment(-1, begin, max(end, begin + 1))
+
+
+def restore_sample(job: Job, tools: Tools, seconds: float, *, check_interrupt: CheckInterrupt = no_check, on_written: Progress = no_progress) -> Path:
+    """Writes them to a file in the job's folder, without sound, and returns its name."""
+    segment = sample_range(job, seconds, job.source().chunk_size(CHUNK))
+    file = job.folder / f"test{job.file(segment).suffix}"
+    part = part_of(file)
+    try:
+        write_segment(job, segment, tools, part, True, check_interrupt, on_written)
+        publish(part, file)
+    finally:
+        part.unlink(missing_ok=True)
+    return file

@@ -1,0 +1,157 @@
+"""One segment of a job, restored and encoded by itself: whole or absent, and the same whoever does it."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from ..models.device import CheckInterrupt, no_check
+from ..pipeline import CHUNK, Progress, Walk, no_progress, pasting, session_begins
+from ..video import FrameChunk, SourceInfo, VideoError, VideoSink, choose_codec
+from ..video.sink import Encoding
+from .files import part_of, publish, write_json
+from .plan import Job, Segment, Tools
+
+
+class OutOfStep(VideoError):
+    """The frames that were decoded are not those that the plan saw."""
+
+
+def restore_segment(
+    job: Job, segment: Segment, tools: Tools, *, check_interrupt: CheckInterrupt = no_check, on_written: Progress = no_progress
+) -> dict:
+    """Restores a segment unless it is done, and returns what its note says.
+
+    Raises:
+        VideoError: if the film's frames are not those that were planned.
+    """
+    done = job.done(segment)
+    if done is not None:
+        return done
+    try:
+        return attempt(job, segment, tools, True, check_interrupt, on_written)
+    except OutOfStep:  # a damaged file may decode to other frames where it is entered in the middle
+        return attempt(job, segment, tools, False, check_interrupt, on_written)
+
+
+def attempt(job: Job, segment: Segment, tools: Tools, seek: bool, check_interrupt: CheckInterrupt, on_written: Progress) -> dict:
+    """As `restore_segment`, with frames found by their times (`seek`) or by counting them from the film's start."""
+    began = time.monotonic()
+    part, file = part_of(job.file(segment)), job.file(segment)
+    told = {"frames": len(segment), "times": job.checksum(segment)}
+    try:
+        told |= write_segment(job, segment, tools, part, seek, check_interrupt, on_written)
+        told |= {"bytes": part.stat().st_size, "seconds": round(time.monotonic() - began, 3), "ended": time.time(), "machine": socket.gethostname()}
+        publish(part, file)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+    write_json(job.parts / f"{segment.name}.json", told)
+    return told
+
+
+def write_segment(
+    job: Job, segment: Segment, tools: Tools, part: Path, seek: bool, check_interrupt: CheckInterrupt, on_written: Progress
+) -> dict[str, Any]:
+    """Writes the frames of a segment into `part`; returns the order in which they lie there, if it is not that of their times."""
+    tracks = job.tracks(segment.first, segment.stop)
+    begin = min([segment.first, *(session_begins(track, tools.restorer, segment.first) for track in tracks)])
+    stop = max([segment.stop, *(min(track.stop, job.frames) for track in tracks)])
+    source = job.range(begin, stop, seek=seek)
+    walk = Walk(
+        tracks, tools.restorer, pasting(tools.paster, tools.restorer), seed=job.told["seed"], first=segment.first, check_interrupt=check_interrupt
+    )
+    times = job.times(segment.first, segment.stop)
+    with segment_sink(part, source.info, job) as sink:
+        for piece in checked(source.chunks(CHUNK, begin), job):
+            check_interrupt()
+            for done in walk.push(piece):
+                kept = min(segment.stop - done.index, len(done))
+                if kept <= 0:
+                    continue
+                here = slice(done.index - segment.first, done.index - segment.first + kept)
+                sink.write(done.frames[:kept], times[here], times[here.start + 1 : here.stop + 1], done.stored[:kept])
+                on_written(kept)
+            if sink.count == len(segment):
+                break
+        if sink.count != len(segment):
+            raise OutOfStep(f"{source.describe()} ended after {sink.count} of the {len(segment)} frames of segment {segment.number}")
+    return {**sink.order(), **({"notes": walk.notes} if walk.notes else {})}
+
+
+def checked(pieces: Iterator[FrameChunk], job: Job) -> Iterator[FrameChunk]:
+    """Chunks whose frames begin when the plan says.
+
+    Raises:
+        OutOfStep: for the first one that does not.
+    """
+    for piece in pieces:
+        planned = job.times(piece.index, piece.index + len(piece))[: len(piece)]
+        for number, (start, expected) in enumerate(zip(piece.starts, planned, strict=True), piece.index):
+            if start != expected:
+                raise OutOfStep(
+                    f"frame {number} of {job.told['place']} is shown at {float(start):.6f} s and was planned for {float(expected):.6f} s; "
+                    "the clip is not the one that was planned, or it is damaged there"
+                )
+        yield piece
+
+
+class SegmentSink(VideoSink):
+    """The picture of a segment alone, in a file whose name is its maker's affair. Every segment of a film is encoded alike."""
+
+    def __init__(self, part: Path, encoding: Encoding, *, like: SourceInfo, size: tuple[int, int], time_base: Fraction) -> None:
+        self.indices: list[int] = []
+        super().__init__(part, encoding, like=like, size=size, audio=None, time_base=time_base, overwrite=True)
+
+    def temporary(self) -> Path:
+        assert self.path is not None
+        self.path.touch()
+        return self.path
+
+    def accompany(self, start: Fraction) -> None:
+        """What comes along with a film comes along once, when its segments are joined."""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return {}
+
+    def muxer_options(self) -> dict[str, str]:
+        """The same bytes whoever writes them: without an identity by chance."""
+        return {**super().muxer_options(), "fflags": "+bitexact"}
+
+    def publish(self, part: Path) -> None:
+        """Its maker does."""
+
+    def mux(self, packets: Any) -> None:
+        packets = list(packets)
+        self.indices += [packet.pts for packet in packets]
+        super().mux(packets)
+
+    def order(self) -> dict[str, Any]:
+        """ "delay": how many frames the decoder must hold back; "order": the frames' numbers as they lie in the file, if that is not 0, 1, 2..."""
+        if len(self.indices) != self.count:
+            raise VideoError(
+                f"{self.encoding.codec.name} wrote {len(self.indices)} packets for {self.count} frames, which cannot be joined; use another codec"
+            )
+        rank = {tick: number for number, tick in enumerate(sorted(self.indices))}
+        numbers = [rank[tick] for tick in self.indices]
+        delay = max(place - number for place, number in enumerate(numbers))
+        return {"delay": delay} if all(one < other for one, other in pairwise(numbers)) else {"delay": delay, "order": numbers}
+
+
+def encoding_of(job: Job, info: SourceInfo) -> Encoding:
+    """How a film's picture is encoded, in its segments and in the whole."""
+    told = job.told["encoding"]
+    codec, pixels = choose_codec(told["codec"], told["container"], told["pixel_format"], told["crf"], None, info)
+    return Encoding(codec, told["container"], pixels, told["crf"])
+
+
+def segment_sink(part: Path, info: SourceInfo, job: Job) -> SegmentSink:
+    return SegmentSink(part, encoding_of(job, info), like=info, size=(info.height, info.width), time_base=job.tick)

@@ -1,0 +1,120 @@
+"""How far a job is, by its folder alone: whoever works on it, wherever."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from .lease import holder
+from .plan import ATTEMPTS, Job, Segment
+
+RECENT = 20
+"""Segments done last, whose speed is taken for that of the rest."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """A look at a job.
+
+    Attributes:
+        done: numbers of segments that are done.
+        running: number to who has it.
+        failed: number of a segment that was given up to its last sentence.
+        stumbled: the same of those that will be tried again.
+        frames, of: frames of the segments that are done, and of the film.
+        speed: frames per second of one worker, by the segments done last; 0 if none is.
+        people: person, frames done, frames in all, whether restored.
+    """
+
+    done: list[int] = field(default_factory=list)
+    running: dict[int, dict[str, Any]] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
+    stumbled: dict[int, str] = field(default_factory=dict)
+    frames: int = 0
+    of: int = 0
+    speed: float = 0.0
+    people: list[tuple[int, int, int, bool]] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """Frames per second of all workers."""
+        return self.speed * len(self.running)
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the last segment is done; None if nobody works or nothing is known."""
+        return (self.of - self.frames) / self.rate if self.rate else None
+
+
+def status(job: Job) -> Status:
+    """What the folder says now; reads a small file for every segment."""
+    notes: list[tuple[Segment, dict[str, Any]]] = []
+    running: dict[int, Any] = {}
+    failed: dict[int, Any] = {}
+    stumbled: dict[int, Any] = {}
+    for segment in job.segments:
+        note = job.done(segment)
+        if note is not None:
+            notes.append((segment, note))
+            continue
+        failures = job.failures(segment)
+        told = holder(job.lease(segment))
+        if told is not None:
+            running[segment.number] = told
+        if failures and told is None:
+            (failed if len(failures) >= ATTEMPTS else stumbled)[segment.number] = failures[-1]["error"]
+    recent = sorted((note for _, note in notes), key=lambda note: note["ended"])[-RECENT:]
+    seconds = sum(note["seconds"] for note in recent)
+    done = [segment for segment, _ in notes]
+    people = [
+        (p.person, sum(max(0, min(p.stop, s.stop) - max(p.start, s.first)) for s in done), p.stop - p.start, p.selected) for p in job.people.people
+    ]
+    return Status(
+        [segment.number for segment in done],
+        running,
+        failed,
+        stumbled,
+        sum(map(len, done)),
+        job.frames,
+        sum(note["frames"] for note in recent) / seconds if seconds else 0.0,
+        people,
+    )
+
+
+def status_text(job: Job, now: Status) -> str:
+    """A screen for people."""
+    total = len(job.segments)
+    lines = [
+        f"{job.told['place']}: {job.frames:,} frames in {total} {'segment' if total == 1 else 'segments'}",
+        f"{len(now.done)} done, {len(now.running)} running, {len(now.failed)} failed",
+        f"{now.frames:,} of {now.of:,} frames ({now.frames / now.of:.0%})",
+    ]
+    if now.speed:
+        speed = f"{now.rate or now.speed:.2f} frames/s" + ("" if now.running else " when last worked on")
+        lines.append(speed + (f", {duration(now.left)} left" if now.left is not None and now.frames < now.of else ""))
+    for number, told in now.running.items():
+        since = duration(time.time() - told.get("since", time.time()))
+        lines.append(f"segment {number} {span(job, number)}: process {told.get('process')} on {told.get('machine')}, for {since}")
+    for number, sentence in now.failed.items():
+        lines.append(f"segment {number} {span(job, number)} failed {ATTEMPTS} times: {sentence}")
+    for number, sentence in now.stumbled.items():
+        lines.append(f"segment {number} {span(job, number)} will be tried again: {sentence}")
+    for person, done, of, selected in now.people:
+        lines.append(f"person {person}: " + (f"{done:,} of {of:,} frames" if selected else "left alone"))
+    if now.done:
+        lines.append(f"to look at: {job.file(job.segments[now.done[0]])}")
+    return "\n".join(lines)
+
+
+def span(job: Job, number: int) -> str:
+    """The time of a segment in the film, such as "(0:02:20 to 0:02:40)"."""
+    segment = job.segments[number]
+    first, last = (int(job.ticks[frame]) * job.tick for frame in (segment.first, segment.stop))
+    return f"({duration(float(first))} to {duration(float(last))})"
+
+
+def duration(seconds: float) -> str:
+    """Such as 1:02:03."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

@@ -1,0 +1,131 @@
+"""`fvr restore --job`, `fvr segment` and `fvr job`, with real faces, processes and signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fvr.cli import main
+from fvr.cli.film import ctrl_c_finishes, job_folder
+from fvr.demo import moving_portrait
+from fvr.video import FrameTimes, open_sink, open_source, read_frames
+
+ROOT = Path(__file__).resolve().parents[2]
+FAST = [
+    "--method",
+    "flair",
+    "--weights",
+    "none",
+    "--set",
+    "steps=2",
+    "--set",
+    "window=2",
+    "--set",
+    "overlap=1",
+    "--codec",
+    "ffv1",
+    "--detector",
+    "mtcnn",
+]
+SEGMENTS = ["--segment-seconds", "0.12"]
+PLAIN = dict(
+    job=None, no_job=False, workers="1", ray=None, preview=False, test_seconds=None, segment_seconds=None, aligned=False, output="out.mkv", stride=1
+)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """Two shots of three frames."""
+    pytest.importorskip("skimage", reason="the portrait comes with scikit-image")
+    path = tmp_path_factory.mktemp("cli") / "in.mkv"
+    frames = moving_portrait(3)
+    frames = torch.cat([frames, 0.3 * frames.flip(-1).flip(1)])
+    times = FrameTimes.constant(6, 25)
+    with open_sink(path, None, size=(320, 320), codec="ffv1") as sink:
+        sink.write(frames, times.starts, times.ends)
+    return path
+
+
+def test_a_job_by_two_processes_is_the_clip_in_one_go(clip, tmp_path, capsys, monkeypatch):
+    """And what it is asked afterwards: how far it is, a segment again, everything again, something else."""
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
+    out, job, report = tmp_path / "out.mkv", str(tmp_path / "job"), tmp_path / "report.json"
+    command = ["restore", str(clip), str(out), "--job", job, *FAST, *SEGMENTS]
+    assert main([*command, "--workers", "0"]) == 0
+    assert "2 segments, numbered from 0" in capsys.readouterr().out and not out.exists()
+    assert main([*command, "--workers", "2", "--report", str(report)]) == 0
+    assert main(["restore", str(clip), str(tmp_path / "one.mkv"), *FAST]) == 0
+    (frames, times), (others, other_times) = read_frames(out), read_frames(tmp_path / "one.mkv")
+    assert torch.equal(frames, others) and times.starts == other_times.starts and times.end == other_times.end
+    assert not torch.equal(frames, read_frames(clip)[0])
+    assert '"segments": 2' in report.read_text()
+    capsys.readouterr()
+    assert main(["job", job]) == 0
+    assert "2 done, 0 running, 0 failed\n6 of 6 frames (100%)" in capsys.readouterr().out
+    before = (Path(job) / "segments" / "00001.mkv").stat().st_mtime_ns
+    assert main(["segment", job, "1"]) == 0 and (Path(job) / "segments" / "00001.mkv").stat().st_mtime_ns == before
+    assert main(command) == 0 and "is done already" in capsys.readouterr().out
+    assert main([*command, "--seed", "4"]) == 1
+    assert f"fvr: {job} was planned with seed 0, got 4; go on with" in capsys.readouterr().err
+    assert main(["segment", job, "7"]) == 1
+    assert "has segments 0 to 1, got 7" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["job", "one.mkv", "out.mkv", "report.json"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, None),
+        ({"job": "here"}, "here"),
+        ({"preview": True}, "out.mkv.job"),
+        ({"no_job": True, "job": "here"}, "--no-job and --job do not go together"),
+        ({"aligned": True, "ray": "auto"}, "leave --ray out"),
+        ({"output": "frames", "job": "here"}, "writes a video file"),
+    ],
+)
+def test_what_becomes_a_job(options, expected, clip):
+    given, source = {**PLAIN, **options}, open_source(clip)
+    if expected is not None and " " in expected:
+        with pytest.raises(ValueError, match=expected):
+            job_folder(Namespace(**given), source)
+    else:
+        assert job_folder(Namespace(**given), source) == (None if expected is None else Path(expected))
+
+
+def test_a_long_clip_becomes_a_job_by_itself(clip, monkeypatch):
+    monkeypatch.setattr("fvr.cli.film.LONG", 0.2)
+    given = {**PLAIN, "output": "there/out.mkv"}
+    assert job_folder(Namespace(**given), open_source(clip)) == Path("there/out.mkv.job")
+    assert job_folder(Namespace(**{**given, "no_job": True}), open_source(clip)) is None
+    assert job_folder(Namespace(**{**given, "output": "there"}), open_source(clip)) is None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_ctrl_c_once_finishes_and_twice_stops():
+    said = []
+    with pytest.raises(KeyboardInterrupt), ctrl_c_finishes(said.append) as stopping:
+        assert not stopping()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stopping() and len(said) == 1
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell script")
+def test_the_array_job_restores_its_segment(tmp_path):
+    """docs/film/slurm.sh with a command `fvr` that says what it was asked; numbers past the end do nothing."""
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "job.json").write_text('{"segments": [{}, {}]}')
+    command = tmp_path / "fvr"
+    command.write_text('#!/bin/sh\necho "$@"\n')
+    command.chmod(0o755)
+    for number, said in (("1", f"segment {tmp_path / 'job'} 1\n"), ("2", "")):
+        environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": number}
+        ran = subprocess.run(["bash", str(ROOT / "docs/film/slurm.sh"), str(tmp_path / "job")], env=environment, capture_output=True, text=True)
+        assert (ran.returncode, ran.stdout) == (0, said)

@@ -1,0 +1,319 @@
+"""A job: the joined film is the film restored in one go, whatever happened on the way."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.small_film import LOSSLESS, SHOT, Remembering, in_one_go, make_film, planned, run, tools
+
+from fvr.film.executors import DiskFull, attempt, failed, failed_sentence, work
+from fvr.film.join import join, join_once
+from fvr.film.lease import holder, take
+from fvr.film.plan import Job, segment_ranges
+from fvr.film.sample import hardest, restore_sample, sample_range
+from fvr.film.segment import restore_segment
+from fvr.film.status import status, status_text
+from fvr.methods.base import WarmUp
+from fvr.pipeline import CHUNK
+from fvr.video import open_source, probe, read_frames
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    path = tmp_path_factory.mktemp("film") / "in.mp4"
+    make_film(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(clip, tmp_path_factory):
+    path = tmp_path_factory.mktemp("whole") / "out.mkv"
+    in_one_go(clip, path)
+    return path
+
+
+def same(one, other):
+    """Frames to the bit, times, sound."""
+    (frames, times), (others, other_times) = read_frames(one), read_frames(other)
+    assert torch.equal(frames, others)
+    assert times.starts == other_times.starts and times.end == other_times.end
+    assert [a.codec for a in probe(one).audio_streams] == [a.codec for a in probe(other).audio_streams]
+
+
+def done_at(folder: Path) -> dict[str, int]:
+    """When the segments that are done were written."""
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("segments/*.mkv") if path.with_suffix(".json").exists()}
+
+
+def test_the_joined_film_is_the_film_in_one_go(clip, whole, tmp_path):
+    run(tmp_path / "job", clip, tmp_path / "out.mkv")
+    same(tmp_path / "out.mkv", whole)
+    job = planned(tmp_path / "job", clip)
+    assert [(s.first, s.stop) for s in job.segments] == [(n, n + SHOT) for n in range(0, 6 * SHOT, SHOT)]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["job", "out.mkv"]
+
+    before = done_at(tmp_path / "job")
+    (tmp_path / "out.mkv").unlink()
+    run(tmp_path / "job", clip, tmp_path / "out.mkv")
+    same(tmp_path / "out.mkv", whole)
+    assert done_at(tmp_path / "job") == before and len(before) == 6
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+def test_killed_at_any_moment_it_goes_on(clip, whole, tmp_path):
+    """Ten times; no segment that is done is done again, and nothing but the job is left beside the film."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["helpers.small_film"])
+    job, out, moments = tmp_path / "job", tmp_path / "out.mkv", random.Random(5)
+    done: dict[str, int] = {}
+    for kill in range(11):
+        process = processes.Process(target=run, args=(job, clip, out, 0.02))
+        process.start()
+        if kill < 10:
+            if kill > 1:  # the first two into the plan perhaps, the others after it
+                until = time.monotonic() + 120
+                while not (job / "job.json").exists() and process.is_alive() and time.monotonic() < until:
+                    time.sleep(0.01)
+            process.join(moments.uniform(0.05, 1.0) if kill else 1.0)
+            if process.is_alive():
+                os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        now = done_at(job)
+        assert {name: now.get(name) for name in done} == done
+        done = now
+    assert process.exitcode == 0
+    same(out, whole)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["job", "out.mkv"]
+    assert not list(job.glob("segments/*.part")) and not list(job.glob("**/*.lease"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"identity": {"settings": {"seed": 1}}}, "seed 0, got 1"),
+        ({"identity": {"version": "2"}}, "version 1, got 2"),
+        ({"encoding": {**LOSSLESS, "codec": "h264"}}, "codec ffv1, got h264"),
+        ({"selection": {"start": 3}}, "start 0, got 3"),
+        ({"seconds": 2.0}, "segment_seconds 0.24, got 2.0"),
+    ],
+)
+def test_what_is_not_as_planned_is_refused_in_a_sentence(change, words, clip, tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp() / "refusing"
+    planned(folder, clip)
+    with pytest.raises(ValueError, match=words):
+        planned(folder, clip, **change)
+
+
+def test_another_clip_of_the_same_name_is_refused(tmp_path):
+    clip = tmp_path / "in.mkv"
+    make_film(clip, (4, 4), codec="ffv1")
+    planned(tmp_path / "job", clip)
+    data = bytearray(clip.read_bytes())
+    data[-10] ^= 1
+    clip.write_bytes(data)
+    with pytest.raises(ValueError, match=r"planned with input\.\w+ \w+, got \w+; the clip is not the one it was"):
+        planned(tmp_path / "job", clip)
+
+
+def test_a_folder_of_something_else_is_left_alone(clip, tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(ValueError, match=r"holds other files \(letter.txt\) and no job"):
+        planned(tmp_path, clip)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_a_segment_is_done_again_only_if_its_file_or_note_is_not_whole(clip, tmp_path):
+    job = planned(tmp_path / "job", clip)
+    made, segment = tools(job.frames), job.segments[2]
+    note = restore_segment(job, segment, made)
+    data, when = job.file(segment).read_bytes(), job.file(segment).stat().st_mtime_ns
+    assert restore_segment(job, segment, made) == note and job.file(segment).stat().st_mtime_ns == when
+    note_file = job.parts / "00002.json"
+    for harm in (lambda: job.file(segment).write_bytes(data[:-5]), note_file.unlink, lambda: note_file.write_text("{")):
+        harm()
+        assert job.done(segment) is None
+        restore_segment(job, segment, made)
+        assert job.file(segment).read_bytes() == data and job.done(segment)
+
+
+def test_a_worker_that_died_loses_its_segment_only(clip, tmp_path):
+    """The lease of a living worker is respected, a dead one's is taken over and told."""
+    job = planned(tmp_path / "job", clip)
+    made, lease = tools(job.frames), job.lease(job.segments[0])
+    with take(lease) as held:
+        assert held and holder(lease)["process"] == os.getpid() and take(lease) is None
+        assert not attempt(job, job.segments[0], made, say=print) and job.done(job.segments[0]) is None
+        assert set(status(job).running) == {0}
+    lease.write_text(json.dumps({"machine": os.uname().nodename, "process": 999999999}))
+    assert holder(lease) is None
+    assert attempt(job, job.segments[0], made, say=print) and job.done(job.segments[0])
+    assert "process 999999999" in job.failures(job.segments[0])[0]["error"] and not lease.exists()
+    lease.write_text(json.dumps({"machine": "elsewhere", "process": 1}))
+    assert holder(lease) and take(lease) is None
+    os.utime(lease, (1, 1))
+    assert holder(lease) is None and take(lease) is not None
+
+
+def test_what_fails_three_times_is_told_and_the_rest_goes_on(clip, tmp_path):
+    flag, said = tmp_path / "flag", []
+
+    class Failing(Remembering):
+        def open(self, track=None, **common):
+            if flag.exists() and track.start == SHOT:
+                raise RuntimeError("this shot cannot be restored")
+            return super().open(track, **common)
+
+    flag.touch()
+    job = planned(tmp_path / "job", clip, Failing())
+    made = tools(job.frames, Failing())
+    work(job, lambda: made, say=said.append)
+    assert [segment.number for segment, _ in failed(job)] == [1] and len(said) == 3
+    assert "segment 1 failed 3 times (this shot cannot be restored)" in failed_sentence(job, failed(job))
+    assert "5 done, 0 running, 1 failed" in status_text(job, status(job)) and "cannot be restored" in status_text(job, status(job))
+    flag.unlink()
+    job.forgive()
+    work(job, lambda: made)
+    assert not failed(job) and len(status(job).done) == 6
+
+
+def test_two_runs_on_one_folder_share_the_work(clip, whole, tmp_path):
+    folder, out = tmp_path / "job", tmp_path / "out.mkv"
+    job = planned(folder, clip)
+    counted = []
+
+    def one():
+        mine = Job.load(folder)
+        work(mine, lambda: tools(mine.frames, Counting()))
+        join_once(mine, out)
+
+    class Counting(Remembering):
+        def open(self, track=None, **common):
+            counted.append(track.start)
+            return super().open(track, **common)
+
+    threads = [threading.Thread(target=one) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(counted) == [segment.first for segment in job.segments]
+    same(out, whole)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["job", "out.mkv"]
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs to mount a small disk")
+def test_a_full_disk_stops_the_work_and_nothing_is_lost(clip, whole, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.system(f"mount -t tmpfs -o size=120k none {disk} 2>/dev/null"):
+        pytest.skip("no small disk can be mounted here")
+    try:
+        job = planned(disk / "job", clip)
+        made = tools(job.frames)
+        with pytest.raises(DiskFull, match="make room and give the same command again"):
+            work(job, lambda: made)
+        done = done_at(disk / "job")
+        assert 0 < len(done) < 6
+        assert os.system(f"mount -o remount,size=8m {disk}") == 0
+        work(job, lambda: made)
+        assert {name: done_at(disk / "job")[name] for name in done} == done
+        join_once(job, tmp_path / "out.mkv")
+        same(tmp_path / "out.mkv", whole)
+    finally:
+        os.system(f"umount -l {disk}")  # times are still mapped
+
+
+@pytest.mark.parametrize(("codec", "suffix", "start"), [("h264", ".mp4", 0), ("h265", ".mkv", 0), ("prores", ".mov", 2), ("vp9", ".webm", 0)])
+def test_every_codec_joins_with_its_times_and_sound(codec, suffix, start, tmp_path):
+    """Segments of one and of several frames, with frames that are stored out of order; a film that begins late."""
+    clip, out, one = tmp_path / "in.mkv", tmp_path / f"out{suffix}", tmp_path / f"one{suffix}"
+    make_film(clip, (9, 1, 5), start=Fraction(start, 7), codec="ffv1")
+    encoding = dict(codec=codec, crf=12, pixel_format=None, container={".mkv": "matroska"}.get(suffix, suffix[1:]))
+    run(tmp_path / "job", clip, out, encoding=encoding)
+    in_one_go(clip, one, encoding=encoding)
+    (frames, times), (others, other_times) = read_frames(out), read_frames(one)
+    assert times.starts == other_times.starts and times.end == other_times.end
+    assert (frames - others).abs().mean() < 0.02
+    a, b = probe(out), probe(one)
+    assert (a.colour, a.pix_fmt, a.rate, a.time_base, a.start, a.duration) == (b.colour, b.pix_fmt, b.rate, b.time_base, b.start, b.duration)
+    assert [s.duration for s in a.audio_streams] == [s.duration for s in b.audio_streams]
+
+
+def test_a_film_with_a_segment_missing_or_cut_is_not_published(clip, tmp_path):
+    job = planned(tmp_path / "job", clip)
+    work(job, lambda: tools(job.frames))
+    (job.parts / "00003.json").unlink()
+    with pytest.raises(ValueError, match=r"segment 3 of .* is not done; restore it with: fvr segment"):
+        join(job, tmp_path / "out.mkv")
+    restore_segment(job, job.segments[3], tools(job.frames))
+    file, size = job.file(job.segments[3]), job.file(job.segments[3]).stat().st_size
+    file.write_bytes(file.read_bytes()[: size // 2].ljust(size, b"\0"))
+    with pytest.raises(ValueError, match=r"00003\.mkv|other times"):
+        join(job, tmp_path / "out.mkv")
+    assert [path.name for path in tmp_path.iterdir()] == ["job"]
+
+
+def test_a_long_shot_is_split_and_warmed_up(tmp_path):
+    """Exact where the method's memory ends, near where it fades; segments begin at whole chunks."""
+    clip = tmp_path / "in.mkv"
+    make_film(clip, (30, 5), codec="ffv1")
+    in_one_go(clip, tmp_path / "whole.mkv")
+    expected, _ = read_frames(tmp_path / "whole.mkv")
+    for name, warm_up in (("all", None), ("some", WarmUp(before=10, exact=False))):
+        job = planned(tmp_path / name, clip, Remembering(warm_up=warm_up), seconds=0.5)
+        assert [(s.first, s.stop) for s in job.segments] == [(0, 8), (8, 16), (16, 30), (30, 35)]
+        assert job.info["exact"] == (warm_up is None)
+        made = tools(job.frames, Remembering(warm_up=warm_up))
+        work(job, lambda made=made: made)
+        out, _ = join(job, tmp_path / f"{name}.mkv")
+        frames, _ = read_frames(out)
+        error = (frames - expected).square().mean((1, 2, 3))
+        assert torch.equal(frames, expected) if warm_up is None else error.max() < 1e-5  # 50 dB
+
+
+def test_a_selection_of_frames_is_a_job_too(clip, tmp_path):
+    chosen = {"start": 5, "count": 9, "stride": 3}
+    job = planned(tmp_path / "job", clip, selection=chosen, seconds=0.3)
+    made = tools(job.frames)
+    assert len(job.segments) > 1
+    work(job, lambda: made)
+    join(job, tmp_path / "out.mkv")
+    in_one_go(clip, tmp_path / "one.mkv", source=open_source(clip, **chosen))
+    same(tmp_path / "out.mkv", tmp_path / "one.mkv")
+
+
+def test_the_hardest_face_is_tried_first(clip, tmp_path):
+    job = planned(tmp_path / "job", clip)
+    sample = restore_sample(job, tools(job.frames), 0.1)
+    frames, _ = read_frames(sample)
+    _, frame = hardest(job.tracks(0, job.frames))
+    tried = sample_range(job, 0.1, CHUNK)
+    assert tried.first <= frame < tried.stop and len(frames) == len(tried) <= 3 + CHUNK - 1 and sample.parent == job.folder
+    planned(tmp_path / "job", clip)
+
+
+def test_segments_lie_over_all_frames_and_begin_at_cuts_or_chunks():
+    import numpy as np
+
+    dice = random.Random(1)
+    for _ in range(200):
+        frames = dice.randrange(1, 400)
+        cuts = sorted(dice.sample(range(1, frames + 1), min(frames, dice.randrange(0, 12))))
+        cuts = [cut for cut in cuts if cut < frames]
+        ticks = np.cumsum([0] + [dice.choice([1, 2]) for _ in range(frames)])
+        ranges = segment_ranges(cuts, ticks, Fraction(1, 25), dice.uniform(0.1, 6), 8)
+        assert [n for first, stop in ranges for n in range(first, stop)] == list(range(frames))
+        assert all(first in (0, *cuts) or first % 8 == 0 for first, _ in ranges)
