@@ -14,6 +14,7 @@ from ..models.device import CheckInterrupt, no_check
 from ..pipeline import CHUNK, Progress, no_progress
 from ..video import FrameSource, VideoError, VideoSink
 from ..video.files import open_input, picture_stream
+from ..video.timeline import Timeline
 from .files import PART, part_of, read_json, write_json
 from .plan import Job, Segment, sole
 from .segment import encoding_of
@@ -69,6 +70,7 @@ class JoinedSink(VideoSink):
         encoding = type(encoding)(encoding.codec, encoding.container, encoding.pixel_format, encoding.crf, None, metadata or {})
         super().__init__(
             output,
+            None,
             encoding,
             like=info,
             size=(info.height, info.width),
@@ -130,31 +132,34 @@ class JoinedSink(VideoSink):
                 f"{file} was encoded unlike the segments before it, by another version of an encoder perhaps; remove it, and restore it here"
             )
 
-    def add_picture(self, rate: Fraction) -> Any:
+    def add_picture(self, rate: Fraction, tick: Fraction) -> Any:
         stream = self.output.add_stream_from_template(self.template)
-        stream.time_base = self.tick
+        stream.time_base = tick
         return stream
 
     def tick_of(self, number: int) -> int:
         """When frame `number` begins, or the last one ends, on this file's clock."""
-        return round((int(self.job.ticks[number]) * self.job.tick - self.origin) / self.tick)
+        assert self.timeline is not None
+        return round((int(self.job.ticks[number]) * self.job.tick - self.timeline.origin) / self.timeline.tick)
 
     def copy(self, packet: Any, number: int) -> None:
         """Writes the packet of frame `number` of the film. It is decoded when the frame `delay` places before it in the file is shown."""
+        assert self.timeline is not None
+        timeline, tick = self.timeline, self.timeline.tick
         start, stop = self.tick_of(number), self.tick_of(number + 1)
         decoded = self.count - self.delay
-        packet.time_base, packet.pts = self.tick, start
-        frame = max(1, round(1 / self.rate / self.tick))
+        packet.time_base, packet.pts = tick, start
+        frame = max(1, round(1 / self.rate / tick))
         packet.dts = self.tick_of(decoded) if decoded >= 0 else min(self.tick_of(0), start) + decoded * frame
         packet.stream = self.stream
-        self.durations[start] = max(1, stop - start)
+        timeline.durations[start] = max(1, stop - start)
         end = int(self.job.ticks[number + 1]) * self.job.tick
-        if self.last is None or start > self.last[0]:
-            self.last, self.stop = (start, end), max(stop, start + 1)
+        if timeline.last is None or start > timeline.last[0]:
+            timeline.last, timeline.stop = (start, end), max(stop, start + 1)
         self.mux([packet])
         self.count += 1
         for lane in self.lanes:
-            lane.pump(start * self.tick)
+            lane.pump(start * tick)
 
     @property
     def rate(self) -> Fraction:
@@ -164,22 +169,22 @@ class JoinedSink(VideoSink):
     def flush(self) -> None:
         """Nothing waits in an encoder."""
 
-    def finish(self) -> None:
+    def finish(self, timeline: Timeline) -> None:
         if self.count != self.job.frames:
             raise VideoError(f"{self.job.folder} has {self.count} of {self.job.frames} frames; {self.name} was not written")
-        super().finish()
-        self.check()
+        super().finish(timeline)
+        self.check(timeline.tick)
 
-    def check(self) -> None:
+    def check(self, tick: Fraction) -> None:
         """Raises VideoError if the finished file does not show the planned frames at the planned times (Matroska and WebM: to the millisecond)."""
         assert self.part is not None
-        near = self.tick if self.encoding.container in ("mp4", "mov") else Fraction(1, 1000) + self.tick
+        near = tick if self.encoding.container in ("mp4", "mov") else Fraction(1, 1000) + tick
         with open_input(str(self.part)) as container:
             stream = picture_stream(container)
             base = Fraction(stream.time_base)
             found = sorted(packet.pts for packet in container.demux(stream) if packet.size)
-        first = found[0] * base - self.tick_of(0) * self.tick if found else Fraction(0)
-        wrong = (n for n, pts in enumerate(found) if abs(pts * base - first - self.tick_of(n) * self.tick) > near)
+        first = found[0] * base - self.tick_of(0) * tick if found else Fraction(0)
+        wrong = (n for n, pts in enumerate(found) if abs(pts * base - first - self.tick_of(n) * tick) > near)
         if len(found) != self.job.frames or next(wrong, None) is not None:
             raise VideoError(f"{self.name} came out with {len(found)} frames at other times than the {self.job.frames} planned; nothing was written")
 

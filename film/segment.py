@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from itertools import pairwise
@@ -14,7 +14,7 @@ from typing import Any
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import CHUNK, Progress, Walk, no_progress, pasting, session_begins
 from ..video import FrameChunk, SourceInfo, VideoError, VideoSink, choose_codec
-from ..video.sink import Encoding
+from ..video.writer import Encoding
 from .files import part_of, publish, write_json
 from .plan import Job, Segment, Tools
 
@@ -108,29 +108,29 @@ class SegmentSink(VideoSink):
 
     def __init__(self, part: Path, encoding: Encoding, *, like: SourceInfo, size: tuple[int, int], time_base: Fraction) -> None:
         self.indices: list[int] = []
-        super().__init__(part, encoding, like=like, size=size, audio=None, time_base=time_base, overwrite=True)
+        super().__init__(part, None, encoding, like=like, size=size, audio=None, time_base=time_base, overwrite=True)
 
     def temporary(self) -> Path:
         assert self.path is not None
         self.path.touch()
         return self.path
 
-    def accompany(self, start: Fraction) -> None:
+    def accompany(self, start: Fraction, origin: Fraction) -> None:
         """What comes along with a film comes along once, when its segments are joined."""
 
     @property
     def tags(self) -> dict[str, str]:
         return {}
 
-    def muxer_options(self) -> dict[str, str]:
+    def muxer_options(self, tick: Fraction) -> dict[str, str]:
         """The same bytes whoever writes them: without an identity by chance."""
-        return {**super().muxer_options(), "fflags": "+bitexact"}
+        return {**super().muxer_options(tick), "fflags": "+bitexact"}
 
-    def publish(self, part: Path) -> None:
+    def publish(self, part: Path) -> Path:
         """Its maker does."""
+        return part
 
-    def mux(self, packets: Any) -> None:
-        packets = list(packets)
+    def mux(self, packets: Sequence[Any]) -> None:
         self.indices += [packet.pts for packet in packets]
         super().mux(packets)
 

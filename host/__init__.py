@@ -498,6 +498,17 @@ def next_output_path(prefix: str, suffix: str, *, kind: str = "output", width: i
     return Path(folder) / filename, subfolder, filename
 
 
+def output_folder(name: str) -> Path:
+    """The folder of that name below the output folder; nothing is made.
+
+    Raises:
+        ValueError: if the name leads out of it.
+    """
+    root = _directory("output")
+    local_paths.check_prefix(name, root)
+    return Path(root) / name
+
+
 def check_output(prefix: str) -> None:
     """Raises ValueError for a prefix that `next_output_path` would refuse."""
     local_paths.check_prefix(prefix, _directory("output"))

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from .. import host
 from ..assembly import chosen_detector, chosen_paster, fingerprints
 from ..faces import check_words
+from ..film.plan import Tools
+from ..film.run import run_job
 from ..headless.io import io
 from ..pipeline import restore_aligned, restore_clip_in_frames
-from ..record import run_record
+from ..record import job_identity, run_record
+from ..video import choose_container
 from .faces import detector_input, fingerprints_of_finding, grain_input, like_input, liked, pasting_inputs, selection_inputs, whom
 from .sockets import ABSENT, CATEGORY, RestorerSocket, optional, seed_input, tucked
-from .video import announce, check_file, check_output, deinterlace_input, encoding_inputs, file_input, range_inputs, saved, sink_for, source_of
+from .video import (
+    SUFFIXES,
+    announce,
+    check_file,
+    check_output,
+    deinterlace_input,
+    encoding_inputs,
+    file_input,
+    next_number,
+    range_inputs,
+    shown,
+    sink_for,
+    source_of,
+)
 
 
 class RestoreVideo(io.ComfyNode):
@@ -45,6 +63,13 @@ class RestoreVideo(io.ComfyNode):
                     *encoding_inputs(),
                     grain_input(),
                     deinterlace_input(),
+                    io.String.Input(
+                        "job",
+                        default="",
+                        tooltip="A name keeps the work in a folder of that name in the output folder, segment by segment: queue again, and it goes "
+                        "on where it stopped. Empty restores in one go.",
+                        advanced=True,
+                    ),
                 ),
                 io.Video.Input("video", optional=True, tooltip="A clip from another node, instead of the file."),
                 like_input(),
@@ -56,8 +81,10 @@ class RestoreVideo(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file=ABSENT, video=ABSENT, filename_prefix="video/restored", codec="h264", crf=17, pixel_format="auto"):
+    def validate_inputs(cls, file=ABSENT, video=ABSENT, filename_prefix="video/restored", codec="h264", crf=17, pixel_format="auto", job=""):
         fine = check_file(file, video)
+        if fine is True and job:
+            fine = check_output(job, codec, crf, pixel_format)
         return check_output(filename_prefix, codec, crf, pixel_format) if fine is True else fine
 
     @classmethod
@@ -87,6 +114,7 @@ class RestoreVideo(io.ComfyNode):
         pixel_format="auto",
         grain="auto",
         deinterlace="auto",
+        job="",
         video=None,
         like=None,
     ):
@@ -100,28 +128,40 @@ class RestoreVideo(io.ComfyNode):
         size = (512, 512) if aligned else (source.info.height, source.info.width)
         total = source.expected or 0
         encoding = dict(codec=codec, crf=crf, pixel_format=pixel_format)
-        sink, subfolder = sink_for(filename_prefix, source.info, size=size, audio=sound, metadata=host.graph_tags(cls.hidden), **encoding)
-        with sink, host.progress(total if aligned else 2 * total, "restore") as tick:
-            announce(source, sink)
-            common = dict(seed=seed, check_interrupt=host.check_interrupt, on_written=tick)
+        if job:
             if finder is None or paster is None:
-                summary = restore_aligned(source, sink, restorer, **common)
-            else:
-                summary = restore_clip_in_frames(
-                    source,
-                    sink,
-                    restorer,
-                    finder,
-                    paster=paster,
-                    faces=whom(faces),
-                    like=known,
-                    min_size=min_size,
-                    on_found=tick,
-                    **common,
+                raise ValueError("aligned frames are one shot of one person, which no job divides; leave job empty")
+            if known is not None:
+                raise ValueError(
+                    "a job chooses people by their numbers, and got a picture in like; leave one of the two empty (fvr faces shows the numbers)"
                 )
-        summary = summary.closed(source, sink)
-        text = summary.to_text()
-        path, preview = saved(sink, subfolder)
+            frames = dict(start=start_frame, count=max_frames or None, stride=every_nth, deinterlace=deinterlace)
+            tools = Tools(restorer, finder, paster)
+            summary, path, subfolder = cls.as_job(
+                job, source, tools, dict(seed=seed, faces=faces, min_size=min_size), frames, encoding, filename_prefix
+            )
+        else:
+            sink, subfolder = sink_for(filename_prefix, source.info, size=size, audio=sound, metadata=host.graph_tags(cls.hidden), **encoding)
+            with sink, host.progress(total if aligned else 2 * total, "restore") as tick:
+                announce(source, sink)
+                common = dict(seed=seed, check_interrupt=host.check_interrupt, on_written=tick)
+                if finder is None or paster is None:
+                    summary = restore_aligned(source, sink, restorer, **common)
+                else:
+                    summary = restore_clip_in_frames(
+                        source,
+                        sink,
+                        restorer,
+                        finder,
+                        paster=paster,
+                        faces=whom(faces),
+                        like=known,
+                        min_size=min_size,
+                        on_found=tick,
+                        **common,
+                    )
+            summary, path = summary.closed(source, sink), Path(str(sink.path))
+        text, preview = summary.to_text(), shown(path, subfolder)
         record = run_record(
             summary,
             restorer,
@@ -135,3 +175,37 @@ class RestoreVideo(io.ComfyNode):
             paster=paster,
         )
         return io.NodeOutput(host.video_from_file(path), text, ui={**preview.as_dict(), "text": (text,), "report": (record,)})
+
+    @classmethod
+    def as_job(cls, job, source, tools, settings, frames, encoding, filename_prefix):
+        """The film by a job in the output folder: what happened, where it is, and its subfolder there."""
+        if source.selection.window is not None:
+            raise ValueError("a job needs the whole file of a clip, got a trimmed one; leave job empty, or use start_frame and max_frames")
+        path, subfolder, _ = host.next_output_path(
+            filename_prefix, SUFFIXES.get(encoding["codec"], ".mp4"), width=source.info.width, height=source.info.height
+        )
+        root = path.resolve().parents[len(Path(subfolder).parts)]
+        chosen = None if encoding["pixel_format"] == "auto" else encoding["pixel_format"]
+        planning = dict(
+            identity=job_identity(settings, tools.restorer, tools.detector, tools.paster),
+            request={"by": "Restore Video"},
+            selection={**frames, "rate": "25"},
+            encoding={**encoding, "pixel_format": chosen, "container": choose_container(path, None)},
+            **settings,
+        )
+        joining = dict(otherwise=next_number, metadata=host.graph_tags(cls.hidden))
+        with host.progress(2 * (source.expected or 0), "restore") as tick:
+            summary, path = run_job(
+                host.output_folder(job),
+                source,
+                tools,
+                path,
+                planning=planning,
+                joining=joining,
+                say=host.say,
+                check_interrupt=host.check_interrupt,
+                on_found=tick,
+                on_written=tick,
+            )
+        folder = path.parent.relative_to(root) if path.is_relative_to(root) else Path(subfolder)  # a film that was joined before keeps its place
+        return summary, path, "" if folder == Path() else folder.as_posix()

@@ -168,7 +168,12 @@ def next_number(path: Path) -> Path:
 def saved(sink: VideoSink | ImageSink, subfolder: str) -> tuple[Path, Any]:
     """Where a closed sink's clip is in the output folder, and what a node shows of it."""
     path = Path(str(sink.path))
-    return path, ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
+    return path, shown(path, subfolder)
+
+
+def shown(path: Path, subfolder: str) -> Any:
+    """What a node shows of a clip in the output folder."""
+    return ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
 
 
 class LoadVideoFrames(io.ComfyNode):

@@ -209,6 +209,7 @@ app.registerExtension({
       // workflows from before these inputs hold the upload button's value in their place
       for (const widget of this.widgets ?? [])
         if (["grain", "deinterlace"].includes(widget.name) && !widget.options?.values?.includes?.(widget.value)) widget.value = "auto";
+        else if (widget.name === "job" && widget.value === "image") widget.value = "";
     };
     const executed = nodeType.prototype.onExecuted;
     nodeType.prototype.onExecuted = function (said) {
