@@ -194,7 +194,7 @@ def finish_job(options: Namespace, done: Any, tools: Any, output: Path) -> int:
         output, warnings = join_once(done, output, overwrite=options.overwrite, check_interrupt=host.check_interrupt, on_joined=tick)
     summary = summary_of(done, tools, warnings)
     if options.report:
-        told = run_record(
+        note = run_record(
             summary,
             tools.restorer,
             command=options.line,
@@ -207,8 +207,8 @@ def finish_job(options: Namespace, done: Any, tools: Any, output: Path) -> int:
             paster=tools.paster,
             degradation=options.degradation,
         )
-        told["job"] = {"segments": len(done.segments), "exact": done.told["exact"], "warm_up": done.told["warm_up"]}
-        Path(options.report).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        note["job"] = {"segments": len(done.segments), "exact": done.plan["exact"], "warm_up": done.plan["warm_up"]}
+        Path(options.report).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
     if not options.job:
         shutil.rmtree(done.folder, ignore_errors=True)
     print(summary.to_text())
@@ -225,16 +225,16 @@ def worker_tools(planned: Any) -> Any:
     from ..film.plan import check_input, check_same
     from ..record import job_identity
 
-    if "method" not in planned.told["request"]:
+    if "method" not in planned.plan["request"]:
         raise ValueError(f"{planned.folder} was planned in ComfyUI with a restorer that only its workflow has; queue that again to go on")
-    tools = tools_for(planned.told["request"])
-    whole = planned.told["identity"]
+    tools = tools_for(planned.plan["request"])
+    whole = planned.plan["identity"]
     now = {
         **job_identity(whole["settings"], tools.restorer, tools.detector, tools.paster),
         "segment_seconds": whole["segment_seconds"],
         "input": check_input(planned),
     }
-    check_same(planned, json.loads(json.dumps(now)), planned.told["selection"], planned.told["encoding"])
+    check_same(planned, json.loads(json.dumps(now)), planned.plan["selection"], planned.plan["encoding"])
     return tools
 
 

@@ -158,15 +158,15 @@ def work_in_processes(
     running: dict[int, subprocess.Popen[bytes]] = {}
     seen = frames_done(job)
     deaths = 0
-    told = False
+    signalled = False
     try:
         while True:
             left = job.to_do()
             for place in range(min(workers, len(left)) if not stopping() else 0):
                 if place not in running and deaths < ATTEMPTS * workers:
                     running[place] = start_worker(job.folder, place, workers, arguments)
-            if stopping() and not told:
-                told = True
+            if stopping() and not signalled:
+                signalled = True
                 for process in running.values():
                     process.send_signal(signal.SIGINT)
             for place, process in list(running.items()):
@@ -230,7 +230,7 @@ def workers_for(text: str) -> int:
 def failed(job: Job) -> list[tuple[Segment, str]]:
     """Segments that were given up, with what went wrong last."""
     gone = ((segment, job.failures(segment)) for segment in job.segments if job.done(segment) is None)
-    return [(segment, told[-1]["error"]) for segment, told in gone if len(told) >= ATTEMPTS]
+    return [(segment, note[-1]["error"]) for segment, note in gone if len(note) >= ATTEMPTS]
 
 
 def failed_sentence(job: Job, gone: list[tuple[Segment, str]]) -> str:

@@ -52,8 +52,8 @@ def write_whole(path: Path, data: bytes) -> None:
         raise
 
 
-def write_json(path: Path, told: Any) -> None:
-    write_whole(path, (json.dumps(told, indent=1) + "\n").encode())
+def write_json(path: Path, note: Any) -> None:
+    write_whole(path, (json.dumps(note, indent=1) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:

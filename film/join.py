@@ -45,7 +45,7 @@ def join(
             sink.append(segment)
             on_joined(len(segment))
     assert sink.path is not None
-    return sink.path, [*job.told["warnings"], *sink.warnings]
+    return sink.path, [*job.plan["warnings"], *sink.warnings]
 
 
 class JoinedSink(VideoSink):
@@ -82,12 +82,12 @@ class JoinedSink(VideoSink):
         )
 
     def note(self, segment: Segment) -> dict[str, Any]:
-        told = self.job.done(segment)
-        if told is None:
+        note = self.job.done(segment)
+        if note is None:
             raise VideoError(
                 f"segment {segment.number} of {self.job.folder} is not done; restore it with: fvr segment {self.job.folder} {segment.number}"
             )
-        return told
+        return note
 
     def temporary(self) -> Path:
         """In the job's folder, so that a killed join leaves nothing beside the film; but on the film's disk."""
@@ -197,12 +197,12 @@ def joined(job: Job, output: Path) -> bool:
 
 def last_joined(job: Job) -> Path | None:
     """The film that was joined from this job, if it is still there."""
-    told = read_json(job.folder / "joined.json")
-    if not told:
+    note = read_json(job.folder / "joined.json")
+    if not note:
         return None
-    path = Path(told["output"])
+    path = Path(note["output"])
     try:
-        return path if path.stat().st_size == told["bytes"] else None
+        return path if path.stat().st_size == note["bytes"] else None
     except FileNotFoundError:
         return None
 
@@ -211,7 +211,7 @@ def join_once(job: Job, output: Path, *, overwrite: bool = False, check_interrup
     """As `join`, unless somebody has done it or does it now; then waits for that. Remembers that it is done."""
     with sole(job.folder / "join.lease", None, check_interrupt):
         if joined(job, output):
-            return output, job.told["warnings"]
+            return output, job.plan["warnings"]
         sweep(job)
         path, warnings = join(job, output, overwrite=overwrite, check_interrupt=check_interrupt, **how)
         write_json(job.folder / "joined.json", {"output": str(path.resolve()), "bytes": path.stat().st_size})

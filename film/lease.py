@@ -57,13 +57,13 @@ class Lease:
         self.release()
 
 
-def take(path: Path, **told: Any) -> Lease | None:
+def take(path: Path, **note: Any) -> Lease | None:
     """The lease at `path`, or None while somebody alive has it.
 
     A worker of this machine is dead once its lock is gone, another machine's once its check_interrupt is `DEAD` seconds old.
 
     Args:
-        told: what others may read of its holder, beside machine and process.
+        note: what others may read of its holder, beside machine and process.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -77,7 +77,7 @@ def take(path: Path, **told: Any) -> Lease | None:
         if before and (elsewhere or locked is None) and time.time() - status.st_mtime < DEAD:
             os.close(handle)
             return None
-        text = json.dumps({"machine": machine(), "process": os.getpid(), "since": time.time(), **told}).encode()
+        text = json.dumps({"machine": machine(), "process": os.getpid(), "since": time.time(), **note}).encode()
         os.ftruncate(handle, 0)
         os.pwrite(handle, text, 0) if hasattr(os, "pwrite") else os.write(handle, text)
         os.utime(path)
@@ -112,8 +112,8 @@ def read(handle: int) -> dict[str, Any]:
     """What the last holder wrote; empty if nobody did."""
     os.lseek(handle, 0, os.SEEK_SET)
     try:
-        told = json.loads(os.read(handle, 1 << 16))
-        return told if isinstance(told, dict) else {}
+        note = json.loads(os.read(handle, 1 << 16))
+        return note if isinstance(note, dict) else {}
     except ValueError:
         return {}
 
@@ -125,17 +125,17 @@ def holder(path: Path) -> dict[str, Any] | None:
     except OSError:
         return None
     try:
-        status, told = os.fstat(handle), read(handle)
-        here = told.get("machine") == machine()
+        status, note = os.fstat(handle), read(handle)
+        here = note.get("machine") == machine()
         if here and fcntl is not None:
             try:
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 return None
             except BlockingIOError:
-                return told
+                return note
             except OSError:
                 pass
-        return told if told and time.time() - status.st_mtime < DEAD else None
+        return note if note and time.time() - status.st_mtime < DEAD else None
     finally:
         os.close(handle)
 

@@ -38,7 +38,7 @@ from .tracks import load_tracks, save_tracks
 FORMAT = 1
 """Of job.json; a folder of another format is refused."""
 SECONDS = 20.0
-"""What a segment lasts at most, unless it is told otherwise."""
+"""What a segment lasts at most, if nobody says otherwise."""
 ATTEMPTS = 3
 """Times that a segment is tried before the rest goes on without it."""
 
@@ -72,30 +72,30 @@ class Job:
     """A planned job, as its folder says.
 
     Attributes:
-        told: job.json.
+        plan: what job.json says.
     """
 
-    def __init__(self, folder: Path, told: Mapping[str, Any]) -> None:
-        self.folder, self.told = folder, told
+    def __init__(self, folder: Path, plan: Mapping[str, Any]) -> None:
+        self.folder, self.plan = folder, plan
         self.seen: set[int] = set()
 
     @classmethod
     def load(cls, folder: Path) -> Job:
         """Raises ValueError if there is no plan in the folder, or one of another format."""
-        told = read_json(folder / "job.json")
-        if told is None:
+        note = read_json(folder / "job.json")
+        if note is None:
             raise ValueError(f"{folder} holds no job (job.json is not there); plan one with: fvr restore INPUT OUTPUT --job {folder}")
-        if told.get("format") != FORMAT:
-            raise ValueError(f"{folder} holds a job of format {told.get('format')}, and this version reads {FORMAT}; plan it anew in another folder")
-        return cls(folder, told)
+        if note.get("format") != FORMAT:
+            raise ValueError(f"{folder} holds a job of format {note.get('format')}, and this version reads {FORMAT}; plan it anew in another folder")
+        return cls(folder, note)
 
     @cached_property
     def segments(self) -> list[Segment]:
-        return [Segment(number, told["first"], told["stop"]) for number, told in enumerate(self.told["segments"])]
+        return [Segment(number, note["first"], note["stop"]) for number, note in enumerate(self.plan["segments"])]
 
     @property
     def frames(self) -> int:
-        return self.told["frames"]
+        return self.plan["frames"]
 
     @property
     def parts(self) -> Path:
@@ -105,7 +105,7 @@ class Job:
     @cached_property
     def tick(self) -> Fraction:
         """Seconds."""
-        return Fraction(self.told["tick"])
+        return Fraction(self.plan["tick"])
 
     @cached_property
     def ticks(self) -> np.ndarray:
@@ -122,9 +122,9 @@ class Job:
 
     def source(self) -> FrameSource:
         """The film, as it was planned."""
-        frames = self.told["selection"]
+        frames = self.plan["selection"]
         return open_source(
-            self.told["place"],
+            self.plan["place"],
             start=frames["start"],
             count=frames["count"],
             stride=frames["stride"],
@@ -149,19 +149,19 @@ class Job:
         return sha256(np.ascontiguousarray(self.ticks[segment.first : segment.stop + 1], "<i8").tobytes())
 
     def file(self, segment: Segment) -> Path:
-        suffix = {"matroska": ".mkv"}.get(self.told["encoding"]["container"], "." + self.told["encoding"]["container"])
+        suffix = {"matroska": ".mkv"}.get(self.plan["encoding"]["container"], "." + self.plan["encoding"]["container"])
         return self.parts / (segment.name + suffix)
 
     def done(self, segment: Segment) -> dict[str, Any] | None:
-        """What is told of a segment that is done: its file and its note are there and agree with each other and with the plan."""
-        told = read_json(self.parts / f"{segment.name}.json")
-        if not isinstance(told, dict) or told.get("frames") != len(segment) or told.get("times") != self.checksum(segment):
+        """The note of a segment that is done: its file and its note are there and agree with each other and with the plan."""
+        note = read_json(self.parts / f"{segment.name}.json")
+        if not isinstance(note, dict) or note.get("frames") != len(segment) or note.get("times") != self.checksum(segment):
             return None
         try:
-            whole = self.file(segment).stat().st_size == told.get("bytes")
+            whole = self.file(segment).stat().st_size == note.get("bytes")
         except FileNotFoundError:
             return None
-        return told if whole else None
+        return note if whole else None
 
     def finished(self, segment: Segment) -> bool:
         """Whether a segment is done, or has been at an earlier look."""
@@ -174,7 +174,7 @@ class Job:
 
     def failures(self, segment: Segment) -> list[dict[str, Any]]:
         """What went wrong with a segment so far."""
-        return [told for path in sorted(self.parts.glob(f"{segment.name}.failed-*.json")) if (told := read_json(path))]
+        return [note for path in sorted(self.parts.glob(f"{segment.name}.failed-*.json")) if (note := read_json(path))]
 
     def forgive(self) -> None:
         """Gives every segment all its attempts again."""
@@ -189,8 +189,8 @@ class Job:
 
     @property
     def people(self) -> TrackReport:
-        told = self.told["people"]
-        return TrackReport(**{**told, "people": tuple(PersonReport(**person) for person in told["people"])})
+        note = self.plan["people"]
+        return TrackReport(**{**note, "people": tuple(PersonReport(**person) for person in note["people"])})
 
 
 def plan(
@@ -234,7 +234,7 @@ def plan(
     with sole(folder / "plan.lease", folder / "job.json", check_interrupt):
         if (folder / "job.json").exists():
             job = Job.load(folder)
-            whole["segment_seconds"] = job.told["identity"]["segment_seconds"] if seconds is None else seconds
+            whole["segment_seconds"] = job.plan["identity"]["segment_seconds"] if seconds is None else seconds
             check_same(job, whole, selection, encoding)
             return job
         began = time.monotonic()
@@ -247,7 +247,7 @@ def plan(
         whole["segment_seconds"] = seconds or SECONDS
         ranges = segment_ranges(cuts.found, ticks, tick, seconds or SECONDS, source.chunk_size(CHUNK))
         exact = tools.restorer.warm_up.exact or all(first == 0 or first in cuts.found for first, _ in ranges)
-        told = {
+        note = {
             "format": FORMAT,
             "identity": whole,
             "place": str(Path(str(source.place)).absolute()),
@@ -266,7 +266,7 @@ def plan(
             "warnings": list(source.warnings),
             "seconds": round(time.monotonic() - began, 3),
         }
-        write_json(folder / "job.json", told)
+        write_json(folder / "job.json", note)
         return Job.load(folder)
 
 
@@ -328,10 +328,10 @@ class TimesNoted(FrameSource):
     def ticks(self) -> tuple[Fraction, np.ndarray]:
         """Seconds of a tick, and each frame's start and the end in ticks, (n + 1,) int64."""
         per_second = math.lcm(self.last.denominator, *set(self.denominators))
-        told = np.fromiter(
+        note = np.fromiter(
             (n * (per_second // d) for n, d in zip(self.numerators, self.denominators, strict=True)), np.int64, count=len(self.numerators)
         )
-        return Fraction(1, per_second), np.append(told, int(self.last * per_second))
+        return Fraction(1, per_second), np.append(note, int(self.last * per_second))
 
 
 def segment_ranges(cuts: Sequence[int], ticks: np.ndarray, tick: Fraction, seconds: float, chunk: int) -> list[tuple[int, int]]:
@@ -361,7 +361,7 @@ def segment_ranges(cuts: Sequence[int], ticks: np.ndarray, tick: Fraction, secon
 def check_same(job: Job, identity: Mapping[str, Any], selection: Mapping[str, Any], encoding: Mapping[str, Any]) -> None:
     """Raises ValueError, naming the first thing that is not as it was planned."""
     now = {"identity": dict(identity), "selection": json.loads(json.dumps(selection)), "encoding": json.loads(json.dumps(encoding))}
-    planned = {name: job.told[name] for name in now}
+    planned = {name: job.plan[name] for name in now}
     for name, was, is_now in differences(planned, now):
         what = name.removeprefix("identity.").removeprefix("settings.")
         raise ValueError(f"{job.folder} was planned with {what} {was}, got {is_now}; {advice(what)}")
@@ -373,7 +373,7 @@ def check_input(job: Job) -> dict[str, Any]:
     Raises:
         ValueError: if it is not here.
     """
-    place, planned = job.told["place"], job.told["identity"]["input"]
+    place, planned = job.plan["place"], job.plan["identity"]["input"]
     if not Path(place).exists():
         raise ValueError(f"{place}, the clip of the job in {job.folder}, is not here; put it there, or mount its folder under the same name")
     return {**fingerprint(place), "modified": planned["modified"]}

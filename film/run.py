@@ -50,6 +50,6 @@ def run_job(
 def summary_of(job: Job, tools: Tools, warnings: list[str]) -> Summary:
     """What happened to a film whose segments are done; `seconds` are those of all workers together."""
     notes = [job.done(segment) or {} for segment in job.segments]
-    seconds = job.told["seconds"] + sum(note.get("seconds", 0) for note in notes)
+    seconds = job.plan["seconds"] + sum(note.get("seconds", 0) for note in notes)
     said = dict.fromkeys(sentence for note in notes for sentence in note.get("notes", ()))  # the parts of a long shot say the same
     return Summary(job.frames, seconds, tools.restorer.name, job.people, tuple(warnings), tuple(said))

@@ -44,17 +44,17 @@ def attempt(job: Job, segment: Segment, tools: Tools, seek: bool, check_interrup
     """As `restore_segment`, with frames found by their times (`seek`) or by counting them from the film's start."""
     began = time.monotonic()
     part, file = part_of(job.file(segment)), job.file(segment)
-    told = {"frames": len(segment), "times": job.checksum(segment)}
+    note = {"frames": len(segment), "times": job.checksum(segment)}
     try:
-        told |= write_segment(job, segment, tools, part, seek, check_interrupt, on_written)
-        told |= {"bytes": part.stat().st_size, "seconds": round(time.monotonic() - began, 3), "ended": time.time(), "machine": socket.gethostname()}
+        note |= write_segment(job, segment, tools, part, seek, check_interrupt, on_written)
+        note |= {"bytes": part.stat().st_size, "seconds": round(time.monotonic() - began, 3), "ended": time.time(), "machine": socket.gethostname()}
         publish(part, file)
     except BaseException:
         with suppress(OSError):
             part.unlink(missing_ok=True)
         raise
-    write_json(job.parts / f"{segment.name}.json", told)
-    return told
+    write_json(job.parts / f"{segment.name}.json", note)
+    return note
 
 
 def write_segment(
@@ -66,7 +66,7 @@ def write_segment(
     stop = max([segment.stop, *(min(track.stop, job.frames) for track in tracks)])
     source = job.range(begin, stop, seek=seek)
     walk = Walk(
-        tracks, tools.restorer, pasting(tools.paster, tools.restorer), seed=job.told["seed"], first=segment.first, check_interrupt=check_interrupt
+        tracks, tools.restorer, pasting(tools.paster, tools.restorer), seed=job.plan["seed"], first=segment.first, check_interrupt=check_interrupt
     )
     times = job.times(segment.first, segment.stop)
     with segment_sink(part, source.info, job) as sink:
@@ -97,7 +97,7 @@ def checked(pieces: Iterator[FrameChunk], job: Job) -> Iterator[FrameChunk]:
         for number, (start, expected) in enumerate(zip(piece.starts, planned, strict=True), piece.index):
             if start != expected:
                 raise OutOfStep(
-                    f"frame {number} of {job.told['place']} is shown at {float(start):.6f} s and was planned for {float(expected):.6f} s; "
+                    f"frame {number} of {job.plan['place']} is shown at {float(start):.6f} s and was planned for {float(expected):.6f} s; "
                     "the clip is not the one that was planned, or it is damaged there"
                 )
         yield piece
@@ -148,9 +148,9 @@ class SegmentSink(VideoSink):
 
 def encoding_of(job: Job, info: SourceInfo) -> Encoding:
     """How a film's picture is encoded, in its segments and in the whole."""
-    told = job.told["encoding"]
-    codec, pixels = choose_codec(told["codec"], told["container"], told["pixel_format"], told["crf"], None, info)
-    return Encoding(codec, told["container"], pixels, told["crf"])
+    note = job.plan["encoding"]
+    codec, pixels = choose_codec(note["codec"], note["container"], note["pixel_format"], note["crf"], None, info)
+    return Encoding(codec, note["container"], pixels, note["crf"])
 
 
 def segment_sink(part: Path, info: SourceInfo, job: Job) -> SegmentSink:

@@ -59,10 +59,10 @@ def status(job: Job) -> Status:
             notes.append((segment, note))
             continue
         failures = job.failures(segment)
-        told = holder(job.lease(segment))
-        if told is not None:
-            running[segment.number] = told
-        if failures and told is None:
+        note = holder(job.lease(segment))
+        if note is not None:
+            running[segment.number] = note
+        if failures and note is None:
             (failed if len(failures) >= ATTEMPTS else stumbled)[segment.number] = failures[-1]["error"]
     recent = sorted((note for _, note in notes), key=lambda note: note["ended"])[-RECENT:]
     seconds = sum(note["seconds"] for note in recent)
@@ -86,16 +86,16 @@ def status_text(job: Job, now: Status) -> str:
     """A screen for people."""
     total = len(job.segments)
     lines = [
-        f"{job.told['place']}: {job.frames:,} frames in {total} {'segment' if total == 1 else 'segments'}",
+        f"{job.plan['place']}: {job.frames:,} frames in {total} {'segment' if total == 1 else 'segments'}",
         f"{len(now.done)} done, {len(now.running)} running, {len(now.failed)} failed",
         f"{now.frames:,} of {now.of:,} frames ({now.frames / now.of:.0%})",
     ]
     if now.speed:
         speed = f"{now.rate or now.speed:.2f} frames/s" + ("" if now.running else " when last worked on")
         lines.append(speed + (f", {duration(now.left)} left" if now.left is not None and now.frames < now.of else ""))
-    for number, told in now.running.items():
-        since = duration(time.time() - told.get("since", time.time()))
-        lines.append(f"segment {number} {span(job, number)}: process {told.get('process')} on {told.get('machine')}, for {since}")
+    for number, note in now.running.items():
+        since = duration(time.time() - note.get("since", time.time()))
+        lines.append(f"segment {number} {span(job, number)}: process {note.get('process')} on {note.get('machine')}, for {since}")
     for number, sentence in now.failed.items():
         lines.append(f"segment {number} {span(job, number)} failed {ATTEMPTS} times: {sentence}")
     for number, sentence in now.stumbled.items():

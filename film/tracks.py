@@ -34,8 +34,8 @@ def load_tracks(path: Path, first: int, stop: int) -> list[FaceTrack]:
         for key in file.keys():  # noqa: SIM118, it is no dictionary
             number, _, name = key.partition(".")
             names.setdefault(int(number), []).append(name)
-        for number, told in enumerate(json.loads(file.metadata()["tracks"])):
-            if told["start"] < stop and told.pop("stop") > first:
-                plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
+        for number, note in enumerate(json.loads(file.metadata()["tracks"])):
+            if note["start"] < stop and note.pop("stop") > first:
+                plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in note.items()}
                 found.append(FaceTrack(**plain, **{name: file.get_tensor(f"{number}.{name}") for name in names[number]}))
     return found

@@ -275,7 +275,7 @@ def test_a_long_shot_is_split_and_warmed_up(tmp_path):
     for name, warm_up in (("all", None), ("some", WarmUp(before=10, exact=False))):
         job = planned(tmp_path / name, clip, Remembering(warm_up=warm_up), seconds=0.5)
         assert [(s.first, s.stop) for s in job.segments] == [(0, 8), (8, 16), (16, 30), (30, 35)]
-        assert job.info["exact"] == (warm_up is None)
+        assert job.plan["exact"] == (warm_up is None)
         made = tools(job.frames, Remembering(warm_up=warm_up))
         work(job, lambda made=made: made)
         out, _ = join(job, tmp_path / f"{name}.mkv")
