@@ -47,7 +47,7 @@ def distance(a: Look, b: Look) -> float:
 
 
 class ShotCutDetector:
-    """Finds hard cuts in a stream of frames with a look-ahead of `reach` frames, and where `gradual` dissolves and fades (video/dissolves.py).
+    """Finds cuts in a stream of frames with a look-ahead of `reach` frames, and where `gradual` dissolves and fades too (video/dissolves.py).
 
     With d(i, j) the distance of two frames, frame t begins a new shot if d(t - 1, t)
 
@@ -58,7 +58,7 @@ class ShotCutDetector:
     The second line passes over fast motion, camera shake, fades and noise; the third over flashes of up to reach - 1 frames.
     """
 
-    def __init__(self, *, floor: float = 0.16, ratio: float = 2.5, reach: int = 5, gradual: bool = False) -> None:
+    def __init__(self, *, floor: float = 0.16, ratio: float = 2.5, reach: int = 5, gradual: bool = True) -> None:
         self.floor, self.ratio, self.reach = floor, ratio, reach
         self.dissolves = DissolveDetector() if gradual else None
         self.sharp: list[int] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch
+import numpy as np
 from torch import Tensor
 
 HALVES = (3, 4, 6, 8, 12, 16, 20)
@@ -40,11 +40,13 @@ class DissolveDetector:
     """
 
     def __init__(self) -> None:
-        self.seen: dict[int, Tensor] = {}
+        self.seen: dict[int, np.ndarray] = {}
+        self.steps: dict[int, float] = {}
+        """Mean difference of a frame's thumbnail from the one before."""
         self.count = 0
         self.settled = 0
         self.found: dict[int, float] = {}
-        self.shown: tuple[int, Tensor] | None = None
+        self.shown: tuple[int, np.ndarray] | None = None
         """The last frame that showed something, and its thumbnail."""
         self.flat: int | None = None
         """Where the flat frames after it began."""
@@ -56,7 +58,8 @@ class DissolveDetector:
 
     def push(self, thumbnail: Tensor) -> list[int]:
         """Takes the next frame's thumbnail; gives first frames of new shots that became certain."""
-        self.seen[self.count] = thumbnail
+        self.seen[self.count] = thumbnail.flatten().numpy()
+        self.steps[self.count] = apart(self.seen[self.count], self.seen.get(self.count - 1, self.seen[self.count]))
         self.count += 1
         return self.settle(self.count - REACH)
 
@@ -74,7 +77,8 @@ class DissolveDetector:
                 if miss is not None:
                     self.found[t] = miss
             found += self.best(t)
-            self.seen.pop(t - REACH - HALVES[-1], None)
+            self.seen.pop(t - REACH, None)
+            self.steps.pop(t - REACH, None)
         return found
 
     def best(self, t: int) -> list[int]:
@@ -103,29 +107,35 @@ class DissolveDetector:
         best = None
         for h in HALVES:
             first, last = t - h, t + h
-            if first - STEADY + 1 < 0 or last + STEADY - 1 >= self.count or not all(k in self.seen for k in (first - STEADY + 1, first, t, last)):
+            if first - STEADY + 1 < 0 or last + STEADY - 1 >= self.count:
+                break
+            start = sum(self.seen[k] for k in range(first - STEADY + 1, first + 1)) / STEADY
+            end = sum(self.seen[k] for k in range(last, last + STEADY)) / STEADY
+            far = apart(start, end)
+            if far < APART:
                 continue
-            a = torch.stack([self.seen[k] for k in range(first - STEADY + 1, first + 1)])
-            b = torch.stack([self.seen[k] for k in range(last, last + STEADY)])
-            start, end = a.mean(0), b.mean(0)
-            apart = float((start - end).abs().mean())
-            if apart < APART or max(float((a[0] - a[-1]).abs().mean()), float((b[0] - b[-1]).abs().mean())) > 0.2 * apart:
-                continue
-            if max(float((self.seen[k + 1] - self.seen[k]).abs().mean()) for k in range(first, last)) > max(0.45, 1.6 / h) * apart:
-                continue  # a cut
+            steady = max(apart(self.seen[k], self.seen[k + STEADY - 1]) for k in (first - STEADY + 1, last)) <= 0.2 * far
+            if not steady or max(self.steps[k] for k in range(first + 1, last + 1)) > max(0.45, 1.6 / h) * far:
+                continue  # what moves, or a cut
             misses = []
             for s in (-(h // 2), 0, h // 2):
                 share = 0.5 + s / (2 * h)
-                misses.append(float((self.seen[t + s] - (1 - share) * start - share * end).abs().mean()) / apart)
+                misses.append(apart(self.seen[t + s], (1 - share) * start + share * end) / far)
             shown = min(float(start.std()), float(end.std())) > FLAT  # else a fade
             if max(misses) < LINEAR and shown and not one_scene(start, end) and (best is None or sum(misses) < best):
                 best = sum(misses)
         return best
 
 
-def one_scene(a: Tensor, b: Tensor) -> bool:
-    """Whether two thumbnails show the same in another light; not where one of them shows nothing."""
-    x, y = a - a.mean(), b - b.mean()
-    if min(float(x.std()), float(y.std())) < FLAT:
+def apart(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean difference of two thumbnails."""
+    return float(np.abs(a - b).mean())
+
+
+def one_scene(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two thumbnails, flattened, show the same in light of another strength or colour; not where one of them shows nothing."""
+    if min(float(a.std()), float(b.std())) < FLAT:
         return False
-    return float((x * y).mean() / (x.std(correction=0) * y.std(correction=0)).clamp(min=1e-9)) > ALIKE
+    x, y = (t.reshape(3, -1) - t.reshape(3, -1).mean(1, keepdims=True) for t in (a, b))
+    x, y = (t / np.maximum(t.std(1, keepdims=True), 1e-4) for t in (x, y))
+    return float((x * y).mean()) > ALIKE

@@ -98,7 +98,7 @@ def scene(number: int, length: int) -> torch.Tensor:
 
 
 def gradual_cuts(frames: torch.Tensor) -> list[int]:
-    return find_cuts(frames, ShotCutDetector(gradual=True))
+    return find_cuts(frames, ShotCutDetector())
 
 
 @pytest.mark.parametrize("length", [6, 12, 24])
@@ -116,15 +116,26 @@ def test_a_fade_to_another_scene_is_told_where_it_is_dark():
 
 
 def test_what_only_looks_like_a_dissolve_is_none():
-    """Another light on the same scene."""
+    """Light of another strength, or colour, on the same scene."""
     light = torch.linspace(0.4, 1, 20).view(-1, 1, 1, 1)
     assert gradual_cuts(torch.cat([scene(3, 15) * 0.4, scene(3, 20) * light, scene(3, 15)])) == []
+    colour = torch.stack([light, torch.full_like(light, 0.7), 1.4 - light], 1)[:, :, 0]
+    assert gradual_cuts(torch.cat([scene(3, 15) * colour[0], scene(3, 20) * colour, scene(3, 15) * colour[-1]])) == []
+
+
+def test_a_dissolve_between_moving_shots_is_found_and_cuts_alone_can_be_asked_for():
+    a, b = (torch.stack([torch.roll(f, i // 4, -1) for i, f in enumerate(scene(number, 52))]) for number in (1, 2))
+    mix = ((torch.arange(12) + 1) / 13).view(-1, 1, 1, 1)
+    frames = torch.cat([a[:20], a[20:32].lerp(b[20:32], mix), b[32:]])
+    (found,) = gradual_cuts(frames)
+    assert abs(found - 26) <= 6
+    assert find_cuts(frames, ShotCutDetector(gradual=False)) == []
 
 
 def test_a_dissolve_before_a_cut_is_told_first():
     mix = (torch.arange(8) + 1).view(-1, 1, 1, 1) / 9
     frames = torch.cat([scene(1, 20), (1 - mix) * scene(1, 8) + mix * scene(2, 8), scene(2, 14), scene(5, 20)])
-    detector, info = ShotCutDetector(gradual=True), []
+    detector, info = ShotCutDetector(), []
     for frame in frames:
         info += detector.push(frame[None])
     info += detector.finish()
