@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from ..models.blazeface import STRIDE, load_blazeface
 from ..models.blazeface.network import MULTIPLE
 from .geometry import iou
 from .mesh_points import face_box, five_points, pose, turn_of
-from .mesh_tracking import Mesher, Region, region_of
+from .mesh_tracking import Mesher, Region, carried, region_of
 from .types import Face
 
 SMALLEST = 13.0
@@ -117,16 +118,15 @@ def back(candidate: Candidate, quarter: int, height: int, width: int) -> Candida
 
 
 def merged(candidates: Sequence[Candidate], overlap: float = 0.3) -> list[Candidate]:
-    """Without doubles; boxes that overlap are averaged with their scores as weights."""
+    """Without doubles; boxes that overlap are averaged with their scores as weights. Faces of another turn are no doubles: FaceMesh decides."""
     left = sorted(candidates, key=lambda c: (-c.score, *c.box.tolist()))
     kept = []
     while left:
         boxes = torch.stack([c.box for c in left])
-        same = iou(boxes[:1], boxes)[0] >= overlap
+        same = (iou(boxes[:1], boxes)[0] >= overlap) & torch.tensor([math.cos(c.turn - left[0].turn) > 0.5 for c in left])
         same[0] = True
-        alike = [c for c, s in zip(left, same.tolist(), strict=True) if s and abs(c.turn - left[0].turn) < 1]
-        weight = torch.tensor([c.score for c in alike], dtype=torch.float64)[:, None]
-        box = (torch.stack([c.box for c in alike]) * weight).sum(0) / weight.sum()
+        weight = torch.tensor([c.score for c in left], dtype=torch.float64)[same][:, None]
+        box = (boxes[same] * weight).sum(0) / weight.sum()
         kept.append(Candidate(box, left[0].turn, left[0].score))
         left = [c for c, s in zip(left, same.tolist(), strict=True) if not s]
     return kept
@@ -135,11 +135,23 @@ def merged(candidates: Sequence[Candidate], overlap: float = 0.3) -> list[Candid
 SURE = 4.0
 """Logits of FaceMesh's presence per logit of a face's score: faces reach 18 to 60 on our clips, what is none lies below -5."""
 
+CERTAIN = 0.94
+"""Score below which a face may be one that lies or stands on its head: FaceMesh gives up to 0.8 to faces that it looks at upside down."""
+
+LOOKS = 5
+"""Times that FaceMesh looks at a new face at most."""
+
 SAME = 0.3
 """Overlap (IoU) from which on a candidate is a face that is followed already."""
 
 SCENE = 0.06
-"""Mean change of a 32 x 18 thumbnail from which on a frame is searched anew, as after a cut."""
+"""Mean change of a thumbnail from which on a frame is searched anew, as after a cut."""
+
+MOVED = 0.04
+"""Change of a thumbnail's cell since the last search from which on somebody may have come into view there."""
+
+CELLS = (32, 18)
+"""Width and height of thumbnails."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +160,8 @@ class Placed:
 
     mesh: Tensor
     score: float
+    carried: bool = False
+    """Whether optical flow carried it on from the frame before, and FaceMesh has not looked."""
 
     def face(self) -> Face:
         """What the other rooms see of it."""
@@ -189,24 +203,23 @@ class BlazeFaceDetector:
         boxes = [face_box(placed.mesh) for placed in known]
         found: list[Placed] = []
         for candidate in self.searcher(picture, fine, quarters):
-            if covers(boxes, candidate.box):
+            alike = [math.cos(candidate.turn - turn_of(placed.mesh)) > 0.5 for placed in found]
+            if covers([*boxes, *(face_box(p.mesh) for p, same in zip(found, alike, strict=True) if same)], candidate.box):
                 continue
             placed = self.settle(picture, candidate.region())
-            if placed is None:
-                continue
-            box = face_box(placed.mesh)
-            if not covers(boxes, box):
-                boxes.append(box)
+            if placed is not None:
                 found.append(placed)
-        return found
+        return apart([*known, *sorted(found, key=lambda placed: -placed.score)])[len(known) :]
 
     def settle(self, picture: np.ndarray, region: Region) -> Placed | None:
-        """The face in a region that a detector gave: looked at twice, the second time as its own mesh says."""
-        for _ in range(2):
+        """The face in a region that a detector gave: looked at until its mesh says the same region, from the second time on as its own mesh says."""
+        for _ in range(LOOKS):
             placed = self.look(picture, region)
             if placed is None:
                 return None
-            region = region_of(placed.mesh, turn_of(placed.mesh))
+            before, region = region, region_of(placed.mesh, turn_of(placed.mesh))
+            if region.near(before):
+                break
         return placed
 
     def look(self, picture: np.ndarray, region: Region) -> Placed | None:
@@ -225,18 +238,19 @@ def covers(boxes: Sequence[Tensor], box: Tensor) -> bool:
 class Follower:
     """Faces of one clip's frames, pushed in order.
 
-    FaceMesh looks where each face was in the frame before. BlazeFace searches coarsely every COARSE_EVERY frames, and where no face is
-    known; finely every FINE_EVERY frames, after a change of scene, and when a face is lost. The result does not depend on how the frames
-    are chunked.
+    FaceMesh looks in every other frame where each face was in the frame before; in the others optical flow carries the mesh on, where it can.
+    BlazeFace searches coarsely where no face is known, and every SEARCH_EVERY frames while anything changes outside the known faces; finely every
+    FINE_EVERY frames, after a change of scene, and when a face is lost. The result does not depend on how the frames are chunked.
     """
 
-    COARSE_EVERY = 4
+    SEARCH_EVERY = 4
     FINE_EVERY = 16
 
     def __init__(self, detector: BlazeFaceDetector) -> None:
         self.detector, self.name = detector, detector.name
         self.live: list[Placed] = []
         self.small: np.ndarray | None = None
+        self.searched: np.ndarray | None = None
         self.last: np.ndarray | None = None
         self.faces: list[Face] = []
         self.count = 0
@@ -246,25 +260,59 @@ class Follower:
 
     def step(self, frame: Tensor) -> list[Face]:
         """Faces in the next frame (3, H, W), best first."""
-        picture = np.array(frame.detach().float().cpu(), order="C")
-        if self.last is not None and np.array_equal(picture, self.last):  # a repeated frame has the same faces to the bit
+        picture = np.ascontiguousarray(frame.detach().float().cpu())
+        small = thumbnail(picture)
+        before, last = self.small, self.last
+        self.small, self.last = small, picture
+        if before is not None and np.array_equal(small, before) and np.array_equal(picture, last):  # a repeated frame has the same faces to the bit
             return list(self.faces)
-        self.last = picture
-        small = np.stack([cv2.resize(plane, (32, 18), interpolation=cv2.INTER_AREA) for plane in picture])
-        changed = self.small is None or float(np.abs(small - self.small).mean()) > SCENE
-        self.small = small
-        before = [] if changed else self.live
-        seen = [self.detector.look(picture, region_of(placed.mesh, turn_of(placed.mesh))) for placed in before]
+        changed = before is None or float(np.abs(small - before).mean()) > SCENE
+        known = [] if changed else self.live
+        seen = [self.next(last, picture, placed) for placed in known]
         live = apart([placed for placed in seen if placed is not None])
-        fine = changed or len(live) < len(before) or self.count % self.FINE_EVERY == 0
-        if fine or not live or self.count % self.COARSE_EVERY == 0:
+        fine = changed or len(live) < len(known) or self.count % self.FINE_EVERY == 0
+        if fine or not live or (self.count % self.SEARCH_EVERY == 0 and self.stirs(live, picture.shape[1:])):
+            self.searched = small
             live += self.detector.search(picture, live, fine)
-        if not live and fine and self.detector.rotate == "auto":
-            live = self.detector.search(picture, [], fine, QUARTERS[1:])
+        if fine and self.detector.rotate == "auto":
+            live = self.turned(picture, live)
         self.live = live
         self.count += 1
         self.faces = [placed.face() for placed in sorted(live, key=lambda p: -p.score)]
         return list(self.faces)
+
+    def turned(self, picture: np.ndarray, live: list[Placed]) -> list[Placed]:
+        """The faces with those that lie or stand on their heads: looked for where no face is certain, and where one lies that others may lie like."""
+        certain = [placed for placed in live if placed.score >= CERTAIN]
+        known = {round(turn_of(placed.mesh) / (math.pi / 2)) % 4 for placed in certain}
+        quarters = [q for q in QUARTERS[1:] if q in known or len(certain) < len(live) or not live]
+        if not quarters:
+            return live
+        found = self.detector.search(picture, certain, True, quarters)
+        return apart([*certain, *sorted([*found, *(placed for placed in live if placed.score < CERTAIN)], key=lambda placed: -placed.score)])
+
+    def next(self, before: np.ndarray | None, picture: np.ndarray, placed: Placed) -> Placed | None:
+        """Where a face of the frame before is now."""
+        if before is not None and not placed.carried and (mesh := carried(before, picture, placed.mesh)) is not None:
+            return Placed(mesh, placed.score, carried=True)
+        return self.detector.look(picture, region_of(placed.mesh, turn_of(placed.mesh)))
+
+    def stirs(self, live: Sequence[Placed], size: tuple[int, ...]) -> bool:
+        """Whether something outside the known faces changed since the last search."""
+        if self.searched is None or self.small is None:
+            return True
+        moved = np.abs(self.small - self.searched).mean(0) > MOVED
+        for placed in live:
+            box = face_box(placed.mesh).reshape(2, 2).double().numpy() * np.array(CELLS) / np.array(size[::-1])
+            (x0, y0), (x1, y1) = np.floor(box[0]).clip(0).astype(int), np.ceil(box[1]).clip(0).astype(int)
+            moved[y0:y1, x0:x1] = False
+        return bool(moved.any())
+
+
+def thumbnail(picture: np.ndarray) -> np.ndarray:
+    """(3, h, w) of a picture (3, H, W), from no more of its pixels than it needs."""
+    step = max(1, min(picture.shape[1] // (8 * CELLS[1]), picture.shape[2] // (8 * CELLS[0])))
+    return np.stack([cv2.resize(np.ascontiguousarray(plane[::step, ::step]), CELLS, interpolation=cv2.INTER_AREA) for plane in picture])
 
 
 def apart(placed: Sequence[Placed]) -> list[Placed]:

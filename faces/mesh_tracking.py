@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..models.face_mesh import SIDE, load_face_mesh
+from .geometry import umeyama
 from .mesh_points import turn_of
 
 AROUND = 1.5
@@ -27,11 +28,16 @@ class Region:
     side: float
     turn: float
 
-    def to_crop(self) -> np.ndarray:
-        """(2, 3) float64, from frame pixels to pixels of the network's crop, where 0 is the crop's edge and not a pixel's middle."""
-        zoom = SIDE / self.side
+    def near(self, other: Region) -> bool:
+        """Whether both are one place, within 3 % of the side and as much of a turn."""
+        moved = max(abs(self.x - other.x), abs(self.y - other.y), abs(self.side - other.side))
+        return moved < 0.03 * self.side and math.cos(self.turn - other.turn) > math.cos(0.03)
+
+    def to_crop(self, size: int = SIDE) -> np.ndarray:
+        """(2, 3) float64, from frame pixels to pixels of a crop of this size, where 0 is the crop's edge and not a pixel's middle."""
+        zoom = size / self.side
         c, s = zoom * math.cos(self.turn), zoom * math.sin(self.turn)
-        return np.array([[c, s, SIDE / 2 - c * self.x - s * self.y], [-s, c, SIDE / 2 + s * self.x - c * self.y]])
+        return np.array([[c, s, size / 2 - c * self.x - s * self.y], [-s, c, size / 2 + s * self.x - c * self.y]])
 
 
 def region_of(points: Tensor, turn: float) -> Region:
@@ -75,26 +81,27 @@ class Mesher:
         return turn_of(mesh)
 
 
-def crop(picture: np.ndarray, region: Region) -> np.ndarray:
-    """(192, 192, 3): the region upright, border replicated; the picture is averaged first where it shrinks by more than half."""
-    matrix = region.to_crop()
+def crop(picture: np.ndarray, region: Region, size: int = SIDE) -> np.ndarray:
+    """The region of a picture (C, H, W) upright, (size, size, C) and (size, size) where C is 1; border replicated; averaged first where it shrinks
+    by more than half."""
+    matrix = region.to_crop(size)
     height, width = picture.shape[1:]
     half = region.side * (abs(math.cos(region.turn)) + abs(math.sin(region.turn))) / 2 + 2
     x0, x1 = max(math.floor(region.x - half), 0), min(math.ceil(region.x + half) + 1, width)
     y0, y1 = max(math.floor(region.y - half), 0), min(math.ceil(region.y + half) + 1, height)
     if x1 <= x0 or y1 <= y0:
-        return np.zeros((SIDE, SIDE, 3), np.float32)
+        return np.zeros((size, size, len(picture)) if len(picture) > 1 else (size, size), np.float32)
     piece = cv2.merge([np.ascontiguousarray(plane[y0:y1, x0:x1]) for plane in picture])
-    shrink = int(region.side // SIDE)
+    shrink = int(region.side // size)
     zoom_x = zoom_y = 1.0
     if shrink >= 2:
-        size = max(1, round(piece.shape[1] / shrink)), max(1, round(piece.shape[0] / shrink))
-        zoom_x, zoom_y = piece.shape[1] / size[0], piece.shape[0] / size[1]
-        piece = cv2.resize(piece, size, interpolation=cv2.INTER_AREA)
+        small = max(1, round(piece.shape[1] / shrink)), max(1, round(piece.shape[0] / shrink))
+        zoom_x, zoom_y = piece.shape[1] / small[0], piece.shape[0] / small[1]
+        piece = cv2.resize(piece, small, interpolation=cv2.INTER_AREA)
     # pixels of the piece to pixels of the frame, both with middles on integers, then to the crop's
     back = np.array([[zoom_x, 0, (zoom_x - 1) / 2 + x0], [0, zoom_y, (zoom_y - 1) / 2 + y0]])
     moved = np.concatenate([matrix[:, :2] @ back[:, :2], (matrix[:, :2] @ back[:, 2] + matrix[:, 2] - 0.5)[:, None]], 1)
-    return cv2.warpAffine(piece, moved, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(piece, moved, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def to_frame(points: Tensor, region: Region) -> Tensor:
@@ -103,3 +110,47 @@ def to_frame(points: Tensor, region: Region) -> Tensor:
     c, s = zoom * math.cos(region.turn), zoom * math.sin(region.turn)
     x, y = points[:, 0].double() - SIDE / 2, points[:, 1].double() - SIDE / 2
     return torch.stack([c * x - s * y + region.x, s * x + c * y + region.y, zoom * points[:, 2].double()], 1).float()
+
+
+FLOW_SIDE = 96
+"""Side in pixels of the crops between which a mesh is carried on by optical flow."""
+
+RIGID = (33, 133, 263, 362, 168, 6, 5, 4, 1, 98, 327, 70, 105, 55, 300, 334, 285, 10, 117, 346, 205, 425, 61, 291, 159, 386)
+"""Vertices that flow is followed at: eyes, brows, nose, cheeks, mouth corners."""
+
+CARRIED = 16
+"""Of those, how many must come along."""
+
+OFF = 1.5
+"""Pixels of the small crop, 5 % of the eye distance, by which nine in ten of them may at most miss one similarity."""
+
+BACK = 0.5
+"""Pixels by which a point that is followed there and back may miss where it began."""
+
+
+def carried(before: np.ndarray, now: np.ndarray, mesh: Tensor) -> Tensor | None:
+    """A mesh (468, 3) of the picture before, moved as the face in it moved: by the similarity that optical flow (Lucas and Kanade) at some of its
+    points agrees with. None where it does not agree with one: the face changed, something went before it, or it moved too far.
+
+    before, now: (3, H, W) float32 RGB in [0, 1].
+    """
+    region = region_of(mesh, turn_of(mesh))
+    matrix = region.to_crop(FLOW_SIDE)
+    one, two = ((crop(picture[1:2], region, FLOW_SIDE) * 255).astype(np.uint8) for picture in (before, now))  # green is nearly the luma
+    places = mesh[list(RIGID), :2].double().numpy()
+    start = (places @ matrix[:, :2].T + matrix[:, 2] - 0.5).astype(np.float32)[:, None]
+    setting = dict(winSize=(13, 13), maxLevel=2, criteria=(cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 12, 0.02))
+    there, seen, _ = cv2.calcOpticalFlowPyrLK(one, two, start, None, **setting)  # type: ignore[call-overload]
+    back, again, _ = cv2.calcOpticalFlowPyrLK(two, one, there, None, **setting)  # type: ignore[call-overload]
+    good = (seen[:, 0] > 0) & (again[:, 0] > 0) & (np.abs(back - start).max((1, 2)) < BACK)
+    if good.sum() < CARRIED:
+        return None
+    ends = (there[:, 0].astype(np.float64) + 0.5 - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+    x, y = torch.from_numpy(places[good]), torch.from_numpy(ends[good])
+    move = umeyama(x, y)
+    misses = (x @ move[:, :2].mT + move[:, 2] - y).norm(dim=1)
+    if float(misses.quantile(0.9)) * FLOW_SIDE / region.side > OFF:
+        return None
+    zoom = float(move[:, :2].det().sqrt())
+    moved = mesh.double()
+    return torch.cat([moved[:, :2] @ move[:, :2].mT + move[:, 2], zoom * moved[:, 2:]], 1).float()

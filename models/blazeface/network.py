@@ -39,16 +39,13 @@ class Bottleneck(nn.Module):
 
     def __init__(self, inputs: int, middle: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
-        self.stride, self.more = stride, outputs - inputs
+        self.stride = stride
         self.squeeze, self.expand = separable(inputs, middle, stride), separable(middle, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.expand(F.relu(self.squeeze(x)))
-        if self.stride == 2:
-            x = F.max_pool2d(x, 2)
-        if self.more:
-            x = F.pad(x, (0, 0, 0, 0, 0, self.more))
-        return F.relu(x + y)
+        y = self.expand(F.relu_(self.squeeze(x)))
+        y[:, : x.shape[1]] += F.max_pool2d(x, 2) if self.stride == 2 else x  # in place: a fifth of the time
+        return F.relu_(y)
 
 
 class Level(nn.Module):
