@@ -56,7 +56,12 @@ def main(folder: Path, count: int) -> None:
         retinaface = random_retinaface(scratch)
     names = list(detectors)
     print("| clip | size | " + " | ".join(f"faces per frame, {name}" for name in names) + " | missed of MTCNN's | ", end="")
-    print(" | ".join(f"eye jitter %, {name}" for name in names) + " | " + " | ".join(f"CPU ms, {name}" for name in names) + " | times less | CPU ms, retinaface |")
+    print(
+        " | ".join(f"eye jitter %, {name}" for name in names)
+        + " | "
+        + " | ".join(f"CPU ms, {name}" for name in names)
+        + " | times less | CPU ms, retinaface |"
+    )
     print("| --- |" + " --- |" * (4 + 3 * len(names)))
     for clip in sorted(folder.glob("*.mp4")):
         source = open_source(clip, count=count)

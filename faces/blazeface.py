@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -22,7 +23,7 @@ SMALLEST = 13.0
 """Side of the smallest box that BlazeFace is sure of, in pixels of its input; the largest is 170."""
 
 COARSE, CLOSE = 192, 96
-"""Longer sides of a frame at which it is searched for faces from 7 % of it on, and for such as fill it or more."""
+"""Longer sides of a frame at which it is searched for faces from 7 % of it on (never enlarged), and for such as fill it or more."""
 
 STEP = 3.0
 """How much coarser each next level of the search is; BlazeFace's own range is 13."""
@@ -63,7 +64,7 @@ class Searcher:
     def levels(self, height: int, width: int, fine: bool) -> list[float]:
         """Scales at which a frame is searched, coarse ones first."""
         long, short = max(height, width), min(height, width)
-        scales = [COARSE / long]
+        scales = [min(COARSE / long, 1.0)]
         if fine:
             scales.append(CLOSE / long)
             shown = 1.0 if self.detect_size <= 0 or short <= self.detect_size else self.detect_size / short
@@ -163,9 +164,14 @@ class Placed:
     carried: bool = False
     """Whether optical flow carried it on from the frame before, and FaceMesh has not looked."""
 
+    @cached_property
+    def box(self) -> Tensor:
+        """See `face_box`."""
+        return face_box(self.mesh)
+
     def face(self) -> Face:
         """What the other rooms see of it."""
-        return Face(face_box(self.mesh), five_points(self.mesh), self.score, pose=pose(self.mesh))
+        return Face(self.box, five_points(self.mesh), self.score, pose=pose(self.mesh))
 
 
 class BlazeFaceDetector:
@@ -200,11 +206,11 @@ class BlazeFaceDetector:
 
     def search(self, picture: np.ndarray, known: Sequence[Placed], fine: bool, quarters: Sequence[int] = (0,)) -> list[Placed]:
         """Faces in a picture (3, H, W) that are not among the known ones."""
-        boxes = [face_box(placed.mesh) for placed in known]
+        boxes = [placed.box for placed in known]
         found: list[Placed] = []
         for candidate in self.searcher(picture, fine, quarters):
             alike = [math.cos(candidate.turn - turn_of(placed.mesh)) > 0.5 for placed in found]
-            if covers([*boxes, *(face_box(p.mesh) for p, same in zip(found, alike, strict=True) if same)], candidate.box):
+            if covers([*boxes, *(p.box for p, same in zip(found, alike, strict=True) if same)], candidate.box):
                 continue
             placed = self.settle(picture, candidate.region())
             if placed is not None:
@@ -264,7 +270,9 @@ class Follower:
         small = thumbnail(picture)
         before, last = self.small, self.last
         self.small, self.last = small, picture
-        if before is not None and np.array_equal(small, before) and np.array_equal(picture, last):  # a repeated frame has the same faces to the bit
+        if (
+            before is not None and last is not None and np.array_equal(small, before) and np.array_equal(picture, last)
+        ):  # a repeated frame has the same faces to the bit
             return list(self.faces)
         changed = before is None or float(np.abs(small - before).mean()) > SCENE
         known = [] if changed else self.live
@@ -303,7 +311,8 @@ class Follower:
             return True
         moved = np.abs(self.small - self.searched).mean(0) > MOVED
         for placed in live:
-            box = face_box(placed.mesh).reshape(2, 2).double().numpy() * np.array(CELLS) / np.array(size[::-1])
+            box = placed.box.reshape(2, 2).double().numpy()
+            box = (box + np.array([[-0.25], [0.25]]) * (box[1] - box[0])) * np.array(CELLS) / np.array(size[::-1])  # hair and neck move along
             (x0, y0), (x1, y1) = np.floor(box[0]).clip(0).astype(int), np.ceil(box[1]).clip(0).astype(int)
             moved[y0:y1, x0:x1] = False
         return bool(moved.any())
@@ -319,6 +328,6 @@ def apart(placed: Sequence[Placed]) -> list[Placed]:
     """Without those that have slid onto a face that was known before them."""
     kept: list[Placed] = []
     for one in placed:
-        if not covers([face_box(other.mesh) for other in kept], face_box(one.mesh)):
+        if not covers([other.box for other in kept], one.box):
             kept.append(one)
     return kept

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,24 +75,25 @@ def five_points(mesh: Tensor) -> Tensor:
 
 def turn_of(mesh: Tensor) -> float:
     """The angle of the line through the outer corners of the eyes, in radians; 0 is upright, positive is clockwise in the picture."""
-    across = mesh[263, :2] - mesh[33, :2]
-    return float(torch.atan2(across[1], across[0]))
+    (x0, y0), (x1, y1) = mesh[33, :2].tolist(), mesh[263, :2].tolist()
+    return math.atan2(y1 - y0, x1 - x0)
 
 
 def face_box(mesh: Tensor) -> Tensor:
     """(4,) the box that a detector would draw around the face: from brow to chin, x0, y0, x1, y1, float32."""
-    turn = turn_of(mesh)
-    c, s = torch.cos(torch.tensor(turn)), torch.sin(torch.tensor(turn))
-    upright = mesh[:468, :2] @ torch.tensor([[c, -s], [s, c]], dtype=mesh.dtype)
-    low, high = upright.amin(0), upright.amax(0)
-    mesh_low, mesh_high = torch.tensor(BOUNDS[:2]), torch.tensor(BOUNDS[2:])
-    share = (torch.tensor([FACE_BOX[:2], FACE_BOX[2:]]) - mesh_low) / (mesh_high - mesh_low)
-    inner = low + share.to(mesh) * (high - low)
-    corners = torch.stack(
-        [inner[[0, 1], [0, 1]], inner[[1, 0], [0, 1]], inner[[1, 1], [0, 1]], inner[[0, 1], [0, 1]].new_tensor([inner[0, 0], inner[1, 1]])]
-    )
-    back = corners @ torch.tensor([[c, s], [-s, c]], dtype=mesh.dtype)
-    return torch.cat([back.amin(0), back.amax(0)]).float()
+    back = turned(turn_of(mesh))
+    upright = mesh[:468, :2].double().numpy() @ back.T
+    low, high = upright.min(0), upright.max(0)
+    share = (np.array([FACE_BOX[:2], FACE_BOX[2:]]) - BOUNDS[:2]) / np.subtract(BOUNDS[2:], BOUNDS[:2])
+    (x0, y0), (x1, y1) = low + share * (high - low)
+    corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]) @ back
+    return torch.from_numpy(np.concatenate([corners.min(0), corners.max(0)]).astype(np.float32))
+
+
+def turned(turn: float) -> np.ndarray:
+    """(2, 2) the rotation that sets a face of this turn upright."""
+    c, s = math.cos(turn), math.sin(turn)
+    return np.array([[c, s], [-s, c]])
 
 
 def pose(mesh: Tensor) -> tuple[float, float]:
@@ -98,12 +102,8 @@ def pose(mesh: Tensor) -> tuple[float, float]:
     From the plane through the outer eye corners, the forehead and the chin. Near a profile the network's depths flatten, and the figure
     is too small.
     """
-    points = mesh.double()
-    across = points[263] - points[33]
-    down = points[152] - points[10]
-    normal = torch.linalg.cross(across, down)
-    normal = normal / normal.norm().clamp(min=1e-9)
-    turn = turn_of(mesh)
-    c, s = torch.cos(torch.tensor(turn)).double(), torch.sin(torch.tensor(turn)).double()
-    x, y = c * normal[0] + s * normal[1], -s * normal[0] + c * normal[1]
-    return float(torch.rad2deg(torch.atan2(-x, normal[2]))), float(torch.rad2deg(torch.atan2(-y, normal[2]))) - LEVEL
+    points = mesh[[33, 263, 10, 152]].double().numpy()
+    normal = np.cross(points[1] - points[0], points[3] - points[2])
+    normal = normal / max(float(np.linalg.norm(normal)), 1e-9)
+    x, y = turned(turn_of(mesh)) @ normal[:2]
+    return math.degrees(math.atan2(-x, normal[2])), math.degrees(math.atan2(-y, normal[2])) - LEVEL

@@ -109,8 +109,8 @@ class DissolveDetector:
             first, last = t - h, t + h
             if first - STEADY + 1 < 0 or last + STEADY - 1 >= self.count:
                 break
-            start = sum(self.seen[k] for k in range(first - STEADY + 1, first + 1)) / STEADY
-            end = sum(self.seen[k] for k in range(last, last + STEADY)) / STEADY
+            start = np.mean([self.seen[k] for k in range(first - STEADY + 1, first + 1)], axis=0)
+            end = np.mean([self.seen[k] for k in range(last, last + STEADY)], axis=0)
             far = apart(start, end)
             if far < APART:
                 continue
