@@ -1,0 +1,74 @@
+"""A picture wired as `like`: that person is cut out, or restored, and the other is left alone, in a prompt as it is queued."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from fvr import headless, host
+from fvr.nodes import registry
+from fvr.video import open_source
+
+CLIP = Path(__file__).resolve().parents[2].parent / "shared" / "clips" / "multiface_2people_480x270.mp4"
+pytestmark = pytest.mark.skipif(not CLIP.is_file(), reason="needs ../shared/clips")
+FRAMES = 6
+SIDES = {"left": slice(0, 240), "right": slice(240, 480)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """An input folder with the first frames of the clip and a picture of each of its two people from a later frame."""
+    place = tmp_path_factory.mktemp("people")
+    (place / "clip.mp4").symlink_to(CLIP)
+    late = next(iter(open_source(CLIP, start=40, count=1).chunks(1))).frames[0]
+    for side, columns in SIDES.items():
+        Image.fromarray(late[:, :, columns].permute(1, 2, 0).mul(255).round().byte().numpy()).save(place / f"{side}.png")
+    return place
+
+
+def run(folder, out, prompt, keep=()):
+    with host.workspace(input=folder, output=out, temp=out / "temp"):
+        return headless.run_prompt(prompt, registry(), keep=list(keep))
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_face_align_cuts_out_who_is_on_the_picture(folder, tmp_path, side):
+    prompt = {
+        "1": {"class_type": "FVRLoadVideoFrames", "inputs": {"file": "clip.mp4", "max_frames": FRAMES}},
+        "2": {"class_type": "LoadImage", "inputs": {"image": f"{side}.png"}},
+        "3": {
+            "class_type": "FVRFaceAlign",
+            "inputs": {"frames": ["1", 0], "like": ["2", 0], "detector": "blazeface", "faces": "all", "min_size": 0, "smoothing": 2, "max_gap": 10},
+        },
+        "4": {"class_type": "PreviewImage", "inputs": {"images": ["3", 2]}},
+    }
+    ((clip,), *_) = run(folder, tmp_path, prompt, keep=["3"]).outputs["3"]
+    assert len(clip.crops) == FRAMES
+    columns = SIDES[side]
+    assert bool(((clip.track.landmarks[..., 0] > columns.start) & (clip.track.landmarks[..., 0] < columns.stop)).all())
+
+
+def test_restore_video_restores_who_is_on_the_picture(folder, tmp_path):
+    prompt = {
+        "1": {"class_type": "FVRLoadFaceRestorer", "inputs": {"model": "auto"}},
+        "2": {"class_type": "LoadImage", "inputs": {"image": "left.png"}},
+        "3": {
+            "class_type": "FVRRestoreVideo",
+            "inputs": {
+                "file": "clip.mp4",
+                "restorer": ["1", 0],
+                "like": ["2", 0],
+                "detector": "blazeface",
+                "max_frames": FRAMES,
+                "filename_prefix": "one",
+                "codec": "ffv1",
+            },
+        },
+    }
+    (made,) = (file for file in run(folder, tmp_path, prompt).files if file.suffix == ".mkv")
+    before, after = (torch.cat([piece.frames for piece in open_source(path, count=FRAMES).chunks(FRAMES)]) for path in (CLIP, made))
+    moved = (after - before).abs().mean((0, 1))
+    assert float(moved[:, SIDES["left"]].max()) > 0.015 > 0.01 > float(moved[:, SIDES["right"]].max())  # the codec's colours differ by 0.006
