@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,42 +67,10 @@ def job_folder(options: Namespace, source: Any) -> Path | None:
     return output.with_name(output.name + SUFFIX) if wanted or seconds > LONG else None
 
 
-def request_of(options: Namespace, method: str, estimates: bool) -> dict[str, Any]:
-    """What a worker makes its tools of, for JSON. `estimates`: whether FLAIR takes over faces whose blur the footage shows."""
-    names = ("weights", "precision", "set", "degradation", "faces", "min_size", "detector", "feather", "strength", "colour_match", "grain")
-    return {"method": method, "estimates": estimates, **{name: getattr(options, name) for name in names}}
-
-
-def tools_for(request: Mapping[str, Any]) -> Any:
-    """The tools of a request, as film.Tools."""
-    from .. import host
-    from ..assembly import PRECISIONS, chosen_detector, chosen_paster, named_weights, weights_for
-    from ..film.plan import Tools
-    from ..methods.registry import build_restorer, with_estimates
-    from ..models.device import on
-    from ..physics import parse
-    from .restore import assignments
-
-    settings = assignments(request["set"])
-    restorer = build_restorer(
-        request["method"],
-        weights=named_weights(request["weights"]) if request["weights"] else weights_for(request["method"], settings),
-        degradation=parse(request["degradation"]) if request["degradation"] else None,
-        device=host.device(),
-        settings=settings,
-        precision=PRECISIONS[request["precision"]],
-    )
-    if request["estimates"]:
-        device = host.device()
-        restorer = with_estimates(restorer, device=device, precision=PRECISIONS[request["precision"]], placed=lambda network: on(network, device))
-    paster = chosen_paster(request["feather"], request["strength"], request["colour_match"], fade=True, grain=request["grain"])
-    return Tools(restorer, chosen_detector(request["detector"]), paster)
-
-
 def restore_job(options: Namespace, folder: Path, source: Any) -> int:
     """Restores a clip as a job: plans it or goes on with it, joins it when all is done."""
     from .. import host
-    from ..assembly import AUTO, chosen_method
+    from ..assembly import AUTO
     from ..film.executors import Job, failed, failed_sentence, work, work_in_processes, workers_for
     from ..film.files import read_json
     from ..film.join import joined
@@ -110,6 +78,7 @@ def restore_job(options: Namespace, folder: Path, source: Any) -> int:
     from ..film.sample import restore_sample
     from ..record import job_identity
     from ..video import VideoError, choose_codec, choose_container
+    from .tools import chosen_way, request_of, tools_for
 
     output = Path(options.output)
     workers = workers_for(options.workers)
@@ -120,13 +89,10 @@ def restore_job(options: Namespace, folder: Path, source: Any) -> int:
         raise VideoError(f"{output} is a folder; name a file" if output.is_dir() else f"{output.parent} is not a folder; make it first")
     container = choose_container(output, None)
     choose_codec(options.codec, container, options.pixel_format, options.crf, None, source.info)[0].encoder()
-    method, estimates = options.method, False
-    if method == AUTO and planned and "method" in planned["request"]:
+    if options.method == AUTO and planned and "method" in planned["request"]:
         method, estimates = (planned["request"][name] for name in ("method", "estimates"))
-    elif method == AUTO:
-        method, why = chosen_method(bool(options.degradation), options.weights)
-        estimates = not options.degradation and not options.weights
-        print(f"method {method}: {why}{'; flair for faces whose blur the footage shows' if estimates else ''}", flush=True)
+    else:
+        method, estimates = chosen_way(options)
     for warning in source.warnings:
         host.say(f"warning: {warning}")
     request = request_of(options, method, estimates)
@@ -224,6 +190,7 @@ def worker_tools(planned: Any) -> Any:
     """
     from ..film.plan import check_input, check_same
     from ..record import job_identity
+    from .tools import tools_for
 
     if "method" not in planned.plan["request"]:
         raise ValueError(f"{planned.folder} was planned in ComfyUI with a restorer that only its workflow has; queue that again to go on")

@@ -8,7 +8,6 @@ import os
 import shutil
 import tempfile
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,13 +125,10 @@ def restore_all(options: argparse.Namespace) -> int:
 
 def restore(options: argparse.Namespace) -> int:
     from .. import host
-    from ..assembly import AUTO, PRECISIONS, chosen_detector, chosen_method, chosen_paster, named_weights, weights_for
-    from ..methods.registry import build_restorer, with_estimates
-    from ..models.device import on
-    from ..physics import parse
     from ..pipeline import known_beforehand, restore_aligned, restore_clip_in_frames
     from ..record import run_record
     from ..video import check_apart, open_sink, open_source
+    from .tools import chosen_way, detector_for, paster_for, request_of, restorer_for, weights_of
 
     check_apart(options.output, [options.input])
     if options.device:
@@ -140,36 +136,11 @@ def restore(options: argparse.Namespace) -> int:
     source = open_source(options.input, **selection(options))
     if (folder := job_folder(options, source)) is not None:
         return restore_job(options, folder, source)
-    settings = assignments(options.set)
-    method, estimates = options.method, False
-    if method == AUTO:
-        method, why = chosen_method(bool(options.degradation), options.weights)
-        estimates = not options.degradation and not options.weights
-        print(f"method {method}: {why}{'; flair for faces whose blur the footage shows' if estimates else ''}", flush=True)
-    weights = named_weights(options.weights) if options.weights else weights_for(method, settings)
-    restorer = build_restorer(
-        method,
-        weights=weights,
-        degradation=parse(options.degradation) if options.degradation else None,
-        device=host.device(),
-        settings=settings,
-        precision=PRECISIONS[options.precision],
-    )
-    if estimates:
-        device = host.device()
-        restorer = with_estimates(restorer, device=device, precision=PRECISIONS[options.precision], placed=lambda network: on(network, device))
-    detector, paster, finding = None, None, None
+    method, estimates = chosen_way(options)
+    request = request_of(options, method, estimates)
+    restorer, detector, paster, finding = restorer_for(request), None, None, None
     if not options.aligned:
-        detector = chosen_detector(options.detector, options.rotate)
-        paster = chosen_paster(
-            options.feather,
-            options.strength,
-            options.colour_match,
-            fade=True,
-            grain=options.grain,
-            gates=options.gates,
-            occlusion=options.occlusion,
-        )
+        detector, paster = detector_for(request), paster_for(request)
         finding = {"faces": options.faces, "min_size": options.min_size}
     size = (512, 512) if options.aligned else (source.info.height, source.info.width)
     total = source.expected
@@ -213,6 +184,7 @@ def restore(options: argparse.Namespace) -> int:
         )
         Path(options.report).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(summary.to_text())
+    weights = weights_of(request)
     print(f"{method}, {weights.name if weights else 'without weights'}")
     print(options.output)
     return 0
@@ -238,15 +210,3 @@ def check_report(report: str, options: argparse.Namespace) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise OSError(f"--report {report} cannot be written ({error.strerror or error}); make room, or choose another place") from error
-
-
-def assignments(texts: Sequence[str]) -> dict[str, str]:
-    """NAME=VALUE texts as a dictionary.
-
-    Raises:
-        ValueError: naming the text that has no "=".
-    """
-    for text in texts:
-        if "=" not in text:
-            raise ValueError(f"--set takes NAME=VALUE, got {text!r}")
-    return {name.strip(): value for name, _, value in (text.partition("=") for text in texts)}

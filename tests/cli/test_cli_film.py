@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fvr.cli import main
+from fvr.cli import build_parser, main
 from fvr.cli.film import ctrl_c_finishes, job_folder
+from fvr.cli.tools import request_of
 from fvr.demo import moving_portrait
 from fvr.video import FrameTimes, open_sink, open_source, read_frames
 
@@ -129,3 +131,15 @@ def test_the_array_job_restores_its_segment(tmp_path):
         environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": number}
         ran = subprocess.run(["bash", str(ROOT / "docs/film/slurm.sh"), str(tmp_path / "job")], env=environment, capture_output=True, text=True)
         assert (ran.returncode, ran.stdout) == (0, said)
+
+
+def test_a_job_is_planned_with_all_that_decides_the_picture():
+    """Whatever option is added to `fvr restore` is either kept in the plan or is one of these."""
+    elsewhere = {"debug", "input", "output", "line", "command", "overwrite", "report", "device", "seed", "aligned", "verbose", "json", "recursive"}
+    elsewhere |= {"start", "count", "stride", "frame_rate", "deinterlace", "codec", "crf", "pixel_format"}
+    elsewhere |= {"job", "no_job", "workers", "ray", "comfy", "preview", "test_seconds", "segment_seconds"}
+    options = build_parser().parse_args(["restore", "in.mkv", "out.mkv", "--rotate", "off", "--occlusion", "on"])
+    request = request_of(options, "blind", False)
+    assert set(vars(options)) - elsewhere == set(request) - {"estimates"}
+    assert (request["rotate"], request["occlusion"]) == ("off", "on")
+    assert json.loads(json.dumps(request)) == request
