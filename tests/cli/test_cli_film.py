@@ -138,8 +138,8 @@ def test_a_job_is_planned_with_all_that_decides_the_picture():
     elsewhere = {"debug", "input", "output", "line", "command", "overwrite", "report", "device", "seed", "aligned", "verbose", "json", "recursive"}
     elsewhere |= {"start", "count", "stride", "frame_rate", "deinterlace", "codec", "crf", "pixel_format"}
     elsewhere |= {"job", "no_job", "workers", "ray", "comfy", "preview", "test_seconds", "segment_seconds"}
-    options = build_parser().parse_args(["restore", "in.mkv", "out.mkv", "--rotate", "off", "--occlusion", "on"])
+    options = build_parser().parse_args(["restore", "in.mkv", "out.mkv", "--rotate", "off", "--occlusion", "auto"])
     request = request_of(options, "blind", False)
     assert set(vars(options)) - elsewhere == set(request) - {"estimates"}
-    assert (request["rotate"], request["occlusion"]) == ("off", "on")
+    assert (request["rotate"], request["occlusion"]) == ("off", "auto")
     assert json.loads(json.dumps(request)) == request
