@@ -47,7 +47,10 @@ class DicFaceRestore(io.ComfyNode):
             ],
             outputs=[
                 *face_outputs(),
-                io.Mask.Output("uncertainty", tooltip="Where the network invents: 0 sure, 1 anything goes; person after person, 512 x 512."),
+                io.Mask.Output(
+                    "uncertainty",
+                    tooltip="How undecided the codes are: 0 settled, 0.5 as the prior; without meaning for the embedded weights; 512 x 512.",
+                ),
             ],
         )
 

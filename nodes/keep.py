@@ -22,7 +22,7 @@ class KeepPropagate(io.ComfyNode):
             display_name="KEEP Propagate",
             category=f"{CATEGORY}/restore",
             description="Restores aligned faces with KEEP: what the last restored frame predicts, corrected by what the new frame shows. "
-            "Steady over time; every person and every shot begins anew.",
+            "Every person and every shot begins anew.",
             search_aliases=["keep", "kalman", "video face restoration", "temporal consistency"],
             inputs=[
                 RestorerSocket.Input("restorer", tooltip="A KEEP checkpoint from Load Face Restorer."),

@@ -163,7 +163,7 @@ def dirichlet_input() -> Any:
         options=["mean", "sample"],
         default="mean",
         optional=True,
-        tooltip="mean takes the expected face and is steady; sample draws one by the seed, as the official script does.",
+        tooltip="mean takes the expected face; sample draws one by the seed, as the official script does.",
     )
 
 
@@ -215,9 +215,7 @@ def blind_inputs() -> list:
             optional=True,
             tooltip="0 keeps to what the footage supports; towards 1 more skin and hair are drawn that are only likely. 0.5 looks sharper.",
         ),
-        io.Boolean.Input(
-            "carry", default=True, optional=True, tooltip="What was restored before helps with the next frame: steadier. Off: frame by frame."
-        ),
+        io.Boolean.Input("carry", default=True, optional=True, tooltip="What was restored before helps with the next frame. Off: frame by frame."),
     ]
 
 

@@ -6,7 +6,7 @@ weights at each size - is made once and serves all steps of a window.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +65,8 @@ class FlairPrior(Prior):
         schedule: the noise schedule it was trained on; None is the published one.
         background: how much of what is carried survives a frame outside the face, in [0, 1]; None is 0.93 (x8) for the bicubic network
             and 1 for the other. x16 was published with 0.98, and no weight tells the two apart: see BACKGROUND.
-        mask: where the face is, (1 or N, 1, H, W) or (H, W) in [0, 1]; None is face_mask().
+        mask: where the face is, (1 or N, 1, H, W) or (H, W) in [0, 1], or a face parser that finds it in the condition, once for a window, as the
+            published code does; None is face_mask().
         place: where the network runs; None leaves it where it is.
         pixels: how many pixels (frames x height x width) a convolution takes at once; the result is the same up to rounding.
 
@@ -85,7 +86,7 @@ class FlairPrior(Prior):
         schedule: Schedule | None = None,
         *,
         background: float | None = None,
-        mask: Tensor | None = None,
+        mask: Tensor | Callable[[Tensor], Tensor] | None = None,
         place: Placement | None = None,
         pixels: int | None = 512 * 512,
     ) -> None:
@@ -101,6 +102,7 @@ class FlairPrior(Prior):
         self.place = on(network, next(network.parameters()).device) if place is None else place
         self.pixels = pixels
         self._known: _PreparedCondition | None = None
+        self._last_parsed: tuple[Tensor, Tensor] | None = None
 
     def configured(self, **changes: Any) -> Self:
         """The same network with another `background`, `mask`, `place`, `pixels` or `schedule`; the flow last made is still known.
@@ -174,11 +176,18 @@ class FlairPrior(Prior):
         if self.background == 1:
             return 1.0
         height, width = condition.shape[-2:]
-        mask = face_mask(height) if self.mask is None else self.mask
+        mask = face_mask(height) if self.mask is None else self.mask if isinstance(self.mask, Tensor) else self._parsed(condition, self.mask)
         mask = mask.to(condition).reshape(-1, 1, *mask.shape[-2:])
         if tuple(mask.shape[-2:]) != (height, width):
             mask = F.interpolate(mask, (height, width), mode="nearest")
         return self.background + (1 - self.background) * mask
+
+    def _parsed(self, condition: Tensor, parser: Callable[[Tensor], Tensor]) -> Tensor:
+        """What the parser says of `condition`, asked anew only when that is not the last one seen."""
+        last = self._last_parsed
+        if last is None or last[0].device != condition.device or not torch.equal(last[0], condition):
+            last = self._last_parsed = condition.clone(), parser(((condition + 1) / 2).clamp(0, 1).cpu())
+        return last[1]
 
 
 def smoothed(condition: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from ..models.device import Placement
 from ..models.embedded import SIZES
 from ..models.first_output import watch
 from ..models.flair.bicubic import BicubicConfig
+from ..models.flair.blur import BlurConfig
 from ..models.origin import came_from
 from ..models.state_dict import notes_of, read_state
 from .base import Prior
@@ -44,6 +45,8 @@ def load_prior(name: str) -> Prior:
     raise ValueError(f"no diffusion prior is called {name!r}; choose one of {', '.join(EMBEDDED)}")
 
 
+PUBLISHED_SIDE = 512
+"""Of the frames that FLAIR's published networks see; smaller ones are the coarsest level of a pyramid."""
 TASKS = tuple(BACKGROUND)
 """What FLAIR's networks were trained for; the first two are one network's, the others another's."""
 
@@ -85,7 +88,7 @@ def prior_from_file(
                 watch(prior.network, path.name)
                 came_from(prior.network, path)
                 prior = prior if placed is None else prior.configured(place=placed(prior.network))
-                if sizes is None:
+                if sizes is None or sizes.side >= PUBLISHED_SIDE:
                     return prior
                 return PyramidPrior(prior.configured(background=1.0))
             if is_image_prior(state):
@@ -102,7 +105,7 @@ def prior_from_file(
     raise ValueError(f"{path.name} holds {what}, not a diffusion prior; choose a FLAIR checkpoint or DifFace's iddpm_ffhq512_ema500000.pth")
 
 
-def sizes_of(notes: Mapping[str, str]) -> BicubicConfig | None:
+def sizes_of(notes: Mapping[str, str]) -> BicubicConfig | BlurConfig | None:
     """The sizes that `fvr train prior` leaves in a file's metadata, None for a published file.
 
     Raises:
@@ -113,7 +116,8 @@ def sizes_of(notes: Mapping[str, str]) -> BicubicConfig | None:
     try:
         sizes = json.loads(notes[SIZES])
         sets = {name: frozenset(sizes[name]) for name in ("attention", "recurrence")}
-        return BicubicConfig(**{**sizes, **sets, "multipliers": tuple(sizes["multipliers"])})
+        known: type[BicubicConfig | BlurConfig] = BicubicConfig if "groups" in sizes else BlurConfig
+        return known(**{**sizes, **sets, "multipliers": tuple(sizes["multipliers"])})
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"the sizes in the file's metadata cannot be read ({error}); train it again with `fvr train prior`") from error
 

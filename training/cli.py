@@ -7,7 +7,7 @@ import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors.torch import load_file
@@ -15,6 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..faces.types import CROP
+from ..methods.tasks import Mode
 from ..models.codeformer.network import CodeFormer
 from ..models.embedded import ALIAS, CODEBOOK, FOLDER, SIZES
 from ..models.flair.spynet import spynet_of
@@ -32,7 +33,7 @@ from .synthetic_motion import Clips
 
 RECIPES: dict[str, dict[str, Any]] = {
     "blind": {"small": blind.BLIND_512},
-    "prior": {"small": prior.PRIOR_128, "paper": prior.PRIOR_PAPER},
+    "prior": {"small": prior.PRIOR_128, "paper": prior.paper()},
     "codebook": {"small": SMALL_128, "paper": PAPER},
     "keep": {"small": temporal.KEEP_SMALL, "paper": temporal.KEEP_PAPER},
     "dicface": {"small": temporal.DICFACE_SMALL, "paper": temporal.DICFACE_PAPER},
@@ -56,6 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", type=Path, help="folder for states, curves and sheets (default: the file's name with -training)")
     parser.add_argument(
         "--recipe", choices=("small", "paper"), default="small", help="small: 128 x 128, for a CPU; paper: the published sizes and plan"
+    )
+    parser.add_argument(
+        "--task",
+        help=f"prior with --recipe paper: {', '.join(prior.TASKS)} (default: x8); dicface: {', '.join(get_args(Mode))} (default: restore)",
     )
     parser.add_argument("--prefix", action="append", help=f"use files whose names begin so; may be repeated; 'federal' means {' and '.join(FEDERAL)}")
     parser.add_argument(
@@ -91,6 +96,8 @@ def run(options: argparse.Namespace) -> int:
         FileNotFoundError: for a file that is not there.
         ValueError: for a folder without faces, the work of another recipe, or options that do not go together.
     """
+    if options.task is not None and options.network not in ("prior", "dicface"):
+        raise ValueError(f"--task is for prior and dicface, got {options.task!r} for {options.network}; leave it out")
     if options.network == "prior":
         return _prior(options)
     if options.spynet is not None:
@@ -122,6 +129,12 @@ def _prefixes(options: argparse.Namespace) -> tuple[str, ...]:
 
 def _prior(options: argparse.Namespace) -> int:
     recipe = RECIPES["prior"][options.recipe]
+    if options.task is not None:
+        if options.recipe != "paper":
+            raise ValueError(
+                f"--task chooses among the prior's published recipes, got --recipe {options.recipe}: add --recipe paper, or leave it out"
+            )
+        recipe = prior.paper(options.task)
     if options.batch:
         recipe = replace(recipe, image=gathered(recipe.image, options.batch), video=gathered(recipe.video, min(options.batch, recipe.video.batch)))
     faces, held_out = (Faces(options.faces, split, recipe.sizes.side, _prefixes(options)) for split in ("train", "val"))
@@ -136,7 +149,14 @@ def _prior(options: argparse.Namespace) -> int:
     sizes = {name: sorted(value) if isinstance(value, frozenset) else value for name, value in asdict(recipe.sizes).items()}
     does = "denoises aligned faces, with their degraded selves as condition or without: a diffusion prior"
     return _written(
-        options, trained, recipe.name, "Face prior (FLAIR)", does, (faces, held_out), notes={SIZES: json.dumps(sizes)}, damage=recipe.blind.text
+        options,
+        trained,
+        recipe.name,
+        "Face prior (FLAIR)",
+        does,
+        (faces, held_out),
+        notes={SIZES: json.dumps(sizes)},
+        damage=(recipe.video_blind or recipe.blind).text,
     )
 
 
@@ -221,6 +241,8 @@ def _codebook(options: argparse.Namespace) -> int:
 
 def _temporal(options: argparse.Namespace) -> int:
     recipe = RECIPES[options.network][options.recipe]
+    if options.task is not None:
+        recipe = temporal.for_task(recipe, options.task)
     if options.batch:
         recipe = replace(recipe, plan=gathered(recipe.plan, options.batch))
     base_path = (FOLDER / CODEBOOK if options.base is None else options.base).resolve()
@@ -244,7 +266,7 @@ def _temporal(options: argparse.Namespace) -> int:
     # a file can leave to its base what is the same there only if it finds it: beside itself, and in the form that it is read in
     beside = base_path.parent == options.out.resolve().parent and base_path.suffix == ".safetensors"
     alias = {ALIAS: "hq_encoder.=encoder."} if beside and options.network == "keep" and recipe.tied else None
-    does = f"restores clips of aligned faces steadily{f', together with {base_path.name}' if beside else ''}"
+    does = f"restores clips of aligned faces with what neighbouring frames show{f', together with {base_path.name}' if beside else ''}"
     return _written(options, trained, recipe.name, title, does, (faces, held_out), base_path, beside, alias, recipe.blind.text)
 
 
@@ -328,6 +350,7 @@ def _written(
 def _command(options: argparse.Namespace, base: Path | None) -> str:
     """What makes the file again, with the names of files and folders instead of their places."""
     words = ["fvr train", options.network, "--faces", options.faces.name, "--recipe", options.recipe, "--seed", str(options.seed)]
+    words += [] if options.task is None else ["--task", options.task]
     words += [f"--prefix {prefix}" for prefix in options.prefix or []]
     words += [] if options.clips is None else ["--clips", options.clips.name]
     words += [] if options.spynet is None else ["--spynet", options.spynet.name]

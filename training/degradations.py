@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..physics.base import Degradation
 from ..physics.blur import Blur
 from ..physics.camera import CameraNoise
 from ..physics.identity import GaussianNoise
@@ -150,6 +151,48 @@ class KnownDegradation:
             if y.shape != faces.shape:
                 y = F.interpolate(y, faces.shape[-2:], mode="bicubic", align_corners=False)
             return y.clamp(0, 1).reshape(x.shape)
+
+        return degraded
+
+
+@dataclass(frozen=True)
+class Deblurring:
+    """y = JPEG((k * x) down by 4 + n), k in 25 x 25: what FLAIR's deblurring and JPEG networks learn from (section 5.1); pixels are repeated back.
+
+    Attributes:
+        side: of the faces.
+        motion: share of hand-shake kernels; the others are Gaussians with two deviations and an angle.
+        noise: standard deviation in 1/255.
+        quality: of JPEG; None leaves it out.
+        sigma: of a Gaussian along either axis, in pixels; the paper gives none, 3 is the widest that 25 x 25 holds.
+    """
+
+    side: int = 512
+    motion: float = 0.5
+    noise: Range = (0.0, 25.0)
+    quality: tuple[int, int] | None = None
+    sigma: Range = (0.7, 3.0)
+
+    @property
+    def text(self) -> str:
+        """In a few words."""
+        coded = "" if self.quality is None else f", JPEG {self.quality[0]} to {self.quality[1]}"
+        return f"x4 after motion blur ({self.motion:.0%}) or Gaussian blur, noise of {self.noise[0]:g} to {self.noise[1]:g} levels{coded}"
+
+    def draw(self, generator: torch.Generator) -> Callable[[Tensor, torch.Generator], Tensor]:
+        """One member of the family: faces (..., 3, S, S) in [0, 1] and a generator for the noise to the degraded faces, same shape and range."""
+        u = torch.rand(7, generator=generator, dtype=torch.float64).tolist()
+        if u[0] < self.motion:
+            blur = Blur.motion(25, u[1], int(u[2] * 2**31), factor=4)
+        else:
+            blur = Blur.gaussian(_between(self.sigma, u[1]), _between(self.sigma, u[2]), 180 * u[3] - 90, factor=4)
+        operator: Degradation = GaussianNoise(_between(self.noise, u[4]) / 255) @ blur
+        if self.quality is not None:
+            operator = Jpeg(round(_between(self.quality, u[5]))) @ operator
+
+        def degraded(x: Tensor, generator: torch.Generator) -> Tensor:
+            small = operator.observe(x.reshape(-1, *x.shape[-3:]), generator).clamp(0, 1)
+            return F.interpolate(small, scale_factor=4.0, mode="nearest").reshape(x.shape)
 
         return degraded
 

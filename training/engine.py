@@ -42,7 +42,8 @@ class Plan:
         final_rate: where its cosine ends; equal to `rate` for a constant one.
         milestones: steps at which the rate is halved instead, with `final_rate` equal to `rate`.
         warmup: steps over which the rate rises from 0.
-        ema: decay of the averaged weights, which are what is validated and kept.
+        ema: decay of the averaged weights, which are what is validated and kept; 0 keeps the last weights instead.
+        decay: of the weights (AdamW's, apart from the gradient).
         betas: Adam's.
         clip: largest norm of the gradient; 0 for no limit.
     """
@@ -57,6 +58,7 @@ class Plan:
     ema: float = 0.995
     betas: tuple[float, float] = (0.9, 0.99)
     clip: float = 0.0
+    decay: float = 0.0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or self.accumulate < 1:
@@ -222,7 +224,7 @@ class _StageRun:
         stage.start(network, done)
         self.average = copy.deepcopy(network).eval().requires_grad_(False)
         self.trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        self.optimiser = torch.optim.Adam(self.trained, lr=stage.plan.rate, betas=stage.plan.betas, fused=True)
+        self.optimiser = torch.optim.AdamW(self.trained, stage.plan.rate, stage.plan.betas, weight_decay=stage.plan.decay, fused=True)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=run.float16)
         self.history: list[dict[str, Any]] = []
         self.bad = 0

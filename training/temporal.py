@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ..methods.detail_fusion import anchored, merged
+from ..methods.tasks import Mode, luminance
 from ..metrics.fidelity import psnr
 from ..metrics.temporal import mean_warping_error
 from ..models.code_prediction import CodeConfig, CodeNetwork
@@ -21,6 +22,7 @@ from ..models.keep.network import KEEP, CrossFeatures, KeepConfig
 from ..models.vq import Encoder, VQConfig
 from ..motion.dis import DisFlow
 from ..motion.warp import warp
+from ..physics.inpaint import BrushStrokes
 from .degradations import JUDGED, Blind, judged
 from .engine import Batch, Net, Plan, Stage, generator_for
 from .faces import MIRROR_ONLY, Faces, Jitter, shrunk
@@ -50,6 +52,7 @@ class TemporalRecipe:
         sampled: whether weights are drawn from the posterior (eq. 10) instead of its mean.
         anchored: whether L1 looks at the output with the input's coarse means (methods/detail_fusion.py), as a small network's is used.
         frozen: whether only what the base network lacks is trained.
+        task: what a clip is restored from: itself damaged ("restore"), its luminance ("colourise"), or itself under white strokes ("inpaint").
         tied: whether KEEP's encoder of restored frames is the base's own encoder, which saves a file a quarter of its size, instead of the
             autoencoder's.
     """
@@ -72,6 +75,7 @@ class TemporalRecipe:
     anchored: bool = False
     frozen: bool = False
     tied: bool = False
+    task: Mode = "restore"
 
 
 # The blur and noise of DicFace's options file (after VFHQ's), for 512 x 512; its x4 downsampling is the middle of our range.
@@ -119,6 +123,18 @@ DICFACE_SMALL = TemporalRecipe(
 )
 
 
+def for_task(recipe: TemporalRecipe, task: str) -> TemporalRecipe:
+    """DicFace's recipe for a task of `methods.tasks`. For the two that invent colours or parts its options files leave the KL out and train all.
+
+    Raises:
+        ValueError: for another task.
+    """
+    if task not in get_args(Mode):
+        raise ValueError(f"DicFace learns to {', '.join(get_args(Mode))}, got --task {task}")
+    mode: Mode = task  # type: ignore[assignment]
+    return recipe if mode == "restore" else replace(recipe, name=f"{recipe.name}, {task}", task=mode, divergence=0.0, anchored=False, frozen=False)
+
+
 @dataclass
 class _TemporalStage(Stage[Net]):
     recipe: TemporalRecipe
@@ -162,8 +178,17 @@ class _TemporalStage(Stage[Net]):
                 still = still.flip(-1)
             moving = set_moving(still, recipe.frames, recipe.motion, generator)
             target = torch.stack([shrunk(frame, self.faces.side) for frame in moving])
-        source = degraded_clip(target, recipe.blind, generator, recipe.rate_factor)
+        source = self._damaged(target, generator)
         return {"source": source * 2 - 1, "target": target * 2 - 1}
+
+    def _damaged(self, target: Tensor, generator: torch.Generator) -> Tensor:
+        """What is shown of a clip (T, 3, S, S) in [0, 1]; strokes stay where they are through a clip and hide 5 to 40 % of it."""
+        if self.recipe.task == "colourise":
+            return luminance(target).expand_as(target)
+        if self.recipe.task == "inpaint":
+            share, seed = 0.05 + 0.35 * float(torch.rand((), generator=generator)), int(torch.randint(1 << 31, (), generator=generator))
+            return BrushStrokes(share, 0.08, seed).observe(target)
+        return degraded_clip(target, self.recipe.blind, generator, self.recipe.rate_factor)
 
     def targets(self, network: CodeNetwork, target: Tensor) -> Tensor:
         """Codes (N, tokens) of clean frames (N, 3, S, S)."""
@@ -191,15 +216,20 @@ class _TemporalStage(Stage[Net]):
             still = self.held_out.source(number)
             moving = set_moving(still, VALIDATED_FRAMES, self.recipe.motion, generator_for("validation", number))
             truth = torch.stack([shrunk(frame, self.held_out.side) for frame in moving])
-            source = judged(name, truth, seed=number)
+            source = judged(name, truth, seed=number) if self.recipe.task == "restore" else self._damaged(truth, generator_for("damage", number))
             inputs = (source * 2 - 1).to(self.device)
-            single = _shown(self.base.to(self.device)(inputs, 1.0, match=False), source)
-            joint = _shown(self.restored(network, inputs), source)
+            single = self._finished(self.base.to(self.device)(inputs, 1.0, match=False), source)
+            joint = self._finished(self.restored(network, inputs), source)
             gains.append((psnr(joint, truth).mean() - psnr(single, truth).mean()).item())
             shares.append(mean_warping_error(joint, truth).rgb_sum / mean_warping_error(single, truth).rgb_sum)
             rows.append(torch.stack([source[-1], single[-1], joint[-1], truth[-1]]))
         figures = {"dB over the base, frame by frame": sum(gains) / len(gains), "warping error, of the base's": sum(shares) / len(shares)}
         return figures, torch.stack(rows)
+
+    def _finished(self, images: Tensor, source: Tensor) -> Tensor:
+        """A network's images in [0, 1]; where it restores, filling in what the input lacks, as restorers give them."""
+        shown = (images.float().cpu() + 1) / 2
+        return (merged(shown, source) if self.recipe.task == "restore" else shown).clamp(0, 1)
 
 
 class KeepStage(_TemporalStage[KEEP]):
@@ -376,8 +406,3 @@ def dicface_on(base: CodeFormer, frames: int) -> DicFace:
     network = DicFace(base.sizes, frames)
     network.load_state_dict(base.state_dict(), strict=False)
     return network
-
-
-def _shown(images: Tensor, source: Tensor) -> Tensor:
-    """A network's images in [0, 1], filling in what the input lacks, as restorers give them."""
-    return merged((images.float().cpu() + 1) / 2, source).clamp(0, 1)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .convolution import FrameConv, TimeConv, doubled, numbered, zeroed
-from .norm import ClipNorm
+from .norm import ClipNorm, Read
 from .window import Window
 
 GROUPS = 32
@@ -19,10 +19,11 @@ class NormedConv(nn.Module):
     def __init__(self, groups: int, width_in: int, width: int) -> None:
         super().__init__()
         self.block = numbered({0: ClipNorm(groups, width_in), 3: FrameConv(width_in, width)})
+        self.dropout = 0.0
 
     def forward(self, x: Tensor, window: Window) -> Tensor:
         norm, conv = self.block["0"], self.block["3"]
-        return conv.over(norm.read(x, window, dtype=conv.conv.weight.dtype), x, window)
+        return conv.over(_thinned(norm.read(x, window, dtype=conv.conv.weight.dtype), self), x, window)
 
 
 class NoiseBias(nn.Module):
@@ -65,6 +66,7 @@ class ResBlock(nn.Module):
     def __init__(self, width_in: int, width: int, embedding: int, *, kernel: int | None = None, film: bool = True, change: str = "") -> None:
         super().__init__()
         self.film, self.change = film, change
+        self.dropout = 0.0
 
         def conv(inside: int) -> FrameConv | TimeConv:
             return FrameConv(inside, width) if kernel is None else TimeConv(width, kernel)
@@ -85,11 +87,27 @@ class ResBlock(nn.Module):
         norm, conv = self.out_layers["0"], self.out_layers["3"]
         if self.film:
             scale, shift = emb.float().chunk(2, 1)
-            h = conv.over(norm.read(h, window, (scale, shift)), h, window)
+            h = conv.over(_thinned(norm.read(h, window, (scale, shift)), self), h, window)
         else:
             h = h + emb[..., None, None].to(h.dtype)
-            h = conv.over(norm.read(h, window), h, window)
+            h = conv.over(_thinned(norm.read(h, window), self), h, window)
         return h + (x if self.skip_connection is None else self.skip_connection(x, window))
 
     def _resized(self, x: Tensor) -> Tensor:
         return doubled(x) if self.change == "up" else F.avg_pool2d(x, 2)
+
+
+def _thinned(read: Read, block: NormedConv | ResBlock) -> Read:
+    """What `read` gives with a share `block.dropout` of it left out while the network learns."""
+    if not (block.training and block.dropout):
+        return read
+    return lambda part: F.dropout(read(part), block.dropout)
+
+
+def dropping(network: nn.Module, share: float) -> None:
+    """Dropout before the last convolution of every residual block of the image network: in guided diffusion and SR3 the third module there."""
+    for module in network.modules():
+        if isinstance(module, NoiseBlock):
+            module.block2.dropout = share
+        elif isinstance(module, ResBlock) and isinstance(module.in_layers["2"], FrameConv):
+            module.dropout = share

@@ -12,7 +12,7 @@ ARCHITECTURE = Architecture(
     describe=code_line("KEEP"),
     rank=2,
     restorer="methods.keep:KeepRestorer",
-    summary="KEEP: what the last restored frame predicts and what the next frame shows, weighed as a Kalman filter does; steady over time.",
+    summary="KEEP: what the last restored frame predicts and what the next frame shows, weighed as a Kalman filter does.",
     checkpoints={"restore": "keep"},
     embedded="embedded keep",
 )

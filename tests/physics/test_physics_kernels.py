@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.testing import assert_close
 
-from fvr.physics import Blur
+from fvr.physics import Blur, BrushStrokes, brush_mask
 from fvr.physics.kernels import bicubic_kernel, box_kernel, convolve_kernels, gaussian_kernel, line_kernel, motion_kernel, rescale_kernel, trim_kernel
 
 
@@ -105,3 +106,27 @@ def test_trimming_keeps_the_centre() -> None:
 def test_impossible_kernels_are_refused(bad) -> None:
     with pytest.raises(ValueError, match="got"):
         bad()
+
+
+@pytest.mark.parametrize(("share", "width"), [(0.05, 0.03), (0.2, 0.06), (0.5, 0.1)])
+def test_strokes_hide_what_was_asked(share, width):
+    """At least the share and little more, in strokes, not dust; the seed decides."""
+    known = brush_mask((96, 128), share, width, seed=3)
+    assert share <= 1 - known.double().mean() < share + 0.2
+    eroded = 1 - F.max_pool2d(known.float()[None], 3, 1, 1)
+    assert eroded.sum() > 0.1 * (~known).sum()
+    assert torch.equal(known, brush_mask((96, 128), share, width, seed=3)) and not torch.equal(known, brush_mask((96, 128), share, width, seed=4))
+    assert brush_mask((16, 16), 0.0).all()
+
+
+def test_strokes_are_shown_in_white_and_known_pixels_stay():
+    frames = torch.rand(2, 3, 64, 64)
+    shown = BrushStrokes(0.3, 0.1, seed=1).observe(frames)
+    known = brush_mask((64, 64), 0.3, 0.1, seed=1)
+    assert torch.equal(shown[..., known], frames[..., known]) and (shown[..., ~known] == 1).all()
+
+
+@pytest.mark.parametrize("wrong", [{"share": 1.0}, {"width": 0.0}])
+def test_strokes_out_of_range_are_named(wrong):
+    with pytest.raises(ValueError, match="strokes hide|a brush is"):
+        BrushStrokes(**wrong)

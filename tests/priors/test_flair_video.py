@@ -74,6 +74,24 @@ def test_mask_and_background(prior):
     assert gap(found[0], plain) > 1e-4
 
 
+def test_a_parser_says_where_features_are_carried(prior):
+    """As the mask that it finds in the condition would; asked once for a window, not once a step."""
+    x_t, condition = clip(2)
+    asked = []
+
+    def parser(crops):
+        asked.append(crops)
+        return (crops.mean(1, keepdim=True) > 0.5).float()
+
+    other = prior.configured(background=0.5)
+    parsing = other.configured(mask=parser)
+    found = [parsing.predict_x0(x_t, step, condition) for step in (STEP, STEP - 1)]
+    same = other.configured(mask=((condition + 1) / 2).clamp(0, 1).mean(1, keepdim=True).gt(0.5).float())
+    assert len(asked) == 1 and found[0].equal(same.predict_x0(x_t, STEP, condition))
+    parsing.predict_x0(x_t, STEP, condition.flip(0))
+    assert len(asked) == 2
+
+
 def test_flow_is_made_once_for_a_window(prior):
     """Steps on one condition share its flow, and differ in nothing from a prior that has seen nothing before."""
     prior = FlairPrior(prior.network)

@@ -18,12 +18,15 @@ import torch
 from helpers.tiny_codebook import SHORT, SIDE, draw_faces, faces_of
 from safetensors.torch import load_file
 
+from fvr.diffusion.schedule import linear_schedule
 from fvr.models.embedded import SIZES
 from fvr.models.flair.bicubic import BicubicConfig, BicubicUNet
+from fvr.models.flair.blur import BlurConfig
+from fvr.models.flair.residual import ResBlock
 from fvr.models.flair.spynet import SPyNet
 from fvr.models.flair.temporal import split_parameters
 from fvr.training import cli, prior
-from fvr.training.degradations import JUDGED, NATIVE_128
+from fvr.training.degradations import JUDGED, NATIVE_128, Deblurring, KnownDegradation
 from fvr.training.engine import STATE, Run, Stopped, generator_for, train
 from fvr.training.faces import Faces
 from fvr.training.flow_weights import load_spynet
@@ -116,6 +119,61 @@ def test_the_command_writes_a_prior_that_loads(tmp_path: Path, monkeypatch: pyte
     prior = prior_from_file(out)
     assert isinstance(prior, PyramidPrior) and prior.coarse.network.config == SIZES_64
     assert "diffusion prior" in out.with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize("task", prior.TASKS)
+def test_the_published_recipes_are_table_11(task: str) -> None:
+    """2 M samples in batches of 64 and 0.3 M in batches of 4; EMA 0.9999 and none; weight decay 0.05 in both; dropout 0.2 (A.1)."""
+    recipe = prior.paper(task)
+    image, video = recipe.image, recipe.video
+    assert (image.steps, image.batch, image.rate, image.final_rate, image.ema, image.decay) == (31_250, 64, 1.5e-4, 1.5e-4, 0.9999, 0.05)
+    assert (video.steps, video.batch, video.rate, video.final_rate, video.ema, video.decay) == (75_000, 4, 1e-4, 1e-4, 0.0, 0.05)
+    assert (recipe.frames, recipe.dropout, recipe.dropped, recipe.levels, recipe.weighting) == (10, 0.2, 0.2, "schedule", "eps")
+    assert isinstance(recipe.sizes, BicubicConfig if task.startswith("x") else BlurConfig) and recipe.video_blind is not None
+    if isinstance(recipe.blind, KnownDegradation):
+        assert recipe.blind.text == "bicubic(factor=8)" and recipe.video_blind.text == f"bicubic(factor={task[1:]})"
+    else:
+        assert recipe.blind.motion == 0.5 and recipe.blind.quality == ((60, 100) if task == "jpeg" else None)
+        assert isinstance(recipe.video_blind, Deblurring) and recipe.video_blind.motion == {"gaussian": 0, "motion": 1, "jpeg": 0.5}[task]
+
+
+def test_the_network_for_blur_learns_in_both_stages(tmp_path: Path) -> None:
+    """It is told the step of the linear schedule; dropout acts on the image network only while that learns; the last weights are kept."""
+    sizes = BlurConfig(side=SIDE, channels=32, multipliers=(1, 1), res_blocks=1, attention=frozenset({1}), recurrence=frozenset(), head=32)
+    plans = (replace(SHORT, steps=2, ema=0.0, decay=0.05) for _ in range(2))
+    recipe = PriorRecipe("tiny blur", sizes, *plans, frames=3, blind=Deblurring(SIDE), video_blind=Deblurring(SIDE, quality=(60, 100)), dropout=0.2)
+    image, video = stages(tmp_path, recipe)
+    table = linear_schedule().alphas_cumprod.sqrt().float()
+    assert image.told(table[[3, 700, 999]]).tolist() == [3, 700, 999]
+    assert 0.0 < image.batch(0, generator_for(0))["condition"].diff(dim=-1).eq(0).float().mean() < 1  # pixels are repeated 4 x 4
+    network = network_of(recipe)
+    before = {name: value.clone() for name, value in network.named_parameters()}
+    image.start(network, {})
+    assert {module.dropout for module in network.modules() if isinstance(module, ResBlock)} == {0.0, 0.2}
+    train(network, [image, video], Run(tmp_path / "work", bfloat16=False, validate_every=0), recipe.name)
+    assert {module.dropout for module in network.modules() if isinstance(module, ResBlock)} == {0.0}
+    spatial, temporal, _ = split_parameters(network)
+    now = load_file(tmp_path / "work" / "video.safetensors")
+    for names in (spatial, temporal):
+        assert any(not torch.equal(now[name], before[name]) for name in names)
+    assert all(torch.equal(now[name], value) for name, value in network.state_dict().items())
+
+
+def test_a_task_is_one_of_the_papers(tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+
+    def asked(network: str, *words: str) -> argparse.Namespace:
+        return parser.parse_args([network, "--faces", str(tmp_path), "--out", str(tmp_path / "x.safetensors"), *words])
+
+    with pytest.raises(ValueError, match="FLAIR was trained for x4, x8, x16, gaussian, motion, jpeg, got 'x2'"):
+        cli.run(asked("prior", "--recipe", "paper", "--task", "x2"))
+    with pytest.raises(ValueError, match="add --recipe paper"):
+        cli.run(asked("prior", "--task", "jpeg"))
+    with pytest.raises(ValueError, match="--task is for prior and dicface"):
+        cli.run(asked("keep", "--task", "inpaint"))
+    with pytest.raises(ValueError, match="DicFace learns to restore, colourise, inpaint, got --task deblur"):
+        cli.run(asked("dicface", "--task", "deblur"))
 
 
 def test_degradations_must_fit_the_network() -> None:

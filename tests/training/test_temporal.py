@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from helpers.tiny_codebook import SIDE, TINY, draw_faces, faces_of
 from safetensors.torch import load_file
 
+from fvr.methods.tasks import luminance
 from fvr.models.code_prediction import CodeConfig
 from fvr.models.codeformer.network import CodeFormer
 from fvr.models.dicface.network import DicFace, dirichlet_mean
@@ -29,6 +31,7 @@ from fvr.training.temporal import (
     DicFaceStage,
     KeepStage,
     dicface_on,
+    for_task,
     gamma_sample,
     keep_config,
     keep_on,
@@ -232,3 +235,24 @@ def test_a_base_that_torch_saved_makes_a_file_that_stands_alone(arguments, codeb
     card = out.with_suffix(".md").read_text()
     assert f"{OWN_LICENCE} The licences of mine.pth hold for it too." in card and "starting from mine.pth" in card
     assert "1 to learn from and 1 to validate" in card
+
+
+@pytest.mark.parametrize("task", ["colourise", "inpaint"])
+def test_dicface_learns_its_other_two_tasks(codebook_folder: Path, base: CodeFormer, tmp_path: Path, task: str) -> None:
+    """Grey in, or white strokes in; two steps of each, all layers but the positions learning."""
+    recipe = for_task(replace(DICFACE_TINY, plan=replace(DICFACE_TINY.plan, steps=2), anchored=True, frozen=True, divergence=1.0), task)
+    assert (recipe.divergence, recipe.anchored, recipe.frozen) == (0.0, False, False)
+    network, stage = dicface_on(base, 3), stage_of(DicFaceStage, recipe, base, codebook_folder)
+    batch = stage.batch(0, generator_for(0))
+    source, target = ((batch[key] + 1) / 2 for key in ("source", "target"))
+    if task == "colourise":
+        assert torch.equal(source[:, :, :1].expand_as(source), source) and torch.allclose(source[0, :, :1], luminance(target[0]), atol=1e-5)
+    else:
+        holes = (source - target).abs().amax((1, 2), keepdim=True) > 1e-6  # the same through the clip
+        assert 0.04 < holes.float().mean() < 0.6 and (source[holes.expand_as(source)] > 1 - 1e-6).all()
+    before = {name: value.clone() for name, value in network.named_parameters()}
+    train(network, [stage], Run(tmp_path, bfloat16=False, validate_every=0), "dicface")
+    changed = {name.split(".")[0] for name, value in network.named_parameters() if not torch.equal(value, before[name])}
+    assert {"encoder", "multiscale", "dir_dist_layers"} <= changed
+    figures, sheet = stage.validate(network)
+    assert all(map(math.isfinite, figures.values())) and len(sheet)
