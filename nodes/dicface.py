@@ -49,7 +49,7 @@ class DicFaceRestore(io.ComfyNode):
                 *face_outputs(),
                 io.Mask.Output(
                     "uncertainty",
-                    tooltip="How undecided the codes are: 0 settled, 0.5 as the prior; without meaning for the embedded weights; 512 x 512.",
+                    tooltip="How undecided the codes are: 0 settled, 0.5 as the prior; no meaning for embedded weights.",
                 ),
             ],
         )

@@ -123,7 +123,7 @@ class BrushStrokes(_Masking):
         return brush_mask((x.shape[-2], x.shape[-1]), self.share, self.width, self.seed).to(x)
 
     def observe(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return self.forward(x) + 1 - self.mask_for(x)
+        return torch.where(self.mask_for(x) > 0, x, x.new_ones(()))
 
     @property
     def noise_gain(self) -> float:

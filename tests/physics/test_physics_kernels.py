@@ -128,5 +128,5 @@ def test_strokes_are_shown_in_white_and_known_pixels_stay():
 
 @pytest.mark.parametrize("wrong", [{"share": 1.0}, {"width": 0.0}])
 def test_strokes_out_of_range_are_named(wrong):
-    with pytest.raises(ValueError, match="strokes hide|a brush is"):
+    with pytest.raises(ValueError, match=r"strokes hide|a brush is"):
         BrushStrokes(**wrong)

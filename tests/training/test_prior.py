@@ -137,6 +137,7 @@ def test_the_published_recipes_are_table_11(task: str) -> None:
         assert isinstance(recipe.video_blind, Deblurring) and recipe.video_blind.motion == {"gaussian": 0, "motion": 1, "jpeg": 0.5}[task]
 
 
+@pytest.mark.usefixtures("quick_validation")
 def test_the_network_for_blur_learns_in_both_stages(tmp_path: Path) -> None:
     """It is told the step of the linear schedule; dropout acts on the image network only while that learns; the last weights are kept."""
     sizes = BlurConfig(side=SIDE, channels=32, multipliers=(1, 1), res_blocks=1, attention=frozenset({1}), recurrence=frozenset(), head=32)
