@@ -19,8 +19,8 @@ from .mesh_points import face_box, five_points, pose, turn_of
 from .mesh_tracking import Mesher, Region, carried, region_of
 from .types import Face
 
-SMALLEST = 13.0
-"""Side of the smallest box that BlazeFace is sure of, in pixels of its input; the largest is 170."""
+SMALLEST, LARGEST = 13.0, 170.0
+"""Sides of the smallest and the largest box that BlazeFace is sure of, in pixels of its input."""
 
 COARSE, CLOSE = 192, 96
 """Longer sides of a frame at which it is searched for faces from 7 % of it on (never enlarged), and for such as fill it or more."""
@@ -66,7 +66,8 @@ class Searcher:
         long, short = max(height, width), min(height, width)
         scales = [min(COARSE / long, 1.0)]
         if fine:
-            scales.append(CLOSE / long)
+            if scales[0] * long > LARGEST:
+                scales.append(CLOSE / long)
             shown = 1.0 if self.detect_size <= 0 or short <= self.detect_size else self.detect_size / short
             scale = shown * SMALLEST / self.min_face
             while scale > 1.15 * scales[0] and len(scales) < 8:
@@ -149,7 +150,7 @@ SCENE = 0.06
 """Mean change of a thumbnail from which on a frame is searched anew, as after a cut."""
 
 MOVED = 0.04
-"""Change of a thumbnail's cell since the last search from which on somebody may have come into view there."""
+"""Change of four cells of a thumbnail since the last search from which on somebody may have come into view there."""
 
 CELLS = (32, 18)
 """Width and height of thumbnails."""
@@ -262,7 +263,9 @@ class Follower:
         self.count = 0
 
     def __call__(self, frames: Tensor) -> list[list[Face]]:
-        return [self.step(frame) for frame in frames]
+        found = [self.step(frame) for frame in frames]
+        self.last = None if self.last is None else self.last.copy()  # a view would hold the whole chunk
+        return found
 
     def step(self, frame: Tensor) -> list[Face]:
         """Faces in the next frame (3, H, W), best first."""
@@ -309,10 +312,11 @@ class Follower:
         """Whether something outside the known faces changed since the last search."""
         if self.searched is None or self.small is None:
             return True
-        moved = np.abs(self.small - self.searched).mean(0) > MOVED
+        cells = (CELLS[0] // 2, CELLS[1] // 2)
+        moved = np.abs(cv2.resize((self.small - self.searched).mean(0), cells, interpolation=cv2.INTER_AREA)) > MOVED
         for placed in live:
             box = placed.box.reshape(2, 2).double().numpy()
-            box = (box + np.array([[-0.25], [0.25]]) * (box[1] - box[0])) * np.array(CELLS) / np.array(size[::-1])  # hair and neck move along
+            box = (box + np.array([[-0.25], [0.25]]) * (box[1] - box[0])) * np.array(cells) / np.array(size[::-1])  # hair and neck move along
             (x0, y0), (x1, y1) = np.floor(box[0]).clip(0).astype(int), np.ceil(box[1]).clip(0).astype(int)
             moved[y0:y1, x0:x1] = False
         return bool(moved.any())
