@@ -70,14 +70,15 @@ def add(commands: Any) -> None:
         "--gates",
         default="",
         metavar="TEXT",
-        help='between which two values a face fades to the original, such as "size=18-30, yaw=70-50"; also pitch, blur, confidence; "off" never '
-        "(default: size=18-30, yaw=70-50, pitch=75-55, blur=0.3-0.6, confidence=0.5-0.8)",
+        help='between which two values a face fades to the original, such as "size=10-20, yaw=70-50"; also pitch, blur, confidence; "off" never '
+        "(default: size=20-32, yaw=70-50, pitch=75-55, blur=0.3-0.6, confidence=0.5-0.8)",
     )
     g.add_argument(
         "--occlusion",
         default="off",
         choices=["auto", "off"],
-        help="auto keeps what lies before a face (a hand, a microphone) where the restored face differs from it in colour (default: off)",
+        help="auto keeps what lies before a face (a hand, a microphone, hair) where the restored face differs from it in colour or structure: for "
+        "networks that paint faces over it, which the embedded ones do not (default: off)",
     )
     g.add_argument("--colour-match", action="store_true", help="give the restored face the colours of the original")
     g.add_argument(

@@ -2,32 +2,77 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .mesh_points import BOUNDS
 from .strength import rise
 from .types import CROP
 
-CELL = 16
-"""Side in crop pixels of the cells whose mean colours are compared: damage and detail lie below it."""
+CELL = 8
+"""Least side in crop pixels of the cells whose means are compared: damage and detail lie below it."""
 
-DIFFERENT = (0.10, 0.20)
-"""Distance of two cells' colours between which a cell goes from face to what lies before it; not measured on footage."""
+PIXELS = 3
+"""Frame pixels that a cell's side is long at least, as noise is as large as they are."""
+
+WINDOW = 7
+"""Cells on a side within which structure is compared."""
+
+COLOUR = (0.08, 0.16)
+"""Distance of two cells' colours between which a cell goes from face to what lies before it."""
+
+STRUCTURE = (0.3, 0.5)
+"""The same for 1 - SSIM of the cells' brightness; restorers that repaint nothing stay below 0.08 (benchmarks/occlusion.py)."""
+
+FLAT = 0.04**2
+"""Variance of brightness below which there is no structure to compare."""
 
 GROWN = 3
 """Cells by which what lies before the face is widened, so that its edge is not restored into the face."""
 
 
-def unoccluded(restored: Tensor, original: Tensor) -> Tensor:
+def unoccluded(restored: Tensor, original: Tensor, scale: float = 1.0) -> Tensor:
     """Masks (n, 512, 512) in [0, 1], 0 where something lies before the face, from crops (n, 3, 512, 512) after and before restoration.
 
-    A restorer that paints a face over a hand changes the mean colour of a region; one that sharpens does not. The shift that the whole crop
-    has in common, as after a change of colours, is left out.
+    A restorer that paints a face over a hand changes a region's mean colour and its structure, with
+
+        1 - SSIM = 1 - (2 cov(a, b) + FLAT) / (var a + var b + FLAT)
+
+    of the cells' brightness a and b; one that sharpens changes neither. Outside the mesh's mean outline half as much is enough. A shift of colour
+    that the whole crop has in common is left out.
+
+    scale: crop pixels per frame pixel.
     """
-    small = [F.avg_pool2d(crops, CELL) for crops in (restored, original)]
-    change = small[0] - small[1]
+    cell = min(max(CELL, 2 ** math.ceil(math.log2(max(PIXELS * scale, 1)))), CROP // 16)
+    a, b = (F.avg_pool2d(crops, cell) for crops in (restored, original))
+    change = a - b
     change = change - change.flatten(2).median(-1).values[..., None, None]
-    differs = rise(change.square().mean(1, keepdim=True).sqrt(), *DIFFERENT)
+    colour = change.square().mean(1, keepdim=True).sqrt()
+    weight = 1 + outside(a.shape[-1]).to(a)
+    differs = torch.maximum(rise(colour * weight, *COLOUR), rise(structure(a, b) * weight, *STRUCTURE))
     grown = F.max_pool2d(differs, GROWN, 1, GROWN // 2)
     soft = F.avg_pool2d(F.pad(grown, (1, 1, 1, 1), mode="replicate"), 3, 1)
     return 1 - F.interpolate(soft, size=(CROP, CROP), mode="bilinear", align_corners=False)[:, 0].clamp(0, 1)
+
+
+def structure(a: Tensor, b: Tensor) -> Tensor:
+    """1 - SSIM without its first term, (n, 1, h, w) in [0, 2], of the brightness of two small pictures (n, 3, h, w)."""
+
+    def mean(x: Tensor) -> Tensor:
+        return F.avg_pool2d(F.pad(x, (WINDOW // 2,) * 4, mode="replicate"), WINDOW, 1)
+
+    x, y = a.mean(1, keepdim=True), b.mean(1, keepdim=True)
+    mx, my = mean(x), mean(y)
+    cov, vx, vy = mean(x * y) - mx * my, (mean(x * x) - mx * mx).clamp(min=0), (mean(y * y) - my * my).clamp(min=0)
+    return 1 - (2 * cov + FLAT) / (vx + vy + FLAT)
+
+
+def outside(side: int) -> Tensor:
+    """(side, side) of the crop: 1 outside the ellipse in which the mean mesh lies, 0 in it, smooth between."""
+    x0, y0, x1, y1 = BOUNDS
+    places = (torch.arange(side) + 0.5) * CROP / side
+    x, y = (places - (x0 + x1) / 2) / (x1 - x0) * 2, (places - (y0 + y1) / 2) / (y1 - y0) * 2
+    return rise((x.square()[None] + y.square()[:, None]).sqrt(), 1.0, 1.3)

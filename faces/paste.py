@@ -104,7 +104,7 @@ class Paster:
                 restored = match_colour(restored, original)
         shape = self.parser(restored).to(frames) if self.parser is not None else None
         if self.occlusion == "auto" and original is not None and len(frames):
-            clear = unoccluded(restored, original)
+            clear = unoccluded(restored, original, float(scales(matrices).median()))
             shape = clear if shape is None else shape * clear
         for k, matrix in enumerate(matrices):
             if not float(level[k]) > 0:

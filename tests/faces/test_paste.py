@@ -229,3 +229,28 @@ def test_what_lies_before_a_face_stays_and_the_face_is_restored():
     assert float(clear[:250].min()) > 0.95 and float(clear[:, 330:].min()) > 0.95
     assert float(unoccluded(restored, face).min()) > 0.99
     assert float(unoccluded(restored + 0.05, face).min()) > 0.99
+
+
+def test_a_hand_of_the_face_s_own_colour_is_told_by_its_structure():
+    from fvr.faces.occlusion import unoccluded
+
+    rng = torch.Generator().manual_seed(1)
+    face = torch.nn.functional.interpolate(0.45 + 0.2 * torch.rand(1, 1, 10, 10, generator=rng), size=(512, 512), mode="bicubic").repeat(1, 3, 1, 1)
+    fingers = 0.55 + 0.05 * torch.sin(torch.arange(512) / 10)[:, None].expand(512, 512)
+    original = face.clone()
+    original[:, :, 260:420, 180:340] = fingers[260:420, 180:340]
+    clear = unoccluded(face, original)[0]
+    assert float(clear[280:400, 200:320].mean()) < 0.25
+    assert float(clear[:180].min()) > 0.95 and float(clear[500:].min()) > 0.95
+
+
+def test_noise_that_goes_is_no_occluder_however_small_the_face():
+    """Pixels of a frame are 16 of the crop here, and a restorer takes the noise out of them."""
+    from fvr.faces.occlusion import unoccluded
+
+    rng = torch.Generator().manual_seed(2)
+    small = torch.nn.functional.interpolate(0.3 + 0.4 * torch.rand(1, 3, 4, 4, generator=rng), size=(32, 32), mode="bicubic")
+    noisy = small + 0.03 * torch.randn(1, 3, 32, 32, generator=rng)
+    restored, original = (torch.nn.functional.interpolate(x, size=(512, 512), mode="bicubic").clamp(0, 1) for x in (small, noisy))
+    assert float(unoccluded(restored, original, 16.0).min()) > 0.95
+    assert float(unoccluded(restored, original, 1.0).min()) < 0.8
