@@ -17,6 +17,8 @@ from .types import FaceTrack
 class Gates:
     """Between which two values each measure takes the strength from 0 to 1, or, where the first is the larger, from 1 to 0.
 
+    The defaults' figures are in benchmarks/README.md (Gates).
+
     Attributes:
         size: of the face, in frame pixels.
         blur: sharpness, as a share of the track's median.
@@ -24,7 +26,7 @@ class Gates:
         confidence: how sure FaceMesh is of a face, in [0, 1]; other detectors drop what they are not sure of.
     """
 
-    size: tuple[float, float] = (18.0, 30.0)
+    size: tuple[float, float] = (20.0, 32.0)
     blur: tuple[float, float] = (0.3, 0.6)
     yaw: tuple[float, float] = (70.0, 50.0)
     pitch: tuple[float, float] = (75.0, 55.0)
@@ -32,7 +34,7 @@ class Gates:
 
     @classmethod
     def parse(cls, text: str) -> Gates:
-        """The gates of "size=18-30, yaw=70-50"; what is not named keeps its default, and "off" opens all.
+        """The gates of "size=10-20, yaw=70-50"; what is not named keeps its default, and "off" opens all.
 
         Raises:
             ValueError: for anything else.
@@ -44,7 +46,7 @@ class Gates:
         for part in filter(None, (piece.strip() for piece in text.split(","))):
             match = re.fullmatch(r"(\w+)\s*=\s*(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)", part)
             if not match or match[1] not in names or float(match[2]) == float(match[3]):
-                raise ValueError(f"a gate is one of {', '.join(names)} with two values, such as size=18-30 or yaw=70-50, got {part!r}")
+                raise ValueError(f"a gate is one of {', '.join(names)} with two values, such as size=10-20 or yaw=70-50, got {part!r}")
             found[match[1]] = (float(match[2]), float(match[3]))
         return cls(**found)
 

@@ -28,9 +28,9 @@ def test_each_measure_fades_the_face(fine, faded):
     assert float(strengths(track(**faded)).max()) < 0.01
 
 
-def test_a_profile_and_a_face_of_24_pixels_are_half_faded():
+def test_a_profile_and_a_face_of_26_pixels_are_half_faded():
     assert float(strengths(track(yaw=60.0))[4]) == pytest.approx(0.5, abs=0.01)
-    assert float(strengths(track(size=24.0))[4]) == pytest.approx(0.5, abs=0.01)
+    assert float(strengths(track(size=26.0))[4]) == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_head_that_turns_fades_smoothly():

@@ -82,6 +82,22 @@ def test_one_person_is_nearer_to_a_ruined_self_than_to_others(picture_of):
     assert float(far.diagonal().max()) < SAME < float((far + torch.eye(4)).min())
 
 
+@needs_faces
+def test_other_light_makes_nobody_somebody_else(picture_of):
+    """Dark, lit from the side, and against the light: nearer to themselves than SAME, and to nobody else."""
+    side = torch.linspace(0.15, 1.25, 512)
+    people = [picture_of(k) for k in (0, 5, 9, 13)]
+    embed = load_embed()
+
+    def embedded(change):
+        return embed(torch.stack([likeness(change(p).clamp(0, 1), TEMPLATE.float()) for p in people]))
+
+    known = embedded(lambda p: p)
+    for light in (lambda p: 0.6 * p**2.2, lambda p: p * side, lambda p: 0.35 * p + 0.5):
+        far = torch.cdist(embedded(light), known)
+        assert float(far.diagonal().max()) < SAME < float((far + torch.eye(4)).min())
+
+
 @pytest.fixture(scope="module")
 def picture_of():
     import cv2
