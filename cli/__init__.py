@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 
 from ..host.signals import stoppable
-from . import compare, demo, faces, finetune, job, models, nodes, restore, run, segment, train
+from . import compare, demo, faces, finetune, job, models, nodes, pseudo_target, restore, run, segment, train
 
-COMMANDS = (restore, faces, segment, job, compare, run, demo, train, finetune, models, nodes)
+COMMANDS = (restore, faces, segment, job, compare, run, demo, train, pseudo_target, finetune, models, nodes)
 """As help lists them."""
 INTERRUPTED = 130
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAPERS = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
+PAPERS = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("papers.md", "measure.md"))
 EXAMPLES = ("physics.parser", "physics.temporal", "physics.base", "diffusion.schedule", "priors.load", "metrics.fidelity")
 """Modules whose docstrings hold examples."""
 

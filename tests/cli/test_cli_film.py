@@ -135,7 +135,22 @@ def test_the_array_job_restores_its_segment(tmp_path):
 
 def test_a_job_is_planned_with_all_that_decides_the_picture():
     """Whatever option is added to `fvr restore` is either kept in the plan or is one of these."""
-    elsewhere = {"debug", "help", "input", "output", "line", "command", "overwrite", "report", "device", "seed", "aligned", "verbose", "json", "recursive"}
+    elsewhere = {
+        "debug",
+        "help",
+        "input",
+        "output",
+        "line",
+        "command",
+        "overwrite",
+        "report",
+        "device",
+        "seed",
+        "aligned",
+        "verbose",
+        "json",
+        "recursive",
+    }
     elsewhere |= {"start", "count", "stride", "frame_rate", "deinterlace", "codec", "crf", "pixel_format"}
     elsewhere |= {"job", "no_job", "workers", "ray", "comfy", "preview", "test_seconds", "segment_seconds"}
     options = build_parser().parse_args(["restore", "in.mkv", "out.mkv", "--rotate", "off", "--occlusion", "auto"])

@@ -20,7 +20,7 @@ from fitted_prior import load
 from fvr.methods.seed_map import SeedMapOptions, seed_map
 from fvr.metrics.fidelity import psnr
 from fvr.motion.dis import DisFlow
-from fvr.physics import AveragePool, Degradation, RandomInpaint
+from fvr.physics import AveragePool, Blur, Degradation, RandomInpaint, TemporalBlur
 
 FIRST, COUNT, SIDE = 112, 4, 128
 
@@ -51,6 +51,24 @@ def test_half_of_the_pixels_give_the_picture_back(truth):
     result = restored(truth, operator, iterations=150, residual_init=0.3)
     assert (psnr(result.frames, truth) - psnr(filled, truth)).min() > 8
     assert result.unexplained == []
+
+
+@pytest.mark.parametrize(
+    ("operator", "gain"),
+    [
+        (AveragePool(4), 0.3),
+        (Blur.motion(9, 0.5, seed=0, boundary="reflect"), 0.5),
+        (TemporalBlur(3, "replicate"), 0.5),
+        (Blur.motion(9, 0.5, seed=0, boundary="reflect") @ TemporalBlur(3, "replicate"), 0.5),
+    ],
+    ids=["sr x4", "motion", "temporal", "temporal and motion"],
+)
+def test_the_other_tasks_gain_over_doing_nothing(truth, operator, gain):
+    """Blur over three frames, as there are four."""
+    y = operator.forward(truth)
+    nothing = y if y.shape == truth.shape else F.interpolate(y, (SIDE, SIDE), mode="bicubic", align_corners=False).clamp(0, 1)
+    result = restored(truth, operator, iterations=80)
+    assert psnr(result.frames, truth).mean() > psnr(nothing, truth).mean() + gain
 
 
 def test_a_frame_from_elsewhere_is_not_explained(truth):

@@ -1,0 +1,109 @@
+"""`fvr pseudo-target`: pairs for fine-tuning from degraded footage alone."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .clips import frame_rate
+from .faces import add_finding
+from .tools import assignments
+
+
+def add(commands: Any) -> None:
+    p = commands.add_parser(
+        "pseudo-target",
+        help="make targets for footage that has none, to fine-tune on",
+        description="Restores some of a clip's faces, draws them again with a diffusion prior that is held to what is coarse in them, and writes "
+        "inputs and targets as the pairs that `fvr finetune --pairs` takes. What is in the folder already is not made again.",
+    )
+    p.set_defaults(command=pseudo_target)
+    p.add_argument("input", help="a video file, a folder of images, or one image")
+    p.add_argument("folder", type=Path, help="where pairs go: inputs, initial and targets, as PNG, and a list")
+    p.add_argument(
+        "--restorer",
+        default="embedded codeformer",
+        metavar="FILE",
+        help='a checkpoint, or "embedded keep" and the like (default: embedded codeformer)',
+    )
+    p.add_argument("--prior", default="embedded face prior", metavar="FILE", help="a diffusion prior (default: embedded face prior)")
+    p.add_argument("--preset", help="swinir, codeformer, ... as published, or embedded (default: embedded for the embedded prior, else codeformer)")
+    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a number of the preset, such as N=16 or anchored=off")
+    p.add_argument("--count", type=int, default=20, metavar="PAIRS", help="at most this many, spread over the clip; 0 for no limit (default: 20)")
+    p.add_argument("--choose", default="every", choices=["every", "diverse"], help="diverse takes the frames that differ most (default: every)")
+    p.add_argument("--every", type=int, default=5, metavar="N", help="with every: each n-th frame (default: 5)")
+    p.add_argument("--aligned", action="store_true", help="the input is aligned faces of one person already, square")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+    p.add_argument("--start", type=int, default=0, metavar="FRAME", help="first frame, counted from 0")
+    p.add_argument("--frames", type=int, metavar="FRAMES", help="at most this many frames; their faces are held in memory, 3 MB each")
+    p.add_argument("--frame-rate", default="25", metavar="FPS", help="of a folder of images (default: 25)")
+    add_finding(p)
+
+
+def pseudo_target(options: argparse.Namespace) -> int:
+    import torch
+
+    from .. import host
+    from ..assembly import chosen_detector, named_weights
+    from ..faces.align import align
+    from ..faces.types import FaceClip
+    from ..methods.option_parsing import parse_settings
+    from ..methods.pseudo_target.algorithm import PRESETS
+    from ..methods.pseudo_target.dataset import PairFolder
+    from ..methods.pseudo_target.frame_selection import ChoiceOptions
+    from ..methods.pseudo_target.generate import TargetMaker, faces_of, faces_of_frames, make_pairs, parameters_of, summary
+    from ..methods.registry import restorer_from
+    from ..models.device import on
+    from ..models.embedded import FOLDER
+    from ..models.load import load_network
+    from ..pipeline import follow_faces
+    from ..priors.load import load_prior, prior_from_file
+    from ..video import name_playlist, open_source
+
+    name_playlist(options.input)
+    if options.device:
+        host.set_device(options.device)
+    device = host.device()
+    prior_file = None if options.prior.startswith("gaussian") else named_weights(options.prior)
+    name = options.preset or ("embedded" if prior_file is not None and prior_file.parent == FOLDER else "codeformer")
+    if name not in PRESETS:
+        raise ValueError(f"no preset for pseudo-targets is called {name!r}; choose one of {', '.join(PRESETS)}")
+    numbers = parse_settings(PRESETS[name], assignments(options.set), "pseudo-target")
+    choosing = ChoiceOptions(mode=options.choose, every=options.every, count=options.count)
+    weights = named_weights(options.restorer)
+    if weights is None:
+        raise ValueError("--restorer names what restores first, got none; give a checkpoint or one of the embedded restorers")
+    loaded = load_network(weights)
+    restorer = restorer_from(loaded, place=on(loaded.network, device))
+    prior = load_prior(options.prior) if prior_file is None else prior_from_file(prior_file, placed=lambda network: on(network, device))
+    maker = TargetMaker(restorer, prior, numbers, device=device)
+    held = PairFolder(options.folder, parameters_of(maker, options.seed))
+    source = open_source(options.input, start=options.start, count=options.frames, rate=frame_rate(options.frame_rate))
+    if options.aligned:
+        frames = torch.cat([piece.frames for piece in source.chunks(8)])
+        candidates = len(frames)
+        chosen, choice = faces_of_frames(frames, choosing)
+    else:
+        with host.progress(source.expected, "find faces") as found:
+            tracks = follow_faces(source, chosen_detector(options.detector, options.rotate), check_interrupt=host.check_interrupt, on_frame=found)
+        crops: dict[int, list[torch.Tensor]] = {number: [] for number in range(len(tracks))}
+        for piece in source.chunks(8):
+            for number, track in enumerate(tracks):
+                first, stop = max(piece.index, track.start), min(piece.index + len(piece.frames), track.stop)
+                if first < stop:
+                    crops[number].append(align(piece.frames[first - piece.index : stop - piece.index], track, first))
+        clips = [FaceClip(track, torch.cat(crops[number])) for number, track in enumerate(tracks)]
+        candidates = sum(len(clip.crops) for clip in clips)
+        chosen, choice = faces_of(clips, choosing)
+    if not chosen:
+        raise ValueError(f"{options.input} shows {candidates} faces and none of them can be used; give footage that shows one")
+    with host.progress(len(chosen) * maker.steps, "pseudo-targets") as tick:
+        pairs = make_pairs(
+            chosen, maker, seed=options.seed, folder=held, check_interrupt=host.check_interrupt, on_step=lambda done, preview: tick(done)
+        )
+        tick(pairs.found * maker.steps)
+    print(summary(pairs, choice, candidates, maker))
+    print(f"{len(held)} pairs in {options.folder}; `fvr finetune --pairs {options.folder}` learns from them")
+    return 0

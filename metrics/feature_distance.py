@@ -1,0 +1,122 @@
+"""How far two sets of pictures lie apart in the features of a network: FID's and KID's formulas, and FVD's over pieces of clips.
+
+A number means something only beside others of the same network: published ones are of TensorFlow's Inception (FID, KID) and of I3D (FVD), which are
+not here. Every distance therefore carries the name of what measured it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..models.fill import fill
+from .identity import EmbeddedIdentity, identity_crop
+
+INCEPTION_FILE = "inception_v3_google-0cc3c7bd.pth"
+"""torchvision's weights of Inception v3, looked for beside other weights and in torch's own folder; never downloaded."""
+PIECE, STRIDE = 16, 8
+"""Frames of a piece of a clip, as I3D sees, and from one piece to the next."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Pictures (n, 3, H, W) in [0, 1] to features (n, D) float64 on the CPU, and what gives them, for people."""
+
+    name: str
+    of: Callable[[Tensor], Tensor]
+
+
+def inception_features(weights: Path, device: torch.device | str = "cpu") -> Features:
+    """The 2048 pooled features of torchvision's Inception v3, at 299 x 299.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or holds something else.
+    """
+    from torchvision.models import inception_v3
+
+    if not weights.is_file():
+        raise FileNotFoundError(f"no Inception weights at {weights}; put torchvision's {INCEPTION_FILE} there, or measure by the embedded features")
+    with torch.device("meta"):
+        network = inception_v3(weights=None, init_weights=False, transform_input=True)
+    fill(network, weights, "Inception v3", "take it out of the model folder, and the embedded features are taken")
+    network.fc = torch.nn.Identity()  # type: ignore[assignment]
+    network.to(device).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def features(pictures: Tensor) -> Tensor:
+        seen = F.interpolate(pictures.to(device, torch.float32), (299, 299), mode="bilinear", antialias=True)
+        mean, deviation = (seen.new_tensor(numbers)[:, None, None] for numbers in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        return network((seen - mean) / deviation).double().cpu()
+
+    return Features("torchvision's Inception v3", features)
+
+
+def identity_features(landmarks: Tensor, device: torch.device | str = "cpu") -> Features:
+    """The embedding that comes with the package, of aligned crops whose eyes, nose and mouth corners lie at `landmarks` (5, 2)."""
+    embed = EmbeddedIdentity(device)
+
+    def features(pictures: Tensor) -> Tensor:
+        return embed(torch.stack([identity_crop(picture, landmarks, *embed.place) for picture in pictures]))
+
+    return Features("the embedded identity network", features)
+
+
+def over_time(features: Tensor) -> Tensor:
+    """Of a clip's features (T, D), those of its pieces of 16 frames, every 8: their mean, and the mean absolute change from frame to frame, (n, 2 D).
+
+    A clip that is shorter is one piece.
+
+    Raises:
+        ValueError: for fewer than two frames.
+    """
+    if len(features) < 2:
+        raise ValueError(f"features over time are of two frames or more, got {len(features)}")
+    starts = range(0, max(len(features) - PIECE, 0) + 1, STRIDE)
+    pieces = [features[start : start + PIECE] for start in starts]
+    return torch.stack([torch.cat([piece.mean(0), piece.diff(dim=0).abs().mean(0)]) for piece in pieces])
+
+
+def frechet_distance(first: Tensor, second: Tensor) -> float:
+    """|m_1 - m_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2)) of features (n, D) and (m, D): FID's formula (Heusel et al. 2017, eq. 6).
+
+    Covariances of few pictures are too small in most directions, so that sets of different sizes do not compare.
+
+    Raises:
+        ValueError: for fewer than two pictures, or features of two widths.
+    """
+    _check(first, second, 2)
+    (m1, c1), (m2, c2) = ((x.mean(0), torch.cov(x.mT).reshape(x.shape[1], -1)) for x in (first.double(), second.double()))
+    values, vectors = torch.linalg.eigh(c1)
+    root = vectors * values.clamp_min(0).sqrt() @ vectors.mT
+    cross = torch.linalg.eigvalsh(root @ c2 @ root).clamp_min(0).sqrt().sum()
+    return float((m1 - m2).square().sum() + c1.trace() + c2.trace() - 2 * cross)
+
+
+def kernel_distance(first: Tensor, second: Tensor) -> float:
+    """The unbiased squared MMD with the kernel (x y / D + 1)^3 of features (n, D) and (m, D): KID's formula (Binkowski et al. 2018); may be negative.
+
+    Raises:
+        ValueError: as `frechet_distance`.
+    """
+    _check(first, second, 2)
+    x, y = first.double(), second.double()
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return (a @ b.mT / a.shape[1] + 1) ** 3
+
+    def within(a: Tensor) -> Tensor:
+        values = kernel(a, a)
+        return (values.sum() - values.diagonal().sum()) / (len(a) * (len(a) - 1))
+
+    return float(within(x) + within(y) - 2 * kernel(x, y).mean())
+
+
+def _check(first: Tensor, second: Tensor, least: int) -> None:
+    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or min(len(first), len(second)) < least:
+        raise ValueError(f"sets of at least {least} features (n, D) of one width are compared, got {tuple(first.shape)}, {tuple(second.shape)}")

@@ -1,0 +1,63 @@
+"""Distances between sets of features: the formulas, on sets whose distance is known, and the networks' names."""
+
+from __future__ import annotations
+
+import pytest
+import scipy.linalg
+import torch
+
+from fvr.faces.geometry import TEMPLATE
+from fvr.metrics.feature_distance import frechet_distance, identity_features, inception_features, kernel_distance, over_time
+
+
+@pytest.fixture
+def normal():
+    generator = torch.Generator().manual_seed(0)
+    return lambda n, d: torch.randn(n, d, generator=generator, dtype=torch.float64)
+
+
+def test_a_set_is_no_distance_from_itself(normal):
+    features = normal(40, 6)
+    assert frechet_distance(features, features) == pytest.approx(0, abs=1e-9)
+
+
+def test_the_frechet_distance_is_that_of_two_gaussians(normal):
+    """As the formula with a matrix square root says; and a shift alone is its square."""
+    a, b = normal(60, 5) @ normal(5, 5), normal(50, 5) @ normal(5, 5) + 1
+    covariances = [torch.cov(x.mT).numpy() for x in (a, b)]
+    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
+    expected = float((a.mean(0) - b.mean(0)).square().sum()) + (covariances[0] + covariances[1] - 2 * root).trace()
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(a, a + 2) == pytest.approx(5 * 4, rel=1e-9)
+
+
+def test_the_kernel_distance_is_nothing_on_average_for_one_law_and_grows_with_a_shift(normal):
+    same = [kernel_distance(normal(30, 4), normal(30, 4)) for _ in range(40)]
+    assert min(same) < 0 < max(same) and abs(sum(same) / 40) < 0.1
+    moved = [kernel_distance(normal(200, 4), normal(200, 4) + shift) for shift in (0.5, 1.0, 2.0)]
+    assert 0.1 < moved[0] < moved[1] < moved[2]
+
+
+def test_a_clip_that_jumps_is_far_over_time_and_near_frame_by_frame(normal):
+    still = normal(1, 8).expand(48, 8) + 0.01 * normal(48, 8)
+    jumping = still + torch.tensor([0.5, -0.5], dtype=torch.float64).repeat(24)[:, None]
+    assert over_time(still).shape == (5, 16) and over_time(still[:10]).shape == (1, 16)
+    assert frechet_distance(over_time(still), over_time(jumping)) > 5 * (still.mean(0) - jumping.mean(0)).square().sum() + 1
+    with pytest.raises(ValueError, match="two frames or more, got 1"):
+        over_time(still[:1])
+
+
+def test_sets_that_do_not_compare_are_named(normal):
+    for measure in (frechet_distance, kernel_distance):
+        with pytest.raises(ValueError, match=r"got \(4, 3\), \(4, 2\)"):
+            measure(normal(4, 3), normal(4, 2))
+        with pytest.raises(ValueError, match="at least 2"):
+            measure(normal(1, 3), normal(4, 3))
+
+
+def test_the_networks_say_who_they_are(tmp_path):
+    features = identity_features(TEMPLATE)
+    found = features.of(torch.rand(2, 3, 512, 512, generator=torch.Generator().manual_seed(0)))
+    assert "identity" in features.name and found.shape[0] == 2 and found.dtype == torch.float64
+    with pytest.raises(FileNotFoundError, match="inception_v3_google"):
+        inception_features(tmp_path / "nothing.pth")
