@@ -214,13 +214,13 @@ def root_error(errors: Tensor, pool: Tensor) -> Tensor:
 
 def restored(network: nn.Module, batch: Batch) -> Tensor:
     """The clips of a batch through the network, (B, T, 3, P, P); what is carried from frame to frame carries no gradient."""
-    damaged, flows, place = batch["damaged"], batch["flows"], batch["place"]
+    damaged, flows, place, enlarged = batch["damaged"], batch["flows"], batch["place"], batch["enlarged"]
     outputs: list[Tensor] = []
     for t in range(damaged.shape[1]):
         earlier = (damaged[:, t - 1], outputs[-1].detach().clamp(0, 1), flows[:, t - 1]) if t else (None, None, None)
         images, seen = clip_inputs(damaged[:, t], *earlier)
         images = images.contiguous(memory_format=torch.channels_last)
-        outputs.append(network(images, seen, place))
+        outputs.append(network(images, seen, place, enlarged))
     return torch.stack(outputs, 1)
 
 
@@ -228,11 +228,11 @@ def collate(pairs: list[Pair], patch: int, generator: torch.Generator | None = N
     """Patches of windows, turned left for right half of the time; without a generator their top left corners, as they are.
 
     Returns:
-        damaged, clean (B, T, 3, P, P) in [0, 1]; flows (B, T - 1, 2, P, P) in pixels; place (B, 2, P / 4, P / 4) in [-1, 1]; pool (B,), how
-        many pixels of the crop are one of the frame: 1, 2 or 4.
+        damaged, clean (B, T, 3, P, P) in [0, 1]; flows (B, T - 1, 2, P, P) in pixels; place (B, 2, P / 4, P / 4) in [-1, 1]; enlarged (B,), crop
+        pixels per pixel of the frame; pool (B,), the same as 1, 2 or 4.
     """
     everywhere = whole(CROP // UNSHUFFLE, CROP // UNSHUFFLE, torch.device("cpu"))[0]
-    parts: dict[str, list[Tensor]] = {"damaged": [], "clean": [], "flows": [], "place": [], "pool": []}
+    parts: dict[str, list[Tensor]] = {"damaged": [], "clean": [], "flows": [], "place": [], "enlarged": [], "pool": []}
     for pair in pairs:
         room = (WINDOW - patch) // UNSHUFFLE + 1
         left, top, mirror = (0, 0, 0) if generator is None else [int(torch.randint(n, (), generator=generator)) for n in (room, room, 2)]
@@ -248,6 +248,7 @@ def collate(pairs: list[Pair], patch: int, generator: torch.Generator | None = N
         parts["clean"].append(clean)
         parts["flows"].append(flow_into(seen[1:], seen[:-1]) if len(seen) > 1 else seen.new_empty(0, 2, patch, patch))
         parts["place"].append(place)
+        parts["enlarged"].append(torch.tensor(1 / pair.scale))
         parts["pool"].append(torch.tensor(1 if pair.scale > 0.7 else 2 if pair.scale > 0.35 else 4))
     return {key: torch.stack(values) for key, values in parts.items()}
 

@@ -4,8 +4,8 @@ Per frame it sees the crop x_t, the crop before and what it made of that one, bo
 none), a map of where the flow stays inside, and where in the face it looks. It answers with a correction: y_t = x_t + f(...). All of it works
 on 4 x 4 pixels at a time (pixel unshuffle, Shi et al. 2016), then on 8, 16 and 32.
 
-The blocks are EDSR's (Lim et al., 2017), without normalisation, steered by a few statistics of the crop that tell noise from blur. The network
-begins as the identity.
+The blocks are EDSR's (Lim et al., 2017), without normalisation, steered by a few statistics of the crop that tell noise from blur and by how far
+the face was enlarged into its crop, which softens it and is no damage. The network begins as the identity.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from torch.func import functional_call
 UNSHUFFLE = 4
 FAITHFUL, DETAILED = "faithful.", "detailed."
 """Prefixes of the two sets of weights in a file."""
-TRAITS, STATISTICS = 32, 27
-"""What is known of the damage: numbers that steer every block, out of so many measured."""
+TRAITS, STATISTICS = 32, 28
+"""What is known of the damage: numbers that steer every block, out of so many measured or told."""
 FINEST, FINE = 20.0, 10.0
 IMAGES = 3
 """x_t, x_{t-1} and y_{t-1}, three channels each."""
@@ -115,7 +115,7 @@ class BlindUNet(nn.Module):
         network.load_state_dict(state)
         return network.eval()
 
-    def forward(self, images: Tensor, seen: Tensor, place: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, seen: Tensor, place: Tensor | None = None, enlarged: Tensor | None = None) -> Tensor:
         """One frame of each of B clips.
 
         Args:
@@ -123,6 +123,7 @@ class BlindUNet(nn.Module):
                 of `sizes.multiple`.
             seen: (B, 1, H, W), 1 where what was moved lies inside the frame before, 0 elsewhere.
             place: (B, 2, H / 4, W / 4), x and y of each 4 x 4 pixels in the crop, from -1 to 1; None for whole crops.
+            enlarged: (B,), crop pixels per pixel of the frame, 1 to 4 (others count as these); None for 1.
 
         Returns:
             y_t, (B, 3, H, W), not clamped.
@@ -131,7 +132,8 @@ class BlindUNet(nn.Module):
             place = whole(images.shape[-2] // UNSHUFFLE, images.shape[-1] // UNSHUFFLE, images.device).expand(len(images), -1, -1, -1)
         pixels = F.pixel_unshuffle(torch.cat([images - 0.5, detail_of(images)], 1), UNSHUFFLE)
         x = self.head(torch.cat([pixels, F.avg_pool2d(seen, UNSHUFFLE), place.to(images)], 1))
-        traits = self.traits(statistics(images[:, :3]))
+        octaves = images.new_zeros(len(images), 1) if enlarged is None else enlarged.to(images).clamp(1, 4).log2()[:, None]
+        traits = self.traits(torch.cat([statistics(images[:, :3]), octaves], 1))
         skips = []
         for before, down in zip(self.before, self.down, strict=True):
             x = before(x, traits)
@@ -150,7 +152,7 @@ def detail_of(images: Tensor) -> Tensor:
 
 
 def statistics(images: Tensor) -> Tensor:
-    """What tells damages apart at once: (B, STATISTICS), logarithms of the energy of luma's second differences, diagonal, along and down, in the
+    """What tells damages apart at once: (B, STATISTICS - 1), logarithms of the energy of luma's second differences, diagonal, along and down, in the
     flattest tenth of the places, in the middle one and in the busiest tenth; at full, half and quarter size."""
     luma = (images.float() * images.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
     shares = luma.new_tensor([0.1, 0.5, 0.9])
@@ -199,9 +201,9 @@ class BlindRestorers(nn.Module):
         second = dict(self.detailed.named_parameters())
         return {name: torch.lerp(value, second[name], detail) for name, value in first.items()}
 
-    def forward(self, images: Tensor, seen: Tensor, weights: dict[str, Tensor]) -> Tensor:
+    def forward(self, images: Tensor, seen: Tensor, weights: dict[str, Tensor], enlarged: Tensor | None = None) -> Tensor:
         """As BlindUNet.forward of whole crops, with what `at` gave."""
-        return functional_call(self.faithful, weights, (images, seen))
+        return functional_call(self.faithful, weights, (images, seen), {"enlarged": enlarged})
 
 
 @lru_cache(maxsize=8)

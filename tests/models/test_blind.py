@@ -83,3 +83,13 @@ def test_statistics_tell_noise_from_blur():
     plain, grainy, blurred = (statistics(images)[0] for images in (sharp, noisy, soft))
     assert grainy[0] > plain[0] + 0.3  # the flattest places, diagonally, at full size
     assert blurred[5] < plain[5] - 0.1  # the busiest places, along
+
+
+def test_it_is_told_how_far_the_face_was_enlarged():
+    """In octaves from 1 to 4; whoever does not know says nothing, which is 1."""
+    network = small()
+    torch.nn.init.normal_(network.tail.weight, std=0.1)
+    images, seen = torch.rand(2, 9, 64, 64), torch.ones(2, 1, 64, 64)
+    plain, one, two, far, farther = (network(images, seen, None, None if e is None else torch.tensor([e, e])) for e in (None, 1.0, 2.0, 4.0, 9.0))
+    assert torch.equal(plain, one) and torch.equal(far, farther)
+    assert not torch.equal(one, two) and not torch.equal(two, far)
