@@ -83,7 +83,7 @@ def option_inputs() -> list:
             "FLAIR's published settings, -demo those of its code. "
             "Each knob can be changed.",
         ),
-        DegradationSocket.Input("degradation", optional=True, tooltip="What damaged the frames. Without it data consistency is off."),
+        DegradationSocket.Input("degradation", optional=True, tooltip="What damaged the frames. Without it that is estimated for each person."),
         RestorerSocket.Input("enhancer", optional=True, tooltip="Any face restorer, for the enhancement stage."),
     ]
 

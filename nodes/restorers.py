@@ -142,7 +142,7 @@ def keep_inputs() -> list:
             options=["gmflow", "dis"],
             default="gmflow",
             optional=True,
-            tooltip="Who measures motion: gmflow is KEEP's own network, dis is OpenCV's, faster and a little coarser.",
+            tooltip="Who measures motion: gmflow is KEEP's own network, dis is OpenCV's, faster.",
         ),
     ]
 
