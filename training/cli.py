@@ -28,7 +28,7 @@ from .data.pairs import Pairs
 from .engine import Plan, Run, Stopped, average_of, train
 from .faces import FEDERAL, Faces
 from .flow_weights import PUBLISHED, load_spynet
-from .recipe import PAPER, SMALL_128
+from .recipe import KEEP_BASE, PAPER, SMALL_128
 from .synthetic_motion import Clips
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -60,7 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--task",
-        help=f"prior with --recipe paper: {', '.join(prior.TASKS)} (default: x8); dicface: {', '.join(get_args(Mode))} (default: restore)",
+        help=f"with --recipe paper, prior: {', '.join(prior.TASKS)} (default: x8); codebook: keep, for KEEP's stages I and II; with either, dicface: "
+        f"{', '.join(get_args(Mode))} (default: restore)",
     )
     parser.add_argument("--prefix", action="append", help=f"use files whose names begin so; may be repeated; 'federal' means {' and '.join(FEDERAL)}")
     parser.add_argument(
@@ -96,8 +97,8 @@ def run(options: argparse.Namespace) -> int:
         FileNotFoundError: for a file that is not there.
         ValueError: for a folder without faces, the work of another recipe, or options that do not go together.
     """
-    if options.task is not None and options.network not in ("prior", "dicface"):
-        raise ValueError(f"--task is for prior and dicface, got {options.task!r} for {options.network}; leave it out")
+    if options.task is not None and options.network not in ("prior", "codebook", "dicface"):
+        raise ValueError(f"--task is for prior, codebook and dicface, got {options.task!r} for {options.network}; leave it out")
     if options.network == "prior":
         return _prior(options)
     if options.spynet is not None:
@@ -216,6 +217,10 @@ def _load_flow(options: argparse.Namespace, network: nn.Module, recipe: str) -> 
 
 def _codebook(options: argparse.Namespace) -> int:
     recipe = RECIPES["codebook"][options.recipe]
+    if options.task is not None:
+        if (options.task, options.recipe) != ("keep", "paper"):
+            raise ValueError(f"the codebook's one --task is keep, with --recipe paper; got {options.task!r} with {options.recipe}: leave --task out")
+        recipe = KEEP_BASE
     if options.clips is not None:
         raise ValueError("--clips is for prior, keep and dicface; the codebook's stages see stills only: leave it out, or put frames into --faces")
     if options.batch:

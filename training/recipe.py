@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..models.code_prediction import CodeConfig
 from ..models.vq import VQConfig
@@ -80,6 +80,9 @@ PAPER = CodebookRecipe(
     adversary=(0.8, 0.1),
     schedule=True,
 )
+# KEEP, section 4: batch 4 and 2e-4 in stages I and II, 800,000 and 400,000 steps; its own stage III is `fvr train keep`. What
+# the paper does not give (losses of stage II, the joint stage that its base went through) is CodeFormer's.
+KEEP_BASE = replace(PAPER, name="KEEP 512, stages I and II", autoencoder=Plan(800_000, 4, 2e-4, 2e-4), prediction=Plan(400_000, 4, 2e-4, 2e-4))
 
 # Ours: 128 x 128 on one CPU core in about an hour and a half. Narrow where the map is large, as a normalisation group has two channels there
 # too. Faces are moved and relit because there are 444; the codebook starts from latents and dead codes are revived, because there are few steps;

@@ -21,7 +21,8 @@ from fvr.training import cli
 from fvr.training.card import Card, export
 from fvr.training.codebook import REVIVED_FACES, AutoEncoding, CodePrediction, Joint, clean_encoder, network_of, stages_of
 from fvr.training.engine import Plan, Run, generator_for, train
-from fvr.training.recipe import PAPER
+from fvr.training.recipe import KEEP_BASE, PAPER
+from fvr.training.temporal import KEEP_PAPER
 
 CPU = torch.device("cpu")
 
@@ -251,3 +252,9 @@ def test_the_clean_encoder_is_read_from_the_published_autoencoders_form(tmp_path
     torch.save(VQAutoEncoder(replace(TINY.sizes.vq, code_dim=64)).state_dict(), tmp_path / "wide.pth")
     with pytest.raises(ValueError, match=r"wide.pth holds no encoder of the codebook network's sizes"):
         clean_encoder(network, tmp_path / "wide.pth")
+
+
+def test_keeps_stages_one_and_two_have_its_numbers() -> None:
+    """Section 4: 800,000 and 400,000 steps at 2e-4 with a batch of 4; stage III 50,000 at 1e-4."""
+    plans = [(plan.steps, plan.batch, plan.rate, plan.final_rate) for plan in (KEEP_BASE.autoencoder, KEEP_BASE.prediction, KEEP_PAPER.plan)]
+    assert plans == [(800_000, 4, 2e-4, 2e-4), (400_000, 4, 2e-4, 2e-4), (50_000, 4, 1e-4, 1e-4)]

@@ -171,8 +171,10 @@ def test_a_task_is_one_of_the_papers(tmp_path: Path) -> None:
         cli.run(asked("prior", "--recipe", "paper", "--task", "x2"))
     with pytest.raises(ValueError, match="add --recipe paper"):
         cli.run(asked("prior", "--task", "jpeg"))
-    with pytest.raises(ValueError, match="--task is for prior and dicface"):
+    with pytest.raises(ValueError, match="--task is for prior, codebook and dicface"):
         cli.run(asked("keep", "--task", "inpaint"))
+    with pytest.raises(ValueError, match="the codebook's one --task is keep, with --recipe paper"):
+        cli.run(asked("codebook", "--task", "keep"))
     with pytest.raises(ValueError, match="DicFace learns to restore, colourise, inpaint, got --task deblur"):
         cli.run(asked("dicface", "--task", "deblur"))
 
