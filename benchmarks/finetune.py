@@ -32,7 +32,6 @@ from fvr.finetune.dataset import HeldOut, Pairs, as_bytes
 from fvr.finetune.perceptual import EarlyFeatures
 from fvr.finetune.run import fine_tune, options_for, precision_for
 from fvr.finetune.stage import restored
-from fvr.methods.option_parsing import parse_settings
 from fvr.methods.pseudo_target.algorithm import PRESETS
 from fvr.methods.pseudo_target.dataset import PairFolder
 from fvr.methods.pseudo_target.generate import ChosenFace, TargetMaker, make_pairs, parameters_of
@@ -42,6 +41,7 @@ from fvr.metrics.lpips import lpips_or_none
 from fvr.models.embedded import PRIORS, RESTORERS, listed
 from fvr.models.load import load_network
 from fvr.models.tuning import answer
+from fvr.options import parse_settings
 from fvr.physics import parse
 from fvr.priors.base import Prior
 from fvr.priors.load import prior_from_file

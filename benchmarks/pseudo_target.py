@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 
 from fvr.methods.base import Restorer
-from fvr.methods.option_parsing import parse_settings
 from fvr.methods.pseudo_target.algorithm import PRESETS
 from fvr.methods.pseudo_target.generate import TargetMaker, at_side
 from fvr.methods.registry import build_restorer, methods, restorer_from
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.metrics.metric_q import directed, image_content
 from fvr.models.load import load_network
+from fvr.options import parse_settings
 from fvr.physics import parse
 from fvr.priors.base import Prior
 from fvr.priors.load import prior_from_file

@@ -25,12 +25,12 @@ from fitted_prior import load
 from safetensors import safe_open
 from torch import Tensor
 
-from fvr.methods.option_parsing import parse_settings
 from fvr.methods.seed_map import PixelGenerator, SeedGenerator, SeedMapOptions, guides, seed_map
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.metrics.temporal import mean_warping_error
 from fvr.models.embedded import FOLDER, PRIOR
 from fvr.motion.dis import DisFlow
+from fvr.options import parse_settings
 from fvr.physics import AveragePool, Blur, Degradation, RandomInpaint, TemporalBlur
 from fvr.priors.load import prior_from_file
 from fvr.training.faces import SUFFIXES, read_face

@@ -49,7 +49,7 @@ def pseudo_target(options: argparse.Namespace) -> int:
     from ..assembly import chosen_detector, named_weights
     from ..faces.align import align
     from ..faces.types import FaceClip
-    from ..methods.option_parsing import parse_settings
+    from ..options import parse_settings
     from ..methods.pseudo_target.algorithm import PRESETS
     from ..methods.pseudo_target.dataset import PairFolder
     from ..methods.pseudo_target.frame_selection import ChoiceOptions

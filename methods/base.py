@@ -18,6 +18,7 @@ from typing_extensions import Self
 from ..faces.types import CROP, FaceTrack
 from ..models.device import CheckInterrupt, Placement, no_check, on
 from ..models.tuning import Use
+from ..options import parameter
 
 
 class Session(ABC):
@@ -160,6 +161,11 @@ def restore_frames(
     if session.note:
         on_note(session.note)
     return torch.cat(ready)
+
+
+def batch_parameter(default: int) -> int:
+    """The field `batch` of a method's options."""
+    return parameter(default, 1, 64, unit="frames", advice="Frames at once; halved by itself when memory runs out.", advanced=True)
 
 
 Cleaner = Callable[[Tensor], Tensor]

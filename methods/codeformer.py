@@ -15,10 +15,11 @@ from ..faces.types import FaceTrack
 from ..models.codeformer.network import CodeFormer
 from ..models.device import CheckInterrupt, Placement, in_batches, no_check
 from ..models.tuning import Use
-from .base import Capability, NetworkRestorer, Session, WarmUp, from_network, is_cleaned, to_network
+from ..options import Options, parameter
+from .base import Capability, NetworkRestorer, Session, WarmUp, batch_parameter, from_network, is_cleaned, to_network
 from .detail_fusion import completed
 from .sliding_window import Cleaner, CodedFrame, WindowSession, joined, unchanged, working_bytes
-from .tasks import Mode, Task
+from .tasks import Mode, Task, luminance_parameter, mode_parameter
 
 
 def gaussian_weights(half: int) -> list[float]:
@@ -84,41 +85,44 @@ FAITHFUL = Trained({"restore": 1.0, "colourise": 0.0, "inpaint": 1.0}, {"restore
 
 
 @dataclass(frozen=True)
-class CodeFormerOptions:
+class CodeFormerOptions(Options):
     """CodeFormer's parameters; the defaults are the official tools'.
 
     Attributes:
-        fidelity: w of eq. 5 in [0, 1]: 0 follows the codes alone (more detail, less likeness), 1 the input's features as far as they go;
+        fidelity: w of eq. 5: 0 follows the codes alone (more detail, less likeness), 1 the input's features as far as they go;
             None takes that of the weights and the mode: for the published 0.5 restoring, 0 colourising, 1 inpainting; embedded 1 restoring.
         adain: whether the codes take on the statistics of the input's latent, which keeps its colours; None takes that of the weights and
             the mode: for the published on except when inpainting; embedded off.
-        smoothing: frames on each side whose code logits are averaged with a frame's own before its codes are chosen, 0 to 8; 0 is off.
+        smoothing: frames on each side whose code logits are averaged with a frame's own before its codes are chosen; 0 is off.
             The session then looks that many frames ahead.
         mode: "restore", "colourise" (checkpoint codeformer_colorization: the input is made grey) or "inpaint" (codeformer_inpainting: what is
             masked or white is filled, all else comes back exactly).
         keep_luminance: whether colourised frames keep the input's luminance.
-        batch: frames that pass through the network at once where frames do not look at each other, 1 to 64; clips that are streamed come in
+        batch: frames that pass through the network at once where frames do not look at each other; clips that are streamed come in
             eights. More is faster on a large GPU, and changes results by rounding only.
 
     Raises:
         ValueError: naming the parameter, its range and what was given.
     """
 
-    fidelity: float | None = None
+    fidelity: float | None = parameter(
+        None, 0, 1, advice="0 invents the cleanest face, 1 keeps what the input shows; -1 takes the mode's own.", unset=-1.0, step=0.05
+    )
     adain: bool | None = None
-    smoothing: int = 0
-    mode: Mode = "restore"
-    keep_luminance: bool = False
-    batch: int = 1
+    smoothing: int = parameter(
+        0,
+        0,
+        8,
+        unit="frames on each side",
+        advice="Frames on each side whose codes are averaged in: less flicker, a little less likeness; 0 is off.",
+    )
+    mode: Mode = mode_parameter()
+    keep_luminance: bool = luminance_parameter()
+    batch: int = batch_parameter(1)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _ = self.task
-        if self.fidelity is not None and not 0 <= self.fidelity <= 1:
-            raise ValueError(f"fidelity must lie between 0 and 1, got {self.fidelity}")
-        if not 0 <= self.smoothing <= 8:
-            raise ValueError(f"smoothing must lie between 0 and 8 frames on each side, got {self.smoothing}")
-        if not 1 <= self.batch <= 64:
-            raise ValueError(f"batch must lie between 1 and 64 frames, got {self.batch}")
 
     @property
     def task(self) -> Task:

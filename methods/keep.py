@@ -19,6 +19,7 @@ from ..models.keep.network import KEEP, CrossFeatures
 from ..motion.dis import DisFlow
 from ..motion.flow import FlowSource
 from ..motion.warp import warp
+from ..options import Options, parameter
 from .base import Capability, NetworkRestorer, Session, WarmUp, from_network, is_cleaned, refuse_masks, to_network
 from .detail_fusion import completed
 
@@ -30,15 +31,15 @@ SETTLED = 20
 
 
 @dataclass(frozen=True)
-class KeepOptions:
+class KeepOptions(Options):
     """Parameters of KEEP.
 
     Attributes:
         reset_every: frames after which everything starts afresh, as if another clip began; 0 carries the past through the whole clip. The
             released script is `reset_every` 20 with `gain_window` 20.
-        gain_window: frames whose gains are found together, 1 to 100. They see each other, so a session holds back one fewer. Each waits
+        gain_window: frames whose gains are found together. They see each other, so a session holds back one fewer. Each waits
             with features of 5.5 MiB in the published network, 45 MiB in its Asian variant, and half that in half precision.
-        batch: frames that are encoded at once, 1 to 100.
+        batch: frames that are encoded at once.
         flow: who measures motion: "gmflow", the network of the checkpoint, or "dis", OpenCV's, which is faster and needs no weights. A
             checkpoint without GMFlow (the embedded one) takes "dis" either way.
 
@@ -46,19 +47,22 @@ class KeepOptions:
         ValueError: naming the parameter, its range and what was given.
     """
 
-    reset_every: int = 0
-    gain_window: int = OFFICIAL_SUB_CLIP
-    batch: int = 1
-    flow: Literal["gmflow", "dis"] = "gmflow"
-
-    def __post_init__(self) -> None:
-        if self.flow not in ("gmflow", "dis"):
-            raise ValueError(f"flow must be gmflow or dis, got {self.flow!r}")
-        if self.reset_every < 0:
-            raise ValueError(f"reset_every must be 0 (never) or a number of frames, got {self.reset_every}")
-        for name, value in (("gain_window", self.gain_window), ("batch", self.batch)):
-            if not 1 <= value <= 100:
-                raise ValueError(f"{name} must lie between 1 and 100, got {value}")
+    reset_every: int = parameter(
+        0,
+        0,
+        10_000,
+        unit="frames",
+        advice="Frames after which KEEP forgets the past; 0 never, 20 is what the official script does, with a jump at each.",
+    )
+    gain_window: int = parameter(
+        OFFICIAL_SUB_CLIP,
+        1,
+        100,
+        unit="frames",
+        advice="Frames whose trust in the past is judged together; the result waits for that many, and memory grows with them.",
+    )
+    batch: int = parameter(1, 1, 100, unit="frames", advice="Frames that are encoded at once.")
+    flow: Literal["gmflow", "dis"] = parameter("gmflow", advice="Who measures motion: gmflow is KEEP's own network, dis is OpenCV's, faster.")
 
     def block(self, done: int) -> int:
         """Frames of the block that begins after `done` frames of a session; blocks are counted from the last reset."""

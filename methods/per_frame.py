@@ -10,28 +10,25 @@ from torch import Tensor, nn
 
 from ..faces.types import CROP, FaceTrack
 from ..models.device import CheckInterrupt, Placement, in_batches, no_check
-from .base import Capability, NetworkRestorer, Session, WarmUp, from_network, refuse_masks, to_network
+from ..options import Options
+from .base import Capability, NetworkRestorer, Session, WarmUp, batch_parameter, from_network, refuse_masks, to_network
 
 WORKING = 512 << 20
 """Bytes of working memory that one frame of 512 x 512 takes in the networks of this kind, about eight full-size maps of 64 channels."""
 
 
 @dataclass(frozen=True)
-class PerFrameOptions:
+class PerFrameOptions(Options):
     """Parameters of a restorer without any.
 
     Attributes:
-        batch: frames at once, 1 to 64 (8 at most where a clip is streamed); halved by itself when memory runs out.
+        batch: frames at once (8 at most where a clip is streamed); halved by itself when memory runs out.
 
     Raises:
         ValueError: naming the parameter, its range and what was given.
     """
 
-    batch: int = 4
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.batch <= 64:
-            raise ValueError(f"batch must lie between 1 and 64 frames, got {self.batch}")
+    batch: int = batch_parameter(4)
 
 
 class PerFrameRestorer(NetworkRestorer):

@@ -16,6 +16,7 @@ from ..models.architectures import architectures
 from ..models.device import Placement, on
 from ..models.embedded import BLIND, CODEBOOK, FOLDER, PRIOR
 from ..models.load import LoadedNetwork, load_network
+from ..options import parse_settings
 from ..physics.base import Degradation
 from ..priors.base import Prior
 from ..priors.load import prior_from_file, task_of
@@ -25,7 +26,6 @@ from .base import NetworkRestorer, Restorer
 from .blind import BlindRestorer
 from .flair.options import PRESETS, FlairOptions
 from .flair.sampler import FlairRestorer
-from .option_parsing import parse_settings
 from .per_frame import PerFrameOptions, PerFrameRestorer
 
 Build = Callable[[Path | None, Degradation | None, torch.device, Any, torch.dtype], Restorer]

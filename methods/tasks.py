@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..faces.types import CROP
+from ..options import parameter
 from .base import resized
 
 Mode = Literal["restore", "colourise", "inpaint"]
@@ -16,6 +17,16 @@ WHITE = 254.5 / 255
 """Pixels at least this bright in every channel count as missing where no mask says otherwise, as the official tools have it in 8 bits."""
 LUMA = (0.299, 0.587, 0.114)
 """Weights of R, G and B in Y' (ITU-R BT.601), which the networks' grey training frames were made with."""
+
+
+def mode_parameter() -> Mode:
+    """The field `mode` of a method's options."""
+    return parameter("restore", advice="What the checkpoint was trained for: inpaint fills what is pure white and keeps the rest exactly.")
+
+
+def luminance_parameter() -> bool:
+    """The field `keep_luminance` of a method's options."""
+    return parameter(False, advice="Colourised frames keep the input's luminance; colourise only.")
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ from torch import Tensor
 from .. import host
 from ..headless.io import io
 from ..host.images import to_mask
+from ..methods.dicface import DicFaceOptions
 from .choices import check_choice
 from .faces import crops_image, restored_text
-from .restorers import dirichlet_input, fidelity_input, luminance_input
 from .restoring import expect, face_inputs, face_outputs, restore_people
 from .sockets import CATEGORY, RestorerSocket, seed_input
+from .widgets import widgets
 
 
 class DicFaceRestore(io.ComfyNode):
@@ -29,13 +30,12 @@ class DicFaceRestore(io.ComfyNode):
                     "mode",
                     options=[
                         io.DynamicCombo.Option("restore", []),
-                        io.DynamicCombo.Option("colourise", [luminance_input()]),
+                        io.DynamicCombo.Option("colourise", widgets(DicFaceOptions(), "keep_luminance")),
                         io.DynamicCombo.Option("inpaint", []),
                     ],
                     tooltip="restore (bfr_100k), colourise (color_100k) or inpaint (inpainting_100k).",
                 ),
-                fidelity_input(1.0),
-                dirichlet_input(),
+                *widgets(DicFaceOptions(), "fidelity", "dirichlet"),
                 seed_input(),
                 *face_inputs(),
                 io.Mask.Input(

@@ -20,6 +20,7 @@ from .choices import check_choice
 from .faces import crops_image, restored_text
 from .restoring import restore_people
 from .sockets import ABSENT, CATEGORY, DegradationSocket, Faces, PriorSocket, RestorerSocket, seed_input
+from .widgets import from_widgets, widgets
 
 
 class LoadDiffusionPrior(io.ComfyNode):
@@ -74,11 +75,10 @@ class LoadDiffusionPrior(io.ComfyNode):
 def option_inputs() -> list:
     """The two switches, a preset with all its inputs, and the sockets that go with them."""
     return [
-        io.Boolean.Input("data_consistency", default=True, tooltip="Pulls every step towards frames that, damaged again, give the input."),
-        io.Boolean.Input("enhance", default=True, tooltip="Blends in the wired enhancer inside the face; no effect without one."),
+        *widgets(FlairOptions(), "data_consistency", "enhance", optional=False),
         io.DynamicCombo.Input(
             "preset",
-            options=[io.DynamicCombo.Option(name, preset_inputs(preset)) for name, preset in PRESETS.items()],
+            options=[io.DynamicCombo.Option(name, widgets(preset, *WIDGETS)) for name, preset in PRESETS.items()],
             tooltip="default suits the prior without weights, embedded the embedded one with embedded codeformer as its enhancer; the others are "
             "FLAIR's published settings, -demo those of its code. "
             "Each knob can be changed.",
@@ -88,61 +88,11 @@ def option_inputs() -> list:
     ]
 
 
-NOISE_OF_THE_DEGRADATION = -1.0
-"""What the noise_level widget shows for None."""
-
-
-def preset_inputs(preset: FlairOptions) -> list:
-    """The numbers and choices of a preset as widgets that start at its values; a prompt may leave any of them out."""
-
-    def number(kind: Any, name: str, low: float, high: float, tooltip: str, **more: Any) -> Any:
-        default = getattr(preset, name)
-        return kind.Input(
-            name, default=NOISE_OF_THE_DEGRADATION if default is None else default, min=low, max=high, tooltip=tooltip, optional=True, **more
-        )
-
-    def choice(name: str, words: list[str], tooltip: str) -> Any:
-        return io.Combo.Input(name, options=words, default=getattr(preset, name), tooltip=tooltip, optional=True, advanced=True)
-
-    def switch(name: str, tooltip: str) -> Any:
-        return io.Boolean.Input(name, default=getattr(preset, name), tooltip=tooltip, optional=True, advanced=True)
-
-    fine = {"step": 0.001, "advanced": True}
-    return [
-        number(io.Int, "steps", 2, 1000, "Sampling steps K; time grows in proportion."),
-        number(io.Float, "start", 0.001, 1, "Where sampling begins, as a share of the noise schedule; 1 is pure noise.", **fine),
-        number(io.Float, "rho", 0, 1, "Share of the noise that each step draws anew: 0 is deterministic.", **fine),
-        number(io.Float, "temperature", 0, 1, "Strength of the noise that is drawn; 0 gives the most likely picture, 1 a sample.", **fine),
-        switch("self_condition", "Each step takes the last estimate as its condition; for the prior without weights."),
-        choice("consistency", ["damped", "pinv"], "damped allows for noise in the input; pinv is the published, exact form."),
-        number(io.Float, "trust", 0.001, 1000, "With damped: more follows the prior, less the input.", **fine),
-        number(io.Float, "zeta", -1, 1_000_000, "How much noise in the input weakens data consistency; -1 never.", **fine),
-        choice("zeta_reading", ["code", "paper"], "How zeta is read: code has the noise in levels of 0 to 255, paper in units of 0 to 1."),
-        number(io.Float, "noise_level", -1, 255, "Noise of the input in levels of 0 to 255; -1 takes the degradation's own.", **fine),
-        number(io.Float, "w", 0, 1, "Weight in the enhancement stage, read as w_reading says.", **fine),
-        choice(
-            "w_reading", ["data", "enhancement"], "data: w weighs the frame against the enhancer (code); enhancement: w weighs the enhancer (paper)."
-        ),
-        number(io.Int, "tau", 0, 1000, "The enhancer rests in the last tau steps.", advanced=True),
-        number(io.Int, "window", 1, 100, "Frames sampled together.", advanced=True),
-        number(io.Int, "overlap", 0, 99, "Frames that a window shares with the one before it; less than window.", advanced=True),
-        choice("overlap_mode", ["blend", "impose"], "blend slides from one window to the next; impose keeps the earlier one's frames (code)."),
-        number(io.Float, "guidance", 0, 20, "Classifier-free guidance; 1 is none.", **fine),
-        switch("shared_noise", "All frames get the same noise, so that a still scene stays still."),
-        choice(
-            "solver",
-            ["ddpm", "ddim", "dpm++2m"],
-            "How steps are taken: ddpm as published; ddim (rho is its eta) and dpm++2m (deterministic) need only 10 to 25 steps.",
-        ),
-        choice("spacing", ["auto", "uniform", "log-snr"], "Where the steps lie on the noise schedule; auto suits the solver."),
-        choice(
-            "mask_every",
-            ["window", "step"],
-            "With parsing_parsenet.pth in a model folder: how often it finds the face to enhance; the code does at every step.",
-        ),
-        choice("where", ["face", "crop"], "Where the enhancer acts: in the face only, or in all of the crop."),
-        number(io.Int, "samples", 1, 100, "Samples that are averaged: nearer to the truth, less sharp; time grows with it.", advanced=True),
-    ]
+WIDGETS = (
+    "steps", "start", "rho", "temperature", "self_condition", "consistency", "trust", "zeta", "zeta_reading", "noise_level", "w", "w_reading",
+    "tau", "window", "overlap", "overlap_mode", "guidance", "shared_noise", "solver", "spacing", "mask_every", "where", "samples",
+)  # fmt: skip
+"""The parameters that a preset sets, in the order of the page."""
 
 
 def flair(
@@ -150,9 +100,7 @@ def flair(
 ) -> FlairRestorer:
     """The restorer that the widgets describe. Its enhancer is masked by ParseNet where that is in a model folder, else by an ellipse."""
     enhancer = getattr(enhancer, "otherwise", enhancer)  # of a restorer that chooses: FLAIR within FLAIR is not meant
-    changes = {name: value for name, value in (preset or {"preset": "default"}).items() if value is not None}
-    if changes.get("noise_level") == NOISE_OF_THE_DEGRADATION:
-        changes["noise_level"] = None
+    changes = from_widgets(FlairOptions, preset or {"preset": "default"})
     options = replace(PRESETS[changes.pop("preset")], **changes, **switches)
     wanted = enhancer is not None and options.enhance and options.where == "face"
     carries = isinstance(prior, FlairPrior) and prior.background < 1  # eq. 17: what is carried fades outside the face

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from .. import host
 from ..headless.io import io
+from ..methods.keep import KeepOptions
 from ..motion.raft import RaftFlow
 from .faces import crops_image, restored_text
-from .restorers import keep_inputs
+from .restorers import KEEP
 from .restoring import expect, face_inputs, face_outputs, restore_people
 from .sockets import CATEGORY, RestorerSocket
+from .widgets import widgets
 
 OpticalFlow = io.Custom("OPTICAL_FLOW")
 """A model patcher around torchvision's RAFT, from ComfyUI's Load Optical Flow Model."""
@@ -26,7 +28,7 @@ class KeepPropagate(io.ComfyNode):
             search_aliases=["keep", "kalman", "video face restoration", "temporal consistency"],
             inputs=[
                 RestorerSocket.Input("restorer", tooltip="A KEEP checkpoint from Load Face Restorer."),
-                *keep_inputs(),
+                *widgets(KeepOptions(), *KEEP),
                 *face_inputs(),
                 OpticalFlow.Input("optical_flow", optional=True, tooltip="ComfyUI's RAFT, from Load Optical Flow Model, instead of flow."),
             ],

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from .. import host
 from ..assembly import AUTO, PRECISIONS, chosen_method, fingerprint, restorer_files, weights_for
 from ..headless.io import io, newer
 from ..methods.base import Restorer
+from ..methods.codeformer import CodeFormerOptions
+from ..methods.dicface import DicFaceOptions
+from ..methods.keep import KeepOptions
+from ..methods.per_frame import PerFrameOptions
 from ..methods.registry import methods, restorer_from, with_estimates, with_floor
 from ..models.load import load_network
 from .choices import check_choice
 from .faces import crops_image, restored_text
 from .restoring import expect, face_inputs, face_outputs, restore_people
 from .sockets import CATEGORY, RestorerSocket, seed_input
+from .widgets import from_widgets, widgets
 
 OWN = -1.0
 """What a fidelity widget shows for "as the restorer, or its mode, has it"."""
@@ -119,89 +122,7 @@ class RestoreFaces(io.ComfyNode):
         return io.NodeOutput(restored, crops_image(restored), ui={"text": (restored_text(restored),)})
 
 
-def keep_inputs() -> list:
-    return [
-        io.Int.Input(
-            "reset_every",
-            default=0,
-            min=0,
-            max=10_000,
-            optional=True,
-            tooltip="Frames after which KEEP forgets the past; 0 never, 20 is what the official script does, with a jump at each.",
-        ),
-        io.Int.Input(
-            "gain_window",
-            default=20,
-            min=1,
-            max=100,
-            optional=True,
-            tooltip="Frames whose trust in the past is judged together; the result waits for that many, and memory grows with them.",
-        ),
-        io.Combo.Input(
-            "flow",
-            options=["gmflow", "dis"],
-            default="gmflow",
-            optional=True,
-            tooltip="Who measures motion: gmflow is KEEP's own network, dis is OpenCV's, faster.",
-        ),
-    ]
-
-
-def dicface_inputs() -> list:
-    return [fidelity_input(1.0), dirichlet_input(), mode_input(), luminance_input()]
-
-
-def fidelity_input(default: float, low: float = 0.0) -> Any:
-    own = "; -1 takes the mode's own" if low < 0 else ""
-    meaning = f"0 invents the cleanest face, 1 keeps what the input shows{own}."
-    return io.Float.Input("fidelity", default=default, min=low, max=1.0, step=0.05, optional=True, tooltip=meaning)
-
-
-def dirichlet_input() -> Any:
-    return io.Combo.Input(
-        "dirichlet",
-        options=["mean", "sample"],
-        default="mean",
-        optional=True,
-        tooltip="mean takes the expected face; sample draws one by the seed, as the official script does.",
-    )
-
-
-def mode_input() -> Any:
-    return io.Combo.Input(
-        "mode",
-        options=["restore", "colourise", "inpaint"],
-        default="restore",
-        optional=True,
-        tooltip="What the checkpoint was trained for: inpaint fills what is pure white and keeps the rest exactly.",
-    )
-
-
-def luminance_input() -> Any:
-    return io.Boolean.Input("keep_luminance", default=False, optional=True, tooltip="Colourised frames keep the input's luminance; colourise only.")
-
-
-def codeformer_inputs() -> list:
-    return [
-        fidelity_input(OWN, OWN),
-        mode_input(),
-        luminance_input(),
-        io.Int.Input(
-            "smoothing",
-            default=0,
-            min=0,
-            max=8,
-            optional=True,
-            tooltip="Frames on each side whose codes are averaged in: less flicker, a little less likeness; 0 is off.",
-        ),
-        batch_input(1),
-    ]
-
-
-def batch_input(default: int) -> Any:
-    return io.Int.Input(
-        "batch", default=default, min=1, max=64, optional=True, advanced=True, tooltip="Frames at once; halved by itself when memory runs out."
-    )
+KEEP = ("reset_every", "gain_window", "flow")
 
 
 def blind_inputs() -> list:
@@ -219,13 +140,15 @@ def blind_inputs() -> list:
     ]
 
 
-INPUTS: dict[str, Callable[[], list]] = {
-    "blind": blind_inputs,
-    "codeformer": codeformer_inputs,
-    "keep": keep_inputs,
-    "dicface": dicface_inputs,
-    "per-frame": lambda: [batch_input(4)],
-}
+def method_inputs() -> dict[str, list]:
+    """The settings of each method as widgets."""
+    return {
+        "blind": blind_inputs(),
+        "codeformer": widgets(CodeFormerOptions(), "fidelity", "mode", "keep_luminance", "smoothing", "batch"),
+        "keep": widgets(KeepOptions(), *KEEP),
+        "dicface": widgets(DicFaceOptions(), "fidelity", "dirichlet", "mode", "keep_luminance"),
+        "per-frame": widgets(PerFrameOptions(), "batch"),
+    }
 
 
 class RestorerSettings(io.ComfyNode):
@@ -241,7 +164,7 @@ class RestorerSettings(io.ComfyNode):
                 RestorerSocket.Input("restorer", tooltip="From Load Face Restorer."),
                 io.DynamicCombo.Input(
                     "method",
-                    options=[io.DynamicCombo.Option(name, values()) for name, values in INPUTS.items()],
+                    options=[io.DynamicCombo.Option(name, inputs) for name, inputs in method_inputs().items()],
                     tooltip="The method of the loaded file; per-frame is RestoreFormer, GFPGAN and others.",
                 ),
             ],
@@ -254,14 +177,12 @@ class RestorerSettings(io.ComfyNode):
 
     @classmethod
     def execute(cls, restorer, method):
-        changes = {name: value for name, value in method.items() if value is not None}
-        kind = changes.pop("method")
+        kind = method["method"]
         expect(
             restorer,
             type(getattr(restorer, "options", None)) is methods()[kind].options,
             f"these are settings of {kind}",
             f"choose {restorer.name} as the method, or load another file",
         )
-        if changes.get("fidelity") == OWN:
-            changes["fidelity"] = None
+        changes = from_widgets(methods()[kind].options, {name: value for name, value in method.items() if name != "method"})
         return io.NodeOutput(restorer.configured(**changes))

@@ -17,12 +17,10 @@ from ..host.latent_model import latent_model
 from ..host.layer_interrupts import interruptible_layers
 from ..host.plain_tensors import modules_of, plain_tensors
 from ..methods.seed_map import (
-    OPTIONAL,
     LatentGenerator,
     PixelGenerator,
     SeedGenerator,
     SeedMapOptions,
-    check_optional,
     estimate,
     guides,
     leading_times,
@@ -34,74 +32,17 @@ from ..methods.seed_map import (
 from ..motion.dis import DisFlow
 from ..motion.flow import FlowSource
 from ..motion.raft import RaftFlow
+from ..options import check
 from ..physics import Degradation, Identity, Inpaint
 from ..priors.base import Prior
 from .sockets import CATEGORY, DegradationSocket, PriorSocket, seed_input, tucked
+from .widgets import from_widgets, widgets
 
-UNSET = -1.0
-"""What a widget shows for None."""
-
-
-def preset_inputs() -> list:
-    """The method's parameters as widgets that start at its defaults."""
-    start = SeedMapOptions()
-
-    def number(kind: Any, name: str, low: float, high: float, tooltip: str, **more: Any) -> Any:
-        default = getattr(start, name)
-        return kind.Input(name, default=UNSET if default is None else default, min=low, max=high, tooltip=tooltip, **more)
-
-    fine = {"step": 0.0001, "advanced": True}
-    return [
-        number(io.Int, "iterations", 1, 100_000, "Steps of the optimisation; time grows in proportion."),
-        number(io.Int, "steps", 2, 10, "Diffusion steps from the seed to the picture; the paper takes 4."),
-        number(
-            io.Int,
-            "rank",
-            0,
-            512,
-            "Freedom of each frame beyond the shared seed; 32 takes 67 MB a frame with Stable Diffusion at 512, 16 half of that. 0 chooses: 32, or "
-            "all there is for a prior on pixels.",
-        ),
-        number(io.Float, "radius", 0.001, 1000, "How far a frame may leave the shared picture; the paper takes 1.", step=0.001),
-        number(io.Float, "warp_weight", 0, 1000, "How strongly neighbouring frames must agree along their motion; 0 leaves it out.", step=0.01),
-        number(io.Float, "warp_start", -1, 1, "When that begins, as a share of the iterations; -1 waits until the motion is steady.", step=0.01),
-        number(io.Float, "residual_rate", 0, 1, "Learning rate of the frames' residuals; the paper takes 0.001.", **fine),
-        number(io.Float, "seed_rate", 0, 1, "Learning rate of the shared seed.", **fine),
-        number(io.Float, "rate_floor", 0, 1, "Both learning rates fall to this share by the end; 1 keeps them constant.", step=0.01, advanced=True),
-        number(io.Int, "warp_every", 1, 10_000, "Iterations between two estimates of the motion.", advanced=True),
-        number(io.Float, "flow_decay", 0, 0.999, "How much of the earlier motion is kept at each estimate.", step=0.01, advanced=True),
-        number(
-            io.Float,
-            "residual_init",
-            -1,
-            10,
-            "How fast frames leave the shared picture: more follows the input sooner and flickers more where it shows nothing. "
-            "-1 chooses by the degradation: 0.1, or 3 where it mixes frames.",
-            **fine,
-        ),
-        io.Combo.Input("loss", options=["mse", "l1"], default=start.loss, tooltip="How differences count: squared, or as they are.", advanced=True),
-        io.Boolean.Input(
-            "noise_prior",
-            default=start.noise_prior,
-            tooltip="One seed for all frames. Off gives each frame its own, which flickers and takes N times as long.",
-            advanced=True,
-        ),
-        io.Boolean.Input(
-            "guided",
-            default=start.guided,
-            tooltip="Shows the input to a prior that was trained to look at damaged faces (the embedded one, FLAIR's). Off, it draws out of nothing.",
-            advanced=True,
-        ),
-        number(
-            io.Float,
-            "start",
-            0.01,
-            1,
-            "With guided: how much noise the drawing begins with. Less stays near the input, 1 begins at noise alone.",
-            step=0.01,
-            advanced=True,
-        ),
-    ]
+WIDGETS = (
+    "iterations", "steps", "rank", "radius", "warp_weight", "warp_start", "residual_rate", "seed_rate", "rate_floor", "warp_every", "flow_decay",
+    "residual_init", "loss", "noise_prior", "guided", "start",
+)  # fmt: skip
+"""The method's parameters in the order of the page."""
 
 
 class SeedMapOptimize(io.ComfyNode):
@@ -119,7 +60,7 @@ class SeedMapOptimize(io.ComfyNode):
             inputs=[
                 io.Image.Input("frames", tooltip="The damaged frames of one shot, in order."),
                 seed_input(),
-                *tucked(preset_inputs(), "rank", "radius", "warp_start"),
+                *tucked(widgets(SeedMapOptions(), *WIDGETS, optional=False), "rank", "radius", "warp_start"),
                 DegradationSocket.Input("degradation", optional=True, tooltip="What damaged the frames; from Degrade or Describe Degradation."),
                 io.Mask.Input("mask", optional=True, tooltip="White where pixels are missing: one for all frames, or one per frame."),
                 io.Model.Input("model", optional=True, tooltip="Stable Diffusion 1.5, 2.x or SDXL, with vae. Flow-matching models do not fit."),
@@ -183,15 +124,14 @@ class SeedMapOptimize(io.ComfyNode):
         return io.NodeOutput(to_image(result.frames), drawn, report, ui=panel)
 
 
-def options_of(widgets: dict[str, Any]) -> SeedMapOptions:
-    """What the widgets say, with None where they say `UNSET`.
+def options_of(values: dict[str, Any]) -> SeedMapOptions:
+    """What the widgets say.
 
     Raises:
         ValueError: for a value out of its range, in the words of the widgets.
     """
-    given: dict[str, Any] = {name: None if name in OPTIONAL and value == UNSET else value for name, value in widgets.items()}
-    for name in OPTIONAL:
-        check_optional(name, given.get(name), unset=f"{UNSET:g}")
+    given = from_widgets(SeedMapOptions, values)
+    check(SeedMapOptions, given, none="-1")
     return SeedMapOptions(**given)
 
 

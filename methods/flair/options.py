@@ -8,31 +8,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 from ...diffusion.schedule import Schedule
 from ...diffusion.solvers import SolverName, Spacing
-
-
-def _within(name: str, value: float, low: float, high: float, other: str = "") -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name} must lie between {low:g} and {high:g}{other}, got {value}")
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+from ...options import Options, parameter
 
 
 @dataclass(frozen=True)
-class FlairOptions:
+class FlairOptions(Options):
     """Parameters of Algorithm 1; the defaults suit the weight-free prior.
 
     Attributes:
-        steps: K, the number of reverse steps, 2 to 1000.
-        start: where sampling begins, as a share of the training schedule in (0, 1]; 1 is FLAIR's, pure noise but for a trace of the condition.
-        rho: share of the noise that each step draws anew, in [0, 1]; 0 is deterministic.
-        temperature: scale of all noise that is drawn, in [0, 1]; 1 samples, as published; towards 0 the steps find the likeliest frame
+        steps: K, the number of reverse steps.
+        start: where sampling begins, as a share of the training schedule; 1 is FLAIR's, pure noise but for a trace of the condition.
+        rho: share of the noise that each step draws anew; 0 is deterministic.
+        temperature: scale of all noise that is drawn; 1 samples, as published; towards 0 the steps find the likeliest frame
             instead (at 0 with rho 1 they are plug-and-play half-quadratic splitting, DPIR, Zhang et al. 2021).
         self_condition: whether, after the first step, the last estimate takes the place of the enlarged observation as the prior's condition
             (Chen et al. 2023); for priors that trust their condition, such as the weight-free one. Trained FLAIR networks need it off.
@@ -42,18 +33,18 @@ class FlairOptions:
             alpha_bar_{t-1} for the denominator: that ratio is about 1 at every step, so its own zeta and sigma would keep gamma at 0.
         noise_level: s, standard deviation of the observation's noise in grey levels of 0..255; None takes the degradation's own. Damped
             consistency allows for the rounding of 8 bits in any case.
-        w: weight of the enhancement, in [0, 1], read as `w_reading` says.
+        w: weight of the enhancement, read as `w_reading` says.
         w_reading: "enhancement" (the paper's eq. 13): w is the weight of the enhanced face; "data" (the code): w weighs the data-consistent
             frame at t = tau, the enhanced one gets 1 - w.
         tau: the enhancement rests for steps t < tau.
         data_consistency: whether the observation corrects each estimate (lines 7, eq. 9).
         consistency: "pinv": along A+ as published; "damped": along A^T (A A^T + damping)^-1, for noisy observations.
-        trust: with "damped", how far the prior's estimate is trusted against the observation, > 0; more gives smoother frames.
+        trust: with "damped", how far the prior's estimate is trusted against the observation; more gives smoother frames.
         enhance: whether an enhancer, where one is given, is applied (line 8).
         where: "face": the enhancer acts where a mask says (an ellipse, or a face parser's); "crop": everywhere, for an enhancer that
             restores all of the crop.
-        window: frames sampled together, 1 to 100; under blur along time as many more as a frame shows around itself.
-        overlap: frames that a window shares with the one before, 0 to window - 1.
+        window: frames sampled together; under blur along time as many more as a frame shows around itself.
+        overlap: frames that a window shares with the one before.
         overlap_mode: "blend": at every step, shared frames slide from what the old window made of them at that step to the new one's
             estimate; a still scene has no seam under any prior; remembers 1.5 MiB per step and shared frame. "impose" (the code): at every
             step they are the old window's result.
@@ -72,56 +63,67 @@ class FlairOptions:
         ValueError: naming the parameter, its range and what was given.
     """
 
-    steps: int = 10
-    start: float = 0.15
-    rho: float = 1.0
-    temperature: float = 0.1
-    self_condition: bool = True
-    zeta: float = -1.0
-    zeta_reading: Literal["code", "paper"] = "code"
-    noise_level: float | None = None
-    w: float = 0.85
-    w_reading: Literal["data", "enhancement"] = "data"
-    tau: int = 2
-    data_consistency: bool = True
-    consistency: Literal["pinv", "damped"] = "damped"
-    trust: float = 6.0
-    enhance: bool = True
-    where: Literal["face", "crop"] = "face"
-    window: int = 10
-    overlap: int = 3
-    overlap_mode: Literal["blend", "impose"] = "blend"
-    guidance: float = 1.0
-    shared_noise: bool = True
-    solver: SolverName = "ddpm"
-    spacing: Spacing = "auto"
-    mask_every: Literal["window", "step"] = "window"
-    samples: int = 1
+    steps: int = parameter(10, 2, 1000, advice="Sampling steps K; time grows in proportion.")
+    start: float = parameter(
+        0.15, 1e-3, 1, advice="Where sampling begins, as a share of the noise schedule; 1 is pure noise.", step=0.001, advanced=True
+    )
+    rho: float = parameter(1.0, 0, 1, advice="Share of the noise that each step draws anew: 0 is deterministic.", step=0.001, advanced=True)
+    temperature: float = parameter(
+        0.1, 0, 1, advice="Strength of the noise that is drawn; 0 gives the most likely picture, 1 a sample.", step=0.001, advanced=True
+    )
+    self_condition: bool = parameter(True, advice="Each step takes the last estimate as its condition; for the prior without weights.", advanced=True)
+    zeta: float = parameter(
+        -1.0,
+        0,
+        1e6,
+        advice="How much noise in the input weakens data consistency; -1 never.",
+        also=-1,
+        note=" (or -1 for gamma = 1)",
+        step=0.001,
+        advanced=True,
+    )
+    zeta_reading: Literal["code", "paper"] = parameter(
+        "code", advice="How zeta is read: code has the noise in levels of 0 to 255, paper in units of 0 to 1.", advanced=True
+    )
+    noise_level: float | None = parameter(
+        None, 0, 255, advice="Noise of the input in levels of 0 to 255; -1 takes the degradation's own.", unset=-1.0, step=0.001, advanced=True
+    )
+    w: float = parameter(0.85, 0, 1, advice="Weight in the enhancement stage, read as w_reading says.", step=0.001, advanced=True)
+    w_reading: Literal["data", "enhancement"] = parameter(
+        "data", advice="data: w weighs the frame against the enhancer (code); enhancement: w weighs the enhancer (paper).", advanced=True
+    )
+    tau: int = parameter(2, 0, 1000, advice="The enhancer rests in the last tau steps.", advanced=True)
+    data_consistency: bool = parameter(True, advice="Pulls every step towards frames that, damaged again, give the input.")
+    consistency: Literal["damped", "pinv"] = parameter(
+        "damped", advice="damped allows for noise in the input; pinv is the published, exact form.", advanced=True
+    )
+    trust: float = parameter(6.0, 1e-3, 1e3, advice="With damped: more follows the prior, less the input.", step=0.001, advanced=True)
+    enhance: bool = parameter(True, advice="Blends in the wired enhancer inside the face; no effect without one.")
+    where: Literal["face", "crop"] = parameter("face", advice="Where the enhancer acts: in the face only, or in all of the crop.", advanced=True)
+    window: int = parameter(10, 1, 100, advice="Frames sampled together.", advanced=True)
+    overlap: int = parameter(3, 0, 99, advice="Frames that a window shares with the one before it; less than window.", advanced=True)
+    overlap_mode: Literal["blend", "impose"] = parameter(
+        "blend", advice="blend slides from one window to the next; impose keeps the earlier one's frames (code).", advanced=True
+    )
+    guidance: float = parameter(1.0, 0, 20, advice="Classifier-free guidance; 1 is none.", step=0.001, advanced=True)
+    shared_noise: bool = parameter(True, advice="All frames get the same noise, so that a still scene stays still.", advanced=True)
+    solver: SolverName = parameter(
+        "ddpm",
+        advice="How steps are taken: ddpm as published; ddim (rho is its eta) and dpm++2m (deterministic) need only 10 to 25 steps.",
+        advanced=True,
+    )
+    spacing: Spacing = parameter("auto", advice="Where the steps lie on the noise schedule; auto suits the solver.", advanced=True)
+    mask_every: Literal["window", "step"] = parameter(
+        "window",
+        advice="With parsing_parsenet.pth in a model folder: how often it finds the face to enhance; the code does at every step.",
+        advanced=True,
+    )
+    samples: int = parameter(1, 1, 100, advice="Samples that are averaged: nearer to the truth, less sharp; time grows with it.", advanced=True)
 
     def __post_init__(self) -> None:
-        _within("steps", self.steps, 2, 1000)
-        _within("start", self.start, 1e-3, 1)
-        _within("rho", self.rho, 0, 1)
-        _within("temperature", self.temperature, 0, 1)
-        if self.zeta != -1:
-            _within("zeta", self.zeta, 0, 1e6, " (or -1 for gamma = 1)")
-        _one_of("zeta_reading", self.zeta_reading, ("code", "paper"))
-        if self.noise_level is not None:
-            _within("noise_level", self.noise_level, 0, 255)
-        _within("w", self.w, 0, 1)
-        _one_of("w_reading", self.w_reading, ("data", "enhancement"))
-        _within("tau", self.tau, 0, 1000)
-        _one_of("consistency", self.consistency, ("pinv", "damped"))
-        _within("trust", self.trust, 1e-3, 1e3)
-        _one_of("where", self.where, ("face", "crop"))
-        _within("window", self.window, 1, 100)
-        _within("overlap", self.overlap, 0, self.window - 1)
-        _one_of("overlap_mode", self.overlap_mode, ("blend", "impose"))
-        _within("guidance", self.guidance, 0, 20)
-        _one_of("solver", self.solver, get_args(SolverName))
-        _one_of("spacing", self.spacing, get_args(Spacing))
-        _one_of("mask_every", self.mask_every, ("window", "step"))
-        _within("samples", self.samples, 1, 100)
+        super().__post_init__()
+        if self.overlap >= self.window:
+            raise ValueError(f"overlap must lie between 0 and {self.window - 1}, got {self.overlap}")
 
     @property
     def steps_lie(self) -> Spacing:

@@ -7,11 +7,10 @@ from .conditioning import guides
 from .cost import Cost, estimate
 from .generator import LatentGenerator, PixelGenerator, SeedGenerator, leading_times
 from .optimise import SeedMapResult, Terms, seed_map
-from .options import OPTIONAL, SeedMapOptions, check_optional
+from .options import SeedMapOptions
 from .report import plot, summary, to_json
 
 __all__ = [
-    "OPTIONAL",
     "Cost",
     "LatentGenerator",
     "PixelGenerator",
@@ -19,7 +18,6 @@ __all__ = [
     "SeedMapOptions",
     "SeedMapResult",
     "Terms",
-    "check_optional",
     "estimate",
     "guides",
     "leading_times",

@@ -7,29 +7,15 @@ from typing import Literal
 
 from typing_extensions import Self
 
+from ...options import Options, parameter
 from ...physics.base import Degradation
 
 RESIDUAL_INIT_FRAMEWISE, RESIDUAL_INIT_TEMPORAL = 0.1, 3.0
 """Where residuals begin when none is asked for: for operators that leave frames apart, and for those that mix them; see `residual_init`."""
 
-OPTIONAL = {"residual_init": (1e-4, 10.0, "by the operator"), "warp_start": (0.0, 1.0, "when the flow settles")}
-"""Least, most, and what happens without a value, of the parameters that may be None."""
-
-
-def check_optional(name: str, value: float | None, unset: str = "None") -> None:
-    """Raises ValueError for a value of one of `OPTIONAL` that is out of its range; `unset` is what the caller writes where it gives none."""
-    low, high, otherwise = OPTIONAL[name]
-    if value is not None:
-        _within(name, value, low, high, f" (or {unset}: {otherwise})")
-
-
-def _within(name: str, value: float, low: float, high: float, other: str = "") -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name} must lie between {low:g} and {high:g}{other}, got {value:g}")
-
 
 @dataclass(frozen=True)
-class SeedMapOptions:
+class SeedMapOptions(Options):
     """Parameters of Algorithm 1 (Wang et al., AAAI 2026). "Paper" marks stated values, "ours" those the paper leaves open.
 
     The ranges behind "tried" are those of benchmarks/seed_map.py.
@@ -56,7 +42,7 @@ class SeedMapOptions:
         warp_weight: factor on L_warp, itself the mean over pairs of frames; 0 leaves the warping out. Ours: 0.3; tried 0.1 to 3.
         warp_start: E_T as a share of the iterations, or None: when the flow settles, at the latest at `LATEST_START`. Paper: when it settles.
         warp_every: P, iterations between estimates of the flow. Ours: 20; tried 10 to 25.
-        flow_decay: beta of eq. 10, in [0, 1). Ours: 0.9; tried 0.5 to 0.95.
+        flow_decay: beta of eq. 10. Ours: 0.9; tried 0.5 to 0.95.
         guided: whether a pixel prior that was trained with damaged faces beside the noisy ones is shown the input (guide.py). Ours: yes; the
             paper's latent priors have a prompt in its place.
         start: where a guided R begins, as a share of the noise schedule: at the input, noised that far. The steps are spread over that share from
@@ -70,44 +56,65 @@ class SeedMapOptions:
         ValueError: naming the parameter, its range and what was given.
     """
 
-    iterations: int = 500
-    steps: int = 4
-    residual_rate: float = 1e-3
-    radius: float = 1.0
-    seed_rate: float = 1e-2
-    rate_floor: float = 0.05
-    rank: int = 0
-    residual_init: float | None = None
-    loss: Literal["mse", "l1"] = "mse"
-    warp_weight: float = 0.3
-    warp_start: float | None = None
-    warp_every: int = 20
-    flow_decay: float = 0.9
-    noise_prior: bool = True
-    guided: bool = True
-    start: float = 0.3
-
-    def __post_init__(self) -> None:
-        _within("iterations", self.iterations, 1, 100_000)
-        _within("steps", self.steps, 2, 10)
-        _within("residual_rate", self.residual_rate, 0, 1)
-        _within("radius", self.radius, 1e-3, 1e3)
-        _within("seed_rate", self.seed_rate, 0, 1)
-        _within("rate_floor", self.rate_floor, 0, 1)
-        _within("rank", self.rank, 0, 512, " (0: by the generator)")
-        if self.loss not in ("mse", "l1"):
-            raise ValueError(f"loss must be mse or l1, got {self.loss!r}")
-        _within("warp_weight", self.warp_weight, 0, 1e3)
-        _within("warp_every", self.warp_every, 1, 10_000)
-        _within("flow_decay", self.flow_decay, 0, 0.999)
-        _within("start", self.start, 0.01, 1)
-        for name in OPTIONAL:
-            check_optional(name, getattr(self, name))
+    iterations: int = parameter(500, 1, 100_000, advice="Steps of the optimisation; time grows in proportion.")
+    steps: int = parameter(4, 2, 10, advice="Diffusion steps from the seed to the picture; the paper takes 4.")
+    residual_rate: float = parameter(1e-3, 0, 1, advice="Learning rate of the frames' residuals; the paper takes 0.001.", step=0.0001, advanced=True)
+    radius: float = parameter(1.0, 1e-3, 1e3, advice="How far a frame may leave the shared picture; the paper takes 1.", step=0.001)
+    seed_rate: float = parameter(1e-2, 0, 1, advice="Learning rate of the shared seed.", step=0.0001, advanced=True)
+    rate_floor: float = parameter(
+        0.05, 0, 1, advice="Both learning rates fall to this share by the end; 1 keeps them constant.", step=0.01, advanced=True
+    )
+    rank: int = parameter(
+        0,
+        0,
+        512,
+        advice="Freedom of each frame beyond the shared seed; 32 takes 67 MB a frame with Stable Diffusion at 512, 16 half of that. 0 chooses: 32, "
+        "or all there is for a prior on pixels.",
+        note=" (0: by the generator)",
+    )
+    residual_init: float | None = parameter(
+        None,
+        1e-4,
+        10,
+        advice="How fast frames leave the shared picture: more follows the input sooner and flickers more where it shows nothing. "
+        "-1 chooses by the degradation: 0.1, or 3 where it mixes frames.",
+        unset=-1.0,
+        note=" (or {unset}: by the operator)",
+        step=0.0001,
+        advanced=True,
+    )
+    loss: Literal["mse", "l1"] = parameter("mse", advice="How differences count: squared, or as they are.", advanced=True)
+    warp_weight: float = parameter(0.3, 0, 1e3, advice="How strongly neighbouring frames must agree along their motion; 0 leaves it out.", step=0.01)
+    warp_start: float | None = parameter(
+        None,
+        0,
+        1,
+        advice="When that begins, as a share of the iterations; -1 waits until the motion is steady.",
+        unset=-1.0,
+        note=" (or {unset}: when the flow settles)",
+        step=0.01,
+    )
+    warp_every: int = parameter(20, 1, 10_000, advice="Iterations between two estimates of the motion.", advanced=True)
+    flow_decay: float = parameter(0.9, 0, 0.999, advice="How much of the earlier motion is kept at each estimate.", step=0.01, advanced=True)
+    noise_prior: bool = parameter(
+        True, advice="One seed for all frames. Off gives each frame its own, which flickers and takes N times as long.", advanced=True
+    )
+    guided: bool = parameter(
+        True,
+        advice="Shows the input to a prior that was trained to look at damaged faces (the embedded one, FLAIR's). Off, it draws out of nothing.",
+        advanced=True,
+    )
+    start: float = parameter(
+        0.3,
+        0.01,
+        1,
+        advice="With guided: how much noise the drawing begins with. Less stays near the input, 1 begins at noise alone.",
+        step=0.01,
+        advanced=True,
+    )
 
     def settled(self, operator: Degradation) -> Self:
         """The same, with a value for what depends on the operator."""
-        return (
-            self
-            if self.residual_init is not None
-            else replace(self, residual_init=RESIDUAL_INIT_TEMPORAL if operator.reach() else RESIDUAL_INIT_FRAMEWISE)
-        )
+        if self.residual_init is not None:
+            return self
+        return replace(self, residual_init=RESIDUAL_INIT_TEMPORAL if operator.reach() else RESIDUAL_INIT_FRAMEWISE)

@@ -152,7 +152,7 @@ def test_a_decoder_in_half_precision_changes_neither_codes_nor_uncertainty():
     [
         (dict(fidelity=1.5), "fidelity must lie between 0 and 1, got 1.5"),
         (dict(fidelity=float("nan")), "fidelity must lie between 0 and 1, got nan"),
-        (dict(dirichlet="mode"), "dirichlet must be mean or sample, got 'mode'"),
+        (dict(dirichlet="mode"), "dirichlet must be one of mean, sample, got 'mode'"),
         (dict(mode="colorize"), "mode must be one of restore, colourise, inpaint, got 'colorize'"),
         (dict(keep_luminance=True), "keep_luminance belongs to the mode 'colourise', got the mode 'restore'"),
     ],

@@ -241,9 +241,9 @@ def test_a_half_precision_decoder_begins_the_same(restorer, whole):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (dict(reset_every=-1), "reset_every must be 0"),
-        (dict(gain_window=0), "gain_window must lie between 1 and 100, got 0"),
-        (dict(batch=101), "batch must lie between 1 and 100, got 101"),
+        (dict(reset_every=-1), "reset_every must lie between 0 and 10000 frames"),
+        (dict(gain_window=0), "gain_window must lie between 1 and 100 frames, got 0"),
+        (dict(batch=101), "batch must lie between 1 and 100 frames, got 101"),
     ],
 )
 def test_parameters_out_of_range_are_named(restorer, options, says):

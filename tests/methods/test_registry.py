@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from fvr.methods.flair.options import FlairOptions, preset
 from fvr.methods.flair.sampler import FlairRestorer
-from fvr.methods.option_parsing import parse_settings
 from fvr.methods.registry import build_restorer, methods
+from fvr.options import parse_settings
 from fvr.physics import parse
 
 

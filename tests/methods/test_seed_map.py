@@ -322,7 +322,7 @@ def test_the_time_is_told_beforehand():
         ({"flow_decay": 1.0}, "flow_decay must lie between 0 and 0.999"),
         ({"residual_init": 0.0}, r"residual_init must lie between 0.0001 and 10 \(or None: by the operator\), got 0"),
         ({"warp_start": 2.0}, r"warp_start must lie between 0 and 1 \(or None: when the flow settles\)"),
-        ({"loss": "l2"}, "loss must be mse or l1"),
+        ({"loss": "l2"}, "loss must be one of mse, l1"),
     ],
 )
 def test_wrong_options_are_one_clear_sentence(wrong, sentence):

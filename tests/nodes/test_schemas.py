@@ -83,15 +83,14 @@ def test_every_option_of_flair_is_a_widget_that_starts_at_the_presets_value():
     from dataclasses import fields
 
     from fvr.methods.flair.options import PRESETS, FlairOptions
-    from fvr.nodes.flair import NOISE_OF_THE_DEGRADATION, preset_inputs
+    from fvr.nodes.flair import WIDGETS
+    from fvr.nodes.widgets import from_widgets, widgets
 
     names = {field.name for field in fields(FlairOptions)} - {"data_consistency", "enhance"}
     for preset in PRESETS.values():
-        values = {declared.id: declared.default for declared in preset_inputs(preset)}
+        values = {declared.id: declared.default for declared in widgets(preset, *WIDGETS)}
         assert set(values) == names
-        assert {name: None if value == NOISE_OF_THE_DEGRADATION and name == "noise_level" else value for name, value in values.items()} == {
-            name: getattr(preset, name) for name in names
-        }
+        assert from_widgets(FlairOptions, values) == {name: getattr(preset, name) for name in names}
 
 
 MOST = 9

@@ -11,7 +11,7 @@ from helpers.comfyui_process import in_comfyui, needs_comfyui
 from helpers.tiny_seed_models import TinyUNet
 
 from fvr.methods.seed_map import SeedMapOptions
-from fvr.nodes.seed_map import SeedMapOptimize, preset_inputs, whole_operator
+from fvr.nodes.seed_map import WIDGETS, SeedMapOptimize, options_of, whole_operator
 from fvr.physics import AveragePool, Blur, Jpeg, RandomInpaint
 
 PROGRAM = (Path(__file__).parent / "seed_map_program.py").read_text(encoding="utf-8")
@@ -161,5 +161,7 @@ def test_what_is_wrong_is_said_in_the_words_of_the_widgets(widgets, sentence):
 def test_every_option_is_a_widget_that_starts_at_its_default():
     from dataclasses import asdict
 
-    values = {declared.id: declared.default for declared in preset_inputs()}
-    assert values == {**asdict(SeedMapOptions()), "warp_start": -1.0, "residual_init": -1.0}
+    from fvr.nodes.widgets import widgets
+
+    values = {declared.id: declared.default for declared in widgets(SeedMapOptions(), *WIDGETS)}
+    assert set(values) == set(asdict(SeedMapOptions())) and options_of(values) == SeedMapOptions()
