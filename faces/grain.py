@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..colour import BT601, luma
 from .strength import rise
 
 GRAIN = ("auto", "off")
 """What a paster does about grain."""
-LUMA = (0.299, 0.587, 0.114)
 BLOCK = 8
 """Side of the blocks in which noise is looked at, in coefficients: 16 pixels."""
 STRIP = 2 * BLOCK
@@ -51,7 +51,7 @@ def graininess(frame: Tensor) -> float:
     """
     every = max(1, frame.shape[-2] * frame.shape[-1] // ENOUGH)
     rows, columns = (length // STRIP * STRIP for length in frame.shape[-2:])
-    strips = luma(frame[:, :rows, :columns].unflatten(1, (-1, STRIP))[:, ::every].flatten(1, 2)).numpy(force=True)
+    strips = luma(frame[:, :rows, :columns].unflatten(1, (-1, STRIP))[:, ::every].flatten(1, 2))[0].numpy(force=True)
     blocks, tones = blocks_of(diagonal(strips)), blocks_of(strips[::2, ::2]).mean(1)
     power, fourth = np.square(blocks).mean(1), (blocks**4).mean(1)
     step = np.where((tones > ENDS[0]) & (tones < ENDS[1]), (tones * TONES).astype(int), -1)
@@ -75,7 +75,7 @@ def regrained(frame: Tensor, restored: Tensor, mask: Tensor) -> Tensor:
     frame, restored: (3, h, w) in [0, 1] of one place; mask: (h, w), where the restored face will show. Returns (3, h, w), not clamped.
     """
     shown = mask.numpy(force=True) > 0.5
-    before, after = (diagonal(luma(picture).numpy(force=True)) for picture in (frame, restored))
+    before, after = (diagonal(luma(picture)[0].numpy(force=True)) for picture in (frame, restored))
     inside = shown[: 2 * before.shape[0] : 2, : 2 * before.shape[1] : 2]
     if not inside.any():
         return restored
@@ -95,7 +95,7 @@ def own_grain(frame: Tensor, restored: Tensor, shown: np.ndarray) -> Tensor:
     alone, without = fine(seen), fine(seen - mended)
     energies = energy(alone), energy(without)
     grain = (alone * energies[1][..., None] + without * energies[0][..., None]) / (energies[0] + energies[1] + 1e-12)[..., None]
-    here, tone = energy(grain), cv2.blur(seen @ np.array(LUMA, np.float32), (AROUND, AROUND))
+    here, tone = energy(grain), cv2.blur(seen @ np.array(BT601, np.float32), (AROUND, AROUND))
     usual = usual_energy(here, tone, shown)
     grain *= np.minimum(1.0, 1.5 * usual / np.maximum(here, 1e-12))[..., None]
     limit = 3 * np.sqrt(usual)[..., None]
@@ -109,7 +109,7 @@ def fine(picture: np.ndarray) -> np.ndarray:
 
 def energy(picture: np.ndarray) -> np.ndarray:
     """Mean square of the luma around each pixel of (h, w, 3)."""
-    return cv2.blur(np.square(picture @ np.array(LUMA, np.float32)), (AROUND, AROUND))
+    return cv2.blur(np.square(picture @ np.array(BT601, np.float32)), (AROUND, AROUND))
 
 
 def usual_energy(power: np.ndarray, tone: np.ndarray, shown: np.ndarray) -> np.ndarray:
@@ -125,11 +125,6 @@ def blocks_of(coefficients: np.ndarray) -> np.ndarray:
     rows, columns = (length // BLOCK * BLOCK for length in coefficients.shape)
     cut = coefficients[:rows, :columns].reshape(rows // BLOCK, BLOCK, columns // BLOCK, BLOCK)
     return cut.swapaxes(1, 2).reshape(-1, BLOCK * BLOCK)
-
-
-def luma(picture: Tensor) -> Tensor:
-    """(3, h, w) to (h, w)."""
-    return (picture * picture.new_tensor(LUMA)[:, None, None]).sum(0)
 
 
 def diagonal(picture: np.ndarray) -> np.ndarray:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..plots import blank, picture, write
 from .align import warp_to
 from .report import grouped, person_report
 from .types import CROP, FaceTrack
@@ -77,17 +77,17 @@ def contact_sheet(tracks: Sequence[FaceTrack], thumbnails: Thumbnails, time_of: 
     side, samples = thumbnails.side, thumbnails.samples
     width = LABEL + samples * (side + GAP) + GAP
     if not tracks:
-        sheet = np.full((side, width, 3), SHADE, np.uint8)
-        write(sheet, ["no faces found"], 0)
+        sheet = blank(side, width, SHADE)
+        label(sheet, ["no faces found"], 0)
         return picture(sheet)
     people = grouped(tracks)
-    sheet = np.full((len(people) * (side + GAP) + GAP, width, 3), SHADE, np.uint8)
+    sheet = blank(len(people) * (side + GAP) + GAP, width, SHADE)
     for row, some in enumerate(people):
         top = GAP + row * (side + GAP)
         p = person_report(some, ())
         frames = f"{p.frames:,} {'frame' if p.frames == 1 else 'frames'}" + (f" in {p.tracks} parts" if p.tracks > 1 else "")
         lines = [f"{p.person}", frames, f"from {time_of(p.start)}", " ".join([f"{p.size:.0f} px", *p.marks])]
-        write(sheet, lines, top)
+        label(sheet, lines, top)
         for column, crop in enumerate(thumbnails.crops.get(p.person, [])[:samples]):
             left = LABEL + column * (side + GAP)
             if len(thumbnails.wanted[p.person]) > 1 and column == thumbnails.best[p.person]:
@@ -96,15 +96,10 @@ def contact_sheet(tracks: Sequence[FaceTrack], thumbnails: Thumbnails, time_of: 
     return picture(sheet)
 
 
-def picture(sheet: np.ndarray) -> Tensor:
-    """8 bit (H, W, 3) as (3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(sheet).permute(2, 0, 1).float() / 255
-
-
-def write(sheet: np.ndarray, lines: list[str], top: int) -> None:
+def label(sheet: np.ndarray, lines: list[str], top: int) -> None:
     """Lines of text at the left edge, the first one large."""
     y = top
     for number, line in enumerate(lines):
         large = number == 0 and line.isdecimal()
         y += 42 if large else 22
-        cv2.putText(sheet, line, (12, y), cv2.FONT_HERSHEY_SIMPLEX, 1.2 if large else 0.5, (255, 255, 255), 2 if large else 1, cv2.LINE_AA)
+        write(sheet, line, (12, y), (255, 255, 255), 1.2 if large else 0.5, 2 if large else 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -252,17 +252,17 @@ def find_tracks(
         on_frame: gets how many more frames are done.
     """
     tracker: Tracker | None = None
-    if isinstance(detector, ExternalDetections):
+    external = isinstance(detector, ExternalDetections)
+    if external:
         changes = {"sure": 0.0, **changes}
     finder = None if isinstance(cuts, Sequence) else cuts
     known = tuple(cuts) if isinstance(cuts, Sequence) else ()
     for index, frames in chunks:
         if tracker is None:
             tracker = Tracker((frames.shape[-2], frames.shape[-1]), options, **changes)
-            if tracker.options.aspect != 1 and not isinstance(detector, ExternalDetections):
-                detector = AnisotropicPixels(detector, tracker.options.aspect)
-            if not isinstance(detector, ExternalDetections):
-                detector = following(detector)
+            if not external:
+                finding: Any = detector
+                detector = following(AnisotropicPixels(finding, tracker.options.aspect) if tracker.options.aspect != 1 else finding)
         found = finder.push(frames) if finder else [c for c in known if index <= c < index + len(frames)]
         tracker.push(index, frames, detect(detector, index, frames), found)
         on_frame(len(frames))
@@ -292,4 +292,5 @@ def aligned_track(count: int, size: int = CROP) -> FaceTrack:
 
 def detect(detector: Detector | ExternalDetections, index: int, frames: Tensor) -> list[list[Face]]:
     """Faces of frames that begin at `index`."""
-    return detector.at(index, len(frames)) if isinstance(detector, ExternalDetections) else detector(frames)
+    at: Any = getattr(detector, "at", None)
+    return detector(frames) if at is None else at(index, len(frames))  # type: ignore[operator]

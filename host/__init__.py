@@ -339,7 +339,7 @@ def nothing() -> Any:
 
 def is_nothing(value: Any) -> bool:
     """Whether a value came from `nothing`, or is any other ExecutionBlocker of ComfyUI."""
-    return isinstance(value, Nothing) or type(value).__name__ == "ExecutionBlocker"
+    return type(value).__name__ in (Nothing.__name__, "ExecutionBlocker")
 
 
 # ---------------------------------------------------------------- folders

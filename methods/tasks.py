@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from ..colour import luma
 from ..faces.types import CROP
 from ..options import parameter
 from .base import resized
@@ -15,8 +16,6 @@ from .base import resized
 Mode = Literal["restore", "colourise", "inpaint"]
 WHITE = 254.5 / 255
 """Pixels at least this bright in every channel count as missing where no mask says otherwise, as the official tools have it in 8 bits."""
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of R, G and B in Y' (ITU-R BT.601), which the networks' grey training frames were made with."""
 
 
 def mode_parameter() -> Mode:
@@ -74,7 +73,7 @@ class Task:
             (n, 3, H, W), and on the CPU the luminance (n, 1, 512, 512), the hole and the known pixels (n, 4, 512, 512), or None.
         """
         if self.mode == "colourise":
-            grey = luminance(crops)
+            grey = luma(crops)
             return grey.expand_as(crops), resized(grey, CROP, "bilinear").cpu() if self.keep_luminance else None
         if self.mode == "inpaint":
             missing = white_pixels(crops) if masks is None else masks.to(crops).clamp(0, 1)
@@ -97,18 +96,13 @@ def white_pixels(crops: Tensor) -> Tensor:
     return (crops >= WHITE).all(1, keepdim=True).to(crops.dtype)
 
 
-def luminance(images: Tensor) -> Tensor:
-    """Y' = 0.299 R + 0.587 G + 0.114 B (BT.601) of (n, 3, H, W), as (n, 1, H, W)."""
-    return (images * images.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
-
-
-def with_luminance(images: Tensor, luma: Tensor) -> Tensor:
-    """`images` (n, 3, H, W) with Y' replaced by `luma` (n, 1, H, W), both in [0, 1].
+def with_luminance(images: Tensor, wanted: Tensor) -> Tensor:
+    """`images` (n, 3, H, W) with Y' replaced by `wanted` (n, 1, H, W), both in [0, 1].
 
     Chrominance stays (adding one number to R, G and B moves Y' by that number and leaves Cb and Cr) wherever the colour exists. Where it
     does not, clamping would change Y' again; instead the colour moves towards the grey of the same Y', just into the cube: same hue, less
     saturation, Y' exact up to rounding.
     """
-    chroma = images - luminance(images)
-    room = torch.where(chroma > 0, 1 - luma, luma) / chroma.abs().clamp_min(1e-12)
-    return (luma + room.amin(1, keepdim=True).clamp_max(1) * chroma).clamp(0, 1)
+    chroma = images - luma(images)
+    room = torch.where(chroma > 0, 1 - wanted, wanted) / chroma.abs().clamp_min(1e-12)
+    return (wanted + room.amin(1, keepdim=True).clamp_max(1) * chroma).clamp(0, 1)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .sharpness import LUMA
+from ..colour import luma
 
 PATCH = 8
 """Side of the patches, in pixels; the authors' choice."""
@@ -73,8 +73,8 @@ def _singular_values(frames: Tensor) -> tuple[Tensor, Tensor]:
     """s1 and s2 of every patch's gradients, each (N, H // 8, W // 8) float64."""
     if frames.ndim != 4 or frames.shape[1] != 3 or min(frames.shape[-2:]) < PATCH:
         raise ValueError(f"image content is measured on RGB frames (N, 3, H, W) of at least {PATCH} x {PATCH} pixels, got {tuple(frames.shape)}")
-    luma = 255 * (frames.double() * torch.tensor(LUMA, dtype=torch.float64, device=frames.device).view(3, 1, 1)).sum(1)
-    patches = luma.unfold(1, PATCH, PATCH).unfold(2, PATCH, PATCH)
+    patches = 255 * luma(frames.double())[:, 0]
+    patches = patches.unfold(1, PATCH, PATCH).unfold(2, PATCH, PATCH)
     gy, gx = torch.gradient(patches, dim=(-2, -1))  # inside a patch, one-sided at its border
     xx, yy, xy = ((a * b).sum((-2, -1)) for a, b in ((gx, gx), (gy, gy), (gx, gy)))
     half, spread = (xx + yy) / 2, (((xx - yy) / 2) ** 2 + xy**2).sqrt()  # eigenvalues of the 2 x 2 matrix of products

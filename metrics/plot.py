@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import cv2
 import numpy as np
-import torch
 from torch import Tensor
 
+from ..plots import GRID, blank, broken_line, picture, write
 from .registry import FACE, MEASURES, Measure
 from .report import Report, readable
 
@@ -18,18 +18,17 @@ PANEL_WIDTH, PANEL_HEIGHT = 480, 170
 COLUMNS = 2
 LEFT, RIGHT, TOP, BOTTOM = 64, 12, 34, 22
 WHOLE, ON_FACE = (31, 119, 180), (214, 120, 20)
-INK, GRID = (50, 50, 50), (225, 225, 225)
 
 
 def plot(report: Report) -> Tensor:
     """One panel per measure, each to its own scale: blue the whole frame, orange the face. (3, H, W) float32 in [0, 1]."""
     panels = [measure for measure in MEASURES if measure.key in report.per_frame or measure.key + FACE in report.per_frame]
     rows = max(1, math.ceil(len(panels) / COLUMNS))
-    page = np.full((rows * PANEL_HEIGHT, COLUMNS * PANEL_WIDTH, 3), 255, np.uint8)
+    page = blank(rows * PANEL_HEIGHT, COLUMNS * PANEL_WIDTH)
     for number, measure in enumerate(panels):
         top, left = number // COLUMNS * PANEL_HEIGHT, number % COLUMNS * PANEL_WIDTH
         _draw(page[top : top + PANEL_HEIGHT, left : left + PANEL_WIDTH], measure, report)
-    return torch.from_numpy(page).permute(2, 0, 1).float() / 255
+    return picture(page)
 
 
 def _draw(panel: np.ndarray, measure: Measure, report: Report) -> None:
@@ -37,26 +36,23 @@ def _draw(panel: np.ndarray, measure: Measure, report: Report) -> None:
     known = [value for key, _, _ in kinds for value in report.per_frame[key] if value is not None and math.isfinite(value)]
     low, high = (min(known), max(known)) if known else (0.0, 0.0)
     last = max(len(report.per_frame[key]) for key, _, _ in kinds) - 1
-    _write(panel, measure.name + (f", {measure.unit}" if measure.unit else ""), (8, 14), INK)
+    write(panel, measure.name + (f", {measure.unit}" if measure.unit else ""), (8, 14), size=0.4)
     cv2.rectangle(panel, (LEFT, TOP), (PANEL_WIDTH - RIGHT, PANEL_HEIGHT - BOTTOM), GRID, 1)
     if known:
-        _write(panel, readable(high), (4, TOP + 10), INK)
+        write(panel, readable(high), (4, TOP + 10), size=0.4)
     if high > low:
-        _write(panel, readable(low), (4, PANEL_HEIGHT - BOTTOM), INK)
-    _write(panel, "0", (LEFT, PANEL_HEIGHT - 6), INK)
-    _write(panel, str(last), (PANEL_WIDTH - RIGHT - 8 * len(str(last)), PANEL_HEIGHT - 6), INK)
+        write(panel, readable(low), (4, PANEL_HEIGHT - BOTTOM), size=0.4)
+    write(panel, "0", (LEFT, PANEL_HEIGHT - 6), size=0.4)
+    write(panel, str(last), (PANEL_WIDTH - RIGHT - 8 * len(str(last)), PANEL_HEIGHT - 6), size=0.4)
     for number, (key, word, ink) in enumerate(kinds):
         value = report.summary.get(key)
         spread = next((report.summary.get(other.key) for other in MEASURES if other.spread_of == key), None)
         text = f"{word} {'none' if value is None else readable(value)}" + (f", deviation {readable(spread)}" if spread is not None else "")
-        _write(panel, text, (8 + 150 * number, 29), ink)
-        for piece in _pieces(report.per_frame[key], low, high):
-            if len(piece) == 1:
-                cv2.circle(panel, tuple(map(int, piece[0])), 2, ink, -1, cv2.LINE_AA)
-            cv2.polylines(panel, [piece], False, ink, 1, cv2.LINE_AA)
+        write(panel, text, (8 + 150 * number, 29), ink, 0.4)
+        broken_line(panel, _pieces(report.per_frame[key], low, high), ink)
 
 
-def _pieces(line: Sequence[float | None], low: float, high: float) -> list[np.ndarray]:
+def _pieces(line: Sequence[float | None], low: float, high: float) -> list[list[tuple[int, int]]]:
     """Corners of the lines through neighbouring known values; a gap parts two of them, unless values come at a steady distance."""
     known = [t for t, value in enumerate(line) if value is not None and math.isfinite(value)]
     usual = min((b - a for a, b in pairwise(known)), default=1)
@@ -74,8 +70,4 @@ def _pieces(line: Sequence[float | None], low: float, high: float) -> list[np.nd
             pieces[-1].append(place)
         else:
             pieces.append([place])
-    return [np.array(piece, np.int32) for piece in pieces]
-
-
-def _write(panel: np.ndarray, text: str, at: tuple[int, int], ink: tuple[int, int, int]) -> None:
-    cv2.putText(panel, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, ink, 1, cv2.LINE_AA)
+    return pieces

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LUMA = (0.299, 0.587, 0.114)
-"""BT.601."""
+from ..colour import luma
 
 
 def laplacian_variance(frames: Tensor, region: Tensor | None = None) -> Tensor:
@@ -34,9 +33,7 @@ def _filtered(frames: Tensor, taps: list[list[float]]) -> Tensor:
     """Luma in grey levels under a 3 x 3 filter, (N, 1, H - 2, W - 2) float64."""
     if min(frames.shape[-2:]) < 3:
         raise ValueError(f"sharpness needs frames of at least 3 x 3 pixels, got {frames.shape[-1]} x {frames.shape[-2]} (width x height)")
-    weight = torch.tensor(LUMA, dtype=torch.float64, device=frames.device).view(3, 1, 1)
-    luma = 255 * (frames.double() * weight).sum(1, keepdim=True)
-    return F.conv2d(luma, torch.tensor(taps, dtype=torch.float64, device=frames.device).view(1, 1, 3, 3))
+    return F.conv2d(255 * luma(frames.double()), torch.tensor(taps, dtype=torch.float64, device=frames.device).view(1, 1, 3, 3))
 
 
 def _mean(values: Tensor, region: Tensor | None) -> Tensor:

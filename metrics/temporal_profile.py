@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..plots import blank, write
 from .evaluate import Clip
 
 WIDEST = 2048
@@ -71,8 +72,8 @@ def _strip(clip: Clip, column: int, size: tuple[int, int], on_frame: Callable[[i
 
 
 def _labelled(name: str, strip: np.ndarray) -> np.ndarray:
-    bar = np.full((BAR, strip.shape[1], 3), PAPER, np.uint8)
-    cv2.putText(bar, name, (6, BAR - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.5, INK, 1, cv2.LINE_AA)
+    bar = blank(BAR, strip.shape[1], PAPER)
+    write(bar, name, (6, BAR - 7))
     return np.concatenate([bar, strip])
 
 

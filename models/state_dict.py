@@ -194,7 +194,7 @@ def _listed(keys: Any) -> str:
 
 
 def _named(value: Any) -> str:
-    return f"one tensor of shape {value.size}" if isinstance(value, Stored) else f"a {type(value).__name__}"
+    return f"one tensor of shape {value.size}" if hasattr(value, "size") else f"a {type(value).__name__}"
 
 
 def _is_safetensors(start: bytes) -> bool:

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..colour import luma
+
 
 @dataclass(frozen=True)
 class GreyFrames:
@@ -28,8 +30,7 @@ class DisFlow:
 
     def features(self, frames: Tensor) -> GreyFrames:
         """(N, 3, H, W) in [-1, 1] to 8-bit luma (BT.601)."""
-        weight = frames.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-        grey = ((frames * weight).sum(1) * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+        grey = (luma(frames)[:, 0] * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
         return GreyFrames(tuple(grey), frames.device)
 
     def flow(self, current: GreyFrames, previous: GreyFrames) -> Tensor:

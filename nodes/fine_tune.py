@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import host
+from .. import host, plots
 from ..assembly import PRIORS, restorer_files
 from ..finetune.base_model import Base, base_of
 from ..finetune.checkpoint import checked_name, saved_as
@@ -24,7 +24,6 @@ from ..finetune.run import CURVES, PRECISIONS, SHEET, FineTuned, fine_tune, fing
 from ..finetune.stage import FineTuneStage
 from ..headless.io import io, ui
 from ..host.images import from_image, to_image
-from ..methods.base import NetworkRestorer
 from ..methods.registry import restorer_from
 from ..models.load import load_network
 from ..models.state_dict import notes_of
@@ -186,7 +185,7 @@ class PseudoTargetFineTune(io.ComfyNode):
         checkpointing=None,
         clean_faces=None,
     ):
-        expect(restorer, isinstance(restorer, NetworkRestorer), "Pseudo-Target Fine-tune trains a network", "wire Load Face Restorer")
+        expect(restorer, hasattr(restorer, "use"), "Pseudo-Target Fine-tune trains a network", "wire Load Face Restorer")
         out = place_of(file_name)
         with torch.inference_mode(False), torch.enable_grad():  # the host runs everything in inference mode, where nothing can be learnt
             base = base_of(restorer, restorer_files().values())
@@ -314,8 +313,8 @@ def needed(base: Base, options: FineTune) -> int:
 def picture(path: Path) -> Tensor:
     """A picture file as frames (1, 3, H, W) in [0, 1]; a page that says so where it is gone, as the report does."""
     if not path.is_file():
-        page = np.full((48, 480, 3), 255, np.uint8)
-        cv2.putText(page, f"{path.name} is gone: see the report", (8, 30), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (60, 60, 60), 1, cv2.LINE_AA)
-        return torch.from_numpy(page).permute(2, 0, 1)[None] / 255
+        page = plots.blank(48, 480)
+        plots.write(page, f"{path.name} is gone: see the report", (8, 30), (60, 60, 60), 0.6)
+        return plots.picture(page)[None]
     pixels: Any = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     return torch.from_numpy(np.ascontiguousarray(pixels[..., ::-1])).permute(2, 0, 1)[None] / 255

@@ -26,6 +26,7 @@ from ..video import (
     read_audio,
     read_frames,
 )
+from ..video.audio import track_of
 from .sockets import ABSENT, CATEGORY, Times, optional
 
 SUFFIXES = {"prores": ".mov", "ffv1": ".mkv"}
@@ -213,7 +214,7 @@ class LoadVideoFrames(io.ComfyNode):
         announce(source)
         with host.progress(source.expected, "decode") as tick:
             frames, times = read_frames(source, on_frame=tick)
-        track = sound if isinstance(sound, AudioTrack) else read_audio(source, times, check_interrupt=host.check_interrupt)
+        track = track_of(sound) or read_audio(source, times, check_interrupt=host.check_interrupt)
         audio = {"waveform": track.waveform[None], "sample_rate": track.rate} if track else None
         damage = {"text": tuple(source.warnings)} if source.warnings else None
         return io.NodeOutput(to_image(frames), times, audio, float(times.rate), len(frames), ui=damage)

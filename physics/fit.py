@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..colour import luma
 from .base import Degradation
 from .bicubic import BicubicDownsample
 from .blur import Blur
@@ -22,7 +23,6 @@ from .identity import GaussianNoise
 from .jpeg import Jpeg
 from .numerics import cached
 
-LUMA = (0.299, 0.587, 0.114)
 FRAMES = 3
 """Frames looked at, spread over the clip, out of"""
 CANDIDATES = 12
@@ -200,11 +200,6 @@ def fine_noise(y: Tensor) -> float:
     energy = inside if len(inside) else energy
     flat = energy.sort().values[: max(len(energy) // 4, 1)]
     return max(float(flat.median().sqrt()), ROUNDING)
-
-
-def luma(frames: Tensor) -> Tensor:
-    """(N, 3, H, W) to (N, 1, H, W), BT.601."""
-    return (frames * frames.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
 
 
 def shrink(frames: Tensor, factor: int) -> Tensor:

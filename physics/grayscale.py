@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..colour import BT601
 from .base import Axis, Degradation, Size
 from .numerics import working
-
-LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,11 @@ class Grayscale(Degradation):
         return (self._weights(y) * working(y).sum(-3, keepdim=True)).to(y.dtype)
 
     def pinv(self, y: Tensor, size: Size | None = None, damping: float = 0.0) -> Tensor:
-        return self.adjoint(y, size) / (3 * sum(w * w for w in LUMA) + damping)
+        return self.adjoint(y, size) / (3 * sum(w * w for w in BT601) + damping)
 
     @property
     def noise_gain(self) -> float:
-        return sum(w * w for w in LUMA) ** 0.5
+        return sum(w * w for w in BT601) ** 0.5
 
     def describe(self) -> str:
         return "Grayscale"
@@ -46,4 +45,4 @@ class Grayscale(Degradation):
     def _weights(self, x: Tensor) -> Tensor:
         if x.ndim < 3 or x.shape[-3] != 3:
             raise ValueError(f"grayscale needs RGB frames (..., 3, H, W), got {tuple(x.shape)}")
-        return torch.tensor(LUMA, dtype=working(x).dtype, device=x.device)[:, None, None]
+        return torch.tensor(BT601, dtype=working(x).dtype, device=x.device)[:, None, None]

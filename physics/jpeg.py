@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..colour import BT601
 from .base import Size
 from .dct import block_dct, block_idct, quantisation_noise
 from .identity import Transparent
@@ -33,7 +34,7 @@ CHROMA_STEPS = (
     *((99,) * 8,) * 4,
 )
 # JFIF's full-range BT.601 matrix.
-YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+YCBCR = (BT601, (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
 
 class JpegCode(NamedTuple):

@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from torch import Tensor
 
+from ..plots import blank, broken_line, write
+
 WIDTH, HEIGHT, MARGIN = 640, 360, 48
 INKS = ((40, 40, 200), (40, 140, 40), (200, 90, 30), (150, 40, 150), (30, 140, 190), (90, 90, 90))
 
@@ -19,7 +21,7 @@ def sheet_png(sheet: Tensor, path: Path, gap: int = 2) -> None:
     """Pictures (rows, columns, 3, H, W) in [0, 1] side by side, in one file."""
     pixels = (sheet.clamp(0, 1) * 255 + 0.5).byte().numpy()[:, :, ::-1]
     rows, columns, _, height, width = pixels.shape
-    page = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    page = blank(rows * (height + gap) - gap, columns * (width + gap) - gap)
     for row in range(rows):
         for column in range(columns):
             top, left = row * (height + gap), column * (width + gap)
@@ -35,7 +37,7 @@ def curve_png(points: Sequence[tuple[int, Mapping[str, float]]], path: Path) -> 
     names = list(points[-1][1]) if points else []
     if not names:
         return
-    page = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+    page = blank(HEIGHT, WIDTH)
     cv2.rectangle(page, (MARGIN, 16), (WIDTH - 16, HEIGHT - MARGIN), (200, 200, 200), 1)
     last = max(step for step, _ in points)
     for number, name in enumerate(names):
@@ -53,12 +55,10 @@ def curve_png(points: Sequence[tuple[int, Mapping[str, float]]], path: Path) -> 
                 )
                 for step, value in piece
             ]
-            if len(corners) == 1:
-                cv2.circle(page, corners[0], 2, ink, -1, cv2.LINE_AA)
-            cv2.polylines(page, [np.array(corners, np.int32)], False, ink, 2, cv2.LINE_AA)
+            broken_line(page, [corners], ink, 2)
         label = f"{name}: {values[-1][1]:.4g}" + (f" ({low:.4g} to {high:.4g})" if known else "")
-        cv2.putText(page, label, (MARGIN + 8, 34 + 16 * number), cv2.FONT_HERSHEY_SIMPLEX, 0.4, ink, 1, cv2.LINE_AA)
-    cv2.putText(page, f"steps, 0 to {last}", (MARGIN, HEIGHT - 20), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (60, 60, 60), 1, cv2.LINE_AA)
+        write(page, label, (MARGIN + 8, 34 + 16 * number), ink, 0.4)
+    write(page, f"steps, 0 to {last}", (MARGIN, HEIGHT - 20), (60, 60, 60), 0.4)
     _write(path, page)
 
 

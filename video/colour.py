@@ -13,13 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..colour import BT601, BT709
 from .info import UNSPECIFIED, ColourTags
 
 LUMA_WEIGHTS = {
-    1: (0.2126, 0.0722),
+    1: (BT709[0], BT709[2]),
     4: (0.30, 0.11),
-    5: (0.299, 0.114),
-    6: (0.299, 0.114),
+    5: (BT601[0], BT601[2]),
+    6: (BT601[0], BT601[2]),
     7: (0.212, 0.087),
     9: (0.2627, 0.0593),
     10: (0.2627, 0.0593),

@@ -10,10 +10,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from torch import Tensor
 
 from ...physics.base import Degradation
+from ...plots import GRID, blank, picture, write
 from .data_term import unfinished
 from .optimise import SeedMapResult
 from .options import SeedMapOptions
@@ -21,7 +21,6 @@ from .options import SeedMapOptions
 WIDTH, HEIGHT = 960, 540
 LEFT, RIGHT, TOP, BOTTOM = 90, 20, 40, 50
 COLOURS = {"data": (31, 119, 180), "warp": (214, 120, 20), "residual / radius": (60, 140, 60)}
-INK, GRID = (50, 50, 50), (225, 225, 225)
 
 
 def to_json(result: SeedMapResult, options: SeedMapOptions, operator: Degradation, seed: int, **more: Any) -> str:
@@ -73,7 +72,7 @@ def _unfinished(result: SeedMapResult) -> bool:
 
 def plot(result: SeedMapResult) -> Tensor:
     """The terms over the iterations on a logarithmic scale, (3, HEIGHT, WIDTH) in [0, 1]."""
-    canvas = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+    canvas = blank(HEIGHT, WIDTH)
     series: dict[str, Sequence[float | None]] = {
         "data": [term.data for term in result.terms],
         "warp": [term.warp for term in result.terms],
@@ -91,23 +90,19 @@ def plot(result: SeedMapResult) -> Tensor:
     for power in range(low, high + 1):
         _, at = place(0, 10.0**power)
         cv2.line(canvas, (LEFT, at), (WIDTH - RIGHT, at), GRID, 1)
-        _write(canvas, f"1e{power}", (20, at + 5))
+        write(canvas, f"1e{power}", (20, at + 5))
     for share in (0, 0.25, 0.5, 0.75, 1):
         i = round(share * (count - 1))
-        _write(canvas, str(i), (place(i, 10.0**low)[0] - 12, HEIGHT - 20))
+        write(canvas, str(i), (place(i, 10.0**low)[0] - 12, HEIGHT - 20))
     if result.warped_from is not None:
         x = place(result.warped_from, 10.0**low)[0]
         cv2.line(canvas, (x, TOP), (x, HEIGHT - BOTTOM), (170, 170, 170), 1)
-        _write(canvas, "warping", (x + 4, HEIGHT - BOTTOM - 8))
+        write(canvas, "warping", (x + 4, HEIGHT - BOTTOM - 8))
     for number, (name, line) in enumerate(series.items()):
         points = [place(i, value) for i, value in enumerate(line) if value is not None and value > 0 and math.isfinite(value)]
         if points:
             cv2.polylines(canvas, [np.array(points, np.int32)], False, COLOURS[name], 2, cv2.LINE_AA)
         x = LEFT + 200 * number
         cv2.line(canvas, (x, 20), (x + 24, 20), COLOURS[name], 3)
-        _write(canvas, name, (x + 32, 25))
-    return torch.from_numpy(canvas).permute(2, 0, 1).float() / 255
-
-
-def _write(canvas: np.ndarray, text: str, at: tuple[int, int]) -> None:
-    cv2.putText(canvas, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.5, INK, 1, cv2.LINE_AA)
+        write(canvas, name, (x + 32, 25))
+    return picture(canvas)

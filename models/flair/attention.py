@@ -57,6 +57,10 @@ class TemporalAttention(nn.Module):
         self.proj = zeroed(FrameConv(width, width, 1))
         self.norm = ClipNorm(GROUPS, width)
 
+    def projections(self) -> tuple[nn.Module, ...]:
+        """The layers whose dtype `VideoUNet.halved` changes."""
+        return self.q_linear, self.k_linear, self.v_linear
+
     def forward(self, x: Tensor, window: Window) -> Tensor:
         frames, reach = window.frames, self.span // 2
         tokens = self.norm(x, window).flatten(2).mT  # (N, hw, C)

@@ -83,6 +83,8 @@ class BicubicConfig:
 class BicubicBlock(nn.Module):
     """A residual block of the image network, then the temporal layers of its level; run in order, one after the other."""
 
+    takes_skip = True
+
     def __init__(self, width_in: int, width: int, config: BicubicConfig, *, attention: bool, spynet: SPyNet | None) -> None:
         super().__init__()
         embedding = config.channels
@@ -174,16 +176,12 @@ class BicubicUNet(VideoUNet):
             for layer in _layers(block):
                 x = layer(x, window)
         for block in self.ups:
-            if _takes_skip(block):
+            if getattr(block, "takes_skip", False):
                 x = torch.cat([x, skips.pop()], 1)
             for layer in _layers(block):  # here rather than in the block: what went into the first is let go before the second
                 x = layer(x, window)
         return self.final_conv(x, window)
 
 
-def _takes_skip(block: nn.Module) -> bool:
-    return isinstance(block, BicubicBlock)
-
-
 def _layers(block: nn.Module) -> Iterable[nn.Module]:
-    return block.children() if _takes_skip(block) else (block,)
+    return block.children() if getattr(block, "takes_skip", False) else (block,)

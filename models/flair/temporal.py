@@ -15,6 +15,8 @@ from .window import Window
 class Temporal(nn.Module):
     """A temporal layer: f(x), or x where the window's temporal layers rest."""
 
+    temporal = True
+
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.wrapped_module = layer
@@ -56,7 +58,7 @@ def split_parameters(network: nn.Module) -> Parameters:
     modules = list(network.modules())
     spynet = spynet_of(network)
     flow = set() if spynet is None else {id(p) for p in spynet.parameters()}
-    temporal = {id(p) for module in modules if isinstance(module, Temporal) for p in module.parameters()} - flow
+    temporal = {id(p) for module in modules if getattr(module, "temporal", False) for p in module.parameters()} - flow
     names: tuple[list[str], list[str], list[str]] = [], [], []
     for name, parameter in network.named_parameters():
         names[2 if id(parameter) in flow else 1 if id(parameter) in temporal else 0].append(name)

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from .attention import TemporalAttention
 from .recurrence import Alignment
 from .spynet import spynet_of
 from .window import Flow, Flows, Size, Window
@@ -178,8 +177,8 @@ class VideoUNet(nn.Module, ABC):
         flow = set() if spynet is None else set(spynet.modules())
         for part in self.torso():
             for module in part.modules():
-                if isinstance(module, TemporalAttention):
-                    yield from (module.q_linear, module.k_linear, module.v_linear)
+                projections: Any = getattr(module, "projections", tuple)
+                yield from projections()
                 if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | Alignment) and module not in flow:
                     yield module
 

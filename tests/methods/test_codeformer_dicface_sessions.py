@@ -6,11 +6,11 @@ import pytest
 import torch
 from helpers.code_networks import moving, small_codeformer, small_dicface, track
 
+from fvr.colour import luma
 from fvr.methods.base import restore_frames
 from fvr.methods.codeformer import CodeFormerOptions, CodeFormerRestorer
 from fvr.methods.dicface import DicFaceOptions, DicFaceRestorer
 from fvr.methods.sliding_window import CentredWindow, working_bytes
-from fvr.methods.tasks import luminance
 
 CODEFORMER, DICFACE = small_codeformer(), small_dicface()
 WAYS = {
@@ -140,8 +140,8 @@ def test_masks_without_inpainting_are_refused(name):
 def test_colours_come_with_the_luminance_of_the_input(name):
     frames = moving(2, 512)
     out = restore_frames(WAYS[name], frames)
-    torch.testing.assert_close(luminance(out), luminance(frames), rtol=0, atol=1e-5)
-    grey = luminance(frames).expand_as(frames)
+    torch.testing.assert_close(luma(out), luma(frames), rtol=0, atol=1e-5)
+    grey = luma(frames).expand_as(frames)
     assert (out - restore_frames(WAYS[name], grey)).abs().max() < 1e-4
     assert (out - grey).abs().mean() > 0.01
 

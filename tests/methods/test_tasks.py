@@ -11,7 +11,8 @@ from helpers.code_networks import moving
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fvr.methods.tasks import Task, luminance, white_pixels, with_luminance
+from fvr.colour import luma
+from fvr.methods.tasks import Task, white_pixels, with_luminance
 
 COLOUR = st.tuples(*[st.floats(0, 1, width=32)] * 3)
 
@@ -25,9 +26,9 @@ def hole(side=512, n=1):
 def test_grey_is_the_grey_the_networks_were_trained_with():
     crops = (moving(1, 64) * 255).round() / 255
     expected = cv2.cvtColor((crops[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8), cv2.COLOR_RGB2GRAY)
-    assert np.abs(luminance(crops)[0, 0].numpy() * 255 - expected).max() <= 0.51
+    assert np.abs(luma(crops)[0, 0].numpy() * 255 - expected).max() <= 0.51
     shown, kept = Task("colourise").prepare(crops)
-    assert kept is None and torch.equal(shown[:, 0], shown[:, 2]) and torch.equal(shown[:, :1], luminance(crops))
+    assert kept is None and torch.equal(shown[:, 0], shown[:, 2]) and torch.equal(shown[:, :1], luma(crops))
 
 
 @settings(max_examples=200, deadline=None)
@@ -36,18 +37,18 @@ def test_luminance_is_kept_for_every_colour_and_stays_in_range(colour, luma):
     image, wanted = torch.tensor(colour).view(1, 3, 1, 1), torch.tensor(luma).view(1, 1, 1, 1)
     out = with_luminance(image, wanted)
     assert out.min() >= 0 and out.max() <= 1
-    assert (luminance(out) - wanted).abs().max() <= 1e-6
-    moved = image + (wanted - luminance(image))
+    assert (luma(out) - wanted).abs().max() <= 1e-6
+    moved = image + (wanted - luma(image))
     if moved.min() >= 0 and moved.max() <= 1:
         torch.testing.assert_close(out, moved, rtol=0, atol=1e-5)  # Cb and Cr as they were
-    chroma, before = out - wanted, image - luminance(image)
+    chroma, before = out - wanted, image - luma(image)
     assert torch.linalg.cross(chroma.flatten(), before.flatten(), dim=0).abs().max() < 1e-5  # the same hue
 
 
 def test_clamping_instead_would_lose_luminance():
     image, wanted = torch.tensor([0.9, 0.2, 0.1]).view(1, 3, 1, 1), torch.full((1, 1, 1, 1), 0.8)
-    clamped = (image + wanted - luminance(image)).clamp(0, 1)
-    assert (luminance(clamped) - wanted).abs() > 0.05 and (luminance(with_luminance(image, wanted)) - wanted).abs() < 1e-6
+    clamped = (image + wanted - luma(image)).clamp(0, 1)
+    assert (luma(clamped) - wanted).abs() > 0.05 and (luma(with_luminance(image, wanted)) - wanted).abs() < 1e-6
 
 
 def test_known_pixels_come_back_bit_for_bit_and_holes_are_filled():
@@ -96,7 +97,7 @@ def test_a_hole_in_a_smaller_crop_leaves_no_white_rim():
 def test_luminance_is_that_of_the_crop_at_512(side):
     crops = moving(1, side)
     _, kept = Task("colourise", True).prepare(crops)
-    expected = luminance(F.interpolate(crops, (512, 512), mode="area" if side > 512 else "bilinear"))
+    expected = luma(F.interpolate(crops, (512, 512), mode="area" if side > 512 else "bilinear"))
     torch.testing.assert_close(kept, expected)
 
 

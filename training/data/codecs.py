@@ -9,6 +9,8 @@ import av
 import cv2
 import numpy as np
 
+from ...colour import BT601, BT709
+
 CODECS: Mapping[str, tuple[str, str, tuple[float, float]]] = {
     "h264": ("libx264", "crf", (16, 40)),
     "h265": ("libx265", "crf", (18, 42)),
@@ -19,7 +21,7 @@ CODECS: Mapping[str, tuple[str, str, tuple[float, float]]] = {
 }
 """Name to FFmpeg's encoder, what its quality is called, and the range of it from hardly visible to ruined."""
 
-LUMA = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}
+LUMA = {"bt601": BT601, "bt709": BT709}
 """Weights of red and blue in luma."""
 SMALLEST = 64
 """Smaller pictures are padded to this: encoders refuse them."""
@@ -126,7 +128,7 @@ def _planes(picture: av.VideoFrame) -> np.ndarray:
 
 def _rgb_to_yuv(matrix: str) -> np.ndarray:
     """(3, 3) float32, RGB in [0, 255] to limited-range luma less 16 and chroma less 128."""
-    red, blue = LUMA[matrix]
+    red, _, blue = LUMA[matrix]
     luma = np.array([red, 1 - red - blue, blue])
     rows = [luma * 219 / 255, (np.array([0, 0, 1]) - luma) / (2 * (1 - blue)) * 224 / 255, (np.array([1, 0, 0]) - luma) / (2 * (1 - red)) * 224 / 255]
     return np.stack(rows).astype(np.float32)

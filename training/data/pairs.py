@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ...colour import BT601
 from ...faces.types import CROP
 from ..faces import Faces
 from ..synthetic_motion import Motion, swings
@@ -142,7 +143,7 @@ def relit(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return clip
     x = (clip / 255) ** np.float32(np.exp(rng.normal(0.05, 0.3)))
     x = x * np.float32(rng.uniform(0.6, 1.08)) * rng.uniform(0.85, 1.15, 3).astype(np.float32) ** (rng.random() < 0.5)
-    grey = x @ np.array([0.299, 0.587, 0.114], np.float32)
+    grey = x @ np.array(BT601, np.float32)
     saturation = 0.0 if rng.random() < 0.12 else rng.uniform(0.4, 1.25)
     x = grey[..., None] + np.float32(saturation) * (x - grey[..., None])
     return (255 * np.clip(x + rng.uniform(-0.03, 0.05), 0, 1)).astype(np.float32)

@@ -1,0 +1,20 @@
+"""Luma: what of red, green and blue makes the brightness of a picture."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+BT601 = (0.299, 0.587, 0.114)
+"""Weights of R, G and B in Y' (ITU-R BT.601), which JPEG, OpenCV and the networks' grey training frames have."""
+BT709 = (0.2126, 0.7152, 0.0722)
+"""The same of high-definition video (ITU-R BT.709)."""
+
+
+def luma(frames: Tensor, weights: tuple[float, float, float] = BT601) -> Tensor:
+    """(..., 3, H, W) to (..., 1, H, W), in the dtype of the frames.
+
+    >>> import torch
+    >>> luma(torch.ones(3, 1, 1)).shape
+    torch.Size([1, 1, 1])
+    """
+    return (frames * frames.new_tensor(weights).view(3, 1, 1)).sum(-3, keepdim=True)
