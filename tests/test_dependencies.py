@@ -111,7 +111,7 @@ def no_facexlib(tmp_path, monkeypatch):
     for file in ("detection_Resnet50_Final", "parsing_parsenet", "recognition_arcface_ir_se50"):
         save_file({"any": torch.ones(1)}, folder / f"{file}.safetensors")
     monkeypatch.setenv("FVR_MODELS", str(folder))
-    monkeypatch.setattr("fvr.host.inside_comfyui", lambda: False)
+    monkeypatch.setattr("fvr.host.comfyui.inside_comfyui", lambda: False)
 
 
 def test_without_facexlib_a_clip_is_restored_and_what_was_left_out_is_said(no_facexlib, tmp_path, capsys):

@@ -69,7 +69,7 @@ def law(tmp_path, monkeypatch):
     """Calls one piece of work under the law; says whether it gave a result."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FVR_MODELS", str(tmp_path / "models"))
-    monkeypatch.setattr("fvr.host.inside_comfyui", lambda: False)
+    monkeypatch.setattr("fvr.host.comfyui.inside_comfyui", lambda: False)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
 

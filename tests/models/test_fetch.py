@@ -295,7 +295,7 @@ def shop(tiny, tmp_path, monkeypatch):
     other = replace(tiny, name="other", file="other.pth", size=None, sha256="", commercial_use=False, licence="S-Lab License 1.0")
     monkeypatch.setattr(catalogue, "CATALOGUE", (tiny, other))
     monkeypatch.setenv("FVR_MODELS", str(tmp_path / "models"))
-    monkeypatch.setattr("fvr.host.inside_comfyui", lambda: False)
+    monkeypatch.setattr("fvr.host.comfyui.inside_comfyui", lambda: False)
     return SimpleNamespace(models=tmp_path / "models", tiny=tiny)
 
 
@@ -316,7 +316,7 @@ def test_models_are_fetched_and_listed(shop, capsys):
 def test_every_line_of_the_real_list_fits(tmp_path, monkeypatch, capsys):
     """But for the paths of people's own folders, which are not cut."""
     monkeypatch.setenv("FVR_MODELS", "/m")
-    monkeypatch.setattr("fvr.host.inside_comfyui", lambda: False)
+    monkeypatch.setattr("fvr.host.comfyui.inside_comfyui", lambda: False)
     assert main(["models"]) == 0
     out = capsys.readouterr().out
     assert [line for line in out.splitlines() if len(line) > 100] == []

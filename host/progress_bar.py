@@ -1,0 +1,138 @@
+"""Progress, and the interruption that comes with it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from . import comfyui, signals
+from .folders import user_message
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Interrupted(KeyboardInterrupt):
+    """Raised by `check_interrupt` outside ComfyUI after `interrupt()`; like Ctrl-C, no `except Exception` swallows it."""
+
+
+class Tick(Protocol):
+    """`n` more units are done; `preview` is a frame (3, H, W) in [0, 1] to show, or None. Raises when the user asked to stop."""
+
+    def __call__(self, n: int = 1, preview: torch.Tensor | None = None) -> None: ...
+
+
+def check_interrupt() -> None:
+    """Raises the host's interrupt exception when the user asked to stop; call it between units of work."""
+    if signals.requested.is_set():
+        raise Interrupted("stopped on request")
+    if comfyui.inside_comfyui():
+        comfyui.model_management().throw_exception_if_processing_interrupted()
+
+
+def interrupt() -> None:
+    """Asks the work in progress to stop at its next check_interrupt; for signal handlers and other threads."""
+    signals.requested.set()
+
+
+def clear_interrupt() -> None:
+    """Forgets a request to stop, before new work."""
+    signals.requested.clear()
+
+
+BETWEEN_LAYERS = 0.1
+"""Seconds between checks for an interrupt while networks run."""
+
+
+@contextmanager
+def interrupts_between_layers() -> Iterator[None]:
+    """Inside, the layers of whatever network this thread runs call `check_interrupt`: one pass of a large one takes many seconds on a CPU.
+
+    A hook on all modules, since networks are also those of other packages, and nested in restorers in ways that the host does not know.
+    """
+    import torch
+    from torch.nn.modules.module import register_module_forward_hook
+
+    thread, last = threading.get_ident(), [0.0]
+
+    def beat(*layer: Any) -> None:
+        if torch.compiler.is_compiling() or threading.get_ident() != thread or time.monotonic() - last[0] < BETWEEN_LAYERS:
+            return
+        last[0] = time.monotonic()
+        check_interrupt()
+
+    hook = register_module_forward_hook(beat)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def progress(total: int | None, desc: str = "") -> Iterator[Tick]:
+    """A progress bar over `total` units (0 or None: unknown), which is also what makes a loop interruptible, between the layers of networks too.
+
+    In ComfyUI the bar of the node that runs, with `preview` shown on it; elsewhere tqdm on stderr, silent when that is not a terminal.
+    """
+    check_interrupt()
+    with interrupts_between_layers(), _bar(total, desc) as tick:
+        yield tick
+
+
+@contextmanager
+def _bar(total: int | None, desc: str) -> Iterator[Tick]:
+    if comfyui.inside_comfyui():
+        comfyui.model_management()
+        from comfy.utils import ProgressBar
+
+        bar = ProgressBar(max(total or 0, 1))
+        shown = [0.0]
+
+        def tick(n: int = 1, preview: torch.Tensor | None = None) -> None:
+            picture = None
+            if preview is not None and time.monotonic() - shown[0] > 0.25:
+                shown[0] = time.monotonic()
+                picture = ("JPEG", _picture(preview), 512)
+            bar.update_absolute(bar.current + n, preview=picture)
+            check_interrupt()
+
+        yield tick
+        return
+
+    from tqdm import tqdm
+
+    with tqdm(total=total or None, desc=desc or None, file=sys.stderr, disable=None) as line:
+
+        def tick(n: int = 1, preview: torch.Tensor | None = None) -> None:
+            line.update(n)
+            check_interrupt()
+
+        yield tick
+
+
+def say(text: str) -> None:
+    """Shows a line while a node runs: on the node inside ComfyUI's server, on stderr elsewhere."""
+    if comfyui.inside_comfyui() and "server" in sys.modules:
+        text = user_message(text)
+        context, server = (
+            comfyui.comfy("comfy_execution.utils").get_executing_context(),
+            getattr(sys.modules["server"].PromptServer, "instance", None),
+        )
+        if context is not None and server is not None:
+            server.send_progress_text(text, context.node_id)
+    logging.getLogger("fvr").info(text)
+    if not comfyui.inside_comfyui():
+        print(text, file=sys.stderr)  # noqa: T201
+
+
+def _picture(frame: torch.Tensor) -> Any:
+    import torch
+    from PIL import Image
+
+    pixels = frame.detach().float().cpu().clamp(0, 1).mul(255).round().to(torch.uint8)
+    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
