@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import struct
+from io import BytesIO
 from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -16,16 +18,20 @@ REDUCED = 1
 
 def pictures_in(data: bytes) -> int:
     """Frames of an APNG or animated WebP, full-size pages of a TIFF; 1 for anything else, damaged or not."""
+    if data[:4] == b"RIFF":  # Pillow refuses those that are cut short
+        return max(1, len(webp_delays(data)))
     try:
-        if data.startswith(PNG):
-            return apng_frames(data)
-        if data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8X":
-            return max(1, sum(kind == b"ANMF" for kind, _ in riff_chunks(data, 12)))
-        if data[:4] in (b"II*\0", b"MM\0*"):
-            return max(1, tiff_pages(data))
-    except struct.error:
-        pass
-    return 1
+        with Image.open(BytesIO(data), formats=("PNG", "TIFF")) as image:
+            count: int = getattr(image, "n_frames", 1)
+            return max(1, sum(not _reduced(image, n) for n in range(count))) if image.format == "TIFF" else count
+    except Exception:  # Pillow raises what its plugins do, of damaged files anything
+        return 1
+
+
+def _reduced(image: Any, page: int) -> bool:
+    """Whether a page of a TIFF is a small copy of another one."""
+    image.seek(page)
+    return bool(image.tag_v2.get(254, 0) & REDUCED)
 
 
 def unpacked(data: bytes, flags: int) -> Any:
@@ -34,17 +40,6 @@ def unpacked(data: bytes, flags: int) -> Any:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error:
         return None
-
-
-def apng_frames(data: bytes) -> int:
-    """By the acTL chunk, which comes before the first picture's pixels."""
-    at = 8
-    while data[at + 4 : at + 8] not in (b"IDAT", b""):
-        (size,) = struct.unpack_from(">I", data, at)
-        if data[at + 4 : at + 8] == b"acTL":
-            return max(1, *struct.unpack_from(">I", data, at + 8))
-        at += 12 + size
-    return 1
 
 
 def webp_delays(data: bytes) -> list[int]:
@@ -67,21 +62,3 @@ def riff_chunks(data: bytes, at: int) -> list[tuple[bytes, int]]:
         chunks.append((data[at : at + 4], size))
         at += 8 + size + size % 2
     return chunks
-
-
-def tiff_pages(data: bytes) -> int:
-    """Directories of a TIFF (6.0, section 2) that are no reduced copies."""
-    order = "<" if data[:2] == b"II" else ">"
-    (at,) = struct.unpack_from(order + "I", data, 4)
-    seen: set[int] = set()
-    pages = 0
-    while at and at not in seen:
-        seen.add(at)
-        (entries,) = struct.unpack_from(order + "H", data, at)
-        kinds = {}
-        for entry in range(at + 2, at + 2 + 12 * entries, 12):
-            (tag,) = struct.unpack_from(order + "H", data, entry)
-            (kinds[tag],) = struct.unpack_from(order + "I", data, entry + 8)
-        pages += not kinds.get(254, 0) & REDUCED
-        (at,) = struct.unpack_from(order + "I", data, at + 2 + 12 * entries)
-    return pages
