@@ -49,7 +49,6 @@ def pseudo_target(options: argparse.Namespace) -> int:
     from ..assembly import chosen_detector, named_weights
     from ..faces.align import align
     from ..faces.types import FaceClip
-    from ..options import parse_settings
     from ..methods.pseudo_target.algorithm import PRESETS
     from ..methods.pseudo_target.dataset import PairFolder
     from ..methods.pseudo_target.frame_selection import ChoiceOptions
@@ -58,6 +57,7 @@ def pseudo_target(options: argparse.Namespace) -> int:
     from ..models.device import on
     from ..models.embedded import FOLDER
     from ..models.load import load_network
+    from ..options import parse_settings
     from ..pipeline import follow_faces
     from ..priors.load import load_prior, prior_from_file
     from ..video import name_playlist, open_source

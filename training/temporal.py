@@ -11,8 +11,9 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
+from ..colour import luma
 from ..methods.detail_fusion import anchored, merged
-from ..methods.tasks import Mode, luminance
+from ..methods.tasks import Mode
 from ..metrics.fidelity import psnr
 from ..metrics.temporal import mean_warping_error
 from ..models.code_prediction import CodeConfig, CodeNetwork
@@ -184,7 +185,7 @@ class _TemporalStage(Stage[Net]):
     def _damaged(self, target: Tensor, generator: torch.Generator) -> Tensor:
         """What is shown of a clip (T, 3, S, S) in [0, 1]; strokes stay where they are through a clip and hide 5 to 40 % of it."""
         if self.recipe.task == "colourise":
-            return luminance(target).expand_as(target)
+            return luma(target).expand_as(target)
         if self.recipe.task == "inpaint":
             share, seed = 0.05 + 0.35 * float(torch.rand((), generator=generator)), int(torch.randint(1 << 31, (), generator=generator))
             return BrushStrokes(share, 0.08, seed).observe(target)

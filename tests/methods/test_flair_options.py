@@ -22,7 +22,7 @@ def test_gamma_as_the_code_has_it():
 
 
 def test_gamma_as_the_paper_has_it():
-    """1 - zeta s^2 abar / (1 - abar) with s in [0, 1], clipped: Table 11's zeta 1000 at sigma 0.05 lets go at abar / (1 - abar) = 0.4."""
+    """1 - zeta s^2 alpha_bar / (1 - alpha_bar), s in [0, 1], clipped: Table 11 (zeta 1000, sigma 0.05) lets go at a ratio of 0.4."""
     table = gammas(preset("gaussian"), SHORT, 12.75)
     for t, gamma in enumerate(table):
         assert gamma == pytest.approx(max(1 - 2.5 * SHORT.alpha_bar(t) / (1 - SHORT.alpha_bar(t)), 0))
@@ -35,7 +35,7 @@ NOISES = {"gaussian": 12.75, "motion": 12.75, "jpeg": 12.75}
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_corrects_at_its_own_noise(name):
-    """zeta 1000 with the printed ratio abar_t / abar_{t-1} kept gamma at 0 in every step."""
+    """zeta 1000 with the printed ratio alpha_bar_t / alpha_bar_{t-1} kept gamma at 0 in every step."""
     row = preset(name)
     schedule = spaced(bicubic_schedule() if name.startswith("x") else linear_schedule(), row.steps, row.start, row.steps_lie)
     noise = NOISES.get(name, 0.0)

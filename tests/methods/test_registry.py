@@ -69,7 +69,7 @@ def test_any_valid_value_survives_being_written_down(name, data):
         ({"enhance": "maybe"}, "flair: enhance is on or off, got 'maybe'"),
         ({"overlap_mode": "cut"}, "flair: overlap_mode must be one of blend, impose, got 'cut'"),
         ({"window": "3", "overlap": "3"}, "flair: overlap must lie between 0 and 2, got 3"),
-        ({"preset": "x3"}, "flair has no preset 'x3'; choose one of default, embedded, x8"),
+        ({"preset": "x3"}, "flair has no preset 'x3'; choose one of default, embedded, x4"),
     ],
 )
 def test_wrong_settings_are_one_sentence(settings, message):

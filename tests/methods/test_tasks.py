@@ -33,8 +33,8 @@ def test_grey_is_the_grey_the_networks_were_trained_with():
 
 @settings(max_examples=200, deadline=None)
 @given(COLOUR, st.floats(0, 1, width=32))
-def test_luminance_is_kept_for_every_colour_and_stays_in_range(colour, luma):
-    image, wanted = torch.tensor(colour).view(1, 3, 1, 1), torch.tensor(luma).view(1, 1, 1, 1)
+def test_luminance_is_kept_for_every_colour_and_stays_in_range(colour, level):
+    image, wanted = torch.tensor(colour).view(1, 3, 1, 1), torch.tensor(level).view(1, 1, 1, 1)
     out = with_luminance(image, wanted)
     assert out.min() >= 0 and out.max() <= 1
     assert (luma(out) - wanted).abs().max() <= 1e-6

@@ -12,7 +12,7 @@ import torch
 from helpers.tiny_codebook import SIDE, TINY, draw_faces, faces_of
 from safetensors.torch import load_file
 
-from fvr.methods.tasks import luminance
+from fvr.colour import luma
 from fvr.models.code_prediction import CodeConfig
 from fvr.models.codeformer.network import CodeFormer
 from fvr.models.dicface.network import DicFace, dirichlet_mean
@@ -246,7 +246,7 @@ def test_dicface_learns_its_other_two_tasks(codebook_folder: Path, base: CodeFor
     batch = stage.batch(0, generator_for(0))
     source, target = ((batch[key] + 1) / 2 for key in ("source", "target"))
     if task == "colourise":
-        assert torch.equal(source[:, :, :1].expand_as(source), source) and torch.allclose(source[0, :, :1], luminance(target[0]), atol=1e-5)
+        assert torch.equal(source[:, :, :1].expand_as(source), source) and torch.allclose(source[0, :, :1], luma(target[0]), atol=1e-5)
     else:
         holes = (source - target).abs().amax((1, 2), keepdim=True) > 1e-6  # the same through the clip
         assert 0.04 < holes.float().mean() < 0.6 and (source[holes.expand_as(source)] > 1 - 1e-6).all()
