@@ -71,10 +71,11 @@ def restore_job(options: Namespace, folder: Path, source: Any) -> int:
     """Restores a clip as a job: plans it or goes on with it, joins it when all is done."""
     from .. import host
     from ..assembly import AUTO
-    from ..film.executors import Job, failed, failed_sentence, work, work_in_processes, workers_for
+    from ..film.executors import Job, failed, failed_sentence, work
     from ..film.files import read_json
     from ..film.join import joined
     from ..film.plan import plan
+    from ..film.processes import work_in_processes, workers_for
     from ..film.sample import restore_sample
     from ..record import job_identity
     from ..video import VideoError, choose_codec, choose_container

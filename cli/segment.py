@@ -26,7 +26,8 @@ def add(commands: Any) -> None:
 def segment(options: Namespace) -> int:
     """`fvr segment`."""
     from .. import host
-    from ..film.executors import Job, attempt, failed, orphaned, work
+    from ..film.executors import Job, attempt, failed, work
+    from ..film.processes import orphaned
 
     if options.device:
         host.set_device(options.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import socket
+import platform
 import threading
 import time
 from contextlib import suppress
@@ -141,4 +141,4 @@ def holder(path: Path) -> dict[str, Any] | None:
 
 
 def machine() -> str:
-    return socket.gethostname()
+    return platform.node()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import platform
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +40,7 @@ class Worker:
     def restore(self, number: int) -> str:
         """Restores a segment; says which machine did, empty if somebody else works on it."""
         mine = attempt(self.job, self.job.segments[number], self.tools, say=lambda text: None)
-        return socket.gethostname() if mine else ""
+        return platform.node() if mine else ""
 
 
 def work_on_ray(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -47,7 +47,7 @@ def attempt(job: Job, segment: Segment, tools: Tools, seek: bool, check_interrup
     note = {"frames": len(segment), "times": job.checksum(segment)}
     try:
         note |= write_segment(job, segment, tools, part, seek, check_interrupt, on_written)
-        note |= {"bytes": part.stat().st_size, "seconds": round(time.monotonic() - began, 3), "ended": time.time(), "machine": socket.gethostname()}
+        note |= {"bytes": part.stat().st_size, "seconds": round(time.monotonic() - began, 3), "ended": time.time(), "machine": platform.node()}
         publish(part, file)
     except BaseException:
         with suppress(OSError):

@@ -66,10 +66,10 @@ def shipped() -> list[Path]:
 
 
 def test_nothing_that_the_registry_bans():
-    """No eval, exec or os.system, no other process, no network but in the one module that fetches on request, no unchecked pickle."""
+    """No eval, exec or os.system, no unchecked pickle; no network and no other process but in the modules that do so when a person asks for it."""
     calls = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "pickle.load", "pickle.loads"}
     modules = {"subprocess", "socket", "requests", "urllib", "http", "pip", "ctypes", "multiprocessing", "marshal"}
-    allowed = {"models/fetch.py": {"urllib", "http"}}
+    allowed = {"models/fetch.py": {"urllib", "http"}, "film/processes.py": {"subprocess"}}
     found = []
     for path in shipped():
         name = path.relative_to(ROOT).as_posix()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from fvr.metrics.fidelity import psnr
 from fvr.physics import BicubicDownsample
 from fvr.training.degradations import JUDGED, LARGE, NATIVE_128, SMALL, Blind, KnownDegradation, judged
-from fvr.training.prior import PRIOR_PAPER, X8
+from fvr.training.prior import paper
 
 
 def smooth_picture(side: int = 64) -> torch.Tensor:
@@ -81,15 +81,16 @@ def test_judged_degradations_are_the_issues() -> None:
 
 def test_the_papers_prior_learns_the_operator_that_its_sampler_inverts() -> None:
     """x8 conditions are the judged operator's, that of physics: no other kernel, no JPEG."""
-    assert PRIOR_PAPER.blind == X8 == KnownDegradation(512, JUDGED["x8 bicubic"])
+    x8 = paper("x8").blind
+    assert x8 == KnownDegradation(512, JUDGED["x8 bicubic"])
     generator = torch.Generator().manual_seed(0)
     face = smooth_picture(512)
-    condition = X8.draw(generator)(face, generator)
+    condition = x8.draw(generator)(face, generator)
     assert torch.equal(condition, judged("x8 bicubic", face[None], seed=7)[0])
     known = F.interpolate(BicubicDownsample(8).forward(face[None]), (512, 512), mode="bicubic", align_corners=False).clamp(0, 1)
     assert torch.allclose(condition, known[0], atol=1e-6)
     clip = torch.stack([face, face.flip(-1)])
-    assert torch.equal(X8.draw(generator)(clip, generator)[0], condition)
+    assert torch.equal(x8.draw(generator)(clip, generator)[0], condition)
 
 
 @pytest.mark.parametrize(("values", "said"), [(dict(sigma=(2.0, 1.0)), "sigma"), (dict(factor=(0.5, 2.0)), "factor"), (dict(skip=1.0), "skip")])

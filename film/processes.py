@@ -1,0 +1,112 @@
+"""A job by several processes of this machine, one for each GPU if there are any; for the command line, no node starts a process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from ..models.device import CheckInterrupt, no_check
+from ..pipeline import Progress, no_progress
+from .executors import PAUSE, Say, Stopping, never
+from .plan import ATTEMPTS, Job
+
+PARENT = "FVR_WORKER_OF"
+"""Environment variable with the process that a worker works for; the worker ends with it."""
+
+
+def work_in_processes(
+    job: Job,
+    workers: int,
+    *,
+    arguments: Sequence[str] = (),
+    stopping: Stopping = never,
+    say: Say = lambda text: None,
+    check_interrupt: CheckInterrupt = no_check,
+    on_written: Progress = no_progress,
+) -> None:
+    """Restores what is to do in `workers` processes of this machine, each on a GPU of its own if there are any.
+
+    A process that dies is replaced, unless they die one after the other and nothing gets done. Asked to stop, they finish their segments; if this
+    one is made to stop, so are they.
+
+    Args:
+        arguments: further ones of `fvr segment`.
+    """
+    running: dict[int, subprocess.Popen[bytes]] = {}
+    seen = frames_done(job)
+    deaths = 0
+    signalled = False
+    try:
+        while True:
+            left = job.to_do()
+            for place in range(min(workers, len(left)) if not stopping() else 0):
+                if place not in running and deaths < ATTEMPTS * workers:
+                    running[place] = start_worker(job.folder, place, workers, arguments)
+            if stopping() and not signalled:
+                signalled = True
+                for process in running.values():
+                    process.send_signal(signal.SIGINT)
+            for place, process in list(running.items()):
+                if process.poll() is not None:
+                    del running[place]
+                    deaths += process.returncode != 0
+            now = frames_done(job)
+            on_written(now - seen)
+            deaths = deaths if now == seen else 0
+            seen = now
+            if not running and (not left or stopping() or deaths >= ATTEMPTS * workers):
+                return
+            check_interrupt()
+            time.sleep(PAUSE)
+    finally:
+        for process in running.values():
+            with suppress(OSError):
+                process.terminate()
+        for process in running.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+
+
+def frames_done(job: Job) -> int:
+    return sum(len(segment) for segment in job.segments if job.finished(segment))
+
+
+def start_worker(folder: Path, place: int, workers: int, arguments: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    """A process that restores segments until none is left. What it has to say goes where this process's words go."""
+    package = __name__.rpartition(".film.")[0]
+    code = f"import sys; from {package}.cli import main; sys.exit(main())"
+    environment = {**os.environ, PARENT: str(os.getpid())}
+    if torch.cuda.is_available():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        names = [name for name in visible.split(",") if name] or [str(number) for number in range(torch.cuda.device_count())]
+        environment["CUDA_VISIBLE_DEVICES"] = names[place % len(names)]
+    else:
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    command = [sys.executable, "-c", code, "segment", str(folder), *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=os.name == "posix")
+
+
+def orphaned() -> bool:
+    """Whether this process works for one that is gone."""
+    return PARENT in os.environ and os.environ[PARENT] != str(os.getppid())
+
+
+def workers_for(text: str) -> int:
+    """Of `--workers`: a number, 0 for none, or "auto", one for each GPU here and one without any.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if text == "auto":
+        return max(1, torch.cuda.device_count() if torch.cuda.is_available() else 1)
+    if not text.isdecimal():
+        raise ValueError(f'--workers is a number or "auto", got {text!r}')
+    return int(text)
