@@ -32,6 +32,9 @@ def add_job_arguments(p: argparse.ArgumentParser) -> None:
     g.add_argument("--no-job", action="store_true", help="restore a long clip in one go as well")
     g.add_argument("--workers", default="1", metavar="N", help='processes on this machine, "auto": one for each GPU, or 0: only plan (default: 1)')
     g.add_argument("--ray", metavar="ADDRESS", help='restore on a Ray cluster: its address, or "auto" for the one that runs here, else a new one')
+    g.add_argument(
+        "--comfy", metavar="URLS", help="restore on ComfyUI servers that have this pack: their addresses, such as http://host:8188,http://other:8188"
+    )
     g.add_argument("--preview", action="store_true", help="restore the beginning first, and say where it can be watched")
     g.add_argument("--test-seconds", type=float, metavar="SECONDS", help="restore so much around the hardest face only, and stop")
     g.add_argument("--segment-seconds", type=float, metavar="SECONDS", help="what a segment lasts at most (default: 20)")
@@ -45,8 +48,10 @@ def job_folder(options: Namespace, source: Any) -> Path | None:
     """
     from ..video.files import image_names
 
-    wanted = [name for name in ("ray", "preview", "test_seconds", "segment_seconds") if getattr(options, name)]
+    wanted = [name for name in ("ray", "comfy", "preview", "test_seconds", "segment_seconds") if getattr(options, name)]
     wanted += ["workers"] if options.workers != "1" else []
+    if options.comfy and (other := next((name for name in ("ray", "workers") if name in wanted), None)):
+        raise ValueError(f"--comfy and --{other} do not go together; leave one of them out")
     if options.no_job:
         if options.job or wanted:
             raise ValueError(f"--no-job and --{(['job'] if options.job else wanted)[0].replace('_', '-')} do not go together; leave one of them out")
@@ -77,9 +82,10 @@ def restore_job(options: Namespace, folder: Path, source: Any) -> int:
     from ..film.plan import plan
     from ..film.processes import work_in_processes, workers_for
     from ..film.sample import restore_sample
+    from ..job_request import tools_for, worker_tools
     from ..record import job_identity
     from ..video import VideoError, choose_codec, choose_container
-    from .tools import chosen_way, request_of, tools_for
+    from .tools import chosen_way, request_of
 
     output = Path(options.output)
     workers = workers_for(options.workers)
@@ -135,6 +141,10 @@ def restore_job(options: Namespace, folder: Path, source: Any) -> int:
             from ..film.on_ray import work_on_ray
 
             work_on_ray(planned_job, worker_tools, options.ray, workers=None if options.workers in ("1", "0") else workers, **common)
+        elif options.comfy:
+            from ..film.on_comfy import work_on_comfy
+
+            work_on_comfy(planned_job, [address.strip() for address in options.comfy.split(",") if address.strip()], **common)
         elif workers > 1:
             work_in_processes(planned_job, workers, arguments=("--device", options.device) if options.device else (), **common)
         else:
@@ -181,29 +191,6 @@ def finish_job(options: Namespace, done: Any, tools: Any, output: Path) -> int:
     print(summary.to_text())
     print(output)
     return 0
-
-
-def worker_tools(planned: Any) -> Any:
-    """The tools of a job for a worker that knows only its folder.
-
-    Raises:
-        ValueError: if the clip, the weights or the version are not those of the plan.
-    """
-    from ..film.plan import check_input, check_same
-    from ..record import job_identity
-    from .tools import tools_for
-
-    if "method" not in planned.plan["request"]:
-        raise ValueError(f"{planned.folder} was planned in ComfyUI with a restorer that only its workflow has; queue that again to go on")
-    tools = tools_for(planned.plan["request"])
-    whole = planned.plan["identity"]
-    now = {
-        **job_identity(whole["settings"], tools.restorer, tools.detector, tools.paster),
-        "segment_seconds": whole["segment_seconds"],
-        "input": check_input(planned),
-    }
-    check_same(planned, json.loads(json.dumps(now)), planned.plan["selection"], planned.plan["encoding"])
-    return tools
 
 
 def watched(planned: Any, tick: Callable[[int], None], say: Callable[[str], None]) -> Callable[[int], None]:

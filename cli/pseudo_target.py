@@ -8,7 +8,6 @@ from typing import Any
 
 from .clips import frame_rate
 from .faces import add_finding
-from .tools import assignments
 
 
 def add(commands: Any) -> None:
@@ -49,6 +48,7 @@ def pseudo_target(options: argparse.Namespace) -> int:
     from ..assembly import chosen_detector, named_weights
     from ..faces.align import align
     from ..faces.types import FaceClip
+    from ..job_request import assignments
     from ..methods.pseudo_target.algorithm import PRESETS
     from ..methods.pseudo_target.dataset import PairFolder
     from ..methods.pseudo_target.frame_selection import ChoiceOptions

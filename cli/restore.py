@@ -126,10 +126,11 @@ def restore_all(options: argparse.Namespace) -> int:
 
 def restore(options: argparse.Namespace) -> int:
     from .. import host
+    from ..job_request import detector_for, paster_for, restorer_for, weights_of
     from ..pipeline import known_beforehand, restore_aligned, restore_clip_in_frames
     from ..record import run_record
     from ..video import check_apart, open_sink, open_source
-    from .tools import chosen_way, detector_for, paster_for, request_of, restorer_for, weights_of
+    from .tools import chosen_way, request_of
 
     check_apart(options.output, [options.input])
     if options.device:

@@ -8,7 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from .film import ctrl_c_finishes, worker_tools
+from .film import ctrl_c_finishes
 
 
 def add(commands: Any) -> None:
@@ -28,6 +28,7 @@ def segment(options: Namespace) -> int:
     from .. import host
     from ..film.executors import Job, attempt, failed, work
     from ..film.processes import orphaned
+    from ..job_request import worker_tools
 
     if options.device:
         host.set_device(options.device)

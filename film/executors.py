@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import Any
 
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import Progress, no_progress
@@ -33,17 +34,19 @@ class DiskFull(OSError):
 def attempt(
     job: Job,
     segment: Segment,
-    tools: Tools,
+    tools: Any,
     *,
     say: Say,
     attempts: int = ATTEMPTS,
     check_interrupt: CheckInterrupt = no_check,
     on_written: Progress = no_progress,
+    restore: Callable[..., object] = restore_segment,
 ) -> bool:
     """Restores a segment that nobody else works on; False if somebody does. What goes wrong is noted in the folder and said.
 
     Args:
         attempts: how many there may be, those noted included.
+        restore: does it, with `tools`; called as `restore_segment`.
 
     Raises:
         DiskFull: if the job's disk has no room.
@@ -69,7 +72,7 @@ def attempt(
             on_written(frames)
 
         try:
-            restore_segment(job, segment, tools, check_interrupt=check_interrupt, on_written=tick)
+            restore(job, segment, tools, check_interrupt=check_interrupt, on_written=tick)
         except (ValueError, OSError, RuntimeError) as error:
             on_written(-written[0])
             if disk_is_full(error):
@@ -125,6 +128,10 @@ def work(
         else:
             check_interrupt()
             time.sleep(PAUSE)
+
+
+def frames_done(job: Job) -> int:
+    return sum(len(segment) for segment in job.segments if job.finished(segment))
 
 
 def failed(job: Job) -> list[tuple[Segment, str]]:

@@ -15,7 +15,7 @@ import torch
 
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import Progress, no_progress
-from .executors import PAUSE, Say, Stopping, never
+from .executors import PAUSE, Say, Stopping, frames_done, never
 from .plan import ATTEMPTS, Job
 
 PARENT = "FVR_WORKER_OF"
@@ -73,10 +73,6 @@ def work_in_processes(
         for process in running.values():
             with suppress(subprocess.TimeoutExpired):
                 process.wait(10)
-
-
-def frames_done(job: Job) -> int:
-    return sum(len(segment) for segment in job.segments if job.finished(segment))
 
 
 def start_worker(folder: Path, place: int, workers: int, arguments: Sequence[str] = ()) -> subprocess.Popen[bytes]:

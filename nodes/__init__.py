@@ -16,6 +16,7 @@ from .pseudo_target import PseudoTargetGenerate
 from .restore import RestoreVideo
 from .restorers import LoadFaceRestorer, RestoreFaces, RestorerSettings
 from .seed_map import SeedMapOptimize
+from .segment import RestoreSegment
 from .user_messages import with_user_messages
 from .video import LoadVideoFrames, RetimeFrames, SaveVideoFrames
 
@@ -41,6 +42,7 @@ NODES: list[type[io.ComfyNode]] = [
     PseudoTargetGenerate,
     PseudoTargetFineTune,
     RestoreVideo,
+    RestoreSegment,
     MeasureRestoration,
 ]
 

@@ -37,7 +37,17 @@ FAST = [
 ]
 SEGMENTS = ["--segment-seconds", "0.12"]
 PLAIN = dict(
-    job=None, no_job=False, workers="1", ray=None, preview=False, test_seconds=None, segment_seconds=None, aligned=False, output="out.mkv", stride=1
+    job=None,
+    no_job=False,
+    workers="1",
+    ray=None,
+    comfy=None,
+    preview=False,
+    test_seconds=None,
+    segment_seconds=None,
+    aligned=False,
+    output="out.mkv",
+    stride=1,
 )
 
 
@@ -88,6 +98,8 @@ def test_a_job_by_two_processes_is_the_clip_in_one_go(clip, tmp_path, capsys, mo
         ({"preview": True}, "out.mkv.job"),
         ({"no_job": True, "job": "here"}, "--no-job and --job do not go together"),
         ({"aligned": True, "ray": "auto"}, "leave --ray out"),
+        ({"comfy": "http://host:8188", "ray": "auto"}, "--comfy and --ray do not go together"),
+        ({"comfy": "http://host:8188", "workers": "2"}, "--comfy and --workers do not go together"),
         ({"output": "frames", "job": "here"}, "writes a video file"),
     ],
 )

@@ -20,6 +20,7 @@ LANDED = {
     "FVRFlairSampler": ["faces", "frames"],
     "FVRFlairRestorer": ["restorer"],
     "FVRRestoreVideo": ["video", "report"],
+    "FVRRestoreSegment": ["text"],
     "FVRSeedMapOptimize": ["frames", "plot", "report"],
     "FVRFitDegradation": ["frames", "degradation", "text"],
     "FVRRetimeFrames": ["times", "multiple"],

@@ -1,0 +1,39 @@
+"""A job's plan as one small file, for workers that do not see its folder."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
+
+from .files import write_whole
+from .plan import Job
+
+FILES = ("times.npy", "tracks.safetensors", "job.json")
+"""In the order in which they are written: a plan is whole if the last one is there."""
+
+
+def pack(job: Job) -> bytes:
+    """The same bytes for the same plan."""
+    file = BytesIO()
+    with ZipFile(file, "w") as bundle:
+        for name in FILES:
+            bundle.writestr(ZipInfo(name), (job.folder / name).read_bytes(), ZIP_DEFLATED)
+    return file.getvalue()
+
+
+def unpack(bundle: Path, folder: Path, clip: Path) -> Job:
+    """The job of a bundle, in a folder that becomes its own, with the clip where it lies here.
+
+    Raises:
+        ValueError: if the file is no bundle.
+    """
+    (folder / "segments").mkdir(parents=True, exist_ok=True)
+    if not (folder / "job.json").exists():
+        try:
+            with ZipFile(bundle) as file:
+                for name in FILES:
+                    write_whole(folder / name, file.read(name))
+        except (BadZipFile, KeyError) as error:
+            raise ValueError(f"{bundle} holds no plan of a job; `fvr restore --comfy` makes and uploads one") from error
+    return Job(folder, {**Job.load(folder).plan, "place": str(clip)})

@@ -1,0 +1,231 @@
+"""A job on ComfyUI servers that have this pack: plan and clip go there by ComfyUI's own HTTP API, segments come back. No disk is shared."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..models.device import CheckInterrupt, no_check
+from ..pipeline import Progress, no_progress
+from .bundle import pack
+from .comfy_server import NODE, PIECE, ComfyServer, Refused, TooLarge, Unreachable, view_of
+from .executors import ATTEMPTS, PAUSE, Say, Stopping, attempt, frames_done, never
+from .files import SAMPLE, part_of, publish, sha256, write_json
+from .plan import Job, Segment
+
+FOLDER = "fvr-jobs"
+"""Below a server's input and temp folders."""
+NOTED = ("frames", "times", "bytes", "seconds", "delay")
+"""What a segment's note says at least."""
+
+
+class Stopped(Exception):
+    """This process is to end."""
+
+
+class Worker:
+    """A server with all that it needs of one job.
+
+    Attributes:
+        gone: why it takes no more segments; empty as long as it does.
+    """
+
+    def __init__(self, job: Job, server: ComfyServer, bundle: bytes) -> None:
+        self.job, self.server, self.bundle = job, server, bundle
+        self.clip: tuple[str, str] | None = None
+        self.gone = ""
+        self.failures = 0
+        self.failed: set[int] = set()
+
+    def prepare(self, check_interrupt: CheckInterrupt = no_check) -> None:
+        """Brings what is not there yet, and has it checked against the plan.
+
+        Raises:
+            Unreachable, Refused: if it cannot take part, and why.
+        """
+        self.server.ask("/system_stats")
+        if NODE not in self.server.ask(f"/object_info/{NODE}"):
+            raise Refused(f"{self.server.address} has no node Restore Segment; install this pack there, in the version that is here")
+        self.restore(-1, check_interrupt)
+
+    def restore(self, number: int, check_interrupt: CheckInterrupt) -> dict[str, Any]:
+        """Has a segment restored; what its node shows."""
+        name = f"{sha256(self.bundle)[:16]}.zip"
+        if self.server.length(view_of(name, FOLDER, "temp")) != len(self.bundle):  # a server that was restarted has emptied it
+            self.server.upload(name, FOLDER, "temp", len(self.bundle), [self.bundle], check_interrupt)
+        folder, clip = self.place_of_clip(check_interrupt)
+        inputs = {"job": f"{FOLDER}/{name} [temp]", "clip": f"{folder}/{clip}" if folder else clip, "segment": number}
+        return self.server.run(NODE, inputs, check_interrupt)
+
+    def place_of_clip(self, check_interrupt: CheckInterrupt) -> tuple[str, str]:
+        """Folder and name in its input folder: the film under its own name if somebody put it there, else as it was uploaded."""
+        path, planned = Path(self.job.plan["place"]), self.job.plan["identity"]["input"]
+        uploaded = (FOLDER, f"{sha256((planned['head'] + planned['tail']).encode())[:16]}{path.suffix}")
+        if self.clip is None or self.server.length(view_of(self.clip[1], self.clip[0], "input")) != planned["bytes"]:
+            self.clip = next((place for place in (("", path.name), uploaded) if self.is_the_clip(*place)), None)
+        if self.clip is None:
+            if not path.is_file():
+                raise ValueError(f"{path} is no file, and only a file can be sent to ComfyUI; make a video of it first")
+            self.server.upload(uploaded[1], FOLDER, "input", planned["bytes"], pieces(path, planned["bytes"]), check_interrupt)
+            self.clip = uploaded
+        return self.clip
+
+    def is_the_clip(self, folder: str, name: str) -> bool:
+        """By its size and the hashes of head and tail."""
+        planned, view = self.job.plan["identity"]["input"], view_of(name, folder, "input")
+        size = planned["bytes"]
+        if self.server.length(view) != size:
+            return False
+        ends = [self.server.piece(view, first, min(SAMPLE, size)) for first in (0, max(0, size - SAMPLE))]
+        return [hashlib.sha256(end).hexdigest() for end in ends] == [planned["head"], planned["tail"]]
+
+
+def pieces(path: Path, size: int) -> Iterator[bytes]:
+    """A file of that size.
+
+    Raises:
+        ValueError: if it has another by now.
+    """
+    left = size
+    with path.open("rb") as file:
+        while data := file.read(min(PIECE, left)):
+            left -= len(data)
+            yield data
+    if left:
+        raise ValueError(f"{path} has become shorter while it was sent; the clip is not the one that was planned")
+
+
+def restore_there(job: Job, segment: Segment, worker: Worker, *, check_interrupt: CheckInterrupt, on_written: Progress) -> None:
+    """As `restore_segment`, on a server.
+
+    Raises:
+        Unreachable, Refused: if nothing whole came back.
+    """
+    try:
+        shown = worker.restore(segment.number, check_interrupt)
+        part = part_of(job.file(segment))
+        try:
+            note = fetched(job, segment, worker.server, shown, part, check_interrupt)
+            publish(part, job.file(segment))
+        finally:
+            part.unlink(missing_ok=True)
+        write_json(job.parts / f"{segment.name}.json", note | {"ended": time.time()})
+    except (TooLarge, Unreachable) as error:
+        worker.gone = str(error)
+        raise
+    on_written(len(segment))
+
+
+def fetched(job: Job, segment: Segment, server: ComfyServer, shown: dict[str, Any], part: Path, check_interrupt: CheckInterrupt) -> dict[str, Any]:
+    """The note of a segment whose file is now in `part`, and agrees with it and with the plan."""
+    try:
+        note, file, digest = dict(shown["report"][0]), shown["images"][0], str(shown["sha256"][0])
+        view = view_of(file["filename"], file["subfolder"], file["type"])
+        whole = all(name in note for name in NOTED) and note["frames"] == len(segment) and note["times"] == job.checksum(segment)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise Refused(f"{server.address} answers with what is no result of {NODE}") from error
+    if not whole:
+        raise Refused(f"{server.address} answers with another segment than number {segment.number}")
+    size, received = server.download(view, part, check_interrupt)
+    if size != note["bytes"] or received != digest:
+        raise Refused(f"{server.address} sent {size} bytes of segment {segment.number} that are not the {note['bytes']} it wrote")
+    return note
+
+
+def work_on_comfy(
+    job: Job,
+    addresses: Sequence[str],
+    *,
+    stopping: Stopping = never,
+    say: Say = lambda text: None,
+    check_interrupt: CheckInterrupt = no_check,
+    on_written: Progress = no_progress,
+) -> None:
+    """Restores what is to do on ComfyUI servers, each one segment at a time, the longest first.
+
+    A server that dies loses its segment only. One that cannot take part from the start, or fails three times in a row, is said and left out.
+
+    Raises:
+        RuntimeError: if none is left.
+    """
+    servers = list({server.address: server for server in map(ComfyServer, addresses)}.values())
+    bundle, over, broken = pack(job), threading.Event(), list[BaseException]()
+    workers = [Worker(job, server, bundle) for server in servers]
+
+    def check() -> None:
+        if over.is_set():
+            raise Stopped
+
+    def serve(worker: Worker) -> None:
+        try:
+            take_segments(worker, workers, lambda: over.is_set() or stopping(), say, check)
+        except Stopped:
+            pass
+        except BaseException as error:
+            broken.append(error)
+
+    threads = [threading.Thread(target=serve, args=(worker,), name=worker.server.address, daemon=True) for worker in workers]
+    seen, said = frames_done(job), set[str]()
+    try:
+        for thread in threads:
+            thread.start()
+        working = True
+        while working and not broken:
+            check_interrupt()
+            time.sleep(PAUSE)
+            working = any(thread.is_alive() for thread in threads)
+            now = frames_done(job)
+            on_written(now - seen)
+            seen = now
+            for worker in workers:
+                if worker.gone and worker.gone not in said and len(workers) > 1:
+                    say(f"one server less: {worker.gone}")
+                    said.add(worker.gone)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(10)
+    if broken:
+        raise broken[0]
+    if all(worker.gone for worker in workers) and job.to_do():
+        raise RuntimeError(f"no server is left that restores this job: {'; '.join(worker.gone for worker in workers)}")
+
+
+def take_segments(worker: Worker, workers: Sequence[Worker], stopping: Stopping, say: Say, check_interrupt: CheckInterrupt) -> None:
+    """What one server does until nothing is left, `stopping` says so, or it is `gone`. What failed on it is left to those that may do better."""
+    try:
+        worker.prepare(check_interrupt)
+    except (Unreachable, Refused) as error:
+        worker.gone = str(error)
+    job = worker.job
+    while not stopping() and not worker.gone:
+        left = job.to_do()
+        if not left:
+            return
+        for segment in left:
+            if stopping():
+                return
+            if segment.number in worker.failed and any(segment.number not in other.failed for other in workers if not other.gone):
+                continue
+            if attempt(job, segment, worker, say=say, check_interrupt=check_interrupt, restore=restore_there):
+                judge(worker, segment)
+                break
+        else:
+            check_interrupt()
+            time.sleep(PAUSE)
+
+
+def judge(worker: Worker, segment: Segment) -> None:
+    """Leaves out a server on which one segment after the other fails: others may do better."""
+    if worker.job.finished(segment):
+        worker.failures = 0
+        return
+    worker.failures += 1
+    worker.failed.add(segment.number)
+    if worker.failures >= ATTEMPTS and not worker.gone:
+        last = worker.job.failures(segment)
+        worker.gone = f"{worker.server.address} failed {ATTEMPTS} times in a row{', last with: ' + last[-1]['error'] if last else ''}"

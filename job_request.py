@@ -1,0 +1,90 @@
+"""What is asked of a restoration, made into its tools: from the options of `fvr restore`, or from what a job kept of them, on any machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import host
+from .assembly import PRECISIONS, chosen_detector, chosen_paster, named_weights, weights_for
+from .faces import Detector, Paster
+from .film.plan import Job, Tools, check_input, check_same
+from .methods.base import Restorer
+from .methods.registry import build_restorer, with_estimates
+from .models.device import on
+from .physics import parse
+from .record import job_identity
+
+Request = Mapping[str, Any]
+"""What the tools are made of, ready for JSON."""
+Find = Callable[[str], Path | None]
+"""From what a request calls its weights to their file, None for none."""
+
+FINDING = ("faces", "min_size", "detector", "rotate")
+PASTING = ("feather", "strength", "colour_match", "grain", "gates", "occlusion")
+
+
+def weights_of(request: Request, find: Find = named_weights) -> Path | None:
+    """The file of the method's weights; None if it needs none."""
+    return find(request["weights"]) if request["weights"] else weights_for(request["method"], assignments(request["set"]))
+
+
+def restorer_for(request: Request, find: Find = named_weights) -> Restorer:
+    device, precision = host.device(), PRECISIONS[request["precision"]]
+    restorer = build_restorer(
+        request["method"],
+        weights=weights_of(request, find),
+        degradation=parse(request["degradation"]) if request["degradation"] else None,
+        device=device,
+        settings=assignments(request["set"]),
+        precision=precision,
+    )
+    if request["estimates"]:
+        restorer = with_estimates(restorer, device=device, precision=precision, placed=lambda network: on(network, device))
+    return restorer
+
+
+def detector_for(request: Request) -> Detector:
+    return chosen_detector(request["detector"], request["rotate"])
+
+
+def paster_for(request: Request) -> Paster:
+    return chosen_paster(fade=True, **{name: request[name] for name in PASTING})
+
+
+def tools_for(request: Request, find: Find = named_weights) -> Tools:
+    """All of them, for a job."""
+    return Tools(restorer_for(request, find), detector_for(request), paster_for(request))
+
+
+def worker_tools(planned: Job, find: Find = named_weights) -> Tools:
+    """The tools of a job for a worker that knows only its folder.
+
+    Raises:
+        ValueError: if the clip, the weights or the version are not those of the plan.
+    """
+    if "method" not in planned.plan["request"]:
+        raise ValueError(f"{planned.folder} was planned in ComfyUI with a restorer that only its workflow has; queue that again to go on")
+    tools = tools_for(planned.plan["request"], find)
+    whole = planned.plan["identity"]
+    now = {
+        **job_identity(whole["settings"], tools.restorer, tools.detector, tools.paster),
+        "segment_seconds": whole["segment_seconds"],
+        "input": check_input(planned),
+    }
+    check_same(planned, json.loads(json.dumps(now)), planned.plan["selection"], planned.plan["encoding"])
+    return tools
+
+
+def assignments(texts: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE texts as a dictionary.
+
+    Raises:
+        ValueError: naming the text that has no "=".
+    """
+    for text in texts:
+        if "=" not in text:
+            raise ValueError(f"--set takes NAME=VALUE, got {text!r}")
+    return {name.strip(): value for name, _, value in (text.partition("=") for text in texts)}

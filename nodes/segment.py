@@ -1,0 +1,110 @@
+"""A segment of somebody else's job: what `fvr restore --comfy` queues."""
+
+from __future__ import annotations
+
+from pathlib import Path, PureWindowsPath
+
+from .. import host
+from ..assembly import named_weights, prior_files, restorer_files
+from ..film.bundle import unpack
+from ..film.plan import Job, Tools
+from ..film.segment import restore_segment
+from ..headless.io import io, newer, ui
+from ..job_request import worker_tools
+from ..models.fetch import sha256_of
+from ..video import choose_container
+from .sockets import CATEGORY, optional
+
+JOBS = "fvr-jobs"
+"""Folder in the temp folder."""
+KEPT: dict[tuple[Path, str], Tools] = {}
+"""The tools of the job that was worked on last."""
+
+
+class RestoreSegment(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FVRRestoreSegment",
+            display_name="Restore Segment",
+            category=f"{CATEGORY}/restore",
+            description="Restores one segment of a job that another machine has planned. The command fvr restore with --comfy queues it by itself.",
+            search_aliases=["film job", "render farm", "distributed restoration", "remote worker"],
+            is_output_node=True,
+            **newer(is_dev_only=True),
+            inputs=optional(
+                io.String.Input("job", default="", tooltip="The plan that was uploaded, such as fvr-jobs/1234.zip [temp]."),
+                io.String.Input("clip", default="", tooltip="The film in the input folder, to the byte the one that was planned."),
+                io.Int.Input(
+                    "segment",
+                    default=-1,
+                    min=-1,
+                    max=1_000_000,
+                    tooltip="Which one, counted from 0; -1 only says whether clip, weights and version are those of the plan.",
+                ),
+            ),
+            outputs=[io.String.Output("text", tooltip="What was done. The file is in the temp folder, and its name in the history.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, job="", clip=""):
+        try:
+            for name in (job, clip):
+                if name is not None:
+                    host.resolve_input(name)
+        except (OSError, ValueError) as error:
+            return host.user_message(str(error))
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs):
+        """A file in the temp folder does not stay: whether it is still there is seen when the node runs."""
+        return float("nan")
+
+    @classmethod
+    def execute(cls, job="", clip="", segment=-1):
+        bundle = host.resolve_input(job)
+        folder = host.temp_directory() / JOBS / bundle.stem
+        planned = unpack(bundle, folder, host.resolve_input(clip))
+        choose_container(None, planned.plan["encoding"]["container"])
+        if segment >= len(planned.segments):
+            raise ValueError(f"{bundle.name} has segments 0 to {len(planned.segments) - 1}, got {segment}")
+        host.free_memory(1 << 50)
+        tools = kept(planned)
+        if segment < 0:
+            text = f"a job of {len(planned.segments)} segments, which can be restored here"
+            return io.NodeOutput(text, ui={"text": (text,)})
+        part = planned.segments[segment]
+        for other in planned.parts.iterdir():  # those that were restored before have been fetched
+            if other.name.partition(".")[0] != part.name:
+                other.unlink(missing_ok=True)
+        with host.progress(len(part), f"segment {segment}") as tick:
+            note = restore_segment(planned, part, tools, check_interrupt=host.check_interrupt, on_written=tick)
+        file = planned.file(part)
+        text = f"segment {segment}: {note['frames']} frames, {note['bytes']:,} bytes"
+        result = ui.SavedResult(file.name, f"{JOBS}/{bundle.stem}/{planned.parts.name}", io.FolderType.temp)
+        return io.NodeOutput(text, ui={"images": [result], "text": (text,), "report": (note,), "sha256": (sha256_of(file),)})
+
+
+def kept(planned: Job) -> Tools:
+    """The tools of a job, made once for all of its segments."""
+    key = (planned.folder, planned.plan["place"])
+    if key not in KEPT:
+        KEPT.clear()
+        KEPT[key] = worker_tools(planned, weights_here)
+    return KEPT[key]
+
+
+def weights_here(text: str) -> Path | None:
+    """As `named_weights`; of a path, which is that of another machine, the file of that name in the model folders.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    if text == "none" or text.startswith("embedded"):
+        return named_weights(text)
+    wanted = PureWindowsPath(text).name  # takes both kinds of slashes
+    found = next((path for path in [*restorer_files().values(), *prior_files().values()] if path.name == wanted), None)
+    if found is None:
+        raise FileNotFoundError(f"the job's weights {wanted} are in none of the model folders; put them into models/face_video_restoration")
+    return found
