@@ -162,7 +162,7 @@ def test_places_that_cannot_be_written_are_told_before_anything_is_learnt(home, 
     blocked.write_bytes(b"x")
     if place == "models":
         monkeypatch.setattr("fvr.nodes.fine_tune.place_of", lambda name: blocked / name)
-    monkeypatch.setattr("fvr.training.engine._Stage._step", None)  # one step would fail
+    monkeypatch.setattr("fvr.training.engine._StageRun._step", None)  # one step would fail
     with pytest.raises(ValueError, match=rf"cannot be written into {blocked} |the folder {blocked}.* cannot be made"):
         tune()
     assert blocked.read_bytes() == b"x" and not list(home.rglob("*.part"))
