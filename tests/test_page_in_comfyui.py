@@ -207,7 +207,7 @@ def test_a_clip_gets_in_and_what_nodes_say_is_seen(mode, running, clips, tmp_pat
 
 
 def test_the_classic_page_shows_few_widgets_and_all_when_asked(running):
-    """FLAIR Sampler has 26; wires into those that are put away keep them in sight."""
+    """FLAIR Sampler has 27; wires into those that are put away keep them in sight."""
 
     def visit(page: Any) -> list[list[str]]:
         seen = "() => { const n = app.graph.nodes[0]; return n.widgets.filter((w) => n.isWidgetVisible(w)).map((w) => w.name); }"
@@ -217,4 +217,4 @@ def test_the_classic_page_shows_few_widgets_and_all_when_asked(running):
         return [few, page.evaluate(seen)]
 
     few, all_of_them = in_page(running, "classic", visit)
-    assert few == ["seed", "data_consistency", "enhance", "preset", "preset.steps", "fvr_more"] and len(all_of_them) == 27
+    assert few == ["seed", "data_consistency", "enhance", "preset", "preset.steps", "fvr_more"] and len(all_of_them) == 28
