@@ -282,3 +282,14 @@ def test_the_starters_say_nothing_of_the_damage(name):
 def test_a_name_that_is_not_there_lists_those_that_are():
     with pytest.raises(FileNotFoundError, match="restore_face_video"):
         bundled("restore_faces")
+
+
+def test_no_two_workflows_write_pairs_into_one_folder():
+    """Pairs of other parameters in the same folder are refused, so whoever ran one workflow could not run the other."""
+    folders = [
+        node["inputs"]["folder"]
+        for path in sorted((FOLDER / "api").glob("*.json"))
+        for node in json.loads(path.read_text(encoding="utf-8")).values()
+        if node["class_type"] == "FVRPseudoTargetGenerate"
+    ]
+    assert len(folders) == len(set(folders)) > 1
