@@ -1,4 +1,4 @@
-"""Who works on what: a file that says so, with a check_interrupt and, where the disk has them, a lock; both end with their process."""
+"""Who works on what: a file that says so, with a heartbeat and, where the disk has them, a lock; both end with their process."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 
 try:
     import fcntl
-except ImportError:  # Windows: the check_interrupt alone tells
+except ImportError:  # Windows: the heartbeat alone tells
     fcntl = None  # type: ignore[assignment]
 
 BEAT = 5.0
-"""Seconds between two checks for an interrupt."""
+"""Seconds between two heartbeats."""
 DEAD = 60.0
-"""Seconds without a check_interrupt after which a worker on another machine is taken for dead; clocks must agree better than that."""
+"""Seconds without a heartbeat after which a worker on another machine is taken for dead; clocks must agree better than that."""
 
 
 class Lease:
@@ -60,7 +60,7 @@ class Lease:
 def take(path: Path, **note: Any) -> Lease | None:
     """The lease at `path`, or None while somebody alive has it.
 
-    A worker of this machine is dead once its lock is gone, another machine's once its check_interrupt is `DEAD` seconds old.
+    A worker of this machine is dead once its lock is gone, another machine's once its last heartbeat is `DEAD` seconds old.
 
     Args:
         note: what others may read of its holder, beside machine and process.
@@ -87,12 +87,12 @@ def take(path: Path, **note: Any) -> Lease | None:
     return Lease(path, handle, before)
 
 
-def lock(handle: int) -> bool | None:
-    """True: it is ours; False: another's; None: this disk has no locks."""
+def lock(handle: int, *, alone: bool = True) -> bool | None:
+    """True: it is ours, `alone` or with others who only look; False: another's; None: this disk has no locks."""
     if fcntl is None:
         return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         return True
     except BlockingIOError:
         return False
@@ -126,15 +126,9 @@ def holder(path: Path) -> dict[str, Any] | None:
         return None
     try:
         status, note = os.fstat(handle), read(handle)
-        here = note.get("machine") == machine()
-        if here and fcntl is not None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return None
-            except BlockingIOError:
-                return note
-            except OSError:
-                pass
+        free = lock(handle, alone=False) if note.get("machine") == machine() else None
+        if free is not None:
+            return None if free else note
         return note if note and time.time() - status.st_mtime < DEAD else None
     finally:
         os.close(handle)

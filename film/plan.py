@@ -82,16 +82,16 @@ class Job:
     @classmethod
     def load(cls, folder: Path) -> Job:
         """Raises ValueError if there is no plan in the folder, or one of another format."""
-        note = read_json(folder / "job.json")
-        if note is None:
+        plan = read_json(folder / "job.json")
+        if plan is None:
             raise ValueError(f"{folder} holds no job (job.json is not there); plan one with: fvr restore INPUT OUTPUT --job {folder}")
-        if note.get("format") != FORMAT:
-            raise ValueError(f"{folder} holds a job of format {note.get('format')}, and this version reads {FORMAT}; plan it anew in another folder")
-        return cls(folder, note)
+        if plan.get("format") != FORMAT:
+            raise ValueError(f"{folder} holds a job of format {plan.get('format')}, and this version reads {FORMAT}; plan it anew in another folder")
+        return cls(folder, plan)
 
     @cached_property
     def segments(self) -> list[Segment]:
-        return [Segment(number, note["first"], note["stop"]) for number, note in enumerate(self.plan["segments"])]
+        return [Segment(number, part["first"], part["stop"]) for number, part in enumerate(self.plan["segments"])]
 
     @property
     def frames(self) -> int:
@@ -189,8 +189,8 @@ class Job:
 
     @property
     def people(self) -> TrackReport:
-        note = self.plan["people"]
-        return TrackReport(**{**note, "people": tuple(PersonReport(**person) for person in note["people"])})
+        report = self.plan["people"]
+        return TrackReport(**{**report, "people": tuple(PersonReport(**person) for person in report["people"])})
 
 
 def plan(
@@ -247,7 +247,7 @@ def plan(
         whole["segment_seconds"] = seconds or SECONDS
         ranges = segment_ranges(cuts.found, ticks, tick, seconds or SECONDS, source.chunk_size(CHUNK))
         exact = tools.restorer.warm_up.exact or all(first == 0 or first in cuts.found for first, _ in ranges)
-        note = {
+        content = {
             "format": FORMAT,
             "identity": whole,
             "place": str(Path(str(source.place)).absolute()),
@@ -266,7 +266,7 @@ def plan(
             "warnings": list(source.warnings),
             "seconds": round(time.monotonic() - began, 3),
         }
-        write_json(folder / "job.json", note)
+        write_json(folder / "job.json", content)
         return Job.load(folder)
 
 
@@ -328,10 +328,10 @@ class TimesNoted(FrameSource):
     def ticks(self) -> tuple[Fraction, np.ndarray]:
         """Seconds of a tick, and each frame's start and the end in ticks, (n + 1,) int64."""
         per_second = math.lcm(self.last.denominator, *set(self.denominators))
-        note = np.fromiter(
+        starts = np.fromiter(
             (n * (per_second // d) for n, d in zip(self.numerators, self.denominators, strict=True)), np.int64, count=len(self.numerators)
         )
-        return Fraction(1, per_second), np.append(note, int(self.last * per_second))
+        return Fraction(1, per_second), np.append(starts, int(self.last * per_second))
 
 
 def segment_ranges(cuts: Sequence[int], ticks: np.ndarray, tick: Fraction, seconds: float, chunk: int) -> list[tuple[int, int]]:
