@@ -124,8 +124,8 @@ def restore_clip_in_frames(
 
 def pasting(paster: Paster, restorer: Restorer) -> Paster:
     """The paster for a restorer's faces: noise that it was told to take out is not given back as grain."""
-    warnings = getattr(restorer, "degradation", None)
-    return replace(paster, grain="off") if warnings is not None and warnings.noise_level > 0 else paster
+    described = getattr(restorer, "degradation", None)
+    return replace(paster, grain="off") if described is not None and described.noise_level > 0 else paster
 
 
 def restore_aligned(
@@ -180,6 +180,12 @@ def follow_faces(
     return find_tracks(pieces(), detector, cuts or ShotCutDetector(), aspect=plausible(float(source.info.sample_aspect)), on_frame=on_frame)
 
 
+def cut_out(piece: FrameChunk, track: FaceTrack, begin: int) -> Tensor:
+    """The crops (n, 3, 512, 512) of a track in the frames of `piece`, from frame `begin` of the clip on; the two must overlap."""
+    first, stop = max(piece.index, begin), min(piece.index + len(piece.frames), track.stop)
+    return align(piece.frames[first - piece.index : stop - piece.index], track, first)
+
+
 @dataclass
 class OpenTrack:
     """One track on its way through a session: crops that went in and are not yet pasted, and restored crops that came out."""
@@ -198,11 +204,10 @@ class OpenTrack:
 
     def push(self, piece: FrameChunk) -> None:
         """Cuts this person out of the frames of `piece` and hands the crops on; ends the session with the track."""
-        first, last = max(piece.index, self.begin), min(piece.index + len(piece.frames), self.track.stop)
-        crops = align(piece.frames[first - piece.index : last - piece.index], self.track, first)
+        crops = cut_out(piece, self.track, self.begin)
         self.original = joined(self.original, crops)
         self.restored = joined(self.restored, self.session.push(crops))
-        if last == self.track.stop:
+        if piece.index + len(piece.frames) >= self.track.stop:
             self.restored = joined(self.restored, self.session.close())
 
     def ready_until(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import signal
 import threading
@@ -13,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from .clips import encoding, selection
 
 LONG = 300
 """Seconds from which on a clip becomes a job by itself."""
@@ -104,7 +105,6 @@ def restore_job(options: Namespace, folder: Path, source: Any) -> int:
         host.say(f"warning: {warning}")
     request = request_of(options, method, estimates)
     tools = tools_for(request)
-    selection = dict(start=options.start, count=options.count, stride=options.stride, rate=options.frame_rate, deinterlace=options.deinterlace)
     with host.progress(source.expected, "find faces") as found:
         planned_job = plan(
             folder,
@@ -112,8 +112,8 @@ def restore_job(options: Namespace, folder: Path, source: Any) -> int:
             tools,
             identity=job_identity({**request, "seed": options.seed}, tools.restorer, tools.detector, tools.paster),
             request=request,
-            selection=selection,
-            encoding=dict(codec=options.codec, crf=options.crf, pixel_format=options.pixel_format, container=container),
+            selection={**selection(options), "rate": options.frame_rate},
+            encoding={**encoding(options), "container": container},
             seed=options.seed,
             faces=options.faces,
             min_size=options.min_size,
@@ -165,27 +165,14 @@ def finish_job(options: Namespace, done: Any, tools: Any, output: Path) -> int:
     from .. import host
     from ..film.join import join_once
     from ..film.run import summary_of
-    from ..record import run_record
+    from .tools import write_report
 
     with host.progress(done.frames, "join") as tick:
         output, warnings = join_once(done, output, overwrite=options.overwrite, check_interrupt=host.check_interrupt, on_joined=tick)
     summary = summary_of(done, tools, warnings)
     if options.report:
-        note = run_record(
-            summary,
-            tools.restorer,
-            command=options.line,
-            clips={"input": options.input, "output": options.output},
-            seed=options.seed,
-            frames={name: getattr(options, name) for name in ("start", "count", "stride", "frame_rate", "deinterlace")},
-            encoding=dict(codec=options.codec, crf=options.crf, pixel_format=options.pixel_format),
-            finding={"faces": options.faces, "min_size": options.min_size},
-            detector=tools.detector,
-            paster=tools.paster,
-            degradation=options.degradation,
-        )
-        note["job"] = {"segments": len(done.segments), "exact": done.plan["exact"], "warm_up": done.plan["warm_up"]}
-        Path(options.report).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+        job = {"segments": len(done.segments), "exact": done.plan["exact"], "warm_up": done.plan["warm_up"]}
+        write_report(options, summary, tools.restorer, tools.detector, tools.paster, job=job)
     if not options.job:
         shutil.rmtree(done.folder, ignore_errors=True)
     print(summary.to_text())

@@ -46,7 +46,6 @@ def pseudo_target(options: argparse.Namespace) -> int:
 
     from .. import host
     from ..assembly import chosen_detector, named_weights
-    from ..faces.align import align
     from ..faces.types import FaceClip
     from ..job_request import assignments
     from ..methods.pseudo_target.algorithm import PRESETS
@@ -58,7 +57,7 @@ def pseudo_target(options: argparse.Namespace) -> int:
     from ..models.embedded import FOLDER
     from ..models.load import load_network
     from ..options import parse_settings
-    from ..pipeline import follow_faces
+    from ..pipeline import CHUNK, cut_out, follow_faces
     from ..priors.load import load_prior, prior_from_file
     from ..video import name_playlist, open_source
 
@@ -82,18 +81,17 @@ def pseudo_target(options: argparse.Namespace) -> int:
     held = PairFolder(options.folder, parameters_of(maker, options.seed))
     source = open_source(options.input, start=options.start, count=options.frames, rate=frame_rate(options.frame_rate))
     if options.aligned:
-        frames = torch.cat([piece.frames for piece in source.chunks(8)])
+        frames = torch.cat([piece.frames for piece in source.chunks(CHUNK)])
         candidates = len(frames)
         chosen, choice = faces_of_frames(frames, choosing)
     else:
         with host.progress(source.expected, "find faces") as found:
             tracks = follow_faces(source, chosen_detector(options.detector, options.rotate), check_interrupt=host.check_interrupt, on_frame=found)
         crops: dict[int, list[torch.Tensor]] = {number: [] for number in range(len(tracks))}
-        for piece in source.chunks(8):
+        for piece in source.chunks(CHUNK):
             for number, track in enumerate(tracks):
-                first, stop = max(piece.index, track.start), min(piece.index + len(piece.frames), track.stop)
-                if first < stop:
-                    crops[number].append(align(piece.frames[first - piece.index : stop - piece.index], track, first))
+                if track.start < piece.index + len(piece.frames) and piece.index < track.stop:
+                    crops[number].append(cut_out(piece, track, track.start))
         clips = [FaceClip(track, torch.cat(crops[number])) for number, track in enumerate(tracks)]
         candidates = sum(len(clip.crops) for clip in clips)
         chosen, choice = faces_of(clips, choosing)

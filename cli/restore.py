@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import tempfile
@@ -128,9 +127,8 @@ def restore(options: argparse.Namespace) -> int:
     from .. import host
     from ..job_request import detector_for, paster_for, restorer_for, weights_of
     from ..pipeline import known_beforehand, restore_aligned, restore_clip_in_frames
-    from ..record import run_record
     from ..video import check_apart, open_sink, open_source
-    from .tools import chosen_way, request_of
+    from .tools import chosen_way, request_of, write_report
 
     check_apart(options.output, [options.input])
     if options.device:
@@ -140,10 +138,9 @@ def restore(options: argparse.Namespace) -> int:
         return restore_job(options, folder, source)
     method, estimates = chosen_way(options)
     request = request_of(options, method, estimates)
-    restorer, detector, paster, finding = restorer_for(request), None, None, None
+    restorer, detector, paster = restorer_for(request), None, None
     if not options.aligned:
         detector, paster = detector_for(request), paster_for(request)
-        finding = {"faces": options.faces, "min_size": options.min_size}
     size = (512, 512) if options.aligned else (source.info.height, source.info.width)
     total = source.expected
     with open_sink(
@@ -171,20 +168,7 @@ def restore(options: argparse.Namespace) -> int:
                 )
     summary = summary.closed(source, sink)
     if options.report:
-        record = run_record(
-            summary,
-            restorer,
-            command=options.line,
-            clips={"input": options.input, "output": options.output},
-            seed=options.seed,
-            frames={name: getattr(options, name) for name in ("start", "count", "stride", "frame_rate", "deinterlace")},
-            encoding=encoding(options),
-            finding=finding,
-            detector=detector,
-            paster=paster,
-            degradation=options.degradation,
-        )
-        Path(options.report).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_report(options, summary, restorer, detector, paster)
     print(summary.to_text())
     weights = weights_of(request)
     print(f"{method}, {weights.name if weights else 'without weights'}")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
+
+from .clips import encoding
 
 
 def chosen_way(options: Namespace) -> tuple[str, bool]:
@@ -24,3 +28,23 @@ def request_of(options: Namespace, method: str, estimates: bool) -> dict[str, An
 
     names = ("weights", "precision", "set", "degradation", *FINDING, *PASTING)
     return {"method": method, "estimates": estimates, **{name: getattr(options, name) for name in names}}
+
+
+def write_report(options: Namespace, summary: Any, restorer: Any, detector: Any, paster: Any, **more: Any) -> None:
+    """What `--report` asks for; `more` comes with it."""
+    from ..record import run_record
+
+    record = run_record(
+        summary,
+        restorer,
+        command=options.line,
+        clips={"input": options.input, "output": options.output},
+        seed=options.seed,
+        frames={name: getattr(options, name) for name in ("start", "count", "stride", "frame_rate", "deinterlace")},
+        encoding=encoding(options),
+        finding=None if options.aligned else {"faces": options.faces, "min_size": options.min_size},
+        detector=detector,
+        paster=paster,
+        degradation=options.degradation,
+    )
+    Path(options.report).write_text(json.dumps(record | more, indent=1) + "\n", encoding="utf-8")

@@ -9,6 +9,10 @@ from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 from .files import write_whole
 from .plan import Job
 
+NODE = "FVRRestoreSegment"
+"""The node that restores a segment of it."""
+FOLDER = "fvr-jobs"
+"""Below a ComfyUI's input and temp folders."""
 FILES = ("times.npy", "tracks.safetensors", "job.json")
 """In the order in which they are written: a plan is whole if the last one is there."""
 

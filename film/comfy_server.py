@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from ..models.device import CheckInterrupt
+from .bundle import NODE
 
 ANSWER = 60.0
 """Seconds that one answer may take."""
@@ -27,7 +28,6 @@ PATIENCE = 60.0
 LOOK = 0.5
 """Seconds between two looks at a node that runs."""
 PIECE = 1 << 20
-NODE = "FVRRestoreSegment"
 NETWORK = (ConnectionError, TimeoutError, socket.gaierror, socket.herror, ssl.SSLError)
 NO_WAY = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,7 @@ class JoinedSink(VideoSink):
         self.delay = max(self.note(segment)["delay"] for segment in job.segments)
         self.template: Any = None
         info = source.info
-        encoding = encoding_of(job, info)
-        encoding = type(encoding)(encoding.codec, encoding.container, encoding.pixel_format, encoding.crf, None, metadata or {})
+        encoding = replace(encoding_of(job, info), metadata=metadata or {})
         super().__init__(
             output,
             None,

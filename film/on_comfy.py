@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -11,14 +10,12 @@ from typing import Any
 
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import Progress, no_progress
-from .bundle import pack
-from .comfy_server import NODE, PIECE, ComfyServer, Refused, TooLarge, Unreachable, view_of
+from .bundle import FOLDER, NODE, pack
+from .comfy_server import PIECE, ComfyServer, Refused, TooLarge, Unreachable, view_of
 from .executors import ATTEMPTS, PAUSE, Say, Stopping, attempt, frames_done, never
 from .files import SAMPLE, part_of, publish, sha256, write_json
 from .plan import Job, Segment
 
-FOLDER = "fvr-jobs"
-"""Below a server's input and temp folders."""
 NOTED = ("frames", "times", "bytes", "seconds", "delay")
 """What a segment's note says at least."""
 
@@ -81,7 +78,7 @@ class Worker:
         if self.server.length(view) != size:
             return False
         ends = [self.server.piece(view, first, min(SAMPLE, size)) for first in (0, max(0, size - SAMPLE))]
-        return [hashlib.sha256(end).hexdigest() for end in ends] == [planned["head"], planned["tail"]]
+        return [sha256(end) for end in ends] == [planned["head"], planned["tail"]]
 
 
 def pieces(path: Path, size: int) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ from pathlib import Path, PureWindowsPath
 
 from .. import host
 from ..assembly import named_weights, prior_files, restorer_files
-from ..film.bundle import unpack
+from ..film.bundle import FOLDER, NODE, unpack
 from ..film.plan import Job, Tools
 from ..film.segment import restore_segment
 from ..headless.io import io, newer, ui
@@ -15,8 +15,6 @@ from ..models.fetch import sha256_of
 from ..video import choose_container
 from .sockets import CATEGORY, optional
 
-JOBS = "fvr-jobs"
-"""Folder in the temp folder."""
 KEPT: dict[tuple[Path, str], Tools] = {}
 """The tools of the job that was worked on last."""
 
@@ -25,7 +23,7 @@ class RestoreSegment(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="FVRRestoreSegment",
+            node_id=NODE,
             display_name="Restore Segment",
             category=f"{CATEGORY}/restore",
             description="Restores one segment of a job that another machine has planned. The command fvr restore with --comfy queues it by itself.",
@@ -64,7 +62,7 @@ class RestoreSegment(io.ComfyNode):
     @classmethod
     def execute(cls, job="", clip="", segment=-1):
         bundle = host.resolve_input(job)
-        folder = host.temp_directory() / JOBS / bundle.stem
+        folder = host.temp_directory() / FOLDER / bundle.stem
         planned = unpack(bundle, folder, host.resolve_input(clip))
         choose_container(None, planned.plan["encoding"]["container"])
         if segment >= len(planned.segments):
@@ -82,7 +80,7 @@ class RestoreSegment(io.ComfyNode):
             note = restore_segment(planned, part, tools, check_interrupt=host.check_interrupt, on_written=tick)
         file = planned.file(part)
         text = f"segment {segment}: {note['frames']} frames, {note['bytes']:,} bytes"
-        result = ui.SavedResult(file.name, f"{JOBS}/{bundle.stem}/{planned.parts.name}", io.FolderType.temp)
+        result = ui.SavedResult(file.name, f"{FOLDER}/{bundle.stem}/{planned.parts.name}", io.FolderType.temp)
         return io.NodeOutput(text, ui={"images": [result], "text": (text,), "report": (note,), "sha256": (sha256_of(file),)})
 
 
