@@ -12,6 +12,7 @@ from ..faces.types import CROP, FaceTrack
 from ..models.blind import BlindRestorers, clip_inputs
 from ..models.device import CheckInterrupt, no_check
 from ..motion.dis import DisFlow
+from ..options import Options, parameter
 from .base import NetworkRestorer, Session, WarmUp, check_square, refuse_masks, resized
 
 WORKING = 400 << 20
@@ -30,23 +31,25 @@ NEIGHBOURHOOD = 15
 
 
 @dataclass(frozen=True)
-class BlindOptions:
+class BlindOptions(Options):
     """Parameters of the blind restorer.
 
     Attributes:
-        detail: in [0, 1]: 0 keeps to what the footage supports, 1 draws skin and hair that are only likely.
+        detail: 0 keeps to what the footage supports, 1 draws skin and hair that are only likely.
         carry: whether what was restored before is carried on, which is steadier; off restores every frame by itself.
 
     Raises:
         ValueError: naming the parameter, its range and what was given.
     """
 
-    detail: float = 0.0
-    carry: bool = True
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.detail <= 1:
-            raise ValueError(f"detail must lie between 0 and 1, got {self.detail}")
+    detail: float = parameter(
+        0.0,
+        0,
+        1,
+        advice="0 keeps to what the footage supports; towards 1 more skin and hair are drawn that are only likely. 0.5 looks sharper.",
+        step=0.05,
+    )
+    carry: bool = parameter(True, advice="What was restored before helps with the next frame. Off: frame by frame.")
 
 
 class BlindRestorer(NetworkRestorer):

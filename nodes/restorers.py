@@ -8,6 +8,7 @@ from .. import host
 from ..assembly import AUTO, PRECISIONS, chosen_method, fingerprint, restorer_files, weights_for
 from ..headless.io import io, newer
 from ..methods.base import Restorer
+from ..methods.blind import BlindOptions
 from ..methods.codeformer import CodeFormerOptions
 from ..methods.dicface import DicFaceOptions
 from ..methods.keep import KeepOptions
@@ -125,25 +126,10 @@ class RestoreFaces(io.ComfyNode):
 KEEP = ("reset_every", "gain_window", "flow")
 
 
-def blind_inputs() -> list:
-    return [
-        io.Float.Input(
-            "detail",
-            default=0.0,
-            min=0.0,
-            max=1.0,
-            step=0.05,
-            optional=True,
-            tooltip="0 keeps to what the footage supports; towards 1 more skin and hair are drawn that are only likely. 0.5 looks sharper.",
-        ),
-        io.Boolean.Input("carry", default=True, optional=True, tooltip="What was restored before helps with the next frame. Off: frame by frame."),
-    ]
-
-
 def method_inputs() -> dict[str, list]:
     """The settings of each method as widgets."""
     return {
-        "blind": blind_inputs(),
+        "blind": widgets(BlindOptions(), "detail", "carry"),
         "codeformer": widgets(CodeFormerOptions(), "fidelity", "mode", "keep_luminance", "smoothing", "batch"),
         "keep": widgets(KeepOptions(), *KEEP),
         "dicface": widgets(DicFaceOptions(), "fidelity", "dirichlet", "mode", "keep_luminance"),
