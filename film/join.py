@@ -113,9 +113,9 @@ class JoinedSink(VideoSink):
                 packets = (packet for packet in container.demux(stream) if packet.size)
                 for packet, number in zip(packets, order, strict=True):
                     self.copy(packet, segment.first + number)
+        except VideoError:
+            raise
         except (av.FFmpegError, ValueError) as error:
-            if isinstance(error, VideoError):
-                raise
             raise VideoError(
                 f"{file} does not hold the {len(segment)} frames that it should ({error}); remove it, and the same command makes it anew"
             ) from error

@@ -14,7 +14,6 @@ from ..methods.flair.sampler import FlairOptions, FlairRestorer
 from ..methods.registry import embedded_blind
 from ..physics import Degradation
 from ..priors.base import Prior
-from ..priors.flair_video import FlairPrior
 from ..priors.load import EMBEDDED, TASKS, load_prior, prior_from_file
 from .choices import check_choice
 from .faces import crops_image, restored_text
@@ -103,10 +102,9 @@ def flair(
     changes = from_widgets(FlairOptions, preset or {"preset": "default"})
     options = replace(PRESETS[changes.pop("preset")], **changes, **switches)
     wanted = enhancer is not None and options.enhance and options.where == "face"
-    carries = isinstance(prior, FlairPrior) and prior.background < 1  # eq. 17: what is carried fades outside the face
-    parser = chosen_parser() if wanted or carries else None
-    if isinstance(prior, FlairPrior) and carries and parser is not None:
-        prior = prior.configured(mask=parser)
+    parser = chosen_parser() if wanted or prior.background < 1 else None  # eq. 17: what is carried fades outside the face
+    if parser is not None:
+        prior = prior.masked(parser)
     mask = parser if wanted else None
     floor = embedded_blind(host.managed) if prior.native() is not prior else None  # small networks need one
     return FlairRestorer(prior, degradation, options, enhancer=enhancer, mask=mask, floor=floor, device=host.device())

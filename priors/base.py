@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -19,6 +20,7 @@ class Prior(ABC):
         conditional: whether a condition makes a difference; guidance needs no second call where it does not.
         batch: frames that one call should have where they do not influence each other.
         multiple: what the sides of frames are multiples of, at every scale that the network is asked at.
+        background: how much of what is carried from frame to frame survives outside the face, in [0, 1] (FLAIR, eq. 17).
         learns_variance: whether the network predicts the variance of its steps, as DifFace's does (Nichol and Dhariwal 2021).
         upsampling: how a smaller observation becomes its condition: "bicubic", or "area", which for whole factors repeats pixels.
     """
@@ -30,6 +32,7 @@ class Prior(ABC):
     batch: int = 1
     upsampling: str = "bicubic"
     multiple: int = 1
+    background: float = 1.0
     learns_variance: bool = False
 
     @abstractmethod
@@ -46,6 +49,10 @@ class Prior(ABC):
 
     def native(self) -> Prior:
         """The prior at the size its network was trained for: of a pyramid its coarse level, of others the prior itself."""
+        return self
+
+    def masked(self, parser: Callable[[Tensor], Tensor]) -> Prior:
+        """The prior with a parser that finds the face; itself where nothing is carried, or carried everywhere."""
         return self
 
     def scale_at(self, height: int, width: int) -> int:

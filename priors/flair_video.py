@@ -118,6 +118,9 @@ class FlairPrior(Prior):
         other._known = self._known
         return other
 
+    def masked(self, parser: Callable[[Tensor], Tensor]) -> FlairPrior:
+        return self if self.background == 1 else self.configured(mask=parser)
+
     def predict_x0(self, x_t: Tensor, t: int, condition: Tensor | None = None) -> Tensor:
         """See Prior; frames (N, 3, H, W) are one window, with H and W multiples of the network's `multiple`.
 

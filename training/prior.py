@@ -13,10 +13,11 @@ from torch import Tensor
 
 from ..diffusion.schedule import bicubic_schedule, linear_schedule
 from ..metrics.fidelity import psnr
-from ..models.flair.bicubic import BicubicConfig, BicubicUNet
-from ..models.flair.blur import BlurConfig, BlurUNet
+from ..models.flair.bicubic import BicubicConfig
+from ..models.flair.blur import BlurConfig
 from ..models.flair.residual import dropping
 from ..models.flair.temporal import split_parameters
+from ..models.flair.unet import VideoUNet
 from ..models.flair.window import Flows
 from ..priors.flair_video import smoothed
 from .degradations import JUDGED, NATIVE_128, Blind, Deblurring, KnownDegradation, judged
@@ -124,9 +125,9 @@ PRIOR_128 = PriorRecipe(
 )
 
 
-def network_of(recipe: PriorRecipe) -> BicubicUNet | BlurUNet:
+def network_of(recipe: PriorRecipe) -> VideoUNet:
     """The recipe's network at its start: PyTorch's own initialisation, temporal layers adding nothing."""
-    return BlurUNet(recipe.sizes) if isinstance(recipe.sizes, BlurConfig) else BicubicUNet(recipe.sizes)
+    return recipe.sizes.network()
 
 
 def stages_of(recipe: PriorRecipe, faces: Faces, held_out: Faces, device: torch.device, clips: Clips | None = None) -> list[Stage]:
@@ -135,7 +136,7 @@ def stages_of(recipe: PriorRecipe, faces: Faces, held_out: Faces, device: torch.
 
 
 @dataclass
-class _PriorStage(Stage[BicubicUNet | BlurUNet]):
+class _PriorStage(Stage[VideoUNet]):
     recipe: PriorRecipe
     faces: Faces
     held_out: Faces
@@ -159,16 +160,16 @@ class _PriorStage(Stage[BicubicUNet | BlurUNet]):
 
     def _table(self) -> Tensor:
         """sqrt(alpha_bar) of the training schedule: T = 1000 for blur and JPEG, 2000 for enlargement (A.3)."""
-        schedule = linear_schedule() if isinstance(self.recipe.sizes, BlurConfig) else bicubic_schedule()
+        schedule = bicubic_schedule() if self.recipe.sizes.takes_noise_level else linear_schedule()
         return schedule.alphas_cumprod.sqrt().float()
 
     def told(self, level: Tensor) -> Tensor:
         """What the network is told of sqrt(alpha_bar): that number, or the step whose it is, see `FlairPrior.level`."""
-        if isinstance(self.recipe.sizes, BicubicConfig):
+        if self.recipe.sizes.takes_noise_level:
             return level
         return (self._table().to(level) - level[:, None]).abs().argmin(1).to(level)
 
-    def denoising(self, network: BicubicUNet | BlurUNet, batch: Batch, frames: int, temporal: bool) -> dict[str, Tensor]:
+    def denoising(self, network: VideoUNet, batch: Batch, frames: int, temporal: bool) -> dict[str, Tensor]:
         """|eps - eps_theta(x_t, c, t)|^2, weighted."""
         level = batch["level"]
         flows = self._flows(network, batch["condition"], frames, temporal)
@@ -177,14 +178,14 @@ class _PriorStage(Stage[BicubicUNet | BlurUNet]):
         weight = level.pow(-2).clamp_max(50.0) if self.recipe.weighting == "v" else torch.ones_like(level)
         return {"noise": (weight * error).mean()}
 
-    def _flows(self, network: BicubicUNet | BlurUNet, condition: Tensor, frames: int, temporal: bool) -> Flows:
+    def _flows(self, network: VideoUNet, condition: Tensor, frames: int, temporal: bool) -> Flows:
         """Motion among the condition's frames where features are carried along it; in float32, in which SPyNet was trained, and without gradient."""
         if not (temporal and frames > 1 and self.recipe.sizes.recurrence):
             return {}
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            return network.flows(smoothed(condition) if isinstance(network, BlurUNet) else condition, frames)
+            return network.flows(condition if network.takes_noise_level else smoothed(condition), frames)
 
-    def judged_estimates(self, network: BicubicUNet | BlurUNet, truth: Tensor, temporal: bool) -> tuple[dict[str, float], Tensor]:
+    def judged_estimates(self, network: VideoUNet, truth: Tensor, temporal: bool) -> tuple[dict[str, float], Tensor]:
         """PSNR of single estimates above the condition's, per judged degradation, for frames (N, 3, S, S) in [0, 1]; and a sheet."""
         figures, columns = {}, []
         frames = len(truth) if temporal else 1
@@ -212,7 +213,7 @@ class ImagePriorStage(_PriorStage):
     def plan(self) -> Plan:  # type: ignore[override]
         return self.recipe.image
 
-    def start(self, network: BicubicUNet | BlurUNet, done: Mapping[str, Path]) -> None:
+    def start(self, network: VideoUNet, done: Mapping[str, Path]) -> None:
         spatial = set(split_parameters(network).spatial)
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in spatial)
@@ -230,10 +231,10 @@ class ImagePriorStage(_PriorStage):
         condition = condition * thinned * kept[:, None, None, None]
         return self.noised(target * 2 - 1, condition, number, generator)
 
-    def losses(self, network: BicubicUNet | BlurUNet, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, network: VideoUNet, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         return self.denoising(network, batch, frames=1, temporal=False)
 
-    def validate(self, network: BicubicUNet | BlurUNet) -> tuple[dict[str, float], Tensor]:
+    def validate(self, network: VideoUNet) -> tuple[dict[str, float], Tensor]:
         truth = torch.stack([self.held_out.face(i) for i in range(min(VALIDATED, len(self.held_out)))])
         return self.judged_estimates(network, truth, temporal=False)
 
@@ -250,7 +251,7 @@ class VideoPriorStage(_PriorStage):
     def plan(self) -> Plan:  # type: ignore[override]
         return self.recipe.video
 
-    def start(self, network: BicubicUNet | BlurUNet, done: Mapping[str, Path]) -> None:
+    def start(self, network: VideoUNet, done: Mapping[str, Path]) -> None:
         temporal = set(split_parameters(network).temporal)
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in temporal)
@@ -273,10 +274,10 @@ class VideoPriorStage(_PriorStage):
         moving = set_moving(still, frames, self.recipe.motion, generator)
         return torch.stack([shrunk(frame, self.faces.side) for frame in moving])
 
-    def losses(self, network: BicubicUNet | BlurUNet, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, network: VideoUNet, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         return self.denoising(network, batch, frames=self.recipe.frames, temporal=True)
 
-    def validate(self, network: BicubicUNet | BlurUNet) -> tuple[dict[str, float], Tensor]:
+    def validate(self, network: VideoUNet) -> tuple[dict[str, float], Tensor]:
         truth = self._clip(self.held_out.source(0), self.recipe.frames, generator_for("validation", "prior"))
         return self.judged_estimates(network, truth, temporal=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +46,11 @@ class BicubicConfig:
     recurrence: frozenset[int] = frozenset({0, 1})
     span: int = 7
     head: int = 64
+    takes_noise_level: ClassVar[bool] = True
+
+    def network(self) -> BicubicUNet:
+        """A network of these sizes, with PyTorch's own initialisation."""
+        return BicubicUNet(self)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -110,7 +116,6 @@ class BicubicUNet(VideoUNet):
     """SR3's UNet with FLAIR's temporal layers. `level` is sqrt(alpha_bar_t), a continuous noise level in (0, 1); the condition comes before x_t."""
 
     config_type = BicubicConfig
-    takes_noise_level = True
     config: BicubicConfig
 
     def __init__(self, config: BicubicConfig | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +45,11 @@ class BlurConfig:
     recurrence: frozenset[int] = frozenset({0, 1})
     span: int = 5
     head: int = 64
+    takes_noise_level: ClassVar[bool] = False
+
+    def network(self) -> BlurUNet:
+        """A network of these sizes, with PyTorch's own initialisation."""
+        return BlurUNet(self)
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -46,6 +46,10 @@ class Alignment(nn.Module):
             }
         )
 
+    def projections(self) -> tuple[nn.Module, ...]:
+        """The layers whose dtype `VideoUNet.halved` changes: all, though sampling stays float32."""
+        return (self,)
+
     def forward(self, current: Tensor, carried: list[tuple[Tensor, Tensor]]) -> Tensor:
         """(B, C, h, w) from `current` features and `carried`: one or two pairs of features, nearest first, and the flow to them (B, 2, h, w)."""
         brought = [warped(features, flow) for features, flow in carried]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -19,7 +21,7 @@ class NormedConv(nn.Module):
     def __init__(self, groups: int, width_in: int, width: int) -> None:
         super().__init__()
         self.block = numbered({0: ClipNorm(groups, width_in), 3: FrameConv(width_in, width)})
-        self.dropout = 0.0
+        self.dropout, self.drops = 0.0, False
 
     def forward(self, x: Tensor, window: Window) -> Tensor:
         norm, conv = self.block["0"], self.block["3"]
@@ -45,6 +47,7 @@ class NoiseBlock(nn.Module):
         self.noise_func = NoiseBias(embedding, width)
         self.block1 = NormedConv(groups, width_in, width)
         self.block2 = NormedConv(groups, width, width)
+        self.block2.drops = True
         self.res_conv = FrameConv(width_in, width, 1) if width_in != width else None
 
     def forward(self, x: Tensor, window: Window) -> Tensor:
@@ -66,7 +69,7 @@ class ResBlock(nn.Module):
     def __init__(self, width_in: int, width: int, embedding: int, *, kernel: int | None = None, film: bool = True, change: str = "") -> None:
         super().__init__()
         self.film, self.change = film, change
-        self.dropout = 0.0
+        self.dropout, self.drops = 0.0, kernel is None
 
         def conv(inside: int) -> FrameConv | TimeConv:
             return FrameConv(inside, width) if kernel is None else TimeConv(width, kernel)
@@ -105,9 +108,8 @@ def _thinned(read: Read, block: NormedConv | ResBlock) -> Read:
 
 
 def dropping(network: nn.Module, share: float) -> None:
-    """Dropout before the last convolution of every residual block of the image network: in guided diffusion and SR3 the third module there."""
+    """Dropout before the last convolution of every residual block of the image network: what `drops` there."""
     for module in network.modules():
-        if isinstance(module, NoiseBlock):
-            module.block2.dropout = share
-        elif isinstance(module, ResBlock) and isinstance(module.in_layers["2"], FrameConv):
-            module.dropout = share
+        layer: Any = module
+        if getattr(layer, "drops", False):
+            layer.dropout = share

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from .recurrence import Alignment
 from .spynet import spynet_of
 from .window import Flow, Flows, Size, Window
 
@@ -24,7 +23,6 @@ class VideoUNet(nn.Module, ABC):
     Attributes:
         config: its sizes.
         levels: how many sizes its features have.
-        takes_noise_level: whether `level` is sqrt(alpha_bar_t), a real number, rather than the step t.
         carried: the levels (0 the finest) at which features are carried from frame to frame.
     """
 
@@ -32,7 +30,6 @@ class VideoUNet(nn.Module, ABC):
     config: Any
     levels: int
     carried: tuple[int, ...]
-    takes_noise_level: ClassVar[bool] = False
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor], config: Any = None) -> Self:
@@ -53,6 +50,11 @@ class VideoUNet(nn.Module, ABC):
     @abstractmethod
     def dtype(self) -> torch.dtype:
         """What features are computed in."""
+
+    @property
+    def takes_noise_level(self) -> bool:
+        """Whether `level` is sqrt(alpha_bar_t), a real number, rather than the step t."""
+        return self.config.takes_noise_level
 
     @property
     def multiple(self) -> int:
@@ -179,7 +181,7 @@ class VideoUNet(nn.Module, ABC):
             for module in part.modules():
                 projections: Any = getattr(module, "projections", tuple)
                 yield from projections()
-                if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | Alignment) and module not in flow:
+                if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and module not in flow:
                     yield module
 
     def _check(self, x_t: Tensor, condition: Tensor, frames: int | None) -> None:
