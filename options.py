@@ -48,6 +48,8 @@ class Parameter:
             raise ValueError(f"{name} must be one of {', '.join(self.choices)}, got {value!r}")
         if self.low is None or self.high is None or (value is None and self.unset is not None) or (self.also is not None and value == self.also):
             return
+        if self.number is int and value % 1:
+            raise ValueError(f"{name} must be a whole number, got {value}")
         if not self.low <= value <= self.high:
             range_ = f"{self.low:g} and {self.high:g}{f' {self.unit}' if self.unit else ''}{self.note.format(unset=none)}"
             raise ValueError(f"{name} must lie between {range_}, got {value}")

@@ -13,13 +13,14 @@ from torch import Tensor
 from .. import host
 from ..headless.io import io, ui
 from ..host.images import from_image, to_image
-from ..methods.pseudo_target.algorithm import PRESETS, PseudoTargetOptions
+from ..methods.pseudo_target.algorithm import PRESETS
 from ..methods.pseudo_target.dataset import PAIRS, PairFolder
 from ..methods.pseudo_target.frame_selection import Choice, ChoiceOptions, Mode
 from ..methods.pseudo_target.generate import Pairs, TargetMaker, at_side, faces_of, faces_of_frames, make_pairs, parameters_of, summary
 from .choices import check_choice
 from .restoring import check_one_is_wired
 from .sockets import CATEGORY, Faces, PriorSocket, RestorerSocket, seed_input
+from .widgets import widgets
 
 Options = TypeVar("Options")
 
@@ -29,62 +30,9 @@ SIDE = 256
 """Of a face in the preview, in pixels."""
 
 
-def preset_inputs(preset: PseudoTargetOptions) -> list:
-    """The parameters of a preset as widgets that start at its values; a prompt may leave any of them out."""
-
-    def number(name: str, low: int, high: int, tooltip: str, advanced: bool = False) -> io.Int.Input:
-        return io.Int.Input(name, default=getattr(preset, name), min=low, max=high, tooltip=tooltip, optional=True, advanced=advanced)
-
-    return [
-        number("N", 1, 128, "Size of what is held to the restorer's output, in pixels of the 512 face: larger leaves more to the prior.", True),
-        number("K", 1, 1000, "Where denoising starts, in thousandths of the prior's schedule: higher changes more."),
-        number("L", 0, 999, "Down to where the restorer's low frequencies are held; below it the prior is alone.", True),
-        number("steps", 2, 1000, "Steps of the whole schedule; K thousandths of them are taken.", True),
-        io.Boolean.Input(
-            "scaled",
-            default=preset.scaled,
-            optional=True,
-            advanced=True,
-            tooltip="Brings N, K and L, which are meant for 512 pixels, to the size of the prior. Off takes them as they are.",
-        ),
-        io.Boolean.Input(
-            "anchored",
-            default=preset.anchored,
-            optional=True,
-            advanced=True,
-            tooltip="Gives the finished target exactly the restorer's coarse brightness and colour. Off is as published.",
-        ),
-        number("batch", 1, 64, "Faces at once; more is faster on a large GPU.", advanced=True),
-    ]
-
-
 def selection_inputs(mode: str) -> list:
     """What the choice of frames can be told."""
-    start = ChoiceOptions()
-    every = io.Int.Input("every", default=start.every, min=1, max=100_000, tooltip="Each how many frames one is taken.", optional=True)
-    return [
-        *([every] if mode == "every" else []),
-        io.Float.Input(
-            "least",
-            default=start.least,
-            min=0.0,
-            max=255.0,
-            step=0.5,
-            tooltip="Frames that differ by fewer grey levels from a chosen one count as the same and are left out; more for noisy footage.",
-            optional=True,
-            advanced=True,
-        ),
-        io.Float.Input(
-            "poor",
-            default=start.poor,
-            min=0.0,
-            max=1.0,
-            step=0.05,
-            tooltip="Frames whose sharpness times detection score is below this share of the best one's are left out.",
-            optional=True,
-            advanced=True,
-        ),
-    ]
+    return widgets(ChoiceOptions(), *(("every",) if mode == "every" else ()), "least", "poor")
 
 
 class PseudoTargetGenerate(io.ComfyNode):
@@ -103,7 +51,7 @@ class PseudoTargetGenerate(io.ComfyNode):
                 PriorSocket.Input("prior", tooltip="From Load Diffusion Prior; it runs at the size it was trained for."),
                 io.DynamicCombo.Input(
                     "preset",
-                    options=[io.DynamicCombo.Option(name, preset_inputs(preset)) for name, preset in PRESETS.items()],
+                    options=[io.DynamicCombo.Option(name, widgets(preset, *vars(preset))) for name, preset in PRESETS.items()],
                     tooltip="embedded for the embedded weights; the others as published, by restorer: codeformer for footage shrunk about 4 times, "
                     "codeformer-x8 for worse.",
                 ),

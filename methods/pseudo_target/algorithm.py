@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...diffusion.schedule import Schedule, add_noise
 from ...faces.types import CROP
+from ...options import Options, parameter
 from ...physics.bicubic import bicubic_matrix, cubic
 from ...physics.numerics import cached
 from ...priors.base import Prior
@@ -37,37 +38,40 @@ def _entry(thousandths: int, steps: int) -> int:
 
 
 @dataclass(frozen=True)
-class PseudoTargetOptions:
+class PseudoTargetOptions(Options):
     """Parameters of Algorithm 1; the defaults are those published for CodeFormer and footage shrunk four times.
 
     Attributes:
-        N: factor of the low-pass filter phi_N, 1 to 128: larger leaves more to the prior, smaller carries more of the restorer's faults over.
-        K: where denoising starts, in thousandths of the training schedule, 1 to 1000.
-        L: down to where low frequencies are held, 0 to below K; at 0 nearly to the end.
-        steps: entries of the respaced schedule, of which K / 1000 are visited, 2 to 1000.
+        N: factor of the low-pass filter phi_N: larger leaves more to the prior, smaller carries more of the restorer's faults over.
+        K: where denoising starts, in thousandths of the training schedule.
+        L: down to where low frequencies are held, below K; at 0 nearly to the end.
+        steps: entries of the respaced schedule, of which K / 1000 are visited.
         scaled: whether N, K and L, which were found on faces of 512 pixels, are brought to the side S of a prior of another one: N by S / 512,
             and K and L to the entries whose noise deviates S / 512 as much, so that a face feature sees the same noise. Off takes them as they are.
         anchored: whether phi_N of the finished target is made that of y_0, without noise. Published is off: noise on the guide leaves brightness and
             colour some freedom. On holds them, and with them the restorer's coarse faults.
-        batch: faces at once, 1 to 64; changes results by rounding only.
+        batch: faces at once; changes results by rounding only.
 
     Raises:
         ValueError: naming the parameter, its range and what was given.
     """
 
-    N: int = 8
-    K: int = 600
-    L: int = 360
-    steps: int = 250
-    scaled: bool = True
-    anchored: bool = False
-    batch: int = 1
+    N: int = parameter(
+        8, 1, 128, advanced=True, advice="Size of what is held to the restorer's output, in pixels of the 512 face: larger leaves more to the prior."
+    )
+    K: int = parameter(600, 1, WHOLE, advice="Where denoising starts, in thousandths of the prior's schedule: higher changes more.")
+    L: int = parameter(360, 0, WHOLE - 1, advanced=True, advice="Down to where the restorer's low frequencies are held; below it the prior is alone.")
+    steps: int = parameter(250, 2, WHOLE, advanced=True, advice="Steps of the whole schedule; K thousandths of them are taken.")
+    scaled: bool = parameter(
+        True, advanced=True, advice="Brings N, K and L, which are meant for 512 pixels, to the size of the prior. Off takes them as they are."
+    )
+    anchored: bool = parameter(
+        False, advanced=True, advice="Gives the finished target exactly the restorer's coarse brightness and colour. Off is as published."
+    )
+    batch: int = parameter(1, 1, 64, advanced=True, advice="Faces at once; more is faster on a large GPU.")
 
     def __post_init__(self) -> None:
-        for name, low, high in (("N", 1, 128), ("K", 1, WHOLE), ("L", 0, WHOLE), ("steps", 2, WHOLE), ("batch", 1, 64)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise ValueError(f"{name} of pseudo-targets is a whole number from {low} to {high}, got {value!r}")
+        super().__post_init__()
         if self.L >= self.K:
             raise ValueError(f"low frequencies are held from K down to L, so L must be below K, got K {self.K} and L {self.L}; lower L or raise K")
         if _entry(self.K, self.steps) <= _entry(self.L, self.steps):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...faces.appearance import CHIP, sharpness
 from ...faces.types import CROP, FaceClip
+from ...options import Options, parameter
 
 Mode = Literal["every", "diverse"]
 THUMBNAIL = 32
@@ -23,39 +24,42 @@ UNSEEN = 0.25
 
 
 @dataclass(frozen=True)
-class ChoiceOptions:
+class ChoiceOptions(Options):
     """How frames are chosen.
 
     Attributes:
         mode: "every": each `every`-th frame; "diverse": the best one, then time and again the one that differs most from all chosen so far,
             differences counting less for poor frames.
-        every: of mode "every", at least 1.
+        every: of mode "every".
         count: at most so many frames; 0 for no limit. Mode "every" spreads them over the clip.
         least: frames that differ by less from a chosen one are near-duplicates and left out, in grey levels of 255 (root mean square of the
-            thumbnails), 0 to 255.
-        poor: frames whose quality is below this share of the best one's are left out, 0 to 1.
+            thumbnails).
+        poor: frames whose quality is below this share of the best one's are left out.
 
     Raises:
         ValueError: naming the parameter, its range and what was given.
     """
 
-    mode: Mode = "every"
-    every: int = 5
-    count: int = 0
-    least: float = 4.0
-    poor: float = 0.3
-
-    def __post_init__(self) -> None:
-        if self.mode not in get_args(Mode):
-            raise ValueError(f"frames are chosen by one of {', '.join(get_args(Mode))}, got {self.mode!r}")
-        if self.every < 1:
-            raise ValueError(f"every n-th frame needs an n of at least 1, got {self.every}")
-        if self.count < 0:
-            raise ValueError(f"the number of frames to choose is at least 0 (no limit), got {self.count}")
-        if not 0 <= self.least <= 255:
-            raise ValueError(f"the least difference between chosen frames is from 0 to 255 grey levels, got {self.least}")
-        if not 0 <= self.poor <= 1:
-            raise ValueError(f"the share of the best quality below which frames are poor is from 0 to 1, got {self.poor}")
+    mode: Mode = parameter("every", advice="every takes each n-th frame; diverse the best one, then those that differ most.")
+    every: int = parameter(5, 1, 100_000, unit="frames", advice="Each how many frames one is taken.")
+    count: int = parameter(0, 0, 100_000, unit="frames", advice="At most so many targets; 0 for no limit. From about 100 on it pays.")
+    least: float = parameter(
+        4.0,
+        0.0,
+        255.0,
+        unit="grey levels",
+        step=0.5,
+        advanced=True,
+        advice="Frames that differ by fewer grey levels from a chosen one count as the same and are left out; more for noisy footage.",
+    )
+    poor: float = parameter(
+        0.3,
+        0.0,
+        1.0,
+        step=0.05,
+        advanced=True,
+        advice="Frames whose sharpness times detection score is below this share of the best one's are left out.",
+    )
 
 
 @dataclass(frozen=True)

@@ -124,11 +124,11 @@ def test_nothing_to_choose_from():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"mode": "random"}, "one of every, diverse, got 'random'"),
-        ({"every": 0}, "at least 1, got 0"),
-        ({"count": -1}, "at least 0 (no limit), got -1"),
-        ({"least": 300}, "from 0 to 255 grey levels, got 300"),
-        ({"poor": 1.5}, "from 0 to 1, got 1.5"),
+        ({"mode": "random"}, "mode must be one of every, diverse, got 'random'"),
+        ({"every": 0}, "every must lie between 1 and 100000 frames, got 0"),
+        ({"count": -1}, "count must lie between 0 and 100000 frames, got -1"),
+        ({"least": 300}, "least must lie between 0 and 255 grey levels, got 300"),
+        ({"poor": 1.5}, "poor must lie between 0 and 1, got 1.5"),
     ],
 )
 def test_values_out_of_range_are_refused_in_a_sentence(changes, says):

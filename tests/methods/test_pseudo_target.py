@@ -251,13 +251,13 @@ def test_smaller_priors_get_the_same_noise_for_a_feature_of_the_face(side, N, sc
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"N": 0}, "N of pseudo-targets is a whole number from 1 to 128, got 0"),
-        ({"K": 1001}, "K of pseudo-targets is a whole number from 1 to 1000, got 1001"),
-        ({"K": 300.5}, "got 300.5"),
+        ({"N": 0}, "N must lie between 1 and 128, got 0"),
+        ({"K": 1001}, "K must lie between 1 and 1000, got 1001"),
+        ({"K": 300.5}, "K must be a whole number, got 300.5"),
         ({"L": 600}, "L must be below K, got K 600 and L 600"),
-        ({"steps": 1}, "from 2 to 1000, got 1"),
+        ({"steps": 1}, "steps must lie between 2 and 1000, got 1"),
         ({"steps": 3, "K": 700, "L": 600}, "one and the same of 3 steps; raise steps"),
-        ({"batch": 0}, "from 1 to 64, got 0"),
+        ({"batch": 0}, "batch must lie between 1 and 64, got 0"),
     ],
 )
 def test_values_out_of_range_are_refused_in_a_sentence(changes, says):

@@ -74,6 +74,28 @@ def test_links_lead_out():
             assert target.startswith("https://"), f"{file.name} links to {target}"
 
 
+RANGE = re.compile(r"^ *- \*\*`([^`]+)`\*\* \([^)]*?(?:(-1), or )?(-?[\d.,]*\d) to ([\d.,]*\d)(?:[^)]* or (-1))?", re.MULTILINE)
+"""What a page says of a number: `name` (unit, low to high), with a -1 of its own before or behind."""
+
+
+def numbers_of(inputs):
+    """(least, greatest) that the widgets allow, by name, those of every choice too."""
+    for one in inputs:
+        if hasattr(one, "min") and one.min is not None and one.max is not None:
+            yield one.id, (one.min, one.max)
+        for option in getattr(one, "options", None) or ():
+            yield from numbers_of(getattr(option, "inputs", ()))
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.node_id)
+def test_ranges_on_a_page_are_the_widgets(schema):
+    """Which have them from `options.py`'s fields."""
+    widgets = dict(numbers_of(schema.inputs))
+    for name, before, low, high, behind in RANGE.findall(page(schema.node_id)):
+        said = float(before or behind or low.replace(",", "")), float(high.replace(",", ""))
+        assert said == widgets[name], f"{schema.node_id}.md says {said} of {name}, and the widget takes {widgets[name]}"
+
+
 def test_what_two_pages_share_is_the_same():
     values = [section(page(node_id), "### The two switches", "## Outputs") for node_id in ("FVRFlairSampler", "FVRFlairRestorer")]
     kinds = [section(page(node_id), "- **`kind`**", "  - `grayscale`") for node_id in ("FVRDegrade", "FVRDescribeDegradation")]

@@ -20,7 +20,7 @@ from fvr.methods.pseudo_target.algorithm import PRESETS
 from fvr.methods.pseudo_target.dataset import read_png
 from fvr.methods.pseudo_target.frame_selection import ChoiceOptions
 from fvr.models.difface_unet import DifFaceConfig, DifFaceUNet
-from fvr.nodes.pseudo_target import PseudoTargetGenerate, output_folder, preset_inputs, selection_inputs
+from fvr.nodes.pseudo_target import PseudoTargetGenerate, output_folder
 from fvr.priors.image_ddpm import ImagePrior
 
 FAST = {"preset": {"preset": "codeformer", "N": 4, "K": 60, "L": 20, "steps": 100, "scaled": False}}
@@ -122,7 +122,7 @@ def test_an_empty_name_is_no_folder(place):
     [
         ({"preset": {"preset": "embedded", "K": 200, "L": 240, "steps": 50}}, "so L must be below K, got K 200 and L 240"),
         ({"preset": {"preset": "embedded", "K": 400, "L": 399, "steps": 50}}, "one and the same of 50 steps"),
-        ({"selection": {"selection": "diverse", "least": 300.0}}, "from 0 to 255 grey levels, got 300"),
+        ({"selection": {"selection": "diverse", "least": 300.0}}, "between 0 and 255 grey levels, got 300"),
     ],
 )
 def test_options_that_do_not_fit_together_are_said_before_any_work(changes, says, parts, place):
@@ -177,8 +177,11 @@ def test_what_cannot_be_done_is_refused(parts, place, inputs, says):
 
 
 def test_widgets_start_at_the_presets_values():
-    for preset in PRESETS.values():
-        assert {declared.id: declared.default for declared in preset_inputs(preset)} == asdict(preset)
-    start = asdict(ChoiceOptions())
-    assert {declared.id: declared.default for declared in selection_inputs("every")} == {name: start[name] for name in ("every", "least", "poor")}
-    assert {declared.id for declared in selection_inputs("diverse")} == {"least", "poor"}
+    combos = {one.id: one.options for one in PseudoTargetGenerate.define_schema().inputs if one.id in ("preset", "selection")}
+    shown = {name: {option.key: {widget.id: widget.default for widget in option.inputs} for option in options} for name, options in combos.items()}
+    assert shown["preset"] == {name: asdict(preset) for name, preset in PRESETS.items()}
+    start = ChoiceOptions()
+    assert shown["selection"] == {
+        "every": {"every": start.every, "least": start.least, "poor": start.poor},
+        "diverse": {"least": start.least, "poor": start.poor},
+    }
