@@ -102,6 +102,20 @@ def restore_clip_in_frames(
 
     Raises:
         ValueError: if `faces` names a person who is not in the clip.
+
+    >>> import tempfile
+    >>> from .faces import load_detector
+    >>> from .methods.flair.sampler import FlairRestorer
+    >>> from .priors.load import load_prior
+    >>> from .video import FrameTimes, open_sink, open_source
+    >>> folder, times = tempfile.TemporaryDirectory(), FrameTimes.constant(2, 25)
+    >>> with open_sink(f"{folder.name}/in.mkv", None, size=(64, 64), codec="ffv1") as sink:
+    ...     sink.write(torch.full((2, 3, 64, 64), 0.5), times.starts, times.ends)
+    >>> source = open_source(f"{folder.name}/in.mkv")
+    >>> with open_sink(f"{folder.name}/out.mkv", source.info, codec="ffv1") as sink:
+    ...     done = restore_clip_in_frames(source, sink, FlairRestorer(load_prior("gaussian")), load_detector("blazeface"))
+    >>> done.frames, len(done.faces.people)
+    (2, 0)
     """
     began = time.monotonic()
     tracks = follow_faces(source, detector, chunk=chunk, check_interrupt=check_interrupt, on_frame=on_found)

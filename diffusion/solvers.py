@@ -88,6 +88,10 @@ def spaced(schedule: Schedule, steps: int, start: float = 1.0, spacing: Spacing 
 
     Raises:
         ValueError: as Schedule.respaced.
+
+    >>> from .schedule import linear_schedule
+    >>> spaced(linear_schedule(1000), 5).timesteps
+    (0, 250, 500, 749, 999)
     """
     even = schedule.respaced(steps, start)
     if spacing != "log-snr" or steps < 3:

@@ -23,6 +23,11 @@ def ddim_step(x_t: Tensor, x0: Tensor, alpha_bar: float, alpha_bar_prev: float, 
 
     Raises:
         ValueError: if eta is outside 0..1, or positive without noise.
+
+    >>> import torch
+    >>> x0, eps = torch.tensor([0.5]), torch.tensor([-1.0])
+    >>> ddim_step(add_noise(x0, eps, 0.2), x0, 0.2, 0.8).sub(add_noise(x0, eps, 0.8)).abs().item() < 1e-6
+    True
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta is between 0 (deterministic) and 1 (DDPM), got {eta}")
@@ -54,6 +59,10 @@ def renoising_step(x_t: Tensor, x0: Tensor, alpha_bar: float, alpha_bar_prev: fl
 
     Raises:
         ValueError: if rho is outside 0..1, or positive without noise.
+
+    >>> import torch
+    >>> renoising_step(torch.tensor([0.9]), torch.tensor([0.5]), 0.2, 1.0, rho=0.3)
+    tensor([0.5000])
     """
     if not 0 <= rho <= 1:
         raise ValueError(f"rho is a share of the noise between 0 (deterministic) and 1 (all new), got {rho}")

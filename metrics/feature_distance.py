@@ -89,6 +89,10 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
 
     Raises:
         ValueError: for fewer than two pictures, or features of two widths.
+
+    >>> features = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    >>> round(frechet_distance(features, features + 1), 3)  # moved by 1 in 4 directions
+    4.0
     """
     _check(first, second, 2)
     (m1, c1), (m2, c2) = ((x.mean(0), torch.cov(x.mT).reshape(x.shape[1], -1)) for x in (first.double(), second.double()))

@@ -39,6 +39,10 @@ def ssim(x: Tensor, y: Tensor, peak: float = 1.0, region: Tensor | None = None) 
 
     Raises:
         ValueError: if the shapes differ, are not (N, C, H, W), a side is below 11 pixels, or the region does not fit.
+
+    >>> frames = torch.rand(2, 3, 16, 16)
+    >>> ssim(frames, frames).tolist()
+    [1.0, 1.0]
     """
     _check(x, y, region)
     return ssim_within(ssim_map(x, y, peak), region)

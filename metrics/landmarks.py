@@ -18,6 +18,10 @@ def landmark_distance(found: Tensor, truth: Tensor) -> Tensor:
 
     Raises:
         ValueError: if the two are not (T, K, 2) of one shape.
+
+    >>> truth = torch.zeros(2, 5, 2)
+    >>> landmark_distance(truth + torch.tensor([3.0, 4.0]), truth)
+    tensor([5., 5.], dtype=torch.float64)
     """
     _check(found, truth)
     return (found.double() - truth.double()).norm(dim=-1).mean(-1)

@@ -23,6 +23,10 @@ def tenengrad(frames: Tensor, region: Tensor | None = None) -> Tensor:
 
     Arguments as of `laplacian_variance`. Less moved by noise than the Laplacian, and less by the finest detail. A ramp of g grey levels a
     pixel has g^2.
+
+    >>> ramp = torch.arange(8.0).expand(1, 3, 8, 8) * 2 / 255
+    >>> round(tenengrad(ramp).item(), 4)
+    4.0
     """
     sobel = [[-1 / 8, 0.0, 1 / 8], [-2 / 8, 0.0, 2 / 8], [-1 / 8, 0.0, 1 / 8]]
     turned = [list(row) for row in zip(*sobel, strict=True)]

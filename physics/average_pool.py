@@ -24,6 +24,10 @@ class AveragePool(Degradation):
 
     Raises:
         ValueError: if `factor` is below 1.
+
+    >>> import torch
+    >>> AveragePool(2).forward(torch.arange(4.0).view(1, 2, 2))
+    tensor([[[1.5000]]])
     """
 
     factor: int = 4

@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 
+import fvr
+
 ROOT = Path(__file__).resolve().parents[1]
 PAPERS = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("papers.md", "measure.md"))
-EXAMPLES = ("physics.parser", "physics.temporal", "physics.base", "diffusion.schedule", "priors.load", "metrics.fidelity")
+PACKAGE = Path(fvr.__file__).parent
+EXAMPLES = sorted(
+    path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".")
+    for path in (*PACKAGE.glob("*.py"), *PACKAGE.glob("[a-z]*/**/*.py"))
+    if path.relative_to(PACKAGE).parts[0] not in ("tests", "benchmarks", "tools", "build") and ">>> " in path.read_text(encoding="utf-8")
+)
 """Modules whose docstrings hold examples."""
 
 
@@ -35,3 +42,7 @@ def test_links_of_the_pages_lead_somewhere():
 def test_examples_run(module):
     done = doctest.testmod(importlib.import_module(f"fvr.{module}"), optionflags=doctest.ELLIPSIS)
     assert done.attempted and not done.failed
+
+
+def test_rooms_that_people_call_have_examples():
+    assert {name.partition(".")[0] for name in EXAMPLES} >= {"physics", "diffusion", "priors", "metrics", "pipeline", "options"}
