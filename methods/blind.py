@@ -121,11 +121,12 @@ def worthwhile(correction: Tensor, least: float) -> Tensor:
     A network is never quite the identity where nothing is wrong; what it would change there is smaller than m = least^2. Where the whole
     correction is larger than clean faces ever need, something is wrong, and small corrections belong to it: m falls with its `STANDS_OUT`th power.
     """
-    margin = NEIGHBOURHOOD // 2
     energy = correction.square().mean(1, keepdim=True)
     whole = energy.mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-6)
     least_energy = least**2 * (CLEAN * least / whole).clamp(max=1) ** STANDS_OUT
-    local = F.avg_pool2d(energy, NEIGHBOURHOOD, 1, margin, count_include_pad=False)
+    local = energy
+    for window in ((NEIGHBOURHOOD, 1), (1, NEIGHBOURHOOD)):
+        local = F.avg_pool2d(local, window, 1, (window[0] // 2, window[1] // 2), count_include_pad=False)
     return correction * ((local - least_energy).clamp_min(0) / local.clamp_min(1e-12))
 
 

@@ -130,10 +130,10 @@ class BlindUNet(nn.Module):
         """
         if place is None:
             place = whole(images.shape[-2] // UNSHUFFLE, images.shape[-1] // UNSHUFFLE, images.device).expand(len(images), -1, -1, -1)
-        pixels = F.pixel_unshuffle(torch.cat([images - 0.5, detail_of(images)], 1), UNSHUFFLE)
-        x = self.head(torch.cat([pixels, F.avg_pool2d(seen, UNSHUFFLE), place.to(images)], 1))
+        dtype = self.head.weight.dtype
+        x = self.head(side_by_side([images - 0.5, detail_of(images)], [F.avg_pool2d(seen, UNSHUFFLE), place], dtype))
         octaves = images.new_zeros(len(images), 1) if enlarged is None else enlarged.to(images).clamp(1, 4).log2()[:, None]
-        traits = self.traits(torch.cat([statistics(images[:, :3]), octaves], 1))
+        traits = self.traits(torch.cat([statistics(images[:, :3]), octaves], 1)).to(dtype)
         skips = []
         for before, down in zip(self.before, self.down, strict=True):
             x = before(x, traits)
@@ -148,7 +148,25 @@ class BlindUNet(nn.Module):
 def detail_of(images: Tensor) -> Tensor:
     """The two finest octaves of (B, C, H, W), amplified to about 1, so that noise and blur are as plain to the network as light and shade."""
     means = [F.interpolate(F.avg_pool2d(images, size), scale_factor=float(size), mode="bilinear", align_corners=False) for size in (2, 4)]
-    return (FINEST * (images - means[0])).clamp(-4, 4) + (FINE * (means[0] - means[1])).clamp(-4, 4)
+    finest, fine = (images - means[0]).mul_(FINEST).clamp_(-4, 4), means[0].sub_(means[1]).mul_(FINE).clamp_(-4, 4)
+    return finest.add_(fine)
+
+
+def side_by_side(images: list[Tensor], maps: list[Tensor], dtype: torch.dtype) -> Tensor:
+    """Pixel-unshuffled (B, C, H, W), then maps (B, C, H / 4, W / 4), as channels of one tensor that is channels last: each is written once."""
+    batch, _, height, width = maps[0].shape
+    grown = UNSHUFFLE**2
+    channels = grown * sum(each.shape[1] for each in images) + sum(each.shape[1] for each in maps)
+    joined = torch.empty(batch, height, width, channels, dtype=dtype, device=maps[0].device)
+    first = 0
+    for image in images:
+        cells = image.reshape(batch, -1, height, UNSHUFFLE, width, UNSHUFFLE).permute(0, 2, 4, 1, 3, 5)
+        joined[..., first : first + grown * image.shape[1]].view(batch, height, width, -1, UNSHUFFLE, UNSHUFFLE).copy_(cells)
+        first += grown * image.shape[1]
+    for each in maps:
+        joined[..., first : first + each.shape[1]] = each.permute(0, 2, 3, 1)
+        first += each.shape[1]
+    return joined.permute(0, 3, 1, 2)
 
 
 def statistics(images: Tensor) -> Tensor:
@@ -200,6 +218,15 @@ class BlindRestorers(nn.Module):
             return first
         second = dict(self.detailed.named_parameters())
         return {name: torch.lerp(value, second[name], detail) for name, value in first.items()}
+
+    def decoder_parts(self) -> list[nn.Module]:
+        """The modules that may run in half precision: all that draw the correction; what steers them and what is added to stay float32."""
+        return [
+            part
+            for network in (self.faithful, self.detailed)
+            if network is not None
+            for part in (network.head, network.before, network.down, network.middle, network.up, network.after, network.tail)
+        ]
 
     def forward(self, images: Tensor, seen: Tensor, weights: dict[str, Tensor], enlarged: Tensor | None = None) -> Tensor:
         """As BlindUNet.forward of whole crops, with what `at` gave."""

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from fvr.models.architectures import recognise
 from fvr.models.blind import BlindRestorers, BlindSizes, BlindUNet, clip_inputs
-from fvr.models.blind.network import statistics, whole
+from fvr.models.blind.network import side_by_side, statistics, whole
 
 SMALL = BlindSizes((8, 12, 16), (1, 2, 1))
 
@@ -93,3 +94,24 @@ def test_it_is_told_how_far_the_face_was_enlarged():
     plain, one, two, far, farther = (network(images, seen, None, None if e is None else torch.tensor([e, e])) for e in (None, 1.0, 2.0, 4.0, 9.0))
     assert torch.equal(plain, one) and torch.equal(far, farther)
     assert not torch.equal(one, two) and not torch.equal(two, far)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_images_and_maps_lie_side_by_side(dtype):
+    images, maps = [torch.rand(2, 9, 32, 48), torch.rand(2, 9, 32, 48)], [torch.rand(2, 1, 8, 12), torch.rand(1, 2, 8, 12).expand(2, -1, -1, -1)]
+    expected = torch.cat([F.pixel_unshuffle(torch.cat(images, 1), 4), *maps], 1).to(dtype)
+    found = side_by_side(images, maps, dtype)
+    assert torch.equal(found, expected) and found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_half_precision_draws_the_same_correction():
+    networks = BlindRestorers(SMALL).eval()
+    networks.faithful.load_state_dict(small().state_dict())
+    images, seen = torch.rand(1, 9, 64, 64), torch.ones(1, 1, 64, 64)
+    exact = networks(images, seen, networks.at(0))
+    for part in networks.decoder_parts():
+        part.bfloat16()
+    half = networks(images, seen, networks.at(0))
+    assert half.dtype == torch.float32 and not torch.equal(half, exact)
+    correction = (exact - images[:, :3]).square().mean()
+    assert (half - exact).square().mean() < 1e-3 * correction
