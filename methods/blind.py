@@ -12,6 +12,7 @@ from ..faces.types import CROP, FaceTrack
 from ..models.blind import BlindRestorers, clip_inputs
 from ..models.device import CheckInterrupt, no_check
 from ..motion.dis import DisFlow
+from ..motion.warp import warp
 from ..options import Options, parameter
 from .base import NetworkRestorer, Session, WarmUp, check_square, refuse_masks, resized
 
@@ -22,12 +23,15 @@ LEAST = 1.8 / 255
 """The least correction worth making, as a deviation, of a crop as large as the face in its frame; tried 0 to 2.5 levels on clean and on damaged
 clips. Of enlarged crops it is more, by the root of their scale: what is right or wrong there is as wide as the enlarging."""
 SETTLED = 8
-"""Frames after which what is carried no longer tells where in the clip it began: 84 dB and more between part and whole, of 41 to 54 in the first."""
-CLEAN, STANDS_OUT = 0.85, 4
-"""Of LEAST: the deviation that a correction of a clean face has at most, and how fast less is asked beyond it. Tried on twelve clean, eleven soft
-and 25 damaged windows of held-out people: with it 0.85 and 0.70 dB are gained of 1.02 and 0.79, without it 0.78 and 0.61, clean ones alike."""
+"""Frames after which what is carried no longer tells where in the clip it began: 75 dB and more between part and whole, of 39 to 54 in the first."""
+CLEAN, STANDS_OUT = 1.26 / 255, 8
+"""The deviation that a correction of a clean face has at most, of a crop as large as the face in its frame and growing with the enlarging, and how
+fast less is asked beyond it. Tried on twelve clean, eleven soft and 25 damaged windows of held-out people: with it 0.92 and 0.74 dB are gained of
+1.02 and 0.79, without it 0.78 and 0.61, clean ones alike."""
 NEIGHBOURHOOD = 15
-"""Side of the window in which a correction's energy is averaged, in pixels of the crop."""
+"""Side of the window in which a correction's energy is averaged, in pixels of the crop,"""
+AGREED, AGREEMENT = 4 / 255, 7
+"""and that in which two frames agree whose difference is this deviation: noise that is left, not motion that the flow missed."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class BlindSession(Session):
         self.restorer = restorer
         self.check_interrupt = check_interrupt
         self.enlarged = torch.tensor([enlarged])
-        self.least = LEAST * enlarged**0.5
+        self.least, self.clean = LEAST * enlarged**0.5, CLEAN * enlarged
         self._past: tuple[Tensor, Tensor] | None = None
         self._weights: dict[str, Tensor] = {}
 
@@ -110,24 +114,45 @@ class BlindSession(Session):
         flow = None if before is None else flow_into(now, before)
         images, seen = clip_inputs(now, before, restored, flow)
         images = images.contiguous(memory_format=torch.channels_last)
-        result = (now + worthwhile(self.restorer.network(images, seen, self._weights, self.enlarged) - now, self.least)).clamp(0, 1)
+        correction = self.restorer.network(images, seen, self._weights, self.enlarged) - now
+        share = worthwhile(correction, self.least, self.clean)
+        result = now + share * correction
+        if flow is not None and restored is not None:
+            result = steadied(result, warp(restored, flow, "bicubic"), share * seen)
+        result = result.clamp(0, 1)
         self._past = (now, result) if self.restorer.options.carry else None
         return result.float().cpu().contiguous()
 
 
-def worthwhile(correction: Tensor, least: float) -> Tensor:
-    """What of a correction (n, 3, H, W) stands out: its Wiener gain, max(e - m, 0) / e with its energy e around each place.
+def worthwhile(correction: Tensor, least: float, clean: float) -> Tensor:
+    """The share (n, 1, H, W) of a correction (n, 3, H, W) that stands out: its Wiener gain, max(e - m, 0) / e with its energy e around each place.
 
     A network is never quite the identity where nothing is wrong; what it would change there is smaller than m = least^2. Where the whole
     correction is larger than clean faces ever need, something is wrong, and small corrections belong to it: m falls with its `STANDS_OUT`th power.
     """
     energy = correction.square().mean(1, keepdim=True)
     whole = energy.mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-6)
-    least_energy = least**2 * (CLEAN * least / whole).clamp(max=1) ** STANDS_OUT
-    local = energy
-    for window in ((NEIGHBOURHOOD, 1), (1, NEIGHBOURHOOD)):
-        local = F.avg_pool2d(local, window, 1, (window[0] // 2, window[1] // 2), count_include_pad=False)
-    return correction * ((local - least_energy).clamp_min(0) / local.clamp_min(1e-12))
+    least_energy = least**2 * (clean / whole).clamp(max=1) ** STANDS_OUT
+    local = around(energy, NEIGHBOURHOOD)
+    return (local - least_energy).clamp_min(0) / local.clamp_min(1e-12)
+
+
+def steadied(restored: Tensor, before: Tensor, share: Tensor) -> Tensor:
+    """Restored crops (n, 3, H, W), averaged with those before, moved to them, where both show the same.
+
+    What was before counts as share (n, 1, H, W) times exp(-d^2 / AGREED^2), with their RMS difference d around each place; share is that of the
+    correction that was made, so that what is left as it was stays so.
+    """
+    difference = around((before - restored).square().mean(1, keepdim=True), AGREEMENT)
+    weight = share * torch.exp(-difference / AGREED**2)
+    return torch.lerp(restored, before, weight / (1 + weight))
+
+
+def around(values: Tensor, side: int) -> Tensor:
+    """Means of (n, 1, H, W) over windows of `side`, odd, that end at the border."""
+    for window in ((side, 1), (1, side)):
+        values = F.avg_pool2d(values, window, 1, (window[0] // 2, window[1] // 2), count_include_pad=False)
+    return values
 
 
 def flow_into(current: Tensor, before: Tensor) -> Tensor:

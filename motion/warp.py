@@ -7,14 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def warp(image: Tensor, flow: Tensor) -> Tensor:
-    """Backward warp: what `image` shows at each place's own position plus its flow, bilinear, 0 beyond the borders.
+def warp(image: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
+    """Backward warp: what `image` shows at each place's own position plus its flow, 0 beyond the borders.
 
     With the flow of frame t into frame t - 1 and the image of frame t - 1, the result looks like frame t.
 
     Args:
         image: (N, C, H, W).
         flow: (N, 2, H, W), x to the right and y down, in pixels.
+        mode: "bilinear", or "bicubic", which stays sharp when it is done again and again.
 
     Returns:
         (N, C, H, W) float32, computed in it.
@@ -29,4 +30,4 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
     x = torch.arange(width, device=flow.device) + flow[:, 0]
     y = torch.arange(height, device=flow.device)[:, None] + flow[:, 1]
     place = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], -1)
-    return F.grid_sample(image.float(), place, mode="bilinear", padding_mode="zeros", align_corners=True)
+    return F.grid_sample(image.float(), place, mode=mode, padding_mode="zeros", align_corners=True)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fvr.methods.base import restore_frames
-from fvr.methods.blind import BlindOptions, BlindRestorer, flow_into, worthwhile
+from fvr.methods.blind import BlindOptions, BlindRestorer, flow_into, steadied, worthwhile
 from fvr.models.blind import BlindRestorers, BlindSizes
 from fvr.motion.warp import warp
 from fvr.training.synthetic_motion import Motion, set_moving
@@ -81,7 +81,17 @@ def test_crops_are_square(restorer):
 
 def test_small_corrections_are_left_and_large_ones_made():
     noise = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
-    assert not worthwhile(0.2 / 255 * noise, 1 / 255).any()
-    large = 10 / 255 * noise
-    assert (worthwhile(large, 1 / 255) - large).abs().max() < 0.03 * large.abs().max()
-    assert torch.equal(worthwhile(large, 0.0), large)
+    assert not worthwhile(0.2 / 255 * noise, 1 / 255, 1 / 255).any()
+    assert worthwhile(10 / 255 * noise, 1 / 255, 1 / 255).min() > 0.97
+    assert torch.equal(worthwhile(10 / 255 * noise, 0.0, 1.0), torch.ones(1, 1, 96, 96))
+
+
+def test_noise_that_is_left_is_averaged_and_motion_is_not():
+    generator = torch.Generator().manual_seed(0)
+    still = torch.rand(1, 3, 8, 8, generator=generator).repeat_interleave(16, -1).repeat_interleave(16, -2)
+    first, second = (still + 2 / 255 * torch.randn(still.shape, generator=generator) for _ in range(2))
+    everywhere = torch.ones(1, 1, 128, 128)
+    error = (steadied(first, second, everywhere) - still).square().mean() / (first - still).square().mean()
+    assert 0.45 < error < 0.65
+    assert torch.equal(steadied(first, second, 0 * everywhere), first)
+    assert (steadied(first, second.flip(-1), everywhere) - first).abs().mean() < 0.1 / 255
