@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .faces import Detector, FaceTrack, Paster, TrackReport, align, find_tracks, report, select_tracks
 from .faces.anisotropic_pixels import plausible
-from .faces.tracks import CutDetector
+from .faces.tracks import CutDetector, Keep, as_it_is
 from .methods.base import Restorer, Session
 from .models.device import CheckInterrupt, no_check
 from .video import FrameChunk, FrameSource, ImageSink, ShotCutDetector, VideoSink
@@ -183,15 +183,20 @@ def follow_faces(
     chunk: int = CHUNK,
     check_interrupt: CheckInterrupt = no_check,
     on_frame: Progress = no_progress,
+    keep: Keep = as_it_is,
 ) -> list[FaceTrack]:
-    """The first pass: every person in every shot, with smoothed landmarks; upright and unsqueezed where pixels are not square."""
+    """The first pass: every person in every shot, with smoothed landmarks; upright and unsqueezed where pixels are not square.
+
+    keep: as `Tracker` takes it.
+    """
 
     def pieces():
         for piece in source.chunks(chunk):
             check_interrupt()
             yield piece.index, piece.frames
 
-    return find_tracks(pieces(), detector, cuts or ShotCutDetector(), aspect=plausible(float(source.info.sample_aspect)), on_frame=on_frame)
+    aspect = plausible(float(source.info.sample_aspect))
+    return find_tracks(pieces(), detector, cuts or ShotCutDetector(), aspect=aspect, on_frame=on_frame, keep=keep)
 
 
 def cut_out(piece: FrameChunk, track: FaceTrack, begin: int) -> Tensor:

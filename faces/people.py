@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import lru_cache
 
 import cv2
@@ -93,7 +92,7 @@ def named(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
     People are groups of tracks with a mean distance below SAME (average linkage), no two of which are seen at the same time. A track without
     an embedding is a person of its own. `unsure` is set where another person is nearer than OTHER_PERSON_DISTANCE who could be the same by time.
     """
-    groups, far = tied(distances(tracks))
+    groups, nearest = tied(distances(tracks))
 
     def rank(number: int) -> tuple[float, ...]:
         group = groups[number]
@@ -102,38 +101,47 @@ def named(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
     out: list[FaceTrack] = list(tracks)
     for person, number in enumerate(sorted(range(len(groups)), key=rank)):
         for k in groups[number]:
-            out[k] = replace(tracks[k], person=person, unsure=float(far[number].min()) < OTHER_PERSON_DISTANCE)
+            out[k] = tracks[k].known_as(person, unsure=float(nearest[number]) < OTHER_PERSON_DISTANCE)
     return out
 
 
 def tied(far: Tensor) -> tuple[list[list[int]], Tensor]:
-    """Groups of what is at distances `far` (n, n), infinite on its diagonal, nearest first until none are nearer than SAME, and theirs (m, m).
+    """Groups of what is at distances `far` (n, n), infinite on its diagonal, nearest first until none are nearer than SAME; and each group's
+    distance to the nearest other, (m,).
 
-    A pair's distances to the others are averaged as it is tied (Lance and Williams, 1967), so that a film of many tracks is no work.
+    A pair's distances to the others are averaged as it is tied (Lance and Williams, 1967), in `far` itself: a long film has thousands of tracks,
+    and nothing else here is as large as that matrix. No average is less than both of its parts, so rows keep their nearest unless it was tied.
     """
-    groups = [[k] for k in range(len(far))]
-    while len(groups) > 1:
-        pairs = far.masked_fill(torch.ones_like(far, dtype=torch.bool).tril(), float("inf"))
-        i, j = divmod(int(pairs.argmin()), len(groups))
-        if pairs[i, j] >= SAME:
-            break
+    groups = {k: [k] for k in range(len(far))}
+    if not groups:
+        return [], far.new_zeros(0)
+    nearest, where = far.min(1)
+    while True:
+        i = int(nearest.argmin())
+        if not float(nearest[i]) < SAME:
+            return list(groups.values()), nearest[list(groups)]
+        i, j = sorted((i, int(where[i])))
         a, b = len(groups[i]), len(groups[j])
         far[i] = far[:, i] = (a * far[i] + b * far[j]) / (a + b)
+        far[j] = far[:, j] = nearest[j] = float("inf")
         far[i, i] = float("inf")
-        rest = [k for k in range(len(groups)) if k != j]
-        far = far[rest][:, rest]
         groups[i] += groups.pop(j)
-    return groups, far
+        for row in {i, *((where == i) | (where == j)).nonzero()[:, 0].tolist()} & groups.keys():
+            nearest[row], where[row] = far[row].min(0)
 
 
 def distances(tracks: Sequence[FaceTrack]) -> Tensor:
-    """(n, n) distances of embeddings; infinite between tracks that share a frame, and where one has none."""
+    """(n, n) float32 distances of embeddings; infinite between tracks that share a frame, and where one has none."""
     n = len(tracks)
-    far = torch.full((n, n), float("inf"), dtype=torch.float64)
-    for i, a in enumerate(tracks):
-        for j, b in enumerate(tracks[:i]):
-            if a.embedding is not None and b.embedding is not None and (a.stop <= b.start or b.stop <= a.start):
-                far[i, j] = far[j, i] = float((a.embedding - b.embedding).norm())
+    far = torch.full((n, n), float("inf"))
+    known = [k for k, track in enumerate(tracks) if track.embedding is not None]
+    if not known:
+        return far
+    looks = torch.stack([track.embedding for track in tracks if track.embedding is not None]).float()
+    starts, stops = (torch.tensor([getattr(tracks[k], name) for k in known]) for name in ("start", "stop"))
+    for row, k in enumerate(known):
+        apart = (stops[row] <= starts) | (stops <= starts[row])
+        far[k, known] = torch.where(apart, (looks - looks[row]).norm(dim=1), float("inf"))
     return far
 
 

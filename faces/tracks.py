@@ -54,15 +54,26 @@ class CutDetector(Protocol):
         ...
 
 
+Keep = Callable[[FaceTrack], FaceTrack]
+
+
+def as_it_is(track: FaceTrack) -> FaceTrack:
+    """Keeps a track in memory."""
+    return track
+
+
 class Tracker:
     """Streaming: `push` frames with their detections, `finish` gives the tracks. Keeps no frame, only measurements of one shot at a time.
 
-    frame_size: (H, W). The result does not depend on how the frames were chunked, and a cut may be told at any later push.
+    frame_size: (H, W). keep: gets each track once its shot is over, and what it gives back is kept.
+
+    The result does not depend on how the frames were chunked, and a cut may be told at any later push.
     """
 
-    def __init__(self, frame_size: tuple[int, int], options: TrackOptions | None = None, **changes: float) -> None:
+    def __init__(self, frame_size: tuple[int, int], options: TrackOptions | None = None, *, keep: Keep = as_it_is, **changes: float) -> None:
         self.frame_size = (int(frame_size[0]), int(frame_size[1]))
         self.options = replace(options or TrackOptions(), **changes)  # type: ignore[arg-type]
+        self.keep = keep
         self.embed: Embed | None = load_embed() if self.options.recognise else None
         self.shot = 0
         self.sightings: list[list[Sighting]] = []
@@ -116,7 +127,7 @@ class Tracker:
         tracks = [
             track_of_path(part, bounds, self.frame_size, self.options, embedding) for path in paths for part, embedding in self.recognised(path)
         ]
-        self.tracks += hide(without_doubles(tracks))
+        self.tracks += map(self.keep, hide(without_doubles(tracks)))
         self.shot = stop
 
     def credible(self, path: Path, shot_length: int) -> bool:
@@ -242,6 +253,7 @@ def find_tracks(
     *,
     options: TrackOptions | None = None,
     on_frame: Callable[[int], None] = lambda done: None,
+    keep: Keep = as_it_is,
     **changes: float,
 ) -> list[FaceTrack]:
     """Everybody in a clip. Single options may be given by name, such as `sigma` or `max_gap`.
@@ -250,6 +262,7 @@ def find_tracks(
         chunks: (index, frames (n, 3, H, W) in [0, 1]) from 0 on, each frame once; one chunk is held at a time.
         cuts: indices of first frames of new shots, or a detector of them that is pushed the same frames.
         on_frame: gets how many more frames are done.
+        keep: as `Tracker`'s.
     """
     tracker: Tracker | None = None
     external = hasattr(detector, "at")  # somebody else's, which are believed as they are
@@ -259,7 +272,7 @@ def find_tracks(
     known = tuple(cuts) if isinstance(cuts, Sequence) else ()
     for index, frames in chunks:
         if tracker is None:
-            tracker = Tracker((frames.shape[-2], frames.shape[-1]), options, **changes)
+            tracker = Tracker((frames.shape[-2], frames.shape[-1]), options, keep=keep, **changes)
             if not external:
                 finding: Any = detector
                 detector = following(AnisotropicPixels(finding, tracker.options.aspect) if tracker.options.aspect != 1 else finding)

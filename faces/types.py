@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 CROP = 512
 """Side of an aligned crop, in pixels."""
@@ -61,6 +62,10 @@ class FaceTrack:
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    def known_as(self, person: int, *, unsure: bool) -> Self:
+        """The same track, of this person."""
+        return replace(self, person=person, unsure=unsure)
 
     @property
     def stop(self) -> int:

@@ -33,7 +33,7 @@ from ..video import FrameSource, ShotCutDetector, open_source
 from ..video.source import Selection
 from .files import fingerprint, read_json, sha256, write_json, write_whole
 from .lease import take
-from .tracks import load_tracks, save_tracks
+from .tracks import TrackStore, load_tracks, save_tracks
 
 FORMAT = 1
 """Of job.json; a folder of another format is refused."""
@@ -239,11 +239,13 @@ def plan(
             return job
         began = time.monotonic()
         cuts, noted = CutsNoted(), TimesNoted(source)
-        tracks = follow_faces(noted, tools.detector, cuts=cuts, check_interrupt=check_interrupt, on_frame=on_found)
-        chosen = select_tracks(tracks, faces, min_size)
-        tick, ticks = noted.ticks()
+        with TrackStore(folder) as store:
+            tracks = follow_faces(noted, tools.detector, cuts=cuts, check_interrupt=check_interrupt, on_frame=on_found, keep=store.keep)
+            chosen = select_tracks(tracks, faces, min_size)
+            tick, ticks = noted.ticks()
+            save_tracks(folder / "tracks.safetensors", chosen)
+            people = asdict(report(tracks, chosen, len(ticks) - 1, min_size))
         write_whole(folder / "times.npy", as_file(ticks))
-        save_tracks(folder / "tracks.safetensors", chosen)
         whole["segment_seconds"] = seconds or SECONDS
         ranges = segment_ranges(cuts.found, ticks, tick, seconds or SECONDS, source.chunk_size(CHUNK))
         exact = tools.restorer.warm_up.exact or all(first == 0 or first in cuts.found for first, _ in ranges)
@@ -262,7 +264,7 @@ def plan(
             ],
             "warm_up": asdict(tools.restorer.warm_up),
             "exact": exact,
-            "people": asdict(report(tracks, chosen, len(ticks) - 1, min_size)),
+            "people": people,
             "warnings": list(source.warnings),
             "seconds": round(time.monotonic() - began, 3),
         }

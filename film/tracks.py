@@ -1,29 +1,123 @@
-"""The faces of a plan as a file, of which a worker reads those of its segment only."""
+"""The faces of a plan as a file: written shot by shot while they are found, read by a worker for its segment only."""
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
+from typing_extensions import Self
 
 from ..faces import FaceTrack
-from .files import write_whole
+from .files import part_of, publish
+
+DTYPES = {torch.float32: "F32", torch.bool: "BOOL"}
+"""Of a track's tensors, by the names of the file format; the wider ones first, so that each lies where its type may."""
 
 
-def save_tracks(path: Path, tracks: list[FaceTrack]) -> None:
-    """Every field of every track: tensors as such, the rest in the header."""
-    tensors: dict[str, Tensor] = {}
+class Stored:
+    """A tensor of a `StoredTrack`, read whenever somebody looks at it."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, track: Any, owner: type) -> Any:
+        return self if track is None else track.store.read(track.places.get(self.name))
+
+
+class StoredTrack(FaceTrack):
+    """A track whose rows lie in a file; a film's tracks take as little memory as their embeddings."""
+
+    boxes: Tensor = Stored()  # type: ignore[assignment]
+    landmarks: Tensor = Stored()  # type: ignore[assignment]
+    matrices: Tensor = Stored()  # type: ignore[assignment]
+    scores: Tensor = Stored()  # type: ignore[assignment]
+    detected: Tensor = Stored()  # type: ignore[assignment]
+    sharpness: Tensor = Stored()  # type: ignore[assignment]
+    pose: Tensor | None = Stored()  # type: ignore[assignment]
+
+    def __init__(self, track: FaceTrack, store: TrackStore) -> None:
+        rows = {name for name, value in vars(StoredTrack).items() if isinstance(value, Stored)}
+        plain = {field.name: getattr(track, field.name) for field in fields(track) if field.name not in rows}
+        places = {name: store.write(value) for name in sorted(rows) if (value := getattr(track, name)) is not None}
+        vars(self).update(plain, store=store, places=places, length=len(track))
+
+    def __len__(self) -> int:
+        return vars(self)["length"]
+
+    def known_as(self, person: int, *, unsure: bool) -> Self:
+        known = copy.copy(self)
+        vars(known).update(person=person, unsure=unsure)
+        return known
+
+
+class TrackStore:
+    """A scratch file for the rows of tracks; gone when the context ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = part_of(folder / "tracks")
+
+    def __enter__(self) -> Self:
+        self.file = self.path.open("w+b")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+    def keep(self, track: FaceTrack) -> FaceTrack:
+        """The same track with its rows here."""
+        return StoredTrack(track, self)
+
+    def write(self, rows: Tensor) -> tuple[int, torch.dtype, tuple[int, ...]]:
+        """Where `read` finds them."""
+        place = self.file.seek(0, 2)
+        self.file.write(rows.contiguous().numpy().tobytes())
+        return place, rows.dtype, tuple(rows.shape)
+
+    def read(self, place: tuple[int, torch.dtype, tuple[int, ...]] | None) -> Tensor | None:
+        if place is None:
+            return None
+        start, dtype, shape = place
+        self.file.seek(start)
+        return torch.frombuffer(bytearray(self.file.read(torch.Size(shape).numel() * dtype.itemsize)), dtype=dtype).reshape(shape)
+
+
+def save_tracks(path: Path, tracks: Sequence[FaceTrack]) -> None:
+    """Every field of every track, a safetensors file with all but the tensors in its metadata, written tensor by tensor."""
     rest: list[dict[str, Any]] = []
+    shapes: list[tuple[int, str, torch.dtype, list[int]]] = []
     for number, track in enumerate(tracks):
         named = {field.name: getattr(track, field.name) for field in fields(track)}
-        tensors |= {f"{number}.{name}": value.contiguous() for name, value in named.items() if isinstance(value, Tensor)}
+        shapes += [(number, name, value.dtype, list(value.shape)) for name, value in named.items() if isinstance(value, Tensor)]
         rest.append({"stop": track.stop, **{name: value for name, value in named.items() if not isinstance(value, Tensor)}})
-    write_whole(path, save(tensors, {"tracks": json.dumps(rest)}))
+    shapes.sort(key=lambda shape: list(DTYPES).index(shape[2]))
+    header: dict[str, Any] = {"__metadata__": {"tracks": json.dumps(rest)}}
+    offset = 0
+    for number, name, dtype, shape in shapes:
+        start, offset = offset, offset + torch.Size(shape).numel() * dtype.itemsize
+        header[f"{number}.{name}"] = {"dtype": DTYPES[dtype], "shape": shape, "data_offsets": [start, offset]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    part = part_of(path)
+    try:
+        with part.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for number, name, _, _ in shapes:
+                file.write(getattr(tracks[number], name).contiguous().numpy().tobytes())
+        publish(part, path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
 
 
 def load_tracks(path: Path, first: int, stop: int) -> list[FaceTrack]:

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,6 +18,8 @@ import pytest
 import torch
 from helpers.small_film import LOSSLESS, SHOT, Remembering, in_one_go, make_film, planned, run, tools
 
+from fvr.faces import aligned_track, report, select_tracks
+from fvr.faces.people import named
 from fvr.film.executors import DiskFull, attempt, failed, failed_sentence, work
 from fvr.film.join import join, join_once
 from fvr.film.lease import holder, take
@@ -24,6 +27,7 @@ from fvr.film.plan import Job, segment_ranges
 from fvr.film.sample import hardest, restore_sample, sample_range
 from fvr.film.segment import restore_segment
 from fvr.film.status import status, status_text
+from fvr.film.tracks import TrackStore, load_tracks, save_tracks
 from fvr.methods.base import WarmUp
 from fvr.pipeline import CHUNK
 from fvr.video import open_source, probe, read_frames
@@ -303,6 +307,38 @@ def test_the_hardest_face_is_tried_first(clip, tmp_path):
     tried = sample_range(job, 0.1, CHUNK)
     assert tried.first <= frame < tried.stop and len(frames) == len(tried) <= 3 + CHUNK - 1 and sample.parent == job.folder
     planned(tmp_path / "job", clip)
+
+
+def test_tracks_are_kept_on_the_disk_and_saved_as_they_are(tmp_path):
+    """What is decided from stored tracks, and read from their file, is what it is from tracks in memory; their rows are not in memory."""
+    generator = torch.Generator().manual_seed(0)
+    looks = torch.randn(3, 16, generator=generator)
+    tracks = [
+        replace(
+            aligned_track(9),
+            start=12 * n,
+            boxes=torch.rand(9, 4, generator=generator) * 40 + torch.tensor([0.0, 0.0, 50.0, 50.0]),
+            detected=torch.rand(9, generator=generator) < 0.8,
+            pose=torch.rand(9, 2, generator=generator) if n % 2 else None,
+            embedding=looks[n % 3] if n % 4 else None,
+        )
+        for n in range(12)
+    ]
+    with TrackStore(tmp_path) as store:
+        stored = named([store.keep(track) for track in tracks])
+        assert not any(isinstance(value, torch.Tensor) and value.shape[:1] == (9,) for track in stored for value in vars(track).values())
+        known = named(tracks)
+        assert report(stored, stored[:5], 144) == report(known, known[:5], 144) and len(stored[0]) == 9
+        chosen = select_tracks(stored, "largest", 20.0)
+        save_tracks(tmp_path / "tracks.safetensors", chosen)
+    assert [path.name for path in tmp_path.iterdir()] == ["tracks.safetensors"]
+    expected = select_tracks(known, "largest", 20.0)
+    assert 1 < len(expected) == len(chosen)
+    for one, other in zip(load_tracks(tmp_path / "tracks.safetensors", 0, 144), expected, strict=True):
+        for field in fields(one):
+            mine, theirs = getattr(one, field.name), getattr(other, field.name)
+            assert torch.equal(mine, theirs) if isinstance(mine, torch.Tensor) else mine == theirs, field.name
+    assert len(load_tracks(tmp_path / "tracks.safetensors", 20, 25)) == sum(track.start < 25 and track.stop > 20 for track in expected)
 
 
 def test_segments_lie_over_all_frames_and_begin_at_cuts_or_chunks():
