@@ -2,14 +2,15 @@
 
 The clip is decoded twice. The first pass finds and follows the faces and keeps a few numbers per face, so that tracks are complete and
 smooth before anything is cut out. The second pass cuts out, restores, pastes and writes; it holds as many frames as the restorer looks
-ahead, whatever the length of the clip.
+ahead, whatever the length of the clip. Decoding and encoding have threads of their own beside the restorer's.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from .faces.tracks import CutDetector, Keep, as_it_is
 from .methods.base import Restorer, Session
 from .models.device import CheckInterrupt, no_check
 from .video import FrameChunk, FrameSource, ImageSink, ShotCutDetector, VideoSink
+from .video.overlap import WriteBehind, read_ahead
 
 CHUNK = 8
 """Frames decoded at a time."""
@@ -122,12 +124,13 @@ def restore_clip_in_frames(
     chosen = select_tracks(tracks, faces, min_size, like)
     walk = Walk(chosen, restorer, pasting(paster or Paster(), restorer), seed=seed, check_interrupt=check_interrupt)
     frames = 0
-    for piece in source.chunks(chunk):
-        check_interrupt()
-        for done in walk.push(piece):
-            write(sink, done)
-            on_written(len(done.frames))
-        frames += len(piece.frames)
+    with closing(read_ahead(source.chunks(chunk))) as pieces, WriteBehind(sink.write) as write:
+        for piece in pieces:
+            check_interrupt()
+            for done in walk.push(piece):
+                write(done.frames, done.starts, done.ends, done.stored)
+                on_written(len(done.frames))
+            frames += len(piece.frames)
     if not walk.empty:
         raise RuntimeError(
             f"the second pass ended at frame {frames}, inside a face that the first pass saw longer; the file changed while it was read"
@@ -158,19 +161,21 @@ def restore_aligned(
     times: deque = deque()
     frames = 0
 
-    def deliver(restored: Tensor) -> None:
-        if len(restored):
-            shown = [times.popleft() for _ in range(len(restored))]
-            sink.write(restored, tuple(start for start, _ in shown), tuple(end for _, end in shown))
-            on_written(len(restored))
+    with closing(read_ahead(source.chunks(chunk))) as pieces, WriteBehind(sink.write) as write:
 
-    for piece in source.chunks(chunk):
-        check_interrupt()
-        times.extend(zip(piece.starts, piece.ends, strict=True))
-        frames += len(piece.frames)
-        deliver(session.push(piece.frames))
-    if frames:
-        deliver(session.close())
+        def deliver(restored: Tensor) -> None:
+            if len(restored):
+                shown = [times.popleft() for _ in range(len(restored))]
+                write(restored, tuple(start for start, _ in shown), tuple(end for _, end in shown))
+                on_written(len(restored))
+
+        for piece in pieces:
+            check_interrupt()
+            times.extend(zip(piece.starts, piece.ends, strict=True))
+            frames += len(piece.frames)
+            deliver(session.push(piece.frames))
+        if frames:
+            deliver(session.close())
     notes = (session.note,) if session.note else ()
     return Summary(frames, time.monotonic() - began, restorer.name, None, (*source.warnings, *sink.warnings), notes)
 
@@ -190,13 +195,15 @@ def follow_faces(
     keep: as `Tracker` takes it.
     """
 
-    def pieces():
-        for piece in source.chunks(chunk):
-            check_interrupt()
-            yield piece.index, piece.frames
+    with closing(read_ahead(source.chunks(chunk))) as pieces:
 
-    aspect = plausible(float(source.info.sample_aspect))
-    return find_tracks(pieces(), detector, cuts or ShotCutDetector(), aspect=aspect, on_frame=on_frame, keep=keep)
+        def checked() -> Iterator[tuple[int, Tensor]]:
+            for piece in pieces:
+                check_interrupt()
+                yield piece.index, piece.frames
+
+        aspect = plausible(float(source.info.sample_aspect))
+        return find_tracks(checked(), detector, cuts or ShotCutDetector(), aspect=aspect, on_frame=on_frame, keep=keep)
 
 
 def cut_out(piece: FrameChunk, track: FaceTrack, begin: int) -> Tensor:
@@ -324,8 +331,3 @@ def untouched(piece: FrameChunk, tracks: list[FaceTrack]) -> tuple[Any, ...]:
 def joined(first: Tensor, second: Tensor) -> Tensor:
     """The two batches in one, where either may be empty."""
     return second if not len(first) else first if not len(second) else torch.cat([first, second])
-
-
-def write(sink: VideoSink | ImageSink, piece: FrameChunk) -> None:
-    """Hands a chunk to the sink with its times."""
-    sink.write(piece.frames, piece.starts, piece.ends, piece.stored)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import CHUNK, Progress, Walk, no_progress, pasting, session_begins
 from ..video import FrameChunk, SourceInfo, VideoError, VideoSink, choose_codec
+from ..video.overlap import WriteBehind, read_ahead
 from ..video.writer import Encoding
 from .files import part_of, publish, write_json
 from .plan import Job, Segment, Tools
@@ -70,17 +71,20 @@ def write_segment(
     )
     times = job.times(segment.first, segment.stop)
     with segment_sink(part, source.info, job) as sink:
-        for piece in checked(source.chunks(CHUNK, begin), job):
-            check_interrupt()
-            for done in walk.push(piece):
-                kept = min(segment.stop - done.index, len(done))
-                if kept <= 0:
-                    continue
-                here = slice(done.index - segment.first, done.index - segment.first + kept)
-                sink.write(done.frames[:kept], times[here], times[here.start + 1 : here.stop + 1], done.stored[:kept])
-                on_written(kept)
-            if sink.count == len(segment):
-                break
+        with closing(read_ahead(checked(source.chunks(CHUNK, begin), job))) as pieces, WriteBehind(sink.write) as write:
+            frames = 0
+            for piece in pieces:
+                check_interrupt()
+                for done in walk.push(piece):
+                    kept = min(segment.stop - done.index, len(done))
+                    if kept <= 0:
+                        continue
+                    here = slice(done.index - segment.first, done.index - segment.first + kept)
+                    write(done.frames[:kept], times[here], times[here.start + 1 : here.stop + 1], done.stored[:kept])
+                    on_written(kept)
+                    frames += kept
+                if frames == len(segment):
+                    break
         if sink.count != len(segment):
             raise OutOfStep(f"{source.describe()} ended after {sink.count} of the {len(segment)} frames of segment {segment.number}")
     return {**sink.order(), **({"notes": walk.notes} if walk.notes else {})}

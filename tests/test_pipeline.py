@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import threading
+import time
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 import torch
+from helpers.small_film import in_one_go, make_film
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,10 +18,15 @@ from fvr.faces import Paster, align
 from fvr.faces.geometry import TEMPLATE, similarity
 from fvr.faces.types import FaceTrack
 from fvr.methods.base import Restorer, Session
-from fvr.pipeline import Walk
-from fvr.video import FrameChunk
+from fvr.pipeline import Walk, restore_aligned
+from fvr.video import FrameChunk, VideoError, open_sink, open_source, read_frames
+from fvr.video.overlap import WriteBehind
 
 SIZE = (72, 96)
+
+
+def ours():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("fvr ")]
 
 
 class Delayed(Session):
@@ -117,3 +127,125 @@ def test_the_session_sees_the_crops_that_align_makes(frames):
     for track in TRACKS[:2]:
         crops = torch.cat([crops for person, crops in seen if person == track.person])
         assert torch.equal(crops, align(frames[track.start : track.stop], track, track.start))
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    path = tmp_path_factory.mktemp("film") / "in.mkv"
+    make_film(path, (9, 12), codec="ffv1")
+    return path
+
+
+def one_after_the_other(monkeypatch):
+    """No thread: decode, restore, write."""
+
+    class Directly(WriteBehind):
+        def __enter__(self):
+            return self
+
+        def __call__(self, *given):
+            self.write(*given)
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr("fvr.pipeline.read_ahead", lambda items: items)
+    monkeypatch.setattr("fvr.pipeline.WriteBehind", Directly)
+
+
+def test_in_threads_the_clip_is_what_it_is_one_after_the_other(film, tmp_path, monkeypatch, one_thread):
+    """Bit by bit, with times and progress; aligned clips too."""
+    in_one_go(film, tmp_path / "threads.mkv")
+    aligned_in_one_go(film, tmp_path / "aligned-threads.mkv")
+    assert not ours()
+    one_after_the_other(monkeypatch)
+    in_one_go(film, tmp_path / "serial.mkv")
+    aligned_in_one_go(film, tmp_path / "aligned-serial.mkv")
+    for name in ("", "aligned-"):
+        (frames, times), (others, other_times) = (read_frames(tmp_path / f"{name}{way}.mkv") for way in ("threads", "serial"))
+        assert torch.equal(frames, others) and times.starts == other_times.starts and times.end == other_times.end
+
+
+def aligned_in_one_go(clip, output, check=lambda: None):
+    source = open_source(clip)
+    with open_sink(output, None, size=(512, 512), codec="ffv1") as sink:
+        return restore_aligned(Shrunk(source), sink, DelayedRestorer(2), check_interrupt=check)
+
+
+class Shrunk:
+    """A source as squares of 512."""
+
+    def __init__(self, source):
+        self.source, self.warnings = source, source.warnings
+
+    def chunks(self, size):
+        for piece in self.source.chunks(size):
+            yield replace(piece, frames=torch.nn.functional.interpolate(piece.frames, (512, 512)), stored=())
+
+
+def test_decoding_and_encoding_go_on_while_a_face_is_restored(film, tmp_path, one_thread):
+    """While the restorer holds one chunk, the next one is decoded and the one before it is written."""
+    decoded, written = [], []
+
+    class Watched(Delayed):
+        def push(self, crops):
+            if len(seen) == 2:  # the third chunk
+                until = time.monotonic() + 20
+                while time.monotonic() < until and not (max(decoded) >= 16 and written):
+                    time.sleep(0.005)
+                seen.append(bool(max(decoded) >= 16 and written))
+            else:
+                seen.append(None)
+            return super().push(crops)
+
+    class Restoring(DelayedRestorer):
+        def open(self, track=None, **_):
+            return Watched(0, 0.25)
+
+    class Counted(Shrunk):
+        def chunks(self, size):
+            for piece in self.source.chunks(4):
+                decoded.append(piece.index + len(piece))
+                yield replace(piece, frames=torch.nn.functional.interpolate(piece.frames, (512, 512)), stored=())
+
+    seen: list = []
+    make_film(tmp_path / "in.mkv", (40,), codec="ffv1")
+    with open_sink(tmp_path / "out.mkv", None, size=(512, 512), codec="ffv1") as sink:
+        real = sink.write
+        sink.write = lambda *given: (real(*given), written.append(len(given[0])))
+        restore_aligned(Counted(open_source(tmp_path / "in.mkv")), sink, Restoring(0))
+    assert seen[2] is True and sum(written) == 40
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), InterruptedError("stopped on request")])
+def test_interrupted_it_leaves_no_thread_and_no_file(film, tmp_path, error, one_thread):
+    asked = []
+
+    def check():
+        asked.append(1)
+        if len(asked) == 2:
+            raise error
+
+    with pytest.raises(type(error)):
+        aligned_in_one_go(film, tmp_path / "out.mkv", check)
+    assert not ours() and not list(tmp_path.iterdir())
+
+
+def test_what_goes_wrong_in_a_thread_is_said_in_its_own_sentence(film, tmp_path, one_thread):
+    """A disk that is full, a file that ends: the error that was raised there, and no thread and no file."""
+
+    class Torn(Shrunk):
+        def chunks(self, size):
+            yield from list(super().chunks(size))[:1]
+            raise VideoError("in.mkv is damaged after frame 8")
+
+    source = open_source(film)
+    with (
+        pytest.raises(VideoError, match="damaged after frame 8"),
+        open_sink(tmp_path / "out.mkv", None, size=(512, 512), codec="ffv1") as sink,
+    ):
+        restore_aligned(Torn(source), sink, DelayedRestorer(0))
+    with pytest.raises(OSError, match="no room"), open_sink(tmp_path / "out.mkv", None, size=(512, 512), codec="ffv1") as sink:
+        sink.write = lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "no room"))
+        restore_aligned(Shrunk(source), sink, DelayedRestorer(0))
+    assert not ours() and not list(tmp_path.iterdir())

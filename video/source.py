@@ -17,7 +17,7 @@ from .files import Place
 from .info import SourceInfo
 from .times import FrameTimes
 
-CHUNK_BYTES = 1 << 30
+CHUNK_BYTES = 1 << 28
 """What a chunk takes at most, unless a single frame takes more."""
 
 

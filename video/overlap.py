@@ -1,0 +1,139 @@
+"""Work done in a thread of its own while the caller does something else: reading ahead, and writing behind. Order and results stay what they are."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
+from queue import Empty, Full, Queue
+from typing import Any, TypeVar
+
+import torch
+from typing_extensions import Self
+
+Item = TypeVar("Item")
+PATIENCE = 0.2
+"""Seconds after which a wait looks up: a queue's lock lets no Ctrl-C through on Windows."""
+
+
+def started(work: Callable[[], object], name: str) -> threading.Thread:
+    """A running thread with the caller's modes of torch, which every thread has for itself, on one core: the others are the caller's."""
+    inference, grad, cores = torch.is_inference_mode_enabled(), torch.is_grad_enabled(), torch.get_num_threads()
+    settled = threading.Event()
+
+    def run() -> None:
+        torch.set_num_threads(1)
+        settled.set()
+        with torch.inference_mode(inference), torch.set_grad_enabled(grad and not inference):
+            work()
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    settled.wait()
+    torch.set_num_threads(cores)  # the number is a thread's own, but new threads begin with what was set last
+    return thread
+
+
+def read_ahead(items: Iterable[Item], depth: int = 1) -> Generator[Item, None, None]:
+    """The items, of which up to `depth` wait to be asked for and one more is being made. What making them raises is raised here, in its turn.
+
+    Close it (`contextlib.closing`) where it may be left early: no thread is left then, and `items` is closed too.
+    """
+    made: Queue[tuple[bool, Any]] = Queue(depth)
+    over = threading.Event()
+
+    def work() -> None:
+        steps = iter(items)
+        try:
+            last: tuple[bool, Any] = (False, None)
+            try:
+                for item in steps:
+                    if not put(made, (True, item), over):
+                        return
+            except BaseException as error:
+                last = (False, error)
+            put(made, last, over)
+        finally:
+            with suppress(AttributeError):
+                steps.close()  # type: ignore[attr-defined]
+
+    thread = started(work, "fvr reads ahead")
+    try:
+        while True:
+            there, item = take(made)
+            if not there:
+                if item is not None:
+                    raise item
+                return
+            yield item
+            del item
+    finally:
+        over.set()
+        thread.join()
+
+
+class WriteBehind:
+    """Calls `write` in a thread of its own, one call after the other. Use as a context manager: leaving it waits until all is written.
+
+    What `write` raises is raised by the next call, or on leaving. After an exception nothing more is written, and no thread is left.
+
+    Args:
+        depth: calls that may wait; the next one waits until there is room.
+    """
+
+    def __init__(self, write: Callable[..., object], depth: int = 1) -> None:
+        self.write, self.waiting = write, Queue[Any](depth)
+        self.over = threading.Event()
+        self.error: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        self.thread = started(self.work, "fvr writes behind")
+        return self
+
+    def work(self) -> None:
+        while (given := take(self.waiting, self.over)) is not None:
+            try:
+                self.write(*given)
+            except BaseException as error:
+                self.error = error
+                self.over.set()
+                return
+            del given
+
+    def __call__(self, *given: Any) -> None:
+        if not put(self.waiting, given, self.over):
+            self.fail()
+
+    def fail(self) -> None:
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                put(self.waiting, None, self.over)
+                while self.thread.is_alive():
+                    self.thread.join(PATIENCE)
+        finally:
+            self.over.set()
+            self.thread.join()
+        if kind is None:
+            self.fail()
+
+
+def put(queue: Queue[Any], item: Any, over: threading.Event) -> bool:
+    """Whether `item` found room before `over`."""
+    while not over.is_set():
+        with suppress(Full):
+            queue.put(item, timeout=PATIENCE)
+            return True
+    return False
+
+
+def take(queue: Queue[Any], over: threading.Event | None = None) -> Any:
+    """The next item; None once `over`."""
+    while over is None or not over.is_set():
+        with suppress(Empty):
+            return queue.get(timeout=PATIENCE)
+    return None
