@@ -12,7 +12,6 @@ from math import sqrt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
 
 from .convolution import Parts, numbered, zeroed
 from .spynet import warped
@@ -60,6 +59,8 @@ class Alignment(nn.Module):
         del brought
         for number, conv in self.conv_offset.items():
             out = conv(out if number == "0" else F.leaky_relu(out, 0.1, inplace=True))
+        from torchvision.ops import deform_conv2d  # here, for it takes half a second of a start that may need no video network
+
         per_frame = 9 * OFFSET_GROUPS
         weights = out[:, 2 * per_frame :].chunk(2, 1)
         width = current.shape[1]
