@@ -15,9 +15,9 @@ from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .decode import codec_name, origin_of
 from .errors import VideoError
 from .files import Place, lasting, open_input, stamp
+from .probe import codec_name, origin_of
 from .timestamp_discontinuity import RunningClock, can_seek, unheard
 
 COPIED = {

@@ -1,0 +1,108 @@
+"""What of a damaged file can be decoded, and whether as much came as its header announces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from .files import lasting, short, stamp
+
+
+class Health:
+    """Decodes what can be decoded and remembers what could not."""
+
+    def __init__(self) -> None:
+        self.packets = self.delivered = self.damaged = 0
+        self.fault = ""
+        self.ended = Fraction(0)
+
+    def frames(self, container: Any, stream: Any) -> Iterator[Any]:
+        for packet in self.packets_of(container, stream):
+            try:
+                frames = packet.decode() if packet else stream.decode(None)
+            except av.error.EOFError:
+                return
+            except (av.FFmpegError, ValueError) as error:
+                self.damaged += 1
+                self.fault = short(error)
+                continue
+            for frame in frames:
+                self.delivered += 1
+                self.damaged += bool(frame.is_corrupt)
+                yield frame
+
+    def packets_of(self, container: Any, stream: Any) -> Iterator[Any]:
+        """Packets until the end or the first that cannot be read, then None: time for the decoder to give up what it holds."""
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except (av.FFmpegError, OSError) as error:
+                self.fault = short(error)
+                yield None
+                return
+            if packet.size:
+                self.packets += 1
+                if (start := stamp(packet)) is not None:
+                    self.ended = max(self.ended, start + lasting(packet))
+            yield packet
+
+    def whole(self, stream: Any) -> bool:
+        """Whether as many packets came as the header announces or, without a count, they reach the announced end."""
+        if counted(stream):
+            return self.packets >= counted(stream)
+        announced = announced_end(stream)
+        return announced is None or self.ended >= announced
+
+    def words(self, stream: Any, to_the_end: bool) -> str:
+        if to_the_end and self.packets < counted(stream):
+            return f"its header announces {counted(stream)} frames, {self.packets} are there"
+        if to_the_end and not self.whole(stream):
+            return f"it stops at {float(self.ended):.2f} s of {float(announced_end(stream) or 0):.2f} s"
+        return f"{self.damaged or 1} of its frames {'has' if self.damaged <= 1 else 'have'} errors"
+
+
+def counted(stream: Any) -> int:
+    """Frames by the header, 0 if it does not say; AVI counts places, and those of dropped frames are empty."""
+    return 0 if stream.container.format.name == "avi" else stream.frames
+
+
+def readable(packets: Iterator[Any]) -> Iterator[Any]:
+    """Packets up to the first that cannot be read."""
+    try:
+        yield from packets
+    except (av.FFmpegError, OSError):
+        return
+
+
+def stated_duration(stream: Any) -> Fraction | None:
+    """Seconds, by the stream's header or Matroska's DURATION tag."""
+    if stream.duration is not None:
+        return stream.duration * stream.time_base
+    hours, _, rest = stream.metadata.get("DURATION", "").partition(":")
+    minutes, _, seconds = rest.partition(":")
+    try:
+        return 3600 * Fraction(hours) + 60 * Fraction(minutes) + Fraction(seconds)
+    except ValueError:
+        return None
+
+
+def announced_end(stream: Any) -> Fraction | None:
+    """The second that the packets of an undamaged file reach.
+
+    That is the stream's duration less one and a half frames, or the file's, less half a second if other streams may be longer.
+    """
+    slack = Fraction(3, 2) / Fraction(stream.average_rate or 25)
+    duration = stated_duration(stream)
+    if duration is None:
+        container = stream.container
+        if container.duration is None:
+            return None
+        duration = Fraction(container.duration, av.time_base)
+        slack += Fraction(len(container.streams) > 1, 2)
+    return duration - slack

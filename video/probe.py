@@ -1,0 +1,138 @@
+"""What is known of a clip before it is decoded: its header and its first frame, read once."""
+
+from __future__ import annotations
+
+import math
+import struct
+from fractions import Fraction
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import av
+
+from .errors import VideoError
+from .files import STILL, FileView, Place, check_pixels, most_pixels, open_input, picture_stream, place_name, place_path, stamp
+from .health import Health, stated_duration
+from .info import AudioInfo, SourceInfo
+from .pixels import DROPPED, frame_colour, frame_grading
+from .timestamp_discontinuity import MAY_JUMP
+from .whole import missing_bytes
+
+LATE = 10
+"""Seconds of emptiness before a clip that may be meant; beyond, its times are cut out of a longer recording's."""
+
+
+def examine(place: Place) -> tuple[SourceInfo, list[str]]:
+    """Reads the header and decodes the first frame that decodes, which is where rotation and colours are sure; and warns of what is lost.
+
+    Raises:
+        VideoError: if there is no video stream, or none of it decodes.
+    """
+    with open_input(place) as container:
+        stream = picture_stream(container)
+        if stream is None:
+            kinds = ["a cover picture" if other.disposition & STILL else other.type for other in container.streams]
+            raise VideoError(f"{place_name(place)} holds no video stream, only {', '.join(kinds) or 'nothing'}")
+        if stream.codec_context is None:
+            raise VideoError(f"the picture of {place_name(place)} is in a codec that is not known here; convert it first")
+        health = Health()
+        check_pixels(place_name(place), stream.width, stream.height)
+        limit(stream)
+        frame = next(health.frames(container, stream), None)
+        if frame is None:
+            raise VideoError(f"{place_name(place)} holds no frame that decodes ({health.fault or 'it is empty'}); it is damaged")
+        rotation, mirrored = orientation(frame) or (0, False)
+        aspect = Fraction(stream.sample_aspect_ratio or 0) or Fraction(1)
+        rate = Fraction(stream.average_rate or stream.guessed_rate or stream.base_rate or 25)
+        duration = stated_duration(stream)
+        if duration is None and container.duration is not None:
+            duration = Fraction(container.duration, av.time_base)
+        info = SourceInfo(
+            path=place_path(place),
+            width=frame.height if rotation % 180 else frame.width,
+            height=frame.width if rotation % 180 else frame.height,
+            rotation=rotation,
+            mirrored=mirrored,
+            sample_aspect=1 / aspect if rotation % 180 else aspect,
+            rate=rate,
+            frame_estimate=stream.frames or (None if duration is None else round(duration * rate) or None),
+            start=stamp(frame) or Fraction(0),
+            duration=duration,
+            origin=origin_of(container),
+            time_base=Fraction(stream.time_base),
+            colour=frame_colour(frame, stream.codec_context),
+            pix_fmt=frame.format.name,
+            codec=codec_name(stream.codec_context),
+            interlaced=bool(frame.interlaced_frame),
+            grading=frame_grading(frame),
+            lost=tuple(words for name, words in DROPPED.items() if frame.side_data.get(name) is not None),
+            audio_streams=tuple(audio_info(audio) for audio in container.streams.audio if audio.codec_context is not None),
+            sound=None if isinstance(place, (str, PathLike)) else place,
+        )
+        warnings = [cut] if (cut := cut_sentence(place)) else []
+        return info, [*warnings, *([f"{place_name(place)} has transparent parts; transparency is not kept"] if see_through(frame, stream) else [])]
+
+
+def cut_sentence(place: Place) -> str:
+    """What is to be said of a file that ends before its last part does; empty for others."""
+    if isinstance(place, (str, PathLike)):
+        with Path(place).open("rb") as file:
+            missing = missing_bytes(file)
+    else:
+        missing = missing_bytes(FileView(place))  # type: ignore[arg-type]
+    return f"{place_name(place)} is cut short: its last part lacks {missing:,} bytes; the frames that are there are used" if missing else ""
+
+
+def limit(stream: Any) -> None:
+    """Has the decoder refuse pictures that grow far too large on the way; it counts rows as they lie in memory, which are longer."""
+    stream.codec_context.options = {**stream.codec_context.options, "max_pixels": str(2 * most_pixels() + 1_000_000)}
+
+
+def orientation(frame: Any) -> tuple[int, bool] | None:
+    """-90, 0, 90 or 180 degrees counter-clockwise, and whether the picture is then mirrored left to right, by its display matrix, if it has one.
+
+    The matrix maps x' = a x + c y, y' = b x + d y; it mirrors where its determinant is negative.
+    """
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return None
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data)[:36])
+    mirrored = a * d < b * c
+    a, c = (-a, -c) if mirrored else (a, c)
+    degrees = math.degrees(math.atan2(-b / (math.hypot(b, d) or 1), a / (math.hypot(a, c) or 1)))
+    turn = round(degrees / 90) * 90 % 360
+    return turn - 360 if turn > 180 else turn, mirrored
+
+
+def see_through(frame: Any, stream: Any) -> bool:
+    """Whether a frame is transparent somewhere; of WebM's transparency, which its decoder leaves out, the header tells."""
+    if "1" in (stream.metadata.get("alpha_mode"), stream.metadata.get("ALPHA_MODE")):
+        return True
+    if not (frame.format.has_palette or any(part.is_alpha for part in frame.format.components)):
+        return False
+    return bool(frame.to_ndarray(format="rgba")[..., 3].min() < 255)
+
+
+def origin_of(container: Any) -> Fraction:
+    """The second of the file's clock that players show as its beginning: where the first of its picture and sound begins.
+
+    That is 0 where a file begins up to LATE seconds after its clock's zero, which then is meant; broadcasts have no zero of their own.
+    """
+    picture = picture_stream(container)
+    streams = [*([] if picture is None else [picture]), *container.streams.audio]
+    first = min((stream.start_time * stream.time_base for stream in streams if stream.start_time is not None), default=Fraction(0))
+    return first if first > (0 if container.format.flags & MAY_JUMP else LATE) else Fraction(0)
+
+
+def audio_info(stream: Any) -> AudioInfo:
+    context = stream.codec_context
+    start = (stream.start_time or 0) * stream.time_base
+    duration = None if stream.duration is None else stream.duration * stream.time_base
+    return AudioInfo(codec_name(context), context.sample_rate, context.layout.nb_channels, start, duration)
+
+
+def codec_name(context: Any) -> str:
+    """FFmpeg's name of the format, not of the decoder: mp3 rather than mp3float, av1 rather than libdav1d."""
+    codec = context.codec
+    return getattr(codec, "canonical_name", None) or codec.name.removesuffix("float").removeprefix("lib")
