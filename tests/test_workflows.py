@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from helpers.small_workflows import API, FRAMES, NOTES, PAGES, embedded_are_here, heavy, make_embedded, make_inputs, make_models, quick, reporting
+from helpers.small_workflows import API, FRAMES, NOTES, PAGES, embedded_are_here, frames_of, make_embedded, make_inputs, make_models, quick, reporting
 
 from fvr import headless, host
 from fvr.assembly import AUTO
@@ -215,7 +215,7 @@ def test_runs_headless(path, place):
         assert len(report) > 2, f"{node} {prompt[node]['class_type']}"
     for file in made:
         if file.suffix == ".mp4":
-            assert sum(len(chunk.frames) for chunk in open_source(file).chunks()) == (1 if heavy(prompt) else FRAMES)
+            assert sum(len(chunk.frames) for chunk in open_source(file).chunks()) == frames_of(prompt)
 
 
 def test_pairs_are_kept_and_a_fine_tuned_file_is_what_the_next_workflow_names(place):

@@ -69,11 +69,6 @@ class FrameTimes:
         return len(self) / self.duration
 
     @property
-    def constant_rate(self) -> bool:
-        """Whether every frame lasts equally long."""
-        return len(set(self.durations)) == 1
-
-    @property
     def time_base(self) -> Fraction:
         """The longest tick, at most one second, of which every time is a whole multiple."""
         return common_tick((*self.starts, self.end))

@@ -19,22 +19,8 @@ from fvr.demo import moving_portrait
 from fvr.video import FrameTimes, open_sink, open_source, read_frames
 
 ROOT = Path(__file__).resolve().parents[2]
-FAST = [
-    "--method",
-    "flair",
-    "--weights",
-    "none",
-    "--set",
-    "steps=2",
-    "--set",
-    "window=2",
-    "--set",
-    "overlap=1",
-    "--codec",
-    "ffv1",
-    "--detector",
-    "mtcnn",
-]
+FAST = ["--method", "keep", "--codec", "ffv1"]
+"""The embedded KEEP: each frame depends on all before it in its shot."""
 SEGMENTS = ["--segment-seconds", "0.12"]
 PLAIN = dict(
     job=None,

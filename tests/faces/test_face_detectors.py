@@ -129,7 +129,8 @@ def test_the_parser_is_the_one_of_the_file(tmp_path):
     path = tmp_path / "parsing_parsenet.pth"
     torch.save(parsenet.state_dict(), path)
     loaded = load_parser(path)
-    assert all(torch.equal(value, loaded.network.state_dict()[name]) for name, value in parsenet.state_dict().items())
+    found = loaded.network.state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in parsenet.state_dict().items())
     with pytest.raises(FileNotFoundError, match="ParseNet"):
         load_parser(tmp_path / "none.pth")
 

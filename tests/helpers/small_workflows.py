@@ -54,7 +54,7 @@ TINY_PRIOR = BicubicConfig(side=32, channels=32, multipliers=(1, 1), res_blocks=
 FEWER = {
     "FVRFlairSampler": {"preset.steps": 2},
     "FVRFlairRestorer": {"preset.steps": 2},
-    "FVRSeedMapOptimize": {"iterations": 2, "steps": 2, "rank": 2},
+    "FVRSeedMapOptimize": {"iterations": 1, "steps": 2, "rank": 2},
     "FVRPseudoTargetGenerate": {"preset.steps": 10, "selection.every": 1, "selection.least": 0.0},
     "FVRPseudoTargetFineTune": {"steps": 2, "batch": 1, "held_out": 0.4},
 }
@@ -117,6 +117,12 @@ def heavy(prompt: Mapping[str, Mapping[str, Any]]) -> bool:
     return any(str(node["inputs"].get("prior")).endswith(".pt") for node in prompt.values())
 
 
+def frames_of(prompt: Mapping[str, Mapping[str, Any]]) -> int:
+    """How many frames `quick` takes: all for pairs to learn from and hold out, and where a clip is measured."""
+    whole = {"FVRPseudoTargetGenerate", "FVRMeasureRestoration"} & {node["class_type"] for node in prompt.values()}
+    return 1 if heavy(prompt) else FRAMES if whole else 2
+
+
 def reporting(prompt: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The nodes that owe the history of a run data and not only words: those with a report or JSON among their outputs."""
     known = registry()
@@ -128,7 +134,7 @@ def quick(path: Path) -> dict[str, dict[str, Any]]:
     """The workflow with the tiny clip and few steps."""
     prompt = headless.load_prompt(path)
     clip = "small.mp4" if path.stem == "flair_x8" else "clip.mp4"
-    given = {"file": clip, "image": "frame.png", "max_frames": 1 if heavy(prompt) else 0}
+    given = {"file": clip, "image": "frame.png", "max_frames": frames_of(prompt)}
     changes = {key: {name: value for name, value in given.items() if name in node["inputs"]} for key, node in prompt.items()}
     for key, node in prompt.items():
         changes[key] |= FEWER.get(node["class_type"], {})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import pytest
 import torch
 from helpers.code_networks import moving, small_codeformer, small_dicface, track
@@ -43,6 +45,7 @@ def call(node, **inputs):
     return node.execute(**inputs).result
 
 
+@lru_cache
 def load(name):
     return call(LoadFaceRestorer, model=name)[0]
 

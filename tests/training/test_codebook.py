@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.tiny_codebook import SIDE, TINY, draw_faces, faces_of, trained
+from helpers.tiny_codebook import SHORT, SIDE, TINY, draw_faces, faces_of, trained
 from safetensors.torch import load_file
 from torch import nn
 
@@ -157,8 +157,9 @@ def test_sizes_and_degradations_have_to_agree() -> None:
 
 
 def test_an_adversary_learns_beside_the_generator(tmp_path: Path) -> None:
-    recipe = replace(TINY, adversary=(0.8, 0.1), adversary_from=(1, 1))
-    network = trained(tmp_path, adversary=(0.8, 0.1), adversary_from=(1, 1))
+    short = replace(SHORT, steps=2)
+    recipe = replace(TINY, autoencoder=short, prediction=short, joint=short, adversary=(0.8, 0.1), adversary_from=(1, 1))
+    network = trained(tmp_path, recipe)
     assert all(bool(value.isfinite().all()) for value in network.state_dict().values() if value.is_floating_point())
     faces, held_out = faces_of(tmp_path / "faces")
     stage = stages_of(recipe, faces, held_out, torch.device("cpu"))[0]

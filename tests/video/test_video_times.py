@@ -60,7 +60,7 @@ def test_shared_clips_keep_their_times(shared, tmp_path):
                 sink.write(chunk.frames, chunk.starts, chunk.ends)
         before, after = source.times(), open_source(tmp_path / name).times()
         assert (after.starts, after.end) == (before.starts, before.end)
-    assert not open_source(shared("edge_vfr_30_15fps.mp4")).times().constant_rate
+    assert len(set(open_source(shared("edge_vfr_30_15fps.mp4")).times().durations)) > 1
 
 
 def test_matroska_keeps_times_to_the_millisecond(tmp_path):
