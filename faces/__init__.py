@@ -1,6 +1,6 @@
 """Faces: find, follow, cut out, paste back."""
 
-from .align import align, crop_clip
+from .align import align, crop_clip, with_context
 from .detectors import Detector, load_detector
 from .external_detections import ExternalDetections, faces_from_boxes, faces_from_landmarks
 from .parsing import Parser, load_parser
@@ -39,4 +39,5 @@ __all__ = [
     "report",
     "select_tracks",
     "table",
+    "with_context",
 ]

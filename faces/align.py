@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from .geometry import inverse, scales
+from .geometry import inverse, scales, zoomed
 from .types import CROP, FaceClip, FaceTrack
 from .warp import low_pass, sample
 
@@ -42,6 +43,19 @@ def warp_one(frame: Tensor, matrix: Tensor, size: int) -> Tensor:
     moved = torch.cat([back[:, :2], back[:, 2:] - torch.tensor([[x0], [y0]])], 1)
     region = low_pass(frame[:, y0:y1, x0:x1], step)
     return sample(region[None], moved[None], size, size)[0].clamp(0, 1)
+
+
+def with_context(track: FaceTrack, context: float) -> FaceTrack:
+    """The track with crops of 512 x 512 that show `context` times as much to each side as the template, about the same middle.
+
+    For models that need to see a face's surroundings; the face alone is pasted. 1 is what face restorers are made for.
+
+    Raises:
+        ValueError: for less than 1.
+    """
+    if not context >= 1:
+        raise ValueError(f"a crop shows the face and what is around it: context is 1 or more, got {context}")
+    return replace(track, matrices=zoomed(track.matrices, track.context / context).float(), context=context)
 
 
 def span(points: Tensor, margin: int, length: int) -> tuple[int, int]:

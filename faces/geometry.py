@@ -131,6 +131,14 @@ def steady(matrices: Tensor, sigma: float) -> Tensor:
     return inverse(torch.cat([axes, (centre - axes @ middle)[..., None]], -1)).float()
 
 
+def zoomed(matrices: Tensor, zoom: float) -> Tensor:
+    """Maps (..., 2, 3) to the crop, whose picture is then enlarged `zoom` times about its middle; float64."""
+    if zoom == 1:
+        return matrices.double()
+    middle = torch.full((2, 1), (CROP - 1) / 2, dtype=torch.float64)
+    return torch.cat([zoom * matrices[..., :2].double(), zoom * (matrices[..., 2:].double() - middle) + middle], -1)
+
+
 def crop_corners(matrix: Tensor) -> Tensor:
     """(4, 2) corners of the crop in frame pixels."""
     corners = torch.tensor([[0.0, 0.0], [CROP - 1, 0], [CROP - 1, CROP - 1], [0, CROP - 1]], dtype=torch.float64)

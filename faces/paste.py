@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .align import check_size, span, warp_to
-from .geometry import crop_corners, scales
+from .geometry import crop_corners, inverse, scales, zoomed
 from .grain import GRAIN, graininess, regrained
 from .occlusion import unoccluded
 from .parsing import Parser
@@ -32,7 +32,8 @@ class Paster:
     m is the mask times the strength, D the inverse warp (low-passed where it shrinks). k is 0 where the face is smaller than its crop:
     the restored face replaces what was there, noise and all, but for grain that no codec has touched (faces/grain.py). k is 1 where the
     face is larger than its crop (scale <= 1): there the frame has detail finer than the crop can carry, which survives. Between scales 1
-    and 1.5 k slides, so a face that grows never pops.
+    and 1.5 k slides, so a face that grows never pops. A track's `difference` asks for frame + m D (r - c), which leaves what the two
+    crops have in common to the bit. Of crops with more context than the template's the template's part is pasted.
 
     Attributes:
         feather: width of the soft border in pixels of the 512 crop; the mask is 0 on the crop's edge.
@@ -95,47 +96,62 @@ class Paster:
         matrices = track.matrices[rows].double()
         share = 1 - rise(scales(matrices), 1.0, DIRECT)
         restored = restored.to(frames)
-        if original is None and (self.colour_match or self.occlusion == "auto" or bool((share > 0).any())):
+        if original is None and (self.colour_match or self.occlusion == "auto" or track.difference or bool((share > 0).any())):
             original = warp_to(frames, matrices, CROP)
         if original is not None:
             check_crops(track, original, len(frames))
             original = original.to(frames)
             if self.colour_match:
                 restored = match_colour(restored, original)
-        shape = self.parser(restored).to(frames) if self.parser is not None else None
-        if self.occlusion == "auto" and original is not None and len(frames):
-            clear = unoccluded(restored, original, float(scales(matrices).median()))
-            shape = clear if shape is None else shape * clear
+        shape = self._shape(restored, original, track.context, float(scales(matrices).median()) if len(frames) else 1.0)
+        shape = None if shape is None else shape.to(frames)
+        if track.difference and original is not None:
+            restored, original = restored - original, None
         for k, matrix in enumerate(matrices):
             if not float(level[k]) > 0:
                 continue
             before = original[k] if original is not None and float(share[k]) > 0 else None
-            region, soft, target = self._place(frames[k], matrix, restored[k], before, float(share[k]), None if shape is None else shape[k])
+            region, soft, target = self._place(frames[k], matrix, restored[k], before, float(share[k]), None if shape is None else shape[k], track)
             y, x = region
-            if self.grain == "auto" and (sure := graininess(frames[k])) > 0:
+            if self.grain == "auto" and not track.difference and (sure := graininess(frames[k])) > 0:
                 target = target.lerp(regrained(frames[k][:, y, x], target, soft), sure).clamp(0, 1)
             soft = soft * float(level[k])
             out[k][:, y, x] += soft * (target - out[k][:, y, x])
             mask[k][y, x] = torch.maximum(mask[k][y, x], soft)
 
+    def _shape(self, restored: Tensor, original: Tensor | None, context: float, scale: float) -> Tensor | None:
+        """Masks (n, 512, 512) of what is face in the template's part of the crops; None where nothing is known but the crop's border."""
+        if context != 1 and len(restored):
+            part = inverse(zoomed(torch.eye(2, 3, dtype=torch.float64), context)).expand(len(restored), 2, 3)
+            restored = sample(restored, part, CROP, CROP)
+            original = None if original is None else sample(original, part, CROP, CROP)
+        shape = self.parser(restored) if self.parser is not None else None
+        if self.occlusion == "auto" and original is not None and len(restored):
+            clear = unoccluded(restored, original, scale * context)
+            shape = clear if shape is None else shape.to(clear) * clear
+        return shape
+
     def _place(
-        self, frame: Tensor, matrix: Tensor, restored: Tensor, original: Tensor | None, share: float, shape: Tensor | None
+        self, frame: Tensor, matrix: Tensor, restored: Tensor, original: Tensor | None, share: float, shape: Tensor | None, track: FaceTrack
     ) -> tuple[tuple[slice, slice], Tensor, Tensor]:
         """Region (rows, columns) of the frame, the mask (h, w) there, and what a full strength shows there (3, h, w)."""
-        corners = crop_corners(matrix)
+        face = zoomed(matrix, track.context)
+        corners = crop_corners(face)
         x0, x1 = span(corners[:, 0], 0, frame.shape[-1])
         y0, y1 = span(corners[:, 1], 0, frame.shape[-2])
         region = slice(y0, y1), slice(x0, x1)
         start = torch.tensor([x0, y0], dtype=torch.float64)
-        moved = torch.cat([matrix[:, :2], (matrix[:, :2] @ start + matrix[:, 2])[:, None]], 1)
+        moved, inner = (torch.cat([m[:, :2], (m[:, :2] @ start + m[:, 2])[:, None]], 1) for m in (matrix, face))
         size = y1 - y0, x1 - x0
         step = float(scales(matrix))
         target = sample(low_pass(restored, step)[None], moved[None], *size)[0]
-        if original is not None:
+        if track.difference:
+            target = frame[:, y0:y1, x0:x1] + target
+        elif original is not None:
             target = target + share * (frame[:, y0:y1, x0:x1] - sample(low_pass(original, step)[None], moved[None], *size)[0])
-        soft = feathered(moved, *size, self.feather).to(frame)
+        soft = feathered(inner, *size, self.feather).to(frame)
         if shape is not None:
-            soft = soft * sample(low_pass(shape[None], step)[None], moved[None], *size, mode="bilinear")[0, 0].clamp(0, 1)
+            soft = soft * sample(low_pass(shape[None], float(scales(face)))[None], inner[None], *size, mode="bilinear")[0, 0].clamp(0, 1)
         return region, soft, target.clamp(0, 1)
 
 

@@ -44,6 +44,8 @@ class FaceTrack:
         embedding: (D,) what the face looks like, see faces/people.py; None if unknown.
         unsure: whether another person of the clip may be the same one.
         pose: (N, 2) yaw and pitch in degrees, smoothed; None if unknown.
+        context: how many times as much as the template the crops show to each side; `matrices` are scaled by it, see `with_context`.
+        difference: whether its restored crops count by how they differ from those before, and the frame keeps all else.
     """
 
     person: int
@@ -59,6 +61,8 @@ class FaceTrack:
     embedding: Tensor | None = None
     unsure: bool = False
     pose: Tensor | None = None
+    context: float = 1.0
+    difference: bool = False
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..headless.core_nodes import CORE_NODES
 from ..headless.io import ComfyExtension, io
 from .compare import CompareVideos
+from .crops import CropsToFaces
 from .degradation import Degrade, DescribeDegradation, FitDegradation
 from .dicface import DicFaceRestore
 from .faces import FaceAlign, PasteBack
@@ -26,6 +27,7 @@ NODES: list[type[io.ComfyNode]] = [
     RetimeFrames,
     CompareVideos,
     FaceAlign,
+    CropsToFaces,
     PasteBack,
     Degrade,
     DescribeDegradation,

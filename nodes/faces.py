@@ -24,6 +24,7 @@ from ..faces import (
     find_tracks,
     report,
     select_tracks,
+    with_context,
 )
 from ..faces.anisotropic_pixels import plausible
 from ..faces.grain import GRAIN
@@ -149,6 +150,17 @@ class FaceAlign(io.ComfyNode):
                     tooltip="A face that is lost for at most this many frames is filled in between.",
                     advanced=True,
                 ),
+                io.Float.Input(
+                    "context",
+                    default=1.0,
+                    min=1.0,
+                    max=3.0,
+                    step=0.1,
+                    optional=True,
+                    advanced=True,
+                    tooltip="How much the crops show around a face: 1, about 1.4 face heights, is what face restorers are made for; models of other "
+                    "kinds, through Crops to Faces, do better with 2. The face alone is pasted back.",
+                ),
                 io.Custom("FACE_LANDMARKS").Input(
                     "landmarks", optional=True, tooltip="Faces found by ComfyUI's own face landmarker, instead of the detector."
                 ),
@@ -179,7 +191,20 @@ class FaceAlign(io.ComfyNode):
         return fingerprints_of_finding(detector)
 
     @classmethod
-    def execute(cls, frames, detector="auto", faces="all", min_size=0, smoothing=2.0, max_gap=10, landmarks=None, boxes=None, times=None, like=None):
+    def execute(
+        cls,
+        frames,
+        detector="auto",
+        faces="all",
+        min_size=0,
+        smoothing=2.0,
+        max_gap=10,
+        context=1.0,
+        landmarks=None,
+        boxes=None,
+        times=None,
+        like=None,
+    ):
         faces, known = whom(faces), liked(like)
         pictures = from_image(frames)
         given = external_detections(landmarks, boxes, pictures)
@@ -194,7 +219,7 @@ class FaceAlign(io.ComfyNode):
                 on_frame=tick,
             )
         chosen = select_tracks(tracks, faces, min_size, known)
-        clips = [crop_clip(pictures, track) for track in chosen]
+        clips = [crop_clip(pictures, with_context(track, context)) for track in chosen]
         thumbnails = Thumbnails(tracks)
         thumbnails.push(0, pictures)
         sheet = to_image(contact_sheet(tracks, thumbnails)[None])

@@ -79,10 +79,16 @@ def page_nodes(page: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {str(node["id"]): node for node in page["nodes"] if node["type"] not in NOTES}
 
 
+def values_of(node: dict[str, Any]) -> list[Any]:
+    """The values of a page's node, but for what the page does to the seed of ComfyUI's own nodes after a run, which is no input."""
+    values = node.get("widgets_values") or []
+    return values if node["type"].startswith("FVR") else [value for value in values if value not in ("fixed", "randomize")]
+
+
 def widgets(node: dict[str, Any]) -> dict[str, Any]:
     """Name and value of each widget of a page's node, but for upload buttons."""
     names = [socket["name"] for socket in node["inputs"] if socket.get("widget")]
-    return {name: value for name, value in zip(names, node.get("widgets_values") or [], strict=True) if name != "upload"}
+    return {name: value for name, value in zip(names, values_of(node), strict=True) if name != "upload"}
 
 
 def is_widget(slot: Slot) -> bool:
@@ -154,7 +160,7 @@ def test_values_by_name_are_those_by_place(path):
     """Front ends may restore either."""
     for node in page_nodes(page_form(path)).values():
         shown = [socket["name"] for socket in node["inputs"] if socket.get("widget")]
-        assert node.get("widgets_values_named", {}) == dict(zip(shown, node.get("widgets_values") or [], strict=True)), node["type"]
+        assert node.get("widgets_values_named", {}) == dict(zip(shown, values_of(node), strict=True)), node["type"]
 
 
 @every_workflow

@@ -32,6 +32,7 @@ LANDED = {
     "FVRPseudoTargetGenerate": ["targets", "inputs", "initial", "report"],
     "FVRCompareVideos": ["frames"],
     "FVRMeasureRestoration": ["table", "json", "plot", "slices"],
+    "FVRCropsToFaces": ["faces", "crops"],
 }
 """Ids and outputs that shared workflows rely on: entries are added, never changed."""
 
