@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import torch
 
@@ -19,6 +19,7 @@ from .models.architectures import architectures
 from .models.catalogue import CATALOGUE, OURS, RESTORER_FOLDERS, find, licence_line, missing_message, named, published_as
 from .models.load import peek
 from .models.state_dict import notes_of
+from .models.upscaling import Upscaler, load_upscaler
 
 OWN_FOLDERS = (OURS, "facerestore_models")
 """Folders for such weights alone; the others hold much else."""
@@ -67,7 +68,17 @@ def chosen_detector(name: str, rotate: str = "auto") -> Detector:
         return load_detector("blazeface", device=host.device(), rotate=rotate)
 
 
-def chosen_paster(feather: int, strength: float, colour_match: bool, fade: bool, grain: str, gates: str = "", occlusion: str = "off") -> Paster:
+def chosen_paster(
+    feather: int,
+    strength: float,
+    colour_match: bool,
+    fade: bool,
+    grain: str,
+    gates: str = "",
+    occlusion: str = "off",
+    scale: int = 1,
+    upscaler: Upscaler | None = None,
+) -> Paster:
     """A paster, with ParseNet's mask if its weights are here. gates: see `Gates.parse`."""
     return Paster(
         feather=feather,
@@ -78,7 +89,32 @@ def chosen_paster(feather: int, strength: float, colour_match: bool, fade: bool,
         grain=grain,
         gates=Gates.parse(gates),
         occlusion=occlusion,
+        scale=scale,
+        upscaler=upscaler,
     )
+
+
+UPSCALE_MODELS = "upscale_models"
+"""ComfyUI's folder for them."""
+
+
+def named_upscaler(text: str | None) -> Upscaler | None:
+    """The upscale model that a command line names: the path of a file, or the name of one in the host's folder for them; None for none.
+
+    Raises:
+        FileNotFoundError: if it is in neither place.
+    """
+    if not text:
+        return None
+    path = Path(text)
+    if not path.is_file():
+        try:
+            path = host.model_path(PureWindowsPath(text).name, UPSCALE_MODELS)  # takes both kinds of slashes
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"--upscale-model {text} is no file here, and none of that name is in the model folder {UPSCALE_MODELS}; give the path of one"
+            ) from None
+    return load_upscaler(path, device=host.device(), check_interrupt=host.check_interrupt)
 
 
 def chosen_parser() -> Parser | None:

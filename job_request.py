@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import host
-from .assembly import PRECISIONS, chosen_detector, chosen_paster, named_weights, weights_for
+from .assembly import PRECISIONS, chosen_detector, chosen_paster, named_upscaler, named_weights, weights_for
 from .faces import Detector, Paster
 from .film.plan import Job, Tools, check_input, check_same
 from .methods.base import Restorer
@@ -23,7 +23,7 @@ Find = Callable[[str], Path | None]
 """From what a request calls its weights to their file, None for none."""
 
 FINDING = ("faces", "min_size", "detector", "rotate")
-PASTING = ("feather", "strength", "colour_match", "grain", "gates", "occlusion")
+PASTING = ("feather", "strength", "colour_match", "grain", "gates", "occlusion", "scale")
 
 
 def weights_of(request: Request, find: Find = named_weights) -> Path | None:
@@ -51,7 +51,7 @@ def detector_for(request: Request) -> Detector:
 
 
 def paster_for(request: Request) -> Paster:
-    return chosen_paster(fade=True, **{name: request[name] for name in PASTING})
+    return chosen_paster(fade=True, upscaler=named_upscaler(request["upscale_model"]), **{name: request[name] for name in PASTING})
 
 
 def tools_for(request: Request, find: Find = named_weights) -> Tools:

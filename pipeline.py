@@ -279,8 +279,8 @@ class Walk:
         self.restorer, self.paster, self.seed, self.check_interrupt = restorer, paster, seed, check_interrupt
         self.notes: list[str] = []
 
-    def push(self, piece: FrameChunk) -> list[FrameChunk]:
-        """Takes the next frames and returns the chunks whose faces are all restored."""
+    def push(self, piece: FrameChunk) -> Iterator[FrameChunk]:
+        """Takes the next frames and gives the chunks whose faces are all restored, each pasted when it is asked for; all must be."""
         stop = piece.index + len(piece.frames)
         while self.coming and self.coming[0][0] < stop:
             begin, track = self.coming.popleft()
@@ -299,26 +299,38 @@ class Walk:
         """Whether everything that went in came out."""
         return not self.waiting
 
-    def _finished(self) -> list[FrameChunk]:
-        finished = []
+    def _finished(self) -> Iterator[FrameChunk]:
         while self.waiting and all(self._ready(person, self.waiting[0]) for person in self.here):
-            piece = self.waiting.popleft()
-            stop = piece.index + len(piece.frames)
-            items = [person.take(stop) for person in self.here if person.begin < stop and person.pasted < person.track.stop]
-            if piece.index >= self.first:
-                frames, _ = self.paster.paste(piece.frames, piece.index, items)
-                finished.append(FrameChunk(piece.index, frames, piece.starts, piece.ends, untouched(piece, [track for track, _, _ in items])))
-            gone = [person for person in self.here if person.pasted >= person.track.stop]
-            self.notes += [
-                f"person {person.track.person}, frame {person.track.start:,} on: {person.session.note}" for person in gone if person.session.note
-            ]
-            self.here = [person for person in self.here if person.pasted < person.track.stop]
-        return finished
+            for piece in parted(self.waiting.popleft(), self.paster):
+                if (done := self._pasted(piece)) is not None:
+                    yield done
+
+    def _pasted(self, piece: FrameChunk) -> FrameChunk | None:
+        """A chunk with its faces, which leave; None for one that only warmed sessions up."""
+        stop, done = piece.index + len(piece.frames), None
+        items = [person.take(stop) for person in self.here if person.begin < stop and person.pasted < person.track.stop]
+        if piece.index >= self.first:
+            frames, _ = self.paster.paste(piece.frames, piece.index, items)
+            done = FrameChunk(piece.index, frames, piece.starts, piece.ends, untouched(piece, [track for track, _, _ in items]))
+        gone = [person for person in self.here if person.pasted >= person.track.stop]
+        self.notes += [
+            f"person {person.track.person}, frame {person.track.start:,} on: {person.session.note}" for person in gone if person.session.note
+        ]
+        self.here = [person for person in self.here if person.pasted < person.track.stop]
+        return done
 
     @staticmethod
     def _ready(person: OpenTrack, piece: FrameChunk) -> bool:
         stop = min(piece.index + len(piece.frames), person.track.stop)
         return person.begin >= stop or person.ready_until() >= stop
+
+
+def parted(piece: FrameChunk, paster: Paster) -> Iterator[FrameChunk]:
+    """A chunk in pieces that a paster takes at once."""
+    size = paster.at_once(*piece.frames.shape[-2:])
+    for begin in range(0, len(piece), size):
+        part = slice(begin, begin + size)
+        yield FrameChunk(piece.index + begin, piece.frames[part], piece.starts[part], piece.ends[part], piece.stored[part])
 
 
 def untouched(piece: FrameChunk, tracks: list[FaceTrack]) -> tuple[Any, ...]:

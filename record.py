@@ -61,7 +61,7 @@ def run_record(
             "restorer": described(restorer),
             "frames": dict(frames),
             "finding": None if finding is None else {**finding, "detector": getattr(detector, "name", None)},
-            "pasting": None if paster is None else {**plain_fields(paster), "gates": asdict(paster.gates), "parser": paster.parser is not None},
+            "pasting": None if paster is None else {**pasting(paster), "gates": asdict(paster.gates)},
             "encoding": dict(encoding),
         },
     }
@@ -75,9 +75,14 @@ def job_identity(settings: Mapping[str, Any], restorer: Restorer, detector: Dete
         "settings": dict(settings),
         "degradation": None if known is None else str(known),
         "restorer": described(restorer),
-        "pasting": {**plain_fields(paster), "parser": paster.parser is not None},
+        "pasting": pasting(paster),
         "weights": weights_of(restorer=restorer, detector=detector, paster=paster),
     }
+
+
+def pasting(paster: Paster) -> dict[str, Any]:
+    """How faces are pasted."""
+    return {**plain_fields(paster), "parser": paster.parser is not None, "upscaler": paster.upscaler.name if paster.upscaler else None}
 
 
 def version() -> str:

@@ -87,6 +87,18 @@ def add(commands: Any) -> None:
         help="auto gives a face that lost it the film grain back that the frame around it keeps, if no codec has eaten it and --degradation names "
         "no noise; off leaves it clean (default: auto)",
     )
+    g.add_argument(
+        "--scale",
+        type=int,
+        default=1,
+        metavar="N",
+        help="write frames 1 to 4 times as large: they are enlarged, and faces keep the detail of their 512 crops (default: 1)",
+    )
+    g.add_argument(
+        "--upscale-model",
+        metavar="FILE",
+        help="enlarge by this network, such as RealESRGAN_x2plus.pth, a file or a name in upscale_models (default: Lanczos)",
+    )
     add_job_arguments(p)
     add_frames_and_encoding(p)
 
@@ -131,6 +143,8 @@ def restore(options: argparse.Namespace) -> int:
     from .tools import chosen_way, request_of, write_report
 
     check_apart(options.output, [options.input])
+    if options.aligned and (options.scale != 1 or options.upscale_model):
+        raise ValueError("--scale enlarges whole frames, and --aligned gives crops of 512 x 512; leave one of them out")
     if options.device:
         host.set_device(options.device)
     source = open_source(options.input, **selection(options))
@@ -141,7 +155,7 @@ def restore(options: argparse.Namespace) -> int:
     restorer, detector, paster = restorer_for(request), None, None
     if not options.aligned:
         detector, paster = detector_for(request), paster_for(request)
-    size = (512, 512) if options.aligned else (source.info.height, source.info.width)
+    size = (512, 512) if paster is None else paster.size(source.info.height, source.info.width)
     total = source.expected
     with open_sink(
         options.output, source.info, size=size, audio=source, overwrite=options.overwrite, check_interrupt=host.check_interrupt, **encoding(options)

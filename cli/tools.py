@@ -26,7 +26,7 @@ def request_of(options: Namespace, method: str, estimates: bool) -> dict[str, An
     """All options that decide what is restored and how."""
     from ..job_request import FINDING, PASTING
 
-    names = ("weights", "precision", "set", "degradation", *FINDING, *PASTING)
+    names = ("weights", "precision", "set", "degradation", "upscale_model", *FINDING, *PASTING)
     return {"method": method, "estimates": estimates, **{name: getattr(options, name) for name in names}}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..models.upscaling import Upscaler
 from .align import check_size, span, warp_to
+from .enlarge import LARGEST, enlarged, grain_kept, in_larger_frame, resized
 from .geometry import crop_corners, inverse, scales, zoomed
 from .grain import GRAIN, graininess, regrained
 from .occlusion import unoccluded
@@ -23,6 +26,10 @@ Item = tuple[FaceTrack, Tensor, "Tensor | None"]
 
 DIRECT = 1.5
 """From this scale on (crop pixels per frame pixel) the restored crop replaces the frame; at 1 and below it is added as a difference."""
+
+
+LARGE = 1 << 28
+"""Bytes of enlarged frames at once, unless a single one takes more."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,8 @@ class Paster:
         gates: from where to where it falls.
         occlusion: "auto" keeps what lies before the face, where the crops before and after restoration differ (faces/occlusion.py). Not for
             methods that change what is there, such as inpainting and colourising.
+        scale: how many times the size of the frames comes out, 1 to 4: they are enlarged, and the crops keep their own detail.
+        upscaler: what enlarges; None is Lanczos.
     """
 
     feather: float = 24
@@ -55,6 +64,8 @@ class Paster:
     grain: str = "auto"
     gates: Gates = GATES
     occlusion: str = "off"
+    scale: int = 1
+    upscaler: Upscaler | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.feather <= CROP / 2:
@@ -65,18 +76,33 @@ class Paster:
             raise ValueError(f"grain is {' or '.join(GRAIN)}, got {self.grain!r}")
         if self.occlusion not in ("auto", "off"):
             raise ValueError(f"occlusion is auto or off, got {self.occlusion!r}")
+        if self.scale not in range(1, LARGEST + 1):
+            raise ValueError(f"scale is 1 to {LARGEST} times the size of the frames, a whole number, got {self.scale}")
+        if self.upscaler is not None and self.scale == 1:
+            raise ValueError(f"an upscale model enlarges frames, and scale is 1; set scale to 2 to {LARGEST}, or leave the model out")
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """(H, W) of what comes out for frames of that size."""
+        return height * self.scale, width * self.scale
+
+    def at_once(self, height: int, width: int) -> int:
+        """How many frames of that size one call of `paste` should get, so that enlarged ones do not fill the memory."""
+        height, width = self.size(height, width)
+        return max(1, LARGE // (12 * height * width)) if self.scale > 1 else sys.maxsize
 
     def paste(self, frames: Tensor, index: int, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """Frames with the faces in them, and where they changed.
 
         frames: (n, 3, H, W) in [0, 1] that begin at `index`; they are not touched. items: see `Item`; larger ids lie on top.
-        Returns frames (n, 3, H, W) and mask (n, H, W) in [0, 1]; where the mask is 0 the frame is what it was, to the bit.
+        Returns frames (n, 3, H, W) and mask (n, H, W) in [0, 1], H and W times `scale`; where the mask is 0 the frame, enlarged, is what it
+        was, to the bit.
 
         Raises:
             ValueError: if crops are not (k, 3, 512, 512) for the k frames that a track has in common with these.
         """
-        out = frames.clone()
-        mask = frames.new_zeros((len(frames), *frames.shape[-2:]))
+        large = enlarged(frames, self.scale, self.upscaler)
+        out = large.clone()
+        mask = frames.new_zeros((len(large), *large.shape[-2:]))
         for track, restored, original in sorted(items, key=lambda item: -item[0].person):
             first, stop = max(index, track.start), min(index + len(frames), track.stop)
             check_size(frames, track)
@@ -85,13 +111,13 @@ class Paster:
                 continue
             rows = slice(first - track.start, stop - track.start)
             here = slice(first - index, stop - index)
-            self._paste_track(frames[here], out[here], mask[here], track, rows, restored, original)
+            self._paste_track(frames[here], large[here], out[here], mask[here], track, rows, restored, original)
         return out, mask
 
     def _paste_track(
-        self, frames: Tensor, out: Tensor, mask: Tensor, track: FaceTrack, rows: slice, restored: Tensor, original: Tensor | None
+        self, frames: Tensor, large: Tensor, out: Tensor, mask: Tensor, track: FaceTrack, rows: slice, restored: Tensor, original: Tensor | None
     ) -> None:
-        """Pastes one person into `out` and `mask`, which are views."""
+        """Pastes one person into `out` and `mask`, which are views; `large` are the frames enlarged."""
         level = self.strength * (strengths(track, self.gates)[rows] if self.fade else torch.ones(len(frames)))
         matrices = track.matrices[rows].double()
         share = 1 - rise(scales(matrices), 1.0, DIRECT)
@@ -111,10 +137,16 @@ class Paster:
             if not float(level[k]) > 0:
                 continue
             before = original[k] if original is not None and float(share[k]) > 0 else None
-            region, soft, target = self._place(frames[k], matrix, restored[k], before, float(share[k]), None if shape is None else shape[k], track)
-            y, x = region
+            covered = None if shape is None else shape[k]
+            there, seen = (matrix, before) if self.scale == 1 else self._in_large(large[k], matrix, before)
+            (y, x), soft, target = self._place(large[k], there, restored[k], seen, float(share[k]), covered, track)
             if self.grain == "auto" and not track.difference and (sure := graininess(frames[k])) > 0:
-                target = target.lerp(regrained(frames[k][:, y, x], target, soft), sure).clamp(0, 1)
+                if self.scale == 1:
+                    grainy = regrained(frames[k][:, y, x], target, soft)
+                else:
+                    small = self._place(frames[k], matrix, restored[k], before, float(share[k]), covered, track)
+                    grainy = target + self._large_grain(frames[k], large[k], *small)[:, y, x]
+                target = target.lerp(grainy, sure).clamp(0, 1)
             soft = soft * float(level[k])
             out[k][:, y, x] += soft * (target - out[k][:, y, x])
             mask[k][y, x] = torch.maximum(mask[k][y, x], soft)
@@ -130,6 +162,19 @@ class Paster:
             clear = unoccluded(restored, original, scale * context)
             shape = clear if shape is None else shape.to(clear) * clear
         return shape
+
+    def _in_large(self, large: Tensor, matrix: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """A face's map in its enlarged frame; and the crop before restoration, if it counts, with what the enlargement drew into it."""
+        there = in_larger_frame(matrix, self.scale)
+        return there, None if before is None else warp_to(large[None], there[None], CROP)[0]
+
+    def _large_grain(self, frame: Tensor, large: Tensor, region: tuple[slice, slice], soft: Tensor, target: Tensor) -> Tensor:
+        """The grain that a face lost, (3, s H, s W), as the enlarged frame around it has it; from what a paste into the frame itself shows."""
+        y, x = region
+        lost = torch.zeros_like(frame)
+        lost[:, y, x] = regrained(frame[:, y, x], target, soft) - target
+        kept = 1.0 if self.upscaler is None else grain_kept(frame, large)
+        return kept * resized(lost, *large.shape[-2:])
 
     def _place(
         self, frame: Tensor, matrix: Tensor, restored: Tensor, original: Tensor | None, share: float, shape: Tensor | None, track: FaceTrack

@@ -73,7 +73,7 @@ class JoinedSink(VideoSink):
             None,
             encoding,
             like=info,
-            size=(info.height, info.width),
+            size=job.size(info),
             audio=source,
             time_base=None,
             overwrite=overwrite,

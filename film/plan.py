@@ -29,7 +29,7 @@ from ..faces import Detector, FaceTrack, Paster, PersonReport, TrackReport, repo
 from ..methods.base import Restorer
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import CHUNK, Progress, follow_faces, no_progress
-from ..video import FrameSource, ShotCutDetector, open_source
+from ..video import FrameSource, ShotCutDetector, SourceInfo, open_source
 from ..video.source import Selection
 from .files import fingerprint, read_json, sha256, write_json, write_whole
 from .lease import take
@@ -96,6 +96,11 @@ class Job:
     @property
     def frames(self) -> int:
         return self.plan["frames"]
+
+    def size(self, info: SourceInfo) -> tuple[int, int]:
+        """(H, W) of the film's upright frames."""
+        scale = self.plan.get("scale", 1)
+        return info.height * scale, info.width * scale
 
     @property
     def parts(self) -> Path:
@@ -257,6 +262,7 @@ def plan(
             "selection": dict(selection),
             "encoding": dict(encoding),
             "seed": seed,
+            "scale": tools.paster.scale,
             "frames": len(ticks) - 1,
             "tick": str(tick),
             "segments": [

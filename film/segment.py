@@ -158,4 +158,4 @@ def encoding_of(job: Job, info: SourceInfo) -> Encoding:
 
 
 def segment_sink(part: Path, info: SourceInfo, job: Job) -> SegmentSink:
-    return SegmentSink(part, encoding_of(job, info), like=info, size=(info.height, info.width), time_base=job.tick)
+    return SegmentSink(part, encoding_of(job, info), like=info, size=job.size(info), time_base=job.tick)

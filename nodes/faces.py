@@ -27,9 +27,11 @@ from ..faces import (
     with_context,
 )
 from ..faces.anisotropic_pixels import plausible
+from ..faces.enlarge import LARGEST
 from ..faces.grain import GRAIN
 from ..headless.io import io, newer, ui
 from ..host.images import from_image, to_image, to_mask
+from ..models.upscaling import Upscaler
 from ..video import ShotCutDetector
 from .sockets import CATEGORY, Faces, Times
 
@@ -102,6 +104,30 @@ def grain_input() -> Any:
         advanced=True,
         tooltip="auto gives a face that lost it the film grain back that the frame around it keeps, if no codec has eaten it; off leaves it clean.",
     )
+
+
+def scale_inputs() -> list:
+    """As `grain_input`, last; the socket is no widget."""
+    return [
+        io.Int.Input(
+            "scale",
+            default=1,
+            min=1,
+            max=LARGEST,
+            optional=True,
+            advanced=True,
+            tooltip="How many times the frames' size comes out: they are enlarged, and faces keep the detail of their 512 crops.",
+        ),
+        io.UpscaleModel.Input("upscale_model", optional=True, tooltip="Enlarges the frames, instead of Lanczos; scale is then 2 to 4."),
+    ]
+
+
+def upscaler_of(model: Any) -> Upscaler | None:
+    """What a wired UPSCALE_MODEL is to a paster."""
+    if model is None:
+        return None
+    place = host.managed(getattr(model, "patcher", None) or model.model)
+    return Upscaler.of(model, name="the wired upscale model", place=place, check_interrupt=host.check_interrupt)
 
 
 def fingerprints_of_finding(detector: str | None) -> list:
@@ -265,9 +291,10 @@ class PasteBack(io.ComfyNode):
                 Faces.Input("faces", tooltip="Restored faces, one clip per person."),
                 *pasting_inputs(),
                 grain_input(),
+                *scale_inputs(),
             ],
             outputs=[
-                io.Image.Output("frames", tooltip="Same number and size as the input frames."),
+                io.Image.Output("frames", tooltip="Same number as the input frames, and scale times their size."),
                 io.Mask.Output("mask", tooltip="Where pixels changed, and how much: 0 to 1."),
             ],
         )
@@ -277,15 +304,16 @@ class PasteBack(io.ComfyNode):
         return fingerprints("parsenet")
 
     @classmethod
-    def execute(cls, frames, faces, feather=24, strength=1.0, colour_match=False, fade=True, grain="auto"):
+    def execute(cls, frames, faces, feather=24, strength=1.0, colour_match=False, fade=True, grain="auto", scale=1, upscale_model=None):
         pictures = from_image(frames)
         check_faces_fit(faces, pictures)
-        paster = chosen_paster(feather, strength, colour_match, fade, grain)
-        pasted = torch.empty_like(pictures)
-        masks = pictures.new_empty(len(pictures), *pictures.shape[-2:])
+        paster = chosen_paster(feather, strength, colour_match, fade, grain, scale=scale, upscaler=upscaler_of(upscale_model))
+        size = paster.size(pictures.shape[-2], pictures.shape[-1])
+        pasted, masks = pictures.new_empty(len(pictures), 3, *size), pictures.new_empty(len(pictures), *size)
+        at_once = min(CHUNK, paster.at_once(pictures.shape[-2], pictures.shape[-1]))
         with host.progress(len(pictures), "paste") as tick:
-            for start in range(0, len(pictures), CHUNK):
-                piece = pictures[start : start + CHUNK]
+            for start in range(0, len(pictures), at_once):
+                piece = pictures[start : start + at_once]
                 stop = start + len(piece)
                 pasted[start:stop], masks[start:stop] = paster.paste(piece, start, paste_items(faces, piece, start))
                 tick(len(piece))

@@ -13,7 +13,18 @@ from ..headless.io import io
 from ..pipeline import restore_aligned, restore_clip_in_frames
 from ..record import job_identity, run_record
 from ..video import choose_container
-from .faces import detector_input, fingerprints_of_finding, grain_input, like_input, liked, pasting_inputs, selection_inputs, whom
+from .faces import (
+    detector_input,
+    fingerprints_of_finding,
+    grain_input,
+    like_input,
+    liked,
+    pasting_inputs,
+    scale_inputs,
+    selection_inputs,
+    upscaler_of,
+    whom,
+)
 from .sockets import ABSENT, CATEGORY, RestorerSocket, optional, seed_input, tucked
 from .video import (
     SUFFIXES,
@@ -70,6 +81,7 @@ class RestoreVideo(io.ComfyNode):
                         "on where it stopped. Empty restores in one go.",
                         advanced=True,
                     ),
+                    *scale_inputs(),
                 ),
                 io.Video.Input("video", optional=True, tooltip="A clip from another node, instead of the file."),
                 like_input(),
@@ -115,6 +127,8 @@ class RestoreVideo(io.ComfyNode):
         grain="auto",
         deinterlace="auto",
         job="",
+        scale=1,
+        upscale_model=None,
         video=None,
         like=None,
     ):
@@ -123,9 +137,14 @@ class RestoreVideo(io.ComfyNode):
         source, sound = source_of(file, video, start=start_frame, count=max_frames or None, stride=every_nth, deinterlace=deinterlace)
         finder, paster, finding = None, None, None
         if not aligned:
-            finder, paster = chosen_detector(detector), chosen_paster(feather, strength, colour_match, fade, grain)
+            finder, paster = (
+                chosen_detector(detector),
+                chosen_paster(feather, strength, colour_match, fade, grain, scale=scale, upscaler=upscaler_of(upscale_model)),
+            )
             finding = {"faces": faces, "min_size": min_size}
-        size = (512, 512) if aligned else (source.info.height, source.info.width)
+        elif scale != 1 or upscale_model is not None:
+            raise ValueError(f"aligned frames come out at 512 x 512, and scale is {scale}; set it to 1 and wire no upscale model")
+        size = (512, 512) if paster is None else paster.size(source.info.height, source.info.width)
         total = source.expected or 0
         encoding = dict(codec=codec, crf=crf, pixel_format=pixel_format)
         if job:

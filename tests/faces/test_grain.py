@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.film_grain import fine, grainy, robust
 from torch import Tensor
 
 from fvr.faces import Paster, align
@@ -24,25 +25,6 @@ def picture() -> Tensor:
     """A photograph (3, 384, 512) with a face at (224, 110)."""
     data = pytest.importorskip("skimage.data", reason="the portrait comes with scikit-image")
     return torch.from_numpy(data.astronaut()[:384]).permute(2, 0, 1) / 255
-
-
-def grainy(picture: Tensor, sigma: float, seed: int = 0, soft: float = 0.0) -> Tensor:
-    """With Gaussian noise of `sigma` grey levels, the same in all channels and correlated over `soft` pixels, in 8 bits."""
-    noise = np.random.default_rng(seed).normal(0, 1, picture.shape[-2:])
-    if soft:
-        noise = cv2.GaussianBlur(noise, (0, 0), soft)
-        noise /= noise.std()
-    return ((picture * 255 + sigma * torch.from_numpy(noise)).round().clamp(0, 255) / 255).float()
-
-
-def fine(picture: Tensor) -> np.ndarray:
-    """x - gauss(x, 2) in grey levels, (H, W, 3)."""
-    x = picture.permute(1, 2, 0).numpy() * 255
-    return x - cv2.GaussianBlur(x, (0, 0), 2)
-
-
-def robust(values: np.ndarray) -> float:
-    return float(np.median(np.abs(values)) / 0.6745)
 
 
 @pytest.fixture
