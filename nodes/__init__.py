@@ -11,9 +11,11 @@ from .dicface import DicFaceRestore
 from .faces import FaceAlign, PasteBack
 from .fine_tune import PseudoTargetFineTune
 from .flair import FlairRestorerNode, FlairSampler, LoadDiffusionPrior
+from .frames import RestoreFrames
 from .keep import KeepPropagate
 from .measure import MeasureRestoration
 from .pseudo_target import PseudoTargetGenerate
+from .replacements import announce_replacements
 from .restore import RestoreVideo
 from .restorers import LoadFaceRestorer, RestoreFaces, RestorerSettings
 from .seed_map import SeedMapOptimize
@@ -44,6 +46,7 @@ NODES: list[type[io.ComfyNode]] = [
     PseudoTargetGenerate,
     PseudoTargetFineTune,
     RestoreVideo,
+    RestoreFrames,
     RestoreSegment,
     MeasureRestoration,
 ]
@@ -56,6 +59,9 @@ def registry() -> dict[str, type[io.ComfyNode]]:
 
 class FaceVideoRestoration(ComfyExtension):
     """What ComfyUI loads."""
+
+    async def on_load(self) -> None:
+        await announce_replacements()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         for node in NODES:

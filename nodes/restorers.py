@@ -66,19 +66,28 @@ class LoadFaceRestorer(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, precision=None):
-        path = restorer_file(model)
-        if path is None:
-            place = host.model_folders()["facerestore_models"][0]
-            raise ValueError(
-                f"no face restorer {model!r} is in the model folders; put one into {place}, or "
-                "run `fvr models fetch codeformer` (`fvr` is there after `python -m pip install .` in this pack's folder)"
-            )
-        loaded = load_network(path, decoder_dtype=PRECISIONS[precision or "float32"])
-        about = f"{path.name}: {loaded.detail}; {loaded.licence}"
-        restorer: Restorer = with_floor(restorer_from(loaded, place=host.managed(loaded.network)), loaded, host.managed)
-        if model == AUTO:
-            restorer = with_estimates(restorer, device=host.device(), precision=PRECISIONS[precision or "float32"], placed=host.managed)
+        restorer, about = load_restorer(model, precision or "float32")
         return io.NodeOutput(restorer, about, ui={"text": (about,)})
+
+
+def load_restorer(model: str | None, precision: str = "float32") -> tuple[Restorer, str]:
+    """The restorer behind an entry of the loader's menu, under the host's memory management, and what it is.
+
+    Raises:
+        ValueError: if its file is gone.
+    """
+    path = restorer_file(model)
+    if path is None:
+        place = host.model_folders()["facerestore_models"][0]
+        raise ValueError(
+            f"no face restorer {model!r} is in the model folders; put one into {place}, or "
+            "run `fvr models fetch codeformer` (`fvr` is there after `python -m pip install .` in this pack's folder)"
+        )
+    loaded = load_network(path, decoder_dtype=PRECISIONS[precision])
+    restorer: Restorer = with_floor(restorer_from(loaded, place=host.managed(loaded.network)), loaded, host.managed)
+    if model == AUTO:
+        restorer = with_estimates(restorer, device=host.device(), precision=PRECISIONS[precision], placed=host.managed)
+    return restorer, f"{path.name}: {loaded.detail}; {loaded.licence}"
 
 
 def restorer_file(model: str | None) -> Path | None:

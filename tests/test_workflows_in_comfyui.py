@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helpers.comfyui_host import COMFYUI, PATIENCE, Host, loaded, needs_browser, needs_host
+from helpers.small_keep import small_keep
 from helpers.small_workflows import API, FRAMES, NOTES, PAGES, embedded_are_here, make_inputs, make_models, quick, reporting
 
 from fvr.assembly import AUTO
@@ -35,6 +37,7 @@ def running(tmp_path_factory) -> Iterator[Host]:
     pytest.importorskip("skimage", reason="the portrait comes with scikit-image")
     here = Host(tmp_path_factory.mktemp("comfyui"))
     make_models(here.folder / "models")
+    torch.save({"params_ema": small_keep().state_dict()}, here.folder / "models" / "facerestore_models" / "KEEP-b76feb75.pth")
     make_interpolation(here.folder / "models" / "frame_interpolation")
     name_models(here.folder / "models")
     make_inputs(here.base / "input")
@@ -128,6 +131,68 @@ def test_measured_figures_are_data_in_the_history(running):
     node = next(key for key, node in prompt.items() if node["class_type"] == "FVRMeasureRestoration")
     (report,) = running.history(prompt)["outputs"][node]["report"]
     assert 10 < report["summary"]["psnr"] < 60 and len(report["per_frame"]["psnr"]) == FRAMES
+
+
+OLD = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "frame.png"}, "_meta": {"title": "picture"}},
+    "2": {"class_type": "FaceRestoreModelLoader", "inputs": {"model_name": "codeformer.pth"}, "_meta": {"title": "facerestore_cf"}},
+    "3": {
+        "class_type": "FaceRestoreCFWithModel",
+        "inputs": {"facerestore_model": ["2", 0], "image": ["1", 0], "facedetection": "retinaface_resnet50", "codeformer_fidelity": 0.7},
+        "_meta": {"title": "facerestore_cf"},
+    },
+    "4": {
+        "class_type": "ReActorRestoreFace",
+        "inputs": {
+            "image": ["1", 0],
+            "facedetection": "retinaface_resnet50",
+            "model": "codeformer.pth",
+            "visibility": 0.8,
+            "codeformer_weight": 0.5,
+        },
+        "_meta": {"title": "ReActor"},
+    },
+    "5": {
+        "class_type": "KEEP_ModelLoader",
+        "inputs": {"model": "KEEP", "detection_model": "retinaface_resnet50"},
+        "_meta": {"title": "ComfyUI-KEEP"},
+    },
+    "6": {
+        "class_type": "KEEP_ProcessImageSequence",
+        "inputs": {
+            "images": ["1", 0],
+            "keep_model": ["5", 0],
+            "final_upscale_factor": 2.0,
+            "has_aligned_frames": False,
+            "only_center_face": True,
+            "draw_bounding_box": False,
+            "max_clip_length": 20,
+        },
+        "_meta": {"title": "ComfyUI-KEEP"},
+    },
+    **{
+        key: {"class_type": "SaveImage", "inputs": {"images": [node, 0], "filename_prefix": f"old{node}"}, "_meta": {"title": "save"}}
+        for key, node in (("13", "3"), ("14", "4"), ("16", "6"))
+    },
+}
+"""A graph of other packs' nodes, as their users saved it."""
+
+
+def test_a_saved_graph_of_other_packs_runs_with_our_nodes(running):
+    from PIL import Image
+
+    known = running.ask("/node_replacements")
+    if not known:
+        pytest.skip("this ComfyUI replaces no nodes")
+    assert {"FaceRestoreCFWithModel", "ReActorRestoreFace", "KEEP_FaceUpscaleImage"} <= set(known)
+    entry = running.history(json.loads(json.dumps(OLD)))
+    wrong = [body for name, body in entry["status"]["messages"] if name == "execution_error"]
+    assert entry["status"]["status_str"] == "success", wrong
+    assert "1 person" in entry["outputs"]["3"]["text"][0]
+    pictures = {key: entry["outputs"][key]["images"][0] for key in ("13", "14", "16")}
+    sizes = {key: Image.open(running.base / "output" / file["filename"]).size for key, file in pictures.items()}
+    width, height = Image.open(running.base / "input" / "frame.png").size
+    assert sizes == {"13": (width, height), "14": (width, height), "16": (2 * width, 2 * height)}
 
 
 @needs_browser

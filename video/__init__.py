@@ -20,7 +20,7 @@ from .errors import VideoError
 from .fields import DEINTERLACE
 from .files import IMAGE_SUFFIXES, Place, check_apart, image_names, local, sequence_files, videos_in_folder
 from .info import AudioInfo, ColourTags, SourceInfo
-from .memory import FramesSource
+from .memory import FramesSink, FramesSource
 from .playlists import name_playlist
 from .sequence import ImageSink, SequenceSource, contents
 from .sound import sound_in
@@ -42,6 +42,7 @@ __all__ = [
     "FrameChunk",
     "FrameSource",
     "FrameTimes",
+    "FramesSink",
     "FramesSource",
     "ImageSink",
     "ShotCutDetector",

@@ -1,10 +1,13 @@
-"""A clip that is already decoded, as a source like any other."""
+"""A clip that is already decoded, as a source like any other, and one that stays so."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from functools import partial
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from .audio import AudioTrack
@@ -39,3 +42,16 @@ class FramesSource(FrameSource):
         for number in range(self.selection.start, len(self.given)):
             picture: Callable[[], Tensor] = partial(self.frames.__getitem__, number)
             yield Timed(self.given.starts[number], picture, self.given.ends[number])
+
+
+class FramesSink:
+    """Frames kept in one tensor (count, 3, H, W), as a sink like any other; their times are not kept."""
+
+    def __init__(self, count: int, size: tuple[int, int]) -> None:
+        self.frames = torch.empty(count, 3, *size)
+        self.warnings: list[str] = []
+        self.count = 0
+
+    def write(self, frames: Tensor, starts: Sequence[Fraction], ends: Sequence[Fraction], stored: Sequence[Any] = ()) -> None:
+        self.frames[self.count : self.count + len(frames)] = frames
+        self.count += len(frames)

@@ -20,6 +20,7 @@ LANDED = {
     "FVRFlairSampler": ["faces", "frames"],
     "FVRFlairRestorer": ["restorer"],
     "FVRRestoreVideo": ["video", "report"],
+    "FVRRestoreFrames": ["frames", "report"],
     "FVRRestoreSegment": ["text"],
     "FVRSeedMapOptimize": ["frames", "plot", "report"],
     "FVRFitDegradation": ["frames", "degradation", "text"],

@@ -1,0 +1,124 @@
+"""Frames in, frames out: finds, restores and pastes in one node, for pictures and short clips."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import host
+from ..assembly import AUTO, chosen_detector, chosen_paster, fingerprint, fingerprints, restorer_files
+from ..faces import check_words
+from ..headless.io import io
+from ..host.images import from_image, to_image
+from ..pipeline import restore_clip_in_frames
+from ..video import FramesSink, FramesSource, FrameTimes
+from .faces import (
+    detector_input,
+    fingerprints_of_finding,
+    grain_input,
+    like_input,
+    liked,
+    pasting_inputs,
+    scale_inputs,
+    selection_inputs,
+    upscaler_of,
+    whom,
+)
+from .restorers import OWN, load_restorer, restorer_file
+from .sockets import CATEGORY, RestorerSocket, optional, seed_input, tucked
+
+
+class RestoreFrames(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FVRRestoreFrames",
+            display_name="Restore Frames",
+            category=f"{CATEGORY}/restore",
+            description="Finds, restores and pastes the faces of pictures or of a short clip in one node; frames without a face pass through.",
+            search_aliases=["restore face", "facerestore", "reactor restore face", "codeformer", "gfpgan", "face restore with model", "face enhance"],
+            inputs=[
+                io.Image.Input("frames", tooltip="A picture, or the frames of one clip in order."),
+                *optional(
+                    io.Combo.Input(
+                        "model",
+                        options=[AUTO, *restorer_files()],
+                        default=AUTO,
+                        tooltip="The face restorer, as in Load Face Restorer. Ignored when a restorer is wired.",
+                    ),
+                    io.Float.Input(
+                        "fidelity",
+                        default=OWN,
+                        min=OWN,
+                        max=1.0,
+                        step=0.05,
+                        tooltip="CodeFormer and DicFace: 0 invents the cleanest face, 1 keeps what the input shows; others have none. -1 leaves "
+                        "the restorer as it is.",
+                    ),
+                    seed_input(),
+                    detector_input(),
+                    *tucked(selection_inputs(), "min_size"),
+                    *tucked(pasting_inputs(), "feather", "colour_match", "fade"),
+                    grain_input(),
+                    *scale_inputs(),
+                ),
+                RestorerSocket.Input(
+                    "restorer", optional=True, tooltip="From Load Face Restorer, FLAIR Restorer or any other, instead of the model."
+                ),
+                like_input(),
+            ],
+            outputs=[
+                io.Image.Output("frames", tooltip="Same number as the input frames, and scale times their size."),
+                io.String.Output("report", tooltip="How many people and frames, and why frames pass through."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, model=None, detector=None, **others):
+        return [fingerprint(restorer_file(model)), *fingerprints_of_finding(detector), *fingerprints("parsenet")]
+
+    @classmethod
+    def execute(
+        cls,
+        frames,
+        model=AUTO,
+        fidelity=OWN,
+        seed=0,
+        detector="auto",
+        faces="all",
+        min_size=0,
+        feather=24,
+        strength=1.0,
+        colour_match=False,
+        fade=True,
+        grain="auto",
+        scale=1,
+        upscale_model=None,
+        restorer=None,
+        like=None,
+    ):
+        check_words(faces)
+        pictures = from_image(frames)
+        if restorer is None:
+            restorer, _ = load_restorer(model)
+        if fidelity >= 0 and hasattr(getattr(restorer, "options", None), "fidelity"):
+            restorer = restorer.configured(fidelity=fidelity)
+        paster = chosen_paster(feather, strength, colour_match, fade, grain, scale=scale, upscaler=upscaler_of(upscale_model))
+        source = FramesSource(pictures, FrameTimes.constant(len(pictures), 25))
+        sink: Any = FramesSink(len(pictures), paster.size(pictures.shape[-2], pictures.shape[-1]))
+        with host.progress(2 * len(pictures), "restore") as tick:
+            summary = restore_clip_in_frames(
+                source,
+                sink,
+                restorer,
+                chosen_detector(detector),
+                paster=paster,
+                faces=whom(faces),
+                like=liked(like),
+                min_size=min_size,
+                seed=seed,
+                check_interrupt=host.check_interrupt,
+                on_found=tick,
+                on_written=tick,
+            )
+        text = summary.to_text()
+        return io.NodeOutput(to_image(sink.frames), text, ui={"text": (text,), "report": (summary.to_dict(),)})

@@ -1,0 +1,59 @@
+"""Nodes of other packs for which one of ours does the same, so that ComfyUI offers it for a saved graph whose pack is missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import host
+from ..headless.io import io
+
+FRAMES, LOADER = "FVRRestoreFrames", "FVRLoadFaceRestorer"
+KEEP = {"restorer": "keep_model", "scale": "final_upscale_factor"}
+
+REPLACEMENTS: dict[str, tuple[str, list[str], dict[str, str], dict[str, Any]]] = {
+    "FaceRestoreModelLoader": (LOADER, ["model_name"], {"model": "model_name"}, {}),
+    "FaceRestoreCFWithModel": (
+        FRAMES,
+        ["facedetection", "codeformer_fidelity"],
+        {"frames": "image", "restorer": "facerestore_model", "fidelity": "codeformer_fidelity"},
+        {},
+    ),
+    "ReActorRestoreFace": (
+        FRAMES,
+        ["facedetection", "model", "visibility", "codeformer_weight"],
+        {"frames": "image", "model": "model", "strength": "visibility", "fidelity": "codeformer_weight"},
+        {},
+    ),
+    "KEEP_ModelLoader": (LOADER, ["model", "detection_model"], {}, {"model": "KEEP-b76feb75.pth"}),
+    "KEEP_FaceUpscaleImage": (
+        FRAMES,
+        ["final_upscale_factor", "has_aligned_face", "only_center_face", "draw_bounding_box"],
+        {"frames": "image", **KEEP},
+        {},
+    ),
+    "KEEP_ProcessImageSequence": (
+        FRAMES,
+        ["final_upscale_factor", "has_aligned_frames", "only_center_face", "draw_bounding_box", "max_clip_length"],
+        {"frames": "images", **KEEP},
+        {},
+    ),
+}
+"""Old id -> (ours, its widgets in their order, our inputs by the old ones that they take, our inputs with a value of their own).
+
+facerestore_cf, ReActor and ComfyUI-KEEP as of November 2026. All of these have one output, which is our first."""
+
+
+async def announce_replacements() -> None:
+    """Tells ComfyUI, if it is one that takes such."""
+    api = host.comfy_api()
+    if api is None or not hasattr(io, "NodeReplace"):
+        return
+    register = api.ComfyAPI().node_replacement.register
+    for old, (new, widgets, wires, values) in REPLACEMENTS.items():
+        inputs = [{"new_id": ours, "old_id": theirs} for ours, theirs in wires.items()]
+        inputs += [{"new_id": ours, "set_value": value} for ours, value in values.items()]
+        await register(
+            io.NodeReplace(
+                new_node_id=new, old_node_id=old, old_widget_ids=widgets, input_mapping=inputs, output_mapping=[{"new_idx": 0, "old_idx": 0}]
+            )
+        )
