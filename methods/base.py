@@ -92,12 +92,14 @@ class Restorer(ABC):
         supports: what it can do beyond restoring crops; depends on its options.
         units: what one frame counts in progress.
         warm_up: what a part of a track needs; by default all that comes before it, which is exact for every method.
+        fingerprint: tells weights that came from no file of ours apart, for jobs that go on; "" for all others.
     """
 
     name: str
     look_ahead: int = 0
     warm_up: WarmUp = WarmUp(before=sys.maxsize)
     units: int = 1
+    fingerprint: str = ""
 
     @property
     def supports(self) -> frozenset[Capability]:

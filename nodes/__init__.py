@@ -22,6 +22,7 @@ from .seed_map import SeedMapOptimize
 from .segment import RestoreSegment
 from .user_messages import with_user_messages
 from .video import LoadVideoFrames, RetimeFrames, SaveVideoFrames
+from .wan import WanFaceRestorer
 
 NODES: list[type[io.ComfyNode]] = [
     LoadVideoFrames,
@@ -39,6 +40,7 @@ NODES: list[type[io.ComfyNode]] = [
     FlairRestorerNode,
     LoadFaceRestorer,
     RestorerSettings,
+    WanFaceRestorer,
     RestoreFaces,
     KeepPropagate,
     DicFaceRestore,

@@ -27,6 +27,7 @@ LANDED = {
     "FVRRetimeFrames": ["times", "multiple"],
     "FVRLoadFaceRestorer": ["restorer", "about"],
     "FVRRestorerSettings": ["restorer"],
+    "FVRWanFaceRestorer": ["restorer"],
     "FVRRestoreFaces": ["faces", "frames"],
     "FVRKeepPropagate": ["faces", "frames"],
     "FVRDicFaceRestore": ["faces", "frames", "uncertainty"],
