@@ -23,6 +23,7 @@ from helpers.small_workflows import API, FRAMES, NOTES, PAGES, embedded_are_here
 
 from fvr.assembly import AUTO
 
+BLUEPRINTS = sorted((Path(__file__).resolve().parents[1] / "subgraphs").glob("*.json"))
 PREVIEWS = {"video-preview"}
 """What the page itself adds to the inputs of a node that uploads."""
 
@@ -193,6 +194,37 @@ def test_a_saved_graph_of_other_packs_runs_with_our_nodes(running):
     sizes = {key: Image.open(running.base / "output" / file["filename"]).size for key, file in pictures.items()}
     width, height = Image.open(running.base / "input" / "frame.png").size
     assert sizes == {"13": (width, height), "14": (width, height), "16": (2 * width, 2 * height)}
+
+
+def test_blueprints_are_listed(running):
+    listed = running.ask("/global_subgraphs")
+    ours = {entry["name"]: key for key, entry in listed.items() if entry["info"]["node_pack"].endswith("face-video-restoration")}
+    assert set(ours) == {path.stem for path in BLUEPRINTS}
+    for name, key in ours.items():
+        assert json.loads(running.ask(f"/global_subgraphs/{key}")["data"])["nodes"][0]["title"] == name
+
+
+@needs_browser
+def test_blueprints_open_in_the_page(running):
+    """Each as its one node; what would be queued are the nodes in it, with the values of the blueprint."""
+    hostctl = loaded()
+    hostctl.ROOT = running.folder
+    found: dict[str, Any] = {}
+
+    def visit(page: Any, logs: list[Any]) -> None:
+        for path in BLUEPRINTS:
+            fault = page.evaluate(hostctl.LOAD, [path.name, path.read_text(encoding="utf-8")])
+            page.wait_for_timeout(500)
+            found[path.stem] = fault, page.evaluate(hostctl.REPORT), page.evaluate("async () => (await window.app.graphToPrompt()).output")
+
+    hostctl.browser(Namespace(port=running.port, width=1280, height=800), visit)
+    for path in BLUEPRINTS:
+        fault, report, queued = found[path.stem]
+        inside = json.loads(path.read_text(encoding="utf-8"))["definitions"]["subgraphs"][0]["nodes"]
+        assert fault is None and report["missing"] == []
+        assert sorted(node["class_type"] for node in queued.values()) == sorted(node["type"] for node in inside), path.stem
+    video = next(node for node in found["Restore faces in a video"][2].values() if node["class_type"] == "FVRRestoreVideo")
+    assert (video["inputs"]["faces"], video["inputs"]["strength"], video["inputs"]["scale"]) == ("all", 1, 1)
 
 
 @needs_browser
