@@ -277,6 +277,15 @@ def test_pages_say_where_missing_restorers_come_from():
 
 
 @pytest.mark.parametrize("name", ["restore_face_video", "restore_long_video"])
+def test_the_starters_are_apps(name):
+    """What ComfyUI's app mode shows of them: the clip first, and what is written last."""
+    page = page_form(FOLDER / f"{name}.json")
+    nodes, app = page_nodes(page), page["extra"]["linearData"]
+    assert app["inputs"][0][1] == "file" and all(name in widgets(nodes[str(node)]) for node, name in app["inputs"])
+    assert [registry()[nodes[str(node)]["type"]].define_schema().is_output_node for node in app["outputs"]] == [True]
+
+
+@pytest.mark.parametrize("name", ["restore_face_video", "restore_long_video"])
 def test_the_starters_say_nothing_of_the_damage(name):
     """Nobody who opens them has described any: a description that is wrong does harm."""
     prompt = headless.load_prompt(bundled(name))
