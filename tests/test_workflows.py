@@ -113,10 +113,15 @@ READABLE = 0.65
 """Zoom at which the 10 pixels of a note's text can still be read; below 8 / 14 the page draws no text at all."""
 
 
+def shown_size(node):
+    """Width and height below the title; of a folded node only that shows."""
+    return (160, 0) if node.get("flags", {}).get("collapsed") else node["size"]
+
+
 def test_text_can_be_read_at_fit_view():
     """On a screen of 1920 x 1080; and no node lies over another."""
     for path in PAGES:
-        boxes = [(*node["pos"], *node["size"]) for node in page_form(path)["nodes"]]
+        boxes = [(*node["pos"], *shown_size(node)) for node in page_form(path)["nodes"]]
         width, height = (max(b[k] + b[k + 2] for b in boxes) - min(b[k] for b in boxes) for k in (0, 1))
         assert min(SCREEN[0] / width, SCREEN[1] / height) > READABLE, f"{path.stem} is {width} x {height}"
         for number, (x, y, w, h) in enumerate(boxes):
@@ -139,6 +144,15 @@ def test_every_page_says_what_it_does():
         notes = [node["widgets_values"][0] for node in page_form(path)["nodes"] if node["type"] in NOTES]
         assert notes and all(100 < len(text) < 2000 for text in notes), path.stem
         assert not any("`" in text for text in notes), f"{path.stem}: Vue nodes print code in blue on the brown of a dark note"
+
+
+def test_every_page_has_its_note_in_chinese():
+    """Folded up, so that it takes one line."""
+    for path in PAGES:
+        (note,) = [node for node in page_form(path)["nodes"] if node.get("title") == "中文说明"]
+        words = note["widgets_values"][0]
+        assert note["type"] in NOTES and note["flags"]["collapsed"], path.stem
+        assert sum("\u4e00" <= letter <= "\u9fff" for letter in words) > len(words) / 3, path.stem
 
 
 @every_workflow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -59,9 +60,24 @@ def test_pictures_are_there_and_small(schema):
         assert file.stat().st_size <= MOST_BYTES, f"{name} is larger than {MOST_BYTES} bytes"
 
 
+@pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.node_id)
+def test_chinese_pages_say_what_english_ones_do(schema):
+    """Where the page looks for them, with its Chinese names and the same pictures; a licence is named in every one."""
+    texts = json.loads((FOLDER.parents[1] / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))[schema.node_id]
+    text = (FOLDER / schema.node_id / "zh.md").read_text(encoding="utf-8")
+    assert text.startswith(f"# {texts['display_name']}\n")
+    names = {shown["name"] for shown in [*texts["inputs"].values(), *texts["outputs"].values()]}
+    assert names <= explained(text), f"{schema.node_id}/zh.md does not say what {', '.join(sorted(names - explained(text)))} is"
+    assert [name for _, name in IMAGE.findall(text)] == [name for _, name in IMAGE.findall(page(schema.node_id))]
+    for heading in ("\n## 输入", "\n## 输出", "\n## 开销", "\n## 缺少或出错时", "许可证"):
+        assert heading in text, f"{schema.node_id}/zh.md has no {heading.strip()}"
+    assert not LINK.findall(text)
+
+
 def test_no_page_without_a_node_and_no_picture_without_a_page():
     pages = {file.stem for file in FOLDER.glob("*.md")}
     assert pages == {schema.node_id for schema in SCHEMAS}
+    assert {file.relative_to(FOLDER).as_posix() for file in FOLDER.glob("*/*.md")} == {f"{node_id}/zh.md" for node_id in pages}
     used = {(FOLDER / name).resolve() for page_id in pages for _, name in IMAGE.findall(page(page_id))}
     there = {file.resolve() for file in FOLDER.rglob("*") if file.is_file() and file.suffix != ".md"}
     assert there == used
