@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -42,6 +44,12 @@ def native(crops: torch.Tensor) -> torch.Tensor:
     return F.interpolate(crops, (128, 128), mode="area")
 
 
+@pytest.fixture(scope="module")
+def result_of(crops):
+    """What a method makes of the crops under one of JUDGED, at 128 x 128; each once."""
+    return cache(lambda method, damage: native(restored(method, judged(damage, native(crops), seed=0))))
+
+
 def test_every_method_has_its_weights_and_all_files_stay_within_60_megabytes():
     assert set(FILES) == set(EMBEDDED.values())
     assert sum(path.stat().st_size for path in embedded.FOLDER.glob("*.safetensors")) <= 60e6
@@ -64,19 +72,17 @@ def test_the_loader_knows_them(name, kind):
 
 @pytest.mark.parametrize("method", ["codeformer", "dicface", "keep"])
 @pytest.mark.parametrize(("degradation", "least"), [(X4, 1.5), ("blur, noise, JPEG 60", 1.0)])
-def test_faces_come_back_better_than_enlarged(method, degradation, least, crops):
+def test_faces_come_back_better_than_enlarged(method, degradation, least, crops, result_of):
     truth = native(crops)
-    source = judged(degradation, truth, seed=0)
-    result = native(restored(method, source))
+    source, result = judged(degradation, truth, seed=0), result_of(method, degradation)
     assert psnr(result, truth).mean() > psnr(source, truth).mean() + least
     assert ssim(result, truth).mean() > ssim(source, truth).mean() + 0.02
 
 
 @pytest.mark.parametrize("method", ["dicface", "keep"])
-def test_methods_over_time_are_steadier_than_frame_by_frame(method, crops):
+def test_methods_over_time_are_steadier_than_frame_by_frame(method, crops, result_of):
     truth = native(crops)
-    source = judged(X4, truth, seed=0)
-    over_time, single = (native(restored(name, source)) for name in (method, "codeformer"))
+    over_time, single = (result_of(name, X4) for name in (method, "codeformer"))
     assert mean_warping_error(over_time, truth).per_value < mean_warping_error(single, truth).per_value
     assert psnr(over_time, truth).mean() > psnr(single, truth).mean() - 0.05
 
