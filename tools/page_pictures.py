@@ -1,7 +1,7 @@
 """The pictures of the page: thumbnails of the workflows and graph_*.jpg of the help pages, cut out of screenshots.
 
     FVR_SCREENSHOTS=SHOTS pytest tests/test_workflows_in_comfyui.py
-    python benchmarks/page_pictures.py SHOTS [--results FOLDER]
+    python tools/page_pictures.py SHOTS [--results FOLDER]
 
 SHOTS holds 1920 x 1080 pictures of the pages after Fit View, named after them; FOLDER may hold a picture NAME.png of what came out of a
 workflow, which is put below its graph.
