@@ -25,6 +25,8 @@ DAMAGES = {
     "television": "gaussian_blur(sigma=1) + noise(sigma=0.035) + h264(crf=26)",
     "low light": "noise(sigma=0.05) + h264(crf=24)",
 }
+CASES = [(method, damage) for method in METHODS for damage in DAMAGES if method != "flair" or "noise" in DAMAGES[damage]]
+"""FLAIR, four times as slow as the others, under the worse half."""
 ALLOWED = 0.1
 """What a method may lose, in dB."""
 FACE = slice(36, 196), slice(80, 240)
@@ -49,8 +51,7 @@ def restored(method: str, frames: torch.Tensor) -> torch.Tensor:
     return (Paster().paste(frames, 0, [(track, done, crops)])[0] * 255).round() / 255
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "damage"), CASES)
 def test_no_method_makes_undescribed_damage_worse(method, damage, truth):
     seen = (parse(DAMAGES[damage]).observe(truth, torch.Generator().manual_seed(0)).clamp(0, 1) * 255).round() / 255
     face = (..., *FACE)

@@ -39,7 +39,6 @@ EXACT = {
     "per-frame": lambda: PerFrameRestorer(torch.nn.AvgPool2d(3, 1, 1).eval(), place=lambda room: torch.device("cpu"), side=64),
     "codeformer": lambda: CodeFormerRestorer(small_codeformer()),
     "codeformer, smoothed": lambda: CodeFormerRestorer(small_codeformer(), CodeFormerOptions(smoothing=2)),
-    "dicface": lambda: DicFaceRestorer(small_dicface()),
     "dicface, sampled": lambda: DicFaceRestorer(small_dicface(4), DicFaceOptions(dirichlet="sample")),
     "keep, reset": lambda: embedded_keep(reset_every=4, gain_window=2),
     "blind, not carried": lambda: embedded_blind(carry=False),
