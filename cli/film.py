@@ -75,13 +75,29 @@ def job_folder(options: Namespace, source: Any) -> Path | None:
 
 def restore_job(options: Namespace, folder: Path, source: Any) -> int:
     """Restores a clip as a job: plans it or goes on with it, joins it when all is done."""
+    from ..film.processes import warming, workers_for
+
+    workers = workers_for(options.workers)
+    elsewhere = options.ray or options.comfy or options.test_seconds
+    early = 0 if workers < 2 or elsewhere or (folder / "job.json").exists() else workers
+    with warming(folder, early, device_arguments(options)) as ready:
+        return plan_and_restore(options, folder, source, workers, ready)
+
+
+def device_arguments(options: Namespace) -> tuple[str, ...]:
+    """Of `fvr segment`."""
+    return ("--device", options.device) if options.device else ()
+
+
+def plan_and_restore(options: Namespace, folder: Path, source: Any, workers: int, ready: dict[int, Any]) -> int:
+    """As `restore_job`, with processes that are `ready` for the segments."""
     from .. import host
     from ..assembly import AUTO
     from ..film.executors import Job, failed, failed_sentence, work
     from ..film.files import read_json
     from ..film.join import joined
     from ..film.plan import plan
-    from ..film.processes import work_in_processes, workers_for
+    from ..film.processes import work_in_processes
     from ..film.sample import restore_sample
     from ..job_request import tools_for, worker_tools
     from ..record import job_identity
@@ -89,7 +105,6 @@ def restore_job(options: Namespace, folder: Path, source: Any) -> int:
     from .tools import chosen_way, request_of
 
     output = Path(options.output)
-    workers = workers_for(options.workers)
     planned = read_json(folder / "job.json")
     if output.exists() and not options.overwrite and not (planned and joined(Job.load(folder), output)):
         raise VideoError(f"{output} already exists; choose another name or allow overwriting")
@@ -146,7 +161,7 @@ def restore_job(options: Namespace, folder: Path, source: Any) -> int:
 
             work_on_comfy(planned_job, [address.strip() for address in options.comfy.split(",") if address.strip()], **common)
         elif workers > 1:
-            work_in_processes(planned_job, workers, arguments=("--device", options.device) if options.device else (), **common)
+            work_in_processes(planned_job, workers, arguments=device_arguments(options), ready=ready, **common)
         else:
             work(planned_job, lambda: tools, first=(0,) if options.preview else (), **common)
         stopped = stopping()

@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from ..pipeline import Progress, no_progress
 from .executors import PAUSE, Say, Stopping, frames_done, never
 from .plan import ATTEMPTS, Job
 
+Worker = subprocess.Popen[bytes]
 PARENT = "FVR_WORKER_OF"
 """Environment variable with the process that a worker works for; the worker ends with it."""
 
@@ -27,6 +28,7 @@ def work_in_processes(
     workers: int,
     *,
     arguments: Sequence[str] = (),
+    ready: dict[int, Worker] | None = None,
     stopping: Stopping = never,
     say: Say = lambda text: None,
     check_interrupt: CheckInterrupt = no_check,
@@ -39,8 +41,10 @@ def work_in_processes(
 
     Args:
         arguments: further ones of `fvr segment`.
+        ready: processes by their places that `warming` started; they leave it as they are set to work.
     """
-    running: dict[int, subprocess.Popen[bytes]] = {}
+    ready = {} if ready is None else ready
+    running: dict[int, Worker] = {}
     seen = frames_done(job)
     deaths = 0
     signalled = False
@@ -49,7 +53,7 @@ def work_in_processes(
             left = job.to_do()
             for place in range(min(workers, len(left)) if not stopping() else 0):
                 if place not in running and deaths < ATTEMPTS * workers:
-                    running[place] = start_worker(job.folder, place, workers, arguments)
+                    running[place] = woken(ready.pop(place)) if place in ready else start_worker(job.folder, place, workers, arguments)
             if stopping() and not signalled:
                 signalled = True
                 for process in running.values():
@@ -67,18 +71,52 @@ def work_in_processes(
             check_interrupt()
             time.sleep(PAUSE)
     finally:
-        for process in running.values():
-            with suppress(OSError):
-                process.terminate()
-        for process in running.values():
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(10)
+        end(running.values())
 
 
-def start_worker(folder: Path, place: int, workers: int, arguments: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-    """A process that restores segments until none is left. What it has to say goes where this process's words go."""
+def end(processes: Collection[Worker]) -> None:
+    for process in processes:
+        with suppress(OSError):
+            process.terminate()
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+
+
+@contextmanager
+def warming(folder: Path, workers: int, arguments: Sequence[str] = ()) -> Iterator[dict[int, Worker]]:
+    """Processes by their places, for `work_in_processes`, that import what they need while the job is planned: most of a worker's start.
+
+    Those that are not set to work end with the context.
+    """
+    ready: dict[int, Worker] = {}
+    try:
+        for place in range(workers):
+            ready[place] = start_worker(folder, place, workers, arguments, waiting=True)
+        yield ready
+    finally:
+        end(ready.values())
+
+
+def woken(process: Worker) -> Worker:
+    """Sets a process that waits to work."""
+    assert process.stdin is not None
+    with suppress(OSError):  # it died: so it is found
+        process.stdin.write(b"\n")
+        process.stdin.close()
+    return process
+
+
+def start_worker(folder: Path, place: int, workers: int, arguments: Sequence[str] = (), *, waiting: bool = False) -> Worker:
+    """A process that restores segments until none is left. What it has to say goes where this process's words go.
+
+    waiting: it imports only, until it is `woken`; it ends with the process that should have done so.
+    """
     package = __name__.rpartition(".film.")[0]
     code = f"import sys; from {package}.cli import main; sys.exit(main())"
+    if waiting:
+        imports = f"import sys, {package}.film.executors, {package}.job_request; from {package}.cli import main"
+        code = f"{imports}; sys.stdin.buffer.readline() and sys.exit(main())"
     environment = {**os.environ, PARENT: str(os.getpid())}
     if torch.cuda.is_available():
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
@@ -87,7 +125,8 @@ def start_worker(folder: Path, place: int, workers: int, arguments: Sequence[str
     else:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     command = [sys.executable, "-c", code, "segment", str(folder), *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=os.name == "posix")
+    stdin = subprocess.PIPE if waiting else None
+    return subprocess.Popen(command, env=environment, stdin=stdin, stdout=subprocess.DEVNULL, start_new_session=os.name == "posix")
 
 
 def orphaned() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from argparse import Namespace
@@ -16,6 +17,7 @@ from fvr.cli import build_parser, main
 from fvr.cli.film import ctrl_c_finishes, job_folder
 from fvr.cli.tools import request_of
 from fvr.demo import moving_portrait
+from fvr.film.processes import start_worker, warming, woken
 from fvr.video import FrameTimes, open_sink, open_source, read_frames
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,9 +57,14 @@ def test_a_job_by_two_processes_is_the_clip_in_one_go(clip, tmp_path, capsys, mo
     monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
     out, job, report = tmp_path / "out.mkv", str(tmp_path / "job"), tmp_path / "report.json"
     command = ["restore", str(clip), str(out), "--job", job, *FAST, *SEGMENTS]
-    assert main([*command, "--workers", "0"]) == 0
+    only_planned = [str(tmp_path / "planned") if word == job else word for word in command]
+    assert main([*only_planned, "--workers", "0"]) == 0
     assert "2 segments, numbered from 0" in capsys.readouterr().out and not out.exists()
+    shutil.rmtree(tmp_path / "planned")
+    woken_ones = []
+    monkeypatch.setattr("fvr.film.processes.woken", lambda process: woken_ones.append(woken(process)) or process)
     assert main([*command, "--workers", "2", "--report", str(report)]) == 0
+    assert [process.returncode for process in woken_ones] == [0, 0]
     assert main(["restore", str(clip), str(tmp_path / "one.mkv"), *FAST]) == 0
     (frames, times), (others, other_times) = read_frames(out), read_frames(tmp_path / "one.mkv")
     assert torch.equal(frames, others) and times.starts == other_times.starts and times.end == other_times.end
@@ -74,6 +81,15 @@ def test_a_job_by_two_processes_is_the_clip_in_one_go(clip, tmp_path, capsys, mo
     assert main(["segment", job, "7"]) == 1
     assert "has segments 0 to 1, got 7" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["job", "one.mkv", "out.mkv", "report.json"]
+
+
+def test_workers_that_nobody_sets_to_work_end(tmp_path):
+    with warming(tmp_path / "job", 2) as ready:
+        assert sorted(ready) == [0, 1] and all(process.poll() is None for process in ready.values())
+    assert all(process.returncode is not None for process in ready.values())
+    waiting = start_worker(tmp_path / "job", 0, 1, waiting=True)
+    waiting.stdin.close()  # as when the process that should wake it is gone
+    assert waiting.wait(120) == 0
 
 
 @pytest.mark.parametrize(
