@@ -89,6 +89,7 @@ def restore_clip_in_frames(
     check_interrupt: CheckInterrupt = no_check,
     on_found: Progress = no_progress,
     on_written: Progress = no_progress,
+    on_people: Callable[[list[FaceTrack], list[FaceTrack]], object] | None = None,
 ) -> Summary:
     """Restores the chosen faces of a clip and writes as many frames as were decoded, with their times.
 
@@ -101,6 +102,7 @@ def restore_clip_in_frames(
         seed: the same seed gives the same pixels, whatever `chunk` is.
         chunk: frames decoded at a time.
         on_found, on_written: progress of the first and the second pass.
+        on_people: called between the two with all tracks and those that were chosen.
 
     Raises:
         ValueError: if `faces` names a person who is not in the clip.
@@ -122,6 +124,8 @@ def restore_clip_in_frames(
     began = time.monotonic()
     tracks = follow_faces(source, detector, chunk=chunk, check_interrupt=check_interrupt, on_frame=on_found)
     chosen = select_tracks(tracks, faces, min_size, like)
+    if on_people is not None:
+        on_people(tracks, chosen)
     walk = Walk(chosen, restorer, pasting(paster or Paster(), restorer), seed=seed, check_interrupt=check_interrupt)
     frames = 0
     with closing(read_ahead(source.chunks(chunk))) as pieces, WriteBehind(sink.write) as write:

@@ -45,5 +45,7 @@ from .progress_bar import check_interrupt as check_interrupt
 from .progress_bar import clear_interrupt as clear_interrupt
 from .progress_bar import interrupt as interrupt
 from .progress_bar import interrupts_between_layers as interrupts_between_layers
+from .progress_bar import on_page as on_page
 from .progress_bar import progress as progress
 from .progress_bar import say as say
+from .progress_bar import show_work as show_work

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import logging
 import sys
 import threading
@@ -115,16 +117,34 @@ def _bar(total: int | None, desc: str) -> Iterator[Tick]:
         yield tick
 
 
+def on_page() -> bool:
+    """Whether a node's `ui` is for somebody at ComfyUI's page, not only for who calls it."""
+    return comfyui.inside_comfyui() and getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None) is not None
+
+
+def show_work(text: str, picture: torch.Tensor | None = None) -> None:
+    """Shows how the work of the node that runs goes on, on the page that queued it (web/compare.js); nothing elsewhere, where the bar says as much.
+
+    picture: (3, H, W) in [0, 1]. A preview of ComfyUI's own would stay, in the place of the clip that the node shows at its end.
+    """
+    if not on_page() or (context := comfyui.comfy("comfy_execution.utils").get_executing_context()) is None:
+        return
+    said = {"node": context.node_id, "text": text}
+    if picture is not None:
+        held = io.BytesIO()
+        _picture(picture).save(held, "JPEG", quality=80)
+        said["picture"] = "data:image/jpeg;base64," + base64.b64encode(held.getvalue()).decode()
+    server = sys.modules["server"].PromptServer.instance
+    server.send_sync("fvr.work", said, server.client_id)
+
+
 def say(text: str) -> None:
     """Shows a line while a node runs: on the node inside ComfyUI's server, on stderr elsewhere."""
-    if comfyui.inside_comfyui() and "server" in sys.modules:
+    if on_page():
         text = user_message(text)
-        context, server = (
-            comfyui.comfy("comfy_execution.utils").get_executing_context(),
-            getattr(sys.modules["server"].PromptServer, "instance", None),
-        )
-        if context is not None and server is not None:
-            server.send_progress_text(text, context.node_id)
+        context = comfyui.comfy("comfy_execution.utils").get_executing_context()
+        if context is not None:
+            sys.modules["server"].PromptServer.instance.send_progress_text(text, context.node_id)
     logging.getLogger("fvr").info(text)
     if not comfyui.inside_comfyui():
         print(text, file=sys.stderr)  # noqa: T201

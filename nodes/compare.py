@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import host
-from ..headless.io import io, newer
+from ..headless.io import io, newer, ui
 from ..host.images import from_image, to_image
-from ..video import FrameTimes
+from ..video import FrameTimes, open_sink
 from ..video.compare import CompareOptions, compare_picture, compared_size, resizings
+from .before_after import SIDE
 from .choices import check_choice, choice_made
 from .sockets import CATEGORY, Times
+from .video import next_number
 
 
 def mode_input() -> Any:
@@ -93,7 +96,30 @@ class CompareVideos(io.ComfyNode):
                 tick(1, preview=picture)
         lines = [f"{len(clips)} clips, {options.mode}, {len(a)} frames of {width} x {height}"]
         lines += resizings([(name, (clip.shape[1], clip.shape[2])) for name, clip in clips.items()])
-        return io.NodeOutput(frames, ui={"text": ("\n".join(lines),)})
+        return io.NodeOutput(frames, ui={"text": ("\n".join(lines),), **wipe({"a_video": a, "b_video": b}, shown)})
+
+
+def wipe(clips: dict[str, Tensor], times: FrameTimes) -> dict[str, Any]:
+    """Both clips as small files with their sound, for the page to wipe between while they play (web/compare.js); nothing without a page."""
+    if not host.on_page():
+        return {}
+    files = {}
+    with host.progress(len(times) * len(clips), "encode") as tick:
+        for name, clip in clips.items():
+            height, width = (2 * max(1, round(side * min(1.0, SIDE / max(clip.shape[1:3])) / 2)) for side in clip.shape[1:3])
+            path, subfolder, filename = host.next_output_path(f"fvr_compare/{name}", ".mp4", kind="temp")
+            sound = times.source if times.source is not None and times.source.audio else None
+            with open_sink(
+                path, times.source, size=(height, width), crf=20, audio=sound, otherwise=next_number, check_interrupt=host.check_interrupt
+            ) as sink:
+                sink.length = times.duration
+                for start in range(0, len(clip), 8):
+                    piece = slice(start, start + 8)
+                    frames = F.interpolate(from_image(clip[piece]), (height, width), mode="bilinear", antialias=True, align_corners=False)
+                    sink.write(frames.clamp(0, 1), times.starts[piece], times.ends[piece])
+                    tick(len(frames))
+            files[name] = (ui.SavedResult(filename, subfolder, io.FolderType.temp),)
+    return files
 
 
 def check_lengths(clips: dict[str, Tensor], times: FrameTimes | None) -> None:

@@ -9,8 +9,8 @@ from ..headless.io import io
 from ..host.images import to_mask
 from ..methods.dicface import DicFaceOptions
 from .choices import check_choice
-from .faces import crops_image, restored_text
-from .restoring import expect, face_inputs, face_outputs, restore_people
+from .faces import crops_image
+from .restoring import expect, face_inputs, face_outputs, restore_people, said_of
 from .sockets import CATEGORY, RestorerSocket, seed_input
 from .widgets import widgets
 
@@ -65,11 +65,11 @@ class DicFaceRestore(io.ComfyNode):
         given = {"fidelity": fidelity, "dirichlet": dirichlet, **mode}
         given["keep_luminance"] = bool(given.get("keep_luminance"))
         restorer = restorer.configured(**{name: value for name, value in given.items() if value is not None})
-        said = [of_the_mask(mode["mode"], mask)] if mask is not None else []
+        said = None if mask is None else of_the_mask(mode["mode"], mask)
         holes = mask if mode["mode"] == "inpaint" else None
         done, maps = restore_people(restorer, faces, frames, mask=holes, seed=seed, maps=True)
-        text = "\n".join([restored_text(done), *filter(None, said)])
-        return io.NodeOutput(done, crops_image(done), to_mask(maps["uncertainty"]) if maps else host.nothing(), ui={"text": (text,)})
+        uncertainty = to_mask(maps["uncertainty"]) if maps else host.nothing()
+        return io.NodeOutput(done, crops_image(done), uncertainty, ui=said_of(cls, done, faces, frames, said))
 
 
 def of_the_mask(mode: str, mask: Tensor) -> str | None:

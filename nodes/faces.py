@@ -33,6 +33,8 @@ from ..headless.io import io, newer, ui
 from ..host.images import from_image, to_image, to_mask
 from ..models.upscaling import Upscaler
 from ..video import ShotCutDetector
+from .before_after import slider, spread
+from .people import people
 from .sockets import CATEGORY, Faces, Times
 
 CHUNK = 8
@@ -250,7 +252,12 @@ class FaceAlign(io.ComfyNode):
         thumbnails.push(0, pictures)
         sheet = to_image(contact_sheet(tracks, thumbnails)[None])
         found = report(tracks, chosen, len(pictures), min_size)
-        shown = {**ui.PreviewImage(sheet, cls=cls).as_dict(), "text": (found.to_text(),), "report": (found.to_dict(),)}
+        shown = {
+            **ui.PreviewImage(sheet, cls=cls).as_dict(),
+            **people(cls, chosen, thumbnails),
+            "text": (found.to_text(),),
+            "report": (found.to_dict(),),
+        }
         return io.NodeOutput(clips, crops_image(clips), sheet, found.to_text(), ui=shown)
 
 
@@ -317,10 +324,12 @@ class PasteBack(io.ComfyNode):
                 stop = start + len(piece)
                 pasted[start:stop], masks[start:stop] = paster.paste(piece, start, paste_items(faces, piece, start))
                 tick(len(piece))
-        changed = int((masks.amax((-2, -1)) > 0).sum())
+        places = torch.nonzero(masks.amax((-2, -1)) > 0)[:, 0]
+        changed, picks = len(places), spread(len(pictures), places)
         count = f"{len(pictures):,} {'frame' if len(pictures) == 1 else 'frames'}"
         text = f"{count}, {changed:,} with a restored face, {len(pictures) - changed:,} unchanged"
-        return io.NodeOutput(to_image(pasted), to_mask(masks), ui={"text": (text,)})
+        shown = {"text": (text,), **slider(cls, pictures[picks], pasted[picks])}
+        return io.NodeOutput(to_image(pasted), to_mask(masks), ui=shown)
 
 
 def paste_items(faces: list[FaceClip], frames: Tensor, start: int) -> list[tuple[FaceTrack, Tensor, Tensor]]:

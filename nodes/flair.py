@@ -16,8 +16,8 @@ from ..physics import Degradation
 from ..priors.base import Prior
 from ..priors.load import EMBEDDED, TASKS, load_prior, prior_from_file
 from .choices import check_choice
-from .faces import crops_image, restored_text
-from .restoring import restore_people
+from .faces import crops_image
+from .restoring import restore_people, said_of
 from .sockets import ABSENT, CATEGORY, DegradationSocket, Faces, PriorSocket, RestorerSocket, seed_input
 from .widgets import from_widgets, widgets
 
@@ -153,7 +153,7 @@ class FlairSampler(io.ComfyNode):
     @classmethod
     def execute(cls, prior, seed=0, faces=None, frames=None, **options):
         restored, _ = restore_people(flair(prior, **options), faces, frames, seed=seed)
-        return io.NodeOutput(restored, crops_image(restored), ui={"text": (restored_text(restored),)})
+        return io.NodeOutput(restored, crops_image(restored), ui=said_of(cls, restored, faces, frames))
 
 
 class FlairRestorerNode(io.ComfyNode):

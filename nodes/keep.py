@@ -6,9 +6,9 @@ from .. import host
 from ..headless.io import io
 from ..methods.keep import KeepOptions
 from ..motion.raft import RaftFlow
-from .faces import crops_image, restored_text
+from .faces import crops_image
 from .restorers import KEEP
-from .restoring import expect, face_inputs, face_outputs, restore_people
+from .restoring import expect, face_inputs, face_outputs, restore_people, said_of
 from .sockets import CATEGORY, RestorerSocket
 from .widgets import widgets
 
@@ -48,4 +48,4 @@ class KeepPropagate(io.ComfyNode):
         if optical_flow is not None:
             restorer = restorer.guided_by(RaftFlow(optical_flow.model, host.managed(optical_flow)))
         restored, _ = restore_people(restorer, faces, frames)
-        return io.NodeOutput(restored, crops_image(restored), ui={"text": (restored_text(restored),)})
+        return io.NodeOutput(restored, crops_image(restored), ui=said_of(cls, restored, faces, frames))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .. import host
-from ..assembly import chosen_detector, chosen_paster, fingerprints
+from ..assembly import AUTO, chosen_detector, chosen_paster, fingerprint, fingerprints
 from ..faces import check_words
 from ..film.plan import Tools
 from ..film.run import run_job
@@ -13,6 +13,7 @@ from ..headless.io import io
 from ..pipeline import restore_aligned, restore_clip_in_frames
 from ..record import job_identity, run_record
 from ..video import choose_container
+from .before_after import Watched
 from .faces import (
     detector_input,
     fingerprints_of_finding,
@@ -25,6 +26,7 @@ from .faces import (
     upscaler_of,
     whom,
 )
+from .restorers import load_restorer, restorer_file
 from .sockets import ABSENT, CATEGORY, RestorerSocket, optional, seed_input, tucked
 from .video import (
     SUFFIXES,
@@ -55,23 +57,27 @@ class RestoreVideo(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 *optional(file_input("A clip in the input folder. Ignored when a video is wired.")),
-                RestorerSocket.Input("restorer", tooltip="From FLAIR Restorer, or any other restorer."),
+                RestorerSocket.Input(
+                    "restorer",
+                    optional=True,
+                    tooltip="From Load Face Restorer, FLAIR Restorer or any other. Without one: auto, as in Load Face Restorer.",
+                ),
                 *optional(
-                    seed_input(),
+                    *tucked([seed_input()], "seed"),
                     io.Boolean.Input(
                         "aligned",
                         default=False,
                         tooltip="Frames are already aligned crops of one person: no detection, no pasting; gives 512 x 512.",
                         advanced=True,
                     ),
-                    detector_input(),
+                    *tucked([detector_input()], "detector"),
                     *tucked(selection_inputs(), "min_size"),
                     *tucked(pasting_inputs(), "feather", "colour_match", "fade"),
                     *tucked(range_inputs(), "start_frame", "every_nth"),
                     io.String.Input(
                         "filename_prefix", default="video/restored", tooltip="Where the file goes in the output folder; a number is added."
                     ),
-                    *encoding_inputs(),
+                    *tucked(encoding_inputs(), "codec", "crf"),
                     grain_input(),
                     deinterlace_input(),
                     io.String.Input(
@@ -100,13 +106,14 @@ class RestoreVideo(io.ComfyNode):
         return check_output(filename_prefix, codec, crf, pixel_format) if fine is True else fine
 
     @classmethod
-    def fingerprint_inputs(cls, file=None, detector=None, aligned=False, **others):
-        return [host.file_fingerprint(file), *([] if aligned else [*fingerprints_of_finding(detector), *fingerprints("parsenet")])]
+    def fingerprint_inputs(cls, file=None, detector=None, aligned=False, restorer=ABSENT, **others):
+        found = [] if aligned else [*fingerprints_of_finding(detector), *fingerprints("parsenet")]
+        return [host.file_fingerprint(file), *found, *([fingerprint(restorer_file(AUTO))] if restorer is ABSENT else [])]
 
     @classmethod
     def execute(
         cls,
-        restorer,
+        restorer=None,
         file=None,
         seed=0,
         aligned=False,
@@ -133,6 +140,7 @@ class RestoreVideo(io.ComfyNode):
         like=None,
     ):
         check_words(faces)
+        restorer = load_restorer(AUTO)[0] if restorer is None else restorer
         known = liked(like)
         source, sound = source_of(file, video, start=start_frame, count=max_frames or None, stride=every_nth, deinterlace=deinterlace)
         finder, paster, finding = None, None, None
@@ -145,6 +153,7 @@ class RestoreVideo(io.ComfyNode):
         elif scale != 1 or upscale_model is not None:
             raise ValueError(f"aligned frames come out at 512 x 512, and scale is {scale}; set it to 1 and wire no upscale model")
         size = (512, 512) if paster is None else paster.size(source.info.height, source.info.width)
+        compared: dict = {}
         total = source.expected or 0
         encoding = dict(codec=codec, crf=crf, pixel_format=pixel_format)
         if job:
@@ -163,23 +172,26 @@ class RestoreVideo(io.ComfyNode):
             sink, subfolder = sink_for(filename_prefix, source.info, size=size, audio=sound, metadata=host.graph_tags(cls.hidden), **encoding)
             with sink, host.progress(total if aligned else 2 * total, "restore") as tick:
                 announce(source, sink)
-                common = dict(seed=seed, check_interrupt=host.check_interrupt, on_written=tick)
+                watched = Watched(total, tick)
+                seen, written = watched.source(source), watched.sink(sink)
+                common = dict(seed=seed, check_interrupt=host.check_interrupt, on_written=watched.on_written)
                 if finder is None or paster is None:
-                    summary = restore_aligned(source, sink, restorer, **common)
+                    summary = restore_aligned(seen, written, restorer, **common)
                 else:
                     summary = restore_clip_in_frames(
-                        source,
-                        sink,
+                        seen,
+                        written,
                         restorer,
                         finder,
                         paster=paster,
                         faces=whom(faces),
                         like=known,
                         min_size=min_size,
-                        on_found=tick,
+                        on_found=watched.on_found,
+                        on_people=watched.on_people,
                         **common,
                     )
-            summary, path = summary.closed(source, sink), Path(str(sink.path))
+            summary, path, compared = summary.closed(source, sink), Path(str(sink.path)), watched.ui(cls)
         text, preview = summary.to_text(), shown(path, subfolder)
         record = run_record(
             summary,
@@ -193,7 +205,7 @@ class RestoreVideo(io.ComfyNode):
             detector=finder,
             paster=paster,
         )
-        return io.NodeOutput(host.video_from_file(path), text, ui={**preview.as_dict(), "text": (text,), "report": (record,)})
+        return io.NodeOutput(host.video_from_file(path), text, ui={**preview.as_dict(), **compared, "text": (text,), "report": (record,)})
 
     @classmethod
     def as_job(cls, job, source, tools, settings, frames, encoding, filename_prefix):
@@ -214,6 +226,7 @@ class RestoreVideo(io.ComfyNode):
         )
         joining = dict(otherwise=next_number, metadata=host.graph_tags(cls.hidden))
         with host.progress(2 * (source.expected or 0), "restore") as tick:
+            watched = Watched(source.expected or 0, tick)
             summary, path = run_job(
                 host.output_folder(job),
                 source,
@@ -223,8 +236,8 @@ class RestoreVideo(io.ComfyNode):
                 joining=joining,
                 say=host.say,
                 check_interrupt=host.check_interrupt,
-                on_found=tick,
-                on_written=tick,
+                on_found=watched.on_found,
+                on_written=watched.on_written,
             )
         folder = path.parent.relative_to(root) if path.is_relative_to(root) else Path(subfolder)  # a film that was joined before keeps its place
         return summary, path, "" if folder == Path() else folder.as_posix()

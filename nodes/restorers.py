@@ -16,8 +16,8 @@ from ..methods.per_frame import PerFrameOptions
 from ..methods.registry import methods, restorer_from, with_estimates, with_floor
 from ..models.load import load_network
 from .choices import check_choice
-from .faces import crops_image, restored_text
-from .restoring import expect, face_inputs, face_outputs, restore_people
+from .faces import crops_image
+from .restoring import expect, face_inputs, face_outputs, restore_people, said_of
 from .sockets import CATEGORY, RestorerSocket, seed_input
 from .widgets import from_widgets, widgets
 
@@ -70,11 +70,11 @@ class LoadFaceRestorer(io.ComfyNode):
         return io.NodeOutput(restorer, about, ui={"text": (about,)})
 
 
-def load_restorer(model: str | None, precision: str = "float32") -> tuple[Restorer, str]:
-    """The restorer behind an entry of the loader's menu, under the host's memory management, and what it is.
+def load_restorer(model: str, precision: str = "float32") -> tuple[Restorer, str]:
+    """What an entry of the loader's menu stands for, and what the file holds and its licence.
 
     Raises:
-        ValueError: if its file is gone.
+        ValueError: if the file is gone.
     """
     path = restorer_file(model)
     if path is None:
@@ -129,7 +129,7 @@ class RestoreFaces(io.ComfyNode):
             )
             restorer = restorer.configured(fidelity=fidelity)
         restored, _ = restore_people(restorer, faces, frames, seed=seed)
-        return io.NodeOutput(restored, crops_image(restored), ui={"text": (restored_text(restored),)})
+        return io.NodeOutput(restored, crops_image(restored), ui=said_of(cls, restored, faces, frames))
 
 
 KEEP = ("reset_every", "gain_window", "flow")

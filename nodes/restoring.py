@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from .. import host
-from ..faces import FaceClip, FaceTrack, align, aligned_track
+from ..faces import CROP, FaceClip, FaceTrack, align, aligned_track
 from ..headless.io import io
 from ..host.images import fitted_mask, from_image, from_mask
 from ..methods.base import Restorer, restore_frames
+from .before_after import slider, spread
+from .faces import restored_text
 from .sockets import Faces
 
 
@@ -25,6 +29,14 @@ def face_outputs() -> list:
         Faces.Output("faces", tooltip="Restored faces, for Paste Back."),
         io.Image.Output("frames", tooltip="The restored crops, person after person, 512 x 512."),
     ]
+
+
+def said_of(node: Any, restored: list[FaceClip], faces: list[FaceClip] | None, frames: Tensor | None, *more: str | None) -> dict[str, Any]:
+    """A restoring node's `ui`: what it did, and crops before and after."""
+    text = "\n".join([restored_text(restored), *filter(None, more)])
+    before = torch.cat([clip.crops for clip in faces]) if faces else torch.empty(0, 3, CROP, CROP) if frames is None else from_image(frames)
+    picks = spread(len(before))
+    return {"text": (text,), **slider(node, before[picks], torch.cat([clip.crops for clip in restored])[picks] if picks else before)}
 
 
 Shown = tuple[FaceTrack | None, Tensor, Tensor | None]

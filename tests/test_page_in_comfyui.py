@@ -6,6 +6,7 @@ Runs where `comfyui_host` finds a ComfyUI and a browser; FVR_FRONT_END names ano
 from __future__ import annotations
 
 import base64
+import json
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -16,7 +17,8 @@ import torch
 from helpers.comfyui_host import PATIENCE, Host, loaded, needs_browser, needs_host
 
 from fvr.demo import moving_portrait, save
-from fvr.video import FrameTimes
+from fvr.video import AudioTrack, FrameTimes
+from fvr.workflows import FOLDER
 
 pytestmark = [*needs_host, needs_browser]
 
@@ -57,6 +59,18 @@ SET = """([type, name, value]) => {
 }"""
 FILES = "() => Object.fromEntries(app.graph.nodes.map((node) => [node.type, node.widgets?.find((widget) => widget.name === 'file')?.value]))"
 SAID = "[data-testid=fvr-said]"
+COMPARE = "[data-testid=fvr-compare]"
+PEOPLE = "[data-testid=fvr-people]"
+OPEN = """async (graph) => {
+  await app.loadGraphData(graph);
+  await app.extensionManager.command.execute('Comfy.Canvas.FitView');
+}"""
+LISTEN = """async () => {
+  window.fvrWork = [];
+  (await import('/scripts/api.js')).api.addEventListener('fvr.work', ({ detail }) => window.fvrWork.push(detail));
+}"""
+VALUE = "([type, name]) => app.graph.nodes.find((node) => node.type === type).widgets.find((widget) => widget.name === name).value"
+CLIPS = f"""() => [...document.querySelectorAll('{COMPARE} video')].map((clip) => [clip.currentTime, clip.duration, clip.paused, clip.muted])"""
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +84,16 @@ def running(tmp_path_factory) -> Iterator[Host]:
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> dict[str, bytes]:
-    """A clip with a face and one without, as mp4 files."""
+    """A clip with a face, one without, and one of three seconds with sound, as mp4 files."""
     pytest.importorskip("skimage", reason="the portrait comes with scikit-image")
     folder = tmp_path_factory.mktemp("clips")
     grey = torch.linspace(0.2, 0.8, 96).expand(3, 3, 96, 96).contiguous()
     for name, frames in (("face", moving_portrait(3)), ("nobody", grey)):
         save(folder / f"{name}.mp4", frames, FrameTimes.constant(len(frames), 25))
-    return {name: (folder / f"{name}.mp4").read_bytes() for name in ("face", "nobody")}
+    long = torch.linspace(0, 1, 75)[:, None, None, None].expand(-1, 3, 96, 128)
+    tone = AudioTrack(0.2 * torch.sin(torch.arange(48000 * 3) * 0.05)[None], 48000)
+    save(folder / "heard.mp4", long, FrameTimes.constant(75, 25), audio=tone)
+    return {name: (folder / f"{name}.mp4").read_bytes() for name in ("face", "nobody", "heard")}
 
 
 def in_page(host: Host, mode: str, visit: Callable[[Any], Any]) -> Any:
@@ -202,8 +219,8 @@ def test_a_clip_gets_in_and_what_nodes_say_is_seen(mode, running, clips, tmp_pat
     assert any("no face: 3" in text for text in nobody), nobody
     before, after = ({node["type"]: node.get("widgets_values") for node in graph["nodes"] if node["type"].startswith("FVR")} for graph in kept)
     assert before == after and before["FVRLoadVideoFrames"][:4] == [names[0], 0, 0, 1]
-    assert len(before["FVRFaceAlign"]) == 5, "what a node said of a run is not a part of the workflow"
-    assert begin[0] == "restore_face_video", "the template to begin with comes first"
+    assert len(before["FVRFaceAlign"]) == 6, "what a node said of a run is not a part of the workflow"
+    assert begin[0] == "start_here", "the template to begin with comes first"
 
 
 def test_the_classic_page_shows_few_widgets_and_all_when_asked(running):
@@ -218,3 +235,94 @@ def test_the_classic_page_shows_few_widgets_and_all_when_asked(running):
 
     few, all_of_them = in_page(running, "classic", visit)
     assert few == ["seed", "data_consistency", "enhance", "preset", "preset.steps", "fvr_more"] and len(all_of_them) == 28
+
+
+def wiped(page: Any, node: str) -> list[float]:
+    """Where the line is after the pointer has been at the left, in the middle and at the right of a node's comparison."""
+    stage = page.locator(node).locator("> div").first
+    box = stage.bounding_box()
+    shares = []
+    for share in (0.1, 0.5, 0.9):
+        page.mouse.move(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
+        page.wait_for_timeout(100)
+        shares.append(float(stage.get_attribute("data-share")))
+    return shares
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_start_here_by_clicking(mode, running, clips, tmp_path):
+    """The workflow to begin with, opened, given a clip, run; before and after; a click on the only face, and on one of two."""
+    graph = json.loads((FOLDER / "start_here.json").read_text(encoding="utf-8"))
+
+    def visit(page: Any) -> list[Any]:
+        page.evaluate(OPEN, graph)
+        page.wait_for_timeout(1000)
+        zoom = page.evaluate("() => app.canvas.ds.scale")
+        page.screenshot(path=str(tmp_path / f"{mode}-opened.png"))
+        upload(page, mode, "restore the faces of a clip", "FVRRestoreVideo", f"{mode}-start.mp4", clips["face"])
+        page.evaluate(LISTEN)
+        entry = run(running, page)
+        page.evaluate("async () => await app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        page.wait_for_timeout(1000)
+        page.screenshot(path=str(tmp_path / f"{mode}-run.png"))
+        shares = wiped(page, COMPARE)
+        face = page.locator(f"{PEOPLE} button").first
+        face.click()  # somebody always stays
+        alone = page.evaluate(VALUE, ["FVRRestoreVideo", "faces"]), face.get_attribute("aria-pressed")
+        people = entry["outputs"]["1"]["people"]
+        two = [people[0], {**people[0], "person": 1}]
+        page.evaluate("(two) => app.graph.nodes.find((node) => node.type === 'FVRRestoreVideo').onExecuted({ people: two })", two)
+        faces = page.locator(f"{PEOPLE} button")
+        words = []
+        for number in (0, 0, 1):
+            faces.nth(number).click()
+            words.append(page.evaluate(VALUE, ["FVRRestoreVideo", "faces"]))
+        queued = page.evaluate("async () => (await app.graphToPrompt()).output")
+        page.screenshot(path=str(tmp_path / f"{mode}-chosen.png"))
+        return [zoom, entry, shares, alone, words, queued, page.evaluate("() => window.fvrWork")]
+
+    zoom, entry, shares, alone, words, queued, work = in_page(running, mode, visit)
+    assert entry["status"]["status_str"] == "success" and zoom > 0.8
+    assert len(entry["outputs"]["1"]["a_images"]) == len(entry["outputs"]["1"]["b_images"]) == 3
+    assert work and all(said["node"] == "1" and "frames/s" in said["text"] for said in work)
+    assert shares == pytest.approx([0.1, 0.5, 0.9], abs=0.02)
+    assert alone == ("all", "true") and words == ["1", "all", "0"]
+    assert queued["1"]["inputs"]["faces"] == "0" and not {"fvr_people", "fvr_compare"} & set(queued["1"]["inputs"])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_two_clips_play_together_under_a_line(mode, running, clips, tmp_path):
+    """Compare Videos: the line follows the pointer, scrubbing moves both clips, and they stay together while they play."""
+    (running.base / "input" / "heard.mp4").write_bytes(clips["heard"])
+    nodes = [("load", "FVRLoadVideoFrames", {"file": "heard.mp4"}), ("compare", "FVRCompareVideos", {}), ("show", "PreviewImage", {})]
+    wires = [("load", 0, "compare", "a"), ("load", 0, "compare", "b"), ("load", 1, "compare", "times"), ("compare", 0, "show", "images")]
+
+    def visit(page: Any) -> list[Any]:
+        page.evaluate("async () => await app.refreshComboInNodes()")
+        build(page, nodes, wires)
+        entry = run(running, page)
+        page.wait_for_function(f"() => ({CLIPS})().every((clip) => clip[1] > 0)")
+        shares = wiped(page, COMPARE)
+        bar = page.locator(f"{COMPARE} input[type=range]")
+        box = bar.bounding_box()
+        page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + box["height"] / 2)
+        page.wait_for_timeout(500)
+        scrubbed = page.evaluate(CLIPS)
+        sound, play = page.locator(f"{COMPARE} button").last, page.locator(f"{COMPARE} button").first
+        sound.click()
+        play.click()
+        page.wait_for_timeout(700)
+        playing = page.evaluate(CLIPS)
+        page.screenshot(path=str(tmp_path / f"{mode}-wipe.png"))
+        play.click()
+        page.wait_for_timeout(300)
+        return [entry, shares, scrubbed, playing, page.evaluate(CLIPS)]
+
+    entry, shares, scrubbed, playing, paused = in_page(running, mode, visit)
+    assert entry["status"]["status_str"] == "success"
+    assert shares == pytest.approx([0.1, 0.5, 0.9], abs=0.02)
+    for clip in scrubbed:
+        assert clip[0] == pytest.approx(clip[1] / 2, abs=0.15 * clip[1]) and clip[2:] == [True, True]
+    (a, b) = playing
+    assert not a[2] and not b[2] and abs(a[0] - b[0]) < 0.15 and {a[3], b[3]} == {True, False}, "one of the two is heard"
+    assert paused[0][2] and paused[1][2] and abs(paused[0][0] - paused[1][0]) < 0.05

@@ -290,7 +290,7 @@ def test_pages_say_where_missing_restorers_come_from():
             assert published or name in (AUTO, *embedded.RESTORERS) or re.fullmatch(r"my-[a-z-]+\.safetensors", name)
 
 
-@pytest.mark.parametrize("name", ["restore_face_video", "restore_long_video"])
+@pytest.mark.parametrize("name", ["start_here", "restore_face_video", "restore_long_video"])
 def test_the_starters_are_apps(name):
     """What ComfyUI's app mode shows of them: the clip first, and what is written last."""
     page = page_form(FOLDER / f"{name}.json")

@@ -2,6 +2,7 @@
 // its run (`ui.text`), or why it was refused or failed, is shown on it; and classic nodes put their advanced inputs away, as Vue nodes do.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { nodeAt } from "./node_display.js";
 
 const SAID = "fvr_said";
 const LINE = 15;
@@ -26,6 +27,8 @@ function linesOf(text, width) {
   const letters = Math.max(20, Math.floor((width - 40) / 6.2));
   return text.split("\n").reduce((sum, line) => sum + Math.max(1, Math.ceil(line.length / letters)), 0);
 }
+
+const heightOf = (node, text) => Math.min(MOST_LINES, linesOf(text, node.size[0])) * LINE + 12;
 
 function addSaid(node) {
   const element = document.createElement("textarea");
@@ -52,7 +55,7 @@ function addSaid(node) {
     setValue: (value) => {
       element.value = value;
     },
-    getMinHeight: () => Math.min(MOST_LINES, linesOf(element.value, node.size[0])) * LINE + 12,
+    getMinHeight: () => heightOf(node, element.value),
   });
   widget.serialize = false; // its value is of one run, not of the workflow
   widget.serializeValue = () => undefined;
@@ -73,21 +76,13 @@ function show(node, text, wrong = false) {
   if (widget.element.value === text) return;
   widget.value = text;
   widget.element.value = text;
+  widget.element.style.minHeight = `${heightOf(node, text)}px`; // Vue nodes ask nobody
   const [width, height] = node.computeSize();
   node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
   node.setDirtyCanvas?.(true, true);
 }
 
 const textOf = (said) => [said?.text ?? []].flat().filter(Boolean).join("\n\n");
-
-/** The node behind "7", "3:7" (7 inside the subgraph node 3) or "<id of a subgraph>:7". */
-function nodeAt(key) {
-  const root = app.rootGraph ?? app.graph;
-  const path = String(key).split(":");
-  const id = path.pop();
-  const find = (graph, name) => graph?.getNodeById(name) ?? graph?.getNodeById(Number(name));
-  return find(path.reduce((graph, part) => find(graph, part)?.subgraph ?? root.subgraphs?.get(part), root), id);
-}
 
 function everyNode(graph, visit) {
   for (const node of graph?.nodes ?? []) {
@@ -183,7 +178,7 @@ function addMore(node) {
 }
 
 /** The server lists templates in no order; the one to begin with comes first. */
-const STARTER = "restore_face_video";
+const STARTER = "start_here";
 const getTemplates = api.getWorkflowTemplates;
 if (getTemplates) {
   api.getWorkflowTemplates = async function (...given) {

@@ -1,0 +1,152 @@
+"""What the page shows of a node's work: how it goes on, and before and after, a few frames of both for the slider of web/compare.js."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import host
+from ..faces import FaceTrack, Thumbnails
+from ..headless.io import ui
+from ..host.images import to_image
+from .people import people
+
+SHOWN = 8
+"""Pairs of frames."""
+
+SIDE = 768
+"""Most pixels of the longer side: a node on the page is no larger."""
+
+
+class Samples:
+    """Evenly spread frames of a clip that streams by, whose length nobody knows: every 2^k-th, fewer than 2 `SHOWN` at any time."""
+
+    def __init__(self) -> None:
+        self.every = 1
+        self.kept: dict[int, Tensor] = {}
+
+    def push(self, first: int, frames: Tensor) -> None:
+        """Takes frames (n, 3, H, W) that begin at `first`."""
+        for number in range(first, first + len(frames)):
+            if number % self.every:
+                continue
+            self.kept[number] = reduced(frames[number - first : number - first + 1])[0]
+            if len(self.kept) >= 2 * SHOWN:
+                self.every *= 2
+                self.kept = {number: frame for number, frame in self.kept.items() if number % self.every == 0}
+
+
+def reduced(frames: Tensor) -> Tensor:
+    """Frames (n, 3, H, W) at `SIDE` pixels, or as they are if they are smaller."""
+    share = SIDE / max(frames.shape[-2:])
+    if share >= 1:
+        return frames.clone()
+    size = [max(1, round(side * share)) for side in frames.shape[-2:]]
+    return F.interpolate(frames, size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def spread(count: int, places: Tensor | None = None) -> list[int]:
+    """Up to `SHOWN` of `count` numbers, or of those in `places`, first and last among them."""
+    numbers = torch.arange(count) if places is None or not len(places) else places
+    return numbers[torch.linspace(0, len(numbers) - 1, min(SHOWN, len(numbers))).round().long()].tolist()
+
+
+def slider(node: Any, before: Tensor, after: Tensor) -> dict[str, Any]:
+    """What the page needs to wipe between pairs of frames (n, 3, H, W), under the names of ComfyUI's own Compare Images; nothing without a page."""
+    if not host.on_page() or not len(before):
+        return {}
+    pictures = {"a_images": before, "b_images": after}
+    return {name: ui.PreviewImage(to_image(reduced(frames)), cls=node).as_dict()["images"] for name, frames in pictures.items()}
+
+
+def sampled_slider(node: Any, before: Samples, after: Samples) -> dict[str, Any]:
+    """The same for what streamed by."""
+    both = sorted(set(before.kept) & set(after.kept))
+    chosen = [both[k] for k in spread(len(both))]
+    return slider(node, torch.stack([before.kept[k] for k in chosen]), torch.stack([after.kept[k] for k in chosen])) if chosen else {}
+
+
+class Watched:
+    """A clip's walk as the page shows it: the frame just written, the rate and the time left, and samples of before and after.
+
+    Args:
+        total: frames of the clip, 0 if unknown.
+        tick: of a progress bar over finding and writing every frame.
+    """
+
+    def __init__(self, total: int, tick: host.Tick) -> None:
+        self.total, self.tick = total, tick
+        self.before, self.after = Samples(), Samples()
+        self.chosen: list[FaceTrack] = []
+        self.faces = Thumbnails([])
+        self.pushed = self.written = 0
+        self.last: Tensor | None = None
+        self.began = self.said = time.monotonic()
+
+    def source(self, source: Any) -> Any:
+        """The clip, whose frames are noticed as they are read."""
+
+        def chunks(*given: Any, **named: Any) -> Iterator[Any]:
+            for piece in source.chunks(*given, **named):
+                self.before.push(piece.index, piece.frames)
+                self.faces.push(piece.index, piece.frames)
+                yield piece
+
+        return _Instead(source, chunks=chunks)
+
+    def sink(self, sink: Any) -> Any:
+        """Where frames are written, and noticed."""
+
+        def write(frames: Tensor, *times: Any) -> None:
+            sink.write(frames, *times)
+            self.after.push(self.pushed, frames)
+            self.last = frames[-1]
+            self.pushed += len(frames)
+
+        return _Instead(sink, write=write)
+
+    def on_people(self, tracks: list[FaceTrack], chosen: list[FaceTrack]) -> None:
+        self.faces, self.chosen = Thumbnails(tracks, samples=1), chosen
+
+    def on_found(self, count: int) -> None:
+        self.tick(count)
+        self.began = time.monotonic()  # of writing, which comes next
+
+    def on_written(self, count: int) -> None:
+        self.tick(count)
+        self.written += count
+        now = time.monotonic()
+        if now - self.said >= 0.5:
+            self.said = now
+            host.show_work(self.status(now), None if self.last is None else reduced(self.last[None])[0])
+
+    def status(self, now: float) -> str:
+        rate = self.written / max(now - self.began, 1e-6)
+        of = f" of {self.total:,}" if self.total >= self.written else ""
+        left = f", {_clock((self.total - self.written) / rate)} left" if of and rate else ""
+        return f"{self.written:,}{of} frames, {rate:.2f} frames/s{left}"
+
+    def ui(self, node: Any) -> dict[str, Any]:
+        """The slider over what went by, and everybody in it."""
+        return {**sampled_slider(node, self.before, self.after), **people(node, self.chosen, self.faces)}
+
+
+class _Instead:
+    """An object, some of whose attributes are others."""
+
+    def __init__(self, real: Any, **others: Callable[..., Any]) -> None:
+        self.__dict__.update(others, _real=real)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,27 @@
+"""Everybody in a clip on the node that found them, for a click on a face to choose (web/people.js)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .. import host
+from ..faces import FaceTrack, Thumbnails
+from ..headless.io import ui
+from ..host.images import to_image
+
+MOST = 48
+"""People shown, those seen in most frames."""
+
+
+def people(node: Any, chosen: Sequence[FaceTrack], thumbnails: Thumbnails) -> dict[str, Any]:
+    """Each person's sharpest face and whether they are chosen; nothing without a page."""
+    faces = {person: crops[min(thumbnails.best[person], len(crops) - 1)] for person, crops in sorted(thumbnails.crops.items()) if crops}
+    shown = list(faces)[:MOST]
+    if not host.on_page() or not shown:
+        return {}
+    files = ui.PreviewImage(to_image(torch.stack([faces[person] for person in shown])), cls=node).as_dict()["images"]
+    here = {track.person for track in chosen}
+    return {"people": tuple({**file, "person": person, "chosen": person in here} for file, person in zip(files, shown, strict=True))}

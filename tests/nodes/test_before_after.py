@@ -1,0 +1,108 @@
+"""What the page is shown of a node's work: samples of before and after, the rate, everybody in a clip. Without a page nothing is written."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fvr import host
+from fvr.demo import moving_portrait, save
+from fvr.nodes.before_after import SHOWN, SIDE, Samples, Watched, spread
+from fvr.nodes.compare import CompareVideos
+from fvr.nodes.crops import CropsToFaces
+from fvr.nodes.faces import FaceAlign, PasteBack
+from fvr.nodes.restore import RestoreVideo
+from fvr.nodes.restorers import LoadFaceRestorer
+from fvr.video import FrameTimes, open_source
+
+
+@pytest.fixture
+def page(monkeypatch, tmp_path):
+    """Somebody is looking."""
+    monkeypatch.setattr(host, "on_page", lambda: True)
+    with host.workspace(input=tmp_path, output=tmp_path / "output", temp=tmp_path):
+        yield tmp_path
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64])
+@pytest.mark.parametrize("count", [1, 5, 16, 100, 1000])
+def test_samples_of_a_stream_are_even_and_few_whatever_its_length(count, chunk):
+    samples = Samples()
+    frames = torch.arange(count).float()[:, None, None, None].expand(-1, 3, 2, 2)
+    for first in range(0, count, chunk):
+        samples.push(first, frames[first : first + chunk])
+        assert len(samples.kept) < 2 * SHOWN
+    assert list(samples.kept) == list(range(0, count, samples.every)) and len(samples.kept) >= min(count, SHOWN)
+    assert all(float(frame.mean()) == number for number, frame in samples.kept.items())
+
+
+def test_what_is_kept_of_large_frames_is_small():
+    samples = Samples()
+    samples.push(0, torch.rand(1, 3, 1080, 1920))
+    assert max(samples.kept[0].shape) == SIDE
+
+
+def test_frames_shown_are_those_that_changed():
+    assert spread(100) == [0, 14, 28, 42, 57, 71, 85, 99]
+    assert spread(100, torch.tensor([7, 8, 9])) == [7, 8, 9]
+    assert spread(3, torch.tensor([], dtype=torch.long)) == [0, 1, 2] and spread(0) == []
+
+
+def test_the_rate_is_that_of_the_pass_that_writes_and_tells_the_time_left(monkeypatch):
+    ticks, shown = [], []
+    monkeypatch.setattr(host, "show_work", lambda *said: shown.append(said))
+    watched = Watched(100, lambda count, preview=None: ticks.append(count))
+    sink = watched.sink(type("Sink", (), {"write": lambda self, *given: None, "warnings": ["odd"]})())
+    frames = torch.rand(10, 3, 4, 4)
+    sink.write(frames, (), ())
+    watched.said -= 1
+    watched.on_written(10)
+    assert sink.warnings == ["odd"] and ticks == [10]
+    ((text, picture),) = shown
+    assert text.startswith("10 of 100 frames") and torch.equal(picture, frames[-1])
+    assert watched.status(watched.began + 5) == "10 of 100 frames, 2.00 frames/s, 0:45 left"
+    watched.total = 0
+    assert watched.status(watched.began + 5) == "10 frames, 2.00 frames/s"
+
+
+def compared(ui):
+    assert len(ui["a_images"]) == len(ui["b_images"]) > 0
+    return [len(ui[name]) for name in ("a_images", "b_images")]
+
+
+def test_nodes_show_before_and_after_and_everybody_where_somebody_looks(page):
+    pytest.importorskip("skimage", reason="the portrait comes with scikit-image")
+    frames = moving_portrait(10)
+    save(page / "clip.mkv", frames, FrameTimes.constant(10, 25))
+    images = frames.permute(0, 2, 3, 1).contiguous()
+    aligned = FaceAlign.execute(frames=images, detector="blazeface")
+    (person,) = aligned.ui["people"]
+    assert person["person"] == 0 and person["chosen"] is True and (page / person["filename"]).stat().st_size > 1000
+    grey = aligned.result[1].mean(-1, keepdim=True).expand_as(aligned.result[1]).contiguous()
+    edited = CropsToFaces.execute(faces=aligned.result[0], crops=grey).result[0]
+    assert compared(PasteBack.execute(frames=images, faces=edited).ui) == [8, 8]
+    whole = RestoreVideo.execute(file="clip.mkv", detector="blazeface", max_frames=2)  # no restorer: auto
+    assert compared(whole.ui) == [2, 2] and whole.ui["people"][0]["chosen"] is True and "2 frames, 1 person" in whole.result[1]
+    wiped = CompareVideos.execute(a=images, b=1 - images, mode={"mode": "side_by_side"}).ui
+    for name in ("a_video", "b_video"):
+        (file,) = wiped[name]
+        assert open_source(page / file["subfolder"] / file["filename"]).expected == 10
+
+
+def test_without_a_page_nothing_is_written_for_it(tmp_path):
+    frames = torch.rand(2, 32, 32, 3)
+    with host.workspace(input=tmp_path, output=tmp_path, temp=tmp_path / "temp"):
+        pasted, compared = PasteBack.execute(frames=frames, faces=[]), CompareVideos.execute(a=frames, b=frames, mode={"mode": "side_by_side"})
+    assert set(pasted.ui) == set(compared.ui) == {"text"} and not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+def test_auto_is_what_a_wired_auto_is(tmp_path):
+    pytest.importorskip("skimage", reason="the portrait comes with scikit-image")
+    save(tmp_path / "clip.mkv", moving_portrait(1), FrameTimes.constant(1, 25))
+    with host.workspace(input=tmp_path, output=tmp_path, temp=tmp_path):
+        auto = LoadFaceRestorer.execute(model="auto").result[0]
+        given = dict(file="clip.mkv", detector="blazeface", codec="ffv1")
+        clips = [RestoreVideo.execute(**given, **wired).result[0] for wired in ({}, {"restorer": auto})]
+        first, second = (torch.cat([chunk.frames for chunk in open_source(clip.get_stream_source()).chunks()]) for clip in clips)
+    assert torch.equal(first, second)
+    assert RestoreVideo.fingerprint_inputs(file="clip.mkv") != RestoreVideo.fingerprint_inputs(file="clip.mkv", restorer=None)
