@@ -27,6 +27,7 @@ class Degradation(ABC):
         transparent: whether `adjoint` and `pinv` treat the operator as the identity (noise, and what a codec or a camera loses).
         distortion: expected standard deviation of what `forward` of a transparent operator changes, in units of frames in [0, 1].
         hides: whether `forward` only hides pixels (inpainting).
+        blurs: whether `forward` is a convolution with one kernel.
         axes: the axes of (T, 3, H, W) along which pixels are mixed; operators on different axes commute.
 
     >>> from .blur import Blur
@@ -43,6 +44,7 @@ class Degradation(ABC):
     transparent: bool = False
     distortion: float = 0.0
     hides: bool = False
+    blurs: bool = False
     axes: frozenset[Axis] = frozenset({"space"})
 
     @abstractmethod

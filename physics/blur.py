@@ -57,6 +57,7 @@ class Blur(Degradation):
     offset: int | None = None
     title: str = "Blur"
     sigmas: tuple[float, float, float] | None = None
+    blurs = True
 
     def __post_init__(self) -> None:
         with torch.inference_mode(False), torch.no_grad():

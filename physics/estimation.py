@@ -223,7 +223,7 @@ def contradiction(crops: Tensor, operator: Degradation) -> str:
         return ""
     if described > NOTICED and seen.noise < described / APART:
         return f"noise of {255 * described:.0f} grey levels in luma is described, and the footage has {255 * seen.noise:.1f}"
-    blurs = [part for part in operator.chain if isinstance(part, Blur)]
+    blurs = [part for part in operator.chain if part.blurs]
     if not blurs:
         return ""
     rest = unexplained(crops, compose(blurs), max(seen.noise, described))
