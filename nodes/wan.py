@@ -19,7 +19,10 @@ class WanFaceRestorer(io.ComfyNode):
             description="Wan 2.1 1.3B with VividFace's weights as a restorer: one step for a whole window of frames.",
             search_aliases=["vividface", "wan 2.1", "one step diffusion", "video diffusion restorer"],
             inputs=[
-                io.Model.Input("model", tooltip="VividFace's weights, from Load Diffusion Model or another loader of Wan 2.1 1.3B; no smaller precision was tried."),
+                io.Model.Input(
+                    "model",
+                    tooltip="VividFace's weights, from Load Diffusion Model or another loader of Wan 2.1 1.3B; no smaller precision was tried.",
+                ),
                 io.Vae.Input("vae", tooltip="The VAE of Wan 2.1, from Load VAE."),
                 *widgets(WanOptions(), "window", "overlap"),
                 io.Conditioning.Input(
