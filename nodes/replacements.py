@@ -48,12 +48,16 @@ async def announce_replacements() -> None:
     api = host.comfy_api()
     if api is None or not hasattr(io, "NodeReplace"):
         return
+
+    class FirstOutput(io.NodeReplace):
+        """Tells the page that the first output stays the first. The server must not be told: it would look for a wire under the name that its
+        consumer's input had, which fails where it replaced the consumer before (ComfyUI 0.33, app/node_replace_manager.py, in random order)."""
+
+        def as_dict(self) -> dict[str, Any]:
+            return super().as_dict() | {"output_mapping": [{"new_idx": 0, "old_idx": 0}]}
+
     register = api.ComfyAPI().node_replacement.register
     for old, (new, widgets, wires, values) in REPLACEMENTS.items():
         inputs = [{"new_id": ours, "old_id": theirs} for ours, theirs in wires.items()]
         inputs += [{"new_id": ours, "set_value": value} for ours, value in values.items()]
-        await register(
-            io.NodeReplace(
-                new_node_id=new, old_node_id=old, old_widget_ids=widgets, input_mapping=inputs, output_mapping=[{"new_idx": 0, "old_idx": 0}]
-            )
-        )
+        await register(FirstOutput(new_node_id=new, old_node_id=old, old_widget_ids=widgets, input_mapping=inputs))

@@ -186,6 +186,7 @@ def test_a_saved_graph_of_other_packs_runs_with_our_nodes(running):
     if not known:
         pytest.skip("this ComfyUI replaces no nodes")
     assert {"FaceRestoreCFWithModel", "ReActorRestoreFace", "KEEP_FaceUpscaleImage"} <= set(known)
+    assert known["FaceRestoreModelLoader"][0]["output_mapping"] == [{"new_idx": 0, "old_idx": 0}]  # the page's wires
     entry = running.history(json.loads(json.dumps(OLD)))
     wrong = [body for name, body in entry["status"]["messages"] if name == "execution_error"]
     assert entry["status"]["status_str"] == "success", wrong
