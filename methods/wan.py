@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -92,7 +92,7 @@ class WanRestorer(Restorer):
 
     def configured(self, **changes: Any) -> WanRestorer:
         """The same model with other parameters."""
-        return WanRestorer(self.model, WanOptions(**{**vars(self.options), **changes}))
+        return WanRestorer(self.model, replace(self.options, **changes))
 
 
 class WanSession(Session):

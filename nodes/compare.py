@@ -15,6 +15,7 @@ from ..video import FrameTimes, open_sink
 from ..video.compare import CompareOptions, compare_picture, compared_size, resizings
 from .before_after import SIDE
 from .choices import check_choice, choice_made
+from .faces import CHUNK
 from .sockets import CATEGORY, Times
 from .video import next_number
 
@@ -113,8 +114,8 @@ def wipe(clips: dict[str, Tensor], times: FrameTimes) -> dict[str, Any]:
                 path, times.source, size=(height, width), crf=20, audio=sound, otherwise=next_number, check_interrupt=host.check_interrupt
             ) as sink:
                 sink.length = times.duration
-                for start in range(0, len(clip), 8):
-                    piece = slice(start, start + 8)
+                for start in range(0, len(clip), CHUNK):
+                    piece = slice(start, start + CHUNK)
                     frames = F.interpolate(from_image(clip[piece]), (height, width), mode="bilinear", antialias=True, align_corners=False)
                     sink.write(frames.clamp(0, 1), times.starts[piece], times.ends[piece])
                     tick(len(frames))

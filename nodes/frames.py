@@ -23,7 +23,7 @@ from .faces import (
     upscaler_of,
     whom,
 )
-from .restorers import OWN, load_restorer, restorer_file
+from .restorers import OWN, fidelity_input, load_restorer, restorer_file, takes_fidelity
 from .sockets import CATEGORY, RestorerSocket, optional, seed_input, tucked
 
 
@@ -45,14 +45,9 @@ class RestoreFrames(io.ComfyNode):
                         default=AUTO,
                         tooltip="The face restorer, as in Load Face Restorer. Ignored when a restorer is wired.",
                     ),
-                    io.Float.Input(
-                        "fidelity",
-                        default=OWN,
-                        min=OWN,
-                        max=1.0,
-                        step=0.05,
-                        tooltip="CodeFormer and DicFace: 0 invents the cleanest face, 1 keeps what the input shows; others have none. -1 leaves "
-                        "the restorer as it is.",
+                    fidelity_input(
+                        "CodeFormer and DicFace: 0 invents the cleanest face, 1 keeps what the input shows; others have none. -1 leaves "
+                        "the restorer as it is."
                     ),
                     seed_input(),
                     detector_input(),
@@ -100,7 +95,7 @@ class RestoreFrames(io.ComfyNode):
         pictures = from_image(frames)
         if restorer is None:
             restorer, _ = load_restorer(model)
-        if fidelity >= 0 and hasattr(getattr(restorer, "options", None), "fidelity"):
+        if fidelity >= 0 and takes_fidelity(restorer):
             restorer = restorer.configured(fidelity=fidelity)
         paster = chosen_paster(feather, strength, colour_match, fade, grain, scale=scale, upscaler=upscaler_of(upscale_model))
         source = FramesSource(pictures, FrameTimes.constant(len(pictures), 25))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from .. import host
 from ..assembly import AUTO, PRECISIONS, chosen_method, fingerprint, restorer_files, weights_for
@@ -95,6 +96,15 @@ def restorer_file(model: str | None) -> Path | None:
     return weights_for(chosen_method(False)[0], {}) if model == AUTO else restorer_files().get(model or "")
 
 
+def fidelity_input(tooltip: str) -> Any:
+    """CodeFormer's and DicFace's, for a node that takes any restorer; `OWN` leaves it alone."""
+    return io.Float.Input("fidelity", default=OWN, min=OWN, max=1.0, step=0.05, tooltip=tooltip)
+
+
+def takes_fidelity(restorer: Restorer) -> bool:
+    return hasattr(getattr(restorer, "options", None), "fidelity")
+
+
 class RestoreFaces(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -107,14 +117,7 @@ class RestoreFaces(io.ComfyNode):
             search_aliases=["codeformer", "gfpgan", "face restoration", "face enhance"],
             inputs=[
                 RestorerSocket.Input("restorer", tooltip="From Load Face Restorer, Restorer Settings or FLAIR Restorer."),
-                io.Float.Input(
-                    "fidelity",
-                    default=OWN,
-                    min=OWN,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="CodeFormer and DicFace: 0 invents the cleanest face, 1 keeps what the input shows; -1 leaves the restorer as it is.",
-                ),
+                fidelity_input("CodeFormer and DicFace: 0 invents the cleanest face, 1 keeps what the input shows; -1 leaves the restorer as it is."),
                 seed_input(),
                 *face_inputs(),
             ],
@@ -124,9 +127,7 @@ class RestoreFaces(io.ComfyNode):
     @classmethod
     def execute(cls, restorer, fidelity=OWN, seed=0, faces=None, frames=None):
         if fidelity >= 0:
-            expect(
-                restorer, hasattr(getattr(restorer, "options", None), "fidelity"), "fidelity is a setting of CodeFormer and DicFace", "set it to -1"
-            )
+            expect(restorer, takes_fidelity(restorer), "fidelity is a setting of CodeFormer and DicFace", "set it to -1")
             restorer = restorer.configured(fidelity=fidelity)
         restored, _ = restore_people(restorer, faces, frames, seed=seed)
         return io.NodeOutput(restored, crops_image(restored), ui=said_of(cls, restored, faces, frames))

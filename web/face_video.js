@@ -2,7 +2,7 @@
 // its run (`ui.text`), or why it was refused or failed, is shown on it; and classic nodes put their advanced inputs away, as Vue nodes do.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { nodeAt } from "./node_display.js";
+import { grow, nodeAt } from "./node_display.js";
 
 const SAID = "fvr_said";
 const LINE = 15;
@@ -77,9 +77,7 @@ function show(node, text, wrong = false) {
   widget.value = text;
   widget.element.value = text;
   widget.element.style.minHeight = `${heightOf(node, text)}px`; // Vue nodes ask nobody
-  const [width, height] = node.computeSize();
-  node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
-  node.setDirtyCanvas?.(true, true);
+  grow(node);
 }
 
 const textOf = (said) => [said?.text ?? []].flat().filter(Boolean).join("\n\n");
