@@ -20,7 +20,7 @@ from fvr.film.plan import Job, Tools, plan
 from fvr.film.segment import segment_sink
 from fvr.methods.base import Restorer
 from fvr.video import FrameSource, open_sink, open_source
-from fvr.video.source import Timed
+from fvr.video.reading.source import Timed
 
 SIZE = (64, 64)
 SHOT = 50

@@ -56,8 +56,8 @@ def run_compare(options: argparse.Namespace, selection: dict[str, Any], encoding
     """
     from .. import host
     from ..video import VideoError, check_apart, open_sink, open_source
-    from ..video.compare import CompareOptions, compare_frames, compared_size, resizings
-    from ..video.sync import check_sync, clock_of, described_as, sounding, synced_frames
+    from ..video.comparison.compare import CompareOptions, compare_frames, compared_size, resizings
+    from ..video.comparison.sync import check_sync, clock_of, described_as, sounding, synced_frames
 
     if len(options.clips) < 2:
         raise VideoError(f"a comparison needs at least two clips and an output, got {options.clips[0]} and {options.output}")
@@ -97,7 +97,7 @@ def run_compare(options: argparse.Namespace, selection: dict[str, Any], encoding
 def labels(given: Sequence[str] | None, sources: Sequence[FrameSource]) -> tuple[str, ...]:
     """As given, else the files' names, or "clip 1" where a name is in letters that cannot be drawn."""
     from ..video import VideoError
-    from ..video.text_overlay import drawable
+    from ..video.comparison.text_overlay import drawable
 
     if given is not None:
         return tuple(given)

@@ -15,7 +15,7 @@ from ..models.device import CheckInterrupt, no_check
 from ..pipeline import CHUNK, Progress, no_progress
 from ..video import FrameSource, VideoError, VideoSink
 from ..video.files import open_input, picture_stream
-from ..video.timeline import Timeline
+from ..video.writing.timeline import Timeline
 from .files import PART, part_of, read_json, write_json
 from .plan import Job, Segment, sole
 from .segment import encoding_of

@@ -30,7 +30,7 @@ from ..methods.base import Restorer
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import CHUNK, Progress, follow_faces, no_progress
 from ..video import FrameSource, ShotCutDetector, SourceInfo, open_source
-from ..video.source import Selection
+from ..video.reading.source import Selection
 from .files import fingerprint, read_json, sha256, write_json, write_whole
 from .lease import take
 from .tracks import TrackStore, load_tracks, save_tracks

@@ -15,7 +15,7 @@ from ..models.device import CheckInterrupt, no_check
 from ..pipeline import CHUNK, Progress, Walk, no_progress, pasting, session_begins
 from ..video import FrameChunk, SourceInfo, VideoError, VideoSink, choose_codec
 from ..video.overlap import WriteBehind, read_ahead
-from ..video.writer import Encoding
+from ..video.writing.writer import Encoding
 from .files import part_of, publish, write_json
 from .plan import Job, Segment, Tools
 

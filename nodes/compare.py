@@ -12,7 +12,7 @@ from .. import host
 from ..headless.io import io, newer, ui
 from ..host.images import from_image, to_image
 from ..video import FrameTimes, open_sink
-from ..video.compare import CompareOptions, compare_picture, compared_size, resizings
+from ..video.comparison.compare import CompareOptions, compare_picture, compared_size, resizings
 from .before_after import SIDE
 from .choices import check_choice, choice_made
 from .faces import CHUNK

@@ -26,7 +26,7 @@ from ..video import (
     read_audio,
     read_frames,
 )
-from ..video.audio import track_of
+from ..video.streams.audio import track_of
 from .sockets import ABSENT, CATEGORY, Times, optional
 
 SUFFIXES = {"prores": ".mov", "ffv1": ".mkv"}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fvr.demo import moving_portrait
 from fvr.physics import parse
-from fvr.video.compare import CompareOptions, compare_picture
+from fvr.video.comparison.compare import CompareOptions, compare_picture
 
 ROOT = Path(__file__).resolve().parents[1]
 NIGHT, FILM, SKIN, SHADE, HAIR, INK = (44, 30, 26), (24, 16, 14), (150, 190, 242), (118, 158, 222), (46, 52, 92), (38, 36, 60)

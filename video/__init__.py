@@ -10,25 +10,25 @@ from typing import IO, Any
 
 from torch import Tensor
 
-from .animation import AnimationSource
-from .audio import AudioTrack, Care, track_of, untouched
-from .audio import read_audio as read_sound
-from .codecs import CODECS, CONTAINERS, SPEEDS, choose_codec, choose_container
-from .cuts import ShotCutDetector, find_cuts
-from .decode import VideoSource
 from .errors import VideoError
-from .fields import DEINTERLACE
 from .files import IMAGE_SUFFIXES, Place, check_apart, image_names, local, sequence_files, videos_in_folder
 from .info import AudioInfo, ColourTags, SourceInfo
 from .memory import FramesSink, FramesSource
 from .playlists import name_playlist
+from .reading.animation import AnimationSource
+from .reading.decode import VideoSource
+from .reading.fields import DEINTERLACE
+from .reading.source import FrameChunk, FrameSource, Selection, read_all
+from .reading.stills import PNG, pictures_in
+from .reading.timestamp_discontinuity import unheard
 from .sequence import ImageSink, SequenceSource, contents
-from .sound import sound_in
-from .source import FrameChunk, FrameSource, Selection, read_all
-from .stills import PNG, pictures_in
+from .shots.cuts import ShotCutDetector, find_cuts
+from .streams.audio import AudioTrack, Care, track_of, untouched
+from .streams.audio import read_audio as read_sound
+from .streams.sound import sound_in
 from .times import FrameTimes
-from .timestamp_discontinuity import unheard
-from .writer import Encoding, VideoSink
+from .writing.codecs import CODECS, CONTAINERS, SPEEDS, choose_codec, choose_container
+from .writing.writer import Encoding, VideoSink
 
 __all__ = [
     "CODECS",

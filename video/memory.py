@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .audio import AudioTrack
 from .info import AudioInfo, SourceInfo
-from .source import FrameSource, Selection, Timed
+from .reading.source import FrameSource, Selection, Timed
+from .streams.audio import AudioTrack
 from .times import FrameTimes
 
 

@@ -20,17 +20,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .companions import unkept
 from .errors import VideoError
 from .files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Place, check_pixels, hidden_prefix, image_names
 from .info import ColourTags, SourceInfo
-from .leftovers import KEPT, SUFFIX, claim, keep, sweep, swept_words
 from .pixels import depth
-from .publish import allow
-from .sound import Sound
-from .source import FrameSource, Selection, Timed
-from .stills import pictures_in, unpacked
+from .reading.source import FrameSource, Selection, Timed
+from .reading.stills import pictures_in, unpacked
+from .streams.companions import unkept
+from .streams.sound import Sound
 from .times import FrameTimes, nearest_rate
+from .writing.leftovers import KEPT, SUFFIX, claim, keep, sweep, swept_words
+from .writing.publish import allow
 
 NUMBERED = re.compile(r"(.*?)([0-9]+)([^0-9]*)")
 

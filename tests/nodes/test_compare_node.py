@@ -11,7 +11,7 @@ from fvr import host
 from fvr.nodes.compare import CompareVideos
 from fvr.nodes.video import SaveVideoFrames
 from fvr.video import FrameTimes, open_source
-from fvr.video.compare import line_place
+from fvr.video.comparison.compare import line_place
 
 
 def noise(count: int, height: int = 40, width: int = 60, seed: int = 0) -> torch.Tensor:

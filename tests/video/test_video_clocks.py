@@ -12,8 +12,8 @@ from av.stream import Disposition
 from helpers.video_helpers import beep_times, beeps, copy, moving, save
 
 from fvr.video import FrameTimes, SourceInfo, VideoError, open_sink, open_source, read_audio, read_frames
-from fvr.video.boxes import Box, boxes, find
-from fvr.video.timestamp_discontinuity import RunningClock
+from fvr.video.reading.timestamp_discontinuity import RunningClock
+from fvr.video.writing.boxes import Box, boxes, find
 
 RATE = 48000
 

@@ -10,8 +10,8 @@ import pytest
 from helpers.video_helpers import copy, moving, save
 
 from fvr.video import SourceInfo, open_sink, open_source, read_audio
-from fvr.video.companions import later
 from fvr.video.info import ColourTags, Grading
+from fvr.video.streams.companions import later
 
 TAGS = {"title": "Interview 1974", "artist": "Archive", "creation_time": "1999-05-01T10:00:00.000000Z", "location": "+48.1000+011.5000/"}
 SAID = [(b"Hello", Fraction(1, 10), Fraction(4, 10)), (b"Bye", Fraction(6, 10), Fraction(3, 10))]

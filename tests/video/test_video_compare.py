@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fvr.video import FrameTimes, VideoError, open_source, probe
-from fvr.video.compare import (
+from fvr.video.comparison.compare import (
     MODES,
     CompareOptions,
     compare_frames,
@@ -24,8 +24,8 @@ from fvr.video.compare import (
     line_width,
     resizings,
 )
-from fvr.video.sync import check_sync, clock_of, described_as, sounding, synced_frames
-from fvr.video.text_overlay import drawable, letter_height, rendered_text
+from fvr.video.comparison.sync import check_sync, clock_of, described_as, sounding, synced_frames
+from fvr.video.comparison.text_overlay import drawable, letter_height, rendered_text
 
 H, W = 90, 120
 A, B = moving(1, H, W)[0], moving(1, H, W, seed=1)[0]

@@ -13,7 +13,7 @@ import torch
 
 from fvr.host.signals import stoppable
 from fvr.video import FrameTimes, open_sink, read_frames
-from fvr.video.leftovers import SUFFIX
+from fvr.video.writing.leftovers import SUFFIX
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs locks and signals of POSIX")
 TIMES = FrameTimes.constant(3, 25)

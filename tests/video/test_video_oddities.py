@@ -15,7 +15,7 @@ from helpers.video_helpers import copy, moving, psnr, save
 from PIL import Image, ImageCms, features
 
 from fvr.video import ColourTags, SourceInfo, VideoError, open_sink, open_source, read_frames
-from fvr.video.boxes import Box, boxes, find
+from fvr.video.writing.boxes import Box, boxes, find
 
 
 def encode(path, frames, codec: str, pixel_format: str, *, options=None, metadata=None, stamps=None):
@@ -299,7 +299,7 @@ def test_an_image_past_pillows_own_limit_is_refused_before_it_is_decoded(tmp_pat
 
 
 def test_huge_frames_come_one_by_one(tmp_path, monkeypatch):
-    monkeypatch.setattr("fvr.video.source.CHUNK_BYTES", 12 * 32 * 24 * 2)
+    monkeypatch.setattr("fvr.video.reading.source.CHUNK_BYTES", 12 * 32 * 24 * 2)
     save(tmp_path / "in.mkv", moving(5, 24, 32), codec="ffv1")
     assert [len(chunk) for chunk in open_source(tmp_path / "in.mkv").chunks(8)] == [2, 2, 1]
 

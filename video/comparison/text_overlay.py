@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .errors import VideoError
+from ..errors import VideoError
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 LEAST = 9

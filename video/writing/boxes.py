@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from .errors import VideoError
+from ..errors import VideoError
 
 TURNS = {0: (1, 0, 0, 1), 90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), -90: (0, 1, -1, 0)}
 """(a, b, c, d) of the display matrix: x' = a x + c y + t_x, y' = b x + d y + t_y turns counter-clockwise by the key."""

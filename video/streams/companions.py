@@ -10,11 +10,11 @@ from typing import Any
 
 import av
 
+from ..errors import VideoError
+from ..files import STILL, Place, open_input, picture_stream
+from ..info import SourceInfo
+from ..reading.probe import codec_name
 from .audio import plan_lanes
-from .errors import VideoError
-from .files import STILL, Place, open_input, picture_stream
-from .info import SourceInfo
-from .probe import codec_name
 from .sound import Sound, file_of
 
 SUBTITLES = {

@@ -11,11 +11,11 @@ from typing import Any
 
 import av
 
-from .errors import VideoError
-from .files import STILL, FileView, Place, check_pixels, most_pixels, open_input, picture_stream, place_name, place_path, stamp
+from ..errors import VideoError
+from ..files import STILL, FileView, Place, check_pixels, most_pixels, open_input, picture_stream, place_name, place_path, stamp
+from ..info import AudioInfo, SourceInfo
+from ..pixels import DROPPED, frame_colour, frame_grading
 from .health import Health, stated_duration
-from .info import AudioInfo, SourceInfo
-from .pixels import DROPPED, frame_colour, frame_grading
 from .timestamp_discontinuity import MAY_JUMP
 from .whole import missing_bytes
 

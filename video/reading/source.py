@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .errors import VideoError
-from .files import Place
-from .info import SourceInfo
-from .times import FrameTimes
+from ..errors import VideoError
+from ..files import Place
+from ..info import SourceInfo
+from ..times import FrameTimes
 
 CHUNK_BYTES = 1 << 28
 """What a chunk takes at most, unless a single frame takes more."""

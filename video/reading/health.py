@@ -8,7 +8,7 @@ from typing import Any
 
 import av
 
-from .files import lasting, short, stamp
+from ..files import lasting, short, stamp
 
 
 class Health:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import VideoError
+from ..errors import VideoError
 from .text_overlay import drawable, fitted, letter_height, paint, write_label
 
 MODES = ("side_by_side", "split", "difference")

@@ -15,10 +15,10 @@ from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .errors import VideoError
-from .files import Place, lasting, open_input, stamp
-from .probe import codec_name, origin_of
-from .timestamp_discontinuity import RunningClock, can_seek, unheard
+from ..errors import VideoError
+from ..files import Place, lasting, open_input, stamp
+from ..reading.probe import codec_name, origin_of
+from ..reading.timestamp_discontinuity import RunningClock, can_seek, unheard
 
 COPIED = {
     "mp4": {"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"},

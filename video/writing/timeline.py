@@ -7,7 +7,7 @@ from fractions import Fraction
 from math import lcm
 from typing import Any
 
-from .errors import VideoError
+from ..errors import VideoError
 
 FINEST = 1_000_000
 """Ticks per second beyond which a clock is rounded."""

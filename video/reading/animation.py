@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import VideoError
-from .files import check_pixels, place_name
-from .info import ColourTags, SourceInfo
+from ..errors import VideoError
+from ..files import check_pixels, place_name
+from ..info import ColourTags, SourceInfo
 from .source import FrameSource, Selection, Timed
 from .stills import webp_delays
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import av
 
-from .errors import VideoError
-from .info import Grading, SourceInfo
-from .pixels import depth
+from ..errors import VideoError
+from ..info import Grading, SourceInfo
+from ..pixels import depth
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 """File suffix to FFmpeg muxer."""

@@ -12,11 +12,11 @@ import av
 from av.video.frame import VideoFrame
 from torch import Tensor
 
-from .errors import VideoError
+from ..errors import VideoError
+from ..files import Place, lasting, open_input, picture_stream, stamp
+from ..pixels import fitted, to_tensor
 from .fields import Deinterlacer, check_deinterlace
-from .files import Place, lasting, open_input, picture_stream, stamp
 from .health import Health, readable
-from .pixels import fitted, to_tensor
 from .probe import cut_sentence, examine, limit, orientation
 from .source import FrameSource, Selection, Timed
 from .timestamp_discontinuity import RunningClock, can_seek

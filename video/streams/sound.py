@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from ..files import Place
+from ..info import SourceInfo
+from ..reading.source import FrameSource
 from .audio import AudioTrack, track_of
-from .files import Place
-from .info import SourceInfo
-from .source import FrameSource
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import av
 
-from .files import Place, lasting, open_input, picture_stream, place_name, stamp
+from ..files import Place, lasting, open_input, picture_stream, place_name, stamp
 
 MAY_JUMP = 0x200
 """FFmpeg's AVFMT_TS_DISCONT: formats (MPEG transport and program streams) whose times may jump."""

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..reading.source import FrameChunk
 from .dissolves import DissolveDetector
-from .source import FrameChunk
 
 BINS = 16
 ROWS, COLUMNS = 48, 64
@@ -47,7 +47,7 @@ def distance(a: Look, b: Look) -> float:
 
 
 class ShotCutDetector:
-    """Finds cuts in a stream of frames with a look-ahead of `reach` frames, and where `gradual` dissolves and fades too (video/dissolves.py).
+    """Finds cuts in a stream of frames with a look-ahead of `reach` frames, and where `gradual` dissolves and fades too (dissolves.py).
 
     With d(i, j) the distance of two frames, frame t begins a new shot if d(t - 1, t)
 

@@ -10,8 +10,8 @@ import av
 from av.filter import Graph
 from av.video.frame import VideoFrame
 
-from .errors import VideoError
-from .files import lasting, stamp
+from ..errors import VideoError
+from ..files import lasting, stamp
 
 DEINTERLACE = ("auto", "off", "fields", "top", "bottom", "fields-top", "fields-bottom")
 """auto: each frame that is marked interlaced becomes one whole frame; fields: two, one from each field, at twice the rate; top or bottom:

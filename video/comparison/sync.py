@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from .errors import VideoError
-from .info import SourceInfo
-from .source import FrameSource
-from .times import FrameTimes
+from ..errors import VideoError
+from ..info import SourceInfo
+from ..reading.source import FrameSource
+from ..times import FrameTimes
 
 
 def synced_frames(sources: Sequence[FrameSource]) -> Iterator[tuple[Tensor, ...]]:

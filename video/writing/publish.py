@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from .errors import VideoError
-from .files import hidden_prefix
+from ..errors import VideoError
+from ..files import hidden_prefix
 from .leftovers import SUFFIX
 
 

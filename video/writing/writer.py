@@ -17,19 +17,19 @@ from av.video.frame import VideoFrame
 from torch import Tensor
 from typing_extensions import Self
 
-from .audio import AudioTrack, Care, Lane, open_lanes, untouched
+from ..colour import LUMA_WEIGHTS, settled_matrix
+from ..errors import VideoError
+from ..files import Place, short
+from ..info import UNSPECIFIED, ColourTags, SourceInfo
+from ..pixels import RGB, is_rgb, same_planes, to_frame
+from ..reading.source import FrameSource
+from ..streams.audio import AudioTrack, Care, Lane, open_lanes, untouched
+from ..streams.companions import PLAIN_TAGS, Companions, SubtitleLane, later, moved_chapters, unkept
+from ..streams.sound import file_of, sound_in
 from .boxes import set_shown
 from .codecs import GRADED, VideoCodec, lost_depth, storable_format
-from .colour import LUMA_WEIGHTS, settled_matrix
-from .companions import PLAIN_TAGS, Companions, SubtitleLane, later, moved_chapters, unkept
-from .errors import VideoError
-from .files import Place, short
-from .info import UNSPECIFIED, ColourTags, SourceInfo
 from .leftovers import claim, keep, sweep, swept_words
-from .pixels import RGB, is_rgb, same_planes, to_frame
 from .publish import hidden_file, pour, publish
-from .sound import file_of, sound_in
-from .source import FrameSource
 from .timeline import Timeline, settled_tick
 
 

@@ -1,0 +1,1 @@
+"""Several clips read in step and shown in one picture."""
