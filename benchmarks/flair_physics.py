@@ -25,10 +25,10 @@ from fvr.methods.flair.sampler import FlairRestorer
 from fvr.methods.registry import build_restorer
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.physics.base import Degradation
-from fvr.physics.bicubic import BicubicDownsample
-from fvr.physics.blur import Blur
 from fvr.physics.identity import GaussianNoise
-from fvr.physics.jpeg import Jpeg
+from fvr.physics.linear.bicubic import BicubicDownsample
+from fvr.physics.linear.blur import Blur
+from fvr.physics.nonlinear.jpeg import Jpeg
 
 SIDE = 512
 CLIPS = ("clean_face_512.mp4", "clean_face_480_tone.mp4", "scene_720p_clean.mp4")

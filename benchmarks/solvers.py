@@ -30,8 +30,8 @@ from fvr.methods.flair.sampler import FlairOptions, FlairRestorer
 from fvr.metrics.fidelity import psnr
 from fvr.models.state_dict import read_state
 from fvr.physics.base import Degradation
-from fvr.physics.blur import Blur
 from fvr.physics.identity import GaussianNoise
+from fvr.physics.linear.blur import Blur
 from fvr.priors.base import Prior
 from fvr.priors.image_ddpm import ImagePrior, prior_from_state
 from fvr.priors.wiener import GaussianPrior

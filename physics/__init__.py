@@ -1,22 +1,22 @@
 """Degradation operators: A, its adjoint, its pseudo-inverse, their composition and their noise."""
 
-from .average_pool import AveragePool
 from .base import Degradation, Size
-from .bicubic import BicubicDownsample
-from .blur import Blur, MotionBlurPerFrame
-from .camera import CameraNoise
 from .compose import Composition, compose
 from .crops import crop_operator, observation
 from .fit import Fit, fit_degradation, shrink
-from .grayscale import Grayscale
-from .h264 import H264
 from .identity import GaussianNoise, Identity
-from .inpaint import BrushStrokes, Inpaint, RandomInpaint, brush_mask, random_mask
-from .isp import Isp
-from .jpeg import Jpeg, JpegCode
+from .linear.average_pool import AveragePool
+from .linear.bicubic import BicubicDownsample
+from .linear.blur import Blur, MotionBlurPerFrame
+from .linear.grayscale import Grayscale
+from .linear.inpaint import BrushStrokes, Inpaint, RandomInpaint, brush_mask, random_mask
+from .linear.temporal import TemporalBlur
+from .nonlinear.camera import CameraNoise
+from .nonlinear.h264 import H264
+from .nonlinear.isp import Isp
+from .nonlinear.jpeg import Jpeg, JpegCode
 from .parser import degradation, parse
 from .registry import KINDS, Kind, Parameter
-from .temporal import TemporalBlur
 
 __all__ = [
     "KINDS",

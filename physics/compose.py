@@ -11,9 +11,9 @@ from torch import Tensor
 
 from .base import Axis, Degradation, Size
 from .identity import Identity
+from .linalg.separable import separable_pinv
+from .linalg.solve import conjugate_gradients
 from .numerics import working
-from .separable import separable_pinv
-from .solve import conjugate_gradients
 
 DIMENSIONS: dict[Axis, tuple[int, ...]] = {"time": (-4,), "channel": (-3,), "space": (-2, -1)}
 

@@ -12,13 +12,13 @@ from typing import Any
 
 from torch import Tensor
 
-from . import kernels
-from .average_pool import AveragePool
 from .base import Degradation
-from .bicubic import BicubicDownsample
-from .blur import Blur
 from .compose import compose
 from .identity import GaussianNoise
+from .linear import kernels
+from .linear.average_pool import AveragePool
+from .linear.bicubic import BicubicDownsample
+from .linear.blur import Blur
 
 DECIMATIONS = (1, 2, 4, 8, 16)
 

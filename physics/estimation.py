@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .base import Degradation
-from .blur import Blur
 from .compose import compose
 from .crops import crop_operator, observation
 from .fit import luma
 from .identity import GaussianNoise, Identity
+from .linear.blur import Blur
 
 BLOCK = 64
 """Side of the blocks whose spectra are averaged; they overlap by half."""

@@ -16,11 +16,11 @@ from torch.nn import functional as F
 
 from ..colour import luma
 from .base import Degradation
-from .bicubic import BicubicDownsample
-from .blur import Blur
 from .compose import compose
 from .identity import GaussianNoise
-from .jpeg import Jpeg
+from .linear.bicubic import BicubicDownsample
+from .linear.blur import Blur
+from .nonlinear.jpeg import Jpeg
 from .numerics import cached
 
 FRAMES = 3

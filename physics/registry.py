@@ -9,19 +9,19 @@ from typing import get_args
 
 from torch import Tensor
 
-from .average_pool import AveragePool
 from .base import Degradation
-from .bicubic import BicubicDownsample
-from .blur import Blur, MotionBlurPerFrame
-from .boundary import Boundary
-from .camera import CameraNoise
-from .grayscale import Grayscale
-from .h264 import H264, PRESETS
 from .identity import GaussianNoise
-from .inpaint import BrushStrokes, Inpaint, RandomInpaint
-from .isp import NOISE, WHITE_BALANCE, Isp, Mosaic
-from .jpeg import Jpeg
-from .temporal import TemporalBlur
+from .linalg.boundary import Boundary
+from .linear.average_pool import AveragePool
+from .linear.bicubic import BicubicDownsample
+from .linear.blur import Blur, MotionBlurPerFrame
+from .linear.grayscale import Grayscale
+from .linear.inpaint import BrushStrokes, Inpaint, RandomInpaint
+from .linear.temporal import TemporalBlur
+from .nonlinear.camera import CameraNoise
+from .nonlinear.h264 import H264, PRESETS
+from .nonlinear.isp import NOISE, WHITE_BALANCE, Isp, Mosaic
+from .nonlinear.jpeg import Jpeg
 
 Value = int | float | str
 

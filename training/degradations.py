@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..physics.base import Degradation
-from ..physics.blur import Blur
-from ..physics.camera import CameraNoise
 from ..physics.identity import GaussianNoise
-from ..physics.jpeg import Jpeg
+from ..physics.linear.blur import Blur
+from ..physics.nonlinear.camera import CameraNoise
+from ..physics.nonlinear.jpeg import Jpeg
 from ..physics.parser import parse
 
 Range = tuple[float, float]

@@ -23,7 +23,7 @@ from ..models.keep.network import KEEP, CrossFeatures, KeepConfig
 from ..models.vq import Encoder, VQConfig
 from ..motion.dis import DisFlow
 from ..motion.warp import warp
-from ..physics.inpaint import BrushStrokes
+from ..physics.linear.inpaint import BrushStrokes
 from .degradations import JUDGED, Blind, judged
 from .engine import Batch, Net, Plan, Stage, generator_for
 from .faces import MIRROR_ONLY, Faces, Jitter, shrunk

@@ -17,7 +17,7 @@ from torch import Tensor
 from ...diffusion.schedule import Schedule, add_noise
 from ...faces.types import CROP
 from ...options import Options, parameter
-from ...physics.bicubic import bicubic_matrix, cubic
+from ...physics.linear.bicubic import bicubic_matrix, cubic
 from ...physics.numerics import cached
 from ...priors.base import Prior
 from .transition import transition

@@ -12,12 +12,12 @@ from fvr.faces.types import FaceTrack
 from fvr.methods.base import Restorer, Session, restore_frames
 from fvr.methods.flair.sampler import FlairOptions, FlairRestorer, data_consistency, flair_step, preset
 from fvr.metrics.fidelity import psnr
-from fvr.physics.bicubic import BicubicDownsample
-from fvr.physics.blur import Blur, MotionBlurPerFrame
 from fvr.physics.identity import GaussianNoise
-from fvr.physics.inpaint import Inpaint
-from fvr.physics.jpeg import Jpeg
-from fvr.physics.temporal import TemporalBlur
+from fvr.physics.linear.bicubic import BicubicDownsample
+from fvr.physics.linear.blur import Blur, MotionBlurPerFrame
+from fvr.physics.linear.inpaint import Inpaint
+from fvr.physics.linear.temporal import TemporalBlur
+from fvr.physics.nonlinear.jpeg import Jpeg
 from fvr.priors.base import Prior
 from fvr.priors.flair_video import face_mask
 from fvr.priors.wiener import GaussianPrior

@@ -11,7 +11,7 @@ from fvr.methods.base import Restorer, Session, restore_frames
 from fvr.methods.flair.enhancement import Enhancement
 from fvr.methods.flair.sampler import FlairOptions, FlairRestorer
 from fvr.methods.per_frame import PerFrameRestorer
-from fvr.physics.bicubic import BicubicDownsample
+from fvr.physics.linear.bicubic import BicubicDownsample
 from fvr.priors.base import Prior
 
 X8 = BicubicDownsample(8)

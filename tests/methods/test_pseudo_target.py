@@ -16,7 +16,7 @@ from fvr.diffusion.schedule import add_noise, bicubic_schedule
 from fvr.methods.pseudo_target.algorithm import PRESETS, LowPass, PseudoTargetOptions, low_pass_matrix, pseudo_target, target_steps, trajectory
 from fvr.methods.pseudo_target.transition import transition
 from fvr.models.difface_unet import DifFaceConfig, DifFaceUNet
-from fvr.physics.bicubic import bicubic_matrix
+from fvr.physics.linear.bicubic import bicubic_matrix
 from fvr.priors.image_ddpm import ImagePrior
 from fvr.priors.wiener import GaussianPrior
 

@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from fvr.physics import H264, CameraNoise, GaussianNoise, Grayscale, Inpaint, Jpeg, RandomInpaint, TemporalBlur, degradation, random_mask
-from fvr.physics.dct import block_dct, block_idct, quantisation_noise
-from fvr.physics.isp import NOISE, noise_std
-from fvr.physics.jpeg import LUMA_STEPS, quantiser
+from fvr.physics.nonlinear.dct import block_dct, block_idct, quantisation_noise
+from fvr.physics.nonlinear.isp import NOISE, noise_std
+from fvr.physics.nonlinear.jpeg import LUMA_STEPS, quantiser
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from fvr.physics import CameraNoise, Isp, degradation, parse
-from fvr.physics.isp import COLOUR, NOISE, Mosaic, demosaicked, inverse_tone_curve, mosaicked, noise_std, tone_curve
+from fvr.physics.nonlinear.isp import COLOUR, NOISE, Mosaic, demosaicked, inverse_tone_curve, mosaicked, noise_std, tone_curve
 
 MOSAICS = [mosaic for mosaic in get_args(Mosaic) if mosaic != "none"]
 MATTE = ((0.8, 0.15, 0.05), (0.1, 0.8, 0.1), (0.02, 0.18, 0.8))

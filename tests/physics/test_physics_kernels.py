@@ -8,7 +8,16 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from fvr.physics import Blur, BrushStrokes, brush_mask
-from fvr.physics.kernels import bicubic_kernel, box_kernel, convolve_kernels, gaussian_kernel, line_kernel, motion_kernel, rescale_kernel, trim_kernel
+from fvr.physics.linear.kernels import (
+    bicubic_kernel,
+    box_kernel,
+    convolve_kernels,
+    gaussian_kernel,
+    line_kernel,
+    motion_kernel,
+    rescale_kernel,
+    trim_kernel,
+)
 
 
 def moments(kernel: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from fvr.physics import AveragePool, BicubicDownsample, Blur
-from fvr.physics.bicubic import bicubic_matrix
-from fvr.physics.convolve import lag_spectrum
+from fvr.physics.linalg.convolve import lag_spectrum
+from fvr.physics.linear.bicubic import bicubic_matrix
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_decimated_circular_inverse_is_deepinv_prox(picture: torch.Tensor) -> No
 @pytest.mark.parametrize("factor", [1, 2, 3])
 def test_direct_and_fourier_sums_agree(kernel: tuple[int, int], factor: int, monkeypatch, rng) -> None:
     """Both ways of correlating are the same operator, for odd, even, thin and large kernels (larger than the frame)."""
-    from fvr.physics import convolve
+    from fvr.physics.linalg import convolve
 
     blur = Blur(torch.rand(kernel, generator=rng, dtype=torch.float64), factor, "reflect")
     x = torch.rand((2, 17, 23), generator=rng, dtype=torch.float64)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from fvr.physics import BicubicDownsample, Blur, Jpeg
-from fvr.physics.bicubic import bicubic_matrix
+from fvr.physics.linear.bicubic import bicubic_matrix
 
 REFERENCE = Path(__file__).resolve().parents[2] / ".." / "shared" / "parity" / "flair_operators.safetensors"
 

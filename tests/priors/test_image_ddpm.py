@@ -15,7 +15,7 @@ from fvr.diffusion.schedule import add_noise, bicubic_schedule, linear_schedule
 from fvr.methods.base import restore_frames
 from fvr.methods.flair.sampler import FlairOptions, FlairRestorer
 from fvr.models.difface_unet import DifFaceConfig, DifFaceUNet
-from fvr.physics.bicubic import BicubicDownsample
+from fvr.physics.linear.bicubic import BicubicDownsample
 from fvr.priors.image_ddpm import ImagePrior, is_image_prior, prior_from_state
 
 SHARED = Path(__file__).parents[3] / "shared"

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .numerics import cached
+from ..numerics import cached
 
 
 @cached(16)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Degradation, Size
+from ..base import Degradation, Size
+from ..identity import Identity
+from ..numerics import working
 from .blur import Blur
-from .identity import Identity
 from .kernels import box_kernel
-from .numerics import working
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .numerics import cached
+from ..numerics import cached
 
 Mosaic = Literal["none", "rggb", "grbg", "gbrg", "bggr"]
 """Which colours the top left 2 x 2 sites of the sensor have, row by row; "none" has all three everywhere."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..identity import Transparent
+from ..numerics import cached, gaussian_sample, working
 from .dct import NEIGHBOUR_CORRELATION, PICTURE_STD
-from .identity import Transparent
 from .isp import NOISE, PEDESTAL, Isp, noise_std
-from .numerics import cached, gaussian_sample, working
 
 GREY = 0.18
 """Reflectance of the grey that levels of noise are told for."""

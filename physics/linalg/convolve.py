@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .numerics import cached
+from ..numerics import cached
 
 if TYPE_CHECKING:
-    from .blur import Blur
+    from ..linear.blur import Blur
 
 DIRECT_TAPS = 64
 """Up to this many multiplications per pixel read, the direct sum is faster than the FFT."""

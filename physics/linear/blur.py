@@ -9,13 +9,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ..base import Degradation, Size
+from ..linalg.boundary import Boundary, banded_matrix, boundary_index, check_boundary
+from ..linalg.convolve import correlate, lag_spectrum, spread
+from ..linalg.separable import separable_adjoint, separable_forward, separable_pinv
+from ..linalg.solve import conjugate_gradients
+from ..numerics import cached, null_cutoff, working
 from . import kernels
-from .base import Degradation, Size
-from .boundary import Boundary, banded_matrix, boundary_index, check_boundary
-from .convolve import correlate, lag_spectrum, spread
-from .numerics import cached, null_cutoff, working
-from .separable import separable_adjoint, separable_forward, separable_pinv
-from .solve import conjugate_gradients
 
 RANK_ONE = 1e-7
 """A kernel whose second singular value is below this fraction of the first is separable (single-precision kernels reach 2e-8)."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import Size
-from .identity import Identity
-from .numerics import cached
-from .separable import Separable
+from ..base import Size
+from ..identity import Identity
+from ..linalg.separable import Separable
+from ..numerics import cached
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import Degradation, Size
-from .numerics import cached, null_cutoff, working
+from ..base import Degradation, Size
+from ..numerics import cached, null_cutoff, working
 
 
 @dataclass(frozen=True, eq=False)

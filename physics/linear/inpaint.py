@@ -9,8 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .base import Degradation, Size
-from .numerics import cached
+from ..base import Degradation, Size
+from ..numerics import cached
 
 
 class _Masking(Degradation):

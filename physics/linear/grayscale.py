@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..colour import BT601
-from .base import Axis, Degradation, Size
-from .numerics import working
+from ...colour import BT601
+from ..base import Axis, Degradation, Size
+from ..numerics import working
 
 
 @dataclass(frozen=True)

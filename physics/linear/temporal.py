@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import Axis, Degradation, Size
-from .boundary import Boundary, banded_matrix, check_boundary
-from .numerics import cached, working
-from .separable import spectral_gain
+from ..base import Axis, Degradation, Size
+from ..linalg.boundary import Boundary, banded_matrix, check_boundary
+from ..linalg.separable import spectral_gain
+from ..numerics import cached, working
 
 
 @dataclass(frozen=True)

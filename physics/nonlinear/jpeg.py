@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..colour import BT601
-from .base import Size
+from ...colour import BT601
+from ..base import Size
+from ..identity import Transparent
+from ..numerics import cached, working
 from .dct import block_dct, block_idct, quantisation_noise
-from .identity import Transparent
-from .numerics import cached, working
 
 # The example tables of the JPEG standard (ITU-T T.81, Annex K), luma and chroma, row by row.
 LUMA_STEPS = (
