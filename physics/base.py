@@ -30,8 +30,8 @@ class Degradation(ABC):
         blurs: whether `forward` is a convolution with one kernel.
         axes: the axes of (T, 3, H, W) along which pixels are mixed; operators on different axes commute.
 
-    >>> from .blur import Blur
-    >>> from .bicubic import BicubicDownsample
+    >>> from .linear.blur import Blur
+    >>> from .linear.bicubic import BicubicDownsample
     >>> operator = BicubicDownsample(2) @ Blur.gaussian(1.5)
     >>> y = operator.forward(torch.rand(1, 3, 32, 32, dtype=torch.float64))
     >>> bool(torch.allclose(operator.forward(operator.pinv(y)), y))
@@ -89,7 +89,7 @@ class Degradation(ABC):
     def reach(self) -> int:
         """How many frames before and behind its own a frame of y shows; 0 where frames are not mixed.
 
-        >>> from .temporal import TemporalBlur
+        >>> from .linear.temporal import TemporalBlur
         >>> TemporalBlur(7).reach()
         3
         """

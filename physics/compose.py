@@ -105,8 +105,8 @@ class Composition(Degradation):
 def compose(chain: Sequence[Degradation]) -> Degradation:
     """chain[0] @ chain[1] @ ...: the last of the sequence is applied first; the identity for an empty one.
 
-    >>> from .bicubic import BicubicDownsample
-    >>> from .blur import Blur
+    >>> from .linear.bicubic import BicubicDownsample
+    >>> from .linear.blur import Blur
     >>> compose([BicubicDownsample(4), Blur.gaussian(2)]).describe()
     'Gaussian blur sigma 2 px, bicubic down x4'
     """
