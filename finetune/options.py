@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from ..training.engine import Plan
-from .dataset import HeldOut
+from ..training.plan import Plan
+from .held_out import HeldOut
 
 FineTuneRecipe = Literal["codes", "image"]
 Perceptual = Literal["auto", "lpips", "encoder", "off"]
 RECIPES = ("auto", "codes", "image")
 PERCEPTUAL = ("auto", "lpips", "encoder", "off")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,11 @@ from ..training.sheet import curve_png
 from .base_model import UNKNOWN, Base
 from .checkpoint import check_place, write_fine_tuned
 from .dataset import Pairs, digest_of
-from .options import RECIPES, FineTune, FineTuneRecipe, planned
+from .options import PRECISIONS, RECIPES, FineTune, FineTuneRecipe, planned
 from .stage import BEST, NAME, QUALITY, CodeFineTuneStage, FineTuneStage, ImageFineTuneStage
 
 Tick = Callable[[str, int, int, dict[str, float]], None]
 CURVES, SHEET = "curves.png", "before-after.png"
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 WORST = 0.5
 """Loss of held-out quality, in dB, from which the report warns."""
 

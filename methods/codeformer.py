@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from typing_extensions import Self
 
 from ..faces.types import FaceTrack
-from ..models.codeformer.network import CodeFormer
 from ..models.device import CheckInterrupt, Placement, in_batches, no_check
 from ..models.tuning import Use
 from ..options import Options, parameter
@@ -20,6 +19,9 @@ from .base import Capability, NetworkRestorer, Session, WarmUp, batch_parameter,
 from .detail_fusion import completed
 from .sliding_window import Cleaner, CodedFrame, WindowSession, joined, unchanged, working_bytes
 from .tasks import Mode, Task, luminance_parameter, mode_parameter
+
+if TYPE_CHECKING:
+    from ..models.codeformer.network import CodeFormer
 
 
 def gaussian_weights(half: int) -> list[float]:

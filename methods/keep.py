@@ -7,21 +7,23 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from ..faces.types import CROP, FaceTrack
 from ..models.device import CheckInterrupt, Placement, batches, no_check
-from ..models.keep.gain import GainMemory
-from ..models.keep.network import KEEP, CrossFeatures
 from ..motion.dis import DisFlow
 from ..motion.flow import FlowSource
 from ..motion.warp import warp
 from ..options import Options, parameter
 from .base import Capability, NetworkRestorer, Session, WarmUp, from_network, is_cleaned, refuse_masks, to_network
 from .detail_fusion import completed
+
+if TYPE_CHECKING:
+    from ..models.keep.gain import GainMemory
+    from ..models.keep.network import KEEP, CrossFeatures
 
 OFFICIAL_SUB_CLIP = 20
 """Frames after which the released script starts afresh."""

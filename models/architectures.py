@@ -46,6 +46,26 @@ class Architecture:
     embedded: str = ""
 
 
+def made_by(place: str) -> Callable[[State], nn.Module]:
+    """What the class at `place` makes of a state dict ("keep.network:KEEP" is this room's KEEP.of); imported when a network is built."""
+    module, _, name = place.partition(":")
+    return lambda state: getattr(import_module(f"{__package__}.{module}"), name).of(state)
+
+
+def code_line(label: str) -> Callable[[State, nn.Module], str]:
+    """What people are told of a checkpoint of a network that predicts codes."""
+
+    def describe(state: State, network: nn.Module) -> str:
+        from .vq import VQConfig
+
+        vq = VQConfig.of(state)
+        fused = sorted({int(key.split(".")[1]) for key in state if key.startswith(("fuse_convs_dict.", "cft."))})
+        steered = f"features fused at {', '.join(map(str, fused))}" if fused else "no features fused"
+        return f"{label}, {vq.side} x {vq.side}, {vq.codes} codes, {steered}"
+
+    return describe
+
+
 def has(*wanted: str) -> Callable[[Names], bool]:
     """Whether names hold every wanted one; one that ends in a dot stands for any name that begins so."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -187,15 +187,3 @@ def adain(content: Tensor, style: Tensor) -> Tensor:
     mean, deviation = moments(content)
     style_mean, style_deviation = moments(style)
     return (content - mean) / deviation * style_deviation + style_mean
-
-
-def code_line(label: str) -> Callable[[Mapping[str, Tensor], nn.Module], str]:
-    """What people are told of a checkpoint of a network that predicts codes."""
-
-    def describe(state: Mapping[str, Tensor], network: nn.Module) -> str:
-        vq = VQConfig.of(state)
-        fused = sorted({int(key.split(".")[1]) for key in state if key.startswith(("fuse_convs_dict.", "cft."))})
-        steered = f"features fused at {', '.join(map(str, fused))}" if fused else "no features fused"
-        return f"{label}, {vq.side} x {vq.side}, {vq.codes} codes, {steered}"
-
-    return describe

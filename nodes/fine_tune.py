@@ -2,41 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
-
-import cv2
-import numpy as np
-import torch
-from torch import Tensor
-
-from .. import host, plots
-from ..assembly import PRIORS, restorer_files
-from ..finetune.base_model import Base, base_of
-from ..finetune.checkpoint import checked_name, saved_as
-from ..finetune.dataset import HeldOut, Pairs, as_bytes
-from ..finetune.options import PERCEPTUAL, PLANS, RECIPES, FineTune
-from ..finetune.run import CURVES, PRECISIONS, SHEET, FineTuned, fine_tune, fingerprint, options_for, precision_for
-from ..finetune.stage import FineTuneStage
+from .. import host
+from ..finetune.held_out import HeldOut
+from ..finetune.options import PERCEPTUAL, PLANS, PRECISIONS, RECIPES
 from ..headless.io import io, ui
-from ..host.images import from_image, to_image
-from ..methods.registry import restorer_from
-from ..models.load import load_network
-from ..models.state_dict import notes_of
-from ..training.engine import Run
 from .restorers import expect
 from .sockets import CATEGORY, RestorerSocket, seed_input
-
-WORK = "fine-tune"
-"""Folder below the host's output for states, curves and sheets."""
-PASSES = 6
-"""Networks that are in memory while one learns: itself, its average, its gradient, Adam's two moments, and the frozen one."""
-MAPS = 60
-"""Full-size maps of 64 channels, float32, that one pair takes while gradients are kept; a rough guess for making room."""
 
 
 class PseudoTargetFineTune(io.ComfyNode):
@@ -153,6 +124,8 @@ class PseudoTargetFineTune(io.ComfyNode):
 
         Whether a file that a run left may be taken up again is known when that run's settings are.
         """
+        from .fine_tuning import notes_or_none, place_of
+
         try:
             if file_name is not None:
                 out = place_of(file_name)
@@ -185,136 +158,25 @@ class PseudoTargetFineTune(io.ComfyNode):
         checkpointing=None,
         clean_faces=None,
     ):
+        from .fine_tuning import fine_tuned, place_of, report_of
+
         expect(restorer, hasattr(restorer, "use"), "Pseudo-Target Fine-tune trains a network", "wire Load Face Restorer")
         out = place_of(file_name)
-        with torch.inference_mode(False), torch.enable_grad():  # the host runs everything in inference mode, where nothing can be learnt
-            base = base_of(restorer, restorer_files().values())
-            options = options_for(base, plan=plan, recipe=recipe, steps=steps, rate=learning_rate, batch=batch)
-            options = replace(
-                options,
-                held_out=HeldOut(held_out, block or 0),
-                perceptual_by=perceptual or "auto",
-                adversary=options.adversary if adversary is None or adversary < 0 else adversary,
-                checkpointing=bool(checkpointing),
-            )
-            pairs = Pairs.of_images(from_image(inputs), from_image(targets), base.side)
-            reals = None if clean_faces is None else as_bytes(from_image(clean_faces), base.side)
-            device = host.device()
-            run = Run(Path(), seed, str(device), save_every=max(50, options.plan.steps // 20), **precision_for(precision, device))
-            mark = fingerprint(base, pairs, options, run, reals)
-            run = replace(run, folder=host.output_directory() / WORK / f"{out.stem}-{mark}")
-            text = already_there(out, mark, save_as or "float32", run.folder, overwrite)
-            if text is None:
-                text = learnt(base, pairs, options, run, out, save_as == "float16", reals, mark).text
-        text += f"\nwritten to {out}"
-        loaded = load_network(out)
-        tuned = restorer_from(loaded, restorer.options, place=host.managed(loaded.network))
-        curves, sheet = (to_image(picture(run.folder / name)) for name in (CURVES, SHEET))
+        tuned, curves, sheet, text = fine_tuned(
+            restorer,
+            inputs,
+            targets,
+            out,
+            dict(plan=plan, recipe=recipe, steps=steps, rate=learning_rate, batch=batch),
+            held_out=HeldOut(held_out, block or 0),
+            precision=precision,
+            seed=seed,
+            overwrite=overwrite,
+            save_as=save_as or "float32",
+            perceptual=perceptual or "auto",
+            adversary=adversary,
+            checkpointing=bool(checkpointing),
+            clean_faces=clean_faces,
+        )
         shown = {**ui.PreviewImage(sheet, cls=cls).as_dict(), "text": (text,), "report": (report_of(out),)}
         return io.NodeOutput(tuned, curves, sheet, text, ui=shown)
-
-
-def report_of(path: Path) -> dict[str, Any]:
-    """Where a fine-tuned file comes from, as its own metadata has it, with the held-out figures before and after as numbers."""
-    notes = notes_of(path)
-    said = {name: notes[name] for name in ("licence", "base_file", "base_sha256", "recipe", "pairs", "pairs_sha256", "run")}
-    figures = json.loads(notes["held_out"], parse_constant=str)  # JSON has no number for an infinite one
-    return {"file": path.name, "folder": str(path.parent), **said, "steps": int(notes["steps"]), "seed": int(notes["seed"]), "held_out": figures}
-
-
-def place_of(name: str) -> Path:
-    """Where a file of this name is written: our own models folder.
-
-    Raises:
-        ValueError: for a name that will not do, or one that the menu of restorers would not show.
-    """
-    bare = checked_name(name)
-    if PRIORS.search(bare):
-        raise ValueError(f"{bare} would be listed as a diffusion prior, by its name; choose one without {PRIORS.search(bare)[0]}")  # type: ignore[index]
-    return host.model_folders()["face_video_restoration"][0] / bare
-
-
-def already_there(out: Path, mark: str, numbers: str, folder: Path, overwrite: bool) -> str | None:
-    """What the file says of itself, if a run with these very settings wrote it; None if it has to be run.
-
-    Args:
-        mark: the run's.
-        numbers: what the file's are to be, "float32" or "float16".
-        folder: the run's, where its pictures are, if nobody deleted them.
-
-    Raises:
-        ValueError: if the file is another one's and may not be replaced.
-    """
-    if not out.is_file():
-        return None
-    notes = notes_or_none(out)
-    if notes.get("run") == mark and "report" in notes and saved_as(out) == numbers:
-        gone = [shown for shown, name in (("curves", CURVES), ("before_after", SHEET)) if not (folder / name).is_file()]
-        missing = f"\n{' and '.join(gone)} of that run are no longer in {folder}; delete the file to have all made again" if gone else ""
-        return notes["report"] + missing
-    if not overwrite:
-        raise ValueError(f"{out} exists and was made with other settings; choose another file_name, or switch overwrite on")
-    return None
-
-
-def notes_or_none(path: Path) -> dict[str, str]:
-    """What a file says of itself; nothing if it is no whole file."""
-    try:
-        return notes_of(path)
-    except ValueError:
-        return {}
-
-
-def learnt(base: Base, pairs: Pairs, options: FineTune, run: Run, out: Path, half: bool, reals: Tensor | None, mark: str) -> FineTuned:
-    """`fine_tune` with the host's progress bar, its previews and its way of stopping."""
-    host.free_memory(needed(base, options))
-    stages: list[FineTuneStage] = []
-    reached = [0]
-    shown: list[Tensor | None] = [None]
-    with stopping_told(run.folder, reached, options.plan.steps), host.progress(options.plan.steps, "fine-tune") as progress:
-
-        def tick(stage: str, done: int, steps: int, losses: dict[str, float]) -> None:
-            sheet = stages[0].sheet
-            preview = None
-            if sheet is not None and sheet is not shown[0]:
-                shown[0], preview = sheet, torch.cat(list(sheet[0]), -1)
-            advance, reached[0] = done - reached[0], done
-            progress(advance, preview)
-
-        return fine_tune(
-            base, pairs, options, run, out, half=half, reals=reals, mark=mark, tick=tick, check_interrupt=host.check_interrupt, on_stage=stages.append
-        )
-
-
-@contextmanager
-def stopping_told(folder: Path, reached: list[int], steps: int) -> Iterator[None]:
-    """Says, when the user stops the work, where it is kept and how it goes on."""
-    try:
-        yield
-    except Exception as error:
-        if "Interrupt" in type(error).__name__:  # an ordinary exception in older hosts
-            host.say(_kept(folder, reached[0], steps))
-        raise
-    except BaseException:
-        host.say(_kept(folder, reached[0], steps))
-        raise
-
-
-def _kept(folder: Path, done: int, steps: int) -> str:
-    return f"Stopped after {done} of {steps} steps; the state is in {folder}, and the same settings go on from there."
-
-
-def needed(base: Base, options: FineTune) -> int:
-    """Bytes that learning takes on the device, roughly."""
-    weights = sum(value.nbytes for value in base.network.state_dict().values())
-    return PASSES * weights + options.plan.batch * MAPS * 64 * base.side**2 * 4 // (4 if options.checkpointing else 1)
-
-
-def picture(path: Path) -> Tensor:
-    """A picture file as frames (1, 3, H, W) in [0, 1]; a page that says so where it is gone, as the report does."""
-    if not path.is_file():
-        page = plots.blank(48, 480)
-        plots.write(page, f"{path.name} is gone: see the report", (8, 30), (60, 60, 60), 0.6)
-        return plots.picture(page)[None]
-    pixels: Any = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-    return torch.from_numpy(np.ascontiguousarray(pixels[..., ::-1])).permute(2, 0, 1)[None] / 255

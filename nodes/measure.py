@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from .. import host
 from ..assembly import chosen_detector, find_weights, fingerprint, fingerprints
-from ..evaluation import MeasuredFaces, measured_faces
 from ..headless.io import io, ui
 from ..host.images import from_image, to_image
-from ..metrics.evaluate import evaluate
-from ..metrics.identity import Embed, EmbeddedIdentity, load_arcface
 from ..metrics.lpips import BACKBONES, backbone_file, lpips_or_none
-from ..metrics.plot import plot
-from ..metrics.report import Report
-from ..metrics.temporal_profile import column_over_time
 from .faces import fingerprints_of_finding
 from .sockets import CATEGORY, DegradationSocket, Faces
+
+if TYPE_CHECKING:
+    from ..evaluation import MeasuredFaces
+    from ..metrics.identity import Embed
 
 THROUGH_THE_FACE = -1
 """What the column widget shows for a column through the face."""
@@ -118,6 +116,12 @@ class MeasureRestoration(io.ComfyNode):
         degradation=None,
         faces=None,
     ):
+        from ..evaluation import measured_faces
+        from ..metrics.evaluate import evaluate
+        from ..metrics.plot import plot
+        from ..metrics.report import Report
+        from ..metrics.temporal_profile import column_over_time
+
         clips = {
             name: ImageFrames(image)
             for name, image in (("restored", restored), ("reference", reference), ("observation", observation))
@@ -188,6 +192,8 @@ def chosen_lpips(backbone: str, about: dict[str, Any], notes: list[str]) -> nn.M
 def chosen_identity(seen: MeasuredFaces, notes: list[str]) -> Embed | None:
     """If there are faces to compare, ArcFace where its weights are in a model folder, else the embedding that comes with the package; says in
     `notes` which one."""
+    from ..metrics.identity import EmbeddedIdentity, load_arcface
+
     if not seen.people:
         return None
     weights = find_weights("arcface")

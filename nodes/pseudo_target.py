@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -14,13 +14,14 @@ from .. import host
 from ..headless.io import io, ui
 from ..host.images import from_image, to_image
 from ..methods.pseudo_target.algorithm import PRESETS
-from ..methods.pseudo_target.dataset import PAIRS, PairFolder
 from ..methods.pseudo_target.frame_selection import Choice, ChoiceOptions, Mode
-from ..methods.pseudo_target.generate import Pairs, TargetMaker, at_side, faces_of, faces_of_frames, make_pairs, parameters_of, summary
 from .choices import check_choice
 from .restoring import check_one_is_wired
 from .sockets import CATEGORY, Faces, PriorSocket, RestorerSocket, seed_input
 from .widgets import widgets
+
+if TYPE_CHECKING:
+    from ..methods.pseudo_target.generate import Pairs, TargetMaker
 
 Options = TypeVar("Options")
 
@@ -93,6 +94,8 @@ class PseudoTargetGenerate(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, folder="", **others):
         """Changes when pairs were added or deleted."""
+        from ..methods.pseudo_target.dataset import PAIRS
+
         try:
             path = output_folder(folder or "")
         except ValueError:
@@ -102,6 +105,9 @@ class PseudoTargetGenerate(io.ComfyNode):
 
     @classmethod
     def execute(cls, restorer, prior, preset=None, selection=None, count=20, seed=0, folder="", faces=None, frames=None):
+        from ..methods.pseudo_target.dataset import PairFolder
+        from ..methods.pseudo_target.generate import TargetMaker, faces_of, faces_of_frames, make_pairs, parameters_of, summary
+
         check_one_is_wired("Pseudo-Target Generate", faces, frames)
         options = _changed(PRESETS, preset or {"preset": next(iter(PRESETS))}, "preset")
         modes = {mode: ChoiceOptions(mode=mode, count=count) for mode in get_args(Mode)}
@@ -162,6 +168,8 @@ def output_folder(name: str) -> Path | None:
 
 def preview_of(pairs: Pairs) -> Tensor:
     """(1, 3, H, W): degraded, restored and target side by side, a few pairs one below the other."""
+    from ..methods.pseudo_target.generate import at_side
+
     last = len(pairs.targets) - 1
     chosen = sorted({round(k * last / (SHOWN - 1)) for k in range(SHOWN)})
     columns = [torch.cat(list(at_side(part[chosen], SIDE)), -2) for part in (pairs.inputs, pairs.initial, pairs.targets)]

@@ -7,8 +7,6 @@ from pathlib import Path
 from .. import host
 from ..assembly import AUTO, chosen_detector, chosen_paster, fingerprint, fingerprints
 from ..faces import check_words
-from ..film.plan import Tools
-from ..film.run import run_job
 from ..headless.io import io
 from ..pipeline import restore_aligned, restore_clip_in_frames
 from ..record import job_identity, run_record
@@ -164,9 +162,8 @@ class RestoreVideo(io.ComfyNode):
                     "a job chooses people by their numbers, and got a picture in like; leave one of the two empty (fvr faces shows the numbers)"
                 )
             frames = dict(start=start_frame, count=max_frames or None, stride=every_nth, deinterlace=deinterlace)
-            tools = Tools(restorer, finder, paster)
             summary, path, subfolder = cls.as_job(
-                job, source, tools, dict(seed=seed, faces=faces, min_size=min_size), frames, encoding, filename_prefix
+                job, source, (restorer, finder, paster), dict(seed=seed, faces=faces, min_size=min_size), frames, encoding, filename_prefix
             )
         else:
             sink, subfolder = sink_for(filename_prefix, source.info, size=size, audio=sound, metadata=host.graph_tags(cls.hidden), **encoding)
@@ -209,7 +206,11 @@ class RestoreVideo(io.ComfyNode):
 
     @classmethod
     def as_job(cls, job, source, tools, settings, frames, encoding, filename_prefix):
-        """The film by a job in the output folder: what happened, where it is, and its subfolder there."""
+        """The film by a job in the output folder: what happened, where it is, and its subfolder there; `tools` are Tools' in order."""
+        from ..film.plan import Tools
+        from ..film.run import run_job
+
+        tools = Tools(*tools)
         if source.selection.window is not None:
             raise ValueError("a job needs the whole file of a clip, got a trimmed one; leave job empty, or use start_frame and max_frames")
         path, subfolder, _ = host.next_output_path(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +18,11 @@ from typing_extensions import Self
 
 from ..diffusion.schedule import Schedule, bicubic_schedule, eps_to_x0, linear_schedule
 from ..models.device import Placement, on
-from ..models.flair.bicubic import BicubicUNet
-from ..models.flair.blur import BlurUNet
-from ..models.flair.unet import VideoUNet
-from ..models.flair.window import Flows
 from .base import Prior
+
+if TYPE_CHECKING:
+    from ..models.flair.unet import VideoUNet
+    from ..models.flair.window import Flows
 
 BACKGROUND = {"x4": 0.93, "x8": 0.93, "x16": 0.98, "gaussian": 1.0, "motion": 1.0, "jpeg": 1.0}
 """How much of what is carried survives a frame outside the face, for each of FLAIR's tasks; inside it, all. No code has x4's, so it is x8's."""
@@ -240,6 +240,9 @@ def flair_prior_from(
     tasks = ("x8", "x16", "x4") if bicubic else ("gaussian", "motion", "jpeg")
     if task is not None and task not in tasks:
         raise ValueError(f"these weights are FLAIR's network for {' and '.join(tasks)}, not for {task!r}; choose one of those tasks or other weights")
+    from ..models.flair.bicubic import BicubicUNet
+    from ..models.flair.blur import BlurUNet
+
     network = (BicubicUNet if bicubic else BlurUNet).of(state, config).halved(dtype)
     network.requires_grad_(False).to(memory_format=torch.channels_last)
     return FlairPrior(network, background=BACKGROUND[task or tasks[0]], place=place)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -14,8 +15,6 @@ from ..models.architectures import beginnings, foreign, recognise
 from ..models.device import Placement
 from ..models.embedded import SIZES
 from ..models.first_output import watch
-from ..models.flair.bicubic import BicubicConfig
-from ..models.flair.blur import BlurConfig
 from ..models.origin import came_from
 from ..models.state_dict import notes_of, read_state
 from .base import Prior
@@ -23,6 +22,10 @@ from .flair_video import BACKGROUND, flair_prior_from, is_flair
 from .image_ddpm import is_image_prior, prior_from_state
 from .pyramid import PyramidPrior
 from .wiener import GaussianPrior
+
+if TYPE_CHECKING:
+    from ..models.flair.bicubic import BicubicConfig
+    from ..models.flair.blur import BlurConfig
 
 EMBEDDED: dict[str, Callable[[], Prior]] = {"gaussian (no weights)": GaussianPrior}
 """Priors that need no download, by the name that menus show."""
@@ -111,6 +114,9 @@ def sizes_of(notes: Mapping[str, str]) -> BicubicConfig | BlurConfig | None:
     Raises:
         ValueError: if they cannot be read.
     """
+    from ..models.flair.bicubic import BicubicConfig
+    from ..models.flair.blur import BlurConfig
+
     if SIZES not in notes:
         return None
     try:

@@ -1,14 +1,12 @@
 """CodeFormer (Zhou et al., NeurIPS 2022): codes predicted frame by frame."""
 
-from ..architectures import PREDICTS_CODES, Architecture, has, lacks
-from ..code_prediction import code_line
-from .network import CodeFormer
+from ..architectures import PREDICTS_CODES, Architecture, code_line, has, lacks, made_by
 
 ARCHITECTURE = Architecture(
     kind="codeformer",
     label="CodeFormer",
     matches=lambda names: has(*PREDICTS_CODES, "idx_pred_layer.")(names) and lacks("kalman_filter.", "position_emb_temporal")(names),
-    build=CodeFormer.of,
+    build=made_by("codeformer.network:CodeFormer"),
     describe=code_line("CodeFormer"),
     rank=4,
     restorer="methods.codeformer:CodeFormerRestorer",

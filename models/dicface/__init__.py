@@ -1,14 +1,12 @@
 """DicFace (Chen et al., 2025): codes as Dirichlet variables over five frames."""
 
-from ..architectures import PREDICTS_CODES, Architecture, has
-from ..code_prediction import code_line
-from .network import DicFace
+from ..architectures import PREDICTS_CODES, Architecture, code_line, has, made_by
 
 ARCHITECTURE = Architecture(
     kind="dicface",
     label="DicFace",
     matches=has(*PREDICTS_CODES, "position_emb_temporal"),
-    build=DicFace.of,
+    build=made_by("dicface.network:DicFace"),
     describe=code_line("DicFace"),
     rank=3,
     restorer="methods.dicface:DicFaceRestorer",

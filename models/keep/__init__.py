@@ -1,14 +1,12 @@
 """KEEP (Feng et al., ECCV 2024): codes, a Kalman filter on latents, and fusion across frames."""
 
-from ..architectures import PREDICTS_CODES, Architecture, has
-from ..code_prediction import code_line
-from .network import KEEP
+from ..architectures import PREDICTS_CODES, Architecture, code_line, has, made_by
 
 ARCHITECTURE = Architecture(
     kind="keep",
     label="KEEP",
     matches=has(*PREDICTS_CODES, "hq_encoder.", "kalman_filter."),
-    build=KEEP.of,
+    build=made_by("keep.network:KEEP"),
     describe=code_line("KEEP"),
     rank=2,
     restorer="methods.keep:KeepRestorer",

@@ -120,7 +120,7 @@ def test_a_file_outlives_its_pictures(home, monkeypatch):
     path = home / "models" / "face_video_restoration" / "mine.safetensors"
     stamp = path.stat().st_mtime_ns
     shutil.rmtree(home / "output")
-    monkeypatch.setattr("fvr.nodes.fine_tune.fine_tune", None)  # nothing is learnt
+    monkeypatch.setattr("fvr.nodes.fine_tuning.fine_tune", None)  # nothing is learnt
     again = tune(**QUICKEST)[1]
     assert path.stat().st_mtime_ns == stamp and again.ui["report"] == first.ui["report"]
     (folder,) = first.result[3].splitlines()[-1:]
@@ -141,7 +141,7 @@ def test_a_process_that_died_once_the_file_was_there_has_nothing_to_do_again(hom
         patch.setattr("fvr.finetune.run.write_fine_tuned", write_and_die)
         with pytest.raises(SystemExit):
             tune(**QUICKEST)
-    monkeypatch.setattr("fvr.nodes.fine_tune.fine_tune", None)
+    monkeypatch.setattr("fvr.nodes.fine_tuning.fine_tune", None)
     _, curves, sheet, report = tune(**QUICKEST)[1].result
     assert "held-out dB" in report and "no longer" not in report and sheet.std() > 0.05 and curves.std() > 0.01
 
@@ -161,7 +161,7 @@ def test_places_that_cannot_be_written_are_told_before_anything_is_learnt(home, 
     blocked = home / "blocked" if place == "models" else home / "output"
     blocked.write_bytes(b"x")
     if place == "models":
-        monkeypatch.setattr("fvr.nodes.fine_tune.place_of", lambda name: blocked / name)
+        monkeypatch.setattr("fvr.nodes.fine_tuning.place_of", lambda name: blocked / name)
     monkeypatch.setattr("fvr.training.engine._StageRun._step", None)  # one step would fail
     with pytest.raises(ValueError, match=rf"cannot be written into {blocked} |the folder {blocked}.* cannot be made"):
         tune()
