@@ -25,7 +25,7 @@ COLOUR = (0.08, 0.16)
 """Distance of two cells' colours between which a cell goes from face to what lies before it."""
 
 STRUCTURE = (0.3, 0.5)
-"""The same for 1 - SSIM of the cells' brightness; restorers that repaint nothing stay below 0.08 (benchmarks/occlusion.py)."""
+"""The same for 1 - SSIM of the cells' brightness; restorers that repaint nothing stay below 0.08 (benchmarks/footage/occlusion.py)."""
 
 FLAT = 0.04**2
 """Variance of brightness below which there is no structure to compare."""

@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py in its small form, on the CPU: what a GPU will be asked runs, and what is not the CPU's is told."""
+"""benchmarks/cost/gpu.py in its small form, on the CPU: what a GPU will be asked runs, and what is not the CPU's is told."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks" / "cost"
 pytestmark = [
     pytest.mark.skipif(not (BENCHMARKS / "gpu.py").is_file(), reason="needs benchmarks/ of the repository"),
     pytest.mark.usefixtures("one_thread"),

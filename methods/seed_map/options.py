@@ -18,7 +18,7 @@ RESIDUAL_INIT_FRAMEWISE, RESIDUAL_INIT_TEMPORAL = 0.1, 3.0
 class SeedMapOptions(Options):
     """Parameters of Algorithm 1 (Wang et al., AAAI 2026). "Paper" marks stated values, "ours" those the paper leaves open.
 
-    The ranges behind "tried" are those of benchmarks/seed_map.py.
+    The ranges behind "tried" are those of benchmarks/inverse_problems/seed_map.py.
 
     Attributes:
         iterations: E, epochs. Ours: 500; tried 200 to 1000.

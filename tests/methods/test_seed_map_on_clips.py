@@ -1,4 +1,4 @@
-"""Real footage through a prior that was fitted to the rest of the clip (benchmarks/fitted_prior.py; weights in tests/data)."""
+"""Real footage through a prior that was fitted to the rest of the clip (benchmarks/inverse_problems/fitted_prior.py; weights in tests/data)."""
 
 # ruff: noqa: E402
 
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "benchmarks"))
+sys.path.append(str(ROOT / "benchmarks" / "inverse_problems"))
 
 from fitted_prior import load
 

@@ -318,7 +318,7 @@ def test_channels_last_reaches_all_convolutions(network):
 @pytest.mark.parametrize("kind", KINDS)
 def test_memory_in_pieces_is_what_is_announced(kind):
     """working_bytes() is not below the peak of the tensors in one call at 512 x 512 in bf16, nor twice as much; counted on the meta device."""
-    spec = importlib.util.spec_from_file_location("flair_network", Path(__file__).resolve().parents[2] / "benchmarks" / "flair_network.py")
+    spec = importlib.util.spec_from_file_location("flair_network", Path(__file__).resolve().parents[2] / "benchmarks" / "cost" / "flair_network.py")
     benchmark = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = benchmark
     spec.loader.exec_module(benchmark)

@@ -1,6 +1,6 @@
 """FID's, KID's and an FVD-like distance of aligned restored faces from clean ones, in the features of a network on this machine; prints a line.
 
-    python benchmarks/feature_distance.py RESTORED CLEAN [--inception inception_v3_google-0cc3c7bd.pth]
+    python benchmarks/quality/feature_distance.py RESTORED CLEAN [--inception inception_v3_google-0cc3c7bd.pth]
 
 RESTORED and CLEAN are folders of aligned pictures, or clips of aligned faces. Without the Inception file the embedded identity network measures. Its
 numbers compare with each other only: published ones are of TensorFlow's Inception and of I3D.

@@ -1,4 +1,4 @@
-"""Peak memory of a job's plan and join over a film of any length, made up as it is read: python benchmarks/film_memory.py 1000 100000"""
+"""Peak memory of a job's plan and join over a film of any length, made up as it is read: python benchmarks/cost/film_memory.py 1000 100000"""
 
 from __future__ import annotations
 

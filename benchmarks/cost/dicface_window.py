@@ -1,6 +1,6 @@
 """DicFace as a stream against the official way, which evaluates the whole five-frame window for every frame: time, difference, memory.
 
-python benchmarks/dicface_window.py [--small] [--memory 20 200]
+python benchmarks/cost/dicface_window.py [--small] [--memory 20 200]
 
 Both run in one process on the same deterministic weights (the published ones change no time). "window" encodes, transforms and decodes all
 five frames for the one it keeps, upsamples in two steps and keeps PyTorch's default memory layout, as the official script does; "stream" is
@@ -27,7 +27,7 @@ from fvr.models.code_prediction import CodeConfig
 from fvr.models.dicface.network import DicFace
 from fvr.models.vq import VQConfig
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from helpers.seeded_weights import seed_weights
 
 SMALL = CodeConfig(VQConfig(128, 32, (1, 2, 2, 4), 1, frozenset({16}), 64, 128), 128, 2, 3, (32, 64, 128))

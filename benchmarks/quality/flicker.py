@@ -1,6 +1,6 @@
 """What averaging CodeFormer's code logits over neighbouring frames does to flicker, on an aligned clip.
 
-python benchmarks/flicker.py CLIP [--weights codeformer.pth] [--frames 16] [--smoothing 0 1 2 4]
+python benchmarks/quality/flicker.py CLIP [--weights codeformer.pth] [--frames 16] [--smoothing 0 1 2 4]
 
 Without --weights the network has deterministic random weights. The figures then show the mechanism only (how many codes change between
 frames, and what that does to the picture); how much a viewer gains must be measured with the published weights. Columns:
@@ -30,7 +30,7 @@ from fvr.models.codeformer.network import CodeFormer
 from fvr.models.load import load_network
 from fvr.video import open_source
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from helpers.seeded_weights import seed_weights
 
 

@@ -1,6 +1,6 @@
 """What each method restores of moving faces with nothing but the embedded weights: PSNR, SSIM, warping error, data residual, speed.
 
-    python benchmarks/embedded_clips.py --clips ../shared/clips [--frames 16] [--methods flair,keep] [--crops] [--sheet FILE.png]
+    python benchmarks/quality/embedded_clips.py --clips ../shared/clips [--frames 16] [--methods flair,keep] [--crops] [--sheet FILE.png]
 
 Two clips that no network was trained on are aligned (faces/), brought to 128 x 128, the networks' native side, degraded there, and restored by
 each method's default path. Baseline: bicubic enlargement of the observation. FLAIR is told the degradation, with and without data

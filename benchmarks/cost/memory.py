@@ -1,6 +1,6 @@
 """Peak memory of `fvr restore` on a clip looped to 2,000 frames, against its peak on 100 frames.
 
-python benchmarks/memory.py CLIP [--frames 100 2000] [--set NAME=VALUE ...]
+python benchmarks/cost/memory.py CLIP [--frames 100 2000] [--set NAME=VALUE ...]
 """
 
 from __future__ import annotations

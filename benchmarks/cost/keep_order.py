@@ -1,9 +1,9 @@
 """KEEP's session against the official order of work, on one network with deterministic weights.
 
-python benchmarks/keep_order.py [--frames 5] [--repeat 1]      time per frame of both, their ratio, and where the time goes
-python benchmarks/keep_order.py --without layout               the same with one of our savings switched off
-python benchmarks/keep_order.py --memory --frames 20 200       peak memory of one process per number of frames
-python benchmarks/keep_order.py --flow                         seconds per pair of frames of every source of flow
+python benchmarks/cost/keep_order.py [--frames 5] [--repeat 1]      time per frame of both, their ratio, and where the time goes
+python benchmarks/cost/keep_order.py --without layout               the same with one of our savings switched off
+python benchmarks/cost/keep_order.py --memory --frames 20 200       peak memory of one process per number of frames
+python benchmarks/cost/keep_order.py --flow                         seconds per pair of frames of every source of flow
 
 --small takes a network of 64 x 64. The official order, as the released script does it for one sub-clip: plain memory layout, all frames
 encoded at once, all pairs' flow at once with both frames' features computed for each pair, attention with its weights written out,
@@ -37,7 +37,7 @@ from fvr.motion.dis import DisFlow
 from fvr.motion.raft import RaftFlow
 from fvr.motion.warp import warp
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from helpers.seeded_weights import seed_weights, seeded_tensor
 
 SMALL = KeepConfig(

@@ -1,6 +1,6 @@
 """What FLAIR's networks need of memory, and what their shortcuts save: two markdown tables.
 
-    python benchmarks/flair_network.py [--frames 10] [--side 512] [--cuda]
+    python benchmarks/cost/flair_network.py [--frames 10] [--side 512] [--cuda]
 
 Memory: one call of each full-size network on the meta device, where no number is computed; every tensor that lives is counted, so the
 peak is that of our own tensors in exactly this code. Workspace of the convolution library is not in it; what torchvision's deformable

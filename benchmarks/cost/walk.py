@@ -1,4 +1,4 @@
-"""Where the time of `fvr restore` goes: python benchmarks/walk.py CLIPS [--methods blind,codeformer] [--frames 100] [--sizes 720,1080]
+"""Where the time of `fvr restore` goes: python benchmarks/cost/walk.py CLIPS [--methods blind,codeformer] [--frames 100] [--sizes 720,1080]
 
 The clip is scene_720p_clean.mp4, one face, enlarged for 1080p. For each part of the walk its wall and CPU time per frame, each without the parts
 inside it, and its share of all CPU time. No clock tells what codecs do in threads of their own from the start and the rest. "waits" is wall time in

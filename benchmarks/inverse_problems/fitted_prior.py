@@ -3,7 +3,7 @@
 An autoencoder with the layout of Stable Diffusion's (4 channels at 1/8 of the side, GroupNorm and SiLU before the last convolution), and
 for the latents the exact denoiser of a Gaussian with the mean and covariance that the latents of what it was fitted to have.
 
-    python benchmarks/fitted_prior.py CLIP_OR_FOLDER_OF_FACES OUT.safetensors
+    python benchmarks/inverse_problems/fitted_prior.py CLIP_OR_FOLDER_OF_FACES OUT.safetensors
 """
 
 from __future__ import annotations

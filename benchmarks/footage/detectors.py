@@ -1,6 +1,6 @@
 """Detectors side by side on the same frames: faces found, eye jitter, CPU time.
 
-    OMP_NUM_THREADS=1 python benchmarks/detectors.py CLIPS [FRAMES]
+    OMP_NUM_THREADS=1 python benchmarks/footage/detectors.py CLIPS [FRAMES]
 
 CLIPS: a folder of clips; FRAMES of each, 48 by default. BlazeFace follows faces as in a run; MTCNN, where facenet-pytorch is installed, and
 RetinaFace search every frame. RetinaFace has random weights: for its time only, on one frame. Jitter is the median second difference of

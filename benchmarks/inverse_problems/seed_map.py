@@ -1,6 +1,7 @@
 """Seed-space MAP on a clip whose truth is known; prints two markdown tables.
 
-    python benchmarks/seed_map.py CLIP_OR_FACE [--prior FILE] [--first 112] [--count 16] [--iterations 400] [--only inpaint] [--set NAME=VALUE ...]
+    python benchmarks/inverse_problems/seed_map.py CLIP_OR_FACE [--prior FILE] [--first 112] [--count 16] [--iterations 400]
+        [--only inpaint] [--set NAME=VALUE ...]
 
 CLIP_OR_FACE is a video, or a picture of an aligned face, which is then set in motion. The prior is one that fitted_prior.py wrote, any file of
 a diffusion prior that works on pixels, or `embedded`.

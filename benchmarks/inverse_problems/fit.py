@@ -1,6 +1,6 @@
 """How well Fit Degradation finds a known operator; prints a markdown table.
 
-    python benchmarks/fit.py CLIP [CLIP ...] [--frame 60]
+    python benchmarks/inverse_problems/fit.py CLIP [CLIP ...] [--frame 60]
 
 One frame of each clip is damaged, stored in 8 bits, and fitted. A clip's own blur adds to the one applied (in quadrature), so the first row
 gives what is found in the undamaged frame, and "expected" counts it in.

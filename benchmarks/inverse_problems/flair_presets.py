@@ -1,6 +1,6 @@
 """FLAIR's published presets at the paper's noise (sigma 0.05), data consistency off and on, over the weight-free prior; prints a markdown table.
 
-    python benchmarks/flair_presets.py [--steps 8]
+    python benchmarks/inverse_problems/flair_presets.py [--steps 8]
 
 The picture is scikit-image's astronaut, 256 pixels of it enlarged to 512; x4 after a Gaussian of 2 pixels or a motion kernel of 25.
 """

@@ -1,4 +1,4 @@
-"""A film by two workers against one, a thread each: python benchmarks/film_workers.py CLIPS [--method codeformer] [--shots 8] [--repeat 2]
+"""A film by two workers against one, a thread each: python benchmarks/cost/film_workers.py CLIPS [--method codeformer] [--shots 8] [--repeat 2]
 
 Shots of two clips in turn, a segment each, so that nothing but the number of workers differs. The orders alternate within one run. Where others use
 the machine too, wall times say little: beside them stand the CPU seconds of all processes, and what these come to where each worker has a core.

@@ -1,9 +1,9 @@
 """What the occlusion mask does: PSNR over what lies before a face, and over the face, with and without it.
 
-    OMP_NUM_THREADS=1 python benchmarks/occlusion.py CLIPS [FILE.jpg]
+    OMP_NUM_THREADS=1 python benchmarks/footage/occlusion.py CLIPS [FILE.jpg]
 
 Three frames of each of two clean clips; a hand (a bar of skin colour with fingers' shades), a microphone (a dark disc with a grid) and strands of
-hair move over the face, then the damage of benchmarks/gates.py. Restored by `blind`; by the embedded CodeFormer without anything under it; and
+hair move over the face, then the damage of gates.py. Restored by `blind`; by the embedded CodeFormer without anything under it; and
 "painted": what a network that sees only faces would show, which is the restored clip that had nothing before the face. Gates are open.
 FILE.jpg: the last frames of everything.
 """

@@ -1,6 +1,6 @@
 """What FLAIR's data consistency buys with the weight-free prior: four known degradations, three clean clips, a markdown table.
 
-    python benchmarks/flair_physics.py --clips ../shared/clips
+    python benchmarks/inverse_problems/flair_physics.py --clips ../shared/clips
 
 Truth: single frames of each clip, cut to their centre square and brought to 512 x 512. Each is degraded, enlarged by bicubic
 interpolation, and restored with data consistency off and on; everything is seeded.

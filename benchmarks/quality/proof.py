@@ -1,6 +1,6 @@
 """Restores every clip of a folder with `fvr restore` and prints what survived the trip.
 
-    python benchmarks/proof.py CLIPS [--count N] [--set NAME=VALUE ...] [--keep FOLDER]
+    python benchmarks/quality/proof.py CLIPS [--count N] [--set NAME=VALUE ...] [--keep FOLDER]
 
 A row per clip: frames in and out, whether every presentation time, the rotation flag, the pixel aspect and the duration are kept, how far
 the sound moved against the picture, people found, seconds, peak memory. Exit status 1 if anything was lost.

@@ -1,6 +1,6 @@
 """Where restoring a face stops helping, for the defaults of the gates: PSNR over the face before and after, by size, blur and pose.
 
-    OMP_NUM_THREADS=1 python benchmarks/gates.py CLIPS [METHOD]
+    OMP_NUM_THREADS=1 python benchmarks/footage/gates.py CLIPS [METHOD]
 
 CLIPS: the folder of clean clips; METHOD: blind, unless another is named. The truth is the clip as it is, shrunk where size counts. Damage is
 noise of 4 grey levels and JPEG at quality 35; for blur and pose a Gaussian blur of 1 % of the face before it. Faces are pasted at full

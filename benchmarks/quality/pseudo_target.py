@@ -1,6 +1,6 @@
 """Pseudo-targets against the restorer's own output, on faces degraded by a camera's noise; prints a markdown table.
 
-    python benchmarks/pseudo_target.py --faces ../shared/faces --restorer NAME_OR_FILE --prior NAME_OR_FILE
+    python benchmarks/quality/pseudo_target.py --faces ../shared/faces --restorer NAME_OR_FILE --prior NAME_OR_FILE
         [--iso 1600 3200] [--factor 4] [--limit 16] [--preset NAME] [--set K=500 ...] [--fidelity 0.5] [--batch 4] [--sheet FILE.png]
 
 Faces of the validation split at 512, shrunk by `factor`, through the camera (unprocessed, noise on a mosaic, processed; eq. 12 of the paper),

@@ -1,7 +1,7 @@
 """What fewer steps cost: FLAIR's sampler by solver and number of steps, against a long run of the same; markdown tables.
 
-    python benchmarks/solvers.py
-    python benchmarks/solvers.py --unet ../shared/parity/pseudo_target_tiny_unet.safetensors
+    python benchmarks/inverse_problems/solvers.py
+    python benchmarks/inverse_problems/solvers.py --unet ../shared/parity/pseudo_target_tiny_unet.safetensors
 
 Part 1, exact: three Gaussian priors whose flow is known, x_T to clean; the distance to where the flow ends.
 Part 2, the sampler: one degraded picture. "to 200" is the mean absolute difference, in grey levels, to 200 steps of deterministic DDIM

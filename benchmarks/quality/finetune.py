@@ -1,6 +1,6 @@
 """What fine-tuning gains on a camera's noise, what it costs where the restorer was at home, and how both depend on the number of pictures.
 
-    python benchmarks/finetune.py --faces ../shared/faces --base NAME_OR_FILE [--counts 20 100 500] [--iso 3200] [--factor 2]
+    python benchmarks/quality/finetune.py --faces ../shared/faces --base NAME_OR_FILE [--counts 20 100 500] [--iso 3200] [--factor 2]
         [--targets clean | pseudo --prior NAME_OR_FILE --set N=16 ...] [--recipe auto] [--plan short] [--steps N] [--precision bfloat16]
         [--work FOLDER]
 

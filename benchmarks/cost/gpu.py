@@ -1,4 +1,4 @@
-"""A GPU against the CPU, in less than eight minutes: python benchmarks/gpu.py [--device cuda] [--methods blind,keep] [--seconds 460] [--small]
+"""A GPU against the CPU, in less than eight minutes: python benchmarks/cost/gpu.py [--device cuda] [--methods blind,keep] [--seconds 460] [--small]
 
 1. Parity: what each method with embedded weights makes of the same crops on both, as PSNR between the two.
 2. Crops of 512 x 512 per second, and the most memory that was allocated: in float32, in bfloat16, and compiled by torch.compile.

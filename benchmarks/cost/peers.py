@@ -1,4 +1,4 @@
-"""The official KEEP, DicFace and CodeFormer against ours: python benchmarks/peers.py --official DIR [--networks keep,codeformer] [--frames 3]
+"""The official KEEP, DicFace and CodeFormer against ours: python benchmarks/cost/peers.py --official DIR [--networks keep,codeformer] [--frames 3]
 
 DIR holds checkouts of jnjaby/KEEP (with its submodule gmflow), sczhou/CodeFormer and fudan-generative-vision/DicFace under these names; nothing but
 their networks is run. Both have the same deterministic weights, at the published sizes, in float32, and one runs after the other in this process,
@@ -35,7 +35,7 @@ from fvr.models.codeformer.network import CodeFormer
 from fvr.models.dicface.network import DicFace
 from fvr.models.keep.network import KEEP
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from helpers.seeded_weights import seed_weights
 
 LARGEST = 2e-3

@@ -1,6 +1,6 @@
 """What the embedded face codebook restores: PSNR and SSIM against bicubic enlargement, on faces and clips that it never saw.
 
-    python benchmarks/embedded.py --faces ../shared/faces --clips ../shared/clips [--weights FILE] [--sheet FILE.png] [--limit N]
+    python benchmarks/quality/embedded.py --faces ../shared/faces --clips ../shared/clips [--weights FILE] [--sheet FILE.png] [--limit N]
 
 Three tables. "Native": faces of the validation split, and the clips' aligned faces, at the network's own side, degraded there; the
 network, filling in what its input lacks. "Crops": the clips' aligned faces as crops of 512, degraded as such, through the whole path

@@ -1,4 +1,6 @@
-"""What --scale 2 gives a small face: python benchmarks/enlarged.py CLIP [SIDE]. The truth is CLIP at twice SIDE pixels, the footage CLIP at SIDE."""
+"""What --scale 2 gives a small face: python benchmarks/quality/enlarged.py CLIP [SIDE].
+The truth is CLIP at twice SIDE pixels, the footage CLIP at SIDE.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """How well cuts, dissolves and fades are found, against PySceneDetect's detectors where it is installed (`pip install scenedetect`).
 
-    OMP_NUM_THREADS=1 python benchmarks/shots.py CLIPS
+    OMP_NUM_THREADS=1 python benchmarks/footage/shots.py CLIPS
 
 CLIPS: a folder of clips of one shot each. Shots are their first two seconds and as many moving synthetic ones (pans and zooms over a texture);
 pairs are joined in every way of `KINDS`. A hit lies within the transition and two frames on either side; everything else is a false alarm, as
