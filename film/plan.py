@@ -12,7 +12,7 @@ import json
 import math
 import time
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -43,13 +43,22 @@ ATTEMPTS = 3
 """Times that a segment is tried before the rest goes on without it."""
 
 
+def unseen(frames: Tensor) -> None:
+    """Nobody looks."""
+
+
 @dataclass(frozen=True)
 class Tools:
-    """What restores a film; the same for every segment."""
+    """What restores a film; the same for every segment.
+
+    Attributes:
+        on_frames: shown the finished frames (n, 3, H, W) that this process writes.
+    """
 
     restorer: Restorer
     detector: Detector
     paster: Paster
+    on_frames: Callable[[Tensor], object] = unseen
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import Progress, Summary, no_progress
 from ..video import FrameSource
-from .executors import Say, failed, failed_sentence, work
+from .executors import Say, failed, failed_sentence, frames_done, work
 from .join import join_once, last_joined
 from .plan import Job, Tools, plan
 
@@ -25,6 +25,7 @@ def run_job(
     say: Say,
     check_interrupt: CheckInterrupt = no_check,
     on_found: Progress = no_progress,
+    on_planned: Callable[[int, int], object] = lambda kept, of: None,
     on_written: Progress = no_progress,
 ) -> tuple[Summary, Path]:
     """Plans the job in `folder` or goes on with it, restores what is left, and joins it unless that is done.
@@ -32,6 +33,7 @@ def run_job(
     Args:
         output: where the film goes, unless it is joined already.
         planning, joining: further arguments of `plan` and `join`.
+        on_planned: told, before anything is restored, how many frames are done from before, of how many.
 
     Raises:
         ValueError: if anything is not as it was planned.
@@ -39,7 +41,7 @@ def run_job(
     """
     job = plan(folder, source, tools, check_interrupt=check_interrupt, on_found=on_found, **planning)
     job.forgive()
-    on_written(sum(len(segment) for segment in job.segments if job.finished(segment)))
+    on_planned(frames_done(job), job.frames)
     work(job, lambda: tools, say=say, check_interrupt=check_interrupt, on_written=on_written)
     if gone := failed(job):
         raise RuntimeError(failed_sentence(job, gone))

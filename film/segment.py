@@ -81,6 +81,7 @@ def write_segment(
                         continue
                     here = slice(done.index - segment.first, done.index - segment.first + kept)
                     write(done.frames[:kept], times[here], times[here.start + 1 : here.stop + 1], done.stored[:kept])
+                    tools.on_frames(done.frames[:kept])
                     on_written(kept)
                     frames += kept
                 if frames == len(segment):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ def spread(count: int, places: Tensor | None = None) -> list[int]:
 
 
 def slider(node: Any, before: Tensor, after: Tensor) -> dict[str, Any]:
-    """What the page needs to wipe between pairs of frames (n, 3, H, W), under the names of ComfyUI's own Compare Images; nothing without a page."""
+    """What web/compare.js needs to wipe between pairs of frames (n, 3, H, W); nothing without a page."""
     if not host.on_page() or not len(before):
         return {}
     pictures = {"a_images": before, "b_images": after}
@@ -71,8 +72,20 @@ def sampled_slider(node: Any, before: Samples, after: Samples) -> dict[str, Any]
     return slider(node, torch.stack([before.kept[k] for k in chosen]), torch.stack([after.kept[k] for k in chosen])) if chosen else {}
 
 
+def film_slider(node: Any, folder: Path, film: Path) -> dict[str, Any]:
+    """The same for the job in a folder and its joined film, of frames with a face if there are any."""
+    if not host.on_page():
+        return {}
+    from ..film.pairs import frames_with_faces, pairs
+    from ..film.plan import Job
+
+    job = Job.load(folder)
+    found = list(pairs(job, film, spread(job.frames, frames_with_faces(job))))
+    return slider(node, *(torch.stack([reduced(frame[None])[0] for frame in side]) for side in zip(*found, strict=True))) if found else {}
+
+
 class Watched:
-    """A clip's walk as the page shows it: the frame just written, the rate and the time left, and samples of before and after.
+    """A clip's walk as the page shows it: the frame just read or written, the rate and the time left, and samples of before and after.
 
     Args:
         total: frames of the clip, 0 if unknown.
@@ -84,9 +97,9 @@ class Watched:
         self.before, self.after = Samples(), Samples()
         self.chosen: list[FaceTrack] = []
         self.faces = Thumbnails([])
-        self.pushed = self.written = 0
+        self.found = self.kept = self.pushed = self.written = 0
         self.last: Tensor | None = None
-        self.began = self.said = time.monotonic()
+        self.began = self.began_finding = self.said = time.monotonic()
 
     def source(self, source: Any) -> Any:
         """The clip, whose frames are noticed as they are read."""
@@ -95,6 +108,8 @@ class Watched:
             for piece in source.chunks(*given, **named):
                 self.before.push(piece.index, piece.frames)
                 self.faces.push(piece.index, piece.frames)
+                if not self.pushed:
+                    self.last = piece.frames[-1]
                 yield piece
 
         return _Instead(source, chunks=chunks)
@@ -105,31 +120,48 @@ class Watched:
         def write(frames: Tensor, *times: Any) -> None:
             sink.write(frames, *times)
             self.after.push(self.pushed, frames)
-            self.last = frames[-1]
-            self.pushed += len(frames)
+            self.on_frames(frames)
 
         return _Instead(sink, write=write)
+
+    def on_frames(self, frames: Tensor) -> None:
+        """Frames (n, 3, H, W) are written."""
+        self.last = frames[-1]
+        self.pushed += len(frames)
 
     def on_people(self, tracks: list[FaceTrack], chosen: list[FaceTrack]) -> None:
         self.faces, self.chosen = Thumbnails(tracks, samples=1), chosen
 
     def on_found(self, count: int) -> None:
         self.tick(count)
+        self.found += count
+        self.show("finding faces: ", self.found, self.began_finding)
         self.began = time.monotonic()  # of writing, which comes next
+
+    def on_planned(self, kept: int, of: int) -> None:
+        """So many frames of a job were written before, whose faces were found then too unless they were now."""
+        self.tick(kept + (0 if self.found else of))
+        self.kept, self.written, self.total = kept, kept, of
+        self.began = time.monotonic()
 
     def on_written(self, count: int) -> None:
         self.tick(count)
         self.written += count
+        self.show("", self.written, self.began, self.kept)
+
+    def show(self, what: str, count: int, began: float, kept: int = 0) -> None:
+        """On the page, at most twice a second."""
         now = time.monotonic()
         if now - self.said >= 0.5:
             self.said = now
-            host.show_work(self.status(now), None if self.last is None else reduced(self.last[None])[0])
+            host.show_work(what + self.status(count, now - began, kept), None if self.last is None else reduced(self.last[None])[0])
 
-    def status(self, now: float) -> str:
-        rate = self.written / max(now - self.began, 1e-6)
-        of = f" of {self.total:,}" if self.total >= self.written else ""
-        left = f", {_clock((self.total - self.written) / rate)} left" if of and rate else ""
-        return f"{self.written:,}{of} frames, {rate:.2f} frames/s{left}"
+    def status(self, count: int, seconds: float, kept: int = 0) -> str:
+        """Of `count` frames of a pass, all but `kept` of them in so many seconds."""
+        rate = (count - kept) / max(seconds, 1e-6)
+        of = f" of {self.total:,}" if self.total >= count else ""
+        left = f", {_clock((self.total - count) / rate)} left" if of and rate > 0 else ""
+        return f"{count:,}{of} frames, {rate:.2f} frames/s{left}"
 
     def ui(self, node: Any) -> dict[str, Any]:
         """The slider over what went by, and everybody in it."""

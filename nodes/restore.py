@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from .. import host
@@ -11,7 +12,7 @@ from ..headless.io import io
 from ..pipeline import restore_aligned, restore_clip_in_frames
 from ..record import job_identity, run_record
 from ..video import choose_container
-from .before_after import Watched
+from .before_after import Watched, film_slider
 from .faces import (
     detector_input,
     fingerprints_of_finding,
@@ -165,6 +166,7 @@ class RestoreVideo(io.ComfyNode):
             summary, path, subfolder = cls.as_job(
                 job, source, (restorer, finder, paster), dict(seed=seed, faces=faces, min_size=min_size), frames, encoding, filename_prefix
             )
+            compared = film_slider(cls, host.output_folder(job), path)
         else:
             sink, subfolder = sink_for(filename_prefix, source.info, size=size, audio=sound, metadata=host.graph_tags(cls.hidden), **encoding)
             with sink, host.progress(total if aligned else 2 * total, "restore") as tick:
@@ -230,14 +232,15 @@ class RestoreVideo(io.ComfyNode):
             watched = Watched(source.expected or 0, tick)
             summary, path = run_job(
                 host.output_folder(job),
-                source,
-                tools,
+                watched.source(source),
+                replace(tools, on_frames=watched.on_frames),
                 path,
                 planning=planning,
                 joining=joining,
                 say=host.say,
                 check_interrupt=host.check_interrupt,
                 on_found=watched.on_found,
+                on_planned=watched.on_planned,
                 on_written=watched.on_written,
             )
         folder = path.parent.relative_to(root) if path.is_relative_to(root) else Path(subfolder)  # a film that was joined before keeps its place

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from fractions import Fraction
+
+import numpy as np
 import pytest
 import torch
+from helpers.small_film import Remembering, make_film
+from PIL import Image
 
 from fvr import host
 from fvr.demo import moving_portrait, save
+from fvr.film import plan
 from fvr.nodes.before_after import SHOWN, SIDE, Samples, Watched, spread
 from fvr.nodes.compare import CompareVideos
 from fvr.nodes.crops import CropsToFaces
 from fvr.nodes.faces import FaceAlign, PasteBack
 from fvr.nodes.restore import RestoreVideo
 from fvr.nodes.restorers import LoadFaceRestorer
-from fvr.video import FrameTimes, open_source
+from fvr.video import FrameTimes, open_source, read_frames
 
 
 @pytest.fixture
@@ -48,21 +55,30 @@ def test_frames_shown_are_those_that_changed():
     assert spread(3, torch.tensor([], dtype=torch.long)) == [0, 1, 2] and spread(0) == []
 
 
-def test_the_rate_is_that_of_the_pass_that_writes_and_tells_the_time_left(monkeypatch):
+def test_the_rate_is_that_of_each_pass_and_tells_the_time_left(monkeypatch):
     ticks, shown = [], []
     monkeypatch.setattr(host, "show_work", lambda *said: shown.append(said))
     watched = Watched(100, lambda count, preview=None: ticks.append(count))
     sink = watched.sink(type("Sink", (), {"write": lambda self, *given: None, "warnings": ["odd"]})())
     frames = torch.rand(10, 3, 4, 4)
+    watched.said -= 1
+    watched.on_found(100)
     sink.write(frames, (), ())
     watched.said -= 1
     watched.on_written(10)
-    assert sink.warnings == ["odd"] and ticks == [10]
-    ((text, picture),) = shown
-    assert text.startswith("10 of 100 frames") and torch.equal(picture, frames[-1])
-    assert watched.status(watched.began + 5) == "10 of 100 frames, 2.00 frames/s, 0:45 left"
+    assert sink.warnings == ["odd"] and ticks == [100, 10]
+    (finding, nothing), (writing, picture) = shown
+    assert finding.startswith("finding faces: 100 of 100 frames") and nothing is None
+    assert writing.startswith("10 of 100 frames") and torch.equal(picture, frames[-1])
+    assert watched.status(10, 5.0) == "10 of 100 frames, 2.00 frames/s, 0:45 left"
+    assert watched.status(60, 5.0, kept=50) == "60 of 100 frames, 2.00 frames/s, 0:20 left", "what a job had before took no time now"
     watched.total = 0
-    assert watched.status(watched.began + 5) == "10 frames, 2.00 frames/s"
+    assert watched.status(10, 5.0) == "10 frames, 2.00 frames/s"
+
+
+def picture_of(folder, file):
+    """(3, H, W) of a file that a node shows."""
+    return torch.from_numpy(np.array(Image.open(folder / file["subfolder"] / file["filename"]))).movedim(-1, 0) / 255
 
 
 def compared(ui):
@@ -87,6 +103,33 @@ def test_nodes_show_before_and_after_and_everybody_where_somebody_looks(page):
     for name in ("a_video", "b_video"):
         (file,) = wiped[name]
         assert open_source(page / file["subfolder"] / file["filename"]).expected == 10
+
+
+def test_a_job_shows_its_frames_and_the_whole_film_before_and_after_also_when_it_goes_on(page, monkeypatch):
+    """Two shots, each a segment; the second run finds one of them done, the third both."""
+    shown, ticks = [], []
+    monkeypatch.setattr(plan, "SECONDS", 8 / 25)
+    monkeypatch.setattr(Watched, "show", lambda self, what, count, began, kept=0: shown.append((what, count, kept, self.last)))
+    make_film(page / "film.mkv", (8, 8), start=Fraction(2), codec="ffv1")
+    tick = lambda count, preview=None: ticks.append(count)  # noqa: E731
+    monkeypatch.setattr(host, "progress", lambda *given: nullcontext(tick))
+    given = dict(restorer=Remembering(), file="film.mkv", detector="blazeface", job="work", codec="ffv1")
+    truth = read_frames(page / "film.mkv")[0]
+    for kept in (0, 8, 16):
+        said = RestoreVideo.execute(**given)
+        assert compared(said.ui) == [8, 8] and sum(ticks) == 32
+        written = [(count, of, last) for what, count, of, last in shown if not what]
+        assert [(count, of) for count, of, _ in written] == [(count, kept) for count in range(kept + 8, 17, 8)]
+        for count, _, last in written:
+            torch.testing.assert_close(last, truth[count - 1])
+        for name in ("a_images", "b_images"):  # nobody is in it: the film's frames as they were
+            pictures = torch.stack([picture_of(page, file) for file in said.ui[name]])
+            torch.testing.assert_close(pictures, truth[spread(16)], rtol=0, atol=0.01)
+        shown.clear(), ticks.clear()
+        if kept == 0:
+            (page / "output" / "work" / "segments" / "00001.json").unlink()
+            for film in (page / "output" / "video").iterdir():
+                film.unlink()
 
 
 def test_without_a_page_nothing_is_written_for_it(tmp_path):

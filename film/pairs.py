@@ -1,0 +1,32 @@
+"""Frames of a film before and after, a few of them, found by their times: whoever restored it, and whenever."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..video import open_source
+from .plan import Job
+
+
+def frames_with_faces(job: Job) -> Tensor:
+    """Numbers of the frames in which a face is restored, in order."""
+    seen = torch.zeros(job.frames, dtype=torch.bool)
+    for track in job.tracks(0, job.frames):
+        seen[track.start : track.stop] = True
+    return seen.nonzero()[:, 0]
+
+
+def pairs(job: Job, film: Path, numbers: Iterable[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Frames (3, H, W) of those numbers before, and in the joined `film`. One that cannot be entered at its time, in a damaged file, is left out."""
+    begins = open_source(film).info.start
+    for number in numbers:
+        early, start, stop = (int(job.ticks[k] - job.ticks[0]) * job.tick for k in (max(number - 1, 0), number, number + 1))
+        window = begins + (early + start) / 2, stop - (early + start) / 2
+        before = next(job.range(number, number + 1).chunks(1), None)
+        after = next(open_source(film, window=window).chunks(1), None)
+        if before is not None and after is not None and before.starts[0] == int(job.ticks[number]) * job.tick:
+            yield before.frames[0], after.frames[0]
