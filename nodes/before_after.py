@@ -15,7 +15,7 @@ from .. import host
 from ..faces import FaceTrack, Thumbnails
 from ..headless.io import ui
 from ..host.images import to_image
-from .people import people
+from .people import aside, people
 
 SHOWN = 8
 """Pairs of frames."""
@@ -62,7 +62,7 @@ def slider(node: Any, before: Tensor, after: Tensor) -> dict[str, Any]:
     if not host.on_page() or not len(before):
         return {}
     pictures = {"a_images": before, "b_images": after}
-    return {name: ui.PreviewImage(to_image(reduced(frames)), cls=node).as_dict()["images"] for name, frames in pictures.items()}
+    return {name: aside(ui.PreviewImage(to_image(reduced(frames)), cls=node).as_dict()["images"]) for name, frames in pictures.items()}
 
 
 def sampled_slider(node: Any, before: Samples, after: Samples) -> dict[str, Any]:

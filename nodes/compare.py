@@ -16,6 +16,7 @@ from ..video.comparison.compare import CompareOptions, compare_picture, compared
 from .before_after import SIDE
 from .choices import check_choice, choice_made
 from .faces import CHUNK
+from .people import aside
 from .sockets import CATEGORY, Times
 from .video import next_number
 
@@ -119,7 +120,7 @@ def wipe(clips: dict[str, Tensor], times: FrameTimes) -> dict[str, Any]:
                     frames = F.interpolate(from_image(clip[piece]), (height, width), mode="bilinear", antialias=True, align_corners=False)
                     sink.write(frames.clamp(0, 1), times.starts[piece], times.ends[piece])
                     tick(len(frames))
-            files[name] = (ui.SavedResult(filename, subfolder, io.FolderType.temp),)
+            files[name] = aside([ui.SavedResult(filename, subfolder, io.FolderType.temp)])
     return files
 
 

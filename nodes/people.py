@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,11 @@ MOST = 48
 """People shown, those seen in most frames."""
 
 
+def aside(files: Iterable[Any]) -> tuple[list[Any]]:
+    """Files for our own part of the page, one list among a node's results: single ones would be results, which app mode and the queue show first."""
+    return (list(files),)
+
+
 def people(node: Any, chosen: Sequence[FaceTrack], thumbnails: Thumbnails) -> dict[str, Any]:
     """Each person's sharpest face and whether they are chosen; nothing without a page."""
     faces = {person: crops[min(thumbnails.best[person], len(crops) - 1)] for person, crops in sorted(thumbnails.crops.items()) if crops}
@@ -24,4 +29,4 @@ def people(node: Any, chosen: Sequence[FaceTrack], thumbnails: Thumbnails) -> di
         return {}
     files = ui.PreviewImage(to_image(torch.stack([faces[person] for person in shown])), cls=node).as_dict()["images"]
     here = {track.person for track in chosen}
-    return {"people": tuple({**file, "person": person, "chosen": person in here} for file, person in zip(files, shown, strict=True))}
+    return {"people": aside({**file, "person": person, "chosen": person in here} for file, person in zip(files, shown, strict=True))}

@@ -10,6 +10,7 @@ import json
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,13 +97,14 @@ def clips(tmp_path_factory) -> dict[str, bytes]:
     return {name: (folder / f"{name}.mp4").read_bytes() for name in ("face", "nobody", "heard")}
 
 
-def in_page(host: Host, mode: str, visit: Callable[[Any], Any]) -> Any:
-    """What `visit` gives for a page that shows nodes in that mode."""
+def in_page(host: Host, mode: str, visit: Callable[[Any], Any], language: str = "en") -> Any:
+    """What `visit` gives for a page that shows nodes in that mode, in that language."""
     hostctl = loaded()
     hostctl.ROOT = host.folder
 
     def settled(page: Any, logs: list[Any]) -> Any:
-        page.evaluate("async (vue) => await app.extensionManager.setting.set('Comfy.VueNodes.Enabled', vue)", mode == "vue")
+        for name, value in (("VueNodes.Enabled", mode == "vue"), ("Locale", language)):
+            page.evaluate("async ([name, value]) => await app.extensionManager.setting.set(name, value)", [f"Comfy.{name}", value])
         page.reload()
         page.wait_for_function("() => window.app?.graph && Object.keys(LiteGraph.registered_node_types).length > 50")
         page.set_default_timeout(1000 * PATIENCE)
@@ -139,10 +141,13 @@ def drop(page: Any, kind: str, name: str, content: bytes) -> None:
     page.wait_for_function(f"() => ({FILES})()['{kind}'] === '{name}'")
 
 
-def run(host: Host, page: Any) -> dict[str, Any]:
-    """Presses Run; the history of what it queued."""
+def run(host: Host, page: Any, click: bool = False) -> dict[str, Any]:
+    """Runs what is there, by a click on Run if asked; the history of what that queued."""
     before = set(host.ask("/history"))
-    page.evaluate("async () => await app.queuePrompt(0)")
+    if click:
+        page.get_by_test_id("queue-button").click()
+    else:
+        page.evaluate("async () => await app.queuePrompt(0)")
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         page.wait_for_timeout(300)
@@ -261,7 +266,7 @@ def test_start_here_by_clicking(mode, running, clips, tmp_path):
         page.screenshot(path=str(tmp_path / f"{mode}-opened.png"))
         upload(page, mode, "restore the faces of a clip", "FVRRestoreVideo", f"{mode}-start.mp4", clips["face"])
         page.evaluate(LISTEN)
-        entry = run(running, page)
+        entry = run(running, page, click=True)
         page.evaluate("async () => await app.extensionManager.command.execute('Comfy.Canvas.FitView')")
         page.wait_for_timeout(1000)
         page.screenshot(path=str(tmp_path / f"{mode}-run.png"))
@@ -269,9 +274,9 @@ def test_start_here_by_clicking(mode, running, clips, tmp_path):
         face = page.locator(f"{PEOPLE} button").first
         face.click()  # somebody always stays
         alone = page.evaluate(VALUE, ["FVRRestoreVideo", "faces"]), face.get_attribute("aria-pressed")
-        people = entry["outputs"]["1"]["people"]
+        people = entry["outputs"]["1"]["people"][0]
         two = [people[0], {**people[0], "person": 1}]
-        page.evaluate("(two) => app.graph.nodes.find((node) => node.type === 'FVRRestoreVideo').onExecuted({ people: two })", two)
+        page.evaluate("(two) => app.graph.nodes.find((node) => node.type === 'FVRRestoreVideo').onExecuted({ people: [two] })", two)
         faces = page.locator(f"{PEOPLE} button")
         words = []
         for number in (0, 0, 1):
@@ -279,15 +284,45 @@ def test_start_here_by_clicking(mode, running, clips, tmp_path):
             words.append(page.evaluate(VALUE, ["FVRRestoreVideo", "faces"]))
         queued = page.evaluate("async () => (await app.graphToPrompt()).output")
         page.screenshot(path=str(tmp_path / f"{mode}-chosen.png"))
-        return [zoom, entry, shares, alone, words, queued, page.evaluate("() => window.fvrWork")]
+        return [zoom, entry, shares, alone, words, queued, page.evaluate("() => window.fvrWork"), app_mode(page, tmp_path / f"{mode}-app.png")]
 
-    zoom, entry, shares, alone, words, queued, work = in_page(running, mode, visit)
+    zoom, entry, shares, alone, words, queued, work, shown = in_page(running, mode, visit)
     assert entry["status"]["status_str"] == "success" and zoom > 0.8
-    assert len(entry["outputs"]["1"]["a_images"]) == len(entry["outputs"]["1"]["b_images"]) == 3
+    assert [len(entry["outputs"]["1"][name][0]) for name in ("a_images", "b_images")] == [3, 3]
     assert work and all(said["node"] == "1" and "frames/s" in said["text"] for said in work)
     assert shares == pytest.approx([0.1, 0.5, 0.9], abs=0.02)
     assert alone == ("all", "true") and words == ["1", "all", "0"]
     assert queued["1"]["inputs"]["faces"] == "0" and not {"fvr_people", "fvr_compare"} & set(queued["1"]["inputs"])
+    (clip,) = entry["outputs"]["1"]["images"]
+    assert any(clip["filename"] in source for source in shown), "the first result of the app is the clip"
+
+
+def app_mode(page: Any, picture: Path) -> list[str]:
+    """What app mode shows large of the last run."""
+    page.evaluate("async () => await app.extensionManager.command.execute('Comfy.ToggleLinear')")
+    page.wait_for_timeout(2000)
+    page.keyboard.press("Escape")  # ComfyUI's own tour
+    page.wait_for_timeout(1000)
+    page.screenshot(path=str(picture))
+    large = "(one) => one.checkVisibility() && one.getBoundingClientRect().width > 250"
+    return page.evaluate(f"() => [...document.querySelectorAll('video')].filter({large}).map((one) => one.currentSrc || one.src)")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_page_in_chinese(mode, running, tmp_path):
+    """Titles, the note that is open, and the words of our own button."""
+    graph = json.loads((FOLDER / "start_here.json").read_text(encoding="utf-8"))
+
+    def visit(page: Any) -> Any:
+        page.evaluate(OPEN, graph)
+        page.wait_for_timeout(1000)
+        page.screenshot(path=str(tmp_path / f"{mode}-chinese.png"))
+        return page.evaluate("""() => [app.graph.nodes.map((node) => [node.title, Boolean(node.flags.collapsed)]),
+          app.graph.nodes[0].widgets.find((widget) => widget.name === 'fvr_more')?.label]""")
+
+    titles, more = in_page(running, mode, visit, language="zh")
+    in_page(running, mode, lambda page: None)  # for those who come after
+    assert titles == [["修复一段视频中的人脸", False], ["English: start here", True], ["中文说明", False]] and more == "更多设置"
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -296,6 +296,9 @@ def test_the_starters_are_apps(name):
     page = page_form(FOLDER / f"{name}.json")
     nodes, app = page_nodes(page), page["extra"]["linearData"]
     assert app["inputs"][0][1] == "file" and all(name in widgets(nodes[str(node)]) for node, name in app["inputs"])
+    schemas = {node: registry()[nodes[str(node)]["type"]].define_schema() for node, _ in app["inputs"]}
+    settings = [next(one for one in schemas[node].inputs if one.id == name) for node, name in app["inputs"]]
+    assert not any(one.advanced for one in settings), "app mode leaves those out, and shows their names over nothing"
     assert [registry()[nodes[str(node)]["type"]].define_schema().is_output_node for node in app["outputs"]] == [True]
 
 

@@ -1,9 +1,11 @@
-// Before and after on our nodes: a line that follows the pointer, over a few frames (`a_images` and `b_images` of a node's ui, as ComfyUI's
-// own Compare Images has them) or over two clips that play together, with sound (`a_video` and `b_video`). While a node works, its last frame.
+// Before and after on our nodes: a line that follows the pointer, over a few frames (`a_images` and `b_images` of a node's ui) or over two
+// clips that play together, with sound (`a_video` and `b_video`). While a node works, its last frame.
 import { api } from "../../scripts/api.js";
 import { address, elementOn, grow, make, nodeAt, whenRun } from "./node_display.js";
+import { word } from "./words.js";
 
 const BAR = 26;
+const WORKING = "working";
 
 /** Two pictures or clips in one place, and the line between them. */
 function stage(tag) {
@@ -29,7 +31,7 @@ function stage(tag) {
 
 function scrubber(most, step) {
   const range = make("input", { flex: "1", minWidth: "0", margin: "0" }, { type: "range", min: 0, max: most, step, value: 0 });
-  range.setAttribute("aria-label", "Frame");
+  range.setAttribute("aria-label", word("frame"));
   return range;
 }
 
@@ -55,8 +57,8 @@ function overClips(before, after) {
   for (const [clip, file] of [[leader, before], [follower, after]]) Object.assign(clip, { src: address(file), muted: true, loop: true, preload: "auto" });
   const range = scrubber(1, "any");
   const style = { border: "none", borderRadius: "4px", background: "var(--comfy-input-bg)", color: "inherit", cursor: "pointer", font: "11px sans-serif" };
-  const play = make("button", style, { textContent: "play" });
-  const sound = make("button", style, { textContent: "sound on" });
+  const play = make("button", style, { textContent: word("play") });
+  const sound = make("button", style, { textContent: word("sound on") });
   const together = () => {
     if (Math.abs(follower.currentTime - leader.currentTime) > 0.03) follower.currentTime = leader.currentTime;
   };
@@ -68,12 +70,12 @@ function overClips(before, after) {
   };
   leader.addEventListener("loadedmetadata", () => (range.max = leader.duration));
   leader.addEventListener("play", () => {
-    play.textContent = "pause";
+    play.textContent = word("pause");
     follower.play();
     step();
   });
   leader.addEventListener("pause", () => {
-    play.textContent = "play";
+    play.textContent = word("play");
     follower.pause();
     together();
   });
@@ -82,7 +84,7 @@ function overClips(before, after) {
   play.addEventListener("click", () => (leader.paused ? leader.play() : leader.pause()));
   sound.addEventListener("click", () => {
     leader.muted = !leader.muted;
-    sound.textContent = leader.muted ? "sound on" : "sound off";
+    sound.textContent = word(leader.muted ? "sound on" : "sound off");
   });
   return { view, controls: [play, range, sound] };
 }
@@ -96,13 +98,17 @@ const barOf = (...controls) => {
 
 /** Shows what a run gave to compare. */
 function show(node, said) {
-  const clips = said.a_video?.[0] && said.b_video?.[0];
-  if (!clips && !(said.a_images?.length && said.b_images?.length)) return;
+  const [images, clips] = [
+    [said.a_images, said.b_images],
+    [said.a_video, said.b_video],
+  ].map((pair) => pair.map((files) => (files ?? []).flat()));
+  const given = [clips, images].find(([a, b]) => a.length && b.length);
+  if (!given) return;
   const element = panel(node);
-  const key = JSON.stringify(clips ? [said.a_video, said.b_video] : [said.a_images, said.b_images]);
+  const key = JSON.stringify(given);
   if (element.dataset.key === key) return;
   element.dataset.key = key;
-  const { view, controls } = clips ? overClips(said.a_video[0], said.b_video[0]) : overFrames(said.a_images, said.b_images);
+  const { view, controls } = given === clips ? overClips(clips[0][0], clips[1][0]) : overFrames(...images);
   element.replaceChildren(view.box, barOf(...controls));
   grow(node);
 }
@@ -113,9 +119,13 @@ api.addEventListener("fvr.work", ({ detail }) => {
   const node = nodeAt(detail.node);
   if (!node) return;
   const element = panel(node);
-  const picture = make("img", { flex: "1", minHeight: "130px", objectFit: "contain", background: "#000" }, { alt: "" });
+  if (element.dataset.key !== WORKING) {
+    element.dataset.key = WORKING;
+    const picture = make("img", { flex: "1", minHeight: "130px", objectFit: "contain", background: "#000" }, { alt: "" });
+    element.replaceChildren(barOf(""), picture); // the text first: the picture may reach below the screen
+  }
+  const [bar, picture] = element.children;
+  bar.textContent = detail.text;
   if (detail.picture) picture.src = detail.picture;
-  element.dataset.key = "";
-  element.replaceChildren(picture, barOf(detail.text));
   if (node.size[1] < node.computeSize()[1]) grow(node);
 });

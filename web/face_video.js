@@ -2,9 +2,9 @@
 // its run (`ui.text`), or why it was refused or failed, is shown on it; and classic nodes put their advanced inputs away, as Vue nodes do.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { grow, nodeAt } from "./node_display.js";
+import { grow, nodeAt, SAID } from "./node_display.js";
+import { word } from "./words.js";
 
-const SAID = "fvr_said";
 const LINE = 15;
 const MOST_LINES = 14;
 
@@ -34,7 +34,7 @@ function addSaid(node) {
   const element = document.createElement("textarea");
   element.readOnly = true;
   element.spellcheck = false;
-  element.setAttribute("aria-label", "What this node says of its last run");
+  element.setAttribute("aria-label", word("what this node says of its last run"));
   element.dataset.testid = "fvr-said";
   Object.assign(element.style, {
     width: "100%",
@@ -162,7 +162,7 @@ function tuckAway(nodeType, nodeData) {
 /** The button of a classic node that brings them back. */
 function addMore(node) {
   if (!node.fvrTucks) return;
-  const name = () => (node.showAdvanced ? "fewer settings" : "more settings");
+  const name = () => (word(node.showAdvanced ? "fewer settings" : "more settings"));
   const toggle = () => {
     node.showAdvanced = !node.showAdvanced;
     button.label = name();

@@ -2,6 +2,9 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
+/** The widget of face_video.js for what a node says. */
+export const SAID = "fvr_said";
+
 export const address = (file) =>
   api.apiURL(`/view?${new URLSearchParams({ filename: file.filename, subfolder: file.subfolder ?? "", type: file.type })}`);
 
@@ -33,6 +36,8 @@ export function elementOn(node, name, style, height) {
   const widget = node.addDOMWidget(name, name.toUpperCase(), element, options);
   widget.serialize = false;
   widget.serializeValue = () => undefined;
+  const text = node.widgets.findIndex((one) => one.name === SAID);
+  if (text >= 0) node.widgets.push(...node.widgets.splice(text, 1)); // pictures first, whichever came first
   return element;
 }
 

@@ -1,6 +1,7 @@
 // Everybody in a clip, on the node that found them (`people` of its ui): a click on a face chooses or leaves out a person, in the words of
 // the node's own `faces` input.
 import { address, elementOn, grow, make, whenRun } from "./node_display.js";
+import { word } from "./words.js";
 
 const FACE = 64;
 const CELL = FACE + 22;
@@ -32,7 +33,7 @@ function toggle(widget, people, person) {
 }
 
 function show(node, said) {
-  const people = said.people ?? [];
+  const people = (said.people ?? []).flat();
   const widget = node.widgets?.find((one) => one.name === "faces");
   if (!people.length || !widget) return;
   const rows = (width) => Math.ceil(people.length / Math.max(1, Math.floor((width - 30) / (FACE + 8))));
@@ -44,7 +45,7 @@ function show(node, said) {
     strip.replaceChildren(
       ...people.map((one) => {
         const look = { width: `${FACE}px`, padding: "0", border: "none", borderRadius: "4px", background: "none", color: "inherit", cursor: "pointer", font: "11px sans-serif" };
-        const cell = make("button", look, { title: `person ${one.person}: click to choose or leave out` });
+        const cell = make("button", look, { title: word("person {person}: click to choose or leave out", one) });
         cell.append(make("img", { width: `${FACE}px`, height: `${FACE}px`, display: "block" }, { src: address(one), alt: "" }), String(one.person));
         cell.addEventListener("click", () => {
           if (node.inputs?.some((input) => input.widget?.name === "faces" && input.link != null)) return; // the text comes by a wire

@@ -82,8 +82,9 @@ def picture_of(folder, file):
 
 
 def compared(ui):
-    assert len(ui["a_images"]) == len(ui["b_images"]) > 0
-    return [len(ui[name]) for name in ("a_images", "b_images")]
+    ((a,), (b,)) = ui["a_images"], ui["b_images"]  # one list each: single files would be results of the node, to app mode
+    assert len(a) == len(b) > 0
+    return [len(a), len(b)]
 
 
 def test_nodes_show_before_and_after_and_everybody_where_somebody_looks(page):
@@ -92,16 +93,16 @@ def test_nodes_show_before_and_after_and_everybody_where_somebody_looks(page):
     save(page / "clip.mkv", frames, FrameTimes.constant(10, 25))
     images = frames.permute(0, 2, 3, 1).contiguous()
     aligned = FaceAlign.execute(frames=images, detector="blazeface")
-    (person,) = aligned.ui["people"]
+    ((person,),) = aligned.ui["people"]
     assert person["person"] == 0 and person["chosen"] is True and (page / person["filename"]).stat().st_size > 1000
     grey = aligned.result[1].mean(-1, keepdim=True).expand_as(aligned.result[1]).contiguous()
     edited = CropsToFaces.execute(faces=aligned.result[0], crops=grey).result[0]
     assert compared(PasteBack.execute(frames=images, faces=edited).ui) == [8, 8]
     whole = RestoreVideo.execute(file="clip.mkv", detector="blazeface", max_frames=2)  # no restorer: auto
-    assert compared(whole.ui) == [2, 2] and whole.ui["people"][0]["chosen"] is True and "2 frames, 1 person" in whole.result[1]
+    assert compared(whole.ui) == [2, 2] and whole.ui["people"][0][0]["chosen"] is True and "2 frames, 1 person" in whole.result[1]
     wiped = CompareVideos.execute(a=images, b=1 - images, mode={"mode": "side_by_side"}).ui
     for name in ("a_video", "b_video"):
-        (file,) = wiped[name]
+        ((file,),) = wiped[name]
         assert open_source(page / file["subfolder"] / file["filename"]).expected == 10
 
 
@@ -123,7 +124,7 @@ def test_a_job_shows_its_frames_and_the_whole_film_before_and_after_also_when_it
         for count, _, last in written:
             torch.testing.assert_close(last, truth[count - 1])
         for name in ("a_images", "b_images"):  # nobody is in it: the film's frames as they were
-            pictures = torch.stack([picture_of(page, file) for file in said.ui[name]])
+            pictures = torch.stack([picture_of(page, file) for file in said.ui[name][0]])
             torch.testing.assert_close(pictures, truth[spread(16)], rtol=0, atol=0.01)
         shown.clear(), ticks.clear()
         if kept == 0:

@@ -71,6 +71,24 @@ def test_combos_that_reveal_inputs_say_what_belongs_to_which_option():
     assert inputs["kind_iso"]["tooltip"].startswith("Sensitivity")
 
 
+NAMES = {"KEEP", "DicFace", "CodeFormer", "SeedVR2", "中文说明"}
+"""Titles of nodes that are the same in every language."""
+
+
+def test_titles_of_workflows_and_words_of_our_buttons_are_translated():
+    """What web/words.js looks up is there, and nothing else."""
+    graphs = [json.loads(path.read_text(encoding="utf-8")) for name in ("workflows", "subgraphs") for path in (ROOT / name).glob("*.json")]
+    inside = [one for graph in graphs for one in (graph.get("definitions") or {}).get("subgraphs", [])]
+    titles = {node["title"] for graph in (*graphs, *inside) for node in graph["nodes"] if node.get("title")}
+    said = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "web").glob("*.js"))
+    words = {text for call in re.findall(r"\bword\(([^;]*?)\)", said) for text in re.findall('"([^"]+)"', call)}
+    english, chinese = (texts(language, "main.json")["faceVideo"] for language in ("en", "zh"))
+    assert set(english["titles"]) == titles - NAMES and set(english["page"]) == words
+    assert all(theirs == text for part in english.values() for text, theirs in part.items())
+    for text, theirs in {**chinese["titles"], **chinese["page"]}.items():
+        assert CHINESE.search(theirs) or theirs == f"English: {text[0].lower()}{text[1:]}", f"{text} is not translated"
+
+
 def test_every_category_has_a_name():
     parts = {part for node in NODES for part in node.define_schema().category.split("/")}
     assert parts - CORE_CATEGORIES <= set(texts("zh", "main.json")["nodeCategories"])
