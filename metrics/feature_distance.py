@@ -52,7 +52,7 @@ def inception_features(weights: Path, device: torch.device | str = "cpu") -> Fea
     def features(pictures: Tensor) -> Tensor:
         seen = F.interpolate(pictures.to(device, torch.float32), (299, 299), mode="bilinear", antialias=True)
         mean, deviation = (seen.new_tensor(numbers)[:, None, None] for numbers in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-        return network((seen - mean) / deviation).double().cpu()
+        return network((seen - mean) / deviation).cpu().double()
 
     return Features("torchvision's Inception v3", features)
 

@@ -50,7 +50,7 @@ def load_arcface(weights: Path | str, device: torch.device | str = "cpu") -> Emb
     @torch.no_grad()
     def embed(faces: Tensor) -> Tensor:
         found = network(faces.flip(1).to(device, torch.float32) * 2 - 1)
-        return F.normalize(found.double().cpu(), dim=-1)
+        return F.normalize(found.cpu().double(), dim=-1)
 
     return embed
 
@@ -64,7 +64,7 @@ class EmbeddedIdentity:
 
     @torch.no_grad()
     def __call__(self, faces: Tensor) -> Tensor:
-        return F.normalize(self.network(faces.to(self.device, torch.float32)).double().cpu(), dim=-1)
+        return F.normalize(self.network(faces.to(self.device, torch.float32)).cpu().double(), dim=-1)
 
 
 def place_of(embed: Embed) -> tuple[Tensor, int]:
@@ -82,7 +82,7 @@ def identity_crop(frame: Tensor, landmarks: Tensor, template: Tensor = TEMPLATE,
     """
     if landmarks.shape != (5, 2) or not bool(landmarks.isfinite().all()):
         raise ValueError(f"a face is aligned by five finite landmarks (5, 2), got {landmarks.tolist()}; leave out frames without the face")
-    turn, shift = _similarity(template, landmarks.double().cpu())
+    turn, shift = _similarity(template, landmarks.cpu().double())
     dense = max(1, math.ceil(abs(turn)))
     steps = (torch.arange(side * dense, dtype=torch.float64) + 0.5) / dense - 0.5
     places = turn * torch.complex(steps.expand(len(steps), -1), steps[:, None].expand(-1, len(steps))) + shift

@@ -48,7 +48,7 @@ def perceptual_distance(module: nn.Module, x: Tensor, y: Tensor, region: Tensor 
     for n in range(len(x)):
         rows, columns = (slice(None), slice(None)) if region is None else rectangle(region[n, 0])
         a, b = (image[n : n + 1, :, rows, columns].to(device, torch.float32) * 2 - 1 for image in (x, y))
-        found.append(module(a, b).double().mean().cpu() if min(a.shape[-2:]) >= SMALLEST else torch.tensor(torch.nan, dtype=torch.float64))
+        found.append(module(a, b).cpu().double().mean() if min(a.shape[-2:]) >= SMALLEST else torch.tensor(torch.nan, dtype=torch.float64))
     return torch.stack(found)
 
 

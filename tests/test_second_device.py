@@ -11,6 +11,7 @@ import torch
 from fvr.cli import main
 from fvr.demo import moving_portrait, save
 from fvr.host.devices import set_device
+from fvr.metrics.identity import EmbeddedIdentity
 from fvr.video import FrameTimes, open_source
 from tests.helpers.second_device import SecondDevice
 
@@ -49,6 +50,13 @@ def test_networks_on_another_device_restore_the_same(method, clip, tmp_path):
     assert difference.max() <= 3 and difference.mean() < 0.1
 
 
+def test_embeddings_come_from_another_device():
+    faces = torch.rand(1, 3, 150, 150, generator=torch.Generator().manual_seed(0))
+    with SecondDevice():
+        there = EmbeddedIdentity("cuda")(faces)
+    torch.testing.assert_close(there, EmbeddedIdentity()(faces), rtol=0, atol=1e-4)
+
+
 def test_the_second_device_refuses_what_a_gpu_refuses():
     with SecondDevice():
         there = torch.ones(2, 3, device="cuda")
@@ -60,6 +68,7 @@ def test_the_second_device_refuses_what_a_gpu_refuses():
         ):
             with pytest.raises((RuntimeError, IndexError)):
                 mixed()
-        with pytest.raises(TypeError):
-            there.numpy()
+        for unknown in (there.numpy, there.double, lambda: torch.ones(2, dtype=torch.float64, device="cuda")):
+            with pytest.raises(TypeError):
+                unknown()
         assert (there + torch.tensor(1.0)).device.type == "cuda" and float(there.cpu().sum()) == 6

@@ -185,7 +185,7 @@ def weights_digest(network: nn.Module) -> str:
     known = hashlib.blake2b(digest_size=8)
     for name, value in sorted(network.state_dict().items()):
         flat = value.detach().reshape(-1)
-        some = flat[:: max(1, len(flat) // 64)][:64].double().cpu().numpy()
+        some = flat[:: max(1, len(flat) // 64)][:64].cpu().double().numpy()
         known.update(f"{name}{tuple(value.shape)}".encode() + some.tobytes())
     return known.hexdigest()
 

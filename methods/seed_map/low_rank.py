@@ -32,7 +32,7 @@ class LowRank:
     @torch.no_grad()
     def norm(self) -> float:
         """||A B|| (Frobenius over all channels) without forming the product: ||AB||^2 = sum_c tr((A^T A)(B B^T))."""
-        gram = (self.a.mT @ self.a).double() * (self.b @ self.b.mT).double()
+        gram = (self.a.mT @ self.a).cpu().double() * (self.b @ self.b.mT).cpu().double()
         return float(gram.sum().clamp_min(0).sqrt())
 
     @torch.no_grad()

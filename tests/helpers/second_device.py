@@ -1,7 +1,8 @@
 """A device that is not the CPU, on the CPU: for code that must bring its tensors together before it may use them, where no GPU is at hand.
 
 Tensors on it report "cuda:0", hold a tensor of the CPU, and may do what CUDA's may: an operation with a CPU tensor of one dimension or more, NumPy's
-view of one, or a CPU generator for one raise, as they do there. Kernels and their rounding are the CPU's.
+view of one, or a CPU generator for one raise, as they do there; and nothing there is float64, which
+Apple's GPUs lack. Kernels and their rounding are the CPU's.
 """
 
 from __future__ import annotations
@@ -147,6 +148,8 @@ class SecondDevice(TorchFunctionMode):
                 raise TypeError(f"can't convert cuda:0 device type tensor to numpy ({name}); use Tensor.cpu() first")
             if name in TO_PYTHON:
                 return func(first.held, *tree_map(real_of, args[1:]), **kwargs)
+            if name in ("double", "float64") or kwargs.get("dtype") == torch.float64:
+                raise TypeError(f"{name}: the MPS framework doesn't support float64")
             if name == "cpu":
                 return self._to(Tensor.to, first, ("cpu",), {})
             if name in GUARDED:
@@ -204,4 +207,6 @@ class SecondDevice(TorchFunctionMode):
 
     def _there(self, out: Any) -> Any:
         self.moved += 1
+        if any(isinstance(leaf, Tensor) and leaf.dtype == torch.float64 for leaf in tree_leaves(out)):
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64")
         return there(out)
