@@ -30,4 +30,6 @@ def warp(image: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
     x = torch.arange(width, device=flow.device) + flow[:, 0]
     y = torch.arange(height, device=flow.device)[:, None] + flow[:, 1]
     place = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], -1)
+    if mode == "bicubic" and image.device.type == "mps":  # whose kernel is bilinear only
+        return F.grid_sample(image.float().cpu(), place.cpu(), mode=mode, padding_mode="zeros", align_corners=True).to(image.device)
     return F.grid_sample(image.float(), place, mode=mode, padding_mode="zeros", align_corners=True)
