@@ -56,7 +56,7 @@ def work_in_processes(
                     running[place] = woken(ready.pop(place)) if place in ready else start_worker(job.folder, place, workers, arguments)
             if stopping() and not signalled:
                 signalled = True
-                for process in running.values():
+                for process in running.values() if os.name == "posix" else ():  # Windows' console has told them itself
                     process.send_signal(signal.SIGINT)
             for place, process in list(running.items()):
                 if process.poll() is not None:
