@@ -21,7 +21,7 @@ from ..models.embedded import ALIAS, CODEBOOK, FOLDER, SIZES
 from ..models.flair.spynet import spynet_of
 from ..models.load import load_network
 from ..models.state_dict import notes_of
-from . import blind, codebook, prior, temporal
+from . import blind, codebook, keep, prior, temporal
 from .card import FEDERAL_BIAS, LICENCE, OWN_LICENCE, Card, export, federal_data
 from .codebook import clean_encoder
 from .data.pairs import Pairs
@@ -35,7 +35,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "blind": {"small": blind.BLIND_512},
     "prior": {"small": prior.PRIOR_128, "paper": prior.paper()},
     "codebook": {"small": SMALL_128, "paper": PAPER},
-    "keep": {"small": temporal.KEEP_SMALL, "paper": temporal.KEEP_PAPER},
+    "keep": {"small": keep.KEEP_SMALL, "paper": keep.KEEP_PAPER},
     "dicface": {"small": temporal.DICFACE_SMALL, "paper": temporal.DICFACE_PAPER},
 }
 USE = {
@@ -261,8 +261,8 @@ def _temporal(options: argparse.Namespace) -> int:
     clips = None if options.clips is None else Clips(options.clips, side, recipe.frames)
     torch.manual_seed(options.seed)
     device = torch.device(options.device)
-    network: nn.Module = temporal.keep_on(base) if options.network == "keep" else temporal.dicface_on(base, recipe.frames)
-    kind = temporal.KeepStage if options.network == "keep" else temporal.DicFaceStage
+    network: nn.Module = keep.keep_on(base) if options.network == "keep" else temporal.dicface_on(base, recipe.frames)
+    kind = keep.KeepStage if options.network == "keep" else temporal.DicFaceStage
     stage = kind(recipe, base.to(device), faces, held_out, device, clean_encoder(base, options.autoencoder), clips)
     trained = _trained(network, [stage], _settings(options), recipe.name, options.export_now)
     if trained is None:

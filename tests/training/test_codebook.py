@@ -21,8 +21,8 @@ from fvr.training import cli
 from fvr.training.card import Card, export
 from fvr.training.codebook import REVIVED_FACES, AutoEncoding, CodePrediction, Joint, clean_encoder, network_of, stages_of
 from fvr.training.engine import Plan, Run, generator_for, train
+from fvr.training.keep import KEEP_PAPER
 from fvr.training.recipe import KEEP_BASE, PAPER
-from fvr.training.temporal import KEEP_PAPER
 
 CPU = torch.device("cpu")
 

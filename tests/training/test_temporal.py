@@ -24,18 +24,8 @@ from fvr.training.card import OWN_LICENCE
 from fvr.training.codebook import clean_encoder
 from fvr.training.engine import Plan, Run, generator_for, train
 from fvr.training.faces import Faces
-from fvr.training.temporal import (
-    DICFACE_SMALL,
-    KEEP_SMALL,
-    SHARPENED,
-    DicFaceStage,
-    KeepStage,
-    dicface_on,
-    for_task,
-    gamma_sample,
-    keep_config,
-    keep_on,
-)
+from fvr.training.keep import KEEP_SMALL, KeepStage, keep_config, keep_on
+from fvr.training.temporal import DICFACE_SMALL, SHARPENED, DicFaceStage, dicface_on, for_task, gamma_sample
 
 CPU = torch.device("cpu")
 PLAN = Plan(2, 1, 1e-3, 1e-4, ema=0.5)
