@@ -10,6 +10,7 @@ from typing import get_args
 from torch import Tensor
 
 from .base import Degradation
+from .blind_video import LEVELS, blind_video
 from .identity import GaussianNoise
 from .linalg.boundary import Boundary
 from .linear.average_pool import AveragePool
@@ -19,6 +20,7 @@ from .linear.grayscale import Grayscale
 from .linear.inpaint import BrushStrokes, Inpaint, RandomInpaint
 from .linear.temporal import TemporalBlur
 from .nonlinear.camera import CameraNoise
+from .nonlinear.cameras import CameraPerFrame, sampled_isp
 from .nonlinear.h264 import H264, PRESETS
 from .nonlinear.isp import NOISE, WHITE_BALANCE, Isp, Mosaic
 from .nonlinear.jpeg import Jpeg
@@ -92,6 +94,16 @@ _SEED = Parameter("seed", int, 0, 0, 2**53, "", "Of the random draw; the same se
 _ISO = Parameter("iso", str, "1600", unit="ISO", tooltip="Sensitivity of the sensor; higher is noisier.", choices=tuple(map(str, NOISE)))
 
 
+_MOSAIC = Parameter(
+    "mosaic",
+    str,
+    "grbg",
+    tooltip="Colours of the sensor's 2 x 2 sites, row by row: filling in the others spreads noise into blotches; none measures all.",
+    choices=get_args(Mosaic),
+)
+_TONE = Parameter("tone", str, "contrast", tooltip="Whether the camera adds contrast after its gamma.", choices=("contrast", "plain"))
+
+
 def _gaussian_blur(sigma: float, stretch: float, angle: float, factor: int, boundary: Boundary) -> Degradation:
     return Blur.gaussian(sigma, sigma * stretch, angle, factor=factor, boundary=boundary)
 
@@ -112,6 +124,13 @@ def _inpaint(keep: float, seed: int, mask: Tensor | None = None) -> Degradation:
 
 def _isp_noise(iso: str, mosaic: Mosaic, tone: str, red_gain: float, blue_gain: float) -> Degradation:
     return CameraNoise(int(iso), Isp(gains=(red_gain, 1.0, blue_gain), tone=tone == "contrast", mosaic=mosaic))
+
+
+def _any_camera(iso: str, mosaic: Mosaic, tone: str, of: str, seed: int) -> Degradation:
+    contrast = tone == "contrast"
+    if of == "frame":
+        return CameraPerFrame(int(iso), mosaic, contrast, seed)
+    return CameraNoise(int(iso), sampled_isp(seed, mosaic=mosaic, tone=contrast))
 
 
 def _temporal_blur(width: int, boundary: Boundary) -> Degradation:
@@ -209,18 +228,24 @@ KINDS: dict[str, Kind] = {
             "Noise through a camera's processing",
             (
                 _ISO,
-                Parameter(
-                    "mosaic",
-                    str,
-                    "grbg",
-                    tooltip="Colours of the sensor's 2 x 2 sites, row by row: filling in the others spreads noise into blotches; none measures all.",
-                    choices=get_args(Mosaic),
-                ),
-                Parameter("tone", str, "contrast", tooltip="Whether the camera adds contrast after its gamma.", choices=("contrast", "plain")),
+                _MOSAIC,
+                _TONE,
                 Parameter("red_gain", float, WHITE_BALANCE[0], 0.5, 4, "times green", "White balance of red: about 2 by daylight, less indoors."),
                 Parameter("blue_gain", float, WHITE_BALANCE[2], 0.5, 4, "times green", "White balance of blue: about 1.6 by daylight, more indoors."),
             ),
             _isp_noise,
+        ),
+        Kind(
+            "any_camera",
+            "Noise through a camera drawn at random",
+            (
+                _ISO,
+                _MOSAIC,
+                _TONE,
+                Parameter("of", str, "clip", tooltip="Whether all of the clip is one camera's, or each frame another's.", choices=("clip", "frame")),
+                _SEED,
+            ),
+            _any_camera,
         ),
         Kind(
             "h264",
@@ -230,6 +255,32 @@ KINDS: dict[str, Kind] = {
                 Parameter("preset", str, "medium", tooltip="Effort of the encoder; slower keeps a little more.", choices=PRESETS),
             ),
             H264,
+        ),
+        Kind(
+            "stream",
+            "Streaming video",
+            (
+                Parameter(
+                    "bits",
+                    float,
+                    0.1,
+                    0.005,
+                    4,
+                    "bits a pixel",
+                    "Bit rate over pixels a second: 0.1 is 2.3 Mbit/s at 1280 x 720 and 25 frames a second.",
+                ),
+                Parameter("preset", str, "medium", tooltip="Effort of the encoder; slower keeps a little more.", choices=PRESETS),
+            ),
+            lambda bits, preset: H264(preset=preset, bits=bits),
+        ),
+        Kind(
+            "blind_video",
+            "Blur, noise, x4 and a stream",
+            (
+                Parameter("level", str, "medium", tooltip="How strong each part is, as KEEP's three test sets differ.", choices=tuple(LEVELS)),
+                _SEED,
+            ),
+            blind_video,
         ),
         Kind("grayscale", "Grayscale", (), Grayscale),
     )

@@ -27,7 +27,7 @@ from .codebook import clean_encoder
 from .data.pairs import Pairs
 from .engine import Plan, Run, Stopped, average_of, train
 from .faces import FEDERAL, Faces
-from .flow_weights import PUBLISHED, load_spynet
+from .flow_weights import GMFLOW, PUBLISHED, load_spynet
 from .recipe import KEEP_BASE, PAPER, SMALL_128
 from .synthetic_motion import Clips
 
@@ -74,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--autoencoder", type=Path, help="keep, dicface: autoencoder.safetensors of the codebook's work folder; of codeformer.pth, vqgan_code1024.pth"
     )
     parser.add_argument("--spynet", type=Path, metavar="FILE", help="prior, where its recipe carries features along flow (paper): SPyNet's weights")
+    parser.add_argument("--gmflow", type=Path, metavar="FILE", help=f"keep: GMFlow's weights, which paper needs: {GMFLOW}; small has OpenCV's flow")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16", help="of convolutions and products; weights stay float32")
@@ -99,6 +100,8 @@ def run(options: argparse.Namespace) -> int:
     """
     if options.task is not None and options.network not in ("prior", "codebook", "dicface"):
         raise ValueError(f"--task is for prior, codebook and dicface, got {options.task!r} for {options.network}; leave it out")
+    if options.gmflow is not None and options.network != "keep":
+        raise ValueError(f"--gmflow is for keep, {options.network} has no such network; leave it out")
     if options.network == "prior":
         return _prior(options)
     if options.spynet is not None:
@@ -258,10 +261,12 @@ def _temporal(options: argparse.Namespace) -> int:
             f"training {options.network} needs the encoder of clean faces: give --autoencoder, the codebook's work folder's autoencoder.safetensors"
         )
     faces, held_out = (Faces(options.faces, split, side, _prefixes(options)) for split in ("train", "val"))
+    if options.network == "keep" and options.recipe == "paper" and options.gmflow is None:
+        raise ValueError(f"the recipe {recipe.name} warps along the flow of GMFlow, which is not trained here: give --gmflow {GMFLOW}")
     clips = None if options.clips is None else Clips(options.clips, side, recipe.frames)
     torch.manual_seed(options.seed)
     device = torch.device(options.device)
-    network: nn.Module = keep.keep_on(base) if options.network == "keep" else temporal.dicface_on(base, recipe.frames)
+    network: nn.Module = keep.keep_on(base, options.gmflow) if options.network == "keep" else temporal.dicface_on(base, recipe.frames)
     kind = keep.KeepStage if options.network == "keep" else temporal.DicFaceStage
     stage = kind(recipe, base.to(device), faces, held_out, device, clean_encoder(base, options.autoencoder), clips)
     trained = _trained(network, [stage], _settings(options), recipe.name, options.export_now)
@@ -327,6 +332,7 @@ def _written(
     train, held_out = map(len, seen)
     of_base = None if base is None else notes_of(base).get("licence", "")
     others = [] if base is None or of_base in (LICENCE, OWN_LICENCE) else [base.name]
+    others += [] if options.gmflow is None else [options.gmflow.name]
     if spynet_of(network) is not None:
         others.append("SPyNet" if options.spynet is None else options.spynet.name)
     licence = LICENCE if federal and of_base in (None, LICENCE) and options.clips is None else OWN_LICENCE
@@ -347,7 +353,13 @@ def _written(
         bias=FEDERAL_BIAS if federal and options.clips is None else "Not stated: describe whom the folder shows.",
         figures=_figures(_settings(options).folder),
     )
-    about = {"recipe": recipe, "network": options.network, **USE[options.network], **(notes or {})}
+    about = {
+        "recipe": recipe,
+        "network": options.network,
+        **USE[options.network],
+        **({} if options.gmflow is None else {"flow": "gmflow"}),
+        **(notes or {}),
+    }
     export(network.state_dict(), options.out, card, about, base if beside else None)
     return 0
 
@@ -359,6 +371,7 @@ def _command(options: argparse.Namespace, base: Path | None) -> str:
     words += [f"--prefix {prefix}" for prefix in options.prefix or []]
     words += [] if options.clips is None else ["--clips", options.clips.name]
     words += [] if options.spynet is None else ["--spynet", options.spynet.name]
+    words += [] if options.gmflow is None else ["--gmflow", options.gmflow.name]
     words += [] if options.batch is None else ["--batch", str(options.batch)]
     words += [] if base is None else ["--base", base.name, "--autoencoder", "/".join(options.autoencoder.parts[-2:])]
     return " ".join([*words, "--out", options.out.name])

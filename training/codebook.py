@@ -38,8 +38,10 @@ REVIVED_FACES = 16
 
 
 def network_of(recipe: CodebookRecipe) -> CodeFormer:
-    """The recipe's network at its start: PyTorch's own initialisation, positions drawn with deviation 0.02, codes uniform in +- 1 / codes."""
+    """The recipe's network at its start: as it says, positions drawn with deviation 0.02, codes uniform in +- 1 / codes."""
     network = CodeFormer(recipe.sizes)
+    if recipe.kaiming:
+        kaiming_normal(network)
     nn.init.normal_(network.position_emb, std=0.02)
     nn.init.uniform_(network.quantize.embedding.weight, -1 / recipe.sizes.vq.codes, 1 / recipe.sizes.vq.codes)
     return network
@@ -73,7 +75,7 @@ class _CodebookStage(Stage[CodeFormer]):
         return torch.stack([self.held_out.face(i) for i in range(min(VALIDATED, len(self.held_out)))])
 
 
-class _Adversarial:
+class Adversarial:
     """A patch adversary with its optimiser; not there when its weight is 0."""
 
     def __init__(self, weight: float, plan: Plan, start: int, device: torch.device) -> None:
@@ -81,8 +83,12 @@ class _Adversarial:
         self.net = PatchAdversary().to(device) if self.weight else None
         self.optimiser = None if self.net is None else torch.optim.Adam(self.net.parameters(), plan.rate, plan.betas)
 
-    def term(self, output: Tensor, target: Tensor, faithful: Tensor, last: Tensor, step: int) -> dict[str, Tensor]:
-        """Trains the adversary on the pictures, then gives the generator's term; in this order, as the term's gradient needs the weights it saw."""
+    def term(self, output: Tensor, target: Tensor, faithful: Tensor, last: Tensor | None, step: int) -> dict[str, Tensor]:
+        """Trains the adversary on the pictures, then gives the generator's term; in this order, as the term's gradient needs the weights it saw.
+
+        Args:
+            faithful, last: the other terms of the pictures, and the weight at which VQGAN's adaptive factor balances them; None for no such factor.
+        """
         if self.net is None or self.optimiser is None or step < self.start:
             return {}
         self.net.requires_grad_(True)
@@ -91,7 +97,7 @@ class _Adversarial:
         self.optimiser.step()
         self.net.requires_grad_(False)
         fooled = -self.net(output).float().mean()
-        return {"adversary": self.weight * adaptive_weight(faithful, fooled, last) * fooled}
+        return {"adversary": self.weight * (1 if last is None else adaptive_weight(faithful, fooled, last)) * fooled}
 
     def state(self) -> dict[str, Any]:
         return {} if self.net is None or self.optimiser is None else {"adversary": self.net.state_dict(), "optimiser": self.optimiser.state_dict()}
@@ -116,7 +122,7 @@ class AutoEncoding(_CodebookStage):
         for part in (network.encoder, network.quantize, network.generator):
             part.requires_grad_(True)
         self.perceptual = lpips_or_none(self.device) if self.recipe.perceptual else None
-        self.adversary = _Adversarial(self.recipe.adversary[0], self.plan, self.recipe.adversary_from[0], self.device)
+        self.adversary = Adversarial(self.recipe.adversary[0], self.plan, self.recipe.adversary_from[0], self.device)
 
     def batch(self, step: int, generator: torch.Generator) -> Batch:
         return {"target": self.clean(self.plan.batch, generator) * 2 - 1}
@@ -154,7 +160,8 @@ class AutoEncoding(_CodebookStage):
         if self.perceptual is not None:
             terms["perceptual"] = self.recipe.perceptual * self.perceptual(output, target).mean()
         faithful = terms["pixels"] + terms.get("perceptual", 0.0)
-        return terms | self.adversary.term(output, target, faithful, last_weight(network.generator.blocks[-1]), step)
+        last = last_weight(network.generator.blocks[-1]) if self.recipe.adaptive else None
+        return terms | self.adversary.term(output, target, faithful, last, step)
 
     def validate(self, network: CodeFormer) -> tuple[dict[str, float], Tensor]:
         truth = self.judged_faces()
@@ -230,7 +237,7 @@ class Joint(CodePrediction):
         if self.recipe.perceptual:
             sides = network.config.sides[1:3]
             self.perceptual = lpips_or_none(self.device) or EncoderFeatures(copy.deepcopy(self.clean_encoder), sides)
-        self.adversary = _Adversarial(self.recipe.adversary[1], self.plan, self.recipe.adversary_from[1], self.device)
+        self.adversary = Adversarial(self.recipe.adversary[1], self.plan, self.recipe.adversary_from[1], self.device)
 
     def course(self, step: int) -> tuple[bool, float | None]:
         """Whether step takes heavy degradations and codes only, and the w of its images (None: drawn).
@@ -272,7 +279,7 @@ class Joint(CodePrediction):
         if self.perceptual is not None:
             terms["perceptual"] = self.recipe.perceptual * self.perceptual(output, target).mean()
         faithful = terms["pixels"] + terms.get("perceptual", 0.0)
-        return terms | self.adversary.term(output, target, faithful, self.last, step)
+        return terms | self.adversary.term(output, target, faithful, self.last if self.recipe.adaptive else None, step)
 
     def _fidelity(self, generator: torch.Generator) -> float:
         chance, free = torch.rand(2, generator=generator).tolist()
@@ -327,6 +334,15 @@ def restoration_figures(network: CodeFormer, truth: Tensor, device: torch.device
         figures[f"{name}: SSIM over the input"] = (ssim(restored, truth).mean() - ssim(source, truth).mean()).item()
         columns += [source, restored]
     return figures, torch.stack([*columns, truth], 1)[:6]
+
+
+def kaiming_normal(network: nn.Module) -> None:
+    """Draws convolutions and linear layers anew as He et al. (2015) do, from normal distributions, their biases 0 (KEEP, section 4)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def last_weight(module: nn.Module) -> Tensor:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..physics.base import Degradation
+from ..physics.blind_video import WHOLE, Level, drawn
 from ..physics.identity import GaussianNoise
 from ..physics.linear.blur import Blur
 from ..physics.nonlinear.camera import CameraNoise
@@ -193,6 +194,36 @@ class Deblurring:
         def degraded(x: Tensor, generator: torch.Generator) -> Tensor:
             small = operator.observe(x.reshape(-1, *x.shape[-3:]), generator).clamp(0, 1)
             return F.interpolate(small, scale_factor=4.0, mode="nearest").reshape(x.shape)
+
+        return degraded
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """Blur, noise, x4, noise and a stream at some bitrate (`physics.blind_video`): what KEEP learns from; enlarged back by bilinear interpolation.
+
+    Attributes:
+        side: of the faces; blur shrinks with it from 512.
+        level: the ranges.
+    """
+
+    side: int = 512
+    level: Level = WHOLE
+
+    @property
+    def text(self) -> str:
+        """In a few words."""
+        low, high = self.level.bits
+        return f"blur, noise, x4, noise and H.264 at {low:g} to {high:g} bits a pixel"
+
+    def draw(self, generator: torch.Generator) -> Callable[[Tensor, torch.Generator], Tensor]:
+        """One member of the family: clips (T, 3, S, S) in [0, 1] and a generator for the noise to the degraded clips, same shape and range."""
+        scale = self.side / 512
+        low, high = (max(0.1, sigma * scale) for sigma in self.level.sigma)
+        operator = drawn(replace(self.level, sigma=(low, high)), generator)
+
+        def degraded(x: Tensor, generator: torch.Generator) -> Tensor:
+            return F.interpolate(operator.observe(x, generator), x.shape[-2:], mode="bilinear", align_corners=False).clamp(0, 1)
 
         return degraded
 

@@ -1,4 +1,4 @@
-"""SPyNet's weights, which guide the recurrence of FLAIR's network and are never trained here."""
+"""Weights of the flow networks that are never trained here: SPyNet in FLAIR's network, GMFlow in KEEP's."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from torch import Tensor, nn
 
 from ..models.architectures import beginnings
 from ..models.flair.spynet import spynet_of
+from ..models.keep.network import KEEP
 from ..models.state_dict import read_state
 
 PUBLISHED = "https://download.openmmlab.com/mmediting/restorers/basicvsr/spynet_20210409-c6c1bd09.pth"
 """The file that BasicVSR and its successors start from."""
+
+GMFLOW = "gmflow_sintel-0c07dcb3.pth of the GMFlow project, or a checkpoint of KEEP"
+"""Files that hold GMFlow, as people know them."""
 
 _SEQUENTIAL = re.compile(r"(basic_module\.\d+\.basic_module)\.(\d+)\.(weight|bias)")
 _INSIDE = "spynet."
@@ -52,3 +56,25 @@ def spynet_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return f"{match[1]}.{int(match[2]) // 2}.conv.{match[3]}" if match else key
 
     return {renamed(key): value.float() for key, value in own.items()}
+
+
+def load_gmflow(network: KEEP, path: Path) -> None:
+    """Gives the GMFlow inside `network` the weights of a file.
+
+    Args:
+        path: GMFlow's own state dict, or a KEEP that has one inside.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds no GMFlow.
+    """
+    assert network.flownet is not None
+    state = read_state(path)
+    inside = "flownet.model."
+    own = {key.removeprefix(inside): value.float() for key, value in state.items() if key.startswith(inside)} or state
+    wanted = network.flownet.model.state_dict()
+    if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in wanted.items()}:
+        raise ValueError(
+            f"{path.name} holds {len(state)} tensors whose names start with {beginnings(set(state))}, not the flow network GMFlow: give {GMFLOW}"
+        )
+    network.flownet.model.load_state_dict(own)

@@ -14,16 +14,33 @@ from ..models.codeformer.network import CodeFormer
 from ..models.keep.network import KEEP, CrossFeatures, KeepConfig
 from ..models.vq import VQConfig
 from ..motion.dis import DisFlow
+from ..motion.flow import FlowSource
 from ..motion.warp import warp
+from .codebook import Adversarial, kaiming_normal
+from .degradations import Streamed
 from .engine import Batch, Plan
 from .faces import Jitter
+from .flow_weights import load_gmflow
 from .losses import code_losses, pixel_loss
 from .recipe import SMALL_128
-from .temporal import VFHQ, TemporalRecipe, TemporalStage
+from .temporal import TemporalRecipe, TemporalStage
 
-# KEEP, section 4, stage III: Adam, batch 4, rate 1e-4, 50 000 steps; lambda_1 = 1e-2 weighs the code losses (our reading: the paper does not
-# say which term it belongs to). 10 frames are ours; the paper gives no length. Its adversary (weight 1e-2) is not here.
-KEEP_PAPER = TemporalRecipe("KEEP 512", Plan(50_000, 4, 1e-4, 1e-4), 10, VFHQ, codes=0.01, features=0.01, frozen=True)
+# KEEP, section 4, stage III: Kaiming Normal, Adam, batch 4, rate 1e-4, 50,000 steps; lambda_1, lambda_VGG and lambda_GAN as in `KEEP_BASE`. Gains
+# learn by the codes alone, as a looked-up code passes no gradient; the weights of that loss are CodeFormer's, as the paper gives none. The damage is
+# that of its section 4 and of its released data set: blur, noise, x4, noise, a stream at some bitrate. 10 frames are ours: neither gives a length.
+KEEP_PAPER = TemporalRecipe(
+    "KEEP 512",
+    Plan(50_000, 4, 1e-4, 1e-4),
+    10,
+    Streamed(512),
+    rate_factor=None,
+    pixels=0.01,
+    codes=0.5,
+    features=1.0,
+    adversary=0.01,
+    kaiming=True,
+    frozen=True,
+)
 
 # Ours for the embedded codebook, on a CPU: only what the base lacks is trained.
 KEEP_SMALL = TemporalRecipe(
@@ -48,8 +65,13 @@ class KeepStage(TemporalStage[KEEP]):
     """KEEP's stage III: gains and cross-frame attention learn on the recurrence; the base stays as it is."""
 
     def first(self, network: KEEP, generator: torch.Generator) -> None:
-        """Starts as the base network, frame by frame: fusion adds nothing, gains are small, and E_H is the encoder of clean faces."""
+        """E_H is the encoder of clean faces. Unless layers are drawn, all starts as the base network, frame by frame: fusion adds nothing, gains are
+        small."""
         network.hq_encoder.load_state_dict((network.encoder if self.recipe.tied else self.clean).state_dict())
+        if self.recipe.kaiming:
+            kaiming_normal(network.kalman_filter)
+            kaiming_normal(network.cross_fuse)
+            return
         fusion: Any
         for fusion in network.cross_fuse.values():
             for norm in (fusion.norm1, fusion.norm2):
@@ -61,12 +83,23 @@ class KeepStage(TemporalStage[KEEP]):
     def start(self, network: KEEP, done: Mapping[str, Path]) -> None:
         super().start(network, done)
         network.hq_encoder.requires_grad_(False)
+        if network.flownet is not None:
+            network.flownet.requires_grad_(False)
+        self.adversary = Adversarial(self.recipe.adversary, self.plan, 0, self.device)
+
+    def extra(self) -> dict[str, Any]:
+        return self.adversary.state()
+
+    def restore(self, extra: dict[str, Any]) -> None:
+        self.adversary.restore(extra)
 
     def losses(self, network: KEEP, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         recipe = self.recipe
         outputs, latents, flows = self._unrolled(network, batch["source"])
         target = batch["target"]
-        terms = self.image_terms(outputs.flatten(0, 1), target.flatten(0, 1), batch["source"].flatten(0, 1))
+        images, truth = outputs.flatten(0, 1), target.flatten(0, 1)
+        terms = self.image_terms(images, truth, batch["source"].flatten(0, 1))
+        terms |= self.adversary.term(images, truth, terms["pixels"], None, step)
         later = latents[:, 1:].flatten(0, 1)
         entropy, distance = code_losses(network.logits(later), later, self.targets(network, target[:, 1:].flatten(0, 1)), network.quantize)
         terms |= {"codes": recipe.codes * entropy, "features": recipe.features * distance}
@@ -85,15 +118,17 @@ class KeepStage(TemporalStage[KEEP]):
         observed = found.unflatten(0, (clips, frames))
         features = {side: value.unflatten(0, (clips, frames)) for side, value in maps.items()}
         gains = network.gain(observed)[0]
-        flow = DisFlow()
-        seen = [flow.features(source[:, t].float()) for t in range(frames)]
+        flow: FlowSource = DisFlow() if network.flownet is None else network.flownet
+        with torch.no_grad():
+            seen = [flow.features(source[:, t].float()) for t in range(frames)]
         image: Tensor | None = None
         cross: CrossFeatures | None = None
         images, latents, flows = [], [], []
         for t in range(frames):
             latent = observed[:, t]
             if image is not None:
-                flows.append(flow.flow(seen[t], seen[t - 1]))
+                with torch.no_grad():
+                    flows.append(flow.flow(seen[t], seen[t - 1]))
                 predicted = network.encode_clean(warp(image.detach(), flows[-1]))
                 latent = network.update(latent, predicted, gains[:, t])
             codes = network.quantize.lookup(network.name_codes(latent.detach()))
@@ -107,11 +142,11 @@ class KeepStage(TemporalStage[KEEP]):
         return self._unrolled(network, source[None])[0][0]
 
 
-def keep_config(sizes: CodeConfig) -> KeepConfig:
-    """KEEP's sizes on a codebook network's: the published ones on CodeFormer's, small ones else. Flow comes from OpenCV, as no GMFlow is trained."""
+def keep_config(sizes: CodeConfig, flow_network: bool = False) -> KeepConfig:
+    """KEEP's sizes on a codebook network's: the published ones on CodeFormer's, small ones else. Without GMFlow, flow comes from OpenCV."""
     vq = sizes.vq
     if vq.side == VQConfig().side:
-        return KeepConfig(vq, sizes.width, sizes.heads, sizes.layers, gain_heads=sizes.heads, flow_network=False)
+        return KeepConfig(vq, sizes.width, sizes.heads, sizes.layers, gain_heads=sizes.heads, flow_network=flow_network)
     return KeepConfig(
         vq,
         sizes.width,
@@ -123,12 +158,18 @@ def keep_config(sizes: CodeConfig) -> KeepConfig:
         gain_layers=2,
         gain_heads=sizes.heads,
         gain_width=24,
-        flow_network=False,
+        flow_network=flow_network,
     )
 
 
-def keep_on(base: CodeFormer) -> KEEP:
-    """A KEEP with a codebook network's weights, without GMFlow, its own parts at their start."""
-    network = KEEP(keep_config(base.sizes))
+def keep_on(base: CodeFormer, gmflow: Path | None = None) -> KEEP:
+    """A KEEP with a codebook network's weights, its own parts at their start; with GMFlow where a file has its weights.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_gmflow`.
+    """
+    network = KEEP(keep_config(base.sizes, gmflow is not None))
     network.load_state_dict(base.state_dict(), strict=False)
+    if gmflow is not None:
+        load_gmflow(network, gmflow)
     return network

@@ -29,7 +29,9 @@ class CodebookRecipe:
         pixels, codes, features: weights of L1, of the token cross-entropy and of the feature loss in stages II and III.
         codes_every: in stage III, codes and features are learnt in one step of so many, with so many times the weight; the others cost less.
         perceptual: weight of LPIPS where it is on this machine, else of the distance in our own encoder's features; 0 for none.
-        adversary: (stage I, stage III) weights of a patch adversary on top of its adaptive weight; 0 for none.
+        adversary: (stage I, stage III) weights of a patch adversary; 0 for none.
+        adaptive: whether VQGAN's adaptive factor, at most 1, comes on top of them.
+        kaiming: whether layers start as He et al. draw them, from normal distributions, instead of as PyTorch does.
         adversary_from: (stage I, stage III) steps from which it acts.
         open_generator: whether stage III trains the generator too.
         fidelity: w of stage III's image batches: (w, share) pairs; what is left of the shares draws w uniformly from 0 to 1.
@@ -54,7 +56,9 @@ class CodebookRecipe:
     codes_every: int = 1
     perceptual: float = 1.0
     adversary: tuple[float, float] = (0.0, 0.0)
+    adaptive: bool = True
     adversary_from: tuple[int, int] = (30_001, 5_001)
+    kaiming: bool = False
     open_generator: bool = False
     fidelity: tuple[tuple[float, float], ...] = ((1.0, 1.0),)
     schedule: bool = False
@@ -80,9 +84,19 @@ PAPER = CodebookRecipe(
     adversary=(0.8, 0.1),
     schedule=True,
 )
-# KEEP, section 4: batch 4 and 2e-4 in stages I and II, 800,000 and 400,000 steps; its own stage III is `fvr train keep`. What
-# the paper does not give (losses of stage II, the joint stage that its base went through) is CodeFormer's.
-KEEP_BASE = replace(PAPER, name="KEEP 512, stages I and II", autoencoder=Plan(800_000, 4, 2e-4, 2e-4), prediction=Plan(400_000, 4, 2e-4, 2e-4))
+# KEEP, section 4: Kaiming Normal, batch 4 and 2e-4 in stages I and II, 800,000 and 400,000 steps; lambda_1, lambda_VGG and lambda_GAN are 1e-2, 1 and
+# 1e-2, read as the weights of L1, of the perceptual loss and of the adversary (ESRGAN's L1 has 1e-2, too): the text does not say of what. Its stage
+# III is `fvr train keep`. What the paper does not give (losses of stage II, the joint stage that its base went through) is CodeFormer's.
+KEEP_BASE = replace(
+    PAPER,
+    name="KEEP 512, stages I and II",
+    autoencoder=Plan(800_000, 4, 2e-4, 2e-4),
+    prediction=Plan(400_000, 4, 2e-4, 2e-4),
+    pixels=0.01,
+    adversary=(0.01, 0.01),
+    adaptive=False,
+    kaiming=True,
+)
 
 # Ours: 128 x 128 on one CPU core in about an hour and a half. Narrow where the map is large, as a normalisation group has two channels there
 # too. Faces are moved and relit because there are 444; the codebook starts from latents and dead codes are revived, because there are few steps;

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..physics.nonlinear.h264 import H264
 from ..video import open_source, read_frames
-from .degradations import Blind, Deblurring, KnownDegradation
+from .degradations import Blind, Deblurring, KnownDegradation, Streamed
 from .faces import SUFFIXES, read_face, shrunk
 
 CLIP_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
@@ -74,7 +74,7 @@ def swings(frames: int, number: int, period: float, generator: torch.Generator) 
 
 
 def degraded_clip(
-    clip: Tensor, blind: Blind | Deblurring | KnownDegradation, generator: torch.Generator, rate_factor: tuple[int, int] | None = None
+    clip: Tensor, blind: Blind | Deblurring | KnownDegradation | Streamed, generator: torch.Generator, rate_factor: tuple[int, int] | None = None
 ) -> Tensor:
     """A clip (T, 3, S, S) in [0, 1] under one degradation, its noise new in every frame; then, for half of the clips, H.264.
 

@@ -21,7 +21,7 @@ from ..models.codeformer.network import CodeFormer
 from ..models.dicface.network import DicFace, dirichlet_mean
 from ..models.vq import Encoder
 from ..physics.linear.inpaint import BrushStrokes
-from .degradations import JUDGED, Blind, judged
+from .degradations import JUDGED, Blind, Streamed, judged
 from .engine import Batch, Net, Plan, Stage, generator_for
 from .faces import MIRROR_ONLY, Faces, Jitter, shrunk
 from .losses import EncoderFeatures, dirichlet_divergence, lpips_or_none, pixel_loss
@@ -44,6 +44,8 @@ class TemporalRecipe:
         motion: of stills that are set in motion.
         jitter: of those stills before.
         pixels, codes, features, perceptual: weights of L1, token cross-entropy, feature loss, and LPIPS (or our encoder's features).
+        adversary: of a patch adversary, without an adaptive factor; 0 for none.
+        kaiming: whether a network's own layers are drawn as He et al. do and none is made to begin as the base network.
         steady: weight of |y_t - warp(y_(t-1))|: ours; 0 in the papers.
         divergence: weight of DicFace's KL; -lambda_1 of eq. 9.
         prior: alpha of the Dirichlet prior.
@@ -58,7 +60,7 @@ class TemporalRecipe:
     name: str
     plan: Plan
     frames: int
-    blind: Blind
+    blind: Blind | Streamed
     rate_factor: tuple[int, int] | None = (18, 25)
     motion: Motion = field(default_factory=Motion)
     jitter: Jitter = MIRROR_ONLY
@@ -66,6 +68,8 @@ class TemporalRecipe:
     codes: float = 0.0
     features: float = 0.0
     perceptual: float = 1.0
+    adversary: float = 0.0
+    kaiming: bool = False
     steady: float = 0.0
     divergence: float = 0.0
     prior: float = 1.0

@@ -25,6 +25,7 @@ from fvr.physics import (
     TemporalBlur,
     random_mask,
 )
+from fvr.physics.nonlinear.cameras import CameraPerFrame
 
 CLIP = (4, 3, 11, 14)
 SKEW = torch.tensor([[0.1, 0.0, 0.2], [0.0, 0.3, 0.1], [0.05, 0.15, 0.1]], dtype=torch.float64)
@@ -65,7 +66,9 @@ NONLINEAR: list[Degradation] = [
     Jpeg(40),
     CameraNoise(1600),
     CameraNoise(800, Isp(mosaic="grbg")),
+    CameraPerFrame(1600, seed=2),
     H264(30, "ultrafast"),
+    H264(preset="ultrafast", bits=1.0),
     Jpeg(70) @ Blur.gaussian(1.5, factor=2),
     H264(28, "ultrafast") @ CameraNoise(800),
 ]

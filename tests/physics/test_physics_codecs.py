@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from fvr.physics import H264, CameraNoise, GaussianNoise, Grayscale, Inpaint, Jpeg, RandomInpaint, TemporalBlur, degradation, random_mask
 from fvr.physics.nonlinear.dct import block_dct, block_idct, quantisation_noise
+from fvr.physics.nonlinear.h264 import streamed
 from fvr.physics.nonlinear.isp import NOISE, noise_std
 from fvr.physics.nonlinear.jpeg import LUMA_STEPS, quantiser
 
@@ -185,3 +186,29 @@ def test_colour_operators_want_three_channels(coloured) -> None:
 def test_temporal_blur_wants_a_clip() -> None:
     with pytest.raises(ValueError, match="needs a clip"):
         TemporalBlur().forward(torch.zeros(3, 8, 8))
+
+
+def test_a_stream_has_its_bit_rate(moving: torch.Tensor) -> None:
+    """Within a fifth of what was asked for, and worse the fewer bits there are."""
+    clip = F.interpolate(moving, (64, 64), mode="bilinear").clamp(0, 1)
+    frames = (clip * 255).round().byte().movedim(1, -1).contiguous().numpy()
+    errors = []
+    for bits in (0.4, 0.8, 1.6):
+        used = 8 * sum(packet.size for packet in streamed(frames, bits, "fast")) / frames[..., 0].size
+        assert used == pytest.approx(bits, rel=0.2)
+        errors.append((H264(preset="fast", bits=bits).forward(clip) - clip).square().mean().item())
+    assert errors == sorted(errors, reverse=True)
+    with pytest.raises(ValueError, match=r"from 0\.005 to 4 bits a pixel"):
+        H264(bits=9.0)
+
+
+def test_the_three_levels_of_blind_video(moving: torch.Tensor) -> None:
+    """Four times smaller, each level further from the frames than the one before, the same for the same seed."""
+    clip = F.interpolate(moving, (128, 128), mode="bilinear").clamp(0, 1)
+    small = F.avg_pool2d(clip, 4)
+    errors = []
+    for level in ("mild", "medium", "heavy"):
+        seen = [degradation("blind_video", level=level, seed=seed).observe(clip, torch.Generator().manual_seed(0)) for seed in (0, 0, 1)]
+        assert seen[0].shape == small.shape and torch.equal(seen[0], seen[1]) and not torch.equal(seen[0], seen[2])
+        errors.append((seen[0] - small).square().mean().item())
+    assert errors == sorted(errors)

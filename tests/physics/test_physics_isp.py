@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from fvr.physics import CameraNoise, Isp, degradation, parse
+from fvr.physics.nonlinear.cameras import LIGHTS, SENSORS, pool, sampled_isp
 from fvr.physics.nonlinear.isp import COLOUR, NOISE, Mosaic, demosaicked, inverse_tone_curve, mosaicked, noise_std, tone_curve
 
 MOSAICS = [mosaic for mosaic in get_args(Mosaic) if mosaic != "none"]
@@ -145,3 +146,39 @@ def test_errors_are_one_sentence(make, says: str) -> None:
     with pytest.raises(ValueError) as error:
         make()
     assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_cameras_of_the_pool_are_like_cameras() -> None:
+    """Grey stays grey, green counts most, red rises and blue falls as light turns from the lamp to daylight, and matrices sharpen colours."""
+    found = pool()
+    assert_close(torch.from_numpy(found.matrices).sum(-1), torch.ones(len(found.matrices), 3, dtype=torch.float64))
+    assert (torch.from_numpy(found.matrices).diagonal(0, 1, 2) > 1).all()
+    gains = 1 / found.lights.reshape(SENSORS, len(LIGHTS), 2)
+    assert (gains[:, 1:, 0] > gains[:, :-1, 0]).all() and (gains[:, 1:, 1] < gains[:, :-1, 1]).all()
+    daylight = gains[:, LIGHTS.index(5500)].mean(0)
+    assert 1.7 < daylight[0] < 2.4 and 1.5 < daylight[1] < 2.4
+
+
+def test_a_camera_is_drawn_as_the_official_script_draws_one() -> None:
+    """Gains within the pool's, scattered as its lights are; the matrix lies between those of its three nearest; a seed is a camera."""
+    found = pool()
+    draws = [found.draw(seed) for seed in range(200)]
+    lights = 1 / torch.tensor([(gains[0], gains[2]) for gains, _ in draws], dtype=torch.float64)
+    own = torch.from_numpy(found.lights)
+    assert (lights > own.amin(0)).all() and (lights < own.amax(0)).all()
+    assert ((lights.mean(0) - own.mean(0)).abs() < own.std(0) / 4).all() and (lights.std(0) / own.std(0)).log().abs().max() < 0.35
+    (_, matrix), light = draws[3], lights[3]
+    near = torch.from_numpy(found.matrices)[(own - light).square().sum(1).argsort()[:3]]
+    middle = torch.tensor(matrix, dtype=torch.float64)
+    assert (middle >= near.amin(0) - 1e-9).all() and (middle <= near.amax(0) + 1e-9).all()
+    assert sampled_isp(5) == sampled_isp(5) != sampled_isp(6)
+
+
+def test_every_frame_may_have_a_camera_of_its_own(portrait: torch.Tensor) -> None:
+    clip = portrait.expand(3, -1, -1, -1)
+    each = degradation("any_camera", iso="3200", of="frame", seed=4)
+    seen = each.observe(clip, torch.Generator().manual_seed(0))
+    own = degradation("any_camera", iso="3200", seed=5)
+    assert torch.equal(each.at_frames(1, 1).forward(clip[:1]), own.forward(clip[:1]))
+    error = (seen - clip).mean((2, 3))
+    assert not torch.allclose(error[0], error[1], atol=1e-3)  # the clipping of each camera's colours differs

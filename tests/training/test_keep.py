@@ -1,0 +1,108 @@
+"""KEEP's own plan (Feng et al., section 4): its damage, its adversary, its flow, its first weights."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.tiny_codebook import SIDE, TINY, faces_of
+from safetensors.torch import load_file
+
+from fvr.models.codeformer.network import CodeFormer
+from fvr.models.gmflow import FlowNet
+from fvr.training import cli
+from fvr.training.codebook import AutoEncoding, clean_encoder, network_of
+from fvr.training.degradations import Streamed
+from fvr.training.engine import Plan, Run, generator_for, train
+from fvr.training.keep import KEEP_PAPER, KeepStage, keep_on
+from fvr.training.recipe import KEEP_BASE
+
+TINY_PAPER = replace(KEEP_PAPER, plan=Plan(1, 1, 1e-3, 1e-3, ema=0.5), frames=3, blind=Streamed(SIDE))
+
+
+@pytest.fixture(scope="module")
+def base(codebook_folder: Path) -> CodeFormer:
+    return CodeFormer.of(load_file(codebook_folder / "work" / "joint.safetensors")).requires_grad_(False)
+
+
+@pytest.fixture
+def gmflow(tmp_path: Path) -> Path:
+    """GMFlow with weights of no use, as its project saves it."""
+    torch.manual_seed(1)
+    torch.save({"model": FlowNet().model.state_dict()}, tmp_path / "gmflow.pth")
+    return tmp_path / "gmflow.pth"
+
+
+def stage_on(base: CodeFormer, folder: Path, recipe=TINY_PAPER) -> KeepStage:
+    autoencoder = clean_encoder(base, folder / "work" / "autoencoder.safetensors")
+    return KeepStage(recipe, base, *faces_of(folder / "faces"), torch.device("cpu"), autoencoder)
+
+
+def test_the_paper_recipe_is_section_4() -> None:
+    """lambda_1, lambda_VGG and lambda_GAN, Kaiming Normal, and video compression by bit rate."""
+    for recipe, adversary in ((KEEP_PAPER, KEEP_PAPER.adversary), (KEEP_BASE, KEEP_BASE.adversary[0])):
+        assert (recipe.pixels, recipe.perceptual, adversary, recipe.kaiming) == (1e-2, 1.0, 1e-2, True)
+    assert not KEEP_BASE.adaptive and KEEP_PAPER.rate_factor is None and "bits a pixel" in KEEP_PAPER.blind.text
+
+
+def test_the_base_is_drawn_as_he_et_al_do() -> None:
+    torch.manual_seed(0)
+    weight = network_of(replace(TINY, kaiming=True)).feat_emb.weight
+    assert weight.std().item() == pytest.approx((2 / weight.shape[1]) ** 0.5, rel=0.05)
+
+
+def test_a_step_of_the_paper_recipe(codebook_folder: Path, base: CodeFormer, gmflow: Path, tmp_path: Path) -> None:
+    """GMFlow guides and stays; the adversary learns beside, and what it has learnt is kept for a run that goes on."""
+    torch.manual_seed(0)
+    network, stage = keep_on(base, gmflow), stage_on(base, codebook_folder)
+    stage.validate = lambda network: ({}, None)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    trained = train(network, [stage], Run(tmp_path, bfloat16=False, validate_every=0), "keep")
+    moved = {key.split(".")[0] for key, value in trained.state_dict().items() if not torch.equal(value, before[key])}
+    assert moved == {"kalman_filter", "cross_fuse", "hq_encoder"}  # the last was set to the encoder of clean faces
+    kept = torch.load(tmp_path / "state.pt", weights_only=True)["extra"]
+    assert kept["optimiser"]["state"] and all(torch.equal(value, kept["adversary"][key]) for key, value in stage.adversary.net.state_dict().items())
+
+
+def test_the_adversary_changes_what_is_learnt(codebook_folder: Path, base: CodeFormer) -> None:
+    """Its term reaches cross-frame attention with its weight, and no factor on top."""
+    torch.manual_seed(0)
+    network = keep_on(base)
+    stage = stage_on(base, codebook_folder, replace(TINY_PAPER, pixels=0.0, perceptual=0.0, codes=0.0, features=0.0))
+    stage.start(network, {})
+    stage.first(network, generator_for(0))
+    terms = stage.losses(network, stage.batch(0, generator_for(0)), 0, generator_for(1))
+    terms["adversary"].backward()
+    assert any(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in network.cross_fuse.parameters())
+
+
+def test_the_weights_of_the_adversary_in_stage_one(codebook_folder: Path) -> None:
+    """Without the adaptive factor the term is weight times how badly the adversary is fooled, whatever the other terms are."""
+    recipe = replace(TINY, adversary=(0.5, 0.0), adversary_from=(0, 0), adaptive=False, pixels=1e-6)
+    stage = AutoEncoding(recipe, *faces_of(codebook_folder / "faces"))
+    torch.manual_seed(0)
+    network = network_of(recipe)
+    stage.start(network, {})
+    batch = stage.batch(0, generator_for(0))
+    term = stage.losses(network, batch, 0, generator_for(0))["adversary"]
+    fooled = -stage.adversary.net(network.generator(network.encoder(batch["target"])[0])).mean()
+    assert term.item() == pytest.approx(0.5 * fooled.item(), rel=1e-3)
+
+
+def test_flow_weights_go_where_they_belong(base: CodeFormer, gmflow: Path, tmp_path: Path) -> None:
+    """Out of a KEEP that has GMFlow inside, too; a file without one is named, and who gets none is told."""
+    whole = keep_on(base, gmflow)
+    torch.save({"params_ema": whole.state_dict()}, tmp_path / "keep.pth")
+    again = keep_on(base, tmp_path / "keep.pth")
+    assert all(torch.equal(value, whole.flownet.state_dict()[key]) for key, value in again.flownet.state_dict().items())
+    torch.save({"a.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"other.pth holds 1 tensors .* not the flow network GMFlow: give gmflow_sintel"):
+        keep_on(base, tmp_path / "other.pth")
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    common = ["--faces", str(tmp_path), "--out", str(tmp_path / "out.safetensors")]
+    with pytest.raises(ValueError, match="--gmflow is for keep"):
+        cli.run(parser.parse_args(["dicface", *common, "--gmflow", str(gmflow)]))
