@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,6 +25,8 @@ from fvr.faces.detectors import load_detector
 from fvr.faces.selection import select_tracks
 from fvr.faces.tracks import find_tracks
 from fvr.methods.base import resized, restore_frames
+from fvr.methods.flair.options import PRESETS
+from fvr.methods.flair.sampler import FlairRestorer
 from fvr.methods.registry import build_restorer
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.metrics.temporal import mean_warping_error
@@ -36,8 +39,10 @@ from fvr.video import read_frames
 CLIPS = {"clean_face_512.mp4": 30, "scene_720p_clean.mp4": 30}
 """Files, and the first frame that is used."""
 SIDE = 128
-NO_CONSISTENCY = "flair without DC"
-METHODS = ("flair", NO_CONSISTENCY, "codeformer", "dicface", "keep")
+VARIANTS = {"flair without DC": {"data_consistency": "off"}, "flair without enhancer": {"enhance": "off"}, "flair with a DPM": {}}
+"""Of FLAIR: its settings. The last has the prior itself, without condition, in the codebook's place as the enhancer (the paper's Table 9)."""
+METHODS = ("flair", "flair without DC", "codeformer", "dicface", "keep")
+UNCONDITIONAL = replace(PRESETS["embedded"], guidance=0.0, data_consistency=False, enhance=False)
 CLEAN = "clean"
 
 
@@ -90,10 +95,11 @@ def measured(clip: str, crop: Tensor, name: str, options: argparse.Namespace) ->
         if method.startswith("flair"):
             if degradation is not None:
                 known, crops = degradation if options.crops else parse(f"average_pool(factor={crop.shape[-1] // SIDE}) + {JUDGED[name]}"), y
-            if method == NO_CONSISTENCY:
-                settings["data_consistency"] = "off"
+            settings |= VARIANTS.get(method, {})
         weights = embedded.listed(embedded.RESTORERS | embedded.PRIORS).get(EMBEDDED[method.split()[0]])
         restorer = build_restorer(method.split()[0], weights=weights, degradation=known, settings=settings)
+        if isinstance(restorer, FlairRestorer) and method == "flair with a DPM":
+            restorer.enhancer = FlairRestorer(restorer.prior, options=UNCONDITIONAL)
         began = time.perf_counter()
         result = resized(restore_frames(restorer, crops), side, "bilinear")
         pace = len(crop) / (time.perf_counter() - began)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -14,6 +16,8 @@ from fvr.faces.align import align
 from fvr.faces.detectors import load_detector
 from fvr.faces.tracks import find_tracks
 from fvr.methods.base import restore_frames
+from fvr.methods.flair.options import PRESETS
+from fvr.methods.flair.sampler import FlairRestorer
 from fvr.methods.registry import build_restorer
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.metrics.temporal import mean_warping_error
@@ -100,3 +104,21 @@ def test_flair_explains_what_was_seen(crops):
     baseline = F.interpolate(y, (128, 128), mode="bicubic").clamp(0, 1)
     assert psnr(native(result), native(truth)).mean() > psnr(baseline, native(truth)).mean() + 1.5
     assert (operator.forward(result) - y).square().mean().sqrt() < 1.3 * 0.03
+
+
+def test_a_diffusion_prior_can_be_flairs_enhancer(crops):
+    """The paper's Table 9: the prior without condition, as a FLAIR of its own, in the codebook's place; nothing that it is not wired to changes."""
+    y = parse(f"average_pool(factor=4) + {JUDGED[X4]}").observe(crops[:1], torch.Generator().manual_seed(0)).clamp(0, 1)
+    flair = build_restorer("flair", weights=FILES[EMBEDDED["flair"]], degradation=parse(f"average_pool(factor=4) + {JUDGED[X4]}"))
+    asked = []
+    inner = FlairRestorer(flair.prior, options=replace(PRESETS["embedded"], steps=2, guidance=0.0, data_consistency=False))
+    predict = flair.prior.predict_x0
+    inner.prior = copy(flair.prior)
+    inner.prior.predict_x0 = lambda x_t, t, condition=None: asked.append(condition) or predict(x_t, t, condition)
+    alone = FlairRestorer(flair.prior, flair.degradation, replace(flair.options, enhance=False), floor=flair.floor)
+    both = FlairRestorer(flair.prior, flair.degradation, flair.options, inner, floor=flair.floor)
+    plain, enhanced = (native(restore_frames(restorer, y)) for restorer in (alone, both))
+    truth = native(crops[:1])
+    assert asked and asked == [None] * len(asked)  # eq. 14's unconditional estimate
+    assert (enhanced - plain).abs().mean() > 0.2 / 255
+    assert psnr(enhanced, truth).mean() > psnr(plain, truth).mean() - 0.5
