@@ -93,15 +93,12 @@ class CameraPerFrame(Transparent):
     seed: int = 0
 
     linear = False
+    mixes_frames = True
 
     def __post_init__(self) -> None:
         first = self.of_frame(0)
         for name in ("noise_level", "distortion"):
             object.__setattr__(self, name, getattr(first, name))
-
-    @property
-    def mixes_frames(self) -> bool:
-        return True
 
     def of_frame(self, frame: int) -> CameraNoise:
         """The noise of one frame."""

@@ -115,8 +115,9 @@ def test_a_diffusion_prior_can_be_flairs_enhancer(crops):
     predict = flair.prior.predict_x0
     inner.prior = copy(flair.prior)
     inner.prior.predict_x0 = lambda x_t, t, condition=None: asked.append(condition) or predict(x_t, t, condition)
-    alone = FlairRestorer(flair.prior, flair.degradation, replace(flair.options, enhance=False), floor=flair.floor)
-    both = FlairRestorer(flair.prior, flair.degradation, flair.options, inner, floor=flair.floor)
+    options = replace(flair.options, steps=2, tau=1)
+    alone = FlairRestorer(flair.prior, flair.degradation, replace(options, enhance=False), floor=flair.floor)
+    both = FlairRestorer(flair.prior, flair.degradation, options, inner, floor=flair.floor)
     plain, enhanced = (native(restore_frames(restorer, y)) for restorer in (alone, both))
     truth = native(crops[:1])
     assert asked and asked == [None] * len(asked)  # eq. 14's unconditional estimate
