@@ -284,7 +284,10 @@ class Walk:
         self.notes: list[str] = []
 
     def push(self, piece: FrameChunk) -> Iterator[FrameChunk]:
-        """Takes the next frames and gives the chunks whose faces are all restored, each pasted when it is asked for; all must be."""
+        """Takes the next frames and gives the chunks whose faces are all restored, each pasted when it is asked for; all must be.
+
+        The frames are this walk's from then on: faces are written into them.
+        """
         stop = piece.index + len(piece.frames)
         while self.coming and self.coming[0][0] < stop:
             begin, track = self.coming.popleft()
@@ -306,15 +309,17 @@ class Walk:
     def _finished(self) -> Iterator[FrameChunk]:
         while self.waiting and all(self._ready(person, self.waiting[0]) for person in self.here):
             for piece in parted(self.waiting.popleft(), self.paster):
-                if (done := self._pasted(piece)) is not None:
+                done = self._pasted(piece)
+                if done is not None:
                     yield done
+                del done  # it may hold enlarged frames, which should be gone before the next are made
 
     def _pasted(self, piece: FrameChunk) -> FrameChunk | None:
         """A chunk with its faces, which leave; None for one that only warmed sessions up."""
         stop, done = piece.index + len(piece.frames), None
         items = [person.take(stop) for person in self.here if person.begin < stop and person.pasted < person.track.stop]
         if piece.index >= self.first:
-            frames, _ = self.paster.paste(piece.frames, piece.index, items)
+            frames = self.paster.paste_over(piece.frames, piece.index, items)
             done = FrameChunk(piece.index, frames, piece.starts, piece.ends, untouched(piece, [track for track, _, _ in items]))
         gone = [person for person in self.here if person.pasted >= person.track.stop]
         self.notes += [

@@ -53,7 +53,7 @@ def graininess(frame: Tensor) -> float:
     rows, columns = (length // STRIP * STRIP for length in frame.shape[-2:])
     strips = luma(frame[:, :rows, :columns].unflatten(1, (-1, STRIP))[:, ::every].flatten(1, 2))[0].numpy(force=True)
     blocks, tones = blocks_of(diagonal(strips)), blocks_of(strips[::2, ::2]).mean(1)
-    power, fourth = np.square(blocks).mean(1), (blocks**4).mean(1)
+    power = np.square(blocks).mean(1)
     step = np.where((tones > ENDS[0]) & (tones < ENDS[1]), (tones * TONES).astype(int), -1)
     calm = np.zeros(len(blocks), bool)
     for n in range(TONES):
@@ -62,11 +62,15 @@ def graininess(frame: Tensor) -> float:
             calm |= alike & (power <= np.quantile(power[alike], CALM))
     if calm.sum() < ENOUGH_BLOCKS:
         return 0.0
-    tails = float(np.where(power > 0, fourth / np.maximum(power, 1e-20) ** 2, BLOCK * BLOCK)[calm].mean())
-    strong, coarse = (
-        float(rise(torch.tensor(value, dtype=torch.float64), *between)) for value, between in ((deviation(blocks[calm]), LEVEL), (tails, GAUSSIAN))
-    )
-    return strong * (1 - coarse)
+    blocks, power = blocks[calm], power[calm]
+    if (strong := risen(deviation(blocks), LEVEL)) == 0:
+        return 0.0
+    tails = float(np.where(power > 0, (blocks**4).mean(1) / np.maximum(power, 1e-20) ** 2, BLOCK * BLOCK).mean())
+    return strong * (1 - risen(tails, GAUSSIAN))
+
+
+def risen(value: float, between: tuple[float, float]) -> float:
+    return float(rise(torch.tensor(value, dtype=torch.float64), *between))
 
 
 def regrained(frame: Tensor, restored: Tensor, mask: Tensor) -> Tensor:

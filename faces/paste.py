@@ -19,7 +19,7 @@ from .occlusion import unoccluded
 from .parsing import Parser
 from .strength import GATES, Gates, rise, strengths
 from .types import CROP, FaceTrack
-from .warp import low_pass, places, sample
+from .warp import low_pass, places, sample, sampled
 
 Item = tuple[FaceTrack, Tensor, "Tensor | None"]
 """A track, its restored crops for those of the frames that lie in the track, and the crops before restoration if they are at hand."""
@@ -27,6 +27,9 @@ Item = tuple[FaceTrack, Tensor, "Tensor | None"]
 DIRECT = 1.5
 """From this scale on (crop pixels per frame pixel) the restored crop replaces the frame; at 1 and below it is added as a difference."""
 
+
+REACH = 8
+"""Pixels of a frame beyond a face's region that enlarging spreads it over, and more."""
 
 LARGE = 1 << 28
 """Bytes of enlarged frames at once, unless a single one takes more."""
@@ -103,6 +106,18 @@ class Paster:
         large = enlarged(frames, self.scale, self.upscaler)
         out = large.clone()
         mask = frames.new_zeros((len(large), *large.shape[-2:]))
+        self._paste(frames, large, out, mask, index, items)
+        return out, mask
+
+    def paste_over(self, frames: Tensor, index: int, items: Sequence[Item]) -> Tensor:
+        """The frames that `paste` gives, for frames that nobody needs any more: a single face is written into them, and nothing else is touched."""
+        large = enlarged(frames, self.scale, self.upscaler)
+        out = large if len(items) <= 1 else large.clone()  # of several, each is measured against the frame as it was
+        self._paste(frames, large, out, None, index, items)
+        return out
+
+    def _paste(self, frames: Tensor, large: Tensor, out: Tensor, mask: Tensor | None, index: int, items: Sequence[Item]) -> None:
+        """Pastes everybody into `out`, and into `mask` if there is one."""
         for track, restored, original in sorted(items, key=lambda item: -item[0].person):
             first, stop = max(index, track.start), min(index + len(frames), track.stop)
             check_size(frames, track)
@@ -111,11 +126,18 @@ class Paster:
                 continue
             rows = slice(first - track.start, stop - track.start)
             here = slice(first - index, stop - index)
-            self._paste_track(frames[here], large[here], out[here], mask[here], track, rows, restored, original)
-        return out, mask
+            self._paste_track(frames[here], large[here], out[here], None if mask is None else mask[here], track, rows, restored, original)
 
     def _paste_track(
-        self, frames: Tensor, large: Tensor, out: Tensor, mask: Tensor, track: FaceTrack, rows: slice, restored: Tensor, original: Tensor | None
+        self,
+        frames: Tensor,
+        large: Tensor,
+        out: Tensor,
+        mask: Tensor | None,
+        track: FaceTrack,
+        rows: slice,
+        restored: Tensor,
+        original: Tensor | None,
     ) -> None:
         """Pastes one person into `out` and `mask`, which are views; `large` are the frames enlarged."""
         level = self.strength * (strengths(track, self.gates)[rows] if self.fade else torch.ones(len(frames)))
@@ -145,11 +167,12 @@ class Paster:
                     grainy = regrained(frames[k][:, y, x], target, soft)
                 else:
                     small = self._place(frames[k], matrix, restored[k], before, float(share[k]), covered, track)
-                    grainy = target + self._large_grain(frames[k], large[k], *small)[:, y, x]
+                    grainy = target + self._large_grain(frames[k], large[k], (y, x), *small)
                 target = target.lerp(grainy, sure).clamp(0, 1)
             soft = soft * float(level[k])
             out[k][:, y, x] += soft * (target - out[k][:, y, x])
-            mask[k][y, x] = torch.maximum(mask[k][y, x], soft)
+            if mask is not None:
+                mask[k][y, x] = torch.maximum(mask[k][y, x], soft)
 
     def _shape(self, restored: Tensor, original: Tensor | None, context: float, scale: float) -> Tensor | None:
         """Masks (n, 512, 512) of what is face in the template's part of the crops; None where nothing is known but the crop's border."""
@@ -168,13 +191,18 @@ class Paster:
         there = in_larger_frame(matrix, self.scale)
         return there, None if before is None else warp_to(large[None], there[None], CROP)[0]
 
-    def _large_grain(self, frame: Tensor, large: Tensor, region: tuple[slice, slice], soft: Tensor, target: Tensor) -> Tensor:
-        """The grain that a face lost, (3, s H, s W), as the enlarged frame around it has it; from what a paste into the frame itself shows."""
+    def _large_grain(
+        self, frame: Tensor, large: Tensor, wanted: tuple[slice, slice], region: tuple[slice, slice], soft: Tensor, target: Tensor
+    ) -> Tensor:
+        """The grain that a face lost, in the part `wanted` of the enlarged frame, as that has it around; from what a paste into the frame shows."""
         y, x = region
-        lost = torch.zeros_like(frame)
-        lost[:, y, x] = regrained(frame[:, y, x], target, soft) - target
+        ends = [(min(REACH, part.start), min(REACH, length - part.stop)) for part, length in zip(region, frame.shape[-2:], strict=True)]
+        lost = F.pad(regrained(frame[:, y, x], target, soft) - target, (*ends[1], *ends[0]))
         kept = 1.0 if self.upscaler is None else grain_kept(frame, large)
-        return kept * resized(lost, *large.shape[-2:])
+        grain = kept * resized(lost, *(self.scale * side for side in lost.shape[-2:]))
+        firsts = [self.scale * (part.start - before) for part, (before, _) in zip(region, ends, strict=True)]
+        rows, columns = (slice(part.start - first, part.stop - first) for part, first in zip(wanted, firsts, strict=True))
+        return grain[:, rows, columns]
 
     def _place(
         self, frame: Tensor, matrix: Tensor, restored: Tensor, original: Tensor | None, share: float, shape: Tensor | None, track: FaceTrack
@@ -186,26 +214,26 @@ class Paster:
         y0, y1 = span(corners[:, 1], 0, frame.shape[-2])
         region = slice(y0, y1), slice(x0, x1)
         start = torch.tensor([x0, y0], dtype=torch.float64)
-        moved, inner = (torch.cat([m[:, :2], (m[:, :2] @ start + m[:, 2])[:, None]], 1) for m in (matrix, face))
         size = y1 - y0, x1 - x0
+        whole, inner = (places(torch.cat([m[:, :2], (m[:, :2] @ start + m[:, 2])[:, None]], 1), *size) for m in (matrix, face))
         step = float(scales(matrix))
-        target = sample(low_pass(restored, step)[None], moved[None], *size)[0]
+        crops = [low_pass(crop, step) for crop in (restored, original) if crop is not None]
+        target, *seen = sampled(torch.cat(crops)[None], *whole)[0].split(len(frame))
         if track.difference:
             target = frame[:, y0:y1, x0:x1] + target
-        elif original is not None:
-            target = target + share * (frame[:, y0:y1, x0:x1] - sample(low_pass(original, step)[None], moved[None], *size)[0])
-        soft = feathered(inner, *size, self.feather).to(frame)
+        elif seen:
+            target = target + share * (frame[:, y0:y1, x0:x1] - seen[0])
+        soft = feathered(*inner, self.feather).to(frame)
         if shape is not None:
-            soft = soft * sample(low_pass(shape[None], float(scales(face)))[None], inner[None], *size, mode="bilinear")[0, 0].clamp(0, 1)
+            soft = soft * sampled(low_pass(shape[None], float(scales(face)))[None], *inner, mode="bilinear")[0, 0].clamp(0, 1)
         return region, soft, target.clamp(0, 1)
 
 
-def feathered(matrix: Tensor, height: int, width: int, feather: float) -> Tensor:
+def feathered(x: Tensor, y: Tensor, feather: float) -> Tensor:
     """Mask (height, width) float64 of the crop in frame pixels: smooth from 0 on the crop's edge to 1 `feather` crop pixels inside.
 
-    matrix: (2, 3) from pixels of the region to pixels of the crop.
+    x, y: (height, width) float64, where each pixel of the region lies in the crop.
     """
-    x, y = places(matrix, height, width)
     inside = torch.minimum(torch.minimum(x, y), CROP - 1 - torch.maximum(x, y))
     return rise(inside, 0.0, max(feather, 1e-6))
 

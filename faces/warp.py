@@ -20,8 +20,13 @@ def sample(images: Tensor, matrices: Tensor, height: int, width: int, *, mode: s
     images: (n, C, H, W); matrices: (n, 2, 3) from pixels of the result to pixels of the image, pixel centres on integers.
     Returns (n, C, height, width).
     """
-    x, y = places(matrices, height, width)
-    grid = torch.stack([(2 * x + 1) / images.shape[-1] - 1, (2 * y + 1) / images.shape[-2] - 1], -1).to(images)
+    return sampled(images, *places(matrices, height, width), mode=mode)
+
+
+def sampled(images: Tensor, x: Tensor, y: Tensor, *, mode: str = "bicubic") -> Tensor:
+    """As `sample`, at places x and y, (n, height, width) or of one image (height, width), as `places` gives them."""
+    grid = torch.stack([((2 * x + 1) / images.shape[-1] - 1).to(images), ((2 * y + 1) / images.shape[-2] - 1).to(images)], -1)
+    grid = grid if grid.ndim == 4 else grid[None]
     return F.grid_sample(images, grid, mode=mode, padding_mode="border", align_corners=False)
 
 

@@ -74,7 +74,7 @@ def walk(frames, tracks, restorer, chunk):
     walked = Walk(tracks, restorer, Paster(feather=8, fade=False))
     out = []
     for index in range(0, len(frames), chunk):
-        piece = frames[index : index + chunk]
+        piece = frames[index : index + chunk].clone()
         starts = tuple(Fraction(index + i, 25) for i in range(len(piece)))
         out += walked.push(FrameChunk(index, piece, starts, tuple(start + Fraction(1, 25) for start in starts)))
     assert walked.empty

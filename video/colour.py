@@ -28,6 +28,10 @@ LUMA_WEIGHTS = {
 """(Kr, Kb) by H.273 matrix code."""
 
 
+BAND = 64
+"""Rows that are converted at once, a multiple of all chroma subsampling: what is between the steps stays in the processor's cache."""
+
+
 @dataclass(frozen=True)
 class YCbCr:
     """One way to write colours as integers.
@@ -61,20 +65,28 @@ class YCbCr:
         black, luma_span, grey, chroma_span = self.levels
         kr, kb = LUMA_WEIGHTS[self.matrix]
         kg = 1 - kr - kb
-        chroma = torch.stack((cb, cr)).to(torch.float32).sub_(grey).div_(chroma_span)
-        if self.sub_y > 1:
-            chroma = upsample_rows(chroma, height) if self.sub_y == 2 else chroma.repeat_interleave(self.sub_y, -2)[..., :height, :]
-        if self.sub_x > 1:
-            chroma = upsample_columns(chroma, width) if self.sub_x == 2 else chroma.repeat_interleave(self.sub_x, -1)[..., :width]
-        luma = y.to(torch.float32).sub_(black).div_(luma_span)
+        coded = torch.stack((cb, cr)).to(torch.float32).sub_(grey).div_(chroma_span)
         rgb = torch.empty((3, height, width))
-        torch.add(luma, chroma[1], alpha=2 - 2 * kr, out=rgb[0])
-        torch.add(luma, chroma[0], alpha=-(2 - 2 * kb) * kb / kg, out=rgb[1]).sub_(chroma[1], alpha=(2 - 2 * kr) * kr / kg)
-        torch.add(luma, chroma[0], alpha=2 - 2 * kb, out=rgb[2])
-        return rgb.clamp_(0, 1)
+        for first in range(0, height, BAND):
+            rows = slice(first, min(first + BAND, height))
+            chroma = rows_of_chroma(coded, rows, self.sub_y)
+            if self.sub_x > 1:
+                chroma = upsample_columns(chroma, width) if self.sub_x == 2 else chroma.repeat_interleave(self.sub_x, -1)[..., :width]
+            luma = y[rows].to(torch.float32).sub_(black).div_(luma_span)
+            band = rgb[:, rows]
+            torch.add(luma, chroma[1], alpha=2 - 2 * kr, out=band[0])
+            torch.add(luma, chroma[0], alpha=-(2 - 2 * kb) * kb / kg, out=band[1]).sub_(chroma[1], alpha=(2 - 2 * kr) * kr / kg)
+            torch.add(luma, chroma[0], alpha=2 - 2 * kb, out=band[2])
+            band.clamp_(0, 1)
+        return rgb
 
     def from_rgb(self, rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(3, H, W) in [0, 1] to integer planes (H, W), (h, w), (h, w): uint8, or int32 above 8 bits; h and w round up."""
+        bands = [self._band_from_rgb(rgb[:, first : first + BAND]) for first in range(0, rgb.shape[-2], BAND)]
+        luma, cb, cr = (torch.cat(planes) for planes in zip(*bands, strict=True))
+        return luma, cb, cr
+
+    def _band_from_rgb(self, rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         black, luma_span, grey, chroma_span = self.levels
         kr, kb = LUMA_WEIGHTS[self.matrix]
         red, green, blue = rgb.to(torch.float32).clamp(0, 1).unbind(0)
@@ -104,11 +116,22 @@ def upsample_columns(c: Tensor, width: int) -> Tensor:
     return torch.stack((c, (c + after) / 2), -1).flatten(-2)[..., :width]
 
 
-def upsample_rows(c: Tensor, height: int) -> Tensor:
+def rows_of_chroma(c: Tensor, rows: slice, factor: int) -> Tensor:
+    """Rows `rows`, which begin at a multiple of the factor, of chroma planes (2, h, w) enlarged to all rows of the picture."""
+    if factor == 1:
+        return c[..., rows, :]
+    first, stop = rows.start // factor, -(-rows.stop // factor)
+    if factor != 2:
+        return c[..., first:stop, :].repeat_interleave(factor, -2)[..., : rows.stop - rows.start, :]
+    before, after = min(first, 1), min(c.shape[-2] - stop, 1)
+    return upsample_rows(c[..., first - before : stop + after, :])[..., 2 * before : 2 * before + rows.stop - rows.start, :]
+
+
+def upsample_rows(c: Tensor) -> Tensor:
     """Row 2j is (3 c[j] + c[j - 1]) / 4, row 2j + 1 is (3 c[j] + c[j + 1]) / 4."""
     before = torch.cat((c[..., :1, :], c[..., :-1, :]), -2)
     after = torch.cat((c[..., 1:, :], c[..., -1:, :]), -2)
-    return torch.stack((torch.lerp(c, before, 0.25), torch.lerp(c, after, 0.25)), -2).flatten(-3, -2)[..., :height, :]
+    return torch.stack((torch.lerp(c, before, 0.25), torch.lerp(c, after, 0.25)), -2).flatten(-3, -2)
 
 
 def downsample_columns(c: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ def walk(clip: Path, out: Path, method: str) -> tuple[Clock, float, float]:
         (FrameSource, "chunks", clock.each("decode", FrameSource.chunks)),
         (pipeline, "find_tracks", clock.around("detect", pipeline.find_tracks)),
         (pipeline, "cut_out", clock.around("align", pipeline.cut_out)),
-        (Paster, "paste", clock.around("paste", Paster.paste)),
+        (Paster, "paste_over", clock.around("paste", Paster.paste_over)),
         (VideoSink, "write", clock.around("encode", VideoSink.write)),
         (VideoSink, "finish", clock.around("encode", VideoSink.finish)),
         (pipeline, "read_ahead", clock.each("waits", pipeline.read_ahead)),

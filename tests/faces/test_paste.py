@@ -49,6 +49,21 @@ def test_nothing_changes_outside_the_mask(scene):
     assert 0.05 < float((mask > 0).float().mean()) * track.scale**2 * frames[0, 0].numel() / 512**2 <= 1.05
 
 
+def test_frames_that_nobody_needs_take_the_face_in_place(texture, track_of):
+    """The same pixels as on copies; of two faces, the second is measured against the frame without the first; without a face nothing is copied."""
+    frames = torch.stack([texture(300, 320, seed) for seed in range(2)])
+    track = track_of(2, (300, 320), 1.2)
+    crops = align(frames, track, 0)
+    other = replace(track, person=1, matrices=track.matrices + torch.tensor([[0, 0, 90.0], [0, 0, -60.0]]))
+    one, two = (track, 0.8 * crops, crops), (other, 1 - crops, align(frames, other, 0))
+    for items in ([], [one], [one, two]):
+        expected, _ = PLAIN.paste(frames, 0, items)
+        own = frames.clone()
+        assert torch.equal(PLAIN.paste_over(own, 0, items), expected)
+        if len(items) < 2:
+            assert torch.equal(own, expected)
+
+
 def test_the_restored_face_is_what_shows(scene, texture):
     frames, track, crops = scene
     restored = torch.full_like(crops, 0.25)

@@ -25,6 +25,22 @@ def patches() -> torch.Tensor:
     return PATCHES.T.reshape(1, 3, 2, 4).repeat_interleave(32, 2).repeat_interleave(32, 3)
 
 
+@pytest.mark.parametrize("layout", [(2, 2), (2, 1), (1, 2), (4, 1), (4, 4)], ids=str)
+def test_bands_of_rows_are_the_picture_in_one(layout, monkeypatch):
+    """To the bit, whatever is left over at the right and below."""
+    generator = torch.Generator().manual_seed(0)
+    space = YCbCr(1, False, 8, *layout)
+    for height, width in ((1, 3), (33, 7), (40, 22)):
+        small = -(-height // layout[1]), -(-width // layout[0])
+        planes = [torch.randint(0, 256, size, generator=generator, dtype=torch.uint8) for size in ((height, width), small, small)]
+        made = []
+        for band in (16, 1 << 20):
+            monkeypatch.setattr("fvr.video.colour.BAND", band)
+            rgb = space.to_rgb(*planes)
+            made.append((rgb, *space.from_rgb(rgb)))
+        assert all(torch.equal(a, b) for a, b in zip(*made, strict=True))
+
+
 @pytest.mark.parametrize("tags", TAGS, ids=str)
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv444p10le"])
 def test_flat_colours_come_back(tmp_path, tags, pixel_format):
