@@ -92,8 +92,8 @@ import json, sys
 loud, armed = [], False
 
 def hear(event, arguments):
-    if armed and event.split(".")[0] in ("socket", "subprocess", "urllib", "http", "ftplib", "smtplib") or event in (
-        "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.startfile"):
+    if armed and (event.split(".")[0] in ("socket", "subprocess", "urllib", "http", "ftplib", "smtplib") or event in (
+        "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.startfile")):
         loud.append([event, repr(arguments)[:200]])
 
 sys.addaudithook(hear)
