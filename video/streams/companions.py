@@ -134,6 +134,8 @@ def language(stream: Any) -> str:
 def spoken(metadata: Mapping[str, str]) -> dict[str, str]:
     """The tags about the clip; a twin that FFmpeg adds in another language goes."""
     named = {key.lower() if key.lower() in PLAIN_TAGS else key: value for key, value in metadata.items()}
+    if (time := named.get("creation_time", "").split(";"))[1:] == time[:1]:  # FFmpeg 9 reads it from MP4's header and from its list of tags
+        named["creation_time"] = time[0]
     kept = {key: value for key, value in named.items() if not TECHNICAL.fullmatch(key.lower())}
     return {key: value for key, value in kept.items() if not (re.fullmatch(r".+-[a-z]{3}", key) and kept.get(key[:-4]) == value)}
 
