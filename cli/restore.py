@@ -69,8 +69,8 @@ def add(commands: Any) -> None:
         "--gates",
         default="",
         metavar="TEXT",
-        help='between which two values a face fades to the original, such as "size=10-20, yaw=70-50"; also pitch, blur, confidence; "off" never '
-        "(default: size=20-32, yaw=70-50, pitch=75-55, blur=0.3-0.6, confidence=0.5-0.8)",
+        help='between which two values a face fades to the original, such as "size=10-20, yaw=70-50"; "off" never '
+        "(default: size=20-32, blur=0.3-0.6, yaw=70-50, pitch=75-55, confidence=0.5-0.8, occlusion=0.6-0.25)",
     )
     g.add_argument(
         "--occlusion",

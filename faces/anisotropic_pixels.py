@@ -28,13 +28,17 @@ class AnisotropicPixels:
         size = (height, round(width * self.aspect)) if self.aspect > 1 else (round(height / self.aspect), width)
         x, y = width / size[1], height / size[0]
         found = self.detector(F.interpolate(frames.float(), size=size, mode="bilinear", align_corners=False))
-        return [
-            [replace(f, box=enlarge(f.box.reshape(2, 2), x, y).reshape(4), landmarks=enlarge(f.landmarks, x, y)) for f in faces] for faces in found
-        ]
+        return [[stored(face, x, y) for face in faces] for faces in found]
 
     def follow(self) -> Detector:
         """See `following`."""
         return AnisotropicPixels(following(self.detector), self.aspect)
+
+
+def stored(face: Face, x: float, y: float) -> Face:
+    """A face of the picture as it is displayed in the pixels of the frame as it is stored, which are x and y times as many."""
+    mesh = None if face.mesh is None else enlarge(face.mesh[:, :2], x, y)
+    return replace(face, box=enlarge(face.box.reshape(2, 2), x, y).reshape(4), landmarks=enlarge(face.landmarks, x, y), mesh=mesh)
 
 
 def plausible(aspect: float) -> float:

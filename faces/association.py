@@ -25,13 +25,18 @@ APART_IN_PLACE = 0.55
 
 @dataclass(frozen=True)
 class Sighting:
-    """One detection in one frame with what was measured on it, and in some frames its face in packed form (faces/people.py)."""
+    """One detection in one frame with what was measured on it, and in some frames its face in packed form (faces/people.py).
+
+    Of a mesh only its colours (faces/coverage.py) and its outline are kept.
+    """
 
     frame: int
     face: Face
     descriptor: Tensor
     sharpness: float
     likeness: bytes | None = None
+    colours: Tensor | None = None
+    outline: Tensor | None = None
 
 
 @dataclass

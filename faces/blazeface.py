@@ -172,7 +172,7 @@ class Placed:
 
     def face(self) -> Face:
         """What the other rooms see of it."""
-        return Face(self.box, five_points(self.mesh), self.score, pose=pose(self.mesh))
+        return Face(self.box, five_points(self.mesh), self.score, pose=pose(self.mesh), mesh=self.mesh)
 
 
 class BlazeFaceDetector:

@@ -86,4 +86,4 @@ def _face_from_mesh(face: Mapping[str, Any]) -> Face:
     mesh = mesh[:, :2]
     five = five_points(mesh)
     box = torch.as_tensor(face["bbox_xyxy"], dtype=torch.float32) if "bbox_xyxy" in face else torch.cat([mesh.amin(0), mesh.amax(0)])
-    return Face(box, five, float(face.get("score", 1.0)))
+    return Face(box, five, float(face.get("score", 1.0)), mesh=mesh)

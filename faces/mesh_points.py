@@ -50,6 +50,15 @@ BOUNDS = (117.1, 140.3, 399.9, 465.8)
 """Where the mesh ends on the template (x0, y0, x1, y1), the mean over the same portraits."""
 
 
+OVAL = (
+    *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
+    *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
+)
+"""Vertices of the mesh's outline, from the middle of the forehead on."""
+
+SPOKES = 16
+"""Directions from the middle of BOUNDS, evenly around it, in which an outline is kept."""
+
 LEVEL = 9.0
 """Pitch of that plane in degrees when a face looks straight ahead: the median on our clips."""
 
@@ -88,6 +97,19 @@ def face_box(mesh: Tensor) -> Tensor:
     (x0, y0), (x1, y1) = low + share * (high - low)
     corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]) @ back
     return torch.from_numpy(np.concatenate([corners.min(0), corners.max(0)]).astype(np.float32))
+
+
+def outline(mesh: Tensor, matrix: Tensor) -> Tensor:
+    """(SPOKES,) float32: how far a mesh (468 or more, 2 or 3) reaches on the template from the middle of BOUNDS, in pixels, from the right clockwise.
+
+    matrix: (2, 3) from the mesh's frame to the template.
+    """
+    x0, y0, x1, y1 = BOUNDS
+    middle = torch.tensor([(x0 + x1) / 2, (y0 + y1) / 2], dtype=torch.float64)
+    spots = mesh[list(OVAL), :2].double() @ matrix[:, :2].double().mT + matrix[:, 2].double() - middle
+    angles = torch.atan2(spots[:, 1], spots[:, 0]).numpy()
+    wanted = np.arange(SPOKES) * (2 * math.pi / SPOKES)
+    return torch.from_numpy(np.interp(wanted, angles, spots.norm(dim=1).numpy(), period=2 * math.pi).astype(np.float32))
 
 
 def turned(turn: float) -> np.ndarray:

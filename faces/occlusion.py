@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .mesh_points import BOUNDS
+from .mesh_points import BOUNDS, SPOKES
 from .strength import rise
 from .types import CROP
 
@@ -30,28 +30,31 @@ STRUCTURE = (0.3, 0.5)
 FLAT = 0.04**2
 """Variance of brightness below which there is no structure to compare."""
 
+BORDER = 1.3
+"""To how far beyond its outline a face goes over into what is beside it."""
+
 GROWN = 3
 """Cells by which what lies before the face is widened, so that its edge is not restored into the face."""
 
 
-def unoccluded(restored: Tensor, original: Tensor, scale: float = 1.0) -> Tensor:
+def unoccluded(restored: Tensor, original: Tensor, scale: float = 1.0, outline: Tensor | None = None) -> Tensor:
     """Masks (n, 512, 512) in [0, 1], 0 where something lies before the face, from crops (n, 3, 512, 512) after and before restoration.
 
     A restorer that paints a face over a hand changes a region's mean colour and its structure, with
 
         1 - SSIM = 1 - (2 cov(a, b) + FLAT) / (var a + var b + FLAT)
 
-    of the cells' brightness a and b; one that sharpens changes neither. Outside the mesh's mean outline half as much is enough. A shift of colour
-    that the whole crop has in common is left out.
+    of the cells' brightness a and b; one that sharpens changes neither. Outside the mesh half as much is enough. A shift of colour that the
+    whole crop has in common is left out.
 
-    scale: crop pixels per frame pixel.
+    scale: crop pixels per frame pixel. outline: (n, SPOKES) of each frame's mesh, see `mesh_points.outline`; None is the mean mesh's.
     """
     cell = min(max(CELL, 2 ** math.ceil(math.log2(max(PIXELS * scale, 1)))), CROP // 16)
     a, b = (F.avg_pool2d(crops, cell) for crops in (restored, original))
     change = a - b
     change = change - change.flatten(2).median(-1).values[..., None, None]
     colour = change.square().mean(1, keepdim=True).sqrt()
-    weight = 1 + outside(a.shape[-1]).to(a)
+    weight = 1 + outside(a.shape[-1], outline).to(a)
     differs = torch.maximum(rise(colour * weight, *COLOUR), rise(structure(a, b) * weight, *STRUCTURE))
     grown = F.max_pool2d(differs, GROWN, 1, GROWN // 2)
     soft = F.avg_pool2d(F.pad(grown, (1, 1, 1, 1), mode="replicate"), 3, 1)
@@ -70,9 +73,18 @@ def structure(a: Tensor, b: Tensor) -> Tensor:
     return 1 - (2 * cov + FLAT) / (vx + vy + FLAT)
 
 
-def outside(side: int) -> Tensor:
-    """(side, side) of the crop: 1 outside the ellipse in which the mean mesh lies, 0 in it, smooth between."""
+def outside(side: int, outline: Tensor | None = None) -> Tensor:
+    """(n or 1, 1, side, side) of the crop: 1 outside the mesh, 0 in it, smooth between; without an outline the mesh is an ellipse.
+
+    outline: (n, SPOKES), see `mesh_points.outline`; straight between two spokes, in polar coordinates.
+    """
     x0, y0, x1, y1 = BOUNDS
     places = (torch.arange(side) + 0.5) * CROP / side
-    x, y = (places - (x0 + x1) / 2) / (x1 - x0) * 2, (places - (y0 + y1) / 2) / (y1 - y0) * 2
-    return rise((x.square()[None] + y.square()[:, None]).sqrt(), 1.0, 1.3)
+    x, y = (places - (x0 + x1) / 2)[None].expand(side, side), (places - (y0 + y1) / 2)[:, None].expand(side, side)
+    if outline is None:
+        return rise((2 * x / (x1 - x0)).hypot(2 * y / (y1 - y0)), 1.0, BORDER)[None, None]
+    turn = torch.atan2(y, x) * (SPOKES / (2 * math.pi)) % SPOKES
+    spoke = turn.floor().long() % SPOKES
+    reach = outline.float().clamp(min=1).cpu()
+    edge = reach[:, spoke].lerp(reach[:, (spoke + 1) % SPOKES], turn.frac()[None])
+    return rise(x.hypot(y) / edge, 1.0, BORDER)[:, None]

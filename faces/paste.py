@@ -31,6 +31,8 @@ DIRECT = 1.5
 REACH = 8
 """Pixels of a frame beyond a face's region that enlarging spreads it over, and more."""
 
+OCCLUSION = ("off", "auto")
+
 LARGE = 1 << 28
 """Bytes of enlarged frames at once, unless a single one takes more."""
 
@@ -77,8 +79,8 @@ class Paster:
             raise ValueError(f"strength is 0 to 1, got {self.strength}")
         if self.grain not in GRAIN:
             raise ValueError(f"grain is {' or '.join(GRAIN)}, got {self.grain!r}")
-        if self.occlusion not in ("auto", "off"):
-            raise ValueError(f"occlusion is auto or off, got {self.occlusion!r}")
+        if self.occlusion not in OCCLUSION:
+            raise ValueError(f"occlusion is {' or '.join(OCCLUSION)}, got {self.occlusion!r}")
         if self.scale not in range(1, LARGEST + 1):
             raise ValueError(f"scale is 1 to {LARGEST} times the size of the frames, a whole number, got {self.scale}")
         if self.upscaler is not None and self.scale == 1:
@@ -151,7 +153,7 @@ class Paster:
             original = original.to(frames)
             if self.colour_match:
                 restored = match_colour(restored, original)
-        shape = self._shape(restored, original, track.context, float(scales(matrices).median()) if len(frames) else 1.0)
+        shape = self._shape(restored, original, track, rows)
         shape = None if shape is None else shape.to(frames)
         if track.difference and original is not None:
             restored, original = restored - original, None
@@ -174,15 +176,17 @@ class Paster:
             if mask is not None:
                 mask[k][y, x] = torch.maximum(mask[k][y, x], soft)
 
-    def _shape(self, restored: Tensor, original: Tensor | None, context: float, scale: float) -> Tensor | None:
+    def _shape(self, restored: Tensor, original: Tensor | None, track: FaceTrack, rows: slice) -> Tensor | None:
         """Masks (n, 512, 512) of what is face in the template's part of the crops; None where nothing is known but the crop's border."""
+        context = track.context
         if context != 1 and len(restored):
             part = inverse(zoomed(torch.eye(2, 3, dtype=torch.float64), context)).expand(len(restored), 2, 3)
             restored = sample(restored, part, CROP, CROP)
             original = None if original is None else sample(original, part, CROP, CROP)
         shape = self.parser(restored) if self.parser is not None else None
         if self.occlusion == "auto" and original is not None and len(restored):
-            clear = unoccluded(restored, original, scale * context)
+            scale = float(scales(track.matrices[rows]).median()) * context
+            clear = unoccluded(restored, original, scale, None if track.outline is None else track.outline[rows])
             shape = clear if shape is None else shape.to(clear) * clear
         return shape
 

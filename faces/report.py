@@ -10,13 +10,15 @@ import torch
 
 from .geometry import side
 from .selection import size
+from .strength import GATES
 from .types import FaceTrack
 
 
 @dataclass(frozen=True)
 class PersonReport:
     """One person: first frame and the one after the last, in how many frames and tracks, how many of them were filled in, median face side in
-    pixels, whether it is restored (in part, where some tracks are too small), and what is odd about it (see `marks`)."""
+    pixels, whether it is restored (in part, where some tracks are too small), what is odd about it (see `marks`), and in how many frames it is
+    covered (see `covered`)."""
 
     person: int
     start: int
@@ -27,6 +29,7 @@ class PersonReport:
     frames: int = 0
     tracks: int = 1
     marks: tuple[str, ...] = ()
+    covered: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class TrackReport:
                     "frames": p.frames,
                     "tracks": p.tracks,
                     "marks": list(p.marks),
+                    "covered": p.covered,
                 }
                 for p in self.people
             ],
@@ -102,6 +106,9 @@ def report(tracks: Sequence[FaceTrack], selected: Sequence[FaceTrack], frame_cou
 TINY = 24.0
 """Median side of a face in frame pixels below which it is marked as tiny."""
 
+OFTEN = 0.1
+"""Share of a person's frames that are covered from which on the person is marked as covered."""
+
 LYING = 45.0
 """Degrees from upright from which on a face is marked as rotated."""
 
@@ -126,15 +133,27 @@ def person_report(tracks: Sequence[FaceTrack], chosen: Collection[FaceTrack]) ->
         frames=sum(len(track) for track in tracks),
         tracks=len(tracks),
         marks=marks(tracks),
+        covered=covered(tracks),
     )
 
 
+def covered(tracks: Sequence[FaceTrack]) -> int:
+    """In how many frames something lies before so much of the face that its strength begins to fall."""
+    return sum(int((track.covered > GATES.occlusion[1]).sum()) for track in tracks if track.covered is not None)
+
+
 def marks(tracks: Sequence[FaceTrack]) -> tuple[str, ...]:
-    """What a user should know of a person: "rotated" (lies or stands on the head), "tiny", "unsure" (may be another of the clip's people)."""
+    """What a user should know of a person: "rotated" (lies or stands on the head), "tiny", "covered" (often something lies before the face), "unsure"
+    (may be another of the clip's people)."""
     linear = torch.cat([track.matrices for track in tracks])[:, :, :2].double()
     turn = torch.rad2deg(torch.atan2(linear[:, 1, 0] - linear[:, 0, 1], linear[:, 0, 0] + linear[:, 1, 1])).abs().median()
     small = side(torch.cat([track.boxes for track in tracks])).median()
-    found = {"rotated": float(turn) > LYING, "tiny": float(small) < TINY, "unsure": any(track.unsure for track in tracks)}
+    found = {
+        "rotated": float(turn) > LYING,
+        "tiny": float(small) < TINY,
+        "covered": covered(tracks) >= max(OFTEN * sum(map(len, tracks)), 1),
+        "unsure": any(track.unsure for track in tracks),
+    }
     return tuple(name for name, is_so in found.items() if is_so)
 
 

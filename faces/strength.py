@@ -23,6 +23,7 @@ class Gates:
         size: of the face, in frame pixels.
         blur: sharpness, as a share of the track's median.
         yaw, pitch: how far the face is turned aside, and up or down, in degrees; unknown for detectors without a mesh.
+        occlusion: the share of the face that something lies before; unknown for detectors without a mesh.
         confidence: how sure FaceMesh is of a face, in [0, 1]; other detectors drop what they are not sure of.
     """
 
@@ -31,6 +32,7 @@ class Gates:
     yaw: tuple[float, float] = (70.0, 50.0)
     pitch: tuple[float, float] = (75.0, 55.0)
     confidence: tuple[float, float] = (0.5, 0.8)
+    occlusion: tuple[float, float] = (0.6, 0.25)
 
     @classmethod
     def parse(cls, text: str) -> Gates:
@@ -41,7 +43,7 @@ class Gates:
         """
         names = [field.name for field in fields(cls)]
         if text.strip().lower() == "off":
-            return cls(**dict.fromkeys(names, (-2.0, -1.0)) | dict.fromkeys(("yaw", "pitch"), (1e6, 1e5)))
+            return cls(**dict.fromkeys(names, (-2.0, -1.0)) | dict.fromkeys(("yaw", "pitch", "occlusion"), (1e6, 1e5)))
         found = {}
         for part in filter(None, (piece.strip() for piece in text.split(","))):
             match = re.fullmatch(r"(\w+)\s*=\s*(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)", part)
@@ -49,6 +51,10 @@ class Gates:
                 raise ValueError(f"a gate is one of {', '.join(names)} with two values, such as size=10-20 or yaw=70-50, got {part!r}")
             found[match[1]] = (float(match[2]), float(match[3]))
         return cls(**found)
+
+    def to_text(self) -> str:
+        """As `parse` reads it."""
+        return ", ".join(f"{field.name}={'-'.join(f'{value:g}' for value in getattr(self, field.name))}" for field in fields(self))
 
 
 FORGOTTEN = 6
@@ -69,6 +75,8 @@ def strengths(track: FaceTrack, gates: Gates = GATES) -> Tensor:
     Depends on the track alone, so chunks agree. A track that fills its shot, such as a still, does not fade at its ends.
     """
     raw = rise(side(track.boxes.double()), *gates.size) * blur(track, gates.blur) * posed(track, gates) * filled(track)
+    if track.covered is not None:
+        raw = raw * rise(track.covered.double(), *gates.occlusion)
     return (smooth(raw, 1.5) * ends(track)).clamp(0, 1).float()
 
 

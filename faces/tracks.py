@@ -13,9 +13,11 @@ from torch import Tensor
 from .anisotropic_pixels import AnisotropicPixels
 from .appearance import chip, descriptor, sharpness
 from .association import Path, Sighting, link
+from .coverage import colours, covered
 from .detectors import Detector, following, suppress
 from .external_detections import ExternalDetections
 from .geometry import FACE_BOX, TEMPLATE, iou, similarity, smooth, steady
+from .mesh_points import outline
 from .people import SAMPLES, Embed, change, likeness, load_embed, middle, named, packed, unpacked
 from .types import CROP, Face, FaceTrack
 
@@ -112,12 +114,13 @@ class Tracker:
 
     def measure(self, index: int, frame: Tensor, face: Face) -> Sighting:
         """What is kept of a detection."""
-        image = chip(frame.float().cpu(), face.landmarks, self.options.aspect)
-        face = replace(face, box=face.box.float().cpu(), landmarks=face.landmarks.float().cpu(), score=float(face.score))
-        kept = None
-        if self.embed is not None and index % KEPT_EVERY == 0:
-            kept = packed(likeness(frame.float().cpu(), face.landmarks, self.options.aspect))
-        return Sighting(index, face, descriptor(image), sharpness(image), kept)
+        frame, aspect, mesh = frame.float().cpu(), self.options.aspect, face.mesh
+        image = chip(frame, face.landmarks, aspect)
+        face = replace(face, box=face.box.float().cpu(), landmarks=face.landmarks.float().cpu(), score=float(face.score), mesh=None)
+        kept = packed(likeness(frame, face.landmarks, aspect)) if self.embed is not None and index % KEPT_EVERY == 0 else None
+        seen = None if mesh is None else colours(frame, face.landmarks, mesh.cpu(), aspect)
+        around = None if mesh is None else outline(mesh.cpu(), similarity(face.landmarks, aspect))
+        return Sighting(index, face, descriptor(image), sharpness(image), kept, seen, around)
 
     def close(self, stop: int) -> None:
         """Ends the shot before frame `stop` and makes its tracks."""
@@ -199,6 +202,8 @@ def track_of_path(
     scores = torch.zeros(len(frames))
     scores[detected] = torch.tensor([s.face.score for s in path.sightings])
     landmarks = smooth(fill(torch.stack([s.face.landmarks for s in path.sightings])), options.sigma)
+    looks = [s.colours for s in path.sightings if s.colours is not None]
+    edges = [s.outline for s in path.sightings if s.outline is not None]
     return FaceTrack(
         person=0,
         start=int(seen[0]),
@@ -214,6 +219,8 @@ def track_of_path(
         pose=None
         if any(s.face.pose is None for s in path.sightings)
         else smooth(fill(torch.tensor([s.face.pose for s in path.sightings])), 1.0).float(),
+        covered=fill(covered(torch.stack(looks))).float() if len(looks) == len(seen) else None,
+        outline=smooth(fill(torch.stack(edges)), options.sigma).float() if len(edges) == len(seen) else None,
     )
 
 

@@ -17,13 +17,14 @@ class Face:
     """One detection: box (x0, y0, x1, y1) and five landmarks (5, 2) in frame pixels, score in [0, 1].
 
     Landmark order: left eye, right eye, nose, left and right mouth corner, left as seen when the face is upright. pose is (yaw, pitch) in
-    degrees where the detector knows it.
+    degrees and mesh (468, 2 or more) FaceMesh's points in frame pixels, where the detector knows them.
     """
 
     box: Tensor
     landmarks: Tensor
     score: float
     pose: tuple[float, float] | None = None
+    mesh: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +45,8 @@ class FaceTrack:
         embedding: (D,) what the face looks like, see faces/people.py; None if unknown.
         unsure: whether another person of the clip may be the same one.
         pose: (N, 2) yaw and pitch in degrees, smoothed; None if unknown.
+        covered: (N,) in [0, 1], the share of the face that something lies before; None if unknown.
+        outline: (N, SPOKES) where the mesh ends on the template, see `mesh_points.outline`; None if unknown.
         context: how many times as much as the template the crops show to each side; `matrices` are scaled by it, see `with_context`.
         difference: whether its restored crops count by how they differ from those before, and the frame keeps all else.
     """
@@ -61,6 +64,8 @@ class FaceTrack:
     embedding: Tensor | None = None
     unsure: bool = False
     pose: Tensor | None = None
+    covered: Tensor | None = None
+    outline: Tensor | None = None
     context: float = 1.0
     difference: bool = False
 

@@ -42,6 +42,8 @@ class StoredTrack(FaceTrack):
     detected: Tensor = Stored()  # type: ignore[assignment]
     sharpness: Tensor = Stored()  # type: ignore[assignment]
     pose: Tensor | None = Stored()  # type: ignore[assignment]
+    covered: Tensor | None = Stored()  # type: ignore[assignment]
+    outline: Tensor | None = Stored()  # type: ignore[assignment]
 
     def __init__(self, track: FaceTrack, store: TrackStore) -> None:
         rows = {name for name, value in vars(StoredTrack).items() if isinstance(value, Stored)}

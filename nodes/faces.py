@@ -29,6 +29,8 @@ from ..faces import (
 from ..faces.anisotropic_pixels import plausible
 from ..faces.enlarge import LARGEST
 from ..faces.grain import GRAIN
+from ..faces.paste import OCCLUSION
+from ..faces.strength import Gates
 from ..headless.io import io, newer, ui
 from ..host.images import from_image, to_image, to_mask
 from ..models.upscaling import Upscaler
@@ -121,6 +123,26 @@ def scale_inputs() -> list:
             tooltip="How many times the frames' size comes out: they are enlarged, and faces keep the detail of their 512 crops.",
         ),
         io.UpscaleModel.Input("upscale_model", optional=True, tooltip="Enlarges the frames, instead of Lanczos; scale is then 2 to 4."),
+    ]
+
+
+def gate_inputs() -> list:
+    """As `grain_input`, last."""
+    common: dict[str, Any] = dict(optional=True, advanced=True)
+    return [
+        io.String.Input(
+            "gates",
+            default="",
+            tooltip=f'Between which two values a face fades: {Gates().to_text()}. Name those to change, such as "yaw=90-70"; "off" uses none.',
+            **common,
+        ),
+        io.Combo.Input(
+            "occlusion",
+            options=list(OCCLUSION),
+            default="off",
+            tooltip="auto keeps what lies before a face (a hand, a microphone, hair) where the restored face differs from it in colour or structure.",
+            **common,
+        ),
     ]
 
 
@@ -299,6 +321,7 @@ class PasteBack(io.ComfyNode):
                 *pasting_inputs(),
                 grain_input(),
                 *scale_inputs(),
+                *gate_inputs(),
             ],
             outputs=[
                 io.Image.Output("frames", tooltip="Same number as the input frames, and scale times their size."),
@@ -311,10 +334,23 @@ class PasteBack(io.ComfyNode):
         return fingerprints("parsenet")
 
     @classmethod
-    def execute(cls, frames, faces, feather=24, strength=1.0, colour_match=False, fade=True, grain="auto", scale=1, upscale_model=None):
+    def execute(
+        cls,
+        frames,
+        faces,
+        feather=24,
+        strength=1.0,
+        colour_match=False,
+        fade=True,
+        grain="auto",
+        scale=1,
+        upscale_model=None,
+        gates="",
+        occlusion="off",
+    ):
         pictures = from_image(frames)
         check_faces_fit(faces, pictures)
-        paster = chosen_paster(feather, strength, colour_match, fade, grain, scale=scale, upscaler=upscaler_of(upscale_model))
+        paster = chosen_paster(feather, strength, colour_match, fade, grain, gates, occlusion, scale, upscaler_of(upscale_model))
         size = paster.size(pictures.shape[-2], pictures.shape[-1])
         pasted, masks = pictures.new_empty(len(pictures), 3, *size), pictures.new_empty(len(pictures), *size)
         at_once = min(CHUNK, paster.at_once(pictures.shape[-2], pictures.shape[-1]))

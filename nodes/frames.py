@@ -14,6 +14,7 @@ from ..video import FramesSink, FramesSource, FrameTimes
 from .faces import (
     detector_input,
     fingerprints_of_finding,
+    gate_inputs,
     grain_input,
     like_input,
     liked,
@@ -55,6 +56,7 @@ class RestoreFrames(io.ComfyNode):
                     *tucked(pasting_inputs(), "feather", "colour_match", "fade"),
                     grain_input(),
                     *scale_inputs(),
+                    *gate_inputs(),
                 ),
                 RestorerSocket.Input(
                     "restorer", optional=True, tooltip="From Load Face Restorer, FLAIR Restorer or any other, instead of the model."
@@ -88,6 +90,8 @@ class RestoreFrames(io.ComfyNode):
         grain="auto",
         scale=1,
         upscale_model=None,
+        gates="",
+        occlusion="off",
         restorer=None,
         like=None,
     ):
@@ -97,7 +101,7 @@ class RestoreFrames(io.ComfyNode):
             restorer, _ = load_restorer(model)
         if fidelity >= 0 and takes_fidelity(restorer):
             restorer = restorer.configured(fidelity=fidelity)
-        paster = chosen_paster(feather, strength, colour_match, fade, grain, scale=scale, upscaler=upscaler_of(upscale_model))
+        paster = chosen_paster(feather, strength, colour_match, fade, grain, gates, occlusion, scale, upscaler_of(upscale_model))
         source = FramesSource(pictures, FrameTimes.constant(len(pictures), 25))
         sink: Any = FramesSink(len(pictures), paster.size(pictures.shape[-2], pictures.shape[-1]))
         with host.progress(2 * len(pictures), "restore") as tick:

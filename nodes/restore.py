@@ -16,6 +16,7 @@ from .before_after import Watched, film_slider
 from .faces import (
     detector_input,
     fingerprints_of_finding,
+    gate_inputs,
     grain_input,
     like_input,
     liked,
@@ -87,6 +88,7 @@ class RestoreVideo(io.ComfyNode):
                         advanced=True,
                     ),
                     *scale_inputs(),
+                    *gate_inputs(),
                 ),
                 io.Video.Input("video", optional=True, tooltip="A clip from another node, instead of the file."),
                 like_input(),
@@ -135,6 +137,8 @@ class RestoreVideo(io.ComfyNode):
         job="",
         scale=1,
         upscale_model=None,
+        gates="",
+        occlusion="off",
         video=None,
         like=None,
     ):
@@ -146,7 +150,7 @@ class RestoreVideo(io.ComfyNode):
         if not aligned:
             finder, paster = (
                 chosen_detector(detector),
-                chosen_paster(feather, strength, colour_match, fade, grain, scale=scale, upscaler=upscaler_of(upscale_model)),
+                chosen_paster(feather, strength, colour_match, fade, grain, gates, occlusion, scale, upscaler_of(upscale_model)),
             )
             finding = {"faces": faces, "min_size": min_size}
         elif scale != 1 or upscale_model is not None:

@@ -9,19 +9,26 @@ from fvr.faces import aligned_track
 from fvr.faces.strength import Gates, strengths
 
 
-def track(size=200.0, yaw=0.0, pitch=0.0, score=1.0, pose=True):
+def track(size=200.0, yaw=0.0, pitch=0.0, score=1.0, covered=0.0, pose=True):
     one = aligned_track(9)
     return replace(
         one,
         boxes=torch.tensor([0.0, 0.0, size, size]).repeat(9, 1),
         scores=torch.full((9,), score),
         pose=torch.tensor([yaw, pitch]).repeat(9, 1) if pose else None,
+        covered=torch.full((9,), covered) if pose else None,
     )
 
 
 @pytest.mark.parametrize(
     ("fine", "faded"),
-    [({"size": 40.0}, {"size": 16.0}), ({"yaw": -45.0}, {"yaw": -75.0}), ({"pitch": 45.0}, {"pitch": 80.0}), ({"score": 0.9}, {"score": 0.5})],
+    [
+        ({"size": 40.0}, {"size": 16.0}),
+        ({"yaw": -45.0}, {"yaw": -75.0}),
+        ({"pitch": 45.0}, {"pitch": 80.0}),
+        ({"score": 0.9}, {"score": 0.5}),
+        ({"covered": 0.2}, {"covered": 0.75}),
+    ],
 )
 def test_each_measure_fades_the_face(fine, faded):
     assert float(strengths(track(**fine)).min()) == pytest.approx(1)
@@ -45,9 +52,17 @@ def test_without_a_mesh_only_what_is_known_counts():
 
 
 def test_gates_in_words():
-    assert Gates.parse("") == Gates()
+    assert Gates.parse("") == Gates() == Gates.parse(Gates().to_text())
     assert Gates.parse("size=10-20, yaw=90-80") == replace(Gates(), size=(10.0, 20.0), yaw=(90.0, 80.0))
-    assert float(strengths(track(size=3.0, yaw=89.0, score=0.2), Gates.parse("off")).min()) == pytest.approx(1)
+    assert float(strengths(track(size=3.0, yaw=89.0, score=0.2, covered=1.0), Gates.parse("off")).min()) == pytest.approx(1)
     for wrong in ("size", "size=5-5", "age=1-2", "yaw=a-b"):
-        with pytest.raises(ValueError, match=r"a gate is one of size, blur, yaw, pitch, confidence with two values"):
+        with pytest.raises(ValueError, match=r"a gate is one of size, blur, yaw, pitch, confidence, occlusion with two values"):
             Gates.parse(wrong)
+
+
+def test_help_says_the_gates_that_hold(capsys):
+    from fvr.cli import main
+
+    with pytest.raises(SystemExit):
+        main(["restore", "--help"])
+    assert f"(default: {Gates().to_text()})" in " ".join(capsys.readouterr().out.split()).replace("- ", "-")

@@ -322,6 +322,8 @@ def test_tracks_are_kept_on_the_disk_and_saved_as_they_are(tmp_path):
             boxes=torch.rand(9, 4, generator=generator) * 40 + torch.tensor([0.0, 0.0, 50.0, 50.0]),
             detected=torch.rand(9, generator=generator) < 0.8,
             pose=torch.rand(9, 2, generator=generator) if n % 2 else None,
+            covered=torch.rand(9, generator=generator) if n % 2 else None,
+            outline=torch.rand(9, 16, generator=generator) if n % 2 else None,
             embedding=looks[n % 3] if n % 4 else None,
         )
         for n in range(12)

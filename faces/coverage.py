@@ -1,0 +1,145 @@
+"""How much of a face something covers, without a network: its colours at the points of its mesh against the same face in other frames."""
+
+from __future__ import annotations
+
+import base64
+from functools import cache
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from .align import warp_one
+from .geometry import after, similarity
+from .strength import rise
+
+# fmt: off
+POINTS = (
+    275, 299, 170, 46, 394, 345, 187, 108, 14, 133, 433, 374, 322, 428, 165, 118, 276, 285, 214, 209, 91, 266, 201, 412, 65, 335, 434, 347, 267,
+    123, 144, 282, 355, 216, 427, 151, 3, 327, 210, 35, 313, 72, 97, 337, 168, 105, 55, 265, 205, 280, 120, 9, 402, 466, 442, 199, 364, 36, 398,
+    352, 287, 262, 84, 348, 61, 50, 425, 45, 376, 326, 235, 296, 194, 158, 325, 122, 29, 422, 42, 192, 130, 248, 204, 431, 269, 350, 18, 416, 164,
+    279, 12, 436, 406, 114, 178, 207, 119, 293, 423, 203, 1, 315, 411, 426, 206, 169, 107, 336, 346, 22, 444, 208, 363, 261, 430, 43, 117, 417, 228,
+    5, 395, 449, 197, 212, 257, 329, 32, 181,
+)
+"""Vertices of the mesh inside its outline, spread evenly, whose colours are kept: they move with the head, the lids and the mouth."""
+# fmt: on
+
+
+def _decoded(text: str, *shape: int) -> Tensor:
+    return torch.from_numpy(np.frombuffer(base64.b85decode(text), np.uint8).astype(np.float32)).reshape(shape)
+
+
+# by tools/fit_face_coverage.py on 443 portraits
+PLACES = (
+    "gPELGVAo4;snEZPNTzO8f52{gzpkBpoUM%AXsc3-vu}!RP`qrFXuzJBbk&D~WNDeiu)C~^hp|AGTYRKwkdRoeuc>}kc#DyuS;$9ziOzPkcBPJ0esxx4a&5SMRiLq#W{7@fjlQaQnQnjH",
+    "vdCYVk$JzBq_&sWcF3TLV75(|sh@Y5z@mnwY@nHBYS3hMn7Vj=S8}7lYqm(XQF?-lW6Gb<k+G14f6uwKeyWn0f3~KrlFD(0alTNhUW%}0nxJE$eV~ZMxTT?{U8h*kaAk~Tw1{SasBd%K",
+    "h?B8^r^sNwONoYdQG<Pvq1UH`euG!JpmCRtXxDDV",
+)
+"""Where they lie on the template, x then y, in units of UNIT pixels."""
+
+UNIT = 2.0
+
+USUAL = (
+    "cXnZ2R$XI)XHHc|TyAc9QDtXxXm)mCRb*duXjo2CY+hc3cv5I*XJA-=dvIi4b#HWlRXRv@R((cWTWM=^Q+028T1#Vbb2&e4TWLyPP;_!+U1w=pSYcgRV{%?*cVAmzYiC?rUtWBCZedq-",
+    "YF}b#bYyRSS!aE0RCaP|",
+)
+"""The brightness that a face has there, in units of 1/255, where LEVEL is its median."""
+
+SIDE = 96
+"""Of the aligned picture that colours are read from, in pixels, over the 352 of the template around the mesh."""
+
+LEVEL = 0.4
+"""To which the median brightness of every face is set."""
+
+AROUND = 17
+"""Points, itself among them, within which structure is compared."""
+
+FLAT = 0.04**2
+"""Variance of brightness, as a share of its mean, below which there is no structure to compare."""
+
+COLOUR, STRUCTURE, LIGHT = (0.10, 0.25), (0.35, 0.70), (0.80, 1.30)
+"""By how much more than usual a point's colour (opponents over brightness), 1 - SSIM around it, and the logarithm of its brightness differ from the
+track's own from where something begins to cover it to where something does. Shadows change only the last, and by less."""
+
+USUALLY = 2.0
+"""Of a point's usual difference, as much counts as none: noise, lids, and lips."""
+
+CLEAR = 3
+"""One in so many frames stands for the face as it is: those whose structure is most like a face's."""
+
+FEWEST = 8
+"""Detections below which nothing is said: there is no usual."""
+
+REFERENCE = 240
+"""Frames from which the usual is taken at most."""
+
+
+def colours(frame: Tensor, landmarks: Tensor, mesh: Tensor, aspect: float = 1.0) -> Tensor:
+    """(P, 3) uint8 RGB at POINTS of a mesh (468, 2 or 3) in a frame (3, H, W), aligned by landmarks (5, 2) and low-passed to SIDE pixels.
+
+    aspect: width / height of one pixel.
+    """
+    zoom = SIDE / 352
+    crop = torch.tensor([[zoom, 0, -82 * zoom], [0, zoom, -126 * zoom]], dtype=torch.float64)
+    matrix = after(crop, similarity(landmarks, aspect).double())
+    picture = cv2.GaussianBlur(warp_one(frame, matrix, SIDE).permute(1, 2, 0).numpy(), (0, 0), 1.2)
+    x, y = (mesh[list(POINTS), :2].double() @ matrix[:, :2].mT + matrix[:, 2]).float().numpy().T
+    found = cv2.remap(picture, np.ascontiguousarray(x)[:, None], np.ascontiguousarray(y)[:, None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return torch.from_numpy((found[:, 0] * 255).round().clip(0, 255).astype(np.uint8))
+
+
+def covered(seen: Tensor) -> Tensor:
+    """(n,) in [0, 1]: the share of the points that something lies before, from one track's colours (n, P, 3) uint8.
+
+    A point is covered where its colour, its brightness or the structure around it is not what it is in the frames that look most like a face;
+    light over the whole face, white balance, and around each point the strength of light are left out. What lies there in all frames is the face:
+    beards, glasses, make-up, and an object that never leaves.
+    """
+    if len(seen) < FEWEST:
+        return torch.zeros(len(seen))
+    some = seen[torch.linspace(0, len(seen) - 1, min(len(seen), REFERENCE)).round().long()]
+    light, tint = appearance(some)
+    usual = _decoded("".join(USUAL), 1, len(POINTS)) / 255
+    clear = structure(light, usual).mean(1).argsort(dim=0, stable=True)[: max(len(some) // CLEAR, FEWEST // 2)]
+    face = light[clear].median(0, keepdim=True).values, tint[clear].median(0, keepdim=True).values
+    tolerance = [USUALLY * d.quantile(0.5, 0) for d in differences((light[clear], tint[clear]), face)]
+    out = []
+    for part in seen.split(512):
+        parts = zip(differences(appearance(part), face), tolerance, (COLOUR, STRUCTURE, LIGHT), strict=True)
+        out.append(torch.stack([rise((d - usual).clamp(min=0), *between) for d, usual, between in parts]).amax(0).mean(1))
+    return torch.cat(out).float()
+
+
+def appearance(seen: Tensor) -> tuple[Tensor, Tensor]:
+    """Brightness (n, P) with the median LEVEL, and opponent colours over brightness (n, P, 2) with the median 0, of colours (n, P, 3) uint8."""
+    rgb = seen.float() / 255
+    rgb = rgb * (LEVEL / rgb.mean(-1).median(1).values.clamp(min=0.02))[:, None, None]
+    light = rgb.mean(-1)
+    tint = torch.stack([rgb[..., 0] - rgb[..., 1], (rgb[..., 0] + rgb[..., 1]) / 2 - rgb[..., 2]], -1) / (light + 0.1)[..., None]
+    return light, tint - tint.median(1, keepdim=True).values
+
+
+def differences(face: tuple[Tensor, Tensor], usual: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Of colour, structure and light, (n, P) each, between appearances."""
+    (light, tint), (light_usual, tint_usual) = face, usual
+    return (tint - tint_usual).norm(dim=-1), structure(light, light_usual), ((light + 0.04) / (light_usual + 0.04)).log().abs()
+
+
+def structure(a: Tensor, b: Tensor) -> Tensor:
+    """1 - (2 cov(a, b) + FLAT) / (var a + var b + FLAT) around each point, of brightness (n, P) over its mean there."""
+
+    def local(light: Tensor) -> Tensor:
+        near = light[:, neighbours()]
+        near = near / (near.mean(-1, keepdim=True) + 0.05)
+        return near - near.mean(-1, keepdim=True)
+
+    x, y = local(a), local(b)
+    return 1 - (2 * (x * y).mean(-1) + FLAT) / (x.square().mean(-1) + y.square().mean(-1) + FLAT)
+
+
+@cache
+def neighbours() -> Tensor:
+    """(P, AROUND) the points nearest to each on the template, itself first."""
+    places = UNIT * _decoded("".join(PLACES), len(POINTS), 2)
+    return torch.cdist(places, places).argsort(dim=1, stable=True)[:, :AROUND]
