@@ -20,7 +20,7 @@ LIGHT = {
     "blur": (BlurUNet, BlurConfig(512, 64, (0.5, 0.5, 0.5, 0.5, 1), 1, frozenset({4}), frozenset({4}))),
 }
 """Light enough to sample frames of 512 x 512 with, and told apart from the published sizes by their weights alone."""
-SIDE = 32
+SIDE = 16
 
 
 def published_spynet(state: dict[str, Tensor]) -> dict[str, Tensor]:

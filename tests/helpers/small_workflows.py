@@ -55,7 +55,7 @@ FEWER = {
     "FVRFlairSampler": {"preset.steps": 2},
     "FVRFlairRestorer": {"preset.steps": 2},
     "FVRSeedMapOptimize": {"iterations": 1, "steps": 2, "rank": 2},
-    "FVRPseudoTargetGenerate": {"preset.steps": 10, "selection.every": 1, "selection.least": 0.0},
+    "FVRPseudoTargetGenerate": {"preset.steps": 40, "selection.every": 1, "selection.least": 0.0},
     "FVRPseudoTargetFineTune": {"steps": 2, "batch": 1, "held_out": 0.4},
     "KSampler": {"steps": 2},
 }

@@ -15,7 +15,7 @@ from torchvision.ops import deform_conv2d
 from fvr.models.flair.attention import TemporalAttention
 from fvr.models.flair.convolution import TimeConv
 from fvr.models.flair.embedding import sinusoid
-from fvr.models.flair.norm import ClipNorm
+from fvr.models.flair.norm import ClipNorm, moments
 from fvr.models.flair.recurrence import Alignment, Recurrence
 from fvr.models.flair.spynet import SPyNet, warped
 from fvr.models.flair.temporal import Gated, split_parameters
@@ -56,6 +56,14 @@ def test_norm_spans_the_frames_of_a_clip(pixels):
     x = torch.randn(2 * 5, 32, 4, 4) * torch.linspace(0.1, 3, 10).view(-1, 1, 1, 1) + torch.linspace(-20, 20, 10).view(-1, 1, 1, 1)
     whole = norm.wrapped_module(x.unflatten(0, (2, 5)).transpose(1, 2)).transpose(1, 2).flatten(0, 1)
     torch.testing.assert_close(norm(x, window(5, pixels, 10)), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_moments_do_not_depend_on_gradients():
+    """Summed channel by channel, or by var_mean where gradients are kept."""
+    x = (3 * torch.randn(2, 32, 8, 8) + torch.linspace(-20, 20, 32).view(-1, 1, 1)).contiguous(memory_format=torch.channels_last)
+    quick = moments(x, 8)
+    with torch.enable_grad():
+        torch.testing.assert_close(quick, moments(x, 8), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
