@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ..training.losses import FeatureDistance
 
 FEWEST_CHANNELS = 8
 EARLY = 3
@@ -20,8 +21,8 @@ class _Seen(Exception):
     """Ends a forward pass once the last map is there."""
 
 
-class EarlyFeatures(nn.Module):
-    """sum over maps of mean |f(x) / |f(x)| - f(y) / |f(y)||^2, as LPIPS without its weights; the maps are convolutions' early in a frozen copy.
+class EarlyFeatures(FeatureDistance):
+    """The distance in maps of convolutions early in a frozen copy of a network.
 
     Args:
         network: any; it is copied.
@@ -54,17 +55,11 @@ class EarlyFeatures(nn.Module):
         number = min(MAPS, len(early))
         self.watched = [early[round(i * (len(early) - 1) / max(1, number - 1))] for i in range(number)]
 
-    def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        with torch.no_grad():
-            wanted = self._features(target)
-        pairs = zip(self._features(output), wanted, strict=True)
-        return torch.stack([(got - want).square().sum(1).mean() for got, want in pairs]).sum()
-
-    def _features(self, x: Tensor) -> list[Tensor]:
+    def maps(self, x: Tensor) -> list[Tensor]:
         maps: list[Tensor] = []
 
         def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            maps.append(F.normalize(output.float().clone(), dim=1, eps=1e-6))  # what follows may work in place
+            maps.append(output.float().clone())  # what follows may work in place
             if len(maps) == len(self.watched):
                 raise _Seen
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import math
@@ -20,6 +19,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from ..models.load import channels_last
 from .plan import Plan as Plan
@@ -148,7 +148,7 @@ def train(
     done = {stage.name: run.folder / f"{stage.name}.safetensors" for stage in stages}
     first = 0 if state is None else [stage.name for stage in stages].index(state["stage"])
     if state is None and first == 0:
-        _set_seed(run.seed)
+        torch.manual_seed(run.seed)
     started = time.monotonic()
     with _stop_requests() as asked:
 
@@ -180,7 +180,8 @@ class _StageRun:
         self.network, self.stage, self.run, self.recipe = network, stage, run, recipe
         self.device = torch.device(run.device)
         stage.start(network, done)
-        self.average = copy.deepcopy(network).eval().requires_grad_(False)
+        self.averaged = AveragedModel(network, avg_fn=_short_at_first(stage.plan.ema)).eval().requires_grad_(False)
+        self.average: nn.Module = self.averaged.module
         self.trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.optimiser = torch.optim.AdamW(self.trained, stage.plan.rate, stage.plan.betas, weight_decay=stage.plan.decay, fused=True)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=run.float16)
@@ -257,18 +258,9 @@ class _StageRun:
         self.bad = 0
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        self._follow(step)
+        self.averaged.n_averaged.fill_(1 + step)
+        self.averaged.update_parameters(self.network)
         return sums
-
-    @torch.no_grad()
-    def _follow(self, step: int) -> None:
-        decay = min(self.stage.plan.ema, (1 + step) / (10 + step))  # the first averages are short, or they would remember the start
-        now = self.network.state_dict()
-        for key, value in self.average.state_dict().items():
-            if value.is_floating_point():
-                value.lerp_(now[key], 1 - decay)
-            else:
-                value.copy_(now[key])
 
     def _batches(self, start: int, stop: int) -> Iterator[tuple[int, list[Batch]]]:
         """The batches of each step, prepared ahead by `run.workers` threads."""
@@ -355,8 +347,13 @@ def _found(path: Path, recipe: str, seed: int) -> dict[str, Any] | None:
     return state
 
 
-def _set_seed(seed: int) -> None:
-    torch.manual_seed(seed)
+def _short_at_first(ema: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """The step of an exponential average over the weights after so many steps; a long memory would remember the start."""
+
+    def step(average: Tensor, now: Tensor, steps: Tensor | int) -> Tensor:
+        return average.lerp(now, 1 - min(ema, float(steps) / (9 + float(steps))))
+
+    return step
 
 
 def _placed(value: Tensor, device: torch.device) -> Tensor:

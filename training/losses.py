@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -63,26 +63,34 @@ def dirichlet_divergence(alpha: Tensor, prior: float) -> Tensor:
     return (torch.lgamma(total) - torch.lgamma(alpha).sum(-1) + constant + spread).mean()
 
 
-class EncoderFeatures(nn.Module):
-    """Distance of two images in the features of a frozen encoder of faces, our stand-in for a perceptual loss without downloads.
+class FeatureDistance(nn.Module):
+    """sum over maps of mean |f(x) / |f(x)| - f(y) / |f(y)||^2 in the features of a frozen network: LPIPS without its weights, and no downloads."""
 
-    Each map is divided by the length of its channel vectors, as LPIPS does; the distance is the mean squared difference, summed over sides.
-    """
+    def maps(self, x: Tensor) -> Iterable[Tensor]:
+        """The features (B, C, s, s) of images (B, 3, S, S) in [-1, 1]."""
+        raise NotImplementedError
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = self._directions(target)
+        pairs = zip(self._directions(output), wanted, strict=True)
+        return torch.stack([(got - want).square().sum(1).mean() for got, want in pairs]).sum()
+
+    def _directions(self, x: Tensor) -> list[Tensor]:
+        return [F.normalize(feature.float(), dim=1, eps=1e-6) for feature in self.maps(x)]
+
+
+class EncoderFeatures(FeatureDistance):
+    """The distance in the maps of some sides of an encoder of faces, which is frozen."""
 
     def __init__(self, encoder: Encoder, sides: Sequence[int]) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(False).eval()
         self.sides = tuple(sides)
 
-    def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        with torch.no_grad():
-            wanted = self._features(target)
-        got = self._features(output)
-        return torch.stack([(got[side] - wanted[side]).square().sum(1).mean() for side in self.sides]).sum()
-
-    def _features(self, x: Tensor) -> Mapping[int, Tensor]:
+    def maps(self, x: Tensor) -> Iterable[Tensor]:
         found = self.encoder(x, self.sides)[1]
-        return {side: F.normalize(feature.float(), dim=1, eps=1e-6) for side, feature in found.items()}
+        return [found[side] for side in self.sides]
 
 
 class PatchAdversary(nn.Module):
