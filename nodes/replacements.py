@@ -24,6 +24,12 @@ REPLACEMENTS: dict[str, tuple[str, list[str], dict[str, str], dict[str, Any]]] =
         {"frames": "image", "model": "model", "strength": "visibility", "fidelity": "codeformer_weight"},
         {},
     ),
+    "ReActorRestoreFaceAdvanced": (
+        FRAMES,
+        ["facedetection", "model", "visibility", "codeformer_weight", "face_selection", "sort_by", "reverse_order", "take_start", "take_count"],
+        {"frames": "image", "model": "model", "strength": "visibility", "fidelity": "codeformer_weight", "faces": "face_selection"},
+        {},
+    ),
     "KEEP_ModelLoader": (LOADER, ["model", "detection_model"], {}, {"model": "KEEP-b76feb75.pth"}),
     "KEEP_FaceUpscaleImage": (
         FRAMES,
@@ -40,7 +46,9 @@ REPLACEMENTS: dict[str, tuple[str, list[str], dict[str, str], dict[str, Any]]] =
 }
 """Old id -> (ours, its widgets in their order, our inputs by the old ones that they take, our inputs with a value of their own).
 
-facerestore_cf, ReActor and ComfyUI-KEEP as of November 2026. All of these have one output, which is our first."""
+facerestore_cf, ReActor and ComfyUI-KEEP as of November 2026. All of these have one output, which is our first. Of the advanced node's three
+selections "all" and "largest" are our words, and "filter" is refused with those there are. Not among them: facerestore_cf's CropFace, which gives
+crops frame after frame, black where there is no face, and ours person after person; what swaps faces, which ours do not."""
 
 
 async def announce_replacements() -> None:
