@@ -236,7 +236,7 @@ class RestoreVideo(io.ComfyNode):
             watched = Watched(source.expected or 0, tick)
             summary, path = run_job(
                 host.output_folder(job),
-                watched.source(source),
+                source,
                 replace(tools, on_frames=watched.on_frames),
                 path,
                 planning=planning,

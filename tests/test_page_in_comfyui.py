@@ -297,6 +297,33 @@ def test_start_here_by_clicking(mode, running, clips, tmp_path):
     assert any(clip["filename"] in source for source in shown), "the first result of the app is the clip"
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_the_other_starters_by_clicking(mode, running, clips, tmp_path):
+    """Each opened, given a clip by its own button, and run by a click on Run; the second again as a job, whose frames are seen."""
+
+    def visit(page: Any) -> list[Any]:
+        found = []
+        for name, title, kind in (("restore_face_video", "damaged clip", "FVRLoadVideoFrames"), ("restore_long_video", "clip in", "FVRRestoreVideo")):
+            page.evaluate(OPEN, json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")))
+            page.wait_for_timeout(1500)
+            upload(page, mode, title, kind, f"{mode}-{name}.mp4", clips["face"])
+            found.append(run(running, page, click=True))
+            page.screenshot(path=str(tmp_path / f"{mode}-{name}.png"))
+        page.evaluate(SET, ["FVRRestoreVideo", "job", f"{mode}-work"])
+        page.evaluate(LISTEN)
+        found.append(run(running, page, click=True))
+        page.screenshot(path=str(tmp_path / f"{mode}-job.png"))
+        return [found, page.evaluate("() => window.fvrWork"), page.locator(COMPARE).first.is_visible()]
+
+    entries, work, compared = in_page(running, mode, visit)
+    assert [entry["status"]["status_str"] for entry in entries] == ["success"] * 3 and compared
+    for entry in entries:
+        assert any(file["filename"].endswith(".mp4") for said in entry["outputs"].values() for file in said.get("images", []) if "filename" in file)
+    (said,) = (said for said in entries[2]["outputs"].values() if "a_images" in said)
+    assert len(said["a_images"][0]) == len(said["b_images"][0]) == 3
+    assert any(one["text"].startswith("3 of 3 frames") and one["picture"].startswith("data:image/jpeg") for one in work)
+
+
 def app_mode(page: Any, picture: Path) -> list[str]:
     """What app mode shows large of the last run."""
     page.evaluate("async () => await app.extensionManager.command.execute('Comfy.ToggleLinear')")

@@ -153,6 +153,18 @@ OLD = {
         },
         "_meta": {"title": "ReActor"},
     },
+    "7": {
+        "class_type": "ReActorRestoreFaceAdvanced",
+        "inputs": {
+            "image": ["1", 0],
+            "facedetection": "retinaface_resnet50",
+            "model": "codeformer.pth",
+            "visibility": 1.0,
+            "codeformer_weight": 0.5,
+            "face_selection": "largest",
+        },
+        "_meta": {"title": "ReActor"},
+    },
     "5": {
         "class_type": "KEEP_ModelLoader",
         "inputs": {"model": "KEEP", "detection_model": "retinaface_resnet50"},
@@ -173,7 +185,7 @@ OLD = {
     },
     **{
         key: {"class_type": "SaveImage", "inputs": {"images": [node, 0], "filename_prefix": f"old{node}"}, "_meta": {"title": "save"}}
-        for key, node in (("13", "3"), ("14", "4"), ("16", "6"))
+        for key, node in (("13", "3"), ("14", "4"), ("16", "6"), ("17", "7"))
     },
 }
 """A graph of other packs' nodes, as their users saved it."""
@@ -191,10 +203,10 @@ def test_a_saved_graph_of_other_packs_runs_with_our_nodes(running):
     wrong = [body for name, body in entry["status"]["messages"] if name == "execution_error"]
     assert entry["status"]["status_str"] == "success", wrong
     assert "1 person" in entry["outputs"]["3"]["text"][0]
-    pictures = {key: entry["outputs"][key]["images"][0] for key in ("13", "14", "16")}
+    pictures = {key: entry["outputs"][key]["images"][0] for key in ("13", "14", "16", "17")}
     sizes = {key: Image.open(running.base / "output" / file["filename"]).size for key, file in pictures.items()}
     width, height = Image.open(running.base / "input" / "frame.png").size
-    assert sizes == {"13": (width, height), "14": (width, height), "16": (2 * width, 2 * height)}
+    assert sizes == {"13": (width, height), "14": (width, height), "16": (2 * width, 2 * height), "17": (width, height)}
 
 
 def test_blueprints_are_listed(running):
@@ -229,8 +241,10 @@ def test_blueprints_open_in_the_page(running):
 
 
 @needs_browser
-def test_every_page_opens_and_is_its_twin(running, tmp_path):
+@pytest.mark.parametrize("mode", ["classic", "vue"])
+def test_every_page_opens_and_is_its_twin(mode, running, tmp_path):
     """In one browser: no node is unknown, nothing fails to load, and what the page would queue is the API form."""
+    suffix = "" if mode == "classic" else f"-{mode}"
     pictures = Path(os.environ.get("FVR_SCREENSHOTS") or tmp_path)
     pictures.mkdir(parents=True, exist_ok=True)
     hostctl = loaded()
@@ -238,13 +252,17 @@ def test_every_page_opens_and_is_its_twin(running, tmp_path):
     found: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {}
 
     def visit(page: Any, logs: list[Any]) -> None:
-        page.evaluate("async () => await app.extensionManager.setting.set('Comfy.Minimap.Visible', false)")
+        for name, value in (("Minimap.Visible", False), ("VueNodes.Enabled", mode == "vue")):
+            page.evaluate("async ([name, value]) => await app.extensionManager.setting.set(name, value)", [f"Comfy.{name}", value])
+        page.reload()
+        page.wait_for_function("() => window.app?.graph && Object.keys(LiteGraph.registered_node_types).length > 50")
+        page.wait_for_timeout(1000)
         for path in PAGES:
             fault = page.evaluate(hostctl.LOAD, [path.name, path.read_text(encoding="utf-8")])
             page.wait_for_timeout(800)
             page.evaluate("async () => { await window.app.extensionManager.command.execute('Comfy.Canvas.FitView') }")
             page.wait_for_timeout(800)
-            page.screenshot(path=str(pictures / f"{path.stem}.png"))
+            page.screenshot(path=str(pictures / f"{path.stem}{suffix}.png"))
             report = page.evaluate(hostctl.REPORT)
             found[path.stem] = fault, report, page.evaluate("async () => (await window.app.graphToPrompt()).output")
 
@@ -259,4 +277,4 @@ def test_every_page_opens_and_is_its_twin(running, tmp_path):
         for key, node in twin.items():
             inputs = {name: value for name, value in queued[key]["inputs"].items() if name not in PREVIEWS}
             assert inputs == node["inputs"], f"{path.stem}: {key} {node['class_type']}"
-        assert (pictures / f"{path.stem}.png").stat().st_size > 20_000
+        assert (pictures / f"{path.stem}{suffix}.png").stat().st_size > 20_000

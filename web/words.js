@@ -4,7 +4,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
 const NOTES = { zh: "中文说明" };
-const ROOM = 240;
+const ROOM = 300;
 let words = {};
 let language = "en";
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.small_film import Remembering, make_film
+from helpers.small_workflows import embedded_are_here
 from PIL import Image
 
 from fvr import host
@@ -17,7 +18,10 @@ from fvr.film import plan
 from fvr.nodes.before_after import SHOWN, SIDE, Samples, Watched, spread
 from fvr.nodes.compare import CompareVideos
 from fvr.nodes.crops import CropsToFaces
+from fvr.nodes.dicface import DicFaceRestore
 from fvr.nodes.faces import FaceAlign, PasteBack
+from fvr.nodes.flair import FlairSampler, LoadDiffusionPrior
+from fvr.nodes.keep import KeepPropagate
 from fvr.nodes.restore import RestoreVideo
 from fvr.nodes.restorers import LoadFaceRestorer
 from fvr.video import FrameTimes, open_source, read_frames
@@ -131,6 +135,19 @@ def test_a_job_shows_its_frames_and_the_whole_film_before_and_after_also_when_it
             (page / "output" / "work" / "segments" / "00001.json").unlink()
             for film in (page / "output" / "video").iterdir():
                 film.unlink()
+
+
+@pytest.mark.skipif(not embedded_are_here(), reason="needs the embedded weights, which this checkout has not got")
+def test_restoring_nodes_show_crops_before_and_after(page):
+    crops = torch.linspace(0, 1, 512).expand(2, 512, 512)[..., None].repeat(1, 1, 1, 3)
+    prior = LoadDiffusionPrior.execute(prior="gaussian (no weights)").result[0]
+    keep, dicface = (LoadFaceRestorer.execute(model=f"embedded {name}").result[0] for name in ("keep", "dicface"))
+    for said in (
+        FlairSampler.execute(prior, frames=crops, preset={"preset": "default", "steps": 2}),
+        KeepPropagate.execute(keep, frames=crops),
+        DicFaceRestore.execute(dicface, {"mode": "restore"}, frames=crops),
+    ):
+        assert compared(said.ui) == [2, 2]
 
 
 def test_without_a_page_nothing_is_written_for_it(tmp_path):
