@@ -131,6 +131,7 @@ class Watched:
 
     def on_people(self, tracks: list[FaceTrack], chosen: list[FaceTrack]) -> None:
         self.faces, self.chosen = Thumbnails(tracks, samples=1), chosen
+        self.restoring()
 
     def on_found(self, count: int) -> None:
         self.tick(count)
@@ -143,6 +144,11 @@ class Watched:
         self.tick(kept + (0 if self.found else of))
         self.kept, self.written, self.total = kept, kept, of
         self.began = time.monotonic()
+        self.restoring()
+
+    def restoring(self) -> None:
+        """Says that the second pass begins; its first frames take a while."""
+        host.show_work(f"restoring: {self.status(self.written, 0.0, self.kept)}")
 
     def on_written(self, count: int) -> None:
         self.tick(count)
@@ -158,9 +164,11 @@ class Watched:
 
     def status(self, count: int, seconds: float, kept: int = 0) -> str:
         """Of `count` frames of a pass, all but `kept` of them in so many seconds."""
-        rate = (count - kept) / max(seconds, 1e-6)
         of = f" of {self.total:,}" if self.total >= count else ""
-        left = f", {_clock((self.total - count) / rate)} left" if of and rate > 0 else ""
+        if count <= kept:
+            return f"{count:,}{of} frames"
+        rate = (count - kept) / max(seconds, 1e-6)
+        left = f", {_clock((self.total - count) / rate)} left" if of else ""
         return f"{count:,}{of} frames, {rate:.2f} frames/s{left}"
 
     def ui(self, node: Any) -> dict[str, Any]:

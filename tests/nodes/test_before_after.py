@@ -67,11 +67,13 @@ def test_the_rate_is_that_of_each_pass_and_tells_the_time_left(monkeypatch):
     frames = torch.rand(10, 3, 4, 4)
     watched.said -= 1
     watched.on_found(100)
+    watched.on_people([], [])
     sink.write(frames, (), ())
     watched.said -= 1
     watched.on_written(10)
     assert sink.warnings == ["odd"] and ticks == [100, 10]
-    (finding, nothing), (writing, picture) = shown
+    (finding, nothing), (waiting,), (writing, picture) = shown
+    assert waiting == "restoring: 0 of 100 frames"
     assert finding.startswith("finding faces: 100 of 100 frames") and nothing is None
     assert writing.startswith("10 of 100 frames") and torch.equal(picture, frames[-1])
     assert watched.status(10, 5.0) == "10 of 100 frames, 2.00 frames/s, 0:45 left"
