@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from ..faces.types import CROP, FaceTrack
 from ..models.blind import BlindRestorers, clip_inputs
 from ..models.device import CheckInterrupt, no_check
-from ..motion.dis import DisFlow
+from ..motion.dis import DisFlow, GreyFrames
 from ..motion.warp import warp
 from ..options import Options, parameter
 from .base import NetworkRestorer, Session, WarmUp, check_square, refuse_masks, resized
@@ -41,6 +42,7 @@ class BlindOptions(Options):
     Attributes:
         detail: 0 keeps to what the footage supports, 1 draws skin and hair that are only likely.
         carry: whether what was restored before is carried on, which is steadier; off restores every frame by itself.
+        ahead: whether the next frame helps as well, where both show the same; it is waited for. Without carry it has no part.
 
     Raises:
         ValueError: naming the parameter, its range and what was given.
@@ -54,6 +56,7 @@ class BlindOptions(Options):
         step=0.05,
     )
     carry: bool = parameter(True, advice="What was restored before helps with the next frame. Off: frame by frame.")
+    ahead: bool = parameter(True, advice="The next frame helps too: less noise and flicker, a tenth more time.", advanced=True)
 
 
 class BlindRestorer(NetworkRestorer):
@@ -67,6 +70,10 @@ class BlindRestorer(NetworkRestorer):
     options_type = BlindOptions
     network: BlindRestorers
     options: BlindOptions
+
+    @property
+    def look_ahead(self) -> int:  # type: ignore[override]
+        return int(self.options.carry and self.options.ahead)
 
     @property
     def own_warm_up(self) -> WarmUp:
@@ -83,6 +90,22 @@ class BlindRestorer(NetworkRestorer):
         return BlindSession(self, check_interrupt, 1.0 if track is None else max(track.scale, 1.0))
 
 
+@dataclass(frozen=True)
+class Frame:
+    """A crop x_t, (1, 3, 512, 512) in [0, 1], and what became of it.
+
+    Attributes:
+        grey: the crop, as the search for motion sees it.
+        restored: y_t, of the crop's shape.
+        share: (1, 1, 512, 512), of the correction that was made.
+    """
+
+    crop: Tensor
+    grey: GreyFrames
+    restored: Tensor
+    share: Tensor
+
+
 class BlindSession(Session):
     """One person's clip; it holds the last crop and what became of it. `enlarged`: crop pixels per pixel of the frame, from 1 on."""
 
@@ -91,37 +114,51 @@ class BlindSession(Session):
         self.check_interrupt = check_interrupt
         self.enlarged = torch.tensor([enlarged])
         self.least, self.clean = LEAST * enlarged**0.5, CLEAN * enlarged
-        self._past: tuple[Tensor, Tensor] | None = None
+        self._past: Frame | None = None
         self._weights: dict[str, Tensor] = {}
 
     @torch.inference_mode()
     def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
         refuse_masks(self.restorer.name, masks)
         check_square(crops)
-        return torch.cat([torch.empty(0, 3, CROP, CROP), *(self._restored(crop) for crop in crops.split(1))])
+        return delivered(ready for crop in crops.split(1) for ready in self._next(crop))
 
     def close(self) -> Tensor:
-        self._past = None
-        return torch.empty(0, 3, CROP, CROP)
+        last, self._past = self._past, None
+        return delivered([last.restored] if last is not None and self.restorer.look_ahead else [])
 
-    def _restored(self, crop: Tensor) -> Tensor:
+    def _next(self, crop: Tensor) -> Iterator[Tensor]:
+        """Takes a crop and gives the restored ones that need no other."""
         self.check_interrupt()
         device = self.restorer.place(WORKING)
-        now = resized(crop.float(), CROP, "bicubic").clamp(0, 1).to(device)
+        now, past = resized(crop.float(), CROP, "bicubic").clamp(0, 1).to(device), self._past
         if not self._weights or next(iter(self._weights.values())).device != device:
             self._weights = self.restorer.network.at(self.restorer.options.detail)
-        before, restored = self._past or (None, None)
-        flow = None if before is None else flow_into(now, before)
-        images, seen = clip_inputs(now, before, restored, flow)
+        grey = seen_by_flow(now)
+        frame = self._restored(now, grey, past)
+        if past is not None and self.restorer.look_ahead:
+            after = warp(frame.restored, flow_between(past.grey, grey), "bicubic")
+            yield steadied(past.restored, after, past.share).clamp(0, 1)
+        self._past = frame if self.restorer.options.carry else None
+        if not self.restorer.look_ahead:
+            yield frame.restored
+
+    def _restored(self, now: Tensor, grey: GreyFrames, past: Frame | None) -> Frame:
+        """x_t with what is known of the frame before it."""
+        flow = None if past is None else flow_between(grey, past.grey)
+        images, seen = clip_inputs(now, past and past.crop, past and past.restored, flow)
         images = images.contiguous(memory_format=torch.channels_last)
         correction = self.restorer.network(images, seen, self._weights, self.enlarged) - now
         share = worthwhile(correction, self.least, self.clean)
         result = now + share * correction
-        if flow is not None and restored is not None:
-            result = steadied(result, warp(restored, flow, "bicubic"), share * seen)
-        result = result.clamp(0, 1)
-        self._past = (now, result) if self.restorer.options.carry else None
-        return result.float().cpu().contiguous()
+        if past is not None and flow is not None:
+            result = steadied(result, warp(past.restored, flow, "bicubic"), share * seen)
+        return Frame(now, grey, result.clamp(0, 1), share)
+
+
+def delivered(crops: Iterable[Tensor]) -> Tensor:
+    """Restored crops in one batch (n, 3, 512, 512) float32 on the CPU."""
+    return torch.cat([torch.empty(0, 3, CROP, CROP), *(crop.float().cpu() for crop in crops)])
 
 
 def worthwhile(correction: Tensor, least: float, clean: float) -> Tensor:
@@ -155,8 +192,16 @@ def around(values: Tensor, side: int) -> Tensor:
     return values
 
 
+def seen_by_flow(crops: Tensor) -> GreyFrames:
+    """Crops (B, 3, H, W) in [0, 1] as `flow_between` wants them: at half the size, where noise is less."""
+    return DisFlow().features(F.avg_pool2d(crops, 2) * 2 - 1)
+
+
+def flow_between(current: GreyFrames, other: GreyFrames) -> Tensor:
+    """The flow (B, 2, H, W) of crops into others, in pixels of them."""
+    return 2 * F.interpolate(DisFlow().flow(current, other), scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
 def flow_into(current: Tensor, before: Tensor) -> Tensor:
-    """The flow (B, 2, H, W) of crops (B, 3, H, W) in [0, 1] into those before, in pixels: found at half the size, where noise is less."""
-    source = DisFlow()
-    now, then = (source.features(F.avg_pool2d(crops, 2) * 2 - 1) for crops in (current, before))
-    return 2 * F.interpolate(source.flow(now, then), scale_factor=2.0, mode="bilinear", align_corners=False)
+    """The flow (B, 2, H, W) of crops (B, 3, H, W) in [0, 1] into those before, in pixels."""
+    return flow_between(seen_by_flow(current), seen_by_flow(before))

@@ -23,7 +23,7 @@ from ..priors.load import prior_from_file, task_of
 from ..priors.wiener import GaussianPrior
 from .auto import AutoRestorer
 from .base import NetworkRestorer, Restorer
-from .blind import BlindRestorer
+from .blind import BlindOptions, BlindRestorer
 from .flair.options import PRESETS, FlairOptions
 from .flair.sampler import FlairRestorer
 from .per_frame import PerFrameOptions, PerFrameRestorer
@@ -64,11 +64,11 @@ Placed = Callable[[nn.Module], Placement]
 
 
 def embedded_blind(placed: Placed) -> BlindRestorer | None:
-    """The package's own blind restorer, None in an installation without its weights."""
+    """The package's own blind restorer as a floor, which looks at no frame ahead; None in an installation without its weights."""
     if not (FOLDER / BLIND).is_file():
         return None
     network: Any = load_network(FOLDER / BLIND).network
-    return BlindRestorer(network, place=placed(network))
+    return BlindRestorer(network, BlindOptions(ahead=False), place=placed(network))
 
 
 def with_floor(restorer: NetworkRestorer, loaded: LoadedNetwork, placed: Placed) -> NetworkRestorer:

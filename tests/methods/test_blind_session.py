@@ -34,15 +34,24 @@ def test_chunks_make_no_difference(restorer, clip, chunk):
 def test_the_past_is_carried_and_can_be_left(restorer, clip):
     alone = torch.cat([restore_frames(restorer, frame) for frame in clip.split(1)])
     assert torch.equal(restore_frames(restorer.configured(carry=False), clip), alone)
-    carried = restore_frames(restorer, clip)
+    carried = restore_frames(restorer.configured(ahead=False), clip)
     assert torch.equal(carried[0], alone[0]) and not torch.equal(carried[1], alone[1])
+
+
+def test_the_next_frame_helps_and_is_waited_for(restorer, clip):
+    both, before = restore_frames(restorer, clip), restore_frames(restorer.configured(ahead=False), clip)
+    assert torch.equal(both[-1], before[-1]) and not torch.equal(both[0], before[0])
+    session = restorer.open()
+    assert [len(session.push(frame)) for frame in clip[:3].split(1)] == [0, 1, 1] and restorer.look_ahead == 1
+    assert len(session.close()) == 1 and len(session.close()) == 0
+    assert [restorer.configured(**off).look_ahead for off in ({"ahead": False}, {"carry": False})] == [0, 0]
 
 
 def test_two_people_share_nothing(restorer, clip):
     first, second = restorer.open(), restorer.open()
     alone = restore_frames(restorer, clip[:4])
     mixed = [(first.push(frame), second.push(frame.flip(-1)))[0] for frame in clip[:4].split(1)]
-    assert torch.equal(torch.cat(mixed), alone)
+    assert torch.equal(torch.cat([*mixed, first.close()]), alone)
 
 
 def test_crops_of_any_side_come_out_at_512(restorer, clip):
