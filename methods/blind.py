@@ -145,14 +145,14 @@ class BlindSession(Session):
 
     def _restored(self, now: Tensor, grey: GreyFrames, past: Frame | None) -> Frame:
         """x_t with what is known of the frame before it."""
-        flow = None if past is None else flow_between(grey, past.grey)
-        images, seen = clip_inputs(now, past and past.crop, past and past.restored, flow)
+        before, restored, flow = (None, None, None) if past is None else (past.crop, past.restored, flow_between(grey, past.grey))
+        images, seen = clip_inputs(now, before, restored, flow)
         images = images.contiguous(memory_format=torch.channels_last)
         correction = self.restorer.network(images, seen, self._weights, self.enlarged) - now
         share = worthwhile(correction, self.least, self.clean)
         result = now + share * correction
-        if past is not None and flow is not None:
-            result = steadied(result, warp(past.restored, flow, "bicubic"), share * seen)
+        if restored is not None and flow is not None:
+            result = steadied(result, warp(restored, flow, "bicubic"), share * seen)
         return Frame(now, grey, result.clamp(0, 1), share)
 
 
