@@ -30,6 +30,8 @@ PRIORS = re.compile(r"flair|difface|ddpm|diffusion[-_]prior", re.IGNORECASE)
 
 EMBEDDED = {"flair": "embedded face prior"} | {known.kind: known.embedded for known in architectures() if known.embedded}
 """The embedded weights of each method, by the name that menus show."""
+EMBEDDED_TASKS = {(known.kind, mode): name for known in architectures() for mode, name in known.embedded_tasks.items()}
+"""Those of its other modes than "restore", by method and mode."""
 
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -50,8 +52,10 @@ def weights_for(name: str, settings: Mapping[str, str]) -> Path | None:
     """
     wanted = method(name).checkpoint(settings)
     found = None if wanted is None else find_weights(wanted)
-    if found is None and settings.get("mode", "restore") == "restore":
-        found = embedded.listed(embedded.RESTORERS | embedded.PRIORS).get(EMBEDDED.get(name, ""))
+    if found is None:
+        mode = settings.get("mode", "restore")
+        title = EMBEDDED.get(name) if mode == "restore" else EMBEDDED_TASKS.get((name, mode))
+        found = embedded.listed(embedded.RESTORERS | embedded.PRIORS).get(title or "")
     if found is None and wanted is not None:
         raise FileNotFoundError(missing_message(named(wanted), host.model_folders()))
     return found

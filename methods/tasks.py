@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..colour import luma
@@ -36,6 +37,7 @@ class Task:
         mode: "restore" changes nothing; "colourise" shows the network grey crops; "inpaint" shows it white where pixels are missing
             and puts the known pixels back exactly.
         keep_luminance: whether colourised crops keep the input's luminance.
+        filled: whether the network sees holes filled from around them (`filled_from_rim`) instead of white.
 
     Raises:
         ValueError: for an unknown mode, or luminance kept in another mode than "colourise".
@@ -43,6 +45,7 @@ class Task:
 
     mode: Mode = "restore"
     keep_luminance: bool = False
+    filled: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
@@ -78,7 +81,8 @@ class Task:
         if self.mode == "inpaint":
             missing = white_pixels(crops) if masks is None else masks.to(crops).clamp(0, 1)
             known = torch.cat([missing, crops * (1 - missing)], 1)
-            return torch.where(missing > 0, 1.0, crops), resized(known, CROP, "bilinear").cpu()
+            shown = filled_from_rim(crops, missing) if self.filled else torch.where(missing > 0, 1.0, crops)
+            return shown, resized(known, CROP, "bilinear").cpu()
         return crops, None
 
     def finish(self, restored: Tensor, kept: Tensor | None) -> Tensor:
@@ -89,6 +93,24 @@ class Task:
             return with_luminance(restored, kept)
         missing, known = kept[:, :1], kept[:, 1:]
         return torch.where(missing > 0, known + missing * restored, known)
+
+
+def filled_from_rim(crops: Tensor, missing: Tensor) -> Tensor:
+    """`crops` (n, 3, H, W) with smooth colour where `missing` (n, 1, H, W) is not 0, from what surrounds it.
+
+    Pull and push (Gortler et al., 1996): known pixels are averaged into ever coarser pictures until none has a hole, and each picture's holes
+    then take the next coarser one, bilinear. Nothing known at all gives mid-grey.
+    """
+    weight = (missing <= 0).to(crops.dtype)
+    total, levels = crops * weight, []
+    while bool((weight == 0).any()) and weight.shape[-1] > 1:
+        levels.append((total, weight))
+        total, weight = (F.avg_pool2d(part, 2, ceil_mode=True) for part in (total, weight))
+    filled = torch.where(weight > 0, total / weight.clamp_min(1e-12), 0.5)
+    for total, weight in reversed(levels):
+        coarse = F.interpolate(filled, total.shape[-2:], mode="bilinear", align_corners=False)
+        filled = torch.where(weight > 0, total / weight.clamp_min(1e-12), coarse)
+    return filled
 
 
 def white_pixels(crops: Tensor) -> Tensor:

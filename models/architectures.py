@@ -32,6 +32,7 @@ class Architecture:
         summary: one line for help texts.
         checkpoints: the catalogue's names of its weights for each value of its setting "mode", "restore" for one without modes.
         embedded: the name of its embedded weights, if there are any.
+        embedded_tasks: those for other values of "mode" than "restore", by mode.
     """
 
     kind: str
@@ -44,6 +45,7 @@ class Architecture:
     summary: str = ""
     checkpoints: Mapping[str, str] = field(default_factory=dict)
     embedded: str = ""
+    embedded_tasks: Mapping[str, str] = field(default_factory=dict)
 
 
 def made_by(place: str) -> Callable[[State], nn.Module]:

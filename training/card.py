@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from ..models.embedded import ALIAS, BASE, aliased
+from ..models.embedded import ALIAS, BASE, aliased, read_embedded
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def export(state: Mapping[str, Tensor], path: Path, card: Card, metadata: Mappin
             raise ValueError(f"{key} holds a value that float16 cannot ({state[key].abs().max().item():.3g}); train again with a smaller rate")
     notes = {"title": card.title, "licence": card.licence, "seed": str(card.seed), "command": card.command, "format": "pt", **(metadata or {})}
     if base is not None:
-        known = load_file(base)
+        known = read_embedded(base.resolve())  # with what that one builds on
         known = {**known, **aliased(known, notes.get(ALIAS))}
         halves = {key: value for key, value in halves.items() if key not in known or not torch.equal(known[key].to(value.dtype), value)}
         notes[BASE] = base.name

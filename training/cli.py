@@ -16,12 +16,11 @@ from tqdm import tqdm
 
 from ..faces.types import CROP
 from ..methods.tasks import Mode
-from ..models.codeformer.network import CodeFormer
-from ..models.embedded import ALIAS, CODEBOOK, FOLDER, SIZES
+from ..models.embedded import ALIAS, CODEBOOK, DICFACE, FOLDER, SIZES
 from ..models.flair.spynet import spynet_of
 from ..models.load import load_network
 from ..models.state_dict import notes_of
-from . import blind, codebook, keep, prior, temporal
+from . import blind, codebook, dicface, keep, prior, temporal
 from .card import FEDERAL_BIAS, LICENCE, OWN_LICENCE, Card, export, federal_data
 from .codebook import clean_encoder
 from .data.pairs import Pairs
@@ -36,7 +35,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "prior": {"small": prior.PRIOR_128, "paper": prior.paper()},
     "codebook": {"small": SMALL_128, "paper": PAPER},
     "keep": {"small": keep.KEEP_SMALL, "paper": keep.KEEP_PAPER},
-    "dicface": {"small": temporal.DICFACE_SMALL, "paper": temporal.DICFACE_PAPER},
+    "dicface": {"small": dicface.DICFACE_SMALL, "paper": dicface.DICFACE_PAPER},
 }
 USE = {
     "blind": {},
@@ -250,13 +249,14 @@ def _codebook(options: argparse.Namespace) -> int:
 def _temporal(options: argparse.Namespace) -> int:
     recipe = RECIPES[options.network][options.recipe]
     if options.task is not None:
-        recipe = temporal.for_task(recipe, options.task)
+        recipe = dicface.for_task(recipe, options.task)
     if options.batch:
         recipe = replace(recipe, plan=gathered(recipe.plan, options.batch))
-    base_path = (FOLDER / CODEBOOK if options.base is None else options.base).resolve()
-    base = _base(base_path, recipe, options.recipe)
+    further = options.network == "dicface" and options.recipe == "small" and recipe.task != "restore"  # learnt on the network that restores
+    base_path = (FOLDER / (DICFACE if further else CODEBOOK) if options.base is None else options.base).resolve()
+    base = _base(base_path, recipe, options.recipe, "dicface" if further else "codeformer")
     side = base.config.side
-    if options.autoencoder is None:
+    if options.autoencoder is None and (recipe.codes or recipe.features or recipe.perceptual):
         raise ValueError(
             f"training {options.network} needs the encoder of clean faces: give --autoencoder, the codebook's work folder's autoencoder.safetensors"
         )
@@ -266,30 +266,46 @@ def _temporal(options: argparse.Namespace) -> int:
     clips = None if options.clips is None else Clips(options.clips, side, recipe.frames)
     torch.manual_seed(options.seed)
     device = torch.device(options.device)
-    network: nn.Module = keep.keep_on(base, options.gmflow) if options.network == "keep" else temporal.dicface_on(base, recipe.frames)
-    kind = keep.KeepStage if options.network == "keep" else temporal.DicFaceStage
-    stage = kind(recipe, base.to(device), faces, held_out, device, clean_encoder(base, options.autoencoder), clips)
+    network: nn.Module = keep.keep_on(base, options.gmflow) if options.network == "keep" else dicface.dicface_on(base, recipe.frames)
+    kind: Any = keep.KeepStage if options.network == "keep" else dicface.DicFaceStage
+    clean = None if options.autoencoder is None else clean_encoder(base, options.autoencoder)
+    stage = kind(recipe, base.to(device), faces, held_out, device, clean, clips)
     trained = _trained(network, [stage], _settings(options), recipe.name, options.export_now)
     if trained is None:
         return STOPPED
-    title = {"keep": "KEEP's temporal parts", "dicface": "DicFace's temporal parts"}[options.network]
+    title = "KEEP's temporal parts" if options.network == "keep" else TITLES[recipe.task]
     # a file can leave to its base what is the same there only if it finds it: beside itself, and in the form that it is read in
     beside = base_path.parent == options.out.resolve().parent and base_path.suffix == ".safetensors"
-    alias = {ALIAS: "hq_encoder.=encoder."} if beside and options.network == "keep" and recipe.tied else None
-    does = f"restores clips of aligned faces with what neighbouring frames show{f', together with {base_path.name}' if beside else ''}"
-    return _written(options, trained, recipe.name, title, does, (faces, held_out), base_path, beside, alias, recipe.blind.text)
+    notes = {ALIAS: "hq_encoder.=encoder."} if beside and options.network == "keep" and recipe.tied else {}
+    if options.network == "dicface":
+        notes = {"task": recipe.task, **({"holes": "filled"} if recipe.filled and recipe.task == "inpaint" else {})}
+    does, damage = DOES[recipe.task]
+    does += f", together with {base_path.name}" if beside else ""
+    return _written(options, trained, recipe.name, title, does, (faces, held_out), base_path, beside, notes, damage or recipe.blind.text)
 
 
-def _base(path: Path, recipe: temporal.TemporalRecipe, choice: str) -> CodeFormer:
-    """The codebook network in a file.
+TITLES = {"restore": "DicFace's temporal parts", "colourise": "DicFace, colourising", "inpaint": "DicFace, inpainting"}
+DOES = {
+    "restore": ("restores clips of aligned faces with what neighbouring frames show", ""),
+    "colourise": ("colours clips of aligned grey faces", "taking their colours away"),
+    "inpaint": ("fills holes in clips of aligned faces", "brush strokes over 5 to 40 % of the picture, filled from around them"),
+}
+"""For the card: what a network over time does, and how its faces were degraded if not by its recipe's blind degradation."""
+
+
+def _base(path: Path, recipe: temporal.TemporalRecipe, choice: str, kind: str) -> Any:
+    """The network in a file that training goes on from: a codebook network, or a small DicFace that restores.
 
     Raises:
         FileNotFoundError, ValueError: as `load_network`; if it is another network; if its side is not the recipe's.
     """
     loaded = load_network(path)
     network: Any = loaded.network
-    if loaded.kind != "codeformer":
-        raise ValueError(f"--base {path.name} is a {type(network).__name__}; KEEP and DicFace are trained on a CodeFormer: give the codebook network")
+    if loaded.kind != kind:
+        wants = "KEEP and DicFace are trained on a CodeFormer: give the codebook network"
+        if kind != "codeformer":
+            wants = "a further task is trained on a DicFace that restores: give its file, or leave --base out"
+        raise ValueError(f"--base {path.name} is a {type(network).__name__}; {wants}")
     side, wanted = network.config.side, recipe.blind.side
     if side != wanted:
         raise ValueError(
@@ -373,7 +389,8 @@ def _command(options: argparse.Namespace, base: Path | None) -> str:
     words += [] if options.spynet is None else ["--spynet", options.spynet.name]
     words += [] if options.gmflow is None else ["--gmflow", options.gmflow.name]
     words += [] if options.batch is None else ["--batch", str(options.batch)]
-    words += [] if base is None else ["--base", base.name, "--autoencoder", "/".join(options.autoencoder.parts[-2:])]
+    words += [] if base is None else ["--base", base.name]
+    words += [] if options.autoencoder is None else ["--autoencoder", "/".join(options.autoencoder.parts[-2:])]
     return " ".join([*words, "--out", options.out.name])
 
 

@@ -67,7 +67,7 @@ class KeepStage(TemporalStage[KEEP]):
     def first(self, network: KEEP, generator: torch.Generator) -> None:
         """E_H is the encoder of clean faces. Unless layers are drawn, all starts as the base network, frame by frame: fusion adds nothing, gains are
         small."""
-        network.hq_encoder.load_state_dict((network.encoder if self.recipe.tied else self.clean).state_dict())
+        network.hq_encoder.load_state_dict((network.encoder if self.recipe.tied else self.encoder_of_clean()).state_dict())
         if self.recipe.kaiming:
             kaiming_normal(network.kalman_filter)
             kaiming_normal(network.cross_fuse)

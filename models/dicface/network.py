@@ -84,7 +84,8 @@ class DicFace(CodeNetwork):
         """Parameters of the codes' Dirichlet distributions, q(w | x) = Dir(alpha) (eq. 5).
 
         Args:
-            tokens: (B, T, N, width), those of T = frame_length consecutive frames.
+            tokens: (B, T, N, width), those of T = frame_length consecutive frames, or T = 1 for a clip that stands still: where all frames are
+                one, attention over them gives what one gives.
             keep: the frames of the window that are wanted; the last layer and the head then run for these alone.
 
         Returns:
@@ -96,7 +97,7 @@ class DicFace(CodeNetwork):
                 x = space(x.flatten(0, 1), self.position_emb).unflatten(0, x.shape[:2])
             places = x.transpose(1, 2)  # the temporal layer attends along the T frames of every place
             last = number == len(self.dir_dist_layers) - 1
-            mixed = time(places.flatten(0, 1), self.position_emb_temporal, keep if last else slice(None))
+            mixed = time(places.flatten(0, 1), self.position_emb_temporal[: x.shape[1]], keep if last else slice(None))
             x = mixed.unflatten(0, places.shape[:2]).transpose(1, 2)
         return F.softplus(self.idx_pred_layer(x)) + FLOOR
 
@@ -114,10 +115,8 @@ class DicFace(CodeNetwork):
         return self.generator(self.quantize.mix(weights), self.fuse(features, weight))
 
     def chances(self, latent: Tensor) -> Tensor:
-        """Of a still clip: the mean of the middle frame's distributions."""
-        centre = (self.frame_length - 1) // 2
-        window = self.tokens(latent)[:, None].expand(-1, self.frame_length, -1, -1)
-        return dirichlet_mean(self.alpha(window, slice(centre, centre + 1))[:, 0].float()).log()
+        """Of a still clip: the mean of its distributions."""
+        return dirichlet_mean(self.alpha(self.tokens(latent)[:, None])[:, 0].float()).log()
 
     def drawn(self, chances: Tensor, latent: Tensor, features: dict[int, Tensor], use: Use) -> Tensor:
         return self.decode(chances.exp(), features, use.fidelity)

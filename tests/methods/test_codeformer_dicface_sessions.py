@@ -9,7 +9,7 @@ from helpers.code_networks import moving, small_codeformer, small_dicface, track
 from fvr.colour import luma
 from fvr.methods.base import restore_frames
 from fvr.methods.codeformer import CodeFormerOptions, CodeFormerRestorer
-from fvr.methods.dicface import DicFaceOptions, DicFaceRestorer
+from fvr.methods.dicface import DicFaceOptions, DicFaceRestorer, Trained
 from fvr.methods.sliding_window import CentredWindow, working_bytes
 
 CODEFORMER, DICFACE = small_codeformer(), small_dicface()
@@ -22,6 +22,7 @@ WAYS = {
     "dicface, sampled": DicFaceRestorer(DICFACE, DicFaceOptions(dirichlet="sample", fidelity=0.5)),
     "dicface, colours, luminance kept": DicFaceRestorer(DICFACE, DicFaceOptions(mode="colourise", keep_luminance=True)),
     "dicface, holes": DicFaceRestorer(DICFACE, DicFaceOptions(mode="inpaint")),
+    "dicface, holes filled": DicFaceRestorer(DICFACE, DicFaceOptions(mode="inpaint"), trained=Trained("inpaint", filled=True)),
     "dicface, window of four": DicFaceRestorer(small_dicface(4)),
 }
 EVERY = pytest.mark.parametrize("restorer", WAYS.values(), ids=WAYS)

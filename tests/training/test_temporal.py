@@ -22,10 +22,10 @@ from fvr.models.load import load_network
 from fvr.training import cli
 from fvr.training.card import OWN_LICENCE
 from fvr.training.codebook import clean_encoder
+from fvr.training.dicface import DICFACE_SMALL, SHARPENED, TASKS_SMALL, DicFaceStage, dicface_on, for_task, gamma_sample
 from fvr.training.engine import Plan, Run, generator_for, train
 from fvr.training.faces import Faces
 from fvr.training.keep import KEEP_SMALL, KeepStage, keep_config, keep_on
-from fvr.training.temporal import DICFACE_SMALL, SHARPENED, DicFaceStage, dicface_on, for_task, gamma_sample
 
 CPU = torch.device("cpu")
 PLAN = Plan(2, 1, 1e-3, 1e-4, ema=0.5)
@@ -247,3 +247,37 @@ def test_dicface_learns_its_other_two_tasks(codebook_folder: Path, base: CodeFor
     with torch.no_grad():
         figures, sheet = stage.validate(network)
     assert all(map(math.isfinite, figures.values())) and len(sheet)
+
+
+def test_a_clip_that_stands_still_needs_one_frame(base: CodeFormer) -> None:
+    """Attention over equal frames gives what one gives, whatever the positions in time: a fifth of the work."""
+    network = dicface_on(base, 5)
+    with torch.no_grad():
+        for parameter in (network.position_emb_temporal, *network.dir_dist_layers.parameters()):
+            parameter.normal_(std=0.1, generator=generator_for(2))
+        tokens = network.tokens(network.encode(clip(2))[0])
+        one, five = network.alpha(tokens[:, None]), network.alpha(tokens[:, None].expand(-1, 5, -1, -1), slice(2, 3))
+    assert torch.allclose(one, five, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["colourise", "inpaint"])
+def test_the_small_network_learns_a_further_task_on_what_restores(codebook_folder: Path, base: CodeFormer, tmp_path: Path, task: str) -> None:
+    """What hands features on learns, the codes' own layers stay; of a hole only what was hidden counts."""
+    assert for_task(DICFACE_SMALL, task).opened == TASKS_SMALL.opened
+    recipe = replace(TASKS_SMALL, task=task, plan=PLAN, blind=TINY.blind, frames=3)
+    restorer = dicface_on(base, 3)
+    network, stage = dicface_on(restorer, 3), stage_of(DicFaceStage, recipe, restorer, codebook_folder)
+    stage.start(network, {})
+    batch = stage.batch(0, generator_for(0))
+    assert batch["source"].shape == (recipe.stills, 1, 3, SIDE, SIDE)
+    if task == "inpaint":
+        hidden = batch["hole"] > 0
+        assert torch.allclose(torch.where(hidden, 0.0, batch["source"]), torch.where(hidden, 0.0, batch["target"]), atol=1e-6)
+        outside = torch.where(hidden, batch["target"], -batch["target"])
+        terms = [stage.losses(network, {**batch, "target": target}, 0, generator_for(1))["pixels"] for target in (batch["target"], outside)]
+        assert torch.allclose(*terms)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    trained = train(network, [stage], Run(tmp_path, bfloat16=False, validate_every=0), "dicface")
+    moved = {key.split(".")[0] for key, value in trained.state_dict().items() if not torch.equal(value, before[key])}
+    assert moved <= set(TASKS_SMALL.opened) and "fuse_convs_dict" in moved
+    assert all(map(math.isfinite, stage.validate(trained)[0].values()))

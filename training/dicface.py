@@ -1,0 +1,190 @@
+"""DicFace's temporal parts, on a trained codebook network: codes as Dirichlet variables; and its two tasks beside restoration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ..colour import luma
+from ..methods.tasks import Mode
+from ..models.code_prediction import CodeNetwork
+from ..models.dicface.network import DicFace, dirichlet_mean
+from .engine import Batch, Plan, generator_for
+from .faces import Jitter
+from .losses import dirichlet_divergence
+from .recipe import SMALL_128
+from .temporal import VFHQ, TemporalRecipe, TemporalStage
+
+# DicFace's options file: Adam, rate 5e-5 to 2e-5 by cosine, 100 000 steps, EMA 0.997, two clips of 5 frames on each of (our count) 8 GPUs;
+# lambda_1 = -1 and lambda_2 = 1 of eq. 9; prior 1 as the paper's best (the file's own is 0.1). All but the positions is trained.
+DICFACE_PAPER = TemporalRecipe("DicFace 512", Plan(100_000, 16, 5e-5, 2e-5, ema=0.997), 5, VFHQ, divergence=1.0)
+
+# Ours for the embedded codebook, on a CPU: only what the base lacks is trained, and the weights of codes (idx_pred_layer), which change their
+# meaning. The KL weighs 1e-5: with its full weight, codes of a network this small fall to the prior.
+DICFACE_SMALL = TemporalRecipe(
+    "embedded DicFace 128",
+    Plan(360, 1, 5e-4, 5e-5, warmup=20, ema=0.98, clip=1.0),
+    5,
+    SMALL_128.blind,
+    rate_factor=None,
+    jitter=Jitter(),
+    pixels=10.0,
+    codes=0.1,
+    perceptual=0.0,
+    divergence=1e-5,
+    sampled=False,
+    anchored=True,
+    frozen=True,
+)
+
+
+# The other two tasks, on the restorer: its codes go on being what they are, and what hands the input's features to the generator learns the
+# task. Stills only: what time adds is learnt.
+TASKS_SMALL = replace(
+    DICFACE_SMALL,
+    plan=Plan(120, 1, 2e-3, 2e-4, warmup=5, ema=0.9, clip=1.0),
+    codes=0.0,
+    divergence=0.0,
+    anchored=False,
+    opened=("fuse_convs_dict",),
+    stills=2,
+    filled=True,
+)
+
+
+def for_task(recipe: TemporalRecipe, task: str) -> TemporalRecipe:
+    """DicFace's recipe for a task of `methods.tasks`. For the two that invent colours or parts its options files leave the KL out and train all.
+
+    Raises:
+        ValueError: for another task.
+    """
+    if task not in get_args(Mode):
+        raise ValueError(f"DicFace learns to {', '.join(get_args(Mode))}, got --task {task}")
+    mode: Mode = task  # type: ignore[assignment]
+    if mode == "restore":
+        return recipe
+    name = f"{recipe.name}, {task}"
+    if recipe is DICFACE_SMALL:
+        return replace(TASKS_SMALL, name=name, task=mode)
+    return replace(recipe, name=name, task=mode, divergence=0.0, anchored=False, frozen=False)
+
+
+VALIDATED = 6
+"""Held-out faces of a validation."""
+
+
+class DicFaceStage(TemporalStage[DicFace]):
+    """DicFace: the posterior of the codes learns from the window (eq. 7 to 9), L1 of what is drawn from it and the KL to the prior."""
+
+    def first(self, network: DicFace, generator: torch.Generator) -> None:
+        """Starts as the base network, frame by frame: temporal layers add nothing and the fused latent is the encoder's; codes are peaked."""
+        if not self.recipe.frozen or self.recipe.task != "restore":
+            return
+        layer: Any
+        for layer in network.dir_dist_layers:
+            _silence(layer.self_attn.out_proj)
+            _silence(layer.linear2)
+        fuse = network.multiscale
+        width = fuse.s16_conv.weight.shape[0]
+        _silence(fuse.s16_conv)
+        _silence(fuse.out)
+        nn.init.dirac_(fuse.s16_conv.weight)
+        head = network.idx_pred_layer[1]
+        assert isinstance(head, nn.Linear)
+        with torch.no_grad():
+            fuse.out.weight[range(width), range(2 * width, 3 * width), 1, 1] = 1.0
+            head.weight.mul_(SHARPENED)
+            network.position_emb_temporal.normal_(std=0.02, generator=generator)
+
+    def start(self, network: DicFace, done: Mapping[str, Path]) -> None:
+        super().start(network, done)
+        if self.recipe.task == "restore" or not self.recipe.frozen:
+            network.idx_pred_layer.requires_grad_(True)  # its weights of codes change their meaning
+
+    def losses(self, network: DicFace, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        recipe = self.recipe
+        source, target = batch["source"], batch["target"]
+        clips, frames = source.shape[:2]
+        latent, features = network.encode(source.flatten(0, 1))
+        middle = slice(frames // 2, frames // 2 + 1)
+        kept = middle if recipe.frozen else slice(None)  # a small network learns from the frame it will give
+        alpha = network.alpha(network.tokens(latent).unflatten(0, (clips, frames)), kept).float()
+        chosen = {side: value.unflatten(0, (clips, frames))[:, kept].flatten(0, 1) for side, value in features.items()}
+        weights = gamma_sample(alpha, generator) if recipe.sampled else alpha
+        output = network.decode(dirichlet_mean(weights).flatten(0, 1), chosen, 1.0)
+        wanted = target[:, kept].flatten(0, 1)
+        if "hole" in batch:  # the rest is put back exactly whatever the network makes of it
+            inside = batch["hole"][:, kept].flatten(0, 1)
+            terms = {"pixels": recipe.pixels * (inside * (output.float() - wanted).abs()).sum() / (3 * inside.sum()).clamp_min(1)}
+        else:
+            terms = self.image_terms(output, wanted, source[:, kept].flatten(0, 1))
+        terms["divergence"] = recipe.divergence * dirichlet_divergence(alpha, recipe.prior)
+        if recipe.codes:
+            index = self.targets(network, wanted)
+            likely = dirichlet_mean(alpha).flatten(0, 1).gather(-1, index[..., None])
+            terms["codes"] = -recipe.codes * likely.clamp_min(1e-8).log().mean()
+        return terms
+
+    def validate(self, network: DicFace) -> tuple[dict[str, float], Tensor]:
+        """Of a further task, by itself; else as KEEP's."""
+        if self.recipe.task == "restore" or not self.recipe.stills:
+            return super().validate(network)
+        return self._validate_task(network, torch.stack([self.held_out.face(i) for i in range(min(VALIDATED, len(self.held_out)))]))
+
+    def _validate_task(self, network: DicFace, truth: Tensor) -> tuple[dict[str, float], Tensor]:
+        """Colourising: error of the colour differences, in units of a grey picture's. Inpainting: gain in the holes over what they were shown as."""
+        shown = [self._shown(face[None], generator_for("shown", i)) for i, face in enumerate(truth)]
+        source = torch.cat([pair["source"] for pair in shown])
+        drawn = ((network(source[:, None].to(self.device))[:, 0].float().cpu() + 1) / 2).clamp(0, 1)
+        source = (source + 1) / 2
+        if self.recipe.task == "colourise":
+            wrong, grey = ((picture - luma(picture) - (truth - luma(truth))).square().mean((1, 2, 3)).sqrt().mean() for picture in (drawn, source))
+            return {"error of colour differences, of grey's": (wrong / grey).item()}, torch.stack([source, drawn, truth], 1)[:6]
+        hole = torch.cat([pair["hole"] for pair in shown]) if "hole" in shown[0] else (source != truth).any(1, keepdim=True).float()
+        before, after = ((hole * (picture - truth).square()).sum((1, 2, 3)) / (3 * hole.sum((1, 2, 3))) for picture in (source, drawn))
+        gain = 10 * (before / after).log10()
+        return {"holes: dB over what is shown": gain.mean().item()}, torch.stack([source, torch.lerp(truth, drawn, hole), truth], 1)[:6]
+
+    def restored(self, network: DicFace, source: Tensor) -> Tensor:
+        half = network.frame_length // 2
+        latent, features = network.encode(source)
+        tokens = network.tokens(latent)
+        images = []
+        for t in range(len(source)):
+            window = [min(max(t + offset, 0), len(source) - 1) for offset in range(-half, half + 1)]
+            alpha = network.alpha(tokens[window][None], slice(half, half + 1))[:, 0]
+            images.append(network.decode(dirichlet_mean(alpha.float()), {side: value[t : t + 1] for side, value in features.items()}))
+        return torch.cat(images)
+
+
+def gamma_sample(alpha: Tensor, generator: torch.Generator) -> Tensor:
+    """Gamma(alpha, 1), one draw for each value; divided by their sum they are a draw of Dir(alpha), with alpha's gradient through the draw (eq. 10).
+
+    Decided by `generator` alone: on another device than its own, the draws are those of a generator there that it seeds.
+    """
+    if generator.device != alpha.device:
+        generator = torch.Generator(alpha.device).manual_seed(int(torch.randint(1 << 62, (), generator=generator)))
+    return torch._standard_gamma(alpha, generator=generator)
+
+
+SHARPENED = 12.0
+"""How much steeper DicFace's parameters start out than the base network's logits, so that the mean code is near the likeliest one."""
+
+
+def _silence(layer: nn.Linear | nn.Conv2d) -> None:
+    """Makes a layer give 0."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def dicface_on(base: CodeNetwork, frames: int) -> DicFace:
+    """A DicFace with a codebook network's weights, its own parts at their start; or with another DicFace's."""
+    network = DicFace(base.sizes, frames)
+    network.load_state_dict(base.state_dict(), strict=False)
+    return network
