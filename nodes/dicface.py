@@ -33,7 +33,7 @@ class DicFaceRestore(io.ComfyNode):
                         io.DynamicCombo.Option("colourise", widgets(DicFaceOptions(), "keep_luminance")),
                         io.DynamicCombo.Option("inpaint", []),
                     ],
-                    tooltip="restore (bfr_100k), colourise (color_100k) or inpaint (inpainting_100k).",
+                    tooltip="restore (bfr_100k), colourise (color_100k) or inpaint (inpainting_100k); embedded weights have a file for each.",
                 ),
                 *widgets(DicFaceOptions(), "fidelity", "dirichlet"),
                 seed_input(),

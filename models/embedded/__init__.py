@@ -29,7 +29,15 @@ BLIND = "blind-512.safetensors"
 BLAZEFACE, FACE_MESH, FACE_EMBEDDING = "blazeface-full-range.safetensors", "face-mesh.safetensors", "face-embedding.safetensors"
 CODEBOOK, KEEP, DICFACE = "face-codebook-128.safetensors", "keep-128.safetensors", "dicface-128.safetensors"
 
-RESTORERS = {"embedded blind": BLIND, "embedded codeformer": CODEBOOK, "embedded keep": KEEP, "embedded dicface": DICFACE}
+COLOURISE = "dicface-colourise-128.safetensors"
+
+RESTORERS = {
+    "embedded blind": BLIND,
+    "embedded codeformer": CODEBOOK,
+    "embedded keep": KEEP,
+    "embedded dicface": DICFACE,
+    "embedded dicface colourise": COLOURISE,
+}
 """Face restorers by the name that menus show."""
 PRIORS = {"embedded face prior": PRIOR}
 """Diffusion priors by the name that menus show."""

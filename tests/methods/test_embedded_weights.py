@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fvr.assembly import EMBEDDED
+from fvr.assembly import EMBEDDED, EMBEDDED_TASKS
 from fvr.demo import moving_portrait
 from fvr.faces.align import align
 from fvr.faces.detectors import load_detector
@@ -55,11 +55,11 @@ def result_of(crops):
 
 
 def test_every_method_has_its_weights_and_all_files_stay_within_60_megabytes():
-    assert set(FILES) == set(EMBEDDED.values())
+    assert set(FILES) == {*EMBEDDED.values(), *EMBEDDED_TASKS.values()}
     assert sum(path.stat().st_size for path in embedded.FOLDER.glob("*.safetensors")) <= 60e6
 
 
-@pytest.mark.parametrize("name", EMBEDDED.values())
+@pytest.mark.parametrize("name", [*EMBEDDED.values(), *EMBEDDED_TASKS.values()])
 def test_the_card_says_what_people_must_know(name):
     card = FILES[name].with_suffix(".md").read_text(encoding="utf-8")
     for needed in ("## Data", "United States Congress", "## Licence", "## Recipe", "fvr train", "Seed", "## Bias and limits", "adults", "## Figures"):
@@ -68,7 +68,15 @@ def test_the_card_says_what_people_must_know(name):
     assert notes["licence"] and notes["recipe"] and notes["seed"] and notes["command"].startswith("fvr train")
 
 
-@pytest.mark.parametrize(("name", "kind"), [("embedded codeformer", "codeformer"), ("embedded keep", "keep"), ("embedded dicface", "dicface")])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("embedded codeformer", "codeformer"),
+        ("embedded keep", "keep"),
+        ("embedded dicface", "dicface"),
+        *((title, method) for (method, _), title in EMBEDDED_TASKS.items()),
+    ],
+)
 def test_the_loader_knows_them(name, kind):
     loaded = load_network(FILES[name])
     assert loaded.kind == kind and "128 x 128" in loaded.detail and "Apache-2.0" in loaded.licence
