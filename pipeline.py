@@ -2,7 +2,7 @@
 
 The clip is decoded twice. The first pass finds and follows the faces and keeps a few numbers per face, so that tracks are complete and
 smooth before anything is cut out. The second pass cuts out, restores, pastes and writes; it holds as many frames as the restorer looks
-ahead, whatever the length of the clip. Decoding and encoding have threads of their own beside the restorer's.
+ahead, whatever the length of the clip. Decoding has a thread of its own beside the restorer's; so have pasting and encoding, together.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .faces import Detector, FaceTrack, Paster, TrackReport, align, find_tracks, report, select_tracks
 from .faces.anisotropic_pixels import plausible
+from .faces.paste import Item
 from .faces.tracks import CutDetector, Keep, as_it_is
 from .methods.base import Restorer, Session
 from .models.device import CheckInterrupt, no_check
@@ -128,12 +129,17 @@ def restore_clip_in_frames(
         on_people(tracks, chosen)
     walk = Walk(chosen, restorer, pasting(paster or Paster(), restorer), seed=seed, check_interrupt=check_interrupt)
     frames = 0
-    with closing(read_ahead(source.chunks(chunk))) as pieces, WriteBehind(sink.write) as write:
+
+    def pasted_and_written(done: Restored) -> None:
+        piece = done.pasted()
+        sink.write(piece.frames, piece.starts, piece.ends, piece.stored)
+
+    with closing(read_ahead(source.chunks(chunk))) as pieces, WriteBehind(pasted_and_written) as write:
         for piece in pieces:
             check_interrupt()
-            for done in walk.push(piece):
-                write(done.frames, done.starts, done.ends, done.stored)
-                on_written(len(done.frames))
+            for done in walk.restored(piece):
+                write(done.made() if walk.paster.uses_networks else done)
+                on_written(len(done))
             frames += len(piece.frames)
     if not walk.empty:
         raise RuntimeError(
@@ -284,7 +290,14 @@ class Walk:
         self.notes: list[str] = []
 
     def push(self, piece: FrameChunk) -> Iterator[FrameChunk]:
-        """Takes the next frames and gives the chunks whose faces are all restored, each pasted when it is asked for; all must be.
+        """As `restored`, each chunk pasted when it is asked for; all must be."""
+        for done in self.restored(piece):
+            pasted = done.pasted()
+            yield pasted
+            del pasted  # it may hold enlarged frames, which should be gone before the next are made
+
+    def restored(self, piece: FrameChunk) -> Iterator[Restored]:
+        """Takes the next frames and gives the chunks whose faces are all restored, in order; all must be asked for.
 
         The frames are this walk's from then on: faces are written into them.
         """
@@ -306,32 +319,56 @@ class Walk:
         """Whether everything that went in came out."""
         return not self.waiting
 
-    def _finished(self) -> Iterator[FrameChunk]:
+    def _finished(self) -> Iterator[Restored]:
         while self.waiting and all(self._ready(person, self.waiting[0]) for person in self.here):
             for piece in parted(self.waiting.popleft(), self.paster):
-                done = self._pasted(piece)
-                if done is not None:
-                    yield done
-                del done  # it may hold enlarged frames, which should be gone before the next are made
+                items = self._taken(piece)
+                if piece.index >= self.first:  # those before only warmed sessions up
+                    yield Restored(piece, items, self.paster)
 
-    def _pasted(self, piece: FrameChunk) -> FrameChunk | None:
-        """A chunk with its faces, which leave; None for one that only warmed sessions up."""
-        stop, done = piece.index + len(piece.frames), None
-        items = [person.take(stop) for person in self.here if person.begin < stop and person.pasted < person.track.stop]
-        if piece.index >= self.first:
-            frames = self.paster.paste_over(piece.frames, piece.index, items)
-            done = FrameChunk(piece.index, frames, piece.starts, piece.ends, untouched(piece, [track for track, _, _ in items]))
+    def _taken(self, piece: FrameChunk) -> list[Item]:
+        """The faces of a chunk, which leave."""
+        stop = piece.index + len(piece.frames)
+        items: list[Item] = [person.take(stop) for person in self.here if person.begin < stop and person.pasted < person.track.stop]
         gone = [person for person in self.here if person.pasted >= person.track.stop]
         self.notes += [
             f"person {person.track.person}, frame {person.track.start:,} on: {person.session.note}" for person in gone if person.session.note
         ]
         self.here = [person for person in self.here if person.pasted < person.track.stop]
-        return done
+        return items
 
     @staticmethod
     def _ready(person: OpenTrack, piece: FrameChunk) -> bool:
         stop = min(piece.index + len(piece.frames), person.track.stop)
         return person.begin >= stop or person.ready_until() >= stop
+
+
+@dataclass(frozen=True, eq=False)
+class Restored:
+    """Frames whose faces are all restored and not yet in them."""
+
+    piece: FrameChunk
+    items: list[Item]
+    paster: Paster
+    done: FrameChunk | None = None
+
+    @property
+    def index(self) -> int:
+        return self.piece.index
+
+    def __len__(self) -> int:
+        return len(self.piece)
+
+    def pasted(self) -> FrameChunk:
+        """The frames with the faces in them. Once only; in any thread, unless the paster runs networks."""
+        if self.done is not None:
+            return self.done
+        frames = self.paster.paste_over(self.piece.frames, self.piece.index, self.items)
+        return replace(self.piece, frames=frames, stored=untouched(self.piece, [track for track, _, _ in self.items]))
+
+    def made(self) -> Restored:
+        """The same, pasted here and now."""
+        return replace(self, items=[], done=self.pasted())
 
 
 def parted(piece: FrameChunk, paster: Paster) -> Iterator[FrameChunk]:

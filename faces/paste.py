@@ -86,6 +86,11 @@ class Paster:
         if self.upscaler is not None and self.scale == 1:
             raise ValueError(f"an upscale model enlarges frames, and scale is 1; set scale to 2 to {LARGEST}, or leave the model out")
 
+    @property
+    def uses_networks(self) -> bool:
+        """Whether pasting runs a network, which must not meet another one that a host is moving; without, it may go on beside one."""
+        return self.parser is not None or self.upscaler is not None
+
     def size(self, height: int, width: int) -> tuple[int, int]:
         """(H, W) of what comes out for frames of that size."""
         return height * self.scale, width * self.scale

@@ -172,6 +172,23 @@ def test_in_threads_the_clip_is_what_it_is_one_after_the_other(film, tmp_path, m
         assert torch.equal(frames, others) and times.starts == other_times.starts and times.end == other_times.end
 
 
+def test_pasting_goes_on_beside_the_restorer_unless_it_runs_a_network(film, tmp_path, monkeypatch, one_thread):
+    """Two networks in two threads would be moved on and off a device at the same time."""
+    threads, paste_over = [], Paster.paste_over
+
+    def noted(self, *given):
+        threads.append(threading.current_thread().name)
+        return paste_over(self, *given)
+
+    monkeypatch.setattr(Paster, "paste_over", noted)
+    in_one_go(film, tmp_path / "beside.mkv")
+    monkeypatch.setattr(Paster, "uses_networks", True)
+    in_one_go(film, tmp_path / "in_turn.mkv")
+    half = len(threads) // 2
+    assert set(threads[:half]) == {"fvr writes behind"} and set(threads[half:]) == {threading.current_thread().name}
+    assert torch.equal(read_frames(tmp_path / "beside.mkv")[0], read_frames(tmp_path / "in_turn.mkv")[0])
+
+
 def aligned_in_one_go(clip, output, check=lambda: None):
     source = open_source(clip)
     with open_sink(output, None, size=(512, 512), codec="ffv1") as sink:
