@@ -162,6 +162,17 @@ def test_who_leaves_and_returns_is_one_and_who_dissolves_is_two(picture_of, dete
 
 
 @needs_faces
+def test_people_across_a_long_dissolve_are_two(picture_of, detector):
+    """Two seconds of it: the shots end in the middle, and nobody of one is tied to the other."""
+    a, b = (torch.nn.functional.avg_pool2d(picture_of(k)[None], 4)[0] for k in (0, 2))
+    mix = torch.linspace(0, 1, 48)[:, None, None, None]
+    dissolve = torch.cat([a.repeat(10, 1, 1, 1), a + mix * (b - a), b.repeat(10, 1, 1, 1)])
+    tracks = find_tracks([(0, dissolve)], detector, ShotCutDetector())
+    assert {track.person for track in tracks} == {0, 1}
+    assert {track.person for track in tracks if track.start < 10} != {track.person for track in tracks if track.stop > 58}
+
+
+@needs_faces
 def test_a_picture_of_a_stranger_is_one_sentence(picture_of, detector, tmp_path):
     small = torch.nn.functional.avg_pool2d(picture_of(0)[None], 2)
     tracks = find_tracks([(0, small.repeat(4, 1, 1, 1))], detector)

@@ -140,3 +140,24 @@ def test_a_dissolve_before_a_cut_is_told_first():
         info += detector.push(frame[None])
     info += detector.finish()
     assert info == gradual_cuts(frames) and len(info) == 2 and info[1] == 42
+
+
+def pan(number: int, length: int, speed: float) -> torch.Tensor:
+    """A camera that moves over a scene."""
+    wide = F.interpolate(torch.rand(1, 3, 6, 18, generator=torch.Generator().manual_seed(number)), (96, 288), mode="bicubic").clamp(0, 1)[0]
+    return torch.stack([wide[:, :, round(speed * k) : round(speed * k) + 96] for k in range(length)])
+
+
+@pytest.mark.parametrize("speed", [0.0, 0.5])
+def test_a_dissolve_of_two_seconds_is_found_where_the_camera_moves_too(speed):
+    """Over 48 frames of a pan most of the picture changes: the ends of the two shots are not what is mixed in the middle."""
+    mix = (torch.arange(48) + 1).view(-1, 1, 1, 1) / 49
+    a, b = pan(53, 78, speed), pan(93, 78, 0.7 * speed).flip(-1)
+    found = gradual_cuts(torch.cat([a[:30], a[30:].lerp(b[:48], mix), b[48:]]))
+    assert found and all(abs(cut - 54) <= 20 for cut in found)
+    assert gradual_cuts(a) == [] == gradual_cuts(b)
+
+
+def test_a_slow_pan_over_large_shapes_is_no_dissolve():
+    """Little changes in a few frames, and that on straight lines."""
+    assert [gradual_cuts(pan(number, 80, 0.6)) for number in (21, 24, 27, 30)] == [[]] * 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-HALVES = (3, 4, 6, 8, 12, 16, 20)
+HALVES = (3, 4, 6, 8, 12, 16, 20, 26, 34)
 """Half lengths that are tried, in frames."""
 
 STEADY = 3
@@ -18,7 +18,14 @@ APART = 0.07
 """Mean difference of the two shots' thumbnails from which on one may become the other."""
 
 LINEAR = 0.16
-"""Share of that difference by which a dissolve's frames may miss the mixture that they should be."""
+"""Share of that difference by which a dissolve's frames may miss the mixture that they should be, where the two shots stand still."""
+
+MOVING, CONTRAST = 0.55, 0.12
+"""The same where they move, if the frames' contrast is the mixture's, within this share of the two shots'; what moves keeps its contrast."""
+
+DIP, MOVING_DIP = 0.8, 0.7
+"""Variance of a mixture, as a share of the mixture of variances, below which two shots have little in common: 1/2 in the middle of two that have
+nothing, 1 for one scene in another light. The second where they move."""
 
 ALIKE = 0.75
 """Correlation of two thumbnails from which on they show one scene in another light."""
@@ -32,11 +39,15 @@ class DissolveDetector:
 
     A dissolve of half length h around t has, with a and b the means of STEADY frames before t - h and after t + h:
 
-        x(t + s) = (1/2 - s / 2h) a + (1/2 + s / 2h) b within LINEAR |a - b|, for s = -h/2, 0, h/2 and the ends,
-        a and b that are APART, do not change much themselves, and are not one scene in another light.
+        x(t + s) = m(s) = (1/2 - s / 2h) a + (1/2 + s / 2h) b within LINEAR |a - b|, for s = -h/2, 0, h/2,
+        a and b that are APART, do not change much themselves, have little in common, and are not one scene in another light.
 
-    Pans and zooms miss the first line: their middle is not the mean of their ends. A fade through black or white is told where the flat
-    frames begin, once another scene has come out of them.
+    Where the two shots move, their ends are not what is mixed in between. Contrast is, whatever moved: there x may miss m by MOVING |a - b|, and
+
+        |var x(t + s) - var m(s)| <= CONTRAST (var a + var b) / 2,  var m(s) below MOVING_DIP times the mixture of var a and var b.
+
+    Pans and zooms miss the first line, as their middle is not the mean of their ends, and the last, as their contrast stays. A fade through black
+    or white is told where the flat frames begin, once another scene has come out of them.
     """
 
     def __init__(self) -> None:
@@ -45,7 +56,10 @@ class DissolveDetector:
         """Mean difference of a frame's thumbnail from the one before."""
         self.count = 0
         self.settled = 0
-        self.found: dict[int, float] = {}
+        self.found: dict[int, tuple[float, int]] = {}
+        """Candidates: their miss and half length."""
+        self.told = (-HALVES[-1], 0)
+        """The last dissolve's middle and half length."""
         self.shown: tuple[int, np.ndarray] | None = None
         """The last frame that showed something, and its thumbnail."""
         self.flat: int | None = None
@@ -82,12 +96,18 @@ class DissolveDetector:
         return found
 
     def best(self, t: int) -> list[int]:
-        """The middle of a dissolve whose last candidate lies a few frames back: the candidate that misses the mixture least."""
-        if not self.found or t - max(self.found) < HALVES[1]:
+        """The middle of a dissolve whose last candidate lies half its half length back: the candidate that misses the mixture least. One that
+        would overlap that before it is the same."""
+        if not self.found:
             return []
         middle = min(self.found, key=lambda k: (self.found[k], k))
+        half = self.found[middle][1]
+        if t - max(self.found) < max(HALVES[1], half // 2):
+            return []
         self.found.clear()
-        return [middle]
+        same = middle - self.told[0] < half + self.told[1]
+        self.told = self.told if same else (middle, half)
+        return [] if same else [middle]
 
     def faded(self, t: int) -> list[int]:
         """The first flat frame of a fade, once another scene has come out of it."""
@@ -102,9 +122,9 @@ class DissolveDetector:
             self.flat = t
         return []
 
-    def miss(self, t: int) -> float | None:
-        """By how much the frames around t miss a dissolve, as a share of the shots' difference; None if they are none."""
-        best = None
+    def miss(self, t: int) -> tuple[float, int] | None:
+        """By how much the frames around t miss a dissolve, as a share of the shots' difference, and its half length; None if they are none."""
+        best: tuple[float, int] | None = None
         for h in HALVES:
             first, last = t - h, t + h
             if first - STEADY + 1 < 0 or last + STEADY - 1 >= self.count:
@@ -112,19 +132,31 @@ class DissolveDetector:
             start = np.mean([self.seen[k] for k in range(first - STEADY + 1, first + 1)], axis=0)
             end = np.mean([self.seen[k] for k in range(last, last + STEADY)], axis=0)
             far = apart(start, end)
-            if far < APART:
-                continue
-            steady = max(apart(self.seen[k], self.seen[k + STEADY - 1]) for k in (first - STEADY + 1, last)) <= 0.2 * far
-            if not steady or max(self.steps[k] for k in range(first + 1, last + 1)) > max(0.45, 1.6 / h) * far:
-                continue  # what moves, or a cut
-            misses = []
+            if far < APART or max(self.steps[k] for k in range(first + 1, last + 1)) > max(0.45, 1.6 / h) * far:
+                continue  # one shot, or a cut
+            if min(float(start.std()), float(end.std())) <= FLAT or one_scene(start, end):
+                continue  # a fade, or other light
+            before, after = variance(start), variance(end)
+            missed, contrast, dip = 0.0, 0.0, 1.0
+            total = 0.0
             for s in (-(h // 2), 0, h // 2):
                 share = 0.5 + s / (2 * h)
-                misses.append(apart(self.seen[t + s], (1 - share) * start + share * end) / far)
-            shown = min(float(start.std()), float(end.std())) > FLAT  # else a fade
-            if max(misses) < LINEAR and shown and not one_scene(start, end) and (best is None or sum(misses) < best):
-                best = sum(misses)
+                mixed, seen = (1 - share) * start + share * end, self.seen[t + s]
+                miss, variance_mixed = apart(seen, mixed) / far, variance(mixed)
+                contrast = max(contrast, 2 * abs(variance(seen) - variance_mixed) / max(before + after, 1e-9))
+                dip = min(dip, variance_mixed / max((1 - share) * before + share * after, 1e-9))
+                missed, total = max(missed, miss), total + miss
+            still = missed < LINEAR and dip < DIP
+            if still:
+                still = max(apart(self.seen[k], self.seen[k + STEADY - 1]) for k in (first - STEADY + 1, last)) <= 0.2 * far
+            if (still or (missed < MOVING and contrast < CONTRAST and dip < MOVING_DIP)) and (best is None or total < best[0]):
+                best = total, h
         return best
+
+
+def variance(thumbnail: np.ndarray) -> float:
+    """Of a flattened thumbnail over its pixels, the mean of its channels'."""
+    return float(thumbnail.reshape(3, -1).var(1).mean())
 
 
 def apart(a: np.ndarray, b: np.ndarray) -> float:
