@@ -13,7 +13,7 @@ from torch import Tensor
 from ..models.embedded import FACE_EMBEDDING, FOLDER
 from ..models.face_embedding import PLACES, SIDE, load_face_embedding
 from .align import warp_one
-from .geometry import TEMPLATE, after, area, similarity, umeyama
+from .geometry import TEMPLATE, after, area, side, similarity, umeyama
 from .types import FaceTrack
 
 Embed = Callable[[Tensor], Tensor]
@@ -24,6 +24,13 @@ SAME = 0.5
 
 OTHER_PERSON_DISTANCE = 0.6
 """Between SAME and this the network does not know: tracks stay apart, and the report says so."""
+
+BLUNT = (24.0, 48.0)
+"""Sides of faces, in frame pixels, between which embeddings go from telling little to telling all: those of small damaged faces lie near to each
+other, whoever they show, and far from the same person's large ones (benchmarks/README.md, Who is who)."""
+
+CAUTION, DOUBT = 0.12, 0.15
+"""By how much nearer two tracks of the smallest faces must be to be tied, and by how much farther another person may be of whom they could be one."""
 
 SAMPLES = 8
 """Faces of a track that are embedded."""
@@ -91,8 +98,10 @@ def named(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
 
     People are groups of tracks with a mean distance below SAME (average linkage), no two of which are seen at the same time. A track without
     an embedding is a person of its own. `unsure` is set where another person is nearer than OTHER_PERSON_DISTANCE who could be the same by time.
+    Small faces are tied later, and called unsure sooner (`bluntness`).
     """
-    groups, nearest = tied(distances(tracks))
+    blunt = bluntness(tracks)
+    groups, nearest = tied(distances(tracks, blunt))
 
     def rank(number: int) -> tuple[float, ...]:
         group = groups[number]
@@ -100,8 +109,9 @@ def named(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
 
     out: list[FaceTrack] = list(tracks)
     for person, number in enumerate(sorted(range(len(groups)), key=rank)):
+        doubtful = OTHER_PERSON_DISTANCE + DOUBT * float(blunt[groups[number]].max())
         for k in groups[number]:
-            out[k] = tracks[k].known_as(person, unsure=float(nearest[number]) < OTHER_PERSON_DISTANCE)
+            out[k] = tracks[k].known_as(person, unsure=float(nearest[number]) < doubtful)
     return out
 
 
@@ -130,8 +140,18 @@ def tied(far: Tensor) -> tuple[list[list[int]], Tensor]:
             nearest[row], where[row] = far[row].min(0)
 
 
-def distances(tracks: Sequence[FaceTrack]) -> Tensor:
-    """(n, n) float32 distances of embeddings; infinite between tracks that share a frame, and where one has none."""
+def bluntness(tracks: Sequence[FaceTrack]) -> Tensor:
+    """(n,) in [0, 1]: 1 for tracks of faces so small that their embedding tells little, 0 for large ones, see BLUNT."""
+    low, high = BLUNT
+    return ((high - torch.tensor([float(side(track.boxes).median()) for track in tracks])) / (high - low)).clamp(0, 1)
+
+
+def distances(tracks: Sequence[FaceTrack], blunt: Tensor) -> Tensor:
+    """(n, n) float32 distances of embeddings; infinite between tracks that share a frame, and where one has none; up to CAUTION larger
+    between small faces.
+
+    blunt: see `bluntness`.
+    """
     n = len(tracks)
     far = torch.full((n, n), float("inf"))
     known = [k for k, track in enumerate(tracks) if track.embedding is not None]
@@ -141,7 +161,8 @@ def distances(tracks: Sequence[FaceTrack]) -> Tensor:
     starts, stops = (torch.tensor([getattr(tracks[k], name) for k in known]) for name in ("start", "stop"))
     for row, k in enumerate(known):
         apart = (stops[row] <= starts) | (stops <= starts[row])
-        far[k, known] = torch.where(apart, (looks - looks[row]).norm(dim=1), float("inf"))
+        caution = CAUTION * torch.minimum(blunt[known], blunt[k])
+        far[k, known] = torch.where(apart, (looks - looks[row]).norm(dim=1) + caution, float("inf"))
     return far
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from fvr.faces import FaceTrack, aligned_track, find_tracks, load_detector
 from fvr.faces.geometry import area
-from fvr.faces.people import OTHER_PERSON_DISTANCE, SAME, Embed, likeness, load_embed, named
+from fvr.faces.people import BLUNT, OTHER_PERSON_DISTANCE, SAME, Embed, likeness, load_embed, named
 from fvr.video import open_source
 
 NAMESAKES = {"abraham", "brooks", "bush", "collins", "cox", "hutchinson", "king", "long", "neal", "price", "turner"}
@@ -51,6 +51,7 @@ DAMAGE: dict[str, Callable[[Tensor], Tensor]] = {
     "dark, noise and JPEG": lambda p: damaged((0.5 * p**1.8)[None])[0],
     "grey": lambda p: p.mean(0, keepdim=True).expand_as(p),
 }
+SIZES = {"face of 48 px, noise and JPEG": 48.0, "face of 24 px, noise and JPEG": 24.0}
 
 
 def picture(row: dict[str, str], folder: Path) -> Tensor:
@@ -90,7 +91,7 @@ def embedded(pictures: Sequence[Tensor], embed: Embed) -> list[Tensor | None]:
 
 def auc(same: Tensor, others: Tensor) -> float:
     """The chance that a distance of `same` is smaller than one of `others`."""
-    ranks = torch.searchsorted(others.sort().values, same)
+    ranks = torch.searchsorted(others.sort().values, same.contiguous())
     return 1 - float(ranks.float().mean()) / len(others)
 
 
@@ -101,13 +102,14 @@ def row(label: str, same: Tensor, others: Tensor, more: str = "") -> None:
     print(f"| {' | '.join(map(str, cells))} | {auc(same, others):.4f} |{more}", flush=True)
 
 
-def casts(first: Tensor, second: Tensor) -> str:
-    """How often people of a cast are tied to another, and how many are found twice, of CASTS casts of CAST people."""
+def casts(first: Tensor, second: Tensor, size: float) -> str:
+    """How often people of a cast are tied to another, and how many are found twice, of CASTS casts of CAST people; size: the second faces'."""
     generator, false, apart, silent = torch.Generator().manual_seed(0), 0, 0, 0
     for _ in range(CASTS):
         who = torch.randperm(len(first), generator=generator)[:CAST]
         looks = torch.stack([first[who], second[who]], 1).flatten(0, 1)
-        tracks = named([replace(aligned_track(1), start=k, shot=(k, k + 1), embedding=look) for k, look in enumerate(looks)])
+        boxes = [torch.tensor([[0.0, 0.0, side, side]]) for side in (300.0, size)]
+        tracks = named([replace(aligned_track(1), start=k, shot=(k, k + 1), boxes=boxes[k % 2], embedding=look) for k, look in enumerate(looks)])
         people = [track.person for track in tracks]
         false += len({p for k, p in enumerate(people) for q in range(len(people)) if q // 2 != k // 2 and people[q] == p})
         split = [k for k in range(0, len(people), 2) if people[k] != people[k + 1]]
@@ -156,7 +158,7 @@ def main(faces: Path, clips: Path) -> None:
         both = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
         a, b = (torch.stack(looks) for looks in zip(*both, strict=True))
         far = torch.cdist(a, b)
-        row(label, far.diagonal(), far[~torch.eye(len(far), dtype=torch.bool)], casts(a, b))
+        row(label, far.diagonal(), far[~torch.eye(len(far), dtype=torch.bool)], casts(a, b, SIZES.get(label, 2 * BLUNT[1])))
     print(f"\n{head}\n|{' --- |' * 9}")
     clean = pieces(clips)
     compare_clips("another piece of the clip", clean, clean)
