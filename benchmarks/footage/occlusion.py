@@ -5,7 +5,8 @@
 Three frames of each of two clean clips; a hand (a bar of skin colour with fingers' shades), a microphone (a dark disc with a grid) and strands of
 hair move over the face, then the damage of gates.py. Restored by `blind`; by the embedded CodeFormer without anything under it; and
 "painted": what a network that sees only faces would show, which is the restored clip that had nothing before the face. Gates are open.
-FILE.jpg: the last frames of everything.
+FILE.jpg: the last frames of everything. Last, what the mask costs a network that could do everything: the clean crops with nothing before the face
+are pasted into ever more blurred frames, with each frame's own outline and with the mean mesh's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,6 +30,9 @@ from fvr.methods.registry import build_restorer
 from fvr.training.sheet import sheet_png
 
 CLIPS = {"clean_face_512.mp4": 0, "clean_face_480_tone.mp4": 0}
+IDEAL = (*CLIPS, "scene_720p_clean.mp4", "edge_rotation90_flag.mp4")
+BLURS = (0.015, 0.04, 0.08)
+"""Standard deviations as shares of the face's side."""
 SIZES = (160, 48)
 """Sides of the face, in pixels."""
 
@@ -72,6 +77,29 @@ def psnr(shown: Tensor, truth: Tensor, weight: Tensor) -> float:
     return 10 * math.log10(float(3 * weight.sum() / ((shown - truth).square() * weight[:, None]).sum()))
 
 
+def ideal(folder: Path, detector: BlazeFaceDetector) -> None:
+    """The table of the restorer that gives the truth."""
+    found: dict[tuple[str, int, float], list[list[float]]] = {}
+    for name in IDEAL:
+        frames, (track, *_) = tracks_of(folder / name, detector, 24)
+        for size in SIZES:
+            clean, small = shrunk(frames, track, size / float(side(track.boxes).median()))
+            face = torch.zeros_like(clean[:, 0])
+            for k, box in enumerate(small.boxes.round().long().tolist()):
+                face[k, max(box[1], 0) : box[3], max(box[0], 0) : box[2]] = 1
+            restored = align(clean, small, 0)
+            for what, truth, mask in [("nothing", clean, torch.zeros_like(face)), *occluders(clean, small)]:
+                for blur in BLURS:
+                    shown = damaged(truth, blur * size)
+                    ways = (("off", small), ("auto", replace(small, outline=None)), ("auto", small))
+                    clips = [shown, *(Paster(fade=False, occlusion=mode).paste(shown, 0, [(t, restored, None)])[0] for mode, t in ways)]
+                    before = [psnr(clip, truth, mask) if what != "nothing" else math.nan for clip in clips[1:]]
+                    found.setdefault((what, size, blur), []).append([*before, *(psnr(clip, truth, face * (mask < 0.01)) for clip in clips)])
+    print("\n| before it | face | blur | occluder: off | mean outline | own | face: damaged | off | mean outline | own |\n|" + " --- |" * 10)
+    for (what, size, blur), rows in sorted(found.items()):
+        print(f"| {what} | {size} px | {blur:g} | " + " | ".join(f"{v:.2f}" for v in torch.tensor(rows).mean(0).tolist()) + " |")
+
+
 def main(folder: Path, sheet: str | None) -> None:
     torch.set_num_threads(1)
     detector = load_detector("blazeface")
@@ -106,6 +134,7 @@ def main(folder: Path, sheet: str | None) -> None:
                     print("| " + " | ".join([name, f"{size} px", what, method, *before, *rest]) + " |", flush=True)
                     if method != "codeformer":
                         pictures.append(torch.cat([align(clip, small, 0)[-1:] for clip in (*clips, truth)]))
+    ideal(folder, detector)
     if sheet:
         sheet_png(torch.stack([F.avg_pool2d(row, 4) for row in pictures]), Path(sheet))
 
