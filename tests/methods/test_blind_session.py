@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fvr.methods.base import restore_frames
-from fvr.methods.blind import BlindOptions, BlindRestorer, flow_into, steadied, worthwhile
+from fvr.methods.blind import AGREED, BlindOptions, BlindRestorer, flow_into, steadied, worthwhile
 from fvr.models.blind import BlindRestorers, BlindSizes
 from fvr.motion.warp import warp
 from fvr.training.synthetic_motion import Motion, set_moving
@@ -100,7 +100,10 @@ def test_noise_that_is_left_is_averaged_and_motion_is_not():
     still = torch.rand(1, 3, 8, 8, generator=generator).repeat_interleave(16, -1).repeat_interleave(16, -2)
     first, second = (still + 2 / 255 * torch.randn(still.shape, generator=generator) for _ in range(2))
     everywhere = torch.ones(1, 1, 128, 128)
-    error = (steadied(first, second, everywhere) - still).square().mean() / (first - still).square().mean()
+    error = (steadied(first, second, everywhere, AGREED**2) - still).square().mean() / (first - still).square().mean()
     assert 0.45 < error < 0.65
-    assert torch.equal(steadied(first, second, 0 * everywhere), first)
-    assert (steadied(first, second.flip(-1), everywhere) - first).abs().mean() < 0.1 / 255
+    assert torch.equal(steadied(first, second, 0 * everywhere, AGREED**2), first)
+    noisier = first + 6 / 255 * torch.randn(first.shape, generator=generator)
+    kept = [(steadied(noisier, second, everywhere, tolerance) - noisier).abs().mean() for tolerance in (AGREED**2, (8 / 255) ** 2)]
+    assert kept[0] < 0.5 * kept[1]
+    assert (steadied(first, second.flip(-1), everywhere, AGREED**2) - first).abs().mean() < 0.1 / 255
