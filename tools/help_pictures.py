@@ -132,7 +132,7 @@ def degradations() -> np.ndarray:
     """Every kind at its default, on one face."""
     frames = moving_portrait(24)[:9, :, 44:188, 88:232]
     stronger = {"motion_line": "motion_line(length=15)", "jpeg": "jpeg(quality=20)", "noise": "noise(sigma=0.1)", "h264": "h264(crf=44)"}
-    stronger |= {"camera_noise": "camera_noise(iso=3200)", "temporal_blur": "temporal_blur(width=9)"}
+    stronger |= {"camera_noise": "camera_noise(iso=3200)", "temporal_blur": "temporal_blur(width=9)", "blind_video": "blind_video(level=mild)"}
     cells = [titled(sized(pixels(frames[4]), 158), "clean")]
     for name in KINDS:
         text = stronger.get(name, f"{name}()")

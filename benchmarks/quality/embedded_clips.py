@@ -14,6 +14,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,6 +32,7 @@ from fvr.methods.registry import build_restorer
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.metrics.temporal import mean_warping_error
 from fvr.models import embedded
+from fvr.physics.blind_video import LEVELS
 from fvr.physics.parser import parse
 from fvr.training.degradations import JUDGED
 from fvr.training.sheet import sheet_png
@@ -39,8 +41,12 @@ from fvr.video import read_frames
 CLIPS = {"clean_face_512.mp4": 30, "scene_720p_clean.mp4": 30}
 """Files, and the first frame that is used."""
 SIDE = 128
-VARIANTS = {"flair without DC": {"data_consistency": "off"}, "flair without enhancer": {"enhance": "off"}, "flair with a DPM": {}}
-"""Of FLAIR: its settings. The last has the prior itself, without condition, in the codebook's place as the enhancer (the paper's Table 9)."""
+STILL, DPM = "flair frame by frame", "flair with a DPM"
+VARIANTS = {"flair without DC": {"data_consistency": "off"}, "flair without enhancer": {"enhance": "off"}, STILL: {"enhance": "off"}, DPM: {}}
+"""Of FLAIR: its settings. One leaves out enhancer and temporal layers (the paper's Table 3); one has the prior itself, without condition, in the
+codebook's place as the enhancer (Table 9)."""
+SETS = {f"{level} video": f"blind_video(level={level})" for level in LEVELS}
+"""KEEP's three test sets, for crops of 512."""
 METHODS = ("flair", "flair without DC", "codeformer", "dicface", "keep")
 UNCONDITIONAL = replace(PRESETS["embedded"], guidance=0.0, data_consistency=False, enhance=False)
 CLEAN = "clean"
@@ -52,6 +58,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--crops", action="store_true", help="degrade the crops of 512, and restore a clean clip too")
+    parser.add_argument("--sets", action="store_true", help="KEEP's test sets (mild, medium, heavy) instead, with --crops")
     parser.add_argument("--only", help="the one degradation whose name begins so")
     parser.add_argument("--set", action="append", default=[], help="NAME=VALUE for flair")
     parser.add_argument("--sheet", type=Path, help="write one frame of everything here")
@@ -60,7 +67,8 @@ def main() -> None:
     columns = ["clip", "degradation", "method", "PSNR", "gain", "SSIM", "gain", "warping", "residual", "frames/s"]
     print(row(columns), row(["---"] * len(columns)), sep="\n")
     sheet = []
-    names = [name for name in (*JUDGED, CLEAN) if name.startswith(options.only or "") and (name != CLEAN or options.crops)]
+    kinds = SETS if options.sets else JUDGED
+    names = [name for name in (*kinds, CLEAN) if name.startswith(options.only or "") and (name != CLEAN or (options.crops and not options.sets))]
     for clip, crop in crops.items():
         for name in names:
             pictures = []
@@ -83,7 +91,8 @@ def measured(clip: str, crop: Tensor, name: str, options: argparse.Namespace) ->
     """A table row and a picture of the middle frame for the baseline and each method."""
     side = crop.shape[-1] if options.crops else SIDE
     truth = resized(crop, side, "bilinear")
-    degradation = None if name == CLEAN else parse(JUDGED[name])
+    text = "" if name == CLEAN else (SETS | JUDGED)[name]
+    degradation = parse(text) if text else None
     y = truth if degradation is None else degradation.observe(truth, torch.Generator().manual_seed(0)).clamp(0, 1)
     baseline = resized(y, side, "bicubic").clamp(0, 1)
     middle = len(crop) // 2
@@ -94,12 +103,16 @@ def measured(clip: str, crop: Tensor, name: str, options: argparse.Namespace) ->
         known, crops = None, baseline
         if method.startswith("flair"):
             if degradation is not None:
-                known, crops = degradation if options.crops else parse(f"average_pool(factor={crop.shape[-1] // SIDE}) + {JUDGED[name]}"), y
+                known, crops = degradation if options.crops else parse(f"average_pool(factor={crop.shape[-1] // SIDE}) + {text}"), y
             settings |= VARIANTS.get(method, {})
         weights = embedded.listed(embedded.RESTORERS | embedded.PRIORS).get(EMBEDDED[method.split()[0]])
         restorer = build_restorer(method.split()[0], weights=weights, degradation=known, settings=settings)
-        if isinstance(restorer, FlairRestorer) and method == "flair with a DPM":
-            restorer.enhancer = FlairRestorer(restorer.prior, options=UNCONDITIONAL)
+        if isinstance(restorer, FlairRestorer):
+            if method == DPM:
+                restorer.enhancer = FlairRestorer(restorer.prior, options=UNCONDITIONAL)
+            if method == STILL:
+                network = restorer.prior.network  # type: ignore[attr-defined]
+                network.forward = partial(network.forward, temporal=False)
         began = time.perf_counter()
         result = resized(restore_frames(restorer, crops), side, "bilinear")
         pace = len(crop) / (time.perf_counter() - began)

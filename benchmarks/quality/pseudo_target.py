@@ -60,10 +60,10 @@ def prior_of(name: str) -> Prior:
     return LoadDiffusionPrior.execute(prior=name).result[0]
 
 
-def degraded(truth: Tensor, iso: int, factor: int) -> Tensor:
-    """(n, 3, 512, 512): shrunk, seen by the camera, enlarged by bilinear interpolation as the paper's code does."""
-    text = f"isp_noise(iso={iso}, mosaic=grbg)" if factor == 1 else f"bicubic(factor={factor}) + isp_noise(iso={iso}, mosaic=grbg)"
-    seen = parse(text).observe(truth, torch.Generator().manual_seed(iso)).clamp(0, 1)
+def degraded(truth: Tensor, iso: int, factor: int, any_camera: bool = False) -> Tensor:
+    """(n, 3, 512, 512): shrunk, seen by the camera, or each by one drawn at random, enlarged by bilinear interpolation as the paper's code does."""
+    text = f"any_camera(iso={iso}, of=frame)" if any_camera else f"isp_noise(iso={iso}, mosaic=grbg)"
+    seen = parse(text if factor == 1 else f"bicubic(factor={factor}) + {text}").observe(truth, torch.Generator().manual_seed(iso)).clamp(0, 1)
     return torch.nn.functional.interpolate(seen, (SIDE, SIDE), mode="bilinear", align_corners=False)
 
 
@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--fidelity", type=float)
     parser.add_argument("--iso", type=int, nargs="+", default=[1600, 3200])
+    parser.add_argument("--any-camera", action="store_true", help="white balance and colour matrix drawn for every face, as the paper's script does")
     parser.add_argument("--factor", type=int, default=4)
     parser.add_argument("--limit", type=int, default=16)
     parser.add_argument("--batch", type=int, default=1, help="faces at once")
@@ -93,7 +94,7 @@ def main() -> None:
     print("| ISO | Q: restored | target | truth | sharper, by | low-pass moved, mean / worst | restored, PSNR / SSIM | target | s/face |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for iso in arguments.iso:
-        seen = degraded(truth, iso, arguments.factor)
+        seen = degraded(truth, iso, arguments.factor, arguments.any_camera)
         begun = time.perf_counter()
         parts = torch.arange(count).split(arguments.batch)
         made = [maker.make(seen[part], [(0, i) for i in part.tolist()], seed=arguments.seed) for part in parts]

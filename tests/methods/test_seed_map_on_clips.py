@@ -58,8 +58,8 @@ SHAKEN = Blur.motion(9, 0.5, seed=0, boundary="reflect")
 
 @pytest.mark.parametrize(
     ("operator", "iterations", "gain"),
-    [(AveragePool(4), 40, 0.4), (SHAKEN @ TemporalBlur(3, "replicate"), 40, 0.3)],
-    ids=["sr x4", "temporal and motion"],
+    [(AveragePool(4), 40, 0.4), (SHAKEN, 80, 0.8), (SHAKEN @ TemporalBlur(3, "replicate"), 40, 0.3)],
+    ids=["sr x4", "motion", "temporal and motion"],
 )
 def test_the_other_tasks_gain_over_doing_nothing(truth, operator, iterations, gain):
     """Blur over three frames, as there are three."""
