@@ -32,6 +32,10 @@ def models(options: argparse.Namespace) -> int:
         show_model(checkpoint.name, path is not None, size, checkpoint.file, about, path or f"looked for in {', '.join(checkpoint.folders)}")
     for name, file in embedded.listed(embedded.RESTORERS | embedded.PRIORS).items():
         show_model(name, True, file.stat().st_size, file.name, embedded.notes(file)["licence"].split(";")[0], "in this package")
+    for name, file in embedded.listed(embedded.FACES).items():
+        notes = embedded.notes(file)
+        about = f"{notes['licence']}; from {notes['source']}, SHA-256 {notes['source_sha256']}"
+        show_model(name, True, file.stat().st_size, file.name, about, "in this package")
     print("\nmodel folders:")
     for name, places in folders.items():
         print(f"  {name:24} {', '.join(map(str, places))}")

@@ -114,7 +114,7 @@ def casts(first: Tensor, second: Tensor, size: float) -> str:
         false += len({p for k, p in enumerate(people) for q in range(len(people)) if q // 2 != k // 2 and people[q] == p})
         split = [k for k in range(0, len(people), 2) if people[k] != people[k + 1]]
         apart += len(split)
-        silent += sum(not (tracks[k].unsure and tracks[k + 1].unsure) for k in split)
+        silent += sum(not (tracks[k].unsure or tracks[k + 1].unsure) for k in split)
     return f" {false} | {apart} ({silent}) |"
 
 
@@ -152,7 +152,7 @@ def main(faces: Path, clips: Path) -> None:
     people = pairs(faces)
     first = embedded([a for a, _ in people], embed)
     head = "| second | pairs | distance, median (most) | tied | unsure | pairs of others | tied wrongly | unsure | AUC |"
-    print(f"{len(people)} people\n{head} people tied wrongly in {CASTS} casts of {CAST} | left apart (and not called unsure) |\n|{' --- |' * 11}")
+    print(f"{len(people)} people\n{head} people tied wrongly in {CASTS} casts of {CAST} | left apart (and neither called unsure) |\n|{' --- |' * 11}")
     for label, damage in DAMAGE.items():
         second = embedded([damage(b) for _, b in people], embed)
         both = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]

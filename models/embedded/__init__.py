@@ -42,6 +42,9 @@ RESTORERS = {
 PRIORS = {"embedded face prior": PRIOR}
 """Diffusion priors by the name that menus show."""
 
+FACES = {"blazeface": BLAZEFACE, "facemesh": FACE_MESH, "face embedding": FACE_EMBEDDING}
+"""What finds, places and recognises faces."""
+
 
 def present() -> list[str]:
     """The names of the files that are there."""

@@ -37,3 +37,11 @@ def test_wrong_words_are_said_before_the_work(tmp_path, monkeypatch, capsys):
     assert "must name a picture" in capsys.readouterr().err
     assert main(["faces", str(CASES / "people_abab.mp4"), "--sheet", "sheet.txt"]) == 1
     assert "is a .png or .jpg" in capsys.readouterr().err
+
+
+def test_the_networks_that_find_faces_are_listed_with_source_and_licence(capsys):
+    assert main(["models"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for name, licence in (("blazeface", "Apache-2.0"), ("facemesh", "Apache-2.0"), ("face embedding", "CC0-1.0")):
+        place = said.index(f"{name} here")
+        assert licence in said[place : place + 200] and "SHA-256" in said[place : place + 300]

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fvr.faces import Thumbnails, aligned_track, contact_sheet, report, select_tracks
+from fvr.faces import Thumbnails, aligned_track, contact_sheet, report, select_tracks, table
 
 
 def person(number, start, count, side, x=0.0):
@@ -87,3 +87,20 @@ def test_the_sheet_has_one_row_per_person_with_its_own_crops():
     rows = (sheet[0, :, -16] > 0.15).int().diff().clamp(min=0).sum()
     assert rows == 2
     assert contact_sheet([], Thumbnails([])).ndim == 3
+
+
+def test_people_are_marked_as_rotated_tiny_covered_and_unsure():
+    track = aligned_track(10)
+    lying = torch.tensor([[0.0, 1.0, 0.0], [-1.0, 0.0, 511.0]]).expand(10, 2, 3)
+    odd = {
+        "rotated": replace(track, matrices=lying),
+        "tiny": replace(track, boxes=torch.tensor([0.0, 0.0, 20.0, 20.0]).repeat(10, 1)),
+        "covered": replace(track, covered=torch.tensor([0.5] * 2 + [0.1] * 8)),
+        "unsure": replace(track, unsure=True),
+    }
+    for mark, one in odd.items():
+        (person,) = report([one], [one], 10).people
+        assert person.marks == (mark,) and mark in table([one], str)
+    assert report([track], [track], 10).people[0].marks == ()
+    plain, marked = (contact_sheet([one], Thumbnails([one])) for one in (track, odd["covered"]))
+    assert not torch.equal(plain, marked)

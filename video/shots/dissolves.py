@@ -54,6 +54,8 @@ class DissolveDetector:
         self.seen: dict[int, np.ndarray] = {}
         self.steps: dict[int, float] = {}
         """Mean difference of a frame's thumbnail from the one before."""
+        self.means: dict[int, np.ndarray] = {}
+        """Of STEADY thumbnails from a frame on."""
         self.count = 0
         self.settled = 0
         self.found: dict[int, tuple[float, int]] = {}
@@ -75,6 +77,8 @@ class DissolveDetector:
         self.seen[self.count] = thumbnail.flatten().numpy()
         self.steps[self.count] = apart(self.seen[self.count], self.seen.get(self.count - 1, self.seen[self.count]))
         self.count += 1
+        if self.count >= STEADY:
+            self.means[self.count - STEADY] = np.mean([self.seen[k] for k in range(self.count - STEADY, self.count)], axis=0)
         return self.settle(self.count - REACH)
 
     def finish(self) -> list[int]:
@@ -93,6 +97,7 @@ class DissolveDetector:
             found += self.best(t)
             self.seen.pop(t - REACH, None)
             self.steps.pop(t - REACH, None)
+            self.means.pop(t - REACH, None)
         return found
 
     def best(self, t: int) -> list[int]:
@@ -129,8 +134,7 @@ class DissolveDetector:
             first, last = t - h, t + h
             if first - STEADY + 1 < 0 or last + STEADY - 1 >= self.count:
                 break
-            start = np.mean([self.seen[k] for k in range(first - STEADY + 1, first + 1)], axis=0)
-            end = np.mean([self.seen[k] for k in range(last, last + STEADY)], axis=0)
+            start, end = self.means[first - STEADY + 1], self.means[last]
             far = apart(start, end)
             if far < APART or max(self.steps[k] for k in range(first + 1, last + 1)) > max(0.45, 1.6 / h) * far:
                 continue  # one shot, or a cut
