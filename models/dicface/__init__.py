@@ -13,5 +13,5 @@ ARCHITECTURE = Architecture(
     summary="DicFace: codes as Dirichlet variables over five frames; restores, colourises, fills in.",
     checkpoints={"restore": "dicface", "colourise": "dicface-color", "inpaint": "dicface-inpainting"},
     embedded="embedded dicface",
-    embedded_tasks={"colourise": "embedded dicface colourise"},
+    embedded_tasks={"colourise": "embedded dicface colourise", "inpaint": "embedded dicface inpaint"},
 )

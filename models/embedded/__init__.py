@@ -29,7 +29,7 @@ BLIND = "blind-512.safetensors"
 BLAZEFACE, FACE_MESH, FACE_EMBEDDING = "blazeface-full-range.safetensors", "face-mesh.safetensors", "face-embedding.safetensors"
 CODEBOOK, KEEP, DICFACE = "face-codebook-128.safetensors", "keep-128.safetensors", "dicface-128.safetensors"
 
-COLOURISE = "dicface-colourise-128.safetensors"
+COLOURISE, INPAINT = "dicface-colourise-128.safetensors", "dicface-inpaint-128.safetensors"
 
 RESTORERS = {
     "embedded blind": BLIND,
@@ -37,6 +37,7 @@ RESTORERS = {
     "embedded keep": KEEP,
     "embedded dicface": DICFACE,
     "embedded dicface colourise": COLOURISE,
+    "embedded dicface inpaint": INPAINT,
 }
 """Face restorers by the name that menus show."""
 PRIORS = {"embedded face prior": PRIOR}

@@ -67,7 +67,6 @@ def test_weights_in_a_model_folder_need_no_name(work, tmp_path, monkeypatch):
     [
         (["--method", "codeformer", "--set", "mode=colourise"], "codeformer_colorization.pth"),
         (["--method", "keep", "--weights", "embedded kept"], "no weights are called 'embedded kept'; there are embedded blind, embedded codeformer"),
-        (["--method", "dicface", "--set", "mode=inpaint"], "inpainting_100k.pth"),
         (["--method", "dicface", "--weights", "embedded dicface colourise"], "trained to colourise, got the mode 'restore': choose that mode"),
         (["--method", "keep", "--weights", "codeformer.safetensors"], "restore with --method codeformer"),
         (["--method", "codeformer", "--weights", "in"], "in does not exist"),
