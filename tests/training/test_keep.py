@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.tiny_codebook import SIDE, TINY, faces_of
+from helpers.tiny_codebook import SIDE, TINY, draw_faces, faces_of
 from safetensors.torch import load_file
 
 from fvr.models.codeformer.network import CodeFormer
+from fvr.models.embedded import notes
 from fvr.models.gmflow import FlowNet
+from fvr.models.load import load_network
 from fvr.training import cli
 from fvr.training.codebook import AutoEncoding, clean_encoder, network_of
 from fvr.training.degradations import Streamed
@@ -106,3 +108,21 @@ def test_flow_weights_go_where_they_belong(base: CodeFormer, gmflow: Path, tmp_p
     common = ["--faces", str(tmp_path), "--out", str(tmp_path / "out.safetensors")]
     with pytest.raises(ValueError, match="--gmflow is for keep"):
         cli.run(parser.parse_args(["dicface", *common, "--gmflow", str(gmflow)]))
+
+
+def test_the_command_takes_gmflow_and_its_file_says_so(
+    codebook_folder: Path, base: CodeFormer, gmflow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(cli.RECIPES["keep"], "paper", TINY_PAPER)
+    torch.save({"params_ema": base.state_dict()}, tmp_path / "mine.pth")
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    out = tmp_path / "out" / "keep.safetensors"
+    words = ["keep", "--recipe", "paper", "--faces", str(draw_faces(tmp_path / "people", 1)), "--base", str(tmp_path / "mine.pth"), "--out", str(out)]
+    words += ["--device", "cpu", "--precision", "float32", "--autoencoder", str(codebook_folder / "work" / "autoencoder.safetensors")]
+    with pytest.raises(ValueError, match="warps along the flow of GMFlow, which is not trained here: give --gmflow gmflow_sintel"):
+        cli.run(parser.parse_args(words))
+    assert cli.run(parser.parse_args([*words, "--gmflow", str(gmflow)])) == 0
+    assert notes(out)["flow"] == "gmflow" and load_network(out).network.flownet is not None
+    card = out.with_suffix(".md").read_text()
+    assert "--gmflow gmflow.pth" in card and "The licences of mine.pth and gmflow.pth hold for it too." in card
