@@ -10,6 +10,7 @@ import torch
 
 from fvr import host
 from fvr.demo import moving_portrait
+from fvr.faces import FaceClip, aligned_track
 from fvr.nodes.crops import CropsToFaces
 from fvr.nodes.degradation import Degrade, DescribeDegradation
 from fvr.nodes.faces import FaceAlign, PasteBack
@@ -44,6 +45,20 @@ def test_a_clip_without_a_face_passes_through_to_the_bit(frames, prior, tmp_path
     assert faces == [] and host.is_nothing(crops) and host.is_nothing(none) and len(sheet) == 1
     assert "4 frames passed through (no face: 4)" in report
     assert torch.equal(pasted, frames) and not mask.any()
+
+
+def test_paste_back_takes_gates_and_the_occlusion_mask(frames):
+    """A face of eight pixels is faded away unless the gates say otherwise; what the mask takes for a hand stays."""
+    grey = torch.full((4, 16, 16, 3), 0.5)
+    faces = [FaceClip(aligned_track(4, 16), torch.ones(4, 3, 512, 512))]
+    shown, _ = call(PasteBack, frames=grey, faces=faces)
+    opened, mask = call(PasteBack, frames=grey, faces=faces, gates="size=2-4")
+    assert torch.equal(shown, grey) and float(mask.max()) > 0.9 and float(opened.max()) > 0.9
+    faces[0].crops[:, 0, 100:400, 100:300] = 0.2
+    masked = call(PasteBack, frames=grey, faces=faces, gates="off", occlusion="auto")[1]
+    assert float(masked[:, 6:9, 5:8].max()) < 0.5 < float(call(PasteBack, frames=grey, faces=faces, gates="off")[1][:, 6:9, 5:8].min())
+    with pytest.raises(ValueError, match="a gate is one of size, blur"):
+        call(PasteBack, frames=grey, faces=faces, gates="age=1-2")
 
 
 def test_face_align_cuts_out_what_is_displayed(frames, tmp_path):
