@@ -269,6 +269,17 @@ def check_measured(ui):
 WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors")
 
 
+@pytest.mark.parametrize("path", [*PAGES, *Path(__file__).resolve().parents[1].glob("subgraphs/*.json")], ids=lambda path: path.stem)
+def test_the_upload_button_comes_last(path):
+    """The page puts the button of an optional file behind all widgets, and values go by place: new widgets come before it."""
+    graph = json.loads(path.read_text(encoding="utf-8"))
+    inside = [node for one in (graph.get("definitions") or {}).get("subgraphs", []) for node in one["nodes"]]
+    for node in (node for node in (*graph["nodes"], *inside) if node["type"] == "FVRRestoreVideo"):
+        assert node["widgets_values"][-1] == "image" and "image" not in node["widgets_values"][:-1]
+        names = [socket["name"] for socket in node["inputs"] if socket.get("widget")]
+        assert "upload" not in names or names[-1] == "upload"
+
+
 def test_pages_say_where_every_file_that_they_name_comes_from():
     """So that the page offers what is missing; my-archive is what the user has made."""
     for path in PAGES:

@@ -187,6 +187,9 @@ if (getTemplates) {
   };
 }
 
+/** Choices that came after people had saved workflows, whose values go by place, with what they are in those. */
+const LATER = { grain: "auto", deinterlace: "auto", occlusion: "off" };
+
 app.registerExtension({
   name: "FaceVideoRestoration.Page",
   nodeCreated(node) {
@@ -201,8 +204,8 @@ app.registerExtension({
       configured?.apply(this, arguments);
       // workflows from before these inputs hold the upload button's value in their place
       for (const widget of this.widgets ?? [])
-        if (["grain", "deinterlace"].includes(widget.name) && !widget.options?.values?.includes?.(widget.value)) widget.value = "auto";
-        else if (widget.name === "job" && widget.value === "image") widget.value = "";
+        if (widget.name in LATER && !widget.options?.values?.includes?.(widget.value)) widget.value = LATER[widget.name];
+        else if (["job", "gates"].includes(widget.name) && widget.value === "image") widget.value = "";
     };
     const executed = nodeType.prototype.onExecuted;
     nodeType.prototype.onExecuted = function (said) {
