@@ -59,7 +59,8 @@ def run(options: argparse.Namespace) -> int:
 
     from ..training.engine import Run, Stopped
     from .base_model import base_from_file
-    from .dataset import HeldOut, Pairs
+    from .dataset import Pairs
+    from .held_out import HeldOut
     from .run import fine_tune, options_for, precision_for
 
     out = options.out

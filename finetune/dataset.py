@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ..methods.base import resized
 from ..methods.pseudo_target.generate import SQUARE, check_square
-from .held_out import HeldOut as HeldOut
 
 INPUTS, TARGETS = "inputs", "targets"
 """Sub-folders of a folder of pairs; a pair has the same file name in both."""

@@ -19,8 +19,9 @@ from ..metrics.fidelity import psnr
 from ..models.tuning import Answer, Use, answer, predicts_codes, train_only
 from ..training.degradations import LARGE, NATIVE_128, Blind
 from ..training.discriminator import Adversary
-from ..training.engine import Batch, Plan, Stage
+from ..training.engine import Batch, Stage
 from ..training.losses import lpips_or_none, pixel_loss
+from ..training.plan import Plan
 from .checkpointing import checkpoint_blocks
 from .dataset import Pairs
 from .options import FineTune

@@ -11,11 +11,11 @@ from torch import Tensor
 from .. import host
 from ..headless.io import io, newer, ui
 from ..host.images import from_image, to_image
+from ..pipeline import CHUNK
 from ..video import FrameTimes, open_sink
 from ..video.comparison.compare import CompareOptions, compare_picture, compared_size, resizings
 from .before_after import SIDE
 from .choices import check_choice, choice_made
-from .faces import CHUNK
 from .people import aside
 from .sockets import CATEGORY, Times
 from .video import next_number

@@ -34,12 +34,11 @@ from ..faces.strength import Gates
 from ..headless.io import io, newer, ui
 from ..host.images import from_image, to_image, to_mask
 from ..models.upscaling import Upscaler
+from ..pipeline import CHUNK
 from ..video import ShotCutDetector
 from .before_after import slider, spread
 from .people import people
 from .sockets import CATEGORY, Faces, Times
-
-CHUNK = 8
 
 
 def detector_input() -> Any:

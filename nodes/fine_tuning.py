@@ -18,7 +18,8 @@ from .. import host, plots
 from ..assembly import PRIORS, restorer_files
 from ..finetune.base_model import Base, base_of
 from ..finetune.checkpoint import checked_name, saved_as
-from ..finetune.dataset import HeldOut, Pairs, as_bytes
+from ..finetune.dataset import Pairs, as_bytes
+from ..finetune.held_out import HeldOut
 from ..finetune.options import FineTune, Perceptual
 from ..finetune.run import CURVES, SHEET, FineTuned, fine_tune, fingerprint, options_for, precision_for
 from ..finetune.stage import FineTuneStage

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from .. import host
@@ -212,11 +211,11 @@ class RestoreVideo(io.ComfyNode):
 
     @classmethod
     def as_job(cls, job, source, tools, settings, frames, encoding, filename_prefix):
-        """The film by a job in the output folder: what happened, where it is, and its subfolder there; `tools` are Tools' in order."""
+        """The film by a job in the output folder: what happened, where it is, and its subfolder there; `tools`: restorer, detector and paster."""
         from ..film.plan import Tools
         from ..film.run import run_job
 
-        tools = Tools(*tools)
+        restorer, finder, paster = tools
         if source.selection.window is not None:
             raise ValueError("a job needs the whole file of a clip, got a trimmed one; leave job empty, or use start_frame and max_frames")
         path, subfolder, _ = host.next_output_path(
@@ -225,7 +224,7 @@ class RestoreVideo(io.ComfyNode):
         root = path.resolve().parents[len(Path(subfolder).parts)]
         chosen = None if encoding["pixel_format"] == "auto" else encoding["pixel_format"]
         planning = dict(
-            identity=job_identity(settings, tools.restorer, tools.detector, tools.paster),
+            identity=job_identity(settings, restorer, finder, paster),
             request={"by": "Restore Video"},
             selection={**frames, "rate": "25"},
             encoding={**encoding, "pixel_format": chosen, "container": choose_container(path, None)},
@@ -237,7 +236,7 @@ class RestoreVideo(io.ComfyNode):
             summary, path = run_job(
                 host.output_folder(job),
                 source,
-                replace(tools, on_frames=watched.on_frames),
+                Tools(restorer, finder, paster, watched.on_frames),
                 path,
                 planning=planning,
                 joining=joining,

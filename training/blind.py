@@ -21,8 +21,9 @@ from ..models.load import load_network
 from .data.footage import KINDS, Footage
 from .data.pairs import FRAMES, WINDOW, Pair, Pairs
 from .discriminator import Adversary
-from .engine import Batch, Plan, Stage
+from .engine import Batch, Stage
 from .losses import EncoderFeatures
+from .plan import Plan
 
 ROUNDING = (0.3 / 255) ** 2
 """Squared error below which a frame counts as right: that of 8 bits."""

@@ -24,9 +24,10 @@ from . import blind, codebook, dicface, keep, prior, temporal
 from .card import FEDERAL_BIAS, LICENCE, OWN_LICENCE, Card, export, federal_data
 from .codebook import clean_encoder
 from .data.pairs import Pairs
-from .engine import Plan, Run, Stopped, average_of, train
+from .engine import Run, Stopped, average_of, train
 from .faces import FEDERAL, Faces
 from .flow_weights import GMFLOW, PUBLISHED, load_spynet
+from .plan import Plan
 from .recipe import KEEP_BASE, PAPER, SMALL_128
 from .synthetic_motion import Clips
 

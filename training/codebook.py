@@ -17,7 +17,7 @@ from ..models.codeformer.network import CodeFormer
 from ..models.state_dict import read_state
 from ..models.vq import Encoder
 from .degradations import JUDGED, Blind, judged
-from .engine import Batch, Plan, Stage
+from .engine import Batch, Stage
 from .faces import Faces
 from .losses import (
     EncoderFeatures,
@@ -29,6 +29,7 @@ from .losses import (
     pixel_loss,
     quantised,
 )
+from .plan import Plan
 from .recipe import CodebookRecipe
 
 AUTOENCODER = "autoencoder"

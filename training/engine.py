@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from ..models.load import channels_last
-from .plan import Plan as Plan
+from .plan import Plan
 from .quick_norm import quicken
 from .sheet import curve_png, sheet_png
 

@@ -18,10 +18,11 @@ from ..motion.flow import FlowSource
 from ..motion.warp import warp
 from .codebook import Adversarial, kaiming_normal
 from .degradations import Streamed
-from .engine import Batch, Plan
+from .engine import Batch
 from .faces import Jitter
 from .flow_weights import load_gmflow
 from .losses import code_losses, pixel_loss
+from .plan import Plan
 from .recipe import SMALL_128
 from .temporal import TemporalRecipe, TemporalStage
 

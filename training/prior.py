@@ -21,8 +21,9 @@ from ..models.flair.unet import VideoUNet
 from ..models.flair.window import Flows
 from ..priors.flair_video import smoothed
 from .degradations import JUDGED, NATIVE_128, Blind, Deblurring, KnownDegradation, judged
-from .engine import Batch, Plan, Stage, generator_for
+from .engine import Batch, Stage, generator_for
 from .faces import MIRROR_ONLY, Faces, Jitter, shrunk
+from .plan import Plan
 from .synthetic_motion import Clips, Motion, degraded_clip, set_moving
 
 VALIDATED = 8

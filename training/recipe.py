@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from ..models.code_prediction import CodeConfig
 from ..models.vq import VQConfig
 from .degradations import LARGE, NATIVE_128, SMALL, Blind
-from .engine import Plan
 from .faces import MIRROR_ONLY, Jitter
+from .plan import Plan
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ from ..models.code_prediction import CodeNetwork
 from ..models.vq import Encoder
 from ..physics.linear.inpaint import BrushStrokes
 from .degradations import JUDGED, Blind, Streamed, judged
-from .engine import Batch, Net, Plan, Stage, generator_for
+from .engine import Batch, Net, Stage, generator_for
 from .faces import MIRROR_ONLY, Faces, Jitter, shrunk
 from .losses import EncoderFeatures, lpips_or_none, pixel_loss
+from .plan import Plan
 from .synthetic_motion import Clips, Motion, degraded_clip, set_moving
 
 VALIDATED_CLIPS, VALIDATED_FRAMES = 4, 8

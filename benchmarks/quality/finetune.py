@@ -28,7 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fvr.finetune.base_model import Base, base_from_file
-from fvr.finetune.dataset import HeldOut, Pairs, as_bytes
+from fvr.finetune.dataset import Pairs, as_bytes
+from fvr.finetune.held_out import HeldOut
 from fvr.finetune.perceptual import EarlyFeatures
 from fvr.finetune.run import fine_tune, options_for, precision_for
 from fvr.finetune.stage import restored

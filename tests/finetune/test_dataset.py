@@ -11,7 +11,8 @@ from helpers.tiny_pairs import noisy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fvr.finetune.dataset import HeldOut, OnDisk, Pairs
+from fvr.finetune.dataset import OnDisk, Pairs
+from fvr.finetune.held_out import HeldOut
 
 
 @settings(deadline=None)

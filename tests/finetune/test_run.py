@@ -15,7 +15,8 @@ from torch import Tensor
 
 from fvr.finetune.base_model import base_from_file, base_of
 from fvr.finetune.checkpoint import checked_name
-from fvr.finetune.dataset import HeldOut, Pairs
+from fvr.finetune.dataset import Pairs
+from fvr.finetune.held_out import HeldOut
 from fvr.finetune.options import PAPER, FineTune, planned
 from fvr.finetune.run import FineTuned, fine_tune, fingerprint, options_for, precision_for
 from fvr.finetune.stage import LOSS, QUALITY, ImageFineTuneStage

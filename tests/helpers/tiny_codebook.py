@@ -15,8 +15,9 @@ from fvr.models.codeformer.network import CodeFormer
 from fvr.models.vq import VQConfig
 from fvr.training.codebook import network_of, stages_of
 from fvr.training.degradations import LARGE
-from fvr.training.engine import Plan, Run, train
+from fvr.training.engine import Run, train
 from fvr.training.faces import Faces, Jitter
+from fvr.training.plan import Plan
 from fvr.training.recipe import CodebookRecipe
 
 SIDE = 64

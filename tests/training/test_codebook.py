@@ -20,8 +20,9 @@ from fvr.models.vq import VQAutoEncoder
 from fvr.training import cli
 from fvr.training.card import Card, export
 from fvr.training.codebook import REVIVED_FACES, AutoEncoding, CodePrediction, Joint, clean_encoder, network_of, stages_of
-from fvr.training.engine import Plan, Run, generator_for, train
+from fvr.training.engine import Run, generator_for, train
 from fvr.training.keep import KEEP_PAPER
+from fvr.training.plan import Plan
 from fvr.training.recipe import KEEP_BASE, PAPER
 
 CPU = torch.device("cpu")

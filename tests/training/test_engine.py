@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fvr.training.engine import MANY_BAD_STEPS, STATE, Batch, Plan, Run, Stage, Stopped, train
+from fvr.training.engine import MANY_BAD_STEPS, STATE, Batch, Run, Stage, Stopped, train
+from fvr.training.plan import Plan
 
 
 class Line(Stage):

@@ -18,8 +18,9 @@ from fvr.models.load import load_network
 from fvr.training import cli
 from fvr.training.codebook import AutoEncoding, clean_encoder, network_of
 from fvr.training.degradations import Streamed
-from fvr.training.engine import Plan, Run, generator_for, train
+from fvr.training.engine import Run, generator_for, train
 from fvr.training.keep import KEEP_PAPER, KeepStage, keep_on
+from fvr.training.plan import Plan
 from fvr.training.recipe import KEEP_BASE
 
 TINY_PAPER = replace(KEEP_PAPER, plan=Plan(1, 1, 1e-3, 1e-3, ema=0.5), frames=3, blind=Streamed(SIDE))
