@@ -11,14 +11,14 @@ import torch
 
 from . import host
 from .faces import Detector, Paster, load_detector, load_parser
-from .faces.parsing import Parser
-from .faces.strength import Gates
+from .faces.compositing.parsing import Parser
+from .faces.compositing.strength import Gates
 from .methods.registry import method, methods
 from .models import embedded
 from .models.architectures import architectures
-from .models.catalogue import CATALOGUE, OURS, RESTORER_FOLDERS, find, licence_line, missing_message, named, published_as
-from .models.load import peek
-from .models.state_dict import notes_of
+from .models.checkpoints.catalogue import CATALOGUE, OURS, RESTORER_FOLDERS, find, licence_line, missing_message, named, published_as
+from .models.checkpoints.load import peek
+from .models.checkpoints.state_dict import notes_of
 from .models.upscaling import Upscaler, load_upscaler
 
 OWN_FOLDERS = (OURS, "facerestore_models")

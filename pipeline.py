@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from .faces import Detector, FaceTrack, Paster, TrackReport, align, find_tracks, report, select_tracks
-from .faces.anisotropic_pixels import plausible
-from .faces.paste import Item
-from .faces.tracks import CutDetector, Keep, as_it_is
+from .faces.compositing.paste import Item
+from .faces.detection.anisotropic_pixels import plausible
+from .faces.tracking.tracks import CutDetector, Keep, as_it_is
 from .methods.base import Restorer, Session
 from .models.device import CheckInterrupt, no_check
 from .video import FrameChunk, FrameSource, ImageSink, ShotCutDetector, VideoSink

@@ -17,8 +17,8 @@ from torch import nn
 from . import host
 from .faces import Detector, Paster
 from .methods.base import Restorer
-from .models.fetch import sha256_of
-from .models.origin import Origin, origins
+from .models.checkpoints.fetch import sha256_of
+from .models.checkpoints.origin import Origin, origins
 from .pipeline import Summary
 
 DISTRIBUTION = "face-video-restoration"

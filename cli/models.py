@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
 def models(options: argparse.Namespace) -> int:
     from .. import host
     from ..models import embedded
-    from ..models.catalogue import CATALOGUE, find, licence_line, verification
+    from ..models.checkpoints.catalogue import CATALOGUE, find, licence_line, verification
 
     folders = host.model_folders()
     for checkpoint in CATALOGUE:
@@ -54,8 +54,8 @@ def fetch_model(options: argparse.Namespace) -> int:
     from contextlib import ExitStack
 
     from .. import host
-    from ..models.catalogue import OURS, licence_line, named, verification
-    from ..models.fetch import fetch, sha256_of
+    from ..models.checkpoints.catalogue import OURS, licence_line, named, verification
+    from ..models.checkpoints.fetch import fetch, sha256_of
 
     checkpoint = named(options.name)
     print(f"{checkpoint.file}: {checkpoint.purpose}\nlicence: {licence_line(checkpoint)}\nfrom {checkpoint.url}", flush=True)

@@ -53,9 +53,9 @@ def pseudo_target(options: argparse.Namespace) -> int:
     from ..methods.pseudo_target.frame_selection import ChoiceOptions
     from ..methods.pseudo_target.generate import TargetMaker, faces_of, faces_of_frames, make_pairs, parameters_of, summary
     from ..methods.registry import restorer_from
+    from ..models.checkpoints.load import load_network
     from ..models.device import on
     from ..models.embedded import FOLDER
-    from ..models.load import load_network
     from ..options import parse_settings
     from ..pipeline import CHUNK, cut_out, follow_faces
     from ..priors.load import load_prior, prior_from_file

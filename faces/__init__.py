@@ -1,14 +1,14 @@
 """Faces: find, follow, cut out, paste back."""
 
 from .align import align, crop_clip, with_context
-from .detectors import Detector, load_detector
-from .external_detections import ExternalDetections, faces_from_boxes, faces_from_landmarks
-from .parsing import Parser, load_parser
-from .paste import Paster
-from .report import PersonReport, TrackReport, report, table
-from .selection import check_words, embedding_of, select_tracks
-from .sheet import Thumbnails, contact_sheet
-from .tracks import Tracker, TrackOptions, aligned_track, find_tracks
+from .compositing.parsing import Parser, load_parser
+from .compositing.paste import Paster
+from .detection.detectors import Detector, load_detector
+from .detection.external_detections import ExternalDetections, faces_from_boxes, faces_from_landmarks
+from .tracking.report import PersonReport, TrackReport, report, table
+from .tracking.selection import check_words, embedding_of, select_tracks
+from .tracking.sheet import Thumbnails, contact_sheet
+from .tracking.tracks import Tracker, TrackOptions, aligned_track, find_tracks
 from .types import CROP, Face, FaceClip, FaceTrack
 
 __all__ = [

@@ -42,7 +42,7 @@ class FaceTrack:
         sharpness: (N,) float32 in [0, 1], how much detail the face shows for its size; 1 if unknown.
         frame_size: (H, W) of the frames.
         shot: first frame of the track's shot and the index after its last; None if unknown.
-        embedding: (D,) what the face looks like, see faces/people.py; None if unknown.
+        embedding: (D,) what the face looks like, see faces/tracking/people.py; None if unknown.
         unsure: whether another person of the clip may be the same one.
         pose: (N, 2) yaw and pitch in degrees, smoothed; None if unknown.
         covered: (N,) in [0, 1], the share of the face that something lies before; None if unknown.

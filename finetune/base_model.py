@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from ..methods.base import NetworkRestorer
 from ..methods.registry import restorer_from
+from ..models.checkpoints.load import load_network
+from ..models.checkpoints.state_dict import names_of, notes_of
 from ..models.embedded import BASE
 from ..models.keep.network import rename
-from ..models.load import load_network
-from ..models.state_dict import names_of, notes_of
 from ..models.tuning import Use, published
 
 UNKNOWN = "unknown"

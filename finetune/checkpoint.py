@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..models.catalogue import published_as
+from ..models.checkpoints.catalogue import published_as
 from ..models.embedded import BASE
 
 OF_THE_RUN = (BASE, "seed", "command", "recipe", "title", "format")

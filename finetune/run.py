@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..models.load import LoadedNetwork, load_network
+from ..models.checkpoints.load import LoadedNetwork, load_network
 from ..models.tuning import published, recipe_for
 from ..training.engine import STATE, Run, train
 from ..training.sheet import curve_png

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from ..models.architectures import architectures
+from ..models.checkpoints.load import LoadedNetwork, load_network
 from ..models.device import Placement, on
 from ..models.embedded import BLIND, CODEBOOK, FOLDER, PRIOR
-from ..models.load import LoadedNetwork, load_network
 from ..options import parse_settings
 from ..physics.base import Degradation
 from ..priors.base import Prior

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..models.fill import fill
+from ..models.checkpoints.fill import fill
 from .identity import EmbeddedIdentity, identity_crop
 
 INCEPTION_FILE = "inception_v3_google-0cc3c7bd.pth"

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..models.checkpoints.fill import fill
 from ..models.face_embedding import PLACES, load_face_embedding
 from ..models.face_embedding import SIDE as EMBEDDED_SIDE
 from ..models.facexlib_networks import facexlib_class
-from ..models.fill import fill
 
 SIDE = 112
 """Side of the picture that ArcFace looks at."""

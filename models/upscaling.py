@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .checkpoints.origin import came_from
+from .checkpoints.state_dict import read_state
 from .device import CheckInterrupt, Placement, no_check, on, out_of_memory
-from .origin import came_from
-from .state_dict import read_state
 
 TILE = 512
 """Side of a tile, in pixels of the small picture; halved when memory runs out."""

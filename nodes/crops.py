@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..faces.edited import edited_faces
+from ..faces.compositing.edited import edited_faces
 from ..headless.io import io
 from ..host.images import from_image, from_mask
 from .faces import crops_image

@@ -26,11 +26,11 @@ from ..faces import (
     select_tracks,
     with_context,
 )
-from ..faces.anisotropic_pixels import plausible
-from ..faces.enlarge import LARGEST
-from ..faces.grain import GRAIN
-from ..faces.paste import OCCLUSION
-from ..faces.strength import Gates
+from ..faces.compositing.enlarge import LARGEST
+from ..faces.compositing.grain import GRAIN
+from ..faces.compositing.paste import OCCLUSION
+from ..faces.compositing.strength import Gates
+from ..faces.detection.anisotropic_pixels import plausible
 from ..headless.io import io, newer, ui
 from ..host.images import from_image, to_image, to_mask
 from ..models.upscaling import Upscaler

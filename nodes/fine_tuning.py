@@ -25,8 +25,8 @@ from ..finetune.run import CURVES, SHEET, FineTuned, fine_tune, fingerprint, opt
 from ..finetune.stage import FineTuneStage
 from ..host.images import from_image, to_image
 from ..methods.registry import restorer_from
-from ..models.load import load_network
-from ..models.state_dict import notes_of
+from ..models.checkpoints.load import load_network
+from ..models.checkpoints.state_dict import notes_of
 from ..training.engine import Run
 
 WORK = "fine-tune"

@@ -15,7 +15,7 @@ from ..methods.dicface import DicFaceOptions
 from ..methods.keep import KeepOptions
 from ..methods.per_frame import PerFrameOptions
 from ..methods.registry import methods, restorer_from, with_estimates, with_floor
-from ..models.load import load_network
+from ..models.checkpoints.load import load_network
 from .choices import check_choice
 from .faces import crops_image
 from .restoring import expect, face_inputs, face_outputs, restore_people, said_of

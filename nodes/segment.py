@@ -11,7 +11,7 @@ from ..film.plan import Job, Tools
 from ..film.segment import restore_segment
 from ..headless.io import io, newer, ui
 from ..job_request import worker_tools
-from ..models.fetch import sha256_of
+from ..models.checkpoints.fetch import sha256_of
 from ..video import choose_container
 from .sockets import CATEGORY, optional
 

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from ..models.architectures import beginnings, foreign, recognise
+from ..models.checkpoints.first_output import watch
+from ..models.checkpoints.origin import came_from
+from ..models.checkpoints.state_dict import notes_of, read_state
 from ..models.device import Placement
 from ..models.embedded import SIZES
-from ..models.first_output import watch
-from ..models.origin import came_from
-from ..models.state_dict import notes_of, read_state
 from .base import Prior
 from .flair_video import BACKGROUND, flair_prior_from, is_flair
 from .image_ddpm import is_image_prior, prior_from_state

@@ -22,8 +22,8 @@ from helpers.code_networks import small_codeformer
 from safetensors.torch import save_file
 
 from fvr import headless, host
-from fvr.models.load import load_network, peek
-from fvr.models.state_dict import names_of, notes_of, read_state
+from fvr.models.checkpoints.load import load_network, peek
+from fvr.models.checkpoints.state_dict import names_of, notes_of, read_state
 from fvr.nodes import registry
 from fvr.video import AudioTrack, FrameTimes, open_sink, open_source, read_audio, read_frames
 

@@ -15,8 +15,8 @@ import torch
 from fvr import headless, host, record
 from fvr.cli import main
 from fvr.demo import moving_portrait
+from fvr.models.checkpoints.origin import origins
 from fvr.models.embedded import CODEBOOK, FOLDER, KEEP, PRIOR
-from fvr.models.origin import origins
 from fvr.nodes import registry
 from fvr.video import FrameTimes, open_sink, read_frames
 

@@ -15,7 +15,7 @@ from fvr import headless, host
 from fvr.assembly import AUTO
 from fvr.headless.schema import Slot, describe, is_link
 from fvr.models import embedded
-from fvr.models.catalogue import published_as
+from fvr.models.checkpoints.catalogue import published_as
 from fvr.nodes import registry
 from fvr.video import open_source
 from fvr.workflows import FOLDER, bundled

@@ -1,4 +1,4 @@
-"""Chooses the vertices whose colours tell what covers a face, and how bright faces are there: prints what faces/coverage.py holds.
+"""Chooses the vertices whose colours tell what covers a face, and how bright faces are there: prints what faces/tracking/coverage.py holds.
 
     python tools/fit_face_coverage.py FACES
 
@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from fit_face_points import meshes
 
-from fvr.faces import coverage
-from fvr.faces.mesh_points import BOUNDS, five_points
-from fvr.faces.mesh_tracking import Mesher
+from fvr.faces.detection.mesh_points import BOUNDS, five_points
+from fvr.faces.detection.mesh_tracking import Mesher
+from fvr.faces.tracking import coverage
 
 COUNT, INSIDE = 128, 0.92
 

@@ -1,4 +1,4 @@
-"""Fits the five points of the template as weighted means of FaceMesh's: prints what faces/mesh_points.py holds.
+"""Fits the five points of the template as weighted means of FaceMesh's: prints what faces/detection/mesh_points.py holds.
 
     python tools/fit_face_points.py FACES
 
@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 import torch
 
+from fvr.faces.detection.mesh_points import MIRRORED, PLAIN, VERTICES
+from fvr.faces.detection.mesh_tracking import Mesher
 from fvr.faces.geometry import FACE_BOX, TEMPLATE
-from fvr.faces.mesh_points import MIRRORED, PLAIN, VERTICES
-from fvr.faces.mesh_tracking import Mesher
 
 RIDGE = 1e3
 """Pixels squared, per portrait: how much worse the fit must be for a weight to leave the plain mean by 1."""

@@ -22,8 +22,8 @@ from torch import Tensor
 from fvr.assembly import EMBEDDED
 from fvr.demo import moving_portrait, run_demo
 from fvr.faces import FaceTrack, Thumbnails, contact_sheet, crop_clip, find_tracks, load_detector, select_tracks
+from fvr.faces.compositing.paste import Paster
 from fvr.faces.geometry import crop_corners
-from fvr.faces.paste import Paster
 from fvr.methods.base import restore_frames
 from fvr.methods.flair.options import PRESETS
 from fvr.methods.flair.sampler import FlairRestorer

@@ -15,9 +15,9 @@ from ..faces.types import CROP
 from ..methods.blind import flow_into
 from ..models.blind import BlindRestorers, BlindSizes, BlindUNet, clip_inputs
 from ..models.blind.network import UNSHUFFLE, whole
+from ..models.checkpoints.load import load_network
 from ..models.codeformer.network import CodeFormer
 from ..models.embedded import CODEBOOK, FOLDER
-from ..models.load import load_network
 from .data.footage import KINDS, Footage
 from .data.pairs import FRAMES, WINDOW, Pair, Pairs
 from .discriminator import Adversary

@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from ..faces.types import CROP
 from ..methods.tasks import Mode
+from ..models.checkpoints.load import load_network
+from ..models.checkpoints.state_dict import notes_of
 from ..models.embedded import ALIAS, CODEBOOK, DICFACE, FOLDER, SIZES
 from ..models.flair.spynet import spynet_of
-from ..models.load import load_network
-from ..models.state_dict import notes_of
 from . import blind, codebook, dicface, keep, prior, temporal
 from .card import FEDERAL_BIAS, LICENCE, OWN_LICENCE, Card, export, federal_data
 from .codebook import clean_encoder

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ..methods.detail_fusion import anchored, merged
 from ..metrics.fidelity import psnr, ssim
+from ..models.checkpoints.state_dict import read_state
 from ..models.codeformer.network import CodeFormer
-from ..models.state_dict import read_state
 from ..models.vq import Encoder
 from .degradations import JUDGED, Blind, judged
 from .engine import Batch, Stage

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from ..models.load import channels_last
+from ..models.checkpoints.load import channels_last
 from .plan import Plan
 from .quick_norm import quicken
 from .sheet import curve_png, sheet_png

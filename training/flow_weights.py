@@ -8,9 +8,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ..models.architectures import beginnings
+from ..models.checkpoints.state_dict import read_state
 from ..models.flair.spynet import spynet_of
 from ..models.keep.network import KEEP
-from ..models.state_dict import read_state
 
 PUBLISHED = "https://download.openmmlab.com/mmediting/restorers/basicvsr/spynet_20210409-c6c1bd09.pth"
 """The file that BasicVSR and its successors start from."""

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 
 from fvr.faces import Face, load_detector
-from fvr.faces.detectors import Detector, following
+from fvr.faces.detection.detectors import Detector, following
+from fvr.faces.detection.retinaface import retinaface_network
 from fvr.faces.geometry import iou
-from fvr.faces.retinaface import retinaface_network
 from fvr.video import open_source
 
 

@@ -24,10 +24,10 @@ from torch import Tensor
 
 from fvr.assembly import EMBEDDED, named_weights
 from fvr.faces import FaceTrack, Paster, align, find_tracks, load_detector
-from fvr.faces.appearance import chip, sharpness
-from fvr.faces.blazeface import BlazeFaceDetector
+from fvr.faces.detection.blazeface import BlazeFaceDetector
+from fvr.faces.detection.mesh_tracking import region_of
 from fvr.faces.geometry import side
-from fvr.faces.mesh_tracking import region_of
+from fvr.faces.tracking.appearance import chip, sharpness
 from fvr.methods.registry import build_restorer
 from fvr.video import open_source
 

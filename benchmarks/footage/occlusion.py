@@ -24,7 +24,7 @@ from torch import Tensor
 
 from fvr.assembly import EMBEDDED, named_weights
 from fvr.faces import FaceTrack, Paster, align, load_detector
-from fvr.faces.blazeface import BlazeFaceDetector
+from fvr.faces.detection.blazeface import BlazeFaceDetector
 from fvr.faces.geometry import side
 from fvr.methods.registry import build_restorer
 from fvr.training.sheet import sheet_png

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from fvr.faces import FaceTrack, aligned_track, find_tracks, load_detector
 from fvr.faces.geometry import area
-from fvr.faces.people import BLUNT, OTHER_PERSON_DISTANCE, SAME, Embed, likeness, load_embed, named
+from fvr.faces.tracking.people import BLUNT, OTHER_PERSON_DISTANCE, SAME, Embed, likeness, load_embed, named
 from fvr.video import open_source
 
 NAMESAKES = {"abraham", "brooks", "bush", "collins", "cox", "hutchinson", "king", "long", "neal", "price", "turner"}

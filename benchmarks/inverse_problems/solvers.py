@@ -28,7 +28,7 @@ from fvr.diffusion.solvers import SolverName, Spacing, make_solver, spaced
 from fvr.methods.base import restore_frames
 from fvr.methods.flair.sampler import FlairOptions, FlairRestorer
 from fvr.metrics.fidelity import psnr
-from fvr.models.state_dict import read_state
+from fvr.models.checkpoints.state_dict import read_state
 from fvr.physics.base import Degradation
 from fvr.physics.identity import GaussianNoise
 from fvr.physics.linear.blur import Blur

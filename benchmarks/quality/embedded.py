@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from fvr.faces.align import align
-from fvr.faces.detectors import load_detector
-from fvr.faces.selection import select_tracks
-from fvr.faces.tracks import find_tracks
+from fvr.faces.detection.detectors import load_detector
+from fvr.faces.tracking.selection import select_tracks
+from fvr.faces.tracking.tracks import find_tracks
 from fvr.methods.base import from_network, resized, to_network
 from fvr.methods.detail_fusion import completed, merged
 from fvr.metrics.fidelity import psnr, ssim

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from fvr.assembly import EMBEDDED
 from fvr.faces.align import align
-from fvr.faces.detectors import load_detector
-from fvr.faces.selection import select_tracks
-from fvr.faces.tracks import find_tracks
+from fvr.faces.detection.detectors import load_detector
+from fvr.faces.tracking.selection import select_tracks
+from fvr.faces.tracking.tracks import find_tracks
 from fvr.methods.base import resized, restore_frames
 from fvr.methods.flair.options import PRESETS
 from fvr.methods.flair.sampler import FlairRestorer

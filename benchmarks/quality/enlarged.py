@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fvr.cli import main
 from fvr.faces import Paster, align, find_tracks, load_detector
-from fvr.faces.enlarge import enlarged
+from fvr.faces.compositing.enlarge import enlarged
 from fvr.video import FrameTimes, ShotCutDetector, open_sink, read_frames
 
 FRAMES = 6

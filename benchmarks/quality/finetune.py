@@ -39,8 +39,8 @@ from fvr.methods.pseudo_target.generate import ChosenFace, TargetMaker, make_pai
 from fvr.methods.registry import restorer_from
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.metrics.lpips import lpips_or_none
+from fvr.models.checkpoints.load import load_network
 from fvr.models.embedded import PRIORS, RESTORERS, listed
-from fvr.models.load import load_network
 from fvr.models.tuning import answer
 from fvr.options import parse_settings
 from fvr.physics import parse

@@ -26,8 +26,8 @@ from torch import Tensor
 from fvr.faces.types import CROP
 from fvr.methods.base import resized
 from fvr.methods.codeformer import CodeFormerOptions, CodeFormerRestorer
+from fvr.models.checkpoints.load import load_network
 from fvr.models.codeformer.network import CodeFormer
-from fvr.models.load import load_network
 from fvr.video import open_source
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))

@@ -27,7 +27,7 @@ from fvr.methods.pseudo_target.generate import TargetMaker, at_side
 from fvr.methods.registry import build_restorer, methods, restorer_from
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.metrics.metric_q import directed, image_content
-from fvr.models.load import load_network
+from fvr.models.checkpoints.load import load_network
 from fvr.options import parse_settings
 from fvr.physics import parse
 from fvr.priors.base import Prior

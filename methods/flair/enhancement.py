@@ -1,6 +1,6 @@
 """FLAIR's enhancement (Algorithm 1, line 8): a restorer's faces, blended into the estimates of one window where a mask says.
 
-With a parser the mask is that of pasting (faces/parsing.py); the published code takes two classes fewer and a wider blur.
+With a parser the mask is that of pasting (faces/compositing/parsing.py); the published code takes two classes fewer and a wider blur.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ...faces.parsing import Parser
+from ...faces.compositing.parsing import Parser
 from ...faces.types import FaceTrack
 from ...models.device import CheckInterrupt
 from ..base import Restorer, restore_frames

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...faces.appearance import CHIP, sharpness
+from ...faces.tracking.appearance import CHIP, sharpness
 from ...faces.types import CROP, FaceClip
 from ...options import Options, parameter
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..state_dict import notes_of, read_tensors
+from ..checkpoints.state_dict import notes_of, read_tensors
 
 FOLDER = Path(__file__).parent
 BASE = "base"

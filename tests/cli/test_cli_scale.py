@@ -11,7 +11,7 @@ from helpers.video_helpers import moving
 from PIL import Image
 
 from fvr.cli import main
-from fvr.faces.enlarge import enlarged
+from fvr.faces.compositing.enlarge import enlarged
 from fvr.video import ColourTags, FrameTimes, SourceInfo, open_sink, probe, read_frames
 
 PQ = Path(__file__).resolve().parents[2] / ".." / "shared" / "cases" / "pq.mp4"

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from fvr.faces import Paster, align, load_detector
-from fvr.faces.anisotropic_pixels import plausible
+from fvr.faces.detection.anisotropic_pixels import plausible
 from fvr.faces.geometry import TEMPLATE, inverse
 from fvr.pipeline import follow_faces
 from fvr.video import FrameTimes, SourceInfo, open_sink, open_source

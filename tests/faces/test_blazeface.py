@@ -8,11 +8,11 @@ import torch
 from torch.testing import assert_close
 
 from fvr.faces import load_detector
-from fvr.faces.blazeface import Candidate, back
-from fvr.faces.detectors import following
+from fvr.faces.detection.blazeface import Candidate, back
+from fvr.faces.detection.detectors import following
+from fvr.faces.detection.mesh_points import FIVE, face_box, five_points, turn_of
+from fvr.faces.detection.mesh_tracking import region_of, to_frame
 from fvr.faces.geometry import TEMPLATE, scales, similarity
-from fvr.faces.mesh_points import FIVE, face_box, five_points, turn_of
-from fvr.faces.mesh_tracking import region_of, to_frame
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 

@@ -10,12 +10,12 @@ import torch
 from torch.testing import assert_close
 
 from fvr.faces import aligned_track, find_tracks, load_detector, report
-from fvr.faces.coverage import POINTS, colours, covered
-from fvr.faces.detectors import following
-from fvr.faces.mesh_points import BOUNDS, OVAL, SPOKES, outline
-from fvr.faces.occlusion import outside, unoccluded
-from fvr.faces.report import table
-from fvr.faces.strength import strengths
+from fvr.faces.compositing.occlusion import outside, unoccluded
+from fvr.faces.compositing.strength import strengths
+from fvr.faces.detection.detectors import following
+from fvr.faces.detection.mesh_points import BOUNDS, OVAL, SPOKES, outline
+from fvr.faces.tracking.coverage import POINTS, colours, covered
+from fvr.faces.tracking.report import table
 from fvr.video import open_source
 
 CLIPS = Path(__file__).resolve().parents[2].parent / "shared" / "clips"

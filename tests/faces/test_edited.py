@@ -10,8 +10,8 @@ from torch.testing import assert_close
 
 from fvr.demo import moving_portrait
 from fvr.faces import FaceClip, Paster, align, find_tracks, load_detector, with_context
-from fvr.faces.edited import edited_faces
-from fvr.faces.mesh_tracking import Mesher, Region
+from fvr.faces.compositing.edited import edited_faces
+from fvr.faces.detection.mesh_tracking import Mesher, Region
 from fvr.video import ShotCutDetector
 
 PLAIN = Paster(fade=False)

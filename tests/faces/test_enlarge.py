@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from helpers.film_grain import fine, grainy, robust
 
 from fvr.faces import Paster, align, find_tracks, load_detector
-from fvr.faces.enlarge import enlarged, grain_kept, in_larger_frame, resized
+from fvr.faces.compositing.enlarge import enlarged, grain_kept, in_larger_frame, resized
 from fvr.faces.geometry import crop_corners
 from fvr.methods.base import restore_frames
 from fvr.methods.registry import embedded_blind
@@ -140,7 +140,7 @@ class Holding:
 
 def test_enlarged_frames_are_made_a_few_at_a_time(track_of, monkeypatch):
     """A session that holds everything back finishes all frames at once; two of them are enlarged at a time, and gone before the next are."""
-    monkeypatch.setattr("fvr.faces.paste.LARGE", 12 * 400 * 400 * 2)
+    monkeypatch.setattr("fvr.faces.compositing.paste.LARGE", 12 * 400 * 400 * 2)
     made, at_once = [], []
 
     def noted(frames, *how):
@@ -149,7 +149,7 @@ def test_enlarged_frames_are_made_a_few_at_a_time(track_of, monkeypatch):
         made.append(weakref.ref(large))
         return large
 
-    monkeypatch.setattr("fvr.faces.paste.enlarged", noted)
+    monkeypatch.setattr("fvr.faces.compositing.paste.enlarged", noted)
     frames, tracks = torch.rand(12, 3, 100, 100), [track_of(12, (100, 100), 6.0, drift=0)]
     walk = Walk(tracks, Holding(), Paster(fade=False, grain="off", scale=4))
     times = tuple(Fraction(n, 25) for n in range(13))

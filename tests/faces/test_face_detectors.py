@@ -5,9 +5,9 @@ import torch
 from torch.testing import assert_close
 
 from fvr.faces import load_detector
-from fvr.faces.detectors import shrink
-from fvr.faces.parsing import NetworkParser, load_parser, soft_mask
-from fvr.faces.retinaface import VARIANCE, RetinaFaceDetector, priors, retinaface_network
+from fvr.faces.compositing.parsing import NetworkParser, load_parser, soft_mask
+from fvr.faces.detection.detectors import shrink
+from fvr.faces.detection.retinaface import VARIANCE, RetinaFaceDetector, priors, retinaface_network
 
 
 @pytest.fixture(scope="module")

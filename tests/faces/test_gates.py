@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fvr.faces import aligned_track
-from fvr.faces.strength import Gates, strengths
+from fvr.faces.compositing.strength import Gates, strengths
 
 
 def track(size=200.0, yaw=0.0, pitch=0.0, score=1.0, covered=0.0, pose=True):

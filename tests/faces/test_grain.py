@@ -13,7 +13,7 @@ from helpers.film_grain import fine, grainy, robust
 from torch import Tensor
 
 from fvr.faces import Paster, align
-from fvr.faces.grain import graininess
+from fvr.faces.compositing.grain import graininess
 
 CASES = Path(__file__).resolve().parents[2] / ".." / "shared" / "cases"
 OFF = Paster(fade=False, grain="off")

@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from fvr.faces import Paster, align
-from fvr.faces.strength import strengths
+from fvr.faces.compositing.strength import strengths
 from fvr.faces.warp import low_pass
 
 PLAIN = Paster(fade=False, grain="off")
@@ -222,7 +222,7 @@ def test_a_long_track_costs_little(track_of):
     track = track_of(90_000, (300, 300), 2.0)
     detected = torch.ones(90_000, dtype=torch.bool)
     detected[1000:1007] = detected[1010:1013] = False
-    from fvr.faces.strength import filled
+    from fvr.faces.compositing.strength import filled
 
     level = filled(replace(track, detected=detected))
     assert_close(level[1000:1007], level[1000:1007].flip(0))
@@ -232,7 +232,7 @@ def test_a_long_track_costs_little(track_of):
 
 def test_what_lies_before_a_face_stays_and_the_face_is_restored():
     """A hand that the restorer painted over shows in the result; detail that it drew elsewhere does too."""
-    from fvr.faces.occlusion import unoccluded
+    from fvr.faces.compositing.occlusion import unoccluded
 
     rng = torch.Generator().manual_seed(0)
     face = torch.nn.functional.interpolate(0.3 + 0.3 * torch.rand(1, 3, 8, 8, generator=rng), size=(512, 512), mode="bicubic").clamp(0, 1)
@@ -247,7 +247,7 @@ def test_what_lies_before_a_face_stays_and_the_face_is_restored():
 
 
 def test_a_hand_of_the_face_s_own_colour_is_told_by_its_structure():
-    from fvr.faces.occlusion import unoccluded
+    from fvr.faces.compositing.occlusion import unoccluded
 
     rng = torch.Generator().manual_seed(1)
     face = torch.nn.functional.interpolate(0.45 + 0.2 * torch.rand(1, 1, 10, 10, generator=rng), size=(512, 512), mode="bicubic").repeat(1, 3, 1, 1)
@@ -261,7 +261,7 @@ def test_a_hand_of_the_face_s_own_colour_is_told_by_its_structure():
 
 def test_noise_that_goes_is_no_occluder_however_small_the_face():
     """Pixels of a frame are 16 of the crop here, and a restorer takes the noise out of them."""
-    from fvr.faces.occlusion import unoccluded
+    from fvr.faces.compositing.occlusion import unoccluded
 
     rng = torch.Generator().manual_seed(2)
     small = torch.nn.functional.interpolate(0.3 + 0.4 * torch.rand(1, 3, 4, 4, generator=rng), size=(32, 32), mode="bicubic")

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from fvr.faces import aligned_track, embedding_of, find_tracks, load_detector, report, select_tracks
 from fvr.faces.geometry import TEMPLATE
-from fvr.faces.people import SAME, change, likeness, load_embed, named, packed, unpacked
+from fvr.faces.tracking.people import SAME, change, likeness, load_embed, named, packed, unpacked
 from fvr.models.face_embedding import PLACES
 from fvr.video import ShotCutDetector, open_source
 

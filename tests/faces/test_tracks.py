@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from fvr.faces import ExternalDetections, Tracker, find_tracks
-from fvr.faces.association import NEVER, assign
+from fvr.faces.tracking.association import NEVER, assign
 
 SIZE = (120, 240)
 
@@ -146,7 +146,7 @@ def test_a_face_found_twice_is_one_person(stage, face_at):
 
 def test_a_face_hidden_behind_another_is_not_pasted(stage):
     frames, faces = stage(crossing(40))
-    from fvr.faces.strength import strengths
+    from fvr.faces.compositing.strength import strengths
 
     left = next(t for t in follow(frames, faces, sigma=0) if centres(t)[0] > 120)
     assert not left.detected.all()

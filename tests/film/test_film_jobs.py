@@ -19,7 +19,7 @@ import torch
 from helpers.small_film import LOSSLESS, SHOT, Remembering, in_one_go, make_film, planned, run, tools
 
 from fvr.faces import aligned_track, report, select_tracks
-from fvr.faces.people import named
+from fvr.faces.tracking.people import named
 from fvr.film.executors import DiskFull, attempt, failed, failed_sentence, work
 from fvr.film.join import join, join_once
 from fvr.film.lease import holder, take

@@ -25,7 +25,7 @@ from fvr.film.join import join_once
 from fvr.film.on_comfy import FOLDER, work_on_comfy
 from fvr.film.plan import Job
 from fvr.film.segment import restore_segment
-from fvr.models.fetch import sha256_of
+from fvr.models.checkpoints.fetch import sha256_of
 from fvr.video import FrameTimes, open_sink, read_frames
 
 FAST = ["--method", "flair", "--weights", "none", "--set", "steps=2", "--set", "window=2", "--set", "overlap=1", "--codec", "ffv1"]

@@ -18,7 +18,7 @@ from fvr.finetune.checkpoint import check_place, saved_as
 from fvr.finetune.dataset import OnDisk, Pairs
 from fvr.finetune.options import FineTune, planned
 from fvr.finetune.run import fine_tune, fingerprint
-from fvr.models.state_dict import notes_of
+from fvr.models.checkpoints.state_dict import notes_of
 from fvr.training.engine import Run
 from fvr.training.sheet import HEIGHT, INKS, curve_png
 

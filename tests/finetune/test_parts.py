@@ -18,8 +18,8 @@ from fvr.finetune.options import planned
 from fvr.finetune.perceptual import EarlyFeatures
 from fvr.finetune.run import fine_tune
 from fvr.finetune.stage import LOSS, CodeTargets, ImageFineTuneStage
+from fvr.models.checkpoints.load import load_network
 from fvr.models.dicface.network import DicFace
-from fvr.models.load import load_network
 from fvr.models.tuning import Use, answer, train_only
 from fvr.training.engine import Run, generator_for
 

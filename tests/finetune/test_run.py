@@ -22,7 +22,7 @@ from fvr.finetune.run import FineTuned, fine_tune, fingerprint, options_for, pre
 from fvr.finetune.stage import LOSS, QUALITY, ImageFineTuneStage
 from fvr.methods.codeformer import CodeFormerRestorer
 from fvr.methods.registry import restorer_from
-from fvr.models.load import load_network
+from fvr.models.checkpoints.load import load_network
 from fvr.training.engine import STATE, Run
 
 OUR_PARTS = {"encoder", "position_emb", "feat_emb", "ft_layers", "idx_pred_layer"}

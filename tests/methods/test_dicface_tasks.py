@@ -15,8 +15,8 @@ from fvr.assembly import weights_for
 from fvr.colour import luma
 from fvr.demo import moving_portrait
 from fvr.faces.align import align
-from fvr.faces.detectors import load_detector
-from fvr.faces.tracks import find_tracks
+from fvr.faces.detection.detectors import load_detector
+from fvr.faces.tracking.tracks import find_tracks
 from fvr.methods.base import restore_frames
 from fvr.methods.dicface import LEAST, DicFaceOptions, DicFaceRestorer, Trained
 from fvr.methods.registry import build_restorer

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from fvr.assembly import EMBEDDED, EMBEDDED_TASKS
 from fvr.demo import moving_portrait
 from fvr.faces.align import align
-from fvr.faces.detectors import load_detector
-from fvr.faces.tracks import find_tracks
+from fvr.faces.detection.detectors import load_detector
+from fvr.faces.tracking.tracks import find_tracks
 from fvr.methods.base import restore_frames
 from fvr.methods.flair.options import PRESETS
 from fvr.methods.flair.sampler import FlairRestorer
@@ -22,7 +22,7 @@ from fvr.methods.registry import build_restorer
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.metrics.temporal import mean_warping_error
 from fvr.models import embedded
-from fvr.models.load import load_network
+from fvr.models.checkpoints.load import load_network
 from fvr.physics.parser import parse
 from fvr.training.degradations import JUDGED, judged
 

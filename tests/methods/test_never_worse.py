@@ -8,9 +8,9 @@ import torch
 from fvr.assembly import EMBEDDED
 from fvr.demo import moving_portrait
 from fvr.faces.align import align
-from fvr.faces.detectors import load_detector
-from fvr.faces.paste import Paster
-from fvr.faces.tracks import find_tracks
+from fvr.faces.compositing.paste import Paster
+from fvr.faces.detection.detectors import load_detector
+from fvr.faces.tracking.tracks import find_tracks
 from fvr.methods.base import restore_frames
 from fvr.methods.registry import build_restorer
 from fvr.metrics.fidelity import psnr

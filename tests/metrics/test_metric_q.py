@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from helpers.moving_texture import texture
 from skimage import data
 
-from fvr.faces.appearance import sharpness
+from fvr.faces.tracking.appearance import sharpness
 from fvr.metrics.metric_q import content_gain, directed, image_content
 from fvr.physics import parse
 

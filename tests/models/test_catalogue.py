@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fvr.models.catalogue import CATALOGUE, OURS, find, licence_line, missing_message, named, published_as
+from fvr.models.checkpoints.catalogue import CATALOGUE, OURS, find, licence_line, missing_message, named, published_as
 
 
 @pytest.mark.parametrize("checkpoint", CATALOGUE, ids=lambda c: c.name)

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from fvr.methods.base import restore_frames
 from fvr.methods.registry import restorer_from
+from fvr.models.checkpoints.fill import fill
+from fvr.models.checkpoints.load import load_network
+from fvr.models.checkpoints.state_dict import read_state
 from fvr.models.embedded import FOLDER, RESTORERS
-from fvr.models.fill import fill
-from fvr.models.load import load_network
-from fvr.models.state_dict import read_state
 from fvr.priors.load import prior_from_file
 
 WEIGHTS = {"conv.weight": torch.arange(36.0).view(1, 4, 3, 3), "conv.bias": torch.tensor([0.5])}

@@ -19,11 +19,11 @@ import pytest
 import torch
 
 from fvr.cli import main
-from fvr.models import catalogue
-from fvr.models import fetch as fetching
-from fvr.models.catalogue import OURS, Checkpoint
-from fvr.models.fetch import fetch
-from fvr.models.state_dict import read_state
+from fvr.models.checkpoints import catalogue
+from fvr.models.checkpoints import fetch as fetching
+from fvr.models.checkpoints.catalogue import OURS, Checkpoint
+from fvr.models.checkpoints.fetch import fetch
+from fvr.models.checkpoints.state_dict import read_state
 from fvr.video import FrameTimes, open_sink
 
 FILE = "tiny.pth"

@@ -16,9 +16,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from fvr.models.checkpoints.load import load_network, peek
+from fvr.models.checkpoints.state_dict import names_of, notes_of, read_state
 from fvr.models.embedded import read_embedded
-from fvr.models.load import load_network, peek
-from fvr.models.state_dict import names_of, notes_of, read_state
 
 CASES = Path(__file__).parents[3] / "shared" / "cases"
 WEIGHTS = {"conv.weight": torch.arange(36.0).view(1, 4, 3, 3), "conv.bias": torch.tensor([0.5])}

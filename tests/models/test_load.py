@@ -11,11 +11,11 @@ from helpers.seeded_weights import seed_weights
 from safetensors.torch import save_file
 
 from fvr.models.architectures import architectures, beginnings, foreign, recognise
+from fvr.models.checkpoints.load import build_network, load_network, peek
 from fvr.models.code_prediction import CodeConfig
 from fvr.models.codeformer.network import CodeFormer
 from fvr.models.dicface.network import DicFace
 from fvr.models.keep.network import KEEP, RENAMED, KeepConfig
-from fvr.models.load import build_network, load_network, peek
 from fvr.models.restoreformer.network import RestoreFormer, RestoreFormerConfig
 from fvr.models.vq import VQAutoEncoder, VQConfig
 

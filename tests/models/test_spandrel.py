@@ -13,9 +13,9 @@ from helpers.seeded_weights import seed_weights, seeded_state
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from fvr.models.load import load_network, peek
+from fvr.models.checkpoints.load import load_network, peek
+from fvr.models.checkpoints.spandrel_bridge import Bridge, load_by_spandrel
 from fvr.models.restoreformer.network import RestoreFormer, RestoreFormerConfig
-from fvr.models.spandrel_bridge import Bridge, load_by_spandrel
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")  # spandrel's
 DATA = Path(__file__).parents[1] / "data"

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fvr.models.state_dict import names_of, read_state
+from fvr.models.checkpoints.state_dict import names_of, read_state
 
 WEIGHTS = {"conv.weight": torch.arange(36.0).view(1, 4, 3, 3), "conv.bias": torch.tensor([0.5])}
 OTHER = {key: -value for key, value in WEIGHTS.items()}

@@ -7,7 +7,7 @@ import torch
 from helpers.small_film import Remembering, make_film
 
 from fvr import host
-from fvr.faces.enlarge import enlarged
+from fvr.faces.compositing.enlarge import enlarged
 from fvr.nodes.faces import PasteBack
 from fvr.nodes.frames import RestoreFrames
 from fvr.nodes.restore import RestoreVideo

@@ -11,10 +11,10 @@ import torch
 from helpers.tiny_codebook import SIDE, TINY, draw_faces, faces_of
 from safetensors.torch import load_file
 
+from fvr.models.checkpoints.load import load_network
 from fvr.models.codeformer.network import CodeFormer
 from fvr.models.embedded import notes
 from fvr.models.gmflow import FlowNet
-from fvr.models.load import load_network
 from fvr.training import cli
 from fvr.training.codebook import AutoEncoding, clean_encoder, network_of
 from fvr.training.degradations import Streamed

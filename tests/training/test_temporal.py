@@ -13,12 +13,12 @@ from helpers.tiny_codebook import SIDE, TINY, draw_faces, faces_of
 from safetensors.torch import load_file
 
 from fvr.colour import luma
+from fvr.models.checkpoints.load import load_network
 from fvr.models.code_prediction import CodeConfig
 from fvr.models.codeformer.network import CodeFormer
 from fvr.models.dicface.network import DicFace, dirichlet_mean
 from fvr.models.embedded import BASE, notes
 from fvr.models.keep.network import KEEP, KeepConfig
-from fvr.models.load import load_network
 from fvr.training import cli
 from fvr.training.card import OWN_LICENCE
 from fvr.training.codebook import clean_encoder

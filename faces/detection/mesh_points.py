@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .geometry import FACE_BOX
+from ..geometry import FACE_BOX
 
 LEFT = (33, 133, 159, 145, 160, 158, 144, 153, 70, 105, 55, 117, 205, 61, 78, 48, 98, 40, 146, 84, 149)
 RIGHT = (263, 362, 386, 374, 387, 385, 373, 380, 300, 334, 285, 346, 425, 291, 308, 278, 327, 270, 375, 314, 378)

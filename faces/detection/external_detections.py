@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from .geometry import landmarks_in_box
+from ..geometry import landmarks_in_box
+from ..types import Face
 from .mesh_points import five_points
-from .types import Face
 
 MESH_POINTS = 468
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from .geometry import side
+from ..compositing.strength import GATES
+from ..geometry import side
+from ..types import FaceTrack
 from .selection import size
-from .strength import GATES
-from .types import FaceTrack
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .align import warp_one
-from .geometry import after, similarity
+from ..align import warp_one
+from ..geometry import after, similarity
 
 CHIP = 64
 """Side of the aligned chip both measures are taken from, in pixels."""

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..models.face_mesh import SIDE, load_face_mesh
-from .geometry import umeyama
+from ...models.face_mesh import SIDE, load_face_mesh
+from ..geometry import umeyama
 from .mesh_points import turn_of
 
 AROUND = 1.5

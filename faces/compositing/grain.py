@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..colour import BT601, luma
+from ...colour import BT601, luma
 from .strength import rise
 
 GRAIN = ("auto", "off")

@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..types import Face
 from .detectors import Detector, enlarge, following
-from .types import Face
 
 WIDEST = 4.0
 """Pixels more oblong than 4 : 1, either way, are taken for a slip in the file, and as square."""

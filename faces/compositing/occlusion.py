@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .mesh_points import BOUNDS, SPOKES
+from ..detection.mesh_points import BOUNDS, SPOKES
+from ..types import CROP
 from .strength import rise
-from .types import CROP
 
 CELL = 8
 """Least side in crop pixels of the cells whose means are compared: damage and detail lie below it."""

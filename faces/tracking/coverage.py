@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .align import warp_one
-from .geometry import after, similarity
-from .strength import rise
+from ..align import warp_one
+from ..compositing.strength import rise
+from ..geometry import after, similarity
 
 # fmt: off
 POINTS = (

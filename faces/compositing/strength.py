@@ -9,8 +9,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from .geometry import side, smooth
-from .types import FaceTrack
+from ..geometry import side, smooth
+from ..types import FaceTrack
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..plots import blank, picture, write
-from .align import warp_to
+from ...plots import blank, picture, write
+from ..align import warp_to
+from ..types import CROP, FaceTrack
 from .report import grouped, person_report
-from .types import CROP, FaceTrack
 
 LABEL = 220
 GAP = 6

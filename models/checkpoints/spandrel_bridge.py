@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .tuning import Answer, Use
+from ..tuning import Answer, Use
 
 SIDE = 512
 """Height and width of the faces that a restorer must take."""

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .detectors import load_detector
-from .geometry import area, side
+from ..detection.detectors import load_detector
+from ..geometry import area, side
+from ..types import FaceTrack
 from .people import OTHER_PERSON_DISTANCE, SAME, likeness, load_embed
-from .types import FaceTrack
 
 LIKE = "like:"
 """Before the path of a picture that shows who is meant."""

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.facexlib_networks import facexlib_class
-from ..models.fill import fill
-from .types import CROP
+from ...models.checkpoints.fill import fill
+from ...models.facexlib_networks import facexlib_class
+from ..types import CROP
 
 Parser = Callable[[Tensor], Tensor]
 """Crops (n, 3, 512, 512) in [0, 1] to masks (n, 512, 512) in [0, 1]."""

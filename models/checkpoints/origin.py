@@ -10,8 +10,8 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
+from ..embedded import BASE
 from .catalogue import licence_line, published_as
-from .embedded import BASE
 from .state_dict import notes_of
 
 PACKAGE = __name__.rpartition(".models.")[0]

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..models.embedded import FACE_EMBEDDING, FOLDER
-from ..models.face_embedding import PLACES, SIDE, load_face_embedding
-from .align import warp_one
-from .geometry import TEMPLATE, after, area, side, similarity, umeyama
-from .types import FaceTrack
+from ...models.embedded import FACE_EMBEDDING, FOLDER
+from ...models.face_embedding import PLACES, SIDE, load_face_embedding
+from ..align import warp_one
+from ..geometry import TEMPLATE, after, area, side, similarity, umeyama
+from ..types import FaceTrack
 
 Embed = Callable[[Tensor], Tensor]
 """Faces (n, 3, 150, 150) RGB in [0, 1], cut out by `likeness`, to (n, D) float32 on the CPU; small distances show one person."""

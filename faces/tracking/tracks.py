@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .anisotropic_pixels import AnisotropicPixels
+from ..detection.anisotropic_pixels import AnisotropicPixels
+from ..detection.detectors import Detector, following, suppress
+from ..detection.external_detections import ExternalDetections
+from ..detection.mesh_points import outline
+from ..geometry import FACE_BOX, TEMPLATE, iou, similarity, smooth, steady
+from ..types import CROP, Face, FaceTrack
 from .appearance import chip, descriptor, sharpness
 from .association import Path, Sighting, link
 from .coverage import colours, covered
-from .detectors import Detector, following, suppress
-from .external_detections import ExternalDetections
-from .geometry import FACE_BOX, TEMPLATE, iou, similarity, smooth, steady
-from .mesh_points import outline
 from .people import SAMPLES, Embed, change, likeness, load_embed, middle, named, packed, unpacked
-from .types import CROP, Face, FaceTrack
 
 
 @dataclass(frozen=True)

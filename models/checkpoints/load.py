@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .architectures import CHOOSE, architectures, beginnings, foreign, recognise
+from ..architectures import CHOOSE, architectures, beginnings, foreign, recognise
+from ..embedded import BASE, read_embedded
 from .catalogue import Checkpoint, licence_line, published_as
-from .embedded import BASE, read_embedded
 from .first_output import watch
 from .origin import came_from
 from .spandrel_bridge import load_by_spandrel

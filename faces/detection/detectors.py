@@ -8,8 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..models.catalogue import missing_message, named
-from .types import Face
+from ...models.checkpoints.catalogue import missing_message, named
+from ..types import Face
 
 NAMES = ("auto", "blazeface", "retinaface", "mtcnn")
 

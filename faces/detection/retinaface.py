@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.facexlib_networks import facexlib_class
-from ..models.fill import fill
+from ...models.checkpoints.fill import fill
+from ...models.facexlib_networks import facexlib_class
+from ..types import Face
 from .detectors import enlarge, shrink, suppress
-from .types import Face
 
 MEAN_BGR = (104.0, 117.0, 123.0)
 VARIANCE = (0.1, 0.2)

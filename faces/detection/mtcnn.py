@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..types import Face
 from .detectors import enlarge, shrink, suppress
-from .types import Face
 
 
 class MTCNNDetector:

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..geometry import iou, side
+from ..types import Face
 from .appearance import unlikeness
-from .geometry import iou, side
-from .types import Face
 
 NEVER = 1e4
 """Cost of a pair that a gate forbids: finite, so that an assignment always exists, and dropped afterwards."""
@@ -25,9 +25,9 @@ APART_IN_PLACE = 0.55
 
 @dataclass(frozen=True)
 class Sighting:
-    """One detection in one frame with what was measured on it, and in some frames its face in packed form (faces/people.py).
+    """One detection in one frame with what was measured on it, and in some frames its face in packed form (faces/tracking/people.py).
 
-    Of a mesh only its colours (faces/coverage.py) and its outline are kept.
+    Of a mesh only its colours (faces/tracking/coverage.py) and its outline are kept.
     """
 
     frame: int

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..models.blazeface import STRIDE, load_blazeface
-from ..models.blazeface.network import MULTIPLE
-from .geometry import iou
+from ...models.blazeface import STRIDE, load_blazeface
+from ...models.blazeface.network import MULTIPLE
+from ..geometry import iou
+from ..types import Face
 from .mesh_points import face_box, five_points, pose, turn_of
 from .mesh_tracking import Mesher, Region, carried, region_of
-from .types import Face
 
 SMALLEST, LARGEST = 13.0, 170.0
 """Sides of the smallest and the largest box that BlazeFace is sure of, in pixels of its input."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch.nn.functional as F
 from torch import Tensor
 
-from .types import CROP, FaceClip
+from ..types import CROP, FaceClip
 
 
 def edited_faces(

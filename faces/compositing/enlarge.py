@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..colour import luma
+from ...colour import luma
+from ..warp import low_pass, sample
 from .grain import deviation, diagonal
-from .warp import low_pass, sample
 
 LARGEST = 4
 """Times the source's size."""

@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..models.upscaling import Upscaler
-from .align import check_size, span, warp_to
+from ...models.upscaling import Upscaler
+from ..align import check_size, span, warp_to
+from ..geometry import crop_corners, inverse, scales, zoomed
+from ..types import CROP, FaceTrack
+from ..warp import low_pass, places, sample, sampled
 from .enlarge import LARGEST, enlarged, grain_kept, in_larger_frame, resized
-from .geometry import crop_corners, inverse, scales, zoomed
 from .grain import GRAIN, graininess, regrained
 from .occlusion import unoccluded
 from .parsing import Parser
 from .strength import GATES, Gates, rise, strengths
-from .types import CROP, FaceTrack
-from .warp import low_pass, places, sample, sampled
 
 Item = tuple[FaceTrack, Tensor, "Tensor | None"]
 """A track, its restored crops for those of the frames that lie in the track, and the crops before restoration if they are at hand."""
@@ -42,7 +42,7 @@ class Paster:
     """out = frame + m (D r + k (frame - D c) - frame), for a restored crop r and the crop c before restoration.
 
     m is the mask times the strength, D the inverse warp (low-passed where it shrinks). k is 0 where the face is smaller than its crop:
-    the restored face replaces what was there, noise and all, but for grain that no codec has touched (faces/grain.py). k is 1 where the
+    the restored face replaces what was there, noise and all, but for grain that no codec has touched (faces/compositing/grain.py). k is 1 where the
     face is larger than its crop (scale <= 1): there the frame has detail finer than the crop can carry, which survives. Between scales 1
     and 1.5 k slides, so a face that grows never pops. A track's `difference` asks for frame + m D (r - c), which leaves what the two
     crops have in common to the bit. Of crops with more context than the template's the template's part is pasted.
@@ -55,7 +55,7 @@ class Paster:
         grain: "auto" gives a face that lost it the grain back that the frame around it keeps; "off" leaves the face clean.
         fade: strength falls for tiny, blurred, averted or filled-in faces, and where a track begins or ends in mid-shot.
         gates: from where to where it falls.
-        occlusion: "auto" keeps what lies before the face, where the crops before and after restoration differ (faces/occlusion.py). Not for
+        occlusion: "auto" keeps what lies before the face, where the crops before and after restoration differ (occlusion.py). Not for
             methods that change what is there, such as inpainting and colourising.
         scale: how many times the size of the frames comes out, 1 to 4: they are enlarged, and the crops keep their own detail.
         upscaler: what enlarges; None is Lanczos.

@@ -1,0 +1,1 @@
+"""Faces found in frames: detectors, the points of a mesh, and boxes that come from elsewhere."""
