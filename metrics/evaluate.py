@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -17,6 +17,7 @@ from .fidelity import WINDOW, psnr, ssim_map, ssim_within
 from .identity import Embed, cosine, identity_crop, place_of
 from .landmarks import landmark_distance, landmark_motion_error
 from .lpips import perceptual_distance
+from .no_reference import Judge, judged
 from .registry import FACE
 from .report import Report, summarised
 from .residual import residual_rms
@@ -63,6 +64,7 @@ def evaluate(
     region: Callable[[int], Tensor | None] | None = None,
     people: Sequence[FaceLandmarks] = (),
     perceptual: nn.Module | None = None,
+    judges: Mapping[str, Judge] | None = None,
     embed: Embed | None = None,
     flow: FlowSource | None = None,
     motion: MotionFrom = "auto",
@@ -83,10 +85,11 @@ def evaluate(
         region: the index of a frame to its face, (H, W) in [0, 1], or None where there is none; figures are then also taken on it alone.
         people: landmarks, for landmark distances and identity; both need a reference.
         perceptual: LPIPS, as metrics.lpips.lpips_or_none gives it.
+        judges: scores without a reference by their keys, as metrics.no_reference.load_judge gives them.
         embed: faces to identities, as metrics.identity.load_arcface gives it.
         flow: of the motion; DIS if None.
         motion: the clip whose motion it is; "auto" takes the reference, else the observation, else the restored clip itself.
-        every: LPIPS, identity, and whatever follows the motion are measured in each `every`-th frame only.
+        every: LPIPS, scores without a reference, identity, and whatever follows the motion are measured in each `every`-th frame only.
         cuts: indices of the first frames of new shots, across which nothing moves.
         about: more to say in the report on how it was measured.
         on_frame: gets how many more frames are done; may raise to stop.
@@ -104,6 +107,7 @@ def evaluate(
         region=region,
         people=people,
         perceptual=perceptual,
+        judges=judges or {},
         embed=embed,
         flow=flow or DisFlow(),
         motion=chosen,
@@ -137,6 +141,7 @@ class _Evaluation:
     region: Callable[[int], Tensor | None] | None
     people: Sequence[FaceLandmarks]
     perceptual: nn.Module | None
+    judges: Mapping[str, Judge]
     embed: Embed | None
     flow: FlowSource
     motion: str
@@ -172,6 +177,9 @@ class _Evaluation:
         sharp = float(laplacian_variance(x, part))
         self.note(t, "sharpness" + suffix, sharp)
         self.note(t, "tenengrad" + suffix, float(tenengrad(x, part)))
+        if t % self.every == 0:
+            for key, judge in self.judges.items():
+                self.note(t, key + suffix, judged(judge, x, part))
         if truth is None:
             return
         self.note(t, "psnr" + suffix, float(psnr(x, truth, region=part)))

@@ -11,12 +11,14 @@ from ..assembly import chosen_detector, find_weights, fingerprint, fingerprints
 from ..headless.io import io, ui
 from ..host.images import from_image, to_image
 from ..metrics.lpips import BACKBONES, backbone_file, lpips_or_none
+from ..metrics.no_reference import SCALES, load_judge, missing, weights_file
 from .faces import fingerprints_of_finding
 from .sockets import CATEGORY, DegradationSocket, Faces
 
 if TYPE_CHECKING:
     from ..evaluation import MeasuredFaces
     from ..metrics.identity import Embed
+    from ..metrics.no_reference import Judge
 
 THROUGH_THE_FACE = -1
 """What the column widget shows for a column through the face."""
@@ -66,7 +68,7 @@ class MeasureRestoration(io.ComfyNode):
                     default=1,
                     min=1,
                     max=1000,
-                    tooltip="LPIPS, identity, flicker and warping error are measured in each so many-th frame only; more is faster.",
+                    tooltip="LPIPS, MUSIQ and the like, identity, flicker and warping error are measured in each so many-th frame; more is faster.",
                 ),
                 io.Combo.Input(
                     "motion",
@@ -80,6 +82,14 @@ class MeasureRestoration(io.ComfyNode):
                     options=[*BACKBONES, "off"],
                     default="vgg",
                     tooltip="The network of LPIPS, if the package lpips and its weights are on this machine; nothing is downloaded.",
+                    advanced=True,
+                ),
+                io.Combo.Input(
+                    "no_reference",
+                    options=["off", *SCALES, "all"],
+                    default="off",
+                    optional=True,
+                    tooltip="Scores of each picture by itself, if the package pyiqa and their weights are on this machine; nothing is downloaded.",
                     advanced=True,
                 ),
                 io.Image.Input("reference", optional=True, tooltip="The truth: as many frames, of the restored size."),
@@ -98,9 +108,10 @@ class MeasureRestoration(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, detector=None, lpips=None, **others):
+    def fingerprint_inputs(cls, detector=None, lpips=None, no_reference="off", **others):
         network = [fingerprint(backbone_file(lpips))] if lpips in BACKBONES else []
-        return [*fingerprints_of_finding(detector), *fingerprints("arcface"), *network]
+        scores = [fingerprint(weights_file(key)) for key in scores_of(no_reference)]
+        return [*fingerprints_of_finding(detector), *fingerprints("arcface"), *network, *scores]
 
     @classmethod
     def execute(
@@ -111,6 +122,7 @@ class MeasureRestoration(io.ComfyNode):
         every=1,
         motion="auto",
         lpips="vgg",
+        no_reference="off",
         reference=None,
         observation=None,
         degradation=None,
@@ -145,6 +157,7 @@ class MeasureRestoration(io.ComfyNode):
                 region=seen.region if about else None,
                 people=seen.people,
                 perceptual=None if truth is None else chosen_lpips(lpips, about, notes),
+                judges=chosen_judges(no_reference, notes),
                 embed=chosen_identity(seen, notes),
                 motion=motion,
                 every=every,
@@ -187,6 +200,18 @@ def chosen_lpips(backbone: str, about: dict[str, Any], notes: list[str]) -> nn.M
     else:
         about["lpips"] = backbone
     return module
+
+
+def scores_of(choice: str | None) -> list[str]:
+    """The keys of a choice of scores without a reference."""
+    return list(SCALES) if choice == "all" else [key for key in SCALES if key == choice]
+
+
+def chosen_judges(choice: str, notes: list[str]) -> dict[str, Judge]:
+    """Those of the wanted scores that are here; says in `notes` what the others need."""
+    lacking = {key: missing(key) for key in scores_of(choice)}
+    notes += [sentence for sentence in lacking.values() if sentence]
+    return {key: load_judge(key, host.device()) for key, sentence in lacking.items() if sentence is None}
 
 
 def chosen_identity(seen: MeasuredFaces, notes: list[str]) -> Embed | None:

@@ -12,6 +12,7 @@ from helpers.moving_texture import sliding
 
 from fvr.metrics.evaluate import FaceLandmarks, evaluate
 from fvr.metrics.fidelity import psnr, ssim
+from fvr.metrics.no_reference import SCALES
 from fvr.metrics.plot import COLUMNS, PANEL_HEIGHT, plot
 from fvr.metrics.registry import FACE, MEASURES
 from fvr.metrics.report import Report, summarised
@@ -68,7 +69,7 @@ def everything(truth, result):
 
 def test_every_measure_has_its_place(everything):
     expected = {m.key for m in MEASURES} | {m.key + FACE for m in MEASURES if m.on_face}
-    assert set(everything.summary) == expected - {"lpips", "lpips_face"}
+    assert set(everything.summary) == expected - {key + suffix for key in ("lpips", *SCALES) for suffix in ("", FACE)}
     assert all(len(values) == FRAMES for values in everything.per_frame.values())
     assert set(everything.summary) - set(everything.per_frame) == {"akd_deviation", "identity_deviation"}
 
