@@ -121,11 +121,13 @@ def turned(turn: float) -> np.ndarray:
 def pose(mesh: Tensor) -> tuple[float, float]:
     """(yaw, pitch) in degrees of a mesh (468, 3): 0, 0 looks into the camera, positive yaw to the picture's right, positive pitch down.
 
-    From the plane through the outer eye corners, the forehead and the chin. Near a profile the network's depths flatten, and the figure
-    is too small.
+    From the plane through the outer eye corners, the forehead and the chin, whose normal n has
+
+        yaw = atan2(-n_x, n_z), pitch = atan2(-n_y, sqrt(n_x^2 + n_z^2))
+
+    so that a head that only turns keeps its pitch. Near a profile the network's depths flatten, and the yaw is too small.
     """
     points = mesh[[33, 263, 10, 152]].double().numpy()
     normal = np.cross(points[1] - points[0], points[3] - points[2])
-    normal = normal / max(float(np.linalg.norm(normal)), 1e-9)
     x, y = turned(turn_of(mesh)) @ normal[:2]
-    return math.degrees(math.atan2(-x, normal[2])), math.degrees(math.atan2(-y, normal[2])) - LEVEL
+    return math.degrees(math.atan2(-x, normal[2])), math.degrees(math.atan2(-y, math.hypot(x, normal[2]))) - LEVEL

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from fvr.faces import aligned_track
 from fvr.faces.compositing.strength import Gates, strengths
+from fvr.faces.detection.mesh_points import LEVEL, pose
 
 
 def track(size=200.0, yaw=0.0, pitch=0.0, score=1.0, covered=0.0, pose=True):
@@ -38,6 +40,23 @@ def test_each_measure_fades_the_face(fine, faded):
 def test_a_profile_and_a_face_of_26_pixels_are_half_faded():
     assert float(strengths(track(yaw=60.0))[4]) == pytest.approx(0.5, abs=0.01)
     assert float(strengths(track(size=26.0))[4]) == pytest.approx(0.5, abs=0.01)
+
+
+def head(yaw, pitch, roll):
+    """A mesh (468, 3) of which only the corners of the eyes, forehead and chin are known, that nods, then turns, then leans; degrees."""
+    mesh = torch.zeros(468, 3, dtype=torch.float64)
+    mesh[[33, 263, 10, 152]] = torch.tensor([[-45.0, -20, 0], [45, -20, 0], [0, -80, 0], [0, 80, 0]], dtype=torch.float64)
+    for degrees, (a, b) in ((pitch + LEVEL, (1, 2)), (yaw, (0, 2)), (roll, (0, 1))):
+        c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+        mesh[:, a], mesh[:, b] = c * mesh[:, a] - s * mesh[:, b], s * mesh[:, a] + c * mesh[:, b]
+    return mesh
+
+
+@pytest.mark.parametrize("turned", [(0, 0, 0), (60, 0, 0), (-80, 0, 0), (85, 0, 30), (0, 40, 0), (60, -30, 0), (70, 20, 90), (40, 30, 180)])
+def test_a_head_that_turns_keeps_its_pitch(turned):
+    """The pitch of a head at 85 degrees was 52, which faded it as one that looks down."""
+    yaw, pitch = pose(head(*turned))
+    assert (yaw, pitch) == (pytest.approx(turned[0], abs=0.1), pytest.approx(turned[1], abs=0.1))
 
 
 def test_a_head_that_turns_fades_smoothly():
