@@ -26,6 +26,7 @@ from torch import Tensor
 
 from fvr.faces import FaceTrack, aligned_track, find_tracks, load_detector
 from fvr.faces.geometry import area
+from fvr.faces.tracking.appearance import chip, sharpness
 from fvr.faces.tracking.people import BLUNT, OTHER_PERSON_DISTANCE, SAME, Embed, likeness, load_embed, named
 from fvr.video import open_source
 
@@ -46,6 +47,7 @@ DAMAGE: dict[str, Callable[[Tensor], Tensor]] = {
     "mirrored": lambda p: p.flip(-1),
     "noise and JPEG": lambda p: damaged(p[None])[0],
     "blur of 3 % of the face": lambda p: damaged(p[None], 0.03 * 150)[0],
+    "blur of 4.5 % of the face": lambda p: damaged(p[None], 0.045 * 150)[0],
     "face of 48 px, noise and JPEG": lambda p: damaged(resized(p, 82)[None])[0],
     "face of 24 px, noise and JPEG": lambda p: damaged(resized(p, 41)[None])[0],
     "dark, noise and JPEG": lambda p: damaged((0.5 * p**1.8)[None])[0],
@@ -79,13 +81,16 @@ def pairs(folder: Path) -> list[tuple[Tensor, Tensor]]:
     return found
 
 
-def embedded(pictures: Sequence[Tensor], embed: Embed) -> list[Tensor | None]:
-    """Per picture the embedding of its largest face; None where none is found."""
-    detector, found = load_detector("blazeface"), list[Tensor | None]()
+def embedded(pictures: Sequence[Tensor], embed: Embed) -> list[tuple[Tensor, float] | None]:
+    """Per picture the embedding of its largest face and the face's sharpness; None where none is found."""
+    detector, found = load_detector("blazeface"), list[tuple[Tensor, float] | None]()
     for one in pictures:
         faces = detector(one[None])[0]
         face = max(faces, key=lambda f: float(area(f.box)), default=None)
-        found.append(None if face is None else embed(likeness(one, face.landmarks)[None])[0])
+        if face is None:
+            found.append(None)
+            continue
+        found.append((embed(likeness(one, face.landmarks)[None])[0], sharpness(chip(one, face.landmarks))))
     return found
 
 
@@ -102,14 +107,22 @@ def row(label: str, same: Tensor, others: Tensor, more: str = "") -> None:
     print(f"| {' | '.join(map(str, cells))} | {auc(same, others):.4f} |{more}", flush=True)
 
 
-def casts(first: Tensor, second: Tensor, size: float) -> str:
-    """How often people of a cast are tied to another, and how many are found twice, of CASTS casts of CAST people; size: the second faces'."""
+def casts(first: Tensor, second: Tensor, sharp: Tensor, size: float) -> str:
+    """How often people of a cast are tied to another, and how many are found twice, of CASTS casts of CAST people.
+
+    sharp: (n, 2) sharpness of the first and second faces. size: the second faces'.
+    """
     generator, false, apart, silent = torch.Generator().manual_seed(0), 0, 0, 0
     for _ in range(CASTS):
         who = torch.randperm(len(first), generator=generator)[:CAST]
-        looks = torch.stack([first[who], second[who]], 1).flatten(0, 1)
+        looks, levels = torch.stack([first[who], second[who]], 1).flatten(0, 1), sharp[who].flatten()[:, None]
         boxes = [torch.tensor([[0.0, 0.0, side, side]]) for side in (300.0, size)]
-        tracks = named([replace(aligned_track(1), start=k, shot=(k, k + 1), boxes=boxes[k % 2], embedding=look) for k, look in enumerate(looks)])
+        one = aligned_track(1)
+        tracks = [
+            replace(one, start=k, shot=(k, k + 1), boxes=boxes[k % 2], embedding=look, sharpness=level)
+            for k, (look, level) in enumerate(zip(looks, levels, strict=True))
+        ]
+        tracks = named(tracks)
         people = [track.person for track in tracks]
         false += len({p for k, p in enumerate(people) for q in range(len(people)) if q // 2 != k // 2 and people[q] == p})
         split = [k for k in range(0, len(people), 2) if people[k] != people[k + 1]]
@@ -156,9 +169,10 @@ def main(faces: Path, clips: Path) -> None:
     for label, damage in DAMAGE.items():
         second = embedded([damage(b) for _, b in people], embed)
         both = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
-        a, b = (torch.stack(looks) for looks in zip(*both, strict=True))
+        a, b = (torch.stack([look for look, _ in faces]) for faces in zip(*both, strict=True))
+        sharp = torch.tensor([[level for _, level in faces] for faces in both])
         far = torch.cdist(a, b)
-        row(label, far.diagonal(), far[~torch.eye(len(far), dtype=torch.bool)], casts(a, b, SIZES.get(label, 2 * BLUNT[1])))
+        row(label, far.diagonal(), far[~torch.eye(len(far), dtype=torch.bool)], casts(a, b, sharp, SIZES.get(label, 2 * BLUNT[1])))
     print(f"\n{head}\n|{' --- |' * 9}")
     clean = pieces(clips)
     compare_clips("another piece of the clip", clean, clean)

@@ -29,8 +29,12 @@ BLUNT = (24.0, 48.0)
 """Sides of faces, in frame pixels, between which embeddings go from telling little to telling all: those of small damaged faces lie near to each
 other, whoever they show, and far from the same person's large ones (benchmarks/README.md, Who is who)."""
 
+SOFT = (0.35, 0.5)
+"""The same for `sharpness`: that of portraits is about 0.67; blurred by 1.5, 3 and 4.5 % of the face, and noisy, 0.50, 0.38 and 0.32."""
+
 CAUTION, DOUBT = 0.12, 0.15
-"""By how much nearer two tracks of the smallest faces must be to be tied, and by how much farther another person may be of whom they could be one."""
+"""By how much nearer two tracks of the smallest or softest faces must be to be tied, and by how much farther another person may be of whom they
+could be one; twice as much at most."""
 
 SAMPLES = 8
 """Faces of a track that are embedded."""
@@ -98,7 +102,7 @@ def named(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
 
     People are groups of tracks with a mean distance below SAME (average linkage), no two of which are seen at the same time. A track without
     an embedding is a person of its own. `unsure` is set where another person is nearer than OTHER_PERSON_DISTANCE who could be the same by time.
-    Small faces are tied later, and called unsure sooner (`bluntness`).
+    Small and blurred faces are tied later, and called unsure sooner (`bluntness`).
     """
     blunt = bluntness(tracks)
     groups, nearest = tied(distances(tracks, blunt))
@@ -141,14 +145,16 @@ def tied(far: Tensor) -> tuple[list[list[int]], Tensor]:
 
 
 def bluntness(tracks: Sequence[FaceTrack]) -> Tensor:
-    """(n,) in [0, 1]: 1 for tracks of faces so small that their embedding tells little, 0 for large ones, see BLUNT."""
-    low, high = BLUNT
-    return ((high - torch.tensor([float(side(track.boxes).median()) for track in tracks])) / (high - low)).clamp(0, 1)
+    """(n,) in [0, 2]: 1 for tracks of faces so small, or so blurred where they are sharpest, that their embedding tells little, more where it
+    tells less; 0 for large and sharp ones, see BLUNT and SOFT."""
+    sides = torch.tensor([float(side(track.boxes).median()) for track in tracks])
+    sharp = torch.tensor([float(track.sharpness.quantile(0.75)) for track in tracks])
+    return torch.maximum(*((high - measure) / (high - low) for measure, (low, high) in ((sides, BLUNT), (sharp, SOFT)))).clamp(0, 2)
 
 
 def distances(tracks: Sequence[FaceTrack], blunt: Tensor) -> Tensor:
-    """(n, n) float32 distances of embeddings; infinite between tracks that share a frame, and where one has none; up to CAUTION larger
-    between small faces.
+    """(n, n) float32 distances of embeddings; infinite between tracks that share a frame, and where one has none; larger by CAUTION
+    between small or blurred faces.
 
     blunt: see `bluntness`.
     """
