@@ -17,4 +17,5 @@ def luma(frames: Tensor, weights: tuple[float, float, float] = BT601) -> Tensor:
     >>> luma(torch.ones(3, 1, 1)).shape
     torch.Size([1, 1, 1])
     """
-    return (frames * frames.new_tensor(weights).view(3, 1, 1)).sum(-3, keepdim=True)
+    red, green, blue = (weight * frames.narrow(-3, channel, 1) for channel, weight in enumerate(weights))
+    return red.add_(green).add_(blue)

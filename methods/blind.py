@@ -16,6 +16,7 @@ from ..motion.dis import DisFlow, GreyFrames
 from ..motion.warp import warp
 from ..options import Options, parameter
 from .base import NetworkRestorer, Session, WarmUp, check_square, refuse_masks, resized
+from .window_means import around
 
 WORKING = 400 << 20
 """Bytes of working memory for one crop: about twelve maps of 64 channels at a quarter of its side, and what is warped at all of it."""
@@ -152,7 +153,6 @@ class BlindSession(Session):
         """x_t with what is known of the frame before it."""
         before, restored, flow = (None, None, None) if past is None else (past.crop, past.restored, flow_between(grey, past.grey))
         images, seen = clip_inputs(now, before, restored, flow)
-        images = images.contiguous(memory_format=torch.channels_last)
         correction = self.restorer.network(images, seen, self._weights, self.enlarged) - now
         share = worthwhile(correction, self.least, self.clean)
         result = now + share * correction
@@ -189,13 +189,6 @@ def steadied(restored: Tensor, before: Tensor, share: Tensor, tolerance: Tensor 
     difference = around((before - restored).square().mean(1, keepdim=True), AGREEMENT)
     weight = share * torch.exp(-difference / tolerance)
     return torch.lerp(restored, before, weight / (1 + weight))
-
-
-def around(values: Tensor, side: int) -> Tensor:
-    """Means of (n, 1, H, W) over windows of `side`, odd, that end at the border."""
-    for window in ((side, 1), (1, side)):
-        values = F.avg_pool2d(values, window, 1, (window[0] // 2, window[1] // 2), count_include_pad=False)
-    return values
 
 
 def seen_by_flow(crops: Tensor) -> GreyFrames:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Protocol
 
 import torch
@@ -30,8 +31,9 @@ def on(network: nn.Module, device: torch.device | str) -> Placement:
     place = torch.device(device)
 
     def placed(working: int) -> torch.device:
-        with torch.inference_mode(False):  # or parameters that move would be lost to training
-            network.to(place)
+        if any(part.device != place for part in chain(network.parameters(), network.buffers())):  # looking is cheaper than `to`, every frame
+            with torch.inference_mode(False):  # or parameters that move would be lost to training
+                network.to(place)
         return place
 
     return placed

@@ -37,4 +37,4 @@ class DisFlow:
         """The flow (N, 2, H, W) of `current` into `previous`, in pixels."""
         search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # holds buffers, so it is not shared
         flows = [search.calc(now, before, None) for now, before in zip(current.images, previous.images, strict=True)]
-        return torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2).to(current.device)
+        return torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2).contiguous().to(current.device)

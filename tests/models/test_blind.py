@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from fvr.models.architectures import recognise
 from fvr.models.blind import BlindRestorers, BlindSizes, BlindUNet, clip_inputs
-from fvr.models.blind.network import side_by_side, statistics, whole
+from fvr.models.blind.network import quantiles, side_by_side, statistics, whole
 
 SMALL = BlindSizes((8, 12, 16), (1, 2, 1))
 
@@ -96,12 +96,31 @@ def test_it_is_told_how_far_the_face_was_enlarged():
     assert not torch.equal(one, two) and not torch.equal(two, far)
 
 
+def test_a_batch_is_its_clips_one_by_one():
+    """One clip alone is steered by its kernels, several by their maps."""
+    network = small()
+    for module in network.modules():
+        if hasattr(module, "film"):
+            torch.nn.init.normal_(module.film.bias, std=0.3)
+    torch.nn.init.normal_(network.tail.weight, std=0.1)
+    images, seen = torch.rand(3, 9, 64, 64), torch.ones(3, 1, 64, 64)
+    alone = torch.cat([network(images[n : n + 1], seen[n : n + 1]) for n in range(3)])
+    torch.testing.assert_close(network(images, seen), alone, rtol=0, atol=1e-5)
+
+
+def test_quantiles_are_torchs():
+    values, shares = torch.rand(3, 37), (0.0, 0.1, 0.5, 0.93, 1.0)
+    torch.testing.assert_close(quantiles(values, shares), torch.quantile(values, torch.tensor(shares), dim=1).T)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_images_and_maps_lie_side_by_side(dtype):
     images, maps = [torch.rand(2, 9, 32, 48), torch.rand(2, 9, 32, 48)], [torch.rand(2, 1, 8, 12), torch.rand(1, 2, 8, 12).expand(2, -1, -1, -1)]
     expected = torch.cat([F.pixel_unshuffle(torch.cat(images, 1), 4), *maps], 1).to(dtype)
     found = side_by_side(images, maps, dtype)
     assert torch.equal(found, expected) and found.is_contiguous(memory_format=torch.channels_last)
+    images[0].requires_grad_()
+    assert torch.equal(side_by_side(images, maps, dtype), expected) and side_by_side(images, maps, dtype).requires_grad
 
 
 def test_half_precision_draws_the_same_correction():
