@@ -19,6 +19,7 @@ from .models.architectures import architectures
 from .models.checkpoints.catalogue import CATALOGUE, OURS, RESTORER_FOLDERS, find, licence_line, missing_message, named, published_as
 from .models.checkpoints.load import peek
 from .models.checkpoints.state_dict import notes_of
+from .models.device import fast_in_bfloat16
 from .models.upscaling import Upscaler, load_upscaler
 
 OWN_FOLDERS = (OURS, "facerestore_models")
@@ -36,6 +37,15 @@ EMBEDDED_TASKS = {(known.kind, mode): name for known in architectures() for mode
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Of the part of a network that draws the picture, by the name that menus show."""
+UNCHANGED = "bfloat16 where pictures stay the same"
+"""The name of None, which is one of them for each network; menus say `AUTO`, which `decided` makes this or float32."""
+
+
+def decided(precision: str, device: torch.device) -> str:
+    """A precision's name, with `AUTO` decided for a device: a job's workers keep to what was decided where it was planned."""
+    if precision != AUTO:
+        return precision
+    return UNCHANGED if fast_in_bfloat16(device) else "float32"
 
 
 def find_weights(name: str) -> Path | None:

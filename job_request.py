@@ -13,6 +13,8 @@ from .faces import Detector, Paster
 from .film.plan import Job, Tools, check_input, check_same
 from .methods.base import Restorer
 from .methods.registry import build_restorer, with_estimates
+from .models.checkpoints.origin import origins
+from .models.compiled import compile_parts
 from .models.device import on
 from .physics import parse
 from .record import job_identity
@@ -32,7 +34,7 @@ def weights_of(request: Request, find: Find = named_weights) -> Path | None:
 
 
 def restorer_for(request: Request, find: Find = named_weights) -> Restorer:
-    device, precision = host.device(), PRECISIONS[request["precision"]]
+    device, precision = host.device(), PRECISIONS.get(request["precision"])
     restorer = build_restorer(
         request["method"],
         weights=weights_of(request, find),
@@ -43,6 +45,8 @@ def restorer_for(request: Request, find: Find = named_weights) -> Restorer:
     )
     if request["estimates"]:
         restorer = with_estimates(restorer, device=device, precision=precision, placed=lambda network: on(network, device))
+    if request.get("compile"):  # plans of older versions do not say
+        compile_parts(origins(restorer), host.say)
     return restorer
 
 

@@ -24,10 +24,13 @@ def chosen_way(options: Namespace) -> tuple[str, bool]:
 
 def request_of(options: Namespace, method: str, estimates: bool) -> dict[str, Any]:
     """All options that decide what is restored and how."""
+    from .. import host
+    from ..assembly import decided
     from ..job_request import FINDING, PASTING
 
-    names = ("weights", "precision", "set", "degradation", "upscale_model", *FINDING, *PASTING)
-    return {"method": method, "estimates": estimates, **{name: getattr(options, name) for name in names}}
+    names = ("weights", "compile", "set", "degradation", "upscale_model", *FINDING, *PASTING)
+    precision = decided(options.precision, host.device())
+    return {"method": method, "estimates": estimates, "precision": precision, **{name: getattr(options, name) for name in names}}
 
 
 def write_report(options: Namespace, summary: Any, restorer: Any, detector: Any, paster: Any, **more: Any) -> None:

@@ -28,7 +28,7 @@ from .flair.options import PRESETS, FlairOptions
 from .flair.sampler import FlairRestorer
 from .per_frame import PerFrameOptions, PerFrameRestorer
 
-Build = Callable[[Path | None, Degradation | None, torch.device, Any, torch.dtype], Restorer]
+Build = Callable[[Path | None, Degradation | None, torch.device, Any, torch.dtype | None], Restorer]
 """(weights, degradation, device, options, precision) -> restorer."""
 
 
@@ -63,43 +63,58 @@ Placed = Callable[[nn.Module], Placement]
 """Who says where a network runs: `on` a device, or a host that manages memory."""
 
 
-def embedded_blind(placed: Placed) -> BlindRestorer | None:
-    """The package's own blind restorer as a floor, which looks at no frame ahead; None in an installation without its weights."""
+def embedded_blind(placed: Placed, precision: torch.dtype | None = torch.float32) -> BlindRestorer | None:
+    """The package's own blind restorer as a floor, which looks at no frame ahead; None in an installation without its weights.
+
+    Args:
+        precision: as `load_network` takes it.
+    """
     if not (FOLDER / BLIND).is_file():
         return None
-    network: Any = load_network(FOLDER / BLIND).network
+    network: Any = load_network(FOLDER / BLIND, precision).network
     return BlindRestorer(network, BlindOptions(ahead=False), place=placed(network))
 
 
-def with_floor(restorer: NetworkRestorer, loaded: LoadedNetwork, placed: Placed) -> NetworkRestorer:
+def with_floor(restorer: NetworkRestorer, loaded: LoadedNetwork, placed: Placed, precision: torch.dtype | None) -> NetworkRestorer:
     """The restorer of an embedded file over the embedded blind restorer: its 128 pixels leave to that what they cannot show."""
     small = loaded.path.parent == FOLDER and loaded.kind != "blind"
-    return restorer.on_floor(embedded_blind(placed)) if small else restorer
+    return restorer.on_floor(embedded_blind(placed, floor_precision(precision))) if small else restorer
+
+
+def floor_precision(precision: torch.dtype | None) -> torch.dtype | None:
+    """What a method's precision says of the floor beneath it: nothing, unless it is chosen by itself."""
+    return None if precision is None else torch.float32
 
 
 def _build_flair(
-    weights: Path | None, degradation: Degradation | None, device: torch.device, options: FlairOptions, precision: torch.dtype
+    weights: Path | None, degradation: Degradation | None, device: torch.device, options: FlairOptions, precision: torch.dtype | None
 ) -> Restorer:
     return flair_of(weights, degradation, options, device=device, precision=precision, placed=lambda network: on(network, device))
 
 
 def flair_of(
-    weights: Path | None, degradation: Degradation | None, options: FlairOptions, *, device: torch.device, precision: torch.dtype, placed: Placed
+    weights: Path | None,
+    degradation: Degradation | None,
+    options: FlairOptions,
+    *,
+    device: torch.device,
+    precision: torch.dtype | None,
+    placed: Placed,
 ) -> FlairRestorer:
     """FLAIR over the prior of a file, the embedded one over the embedded blind restorer; None is the prior without weights."""
     prior: Prior = GaussianPrior()
     enhancer = floor = None
     if weights is not None:
-        prior = prior_from_file(weights, dtype=precision, placed=placed)
+        prior = prior_from_file(weights, dtype=precision or torch.float32, placed=placed)
         if weights.name == PRIOR and options.enhance and (FOLDER / CODEBOOK).is_file():
             loaded = load_network(FOLDER / CODEBOOK)
             enhancer = restorer_from(loaded, place=placed(loaded.network))
         if weights.parent == FOLDER:
-            floor = embedded_blind(placed)
+            floor = embedded_blind(placed, floor_precision(precision))
     return FlairRestorer(prior, degradation, options, enhancer, floor=floor, device=device)
 
 
-def with_estimates(otherwise: Restorer, *, device: torch.device, precision: torch.dtype, placed: Placed) -> Restorer:
+def with_estimates(otherwise: Restorer, *, device: torch.device, precision: torch.dtype | None, placed: Placed) -> Restorer:
     """`otherwise`, but embedded FLAIR where footage shows which blur damaged it; `otherwise` alone in an installation without that prior."""
     if not (FOLDER / PRIOR).is_file():
         return otherwise
@@ -133,18 +148,19 @@ def restorer_from(loaded: LoadedNetwork, options: Any = None, *, place: Placemen
 
 
 def _build_network(method: str) -> Build:
-    def build(weights: Path | None, degradation: Degradation | None, device: torch.device, options: Any, precision: torch.dtype) -> Restorer:
+    def build(weights: Path | None, degradation: Degradation | None, device: torch.device, options: Any, precision: torch.dtype | None) -> Restorer:
         if degradation is not None:
             raise ValueError(
                 f"{method} does not use a degradation, got {degradation.describe()!r}; leave --degradation out, or choose --method flair"
             )
         if weights is None:
             raise ValueError(f"{method} needs a checkpoint; name one with --weights, or see `fvr models`")
-        loaded = load_network(weights, decoder_dtype=precision)
+        loaded = load_network(weights, precision)
         kind = loaded.kind if restorer_class(loaded.kind) else "per-frame"
         if kind != method:
             raise ValueError(f"{weights} holds {loaded.detail}; restore with --method {kind}, or give {method} its own checkpoint (see `fvr models`)")
-        return with_floor(restorer_from(loaded, options, place=on(loaded.network, device)), loaded, lambda network: on(network, device))
+        restorer = restorer_from(loaded, options, place=on(loaded.network, device))
+        return with_floor(restorer, loaded, lambda network: on(network, device), precision)
 
     return build
 
@@ -182,7 +198,7 @@ def build_restorer(
     degradation: Degradation | None = None,
     device: torch.device | str = "cpu",
     settings: Mapping[str, str] | None = None,
-    precision: torch.dtype = torch.float32,
+    precision: torch.dtype | None = torch.float32,
 ) -> Restorer:
     """The restorer of method `name`.
 
@@ -191,7 +207,8 @@ def build_restorer(
         degradation: what happened to the frames, for methods that use it; None is the method's own mild assumption.
         device: where its networks run.
         settings: parameters as text, NAME to VALUE; "preset" picks the set that the others then change.
-        precision: dtype of the part of a network that draws the picture once the codes are chosen, or of FLAIR's convolutions.
+        precision: dtype of the part of a network that draws the picture once the codes are chosen, or of FLAIR's convolutions; None is bfloat16 where
+            pictures stay the same in it.
 
     Raises:
         ValueError: one sentence for an unknown method, setting or preset, a bad value, or weights the method cannot use.

@@ -33,6 +33,7 @@ class Architecture:
         checkpoints: the catalogue's names of its weights for each value of its setting "mode", "restore" for one without modes.
         embedded: the name of its embedded weights, if there are any.
         embedded_tasks: those for other values of "mode" than "restore", by mode.
+        bfloat16: whether its pictures stay the same in bfloat16, within 0.02 dB of PSNR on damaged footage.
     """
 
     kind: str
@@ -46,6 +47,7 @@ class Architecture:
     checkpoints: Mapping[str, str] = field(default_factory=dict)
     embedded: str = ""
     embedded_tasks: Mapping[str, str] = field(default_factory=dict)
+    bfloat16: bool = False
 
 
 def made_by(place: str) -> Callable[[State], nn.Module]:

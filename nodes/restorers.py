@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import host
-from ..assembly import AUTO, PRECISIONS, chosen_method, fingerprint, restorer_files, weights_for
+from ..assembly import AUTO, PRECISIONS, chosen_method, decided, fingerprint, restorer_files, weights_for
 from ..headless.io import io, newer
 from ..methods.base import Restorer
 from ..methods.blind import BlindOptions
@@ -16,6 +16,8 @@ from ..methods.keep import KeepOptions
 from ..methods.per_frame import PerFrameOptions
 from ..methods.registry import methods, restorer_from, with_estimates, with_floor
 from ..models.checkpoints.load import load_network
+from ..models.checkpoints.origin import origins
+from ..models.compiled import compile_parts
 from .choices import check_choice
 from .faces import crops_image
 from .restoring import expect, face_inputs, face_outputs, restore_people, said_of
@@ -48,11 +50,20 @@ class LoadFaceRestorer(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "precision",
-                    options=list(PRECISIONS),
-                    default="float32",
+                    options=[AUTO, *PRECISIONS],
+                    default=AUTO,
                     optional=True,
                     tooltip="Of the part that draws the picture once the codes are chosen; what chooses them stays float32, "
-                    "and so does KEEP, whose pictures decide on later codes.",
+                    "and so does KEEP, whose pictures decide on later codes. auto is bfloat16 for the embedded blind restorer where a GPU, or a CPU "
+                    "with AMX, is several times faster in it, else float32.",
+                ),
+                io.Boolean.Input(
+                    "compile",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Compiles the network with torch.compile: up to minutes the first time, the same pictures up to rounding. Where that "
+                    "fails the node says so, and the network runs as it is.",
                 ),
             ],
             outputs=[
@@ -66,12 +77,14 @@ class LoadFaceRestorer(io.ComfyNode):
         return fingerprint(restorer_file(model))
 
     @classmethod
-    def execute(cls, model, precision=None):
-        restorer, about = load_restorer(model, precision or "float32")
+    def execute(cls, model, precision=None, compile=False):
+        restorer, about = load_restorer(model, precision or AUTO)
+        if compile:
+            compile_parts(origins(restorer), host.say)
         return io.NodeOutput(restorer, about, ui={"text": (about,)})
 
 
-def load_restorer(model: str, precision: str = "float32") -> tuple[Restorer, str]:
+def load_restorer(model: str, precision: str = AUTO) -> tuple[Restorer, str]:
     """What an entry of the loader's menu stands for, and what the file holds and its licence.
 
     Raises:
@@ -84,10 +97,12 @@ def load_restorer(model: str, precision: str = "float32") -> tuple[Restorer, str
             f"no face restorer {model!r} is in the model folders; put one into {place}, or "
             "run `fvr models fetch codeformer` (`fvr` is there after `python -m pip install .` in this pack's folder)"
         )
-    loaded = load_network(path, decoder_dtype=PRECISIONS[precision])
-    restorer: Restorer = with_floor(restorer_from(loaded, place=host.managed(loaded.network)), loaded, host.managed)
+    device = host.device()
+    dtype = PRECISIONS.get(decided(precision, device))
+    loaded = load_network(path, dtype)
+    restorer: Restorer = with_floor(restorer_from(loaded, place=host.managed(loaded.network)), loaded, host.managed, dtype)
     if model == AUTO:
-        restorer = with_estimates(restorer, device=host.device(), precision=PRECISIONS[precision], placed=host.managed)
+        restorer = with_estimates(restorer, device=device, precision=dtype, placed=host.managed)
     return restorer, f"{path.name}: {loaded.detail}; {loaded.licence}"
 
 

@@ -27,6 +27,8 @@ from fvr.assembly import weights_for
 from fvr.cli import main as fvr
 from fvr.methods.base import restore_frames
 from fvr.methods.registry import build_restorer
+from fvr.models.checkpoints.origin import origins
+from fvr.models.compiled import compile_parts
 from fvr.video import open_sink, open_source
 
 METHODS = "blind", "codeformer", "dicface", "keep", "flair"
@@ -62,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 known[method] = restored(restorer_on("cpu", method), crops)
             restorer = restorer_on(device, method, torch.bfloat16 if precision == "bfloat16" else torch.float32)
             if precision == "compiled":
-                compile_parts(restorer)
+                compile_parts(origins(restorer), print)
             made, rate, memory = timed(restorer, crops, device, warm=not options.small)
             level = psnr(made, known[method])
             wrong += [method] if precision == "float32" and level < LEAST else []
@@ -82,13 +84,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def restorer_on(device: Any, method: str, precision: torch.dtype = torch.float32) -> Any:
     return build_restorer(method, weights=weights_for(method, {}), device=device, precision=precision)
-
-
-def compile_parts(restorer: Any) -> None:
-    """The networks' parts, one by one: sessions call them rather than the whole."""
-    for owner in (restorer, getattr(restorer, "floor", None)):
-        for part in getattr(owner, "network", torch.nn.Module()).children():
-            part.compile()
 
 
 def restored(restorer: Any, crops: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
 """Where the time of `fvr restore` goes: python benchmarks/cost/walk.py CLIPS [--methods blind,codeformer] [--frames 100] [--sizes 720,1080]
+        [--precision auto]
 
 The clip is scene_720p_clean.mp4, one face, enlarged for 1080p. For each part of the walk its wall and CPU time per frame, each without the parts
 inside it, and its share of all CPU time. No clock tells what codecs do in threads of their own from the start and the rest. "waits" is wall time in
@@ -84,7 +85,7 @@ class Clock:
         return timed
 
 
-def walk(clip: Path, out: Path, method: str) -> tuple[Clock, float, float]:
+def walk(clip: Path, out: Path, method: str, precision: str) -> tuple[Clock, float, float]:
     """The clock, wall and CPU seconds of one `fvr restore`."""
     clock = Clock()
 
@@ -117,7 +118,7 @@ def walk(clip: Path, out: Path, method: str) -> tuple[Clock, float, float]:
         for owner, name, timed in parts:
             stack.enter_context(patch.object(owner, name, timed))
         began, cpu = time.monotonic(), time.process_time()
-        if fvr(["restore", str(clip), str(out), "--method", method, "--device", "cpu", "--overwrite"]):
+        if fvr(["restore", str(clip), str(out), "--method", method, "--device", "cpu", "--precision", precision, "--overwrite"]):
             raise SystemExit(f"fvr restore --method {method} failed")
         return clock, time.monotonic() - began, time.process_time() - cpu
 
@@ -128,17 +129,20 @@ def main() -> int:
     parser.add_argument("--methods", default="blind")
     parser.add_argument("--frames", type=int, default=100)
     parser.add_argument("--sizes", default="720,1080")
+    parser.add_argument("--precision", default="auto")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         for height in map(int, options.sizes.split(",")):
             clip = Path(name) / f"{height}.mp4"
             enlarged(options.clips / CLIP, clip, height, options.frames)
             for method in options.methods.split(","):
-                clock, wall, cpu = walk(clip, Path(name) / "out.mp4", method)
+                clock, wall, cpu = walk(clip, Path(name) / "out.mp4", method, options.precision)
                 told = {name: (clock.wall[name], clock.cpu[name]) for name in ("decode", "detect", "align", "restore", "paste", "encode", "waits")}
                 told["codecs and rest"] = (float("nan"), cpu - sum(clock.cpu.values()))
                 rate, load = options.frames / wall, os.getloadavg()[0]
-                print(f"{height}p {method}: {rate:.2f} frames/s, CPU {1000 * cpu / options.frames:.0f} ms a frame, load {load:.1f}")
+                print(
+                    f"{height}p {method}, {options.precision}: {rate:.2f} frames/s, CPU {1000 * cpu / options.frames:.0f} ms a frame, load {load:.1f}"
+                )
                 for part, (took, used) in told.items():
                     print(f"  {part}: {1000 * took / options.frames:.0f} ms, CPU {1000 * used / options.frames:.0f} ms, {used / cpu:.0%}", flush=True)
     return 0

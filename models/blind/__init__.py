@@ -18,4 +18,5 @@ ARCHITECTURE = Architecture(
     restorer="methods.blind:BlindRestorer",
     summary="The package's own restorer for damage that nobody described: 512 x 512, carried from frame to frame.",
     embedded="embedded blind",
+    bfloat16=True,
 )

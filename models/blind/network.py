@@ -191,7 +191,8 @@ def cells_of(image: Tensor) -> Tensor:
     """Pixel-unshuffled (B, C, H, W), channels last: (B, H / 4, W / 4, 16 C)."""
     batch, channels, height, width = image.shape
     shape = batch, channels, height // UNSHUFFLE, UNSHUFFLE, width // UNSHUFFLE
-    if image.device.type == "cpu" and not image.requires_grad and image.dtype in FOUR:  # moving four values as one takes a third of the time
+    plain = not image.requires_grad and not torch.compiler.is_compiling()
+    if plain and image.device.type == "cpu" and image.dtype in FOUR:  # moving four values as one takes a third of the time
         moved = image.contiguous().view(FOUR[image.dtype]).reshape(shape).permute(0, 2, 4, 1, 3).contiguous().view(image.dtype)
     else:
         moved = image.reshape(*shape, UNSHUFFLE).permute(0, 2, 4, 1, 3, 5)
@@ -268,7 +269,8 @@ class BlindRestorers(nn.Module):
 
     def forward(self, images: Tensor, seen: Tensor, weights: dict[str, Tensor], enlarged: Tensor | None = None) -> Tensor:
         """As BlindUNet.forward of whole crops, with what `at` gave."""
-        return functional_call(self.faithful, weights, (images, seen), {"enlarged": enlarged})
+        place = whole(images.shape[-2] // UNSHUFFLE, images.shape[-1] // UNSHUFFLE, images.device).expand(len(images), -1, -1, -1)
+        return functional_call(self.faithful, weights, (images, seen, place), {"enlarged": enlarged})
 
 
 @lru_cache(maxsize=8)

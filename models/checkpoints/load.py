@@ -47,7 +47,7 @@ class LoadedNetwork:
         return self.notes.get("licence", "licence unknown, the catalogue has no file of this name")
 
 
-def load_network(path: Path | str, decoder_dtype: torch.dtype = torch.float32) -> LoadedNetwork:
+def load_network(path: Path | str, decoder_dtype: torch.dtype | None = torch.float32) -> LoadedNetwork:
     """The face restorer in a checkpoint file.
 
     Parameters are made outside inference mode, so that they can be trained later.
@@ -55,7 +55,7 @@ def load_network(path: Path | str, decoder_dtype: torch.dtype = torch.float32) -
     Args:
         path: .safetensors, or what torch.save wrote; a file that builds on another one (models/embedded) wants that one beside it.
         decoder_dtype: of the modules behind the choice of codes, where the network has such and no later code depends on them (KEEP's
-            do); all else stays float32.
+            do); all else stays float32. None is bfloat16 for networks whose pictures stay the same in it, and float32 for all others.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -71,6 +71,8 @@ def load_network(path: Path | str, decoder_dtype: torch.dtype = torch.float32) -
         network.float().eval().requires_grad_(False)
         if kind != "spandrel":
             channels_last(network)
+        if decoder_dtype is None:
+            decoder_dtype = torch.bfloat16 if draws_in_bfloat16(kind) else torch.float32
         if not getattr(network, "feeds_back", False):
             for part in getattr(network, "decoder_parts", list)():
                 part.to(decoder_dtype)
@@ -78,6 +80,11 @@ def load_network(path: Path | str, decoder_dtype: torch.dtype = torch.float32) -
     loaded = LoadedNetwork(kind, network, path, entry_of(path, kind), detail, notes)
     came_from(network, path, loaded.licence)
     return loaded
+
+
+def draws_in_bfloat16(kind: str) -> bool:
+    """Whether the pictures of a kind of network stay the same in bfloat16."""
+    return any(known.bfloat16 for known in architectures() if known.kind == kind)
 
 
 def peek(path: Path | str) -> str | None:
