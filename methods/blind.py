@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -121,6 +121,7 @@ class BlindSession(Session):
         self.enlarged = torch.tensor([enlarged])
         self.least, self.clean = LEAST * enlarged**0.5, CLEAN * enlarged
         self._past: Frame | None = None
+        self._device: torch.device | None = None
         self._weights: dict[str, Tensor] = {}
 
     @torch.inference_mode()
@@ -136,11 +137,13 @@ class BlindSession(Session):
     def _next(self, crop: Tensor) -> Iterator[Tensor]:
         """Takes a crop and gives the restored ones that need no other."""
         self.check_interrupt()
-        device = self.restorer.place(WORKING)
-        now, past = resized(crop.float(), CROP, "bicubic").clamp(0, 1).to(device), self._past
-        if not self._weights or next(iter(self._weights.values())).device != device:
-            self._weights = self.restorer.network.at(self.restorer.options.detail)
-        grey = seen_by_flow(now)
+        device, past = self.restorer.place(WORKING), self._past
+        here = resized(crop.float(), CROP, "bicubic").clamp(0, 1)
+        grey = replace(seen_by_flow(here), device=device)  # seen before it goes there: asking for it back would wait for all that goes on there
+        now = here.to(device)
+        if device != self._device or not self.restorer.options.detail:  # the network's own are asked for anew: a host may have exchanged them
+            self._device, self._weights = device, self.restorer.network.at(self.restorer.options.detail)
+            self.enlarged = self.enlarged.to(device)
         frame = self._restored(now, grey, past)
         if past is not None and self.restorer.look_ahead:
             after = warp(frame.restored, flow_between(past.grey, grey), "bicubic")
@@ -163,8 +166,9 @@ class BlindSession(Session):
 
 
 def delivered(crops: Iterable[Tensor]) -> Tensor:
-    """Restored crops in one batch (n, 3, 512, 512) float32 on the CPU."""
-    return torch.cat([torch.empty(0, 3, CROP, CROP), *(crop.float().cpu() for crop in crops)])
+    """Restored crops in one batch (n, 3, 512, 512) float32 on the CPU, which waits for them once."""
+    ready = list(crops)
+    return torch.cat(ready).float().cpu() if ready else torch.empty(0, 3, CROP, CROP)
 
 
 def worthwhile(correction: Tensor, least: float, clean: float) -> Tensor:

@@ -11,7 +11,10 @@ import torch
 from fvr.cli import main
 from fvr.demo import moving_portrait, save
 from fvr.host.devices import set_device
+from fvr.methods.blind import BlindOptions, BlindRestorer
 from fvr.metrics.identity import EmbeddedIdentity
+from fvr.models.blind import BlindRestorers, BlindSizes
+from fvr.models.device import on
 from fvr.video import FrameTimes, open_source
 from tests.helpers.second_device import SecondDevice
 
@@ -55,6 +58,20 @@ def test_embeddings_come_from_another_device():
     with SecondDevice():
         there = EmbeddedIdentity("cuda")(faces)
     torch.testing.assert_close(there, EmbeddedIdentity()(faces), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("detail", [0.0, 0.5])
+def test_a_frame_of_blind_goes_there_and_comes_back_once(detail):
+    """It and its two flows; what was restored is fetched once for all frames that were pushed, and nothing else waits for the device."""
+    torch.manual_seed(0)
+    networks = BlindRestorers(BlindSizes((8, 12), (1, 1))).eval().requires_grad_(False)
+    clip = torch.rand(6, 3, 512, 512)
+    with SecondDevice() as device:
+        session = BlindRestorer(networks, BlindOptions(detail=detail), place=on(networks, "cuda")).open()
+        session.push(clip[:2])
+        before = device.sent, device.fetched, device.asked
+        assert len(session.push(clip[2:])) == 4
+        assert (device.sent - before[0], device.fetched - before[1], device.asked - before[2]) == (4 * 3, 1, 0)
 
 
 def test_the_second_device_refuses_what_a_gpu_refuses():

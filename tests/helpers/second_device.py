@@ -119,17 +119,24 @@ class FromInside(TorchDispatchMode):
 
 
 class SecondDevice(TorchFunctionMode):
-    """While it is entered, "cuda" is the second device, in this thread. Attribute `moved`: how many tensors went there."""
+    """While it is entered, "cuda" is the second device, in this thread.
+
+    Attributes:
+        moved: how many tensors went or were made there.
+        sent, fetched: how many of one dimension or more went there, and came back.
+        asked: how many numbers Python wanted to know of tensors there, or how many; as each one fetched, that waits for all work.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.moved = 0
+        self.moved = self.sent = self.fetched = self.asked = 0
         self._patches = ExitStack()
 
     def __enter__(self) -> SecondDevice:
         self._patches.enter_context(mock.patch("torch.cuda.is_available", lambda: True))
         self._patches.enter_context(mock.patch("torch.cuda.device_count", lambda: 1))
         self._patches.enter_context(mock.patch("torch.cuda.get_device_name", lambda device=None: "second device"))
+        self._patches.enter_context(mock.patch("torch.cuda.get_device_capability", lambda device=None: (7, 5)))
         self._patches.enter_context(mock.patch("torch.cuda.synchronize", lambda device=None: None))
         self._patches.enter_context(mock.patch("torch._C._InferenceMode", NoGrad))
         self._patches.enter_context(FromInside())
@@ -147,11 +154,14 @@ class SecondDevice(TorchFunctionMode):
             if name in REFUSED:
                 raise TypeError(f"can't convert cuda:0 device type tensor to numpy ({name}); use Tensor.cpu() first")
             if name in TO_PYTHON:
+                self.asked += 1
                 return func(first.held, *tree_map(real_of, args[1:]), **kwargs)
             if name in ("double", "float64") or kwargs.get("dtype") == torch.float64:
                 raise TypeError(f"{name}: the MPS framework doesn't support float64")
             if name == "cpu":
                 return self._to(Tensor.to, first, ("cpu",), {})
+            self.asked += name in DATA_SIZED
+            self.sent += name == "new_tensor"
             if name in GUARDED:
                 if any(isinstance(leaf, Tensor) and leaf.dim() and not isinstance(leaf, Elsewhere) for leaf in tree_leaves((args, kwargs))):
                     raise RuntimeError(f"Expected all tensors to be on the same device, but {name} got cuda:0 and cpu")
@@ -178,6 +188,7 @@ class SecondDevice(TorchFunctionMode):
                 raise RuntimeError(f"Expected a '{torch.device(device).type}' device type for generator but found '{generator.device}'")
             if is_elsewhere(device) or isinstance(first, Elsewhere):
                 out = func(*tree_map(real_of, args), **{**tree_map(real_of, kwargs), "device": "cpu"})
+                self.sent += name in MAKES_TENSORS and is_elsewhere(device) and not isinstance(first, Elsewhere)
                 return self._there(out) if is_elsewhere(device) else out
         return func(*args, **kwargs)
 
@@ -201,6 +212,8 @@ class SecondDevice(TorchFunctionMode):
             device, dtype, _, memory_format = torch._C._nn._parse_to(*args, **kwargs)
         here = isinstance(tensor, Elsewhere)
         goes = here if device is None else is_elsewhere(device)
+        self.sent += goes and not here and tensor.dim() > 0
+        self.fetched += here and not goes
         asked = {} if memory_format is None else {"memory_format": memory_format}
         out = func(real_of(tensor), device="cpu", dtype=dtype or tensor.dtype, copy=copy or here != goes, **asked)
         return tensor if out is real_of(tensor) else self._there(out) if goes else out
