@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from ..host.signals import stoppable
 from . import compare, demo, faces, finetune, job, models, nodes, pseudo_target, restore, run, segment, train
+from .memory import keep_freed_memory
 
 COMMANDS = (restore, faces, segment, job, compare, run, demo, train, pseudo_target, finetune, models, nodes)
 """As help lists them."""
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     options = build_parser().parse_args(given)
     options.line = shlex.join(["fvr", *given])
+    keep_freed_memory()
     with stoppable() as signals:
         try:
             return options.command(options)
