@@ -297,4 +297,4 @@ def clip_inputs(crops: Tensor, before: Tensor | None, restored: Tensor | None, f
     grid = torch.cat([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], 1).permute(0, 2, 3, 1)
     moved = F.grid_sample(torch.cat([before, restored], 1), grid, mode="bilinear", padding_mode="border", align_corners=False)
     inside = ((x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)).to(crops)
-    return torch.cat([crops, moved * inside], 1), inside
+    return torch.cat([crops, moved.mul_(inside)], 1), inside
