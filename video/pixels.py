@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -152,8 +153,8 @@ def is_rgb(pix_fmt: str) -> bool:
     return bool(VideoFormat(pix_fmt).is_rgb)
 
 
-def rgb_frame(rgb: Tensor, pix_fmt: str) -> VideoFrame:
-    """(3, H, W) in [0, 1] to a frame of bgr0, or of planar RGB (gbrp10le and so on)."""
+def rgb_frame(rgb: Tensor, pix_fmt: str, colour: ColourTags) -> VideoFrame:
+    """(3, H, W) in [0, 1] to a frame of bgr0, or of planar RGB (gbrp10le and so on), with the primaries and transfer of `colour`."""
     bits = depth(pix_fmt)
     numbers = rgb.to(torch.float32).clamp(0, 1).mul((1 << bits) - 1).round_().to(torch.int32).numpy()
     frame = VideoFrame(rgb.shape[-1], rgb.shape[-2], pix_fmt)
@@ -164,7 +165,15 @@ def rgb_frame(rgb: Tensor, pix_fmt: str) -> VideoFrame:
     else:
         for plane, channel in enumerate((1, 2, 0)):
             plane_view(frame, plane, np.dtype("<u2"))[:] = numbers[channel]
-    frame.colorspace, frame.color_range = RGB, 2
+    return tagged(frame, ColourTags(RGB, True, colour.primaries, colour.transfer))
+
+
+def tagged(frame: Any, colour: ColourTags) -> VideoFrame:
+    """The frame with these tags; ProRes writes those of frames, and no others. PyAV sets primaries and transfer from 17 on."""
+    frame.colorspace, frame.color_range = colour.matrix, 2 if colour.full_range else 1
+    for name, value in (("color_primaries", colour.primaries), ("color_trc", colour.transfer)):
+        if hasattr(frame, name):
+            setattr(frame, name, value)
     return frame
 
 
@@ -175,8 +184,7 @@ def same_planes(frame: Any, colour: ColourTags) -> VideoFrame:
         old, new = (np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height] for plane in (source, target))
         width = min(old.shape[1], new.shape[1])
         new[:, :width] = old[:, :width]
-    copy.colorspace, copy.color_range = colour.matrix, 2 if colour.full_range else 1
-    return copy
+    return tagged(copy, colour)
 
 
 def to_frame(rgb: Tensor, pix_fmt: str, colour: ColourTags, matrix: int) -> VideoFrame:
@@ -186,7 +194,7 @@ def to_frame(rgb: Tensor, pix_fmt: str, colour: ColourTags, matrix: int) -> Vide
         VideoError: if `pix_fmt` is neither.
     """
     if is_rgb(pix_fmt):
-        return rgb_frame(rgb, pix_fmt)
+        return rgb_frame(rgb, pix_fmt, colour)
     layout = planar_layout(pix_fmt)
     if layout is None:
         raise VideoError(f"cannot write pixel format {pix_fmt!r}; choose a planar one such as yuv420p or yuv444p10le")
@@ -195,6 +203,4 @@ def to_frame(rgb: Tensor, pix_fmt: str, colour: ColourTags, matrix: int) -> Vide
     frame = VideoFrame(rgb.shape[-1], rgb.shape[-2], pix_fmt)
     for number, plane in enumerate(space.from_rgb(rgb)):
         plane_view(frame, number, kind)[:] = plane.numpy()
-    frame.colorspace = colour.matrix
-    frame.color_range = 2 if space.full_range else 1
-    return frame
+    return tagged(frame, replace(colour, full_range=space.full_range))

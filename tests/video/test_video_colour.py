@@ -160,6 +160,16 @@ def test_tags_are_in_the_stream(tmp_path):
         assert (context.colorspace, context.color_range, context.color_primaries, context.color_trc) == (6, 2, 6, 6)
 
 
+@pytest.mark.skipif(not hasattr(VideoFrame, "color_trc"), reason="this PyAV cannot tag frames with primaries and transfer")
+@pytest.mark.parametrize("codec, suffix", [("prores", "mov"), ("h265", "mp4"), ("av1", "mkv"), ("ffv1", "mkv")])
+def test_high_dynamic_range_is_said_in_every_frame(tmp_path, codec, suffix):
+    """BT.2020 and PQ come back from the decoded frame, which players believe over the container; ProRes says it nowhere else."""
+    like = SourceInfo(None, 64, 64, colour=ColourTags(9, False, 9, 16), pix_fmt="yuv420p10le")
+    pixels = {"prores": None}.get(codec, "yuv420p10le")
+    path = save(tmp_path / f"clip.{suffix}", moving(2, 64), like=like, codec=codec, pixel_format=pixels)
+    assert probe(path).colour == ColourTags(9, False, 9, 16)
+
+
 @pytest.mark.parametrize("name", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv444p16le", "bgr0", "gbrp10le", "gbrp16le"])
 @pytest.mark.parametrize("height, width", [(32, 48), (31, 47)])
 def test_ffv1_to_ffv1_keeps_every_bit_of_untouched_frames(tmp_path, name, height, width):

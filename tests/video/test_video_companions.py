@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers.video_helpers import copy, moving, save
 
-from fvr.video import SourceInfo, open_sink, open_source, read_audio
+from fvr.video import FrameTimes, SourceInfo, open_sink, open_source, read_audio
 from fvr.video.info import ColourTags, Grading
 from fvr.video.streams.companions import later, spoken
 
@@ -87,6 +87,31 @@ def test_a_container_without_a_place_for_subtitles_says_so_first(tmp_path, suffi
     tags, chapters, lines, timecode = described(sink.path)
     assert TAGS.items() <= tags.items() and len(chapters) == 2 and timecode == "01:00:00:00"
     assert not {line[0] for line in lines} & {line[0] for line in SAID}
+
+
+@pytest.mark.parametrize("suffix, kept", [(".mp4", False), (".mov", False), (".mkv", True)])
+def test_a_timecode_that_cannot_be_counted_is_left_out_and_costs_no_clip(tmp_path, suffix, kept):
+    """FFmpeg writes no timecode track of more than 255 frames a second, and fails at the end of the work."""
+    source = open_source(save(tmp_path / "in.mkv", moving(3), FrameTimes.constant(3, 500), metadata={"timecode": "01:00:00:00"}))
+    with open_sink(tmp_path / f"out{suffix}", source.info, audio=source) as sink:
+        assert [("its timecode 01:00:00:00" in sentence) for sentence in sink.warnings] == [True] * (not kept)
+        for chunk in source.chunks():
+            sink.write(chunk.frames, chunk.starts, chunk.ends)
+    with av.open(str(sink.path)) as container:
+        assert container.metadata.get("TIMECODE") == ("01:00:00:00" if kept else None)
+
+
+def test_raw_dv_has_the_rate_of_its_frames(tmp_path):
+    """Its header knows no more than a clock of 60 kHz, and it has a timecode."""
+    with av.open(str(tmp_path / "tape.dv"), "w") as out:
+        video = out.add_stream("dvvideo", rate=25)
+        video.width, video.height, video.pix_fmt = 720, 576, "yuv420p"
+        for _ in range(2):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(np.full((864, 720), 128, np.uint8), format="yuv420p")))
+        out.mux(video.encode(None))
+    source = open_source(tmp_path / "tape.dv")
+    assert (source.info.rate, source.expected) == (25, 2)
+    assert open_source(copy(source, tmp_path / "tape.mp4")).times().durations == (Fraction(1, 25),) * 2
 
 
 def test_images_say_all_that_they_leave_out(tmp_path):

@@ -44,7 +44,7 @@ def examine(place: Place) -> tuple[SourceInfo, list[str]]:
             raise VideoError(f"{place_name(place)} holds no frame that decodes ({health.fault or 'it is empty'}); it is damaged")
         rotation, mirrored = orientation(frame) or (0, False)
         aspect = Fraction(stream.sample_aspect_ratio or 0) or Fraction(1)
-        rate = Fraction(stream.average_rate or stream.guessed_rate or stream.base_rate or 25)
+        rate = frame_rate(stream)
         duration = stated_duration(stream)
         if duration is None and container.duration is not None:
             duration = Fraction(container.duration, av.time_base)
@@ -72,6 +72,14 @@ def examine(place: Place) -> tuple[SourceInfo, list[str]]:
         )
         warnings = [cut] if (cut := cut_sentence(place)) else []
         return info, [*warnings, *([f"{place_name(place)} has transparent parts; transparency is not kept"] if see_through(frame, stream) else [])]
+
+
+def frame_rate(stream: Any) -> Fraction:
+    """Average frames per second; the guess where the header, as raw DV's, knows no more than its clock's ticks."""
+    average, guess = stream.average_rate, stream.guessed_rate
+    if average and guess and guess < average == 1 / stream.time_base:
+        average = guess
+    return Fraction(average or guess or stream.base_rate or 25)
 
 
 def cut_sentence(place: Place) -> str:

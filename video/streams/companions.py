@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -29,6 +29,9 @@ PLAIN_TAGS = frozenset(
     ("title", "artist", "album", "album_artist", "composer", "comment", "date", "copyright", "genre", "creation_time", "location", "timecode")
 )
 """Tags for which MP4 and MOV have boxes that every player reads; others go into their list of named tags, all of them then."""
+
+FASTEST = 255
+"""Frames per second up to which a timecode track can count; FFmpeg refuses to finish a file with more."""
 
 TECHNICAL = re.compile(r"major_brand|minor_version|compatible_brands|encoder|duration|handler_name|vendor_id|alpha_mode|_statistics_.*|language")
 """Tags about the file rather than the clip."""
@@ -110,6 +113,9 @@ def unkept(like: SourceInfo | None, sound: Sound | None, container: str | None, 
     try:
         if like is not None and (place := file_of(like)) is not None:
             companions = companions_of(place)
+            if companions.timecode and container in ("mp4", "mov") and round(like.rate) > FASTEST:
+                lost.append(f"its timecode {companions.timecode}, which {container} cannot count at {round(like.rate)} frames a second")
+                companions = replace(companions, timecode=None)
             lost += companions.losses(container)
         if sound is not None and sound.track is not None:
             lost += [] if container else ["its sound"]
