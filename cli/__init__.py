@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (KeyboardInterrupt, SystemExit) as stopped:
             if isinstance(stopped, SystemExit) and not signals:
                 raise
-            print("stopped; nothing was left under the output's name", file=sys.stderr)
+            print("stopped; nothing half-written was left", file=sys.stderr)
             return 128 + signals[-1] if signals else INTERRUPTED
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             if options.debug:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .. import host
-from ..video import CODECS, CONTAINERS, VideoError, check_apart
+from ..video import CODECS, CONTAINERS, VideoError, check_apart, usual_codec
 
 PREFERRED = {"prores": ".mov", "ffv1": ".mkv"}
 """Suffix of a copy whose source's container does not take the codec; of all others .mp4."""
@@ -47,8 +47,8 @@ def restore_each(options: Namespace, clips: Sequence[Path], restore: Callable[[N
     return failed
 
 
-def named_outputs(clips: Sequence[Path], folder: Path, codec: str, overwrite: bool) -> list[Path]:
-    """A file in `folder` for each clip: its own name, with a suffix that the codec goes into.
+def named_outputs(clips: Sequence[Path], folder: Path, codec: str | None, overwrite: bool) -> list[Path]:
+    """A file in `folder` for each clip: its own name, with a suffix that the codec goes into; None takes what the suffix usually holds.
 
     Raises:
         VideoError: if `folder` is no name of a folder, a name is taken, or an output is a clip of the source.
@@ -58,8 +58,9 @@ def named_outputs(clips: Sequence[Path], folder: Path, codec: str, overwrite: bo
     taken: dict[str, Path] = {}
     for clip in clips:
         suffix = clip.suffix.lower()
-        fits = codec in CODECS and suffix in CONTAINERS and CONTAINERS[suffix] in CODECS[codec].containers
-        suffix = suffix if fits else PREFERRED.get(codec, ".mp4")
+        chosen = codec or usual_codec(clip)
+        fits = chosen in CODECS and suffix in CONTAINERS and CONTAINERS[suffix] in CODECS[chosen].containers
+        suffix = suffix if fits else PREFERRED.get(chosen, ".mp4")
         name = clip.stem + suffix
         taken[name if name.lower() not in map(str.lower, taken) else clip.name + suffix] = clip
     outputs = [folder / name for name in taken]

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
+import tempfile
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
+
+ROOM = 1 << 18
+"""Bytes that a disk must have for what is written beside a clip; reports of long clips with many people take some tens of thousands."""
 
 
 def add_frames_and_encoding(p: argparse.ArgumentParser) -> None:
@@ -21,7 +27,7 @@ def add_frames_and_encoding(p: argparse.ArgumentParser) -> None:
         "all frames, with that field first; off (default: auto)",
     )
     g.add_argument("--frame-rate", default="25", metavar="FPS", help="of a folder of images (default: 25)")
-    g.add_argument("--codec", default="h264", help="h264, h265, av1, vp9, prores or ffv1 (default: h264)")
+    g.add_argument("--codec", help="h264, h265, av1, vp9, prores or ffv1 (default: h264, in .webm vp9)")
     g.add_argument("--crf", type=int, default=17, help="quality, smaller is better (default: 17)")
     g.add_argument("--pixel-format", help="yuv420p, yuv444p, yuv420p10le, ... (default: the codec's own)")
 
@@ -44,4 +50,28 @@ def frame_rate(text: str) -> Fraction:
 
 def encoding(options: argparse.Namespace) -> dict[str, Any]:
     """How a clip is written, for `open_sink`."""
-    return dict(codec=options.codec, crf=options.crf, pixel_format=options.pixel_format)
+    from ..video import usual_codec
+
+    return dict(codec=options.codec or usual_codec(options.output), crf=options.crf, pixel_format=options.pixel_format)
+
+
+def check_place(option: str, place: str | Path, *clips: str | Path) -> None:
+    """Raises ValueError or OSError, before hours of work, where what `option` names could not be written after them, or is one of the clips."""
+    place = Path(place)
+    if not place.parent.is_dir():
+        raise ValueError(f"{option} {place} lies in {place.parent}, which is not a folder; make it first")
+    if place.is_dir():
+        raise ValueError(f"{option} {place} is a folder; name a file in it")
+    if place.resolve() in (Path(clip).resolve() for clip in clips):
+        raise ValueError(f"{option} {place} is the clip itself; choose another name")
+    if not os.access(place if place.exists() else place.parent, os.W_OK):
+        raise PermissionError(f"{option} {place} may not be written here; choose another place")
+    if place.exists() and not place.is_file():
+        return  # a pipe or a terminal
+    try:
+        with tempfile.TemporaryFile(dir=place.parent) as file:
+            file.write(bytes(ROOM))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(f"{option} {place} cannot be written ({error.strerror or error}); make room, or choose another place") from error

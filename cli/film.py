@@ -111,7 +111,7 @@ def plan_and_restore(options: Namespace, folder: Path, source: Any, workers: int
     if output.is_dir() or not output.absolute().parent.is_dir():
         raise VideoError(f"{output} is a folder; name a file" if output.is_dir() else f"{output.parent} is not a folder; make it first")
     container = choose_container(output, None)
-    choose_codec(options.codec, container, options.pixel_format, options.crf, None, source.info)[0].encoder()
+    choose_codec(encoding(options)["codec"], container, options.pixel_format, options.crf, None, source.info)[0].encoder()
     if options.method == AUTO and planned and "method" in planned["request"]:
         method, estimates = (planned["request"][name] for name in ("method", "estimates"))
     else:

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
-import tempfile
 import textwrap
-from pathlib import Path
 from typing import Any
 
-from .clips import add_frames_and_encoding, encoding, selection
+from .clips import add_frames_and_encoding, check_place, encoding, selection
 from .faces import add_finding
 from .film import add_job_arguments, job_folder, restore_job
-
-REPORT_ROOM = 1 << 18
-"""Bytes that a disk must have for a report; those of long clips with many people take some tens of thousands."""
 
 
 def add(commands: Any) -> None:
@@ -134,7 +128,7 @@ def restore_all(options: argparse.Namespace) -> int:
     from .batch import restore_each
 
     if options.report:
-        check_report(options.report, options)
+        check_place("--report", options.report, options.input, options.output)
     clips = videos_in_folder(options.input)
     if not clips:
         name_playlist(options.input)
@@ -197,25 +191,3 @@ def restore(options: argparse.Namespace) -> int:
     print(f"{method}, {weights.name if weights else 'without weights'}")
     print(options.output)
     return 0
-
-
-def check_report(report: str, options: argparse.Namespace) -> None:
-    """Raises ValueError or OSError, before hours of work, where `--report` could not be written after them, or would be one of the clips."""
-    place = Path(report)
-    if not place.parent.is_dir():
-        raise ValueError(f"--report {report} lies in {place.parent}, which is not a folder; make it first")
-    if place.is_dir():
-        raise ValueError(f"--report {report} is a folder; name a file such as {place / 'report.json'}")
-    if place.resolve() in (Path(options.input).resolve(), Path(options.output).resolve()):
-        raise ValueError(f"--report {report} is the clip itself; choose another name")
-    if not os.access(place if place.exists() else place.parent, os.W_OK):
-        raise PermissionError(f"--report {report} may not be written here; choose another place")
-    if place.exists() and not place.is_file():
-        return  # a pipe or a terminal
-    try:
-        with tempfile.TemporaryFile(dir=place.parent) as file:
-            file.write(bytes(REPORT_ROOM))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise OSError(f"--report {report} cannot be written ({error.strerror or error}); make room, or choose another place") from error

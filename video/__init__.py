@@ -27,7 +27,7 @@ from .streams.audio import AudioTrack, Care, track_of, untouched
 from .streams.audio import read_audio as read_sound
 from .streams.sound import sound_in
 from .times import FrameTimes
-from .writing.codecs import CODECS, CONTAINERS, SPEEDS, choose_codec, choose_container
+from .writing.codecs import CODECS, CONTAINERS, SPEEDS, choose_codec, choose_container, usual_codec
 from .writing.writer import Encoding, VideoSink
 
 __all__ = [
@@ -59,6 +59,7 @@ __all__ = [
     "probe",
     "read_audio",
     "read_frames",
+    "usual_codec",
     "videos_in_folder",
 ]
 

@@ -39,6 +39,28 @@ def test_wrong_words_are_said_before_the_work(tmp_path, monkeypatch, capsys):
     assert "is a .png or .jpg" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["photo.png", "--sheet", "photo.png", "--overwrite"], "--sheet photo.png is the clip itself"),
+        (["photo.png", "--json", "photo.png", "--overwrite"], "--json photo.png is the clip itself"),
+        (["photo.png", "--sheet", "who.png", "--json", "who.png"], "--json who.png is the clip itself"),
+        (["photo.png", "--json", "nowhere/who.json"], "lies in nowhere, which is not a folder"),
+        (["photo.png", "--sheet", "nowhere/who.png"], "lies in nowhere, which is not a folder"),
+        (["."], "would be one of the images of ."),
+    ],
+)
+def test_what_could_not_be_written_after_the_work_or_would_be_lost_is_said_before(arguments, words, tmp_path, monkeypatch, capsys):
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 64), "grey").save("photo.png")
+    before = Path("photo.png").read_bytes()
+    assert main(["faces", *arguments]) == 1
+    assert words in capsys.readouterr().err
+    assert [file.name for file in Path().iterdir()] == ["photo.png"] and Path("photo.png").read_bytes() == before
+
+
 def test_the_networks_that_find_faces_are_listed_with_source_and_licence(capsys):
     assert main(["models"]) == 0
     said = " ".join(capsys.readouterr().out.split())

@@ -272,5 +272,6 @@ def test_images_beside_videos_say_what_is_left_out(tmp_path):
 def test_copies_of_a_folders_videos_are_named_after_them(tmp_path):
     """A suffix that the codec does not go into changes; no two copies have one name."""
     clips = [tmp_path / "in" / name for name in ("a.avi", "a.mp4", "b.mkv", "c.webm")]
-    for codec, names in (("h264", ["a.mp4", "a.mp4.mp4", "b.mkv", "c.mp4"]), ("ffv1", ["a.mkv", "a.mp4.mkv", "b.mkv", "c.mkv"])):
+    kept = ["a.mp4", "a.mp4.mp4", "b.mkv", "c.webm"]
+    for codec, names in ((None, kept), ("h264", [*kept[:3], "c.mp4"]), ("ffv1", ["a.mkv", "a.mp4.mkv", "b.mkv", "c.mkv"])):
         assert [path.name for path in named_outputs(clips, tmp_path / "out", codec, False)] == names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from os import PathLike
 from pathlib import Path
 
 import av
@@ -110,6 +111,11 @@ CODECS = codec_table(
 )
 
 
+def usual_codec(path: str | PathLike[str]) -> str:
+    """The codec of a file for which none is named: h264, and vp9 in WebM, which does not take that."""
+    return "vp9" if CONTAINERS.get(Path(path).suffix.lower()) == "webm" else "h264"
+
+
 def choose_container(path: Path | None, container: str | None) -> str:
     """The muxer by suffix, or as named.
 
@@ -136,7 +142,8 @@ def choose_codec(
         raise VideoError(f"codec must be one of {', '.join(CODECS)}, got {name!r}")
     codec = CODECS[name]
     if container not in codec.containers:
-        raise VideoError(f"{name} does not go into {container}; use {' or '.join(sorted(codec.containers))}, or another codec")
+        others = [other.name for other in CODECS.values() if container in other.containers]
+        raise VideoError(f"{name} does not go into {container}; use {' or '.join(sorted(codec.containers))}, or codec {' or '.join(others)}")
     own = like.pix_fmt if like is not None and like.pix_fmt in codec.kept else None
     chosen = pixel_format or own or codec.pixel_formats[0]
     if chosen not in codec.pixel_formats and chosen != own:
