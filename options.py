@@ -117,7 +117,7 @@ def parse_settings(base: Kind, settings: Mapping[str, str], method: str, extra: 
     changes: dict[str, Any] = {}
     for name, text in settings.items():
         if name not in known:
-            near = get_close_matches(name, [*known, *extra], n=1)
+            near = get_close_matches(name.lower(), [*known, *extra], n=1)
             hint = f", did you mean {near[0]!r}?" if near else ";"
             raise ValueError(f"{method} has no setting {name!r}{hint} choose from {', '.join([*extra, *known])}")
         changes[name] = _parse(kinds[name], text.strip(), name, method)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .faces import Detector, FaceTrack, Paster, TrackReport, align, find_tracks, report, select_tracks
+from .faces import Detector, FaceTrack, Paster, TrackReport, align, find_tracks, meant, report, select_tracks
 from .faces.compositing.paste import Item
 from .faces.detection.anisotropic_pixels import plausible
 from .faces.tracking.tracks import CutDetector, Keep, as_it_is
@@ -37,6 +37,10 @@ def no_progress(frames: int) -> None:
     """A progress bar that nobody watches."""
 
 
+MOST_NOTES = 10
+"""Notes that a summary's text lists; of a film there are as many as faces in its shots."""
+
+
 @dataclass(frozen=True)
 class Summary:
     """What happened to a clip. `faces` is None for frames that came in aligned; `notes` say what was found in each person's crops."""
@@ -53,10 +57,12 @@ class Summary:
         return replace(self, warnings=(*source.warnings, *sink.warnings))
 
     def to_text(self) -> str:
-        """One line a person can read, plus one per note and per warning."""
+        """One line a person can read, plus one per note, of many the first, and per warning."""
+        noted, left = self.notes[:MOST_NOTES], len(self.notes) - MOST_NOTES
+        more = [f"and {left:,} more, all in the report"] if left > 0 else []
         what = self.faces.to_text() if self.faces else f"{self.frames:,} aligned frames"
         rate = self.frames / self.seconds if self.seconds else 0.0
-        return "\n".join([f"{what}; {self.method}, {self.seconds:.1f} s ({rate:.2f} frames/s)", *self.notes, *self.warnings])
+        return "\n".join([f"{what}; {self.method}, {self.seconds:.1f} s ({rate:.2f} frames/s)", *noted, *more, *self.warnings])
 
     def to_dict(self) -> dict:
         """The same for a JSON file."""
@@ -106,7 +112,8 @@ def restore_clip_in_frames(
         on_people: called between the two with all tracks and those that were chosen.
 
     Raises:
-        ValueError: if `faces` names a person who is not in the clip.
+        ValueError, OSError: before the work if `faces` cannot be read or its picture shows nobody, after the first pass if that person is not in
+            the clip.
 
     >>> import tempfile
     >>> from .faces import load_detector
@@ -123,6 +130,7 @@ def restore_clip_in_frames(
     (2, 0)
     """
     began = time.monotonic()
+    like = meant(faces) if like is None else like
     tracks = follow_faces(source, detector, chunk=chunk, check_interrupt=check_interrupt, on_frame=on_found)
     chosen = select_tracks(tracks, faces, min_size, like)
     if on_people is not None:

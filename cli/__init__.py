@@ -7,6 +7,8 @@ import io
 import shlex
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import NoReturn
 
 from ..host.signals import stoppable
 from . import compare, demo, faces, finetune, job, models, nodes, pseudo_target, restore, run, segment, train
@@ -23,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # letters that the terminal has not must not fail a job that is done
             stream.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if arguments is None else list(arguments)
-    options = build_parser().parse_args(given)
+    options = understood(given)
     options.line = shlex.join(["fvr", *given])
     keep_freed_memory()
     with stoppable() as signals:
@@ -41,10 +43,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
 
 
+class Parser(argparse.ArgumentParser):
+    """Says a fault in one line, not below all that the command takes."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+    def refuse(self, word: str) -> NoReturn:
+        """Ends with a word that the command does not know, and the option that it may have been meant for."""
+        near = get_close_matches(word.partition("=")[0], self._option_string_actions, n=1) if word.startswith("--") else []
+        hint = f"did you mean {near[0]}?" if near else "names with spaces are put in quotes"
+        self.error(f"{word!r} is not understood here ({hint})")
+
+
+def understood(given: Sequence[str]) -> argparse.Namespace:
+    """The options in a command line; ends the program with a sentence for a word that does not belong there."""
+    options, unknown = build_parser().parse_known_args(given)
+    command = vars(options).pop("parser")
+    if unknown:
+        command.refuse(unknown[0])
+    return options
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fvr", description="Restores faces in video.")
+    parser = Parser(prog="fvr", description="Restores faces in video.")
     parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add(commands)
+    for one in commands.choices.values():
+        one.set_defaults(parser=one)
     return parser

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import tempfile
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Number = TypeVar("Number", int, float)
 
 ROOM = 1 << 18
 """Bytes that a disk must have for what is written beside a clip; reports of long clips with many people take some tens of thousands."""
@@ -30,6 +34,32 @@ def add_frames_and_encoding(p: argparse.ArgumentParser) -> None:
     g.add_argument("--codec", help="h264, h265, av1, vp9, prores or ffv1 (default: h264, in .webm vp9)")
     g.add_argument("--crf", type=int, default=17, help="quality, smaller is better (default: 17)")
     g.add_argument("--pixel-format", help="yuv420p, yuv444p, yuv420p10le, ... (default: the codec's own)")
+
+
+def at_least_zero(text: str) -> float:
+    """A number of an option that is not negative."""
+    return checked(text, float, "is a number from 0 on", lambda number: 0 <= number < math.inf)
+
+
+def above_zero(text: str) -> float:
+    """A number of an option that is positive."""
+    return checked(text, float, "is a number above 0", lambda number: 0 < number < math.inf)
+
+
+def seed(text: str) -> int:
+    """Of `--seed`: what PyTorch's generators take."""
+    return checked(text, int, "is a whole number from 0 to 2^63 - 1", lambda number: 0 <= number < 1 << 63)
+
+
+def checked(text: str, kind: Callable[[str], Number], rule: str, fits: Callable[[Number], bool]) -> Number:
+    """A number as `kind` reads it; raises ArgumentTypeError, which says the `rule`, for anything that does not fit."""
+    try:
+        number = kind(text)
+    except ValueError:
+        number = None
+    if number is None or not fits(number):
+        raise argparse.ArgumentTypeError(f"{rule}, got {text!r}")
+    return number
 
 
 def selection(options: argparse.Namespace) -> dict[str, Any]:

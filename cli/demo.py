@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .clips import seed
+
 
 def add(commands: Any) -> None:
     p = commands.add_parser(
@@ -19,7 +21,7 @@ def add(commands: Any) -> None:
     p.set_defaults(command=demo)
     p.add_argument("--output-dir", type=Path, default=Path("fvr-demo"), help="where the videos and the report go (default: ./fvr-demo)")
     p.add_argument("--frames", type=int, default=24, help="length of the clip (default: 24)")
-    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--seed", type=seed, default=0)
     p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
 
 

@@ -45,12 +45,12 @@ def add_finding(p: Any) -> None:
 def faces(options: argparse.Namespace) -> int:
     from .. import host
     from ..assembly import chosen_detector
-    from ..faces import Thumbnails, check_words, contact_sheet, report, select_tracks, table
+    from ..faces import Thumbnails, contact_sheet, meant, report, select_tracks, table
     from ..pipeline import follow_faces
     from ..video import name_playlist, open_source
 
     name_playlist(options.input)
-    check_words(options.faces)
+    like = meant(options.faces)
     sheet = Path(options.sheet or f"{Path(options.input).name.rsplit('.', 1)[0] or 'clip'}-faces.png")
     for path in [sheet, *([Path(options.json)] if options.json else [])]:
         if path.exists() and not options.overwrite:
@@ -58,9 +58,7 @@ def faces(options: argparse.Namespace) -> int:
     if sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ValueError(f"the contact sheet is a .png or .jpg, got {sheet.name!r}")
     if Path(options.input).is_dir() and sheet.absolute().parent.resolve() == Path(options.input).resolve():
-        raise ValueError(
-            f"the contact sheet {sheet} would be one of the images of {options.input}; choose another place with --sheet"
-        )
+        raise ValueError(f"the contact sheet {sheet} would be one of the images of {options.input}; choose another place with --sheet")
     check_place("--sheet", sheet, options.input)
     if options.json:
         check_place("--json", options.json, options.input, sheet)
@@ -81,7 +79,7 @@ def faces(options: argparse.Namespace) -> int:
         minutes, seconds = divmod(float(starts[frame]), 60)
         return f"{int(minutes)}:{seconds:04.1f}"
 
-    found_there = report(tracks, select_tracks(tracks, options.faces), len(starts))
+    found_there = report(tracks, select_tracks(tracks, options.faces, like=like), len(starts))
     write_picture(contact_sheet(tracks, thumbnails, time_of), sheet)
     if options.json:
         Path(options.json).write_text(json.dumps(found_there.to_dict(), indent=1) + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .clips import encoding, selection
+from .clips import above_zero, encoding, selection
 
 LONG = 300
 """Seconds from which on a clip becomes a job by itself."""
@@ -37,8 +37,8 @@ def add_job_arguments(p: argparse.ArgumentParser) -> None:
         "--comfy", metavar="URLS", help="restore on ComfyUI servers that have this pack: their addresses, such as http://host:8188,http://other:8188"
     )
     g.add_argument("--preview", action="store_true", help="restore the beginning first, and say where it can be watched")
-    g.add_argument("--test-seconds", type=float, metavar="SECONDS", help="restore so much around the hardest face only, and stop")
-    g.add_argument("--segment-seconds", type=float, metavar="SECONDS", help="what a segment lasts at most (default: 20)")
+    g.add_argument("--test-seconds", type=above_zero, metavar="SECONDS", help="restore so much around the hardest face only, and stop")
+    g.add_argument("--segment-seconds", type=above_zero, metavar="SECONDS", help="what a segment lasts at most (default: 20)")
 
 
 def job_folder(options: Namespace, source: Any) -> Path | None:
@@ -67,7 +67,10 @@ def job_folder(options: Namespace, source: Any) -> Path | None:
             raise ValueError(f"this cannot be a job: {why}; leave --{'job' if options.job else wanted[0].replace('_', '-')} out")
         return None
     if options.job:
-        return Path(options.job)
+        folder = Path(options.job)
+        if folder.is_file() or folder.resolve() == Path(options.output).resolve():
+            raise ValueError(f"--job {folder} is a file, or the output's name, and a job is a folder of its own; choose another name")
+        return folder
     seconds = (source.expected or 0) * options.stride / source.info.rate
     output = Path(options.output)
     return output.with_name(output.name + SUFFIX) if wanted or seconds > LONG else None

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .clips import frame_rate
+from .clips import frame_rate, seed
 from .faces import add_finding
 
 
@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
     p.add_argument("--choose", default="every", choices=["every", "diverse"], help="diverse takes the frames that differ most (default: every)")
     p.add_argument("--every", type=int, default=5, metavar="N", help="with every: each n-th frame (default: 5)")
     p.add_argument("--aligned", action="store_true", help="the input is aligned faces of one person already, square")
-    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--seed", type=seed, default=0)
     p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     p.add_argument("--start", type=int, default=0, metavar="FRAME", help="first frame, counted from 0")
     p.add_argument("--frames", type=int, metavar="FRAMES", help="at most this many frames; their faces are held in memory, 3 MB each")

@@ -7,7 +7,7 @@ import shutil
 import textwrap
 from typing import Any
 
-from .clips import add_frames_and_encoding, check_place, encoding, selection
+from .clips import add_frames_and_encoding, at_least_zero, check_place, encoding, seed, selection
 from .faces import add_finding
 from .film import add_job_arguments, job_folder, restore_job
 
@@ -51,7 +51,7 @@ def add(commands: Any) -> None:
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the method; may be repeated")
     p.add_argument("--degradation", metavar="TEXT", help='what damaged the clip, for instance "gaussian_blur(sigma=2) + noise(sigma=0.03)"')
     p.add_argument("--aligned", action="store_true", help="frames are already aligned crops of one person: no detection, no pasting")
-    p.add_argument("--seed", type=int, default=0, help="the same seed gives the same pixels (default: 0)")
+    p.add_argument("--seed", type=seed, default=0, help="the same seed gives the same pixels (default: 0)")
     p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     p.add_argument("--report", metavar="FILE.json", help="write what was done as JSON, with all that repeats it")
     p.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
@@ -62,7 +62,7 @@ def add(commands: Any) -> None:
         metavar="WHICH",
         help='"all", "largest", ids of people such as 0,2 (see fvr faces), or like:photo.jpg, the person on a picture (default: all)',
     )
-    g.add_argument("--min-size", type=float, default=0.0, metavar="PIXELS", help="leave faces smaller than this alone")
+    g.add_argument("--min-size", type=at_least_zero, default=0.0, metavar="PIXELS", help="leave faces smaller than this alone")
     add_finding(g)
     g.add_argument(
         "--feather", type=int, default=24, metavar="PIXELS", help="soft border of the pasted face, in pixels of the 512 crop (default: 24)"

@@ -6,7 +6,7 @@ from .compositing.paste import Paster
 from .detection.detectors import Detector, load_detector
 from .detection.external_detections import ExternalDetections, faces_from_boxes, faces_from_landmarks
 from .tracking.report import PersonReport, TrackReport, report, table
-from .tracking.selection import check_words, embedding_of, select_tracks
+from .tracking.selection import check_words, embedding_of, meant, select_tracks
 from .tracking.sheet import Thumbnails, contact_sheet
 from .tracking.tracks import Tracker, TrackOptions, aligned_track, find_tracks
 from .types import CROP, Face, FaceClip, FaceTrack
@@ -37,6 +37,7 @@ __all__ = [
     "load_detector",
     "load_parser",
     "report",
+    "meant",
     "select_tracks",
     "table",
     "with_context",

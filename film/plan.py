@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..faces import Detector, FaceTrack, Paster, PersonReport, TrackReport, report, select_tracks
+from ..faces import Detector, FaceTrack, Paster, PersonReport, TrackReport, meant, report, select_tracks
 from ..methods.base import Restorer
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import CHUNK, Progress, follow_faces, no_progress
@@ -244,18 +244,21 @@ def plan(
     strangers = [path.name for path in folder.iterdir() if path.name not in OWN and not path.name.endswith(".part")] if folder.is_dir() else []
     if strangers and not (folder / "job.json").exists():
         raise ValueError(f"{folder} holds other files ({min(strangers)}) and no job; choose another folder")
-    (folder / "segments").mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / "segments").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be made ({error.strerror or error}); name a folder for the job that may be written, with --job") from error
     with sole(folder / "plan.lease", folder / "job.json", check_interrupt):
         if (folder / "job.json").exists():
             job = Job.load(folder)
             whole["segment_seconds"] = job.plan["identity"]["segment_seconds"] if seconds is None else seconds
             check_same(job, whole, selection, encoding)
             return job
-        began = time.monotonic()
+        began, like = time.monotonic(), meant(faces)
         cuts, noted = CutsNoted(), TimesNoted(source)
         with TrackStore(folder) as store:
             tracks = follow_faces(noted, tools.detector, cuts=cuts, check_interrupt=check_interrupt, on_frame=on_found, keep=store.keep)
-            chosen = select_tracks(tracks, faces, min_size)
+            chosen = select_tracks(tracks, faces, min_size, like)
             tick, ticks = noted.ticks()
             save_tracks(folder / "tracks.safetensors", chosen)
             people = asdict(report(tracks, chosen, len(ticks) - 1, min_size))

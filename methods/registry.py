@@ -240,7 +240,7 @@ def method(name: str) -> MethodSpec:
     """
     known = methods()
     if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        near = get_close_matches(name.lower(), known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "; of all other restorers name the file, as its weights"
         raise ValueError(f"no method is called {name!r}; choose one of {', '.join(known)}{hint}")
     return known[name]

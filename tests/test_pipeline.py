@@ -10,15 +10,16 @@ from fractions import Fraction
 
 import pytest
 import torch
-from helpers.small_film import in_one_go, make_film
+from helpers.small_film import Remembering, in_one_go, make_film
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fvr.faces import Paster, align
 from fvr.faces.geometry import TEMPLATE, similarity
 from fvr.faces.types import FaceTrack
+from fvr.film.plan import Tools, plan
 from fvr.methods.base import Restorer, Session
-from fvr.pipeline import Walk, restore_aligned
+from fvr.pipeline import Summary, Walk, restore_aligned, restore_clip_in_frames
 from fvr.video import FrameChunk, VideoError, open_sink, open_source, read_frames
 from fvr.video.overlap import WriteBehind
 
@@ -272,3 +273,31 @@ def test_what_goes_wrong_in_a_thread_is_said_in_its_own_sentence(film, tmp_path,
         sink.write = lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "no room"))
         restore_aligned(Shrunk(source), sink, DelayedRestorer(0))
     assert not ours() and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("faces, words", [("biggest", "must be all"), ("like:nowhere.jpg", "cannot be read"), ("like:GREY", "shows no face")])
+def test_whom_to_restore_is_read_before_the_clip_is(film, tmp_path, faces, words):
+    """A misspelt word costs no pass over a film: the detector, which would find nobody, is never asked. Nor is it by a job's plan."""
+    asked = []
+
+    def detector(frames):
+        asked.append(len(frames))
+        return [[]] * len(frames)
+
+    with open_sink(tmp_path / "grey_%d.png", size=(64, 64)) as sink:
+        sink.write(torch.full((1, 3, 64, 64), 0.5), (Fraction(0),), (Fraction(1),))
+    faces = faces.replace("GREY", str(tmp_path / "grey_0.png"))
+    source = open_source(film)
+    with pytest.raises((ValueError, OSError), match=words), open_sink(tmp_path / "out.mkv", source.info, codec="ffv1") as sink:
+        restore_clip_in_frames(source, sink, Remembering(), detector, faces=faces)
+    with pytest.raises((ValueError, OSError), match=words):
+        plan(tmp_path / "job", source, Tools(Remembering(), detector, Paster()), identity={}, request={}, selection={}, encoding={}, faces=faces)
+    assert not asked
+
+
+def test_of_many_notes_a_summary_says_the_first_and_the_report_all():
+    notes = tuple(f"person {number}: sharp" for number in range(59))
+    summary = Summary(1, 1.0, "blind", notes=notes, warnings=("one warning",))
+    said = summary.to_text().splitlines()
+    assert said[1:] == [*notes[:10], "and 49 more, all in the report", "one warning"] and summary.to_dict()["notes"] == list(notes)
+    assert replace(summary, notes=notes[:10]).to_text().splitlines()[1:] == [*notes[:10], "one warning"]

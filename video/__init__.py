@@ -11,7 +11,7 @@ from typing import IO, Any
 from torch import Tensor
 
 from .errors import VideoError
-from .files import IMAGE_SUFFIXES, Place, check_apart, image_names, local, sequence_files, videos_in_folder
+from .files import IMAGE_SUFFIXES, Place, check_apart, image_names, local, number_field, sequence_files, videos_in_folder
 from .info import AudioInfo, ColourTags, SourceInfo
 from .memory import FramesSink, FramesSource
 from .playlists import name_playlist
@@ -193,7 +193,11 @@ def open_sink(
     name = Path(local(path)) if isinstance(path, (str, PathLike)) else None
     if name is not None and container is None and image_names(name) is not None:
         bits = 16 if pixel_format == "rgb48" else 8
-        frames = audio.expected if isinstance(audio, FrameSource) else like.frame_estimate if like is not None else None
+        frames = like.frame_estimate if like is not None else None
+        if isinstance(audio, FrameSource):
+            frames = audio.expected
+            if frames is None and name.suffix and number_field(name) is None:  # one image, of a file that does not count its own
+                frames = len(audio.times())
         return ImageSink(name, like, size=size, bits=bits, overwrite=overwrite, frames=frames, sound=sound_in(audio))
     muxer = choose_container(name, container)
     chosen, pixels = choose_codec(codec, muxer, pixel_format, crf, preset, like)

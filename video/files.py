@@ -57,8 +57,11 @@ def local(place: Any) -> Any:
     """A file:// address as the path it names; anything else as it is.
 
     Raises:
-        VideoError: for an address of another kind or machine.
+        VideoError: for an address of another kind or machine, no name at all, or - as a name of what is piped.
     """
+    if place in ("", "-"):
+        what = "an empty name was given" if not place else "- names what is piped, and clips are read and written with jumps to and fro"
+        raise VideoError(f"{what}; name a file or a folder")
     address = re.fullmatch(r"([a-z][a-z0-9+.-]+)://([^/]*)(.*)", place, re.IGNORECASE | re.DOTALL) if isinstance(place, str) else None
     if address is None or Path(place).exists():
         return place

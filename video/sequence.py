@@ -30,7 +30,7 @@ from .streams.companions import unkept
 from .streams.sound import Sound
 from .times import FrameTimes, nearest_rate
 from .writing.leftovers import KEPT, SUFFIX, claim, keep, sweep, swept_words
-from .writing.publish import allow
+from .writing.publish import allow, writable
 
 NUMBERED = re.compile(r"(.*?)([0-9]+)([^0-9]*)")
 
@@ -267,7 +267,8 @@ class ImageSink:
 
     def hidden_folder(self, suffix: str, where: Path) -> Path:
         """A new one for what does not count yet, or no longer; inside a folder that is there, so that moving never leaves its disk."""
-        return Path(tempfile.mkdtemp(prefix=hidden_prefix(self.folder.name), suffix=suffix, dir=where.absolute()))
+        with writable(where):
+            return Path(tempfile.mkdtemp(prefix=hidden_prefix(self.folder.name), suffix=suffix, dir=where.absolute()))
 
     def check_number(self, frames: int | None) -> None:
         if self.names.width is None and frames != 1:

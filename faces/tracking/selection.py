@@ -32,8 +32,7 @@ def select_tracks(tracks: Sequence[FaceTrack], which: str = "all", min_size: flo
     """
     word = which.strip().lower()
     large = [track for track in tracks if size(track) >= min_size]
-    if like is None and word.startswith(LIKE):
-        like = embedding_of(read_picture(which.strip()[len(LIKE) :].strip()))
+    like = meant(which) if like is None else like
     if like is not None:
         chosen = {track.person for track in alike(tracks, like)}
         return [track for track in large if track.person in chosen]
@@ -58,6 +57,17 @@ def check_words(which: str) -> None:
             raise ValueError("faces like: must name a picture, such as like:photo.jpg, got nothing after it")
     elif word not in ("all", "largest"):
         ids(which)
+
+
+def meant(which: str) -> Tensor | None:
+    """The embedding of the person on the picture that `which` names, None for other words; asked before the work, as it raises what it can.
+
+    Raises:
+        ValueError, OSError: as `select_tracks`, but for what depends on the clip.
+    """
+    check_words(which)
+    word = which.strip()
+    return embedding_of(read_picture(word[len(LIKE) :].strip())) if word.lower().startswith(LIKE) else None
 
 
 def ids(which: str) -> set[int]:

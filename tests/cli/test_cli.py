@@ -76,6 +76,11 @@ def test_aligned_folders_become_512_frames(tmp_path):
     [
         (["restore", "absent.mp4", "out.mp4"], "absent.mp4"),
         (["restore", "CLIP", "out.mp4", "--method", "flare"], "did you mean 'flair'"),
+        (["restore", "CLIP", "out.mp4", "--method", "KEEP"], "did you mean 'keep'"),
+        (["restore", "CLIP", "out.mp4", "--method", "gfpgan"], "name the file, as its weights"),
+        (["restore", "CLIP", ""], "an empty name was given"),
+        (["restore", "CLIP", "-"], "- names what is piped"),
+        (["restore", "-", "out.mp4"], "- names what is piped"),
         (["restore", "CLIP", "out.mp4", "--method", "flair", "--set", "stepps=3"], "did you mean 'steps'"),
         (["restore", "CLIP", "out.mp4", "--set", "steps"], "NAME=VALUE"),
         (["restore", "CLIP", "out.mp4", "--degradation", "blurr(3)"], "gaussian_blur"),

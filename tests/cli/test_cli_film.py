@@ -103,6 +103,8 @@ def test_workers_that_nobody_sets_to_work_end(tmp_path):
         ({"comfy": "http://host:8188", "ray": "auto"}, "--comfy and --ray do not go together"),
         ({"comfy": "http://host:8188", "workers": "2"}, "--comfy and --workers do not go together"),
         ({"output": "frames", "job": "here"}, "writes a video file"),
+        ({"job": "out.mkv"}, "is a file, or the output's name"),
+        ({"job": __file__}, "is a file, or the output's name"),
     ],
 )
 def test_what_becomes_a_job(options, expected, clip):

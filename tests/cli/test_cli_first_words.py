@@ -70,3 +70,22 @@ def test_the_demo_says_how_long_it_will_take_and_where_it_is(tmp_path):
 @pytest.mark.parametrize(("seconds", "words"), [(0.2, "5 seconds"), (62, "60 seconds"), (89, "90 seconds"), (100, "2 minutes"), (610, "10 minutes")])
 def test_an_estimate_has_few_digits(seconds, words):
     assert spoken(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["restore", "a.mp4", "b.mp4", "--degredation", "x"], "fvr restore: '--degredation' is not understood here (did you mean --degradation?)"),
+        (["restore", "my", "clip.mp4", "b.mp4"], "fvr restore: 'b.mp4' is not understood here (names with spaces are put in quotes)"),
+        (["restore", "a.mp4", "b.mp4", "--crf", "low"], "fvr restore: argument --crf: invalid int value: 'low'"),
+        (["restore", "a.mp4", "b.mp4", "--min-size", "nan"], "fvr restore: argument --min-size: is a number from 0 on, got 'nan'"),
+        (["restore", "a.mp4", "b.mp4", "--segment-seconds", "0"], "fvr restore: argument --segment-seconds: is a number above 0, got '0'"),
+        (["restore", "a.mp4", "b.mp4", "--test-seconds", "-1"], "fvr restore: argument --test-seconds: is a number above 0, got '-1'"),
+        (["restore", "a.mp4", "b.mp4", "--seed", "1" * 30], f"fvr restore: argument --seed: is a whole number from 0 to 2^63 - 1, got '{'1' * 30}'"),
+        (["restore", "a.mp4"], "fvr restore: the following arguments are required: output"),
+    ],
+)
+def test_a_mistyped_line_is_answered_in_one(arguments, words, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 2 and capsys.readouterr().err == f"{words}; see fvr restore --help\n"

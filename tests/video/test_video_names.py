@@ -269,6 +269,14 @@ def test_images_beside_videos_say_what_is_left_out(tmp_path):
     assert videos_in_folder(tmp_path) == [] and "its 1 videos (one.mp4) are left out" in open_source(tmp_path).warnings[0]
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that nobody may write into")
+@pytest.mark.parametrize("name", ["/proc/clip.mp4", "/proc/frames", "/proc/%04d.png"])
+def test_a_folder_that_takes_no_file_is_named_before_the_work(name):
+    """And not the hidden name that was tried in it."""
+    with pytest.raises(VideoError, match=r"nothing can be written into /proc \(.+\); choose another place"):
+        open_sink(name)
+
+
 def test_copies_of_a_folders_videos_are_named_after_them(tmp_path):
     """A suffix that the codec does not go into changes; no two copies have one name."""
     clips = [tmp_path / "in" / name for name in ("a.avi", "a.mp4", "b.mkv", "c.webm")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import cv2
@@ -16,6 +17,8 @@ from PIL import Image, ImageCms, features
 
 from fvr.video import ColourTags, SourceInfo, VideoError, open_sink, open_source, read_frames
 from fvr.video.writing.boxes import Box, boxes, find
+
+DATA = Path(__file__).resolve().parents[1] / "data"
 
 
 def encode(path, frames, codec: str, pixel_format: str, *, options=None, metadata=None, stamps=None):
@@ -296,6 +299,22 @@ def test_an_image_past_pillows_own_limit_is_refused_before_it_is_decoded(tmp_pat
     Image.new("1", (20_000, 20_000)).save(path)
     with pytest.raises(VideoError, match="FVR_MAX_PIXELS"):
         open_source(path)
+
+
+def test_a_photo_in_tiles_is_refused_and_not_taken_for_its_first_tile():
+    """As phones store HEIC: 2 x 2 tiles of 64 x 64, which FFmpeg gives one by one."""
+    with pytest.raises(VideoError, match=r"is a photo in tiles .* save it as JPEG or PNG first"):
+        open_source(DATA / "tiles.heic")
+
+
+def test_one_picture_of_a_file_that_does_not_count_becomes_one_image(tmp_path):
+    Image.new("RGB", (64, 48), "grey").save(tmp_path / "photo.jp2")
+    source = open_source(tmp_path / "photo.jp2")
+    assert source.expected is None
+    with open_sink(tmp_path / "photo.png", source.info, audio=source) as sink:
+        for chunk in source.chunks():
+            sink.write(chunk.frames, chunk.starts, chunk.ends)
+    assert read_frames(tmp_path / "photo.png")[0].shape == (1, 3, 48, 64)
 
 
 def test_huge_frames_come_one_by_one(tmp_path, monkeypatch):

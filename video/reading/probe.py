@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+from av.stream import Disposition
 
 from ..errors import VideoError
 from ..files import STILL, FileView, Place, check_pixels, most_pixels, open_input, picture_stream, place_name, place_path, stamp
@@ -34,6 +35,8 @@ def examine(place: Place) -> tuple[SourceInfo, list[str]]:
         if stream is None:
             kinds = ["a cover picture" if other.disposition & STILL else other.type for other in container.streams]
             raise VideoError(f"{place_name(place)} holds no video stream, only {', '.join(kinds) or 'nothing'}")
+        if any(other.disposition & Disposition.dependent for other in container.streams.video):
+            raise VideoError(f"{place_name(place)} is a photo in tiles (HEIC or AVIF), which are not put together here; save it as JPEG or PNG first")
         if stream.codec_context is None:
             raise VideoError(f"the picture of {place_name(place)} is in a codec that is not known here; convert it first")
         health = Health()

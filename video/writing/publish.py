@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -30,9 +30,19 @@ def hidden_file(path: Path | None, overwrite: bool) -> Path:
             raise VideoError(f"{path} is a folder; name a file")
         if not path.parent.is_dir():
             raise VideoError(f"{path.parent} is not a folder; make it first")
-        handle, name = tempfile.mkstemp(prefix=hidden_prefix(path.stem), suffix=SUFFIX, dir=path.parent.absolute())
+        with writable(path.parent):
+            handle, name = tempfile.mkstemp(prefix=hidden_prefix(path.stem), suffix=SUFFIX, dir=path.parent.absolute())
     os.close(handle)
     return Path(name)
+
+
+@contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Raises VideoError, naming the folder rather than the hidden name tried, where nothing can be made in it."""
+    try:
+        yield
+    except OSError as error:
+        raise VideoError(f"nothing can be written into {folder} ({error.strerror or error}); choose another place, or make room") from error
 
 
 def publish(part: Path, target: Path, overwrite: bool, otherwise: Callable[[Path], Path] | None = None) -> Path:
