@@ -44,7 +44,7 @@ def from_mask(mask: Tensor) -> Tensor:
     Raises:
         ValueError: for another rank or dtype, or an empty batch.
     """
-    if mask.ndim == 2:
+    if getattr(mask, "ndim", 0) == 2:
         mask = mask[None]
     _check(mask, "MASK", rank=3, layout="(batch, height, width)")
     return _copy(mask[:, None], torch.float32, torch.device("cpu"))
@@ -61,13 +61,15 @@ def to_mask(mask: Tensor, *, dtype: torch.dtype | None = None, device: torch.dev
     Raises:
         ValueError: for another rank, number of channels or dtype, or an empty batch.
     """
-    if mask.ndim == 4 and mask.shape[1] == 1:
+    if getattr(mask, "ndim", 0) == 4 and mask.shape[1] == 1:
         mask = mask[:, 0]
     _check(mask, "mask", rank=3, layout="(time, height, width) or (time, 1, height, width)")
     return _copy(mask, dtype or host.intermediate_dtype(), device or host.intermediate_device())
 
 
 def _check(value: Tensor, what: str, *, rank: int, layout: str) -> None:
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{what} must be {layout}, got {type(value).__name__}: the node before gave no picture; look at it, or wire another")
     shape = tuple(value.shape)
     if value.ndim != rank:
         raise ValueError(f"{what} must be {layout}, got shape {shape}; add or drop a dimension")

@@ -320,7 +320,11 @@ class ImageSink:
             raise VideoError(f"{self.path} takes frames (n, 3, {self.size[0]}, {self.size[1]}), got {tuple(frames.shape)}")
         self.check_number(self.count + len(frames))
         for frame in frames.detach().cpu():
-            (self.part / self.names.name(self.count)).write_bytes(image_bytes(frame, self.suffix, self.bits))
+            name = self.names.name(self.count)
+            try:
+                (self.part / name).write_bytes(image_bytes(frame, self.suffix, self.bits))
+            except OSError as error:
+                raise VideoError(f"{self.folder / name} could not be written ({error.strerror or error}); make room and try again") from error
             self.count += 1
 
     def close(self) -> None:

@@ -51,7 +51,10 @@ def fetch(
     if not checkpoint.direct:
         raise ValueError(f"{checkpoint.file} has no direct link; open {checkpoint.url}, download it there and put it into {folder}")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{folder} cannot be made ({error.strerror or error}), and {checkpoint.file} goes there; choose another folder") from error
     target = folder / checkpoint.file
     part = target.with_name(target.name + ".part")
 

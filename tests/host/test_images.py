@@ -92,6 +92,8 @@ def test_inference_tensors_come_and_go():
         (torch.rand(0, 8, 8, 3), "empty"),
         (torch.rand(2, 0, 8, 3), "empty"),
         (torch.zeros(1, 8, 8, 3, dtype=torch.uint8), "torch.uint8"),
+        (None, "got NoneType: the node before gave no picture"),
+        ([torch.rand(1, 8, 8, 3)], "got list: the node before gave no picture"),
     ],
 )
 def test_a_wrong_image_is_named(image, words):
@@ -113,7 +115,7 @@ def test_wrong_frames_are_named(frames, words):
         to_image(frames)
 
 
-@pytest.mark.parametrize("mask", [torch.rand(2, 3, 4, 4), torch.rand(5), torch.rand(0, 4, 4), torch.ones(1, 4, 4, dtype=torch.bool)])
+@pytest.mark.parametrize("mask", [torch.rand(2, 3, 4, 4), torch.rand(5), torch.rand(0, 4, 4), torch.ones(1, 4, 4, dtype=torch.bool), None])
 def test_a_wrong_mask_is_refused(mask):
     with pytest.raises(ValueError, match=r"mask|MASK"):
         from_mask(mask)

@@ -217,6 +217,12 @@ def test_a_disk_that_fills_up_is_said(tiny, tmp_path):
         fetch(tiny, tmp_path)
 
 
+def test_a_folder_that_cannot_be_made_is_said(tiny, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=rf"file/models cannot be made \\(Not a directory\\), and {FILE} goes there; choose another folder"):
+        fetch(tiny, tmp_path / "file" / "models")
+
+
 def test_without_a_direct_link_the_page_is_named(server, tiny, tmp_path):
     with pytest.raises(ValueError, match=rf"{FILE} has no direct link; open {tiny.url}, download it there and put it into {tmp_path}"):
         fetch(replace(tiny, direct=False), tmp_path)

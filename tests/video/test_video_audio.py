@@ -36,6 +36,23 @@ def test_untouched_sound_is_copied_bit_by_bit(tone, tmp_path, suffix):
     assert packets(copy(source, tmp_path / f"copy{suffix}", audio=source)) == packets(tone)
 
 
+def test_the_sound_of_television_and_discs_is_copied_into_matroska(tmp_path):
+    """MPEG-1 layer 2, as DVB and DVD have it."""
+    with av.open(str(tmp_path / "tv.ts"), "w") as out:
+        picture, sound = out.add_stream("mpeg2video", rate=25), out.add_stream("mp2", rate=48000)
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+        for number in range(10):
+            out.mux(picture.encode(av.VideoFrame.from_ndarray(np.full((72, 64), 100 + number, np.uint8), format="yuv420p")))
+            block = av.AudioFrame.from_ndarray((beeps(0.04) * 9000).short().numpy().T.reshape(1, -1).copy(), format="s16", layout="stereo")
+            block.sample_rate, block.pts = 48000, number * 1920
+            out.mux(sound.encode(block))
+        for stream in (picture, sound):
+            out.mux(stream.encode(None))
+    source = open_source(tmp_path / "tv.ts")
+    copied = copy(source, tmp_path / "copy.mkv", audio=source)
+    assert [data for _, data in packets(copied)] == [data for _, data in packets(tmp_path / "tv.ts")]
+
+
 def test_the_shared_clip_beeps_on_whole_seconds(shared, tmp_path):
     """The Proof's measure, through a whole copy and through a part that starts at second 1.5 (beeps move to .5)."""
     name = shared("clean_face_480_tone.mp4")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from fractions import Fraction
 
 import cv2
@@ -125,3 +127,23 @@ def test_an_image_that_claims_to_be_enormous_is_one_sentence(tmp_path):
     path.write_bytes(data)
     with pytest.raises(VideoError, match=r"a\.bmp cannot be read as an image"):
         open_source(path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs limits of POSIX")
+def test_images_on_a_full_disk_are_one_sentence_and_leave_nothing(tmp_path):
+    """The limit on the size of files stands for the full disk: writing fails, and only then."""
+    import resource
+
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    noise = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, before[1]))
+        with (
+            pytest.raises(VideoError, match=r"frames/000000\.png could not be written \(File too large\); make room"),
+            open_sink(tmp_path / "frames") as sink,
+        ):
+            sink.write(noise, (Fraction(0),), (Fraction(1),))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list(tmp_path.iterdir())

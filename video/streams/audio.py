@@ -23,7 +23,7 @@ from ..reading.timestamp_discontinuity import RunningClock, can_seek, unheard
 COPIED = {
     "mp4": {"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"},
     "mov": {"aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s24le", "pcm_f32le", "pcm_s16be", "pcm_s24be"},
-    "matroska": {"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus", "vorbis", "dts", "truehd", "pcm_s16le", "pcm_s24le", "pcm_f32le"},
+    "matroska": {"aac", "mp2", "mp3", "ac3", "eac3", "alac", "flac", "opus", "vorbis", "dts", "truehd", "pcm_s16le", "pcm_s24le", "pcm_f32le"},
     "webm": {"opus", "vorbis"},
 }
 """Audio codecs that players expect in each container; the rest becomes AAC, or Opus in WebM."""
