@@ -180,6 +180,6 @@ def lost_depth(source: SourceInfo, codec: VideoCodec, pixel_format: str) -> str 
     if bits <= 8 or depth(pixel_format) > 8:
         return None
     deeper = [name for name in codec.pixel_formats if depth(name) > 8]
-    advice = f"choose {deeper[0]} to keep more" if deeper else "choose a codec that has more, such as h265 or prores"
+    advice = f"choose {deeper[0]} to keep more" if deeper else "choose a codec that has more, such as h265, av1 or prores"
     bright = "; high dynamic range shows bands with so few" if source.colour.transfer in HDR else ""
     return f"the source has {bits} bits per channel and {pixel_format} keeps 8{bright}; {advice}"

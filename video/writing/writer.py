@@ -27,7 +27,7 @@ from ..streams.audio import AudioTrack, Care, Lane, open_lanes, untouched
 from ..streams.companions import PLAIN_TAGS, Companions, SubtitleLane, later, moved_chapters, unkept
 from ..streams.sound import file_of, sound_in
 from .boxes import set_shown
-from .codecs import GRADED, VideoCodec, lost_depth, storable_format
+from .codecs import GRADED, HDR, VideoCodec, lost_depth, storable_format
 from .leftovers import claim, keep, sweep, swept_words
 from .publish import hidden_file, pour, publish
 from .timeline import Timeline, settled_tick
@@ -88,6 +88,8 @@ class VideoSink:
         more = []
         if like is not None and like.grading is not None and encoding.codec.encoder() not in GRADED:
             more.append(f"the HDR10 mastering display and light level, for which {encoding.codec.name} has no place here; h265 and av1 have")
+        if like is not None and encoding.codec.name == "prores" and like.colour.transfer in HDR and not hasattr(VideoFrame, "color_trc"):
+            more.append("that it is of high dynamic range, which only PyAV 17 and newer write into ProRes")
         self.companions = unkept(like, self.sound, encoding.container, self.warn, self.name, *more)
         if self.size is not None:
             self.settle()
