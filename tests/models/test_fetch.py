@@ -219,7 +219,7 @@ def test_a_disk_that_fills_up_is_said(tiny, tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_said(tiny, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=rf"file/models cannot be made \\(Not a directory\\), and {FILE} goes there; choose another folder"):
+    with pytest.raises(OSError, match=rf"file/models cannot be made \(Not a directory\), and {FILE} goes there; choose another folder"):
         fetch(tiny, tmp_path / "file" / "models")
 
 
