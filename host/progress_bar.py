@@ -129,12 +129,14 @@ def show_work(text: str, picture: torch.Tensor | None = None) -> None:
     """
     if not on_page() or (context := comfyui.comfy("comfy_execution.utils").get_executing_context()) is None:
         return
+    server = sys.modules["server"].PromptServer.instance
+    if server.client_id is None:  # queued by a program: sent to nobody, it would reach every page, whose nodes have the same numbers
+        return
     said = {"node": context.node_id, "text": text}
     if picture is not None:
         held = io.BytesIO()
         _picture(picture).save(held, "JPEG", quality=80)
         said["picture"] = "data:image/jpeg;base64," + base64.b64encode(held.getvalue()).decode()
-    server = sys.modules["server"].PromptServer.instance
     server.send_sync("fvr.work", said, server.client_id)
 
 

@@ -37,7 +37,7 @@ from ..models.upscaling import Upscaler
 from ..pipeline import CHUNK
 from ..video import ShotCutDetector
 from .before_after import slider, spread
-from .people import people
+from .people import aside, people
 from .sockets import CATEGORY, Faces, Times
 
 
@@ -56,8 +56,8 @@ def selection_inputs() -> list:
         io.String.Input(
             "faces",
             default="all",
-            tooltip='Whom to restore: "all", "largest", ids of people such as "0,2" (see the contact sheet), or "like:photo.jpg", the person on a '
-            "picture in the input folder.",
+            tooltip='Whom to restore: "all", "largest", ids of people such as "0,2" (shown here after a run; click to choose), or "like:photo.jpg", '
+            "the person on a picture in the input folder.",
         ),
         io.Int.Input("min_size", default=0, min=0, max=4096, tooltip="Faces smaller than this many frame pixels are left alone."),
     ]
@@ -274,7 +274,7 @@ class FaceAlign(io.ComfyNode):
         sheet = to_image(contact_sheet(tracks, thumbnails)[None])
         found = report(tracks, chosen, len(pictures), min_size)
         shown = {
-            **ui.PreviewImage(sheet, cls=cls).as_dict(),
+            "contact_sheet": aside(ui.PreviewImage(sheet, cls=cls).as_dict()["images"]),  # too wide for a node to show: that has the people
             **people(cls, chosen, thumbnails),
             "text": (found.to_text(),),
             "report": (found.to_dict(),),

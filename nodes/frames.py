@@ -11,6 +11,7 @@ from ..headless.io import io
 from ..host.images import from_image, to_image
 from ..pipeline import restore_clip_in_frames
 from ..video import FramesSink, FramesSource, FrameTimes
+from .before_after import Watched
 from .faces import (
     detector_input,
     fingerprints_of_finding,
@@ -105,9 +106,10 @@ class RestoreFrames(io.ComfyNode):
         source = FramesSource(pictures, FrameTimes.constant(len(pictures), 25))
         sink: Any = FramesSink(len(pictures), paster.size(pictures.shape[-2], pictures.shape[-1]))
         with host.progress(2 * len(pictures), "restore") as tick:
+            watched = Watched(len(pictures), tick)
             summary = restore_clip_in_frames(
-                source,
-                sink,
+                watched.source(source),
+                watched.sink(sink),
                 restorer,
                 chosen_detector(detector),
                 paster=paster,
@@ -116,8 +118,9 @@ class RestoreFrames(io.ComfyNode):
                 min_size=min_size,
                 seed=seed,
                 check_interrupt=host.check_interrupt,
-                on_found=tick,
-                on_written=tick,
+                on_found=watched.on_found,
+                on_people=watched.on_people,
+                on_written=watched.on_written,
             )
         text = summary.to_text()
-        return io.NodeOutput(to_image(sink.frames), text, ui={"text": (text,), "report": (summary.to_dict(),)})
+        return io.NodeOutput(to_image(sink.frames), text, ui={**watched.ui(cls), "text": (text,), "report": (summary.to_dict(),)})

@@ -6,6 +6,7 @@ import { word } from "./words.js";
 
 const BAR = 26;
 const WORKING = "working";
+const WORKERS = ["FVRRestoreVideo", "FVRRestoreFrames"];
 
 /** Two pictures or clips in one place, and the line between them. */
 function stage(tag) {
@@ -89,7 +90,7 @@ function overClips(before, after) {
   return { view, controls: [play, range, sound] };
 }
 
-const panel = (node) => elementOn(node, "fvr_compare", { display: "flex", flexDirection: "column" }, (width) => BAR + Math.max(160, 0.56 * width));
+const panel = (node) => elementOn(node, "fvr_compare", { display: "flex", flexDirection: "column" }, (width) => BAR + Math.max(130, 0.5 * width)); // 16:9 between the margins
 const barOf = (...controls) => {
   const bar = make("div", { display: "flex", alignItems: "center", gap: "4px", height: `${BAR}px`, font: "11px sans-serif" });
   bar.append(...controls);
@@ -117,7 +118,7 @@ whenRun("Compare", show);
 
 api.addEventListener("fvr.work", ({ detail }) => {
   const node = nodeAt(detail.node);
-  if (!node) return;
+  if (!WORKERS.includes(node?.comfyClass)) return; // another graph is open, and has that number too
   const element = panel(node);
   if (element.dataset.key !== WORKING) {
     element.dataset.key = WORKING;

@@ -6,7 +6,7 @@ import { grow, nodeAt, SAID } from "./node_display.js";
 import { word } from "./words.js";
 
 const LINE = 15;
-const MOST_LINES = 14;
+const MOST_LINES = 10;
 
 const ours = (node) => String(node?.comfyClass ?? node?.type ?? "").startsWith("FVR");
 

@@ -5,6 +5,8 @@ import { word } from "./words.js";
 
 const FACE = 64;
 const CELL = FACE + 22;
+const STRIP = "fvr_people";
+const MOST_ROWS = 2;
 
 /** The ids that the text of `faces` means; of words other than ids, those that the last run chose. */
 function meant(text, people) {
@@ -35,10 +37,15 @@ function toggle(widget, people, person) {
 function show(node, said) {
   const people = (said.people ?? []).flat();
   const widget = node.widgets?.find((one) => one.name === "faces");
-  if (!people.length || !widget) return;
+  if (!widget) return;
+  if (!people.length) {
+    const old = node.widgets.find((one) => one.name === STRIP);
+    if (old) node.removeWidget?.(old); // of another clip
+    return;
+  }
   const rows = (width) => Math.ceil(people.length / Math.max(1, Math.floor((width - 30) / (FACE + 8))));
   const style = { display: "flex", flexWrap: "wrap", gap: "6px", padding: "4px", boxSizing: "border-box", overflowY: "auto", alignContent: "start" };
-  const strip = elementOn(node, "fvr_people", style, (width) => 8 + CELL * Math.min(3, rows(width)));
+  const strip = elementOn(node, STRIP, style, (width) => 8 + CELL * Math.min(MOST_ROWS, rows(width)));
   const key = JSON.stringify(people);
   if (strip.dataset.key !== key) {
     strip.dataset.key = key;

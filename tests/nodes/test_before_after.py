@@ -21,6 +21,7 @@ from fvr.nodes.crops import CropsToFaces
 from fvr.nodes.dicface import DicFaceRestore
 from fvr.nodes.faces import FaceAlign, PasteBack
 from fvr.nodes.flair import FlairSampler, LoadDiffusionPrior
+from fvr.nodes.frames import RestoreFrames
 from fvr.nodes.keep import KeepPropagate
 from fvr.nodes.restore import RestoreVideo
 from fvr.nodes.restorers import LoadFaceRestorer
@@ -106,6 +107,8 @@ def test_nodes_show_before_and_after_and_everybody_where_somebody_looks(page):
     assert compared(PasteBack.execute(frames=images, faces=edited).ui) == [8, 8]
     whole = RestoreVideo.execute(file="clip.mkv", detector="blazeface", max_frames=2)  # no restorer: auto
     assert compared(whole.ui) == [2, 2] and whole.ui["people"][0][0]["chosen"] is True and "2 frames, 1 person" in whole.result[1]
+    short = RestoreFrames.execute(frames=images[:2], detector="blazeface").ui
+    assert compared(short) == [2, 2] and len(short["people"][0]) == 1
     wiped = CompareVideos.execute(a=images, b=1 - images, mode={"mode": "side_by_side"}).ui
     for name in ("a_video", "b_video"):
         ((file,),) = wiped[name]
