@@ -150,6 +150,12 @@ def test_every_page_says_what_it_does():
         assert not any("`" in text for text in notes), f"{path.stem}: Vue nodes print code in blue on the brown of a dark note"
 
 
+def test_no_page_has_a_label_that_hides_the_translated_name():
+    for path in PAGES:
+        for node in page_form(path)["nodes"]:
+            assert [slot["name"] for slot in (*node["inputs"], *node["outputs"]) if slot.get("label")] == [], f"{path.stem}: {node['title']}"
+
+
 def test_every_page_has_its_note_in_chinese():
     """Folded up, so that it takes one line."""
     for path in PAGES:

@@ -11,7 +11,9 @@ import os
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,30 @@ from helpers.small_workflows import API, FRAMES, NOTES, PAGES, embedded_are_here
 from fvr.assembly import AUTO
 
 BLUEPRINTS = sorted((Path(__file__).resolve().parents[1] / "subgraphs").glob("*.json"))
+AS_RUN = """async (outputs) => {
+  for (const node of app.graph.nodes)
+    for (const widget of node.widgets ?? []) {
+      const file = { FVRLoadVideoFrames: { file: 'clip.mp4' }, FVRRestoreVideo: { file: 'clip.mp4' }, LoadImage: { image: 'frame.png' } }[node.type];
+      if (file?.[widget.name]) {
+        widget.value = file[widget.name];
+        widget.callback?.(widget.value);
+      }
+    }
+  const { api } = await import('/scripts/api.js');
+  for (const [node, output] of Object.entries(outputs)) api.dispatchCustomEvent('executed', { node, display_node: node, output, prompt_id: '' });
+}"""
+"""Shows on an open page what the server would send of a run with the tiny clip."""
+BOXES = """() => app.graph.nodes.map((node) => {
+  const element = document.querySelector(`[data-node-id="${node.id}"]`);
+  const shown = LiteGraph.vueNodesMode && element?.getBoundingClientRect();
+  const box = shown ? [shown.left, shown.top, shown.width, shown.height].map((one) => one / app.canvas.ds.scale) : node.boundingRect;
+  const [x, y, width, height] = box;
+  return [node.title, x, y, x + width, y + height];
+})"""
+QUEUED = "async () => (await window.app.graphToPrompt()).output"
+CHANGE = """(values) => {
+  for (const widget of app.graph.nodes[0].widgets) if (widget.name in values) widget.value = values[widget.name];
+}"""
 PREVIEWS = {"video-preview"}
 """What the page itself adds to the inputs of a node that uploads."""
 
@@ -107,12 +133,18 @@ def needs(prompt: dict[str, dict[str, Any]]) -> str | None:
     return None
 
 
+@pytest.fixture(scope="module")
+def history(running) -> Callable[[Path], dict[str, Any]]:
+    """What came of a workflow, which is run once."""
+    return cache(lambda path: running.history(with_tiny_models(quick(path))))
+
+
 @every_workflow
-def test_runs_when_queued(path, running):
+def test_runs_when_queued(path, running, history):
     prompt = with_tiny_models(quick(path))
     if missing := needs(prompt):
         pytest.skip(f"needs {missing}")
-    entry = running.history(prompt)
+    entry = history(path)
     wrong = [body for name, body in entry["status"]["messages"] if name == "execution_error"]
     assert entry["status"]["status_str"] == "success", [(body["node_type"], body["exception_message"], body["traceback"][-3:]) for body in wrong]
     shown = [file for output in entry["outputs"].values() for files in output.values() for file in files if isinstance(file, dict)]
@@ -219,16 +251,22 @@ def test_blueprints_are_listed(running):
 
 @needs_browser
 def test_blueprints_open_in_the_page(running):
-    """Each as its one node; what would be queued are the nodes in it, with the values of the blueprint."""
+    """Each as its one node; what would be queued are the nodes in it, with the values of the blueprint, or the user's, also of a saved graph."""
     hostctl = loaded()
     hostctl.ROOT = running.folder
     found: dict[str, Any] = {}
+    changed: list[dict[str, Any]] = []
+    mine = {"faces": "1", "strength": 0.5, "scale": 2}
 
     def visit(page: Any, logs: list[Any]) -> None:
         for path in BLUEPRINTS:
             fault = page.evaluate(hostctl.LOAD, [path.name, path.read_text(encoding="utf-8")])
             page.wait_for_timeout(500)
-            found[path.stem] = fault, page.evaluate(hostctl.REPORT), page.evaluate("async () => (await window.app.graphToPrompt()).output")
+            found[path.stem] = fault, page.evaluate(hostctl.REPORT), page.evaluate(QUEUED)
+            if path.stem == "Restore faces in a video":
+                page.evaluate(CHANGE, mine)
+                page.evaluate("async () => await app.loadGraphData(app.graph.serialize())")
+                changed.append(page.evaluate(QUEUED))
 
     hostctl.browser(Namespace(port=running.port, width=1280, height=800), visit)
     for path in BLUEPRINTS:
@@ -236,20 +274,35 @@ def test_blueprints_open_in_the_page(running):
         inside = json.loads(path.read_text(encoding="utf-8"))["definitions"]["subgraphs"][0]["nodes"]
         assert fault is None and report["missing"] == []
         assert sorted(node["class_type"] for node in queued.values()) == sorted(node["type"] for node in inside), path.stem
-    video = next(node for node in found["Restore faces in a video"][2].values() if node["class_type"] == "FVRRestoreVideo")
-    assert (video["inputs"]["faces"], video["inputs"]["strength"], video["inputs"]["scale"]) == ("all", 1, 1)
+    for queued, values in ((found["Restore faces in a video"][2], {"faces": "all", "strength": 1, "scale": 1}), (changed[0], mine)):
+        (video,) = (node["inputs"] for node in queued.values() if node["class_type"] == "FVRRestoreVideo")
+        assert {name: video[name] for name in values} == values
+
+
+def overlapping(boxes: list[tuple[str, float, float, float, float]]) -> list[tuple[str, str]]:
+    """The titles of nodes that lie over each other; boxes are (title, left, top, right, bottom)."""
+    return [
+        (one, other)
+        for (one, left, top, right, bottom), (other, a, b, c, d) in combinations(boxes, 2)
+        if min(right, c) - max(left, a) > 1 and min(bottom, d) - max(top, b) > 1
+    ]
 
 
 @needs_browser
 @pytest.mark.parametrize("mode", ["classic", "vue"])
-def test_every_page_opens_and_is_its_twin(mode, running, tmp_path):
-    """In one browser: no node is unknown, nothing fails to load, and what the page would queue is the API form."""
+def test_every_page_opens_and_is_its_twin(mode, running, history, tmp_path):
+    """In one browser: no node is unknown, nothing fails to load, and what the page would queue is the API form. No node lies over another, even
+
+    after a run, which adds to them.
+    """
     suffix = "" if mode == "classic" else f"-{mode}"
     pictures = Path(os.environ.get("FVR_SCREENSHOTS") or tmp_path)
     pictures.mkdir(parents=True, exist_ok=True)
     hostctl = loaded()
     hostctl.ROOT = running.folder
     found: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {}
+    over: dict[str, list[tuple[str, str]]] = {}
+    ran = {path.stem: {} if needs(quick(path)) else history(path)["outputs"] for path in API}
 
     def visit(page: Any, logs: list[Any]) -> None:
         for name, value in (("Minimap.Visible", False), ("VueNodes.Enabled", mode == "vue")):
@@ -261,10 +314,13 @@ def test_every_page_opens_and_is_its_twin(mode, running, tmp_path):
             fault = page.evaluate(hostctl.LOAD, [path.name, path.read_text(encoding="utf-8")])
             page.wait_for_timeout(800)
             page.evaluate("async () => { await window.app.extensionManager.command.execute('Comfy.Canvas.FitView') }")
-            page.wait_for_timeout(800)
+            page.wait_for_timeout(500)
             page.screenshot(path=str(pictures / f"{path.stem}{suffix}.png"))
             report = page.evaluate(hostctl.REPORT)
-            found[path.stem] = fault, report, page.evaluate("async () => (await window.app.graphToPrompt()).output")
+            found[path.stem] = fault, report, page.evaluate(QUEUED)
+            page.evaluate(AS_RUN, ran[path.stem])
+            page.wait_for_timeout(800)
+            over[path.stem] = overlapping(page.evaluate(BOXES))
 
     hostctl.browser(Namespace(port=running.port, width=1920, height=1080), visit)
     for path in PAGES:
@@ -278,3 +334,4 @@ def test_every_page_opens_and_is_its_twin(mode, running, tmp_path):
             inputs = {name: value for name, value in queued[key]["inputs"].items() if name not in PREVIEWS}
             assert inputs == node["inputs"], f"{path.stem}: {key} {node['class_type']}"
         assert (pictures / f"{path.stem}{suffix}.png").stat().st_size > 20_000
+    assert {name: pairs for name, pairs in over.items() if pairs} == {}
