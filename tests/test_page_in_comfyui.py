@@ -85,16 +85,18 @@ def running(tmp_path_factory) -> Iterator[Host]:
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> dict[str, bytes]:
-    """A clip with a face, one without, and one of three seconds with sound, as mp4 files."""
+    """A clip with a face, one with two, one without, and one of three seconds with sound, as mp4 files."""
     pytest.importorskip("skimage", reason="the portrait comes with scikit-image")
     folder = tmp_path_factory.mktemp("clips")
     grey = torch.linspace(0.2, 0.8, 96).expand(3, 3, 96, 96).contiguous()
-    for name, frames in (("face", moving_portrait(3)), ("nobody", grey)):
+    portrait = moving_portrait(3)
+    two = torch.cat([portrait, 0.5 + 0.5 * portrait.flip(-1)], dim=-1)
+    for name, frames in (("face", portrait), ("two", two), ("nobody", grey)):
         save(folder / f"{name}.mp4", frames, FrameTimes.constant(len(frames), 25))
     long = torch.linspace(0, 1, 75)[:, None, None, None].expand(-1, 3, 96, 128)
     tone = AudioTrack(0.2 * torch.sin(torch.arange(48000 * 3) * 0.05)[None], 48000)
     save(folder / "heard.mp4", long, FrameTimes.constant(75, 25), audio=tone)
-    return {name: (folder / f"{name}.mp4").read_bytes() for name in ("face", "nobody", "heard")}
+    return {name: (folder / f"{name}.mp4").read_bytes() for name in ("face", "two", "nobody", "heard")}
 
 
 def in_page(host: Host, mode: str, visit: Callable[[Any], Any], language: str = "en") -> Any:
@@ -177,17 +179,20 @@ WIRES = [("load", 0, "align", "frames"), ("align", 2, "show", "images"), ("resto
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_clip_gets_in_and_what_nodes_say_is_seen(mode, running, clips, tmp_path):
-    """In one page: the button of one node and a dropped file on another; a prompt that is refused and one that fails; then a wired VIDEO
+    """In one page: the button of one node and a dropped file on another; a click on one of two faces; a prompt that is refused and one that
 
-    instead of a file, of a clip without a face.
+    fails; then a wired VIDEO instead of a file, of a clip without a face.
     """
     names = f"{mode}-button.mp4", f"{mode}-dropped.mp4"
 
     def visit(page: Any) -> list[Any]:
         build(page, LOAD_AND_RESTORE, WIRES)
-        upload(page, mode, "Load Video Frames", "FVRLoadVideoFrames", names[0], clips["face"])
+        upload(page, mode, "Load Video Frames", "FVRLoadVideoFrames", names[0], clips["two"])
         drop(page, "FVRRestoreVideo", names[1], clips["face"])
         first = run(running, page), said(page)
+        strip = page.locator(PEOPLE).filter(has=page.locator("button").nth(1))
+        strip.locator("button").nth(1).click(timeout=30_000)  # of Face Align
+        chosen = page.evaluate(VALUE, ["FVRFaceAlign", "faces"]), run(running, page)
         begin = page.evaluate("async () => Object.values(await (await import('/scripts/api.js')).api.getWorkflowTemplates()).flat()")
         page.screenshot(path=str(tmp_path / f"{mode}.png"))
         graph = page.evaluate("() => app.graph.serialize()")
@@ -209,14 +214,16 @@ def test_a_clip_gets_in_and_what_nodes_say_is_seen(mode, running, clips, tmp_pat
         build(page, WIRED, [("video", 0, "restore", "video"), WIRES[2]])
         upload(page, mode, "Restore Video", "FVRRestoreVideo", f"{mode}-other.mp4", clips["face"])  # the button is there all the same
         page.evaluate(SET, ["FVRRestoreVideo", "file", ""])
-        return [first, wrong, (run(running, page), said(page)), kept, begin]
+        return [first, chosen, wrong, (run(running, page), said(page)), kept, begin]
 
-    (entry, texts), (refused, failed), (wired, nobody), kept, begin = in_page(running, mode, visit)
+    (entry, texts), (ids, again), (refused, failed), (wired, nobody), kept, begin = in_page(running, mode, visit)
     assert entry["status"]["status_str"] == wired["status"]["status_str"] == "success", (entry["status"], wired["status"])
-    assert all((running.base / "input" / name).read_bytes() == clips["face"] for name in names)
+    assert [(running.base / "input" / name).read_bytes() for name in names] == [clips["two"], clips["face"]]
     inputs = {node["class_type"]: node["inputs"] for node in entry["prompt"][2].values()}
     assert (inputs["FVRLoadVideoFrames"]["file"], inputs["FVRRestoreVideo"]["file"]) == names
-    assert any("3 frames, 1 person" in text for text in texts) and any("1 frame, 1 person" in text for text in texts), texts
+    assert any("3 frames, 2 people" in text for text in texts) and any("1 frame, 1 person" in text for text in texts), texts
+    (align,) = (node for node, said in again["outputs"].items() if said.get("text", [""])[0].startswith("3 frames, 2 people"))
+    assert ids == "0" and [one["chosen"] for one in again["outputs"][align]["people"][0]] == [True, False]
     assert any("Apache-2.0" in text for text in texts), "the restorer's licence is not on the page"
     assert any("'../outside' leads out of the output folder" in text for text in refused), refused
     assert "faces must be all, largest, ids such as 0,2, or like:photo.jpg, got 'the tall one'" in failed, failed
@@ -284,12 +291,16 @@ def test_start_here_by_clicking(mode, running, clips, tmp_path):
             words.append(page.evaluate(VALUE, ["FVRRestoreVideo", "faces"]))
         queued = page.evaluate("async () => (await app.graphToPrompt()).output")
         page.screenshot(path=str(tmp_path / f"{mode}-chosen.png"))
-        return [zoom, entry, shares, alone, words, queued, page.evaluate("() => window.fvrWork"), app_mode(page, tmp_path / f"{mode}-app.png")]
+        work = page.evaluate("() => window.fvrWork")
+        shown = app_mode(page, tmp_path / f"{mode}-app.png")
+        running.history(queued)
+        return [zoom, entry, shares, alone, words, queued, work, page.evaluate("() => window.fvrWork")[len(work) :], shown]
 
-    zoom, entry, shares, alone, words, queued, work, shown = in_page(running, mode, visit)
+    zoom, entry, shares, alone, words, queued, work, others, shown = in_page(running, mode, visit)
     assert entry["status"]["status_str"] == "success" and zoom > 0.8
     assert [len(entry["outputs"]["1"][name][0]) for name in ("a_images", "b_images")] == [3, 3]
     assert all(said["node"] == "1" for said in work) and any("frames/s" in said["text"] for said in work)
+    assert others == [], "how the work of a program goes on is no page's matter"
     assert "restoring: 0 of 3 frames" in [said["text"] for said in work]
     assert shares == pytest.approx([0.1, 0.5, 0.9], abs=0.02)
     assert alone == ("all", "true") and words == ["1", "all", "0"]
