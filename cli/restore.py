@@ -72,8 +72,7 @@ def add(commands: Any) -> None:
         "--gates",
         default="",
         metavar="TEXT",
-        help='between which two values a face fades to the original, such as "size=10-20, yaw=70-50"; "off" never '
-        "(default: size=20-32, blur=0.3-0.6, yaw=70-50, pitch=75-55, confidence=0.5-0.8, occlusion=0.6-0.25)",
+        help='between which two values a face fades to the original, such as "size=10-20, yaw=70-50"; "off" never (default: see below)',
     )
     g.add_argument(
         "--occlusion",
@@ -107,9 +106,10 @@ def add(commands: Any) -> None:
 
 
 class HelpWithMethods(argparse.Action):
-    """Help that ends with the methods and what each is for; only then are they imported, and PyTorch with them."""
+    """Help that ends with the methods, what each is for, and the gates; only then are they imported, and PyTorch with them."""
 
     def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
+        from ..faces.compositing.strength import GATES
         from ..methods.registry import methods
 
         width = shutil.get_terminal_size().columns - 2
@@ -117,7 +117,7 @@ class HelpWithMethods(argparse.Action):
         lines = [textwrap.fill(f"  {spec.name:{column - 2}}{spec.summary}", width, subsequent_indent=" " * column) for spec in methods().values()]
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
         parser.description = textwrap.fill(str(parser.description), width)
-        parser.epilog = "\n".join(["methods:", *lines])
+        parser.epilog = "\n".join(["methods:", *lines, "", textwrap.fill(f"gates: {GATES.to_text()}", width)])
         parser.print_help()
         parser.exit()
 

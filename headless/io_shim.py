@@ -111,17 +111,11 @@ String = _kind(
 )
 Image = _kind("IMAGE", python_type=torch.Tensor)
 Mask = _kind("MASK", python_type=torch.Tensor)
-Sigmas = _kind("SIGMAS", python_type=torch.Tensor)
-Latent = _kind("LATENT", python_type=dict)
 Audio = _kind("AUDIO", python_type=dict)
 Video = _kind("VIDEO")
 Model = _kind("MODEL")
-Clip = _kind("CLIP")
 Vae = _kind("VAE")
 Conditioning = _kind("CONDITIONING")
-Noise = _kind("NOISE")
-Guider = _kind("GUIDER")
-Sampler = _kind("SAMPLER")
 UpscaleModel = _kind("UPSCALE_MODEL")
 AnyType = _kind("*")
 
@@ -221,7 +215,6 @@ class Schema:
     is_output_node: bool = False
     is_deprecated: bool = False
     is_experimental: bool = False
-    not_idempotent: bool = False
 
     def checked(self) -> Schema:
         for what, ids in (("inputs", [i.id for i in self.inputs]), ("outputs", [o.id for o in self.outputs if o.id is not None])):

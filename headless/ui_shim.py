@@ -50,13 +50,3 @@ class PreviewImage:
 
     def as_dict(self) -> dict[str, Any]:
         return {"images": self.values, "animated": (self.animated,)}
-
-
-class PreviewText:
-    """Shows a text on the node."""
-
-    def __init__(self, value: str, **_: Any) -> None:
-        self.value = value
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"text": (self.value,)}

@@ -40,6 +40,7 @@ from fvr.physics import KINDS, Degradation, RandomInpaint, parse
 from fvr.priors.load import load_prior, prior_from_file
 from fvr.training.degradations import JUDGED
 from fvr.video import FrameTimes, ShotCutDetector, open_source, read_frames
+from fvr.video.comparison.compare import CompareOptions, compare_picture
 
 FOLDER = Path(__file__).resolve().parents[1] / "web" / "docs" / "pictures"
 MOST_BYTES = 115_000
@@ -227,6 +228,18 @@ def times() -> np.ndarray:
     return picture
 
 
+def compared() -> np.ndarray:
+    """The three modes on one frame and the same frame damaged."""
+    clean = moving_portrait(2)[1][:, 24:216, 64:256]
+    worse = parse(DAMAGE).observe(clean[None], torch.Generator().manual_seed(0)).clamp(0, 1)[0]
+    large = [F.interpolate(frame[None], (300, 300), mode="bicubic").clamp(0, 1)[0] for frame in (worse, clean)]
+    shown = [compare_picture(large, 0.2, CompareOptions(mode, ("before", "after"))) for mode in ("side_by_side", "split", "difference")]
+    tall = max(picture.shape[-2] for picture in shown)
+    gap = torch.full((3, tall, 10), 0.13)
+    padded = [F.pad(picture, (0, 0, 0, tall - picture.shape[-2]), value=0.13) for picture in shown]
+    return pixels(torch.cat([padded[0], gap, padded[1], gap, padded[2]], -1))
+
+
 PICTURES: dict[str, Callable[[], np.ndarray]] = {
     "restored.jpg": restored,
     "aligned.jpg": aligned,
@@ -238,6 +251,7 @@ PICTURES: dict[str, Callable[[], np.ndarray]] = {
     "measured.jpg": measured,
     "times.jpg": times,
     "optimised.jpg": optimised,
+    "compared.jpg": compared,
 }
 
 

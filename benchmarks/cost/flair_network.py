@@ -1,40 +1,29 @@
-"""What FLAIR's networks need of memory, and what their shortcuts save: two markdown tables.
+"""What FLAIR's networks need of memory: a markdown table.
 
     python benchmarks/cost/flair_network.py [--frames 10] [--side 512] [--cuda]
 
-Memory: one call of each full-size network on the meta device, where no number is computed; every tensor that lives is counted, so the
+One call of each full-size network on the meta device, where no number is computed; every tensor that lives is counted, so the
 peak is that of our own tensors in exactly this code. Workspace of the convolution library is not in it; what torchvision's deformable
 convolution unfolds inside (float32 columns) is added where it is called. With --cuda the call is made on the GPU instead and its own
 count of allocated memory is shown.
-Time: small networks on the CPU, the long way over the short way in one run, the fastest of five tries each.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 import weakref
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention, silu
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fvr.models.flair.attention import TemporalAttention
-from fvr.models.flair.bicubic import BicubicConfig, BicubicUNet
-from fvr.models.flair.blur import BlurConfig, BlurUNet
-from fvr.models.flair.embedding import sinusoid
-from fvr.models.flair.norm import ClipNorm
+from fvr.models.flair.bicubic import BicubicUNet
+from fvr.models.flair.blur import BlurUNet
 from fvr.models.flair.unet import VideoUNet
-from fvr.models.flair.window import Flow, Window
+from fvr.models.flair.window import Flow
 
 GIB = 1 << 30
-SMALL: dict[str, tuple[type[VideoUNet], BicubicConfig | BlurConfig]] = {
-    "bicubic": (BicubicUNet, BicubicConfig(64, 32, (1, 2), 1, 16, frozenset({1}), frozenset({0, 1}), 7, 32)),
-    "blur": (BlurUNet, BlurConfig(64, 64, (0.5, 1), 1, frozenset({1}), frozenset({0, 1}), 5, 32)),
-}
 
 
 class Census(TorchDispatchMode):
@@ -112,86 +101,6 @@ def memory(frames: int, side: int, cuda: bool) -> None:
         print(f"| {build.__name__}, {str(dtype).removeprefix('torch.')} | {' | '.join(f'{size / GIB:.2f} GiB' for size in sizes)} |")
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """The fastest of five."""
-    best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - start)
-    return best
-
-
-def timing() -> None:
-    """The table of ratios."""
-    print("| shortcut | network | long way / short way |")
-    print("| --- | --- | --- |")
-    with torch.inference_mode():
-        for kind in SMALL:
-            _call_ratios(kind)
-        print(f"| keys and values once per frame | temporal attention | {attention_ratio():.2f} |")
-        print(f"| statistics in two passes (for memory, not for time) | group norm and SiLU | {norm_ratio():.2f} |")
-
-
-def _call_ratios(kind: str, side: int = 64, frames: int = 5) -> None:
-    build, config = SMALL[kind]
-    network = build(config).eval().to(memory_format=torch.channels_last)
-    x, level = torch.randn(frames, 3, side, side), torch.tensor(0.5)
-    flows = network.flows(x)
-
-    def call() -> Tensor:
-        return network(x, x, level, flows=flows)
-
-    short, flow = seconds(call), seconds(lambda: network.flows(x))
-    again = 3 if kind == "bicubic" else 1  # published: in each of three recurrences per size, or once per call
-    per = "step and recurrence" if kind == "bicubic" else "step"
-    print(f"| flow once per window, not per {per} | {kind} | {1 + again * flow / short:.2f} |")
-    if isinstance(network, BlurUNet):
-        network.variance = True
-        print(f"| variance channels left out | {kind} | {seconds(call) / short:.2f} |")
-
-
-def attention_ratio(side: int = 16, frames: int = 10, width: int = 256, span: int = 7) -> float:
-    """Projecting every frame of every window, over projecting every frame."""
-    layer = TemporalAttention(width, span, 64).eval()
-    x = torch.randn(frames, width, side, side).contiguous(memory_format=torch.channels_last)
-    window = Window(frames, torch.zeros(frames, 1), True, {}, 1.0)
-    reach = span // 2
-    sin, cos = sinusoid(torch.arange(-reach, reach + 1), width)
-    places = torch.cat([cos, sin], 1)
-    others = [n for n in range(span) if n != reach]
-
-    def long() -> Tensor:
-        tokens = layer.norm(x, window).flatten(2).permute(2, 0, 1)  # (hw, T, C)
-        padded = torch.cat([tokens[:, :1]] * reach + [tokens] + [tokens[:, -1:]] * reach, 1)
-        seen = padded.unfold(1, span, 1).mT  # (hw, T, span, C)
-        q = layer.q_linear(seen[:, :, reach : reach + 1] + places[reach])
-        k, v = layer.k_linear(seen[:, :, others] + places[others]), layer.v_linear(seen[:, :, others])
-        heads = [part.unflatten(3, (layer.heads, -1)).transpose(2, 3).flatten(0, 1) for part in (q, k, v)]
-        mixed = scaled_dot_product_attention(*heads).unflatten(0, (side * side, frames)).flatten(2)
-        return x + layer.proj.conv(mixed.permute(1, 2, 0).unflatten(2, (side, side)))
-
-    torch.nn.init.normal_(layer.proj.conv.weight, std=width**-0.5)
-    torch.testing.assert_close(long(), layer(x, window), rtol=1e-3, atol=1e-3)
-    return seconds(long) / seconds(lambda: layer(x, window))
-
-
-def norm_ratio(side: int = 128, frames: int = 10, width: int = 64) -> float:
-    """nn.GroupNorm on the clip as one tensor, over two passes."""
-    norm = ClipNorm(32, width)
-    x = torch.randn(frames, width, side, side).contiguous(memory_format=torch.channels_last)
-    window = Window(frames, torch.zeros(frames, 1), True, {}, 1.0)
-
-    def short() -> Tensor:
-        return norm.read(x, window)(slice(None))
-
-    def long() -> Tensor:
-        return silu(norm.wrapped_module(x[None].transpose(1, 2))).transpose(1, 2)[0]
-
-    torch.testing.assert_close(long(), short(), rtol=1e-3, atol=1e-3)
-    return seconds(long) / seconds(short)
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=10)
@@ -199,5 +108,3 @@ if __name__ == "__main__":
     parser.add_argument("--cuda", action="store_true", help="count on the GPU instead of the meta device")
     chosen = parser.parse_args()
     memory(chosen.frames, chosen.side, chosen.cuda)
-    print()
-    timing()

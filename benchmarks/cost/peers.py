@@ -24,7 +24,7 @@ from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
-from keep_order import clip
+from flow_sources import clip
 from torch import Tensor, nn
 
 from fvr.methods.base import from_network, restore_frames

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..detection.mesh_points import BOUNDS, SPOKES
 from ..types import CROP
-from .strength import rise
+from .strength import changed_structure, rise
 
 CELL = 8
 """Least side in crop pixels of the cells whose means are compared: damage and detail lie below it."""
@@ -26,9 +26,6 @@ COLOUR = (0.08, 0.16)
 
 STRUCTURE = (0.3, 0.5)
 """The same for 1 - SSIM of the cells' brightness; restorers that repaint nothing stay below 0.08 (benchmarks/footage/occlusion.py)."""
-
-FLAT = 0.04**2
-"""Variance of brightness below which there is no structure to compare."""
 
 BORDER = 1.3
 """To how far beyond its outline a face goes over into what is beside it."""
@@ -70,7 +67,7 @@ def structure(a: Tensor, b: Tensor) -> Tensor:
     x, y = a.mean(1, keepdim=True), b.mean(1, keepdim=True)
     mx, my = mean(x), mean(y)
     cov, vx, vy = mean(x * y) - mx * my, (mean(x * x) - mx * mx).clamp(min=0), (mean(y * y) - my * my).clamp(min=0)
-    return 1 - (2 * cov + FLAT) / (vx + vy + FLAT)
+    return changed_structure(cov, vx, vy)
 
 
 def outside(side: int, outline: Tensor | None = None) -> Tensor:

@@ -86,6 +86,15 @@ def rise(values: Tensor, low: float, high: float) -> Tensor:
     return t * t * (3 - 2 * t)
 
 
+FLAT = 0.04**2
+"""Variance of brightness below which there is no structure to compare."""
+
+
+def changed_structure(cov: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """1 - SSIM without its first term, in [0, 2], of two brightnesses' covariance and variances."""
+    return 1 - (2 * cov + FLAT) / (a + b + FLAT)
+
+
 def posed(track: FaceTrack, gates: Gates) -> Tensor:
     """1 where the mesh looks into the camera and is sure; 1 throughout where there is no mesh."""
     if track.pose is None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..align import warp_one
-from ..compositing.strength import rise
+from ..compositing.strength import changed_structure, rise
 from ..geometry import after, similarity
 
 # fmt: off
@@ -54,9 +54,6 @@ LEVEL = 0.4
 
 AROUND = 17
 """Points, itself among them, within which structure is compared."""
-
-FLAT = 0.04**2
-"""Variance of brightness, as a share of its mean, below which there is no structure to compare."""
 
 COLOUR, STRUCTURE, LIGHT = (0.10, 0.25), (0.35, 0.70), (0.80, 1.30)
 """By how much more than usual a point's colour (opponents over brightness), 1 - SSIM around it, and the logarithm of its brightness differ from the
@@ -127,7 +124,7 @@ def differences(face: tuple[Tensor, Tensor], usual: tuple[Tensor, Tensor]) -> tu
 
 
 def structure(a: Tensor, b: Tensor) -> Tensor:
-    """1 - (2 cov(a, b) + FLAT) / (var a + var b + FLAT) around each point, of brightness (n, P) over its mean there."""
+    """`changed_structure` around each point, of brightness (n, P) over its mean there."""
 
     def local(light: Tensor) -> Tensor:
         near = light[:, neighbours()]
@@ -135,7 +132,7 @@ def structure(a: Tensor, b: Tensor) -> Tensor:
         return near - near.mean(-1, keepdim=True)
 
     x, y = local(a), local(b)
-    return 1 - (2 * (x * y).mean(-1) + FLAT) / (x.square().mean(-1) + y.square().mean(-1) + FLAT)
+    return changed_structure((x * y).mean(-1), x.square().mean(-1), y.square().mean(-1))
 
 
 @cache

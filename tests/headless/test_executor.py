@@ -11,7 +11,7 @@ import torch
 from helpers.sample_nodes import sample_nodes
 
 from fvr import headless, host
-from fvr.headless import io_shim, ui_shim
+from fvr.headless import io_shim
 from fvr.headless.io_shim import Custom, NodeOutput, Schema
 
 Token = Custom("T_TOKEN")
@@ -31,7 +31,7 @@ def node(name: str, inputs: list, outputs: list, execute: Any, **more: Any) -> t
 
 @pytest.fixture
 def classes() -> dict:
-    return sample_nodes(io_shim, ui_shim)
+    return sample_nodes(io_shim)
 
 
 def entry(class_type: str, **inputs: Any) -> dict:

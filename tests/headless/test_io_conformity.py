@@ -12,7 +12,7 @@ from helpers.comfyui_process import in_comfyui, needs_comfyui
 from helpers.sample_nodes import sample_nodes, sockets
 
 from fvr import headless
-from fvr.headless import io_shim, ui_shim
+from fvr.headless import io_shim
 
 API = """
 import json
@@ -20,7 +20,7 @@ from fvr import headless, host
 from fvr.headless.io import io, ui
 from helpers.sample_nodes import sample_nodes, sockets
 assert host.inside_comfyui()
-nodes = {**sample_nodes(io, ui), "TSockets": sockets(io)}
+nodes = {**sample_nodes(io), "TSockets": sockets(io)}
 refused = []
 for argument in ARGUMENTS:
     try:
@@ -43,7 +43,7 @@ except (ImportError, OSError, RuntimeError) as error:  # as with a torchaudio of
     sys.exit()
 from fvr.headless.io import io, ui
 from helpers.sample_nodes import sample_nodes
-samples = sample_nodes(io, ui)
+samples = sample_nodes(io)
 for name, node in samples.items():
     node.GET_SCHEMA()
     nodes.NODE_CLASS_MAPPINGS[name] = node
@@ -80,7 +80,7 @@ def api() -> dict:
 @pytest.mark.parametrize("name", ["TNumber", "TFilter", "TShow", "TSockets"])
 def test_the_subset_publishes_what_comfyui_publishes(name, api):
     """Every field of our /object_info entry equals ComfyUI's: names, order, types, defaults, ranges, choices, tooltips, hidden inputs."""
-    ours = {**sample_nodes(io_shim, ui_shim), "TSockets": sockets(io_shim)}[name].GET_NODE_INFO_V1()
+    ours = {**sample_nodes(io_shim), "TSockets": sockets(io_shim)}[name].GET_NODE_INFO_V1()
     ours = json.loads(json.dumps(ours))
     assert {key: api["info"][name][key] for key in ours} == ours
 
@@ -96,7 +96,7 @@ def test_both_refuse_an_argument_they_do_not_know(argument, api):
 
 @needs_comfyui
 def test_the_runner_gives_the_same_with_comfyuis_classes(api):
-    nodes = sample_nodes(io_shim, ui_shim)
+    nodes = sample_nodes(io_shim)
     result = headless.run_prompt(RUNNABLE, nodes, keep=["2"])
     assert json.loads(json.dumps([result.outputs["2"], result.ui, nodes["TShow"].shown])) == api["ran"]
 
@@ -166,7 +166,7 @@ def executor() -> dict:
 @pytest.mark.parametrize("case", PROMPTS)
 def test_validation_agrees_with_comfyuis(case, executor):
     """The same errors by node, type and input. (ComfyUI repeats a node's own message once per input that it checks; we say it once.)"""
-    found = headless.validate(PROMPTS[case], sample_nodes(io_shim, ui_shim))
+    found = headless.validate(PROMPTS[case], sample_nodes(io_shim))
     ours = sorted(("" if e.type in WHOLE_PROMPT else e.node, e.type, e.input or "") for e in found)
     theirs = sorted({(node, kind, "" if kind == "custom_validation_failed" else name or "") for node, kind, name in executor[case][0]})
     assert ours == theirs
@@ -177,7 +177,7 @@ def test_validation_agrees_with_comfyuis(case, executor):
 @pytest.mark.parametrize("case", sorted(HARMLESS))
 def test_nodes_get_what_comfyuis_executor_gives_them(case, executor):
     """The same arguments, in a run of ComfyUI's own executor: defaults, conversions, choices, lists, lazy inputs."""
-    nodes = sample_nodes(io_shim, ui_shim)
+    nodes = sample_nodes(io_shim)
     headless.run_prompt(PROMPTS[case], nodes)
     ours = json.loads(json.dumps([nodes["TNumber"].runs, nodes["TShow"].shown]))
     assert ours[1] and in_any_order(ours) == in_any_order(executor[case][1])

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fvr import headless
-from fvr.headless import io_shim, ui_shim
+from fvr.headless import io_shim
 
 PROMPT = {
     "1": {
@@ -23,7 +23,7 @@ PROMPT = {
     "7:3": {"class_type": "TShow", "inputs": {"value": ["2", 0]}, "_meta": {"title": "show"}},
     "8": {"class_type": "TShow", "inputs": {"value": ["1", 0]}, "_meta": {"title": "show"}},
 }
-CLASSES = sample_nodes(io_shim, ui_shim)
+CLASSES = sample_nodes(io_shim)
 
 
 @pytest.mark.parametrize("wrap", [lambda p: p, lambda p: {"prompt": p}, lambda p: {"client_id": "x", "prompt": p, "extra_data": {}}])

@@ -10,9 +10,9 @@ import pytest
 from helpers.sample_nodes import sample_nodes
 
 from fvr import headless
-from fvr.headless import io_shim, ui_shim
+from fvr.headless import io_shim
 
-CLASSES = sample_nodes(io_shim, ui_shim)
+CLASSES = sample_nodes(io_shim)
 NUMBER = {"class_type": "TNumber", "inputs": {"seed": 4, "scale": 0.5, "negate": False}}
 FILTER = {"class_type": "TFilter", "inputs": {"value": ["1", 0], "kind": "blur", "kind.sigma": 2.0, "kind.edge": "wrap", "file": "a.mp4"}}
 SHOW = {"class_type": "TShow", "inputs": {"value": ["2", 1]}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def sample_nodes(io: Any, ui: Any) -> dict[str, Any]:
+def sample_nodes(io: Any) -> dict[str, Any]:
     class Number(io.ComfyNode):
         """A source, counting how often it runs."""
 
@@ -106,7 +106,7 @@ def sample_nodes(io: Any, ui: Any) -> dict[str, Any]:
         @classmethod
         def execute(cls, value, image=None):
             Show.shown.append(value)
-            return io.NodeOutput(ui=ui.PreviewText(f"{cls.hidden.unique_id}: {value}"))
+            return io.NodeOutput(ui={"text": (f"{cls.hidden.unique_id}: {value}",)})
 
     return {"TNumber": Number, "TFilter": Filter, "TShow": Show}
 
@@ -131,17 +131,11 @@ def sockets(io: Any) -> Any:
     names = [
         "Image",
         "Mask",
-        "Latent",
         "Audio",
         "Video",
         "Model",
-        "Clip",
         "Vae",
         "Conditioning",
-        "Sigmas",
-        "Noise",
-        "Guider",
-        "Sampler",
         "UpscaleModel",
         "AnyType",
         "Int",

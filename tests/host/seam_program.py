@@ -156,7 +156,7 @@ from fvr.headless import ui_shim
 
 def shown(api):
     saved = [api.SavedResult("a", "b", io.FolderType.temp)]
-    return [api.PreviewVideo(saved).as_dict(), api.PreviewText("t").as_dict(), sorted(api.PreviewImage(torch.rand(2, 8, 8, 3)).as_dict())]
+    return [api.PreviewVideo(saved).as_dict(), sorted(api.PreviewImage(torch.rand(2, 8, 8, 3)).as_dict())]
 
 
 said["ui"] = [ours == theirs for ours, theirs in zip(shown(ui_shim), shown(ui), strict=True)]
