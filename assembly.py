@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 import torch
 
@@ -82,30 +83,9 @@ def chosen_detector(name: str, rotate: str = "auto") -> Detector:
         return load_detector("blazeface", device=host.device(), rotate=rotate)
 
 
-def chosen_paster(
-    feather: int,
-    strength: float,
-    colour_match: bool,
-    fade: bool,
-    grain: str,
-    gates: str = "",
-    occlusion: str = "off",
-    scale: int = 1,
-    upscaler: Upscaler | None = None,
-) -> Paster:
-    """A paster, with ParseNet's mask if its weights are here. gates: see `Gates.parse`."""
-    return Paster(
-        feather=feather,
-        strength=strength,
-        colour_match=colour_match,
-        fade=fade,
-        parser=chosen_parser(),
-        grain=grain,
-        gates=Gates.parse(gates),
-        occlusion=occlusion,
-        scale=scale,
-        upscaler=upscaler,
-    )
+def chosen_paster(gates: str = "", **known: Any) -> Paster:
+    """A paster, with ParseNet's mask if its weights are here. gates: see `Gates.parse`; `known`: its other attributes."""
+    return Paster(parser=chosen_parser(), gates=Gates.parse(gates), **known)
 
 
 UPSCALE_MODELS = "upscale_models"

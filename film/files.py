@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +41,23 @@ def publish(part: Path, path: Path) -> None:
             os.close(handle)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file, all of it or nothing."""
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A name to write to, whose file becomes `path` once all is written, and is gone after any exception."""
     part = part_of(path)
     try:
-        part.write_bytes(data)
+        yield part
         publish(part, path)
     except BaseException:
         with suppress(OSError):
             part.unlink(missing_ok=True)
         raise
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file, all of it or nothing."""
+    with whole(path) as part:
+        part.write_bytes(data)
 
 
 def write_json(path: Path, note: Any) -> None:

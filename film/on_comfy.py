@@ -13,7 +13,7 @@ from ..pipeline import Progress, no_progress
 from .bundle import FOLDER, NODE, pack
 from .comfy_server import PIECE, ComfyServer, Refused, TooLarge, Unreachable, view_of
 from .executors import ATTEMPTS, PAUSE, Say, Stopping, attempt, frames_done, never
-from .files import SAMPLE, part_of, publish, sha256, write_json
+from .files import SAMPLE, sha256, whole, write_json
 from .plan import Job, Segment
 
 NOTED = ("frames", "times", "bytes", "seconds", "delay")
@@ -104,12 +104,8 @@ def restore_there(job: Job, segment: Segment, worker: Worker, *, check_interrupt
     """
     try:
         shown = worker.restore(segment.number, check_interrupt)
-        part = part_of(job.file(segment))
-        try:
+        with whole(job.file(segment)) as part:
             note = fetched(job, segment, worker.server, shown, part, check_interrupt)
-            publish(part, job.file(segment))
-        finally:
-            part.unlink(missing_ok=True)
         write_json(job.parts / f"{segment.name}.json", note | {"ended": time.time()})
     except (TooLarge, Unreachable) as error:
         worker.gone = str(error)

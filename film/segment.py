@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +16,7 @@ from ..pipeline import CHUNK, Progress, Walk, no_progress, pasting, session_begi
 from ..video import FrameChunk, SourceInfo, VideoError, VideoSink, choose_codec
 from ..video.overlap import WriteBehind, read_ahead
 from ..video.writing.writer import Encoding
-from .files import part_of, publish, write_json
+from .files import whole, write_json
 from .plan import Job, Segment, Tools
 
 
@@ -44,16 +44,10 @@ def restore_segment(
 def attempt(job: Job, segment: Segment, tools: Tools, seek: bool, check_interrupt: CheckInterrupt, on_written: Progress) -> dict:
     """As `restore_segment`, with frames found by their times (`seek`) or by counting them from the film's start."""
     began = time.monotonic()
-    part, file = part_of(job.file(segment)), job.file(segment)
     note = {"frames": len(segment), "times": job.checksum(segment)}
-    try:
+    with whole(job.file(segment)) as part:
         note |= write_segment(job, segment, tools, part, seek, check_interrupt, on_written)
         note |= {"bytes": part.stat().st_size, "seconds": round(time.monotonic() - began, 3), "ended": time.time(), "machine": platform.node()}
-        publish(part, file)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
     write_json(job.parts / f"{segment.name}.json", note)
     return note
 

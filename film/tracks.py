@@ -16,7 +16,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from ..faces import FaceTrack
-from .files import part_of, publish
+from .files import part_of, whole
 
 DTYPES = {torch.float32: "F32", torch.bool: "BOOL"}
 """Of a track's tensors, by the names of the file format; the wider ones first, so that each lies where its type may."""
@@ -109,17 +109,10 @@ def save_tracks(path: Path, tracks: Sequence[FaceTrack]) -> None:
         header[f"{number}.{name}"] = {"dtype": DTYPES[dtype], "shape": shape, "data_offsets": [start, offset]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    part = part_of(path)
-    try:
-        with part.open("wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for number, name, _, _ in shapes:
-                file.write(getattr(tracks[number], name).contiguous().numpy().tobytes())
-        publish(part, path)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
+    with whole(path) as part, part.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for number, name, _, _ in shapes:
+            file.write(getattr(tracks[number], name).contiguous().numpy().tobytes())
 
 
 def load_tracks(path: Path, first: int, stop: int) -> list[FaceTrack]:

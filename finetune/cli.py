@@ -57,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
     """
     import torch
 
+    from ..training.bars import Bars
     from ..training.engine import Run, Stopped
     from .base_model import base_from_file
     from .dataset import Pairs
@@ -87,13 +88,13 @@ def run(options: argparse.Namespace) -> int:
         save_every=max(50, chosen.plan.steps // 40),
         **precision_for(options.precision, device),
     )
-    with _Bar(chosen.plan.steps) as bar:
+    with Bars() as bars:
         try:
-            done = fine_tune(base, pairs, chosen, settings, out, half=options.half, reals=_reals(options.reals, base.side), tick=bar)
+            done = fine_tune(base, pairs, chosen, settings, out, half=options.half, reals=_reals(options.reals, base.side), tick=bars)
         except Stopped as stop:
-            bar.say(f"{stop}; its state, curves and sheets are in {settings.folder}")
+            bars.write(f"{stop}; its state, curves and sheets are in {settings.folder}", sys.stdout)
             return STOPPED
-    bar.say(f"{done.text}\n{done.curves}\n{done.sheet}\nwritten to {out}")
+        bars.write(f"{done.text}\n{done.curves}\n{done.sheet}\nwritten to {out}", sys.stdout)
     return 0
 
 
@@ -115,26 +116,3 @@ def _reals(folder: Path | None, side: int) -> Any:
     if not paths:
         raise ValueError(f"{folder} holds no pictures; give a folder of aligned clean faces, or leave --reals out")
     return OnDisk(paths, side)
-
-
-class _Bar:
-    """The progress bar of the one stage."""
-
-    def __init__(self, steps: int) -> None:
-        from tqdm import tqdm
-
-        self.line = tqdm(total=steps, desc="fine-tune", file=sys.stderr, mininterval=1.0)
-
-    def __call__(self, stage: str, done: int, steps: int, losses: dict[str, float]) -> None:
-        self.line.update(done - self.line.n)
-        self.line.set_postfix({name: f"{value:.4g}" for name, value in losses.items()}, refresh=False)
-
-    def say(self, text: str) -> None:
-        self.line.close()
-        self.line.write(text, file=sys.stdout)
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.line.close()

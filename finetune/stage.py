@@ -21,7 +21,6 @@ from ..training.degradations import LARGE, NATIVE_128, Blind
 from ..training.discriminator import Adversary
 from ..training.engine import Batch, Stage
 from ..training.losses import lpips_or_none, pixel_loss
-from ..training.plan import Plan
 from .checkpointing import checkpoint_blocks
 from .dataset import Pairs
 from .options import FineTune
@@ -68,6 +67,7 @@ class FineTuneStage(Stage):
         check_interrupt: Callable[[], None] = lambda: None,
     ) -> None:
         self.use, self.pairs, self.options, self.folder, self.device, self.reduced = use, pairs, options, folder, device, reduced
+        self.plan = options.plan
         self.check_interrupt = check_interrupt
         self.learnt, held = options.held_out.split(len(pairs))
         every = -(-len(held) // MAX_VALIDATED_PAIRS)
@@ -76,10 +76,6 @@ class FineTuneStage(Stage):
         self.best, self.best_step, self.best_figures, self.idle, self.step = float("inf"), 0, self.before, 0, 0
         self.sheet: Tensor | None = None
         self._as_it_came: Tensor | None = None
-
-    @property
-    def plan(self) -> Plan:  # type: ignore[override]
-        return self.options.plan
 
     @abstractmethod
     def prepare(self, network: nn.Module) -> None:

@@ -41,16 +41,7 @@ light over 0, and no other damage loses more than 0.01; 0.8 and 1.2 gain 0.05 mo
 
 @dataclass(frozen=True)
 class BlindOptions(Options):
-    """Parameters of the blind restorer.
-
-    Attributes:
-        detail: 0 keeps to what the footage supports, 1 draws skin and hair that are only likely.
-        carry: whether what was restored before is carried on, which is steadier; off restores every frame by itself.
-        ahead: whether the next frame helps as well, where both show the same; it is waited for. Without carry it has no part.
-
-    Raises:
-        ValueError: naming the parameter, its range and what was given.
-    """
+    """Parameters of the blind restorer."""
 
     detail: float = parameter(
         0.0,

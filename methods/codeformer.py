@@ -14,11 +14,11 @@ from typing_extensions import Self
 from ..faces.types import FaceTrack
 from ..models.device import CheckInterrupt, Placement, in_batches, no_check
 from ..models.tuning import Use
-from ..options import Options, parameter
+from ..options import parameter
 from .base import Capability, NetworkRestorer, Session, WarmUp, batch_parameter, from_network, is_cleaned, to_network
 from .detail_fusion import completed
 from .sliding_window import Cleaner, CodedFrame, WindowSession, joined, unchanged, working_bytes
-from .tasks import Mode, Task, luminance_parameter, mode_parameter
+from .tasks import Mode, Task, TaskOptions
 
 if TYPE_CHECKING:
     from ..models.codeformer.network import CodeFormer
@@ -87,24 +87,17 @@ FAITHFUL = Trained({"restore": 1.0, "colourise": 0.0, "inpaint": 1.0}, {"restore
 
 
 @dataclass(frozen=True)
-class CodeFormerOptions(Options):
-    """CodeFormer's parameters; the defaults are the official tools'.
+class CodeFormerOptions(TaskOptions):
+    """CodeFormer's parameters; the defaults are the official tools'. Mode colourise is for the checkpoint codeformer_colorization, inpaint for
+    codeformer_inpainting. With `smoothing` a session looks that many frames ahead.
 
     Attributes:
         fidelity: w of eq. 5: 0 follows the codes alone (more detail, less likeness), 1 the input's features as far as they go;
             None takes that of the weights and the mode: for the published 0.5 restoring, 0 colourising, 1 inpainting; embedded 1 restoring.
         adain: whether the codes take on the statistics of the input's latent, which keeps its colours; None takes that of the weights and
             the mode: for the published on except when inpainting; embedded off.
-        smoothing: frames on each side whose code logits are averaged with a frame's own before its codes are chosen; 0 is off.
-            The session then looks that many frames ahead.
-        mode: "restore", "colourise" (checkpoint codeformer_colorization: the input is made grey) or "inpaint" (codeformer_inpainting: what is
-            masked or white is filled, all else comes back exactly).
-        keep_luminance: whether colourised frames keep the input's luminance.
         batch: frames that pass through the network at once where frames do not look at each other; clips that are streamed come in
             eights. More is faster on a large GPU, and changes results by rounding only.
-
-    Raises:
-        ValueError: naming the parameter, its range and what was given.
     """
 
     fidelity: float | None = parameter(
@@ -118,17 +111,7 @@ class CodeFormerOptions(Options):
         unit="frames on each side",
         advice="Frames on each side whose codes are averaged in: less flicker, a little less likeness; 0 is off.",
     )
-    mode: Mode = mode_parameter()
-    keep_luminance: bool = luminance_parameter()
     batch: int = batch_parameter(1)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _ = self.task
-
-    @property
-    def task(self) -> Task:
-        return Task(self.mode, self.keep_luminance)
 
 
 class CodeFormerRestorer(NetworkRestorer):

@@ -17,10 +17,10 @@ from ..models.device import CheckInterrupt, Placement, no_check
 from ..models.dicface.network import DicFace, dirichlet_mean
 from ..models.tuning import Use
 from ..models.vq import as_map
-from ..options import Options, parameter
+from ..options import parameter
 from .base import Capability, NetworkRestorer, WarmUp
 from .sliding_window import CodedFrame, WindowSession
-from .tasks import Mode, Task, luminance_parameter, mode_parameter
+from .tasks import Mode, Task, TaskOptions
 
 
 def dirichlet_sample(alpha: Tensor, *key: int) -> Tensor:
@@ -64,35 +64,18 @@ def uncertainty(alpha: Tensor, codebook: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class DicFaceOptions(Options):
-    """DicFace's parameters.
+class DicFaceOptions(TaskOptions):
+    """DicFace's parameters. Mode colourise is for the checkpoint color_100k, inpaint for inpainting_100k.
 
     Attributes:
-        fidelity: weight of the input's features: 0 follows the codes alone, 1 (the official value) the input as far as it goes.
         dirichlet: "mean" weighs the codes by the mean of their distribution; "sample" draws the weights, as the official code does, from
             the seed, the person and the frame's number.
-        mode: "restore", "colourise" (checkpoint color_100k: the input is made grey) or "inpaint" (inpainting_100k: what is masked or white
-            is filled, all else comes back exactly).
-        keep_luminance: whether colourised frames keep the input's luminance.
-
-    Raises:
-        ValueError: naming the parameter, its range and what was given.
     """
 
     fidelity: float = parameter(1.0, 0, 1, advice="0 invents the cleanest face, 1 keeps what the input shows.", step=0.05)
     dirichlet: Literal["mean", "sample"] = parameter(
         "mean", advice="mean takes the expected face; sample draws one by the seed, as the official script does."
     )
-    mode: Mode = mode_parameter()
-    keep_luminance: bool = luminance_parameter()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _ = self.task
-
-    @property
-    def task(self) -> Task:
-        return Task(self.mode, self.keep_luminance)
 
 
 LEAST = 0.1

@@ -41,12 +41,7 @@ class KeepOptions(Options):
             released script is `reset_every` 20 with `gain_window` 20.
         gain_window: frames whose gains are found together. They see each other, so a session holds back one fewer. Each waits
             with features of 5.5 MiB in the published network, 45 MiB in its Asian variant, and half that in half precision.
-        batch: frames that are encoded at once.
-        flow: who measures motion: "gmflow", the network of the checkpoint, or "dis", OpenCV's, which is faster and needs no weights. A
-            checkpoint without GMFlow (the embedded one) takes "dis" either way.
-
-    Raises:
-        ValueError: naming the parameter, its range and what was given.
+        flow: a checkpoint without GMFlow (the embedded one) takes "dis" either way.
     """
 
     reset_every: int = parameter(

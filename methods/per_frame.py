@@ -19,14 +19,7 @@ WORKING = 512 << 20
 
 @dataclass(frozen=True)
 class PerFrameOptions(Options):
-    """Parameters of a restorer without any.
-
-    Attributes:
-        batch: frames at once (8 at most where a clip is streamed); halved by itself when memory runs out.
-
-    Raises:
-        ValueError: naming the parameter, its range and what was given.
-    """
+    """Parameters of a restorer without any."""
 
     batch: int = batch_parameter(4)
 

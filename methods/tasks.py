@@ -11,22 +11,12 @@ from torch import Tensor
 
 from ..colour import luma
 from ..faces.types import CROP
-from ..options import parameter
+from ..options import Options, parameter
 from .base import resized
 
 Mode = Literal["restore", "colourise", "inpaint"]
 WHITE = 254.5 / 255
 """Pixels at least this bright in every channel count as missing where no mask says otherwise, as the official tools have it in 8 bits."""
-
-
-def mode_parameter() -> Mode:
-    """The field `mode` of a method's options."""
-    return parameter("restore", advice="What the checkpoint was trained for: inpaint fills what is pure white and keeps the rest exactly.")
-
-
-def luminance_parameter() -> bool:
-    """The field `keep_luminance` of a method's options."""
-    return parameter(False, advice="Colourised frames keep the input's luminance; colourise only.")
 
 
 @dataclass(frozen=True)
@@ -93,6 +83,22 @@ class Task:
             return with_luminance(restored, kept)
         missing, known = kept[:, :1], kept[:, 1:]
         return torch.where(missing > 0, known + missing * restored, known)
+
+
+@dataclass(frozen=True)
+class TaskOptions(Options):
+    """Parameters of a method whose checkpoints have one of the tasks each."""
+
+    mode: Mode = parameter("restore", advice="What the checkpoint was trained for: inpaint fills what is pure white and keeps the rest exactly.")
+    keep_luminance: bool = parameter(False, advice="Colourised frames keep the input's luminance; colourise only.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.task
+
+    @property
+    def task(self) -> Task:
+        return Task(self.mode, self.keep_luminance)
 
 
 def filled_from_rim(crops: Tensor, missing: Tensor) -> Tensor:

@@ -333,23 +333,10 @@ class PasteBack(io.ComfyNode):
         return fingerprints("parsenet")
 
     @classmethod
-    def execute(
-        cls,
-        frames,
-        faces,
-        feather=24,
-        strength=1.0,
-        colour_match=False,
-        fade=True,
-        grain="auto",
-        scale=1,
-        upscale_model=None,
-        gates="",
-        occlusion="off",
-    ):
+    def execute(cls, frames, faces, upscale_model=None, **pasting):
         pictures = from_image(frames)
         check_faces_fit(faces, pictures)
-        paster = chosen_paster(feather, strength, colour_match, fade, grain, gates, occlusion, scale, upscaler_of(upscale_model))
+        paster = chosen_paster(upscaler=upscaler_of(upscale_model), **pasting)
         size = paster.size(pictures.shape[-2], pictures.shape[-1])
         pasted, masks = pictures.new_empty(len(pictures), 3, *size), pictures.new_empty(len(pictures), *size)
         at_once = min(CHUNK, paster.at_once(pictures.shape[-2], pictures.shape[-1]))

@@ -84,17 +84,10 @@ class RestoreFrames(io.ComfyNode):
         detector="auto",
         faces="all",
         min_size=0,
-        feather=24,
-        strength=1.0,
-        colour_match=False,
-        fade=True,
-        grain="auto",
-        scale=1,
         upscale_model=None,
-        gates="",
-        occlusion="off",
         restorer=None,
         like=None,
+        **pasting,
     ):
         check_words(faces)
         pictures = from_image(frames)
@@ -102,7 +95,7 @@ class RestoreFrames(io.ComfyNode):
             restorer, _ = load_restorer(model)
         if fidelity >= 0 and takes_fidelity(restorer):
             restorer = restorer.configured(fidelity=fidelity)
-        paster = chosen_paster(feather, strength, colour_match, fade, grain, gates, occlusion, scale, upscaler_of(upscale_model))
+        paster = chosen_paster(upscaler=upscaler_of(upscale_model), **pasting)
         source = FramesSource(pictures, FrameTimes.constant(len(pictures), 25))
         sink: Any = FramesSink(len(pictures), paster.size(pictures.shape[-2], pictures.shape[-1]))
         with host.progress(2 * len(pictures), "restore") as tick:

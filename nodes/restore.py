@@ -120,10 +120,6 @@ class RestoreVideo(io.ComfyNode):
         detector="auto",
         faces="all",
         min_size=0,
-        feather=24,
-        strength=1.0,
-        colour_match=False,
-        fade=True,
         start_frame=0,
         max_frames=0,
         every_nth=1,
@@ -131,15 +127,12 @@ class RestoreVideo(io.ComfyNode):
         codec="h264",
         crf=17,
         pixel_format="auto",
-        grain="auto",
         deinterlace="auto",
         job="",
-        scale=1,
         upscale_model=None,
-        gates="",
-        occlusion="off",
         video=None,
         like=None,
+        **pasting,
     ):
         check_words(faces)
         restorer = load_restorer(AUTO)[0] if restorer is None else restorer
@@ -147,12 +140,9 @@ class RestoreVideo(io.ComfyNode):
         source, sound = source_of(file, video, start=start_frame, count=max_frames or None, stride=every_nth, deinterlace=deinterlace)
         finder, paster, finding = None, None, None
         if not aligned:
-            finder, paster = (
-                chosen_detector(detector),
-                chosen_paster(feather, strength, colour_match, fade, grain, gates, occlusion, scale, upscaler_of(upscale_model)),
-            )
+            finder, paster = chosen_detector(detector), chosen_paster(upscaler=upscaler_of(upscale_model), **pasting)
             finding = {"faces": faces, "min_size": min_size}
-        elif scale != 1 or upscale_model is not None:
+        elif (scale := pasting.get("scale", 1)) != 1 or upscale_model is not None:
             raise ValueError(f"aligned frames come out at 512 x 512, and scale is {scale}; set it to 1 and wire no upscale model")
         size = (512, 512) if paster is None else paster.size(source.info.height, source.info.width)
         compared: dict = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -80,7 +79,6 @@ class PixelStage(Stage):
 
     def __init__(self, recipe: BlindRecipe, pairs: Pairs, held_out: Pairs, device: torch.device) -> None:
         self.recipe, self.pairs, self.held_out, self.device = recipe, pairs, held_out, device
-        self.plan = recipe.pixels
 
     @property
     def frames(self) -> int:
@@ -135,10 +133,6 @@ class RecurrentStage(PixelStage):
 
     name = "recurrent"
 
-    def __init__(self, recipe: BlindRecipe, pairs: Pairs, held_out: Pairs, device: torch.device) -> None:
-        super().__init__(recipe, pairs, held_out, device)
-        self.plan = recipe.recurrent
-
     @property
     def frames(self) -> int:
         return self.recipe.frames
@@ -155,7 +149,6 @@ class DetailStage(RecurrentStage):
 
     def __init__(self, recipe: BlindRecipe, pairs: Pairs, held_out: Pairs, device: torch.device, encoder: nn.Module) -> None:
         super().__init__(recipe, pairs, held_out, device)
-        self.plan = recipe.detail
         self.perceptual = encoder.to(device)
         self.adversary = Adversary(recipe.adversary, 2e-4, self.plan.accumulate, device, width=24)
 
@@ -179,12 +172,6 @@ class DetailStage(RecurrentStage):
             "bands": self.recipe.bands * band_strength(y, x),
             "adversary": self.adversary.term(2 * y - 1, 2 * x - 1),
         }
-
-    def extra(self) -> dict[str, Any]:
-        return self.adversary.state()
-
-    def restore(self, extra: dict[str, Any]) -> None:
-        self.adversary.restore(extra)
 
 
 def band_strength(output: Tensor, target: Tensor) -> Tensor:

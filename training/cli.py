@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -12,7 +11,6 @@ from typing import Any, get_args
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from tqdm import tqdm
 
 from ..faces.types import CROP
 from ..methods.tasks import Mode
@@ -21,6 +19,7 @@ from ..models.checkpoints.state_dict import notes_of
 from ..models.embedded import ALIAS, CODEBOOK, DICFACE, FOLDER, SIZES
 from ..models.flair.spynet import spynet_of
 from . import blind, codebook, dicface, keep, prior, temporal
+from .bars import Bars
 from .card import FEDERAL_BIAS, LICENCE, OWN_LICENCE, Card, export, federal_data
 from .codebook import clean_encoder
 from .data.pairs import Pairs
@@ -325,7 +324,7 @@ def _trained(network: nn.Module, stages: list, settings: Run, recipe: str, at_on
     if at_once:
         network.load_state_dict(average_of(settings.folder)[2])
         return network.eval()
-    with _Bars() as bars:
+    with Bars() as bars:
         try:
             return train(network, stages, settings, recipe, bars)
         except Stopped as stop:
@@ -403,44 +402,3 @@ def _figures(work: Path) -> tuple[tuple[str, str], ...]:
     last = json.loads(logs[-1].read_text())[-1]
     figures = tuple((name, f"{value:.3g}") for name, value in last["figures"].items())
     return (("steps of the last stage", str(last["step"])), *figures)
-
-
-class _Bars:
-    """One progress bar per stage."""
-
-    def __init__(self) -> None:
-        self.bar: tqdm | None = None
-        self.stage = ""
-
-    def __call__(self, stage: str, done: int, steps: int, losses: dict[str, float]) -> None:
-        if self.bar is None or stage != self.stage:
-            self.close()
-            self.stage, self.bar = stage, tqdm(total=steps, initial=done - 1, desc=stage, file=sys.stderr, mininterval=1.0)
-        self.bar.update(done - self.bar.n)
-        self.bar.set_postfix({name: f"{value:.4g}" for name, value in losses.items()}, refresh=False)
-
-    def write(self, text: str) -> None:
-        self.close()
-        tqdm.write(text, file=sys.stderr)
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
-
-    def __enter__(self) -> _Bars:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-
-def main() -> int:
-    """`python -m fvr.training.command`, the same without the rest of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    return run(parser.parse_args())
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

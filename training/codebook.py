@@ -114,10 +114,6 @@ class AutoEncoding(_CodebookStage):
 
     name = AUTOENCODER
 
-    @property
-    def plan(self) -> Plan:  # type: ignore[override]
-        return self.recipe.autoencoder
-
     def start(self, network: CodeFormer, done: Mapping[str, Path]) -> None:
         network.requires_grad_(False)
         for part in (network.encoder, network.quantize, network.generator):
@@ -176,21 +172,11 @@ class AutoEncoding(_CodebookStage):
         }
         return figures, torch.stack([truth, direct, coded], 1)[:8]
 
-    def extra(self) -> dict[str, Any]:
-        return self.adversary.state()
-
-    def restore(self, extra: dict[str, Any]) -> None:
-        self.adversary.restore(extra)
-
 
 class CodePrediction(_CodebookStage):
     """Stage II: the transformer, and an encoder of degraded faces, learn the clean face's codes (CodeFormer, eq. 4); all else is fixed."""
 
     name = "prediction"
-
-    @property
-    def plan(self) -> Plan:  # type: ignore[override]
-        return self.recipe.prediction
 
     def start(self, network: CodeFormer, done: Mapping[str, Path]) -> None:
         network.requires_grad_(True)
@@ -221,10 +207,6 @@ class Joint(CodePrediction):
     """Stage III: feature transforms learn to hand the input's own features to the generator (CodeFormer, eq. 5 to 7), codes go on learning."""
 
     name = "joint"
-
-    @property
-    def plan(self) -> Plan:  # type: ignore[override]
-        return self.recipe.joint
 
     def start(self, network: CodeFormer, done: Mapping[str, Path]) -> None:
         super().start(network, done)
@@ -292,12 +274,6 @@ class Joint(CodePrediction):
 
     def validate(self, network: CodeFormer) -> tuple[dict[str, float], Tensor]:
         return restoration_figures(network, self.judged_faces(), self.device, weight=1.0)
-
-    def extra(self) -> dict[str, Any]:
-        return self.adversary.state()
-
-    def restore(self, extra: dict[str, Any]) -> None:
-        self.adversary.restore(extra)
 
 
 def clean_encoder(network: CodeFormer, autoencoder: Path) -> Encoder:

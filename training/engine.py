@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -39,11 +40,19 @@ class Stage(ABC, Generic[Net]):
 
     Attributes:
         name: of its files.
-        plan: its schedule.
+        recipe: what it trains by.
+        adversary: what judges its pictures, whose state is kept with the stage's; None without one.
     """
 
     name: str
-    plan: Plan
+    recipe: Any
+    adversary: Any = None
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Its schedule: of the recipe's, the one that is called as the stage is."""
+        plan: Plan = getattr(self.recipe, self.name)
+        return plan
 
     @abstractmethod
     def start(self, network: Net, done: Mapping[str, Path]) -> None:
@@ -73,11 +82,13 @@ class Stage(ABC, Generic[Net]):
         return False
 
     def extra(self) -> dict[str, Any]:
-        """More state to keep, e.g. an adversary's."""
-        return {}
+        """More state to keep."""
+        return {} if self.adversary is None else self.adversary.state()
 
     def restore(self, extra: dict[str, Any]) -> None:
         """Takes back what `extra` gave."""
+        if self.adversary is not None:
+            self.adversary.restore(extra)
 
 
 @dataclass(frozen=True)

@@ -88,12 +88,6 @@ class KeepStage(TemporalStage[KEEP]):
             network.flownet.requires_grad_(False)
         self.adversary = Adversarial(self.recipe.adversary, self.plan, 0, self.device)
 
-    def extra(self) -> dict[str, Any]:
-        return self.adversary.state()
-
-    def restore(self, extra: dict[str, Any]) -> None:
-        self.adversary.restore(extra)
-
     def losses(self, network: KEEP, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         recipe = self.recipe
         outputs, latents, flows = self._unrolled(network, batch["source"])

@@ -210,10 +210,6 @@ class ImagePriorStage(_PriorStage):
 
     name = "image"
 
-    @property
-    def plan(self) -> Plan:  # type: ignore[override]
-        return self.recipe.image
-
     def start(self, network: VideoUNet, done: Mapping[str, Path]) -> None:
         spatial = set(split_parameters(network).spatial)
         for name, parameter in network.named_parameters():
@@ -247,10 +243,6 @@ class VideoPriorStage(_PriorStage):
     """
 
     name = "video"
-
-    @property
-    def plan(self) -> Plan:  # type: ignore[override]
-        return self.recipe.video
 
     def start(self, network: VideoUNet, done: Mapping[str, Path]) -> None:
         temporal = set(split_parameters(network).temporal)

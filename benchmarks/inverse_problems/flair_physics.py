@@ -69,19 +69,12 @@ def score(x: Tensor, truth: Tensor) -> str:
     return f"{psnr(x, truth).mean():.2f} / {ssim(x, truth).mean():.3f}"
 
 
-def sheet(path: Path, *versions: Tensor) -> None:
-    """The first frame of every version, side by side, as PNG."""
-    row = torch.cat([version[0].clamp(0, 1) for version in versions], -1)
-    cv2.imwrite(str(path), (row.permute(1, 2, 0) * 255).round().byte().numpy()[..., ::-1])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="FLAIR's sampler with the weight-free prior on known degradations; prints a markdown table.")
     parser.add_argument("--clips", type=Path, required=True, help="folder with the clips")
     parser.add_argument("--frames", default="20,60", help="frame numbers taken from each clip")
     parser.add_argument("--only", default="", help="only degradations whose name contains this")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="parameters of the sampler")
-    parser.add_argument("--png", type=Path, help="folder for side-by-side pictures: bicubic, DC off, DC on, truth")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     indices = [int(text) for text in arguments.frames.split(",")]
@@ -105,9 +98,6 @@ def main() -> None:
             on = restore_frames(restorer, y, seed=0)
             seconds = (time.perf_counter() - begun) / len(y)
             print(f"| {name} | {clip} | {score(enlarged, truth)} | {score(off, truth)} | {score(on, truth)} | {seconds:.1f} |", flush=True)
-            if arguments.png:
-                arguments.png.mkdir(parents=True, exist_ok=True)
-                sheet(arguments.png / f"{name.replace(', ', '_').replace(' ', '-')}_{clip[:-4]}.png", enlarged, off, on, truth)
 
 
 if __name__ == "__main__":

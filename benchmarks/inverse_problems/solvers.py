@@ -1,13 +1,11 @@
 """What fewer steps cost: FLAIR's sampler by solver and number of steps, against a long run of the same; markdown tables.
 
     python benchmarks/inverse_problems/solvers.py
-    python benchmarks/inverse_problems/solvers.py --unet ../shared/parity/pseudo_target_tiny_unet.safetensors
 
 Part 1, exact: three Gaussian priors whose flow is known, x_T to clean; the distance to where the flow ends.
 Part 2, the sampler: one degraded picture. "to 200" is the mean absolute difference, in grey levels, to 200 steps of deterministic DDIM
 from the same noise (149 where sampling starts late and the schedule has no more); PSNR is against the truth. FLAIR's own steps ("ddpm")
-draw noise on the way, so that their distance also holds what chance does: the row of another seed says how much. With --unet the same for
-unconditional samples of a diffusion network of DifFace's class at its own size: the solver's error alone.
+draw noise on the way, so that their distance also holds what chance does: the row of another seed says how much.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import skimage.data
 import torch
@@ -28,12 +25,10 @@ from fvr.diffusion.solvers import SolverName, Spacing, make_solver, spaced
 from fvr.methods.base import restore_frames
 from fvr.methods.flair.sampler import FlairOptions, FlairRestorer
 from fvr.metrics.fidelity import psnr
-from fvr.models.checkpoints.state_dict import read_state
 from fvr.physics.base import Degradation
 from fvr.physics.identity import GaussianNoise
 from fvr.physics.linear.blur import Blur
 from fvr.priors.base import Prior
-from fvr.priors.image_ddpm import ImagePrior, prior_from_state
 from fvr.priors.wiener import GaussianPrior
 
 KINDS: list[tuple[SolverName, Spacing]] = [
@@ -96,44 +91,10 @@ def sampler_rows(prior: Prior, base: FlairOptions, long: int, counts: list[int])
             yield row(f"{solver}, {spacing}", replace(still, steps=steps, solver=solver, spacing=spacing))
 
 
-@torch.inference_mode()
-def sampled(prior: Prior, side: int, solver: SolverName, spacing: Spacing, steps: int, rho: float = 0.0, seed: int = 0) -> tuple[Tensor, float]:
-    """Four unconditional samples in [-1, 1], and the seconds that they took."""
-    generator = torch.Generator().manual_seed(seed)
-    schedule, how = spaced(prior.schedule, steps, 1.0, spacing), make_solver(solver, rho)
-    begun = time.perf_counter()
-    x = torch.randn(4, 3, side, side, generator=generator)
-    for t in range(steps - 1, -1, -1):
-        x0 = prior.predict_x0(x, schedule.timesteps[t])
-        x = how.step(x, x0, schedule.alpha_bar(t), schedule.alpha_bar(t - 1), torch.randn(x.shape, generator=generator))
-    return x, time.perf_counter() - begun
-
-
-def network_rows(prior: ImagePrior, long: int, counts: list[int]) -> Iterator[str]:
-    side = prior.native_size or 64
-    sampled(prior, side, "ddim", "uniform", 2)
-    goal, seconds = sampled(prior, side, "ddim", "uniform", long)
-
-    def row(name: str, solver: SolverName, spacing: Spacing, steps: int, **more: float) -> str:
-        out, seconds = sampled(prior, side, solver, spacing, steps, **more)  # type: ignore[arg-type]
-        return f"| {name} | {steps} | {127.5 * (out - goal).abs().mean():.2f} | {seconds / 4:.2f} |"
-
-    yield f"| solver | steps | to {long} | s/frame |"
-    yield "| --- | --- | --- | --- |"
-    yield f"| ddim, uniform | {long} | 0 | {seconds / 4:.2f} |"
-    yield row("ddim, uniform, another seed", "ddim", "uniform", max(counts), seed=1)
-    for steps in (long // 2, *counts):
-        yield row("ddpm, rho 0.25", "ddpm", "uniform", steps, rho=0.25)
-    for solver, spacing in KINDS:
-        for steps in counts:
-            yield row(f"{solver}, {spacing}", solver, spacing, steps)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="FLAIR's sampler by solver and number of steps; prints markdown tables.")
     parser.add_argument("--steps", default="10,15,25", help="numbers of steps")
     parser.add_argument("--long", type=int, default=200, help="steps of the run that the others are compared with")
-    parser.add_argument("--unet", type=Path, help="weights of a diffusion network of DifFace's class")
     arguments = parser.parse_args()
     counts = [int(text) for text in arguments.steps.split(",")]
 
@@ -150,10 +111,6 @@ def main() -> None:
     for title, prior, base in jobs:
         print(f"\n{title}:\n")
         for line in sampler_rows(prior, base, arguments.long, counts):
-            print(line, flush=True)
-    if arguments.unet:
-        print(f"\n{arguments.unet.stem}:\n")
-        for line in network_rows(prior_from_state(read_state(arguments.unet)), arguments.long, counts):
             print(line, flush=True)
 
 

@@ -4,7 +4,7 @@
         [--iso 1600 3200] [--factor 4] [--limit 16] [--preset NAME] [--set K=500 ...] [--fidelity 0.5] [--batch 4] [--sheet FILE.png]
 
 Faces of the validation split at 512, shrunk by `factor`, through the camera (unprocessed, noise on a mosaic, processed; eq. 12 of the paper),
-enlarged back. NAME is what the loaders' menus show, or a method that needs no weights ("flair"); FILE is a checkpoint.
+enlarged back. NAME is that of embedded weights ("embedded codeformer"), or a method that needs none ("flair"); FILE is a checkpoint.
 
 Columns: sharpness without a reference (Zhu and Milanfar's metric Q, which noise lowers too, at the prior's side, where restored and target both show
 edges) of the restorer's output, the target and the truth; how many targets are the sharper ones, and by how much on average; how far their low
@@ -17,10 +17,12 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from fvr.assembly import named_weights
 from fvr.methods.base import Restorer
 from fvr.methods.pseudo_target.algorithm import PRESETS
 from fvr.methods.pseudo_target.generate import TargetMaker, at_side
@@ -30,7 +32,6 @@ from fvr.metrics.metric_q import directed, image_content
 from fvr.models.checkpoints.load import load_network
 from fvr.options import parse_settings
 from fvr.physics import parse
-from fvr.priors.base import Prior
 from fvr.priors.load import prior_from_file
 from fvr.training.faces import Faces
 from fvr.training.sheet import sheet_png
@@ -39,25 +40,9 @@ SIDE = 512
 
 
 def restorer_of(name: str, fidelity: float | None) -> Restorer:
-    """By a file, a method's name, or a name of the loader's menu."""
-    if Path(name).is_file():
-        restorer: Restorer = restorer_from(load_network(name))
-    elif name in methods():
-        restorer = build_restorer(name)
-    else:
-        from fvr.nodes.restorers import LoadFaceRestorer
-
-        restorer = LoadFaceRestorer.execute(model=name).result[0]
-    return restorer if fidelity is None else restorer.configured(fidelity=fidelity)  # type: ignore[attr-defined]
-
-
-def prior_of(name: str) -> Prior:
-    """By a file, or a name of the loader's menu."""
-    if Path(name).is_file():
-        return prior_from_file(name)
-    from fvr.nodes.flair import LoadDiffusionPrior
-
-    return LoadDiffusionPrior.execute(prior=name).result[0]
+    """By a file, a method's name, or a name of the embedded ones."""
+    restorer: Any = build_restorer(name) if name in methods() else restorer_from(load_network(named_weights(name)))
+    return restorer if fidelity is None else restorer.configured(fidelity=fidelity)
 
 
 def degraded(truth: Tensor, iso: int, factor: int, any_camera: bool = False) -> Tensor:
@@ -85,7 +70,7 @@ def main() -> None:
     arguments = parser.parse_args()
     preset = arguments.preset or ("embedded" if arguments.prior.startswith("embedded") else "codeformer")
     options = parse_settings(PRESETS[preset], dict(text.split("=", 1) for text in arguments.set), "pseudo-targets")
-    maker = TargetMaker(restorer_of(arguments.restorer, arguments.fidelity), prior_of(arguments.prior), options)
+    maker = TargetMaker(restorer_of(arguments.restorer, arguments.fidelity), prior_from_file(named_weights(arguments.prior)), options)
     held_out = Faces(arguments.faces, "val", SIDE)
     count = min(arguments.limit, len(held_out))
     truth = torch.stack([held_out.face(i * len(held_out) // count) for i in range(count)])

@@ -28,6 +28,15 @@ COARSE, CLOSE = 192, 96
 STEP = 3.0
 """How much coarser each next level of the search is; BlazeFace's own range is 13."""
 
+MIN_FACE = 20
+"""Smallest face in pixels of the frame as it is searched."""
+
+DETECT_SIZE = 480
+"""Short side, in pixels, at which larger frames are searched for the smallest faces."""
+
+SCORE = 0.3
+"""BlazeFace's from which on FaceMesh looks; FaceMesh has the last word."""
+
 ROTATE = ("auto", "off")
 
 QUARTERS = (0, 2, 1, 3)
@@ -56,10 +65,9 @@ def turned(box: Tensor, turn: float) -> Region:
 class Searcher:
     """BlazeFace on a pyramid of one frame."""
 
-    def __init__(self, device: torch.device | str, min_face: float, threshold: float, detect_size: int) -> None:
+    def __init__(self, device: torch.device | str) -> None:
         self.device = torch.device(device)
         self.network = load_blazeface(self.device).to(memory_format=torch.channels_last)
-        self.min_face, self.threshold, self.detect_size = min_face, threshold, detect_size
 
     def levels(self, height: int, width: int, fine: bool) -> list[float]:
         """Scales at which a frame is searched, coarse ones first."""
@@ -68,8 +76,7 @@ class Searcher:
         if fine:
             if scales[0] * long > LARGEST:
                 scales.append(CLOSE / long)
-            shown = 1.0 if self.detect_size <= 0 or short <= self.detect_size else self.detect_size / short
-            scale = shown * SMALLEST / self.min_face
+            scale = min(1.0, DETECT_SIZE / short) * SMALLEST / MIN_FACE
             while scale > 1.15 * scales[0] and len(scales) < 8:
                 scales.append(scale)
                 scale /= STEP
@@ -96,7 +103,7 @@ class Searcher:
             canvas[: size[1], : size[0], channel] = small * 2 - 1
         logits, places = self.network(torch.from_numpy(canvas).permute(2, 0, 1)[None].to(self.device))
         scores = torch.sigmoid(logits[0].float().cpu())
-        rows, columns = torch.nonzero(scores >= self.threshold, as_tuple=True)
+        rows, columns = torch.nonzero(scores >= SCORE, as_tuple=True)
         places = places[0].float().cpu()[rows, columns].double()
         middle = torch.stack([columns, rows], 1).double() * STRIDE + STRIDE / 2
         zoom = torch.tensor([width / size[0], height / size[1]], dtype=torch.float64)
@@ -179,22 +186,15 @@ class BlazeFaceDetector:
     """Faces by BlazeFace and FaceMesh. Calling it treats each frame alone; `follow` gives one that remembers where faces were.
 
     Args:
-        min_face: smallest face in pixels of the frame as it is searched.
-        threshold: BlazeFace's score from which on FaceMesh looks, in [0, 1]; FaceMesh has the last word.
-        detect_size: short side, in pixels, at which larger frames are searched for the smallest faces; 0 is their own.
         rotate: "auto" looks for faces that lie or stand on their heads in frames where none is upright; "off" does not.
     """
 
     name = "blazeface"
 
-    def __init__(
-        self, *, device: str | torch.device = "cpu", min_face: float = 20, threshold: float = 0.3, detect_size: int = 480, rotate: str = "auto"
-    ) -> None:
-        if not min_face >= 4:
-            raise ValueError(f"BlazeFace cannot see faces below 4 px, got min_face = {min_face}")
+    def __init__(self, *, device: str | torch.device = "cpu", rotate: str = "auto") -> None:
         if rotate not in ROTATE:
             raise ValueError(f"rotate is {' or '.join(ROTATE)}, got {rotate!r}")
-        self.searcher = Searcher(device, min_face, threshold, detect_size)
+        self.searcher = Searcher(device)
         self.mesher = Mesher(device)
         self.rotate = rotate
 

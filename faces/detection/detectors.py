@@ -27,9 +27,6 @@ def load_detector(
     *,
     weights: Path | str | None = None,
     device: str | torch.device = "cpu",
-    min_face: float = 20,
-    threshold: float | None = None,
-    detect_size: int | None = None,
     rotate: str = "auto",
 ) -> Detector:
     """The detector `name`: "blazeface" (weights in this package), "retinaface" (needs `weights`, detection_Resnet50_Final.pth), "mtcnn" (needs
@@ -38,9 +35,6 @@ def load_detector(
     "auto" is RetinaFace where `weights` names an existing file, else BlazeFace.
 
     Args:
-        min_face: smallest face looked for, in pixels of the frame as the detector sees it (see `detect_size`).
-        threshold: score in [0, 1] below which a face is dropped; None is the detector's own.
-        detect_size: frames whose short side is longer are searched at this size, in pixels; None is the detector's own, 0 is never.
         rotate: BlazeFace's: "auto" also finds faces that lie or stand on their heads, "off" does not.
 
     Raises:
@@ -53,19 +47,14 @@ def load_detector(
 
     if name not in NAMES:
         raise ValueError(f"face detector must be one of {', '.join(NAMES)}, got {name!r}")
-    options: dict[str, float | int] = {"min_face": min_face}
-    if threshold is not None:
-        options["threshold"] = threshold
-    if detect_size is not None:
-        options["detect_size"] = detect_size
     path = Path(weights) if weights is not None else None
     if name == "retinaface" and path is None:
         raise ValueError(f"the retinaface detector needs its weights, got none; {missing_message(named('retinaface'), {})} Or choose blazeface.")
     if path is not None and (name == "retinaface" or (name == "auto" and path.is_file())):
-        return RetinaFaceDetector(path, device=device, **options)  # type: ignore[arg-type]
+        return RetinaFaceDetector(path, device=device)
     if name == "mtcnn":
-        return MTCNNDetector(device=device, **options)  # type: ignore[arg-type]
-    return BlazeFaceDetector(device=device, rotate=rotate, **options)  # type: ignore[arg-type]
+        return MTCNNDetector(device=device)
+    return BlazeFaceDetector(device=device, rotate=rotate)
 
 
 def following(detector: Detector) -> Detector:
@@ -78,7 +67,7 @@ def shrink(frame: Tensor, detect_size: int) -> tuple[Tensor, float, float]:
     """A frame (3, H, W) no larger than `detect_size` on its short side, and the factors (x, y) back to frame pixels."""
     height, width = frame.shape[-2:]
     short = min(height, width)
-    if detect_size <= 0 or short <= detect_size:
+    if short <= detect_size:
         return frame, 1.0, 1.0
     small = (round(height * detect_size / short), round(width * detect_size / short))
     out = torch.nn.functional.interpolate(frame[None], size=small, mode="bilinear", antialias=True, align_corners=False)[0]

@@ -19,6 +19,10 @@ MEAN_BGR = (104.0, 117.0, 123.0)
 VARIANCE = (0.1, 0.2)
 MIN_SIZES = ((16, 32), (64, 128), (256, 512))
 STEPS = (8, 16, 32)
+DETECT_SIZE = 640
+"""Short side, in pixels, at which larger frames are searched."""
+MIN_FACE = 20
+"""Smaller boxes are dropped, in pixels of the searched frame."""
 
 
 class RetinaFaceDetector:
@@ -26,9 +30,7 @@ class RetinaFaceDetector:
 
     Args:
         weights: detection_Resnet50_Final.pth, read with weights_only.
-        min_face: smaller boxes are dropped, in pixels of the searched frame.
         threshold: score in [0, 1]; the official scripts use 0.8.
-        detect_size: short side, in pixels, at which larger frames are searched.
         batch: frames per forward pass; on a CPU one at a time, which makes results independent of chunking to the bit.
 
     Raises:
@@ -44,15 +46,11 @@ class RetinaFaceDetector:
         weights: Path,
         *,
         device: str | torch.device = "cpu",
-        min_face: float = 20,
         threshold: float = 0.8,
-        detect_size: int = 640,
         batch: int | None = None,
     ) -> None:
         self.device = torch.device(device)
-        self.min_face = min_face
         self.threshold = threshold
-        self.detect_size = detect_size
         self.batch = batch or (1 if self.device.type == "cpu" else 8)
         if not weights.is_file():
             raise FileNotFoundError(f"no RetinaFace weights at {weights}; put detection_Resnet50_Final.pth there or choose the blazeface detector")
@@ -66,7 +64,7 @@ class RetinaFaceDetector:
     @torch.no_grad()
     def find(self, frames: Tensor) -> list[list[Face]]:
         """Faces in frames (n, 3, H, W), one forward pass."""
-        small = [shrink(frame.float(), self.detect_size) for frame in frames]
+        small = [shrink(frame.float(), DETECT_SIZE) for frame in frames]
         x, y = small[0][1:]
         images = torch.stack([image for image, _, _ in small]).to(self.device)
         inputs = images.flip(1) * 255 - torch.tensor(MEAN_BGR, device=self.device)[:, None, None]
@@ -82,7 +80,7 @@ class RetinaFaceDetector:
         half = prior[:, 2:] * torch.exp(offsets[keep, 2:] * VARIANCE[1]) / 2
         corners = torch.stack([centre - half, centre + half], 1) * size
         five = (prior[:, None, :2] + points[keep].reshape(-1, 5, 2) * VARIANCE[0] * prior[:, None, 2:]) * size
-        large = (corners[:, 1] - corners[:, 0]).prod(-1) >= self.min_face**2
+        large = (corners[:, 1] - corners[:, 0]).prod(-1) >= MIN_FACE**2
         boxes, five, best = corners[large].flatten(1), five[large], scores[keep][large]
         from torchvision.ops import nms
 

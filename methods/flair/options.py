@@ -21,35 +21,24 @@ class FlairOptions(Options):
 
     Attributes:
         steps: K, the number of reverse steps.
-        start: where sampling begins, as a share of the training schedule; 1 is FLAIR's, pure noise but for a trace of the condition.
-        rho: share of the noise that each step draws anew; 0 is deterministic.
         temperature: scale of all noise that is drawn; 1 samples, as published; towards 0 the steps find the likeliest frame
             instead (at 0 with rho 1 they are plug-and-play half-quadratic splitting, DPIR, Zhang et al. 2021).
         self_condition: whether, after the first step, the last estimate takes the place of the enlarged observation as the prior's condition
             (Chen et al. 2023); for priors that trust their condition, such as the weight-free one. Trained FLAIR networks need it off.
-        zeta: how fast data consistency gives way to noise in the observation; -1 keeps gamma_t = 1.
         zeta_reading: gamma_t = 1 - zeta s^2 alpha_bar_t / (1 - alpha_bar_t) in both. "code": s in grey levels (demos: zeta 1), held to {0.009} +
             [0.009, 0.9] + {1}; "paper": s in units of [0, 1] (Table 11: zeta 1000, sigma 0.05), clipped to [0, 1]. The paper prints
             alpha_bar_{t-1} for the denominator: that ratio is about 1 at every step, so its own zeta and sigma would keep gamma at 0.
         noise_level: s, standard deviation of the observation's noise in grey levels of 0..255; None takes the degradation's own. Damped
             consistency allows for the rounding of 8 bits in any case.
-        w: weight of the enhancement, read as `w_reading` says.
         w_reading: "enhancement" (the paper's eq. 13): w is the weight of the enhanced face; "data" (the code): w weighs the data-consistent
             frame at t = tau, the enhanced one gets 1 - w.
-        tau: the enhancement rests for steps t < tau.
         data_consistency: whether the observation corrects each estimate (lines 7, eq. 9).
         consistency: "pinv": along A+ as published; "damped": along A^T (A A^T + damping)^-1, for noisy observations.
-        trust: with "damped", how far the prior's estimate is trusted against the observation; more gives smoother frames.
-        enhance: whether an enhancer, where one is given, is applied (line 8).
-        where: "face": the enhancer acts where a mask says (an ellipse, or a face parser's); "crop": everywhere, for an enhancer that
-            restores all of the crop.
         window: frames sampled together; under blur along time as many more as a frame shows around itself.
-        overlap: frames that a window shares with the one before.
         overlap_mode: "blend": at every step, shared frames slide from what the old window made of them at that step to the new one's
             estimate; a still scene has no seam under any prior; remembers 1.5 MiB per step and shared frame. "impose" (the code): at every
             step they are the old window's result.
         guidance: lambda of eq. 14; 1 is the conditional estimate alone, as the paper samples video.
-        shared_noise: whether all frames of a clip get the same noise; a still scene then stays still.
         solver: how a step is taken from the corrected estimate: "ddpm": FLAIR's own, a share rho of the noise drawn anew; "ddim": its
             eta is rho; "dpm++2m": second order, deterministic, rho has no part. The last two are for 10 to 25 steps.
         spacing: where the steps lie: "uniform": evenly over the training schedule, as published; "log-snr": evenly in the log of the
@@ -58,9 +47,6 @@ class FlairOptions(Options):
             memory grow with it.
         mask_every: how often a mask that looks at pictures (a face parser) is asked: once per "window", of the first enhanced frames, or
             at every "step" (the code).
-
-    Raises:
-        ValueError: naming the parameter, its range and what was given.
     """
 
     steps: int = parameter(10, 2, 1000, advice="Sampling steps K; time grows in proportion.")

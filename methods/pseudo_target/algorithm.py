@@ -43,17 +43,11 @@ class PseudoTargetOptions(Options):
 
     Attributes:
         N: factor of the low-pass filter phi_N: larger leaves more to the prior, smaller carries more of the restorer's faults over.
-        K: where denoising starts, in thousandths of the training schedule.
-        L: down to where low frequencies are held, below K; at 0 nearly to the end.
         steps: entries of the respaced schedule, of which K / 1000 are visited.
         scaled: whether N, K and L, which were found on faces of 512 pixels, are brought to the side S of a prior of another one: N by S / 512,
             and K and L to the entries whose noise deviates S / 512 as much, so that a face feature sees the same noise. Off takes them as they are.
         anchored: whether phi_N of the finished target is made that of y_0, without noise. Published is off: noise on the guide leaves brightness and
             colour some freedom. On holds them, and with them the restorer's coarse faults.
-        batch: faces at once; changes results by rounding only.
-
-    Raises:
-        ValueError: naming the parameter, its range and what was given.
     """
 
     N: int = parameter(

@@ -25,20 +25,8 @@ UNSEEN = 0.25
 
 @dataclass(frozen=True)
 class ChoiceOptions(Options):
-    """How frames are chosen.
-
-    Attributes:
-        mode: "every": each `every`-th frame; "diverse": the best one, then time and again the one that differs most from all chosen so far,
-            differences counting less for poor frames.
-        every: of mode "every".
-        count: at most so many frames; 0 for no limit. Mode "every" spreads them over the clip.
-        least: frames that differ by less from a chosen one are near-duplicates and left out, in grey levels of 255 (root mean square of the
-            thumbnails).
-        poor: frames whose quality is below this share of the best one's are left out.
-
-    Raises:
-        ValueError: naming the parameter, its range and what was given.
-    """
+    """How frames are chosen. Mode "every" spreads `count` over the clip; in mode "diverse" differences count less for poor frames, and are root mean
+    squares of the thumbnails."""
 
     mode: Mode = parameter("every", advice="every takes each n-th frame; diverse the best one, then those that differ most.")
     every: int = parameter(5, 1, 100_000, unit="frames", advice="Each how many frames one is taken.")

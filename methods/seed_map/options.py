@@ -51,9 +51,6 @@ class SeedMapOptions(Options):
             embedded prior's first drawing of a face upscaled by 4 is about 27, 25.5, 24 and 20 dB near the truth. 1 begins at noise alone, as
             the paper's latent priors do.
         noise_prior: one seed for all frames plus residuals (eq. 12); without it a seed of its own for each frame (eq. 5), the paper's "base".
-
-    Raises:
-        ValueError: naming the parameter, its range and what was given.
     """
 
     iterations: int = parameter(500, 1, 100_000, advice="Steps of the optimisation; time grows in proportion.")

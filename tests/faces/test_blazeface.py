@@ -140,5 +140,3 @@ def test_a_box_grows_with_its_mesh():
 def test_bad_settings_are_one_sentence():
     with pytest.raises(ValueError, match="rotate is auto or off, got 'sideways'"):
         load_detector("blazeface", rotate="sideways")
-    with pytest.raises(ValueError, match="cannot see faces below 4 px"):
-        load_detector("blazeface", min_face=1)

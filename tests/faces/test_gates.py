@@ -84,4 +84,4 @@ def test_help_says_the_gates_that_hold(capsys):
 
     with pytest.raises(SystemExit):
         main(["restore", "--help"])
-    assert f"(default: {Gates().to_text()})" in " ".join(capsys.readouterr().out.split()).replace("- ", "-")
+    assert f"gates: {Gates().to_text()}" in " ".join(capsys.readouterr().out.split()).replace("- ", "-")

@@ -11,7 +11,7 @@ import torch
 from helpers.sample_nodes import sample_nodes
 
 from fvr import headless, host
-from fvr.headless import io_shim
+from fvr.headless import io_shim, ui_shim
 from fvr.headless.io_shim import Custom, NodeOutput, Schema
 
 Token = Custom("T_TOKEN")

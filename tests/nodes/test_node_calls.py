@@ -121,7 +121,7 @@ def test_saved_clips_keep_times_and_say_where_they_are(frames, tmp_path):
     assert probe(path).rate == 12.5 and rate == pytest.approx(2 / (3 / 12.5)) and audio is None and count == len(loaded) == 2
     assert times.starts == FrameTimes.constant(4, 12.5)[1::2].starts
     assert (loaded - frames[1::2]).abs().max() < 0.05
-    assert video.get_dimensions() == (64, 48)
+    assert video.get_stream_source() == path
 
 
 def test_damage_is_shown_on_the_loader(tmp_path):

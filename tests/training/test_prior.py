@@ -18,6 +18,7 @@ import torch
 from helpers.tiny_codebook import SHORT, SIDE, draw_faces, faces_of
 from safetensors.torch import load_file
 
+from fvr.cli import main
 from fvr.diffusion.schedule import linear_schedule
 from fvr.models.embedded import SIZES
 from fvr.models.flair.bicubic import BicubicConfig, BicubicUNet
@@ -111,10 +112,7 @@ def test_the_command_writes_a_prior_that_loads(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setitem(cli.RECIPES, "prior", {"small": TINY})
     draw_faces(tmp_path / "faces")
     out = tmp_path / "prior.safetensors"
-    monkeypatch.setattr(
-        "sys.argv", ["train", "prior", "--faces", str(tmp_path / "faces"), "--out", str(out), "--device", "cpu", "--precision", "float32"]
-    )
-    assert cli.main() == 0
+    assert main(["train", "prior", "--faces", str(tmp_path / "faces"), "--out", str(out), "--device", "cpu", "--precision", "float32"]) == 0
     with safe_open(out, "pt") as file:
         assert json.loads(file.metadata()[SIZES])["side"] == SIDE
     prior = prior_from_file(out)

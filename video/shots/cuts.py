@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -128,11 +128,7 @@ class ShotCutDetector:
         return min(after + before) > max(self.floor, step / 2)
 
 
-def find_cuts(
-    frames: Tensor | Iterable[FrameChunk],
-    detector: ShotCutDetector | None = None,
-    on_frame: Callable[[], object] | None = None,
-) -> list[int]:
+def find_cuts(frames: Tensor | Iterable[FrameChunk], detector: ShotCutDetector | None = None) -> list[int]:
     """Numbers of the frames that begin a new shot; 0 is not one of them.
 
     Args:
@@ -142,7 +138,4 @@ def find_cuts(
     cuts: list[int] = []
     for part in frames.split(32) if isinstance(frames, Tensor) else (chunk.frames for chunk in frames):
         cuts += detector.push(part)
-        for _ in range(len(part) if on_frame is not None else 0):
-            assert on_frame is not None
-            on_frame()
     return cuts + detector.finish()
