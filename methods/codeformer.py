@@ -17,6 +17,7 @@ from ..models.tuning import Use
 from ..options import parameter
 from .base import Capability, NetworkRestorer, Session, WarmUp, batch_parameter, from_network, is_cleaned, to_network
 from .detail_fusion import completed
+from .fidelity import LEAST, weight_of
 from .sliding_window import Cleaner, CodedFrame, WindowSession, joined, unchanged, working_bytes
 from .tasks import Mode, Task, TaskOptions
 
@@ -76,13 +77,15 @@ class Trained:
     Attributes:
         fidelity: w of each mode.
         adain: AdaIN of each mode.
+        least: the w that fidelity 0 stands for.
     """
 
     fidelity: dict[Mode, float] = field(default_factory=lambda: {"restore": 0.5, "colourise": 0.0, "inpaint": 1.0})
     adain: dict[Mode, bool] = field(default_factory=lambda: {"restore": True, "colourise": True, "inpaint": False})
+    least: float = 0.0
 
 
-FAITHFUL = Trained({"restore": 1.0, "colourise": 0.0, "inpaint": 1.0}, {"restore": False, "colourise": False, "inpaint": False})
+FAITHFUL = Trained({"restore": 1.0, "colourise": 0.0, "inpaint": 1.0}, {"restore": False, "colourise": False, "inpaint": False}, LEAST)
 """Of small networks that learnt with w 1 and codes as they are: the embedded one."""
 
 
@@ -138,8 +141,9 @@ class CodeFormerRestorer(NetworkRestorer):
 
     @property
     def weight(self) -> float:
-        """w, given or what suits weights and mode."""
-        return self.trained.fidelity[self.options.mode] if self.options.fidelity is None else self.options.fidelity
+        """w for the fidelity that was given, or what suits weights and mode."""
+        given = self.options.fidelity
+        return weight_of(self.trained.fidelity[self.options.mode] if given is None else given, self.trained.least)
 
     @property
     def match(self) -> bool:

@@ -19,6 +19,7 @@ from ..models.tuning import Use
 from ..models.vq import as_map
 from ..options import parameter
 from .base import Capability, NetworkRestorer, WarmUp
+from .fidelity import LEAST, weight_of
 from .sliding_window import CodedFrame, WindowSession
 from .tasks import Mode, Task, TaskOptions
 
@@ -50,8 +51,8 @@ def code_variance(alpha: Tensor, codebook: Tensor) -> Tensor:
     return spread.clamp_min(0) / (total + 1)
 
 
-def uncertainty(alpha: Tensor, codebook: Tensor) -> Tensor:
-    """Where the network invents: u = V / (V + V0) in [0, 1], V the code's variance (code_variance), V0 that of the prior Dir(1).
+def uncertainty(alpha: Tensor, codebook: Tensor, at_prior: float = 1.0) -> Tensor:
+    """Where the network invents: u = V / (V + V0) in [0, 1], V the code's variance (code_variance), V0 that of the prior Dir(at_prior).
 
     1/2 means as undecided as the prior, which the paper's network was held to (alpha = 1, eq. 8): the frames said nothing about this place.
     Towards 0 the input settles the code; above 1/2 few, mutually distant codes compete and a sample takes one of them. The variance is that
@@ -59,7 +60,7 @@ def uncertainty(alpha: Tensor, codebook: Tensor) -> Tensor:
     asking how far apart they are, would call it doubtful.
     """
     variance = code_variance(alpha, codebook)
-    prior = code_variance(torch.ones_like(alpha[..., :1, :]), codebook)
+    prior = code_variance(torch.full_like(alpha[..., :1, :], at_prior), codebook)
     return variance / (variance + prior)
 
 
@@ -78,12 +79,6 @@ class DicFaceOptions(TaskOptions):
     )
 
 
-LEAST = 0.1
-"""Of weights that were trained at fidelity 1 alone, whose codes draw no face without the input's features. Gain of the small ones over bicubic
-enlargement on ten held-out faces under the three judged degradations (x4 with blur and noise, x8, JPEG): with w = 0 -0.8, 0.0 and -1.3 dB, with 0.1
-1.8, 1.3 and 2.1, with 1 2.2, 1.7 and 2.6."""
-
-
 @dataclass(frozen=True)
 class Trained:
     """What `fvr train dicface` says of its weights; the defaults are the published ones'.
@@ -92,11 +87,13 @@ class Trained:
         task: the only mode they are for; None for weights that do not say.
         filled: whether they see holes filled from around them instead of white.
         least: the w that fidelity 0 stands for.
+        prior: alpha of the Dirichlet prior that they were held to.
     """
 
     task: Mode | None = None
     filled: bool = False
     least: float = 0.0
+    prior: float = 1.0
 
     def check(self, mode: Mode) -> None:
         """Raises ValueError for a mode that they are not for."""
@@ -126,9 +123,11 @@ class DicFaceRestorer(NetworkRestorer):
 
     @classmethod
     def of_file(cls, network: DicFace, options: Any = None, *, place: Placement | None = None, notes: Mapping[str, str]) -> Self:
-        """See NetworkRestorer.of_file; `fvr train dicface` writes task, holes and fidelity."""
+        """See NetworkRestorer.of_file; `fvr train dicface` writes task, holes, fidelity and prior."""
         task: Any = notes.get("task")
-        trained = Trained(task, notes.get("holes") == "filled", LEAST if notes.get("fidelity") == "1" else 0.0)
+        trained = Trained(
+            task, notes.get("holes") == "filled", LEAST if notes.get("fidelity") == "1" else 0.0, 0.1 if notes.get("prior") == "0.1" else 1.0
+        )
         return cls(network, options, place=place, trained=trained)
 
     def configured(self, **changes: Any) -> Self:
@@ -146,7 +145,7 @@ class DicFaceRestorer(NetworkRestorer):
     @property
     def weight(self) -> float:
         """w of the generator: fidelity over the range in which the weights work."""
-        return self.trained.least + (1 - self.trained.least) * self.options.fidelity
+        return weight_of(self.options.fidelity, self.trained.least)
 
     @property
     def use(self) -> Use:
@@ -186,6 +185,7 @@ class DicFaceSession(WindowSession):
         self.network = network
         self.options = restorer.options
         self.weight = restorer.weight
+        self.prior = restorer.trained.prior
         self._person = (seed, 0 if track is None else track.person)
         self._start = first + (0 if track is None else track.start)
         self._maps: list[Tensor] = []
@@ -203,7 +203,7 @@ class DicFaceSession(WindowSession):
         centre = self._window.before
         alpha = self.network.alpha(torch.stack([other.seen for other in window], 1), slice(centre, centre + 1))[:, 0]
         if self.return_maps:
-            self._maps.append(as_map(uncertainty(alpha, self.network.quantize.embedding.weight)[..., None]).half().cpu())
+            self._maps.append(as_map(uncertainty(alpha, self.network.quantize.embedding.weight, self.prior)[..., None]).half().cpu())
         if self.options.dirichlet == "sample":
             weights = dirichlet_sample(alpha, *self._person, self._start + frame.index)
         else:

@@ -18,7 +18,7 @@ from ..models.checkpoints.load import load_network
 from ..models.checkpoints.state_dict import notes_of
 from ..models.embedded import ALIAS, CODEBOOK, DICFACE, FOLDER, SIZES
 from ..models.flair.spynet import spynet_of
-from . import blind, codebook, dicface, keep, prior, temporal
+from . import blind, codebook, dicface, evidence, keep, prior, temporal
 from .bars import Bars
 from .card import FEDERAL_BIAS, LICENCE, OWN_LICENCE, Card, export, federal_data
 from .codebook import clean_encoder
@@ -87,6 +87,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--validate-every", type=int, default=200, metavar="STEPS")
     parser.add_argument("--save-every", type=int, default=50, metavar="STEPS")
     parser.add_argument("--export-now", action="store_true", help="write the file from what an unfinished run has on disk, and stop")
+    parser.add_argument(
+        "--frames", type=int, help="keep: frames of a training clip, 2 or more (default: the recipe's; paper has 10, its text gives none)"
+    )
     parser.add_argument("--batch", type=int, help="faces or clips at once, for less memory; steps then gather as many as the recipe says")
 
 
@@ -101,6 +104,8 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--task is for prior, codebook and dicface, got {options.task!r} for {options.network}; leave it out")
     if options.gmflow is not None and options.network != "keep":
         raise ValueError(f"--gmflow is for keep, {options.network} has no such network; leave it out")
+    if options.frames is not None and (options.network != "keep" or options.frames < 2):
+        raise ValueError(f"--frames is for keep, 2 or more, as it learns from the frame before; got {options.frames} with {options.network}")
     if options.network == "prior":
         return _prior(options)
     if options.spynet is not None:
@@ -250,6 +255,8 @@ def _temporal(options: argparse.Namespace) -> int:
     recipe = RECIPES[options.network][options.recipe]
     if options.task is not None:
         recipe = dicface.for_task(recipe, options.task)
+    if options.frames is not None:
+        recipe = replace(recipe, frames=options.frames)
     if options.batch:
         recipe = replace(recipe, plan=gathered(recipe.plan, options.batch))
     further = options.network == "dicface" and options.recipe == "small" and recipe.task != "restore"  # learnt on the network that restores
@@ -270,7 +277,10 @@ def _temporal(options: argparse.Namespace) -> int:
     kind: Any = keep.KeepStage if options.network == "keep" else dicface.DicFaceStage
     clean = None if options.autoencoder is None else clean_encoder(base, options.autoencoder)
     stage = kind(recipe, base.to(device), faces, held_out, device, clean, clips)
-    trained = _trained(network, [stage], _settings(options), recipe.name, options.export_now)
+    stages = [stage]
+    if options.network == "dicface" and options.recipe == "small" and recipe.task == "restore":
+        stages.append(evidence.EvidenceStage(evidence.EVIDENCE_SMALL, base, faces, held_out, device))
+    trained = _trained(network, stages, _settings(options), recipe.name, options.export_now)
     if trained is None:
         return STOPPED
     title = "KEEP's temporal parts" if options.network == "keep" else TITLES[recipe.task]
@@ -278,7 +288,11 @@ def _temporal(options: argparse.Namespace) -> int:
     beside = base_path.parent == options.out.resolve().parent and base_path.suffix == ".safetensors"
     notes = {ALIAS: "hq_encoder.=encoder."} if beside and options.network == "keep" and recipe.tied else {}
     if options.network == "dicface":
-        notes = {"task": recipe.task, **({"holes": "filled"} if recipe.filled and recipe.task == "inpaint" else {})}
+        notes = {
+            "task": recipe.task,
+            **({"prior": f"{evidence.EVIDENCE_SMALL.prior:g}"} if options.recipe == "small" else {}),
+            **({"holes": "filled"} if recipe.filled and recipe.task == "inpaint" else {}),
+        }
     does, damage = DOES[recipe.task]
     does += f", together with {base_path.name}" if beside else ""
     return _written(options, trained, recipe.name, title, does, (faces, held_out), base_path, beside, notes, damage or recipe.blind.text)
@@ -388,6 +402,7 @@ def _command(options: argparse.Namespace, base: Path | None) -> str:
     words += [] if options.clips is None else ["--clips", options.clips.name]
     words += [] if options.spynet is None else ["--spynet", options.spynet.name]
     words += [] if options.gmflow is None else ["--gmflow", options.gmflow.name]
+    words += [] if options.frames is None else ["--frames", str(options.frames)]
     words += [] if options.batch is None else ["--batch", str(options.batch)]
     words += [] if base is None else ["--base", base.name]
     words += [] if options.autoencoder is None else ["--autoencoder", "/".join(options.autoencoder.parts[-2:])]

@@ -58,6 +58,10 @@ class Stage(ABC, Generic[Net]):
     def start(self, network: Net, done: Mapping[str, Path]) -> None:
         """Chooses what is trained (requires_grad) and reads what earlier stages left in `done`; called on every start, also when resuming."""
 
+    def groups(self, network: Net) -> list[dict[str, Any]]:
+        """What is trained, as an optimiser's parameter groups; a group may say by "scale" how many times the plan's rate it has."""
+        return [{"params": [parameter for parameter in network.parameters() if parameter.requires_grad]}]
+
     @abstractmethod
     def batch(self, step: int, generator: torch.Generator) -> Batch:
         """One batch on the CPU: a function of its arguments alone. Called from other threads."""
@@ -194,7 +198,7 @@ class _StageRun:
         self.averaged = AveragedModel(network, avg_fn=_short_at_first(stage.plan.ema)).eval().requires_grad_(False)
         self.average: nn.Module = self.averaged.module
         self.trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        self.optimiser = torch.optim.AdamW(self.trained, stage.plan.rate, stage.plan.betas, weight_decay=stage.plan.decay, fused=True)
+        self.optimiser = torch.optim.AdamW(stage.groups(network), stage.plan.rate, stage.plan.betas, weight_decay=stage.plan.decay, fused=True)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=run.float16)
         self.history: list[dict[str, Any]] = []
         self.bad = 0
@@ -244,7 +248,7 @@ class _StageRun:
     def _step(self, step: int, batches: list[Batch]) -> dict[str, float]:
         plan = self.stage.plan
         for group in self.optimiser.param_groups:
-            group["lr"] = plan.rate_at(step)
+            group["lr"] = plan.rate_at(step) * group.get("scale", 1.0)
         self.optimiser.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
         for number, batch in enumerate(batches):

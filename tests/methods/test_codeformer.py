@@ -9,6 +9,7 @@ from helpers.code_networks import moving, small_codeformer
 from fvr.methods.base import from_network, restore_frames, to_network
 from fvr.methods.codeformer import FAITHFUL, CodeFormerOptions, CodeFormerRestorer, Trained, gaussian_weights
 from fvr.methods.detail_fusion import completed
+from fvr.methods.fidelity import LEAST, weight_of
 
 NETWORK = small_codeformer()
 CLIP = moving(6)
@@ -30,13 +31,14 @@ def test_the_mode_brings_its_published_settings_unless_told_otherwise(options, w
 
 @pytest.mark.parametrize(
     ("options", "weight", "match"),
-    [(CodeFormerOptions(), 1.0, False), (CodeFormerOptions(fidelity=0.3), 0.3, False), (CodeFormerOptions(adain=True), 1.0, True)],
+    [(CodeFormerOptions(), 1.0, False), (CodeFormerOptions(fidelity=0.3), weight_of(0.3, LEAST), False), (CodeFormerOptions(adain=True), 1.0, True)],
 )
 def test_weights_bring_settings_of_their_own(options, weight, match):
     restorer = CodeFormerRestorer(NETWORK, options, trained=FAITHFUL)
     expect_settings(restorer, weight, match)
     expect_settings(restorer.configured(batch=2), weight, match)
     assert CodeFormerRestorer(NETWORK).trained == Trained()
+    assert restorer.configured(fidelity=0.0).weight == LEAST and restorer.configured(fidelity=1.0).weight == 1
 
 
 def expect_settings(restorer, weight, match):

@@ -18,7 +18,8 @@ from fvr.faces.align import align
 from fvr.faces.detection.detectors import load_detector
 from fvr.faces.tracking.tracks import find_tracks
 from fvr.methods.base import restore_frames
-from fvr.methods.dicface import LEAST, DicFaceOptions, DicFaceRestorer, Trained
+from fvr.methods.dicface import DicFaceOptions, DicFaceRestorer, Trained
+from fvr.methods.fidelity import LEAST
 from fvr.methods.registry import build_restorer
 from fvr.methods.tasks import Task, filled_from_rim
 from fvr.metrics.fidelity import psnr
@@ -107,11 +108,12 @@ def test_filling_from_the_rim_keeps_what_is_known_and_spreads_it(side):
     assert torch.equal(filled_from_rim(crops, torch.zeros_like(hole)), crops)
 
 
-def test_fidelity_ends_where_the_embedded_network_still_draws_a_face(truth):
+@pytest.mark.parametrize("method", ["dicface", "codeformer"])
+def test_fidelity_ends_where_the_embedded_network_still_draws_a_face(truth, method):
     """At 0 it is better than enlarging by bicubic, which with codes alone (w = 0) it is not."""
     small = F.interpolate(truth, (128, 128), mode="area")
     seen = judged("x4 blur, noise 0.03", small, seed=0)
-    restorer = embedded(fidelity="0")
+    restorer = build_restorer(method, weights=weights_for(method, {}), settings={"fidelity": "0"})
     assert restorer.weight == LEAST and restorer.configured(fidelity=1.0).weight == 1
     result = F.interpolate(each_alone(restorer, seen), (128, 128), mode="area")
     assert psnr(result, small).mean() > psnr(seen, small).mean() + 1

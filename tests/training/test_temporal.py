@@ -215,6 +215,19 @@ def test_a_base_of_another_size_or_kind_is_refused(arguments, codebook_folder: P
         cli.run(arguments("--out", out, "--base", tmp_path / "page.pth"))
 
 
+def test_a_clip_is_as_long_as_was_asked(arguments, base: CodeFormer, tmp_path: Path) -> None:
+    torch.save({"params_ema": base.state_dict()}, tmp_path / "mine.pth")
+    out = tmp_path / "elsewhere" / "keep.safetensors"
+    seen: list[int] = []
+    kind = cli.keep.KeepStage
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli.keep, "KeepStage", lambda recipe, *rest: seen.append(recipe.frames) or kind(recipe, *rest))
+        assert cli.run(arguments("--out", out, "--base", tmp_path / "mine.pth", "--frames", 2)) == 0
+    assert seen == [2] and "--frames 2" in out.with_suffix(".md").read_text()
+    with pytest.raises(ValueError, match=r"--frames is for keep, 2 or more.* got 1 with keep"):
+        cli.run(arguments("--out", out, "--base", tmp_path / "mine.pth", "--frames", 1))
+
+
 def test_a_base_that_torch_saved_makes_a_file_that_stands_alone(arguments, codebook_folder: Path, base: CodeFormer, tmp_path: Path) -> None:
     torch.save({"params_ema": base.state_dict()}, tmp_path / "mine.pth")
     out = tmp_path / "elsewhere" / "keep.safetensors"

@@ -1,0 +1,59 @@
+"""What the small DicFace says of its own doubt, on people it never saw: less than of noise where it sees a face, most where it errs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fvr.methods.base import restore_frames
+from fvr.methods.registry import build_restorer
+from fvr.models import embedded
+from fvr.training.degradations import JUDGED, judged
+from fvr.training.engine import generator_for
+from fvr.training.evidence import covered, rank_correlation
+from fvr.training.faces import FEDERAL, Faces
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+PEOPLE = 6
+
+
+def in_doubt(restorer, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Faces (n, 3, 128, 128), each a clip of its own, to what comes back of them and the uncertainty over their places, (n, 1, 16, 16)."""
+    restored, maps = [], []
+    for face in faces:
+        session = restorer.open()
+        session.return_maps = True
+        crop = F.interpolate(face[None], (512, 512), mode="bicubic", align_corners=False).clamp(0, 1)
+        out = torch.cat([session.push(crop), session.close()])
+        restored.append(F.interpolate(out, (128, 128), mode="area"))
+        maps.append(F.adaptive_avg_pool2d(session.maps()["uncertainty"], 16))
+    return torch.cat(restored), torch.cat(maps)
+
+
+def test_uncertainty_rises_with_damage_and_marks_the_errors():
+    """Uncertainty of clean faces < of damaged ones < of noise; its rank correlation with the true error is above 0.3."""
+    if not (SHARED / "faces").is_dir():
+        pytest.skip("needs ../shared/faces")
+    people = Faces(SHARED / "faces", "val", 128, FEDERAL, in_memory=0)
+    truth = torch.stack([people.face(index) for index in range(0, 9 * PEOPLE, 9)])
+    restorer = build_restorer("dicface", weights=embedded.FOLDER / embedded.DICFACE)
+    noise = torch.stack([covered(face, generator_for("noise", i), 0.0) for i, face in enumerate(truth)])
+    clean, blank = (in_doubt(restorer, faces)[1].mean() for faces in (truth, noise))
+    for name in JUDGED:
+        restored, doubt = in_doubt(restorer, judged(name, truth, seed=0))
+        assert clean < doubt.mean() < blank, name
+        error = F.adaptive_avg_pool2d((restored - truth).abs().mean(1, keepdim=True), 16)
+        assert rank_correlation(doubt, error) > 0.3, name
+
+
+def test_a_draw_differs_from_the_mean_where_the_face_leaves_it_open():
+    if not (SHARED / "faces").is_dir():
+        pytest.skip("needs ../shared/faces")
+    face = Faces(SHARED / "faces", "val", 128, FEDERAL, in_memory=0).face(0)
+    crop = F.interpolate(judged("x8 bicubic", face[None], seed=0), (512, 512), mode="bicubic", align_corners=False).clamp(0, 1)
+    restorer = build_restorer("dicface", weights=embedded.FOLDER / embedded.DICFACE)
+    mean, drawn = (restore_frames(restorer.configured(dirichlet=how), crop) for how in ("mean", "sample"))
+    assert 255 * (mean - drawn).abs().mean() > 0.1

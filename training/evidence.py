@@ -1,0 +1,184 @@
+"""DicFace's second stage, ours: the Dirichlet distributions of the codes learn how much a face tells of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..methods.detail_fusion import merged
+from ..methods.dicface import uncertainty
+from ..models.code_prediction import CodeNetwork
+from ..models.dicface.network import DicFace, dirichlet_mean
+from .degradations import JUDGED, Blind, judged
+from .engine import Batch, Stage, generator_for
+from .faces import Faces, Jitter
+from .plan import Plan
+from .recipe import SMALL_128
+
+PLACES = "places.safetensors"
+"""What the stage looked at, kept in the work folder: a start of its own takes minutes."""
+
+
+@dataclass(frozen=True)
+class EvidenceRecipe:
+    """What decides how codes get their distributions.
+
+    Attributes:
+        plan: the schedule; a batch counts stills.
+        stills: so many faces are looked at, before the first step.
+        blind: degradations.
+        jitter: of the stills before.
+        prior: alpha of the Dirichlet prior.
+        observations: n, what a place counts for that comes back with `error`: the values of the picture that it stands for.
+        error: root mean squared, in [0, 1].
+        most: largest multiple of n.
+        blank, clean: shares of the stills that show nothing of their face, and all of it.
+        steep: how much steeper the parameters start than the base network's logits.
+        slower: rate of the layers over time, in units of the plan's.
+        validated: held-out faces of a validation.
+    """
+
+    plan: Plan
+    stills: int
+    blind: Blind = SMALL_128.blind
+    jitter: Jitter = field(default_factory=Jitter)
+    prior: float = 0.1
+    observations: float = 192.0
+    error: float = 0.03
+    most: float = 4.0
+    blank: float = 0.15
+    clean: float = 0.15
+    steep: float = 12.0
+    slower: float = 0.1
+    validated: int = 16
+
+
+# The prior is that of the paper's options file; with 512 codes the text's 1 would outweigh 192 observations.
+EVIDENCE_SMALL = EvidenceRecipe(Plan(440, 6, 1e-2, 3e-4, warmup=20, ema=0.97, decay=1e-4, clip=1.0), stills=420)
+
+
+@dataclass
+class EvidenceStage(Stage[DicFace]):
+    """alpha = prior + m p(c | x), the Dirichlet distribution after m looks at codes of chances p(c | x), which are the base network's.
+
+    A place counts for the precision with which it comes back: m = n (error / e)^2, e the true error of the restored picture around it. So alpha
+    says how far the picture can be believed; where nothing is to be seen it is the prior's. The layers over time and the weights of codes learn by
+    the deviance of a Poisson regression, sum_k alpha_k - wanted_k log alpha_k, least at the expected counts. The KL of eq. 8 to the same
+    distribution was tried: it fits the chances and never finds the sum.
+    """
+
+    recipe: EvidenceRecipe
+    base: CodeNetwork
+    faces: Faces
+    held_out: Faces
+    device: torch.device
+
+    name = "evidence"
+
+    @property
+    def plan(self) -> Plan:  # type: ignore[override]
+        return self.recipe.plan
+
+    def start(self, network: DicFace, done: Mapping[str, Path]) -> None:
+        self.base = self.base.to(self.device).eval().requires_grad_(False)
+        network.requires_grad_(False)
+        for part in (network.dir_dist_layers, network.idx_pred_layer):
+            part.requires_grad_(True)
+        kept = done[self.name].with_name(PLACES)
+        if not kept.is_file():
+            with torch.no_grad():
+                looks = [self._looked_at(network, generator_for("still", index)) for index in range(self.recipe.stills)]
+            save_file({key: torch.cat([look[key] for look in looks]).contiguous() for key in looks[0]}, kept)
+        self.places = load_file(kept)
+
+    def groups(self, network: DicFace) -> list[dict[str, Any]]:
+        return [
+            {"params": list(network.dir_dist_layers.parameters()), "scale": self.recipe.slower},
+            {"params": list(network.idx_pred_layer.parameters())},
+        ]
+
+    def first(self, network: DicFace, generator: torch.Generator) -> None:
+        """Starts with the base network's likeliest codes."""
+        network.idx_pred_layer.load_state_dict(self.base.idx_pred_layer.state_dict())
+        head = network.idx_pred_layer[1]
+        assert isinstance(head, nn.Linear)
+        with torch.no_grad():
+            head.weight.mul_(self.recipe.steep)
+
+    def batch(self, step: int, generator: torch.Generator) -> Batch:
+        chosen = torch.randint(len(self.places["latent"]), (self.plan.batch,), generator=generator)
+        return {key: value[chosen].float() for key, value in self.places.items()}
+
+    def _looked_at(self, network: DicFace, generator: torch.Generator) -> Batch:
+        """Of a still: its latent (1, code_dim, s, s), the codes' chances (1, tokens, codes), the squared error of what comes back (1, tokens)."""
+        recipe = self.recipe
+        target = self.faces.jittered(int(torch.randint(len(self.faces), (), generator=generator)), recipe.jitter, generator)
+        kind = float(torch.rand((), generator=generator))
+        if kind < recipe.blank:
+            source = covered(target, generator)
+        else:
+            source = target if kind < recipe.blank + recipe.clean else recipe.blind.draw(generator)(target, generator)
+        seen = source[None].to(self.device)
+        latent, features = network.encode(2 * seen - 1)
+        chances = self.base.chances(self.base.encode(2 * seen - 1, ())[0]).exp()
+        wrong = (self._restored(network, chances, features, seen) - target[None].to(self.device)).square().mean(1)
+        error = F.adaptive_avg_pool2d(wrong, network.config.latent_side).flatten(1)
+        return {"latent": latent.half().cpu(), "chances": chances.half().cpu(), "error": error.cpu()}
+
+    def losses(self, network: DicFace, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        recipe = self.recipe
+        alpha = self._alpha(network, batch["latent"])
+        counts = recipe.observations * (recipe.error**2 / batch["error"].clamp_min(1e-8)).clamp_max(recipe.most)
+        wanted = recipe.prior + counts[..., None] * batch["chances"]
+        deviance = (alpha - wanted * alpha.log()).sum(-1) - (wanted - wanted * wanted.log()).sum(-1)
+        return {"deviance": deviance.mean() / recipe.observations}
+
+    def _alpha(self, network: DicFace, latent: Tensor) -> Tensor:
+        """(B, tokens, codes) float32, of stills."""
+        return network.alpha(network.tokens(latent)[:, None])[:, 0].float()
+
+    def _restored(self, network: DicFace, chances: Tensor, features: Mapping[int, Tensor], seen: Tensor) -> Tensor:
+        """What restorers give at fidelity 1, (B, 3, S, S) in [0, 1]."""
+        return merged((network.decode(chances, features).float() + 1) / 2, seen.float()).clamp(0, 1)
+
+    def validate(self, network: DicFace) -> tuple[dict[str, float], Tensor]:
+        """Of still held-out faces, clean, under the judged degradations, and of noise: how uncertain the network is; and over places the rank
+        correlation with the true error of what it draws at fidelity 1."""
+        truth = torch.stack([self.held_out.face(i) for i in range(min(self.recipe.validated, len(self.held_out)))])
+        noise = torch.stack([covered(face, generator_for("noise", i), 0.0) for i, face in enumerate(truth)])
+        sources = {"clean": truth} | {name: judged(name, truth, seed=0) for name in JUDGED} | {"noise": noise}
+        codebook, side = network.quantize.embedding.weight.float(), network.config.latent_side
+        figures, maps = {}, []
+        for name, source in sources.items():
+            seen = source.to(self.device)
+            latent, features = network.encode(2 * seen - 1)
+            alpha = self._alpha(network, latent)
+            doubt = uncertainty(alpha, codebook, self.recipe.prior).cpu()
+            figures[f"uncertainty, {name}"] = doubt.mean().item()
+            maps.append(F.interpolate(doubt.unflatten(1, (1, side, side)), truth.shape[-2:]).expand_as(truth))
+            if name in JUDGED:
+                result = self._restored(network, dirichlet_mean(alpha), features, seen).cpu()
+                error = F.adaptive_avg_pool2d((result - truth).abs().mean(1), side).flatten(1)
+                figures[f"{name}: rank correlation with the error"] = rank_correlation(doubt, error)
+        return figures, torch.stack([truth, *maps], 1)[:6]
+
+
+def rank_correlation(a: Tensor, b: Tensor) -> float:
+    """Spearman's, of all values together."""
+    ranks = [value.flatten().double().argsort().argsort().double() for value in (a, b)]
+    return torch.corrcoef(torch.stack(ranks))[0, 1].item()
+
+
+def covered(image: Tensor, generator: torch.Generator, most: float = 0.2) -> Tensor:
+    """(3, S, S) in [0, 1] under noise of any grain; at most so much of it is left, mostly nothing."""
+    left, grain, depth = torch.rand(3, generator=generator).tolist()
+    side = max(8, round(image.shape[-1] / 2 ** (4 * grain)))
+    noise = F.interpolate(torch.randn(1, 3, side, side, generator=generator), image.shape[-2:], mode="bicubic", align_corners=False)[0]
+    return (0.5 + (0.05 + 0.35 * depth) * noise + max(0.0, 2 * left - 1) * most * (image - 0.5)).clamp(0, 1)
