@@ -158,7 +158,10 @@ def restore_clip_in_frames(
 
 
 def pasting(paster: Paster, restorer: Restorer) -> Paster:
-    """The paster for a restorer's faces: noise that it was told to take out is not given back as grain."""
+    """The paster for a restorer's faces: noise that it was told to take out is not given back as grain, and what lies before a face is kept
+    where the restorer may paint over it."""
+    if paster.occlusion == "auto":
+        paster = replace(paster, occlusion="on" if "repaints" in restorer.supports else "off")
     described = getattr(restorer, "degradation", None)
     return replace(paster, grain="off") if described is not None and described.noise_level > 0 else paster
 

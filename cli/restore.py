@@ -76,10 +76,10 @@ def add(commands: Any) -> None:
     )
     g.add_argument(
         "--occlusion",
-        default="off",
-        choices=["auto", "off"],
-        help="auto keeps what lies before a face (a hand, a microphone, hair) where the restored face differs from it in colour or structure: for "
-        "networks that paint faces over it, which the embedded ones do not (default: off)",
+        default="auto",
+        choices=["auto", "on", "off"],
+        help="on keeps what lies before a face (a hand, a microphone, hair) where the restored face differs from it in colour or structure; "
+        "auto does for methods that draw faces anew, and not where colours are added or holes filled (default: auto)",
     )
     g.add_argument("--colour-match", action="store_true", help="give the restored face the colours of the original")
     g.add_argument(

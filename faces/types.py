@@ -48,6 +48,7 @@ class FaceTrack:
         covered: (N,) in [0, 1], the share of the face that something lies before; None if unknown.
         outline: (N, SPOKES) where the mesh ends on the template, see `mesh_points.outline`; None if unknown.
         context: how many times as much as the template the crops show to each side; `matrices` are scaled by it, see `with_context`.
+        repainted: whether a network drew its restored crops anew, maybe over what lay before the face.
         difference: whether its restored crops count by how they differ from those before, and the frame keeps all else.
     """
 
@@ -67,6 +68,7 @@ class FaceTrack:
     covered: Tensor | None = None
     outline: Tensor | None = None
     context: float = 1.0
+    repainted: bool = False
     difference: bool = False
 
     def __len__(self) -> int:

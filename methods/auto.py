@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..faces.types import FaceTrack
 from ..models.device import CheckInterrupt, no_check
-from .base import Restorer, Session
+from .base import Capability, Restorer, Session
 from .estimating import LOOKED_AT, EstimatingSession
 from .flair.sampler import FlairRestorer
 
@@ -22,6 +22,10 @@ class AutoRestorer(Restorer):
         self.name = f"auto (flair or {otherwise.name})"
         self.options = getattr(otherwise, "options", None)
         self.look_ahead = max(flair.look_ahead, otherwise.look_ahead, LOOKED_AT - 1)
+
+    @property
+    def supports(self) -> frozenset[Capability]:
+        return self.otherwise.supports & {"repaints"}
 
     def open(self, track: FaceTrack | None = None, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> Session:
         """See Restorer.open."""

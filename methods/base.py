@@ -55,9 +55,10 @@ class Session(ABC):
         return {}
 
 
-Capability = Literal["masks", "uncertainty", "single_frames", "steps", "optical_flow"]
-"""masks: `Session.push` takes them. uncertainty: `Session.maps` holds it. single_frames: no frame changes another. steps: `reporting` and `units`
-say more than frames do. optical_flow: `guided_by` takes another source of motion."""
+Capability = Literal["masks", "uncertainty", "single_frames", "steps", "optical_flow", "repaints"]
+"""masks: `Session.push` takes them. repaints: a network draws the face anew, maybe over what lies before it. uncertainty: `Session.maps` holds it.
+single_frames: no frame changes another. steps: `reporting` and `units` say more than frames do. optical_flow: `guided_by` takes another source of
+motion."""
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ class CodeFormerRestorer(NetworkRestorer):
 
     @property
     def supports(self) -> frozenset[Capability]:
-        return frozenset({"masks"} if self.options.smoothing else {"masks", "single_frames"})
+        return self.options.task.supports | (frozenset() if self.options.smoothing else {"single_frames"})
 
     @property
     def own_warm_up(self) -> WarmUp:

@@ -153,7 +153,7 @@ class DicFaceRestorer(NetworkRestorer):
 
     @property
     def supports(self) -> frozenset[Capability]:
-        return frozenset({"masks", "uncertainty"})
+        return self.options.task.supports | {"uncertainty"}
 
     @property
     def own_warm_up(self) -> WarmUp:

@@ -153,7 +153,7 @@ class KeepRestorer(NetworkRestorer):
 
     @property
     def supports(self) -> frozenset[Capability]:
-        return frozenset({"optical_flow"})
+        return frozenset({"optical_flow", "repaints"})
 
     def guided_by(self, flow: FlowSource) -> KeepRestorer:
         """The same restorer with another source of optical flow."""

@@ -49,7 +49,7 @@ class PerFrameRestorer(NetworkRestorer):
 
     @property
     def supports(self) -> frozenset[Capability]:
-        return frozenset({"single_frames"})
+        return frozenset({"single_frames", "repaints"})
 
     @property
     def own_warm_up(self) -> WarmUp:

@@ -138,8 +138,9 @@ def gate_inputs() -> list:
         io.Combo.Input(
             "occlusion",
             options=list(OCCLUSION),
-            default="off",
-            tooltip="auto keeps what lies before a face (a hand, a microphone, hair) where the restored face differs from it in colour or structure.",
+            default="auto",
+            tooltip="on keeps what lies before a face (a hand, a microphone, hair) where the restored face differs from it in colour or structure; "
+            "auto does for restorers that draw faces anew, and not for colours, filled holes or edits.",
             **common,
         ),
     ]

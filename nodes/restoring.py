@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -74,7 +75,8 @@ def restore_people(
                 on_maps=gather if maps else None,
                 on_note=notes.append,
             )
-            done.append(FaceClip(track or aligned_track(len(restored)), restored, notes[-1]))
+            drawn = replace(track or aligned_track(len(restored)), repainted="repaints" in restorer.supports)
+            done.append(FaceClip(drawn, restored, notes[-1]))
     return done, {name: torch.cat(parts) for name, parts in said.items()}
 
 

@@ -188,7 +188,7 @@ if (getTemplates) {
 }
 
 /** Choices that came after people had saved workflows, whose values go by place, with what they are in those. */
-const LATER = { grain: "auto", deinterlace: "auto", occlusion: "off" };
+const LATER = { grain: "auto", deinterlace: "auto", occlusion: "auto" };
 
 app.registerExtension({
   name: "FaceVideoRestoration.Page",

@@ -5,7 +5,7 @@
 CLIPS: the folder of clean clips; METHOD: blind, unless another is named. The truth is the clip as it is, shrunk where size counts. Damage is
 noise of 4 grey levels and JPEG at quality 35; for blur and pose a Gaussian blur of 1 % of the face before it. Faces are pasted at full
 strength, gates open, along the tracks of the undamaged clip. Gains are means over frames, the worst frame in brackets. The score is FaceMesh's.
-No clip has a face turned far aside: `turned_aside` turns them, by their own meshes.
+No clip has a face turned far aside, up or down: `turned_aside` turns them, by their own meshes.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from fvr.faces.detection.blazeface import BlazeFaceDetector
 from fvr.faces.detection.mesh_tracking import region_of
 from fvr.faces.geometry import side
 from fvr.faces.tracking.appearance import chip, sharpness
+from fvr.methods.base import Restorer
 from fvr.methods.registry import build_restorer
 from fvr.video import open_source
 
@@ -38,7 +39,7 @@ BLURS = (0.0, 0.02, 0.04, 0.08, 0.16)
 """Standard deviations as shares of the face's side."""
 COUNT, STRIDE = 3, 24
 TURNS = (0, 20, 40, 50, 60, 70, 80)
-"""Degrees by which the clips' faces, which look into the camera, are turned aside."""
+"""Degrees by which the clips' faces, which look into the camera, are turned aside, up and down."""
 BINS = ((0, 10), (10, 20), (20, 30), (30, 40), (40, 90))
 
 
@@ -82,16 +83,19 @@ def gains(truth: Tensor, shown: Tensor, track: FaceTrack, restorer) -> list[floa
     return out
 
 
-def turned_aside(frame: Tensor, mesh: np.ndarray, degrees: float) -> Tensor:
-    """A frame (3, H, W) whose face, a mesh (468, 3) in pixels, is turned about its vertical axis, before the frame's own blurred picture.
+def turned_aside(frame: Tensor, mesh: np.ndarray, degrees: float, axis: int = 0) -> Tensor:
+    """A frame (3, H, W) whose face, a mesh (468, 3) in pixels, is turned along its x (axis 0: aside) or y (axis 1: up and down), before the
+    frame's own blurred picture.
 
     Every pixel shows what the triangle nearest to the camera shows there: hidden cheeks vanish, as in a real turn; hair and ears stay behind.
     """
     height, width = frame.shape[1:]
     corners = Delaunay(mesh[:, :2]).simplices
     middle, angle = mesh.mean(0), np.deg2rad(degrees)
-    x, z = mesh[:, 0] - middle[0], mesh[:, 2] - middle[2]
-    moved = np.stack([np.cos(angle) * x + np.sin(angle) * z + middle[0], mesh[:, 1], np.cos(angle) * z - np.sin(angle) * x], 1)
+    along, z = mesh[:, axis] - middle[axis], mesh[:, 2] - middle[2]
+    moved = mesh.copy()
+    moved[:, axis] = np.cos(angle) * along + np.sin(angle) * z + middle[axis]
+    moved[:, 2] = np.cos(angle) * z - np.sin(angle) * along
     across, down = (np.full((height, width), -1, np.float32) for _ in range(2))
     for triangle in sorted(corners.tolist(), key=lambda t: -moved[t, 2].mean()):  # FaceMesh's depth grows away from the camera
         place = moved[triangle, :2]
@@ -116,6 +120,28 @@ def tracks_of(path: Path, detector: BlazeFaceDetector, first: int) -> tuple[Tens
     """COUNT frames from `first` on, and everybody in all of them."""
     frames = torch.cat([piece.frames for piece in open_source(path, start=first, count=COUNT).chunks(COUNT)])
     return frames, [track for track in find_tracks([(0, frames)], detector, recognise=False) if len(track) == COUNT == len(frames)]
+
+
+def turning(known: Sequence[tuple[Tensor, FaceTrack]], detector: BlazeFaceDetector, restorer: Restorer, axis: int) -> None:
+    """The table of faces that are turned by their meshes, to both sides of an axis."""
+    way, (own, other) = (("aside", ("yaw", "pitch")), ("up or down", ("pitch", "yaw")))[axis]
+    print(f"\n| turned {way}, degrees | gain, dB | faces | {own} that FaceMesh sees | {other} | not found |\n|{' --- |' * 6}")
+    for degrees in TURNS:
+        found, seen, missed = [], [], 0
+        for frames, track in known:
+            truth, small = shrunk(frames, track, min(1.0, 192 / float(side(track.boxes).median())))
+            mesh, _ = detector.mesher.look(truth[0].numpy(), small.boxes[0].reshape(2, 2), 0.0)
+            for sign in (-1, 1):
+                away = turned_aside(truth[0], mesh.double().numpy(), sign * degrees, axis)[None]
+                tracks = find_tracks([(0, away)], detector, recognise=False)
+                missed += not tracks
+                for found_track in tracks[:1]:
+                    found += gains(away, damaged(away, 0.01 * float(side(found_track.boxes).median())), found_track, restorer)
+                    assert found_track.pose is not None
+                    seen.append(found_track.pose[0].abs().tolist())
+        if found:
+            angles = np.mean(seen, 0)
+            row(f"turned by {degrees}", found, f" {angles[axis]:.0f} | {angles[1 - axis]:.0f} | {missed} |")
 
 
 def row(label: str, values: Sequence[float], more: str = "") -> None:
@@ -151,23 +177,6 @@ def main(folder: Path, method: str) -> None:
             ratios.append(sharp[-1] / max(sharp[0], 1e-6))
         row(f"{blur:.2f} of the face", found, f" {np.mean(ratios):.2f} |")
     print("\n| pose, degrees | gain, dB | frames |\n| --- | --- | --- |")
-    turning = []
-    for degrees in TURNS:
-        found, seen, missed = [], [], 0
-        for frames, track in known:
-            zoom = min(1.0, 192 / float(side(track.boxes).median()))
-            truth, small = shrunk(frames, track, zoom)
-            mesh, _ = detector.mesher.look(truth[0].numpy(), small.boxes[0].reshape(2, 2), 0.0)
-            for sign in (-1, 1):
-                away = turned_aside(truth[0], mesh.double().numpy(), sign * degrees)[None]
-                tracks = find_tracks([(0, away)], detector, recognise=False)
-                missed += not tracks
-                for found_track in tracks[:1]:
-                    found += gains(away, damaged(away, 0.01 * float(side(found_track.boxes).median())), found_track, restorer)
-                    assert found_track.pose is not None
-                    seen.append(abs(float(found_track.pose[0, 0])))
-        if found:
-            turning.append((f"turned by {degrees}", found, f" {np.mean(seen):.0f} | {missed} |"))
     by: dict[tuple[str, tuple[int, int]], list[float]] = {}
     for name in POSED:
         for first in (0, STRIDE):
@@ -181,9 +190,8 @@ def main(folder: Path, method: str) -> None:
                         by.setdefault((axis, next(b for b in BINS if b[0] <= angle < b[1])), []).append(gain)
     for axis, (low, high) in sorted(by):
         row(f"{axis} {low} to {high}", by[axis, (low, high)])
-    print("\n| turned aside, degrees | gain, dB | faces | yaw that FaceMesh sees | not found |\n| --- | --- | --- | --- | --- |")
-    for label, found, more in turning:
-        row(label, found, more)
+    for way in range(2):
+        turning(known, detector, restorer, way)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
-"""What the occlusion mask does: PSNR over what lies before a face, and over the face, with and without it.
+"""What the occlusion mask does: PSNR over what lies before a face, and over the face, with and without it, and how much it takes of faces that
+nothing lies before.
 
     OMP_NUM_THREADS=1 python benchmarks/footage/occlusion.py CLIPS [FILE.jpg]
 
-Three frames of each of two clean clips; a hand (a bar of skin colour with fingers' shades), a microphone (a dark disc with a grid) and strands of
-hair move over the face, then the damage of gates.py. Restored by `blind`; by the embedded CodeFormer without anything under it; and
-"painted": what a network that sees only faces would show, which is the restored clip that had nothing before the face. Gates are open.
-FILE.jpg: the last frames of everything. Last, what the mask costs a network that could do everything: the clean crops with nothing before the face
-are pasted into ever more blurred frames, with each frame's own outline and with the mean mesh's.
+Three frames of each of four clean clips; before the face, in all of them, are a hand of another colour (a bar with fingers' shades), one of its
+own colour (fingers from below), a microphone (a dark disc with a grid), strands of hair, or a board with letters. Then frames are halved and
+enlarged, with noise and JPEG (DAMAGES, "half"), or blurred by a share of the face's side. Restored, on the first clip, by `blind`, by the embedded
+CodeFormer without `blind` under it, and by the embedded KEEP as it is used; on all of them "painted": what a network that knows faces only would
+show, which is the restored clip that had nothing before the face; and "truth", such a network that restores everything. Measured in the crops,
+inside the mesh, as mixed by the mask alone. FILE.jpg: damaged, restored, masked and true crops.
 """
 
 from __future__ import annotations
@@ -14,25 +16,27 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from gates import damaged, shrunk, tracks_of
 from torch import Tensor
 
 from fvr.assembly import EMBEDDED, named_weights
-from fvr.faces import FaceTrack, Paster, align, load_detector
+from fvr.faces import CROP, FaceTrack, align, load_detector
+from fvr.faces.compositing.occlusion import outside, unoccluded
 from fvr.faces.detection.blazeface import BlazeFaceDetector
-from fvr.faces.geometry import side
+from fvr.faces.geometry import scales, side
+from fvr.methods.base import Restorer
 from fvr.methods.registry import build_restorer
 from fvr.training.sheet import sheet_png
 
-CLIPS = {"clean_face_512.mp4": 0, "clean_face_480_tone.mp4": 0}
-IDEAL = (*CLIPS, "scene_720p_clean.mp4", "edge_rotation90_flag.mp4")
-BLURS = (0.015, 0.04, 0.08)
-"""Standard deviations as shares of the face's side."""
+CLIPS = {"clean_face_512.mp4": 0, "scene_720p_clean.mp4": 24, "clean_face_480_tone.mp4": 30, "edge_rotation90_flag.mp4": 10}
+DAMAGES = {"half": 0.0, "blur 0.04": 0.04, "blur 0.08": 0.08}
+"""Deviations of the blur as shares of the face's side."""
 SIZES = (160, 48)
 """Sides of the face, in pixels."""
 
@@ -53,6 +57,14 @@ def occluders(frames: Tensor, track: FaceTrack) -> Iterator[tuple[str, Tensor, T
         shade = (0.8 + 0.2 * torch.cos(13 * u / s)) * (1 - 0.25 * ((6 * v / s).frac().abs() < 0.12).float()) * (0.92 + 0.16 * grain)
         return torch.tensor([0.80, 0.60, 0.50])[:, None, None] * shade, mask
 
+    def own_hand(k: int, five: Tensor) -> tuple[Tensor, Tensor]:
+        column, line = five[2].round().long().tolist()
+        skin = frames[k, :, max(line - 2, 0) : line + 3, max(column - 2, 0) : column + 3].mean((1, 2))
+        u = (x - five[2, 0] + 0.05 * k * s) / (0.13 * s)  # in fingers
+        across = 2 * (u - u.floor() - 0.5)
+        mask = (y - five[2, 1] - (0.12 - 0.02 * k) * s - 0.1 * s * across**2 + 0.5).clamp(0, 1) * (u.abs() < 2.2)
+        return 1.03 * skin[:, None, None] * (0.95 - 0.5 * (across.abs() > 0.88).float()) * (0.9 + 0.15 * grain) * (1 - 0.12 * across**2), mask
+
     def microphone(k: int, five: Tensor) -> tuple[Tensor, Tensor]:
         centre = five[3:].mean(0) + torch.tensor([0.02 * k * s, 0.12 * s])
         mask = (0.19 * s - (x - centre[0]).hypot(y - centre[1]) + 0.5).clamp(0, 1)
@@ -66,77 +78,101 @@ def occluders(frames: Tensor, track: FaceTrack) -> Iterator[tuple[str, Tensor, T
             mask = torch.maximum(mask, (0.016 * s - (x - bend).abs() + 0.5).clamp(0, 1) * ((five[2, 1] - y) / 4).clamp(0, 1))
         return torch.tensor([0.12, 0.08, 0.06])[:, None, None] * (0.8 + 0.4 * grain), mask
 
-    for name, draw in (("hand", hand), ("microphone", microphone), ("hair", hair)):
+    def board(k: int, five: Tensor) -> tuple[Tensor, Tensor]:
+        centre = five[3:].mean(0) + torch.tensor([0.03 * k * s, 0.15 * s])
+        mask = (0.45 * s - (x - centre[0]).abs() + 0.5).clamp(0, 1) * (0.22 * s - (y - centre[1]).abs() + 0.5).clamp(0, 1)
+        page = np.full((height, width, 3), 237, np.uint8)
+        start = int(centre[0] - 0.4 * s), int(centre[1] + 0.06 * s)
+        cv2.putText(page, "HELLO 27", start, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * s / 150, (26, 26, 31), max(1, int(0.03 * s)), cv2.LINE_AA)
+        return torch.from_numpy(page).permute(2, 0, 1).float() / 255, mask
+
+    for draw in (hand, own_hand, microphone, hair, board):
         drawn = [draw(k, five) for k, five in enumerate(track.landmarks)]
         masks = torch.stack([mask for _, mask in drawn])
-        yield name, frames.lerp(torch.stack([colour for colour, _ in drawn]).clamp(0, 1), masks[:, None]), masks
+        yield draw.__name__.replace("_", " "), frames.lerp(torch.stack([colour for colour, _ in drawn]).clamp(0, 1), masks[:, None]), masks
 
 
 def psnr(shown: Tensor, truth: Tensor, weight: Tensor) -> float:
-    """In dB, over frames (n, 3, H, W) weighted by (n, H, W)."""
-    return 10 * math.log10(float(3 * weight.sum() / ((shown - truth).square() * weight[:, None]).sum()))
+    """In dB, over frames (n, 3, H, W) weighted by (n, H, W); nothing counts as less than 1e-8, 80 dB."""
+    return 10 * math.log10(float(3 * weight.sum() / ((shown - truth).square() * weight[:, None]).sum().clamp(min=3e-8 * float(weight.sum()))))
 
 
-def ideal(folder: Path, detector: BlazeFaceDetector) -> None:
-    """The table of the restorer that gives the truth."""
-    found: dict[tuple[str, int, float], list[list[float]]] = {}
-    for name in IDEAL:
-        frames, (track, *_) = tracks_of(folder / name, detector, 24)
-        for size in SIZES:
-            clean, small = shrunk(frames, track, size / float(side(track.boxes).median()))
-            face = torch.zeros_like(clean[:, 0])
-            for k, box in enumerate(small.boxes.round().long().tolist()):
-                face[k, max(box[1], 0) : box[3], max(box[0], 0) : box[2]] = 1
-            restored = align(clean, small, 0)
-            for what, truth, mask in [("nothing", clean, torch.zeros_like(face)), *occluders(clean, small)]:
-                for blur in BLURS:
-                    shown = damaged(truth, blur * size)
-                    ways = (("off", small), ("auto", replace(small, outline=None)), ("auto", small))
-                    clips = [shown, *(Paster(fade=False, occlusion=mode).paste(shown, 0, [(t, restored, None)])[0] for mode, t in ways)]
-                    before = [psnr(clip, truth, mask) if what != "nothing" else math.nan for clip in clips[1:]]
-                    found.setdefault((what, size, blur), []).append([*before, *(psnr(clip, truth, face * (mask < 0.01)) for clip in clips)])
-    print("\n| before it | face | blur | occluder: off | mean outline | own | face: damaged | off | mean outline | own |\n|" + " --- |" * 10)
-    for (what, size, blur), rows in sorted(found.items()):
-        print(f"| {what} | {size} px | {blur:g} | " + " | ".join(f"{v:.2f}" for v in torch.tensor(rows).mean(0).tolist()) + " |")
+def harmed(truth: Tensor, damage: str, size: int) -> Tensor:
+    if damage != "half":
+        return damaged(truth, DAMAGES[damage] * size)
+    small = damaged(F.interpolate(truth, scale_factor=0.5, mode="area"), 0.3)
+    return F.interpolate(small, truth.shape[-2:], mode="bicubic").clamp(0, 1)
+
+
+def restored(restorer: Restorer, crops: Tensor, track: FaceTrack) -> Tensor:
+    session = restorer.open(track, seed=0)
+    return torch.cat([session.push(crops), session.close()])
+
+
+def table(found: dict[tuple[str, ...], list[list[float]]]) -> None:
+    print(f"\n| face | damage | before it | restored by | occluder: damaged | off | on | face: damaged | off | on |\n|{' --- |' * 10}")
+    for key, rows in found.items():
+        cells = ["" if math.isnan(v) else f"{v:.2f}" for v in torch.tensor(rows).mean(0).tolist()]
+        print(f"| {' | '.join([*key, *cells])} |", flush=True)
+
+
+def spared(folder: Path, detector: BlazeFaceDetector, restorers: dict[str, Restorer]) -> None:
+    """How much of a face, inside its mesh, is pasted where nothing lies before it: the mean, and the least frame."""
+    print(f"\n| nothing before it | {' | '.join(restorers)} |\n| --- |{' --- |' * len(restorers)}")
+    for path in sorted(folder.glob("degraded*.mp4")) + sorted(folder.glob("multi*.mp4")):
+        frames, tracks = tracks_of(path, detector, 12)
+        cells = []
+        for restorer in restorers.values():
+            shares = []
+            for track in tracks:
+                crops = align(frames, track, 0)
+                clear = unoccluded(restored(restorer, crops, track), crops, float(scales(track.matrices).median()), track.outline)
+                inside = 1 - outside(crops.shape[-1], track.outline)[:, 0]
+                shares += ((clear * inside).sum((1, 2)) / inside.sum((1, 2))).tolist()
+            cells.append(f"{np.mean(shares):.3f} ({min(shares):.3f})" if shares else "")
+        print(f"| {path.stem} | {' | '.join(cells)} |", flush=True)
 
 
 def main(folder: Path, sheet: str | None) -> None:
     torch.set_num_threads(1)
     detector = load_detector("blazeface")
     assert isinstance(detector, BlazeFaceDetector)
-    restorers = {"blind": build_restorer("blind", weights=named_weights(EMBEDDED["blind"]))}
-    restorers["codeformer"] = build_restorer("codeformer", weights=named_weights(EMBEDDED["codeformer"])).on_floor(None)
+    built = {name: build_restorer(name, weights=named_weights(EMBEDDED[name])) for name in ("blind", "codeformer", "keep")}
+    restorers = {"blind": built["blind"], "codeformer alone": built["codeformer"].on_floor(None), "keep": built["keep"]}
+    found: dict[bool, dict[tuple[str, ...], list[list[float]]]] = {True: {}, False: {}}
     pictures = []
-    print("| clip | face | before it | method | occluder: damaged | no mask | mask | face: damaged | no mask | mask |\n| " + " --- |" * 10)
     for name, first in CLIPS.items():
         frames, (track, *_) = tracks_of(folder / name, detector, first)
         for size in SIZES:
             clean, small = shrunk(frames, track, size / float(side(track.boxes).median()))
-            face = torch.zeros_like(clean[:, 0])
-            for k, box in enumerate(small.boxes.round().long().tolist()):
-                face[k, max(box[1], 0) : box[3], max(box[0], 0) : box[2]] = 1
-            painted = None
-            for what, truth, mask in [("nothing", clean, torch.zeros_like(face)), *occluders(clean, small)]:
-                shown = damaged(truth, 0.015 * size)
-                crops = align(shown, small, 0)
-                results = {}
-                for method, restorer in restorers.items():
-                    session = restorer.open(small, seed=0)
-                    results[method] = torch.cat([session.push(crops), session.close()])
-                painted = painted if painted is not None else results["blind"]
-                results["painted"] = painted
-                for method, restored in results.items():
-                    if what == "nothing" and method == "painted":
+            perfect, painted = align(clean, small, 0), dict[str, Tensor]()
+            face, scale = 1 - outside(CROP, small.outline)[:, 0], float(scales(small.matrices).median())
+            for what, covered, mask in [("nothing", clean, torch.zeros_like(clean[:, 0])), *occluders(clean, small)]:
+                truth, over = align(covered, small, 0), align(mask[:, None].expand(-1, 3, -1, -1), small, 0)[:, 0]
+                for damage in DAMAGES:
+                    if size == min(SIZES) and damage == "blur 0.08":
                         continue
-                    clips = [shown, *(Paster(fade=False, occlusion=mode).paste(shown, 0, [(small, restored, crops)])[0] for mode in ("off", "auto"))]
-                    before = [f"{psnr(clip, truth, mask):.2f}" if what != "nothing" else "" for clip in clips]
-                    rest = [f"{psnr(clip, truth, face * (mask < 0.01)):.2f}" for clip in clips]
-                    print("| " + " | ".join([name, f"{size} px", what, method, *before, *rest]) + " |", flush=True)
-                    if method != "codeformer":
-                        pictures.append(torch.cat([align(clip, small, 0)[-1:] for clip in (*clips, truth)]))
-    ideal(folder, detector)
+                    crops = align(harmed(covered, damage, size), small, 0)
+                    painted.setdefault(damage, restored(restorers["blind"], crops, small) if what == "nothing" else crops)
+                    results = {"painted": painted[damage], "truth": perfect}
+                    if name == next(iter(CLIPS)) and size == max(SIZES) and damage != "blur 0.08":
+                        some = restorers if damage == "half" else {k: r for k, r in restorers.items() if k != "keep"}
+                        results |= {label: restored(restorer, crops, small) for label, restorer in some.items()}
+                    for label, result in results.items():
+                        mixed = crops.lerp(result, unoccluded(result, crops, scale, small.outline)[:, None])
+                        clips = crops, result, mixed
+                        before = [psnr(clip, truth, face * over * (over > 0.5)) if what != "nothing" else math.nan for clip in clips]
+                        rest = [psnr(clip, truth, face * (over < 0.01)) for clip in clips]
+                        found[label in restorers].setdefault((f"{size} px", damage, what, label), []).append([*before, *rest])
+                        if label == "painted" and size == max(SIZES) and damage == "half":
+                            pictures.append(torch.cat([clip[-1:] for clip in (*clips, truth)]))
+        print(name, "done", file=sys.stderr, flush=True)
+        if name == next(iter(CLIPS)):
+            table(found[True])
+    table(found[False])
     if sheet:
         sheet_png(torch.stack([F.avg_pool2d(row, 4) for row in pictures]), Path(sheet))
+    spared(folder, detector, restorers)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def edited_faces(
         before = answers[1][here] if decoded is not None else crops
         weight = strength if mask is None else strength * F.interpolate(mask if len(mask) == 1 else mask[here], (CROP, CROP), mode="bilinear")
         changed = crops + weight * (answers[0][here] - before)
-        track = replace(clip.track, difference=decoded is not None)
+        track = replace(clip.track, difference=decoded is not None, repainted=False)
         done.append(FaceClip(track, changed.clamp(0, 1), clip.note))
     return done
 

@@ -30,6 +30,12 @@ STRUCTURE = (0.3, 0.5)
 BORDER = 1.3
 """To how far beyond its outline a face goes over into what is beside it."""
 
+BLURS = (0.0, 6.0, 8.0, 11.0, 16.0, 22.0, 32.0, 45.0)
+"""Deviations in crop pixels of the blurs that footage is tried to have lost its detail by: up to 16 % of the face."""
+
+FAR = 0.02
+"""Squared distance of two cells from which on it counts the same, so that what lies before a face does not choose the blur."""
+
 GROWN = 3
 """Cells by which what lies before the face is widened, so that its edge is not restored into the face."""
 
@@ -41,21 +47,47 @@ def unoccluded(restored: Tensor, original: Tensor, scale: float = 1.0, outline: 
 
         1 - SSIM = 1 - (2 cov(a, b) + FLAT) / (var a + var b + FLAT)
 
-    of the cells' brightness a and b; one that sharpens changes neither. Outside the mesh half as much is enough. A shift of colour that the
-    whole crop has in common is left out.
+    of the cells' brightness a and b; one that sharpens changes neither, once the restored crop is as blurred as the original (`as_blurred`).
+    Outside the mesh half as much is enough. A shift of colour that the whole crop has in common is left out.
 
     scale: crop pixels per frame pixel. outline: (n, SPOKES) of each frame's mesh, see `mesh_points.outline`; None is the mean mesh's.
     """
     cell = min(max(CELL, 2 ** math.ceil(math.log2(max(PIXELS * scale, 1)))), CROP // 16)
     a, b = (F.avg_pool2d(crops, cell) for crops in (restored, original))
-    change = a - b
-    change = change - change.flatten(2).median(-1).values[..., None, None]
+    a = as_blurred(a, b, cell)
+    change = levelled(a - b)
     colour = change.square().mean(1, keepdim=True).sqrt()
     weight = 1 + outside(a.shape[-1], outline).to(a)
     differs = torch.maximum(rise(colour * weight, *COLOUR), rise(structure(a, b) * weight, *STRUCTURE))
     grown = F.max_pool2d(differs, GROWN, 1, GROWN // 2)
     soft = F.avg_pool2d(F.pad(grown, (1, 1, 1, 1), mode="replicate"), 3, 1)
     return 1 - F.interpolate(soft, size=(CROP, CROP), mode="bilinear", align_corners=False)[:, 0].clamp(0, 1)
+
+
+def levelled(change: Tensor) -> Tensor:
+    """Changes (n, 3, h, w) without their median, per picture and channel."""
+    return change - change.flatten(2).median(-1).values[..., None, None]
+
+
+def as_blurred(a: Tensor, b: Tensor, cell: int) -> Tensor:
+    """Pictures a (n, 3, h, w) of `cell` crop pixels a pixel, each blurred by that of BLURS which brings it nearest to b.
+
+    A restored face that is blurred as the footage was shows the footage again, but for what lay before it.
+    """
+    tried = torch.stack([gaussian(a, sigma / cell) for sigma in BLURS])
+    far = torch.stack([levelled(one - b).square().sum(1).clamp(max=FAR).mean((-2, -1)) for one in tried])
+    return tried[far.argmin(0), torch.arange(len(a))]
+
+
+def gaussian(picture: Tensor, sigma: float) -> Tensor:
+    """Pictures (n, 3, h, w) blurred by a Gaussian of this deviation in pixels, their border repeated."""
+    if sigma <= 0:
+        return picture
+    reach = min(math.ceil(2.5 * sigma), picture.shape[-1] - 1)
+    taps = torch.exp(-torch.arange(-reach, reach + 1).to(picture).square() / (2 * sigma**2))
+    taps = taps / taps.sum()
+    wide = F.pad(picture.flatten(0, 1)[:, None], (reach,) * 4, mode="replicate")
+    return F.conv2d(F.conv2d(wide, taps.view(1, 1, 1, -1)), taps.view(1, 1, -1, 1)).view_as(picture)
 
 
 def structure(a: Tensor, b: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ DIRECT = 1.5
 REACH = 8
 """Pixels of a frame beyond a face's region that enlarging spreads it over, and more."""
 
-OCCLUSION = ("off", "auto")
+OCCLUSION = ("auto", "on", "off")
 
 LARGE = 1 << 28
 """Bytes of enlarged frames at once, unless a single one takes more."""
@@ -55,8 +55,8 @@ class Paster:
         grain: "auto" gives a face that lost it the grain back that the frame around it keeps; "off" leaves the face clean.
         fade: strength falls for tiny, blurred, averted or filled-in faces, and where a track begins or ends in mid-shot.
         gates: from where to where it falls.
-        occlusion: "auto" keeps what lies before the face, where the crops before and after restoration differ (occlusion.py). Not for
-            methods that change what is there, such as inpainting and colourising.
+        occlusion: "on" keeps what lies before the face, where the crops before and after restoration differ (occlusion.py); "auto" does for
+            tracks that a network `repainted`, which leaves out what is meant to change, such as colours, holes and edits.
         scale: how many times the size of the frames comes out, 1 to 4: they are enlarged, and the crops keep their own detail.
         upscaler: what enlarges; None is Lanczos.
     """
@@ -68,7 +68,7 @@ class Paster:
     fade: bool = True
     grain: str = "auto"
     gates: Gates = GATES
-    occlusion: str = "off"
+    occlusion: str = "auto"
     scale: int = 1
     upscaler: Upscaler | None = None
 
@@ -80,7 +80,7 @@ class Paster:
         if self.grain not in GRAIN:
             raise ValueError(f"grain is {' or '.join(GRAIN)}, got {self.grain!r}")
         if self.occlusion not in OCCLUSION:
-            raise ValueError(f"occlusion is {' or '.join(OCCLUSION)}, got {self.occlusion!r}")
+            raise ValueError(f"occlusion is {', '.join(OCCLUSION)}, got {self.occlusion!r}")
         if self.scale not in range(1, LARGEST + 1):
             raise ValueError(f"scale is 1 to {LARGEST} times the size of the frames, a whole number, got {self.scale}")
         if self.upscaler is not None and self.scale == 1:
@@ -151,7 +151,7 @@ class Paster:
         matrices = track.matrices[rows].double()
         share = 1 - rise(scales(matrices), 1.0, DIRECT)
         restored = restored.to(frames)
-        if original is None and (self.colour_match or self.occlusion == "auto" or track.difference or bool((share > 0).any())):
+        if original is None and (self.colour_match or self._keeps(track) or track.difference or bool((share > 0).any())):
             original = warp_to(frames, matrices, CROP)
         if original is not None:
             check_crops(track, original, len(frames))
@@ -181,6 +181,10 @@ class Paster:
             if mask is not None:
                 mask[k][y, x] = torch.maximum(mask[k][y, x], soft)
 
+    def _keeps(self, track: FaceTrack) -> bool:
+        """Whether what lies before the face of a track is kept."""
+        return self.occlusion == "on" or (self.occlusion == "auto" and track.repainted)
+
     def _shape(self, restored: Tensor, original: Tensor | None, track: FaceTrack, rows: slice) -> Tensor | None:
         """Masks (n, 512, 512) of what is face in the template's part of the crops; None where nothing is known but the crop's border."""
         context = track.context
@@ -189,7 +193,7 @@ class Paster:
             restored = sample(restored, part, CROP, CROP)
             original = None if original is None else sample(original, part, CROP, CROP)
         shape = self.parser(restored) if self.parser is not None else None
-        if self.occlusion == "auto" and original is not None and len(restored):
+        if self._keeps(track) and original is not None and len(restored):
             scale = float(scales(track.matrices[rows]).median()) * context
             clear = unoccluded(restored, original, scale, None if track.outline is None else track.outline[rows])
             shape = clear if shape is None else shape.to(clear) * clear

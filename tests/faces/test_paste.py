@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
+import cv2
 import pytest
 import torch
 from torch.testing import assert_close
@@ -257,6 +258,21 @@ def test_a_hand_of_the_face_s_own_colour_is_told_by_its_structure():
     clear = unoccluded(face, original)[0]
     assert float(clear[280:400, 200:320].mean()) < 0.25
     assert float(clear[:180].min()) > 0.95 and float(clear[500:].min()) > 0.95
+
+
+@pytest.mark.parametrize("sigma", [8, 16, 30])
+def test_blur_is_no_occluder_and_hides_none(sigma):
+    """The truth is restored from a face that was blurred: nearly all of it was kept out."""
+    from fvr.faces.compositing.occlusion import unoccluded
+
+    rng = torch.Generator().manual_seed(3)
+    face = torch.nn.functional.interpolate(0.2 + 0.6 * torch.rand(1, 3, 14, 14, generator=rng), size=(512, 512), mode="bicubic").clamp(0, 1)
+    covered = face.clone()
+    covered[:, :, 300:420, 150:300] = 0.02
+    blurred = [torch.from_numpy(cv2.GaussianBlur(x[0].permute(1, 2, 0).numpy(), (0, 0), sigma)).permute(2, 0, 1)[None] for x in (face, covered)]
+    assert float(unoccluded(face, blurred[0]).mean()) > 0.98
+    clear = unoccluded(face, blurred[1])[0]
+    assert float(clear[320:400, 170:280].max()) < 0.05 and float(clear[:150].mean()) > 0.99
 
 
 def test_noise_that_goes_is_no_occluder_however_small_the_face():

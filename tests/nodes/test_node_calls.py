@@ -55,8 +55,10 @@ def test_paste_back_takes_gates_and_the_occlusion_mask(frames):
     opened, mask = call(PasteBack, frames=grey, faces=faces, gates="size=2-4")
     assert torch.equal(shown, grey) and float(mask.max()) > 0.9 and float(opened.max()) > 0.9
     faces[0].crops[:, 0, 100:400, 100:300] = 0.2
-    masked = call(PasteBack, frames=grey, faces=faces, gates="off", occlusion="auto")[1]
-    assert float(masked[:, 6:9, 5:8].max()) < 0.5 < float(call(PasteBack, frames=grey, faces=faces, gates="off")[1][:, 6:9, 5:8].min())
+    drawn = [replace(faces[0], track=replace(faces[0].track, repainted=True))]
+    for given, how, kept in ((faces, "on", True), (drawn, "auto", True), (faces, "auto", False), (drawn, "off", False)):
+        masked = call(PasteBack, frames=grey, faces=given, gates="off", occlusion=how)[1][:, 6:9, 5:8]
+        assert float(masked.max()) < 0.5 if kept else float(masked.min()) > 0.5
     with pytest.raises(ValueError, match="a gate is one of size, blur"):
         call(PasteBack, frames=grey, faces=faces, gates="age=1-2")
 

@@ -94,6 +94,7 @@ def test_the_fingerprint_is_the_files(models):
 def test_people_in_one_batch_share_nothing(name):
     restorer = load(name)
     together, frames = call(RestoreFaces, restorer=restorer, faces=people())
+    assert all(clip.track.repainted for clip in together)  # which Paste Back goes by
     alone = [call(RestoreFaces, restorer=restorer, faces=[person])[0][0] for person in people()]
     for both, one in zip(together, alone, strict=True):
         assert torch.equal(both.crops, one.crops) and both.track.person == one.track.person
