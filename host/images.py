@@ -11,18 +11,24 @@ from torch import Tensor
 
 from .. import host
 
+BRIGHT = 1.5
+"""What more than half of a picture in [0, 1] is never above, whatever overshoots; one in [0, 255] is but where it is black."""
+
 
 def from_image(image: Tensor) -> Tensor:
     """IMAGE (B, H, W, 3 or 4), any float dtype, any device -> frames (B, 3, H, W): alpha dropped, clamped to [0, 1].
 
     Raises:
-        ValueError: for another rank, number of channels or dtype, or an empty batch.
+        ValueError: for another rank, number of channels or dtype, values in [0, 255], or an empty batch.
     """
     _check(image, "IMAGE", rank=4, layout="(batch, height, width, 3 or 4)")
     if image.shape[-1] not in (3, 4):
         raise ValueError(
             f"an IMAGE has 3 channels, or 4 with alpha, but this one has {image.shape[-1]} (shape {tuple(image.shape)}); convert it to RGB first"
         )
+    looked_at = image[:, ::16, ::16, :3]
+    if (looked_at > BRIGHT).float().mean() > 0.5:
+        raise ValueError(f"an IMAGE holds values from 0 to 1, but this one's go up to {float(looked_at.max()):.0f}; divide 8-bit values by 255")
     return _copy(image[..., :3].permute(0, 3, 1, 2), torch.float32, torch.device("cpu"))
 
 

@@ -330,6 +330,14 @@ class PasteBack(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, gates=""):
+        try:
+            Gates.parse(gates or "")  # None comes by a wire
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
     def fingerprint_inputs(cls, **others):
         return fingerprints("parsenet")
 

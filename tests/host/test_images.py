@@ -92,6 +92,7 @@ def test_inference_tensors_come_and_go():
         (torch.rand(0, 8, 8, 3), "empty"),
         (torch.rand(2, 0, 8, 3), "empty"),
         (torch.zeros(1, 8, 8, 3, dtype=torch.uint8), "torch.uint8"),
+        (torch.full((1, 40, 40, 3), 255.0), "go up to 255; divide 8-bit values by 255"),
         (None, "got NoneType: the node before gave no picture"),
         ([torch.rand(1, 8, 8, 3)], "got list: the node before gave no picture"),
     ],

@@ -214,3 +214,8 @@ def test_crops_that_any_node_has_changed_go_back(tmp_path):
     assert nobody.result[0] == [] and host.is_nothing(nobody.result[1])
     assert faces[0].track.context == 2 and torch.equal(same, plain) and torch.equal(none, frames) and mask.max() == 1
     assert torch.equal(shown, crops)
+
+
+def test_gates_that_cannot_be_read_are_refused_before_the_faces_are_restored():
+    assert PasteBack.validate_inputs(gates="yaw=90-70") is True and PasteBack.validate_inputs(gates=None) is True
+    assert "got 'foo=1-2'" in PasteBack.validate_inputs(gates="foo=1-2")

@@ -36,6 +36,12 @@ def test_untouched_sound_is_copied_bit_by_bit(tone, tmp_path, suffix):
     assert packets(copy(source, tmp_path / f"copy{suffix}", audio=source)) == packets(tone)
 
 
+def test_sound_that_is_no_number_is_refused_before_the_work():
+    """FFmpeg's encoder refuses it with its last packet, when all frames are written."""
+    with pytest.raises(VideoError, match="no numbers"):
+        AudioTrack(torch.tensor([[0.0, float("nan")]]), 8000)
+
+
 def test_the_sound_of_television_and_discs_is_copied_into_matroska(tmp_path):
     """MPEG-1 layer 2, as DVB and DVD have it."""
     with av.open(str(tmp_path / "tv.ts"), "w") as out:

@@ -63,6 +63,8 @@ class AudioTrack:
     def __post_init__(self) -> None:
         if self.waveform.dim() != 2 or not 1 <= self.waveform.shape[0] <= 8 or self.rate < 1:
             raise VideoError(f"audio must be (channels, samples) with 1 to 8 channels and a rate, got {tuple(self.waveform.shape)} at {self.rate}")
+        if self.waveform.sum().isnan():
+            raise VideoError("the audio holds values that are no numbers (NaN): what made it failed, often in half precision; run that in float32")
 
     @property
     def duration(self) -> Fraction:
