@@ -161,6 +161,7 @@ def test_a_job_is_planned_with_all_that_decides_the_picture():
         "input",
         "output",
         "line",
+        "parser",
         "command",
         "overwrite",
         "report",
