@@ -119,7 +119,7 @@ class BlindSession(Session):
         self.scale, self.enlarged = enlarged, torch.tensor([enlarged])
         self._past: Frame | None = None
         self._device: torch.device | None = None
-        self._weights: dict[str, Tensor] = {}
+        self._drawn: dict[str, Tensor] | None = None
 
     @torch.inference_mode()
     def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
@@ -140,9 +140,9 @@ class BlindSession(Session):
         grey = replace(seen_by_flow(here), device=device)  # seen before it goes there: asking for it back would wait for all that goes on there
         now = here.to(device)
         quiet = now if quiet is here else quiet.to(device)
-        if device != self._device or not self.restorer.options.detail:  # the network's own are asked for anew: a host may have exchanged them
-            self._device, self._weights = device, self.restorer.network.at(self.restorer.options.detail)
-            self.enlarged = self.enlarged.to(device)
+        if device != self._device:
+            self._device, self.enlarged = device, self.enlarged.to(device)
+            self._drawn = self.restorer.network.at(detail) if (detail := self.restorer.options.detail) else None
         frame = self._restored(now, quiet, grey, past)
         if past is not None and self.restorer.look_ahead:
             after = warp(frame.restored, flow_between(past.grey, grey), "bicubic")
@@ -155,18 +155,20 @@ class BlindSession(Session):
         """x_t, and what the network sees of it, with what is known of the frame before it."""
         before, restored, flow = (None, None, None) if past is None else (past.crop, past.restored, flow_between(grey, past.grey))
         images, seen = clip_inputs(quiet, before, restored, flow)
-        first = self._look(images, seen) - now
-        second = unmirrored(self._look(mirrored(images), mirrored(seen))) - now
+        faithful = self.restorer.network.at(0.0)  # asked for anew: a host may have exchanged them
+        first = self._look(images, seen, faithful) - now
+        second = unmirrored(self._look(mirrored(images), mirrored(seen), faithful)) - now
         share = worthwhile(first, second, self.scale, 1.0 if past is None else CARRIED)
-        correction = share * (first + second) / 2
+        # what is drawn differs from look to look by its nature, so it goes where the faithful looks agree
+        correction = share * ((first + second) / 2 if self._drawn is None else self._look(images, seen, self._drawn) - now)
         result = now + correction
         tolerance = AGREED**2 + LEFT**2 * around(correction.square().mean(1, keepdim=True), AROUND_LEFT)
         if restored is not None and flow is not None:
             result = steadied(result, warp(restored, flow, "bicubic"), share * seen, tolerance)
         return Frame(quiet, grey, result.clamp(0, 1), share, tolerance)
 
-    def _look(self, images: Tensor, seen: Tensor) -> Tensor:
-        return self.restorer.network(images, seen, self._weights, self.enlarged)
+    def _look(self, images: Tensor, seen: Tensor, weights: dict[str, Tensor]) -> Tensor:
+        return self.restorer.network(images, seen, weights, self.enlarged)
 
 
 def delivered(crops: Iterable[Tensor]) -> Tensor:

@@ -69,6 +69,18 @@ def test_raw_noise_in_all_colours_goes(truth):
     assert after > before + 5
 
 
+def test_detail_is_drawn_where_the_faithful_looks_agree(truth):
+    """Drawn detail differs from look to look by its nature, which must not undo it."""
+    seen = parse("gaussian_blur(sigma=1) + noise(sigma=0.02) + h264(crf=28)").observe(truth[:1], torch.Generator().manual_seed(0)).clamp(0, 1)
+    track = find_tracks([(0, seen)], load_detector("blazeface"))[0]
+    crops = align(seen, track, 0)
+    faithful, drawn = (restore_frames(restorer_of("blind").configured(detail=detail), crops, track) for detail in (0.0, 1.0))
+    fine = [
+        float((crop - torch.nn.functional.avg_pool2d(crop, 5, 1, 2))[..., 100:-100, 100:-100].square().mean()) for crop in (crops, faithful, drawn)
+    ]
+    assert fine[2] > 1.15 * fine[1]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_clean_clip_stays_clean(method, truth):
     face = (..., *FACE)
