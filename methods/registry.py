@@ -23,7 +23,7 @@ from ..priors.load import prior_from_file, task_of
 from ..priors.wiener import GaussianPrior
 from .auto import AutoRestorer
 from .base import NetworkRestorer, Restorer
-from .blind import BlindOptions, BlindRestorer
+from .blind.restorer import BlindOptions, BlindRestorer
 from .flair.options import PRESETS, FlairOptions
 from .flair.sampler import FlairRestorer
 from .per_frame import PerFrameOptions, PerFrameRestorer

@@ -9,7 +9,7 @@ from .. import host
 from ..assembly import AUTO, PRECISIONS, chosen_method, decided, fingerprint, restorer_files, weights_for
 from ..headless.io import io, newer
 from ..methods.base import Restorer
-from ..methods.blind import BlindOptions
+from ..methods.blind.restorer import BlindOptions
 from ..methods.codeformer import CodeFormerOptions
 from ..methods.dicface import DicFaceOptions
 from ..methods.keep import KeepOptions

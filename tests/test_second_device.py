@@ -11,7 +11,7 @@ import torch
 from fvr.cli import main
 from fvr.demo import moving_portrait, save
 from fvr.host.devices import set_device
-from fvr.methods.blind import BlindOptions, BlindRestorer
+from fvr.methods.blind.restorer import BlindOptions, BlindRestorer
 from fvr.metrics.identity import EmbeddedIdentity
 from fvr.models.blind import BlindRestorers, BlindSizes
 from fvr.models.device import on

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..faces.types import CROP
-from ..methods.blind import flow_into
+from ..methods.blind.restorer import flow_into
 from ..models.blind import BlindRestorers, BlindSizes, BlindUNet, clip_inputs
 from ..models.blind.network import UNSHUFFLE, whole
 from ..models.checkpoints.load import load_network

@@ -15,7 +15,7 @@ ARCHITECTURE = Architecture(
         f"blind restorer, 512 x 512, {'with' if network.detailed is not None else 'without'} a second set of weights for detail"
     ),
     rank=0,
-    restorer="methods.blind:BlindRestorer",
+    restorer="methods.blind.restorer:BlindRestorer",
     summary="The package's own restorer for damage that nobody described: 512 x 512, carried from frame to frame.",
     embedded="embedded blind",
     bfloat16=True,

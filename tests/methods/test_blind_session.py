@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fvr.methods.base import restore_frames
-from fvr.methods.blind import AGREED, BlindOptions, BlindRestorer, flow_into, mirrored, steadied, unmirrored, worthwhile
+from fvr.methods.blind.restorer import AGREED, BlindOptions, BlindRestorer, flow_into, mirrored, steadied, unmirrored, worthwhile
 from fvr.models.blind import BlindRestorers, BlindSizes, BlindUNet
 from fvr.motion.warp import warp
 from fvr.training.synthetic_motion import Motion, set_moving

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fvr.colour import luma
-from fvr.methods.chroma_noise import chroma_noise, without_chroma_noise
+from fvr.methods.blind.chroma_noise import chroma_noise, without_chroma_noise
 from fvr.physics import parse
 
 

@@ -8,7 +8,7 @@ from helpers.code_networks import moving, small_codeformer, small_dicface, track
 
 from fvr.assembly import weights_for
 from fvr.methods.base import WarmUp, restore_frames
-from fvr.methods.blind import BlindRestorer
+from fvr.methods.blind.restorer import BlindRestorer
 from fvr.methods.codeformer import CodeFormerOptions, CodeFormerRestorer
 from fvr.methods.dicface import DicFaceOptions, DicFaceRestorer
 from fvr.methods.flair.options import FlairOptions

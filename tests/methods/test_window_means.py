@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fvr.methods.window_means import around
+from fvr.methods.blind.window_means import around
 
 
 @pytest.mark.parametrize("side", [1, 3, 7, 15, 31])

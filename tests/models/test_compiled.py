@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fvr.methods.base import restore_frames
-from fvr.methods.blind import BlindRestorer
+from fvr.methods.blind.restorer import BlindRestorer
 from fvr.models.blind import BlindRestorers, BlindSizes
 from fvr.models.compiled import compile_parts
 

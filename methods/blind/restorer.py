@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..faces.compositing.strength import rise
-from ..faces.types import CROP, FaceTrack
-from ..models.blind import BlindRestorers, clip_inputs
-from ..models.device import CheckInterrupt, no_check
-from ..motion.dis import DisFlow, GreyFrames
-from ..motion.warp import warp
-from ..options import Options, parameter
-from .base import NetworkRestorer, Session, WarmUp, check_square, refuse_masks, resized
+from ...faces.compositing.strength import rise
+from ...faces.types import CROP, FaceTrack
+from ...models.blind import BlindRestorers, clip_inputs
+from ...models.device import CheckInterrupt, no_check
+from ...motion.dis import DisFlow, GreyFrames
+from ...motion.warp import warp
+from ...options import Options, parameter
+from ..base import NetworkRestorer, Session, WarmUp, check_square, refuse_masks, resized
 from .chroma_noise import without_chroma_noise
 from .window_means import around
 

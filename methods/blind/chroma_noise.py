@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..colour import luma
+from ...colour import luma
 from .window_means import around
 
 LEAST = 1.0 / 255

@@ -1,0 +1,1 @@
+"""Restoration of damage that nobody described, frame after frame."""
