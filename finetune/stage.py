@@ -17,7 +17,7 @@ from ..faces.types import CROP
 from ..methods.detail_fusion import anchored, merged
 from ..metrics.fidelity import psnr
 from ..models.tuning import Answer, Use, answer, predicts_codes, train_only
-from ..training.degradations import LARGE, NATIVE_128, Blind
+from ..training.data.degradations import LARGE, NATIVE_128, Blind
 from ..training.discriminator import Adversary
 from ..training.engine import Batch, Stage
 from ..training.losses import lpips_or_none, pixel_loss

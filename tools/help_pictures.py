@@ -38,7 +38,7 @@ from fvr.models.embedded import PRIORS, RESTORERS, listed
 from fvr.motion.dis import DisFlow
 from fvr.physics import KINDS, Degradation, RandomInpaint, parse
 from fvr.priors.load import load_prior, prior_from_file
-from fvr.training.degradations import JUDGED
+from fvr.training.data.degradations import JUDGED
 from fvr.video import FrameTimes, ShotCutDetector, open_source, read_frames
 from fvr.video.comparison.compare import CompareOptions, compare_picture
 

@@ -22,13 +22,13 @@ from . import blind, codebook, dicface, evidence, keep, prior, temporal
 from .bars import Bars
 from .card import FEDERAL_BIAS, LICENCE, OWN_LICENCE, Card, export, federal_data
 from .codebook import clean_encoder
+from .data.faces import FEDERAL, Faces
 from .data.pairs import Pairs
+from .data.synthetic_motion import Clips
 from .engine import Run, Stopped, average_of, train
-from .faces import FEDERAL, Faces
 from .flow_weights import GMFLOW, PUBLISHED, load_spynet
 from .plan import Plan
 from .recipe import KEEP_BASE, PAPER, SMALL_128
-from .synthetic_motion import Clips
 
 RECIPES: dict[str, dict[str, Any]] = {
     "blind": {"small": blind.BLIND_512},

@@ -16,9 +16,9 @@ from ..metrics.fidelity import psnr, ssim
 from ..models.checkpoints.state_dict import read_state
 from ..models.codeformer.network import CodeFormer
 from ..models.vq import Encoder
-from .degradations import JUDGED, Blind, judged
+from .data.degradations import JUDGED, Blind, judged
+from .data.faces import Faces
 from .engine import Batch, Stage
-from .faces import Faces
 from .losses import (
     EncoderFeatures,
     PatchAdversary,

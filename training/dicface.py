@@ -14,8 +14,8 @@ from ..colour import luma
 from ..methods.tasks import Mode
 from ..models.code_prediction import CodeNetwork
 from ..models.dicface.network import DicFace, dirichlet_mean
+from .data.faces import Jitter
 from .engine import Batch, generator_for
-from .faces import Jitter
 from .losses import dirichlet_divergence
 from .plan import Plan
 from .recipe import SMALL_128

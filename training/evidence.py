@@ -16,9 +16,9 @@ from ..methods.detail_fusion import merged
 from ..methods.dicface import uncertainty
 from ..models.code_prediction import CodeNetwork
 from ..models.dicface.network import DicFace, dirichlet_mean
-from .degradations import JUDGED, Blind, judged
+from .data.degradations import JUDGED, Blind, judged
+from .data.faces import Faces, Jitter
 from .engine import Batch, Stage, generator_for
-from .faces import Faces, Jitter
 from .plan import Plan
 from .recipe import SMALL_128
 

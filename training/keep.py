@@ -17,9 +17,9 @@ from ..motion.dis import DisFlow
 from ..motion.flow import FlowSource
 from ..motion.warp import warp
 from .codebook import Adversarial, kaiming_normal
-from .degradations import Streamed
+from .data.degradations import Streamed
+from .data.faces import Jitter
 from .engine import Batch
-from .faces import Jitter
 from .flow_weights import load_gmflow
 from .losses import code_losses, pixel_loss
 from .plan import Plan

@@ -20,11 +20,11 @@ from ..models.flair.temporal import split_parameters
 from ..models.flair.unet import VideoUNet
 from ..models.flair.window import Flows
 from ..priors.flair_video import smoothed
-from .degradations import JUDGED, NATIVE_128, Blind, Deblurring, KnownDegradation, judged
+from .data.degradations import JUDGED, NATIVE_128, Blind, Deblurring, KnownDegradation, judged
+from .data.faces import MIRROR_ONLY, Faces, Jitter, shrunk
+from .data.synthetic_motion import Clips, Motion, degraded_clip, set_moving
 from .engine import Batch, Stage, generator_for
-from .faces import MIRROR_ONLY, Faces, Jitter, shrunk
 from .plan import Plan
-from .synthetic_motion import Clips, Motion, degraded_clip, set_moving
 
 VALIDATED = 8
 """Faces of the validation split that figures are made of."""

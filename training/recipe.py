@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from ..models.code_prediction import CodeConfig
 from ..models.vq import VQConfig
-from .degradations import LARGE, NATIVE_128, SMALL, Blind
-from .faces import MIRROR_ONLY, Jitter
+from .data.degradations import LARGE, NATIVE_128, SMALL, Blind
+from .data.faces import MIRROR_ONLY, Jitter
 from .plan import Plan
 
 

@@ -18,12 +18,12 @@ from ..metrics.temporal import mean_warping_error
 from ..models.code_prediction import CodeNetwork
 from ..models.vq import Encoder
 from ..physics.linear.inpaint import BrushStrokes
-from .degradations import JUDGED, Blind, Streamed, judged
+from .data.degradations import JUDGED, Blind, Streamed, judged
+from .data.faces import MIRROR_ONLY, Faces, Jitter, shrunk
+from .data.synthetic_motion import Clips, Motion, degraded_clip, set_moving
 from .engine import Batch, Net, Stage, generator_for
-from .faces import MIRROR_ONLY, Faces, Jitter, shrunk
 from .losses import EncoderFeatures, lpips_or_none, pixel_loss
 from .plan import Plan
-from .synthetic_motion import Clips, Motion, degraded_clip, set_moving
 
 VALIDATED_CLIPS, VALIDATED_FRAMES = 4, 8
 

@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--directions", type=int, default=24, help="in which latents vary; 256 for faces")
     arguments = parser.parse_args()
     if arguments.source.is_dir():
-        from fvr.training.faces import Faces
+        from fvr.training.data.faces import Faces
 
         faces = Faces(arguments.source, "train", arguments.side)
         frames = torch.stack([faces.face(n) for n in range(len(faces))])

@@ -35,8 +35,8 @@ from fvr.motion.dis import DisFlow
 from fvr.options import parse_settings
 from fvr.physics import AveragePool, Blur, Degradation, RandomInpaint, TemporalBlur
 from fvr.priors.load import prior_from_file
-from fvr.training.faces import SUFFIXES, read_face
-from fvr.training.synthetic_motion import Motion, set_moving
+from fvr.training.data.faces import SUFFIXES, read_face
+from fvr.training.data.synthetic_motion import Motion, set_moving
 from fvr.video import open_source, read_frames
 
 TASKS: dict[str, Degradation] = {

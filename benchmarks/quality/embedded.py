@@ -18,8 +18,8 @@ from fvr.methods.detail_fusion import merged
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.models.codeformer.network import CodeFormer
 from fvr.models.embedded import CODEBOOK, FOLDER, read_embedded
-from fvr.training.degradations import JUDGED, judged
-from fvr.training.faces import Faces
+from fvr.training.data.degradations import JUDGED, judged
+from fvr.training.data.faces import Faces
 from fvr.training.sheet import sheet_png
 
 

@@ -34,7 +34,7 @@ from fvr.metrics.temporal import mean_warping_error
 from fvr.models import embedded
 from fvr.physics.blind_video import LEVELS
 from fvr.physics.parser import parse
-from fvr.training.degradations import JUDGED
+from fvr.training.data.degradations import JUDGED
 from fvr.training.sheet import sheet_png
 from fvr.video import read_frames
 

@@ -47,9 +47,9 @@ from fvr.physics import parse
 from fvr.priors.base import Prior
 from fvr.priors.load import prior_from_file
 from fvr.priors.wiener import GaussianPrior
-from fvr.training.degradations import JUDGED, judged
+from fvr.training.data.degradations import JUDGED, judged
+from fvr.training.data.faces import Faces
 from fvr.training.engine import Run
-from fvr.training.faces import Faces
 
 BATCH = 8
 ALLOWED = 0.5

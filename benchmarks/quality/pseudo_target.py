@@ -33,7 +33,7 @@ from fvr.models.checkpoints.load import load_network
 from fvr.options import parse_settings
 from fvr.physics import parse
 from fvr.priors.load import prior_from_file
-from fvr.training.faces import Faces
+from fvr.training.data.faces import Faces
 from fvr.training.sheet import sheet_png
 
 SIDE = 512

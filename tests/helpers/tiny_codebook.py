@@ -14,9 +14,9 @@ from fvr.models.code_prediction import CodeConfig
 from fvr.models.codeformer.network import CodeFormer
 from fvr.models.vq import VQConfig
 from fvr.training.codebook import network_of, stages_of
-from fvr.training.degradations import LARGE
+from fvr.training.data.degradations import LARGE
+from fvr.training.data.faces import Faces, Jitter
 from fvr.training.engine import Run, train
-from fvr.training.faces import Faces, Jitter
 from fvr.training.plan import Plan
 from fvr.training.recipe import CodebookRecipe
 

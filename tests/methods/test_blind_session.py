@@ -7,7 +7,7 @@ from fvr.methods.base import restore_frames
 from fvr.methods.blind.restorer import AGREED, BlindOptions, BlindRestorer, flow_into, mirrored, steadied, unmirrored, worthwhile
 from fvr.models.blind import BlindRestorers, BlindSizes, BlindUNet
 from fvr.motion.warp import warp
-from fvr.training.synthetic_motion import Motion, set_moving
+from fvr.training.data.synthetic_motion import Motion, set_moving
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from fvr.methods.base import restore_frames
 from fvr.methods.registry import build_restorer
 from fvr.models import embedded
-from fvr.training.degradations import JUDGED, judged
+from fvr.training.data.degradations import JUDGED, judged
+from fvr.training.data.faces import FEDERAL, Faces
 from fvr.training.engine import generator_for
 from fvr.training.evidence import covered, rank_correlation
-from fvr.training.faces import FEDERAL, Faces
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 PEOPLE = 6

@@ -24,8 +24,8 @@ from fvr.methods.registry import build_restorer
 from fvr.methods.tasks import Task, filled_from_rim
 from fvr.metrics.fidelity import psnr
 from fvr.physics.linear.inpaint import brush_mask
-from fvr.training.degradations import judged
-from fvr.training.faces import FEDERAL, Faces
+from fvr.training.data.degradations import judged
+from fvr.training.data.faces import FEDERAL, Faces
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 

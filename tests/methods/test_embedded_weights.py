@@ -24,7 +24,7 @@ from fvr.metrics.temporal import mean_warping_error
 from fvr.models import embedded
 from fvr.models.checkpoints.load import load_network
 from fvr.physics.parser import parse
-from fvr.training.degradations import JUDGED, judged
+from fvr.training.data.degradations import JUDGED, judged
 
 FILES = embedded.listed(embedded.RESTORERS | embedded.PRIORS)
 X4 = "x4 blur, noise 0.03"

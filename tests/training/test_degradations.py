@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from fvr.metrics.fidelity import psnr
 from fvr.physics import BicubicDownsample
-from fvr.training.degradations import JUDGED, LARGE, NATIVE_128, SMALL, Blind, KnownDegradation, judged
+from fvr.training.data.degradations import JUDGED, LARGE, NATIVE_128, SMALL, Blind, KnownDegradation, judged
 from fvr.training.prior import paper
 
 

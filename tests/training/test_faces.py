@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fvr.training.faces import MIRROR_ONLY, STILL, Faces, Jitter, held_out, identity, read_face
+from fvr.training.data.faces import MIRROR_ONLY, STILL, Faces, Jitter, held_out, identity, read_face
 
 
 def write(path: Path, side: int = 32, seed: int = 0) -> None:
@@ -87,7 +87,7 @@ def test_jitter_repeats_with_its_seed_and_moves_no_more_than_it_says(people: Pat
 
 
 def test_a_shift_goes_the_way_it_says() -> None:
-    from fvr.training.faces import moved
+    from fvr.training.data.faces import moved
 
     image = torch.zeros(3, 16, 16)
     image[:, 8, 8] = 1

@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 
 from fvr.training.data.codecs import CODECS, from_yuv420, through, to_yuv420
+from fvr.training.data.faces import Faces
 from fvr.training.data.footage import KINDS, Footage, blur_kernel
 from fvr.training.data.pairs import FRAMES, WINDOW, Pairs
-from fvr.training.faces import Faces
 
 
 def picture(side: int = 512) -> np.ndarray:

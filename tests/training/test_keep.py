@@ -17,7 +17,7 @@ from fvr.models.embedded import notes
 from fvr.models.gmflow import FlowNet
 from fvr.training import cli
 from fvr.training.codebook import AutoEncoding, clean_encoder, network_of
-from fvr.training.degradations import Streamed
+from fvr.training.data.degradations import Streamed
 from fvr.training.engine import Run, generator_for, train
 from fvr.training.keep import KEEP_PAPER, KeepStage, keep_on
 from fvr.training.plan import Plan

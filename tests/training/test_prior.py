@@ -27,12 +27,12 @@ from fvr.models.flair.residual import ResBlock
 from fvr.models.flair.spynet import SPyNet
 from fvr.models.flair.temporal import split_parameters
 from fvr.training import cli, prior
-from fvr.training.degradations import JUDGED, NATIVE_128, Deblurring, KnownDegradation
+from fvr.training.data.degradations import JUDGED, NATIVE_128, Deblurring, KnownDegradation
+from fvr.training.data.faces import Faces
+from fvr.training.data.synthetic_motion import Clips
 from fvr.training.engine import STATE, Run, Stopped, generator_for, train
-from fvr.training.faces import Faces
 from fvr.training.flow_weights import load_spynet
 from fvr.training.prior import ImagePriorStage, PriorRecipe, VideoPriorStage, network_of, stages_of, thinning
-from fvr.training.synthetic_motion import Clips
 
 SIZES_64 = BicubicConfig(side=SIDE, channels=32, multipliers=(1, 1), res_blocks=1, attention=frozenset({1}), recurrence=frozenset(), head=32)
 TINY = PriorRecipe("tiny prior", SIZES_64, replace(SHORT, batch=2), SHORT, frames=3, blind=NATIVE_128.at(SIDE), levels="angle", weighting="v")

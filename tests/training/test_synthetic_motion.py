@@ -13,8 +13,8 @@ import torch.nn.functional as F
 
 from fvr.metrics.fidelity import psnr
 from fvr.motion.dis import DisFlow
-from fvr.training.degradations import Blind
-from fvr.training.synthetic_motion import Clips, Motion, degraded_clip, set_moving
+from fvr.training.data.degradations import Blind
+from fvr.training.data.synthetic_motion import Clips, Motion, degraded_clip, set_moving
 from fvr.video import open_sink
 
 FAINT = Blind(64, (0.1, 0.1), factor=(1, 1), noise=(0, 0), quality=(100, 100), skip=0.99)

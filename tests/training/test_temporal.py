@@ -22,9 +22,9 @@ from fvr.models.keep.network import KEEP, KeepConfig
 from fvr.training import cli
 from fvr.training.card import OWN_LICENCE
 from fvr.training.codebook import clean_encoder
+from fvr.training.data.faces import Faces
 from fvr.training.dicface import DICFACE_SMALL, SHARPENED, TASKS_SMALL, DicFaceStage, dicface_on, for_task, gamma_sample
 from fvr.training.engine import Run, generator_for, train
-from fvr.training.faces import Faces
 from fvr.training.keep import KEEP_SMALL, KeepStage, keep_config, keep_on
 from fvr.training.plan import Plan
 

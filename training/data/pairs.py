@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from ...colour import BT601
 from ...faces.types import CROP
-from ..faces import Faces
-from ..synthetic_motion import Motion, swings
 from .codecs import through
+from .faces import Faces
 from .footage import KINDS, Footage
+from .synthetic_motion import Motion, swings
 
 FRAMES = 4
 """Of a pair's clip,"""

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..physics.base import Degradation
-from ..physics.blind_video import WHOLE, Level, drawn
-from ..physics.identity import GaussianNoise
-from ..physics.linear.blur import Blur
-from ..physics.nonlinear.camera import CameraNoise
-from ..physics.nonlinear.jpeg import Jpeg
-from ..physics.parser import parse
+from ...physics.base import Degradation
+from ...physics.blind_video import WHOLE, Level, drawn
+from ...physics.identity import GaussianNoise
+from ...physics.linear.blur import Blur
+from ...physics.nonlinear.camera import CameraNoise
+from ...physics.nonlinear.jpeg import Jpeg
+from ...physics.parser import parse
 
 Range = tuple[float, float]
 

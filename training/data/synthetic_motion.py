@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..physics.nonlinear.h264 import H264
-from ..video import open_source, read_frames
+from ...physics.nonlinear.h264 import H264
+from ...video import open_source, read_frames
 from .degradations import Blind, Deblurring, KnownDegradation, Streamed
 from .faces import SUFFIXES, read_face, shrunk
 
