@@ -14,13 +14,13 @@ from .flair import FlairRestorerNode, FlairSampler, LoadDiffusionPrior
 from .frames import RestoreFrames
 from .keep import KeepPropagate
 from .measure import MeasureRestoration
+from .page.replacements import announce_replacements
+from .page.user_messages import with_user_messages
 from .pseudo_target import PseudoTargetGenerate
-from .replacements import announce_replacements
 from .restore import RestoreVideo
 from .restorers import LoadFaceRestorer, RestoreFaces, RestorerSettings
 from .seed_map import SeedMapOptimize
 from .segment import RestoreSegment
-from .user_messages import with_user_messages
 from .video import LoadVideoFrames, RetimeFrames, SaveVideoFrames
 from .wan import WanFaceRestorer
 

@@ -14,9 +14,9 @@ from ..host.images import from_image, to_image
 from ..pipeline import CHUNK
 from ..video import FrameTimes, open_sink
 from ..video.comparison.compare import CompareOptions, compare_picture, compared_size, resizings
-from .before_after import SIDE
 from .choices import check_choice, choice_made
-from .people import aside
+from .page.before_after import SIDE
+from .page.people import aside
 from .sockets import CATEGORY, Times
 from .video import next_number
 

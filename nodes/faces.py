@@ -36,8 +36,8 @@ from ..host.images import from_image, to_image, to_mask
 from ..models.upscaling import Upscaler
 from ..pipeline import CHUNK
 from ..video import ShotCutDetector
-from .before_after import slider, spread
-from .people import aside, people
+from .page.before_after import slider, spread
+from .page.people import aside, people
 from .sockets import CATEGORY, Faces, Times
 
 

@@ -11,7 +11,6 @@ from ..headless.io import io
 from ..host.images import from_image, to_image
 from ..pipeline import restore_clip_in_frames
 from ..video import FramesSink, FramesSource, FrameTimes
-from .before_after import Watched
 from .faces import (
     detector_input,
     fingerprints_of_finding,
@@ -25,6 +24,7 @@ from .faces import (
     upscaler_of,
     whom,
 )
+from .page.before_after import Watched
 from .restorers import OWN, fidelity_input, load_restorer, restorer_file, takes_fidelity
 from .sockets import CATEGORY, RestorerSocket, optional, seed_input, tucked
 

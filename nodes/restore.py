@@ -11,7 +11,6 @@ from ..headless.io import io
 from ..pipeline import restore_aligned, restore_clip_in_frames
 from ..record import job_identity, run_record
 from ..video import choose_container
-from .before_after import Watched, film_slider
 from .faces import (
     detector_input,
     fingerprints_of_finding,
@@ -25,6 +24,7 @@ from .faces import (
     upscaler_of,
     whom,
 )
+from .page.before_after import Watched, film_slider
 from .restorers import load_restorer, restorer_file
 from .sockets import ABSENT, CATEGORY, RestorerSocket, optional, seed_input, tucked
 from .video import (

@@ -13,8 +13,8 @@ from ..faces import CROP, FaceClip, FaceTrack, align, aligned_track
 from ..headless.io import io
 from ..host.images import fitted_mask, from_image, from_mask
 from ..methods.base import Restorer, restore_frames
-from .before_after import slider, spread
 from .faces import restored_text
+from .page.before_after import slider, spread
 from .sockets import Faces
 
 

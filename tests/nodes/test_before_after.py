@@ -15,7 +15,6 @@ from PIL import Image
 from fvr import host
 from fvr.demo import moving_portrait, save
 from fvr.film import plan
-from fvr.nodes.before_after import SHOWN, SIDE, Samples, Watched, spread
 from fvr.nodes.compare import CompareVideos
 from fvr.nodes.crops import CropsToFaces
 from fvr.nodes.dicface import DicFaceRestore
@@ -23,6 +22,7 @@ from fvr.nodes.faces import FaceAlign, PasteBack
 from fvr.nodes.flair import FlairSampler, LoadDiffusionPrior
 from fvr.nodes.frames import RestoreFrames
 from fvr.nodes.keep import KeepPropagate
+from fvr.nodes.page.before_after import SHOWN, SIDE, Samples, Watched, spread
 from fvr.nodes.restore import RestoreVideo
 from fvr.nodes.restorers import LoadFaceRestorer
 from fvr.video import FrameTimes, open_source, read_frames

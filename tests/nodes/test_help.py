@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fvr.nodes import NODES
-from fvr.nodes.locales import input_texts, shown
+from fvr.nodes.page.locales import input_texts, shown
 
 FOLDER = Path(__file__).resolve().parents[2] / "web" / "docs"
 SCHEMAS = [node.define_schema() for node in NODES]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fvr.nodes import NODES
-from fvr.nodes.locales import english
+from fvr.nodes.page.locales import english
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "locales"
@@ -38,7 +38,7 @@ def leaves(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 
 
 def test_english_is_what_the_schemas_say():
-    assert texts("en", "nodeDefs.json") == english(), "run: python -m fvr.nodes.locales"
+    assert texts("en", "nodeDefs.json") == english(), "run: python -m fvr.nodes.page.locales"
 
 
 @pytest.mark.parametrize("file", ["nodeDefs.json", "main.json"])

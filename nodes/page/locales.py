@@ -1,4 +1,4 @@
-"""What ComfyUI's page shows of our nodes in English, as its translation files have it: `python -m fvr.nodes.locales` writes the file anew.
+"""What ComfyUI's page shows of our nodes in English, as its translation files have it: `python -m fvr.nodes.page.locales` writes the file anew.
 
 The English file repeats the schemas, so that translators have one page to start from; tests/nodes/test_locales.py holds the two together.
 """
@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-ENGLISH = Path(__file__).resolve().parents[1] / "locales" / "en" / "nodeDefs.json"
+ENGLISH = Path(__file__).resolve().parents[2] / "locales" / "en" / "nodeDefs.json"
 
 Texts = dict[str, Any]
 
@@ -59,7 +59,7 @@ def node_texts(schema: Any) -> Texts:
 
 def english() -> dict[str, Texts]:
     """Of all nodes, by id."""
-    from . import NODES
+    from .. import NODES
 
     schemas = sorted((node.define_schema() for node in NODES), key=lambda schema: schema.node_id)
     return {schema.node_id: node_texts(schema) for schema in schemas}

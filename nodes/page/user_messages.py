@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from .. import host
-from ..headless.io import io
+from ... import host
+from ...headless.io import io
 
 
 def with_user_messages(node: type[io.ComfyNode]) -> None:

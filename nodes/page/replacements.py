@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import host
-from ..headless.io import io
+from ... import host
+from ...headless.io import io
 
 FRAMES, LOADER = "FVRRestoreFrames", "FVRLoadFaceRestorer"
 KEEP = {"restorer": "keep_model", "scale": "final_upscale_factor"}

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import host
-from ..faces import FaceTrack, Thumbnails
-from ..headless.io import ui
-from ..host.images import to_image
+from ... import host
+from ...faces import FaceTrack, Thumbnails
+from ...headless.io import ui
+from ...host.images import to_image
 from .people import aside, people
 
 SHOWN = 8
@@ -76,8 +76,8 @@ def film_slider(node: Any, folder: Path, film: Path) -> dict[str, Any]:
     """The same for the job in a folder and its joined film, of frames with a face if there are any."""
     if not host.on_page():
         return {}
-    from ..film.pairs import frames_with_faces, pairs
-    from ..film.plan import Job
+    from ...film.pairs import frames_with_faces, pairs
+    from ...film.plan import Job
 
     job = Job.load(folder)
     found = list(pairs(job, film, spread(job.frames, frames_with_faces(job))))

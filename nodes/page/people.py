@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from .. import host
-from ..faces import FaceTrack, Thumbnails
-from ..headless.io import ui
-from ..host.images import to_image
+from ... import host
+from ...faces import FaceTrack, Thumbnails
+from ...headless.io import ui
+from ...host.images import to_image
 
 MOST = 48
 """People shown, those seen in most frames."""
