@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def around(values: Tensor, side: int) -> Tensor:
-    """Means of (n, 1, H, W) over windows of `side`, odd, that end at the border; six times faster on a CPU than pooling."""
+    """Means of (n, C, H, W) over windows of `side`, odd, that end at the border; six times faster on a CPU than pooling."""
     reach = side // 2
     height, width = values.shape[-2:]
     sums = window_sums(window_sums(F.pad(values, (reach, reach, reach, reach)), side, -2), side, -1)
