@@ -50,8 +50,8 @@ class Stage(ABC, Generic[Net]):
 
     @cached_property
     def plan(self) -> Plan:
-        """Its schedule: of the recipe's, the one that is called as the stage is."""
-        plan: Plan = getattr(self.recipe, self.name)
+        """Its schedule: of the recipe's, the one that is called as the stage is, or the only one."""
+        plan: Plan = getattr(self.recipe, self.name, None) or self.recipe.plan
         return plan
 
     @abstractmethod

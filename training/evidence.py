@@ -82,10 +82,6 @@ class EvidenceStage(Stage[DicFace]):
 
     name = "evidence"
 
-    @property
-    def plan(self) -> Plan:  # type: ignore[override]
-        return self.recipe.plan
-
     def start(self, network: DicFace, done: Mapping[str, Path]) -> None:
         self.base = self.base.to(self.device).eval().requires_grad_(False)
         network.requires_grad_(False)

@@ -99,10 +99,6 @@ class TemporalStage(Stage[Net]):
 
     name = "temporal"
 
-    @property
-    def plan(self) -> Plan:  # type: ignore[override]
-        return self.recipe.plan
-
     def start(self, network: Net, done: Mapping[str, Path]) -> None:
         self.clean = None if self.clean is None else self.clean.to(self.device).eval().requires_grad_(False)
         own = {key for key in self.base.state_dict() if not key.startswith(self.recipe.opened)} if self.recipe.frozen else set()
