@@ -186,7 +186,8 @@ class BlazeFaceDetector:
     """Faces by BlazeFace and FaceMesh. Calling it treats each frame alone; `follow` gives one that remembers where faces were.
 
     Args:
-        rotate: "auto" looks for faces that lie or stand on their heads in frames where none is upright; "off" does not.
+        rotate: "auto" also searches frames turned by quarters, where no face is certain, for those that lie or stand on their heads; "off" does
+            not, and finds fewer of them.
     """
 
     name = "blazeface"

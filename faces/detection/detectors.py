@@ -35,7 +35,7 @@ def load_detector(
     "auto" is RetinaFace where `weights` names an existing file, else BlazeFace.
 
     Args:
-        rotate: BlazeFace's: "auto" also finds faces that lie or stand on their heads, "off" does not.
+        rotate: BlazeFace's: "auto" also searches frames turned by quarters for faces that lie or stand on their heads, "off" does not.
 
     Raises:
         ValueError: for an unknown name, or RetinaFace without weights.
