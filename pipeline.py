@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .faces import Detector, FaceTrack, Paster, TrackReport, align, find_tracks, meant, report, select_tracks
+from .faces import Detector, FaceTrack, Look, Paster, TrackReport, align, find_tracks, meant, report, select_tracks
 from .faces.compositing.paste import Item
 from .faces.detection.anisotropic_pixels import plausible
 from .faces.tracking.tracks import CutDetector, Keep, as_it_is
@@ -89,7 +89,7 @@ def restore_clip_in_frames(
     *,
     paster: Paster | None = None,
     faces: str = "all",
-    like: Tensor | None = None,
+    like: Look | None = None,
     min_size: float = 0.0,
     seed: int = 0,
     chunk: int = CHUNK,
@@ -104,7 +104,7 @@ def restore_clip_in_frames(
         source: the clip, decoded twice.
         sink: takes the frames; closing it is the caller's.
         faces: "all", "largest", ids of people such as "0,2", or "like:photo.jpg".
-        like: the embedding of the person who is meant; then `faces` does not count.
+        like: the look of the person who is meant; then `faces` does not count.
         min_size: faces whose box is smaller than this many pixels are left alone.
         seed: the same seed gives the same pixels, whatever `chunk` is.
         chunk: frames decoded at a time.

@@ -39,13 +39,18 @@ def add_finding(p: Any) -> None:
         choices=["auto", "blazeface", "retinaface", "mtcnn"],
         help="who finds faces (default: auto, retinaface if its weights are here, else blazeface, which is in this package)",
     )
-    p.add_argument("--rotate", default="auto", choices=["auto", "off"], help="auto also finds faces that lie or stand on their heads (default: auto)")
+    p.add_argument(
+        "--rotate",
+        default="auto",
+        choices=["auto", "off"],
+        help="auto also searches frames turned by 90, 180 and 270 degrees where no face is certain, off as they are only (default: auto)",
+    )
 
 
 def faces(options: argparse.Namespace) -> int:
     from .. import host
     from ..assembly import chosen_detector
-    from ..faces import Thumbnails, contact_sheet, meant, report, select_tracks, table
+    from ..faces import Thumbnails, clock, contact_sheet, meant, report, select_tracks, table
     from ..pipeline import follow_faces
     from ..video import name_playlist, open_source
 
@@ -75,10 +80,7 @@ def faces(options: argparse.Namespace) -> int:
             starts += piece.starts
             tick(len(piece.frames))
 
-    def time_of(frame: int) -> str:
-        minutes, seconds = divmod(float(starts[frame]), 60)
-        return f"{int(minutes)}:{seconds:04.1f}"
-
+    time_of = clock(starts)
     found_there = report(tracks, select_tracks(tracks, options.faces, like=like), len(starts))
     write_picture(contact_sheet(tracks, thumbnails, time_of), sheet)
     if options.json:

@@ -5,8 +5,9 @@ from .compositing.parsing import Parser, load_parser
 from .compositing.paste import Paster
 from .detection.detectors import Detector, load_detector
 from .detection.external_detections import ExternalDetections, faces_from_boxes, faces_from_landmarks
-from .tracking.report import PersonReport, TrackReport, report, table
-from .tracking.selection import check_words, embedding_of, meant, select_tracks
+from .tracking.people import Look
+from .tracking.report import PersonReport, TrackReport, clock, report, table
+from .tracking.selection import check_words, look_in, meant, select_tracks
 from .tracking.sheet import Thumbnails, contact_sheet
 from .tracking.tracks import Tracker, TrackOptions, aligned_track, find_tracks
 from .types import CROP, Face, FaceClip, FaceTrack
@@ -17,6 +18,7 @@ __all__ = [
     "Face",
     "FaceClip",
     "FaceTrack",
+    "Look",
     "ExternalDetections",
     "Parser",
     "Paster",
@@ -28,14 +30,15 @@ __all__ = [
     "align",
     "aligned_track",
     "check_words",
+    "clock",
     "contact_sheet",
     "crop_clip",
-    "embedding_of",
     "faces_from_boxes",
     "faces_from_landmarks",
     "find_tracks",
     "load_detector",
     "load_parser",
+    "look_in",
     "report",
     "meant",
     "select_tracks",

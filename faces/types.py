@@ -43,6 +43,7 @@ class FaceTrack:
         frame_size: (H, W) of the frames.
         shot: first frame of the track's shot and the index after its last; None if unknown.
         embedding: (D,) what the face looks like, see faces/tracking/people.py; None if unknown.
+        clarity: how much of their detail the faces show that were embedded, in [0, 1], see faces/tracking/people.py; 1 if unknown.
         unsure: whether another person of the clip may be the same one.
         pose: (N, 2) yaw and pitch in degrees, smoothed; None if unknown.
         covered: (N,) in [0, 1], the share of the face that something lies before; None if unknown.
@@ -63,6 +64,7 @@ class FaceTrack:
     frame_size: tuple[int, int]
     shot: tuple[int, int] | None = None
     embedding: Tensor | None = None
+    clarity: float = 1.0
     unsure: bool = False
     pose: Tensor | None = None
     covered: Tensor | None = None

@@ -13,15 +13,17 @@ from ..faces import (
     ExternalDetections,
     FaceClip,
     FaceTrack,
+    Look,
     Thumbnails,
     align,
     check_words,
+    clock,
     contact_sheet,
     crop_clip,
-    embedding_of,
     faces_from_boxes,
     faces_from_landmarks,
     find_tracks,
+    look_in,
     report,
     select_tracks,
     with_context,
@@ -77,9 +79,9 @@ def like_input() -> Any:
     return io.Image.Input("like", optional=True, tooltip="A picture of the person to restore, instead of ids; its largest face counts.")
 
 
-def liked(like: Any) -> Tensor | None:
-    """The embedding of the person on a picture that is wired; None if none is."""
-    return None if like is None or host.is_nothing(like) else embedding_of(from_image(like)[0])
+def liked(like: Any) -> Look | None:
+    """The look of the person on a picture that is wired; None if none is."""
+    return None if like is None or host.is_nothing(like) else look_in(from_image(like)[0])
 
 
 def whom(faces: str) -> str:
@@ -227,7 +229,7 @@ class FaceAlign(io.ComfyNode):
             outputs=[
                 Faces.Output("faces", tooltip="One clip of aligned crops per person."),
                 io.Image.Output("crops", tooltip="All crops, person after person, 512 x 512."),
-                io.Image.Output("contact_sheet", tooltip="One row per person: id, frames, first frame, size, what is odd, samples."),
+                io.Image.Output("contact_sheet", tooltip="One row per person: id, frames, when first seen, size, what is odd, samples."),
                 io.String.Output("report", tooltip="How many people and frames, and why frames pass through."),
             ],
         )
@@ -272,7 +274,7 @@ class FaceAlign(io.ComfyNode):
         clips = [crop_clip(pictures, with_context(track, context)) for track in chosen]
         thumbnails = Thumbnails(tracks)
         thumbnails.push(0, pictures)
-        sheet = to_image(contact_sheet(tracks, thumbnails)[None])
+        sheet = to_image(contact_sheet(tracks, thumbnails, str if times is None or len(times) != len(pictures) else clock(times.starts))[None])
         found = report(tracks, chosen, len(pictures), min_size)
         shown = {
             "contact_sheet": aside(ui.PreviewImage(sheet, cls=cls).as_dict()["images"]),  # too wide for a node to show: that has the people

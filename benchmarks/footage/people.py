@@ -4,9 +4,9 @@
 
 FACES: aligned portraits with a manifest.csv (`file,split,source,identity_key`), CLIPS: a folder of clips. A last name with one official portrait
 and one photograph of the voteview project is one person, less NAMESAKES (by the project's list of members), and less pairs that show one
-photograph twice (their aligned faces correlate above ALIKE). Faces are found and placed as in a run, the second photograph after damage. Casts of ten
-people, each with both photographs as tracks, are named as the tracks of a film are. Clips are cut in pieces, and pieces of one clip compared to
-those of others.
+photograph twice (their aligned faces correlate above ALIKE). Faces are found and placed as in a run, one or both photographs after damage. Casts of
+ten people, each with both photographs as tracks, are named as the tracks of a film are, and each is looked for by the first photograph. Clips are
+cut in pieces, and pieces of one clip compared to those of others.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from gates import damaged
 from torch import Tensor
 
 from fvr.faces import FaceTrack, aligned_track, find_tracks, load_detector
-from fvr.faces.geometry import area
-from fvr.faces.tracking.appearance import chip, sharpness
-from fvr.faces.tracking.people import BLUNT, OTHER_PERSON_DISTANCE, SAME, Embed, likeness, load_embed, named
+from fvr.faces.geometry import area, side
+from fvr.faces.tracking.people import OTHER_PERSON_DISTANCE, SAME, Embed, Look, likeness, load_embed, look_of, named
+from fvr.faces.tracking.selection import alike
 from fvr.video import open_source
 
 NAMESAKES = {"abraham", "brooks", "bush", "collins", "cox", "hutchinson", "king", "long", "neal", "price", "turner"}
@@ -44,16 +44,19 @@ def resized(picture: Tensor, size: int) -> Tensor:
 
 DAMAGE: dict[str, Callable[[Tensor], Tensor]] = {
     "as it is": lambda p: p,
-    "mirrored": lambda p: p.flip(-1),
     "noise and JPEG": lambda p: damaged(p[None])[0],
     "blur of 3 % of the face": lambda p: damaged(p[None], 0.03 * 150)[0],
     "blur of 4.5 % of the face": lambda p: damaged(p[None], 0.045 * 150)[0],
+    "blur of 6 % of the face": lambda p: damaged(p[None], 0.06 * 150)[0],
     "face of 48 px, noise and JPEG": lambda p: damaged(resized(p, 82)[None])[0],
+    "face of 48 px, blur of 3 %": lambda p: damaged(resized(p, 82)[None], 0.03 * 48)[0],
     "face of 24 px, noise and JPEG": lambda p: damaged(resized(p, 41)[None])[0],
     "dark, noise and JPEG": lambda p: damaged((0.5 * p**1.8)[None])[0],
     "grey": lambda p: p.mean(0, keepdim=True).expand_as(p),
+    "mirrored": lambda p: p.flip(-1),
 }
-SIZES = {"face of 48 px, noise and JPEG": 48.0, "face of 24 px, noise and JPEG": 24.0}
+HARD = tuple(label for label in DAMAGE if "blur" in label or "px" in label)
+"""What also both photographs are damaged by: it takes away what the embedding needs."""
 
 
 def picture(row: dict[str, str], folder: Path) -> Tensor:
@@ -81,16 +84,13 @@ def pairs(folder: Path) -> list[tuple[Tensor, Tensor]]:
     return found
 
 
-def embedded(pictures: Sequence[Tensor], embed: Embed) -> list[tuple[Tensor, float] | None]:
-    """Per picture the embedding of its largest face and the face's sharpness; None where none is found."""
-    detector, found = load_detector("blazeface"), list[tuple[Tensor, float] | None]()
+def looks(pictures: Sequence[Tensor], embed: Embed) -> list[Look | None]:
+    """The look of each picture's largest face; None where none is found."""
+    detector, found = load_detector("blazeface"), list[Look | None]()
     for one in pictures:
-        faces = detector(one[None])[0]
-        face = max(faces, key=lambda f: float(area(f.box)), default=None)
-        if face is None:
-            found.append(None)
-            continue
-        found.append((embed(likeness(one, face.landmarks)[None])[0], sharpness(chip(one, face.landmarks))))
+        face = max(detector(one[None])[0], key=lambda f: float(area(f.box)), default=None)
+        shown = None if face is None else likeness(one, face.landmarks)[None]
+        found.append(None if face is None or shown is None else look_of(shown, embed(shown), float(side(face.box[None]))))
     return found
 
 
@@ -107,28 +107,32 @@ def row(label: str, same: Tensor, others: Tensor, more: str = "") -> None:
     print(f"| {' | '.join(map(str, cells))} | {auc(same, others):.4f} |{more}", flush=True)
 
 
-def casts(first: Tensor, second: Tensor, sharp: Tensor, size: float) -> str:
-    """How often people of a cast are tied to another, and how many are found twice, of CASTS casts of CAST people.
+def track_of(number: int, look: Look) -> FaceTrack:
+    """A track of one frame."""
+    box = torch.tensor([[0.0, 0.0, look.size, look.size]])
+    return replace(aligned_track(1), start=number, shot=(number, number + 1), boxes=box, embedding=look.embedding, clarity=look.clarity)
 
-    sharp: (n, 2) sharpness of the first and second faces. size: the second faces'.
-    """
-    generator, false, apart, silent = torch.Generator().manual_seed(0), 0, 0, 0
+
+def casts(both: Sequence[tuple[Look, Look]]) -> str:
+    """Of the people in CASTS casts of CAST, each seen twice: how many are tied to another; how many stay two, and those of whom neither is called
+    unsure; how many are one, and yet called unsure; and whether the first look chooses among the second ones this person, others or nobody."""
+    generator = torch.Generator().manual_seed(0)
+    false, split, silent, one, needless, chosen = 0, 0, 0, 0, 0, [0, 0, 0]
     for _ in range(CASTS):
-        who = torch.randperm(len(first), generator=generator)[:CAST]
-        looks, levels = torch.stack([first[who], second[who]], 1).flatten(0, 1), sharp[who].flatten()[:, None]
-        boxes = [torch.tensor([[0.0, 0.0, side, side]]) for side in (300.0, size)]
-        one = aligned_track(1)
-        tracks = [
-            replace(one, start=k, shot=(k, k + 1), boxes=boxes[k % 2], embedding=look, sharpness=level)
-            for k, (look, level) in enumerate(zip(looks, levels, strict=True))
-        ]
-        tracks = named(tracks)
+        who = [both[k] for k in torch.randperm(len(both), generator=generator)[:CAST].tolist()]
+        tracks = named([track_of(k, look) for k, look in enumerate(look for pair in who for look in pair)])
         people = [track.person for track in tracks]
         false += len({p for k, p in enumerate(people) for q in range(len(people)) if q // 2 != k // 2 and people[q] == p})
-        split = [k for k in range(0, len(people), 2) if people[k] != people[k + 1]]
-        apart += len(split)
-        silent += sum(not (tracks[k].unsure or tracks[k + 1].unsure) for k in split)
-    return f" {false} | {apart} ({silent}) |"
+        for a, b in zip(tracks[::2], tracks[1::2], strict=True):
+            apart, unsure = a.person != b.person, a.unsure or b.unsure
+            split, silent, one, needless = split + apart, silent + (apart and not unsure), one + (not apart), needless + (not apart and unsure)
+        shown = [replace(track_of(n, look), person=n) for n, (_, look) in enumerate(who)]
+        for k, (first, _) in enumerate(who):
+            try:
+                chosen[{track.person for track in alike(shown, first)} != {k}] += 1
+            except ValueError:
+                chosen[2] += 1
+    return f" {false} | {split} ({silent}) | {one} ({needless}) | {', '.join(map(str, chosen))} |"
 
 
 def pieces(folder: Path, damage: Callable[[Tensor], Tensor] = lambda frames: frames) -> list[tuple[str, int, FaceTrack]]:
@@ -163,16 +167,18 @@ def main(faces: Path, clips: Path) -> None:
     embed = load_embed()
     assert embed is not None
     people = pairs(faces)
-    first = embedded([a for a, _ in people], embed)
-    head = "| second | pairs | distance, median (most) | tied | unsure | pairs of others | tied wrongly | unsure | AUC |"
-    print(f"{len(people)} people\n{head} people tied wrongly in {CASTS} casts of {CAST} | left apart (and neither called unsure) |\n|{' --- |' * 11}")
+    clear = looks([a for a, _ in people], embed)
+    head = "| damage | pairs | distance, median (most) | tied | unsure | pairs of others | tied wrongly | unsure | AUC |"
+    print(f"{len(people)} people\n{head} casts: tied to another | two (silently) | one (called unsure) | by picture: right, wrong, nobody |")
+    print(f"|{' --- |' * 13}")
     for label, damage in DAMAGE.items():
-        second = embedded([damage(b) for _, b in people], embed)
-        both = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
-        a, b = (torch.stack([look for look, _ in faces]) for faces in zip(*both, strict=True))
-        sharp = torch.tensor([[level for _, level in faces] for faces in both])
-        far = torch.cdist(a, b)
-        row(label, far.diagonal(), far[~torch.eye(len(far), dtype=torch.bool)], casts(a, b, sharp, SIZES.get(label, 2 * BLUNT[1])))
+        second = looks([damage(b) for _, b in people], embed)
+        for which in ("one", "both") if label in HARD else ("one",):
+            first = clear if which == "one" else looks([damage(a) for a, _ in people], embed)
+            both = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
+            a, b = (torch.stack([look.embedding for look in some]) for some in zip(*both, strict=True))
+            far = torch.cdist(a, b)
+            row(f"{label} ({which})", far.diagonal(), far[~torch.eye(len(far), dtype=torch.bool)], casts(both))
     print(f"\n{head}\n|{' --- |' * 9}")
     clean = pieces(clips)
     compare_clips("another piece of the clip", clean, clean)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
@@ -15,6 +16,7 @@ from ...models.face_embedding import PLACES, SIDE, load_face_embedding
 from ..align import warp_one
 from ..geometry import TEMPLATE, after, area, side, similarity, umeyama
 from ..types import FaceTrack
+from .appearance import chip, sharpness
 
 Embed = Callable[[Tensor], Tensor]
 """Faces (n, 3, 150, 150) RGB in [0, 1], cut out by `likeness`, to (n, D) float32 on the CPU; small distances show one person."""
@@ -25,16 +27,20 @@ SAME = 0.5
 OTHER_PERSON_DISTANCE = 0.6
 """Between SAME and this the network does not know: tracks stay apart, and the report says so."""
 
-BLUNT = (24.0, 48.0)
-"""Sides of faces, in frame pixels, between which embeddings go from telling little to telling all: those of small damaged faces lie near to each
-other, whoever they show, and far from the same person's large ones (benchmarks/README.md, Who is who)."""
+SMALL, LARGE, LARGER = 24.0, 48.0, 60.0
+"""Sides of faces, in frame pixels. Embeddings of small damaged faces lie near to each other, whoever they show, and far from the same person's large
+ones: from LARGE on none of the first is seen, from LARGER on none of the second (benchmarks/README.md, Who is who)."""
 
-SOFT = (0.35, 0.5)
-"""The same for `sharpness`: that of portraits is about 0.67; blurred by 1.5, 3 and 4.5 % of the face, and noisy, 0.50, 0.38 and 0.32."""
+SOFT, SHARP = 0.15, 0.35
+"""The same for `clarity`: that of portraits is about 0.38; blurred by 1.5, 3, 4.5 and 6 % of the face 0.33, 0.25, 0.19 and 0.16, noisy or not."""
 
-CAUTION, DOUBT = 0.12, 0.15
-"""By how much nearer two tracks of the smallest or softest faces must be to be tied, and by how much farther another person may be of whom they
-could be one; twice as much at most."""
+BLUNTEST = 1.3
+"""Faces that are SOFT count 1, SMALL ones WEIGHT; worse ones more, up to this."""
+
+WEIGHT = 0.57
+
+CAUTION, DOUBT = 0.21, 0.25
+"""By how much nearer two tracks of soft faces must be to be tied, and by how much farther another person may be of whom they could be one."""
 
 SAMPLES = 8
 """Faces of a track that are embedded."""
@@ -76,6 +82,37 @@ def unpacked(data: bytes) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels[:, :, ::-1])).permute(2, 0, 1).float() / 255
 
 
+@dataclass(frozen=True)
+class Look:
+    """What somebody looks like: the embedding (D,) of some faces, their `clarity`, and their side in the pixels of their frames."""
+
+    embedding: Tensor
+    clarity: float
+    size: float
+
+
+def look_of(faces: Tensor, embeddings: Tensor, size: float) -> Look:
+    """The middle of likenesses (n, 3, 150, 150) and their embeddings (n, D), of faces of this size."""
+    return Look(middle(embeddings), float(torch.tensor([clarity(face) for face in faces]).median()), size)
+
+
+def bluntness(size: float, clarity: float, large: float = LARGE) -> float:
+    """How little an embedding tells, in [0, BLUNTEST], of faces of this size in frame pixels and this clarity: 0 for those both `large` and SHARP."""
+    small, soft = (large - size) / (large - SMALL), (SHARP - clarity) / (SHARP - SOFT)
+    return min(max(WEIGHT * small, soft, 0.0), BLUNTEST)
+
+
+def apart(a: Look, b: Look) -> float:
+    """The distance of their embeddings; larger by CAUTION where both are blunt."""
+    return float((a.embedding - b.embedding).norm()) + CAUTION * min(bluntness(look.size, look.clarity) for look in (a, b))
+
+
+def clarity(face: Tensor) -> float:
+    """How much of its detail a likeness (3, 150, 150) shows, in [0, 1]: `sharpness` of what noise does not survive, a blur by 2.3 % of the face."""
+    soft = cv2.GaussianBlur(chip(face, torch.tensor(PLACES)).permute(1, 2, 0).numpy(), (0, 0), 1.5)
+    return sharpness(torch.from_numpy(soft).permute(2, 0, 1))
+
+
 def middle(embeddings: Tensor) -> Tensor:
     """The median (D,) of embeddings (n, D), number by number: one bad picture does not move it far."""
     return embeddings.quantile(0.5, 0)
@@ -104,7 +141,10 @@ def named(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
     an embedding is a person of its own. `unsure` is set where another person is nearer than OTHER_PERSON_DISTANCE who could be the same by time.
     Small and blurred faces are tied later, and called unsure sooner (`bluntness`).
     """
-    blunt = bluntness(tracks)
+    sizes = [float(side(track.boxes).median()) for track in tracks]
+    blunt, doubted = (
+        torch.tensor([bluntness(size, track.clarity, large) for size, track in zip(sizes, tracks, strict=True)]) for large in (LARGE, LARGER)
+    )
     groups, nearest = tied(distances(tracks, blunt))
 
     def rank(number: int) -> tuple[float, ...]:
@@ -113,7 +153,7 @@ def named(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
 
     out: list[FaceTrack] = list(tracks)
     for person, number in enumerate(sorted(range(len(groups)), key=rank)):
-        doubtful = OTHER_PERSON_DISTANCE + DOUBT * float(blunt[groups[number]].max())
+        doubtful = OTHER_PERSON_DISTANCE + DOUBT * float(doubted[groups[number]].max())
         for k in groups[number]:
             out[k] = tracks[k].known_as(person, unsure=float(nearest[number]) < doubtful)
     return out
@@ -142,14 +182,6 @@ def tied(far: Tensor) -> tuple[list[list[int]], Tensor]:
         groups[i] += groups.pop(j)
         for row in {i, *((where == i) | (where == j)).nonzero()[:, 0].tolist()} & groups.keys():
             nearest[row], where[row] = far[row].min(0)
-
-
-def bluntness(tracks: Sequence[FaceTrack]) -> Tensor:
-    """(n,) in [0, 2]: 1 for tracks of faces so small, or so blurred where they are sharpest, that their embedding tells little, more where it
-    tells less; 0 for large and sharp ones, see BLUNT and SOFT."""
-    sides = torch.tensor([float(side(track.boxes).median()) for track in tracks])
-    sharp = torch.tensor([float(track.sharpness.quantile(0.75)) for track in tracks])
-    return torch.maximum(*((high - measure) / (high - low) for measure, (low, high) in ((sides, BLUNT), (sharp, SOFT)))).clamp(0, 2)
 
 
 def distances(tracks: Sequence[FaceTrack], blunt: Tensor) -> Tensor:

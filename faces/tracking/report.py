@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -155,6 +156,16 @@ def marks(tracks: Sequence[FaceTrack]) -> tuple[str, ...]:
         "unsure": any(track.unsure for track in tracks),
     }
     return tuple(name for name, is_so in found.items() if is_so)
+
+
+def clock(starts: Sequence[Fraction]) -> Callable[[int], str]:
+    """What is shown for a frame's index, such as "1:02.5": `starts` are the frames' times in seconds."""
+
+    def time_of(frame: int) -> str:
+        minutes, seconds = divmod(round(10 * starts[frame]), 600)
+        return f"{minutes}:{seconds / 10:04.1f}"
+
+    return time_of
 
 
 def table(tracks: Sequence[FaceTrack], time_of: Callable[[int], str]) -> str:

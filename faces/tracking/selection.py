@@ -13,18 +13,18 @@ from torch import Tensor
 from ..detection.detectors import load_detector
 from ..geometry import area, side
 from ..types import FaceTrack
-from .people import OTHER_PERSON_DISTANCE, SAME, likeness, load_embed
+from .people import DOUBT, LARGER, OTHER_PERSON_DISTANCE, SAME, Look, apart, bluntness, likeness, load_embed, look_of
 
 LIKE = "like:"
 """Before the path of a picture that shows who is meant."""
 
 
-def select_tracks(tracks: Sequence[FaceTrack], which: str = "all", min_size: float = 0, like: Tensor | None = None) -> list[FaceTrack]:
+def select_tracks(tracks: Sequence[FaceTrack], which: str = "all", min_size: float = 0, like: Look | None = None) -> list[FaceTrack]:
     """Tracks by `which`: "all"; "largest", at most one person at a time, the one with the largest total area; ids of people such as "0,2"; or
     "like:photo.jpg", the person on a picture.
 
     min_size: tracks whose median face (square root of its box's area) is smaller than this many frame pixels are left out.
-    like: an embedding, see `embedding_of`; then `which` does not count.
+    like: whom, see `look_in`; then `which` does not count.
 
     Raises:
         ValueError: for an id that is not in the clip, nobody like the person on the picture, or words that are none of these.
@@ -59,15 +59,15 @@ def check_words(which: str) -> None:
         ids(which)
 
 
-def meant(which: str) -> Tensor | None:
-    """The embedding of the person on the picture that `which` names, None for other words; asked before the work, as it raises what it can.
+def meant(which: str) -> Look | None:
+    """The look of the person on the picture that `which` names, None for other words; asked before the work, as it raises what it can.
 
     Raises:
         ValueError, OSError: as `select_tracks`, but for what depends on the clip.
     """
     check_words(which)
     word = which.strip()
-    return embedding_of(read_picture(word[len(LIKE) :].strip())) if word.lower().startswith(LIKE) else None
+    return look_in(read_picture(word[len(LIKE) :].strip())) if word.lower().startswith(LIKE) else None
 
 
 def ids(which: str) -> set[int]:
@@ -98,8 +98,8 @@ def read_picture(path: str | Path) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels[:, :, ::-1])).permute(2, 0, 1).float() / 255
 
 
-def embedding_of(picture: Tensor) -> Tensor:
-    """The embedding (D,) of the largest face in a picture (3, H, W) RGB in [0, 1].
+def look_in(picture: Tensor) -> Look:
+    """The look of the largest face in a picture (3, H, W) RGB in [0, 1].
 
     Raises:
         ValueError: if it shows no face, or the embedding is not in the package.
@@ -112,27 +112,42 @@ def embedding_of(picture: Tensor) -> Tensor:
         height, width = picture.shape[-2:]
         raise ValueError(f"the picture of whom to restore ({width} x {height}) shows no face; give one that shows the person from the front")
     face = max(faces, key=lambda face: float(area(face.box)))
-    return embed(likeness(picture.float().cpu(), face.landmarks)[None])[0]
+    shown = likeness(picture.float().cpu(), face.landmarks)[None]
+    return look_of(shown, embed(shown), float(side(face.box[None])))
 
 
-def alike(tracks: Sequence[FaceTrack], like: Tensor) -> list[FaceTrack]:
-    """The tracks of the people with this embedding: all that are nearer than SAME, or else the nearest one within OTHER_PERSON_DISTANCE.
+CLEARLY = 0.05
+"""By how much nearer than anybody else the nearest person must be who is not nearer than SAME."""
+
+
+BY_ID = "choose by id, see fvr faces"
+
+
+def alike(tracks: Sequence[FaceTrack], like: Look) -> list[FaceTrack]:
+    """The tracks of the people who look so: all that are nearer than SAME, or else the nearest one, if CLEARLY nearer than the next and within
+    OTHER_PERSON_DISTANCE, or where faces are small or blurred as far beyond it as `people.named` doubts.
 
     Raises:
         ValueError: if there is nobody.
     """
-    far = {}
-    for person in sorted({track.person for track in tracks}):
-        known = [track.embedding for track in tracks if track.person == person and track.embedding is not None]
-        if known:
-            far[person] = float((torch.stack(known) - like).norm(dim=1).mean())
-    nearest = min(far, key=lambda person: far[person], default=None)
-    if nearest is None or far[nearest] >= OTHER_PERSON_DISTANCE:
-        said = f"the nearest is person {nearest} at a distance of {far[nearest]:.2f}" if nearest is not None else "nobody in it was recognised"
-        raise ValueError(
-            f"nobody in this clip looks like the person on the picture ({said}, {OTHER_PERSON_DISTANCE} is the limit); choose by id, see fvr faces"
-        )
-    chosen = {person for person, distance in far.items() if distance < SAME} or {nearest}
+    looks: dict[int, list[Look]] = {}
+    for track in sorted(tracks, key=lambda track: track.person):
+        if track.embedding is not None:
+            looks.setdefault(track.person, []).append(Look(track.embedding, track.clarity, size(track)))
+    far = {person: sum(apart(look, like) for look in some) / len(some) for person, some in looks.items()}
+    if not far:
+        raise ValueError(f"nobody in this clip looks like the person on the picture (nobody in it was recognised); {BY_ID}")
+    chosen = {person for person, distance in far.items() if distance < SAME}
+    if not chosen:
+        nearest, *others = sorted(far, key=lambda person: far[person])
+        limit = OTHER_PERSON_DISTANCE + DOUBT * max(bluntness(look.size, look.clarity, LARGER) for look in (*looks[nearest], like))
+        if far[nearest] >= limit:
+            said = f"the nearest is person {nearest} at a distance of {far[nearest]:.2f}, {limit:.2f} is the limit"
+            raise ValueError(f"nobody in this clip looks like the person on the picture ({said}); {BY_ID}")
+        if others and far[others[0]] - far[nearest] < CLEARLY:
+            said = f"person {nearest} or {others[0]} of this clip (at distances of {far[nearest]:.2f} and {far[others[0]]:.2f})"
+            raise ValueError(f"the person on the picture may be {said}; give a clearer picture, or {BY_ID}")
+        chosen = {nearest}
     return [track for track in tracks if track.person in chosen]
 
 

@@ -14,12 +14,12 @@ from ..detection.anisotropic_pixels import AnisotropicPixels
 from ..detection.detectors import Detector, following, suppress
 from ..detection.external_detections import ExternalDetections
 from ..detection.mesh_points import outline
-from ..geometry import FACE_BOX, TEMPLATE, iou, similarity, smooth, steady
+from ..geometry import FACE_BOX, TEMPLATE, iou, side, similarity, smooth, steady
 from ..types import CROP, Face, FaceTrack
 from .appearance import chip, descriptor, sharpness
 from .association import Path, Sighting, link
 from .coverage import colours, covered
-from .people import SAMPLES, Embed, change, likeness, load_embed, middle, named, packed, unpacked
+from .people import SAMPLES, Embed, Look, change, likeness, load_embed, look_of, named, packed, unpacked
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,7 @@ class Tracker:
         frames, self.sightings = self.sightings[: stop - self.shot], self.sightings[stop - self.shot :]
         bounds = (self.shot, stop)
         paths = [path for path in link(frames, self.options.max_gap) if self.credible(path, len(frames))]
-        tracks = [
-            track_of_path(part, bounds, self.frame_size, self.options, embedding) for path in paths for part, embedding in self.recognised(path)
-        ]
+        tracks = [track_of_path(part, bounds, self.frame_size, self.options, look) for path in paths for part, look in self.recognised(path)]
         self.tracks += map(self.keep, hide(without_doubles(tracks)))
         self.shot = stop
 
@@ -141,20 +139,22 @@ class Tracker:
             return False
         return max(s.face.score for s in path.sightings) >= options.sure
 
-    def recognised(self, path: Path) -> list[tuple[Path, Tensor | None]]:
-        """A path with its embedding, the middle of its sharper faces; in two where one person dissolves into another."""
+    def recognised(self, path: Path) -> list[tuple[Path, Look | None]]:
+        """A path with the look of its sharper faces; in two where one person dissolves into another."""
         kept = samples(path)
         if self.embed is None or not kept:
             return [(path, None)]
-        faces = self.embed(torch.stack([unpacked(s.likeness) for s in kept if s.likeness is not None]))
-        where = change(faces)
+        size = float(side(torch.stack([s.face.box for s in path.sightings])).median())
+        faces = torch.stack([unpacked(s.likeness) for s in kept if s.likeness is not None])
+        embeddings = self.embed(faces)
+        where = change(embeddings)
         if where is not None:
             frame = turning(path, kept[where - 1], kept[where])
             parts = [Path(part) for part in ([s for s in path.sightings if s.frame < frame], [s for s in path.sightings if s.frame >= frame])]
             if all(len(part.sightings) >= self.options.min_length for part in parts):
-                return [(part, middle(some)) for part, some in zip(parts, (faces[:where], faces[where:]), strict=True)]
+                return [(part, look_of(faces[of], embeddings[of], size)) for part, of in zip(parts, (slice(where), slice(where, None)), strict=True)]
         order = sorted(range(len(kept)), key=lambda k: (-kept[k].sharpness, k))[: max(3, (len(kept) + 1) // 2)]
-        return [(path, middle(faces[sorted(order)]))]
+        return [(path, look_of(faces[sorted(order)], embeddings[sorted(order)], size))]
 
     def finish(self, cuts: Sequence[int] = ()) -> list[FaceTrack]:
         """All tracks, person 0 (who is seen in most frames) first, each person's in order; `cuts` are those told last."""
@@ -185,9 +185,7 @@ def turning(path: Path, before: Sighting, later: Sighting) -> int:
     return between[int(nearer.int().argmax())].frame
 
 
-def track_of_path(
-    path: Path, shot: tuple[int, int], frame_size: tuple[int, int], options: TrackOptions, embedding: Tensor | None = None
-) -> FaceTrack:
+def track_of_path(path: Path, shot: tuple[int, int], frame_size: tuple[int, int], options: TrackOptions, look: Look | None = None) -> FaceTrack:
     """A track from a path: gaps filled on straight lines, then boxes and landmarks smoothed, then aligned, steadily."""
     seen = np.array([s.frame for s in path.sightings])
     frames = np.arange(seen[0], seen[-1] + 1)
@@ -215,7 +213,8 @@ def track_of_path(
         sharpness=fill(torch.tensor([s.sharpness for s in path.sightings])).float(),
         frame_size=frame_size,
         shot=shot,
-        embedding=embedding,
+        embedding=None if look is None else look.embedding,
+        clarity=1.0 if look is None else look.clarity,
         pose=None
         if any(s.face.pose is None for s in path.sightings)
         else smooth(fill(torch.tensor([s.face.pose for s in path.sightings])), 1.0).float(),

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fvr.faces import Thumbnails, aligned_track, contact_sheet, report, select_tracks, table
+from fvr.faces import Thumbnails, aligned_track, clock, contact_sheet, report, select_tracks, table
 
 
 def person(number, start, count, side, x=0.0):
@@ -87,6 +88,11 @@ def test_the_sheet_has_one_row_per_person_with_its_own_crops():
     rows = (sheet[0, :, -16] > 0.15).int().diff().clamp(min=0).sum()
     assert rows == 2
     assert contact_sheet([], Thumbnails([])).ndim == 3
+
+
+def test_times_are_minutes_and_tenths_and_no_second_has_sixty():
+    time_of = clock([Fraction(0), Fraction(8, 25), Fraction(5997, 100), Fraction(3725)])
+    assert [time_of(k) for k in range(4)] == ["0:00.0", "0:00.3", "1:00.0", "62:05.0"]
 
 
 def test_people_are_marked_as_rotated_tiny_covered_and_unsure():

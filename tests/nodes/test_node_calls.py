@@ -216,6 +216,15 @@ def test_crops_that_any_node_has_changed_go_back(tmp_path):
     assert torch.equal(shown, crops)
 
 
+def test_the_sheet_says_when_somebody_is_first_seen_where_times_fit(tmp_path):
+    """The frame's number without times, or with those of another clip."""
+    frames = moving_portrait(2)[:, :, ::4, ::4].permute(0, 2, 3, 1).contiguous()
+    times = FrameTimes((Fraction(75), Fraction(76)), Fraction(77))
+    with host.workspace(input=tmp_path, output=tmp_path, temp=tmp_path):
+        plain, timed, others = (call(FaceAlign, frames=frames, detector="blazeface", times=some)[2] for some in (None, times, times[:1]))
+    assert torch.equal(plain, others) and not torch.equal(plain, timed)
+
+
 def test_gates_that_cannot_be_read_are_refused_before_the_faces_are_restored():
     assert PasteBack.validate_inputs(gates="yaw=90-70") is True and PasteBack.validate_inputs(gates=None) is True
     assert "got 'foo=1-2'" in PasteBack.validate_inputs(gates="foo=1-2")
