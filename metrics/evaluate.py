@@ -153,6 +153,7 @@ class _Evaluation:
     before: tuple[Tensor, Tensor | None] | None = None
     before_face: Tensor | None = None
     hidden: int = 0
+    known: tuple[int, dict[int, Tensor]] = (-1, {})
 
     def step(self, t: int) -> None:
         """All that frame t shows, alone and next to the one before."""
@@ -224,17 +225,30 @@ class _Evaluation:
         return frame if frame.shape[-2:] == self.size else F.interpolate(frame, self.size, mode="bilinear", align_corners=False)
 
     def same_person(self, t: int, x: Tensor, truth: Tensor) -> None:
-        """Similarity of everybody's identity in frame t, the mean over people."""
-        assert self.embed is not None
-        here = [person for person in self.people if _five(person.restored[t]) and _five(person.reference[t])]
-        if here:
-            place = place_of(self.embed)
-            crops = [identity_crop(x[0], person.restored[t], *place) for person in here]
-            crops += [identity_crop(truth[0], person.reference[t], *place) for person in here]
-            found = self.embed(torch.stack(crops))
-            self.note(t, "identity", float(cosine(found[: len(here)], found[len(here) :]).mean()))
+        """How like everybody's identity is to the truth's in frame t, and how far from that in frame t - 1; means over people."""
+        earlier = self.looks(t - 1, self.before[0]) if self.before is not None and t not in self.cuts else {}
+        now = self.looks(t, x)
+        true = self.embedded(truth, {n: self.people[n].reference[t] for n in now})
+        if true:
+            self.note(t, "identity", float(cosine(*(torch.stack([known[n] for n in true]) for known in (now, true))).mean()))
         elif self.people:
             self.note(t, "identity", math.nan)
+        if stayed := now.keys() & earlier.keys():
+            apart = [F.normalize(now[n], dim=0) - F.normalize(earlier[n], dim=0) for n in stayed]
+            self.note(t, "vidd", float(torch.stack(apart).norm(dim=1).mean()))
+
+    def looks(self, t: int, x: Tensor) -> dict[int, Tensor]:
+        """Everybody's identity in frame t of the restored clip, by their place in `people`; the last frame's is remembered."""
+        if self.known[0] != t:
+            self.known = t, self.embedded(x, {n: person.restored[t] for n, person in enumerate(self.people)})
+        return self.known[1]
+
+    def embedded(self, frame: Tensor, landmarks: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """Identities in one frame, of those whose landmarks are there."""
+        assert self.embed is not None
+        place = place_of(self.embed)
+        crops = {n: identity_crop(frame[0], five, *place) for n, five in landmarks.items() if _five(five)}
+        return dict(zip(crops, self.embed(torch.stack([*crops.values()])), strict=True)) if crops else {}
 
     def explained(self, t: int, ax: Tensor, y: Tensor) -> None:
         """How far A x is from y in frame t."""

@@ -47,6 +47,7 @@ MEASURES = (
     Measure("tlme", "landmark motion error (TLME)", "px of the 512 crop", "low"),
     Measure("identity", "identity similarity (IDS)", "", "high"),
     Measure("identity_deviation", "its deviation (sigma IDS)", "", "low", spread_of="identity"),
+    Measure("vidd", "identity distance of neighbouring frames (VIDD)", "", "low"),
     Measure("residual_rms", "data residual, RMS of Ax - y", "grey levels", ""),
     Measure("residual_in_noise", "data residual over the noise", "", "near 1"),
     Measure("residual_psnr", "PSNR of Ax against y", "dB", ""),

@@ -131,7 +131,17 @@ def test_every_second_frame_is_that_frame(truth, result, everything):
         assert [t for t, value in enumerate(sparse.per_frame[key]) if value is not None] == [2, 4]
         assert sparse.per_frame[key][2::2] == pytest.approx(everything.per_frame[key][2::2])
     assert [value is None for value in sparse.per_frame["identity"]] == [False, True] * 3
+    assert [value is None for value in sparse.per_frame["vidd"]] == [True, True, False, True, False, True]
+    assert sparse.per_frame["vidd"][2::2] == pytest.approx(evaluate(result, truth, people=[person()], embed=embed).per_frame["vidd"][2::2])
     assert sparse.per_frame["psnr"] == everything.per_frame["psnr"]
+
+
+def test_the_distance_of_an_identity_from_the_frame_before(truth):
+    """A face that is red, red, green, green, ...: embeddings that stand at right angles are the root of 2 apart; nothing is taken across a cut."""
+    red, green = (torch.eye(3)[n].view(1, 3, 1, 1).expand(1, 3, *truth.shape[-2:]) for n in (0, 1))
+    report = evaluate(torch.cat([red, red, green, green, red, red]), truth, people=[person()], embed=embed, cuts=[4])
+    assert report.per_frame["vidd"] == [None, pytest.approx(0), pytest.approx(2**0.5), pytest.approx(0), None, pytest.approx(0)]
+    assert report.summary["vidd"] == pytest.approx(2**0.5 / 4)
 
 
 def test_nothing_moves_across_a_cut(truth, result):
