@@ -6,7 +6,7 @@ not here. Every distance therefore carries the name of what measured it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +65,14 @@ def identity_features(landmarks: Tensor, device: torch.device | str = "cpu") -> 
         return embed(torch.stack([identity_crop(picture, landmarks, *embed.place) for picture in pictures]))
 
     return Features("the embedded identity network", features)
+
+
+def features_here(landmarks: Tensor, folders: Iterable[Path] = (), device: torch.device | str = "cpu") -> Features:
+    """`inception_features` where its file lies in `folders` or in torch's checkpoint folder, else `identity_features`; their name says which."""
+    for folder in (*folders, Path(torch.hub.get_dir()) / "checkpoints"):
+        if (folder / INCEPTION_FILE).is_file():
+            return inception_features(folder / INCEPTION_FILE, device)
+    return identity_features(landmarks, device)
 
 
 def over_time(features: Tensor) -> Tensor:

@@ -1,20 +1,21 @@
 """FID's, KID's and an FVD-like distance of aligned restored faces from clean ones, in the features of a network on this machine; prints a line.
 
-    python benchmarks/quality/feature_distance.py RESTORED CLEAN [--inception inception_v3_google-0cc3c7bd.pth]
+    python benchmarks/quality/feature_distance.py RESTORED CLEAN
 
-RESTORED and CLEAN are folders of aligned pictures, or clips of aligned faces. Without the Inception file the embedded identity network measures. Its
-numbers compare with each other only: published ones are of TensorFlow's Inception and of I3D.
+RESTORED and CLEAN are folders of aligned pictures, or clips of aligned faces. Where torchvision's inception_v3_google-0cc3c7bd.pth lies in a model
+folder or in torch's checkpoint folder that network measures, else the embedded identity network. Numbers of one network compare with each other only:
+published ones are of TensorFlow's Inception and of I3D.
 """
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import torch
 
+from fvr import host
 from fvr.faces.geometry import TEMPLATE
-from fvr.metrics.feature_distance import Features, frechet_distance, identity_features, inception_features, kernel_distance, over_time
+from fvr.metrics.feature_distance import Features, features_here, frechet_distance, kernel_distance, over_time
 from fvr.video import open_source
 
 
@@ -26,9 +27,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("restored")
     parser.add_argument("clean")
-    parser.add_argument("--inception", type=Path)
     options = parser.parse_args()
-    network = inception_features(options.inception) if options.inception else identity_features(TEMPLATE)
+    network = features_here(TEMPLATE, [folder for named in host.model_folders().values() for folder in named], host.device())
     restored, clean = (features_of(place, network) for place in (options.restored, options.clean))
     line = f"Frechet distance {frechet_distance(restored, clean):.4f}, kernel distance {kernel_distance(restored, clean):.5f}"
     pieces = over_time(restored), over_time(clean)
