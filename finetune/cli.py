@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=0, help="pairs at once; a smaller number takes more passes a step (default: the plan's)")
     parser.add_argument("--fidelity", type=float, help="w at which the restorer will be used (default: what suits the base)")
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of convolutions and products")
-    parser.add_argument("--checkpointing", action="store_true", help="less memory, a third more time")
+    parser.add_argument("--checkpointing", action="store_true", help="less memory, one more forward pass in every step")
     parser.add_argument("--half", action="store_true", help="write float16 instead of float32")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cuda if there is one)")

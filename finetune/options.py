@@ -33,7 +33,7 @@ class FineTune:
             it is not forgotten.
         mirror: whether half of the pairs are mirrored.
         patience: validations without progress after which learning ends; 0 for never.
-        checkpointing: whether activations are computed again in the backward pass instead of kept: less memory, a third more time.
+        checkpointing: whether activations are computed again in the backward pass instead of kept: less memory, one more forward pass.
         held_out: the part of the footage that judges.
     """
 

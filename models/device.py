@@ -70,7 +70,7 @@ def batches(work: Callable[[Tensor], Tensor], frames: Tensor, size: int, check_i
 
 
 def fast_in_bfloat16(device: torch.device | str) -> bool:
-    """Whether a device convolves in bfloat16 several times faster than in float32: NVIDIA's from Ampere on, and CPUs with AMX."""
+    """Whether a device has units for convolutions in bfloat16: NVIDIA's from Ampere on, and CPUs with AMX."""
     device = torch.device(device)
     if device.type == "cuda":
         return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)

@@ -104,7 +104,7 @@ class PseudoTargetFineTune(io.ComfyNode):
                     default=False,
                     optional=True,
                     advanced=True,
-                    tooltip="Keeps less in memory and computes it again: a third slower.",
+                    tooltip="Keeps less in memory and computes it again: one more forward pass a step.",
                 ),
                 io.Image.Input(
                     "clean_faces", optional=True, tooltip="Aligned clean faces that the discriminator takes for real; else the targets are."

@@ -54,7 +54,7 @@ class MeasureRestoration(io.ComfyNode):
                     "detector",
                     options=["off", "auto", "blazeface", "retinaface", "mtcnn"],
                     default="off",
-                    tooltip="Finds faces in restored and reference, for landmark distances and the face's own figures: 0.1 s a frame of each.",
+                    tooltip="Finds faces in restored and reference, for landmark distances and the face's own figures: 0.2 s a frame of each.",
                 ),
                 io.Int.Input(
                     "column",
