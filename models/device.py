@@ -78,10 +78,10 @@ def fast_in_bfloat16(device: torch.device | str) -> bool:
     return device.type == "cpu" and torch.backends.mkldnn.is_available() and bool(told().get("amx_bf16"))
 
 
-OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory")
-"""What accelerators, and PyTorch's CPU allocator on Linux and on Windows, say."""
+OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
+"""What accelerators, PyTorch's CPU allocator on Linux and on Windows, and Linux where a file cannot be mapped say."""
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that a device ran out of memory."""
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error).lower() for text in OUT_OF_MEMORY_TEXTS)
+    """Whether an exception says that a device, or this machine, ran out of memory."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error).lower() for text in OUT_OF_MEMORY_TEXTS)

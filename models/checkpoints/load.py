@@ -16,7 +16,7 @@ from .catalogue import Checkpoint, licence_line, published_as
 from .first_output import watch
 from .origin import came_from
 from .spandrel_bridge import load_by_spandrel
-from .state_dict import names_of, notes_of, read_state
+from .state_dict import AGAIN, names_of, notes_of, read_state, unread
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ def load_network(path: Path | str, decoder_dtype: torch.dtype | None = torch.flo
         ValueError: one sentence that says what was found: no checkpoint, another kind of network, or a damaged one. The network itself
             raises one if its first output is not finite.
         ModuleNotFoundError: for a network that only spandrel knows, where that is not installed.
+        RuntimeError: if memory runs out.
     """
     path = Path(path)
     notes = notes_of(path)
@@ -116,7 +117,7 @@ def build_network(state: Mapping[str, Tensor], name: str) -> tuple[str, nn.Modul
     """A state dict's kind, its network in eval mode, and one line for people; `name` is what errors call it.
 
     Raises:
-        ValueError, ModuleNotFoundError: as `load_network`.
+        ValueError, ModuleNotFoundError, RuntimeError: as `load_network`.
     """
     names = set(state)
     known = recognise(names)
@@ -127,7 +128,7 @@ def build_network(state: Mapping[str, Tensor], name: str) -> tuple[str, nn.Modul
         except ModuleNotFoundError:
             raise
         except Exception as error:  # sizes are read from the shapes, so damaged ones can fail anywhere in a constructor
-            raise ValueError(f"{name} is a {known.label} checkpoint, but {_fault(error)}; download it again") from error
+            raise unread(name, error, f"is a {known.label} checkpoint, but {_fault(error)}; {AGAIN}") from error
     what = foreign(names)
     if what is None:
         try:
@@ -135,7 +136,7 @@ def build_network(state: Mapping[str, Tensor], name: str) -> tuple[str, nn.Modul
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(f"{name} holds a network that ComfyUI's loader knows, but {error}") from error
         except Exception as error:
-            raise ValueError(f"{name} looks like a network that spandrel loads, but {_fault(error)}; download it again") from error
+            raise unread(name, error, f"looks like a network that spandrel loads, but {_fault(error)}; {AGAIN}") from error
         if found is not None and not isinstance(found, str):
             return "spandrel", found, f"{found.label}, 512 x 512, by spandrel"
         what = found

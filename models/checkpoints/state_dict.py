@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from ..device import out_of_memory
 from .pickled import SCRIPT, Archive, Foreign, NeedsCode, read_legacy, read_zip
 from .stored import DIMENSIONS, DTYPES, Storage, Stored, check_numbers, read_stored, whole
 
@@ -61,6 +62,7 @@ def read_state(path: Path | str, name: str | None = None) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: one sentence that says what was found instead of a checkpoint, or that numbers in it are NaN, Inf or absurd.
+        RuntimeError: if memory runs out.
     """
     return tidied(read_tensors(path, name))
 
@@ -114,7 +116,14 @@ def guarded(name: str, read: Callable[[], _Value]) -> _Value:
     except (OSError, Told):
         raise
     except Exception as error:
-        raise ValueError(f"{name} is cut short or damaged ({fault(error)}); {AGAIN}") from error
+        raise unread(name, error, f"is cut short or damaged ({fault(error)}); {AGAIN}") from error
+
+
+def unread(name: str, error: Exception, otherwise: str) -> Exception:
+    """What to raise where a file gives no network: that memory ran out, of which the file is innocent, or what is `otherwise` wrong with it."""
+    if out_of_memory(error):
+        return RuntimeError(f"there is not enough memory to load {name} ({fault(error)}); close other programs and try again")
+    return ValueError(f"{name} {otherwise}")
 
 
 class Told(ValueError):
@@ -258,4 +267,4 @@ def _torch_file(path: Path, name: str, read: Callable[[Path], Archive]) -> Archi
     except OSError:
         raise
     except Exception as error:  # a damaged file can end in any of them
-        raise ValueError(f"{name} is cut short or damaged ({fault(error)}); {AGAIN}") from error
+        raise unread(name, error, f"is cut short or damaged ({fault(error)}); {AGAIN}") from error

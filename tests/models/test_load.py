@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -233,6 +234,13 @@ def test_published_checkpoints_of_other_purposes_are_refused_by_name(manifest, w
     assert recognise(state) is None and words in foreign(state)
     with pytest.raises(ValueError, match=f"{manifest} holds {len(state)} tensors whose names start with .*it is not a face restorer"):
         build_network(state, manifest)
+
+
+def test_a_network_that_memory_has_no_room_for_is_not_called_damaged(monkeypatch):
+    huge = Namespace(kind="huge", label="Huge", build=lambda state: torch.empty(1 << 50))
+    monkeypatch.setattr("fvr.models.checkpoints.load.recognise", lambda names: huge)
+    with pytest.raises(RuntimeError, match=r"not enough memory to load a\.pth .*; close other programs and try again"):
+        build_network({}, "a.pth")
 
 
 def test_beginnings_are_the_commonest_first():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 import warnings
 import zipfile
 
@@ -53,6 +55,24 @@ def test_the_network_is_found_in_every_wrapping(wrapping, ending, tmp_path):
     assert state.keys() == WEIGHTS.keys()
     assert all(torch.equal(state[key], value) for key, value in WEIGHTS.items())
     assert sorted(names_of(path)) == sorted(WEIGHTS)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+def test_a_file_that_memory_has_no_room_for_is_not_called_damaged(tmp_path):
+    import resource
+
+    path, size = tmp_path / "large.safetensors", 1 << 36
+    header = json.dumps({"weight": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}).encode()
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)  # sparse: takes no room on the disk
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 35, before[1]))
+    try:
+        with pytest.raises(RuntimeError, match=r"not enough memory to load large\.safetensors .*; close other programs and try again"):
+            read_state(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def test_what_is_inside_counts_not_the_ending(tmp_path):
