@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import av
-
 from ..files import Place, lasting, open_input, picture_stream, place_name, stamp
+from .health import readable
 
 MAY_JUMP = 0x200
 """FFmpeg's AVFMT_TS_DISCONT: formats (MPEG transport and program streams) whose times may jump."""
@@ -49,12 +48,7 @@ def parts_of(place: Place) -> list[Part]:
         slack, frame = jump(container), 1 / Fraction(stream.average_rate or 25)
         may_jump = container.format.flags & MAY_JUMP
         latest = Fraction(0)
-        packets = container.demux(stream)
-        while True:
-            try:
-                packet = next(packets)
-            except (StopIteration, av.FFmpegError, OSError):
-                break
+        for packet in readable(container.demux(stream)):
             start = stamp(packet)
             if not packet.size or start is None:
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from ..errors import VideoError
 from ..files import Place, lasting, open_input, stamp
+from ..reading.health import readable
 from ..reading.probe import codec_name, origin_of
 from ..reading.timestamp_discontinuity import RunningClock, can_seek, unheard
 
@@ -110,11 +112,7 @@ class CopiedLane:
         few before its beginning that a decoder needs to start, in which nothing sounds.
         """
         hidden: list[Any] = []
-        while True:
-            try:
-                packet = next(demuxed)
-            except (StopIteration, av.FFmpegError, OSError):
-                return
+        for packet in readable(demuxed):
             if packet.is_discard and not self.edits:
                 hidden.append(packet)
                 continue
@@ -261,16 +259,9 @@ def silence(start: int, length: int, channels: int) -> Iterator[tuple[int, NDArr
 
 def decodable(container: Any, stream: Any) -> Iterator[Any]:
     """Audio frames up to the end or the first unreadable packet; packets that do not decode leave a gap."""
-    demuxed = container.demux(stream)
-    while True:
-        try:
-            packet = next(demuxed)
-        except (StopIteration, av.FFmpegError, OSError):
-            return
-        try:
+    for packet in readable(container.demux(stream)):
+        with suppress(av.FFmpegError):
             yield from packet.decode()
-        except av.FFmpegError:
-            continue
 
 
 Lane = CopiedLane | EncodedLane

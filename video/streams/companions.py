@@ -13,6 +13,7 @@ import av
 from ..errors import VideoError
 from ..files import STILL, Place, open_input, picture_stream
 from ..info import SourceInfo
+from ..reading.health import readable
 from ..reading.probe import codec_name
 from .audio import plan_lanes
 from .sound import Sound, file_of
@@ -195,12 +196,7 @@ class SubtitleLane:
         self.waiting: Any = None
 
     def kept(self, stream: Any) -> Iterator[Any]:
-        demuxed = self.input.demux(stream)
-        while True:
-            try:
-                packet = next(demuxed)
-            except (StopIteration, av.FFmpegError, OSError):
-                return
+        for packet in readable(self.input.demux(stream)):
             if not packet.size or packet.pts is None:
                 continue
             start = packet.pts - round(self.origin / packet.time_base)
