@@ -106,5 +106,5 @@ def planned(plan: str, recipe: FineTuneRecipe, *, steps: int = 0, rate: float = 
     if rate:
         own = replace(own, rate=rate, final_rate=own.final_rate * rate / own.rate)
     if batch:
-        own = replace(own, batch=batch, accumulate=max(1, own.batch * own.accumulate // batch))
+        own = own.gathering(batch)
     return replace(chosen, plan=own)

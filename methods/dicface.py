@@ -79,6 +79,10 @@ class DicFaceOptions(TaskOptions):
     )
 
 
+SMALL_PRIOR = 0.1
+"""alpha of the Dirichlet prior that small networks are held to, which is that of the paper's options file."""
+
+
 @dataclass(frozen=True)
 class Trained:
     """What `fvr train dicface` says of its weights; the defaults are the published ones'.
@@ -126,7 +130,10 @@ class DicFaceRestorer(NetworkRestorer):
         """See NetworkRestorer.of_file; `fvr train dicface` writes task, holes, fidelity and prior."""
         task: Any = notes.get("task")
         trained = Trained(
-            task, notes.get("holes") == "filled", LEAST if notes.get("fidelity") == "1" else 0.0, 0.1 if notes.get("prior") == "0.1" else 1.0
+            task,
+            notes.get("holes") == "filled",
+            LEAST if notes.get("fidelity") == "1" else 0.0,
+            SMALL_PRIOR if notes.get("prior") == f"{SMALL_PRIOR:g}" else 1.0,
         )
         return cls(network, options, place=place, trained=trained)
 

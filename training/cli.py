@@ -18,7 +18,7 @@ from ..models.checkpoints.load import load_network
 from ..models.checkpoints.state_dict import notes_of
 from ..models.embedded import ALIAS, CODEBOOK, DICFACE, FOLDER, SIZES
 from ..models.flair.spynet import spynet_of
-from . import blind, codebook, dicface, evidence, keep, prior, temporal
+from . import blind, codebook, dicface, keep, prior, temporal
 from .bars import Bars
 from .card import FEDERAL_BIAS, LICENCE, OWN_LICENCE, Card, export, federal_data
 from .codebook import clean_encoder
@@ -26,8 +26,8 @@ from .data.faces import FEDERAL, Faces
 from .data.pairs import Pairs
 from .data.synthetic_motion import Clips
 from .engine import Run, Stopped, average_of, train
+from .evidence import EvidenceStage
 from .flow_weights import GMFLOW, PUBLISHED, load_spynet
-from .plan import Plan
 from .recipe import KEEP_BASE, PAPER, SMALL_128
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -106,15 +106,14 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--gmflow is for keep, {options.network} has no such network; leave it out")
     if options.frames is not None and (options.network != "keep" or options.frames < 2):
         raise ValueError(f"--frames is for keep, 2 or more, as it learns from the frame before; got {options.frames} with {options.network}")
-    if options.network == "prior":
-        return _prior(options)
-    if options.spynet is not None:
+    if options.spynet is not None and options.network != "prior":
         raise ValueError(f"--spynet is for the prior, {options.network} has no such network; leave it out")
-    if options.network == "blind":
-        return _blind(options)
-    if options.network == "codebook":
-        return _codebook(options)
-    return _temporal(options)
+    try:
+        {"prior": _prior, "blind": _blind, "codebook": _codebook}.get(options.network, _temporal)(options)
+    except Stopped as stop:
+        Bars().write(str(stop))
+        return STOPPED
+    return 0
 
 
 def _settings(options: argparse.Namespace) -> Run:
@@ -135,7 +134,7 @@ def _prefixes(options: argparse.Namespace) -> tuple[str, ...]:
     return tuple(name for prefix in given for name in (FEDERAL if prefix == "federal" else (prefix,)))
 
 
-def _prior(options: argparse.Namespace) -> int:
+def _prior(options: argparse.Namespace) -> None:
     recipe = RECIPES["prior"][options.recipe]
     if options.task is not None:
         if options.recipe != "paper":
@@ -144,7 +143,7 @@ def _prior(options: argparse.Namespace) -> int:
             )
         recipe = prior.paper(options.task)
     if options.batch:
-        recipe = replace(recipe, image=gathered(recipe.image, options.batch), video=gathered(recipe.video, min(options.batch, recipe.video.batch)))
+        recipe = replace(recipe, image=recipe.image.gathering(options.batch), video=recipe.video.gathering(min(options.batch, recipe.video.batch)))
     faces, held_out = (Faces(options.faces, split, recipe.sizes.side, _prefixes(options)) for split in ("train", "val"))
     torch.manual_seed(options.seed)
     network = prior.network_of(recipe)
@@ -152,11 +151,9 @@ def _prior(options: argparse.Namespace) -> int:
     clips = None if options.clips is None else Clips(options.clips, recipe.sizes.side, recipe.frames)
     stages = prior.stages_of(recipe, faces, held_out, torch.device(options.device), clips)
     trained = _trained(network, stages, _settings(options), recipe.name, options.export_now)
-    if trained is None:
-        return STOPPED
     sizes = {name: sorted(value) if isinstance(value, frozenset) else value for name, value in asdict(recipe.sizes).items()}
     does = "denoises aligned faces, with their degraded selves as condition or without: a diffusion prior"
-    return _written(
+    _written(
         options,
         trained,
         recipe.name,
@@ -168,16 +165,15 @@ def _prior(options: argparse.Namespace) -> int:
     )
 
 
-def _blind(options: argparse.Namespace) -> int:
+def _blind(options: argparse.Namespace) -> None:
     recipe = RECIPES["blind"].get(options.recipe)
     if recipe is None:
         raise ValueError("the blind restorer has one recipe, small, since no paper has published it; leave --recipe out")
     if options.clips is not None:
         raise ValueError("--clips is for prior, keep and dicface; the blind restorer learns from stills set moving: leave it out")
     if options.batch:
-        recipe = replace(
-            recipe, pixels=gathered(recipe.pixels, options.batch), detail=gathered(recipe.detail, min(options.batch, recipe.detail.batch))
-        )
+        detail = recipe.detail.gathering(min(options.batch, recipe.detail.batch))
+        recipe = replace(recipe, pixels=recipe.pixels.gathering(options.batch), detail=detail)
     settings = _settings(options)
     faces, held_out = (Faces(options.faces, split, CROP, _prefixes(options)) for split in ("train", "val"))
     pairs = Pairs(faces, recipe.footage, recipe.pairs, options.seed, settings.folder / "pairs")
@@ -189,11 +185,9 @@ def _blind(options: argparse.Namespace) -> int:
     network = blind.network_of(recipe)
     stages = blind.stages_of(recipe, pairs, judged, torch.device(options.device))
     trained = _trained(network, stages, settings, recipe.name, options.export_now)
-    if trained is None:
-        return STOPPED
     first = settings.folder / "recurrent.safetensors"
     both = blind.both(load_file(first) if first.is_file() else None, trained)
-    return _written(
+    _written(
         options,
         both,
         recipe.name,
@@ -222,7 +216,7 @@ def _load_flow(options: argparse.Namespace, network: nn.Module, recipe: str) -> 
         )
 
 
-def _codebook(options: argparse.Namespace) -> int:
+def _codebook(options: argparse.Namespace) -> None:
     recipe = RECIPES["codebook"][options.recipe]
     if options.task is not None:
         if (options.task, options.recipe) != ("keep", "paper"):
@@ -231,16 +225,13 @@ def _codebook(options: argparse.Namespace) -> int:
     if options.clips is not None:
         raise ValueError("--clips is for prior, keep and dicface; the codebook's stages see stills only: leave it out, or put frames into --faces")
     if options.batch:
-        plans = (gathered(plan, options.batch) for plan in (recipe.autoencoder, recipe.prediction, recipe.joint))
-        recipe = replace(recipe, autoencoder=next(plans), prediction=next(plans), joint=next(plans))
+        recipe = replace(recipe, **{name: getattr(recipe, name).gathering(options.batch) for name in ("autoencoder", "prediction", "joint")})
     faces, held_out = (Faces(options.faces, split, recipe.sizes.vq.side, _prefixes(options)) for split in ("train", "val"))
     torch.manual_seed(options.seed)
     network = codebook.network_of(recipe)
     stages = codebook.stages_of(recipe, faces, held_out, torch.device(options.device))
     trained = _trained(network, stages, _settings(options), recipe.name, options.export_now)
-    if trained is None:
-        return STOPPED
-    return _written(
+    _written(
         options,
         trained,
         recipe.name,
@@ -251,15 +242,15 @@ def _codebook(options: argparse.Namespace) -> int:
     )
 
 
-def _temporal(options: argparse.Namespace) -> int:
+def _temporal(options: argparse.Namespace) -> None:
     recipe = RECIPES[options.network][options.recipe]
     if options.task is not None:
         recipe = dicface.for_task(recipe, options.task)
     if options.frames is not None:
         recipe = replace(recipe, frames=options.frames)
     if options.batch:
-        recipe = replace(recipe, plan=gathered(recipe.plan, options.batch))
-    further = options.network == "dicface" and options.recipe == "small" and recipe.task != "restore"  # learnt on the network that restores
+        recipe = replace(recipe, plan=recipe.plan.gathering(options.batch))
+    further = recipe.evidence is not None and recipe.task != "restore"  # learnt on the network that restores
     base_path = (FOLDER / (DICFACE if further else CODEBOOK) if options.base is None else options.base).resolve()
     base = _base(base_path, recipe, options.recipe, "dicface" if further else "codeformer")
     side = base.config.side
@@ -276,13 +267,10 @@ def _temporal(options: argparse.Namespace) -> int:
     network: nn.Module = keep.keep_on(base, options.gmflow) if options.network == "keep" else dicface.dicface_on(base, recipe.frames)
     kind: Any = keep.KeepStage if options.network == "keep" else dicface.DicFaceStage
     clean = None if options.autoencoder is None else clean_encoder(base, options.autoencoder)
-    stage = kind(recipe, base.to(device), faces, held_out, device, clean, clips)
-    stages = [stage]
-    if options.network == "dicface" and options.recipe == "small" and recipe.task == "restore":
-        stages.append(evidence.EvidenceStage(evidence.EVIDENCE_SMALL, base, faces, held_out, device))
+    stages = [kind(recipe, base.to(device), faces, held_out, device, clean, clips)]
+    if recipe.evidence is not None and not further:
+        stages.append(EvidenceStage(recipe.evidence, base, faces, held_out, device))
     trained = _trained(network, stages, _settings(options), recipe.name, options.export_now)
-    if trained is None:
-        return STOPPED
     title = "KEEP's temporal parts" if options.network == "keep" else TITLES[recipe.task]
     # a file can leave to its base what is the same there only if it finds it: beside itself, and in the form that it is read in
     beside = base_path.parent == options.out.resolve().parent and base_path.suffix == ".safetensors"
@@ -290,12 +278,12 @@ def _temporal(options: argparse.Namespace) -> int:
     if options.network == "dicface":
         notes = {
             "task": recipe.task,
-            **({"prior": f"{evidence.EVIDENCE_SMALL.prior:g}"} if options.recipe == "small" else {}),
+            **({} if recipe.evidence is None else {"prior": f"{recipe.evidence.prior:g}"}),
             **({"holes": "filled"} if recipe.filled and recipe.task == "inpaint" else {}),
         }
     does, damage = DOES[recipe.task]
     does += f", together with {base_path.name}" if beside else ""
-    return _written(options, trained, recipe.name, title, does, (faces, held_out), base_path, beside, notes, damage or recipe.blind.text)
+    _written(options, trained, recipe.name, title, does, (faces, held_out), base_path, beside, notes, damage or recipe.blind.text)
 
 
 TITLES = {"restore": "DicFace's temporal parts", "colourise": "DicFace, colourising", "inpaint": "DicFace, inpainting"}
@@ -329,21 +317,12 @@ def _base(path: Path, recipe: temporal.TemporalRecipe, choice: str, kind: str) -
     return network
 
 
-def gathered(plan: Plan, batch: int) -> Plan:
-    """The plan with `batch` faces at once and as many passes per step as make up its own batch."""
-    return replace(plan, batch=batch, accumulate=max(1, plan.batch * plan.accumulate // batch))
-
-
-def _trained(network: nn.Module, stages: list, settings: Run, recipe: str, at_once: bool) -> nn.Module | None:
+def _trained(network: nn.Module, stages: list, settings: Run, recipe: str, at_once: bool) -> nn.Module:
     if at_once:
         network.load_state_dict(average_of(settings.folder)[2])
         return network.eval()
     with Bars() as bars:
-        try:
-            return train(network, stages, settings, recipe, bars)
-        except Stopped as stop:
-            bars.write(str(stop))
-            return None
+        return train(network, stages, settings, recipe, bars)
 
 
 def _written(
@@ -357,7 +336,7 @@ def _written(
     beside: bool = False,
     notes: dict[str, str] | None = None,
     damage: str = "",
-) -> int:
+) -> None:
     federal = set(_prefixes(options)) == set(FEDERAL)
     train, held_out = map(len, seen)
     of_base = None if base is None else notes_of(base).get("licence", "")
@@ -391,7 +370,6 @@ def _written(
         **(notes or {}),
     }
     export(network.state_dict(), options.out, card, about, base if beside else None)
-    return 0
 
 
 def _command(options: argparse.Namespace, base: Path | None) -> str:
@@ -399,11 +377,9 @@ def _command(options: argparse.Namespace, base: Path | None) -> str:
     words = ["fvr train", options.network, "--faces", options.faces.name, "--recipe", options.recipe, "--seed", str(options.seed)]
     words += [] if options.task is None else ["--task", options.task]
     words += [f"--prefix {prefix}" for prefix in options.prefix or []]
-    words += [] if options.clips is None else ["--clips", options.clips.name]
-    words += [] if options.spynet is None else ["--spynet", options.spynet.name]
-    words += [] if options.gmflow is None else ["--gmflow", options.gmflow.name]
-    words += [] if options.frames is None else ["--frames", str(options.frames)]
-    words += [] if options.batch is None else ["--batch", str(options.batch)]
+    for name in ("clips", "spynet", "gmflow", "frames", "batch"):
+        value = getattr(options, name)
+        words += [] if value is None else [f"--{name}", str(getattr(value, "name", value))]
     words += [] if base is None else ["--base", base.name]
     words += [] if options.autoencoder is None else ["--autoencoder", "/".join(options.autoencoder.parts[-2:])]
     return " ".join([*words, "--out", options.out.name])

@@ -16,6 +16,7 @@ from ..models.code_prediction import CodeNetwork
 from ..models.dicface.network import DicFace, dirichlet_mean
 from .data.faces import Jitter
 from .engine import Batch, generator_for
+from .evidence import EVIDENCE_SMALL
 from .losses import dirichlet_divergence
 from .plan import Plan
 from .recipe import SMALL_128
@@ -41,6 +42,7 @@ DICFACE_SMALL = TemporalRecipe(
     sampled=False,
     anchored=True,
     frozen=True,
+    evidence=EVIDENCE_SMALL,
 )
 
 

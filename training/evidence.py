@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..methods.detail_fusion import merged
-from ..methods.dicface import uncertainty
+from ..methods.dicface import SMALL_PRIOR, uncertainty
 from ..models.code_prediction import CodeNetwork
 from ..models.dicface.network import DicFace, dirichlet_mean
 from .data.degradations import JUDGED, Blind, judged
@@ -49,7 +49,7 @@ class EvidenceRecipe:
     stills: int
     blind: Blind = SMALL_128.blind
     jitter: Jitter = field(default_factory=Jitter)
-    prior: float = 0.1
+    prior: float = SMALL_PRIOR
     observations: float = 192.0
     error: float = 0.03
     most: float = 4.0

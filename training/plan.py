@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ class Plan:
             raise ValueError(f"a plan has at least 1 step, 1 face a batch and 1 batch a step, got {self.steps}, {self.batch} and {self.accumulate}")
         if not (self.rate > 0 and 0 <= self.final_rate <= self.rate and 0 <= self.ema < 1 and self.clip >= 0):
             raise ValueError(f"a plan's rates are positive, its ema is from 0 up to 1 and its clip is not negative, got {self}")
+
+    def gathering(self, batch: int) -> Plan:
+        """The plan with `batch` faces at once and as many passes per step as make up its own batch."""
+        return replace(self, batch=batch, accumulate=max(1, self.batch * self.accumulate // batch))
 
     def rate_at(self, step: int) -> float:
         """The learning rate of step 0, 1, ..."""

@@ -22,6 +22,7 @@ from .data.degradations import JUDGED, Blind, Streamed, judged
 from .data.faces import MIRROR_ONLY, Faces, Jitter, shrunk
 from .data.synthetic_motion import Clips, Motion, degraded_clip, set_moving
 from .engine import Batch, Net, Stage, generator_for
+from .evidence import EvidenceRecipe
 from .losses import EncoderFeatures, lpips_or_none, pixel_loss
 from .plan import Plan
 
@@ -53,6 +54,7 @@ class TemporalRecipe:
         opened: names with which those of the base's parameters begin that are trained even so, DicFace only.
         stills: so many single frames a step instead of a batch of clips, DicFace only; 0 for clips.
         filled: whether holes are shown filled from around them, as `methods.tasks.Task` has it, instead of white.
+        evidence: what its second stage learns by, see `evidence.EvidenceStage`, DicFace only; None for no such stage.
         tied: whether KEEP's encoder of restored frames is the base's own encoder, which saves a file a quarter of its size, instead of the
             autoencoder's.
     """
@@ -81,6 +83,7 @@ class TemporalRecipe:
     filled: bool = False
     tied: bool = False
     task: Mode = "restore"
+    evidence: EvidenceRecipe | None = None
 
 
 # The blur and noise of DicFace's options file (after VFHQ's), for 512 x 512; its x4 downsampling is the middle of our range.
