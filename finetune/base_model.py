@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from ..methods.base import NetworkRestorer
 from ..methods.registry import restorer_from
+from ..models.checkpoints.fetch import sha256_of
 from ..models.checkpoints.load import load_network
 from ..models.checkpoints.state_dict import names_of, notes_of
 from ..models.embedded import BASE
@@ -62,7 +62,7 @@ def base_from_file(path: Path | str) -> Base:
         restorer.side,
         use_of(restorer),
         " + ".join(file.name for file in files),
-        " + ".join(_sha256(file) for file in files),
+        " + ".join(sha256_of(file) for file in files),
         loaded.licence,
         loaded.notes,
     )
@@ -114,28 +114,14 @@ def _files(path: Path) -> list[Path]:
     return [path, *(_files(path.with_name(base)) if base else [])]
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file) -> str:  # type: ignore[no-untyped-def]
-    """As hashlib.file_digest, which Python 3.10 has not."""
-    digest = hashlib.sha256()
-    while part := file.read(1 << 20):
-        digest.update(part)
-    return digest.hexdigest()
-
-
 def _may_hold(path: Path, own: Mapping[str, Tensor]) -> bool:
     """Whether a file's tensor names allow it to be the one, told without reading weights where that can be."""
     try:
         if BASE in notes_of(path):
             return True  # it holds only what differs from another file; such files are small
-        names = names_of(path)
+        return set(rename(dict.fromkeys(names_of(path)))) == set(own)  # type: ignore[arg-type]
     except (ValueError, OSError):
         return False
-    return names is None or set(rename(dict.fromkeys(names))) == set(own)  # type: ignore[arg-type]
 
 
 def _same(network: nn.Module, own: Mapping[str, Tensor], read: nn.Module) -> bool:
