@@ -9,10 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .. import host
-from ..video import CODECS, CONTAINERS, VideoError, check_apart, usual_codec
-
-PREFERRED = {"prores": ".mov", "ffv1": ".mkv"}
-"""Suffix of a copy whose source's container does not take the codec; of all others .mp4."""
+from ..video import CODECS, CONTAINERS, VideoError, check_apart, usual_codec, usual_suffix
 
 
 def restore_each(options: Namespace, clips: Sequence[Path], restore: Callable[[Namespace], int]) -> int:
@@ -60,7 +57,7 @@ def named_outputs(clips: Sequence[Path], folder: Path, codec: str | None, overwr
         suffix = clip.suffix.lower()
         chosen = codec or usual_codec(clip)
         fits = chosen in CODECS and suffix in CONTAINERS and CONTAINERS[suffix] in CODECS[chosen].containers
-        suffix = suffix if fits else PREFERRED.get(chosen, ".mp4")
+        suffix = suffix if fits else usual_suffix(chosen)
         name = clip.stem + suffix
         taken[name if name.lower() not in map(str.lower, taken) else clip.name + suffix] = clip
     outputs = [folder / name for name in taken]

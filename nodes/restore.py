@@ -10,7 +10,7 @@ from ..faces import check_words
 from ..headless.io import io
 from ..pipeline import restore_aligned, restore_clip_in_frames
 from ..record import job_identity, run_record
-from ..video import choose_container
+from ..video import choose_container, usual_suffix
 from .faces import (
     detector_input,
     fingerprints_of_finding,
@@ -28,7 +28,6 @@ from .page.before_after import Watched, film_slider
 from .restorers import load_restorer, restorer_file
 from .sockets import ABSENT, CATEGORY, RestorerSocket, optional, seed_input, tucked
 from .video import (
-    SUFFIXES,
     announce,
     check_file,
     check_output,
@@ -137,7 +136,8 @@ class RestoreVideo(io.ComfyNode):
         check_words(faces)
         restorer = load_restorer(AUTO)[0] if restorer is None else restorer
         known = liked(like)
-        source, sound = source_of(file, video, start=start_frame, count=max_frames or None, stride=every_nth, deinterlace=deinterlace)
+        frames = dict(start=start_frame, count=max_frames or None, stride=every_nth, deinterlace=deinterlace)
+        source, sound = source_of(file, video, **frames)
         finder, paster, finding = None, None, None
         if not aligned:
             finder, paster = chosen_detector(detector), chosen_paster(upscaler=upscaler_of(upscale_model), **pasting)
@@ -155,7 +155,6 @@ class RestoreVideo(io.ComfyNode):
                 raise ValueError(
                     "a job chooses people by their numbers, and got a picture in like; leave one of the two empty (fvr faces shows the numbers)"
                 )
-            frames = dict(start=start_frame, count=max_frames or None, stride=every_nth, deinterlace=deinterlace)
             summary, path, subfolder = cls.as_job(
                 job, source, (restorer, finder, paster), dict(seed=seed, faces=faces, min_size=min_size), frames, encoding, filename_prefix
             )
@@ -191,7 +190,7 @@ class RestoreVideo(io.ComfyNode):
             command="Restore Video (node FVRRestoreVideo)",
             clips={"input": file if video is None else "a wired VIDEO", "output": "/".join(filter(None, (subfolder, path.name)))},
             seed=seed,
-            frames={"start": start_frame, "count": max_frames or None, "stride": every_nth, "deinterlace": deinterlace},
+            frames=frames,
             encoding=encoding,
             finding=finding,
             detector=finder,
@@ -209,7 +208,7 @@ class RestoreVideo(io.ComfyNode):
         if source.selection.window is not None:
             raise ValueError("a job needs the whole file of a clip, got a trimmed one; leave job empty, or use start_frame and max_frames")
         path, subfolder, _ = host.next_output_path(
-            filename_prefix, SUFFIXES.get(encoding["codec"], ".mp4"), width=source.info.width, height=source.info.height
+            filename_prefix, usual_suffix(encoding["codec"]), width=source.info.width, height=source.info.height
         )
         root = path.resolve().parents[len(Path(subfolder).parts)]
         chosen = None if encoding["pixel_format"] == "auto" else encoding["pixel_format"]

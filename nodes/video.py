@@ -25,12 +25,10 @@ from ..video import (
     open_source,
     read_audio,
     read_frames,
+    usual_suffix,
 )
 from ..video.streams.audio import track_of
 from .sockets import ABSENT, CATEGORY, Times, optional
-
-SUFFIXES = {"prores": ".mov", "ffv1": ".mkv"}
-"""Of the files a codec goes into; all others make .mp4."""
 
 
 def file_input(tooltip: str) -> Any:
@@ -60,7 +58,7 @@ def check_output(filename_prefix: Any, codec: Any, crf: Any, pixel_format: Any) 
         if filename_prefix is not None:
             host.check_output(filename_prefix)
         if isinstance(codec, str) and isinstance(pixel_format, str) and isinstance(crf, (int, float)):  # whatever else they are is said elsewhere
-            check_encoding(codec, SUFFIXES.get(codec, ".mp4"), crf=crf, pixel_format=None if pixel_format == "auto" else pixel_format)
+            check_encoding(codec, usual_suffix(codec), crf=crf, pixel_format=None if pixel_format == "auto" else pixel_format)
     except ValueError as error:
         return host.user_message(str(error))
     return True
@@ -147,7 +145,7 @@ def sink_for(
     metadata: Mapping[str, str],
 ) -> tuple[VideoSink | ImageSink, str]:
     """A new numbered file in the output folder, and its subfolder there; the sink's `path` may get a higher number when it is closed."""
-    path, subfolder, _ = host.next_output_path(prefix, SUFFIXES.get(codec, ".mp4"), width=size[1], height=size[0])
+    path, subfolder, _ = host.next_output_path(prefix, usual_suffix(codec), width=size[1], height=size[0])
     chosen = None if pixel_format == "auto" else pixel_format
     choices = dict(size=size, codec=codec, crf=crf, pixel_format=chosen, audio=audio, metadata=metadata)
     sink = open_sink(path, like, otherwise=next_number, check_interrupt=host.check_interrupt, **choices)
@@ -164,12 +162,6 @@ def next_number(path: Path) -> Path:
     """The file after restored_00001_.mp4, when another job has taken that name in the meantime."""
     stem, number, _ = path.stem.rsplit("_", 2)
     return path.with_name(f"{stem}_{int(number) + 1:05}_{path.suffix}")
-
-
-def saved(sink: VideoSink | ImageSink, subfolder: str) -> tuple[Path, Any]:
-    """Where a closed sink's clip is in the output folder, and what a node shows of it."""
-    path = Path(str(sink.path))
-    return path, shown(path, subfolder)
 
 
 def shown(path: Path, subfolder: str) -> Any:
@@ -306,7 +298,6 @@ class SaveVideoFrames(io.ComfyNode):
                 piece = slice(start, start + 16)
                 sink.write(pictures[piece], times.starts[piece], times.ends[piece])
                 tick(len(pictures[piece]))
-        path, preview = saved(sink, subfolder)
-        return io.NodeOutput(
-            host.video_from_file(path), str(path), ui={**preview.as_dict(), **({"text": tuple(sink.warnings)} if sink.warnings else {})}
-        )
+        path = Path(str(sink.path))
+        damage = {"text": tuple(sink.warnings)} if sink.warnings else {}
+        return io.NodeOutput(host.video_from_file(path), str(path), ui={**shown(path, subfolder).as_dict(), **damage})

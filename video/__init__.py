@@ -27,7 +27,7 @@ from .streams.audio import AudioTrack, Care, track_of, untouched
 from .streams.audio import read_audio as read_sound
 from .streams.sound import sound_in
 from .times import FrameTimes
-from .writing.codecs import CODECS, CONTAINERS, SPEEDS, choose_codec, choose_container, usual_codec
+from .writing.codecs import CODECS, CONTAINERS, SPEEDS, choose_codec, choose_container, usual_codec, usual_suffix
 from .writing.writer import Encoding, VideoSink
 
 __all__ = [
@@ -60,6 +60,7 @@ __all__ = [
     "read_audio",
     "read_frames",
     "usual_codec",
+    "usual_suffix",
     "videos_in_folder",
 ]
 

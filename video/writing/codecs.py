@@ -116,6 +116,11 @@ def usual_codec(path: str | PathLike[str]) -> str:
     return "vp9" if CONTAINERS.get(Path(path).suffix.lower()) == "webm" else "h264"
 
 
+def usual_suffix(codec: str) -> str:
+    """Of the files that a codec goes into where none is named."""
+    return {"prores": ".mov", "ffv1": ".mkv"}.get(codec, ".mp4")
+
+
 def choose_container(path: Path | None, container: str | None) -> str:
     """The muxer by suffix, or as named.
 
