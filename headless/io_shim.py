@@ -32,11 +32,6 @@ class UploadType(str, Enum):
     model = "file_upload"
 
 
-class NumberDisplay(str, Enum):
-    number = "number"
-    slider = "slider"
-
-
 class Hidden(str, Enum):
     unique_id = "UNIQUE_ID"
     prompt = "PROMPT"
@@ -81,7 +76,7 @@ class Output:
 
 _SOCKET = {"display_name": "display_name", "tooltip": "tooltip", "lazy": "lazy", "raw_link": "rawLink", "advanced": "advanced"}
 _WIDGET = {**_SOCKET, "default": "default", "socketless": "socketless", "force_input": "forceInput"}
-_NUMBER = {**_WIDGET, "min": "min", "max": "max", "step": "step", "display_mode": "display"}
+_NUMBER = {**_WIDGET, "min": "min", "max": "max", "step": "step"}
 
 
 def _kind(io_type: str, published: dict[str, str] = _SOCKET, fixed: dict[str, Any] | None = None, python_type: Any = Any) -> type:
@@ -138,7 +133,6 @@ class Combo:
             *,
             default: Any = None,
             upload: UploadType | None = None,
-            image_folder: FolderType | None = None,
             **arguments: Any,
         ) -> None:
             if isinstance(options, type):
@@ -149,22 +143,12 @@ class Combo:
                 raise TypeError(f"input {id!r} of type COMBO does not take multiselect")
             super().__init__(id, options=options, default=default, multiselect=False, **arguments)
             self.upload = upload
-            self.image_folder = image_folder
 
         def as_dict(self) -> dict[str, Any]:
             published = super().as_dict()
             if self.upload is not None:
                 published[self.upload.value] = True
-            if self.image_folder is not None:
-                published["image_folder"] = self.image_folder.value
             return published
-
-    class Output(Output):
-        io_type = "COMBO"
-
-        def __init__(self, id: str | None = None, display_name: str | None = None, options: list[str] | None = None, **arguments: Any) -> None:
-            super().__init__(id, display_name, **arguments)
-            self.options = options or []
 
 
 class DynamicCombo:

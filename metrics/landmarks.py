@@ -41,12 +41,6 @@ def landmark_motion_error(found: Tensor, truth: Tensor) -> Tensor:
     return torch.cat([away.new_full((min(len(away), 1),), torch.nan), away.diff(dim=0).norm(dim=-1).mean(-1)])
 
 
-def deviation(values: Tensor) -> float:
-    """The standard deviation of what is known of (T,), divided by the number of values; NaN when nothing is."""
-    known = values[values.isfinite()].double()
-    return float(known.std(correction=0)) if len(known) else float("nan")
-
-
 def _check(found: Tensor, truth: Tensor) -> None:
     if found.shape != truth.shape or found.ndim != 3 or found.shape[-1] != 2:
         raise ValueError(f"landmarks to compare are (T, K, 2) of one shape, got {tuple(found.shape)} and {tuple(truth.shape)}")

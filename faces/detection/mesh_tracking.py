@@ -75,11 +75,6 @@ class Mesher:
         """The mesh and the logit of the face around points (P, 2 or 3)."""
         return self(picture, [region_of(torch.as_tensor(points), turn)])[0]
 
-    @staticmethod
-    def turn(mesh: Tensor) -> float:
-        """See `turn_of`."""
-        return turn_of(mesh)
-
 
 def crop(picture: np.ndarray, region: Region, size: int = SIDE) -> np.ndarray:
     """The region of a picture (C, H, W) upright, (size, size, C) and (size, size) where C is 1; border replicated; averaged first where it shrinks

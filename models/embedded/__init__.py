@@ -47,11 +47,6 @@ FACES = {"blazeface": BLAZEFACE, "facemesh": FACE_MESH, "face embedding": FACE_E
 """What finds, places and recognises faces."""
 
 
-def present() -> list[str]:
-    """The names of the files that are there."""
-    return sorted(path.name for path in FOLDER.glob("*.safetensors"))
-
-
 def listed(names: Mapping[str, str]) -> dict[str, Path]:
     """Of RESTORERS or PRIORS, those whose files are there, with their paths."""
     return {name: FOLDER / file for name, file in names.items() if (FOLDER / file).is_file()}
@@ -61,7 +56,7 @@ def read_embedded(path: Path | str, builders: tuple[str, ...] = ()) -> dict[str,
     """A file's tensors, those of the file it builds on included, as float32, made outside inference mode.
 
     Args:
-        path: a path, or one of the names of `present`.
+        path: a path, or the name of a file in this folder.
         builders: names of the files that build on this one.
 
     Raises:

@@ -20,12 +20,8 @@ def sample_nodes(io: Any) -> dict[str, Any]:
                 description="A number.",
                 search_aliases=["constant"],
                 inputs=[
-                    io.Int.Input(
-                        "seed", default=3, min=0, max=10, step=2, control_after_generate=True, display_mode=io.NumberDisplay.slider, tooltip="Seed."
-                    ),
-                    io.Float.Input(
-                        "scale", default=1.0, min=-1.0, max=4.0, step=0.5, round=0.01, advanced=True, display_mode=io.NumberDisplay.number
-                    ),
+                    io.Int.Input("seed", default=3, min=0, max=10, step=2, control_after_generate=True, tooltip="Seed."),
+                    io.Float.Input("scale", default=1.0, min=-1.0, max=4.0, step=0.5, round=0.01, advanced=True),
                     io.Boolean.Input("negate", default=False, label_on="yes", label_off="no"),
                     io.String.Input("note", default="", multiline=True, placeholder="words", optional=True),
                     io.Combo.Input("mode", options=["fast", "slow"], default="slow", optional=True, tooltip="Mode."),
@@ -63,7 +59,7 @@ def sample_nodes(io: Any) -> dict[str, Any]:
                         options=[io.DynamicCombo.Option("blur", blur), io.DynamicCombo.Option("clip", [inner]), io.DynamicCombo.Option("none", [])],
                         tooltip="Which.",
                     ),
-                    io.Combo.Input("file", options=["a.mp4"], upload=io.UploadType.video, image_folder=io.FolderType.input),
+                    io.Combo.Input("file", options=["a.mp4"], upload=io.UploadType.video),
                     io.Custom("T_STATE").Input("state", optional=True, lazy=True),
                     io.AnyType.Input("anything", optional=True),
                 ],

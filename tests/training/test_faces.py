@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fvr.training.data.faces import MIRROR_ONLY, STILL, Faces, Jitter, held_out, identity, read_face
+from fvr.training.data.faces import MIRROR_ONLY, Faces, Jitter, held_out, identity, read_face
 
 
 def write(path: Path, side: int = 32, seed: int = 0) -> None:
@@ -81,7 +81,7 @@ def test_jitter_repeats_with_its_seed_and_moves_no_more_than_it_says(people: Pat
     faces = Faces(people, "train", 16)
     first, again, other = (faces.jittered(0, Jitter(), torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
-    assert torch.equal(faces.jittered(0, STILL, torch.Generator()), faces.face(0))
+    assert torch.equal(faces.jittered(0, Jitter(0, 0, 0, False, 0), torch.Generator()), faces.face(0))
     flipped = {torch.allclose(faces.jittered(0, MIRROR_ONLY, torch.Generator().manual_seed(seed)), faces.face(0).flip(-1)) for seed in range(8)}
     assert flipped == {True, False}
 

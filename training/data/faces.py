@@ -46,7 +46,6 @@ class Jitter:
             raise ValueError(f"jitter takes a turn from 0 to 180 degrees and shares from 0 up to 1, got {self}; use 0 to switch a part off")
 
 
-STILL = Jitter(0.0, 0.0, 0.0, False, 0.0)
 MIRROR_ONLY = Jitter(0.0, 0.0, 0.0, True, 0.0)
 """What CodeFormer's and KEEP's recipes do: horizontal flips only."""
 

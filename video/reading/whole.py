@@ -10,8 +10,6 @@ HELD = (b"mdat", b"moof", b"moov")
 """Boxes of MP4 and MOV that hold a clip; what else stands at the end of a file may be padding."""
 
 SEGMENT = b"\x18\x53\x80\x67"
-UNKNOWN = (1 << 56) - 1
-"""EBML's size of eight bytes that says nothing."""
 
 
 def missing_bytes(file: BinaryIO) -> int:
