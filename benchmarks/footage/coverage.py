@@ -27,6 +27,7 @@ from torch import Tensor
 from fvr.assembly import EMBEDDED, named_weights
 from fvr.faces import FaceTrack, Paster, align, find_tracks, load_detector
 from fvr.faces.geometry import side
+from fvr.methods.base import restore_frames
 from fvr.methods.registry import build_restorer
 from fvr.video import open_source
 
@@ -80,11 +81,6 @@ def read(path: Path, count: int) -> Tensor:
     return torch.cat([piece.frames for piece in open_source(path, count=count).chunks(8)])
 
 
-def restored(frames: Tensor, track: FaceTrack, restorer) -> Tensor:
-    session = restorer.open(track, seed=0)
-    return torch.cat([session.push(align(frames, track, 0)), session.close()])
-
-
 def rows_of(track: FaceTrack, rows: list[int]) -> FaceTrack:
     """A track of some of its frames."""
     part = {f.name: getattr(track, f.name)[rows] for f in fields(track) if torch.is_tensor(getattr(track, f.name)) and f.name != "embedding"}
@@ -133,8 +129,8 @@ def main(folder: Path) -> None:
                 found[what] += [(true[k], float(seen.covered[k])) for k in range(FIRST, STOP) if seen.detected[k]]
                 rows = [k for k in PROBED if seen.detected[k]]
                 part, before = rows_of(seen, rows), shown[rows]
-                crops = {label: restored(before, part, restorer) for label, restorer in restorers.items()}
-                crops["painted"] = restored(nothing[rows], part, restorers["blind"])
+                crops = {label: restore_frames(restorer, align(before, part, 0), part) for label, restorer in restorers.items()}
+                crops["painted"] = restore_frames(restorers["blind"], align(nothing[rows], part, 0), part)
                 values = {label: gain(truth[rows], before, part, c) for label, c in crops.items()}
                 gains += [(true[k], float(seen.covered[k]), {label: v[n] for label, v in values.items()}) for n, k in enumerate(rows)]
         print(name, "done", file=sys.stderr, flush=True)

@@ -28,7 +28,7 @@ from fvr.faces.detection.blazeface import BlazeFaceDetector
 from fvr.faces.detection.mesh_tracking import region_of
 from fvr.faces.geometry import side
 from fvr.faces.tracking.appearance import chip, sharpness
-from fvr.methods.base import Restorer
+from fvr.methods.base import Restorer, restore_frames
 from fvr.methods.registry import build_restorer
 from fvr.video import open_source
 
@@ -70,10 +70,8 @@ def shrunk(frames: Tensor, track: FaceTrack, factor: float) -> tuple[Tensor, Fac
 
 def gains(truth: Tensor, shown: Tensor, track: FaceTrack, restorer) -> list[float]:
     """By how many dB each frame's face comes nearer to the truth."""
-    session = restorer.open(track, seed=0)
     crops = align(shown, track, 0)
-    restored = torch.cat([session.push(crops), session.close()])
-    pasted, _ = Paster(fade=False).paste(shown, 0, [(track, restored, crops)])
+    pasted, _ = Paster(fade=False).paste(shown, 0, [(track, restore_frames(restorer, crops, track), crops)])
     out = []
     for k, box in enumerate(track.boxes):
         x0, y0, x1, y1 = (round(float(v)) for v in box)

@@ -1,14 +1,13 @@
-"""What the occlusion mask does: PSNR over what lies before a face, and over the face, with and without it, and how much it takes of faces that
-nothing lies before.
+"""What the occlusion mask does: PSNR over what lies before a face, and over the face, with and without it.
 
-    OMP_NUM_THREADS=1 python benchmarks/footage/occlusion.py CLIPS [FILE.jpg]
+    OMP_NUM_THREADS=1 python benchmarks/footage/occlusion.py CLIPS
 
 Three frames of each of four clean clips; before the face, in all of them, are a hand of another colour (a bar with fingers' shades), one of its
 own colour (fingers from below), a microphone (a dark disc with a grid), strands of hair, or a board with letters. Then frames are halved and
 enlarged, with noise and JPEG (DAMAGES, "half"), or blurred by a share of the face's side. Restored, on the first clip, by `blind`, by the embedded
 CodeFormer without `blind` under it, and by the embedded KEEP as it is used; on all of them "painted": what a network that knows faces only would
 show, which is the restored clip that had nothing before the face; and "truth", such a network that restores everything. Measured in the crops,
-inside the mesh, as mixed by the mask alone. FILE.jpg: damaged, restored, masked and true crops.
+inside the mesh, as mixed by the mask alone.
 """
 
 from __future__ import annotations
@@ -30,12 +29,11 @@ from fvr.faces import CROP, FaceTrack, align, load_detector
 from fvr.faces.compositing.occlusion import outside, unoccluded
 from fvr.faces.detection.blazeface import BlazeFaceDetector
 from fvr.faces.geometry import scales, side
-from fvr.methods.base import Restorer
+from fvr.methods.base import restore_frames
 from fvr.methods.registry import build_restorer
-from fvr.training.sheet import sheet_png
 
 CLIPS = {"clean_face_512.mp4": 0, "scene_720p_clean.mp4": 24, "clean_face_480_tone.mp4": 30, "edge_rotation90_flag.mp4": 10}
-DAMAGES = {"half": 0.0, "blur 0.04": 0.04, "blur 0.08": 0.08}
+DAMAGES = {"half": 0.0, "blur 0.04": 0.04}
 """Deviations of the blur as shares of the face's side."""
 SIZES = (160, 48)
 """Sides of the face, in pixels."""
@@ -104,11 +102,6 @@ def harmed(truth: Tensor, damage: str, size: int) -> Tensor:
     return F.interpolate(small, truth.shape[-2:], mode="bicubic").clamp(0, 1)
 
 
-def restored(restorer: Restorer, crops: Tensor, track: FaceTrack) -> Tensor:
-    session = restorer.open(track, seed=0)
-    return torch.cat([session.push(crops), session.close()])
-
-
 def table(found: dict[tuple[str, ...], list[list[float]]]) -> None:
     print(f"\n| face | damage | before it | restored by | occluder: damaged | off | on | face: damaged | off | on |\n|{' --- |' * 10}")
     for key, rows in found.items():
@@ -116,31 +109,13 @@ def table(found: dict[tuple[str, ...], list[list[float]]]) -> None:
         print(f"| {' | '.join([*key, *cells])} |", flush=True)
 
 
-def spared(folder: Path, detector: BlazeFaceDetector, restorers: dict[str, Restorer]) -> None:
-    """How much of a face, inside its mesh, is pasted where nothing lies before it: the mean, and the least frame."""
-    print(f"\n| nothing before it | {' | '.join(restorers)} |\n| --- |{' --- |' * len(restorers)}")
-    for path in sorted(folder.glob("degraded*.mp4")) + sorted(folder.glob("multi*.mp4")):
-        frames, tracks = tracks_of(path, detector, 12)
-        cells = []
-        for restorer in restorers.values():
-            shares = []
-            for track in tracks:
-                crops = align(frames, track, 0)
-                clear = unoccluded(restored(restorer, crops, track), crops, float(scales(track.matrices).median()), track.outline)
-                inside = 1 - outside(crops.shape[-1], track.outline)[:, 0]
-                shares += ((clear * inside).sum((1, 2)) / inside.sum((1, 2))).tolist()
-            cells.append(f"{np.mean(shares):.3f} ({min(shares):.3f})" if shares else "")
-        print(f"| {path.stem} | {' | '.join(cells)} |", flush=True)
-
-
-def main(folder: Path, sheet: str | None) -> None:
+def main(folder: Path) -> None:
     torch.set_num_threads(1)
     detector = load_detector("blazeface")
     assert isinstance(detector, BlazeFaceDetector)
     built = {name: build_restorer(name, weights=named_weights(EMBEDDED[name])) for name in ("blind", "codeformer", "keep")}
     restorers = {"blind": built["blind"], "codeformer alone": built["codeformer"].on_floor(None), "keep": built["keep"]}
     found: dict[bool, dict[tuple[str, ...], list[list[float]]]] = {True: {}, False: {}}
-    pictures = []
     for name, first in CLIPS.items():
         frames, (track, *_) = tracks_of(folder / name, detector, first)
         for size in SIZES:
@@ -150,30 +125,23 @@ def main(folder: Path, sheet: str | None) -> None:
             for what, covered, mask in [("nothing", clean, torch.zeros_like(clean[:, 0])), *occluders(clean, small)]:
                 truth, over = align(covered, small, 0), align(mask[:, None].expand(-1, 3, -1, -1), small, 0)[:, 0]
                 for damage in DAMAGES:
-                    if size == min(SIZES) and damage == "blur 0.08":
-                        continue
                     crops = align(harmed(covered, damage, size), small, 0)
-                    painted.setdefault(damage, restored(restorers["blind"], crops, small) if what == "nothing" else crops)
+                    painted.setdefault(damage, restore_frames(restorers["blind"], crops, small) if what == "nothing" else crops)
                     results = {"painted": painted[damage], "truth": perfect}
-                    if name == next(iter(CLIPS)) and size == max(SIZES) and damage != "blur 0.08":
+                    if name == next(iter(CLIPS)) and size == max(SIZES):
                         some = restorers if damage == "half" else {k: r for k, r in restorers.items() if k != "keep"}
-                        results |= {label: restored(restorer, crops, small) for label, restorer in some.items()}
+                        results |= {label: restore_frames(restorer, crops, small) for label, restorer in some.items()}
                     for label, result in results.items():
                         mixed = crops.lerp(result, unoccluded(result, crops, scale, small.outline)[:, None])
                         clips = crops, result, mixed
                         before = [psnr(clip, truth, face * over * (over > 0.5)) if what != "nothing" else math.nan for clip in clips]
                         rest = [psnr(clip, truth, face * (over < 0.01)) for clip in clips]
                         found[label in restorers].setdefault((f"{size} px", damage, what, label), []).append([*before, *rest])
-                        if label == "painted" and size == max(SIZES) and damage == "half":
-                            pictures.append(torch.cat([clip[-1:] for clip in (*clips, truth)]))
         print(name, "done", file=sys.stderr, flush=True)
         if name == next(iter(CLIPS)):
             table(found[True])
     table(found[False])
-    if sheet:
-        sheet_png(torch.stack([F.avg_pool2d(row, 4) for row in pictures]), Path(sheet))
-    spared(folder, detector, restorers)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None)
+    main(Path(sys.argv[1]))
