@@ -163,7 +163,12 @@ def restore_frames(
         on_maps(session.maps())
     if session.note:
         on_note(session.note)
-    return torch.cat(ready)
+    return joined(ready)
+
+
+def joined(parts: list[Tensor]) -> Tensor:
+    """Restored crops in one tensor, which is an ordinary one where inference mode ended before: training may use it."""
+    return torch.cat(parts) if parts else torch.empty(0, 3, CROP, CROP)
 
 
 def batch_parameter(default: int) -> int:

@@ -15,10 +15,10 @@ from ..faces.types import FaceTrack
 from ..models.device import CheckInterrupt, Placement, in_batches, no_check
 from ..models.tuning import Use
 from ..options import parameter
-from .base import Capability, NetworkRestorer, Session, WarmUp, batch_parameter, from_network, is_cleaned, to_network
+from .base import Capability, NetworkRestorer, Session, WarmUp, batch_parameter, from_network, is_cleaned, joined, to_network
 from .detail_fusion import completed
 from .fidelity import LEAST, weight_of
-from .sliding_window import Cleaner, CodedFrame, WindowSession, joined, unchanged, working_bytes
+from .sliding_window import Cleaner, CodedFrame, WindowSession, unchanged, working_bytes
 from .tasks import Mode, Task, TaskOptions
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..faces.types import CROP, FaceTrack
+from ..faces.types import FaceTrack
 from ..models.device import CheckInterrupt
 from ..physics.estimation import Estimate, estimate_degradation
-from .base import Restorer, Session, refuse_masks
+from .base import Restorer, Session, joined, refuse_masks
 
 LOOKED_AT = 8
 """Crops of a person that the damage is estimated from."""
@@ -39,11 +39,11 @@ class EstimatingSession(Session):
             return self._session.push(crops)
         self._waiting.append(crops)
         if sum(len(part) for part in self._waiting) < LOOKED_AT:
-            return torch.empty(0, 3, CROP, CROP)
+            return joined([])
         return self._begin()
 
     def close(self) -> Tensor:
-        early = self._begin() if self._waiting else torch.empty(0, 3, CROP, CROP)
+        early = self._begin() if self._waiting else joined([])
         return early if self._session is None else torch.cat([early, self._session.close()])
 
     def _begin(self) -> Tensor:

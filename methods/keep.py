@@ -18,7 +18,7 @@ from ..motion.dis import DisFlow
 from ..motion.flow import FlowSource
 from ..motion.warp import warp
 from ..options import Options, parameter
-from .base import Capability, NetworkRestorer, Session, WarmUp, from_network, is_cleaned, refuse_masks, to_network
+from .base import Capability, NetworkRestorer, Session, WarmUp, from_network, is_cleaned, joined, refuse_masks, to_network
 from .detail_fusion import completed
 
 if TYPE_CHECKING:
@@ -195,21 +195,19 @@ class KeepSession(Session):
     def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
         refuse_masks(self._restorer.name, masks)
         side = self._restorer.network.config.side
-        ready = [torch.empty(0, 3, CROP, CROP)]
+        ready: list[Tensor] = []
         for shown in crops.split(1):
             crop = self._cleaned(shown)
             self._waiting.append(to_network(crop.float(), side, torch.device("cpu")))
             self._crops.append(crop.float() if side < CROP else None)
             if len(self._waiting) == self._restorer.options.block(self._done):
                 ready += self._restore()
-        return torch.cat(ready)
+        return joined(ready)
 
     def close(self) -> Tensor:
-        ready = [torch.empty(0, 3, CROP, CROP)]
-        if self._waiting:
-            ready += self._restore()
+        ready = self._restore() if self._waiting else []
         self._past = self._memory = None
-        return torch.cat(ready)
+        return joined(ready)
 
     @torch.inference_mode()
     def _restore(self) -> list[Tensor]:

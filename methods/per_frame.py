@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..faces.types import CROP, FaceTrack
 from ..models.device import CheckInterrupt, Placement, in_batches, no_check
 from ..options import Options
-from .base import Capability, NetworkRestorer, Session, WarmUp, batch_parameter, from_network, refuse_masks, to_network
+from .base import Capability, NetworkRestorer, Session, WarmUp, batch_parameter, from_network, joined, refuse_masks, to_network
 
 WORKING = 512 << 20
 """Bytes of working memory that one frame of 512 x 512 takes in the networks of this kind, about eight full-size maps of 64 channels."""
@@ -75,4 +75,4 @@ class _PerFrameSession(Session):
         return in_batches(self.restorer.restore, crops, self.restorer.options.batch, self.check_interrupt)
 
     def close(self) -> Tensor:
-        return torch.empty(0, 3, CROP, CROP)
+        return joined([])

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..faces.types import CROP
 from ..models.device import CheckInterrupt, Placement
 from ..models.vq import VQConfig
-from .base import Cleaner, Session, from_network, is_cleaned, to_network, unchanged
+from .base import Cleaner, Session, from_network, is_cleaned, joined, to_network, unchanged
 from .detail_fusion import completed
 from .tasks import Task
 
@@ -135,8 +135,3 @@ class WindowSession(Session):
 def working_bytes(config: VQConfig, frames: int) -> int:
     """Memory that `frames` frames at once take beside the weights: ten maps of the first width at full side, float32."""
     return frames * 10 * config.channels * config.side**2 * 4
-
-
-def joined(parts: list[Tensor]) -> Tensor:
-    """Restored crops in one tensor, which is an ordinary one where inference mode ended before: training may use it."""
-    return torch.cat(parts) if parts else torch.empty(0, 3, CROP, CROP)

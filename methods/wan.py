@@ -12,9 +12,8 @@ from torch import Tensor
 from ..faces.types import CROP, FaceTrack
 from ..models.device import CheckInterrupt, no_check
 from ..options import Options, parameter
-from .base import Restorer, Session, WarmUp, check_square, refuse_masks, resized
+from .base import Restorer, Session, WarmUp, check_square, joined, refuse_masks, resized
 from .flair.windows import WindowStream, settle
-from .sliding_window import joined
 
 TIMESTEP = 400
 """Of 1000: the level that the network is asked at, as if the damage were the noise of that level."""

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from .base import Degradation
 from .compose import compose
 from .crops import crop_operator, observation
-from .fit import luma
+from .fit import luma, worst_rms
 from .identity import GaussianNoise, Identity
 from .linear.blur import Blur
 
@@ -207,7 +207,7 @@ def unexplained(crops: Tensor, operator: Degradation, noise: float) -> float:
     detail = y - y.mean((-2, -1), keepdim=True)
     damping = (noise / float(detail.std().clamp_min(1e-6))) ** 2
     white = noise * torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=y.dtype)
-    left, least = (_worst(part - operator.forward(operator.pinv(part, damping=damping))) for part in (detail, white))
+    left, least = (worst_rms(part - operator.forward(operator.pinv(part, damping=damping)), 0.9, BORDER) for part in (detail, white))
     return left / max(least, noise / 2)
 
 
@@ -228,11 +228,3 @@ def contradiction(crops: Tensor, operator: Degradation) -> str:
         return ""
     rest = unexplained(crops, compose(blurs), max(seen.noise, described))
     return f"the footage has detail that {compose(blurs).describe()} would have taken away" if rest > APART else ""
-
-
-def _worst(error: Tensor) -> float:
-    """RMS of (N, 1, H, W) that nine tenths of the blocks do not exceed, but for the border."""
-    border = min(BORDER, error.shape[-1] // 8)
-    inner = error[..., border:-border, border:-border].square()
-    block = min(BLOCK // 2, *inner.shape[-2:])
-    return float(F.avg_pool2d(inner, block, stride=max(block // 2, 1)).flatten().quantile(0.9).sqrt())

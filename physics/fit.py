@@ -175,7 +175,7 @@ def fit_enlargement(y: Tensor) -> int:
             break
         part = _middle(y, factor)
         part = part[..., : part.shape[-2] // factor * factor, : part.shape[-1] // factor * factor]
-        if _rms(enlarge(shrink(part, factor), factor) - part, CLIPPED_MARGIN) <= PASSING * ROUNDING:
+        if worst_rms(enlarge(shrink(part, factor), factor) - part, CLIPPED_MARGIN) <= PASSING * ROUNDING:
             best = factor
     return best
 
@@ -186,7 +186,7 @@ def blur_residual(y: Tensor, sigma: float, factor: int, noise: float) -> float:
     detail = y - y.mean((-2, -1), keepdim=True)
     relative = DAMPING * max(noise, ROUNDING) / float(detail.std())
     damping = relative / factor**2  # A A^T is 1 / factor^2 on a uniform frame
-    return _rms(operator.forward(operator.pinv(detail, damping=damping)) - detail)
+    return worst_rms(operator.forward(operator.pinv(detail, damping=damping)) - detail)
 
 
 def fine_noise(y: Tensor) -> float:
@@ -261,9 +261,9 @@ def _middle(frames: Tensor, grid: int = 8) -> Tensor:
     return frames[..., starts[0] : starts[0] + SIDE, starts[1] : starts[1] + SIDE]
 
 
-def _rms(error: Tensor, share: float = 1.0) -> float:
-    """What `share` of the blocks do not exceed; blocks overlap by half, and the border does not count."""
-    margin = min(MARGIN, *(side // 8 for side in error.shape[-2:]))
+def worst_rms(error: Tensor, share: float = 1.0, border: int = MARGIN) -> float:
+    """RMS of (N, 1, H, W) that `share` of the blocks do not exceed; blocks overlap by half, and the border does not count."""
+    margin = min(border, *(side // 8 for side in error.shape[-2:]))
     inner = error[..., margin:-margin, margin:-margin].square()
     block = min(BLOCK, *inner.shape[-2:])
     return float(F.avg_pool2d(inner, block, stride=max(block // 2, 1)).flatten().quantile(share).sqrt())

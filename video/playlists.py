@@ -13,25 +13,9 @@ from .errors import VideoError
 
 LISTS = {"hls", "applehttp", "dash", "webm_dash_manifest", "concat", "imf", "vobsub"}
 """Demuxers that open other files, by FFmpeg's names."""
-LIVE = {
-    "sdp",
-    "rtp",
-    "rtsp",
-    "sap",
-    "lavfi",
-    "avisynth",
-    "vapoursynth",
-    "alsa",
-    "oss",
-    "fbdev",
-    "kmsgrab",
-    "x11grab",
-    "v4l2",
-    "video4linux2",
-    "dshow",
-    "avfoundation",
-}
-"""Those that open the network, devices or programs."""
+NETWORK, PROGRAMS = {"sdp", "rtp", "rtsp", "sap"}, {"lavfi", "avisynth", "vapoursynth"}
+DEVICES = {"alsa", "oss", "fbdev", "kmsgrab", "x11grab", "v4l2", "video4linux2", "dshow", "avfoundation"}
+"""Those that open the network, programs or devices."""
 BEGINNINGS = {b"#EXTM3U": "a playlist", b"ffconcat": "a list of clips", b"<MPD": "a streaming manifest", b"v=0": "a description of a live stream"}
 
 _named: set[str] = set()
@@ -58,7 +42,7 @@ def _alone() -> str:
             whole = av.ContainerFormat(name, "r").name
         except ValueError:  # a muxer
             continue
-        if not (LISTS | LIVE) & {name, *whole.split(",")}:
+        if not (LISTS | NETWORK | PROGRAMS | DEVICES) & {name, *whole.split(",")}:
             found.append(name)
     return ",".join(found)
 

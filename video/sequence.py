@@ -11,7 +11,7 @@ from contextlib import suppress
 from fractions import Fraction
 from functools import partial
 from io import BytesIO
-from itertools import count, pairwise, takewhile
+from itertools import count, islice, pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -35,29 +35,7 @@ from .writing.publish import allow, writable
 NUMBERED = re.compile(r"(.*?)([0-9]+)([^0-9]*)")
 
 ORIENTATION = 0x112
-STRUCTURAL = {
-    0x100,
-    0x101,
-    0x102,
-    0x103,
-    0x106,
-    0x111,
-    0x115,
-    0x116,
-    0x117,
-    0x11A,
-    0x11B,
-    0x11C,
-    0x128,
-    0x13D,
-    0x140,
-    0x142,
-    0x143,
-    0x144,
-    0x145,
-    0x152,
-    0x153,
-}
+STRUCTURAL = {*range(0x100, 0x104), 0x106, 0x111, *range(0x115, 0x118), *range(0x11A, 0x11D), 0x128, 0x13D, 0x140, *range(0x142, 0x146), 0x152, 0x153}
 """TIFF's tags of how the pixels are laid out (6.0, section 8)."""
 
 OLD = ".old"
@@ -90,12 +68,9 @@ class SequenceSource(FrameSource):
             yield Timed(time, partial(self.picture, self.files[number]), time + 1 / self.info.rate)
 
     def inside(self) -> Iterator[tuple[int, Fraction]]:
-        times = [(number, number / self.info.rate) for number in range(len(self.files))]
-        if self.selection.window is not None:
-            start, duration = self.selection.window
-            start = start if start >= 0 else max(Fraction(0), len(times) / self.info.rate + start)
-            times = [(n, time) for n, time in times if start <= time and (not duration or time < start + duration)]
-        return iter(times[self.selection.start :])
+        times = ((number, number / self.info.rate) for number in range(len(self.files)))
+        end = len(self.files) / self.info.rate
+        return islice((timed for timed in times if self.selection.sees(timed[1], end)), self.selection.start, None)
 
     def picture(self, file: Path) -> Tensor:
         data = contents(file)

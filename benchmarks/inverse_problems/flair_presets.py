@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from fvr.methods.base import restore_frames
-from fvr.methods.flair.options import preset
+from fvr.methods.flair.options import PRESETS
 from fvr.methods.flair.sampler import FlairRestorer
 from fvr.metrics.fidelity import psnr
 from fvr.physics import Blur, GaussianNoise, Jpeg
@@ -40,7 +40,7 @@ def main() -> None:
         y = operator.observe(truth, torch.Generator().manual_seed(0))
         figures = []
         for on in (False, True):
-            options = replace(preset(name), data_consistency=on)
+            options = replace(PRESETS[name], data_consistency=on)
             restorer = FlairRestorer(GaussianPrior(), operator, replace(options, steps=steps) if steps else options)
             found = restore_frames(restorer, y)
             figures.append((float(psnr(found, truth)), 255 * float((operator.forward(found) - y).square().mean().sqrt())))

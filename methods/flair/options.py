@@ -194,14 +194,3 @@ PRESETS: dict[str, FlairOptions] = {
 }
 """Parameter sets by name: Table 11 of the paper (x4, which it leaves out, as x8), the demos of its code, the weight-free default, and that of the
 embedded prior with the embedded codebook as its enhancer."""
-
-
-def preset(name: str) -> FlairOptions:
-    """The options called `name`.
-
-    Raises:
-        ValueError: for an unknown name, listing the known ones.
-    """
-    if name not in PRESETS:
-        raise ValueError(f"no FLAIR preset is called {name!r}; choose one of {', '.join(PRESETS)}")
-    return PRESETS[name]

@@ -23,15 +23,15 @@ from ...physics.estimation import contradiction
 from ...physics.identity import Identity
 from ...priors.base import Prior
 from ...priors.flair_video import face_mask
-from ..base import Capability, Restorer, Session, WarmUp, refuse_masks
+from ..base import Capability, Restorer, Session, WarmUp, joined, refuse_masks
 from ..estimating import LOOKED_AT, EstimatingSession
 from .averaging import AveragedSession
 from .enhancement import Enhancement, Mask
 from .observation import TrackObservation, observation_model
-from .options import FlairOptions, enhancement_weights, gammas, idle_consistency, preset
+from .options import FlairOptions, enhancement_weights, gammas, idle_consistency
 from .windows import WindowStream, settle
 
-__all__ = ["FlairOptions", "FlairRestorer", "FlairStep", "Progress", "data_consistency", "flair_step", "preset"]
+__all__ = ["FlairOptions", "FlairRestorer", "FlairStep", "Progress", "data_consistency", "flair_step"]
 
 
 @dataclass(frozen=True)
@@ -254,10 +254,10 @@ class FlairSession(Session):
         self._looked = True
         if self._floor is not None:
             self._cleaned.extend(self._floor.push(crops))
-        return _joined(self._stream.push(crops))
+        return joined(self._stream.push(crops))
 
     def close(self) -> Tensor:
-        return _joined(self._stream.close())
+        return joined(self._stream.close())
 
     @torch.inference_mode()
     def _sample(self, crops: Tensor, first: int, shared: Tensor | None) -> Tensor:
@@ -362,7 +362,3 @@ class FlairSession(Session):
         if self.restorer.options.shared_noise:
             return seeded_noise(shape, *self._key, step).to(like).mul_(scale).expand_as(like)
         return torch.stack([seeded_noise(shape, *self._key, step, first + i) for i in range(len(like))]).to(like).mul_(scale)
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    return torch.cat(parts) if parts else torch.empty(0, 3, CROP, CROP)

@@ -21,17 +21,14 @@ def conjugate_gradients(
     *,
     axes: tuple[int, ...] = (-2, -1),
     precondition: Callable[[Tensor], Tensor] = lambda r: r,
-    tolerance: float | None = None,
-    max_iterations: int = MAX_ITERATIONS,
 ) -> Tensor:
     """Solves apply(z) = b for many independent systems at once.
 
     apply: symmetric positive semi-definite along `axes`, independent along all others; b: one right side per index of the others.
-    Each system stops by itself at |apply(z) - b| <= tolerance |b| (default `tolerance_of` the dtype of b), so a frame's solution does
-    not depend on the batch it is in; all stop after `max_iterations`, with the iterate of the smallest residual so far. Starting from 0,
+    Each system stops by itself at |apply(z) - b| <= `tolerance_of` |b|, so a frame's solution does
+    not depend on the batch it is in; all stop after MAX_ITERATIONS, with the iterate of the smallest residual so far. Starting from 0,
     a singular but consistent system is solved too.
     """
-    limit = tolerance_of(b.dtype) if tolerance is None else tolerance
 
     def dot(u: Tensor, v: Tensor) -> Tensor:
         return (u * v).sum(axes, keepdim=True)
@@ -40,8 +37,8 @@ def conjugate_gradients(
     direction = precondition(residual)
     power = dot(residual, direction)
     best, error = z, dot(b, b)
-    goal, smallest = limit**2 * error, error
-    for _ in range(max_iterations):
+    goal, smallest = tolerance_of(b.dtype) ** 2 * error, error
+    for _ in range(MAX_ITERATIONS):
         active = error > goal
         if not bool(active.any()):
             break

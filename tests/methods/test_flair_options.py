@@ -7,14 +7,14 @@ import pytest
 
 from fvr.diffusion.schedule import bicubic_schedule, linear_schedule
 from fvr.diffusion.solvers import spaced
-from fvr.methods.flair.options import PRESETS, FlairOptions, enhancement_weights, gammas, idle_consistency, preset
+from fvr.methods.flair.options import PRESETS, FlairOptions, enhancement_weights, gammas, idle_consistency
 
 SHORT = linear_schedule().respaced(100)
 
 
 def test_gamma_as_the_code_has_it():
     """1 - zeta s^2 alpha_bar / (1 - alpha_bar): off (0.009) where the frame is clean, on (1 - 1e-6) in the noise, in between where it says."""
-    table = gammas(preset("gaussian-demo"), SHORT, 0.0)
+    table = gammas(PRESETS["gaussian-demo"], SHORT, 0.0)
     for t, gamma in enumerate(table):
         fade = 2.55**2 * SHORT.alpha_bar(t) / (1 - SHORT.alpha_bar(t))
         assert gamma == pytest.approx(0.009 if fade >= 1 else 1 - 1e-6 if fade <= 0.1 else 1 - fade)
@@ -23,10 +23,10 @@ def test_gamma_as_the_code_has_it():
 
 def test_gamma_as_the_paper_has_it():
     """1 - zeta s^2 alpha_bar / (1 - alpha_bar), s in [0, 1], clipped: Table 11 (zeta 1000, sigma 0.05) lets go at a ratio of 0.4."""
-    table = gammas(preset("gaussian"), SHORT, 12.75)
+    table = gammas(PRESETS["gaussian"], SHORT, 12.75)
     for t, gamma in enumerate(table):
         assert gamma == pytest.approx(max(1 - 2.5 * SHORT.alpha_bar(t) / (1 - SHORT.alpha_bar(t)), 0))
-    assert gammas(replace(preset("gaussian"), noise_level=0.0), SHORT, 12.75) == [1.0] * 100
+    assert gammas(replace(PRESETS["gaussian"], noise_level=0.0), SHORT, 12.75) == [1.0] * 100
 
 
 NOISES = {"gaussian": 12.75, "motion": 12.75, "jpeg": 12.75}
@@ -36,7 +36,7 @@ NOISES = {"gaussian": 12.75, "motion": 12.75, "jpeg": 12.75}
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_corrects_at_its_own_noise(name):
     """zeta 1000 with the printed ratio alpha_bar_t / alpha_bar_{t-1} kept gamma at 0 in every step."""
-    row = preset(name)
+    row = PRESETS[name]
     schedule = spaced(bicubic_schedule() if name.startswith("x") else linear_schedule(), row.steps, row.start, row.steps_lie)
     noise = NOISES.get(name, 0.0)
     active = [gamma > 0.1 for gamma in gammas(row, schedule, noise)]
@@ -45,13 +45,13 @@ def test_every_preset_corrects_at_its_own_noise(name):
 
 
 def test_settings_that_switch_consistency_off_are_told():
-    idle = replace(preset("gaussian"), zeta=1e6)
+    idle = replace(PRESETS["gaussian"], zeta=1e6)
     assert "zeta 1e+06 (paper) at noise of 255 grey levels keeps gamma at about 0 in all 100 steps" in idle_consistency(idle, SHORT, 255.0)
     assert not idle_consistency(replace(idle, data_consistency=False), SHORT, 255.0)
 
 
 def test_zeta_minus_one_is_gamma_one():
-    assert gammas(preset("x8"), SHORT, 12.75) == [1.0] * 100
+    assert gammas(PRESETS["x8"], SHORT, 12.75) == [1.0] * 100
 
 
 def test_enhancement_weight_as_the_code_has_it():
@@ -70,7 +70,7 @@ def test_enhancement_weight_as_the_paper_has_it():
 def test_presets_read_w_as_their_source_does():
     """Eq. 13 and Table 11: the enhancer's weight at t = tau is w; in the demos of the code it is 1 - w."""
     for name, most in (("x8", 0.85), ("motion", 0.1), ("x8-demo", 0.15), ("jpeg-demo", 0.5)):
-        row = preset(name)
+        row = PRESETS[name]
         assert max(enhancement_weights(row, row.steps)) == pytest.approx(most)
 
 
@@ -86,13 +86,13 @@ def test_presets_read_w_as_their_source_does():
     ],
 )
 def test_table_11(name, steps, rho, w, zeta):
-    row = preset(name)
+    row = PRESETS[name]
     assert (row.steps, row.rho, row.w, row.tau, row.zeta) == (steps, rho, w, 5, zeta)
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if name not in ("default", "embedded")])
 def test_published_presets_sample_from_noise_along_the_exact_inverse(name):
-    row = preset(name)
+    row = PRESETS[name]
     assert (row.start, row.temperature, row.consistency, row.self_condition, row.guidance, row.window, row.overlap) == (1, 1, "pinv", False, 1, 10, 3)
 
 
@@ -121,8 +121,3 @@ def test_values_out_of_range_are_named(wrong):
     (name,) = wrong
     with pytest.raises(ValueError, match=f"^{name} must "):
         FlairOptions(**wrong)
-
-
-def test_unknown_presets_list_the_known():
-    with pytest.raises(ValueError, match="choose one of default, embedded, x4, x8, x16"):
-        preset("x2")

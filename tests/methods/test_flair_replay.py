@@ -10,14 +10,14 @@ from safetensors import safe_open
 from torch.nn import functional as F
 
 from fvr.diffusion.schedule import add_noise, bicubic_schedule, linear_schedule
-from fvr.methods.flair.options import enhancement_weights, gammas, preset
+from fvr.methods.flair.options import PRESETS, enhancement_weights, gammas
 from fvr.methods.flair.sampler import flair_step
 
 PARITY = Path(__file__).resolve().parents[2].parent / "shared" / "parity"
 
 CASES = {
-    "gaussian": (linear_schedule(), replace(preset("gaussian-demo"), steps=5, tau=2), "nearest"),
-    "x8_bicubic": (bicubic_schedule(), replace(preset("x8-demo"), steps=5, tau=2), "bicubic"),
+    "gaussian": (linear_schedule(), replace(PRESETS["gaussian-demo"], steps=5, tau=2), "nearest"),
+    "x8_bicubic": (bicubic_schedule(), replace(PRESETS["x8-demo"], steps=5, tau=2), "bicubic"),
 }
 
 

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from fvr.diffusion.schedule import linear_schedule
 from fvr.faces.types import FaceTrack
 from fvr.methods.base import Restorer, Session, restore_frames
-from fvr.methods.flair.sampler import FlairOptions, FlairRestorer, data_consistency, flair_step, preset
+from fvr.methods.flair.options import PRESETS
+from fvr.methods.flair.sampler import FlairOptions, FlairRestorer, data_consistency, flair_step
 from fvr.metrics.fidelity import psnr
 from fvr.physics.identity import GaussianNoise
 from fvr.physics.linear.bicubic import BicubicDownsample
@@ -285,7 +286,7 @@ def test_published_presets_hold_to_the_observation_at_the_papers_noise(name):
     op = Jpeg(60) @ op if name == "jpeg" else op
     truth = portrait()
     y = op.observe(truth, torch.Generator().manual_seed(0))
-    options = replace(preset(name), steps=8)
+    options = replace(PRESETS[name], steps=8)
     on, off = (restore_frames(FlairRestorer(GaussianPrior(), op, replace(options, data_consistency=dc)), y) for dc in (True, False))
 
     def residual(x):

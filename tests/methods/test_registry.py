@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fvr.methods.flair.options import FlairOptions, preset
+from fvr.methods.flair.options import PRESETS, FlairOptions
 from fvr.methods.flair.sampler import FlairRestorer
 from fvr.methods.registry import build_restorer, methods
 from fvr.options import parse_settings
@@ -40,7 +40,7 @@ def test_settings_reach_the_options():
 
 def test_a_preset_comes_first_whatever_the_order():
     assert build_restorer("flair", settings={"rho": "0.1", "preset": "x16"}).options.rho == 0.1
-    assert build_restorer("flair", settings={"preset": "x16"}).options == preset("x16")
+    assert build_restorer("flair", settings={"preset": "x16"}).options == PRESETS["x16"]
 
 
 def test_an_optional_number_can_be_emptied():

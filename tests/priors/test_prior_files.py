@@ -9,7 +9,7 @@ from helpers.flair_small import seeded
 from helpers.seeded_weights import seed_weights
 from safetensors.torch import save_file
 
-from fvr.methods.flair.options import preset
+from fvr.methods.flair.options import PRESETS
 from fvr.methods.registry import build_restorer
 from fvr.models.device import on
 from fvr.models.difface_unet import DifFaceConfig, DifFaceUNet
@@ -83,10 +83,10 @@ def test_file_names_tell_the_task(path, task):
 
 
 def test_a_restorer_takes_the_preset_of_its_weights_unless_told(files):
-    assert build_restorer("flair", weights=files / "flair_x16_bicubic.pt").options == preset("x16")
+    assert build_restorer("flair", weights=files / "flair_x16_bicubic.pt").options == PRESETS["x16"]
     assert build_restorer("flair", weights=files / "flair_x16_bicubic.pt", settings={"preset": "x8", "steps": "7"}).options.steps == 7
     restorer = build_restorer("flair", weights=files / "flair_x16_bicubic.pt", settings={"rho": "0.1"})
-    assert restorer.options.rho == 0.1 and restorer.options.w == preset("x16").w
+    assert restorer.options.rho == 0.1 and restorer.options.w == PRESETS["x16"].w
 
 
 def test_half_precision_is_of_the_convolutions(files):

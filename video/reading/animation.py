@@ -60,11 +60,8 @@ class AnimationSource(FrameSource):
 
     def numbered(self) -> Iterator[Timed]:
         animation = self.opened()
-        times = list(enumerate(zip(self.starts, [*self.starts[1:], self.end], strict=True)))
-        if self.selection.window is not None:
-            begin, duration = self.selection.window
-            begin = begin if begin >= 0 else max(Fraction(0), self.end + begin)
-            times = [(n, (start, end)) for n, (start, end) in times if begin <= start and (not duration or start < begin + duration)]
+        shown = enumerate(zip(self.starts, [*self.starts[1:], self.end], strict=True))
+        times = [(n, (start, end)) for n, (start, end) in shown if self.selection.sees(start, self.end)]
         for number, (start, end) in times[self.selection.start :]:
             try:
                 animation.seek(number)

@@ -76,6 +76,14 @@ class Selection:
         """Whether the clip is played from its first frame to its end."""
         return self.start == 0 and self.limit is None and self.window is None
 
+    def sees(self, start: Fraction, end: Fraction) -> bool:
+        """Whether the window holds a frame shown from `start` on, in a clip that is over at `end`."""
+        if self.window is None:
+            return True
+        begin, duration = self.window
+        begin = begin if begin >= 0 else max(Fraction(0), end + begin)
+        return begin <= start and (not duration or start < begin + duration)
+
     def size(self, available: int) -> int:
         """How many of `available` frames are delivered."""
         stop = available if self.limit is None else min(available, self.limit)
