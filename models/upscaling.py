@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoints.origin import came_from
-from .checkpoints.state_dict import read_state
+from .checkpoints.state_dict import read_state, unread
 from .device import CheckInterrupt, Placement, no_check, on, out_of_memory
 
 TILE = 512
@@ -144,7 +144,7 @@ def load_upscaler(path: Path, *, device: torch.device, check_interrupt: CheckInt
     except UnsupportedModelError:
         raise ValueError(f"{path.name} is no upscale model that spandrel knows; choose one such as RealESRGAN_x2plus.pth") from None
     except (RuntimeError, KeyError) as error:
-        raise ValueError(f"{path.name} looks like an upscale model, but its tensors do not fit together; download it again") from error
+        raise unread(path.name, error, "looks like an upscale model, but its tensors do not fit together; download it again") from error
     made = Upscaler.of(found, name=path.name, place=on(found.model, device), check_interrupt=check_interrupt)
     came_from(made.network, path)
     return made

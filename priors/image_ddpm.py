@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..diffusion.schedule import Schedule, eps_to_x0, linear_schedule
-from ..models.device import Placement, in_batches, on
+from ..models.device import Placement, in_batches, on, out_of_memory
 from ..models.difface_unet import DifFaceUNet
 from .base import Prior
 
@@ -116,6 +116,8 @@ def prior_from_state(
     try:
         network = DifFaceUNet.of(state)
     except (KeyError, RuntimeError, ValueError, IndexError) as error:
+        if out_of_memory(error):
+            raise
         what = str(error).splitlines()[min(1, str(error).count("\n"))].strip()
         raise ValueError(f"this diffusion network is built otherwise than DifFace's ({what}); it is not supported") from error
     for module in network.requires_grad_(False).modules():

@@ -14,7 +14,7 @@ from torch import nn
 from ..models.architectures import beginnings, foreign, recognise
 from ..models.checkpoints.first_output import watch
 from ..models.checkpoints.origin import came_from
-from ..models.checkpoints.state_dict import notes_of, read_state
+from ..models.checkpoints.state_dict import notes_of, read_state, unread
 from ..models.device import Placement
 from ..models.embedded import SIZES
 from .base import Prior
@@ -102,7 +102,8 @@ def prior_from_file(
                     image_prior.place = placed(image_prior.network)  # type: ignore[arg-type]
                 return image_prior
         except (KeyError, RuntimeError) as error:
-            raise ValueError(f"{path.name} is a diffusion network, but its tensors do not fit together ({_first(error)}); get it again") from error
+            fault = f"is a diffusion network, but its tensors do not fit together ({_first(error)}); get it again"
+            raise unread(path.name, error, fault) from error
     known = recognise(set(state))
     what = f"the face restorer {known.label}" if known else foreign(set(state)) or f"tensors whose names start with {beginnings(state)}"
     raise ValueError(f"{path.name} holds {what}, not a diffusion prior; choose a FLAIR checkpoint or DifFace's iddpm_ffhq512_ema500000.pth")

@@ -95,6 +95,13 @@ def test_half_precision_is_of_the_convolutions(files):
     assert torch.bfloat16 in kinds.values() and all(kind == torch.float32 for name, kind in kinds.items() if "spynet" in name)
 
 
+@pytest.mark.parametrize(("builder", "name"), [("load.flair_prior_from", "mine.safetensors"), ("image_ddpm.DifFaceUNet.of", "iddpm.pth")])
+def test_a_prior_that_memory_has_no_room_for_is_not_called_damaged(builder, name, files, monkeypatch):
+    monkeypatch.setattr(f"fvr.priors.{builder}", lambda *args, **more: torch.empty(1 << 50))
+    with pytest.raises(RuntimeError, match=f"not enough memory to load {name} .*; close other programs and try again"):
+        prior_from_file(files / name)
+
+
 def test_what_is_no_prior_is_named(files, tmp_path):
     with pytest.raises(ValueError, match=r"codeformer\.safetensors holds the face restorer CodeFormer, not a diffusion prior"):
         prior_from_file(files / "codeformer.safetensors")
