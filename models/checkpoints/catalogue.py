@@ -25,7 +25,7 @@ class Checkpoint:
     Attributes:
         name: how the catalogue and the command line call it.
         file: file name as published.
-        url: where it is published; a page if there is no direct link.
+        url: where it is published; a page if there is no direct link. One that ends in a slash goes on with the file's name.
         purpose: what it does, in a few words.
         licence: of the weights, as stated by their authors.
         commercial_use: whether that licence allows it; None if it does not say.
@@ -48,20 +48,25 @@ class Checkpoint:
     direct: bool = True
     aliases: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.url.endswith("/"):
+            object.__setattr__(self, "url", self.url + self.file)
 
-_CODEFORMER = "https://github.com/sczhou/CodeFormer/releases/download/v0.1.0"
-_KEEP = "https://github.com/jnjaby/KEEP/releases/download"
-_DICFACE = "https://huggingface.co/fudan-generative-ai/DicFace_model/resolve/main/CodeFormer"
+
+_CODEFORMER = "https://github.com/sczhou/CodeFormer/releases/download/v0.1.0/"
+_KEEP = "https://github.com/jnjaby/KEEP/releases/download/"
+_DICFACE = "https://huggingface.co/fudan-generative-ai/DicFace_model/resolve/main/CodeFormer/"
+_DIFFACE = "https://github.com/zsyOAOA/DifFace/releases/download/V1.0/"
 _FLAIR = "https://github.com/wustl-cig/FLAIR"
-_FACEXLIB = "https://github.com/xinntao/facexlib/releases/download"
-_GFPGAN = "https://github.com/TencentARC/GFPGAN/releases/download/v1.3.4"
-_RESTOREFORMER = "https://github.com/wzhouxiff/RestoreFormerPlusPlus/releases/download/v1.0.0"
+_FACEXLIB = "https://github.com/xinntao/facexlib/releases/download/"
+_GFPGAN = "https://github.com/TencentARC/GFPGAN/releases/download/v1.3.4/"
+_RESTOREFORMER = "https://github.com/wzhouxiff/RestoreFormerPlusPlus/releases/download/v1.0.0/"
 
 CATALOGUE: tuple[Checkpoint, ...] = (
     Checkpoint(
         "retinaface",
         "detection_Resnet50_Final.pth",
-        f"{_FACEXLIB}/v0.1.0/detection_Resnet50_Final.pth",
+        f"{_FACEXLIB}v0.1.0/",
         "face detector RetinaFace-R50",
         MIT,
         True,
@@ -72,7 +77,7 @@ CATALOGUE: tuple[Checkpoint, ...] = (
     Checkpoint(
         "parsenet",
         "parsing_parsenet.pth",
-        f"{_FACEXLIB}/v0.2.2/parsing_parsenet.pth",
+        f"{_FACEXLIB}v0.2.2/",
         "face parsing for the paste mask",
         "MIT (facexlib); its origin PSFRGAN is CC BY-NC-SA, unverified",
         None,
@@ -83,7 +88,7 @@ CATALOGUE: tuple[Checkpoint, ...] = (
     Checkpoint(
         "arcface",
         "recognition_arcface_ir_se50.pth",
-        f"{_FACEXLIB}/v0.1.0/recognition_arcface_ir_se50.pth",
+        f"{_FACEXLIB}v0.1.0/",
         "identity embedding for the metric",
         UNSTATED,
         None,
@@ -94,7 +99,7 @@ CATALOGUE: tuple[Checkpoint, ...] = (
     Checkpoint(
         "codeformer",
         "codeformer.pth",
-        f"{_CODEFORMER}/codeformer.pth",
+        _CODEFORMER,
         "CodeFormer restorer",
         S_LAB,
         False,
@@ -105,63 +110,25 @@ CATALOGUE: tuple[Checkpoint, ...] = (
     Checkpoint(
         "codeformer-inpainting",
         "codeformer_inpainting.pth",
-        f"{_CODEFORMER}/codeformer_inpainting.pth",
+        _CODEFORMER,
         "CodeFormer for missing regions",
         S_LAB,
         False,
         sha256="b0d1b868c3dacf75d637bbcc0d4b3dd4ce2a064a338dfb4d35c740d3b4ae8797",
     ),
-    Checkpoint(
-        "codeformer-colorization",
-        "codeformer_colorization.pth",
-        f"{_CODEFORMER}/codeformer_colorization.pth",
-        "CodeFormer for black and white",
-        S_LAB,
-        False,
-    ),
-    Checkpoint(
-        "codeformer-vqgan",
-        "vqgan_code1024.pth",
-        f"{_CODEFORMER}/vqgan_code1024.pth",
-        "CodeFormer's codebook autoencoder, for fine-tuning",
-        S_LAB,
-        False,
-    ),
-    Checkpoint("keep", "KEEP-b76feb75.pth", f"{_KEEP}/v1.0.0/KEEP-b76feb75.pth", "KEEP restorer, current release", S_LAB, False, sha256="b76feb75"),
-    Checkpoint("keep-v0", "KEEP-a1a14d46.pth", f"{_KEEP}/v0.1.0/KEEP-a1a14d46.pth", "KEEP restorer, first release", S_LAB, False, sha256="a1a14d46"),
-    Checkpoint(
-        "keep-asian",
-        "KEEP_Asian-4765ebe0.pth",
-        f"{_KEEP}/v1.0.0/KEEP_Asian-4765ebe0.pth",
-        "KEEP restorer trained on Asian faces",
-        S_LAB,
-        False,
-        sha256="4765ebe0",
-    ),
-    Checkpoint("dicface", "bfr_100k.pth", f"{_DICFACE}/bfr_100k.pth", "DicFace restorer", f"{S_LAB} (README); no licence file", False),
-    Checkpoint(
-        "dicface-color", "color_100k.pth", f"{_DICFACE}/color_100k.pth", "DicFace for black and white", f"{S_LAB} (README); no licence file", False
-    ),
-    Checkpoint(
-        "dicface-inpainting",
-        "inpainting_100k.pth",
-        f"{_DICFACE}/inpainting_100k.pth",
-        "DicFace for missing regions",
-        f"{S_LAB} (README); no licence file",
-        False,
-    ),
-    Checkpoint(
-        "restoreformer",
-        "RestoreFormer.pth",
-        f"{_GFPGAN}/RestoreFormer.pth",
-        "RestoreFormer restorer",
-        f"licence unclear (published with GFPGAN, {APACHE})",
-        None,
-    ),
+    Checkpoint("codeformer-colorization", "codeformer_colorization.pth", _CODEFORMER, "CodeFormer for black and white", S_LAB, False),
+    Checkpoint("codeformer-vqgan", "vqgan_code1024.pth", _CODEFORMER, "CodeFormer's codebook autoencoder, for fine-tuning", S_LAB, False),
+    Checkpoint("keep", "KEEP-b76feb75.pth", f"{_KEEP}v1.0.0/", "KEEP restorer, current release", S_LAB, False, sha256="b76feb75"),
+    Checkpoint("keep-v0", "KEEP-a1a14d46.pth", f"{_KEEP}v0.1.0/", "KEEP restorer, first release", S_LAB, False, sha256="a1a14d46"),
+    Checkpoint("keep-asian", "KEEP_Asian-4765ebe0.pth", f"{_KEEP}v1.0.0/", "KEEP restorer trained on Asian faces", S_LAB, False, sha256="4765ebe0"),
+    Checkpoint("dicface", "bfr_100k.pth", _DICFACE, "DicFace restorer", f"{S_LAB} (README); no licence file", False),
+    Checkpoint("dicface-color", "color_100k.pth", _DICFACE, "DicFace for black and white", f"{S_LAB} (README); no licence file", False),
+    Checkpoint("dicface-inpainting", "inpainting_100k.pth", _DICFACE, "DicFace for missing regions", f"{S_LAB} (README); no licence file", False),
+    Checkpoint("restoreformer", "RestoreFormer.pth", _GFPGAN, "RestoreFormer restorer", f"licence unclear (published with GFPGAN, {APACHE})", None),
     Checkpoint(
         "restoreformer-pp",
         "RestoreFormer++.ckpt",
-        f"{_RESTOREFORMER}/RestoreFormer++.ckpt",
+        _RESTOREFORMER,
         "RestoreFormer++ restorer",
         f"licence unclear ({APACHE} according to others)",
         None,
@@ -169,7 +136,7 @@ CATALOGUE: tuple[Checkpoint, ...] = (
     Checkpoint(
         "gfpgan",
         "GFPGANv1.4.pth",
-        f"{_GFPGAN}/GFPGANv1.4.pth",
+        _GFPGAN,
         "GFPGAN restorer, version 1.4",
         f"{APACHE}; its licence file lists non-commercial parts (StyleGAN2, DFDNet)",
         None,
@@ -185,26 +152,12 @@ CATALOGUE: tuple[Checkpoint, ...] = (
             ("jpeg", "blur, 4x, noise and JPEG"),
         )
     ),
-    Checkpoint(
-        "difface",
-        "iddpm_ffhq512_ema500000.pth",
-        "https://github.com/zsyOAOA/DifFace/releases/download/V1.0/iddpm_ffhq512_ema500000.pth",
-        "DifFace's unconditional face diffusion, FFHQ 512",
-        S_LAB,
-        False,
-    ),
-    Checkpoint(
-        "difface-swinir",
-        "swinir_restoration512_L1.pth",
-        "https://github.com/zsyOAOA/DifFace/releases/download/V1.0/swinir_restoration512_L1.pth",
-        "SwinIR restorer of DifFace",
-        S_LAB,
-        False,
-    ),
+    Checkpoint("difface", "iddpm_ffhq512_ema500000.pth", _DIFFACE, "DifFace's unconditional face diffusion, FFHQ 512", S_LAB, False),
+    Checkpoint("difface-swinir", "swinir_restoration512_L1.pth", _DIFFACE, "SwinIR restorer of DifFace", S_LAB, False),
     Checkpoint(
         "swinir",
         "swinir_gan_v1.pth",
-        "https://github.com/SamsungLabs/DT-BFR/releases/download/v1.0.0/swinir_gan_v1.pth",
+        "https://github.com/SamsungLabs/DT-BFR/releases/download/v1.0.0/",
         "SwinIR restorer that pseudo-targets fine-tune",
         "see LICENSE in its repository",
         None,
