@@ -13,6 +13,8 @@ STOPPED = 130
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command; nothing heavy is imported for them."""
+    from .options import PERCEPTUAL, PLANS, PRECISIONS, RECIPES
+
     parser.add_argument(
         "--base", required=True, metavar="FILE", help='the restorer to start from: a checkpoint, or "embedded codeformer" and the like'
     )
@@ -20,18 +22,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write, .safetensors")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     parser.add_argument("--work", type=Path, help="folder for states, curves and sheets (default: the file's name with -training)")
-    parser.add_argument("--plan", choices=("short", "paper"), default="short", help="short: a few hundred steps; paper: the published schedule")
+    parser.add_argument("--plan", choices=PLANS, default="short", help="short: a few hundred steps; paper: the published schedule")
     parser.add_argument(
-        "--recipe",
-        choices=("auto", "codes", "image"),
-        default="auto",
-        help="learn the targets' codes, or compare pictures (default: what suits the base)",
+        "--recipe", choices=RECIPES, default="auto", help="learn the targets' codes, or compare pictures (default: what suits the base)"
     )
     parser.add_argument("--steps", type=int, default=0, help="of the optimiser (default: the plan's)")
     parser.add_argument("--rate", type=float, default=0.0, help="learning rate (default: the plan's)")
     parser.add_argument("--batch", type=int, default=0, help="pairs at once; a smaller number takes more passes a step (default: the plan's)")
     parser.add_argument("--fidelity", type=float, help="w at which the restorer will be used (default: what suits the base)")
-    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="of convolutions and products")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="of convolutions and products")
     parser.add_argument("--checkpointing", action="store_true", help="less memory, one more forward pass in every step")
     parser.add_argument("--half", action="store_true", help="write float16 instead of float32")
     parser.add_argument("--seed", type=int, default=0)
@@ -42,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     g.add_argument("--held-out", type=float, default=0.15, metavar="SHARE", help="of the pairs that only judge (default: 0.15, the last ones)")
     g.add_argument("--block", type=int, default=0, metavar="N", help="hold out every k-th block of N pairs instead of the last pairs")
     g.add_argument("--patience", type=int, help="validations without progress after which to end; 0 for never (default: the plan's)")
-    g.add_argument("--perceptual", choices=("auto", "lpips", "encoder", "off"), default="auto", help="auto: LPIPS if its weights are on this machine")
+    g.add_argument("--perceptual", choices=PERCEPTUAL, default="auto", help="auto: LPIPS if its weights are on this machine")
     g.add_argument("--adversary", type=float, help="weight of the discriminator, 0 for none (default: the plan's)")
     g.add_argument("--reals", type=Path, metavar="FOLDER", help="aligned clean faces for the discriminator (default: the targets)")
     g.add_argument("--rehearsal", type=float, help="share of inputs from the degradation of the first training (default: the plan's)")

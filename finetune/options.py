@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from ..training.plan import Plan
 from .held_out import HeldOut
 
 FineTuneRecipe = Literal["codes", "image"]
 Perceptual = Literal["auto", "lpips", "encoder", "off"]
-RECIPES = ("auto", "codes", "image")
-PERCEPTUAL = ("auto", "lpips", "encoder", "off")
+RECIPES = ("auto", *get_args(FineTuneRecipe))
+PERCEPTUAL = get_args(Perceptual)
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 

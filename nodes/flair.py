@@ -17,7 +17,7 @@ from ..priors.base import Prior
 from ..priors.load import EMBEDDED, TASKS, load_prior, prior_from_file
 from .choices import check_choice
 from .faces import crops_image
-from .restoring import restore_people, said_of
+from .restoring import face_outputs, restore_people, said_of
 from .sockets import ABSENT, CATEGORY, DegradationSocket, Faces, PriorSocket, RestorerSocket, seed_input
 from .widgets import from_widgets, widgets
 
@@ -136,10 +136,7 @@ class FlairSampler(io.ComfyNode):
                     tooltip="Aligned frames of one person, 512 x 512 or as small as the degradation made them, instead of faces.",
                 ),
             ],
-            outputs=[
-                Faces.Output("faces", tooltip="Restored faces, for Paste Back."),
-                io.Image.Output("frames", tooltip="The restored crops, person after person, 512 x 512."),
-            ],
+            outputs=face_outputs(),
         )
 
     @classmethod

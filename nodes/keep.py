@@ -9,11 +9,8 @@ from ..motion.raft import RaftFlow
 from .faces import crops_image
 from .restorers import KEEP
 from .restoring import expect, face_inputs, face_outputs, restore_people, said_of
-from .sockets import CATEGORY, RestorerSocket
+from .sockets import CATEGORY, OpticalFlow, RestorerSocket
 from .widgets import widgets
-
-OpticalFlow = io.Custom("OPTICAL_FLOW")
-"""A model patcher around torchvision's RAFT, from ComfyUI's Load Optical Flow Model."""
 
 
 class KeepPropagate(io.ComfyNode):

@@ -35,7 +35,7 @@ from ..motion.raft import RaftFlow
 from ..options import check
 from ..physics import Degradation, Identity, Inpaint
 from ..priors.base import Prior
-from .sockets import CATEGORY, DegradationSocket, PriorSocket, seed_input, tucked
+from .sockets import CATEGORY, DegradationSocket, OpticalFlow, PriorSocket, seed_input, tucked
 from .widgets import from_widgets, widgets
 
 WIDGETS = (
@@ -72,7 +72,7 @@ class SeedMapOptimize(io.ComfyNode):
                     "Text Encode without text.",
                 ),
                 PriorSocket.Input("prior", optional=True, tooltip="A pixel-space prior from Load Diffusion Prior, instead of model and vae."),
-                io.Custom("OPTICAL_FLOW").Input(
+                OpticalFlow.Input(
                     "optical_flow", optional=True, tooltip="RAFT from ComfyUI's Load Optical Flow Model; without it OpenCV's DIS finds the motion."
                 ),
             ],

@@ -16,6 +16,8 @@ RestorerSocket = io.Custom("FVR_RESTORER")
 """methods.Restorer"""
 Times = io.Custom("FVR_TIMES")
 """video.FrameTimes"""
+OpticalFlow = io.Custom("OPTICAL_FLOW")
+"""A model patcher around torchvision's RAFT, from ComfyUI's Load Optical Flow Model."""
 
 CATEGORY = "face video"
 
