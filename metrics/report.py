@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .registry import FACE, MEASURES, Measure
+from .registry import FACE, MEASURES
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,10 @@ def summarised(per_frame: Mapping[str, Sequence[float | None]]) -> dict[str, flo
     for key, values in per_frame.items():
         known = [value for value in values if value is not None]
         found[key] = math.fsum(known) / len(known) if known and all(map(math.isfinite, known)) else (math.inf if known else None)
-        for measure in _spreads(key):
-            found[measure.key] = float(torch.tensor(known, dtype=torch.float64).std(correction=0)) if known else None
+        for measure in MEASURES:
+            if measure.spread_of == key:
+                found[measure.key] = float(torch.tensor(known, dtype=torch.float64).std(correction=0)) if known else None
     return found
-
-
-def _spreads(key: str) -> list[Measure]:
-    return [measure for measure in MEASURES if measure.spread_of == key]
 
 
 def _plain(value: float | None) -> float | str | None:

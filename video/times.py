@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -71,7 +70,7 @@ class FrameTimes:
     @property
     def time_base(self) -> Fraction:
         """The longest tick, at most one second, of which every time is a whole multiple."""
-        return common_tick((*self.starts, self.end))
+        return Fraction(1, lcm(*(time.denominator for time in (*self.starts, self.end))))
 
     def interpolated(self, multiple: int) -> FrameTimes:
         """The times of these frames with `multiple` - 1 new ones between each two: (len - 1) * multiple + 1 in all, spread evenly.
@@ -94,10 +93,6 @@ class FrameTimes:
         """`count` frames at `rate` per second from second 0; decimal rates such as 29.97 mean 30000/1001."""
         exact = nearest_rate(rate)
         return cls(tuple(i / exact for i in range(count)), count / exact, source)
-
-
-def common_tick(times: Sequence[Fraction]) -> Fraction:
-    return Fraction(1, lcm(*(time.denominator for time in times)))
 
 
 def nearest_rate(rate: Fraction | float) -> Fraction:

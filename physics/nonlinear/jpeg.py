@@ -77,7 +77,7 @@ class Jpeg(Transparent):
         height, width = x.shape[-2:]
         planes = working(x).reshape(-1, 3, height, width)
         planes = F.pad(planes, (0, -width % 16, 0, -height % 16), mode="replicate").reshape(*x.shape[:-2], height + -height % 16, width + -width % 16)
-        ycc = torch.einsum("dc,...chw->...dhw", _to_ycc(planes), planes) * 255
+        ycc = torch.einsum("dc,...chw->...dhw", _colours(planes.dtype, planes.device)[0], planes) * 255
         luma, chroma = self._steps(ycc)
         return JpegCode(
             (block_dct(ycc[..., :1, :, :] - 128) / luma).round(),
@@ -91,7 +91,7 @@ class Jpeg(Transparent):
         luma = block_idct(code.luma * luma_steps) + 128
         chroma = block_idct(code.chroma * chroma_steps).repeat_interleave(2, -1).repeat_interleave(2, -2)
         ycc = torch.cat((luma, chroma), -3) / 255
-        x = torch.einsum("cd,...dhw->...chw", _from_ycc(ycc), ycc)
+        x = torch.einsum("cd,...dhw->...chw", _colours(ycc.dtype, ycc.device)[1], ycc)
         return x[..., : code.size[0], : code.size[1]] if crop else x
 
     def forward(self, x: Tensor) -> Tensor:
@@ -118,13 +118,6 @@ def quantiser(table: tuple[tuple[int, ...], ...], quality: int) -> Tensor:
 
 @cached(16)
 def _colours(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """RGB to Y'CbCr, and back."""
     forward = torch.tensor(YCBCR, dtype=torch.float64)
     return forward.to(device, dtype), torch.linalg.inv(forward).to(device, dtype)
-
-
-def _to_ycc(like: Tensor) -> Tensor:
-    return _colours(like.dtype, like.device)[0]
-
-
-def _from_ycc(like: Tensor) -> Tensor:
-    return _colours(like.dtype, like.device)[1]
