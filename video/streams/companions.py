@@ -15,7 +15,7 @@ from ..files import STILL, Place, open_input, picture_stream
 from ..info import SourceInfo
 from ..reading.health import readable
 from ..reading.probe import codec_name
-from .audio import plan_lanes
+from .audio import name_alike, plan_lanes
 from .sound import Sound, file_of
 
 SUBTITLES = {
@@ -189,9 +189,7 @@ class SubtitleLane:
         self.output, self.origin, self.end = output, origin, end
         stream = self.input.streams.subtitles[index]
         self.target = output.add_stream_from_template(stream)
-        self.target.metadata.update({key: stream.metadata[key] for key in ("language", "title") if key in stream.metadata})
-        if stream.disposition:
-            self.target.disposition = stream.disposition.value
+        name_alike(self.target, stream)
         self.packets = self.kept(stream)
         self.waiting: Any = None
 
