@@ -73,7 +73,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="FLAIR's sampler with the weight-free prior on known degradations; prints a markdown table.")
     parser.add_argument("--clips", type=Path, required=True, help="folder with the clips")
     parser.add_argument("--frames", default="20,60", help="frame numbers taken from each clip")
-    parser.add_argument("--only", default="", help="only degradations whose name contains this")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="parameters of the sampler")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
@@ -84,8 +83,6 @@ def main() -> None:
     print("| degradation | clip | bicubic | FLAIR, DC off | FLAIR, DC on | s/frame |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, operator in degradations().items():
-        if arguments.only not in name:
-            continue
         restorer = build_restorer("flair", degradation=operator, device=arguments.device, settings=settings)
         assert isinstance(restorer, FlairRestorer)
         blind = FlairRestorer(restorer.prior, operator, replace(restorer.options, data_consistency=False), device=arguments.device)

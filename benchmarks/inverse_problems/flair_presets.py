@@ -10,9 +10,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-import skimage.data
 import torch
-import torch.nn.functional as F
+from solvers import portrait
 
 from fvr.methods.base import restore_frames
 from fvr.methods.flair.options import PRESETS
@@ -33,8 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, help="instead of the presets' own")
     steps = parser.parse_args().steps
-    picture = torch.from_numpy(skimage.data.astronaut().copy()).permute(2, 0, 1)[None] / 255
-    truth = F.interpolate(picture[..., 0:256, 96:352], size=(512, 512), mode="bicubic").clamp(0, 1)
+    truth = portrait()
     print("| preset | PSNR, dB, off | on | distance from the observation, grey levels, off | on |\n| --- | --- | --- | --- | --- |")
     for name, operator in TASKS.items():
         y = operator.observe(truth, torch.Generator().manual_seed(0))

@@ -125,7 +125,6 @@ def main() -> None:
     parser.add_argument("--table-8", action="store_true", help="the ablation over the residuals' rate and radius instead")
     parser.add_argument("--task", default="sr x4", choices=TASKS, help="of the ablation")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--save", type=Path, help="a folder for the frames, as .pt")
     arguments = parser.parse_args()
     truth = clip_of(arguments.source, arguments.first, arguments.count, arguments.side, arguments.seed)
     if arguments.crop:
@@ -134,14 +133,11 @@ def main() -> None:
     side = truth.shape[-1]
     base = parse_settings(SeedMapOptions(iterations=arguments.iterations), dict(text.split("=", 1) for text in arguments.set), "seed_map")
 
-    def run(name: str, operator: Degradation, options: SeedMapOptions) -> tuple[Tensor, float, float]:
+    def run(operator: Degradation, options: SeedMapOptions) -> tuple[Tensor, float, float]:
         begun = time.process_time()
         y = operator.forward(truth)
         generator = generator_of(arguments.prior, y, operator, side, options)
         result = seed_map(y, operator, generator, options, flow=DisFlow(), seed=arguments.seed)
-        if arguments.save:
-            arguments.save.mkdir(parents=True, exist_ok=True)
-            torch.save(result.frames, arguments.save / f"{name}.pt")
         middle = sorted(result.residuals)[len(result.residuals) // 2]
         return result.frames, time.process_time() - begun, middle * 255
 
@@ -150,7 +146,7 @@ def main() -> None:
         print(f"| variant, {arguments.task} | PSNR / SSIM / WE | own error | hidden | middle | left in grey levels | CPU s |\n{'| --- ' * 7}|")
         for name, change in (RATES_AND_RADII if arguments.table_8 else VARIANTS).items():
             if arguments.only in name:
-                done, seconds, left = run(f"{arguments.task} {name}", TASKS[arguments.task], replace(base, **change))
+                done, seconds, left = run(TASKS[arguments.task], replace(base, **change))
                 middle = float(psnr(done, truth)[len(truth) // 2])
                 parts = f"{own_error(done, truth):.2f} | {hidden(done, truth, TASKS[arguments.task]):.2f} | {middle:.2f}"
                 print(f"| {name} | {score(done, truth)} | {parts} | {left:.1f} | {seconds:.0f} |", flush=True)
@@ -159,7 +155,7 @@ def main() -> None:
     for name, operator in TASKS.items():
         if arguments.only in name:
             before = naive(operator.forward(truth), operator, side)
-            done, seconds, left = run(name, operator, base)
+            done, seconds, left = run(operator, base)
             gain = float(psnr(done, truth).mean() - psnr(before, truth).mean())
             print(f"| {name} | {score(before, truth)} | {score(done, truth)} | {gain:+.2f} | {left:.1f} | {seconds:.0f} |", flush=True)
 

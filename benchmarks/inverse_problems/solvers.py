@@ -31,12 +31,7 @@ from fvr.physics.linear.blur import Blur
 from fvr.priors.base import Prior
 from fvr.priors.wiener import GaussianPrior
 
-KINDS: list[tuple[SolverName, Spacing]] = [
-    ("ddim", "uniform"),
-    ("ddim", "log-snr"),
-    ("dpm++2m", "uniform"),
-    ("dpm++2m", "log-snr"),
-]
+KINDS: list[tuple[SolverName, Spacing]] = [("ddim", "uniform"), ("ddim", "log-snr"), ("dpm++2m", "uniform"), ("dpm++2m", "log-snr")]
 
 
 def exact_error(name: SolverName, spacing: Spacing, steps: int) -> float:

@@ -81,8 +81,6 @@ def main() -> None:
     parser.add_argument("--recipe", choices=("auto", "codes", "image"), default="auto")
     parser.add_argument("--plan", choices=("short", "paper"), default="short")
     parser.add_argument("--steps", type=int, default=0)
-    parser.add_argument("--rate", type=float, default=0.0)
-    parser.add_argument("--rehearsal", type=float, help="share of inputs from the degradation at home (default: the plan's)")
     parser.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--limit", type=int, default=88, help="validation faces")
@@ -96,10 +94,8 @@ def main() -> None:
     truth = torch.stack([held_out.face(i) for i in range(min(options.limit, len(held_out)))])
     measure = measuring(base, truth, options.iso, options.factor, device)
     before = measure(base.network)
-    chosen = options_for(base, plan=options.plan, recipe=options.recipe, steps=options.steps, rate=options.rate)
+    chosen = options_for(base, plan=options.plan, recipe=options.recipe, steps=options.steps)
     chosen = replace(chosen, held_out=HeldOut(guard=0))  # portraits, no neighbours
-    if options.rehearsal is not None:
-        chosen = replace(chosen, rehearsal=options.rehearsal)
     print(
         f"{path.name}, {base.side} x {base.side}, by {chosen.recipe}, {chosen.plan.steps} steps of {chosen.plan.batch * chosen.plan.accumulate}; "
         f"camera at ISO {options.iso}, x{options.factor}; targets: {options.targets}; {len(truth)} validation faces.\n"
