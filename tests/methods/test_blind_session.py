@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fvr.methods.base import restore_frames
-from fvr.methods.blind.restorer import AGREED, BlindOptions, BlindRestorer, flow_into, mirrored, steadied, unmirrored, worthwhile
+from fvr.methods.blind.agreement import NOISY, REMEMBERED, Agreement, mirrored, unmirrored
+from fvr.methods.blind.restorer import AGREED, EVERY, BlindOptions, BlindRestorer, flow_into, steadied
 from fvr.models.blind import BlindRestorers, BlindSizes, BlindUNet
 from fvr.motion.warp import warp
 from fvr.training.data.synthetic_motion import Motion, set_moving
@@ -109,6 +110,15 @@ def noise(seed: int) -> torch.Tensor:
     return torch.randn(1, 3, 512, 512, generator=torch.Generator().manual_seed(seed)) / 255
 
 
+def agreement(first: torch.Tensor, second: torch.Tensor, carried: bool = False) -> Agreement:
+    mean = (first + second) / 2
+    return Agreement.of(mean, first - mean, carried)
+
+
+def worthwhile(first: torch.Tensor, second: torch.Tensor, enlarged: float = 1.0, carried: bool = False) -> torch.Tensor:
+    return agreement(first, second, carried).share(enlarged)
+
+
 def test_what_two_looks_agree_on_is_made_and_the_rest_left():
     right, first, second = noise(0), noise(1), noise(2)
     assert torch.equal(worthwhile(right, right), torch.ones(1, 1, 512, 512))
@@ -116,7 +126,32 @@ def test_what_two_looks_agree_on_is_made_and_the_rest_left():
     assert worthwhile(right + 0.1 * first, right + 0.1 * second).min() > 0.95
     half = worthwhile(right + 0.35 * first, right + 0.35 * second)
     assert 0.2 < half.mean() < 0.8 and half.mean() > worthwhile(right + 0.35 * first, right + 0.35 * second, 2.0).mean()
-    assert half.mean() > worthwhile(right + 0.35 * first, right + 0.35 * second, 1.0, 0.7).mean()
+    assert half.mean() > worthwhile(right + 0.35 * first, right + 0.35 * second, carried=True).mean()
+
+
+def test_agreement_is_that_of_some_frames():
+    right, first, second = noise(0), noise(1), noise(2)
+    good, bad = agreement(right, right + 0.1 * first), agreement(first, second)
+    seen = good.then(bad)
+    assert torch.allclose(seen.lacking, (good.lacking + bad.lacking) / 2)
+    for _ in range(10 * REMEMBERED):
+        seen = seen.then(good)
+    assert torch.allclose(seen.lacking, good.lacking, atol=1e-3) and torch.allclose(seen.share(), good.share(), atol=1e-3)
+
+
+@pytest.mark.parametrize(("strength", "looks"), [(0.0, 2 * 9), (2.0, 2 * 9), (0.3, 9 + 3)])
+def test_a_second_look_is_taken_where_it_is_due(restorer, clip, monkeypatch, strength, looks):
+    """At 0.3 of the noise from which on each frame is looked at twice, at twice of it, and without a past."""
+    taken = []
+    network = restorer.network
+
+    def looked(images, seen, weights, enlarged):
+        taken.append(1)
+        return images[:, :3] + strength * NOISY * 255 * noise(len(taken)) + 2 / 255
+
+    monkeypatch.setattr(network, "forward", looked)
+    restore_frames(restorer.configured(carry=strength > 0), clip)
+    assert len(taken) == looks and EVERY == 4
 
 
 def test_a_second_look_comes_back_to_its_place():
