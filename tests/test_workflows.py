@@ -297,6 +297,15 @@ def test_pages_say_where_every_file_that_they_name_comes_from():
             assert all(model["url"].startswith("https://") and model["directory"] for model in offered), f"{path.stem}: {node['type']}"
 
 
+def test_pages_that_need_a_download_say_so_and_are_few():
+    """In both languages; the others open without a red node on a fresh machine, but for the one that uses what the user has made."""
+    needing = [path for path in PAGES if any(node["properties"].get("models") for node in page_form(path)["nodes"])]
+    assert [path.stem for path in needing] == ["faces_with_ksampler", "faces_with_seedvr2", "flair_space_time", "flair_with_codeformer", "flair_x8"]
+    for path in needing:
+        notes = {node["title"] == "中文说明": node["widgets_values"][0] for node in page_form(path)["nodes"] if node["type"] in NOTES}
+        assert re.search("not part of this pack|Needs ", notes[False]) and re.search("不含|不属于|不在|需要", notes[True]), path.stem
+
+
 def test_pages_say_where_missing_restorers_come_from():
     """The page shows a row with name, address and folder for a combo whose published file is not there; other files need none."""
     for path in PAGES:

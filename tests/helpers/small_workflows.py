@@ -39,8 +39,6 @@ STAND_INS: dict[str, Callable[[], nn.Module]] = {
     "my-archive": small_codeformer,
     "KEEP": small_keep,
     "bfr": small_dicface,
-    "color": small_dicface,
-    "inpainting": small_dicface,
     "flair_x8": lambda: seeded("bicubic", sizes=LIGHT),
     "flair_gaussian": lambda: seeded("blur", sizes=LIGHT),
 }
