@@ -24,7 +24,8 @@ WORKING = 400 << 20
 """Bytes of working memory for one crop: about twelve maps of 64 channels at a quarter of its side, and what is warped at all of it."""
 
 SETTLED = 8
-"""Frames after which what is carried no longer tells where in the clip it began: 75 dB and more between part and whole, of 39 to 54 in the first."""
+"""Frames after which what is carried no longer tells where in the clip it began: 64 dB and more between part and whole, whose second looks may fall
+on other frames, of 47 to 51 in the first."""
 EVERY = 4
 """Frames for which one second look serves where looks are not noisy. One for each took a quarter longer over all kinds of damage and gained 0.01 to
 0.02 dB."""
