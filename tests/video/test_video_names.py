@@ -245,7 +245,7 @@ def test_a_disk_without_permissions_is_no_obstacle(tmp_path, monkeypatch, name):
 def test_two_jobs_in_one_folder_both_keep_their_clips(tmp_path):
     """They are given the same number, and the second to finish takes the next."""
     from fvr import host
-    from fvr.nodes.video import saved, sink_for
+    from fvr.nodes.video import sink_for
 
     with host.workspace(output=tmp_path):
         choices = dict(size=(48, 64), codec="h264", crf=40, pixel_format="auto", audio=None, metadata={})
@@ -254,7 +254,7 @@ def test_two_jobs_in_one_folder_both_keep_their_clips(tmp_path):
             write(sink, count)
         for sink, _ in made:
             sink.close()
-        paths = [saved(*one)[0] for one in made]
+        paths = [sink.path for sink, _ in made]
     assert [len(read_frames(path)[1]) for path in paths] == [1, 2, 3]
     assert sorted(path.name for path in (tmp_path / "video").iterdir()) == [f"shot_{n:05}_.mp4" for n in (1, 2, 3)]
 
