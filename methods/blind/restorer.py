@@ -113,6 +113,7 @@ class BlindSession(Session):
         self._device: torch.device | None = None
         self._drawn: dict[str, Tensor] | None = None
         self._agreement: Agreement
+        self._share: Tensor
         self._noisy = False
         self._served = 0
 
@@ -151,28 +152,35 @@ class BlindSession(Session):
         before, restored, flow = (None, None, None) if past is None else (past.crop, past.restored, flow_between(grey, past.grey))
         images, seen = clip_inputs(quiet, before, restored, flow)
         faithful = self.restorer.network.at(0.0)  # asked for anew: a host may have exchanged them
-        correction = self._look(images, seen, faithful) - now
-        due = past is None or self._served == EVERY
-        if due:
-            self._served, self._noisy = 0, False
-        elif self._served == 1:
-            self._noisy = bool(self._agreement.noisy)  # once, for it waits for the device
-        self._served += 1
-        if due or self._noisy:
+        twice = self._looks_twice(past is None)
+        if twice or self._drawn is None:
+            correction = self._look(images, seen, faithful) - now
+        if twice:
             again = unmirrored(self._look(mirrored(images), mirrored(seen), faithful)) - now
             mean = (correction + again) / 2
             agreement = Agreement.of(mean, correction - mean, carried=past is not None)
             self._agreement = agreement if past is None else self._agreement.then(agreement)
+            self._share = self._agreement.share(self.scale)
             correction = mean
-        share = self._agreement.share(self.scale)
         if self._drawn is not None:  # differs from look to look by its nature, so it goes where the faithful looks agree
             correction = self._look(images, seen, self._drawn) - now
+        share = self._share
         correction = share * correction
         result = now + correction
         tolerance = AGREED**2 + LEFT**2 * around(correction.square().mean(1, keepdim=True), AROUND_LEFT)
         if restored is not None and flow is not None:
             result = steadied(result, warp(restored, flow, "bicubic"), share * seen, tolerance)
         return Frame(quiet, grey, result.clamp(0, 1), share, tolerance)
+
+    def _looks_twice(self, first: bool) -> bool:
+        """Whether a frame is looked at twice: the first of a clip and each `EVERY` frames on, and those between them where looks are noisy."""
+        due = first or self._served == EVERY
+        if due:
+            self._served, self._noisy = 0, False
+        elif self._served == 1:
+            self._noisy = bool(self._agreement.noisy)  # once, for it waits for the device
+        self._served += 1
+        return due or self._noisy
 
     def _look(self, images: Tensor, seen: Tensor, weights: dict[str, Tensor]) -> Tensor:
         return self.restorer.network(images, seen, weights, self.enlarged)

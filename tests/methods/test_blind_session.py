@@ -139,9 +139,9 @@ def test_agreement_is_that_of_some_frames():
     assert torch.allclose(seen.lacking, good.lacking, atol=1e-3) and torch.allclose(seen.share(), good.share(), atol=1e-3)
 
 
-@pytest.mark.parametrize(("strength", "looks"), [(0.0, 2 * 9), (2.0, 2 * 9), (0.3, 9 + 3)])
-def test_a_second_look_is_taken_where_it_is_due(restorer, clip, monkeypatch, strength, looks):
-    """At 0.3 of the noise from which on each frame is looked at twice, at twice of it, and without a past."""
+@pytest.mark.parametrize(("strength", "detail", "looks"), [(0.0, 0.0, 2 * 9), (2.0, 0.0, 2 * 9), (0.3, 0.0, 9 + 3), (0.3, 0.5, 9 + 2 * 3)])
+def test_a_second_look_is_taken_where_it_is_due(restorer, clip, monkeypatch, strength, detail, looks):
+    """At 0.3 of the noise from which on each frame is looked at twice, at twice of it, and without a past; detail is drawn once a frame besides."""
     taken = []
     network = restorer.network
 
@@ -150,7 +150,7 @@ def test_a_second_look_is_taken_where_it_is_due(restorer, clip, monkeypatch, str
         return images[:, :3] + strength * NOISY * 255 * noise(len(taken)) + 2 / 255
 
     monkeypatch.setattr(network, "forward", looked)
-    restore_frames(restorer.configured(carry=strength > 0), clip)
+    restore_frames(restorer.configured(carry=strength > 0, detail=detail), clip)
     assert len(taken) == looks and EVERY == 4
 
 
