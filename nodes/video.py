@@ -299,5 +299,5 @@ class SaveVideoFrames(io.ComfyNode):
                 sink.write(pictures[piece], times.starts[piece], times.ends[piece])
                 tick(len(pictures[piece]))
         path = Path(str(sink.path))
-        damage = {"text": tuple(sink.warnings)} if sink.warnings else {}
-        return io.NodeOutput(host.video_from_file(path), str(path), ui={**shown(path, subfolder).as_dict(), **damage})
+        said = {"text": tuple(sink.warnings)} if sink.warnings else {}
+        return io.NodeOutput(host.video_from_file(path), str(path), ui={**shown(path, subfolder).as_dict(), **said})

@@ -96,6 +96,11 @@ def look_of(faces: Tensor, embeddings: Tensor, size: float) -> Look:
     return Look(middle(embeddings), float(torch.tensor([clarity(face) for face in faces]).median()), size)
 
 
+def size(track: FaceTrack) -> float:
+    """Median side of the track's boxes, in frame pixels."""
+    return float(side(track.boxes).median())
+
+
 def bluntness(size: float, clarity: float, large: float = LARGE) -> float:
     """How little an embedding tells, in [0, BLUNTEST], of faces of this size in frame pixels and this clarity: 0 for those both `large` and SHARP."""
     small, soft = (large - size) / (large - SMALL), (SHARP - clarity) / (SHARP - SOFT)
@@ -141,9 +146,9 @@ def named(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
     an embedding is a person of its own. `unsure` is set where another person is nearer than OTHER_PERSON_DISTANCE who could be the same by time.
     Small and blurred faces are tied later, and called unsure sooner (`bluntness`).
     """
-    sizes = [float(side(track.boxes).median()) for track in tracks]
+    sizes = [size(track) for track in tracks]
     blunt, doubted = (
-        torch.tensor([bluntness(size, track.clarity, large) for size, track in zip(sizes, tracks, strict=True)]) for large in (LARGE, LARGER)
+        torch.tensor([bluntness(median, track.clarity, large) for median, track in zip(sizes, tracks, strict=True)]) for large in (LARGE, LARGER)
     )
     groups, nearest = tied(distances(tracks, blunt))
 

@@ -12,7 +12,7 @@ import torch
 from ..compositing.strength import GATES
 from ..geometry import side
 from ..types import FaceTrack
-from .selection import size
+from .people import size
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..detection.detectors import load_detector
 from ..geometry import area, side
 from ..types import FaceTrack
-from .people import DOUBT, LARGER, OTHER_PERSON_DISTANCE, SAME, Look, apart, bluntness, likeness, load_embed, look_of
+from .people import DOUBT, LARGER, OTHER_PERSON_DISTANCE, SAME, Look, apart, bluntness, likeness, load_embed, look_of, size
 
 LIKE = "like:"
 """Before the path of a picture that shows who is meant."""
@@ -158,8 +158,3 @@ def largest(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
         if all(track.stop <= other.start or other.stop <= track.start for other in kept):
             kept.append(track)
     return sorted(kept, key=lambda t: t.person)
-
-
-def size(track: FaceTrack) -> float:
-    """Median side of the track's boxes, in frame pixels."""
-    return float(side(track.boxes).median())
