@@ -104,7 +104,7 @@ def encoded(frames: np.ndarray, crf: float, preset: str) -> list[av.Packet]:
         raise RuntimeError("H.264 recompression needs PyAV with libx264, which this build lacks; install the av wheel from PyPI") from error
     encoder.width, encoder.height, encoder.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
     encoder.time_base = encoder.framerate = 25
-    encoder.options = {"crf": f"{crf:g}", "preset": preset, "threads": "1"}
+    encoder.options = {"crf": f"{crf:g}", "preset": preset, "threads": "1", "mbtree": "0"}  # the tree is not the same twice
     packets: list[av.Packet] = []
     for index, frame in enumerate(frames):
         picture = av.VideoFrame.from_ndarray(frame, format="rgb24")

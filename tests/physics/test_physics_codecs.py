@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -9,7 +10,7 @@ from torch.testing import assert_close
 
 from fvr.physics import H264, CameraNoise, GaussianNoise, Grayscale, Inpaint, Jpeg, RandomInpaint, TemporalBlur, degradation, random_mask
 from fvr.physics.nonlinear.dct import block_dct, block_idct, quantisation_noise
-from fvr.physics.nonlinear.h264 import streamed
+from fvr.physics.nonlinear.h264 import encoded, streamed
 from fvr.physics.nonlinear.isp import NOISE, noise_std
 from fvr.physics.nonlinear.jpeg import LUMA_STEPS, quantiser
 
@@ -200,6 +201,17 @@ def test_a_stream_has_its_bit_rate(moving: torch.Tensor) -> None:
     assert errors == sorted(errors, reverse=True)
     with pytest.raises(ValueError, match=r"from 0\.005 to 4 bits a pixel"):
         H264(bits=9.0)
+
+
+@pytest.mark.parametrize("side", [144, 160])
+def test_the_same_frames_give_the_same_stream(side: int, rng: torch.Generator) -> None:
+    """Wherever in memory the encoder works; x264's macroblock tree gave up to thirty streams for one clip of such a size on AVX-512."""
+    frames = (torch.rand((7, side // 4, side // 4, 3), generator=rng) * 255).byte().numpy().repeat(4, 1).repeat(4, 2)
+    held, streams = [], set()
+    for size in torch.randint(1, 200_000, (120,), generator=rng).tolist():
+        held = [*held[-30:], np.random.default_rng(size).random(size)]
+        streams.add(b"".join(map(bytes, encoded(frames, 32, "medium"))))
+    assert len(streams) == 1
 
 
 def test_the_three_levels_of_blind_video(moving: torch.Tensor) -> None:
