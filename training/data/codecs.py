@@ -81,6 +81,8 @@ def coded(planes: np.ndarray, codec: str, quality: float, options: Mapping[str, 
     chosen = dict(options)
     if scale == "crf":
         chosen["crf"] = f"{quality:.1f}"
+    if codec == "h264":
+        chosen["mbtree"] = "0"  # as physics/nonlinear/h264.py
     if codec == "h265":
         chosen["x265-params"] = "log-level=none:pools=none:frame-threads=1:wpp=0"
     if codec == "vp9":
