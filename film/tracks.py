@@ -46,8 +46,9 @@ class StoredTrack(FaceTrack):
     outline: Tensor | None = Stored()  # type: ignore[assignment]
 
     def __init__(self, track: FaceTrack, store: TrackStore) -> None:
-        rows = {name for name, value in vars(StoredTrack).items() if isinstance(value, Stored)}
-        plain = {field.name: getattr(track, field.name) for field in fields(track) if field.name not in rows}
+        names = {field.name for field in fields(track)}
+        rows = names & vars(StoredTrack).keys()
+        plain = {name: getattr(track, name) for name in names - rows}
         places = {name: store.write(value) for name in sorted(rows) if (value := getattr(track, name)) is not None}
         vars(self).update(plain, store=store, places=places, length=len(track))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,6 @@ from ..methods.blind.restorer import flow_into
 from ..models.blind import BlindRestorers, BlindSizes, BlindUNet, clip_inputs
 from ..models.blind.network import UNSHUFFLE, whole
 from ..models.checkpoints.load import load_network
-from ..models.codeformer.network import CodeFormer
 from ..models.embedded import CODEBOOK, FOLDER
 from .data.footage import KINDS, Footage
 from .data.pairs import FRAMES, WINDOW, Pair, Pairs
@@ -243,8 +243,7 @@ def collate(pairs: list[Pair], patch: int, generator: torch.Generator | None = N
 
 def stages_of(recipe: BlindRecipe, pairs: Pairs, held_out: Pairs, device: torch.device) -> list[Stage]:
     """Single frames, clips, then detail; features are those of the embedded codebook's encoder."""
-    codebook = load_network(FOLDER / CODEBOOK).network
-    assert isinstance(codebook, CodeFormer)
+    codebook: Any = load_network(FOLDER / CODEBOOK).network
     features = EncoderFeatures(codebook.encoder, (64, 32))
     return [
         PixelStage(recipe, pairs, held_out, device),
@@ -253,9 +252,8 @@ def stages_of(recipe: BlindRecipe, pairs: Pairs, held_out: Pairs, device: torch.
     ]
 
 
-def both(faithful: Mapping[str, Tensor] | None, trained: nn.Module) -> BlindRestorers:
+def both(faithful: Mapping[str, Tensor] | None, trained: Any) -> BlindRestorers:
     """The file's networks: the first stage's weights and what the second made of them; what there is, if the first is not done."""
-    assert isinstance(trained, BlindUNet)
     networks = BlindRestorers(trained.sizes, drawn=faithful is not None)
     networks.faithful.load_state_dict(trained.state_dict() if faithful is None else dict(faithful))
     if networks.detailed is not None:

@@ -134,8 +134,9 @@ def read_audio(
 
     None if the clip has no sound there; a sequence of images never has. `check_interrupt` is called all along and may raise.
     """
-    warn = place.warn if isinstance(place, FrameSource) else unheard
+    warn = unheard
     if isinstance(place, FrameSource):
+        warn = place.warn
         held, start = track_of(place.info.sound), place.info.start
         if held is not None:
             return held if times is None else held.part(times.starts[0] - start, times.end - start)
