@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..models.checkpoints.fill import fill
-from ..models.face_embedding import PLACES, load_face_embedding
+from ..models.embedded import load_embedded
+from ..models.face_embedding import PLACES, FaceEmbedding
 from ..models.face_embedding import SIDE as EMBEDDED_SIDE
 from ..models.facexlib_networks import facexlib_class
 
@@ -59,7 +60,7 @@ class EmbeddedIdentity:
     """The embedding that comes with the package, as an Embed of faces (n, 3, 150, 150); `place` is where `identity_crop` puts them."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        self.network, self.device = load_face_embedding(device), device
+        self.network, self.device = load_embedded(FaceEmbedding, device), device
         self.place = (torch.tensor(PLACES, dtype=torch.float64), EMBEDDED_SIDE)
 
     @torch.no_grad()

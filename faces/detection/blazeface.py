@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...models.blazeface import STRIDE, load_blazeface
+from ...models.blazeface import STRIDE, BlazeFace
 from ...models.blazeface.network import MULTIPLE
+from ...models.embedded import load_embedded
 from ..geometry import iou
 from ..types import Face
 from .mesh_points import face_box, five_points, pose, turn_of
@@ -67,7 +68,7 @@ class Searcher:
 
     def __init__(self, device: torch.device | str) -> None:
         self.device = torch.device(device)
-        self.network = load_blazeface(self.device).to(memory_format=torch.channels_last)
+        self.network = load_embedded(BlazeFace, self.device).to(memory_format=torch.channels_last)
 
     def levels(self, height: int, width: int, fine: bool) -> list[float]:
         """Scales at which a frame is searched, coarse ones first."""

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...models.face_mesh import SIDE, load_face_mesh
+from ...models.embedded import load_embedded
+from ...models.face_mesh import SIDE, FaceMesh
 from ..geometry import umeyama
 from .mesh_points import turn_of
 
@@ -54,7 +55,7 @@ class Mesher:
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-        self.network = load_face_mesh(self.device).to(memory_format=torch.channels_last)
+        self.network = load_embedded(FaceMesh, self.device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def __call__(self, picture: np.ndarray, regions: Sequence[Region]) -> list[tuple[Tensor, float]]:

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...models.embedded import FACE_EMBEDDING, FOLDER
-from ...models.face_embedding import PLACES, SIDE, load_face_embedding
+from ...models.embedded import FACE_EMBEDDING, FOLDER, load_embedded
+from ...models.face_embedding import PLACES, SIDE, FaceEmbedding
 from ..align import warp_one
 from ..geometry import TEMPLATE, after, area, side, similarity, umeyama
 from ..types import FaceTrack
@@ -54,7 +54,7 @@ def load_embed(device: str = "cpu") -> Embed | None:
     """The embedding that comes with the package; None if its file is not here."""
     if not (FOLDER / FACE_EMBEDDING).is_file():
         return None
-    network = load_face_embedding(device)
+    network = load_embedded(FaceEmbedding, device)
 
     @torch.inference_mode()
     def embed(faces: Tensor) -> Tensor:

@@ -2,4 +2,3 @@
 
 from .network import STRIDE as STRIDE
 from .network import BlazeFace as BlazeFace
-from .network import load_blazeface as load_blazeface

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..embedded import BLAZEFACE, read_embedded
+from ..embedded import BLAZEFACE
 
 STRIDE = 4
 """Pixels of the input per anchor."""
@@ -69,6 +68,8 @@ class BlazeFace(nn.Module):
     input, all but the size from the middle of the anchor's 4 x 4 pixels.
     """
 
+    file = BLAZEFACE
+
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(3, 32, 3, 2))
@@ -85,10 +86,3 @@ class BlazeFace(nn.Module):
         for level, side in zip(self.levels, (sides[3], sides[2], sides[1]), strict=True):
             x = level(x, side)
         return self.score(x)[:, 0], self.place(x).permute(0, 2, 3, 1).unflatten(-1, (8, 2))
-
-
-def load_blazeface(device: torch.device | str = "cpu") -> BlazeFace:
-    """The network with the weights that come with the package."""
-    network = BlazeFace()
-    network.load_state_dict(read_embedded(BLAZEFACE))
-    return network.to(device).eval().requires_grad_(False)

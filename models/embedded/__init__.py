@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..checkpoints.state_dict import notes_of, read_tensors
+
+Net = TypeVar("Net", bound=nn.Module)
 
 FOLDER = Path(__file__).parent
 BASE = "base"
@@ -77,6 +80,13 @@ def read_embedded(path: Path | str, builders: tuple[str, ...] = ()) -> dict[str,
         raise ValueError(f"{path.name} says that it builds on {base[:80]!r}, which is no other file beside it; get both again")
     known = read_embedded(path.with_name(base), builders)
     return {**known, **aliased(known, about.get(ALIAS)), **own}
+
+
+def load_embedded(kind: type[Net], device: torch.device | str = "cpu") -> Net:
+    """A network of this class with the weights that come with the package in its `file`; in eval mode, and never trained."""
+    network = kind()
+    network.load_state_dict(read_embedded(network.file))  # type: ignore[arg-type]
+    return network.to(device).eval().requires_grad_(False)
 
 
 def aliased(known: Mapping[str, Tensor], alias: str | None) -> dict[str, Tensor]:

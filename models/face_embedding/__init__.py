@@ -3,4 +3,3 @@
 from .network import PLACES as PLACES
 from .network import SIDE as SIDE
 from .network import FaceEmbedding as FaceEmbedding
-from .network import load_face_embedding as load_face_embedding

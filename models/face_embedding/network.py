@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..embedded import FACE_EMBEDDING, read_embedded
+from ..embedded import FACE_EMBEDDING
 
 SIDE = 150
 """Side of the picture that the network looks at, in pixels."""
@@ -52,6 +52,7 @@ class Block(nn.Module):
 class FaceEmbedding(nn.Module):
     """Faces (n, 3, 150, 150) RGB in [0, 1], upright, to (n, 128). dlib's advice: below a distance of 0.6 two pictures show one person."""
 
+    file = FACE_EMBEDDING
     mean: Tensor
 
     def __init__(self) -> None:
@@ -64,10 +65,3 @@ class FaceEmbedding(nn.Module):
     def forward(self, faces: Tensor) -> Tensor:
         x = F.max_pool2d(F.relu(self.stem(faces - self.mean)), 3, 2)
         return self.embed(self.blocks(x).mean((-2, -1)))
-
-
-def load_face_embedding(device: torch.device | str = "cpu") -> FaceEmbedding:
-    """The network with the weights that come with the package."""
-    network = FaceEmbedding()
-    network.load_state_dict(read_embedded(FACE_EMBEDDING))
-    return network.to(device).eval().requires_grad_(False)

@@ -2,4 +2,3 @@
 
 from .network import SIDE as SIDE
 from .network import FaceMesh as FaceMesh
-from .network import load_face_mesh as load_face_mesh

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..embedded import FACE_MESH, read_embedded
+from ..embedded import FACE_MESH
 
 SIDE = 192
 """Side of the picture that the network looks at, in pixels."""
@@ -49,6 +48,8 @@ class FaceMesh(nn.Module):
     Returns (n, 468, 3): x and y in pixels of the crop (0 is the left or upper edge), z towards the back in the same unit; and logits (n,).
     """
 
+    file = FACE_MESH
+
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(3, 16, 3, 2), nn.PReLU(16))
@@ -63,10 +64,3 @@ class FaceMesh(nn.Module):
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         x = self.trunk(self.stem(crops))
         return self.points(self.mesh(x)).reshape(-1, POINTS, 3), self.presence(self.here(x)).reshape(-1)
-
-
-def load_face_mesh(device: torch.device | str = "cpu") -> FaceMesh:
-    """The network with the weights that come with the package."""
-    network = FaceMesh()
-    network.load_state_dict(read_embedded(FACE_MESH))
-    return network.to(device).eval().requires_grad_(False)

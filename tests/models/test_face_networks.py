@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fvr.models.blazeface import load_blazeface
-from fvr.models.embedded import BLAZEFACE, FACE_MESH, FOLDER, notes
-from fvr.models.face_mesh import load_face_mesh
+from fvr.models.blazeface import BlazeFace
+from fvr.models.embedded import BLAZEFACE, FACE_MESH, FOLDER, load_embedded, notes
+from fvr.models.face_mesh import FaceMesh
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -24,7 +24,7 @@ def pattern():
 
 @torch.inference_mode()
 def test_blazeface_is_the_published_one(pattern):
-    logits, places = load_blazeface()(pattern * 2 - 1)
+    logits, places = load_embedded(BlazeFace)(pattern * 2 - 1)
     assert logits.shape == (1, 48, 48) and places.shape == (1, 48, 48, 8, 2)
     seen = torch.stack([logits[0, y, x] for y, x in ((0, 0), (10, 30), (24, 24), (47, 47))])
     assert_close(seen, torch.tensor([-6.070, -3.817, -3.113, -8.360]), atol=2e-3, rtol=0)
@@ -34,7 +34,7 @@ def test_blazeface_is_the_published_one(pattern):
 
 @torch.inference_mode()
 def test_face_mesh_is_the_published_one_up_to_half_precision(pattern):
-    points, presence = load_face_mesh()(pattern)
+    points, presence = load_embedded(FaceMesh)(pattern)
     wanted = {0: (78.30, 114.89, -12.39), 33: (46.50, 69.38, 8.01), 152: (75.02, 158.47, 2.81), 467: (122.45, 65.81, 4.99)}
     for vertex, place in wanted.items():
         assert_close(points[0, vertex], torch.tensor(place), atol=0.04, rtol=0)
@@ -44,7 +44,7 @@ def test_face_mesh_is_the_published_one_up_to_half_precision(pattern):
 @torch.inference_mode()
 def test_a_larger_picture_is_searched_as_its_parts_are(pattern):
     """Being convolutional, the network sees in a larger picture what it sees in a tile, away from the tile's edges."""
-    network = load_blazeface()
+    network = load_embedded(BlazeFace)
     wide = torch.zeros(1, 3, 192, 1152)
     wide[..., 480:672] = pattern * 2 - 1
     tile = wide[..., 192:960]
