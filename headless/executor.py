@@ -119,14 +119,14 @@ class _Run:
         self.targets = {node for node in self.nodes if self.info(node).is_output_node or node in self.keep}
         self.sources = {node: links(self.prompt[node], self.infos) for node in self.nodes}
         self.lazy = {
-            node: {name for name in self.sources[node] if self.info(node).slots(self.given(node))[name].options.get("lazy")} for node in self.nodes
+            node: {name for name in self.sources[node] if self.info(node).slots(self.inputs(node))[name].options.get("lazy")} for node in self.nodes
         }
         self.takers = Counter(source for node in self.nodes for source in set(self.sources[node].values()))
 
     def info(self, node: str) -> NodeInfo:
         return self.infos[self.prompt[node]["class_type"]]
 
-    def given(self, node: str) -> Mapping[str, Any]:
+    def inputs(self, node: str) -> Mapping[str, Any]:
         return self.prompt[node].get("inputs", {})
 
     def all(self) -> None:
@@ -195,9 +195,9 @@ class _Run:
         `host.nothing` stands for a call that is left out, as one of its inputs has nothing in it.
         """
         info = self.info(node)
-        slots = info.slots(self.given(node))
+        slots = info.slots(self.inputs(node))
         values = {}
-        for name, value in self.given(node).items():
+        for name, value in self.inputs(node).items():
             if name not in slots:
                 continue
             if not is_link(value):

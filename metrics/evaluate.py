@@ -212,12 +212,12 @@ class _Evaluation:
     def pair(self, t: int) -> PairMotion:
         """The motion from frame t - 1 to frame t."""
         known = self.features
-        first = known[1] if known is not None and known[0] == t - 1 else self.flow.features(self.moving(t - 1) * 2 - 1)
-        second = self.flow.features(self.moving(t) * 2 - 1)
+        first = known[1] if known is not None and known[0] == t - 1 else self.flow.features(self.motion_frame(t - 1) * 2 - 1)
+        second = self.flow.features(self.motion_frame(t) * 2 - 1)
         self.features = (t, second)
         return pair_motion(self.flow, first, second)
 
-    def moving(self, t: int) -> Tensor:
+    def motion_frame(self, t: int) -> Tensor:
         """Frame t of the clip whose motion it is, at the restored size."""
         clip = {"reference": self.reference, "observation": self.observation, "restored": self.restored}[self.motion]
         assert clip is not None

@@ -74,8 +74,8 @@ def fast_in_bfloat16(device: torch.device | str) -> bool:
     device = torch.device(device)
     if device.type == "cuda":
         return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
-    told: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)  # which PyTorch has only of late
-    return device.type == "cpu" and torch.backends.mkldnn.is_available() and bool(told().get("amx_bf16"))
+    capabilities: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)  # which PyTorch has only of late
+    return device.type == "cpu" and torch.backends.mkldnn.is_available() and bool(capabilities().get("amx_bf16"))
 
 
 OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")

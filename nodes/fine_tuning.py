@@ -137,7 +137,7 @@ def learnt(base: Base, pairs: Pairs, options: FineTune, run: Run, out: Path, hal
     stages: list[FineTuneStage] = []
     reached = [0]
     shown: list[Tensor | None] = [None]
-    with stopping_told(run.folder, reached, options.plan.steps), host.progress(options.plan.steps, "fine-tune") as progress:
+    with stop_notice(run.folder, reached, options.plan.steps), host.progress(options.plan.steps, "fine-tune") as progress:
 
         def tick(stage: str, done: int, steps: int, losses: dict[str, float]) -> None:
             sheet = stages[0].sheet
@@ -153,7 +153,7 @@ def learnt(base: Base, pairs: Pairs, options: FineTune, run: Run, out: Path, hal
 
 
 @contextmanager
-def stopping_told(folder: Path, reached: list[int], steps: int) -> Iterator[None]:
+def stop_notice(folder: Path, reached: list[int], steps: int) -> Iterator[None]:
     """Says, when the user stops the work, where it is kept and how it goes on."""
     try:
         yield

@@ -80,7 +80,7 @@ def option_inputs() -> list:
             options=[io.DynamicCombo.Option(name, widgets(preset, *WIDGETS)) for name, preset in PRESETS.items()],
             tooltip="default suits the prior without weights, embedded the embedded one with embedded codeformer as its enhancer; the others are "
             "FLAIR's published settings, -demo those of its code. "
-            "Each knob can be changed.",
+            "Each value can be changed.",
         ),
         DegradationSocket.Input("degradation", optional=True, tooltip="What damaged the frames. Without it that is estimated for each person."),
         RestorerSocket.Input("enhancer", optional=True, tooltip="Any face restorer, for the enhancement stage."),

@@ -30,7 +30,7 @@ Value = int | float | str
 
 @dataclass(frozen=True)
 class Parameter:
-    """One knob of a degradation: `type` is int, float or str; numbers lie in minimum..maximum, texts are among `choices`."""
+    """One input of a degradation: `type` is int, float or str; numbers lie in minimum..maximum, texts are among `choices`."""
 
     name: str
     type: type

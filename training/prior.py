@@ -164,8 +164,8 @@ class _PriorStage(Stage[VideoUNet]):
         schedule = bicubic_schedule() if self.recipe.sizes.takes_noise_level else linear_schedule()
         return schedule.alphas_cumprod.sqrt().float()
 
-    def told(self, level: Tensor) -> Tensor:
-        """What the network is told of sqrt(alpha_bar): that number, or the step whose it is, see `FlairPrior.level`."""
+    def level_input(self, level: Tensor) -> Tensor:
+        """What the network is given for sqrt(alpha_bar): that number, or the step whose it is, see `FlairPrior.level`."""
         if self.recipe.sizes.takes_noise_level:
             return level
         return (self._table().to(level) - level[:, None]).abs().argmin(1).to(level)
@@ -174,7 +174,7 @@ class _PriorStage(Stage[VideoUNet]):
         """|eps - eps_theta(x_t, c, t)|^2, weighted."""
         level = batch["level"]
         flows = self._flows(network, batch["condition"], frames, temporal)
-        found = network(batch["noisy"], batch["condition"], self.told(level), frames=frames, temporal=temporal, flows=flows)
+        found = network(batch["noisy"], batch["condition"], self.level_input(level), frames=frames, temporal=temporal, flows=flows)
         error = (found.float() - batch["noise"]).square().mean((1, 2, 3))
         weight = level.pow(-2).clamp_max(50.0) if self.recipe.weighting == "v" else torch.ones_like(level)
         return {"noise": (weight * error).mean()}
@@ -196,11 +196,11 @@ class _PriorStage(Stage[VideoUNet]):
             flows = self._flows(network, (source * 2 - 1).to(self.device), frames, temporal)
             for level in (GUESSED, DENOISED):
                 noisy = level * (truth * 2 - 1) + math.sqrt(1 - level**2) * noise
-                at = self.told(torch.full((len(truth),), level))
+                at = self.level_input(torch.full((len(truth),), level))
                 inputs = [value.to(self.device) for value in (noisy, source * 2 - 1, at)]
                 eps = network(*inputs, frames=frames, temporal=temporal, flows=flows).float().cpu()
                 found = ((noisy - math.sqrt(1 - level**2) * eps) / level / 2 + 0.5).clamp(0, 1)
-                figures[f"{name}, sqrt(abar) {level}: dB over the input"] = (psnr(found, truth).mean() - psnr(source, truth).mean()).item()
+                figures[f"{name}, sqrt(alpha_bar) {level}: dB over the input"] = (psnr(found, truth).mean() - psnr(source, truth).mean()).item()
                 columns += [source, found] if level == GUESSED else [found]
         return figures, torch.stack([*columns, truth], 1)[:6]
 

@@ -22,7 +22,7 @@ class FramesSource(FrameSource):
     def __init__(self, frames: Tensor, times: FrameTimes, *, selection: Selection | None = None, sound: AudioTrack | None = None) -> None:
         self.place = "frames in memory"
         self.frames = frames
-        self.given = times
+        self.shown = times
         self.selection = selection or Selection()
         self.warnings: list[str] = []
         start = times.starts[0]
@@ -39,9 +39,9 @@ class FramesSource(FrameSource):
         )
 
     def numbered(self) -> Iterator[Timed]:
-        for number in range(self.selection.start, len(self.given)):
+        for number in range(self.selection.start, len(self.shown)):
             picture: Callable[[], Tensor] = partial(self.frames.__getitem__, number)
-            yield Timed(self.given.starts[number], picture, self.given.ends[number])
+            yield Timed(self.shown.starts[number], picture, self.shown.ends[number])
 
 
 class FramesSink:

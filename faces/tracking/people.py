@@ -39,8 +39,9 @@ BLUNTEST = 1.3
 
 WEIGHT = 0.57
 
-CAUTION, DOUBT = 0.21, 0.25
-"""By how much nearer two tracks of soft faces must be to be tied, and by how much farther another person may be of whom they could be one."""
+BLUNT_TIE_MARGIN, BLUNT_DOUBT_MARGIN = 0.21, 0.25
+"""By how much nearer two tracks of faces that count 1 must be to be tied, and by how much farther another person may be of whom they could be one
+(measured: benchmarks/README.md, Who is who)."""
 
 SAMPLES = 8
 """Faces of a track that are embedded."""
@@ -108,8 +109,8 @@ def bluntness(size: float, clarity: float, large: float = LARGE) -> float:
 
 
 def apart(a: Look, b: Look) -> float:
-    """The distance of their embeddings; larger by CAUTION where both are blunt."""
-    return float((a.embedding - b.embedding).norm()) + CAUTION * min(bluntness(look.size, look.clarity) for look in (a, b))
+    """The distance of their embeddings; larger by BLUNT_TIE_MARGIN where both are blunt."""
+    return float((a.embedding - b.embedding).norm()) + BLUNT_TIE_MARGIN * min(bluntness(look.size, look.clarity) for look in (a, b))
 
 
 def clarity(face: Tensor) -> float:
@@ -158,7 +159,7 @@ def named(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
 
     out: list[FaceTrack] = list(tracks)
     for person, number in enumerate(sorted(range(len(groups)), key=rank)):
-        doubtful = OTHER_PERSON_DISTANCE + DOUBT * float(doubted[groups[number]].max())
+        doubtful = OTHER_PERSON_DISTANCE + BLUNT_DOUBT_MARGIN * float(doubted[groups[number]].max())
         for k in groups[number]:
             out[k] = tracks[k].known_as(person, unsure=float(nearest[number]) < doubtful)
     return out
@@ -190,7 +191,7 @@ def tied(far: Tensor) -> tuple[list[list[int]], Tensor]:
 
 
 def distances(tracks: Sequence[FaceTrack], blunt: Tensor) -> Tensor:
-    """(n, n) float32 distances of embeddings; infinite between tracks that share a frame, and where one has none; larger by CAUTION
+    """(n, n) float32 distances of embeddings; infinite between tracks that share a frame, and where one has none; larger by BLUNT_TIE_MARGIN
     between small or blurred faces.
 
     blunt: see `bluntness`.
@@ -204,8 +205,8 @@ def distances(tracks: Sequence[FaceTrack], blunt: Tensor) -> Tensor:
     starts, stops = (torch.tensor([getattr(tracks[k], name) for k in known]) for name in ("start", "stop"))
     for row, k in enumerate(known):
         apart = (stops[row] <= starts) | (stops <= starts[row])
-        caution = CAUTION * torch.minimum(blunt[known], blunt[k])
-        far[k, known] = torch.where(apart, (looks - looks[row]).norm(dim=1) + caution, float("inf"))
+        margin = BLUNT_TIE_MARGIN * torch.minimum(blunt[known], blunt[k])
+        far[k, known] = torch.where(apart, (looks - looks[row]).norm(dim=1) + margin, float("inf"))
     return far
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..detection.detectors import load_detector
 from ..geometry import area, side
 from ..types import FaceTrack
-from .people import DOUBT, LARGER, OTHER_PERSON_DISTANCE, SAME, Look, apart, bluntness, likeness, load_embed, look_of, size
+from .people import BLUNT_DOUBT_MARGIN, LARGER, OTHER_PERSON_DISTANCE, SAME, Look, apart, bluntness, likeness, load_embed, look_of, size
 
 LIKE = "like:"
 """Before the path of a picture that shows who is meant."""
@@ -140,7 +140,7 @@ def alike(tracks: Sequence[FaceTrack], like: Look) -> list[FaceTrack]:
     chosen = {person for person, distance in far.items() if distance < SAME}
     if not chosen:
         nearest, *others = sorted(far, key=lambda person: far[person])
-        limit = OTHER_PERSON_DISTANCE + DOUBT * max(bluntness(look.size, look.clarity, LARGER) for look in (*looks[nearest], like))
+        limit = OTHER_PERSON_DISTANCE + BLUNT_DOUBT_MARGIN * max(bluntness(look.size, look.clarity, LARGER) for look in (*looks[nearest], like))
         if far[nearest] >= limit:
             said = f"the nearest is person {nearest} at a distance of {far[nearest]:.2f}, {limit:.2f} is the limit"
             raise ValueError(f"nobody in this clip looks like the person on the picture ({said}); {BY_ID}")

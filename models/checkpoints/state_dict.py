@@ -113,7 +113,7 @@ def guarded(name: str, read: Callable[[], _Value]) -> _Value:
     """What `read` gives; whatever a damaged file makes of it is one sentence."""
     try:
         return read()
-    except (OSError, Told):
+    except (OSError, CompleteSentence):
         raise
     except Exception as error:
         raise unread(name, error, f"is cut short or damaged ({fault(error)}); {AGAIN}") from error
@@ -126,7 +126,7 @@ def unread(name: str, error: Exception, otherwise: str) -> Exception:
     return ValueError(f"{name} {otherwise}")
 
 
-class Told(ValueError):
+class CompleteSentence(ValueError):
     """A sentence that is complete."""
 
 
@@ -216,13 +216,13 @@ def _safetensors(path: Path, name: str) -> Contents:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > size - 8:
-            raise Told(f"{name} is cut short: its header alone is {length} bytes, the file is {size}; {AGAIN}")
+            raise CompleteSentence(f"{name} is cut short: its header alone is {length} bytes, the file is {size}; {AGAIN}")
         if length > LONGEST_HEADER:
             raise ValueError(f"its header claims {length} bytes, and none has more than {LONGEST_HEADER}")
         try:
             header = json.loads(file.read(length))
         except (ValueError, RecursionError):
-            raise Told(f"{name} begins like a .safetensors file, but its header cannot be read; {AGAIN}") from None
+            raise CompleteSentence(f"{name} begins like a .safetensors file, but its header cannot be read; {AGAIN}") from None
     notes = header.pop("__metadata__", None)
     tensors: dict[str, Stored] = {}
     places: dict[str, tuple[int, int]] = {}
@@ -242,9 +242,9 @@ def _safetensors(path: Path, name: str) -> Contents:
             raise ValueError(f"{key[:40]} has {last - first} bytes where its shape needs {tensors[key].nbytes}")
         end = max(end, 8 + length + last)
     if size < end:
-        raise Told(f"{name} is cut short: {size} bytes of {end}; {AGAIN}")
+        raise CompleteSentence(f"{name} is cut short: {size} bytes of {end}; {AGAIN}")
     if not tensors:
-        raise Told(f"{name} holds no tensors, only {_listed(header)}; choose the file with the weights")
+        raise CompleteSentence(f"{name} holds no tensors, only {_listed(header)}; choose the file with the weights")
     return Contents(tensors, places, {str(k): str(v) for k, v in notes.items()} if isinstance(notes, dict) else {})
 
 

@@ -58,7 +58,7 @@ class Pool:
 
 
 @cache
-def pool() -> Pool:
+def camera_pool() -> Pool:
     """The cameras, the same on every machine."""
     random = np.random.default_rng(0)
     reflectances = _reflectances(random)
@@ -79,7 +79,7 @@ def pool() -> Pool:
 
 def sampled_isp(seed: int, *, mosaic: Mosaic = "grbg", tone: bool = True) -> Isp:
     """The processing of a camera drawn from the pool."""
-    gains, colour = pool().draw(seed)
+    gains, colour = camera_pool().draw(seed)
     return Isp(gains=gains, colour=colour, tone=tone, mosaic=mosaic)
 
 

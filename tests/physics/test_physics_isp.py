@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from fvr.physics import CameraNoise, Isp, degradation, parse
-from fvr.physics.nonlinear.cameras import LIGHTS, SENSORS, pool, sampled_isp
+from fvr.physics.nonlinear.cameras import LIGHTS, SENSORS, camera_pool, sampled_isp
 from fvr.physics.nonlinear.isp import COLOUR, NOISE, Mosaic, demosaicked, inverse_tone_curve, mosaicked, noise_std, tone_curve
 
 MOSAICS = [mosaic for mosaic in get_args(Mosaic) if mosaic != "none"]
@@ -150,7 +150,7 @@ def test_errors_are_one_sentence(make, says: str) -> None:
 
 def test_cameras_of_the_pool_are_like_cameras() -> None:
     """Grey stays grey, green counts most, red rises and blue falls as light turns from the lamp to daylight, and matrices sharpen colours."""
-    found = pool()
+    found = camera_pool()
     assert_close(torch.from_numpy(found.matrices).sum(-1), torch.ones(len(found.matrices), 3, dtype=torch.float64))
     assert (torch.from_numpy(found.matrices).diagonal(0, 1, 2) > 1).all()
     gains = 1 / found.lights.reshape(SENSORS, len(LIGHTS), 2)
@@ -161,7 +161,7 @@ def test_cameras_of_the_pool_are_like_cameras() -> None:
 
 def test_a_camera_is_drawn_as_the_official_script_draws_one() -> None:
     """Gains within the pool's, scattered as its lights are; the matrix lies between those of its three nearest; a seed is a camera."""
-    found = pool()
+    found = camera_pool()
     draws = [found.draw(seed) for seed in range(200)]
     lights = 1 / torch.tensor([(gains[0], gains[2]) for gains, _ in draws], dtype=torch.float64)
     own = torch.from_numpy(found.lights)

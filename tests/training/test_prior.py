@@ -144,7 +144,7 @@ def test_the_network_for_blur_learns_in_both_stages(tmp_path: Path) -> None:
     recipe = PriorRecipe("tiny blur", sizes, *plans, frames=3, blind=Deblurring(SIDE), video_blind=Deblurring(SIDE, quality=(60, 100)), dropout=0.2)
     image, video = stages(tmp_path, recipe)
     table = linear_schedule().alphas_cumprod.sqrt().float()
-    assert image.told(table[[3, 700, 999]]).tolist() == [3, 700, 999]
+    assert image.level_input(table[[3, 700, 999]]).tolist() == [3, 700, 999]
     assert 0.0 < image.batch(0, generator_for(0))["condition"].diff(dim=-1).eq(0).float().mean() < 1  # pixels are repeated 4 x 4
     network = network_of(recipe)
     before = {name: value.clone() for name, value in network.named_parameters()}

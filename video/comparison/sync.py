@@ -17,7 +17,7 @@ def synced_frames(sources: Sequence[FrameSource]) -> Iterator[tuple[Tensor, ...]
     """Frame 0 of every clip, then frame 1, and so on: (3, H, W) each; one frame of each clip is held at a time.
 
     Raises:
-        VideoError: if one clip ends before another; `check_in_step` says so before anything is read.
+        VideoError: if one clip ends before another; `check_sync` says so before anything is read.
     """
     streams = [source.chunks(1) for source in sources]
     try:

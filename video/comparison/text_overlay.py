@@ -61,7 +61,7 @@ def font_scale(height: int, thickness: int) -> float:
 
 
 def fitted(text: str, height: int, room: int) -> Tensor | None:
-    """The lettering of `text`, cut short by ".." if it is wider than `room` pixels; None if nothing fits."""
+    """The overlay of `text`, cut short by ".." if it is wider than `room` pixels; None if nothing fits."""
     drawn = rendered_text(text, height)
     while drawn.shape[1] > room:
         text = text.removesuffix(CUT)[:-1]

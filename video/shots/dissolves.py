@@ -60,7 +60,7 @@ class DissolveDetector:
         self.settled = 0
         self.found: dict[int, tuple[float, int]] = {}
         """Candidates: their miss and half length."""
-        self.told = (-HALVES[-1], 0)
+        self.last = (-HALVES[-1], 0)
         """The last dissolve's middle and half length."""
         self.shown: tuple[int, np.ndarray] | None = None
         """The last frame that showed something, and its thumbnail."""
@@ -110,8 +110,8 @@ class DissolveDetector:
         if t - max(self.found) < max(HALVES[1], half // 2):
             return []
         self.found.clear()
-        same = middle - self.told[0] < half + self.told[1]
-        self.told = self.told if same else (middle, half)
+        same = middle - self.last[0] < half + self.last[1]
+        self.last = self.last if same else (middle, half)
         return [] if same else [middle]
 
     def faded(self, t: int) -> list[int]:
