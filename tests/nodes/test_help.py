@@ -28,11 +28,6 @@ def explained(text: str) -> set[str]:
     return set(re.findall(r"`([^`\n]+)`", text))
 
 
-def section(text: str, first: str, last: str) -> str:
-    """From one line to the next heading named."""
-    return text[text.index(first) : text.index(last)]
-
-
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.node_id)
 def test_a_page_explains_every_input_and_output(schema):
     text = page(schema.node_id)
@@ -110,10 +105,3 @@ def test_ranges_on_a_page_are_the_widgets(schema):
     for name, before, low, high, behind in RANGE.findall(page(schema.node_id)):
         said = float(before or behind or low.replace(",", "")), float(high.replace(",", ""))
         assert said == widgets[name], f"{schema.node_id}.md says {said} of {name}, and the widget takes {widgets[name]}"
-
-
-def test_what_two_pages_share_is_the_same():
-    values = [section(page(node_id), "### The two switches", "## Outputs") for node_id in ("FVRFlairSampler", "FVRFlairRestorer")]
-    kinds = [section(page(node_id), "- **`kind`**", "  - `grayscale`") for node_id in ("FVRDegrade", "FVRDescribeDegradation")]
-    assert values[0] == values[1]
-    assert kinds[0] == kinds[1]
