@@ -10,12 +10,12 @@ BT709 = (0.2126, 0.7152, 0.0722)
 """The same of high-definition video (ITU-R BT.709)."""
 
 
-def luma(frames: Tensor, weights: tuple[float, float, float] = BT601) -> Tensor:
-    """(..., 3, H, W) to (..., 1, H, W), in the dtype of the frames.
+def luma(frames: Tensor) -> Tensor:
+    """Y' of BT.601: (..., 3, H, W) to (..., 1, H, W), in the dtype of the frames.
 
     >>> import torch
     >>> luma(torch.ones(3, 1, 1)).shape
     torch.Size([1, 1, 1])
     """
-    red, green, blue = (weight * frames.narrow(-3, channel, 1) for channel, weight in enumerate(weights))
+    red, green, blue = (weight * frames.narrow(-3, channel, 1) for channel, weight in enumerate(BT601))
     return red.add_(green).add_(blue)

@@ -14,13 +14,13 @@ SHARPER = 0.85
 """How much narrower than the textbook the low-pass is: keeps detail near the Nyquist limit for a trace of aliasing beyond it."""
 
 
-def sample(images: Tensor, matrices: Tensor, height: int, width: int, *, mode: str = "bicubic") -> Tensor:
+def sample(images: Tensor, matrices: Tensor, height: int, width: int) -> Tensor:
     """out(x, y) = image(M (x, y, 1)), border replicated, not clamped.
 
     images: (n, C, H, W); matrices: (n, 2, 3) from pixels of the result to pixels of the image, pixel centres on integers.
     Returns (n, C, height, width).
     """
-    return sampled(images, *places(matrices, height, width), mode=mode)
+    return sampled(images, *places(matrices, height, width))
 
 
 def sampled(images: Tensor, x: Tensor, y: Tensor, *, mode: str = "bicubic") -> Tensor:

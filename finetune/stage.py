@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..faces.types import CROP
@@ -19,7 +18,7 @@ from ..metrics.fidelity import psnr
 from ..models.tuning import Answer, Use, answer, predicts_codes, train_only
 from ..training.data.degradations import LARGE, NATIVE_128, Blind
 from ..training.discriminator import Adversary
-from ..training.engine import Batch, Stage
+from ..training.engine import Batch, Stage, write_weights
 from ..training.losses import lpips_or_none, pixel_loss
 from .checkpointing import checkpoint_blocks
 from .dataset import Pairs
@@ -95,7 +94,7 @@ class FineTuneStage(Stage):
 
     def first(self, network: nn.Module, generator: torch.Generator) -> None:
         self.best, self.best_step, self.best_figures, self.idle = self.before[LOSS], 0, self.before, 0
-        self._keep(network)
+        write_weights(network, self.folder / BEST)
 
     def batch(self, step: int, generator: torch.Generator) -> Batch:
         """Pairs in [-1, 1], and "which": twice their number, plus 1 where they are mirrored."""
@@ -128,7 +127,7 @@ class FineTuneStage(Stage):
         self.idle += 1
         if figures[LOSS] < self.best:
             self.best, self.best_step, self.best_figures, self.idle = figures[LOSS], self.step, figures, 0
-            self._keep(network)
+            write_weights(network, self.folder / BEST)
         assert self._as_it_came is not None
         rows = self.judges[:SHOWN]
         sources, targets = (torch.stack([self.pairs.pair(i)[part] for i in rows]) for part in (0, 1))
@@ -165,11 +164,6 @@ class FineTuneStage(Stage):
             if len(pictures) * size < SHOWN:
                 pictures.append(shown)
         return sums, torch.cat(pictures)
-
-    def _keep(self, network: nn.Module) -> None:
-        state = {key: value.detach().cpu().clone().contiguous() for key, value in network.state_dict().items()}
-        save_file(state, self.folder / f"{BEST}.part")
-        (self.folder / f"{BEST}.part").replace(self.folder / BEST)
 
 
 def restored(picture: Tensor, source: Tensor) -> Tensor:

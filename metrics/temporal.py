@@ -84,13 +84,12 @@ def flicker(first: Tensor, second: Tensor, motion: PairMotion, truth: tuple[Tens
     return 255 * _ratio(total, 3 * float(counted.double().sum()))
 
 
-def mean_warping_error(frames: Tensor, motion_of: Tensor, source: FlowSource | None = None) -> WarpingError:
+def mean_warping_error(frames: Tensor, motion_of: Tensor) -> WarpingError:
     """The warping errors of a clip, means over its pairs.
 
     Args:
         frames: (T, 3, H, W) in [0, 1], T at least 2.
-        motion_of: the clip whose motion it is, of that shape.
-        source: of the flow; DIS if None.
+        motion_of: the clip whose motion it is, of that shape, by DIS.
 
     Raises:
         ValueError: if the two clips differ in shape, or are single frames.
@@ -99,7 +98,7 @@ def mean_warping_error(frames: Tensor, motion_of: Tensor, source: FlowSource | N
         raise ValueError(
             f"warping error needs two frames or more and as many to take the motion from, got {tuple(frames.shape)} and {tuple(motion_of.shape)}"
         )
-    pairs = [warping_error(frames[t : t + 1], frames[t + 1 : t + 2], motion) for t, motion in enumerate(_motions(motion_of, source or DisFlow()))]
+    pairs = [warping_error(frames[t : t + 1], frames[t + 1 : t + 2], motion) for t, motion in enumerate(_motions(motion_of, DisFlow()))]
     names = ("rgb_sum", "per_value", "over_all")
     return WarpingError(*(_mean([getattr(pair, name) for pair in pairs]) for name in names))
 

@@ -220,7 +220,6 @@ def flair_prior_from(
     task: str | None = None,
     *,
     config: Any = None,
-    place: Placement | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> FlairPrior:
     """The prior that a flat state dict holds, its parameters without gradients and its convolutions in channels_last.
@@ -228,7 +227,6 @@ def flair_prior_from(
     Args:
         task: "x4", "x8", "x16", "gaussian", "motion" or "jpeg", for what the weights do not say; None is "x8" for the bicubic network.
         config: the network's sizes, for networks that differ from the published in what weights do not show.
-        place: where it will run.
         dtype: of its convolutions; see VideoUNet.halved.
 
     Raises:
@@ -245,4 +243,4 @@ def flair_prior_from(
 
     network = (BicubicUNet if bicubic else BlurUNet).of(state, config).halved(dtype)
     network.requires_grad_(False).to(memory_format=torch.channels_last)
-    return FlairPrior(network, background=BACKGROUND[task or tasks[0]], place=place)
+    return FlairPrior(network, background=BACKGROUND[task or tasks[0]])

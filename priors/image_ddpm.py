@@ -97,14 +97,8 @@ def is_image_prior(names: Collection[str]) -> bool:
     return all(name in names for name in wanted) and not any("wrapped_module" in name for name in names)
 
 
-def prior_from_state(
-    state: Mapping[str, Tensor], schedule: Schedule | None = None, *, place: Placement | None = None, native_size: int | None = None
-) -> ImagePrior:
+def prior_from_state(state: Mapping[str, Tensor]) -> ImagePrior:
     """The prior in a flat state dict: DifFace's network or one of its class in other sizes, in float32, ready to run on the CPU.
-
-    Args:
-        schedule: see ImagePrior.
-        native_size: the side it was trained on; None takes DifFaceConfig.side: 512 for the published one.
 
     Raises:
         ValueError: if the weights are not such a network, saying what differs.
@@ -124,4 +118,4 @@ def prior_from_state(
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)
     config = network.config
-    return ImagePrior(network, schedule, place=place, native_size=native_size or config.side, conditional=config.inputs == 6)
+    return ImagePrior(network, native_size=config.side, conditional=config.inputs == 6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -18,21 +17,14 @@ CORNER = [BLOCK * i + j for i in range(BLOCK) for j in range(BLOCK) if 6 <= i + 
 """Bands of a block where clean faces hold little, so that their median speaks of noise."""
 
 
-@dataclass(frozen=True)
-class Shrinkage:
-    """How the evidence of the condition and of x_t is weighed.
-
-    Attributes:
-        spread: variance left to a coefficient, as a multiple of the condition's energy around it; large when the condition is blurred.
-        floor: variance left everywhere, in squared units of the [-1, 1] range.
-        caution: factor on the variance of the noise in x_t; above 1 the estimate keeps nearer the condition and shows less grain.
-        clean: factor on the condition's own estimated noise; above 1 more of it is taken for noise.
-    """
-
-    spread: float = 8.0
-    floor: float = 1e-6
-    caution: float = 4.0
-    clean: float = 1.9
+SPREAD = 8.0
+"""Variance left to a coefficient, as a multiple of the condition's energy around it; large because the condition may be blurred."""
+LEAST_VARIANCE = 1e-6
+"""Left everywhere, in squared units of the [-1, 1] range."""
+NOISE_WEIGHT = 4.0
+"""Factor on the variance of the noise in x_t; above 1 the estimate keeps nearer the condition and shows less grain."""
+PILOT_NOISE_WEIGHT = 1.9
+"""Factor on the condition's own estimated noise; above 1 more of it is taken for noise."""
 
 
 class GaussianPrior(Prior):
@@ -45,16 +37,15 @@ class GaussianPrior(Prior):
     estimate of the condition's noise counts as constant); frames do not influence each other; any frame size.
     """
 
-    def __init__(self, schedule: Schedule | None = None, shrinkage: Shrinkage | None = None) -> None:
+    def __init__(self, schedule: Schedule | None = None) -> None:
         self.schedule = schedule or linear_schedule()
-        self.shrinkage = shrinkage or Shrinkage()
 
     def predict_x0(self, x_t: Tensor, t: int, condition: Tensor | None = None) -> Tensor:
         noisy = x_t / self.schedule.alpha_bar(t) ** 0.5
-        return denoise(noisy, self.schedule.sigma(t), condition, self.shrinkage)
+        return denoise(noisy, self.schedule.sigma(t), condition)
 
 
-def denoise(noisy: Tensor, sigma: float, pilot: Tensor | None = None, how: Shrinkage | None = None) -> Tensor:
+def denoise(noisy: Tensor, sigma: float, pilot: Tensor | None = None) -> Tensor:
     """E[x | noisy, pilot] for noisy = x + sigma n: GaussianPrior's D. Frames (N, 3, H, W) of one shape in [-1, 1] range.
 
     >>> import torch
@@ -62,25 +53,24 @@ def denoise(noisy: Tensor, sigma: float, pilot: Tensor | None = None, how: Shrin
     >>> denoise(noise, 0.3).std().item() < 0.1  # a flat frame shows through
     True
     """
-    how = how or Shrinkage()
     guide = None if pilot is None else to_colours(pilot)
-    return from_colours(_denoise_from(0, to_colours(noisy), sigma, guide, how))
+    return from_colours(_denoise_from(0, to_colours(noisy), sigma, guide))
 
 
-def _denoise_from(scale: int, x: Tensor, sigma: float, pilot: Tensor | None, how: Shrinkage) -> Tensor:
+def _denoise_from(scale: int, x: Tensor, sigma: float, pilot: Tensor | None) -> Tensor:
     """Denoises a frame whose finest scale is number `scale` of the pyramid."""
     if scale == SCALES - 1:
-        return _shrink_blocks(scale, x, sigma, pilot, how)
+        return _shrink_blocks(scale, x, sigma, pilot)
     size = (x.shape[-2], x.shape[-1])
     low = halve(x)
     detail = x - double(low, size)
     low_pilot = None if pilot is None else halve(pilot)
     detail_pilot = None if pilot is None or low_pilot is None else pilot - double(low_pilot, size)
-    low = _denoise_from(scale + 1, low, sigma, low_pilot, how)
+    low = _denoise_from(scale + 1, low, sigma, low_pilot)
     if scale > 0:
-        return double(low, size) + _shrink_blocks(scale, detail, sigma, detail_pilot, how)
-    luma = _shrink_blocks(scale, detail[:, :1], sigma, None if detail_pilot is None else detail_pilot[:, :1], how)
-    chroma = _shrink_pixels(scale, detail[:, 1:], sigma, None if detail_pilot is None else detail_pilot[:, 1:], how)
+        return double(low, size) + _shrink_blocks(scale, detail, sigma, detail_pilot)
+    luma = _shrink_blocks(scale, detail[:, :1], sigma, None if detail_pilot is None else detail_pilot[:, :1])
+    chroma = _shrink_pixels(scale, detail[:, 1:], sigma, None if detail_pilot is None else detail_pilot[:, 1:])
     return double(low, size) + torch.cat([luma, chroma], 1)
 
 
@@ -88,30 +78,30 @@ def _hop(scale: int) -> int:
     return 2 if scale == SCALES - 1 else 4
 
 
-def _shrink_blocks(scale: int, x: Tensor, sigma: float, pilot: Tensor | None, how: Shrinkage) -> Tensor:
+def _shrink_blocks(scale: int, x: Tensor, sigma: float, pilot: Tensor | None) -> Tensor:
     hop = _hop(scale)
     gain = noise_gain(scale)[0].to(x)
     c = None if pilot is None else analyse(pilot, hop)
     own = None if c is None else gain * _median(c[:, CORNER, ::2, ::2] / gain[:, CORNER])
-    return synthesise(_posterior(analyse(x, hop), sigma * gain, c, own, how), x.shape, hop)
+    return synthesise(_posterior(analyse(x, hop), sigma * gain, c, own), x.shape, hop)
 
 
-def _shrink_pixels(scale: int, x: Tensor, sigma: float, pilot: Tensor | None, how: Shrinkage) -> Tensor:
+def _shrink_pixels(scale: int, x: Tensor, sigma: float, pilot: Tensor | None) -> Tensor:
     own = None if pilot is None else _median(pilot[..., ::4, ::4])
-    return _posterior(x, sigma * noise_gain(scale)[1].to(x), pilot, own, how)
+    return _posterior(x, sigma * noise_gain(scale)[1].to(x), pilot, own)
 
 
-def _posterior(d: Tensor, noise: Tensor, c: Tensor | None, own: Tensor | None, how: Shrinkage) -> Tensor:
+def _posterior(d: Tensor, noise: Tensor, c: Tensor | None, own: Tensor | None) -> Tensor:
     """m + v / (v + noise^2) (d - m), from the pilot's coefficients c, whose own noise has standard deviation `own`."""
     variance = noise.square()
     if c is None or own is None:
-        v = (_around(d) - variance).clamp_min(how.floor)
-        return d * (v / (v + how.caution * variance))
-    blur = (how.clean * own).square()
+        v = (_around(d) - variance).clamp_min(LEAST_VARIANCE)
+        return d * (v / (v + NOISE_WEIGHT * variance))
+    blur = (PILOT_NOISE_WEIGHT * own).square()
     signal = (_around(c) - blur).clamp_min(0)
     m = c * (signal / (signal + blur + 1e-12))
-    v = how.spread * signal + how.floor
-    return m + (d - m) * (v / (v + how.caution * variance))
+    v = SPREAD * signal + LEAST_VARIANCE
+    return m + (d - m) * (v / (v + NOISE_WEIGHT * variance))
 
 
 def _around(z: Tensor) -> Tensor:

@@ -243,7 +243,7 @@ class _StageRun:
                 raise Stopped(f"stopped in stage {name} after {done} of {plan.steps} steps; the same command goes on from there")
             if last:
                 break
-        _write_weights(self.average, self.run.folder / f"{name}.safetensors")
+        write_weights(self.average, self.run.folder / f"{name}.safetensors")
 
     def _step(self, step: int, batches: list[Batch]) -> dict[str, float]:
         plan = self.stage.plan
@@ -376,7 +376,8 @@ def _placed(value: Tensor, device: torch.device) -> Tensor:
     return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
 
 
-def _write_weights(network: nn.Module, path: Path) -> None:
+def write_weights(network: nn.Module, path: Path) -> None:
+    """A network's tensors as a .safetensors file, whole or not at all."""
     # copies: a module that several layers share (SPyNet) has several names, and the file holds every tensor under each of them
     state = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in network.state_dict().items()}
     save_file(state, path.with_suffix(".part"))

@@ -75,14 +75,12 @@ def read_ahead(items: Iterable[Item], depth: int = 1) -> Generator[Item, None, N
 class WriteBehind:
     """Calls `write` in a thread of its own, one call after the other. Use as a context manager: leaving it waits until all is written.
 
-    What `write` raises is raised by the next call, or on leaving. After an exception nothing more is written, and no thread is left.
-
-    Args:
-        depth: calls that may wait; the next one waits until there is room.
+    One call may wait, and the next one until there is room. What `write` raises is raised by the next call, or on leaving. After an exception
+    nothing more is written, and no thread is left.
     """
 
-    def __init__(self, write: Callable[..., object], depth: int = 1) -> None:
-        self.write, self.waiting = write, Queue[Any](depth)
+    def __init__(self, write: Callable[..., object]) -> None:
+        self.write, self.waiting = write, Queue[Any](1)
         self.over = threading.Event()
         self.error: BaseException | None = None
 

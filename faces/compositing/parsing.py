@@ -25,7 +25,7 @@ RIM = 10
 """Pixels of the crop's border that are never face."""
 
 
-def load_parser(weights: Path | str, *, device: str | torch.device = "cpu", batch: int = 4) -> Parser:
+def load_parser(weights: Path | str, *, device: str | torch.device = "cpu") -> Parser:
     """ParseNet from a local parsing_parsenet.pth (read with weights_only), as a function from crops to soft masks.
 
     Raises:
@@ -40,7 +40,7 @@ def load_parser(weights: Path | str, *, device: str | torch.device = "cpu", batc
     fill(net, path, "ParseNet", "take it out of the model folder, and faces are masked without a parser")
     net.to(device).eval().requires_grad_(False)
     place = torch.device(device)
-    return NetworkParser(net, place, 1 if place.type == "cpu" else batch)
+    return NetworkParser(net, place, 1 if place.type == "cpu" else 4)
 
 
 @dataclass(frozen=True, eq=False)

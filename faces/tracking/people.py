@@ -50,17 +50,17 @@ QUALITY = 92
 """Of the JPEG form in which a likeness waits for the end of its shot."""
 
 
-@lru_cache(maxsize=2)
-def load_embed(device: str = "cpu") -> Embed | None:
+@lru_cache(maxsize=1)
+def load_embed() -> Embed | None:
     """The embedding that comes with the package; None if its file is not here."""
     if not (FOLDER / FACE_EMBEDDING).is_file():
         return None
-    network = load_embedded(FaceEmbedding, device)
+    network = load_embedded(FaceEmbedding)
 
     @torch.inference_mode()
     def embed(faces: Tensor) -> Tensor:
-        found = [network(one.to(device)) for one in faces.float().split(1 if device == "cpu" else 16)]
-        return torch.cat(found).float().cpu().clone() if found else torch.zeros(0, 128)
+        found = [network(one) for one in faces.float().split(1)]
+        return torch.cat(found).clone() if found else torch.zeros(0, 128)
 
     return embed
 

@@ -107,9 +107,9 @@ def convolve_kernels(first: Tensor, second: Tensor) -> Tensor:
     return torch.nn.functional.conv2d(torch.nn.functional.pad(first.double()[None, None], pads), flipped)[0, 0]
 
 
-def trim_kernel(kernel: Tensor, negligible: float = 1e-6) -> Tensor:
-    """Drops rows and columns in pairs from the ends while all they hold is below `negligible` of the largest tap."""
-    limit = negligible * kernel.abs().max()
+def trim_kernel(kernel: Tensor) -> Tensor:
+    """Drops rows and columns in pairs from the ends while all they hold is below a millionth of the largest tap."""
+    limit = 1e-6 * kernel.abs().max()
     while kernel.shape[0] > 2 and bool((kernel[[0, -1]].abs() < limit).all()):
         kernel = kernel[1:-1]
     while kernel.shape[1] > 2 and bool((kernel[:, [0, -1]].abs() < limit).all()):

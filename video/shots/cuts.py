@@ -16,6 +16,8 @@ BINS = 16
 ROWS, COLUMNS = 48, 64
 NEAR = 8
 """Frames between two ends of shots below which the later told one, a dissolve, is the same."""
+FLOOR, RATIO, REACH = 0.16, 2.5, 5
+"""Of `ShotCutDetector`: distances that are no cut, how much a cut stands out among the steps around it, and how many of them those are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,19 +49,18 @@ def distance(a: Look, b: Look) -> float:
 
 
 class ShotCutDetector:
-    """Finds cuts in a stream of frames with a look-ahead of `reach` frames, and where `gradual` dissolves and fades too (dissolves.py).
+    """Finds cuts in a stream of frames with a look-ahead of REACH frames, and where `gradual` dissolves and fades too (dissolves.py).
 
     With d(i, j) the distance of two frames, frame t begins a new shot if d(t - 1, t)
 
-        exceeds `floor`,
-        is the largest of the steps d(s - 1, s), |s - t| <= reach, and `ratio` times the mean of those on either side,
-        and every d(t - 1, t + k) and d(t - 1 - k, t), 0 <= k < reach, exceeds `floor` and half of d(t - 1, t).
+        exceeds FLOOR,
+        is the largest of the steps d(s - 1, s), |s - t| <= REACH, and RATIO times the mean of those on either side,
+        and every d(t - 1, t + k) and d(t - 1 - k, t), 0 <= k < REACH, exceeds FLOOR and half of d(t - 1, t).
 
-    The second line passes over fast motion, camera shake, fades and noise; the third over flashes of up to reach - 1 frames.
+    The second line passes over fast motion, camera shake, fades and noise; the third over flashes of up to REACH - 1 frames.
     """
 
-    def __init__(self, *, floor: float = 0.16, ratio: float = 2.5, reach: int = 5, gradual: bool = True) -> None:
-        self.floor, self.ratio, self.reach = floor, ratio, reach
+    def __init__(self, *, gradual: bool = True) -> None:
         self.dissolves = DissolveDetector() if gradual else None
         self.sharp: list[int] = []
         self.gradual: list[int] = []
@@ -79,7 +80,7 @@ class ShotCutDetector:
             if self.count:
                 self.steps[self.count] = distance(self.recent[self.count - 1], look)
             self.count += 1
-            while self.settled + self.reach < self.count:
+            while self.settled + REACH < self.count:
                 cuts += self.settle()
             if self.dissolves is not None:
                 self.gradual += self.dissolves.push(look.thumbnail)
@@ -111,21 +112,21 @@ class ShotCutDetector:
     def settle(self) -> list[int]:
         t, self.settled = self.settled, self.settled + 1
         cut = [t] if self.is_cut(t) else []
-        self.recent.pop(t - self.reach, None)
-        self.steps.pop(t - self.reach, None)
+        self.recent.pop(t - REACH, None)
+        self.steps.pop(t - REACH, None)
         return cut
 
     def is_cut(self, t: int) -> bool:
         step = self.steps[t]
-        if step <= self.floor:
+        if step <= FLOOR:
             return False
-        for side in (range(t - self.reach, t), range(t + 1, t + 1 + self.reach)):
+        for side in (range(t - REACH, t), range(t + 1, t + 1 + REACH)):
             steps = [self.steps[s] for s in side if s in self.steps]
-            if steps and (step < max(steps) or step < self.ratio * sum(steps) / len(steps)):
+            if steps and (step < max(steps) or step < RATIO * sum(steps) / len(steps)):
                 return False
-        after = [distance(self.recent[t - 1], self.recent[s]) for s in range(t, min(t + self.reach, self.count))]
-        before = [distance(self.recent[s], self.recent[t]) for s in range(max(0, t - self.reach), t) if s in self.recent]
-        return min(after + before) > max(self.floor, step / 2)
+        after = [distance(self.recent[t - 1], self.recent[s]) for s in range(t, min(t + REACH, self.count))]
+        before = [distance(self.recent[s], self.recent[t]) for s in range(max(0, t - REACH), t) if s in self.recent]
+        return min(after + before) > max(FLOOR, step / 2)
 
 
 def find_cuts(frames: Tensor | Iterable[FrameChunk], detector: ShotCutDetector | None = None) -> list[int]:
