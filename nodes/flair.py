@@ -110,12 +110,20 @@ def flair(
     return FlairRestorer(prior, degradation, options, enhancer=enhancer, mask=mask, floor=floor, device=host.device())
 
 
-def fingerprints_of_masking(enhancer: object) -> list:
-    """Changes with the weights of the enhancer's mask, if one is wired (None; an unwired socket is absent)."""
-    return [] if enhancer is ABSENT else fingerprints("parsenet")
+class WithOptions(io.ComfyNode):
+    """What both nodes with FLAIR's settings check before they run."""
+
+    @classmethod
+    def validate_inputs(cls, prior=None, preset=None):
+        return check_choice(cls, "preset", preset)
+
+    @classmethod
+    def fingerprint_inputs(cls, enhancer=ABSENT, **others):
+        """Changes with the weights of the enhancer's mask, if one is wired (None; an unwired socket is absent)."""
+        return [] if enhancer is ABSENT else fingerprints("parsenet")
 
 
-class FlairSampler(io.ComfyNode):
+class FlairSampler(WithOptions):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -140,20 +148,12 @@ class FlairSampler(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, prior=None, preset=None):
-        return check_choice(cls, "preset", preset)
-
-    @classmethod
-    def fingerprint_inputs(cls, enhancer=ABSENT, **others):
-        return fingerprints_of_masking(enhancer)
-
-    @classmethod
     def execute(cls, prior, seed=0, faces=None, frames=None, **options):
         restored, _ = restore_people(flair(prior, **options), faces, frames, seed=seed)
         return io.NodeOutput(restored, crops_image(restored), ui=said_of(cls, restored, faces, frames))
 
 
-class FlairRestorerNode(io.ComfyNode):
+class FlairRestorerNode(WithOptions):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -165,14 +165,6 @@ class FlairRestorerNode(io.ComfyNode):
             inputs=[PriorSocket.Input("prior", tooltip="From Load Diffusion Prior."), *option_inputs()],
             outputs=[RestorerSocket.Output("restorer", tooltip="For Restore Video.")],
         )
-
-    @classmethod
-    def validate_inputs(cls, prior=None, preset=None):
-        return check_choice(cls, "preset", preset)
-
-    @classmethod
-    def fingerprint_inputs(cls, enhancer=ABSENT, **others):
-        return fingerprints_of_masking(enhancer)
 
     @classmethod
     def execute(cls, prior, **options):
