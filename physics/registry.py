@@ -73,15 +73,8 @@ class Kind:
 
 
 def _factor(default: int, least: int = 1) -> Parameter:
-    return Parameter(
-        "factor",
-        int,
-        default,
-        least,
-        16,
-        "",
-        "How many times smaller each side becomes; 1 keeps the size." if least == 1 else "How many times smaller each side becomes.",
-    )
+    keeps = "; 1 keeps the size" if least == 1 else ""
+    return Parameter("factor", int, default, least, 16, "", f"How many times smaller each side becomes{keeps}.")
 
 
 def _boundary(default: Boundary) -> Parameter:
@@ -101,6 +94,7 @@ _MOSAIC = Parameter(
     tooltip="Colours of the sensor's 2 x 2 sites, row by row: filling in the others spreads noise into blotches; none measures all.",
     choices=get_args(Mosaic),
 )
+_PRESET = Parameter("preset", str, "medium", tooltip="Effort of the encoder; slower keeps a little more.", choices=PRESETS)
 _TONE = Parameter("tone", str, "contrast", tooltip="Whether the camera adds contrast after its gamma.", choices=("contrast", "plain"))
 
 
@@ -138,15 +132,7 @@ def _temporal_blur(width: int, boundary: Boundary) -> Degradation:
 
 
 SHAKE = (
-    Parameter(
-        "size",
-        int,
-        33,
-        3,
-        129,
-        "pixels of the sharp frame",
-        "Side of the kernel that holds the path; even sizes count as the next odd.",
-    ),
+    Parameter("size", int, 33, 3, 129, "pixels of the sharp frame", "Side of the kernel that holds the path; even sizes count as the next odd."),
     Parameter("strength", float, 0.5, 0, 1, "", "0 is a straight line, 1 a path with curls and reversals."),
     _SEED,
     _factor(1),
@@ -170,12 +156,7 @@ KINDS: dict[str, Kind] = {
             ),
             _gaussian_blur,
         ),
-        Kind(
-            "motion_blur",
-            "Motion blur",
-            SHAKE,
-            _motion_blur,
-        ),
+        Kind("motion_blur", "Motion blur", SHAKE, _motion_blur),
         Kind("motion_blur_per_frame", "Motion blur, another in every frame", SHAKE, _motion_blur_per_frame),
         Kind(
             "motion_line",
@@ -252,7 +233,7 @@ KINDS: dict[str, Kind] = {
             "H.264 recompression",
             (
                 Parameter("crf", int, 32, 0, 51, "", "Constant rate factor: 0 is lossless, 23 ordinary, 40 and more blocky."),
-                Parameter("preset", str, "medium", tooltip="Effort of the encoder; slower keeps a little more.", choices=PRESETS),
+                _PRESET,
             ),
             H264,
         ),
@@ -269,7 +250,7 @@ KINDS: dict[str, Kind] = {
                     "bits a pixel",
                     "Bit rate over pixels a second: 0.1 is 2.3 Mbit/s at 1280 x 720 and 25 frames a second.",
                 ),
-                Parameter("preset", str, "medium", tooltip="Effort of the encoder; slower keeps a little more.", choices=PRESETS),
+                _PRESET,
             ),
             lambda bits, preset: H264(preset=preset, bits=bits),
         ),
