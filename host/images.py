@@ -32,8 +32,8 @@ def from_image(image: Tensor) -> Tensor:
     return _copy(image[..., :3].permute(0, 3, 1, 2), torch.float32, torch.device("cpu"))
 
 
-def to_image(frames: Tensor, *, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Tensor:
-    """Frames (T, 3, H, W) -> IMAGE (T, H, W, 3), contiguous, clamped to [0, 1], in the host's dtype and on its device unless given.
+def to_image(frames: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
+    """Frames (T, 3, H, W) -> IMAGE (T, H, W, 3), contiguous, clamped to [0, 1], in the host's dtype unless given, and on its device.
 
     Raises:
         ValueError: for another rank, number of channels or dtype, or no frames.
@@ -41,7 +41,7 @@ def to_image(frames: Tensor, *, dtype: torch.dtype | None = None, device: torch.
     _check(frames, "frames", rank=4, layout="(time, 3, height, width)")
     if frames.shape[1] != 3:
         raise ValueError(f"frames have 3 channels in dimension 1, got shape {tuple(frames.shape)}; give them as (time, 3, height, width)")
-    return _copy(frames.permute(0, 2, 3, 1), dtype or host.intermediate_dtype(), device or host.intermediate_device())
+    return _copy(frames.permute(0, 2, 3, 1), dtype or host.intermediate_dtype(), host.intermediate_device())
 
 
 def from_mask(mask: Tensor) -> Tensor:
@@ -61,8 +61,8 @@ def fitted_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     return mask if tuple(mask.shape[-2:]) == tuple(size) else F.adaptive_max_pool2d(mask, size)
 
 
-def to_mask(mask: Tensor, *, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Tensor:
-    """(T, 1, H, W) or (T, H, W) -> MASK (T, H, W), contiguous, clamped to [0, 1], in the host's dtype and on its device unless given.
+def to_mask(mask: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
+    """(T, 1, H, W) or (T, H, W) -> MASK (T, H, W), contiguous, clamped to [0, 1], in the host's dtype unless given, and on its device.
 
     Raises:
         ValueError: for another rank, number of channels or dtype, or an empty batch.
@@ -70,7 +70,7 @@ def to_mask(mask: Tensor, *, dtype: torch.dtype | None = None, device: torch.dev
     if getattr(mask, "ndim", 0) == 4 and mask.shape[1] == 1:
         mask = mask[:, 0]
     _check(mask, "mask", rank=3, layout="(time, height, width) or (time, 1, height, width)")
-    return _copy(mask, dtype or host.intermediate_dtype(), device or host.intermediate_device())
+    return _copy(mask, dtype or host.intermediate_dtype(), host.intermediate_device())
 
 
 def _check(value: Tensor, what: str, *, rank: int, layout: str) -> None:

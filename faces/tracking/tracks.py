@@ -72,9 +72,9 @@ class Tracker:
     The result does not depend on how the frames were chunked, and a cut may be told at any later push.
     """
 
-    def __init__(self, frame_size: tuple[int, int], options: TrackOptions | None = None, *, keep: Keep = as_it_is, **changes: float) -> None:
+    def __init__(self, frame_size: tuple[int, int], *, keep: Keep = as_it_is, **changes: float) -> None:
         self.frame_size = (int(frame_size[0]), int(frame_size[1]))
-        self.options = replace(options or TrackOptions(), **changes)  # type: ignore[arg-type]
+        self.options = TrackOptions(**changes)  # type: ignore[arg-type]
         self.keep = keep
         self.embed: Embed | None = load_embed() if self.options.recognise else None
         self.shot = 0
@@ -257,12 +257,11 @@ def find_tracks(
     detector: Detector | ExternalDetections,
     cuts: Sequence[int] | CutDetector = (),
     *,
-    options: TrackOptions | None = None,
     on_frame: Callable[[int], None] = lambda done: None,
     keep: Keep = as_it_is,
     **changes: float,
 ) -> list[FaceTrack]:
-    """Everybody in a clip. Single options may be given by name, such as `sigma` or `max_gap`.
+    """Everybody in a clip. `changes` are `TrackOptions` by name, such as `sigma` or `max_gap`.
 
     Args:
         chunks: (index, frames (n, 3, H, W) in [0, 1]) from 0 on, each frame once; one chunk is held at a time.
@@ -278,7 +277,7 @@ def find_tracks(
     known = tuple(cuts) if isinstance(cuts, Sequence) else ()
     for index, frames in chunks:
         if tracker is None:
-            tracker = Tracker((frames.shape[-2], frames.shape[-1]), options, keep=keep, **changes)
+            tracker = Tracker((frames.shape[-2], frames.shape[-1]), keep=keep, **changes)
             if not external:
                 finding: Any = detector
                 detector = following(AnisotropicPixels(finding, tracker.options.aspect) if tracker.options.aspect != 1 else finding)
