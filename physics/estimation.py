@@ -23,6 +23,7 @@ from .crops import crop_operator, observation
 from .fit import luma, worst_rms
 from .identity import GaussianNoise, Identity
 from .linear.blur import Blur
+from .traces import Traces
 
 BLOCK = 64
 """Side of the blocks whose spectra are averaged; they overlap by half."""
@@ -77,6 +78,7 @@ class Estimate:
         reach: the highest frequency at which there is picture, as a share of the highest that there can be.
         held_out: `unexplained` of the frames that were not looked at; infinite where nothing was fitted.
         scale: crop pixels per frame pixel.
+        traces: what was done to the frames' grid.
     """
 
     sigma: float
@@ -86,11 +88,14 @@ class Estimate:
     reach: float
     held_out: float = math.inf
     scale: float = 1.0
+    traces: Traces = Traces()
 
     @property
     def fits(self) -> bool:
-        """Whether blur and noise explain the frames looked at, and the blur is one worth undoing."""
-        return self.spread <= UNIFORM and self.misfit <= MISFIT and self.sigma * self.scale >= LEAST_BLUR and self.noise <= QUIET
+        """Whether blur and noise alone explain the frames looked at, and the blur is one worth undoing."""
+        return (
+            not self.traces.any and self.spread <= UNIFORM and self.misfit <= MISFIT and self.sigma * self.scale >= LEAST_BLUR and self.noise <= QUIET
+        )
 
     @property
     def trusted(self) -> bool:
@@ -108,9 +113,12 @@ class Estimate:
 
     def describe(self) -> str:
         """One line for people."""
+        traces = self.traces.describe()
         if not math.isfinite(self.misfit):
-            return "too little to see to tell what damaged it"
+            return f"{traces}, and too little to see to tell more" if traces else "too little to see to tell what damaged it"
         noise, ends = f"noise of {255 * self.noise:.1f} grey levels", f"detail up to {self.reach:.0%} of the finest"
+        if traces:
+            return f"{traces}, {ends}, {noise}{' that is not the same everywhere' if self.spread > UNIFORM else ''}"
         if self.spread > UNIFORM:
             return f"{ends}, {noise} that is not the same everywhere: coded or sharp"
         if self.misfit > MISFIT:
@@ -122,28 +130,30 @@ NOTHING = Estimate(0.0, 0.0, math.inf, math.inf, 0.0)
 """Of crops in which there is too little to see."""
 
 
-def estimate_degradation(crops: Tensor, scale: float = 1.0) -> Estimate:
+def estimate_degradation(crops: Tensor, scale: float = 1.0, traces: Traces = Traces()) -> Estimate:
     """What damaged crops (N, 3, S, S) in [0, 1], N >= 1, of one person in one shot; nothing is told of crops of less than 256 pixels.
 
     Every other crop is looked at; the others say whether what was found holds for them as well.
 
     Args:
         scale: crop pixels per frame pixel; 1 for footage that came in aligned.
+        traces: what shows in the frames' own pixels.
     """
+    nothing = replace(NOTHING, traces=traces)
     if min(crops.shape[-2:]) < 4 * BORDER:
-        return NOTHING
+        return nothing
     spectra = _spectra(luma(crops[::2].double())[:, 0, BORDER:-BORDER, BORDER:-BORDER])
     if len(spectra) < FEWEST:
-        return NOTHING
+        return nothing
     frequency = _frequencies()
     highest = 0.98 * min(0.5, 0.5 / scale)
     floors = spectra[:, (frequency >= FLOOR * highest) & (frequency < highest)].mean(1).sqrt()
     noise, top = (max(float(floors.quantile(share)), 1e-6) for share in (0.5, 0.95))
     found = _fit(spectra.mean(0), frequency, highest, noise**2)
     if found is None:
-        return replace(NOTHING, noise=noise, spread=top / noise)
+        return replace(nothing, noise=noise, spread=top / noise)
     sigma, misfit, end = found
-    estimate = Estimate(sigma / scale, noise, top / noise, misfit, end / highest, scale=scale)
+    estimate = Estimate(sigma / scale, noise, top / noise, misfit, end / highest, scale=scale, traces=traces)
     if not estimate.fits:
         return estimate
     return replace(estimate, held_out=unexplained(crops[1::2] if len(crops) > 1 else crops, crop_operator(estimate.operator, scale), noise))

@@ -1,5 +1,7 @@
 """What undescribed footage went through: right where a blur and noise explain it, and no claim where they do not."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,6 +10,7 @@ from fvr.demo import moving_portrait
 from fvr.physics import parse
 from fvr.physics.crops import crop_operator
 from fvr.physics.estimation import NOTHING, contradiction, estimate_degradation, unexplained
+from fvr.physics.traces import Grid, Traces
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,14 @@ def test_nothing_is_claimed_of_sharp_coded_or_noisy_footage(portrait, damage):
 def test_enlarged_footage_is_no_blur(portrait, factor):
     small = F.interpolate(portrait, scale_factor=1 / factor, mode="area")
     assert not estimate_degradation((F.interpolate(small, portrait.shape[-2:], mode="bicubic").clamp(0, 1) * 255).round() / 255).trusted
+
+
+@pytest.mark.parametrize("traces", [Traces(2.0), Traces(grid=Grid(8.0, (0.0, 0.0), 0.3)), Traces(1.5, Grid(12.0, (11.5, 11.5), 0.3))])
+def test_no_blur_is_trusted_in_enlarged_or_blocky_footage(portrait, traces):
+    found = estimate_degradation(stored(portrait, "gaussian_blur(sigma=2)"), 1.0, traces)
+    assert replace(found, traces=Traces(), held_out=0.0).trusted and not found.fits and not found.trusted
+    assert found.describe().startswith(f"{traces.describe()}, detail up to ") and "noise of 0.2 grey levels" in found.describe()
+    assert estimate_degradation(torch.zeros(4, 3, 320, 320), 1.0, traces).describe() == f"{traces.describe()}, and too little to see to tell more"
 
 
 def test_frames_that_were_not_fitted_have_their_say(portrait):

@@ -1,0 +1,294 @@
+"""What was done to a picture's grid: that it was enlarged, and that it was coded in blocks; both leave traces of a period in its own pixels.
+
+Enlarging by r makes every pixel of few old ones, by weights that repeat every r pixels. The spectrum thus repeats: frequencies f and 1/r - f, in
+cycles per pixel, carry the same picture, and agree in phase from line to line (cyclostationarity; Gallagher, 2005, sees the same in the variance
+of second derivatives, Popescu and Farid, 2005, in pixels that their neighbours predict). In no other picture do they, whatever it shows. Pairs
+around 1 / (2 r) are looked at, where old and new frequencies are about as strong; so 1.5 and 3 are not mistaken for each other, whose variances
+have the same period. A codec that comes after hides it step by step.
+
+Codecs of blocks (JPEG, MPEG-1, 2 and 4) leave steps at every eighth pixel, every 8 r-th once enlarged by r (blockiness; Wang, Bovik and Evans,
+2000). H.264 and later ones smooth theirs away, and nothing is said of them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..colour import luma
+
+SIDE = 320
+"""Pixels of the middle, a side, that are looked at,"""
+LEAST_SIDE = 96
+"""and the fewest that tell anything."""
+PERIOD = 256
+"""Pixels of a line whose spectrum is taken, at most."""
+GAIN = 33
+"""Lines are brought to even contrast over so many pixels, so that no edge has all the say."""
+
+FACTORS = (1.2, 4.6)
+"""Enlargements that can be found."""
+FLAT = 8 / 255
+"""Contrast, as the mean difference of neighbours, below which lines count for less: a codec leaves most where there is most."""
+PAIRS = 0.1
+"""Pairs of frequencies f, a - f are taken up to this share of a from the middle, where an enlarged picture has power at both,"""
+APART = 3
+"""and from so many bins on: nearer ones overlap, whatever the picture."""
+COHERENT = 0.2
+"""Least coherence of an enlarged picture. Uncoded ones have 0.7 to 1, others up to 0.15,"""
+COHERENT_ON_GRID = 0.35
+"""and H.264's up to 0.28 where 16 / r is whole: their own blocks repeat there."""
+CERTAINLY = 0.6
+"""Coherence that leaves no doubt. Under it visible blocks explain what is on their grid,"""
+FALL = -9.7
+"""and power must fall by so many dB from 1/3 to 2/3 of the way to 1/r, as it does by 12 to 18 under smooth filters: pixels that were repeated now
+once, now twice (1.5 by nearest neighbours) look like 3, but fall by 8 to 11,"""
+AGAIN = 0.4
+"""and have 0.4 to 1 of the coherence again at 2 / r, where pictures enlarged 3 times by smooth filters, and coded, have 0.06 to 0.35."""
+REPEATED = 2.2
+"""Enlargement from which that is asked."""
+HELD = 0.7
+"""Share of the least coherence and strength that frames must have which were not looked at."""
+ALONE = 2.0
+"""By how much the coherence must exceed that of all other factors, but multiples."""
+NEAR = 0.045
+"""Frequencies this near to a peak are its foot."""
+
+BLOCK = 8
+"""Side of a codec's blocks, in its own pixels."""
+LEAST_CONTRAST = 0.5 / 255
+"""Contrast below which steps are not told as a share of it."""
+AFTERWARDS = (1.0, 1.25, 4 / 3, 1.5, 1.6, 5 / 3, 1.8, 1.875, 2.0, 2.25, 2.5, 8 / 3, 3.0, 3.75, 4.0)
+"""Enlargements after coding that are looked for where the picture does not tell its own."""
+VISIBLE = 0.1
+"""Least strength of a grid, down and across: clean footage has up to 0.08, H.264 0.11,"""
+CERTAIN = 7.0
+"""the least multiple of its standard error: those have up to 5,"""
+SUSPICIOUS = 5.0
+"""which across or down is enough not to take the blocks' lines for an enlargement,"""
+RIVAL = 0.5
+"""and how strong other phases may be beside it; of 8 pixels only the opposite one, which other periods have too: blocks of earlier frames move on."""
+WIDEST = 4
+"""Pixels over which a step has spread, at most, that was enlarged with its picture."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Steps at the edges of a codec's blocks.
+
+    Attributes:
+        period: pixels from edge to edge, across and down.
+        phase: (x, y) of an edge, in [0, period): it lies before this pixel.
+        strength: by what share differences over an edge exceed those beside it: about 1 in JPEG of quality 30, 0.25 of 85.
+    """
+
+    period: float
+    phase: tuple[float, float]
+    strength: float
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What was found in a picture's grid.
+
+    Attributes:
+        enlargement: how many times larger than it was the picture was made, alike across and down; 1 where nothing tells so.
+        grid: of a codec's blocks; None where none shows.
+    """
+
+    enlargement: float = 1.0
+    grid: Grid | None = None
+
+    @property
+    def any(self) -> bool:
+        return self.enlargement > 1 or self.grid is not None
+
+    def describe(self) -> str:
+        """For people; "" where there is nothing."""
+        parts = [f"enlarged {self.enlargement:.1f} times"] if self.enlargement > 1 else []
+        return ", ".join([*parts, *([f"blocks of {self.grid.period:.3g} pixels"] if self.grid else [])])
+
+
+def find_traces(frames: Tensor, corner: tuple[int, int] = (0, 0)) -> Traces:
+    """What was done to frames (N, 3, H, W) in [0, 1], N >= 1, of one shot, in the pixels in which they were stored.
+
+    Every other frame is looked at; the others say whether what was found holds for them as well.
+
+    Args:
+        corner: (x, y) of their first pixel, where they are a part of larger ones: phases are the larger ones'.
+    """
+    top, left = (max(side - SIDE, 0) // 2 for side in frames.shape[-2:])
+    y = luma(frames[..., top : top + SIDE, left : left + SIDE].float())[:, 0]
+    if min(y.shape[-2:]) < LEAST_SIDE:
+        return Traces()
+    seen, held_out = (y[::2], y[1::2]) if len(y) > 1 else (y, y)
+    corner = corner[0] + left, corner[1] + top
+    steps = [_steps(lines) for lines in (seen, seen.mT)]
+    grid = block_grid(steps, AFTERWARDS, corner)
+    if grid is not None and grid.period > BLOCK:
+        if not _is_coherent(seen, BLOCK / grid.period):
+            return Traces()
+        factor = grid.period / BLOCK
+    else:
+        factor = enlargement(seen, held_out, blocks=any(folded.suspected for folded in (_fold(profile, BLOCK) for profile in steps)))
+        grid = block_grid(steps, (1.0, factor), corner) if factor > 1 else grid
+    if grid is not None and min(_fold(_steps(lines), grid.period).strength for lines in (held_out, held_out.mT)) < HELD * VISIBLE:
+        grid = None
+    return Traces(factor, grid)
+
+
+def enlargement(seen: Tensor, held_out: Tensor, blocks: bool = False) -> float:
+    """How many times luma (N, H, W) was enlarged, by its first part, which the second must bear out; 1 where they do not tell.
+
+    Args:
+        blocks: whether blocks of 8 pixels may show.
+    """
+    length = _length(seen)
+    frequency = torch.arange(length + 1) / length
+    coherence, power = _coherence(seen, length)
+    inside = (frequency >= 1 / FACTORS[1]) & (frequency <= 1 / FACTORS[0])
+    least = max(COHERENT, 0.8 * float(coherence[inside].max()))
+    at = int((inside & (coherence >= least)).int().argmax())  # the lowest: what repeats does so at multiples as well
+    at += int(coherence[at : at + round(NEAR * length)].argmax())
+    peak, found = float(coherence[at]), float(frequency[at])
+    on_grid = abs(16 * found - round(16 * found)) * length / 16 < 1.5
+    required = CERTAINLY if on_grid and blocks else COHERENT_ON_GRID if on_grid else COHERENT
+    multiples = torch.stack([(frequency - k * found).abs() for k in (0.5, 1, 1.5, 2, 3, 4)]).amin(0)
+    apart = (frequency >= 1 / FACTORS[1]) & (frequency < 0.95) & (multiples > NEAR)
+    if not on_grid:  # blocks that were enlarged have lines of their own
+        eighths = BLOCK * frequency / max(found, 0.1)
+        apart &= (eighths - eighths.round()).abs() * found / BLOCK * length > 1.5
+    if peak < required or peak < ALONE * float(coherence[apart].max()):
+        return 1.0
+    if peak < CERTAINLY and found < 1 / REPEATED:
+        low, high = (power[round((k - 0.06) * at) : round((k + 0.06) * at) + 1].mean() for k in (0.32, 0.68))
+        if 10 * math.log10(float(high / low)) > FALL or float(coherence[2 * at - 2 : 2 * at + 3].max()) > AGAIN * peak:
+            return 1.0
+    if float(_coherence(held_out, length)[0][at - 1 : at + 2].max()) < HELD * required:
+        return 1.0
+    weights = coherence[at - 1 : at + 2] ** 2
+    return float(weights.sum() / (weights * frequency[at - 1 : at + 2]).sum())
+
+
+def _is_coherent(y: Tensor, frequency: float) -> bool:
+    """Whether luma (N, H, W) may have been enlarged by 1 / `frequency`."""
+    length = _length(y)
+    at = round(frequency * length)
+    return float(_coherence(y, length)[0][at - 1 : at + 2].max()) >= COHERENT
+
+
+def _length(y: Tensor) -> int:
+    return min(PERIOD, *(side - 1 for side in y.shape[-2:])) // 2 * 2
+
+
+def _coherence(y: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Of luma (N, H, W), across and down, the geometric means of: how far frequencies f and a - f agree, (length + 1,) in [0, 1], by a from 0 to 1;
+    and the power of f, (length / 2 + 1,), from 0 to 1/2."""
+    first, second, sums, counts = _pairs(length)
+    coherence, power = torch.ones(length + 1), torch.ones(length // 2 + 1)
+    for lines in (y[:, ::2], y.mT[:, ::2]):
+        differences = lines.diff(dim=-1)
+        even = differences / (_contrast(differences) + FLAT)
+        start = (even.shape[-1] - length) // 2
+        spectra = torch.fft.rfft(even[..., start : start + length] * torch.hann_window(length)).flatten(0, 1)
+        rms = spectra.abs().square().sum(0).sqrt().clamp_min(1e-6)
+        products = (spectra.mT @ spectra)[first, second] / (rms[first] * rms[second])
+        coherence *= torch.zeros(length + 1, dtype=products.dtype).index_add_(0, sums, products).abs() / counts
+        power *= rms / torch.sin(math.pi * torch.arange(length // 2 + 1) / length).clamp_min(1e-3)
+    return coherence.sqrt(), power
+
+
+@lru_cache(4)
+def _pairs(length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Bins f > g of pairs around the middle of f + g; that sum; and (length + 1,) how many pairs each sum has."""
+    bins = torch.arange(length // 2 + 1)
+    f, g = (part.flatten() for part in torch.meshgrid(bins, bins, indexing="ij"))
+    half = (f - g) / 2
+    taken = (g > APART) & (half >= APART) & (half <= (PAIRS * (f + g)).clamp_min(APART + 2))
+    f, g = f[taken], g[taken]
+    return f, g, f + g, torch.bincount(f + g, minlength=length + 1).clamp_min(1)
+
+
+def _contrast(differences: Tensor) -> Tensor:
+    """What differences of neighbours along the last axis are near by, on average."""
+    sums = F.pad(differences.abs(), (GAIN // 2 + 1, GAIN // 2), mode="reflect").cumsum(-1)
+    return (sums[..., GAIN:] - sums[..., :-GAIN]) / GAIN
+
+
+def block_grid(steps: list[Tensor], factors: tuple[float, ...], corner: tuple[int, int]) -> Grid | None:
+    """The most certain grid of blocks in what `_steps` gives across and down; None where none is certain.
+
+    Args:
+        factors: by which blocks may have been enlarged.
+        corner: (x, y) of the first pixel.
+    """
+    best: tuple[float, Grid] | None = None
+    for times in factors:
+        x, y = (_fold(profile, BLOCK * times) for profile in steps)
+        certainty = min(x.certainty, y.certainty)
+        if min(x.strength, y.strength) >= VISIBLE and certainty >= CERTAIN and (best is None or certainty > best[0]):
+            phase = ((corner[0] + x.edge) % x.period, (corner[1] + y.edge) % y.period)
+            best = certainty, Grid(x.period, phase, min(x.strength, y.strength))
+    return None if best is None else best[1]
+
+
+def _steps(lines: Tensor) -> Tensor:
+    """(WIDEST, n): by how much differences over 1, 2, ... pixels along the last axis of (N, H, W) exceed those beside them, as a share of all.
+
+    The first is that between pixels 0 and 1; NaN where there is nothing beside.
+    """
+    lines = lines[:, ::2]
+    contrast = _contrast(lines.diff(dim=-1)) + LEAST_CONTRAST
+    found = torch.full((WIDEST, contrast.shape[-1]), math.nan)
+    for step in range(1, WIDEST + 1):
+        profile = ((lines[..., step:] - lines[..., :-step]).abs() / contrast[..., step - 1 :]).mean((0, 1))
+        beside = torch.stack([profile.roll(k * step) for k in (-2, -1, 1, 2)]).sort(0).values[1:3].mean(0)
+        found[step - 1, 2 * step : len(profile) - 2 * step] = ((profile - beside) / profile.median().clamp_min(1e-3))[2 * step : -2 * step]
+    return found
+
+
+@dataclass(frozen=True)
+class _Folded:
+    """Lines at one period: the strength of the strongest phase, how many standard errors that is, and the place of such an edge."""
+
+    period: float
+    strength: float
+    certainty: float
+    edge: float
+
+    @property
+    def suspected(self) -> bool:
+        """Whether there may be blocks."""
+        return self.strength >= VISIBLE and self.certainty >= SUSPICIOUS
+
+
+def _fold(steps: Tensor, period: float) -> _Folded:
+    """The strongest phase of a period in what `_steps` gives; of its lines the middling one counts, and other phases may not be as strong."""
+    step = min(max(round(period / BLOCK), 1), WIDEST)
+    excess = torch.cat([steps[step - 1], torch.tensor([math.nan])])
+    bins = _bins(len(excess) - 1, period)
+    levels = excess[bins].nanmedian(1).values.nan_to_num(0.0)
+    at = int(levels.argmax())
+    apart = (torch.arange(len(levels)) - at).abs()
+    apart = torch.minimum(apart, len(levels) - apart)
+    others = levels[apart == BLOCK // 2 if period == BLOCK else apart > step]
+    strength = float(levels[at])
+    if not strength > 0 or float(others.max()) > RIVAL * strength:
+        return _Folded(period, 0.0, 0.0, 0.0)
+    spread = 1.4826 * float((excess - excess.nanmedian()).abs().nanmedian())
+    count = int(excess[bins[at]].isfinite().sum())
+    return _Folded(period, strength, strength * math.sqrt(count) / (1.25 * max(spread, 1e-6)), at * period / len(levels) + (step + 1) / 2)
+
+
+@lru_cache(64)
+def _bins(length: int, period: float) -> Tensor:
+    """(phases, lines) of a period: which of `length` places have that phase; `length` itself where there are no more."""
+    count = round(period)
+    phase = ((torch.arange(length) % period) * count / period).long() % count
+    places = [torch.nonzero(phase == k)[:, 0] for k in range(count)]
+    return torch.nn.utils.rnn.pad_sequence(places, batch_first=True, padding_value=length)
