@@ -18,9 +18,11 @@ import torch
 from torch import Tensor
 
 from .faces import Detector, FaceTrack, Look, Paster, TrackReport, align, find_tracks, meant, report, select_tracks
+from .faces.align import surroundings
 from .faces.compositing.paste import Item
 from .faces.detection.anisotropic_pixels import plausible
 from .faces.tracking.tracks import CutDetector, Keep, as_it_is
+from .faces.types import Surroundings
 from .methods.base import Restorer, Session
 from .models.device import CheckInterrupt, no_check
 from .video import FrameChunk, FrameSource, ImageSink, ShotCutDetector, VideoSink
@@ -194,6 +196,8 @@ def restore_aligned(
             check_interrupt()
             times.extend(zip(piece.starts, piece.ends, strict=True))
             frames += len(piece.frames)
+            if session.looks:
+                session.look(Surroundings(piece.frames[: session.looks]))
             deliver(session.push(piece.frames))
         if frames:
             deliver(session.close())
@@ -253,6 +257,10 @@ class OpenTrack:
         """Cuts this person out of the frames of `piece` and hands the crops on; ends the session with the track."""
         crops = cut_out(piece, self.track, self.begin)
         self.original = joined(self.original, crops)
+        if self.session.looks:
+            first = max(piece.index, self.begin)
+            seen = piece.frames[first - piece.index :][: min(self.session.looks, len(crops))]
+            self.session.look(surroundings(seen, self.track, first))
         self.restored = joined(self.restored, self.session.push(crops))
         if piece.index + len(piece.frames) >= self.track.stop:
             self.restored = joined(self.restored, self.session.close())

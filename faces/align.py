@@ -9,8 +9,12 @@ import torch
 from torch import Tensor
 
 from .geometry import inverse, scales, zoomed
-from .types import CROP, FaceClip, FaceTrack
+from .types import CROP, FaceClip, FaceTrack, Surroundings
 from .warp import low_pass, sample
+
+AROUND = 320
+"""Side of a face's surroundings, in pixels of the frame, and of how many first frames a clip keeps them."""
+KEPT_AROUND = 8
 
 
 def align(frames: Tensor, track: FaceTrack, index: int) -> Tensor:
@@ -65,6 +69,16 @@ def span(points: Tensor, margin: int, length: int) -> tuple[int, int]:
     return start, stop
 
 
+def surroundings(frames: Tensor, track: FaceTrack, index: int) -> Surroundings:
+    """What lies about the face in frames (n, 3, H, W) from `index` on, all of them inside the track: a copy of the place where the track begins."""
+    rows_of(track, index, len(frames))
+    check_size(frames, track)
+    back = inverse(track.matrices[:1])[0]
+    middle = back[:, :2] @ torch.full((2,), (CROP - 1) / 2, dtype=back.dtype) + back[:, 2]
+    x, y = (max(0, min(round(float(at) - AROUND / 2), side - AROUND)) for at, side in zip(middle, reversed(track.frame_size), strict=True))
+    return Surroundings(frames[..., y : y + AROUND, x : x + AROUND].float().cpu().clone(), (x, y))
+
+
 def crop_clip(frames: Tensor, track: FaceTrack) -> FaceClip:
     """A track with all its crops, from frames (T, 3, H, W) that begin at the clip's first frame.
 
@@ -73,7 +87,8 @@ def crop_clip(frames: Tensor, track: FaceTrack) -> FaceClip:
     """
     if track.stop > len(frames):
         raise ValueError(f"person {track.person} is seen up to frame {track.stop - 1}, got {len(frames)} frames; pass the frames that were searched")
-    return FaceClip(track, align(frames[track.start : track.stop], track, track.start))
+    seen = frames[track.start : track.stop]
+    return FaceClip(track, align(seen, track, track.start), around=surroundings(seen[:KEPT_AROUND], track, track.start))
 
 
 def rows_of(track: FaceTrack, index: int, count: int) -> slice:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from ..faces.types import CROP, FaceTrack
+from ..faces.types import CROP, FaceTrack, Surroundings
 from ..models.device import CheckInterrupt, Placement, no_check, on
 from ..models.tuning import Use
 from ..options import parameter
@@ -32,8 +32,13 @@ class Session(ABC):
     """
 
     note: str = ""
+    looks: int = 0
+    """Of how many more frames it wants to see what lies about the face, before it gets their crops."""
     return_maps = False
     """Whether `maps` is wanted: set it before the first push."""
+
+    def look(self, around: Surroundings) -> None:  # noqa: B027 - most have no use for it
+        """Is shown what lies about the face in the next frames, where anybody has it; for sessions with `looks` left."""
 
     @abstractmethod
     def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
@@ -131,6 +136,7 @@ def restore_frames(
     track: FaceTrack | None = None,
     *,
     masks: Tensor | None = None,
+    around: Surroundings | None = None,
     seed: int = 0,
     chunk: int | None = None,
     check_interrupt: CheckInterrupt = no_check,
@@ -142,6 +148,7 @@ def restore_frames(
 
     Args:
         masks: (N, 1, H, W), see Session.push.
+        around: what lies about the face in the first frames; of frames that came in aligned it is the crops themselves.
         chunk: frames pushed at a time; None is 8, or as many as the method takes at once.
         on_frame: gets how many more are done.
         on_maps: gets Session.maps of each piece; None asks for none.
@@ -150,6 +157,10 @@ def restore_frames(
     chunk = chunk or max(8, getattr(getattr(restorer, "options", None), "batch", 1))
     session = restorer.open(track, seed=seed, check_interrupt=check_interrupt)
     session.return_maps = on_maps is not None
+    if track is None:
+        around = Surroundings(crops)
+    if around is not None and session.looks:
+        session.look(Surroundings(around.frames[: session.looks], around.corner))
     ready = []
     for start in range(0, len(crops), chunk):
         part = slice(start, start + chunk)

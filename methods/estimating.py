@@ -7,9 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..faces.types import FaceTrack
+from ..faces.types import FaceTrack, Surroundings
 from ..models.device import CheckInterrupt
 from ..physics.estimation import Estimate, estimate_degradation
+from ..physics.traces import Traces, find_traces
 from .base import Restorer, Session, joined, refuse_masks
 
 LOOKED_AT = 8
@@ -31,7 +32,15 @@ class EstimatingSession(Session):
         self.name = name
         self.choose, self.track, self.seed, self.check_interrupt = choose, track, seed, check_interrupt
         self._waiting: list[Tensor] = []
+        self._around: list[Surroundings] = []
         self._session: Session | None = None
+
+    @property
+    def looks(self) -> int:  # type: ignore[override]
+        return 0 if self._session is not None else LOOKED_AT - sum(len(seen.frames) for seen in self._around)
+
+    def look(self, around: Surroundings) -> None:
+        self._around.append(around)
 
     def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
         refuse_masks(self.name, masks)
@@ -48,9 +57,11 @@ class EstimatingSession(Session):
 
     def _begin(self) -> Tensor:
         crops, self._waiting = torch.cat(self._waiting), []
+        around, self._around = self._around, []
         self.check_interrupt()
         scale = 1.0 if self.track is None else self.track.scale
-        estimate = estimate_degradation(crops[:LOOKED_AT], scale)
+        traces = find_traces(torch.cat([seen.frames for seen in around]), around[0].corner) if around else Traces()
+        estimate = estimate_degradation(crops[:LOOKED_AT], scale, traces)
         restorer = self.choose(estimate)
         self.note = f"{estimate.describe()}; restored with {restorer.name}"
         self._session = restorer.open(self.track, seed=self.seed, check_interrupt=self.check_interrupt)

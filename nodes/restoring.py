@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .. import host
 from ..faces import CROP, FaceClip, FaceTrack, align, aligned_track
+from ..faces.types import Surroundings
 from ..headless.io import io
 from ..host.images import fitted_mask, from_image, from_mask
 from ..methods.base import Restorer, restore_frames
@@ -40,8 +41,8 @@ def said_of(node: Any, restored: list[FaceClip], faces: list[FaceClip] | None, f
     return {"text": (text,), **slider(node, before[picks], torch.cat([clip.crops for clip in restored])[picks] if picks else before)}
 
 
-Shown = tuple[FaceTrack | None, Tensor, Tensor | None]
-"""A track or None, crops (n, 3, H, W), and masks (n, 1, H, W) or None."""
+Shown = tuple[FaceTrack | None, Tensor, Tensor | None, Surroundings | None]
+"""A track or None, crops (n, 3, H, W), masks (n, 1, H, W) or None, and what lies about the face, where it is known."""
 
 
 def restore_people(
@@ -59,16 +60,17 @@ def restore_people(
         for name, found in piece.items():
             said.setdefault(name, []).append(found)
 
-    with host.progress(restorer.units * sum(len(crops) for _, crops, _ in people), "restore") as tick:
+    with host.progress(restorer.units * sum(len(crops) for _, crops, *_ in people), "restore") as tick:
         stepwise = "steps" in restorer.supports
         reporting = restorer.reporting(lambda step: tick(step.frames, step.preview)) if stepwise else restorer
-        for track, crops, holes in people:
+        for track, crops, holes, around in people:
             notes = [""]
             restored = restore_frames(
                 reporting,
                 crops,
                 track,
                 masks=holes,
+                around=around,
                 seed=seed,
                 check_interrupt=host.check_interrupt,
                 on_frame=(lambda count: None) if stepwise else tick,
@@ -89,10 +91,10 @@ def shown(name: str, faces: list[FaceClip] | None, frames: Tensor | None, mask: 
     check_one_is_wired(name, faces, frames)
     holes = None if mask is None else from_mask(mask)
     if faces is not None:
-        return [(clip.track, clip.crops, None if holes is None else followed(holes, clip.track)) for clip in faces]
+        return [(clip.track, clip.crops, None if holes is None else followed(holes, clip.track), clip.around) for clip in faces]
     assert frames is not None
     crops = from_image(frames)
-    return [(None, crops, None if holes is None else one_each(holes, len(crops), (crops.shape[-2], crops.shape[-1])))]
+    return [(None, crops, None if holes is None else one_each(holes, len(crops), (crops.shape[-2], crops.shape[-1])), None)]
 
 
 def followed(holes: Tensor, track: FaceTrack) -> Tensor:

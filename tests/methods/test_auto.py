@@ -1,17 +1,25 @@
 """FLAIR where the footage shows its blur, another restorer elsewhere; decided once per clip, from its first crops alone."""
 
+from dataclasses import replace
+from fractions import Fraction
+
 import pytest
 import torch
 
 from fvr.assembly import EMBEDDED
 from fvr.demo import moving_portrait
+from fvr.faces import Paster, aligned_track, crop_clip
+from fvr.faces.geometry import TEMPLATE, similarity
 from fvr.methods.base import Restorer, Session, restore_frames
 from fvr.methods.estimating import LOOKED_AT
 from fvr.methods.registry import build_restorer, with_estimates
 from fvr.metrics.fidelity import psnr
 from fvr.models import embedded
 from fvr.models.device import on
+from fvr.nodes.restoring import restore_people
 from fvr.physics import parse
+from fvr.pipeline import Walk
+from fvr.video import FrameChunk
 
 
 class Echo(Restorer):
@@ -59,6 +67,34 @@ def test_a_blur_that_the_footage_shows_is_undone(auto, face):
 def test_coded_footage_is_left_to_the_other(auto, face):
     damaged, notes = seen(face, "h264(crf=30)"), []
     assert torch.equal(restore_frames(auto, damaged, on_note=notes.append), damaged) and "restored with echo" in notes[0]
+
+
+def test_an_enlargement_is_said(auto, face):
+    notes = []
+    restore_frames(auto, face, on_note=notes.append)
+    assert notes[0].startswith("enlarged 2.0 times, detail up to") and "restored with echo" in notes[0]
+
+
+def test_blocks_are_seen_in_the_frames_own_pixels(auto):
+    """The face is turned and enlarged, which hides them in its crops. The walk, however its chunks are cut, and the nodes say the same."""
+    pytest.importorskip("skimage", reason="the portrait comes with scikit-image")
+    frames = seen(moving_portrait(9), "jpeg(quality=40)")
+    turned = TEMPLATE.float() / 512 * 200 @ torch.tensor([[0.9, -0.4], [0.4, 0.9]]) + torch.tensor([10.0, 80.0])
+    size = (frames.shape[-2], frames.shape[-1])
+    track = replace(aligned_track(9), landmarks=turned.expand(9, 5, 2), matrices=similarity(turned).float().repeat(9, 1, 1), frame_size=size)
+
+    def walked(chunk: int) -> str:
+        walk = Walk([track], auto, Paster(grain="off"))
+        times = [Fraction(number, 25) for number in range(10)]
+        for first in range(0, 9, chunk):
+            stop = min(first + chunk, 9)
+            list(walk.push(FrameChunk(first, frames[first:stop].clone(), tuple(times[first:stop]), tuple(times[first + 1 : stop + 1]))))
+        return walk.notes[0].split(": ", 1)[1]
+
+    said = walked(9)
+    assert said.startswith("blocks of 8 pixels, ") and said.endswith("restored with echo")
+    assert walked(1) == walked(4) == said
+    assert restore_people(auto, [crop_clip(frames, track)], None)[0][0].note == said
 
 
 def test_how_a_clip_is_cut_does_not_matter(auto, face):
