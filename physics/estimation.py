@@ -116,7 +116,8 @@ class Estimate:
         traces = self.traces.describe()
         if not math.isfinite(self.misfit):
             return f"{traces}, and too little to see to tell more" if traces else "too little to see to tell what damaged it"
-        noise, ends = f"noise of {255 * self.noise:.1f} grey levels", f"detail up to {self.reach:.0%} of the finest"
+        reach = min(self.reach, 1 / (self.traces.enlargement * min(self.scale, 1.0)))  # what is above is the same picture again
+        noise, ends = f"noise of {255 * self.noise:.1f} grey levels", f"detail up to {reach:.0%} of the finest"
         if traces:
             return f"{traces}, {ends}, {noise}{' that is not the same everywhere' if self.spread > UNIFORM else ''}"
         if self.spread > UNIFORM:

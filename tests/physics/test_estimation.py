@@ -58,7 +58,9 @@ def test_enlarged_footage_is_no_blur(portrait, factor):
 def test_no_blur_is_trusted_in_enlarged_or_blocky_footage(portrait, traces):
     found = estimate_degradation(stored(portrait, "gaussian_blur(sigma=2)"), 1.0, traces)
     assert replace(found, traces=Traces(), held_out=0.0).trusted and not found.fits and not found.trusted
-    assert found.describe().startswith(f"{traces.describe()}, detail up to ") and "noise of 0.2 grey levels" in found.describe()
+    assert found.describe().startswith(f"{traces.describe()}, detail up to ")
+    assert float(found.describe().split("detail up to ")[1].split("%")[0]) <= 100 / traces.enlargement + 0.5
+    assert "noise of 0.2 grey levels" in found.describe()
     assert estimate_degradation(torch.zeros(4, 3, 320, 320), 1.0, traces).describe() == f"{traces.describe()}, and too little to see to tell more"
 
 
