@@ -14,7 +14,7 @@ from helpers.film_grain import fine, grainy, robust
 from fvr.faces import Paster, align, find_tracks, load_detector
 from fvr.faces.compositing.enlarge import enlarged, grain_kept, in_larger_frame, resized
 from fvr.faces.geometry import crop_corners
-from fvr.methods.base import restore_frames
+from fvr.methods.base import Session, restore_frames
 from fvr.methods.registry import embedded_blind
 from fvr.models.device import on
 from fvr.models.upscaling import OVERLAP, load_upscaler, ramp, spans
@@ -115,10 +115,8 @@ def test_where_a_network_took_the_grain_the_face_gets_none(texture):
     assert grain_kept(frame, cleaned) < 0.2
 
 
-class Crops:
-    """A session that gives back what it gets, all at the end."""
-
-    note = ""
+class Crops(Session):
+    """Gives back what it gets, all at the end."""
 
     def __init__(self):
         self.held = []
