@@ -1,4 +1,4 @@
-"""What all charts and sheets of this package draw with: text, broken lines, and the way from 8-bit pages to frames."""
+"""What all charts and sheets of this package draw with: text, broken lines, and the way from 8-bit pages and picture files to frames."""
 
 from __future__ import annotations
 
@@ -35,3 +35,9 @@ def blank(height: int, width: int, shade: int = 255) -> np.ndarray:
 def picture(page: np.ndarray) -> Tensor:
     """An (H, W, 3) uint8 page as (3, H, W) float32 in [0, 1]."""
     return torch.from_numpy(page).permute(2, 0, 1).float() / 255
+
+
+def decoded(data: bytes) -> Tensor | None:
+    """The bytes of a picture file as (3, H, W) float32 RGB in [0, 1]; None where they are no whole picture."""
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    return None if pixels is None else picture(np.ascontiguousarray(pixels[..., ::-1]))

@@ -6,14 +6,13 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ..methods.base import resized
 from ..methods.pseudo_target.generate import SQUARE, check_square
+from ..plots import decoded
 
 INPUTS, TARGETS = "inputs", "targets"
 """Sub-folders of a folder of pairs; a pair has the same file name in both."""
@@ -136,10 +135,10 @@ def read_picture(path: Path, side: int) -> Tensor:
     Raises:
         ValueError: if it cannot be read.
     """
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-    if pixels is None:
+    picture = decoded(path.read_bytes())
+    if picture is None:
         raise ValueError(f"{path} {UNREADABLE}")
-    return as_bytes(torch.from_numpy(np.ascontiguousarray(pixels[..., ::-1])).permute(2, 0, 1)[None] / 255, side)[0]
+    return as_bytes(picture[None], side)[0]
 
 
 def _pictures(folder: Path) -> dict[str, Path]:

@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -178,9 +176,9 @@ def needed(base: Base, options: FineTune) -> int:
 
 def picture(path: Path) -> Tensor:
     """A picture file as frames (1, 3, H, W) in [0, 1]; a page that says so where it is gone, as the report does."""
-    if not path.is_file():
+    found = plots.decoded(path.read_bytes()) if path.is_file() else None
+    if found is None:
         page = plots.blank(48, 480)
         plots.write(page, f"{path.name} is gone: see the report", (8, 30), (60, 60, 60), 0.6)
-        return plots.picture(page)[None]
-    pixels: Any = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-    return torch.from_numpy(np.ascontiguousarray(pixels[..., ::-1])).permute(2, 0, 1)[None] / 255
+        found = plots.picture(page)
+    return found[None]

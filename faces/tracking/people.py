@@ -72,15 +72,9 @@ def likeness(frame: Tensor, landmarks: Tensor, aspect: float = 1.0) -> Tensor:
 
 
 def packed(face: Tensor) -> bytes:
-    """A likeness (3, 150, 150) in a few kilobytes."""
+    """A likeness (3, 150, 150) in a few kilobytes, which `plots.decoded` reads."""
     pixels = np.asarray(face.permute(1, 2, 0).mul(255).round().byte())[:, :, ::-1]
     return cv2.imencode(".jpg", np.ascontiguousarray(pixels), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
-
-
-def unpacked(data: bytes) -> Tensor:
-    """The likeness again."""
-    pixels = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR))
-    return torch.from_numpy(np.ascontiguousarray(pixels[:, :, ::-1])).permute(2, 0, 1).float() / 255
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
-import numpy as np
-import torch
 from torch import Tensor
 
+from ...plots import decoded
 from ..detection.detectors import load_detector
 from ..geometry import area, side
 from ..types import FaceTrack
@@ -89,13 +87,12 @@ def read_picture(path: str | Path) -> Tensor:
         OSError: if it cannot be read.
     """
     try:
-        data = np.frombuffer(Path(path).read_bytes(), np.uint8)
+        picture = decoded(Path(path).read_bytes())
     except OSError as error:
         raise OSError(f"the picture {path} of whom to restore cannot be read ({error.strerror}); give the path of a photo") from error
-    pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-    if pixels is None:
+    if picture is None:
         raise OSError(f"the picture {path} of whom to restore cannot be decoded; give a JPEG or PNG")
-    return torch.from_numpy(np.ascontiguousarray(pixels[:, :, ::-1])).permute(2, 0, 1).float() / 255
+    return picture
 
 
 def look_in(picture: Tensor) -> Look:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...plots import decoded
 from ..detection.anisotropic_pixels import AnisotropicPixels
 from ..detection.detectors import Detector, following, suppress
 from ..detection.external_detections import ExternalDetections
@@ -19,7 +20,7 @@ from ..types import CROP, Face, FaceTrack
 from .appearance import chip, descriptor, sharpness
 from .association import Path, Sighting, link
 from .coverage import colours, covered
-from .people import SAMPLES, Embed, Look, change, likeness, load_embed, look_of, named, packed, unpacked
+from .people import SAMPLES, Embed, Look, change, likeness, load_embed, look_of, named, packed
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class Tracker:
         if self.embed is None or not kept:
             return [(path, None)]
         size = float(side(torch.stack([s.face.box for s in path.sightings])).median())
-        faces = torch.stack([unpacked(s.likeness) for s in kept if s.likeness is not None])
+        faces = torch.stack([face for s in kept if (face := decoded(s.likeness or b"")) is not None])
         embeddings = self.embed(faces)
         where = change(embeddings)
         if where is not None:

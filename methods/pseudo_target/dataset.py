@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...plots import decoded
+
 PAIRS, PARAMETERS = "pairs.jsonl", "parameters.json"
 KINDS = ("inputs", "initial", "targets")
 
@@ -211,11 +213,10 @@ def read_png(path: Path) -> Tensor:
     Raises:
         ValueError: if there is none, or it is damaged.
     """
-    data = np.frombuffer(path.read_bytes(), np.uint8) if path.is_file() else np.zeros(0, np.uint8)
-    found = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    found = decoded(path.read_bytes()) if path.is_file() else None
     if found is None:
         raise ValueError(f"the picture {path} is missing or damaged; delete its line in {PAIRS} to have it made again")
-    return torch.from_numpy(np.ascontiguousarray(found[..., ::-1])).permute(2, 0, 1).float() / 255
+    return found
 
 
 def _bytes(picture: Tensor) -> np.ndarray:
