@@ -8,7 +8,7 @@ from PIL import Image
 from fvr.training.data.codecs import CODECS, from_yuv420, through, to_yuv420
 from fvr.training.data.faces import Faces
 from fvr.training.data.footage import KINDS, Footage, blur_kernel
-from fvr.training.data.pairs import FRAMES, WINDOW, Pairs
+from fvr.training.data.pairs import FRAMES, WINDOW, Pairs, from_telephone
 
 
 def picture(side: int = 512) -> np.ndarray:
@@ -98,6 +98,15 @@ def test_hardly_damaged_pairs_agree_in_place_and_light(faces):
         assert pair.kind == KINDS.index("clean") and abs((a - b).mean()) < 0.5
         assert displacement(a, b) < 0.06
         assert 10 * np.log10(255**2 / np.square(a - b).mean()) > 30
+
+
+def test_a_telephone_smooths_skin_and_sharpens_edges():
+    rng = np.random.default_rng(0)
+    edge = np.where(np.arange(64) < 32, 90.0, 160.0)[None, :, None]
+    skin = np.clip(edge + rng.normal(0, 4, (64, 64, 3)), 0, 255).astype(np.float32)
+    (delivered,) = from_telephone(skin[None], rng)
+    assert delivered[4:-4, 4:20].std() < 0.6 * skin[4:-4, 4:20].std()
+    assert delivered[4:-4, 33:36].mean() - delivered[4:-4, 28:31].mean() > 72
 
 
 def test_pairs_can_be_made_beforehand(faces, tmp_path):
