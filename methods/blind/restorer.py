@@ -16,7 +16,7 @@ from ...motion.dis import DisFlow, GreyFrames
 from ...motion.warp import warp
 from ...options import Options, parameter
 from ..base import NetworkRestorer, Session, WarmUp, check_square, refuse_masks, resized
-from .agreement import Agreement, mirrored, unmirrored
+from .agreement import Agreement, kept, mirrored, unmirrored
 from .chroma_noise import without_chroma_noise
 from .window_means import around
 
@@ -113,6 +113,7 @@ class BlindSession(Session):
         self._device: torch.device | None = None
         self._drawn: dict[str, Tensor] | None = None
         self._agreement: Agreement
+        self._shares: Tensor
         self._share: Tensor
         self._noisy = False
         self._served = 0
@@ -160,12 +161,13 @@ class BlindSession(Session):
             mean = (correction + again) / 2
             agreement = Agreement.of(mean, correction - mean, carried=past is not None)
             self._agreement = agreement if past is None else self._agreement.then(agreement)
-            self._share = self._agreement.share(self.scale)
+            self._shares = self._agreement.shares(self.scale)
+            self._share = self._agreement.share(self._shares)
             correction = mean
         if self._drawn is not None:  # differs from look to look by its nature, so it goes where the faithful looks agree
             correction = self._look(images, seen, self._drawn) - now
         share = self._share
-        correction = share * correction
+        correction = kept(correction, self._shares)
         result = now + correction
         tolerance = AGREED**2 + LEFT**2 * around(correction.square().mean(1, keepdim=True), AROUND_LEFT)
         if restored is not None and flow is not None:
