@@ -88,7 +88,7 @@ class Agreement:
         Args:
             enlarged: crop pixels per pixel of the frame, from 1 on.
         """
-        wrong = enlarged * self.difference.new_tensor(DOUBT)[:, None, None] * self.difference
+        wrong = torch.cat([enlarged * doubt * octave for doubt, octave in zip(DOUBT, self.difference.split(1, 1), strict=True)], 1)
         return rise(self.lacking, UNSURE, SURE) * (self.energy - wrong).clamp_min(0) / self.energy.clamp_min(1e-12)
 
     def share(self, shares: Tensor) -> Tensor:
