@@ -203,12 +203,12 @@ def test_a_stream_has_its_bit_rate(moving: torch.Tensor) -> None:
         H264(bits=9.0)
 
 
-@pytest.mark.parametrize("side", [144, 160])
+@pytest.mark.parametrize("side", [80, 144, 160])
 def test_the_same_frames_give_the_same_stream(side: int, rng: torch.Generator) -> None:
-    """Wherever in memory the encoder works; x264's macroblock tree gave up to thirty streams for one clip of such a size on AVX-512."""
+    """Wherever in memory the encoder works; x264 gave up to 38 streams for one clip of such a size on AVX-512."""
     frames = (torch.rand((7, side // 4, side // 4, 3), generator=rng) * 255).byte().numpy().repeat(4, 1).repeat(4, 2)
     held, streams = [], set()
-    for size in torch.randint(1, 200_000, (120,), generator=rng).tolist():
+    for size in torch.randint(1, 200_000, (80,), generator=rng).tolist():
         held = [*held[-30:], np.random.default_rng(size).random(size)]
         streams.add(b"".join(map(bytes, encoded(frames, 32, "medium"))))
     assert len(streams) == 1

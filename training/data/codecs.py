@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from ...colour import BT601, BT709
+from ...physics.nonlinear.h264 import ROW
 
 CODECS: Mapping[str, tuple[str, str, tuple[float, float]]] = {
     "h264": ("libx264", "crf", (16, 40)),
@@ -60,6 +61,7 @@ def through(frames: np.ndarray, codec: str | None, quality: float, matrix: str =
     """
     height, width = frames.shape[1:3]
     bottom, right = (max(SMALLEST, side + side % 2) - side for side in (height, width))
+    right = -width % ROW if codec == "h264" else right
     padded = np.pad(frames, ((0, 0), (0, bottom), (0, right), (0, 0)), "edge") if bottom or right else frames
     planes = to_yuv420(padded, matrix)
     if codec is not None:
@@ -81,8 +83,6 @@ def coded(planes: np.ndarray, codec: str, quality: float, options: Mapping[str, 
     chosen = dict(options)
     if scale == "crf":
         chosen["crf"] = f"{quality:.1f}"
-    if codec == "h264":
-        chosen["mbtree"] = "0"  # as physics/nonlinear/h264.py
     if codec == "h265":
         chosen["x265-params"] = "log-level=none:pools=none:frame-threads=1:wpp=0"
     if codec == "vp9":
