@@ -12,9 +12,8 @@ from .geometry import inverse, scales, zoomed
 from .types import CROP, FaceClip, FaceTrack, Surroundings
 from .warp import low_pass, sample
 
-AROUND = 320
+AROUND, KEPT_AROUND = 320, 8
 """Side of a face's surroundings, in pixels of the frame, and of how many first frames a clip keeps them."""
-KEPT_AROUND = 8
 
 
 def align(frames: Tensor, track: FaceTrack, index: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from ..methods.blind.restorer import flow_into
 from ..models.blind import BlindRestorers, BlindSizes, BlindUNet, clip_inputs
 from ..models.blind.network import UNSHUFFLE, whole
 from ..models.checkpoints.load import load_network
+from ..models.codeformer.network import CodeFormer
 from ..models.embedded import CODEBOOK, FOLDER
 from .data.footage import KINDS, Footage
 from .data.pairs import FRAMES, WINDOW, Pair, Pairs
@@ -243,7 +244,7 @@ def collate(pairs: list[Pair], patch: int, generator: torch.Generator | None = N
 
 def stages_of(recipe: BlindRecipe, pairs: Pairs, held_out: Pairs, device: torch.device) -> list[Stage]:
     """Single frames, clips, then detail; features are those of the embedded codebook's encoder."""
-    codebook: Any = load_network(FOLDER / CODEBOOK).network
+    codebook = cast(CodeFormer, load_network(FOLDER / CODEBOOK).network)
     features = EncoderFeatures(codebook.encoder, (64, 32))
     return [
         PixelStage(recipe, pairs, held_out, device),
@@ -252,7 +253,7 @@ def stages_of(recipe: BlindRecipe, pairs: Pairs, held_out: Pairs, device: torch.
     ]
 
 
-def both(faithful: Mapping[str, Tensor] | None, trained: Any) -> BlindRestorers:
+def both(faithful: Mapping[str, Tensor] | None, trained: BlindUNet) -> BlindRestorers:
     """The file's networks: the first stage's weights and what the second made of them; what there is, if the first is not done."""
     networks = BlindRestorers(trained.sizes, drawn=faithful is not None)
     networks.faithful.load_state_dict(trained.state_dict() if faithful is None else dict(faithful))

@@ -6,7 +6,7 @@ import argparse
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 from safetensors.torch import load_file
@@ -14,6 +14,7 @@ from torch import nn
 
 from ..faces.types import CROP
 from ..methods.tasks import Mode
+from ..models.blind import BlindUNet
 from ..models.checkpoints.load import load_network
 from ..models.checkpoints.state_dict import notes_of
 from ..models.embedded import ALIAS, CODEBOOK, DICFACE, FOLDER, SIZES
@@ -184,7 +185,7 @@ def _blind(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     network = blind.network_of(recipe)
     stages = blind.stages_of(recipe, pairs, judged, torch.device(options.device))
-    trained = _trained(network, stages, settings, recipe.name, options.export_now)
+    trained = cast(BlindUNet, _trained(network, stages, settings, recipe.name, options.export_now))
     first = settings.folder / "recurrent.safetensors"
     both = blind.both(load_file(first) if first.is_file() else None, trained)
     _written(

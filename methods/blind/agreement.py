@@ -15,10 +15,11 @@ from .window_means import around
 
 SHIFT = 2
 """Pixels of the crop by which the second look is shifted along both axes: half of the cells of four pixels in which the network works."""
-FACE = (..., slice(96, 416), slice(96, 416))
-"""Of the crop, where the two are compared: without what is behind;"""
-FACE_CELLS = (..., slice(12, 52), slice(12, 52))
-"""and of its cells."""
+CELL, NEIGHBOURHOOD = 8, 7
+"""Pixels of the crop in a cell, in which energies are taken, and the side of the window around each place in cells."""
+FIRST, LAST = 96, 416
+"""Rows and columns of the crop between which the two looks are compared: without what is behind."""
+FACE, FACE_CELLS = ((..., slice(FIRST // size, LAST // size), slice(FIRST // size, LAST // size)) for size in (1, CELL))
 UNSURE, SURE = 0.15, 0.095
 """Two looks at a face answer with corrections whose correlation lacks so much of 1 where none of them helps and
 where all do: of clean and hardly damaged clips 0.12 to 0.29, of damaged ones 0.05 to 0.12. Chosen on 21 kinds of damage to three clips."""
@@ -28,8 +29,6 @@ DOUBT = (0.5, 3.0, 8.0, 10.0)
 """How many times what they differ by is taken for wrong in the finest octave, the next two and all below, of a crop as large as the face in its frame
 and growing with the enlarging: what is fine differs from look to look, what is coarse is the same in both and may be wrong all the same. Chosen on
 six kinds of damage to three clips and to 78 held-out faces."""
-CELL, NEIGHBOURHOOD = 8, 7
-"""Pixels of the crop in a cell, in which energies are taken, and the side of the window around each place in cells."""
 NOISY = 0.7 / 255
 """Deviation of what each look differs by from which on every frame is looked at twice, for the mean of two is less noisy: of web video and television
 it is 0.4 to 0.8 levels, of low light and grain 0.7 to 1.2."""

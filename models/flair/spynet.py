@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,9 +27,9 @@ def warped(x: Tensor, flow: Tensor, padding: Literal["zeros", "border"] = "zeros
     return F.grid_sample(x.float(), places, "bilinear", "zeros", align_corners=True).to(x.dtype, memory_format=torch.channels_last)
 
 
-def spynet_of(network: nn.Module) -> Any:
+def spynet_of(network: nn.Module) -> SPyNet | None:
     """The flow network inside a network, which all its layers share; None if it has none."""
-    return next((module for module in network.modules() if getattr(module, "finds_flow", False)), None)
+    return next((module for module in network.modules() if isinstance(module, SPyNet)), None)
 
 
 class SPyNet(nn.Module):
@@ -38,7 +38,6 @@ class SPyNet(nn.Module):
     Frozen: it was trained on its own, and no loss of FLAIR's reaches it.
     """
 
-    finds_flow = True
     mean: Tensor
     std: Tensor
 

@@ -28,8 +28,6 @@ WINDOW = 256
 """Side of a pair's window, in pixels of the 512 crop,"""
 MARGIN = 32
 """and what is damaged around it and cut off, so that no edge is another than in a whole frame."""
-
-
 TELEPHONES = 0.35
 """Share of the truths that look like a telephone's."""
 

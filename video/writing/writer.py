@@ -73,7 +73,7 @@ class VideoSink:
         self.path, self.file = path, file
         self.encoding, self.like, self.size, self.time_base, self.overwrite = encoding, like, size, time_base, overwrite
         self.sound = sound_in(audio)
-        source: Any = audio if getattr(audio, "cut_short", False) else None
+        source = audio if isinstance(audio, FrameSource) and audio.cut_short else None
         self.stops_early = source is not None
         self.otherwise = otherwise
         self.care = Care(check_interrupt, self.warn)
