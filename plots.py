@@ -1,15 +1,19 @@
-"""What all charts and sheets of this package draw with: text, broken lines, and the way from 8-bit pages and picture files to frames."""
+"""What all charts and sheets of this package draw with: Matplotlib, text, and the way from 8-bit pages and picture files to frames."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-INK, GRID = (50, 50, 50), (225, 225, 225)
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = (50, 50, 50)
 Colour = tuple[int, int, int]
 Place = tuple[int, int]
 
@@ -19,12 +23,21 @@ def write(page: np.ndarray, text: str, at: Place, ink: Colour = INK, size: float
     cv2.putText(page, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, ink, thickness, cv2.LINE_AA)
 
 
-def broken_line(page: np.ndarray, pieces: Sequence[Sequence[Place]], ink: Colour, thickness: int = 1) -> None:
-    """A line in pieces; one of a single place is a dot."""
-    for piece in pieces:
-        if len(piece) == 1:
-            cv2.circle(page, piece[0], 2, ink, -1, cv2.LINE_AA)
-        cv2.polylines(page, [np.array(piece, np.int32)], False, ink, thickness, cv2.LINE_AA)
+def panels(rows: int, columns: int, width: int, height: int) -> tuple[Figure, list[Axes]]:
+    """A white page of panels, each of so many pixels, and the panels row by row."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((columns * width / 100, rows * height / 100), dpi=100, layout="constrained")
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+
+
+def drawn(figure: Figure) -> Tensor:
+    """A figure as (3, H, W) float32 in [0, 1]."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return picture(np.array(canvas.buffer_rgba())[..., :3])
 
 
 def blank(height: int, width: int, shade: int = 255) -> np.ndarray:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python"}
 HOST = {"torch", "torchvision", "comfy", "comfy_api", "comfy_execution", "folder_paths", "server"}
 """What ComfyUI brings, or the extra "standalone"."""
-OPTIONAL = {"skimage", "spandrel", "lpips", "matplotlib", "facenet_pytorch", "ray"}
+OPTIONAL = {"skimage", "spandrel", "lpips", "facenet_pytorch", "ray"}
 """Imported where they are wanted, with a sentence of their own when they are missing."""
 
 

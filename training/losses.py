@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributions import Dirichlet, kl_divergence
 
 from ..metrics.lpips import lpips_or_none as lpips_or_none
 from ..models.vq import Codebook, Encoder
@@ -51,16 +52,9 @@ def code_losses(logits: Tensor, latent: Tensor, index: Tensor, codebook: Codeboo
 
 
 def dirichlet_divergence(alpha: Tensor, prior: float) -> Tensor:
-    """KL(Dir(alpha) || Dir(prior, ..., prior)), mean over tokens; alpha (..., codes) > 0 (DicFace, eq. 8, with the digamma of the posterior's sum).
-
-    lgamma(sum a) - sum lgamma(a) - lgamma(K p) + K lgamma(p) + sum (a - p) (digamma(a) - digamma(sum a))
-    """
+    """KL(Dir(alpha) || Dir(prior, ..., prior)), mean over tokens; alpha (..., codes) > 0 (DicFace, eq. 8, with the digamma of the posterior's sum)."""
     alpha = alpha.float()
-    total, number = alpha.sum(-1), alpha.shape[-1]
-    at_prior = torch.as_tensor(float(prior), dtype=alpha.dtype, device=alpha.device)
-    constant = number * torch.lgamma(at_prior) - torch.lgamma(number * at_prior)
-    spread = ((alpha - at_prior) * (torch.digamma(alpha) - torch.digamma(total)[..., None])).sum(-1)
-    return (torch.lgamma(total) - torch.lgamma(alpha).sum(-1) + constant + spread).mean()
+    return kl_divergence(Dirichlet(alpha), Dirichlet(torch.full_like(alpha, prior))).mean()
 
 
 class FeatureDistance(nn.Module):

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 
 import cv2
-import numpy as np
+import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
-from ..plots import blank, broken_line, write
+from ..plots import panels
 
-WIDTH, HEIGHT, MARGIN = 640, 360, 48
-INKS = ((40, 40, 200), (40, 140, 40), (200, 90, 30), (150, 40, 150), (30, 140, 190), (90, 90, 90))
+WIDTH, HEIGHT = 640, 360
 
 
-def sheet_png(sheet: Tensor, path: Path, gap: int = 2) -> None:
+def sheet_png(sheet: Tensor, path: Path) -> None:
     """Pictures (rows, columns, 3, H, W) in [0, 1] side by side, in one file."""
-    pixels = (sheet.clamp(0, 1) * 255 + 0.5).byte().numpy()[:, :, ::-1]
-    rows, columns, _, height, width = pixels.shape
-    page = blank(rows * (height + gap) - gap, columns * (width + gap) - gap)
-    for row in range(rows):
-        for column in range(columns):
-            top, left = row * (height + gap), column * (width + gap)
-            page[top : top + height, left : left + width] = pixels[row, column].transpose(1, 2, 0)
-    _write(path, page)
+    page = rearrange(F.pad(sheet.clamp(0, 1), (0, 2, 0, 2), value=1.0), "row column c h w -> (row h) (column w) c")[:-2, :-2]
+    cv2.imencode(".png", (page * 255 + 0.5).byte().numpy()[..., ::-1])[1].tofile(path)
 
 
 def curve_png(points: Sequence[tuple[int, Mapping[str, float]]], path: Path) -> None:
@@ -37,30 +30,13 @@ def curve_png(points: Sequence[tuple[int, Mapping[str, float]]], path: Path) -> 
     names = list(points[-1][1]) if points else []
     if not names:
         return
-    page = blank(HEIGHT, WIDTH)
-    cv2.rectangle(page, (MARGIN, 16), (WIDTH - 16, HEIGHT - MARGIN), (200, 200, 200), 1)
-    last = max(step for step, _ in points)
-    for number, name in enumerate(names):
-        values = [(step, figures[name]) for step, figures in points if name in figures]
-        known = [value for _, value in values if math.isfinite(value)]
+    figure, (axes,) = panels(1, 1, WIDTH, HEIGHT)
+    for name in names:
+        steps, values = zip(*((step, figures[name]) for step, figures in points if name in figures), strict=True)
+        known = [value for value in values if math.isfinite(value)]
         low, high = (min(known), max(known)) if known else (0.0, 0.0)
-        ink = INKS[number % len(INKS)]
-        for finite, piece in groupby(values, lambda value: math.isfinite(value[1])):
-            if not finite:
-                continue
-            corners = [
-                (
-                    round(MARGIN + (WIDTH - 16 - MARGIN) * step / max(last, 1)),
-                    round(HEIGHT - MARGIN - (HEIGHT - 32 - MARGIN) * ((value - low) / (high - low) if high > low else 0.5)),
-                )
-                for step, value in piece
-            ]
-            broken_line(page, [corners], ink, 2)
-        label = f"{name}: {values[-1][1]:.4g}" + (f" ({low:.4g} to {high:.4g})" if known else "")
-        write(page, label, (MARGIN + 8, 34 + 16 * number), ink, 0.4)
-    write(page, f"steps, 0 to {last}", (MARGIN, HEIGHT - 20), (60, 60, 60), 0.4)
-    _write(path, page)
-
-
-def _write(path: Path, page: np.ndarray) -> None:
-    cv2.imencode(".png", page)[1].tofile(path)
+        label = f"{name}: {values[-1]:.4g}" + (f" ({low:.4g} to {high:.4g})" if known else "")
+        axes.plot(steps, [(value - low) / (high - low) if high > low else value - low + 0.5 for value in values], marker=".", label=label)
+    axes.set(xlim=(0, max(step for step, _ in points) or 1), ylim=(-0.05, 1.05), yticks=[], xlabel="steps")
+    axes.legend(loc="upper right", fontsize=7)
+    figure.savefig(path)

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import cv2
-import numpy as np
 from torch import Tensor
 
 from ...physics.base import Degradation
-from ...plots import GRID, blank, picture, write
+from ...plots import drawn, panels
 from .data_term import unfinished
 from .optimise import SeedMapResult
 from .options import SeedMapOptions
 
 WIDTH, HEIGHT = 960, 540
-LEFT, RIGHT, TOP, BOTTOM = 90, 20, 40, 50
-COLOURS = {"data": (31, 119, 180), "warp": (214, 120, 20), "residual / radius": (60, 140, 60)}
 
 
 def to_json(result: SeedMapResult, options: SeedMapOptions, operator: Degradation, seed: int, **more: Any) -> str:
@@ -72,37 +67,13 @@ def _unfinished(result: SeedMapResult) -> bool:
 
 def plot(result: SeedMapResult) -> Tensor:
     """The terms over the iterations on a logarithmic scale, (3, HEIGHT, WIDTH) in [0, 1]."""
-    canvas = blank(HEIGHT, WIDTH)
-    series: dict[str, Sequence[float | None]] = {
-        "data": [term.data for term in result.terms],
-        "warp": [term.warp for term in result.terms],
-        "residual / radius": [term.fullness for term in result.terms],
-    }
-    values = [value for line in series.values() for value in line if value is not None and value > 0 and math.isfinite(value)]
-    low, high = (math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))) if values else (-1, 0)
-    high = max(high, low + 1)
-    count = max(len(result.terms), 2)
-
-    def place(i: float, value: float) -> tuple[int, int]:
-        up = (math.log10(value) - low) / (high - low)
-        return round(LEFT + (WIDTH - LEFT - RIGHT) * i / (count - 1)), round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * up)
-
-    for power in range(low, high + 1):
-        _, at = place(0, 10.0**power)
-        cv2.line(canvas, (LEFT, at), (WIDTH - RIGHT, at), GRID, 1)
-        write(canvas, f"1e{power}", (20, at + 5))
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        i = round(share * (count - 1))
-        write(canvas, str(i), (place(i, 10.0**low)[0] - 12, HEIGHT - 20))
+    figure, (axes,) = panels(1, 1, WIDTH, HEIGHT)
+    for name, term in (("data", "data"), ("warp", "warp"), ("residual / radius", "fullness")):
+        axes.plot([math.nan if (value := getattr(one, term)) is None else value for one in result.terms], label=name, linewidth=2)
     if result.warped_from is not None:
-        x = place(result.warped_from, 10.0**low)[0]
-        cv2.line(canvas, (x, TOP), (x, HEIGHT - BOTTOM), (170, 170, 170), 1)
-        write(canvas, "warping", (x + 4, HEIGHT - BOTTOM - 8))
-    for number, (name, line) in enumerate(series.items()):
-        points = [place(i, value) for i, value in enumerate(line) if value is not None and value > 0 and math.isfinite(value)]
-        if points:
-            cv2.polylines(canvas, [np.array(points, np.int32)], False, COLOURS[name], 2, cv2.LINE_AA)
-        x = LEFT + 200 * number
-        cv2.line(canvas, (x, 20), (x + 24, 20), COLOURS[name], 3)
-        write(canvas, name, (x + 32, 25))
-    return picture(canvas)
+        axes.axvline(result.warped_from, color="0.7", label="warping")
+    axes.set_yscale("log", nonpositive="mask")
+    axes.set_xlabel("iteration")
+    axes.grid(axis="y")
+    axes.legend()
+    return drawn(figure)

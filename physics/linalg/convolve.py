@@ -65,14 +65,9 @@ def _direct(kernel: Tensor, factor: int) -> bool:
 
 def _fast(size: tuple[int, ...]) -> tuple[int, int]:
     """The next sizes that are even and have no prime factor above 5."""
+    from scipy.fft import next_fast_len
 
-    def smooth(n: int) -> bool:
-        for prime in (2, 3, 5):
-            while n % prime == 0:
-                n //= prime
-        return n == 1
-
-    rows, cols = (next(n for n in range(side, 2 * side + 2) if n % 2 == 0 and smooth(n)) for side in size)
+    rows, cols = (2 * next_fast_len(-(-side // 2), real=True) for side in size)
     return rows, cols
 
 

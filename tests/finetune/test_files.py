@@ -20,7 +20,7 @@ from fvr.finetune.options import FineTune, planned
 from fvr.finetune.run import fine_tune, fingerprint
 from fvr.models.checkpoints.state_dict import notes_of
 from fvr.training.engine import Run
-from fvr.training.sheet import HEIGHT, INKS, curve_png
+from fvr.training.sheet import HEIGHT, curve_png
 
 
 def quick(steps: int = 2) -> FineTune:
@@ -141,9 +141,14 @@ def test_pictures_that_are_not_square_are_no_pairs(tmp_path: Path) -> None:
         Pairs.of_folder(tmp_path, SIDE, 0)
 
 
+INKS = ((180, 119, 31), (14, 127, 255))
+"""Blue and orange, as OpenCV has them."""
+
+
 def columns(path: Path, ink: tuple[int, int, int]) -> set[int]:
-    """Columns of a curve's page, below its labels, that hold an ink."""
-    page = cv2.imread(str(path))[60 : HEIGHT - 40].astype(int)
+    """Columns of a curve's page, but for its labels in the upper right corner, that hold an ink."""
+    page = cv2.imread(str(path))[: HEIGHT - 40].astype(int)
+    page[:70, 320:] = 255
     return set(np.nonzero((abs(page - np.array(ink)).sum(-1) < 30).any(0))[0].tolist())
 
 
