@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from ..methods.detail_fusion import merged
@@ -162,14 +163,8 @@ class EvidenceStage(Stage[DicFace]):
             if name in JUDGED:
                 result = self._restored(network, dirichlet_mean(alpha), features, seen).cpu()
                 error = F.adaptive_avg_pool2d((result - truth).abs().mean(1), side).flatten(1)
-                figures[f"{name}: rank correlation with the error"] = rank_correlation(doubt, error)
+                figures[f"{name}: rank correlation with the error"] = float(spearmanr(doubt.flatten(), error.flatten()).statistic)
         return figures, torch.stack([truth, *maps], 1)[:6]
-
-
-def rank_correlation(a: Tensor, b: Tensor) -> float:
-    """Spearman's, of all values together."""
-    ranks = [value.flatten().double().argsort().argsort().double() for value in (a, b)]
-    return torch.corrcoef(torch.stack(ranks))[0, 1].item()
 
 
 def covered(image: Tensor, generator: torch.Generator, most: float = 0.2) -> Tensor:

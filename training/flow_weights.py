@@ -36,14 +36,9 @@ def load_spynet(network: nn.Module, path: Path) -> None:
     found = spynet_of(network)
     assert found is not None
     state = read_state(path)
-    weights = spynet_names(state)
     wanted = found.state_dict()
     constants = {name: wanted[name] for name in ("mean", "std")}  # files that are made before they are registered lack them
-    if {name: value.shape for name, value in {**constants, **weights}.items()} != {name: value.shape for name, value in wanted.items()}:
-        raise ValueError(
-            f"{path.name} holds {len(state)} tensors whose names start with {beginnings(state)}, not the flow network SPyNet: give {PUBLISHED}"
-        )
-    found.load_state_dict({**constants, **weights})
+    _fill(found, {**constants, **spynet_names(state)}, state, path.name, f"SPyNet: give {PUBLISHED}")
 
 
 def spynet_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -72,9 +67,11 @@ def load_gmflow(network: KEEP, path: Path) -> None:
     state = read_state(path)
     inside = "flownet.model."
     own = {key.removeprefix(inside): value.float() for key, value in state.items() if key.startswith(inside)} or state
-    wanted = network.flownet.model.state_dict()
-    if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in wanted.items()}:
-        raise ValueError(
-            f"{path.name} holds {len(state)} tensors whose names start with {beginnings(set(state))}, not the flow network GMFlow: give {GMFLOW}"
-        )
-    network.flownet.model.load_state_dict(own)
+    _fill(network.flownet.model, own, state, path.name, f"GMFlow: give {GMFLOW}")
+
+
+def _fill(network: nn.Module, weights: dict[str, Tensor], state: dict[str, Tensor], file: str, wanted: str) -> None:
+    """Loads weights that are a flow network's; raises ValueError, with what the file's state holds, for others."""
+    if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in network.state_dict().items()}:
+        raise ValueError(f"{file} holds {len(state)} tensors whose names start with {beginnings(state)}, not the flow network {wanted}")
+    network.load_state_dict(weights)

@@ -52,7 +52,7 @@ def code_losses(logits: Tensor, latent: Tensor, index: Tensor, codebook: Codeboo
 
 
 def dirichlet_divergence(alpha: Tensor, prior: float) -> Tensor:
-    """KL(Dir(alpha) || Dir(prior, ..., prior)), mean over tokens; alpha (..., codes) > 0 (DicFace, eq. 8, with the digamma of the posterior's sum)."""
+    """KL(Dir(alpha) || Dir(prior, ..., prior)), mean over tokens; alpha (..., codes) > 0 (DicFace, eq. 8, with the posterior's sum's digamma)."""
     alpha = alpha.float()
     return kl_divergence(Dirichlet(alpha), Dirichlet(torch.full_like(alpha, prior))).mean()
 

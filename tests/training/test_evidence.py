@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from fvr.models.codeformer.network import CodeFormer
 from fvr.training.dicface import dicface_on
 from fvr.training.engine import Run, generator_for, train
-from fvr.training.evidence import PLACES, EvidenceRecipe, EvidenceStage, covered, rank_correlation
+from fvr.training.evidence import PLACES, EvidenceRecipe, EvidenceStage, covered
 from fvr.training.plan import Plan
 
 RECIPE = EvidenceRecipe(Plan(3, 2, 1e-3, 1e-4, ema=0.5), 2, TINY.blind)
@@ -67,8 +67,3 @@ def test_what_is_covered_keeps_nothing_of_its_face(stage: EvidenceStage) -> None
     noise = torch.stack([covered(face, generator_for(i), 0.0) for i in range(8)])
     alike = torch.corrcoef(torch.stack([face.flatten(), *noise.flatten(1)]))[0, 1:]
     assert alike.abs().max() < 0.3 and noise.min() >= 0 and noise.max() <= 1
-
-
-def test_rank_correlation_sees_order_only() -> None:
-    a = torch.rand(50, generator=generator_for(0))
-    assert rank_correlation(a, a.exp()) == pytest.approx(1) and rank_correlation(a, -(a**3)) == pytest.approx(-1)
