@@ -108,15 +108,9 @@ def smooth(values: Tensor, sigma: float) -> Tensor:
     """
     if sigma <= 0 or len(values) < 2:
         return values
-    radius = int(4 * sigma + 0.5)
-    taps = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    weight = torch.exp(-0.5 * (taps / sigma) ** 2)
-    weight /= weight.sum()
-    index = (torch.arange(len(values))[:, None] + taps.long()) % (2 * len(values))
-    index = torch.where(index < len(values), index, 2 * len(values) - 1 - index)
-    flat = values.double().reshape(len(values), -1)
-    out = (flat[index] * weight[:, None]).sum(1)
-    return out.reshape(values.shape).to(values)
+    from scipy.ndimage import gaussian_filter1d
+
+    return torch.from_numpy(gaussian_filter1d(values.double().numpy(force=True), sigma, axis=0)).to(values)
 
 
 def steady(matrices: Tensor, sigma: float) -> Tensor:

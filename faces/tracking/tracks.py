@@ -288,23 +288,18 @@ def find_tracks(
     return tracker.finish(finder.finish() if finder else ()) if tracker is not None else []
 
 
-def aligned_track(count: int, size: int = CROP) -> FaceTrack:
-    """The track of `count` frames (3, size, size) that are crops of one person already: the template's landmarks in every frame."""
-    zoom = size / CROP
-    landmarks = (TEMPLATE + 0.5) * zoom - 0.5
-    box = (torch.tensor(FACE_BOX) + 0.5) * zoom - 0.5
-    shift = 0.5 / zoom - 0.5
-    matrix = torch.tensor([[1 / zoom, 0.0, shift], [0.0, 1 / zoom, shift]])
+def aligned_track(count: int) -> FaceTrack:
+    """The track of `count` frames that are crops of one person already: the template's landmarks in every frame."""
     return FaceTrack(
         person=0,
         start=0,
-        boxes=box.float().repeat(count, 1),
-        landmarks=landmarks.float().repeat(count, 1, 1),
-        matrices=matrix.repeat(count, 1, 1),
+        boxes=torch.tensor(FACE_BOX).repeat(count, 1),
+        landmarks=TEMPLATE.float().repeat(count, 1, 1),
+        matrices=torch.eye(2, 3).repeat(count, 1, 1),
         scores=torch.ones(count),
         detected=torch.ones(count, dtype=torch.bool),
         sharpness=torch.ones(count),
-        frame_size=(size, size),
+        frame_size=(CROP, CROP),
         shot=(0, count),
     )
 

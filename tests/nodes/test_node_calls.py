@@ -50,7 +50,9 @@ def test_a_clip_without_a_face_passes_through_to_the_bit(frames, prior, tmp_path
 def test_paste_back_takes_gates_and_the_occlusion_mask(frames):
     """A face of eight pixels is faded away unless the gates say otherwise; what the mask takes for a hand stays."""
     grey = torch.full((4, 16, 16, 3), 0.5)
-    faces = [FaceClip(aligned_track(4, 16), torch.ones(4, 3, 512, 512))]
+    whole = aligned_track(4)
+    track = replace(whole, boxes=whole.boxes / 32, landmarks=whole.landmarks / 32, matrices=whole.matrices * 32, frame_size=(16, 16))
+    faces = [FaceClip(track, torch.ones(4, 3, 512, 512))]
     shown, _ = call(PasteBack, frames=grey, faces=faces)
     opened, mask = call(PasteBack, frames=grey, faces=faces, gates="size=2-4")
     assert torch.equal(shown, grey) and float(mask.max()) > 0.9 and float(opened.max()) > 0.9
