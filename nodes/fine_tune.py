@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from .. import host
-from ..finetune.held_out import HeldOut
 from ..finetune.options import PERCEPTUAL, PLANS, PRECISIONS, RECIPES
 from ..headless.io import io, ui
 from .restorers import expect
@@ -136,47 +135,12 @@ class PseudoTargetFineTune(io.ComfyNode):
         return True
 
     @classmethod
-    def execute(
-        cls,
-        restorer,
-        inputs,
-        targets,
-        file_name="my-restorer",
-        plan="short",
-        recipe="auto",
-        steps=0,
-        learning_rate=0.0,
-        batch=0,
-        held_out=0.15,
-        precision="auto",
-        seed=0,
-        overwrite=False,
-        save_as=None,
-        block=None,
-        perceptual=None,
-        adversary=None,
-        checkpointing=None,
-        clean_faces=None,
-    ):
+    def execute(cls, restorer, inputs, targets, file_name="my-restorer", **settings):
         from .fine_tuning import fine_tuned, place_of, report_of
 
         expect(restorer, hasattr(restorer, "use"), "Pseudo-Target Fine-tune trains a network", "wire Load Face Restorer")
         out = place_of(file_name)
-        tuned, curves, sheet, text = fine_tuned(
-            restorer,
-            inputs,
-            targets,
-            out,
-            dict(plan=plan, recipe=recipe, steps=steps, rate=learning_rate, batch=batch),
-            held_out=HeldOut(held_out, block or 0),
-            precision=precision,
-            seed=seed,
-            overwrite=overwrite,
-            save_as=save_as or "float32",
-            perceptual=perceptual or "auto",
-            adversary=adversary,
-            checkpointing=bool(checkpointing),
-            clean_faces=clean_faces,
-        )
+        given = {name: value for name, value in settings.items() if value is not None}
+        tuned, curves, sheet, text = fine_tuned(restorer, inputs, targets, out, **given)
         shown = {**ui.PreviewImage(sheet, cls=cls).as_dict(), "text": (text,), "report": (report_of(out),)}
         return io.NodeOutput(tuned, curves, sheet, text, ui=shown)

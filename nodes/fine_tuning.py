@@ -40,27 +40,32 @@ def fine_tuned(
     inputs: Tensor,
     targets: Tensor,
     out: Path,
-    planned: dict[str, Any],
     *,
-    held_out: HeldOut,
-    precision: str,
-    seed: int,
-    overwrite: bool,
-    save_as: str,
-    perceptual: Perceptual,
-    adversary: float | None,
-    checkpointing: bool,
-    clean_faces: Tensor | None,
+    plan: str = "short",
+    recipe: str = "auto",
+    steps: int = 0,
+    learning_rate: float = 0.0,
+    batch: int = 0,
+    held_out: float = 0.15,
+    block: int = 0,
+    precision: str = "auto",
+    seed: int = 0,
+    overwrite: bool = False,
+    save_as: str = "float32",
+    perceptual: Perceptual = "auto",
+    adversary: float = -1.0,
+    checkpointing: bool = False,
+    clean_faces: Tensor | None = None,
 ) -> tuple[Any, Tensor, Tensor, str]:
-    """The restorer that learnt, curves and sheet as IMAGEs, and the report; images are IMAGEs, `planned` as `options_for` takes it."""
+    """The restorer that learnt, curves and sheet as IMAGEs, and the report; images are IMAGEs, the rest as the node's widgets say."""
     with torch.inference_mode(False), torch.enable_grad():  # the host runs everything in inference mode, where nothing can be learnt
         base = base_of(restorer, restorer_files().values())
-        options = options_for(base, **planned)
+        options = options_for(base, plan=plan, recipe=recipe, steps=steps, rate=learning_rate, batch=batch)
         options = replace(
             options,
-            held_out=held_out,
+            held_out=HeldOut(held_out, block),
             perceptual_by=perceptual,
-            adversary=options.adversary if adversary is None or adversary < 0 else adversary,
+            adversary=options.adversary if adversary < 0 else adversary,
             checkpointing=checkpointing,
         )
         pairs = Pairs.of_images(from_image(inputs), from_image(targets), base.side)
