@@ -33,11 +33,10 @@ class PreviewVideo:
 class PreviewImage:
     """Writes every image of a batch (B, H, W, C), in [0, 1], as a PNG into the temp directory and shows them."""
 
-    def __init__(self, image: torch.Tensor, animated: bool = False, cls: Any = None, **_: Any) -> None:
+    def __init__(self, image: torch.Tensor, cls: Any = None, **_: Any) -> None:
         import cv2
 
         run = uuid.uuid4().hex[:12]
-        self.animated = animated
         self.values = []
         for index, picture in enumerate(image.detach().float().cpu().clamp(0, 1).mul(255).round().to(torch.uint8).numpy()):
             name = f"preview_{run}_{index:05}_.png"
@@ -49,4 +48,4 @@ class PreviewImage:
             self.values.append(SavedResult(name, "", FolderType.temp))
 
     def as_dict(self) -> dict[str, Any]:
-        return {"images": self.values, "animated": (self.animated,)}
+        return {"images": self.values, "animated": (False,)}

@@ -5,6 +5,7 @@ A folder of this room with an ARCHITECTURE in its __init__.py is a network that 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -129,12 +130,8 @@ def foreign(names: Names) -> str | None:
     return next((what for what, matches in FOREIGN if matches(names)), None)
 
 
-def beginnings(names: Names, most: int = 3) -> str:
-    """The commonest first parts of tensor names, for people: "model.diffusion_model, first_stage_model"."""
-    counts: dict[str, int] = {}
-    for name in names:
-        parts = name.split(".")
-        first = ".".join(parts[: 2 if len(parts) > 3 and not parts[1].isdecimal() else 1])
-        counts[first] = counts.get(first, 0) + 1
-    chosen = sorted(counts, key=lambda first: -counts[first])
-    return ", ".join(chosen[:most]) + (", ..." if len(chosen) > most else "")
+def beginnings(names: Names) -> str:
+    """The three commonest first parts of tensor names, for people: "model.diffusion_model, first_stage_model"."""
+    split = (name.split(".") for name in names)
+    counts = Counter(".".join(parts[: 2 if len(parts) > 3 and not parts[1].isdecimal() else 1]) for parts in split)
+    return ", ".join(first for first, _ in counts.most_common(3)) + (", ..." if len(counts) > 3 else "")
