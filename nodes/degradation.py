@@ -11,6 +11,7 @@ from ..host.images import from_image, to_image
 from ..physics import KINDS, Degradation, degradation, fit_degradation, shrink
 from .choices import check_choice, choice_made
 from .sockets import CATEGORY, DegradationSocket
+from .widgets import widget
 
 RARE = ("stretch", "angle", "boundary")
 """Parameters of a degradation that the page puts away until it is asked for more."""
@@ -27,14 +28,9 @@ def kind_input() -> io.DynamicCombo.Input:
 
 def parameter_input(parameter):
     """The widget of one parameter of a degradation."""
-    common = {"default": parameter.default, "tooltip": f"{parameter.tooltip} Unit: {parameter.unit}." if parameter.unit else parameter.tooltip}
-    if parameter.name in RARE:
-        common["advanced"] = True
-    if parameter.choices:
-        return io.Combo.Input(parameter.name, options=list(parameter.choices), **common)
-    if parameter.type is int:
-        return io.Int.Input(parameter.name, min=parameter.minimum, max=parameter.maximum, **common)
-    return io.Float.Input(parameter.name, min=parameter.minimum, max=parameter.maximum, step=0.001, **common)
+    tooltip = f"{parameter.advice} Unit: {parameter.unit}." if parameter.unit else parameter.advice
+    rare = {"advanced": True} if parameter.name in RARE else {}
+    return widget(parameter.name, parameter.default, parameter, optional=False, changed={"tooltip": tooltip} | rare)
 
 
 def chosen_degradation(node: type[io.ComfyNode], kind: dict | None, before: Degradation | None) -> Degradation:

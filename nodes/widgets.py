@@ -15,7 +15,7 @@ def widgets(options: Any, *names: str, optional: bool = True, **changed: Any) ->
         changed: attributes of all of them that differ here, e.g. advanced.
     """
     kind: Any = type(options)
-    return [_widget(name, getattr(options, name), parameters(kind)[name], optional, changed) for name in names]
+    return [widget(name, getattr(options, name), parameters(kind)[name], optional, changed) for name in names]
 
 
 def from_widgets(kind: type, values: dict[str, Any]) -> dict[str, Any]:
@@ -25,7 +25,8 @@ def from_widgets(kind: type, values: dict[str, Any]) -> dict[str, Any]:
     return {name: None if name in unset and value == unset[name] else value for name, value in values.items() if value is not None}
 
 
-def _widget(name: str, value: Any, declared: Any, optional: bool, changed: dict[str, Any]) -> Any:
+def widget(name: str, value: Any, declared: Any, optional: bool, changed: dict[str, Any]) -> Any:
+    """One parameter as a widget that starts at `value`; `changed` as in `widgets`."""
     more: dict[str, Any] = {"default": declared.unset if value is None else value, "tooltip": declared.advice}
     more |= {"optional": True} if optional else {}
     more |= {"advanced": True} if declared.advanced else {}

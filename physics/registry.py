@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 from torch import Tensor
 
+from .. import options
 from .base import Degradation
 from .blind_video import LEVELS, blind_video
 from .identity import GaussianNoise
@@ -29,17 +30,11 @@ Value = int | float | str
 
 
 @dataclass(frozen=True)
-class Parameter:
-    """One input of a degradation: `type` is int, float or str; numbers lie in minimum..maximum, texts are among `choices`."""
+class Parameter(options.Parameter):
+    """One input of a degradation: what is known of any parameter, its name, and where it starts; values are of the default's type."""
 
-    name: str
-    type: type
-    default: Value
-    minimum: float = 0
-    maximum: float = 0
-    unit: str = ""
-    tooltip: str = ""
-    choices: tuple[str, ...] = ()
+    name: str = ""
+    default: Value = 0
 
     def read(self, kind: str, value: object) -> Value:
         """The value in the parameter's type.
@@ -47,17 +42,19 @@ class Parameter:
         Raises:
             ValueError: if it has another type, is out of range or no choice.
         """
-        if self.choices:
-            if str(value) not in self.choices:
-                raise ValueError(f"{kind}: {self.name} is one of {', '.join(self.choices)}, got {value!r}")
-            return str(value)
-        whole = self.type is int
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or (whole and value != int(value)):
-            raise ValueError(f"{kind}: {self.name} is {'a whole number' if whole else 'a number'}, got {value!r}")
-        if not self.minimum <= value <= self.maximum:
-            unit = f" {self.unit}" if self.unit else ""
-            raise ValueError(f"{kind}: {self.name} is from {self.minimum:g} to {self.maximum:g}{unit}, got {value:g}")
-        return self.type(value)
+        given: Any = str(value) if self.choices else value
+        if not self.choices and (isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)):
+            raise ValueError(f"{kind}: {self.name} must be a number, got {value!r}")
+        self.check(f"{kind}: {self.name}", given)
+        return type(self.default)(given)
+
+
+def number(name: str, default: float, low: float, high: float, unit: str, advice: str) -> Parameter:
+    return Parameter(low, high, advice, unit, None if type(default) is int else 0.001, number=type(default), name=name, default=default)
+
+
+def word(name: str, default: str, choices: Iterable[object], advice: str, unit: str = "") -> Parameter:
+    return Parameter(advice=advice, unit=unit, choices=tuple(map(str, choices)), name=name, default=default)
 
 
 @dataclass(frozen=True)
@@ -74,28 +71,25 @@ class Kind:
 
 def _factor(default: int, least: int = 1) -> Parameter:
     keeps = "; 1 keeps the size" if least == 1 else ""
-    return Parameter("factor", int, default, least, 16, "", f"How many times smaller each side becomes{keeps}.")
+    return number("factor", default, least, 16, "", f"How many times smaller each side becomes{keeps}.")
 
 
 def _boundary(default: Boundary) -> Parameter:
-    return Parameter("boundary", str, default, tooltip="What lies beyond the border; reflect does not repeat the end.", choices=get_args(Boundary))
+    return word("boundary", default, get_args(Boundary), "What lies beyond the border; reflect does not repeat the end.")
 
 
-_SEED = Parameter("seed", int, 0, 0, 2**53, "", "Of the random draw; the same seed gives the same one.")
+_SEED = number("seed", 0, 0, 2**53, "", "Of the random draw; the same seed gives the same one.")
 
 
-_ISO = Parameter("iso", str, "1600", unit="ISO", tooltip="Sensitivity of the sensor; higher is noisier.", choices=tuple(map(str, NOISE)))
-
-
-_MOSAIC = Parameter(
+_ISO = word("iso", "1600", NOISE, "Sensitivity of the sensor; higher is noisier.", "ISO")
+_MOSAIC = word(
     "mosaic",
-    str,
     "grbg",
-    tooltip="Colours of the sensor's 2 x 2 sites, row by row: filling in the others spreads noise into blotches; none measures all.",
-    choices=get_args(Mosaic),
+    get_args(Mosaic),
+    "Colours of the sensor's 2 x 2 sites, row by row: filling in the others spreads noise into blotches; none measures all.",
 )
-_PRESET = Parameter("preset", str, "medium", tooltip="Effort of the encoder; slower keeps a little more.", choices=PRESETS)
-_TONE = Parameter("tone", str, "contrast", tooltip="Whether the camera adds contrast after its gamma.", choices=("contrast", "plain"))
+_PRESET = word("preset", "medium", PRESETS, "Effort of the encoder; slower keeps a little more.")
+_TONE = word("tone", "contrast", ("contrast", "plain"), "Whether the camera adds contrast after its gamma.")
 
 
 def _gaussian_blur(sigma: float, stretch: float, angle: float, factor: int, boundary: Boundary) -> Degradation:
@@ -132,8 +126,8 @@ def _temporal_blur(width: int, boundary: Boundary) -> Degradation:
 
 
 SHAKE = (
-    Parameter("size", int, 33, 3, 129, "pixels of the sharp frame", "Side of the kernel that holds the path; even sizes count as the next odd."),
-    Parameter("strength", float, 0.5, 0, 1, "", "0 is a straight line, 1 a path with curls and reversals."),
+    number("size", 33, 3, 129, "pixels of the sharp frame", "Side of the kernel that holds the path; even sizes count as the next odd."),
+    number("strength", 0.5, 0, 1, "", "0 is a straight line, 1 a path with curls and reversals."),
     _SEED,
     _factor(1),
     _boundary("replicate"),
@@ -148,9 +142,9 @@ KINDS: dict[str, Kind] = {
             "gaussian_blur",
             "Gaussian blur",
             (
-                Parameter("sigma", float, 2.0, 0.1, 32, "pixels of the sharp frame", "Standard deviation of the blur."),
-                Parameter("stretch", float, 1.0, 0.1, 10, "", "How many times wider the blur is across `angle` than along it; 1 is round."),
-                Parameter("angle", float, 0.0, -180, 180, "degrees", "Direction in which sigma is measured, counter-clockwise from horizontal."),
+                number("sigma", 2.0, 0.1, 32, "pixels of the sharp frame", "Standard deviation of the blur."),
+                number("stretch", 1.0, 0.1, 10, "", "How many times wider the blur is across `angle` than along it; 1 is round."),
+                number("angle", 0.0, -180, 180, "degrees", "Direction in which sigma is measured, counter-clockwise from horizontal."),
                 _factor(1),
                 _boundary("replicate"),
             ),
@@ -162,8 +156,8 @@ KINDS: dict[str, Kind] = {
             "motion_line",
             "Straight motion blur",
             (
-                Parameter("length", float, 15.0, 0.5, 128, "pixels of the sharp frame", "How far things move during the exposure."),
-                Parameter("angle", float, 0.0, -180, 180, "degrees", "Direction of motion, counter-clockwise from horizontal."),
+                number("length", 15.0, 0.5, 128, "pixels of the sharp frame", "How far things move during the exposure."),
+                number("angle", 0.0, -180, 180, "degrees", "Direction of motion, counter-clockwise from horizontal."),
                 _factor(1),
                 _boundary("replicate"),
             ),
@@ -173,7 +167,7 @@ KINDS: dict[str, Kind] = {
         Kind(
             "inpaint",
             "Missing pixels",
-            (Parameter("keep", float, 0.5, 0, 1, "", "Share of the pixels that are known; the others read 0."), _SEED),
+            (number("keep", 0.5, 0, 1, "", "Share of the pixels that are known; the others read 0."), _SEED),
             _inpaint,
             ("mask",),
         ),
@@ -181,8 +175,8 @@ KINDS: dict[str, Kind] = {
             "brush_strokes",
             "Brush strokes",
             (
-                Parameter("share", float, 0.2, 0, 0.9, "", "Share of the picture that strokes hide; they are white in what Degrade gives."),
-                Parameter("width", float, 0.06, 0.005, 0.5, "of the shorter side", "Width of the brush; strokes are 0.5 to 1.5 times as wide."),
+                number("share", 0.2, 0, 0.9, "", "Share of the picture that strokes hide; they are white in what Degrade gives."),
+                number("width", 0.06, 0.005, 0.5, "of the shorter side", "Width of the brush; strokes are 0.5 to 1.5 times as wide."),
                 _SEED,
             ),
             BrushStrokes,
@@ -191,16 +185,16 @@ KINDS: dict[str, Kind] = {
             "temporal_blur",
             "Temporal blur",
             (
-                Parameter("width", int, 7, 1, 31, "frames", "How many frames are averaged; even widths count as the next odd one."),
+                number("width", 7, 1, 31, "frames", "How many frames are averaged; even widths count as the next odd one."),
                 _boundary("replicate"),
             ),
             _temporal_blur,
         ),
-        Kind("jpeg", "JPEG", (Parameter("quality", int, 60, 1, 100, "", "As libjpeg counts: 100 is nearly lossless, 10 is blocky."),), Jpeg),
+        Kind("jpeg", "JPEG", (number("quality", 60, 1, 100, "", "As libjpeg counts: 100 is nearly lossless, 10 is blocky."),), Jpeg),
         Kind(
             "noise",
             "Gaussian noise",
-            (Parameter("sigma", float, 0.03, 0, 1, "of the range from black to white", "Standard deviation; 0.03 is 7.65 of 255 levels."),),
+            (number("sigma", 0.03, 0, 1, "of the range from black to white", "Standard deviation; 0.03 is 7.65 of 255 levels."),),
             GaussianNoise,
         ),
         Kind("camera_noise", "Camera noise", (_ISO,), lambda iso: CameraNoise(int(iso))),
@@ -211,8 +205,8 @@ KINDS: dict[str, Kind] = {
                 _ISO,
                 _MOSAIC,
                 _TONE,
-                Parameter("red_gain", float, WHITE_BALANCE[0], 0.5, 4, "times green", "White balance of red: about 2 by daylight, less indoors."),
-                Parameter("blue_gain", float, WHITE_BALANCE[2], 0.5, 4, "times green", "White balance of blue: about 1.6 by daylight, more indoors."),
+                number("red_gain", WHITE_BALANCE[0], 0.5, 4, "times green", "White balance of red: about 2 by daylight, less indoors."),
+                number("blue_gain", WHITE_BALANCE[2], 0.5, 4, "times green", "White balance of blue: about 1.6 by daylight, more indoors."),
             ),
             _isp_noise,
         ),
@@ -223,7 +217,7 @@ KINDS: dict[str, Kind] = {
                 _ISO,
                 _MOSAIC,
                 _TONE,
-                Parameter("of", str, "clip", tooltip="Whether all of the clip is one camera's, or each frame another's.", choices=("clip", "frame")),
+                word("of", "clip", ("clip", "frame"), "Whether all of the clip is one camera's, or each frame another's."),
                 _SEED,
             ),
             _any_camera,
@@ -232,7 +226,7 @@ KINDS: dict[str, Kind] = {
             "h264",
             "H.264 recompression",
             (
-                Parameter("crf", int, 32, 0, 51, "", "Constant rate factor: 0 is lossless, 23 ordinary, 40 and more blocky."),
+                number("crf", 32, 0, 51, "", "Constant rate factor: 0 is lossless, 23 ordinary, 40 and more blocky."),
                 _PRESET,
             ),
             H264,
@@ -241,9 +235,8 @@ KINDS: dict[str, Kind] = {
             "stream",
             "Streaming video",
             (
-                Parameter(
+                number(
                     "bits",
-                    float,
                     0.1,
                     0.005,
                     4,
@@ -258,7 +251,7 @@ KINDS: dict[str, Kind] = {
             "blind_video",
             "Blur, noise, x4 and a stream",
             (
-                Parameter("level", str, "medium", tooltip="How strong each part is, as KEEP's three test sets differ.", choices=tuple(LEVELS)),
+                word("level", "medium", LEVELS, "How strong each part is, as KEEP's three test sets differ."),
                 _SEED,
             ),
             blind_video,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -60,31 +60,26 @@ class ImagePrior(Prior):
 
     def predict_x0(self, x_t: Tensor, t: int, condition: Tensor | None = None) -> Tensor:
         alpha_bar = self.schedule.alpha_bar(t)
-        step = self.schedule.timesteps[t]
-        seen = torch.cat([x_t, torch.zeros_like(x_t) if condition is None else condition], 1) if self.conditional else x_t
-
-        def estimate(x: Tensor) -> Tensor:
-            place = self.place(self.working_bytes(len(x), x.shape[-2], x.shape[-1]))
-            x = x.to(place).contiguous(memory_format=torch.channels_last)
-            eps = self.network(x, torch.full((len(x),), step, device=place))[:, :3]
-            return eps_to_x0(x[:, :3], eps, alpha_bar).clamp(-1, 1).to(x_t)
-
-        return in_batches(estimate, seen, len(seen))
+        return self._each(x_t, t, condition, lambda x, out: eps_to_x0(x[:, :3], out[:, :3], alpha_bar).clamp(-1, 1))
 
     def posterior(self, x_t: Tensor, t: int) -> tuple[Tensor, Tensor | None]:
         if not self.learns_variance:
             return super().posterior(x_t, t)
+        out = self._each(x_t, t, None, lambda x, out: out, variance=True)
+        return eps_to_x0(x_t, out[:, :3], self.schedule.alpha_bar(t)).clamp(-1, 1), (out[:, 3:] + 1) / 2
+
+    def _each(self, x_t: Tensor, t: int, condition: Tensor | None, make: Callable[[Tensor, Tensor], Tensor], **wanted: bool) -> Tensor:
+        """What `make` makes of frames on the network's device and the network's answer to them, where x_t is."""
         network: Any = self.network
         step = self.schedule.timesteps[t]
-        seen = torch.cat([x_t, torch.zeros_like(x_t)], 1) if self.conditional else x_t
+        seen = torch.cat([x_t, torch.zeros_like(x_t) if condition is None else condition], 1) if self.conditional else x_t
 
         def run(x: Tensor) -> Tensor:
             place = self.place(self.working_bytes(len(x), x.shape[-2], x.shape[-1]))
             x = x.to(place).contiguous(memory_format=torch.channels_last)
-            return network(x, torch.full((len(x),), step, device=place), variance=True).to(x_t)
+            return make(x, network(x, torch.full((len(x),), step, device=place), **wanted)).to(x_t)
 
-        out = in_batches(run, seen, len(seen))
-        return eps_to_x0(x_t, out[:, :3], self.schedule.alpha_bar(t)).clamp(-1, 1), (out[:, 3:] + 1) / 2
+        return in_batches(run, seen, len(seen))
 
     def working_bytes(self, frames: int, height: int, width: int) -> int:
         own = getattr(self.network, "working_bytes", None)

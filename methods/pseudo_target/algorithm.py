@@ -17,7 +17,7 @@ from torch import Tensor
 from ...diffusion.schedule import Schedule, add_noise
 from ...faces.types import CROP
 from ...options import Options, parameter
-from ...physics.linear.bicubic import bicubic_matrix, cubic
+from ...physics.linear.bicubic import bicubic_matrix, cubic_matrix
 from ...physics.numerics import cached
 from ...priors.base import Prior
 from .transition import transition
@@ -217,13 +217,7 @@ def low_pass_matrix(length: int, N: int) -> Tensor:
         raise ValueError(f"the low-pass filter phi_{N} takes sides that are multiples of {N}, got {length}; resize the faces")
     few = length // N
     centre = (torch.arange(length, dtype=torch.float64) + 0.5) / N - 0.5
-    taps = torch.floor(centre)[:, None] + torch.arange(-2, 4)
-    weight = cubic(taps - centre[:, None])
-    weight /= weight.sum(1, keepdim=True)
-    index = taps.long() % (2 * few)  # symmetric ends, as in bicubic_matrix
-    index = torch.where(index < few, index, 2 * few - 1 - index)
-    enlarge = torch.zeros(length, few, dtype=torch.float64).scatter_add_(1, index, weight)
-    return enlarge @ bicubic_matrix(length, N)
+    return cubic_matrix(centre, few) @ bicubic_matrix(length, N)
 
 
 @cached(32)

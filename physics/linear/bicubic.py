@@ -55,9 +55,12 @@ def cubic(t: Tensor) -> Tensor:
 @cached(64)
 def bicubic_matrix(length: int, factor: int) -> Tensor:
     """(ceil(length / factor), length) float64 weights; each row sums to 1, its centre is at (k + 1/2) factor - 1/2."""
-    centre = (torch.arange(-(-length // factor), dtype=torch.float64) + 0.5) * factor - 0.5
-    left = torch.floor(centre - 2 * factor)
-    taps = left[:, None] + torch.arange(4 * factor + 2)
+    return cubic_matrix((torch.arange(-(-length // factor), dtype=torch.float64) + 0.5) * factor - 0.5, length, factor)
+
+
+def cubic_matrix(centre: Tensor, length: int, factor: int = 1) -> Tensor:
+    """(n, length) float64 weights of a signal's values around n centres, by the cubic `factor` times as wide; each row sums to 1."""
+    taps = torch.floor(centre - 2 * factor)[:, None] + torch.arange(4 * factor + 2)
     weight = cubic((taps - centre[:, None]) / factor)
     weight /= weight.sum(1, keepdim=True)
     index = taps.long() % (2 * length)  # symmetric ends: -1 -> 0, length -> length - 1

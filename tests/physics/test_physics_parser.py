@@ -14,7 +14,7 @@ from fvr.physics import KINDS, Blur, Composition, GaussianNoise, Inpaint, Jpeg, 
 def test_defaults_are_in_range_and_make_the_operator(kind: Kind) -> None:
     for parameter in kind.parameters:
         assert parameter.read(kind.name, parameter.default) == parameter.default
-        assert parameter.tooltip and (parameter.choices or parameter.minimum < parameter.maximum)
+        assert parameter.advice and (parameter.choices or parameter.low < parameter.high)
     assert degradation(kind.name) == degradation(kind.name, **{parameter.name: parameter.default for parameter in kind.parameters})
 
 
@@ -23,7 +23,7 @@ def test_every_value_a_widget_allows_makes_an_operator(kind: Kind) -> None:
     """Both ends of every range and every choice, one at a time: it builds, and damages a small clip."""
     clip = torch.rand(3, 3, 12, 10, generator=torch.Generator().manual_seed(0))
     for parameter in kind.parameters:
-        for value in parameter.choices or (parameter.minimum, parameter.maximum):
+        for value in parameter.choices or (parameter.low, parameter.high):
             y = degradation(kind.name, **{parameter.name: value}).observe(clip, torch.Generator())
             assert y.isfinite().all() and y.shape[:2] == clip.shape[:2]
 
@@ -32,9 +32,9 @@ def test_every_value_a_widget_allows_makes_an_operator(kind: Kind) -> None:
 def test_every_value_outside_is_refused(kind: Kind) -> None:
     for parameter in kind.parameters:
         wrong: list[object] = (
-            ["nothing", None, True] if parameter.choices else [parameter.minimum - 1, parameter.maximum + 1, float("nan"), float("inf"), "two", True]
+            ["nothing", None, True] if parameter.choices else [parameter.low - 1, parameter.high + 1, float("nan"), float("inf"), "two", True]
         )
-        for value in [*wrong, *([1.5] if parameter.type is int else [])]:
+        for value in [*wrong, *([1.5] if parameter.number is int else [])]:
             with pytest.raises(ValueError, match=parameter.name):
                 degradation(kind.name, **{parameter.name: value})
 
@@ -73,11 +73,11 @@ def test_spellings(text: str, same: str) -> None:
         ("gausian_blur", "did you mean 'gaussian_blur'"),
         ("noise(sgma=1)", "did you mean 'sigma'"),
         ("grayscale(sigma=1)", "it takes none"),
-        ("noise(sigma=2)", "from 0 to 1"),
-        ("noise(sigma=-1)", "from 0 to 1"),
+        ("noise(sigma=2)", "between 0 and 1"),
+        ("noise(sigma=-1)", "between 0 and 1"),
         ("h264(preset=quick)", "one of ultrafast"),
         ("bicubic(factor=2.5)", "whole number"),
-        ("bicubic(factor=1)", "from 2 to 16"),
+        ("bicubic(factor=1)", "between 2 and 16"),
         ("inpaint(mask=3)", "(H, W)"),
     ],
 )
