@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..motion.dis import DisFlow
-from ..motion.flow import FlowSource
 from .fidelity import WINDOW, psnr, ssim_map, ssim_within
 from .identity import Embed, cosine, identity_crop, place_of
 from .landmarks import landmark_distance, landmark_motion_error
@@ -66,7 +65,6 @@ def evaluate(
     perceptual: nn.Module | None = None,
     judges: Mapping[str, Judge] | None = None,
     embed: Embed | None = None,
-    flow: FlowSource | None = None,
     motion: MotionFrom = "auto",
     every: int = 1,
     cuts: Collection[int] = (),
@@ -87,7 +85,6 @@ def evaluate(
         perceptual: LPIPS, as metrics.lpips.lpips_or_none gives it.
         judges: scores without a reference by their keys, as metrics.no_reference.load_judge gives them.
         embed: faces to identities, as metrics.identity.load_arcface gives it.
-        flow: of the motion; DIS if None.
         motion: the clip whose motion it is; "auto" takes the reference, else the observation, else the restored clip itself.
         every: LPIPS, scores without a reference, identity, and whatever follows the motion are measured in each `every`-th frame only.
         cuts: indices of the first frames of new shots, across which nothing moves.
@@ -109,7 +106,6 @@ def evaluate(
         perceptual=perceptual,
         judges=judges or {},
         embed=embed,
-        flow=flow or DisFlow(),
         motion=chosen,
         every=every,
         cuts=frozenset(cuts),
@@ -143,11 +139,11 @@ class _Evaluation:
     perceptual: nn.Module | None
     judges: Mapping[str, Judge]
     embed: Embed | None
-    flow: FlowSource
     motion: str
     every: int
     cuts: frozenset[int]
     size: tuple[int, int]
+    flow: DisFlow = field(default_factory=DisFlow)
     per_frame: dict[str, list[float | None]] = field(default_factory=dict)
     features: tuple[int, Any] | None = None
     before: tuple[Tensor, Tensor | None] | None = None

@@ -28,13 +28,13 @@ def psnr(x: Tensor, y: Tensor, peak: float = 1.0, region: Tensor | None = None) 
     return 10 * torch.log10(peak**2 / error)
 
 
-def ssim(x: Tensor, y: Tensor, peak: float = 1.0, region: Tensor | None = None) -> Tensor:
+def ssim(x: Tensor, y: Tensor, region: Tensor | None = None) -> Tensor:
     """Structural similarity of each frame (Wang et al. 2004): 11 x 11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03, mean over
     channels and over the pixels whose window lies inside the frame.
 
     SSIM = (2 mx my + c1) (2 sxy + c2) / ((mx^2 + my^2 + c1) (sxx + syy + c2)), moments under the window, not corrected for its size.
 
-    x, y: (N, C, H, W) of one shape, range 0..peak, sides at least 11. region: (N, 1, H, W) in [0, 1], how much the window around each
+    x, y: (N, C, H, W) of one shape, in [0, 1], sides at least 11. region: (N, 1, H, W) in [0, 1], how much the window around each
     pixel counts; None is all alike. Returns (N,) float64, at most 1; NaN where no window is centred in the region.
 
     Raises:
@@ -45,10 +45,10 @@ def ssim(x: Tensor, y: Tensor, peak: float = 1.0, region: Tensor | None = None) 
     [1.0, 1.0]
     """
     _check(x, y, region)
-    return ssim_within(ssim_map(x, y, peak), region)
+    return ssim_within(ssim_map(x, y), region)
 
 
-def ssim_map(x: Tensor, y: Tensor, peak: float = 1.0) -> Tensor:
+def ssim_map(x: Tensor, y: Tensor) -> Tensor:
     """SSIM under the window around each pixel that has one inside the frame, (N, C, H - 10, W - 10) float64; as `ssim` otherwise."""
     _check(x, y, None)
     if min(x.shape[-2:]) < WINDOW:
@@ -56,7 +56,7 @@ def ssim_map(x: Tensor, y: Tensor, peak: float = 1.0) -> Tensor:
     a, b = x.double(), y.double()
     mx, my = _local_mean(a), _local_mean(b)
     sxx, syy, sxy = _local_mean(a * a) - mx * mx, _local_mean(b * b) - my * my, _local_mean(a * b) - mx * my
-    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
+    c1, c2 = 0.01**2, 0.03**2
     return (2 * mx * my + c1) * (2 * sxy + c2) / ((mx * mx + my * my + c1) * (sxx + syy + c2))
 
 

@@ -275,12 +275,12 @@ class VideoPriorStage(_PriorStage):
         return self.judged_estimates(network, truth, temporal=True)
 
 
-def thinning(side: int, generator: torch.Generator, patches: int = 8, share: float = 0.3) -> Tensor:
+def thinning(side: int, generator: torch.Generator) -> Tensor:
     """m_c of eq. 15, (1, side, side): a share of the patches of a grid gets a weight below 1, uniform from 0; the others keep 1.
 
     The paper says that some pixels lose importance at random, after masked autoencoders; grid and share are ours. The product acts on
     conditions in [-1, 1], so that weight 0 is what a dropped condition shows.
     """
-    weights = torch.rand(1, patches, patches, generator=generator)
-    weights[torch.rand(1, patches, patches, generator=generator) >= share] = 1.0
+    weights = torch.rand(1, 8, 8, generator=generator)
+    weights[torch.rand(1, 8, 8, generator=generator) >= 0.3] = 1.0
     return F.interpolate(weights[None], (side, side), mode="nearest")[0]

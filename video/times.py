@@ -89,10 +89,10 @@ class FrameTimes:
         return FrameTimes(tuple(start + seconds for start in self.starts), self.end + seconds, self.source)
 
     @classmethod
-    def constant(cls, count: int, rate: Fraction | float, source: SourceInfo | None = None) -> FrameTimes:
+    def constant(cls, count: int, rate: Fraction | float) -> FrameTimes:
         """`count` frames at `rate` per second from second 0; decimal rates such as 29.97 mean 30000/1001."""
         exact = nearest_rate(rate)
-        return cls(tuple(i / exact for i in range(count)), count / exact, source)
+        return cls(tuple(i / exact for i in range(count)), count / exact)
 
 
 def nearest_rate(rate: Fraction | float) -> Fraction:

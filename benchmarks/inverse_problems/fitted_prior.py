@@ -106,14 +106,14 @@ def load(path: Path, side: int = 128) -> FittedPrior:
     return FittedPrior(network, state["mean"], state["directions"], state["variances"], state["floor"][0], side)
 
 
-def fit(frames: Tensor, steps: int = 1200, batch: int = 6, seed: int = 0, directions: int = 24, say=print) -> FittedPrior:
+def fit(frames: Tensor, steps: int = 1200, directions: int = 24) -> FittedPrior:
     """The prior of frames (n, 3, S, S) in [0, 1], with at most `directions` directions in which latents vary by more than the floor."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     network, x = Autoencoder(), frames * 2 - 1
     adam = torch.optim.Adam(network.parameters(), 3e-3)
     fall = torch.optim.lr_scheduler.OneCycleLR(adam, 4e-3, steps)
     for step in range(steps):
-        chosen = x[torch.randint(len(x), (batch,))]
+        chosen = x[torch.randint(len(x), (6,))]
         z = network.encoder(chosen)
         noisy = z + 0.02 * torch.randn_like(z)
         loss = (network.conv_out(network.body(noisy)) - chosen).square().mean() + 1e-4 * z.square().mean()
@@ -122,7 +122,7 @@ def fit(frames: Tensor, steps: int = 1200, batch: int = 6, seed: int = 0, direct
         adam.step()
         fall.step()
         if step % 100 == 0 or step == steps - 1:
-            say(f"fit {step}: {loss.item():.5f}")
+            print(f"fit {step}: {loss.item():.5f}")
     network.requires_grad_(False).eval()
     with torch.no_grad():
         latents = torch.cat([network.encoder(part) for part in x.split(16)]).flatten(1)

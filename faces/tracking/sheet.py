@@ -13,6 +13,8 @@ from ..align import warp_to
 from ..types import CROP, FaceTrack
 from .report import grouped, person_report
 
+SIDE = 128
+"""Of a sample crop, in pixels."""
 LABEL = 220
 GAP = 6
 SHADE = 30
@@ -21,20 +23,19 @@ SHADE = 30
 class Thumbnails:
     """Sample crops of each person, spread evenly over the detected frames of all tracks, collected while frames stream by.
 
-    samples: crops per person. side: of a crop, in pixels. Holds samples x people crops, whatever the length of the clip.
+    samples: crops per person. Holds samples x people crops, whatever the length of the clip.
     """
 
-    def __init__(self, tracks: Sequence[FaceTrack], samples: int = 6, side: int = 128) -> None:
+    def __init__(self, tracks: Sequence[FaceTrack], samples: int = 6) -> None:
         self.tracks = list(tracks)
         self.samples = samples
-        self.side = side
         self.wanted = {some[0].person: spread(some, samples) for some in grouped(tracks)}
         self.best = {some[0].person: self.wanted[some[0].person].index(sharpest(some)) for some in grouped(tracks) if self.wanted[some[0].person]}
         self.crops: dict[int, list[Tensor]] = {track.person: [] for track in tracks}
 
     def push(self, index: int, frames: Tensor) -> None:
         """Takes frames (n, 3, H, W) that begin at `index`; each frame once, in order."""
-        zoom = self.side / CROP
+        zoom = SIDE / CROP
         to_small = torch.tensor([[zoom], [zoom]], dtype=torch.float64)
         shift = 0.5 * zoom - 0.5
         for track in self.tracks:
@@ -42,7 +43,7 @@ class Thumbnails:
                 if index <= frame < index + len(frames) and track.start <= frame < track.stop:
                     matrix = track.matrices[frame - track.start].double() * to_small
                     matrix[:, 2] += shift
-                    self.crops[track.person].append(warp_to(frames[frame - index][None], matrix[None], self.side)[0].cpu())
+                    self.crops[track.person].append(warp_to(frames[frame - index][None], matrix[None], SIDE)[0].cpu())
 
 
 def spread(tracks: Sequence[FaceTrack], samples: int) -> list[int]:
@@ -74,25 +75,24 @@ def contact_sheet(tracks: Sequence[FaceTrack], thumbnails: Thumbnails, time_of: 
 
     Returns (3, H, W) float32 in [0, 1]; a dark picture that says so if there is nobody.
     """
-    side, samples = thumbnails.side, thumbnails.samples
-    width = LABEL + samples * (side + GAP) + GAP
+    width = LABEL + thumbnails.samples * (SIDE + GAP) + GAP
     if not tracks:
-        sheet = blank(side, width, SHADE)
+        sheet = blank(SIDE, width, SHADE)
         label(sheet, ["no faces found"], 0)
         return picture(sheet)
     people = grouped(tracks)
-    sheet = blank(len(people) * (side + GAP) + GAP, width, SHADE)
+    sheet = blank(len(people) * (SIDE + GAP) + GAP, width, SHADE)
     for row, some in enumerate(people):
-        top = GAP + row * (side + GAP)
+        top = GAP + row * (SIDE + GAP)
         p = person_report(some, ())
         frames = f"{p.frames:,} {'frame' if p.frames == 1 else 'frames'}" + (f" in {p.tracks} parts" if p.tracks > 1 else "")
         lines = [f"{p.person}", frames, f"from {time_of(p.start)}", " ".join([f"{p.size:.0f} px", *p.marks])]
         label(sheet, lines, top)
-        for column, crop in enumerate(thumbnails.crops.get(p.person, [])[:samples]):
-            left = LABEL + column * (side + GAP)
+        for column, crop in enumerate(thumbnails.crops.get(p.person, [])):
+            left = LABEL + column * (SIDE + GAP)
             if len(thumbnails.wanted[p.person]) > 1 and column == thumbnails.best[p.person]:
-                sheet[top - 2 : top + side + 2, left - 2 : left + side + 2] = 255
-            sheet[top : top + side, left : left + side] = crop.permute(1, 2, 0).mul(255).round().byte().numpy()
+                sheet[top - 2 : top + SIDE + 2, left - 2 : left + SIDE + 2] = 255
+            sheet[top : top + SIDE, left : left + SIDE] = crop.permute(1, 2, 0).mul(255).round().byte().numpy()
     return picture(sheet)
 
 

@@ -75,7 +75,7 @@ def test_the_sheet_has_one_row_per_person_with_its_own_crops():
     frames = torch.zeros(12, 3, 512, 512)
     frames[:, 0] = torch.linspace(0.1, 0.9, 12)[:, None, None]
     cast = [replace(aligned_track(12), person=0), replace(aligned_track(4), person=1, start=5)]
-    whole, parts = Thumbnails(cast, samples=4, side=64), Thumbnails(cast, samples=4, side=64)
+    whole, parts = Thumbnails(cast, samples=4), Thumbnails(cast, samples=4)
     whole.push(0, frames)
     for k in range(0, 12, 5):
         parts.push(k, frames[k : k + 5])
