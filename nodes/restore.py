@@ -54,7 +54,7 @@ class RestoreVideo(io.ComfyNode):
             search_aliases=["long video", "video face restoration", "face restoration", "old film", "batch restore"],
             is_output_node=True,
             inputs=[
-                *optional(file_input("A clip in the input folder. Ignored when a video is wired.")),
+                *optional(file_input()),
                 RestorerSocket.Input(
                     "restorer",
                     optional=True,

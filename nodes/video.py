@@ -31,8 +31,9 @@ from ..video.streams.audio import track_of
 from .sockets import ABSENT, CATEGORY, Times, optional
 
 
-def file_input(tooltip: str) -> Any:
+def file_input() -> Any:
     """The combo over the input folder's clips, with an upload button."""
+    tooltip = "A clip in the input folder. Ignored when a video is wired."
     return io.Combo.Input("file", options=host.input_files("video"), upload=io.UploadType.video, tooltip=tooltip)
 
 
@@ -180,7 +181,7 @@ class LoadVideoFrames(io.ComfyNode):
             search_aliases=["video to images", "import video", "decode video"],
             **newer(has_intermediate_output=True),
             inputs=[
-                *optional(file_input("A clip in the input folder. Ignored when a video is wired."), *range_inputs(), deinterlace_input()),
+                *optional(file_input(), *range_inputs(), deinterlace_input()),
                 io.Video.Input("video", optional=True, tooltip="A clip from another node, instead of the file."),
             ],
             outputs=[

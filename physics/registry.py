@@ -74,13 +74,8 @@ def _factor(default: int, least: int = 1) -> Parameter:
     return number("factor", default, least, 16, "", f"How many times smaller each side becomes{keeps}.")
 
 
-def _boundary(default: Boundary) -> Parameter:
-    return word("boundary", default, get_args(Boundary), "What lies beyond the border; reflect does not repeat the end.")
-
-
+_BOUNDARY = word("boundary", "replicate", get_args(Boundary), "What lies beyond the border; reflect does not repeat the end.")
 _SEED = number("seed", 0, 0, 2**53, "", "Of the random draw; the same seed gives the same one.")
-
-
 _ISO = word("iso", "1600", NOISE, "Sensitivity of the sensor; higher is noisier.", "ISO")
 _MOSAIC = word(
     "mosaic",
@@ -130,7 +125,7 @@ SHAKE = (
     number("strength", 0.5, 0, 1, "", "0 is a straight line, 1 a path with curls and reversals."),
     _SEED,
     _factor(1),
-    _boundary("replicate"),
+    _BOUNDARY,
 )
 """Of a hand that shakes during the exposure."""
 
@@ -146,7 +141,7 @@ KINDS: dict[str, Kind] = {
                 number("stretch", 1.0, 0.1, 10, "", "How many times wider the blur is across `angle` than along it; 1 is round."),
                 number("angle", 0.0, -180, 180, "degrees", "Direction in which sigma is measured, counter-clockwise from horizontal."),
                 _factor(1),
-                _boundary("replicate"),
+                _BOUNDARY,
             ),
             _gaussian_blur,
         ),
@@ -159,7 +154,7 @@ KINDS: dict[str, Kind] = {
                 number("length", 15.0, 0.5, 128, "pixels of the sharp frame", "How far things move during the exposure."),
                 number("angle", 0.0, -180, 180, "degrees", "Direction of motion, counter-clockwise from horizontal."),
                 _factor(1),
-                _boundary("replicate"),
+                _BOUNDARY,
             ),
             Blur.motion_line,
         ),
@@ -186,7 +181,7 @@ KINDS: dict[str, Kind] = {
             "Temporal blur",
             (
                 number("width", 7, 1, 31, "frames", "How many frames are averaged; even widths count as the next odd one."),
-                _boundary("replicate"),
+                _BOUNDARY,
             ),
             _temporal_blur,
         ),

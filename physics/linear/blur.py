@@ -90,16 +90,6 @@ class Blur(Degradation):
         kernel = kernels.line_kernel(length, angle, even=factor % 2 == 0)
         return cls(kernel, factor, boundary, title=f"Motion blur {length:g} px at {angle:g} degrees")
 
-    @classmethod
-    def flair_gaussian(cls) -> Blur:
-        """The x4 Gaussian of FLAIR's published task: exp(-n^2 / 8) at n = -4..3 inside 9 x 9, rows and columns 1 mod 4, replicate ends.
-
-        The kernel is centred on pixel 4k + 2, half a pixel past the block's centre, because its eight taps are not symmetric.
-        """
-        taps = torch.exp(-torch.arange(-4, 4, dtype=torch.float64).square() / 8)
-        taps = torch.cat((torch.zeros(1, dtype=torch.float64), taps / taps.sum()))
-        return cls(taps[:, None] * taps, 4, "replicate", offset=1, title="FLAIR's Gaussian blur")
-
     @property
     def weights(self) -> Tensor:
         """The kernel as a (kh, kw) float64 tensor."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.flair_gaussian import flair_gaussian
 from torch import Tensor
 
 from fvr.physics import (
@@ -44,7 +45,7 @@ LINEAR: list[Degradation] = [
     MotionBlurPerFrame(5, 0.7, seed=1, factor=2),
     Blur(SKEW, boundary="circular"),
     Blur(SKEW, factor=2, offset=0),
-    Blur.flair_gaussian(),
+    flair_gaussian(),
     AveragePool(4),
     AveragePool(1),
     Inpaint(random_mask((11, 14), 0.4, seed=5)),
