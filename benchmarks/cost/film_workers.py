@@ -14,12 +14,9 @@ import sys
 import tempfile
 import time
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 
-import torch
-
-from fvr.video import open_sink, open_source
+from fvr.video import open_sink, read_frames
 
 RATE = Fraction(25)
 CLIPS = "clean_face_480_tone.mp4", "edge_vfr_30_15fps.mp4"
@@ -49,12 +46,8 @@ def main() -> int:
 
 
 def make_film(path: Path, clips: list[Path], shots: int, frames: int) -> None:
-    pieces = []
-    for clip in clips:
-        taken = islice((frame for chunk in open_source(clip).chunks(8) for frame in chunk.frames), frames)
-        pieces.append(torch.stack(list(taken)))
-    size = tuple(pieces[0].shape[-2:])
-    with open_sink(path, None, size=size) as sink:
+    pieces = [read_frames(clip, count=frames)[0] for clip in clips]
+    with open_sink(path) as sink:
         for shot in range(shots):
             times = [n / RATE for n in range(shot * frames, (shot + 1) * frames + 1)]
             sink.write(pieces[shot % 2], times[:-1], times[1:])

@@ -29,7 +29,7 @@ from fvr.faces import FaceTrack, Paster, align, find_tracks, load_detector
 from fvr.faces.geometry import side
 from fvr.methods.base import restore_frames
 from fvr.methods.registry import build_restorer
-from fvr.video import open_source
+from fvr.video import read_frames
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
 COUNT, FIRST, STOP, FACE = 24, 8, 16, 128.0
@@ -77,10 +77,6 @@ def longest(frames: Tensor) -> FaceTrack | None:
     return max(tracks, key=lambda t: (len(t), float(side(t.boxes).median())), default=None)
 
 
-def read(path: Path, count: int) -> Tensor:
-    return torch.cat([piece.frames for piece in open_source(path, count=count).chunks(8)])
-
-
 def rows_of(track: FaceTrack, rows: list[int]) -> FaceTrack:
     """A track of some of its frames."""
     part = {f.name: getattr(track, f.name)[rows] for f in fields(track) if torch.is_tensor(getattr(track, f.name)) and f.name != "embedding"}
@@ -105,7 +101,7 @@ def main(folder: Path) -> None:
     gains: list[tuple[float, float, dict[str, float]]] = []
     lost = dict.fromkeys(SHARES, 0)
     for name in CLIPS:
-        frames = read(folder / name, COUNT)
+        frames = read_frames(folder / name, count=COUNT)[0]
         track = longest(frames)
         assert track is not None
         clean = F.interpolate(frames, scale_factor=FACE / float(side(track.boxes).median()), mode="area")
@@ -151,7 +147,7 @@ def main(folder: Path) -> None:
             print(f"| {low:g} to {high:g} | {len(some)} | {' | '.join(cells)} |")
     print("\n| nothing before it | as it is | grey | damaged |\n| --- | --- | --- | --- |")
     for path in sorted(folder.glob("*.mp4")):
-        frames, cells = read(path, 48), []
+        frames, cells = read_frames(path, count=48)[0], []
         for changed in (frames, frames.mean(1, keepdim=True).expand_as(frames).contiguous(), damaged(frames, 1.0)):
             track = longest(changed)
             none = track is None or track.covered is None

@@ -30,7 +30,7 @@ from fvr.faces.geometry import side
 from fvr.faces.tracking.appearance import chip, sharpness
 from fvr.methods.base import Restorer, restore_frames
 from fvr.methods.registry import build_restorer
-from fvr.video import open_source
+from fvr.video import read_frames
 
 CLIPS = ("clean_face_480_tone.mp4", "clean_face_512.mp4", "scene_720p_clean.mp4")
 POSED = (*CLIPS, "multiface_2people_480x270.mp4", "edge_rotation90_flag.mp4")
@@ -116,7 +116,7 @@ def turned_aside(frame: Tensor, mesh: np.ndarray, degrees: float, axis: int = 0)
 
 def tracks_of(path: Path, detector: BlazeFaceDetector, first: int) -> tuple[Tensor, list[FaceTrack]]:
     """COUNT frames from `first` on, and everybody in all of them."""
-    frames = torch.cat([piece.frames for piece in open_source(path, start=first, count=COUNT).chunks(COUNT)])
+    frames = read_frames(path, start=first, count=COUNT)[0]
     return frames, [track for track in find_tracks([(0, frames)], detector, recognise=False) if len(track) == COUNT == len(frames)]
 
 

@@ -28,7 +28,7 @@ from fvr.faces import FaceTrack, aligned_track, find_tracks, load_detector
 from fvr.faces.geometry import area, side
 from fvr.faces.tracking.people import OTHER_PERSON_DISTANCE, SAME, Embed, Look, likeness, load_embed, look_of, named
 from fvr.faces.tracking.selection import alike
-from fvr.video import open_source
+from fvr.video import open_source, read_frames
 
 NAMESAKES = {"abraham", "brooks", "bush", "collins", "cox", "hutchinson", "king", "long", "neal", "price", "turner"}
 ALIKE = 0.8
@@ -142,7 +142,7 @@ def pieces(folder: Path, damage: Callable[[Tensor], Tensor] = lambda frames: fra
         total = open_source(path).expected or 0
         for k in range(PIECES):
             start = k * max(total - PIECE, 0) // (PIECES - 1)
-            frames = torch.cat([piece.frames for piece in open_source(path, start=start, count=PIECE).chunks(PIECE)])
+            frames = read_frames(path, start=start, count=PIECE)[0]
             tracks = find_tracks([(0, damage(frames))], load_detector("blazeface"))
             # two people of one clip keep their sides
             found += [(f"{path.stem} {n}", k, t) for n, t in enumerate(sorted(tracks, key=lambda t: float(t.boxes[0, 0])))]

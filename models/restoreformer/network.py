@@ -83,10 +83,6 @@ class RestoreFormerConfig:
         )
 
 
-PLUS_PLUS = RestoreFormerConfig(crossed=(4, 5), heads=4)
-"""RestoreFormer++ as published."""
-
-
 class Residual(nn.Module):
     """x + f(x), f two normalised 3 x 3 convolutions; a 1 x 1 convolution carries x over where the width changes."""
 

@@ -10,7 +10,7 @@ import torch
 from helpers.seeded_weights import seed_weights, seeded_state
 from safetensors.torch import load_file
 
-from fvr.models.restoreformer.network import PLUS_PLUS, RestoreFormer, RestoreFormerConfig
+from fvr.models.restoreformer.network import RestoreFormer, RestoreFormerConfig
 
 DATA = Path(__file__).parents[1] / "data"
 MANIFESTS = Path(__file__).parents[3] / "shared" / "manifests"
@@ -23,7 +23,9 @@ def relative(ours, theirs):
     return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
-@pytest.mark.parametrize(("name", "config"), [("restoreformer", RestoreFormerConfig()), ("restoreformer_pp", PLUS_PLUS)])
+@pytest.mark.parametrize(
+    ("name", "config"), [("restoreformer", RestoreFormerConfig()), ("restoreformer_pp", RestoreFormerConfig(crossed=(4, 5), heads=4))]
+)
 def test_names_and_shapes_are_the_published_ones(name, config):
     path = MANIFESTS / f"{name}.json"
     if not path.exists():
