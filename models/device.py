@@ -70,12 +70,14 @@ def batches(work: Callable[[Tensor], Tensor], frames: Tensor, size: int, check_i
 
 
 def fast_in_bfloat16(device: torch.device | str) -> bool:
-    """Whether a device has units for convolutions in bfloat16: NVIDIA's from Ampere on, and CPUs with AMX."""
+    """Whether a device has units for convolutions in bfloat16: NVIDIA's from Ampere on, and CPUs with AMX or AVX512_BF16."""
     device = torch.device(device)
     if device.type == "cuda":
         return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
     capabilities: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)  # which PyTorch has only of late
-    return device.type == "cpu" and torch.backends.mkldnn.is_available() and bool(capabilities().get("amx_bf16"))
+    return any(capabilities().get(unit) for unit in ("amx_bf16", "avx512_bf16"))
 
 
 OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")

@@ -55,7 +55,7 @@ class LoadFaceRestorer(io.ComfyNode):
                     optional=True,
                     tooltip="Of the part that draws the picture once the codes are chosen; what chooses them stays float32, "
                     "and so does KEEP, whose pictures decide on later codes. auto is bfloat16 for the embedded blind restorer on GPUs from Ampere on "
-                    "and on CPUs with AMX, else float32.",
+                    "and on CPUs with AMX or AVX512_BF16, else float32.",
                 ),
                 io.Boolean.Input(
                     "compile",

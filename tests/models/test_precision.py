@@ -46,9 +46,24 @@ def test_workers_keep_to_what_was_decided(monkeypatch):
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="only Linux tells what its CPU can")
 @pytest.mark.skipif(not hasattr(torch.cpu, "get_capabilities"), reason="this PyTorch does not tell what the CPU can")
-def test_a_cpu_with_amx_is_fast_in_it():
-    assert fast_in_bfloat16("cpu") == ("amx_bf16" in Path("/proc/cpuinfo").read_text())
+def test_a_cpu_with_units_for_it_is_fast_in_it():
+    flags = Path("/proc/cpuinfo").read_text()
+    assert fast_in_bfloat16("cpu") == ("amx_bf16" in flags or "avx512_bf16" in flags)
     assert not fast_in_bfloat16("meta")
+
+
+@pytest.mark.parametrize(
+    ("said", "fast"),
+    [({"amx_bf16": True, "avx512_bf16": True}, True), ({"amx_bf16": False, "avx512_bf16": True}, True), ({"avx512_f": True}, False), (None, False)],
+)
+def test_a_cpu_is_fast_in_it_by_what_pytorch_says(monkeypatch, said, fast):
+    """Older versions say nothing, or do not name every unit."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    if said is None:
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: said, raising=False)
+    assert fast_in_bfloat16("cpu") == fast
 
 
 def test_bfloat16_restores_as_well():
