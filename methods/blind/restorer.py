@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from ...models.device import CheckInterrupt, no_check
 from ...motion.dis import DisFlow, GreyFrames
 from ...motion.warp import warp
 from ...options import Options, parameter
+from ...video.overlap import read_ahead
 from ..base import NetworkRestorer, Session, WarmUp, check_square, refuse_masks, resized
 from .agreement import Agreement, kept, mirrored, unmirrored
 from .chroma_noise import without_chroma_noise
@@ -102,6 +104,22 @@ class Frame:
     tolerance: Tensor
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A frame of a clip before the network, on the CPU.
+
+    Attributes:
+        crop, quiet: (1, 3, 512, 512) in [0, 1], as it came and as the network sees it.
+        grey: the crop, as the search for motion sees it.
+        flows: into the frame before, and that one's into this where it is asked for, (1, 2, 512, 512); None without a frame before.
+    """
+
+    crop: Tensor
+    quiet: Tensor
+    grey: GreyFrames
+    flows: tuple[Tensor, Tensor | None] | None
+
+
 class BlindSession(Session):
     """One person's clip; it holds the last crop and what became of it. `enlarged`: crop pixels per pixel of the frame, from 1 on."""
 
@@ -122,35 +140,44 @@ class BlindSession(Session):
     def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
         refuse_masks(self.restorer.name, masks)
         check_square(crops)
-        return delivered(ready for crop in crops.split(1) for ready in self._next(crop))
+        with closing(read_ahead(self._seen_in_turn(crops))) as frames:
+            return delivered(ready for seen in frames for ready in self._next(seen))
 
     def close(self) -> Tensor:
         last, self._past = self._past, None
         return delivered([last.restored] if last is not None and self.restorer.look_ahead else [])
 
-    def _next(self, crop: Tensor) -> Iterator[Tensor]:
+    def _seen_in_turn(self, crops: Tensor) -> Iterator[Seen]:
+        """What needs no network, frame after frame, on the CPU and in a thread beside it."""
+        past = None if self._past is None else self._past.grey
+        for crop in crops.split(1):
+            here = resized(crop.float(), CROP, "bicubic").clamp(0, 1)
+            grey = seen_by_flow(here)
+            flows = None if past is None else (flow_between(grey, past), flow_between(past, grey) if self.restorer.look_ahead else None)
+            yield Seen(here, without_chroma_noise(here, self.scale), grey, flows)
+            past = grey if self.restorer.options.carry else None
+
+    def _next(self, seen: Seen) -> Iterator[Tensor]:
         """Takes a crop and gives the restored ones that need no other."""
         self.check_interrupt()
         device, past = self.restorer.place(WORKING), self._past
-        here = resized(crop.float(), CROP, "bicubic").clamp(0, 1)
-        quiet = without_chroma_noise(here, self.scale)
-        grey = replace(seen_by_flow(here), device=device)  # seen before it goes there: asking for it back would wait for all that goes on there
-        now = here.to(device)
-        quiet = now if quiet is here else quiet.to(device)
+        now = seen.crop.to(device)
+        quiet = now if seen.quiet is seen.crop else seen.quiet.to(device)
+        back, forth = seen.flows or (None, None)
         if device != self._device:
             self._device, self.enlarged = device, self.enlarged.to(device)
             self._drawn = self.restorer.network.at(detail) if (detail := self.restorer.options.detail) else None
-        frame = self._restored(now, quiet, grey, past)
-        if past is not None and self.restorer.look_ahead:
-            after = warp(frame.restored, flow_between(past.grey, grey), "bicubic")
+        frame = self._restored(now, quiet, seen.grey, past, None if back is None else back.to(device))
+        if past is not None and forth is not None:
+            after = warp(frame.restored, forth.to(device), "bicubic")
             yield steadied(past.restored, after, past.share, past.tolerance).clamp(0, 1)
         self._past = frame if self.restorer.options.carry else None
         if not self.restorer.look_ahead:
             yield frame.restored
 
-    def _restored(self, now: Tensor, quiet: Tensor, grey: GreyFrames, past: Frame | None) -> Frame:
-        """x_t, and what the network sees of it, with what is known of the frame before it."""
-        before, restored, flow = (None, None, None) if past is None else (past.crop, past.restored, flow_between(grey, past.grey))
+    def _restored(self, now: Tensor, quiet: Tensor, grey: GreyFrames, past: Frame | None, flow: Tensor | None) -> Frame:
+        """x_t, and what the network sees of it, with what is known of the frame before it and the flow into that."""
+        before, restored = (None, None) if past is None else (past.crop, past.restored)
         images, seen = clip_inputs(quiet, before, restored, flow)
         faithful = self.restorer.network.at(0.0)  # asked for anew: a host may have exchanged them
         twice = self._looks_twice(past is None)

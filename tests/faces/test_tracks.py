@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch.testing import assert_close
 
 from fvr.faces import ExternalDetections, Tracker, find_tracks
@@ -209,3 +210,11 @@ def test_an_assignment_always_exists():
     """Where no pair is allowed SciPy would raise on infinite costs; finite ones give an empty assignment."""
     assert assign(torch.full((3, 2), NEVER)) == []
     assert assign(torch.tensor([[1.0, NEVER], [0.5, 1.0]])) == [(0, 0), (1, 1)]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1)])
+def test_one_alone_takes_the_cheapest(shape):
+    cost = torch.rand(shape, generator=torch.Generator().manual_seed(3))
+    rows, columns = linear_sum_assignment(cost.numpy())
+    assert assign(cost) == [(int(rows[0]), int(columns[0]))]
+    assert assign(torch.full(shape, NEVER)) == []

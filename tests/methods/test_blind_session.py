@@ -1,10 +1,13 @@
 """The blind restorer over clips: chunks, the past, its parameters."""
 
+import threading
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from fvr.methods.base import restore_frames
+from fvr.methods.blind import restorer as blind
 from fvr.methods.blind.agreement import NOISY, REMEMBERED, Agreement, energies, kept, mirrored, unmirrored
 from fvr.methods.blind.restorer import AGREED, EVERY, BlindOptions, BlindRestorer, flow_into, steadied
 from fvr.models.blind import BlindRestorers, BlindSizes, BlindUNet
@@ -48,6 +51,24 @@ def clip() -> torch.Tensor:
 @pytest.mark.parametrize("chunk", [1, 7])
 def test_chunks_make_no_difference(restorer, clip, chunk):
     assert torch.equal(restore_frames(restorer, clip, chunk=chunk), restore_frames(restorer, clip, chunk=9))
+
+
+def test_what_needs_no_network_is_made_ahead_and_stops_with_it(restorer, clip, monkeypatch):
+    """In a thread of its own, which is gone after an interruption too."""
+    threads, running, looked = set(), threading.active_count(), blind.seen_by_flow
+
+    def noted(crops):
+        threads.add(threading.current_thread())
+        return looked(crops)
+
+    def stopped():
+        if threads:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(blind, "seen_by_flow", noted)
+    with pytest.raises(KeyboardInterrupt):
+        restorer.open(check_interrupt=stopped).push(clip)
+    assert threads and threading.current_thread() not in threads and threading.active_count() == running
 
 
 def test_the_past_is_carried_and_can_be_left(restorer, clip):
