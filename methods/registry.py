@@ -105,7 +105,8 @@ def flair_of(
     prior: Prior = GaussianPrior()
     enhancer = floor = None
     if weights is not None:
-        prior = prior_from_file(weights, dtype=precision or torch.float32, placed=placed)
+        fast = torch.bfloat16 if weights.parent == FOLDER else torch.float32  # of the published ones nobody measured it
+        prior = prior_from_file(weights, dtype=precision or fast, placed=placed)
         if weights.name == PRIOR and options.enhance and (FOLDER / CODEBOOK).is_file():
             loaded = load_network(FOLDER / CODEBOOK)
             enhancer = restorer_from(loaded, place=placed(loaded.network))
@@ -208,7 +209,7 @@ def build_restorer(
         device: where its networks run.
         settings: parameters as text, NAME to VALUE; "preset" picks the set that the others then change.
         precision: dtype of the part of a network that draws the picture once the codes are chosen, or of FLAIR's convolutions; None is bfloat16 where
-            pictures stay the same in it.
+            pictures stay the same in it, blind's and those of the embedded prior.
 
     Raises:
         ValueError: one sentence for an unknown method, setting or preset, a bad value, or weights the method cannot use.

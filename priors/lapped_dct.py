@@ -34,11 +34,11 @@ def from_colours(colours: Tensor) -> Tensor:
 
 def halve(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, C, ceil(H / 2), ceil(W / 2)), low-pass filtered, ends replicated."""
-    n, c, h, w = x.shape
-    taps = torch.tensor(TAPS, dtype=x.dtype, device=x.device)
-    x = F.pad(x, (1, 1 + w % 2, 1, 1 + h % 2), mode="replicate").reshape(n * c, 1, h + 2 + h % 2, w + 2 + w % 2)
-    x = F.conv2d(F.conv2d(x, taps.view(1, 1, 1, -1), stride=(1, 2)), taps.view(1, 1, -1, 1), stride=(2, 1))
-    return x.view(n, c, *x.shape[-2:])
+    h, w = x.shape[-2:]
+    x = F.pad(x, (1, 1 + w % 2, 1, 1 + h % 2), mode="replicate")
+    outer, inner = TAPS[:2]
+    x = outer * (x[..., :-3:2, :] + x[..., 3::2, :]) + inner * (x[..., 1:-2:2, :] + x[..., 2:-1:2, :])  # eight times faster than convolving
+    return outer * (x[..., :-3:2] + x[..., 3::2]) + inner * (x[..., 1:-2:2] + x[..., 2:-1:2])
 
 
 def double(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -57,6 +57,14 @@ def lapped_basis(hop: int) -> Tensor:
     return torch.einsum("ki,lj->klij", rows, rows).reshape(BANDS, 1, BLOCK, BLOCK)
 
 
+@lru_cache(maxsize=4)
+@torch.inference_mode(False)
+def lapped_cells(hop: int) -> Tensor:
+    """(hop^2, 64, 8 / hop, 8 / hop): of the basis what each of the blocks over a cell of hop x hop pixels has in it, the last block's first part last."""
+    parts = lapped_basis(hop)[:, 0].unflatten(1, (-1, hop)).unflatten(3, (-1, hop)).flip(1, 3)  # (64, block, row, block, column)
+    return parts.permute(2, 4, 0, 1, 3).reshape(hop * hop, BANDS, BLOCK // hop, BLOCK // hop).contiguous()
+
+
 def analyse(x: Tensor, hop: int) -> Tensor:
     """(N, C, H, W) -> (N C, 64, h, w) coefficients, band 8 i + j of vertical frequency i and horizontal j; ends mirrored."""
     n, c, h, w = x.shape
@@ -67,6 +75,5 @@ def analyse(x: Tensor, hop: int) -> Tensor:
 
 def synthesise(bands: Tensor, shape: torch.Size, hop: int) -> Tensor:
     """The frames of `shape` (N, C, H, W) whose coefficients are `bands`: synthesise(analyse(x, hop), x.shape, hop) = x."""
-    edge = BLOCK - hop
-    x = F.conv_transpose2d(bands, lapped_basis(hop).to(bands), stride=hop)
-    return x[..., edge : edge + shape[-2], edge : edge + shape[-1]].reshape(shape)
+    x = F.pixel_shuffle(F.conv2d(bands, lapped_cells(hop).to(bands)), hop)
+    return x[..., : shape[-2], : shape[-1]].reshape(shape)

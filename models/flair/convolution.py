@@ -59,7 +59,13 @@ class FrameConv(nn.Module):
     def over(self, read: Read, x: Tensor, window: Window, change: Callable[[Tensor], Tensor] | None = None, enlarged: int = 1) -> Tensor:
         """The convolution of what `read` gives for the frames of x, after `change`, which makes `enlarged` times the pixels of it."""
         pieces = (read(part) for part in window.parts(x, enlarged))
-        return joined((self.conv(piece if change is None else change(piece)) for piece in pieces), len(x))
+        return joined((self._convolved(piece if change is None else change(piece)) for piece in pieces), len(x))
+
+    def _convolved(self, piece: Tensor) -> Tensor:
+        conv = self.conv
+        if conv.kernel_size != (1, 1) or piece.device.type != "cpu":
+            return conv(piece)
+        return F.linear(piece.permute(0, 2, 3, 1), conv.weight[..., 0, 0], conv.bias).permute(0, 3, 1, 2)  # on one thread three times faster
 
 
 class TimeConv(nn.Module):
@@ -87,9 +93,20 @@ class TimeConv(nn.Module):
     def _convolved(self, block: Tensor) -> Tensor:
         """(n + 2, C, h, w) to (n, C, h, w)."""
         conv = self.wrapped_module
+        if conv.kernel_size[1] == 1 and block.device.type == "cpu" and not torch.is_grad_enabled():
+            return self._added(block)
         if conv.kernel_size[1] == 1:  # as one product of matrices: keeps the memory format and is a third faster on a CPU
             weight = conv.weight.transpose(1, 2).reshape(conv.out_channels, -1, 1, 1)
             return F.conv2d(torch.cat([block[:-2], block[1:-1], block[2:]], 1), weight, conv.bias)
         side = conv.kernel_size[1] // 2
         done = F.conv3d(block.transpose(0, 1)[None], conv.weight, conv.bias, padding=(0, side, side))[0].transpose(0, 1)
         return done.contiguous(memory_format=torch.channels_last)
+
+    def _added(self, block: Tensor) -> Tensor:
+        """The same with a kernel of 1, as three products that are added in place, without neighbours side by side."""
+        conv, (count, width, height, length) = self.wrapped_module, block.shape
+        rows = block.permute(0, 2, 3, 1).reshape(count, -1, width)
+        first, middle, last = conv.weight[..., 0, 0].permute(2, 1, 0)
+        out = torch.addmm(conv.bias, rows[1:-1].flatten(0, 1), middle)
+        out.addmm_(rows[:-2].flatten(0, 1), first).addmm_(rows[2:].flatten(0, 1), last)
+        return out.view(count - 2, height, length, -1).permute(0, 3, 1, 2)

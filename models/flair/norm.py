@@ -29,6 +29,11 @@ def moments(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     return variances.mean(2) + means.var(2, correction=0), means.mean(2)
 
 
+def fused(x: Tensor, window: Window) -> bool:
+    """Whether a whole map is normalised by one kernel: on a CPU, without gradients, where memory does not ask for pieces."""
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and len(window.parts(x)) == 1
+
+
 class ClipNorm(nn.Module):
     """Group normalisation over (T, h, w) of each clip, in float32 whatever the dtype of the features.
 
@@ -61,6 +66,10 @@ class ClipNorm(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> Read:
         """silu((1 + a) norm(x) + b) with film = (a, b), (B T, C) each; without `activate` the sum alone. In `dtype`, that of x by default."""
+        if film is None and fused(x, window):
+            whole = self._at_once(x, window)
+            whole = F.silu(whole, inplace=True) if activate else whole
+            return lambda part: whole[part].to(dtype or x.dtype)
         scale, shift = self.coefficients(x, window)
         if film is not None:
             scale, shift = scale * (1 + film[0]), shift * (1 + film[0]) + film[1]
@@ -71,6 +80,13 @@ class ClipNorm(nn.Module):
             return (F.silu(y, inplace=True) if activate else y).to(dtype or x.dtype)
 
         return some
+
+    def _at_once(self, x: Tensor, window: Window) -> Tensor:
+        """norm(x) by one kernel, to which a clip of frames in channels-last layout is one picture, T times as high."""
+        norm = self.wrapped_module
+        clips = x.permute(0, 2, 3, 1).reshape(-1, window.frames * x.shape[2], x.shape[3], x.shape[1]).permute(0, 3, 1, 2)
+        done = F.group_norm(clips, norm.num_groups, norm.weight.float(), norm.bias.float(), norm.eps)
+        return done.permute(0, 2, 3, 1).reshape(len(x), *x.shape[2:], x.shape[1]).permute(0, 3, 1, 2)
 
     def forward(self, x: Tensor, window: Window) -> Tensor:
         """x (B T, C, h, w), normalised."""
