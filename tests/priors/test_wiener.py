@@ -5,7 +5,7 @@ import torch
 
 from fvr.diffusion.schedule import add_noise
 from fvr.priors import wiener
-from fvr.priors.lapped_dct import analyse, double, from_colours, halve, synthesise, to_colours
+from fvr.priors.lapped_dct import BLOCK, TAPS, analyse, double, from_colours, halve, lapped_basis, synthesise, to_colours
 from fvr.priors.load import EMBEDDED, load_prior
 from fvr.priors.wiener import GaussianPrior, denoise, noise_gain
 
@@ -147,3 +147,16 @@ def test_gradients_flow_after_a_first_use_in_inference_mode():
     leaf = x.clone().requires_grad_()
     prior.predict_x0(leaf, 100, x).square().sum().backward()
     assert leaf.grad is not None and leaf.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("size", [(16, 24), (13, 9)])
+def test_lapped_blocks_overlap_and_add(size):
+    """Put together cell by cell as by a transposed convolution, and halved as by the filter."""
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for hop in (2, 4):
+        bands, edge = torch.randn_like(analyse(x, hop)), BLOCK - hop
+        whole = torch.nn.functional.conv_transpose2d(bands, lapped_basis(hop), stride=hop)[..., edge : edge + size[0], edge : edge + size[1]]
+        torch.testing.assert_close(synthesise(bands, x.shape, hop), whole.reshape(x.shape))
+    taps = torch.tensor(TAPS, dtype=x.dtype)
+    padded = torch.nn.functional.pad(x, (1, 1 + size[1] % 2, 1, 1 + size[0] % 2), mode="replicate").flatten(0, 1)[:, None]
+    torch.testing.assert_close(halve(x), torch.nn.functional.conv2d(padded, taps.outer(taps)[None, None], stride=2).view_as(halve(x)))
