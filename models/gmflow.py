@@ -21,8 +21,6 @@ SPLITS = 2
 """Attention windows along each side of the feature maps."""
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-ROWS = 1024
-"""Places that are matched at once; all of them would need a matrix of 64 MiB for 512 x 512 images."""
 
 
 class GMFlow(nn.Module):
@@ -167,7 +165,7 @@ class WindowAttention(nn.Module):
             self.norm2 = nn.LayerNorm(WIDTH)
 
     def forward(self, source: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, h, w, C) twice to (B, h, w, C); `mask` (windows, n, n) for windows shifted by half, None for windows in place."""
+        """(B, h, w, C) twice to (B, h, w, C); `mask` (1, windows, n, n) for windows shifted by half, None for windows in place."""
         height, width = source.shape[1:3]
         shift = (0, 0) if mask is None else (height // SPLITS // 2, width // SPLITS // 2)
         q, k, v = (to_windows(part, shift) for part in (self.q_proj(source), self.k_proj(target), self.v_proj(target)))
@@ -193,9 +191,9 @@ class Propagation(nn.Module):
 
 
 def expected(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(Q K^T / sqrt(C)) V of (B, n, C), (B, m, C) and (B, m, d), a few rows at a time."""
-    query = query * query.shape[-1] ** -0.5
-    return torch.cat([(rows @ key.mT).softmax(-1) @ value for rows in query.split(ROWS, 1)], 1)
+    """softmax(Q K^T / sqrt(C)) V of (B, n, C), (B, m, C) and (B, m, d); V as wide as the others, for only then no n x m is made."""
+    wide = F.pad(value, (0, key.shape[-1] - value.shape[-1]))
+    return F.scaled_dot_product_attention(query[:, None], key[:, None], wide[:, None])[:, 0, :, : value.shape[-1]]
 
 
 def instance_norm(x: Tensor) -> Tensor:
@@ -241,7 +239,7 @@ def from_windows(x: Tensor, size: tuple[int, int], shift: tuple[int, int]) -> Te
 
 
 def shifted_mask(height: int, width: int, device: torch.device) -> Tensor:
-    """(windows, n, n): -100 between places that only rolling made neighbours, 0 elsewhere (-100 is what the network was trained with)."""
+    """(1, windows, n, n): -100 between places that only rolling made neighbours, 0 elsewhere (-100 is what the network was trained with)."""
     region = torch.zeros(height, width, device=device)
     for axis, length in ((0, height), (1, width)):
         window = length // SPLITS
@@ -249,4 +247,4 @@ def shifted_mask(height: int, width: int, device: torch.device) -> Tensor:
         band = (place >= length - window).float() + (place >= length - window // 2).float()
         region = 3 * region + (band[:, None] if axis == 0 else band)
     region = to_windows(region[None, ..., None], (0, 0))[0, ..., 0]
-    return (region[:, :, None] != region[:, None, :]).float() * -100.0
+    return (region[None, :, :, None] != region[None, :, None, :]).float() * -100.0  # fused attention takes a mask of four axes only
