@@ -60,7 +60,7 @@ def lapped_basis(hop: int) -> Tensor:
 @lru_cache(maxsize=4)
 @torch.inference_mode(False)
 def lapped_cells(hop: int) -> Tensor:
-    """(hop^2, 64, 8 / hop, 8 / hop): of the basis what each of the blocks over a cell of hop x hop pixels has in it, the last block's first part last."""
+    """(hop^2, 64, 8 / hop, 8 / hop): what the basis of each block over a cell of hop x hop pixels shows there, the earlier blocks' ends first."""
     parts = lapped_basis(hop)[:, 0].unflatten(1, (-1, hop)).unflatten(3, (-1, hop)).flip(1, 3)  # (64, block, row, block, column)
     return parts.permute(2, 4, 0, 1, 3).reshape(hop * hop, BANDS, BLOCK // hop, BLOCK // hop).contiguous()
 

@@ -103,10 +103,12 @@ class TimeConv(nn.Module):
         return done.contiguous(memory_format=torch.channels_last)
 
     def _added(self, block: Tensor) -> Tensor:
-        """The same with a kernel of 1, as three products that are added in place, without neighbours side by side."""
-        conv, (count, width, height, length) = self.wrapped_module, block.shape
+        """The same with a kernel of 1, as three products that are added, without neighbours side by side."""
+        (count, width, height, length), conv = block.shape, self.wrapped_module
+        assert conv.bias is not None
         rows = block.permute(0, 2, 3, 1).reshape(count, -1, width)
         first, middle, last = conv.weight[..., 0, 0].permute(2, 1, 0)
         out = torch.addmm(conv.bias, rows[1:-1].flatten(0, 1), middle)
-        out.addmm_(rows[:-2].flatten(0, 1), first).addmm_(rows[2:].flatten(0, 1), last)
+        for others, weight in ((rows[:-2], first), (rows[2:], last)):
+            out = torch.addmm(out, others.flatten(0, 1), weight)
         return out.view(count - 2, height, length, -1).permute(0, 3, 1, 2)
