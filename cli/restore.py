@@ -40,8 +40,8 @@ def add(commands: Any) -> None:
         "--precision",
         default="auto",
         choices=["auto", "float32", "bfloat16", "float16"],
-        help="of the part that draws the picture; auto: bfloat16 for blind on GPUs from Ampere on and on CPUs with AMX or AVX512_BF16, "
-        "else float32 (default: auto)",
+        help="of the part that draws the picture; auto: bfloat16 for blind and the embedded prior on GPUs from Ampere on and on CPUs "
+        "with AMX or AVX512_BF16, else float32 (default: auto)",
     )
     p.add_argument(
         "--compile",

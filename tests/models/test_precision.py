@@ -1,6 +1,7 @@
 """The precision that is chosen where nobody says one."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from fvr.methods.registry import build_restorer
 from fvr.metrics.fidelity import psnr
 from fvr.models.checkpoints.load import load_network
 from fvr.models.device import fast_in_bfloat16
-from fvr.models.embedded import BLIND, CODEBOOK, FOLDER
+from fvr.models.embedded import BLIND, CODEBOOK, FOLDER, PRIOR
 from fvr.physics import parse
 
 
@@ -34,6 +35,17 @@ def test_it_is_kept_to_networks_whose_pictures_stay_the_same():
     for precision, floor in ((None, torch.bfloat16), (torch.float32, torch.float32), (torch.bfloat16, torch.float32)):
         restorer = build_restorer("codeformer", weights=FOLDER / CODEBOOK, precision=precision)
         assert restorer.floor.network.faithful.tail.weight.dtype == floor
+
+
+@pytest.mark.parametrize("name", [PRIOR, "another.safetensors"])
+def test_of_priors_only_the_embedded_one_is_computed_in_it(tmp_path, name):
+    """Nobody measured the published ones."""
+    path = FOLDER / PRIOR
+    if name != PRIOR:
+        path = tmp_path / name
+        shutil.copy(FOLDER / PRIOR, path)
+    prior = build_restorer("flair", weights=path, precision=None).prior
+    assert prior.network.dtype == (torch.bfloat16 if name == PRIOR else torch.float32)
 
 
 def test_workers_keep_to_what_was_decided(monkeypatch):
