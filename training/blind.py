@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -43,7 +44,8 @@ class BlindRecipe:
         footage: the damage.
         pairs: how many are made.
         patch: side of what is cut out of a pair's window for a step, a multiple of the network's.
-        frames: of a pair's clip that a step sees.
+        frames: of a pair's clip that a step learns from,
+        run_up: and how many before them it may be shown first, so that what is carried is as old as in a long clip.
         flicker: weight of the error's change from frame to frame.
         detail: the schedule of the last stage, of the second set of weights.
         faithful, features, bands, adversary: weights of its L1, of the distance in features of a face encoder, of the strength of each octave
@@ -57,7 +59,8 @@ class BlindRecipe:
     footage: Footage = field(default_factory=Footage)
     pairs: int = 6000
     patch: int = 128
-    frames: int = 4
+    frames: int = 3
+    run_up: int = FRAMES - 3
     flicker: float = 0.4
     detail: Plan = field(default_factory=lambda: Plan(1500, 4, 1e-4, 1e-5, warmup=20, ema=0.99, clip=1.0))
     faithful: float = 10.0
@@ -83,8 +86,12 @@ class PixelStage(Stage):
 
     @property
     def frames(self) -> int:
-        """That a step sees of each clip."""
+        """Of each clip, that a step learns from."""
         return 1
+
+    def shown(self, generator: torch.Generator) -> int:
+        """Frames of each clip in a step, those before the ones that it learns from included."""
+        return self.frames
 
     def start(self, network: nn.Module, done: Mapping[str, Path]) -> None:
         network.requires_grad_(True)
@@ -96,10 +103,10 @@ class PixelStage(Stage):
             chosen = list(range(first, first + self.plan.batch))
         else:
             chosen = torch.randint(len(self.pairs), (self.plan.batch,), generator=generator).tolist()
-        return collate([self.pairs[index] for index in chosen], self.recipe.patch, generator, self.frames)
+        return collate([self.pairs[index] for index in chosen], self.recipe.patch, generator, self.shown(generator))
 
     def losses(self, network: nn.Module, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        errors = restored(network, batch) - batch["clean"]
+        errors = restored(network, batch, self.frames) - batch["clean"][:, -self.frames :]
         pixels = {"pixels": root_error(errors.flatten(0, 1), batch["pool"].repeat_interleave(errors.shape[1]))}
         if errors.shape[1] == 1:
             return pixels
@@ -138,6 +145,9 @@ class RecurrentStage(PixelStage):
     def frames(self) -> int:
         return self.recipe.frames
 
+    def shown(self, generator: torch.Generator) -> int:
+        return self.frames + int(torch.randint(self.recipe.run_up + 1, (), generator=generator))
+
 
 class DetailStage(RecurrentStage):
     """From the first stage's weights: L1, features of faces, the strength of each octave, and a U-Net discriminator (Real-ESRGAN, section 3.3).
@@ -155,17 +165,17 @@ class DetailStage(RecurrentStage):
 
     def batch(self, step: int, generator: torch.Generator) -> Batch:
         chosen = torch.randint(len(self.pairs), (self.plan.batch,), generator=generator).tolist()
-        return collate([self.pairs[index] for index in chosen], self.recipe.patch, generator, self.frames)
+        return collate([self.pairs[index] for index in chosen], self.recipe.patch, generator, self.shown(generator))
 
     def before_step(self, network: nn.Module, step: int, generator: torch.Generator) -> bool:
         self.adversary.begin()
         return False
 
     def losses(self, network: nn.Module, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        outputs = restored(network, batch)
-        last = int(torch.randint(1, outputs.shape[1], (), generator=generator))
-        y, x = outputs[:, last], batch["clean"][:, last]
-        errors = outputs - batch["clean"]
+        outputs, clean = restored(network, batch, self.frames), batch["clean"][:, -self.frames :]
+        last = int(torch.randint(1, self.frames, (), generator=generator))
+        y, x = outputs[:, last], clean[:, last]
+        errors = outputs - clean
         return {
             "pixels": self.recipe.faithful * errors.abs().mean(),
             "flicker": self.recipe.faithful * self.recipe.flicker * (errors[:, 1:] - errors[:, :-1].detach()).abs().mean(),
@@ -201,16 +211,20 @@ def root_error(errors: Tensor, pool: Tensor) -> Tensor:
     return ((fine + ROUNDING).sqrt() + (coarse + ROUNDING).sqrt()).mean() / 2
 
 
-def restored(network: nn.Module, batch: Batch) -> Tensor:
-    """The clips of a batch through the network, (B, T, 3, P, P); what is carried from frame to frame carries no gradient."""
+def restored(network: nn.Module, batch: Batch, frames: int | None = None) -> Tensor:
+    """The last `frames` of a batch's clips through the network, or all, (B, T, 3, P, P); nothing before them, and nothing carried, has a gradient."""
     damaged, flows, place, enlarged = batch["damaged"], batch["flows"], batch["place"], batch["enlarged"]
+    run_up = 0 if frames is None else damaged.shape[1] - frames
     outputs: list[Tensor] = []
     for t in range(damaged.shape[1]):
         earlier = (damaged[:, t - 1], outputs[-1].detach().clamp(0, 1), flows[:, t - 1]) if t else (None, None, None)
         images, seen = clip_inputs(damaged[:, t], *earlier)
         images = images.contiguous(memory_format=torch.channels_last)
-        outputs.append(network(images, seen, place, enlarged))
-    return torch.stack(outputs, 1)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and t >= run_up):
+            outputs.append(network(images, seen, place, enlarged))
+        if t < run_up:
+            torch.clear_autocast_cache()  # weights that were cast without a gradient would be used with one
+    return torch.stack(outputs[run_up:], 1)
 
 
 def collate(pairs: list[Pair], patch: int, generator: torch.Generator | None = None, frames: int = FRAMES) -> Batch:
@@ -227,7 +241,9 @@ def collate(pairs: list[Pair], patch: int, generator: torch.Generator | None = N
         left, top, mirror = (0, 0, 0) if generator is None else [int(torch.randint(n, (), generator=generator)) for n in (room, room, 2)]
         first = 0 if generator is None else int(torch.randint(FRAMES - frames + 1, (), generator=generator))
         cut = (slice(first, first + frames), *(slice(UNSHUFFLE * start, UNSHUFFLE * start + patch) for start in (top, left)))
-        seen, clean = (torch.from_numpy(clip[cut]).permute(0, 3, 1, 2).float() / 255 for clip in (pair.damaged, pair.clean))
+        seen, clean = (
+            torch.from_numpy(clip[cut].astype(np.float32)).permute(0, 3, 1, 2) / np.iinfo(clip.dtype).max for clip in (pair.damaged, pair.clean)
+        )
         x, y = pair.corner[0] // UNSHUFFLE + left, pair.corner[1] // UNSHUFFLE + top
         place = everywhere[:, y : y + patch // UNSHUFFLE, x : x + patch // UNSHUFFLE].clone()
         if mirror:

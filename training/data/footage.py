@@ -21,6 +21,8 @@ INTERPOLATIONS = {
     "lanczos": cv2.INTER_LANCZOS4,
 }
 KINDS = ("clean", "soft", "full")
+UPLOADED = 0, 1, 0, 1, 0, 0, 0
+"""The chances of `Footage` where a clip was only uploaded."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Footage:
         blur: standard deviation.
         shrink: factor of a scaler before the codec, undone behind it.
         noise: standard deviation.
+        uploaded: share of fully damaged clips that were only made smaller, coded and enlarged, as most of what people keep.
         chances: of blur, scaler, noise, codec, second generation, over-sharpening and interlacing in a clip that is fully damaged.
     """
 
@@ -42,6 +45,7 @@ class Footage:
     blur: tuple[float, float] = (0.4, 3.5)
     shrink: tuple[float, float] = (1.2, 4.0)
     noise: tuple[float, float] = (1.0, 18.0)
+    uploaded: float = 0.25
     chances: tuple[float, float, float, float, float, float, float] = (0.45, 0.5, 0.45, 0.9, 0.2, 0.06, 0.03)
 
     def describe(self) -> str:
@@ -50,7 +54,7 @@ class Footage:
         return (
             f"blur of many kinds up to {self.blur[1]:g} pixels of the crop, a camera's noise, scalers, over-sharpening, deinterlacing and "
             f"{', '.join(CODECS)}, once or twice, on faces set moving at {low:g} to {high:g} frame pixels per crop pixel; {self.clean:.0%} hardly "
-            f"damaged, {self.soft:.0%} only blurred"
+            f"damaged, {self.soft:.0%} only blurred, {(1 - self.clean - self.soft) * self.uploaded:.0%} only made smaller and coded"
         )
 
     def kind(self, rng: np.random.Generator) -> str:
@@ -70,12 +74,11 @@ class Footage:
         """
         matrix = "bt601" if rng.random() < 0.5 else "bt709"
         if kind == "clean":
-            codec = "h264" if rng.random() < 0.5 else None
-            return through(frames, codec, rng.uniform(12, 20), matrix)
+            return through(frames, "h264", rng.uniform(12, 20), matrix) if rng.random() < 0.5 else uncoded(frames, matrix, rng)
         if kind == "soft":
             frames = blurred(frames, even_in_log(rng, self.blur) * scale, rng)
-            return through(frames, "h264" if rng.random() < 0.25 else None, rng.uniform(10, 18), matrix)
-        blur, scaler, noise, codec, again, sharpen, interlace = rng.random(7) < self.chances
+            return through(frames, "h264", rng.uniform(10, 18), matrix) if rng.random() < 0.25 else uncoded(frames, matrix, rng)
+        blur, scaler, noise, codec, again, sharpen, interlace = rng.random(7) < (UPLOADED if rng.random() < self.uploaded else self.chances)
         height, width = frames.shape[1:3]
         if blur:
             frames = blurred(frames, even_in_log(rng, self.blur) * scale, rng)
@@ -89,7 +92,7 @@ class Footage:
             frames = sharpened(frames, rng)
         if interlace:
             frames = one_field(frames, rng)
-        frames = recorded(frames, matrix, rng) if codec else through(frames, None, 0, matrix)
+        frames = recorded(frames, matrix, rng) if codec else uncoded(frames, matrix, rng)
         if scaler:
             frames = to_size(
                 frames,
@@ -117,6 +120,11 @@ def recorded(frames: np.ndarray, matrix: str, rng: np.random.Generator) -> np.nd
     elif codec in ("mpeg2", "mpeg4"):
         options = {"bf": str(int(rng.integers(0, 3))), "g": "12"}
     return through(np.clip(frames, 0, 255), codec, low + (high - low) * rng.beta(1.6, 2.2), matrix, options)
+
+
+def uncoded(frames: np.ndarray, matrix: str, rng: np.random.Generator) -> np.ndarray:
+    """Whole levels, of RGB as pictures are kept or of 4:2:0 as video is, in equal shares."""
+    return through(frames, None, 0, matrix) if rng.random() < 0.5 else np.clip(np.round(frames), 0, 255)
 
 
 def blurred(frames: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:

@@ -20,7 +20,7 @@ from .faces import Faces
 from .footage import KINDS, Footage
 from .synthetic_motion import Motion, swings
 
-FRAMES = 4
+FRAMES = 8
 """Of a pair's clip,"""
 WARM_UP = 2
 """and frames coded before them at most, so that a clip need not begin with a key frame."""
@@ -30,6 +30,12 @@ MARGIN = 32
 """and what is damaged around it and cut off, so that no edge is another than in a whole frame."""
 TELEPHONES = 0.35
 """Share of the truths that look like a telephone's."""
+SUBSAMPLED = 0.85
+"""Share of the truths whose colours are half as fine as their light, as nearly all footage's are."""
+CUT_OUT = 0.85
+"""Share of the damaged clips that are as fine as cutting out leaves them; the others are of whole levels, as of a file of aligned faces."""
+FINE = 65535 / 255
+"""Of damaged windows, steps in a level."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,8 @@ class Pair:
     """A window of a clip.
 
     Attributes:
-        damaged, clean: (T, W, W, 3) uint8 RGB.
+        damaged: (T, W, W, 3) uint16 RGB, in steps of 1 / `FINE` of a level.
+        clean: of that shape, uint8.
         corner: x and y of the window in the crop.
         kind: of the damage, an index of KINDS.
         scale: frame pixels per crop pixel.
@@ -101,14 +108,16 @@ class Pairs:
         rng = np.random.default_rng((self.seed, index))
         face = self.faces.source(int(rng.integers(len(self.faces)))).permute(1, 2, 0).numpy()
         corner = int(4 * rng.integers(0, (CROP - WINDOW) // 4 + 1)), int(4 * rng.integers(0, (CROP - WINDOW) // 4 + 1))
-        truth = filmed(relit(moving_window(face, corner, FRAMES + WARM_UP, rng), rng), rng)
         kind = self.footage.kind(rng)
         scale = self.footage.frame_scale(rng)
+        truth = filmed(relit(moving_window(face, corner, FRAMES + WARM_UP, rng), rng), scale, rng)
         seen = as_seen(truth, self.footage, kind, scale, rng)
         first = int(rng.integers(WARM_UP + 1))
         inner = (slice(first, first + FRAMES), slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
-        damaged, clean = (np.clip(np.round(clip[inner]), 0, 255).astype(np.uint8) for clip in (seen, truth))
-        return Pair(damaged, clean, corner, KINDS.index(kind), scale)
+        seen, truth = (np.clip(clip[inner], 0, 255) for clip in (seen, truth))
+        if rng.random() >= CUT_OUT:
+            seen = np.round(seen)
+        return Pair(np.round(seen * FINE).astype(np.uint16), np.round(truth).astype(np.uint8), corner, KINDS.index(kind), scale)
 
 
 def moving_window(face: np.ndarray, corner: tuple[int, int], frames: int, rng: np.random.Generator) -> np.ndarray:
@@ -151,14 +160,30 @@ def relit(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return (255 * np.clip(x + rng.uniform(-0.03, 0.05), 0, 1)).astype(np.float32)
 
 
-def filmed(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The truth as a good camera has it: mostly softer than a portrait made smaller, and coded once. Only what came after that is damage."""
+def filmed(clip: np.ndarray, scale: float, rng: np.random.Generator) -> np.ndarray:
+    """The truth as a good camera has it: mostly softer than a portrait made smaller, coarser in its colours, and coded once. Only what came after
+    that is damage.
+
+    Args:
+        scale: frame pixels per pixel of the clip.
+    """
     if rng.random() < TELEPHONES:
         clip = from_telephone(clip, rng)
     elif rng.random() < 0.65:
         width = rng.uniform(0.35, 1.0)
         clip = np.stack([cv2.GaussianBlur(frame, (0, 0), width) for frame in clip])
+    if rng.random() < SUBSAMPLED:
+        clip = with_coarse_colours(clip, scale / 2)
     return through(clip, "h264", rng.uniform(10, 17)) if rng.random() < 0.4 else clip
+
+
+def with_coarse_colours(clip: np.ndarray, scale: float) -> np.ndarray:
+    """The clip (T, S, S, 3) with what its colours differ from grey by at `scale` of its side."""
+    grey = (clip @ np.array(BT601, np.float32))[..., None]
+    side = clip.shape[1]
+    small = max(8, round(side * scale))
+    colours = [cv2.resize(frame, (small, small), interpolation=cv2.INTER_AREA) for frame in clip - grey]
+    return np.clip(grey + np.stack([cv2.resize(frame, (side, side), interpolation=cv2.INTER_LINEAR) for frame in colours]), 0, 255)
 
 
 def from_telephone(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
