@@ -108,9 +108,9 @@ def smooth(values: Tensor, sigma: float) -> Tensor:
     """
     if sigma <= 0 or len(values) < 2:
         return values
-    from scipy.ndimage import gaussian_filter1d
-
-    return torch.from_numpy(gaussian_filter1d(values.double().numpy(force=True), sigma, axis=0)).to(values)
+    rows, taps = values.double().reshape(len(values), -1).numpy(force=True), 2 * int(4 * sigma + 0.5) + 1
+    smoothed = cv2.GaussianBlur(rows, (1, taps), sigma, sigma, borderType=cv2.BORDER_REFLECT)
+    return torch.from_numpy(smoothed).reshape(values.shape).to(values)
 
 
 def steady(matrices: Tensor, sigma: float) -> Tensor:
