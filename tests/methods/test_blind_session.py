@@ -152,6 +152,15 @@ def test_what_two_looks_agree_on_is_made_and_the_rest_left():
     assert half.mean() > worthwhile(right + 0.35 * first, right + 0.35 * second, carried=True).mean()
 
 
+def test_noise_may_be_taken_away_differently_by_each_look():
+    """The same disagreement leaves a weak correction alone, and a strong one that is as strong in the finest octave only."""
+    right, first, second = noise(0), noise(1), noise(2)
+    first, second = right + 0.5 * first, right + 0.5 * second
+    fine_first, fine_second = (6 * (part - F.interpolate(F.avg_pool2d(part, 4), scale_factor=4.0)) for part in (first, second))
+    assert worthwhile(6 * first, 6 * second).mean() > 0.6
+    assert not worthwhile(first, second).any() and not worthwhile(fine_first, fine_second).any()
+
+
 def test_agreement_is_that_of_some_frames():
     right, first, second = noise(0), noise(1), noise(2)
     good, bad = agreement(right, right + 0.1 * first), agreement(first, second)
