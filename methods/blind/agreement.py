@@ -96,13 +96,13 @@ class Agreement:
         Args:
             enlarged: crop pixels per pixel of the frame, from 1 on.
         """
-        noise = self._noise()
+        noise = self._removed_noise()
         agreed = torch.lerp(rise(self.lacking, UNSURE, SURE), rise(self.lacking, NOISE_UNSURE, NOISE_SURE), noise)
-        wrong = torch.cat([enlarged * doubt * octave for doubt, octave in zip(DOUBT, self.difference.split(1, 1), strict=True)], 1)
-        wrong = wrong * (1 - (1 - NOISE_DOUBT) * noise)
+        doubted = enlarged * (1 - (1 - NOISE_DOUBT) * noise)
+        wrong = doubted * torch.cat([doubt * octave for doubt, octave in zip(DOUBT, self.difference.split(1, 1), strict=True)], 1)
         return agreed * (self.energy - wrong).clamp_min(0) / self.energy.clamp_min(1e-12)
 
-    def _noise(self) -> Tensor:
+    def _removed_noise(self) -> Tensor:
         """How far the correction is that of noise, (n, 1, 1, 1) in [0, 1]."""
         first, _, third, coarse = self.energy[FACE_CELLS].mean((2, 3), keepdim=True).clamp_min(0).sqrt().split(1, 1)
         return rise((first * third).sqrt(), LITTLE_NOISE, MUCH_NOISE) * rise(first / coarse.clamp_min(1e-6), COARSE, FINE)

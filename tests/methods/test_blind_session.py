@@ -153,11 +153,13 @@ def test_what_two_looks_agree_on_is_made_and_the_rest_left():
 
 
 def test_noise_may_be_taken_away_differently_by_each_look():
-    """The same disagreement leaves a weak correction alone, and a strong one that is as strong in the finest octave only."""
+    """The same disagreement leaves alone what is weak, strong in the finest octave only, or stronger in what is coarse."""
     right, first, second = noise(0), noise(1), noise(2)
     first, second = right + 0.5 * first, right + 0.5 * second
     fine_first, fine_second = (6 * (part - F.interpolate(F.avg_pool2d(part, 4), scale_factor=4.0)) for part in (first, second))
+    coarse_first, coarse_second = (6 * (part + 8 * F.interpolate(F.avg_pool2d(part, 8), scale_factor=8.0)) for part in (first, second))
     assert worthwhile(6 * first, 6 * second).mean() > 0.6
+    assert not worthwhile(coarse_first, coarse_second).any()
     assert not worthwhile(first, second).any() and not worthwhile(fine_first, fine_second).any()
 
 
