@@ -5,6 +5,7 @@ x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps, eps ~ N(0, I); t counts
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,7 +68,11 @@ class Schedule:
             chosen.append(round(position))
             position += last / (steps - 1) if steps > 1 else 1.0
         chosen = [min(t, len(self) - 1) for t in chosen]
-        return Schedule(self.alphas_cumprod[torch.tensor(chosen)], tuple(self.timesteps[t] for t in chosen))
+        return self.at(chosen)
+
+    def at(self, steps: Sequence[int]) -> Schedule:
+        """The schedule of some of this one's steps, in rising order."""
+        return Schedule(self.alphas_cumprod[list(steps)], tuple(self.timesteps[t] for t in steps))
 
 
 def linear_schedule(steps: int = 1000, first: float = 1e-4, last: float = 2e-2) -> Schedule:

@@ -16,7 +16,7 @@ from .schedule import Schedule
 from .steps import ddim_step, dpm_solver_step, log_snr, renoising_step
 
 SolverName = Literal["ddpm", "ddim", "dpm++2m"]
-Spacing = Literal["auto", "uniform", "log-snr"]
+Spacing = Literal["auto", "uniform", "log-snr", "trailing"]
 
 
 class Solver(ABC):
@@ -80,11 +80,13 @@ def make_solver(name: SolverName, rho: float = 0.0) -> Solver:
 
 
 def spaced(schedule: Schedule, steps: int, start: float = 1.0, spacing: Spacing = "uniform") -> Schedule:
-    """`steps` entries of a schedule from step 0 to step start * (T - 1), ends included.
+    """`steps` entries of a schedule up to step start * (T - 1).
 
     Args:
-        spacing: "uniform": evenly in t, as FLAIR's code; "log-snr": evenly in lambda = log(sqrt(alpha_bar / (1 - alpha_bar))), each at the nearest
-            step of the schedule that is still free. ("auto" is for callers to resolve; here it is "uniform".)
+        spacing: "uniform": evenly in t from step 0 on, ends included, as FLAIR's code; "log-snr": the same ends, evenly in
+            lambda = log(sqrt(alpha_bar / (1 - alpha_bar))), each at the nearest step of the schedule that is still free; "trailing": evenly in t,
+            the cleanest as far from a clean frame as from its neighbour (Lin et al. 2024, table 2): none of few steps is spent where there is
+            hardly any noise. ("auto" is for callers to resolve; here it is "uniform".)
 
     Raises:
         ValueError: as Schedule.respaced.
@@ -94,9 +96,11 @@ def spaced(schedule: Schedule, steps: int, start: float = 1.0, spacing: Spacing 
     (0, 250, 500, 749, 999)
     """
     even = schedule.respaced(steps, start)
+    last = round(start * (len(schedule) - 1))
+    if spacing == "trailing" and last >= steps:
+        return schedule.at([round(last * k / steps) for k in range(1, steps + 1)])
     if spacing != "log-snr" or steps < 3:
         return even
-    last = round(start * (len(schedule) - 1))
     levels = log_snr(schedule.alphas_cumprod[: last + 1])
     goals = torch.linspace(float(levels[0]), float(levels[-1]), steps, dtype=torch.float64)
     chosen: list[int] = []
@@ -104,4 +108,4 @@ def spaced(schedule: Schedule, steps: int, start: float = 1.0, spacing: Spacing 
         nearest = int((levels - goal).abs().argmin())
         lowest = chosen[-1] + 1 if chosen else 0
         chosen.append(min(max(nearest, lowest), last - (steps - 1 - k)))  # steps still to come need room
-    return Schedule(schedule.alphas_cumprod[torch.tensor(chosen)], tuple(schedule.timesteps[t] for t in chosen))
+    return schedule.at(chosen)

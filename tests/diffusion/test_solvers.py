@@ -131,6 +131,15 @@ def test_steps_are_distinct_and_reach_both_ends(steps, start, long):
         torch.testing.assert_close(short.alphas_cumprod, schedule.alphas_cumprod[torch.tensor(short.timesteps)])
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 120), st.floats(0.13, 1.0))
+def test_trailing_steps_begin_at_the_start_and_end_a_stride_before_the_clean_frame(steps, start):
+    short = spaced(linear_schedule(), steps, start, "trailing")
+    last = round(start * 999)
+    assert len(short) == steps and short.timesteps[-1] == last
+    assert all(abs(t - last * (k + 1) / steps) <= 0.5 for k, t in enumerate(short.timesteps))
+
+
 def test_even_in_log_snr():
     """But for the cleanest steps, between which the schedule has no other."""
     short = spaced(linear_schedule(), 15, 1.0, "log-snr")
@@ -141,7 +150,7 @@ def test_even_in_log_snr():
 
 
 def test_more_steps_than_fit_are_refused():
-    for spacing in ("uniform", "log-snr"):
+    for spacing in ("uniform", "log-snr", "trailing"):
         with pytest.raises(ValueError, match="do not fit"):
             spaced(linear_schedule(), 50, 0.01, spacing)
 
