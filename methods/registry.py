@@ -108,7 +108,7 @@ def flair_of(
         fast = torch.bfloat16 if weights.parent == FOLDER else torch.float32  # of the published ones nobody measured it
         prior = prior_from_file(weights, dtype=precision or fast, placed=placed)
         if weights.name == PRIOR and options.enhance and (FOLDER / CODEBOOK).is_file():
-            loaded = load_network(FOLDER / CODEBOOK)
+            loaded = load_network(FOLDER / CODEBOOK, precision or fast)
             enhancer = restorer_from(loaded, place=placed(loaded.network))
         if weights.parent == FOLDER:
             floor = embedded_blind(placed, floor_precision(precision))

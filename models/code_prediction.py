@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from ..products import Linear, linear
 from .tuning import Answer, Use
 from .vq import Refine, ResBlock, VQAutoEncoder, VQConfig
 
@@ -51,8 +52,8 @@ class CodeLayer(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.self_attn = nn.MultiheadAttention(width, heads)
-        self.linear1 = nn.Linear(width, 2 * width)
-        self.linear2 = nn.Linear(2 * width, width)
+        self.linear1 = Linear(width, 2 * width)
+        self.linear2 = Linear(2 * width, width)
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
 
@@ -66,11 +67,12 @@ class CodeLayer(nn.Module):
         weight, bias = attn.in_proj_weight, attn.in_proj_bias
         value = self.norm1(x)
         key = value + position
-        q = F.linear(key[:, keep], weight[:width], bias[:width])
-        k = F.linear(key, weight[width : 2 * width], bias[width : 2 * width])
-        v = F.linear(value, weight[2 * width :], bias[2 * width :])
+        q = linear(key[:, keep], weight[:width], bias[:width])
+        k = linear(key, weight[width : 2 * width], bias[width : 2 * width])
+        v = linear(value, weight[2 * width :], bias[2 * width :])
         heads = [part.unflatten(-1, (attn.num_heads, -1)).transpose(1, 2) for part in (q, k, v)]
-        return attn.out_proj(F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2))
+        mixed = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+        return linear(mixed, attn.out_proj.weight, attn.out_proj.bias)
 
 
 class FeatureTransform(nn.Module):
@@ -99,9 +101,9 @@ class CodeNetwork(VQAutoEncoder):
         super().__init__(self.sizes.vq)
         vq, width = self.sizes.vq, self.sizes.width
         self.position_emb = nn.Parameter(torch.zeros(vq.tokens, width))
-        self.feat_emb = nn.Linear(vq.code_dim, width)
+        self.feat_emb = Linear(vq.code_dim, width)
         self.ft_layers = nn.ModuleList(CodeLayer(width, self.sizes.heads) for _ in range(self.sizes.layers))
-        self.idx_pred_layer = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, vq.codes, bias=False))
+        self.idx_pred_layer = nn.Sequential(nn.LayerNorm(width), Linear(width, vq.codes, bias=False))
         self.fuse_convs_dict = nn.ModuleDict({str(side): FeatureTransform(vq.width(side)) for side in self.sizes.fused})
 
     @classmethod

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ..products import Linear
+
 WIDTH = 128
 LAYERS = 6
 STRIDE = 8
@@ -154,14 +156,14 @@ class WindowAttention(nn.Module):
 
     def __init__(self, feed_forward: bool) -> None:
         super().__init__()
-        self.q_proj = nn.Linear(WIDTH, WIDTH, bias=False)
-        self.k_proj = nn.Linear(WIDTH, WIDTH, bias=False)
-        self.v_proj = nn.Linear(WIDTH, WIDTH, bias=False)
-        self.merge = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.q_proj = Linear(WIDTH, WIDTH, bias=False)
+        self.k_proj = Linear(WIDTH, WIDTH, bias=False)
+        self.v_proj = Linear(WIDTH, WIDTH, bias=False)
+        self.merge = Linear(WIDTH, WIDTH, bias=False)
         self.norm1 = nn.LayerNorm(WIDTH)
         self.mlp: nn.Module | None = None
         if feed_forward:
-            self.mlp = nn.Sequential(nn.Linear(2 * WIDTH, 8 * WIDTH, bias=False), nn.GELU(), nn.Linear(8 * WIDTH, WIDTH, bias=False))
+            self.mlp = nn.Sequential(Linear(2 * WIDTH, 8 * WIDTH, bias=False), nn.GELU(), Linear(8 * WIDTH, WIDTH, bias=False))
             self.norm2 = nn.LayerNorm(WIDTH)
 
     def forward(self, source: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
@@ -181,8 +183,8 @@ class Propagation(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.q_proj = nn.Linear(WIDTH, WIDTH)
-        self.k_proj = nn.Linear(WIDTH, WIDTH)
+        self.q_proj = Linear(WIDTH, WIDTH)
+        self.k_proj = Linear(WIDTH, WIDTH)
 
     def forward(self, features: Tensor, flow: Tensor) -> Tensor:
         """Tokens (B, n, C) and their flow (B, n, 2), to the flow (B, n, 2)."""

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..products import Pointwise
+
 Refine = Callable[[int, Tensor], Tensor]
 """(side, feature) -> feature, at a tap of the generator."""
 
@@ -119,7 +121,7 @@ class ResBlock(nn.Module):
         self.conv1 = nn.Conv2d(width_in, width, 3, padding=1)
         self.norm2 = group_norm(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv_out = nn.Conv2d(width_in, width, 1) if width_in != width else nn.Identity()
+        self.conv_out = Pointwise(width_in, width) if width_in != width else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x), inplace=True))
@@ -133,10 +135,10 @@ class Attention(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = group_norm(width)
-        self.q = nn.Conv2d(width, width, 1)
-        self.k = nn.Conv2d(width, width, 1)
-        self.v = nn.Conv2d(width, width, 1)
-        self.proj_out = nn.Conv2d(width, width, 1)
+        self.q = Pointwise(width, width)
+        self.k = Pointwise(width, width)
+        self.v = Pointwise(width, width)
+        self.proj_out = Pointwise(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)

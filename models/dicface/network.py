@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from ...products import Pointwise
 from ..code_prediction import CodeConfig, CodeLayer, CodeNetwork
 from ..tuning import Use
 from ..vq import VQConfig
@@ -27,9 +28,9 @@ class MultiScaleFuse(nn.Module):
     def __init__(self, config: VQConfig) -> None:
         super().__init__()
         side, width = config.latent_side, config.code_dim
-        self.s64_conv = nn.Conv2d(16 * config.width(4 * side), width, 1)
-        self.s32_conv = nn.Conv2d(4 * config.width(2 * side), width, 1)
-        self.s16_conv = nn.Conv2d(width, width, 1)
+        self.s64_conv = Pointwise(16 * config.width(4 * side), width)
+        self.s32_conv = Pointwise(4 * config.width(2 * side), width)
+        self.s16_conv = Pointwise(width, width)
         self.out = nn.Conv2d(3 * width, width, 3, padding=1)
 
     def forward(self, fine: Tensor, middle: Tensor, coarse: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ...products import Linear
+
 
 class CrossAttention(nn.Module):
     """Multi-head attention whose queries, keys and values come without bias; `heads` times `head_width` need not be the tokens' width."""
@@ -14,10 +16,10 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.heads = heads
         inner = heads * head_width
-        self.to_q = nn.Linear(width, inner, bias=False)
-        self.to_k = nn.Linear(width, inner, bias=False)
-        self.to_v = nn.Linear(width, inner, bias=False)
-        self.to_out = nn.ModuleList([nn.Linear(inner, width)])
+        self.to_q = Linear(width, inner, bias=False)
+        self.to_k = Linear(width, inner, bias=False)
+        self.to_v = Linear(width, inner, bias=False)
+        self.to_out = nn.ModuleList([Linear(inner, width)])
 
     def forward(self, tokens: Tensor, source: Tensor) -> Tensor:
         """Tokens (B, n, C) that look at (B, m, C), to (B, n, C)."""
@@ -34,7 +36,7 @@ class GatedLinear(nn.Module):
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(width, 2 * inner)
+        self.proj = Linear(width, 2 * inner)
 
     def forward(self, x: Tensor) -> Tensor:
         x, gate = self.proj(x).chunk(2, -1)
@@ -46,7 +48,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.net = nn.Sequential(GatedLinear(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width))
+        self.net = nn.Sequential(GatedLinear(width, 4 * width), nn.Identity(), Linear(4 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)

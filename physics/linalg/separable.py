@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...products import sandwich
 from ..base import Degradation, Size
 from ..numerics import cached, null_cutoff, working
 
@@ -74,14 +75,14 @@ def separable_forward(operator: Degradation, x: Tensor) -> Tensor:
     """R x C^T. x: (..., H, W)."""
     work = working(x)
     rows, cols = _matrices(operator, (x.shape[-2], x.shape[-1]), work.dtype, work.device)
-    return (rows @ (work @ cols.mT)).to(x.dtype)
+    return sandwich(work, rows, cols).to(x.dtype)
 
 
 def separable_adjoint(operator: Degradation, y: Tensor, size: Size) -> Tensor:
     """R^T y C. y: (..., h, w) -> (..., H, W)."""
     work = working(y)
     rows, cols = _matrices(operator, size, work.dtype, work.device)
-    return ((rows.mT @ work) @ cols).to(y.dtype)
+    return sandwich(work, rows.mT, cols.mT).to(y.dtype)
 
 
 def separable_pinv(operator: Degradation, y: Tensor, size: Size, damping: float = 0.0) -> Tensor:
@@ -89,10 +90,10 @@ def separable_pinv(operator: Degradation, y: Tensor, size: Size, damping: float 
     work = working(y)
     parts = _factors(operator, size, work.dtype, work.device)
     if damping == 0 and parts.rows_pinv is not None and parts.cols_pinv is not None:
-        return ((parts.rows_pinv @ work) @ parts.cols_pinv.mT).to(y.dtype)
+        return sandwich(work, parts.rows_pinv, parts.cols_pinv).to(y.dtype)
     gain = spectral_gain(parts.singular, damping)
-    spectrum = gain * (parts.rows_u.mT @ (work @ parts.cols_u))
-    return ((parts.rows_v @ spectrum) @ parts.cols_v.mT).to(y.dtype)
+    spectrum = gain * sandwich(work, parts.rows_u.mT, parts.cols_u.mT)
+    return sandwich(spectrum, parts.rows_v, parts.cols_v).to(y.dtype)
 
 
 def spectral_gain(singular: Tensor, damping: float) -> Tensor:
