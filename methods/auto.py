@@ -8,6 +8,9 @@ from .base import Capability, Restorer, Session
 from .estimating import LOOKED_AT, EstimatingSession
 from .flair.sampler import FlairRestorer
 
+SMALL = 2.0
+"""Crop pixels per pixel of the frame from which on a face is small: of no more than 256 pixels with what is around it."""
+
 
 class AutoRestorer(Restorer):
     """FLAIR where the footage itself shows which blur damaged it, else another restorer.
@@ -15,13 +18,14 @@ class AutoRestorer(Restorer):
     Args:
         flair: is given what was found.
         otherwise: for all footage that no estimate explains.
+        small: in its place for faces that are `SMALL` in their frames; None for none.
     """
 
-    def __init__(self, flair: FlairRestorer, otherwise: Restorer) -> None:
-        self.flair, self.otherwise = flair, otherwise
+    def __init__(self, flair: FlairRestorer, otherwise: Restorer, small: Restorer | None = None) -> None:
+        self.flair, self.otherwise, self.small = flair, otherwise, small or otherwise
         self.name = f"auto (flair or {otherwise.name})"
         self.options = getattr(otherwise, "options", None)
-        self.look_ahead = max(flair.look_ahead, otherwise.look_ahead, LOOKED_AT - 1)
+        self.look_ahead = max(flair.look_ahead, otherwise.look_ahead, self.small.look_ahead, LOOKED_AT - 1)
 
     @property
     def supports(self) -> frozenset[Capability]:
@@ -29,6 +33,7 @@ class AutoRestorer(Restorer):
 
     def open(self, track: FaceTrack | None = None, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> Session:
         """See Restorer.open."""
+        otherwise = self.small if track is not None and track.scale >= SMALL else self.otherwise
         return EstimatingSession(
-            self.name, lambda found: self.flair.describing(found.operator) if found.trusted else self.otherwise, track, seed, check_interrupt
+            self.name, lambda found: self.flair.describing(found.operator) if found.trusted else otherwise, track, seed, check_interrupt
         )

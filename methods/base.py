@@ -253,13 +253,11 @@ class NetworkRestorer(Restorer):
     def cleaner(self, track: FaceTrack | None, check_interrupt: CheckInterrupt) -> Cleaner:
         """What a session's crops go through first: `floor`, in a session of its own, or nothing.
 
-        Faces no larger than the network's own side stay as they are: it was trained on such, and the floor has nothing to add to them.
+        Crops no larger than the network's own side stay as they are.
         """
         if self.floor is None:
             return unchanged
         side = self.side
-        if track is not None and track.scale >= CROP / side:
-            return unchanged
         push = self.floor.open(track, check_interrupt=check_interrupt).push
         return lambda crops: push(crops) if crops.shape[-1] > side else crops
 

@@ -15,7 +15,7 @@ from torch import nn
 from ..models.architectures import architectures
 from ..models.checkpoints.load import LoadedNetwork, load_network
 from ..models.device import Placement, on
-from ..models.embedded import BLIND, CODEBOOK, FOLDER, PRIOR
+from ..models.embedded import BLIND, CODEBOOK, FOLDER, KEEP, PRIOR
 from ..options import parse_settings
 from ..physics.base import Degradation
 from ..priors.base import Prior
@@ -116,10 +116,15 @@ def flair_of(
 
 
 def with_estimates(otherwise: Restorer, *, device: torch.device, precision: torch.dtype | None, placed: Placed) -> Restorer:
-    """`otherwise`, but embedded FLAIR where footage shows which blur damaged it; `otherwise` alone in an installation without that prior."""
+    """`otherwise`, but embedded FLAIR where footage shows which blur damaged it, and embedded KEEP over the blind restorer for small faces: what
+    those lack is coarse enough for its codes. `otherwise` alone in an installation without that prior."""
     if not (FOLDER / PRIOR).is_file():
         return otherwise
-    return AutoRestorer(flair_of(FOLDER / PRIOR, None, PRESETS["embedded"], device=device, precision=precision, placed=placed), otherwise)
+    small = None
+    if isinstance(otherwise, BlindRestorer) and otherwise.options.carry and (FOLDER / KEEP).is_file():
+        loaded = load_network(FOLDER / KEEP)
+        small = restorer_from(loaded, place=placed(loaded.network)).on_floor(otherwise.configured(ahead=False))
+    return AutoRestorer(flair_of(FOLDER / PRIOR, None, PRESETS["embedded"], device=device, precision=precision, placed=placed), otherwise, small)
 
 
 def _preset_of(path: Path) -> str | None:

@@ -10,6 +10,7 @@ from fvr.assembly import EMBEDDED
 from fvr.demo import moving_portrait
 from fvr.faces import Paster, aligned_track, crop_clip
 from fvr.faces.geometry import TEMPLATE, similarity
+from fvr.faces.types import FaceTrack
 from fvr.methods.base import Restorer, Session, restore_frames
 from fvr.methods.estimating import LOOKED_AT
 from fvr.methods.registry import build_restorer, with_estimates
@@ -95,6 +96,29 @@ def test_blocks_are_seen_in_the_frames_own_pixels(auto):
     assert said.startswith("blocks of 8 pixels, ") and said.endswith("restored with echo")
     assert walked(1) == walked(4) == said
     assert restore_people(auto, [crop_clip(frames, track)], None)[0][0].note == said
+
+
+@pytest.mark.parametrize("damage", ["gaussian_blur(sigma=1.5) + h264(crf=26)", "h264(crf=26)"])
+def test_small_faces_get_from_codes_what_is_coarse_and_missing(face, damage):
+    """Over what the blind restorer makes of them: soft ones much, sharp ones nothing that harms; large ones are the blind restorer's."""
+    blind = build_restorer("blind", weights=embedded.FOLDER / embedded.listed(embedded.RESTORERS)[EMBEDDED["blind"]])
+    auto = with_estimates(blind, device=torch.device("cpu"), precision=torch.float32, placed=lambda network: on(network, "cpu"))
+    truth = torch.nn.functional.avg_pool2d(face, 4)
+    crops = torch.nn.functional.interpolate(seen(truth, damage), (512, 512), mode="bicubic").clamp(0, 1)
+    gains, notes = [], []
+    for restorer in (blind, auto):
+        done = restore_frames(restorer, crops, enlarged(len(crops), 4.0), on_note=notes.append)
+        gains.append(float((psnr(torch.nn.functional.avg_pool2d(done, 4), truth) - psnr(torch.nn.functional.avg_pool2d(crops, 4), truth)).mean()))
+    assert "restored with keep" in notes[-1]
+    assert gains[1] > gains[0] + (0.4 if "blur" in damage else -0.1) and gains[1] > 0
+    restore_frames(auto, crops, enlarged(len(crops), 1.5), on_note=notes.append)
+    assert "restored with blind" in notes[-1]
+
+
+def enlarged(frames: int, scale: float) -> FaceTrack:
+    """A track of crops that are `scale` times as large as in their frames."""
+    flags, matrix = torch.ones(frames), scale * torch.eye(2, 3).repeat(frames, 1, 1)
+    return FaceTrack(0, 0, torch.zeros(frames, 4), torch.zeros(frames, 5, 2), matrix, flags, flags.bool(), flags, (480, 640))
 
 
 def test_how_a_clip_is_cut_does_not_matter(auto, face):
