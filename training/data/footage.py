@@ -41,8 +41,8 @@ class Footage:
 
     clean: float = 0.15
     soft: float = 0.15
-    scale: tuple[float, float] = (0.25, 1.0)
-    blur: tuple[float, float] = (0.4, 3.5)
+    scale: tuple[float, float] = (0.2, 1.0)
+    blur: tuple[float, float] = (0.4, 9.0)
     shrink: tuple[float, float] = (1.2, 4.0)
     noise: tuple[float, float] = (1.0, 18.0)
     uploaded: float = 0.25
