@@ -1,9 +1,9 @@
-"""What `blind` makes of twenty kinds of damage that nobody described to it.
+"""What `blind` makes of some twenty kinds of damage that nobody described to it.
 
-    python benchmarks/quality/undescribed.py CLIP... [--side 140] [--kinds "clean,h264 crf 18"]
+    python benchmarks/quality/undescribed.py CLIP... [--side 140] [--kinds "clean,h264 crf 18"] [--auto]
 
 PSNR inside the face against the clip as it is, and how much of it is gained; six frames, cut out of the damaged frames along the truth's track.
-With --side the clips are first shrunk until the face is that wide.
+With --side the clips are first shrunk until the face is that wide; with --auto the default method takes the place of `blind`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from fvr.faces.align import align
 from fvr.faces.compositing.paste import Paster
 from fvr.faces.detection.detectors import load_detector
 from fvr.faces.tracking.tracks import find_tracks
-from fvr.methods.base import restore_frames
-from fvr.methods.registry import build_restorer
+from fvr.methods.base import Restorer, restore_frames
+from fvr.methods.registry import build_restorer, with_estimates
 from fvr.models import embedded
+from fvr.models.device import on
 from fvr.training.data.codecs import through
 from fvr.video import read_frames
 
@@ -57,8 +58,12 @@ def noisy(frames: np.ndarray, deviation: float, colours: int = 3, width: float =
     return frames + deviation * noise / noise.std()
 
 
+def soft(frame: np.ndarray, sigma: float) -> np.ndarray:
+    return cv2.GaussianBlur(frame, (0, 0), sigma)
+
+
 def sharpened(frames: np.ndarray) -> np.ndarray:
-    return each(frames, lambda frame: frame + 1.2 * (frame - cv2.GaussianBlur(frame, (0, 0), 1.5)))
+    return each(frames, lambda frame: frame + 1.2 * (frame - soft(frame, 1.5)))
 
 
 def combed(frames: np.ndarray) -> np.ndarray:
@@ -85,6 +90,7 @@ KINDS: dict[str, Change] = {
     "grain 8": partial(noisy, deviation=8, colours=1, width=0.9),
     "grain 10 h264": lambda frames: through(noisy(frames, 10, 1, 0.9), "h264", 26),
     "defocus 3 h264": lambda frames: through(blurred(frames, disk(3)), "h264", 23),
+    **{f"blur {sigma} h264": lambda frames, sigma=sigma: through(each(frames, partial(soft, sigma=sigma)), "h264", 24) for sigma in (1.5, 6)},
     "shaken 9 h264": lambda frames: through(blurred(frames, np.ones((1, 9), np.float32)), "h264", 23),
     "sharpened h264": lambda frames: through(sharpened(frames), "h264", 23),
     "combed h264": lambda frames: through(combed(frames), "h264", 23),
@@ -103,8 +109,12 @@ def main() -> None:
     parser.add_argument("clips", nargs="+")
     parser.add_argument("--side", type=float)
     parser.add_argument("--kinds", default=",".join(KINDS))
+    parser.add_argument("--auto", action="store_true")
     options = parser.parse_args()
-    restorer = build_restorer("blind", weights=embedded.FOLDER / embedded.listed(embedded.RESTORERS)[EMBEDDED["blind"]])
+    restorer: Restorer = build_restorer("blind", weights=embedded.FOLDER / embedded.listed(embedded.RESTORERS)[EMBEDDED["blind"]])
+    if options.auto:
+        device = torch.device("cpu")
+        restorer = with_estimates(restorer, device=device, precision=None, placed=lambda network: on(network, device))
     for place in options.clips:
         truth = read_frames(place, start=FIRST, count=FRAMES)[0]
         if options.side:
