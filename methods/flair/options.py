@@ -180,9 +180,7 @@ alone is 3.4 dB worse. The code gives the enhancer 1 - w of the same numbers, 0.
 
 PRESETS: dict[str, FlairOptions] = {
     "default": FlairOptions(),
-    "embedded": FlairOptions(
-        steps=2, start=0.05, spacing="trailing", trust=2.5, window=16, overlap=2, w=1.0, w_reading="enhancement", tau=1, where="crop"
-    ),
+    "embedded": FlairOptions(steps=2, start=0.05, spacing="trailing", trust=2.5, overlap=2, w=1.0, w_reading="enhancement", tau=1, where="crop"),
     "x4": replace(PAPER, steps=25, rho=0.85, w=0.85),
     "x8": replace(PAPER, steps=25, rho=0.85, w=0.85),
     "x16": replace(PAPER, steps=100, rho=0.85, w=0.7),
