@@ -22,6 +22,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return product
 
 
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The convolution of a map (B, n, h, w) with a kernel of 1, (m, n, 1, 1), as a product: (B, m, h, w), channels last."""
+    return linear(x.permute(0, 2, 3, 1), weight[..., 0, 0], bias).permute(0, 3, 1, 2)
+
+
 def sandwich(x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
     """R x C^T of x (..., H, W), rows (h, H) and cols (w, W): (..., h, w)."""
     return linear(linear(x, cols).mT, rows).mT
@@ -35,14 +40,14 @@ class Linear(nn.Linear):
 
 
 class Pointwise(nn.Conv2d):
-    """A convolution with a kernel of 1, by `linear` where its map (B, C, h, w) lies channels last."""
+    """A convolution with a kernel of 1, by `pointwise` where its map (B, C, h, w) lies channels last."""
 
     def __init__(self, width_in: int, width: int) -> None:
         super().__init__(width_in, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last):
-            return linear(x.permute(0, 2, 3, 1), self.weight[..., 0, 0], self.bias).permute(0, 3, 1, 2)
+            return pointwise(x, self.weight, self.bias)
         return super().forward(x)
 
 

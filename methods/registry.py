@@ -75,6 +75,12 @@ def embedded_blind(placed: Placed, precision: torch.dtype | None = torch.float32
     return BlindRestorer(network, BlindOptions(ahead=False), place=placed(network))
 
 
+def _embedded(name: str, placed: Placed, precision: torch.dtype | None = torch.float32) -> NetworkRestorer:
+    """The restorer of an embedded file, with nothing beneath it."""
+    loaded = load_network(FOLDER / name, precision)
+    return restorer_from(loaded, place=placed(loaded.network))
+
+
 def with_floor(restorer: NetworkRestorer, loaded: LoadedNetwork, placed: Placed, precision: torch.dtype | None) -> NetworkRestorer:
     """The restorer of an embedded file over the embedded blind restorer: its 128 pixels leave to that what they cannot show."""
     small = loaded.path.parent == FOLDER and loaded.kind != "blind"
@@ -108,8 +114,7 @@ def flair_of(
         fast = torch.bfloat16 if weights.parent == FOLDER else torch.float32  # of the published ones nobody measured it
         prior = prior_from_file(weights, dtype=precision or fast, placed=placed)
         if weights.name == PRIOR and options.enhance and (FOLDER / CODEBOOK).is_file():
-            loaded = load_network(FOLDER / CODEBOOK, precision or fast)
-            enhancer = restorer_from(loaded, place=placed(loaded.network))
+            enhancer = _embedded(CODEBOOK, placed, precision or fast)
         if weights.parent == FOLDER:
             floor = embedded_blind(placed, floor_precision(precision))
     return FlairRestorer(prior, degradation, options, enhancer, floor=floor, device=device)
@@ -122,8 +127,7 @@ def with_estimates(otherwise: Restorer, *, device: torch.device, precision: torc
         return otherwise
     small = None
     if isinstance(otherwise, BlindRestorer) and otherwise.options.carry and (FOLDER / KEEP).is_file():
-        loaded = load_network(FOLDER / KEEP)
-        small = restorer_from(loaded, place=placed(loaded.network)).on_floor(otherwise.configured(ahead=False))
+        small = _embedded(KEEP, placed).on_floor(otherwise.configured(ahead=False))
     return AutoRestorer(flair_of(FOLDER / PRIOR, None, PRESETS["embedded"], device=device, precision=precision, placed=placed), otherwise, small)
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...products import linear
+from ...products import pointwise
 from .norm import Read
 from .window import Window, joined
 
@@ -66,7 +66,7 @@ class FrameConv(nn.Module):
         conv = self.conv
         if conv.kernel_size != (1, 1) or piece.device.type != "cpu":
             return conv(piece)
-        return linear(piece.permute(0, 2, 3, 1), conv.weight[..., 0, 0], conv.bias).permute(0, 3, 1, 2)  # on one thread three times faster
+        return pointwise(piece, conv.weight, conv.bias)  # on one thread three times faster
 
 
 class TimeConv(nn.Module):
