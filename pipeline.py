@@ -160,10 +160,7 @@ def restore_clip_in_frames(
 
 
 def pasting(paster: Paster, restorer: Restorer) -> Paster:
-    """The paster for a restorer's faces: noise that it was told to take out is not given back as grain, and what lies before a face is kept
-    where the restorer may paint over it."""
-    if paster.occlusion == "auto":
-        paster = replace(paster, occlusion="on" if "repaints" in restorer.supports else "off")
+    """The paster for a restorer's faces: noise that it was told to take out is not given back as grain."""
     described = getattr(restorer, "degradation", None)
     return replace(paster, grain="off") if described is not None and described.noise_level > 0 else paster
 
@@ -300,7 +297,7 @@ class Walk:
         first: int = 0,
         check_interrupt: CheckInterrupt = no_check,
     ) -> None:
-        begins = [(session_begins(track, restorer, first), track) for track in tracks]
+        begins = [(session_begins(track, restorer, first), replace(track, repainted=restorer.repaints(track))) for track in tracks]
         self.coming = deque(sorted(begins, key=lambda begun: begun[0]))
         self.first = first
         self.here: list[OpenTrack] = []

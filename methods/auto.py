@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..faces.types import FaceTrack
 from ..models.device import CheckInterrupt, no_check
-from .base import Capability, Restorer, Session
+from .base import Restorer, Session
 from .estimating import LOOKED_AT, EstimatingSession
 from .flair.sampler import FlairRestorer
 
@@ -27,13 +27,17 @@ class AutoRestorer(Restorer):
         self.options = getattr(otherwise, "options", None)
         self.look_ahead = max(flair.look_ahead, otherwise.look_ahead, self.small.look_ahead, LOOKED_AT - 1)
 
-    @property
-    def supports(self) -> frozenset[Capability]:
-        return self.otherwise.supports & {"repaints"}
+    def unexplained(self, track: FaceTrack | None) -> Restorer:
+        """The restorer of a face whose damage no estimate explains."""
+        return self.small if track is not None and track.scale >= SMALL else self.otherwise
+
+    def repaints(self, track: FaceTrack | None = None) -> bool:
+        """See Restorer.repaints."""
+        return self.unexplained(track).repaints(track)
 
     def open(self, track: FaceTrack | None = None, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> Session:
         """See Restorer.open."""
-        otherwise = self.small if track is not None and track.scale >= SMALL else self.otherwise
+        otherwise = self.unexplained(track)
         return EstimatingSession(
             self.name, lambda found: self.flair.describing(found.operator) if found.trusted else otherwise, track, seed, check_interrupt
         )

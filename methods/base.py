@@ -60,10 +60,9 @@ class Session(ABC):
         return {}
 
 
-Capability = Literal["masks", "uncertainty", "single_frames", "steps", "optical_flow", "repaints"]
-"""masks: `Session.push` takes them. repaints: a network draws the face anew, maybe over what lies before it. uncertainty: `Session.maps` holds it.
-single_frames: no frame changes another. steps: `reporting` and `units` say more than frames do. optical_flow: `guided_by` takes another source of
-motion."""
+Capability = Literal["masks", "uncertainty", "single_frames", "steps", "optical_flow"]
+"""masks: `Session.push` takes them. uncertainty: `Session.maps` holds it. single_frames: no frame changes another. steps: `reporting` and `units` say
+more than frames do. optical_flow: `guided_by` takes another source of motion."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +109,10 @@ class Restorer(ABC):
     @property
     def supports(self) -> frozenset[Capability]:
         return frozenset()
+
+    def repaints(self, track: FaceTrack | None = None) -> bool:
+        """Whether a network draws this face anew, maybe over what lies before it."""
+        return False
 
     @abstractmethod
     def open(self, track: FaceTrack | None = None, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> Session:

@@ -160,7 +160,11 @@ class CodeFormerRestorer(NetworkRestorer):
 
     @property
     def supports(self) -> frozenset[Capability]:
-        return self.options.task.supports | (frozenset() if self.options.smoothing else {"single_frames"})
+        return frozenset({"masks"} if self.options.smoothing else {"masks", "single_frames"})
+
+    def repaints(self, track: FaceTrack | None = None) -> bool:
+        """See Restorer.repaints."""
+        return self.options.task.repaints
 
     @property
     def own_warm_up(self) -> WarmUp:

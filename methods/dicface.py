@@ -160,7 +160,11 @@ class DicFaceRestorer(NetworkRestorer):
 
     @property
     def supports(self) -> frozenset[Capability]:
-        return self.options.task.supports | {"uncertainty"}
+        return frozenset({"masks", "uncertainty"})
+
+    def repaints(self, track: FaceTrack | None = None) -> bool:
+        """See Restorer.repaints."""
+        return self.options.task.repaints
 
     @property
     def own_warm_up(self) -> WarmUp:

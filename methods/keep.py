@@ -153,7 +153,11 @@ class KeepRestorer(NetworkRestorer):
 
     @property
     def supports(self) -> frozenset[Capability]:
-        return frozenset({"optical_flow", "repaints"})
+        return frozenset({"optical_flow"})
+
+    def repaints(self, track: FaceTrack | None = None) -> bool:
+        """See Restorer.repaints."""
+        return True
 
     def guided_by(self, flow: FlowSource) -> KeepRestorer:
         """The same restorer with another source of optical flow."""

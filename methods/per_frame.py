@@ -49,7 +49,11 @@ class PerFrameRestorer(NetworkRestorer):
 
     @property
     def supports(self) -> frozenset[Capability]:
-        return frozenset({"single_frames", "repaints"})
+        return frozenset({"single_frames"})
+
+    def repaints(self, track: FaceTrack | None = None) -> bool:
+        """See Restorer.repaints."""
+        return True
 
     @property
     def own_warm_up(self) -> WarmUp:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..colour import luma
 from ..faces.types import CROP
 from ..options import Options, parameter
-from .base import Capability, resized
+from .base import resized
 
 Mode = Literal["restore", "colourise", "inpaint"]
 WHITE = 254.5 / 255
@@ -44,9 +44,9 @@ class Task:
             raise ValueError(f"keep_luminance belongs to the mode 'colourise', got the mode {self.mode!r}; switch it off or choose 'colourise'")
 
     @property
-    def supports(self) -> frozenset[Capability]:
-        """What a restorer of this task can do: colours and what fills a hole are not painted over anything."""
-        return frozenset({"masks", "repaints"} if self.mode == "restore" else {"masks"})
+    def repaints(self) -> bool:
+        """Whether faces are drawn anew: colours and what fills a hole are not painted over anything."""
+        return self.mode == "restore"
 
     def check(self, crops: Tensor, masks: Tensor | None) -> None:
         """Raises ValueError if crops are not (n, 3, H, W), or masks not (n, 1, H, W) or not for inpainting."""

@@ -77,7 +77,7 @@ def restore_people(
                 on_maps=gather if maps else None,
                 on_note=notes.append,
             )
-            drawn = replace(track or aligned_track(len(restored)), repainted="repaints" in restorer.supports)
+            drawn = replace(track or aligned_track(len(restored)), repainted=restorer.repaints(track))
             done.append(FaceClip(drawn, restored, notes[-1]))
     return done, {name: torch.cat(parts) for name, parts in said.items()}
 

@@ -5,13 +5,11 @@ import torch
 from helpers.code_networks import moving, small_codeformer, small_dicface
 from helpers.small_keep import small_keep
 
-from fvr.faces import Paster
 from fvr.methods.base import Restorer, restore_frames
 from fvr.methods.codeformer import CodeFormerOptions, CodeFormerRestorer
 from fvr.methods.dicface import DicFaceOptions, DicFaceRestorer
 from fvr.methods.keep import KeepRestorer
 from fvr.methods.per_frame import PerFrameRestorer
-from fvr.pipeline import pasting
 
 RESTORERS: dict[str, Restorer] = {
     "codeformer": CodeFormerRestorer(small_codeformer(), CodeFormerOptions(mode="inpaint")),
@@ -52,11 +50,8 @@ def test_where_frames_are_single_each_is_restored_as_if_alone(name):
 
 @every
 def test_what_draws_faces_anew_says_so_and_what_fills_holes_does_not(name):
-    """Then a paster keeps what lies before the face by itself."""
     restorer = RESTORERS[name]
     if "masks" in restorer.supports:
-        assert "repaints" not in restorer.supports
-        assert pasting(Paster(), restorer).occlusion == pasting(Paster(), restorer.configured(mode="colourise")).occlusion == "off"
+        assert not restorer.repaints() and not restorer.configured(mode="colourise").repaints()
         restorer = restorer.configured(mode="restore")
-    assert "repaints" in restorer.supports
-    assert [pasting(Paster(occlusion=way), restorer).occlusion for way in ("auto", "on", "off")] == ["on", "on", "off"]
+    assert restorer.repaints()
