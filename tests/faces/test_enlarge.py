@@ -14,7 +14,7 @@ from helpers.film_grain import fine, grainy, robust
 from fvr.faces import Paster, align, find_tracks, load_detector
 from fvr.faces.compositing.enlarge import enlarged, grain_kept, in_larger_frame, resized
 from fvr.faces.geometry import crop_corners
-from fvr.methods.base import Session, restore_frames
+from fvr.methods.base import Restorer, Session, restore_frames
 from fvr.methods.registry import embedded_blind
 from fvr.models.device import on
 from fvr.models.upscaling import OVERLAP, load_upscaler, ramp, spans
@@ -129,10 +129,10 @@ class Crops(Session):
         return torch.cat(self.held)
 
 
-class Holding:
+class Holding(Restorer):
     name = "holding"
 
-    def open(self, track, **how):
+    def open(self, track=None, **how):
         return Crops()
 
 
