@@ -122,6 +122,10 @@ class Restorer(ABC):
         """Starts in the middle of a clip: crops come from frame `first` of the track on, a beginning that `warm_up` allows."""
         return self.open(track, seed=seed, check_interrupt=check_interrupt)
 
+    def after_cleaning(self) -> Restorer:
+        """The same restorer for crops that the blind one has cleaned already."""
+        return self
+
     def reporting(self, on_step: Callable[[Any], None]) -> Restorer:
         """The same restorer, telling of every step what it did (`frames`, `preview`); for those with "steps" in `supports`."""
         raise NotImplementedError(f"{self.name} counts frames, not steps")
@@ -199,8 +203,13 @@ def unchanged(crops: Tensor) -> Tensor:
     return crops
 
 
+def cleaned_before(crops: Tensor) -> Tensor:
+    """The cleaner of crops that come cleaned."""
+    return crops
+
+
 def is_cleaned(cleaner: Cleaner, crops: Tensor, side: int) -> bool:
-    """Whether crops that came out of a cleaner are its own, for a network of `side`."""
+    """Whether crops that came out of a cleaner are clean, for a network of `side`."""
     return cleaner is not unchanged and crops.shape[-1] > side
 
 
@@ -221,6 +230,7 @@ class NetworkRestorer(Restorer):
         self.place = on(network, next(network.parameters()).device) if place is None else place
         self.floor: Restorer | None = None
         """What cleans the crops before this restorer sees them, without looking ahead: small networks need it."""
+        self.comes_cleaned = False
 
     @classmethod
     def of_file(cls, network: Any, options: Any = None, *, place: Placement | None = None, notes: Mapping[str, str]) -> Self:
@@ -253,13 +263,19 @@ class NetworkRestorer(Restorer):
         other.floor = floor
         return other
 
+    def after_cleaning(self) -> Self:
+        """See Restorer.after_cleaning."""
+        other = self.on_floor(None)
+        other.comes_cleaned = True
+        return other
+
     def cleaner(self, track: FaceTrack | None, check_interrupt: CheckInterrupt) -> Cleaner:
         """What a session's crops go through first: `floor`, in a session of its own, or nothing.
 
         Crops no larger than the network's own side stay as they are.
         """
         if self.floor is None:
-            return unchanged
+            return cleaned_before if self.comes_cleaned else unchanged
         side = self.side
         push = self.floor.open(track, check_interrupt=check_interrupt).push
         return lambda crops: push(crops) if crops.shape[-1] > side else crops

@@ -106,7 +106,7 @@ def flair(
     if parser is not None:
         prior = prior.masked(parser)
     mask = parser if wanted else None
-    floor = embedded_blind(host.managed) if prior.native() is not prior else None  # small networks need one
+    floor = embedded_blind(host.managed, twice=False) if prior.native() is not prior else None  # small networks need one
     return FlairRestorer(prior, degradation, options, enhancer=enhancer, mask=mask, floor=floor, device=host.device())
 
 

@@ -6,6 +6,7 @@ With a parser the mask is that of pasting (faces/compositing/parsing.py); the pu
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,13 +19,17 @@ from ..base import Restorer, restore_frames
 Mask = Tensor | Parser
 """(512, 512) in [0, 1]; or a face parser: crops (n, 3, 512, 512) in [0, 1] on the CPU -> (n, 512, 512) or (n, 1, 512, 512) in [0, 1]."""
 
+AS_IT_WAS = 1e-4
+"""Difference up to which a pixel in [0, 1] counts as left alone: of rounding."""
+
 
 @dataclass
 class Enhancement:
     """x0 -> (1 - w m) x0 + w m G(x0), eq. 13, for the frames of one window.
 
     Attributes:
-        enhancer: G, any restorer of 512 crops.
+        enhancer: G, any restorer of 512 crops. Where it sees one frame at a time and leaves a window's first as it is, it is spared the others:
+            small networks do so with faces that show more than their codes.
         mask: m. A callable is asked for the crops' masks, see `each_step`.
         each_step: whether a callable mask is asked anew at each step, as in the published code, or once, of the first G(x0).
         known: how many frames at the window's beginning will be overwritten; G is not called for them where it sees one frame at a time.
@@ -46,10 +51,23 @@ class Enhancement:
         if weight == 0 or skipped == len(x0):
             return x0
         tail = x0[skipped:]
-        crops = restore_frames(self.enhancer, ((tail + 1) / 2).cpu(), self.track, seed=self.seed, check_interrupt=self.check_interrupt)
+        given = ((tail + 1) / 2).cpu()
+        crops = self._restored(given)
+        if crops is given:
+            return x0
         mask = self._mask(crops).to(x0)
         better = tail.lerp(crops.to(x0) * 2 - 1, weight * mask).clamp(-1, 1)
         return better if not skipped else torch.cat([x0[:skipped], better])
+
+    def _restored(self, crops: Tensor) -> Tensor:
+        """G of crops; of single frames the first is asked, and all are given back where that is left as it is."""
+        asked = partial(restore_frames, self.enhancer, track=self.track, seed=self.seed, check_interrupt=self.check_interrupt)
+        if "single_frames" not in self.enhancer.supports:
+            return asked(crops)
+        first = asked(crops[:1])
+        if bool(((first - crops[:1]).abs() < AS_IT_WAS).all()):
+            return crops
+        return torch.cat([first, asked(crops[1:])]) if len(crops) > 1 else first
 
     def _mask(self, crops: Tensor) -> Tensor:
         if isinstance(self.mask, Tensor):

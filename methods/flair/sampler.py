@@ -127,7 +127,7 @@ class FlairRestorer(Restorer):
         degradation: what happened to the frames; None if nobody knows: it is then estimated per clip, and where the footage does not support an
             estimate, data consistency holds to what the floor made of the crops, or rests.
         options: Algorithm 1's parameters.
-        enhancer: any restorer of 512 crops, used for line 8.
+        enhancer: any restorer of 512 crops, used for line 8; over a floor it takes crops as cleaned.
         mask: where the enhancer may act, if options.where is "face"; None is face_mask(). A callable gets crops, as options.mask_every says.
         floor: cleans the crops, without looking ahead, for the condition that sampling starts from; None takes them as they are.
         device: where the sampling runs; crops come in and go out on the CPU.
@@ -151,7 +151,7 @@ class FlairRestorer(Restorer):
         self.prior = prior
         self.degradation = degradation
         self.options = options or FlairOptions()
-        self.enhancer = enhancer
+        self.enhancer = enhancer if enhancer is None or floor is None else enhancer.after_cleaning()
         self.mask = torch.ones(CROP, CROP) if self.options.where == "crop" else face_mask() if mask is None else mask
         self.floor = floor
         self.device = torch.device(device)

@@ -186,6 +186,9 @@ def test_a_second_look_is_taken_where_it_is_due(restorer, clip, monkeypatch, str
     monkeypatch.setattr(network, "forward", looked)
     restore_frames(restorer.configured(carry=strength > 0, detail=detail), clip)
     assert len(taken) == looks and EVERY == 4
+    taken.clear()
+    restore_frames(restorer.configured(carry=strength > 0, detail=detail, twice=False), clip)
+    assert len(taken) == (looks if strength < 1 else 9 + 3)
 
 
 def test_a_second_look_comes_back_to_its_place():

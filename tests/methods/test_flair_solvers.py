@@ -7,7 +7,7 @@ import torch
 
 from fvr.diffusion.schedule import linear_schedule
 from fvr.faces.types import CROP
-from fvr.methods.base import Restorer, Session, restore_frames
+from fvr.methods.base import Restorer, Session, is_cleaned, restore_frames
 from fvr.methods.flair.enhancement import Enhancement
 from fvr.methods.flair.sampler import FlairOptions, FlairRestorer
 from fvr.methods.per_frame import PerFrameRestorer
@@ -38,9 +38,9 @@ class Wiener(Prior):
 class Brighter(torch.nn.Module):
     """A network from face to face that remembers how many faces it saw."""
 
-    def __init__(self):
+    def __init__(self, by: float = 0.3):
         super().__init__()
-        self.shift = torch.nn.Parameter(torch.tensor(0.3))
+        self.shift = torch.nn.Parameter(torch.tensor(by))
         self.faces = []
 
     def forward(self, x):
@@ -199,7 +199,7 @@ def test_frames_that_will_be_overwritten_are_not_enhanced_frame_by_frame(monkeyp
     network = Brighter()
     frames, prior = clip(7), Wiener(leak=0.1)
     lean = run(frames, prior, PerFrameRestorer(network), **ENHANCED)
-    assert network.faces == [4, 4, 2, 2, 1, 1]  # two of three steps have weight
+    assert network.faces == [1, 3, 1, 3, 1, 1, 1, 1, 1, 1]  # two of three steps have weight; one face is asked before the others
     network.faces.clear()
     monkeypatch.setattr(PerFrameRestorer, "supports", frozenset())
     assert torch.equal(run(frames, prior, PerFrameRestorer(network), **ENHANCED), lean)
@@ -223,7 +223,22 @@ def test_a_recurrent_enhancer_sees_the_whole_window():
 def test_windows_need_no_overlap_where_prior_and_enhancer_see_one_frame():
     network = Brighter()
     run(clip(6), enhancer=PerFrameRestorer(network), **ENHANCED)
-    assert network.faces == [4, 4, 2, 2]
+    assert network.faces == [1, 3, 1, 3, 1, 1, 1, 1]
+
+
+def test_an_enhancer_that_leaves_the_first_face_as_it_is_is_spared_the_others():
+    network = Brighter(by=0.0)
+    frames, prior = clip(6), Wiener(leak=0.1)
+    enhanced = run(frames, prior, PerFrameRestorer(network), **ENHANCED)
+    assert network.faces == [1, 1, 1, 1] and torch.equal(enhanced, run(frames, prior, **ENHANCED))
+
+
+def test_over_a_floor_an_enhancer_takes_crops_as_cleaned():
+    """With no floor of its own, and its answers count where what was cleaned lacks an octave."""
+    enhancer = PerFrameRestorer(Brighter()).on_floor(Recurrent())
+    over = FlairRestorer(Wiener(), X8, enhancer=enhancer, floor=Recurrent()).enhancer
+    assert over.floor is None and is_cleaned(over.cleaner(None, lambda: None), torch.zeros(1, 3, CROP, CROP), 128)
+    assert FlairRestorer(Wiener(), X8, enhancer=enhancer).enhancer is enhancer
 
 
 def parser(calls):
