@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from ..diffusion.schedule import Schedule, linear_schedule
 from .base import Prior
 from .flair_video import FlairPrior
-from .wiener import denoise
+from .wiener import SCALES, denoise
 
 
 class FineScales(nn.Module):
     """The weight-free prior as a layer, so that whoever listens between the layers of networks hears each of its frames too."""
 
-    def forward(self, noisy: Tensor, sigma: float, pilot: Tensor | None) -> Tensor:
+    def forward(self, noisy: Tensor, sigma: float, pilot: Tensor | None, scales: int) -> Tensor:
         """See wiener.denoise."""
-        return denoise(noisy, sigma, pilot)
+        return denoise(noisy, sigma, pilot, scales)
 
 
 class PyramidPrior(Prior):
@@ -79,8 +79,8 @@ class PyramidPrior(Prior):
             raise ValueError(f"a prior of side {side} takes frames whose sides are multiples of {factor}, got {x_t.shape[-2]} x {x_t.shape[-1]}")
         few = None if condition is None else F.avg_pool2d(condition, factor)
         coarse = self.coarse.denoise(F.avg_pool2d(noisy, factor), sigma / factor, few)
-        fine = x_t.new_empty(x_t.shape)
+        fine, scales = x_t.new_empty(x_t.shape), min(factor.bit_length() - 1, SCALES)
         for i in range(len(x_t)):  # frames do not influence each other here, and one at a time is kinder to caches
-            fine[i : i + 1] = self.fine(noisy[i : i + 1], sigma, None if condition is None else condition[i : i + 1])
+            fine[i : i + 1] = self.fine(noisy[i : i + 1], sigma, None if condition is None else condition[i : i + 1], scales)
         step = F.interpolate(coarse - F.avg_pool2d(fine, factor), x_t.shape[-2:], mode="bicubic", align_corners=False)
         return fine + step

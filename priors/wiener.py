@@ -45,8 +45,11 @@ class GaussianPrior(Prior):
         return denoise(noisy, self.schedule.sigma(t), condition)
 
 
-def denoise(noisy: Tensor, sigma: float, pilot: Tensor | None = None) -> Tensor:
+def denoise(noisy: Tensor, sigma: float, pilot: Tensor | None = None, scales: int = SCALES) -> Tensor:
     """E[x | noisy, pilot] for noisy = x + sigma n: GaussianPrior's D. Frames (N, 3, H, W) of one shape in [-1, 1] range.
+
+    Args:
+        scales: how many of the finest are denoised; what is coarser is the pilot's, or noisy without one.
 
     >>> import torch
     >>> noise = 0.3 * torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -54,11 +57,13 @@ def denoise(noisy: Tensor, sigma: float, pilot: Tensor | None = None) -> Tensor:
     True
     """
     guide = None if pilot is None else to_colours(pilot)
-    return from_colours(_denoise_from(0, to_colours(noisy), sigma, guide))
+    return from_colours(_denoise_from(0, to_colours(noisy), sigma, guide, scales))
 
 
-def _denoise_from(scale: int, x: Tensor, sigma: float, pilot: Tensor | None) -> Tensor:
+def _denoise_from(scale: int, x: Tensor, sigma: float, pilot: Tensor | None, scales: int) -> Tensor:
     """Denoises a frame whose finest scale is number `scale` of the pyramid."""
+    if scale == scales:
+        return x if pilot is None else pilot
     if scale == SCALES - 1:
         return _shrink_blocks(scale, x, sigma, pilot)
     size = (x.shape[-2], x.shape[-1])
@@ -66,7 +71,7 @@ def _denoise_from(scale: int, x: Tensor, sigma: float, pilot: Tensor | None) -> 
     detail = x - double(low, size)
     low_pilot = None if pilot is None else halve(pilot)
     detail_pilot = None if pilot is None or low_pilot is None else pilot - double(low_pilot, size)
-    low = _denoise_from(scale + 1, low, sigma, low_pilot)
+    low = _denoise_from(scale + 1, low, sigma, low_pilot, scales)
     if scale > 0:
         return double(low, size) + _shrink_blocks(scale, detail, sigma, detail_pilot)
     luma = _shrink_blocks(scale, detail[:, :1], sigma, None if detail_pilot is None else detail_pilot[:, :1])
