@@ -24,6 +24,7 @@ from ..priors.wiener import GaussianPrior
 from .auto import AutoRestorer
 from .base import NetworkRestorer, Restorer
 from .blind.restorer import BlindOptions, BlindRestorer
+from .chain import Chain
 from .flair.options import PRESETS, FlairOptions
 from .flair.sampler import FlairRestorer
 from .per_frame import PerFrameOptions, PerFrameRestorer
@@ -128,7 +129,7 @@ def with_estimates(otherwise: Restorer, *, device: torch.device, precision: torc
         return otherwise
     small = None
     if isinstance(otherwise, BlindRestorer) and otherwise.options.carry and (FOLDER / KEEP).is_file():
-        small = _embedded(KEEP, placed).on_floor(otherwise.configured(ahead=False))
+        small = Chain(otherwise, _embedded(KEEP, placed).after_cleaning())
     return AutoRestorer(flair_of(FOLDER / PRIOR, None, PRESETS["embedded"], device=device, precision=precision, placed=placed), otherwise, small)
 
 
