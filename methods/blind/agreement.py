@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...colour import luma
 from ...faces.compositing.strength import rise
 from ..base import resized
 from .window_means import around
@@ -23,6 +24,9 @@ FACE, FACE_CELLS = ((..., slice(FIRST // size, LAST // size), slice(FIRST // siz
 UNSURE, SURE = 0.15, 0.095
 """Two looks at a face answer with corrections whose correlation lacks so much of 1 where none of them helps and
 where all do: of clean and hardly damaged clips 0.12 to 0.29, of damaged ones 0.05 to 0.12. Chosen on 21 kinds of damage to three clips."""
+COLOURS_UNSURE, COLOURS_SURE = 0.17, 0.1
+"""The same of what the colours alone are corrected by, which codecs cost most: they lack 0.05 to 0.16 where coded, where 0.4 to 1.2 of it is right,
+and 0.11 to 0.24 on softly blurred RGB, where hardly any is."""
 NOISE_UNSURE, NOISE_SURE, NOISE_DOUBT = 0.35, 0.25, 0.4
 """The same where the correction takes much noise away, which it does differently at each look and rightly in both, and what is left there of `DOUBT`:
 low light lacks 0.11 to 0.25 and gains 0.7 to 2.6 dB on people whose skin has much texture."""
@@ -34,10 +38,11 @@ COARSE, FINE = 0.85, 1.05
 are. Chosen on 27 kinds of damage to three clips and seven to 28 held-out faces."""
 CARRIED = 0.65
 """What they differ by where both have seen what was restored before, of what it is else."""
-DOUBT = (0.5, 3.0, 8.0, 10.0)
+DOUBT, COLOURS_DOUBT = (0.5, 3.0, 8.0, 10.0), (1.2, 4.0, 11.0, 25.0)
 """How many times what they differ by is taken for wrong in the finest octave, the next two and all below, of a crop as large as the face in its frame
 and growing with the enlarging: what is fine differs from look to look, what is coarse is the same in both and may be wrong all the same. Chosen on
-six kinds of damage to three clips and to 78 held-out faces."""
+six kinds of damage to three clips and to 78 held-out faces; that of the colours alone on 27 and 56."""
+OCTAVES = len(DOUBT)
 NOISY = 0.7 / 255
 """Deviation of what each look differs by from which on every frame is looked at twice, for the mean of two is less noisy: of web video and television
 it is 0.4 to 0.8 levels, of low light and grain 0.7 to 1.2."""
@@ -50,8 +55,8 @@ class Agreement:
     """What two looks' corrections say of each other, the mean over some frames.
 
     Attributes:
-        lacking: (n, 1, 1, 1), what their correlation over the face lacks of 1.
-        energy: (n, 4, 64, 64), of their mean's octaves from the finest on, around each cell.
+        lacking: (n, 2, 1, 1), what their correlation over the face lacks of 1: of all, and of what the colours differ from luma by.
+        energy: (n, 8, 64, 64), of their mean's octaves from the finest on, around each cell: of all, then of the colours alone.
         difference: of that shape, the energy of what each differs from the mean.
         frames: how many.
     """
@@ -69,10 +74,10 @@ class Agreement:
             carried: whether both looks saw what was restored before.
         """
         usual = CARRIED if carried else 1.0
-        m, d = mean[FACE], apart[FACE]
-        same, other, cross = ((a * b).mean((1, 2, 3), keepdim=True) for a, b in ((m, m), (d, d), (m, d)))
-        correlation = (same - other) / ((same + other).square() - 4 * cross.square()).clamp_min(1e-24).sqrt()
-        return cls((1 - correlation) / usual, energies(mean), energies(apart) / usual)
+        pairs = (mean, apart), (mean - luma(mean), apart - luma(apart))
+        lacking = torch.cat([lack(m[FACE], d[FACE]) for m, d in pairs], 1)
+        energy, difference = (torch.cat([energies(part) for part in parts], 1) for parts in zip(*pairs, strict=True))
+        return cls(lacking / usual, energy, difference / usual)
 
     def then(self, now: Agreement) -> Agreement:
         """With one more frame."""
@@ -84,37 +89,55 @@ class Agreement:
     @property
     def noisy(self) -> Tensor:
         """Whether the looks themselves are noisy, ()."""
-        return self.difference[FACE_CELLS].sum(1).mean() > NOISY**2
+        return self.difference[FACE_CELLS][:, :OCTAVES].sum(1).mean() > NOISY**2
 
     def shares(self, enlarged: float = 1.0) -> Tensor:
-        """Of the octaves of a correction, (n, 4, 64, 64) in [0, 1], what is right.
+        """What is right of the octaves of a correction, and of its colours, (n, 8, 64, 64) in [0, 1].
 
         A network is never quite the identity where nothing is wrong, and errs where damage is not what it knows; then what it answers to a face and
         to its mirror image differs. Around each place an octave's share is the Wiener gain max(e - d, 0) / e, with the mean's energy e and d that of
-        what each differs from it, times `DOUBT`; all of it fades where the corrections of the whole face correlate too little for what they are.
+        what each differs from it, times `DOUBT`; all of it fades where the corrections of the whole face correlate too little for what they are. Of
+        the colours it is what they show by themselves, where that is more: codecs cost them most, and of luma the looks are less sure.
 
         Args:
             enlarged: crop pixels per pixel of the frame, from 1 on.
         """
         noise = self._removed_noise()
-        agreed = torch.lerp(rise(self.lacking, UNSURE, SURE), rise(self.lacking, NOISE_UNSURE, NOISE_SURE), noise)
+        limits = (UNSURE, SURE), (COLOURS_UNSURE, COLOURS_SURE)
+        usual = torch.cat([rise(lacking, *limit) for lacking, limit in zip(self.lacking.split(1, 1), limits, strict=True)], 1)
+        agreed = torch.lerp(usual, rise(self.lacking, NOISE_UNSURE, NOISE_SURE), noise).repeat_interleave(OCTAVES, 1)
         doubted = enlarged * (1 - (1 - NOISE_DOUBT) * noise)
-        wrong = doubted * torch.cat([doubt * octave for doubt, octave in zip(DOUBT, self.difference.split(1, 1), strict=True)], 1)
-        return agreed * (self.energy - wrong).clamp_min(0) / self.energy.clamp_min(1e-12)
+        wrong = doubted * self.difference * self.difference.new_tensor(DOUBT + COLOURS_DOUBT).view(1, -1, 1, 1)
+        whole, colours = (agreed * (self.energy - wrong).clamp_min(0) / self.energy.clamp_min(1e-12)).split(OCTAVES, 1)
+        return torch.cat([whole, torch.maximum(whole, colours)], 1)
 
     def _removed_noise(self) -> Tensor:
         """How far the correction is that of noise, (n, 1, 1, 1) in [0, 1]."""
-        first, _, third, coarse = self.energy[FACE_CELLS].mean((2, 3), keepdim=True).clamp_min(0).sqrt().split(1, 1)
+        octaves = self.energy[FACE_CELLS][:, :OCTAVES].mean((2, 3), keepdim=True)
+        first, _, third, coarse = octaves.clamp_min(0).sqrt().split(1, 1)
         return rise((first * third).sqrt(), LITTLE_NOISE, MUCH_NOISE) * rise(first / coarse.clamp_min(1e-6), COARSE, FINE)
 
     def share(self, shares: Tensor) -> Tensor:
         """Of the whole correction, (n, 1, 512, 512): the mean of its octaves' shares, by their energies."""
-        whole = (shares * self.energy).sum(1, keepdim=True) / self.energy.sum(1, keepdim=True).clamp_min(1e-12)
+        energy = self.energy[:, :OCTAVES]
+        whole = (shares[:, :OCTAVES] * energy).sum(1, keepdim=True) / energy.sum(1, keepdim=True).clamp_min(1e-12)
         return resized(whole, CELL * whole.shape[-1], "bilinear")
 
 
+def lack(mean: Tensor, apart: Tensor) -> Tensor:
+    """What the correlation of m + d and m - d lacks of 1, (n, 1, 1, 1)."""
+    same, other, cross = ((a * b).mean((1, 2, 3), keepdim=True) for a, b in ((mean, mean), (apart, apart), (mean, apart)))
+    return 1 - (same - other) / ((same + other).square() - 4 * cross.square()).clamp_min(1e-24).sqrt()
+
+
 def kept(correction: Tensor, shares: Tensor) -> Tensor:
-    """The shares (n, 4, 64, 64) of the octaves of a correction (n, 3, 512, 512), put together.
+    """The shares (n, 8, 64, 64) of the octaves of a correction (n, 3, 512, 512) and of its colours, put together."""
+    grey = luma(correction)
+    return kept_octaves(grey, shares[:, :OCTAVES]) + kept_octaves(correction - grey, shares[:, OCTAVES:])
+
+
+def kept_octaves(correction: Tensor, shares: Tensor) -> Tensor:
+    """The shares (n, 4, 64, 64) of the octaves of a correction (n, C, 512, 512), put together.
 
     That is the finest octave's share of all of it, and of its means over 2, 4 and 8 pixels by how much their octaves' shares are larger.
     """

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fvr.colour import luma
 from fvr.methods.base import restore_frames
 from fvr.methods.blind import restorer as blind
 from fvr.methods.blind.agreement import NOISY, REMEMBERED, Agreement, energies, kept, mirrored, unmirrored
@@ -213,11 +214,23 @@ def test_what_is_coarse_is_doubted_more():
     assert shares[0] > 0.9 and shares[3] < 0.8
 
 
+def test_colours_that_the_looks_agree_on_are_kept_where_the_luma_is_in_doubt():
+    right, first, second = noise(0), noise(1), noise(2)
+    colours = right - luma(right)
+    seen = agreement(colours + luma(first), colours + luma(second))
+    whole, of_colours = seen.shares().split(4, 1)
+    assert not whole.any() and of_colours.min() > 0.99
+    left = kept(colours + luma(first), seen.shares())
+    assert torch.allclose(left, colours, atol=1e-7)
+    sure = agreement(right, right)
+    assert torch.equal(*sure.shares().split(4, 1))
+
+
 def test_an_octave_is_kept_by_its_own_share():
-    images, everything = noise(0), torch.ones(1, 4, 64, 64)
-    assert torch.equal(kept(images, everything), images) and not kept(images, 0 * everything).any()
+    images, everything = noise(0), torch.ones(1, 8, 64, 64)
+    assert torch.allclose(kept(images, everything), images, atol=1e-7) and not kept(images, 0 * everything).any()
     assert torch.allclose(energies(images).sum(1).mean(), images.square().mean(), rtol=1e-3)
-    only_coarse = kept(images, torch.cat([0 * everything[:, :3], everything[:, 3:]], 1))
+    only_coarse = kept(images, everything * torch.tensor([0, 0, 0, 1] * 2).view(1, 8, 1, 1))
     below, wanted = (F.avg_pool2d(part, 64).flatten() for part in (only_coarse, images))
     assert torch.corrcoef(torch.stack([below, wanted]))[0, 1] > 0.95 and only_coarse.std() < 0.2 * images.std()
 
