@@ -105,9 +105,10 @@ class Agreement:
         noise = self._removed_noise()
         limits = (UNSURE, SURE), (COLOURS_UNSURE, COLOURS_SURE)
         usual = torch.cat([rise(lacking, *limit) for lacking, limit in zip(self.lacking.split(1, 1), limits, strict=True)], 1)
-        agreed = torch.lerp(usual, rise(self.lacking, NOISE_UNSURE, NOISE_SURE), noise).repeat_interleave(OCTAVES, 1)
+        agreed = torch.lerp(usual, rise(self.lacking, NOISE_UNSURE, NOISE_SURE), noise)[:, :, None].expand(-1, -1, OCTAVES, -1, -1).flatten(1, 2)
         doubted = enlarged * (1 - (1 - NOISE_DOUBT) * noise)
-        wrong = doubted * self.difference * self.difference.new_tensor(DOUBT + COLOURS_DOUBT).view(1, -1, 1, 1)
+        octaves = zip(DOUBT + COLOURS_DOUBT, self.difference.split(1, 1), strict=True)
+        wrong = doubted * torch.cat([doubt * octave for doubt, octave in octaves], 1)
         whole, colours = (agreed * (self.energy - wrong).clamp_min(0) / self.energy.clamp_min(1e-12)).split(OCTAVES, 1)
         return torch.cat([whole, torch.maximum(whole, colours)], 1)
 
