@@ -41,7 +41,7 @@ CARRIED = 0.65
 DOUBT, COLOURS_DOUBT = (0.5, 3.0, 8.0, 10.0), (1.2, 4.0, 11.0, 25.0)
 """How many times what they differ by is taken for wrong in the finest octave, the next two and all below, of a crop as large as the face in its frame
 and growing with the enlarging: what is fine differs from look to look, what is coarse is the same in both and may be wrong all the same. Chosen on
-six kinds of damage to three clips and to 78 held-out faces; that of the colours alone on 27 and 56."""
+six kinds of damage to three clips and to 78 held-out faces; that of the colours alone on 21 to three clips and seven to 56."""
 OCTAVES = len(DOUBT)
 NOISY = 0.7 / 255
 """Deviation of what each look differs by from which on every frame is looked at twice, for the mean of two is less noisy: of web video and television
@@ -92,12 +92,12 @@ class Agreement:
         return self.difference[FACE_CELLS][:, :OCTAVES].sum(1).mean() > NOISY**2
 
     def shares(self, enlarged: float = 1.0) -> Tensor:
-        """What is right of the octaves of a correction, and of its colours, (n, 8, 64, 64) in [0, 1].
+        """What is right of the octaves of a correction, and what more of its colours, (n, 8, 64, 64) in [0, 1].
 
         A network is never quite the identity where nothing is wrong, and errs where damage is not what it knows; then what it answers to a face and
         to its mirror image differs. Around each place an octave's share is the Wiener gain max(e - d, 0) / e, with the mean's energy e and d that of
         what each differs from it, times `DOUBT`; all of it fades where the corrections of the whole face correlate too little for what they are. Of
-        the colours it is what they show by themselves, where that is more: codecs cost them most, and of luma the looks are less sure.
+        the colours it is what they show by themselves where that is more: codecs cost them most, and of luma the looks are less sure.
 
         Args:
             enlarged: crop pixels per pixel of the frame, from 1 on.
@@ -110,7 +110,7 @@ class Agreement:
         octaves = zip(DOUBT + COLOURS_DOUBT, self.difference.split(1, 1), strict=True)
         wrong = doubted * torch.cat([doubt * octave for doubt, octave in octaves], 1)
         whole, colours = (agreed * (self.energy - wrong).clamp_min(0) / self.energy.clamp_min(1e-12)).split(OCTAVES, 1)
-        return torch.cat([whole, torch.maximum(whole, colours)], 1)
+        return torch.cat([whole, (colours - whole).clamp_min(0)], 1)
 
     def _removed_noise(self) -> Tensor:
         """How far the correction is that of noise, (n, 1, 1, 1) in [0, 1]."""
@@ -132,9 +132,9 @@ def lack(mean: Tensor, apart: Tensor) -> Tensor:
 
 
 def kept(correction: Tensor, shares: Tensor) -> Tensor:
-    """The shares (n, 8, 64, 64) of the octaves of a correction (n, 3, 512, 512) and of its colours, put together."""
-    grey = luma(correction)
-    return kept_octaves(grey, shares[:, :OCTAVES]) + kept_octaves(correction - grey, shares[:, OCTAVES:])
+    """The shares (n, 8, 64, 64) of the octaves of a correction (n, 3, 512, 512), and more of its colours', put together."""
+    whole, colours = shares.split(OCTAVES, 1)
+    return kept_octaves(correction, whole) + kept_octaves(correction - luma(correction), colours)
 
 
 def kept_octaves(correction: Tensor, shares: Tensor) -> Tensor:
