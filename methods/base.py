@@ -231,6 +231,7 @@ class NetworkRestorer(Restorer):
         self.floor: Restorer | None = None
         """What cleans the crops before this restorer sees them, without looking ahead: small networks need it."""
         self.comes_cleaned = False
+        """Whether another restorer cleaned them before, see `after_cleaning`."""
 
     @classmethod
     def of_file(cls, network: Any, options: Any = None, *, place: Placement | None = None, notes: Mapping[str, str]) -> Self:

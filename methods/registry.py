@@ -64,17 +64,22 @@ Placed = Callable[[nn.Module], Placement]
 """Who says where a network runs: `on` a device, or a host that manages memory."""
 
 
-def embedded_blind(placed: Placed, precision: torch.dtype | None = torch.float32, *, twice: bool = True) -> BlindRestorer | None:
+def embedded_blind(placed: Placed, precision: torch.dtype | None = torch.float32) -> BlindRestorer | None:
     """The package's own blind restorer as a floor, which looks at no frame ahead; None in an installation without its weights.
 
     Args:
         precision: as `load_network` takes it.
-        twice: see BlindOptions.
     """
     if not (FOLDER / BLIND).is_file():
         return None
     network: Any = load_network(FOLDER / BLIND, precision).network
-    return BlindRestorer(network, BlindOptions(ahead=False, twice=twice), place=placed(network))
+    return BlindRestorer(network, BlindOptions(ahead=False), place=placed(network))
+
+
+def flair_floor(placed: Placed, precision: torch.dtype | None = torch.float32) -> BlindRestorer | None:
+    """The same beneath FLAIR: the noise that more second looks would take out is left to the sampler."""
+    floor = embedded_blind(placed, precision)
+    return None if floor is None else floor.configured(twice=False)
 
 
 def _embedded(name: str, placed: Placed, precision: torch.dtype | None = torch.float32) -> NetworkRestorer:
@@ -118,7 +123,7 @@ def flair_of(
         if weights.name == PRIOR and options.enhance and (FOLDER / CODEBOOK).is_file():
             enhancer = _embedded(CODEBOOK, placed, precision or fast)
         if weights.parent == FOLDER:
-            floor = embedded_blind(placed, floor_precision(precision), twice=False)  # what it leaves is the sampler's
+            floor = flair_floor(placed, floor_precision(precision))
     return FlairRestorer(prior, degradation, options, enhancer, floor=floor, device=device)
 
 

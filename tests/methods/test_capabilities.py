@@ -5,11 +5,13 @@ import torch
 from helpers.code_networks import moving, small_codeformer, small_dicface
 from helpers.small_keep import small_keep
 
+from fvr.faces import Paster, aligned_track
 from fvr.methods.base import Restorer, restore_frames
 from fvr.methods.codeformer import CodeFormerOptions, CodeFormerRestorer
 from fvr.methods.dicface import DicFaceOptions, DicFaceRestorer
 from fvr.methods.keep import KeepRestorer
 from fvr.methods.per_frame import PerFrameRestorer
+from fvr.pipeline import Walk
 
 RESTORERS: dict[str, Restorer] = {
     "codeformer": CodeFormerRestorer(small_codeformer(), CodeFormerOptions(mode="inpaint")),
@@ -53,5 +55,11 @@ def test_what_draws_faces_anew_says_so_and_what_fills_holes_does_not(name):
     restorer = RESTORERS[name]
     if "masks" in restorer.supports:
         assert not restorer.repaints() and not restorer.configured(mode="colourise").repaints()
+        assert not drawn_anew(restorer)
         restorer = restorer.configured(mode="restore")
-    assert restorer.repaints()
+    assert restorer.repaints() and drawn_anew(restorer)
+
+
+def drawn_anew(restorer: Restorer) -> bool:
+    """What the walk tells the paster, which then keeps what lies before the face by itself."""
+    return Walk([aligned_track(2)], restorer, Paster()).coming[0][1].repainted
