@@ -3,7 +3,8 @@
 DIR holds checkouts of jnjaby/KEEP (with its submodule gmflow), sczhou/CodeFormer and fudan-generative-vision/DicFace under these names; nothing but
 their networks is run. Both have the same deterministic weights, at the published sizes, in float32, and one runs after the other in this process,
 as their scripts run them: KEEP a sub-clip at once, DicFace a window of five frames for every frame (with the mean of its distribution, so that both
-draw the same), CodeFormer frame by frame. Memory is the peak over what the process had before, with the weights of both.
+draw the same), CodeFormer frame by frame; ours with the memory that is freed kept, as `fvr` keeps it. Memory is the peak over what the process had
+before, with the weights of both. Each network has a process of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import gc
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +29,7 @@ import torch.nn.functional as F
 from flow_sources import clip
 from torch import Tensor, nn
 
+from fvr.cli.memory import keep_freed_memory
 from fvr.methods.base import from_network, restore_frames
 from fvr.methods.codeformer import CodeFormerOptions, CodeFormerRestorer
 from fvr.methods.dicface import DicFaceRestorer
@@ -48,21 +51,23 @@ def main() -> int:
     parser.add_argument("--networks", default="codeformer,keep,dicface")
     parser.add_argument("--frames", type=int, default=3)
     options = parser.parse_args()
+    name, *others = options.networks.split(",")
+    if others:
+        shared = "--official", str(options.official), "--frames", str(options.frames)
+        return max(subprocess.run([sys.executable, __file__, *shared, "--networks", each]).returncode for each in (name, *others))
     print(f"{torch.get_num_threads()} threads, {options.frames} frames")
-    for name in options.networks.split(","):
-        with torch.inference_mode(), checkout(options.official / FOLDERS[name]):
-            theirs, ours = PEERS[name](clip(options.frames))
-            theirs_made, theirs_cost = measured(theirs)
-            ours_made, ours_cost = measured(ours)
-            apart = float((theirs_made - ours_made).abs().max())
-            told = "; ".join(
-                f"{what} {a / n:.2f} against {b / n:.2f}, {a / b:.2f} times"
-                for what, a, b, n in zip(("s", "CPU s", "MiB"), theirs_cost, ours_cost, (len(theirs_made),) * 2 + (1,), strict=True)
-            )
-            same = "equal" if apart < LARGEST else "NOT EQUAL"
-            print(f"{name}, official against ours, a frame: {told}; largest difference {apart:.1e}, {same}", flush=True)
-        del theirs, ours
-        gc.collect()
+    with torch.inference_mode(), checkout(options.official / FOLDERS[name]):
+        theirs, ours = PEERS[name](clip(options.frames))
+        theirs_made, theirs_cost = measured(theirs)
+        keep_freed_memory()
+        ours_made, ours_cost = measured(ours)
+        apart = float((theirs_made - ours_made).abs().max())
+        told = "; ".join(
+            f"{what} {a / n:.2f} against {b / n:.2f}, {a / b:.2f} times"
+            for what, a, b, n in zip(("s", "CPU s", "MiB"), theirs_cost, ours_cost, (len(theirs_made),) * 2 + (1,), strict=True)
+        )
+        same = "equal" if apart < LARGEST else "NOT EQUAL"
+        print(f"{name}, official against ours, a frame: {told}; largest difference {apart:.1e}, {same}", flush=True)
     return 0
 
 
