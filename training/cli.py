@@ -13,23 +13,26 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ..faces.types import CROP
+from ..methods.blind.restorer import BlindRestorer
+from ..methods.registry import build_restorer
 from ..methods.tasks import Mode
 from ..models.blind import BlindUNet
 from ..models.checkpoints.load import load_network
 from ..models.checkpoints.state_dict import notes_of
-from ..models.embedded import ALIAS, CODEBOOK, DICFACE, FOLDER, SIZES
+from ..models.embedded import ALIAS, BLIND, CODEBOOK, DICFACE, FOLDER, SIZES
 from ..models.flair.spynet import spynet_of
 from . import blind, codebook, dicface, keep, prior, temporal
 from .bars import Bars
 from .card import FEDERAL_BIAS, LICENCE, OWN_LICENCE, Card, export, federal_data
 from .codebook import clean_encoder
+from .data.cleaned import CLIP, CleanedClips
 from .data.faces import FEDERAL, Faces
 from .data.pairs import Pairs
 from .data.synthetic_motion import Clips
 from .engine import Run, Stopped, average_of, train
 from .evidence import EvidenceStage
 from .flow_weights import GMFLOW, PUBLISHED, load_spynet
-from .recipe import KEEP_BASE, PAPER, SMALL_128
+from .recipe import KEEP_BASE, PAPER, SMALL_128, CodebookRecipe
 
 RECIPES: dict[str, dict[str, Any]] = {
     "blind": {"small": blind.BLIND_512},
@@ -226,11 +229,12 @@ def _codebook(options: argparse.Namespace) -> None:
     if options.clips is not None:
         raise ValueError("--clips is for prior, keep and dicface; the codebook's stages see stills only: leave it out, or put frames into --faces")
     if options.batch:
-        recipe = replace(recipe, **{name: getattr(recipe, name).gathering(options.batch) for name in ("autoencoder", "prediction", "joint")})
+        plans = {name: plan for name in ("autoencoder", "prediction", "joint", "cleaned") if (plan := getattr(recipe, name)) is not None}
+        recipe = replace(recipe, **{name: plan.gathering(options.batch) for name, plan in plans.items()})
     faces, held_out = (Faces(options.faces, split, recipe.sizes.vq.side, _prefixes(options)) for split in ("train", "val"))
     torch.manual_seed(options.seed)
     network = codebook.network_of(recipe)
-    stages = codebook.stages_of(recipe, faces, held_out, torch.device(options.device))
+    stages = codebook.stages_of(recipe, faces, held_out, torch.device(options.device), _cleaned(options, recipe))
     trained = _trained(network, stages, _settings(options), recipe.name, options.export_now)
     _written(
         options,
@@ -241,6 +245,21 @@ def _codebook(options: argparse.Namespace) -> None:
         (faces, held_out),
         damage=recipe.blind.text,
     )
+
+
+def _cleaned(options: argparse.Namespace, recipe: CodebookRecipe) -> tuple[CleanedClips, CleanedClips] | None:
+    """The clips of the recipe's last stage, to learn from and held out."""
+    if recipe.cleaned is None:
+        return None
+    folder = _settings(options).folder
+    blind = cast(BlindRestorer, build_restorer("blind", weights=FOLDER / BLIND, device=options.device, precision=None))
+
+    def clips(split: str, number: int, seed: int) -> CleanedClips:
+        faces = Faces(options.faces, split, CROP, _prefixes(options))
+        pairs = Pairs(faces, recipe.footage, number, seed, window=CROP, frames=CLIP)
+        return CleanedClips(pairs, blind, recipe.sizes.vq.side, folder / f"cleaned-{split}")
+
+    return clips("train", recipe.clips, options.seed), clips("val", codebook.VALIDATED_CLIPS, options.seed + 1)
 
 
 def _temporal(options: argparse.Namespace) -> None:

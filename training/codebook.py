@@ -1,4 +1,4 @@
-"""The face codebook (CodeFormer): autoencoder, code prediction, and feature transforms, one stage each."""
+"""The face codebook (CodeFormer): autoencoder, code prediction, and feature transforms, one stage each; the embedded one has a fourth."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from ..metrics.fidelity import psnr, ssim
 from ..models.checkpoints.state_dict import read_state
 from ..models.codeformer.network import CodeFormer
 from ..models.vq import Encoder
+from .blind import root_error
+from .data.cleaned import CleanedClips
 from .data.degradations import JUDGED, Blind, judged
 from .data.faces import Faces
 from .engine import Batch, Stage
@@ -35,7 +37,11 @@ from .recipe import CodebookRecipe
 AUTOENCODER = "autoencoder"
 VALIDATED = 16
 """Faces of the validation split that the curves are made of."""
+VALIDATED_CLIPS = 32
+"""Cleaned clips of that split."""
 REVIVED_FACES = 16
+MOVED = 4
+"""Pixels of the network's side by which cleaned faces are moved at most."""
 
 
 def network_of(recipe: CodebookRecipe) -> CodeFormer:
@@ -48,9 +54,15 @@ def network_of(recipe: CodebookRecipe) -> CodeFormer:
     return network
 
 
-def stages_of(recipe: CodebookRecipe, faces: Faces, held_out: Faces, device: torch.device) -> list[Stage]:
-    """CodeFormer's three stages."""
-    return [AutoEncoding(recipe, faces, held_out, device), CodePrediction(recipe, faces, held_out), Joint(recipe, faces, held_out, device)]
+def stages_of(
+    recipe: CodebookRecipe, faces: Faces, held_out: Faces, device: torch.device, cleaned: tuple[CleanedClips, CleanedClips] | None = None
+) -> list[Stage]:
+    """CodeFormer's three stages, and with cleaned clips, to learn from and held out, one more."""
+    stages: list[Stage] = [AutoEncoding(recipe, faces, held_out, device), CodePrediction(recipe, faces, held_out)]
+    stages.append(Joint(recipe, faces, held_out, device))
+    if cleaned is not None:
+        stages.append(OnCleaned(recipe, faces, held_out, device, clips=cleaned[0], held_out_clips=cleaned[1]))
+    return stages
 
 
 @dataclass
@@ -274,6 +286,58 @@ class Joint(CodePrediction):
 
     def validate(self, network: CodeFormer) -> tuple[dict[str, float], Tensor]:
         return restoration_figures(network, self.judged_faces(), self.device, weight=1.0)
+
+
+@dataclass
+class OnCleaned(_CodebookStage):
+    """Feature transforms learn once more, on what the blind restorer leaves of small faces, and as `merged` puts them together with it.
+
+    All that KEEP, DicFace and its tasks share with this network stays: encoder, codes, generator.
+    """
+
+    clips: CleanedClips = field(kw_only=True)
+    held_out_clips: CleanedClips = field(kw_only=True)
+    name = "cleaned"
+
+    def start(self, network: CodeFormer, done: Mapping[str, Path]) -> None:
+        network.requires_grad_(False)
+        network.fuse_convs_dict.requires_grad_(True)
+
+    def batch(self, step: int, generator: torch.Generator) -> Batch:
+        if torch.rand((), generator=generator) < self.recipe.uncleaned:
+            return self.pair(self.recipe.blind, generator) | {"cleaned": torch.tensor(False)}
+        pairs = []
+        for index in torch.randint(len(self.clips), (self.plan.batch,), generator=generator).tolist():
+            clip = torch.stack(self.clips[index])
+            frame, mirror = (int(torch.randint(n, (), generator=generator)) for n in (clip.shape[1], 2))
+            shift = torch.randint(-MOVED, MOVED + 1, (2,), generator=generator).tolist()
+            pairs.append((clip[:, frame].flip(-1) if mirror else clip[:, frame]).roll(shift, (-2, -1)))
+        source, target = torch.stack(pairs, 1) * 2 - 1
+        return {"source": source, "target": target, "cleaned": torch.tensor(True)}
+
+    def losses(self, network: CodeFormer, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        source, target = batch["source"], batch["target"]
+        with torch.no_grad():
+            latent, features = network.encode(source)
+            codes = network.quantize.lookup(network.logits(latent).argmax(-1))
+        output = network.decode(codes, latent, features, 1.0, match=False).float()
+        together = merged((output + 1) / 2, (source + 1) / 2, bool(batch["cleaned"]))
+        every = torch.ones(len(source))
+        return {
+            "answer": root_error((anchored(output, source) - target) / 2, every),
+            "together": root_error(together - (target + 1) / 2, every),
+        }
+
+    def validate(self, network: CodeFormer) -> tuple[dict[str, float], Tensor]:
+        """What comes on top of what the blind restorer made, in dB: the mean over held-out clips, and the least."""
+        gains, rows = [], []
+        for index in range(len(self.held_out_clips)):
+            cleaned, truth = self.held_out_clips[index]
+            output = network((cleaned * 2 - 1).to(self.device), 1.0, match=False).float().cpu()
+            restored = merged((output + 1) / 2, cleaned, True).clamp(0, 1)
+            gains.append((psnr(restored, truth) - psnr(cleaned, truth)).mean().item())
+            rows.append(torch.stack([cleaned[0], restored[0], truth[0]]))
+        return {"dB over what is cleaned": sum(gains) / len(gains), "dB, least": min(gains)}, torch.stack(rows[:12])
 
 
 def clean_encoder(network: CodeFormer, autoencoder: Path) -> Encoder:

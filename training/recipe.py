@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..models.code_prediction import CodeConfig
 from ..models.vq import VQConfig
 from .data.degradations import LARGE, NATIVE_128, SMALL, Blind
 from .data.faces import MIRROR_ONLY, Jitter
+from .data.footage import Footage
 from .plan import Plan
 
 
@@ -36,6 +37,9 @@ class CodebookRecipe:
         open_generator: whether stage III trains the generator too.
         fidelity: w of stage III's image batches: (w, share) pairs; what is left of the shares draws w uniformly from 0 to 1.
         schedule: CodeFormer's own course of stage III: w 1, then 1.3, then codes of heavy degradations only, then both mixed.
+        cleaned: the schedule of a last stage, on small faces that the blind restorer cleaned; None without it.
+        footage: how they were damaged, in `clips` clips.
+        uncleaned: share of its batches that are as in stage II instead.
     """
 
     name: str
@@ -62,6 +66,10 @@ class CodebookRecipe:
     open_generator: bool = False
     fidelity: tuple[tuple[float, float], ...] = ((1.0, 1.0),)
     schedule: bool = False
+    cleaned: Plan | None = None
+    footage: Footage = field(default_factory=lambda: Footage(scale=(0.16, 0.55), near=0.0))
+    clips: int = 1600
+    uncleaned: float = 0.2
 
     def __post_init__(self) -> None:
         if self.blind.side != self.sizes.vq.side or self.gentle.side != self.sizes.vq.side:
@@ -113,6 +121,7 @@ SMALL_128 = CodebookRecipe(
     autoencoder=Plan(400, 4, 8e-4, 2e-4, warmup=20, ema=0.98, clip=1.0),
     prediction=Plan(120, 4, 5e-4, 3e-4, warmup=20, ema=0.98, clip=1.0),
     joint=Plan(4600, 4, 8e-4, 1e-5, warmup=50, ema=0.996, clip=1.0),
+    cleaned=Plan(2400, 6, 6e-4, 6e-6, warmup=50, ema=0.995, clip=0.2),
     jitter=Jitter(turn=8.0, zoom=0.1, shift=0.03),
     blind=NATIVE_128,
     gentle=NATIVE_128,

@@ -14,12 +14,18 @@ from helpers.tiny_codebook import SHORT, SIDE, TINY, draw_faces, faces_of, train
 from safetensors.torch import load_file
 from torch import nn
 
+from fvr.methods.blind.restorer import BlindRestorer
+from fvr.models.blind import BlindRestorers, BlindSizes
 from fvr.models.codeformer.network import CodeFormer
 from fvr.models.embedded import notes, read_embedded
 from fvr.models.vq import VQAutoEncoder
 from fvr.training import cli
 from fvr.training.card import Card, export
-from fvr.training.codebook import REVIVED_FACES, AutoEncoding, CodePrediction, Joint, clean_encoder, network_of, stages_of
+from fvr.training.codebook import REVIVED_FACES, AutoEncoding, CodePrediction, Joint, OnCleaned, clean_encoder, network_of, stages_of
+from fvr.training.data.cleaned import CleanedClips
+from fvr.training.data.faces import Faces
+from fvr.training.data.footage import Footage
+from fvr.training.data.pairs import Pairs
 from fvr.training.engine import Run, generator_for, train
 from fvr.training.keep import KEEP_PAPER
 from fvr.training.plan import Plan
@@ -260,3 +266,29 @@ def test_keeps_stages_one_and_two_have_its_numbers() -> None:
     """Section 4: 800,000 and 400,000 steps at 2e-4 with a batch of 4; stage III 50,000 at 1e-4."""
     plans = [(plan.steps, plan.batch, plan.rate, plan.final_rate) for plan in (KEEP_BASE.autoencoder, KEEP_BASE.prediction, KEEP_PAPER.plan)]
     assert plans == [(800_000, 4, 2e-4, 2e-4), (400_000, 4, 2e-4, 2e-4), (50_000, 4, 1e-4, 1e-4)]
+
+
+def test_on_cleaned_clips_feature_transforms_alone_learn(codebook_folder: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    blind = BlindRestorer(BlindRestorers(BlindSizes((8, 12), (1, 1))).eval())
+    small = Faces(codebook_folder / "faces", "train", 512)
+    pairs = Pairs(small, Footage(scale=(0.2, 0.4), near=0.0), 2, 0, window=512, frames=2)
+    clips = CleanedClips(pairs, blind, SIDE, tmp_path / "clips")
+    cleaned, truth = clips[1]
+    assert cleaned.shape == truth.shape == (2, 3, SIDE, SIDE)
+    assert all(
+        torch.equal(part, again) for part, again in zip((cleaned, truth), CleanedClips(pairs, blind, SIDE, tmp_path / "clips")[1], strict=True)
+    )
+    recipe = replace(TINY, cleaned=Plan(3, 2, 1e-3, 1e-4, ema=0.5), uncleaned=0.3)
+    faces, held_out = (Faces(codebook_folder / "faces", split, SIDE) for split in ("train", "val"))
+    network = network_of(recipe)
+    network.load_state_dict(load_file(codebook_folder / "work" / "joint.safetensors"))
+    before = copy.deepcopy(network.state_dict())
+    stage = stages_of(recipe, faces, held_out, CPU, (clips, clips))[-1]
+    assert isinstance(stage, OnCleaned)
+    train(network, [stage], Run(tmp_path / "work", validate_every=3, bfloat16=False), recipe.name)
+    assert {name.split(".")[0] for name, value in network.state_dict().items() if not torch.equal(value, before[name])} == {"fuse_convs_dict"}
+    figures = json.loads((tmp_path / "work" / "cleaned.json").read_text())[-1]["figures"]
+    assert set(figures) == {"dB over what is cleaned", "dB, least"}
+    kinds = {bool(stage.batch(step, generator_for(0, step))["cleaned"]) for step in range(12)}
+    assert kinds == {True, False}

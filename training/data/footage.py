@@ -31,7 +31,8 @@ class Footage:
 
     Attributes:
         clean, soft: shares of clips that are hardly damaged, and of those that are only blurred: a restorer must know both.
-        scale: frame pixels per crop pixel, drawn evenly in the logarithm.
+        scale: frame pixels per crop pixel, drawn evenly in the logarithm,
+        near: and the share of clips whose faces fill their crop nearly, as the faces that people look at do.
         blur: standard deviation.
         shrink: factor of a scaler before the codec, undone behind it.
         noise: standard deviation.
@@ -42,6 +43,7 @@ class Footage:
     clean: float = 0.15
     soft: float = 0.15
     scale: tuple[float, float] = (0.2, 1.0)
+    near: float = 0.65
     blur: tuple[float, float] = (0.4, 9.0)
     shrink: tuple[float, float] = (1.2, 4.0)
     noise: tuple[float, float] = (1.0, 18.0)
@@ -63,8 +65,8 @@ class Footage:
         return "clean" if share < self.clean else "soft" if share < self.clean + self.soft else "full"
 
     def frame_scale(self, rng: np.random.Generator) -> float:
-        """Frame pixels per crop pixel of one clip; most fill their crop nearly, as the faces that people look at do."""
-        return even_in_log(rng, (0.75 * self.scale[1], self.scale[1]) if rng.random() < 0.65 else self.scale)
+        """Frame pixels per crop pixel of one clip."""
+        return even_in_log(rng, (0.75 * self.scale[1], self.scale[1]) if rng.random() < self.near else self.scale)
 
     def damage(self, frames: np.ndarray, kind: str, scale: float, rng: np.random.Generator) -> np.ndarray:
         """A clip (T, H, W, 3) float32 RGB in [0, 255], as its camera would have seen it, to what was kept of it: same shape and place, rounded.

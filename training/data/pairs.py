@@ -66,10 +66,14 @@ class Pairs:
         number: of pairs.
         seed: of all draws.
         folder: where they are kept; None keeps none.
+        window, frames: side and length of their clips.
     """
 
-    def __init__(self, faces: Faces, footage: Footage, number: int, seed: int, folder: Path | None = None) -> None:
+    def __init__(
+        self, faces: Faces, footage: Footage, number: int, seed: int, folder: Path | None = None, *, window: int = WINDOW, frames: int = FRAMES
+    ) -> None:
         self.faces, self.footage, self.number, self.seed, self.folder = faces, footage, number, seed, folder
+        self.window, self.frames = window, frames
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -107,26 +111,26 @@ class Pairs:
         """Pair `index`, made anew."""
         rng = np.random.default_rng((self.seed, index))
         face = self.faces.source(int(rng.integers(len(self.faces)))).permute(1, 2, 0).numpy()
-        corner = int(4 * rng.integers(0, (CROP - WINDOW) // 4 + 1)), int(4 * rng.integers(0, (CROP - WINDOW) // 4 + 1))
+        corner = int(4 * rng.integers(0, (CROP - self.window) // 4 + 1)), int(4 * rng.integers(0, (CROP - self.window) // 4 + 1))
         kind = self.footage.kind(rng)
         scale = self.footage.frame_scale(rng)
-        truth = filmed(relit(moving_window(face, corner, FRAMES + WARM_UP, rng), rng), scale, rng)
+        truth = filmed(relit(moving_window(face, corner, self.window, self.frames + WARM_UP, rng), rng), scale, rng)
         seen = as_seen(truth, self.footage, kind, scale, rng)
         first = int(rng.integers(WARM_UP + 1))
-        inner = (slice(first, first + FRAMES), slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
+        inner = (slice(first, first + self.frames), slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
         seen, truth = (np.clip(clip[inner], 0, 255) for clip in (seen, truth))
         if rng.random() >= CUT_OUT:
             seen = np.round(seen)
         return Pair(np.round(seen * FINE).astype(np.uint16), np.round(truth).astype(np.uint8), corner, KINDS.index(kind), scale)
 
 
-def moving_window(face: np.ndarray, corner: tuple[int, int], frames: int, rng: np.random.Generator) -> np.ndarray:
+def moving_window(face: np.ndarray, corner: tuple[int, int], window: int, frames: int, rng: np.random.Generator) -> np.ndarray:
     """A window and its margin of a still (S, S, 3) in [0, 1] that moves as an aligned face does: (frames, W, W, 3) float32 in [0, 255]."""
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     amount = 0.0 if rng.random() < 0.12 else rng.random() ** 2
     motion = Motion(turn=4 * amount, zoom=0.04 * amount, shift=0.03 * amount, bend=0.015 * amount, light=0.05 * amount)
     swing = swings(frames, 5 + 2 * motion.knots**2, motion.period, generator).numpy()
-    side = WINDOW + 2 * MARGIN
+    side = window + 2 * MARGIN
     y, x = np.mgrid[0:side, 0:side].astype(np.float32)
     x, y = ((axis + start - MARGIN + 0.5) * 2 / CROP - 1 for axis, start in zip((x, y), corner, strict=True))
     stay = math.radians(rng.uniform(-6, 6)), rng.uniform(0.92, 1.1), *rng.uniform(-0.06, 0.06, 2)  # how far from the template
