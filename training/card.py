@@ -59,7 +59,11 @@ OWN_LICENCE = "That of whoever trained it, and of the faces."
 LICENCE = "Apache-2.0, as the package. The portraits' repositories are MIT-licensed; no image of them is in the file."
 
 
-def federal_data(train: int, held_out: int, degraded: str = "blur, downsampling, noise and JPEG") -> str:
+STILLS = "blur, downsampling, noise and JPEG"
+"""What degrades faces that do not move."""
+
+
+def federal_data(train: int, held_out: int, degraded: str = STILLS) -> str:
     """What the portraits of the federal government are, how many of them trained and validated, and how they were degraded."""
     return (
         f"{train} aligned official portraits of members of the United States Congress (repositories CivilServiceUSA/us-house and us-senate, MIT "

@@ -23,7 +23,7 @@ from ..models.embedded import ALIAS, BLIND, CODEBOOK, DICFACE, FOLDER, SIZES
 from ..models.flair.spynet import spynet_of
 from . import blind, codebook, dicface, keep, prior, temporal
 from .bars import Bars
-from .card import FEDERAL_BIAS, LICENCE, OWN_LICENCE, Card, export, federal_data
+from .card import FEDERAL_BIAS, LICENCE, OWN_LICENCE, STILLS, Card, export, federal_data
 from .codebook import clean_encoder
 from .data.cleaned import CLIP, CleanedClips
 from .data.faces import FEDERAL, Faces
@@ -236,6 +236,9 @@ def _codebook(options: argparse.Namespace) -> None:
     network = codebook.network_of(recipe)
     stages = codebook.stages_of(recipe, faces, held_out, torch.device(options.device), _cleaned(options, recipe))
     trained = _trained(network, stages, _settings(options), recipe.name, options.export_now)
+    damage = recipe.blind.text
+    if recipe.cleaned is not None:
+        damage = f"{STILLS}; small faces by {recipe.footage.describe()}, then cleaned by the blind restorer"
     _written(
         options,
         trained,
@@ -243,7 +246,7 @@ def _codebook(options: argparse.Namespace) -> None:
         "Face codebook (CodeFormer)",
         "restores aligned faces frame by frame",
         (faces, held_out),
-        damage=recipe.blind.text,
+        damage=damage,
     )
 
 
