@@ -297,7 +297,8 @@ class Walk:
         first: int = 0,
         check_interrupt: CheckInterrupt = no_check,
     ) -> None:
-        begins = [(session_begins(track, restorer, first), replace(track, repainted=restorer.repaints(track))) for track in tracks]
+        known = [replace(track, repainted=restorer.repaints(track), output_scale=paster.scale) for track in tracks]
+        begins = [(session_begins(track, restorer, first), track) for track in known]
         self.coming = deque(sorted(begins, key=lambda begun: begun[0]))
         self.first = first
         self.here: list[OpenTrack] = []

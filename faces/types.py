@@ -51,6 +51,7 @@ class FaceTrack:
         context: how many times as much as the template the crops show to each side; `matrices` are scaled by it, see `with_context`.
         repainted: whether a network drew its restored crops anew, maybe over what lay before the face.
         difference: whether its restored crops count by how they differ from those before, and the frame keeps all else.
+        output_scale: how many times as large the frames are that its restored crops are pasted into, as far as that is known.
     """
 
     person: int
@@ -72,6 +73,7 @@ class FaceTrack:
     context: float = 1.0
     repainted: bool = False
     difference: bool = False
+    output_scale: int = 1
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from ..faces.types import FaceTrack
 from ..models.device import CheckInterrupt, no_check
 from .base import Restorer, Session
+from .blind.restorer import SMALL
 from .estimating import LOOKED_AT, EstimatingSession
 from .flair.sampler import FlairRestorer
-
-SMALL = 2.0
-"""Crop pixels per pixel of the frame from which on a face is small: of no more than 256 pixels with what is around it."""
 
 
 class AutoRestorer(Restorer):

@@ -20,11 +20,15 @@ from ...video.overlap import read_ahead
 from ..base import NetworkRestorer, Session, WarmUp, check_square, refuse_masks, resized
 from .agreement import Agreement, kept, mirrored, unmirrored
 from .chroma_noise import without_chroma_noise
-from .window_means import around
+from .window_means import around, averaged
 
 WORKING = 400 << 20
 """Bytes of working memory for one crop: about twelve maps of 64 channels at a quarter of its side, and what is warped at all of it."""
 
+SMALL = 2.0
+"""Crop pixels per pixel of the frame from which on a face is small: of no more than 256 pixels with what is around it. What is made of one counts
+as the frame's pixels show it, by its means over them: the network draws what they lack, and pasted that would be sharper than the frame ever was,
+which took up to 1.4 dB of hardly damaged faces of 100 pixels. Larger faces gain as much by it as they lose."""
 SETTLED = 8
 """Frames after which what is carried no longer tells where in the clip it began: 64 dB and more between part and whole, whose second looks may fall
 on other frames, of 47 to 51 in the first."""
@@ -83,7 +87,9 @@ class BlindRestorer(NetworkRestorer):
         """
         if self.options.detail and self.network.detailed is None:
             raise ValueError(f"these weights have no second set for detail, got detail {self.options.detail:g}; set it to 0")
-        return BlindSession(self, check_interrupt, 1.0 if track is None else max(track.scale, 1.0))
+        return (
+            BlindSession(self, check_interrupt) if track is None else BlindSession(self, check_interrupt, max(track.scale, 1.0), track.output_scale)
+        )
 
 
 @dataclass(frozen=True)
@@ -122,12 +128,18 @@ class Seen:
 
 
 class BlindSession(Session):
-    """One person's clip; it holds the last crop and what became of it. `enlarged`: crop pixels per pixel of the frame, from 1 on."""
+    """One person's clip; it holds the last crop and what became of it.
 
-    def __init__(self, restorer: BlindRestorer, check_interrupt: CheckInterrupt, enlarged: float) -> None:
+    Args:
+        enlarged: crop pixels per pixel of the frame, from 1 on.
+        output_scale: how many times as large the frames are that the restored crops are meant for.
+    """
+
+    def __init__(self, restorer: BlindRestorer, check_interrupt: CheckInterrupt, enlarged: float = 1.0, output_scale: int = 1) -> None:
         self.restorer = restorer
         self.check_interrupt = check_interrupt
         self.scale, self.enlarged = enlarged, torch.tensor([enlarged])
+        self.pixel = enlarged / output_scale if enlarged >= SMALL else 1.0
         self._past: Frame | None = None
         self._device: torch.device | None = None
         self._drawn: dict[str, Tensor] | None = None
@@ -213,7 +225,7 @@ class BlindSession(Session):
         return due or self._noisy
 
     def _look(self, images: Tensor, seen: Tensor, weights: dict[str, Tensor]) -> Tensor:
-        return self.restorer.network(images, seen, weights, self.enlarged)
+        return averaged(self.restorer.network(images, seen, weights, self.enlarged), self.pixel)
 
 
 def delivered(crops: Iterable[Tensor]) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,3 +40,19 @@ def window_sizes(length: int, reach: int, like: Tensor) -> Tensor:
     """How many of an axis's places each window covers, (length,)."""
     place = torch.arange(length, device=like.device)
     return ((place + reach).clamp(max=length - 1) - (place - reach).clamp(min=0) + 1).to(like)
+
+
+def averaged(images: Tensor, width: float) -> Tensor:
+    """Means of (n, C, H, W) over squares of `width` pixels, which need not be whole, around each pixel; the border is replicated.
+
+    >>> averaged(torch.tensor([[[[0.0, 0.0, 1.0, 0.0, 0.0]]]]), 2.0).tolist()
+    [[[[0.0, 0.25, 0.5, 0.25, 0.0]]]]
+    """
+    if width <= 1:
+        return images
+    reach = math.ceil((width - 1) / 2)
+    place = torch.arange(-reach, reach + 1, device=images.device)
+    shares = ((width + 1) / 2 - place.abs()).clamp(0, 1).to(images) / width
+    wide = F.pad(images, (reach, reach, reach, reach), mode="replicate")
+    kernel = shares.expand(images.shape[1], 1, 1, -1)
+    return F.conv2d(F.conv2d(wide, kernel, groups=len(kernel)), kernel.mT, groups=len(kernel))

@@ -7,10 +7,12 @@ import torch
 import torch.nn.functional as F
 
 from fvr.colour import luma
+from fvr.faces.types import FaceTrack
 from fvr.methods.base import restore_frames
 from fvr.methods.blind import restorer as blind
 from fvr.methods.blind.agreement import NOISY, REMEMBERED, Agreement, energies, kept, mirrored, unmirrored
-from fvr.methods.blind.restorer import AGREED, EVERY, BlindOptions, BlindRestorer, flow_into, steadied
+from fvr.methods.blind.restorer import AGREED, EVERY, SMALL, BlindOptions, BlindRestorer, flow_into, steadied
+from fvr.methods.blind.window_means import averaged
 from fvr.models.blind import BlindRestorers, BlindSizes, BlindUNet
 from fvr.motion.warp import warp
 from fvr.training.data.synthetic_motion import Motion, set_moving
@@ -254,3 +256,24 @@ def test_noise_that_is_left_is_averaged_and_motion_is_not():
     kept = [(steadied(noisier, second, everywhere, tolerance) - noisier).abs().mean() for tolerance in (AGREED**2, (8 / 255) ** 2)]
     assert kept[0] < 0.5 * kept[1]
     assert (steadied(first, second.flip(-1), everywhere, AGREED**2) - first).abs().mean() < 0.1 / 255
+
+
+@pytest.mark.parametrize(("scale", "output_scale", "width"), [(1.9, 1, 1.0), (SMALL, 1, 2.0), (3.0, 1, 3.0), (3.0, 2, 1.5), (3.0, 4, 0.75)])
+def test_what_is_made_of_a_small_face_counts_by_means_over_its_frames_pixels(restorer, clip, scale, output_scale, width, monkeypatch):
+    made = torch.rand(1, 3, 512, 512, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(BlindRestorers, "forward", lambda *_: made)
+    flags, matrix = torch.ones(1), scale * torch.eye(2, 3)[None]
+    track = FaceTrack(0, 0, torch.zeros(1, 4), torch.zeros(1, 5, 2), matrix, flags, flags.bool(), flags, (480, 640), output_scale=output_scale)
+    seen = restorer.open(track)._look(clip[:1], clip[:1], {})
+    torch.testing.assert_close(seen, averaged(made, width))
+    assert torch.equal(seen, made) == (width <= 1)
+
+
+def test_means_over_squares_of_any_width():
+    picture = torch.rand(2, 3, 20, 24, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(averaged(picture, 3.0)[..., 1:-1, 1:-1], F.avg_pool2d(picture, 3, 1))
+    between = averaged(picture, 2.5)
+    torch.testing.assert_close(between.mean(), picture.mean(), rtol=0.05, atol=0)
+    point = torch.zeros(1, 1, 9, 9)
+    point[..., 4, 4] = 1
+    torch.testing.assert_close(averaged(point, 2.5)[0, 0, 4, 2:7], torch.tensor([0, 0.3, 0.4, 0.3, 0]) * 0.4)
