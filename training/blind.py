@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,7 +19,7 @@ from ..models.checkpoints.load import load_network
 from ..models.codeformer.network import CodeFormer
 from ..models.embedded import CODEBOOK, FOLDER
 from .data.footage import KINDS, Footage
-from .data.pairs import FRAMES, WINDOW, Pair, Pairs
+from .data.pairs import FRAMES, WINDOW, Pair, Pairs, pictures
 from .discriminator import Adversary
 from .engine import Batch, Stage
 from .losses import EncoderFeatures
@@ -200,15 +199,20 @@ def band_strength(output: Tensor, target: Tensor) -> Tensor:
     return torch.stack(terms).mean()
 
 
+def root_square(errors: Tensor) -> Tensor:
+    """(mean e^2 + r)^1/2 of each of errors (N, 3, H, W) in units of [0, 1]: (N,)."""
+    return (errors.square().mean((1, 2, 3)) + ROUNDING).sqrt()
+
+
 def root_error(errors: Tensor, pool: Tensor) -> Tensor:
-    """mean (e^2 + r)^1/2, of errors (N, 3, H, W) as they are and averaged over `pool` (N,) pixels, half each."""
-    fine = errors.square().mean((1, 2, 3))
+    """The mean `root_square` of errors (N, 3, H, W) as they are and averaged over `pool` (N,) pixels, half each."""
+    fine = root_square(errors)
     coarse = fine.clone()
     for size in (2, 4):
         rows = pool == size
         if bool(rows.any()):
-            coarse[rows] = F.avg_pool2d(errors[rows], size).square().mean((1, 2, 3))
-    return ((fine + ROUNDING).sqrt() + (coarse + ROUNDING).sqrt()).mean() / 2
+            coarse[rows] = root_square(F.avg_pool2d(errors[rows], size))
+    return (fine + coarse).mean() / 2
 
 
 def restored(network: nn.Module, batch: Batch, frames: int | None = None) -> Tensor:
@@ -241,9 +245,7 @@ def collate(pairs: list[Pair], patch: int, generator: torch.Generator | None = N
         left, top, mirror = (0, 0, 0) if generator is None else [int(torch.randint(n, (), generator=generator)) for n in (room, room, 2)]
         first = 0 if generator is None else int(torch.randint(FRAMES - frames + 1, (), generator=generator))
         cut = (slice(first, first + frames), *(slice(UNSHUFFLE * start, UNSHUFFLE * start + patch) for start in (top, left)))
-        seen, clean = (
-            torch.from_numpy(clip[cut].astype(np.float32)).permute(0, 3, 1, 2) / np.iinfo(clip.dtype).max for clip in (pair.damaged, pair.clean)
-        )
+        seen, clean = (pictures(clip[cut]) for clip in (pair.damaged, pair.clean))
         x, y = pair.corner[0] // UNSHUFFLE + left, pair.corner[1] // UNSHUFFLE + top
         place = everywhere[:, y : y + patch // UNSHUFFLE, x : x + patch // UNSHUFFLE].clone()
         if mirror:

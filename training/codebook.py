@@ -16,7 +16,7 @@ from ..metrics.fidelity import psnr, ssim
 from ..models.checkpoints.state_dict import read_state
 from ..models.codeformer.network import CodeFormer
 from ..models.vq import Encoder
-from .blind import root_error
+from .blind import root_square
 from .data.cleaned import CleanedClips
 from .data.degradations import JUDGED, Blind, judged
 from .data.faces import Faces
@@ -322,10 +322,9 @@ class OnCleaned(_CodebookStage):
             codes = network.quantize.lookup(network.logits(latent).argmax(-1))
         output = network.decode(codes, latent, features, 1.0, match=False).float()
         together = merged((output + 1) / 2, (source + 1) / 2, bool(batch["cleaned"]))
-        every = torch.ones(len(source))
         return {
-            "answer": root_error((anchored(output, source) - target) / 2, every),
-            "together": root_error(together - (target + 1) / 2, every),
+            "answer": root_square((anchored(output, source) - target) / 2).mean(),
+            "together": root_square(together - (target + 1) / 2).mean(),
         }
 
     def validate(self, network: CodeFormer) -> tuple[dict[str, float], Tensor]:

@@ -54,7 +54,8 @@ def main() -> int:
     name, *others = options.networks.split(",")
     if others:
         shared = "--official", str(options.official), "--frames", str(options.frames)
-        return max(subprocess.run([sys.executable, __file__, *shared, "--networks", each]).returncode for each in (name, *others))
+        codes = [subprocess.run([sys.executable, __file__, *shared, "--networks", each]).returncode for each in (name, *others)]
+        return int(any(codes))  # negative for one that was killed
     print(f"{torch.get_num_threads()} threads, {options.frames} frames")
     with torch.inference_mode(), checkout(options.official / FOLDERS[name]):
         theirs, ours = PEERS[name](clip(options.frames))

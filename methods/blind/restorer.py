@@ -87,9 +87,8 @@ class BlindRestorer(NetworkRestorer):
         """
         if self.options.detail and self.network.detailed is None:
             raise ValueError(f"these weights have no second set for detail, got detail {self.options.detail:g}; set it to 0")
-        return (
-            BlindSession(self, check_interrupt) if track is None else BlindSession(self, check_interrupt, max(track.scale, 1.0), track.output_scale)
-        )
+        seen = () if track is None else (max(track.scale, 1.0), track.output_scale)
+        return BlindSession(self, check_interrupt, *seen)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...methods.base import resized
 from ...methods.blind.restorer import BlindRestorer, BlindSession
 from ...models.device import no_check
-from .pairs import FINE, Pairs
+from .pairs import Pairs, keep, pictures
 
 CLIP = 3
 """Frames of a clip."""
@@ -38,30 +38,20 @@ class CleanedClips:
         """A cleaned clip and the truth, (T, 3, side, side) each, in [0, 1]."""
         path = self.folder / f"{index:06}.npz"
         if not path.is_file():
-            cleaned, truth = map(to_steps, self.make(index))
-            part = path.with_suffix(".part")
-            with part.open("wb") as file:
-                np.savez(file, cleaned=cleaned, truth=truth)
-            part.replace(path)
+            cleaned, truth = map(steps, self.make(index))
+            keep(path, cleaned=cleaned, truth=truth)
         with np.load(path) as kept:
-            return from_steps(kept["cleaned"]), from_steps(kept["truth"])
+            return pictures(kept["cleaned"]), pictures(kept["truth"])
 
     def make(self, index: int) -> tuple[Tensor, Tensor]:
         """Clip `index`, made anew."""
         pair = self.pairs.make(index)
-        damaged, truth = (
-            torch.from_numpy(clip.astype(np.float32) / steps).permute(0, 3, 1, 2) for clip, steps in ((pair.damaged, 255 * FINE), (pair.clean, 255))
-        )
+        damaged, truth = pictures(pair.damaged), pictures(pair.clean)
         session = BlindSession(self.restorer, no_check, max(1.0, 1 / pair.scale))
         cleaned = torch.cat([session.push(damaged), session.close()])
         return resized(cleaned, self.side, "bilinear"), resized(truth, self.side, "bilinear")
 
 
-def to_steps(clip: Tensor) -> np.ndarray:
-    """Of [0, 1] in 16 bits."""
-    return (clip.clamp(0, 1) * 65535).round().numpy().astype(np.uint16)
-
-
-def from_steps(clip: np.ndarray) -> Tensor:
-    """The inverse of `to_steps`."""
-    return torch.from_numpy(clip.astype(np.float32) / 65535)
+def steps(clip: Tensor) -> np.ndarray:
+    """A clip (T, 3, H, W) in [0, 1] as whole numbers of 16 bits, (T, H, W, 3); `pictures` is its inverse."""
+    return (clip.permute(0, 2, 3, 1).clamp(0, 1) * np.iinfo(np.uint16).max).round().numpy().astype(np.uint16)

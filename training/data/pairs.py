@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from ...colour import BT601
@@ -87,12 +88,7 @@ class Pairs:
                 return Pair(kept["damaged"], kept["clean"], tuple(kept["corner"].tolist()), int(kept["kind"]), float(kept["scale"]))
         pair = self.make(index)
         if path is not None:
-            part = path.with_suffix(".part")
-            with part.open("wb") as file:
-                np.savez(
-                    file, damaged=pair.damaged, clean=pair.clean, corner=np.array(pair.corner), kind=np.array(pair.kind), scale=np.array(pair.scale)
-                )
-            part.replace(path)
+            keep(path, damaged=pair.damaged, clean=pair.clean, corner=np.array(pair.corner), kind=np.array(pair.kind), scale=np.array(pair.scale))
         return pair
 
     def prepare(self, workers: int) -> None:
@@ -122,6 +118,19 @@ class Pairs:
         if rng.random() >= CUT_OUT:
             seen = np.round(seen)
         return Pair(np.round(seen * FINE).astype(np.uint16), np.round(truth).astype(np.uint8), corner, KINDS.index(kind), scale)
+
+
+def keep(path: Path, **arrays: np.ndarray) -> None:
+    """Writes an .npz of the arrays, which is there whole or not at all."""
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    part.replace(path)
+
+
+def pictures(clip: np.ndarray) -> Tensor:
+    """A clip (T, H, W, 3) of whole numbers as (T, 3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(clip.astype(np.float32)).permute(0, 3, 1, 2) / np.iinfo(clip.dtype).max
 
 
 def moving_window(face: np.ndarray, corner: tuple[int, int], window: int, frames: int, rng: np.random.Generator) -> np.ndarray:
