@@ -51,8 +51,10 @@ def averaged(images: Tensor, width: float) -> Tensor:
     if width <= 1:
         return images
     reach = math.ceil((width - 1) / 2)
-    place = torch.arange(-reach, reach + 1, device=images.device)
-    shares = ((width + 1) / 2 - place.abs()).clamp(0, 1).to(images) / width
-    wide = F.pad(images, (reach, reach, reach, reach), mode="replicate")
-    kernel = shares.expand(images.shape[1], 1, 1, -1)
-    return F.conv2d(F.conv2d(wide, kernel, groups=len(kernel)), kernel.mT, groups=len(kernel))
+    outermost = (width + 1) / 2 - reach  # how much of the last pixels on both sides lies inside
+    result = F.pad(images, (reach, reach, reach, reach), mode="replicate")
+    for axis in (-2, -1):
+        outer = window_sums(result, 2 * reach + 1, axis)
+        inner = window_sums(result, 2 * reach - 1, axis).narrow(axis, 1, outer.shape[axis])
+        result = torch.lerp(inner, outer, outermost) / width
+    return result
