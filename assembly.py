@@ -39,11 +39,11 @@ EMBEDDED_TASKS = {(known.kind, mode): name for known in architectures() for mode
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Of the part of a network that draws the picture, by the name that menus show."""
 UNCHANGED = "bfloat16 where pictures stay the same"
-"""The name of None, which is one of them for each network; menus say `AUTO`, which `decided` makes this or float32."""
+"""The name of None, which is one of them for each network; menus say `AUTO`, which `resolved_precision` makes this or float32."""
 
 
-def decided(precision: str, device: torch.device) -> str:
-    """A precision's name, with `AUTO` decided for a device: a job's workers keep to what was decided where it was planned."""
+def resolved_precision(precision: str, device: torch.device) -> str:
+    """A precision's name, with `AUTO` resolved for a device: a job's workers keep to what was resolved where it was planned."""
     if precision != AUTO:
         return precision
     return UNCHANGED if fast_in_bfloat16(device) else "float32"

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import host
 from .assembly import PRECISIONS, chosen_detector, chosen_paster, named_upscaler, named_weights, weights_for
-from .faces import Detector, Paster
+from .faces import Paster
 from .film.plan import Job, Tools, check_input, check_same
 from .methods.base import Restorer
 from .methods.registry import build_restorer, with_estimates
@@ -28,7 +28,7 @@ FINDING = ("faces", "min_size", "detector", "rotate")
 PASTING = ("feather", "strength", "colour_match", "grain", "gates", "occlusion", "scale")
 
 
-def weights_of(request: Request, find: Find = named_weights) -> Path | None:
+def weights_file(request: Request, find: Find = named_weights) -> Path | None:
     """The file of the method's weights; None if it needs none."""
     return find(request["weights"]) if request["weights"] else weights_for(request["method"], assignments(request["set"]))
 
@@ -37,7 +37,7 @@ def restorer_for(request: Request, find: Find = named_weights) -> Restorer:
     device, precision = host.device(), PRECISIONS.get(request["precision"])
     restorer = build_restorer(
         request["method"],
-        weights=weights_of(request, find),
+        weights=weights_file(request, find),
         degradation=parse(request["degradation"]) if request["degradation"] else None,
         device=device,
         settings=assignments(request["set"]),
@@ -50,17 +50,12 @@ def restorer_for(request: Request, find: Find = named_weights) -> Restorer:
     return restorer
 
 
-def detector_for(request: Request) -> Detector:
-    return chosen_detector(request["detector"], request["rotate"])
-
-
 def paster_for(request: Request) -> Paster:
     return chosen_paster(fade=True, upscaler=named_upscaler(request["upscale_model"]), **{name: request[name] for name in PASTING})
 
 
 def tools_for(request: Request, find: Find = named_weights) -> Tools:
-    """All of them, for a job."""
-    return Tools(restorer_for(request, find), detector_for(request), paster_for(request))
+    return Tools(restorer_for(request, find), chosen_detector(request["detector"], request["rotate"]), paster_for(request))
 
 
 def worker_tools(planned: Job, find: Find = named_weights) -> Tools:
@@ -72,12 +67,9 @@ def worker_tools(planned: Job, find: Find = named_weights) -> Tools:
     if "method" not in planned.plan["request"]:
         raise ValueError(f"{planned.folder} was planned in ComfyUI with a restorer that only its workflow has; queue that again to go on")
     tools = tools_for(planned.plan["request"], find)
-    whole = planned.plan["identity"]
-    now = {
-        **job_identity(whole["settings"], tools.restorer, tools.detector, tools.paster),
-        "segment_seconds": whole["segment_seconds"],
-        "input": check_input(planned),
-    }
+    identity = planned.plan["identity"]
+    now = job_identity(identity["settings"], tools.restorer, tools.detector, tools.paster)
+    now |= {"segment_seconds": identity["segment_seconds"], "input": check_input(planned)}
     check_same(planned, json.loads(json.dumps(now)), planned.plan["selection"], planned.plan["encoding"])
     return tools
 

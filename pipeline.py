@@ -55,8 +55,8 @@ class Summary:
     notes: tuple[str, ...] = ()
 
     def closed(self, source: FrameSource, sink: VideoSink | ImageSink) -> Summary:
-        """With what has been said until the sink was closed."""
-        return replace(self, warnings=(*source.warnings, *sink.warnings))
+        """The same with the warnings of a sink that has been closed since."""
+        return replace(self, warnings=warnings_of(source, sink))
 
     def to_text(self) -> str:
         """One line a person can read, plus one per note, of many the first, and per warning."""
@@ -78,8 +78,8 @@ class Summary:
         }
 
 
-def known_beforehand(source: FrameSource, sink: VideoSink | ImageSink) -> tuple[str, ...]:
-    """Sentences about what will be lost or is damaged, by the headers alone: for whoever waits, before the first frame is decoded."""
+def warnings_of(source: FrameSource, sink: VideoSink | ImageSink) -> tuple[str, ...]:
+    """Sentences about what is damaged or will be lost: before the first frame is decoded, what the headers tell."""
     return (*source.warnings, *sink.warnings)
 
 
@@ -137,29 +137,29 @@ def restore_clip_in_frames(
     chosen = select_tracks(tracks, faces, min_size, like)
     if on_people is not None:
         on_people(tracks, chosen)
-    walk = Walk(chosen, restorer, pasting(paster or Paster(), restorer), seed=seed, check_interrupt=check_interrupt)
+    walk = Walk(chosen, restorer, paster or Paster(), seed=seed, check_interrupt=check_interrupt)
     frames = 0
 
-    def pasted_and_written(done: Restored) -> None:
-        piece = done.pasted()
+    def paste_and_write(done: Restored | FrameChunk) -> None:
+        piece = done.pasted() if isinstance(done, Restored) else done
         sink.write(piece.frames, piece.starts, piece.ends, piece.stored)
 
-    with closing(read_ahead(source.chunks(chunk))) as pieces, WriteBehind(pasted_and_written) as write:
+    with closing(read_ahead(source.chunks(chunk))) as pieces, WriteBehind(paste_and_write) as write:
         for piece in pieces:
             check_interrupt()
             for done in walk.restored(piece):
-                write(done.made() if walk.paster.uses_networks else done)
+                write(done.pasted() if walk.paster.uses_networks else done)
                 on_written(len(done))
             frames += len(piece.frames)
     if not walk.empty:
         raise RuntimeError(
             f"the second pass ended at frame {frames}, inside a face that the first pass saw longer; the file changed while it was read"
         )
-    warnings = (*source.warnings, *sink.warnings)
-    return Summary(frames, time.monotonic() - began, restorer.name, report(tracks, chosen, frames, min_size), warnings, tuple(walk.notes))
+    people = report(tracks, chosen, frames, min_size)
+    return Summary(frames, time.monotonic() - began, restorer.name, people, warnings_of(source, sink), tuple(walk.notes))
 
 
-def pasting(paster: Paster, restorer: Restorer) -> Paster:
+def without_grain_if_denoised(paster: Paster, restorer: Restorer) -> Paster:
     """The paster for a restorer's faces: noise that it was told to take out is not given back as grain."""
     described = getattr(restorer, "degradation", None)
     return replace(paster, grain="off") if described is not None and described.noise_level > 0 else paster
@@ -199,7 +199,7 @@ def restore_aligned(
         if frames:
             deliver(session.close())
     notes = (session.note,) if session.note else ()
-    return Summary(frames, time.monotonic() - began, restorer.name, None, (*source.warnings, *sink.warnings), notes)
+    return Summary(frames, time.monotonic() - began, restorer.name, None, warnings_of(source, sink), notes)
 
 
 def follow_faces(
@@ -212,11 +212,7 @@ def follow_faces(
     on_frame: Progress = no_progress,
     keep: Keep = as_it_is,
 ) -> list[FaceTrack]:
-    """The first pass: every person in every shot, with smoothed landmarks; upright and unsqueezed where pixels are not square.
-
-    keep: as `Tracker` takes it.
-    """
-
+    """The first pass: every person in every shot, with smoothed landmarks; upright, in square pixels whatever the clip's. `keep`: see `Tracker`."""
     with closing(read_ahead(source.chunks(chunk))) as pieces:
 
         def checked() -> Iterator[tuple[int, Tensor]]:
@@ -228,7 +224,7 @@ def follow_faces(
         return find_tracks(checked(), detector, cuts or ShotCutDetector(), aspect=aspect, on_frame=on_frame, keep=keep)
 
 
-def cut_out(piece: FrameChunk, track: FaceTrack, begin: int) -> Tensor:
+def aligned_crops(piece: FrameChunk, track: FaceTrack, begin: int) -> Tensor:
     """The crops (n, 3, 512, 512) of a track in the frames of `piece`, from frame `begin` of the clip on; the two must overlap."""
     first, stop = max(piece.index, begin), min(piece.index + len(piece.frames), track.stop)
     return align(piece.frames[first - piece.index : stop - piece.index], track, first)
@@ -251,31 +247,32 @@ class OpenTrack:
         self.pasted = self.begin
 
     def push(self, piece: FrameChunk) -> None:
-        """Cuts this person out of the frames of `piece` and hands the crops on; ends the session with the track."""
-        crops = cut_out(piece, self.track, self.begin)
-        self.original = joined(self.original, crops)
+        """Pushes this person's crops of the frames of `piece` through the session, which ends with the track."""
+        crops = aligned_crops(piece, self.track, self.begin)
+        self.original = concatenated(self.original, crops)
         if self.session.looks:
             first = max(piece.index, self.begin)
             seen = piece.frames[first - piece.index :][: min(self.session.looks, len(crops))]
             self.session.look(surroundings(seen, self.track, first))
-        self.restored = joined(self.restored, self.session.push(crops))
+        self.restored = concatenated(self.restored, self.session.push(crops))
         if piece.index + len(piece.frames) >= self.track.stop:
-            self.restored = joined(self.restored, self.session.close())
+            self.restored = concatenated(self.restored, self.session.close())
 
-    def ready_until(self) -> int:
-        """Index after the last frame whose restored crop is here."""
-        return self.pasted + len(self.restored)
+    def ready(self, piece: FrameChunk) -> bool:
+        """Whether all restored crops of the frames of `piece` are here."""
+        stop = min(piece.index + len(piece.frames), self.track.stop)
+        return self.begin >= stop or self.pasted + len(self.restored) >= stop
 
-    def take(self, stop: int) -> tuple[FaceTrack, Tensor, Tensor]:
-        """Restored and original crops up to frame `stop`, which leave this person."""
+    def take(self, stop: int) -> Item:
+        """Removes and returns the track's restored and original crops up to frame `stop`."""
         n = min(stop, self.track.stop) - self.pasted
         taken = self.track, self.restored[:n], self.original[:n]
         self.restored, self.original, self.pasted = self.restored[n:].clone(), self.original[n:].clone(), self.pasted + n
         return taken
 
 
-def session_begins(track: FaceTrack, restorer: Restorer, first: int) -> int:
-    """The frame with which the session of a track begins whose frames from `first` on are wanted; its own first if that is not before."""
+def session_start(track: FaceTrack, restorer: Restorer, first: int) -> int:
+    """The frame with which the session of a track begins whose frames from `first` on are wanted: earlier by the restorer's warm-up."""
     return track.start + (restorer.warm_up.begin(first - track.start) if first > track.start else 0)
 
 
@@ -283,8 +280,7 @@ class Walk:
     """The second pass without files: chunks of frames in, chunks of finished frames out, in order.
 
     Args:
-        first: the first frame that is wanted. Those before it come from where `session_begins` says, only warm sessions up, and no
-            chunk holds frames of both sides.
+        first: the first frame that is wanted. Those before it, from `session_start` on, only warm sessions up; no chunk holds frames of both sides.
     """
 
     def __init__(
@@ -298,12 +294,13 @@ class Walk:
         check_interrupt: CheckInterrupt = no_check,
     ) -> None:
         known = [replace(track, repainted=restorer.repaints(track), output_scale=paster.scale) for track in tracks]
-        begins = [(session_begins(track, restorer, first), track) for track in known]
-        self.coming = deque(sorted(begins, key=lambda begun: begun[0]))
+        starts = [(session_start(track, restorer, first), track) for track in known]
+        self.upcoming = deque(sorted(starts, key=lambda pair: pair[0]))
         self.first = first
-        self.here: list[OpenTrack] = []
-        self.waiting: deque[FrameChunk] = deque()
-        self.restorer, self.paster, self.seed, self.check_interrupt = restorer, paster, seed, check_interrupt
+        self.open_tracks: list[OpenTrack] = []
+        self.buffered: deque[FrameChunk] = deque()
+        self.restorer, self.paster = restorer, without_grain_if_denoised(paster, restorer)
+        self.seed, self.check_interrupt = seed, check_interrupt
         self.notes: list[str] = []
 
     def push(self, piece: FrameChunk) -> Iterator[FrameChunk]:
@@ -319,45 +316,38 @@ class Walk:
         The frames are this walk's from then on: faces are written into them.
         """
         stop = piece.index + len(piece.frames)
-        while self.coming and self.coming[0][0] < stop:
-            begin, track = self.coming.popleft()
+        while self.upcoming and self.upcoming[0][0] < stop:
+            begin, track = self.upcoming.popleft()
             common: dict[str, Any] = dict(seed=self.seed, check_interrupt=self.check_interrupt)
             whole = begin == track.start
             session = self.restorer.open(track, **common) if whole else self.restorer.resume(track, begin - track.start, **common)
-            self.here.append(OpenTrack(track, session, begin))
-        for person in self.here:
+            self.open_tracks.append(OpenTrack(track, session, begin))
+        for person in self.open_tracks:
             if person.track.stop > piece.index:
                 person.push(piece)
-        self.waiting.append(piece)
+        self.buffered.append(piece)
         return self._finished()
 
     @property
     def empty(self) -> bool:
         """Whether everything that went in came out."""
-        return not self.waiting
+        return not self.buffered
 
     def _finished(self) -> Iterator[Restored]:
-        while self.waiting and all(self._ready(person, self.waiting[0]) for person in self.here):
-            for piece in parted(self.waiting.popleft(), self.paster):
-                items = self._taken(piece)
+        while self.buffered and all(person.ready(self.buffered[0]) for person in self.open_tracks):
+            for piece in split_chunk(self.buffered.popleft(), self.paster):
+                items = self._take(piece)
                 if piece.index >= self.first:  # those before only warmed sessions up
                     yield Restored(piece, items, self.paster)
 
-    def _taken(self, piece: FrameChunk) -> list[Item]:
-        """The faces of a chunk, which leave."""
+    def _take(self, piece: FrameChunk) -> list[Item]:
+        """Removes and returns the faces of a chunk, and closes the tracks that end in it."""
         stop = piece.index + len(piece.frames)
-        items: list[Item] = [person.take(stop) for person in self.here if person.begin < stop and person.pasted < person.track.stop]
-        gone = [person for person in self.here if person.pasted >= person.track.stop]
-        self.notes += [
-            f"person {person.track.person}, frame {person.track.start:,} on: {person.session.note}" for person in gone if person.session.note
-        ]
-        self.here = [person for person in self.here if person.pasted < person.track.stop]
+        items = [person.take(stop) for person in self.open_tracks if person.begin < stop]
+        ended = [person for person in self.open_tracks if person.pasted >= person.track.stop]
+        self.notes += [f"person {one.track.person}, frame {one.track.start:,} on: {one.session.note}" for one in ended if one.session.note]
+        self.open_tracks = [person for person in self.open_tracks if person.pasted < person.track.stop]
         return items
-
-    @staticmethod
-    def _ready(person: OpenTrack, piece: FrameChunk) -> bool:
-        stop = min(piece.index + len(piece.frames), person.track.stop)
-        return person.begin >= stop or person.ready_until() >= stop
 
 
 @dataclass(frozen=True, eq=False)
@@ -367,28 +357,17 @@ class Restored:
     piece: FrameChunk
     items: list[Item]
     paster: Paster
-    done: FrameChunk | None = None
-
-    @property
-    def index(self) -> int:
-        return self.piece.index
 
     def __len__(self) -> int:
         return len(self.piece)
 
     def pasted(self) -> FrameChunk:
         """The frames with the faces in them. Once only; in any thread, unless the paster runs networks."""
-        if self.done is not None:
-            return self.done
         frames = self.paster.paste_over(self.piece.frames, self.piece.index, self.items)
-        return replace(self.piece, frames=frames, stored=untouched(self.piece, [track for track, _, _ in self.items]))
-
-    def made(self) -> Restored:
-        """The same, pasted here and now."""
-        return replace(self, items=[], done=self.pasted())
+        return replace(self.piece, frames=frames, stored=unchanged_stored(self.piece, [track for track, _, _ in self.items]))
 
 
-def parted(piece: FrameChunk, paster: Paster) -> Iterator[FrameChunk]:
+def split_chunk(piece: FrameChunk, paster: Paster) -> Iterator[FrameChunk]:
     """A chunk in pieces that a paster takes at once."""
     size = paster.at_once(*piece.frames.shape[-2:])
     for begin in range(0, len(piece), size):
@@ -396,13 +375,13 @@ def parted(piece: FrameChunk, paster: Paster) -> Iterator[FrameChunk]:
         yield FrameChunk(piece.index + begin, piece.frames[part], piece.starts[part], piece.ends[part], piece.stored[part])
 
 
-def untouched(piece: FrameChunk, tracks: list[FaceTrack]) -> tuple[Any, ...]:
+def unchanged_stored(piece: FrameChunk, tracks: list[FaceTrack]) -> tuple[Any, ...]:
     """The stored form of each frame that no track covers, which a sink may write as it is; None for the others."""
     return tuple(
         None if any(track.start <= number < track.stop for track in tracks) else stored for number, stored in enumerate(piece.stored, piece.index)
     )
 
 
-def joined(first: Tensor, second: Tensor) -> Tensor:
-    """The two batches in one, where either may be empty."""
+def concatenated(first: Tensor, second: Tensor) -> Tensor:
+    """torch.cat of two batches of which either may be empty; nothing is copied then."""
     return second if not len(first) else first if not len(second) else torch.cat([first, second])

@@ -61,7 +61,7 @@ def run_record(
             "restorer": described(restorer),
             "frames": dict(frames),
             "finding": None if finding is None else {**finding, "detector": getattr(detector, "name", None)},
-            "pasting": None if paster is None else {**pasting(paster), "gates": asdict(paster.gates)},
+            "pasting": None if paster is None else {**paster_settings(paster), "gates": asdict(paster.gates)},
             "encoding": dict(encoding),
         },
     }
@@ -75,14 +75,16 @@ def job_identity(settings: Mapping[str, Any], restorer: Restorer, detector: Dete
         "settings": dict(settings),
         "degradation": None if known is None else str(known),
         "restorer": described(restorer),
-        "pasting": pasting(paster),
+        "pasting": paster_settings(paster),
         "weights": weights_of(restorer=restorer, detector=detector, paster=paster),
     }
 
 
-def pasting(paster: Paster) -> dict[str, Any]:
-    """How faces are pasted."""
-    return {**plain_fields(paster), "parser": paster.parser is not None, "upscaler": paster.upscaler.name if paster.upscaler else None}
+def paster_settings(paster: Paster) -> dict[str, Any]:
+    """The paster's fields that JSON can hold, whether it has a parser, and its upscaler's name."""
+    values = {field.name: getattr(paster, field.name) for field in fields(paster)}
+    plain = {name: value for name, value in values.items() if value is None or isinstance(value, (bool, int, float, str))}
+    return {**plain, "parser": paster.parser is not None, "upscaler": paster.upscaler.name if paster.upscaler else None}
 
 
 def version() -> str:
@@ -106,35 +108,28 @@ def described(restorer: Restorer) -> dict[str, Any]:
     return info | {name: described(other) for name, other in used.items() if other is not None}
 
 
-def plain_fields(options: Any) -> dict[str, Any]:
-    """The fields of a dataclass that JSON can hold."""
-    found = {field.name: getattr(options, field.name) for field in fields(options)}
-    return {name: value for name, value in found.items() if value is None or isinstance(value, (bool, int, float, str))}
-
-
 def weights_of(**holders: Any) -> list[dict[str, Any]]:
     """The files behind the networks of each holder, and those that these build on; a network from no file has none."""
     info = []
     for used_by, holder in holders.items():
         for network, origin in origins(holder).items():
-            info.append({"used_by": used_by, **file_of(origin), "precision": precision_of(network)})
-            if origin.base is not None:
-                info.append({"used_by": used_by, **file_of(replace(origin, path=origin.base)), "precision": precision_of(network)})
+            files = [origin, *([] if origin.base is None else [replace(origin, path=origin.base)])]
+            info += [{"used_by": used_by, **file_record(file), "precision": precision_of(network)} for file in files]
     return info
 
 
-def file_of(origin: Origin) -> dict[str, Any]:
+def file_record(origin: Origin) -> dict[str, Any]:
     """Name, SHA-256 and licence of a file of weights; no SHA-256 if the file is gone, which must not fail work that is done."""
     try:
         status = origin.path.stat()
-        digest = _digest(origin.path, status.st_mtime_ns, status.st_size)
+        digest = _cached_sha256(origin.path, status.st_mtime_ns, status.st_size)
     except OSError:
         digest = None
     return {"file": origin.path.name, "sha256": digest, "licence": origin.licence}
 
 
 @lru_cache(maxsize=64)
-def _digest(path: Path, modified: int, size: int) -> str:
+def _cached_sha256(path: Path, modified: int, size: int) -> str:
     """Kept for as long as the file is the same: a server restores many clips with one."""
     return sha256_of(path, host.check_interrupt)
 

@@ -57,7 +57,7 @@ def pseudo_target(options: argparse.Namespace) -> int:
     from ..models.device import on
     from ..models.embedded import FOLDER
     from ..options import parse_settings
-    from ..pipeline import CHUNK, cut_out, follow_faces
+    from ..pipeline import CHUNK, aligned_crops, follow_faces
     from ..priors.load import load_prior, prior_from_file
     from ..video import name_playlist, open_source
 
@@ -91,7 +91,7 @@ def pseudo_target(options: argparse.Namespace) -> int:
         for piece in source.chunks(CHUNK):
             for number, track in enumerate(tracks):
                 if track.start < piece.index + len(piece.frames) and piece.index < track.stop:
-                    crops[number].append(cut_out(piece, track, track.start))
+                    crops[number].append(aligned_crops(piece, track, track.start))
         clips = [FaceClip(track, torch.cat(crops[number])) for number, track in enumerate(tracks)]
         candidates = sum(len(clip.crops) for clip in clips)
         chosen, choice = faces_of(clips, choosing)

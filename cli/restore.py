@@ -140,8 +140,9 @@ def restore_all(options: argparse.Namespace) -> int:
 
 def restore(options: argparse.Namespace) -> int:
     from .. import host
-    from ..job_request import detector_for, paster_for, restorer_for, weights_of
-    from ..pipeline import known_beforehand, restore_aligned, restore_clip_in_frames
+    from ..assembly import chosen_detector
+    from ..job_request import paster_for, restorer_for, weights_file
+    from ..pipeline import restore_aligned, restore_clip_in_frames, warnings_of
     from ..video import check_apart, open_sink, open_source
     from .tools import chosen_way, request_of, write_report
 
@@ -157,13 +158,13 @@ def restore(options: argparse.Namespace) -> int:
     request = request_of(options, method, estimates)
     restorer, detector, paster = restorer_for(request), None, None
     if not options.aligned:
-        detector, paster = detector_for(request), paster_for(request)
+        detector, paster = chosen_detector(options.detector, options.rotate), paster_for(request)
     size = (512, 512) if paster is None else paster.size(source.info.height, source.info.width)
     total = source.expected
     with open_sink(
         options.output, source.info, size=size, audio=source, overwrite=options.overwrite, check_interrupt=host.check_interrupt, **encoding(options)
     ) as sink:
-        for warning in known_beforehand(source, sink):
+        for warning in warnings_of(source, sink):
             host.say(f"warning: {warning}")
         if detector is None or paster is None:
             with host.progress(total, "restore") as written:
@@ -187,7 +188,7 @@ def restore(options: argparse.Namespace) -> int:
     if options.report:
         write_report(options, summary, restorer, detector, paster)
     print(summary.to_text())
-    weights = weights_of(request)
+    weights = weights_file(request)
     print(f"{method}, {weights.name if weights else 'without weights'}")
     print(options.output)
     return 0

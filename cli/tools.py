@@ -25,11 +25,11 @@ def chosen_way(options: Namespace) -> tuple[str, bool]:
 def request_of(options: Namespace, method: str, estimates: bool) -> dict[str, Any]:
     """All options that decide what is restored and how."""
     from .. import host
-    from ..assembly import decided
+    from ..assembly import resolved_precision
     from ..job_request import FINDING, PASTING
 
     names = ("weights", "compile", "set", "degradation", "upscale_model", *FINDING, *PASTING)
-    precision = decided(options.precision, host.device())
+    precision = resolved_precision(options.precision, host.device())
     return {"method": method, "estimates": estimates, "precision": precision, **{name: getattr(options, name) for name in names}}
 
 

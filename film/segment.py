@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models.device import CheckInterrupt, no_check
-from ..pipeline import CHUNK, Progress, Walk, no_progress, pasting, session_begins
+from ..pipeline import CHUNK, Progress, Walk, no_progress, session_start
 from ..video import FrameChunk, SourceInfo, VideoError, VideoSink, choose_codec
 from ..video.overlap import WriteBehind, read_ahead
 from ..video.writing.writer import Encoding
@@ -57,12 +57,10 @@ def write_segment(
 ) -> dict[str, Any]:
     """Writes the frames of a segment into `part`; returns the order in which they lie there, if it is not that of their times."""
     tracks = job.tracks(segment.first, segment.stop)
-    begin = min([segment.first, *(session_begins(track, tools.restorer, segment.first) for track in tracks)])
+    begin = min([segment.first, *(session_start(track, tools.restorer, segment.first) for track in tracks)])
     stop = max([segment.stop, *(min(track.stop, job.frames) for track in tracks)])
     source = job.range(begin, stop, seek=seek)
-    walk = Walk(
-        tracks, tools.restorer, pasting(tools.paster, tools.restorer), seed=job.plan["seed"], first=segment.first, check_interrupt=check_interrupt
-    )
+    walk = Walk(tracks, tools.restorer, tools.paster, seed=job.plan["seed"], first=segment.first, check_interrupt=check_interrupt)
     times = job.times(segment.first, segment.stop)
     with segment_sink(part, source.info, job) as sink:
         with closing(read_ahead(checked(source.chunks(CHUNK, begin), job))) as pieces, WriteBehind(sink.write) as write:

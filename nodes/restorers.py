@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import host
-from ..assembly import AUTO, PRECISIONS, chosen_method, decided, fingerprint, restorer_files, weights_for
+from ..assembly import AUTO, PRECISIONS, chosen_method, fingerprint, resolved_precision, restorer_files, weights_for
 from ..headless.io import io, newer
 from ..methods.base import Restorer
 from ..methods.blind.restorer import BlindOptions
@@ -98,7 +98,7 @@ def load_restorer(model: str, precision: str = AUTO) -> tuple[Restorer, str]:
             "run `fvr models fetch codeformer` (`fvr` is there after `python -m pip install .` in this pack's folder)"
         )
     device = host.device()
-    dtype = PRECISIONS.get(decided(precision, device))
+    dtype = PRECISIONS.get(resolved_precision(precision, device))
     loaded = load_network(path, dtype)
     restorer: Restorer = with_floor(restorer_from(loaded, place=host.managed(loaded.network)), loaded, host.managed, dtype)
     if model == AUTO:

@@ -105,7 +105,7 @@ def walk(clip: Path, out: Path, method: str, precision: str) -> tuple[Clock, flo
     parts = [
         (FrameSource, "chunks", clock.each("decode", FrameSource.chunks)),
         (pipeline, "find_tracks", clock.around("detect", pipeline.find_tracks)),
-        (pipeline, "cut_out", clock.around("align", pipeline.cut_out)),
+        (pipeline, "aligned_crops", clock.around("align", pipeline.aligned_crops)),
         (Paster, "paste_over", clock.around("paste", Paster.paste_over)),
         (VideoSink, "write", clock.around("encode", VideoSink.write)),
         (VideoSink, "finish", clock.around("encode", VideoSink.finish)),

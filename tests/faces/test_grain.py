@@ -153,11 +153,14 @@ def test_noise_that_was_told_is_not_given_back():
     """A degradation with noise says that the noise is damage; the walk of a clip then pastes clean faces."""
     from fvr.methods.flair.sampler import FlairRestorer
     from fvr.physics import parse
-    from fvr.pipeline import pasting
+    from fvr.pipeline import without_grain_if_denoised
     from fvr.priors.wiener import GaussianPrior
 
-    info = {text: pasting(AUTO, FlairRestorer(GaussianPrior(), parse(text))).grain for text in ("gaussian_blur(sigma=2)", "noise(sigma=0.02)")}
+    info = {
+        text: without_grain_if_denoised(AUTO, FlairRestorer(GaussianPrior(), parse(text))).grain
+        for text in ("gaussian_blur(sigma=2)", "noise(sigma=0.02)")
+    }
     assert info == {"gaussian_blur(sigma=2)": "auto", "noise(sigma=0.02)": "off"}
-    assert pasting(AUTO, FlairRestorer(GaussianPrior())).grain == "auto"
+    assert without_grain_if_denoised(AUTO, FlairRestorer(GaussianPrior())).grain == "auto"
     with pytest.raises(ValueError, match="grain is auto or off, got 'on'"):
         Paster(grain="on")

@@ -114,7 +114,7 @@ def test_small_faces_get_from_codes_what_is_coarse_and_missing(face, damage):
     restore_frames(auto, crops, enlarged(len(crops), 1.5), on_note=notes.append)
     assert "restored with blind" in notes[-1]
     tracks = [enlarged(len(crops), 4.0), enlarged(len(crops), 1.5)]
-    drawn = {track.scale: track.repainted for _, track in Walk(tracks, auto, Paster()).coming}
+    drawn = {track.scale: track.repainted for _, track in Walk(tracks, auto, Paster()).upcoming}
     assert drawn == {4.0: True, 1.5: False}  # a hand before the small face is looked for, of the others nothing is painted over
 
 

@@ -62,8 +62,8 @@ def test_what_draws_faces_anew_says_so_and_what_fills_holes_does_not(name):
 
 def drawn_anew(restorer: Restorer) -> bool:
     """What the walk tells the paster, which then keeps what lies before the face by itself."""
-    return Walk([aligned_track(2)], restorer, Paster()).coming[0][1].repainted
+    return Walk([aligned_track(2)], restorer, Paster()).upcoming[0][1].repainted
 
 
 def test_the_walk_says_how_large_the_frames_are_that_faces_are_pasted_into():
-    assert Walk([aligned_track(2)], RESTORERS["keep"], Paster(scale=2)).coming[0][1].output_scale == 2
+    assert Walk([aligned_track(2)], RESTORERS["keep"], Paster(scale=2)).upcoming[0][1].output_scale == 2

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fvr import assembly
-from fvr.assembly import UNCHANGED, decided, weights_for
+from fvr.assembly import UNCHANGED, resolved_precision, weights_for
 from fvr.cli import build_parser
 from fvr.cli.tools import request_of
 from fvr.demo import moving_portrait
@@ -25,7 +25,7 @@ from fvr.physics import parse
 def test_bfloat16_is_chosen_where_it_is_fast(monkeypatch):
     for fast, name in ((True, UNCHANGED), (False, "float32")):
         monkeypatch.setattr(assembly, "fast_in_bfloat16", lambda device, fast=fast: fast)
-        assert decided("auto", torch.device("cpu")) == name and decided("float16", torch.device("cpu")) == "float16"
+        assert resolved_precision("auto", torch.device("cpu")) == name and resolved_precision("float16", torch.device("cpu")) == "float16"
 
 
 def test_it_is_kept_to_networks_whose_pictures_stay_the_same():
