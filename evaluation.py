@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -15,8 +15,8 @@ from .faces.geometry import FACE_BOX, inverse, iou, scales
 from .metrics.evaluate import Clip, FaceLandmarks
 from .video import ShotCutDetector
 
-SAME = 0.3
-"""Overlap (IoU) of a detection with a track's box from which on it is that person."""
+SAME_PERSON_IOU = 0.3
+"""Overlap of a detection with a track's box from which on it is that person."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +75,8 @@ def tracks_in(faces: Sequence[FaceClip], count: int, size: tuple[int, int]) -> t
         starts = np.cumsum([0, *map(len, tracks)]).tolist()
         crops = [replace(aligned_track(len(track)), person=track.person, start=start) for track, start in zip(tracks, starts, strict=False)]
         return crops, starts[1:-1]
-    if inside and all(_zoom(track.frame_size, size) for track in tracks):
-        return [_zoomed(track, size) for track in tracks], []
+    if inside and all(_same_aspect(track.frame_size, size) for track in tracks):
+        return [_resized_track(track, size) for track in tracks], []
     height, width = tracks[0].frame_size
     raise ValueError(
         f"the faces were cut from {width} x {height} frames up to frame {max(track.stop for track in tracks) - 1}, but the restored clip has {count} "
@@ -118,86 +118,77 @@ def measured_faces(
     found: dict[str, dict[int, list[Face]]] = {}
     tracks: list[FaceTrack] = []
     if faces:
-        tracks, joints = tracks_in(faces, count, size)
-        cuts = sorted({*cuts, *joints})
+        tracks, boundaries = tracks_in(faces, count, size)
+        cuts = sorted({*cuts, *boundaries})
     elif faces is None and detector is not None:
-        recorder = _Recorder(detector, {})
+        recorder = _RecordingDetector(detector)
         tracks = find_tracks(((t, base[t][None]) for t in range(count)), recorder, cuts, on_frame=on_frame)
         found[searched] = recorder.found
     if reference is None or not tracks:
         return MeasuredFaces([], tracks, cuts)
     if detector is None:
-        places = [(track, _spread(track, count)) for track in tracks]
-        return MeasuredFaces([FaceLandmarks(place, place, found=False, scale=track.scale) for track, place in places], tracks, cuts)
-    wanted = {t for s in range(0, count, every) for t in (s - 1, s) if any(track.start <= t < track.stop for track in tracks)}
+        people = []
+        for track in tracks:
+            landmarks = torch.full((count, 5, 2), torch.nan)
+            landmarks[track.start : track.stop] = track.landmarks
+            people.append(FaceLandmarks(landmarks, landmarks, found=False, scale=track.scale))
+        return MeasuredFaces(people, tracks, cuts)
+    shown = {t for track in tracks for t in range(track.start, track.stop)}
+    wanted = sorted(shown & {t for s in range(0, count, every) for t in (s - 1, s)})
     for name, clip in clips.items():
         if name not in found:
-            found[name] = _detections(clip, detector, wanted, on_frame)
+            found[name] = {}
+            for t in wanted:
+                found[name][t] = detector(clip[t][None])[0]
+                on_frame(1)
     people = []
     for track in tracks:
-        here, there = (_landmarks(track, found[name], wanted, count) for name in ("restored", "reference"))
-        people.append(FaceLandmarks(here, there, scale=track.scale))
+        in_restored, in_reference = (_detected_landmarks(track, found[name], wanted, count) for name in ("restored", "reference"))
+        people.append(FaceLandmarks(in_restored, in_reference, scale=track.scale))
     return MeasuredFaces(people, tracks, cuts)
 
 
 @dataclass
-class _Recorder:
-    """A detector that remembers what it found, frame after frame."""
+class _RecordingDetector:
+    """A detector that keeps what it finds, by frame number."""
 
     detector: Detector
-    found: dict[int, list[Face]]
+    found: dict[int, list[Face]] = field(default_factory=dict)
     name: str = "recorder"
 
     def __call__(self, frames: Tensor) -> list[list[Face]]:
         seen = self.detector(frames)
-        for faces in seen:
-            self.found[len(self.found)] = faces
+        self.found.update(enumerate(seen, len(self.found)))
         return seen
 
 
-def _detections(clip: Clip, detector: Detector, wanted: Collection[int], on_frame: Callable[[int], None]) -> dict[int, list[Face]]:
-    found = {}
-    for t in sorted(wanted):
-        found[t] = detector(clip[t][None])[0]
-        on_frame(1)
-    return found
-
-
-def _landmarks(track: FaceTrack, found: dict[int, list[Face]], wanted: Collection[int], count: int) -> Tensor:
+def _detected_landmarks(track: FaceTrack, found: dict[int, list[Face]], wanted: Sequence[int], count: int) -> Tensor:
     """(count, 5, 2): of the detection that overlaps the track most, NaN where none does enough."""
     landmarks = torch.full((count, 5, 2), torch.nan)
     for t in wanted:
         if not track.start <= t < track.stop or not found.get(t):
             continue
         overlap = iou(track.boxes[t - track.start][None], torch.stack([face.box for face in found[t]]).float())[0]
-        if float(overlap.max()) >= SAME:
+        if float(overlap.max()) >= SAME_PERSON_IOU:
             landmarks[t] = found[t][int(overlap.argmax())].landmarks
     return landmarks
 
 
-def _spread(track: FaceTrack, count: int) -> Tensor:
-    landmarks = torch.full((count, 5, 2), torch.nan)
-    landmarks[track.start : track.stop] = track.landmarks
-    return landmarks
+def _same_aspect(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes (H, W) are of one shape, within a pixel of the other's width."""
+    return abs(size[1] * (other[0] / size[0]) - other[1]) <= 1
 
 
-def _zoom(of: tuple[int, int], size: tuple[int, int]) -> float | None:
-    """How many times larger `size` is, None if it is another shape."""
-    zoom = size[0] / of[0]
-    return zoom if abs(of[1] * zoom - size[1]) <= 1 else None
-
-
-def _zoomed(track: FaceTrack, size: tuple[int, int]) -> FaceTrack:
-    """The same face in frames of another size; pixel centres are on integers."""
-    zoom = _zoom(track.frame_size, size)
-    assert zoom is not None
+def _resized_track(track: FaceTrack, size: tuple[int, int]) -> FaceTrack:
+    """The same face in frames of another size (H, W); pixel centres are on integers."""
+    scale = size[0] / track.frame_size[0]
     matrices = track.matrices.double()
-    linear = matrices[..., :2] / zoom
-    shift = matrices[..., 2:] + matrices[..., :2] @ torch.full((2, 1), 0.5 / zoom - 0.5, dtype=torch.float64)
+    linear = matrices[..., :2] / scale
+    shift = matrices[..., 2:] + matrices[..., :2] @ torch.full((2, 1), 0.5 / scale - 0.5, dtype=torch.float64)
     return replace(
         track,
-        boxes=(track.boxes + 0.5) * zoom - 0.5,
-        landmarks=(track.landmarks + 0.5) * zoom - 0.5,
+        boxes=(track.boxes + 0.5) * scale - 0.5,
+        landmarks=(track.landmarks + 0.5) * scale - 0.5,
         matrices=torch.cat([linear, shift], -1).float(),
         frame_size=size,
     )
