@@ -28,10 +28,10 @@ SIDE = 320
 """Side of the demo's frames, in pixels."""
 DAMAGE = "gaussian_blur(sigma=1.2) + noise(sigma=0.03) + h264(crf=28)"
 """A soft lens, a noisy sensor, a codec."""
-FACE = slice(36, 196), slice(80, 240)
-"""Rows and columns that hold the face in every frame."""
+REGIONS = {"face": (slice(36, 196), slice(80, 240)), "frame": (slice(None), slice(None))}
+"""Rows and columns that are measured: those that hold the face in every frame, and all."""
 WORKFLOW = "restore_face_video"
-FRAME_WORK = 3.0
+CROPS_PER_FRAME = 3.0
 """What a frame of the workflow costs, in restored crops; measured on a CPU, finding faces and loading included."""
 
 
@@ -47,7 +47,7 @@ def run_demo(folder: Path, *, frames: int = 24, seed: int = 0, say: Callable[[st
     """
     began = time.monotonic() if began is None else began
     truth = moving_portrait(frames)
-    wait, place = spoken(expected_seconds(frames, host.device())), device_name(host.device())
+    wait, place = rounded_duration(expected_seconds(frames, host.device())), device_name(host.device())
     say(f"{frames} frame{' takes' if frames == 1 else 's take'} about {wait} on {place} as busy as it is now")
     folder.mkdir(parents=True, exist_ok=True)
     times = FrameTimes.constant(frames, Fraction(25))
@@ -69,10 +69,10 @@ def expected_seconds(frames: int, device: torch.device) -> float:
         start = time.monotonic()
         session.push(torch.zeros(1, 3, CROP, CROP))
         unit = time.monotonic() - start
-    return FRAME_WORK * frames * unit
+    return CROPS_PER_FRAME * frames * unit
 
 
-def spoken(seconds: float) -> str:
+def rounded_duration(seconds: float) -> str:
     """For instance "20 seconds" or "3 minutes": no more digits than an estimate deserves."""
     if seconds < 90:
         return f"{max(5, 5 * round(seconds / 5))} seconds"
@@ -131,12 +131,11 @@ def summary(
         "degradation": str(operator),
         "faces": result.texts,
         "seconds": round(seconds, 1),
-        **{
-            f"{name}_{where}": evaluate(clip, truth, region)
-            for name, clip in (("input", damaged), ("output", restored))
-            for where, region in REGIONS.items()
-        },
     }
+    for name, clip in (("input", damaged), ("output", restored)):
+        for where, (rows, columns) in REGIONS.items():
+            x, y = clip[..., rows, columns], truth[..., rows, columns]
+            figures[f"{name}_{where}"] = {"psnr": round(float(psnr(x, y).mean()), 3), "ssim": round(float(ssim(x, y).mean()), 4)}
     (folder / "report.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     lines = [
         f"Face Video Restoration: {len(restored)} frames of {SIDE} x {SIDE}, damaged by {operator}",
@@ -153,13 +152,3 @@ def summary(
         "  " + ", ".join([Path(result.files[-1]).name, "side_by_side.mp4 (damaged, restored, truth)", "damaged.mkv", "truth.mkv", "report.json"]),
     ]
     return "\n".join(lines)
-
-
-REGIONS = {"face": FACE, "frame": (slice(None), slice(None))}
-
-
-def evaluate(clip: Tensor, truth: Tensor, region: tuple[slice, slice]) -> dict[str, float]:
-    """PSNR in dB and SSIM of a clip against the truth inside a region."""
-    rows, columns = region
-    x, y = clip[..., rows, columns], truth[..., rows, columns]
-    return {"psnr": round(float(psnr(x, y).mean()), 3), "ssim": round(float(ssim(x, y).mean()), 4)}

@@ -11,7 +11,7 @@ import pytest
 
 from fvr import host
 from fvr.cli import main
-from fvr.demo import run_demo, spoken
+from fvr.demo import rounded_duration, run_demo
 from fvr.methods.registry import methods
 from fvr.record import device_name
 
@@ -69,7 +69,7 @@ def test_the_demo_says_how_long_it_will_take_and_where_it_is(tmp_path):
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.2, "5 seconds"), (62, "60 seconds"), (89, "90 seconds"), (100, "2 minutes"), (610, "10 minutes")])
 def test_an_estimate_has_few_digits(seconds, words):
-    assert spoken(seconds) == words
+    assert rounded_duration(seconds) == words
 
 
 @pytest.mark.parametrize(
