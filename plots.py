@@ -18,7 +18,7 @@ Colour = tuple[int, int, int]
 Place = tuple[int, int]
 
 
-def write(page: np.ndarray, text: str, at: Place, ink: Colour = INK, size: float = 0.5, thickness: int = 1) -> None:
+def draw_text(page: np.ndarray, text: str, at: Place, ink: Colour = INK, size: float = 0.5, thickness: int = 1) -> None:
     """Text on an (H, W, 3) uint8 page, its baseline beginning at `at` = (x, y)."""
     cv2.putText(page, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, ink, thickness, cv2.LINE_AA)
 
@@ -31,13 +31,13 @@ def panels(rows: int, columns: int, width: int, height: int) -> tuple[Figure, li
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
-def drawn(figure: Figure) -> Tensor:
+def rasterized(figure: Figure) -> Tensor:
     """A figure as (3, H, W) float32 in [0, 1]."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    return picture(np.array(canvas.buffer_rgba())[..., :3])
+    return page_to_tensor(np.array(canvas.buffer_rgba())[..., :3])
 
 
 def blank(height: int, width: int, shade: int = 255) -> np.ndarray:
@@ -45,12 +45,12 @@ def blank(height: int, width: int, shade: int = 255) -> np.ndarray:
     return np.full((height, width, 3), shade, np.uint8)
 
 
-def picture(page: np.ndarray) -> Tensor:
+def page_to_tensor(page: np.ndarray) -> Tensor:
     """An (H, W, 3) uint8 page as (3, H, W) float32 in [0, 1]."""
     return torch.from_numpy(page).permute(2, 0, 1).float() / 255
 
 
-def decoded(data: bytes) -> Tensor | None:
+def decode_image(data: bytes) -> Tensor | None:
     """The bytes of a picture file as (3, H, W) float32 RGB in [0, 1]; None where they are no whole picture."""
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    return None if pixels is None else picture(np.ascontiguousarray(pixels[..., ::-1]))
+    return None if pixels is None else page_to_tensor(np.ascontiguousarray(pixels[..., ::-1]))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..methods.base import resized
 from ..methods.pseudo_target.generate import SQUARE, check_square
-from ..plots import decoded
+from ..plots import decode_image
 
 INPUTS, TARGETS = "inputs", "targets"
 """Sub-folders of a folder of pairs; a pair has the same file name in both."""
@@ -135,7 +135,7 @@ def read_picture(path: Path, side: int) -> Tensor:
     Raises:
         ValueError: if it cannot be read.
     """
-    picture = decoded(path.read_bytes())
+    picture = decode_image(path.read_bytes())
     if picture is None:
         raise ValueError(f"{path} {UNREADABLE}")
     return as_bytes(picture[None], side)[0]

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from ..plots import drawn, panels
+from ..plots import panels, rasterized
 from .registry import FACE, MEASURES
 from .report import Report, readable
 
@@ -34,7 +34,7 @@ def plot(report: Report) -> Tensor:
         panel.tick_params(labelsize=7)
     for panel in axes[len(shown) :]:
         panel.set_axis_off()
-    return drawn(figure)
+    return rasterized(figure)
 
 
 def _line(series: Sequence[float | None]) -> tuple[list[int], list[float]]:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..plots import blank, write
+from ..plots import blank, draw_text
 from .evaluate import Clip
 
 WIDEST = 2048
@@ -73,7 +73,7 @@ def _strip(clip: Clip, column: int, size: tuple[int, int], on_frame: Callable[[i
 
 def _labelled(name: str, strip: np.ndarray) -> np.ndarray:
     bar = blank(BAR, strip.shape[1], PAPER)
-    write(bar, name, (6, BAR - 7), INK)
+    draw_text(bar, name, (6, BAR - 7), INK)
     return np.concatenate([bar, strip])
 
 

@@ -181,9 +181,9 @@ def needed(base: Base, options: FineTune) -> int:
 
 def picture(path: Path) -> Tensor:
     """A picture file as frames (1, 3, H, W) in [0, 1]; a page that says so where it is gone, as the report does."""
-    found = plots.decoded(path.read_bytes()) if path.is_file() else None
+    found = plots.decode_image(path.read_bytes()) if path.is_file() else None
     if found is None:
         page = plots.blank(48, 480)
-        plots.write(page, f"{path.name} is gone: see the report", (8, 30), (60, 60, 60), 0.6)
-        found = plots.picture(page)
+        plots.draw_text(page, f"{path.name} is gone: see the report", (8, 30), (60, 60, 60), 0.6)
+        found = plots.page_to_tensor(page)
     return found[None]

@@ -72,7 +72,7 @@ def likeness(frame: Tensor, landmarks: Tensor, aspect: float = 1.0) -> Tensor:
 
 
 def packed(face: Tensor) -> bytes:
-    """A likeness (3, 150, 150) in a few kilobytes, which `plots.decoded` reads."""
+    """A likeness (3, 150, 150) in a few kilobytes, which `plots.decode_image` reads."""
     pixels = np.asarray(face.permute(1, 2, 0).mul(255).round().byte())[:, :, ::-1]
     return cv2.imencode(".jpg", np.ascontiguousarray(pixels), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
 

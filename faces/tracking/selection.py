@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ...plots import decoded
+from ...plots import decode_image
 from ..detection.detectors import load_detector
 from ..geometry import area, side
 from ..types import FaceTrack
@@ -87,7 +87,7 @@ def read_picture(path: str | Path) -> Tensor:
         OSError: if it cannot be read.
     """
     try:
-        picture = decoded(Path(path).read_bytes())
+        picture = decode_image(Path(path).read_bytes())
     except OSError as error:
         raise OSError(f"the picture {path} of whom to restore cannot be read ({error.strerror}); give the path of a photo") from error
     if picture is None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...plots import blank, picture, write
+from ...plots import blank, draw_text, page_to_tensor
 from ..align import warp_to
 from ..types import CROP, FaceTrack
 from .report import grouped, person_report
@@ -79,7 +79,7 @@ def contact_sheet(tracks: Sequence[FaceTrack], thumbnails: Thumbnails, time_of: 
     if not tracks:
         sheet = blank(SIDE, width, SHADE)
         label(sheet, ["no faces found"], 0)
-        return picture(sheet)
+        return page_to_tensor(sheet)
     people = grouped(tracks)
     sheet = blank(len(people) * (SIDE + GAP) + GAP, width, SHADE)
     for row, some in enumerate(people):
@@ -93,7 +93,7 @@ def contact_sheet(tracks: Sequence[FaceTrack], thumbnails: Thumbnails, time_of: 
             if len(thumbnails.wanted[p.person]) > 1 and column == thumbnails.best[p.person]:
                 sheet[top - 2 : top + SIDE + 2, left - 2 : left + SIDE + 2] = 255
             sheet[top : top + SIDE, left : left + SIDE] = crop.permute(1, 2, 0).mul(255).round().byte().numpy()
-    return picture(sheet)
+    return page_to_tensor(sheet)
 
 
 def label(sheet: np.ndarray, lines: list[str], top: int) -> None:
@@ -102,4 +102,4 @@ def label(sheet: np.ndarray, lines: list[str], top: int) -> None:
     for number, line in enumerate(lines):
         large = number == 0 and line.isdecimal()
         y += 42 if large else 22
-        write(sheet, line, (12, y), (255, 255, 255), 1.2 if large else 0.5, 2 if large else 1)
+        draw_text(sheet, line, (12, y), (255, 255, 255), 1.2 if large else 0.5, 2 if large else 1)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...plots import decoded
+from ...plots import decode_image
 from ..detection.anisotropic_pixels import AnisotropicPixels
 from ..detection.detectors import Detector, following, suppress
 from ..detection.external_detections import ExternalDetections
@@ -146,7 +146,7 @@ class Tracker:
         if self.embed is None or not kept:
             return [(path, None)]
         size = float(side(torch.stack([s.face.box for s in path.sightings])).median())
-        faces = torch.stack([face for s in kept if (face := decoded(s.likeness or b"")) is not None])
+        faces = torch.stack([face for s in kept if (face := decode_image(s.likeness or b"")) is not None])
         embeddings = self.embed(faces)
         where = change(embeddings)
         if where is not None:

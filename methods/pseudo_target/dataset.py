@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...plots import decoded
+from ...plots import decode_image
 
 PAIRS, PARAMETERS = "pairs.jsonl", "parameters.json"
 KINDS = ("inputs", "initial", "targets")
@@ -213,7 +213,7 @@ def read_png(path: Path) -> Tensor:
     Raises:
         ValueError: if there is none, or it is damaged.
     """
-    found = decoded(path.read_bytes()) if path.is_file() else None
+    found = decode_image(path.read_bytes()) if path.is_file() else None
     if found is None:
         raise ValueError(f"the picture {path} is missing or damaged; delete its line in {PAIRS} to have it made again")
     return found

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ...physics.base import Degradation
-from ...plots import drawn, panels
+from ...plots import panels, rasterized
 from .data_term import unfinished
 from .optimise import SeedMapResult
 from .options import SeedMapOptions
@@ -76,4 +76,4 @@ def plot(result: SeedMapResult) -> Tensor:
     axes.set_xlabel("iteration")
     axes.grid(axis="y")
     axes.legend()
-    return drawn(figure)
+    return rasterized(figure)

@@ -15,7 +15,7 @@ from fvr.faces.geometry import TEMPLATE
 from fvr.faces.tracking.people import OTHER_PERSON_DISTANCE, SAME, change, clarity, likeness, load_embed, named, packed
 from fvr.faces.tracking.selection import alike
 from fvr.models.face_embedding import PLACES
-from fvr.plots import decoded
+from fvr.plots import decode_image
 from fvr.video import ShotCutDetector, open_source
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
@@ -140,7 +140,7 @@ def test_a_likeness_lies_where_the_network_wants_it_and_survives_its_packing():
     frame = torch.nn.functional.avg_pool2d(frame[None], 9, 1, 4)[0]
     face = likeness(frame, TEMPLATE.float())
     assert face.shape == (3, 150, 150)
-    assert float((decoded(packed(face)) - face).abs().mean()) < 0.03
+    assert float((decode_image(packed(face)) - face).abs().mean()) < 0.03
     x, y = PLACES[0]
     corner = TEMPLATE[0].round().long()
     assert_close(face[:, round(y), round(x)], frame[:, corner[1], corner[0]], atol=0.06, rtol=0)
