@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -16,16 +17,15 @@ from .memory import keep_freed_memory
 
 COMMANDS = (restore, faces, segment, job, compare, run, demo, train, pseudo_target, finetune, models, nodes)
 """As help lists them."""
-INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns 0 when it did all it was asked, 1 on a fault in what it was given, 130 on Ctrl-C, 143 when terminated."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # letters that the terminal has not must not fail a job that is done
+        if isinstance(stream, io.TextIOWrapper):  # letters that the terminal lacks must not fail a job that is done
             stream.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if arguments is None else list(arguments)
-    options = understood(given)
+    options = parse_options(given)
     options.line = shlex.join(["fvr", *given])
     keep_freed_memory()
     with stoppable() as signals:
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if isinstance(stopped, SystemExit) and not signals:
                 raise
             print("stopped; nothing half-written was left", file=sys.stderr)
-            return 128 + signals[-1] if signals else INTERRUPTED
+            return 128 + (signals[-1] if signals else signal.SIGINT)
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             if options.debug:
                 raise
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """Says a fault in one line, not below all that the command takes."""
+    """An argument parser whose errors are one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
@@ -56,8 +56,8 @@ class Parser(argparse.ArgumentParser):
         self.error(f"{word!r} is not understood here ({hint})")
 
 
-def understood(given: Sequence[str]) -> argparse.Namespace:
-    """The options in a command line; ends the program with a sentence for a word that does not belong there."""
+def parse_options(given: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line; ends the program with one sentence for a word that the command does not know."""
     options, unknown = build_parser().parse_known_args(given)
     command = vars(options).pop("parser")
     if unknown:

@@ -12,9 +12,6 @@ from .clips import add_frames_and_encoding, encoding, selection
 if TYPE_CHECKING:
     from ..video import FrameSource
 
-MODES = {"side-by-side": "side_by_side", "split": "split", "difference": "difference"}
-NO_SOUND = "none"
-
 
 def add(commands: Any) -> None:
     p = commands.add_parser(
@@ -35,39 +32,22 @@ def add(commands: Any) -> None:
 
 
 def compare(options: argparse.Namespace) -> int:
-    from ..video import name_playlist
-
-    for clip in options.clips:
-        name_playlist(clip)
-    print(*run_compare(options, selection(options), encoding(options)), options.output, sep="\n")
-    return 0
-
-
-def run_compare(options: argparse.Namespace, selection: dict[str, Any], encoding: dict[str, Any]) -> list[str]:
-    """Writes the comparison; returns what was done, a sentence per line.
-
-    Args:
-        options: of `fvr compare`.
-        selection: which frames of each clip, for `open_source`.
-        encoding: for `open_sink`.
-
-    Raises:
-        ValueError: if the clips cannot be compared.
-    """
     from .. import host
-    from ..video import VideoError, check_apart, open_sink, open_source
+    from ..video import VideoError, check_apart, name_playlist, open_sink, open_source
     from ..video.comparison.compare import CompareOptions, compare_frames, compared_size, resizings
     from ..video.comparison.sync import check_sync, clock_of, described_as, sounding, synced_frames
 
+    for clip in options.clips:
+        name_playlist(clip)
     if len(options.clips) < 2:
         raise VideoError(f"a comparison needs at least two clips and an output, got {options.clips[0]} and {options.output}")
     check_apart(options.output, options.clips)
-    sources = [open_source(clip, **selection) for clip in options.clips]
+    sources = [open_source(clip, **selection(options)) for clip in options.clips]
     for warning in (warning for source in sources for warning in source.warnings):
         host.say(f"warning: {warning}")
-    how = CompareOptions(MODES[options.mode], labels(options.label, sources), options.period, options.gain)
+    how = CompareOptions(options.mode.replace("-", "_"), labels(options.label, sources), options.period, options.gain)
     how.check(len(sources))
-    sound = None if options.sound == NO_SOUND else sounding(sources, clip_number(options.sound))
+    sound = None if options.sound == "none" else sounding(sources, clip_number(options.sound))
     with host.progress(None, "read times") as read:
         times = []
         for source in sources:
@@ -80,7 +60,7 @@ def run_compare(options: argparse.Namespace, selection: dict[str, Any], encoding
     size = compared_size(picture.height, picture.width, len(sources), how)
     seconds = [float(start - shown.starts[0]) for start in shown.starts]
     audio = None if sound is None else sources[sound]
-    choices = dict(size=size, audio=audio, overwrite=options.overwrite, check_interrupt=host.check_interrupt, **encoding)
+    choices = dict(size=size, audio=audio, overwrite=options.overwrite, check_interrupt=host.check_interrupt, **encoding(options))
     with open_sink(options.output, like, **choices) as sink, host.progress(len(shown)) as tick:
         for warning in sink.warnings:
             host.say(f"warning: {warning}")
@@ -89,9 +69,10 @@ def run_compare(options: argparse.Namespace, selection: dict[str, Any], encoding
             sink.write(one[None], (start,), (end,))
             tick()
     heard = "no sound" if sound is None else f"sound of {sources[sound].describe()}"
-    done = f"{len(sources)} clips, {options.mode}, {len(shown)} frames of {size[1]} x {size[0]}, {heard}"
+    print(f"{len(sources)} clips, {options.mode}, {len(shown)} frames of {size[1]} x {size[0]}, {heard}")
     sizes = [(source.describe(), (source.info.height, source.info.width)) for source in sources]
-    return [done, *resizings(sizes), *(warning for source in sources for warning in source.warnings), *sink.warnings]
+    print(*resizings(sizes), *(warning for source in sources for warning in source.warnings), *sink.warnings, options.output, sep="\n")
+    return 0
 
 
 def labels(given: Sequence[str] | None, sources: Sequence[FrameSource]) -> tuple[str, ...]:

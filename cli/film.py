@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,20 +83,16 @@ def restore_job(options: Namespace, folder: Path, source: Any) -> int:
     workers = workers_for(options.workers)
     elsewhere = options.ray or options.comfy or options.test_seconds
     early = 0 if workers < 2 or elsewhere or (folder / "job.json").exists() else workers
-    with warming(folder, early, device_arguments(options)) as ready:
-        return plan_and_restore(options, folder, source, workers, ready)
+    arguments = ("--device", options.device) if options.device else ()
+    with warming(folder, early, arguments) as ready:
+        return plan_and_restore(options, folder, source, workers, arguments, ready)
 
 
-def device_arguments(options: Namespace) -> tuple[str, ...]:
-    """Of `fvr segment`."""
-    return ("--device", options.device) if options.device else ()
-
-
-def plan_and_restore(options: Namespace, folder: Path, source: Any, workers: int, ready: dict[int, Any]) -> int:
-    """As `restore_job`, with processes that are `ready` for the segments."""
+def plan_and_restore(options: Namespace, folder: Path, source: Any, workers: int, arguments: Sequence[str], ready: dict[int, Any]) -> int:
+    """As `restore_job`, with processes that are `ready` for the segments, and further `arguments` of `fvr segment`."""
     from .. import host
     from ..assembly import AUTO
-    from ..film.executors import Job, failed, failed_sentence, work
+    from ..film.executors import Job, failed, failed_sentence, frames_done, work
     from ..film.files import read_json
     from ..film.join import joined
     from ..film.plan import plan
@@ -149,11 +145,14 @@ def plan_and_restore(options: Namespace, folder: Path, source: Any, workers: int
     if joined(planned_job, output):
         print(f"{output} is done already, by the job in {folder}")
     planned_job.forgive()
-    done = sum(map(planned_job.finished, planned_job.segments))
-    host.say(f"job {folder}: {done} of {len(planned_job.segments)} segments done")
+
+    def segments_done() -> str:
+        return f"{sum(map(planned_job.finished, planned_job.segments))} of {len(planned_job.segments)} segments"
+
+    host.say(f"job {folder}: {segments_done()} done")
     with ctrl_c_finishes(host.say) as stopping, host.progress(planned_job.frames, "restore") as bar:
         advance: Callable[[int], None] = watched(planned_job, bar, host.say) if options.preview else bar
-        advance(sum(len(part) for part in planned_job.segments if planned_job.finished(part)))
+        advance(frames_done(planned_job))
         common: dict[str, Any] = dict(stopping=stopping, say=host.say, check_interrupt=host.check_interrupt, on_written=advance)
         if options.ray:
             from ..film.on_ray import work_on_ray
@@ -164,14 +163,13 @@ def plan_and_restore(options: Namespace, folder: Path, source: Any, workers: int
 
             work_on_comfy(planned_job, [address.strip() for address in options.comfy.split(",") if address.strip()], **common)
         elif workers > 1:
-            work_in_processes(planned_job, workers, arguments=device_arguments(options), ready=ready, **common)
+            work_in_processes(planned_job, workers, arguments=arguments, ready=ready, **common)
         else:
             work(planned_job, lambda: tools, first=(0,) if options.preview else (), **common)
         stopped = stopping()
     gone = failed(planned_job)
     if stopped and not all(map(planned_job.finished, planned_job.segments)):
-        done = sum(map(planned_job.finished, planned_job.segments))
-        host.say(f"{done} of {len(planned_job.segments)} segments are done; the same command goes on")
+        host.say(f"{segments_done()} are done; the same command goes on")
         raise KeyboardInterrupt
     if gone:
         raise RuntimeError(failed_sentence(planned_job, gone))

@@ -14,7 +14,6 @@ def add(commands: Any) -> None:
 
 
 def job(options: Namespace) -> int:
-    """`fvr job`."""
     from ..film.plan import Job
     from ..film.status import status, status_text
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from argparse import Namespace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ def add(commands: Any) -> None:
 
 
 def segment(options: Namespace) -> int:
-    """`fvr segment`."""
     from .. import host
     from ..film.executors import Job, attempt, failed, work
     from ..film.processes import orphaned
@@ -36,13 +36,7 @@ def segment(options: Namespace) -> int:
     wrong = [number for number in options.numbers if not 0 <= number < len(planned.segments)]
     if wrong:
         raise ValueError(f"{options.folder} has segments 0 to {len(planned.segments) - 1}, got {wrong[0]}")
-    made: list[Any] = []
-
-    def tools() -> Any:
-        if not made:
-            made.append(worker_tools(planned))
-        return made[0]
-
+    tools = cache(lambda: worker_tools(planned))
     with ctrl_c_finishes(host.say) as stopping:
         common: dict[str, Any] = dict(say=host.say, check_interrupt=host.check_interrupt)
         if not options.numbers:
