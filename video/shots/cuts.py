@@ -14,22 +14,22 @@ from .dissolves import DissolveDetector
 
 BINS = 16
 ROWS, COLUMNS = 48, 64
-NEAR = 8
-"""Frames between two ends of shots below which the later told one, a dissolve, is the same."""
+MERGE_DISTANCE = 8
+"""Frames between a dissolve and another end of a shot up to which the two are one."""
 FLOOR, RATIO, REACH = 0.16, 2.5, 5
 """Of `ShotCutDetector`: distances that are no cut, how much a cut stands out among the steps around it, and how many of them those are."""
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """What is remembered of a frame: a thumbnail (3, 12, 16) and colour histograms of its quarters (3, 4, BINS)."""
+class FrameFeatures:
+    """A frame's thumbnail (3, 12, 16) and colour histograms of its quarters (3, 4, BINS)."""
 
     thumbnail: Tensor
     histogram: Tensor
 
 
-def looks(frames: Tensor) -> list[Look]:
-    """(n, 3, H, W) in [0, 1]. Histograms are soft (each pixel shared by its two nearest bins), so noise moves them little."""
+def frame_features(frames: Tensor) -> list[FrameFeatures]:
+    """Of frames (n, 3, H, W) in [0, 1]. Histograms are soft (each pixel shared by its two nearest bins), so noise moves them little."""
     small = F.adaptive_avg_pool2d(frames.detach().cpu(), (ROWS, COLUMNS)).clamp(0, 1)
     place = small * (BINS - 1)
     low = place.floor().clamp(max=BINS - 2)
@@ -39,10 +39,10 @@ def looks(frames: Tensor) -> list[Look]:
     histogram = torch.zeros(len(small), 3, 4 * BINS)
     histogram.scatter_add_(2, index, (1 - share).flatten(2)).scatter_add_(2, index + 1, share.flatten(2))
     histogram = histogram.view(-1, 3, 4, BINS) / (ROWS * COLUMNS / 4)
-    return [Look(a, b) for a, b in zip(F.adaptive_avg_pool2d(small, (12, 16)), histogram, strict=True)]
+    return [FrameFeatures(a, b) for a, b in zip(F.adaptive_avg_pool2d(small, (12, 16)), histogram, strict=True)]
 
 
-def distance(a: Look, b: Look) -> float:
+def distance(a: FrameFeatures, b: FrameFeatures) -> float:
     """Half the histograms' total variation (0 to 0.5) plus twice the thumbnails' mean difference (0 to 2)."""
     variation = (a.histogram - b.histogram).abs().sum(-1).mean() / 2
     return float(variation / 2 + 2 * (a.thumbnail - b.thumbnail).abs().mean())
@@ -58,15 +58,18 @@ class ShotCutDetector:
         and every d(t - 1, t + k) and d(t - 1 - k, t), 0 <= k < REACH, exceeds FLOOR and half of d(t - 1, t).
 
     The second line passes over fast motion, camera shake, fades and noise; the third over flashes of up to REACH - 1 frames.
+
+    Attributes:
+        found: all cuts reported so far, in order.
     """
 
     def __init__(self, *, gradual: bool = True) -> None:
         self.dissolves = DissolveDetector() if gradual else None
+        self.found: list[int] = []
         self.sharp: list[int] = []
         self.gradual: list[int] = []
-        self.past: list[int] = []
-        """Cuts and dissolves that wait to be told in order, and the last that were."""
-        self.recent: dict[int, Look] = {}
+        """Cuts and dissolves that wait to be reported in order."""
+        self.recent: dict[int, FrameFeatures] = {}
         self.steps: dict[int, float] = {}
         self.count = 0
         self.settled = 1
@@ -75,16 +78,16 @@ class ShotCutDetector:
     def push(self, frames: Tensor) -> list[int]:
         """Takes the next frames (n, 3, H, W) in [0, 1]; gives the cuts that became certain, as numbers of first frames."""
         cuts: list[int] = []
-        for look in looks(frames) if len(frames) else []:
-            self.recent[self.count] = look
+        for features in frame_features(frames) if len(frames) else []:
+            self.recent[self.count] = features
             if self.count:
-                self.steps[self.count] = distance(self.recent[self.count - 1], look)
+                self.steps[self.count] = distance(self.recent[self.count - 1], features)
             self.count += 1
             while self.settled + REACH < self.count:
                 cuts += self.settle()
             if self.dissolves is not None:
-                self.gradual += self.dissolves.push(look.thumbnail)
-        return self.certain(cuts)
+                self.gradual += self.dissolves.push(features.thumbnail)
+        return self.report(cuts, self.count if self.dissolves is None else self.dissolves.bound)
 
     def finish(self) -> list[int]:
         """The cuts among the last frames."""
@@ -93,21 +96,18 @@ class ShotCutDetector:
             cuts += self.settle()
         if self.dissolves is not None:
             self.gradual += self.dissolves.finish()
-        return self.certain(cuts, self.count)
+        return self.report(cuts, self.count)
 
-    def certain(self, cuts: list[int], until: int | None = None) -> list[int]:
-        """All that begins before what a dissolve may still change, in order; a dissolve near a cut, or near an earlier dissolve, is the same."""
-        if self.dissolves is None:
-            return cuts
+    def report(self, cuts: list[int], bound: int) -> list[int]:
+        """All cuts and dissolves before frame `bound`, in order; a dissolve near a cut, or near an earlier dissolve, is the same."""
         self.sharp += cuts
-        bound = self.dissolves.bound if until is None else until
-        found = [cut for cut in self.sharp if cut < bound]
+        new = [cut for cut in self.sharp if cut < bound]
         for cut in [cut for cut in self.gradual if cut < bound]:
-            if cut > 0 and all(abs(cut - other) > NEAR for other in [*self.sharp, *self.past, *found]):
-                found.append(cut)
+            if cut > 0 and all(abs(cut - other) > MERGE_DISTANCE for other in [*self.sharp, *self.found[-4:], *new]):
+                new.append(cut)
         self.sharp, self.gradual = [cut for cut in self.sharp if cut >= bound], [cut for cut in self.gradual if cut >= bound]
-        self.past = sorted([*self.past, *found])[-4:]
-        return sorted(found)
+        self.found += sorted(new)
+        return sorted(new)
 
     def settle(self) -> list[int]:
         t, self.settled = self.settled, self.settled + 1
