@@ -78,13 +78,13 @@ def job_folder(options: Namespace, source: Any) -> Path | None:
 
 def restore_job(options: Namespace, folder: Path, source: Any) -> int:
     """Restores a clip as a job: plans it or goes on with it, joins it when all is done."""
-    from ..film.processes import warming, workers_for
+    from ..film.processes import prestarted_workers, workers_for
 
     workers = workers_for(options.workers)
     elsewhere = options.ray or options.comfy or options.test_seconds
     early = 0 if workers < 2 or elsewhere or (folder / "job.json").exists() else workers
     arguments = ("--device", options.device) if options.device else ()
-    with warming(folder, early, arguments) as ready:
+    with prestarted_workers(folder, early, arguments) as ready:
         return plan_and_restore(options, folder, source, workers, arguments, ready)
 
 
@@ -94,7 +94,7 @@ def plan_and_restore(options: Namespace, folder: Path, source: Any, workers: int
     from ..assembly import AUTO
     from ..film.executors import Job, failed, failed_sentence, frames_done, work
     from ..film.files import read_json
-    from ..film.join import joined
+    from ..film.join import is_joined
     from ..film.plan import plan
     from ..film.processes import work_in_processes
     from ..film.sample import restore_sample
@@ -105,7 +105,7 @@ def plan_and_restore(options: Namespace, folder: Path, source: Any, workers: int
 
     output = Path(options.output)
     planned = read_json(folder / "job.json")
-    if output.exists() and not options.overwrite and not (planned and joined(Job.load(folder), output)):
+    if output.exists() and not options.overwrite and not (planned and is_joined(Job.load(folder), output)):
         raise VideoError(f"{output} already exists; choose another name or allow overwriting")
     if output.is_dir() or not output.absolute().parent.is_dir():
         raise VideoError(f"{output} is a folder; name a file" if output.is_dir() else f"{output.parent} is not a folder; make it first")
@@ -142,7 +142,7 @@ def plan_and_restore(options: Namespace, folder: Path, source: Any, workers: int
     if not workers and not options.ray:
         print(f"{folder} is planned: {len(planned_job.segments)} segments, numbered from 0")
         return 0
-    if joined(planned_job, output):
+    if is_joined(planned_job, output):
         print(f"{output} is done already, by the job in {folder}")
     planned_job.forgive()
 
@@ -165,7 +165,7 @@ def plan_and_restore(options: Namespace, folder: Path, source: Any, workers: int
         elif workers > 1:
             work_in_processes(planned_job, workers, arguments=arguments, ready=ready, **common)
         else:
-            work(planned_job, lambda: tools, first=(0,) if options.preview else (), **common)
+            work(planned_job, lambda: tools, first=0 if options.preview else None, **common)
         stopped = stopping()
     gone = failed(planned_job)
     if stopped and not all(map(planned_job.finished, planned_job.segments)):

@@ -6,7 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
-from .files import write_whole
+from .files import write_bytes
 from .plan import Job
 
 NODE = "FVRRestoreSegment"
@@ -37,7 +37,7 @@ def unpack(bundle: Path, folder: Path, clip: Path) -> Job:
         try:
             with ZipFile(bundle) as file:
                 for name in FILES:
-                    write_whole(folder / name, file.read(name))
+                    write_bytes(folder / name, file.read(name))
         except (BadZipFile, KeyError) as error:
             raise ValueError(f"{bundle} holds no plan of a job; `fvr restore --comfy` makes and uploads one") from error
     return Job(folder, {**Job.load(folder).plan, "place": str(clip)})

@@ -19,17 +19,17 @@ from urllib.parse import quote, urlencode, urlsplit
 from ..models.device import CheckInterrupt
 from .bundle import NODE
 
-ANSWER = 60.0
+ANSWER_TIMEOUT = 60.0
 """Seconds that one answer may take."""
-WRITTEN = 600.0
+UPLOAD_TIMEOUT = 600.0
 """Seconds until a server has written an upload, which it holds in memory first."""
-PATIENCE = 60.0
+SILENCE_TIMEOUT = 60.0
 """Seconds without an answer, while a node runs, after which a server is taken for dead."""
-LOOK = 0.5
+POLL_INTERVAL = 0.5
 """Seconds between two looks at a node that runs."""
-PIECE = 1 << 20
-NETWORK = (ConnectionError, TimeoutError, socket.gaierror, socket.herror, ssl.SSLError)
-NO_WAY = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
+CHUNK_BYTES = 1 << 20
+NETWORK_ERRORS = (ConnectionError, TimeoutError, socket.gaierror, socket.herror, ssl.SSLError)
+UNREACHABLE_ERRNOS = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
 
 
 class Unreachable(RuntimeError):
@@ -63,59 +63,59 @@ class ComfyServer:
         self.address = f"{parts.scheme}://{parts.netloc}{self.root}"
 
     @contextmanager
-    def exchange(self, method: str, route: str, body: bytes | None = None, **headers: str) -> Iterator[http.client.HTTPResponse]:
+    def request(self, method: str, route: str, body: bytes | None = None, **headers: str) -> Iterator[http.client.HTTPResponse]:
         """The answer to a request, to be read within.
 
         Raises:
             Unreachable: also if it ends in the middle.
         """
-        with self.connected(ANSWER) as connection:
+        with self.connection(ANSWER_TIMEOUT) as connection:
             connection.request(method, self.root + route, body, headers)
             yield connection.getresponse()
 
     @contextmanager
-    def connected(self, seconds: float) -> Iterator[http.client.HTTPConnection]:
+    def connection(self, seconds: float) -> Iterator[http.client.HTTPConnection]:
         kind = http.client.HTTPSConnection if self.secure else http.client.HTTPConnection
         try:
             with closing(kind(str(self.host), self.port, timeout=seconds)) as connection:
                 yield connection
         except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, OSError) and not isinstance(error, NETWORK) and error.errno not in NO_WAY:
+            if isinstance(error, OSError) and not isinstance(error, NETWORK_ERRORS) and error.errno not in UNREACHABLE_ERRNOS:
                 raise  # of a file here
             raise Unreachable(f"{self.address} does not answer ({getattr(error, 'strerror', None) or error or type(error).__name__})") from error
 
-    def ask(self, route: str, content: Any = None) -> dict[str, Any]:
+    def request_json(self, route: str, content: Any = None) -> dict[str, Any]:
         """A JSON object; `content` is posted."""
         body = None if content is None else json.dumps(content).encode()
-        with self.exchange("GET" if body is None else "POST", route, body, **{"Content-Type": "application/json"}) as answer:
+        with self.request("GET" if body is None else "POST", route, body, **{"Content-Type": "application/json"}) as answer:
             text = answer.read()
         try:
             found = json.loads(text) if text else {}
         except ValueError:
             found = None
         if answer.status != 200:
-            raise Refused(f"{self.address} says {complaint(found) or f'{answer.status} {answer.reason} to {route}'}")
+            raise Refused(f"{self.address} says {error_message(found) or f'{answer.status} {answer.reason} to {route}'}")
         if not isinstance(found, dict):
             raise Refused(f"{self.address} answers {route} with what no ComfyUI says; is it one?")
         return found
 
-    def length(self, view: str) -> int | None:
+    def file_size(self, view: str) -> int | None:
         """Bytes of a file, by its route; None if it is not there."""
-        with self.exchange("HEAD", view) as answer:
+        with self.request("HEAD", view) as answer:
             return int(answer.headers.get("Content-Length", -1)) if answer.status == 200 else None
 
-    def piece(self, view: str, first: int, size: int) -> bytes:
-        """Some bytes of a file."""
-        with self.exchange("GET", view, Range=f"bytes={first}-{first + size - 1}") as answer:
+    def read_range(self, view: str, first: int, size: int) -> bytes:
+        """Bytes [first, first + size) of a file; none where the server knows no ranges."""
+        with self.request("GET", view, Range=f"bytes={first}-{first + size - 1}") as answer:
             return answer.read(size) if answer.status == 206 else b""
 
     def download(self, view: str, path: Path, check_interrupt: CheckInterrupt) -> tuple[int, str]:
-        """Writes a file; its bytes and their SHA-256."""
+        """Writes a file; returns how many bytes it has, and their SHA-256."""
         digest, size = hashlib.sha256(), 0
-        with self.exchange("GET", view) as answer, path.open("wb") as file:
+        with self.request("GET", view) as answer, path.open("wb") as file:
             if answer.status != 200:
                 raise Refused(f"{self.address} does not give {view} away ({answer.status} {answer.reason})")
-            while data := answer.read(PIECE):
+            while data := answer.read(CHUNK_BYTES):
                 check_interrupt()
                 file.write(data)
                 digest.update(data)
@@ -123,21 +123,17 @@ class ComfyServer:
         return size, digest.hexdigest()
 
     def upload(self, name: str, folder: str, kind: str, size: int, pieces: Iterable[bytes], check_interrupt: CheckInterrupt) -> None:
-        """Puts a file of `size` bytes below its "input" or "temp" folder, in place of another of that name.
-
-        Raises:
-            TooLarge: saying what to do.
-        """
+        """Puts a file of `size` bytes below its "input" or "temp" folder, in place of another of that name; raises TooLarge, saying what to do."""
         border = secrets.token_hex(16)
         fields = {"type": kind, "subfolder": folder, "overwrite": "true"}
         head = "".join(f'--{border}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n' for key, value in fields.items())
         head += f'--{border}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\nContent-Type: application/octet-stream\r\n\r\n'
         tail = f"\r\n--{border}--\r\n"
         total = len(head) + size + len(tail)
-        limit = self.limit()
+        limit = self.upload_limit()
         if limit is not None and total > limit:
             raise self.too_large(size, limit)
-        with self.connected(WRITTEN) as connection:
+        with self.connection(UPLOAD_TIMEOUT) as connection:
             connection.putrequest("POST", f"{self.root}/upload/image")
             connection.putheader("Content-Type", f"multipart/form-data; boundary={border}")
             connection.putheader("Content-Length", str(total))
@@ -155,10 +151,10 @@ class ComfyServer:
         if answer.status != 200:
             raise Refused(f"{self.address} does not take {name} ({answer.status} {answer.reason})")
 
-    def limit(self) -> int | None:
+    def upload_limit(self) -> int | None:
         """Bytes of the largest upload, if it says so."""
         try:
-            found = self.ask("/features").get("max_upload_size")
+            found = self.request_json("/features").get("max_upload_size")
         except Refused:
             return None
         return int(found) if isinstance(found, (int, float)) else None
@@ -171,13 +167,13 @@ class ComfyServer:
         )
 
     def run(self, kind: str, inputs: dict[str, Any], check_interrupt: CheckInterrupt) -> dict[str, Any]:
-        """Runs one node; what it shows.
+        """Runs one node and returns its UI outputs.
 
         Raises:
             Refused: with the sentence that the node, or ComfyUI, gives.
-            Unreachable: if the server is silent for `PATIENCE` seconds.
+            Unreachable: if the server is silent for `SILENCE_TIMEOUT` seconds.
         """
-        number = self.ask("/prompt", {"prompt": {"1": {"class_type": kind, "inputs": inputs}}}).get("prompt_id")
+        number = self.request_json("/prompt", {"prompt": {"1": {"class_type": kind, "inputs": inputs}}}).get("prompt_id")
         if not isinstance(number, str):
             raise Refused(f"{self.address} took a segment and gave no number for it; is it a ComfyUI?")
         heard = time.monotonic()
@@ -185,45 +181,40 @@ class ComfyServer:
             while True:
                 check_interrupt()
                 try:
-                    entry = self.outcome(number)
+                    entry = self.history(number)
                     heard = time.monotonic()
                 except Unreachable:
-                    if time.monotonic() - heard > PATIENCE:
+                    if time.monotonic() - heard > SILENCE_TIMEOUT:
                         raise
                     entry = None
                 if entry is not None:
-                    return self.shown(entry)
-                time.sleep(LOOK)
+                    return self.outputs(entry)
+                time.sleep(POLL_INTERVAL)
         except (Refused, Unreachable):
             raise
         except BaseException:
             self.cancel(number)
             raise
 
-    def outcome(self, number: str) -> Any:
+    def history(self, number: str) -> Any:
         """The history of a prompt; None while it waits or runs."""
         route = f"/history/{quote(number)}"
-        entry = self.ask(route).get(number)
-        if entry is None and not self.queued(number):
-            entry = self.ask(route).get(number)  # it ended in between
+        entry = self.request_json(route).get(number)
+        if entry is None and not self.is_queued(number):
+            entry = self.request_json(route).get(number)  # it ended in between
             if entry is None:
                 raise Refused(f"{self.address} has forgotten the segment; it was restarted, or its queue was cleared")
         return entry
 
-    def queued(self, number: str) -> bool:
-        queue = self.ask("/queue")
+    def is_queued(self, number: str) -> bool:
+        queue = self.request_json("/queue")
         items = [item for name in ("queue_running", "queue_pending") for item in queue.get(name) or ()]
         return any(number in item for item in items)
 
-    def shown(self, entry: Any) -> dict[str, Any]:
-        """Of the only node of a prompt.
-
-        Raises:
-            Refused: if it failed, or the history makes no sense.
-        """
+    def outputs(self, entry: Any) -> dict[str, Any]:
+        """UI outputs of the only node of a prompt; raises Refused if it failed, or the history makes no sense."""
         try:
-            messages = entry["status"].get("messages") or ()
-            for what, details in messages:
+            for what, details in entry["status"].get("messages") or ():
                 if what == "execution_error":
                     raise Refused(f"{self.address}: {' '.join(str(details.get('exception_message')).split())}")
                 if what == "execution_interrupted":
@@ -235,17 +226,17 @@ class ComfyServer:
     def cancel(self, number: str) -> None:
         """Takes a prompt out of the queue, or stops it."""
         with suppress(Refused, Unreachable):
-            self.ask("/queue", {"delete": [number]})
-            self.ask("/interrupt", {"prompt_id": number})
+            self.request_json("/queue", {"delete": [number]})
+            self.request_json("/interrupt", {"prompt_id": number})
 
 
-def view_of(name: str, folder: str, kind: str) -> str:
-    """The route of a file."""
+def view_route(name: str, folder: str, kind: str) -> str:
+    """The route by which a file of a ComfyUI is downloaded."""
     return "/view?" + urlencode({"filename": name, "subfolder": folder, "type": kind})
 
 
-def complaint(found: Any) -> str | None:
-    """The sentence of a prompt that was not accepted."""
+def error_message(found: Any) -> str | None:
+    """Why a prompt was not accepted, by the answer to it; None if that does not say."""
     try:
         errors = [error for node in found["node_errors"].values() for error in node["errors"]]
         first = errors[0] if errors else found["error"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -16,7 +16,7 @@ from .lease import take
 from .plan import ATTEMPTS, Job, Segment, Tools
 from .segment import restore_segment
 
-PAUSE = 0.5
+POLL_INTERVAL = 0.5
 """Seconds between two looks at what others do."""
 Say = Callable[[str], None]
 Stopping = Callable[[], bool]
@@ -54,8 +54,8 @@ def attempt(
     try:
         lease = take(job.lease(segment))
     except OSError as error:
-        if disk_is_full(error):
-            raise full(job) from error
+        if is_disk_full(error):
+            raise disk_full(job) from error
         raise
     if lease is None:
         return False
@@ -75,8 +75,8 @@ def attempt(
             restore(job, segment, tools, check_interrupt=check_interrupt, on_written=tick)
         except (ValueError, OSError, RuntimeError) as error:
             on_written(-written[0])
-            if disk_is_full(error):
-                raise full(job) from error
+            if is_disk_full(error):
+                raise disk_full(job) from error
             note_failure(job, segment, str(error))
             say(f"segment {segment.number} failed ({len(job.failures(segment))} of {ATTEMPTS} attempts): {error}")
     return True
@@ -87,11 +87,11 @@ def note_failure(job: Job, segment: Segment, sentence: str) -> None:
         write_json(job.parts / f"{segment.name}.failed-{secrets.token_hex(4)}.json", {"error": sentence, "time": time.time()})
 
 
-def full(job: Job) -> DiskFull:
+def disk_full(job: Job) -> DiskFull:
     return DiskFull(errno.ENOSPC, f"the disk of {job.folder} is full; make room and give the same command again, what is done stays done")
 
 
-def disk_is_full(error: BaseException | None) -> bool:
+def is_disk_full(error: BaseException | None) -> bool:
     """Whether an error, or what it came from, is that of a full disk."""
     while error is not None:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
@@ -108,26 +108,34 @@ def work(
     say: Say = lambda text: None,
     check_interrupt: CheckInterrupt = no_check,
     on_written: Progress = no_progress,
-    first: Iterable[int] = (),
+    first: int | None = None,
 ) -> None:
     """Restores what is to do in this process, beside whoever else does, until nothing is left or `stopping` says so.
 
     Args:
-        first: numbers of segments to begin with.
+        first: number of the segment to begin with.
     """
-    order = {number: place for place, number in enumerate(first)}
+
+    def try_one(segment: Segment) -> bool:
+        return attempt(job, segment, tools(), say=say, check_interrupt=check_interrupt, on_written=on_written)
+
+    work_loop(job, try_one, stopping, check_interrupt, first)
+
+
+def work_loop(job: Job, try_one: Callable[[Segment], bool], stopping: Stopping, check_interrupt: CheckInterrupt, first: int | None = None) -> None:
+    """Tries segments, number `first` before all and then the longest, until nothing is left; waits while `try_one` is False for all of them."""
     while not stopping():
-        left = sorted(job.to_do(), key=lambda segment: order.get(segment.number, len(order)))
+        left = sorted(job.to_do(), key=lambda segment: segment.number != first)
         if not left:
             return
         for segment in left:
             if stopping():
                 return
-            if attempt(job, segment, tools(), say=say, check_interrupt=check_interrupt, on_written=on_written):
+            if try_one(segment):
                 break
         else:
             check_interrupt()
-            time.sleep(PAUSE)
+            time.sleep(POLL_INTERVAL)
 
 
 def frames_done(job: Job) -> int:

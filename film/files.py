@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever happens to who writes them, and what tells one input from another."""
+"""Atomic writes, so that a file is whole or absent whatever happens to who writes it, and fingerprints of inputs."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ PART = ".part"
 """Ending of a file until it is whole."""
 
 
-def part_of(path: Path) -> Path:
-    """A name beside `path` that nobody else uses, for what is to become it."""
+def temporary_name(path: Path) -> Path:
+    """A name beside `path` that nobody else uses."""
     return path.with_name(f"{path.stem}.{secrets.token_hex(4)}{PART}")
 
 
 def publish(part: Path, path: Path) -> None:
-    """Gives a whole file its name, once its bytes are on the disk."""
-    handle = os.open(part, os.O_RDWR)
+    """Renames a whole file to `path`, once its bytes are on the disk."""
+    fsync(part, os.O_RDWR)
+    part.replace(path)
+    with suppress(OSError):  # Windows opens no folders
+        fsync(path.parent, os.O_RDONLY)
+
+
+def fsync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-    part.replace(path)
-    with suppress(OSError):  # Windows opens no folders
-        handle = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A name to write to, whose file becomes `path` once all is written, and is gone after any exception."""
-    part = part_of(path)
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary name to write to, whose file is renamed to `path` on leaving, or removed after any exception."""
+    part = temporary_name(path)
     try:
         yield part
         publish(part, path)
@@ -54,18 +54,18 @@ def whole(path: Path) -> Iterator[Path]:
         raise
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file, all of it or nothing."""
-    with whole(path) as part:
+    with atomic_file(path) as part:
         part.write_bytes(data)
 
 
 def write_json(path: Path, note: Any) -> None:
-    write_whole(path, (json.dumps(note, indent=1) + "\n").encode())
+    write_bytes(path, (json.dumps(note, indent=1) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote; None where nothing did, or what is there is not whole."""
+    """What `write_json` wrote; None where there is no file, or no JSON in it."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

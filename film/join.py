@@ -13,11 +13,11 @@ import av
 
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import CHUNK, Progress, no_progress
-from ..video import FrameSource, VideoError, VideoSink
+from ..video import VideoError, VideoSink
 from ..video.files import open_input, picture_stream
 from ..video.writing.timeline import Timeline
-from .files import PART, part_of, read_json, write_json
-from .plan import Job, Segment, sole
+from .files import PART, read_json, temporary_name, write_json
+from .plan import Job, Segment, exclusive
 from .segment import encoding_of
 
 
@@ -39,8 +39,7 @@ def join(
     Raises:
         VideoError: if a segment is not done, is not what its note says, or was encoded unlike the others.
     """
-    source = job.source()
-    with JoinedSink(job, output, source, overwrite, otherwise, metadata, check_interrupt) as sink:
+    with JoinedSink(job, output, overwrite, otherwise, metadata, check_interrupt) as sink:
         for segment in job.segments:
             check_interrupt()
             sink.append(segment)
@@ -56,7 +55,6 @@ class JoinedSink(VideoSink):
         self,
         job: Job,
         output: Path,
-        source: FrameSource,
         overwrite: bool,
         otherwise: Callable[[Path], Path] | None,
         metadata: dict[str, str] | None,
@@ -66,20 +64,10 @@ class JoinedSink(VideoSink):
         self.folder = output.absolute().parent
         self.delay = max(self.note(segment)["delay"] for segment in job.segments)
         self.template: Any = None
-        info = source.info
-        encoding = replace(encoding_of(job, info), metadata=metadata or {})
-        super().__init__(
-            output,
-            None,
-            encoding,
-            like=info,
-            size=job.size(info),
-            audio=source,
-            time_base=None,
-            overwrite=overwrite,
-            otherwise=otherwise,
-            check_interrupt=check_interrupt,
-        )
+        source = job.source()
+        how: dict[str, Any] = dict(overwrite=overwrite, otherwise=otherwise, check_interrupt=check_interrupt)
+        encoding = replace(encoding_of(job, source.info), metadata=metadata or {})
+        super().__init__(output, None, encoding, like=source.info, size=job.size(source.info), audio=source, time_base=None, **how)
 
     def note(self, segment: Segment) -> dict[str, Any]:
         note = self.job.done(segment)
@@ -96,7 +84,7 @@ class JoinedSink(VideoSink):
             return super().temporary()
         if self.job.folder.stat().st_dev != self.folder.stat().st_dev:
             return super().temporary()
-        part = part_of(self.job.parts / "film")
+        part = temporary_name(self.job.parts / "film")
         part.touch()
         return part
 
@@ -140,7 +128,7 @@ class JoinedSink(VideoSink):
     def tick_of(self, number: int) -> int:
         """When frame `number` begins, or the last one ends, on this file's clock."""
         assert self.timeline is not None
-        return round((int(self.job.ticks[number]) * self.job.tick - self.timeline.origin) / self.timeline.tick)
+        return round((self.job.time(number) - self.timeline.origin) / self.timeline.tick)
 
     def copy(self, packet: Any, number: int) -> None:
         """Writes the packet of frame `number` of the film. It is decoded when the frame `delay` places before it in the file is shown."""
@@ -153,9 +141,8 @@ class JoinedSink(VideoSink):
         packet.dts = self.tick_of(decoded) if decoded >= 0 else min(self.tick_of(0), start) + decoded * frame
         packet.stream = self.stream
         timeline.durations[start] = max(1, stop - start)
-        end = int(self.job.ticks[number + 1]) * self.job.tick
         if timeline.last is None or start > timeline.last[0]:
-            timeline.last, timeline.stop = (start, end), max(stop, start + 1)
+            timeline.last, timeline.stop = (start, self.job.time(number + 1)), max(stop, start + 1)
         self.mux([packet])
         self.count += 1
         for lane in self.lanes:
@@ -189,10 +176,9 @@ class JoinedSink(VideoSink):
             raise VideoError(f"{self.name} came out with {len(found)} frames at other times than the {self.job.frames} planned; nothing was written")
 
 
-def joined(job: Job, output: Path) -> bool:
+def is_joined(job: Job, output: Path) -> bool:
     """Whether `output` is the film that was joined from this job."""
-    path = last_joined(job)
-    return path is not None and path == output.resolve()
+    return last_joined(job) == output.resolve()
 
 
 def last_joined(job: Job) -> Path | None:
@@ -209,17 +195,12 @@ def last_joined(job: Job) -> Path | None:
 
 def join_once(job: Job, output: Path, *, overwrite: bool = False, check_interrupt: CheckInterrupt = no_check, **how: Any) -> tuple[Path, list[str]]:
     """As `join`, unless somebody has done it or does it now; then waits for that. Remembers that it is done."""
-    with sole(job.folder / "join.lease", None, check_interrupt):
-        if joined(job, output):
+    with exclusive(job.folder / "join.lease", None, check_interrupt):
+        if is_joined(job, output):
             return output, job.plan["warnings"]
-        sweep(job)
+        for part in (*job.folder.glob(f"*{PART}"), *job.parts.glob(f"*{PART}")):  # what killed workers left
+            with suppress(OSError):
+                part.unlink()
         path, warnings = join(job, output, overwrite=overwrite, check_interrupt=check_interrupt, **how)
         write_json(job.folder / "joined.json", {"output": str(path.resolve()), "bytes": path.stat().st_size})
         return path, warnings
-
-
-def sweep(job: Job) -> None:
-    """Removes what killed workers left in a job that is joined."""
-    for path in (*job.folder.glob(f"*{PART}"), *job.parts.glob(f"*{PART}")):
-        with suppress(OSError):
-            path.unlink()

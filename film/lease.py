@@ -16,9 +16,9 @@ try:
 except ImportError:  # Windows: the heartbeat alone tells
     fcntl = None  # type: ignore[assignment]
 
-BEAT = 5.0
+HEARTBEAT_INTERVAL = 5.0
 """Seconds between two heartbeats."""
-DEAD = 60.0
+HEARTBEAT_TIMEOUT = 60.0
 """Seconds without a heartbeat after which a worker on another machine is taken for dead; clocks must agree better than that."""
 
 
@@ -32,11 +32,10 @@ class Lease:
     def __init__(self, path: Path, handle: int, abandoned: dict[str, Any]) -> None:
         self.path, self.handle, self.abandoned = path, handle, abandoned
         self.over = threading.Event()
-        self.beating = threading.Thread(target=self.beat, name="fvr lease", daemon=True)
-        self.beating.start()
+        threading.Thread(target=self.heartbeat, name="fvr lease", daemon=True).start()
 
-    def beat(self) -> None:
-        while not self.over.wait(BEAT):
+    def heartbeat(self) -> None:
+        while not self.over.wait(HEARTBEAT_INTERVAL):
             with suppress(OSError):
                 os.utime(self.path)
 
@@ -60,7 +59,7 @@ class Lease:
 def take(path: Path, **note: Any) -> Lease | None:
     """The lease at `path`, or None while somebody alive has it.
 
-    A worker of this machine is dead once its lock is gone, another machine's once its last heartbeat is `DEAD` seconds old.
+    A worker of this machine is dead once its lock is gone, another machine's once its last heartbeat is `HEARTBEAT_TIMEOUT` seconds old.
 
     Args:
         note: what others may read of its holder, beside machine and process.
@@ -69,15 +68,15 @@ def take(path: Path, **note: Any) -> Lease | None:
     try:
         locked = lock(handle)
         status = os.fstat(handle)
-        if locked is False or not is_still(path, status):
+        if locked is False or not same_file(path, status):
             os.close(handle)
             return None
         before = read(handle)
-        elsewhere = before.get("machine", machine()) != machine()
-        if before and (elsewhere or locked is None) and time.time() - status.st_mtime < DEAD:
+        elsewhere = before.get("machine", platform.node()) != platform.node()
+        if before and (elsewhere or locked is None) and time.time() - status.st_mtime < HEARTBEAT_TIMEOUT:
             os.close(handle)
             return None
-        text = json.dumps({"machine": machine(), "process": os.getpid(), "since": time.time(), **note}).encode()
+        text = json.dumps({"machine": platform.node(), "process": os.getpid(), "since": time.time(), **note}).encode()
         os.ftruncate(handle, 0)
         os.pwrite(handle, text, 0) if hasattr(os, "pwrite") else os.write(handle, text)
         os.utime(path)
@@ -87,12 +86,12 @@ def take(path: Path, **note: Any) -> Lease | None:
     return Lease(path, handle, before)
 
 
-def lock(handle: int, *, alone: bool = True) -> bool | None:
-    """True: it is ours, `alone` or with others who only look; False: another's; None: this disk has no locks."""
+def lock(handle: int, *, shared: bool = False) -> bool | None:
+    """Takes an exclusive or a `shared` lock without waiting. True: it is ours; False: another's; None: this disk has no locks."""
     if fcntl is None:
         return None
     try:
-        fcntl.flock(handle, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         return True
     except BlockingIOError:
         return False
@@ -100,8 +99,8 @@ def lock(handle: int, *, alone: bool = True) -> bool | None:
         return None
 
 
-def is_still(path: Path, status: os.stat_result) -> bool:
-    """Whether a name still leads to the file that was opened by it."""
+def same_file(path: Path, status: os.stat_result) -> bool:
+    """Whether a path still leads to the file that was opened by it."""
     try:
         return os.path.samestat(path.stat(), status)
     except OSError:
@@ -126,13 +125,9 @@ def holder(path: Path) -> dict[str, Any] | None:
         return None
     try:
         status, note = os.fstat(handle), read(handle)
-        free = lock(handle, alone=False) if note.get("machine") == machine() else None
+        free = lock(handle, shared=True) if note.get("machine") == platform.node() else None
         if free is not None:
             return None if free else note
-        return note if note and time.time() - status.st_mtime < DEAD else None
+        return note if note and time.time() - status.st_mtime < HEARTBEAT_TIMEOUT else None
     finally:
         os.close(handle)
-
-
-def machine() -> str:
-    return platform.node()

@@ -11,9 +11,9 @@ from typing import Any
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import Progress, no_progress
 from .bundle import FOLDER, NODE, pack
-from .comfy_server import PIECE, ComfyServer, Refused, TooLarge, Unreachable, view_of
-from .executors import ATTEMPTS, PAUSE, Say, Stopping, attempt, frames_done, never
-from .files import SAMPLE, sha256, whole, write_json
+from .comfy_server import CHUNK_BYTES, ComfyServer, Refused, TooLarge, Unreachable, view_route
+from .executors import ATTEMPTS, POLL_INTERVAL, Say, Stopping, attempt, frames_done, never, work_loop
+from .files import SAMPLE, atomic_file, sha256, write_json
 from .plan import Job, Segment
 
 NOTED = ("frames", "times", "bytes", "seconds", "delay")
@@ -44,15 +44,15 @@ class Worker:
         Raises:
             Unreachable, Refused: if it cannot take part, and why.
         """
-        self.server.ask("/system_stats")
-        if NODE not in self.server.ask(f"/object_info/{NODE}"):
+        self.server.request_json("/system_stats")
+        if NODE not in self.server.request_json(f"/object_info/{NODE}"):
             raise Refused(f"{self.server.address} has no node Restore Segment; install this pack there, in the version that is here")
         self.restore(-1, check_interrupt)
 
     def restore(self, number: int, check_interrupt: CheckInterrupt) -> dict[str, Any]:
         """Has a segment restored; what its node shows."""
         name = f"{sha256(self.bundle)[:16]}.zip"
-        if self.server.length(view_of(name, FOLDER, "temp")) != len(self.bundle):  # a server that was restarted has emptied it
+        if self.server.file_size(view_route(name, FOLDER, "temp")) != len(self.bundle):  # a server that was restarted has emptied it
             self.server.upload(name, FOLDER, "temp", len(self.bundle), [self.bundle], check_interrupt)
         folder, clip = self.place_of_clip(check_interrupt)
         inputs = {"job": f"{FOLDER}/{name} [temp]", "clip": f"{folder}/{clip}" if folder else clip, "segment": number}
@@ -62,7 +62,7 @@ class Worker:
         """Folder and name in its input folder: the film under its own name if somebody put it there, else as it was uploaded."""
         path, planned = Path(self.job.plan["place"]), self.job.plan["identity"]["input"]
         uploaded = (FOLDER, f"{sha256((planned['head'] + planned['tail']).encode())[:16]}{path.suffix}")
-        if self.clip is None or self.server.length(view_of(self.clip[1], self.clip[0], "input")) != planned["bytes"]:
+        if self.clip is None or self.server.file_size(view_route(self.clip[1], self.clip[0], "input")) != planned["bytes"]:
             self.clip = next((place for place in (("", path.name), uploaded) if self.is_the_clip(*place)), None)
         if self.clip is None:
             if not path.is_file():
@@ -73,11 +73,11 @@ class Worker:
 
     def is_the_clip(self, folder: str, name: str) -> bool:
         """By its size and the hashes of head and tail."""
-        planned, view = self.job.plan["identity"]["input"], view_of(name, folder, "input")
+        planned, view = self.job.plan["identity"]["input"], view_route(name, folder, "input")
         size = planned["bytes"]
-        if self.server.length(view) != size:
+        if self.server.file_size(view) != size:
             return False
-        ends = [self.server.piece(view, first, min(SAMPLE, size)) for first in (0, max(0, size - SAMPLE))]
+        ends = [self.server.read_range(view, first, min(SAMPLE, size)) for first in (0, max(0, size - SAMPLE))]
         return [sha256(end) for end in ends] == [planned["head"], planned["tail"]]
 
 
@@ -89,7 +89,7 @@ def pieces(path: Path, size: int) -> Iterator[bytes]:
     """
     left = size
     with path.open("rb") as file:
-        while data := file.read(min(PIECE, left)):
+        while data := file.read(min(CHUNK_BYTES, left)):
             left -= len(data)
             yield data
     if left:
@@ -104,7 +104,7 @@ def restore_there(job: Job, segment: Segment, worker: Worker, *, check_interrupt
     """
     try:
         shown = worker.restore(segment.number, check_interrupt)
-        with whole(job.file(segment)) as part:
+        with atomic_file(job.file(segment)) as part:
             note = fetched(job, segment, worker.server, shown, part, check_interrupt)
         write_json(job.parts / f"{segment.name}.json", note | {"ended": time.time()})
     except (TooLarge, Unreachable) as error:
@@ -117,7 +117,7 @@ def fetched(job: Job, segment: Segment, server: ComfyServer, shown: dict[str, An
     """The note of a segment whose file is now in `part`, and agrees with it and with the plan."""
     try:
         note, file, digest = dict(shown["report"][0]), shown["images"][0], str(shown["sha256"][0])
-        view = view_of(file["filename"], file["subfolder"], file["type"])
+        view = view_route(file["filename"], file["subfolder"], file["type"])
         whole = all(name in note for name in NOTED) and note["frames"] == len(segment) and note["times"] == job.checksum(segment)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise Refused(f"{server.address} answers with what is no result of {NODE}") from error
@@ -169,7 +169,7 @@ def work_on_comfy(
         working = True
         while working and not broken:
             check_interrupt()
-            time.sleep(PAUSE)
+            time.sleep(POLL_INTERVAL)
             working = any(thread.is_alive() for thread in threads)
             now = frames_done(job)
             on_written(now - seen)
@@ -194,25 +194,19 @@ def take_segments(worker: Worker, workers: Sequence[Worker], stopping: Stopping,
         worker.prepare(check_interrupt)
     except (Unreachable, Refused) as error:
         worker.gone = str(error)
-    job = worker.job
-    while not stopping() and not worker.gone:
-        left = job.to_do()
-        if not left:
-            return
-        for segment in left:
-            if stopping():
-                return
-            if segment.number in worker.failed and any(segment.number not in other.failed for other in workers if not other.gone):
-                continue
-            if attempt(job, segment, worker, say=say, check_interrupt=check_interrupt, restore=restore_there):
-                judge(worker, segment)
-                break
-        else:
-            check_interrupt()
-            time.sleep(PAUSE)
+
+    def try_one(segment: Segment) -> bool:
+        if segment.number in worker.failed and any(segment.number not in other.failed for other in workers if not other.gone):
+            return False
+        tried = attempt(worker.job, segment, worker, say=say, check_interrupt=check_interrupt, restore=restore_there)
+        if tried:
+            count_failures(worker, segment)
+        return tried
+
+    work_loop(worker.job, try_one, lambda: bool(worker.gone) or stopping(), check_interrupt)
 
 
-def judge(worker: Worker, segment: Segment) -> None:
+def count_failures(worker: Worker, segment: Segment) -> None:
     """Leaves out a server on which one segment after the other fails: others may do better."""
     if worker.job.finished(segment):
         worker.failures = 0

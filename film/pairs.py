@@ -24,9 +24,9 @@ def pairs(job: Job, film: Path, numbers: Iterable[int]) -> Iterator[tuple[Tensor
     """Frames (3, H, W) of those numbers before, and in the joined `film`. One that cannot be entered at its time, in a damaged file, is left out."""
     begins = open_source(film).info.start
     for number in numbers:
-        early, start, stop = (int(job.ticks[k] - job.ticks[0]) * job.tick for k in (max(number - 1, 0), number, number + 1))
+        early, start, stop = (job.time(k) - job.time(0) for k in (max(number - 1, 0), number, number + 1))
         window = begins + (early + start) / 2, stop - (early + start) / 2
         before = next(job.range(number, number + 1).chunks(1), None)
         after = next(open_source(film, window=window).chunks(1), None)
-        if before is not None and after is not None and before.starts[0] == int(job.ticks[number]) * job.tick:
+        if before is not None and after is not None and before.starts[0] == job.time(number):
             yield before.frames[0], after.frames[0]

@@ -17,7 +17,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import cached_property
-from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -31,20 +30,16 @@ from ..models.device import CheckInterrupt, no_check
 from ..pipeline import CHUNK, Progress, follow_faces, no_progress
 from ..video import FrameSource, ShotCutDetector, SourceInfo, open_source
 from ..video.reading.source import Selection
-from .files import fingerprint, read_json, sha256, write_json, write_whole
+from .files import PART, atomic_file, fingerprint, read_json, sha256, write_json
 from .lease import take
 from .tracks import TrackStore, load_tracks, save_tracks
 
 FORMAT = 1
 """Of job.json; a folder of another format is refused."""
-SECONDS = 20.0
-"""What a segment lasts at most, if nobody says otherwise."""
+SEGMENT_SECONDS = 20.0
+"""What a segment lasts at most, by default."""
 ATTEMPTS = 3
 """Times that a segment is tried before the rest goes on without it."""
-
-
-def unseen(frames: Tensor) -> None:
-    """Nobody looks."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +47,13 @@ class Tools:
     """What restores a film; the same for every segment.
 
     Attributes:
-        on_frames: shown the finished frames (n, 3, H, W) that this process writes.
+        on_frames: called with the finished frames (n, 3, H, W) that this process writes.
     """
 
     restorer: Restorer
     detector: Detector
     paster: Paster
-    on_frames: Callable[[Tensor], object] = unseen
+    on_frames: Callable[[Tensor], object] = lambda frames: None
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,7 @@ class Job:
 
     def __init__(self, folder: Path, plan: Mapping[str, Any]) -> None:
         self.folder, self.plan = folder, plan
-        self.seen: set[int] = set()
+        self.known_finished: set[int] = set()
 
     @classmethod
     def load(cls, folder: Path) -> Job:
@@ -126,6 +121,10 @@ class Job:
         """(frames + 1,) int64: when each frame begins, and the last one ends. Read from the disk as it is needed."""
         return np.load(self.folder / "times.npy", mmap_mode="r")
 
+    def time(self, number: int) -> Fraction:
+        """Second at which frame `number` begins, or the last one ends."""
+        return int(self.ticks[number]) * self.tick
+
     def times(self, first: int, stop: int) -> list[Fraction]:
         """Seconds at which frames `first` to `stop` begin, the last one included: `stop` - `first` + 1 of them."""
         return [int(tick) * self.tick for tick in self.ticks[first : stop + 1]]
@@ -150,7 +149,7 @@ class Job:
         """The film from frame `first` to `stop` of the plan: found by its times, or, without `seek`, by counting from the start."""
         source = self.source()
         whole = source.selection
-        begin, end = (int(self.ticks[number]) * self.tick for number in (first, stop))
+        begin, end = self.time(first), self.time(stop)
         if seek and first and begin > 0:
             source.selection = Selection(stride=whole.stride, window=(begin, end - begin))
         else:
@@ -179,9 +178,9 @@ class Job:
 
     def finished(self, segment: Segment) -> bool:
         """Whether a segment is done, or has been at an earlier look."""
-        if segment.number not in self.seen and self.done(segment) is not None:
-            self.seen.add(segment.number)
-        return segment.number in self.seen
+        if segment.number not in self.known_finished and self.done(segment) is not None:
+            self.known_finished.add(segment.number)
+        return segment.number in self.known_finished
 
     def lease(self, segment: Segment) -> Path:
         return self.parts / f"{segment.name}.lease"
@@ -231,7 +230,7 @@ def plan(
         selection: "start", "count", "stride", "rate" and "deinterlace", as `source` was opened with.
         encoding: "codec", "crf", "pixel_format" and "container" of the film.
         faces, min_size: as `restore_clip_in_frames`.
-        seconds: what a segment lasts at most; None is `SECONDS`, or what the job was planned with.
+        seconds: what a segment lasts at most; None is `SEGMENT_SECONDS`, or what the job was planned with.
 
     Raises:
         ValueError: naming what is not as it was when the job was planned.
@@ -241,30 +240,31 @@ def plan(
     whole = json.loads(json.dumps({**identity, "input": fingerprint(source.place)}))
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file, and a job is a folder; choose another name")
-    strangers = [path.name for path in folder.iterdir() if path.name not in OWN and not path.name.endswith(".part")] if folder.is_dir() else []
-    if strangers and not (folder / "job.json").exists():
-        raise ValueError(f"{folder} holds other files ({min(strangers)}) and no job; choose another folder")
+    others = [path.name for path in folder.iterdir() if path.name not in JOB_FILES and not path.name.endswith(PART)] if folder.is_dir() else []
+    if others and not (folder / "job.json").exists():
+        raise ValueError(f"{folder} holds other files ({min(others)}) and no job; choose another folder")
     try:
         (folder / "segments").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{folder} cannot be made ({error.strerror or error}); name a folder for the job that may be written, with --job") from error
-    with sole(folder / "plan.lease", folder / "job.json", check_interrupt):
+    with exclusive(folder / "plan.lease", folder / "job.json", check_interrupt):
         if (folder / "job.json").exists():
             job = Job.load(folder)
             whole["segment_seconds"] = job.plan["identity"]["segment_seconds"] if seconds is None else seconds
             check_same(job, whole, selection, encoding)
             return job
         began, like = time.monotonic(), meant(faces)
-        cuts, noted = CutsNoted(), TimesNoted(source)
+        cuts, timed = ShotCutDetector(), TimesRecorder(source)
         with TrackStore(folder) as store:
-            tracks = follow_faces(noted, tools.detector, cuts=cuts, check_interrupt=check_interrupt, on_frame=on_found, keep=store.keep)
+            tracks = follow_faces(timed, tools.detector, cuts=cuts, check_interrupt=check_interrupt, on_frame=on_found, keep=store.keep)
             chosen = select_tracks(tracks, faces, min_size, like)
-            tick, ticks = noted.ticks()
+            tick, ticks = timed.ticks()
             save_tracks(folder / "tracks.safetensors", chosen)
             people = asdict(report(tracks, chosen, len(ticks) - 1, min_size))
-        write_whole(folder / "times.npy", as_file(ticks))
-        whole["segment_seconds"] = seconds or SECONDS
-        ranges = segment_ranges(cuts.found, ticks, tick, seconds or SECONDS, source.chunk_size(CHUNK))
+        with atomic_file(folder / "times.npy") as part, part.open("wb") as file:
+            np.save(file, ticks)
+        whole["segment_seconds"] = seconds or SEGMENT_SECONDS
+        ranges = segment_ranges(cuts.found, ticks, tick, seconds or SEGMENT_SECONDS, source.chunk_size(CHUNK))
         exact = tools.restorer.warm_up.exact or all(first == 0 or first in cuts.found for first, _ in ranges)
         content = {
             "format": FORMAT,
@@ -290,15 +290,15 @@ def plan(
         return Job.load(folder)
 
 
-OWN = {"job.json", "times.npy", "tracks.safetensors", "segments", "plan.lease", "join.lease", "joined.json"}
+JOB_FILES = {"job.json", "times.npy", "tracks.safetensors", "segments", "plan.lease", "join.lease", "joined.json"}
 """What a job's folder holds, beside a try-out."""
 
 
 @contextmanager
-def sole(lease: Path, there: Path | None, check_interrupt: CheckInterrupt) -> Iterator[None]:
-    """Waits until nobody else works on `lease`, or what it is for is `there`."""
+def exclusive(lease: Path, result: Path | None, check_interrupt: CheckInterrupt) -> Iterator[None]:
+    """Holds `lease`, once nobody else does; enters without it where its `result` exists."""
     held = None
-    while not (there and there.exists()) and (held := take(lease)) is None:
+    while not (result and result.exists()) and (held := take(lease)) is None:
         check_interrupt()
         time.sleep(0.2)
     try:
@@ -308,25 +308,8 @@ def sole(lease: Path, there: Path | None, check_interrupt: CheckInterrupt) -> It
             held.release()
 
 
-class CutsNoted:
-    """A detector of cuts that remembers what it found."""
-
-    def __init__(self) -> None:
-        self.detector, self.found = ShotCutDetector(), array("q")
-
-    def push(self, frames: Tensor) -> list[int]:
-        return self.noted(self.detector.push(frames))
-
-    def finish(self) -> list[int]:
-        return self.noted(self.detector.finish())
-
-    def noted(self, cuts: list[int]) -> list[int]:
-        self.found.extend(cuts)
-        return cuts
-
-
-class TimesNoted(FrameSource):
-    """A source that remembers when its frames are shown, in a few bytes a frame."""
+class TimesRecorder(FrameSource):
+    """A source that records when its frames are shown, in a few bytes a frame."""
 
     def __init__(self, source: FrameSource) -> None:
         self.source = source
@@ -384,7 +367,8 @@ def check_same(job: Job, identity: Mapping[str, Any], selection: Mapping[str, An
     planned = {name: job.plan[name] for name in now}
     for name, was, is_now in differences(planned, now):
         what = name.removeprefix("identity.").removeprefix("settings.")
-        raise ValueError(f"{job.folder} was planned with {what} {was}, got {is_now}; {advice(what)}")
+        fix = "the clip is not the one it was;" if what.startswith("input") else "go on with what it was planned with, or"
+        raise ValueError(f"{job.folder} was planned with {what} {was}, got {is_now}; {fix} plan it anew in another folder")
 
 
 def check_input(job: Job) -> dict[str, Any]:
@@ -399,12 +383,6 @@ def check_input(job: Job) -> dict[str, Any]:
     return {**fingerprint(place), "modified": planned["modified"]}
 
 
-def advice(what: str) -> str:
-    if what.startswith("input"):
-        return "the clip is not the one it was; plan it anew in another folder"
-    return "go on with what it was planned with, or plan it anew in another folder"
-
-
 def differences(was: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Names of what differs between two JSON values, with both values as text."""
     if isinstance(was, dict) and isinstance(now, dict):
@@ -414,15 +392,5 @@ def differences(was: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, 
         for number, (one, other) in enumerate(zip(was, now, strict=True)):
             yield from differences(one, other, f"{name}.{number}")
     elif was != now:
-        yield name, spoken(was), spoken(now)
-
-
-def spoken(value: Any) -> str:
-    return "none" if value is None else str(value)
-
-
-def as_file(values: np.ndarray) -> bytes:
-    """An array as np.load reads it."""
-    file = BytesIO()
-    np.save(file, values)
-    return file.getvalue()
+        before, after = ("none" if value is None else str(value) for value in (was, now))
+        yield name, before, after

@@ -15,11 +15,11 @@ import torch
 
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import Progress, no_progress
-from .executors import PAUSE, Say, Stopping, frames_done, never
+from .executors import POLL_INTERVAL, Say, Stopping, frames_done, never
 from .plan import ATTEMPTS, Job
 
 Worker = subprocess.Popen[bytes]
-PARENT = "FVR_WORKER_OF"
+PARENT_VARIABLE = "FVR_WORKER_OF"
 """Environment variable with the process that a worker works for; the worker ends with it."""
 
 
@@ -41,7 +41,7 @@ def work_in_processes(
 
     Args:
         arguments: further ones of `fvr segment`.
-        ready: processes by their places that `warming` started; they leave it as they are set to work.
+        ready: processes by their places that `prestarted_workers` started; they leave it as they are set to work.
     """
     ready = {} if ready is None else ready
     running: dict[int, Worker] = {}
@@ -53,7 +53,7 @@ def work_in_processes(
             left = job.to_do()
             for place in range(min(workers, len(left)) if not stopping() else 0):
                 if place not in running and deaths < ATTEMPTS * workers:
-                    running[place] = woken(ready.pop(place)) if place in ready else start_worker(job.folder, place, workers, arguments)
+                    running[place] = wake(ready.pop(place)) if place in ready else start_worker(job.folder, place, workers, arguments)
             if stopping() and not signalled:
                 signalled = True
                 for process in running.values() if os.name == "posix" else ():  # Windows' console has told them itself
@@ -69,12 +69,12 @@ def work_in_processes(
             if not running and (not left or stopping() or deaths >= ATTEMPTS * workers):
                 return
             check_interrupt()
-            time.sleep(PAUSE)
+            time.sleep(POLL_INTERVAL)
     finally:
-        end(running.values())
+        terminate(running.values())
 
 
-def end(processes: Collection[Worker]) -> None:
+def terminate(processes: Collection[Worker]) -> None:
     for process in processes:
         with suppress(OSError):
             process.terminate()
@@ -84,7 +84,7 @@ def end(processes: Collection[Worker]) -> None:
 
 
 @contextmanager
-def warming(folder: Path, workers: int, arguments: Sequence[str] = ()) -> Iterator[dict[int, Worker]]:
+def prestarted_workers(folder: Path, workers: int, arguments: Sequence[str] = ()) -> Iterator[dict[int, Worker]]:
     """Processes by their places, for `work_in_processes`, that import what they need while the job is planned: most of a worker's start.
 
     Those that are not set to work end with the context.
@@ -95,10 +95,10 @@ def warming(folder: Path, workers: int, arguments: Sequence[str] = ()) -> Iterat
             ready[place] = start_worker(folder, place, workers, arguments, waiting=True)
         yield ready
     finally:
-        end(ready.values())
+        terminate(ready.values())
 
 
-def woken(process: Worker) -> Worker:
+def wake(process: Worker) -> Worker:
     """Sets a process that waits to work."""
     assert process.stdin is not None
     with suppress(OSError):  # it died: so it is found
@@ -110,14 +110,14 @@ def woken(process: Worker) -> Worker:
 def start_worker(folder: Path, place: int, workers: int, arguments: Sequence[str] = (), *, waiting: bool = False) -> Worker:
     """A process that restores segments until none is left. What it has to say goes where this process's words go.
 
-    waiting: it imports only, until it is `woken`; it ends with the process that should have done so.
+    waiting: it imports only, until `wake` is called; it ends with the process that should have done so.
     """
     package = __name__.rpartition(".film.")[0]
     code = f"import sys; from {package}.cli import main; sys.exit(main())"
     if waiting:
         imports = f"import sys, {package}.film.executors, {package}.job_request; from {package}.cli import main"
         code = f"{imports}; sys.stdin.buffer.readline() and sys.exit(main())"
-    environment = {**os.environ, PARENT: str(os.getpid())}
+    environment = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
     if torch.cuda.is_available():
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         names = [name for name in visible.split(",") if name] or [str(number) for number in range(torch.cuda.device_count())]
@@ -131,7 +131,7 @@ def start_worker(folder: Path, place: int, workers: int, arguments: Sequence[str
 
 def orphaned() -> bool:
     """Whether this process works for one that is gone."""
-    return PARENT in os.environ and os.environ[PARENT] != str(os.getppid())
+    return PARENT_VARIABLE in os.environ and os.environ[PARENT_VARIABLE] != str(os.getppid())
 
 
 def workers_for(text: str) -> int:

@@ -11,7 +11,7 @@ from ..faces import FaceTrack
 from ..faces.geometry import side
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import CHUNK, Progress, no_progress
-from .files import whole
+from .files import atomic_file
 from .plan import Job, Segment, Tools
 from .segment import write_segment
 
@@ -51,6 +51,6 @@ def restore_sample(job: Job, tools: Tools, seconds: float, *, check_interrupt: C
     """Writes them to a file in the job's folder, without sound, and returns its name."""
     segment = sample_range(job, seconds, job.source().chunk_size(CHUNK))
     file = job.folder / f"test{job.file(segment).suffix}"
-    with whole(file) as part:
+    with atomic_file(file) as part:
         write_segment(job, segment, tools, part, True, check_interrupt, on_written)
     return file

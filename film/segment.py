@@ -16,7 +16,7 @@ from ..pipeline import CHUNK, Progress, Walk, no_progress, session_start
 from ..video import FrameChunk, SourceInfo, VideoError, VideoSink, choose_codec
 from ..video.overlap import WriteBehind, read_ahead
 from ..video.writing.writer import Encoding
-from .files import whole, write_json
+from .files import atomic_file, write_json
 from .plan import Job, Segment, Tools
 
 
@@ -36,16 +36,16 @@ def restore_segment(
     if done is not None:
         return done
     try:
-        return attempt(job, segment, tools, True, check_interrupt, on_written)
+        return restore_anew(job, segment, tools, True, check_interrupt, on_written)
     except OutOfStep:  # a damaged file may decode to other frames where it is entered in the middle
-        return attempt(job, segment, tools, False, check_interrupt, on_written)
+        return restore_anew(job, segment, tools, False, check_interrupt, on_written)
 
 
-def attempt(job: Job, segment: Segment, tools: Tools, seek: bool, check_interrupt: CheckInterrupt, on_written: Progress) -> dict:
+def restore_anew(job: Job, segment: Segment, tools: Tools, seek: bool, check_interrupt: CheckInterrupt, on_written: Progress) -> dict:
     """As `restore_segment`, with frames found by their times (`seek`) or by counting them from the film's start."""
     began = time.monotonic()
     note = {"frames": len(segment), "times": job.checksum(segment)}
-    with whole(job.file(segment)) as part:
+    with atomic_file(job.file(segment)) as part:
         note |= write_segment(job, segment, tools, part, seek, check_interrupt, on_written)
         note |= {"bytes": part.stat().st_size, "seconds": round(time.monotonic() - began, 3), "ended": time.time(), "machine": platform.node()}
     write_json(job.parts / f"{segment.name}.json", note)
@@ -62,7 +62,7 @@ def write_segment(
     source = job.range(begin, stop, seek=seek)
     walk = Walk(tracks, tools.restorer, tools.paster, seed=job.plan["seed"], first=segment.first, check_interrupt=check_interrupt)
     times = job.times(segment.first, segment.stop)
-    with segment_sink(part, source.info, job) as sink:
+    with SegmentSink(part, source.info, job) as sink:
         with closing(read_ahead(checked(source.chunks(CHUNK, begin), job))) as pieces, WriteBehind(sink.write) as write:
             frames = 0
             for piece in pieces:
@@ -84,11 +84,7 @@ def write_segment(
 
 
 def checked(pieces: Iterator[FrameChunk], job: Job) -> Iterator[FrameChunk]:
-    """Chunks whose frames begin when the plan says.
-
-    Raises:
-        OutOfStep: for the first one that does not.
-    """
+    """Chunks whose frames begin when the plan says; raises OutOfStep for the first frame that does not."""
     for piece in pieces:
         planned = job.times(piece.index, piece.index + len(piece))[: len(piece)]
         for number, (start, expected) in enumerate(zip(piece.starts, planned, strict=True), piece.index):
@@ -101,11 +97,11 @@ def checked(pieces: Iterator[FrameChunk], job: Job) -> Iterator[FrameChunk]:
 
 
 class SegmentSink(VideoSink):
-    """The picture of a segment alone, in a file whose name is its maker's affair. Every segment of a film is encoded alike."""
+    """The picture of a segment alone, in a file that its maker publishes. Every segment of a film is encoded alike."""
 
-    def __init__(self, part: Path, encoding: Encoding, *, like: SourceInfo, size: tuple[int, int], time_base: Fraction) -> None:
+    def __init__(self, part: Path, info: SourceInfo, job: Job) -> None:
         self.indices: list[int] = []
-        super().__init__(part, None, encoding, like=like, size=size, audio=None, time_base=time_base, overwrite=True)
+        super().__init__(part, None, encoding_of(job, info), like=info, size=job.size(info), audio=None, time_base=job.tick, overwrite=True)
 
     def temporary(self) -> Path:
         assert self.path is not None
@@ -113,18 +109,18 @@ class SegmentSink(VideoSink):
         return self.path
 
     def accompany(self, start: Fraction, origin: Fraction) -> None:
-        """What comes along with a film comes along once, when its segments are joined."""
+        """Adds nothing: chapters, subtitles and timecode are added once, when the segments are joined."""
 
     @property
     def tags(self) -> dict[str, str]:
         return {}
 
     def muxer_options(self, tick: Fraction) -> dict[str, str]:
-        """The same bytes whoever writes them: without an identity by chance."""
+        """Bit-exact: without random identifiers."""
         return {**super().muxer_options(tick), "fflags": "+bitexact"}
 
     def publish(self, part: Path) -> Path:
-        """Its maker does."""
+        """Left to the caller."""
         return part
 
     def mux(self, packets: Sequence[Any]) -> None:
@@ -148,7 +144,3 @@ def encoding_of(job: Job, info: SourceInfo) -> Encoding:
     note = job.plan["encoding"]
     codec, pixels = choose_codec(note["codec"], note["container"], note["pixel_format"], note["crf"], None, info)
     return Encoding(codec, note["container"], pixels, note["crf"])
-
-
-def segment_sink(part: Path, info: SourceInfo, job: Job) -> SegmentSink:
-    return SegmentSink(part, encoding_of(job, info), like=info, size=job.size(info), time_base=job.tick)

@@ -15,13 +15,13 @@ RECENT = 20
 
 @dataclass(frozen=True)
 class Status:
-    """A look at a job.
+    """The state of a job.
 
     Attributes:
         done: numbers of segments that are done.
-        running: number to who has it.
-        failed: number of a segment that was given up to its last sentence.
-        stumbled: the same of those that will be tried again.
+        running: number of a segment to the note of its lease's holder.
+        failed: number of a segment that was given up to its last error.
+        retried: the same of those that will be tried again.
         frames, of: frames of the segments that are done, and of the film.
         speed: frames per second of one worker, by the segments done last; 0 if none is.
         people: person, frames done, frames in all, whether restored.
@@ -30,7 +30,7 @@ class Status:
     done: list[int] = field(default_factory=list)
     running: dict[int, dict[str, Any]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
-    stumbled: dict[int, str] = field(default_factory=dict)
+    retried: dict[int, str] = field(default_factory=dict)
     frames: int = 0
     of: int = 0
     speed: float = 0.0
@@ -49,41 +49,30 @@ class Status:
 
 def status(job: Job) -> Status:
     """What the folder says now; reads a small file for every segment."""
-    notes: list[tuple[Segment, dict[str, Any]]] = []
-    running: dict[int, Any] = {}
-    failed: dict[int, Any] = {}
-    stumbled: dict[int, Any] = {}
+    done: list[Segment] = []
+    notes: list[dict[str, Any]] = []
+    running: dict[int, dict[str, Any]] = {}
+    failed: dict[int, str] = {}
+    retried: dict[int, str] = {}
     for segment in job.segments:
-        note = job.done(segment)
-        if note is not None:
-            notes.append((segment, note))
-            continue
-        failures = job.failures(segment)
-        note = holder(job.lease(segment))
-        if note is not None:
+        if (note := job.done(segment)) is not None:
+            done.append(segment)
+            notes.append(note)
+        elif (note := holder(job.lease(segment))) is not None:
             running[segment.number] = note
-        if failures and note is None:
-            (failed if len(failures) >= ATTEMPTS else stumbled)[segment.number] = failures[-1]["error"]
-    recent = sorted((note for _, note in notes), key=lambda note: note["ended"])[-RECENT:]
+        elif failures := job.failures(segment):
+            (failed if len(failures) >= ATTEMPTS else retried)[segment.number] = failures[-1]["error"]
+    recent = sorted(notes, key=lambda note: note["ended"])[-RECENT:]
     seconds = sum(note["seconds"] for note in recent)
-    done = [segment for segment, _ in notes]
+    speed = sum(note["frames"] for note in recent) / seconds if seconds else 0.0
     people = [
         (p.person, sum(max(0, min(p.stop, s.stop) - max(p.start, s.first)) for s in done), p.stop - p.start, p.selected) for p in job.people.people
     ]
-    return Status(
-        [segment.number for segment in done],
-        running,
-        failed,
-        stumbled,
-        sum(map(len, done)),
-        job.frames,
-        sum(note["frames"] for note in recent) / seconds if seconds else 0.0,
-        people,
-    )
+    return Status([segment.number for segment in done], running, failed, retried, sum(map(len, done)), job.frames, speed, people)
 
 
 def status_text(job: Job, now: Status) -> str:
-    """A screen for people."""
+    """The text of `fvr job`."""
     total = len(job.segments)
     lines = [
         f"{job.plan['place']}: {job.frames:,} frames in {total} {'segment' if total == 1 else 'segments'}",
@@ -98,7 +87,7 @@ def status_text(job: Job, now: Status) -> str:
         lines.append(f"segment {number} {span(job, number)}: process {note.get('process')} on {note.get('machine')}, for {since}")
     for number, sentence in now.failed.items():
         lines.append(f"segment {number} {span(job, number)} failed {ATTEMPTS} times: {sentence}")
-    for number, sentence in now.stumbled.items():
+    for number, sentence in now.retried.items():
         lines.append(f"segment {number} {span(job, number)} will be tried again: {sentence}")
     for person, done, of, selected in now.people:
         lines.append(f"person {person}: " + (f"{done:,} of {of:,} frames" if selected else "left alone"))
@@ -110,8 +99,7 @@ def status_text(job: Job, now: Status) -> str:
 def span(job: Job, number: int) -> str:
     """The time of a segment in the film, such as "(0:02:20 to 0:02:40)"."""
     segment = job.segments[number]
-    first, last = (int(job.ticks[frame]) * job.tick for frame in (segment.first, segment.stop))
-    return f"({duration(float(first))} to {duration(float(last))})"
+    return f"({duration(float(job.time(segment.first)))} to {duration(float(job.time(segment.stop)))})"
 
 
 def duration(seconds: float) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from ..faces import FaceTrack
-from .files import part_of, whole
+from .files import atomic_file, temporary_name
 
 DTYPES = {torch.float32: "F32", torch.bool: "BOOL"}
 """Of a track's tensors, by the names of the file format; the wider ones first, so that each lies where its type may."""
@@ -65,7 +65,7 @@ class TrackStore:
     """A scratch file for the rows of tracks; gone when the context ends."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = part_of(folder / "tracks")
+        self.path = temporary_name(folder / "tracks")
 
     def __enter__(self) -> Self:
         self.file = self.path.open("w+b")
@@ -110,7 +110,7 @@ def save_tracks(path: Path, tracks: Sequence[FaceTrack]) -> None:
         header[f"{number}.{name}"] = {"dtype": DTYPES[dtype], "shape": shape, "data_offsets": [start, offset]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with whole(path) as part, part.open("wb") as file:
+    with atomic_file(path) as part, part.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for number, name, _, _ in shapes:
             file.write(getattr(tracks[number], name).contiguous().numpy().tobytes())

@@ -18,7 +18,7 @@ from fvr.faces.tracking import tracks
 from fvr.film.files import publish, write_json
 from fvr.film.join import join
 from fvr.film.plan import Job, Tools, plan
-from fvr.film.segment import segment_sink
+from fvr.film.segment import SegmentSink
 from fvr.methods.base import Restorer
 from fvr.video import FrameSource, open_sink, open_source
 from fvr.video.reading.source import Timed
@@ -90,7 +90,7 @@ def fill(folder: Path, count: int) -> None:
     job, small = planned(folder, count), small_film(folder)
     for segment in job.segments:
         part, times = job.parts / "x.part", job.times(segment.first, segment.stop)
-        with segment_sink(part, open_source(small).info, job) as sink:
+        with SegmentSink(part, open_source(small).info, job) as sink:
             for n in range(len(segment)):
                 sink.write(torch.zeros(1, 3, *SIZE), times[n : n + 1], times[n + 1 : n + 2])
         told = {"frames": len(segment), "times": job.checksum(segment), "bytes": part.stat().st_size, "seconds": 0, "ended": 0, **sink.order()}

@@ -17,7 +17,7 @@ from fvr.cli import build_parser, main
 from fvr.cli.film import ctrl_c_finishes, job_folder
 from fvr.cli.tools import request_of
 from fvr.demo import moving_portrait
-from fvr.film.processes import start_worker, warming, woken
+from fvr.film.processes import prestarted_workers, start_worker, wake
 from fvr.video import FrameTimes, open_sink, open_source, read_frames
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +62,7 @@ def test_a_job_by_two_processes_is_the_clip_in_one_go(clip, tmp_path, capsys, mo
     assert "2 segments, numbered from 0" in capsys.readouterr().out and not out.exists()
     shutil.rmtree(tmp_path / "planned")
     woken_ones = []
-    monkeypatch.setattr("fvr.film.processes.woken", lambda process: woken_ones.append(woken(process)) or process)
+    monkeypatch.setattr("fvr.film.processes.wake", lambda process: woken_ones.append(wake(process)) or process)
     assert main([*command, "--workers", "2", "--report", str(report)]) == 0
     assert [process.returncode for process in woken_ones] == [0, 0]
     assert main(["restore", str(clip), str(tmp_path / "one.mkv"), *FAST]) == 0
@@ -84,7 +84,7 @@ def test_a_job_by_two_processes_is_the_clip_in_one_go(clip, tmp_path, capsys, mo
 
 
 def test_workers_that_nobody_sets_to_work_end(tmp_path):
-    with warming(tmp_path / "job", 2) as ready:
+    with prestarted_workers(tmp_path / "job", 2) as ready:
         assert sorted(ready) == [0, 1] and all(process.poll() is None for process in ready.values())
     assert all(process.returncode is not None for process in ready.values())
     waiting = start_worker(tmp_path / "job", 0, 1, waiting=True)

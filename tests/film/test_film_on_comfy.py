@@ -224,8 +224,8 @@ def stand_in(tmp_path):
 @pytest.fixture
 def film(tmp_path, monkeypatch):
     """A job of three segments."""
-    monkeypatch.setattr(comfy_server, "PATIENCE", 0.5)
-    monkeypatch.setattr(comfy_server, "LOOK", 0.05)
+    monkeypatch.setattr(comfy_server, "SILENCE_TIMEOUT", 0.5)
+    monkeypatch.setattr(comfy_server, "POLL_INTERVAL", 0.05)
     make_film(tmp_path / "in.mp4", (6, 5, 4))
     return planned(tmp_path / "job", tmp_path / "in.mp4", seconds=0.2)
 
@@ -300,7 +300,7 @@ def test_who_stops_leaves_nothing_running(film, stand_in):
     server.run = endless
     ask = comfy_server.ComfyServer.cancel
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comfy_server.ComfyServer, "queued", lambda self, number: True)
+        patch.setattr(comfy_server.ComfyServer, "is_queued", lambda self, number: True)
         patch.setattr(comfy_server.ComfyServer, "cancel", lambda self, number: (told.append(number), ask(self, number)))
 
         def interrupt():

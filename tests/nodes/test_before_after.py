@@ -118,7 +118,7 @@ def test_nodes_show_before_and_after_and_everybody_where_somebody_looks(page):
 def test_a_job_shows_its_frames_and_the_whole_film_before_and_after_also_when_it_goes_on(page, monkeypatch):
     """Two shots, each a segment; the second run finds one of them done, the third both."""
     shown, ticks = [], []
-    monkeypatch.setattr(plan, "SECONDS", 8 / 25)
+    monkeypatch.setattr(plan, "SEGMENT_SECONDS", 8 / 25)
     monkeypatch.setattr(Watched, "show", lambda self, what, count, began, kept=0: shown.append((what, count, kept, self.last)))
     make_film(page / "film.mkv", (8, 8), start=Fraction(2), codec="ffv1")
     tick = lambda count, preview=None: ticks.append(count)  # noqa: E731
