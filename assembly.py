@@ -93,11 +93,7 @@ UPSCALE_MODELS = "upscale_models"
 
 
 def named_upscaler(text: str | None) -> Upscaler | None:
-    """The upscale model that a command line names: the path of a file, or the name of one in the host's folder for them; None for none.
-
-    Raises:
-        FileNotFoundError: if it is in neither place.
-    """
+    """The upscale model that a command line names: a file, or a name in the host's folder for them, else FileNotFoundError; None for none."""
     if not text:
         return None
     path = Path(text)

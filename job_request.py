@@ -59,11 +59,7 @@ def tools_for(request: Request, find: Find = named_weights) -> Tools:
 
 
 def worker_tools(planned: Job, find: Find = named_weights) -> Tools:
-    """The tools of a job for a worker that knows only its folder.
-
-    Raises:
-        ValueError: if the clip, the weights or the version are not those of the plan.
-    """
+    """The tools of a job for a worker that knows only its folder. Raises ValueError if clip, weights or version are not those of the plan."""
     if "method" not in planned.plan["request"]:
         raise ValueError(f"{planned.folder} was planned in ComfyUI with a restorer that only its workflow has; queue that again to go on")
     tools = tools_for(planned.plan["request"], find)

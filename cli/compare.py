@@ -35,7 +35,7 @@ def compare(options: argparse.Namespace) -> int:
     from .. import host
     from ..video import VideoError, check_apart, name_playlist, open_sink, open_source
     from ..video.comparison.compare import CompareOptions, compare_frames, compared_size, resizings
-    from ..video.comparison.sync import check_sync, clock_of, described_as, sounding, synced_frames
+    from ..video.comparison.sync import check_sync, comparison_info, sound_source, synced_frames, timing_source
 
     for clip in options.clips:
         name_playlist(clip)
@@ -47,16 +47,16 @@ def compare(options: argparse.Namespace) -> int:
         host.say(f"warning: {warning}")
     how = CompareOptions(options.mode.replace("-", "_"), labels(options.label, sources), options.period, options.gain)
     how.check(len(sources))
-    sound = None if options.sound == "none" else sounding(sources, clip_number(options.sound))
+    sound = None if options.sound == "none" else sound_source(sources, clip_number(options.sound))
     with host.progress(None, "read times") as read:
         times = []
         for source in sources:
             times.append(source.times())
             read(len(times[-1]))
     check_sync(sources, times)
-    clock = clock_of(sources, sound)
+    clock = timing_source(sources, sound)
     shown, picture = times[clock], sources[0].info
-    like = described_as(picture, sources[clock].info)
+    like = comparison_info(picture, sources[clock].info)
     size = compared_size(picture.height, picture.width, len(sources), how)
     seconds = [float(start - shown.starts[0]) for start in shown.starts]
     audio = None if sound is None else sources[sound]

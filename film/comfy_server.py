@@ -64,11 +64,7 @@ class ComfyServer:
 
     @contextmanager
     def request(self, method: str, route: str, body: bytes | None = None, **headers: str) -> Iterator[http.client.HTTPResponse]:
-        """The answer to a request, to be read within.
-
-        Raises:
-            Unreachable: also if it ends in the middle.
-        """
+        """The answer to a request, to be read in the context. Raises Unreachable, also if the answer breaks off."""
         with self.connection(ANSWER_TIMEOUT) as connection:
             connection.request(method, self.root + route, body, headers)
             yield connection.getresponse()

@@ -39,11 +39,7 @@ class Worker:
         self.failed: set[int] = set()
 
     def prepare(self, check_interrupt: CheckInterrupt = no_check) -> None:
-        """Brings what is not there yet, and has it checked against the plan.
-
-        Raises:
-            Unreachable, Refused: if it cannot take part, and why.
-        """
+        """Uploads what is missing, and has it checked against the plan. Raises Unreachable or Refused if the server cannot take part."""
         self.server.request_json("/system_stats")
         if NODE not in self.server.request_json(f"/object_info/{NODE}"):
             raise Refused(f"{self.server.address} has no node Restore Segment; install this pack there, in the version that is here")
@@ -82,11 +78,7 @@ class Worker:
 
 
 def pieces(path: Path, size: int) -> Iterator[bytes]:
-    """A file of that size.
-
-    Raises:
-        ValueError: if it has another by now.
-    """
+    """The bytes of a file of that size, in chunks. Raises ValueError if it is shorter by now."""
     left = size
     with path.open("rb") as file:
         while data := file.read(min(CHUNK_BYTES, left)):
@@ -97,11 +89,7 @@ def pieces(path: Path, size: int) -> Iterator[bytes]:
 
 
 def restore_there(job: Job, segment: Segment, worker: Worker, *, check_interrupt: CheckInterrupt, on_written: Progress) -> None:
-    """As `restore_segment`, on a server.
-
-    Raises:
-        Unreachable, Refused: if nothing whole came back.
-    """
+    """As `restore_segment`, on a server. Raises Unreachable or Refused if nothing whole came back."""
     try:
         shown = worker.restore(segment.number, check_interrupt)
         with atomic_file(job.file(segment)) as part:

@@ -18,11 +18,7 @@ WAIT = 1.0
 
 
 def ray_here() -> Any:
-    """The module.
-
-    Raises:
-        ImportError: if it is not installed.
-    """
+    """The module `ray`. Raises ImportError, saying how to install it."""
     try:
         import ray
     except ImportError as error:

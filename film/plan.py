@@ -372,11 +372,7 @@ def check_same(job: Job, identity: Mapping[str, Any], selection: Mapping[str, An
 
 
 def check_input(job: Job) -> dict[str, Any]:
-    """The fingerprint of a job's clip as it is here, for `check_same`: the time of a copy's last change does not count.
-
-    Raises:
-        ValueError: if it is not here.
-    """
+    """The fingerprint of a job's clip for `check_same`, without the time of its last change. Raises ValueError if the clip is not here."""
     place, planned = job.plan["place"], job.plan["identity"]["input"]
     if not Path(place).exists():
         raise ValueError(f"{place}, the clip of the job in {job.folder}, is not here; put it there, or mount its folder under the same name")

@@ -17,11 +17,7 @@ from .segment import write_segment
 
 
 def hardest(tracks: list[FaceTrack]) -> tuple[FaceTrack, int]:
-    """The face with the least to go by, its side in pixels times its sharpness, and the frame in which that is.
-
-    Raises:
-        ValueError: if no face is restored.
-    """
+    """The face with the least side in pixels times sharpness, and the frame in which that is. Raises ValueError if no face is restored."""
     if not tracks:
         raise ValueError("no face of this film is restored, so there is none to try first; choose others with --faces or --min-size")
 

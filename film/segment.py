@@ -27,11 +27,7 @@ class OutOfStep(VideoError):
 def restore_segment(
     job: Job, segment: Segment, tools: Tools, *, check_interrupt: CheckInterrupt = no_check, on_written: Progress = no_progress
 ) -> dict:
-    """Restores a segment unless it is done, and returns what its note says.
-
-    Raises:
-        VideoError: if the film's frames are not those that were planned.
-    """
+    """Restores a segment unless it is done; returns its note. Raises VideoError if the film's frames are not those that were planned."""
     done = job.done(segment)
     if done is not None:
         return done

@@ -21,7 +21,7 @@ from .reading.fields import DEINTERLACE
 from .reading.source import FrameChunk, FrameSource, Selection, read_all
 from .reading.stills import PNG, pictures_in
 from .reading.timestamp_discontinuity import unheard
-from .sequence import ImageSink, SequenceSource, contents
+from .sequence import ImageSink, SequenceSource, read_bytes
 from .shots.cuts import ShotCutDetector, find_cuts
 from .streams.audio import AudioTrack, Care, track_of, untouched
 from .streams.audio import read_audio as read_sound
@@ -95,7 +95,7 @@ def open_source(
     files = sequence_files(place)
     if files is not None and deinterlace not in ("auto", "off"):
         raise VideoError(f"{place} is read as images, which are not deinterlaced; make it a video first")
-    if files is not None and len(files) == 1 and Path(str(place)).is_file() and pictures_in(data := contents(files[0])) > 1:
+    if files is not None and len(files) == 1 and Path(str(place)).is_file() and pictures_in(data := read_bytes(files[0])) > 1:
         if data[:4] == b"RIFF":
             return AnimationSource(files[0], data, selection)
         files = None if data.startswith(PNG) else files

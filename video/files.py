@@ -32,13 +32,13 @@ Place = str | PathLike[str] | IO[bytes]
 """A path, or an open binary file such as BytesIO."""
 
 
-MOST_PIXELS = 1 << 26
+MAX_PIXELS = 1 << 26
 """Of one picture, unless FVR_MAX_PIXELS says otherwise: twice 8K; each takes 12 bytes, and a small file may claim any size."""
 
 
 def check_pixels(name: str, width: int, height: int) -> None:
     """Raises VideoError for pictures larger than allowed, before their memory is taken."""
-    most = most_pixels()
+    most = max_pixels()
     if width * height > most:
         raise VideoError(
             f"{name} has pictures of {width}x{height}, which is more than {most:,} pixels; if that is meant and {width * height * 24 / 1e9:.0f} GB "
@@ -46,11 +46,11 @@ def check_pixels(name: str, width: int, height: int) -> None:
         )
 
 
-def most_pixels() -> int:
+def max_pixels() -> int:
     given = os.environ.get("FVR_MAX_PIXELS", "")
     if given and not given.isdecimal():
         raise VideoError(f"FVR_MAX_PIXELS is a number of pixels, got {given!r}")
-    return int(given or MOST_PIXELS)
+    return int(given or MAX_PIXELS)
 
 
 def local(place: Any) -> Any:
@@ -73,11 +73,7 @@ def local(place: Any) -> Any:
 
 
 def check_apart(output: str | PathLike[str], inputs: Iterable[str | PathLike[str]]) -> None:
-    """Refuses an output that would replace what it is made from, or write its images into a folder that is read.
-
-    Raises:
-        VideoError: if the output is one of the inputs, or would take the name of one of their images, by whatever name.
-    """
+    """Raises VideoError if the output is one of the inputs, or would take the name of one of their images, by whatever path."""
     target = Path(local(output))
     names = image_names(target)
     for place in map(local, inputs):
@@ -96,11 +92,7 @@ def same(one: Path, other: Path) -> bool:
 
 
 def number_field(path: Path) -> re.Match[str] | None:
-    """Where the frame's number goes in a pattern such as shot/%04d.png; None for other names.
-
-    Raises:
-        VideoError: if there are several such places.
-    """
+    """Where the frame's number goes in a pattern such as shot/%04d.png, None for other names; raises VideoError for several such places."""
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         return None
     fields = list(NUMBER_FIELD.finditer(path.name))
@@ -168,17 +160,11 @@ def hidden_prefix(name: str) -> str:
 STILL = Disposition.attached_pic | Disposition.timed_thumbnails
 
 
-class FileView(io.RawIOBase):
+class FileView:
     """An open file with a position of its own, so that several decoders can read the same bytes in memory."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.position = file, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
 
     def read(self, size: int = -1) -> bytes:
         self.file.seek(self.position)
@@ -211,11 +197,7 @@ LENIENT = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 1
 
 
 def open_input(place: Place) -> Any:
-    """An `av` input container.
-
-    Raises:
-        VideoError: if there is no such file, it is a list of other files, or FFmpeg finds no video in it.
-    """
+    """An `av` input container. Raises VideoError if there is no such file, it is a list of other files, or FFmpeg finds no video in it."""
     name = place_name(place)
     if isinstance(place, (str, PathLike)):
         if not Path(place).exists():
@@ -227,7 +209,7 @@ def open_input(place: Place) -> Any:
         return av.open(handle, options=demuxer_options(place), **LENIENT)
     except (av.FFmpegError, OSError) as error:
         refuse_playlist(place, name)
-        raise VideoError(f"{name} cannot be read as a video ({short(error)}); it may be damaged, cut short or no video at all") from error
+        raise VideoError(f"{name} cannot be read as a video ({ffmpeg_reason(error)}); it may be damaged, cut short or no video at all") from error
 
 
 def picture_stream(container: Any) -> Any:
@@ -239,17 +221,17 @@ def picture_stream(container: Any) -> Any:
     return next((stream for stream in shown if best is not None and stream.index == best.index), shown[0] if shown else None)
 
 
-def stamp(part: Any) -> Fraction | None:
+def presentation_time(part: Any) -> Fraction | None:
     """When a packet or a decoded frame is shown, in seconds; None if it does not say, as where damage took its time base."""
     return None if part.pts is None or part.time_base is None else part.pts * part.time_base
 
 
-def lasting(part: Any) -> Fraction:
+def duration_of(part: Any) -> Fraction:
     """For how many seconds a packet or a decoded frame is shown; 0 if it does not say."""
     return Fraction(0) if not part.duration or part.time_base is None else part.duration * part.time_base
 
 
-def short(error: Exception) -> str:
+def ffmpeg_reason(error: Exception) -> str:
     """FFmpeg's own words without its number and without the path, which our sentence already names."""
     return str(getattr(error, "strerror", None) or error).split(":")[0].lower()
 

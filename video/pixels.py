@@ -24,7 +24,7 @@ from .info import UNSPECIFIED, ColourTags, Grading
 PLANAR = re.compile(r"yuv(?P<jpeg>j?)a?(?P<layout>420|422|444|440|411|410)p(?P<bits>\d*)(?:le)?")
 GREY = re.compile(r"gray(?P<bits>\d*)(?:le)?")
 SUBSAMPLING = {"420": (2, 2), "422": (2, 1), "444": (1, 1), "440": (1, 2), "411": (4, 1), "410": (4, 4)}
-LOSSLESS_TWIN = {"nv12": "yuv420p", "nv21": "yuv420p", "p010le": "yuv420p10le", "yuyv422": "yuv422p", "uyvy422": "yuv422p", "nv16": "yuv422p"}
+PLANAR_EQUIVALENT = {"nv12": "yuv420p", "nv21": "yuv420p", "p010le": "yuv420p10le", "yuyv422": "yuv422p", "uyvy422": "yuv422p", "nv16": "yuv422p"}
 
 
 @lru_cache(maxsize=64)
@@ -83,13 +83,14 @@ def to_tensor(frame: VideoFrame, quarter_turns: int = 0) -> Tensor:
     tags = frame_colour(frame)
     layout = planar_layout(frame.format.name)
     if layout is None and not frame.format.is_rgb and frame.format.name not in ("pal8", "monob", "monow"):
-        frame = same_colours(frame, LOSSLESS_TWIN.get(frame.format.name, "yuv444p16le"))
+        stated = frame.color_range or 1  # neither matrix nor range change
+        frame = frame.reformat(format=PLANAR_EQUIVALENT.get(frame.format.name, "yuv444p16le"), src_color_range=stated, dst_color_range=stated)
         layout = planar_layout(frame.format.name)
     if layout is None:
         rgb = rgb_planes(frame)
     else:
         matrix = settled_matrix(tags, frame.height, frame.width)
-        space = YCbCr(matrix, bool(tags.full_range) or layout.full_range, layout.bits, layout.sub_x, layout.sub_y)
+        space = replace(layout, matrix=matrix, full_range=bool(tags.full_range) or layout.full_range)
         luma = plane_tensor(frame, 0, layout.bits)
         if GREY.fullmatch(frame.format.name):
             black, span, _, _ = space.levels
@@ -99,13 +100,8 @@ def to_tensor(frame: VideoFrame, quarter_turns: int = 0) -> Tensor:
     return torch.rot90(rgb, quarter_turns, (-2, -1))
 
 
-def fitted(picture: Tensor, size: tuple[int, int], aspect: float = 1.0) -> Tensor:
-    """(3, h, w) scaled into (3, H, W) with its shape kept, centred on black.
-
-    Args:
-        size: (H, W).
-        aspect: width of the picture's pixels in widths of the new ones.
-    """
+def letterboxed(picture: Tensor, size: tuple[int, int], aspect: float = 1.0) -> Tensor:
+    """(3, h, w) scaled into (3, H, W) = size with its shape kept, centred on black. `aspect`: width of its pixels in widths of the new ones."""
     (height, width), (rows, columns) = size, picture.shape[-2:]
     scale = min(width / (columns * aspect), height / rows)
     inner = round(rows * scale), round(columns * aspect * scale)
@@ -116,18 +112,13 @@ def fitted(picture: Tensor, size: tuple[int, int], aspect: float = 1.0) -> Tenso
 
 
 def rgb_planes(frame: VideoFrame) -> Tensor:
-    """A frame of any RGB or palette format; planar ones as they are, others through FFmpeg's planar RGB of 8 or 16 bits."""
+    """(3, H, W) in [0, 1] of a frame of any RGB or palette format; planar ones as they are, others through FFmpeg's planar RGB of 8 or 16 bits."""
     bits = depth(frame.format.name)
     planar = frame
     if not re.fullmatch(r"gbrp(\d+le)?", frame.format.name):
         bits = 16 if bits > 8 else 8
         planar = frame.reformat(format="gbrp16le" if bits > 8 else "gbrp")
     return torch.stack([plane_tensor(planar, plane, bits).to(torch.float32) for plane in (2, 0, 1)]).div_((1 << bits) - 1)
-
-
-def same_colours(frame: VideoFrame, pix_fmt: str) -> VideoFrame:
-    """Another layout of the same Y'CbCr numbers: neither matrix nor range change."""
-    return frame.reformat(format=pix_fmt, src_color_range=frame.color_range or 1, dst_color_range=frame.color_range or 1)
 
 
 def plane_tensor(frame: VideoFrame, plane: int, bits: int) -> Tensor:
@@ -188,17 +179,13 @@ def same_planes(frame: Any, colour: ColourTags) -> VideoFrame:
 
 
 def to_frame(rgb: Tensor, pix_fmt: str, colour: ColourTags, matrix: int) -> VideoFrame:
-    """(3, H, W) in [0, 1] to a frame of a planar Y'CbCr or an RGB format, tagged with `colour` and computed with `matrix`.
-
-    Raises:
-        VideoError: if `pix_fmt` is neither.
-    """
+    """(3, H, W) in [0, 1] to a frame of a planar Y'CbCr or an RGB format (else VideoError), tagged with `colour` and computed with `matrix`."""
     if is_rgb(pix_fmt):
         return rgb_frame(rgb, pix_fmt, colour)
     layout = planar_layout(pix_fmt)
     if layout is None:
         raise VideoError(f"cannot write pixel format {pix_fmt!r}; choose a planar one such as yuv420p or yuv444p10le")
-    space = YCbCr(matrix, bool(colour.full_range) or layout.full_range, layout.bits, layout.sub_x, layout.sub_y)
+    space = replace(layout, matrix=matrix, full_range=bool(colour.full_range) or layout.full_range)
     kind = np.dtype(np.uint8 if layout.bits == 8 else "<u2")
     frame = VideoFrame(rgb.shape[-1], rgb.shape[-2], pix_fmt)
     for number, plane in enumerate(space.from_rgb(rgb)):

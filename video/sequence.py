@@ -25,11 +25,11 @@ from .files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Place, check_pixels, hidden_p
 from .info import ColourTags, SourceInfo
 from .pixels import depth
 from .reading.source import FrameSource, Selection, Timed
-from .reading.stills import pictures_in, unpacked
-from .streams.companions import unkept
+from .reading.stills import decode_image, pictures_in
+from .streams.companions import kept_companions
 from .streams.sound import Sound
 from .times import FrameTimes, nearest_rate
-from .writing.leftovers import KEPT, SUFFIX, claim, keep, sweep, swept_words
+from .writing.leftovers import KEPT, SUFFIX, claim, keep, sweep
 from .writing.publish import allow, writable
 
 NUMBERED = re.compile(r"(.*?)([0-9]+)([^0-9]*)")
@@ -50,30 +50,27 @@ class SequenceSource(FrameSource):
         self.files = list(files)
         self.selection = selection
         self.warnings: list[str] = []
-        first = contents(self.files[0])
+        first = read_bytes(self.files[0])
         if len(self.files) == 1 and (count := pictures_in(first)) > 1:
             raise VideoError(f"{self.files[0]} holds {count} pictures, and of an image one is read; make it a folder of images first")
         self.info = probe_sequence(self.files, nearest_rate(rate), str(place))
-        if see_through(first):
+        if has_transparency(first):
             self.warn(f"{self.files[0]} has transparent parts; transparency is not kept")
         if Path(str(place)).is_dir() and (left := [file.name for file in Path(str(place)).iterdir() if file.suffix.lower() in VIDEO_SUFFIXES]):
             self.warn(f"{place} is read as a sequence of images; its {len(left)} videos ({min(left)}) are left out, name them one by one")
-        if carried := carried_by(first):
-            self.warn(f"{self.files[0]} carries {' and '.join(carried)}, which a copy will not have")
+        if metadata := lost_metadata(first):
+            self.warn(f"{self.files[0]} carries {' and '.join(metadata)}, which a copy will not have")
         if lack := missing(self.files):
             self.warn(f"{place} lacks {lack[0]} of its images, the first after {lack[1].name}; those that are there are shown one after the other")
 
     def numbered(self) -> Iterator[Timed]:
-        for number, time in self.inside():
-            yield Timed(time, partial(self.picture, self.files[number]), time + 1 / self.info.rate)
-
-    def inside(self) -> Iterator[tuple[int, Fraction]]:
         times = ((number, number / self.info.rate) for number in range(len(self.files)))
         end = len(self.files) / self.info.rate
-        return islice((timed for timed in times if self.selection.sees(timed[1], end)), self.selection.start, None)
+        for number, time in islice((timed for timed in times if self.selection.sees(timed[1], end)), self.selection.start, None):
+            yield Timed(time, partial(self.picture, self.files[number]), time + 1 / self.info.rate)
 
     def picture(self, file: Path) -> Tensor:
-        data = contents(file)
+        data = read_bytes(file)
         if pictures_in(data) > 1:
             self.warn(f"images of {self.place} hold several pictures each; the first of each is used")
         frame = read_image(data, file)
@@ -86,7 +83,7 @@ class SequenceSource(FrameSource):
 
 
 def probe_sequence(files: Sequence[Path], rate: Fraction, path: str) -> SourceInfo:
-    pixels = load(contents(files[0]), files[0])
+    pixels = load(read_bytes(files[0]), files[0])
     height, width = pixels.shape[:2]
     return SourceInfo(
         path=path,
@@ -115,7 +112,7 @@ def missing(files: Sequence[Path]) -> tuple[int, Path] | None:
     return sum(step // least - 1 for step in steps), files[next(index for index, step in enumerate(steps) if step > least)]
 
 
-def contents(file: Path) -> bytes:
+def read_bytes(file: Path) -> bytes:
     return file.read_bytes() if file.is_file() else b""
 
 
@@ -138,14 +135,14 @@ def check_size(data: bytes, file: Path) -> None:
 def load(data: bytes, file: Path) -> Any:
     """(H, W, 3) BGR, uint8 or uint16; alpha is dropped, grey spread, a camera's orientation tag obeyed."""
     check_size(data, file)
-    pixels = unpacked(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    pixels = decode_image(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16, np.float32):
         raise VideoError(f"{file} cannot be read as an image; it is damaged, or not a PNG, JPEG, WebP, TIFF or BMP file")
     return pixels
 
 
-def carried_by(data: bytes) -> list[str]:
-    """What an image carries beside its pixels and what turns them upright, in words."""
+def lost_metadata(data: bytes) -> list[str]:
+    """What an image carries beside its pixels and its orientation, in words."""
     from PIL import Image
 
     try:
@@ -160,9 +157,9 @@ def carried_by(data: bytes) -> list[str]:
     return ["a colour profile other than sRGB"] * bool(profile and not plain) + ["camera data (EXIF)"] * bool(tags - STRUCTURAL)
 
 
-def see_through(data: bytes) -> bool:
+def has_transparency(data: bytes) -> bool:
     """Whether an image has an alpha channel that is not opaque everywhere."""
-    pixels = unpacked(data, cv2.IMREAD_UNCHANGED)
+    pixels = decode_image(data, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 4:
         return False
     return bool(pixels[..., 3].min() < (1 if pixels.dtype == np.float32 else np.iinfo(pixels.dtype).max))
@@ -222,21 +219,21 @@ class ImageSink:
         """As VideoSink's, for callers that do not ask which of the two they write."""
         if like is not None and depth(like.pix_fmt) > bits:
             self.warnings.append(f"the source has {depth(like.pix_fmt)} bits per channel and the images keep {bits}; choose rgb48 for PNG or TIFF")
-        unkept(like, sound, None, self.warnings.append, str(path))
+        kept_companions(like, sound, None, self.warnings.append, str(path))
         self.count = 0
-        self.check_number(frames)
-        self.refuse_taken()
+        self.check_count(frames)
+        self.check_names()
         if names.width is None and not self.folder.is_dir():
             raise VideoError(f"{self.folder} is not a folder; make it first")
         if not self.folder.parent.is_dir():
             raise VideoError(f"{self.folder.parent} is not a folder; make it first")
-        if names.width is not None and (strangers := self.strangers()):
+        if names.width is not None and (others := self.other_images()):
             self.warnings.append(
-                f"{self.folder} also holds {len(strangers)} other image{'s' if len(strangers) > 1 else ''} ({strangers[0]}), which stay; "
+                f"{self.folder} also holds {len(others)} other image{'s' if len(others) > 1 else ''} ({others[0]}), which stay; "
                 f"read the frames as {names.pattern}"
             )
         home = self.folder if self.folder.exists() else self.folder.parent
-        self.warnings += swept_words(sweep(home), home)
+        self.warnings += sweep(home)
         self.part: Path | None = self.hidden_folder(SUFFIX, home)
         self.unclaim = claim(self.part, self)
 
@@ -245,14 +242,15 @@ class ImageSink:
         with writable(where):
             return Path(tempfile.mkdtemp(prefix=hidden_prefix(self.folder.name), suffix=suffix, dir=where.absolute()))
 
-    def check_number(self, frames: int | None) -> None:
+    def check_count(self, frames: int | None) -> None:
         if self.names.width is None and frames != 1:
             raise VideoError(
                 f"{self.path} names one image and the clip has {frames or 'perhaps more'} frames; name a folder, or a pattern such as "
                 f"{self.path.stem}_%04d{self.path.suffix}"
             )
 
-    def refuse_taken(self) -> None:
+    def check_names(self) -> None:
+        """Raises VideoError for a name that is taken, or a folder that holds more than images."""
         if not self.folder.exists():
             return
         if not self.folder.is_dir():
@@ -273,18 +271,18 @@ class ImageSink:
         """What the folder holds but for the hidden folders of sinks."""
         return [file for file in self.folder.iterdir() if not (file.name.startswith(".") and file.name.endswith((SUFFIX, KEPT, OLD)))]
 
-    def former(self) -> list[str]:
-        """What an earlier clip of these names has left: frames 0, 1, 2, ... up to the first that is not there."""
+    def earlier_frames(self) -> list[str]:
+        """Images of an earlier clip of these names: frames 0, 1, 2, ... up to the first that is not there."""
         names = iter(map(self.names.name, count()))
         return [] if self.names.width is None else list(takewhile(lambda name: (self.folder / name).is_file(), names))
 
-    def strangers(self) -> list[str]:
+    def other_images(self) -> list[str]:
         """Other images of the folder that would be read with this clip's: of a plain folder all, of a pattern those that it fits."""
         if not self.folder.is_dir():
             return []
-        mine, plain = set(self.former()), self.names.field is None
+        own, plain = set(self.earlier_frames()), self.names.field is None
         read = (file for file in self.inside() if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith("."))
-        return sorted(file.name for file in read if file.name not in mine and (plain or self.names.fit(file.name)))
+        return sorted(file.name for file in read if file.name not in own and (plain or self.names.fit(file.name)))
 
     def write(self, frames: Tensor, starts: Sequence[Fraction] = (), ends: Sequence[Fraction] = (), stored: Sequence[Any] = ()) -> None:
         """Appends (n, 3, H, W) frames in [0, 1]; times are not kept, and 8 or 16 bits come back as they were without their stored form."""
@@ -293,7 +291,7 @@ class ImageSink:
         self.size = self.size or (frames.shape[-2], frames.shape[-1])
         if frames.dim() != 4 or frames.shape[1] != 3 or tuple(frames.shape[-2:]) != tuple(self.size):
             raise VideoError(f"{self.path} takes frames (n, 3, {self.size[0]}, {self.size[1]}), got {tuple(frames.shape)}")
-        self.check_number(self.count + len(frames))
+        self.check_count(self.count + len(frames))
         for frame in frames.detach().cpu():
             name = self.names.name(self.count)
             try:
@@ -315,9 +313,9 @@ class ImageSink:
             raise VideoError(f"{self.path} got no frame; write at least one")
         part, self.part = self.part, None
         try:
-            self.refuse_taken()
+            self.check_names()
             if self.folder.exists():
-                self.exchange(part)
+                self.swap_in(part)
             else:
                 allow(part, 0o777)
                 part.replace(self.folder)
@@ -329,12 +327,12 @@ class ImageSink:
         finally:
             self.unclaim()
 
-    def exchange(self, part: Path) -> None:
+    def swap_in(self, part: Path) -> None:
         """Moves the images into the folder that is there; those they replace come back if that fails, and go only when it is done."""
         old = self.hidden_folder(OLD, self.folder)
         moved: list[tuple[Path, Path]] = []
         written = [file.name for file in sorted(part.iterdir())]
-        replaced = [name for name in dict.fromkeys((*written, *self.former())) if (self.folder / name).exists()]
+        replaced = [name for name in dict.fromkeys((*written, *self.earlier_frames())) if (self.folder / name).exists()]
         try:
             for source, target, names in ((self.folder, old, replaced), (part, self.folder, written)):
                 for name in names:

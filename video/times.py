@@ -96,11 +96,7 @@ class FrameTimes:
 
 
 def nearest_rate(rate: Fraction | float) -> Fraction:
-    """The exact frame rate meant by `rate`: 23.976, 29.97, 59.94, ... become n * 1000 / 1001.
-
-    Raises:
-        VideoError: unless 0 < rate < 100000.
-    """
+    """The exact frame rate meant by `rate`: 23.976, 29.97, 59.94, ... become n * 1000 / 1001. Raises VideoError unless 0 < rate < 100000."""
     if not 0 < rate < 100_000:
         raise VideoError(f"a frame rate must be above 0 and below 100000 frames per second, got {rate}")
     if isinstance(rate, (Fraction, int)):

@@ -11,7 +11,7 @@ from helpers.video_helpers import copy, moving, save
 
 from fvr.video import FrameTimes, SourceInfo, open_sink, open_source, read_audio
 from fvr.video.info import ColourTags, Grading
-from fvr.video.streams.companions import later, spoken
+from fvr.video.streams.companions import advance_timecode, clip_tags
 
 TAGS = {"title": "Interview 1974", "artist": "Archive", "creation_time": "1999-05-01T10:00:00.000000Z", "location": "+48.1000+011.5000/"}
 SAID = [(b"Hello", Fraction(1, 10), Fraction(4, 10)), (b"Bye", Fraction(6, 10), Fraction(3, 10))]
@@ -132,7 +132,7 @@ def test_a_part_has_its_own_chapters_subtitles_and_timecode(tmp_path):
 
 
 def test_a_time_that_ffmpeg_reads_twice_counts_once():
-    assert spoken({"creation_time": "1999-05-01;1999-05-01", "comment": "a;b;a", "title": "la;la"}) == {
+    assert clip_tags({"creation_time": "1999-05-01;1999-05-01", "comment": "a;b;a", "title": "la;la"}) == {
         "creation_time": "1999-05-01",
         "comment": "a;b;a",
         "title": "la;la",
@@ -190,11 +190,11 @@ def test_channels_beyond_stereo_stay_apart(tmp_path, layout, suffix, codec):
 
 
 def test_timecodes_count_frames():
-    assert later("01:00:00:00", 26, Fraction(25)) == "01:00:01:01"
-    assert later("00:09:59;29", 1, Fraction(30000, 1001)) == "00:10:00;00"
-    assert later("00:00:59;29", 1, Fraction(30000, 1001)) == "00:01:00;02"
-    assert later("23:59:59:24", 1, Fraction(25)) == "00:00:00:00"
-    assert later("odd", 1, Fraction(25)) == "odd"
+    assert advance_timecode("01:00:00:00", 26, Fraction(25)) == "01:00:01:01"
+    assert advance_timecode("00:09:59;29", 1, Fraction(30000, 1001)) == "00:10:00;00"
+    assert advance_timecode("00:00:59;29", 1, Fraction(30000, 1001)) == "00:01:00;02"
+    assert advance_timecode("23:59:59:24", 1, Fraction(25)) == "00:00:00:00"
+    assert advance_timecode("odd", 1, Fraction(25)) == "odd"
 
 
 # ---------------------------------------------------------------- the inputs that once lost it

@@ -24,7 +24,7 @@ from fvr.video.comparison.compare import (
     line_width,
     resizings,
 )
-from fvr.video.comparison.sync import check_sync, clock_of, described_as, sounding, synced_frames
+from fvr.video.comparison.sync import check_sync, comparison_info, sound_source, synced_frames, timing_source
 from fvr.video.comparison.text_overlay import drawable, letter_height, rendered_text
 
 H, W = 90, 120
@@ -250,7 +250,7 @@ def test_images_have_no_times_to_disagree_with(clips):
     opened, times = sources(clips, "slow", "images")
     check_sync(opened, times)
     check_sync(opened[::-1], times[::-1])
-    assert clock_of(opened[::-1], None) == 1 and clock_of(opened, None) == 0
+    assert timing_source(opened[::-1], None) == 1 and timing_source(opened, None) == 0
 
 
 def test_a_file_that_changes_meanwhile_is_one_sentence(clips):
@@ -266,18 +266,18 @@ def test_the_sound_is_the_first_there_is_or_the_one_asked_for(clips, tmp_path):
 
     loud = save(tmp_path / "loud.mp4", moving(40), audio=AudioTrack(beeps(1.6), 48000))
     opened = [open_source(clips["long"]), open_source(loud)]
-    assert sounding(opened) == sounding(opened, 1) == 1
-    assert sounding(opened[:1]) is None
+    assert sound_source(opened) == sound_source(opened, 1) == 1
+    assert sound_source(opened[:1]) is None
     with pytest.raises(VideoError, match=r"long.mp4 has no sound to keep"):
-        sounding(opened, 0)
+        sound_source(opened, 0)
     with pytest.raises(VideoError, match=r"no clip 3 .* there are 2"):
-        sounding(opened, 2)
+        sound_source(opened, 2)
 
 
 def test_a_comparison_is_upright_with_one_clips_pixels_and_anothers_clock(clips):
     from dataclasses import replace
 
     picture, clock = replace(probe(clips["long"]), rotation=90), probe(clips["slow"])
-    like = described_as(picture, clock)
+    like = comparison_info(picture, clock)
     assert (like.rotation, like.width, like.colour) == (0, picture.width, picture.colour)
     assert (like.path, like.time_base, like.duration, like.rate) == (clock.path, clock.time_base, clock.duration, clock.rate)

@@ -86,11 +86,7 @@ def compare_frames(moments: Iterable[Sequence[Tensor]], seconds: Iterable[float]
 
 
 def compare_picture(pictures: Sequence[Tensor], seconds: float, options: CompareOptions) -> Tensor:
-    """The picture of one moment: (3, H, W) in [0, 1], of `compared_size`; what comes in is not changed.
-
-    Raises:
-        VideoError: if `options` do not go with that many clips.
-    """
+    """The picture of one moment, a new (3, H, W) in [0, 1] of `compared_size`. Raises VideoError if `options` do not go with that many clips."""
     options.check(len(pictures))
     size = (pictures[0].shape[-2], pictures[0].shape[-1])
     shown = [resized(picture, size) for picture in pictures]

@@ -14,11 +14,7 @@ from ..times import FrameTimes
 
 
 def synced_frames(sources: Sequence[FrameSource]) -> Iterator[tuple[Tensor, ...]]:
-    """Frame 0 of every clip, then frame 1, and so on: (3, H, W) each; one frame of each clip is held at a time.
-
-    Raises:
-        VideoError: if one clip ends before another; `check_sync` says so before anything is read.
-    """
+    """Frame 0 of every clip, then frame 1, and so on: (3, H, W) each, held one at a time. Raises VideoError if one clip ends before another."""
     streams = [source.chunks(1) for source in sources]
     try:
         for pieces in zip(*streams, strict=True):
@@ -31,14 +27,10 @@ def synced_frames(sources: Sequence[FrameSource]) -> Iterator[tuple[Tensor, ...]
 
 
 def check_sync(sources: Sequence[FrameSource], times: Sequence[FrameTimes]) -> None:
-    """Whether frame i of each clip shows the same moment.
+    """Raises VideoError unless frame i of each clip shows the same moment, by the times of their delivered frames.
 
-    Args:
-        times: of each clip's delivered frames.
-
-    Raises:
-        VideoError: naming the first clip that has another number of frames than the first one or, unless one of them is a sequence of
-            images, which has no times of its own, lasts longer or shorter than it by more than a frame.
+    It names the first clip that has another number of frames than the first one or, unless one of them is a sequence of images, which has no
+    times of its own, lasts longer or shorter than it by more than a frame.
     """
     first, shown = sources[0], times[0]
     for source, other in zip(sources[1:], times[1:], strict=True):
@@ -56,12 +48,8 @@ def check_sync(sources: Sequence[FrameSource], times: Sequence[FrameTimes]) -> N
             )
 
 
-def sounding(sources: Sequence[FrameSource], wanted: int | None = None) -> int | None:
-    """The clip whose sound is kept: `wanted`, counted from 0, else the first that has any; None if none has.
-
-    Raises:
-        VideoError: if `wanted` is none of the clips, or has no sound.
-    """
+def sound_source(sources: Sequence[FrameSource], wanted: int | None = None) -> int | None:
+    """The clip whose sound is kept: `wanted`, counted from 0, else the first that has any, None if none has; VideoError if `wanted` has none."""
     if wanted is None:
         return next((number for number, source in enumerate(sources) if source.info.audio), None)
     if not 0 <= wanted < len(sources):
@@ -71,27 +59,14 @@ def sounding(sources: Sequence[FrameSource], wanted: int | None = None) -> int |
     return wanted
 
 
-def clock_of(sources: Sequence[FrameSource], sound: int | None) -> int:
+def timing_source(sources: Sequence[FrameSource], sound: int | None) -> int:
     """The clip whose times the comparison takes: the one whose sound it keeps, so that lips stay with it, else the first that has its own."""
     if sound is not None:
         return sound
     return next((number for number, source in enumerate(sources) if not source.info.is_sequence), 0)
 
 
-def described_as(picture: SourceInfo, clock: SourceInfo) -> SourceInfo:
+def comparison_info(picture: SourceInfo, clock: SourceInfo) -> SourceInfo:
     """What a comparison is like: upright, the colours and pixel shape of `picture`, the times and the sound of `clock`."""
-    return replace(
-        picture,
-        rotation=0,
-        mirrored=False,
-        path=clock.path,
-        rate=clock.rate,
-        frame_estimate=clock.frame_estimate,
-        start=clock.start,
-        origin=clock.origin,
-        duration=clock.duration,
-        time_base=clock.time_base,
-        audio_streams=clock.audio_streams,
-        is_sequence=clock.is_sequence,
-        sound=clock.sound,
-    )
+    names = ("path", "rate", "frame_estimate", "start", "origin", "duration", "time_base", "audio_streams", "is_sequence", "sound")
+    return replace(picture, rotation=0, mirrored=False, **{name: getattr(clock, name) for name in names})

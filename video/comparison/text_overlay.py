@@ -29,11 +29,7 @@ def letter_height(height: int, width: int) -> int:
 
 
 def drawable(text: str) -> str:
-    """`text` in the letters that FONT has: accents are dropped.
-
-    Raises:
-        VideoError: for other scripts, which would come out as question marks.
-    """
+    """`text` in the letters that FONT has, without accents. Raises VideoError for other scripts, which would come out as question marks."""
     plain = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
     if not plain.isascii() or not plain.isprintable():
         raise VideoError(f"label {text!r} has letters that cannot be drawn here; write it in Latin letters, in one line")

@@ -13,8 +13,8 @@ from av.video.frame import VideoFrame
 from torch import Tensor
 
 from ..errors import VideoError
-from ..files import Place, lasting, open_input, picture_stream, stamp
-from ..pixels import fitted, to_tensor
+from ..files import Place, duration_of, open_input, picture_stream, presentation_time
+from ..pixels import letterboxed, to_tensor
 from .fields import Deinterlacer, check_deinterlace
 from .health import Health, readable
 from .probe import cut_sentence, examine, limit, orientation
@@ -165,13 +165,13 @@ class VideoSource(FrameSource):
             if self.deinterlace != "off" and frame.interlaced_frame and not self.info.interlaced:
                 self.warn(f"{self.describe()} is interlaced in places: {WHOLE[self.deinterlace.startswith('fields')]} (bwdif)")
             previous = self.start_of(frame, clock, previous)
-            last[:] = previous, lasting(frame)
+            last[:] = previous, duration_of(frame)
             yield previous, frame
 
     def start_of(self, frame: Any, clock: RunningClock, previous: Fraction | None) -> Fraction:
         jumps = clock.jumps
-        stated = stamp(frame)
-        start = None if stated is None else clock(stated, lasting(frame) or self.frame_length)
+        stated = presentation_time(frame)
+        start = None if stated is None else clock(stated, duration_of(frame) or self.frame_length)
         if clock.jumps > jumps:
             self.warn(f"{self.describe()} starts its clock anew on the way, as joined recordings do; each part was put right behind the one before")
         if previous is None:
@@ -196,7 +196,7 @@ class VideoSource(FrameSource):
         return own
 
     def picture(self, frame: VideoFrame, rotation: int, mirrored: bool) -> Tensor:
-        """Upright and of the clip's size, into which frames of another size are fitted with their aspect kept."""
+        """Upright and of the clip's size, into which frames of another size are letterboxed with their aspect kept."""
         if frame.interlaced_frame:
             self.warn(self.weaving())
         upright = to_tensor(frame, rotation // 90 % 4)
@@ -209,7 +209,7 @@ class VideoSource(FrameSource):
             f"{self.describe()} changes its size on the way; frames of {here} were scaled into {size[1]}x{size[0]}, with black beside if need be"
         )
         turned = 1 if (rotation - self.info.rotation) % 180 == 0 else 1 / self.info.sample_aspect**2
-        return fitted(upright, size, float(turned))
+        return letterboxed(upright, size, float(turned))
 
     def report(self, health: Health, stream: Any, *, to_the_end: bool) -> None:
         if to_the_end and not health.delivered:

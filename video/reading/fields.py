@@ -11,7 +11,7 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 
 from ..errors import VideoError
-from ..files import lasting, stamp
+from ..files import duration_of, presentation_time
 
 DEINTERLACE = ("auto", "off", "fields", "top", "bottom", "fields-top", "fields-bottom")
 """auto: each frame that is marked interlaced becomes one whole frame; fields: two, one from each field, at twice the rate; top or bottom:
@@ -57,7 +57,7 @@ class Deinterlacer:
             if shape != self.shape:
                 yield from self.flushed()
                 self.graph, self.shape, self.starts = opened(frame, self.options), shape, {}
-            self.last = start + (lasting(frame) or self.length)
+            self.last = start + (duration_of(frame) or self.length)
             frame.pts, frame.time_base = self.number, Fraction(1)
             self.starts[self.number] = start
             self.number += 1
@@ -79,7 +79,7 @@ class Deinterlacer:
                 frame: VideoFrame = self.graph.vpull()
             except (BlockingIOError, av.error.EOFError):
                 return
-            place = round((stamp(frame) or 0) * 2)
+            place = round((presentation_time(frame) or 0) * 2)
             self.place = place if place > self.place else self.place + 1  # of a clip of one frame, both fields are given as 0
             number, second = divmod(self.place, 2)
             start, after = self.starts[number], self.starts.get(number + 1, self.last)

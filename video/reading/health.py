@@ -8,7 +8,7 @@ from typing import Any
 
 import av
 
-from ..files import lasting, short, stamp
+from ..files import duration_of, ffmpeg_reason, presentation_time
 
 
 class Health:
@@ -27,7 +27,7 @@ class Health:
                 return
             except (av.FFmpegError, ValueError) as error:
                 self.damaged += 1
-                self.fault = short(error)
+                self.fault = ffmpeg_reason(error)
                 continue
             for frame in frames:
                 self.delivered += 1
@@ -43,13 +43,13 @@ class Health:
             except StopIteration:
                 return
             except (av.FFmpegError, OSError) as error:
-                self.fault = short(error)
+                self.fault = ffmpeg_reason(error)
                 yield None
                 return
             if packet.size:
                 self.packets += 1
-                if (start := stamp(packet)) is not None:
-                    self.ended = max(self.ended, start + lasting(packet))
+                if (start := presentation_time(packet)) is not None:
+                    self.ended = max(self.ended, start + duration_of(packet))
             yield packet
 
     def whole(self, stream: Any) -> bool:

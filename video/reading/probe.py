@@ -13,7 +13,7 @@ import av
 from av.stream import Disposition
 
 from ..errors import VideoError
-from ..files import STILL, FileView, Place, check_pixels, most_pixels, open_input, picture_stream, place_name, place_path, stamp
+from ..files import STILL, FileView, Place, check_pixels, max_pixels, open_input, picture_stream, place_name, place_path, presentation_time
 from ..info import AudioInfo, SourceInfo
 from ..pixels import DROPPED, frame_colour, frame_grading
 from .health import Health, stated_duration
@@ -25,11 +25,7 @@ LATE = 10
 
 
 def examine(place: Place) -> tuple[SourceInfo, list[str]]:
-    """Reads the header and decodes the first frame that decodes, which is where rotation and colours are sure; and warns of what is lost.
-
-    Raises:
-        VideoError: if there is no video stream, or none of it decodes.
-    """
+    """What the header and the first frame that decodes tell of a clip, and warnings of what is lost. Raises VideoError if there is no such frame."""
     with open_input(place) as container:
         stream = picture_stream(container)
         if stream is None:
@@ -60,7 +56,7 @@ def examine(place: Place) -> tuple[SourceInfo, list[str]]:
             sample_aspect=1 / aspect if rotation % 180 else aspect,
             rate=rate,
             frame_estimate=stream.frames or (None if duration is None else round(duration * rate) or None),
-            start=stamp(frame) or Fraction(0),
+            start=presentation_time(frame) or Fraction(0),
             duration=duration,
             origin=origin_of(container),
             time_base=Fraction(stream.time_base),
@@ -74,7 +70,10 @@ def examine(place: Place) -> tuple[SourceInfo, list[str]]:
             sound=None if isinstance(place, (str, PathLike)) else place,
         )
         warnings = [cut] if (cut := cut_sentence(place)) else []
-        return info, [*warnings, *([f"{place_name(place)} has transparent parts; transparency is not kept"] if see_through(frame, stream) else [])]
+        return info, [
+            *warnings,
+            *([f"{place_name(place)} has transparent parts; transparency is not kept"] if has_transparency(frame, stream) else []),
+        ]
 
 
 def frame_rate(stream: Any) -> Fraction:
@@ -97,7 +96,7 @@ def cut_sentence(place: Place) -> str:
 
 def limit(stream: Any) -> None:
     """Has the decoder refuse pictures that grow far too large on the way; it counts rows as they lie in memory, which are longer."""
-    stream.codec_context.options = {**stream.codec_context.options, "max_pixels": str(2 * most_pixels() + 1_000_000)}
+    stream.codec_context.options = {**stream.codec_context.options, "max_pixels": str(2 * max_pixels() + 1_000_000)}
 
 
 def orientation(frame: Any) -> tuple[int, bool] | None:
@@ -116,7 +115,7 @@ def orientation(frame: Any) -> tuple[int, bool] | None:
     return turn - 360 if turn > 180 else turn, mirrored
 
 
-def see_through(frame: Any, stream: Any) -> bool:
+def has_transparency(frame: Any, stream: Any) -> bool:
     """Whether a frame is transparent somewhere; of WebM's transparency, which its decoder leaves out, the header tells."""
     if "1" in (stream.metadata.get("alpha_mode"), stream.metadata.get("ALPHA_MODE")):
         return True

@@ -34,7 +34,7 @@ def _reduced(image: Any, page: int) -> bool:
     return bool(image.tag_v2.get(254, 0) & REDUCED)
 
 
-def unpacked(data: bytes, flags: int) -> Any:
+def decode_image(data: bytes, flags: int) -> Any:
     """An image file's pixels as OpenCV's imdecode gives them; None where it cannot, or refuses the size that a damaged header claims."""
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
@@ -46,19 +46,10 @@ def webp_delays(data: bytes) -> list[int]:
     """Milliseconds that each picture of an animated WebP is shown: bytes 12 to 14 of its ANMF chunks. Empty for anything else."""
     if data[:4] != b"RIFF" or data[8:16] != b"WEBPVP8X":
         return []
-    places, at = [], 12
-    for kind, size in riff_chunks(data, 12):
-        if kind == b"ANMF" and at + 23 <= len(data):
-            places.append(at + 8 + 12)
-        at += 8 + size + size % 2
-    return [int.from_bytes(data[place : place + 3], "little") for place in places]
-
-
-def riff_chunks(data: bytes, at: int) -> list[tuple[bytes, int]]:
-    """(kind, size) of each chunk from offset `at`; sizes are padded to even ones."""
-    chunks = []
+    delays, at = [], 12
     while at + 8 <= len(data):
-        (size,) = struct.unpack_from("<I", data, at + 4)
-        chunks.append((data[at : at + 4], size))
-        at += 8 + size + size % 2
-    return chunks
+        kind, size = struct.unpack_from("<4sI", data, at)
+        if kind == b"ANMF" and at + 23 <= len(data):
+            delays.append(int.from_bytes(data[at + 20 : at + 23], "little"))
+        at += 8 + size + size % 2  # chunks are padded to even sizes
+    return delays

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from ..files import Place, lasting, open_input, picture_stream, place_name, stamp
+from ..files import Place, duration_of, open_input, picture_stream, place_name, presentation_time
 from .health import readable
 
 MAY_JUMP = 0x200
@@ -49,10 +49,10 @@ def parts_of(place: Place) -> list[Part]:
         may_jump = container.format.flags & MAY_JUMP
         latest = Fraction(0)
         for packet in readable(container.demux(stream)):
-            start = stamp(packet)
+            start = presentation_time(packet)
             if not packet.size or start is None:
                 continue
-            end = start + (lasting(packet) or frame)
+            end = start + (duration_of(packet) or frame)
             decoded = start if packet.dts is None else packet.dts * packet.time_base
             if not spans or decoded < latest - slack or (may_jump and decoded > latest + AHEAD):
                 spans.append([start, end])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import VideoError
-from ..files import Place, lasting, open_input, stamp
+from ..files import Place, duration_of, open_input, presentation_time
 from ..reading.health import readable
 from ..reading.probe import codec_name, origin_of
 from ..reading.timestamp_discontinuity import RunningClock, can_seek, unheard
@@ -99,10 +99,10 @@ class CopiedLane:
             self.input.seek(int((self.first - 1) / self.stream.time_base), stream=self.stream)
             clock.sought()
         for packet in self.shown(self.input.demux(self.stream)):
-            stated = stamp(packet)
+            stated = presentation_time(packet)
             if not packet.size or stated is None:
                 continue
-            start = clock(stated, lasting(packet))
+            start = clock(stated, duration_of(packet))
             if self.origin <= 0 or start >= self.first:
                 packet.pts += round(clock.offset / packet.time_base)
                 yield packet
@@ -116,7 +116,7 @@ class CopiedLane:
             if packet.is_discard and not self.edits:
                 hidden.append(packet)
                 continue
-            if sum(map(lasting, hidden)) <= PRIMING:
+            if sum(map(duration_of, hidden)) <= PRIMING:
                 yield from hidden
             hidden = []
             yield packet
@@ -234,7 +234,7 @@ def file_blocks(place: Place, index: int, layout: str, origin: Fraction, care: C
         overlap = 0
         for frame in decodable(container, stream):
             jumps = clock.jumps
-            shown = stamp(frame)
+            shown = presentation_time(frame)
             stated = None if shown is None else round(clock(shown, Fraction(frame.samples, rate)) * rate)
             if clock.jumps > jumps and position is not None and stated is not None:
                 overlap = max(0, position - stated)

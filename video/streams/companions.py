@@ -31,7 +31,7 @@ PLAIN_TAGS = frozenset(
 )
 """Tags for which MP4 and MOV have boxes that every player reads; others go into their list of named tags, all of them then."""
 
-FASTEST = 255
+MAX_TIMECODE_RATE = 255
 """Frames per second up to which a timecode track can count; FFmpeg refuses to finish a file with more."""
 
 TECHNICAL = re.compile(r"major_brand|minor_version|compatible_brands|encoder|duration|handler_name|vendor_id|alpha_mode|_statistics_.*|language")
@@ -76,17 +76,17 @@ class Companions:
 
 
 def companions_of(place: Place) -> Companions:
-    """Reads the header of a video file.
-
-    Raises:
-        VideoError: if it cannot be opened.
-    """
+    """Of a video file, by its header; raises VideoError if it cannot be opened."""
     with open_input(place) as container:
         picture = picture_stream(container)
         chapters = tuple(container.chapters()) if hasattr(container, "chapters") else ()
-        tags = spoken(container.metadata)
+        tags = clip_tags(container.metadata)
         timecode = tags.pop("timecode", None) or next((one for stream in container.streams if (one := stream.metadata.get("timecode"))), None)
-        subtitles = tuple((subtitle_codec(stream), language(stream)) for stream in container.streams.subtitles)
+        subtitles = []
+        for stream in container.streams.subtitles:
+            codec = "of unknown codec" if stream.codec_context is None else codec_name(stream.codec_context)
+            language = stream.metadata.get("language", "")
+            subtitles.append((codec, "" if language == "und" else language))
         others = []
         for stream in container.streams:
             if stream.type == "video" and picture is not None and stream.index != picture.index:
@@ -98,11 +98,13 @@ def companions_of(place: Place) -> Companions:
             elif stream.type == "data" and "timecode" not in stream.metadata and not (chapters and stream.frames == len(chapters)):
                 others.append(f"data track {stream.index + 1} ({stream.metadata.get('handler_name', 'of unknown kind').strip()})")
         own = {} if picture is None else {key: picture.metadata[key] for key in ("title", "language") if key in picture.metadata}
-        return Companions(tags, own, timecode, chapters, subtitles, tuple(others))
+        return Companions(tags, own, timecode, chapters, tuple(subtitles), tuple(others))
 
 
-def unkept(like: SourceInfo | None, sound: Sound | None, container: str | None, warn: Callable[[str], None], name: str, *more: str) -> Companions:
-    """What comes along from the file that a clip is `like`, and one warning that names all that `container` (None: images) cannot carry.
+def kept_companions(
+    like: SourceInfo | None, sound: Sound | None, container: str | None, warn: Callable[[str], None], name: str, *more: str
+) -> Companions:
+    """The companions of the file that a clip is `like`, after one warning that names all that `container` (None: images) cannot carry.
 
     Args:
         sound: where the sound comes from.
@@ -114,7 +116,7 @@ def unkept(like: SourceInfo | None, sound: Sound | None, container: str | None, 
     try:
         if like is not None and (place := file_of(like)) is not None:
             companions = companions_of(place)
-            if companions.timecode and container in ("mp4", "mov") and round(like.rate) > FASTEST:
+            if companions.timecode and container in ("mp4", "mov") and round(like.rate) > MAX_TIMECODE_RATE:
                 lost.append(f"its timecode {companions.timecode}, which {container} cannot count at {round(like.rate)} frames a second")
                 companions = replace(companions, timecode=None)
             lost += companions.losses(container)
@@ -129,17 +131,8 @@ def unkept(like: SourceInfo | None, sound: Sound | None, container: str | None, 
     return companions
 
 
-def subtitle_codec(stream: Any) -> str:
-    return codec_name(stream.codec_context) if stream.codec_context is not None else "of unknown codec"
-
-
-def language(stream: Any) -> str:
-    named = stream.metadata.get("language", "")
-    return "" if named == "und" else named
-
-
-def spoken(metadata: Mapping[str, str]) -> dict[str, str]:
-    """The tags about the clip; a twin that FFmpeg adds in another language goes."""
+def clip_tags(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The tags about the clip rather than its file; a twin that FFmpeg adds in another language goes."""
     named = {key.lower() if key.lower() in PLAIN_TAGS else key: value for key, value in metadata.items()}
     if (time := named.get("creation_time", "").split(";"))[1:] == time[:1]:  # FFmpeg 9 reads it from MP4's header and from its list of tags
         named["creation_time"] = time[0]
@@ -159,10 +152,10 @@ def moved_chapters(chapters: tuple[Mapping[str, Any], ...], origin: Fraction, le
     return moved
 
 
-def later(timecode: str, frames: int, rate: Fraction) -> str:
+def advance_timecode(timecode: str, frames: int, rate: Fraction) -> str:
     """The timecode `frames` later; with a semicolon minutes drop their first numbers, each tenth excepted (SMPTE 12M).
 
-    >>> later("00:00:59;29", 1, Fraction(30000, 1001))
+    >>> advance_timecode("00:00:59;29", 1, Fraction(30000, 1001))
     '00:01:00;02'
     """
     numbers = re.fullmatch(r"(\d+):(\d+):(\d+)([:;.])(\d+)", timecode)

@@ -92,23 +92,24 @@ def display_words(grading: Grading, decimal: bool) -> str:
     return f"G{green}B{blue}R{red}WP{white}L{pair((grading.luminance[1], grading.luminance[0]), 10_000)}"
 
 
-def codec_table(*codecs: VideoCodec) -> dict[str, VideoCodec]:
-    return {codec.name: codec for codec in codecs}
-
-
 EIGHT = ("yuv420p", "yuv422p", "yuv444p")
 TEN = ("yuv420p10le", "yuv422p10le", "yuv444p10le")
 DEEP = ("gbrp10le", *(f"{kind}{bits}le" for kind in ("yuv420p", "yuv422p", "yuv444p", "gbrp") for bits in (12, 16)))
 ISO = frozenset({"mp4", "mov", "matroska"})
 
-CODECS = codec_table(
-    VideoCodec("h264", ("libx264",), ISO, EIGHT + TEN),
-    VideoCodec("h265", ("libx265",), ISO, EIGHT + TEN, least_side=64),
-    VideoCodec("av1", ("libsvtav1", "libaom-av1"), frozenset({"mp4", "matroska", "webm"}), ("yuv420p", "yuv420p10le"), odd_sizes=True, least_side=64),
-    VideoCodec("vp9", ("libvpx-vp9",), frozenset({"mp4", "matroska", "webm"}), EIGHT, odd_sizes=True),
-    VideoCodec("prores", ("prores_ks",), frozenset({"mov", "matroska"}), ("yuv422p10le", "yuv444p10le")),
-    VideoCodec("ffv1", ("ffv1",), frozenset({"matroska"}), EIGHT + TEN, odd_sizes=True, kept=(*EIGHT, *TEN, *DEEP, "bgr0")),
-)
+CODECS = {
+    codec.name: codec
+    for codec in (
+        VideoCodec("h264", ("libx264",), ISO, EIGHT + TEN),
+        VideoCodec("h265", ("libx265",), ISO, EIGHT + TEN, least_side=64),
+        VideoCodec(
+            "av1", ("libsvtav1", "libaom-av1"), frozenset({"mp4", "matroska", "webm"}), ("yuv420p", "yuv420p10le"), odd_sizes=True, least_side=64
+        ),
+        VideoCodec("vp9", ("libvpx-vp9",), frozenset({"mp4", "matroska", "webm"}), EIGHT, odd_sizes=True),
+        VideoCodec("prores", ("prores_ks",), frozenset({"mov", "matroska"}), ("yuv422p10le", "yuv444p10le")),
+        VideoCodec("ffv1", ("ffv1",), frozenset({"matroska"}), EIGHT + TEN, odd_sizes=True, kept=(*EIGHT, *TEN, *DEEP, "bgr0")),
+    )
+}
 
 
 def usual_codec(path: str | PathLike[str]) -> str:
@@ -122,11 +123,7 @@ def usual_suffix(codec: str) -> str:
 
 
 def choose_container(path: Path | None, container: str | None) -> str:
-    """The muxer by suffix, or as named.
-
-    Raises:
-        VideoError: if neither says a container we write.
-    """
+    """The muxer by suffix, or as named; raises VideoError for a container that is not written here."""
     suffix = f".{container.lstrip('.').lower()}" if container else (path.suffix.lower() if path else ".mp4")
     if suffix == ".matroska":
         return "matroska"
@@ -138,11 +135,7 @@ def choose_container(path: Path | None, container: str | None) -> str:
 def choose_codec(
     name: str, container: str, pixel_format: str | None, crf: float, preset: str | None, like: SourceInfo | None = None
 ) -> tuple[VideoCodec, str]:
-    """The codec and its pixel format, which a lossless codec takes from the clip it is `like`.
-
-    Raises:
-        VideoError: for an unknown name, or a combination that cannot be stored.
-    """
+    """The codec and its pixel format, which a lossless codec takes from the clip it is `like`; raises VideoError for what cannot be stored."""
     if name not in CODECS:
         raise VideoError(f"codec must be one of {', '.join(CODECS)}, got {name!r}")
     codec = CODECS[name]

@@ -19,12 +19,12 @@ SUFFIX = ".fvr.part"
 """Ending of a clip's file or folder of images until it is complete."""
 KEPT = ".fvr.kept"
 """Ending of what is complete but could not be given its name."""
-YOUNG = 10.0
-"""Seconds in which a new one may not be locked yet."""
+UNLOCKED_SECONDS = 10.0
+"""In which a new one may not be locked yet."""
 
 
 def claim(part: Path, owner: object) -> Callable[[], object]:
-    """Marks a hidden file or folder as in use until `owner` goes, this process ends, or what comes back is called."""
+    """Locks a hidden file or folder until `owner` goes, this process ends, or the returned function is called."""
     if fcntl is None:
         return lambda: None
     handle = os.open(part, os.O_RDONLY)
@@ -34,7 +34,7 @@ def claim(part: Path, owner: object) -> Callable[[], object]:
 
 
 def keep(part: Path) -> Path:
-    """Takes what is complete out of reach of `sweep`; returns its name then."""
+    """Renames what is complete so that `sweep` leaves it; returns the new name."""
     kept = part.with_name(part.name.removesuffix(SUFFIX) + KEPT)
     try:
         return part.replace(kept)
@@ -43,34 +43,29 @@ def keep(part: Path) -> Path:
 
 
 def sweep(folder: Path) -> list[str]:
-    """Removes what jobs that are no longer running left in a folder, and returns the names."""
-    swept: list[str] = []
+    """Removes what jobs that are no longer running left in a folder; returns a sentence that says so, or none."""
+    names: list[str] = []
     if fcntl is None:
-        return swept
+        return names
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in [entry for entry in entries if entry.name.endswith(SUFFIX)]:
             with suppress(OSError):
-                if _left_alone(Path(entry.path)):
-                    swept.append(entry.name)
-    return sorted(swept)
+                if _remove_abandoned(Path(entry.path)):
+                    names.append(entry.name)
+    if not names:
+        return names
+    what = f"what a killed job had left unfinished ({min(names)})" if len(names) == 1 else f"what {len(names)} killed jobs had left unfinished"
+    return [f"{what} was removed from {folder}"]
 
 
-def _left_alone(part: Path) -> bool:
+def _remove_abandoned(part: Path) -> bool:
     """Removes one, if its process is dead."""
     handle = os.open(part, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
     try:
-        if time.time() - os.fstat(handle).st_mtime < YOUNG:
+        if time.time() - os.fstat(handle).st_mtime < UNLOCKED_SECONDS:
             return False
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(part) if part.is_dir() else part.unlink()
         return True
     finally:
         os.close(handle)
-
-
-def swept_words(names: list[str], folder: Path) -> list[str]:
-    """What `sweep` removed, as warnings: one sentence or none."""
-    if not names:
-        return []
-    what = f"what a killed job had left unfinished ({names[0]})" if len(names) == 1 else f"what {len(names)} killed jobs had left unfinished"
-    return [f"{what} was removed from {folder}"]

@@ -16,11 +16,7 @@ from .leftovers import SUFFIX
 
 
 def hidden_file(path: Path | None, overwrite: bool) -> Path:
-    """A new empty file beside `path`, or among the temporary ones for a clip without a name.
-
-    Raises:
-        VideoError: if `path` is taken or its folder is not there.
-    """
+    """A new empty file beside `path`, or among the temporary ones for None; raises VideoError if `path` is taken or its folder is not there."""
     if path is None:
         handle, name = tempfile.mkstemp(prefix="fvr-", suffix=SUFFIX)
     else:
@@ -46,11 +42,7 @@ def writable(folder: Path) -> Iterator[None]:
 
 
 def publish(part: Path, target: Path, overwrite: bool, otherwise: Callable[[Path], Path] | None = None) -> Path:
-    """Moves a finished file to `target`, or the next free name that `otherwise` gives; returns the name.
-
-    Raises:
-        FileExistsError: if the name is taken and there is no choice.
-    """
+    """Moves a finished file to `target`, or the next free name that `otherwise` gives; returns the name, or raises FileExistsError."""
     allow(part, 0o666)
     while not overwrite:
         try:
@@ -72,11 +64,7 @@ def pour(part: Path, target: IO[bytes]) -> None:
 
 
 def take_name(part: Path, target: Path) -> None:
-    """Moves a finished file to a name that nothing has; interrupted, it leaves nothing under that name.
-
-    Raises:
-        FileExistsError: if something is called so.
-    """
+    """Moves a finished file to a free name, or raises FileExistsError; interrupted, it leaves nothing under that name."""
     made = False
     try:
         try:
@@ -97,11 +85,7 @@ def take_name(part: Path, target: Path) -> None:
 
 def allow(path: Path, mode: int) -> None:
     """Permissions as for any new file (`mode` less the umask); disks that have none are left as they are."""
+    umask = os.umask(0)
+    os.umask(umask)
     with suppress(OSError):
-        path.chmod(mode & ~current_umask())
-
-
-def current_umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        path.chmod(mode & ~umask)

@@ -19,16 +19,16 @@ from typing_extensions import Self
 
 from ..colour import LUMA_WEIGHTS, settled_matrix
 from ..errors import VideoError
-from ..files import Place, short
+from ..files import Place, ffmpeg_reason
 from ..info import UNSPECIFIED, ColourTags, SourceInfo
 from ..pixels import RGB, is_rgb, same_planes, to_frame
 from ..reading.source import FrameSource
 from ..streams.audio import AudioTrack, Care, Lane, open_lanes, untouched
-from ..streams.companions import PLAIN_TAGS, Companions, SubtitleLane, later, moved_chapters, unkept
+from ..streams.companions import PLAIN_TAGS, Companions, SubtitleLane, advance_timecode, kept_companions, moved_chapters
 from ..streams.sound import file_of, sound_in
 from .boxes import set_shown
 from .codecs import GRADED, HDR, VideoCodec, lost_depth, storable_format
-from .leftovers import claim, keep, sweep, swept_words
+from .leftovers import claim, keep, sweep
 from .publish import hidden_file, pour, publish
 from .timeline import Timeline, settled_tick
 
@@ -90,11 +90,11 @@ class VideoSink:
             more.append(f"the HDR10 mastering display and light level, for which {encoding.codec.name} has no place here; h265 and av1 have")
         if like is not None and encoding.codec.name == "prores" and like.colour.transfer in HDR and not hasattr(VideoFrame, "color_trc"):
             more.append("that it is of high dynamic range, which only PyAV 17 and newer write into ProRes")
-        self.companions = unkept(like, self.sound, encoding.container, self.warn, self.name, *more)
+        self.companions = kept_companions(like, self.sound, encoding.container, self.warn, self.name, *more)
         if self.size is not None:
             self.settle()
         self.part: Path | None = self.temporary()
-        self.warnings += swept_words(sweep(self.part.parent), self.part.parent)
+        self.warnings += sweep(self.part.parent)
         self.unclaim = claim(self.part, self)
         self.output: Any = None
         self.stream: Any = None
@@ -129,7 +129,7 @@ class VideoSink:
             for frame, start, end, own in zip(frames, starts, ends, stored or (None,) * len(frames), strict=True):
                 self.encode(frame, start, end, own)
         except av.FFmpegError as error:
-            raise VideoError(f"{self.name} could not be written by {self.encoding.codec.name} ({short(error)})") from error
+            raise VideoError(f"{self.name} could not be written by {self.encoding.codec.name} ({ffmpeg_reason(error)})") from error
 
     def settle(self) -> None:
         """Chooses what depends on the size, and warns of what that costs."""
@@ -201,7 +201,7 @@ class VideoSink:
             return
         self.stream.metadata.update(companions.picture)
         if companions.timecode:
-            self.output.metadata["timecode"] = later(companions.timecode, round((start - like.start) * like.rate), like.rate)
+            self.output.metadata["timecode"] = advance_timecode(companions.timecode, round((start - like.start) * like.rate), like.rate)
         if companions.chapters and hasattr(self.output, "set_chapters"):
             length = self.length if self.length is not None else None if like.duration is None else like.duration + like.start - origin
             self.output.set_chapters(moved_chapters(companions.chapters, origin, length))
@@ -263,7 +263,7 @@ class VideoSink:
             self.finish(self.timeline)
         except av.FFmpegError as error:
             self.abort()
-            raise VideoError(f"{self.name} could not be finished by {self.encoding.codec.name} ({short(error)})") from error
+            raise VideoError(f"{self.name} could not be finished by {self.encoding.codec.name} ({ffmpeg_reason(error)})") from error
         except BaseException:
             self.abort()
             raise
