@@ -71,11 +71,7 @@ def worker_tools(planned: Job, find: Find = named_weights) -> Tools:
 
 
 def assignments(texts: Sequence[str]) -> dict[str, str]:
-    """NAME=VALUE texts as a dictionary.
-
-    Raises:
-        ValueError: naming the text that has no "=".
-    """
+    """NAME=VALUE texts as a dictionary; raises ValueError for a text that has no "=" in it."""
     for text in texts:
         if "=" not in text:
             raise ValueError(f"--set takes NAME=VALUE, got {text!r}")

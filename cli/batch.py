@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .. import host
-from ..video import CODECS, CONTAINERS, VideoError, check_apart, usual_codec, usual_suffix
+from ..video import CODECS, CONTAINERS, VideoError, check_apart, default_codec, default_suffix
 
 
 def restore_each(options: Namespace, clips: Sequence[Path], restore: Callable[[Namespace], int]) -> int:
@@ -55,9 +55,9 @@ def named_outputs(clips: Sequence[Path], folder: Path, codec: str | None, overwr
     taken: dict[str, Path] = {}
     for clip in clips:
         suffix = clip.suffix.lower()
-        chosen = codec or usual_codec(clip)
+        chosen = codec or default_codec(clip)
         fits = chosen in CODECS and suffix in CONTAINERS and CONTAINERS[suffix] in CODECS[chosen].containers
-        suffix = suffix if fits else usual_suffix(chosen)
+        suffix = suffix if fits else default_suffix(chosen)
         name = clip.stem + suffix
         taken[name if name.lower() not in map(str.lower, taken) else clip.name + suffix] = clip
     outputs = [folder / name for name in taken]

@@ -80,9 +80,9 @@ def frame_rate(text: str) -> Fraction:
 
 def encoding(options: argparse.Namespace) -> dict[str, Any]:
     """How a clip is written, for `open_sink`."""
-    from ..video import usual_codec
+    from ..video import default_codec
 
-    return dict(codec=options.codec or usual_codec(options.output), crf=options.crf, pixel_format=options.pixel_format)
+    return dict(codec=options.codec or default_codec(options.output), crf=options.crf, pixel_format=options.pixel_format)
 
 
 def check_place(option: str, place: str | Path, *clips: str | Path) -> None:

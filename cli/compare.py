@@ -33,12 +33,12 @@ def add(commands: Any) -> None:
 
 def compare(options: argparse.Namespace) -> int:
     from .. import host
-    from ..video import VideoError, check_apart, name_playlist, open_sink, open_source
-    from ..video.comparison.compare import CompareOptions, compare_frames, compared_size, resizings
+    from ..video import VideoError, allow_playlist, check_apart, open_sink, open_source
+    from ..video.comparison.compare import CompareOptions, compare_frames, compared_size, resize_warnings
     from ..video.comparison.sync import check_sync, comparison_info, sound_source, synced_frames, timing_source
 
     for clip in options.clips:
-        name_playlist(clip)
+        allow_playlist(clip)
     if len(options.clips) < 2:
         raise VideoError(f"a comparison needs at least two clips and an output, got {options.clips[0]} and {options.output}")
     check_apart(options.output, options.clips)
@@ -71,7 +71,7 @@ def compare(options: argparse.Namespace) -> int:
     heard = "no sound" if sound is None else f"sound of {sources[sound].describe()}"
     print(f"{len(sources)} clips, {options.mode}, {len(shown)} frames of {size[1]} x {size[0]}, {heard}")
     sizes = [(source.describe(), (source.info.height, source.info.width)) for source in sources]
-    print(*resizings(sizes), *(warning for source in sources for warning in source.warnings), *sink.warnings, options.output, sep="\n")
+    print(*resize_warnings(sizes), *(warning for source in sources for warning in source.warnings), *sink.warnings, options.output, sep="\n")
     return 0
 
 

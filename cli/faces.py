@@ -52,9 +52,9 @@ def faces(options: argparse.Namespace) -> int:
     from ..assembly import chosen_detector
     from ..faces import Thumbnails, clock, contact_sheet, meant, report, select_tracks, table
     from ..pipeline import follow_faces
-    from ..video import name_playlist, open_source
+    from ..video import allow_playlist, open_source
 
-    name_playlist(options.input)
+    allow_playlist(options.input)
     like = meant(options.faces)
     sheet = Path(options.sheet or f"{Path(options.input).name.rsplit('.', 1)[0] or 'clip'}-faces.png")
     for path in [sheet, *([Path(options.json)] if options.json else [])]:

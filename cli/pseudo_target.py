@@ -59,9 +59,9 @@ def pseudo_target(options: argparse.Namespace) -> int:
     from ..options import parse_settings
     from ..pipeline import CHUNK, aligned_crops, follow_faces
     from ..priors.load import load_prior, prior_from_file
-    from ..video import name_playlist, open_source
+    from ..video import allow_playlist, open_source
 
-    name_playlist(options.input)
+    allow_playlist(options.input)
     if options.device:
         host.set_device(options.device)
     device = host.device()

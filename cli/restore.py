@@ -124,14 +124,14 @@ class HelpWithMethods(argparse.Action):
 
 def restore_all(options: argparse.Namespace) -> int:
     """One clip, or each video of a folder."""
-    from ..video import name_playlist, videos_in_folder
+    from ..video import allow_playlist, videos_in_folder
     from .batch import restore_each
 
     if options.report:
         check_place("--report", options.report, options.input, options.output)
     clips = videos_in_folder(options.input)
     if not clips:
-        name_playlist(options.input)
+        allow_playlist(options.input)
         return restore(options)
     failed = restore_each(options, clips, restore)
     print(f"{len(clips) - failed} of {len(clips)} clips restored into {options.output}")

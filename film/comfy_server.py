@@ -45,11 +45,7 @@ class TooLarge(Refused):
 
 
 class ComfyServer:
-    """One server.
-
-    Attributes:
-        address: such as http://host:8188.
-    """
+    """One server, by its address such as http://host:8188."""
 
     def __init__(self, address: str) -> None:
         parts = urlsplit(address if "://" in address else f"http://{address}")

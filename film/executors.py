@@ -110,11 +110,7 @@ def work(
     on_written: Progress = no_progress,
     first: int | None = None,
 ) -> None:
-    """Restores what is to do in this process, beside whoever else does, until nothing is left or `stopping` says so.
-
-    Args:
-        first: number of the segment to begin with.
-    """
+    """Restores segments in this process, number `first` before all, beside whoever else does, until nothing is left or `stopping` says so."""
 
     def try_one(segment: Segment) -> bool:
         return attempt(job, segment, tools(), say=say, check_interrupt=check_interrupt, on_written=on_written)

@@ -23,11 +23,7 @@ HEARTBEAT_TIMEOUT = 60.0
 
 
 class Lease:
-    """A right to work on one thing, until `release`, or the end of this process. Get one by `take`.
-
-    Attributes:
-        abandoned: who had it before and never released it; empty if nobody.
-    """
+    """A right to work on one thing, until `release` or the end of this process; see `take`. `abandoned`: the note of who never released it."""
 
     def __init__(self, path: Path, handle: int, abandoned: dict[str, Any]) -> None:
         self.path, self.handle, self.abandoned = path, handle, abandoned

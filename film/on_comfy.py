@@ -25,11 +25,7 @@ class Stopped(Exception):
 
 
 class Worker:
-    """A server with all that it needs of one job.
-
-    Attributes:
-        gone: why it takes no more segments; empty as long as it does.
-    """
+    """A server with all that it needs of one job. `gone`: why it takes no more segments; empty as long as it does."""
 
     def __init__(self, job: Job, server: ComfyServer, bundle: bytes) -> None:
         self.job, self.server, self.bundle = job, server, bundle

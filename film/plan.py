@@ -44,11 +44,7 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Tools:
-    """What restores a film; the same for every segment.
-
-    Attributes:
-        on_frames: called with the finished frames (n, 3, H, W) that this process writes.
-    """
+    """What restores a film, the same for every segment; `on_frames` gets the finished frames (n, 3, H, W) that this process writes."""
 
     restorer: Restorer
     detector: Detector
@@ -73,11 +69,7 @@ class Segment:
 
 
 class Job:
-    """A planned job, as its folder says.
-
-    Attributes:
-        plan: what job.json says.
-    """
+    """A planned job, as its folder says; `plan` is its job.json."""
 
     def __init__(self, folder: Path, plan: Mapping[str, Any]) -> None:
         self.folder, self.plan = folder, plan

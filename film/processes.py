@@ -108,10 +108,7 @@ def wake(process: Worker) -> Worker:
 
 
 def start_worker(folder: Path, place: int, workers: int, arguments: Sequence[str] = (), *, waiting: bool = False) -> Worker:
-    """A process that restores segments until none is left. What it has to say goes where this process's words go.
-
-    waiting: it imports only, until `wake` is called; it ends with the process that should have done so.
-    """
+    """A process that restores segments until none is left. With `waiting` it only imports until `wake` is called, and ends with this process."""
     package = __name__.rpartition(".film.")[0]
     code = f"import sys; from {package}.cli import main; sys.exit(main())"
     if waiting:
@@ -135,11 +132,7 @@ def orphaned() -> bool:
 
 
 def workers_for(text: str) -> int:
-    """Of `--workers`: a number, 0 for none, or "auto", one for each GPU here and one without any.
-
-    Raises:
-        ValueError: for anything else.
-    """
+    """Of `--workers`: a number, 0 for none, or "auto", one for each GPU here and one without any; else ValueError."""
     if text == "auto":
         return max(1, torch.cuda.device_count() if torch.cuda.is_available() else 1)
     if not text.isdecimal():

@@ -104,7 +104,7 @@ class SegmentSink(VideoSink):
         self.path.touch()
         return self.path
 
-    def accompany(self, start: Fraction, origin: Fraction) -> None:
+    def add_companions(self, start: Fraction, origin: Fraction) -> None:
         """Adds nothing: chapters, subtitles and timecode are added once, when the segments are joined."""
 
     @property

@@ -13,7 +13,7 @@ from ..headless.io import io, newer, ui
 from ..host.images import from_image, to_image
 from ..pipeline import CHUNK
 from ..video import FrameTimes, open_sink
-from ..video.comparison.compare import CompareOptions, compare_picture, compared_size, resizings
+from ..video.comparison.compare import CompareOptions, compare_picture, compared_size, resize_warnings
 from .choices import check_choice, choice_made
 from .page.before_after import SIDE
 from .page.people import aside
@@ -97,7 +97,7 @@ class CompareVideos(io.ComfyNode):
                 frames[number] = to_image(picture[None])[0]
                 tick(1, preview=picture)
         lines = [f"{len(clips)} clips, {options.mode}, {len(a)} frames of {width} x {height}"]
-        lines += resizings([(name, (clip.shape[1], clip.shape[2])) for name, clip in clips.items()])
+        lines += resize_warnings([(name, (clip.shape[1], clip.shape[2])) for name, clip in clips.items()])
         return io.NodeOutput(frames, ui={"text": ("\n".join(lines),), **wipe({"a_video": a, "b_video": b}, shown)})
 
 

@@ -10,7 +10,7 @@ from ..faces import check_words
 from ..headless.io import io
 from ..pipeline import restore_aligned, restore_clip_in_frames
 from ..record import job_identity, run_record
-from ..video import choose_container, usual_suffix
+from ..video import choose_container, default_suffix
 from .faces import (
     detector_input,
     fingerprints_of_finding,
@@ -208,7 +208,7 @@ class RestoreVideo(io.ComfyNode):
         if source.selection.window is not None:
             raise ValueError("a job needs the whole file of a clip, got a trimmed one; leave job empty, or use start_frame and max_frames")
         path, subfolder, _ = host.next_output_path(
-            filename_prefix, usual_suffix(encoding["codec"]), width=source.info.width, height=source.info.height
+            filename_prefix, default_suffix(encoding["codec"]), width=source.info.width, height=source.info.height
         )
         root = path.resolve().parents[len(Path(subfolder).parts)]
         chosen = None if encoding["pixel_format"] == "auto" else encoding["pixel_format"]

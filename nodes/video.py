@@ -21,11 +21,11 @@ from ..video import (
     SourceInfo,
     VideoSink,
     check_encoding,
+    default_suffix,
     open_sink,
     open_source,
     read_audio,
     read_frames,
-    usual_suffix,
 )
 from ..video.streams.audio import track_of
 from .sockets import ABSENT, CATEGORY, Times, optional
@@ -59,7 +59,7 @@ def check_output(filename_prefix: Any, codec: Any, crf: Any, pixel_format: Any) 
         if filename_prefix is not None:
             host.check_output(filename_prefix)
         if isinstance(codec, str) and isinstance(pixel_format, str) and isinstance(crf, (int, float)):  # whatever else they are is said elsewhere
-            check_encoding(codec, usual_suffix(codec), crf=crf, pixel_format=None if pixel_format == "auto" else pixel_format)
+            check_encoding(codec, default_suffix(codec), crf=crf, pixel_format=None if pixel_format == "auto" else pixel_format)
     except ValueError as error:
         return host.user_message(str(error))
     return True
@@ -146,7 +146,7 @@ def sink_for(
     metadata: Mapping[str, str],
 ) -> tuple[VideoSink | ImageSink, str]:
     """A new numbered file in the output folder, and its subfolder there; the sink's `path` may get a higher number when it is closed."""
-    path, subfolder, _ = host.next_output_path(prefix, usual_suffix(codec), width=size[1], height=size[0])
+    path, subfolder, _ = host.next_output_path(prefix, default_suffix(codec), width=size[1], height=size[0])
     chosen = None if pixel_format == "auto" else pixel_format
     choices = dict(size=size, codec=codec, crf=crf, pixel_format=chosen, audio=audio, metadata=metadata)
     sink = open_sink(path, like, otherwise=next_number, check_interrupt=host.check_interrupt, **choices)

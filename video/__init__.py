@@ -14,20 +14,20 @@ from .errors import VideoError
 from .files import IMAGE_SUFFIXES, Place, check_apart, image_names, local, number_field, sequence_files, videos_in_folder
 from .info import AudioInfo, ColourTags, SourceInfo
 from .memory import FramesSink, FramesSource
-from .playlists import name_playlist
+from .playlists import allow_playlist
 from .reading.animation import AnimationSource
 from .reading.decode import VideoSource
 from .reading.fields import DEINTERLACE
 from .reading.source import FrameChunk, FrameSource, Selection, read_all
 from .reading.stills import PNG, pictures_in
-from .reading.timestamp_discontinuity import unheard
+from .reading.timestamp_discontinuity import no_warning
 from .sequence import ImageSink, SequenceSource, read_bytes
 from .shots.cuts import ShotCutDetector, find_cuts
-from .streams.audio import AudioTrack, Care, track_of, untouched
+from .streams.audio import AudioTrack, Callbacks, no_check, track_of
 from .streams.audio import read_audio as read_sound
 from .streams.sound import sound_in
 from .times import FrameTimes
-from .writing.codecs import CODECS, CONTAINERS, SPEEDS, choose_codec, choose_container, usual_codec, usual_suffix
+from .writing.codecs import CODECS, CONTAINERS, SPEEDS, choose_codec, choose_container, default_codec, default_suffix
 from .writing.writer import Encoding, VideoSink
 
 __all__ = [
@@ -53,14 +53,14 @@ __all__ = [
     "check_apart",
     "check_encoding",
     "find_cuts",
-    "name_playlist",
+    "allow_playlist",
     "open_sink",
     "open_source",
     "probe",
     "read_audio",
     "read_frames",
-    "usual_codec",
-    "usual_suffix",
+    "default_codec",
+    "default_suffix",
     "videos_in_folder",
 ]
 
@@ -127,14 +127,12 @@ def read_frames(place: Place | FrameSource, *, on_frame: Callable[[], object] | 
     return read_all(place if isinstance(place, FrameSource) else open_source(place, **selection), on_frame)
 
 
-def read_audio(
-    place: Place | FrameSource, times: FrameTimes | None = None, *, check_interrupt: Callable[[], object] = untouched
-) -> AudioTrack | None:
+def read_audio(place: Place | FrameSource, times: FrameTimes | None = None, *, check_interrupt: Callable[[], object] = no_check) -> AudioTrack | None:
     """The sound that goes with the frames at `times` (the whole of it if None): sample 0 belongs to the first frame's start.
 
     None if the clip has no sound there; a sequence of images never has. `check_interrupt` is called all along and may raise.
     """
-    warn = unheard
+    warn = no_warning
     if isinstance(place, FrameSource):
         warn = place.warn
         held, start = track_of(place.info.sound), place.info.start
@@ -146,8 +144,8 @@ def read_audio(
     file: Place = local(place)
     if sequence_files(file) is not None:
         return None
-    care = Care(check_interrupt, warn)
-    return read_sound(file, care=care) if times is None else read_sound(file, times.starts[0], times.end, care)
+    callbacks = Callbacks(check_interrupt, warn)
+    return read_sound(file, callbacks=callbacks) if times is None else read_sound(file, times.starts[0], times.end, callbacks)
 
 
 def open_sink(
@@ -165,7 +163,7 @@ def open_sink(
     metadata: Mapping[str, str] | None = None,
     time_base: Fraction | None = None,
     otherwise: Callable[[Path], Path] | None = None,
-    check_interrupt: Callable[[], object] = untouched,
+    check_interrupt: Callable[[], object] = no_check,
 ) -> VideoSink | ImageSink:
     """A clip to be written; use it in a `with` block, which finishes the file on success and removes it on any exception.
 

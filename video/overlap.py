@@ -12,11 +12,11 @@ import torch
 from typing_extensions import Self
 
 Item = TypeVar("Item")
-PATIENCE = 0.2
+POLL_SECONDS = 0.2
 """Seconds after which a wait looks up: a queue's lock lets no Ctrl-C through on Windows."""
 
 
-def started(work: Callable[[], object], name: str) -> threading.Thread:
+def start_thread(work: Callable[[], object], name: str) -> threading.Thread:
     """A running thread with the caller's modes of torch, which every thread has for itself, on one core: the others are the caller's."""
     inference, grad, cores = torch.is_inference_mode_enabled(), torch.is_grad_enabled(), torch.get_num_threads()
     settled = threading.Event()
@@ -57,7 +57,7 @@ def read_ahead(items: Iterable[Item], depth: int = 1) -> Generator[Item, None, N
             with suppress(AttributeError):
                 steps.close()  # type: ignore[attr-defined]
 
-    thread = started(work, "fvr reads ahead")
+    thread = start_thread(work, "fvr reads ahead")
     try:
         while True:
             there, item = take(made)
@@ -85,7 +85,7 @@ class WriteBehind:
         self.error: BaseException | None = None
 
     def __enter__(self) -> Self:
-        self.thread = started(self.work, "fvr writes behind")
+        self.thread = start_thread(self.work, "fvr writes behind")
         return self
 
     def work(self) -> None:
@@ -112,7 +112,7 @@ class WriteBehind:
             if kind is None:
                 put(self.waiting, None, self.over)
                 while self.thread.is_alive():
-                    self.thread.join(PATIENCE)
+                    self.thread.join(POLL_SECONDS)
         finally:
             self.over.set()
             self.thread.join()
@@ -124,7 +124,7 @@ def put(queue: Queue[Any], item: Any, over: threading.Event) -> bool:
     """Whether `item` found room before `over`."""
     while not over.is_set():
         with suppress(Full):
-            queue.put(item, timeout=PATIENCE)
+            queue.put(item, timeout=POLL_SECONDS)
             return True
     return False
 
@@ -133,5 +133,5 @@ def take(queue: Queue[Any], over: threading.Event | None = None) -> Any:
     """The next item; None once `over`."""
     while over is None or not over.is_set():
         with suppress(Empty):
-            return queue.get(timeout=PATIENCE)
+            return queue.get(timeout=POLL_SECONDS)
     return None

@@ -11,30 +11,30 @@ import av
 
 from .errors import VideoError
 
-LISTS = {"hls", "applehttp", "dash", "webm_dash_manifest", "concat", "imf", "vobsub"}
+PLAYLISTS = {"hls", "applehttp", "dash", "webm_dash_manifest", "concat", "imf", "vobsub"}
 """Demuxers that open other files, by FFmpeg's names."""
 NETWORK, PROGRAMS = {"sdp", "rtp", "rtsp", "sap"}, {"lavfi", "avisynth", "vapoursynth"}
 DEVICES = {"alsa", "oss", "fbdev", "kmsgrab", "x11grab", "v4l2", "video4linux2", "dshow", "avfoundation"}
 """Those that open the network, programs or devices."""
-BEGINNINGS = {b"#EXTM3U": "a playlist", b"ffconcat": "a list of clips", b"<MPD": "a streaming manifest", b"v=0": "a description of a live stream"}
+SIGNATURES = {b"#EXTM3U": "a playlist", b"ffconcat": "a list of clips", b"<MPD": "a streaming manifest", b"v=0": "a description of a live stream"}
 
-_named: set[str] = set()
+_allowed: set[str] = set()
 
 
-def name_playlist(place: str | PathLike[str]) -> None:
+def allow_playlist(place: str | PathLike[str]) -> None:
     """Lets this file be a playlist from now on: for what a person has named on a command line."""
-    _named.add(os.path.abspath(place))  # noqa: PTH100 (a link is what was named)
+    _allowed.add(os.path.abspath(place))  # noqa: PTH100 (a link is what was named)
 
 
 def demuxer_options(place: object) -> dict[str, str]:
     """Options of `av.open` that keep FFmpeg to the one file: for a named playlist, to files."""
-    if isinstance(place, (str, PathLike)) and os.path.abspath(place) in _named:  # noqa: PTH100
+    if isinstance(place, (str, PathLike)) and os.path.abspath(place) in _allowed:  # noqa: PTH100
         return {"protocol_whitelist": "file,crypto,data"}
-    return {"protocol_whitelist": "file", "format_whitelist": _alone()}
+    return {"protocol_whitelist": "file", "format_whitelist": _single_file_demuxers()}
 
 
 @cache
-def _alone() -> str:
+def _single_file_demuxers() -> str:
     """Every demuxer that reads one file, as FFmpeg's list."""
     found = []
     for name in sorted(av.formats_available):
@@ -42,7 +42,7 @@ def _alone() -> str:
             whole = av.ContainerFormat(name, "r").name
         except ValueError:  # a muxer
             continue
-        if not (LISTS | NETWORK | PROGRAMS | DEVICES) & {name, *whole.split(",")}:
+        if not (PLAYLISTS | NETWORK | PROGRAMS | DEVICES) & {name, *whole.split(",")}:
             found.append(name)
     return ",".join(found)
 
@@ -54,7 +54,7 @@ def refuse_playlist(place: object, name: str) -> None:
     with Path(place).open("rb") as file:
         start = file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
     what = next(
-        (what for beginning, what in BEGINNINGS.items() if start.startswith(beginning) or (beginning == b"<MPD" and beginning in start)), None
+        (what for beginning, what in SIGNATURES.items() if start.startswith(beginning) or (beginning == b"<MPD" and beginning in start)), None
     )
     if what:
         raise VideoError(f"{name} is {what}, which leads to other files; give the clip itself, or name the list on the command line of fvr restore")

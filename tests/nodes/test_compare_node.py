@@ -11,7 +11,7 @@ from fvr import host
 from fvr.nodes.compare import CompareVideos
 from fvr.nodes.video import SaveVideoFrames
 from fvr.video import FrameTimes, open_source
-from fvr.video.comparison.compare import line_place
+from fvr.video.comparison.compare import divider_position
 
 
 def noise(count: int, height: int = 40, width: int = 60, seed: int = 0) -> torch.Tensor:
@@ -60,7 +60,7 @@ def test_the_line_follows_the_clock(wired):
     ).result[0]
     seconds = [0.0, 0.5, 1.0, 3.0] if wired else [0.0, 0.5, 1.0, 1.5]
     for frame, now in zip(frames, seconds, strict=True):
-        place = line_place(now, 4.0, 60)
+        place = divider_position(now, 4.0, 60)
         assert not frame[:, : max(0, place - 2)].any() and (frame[:, place + 2 :] == 0.5).all()
 
 

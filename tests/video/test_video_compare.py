@@ -18,11 +18,11 @@ from fvr.video.comparison.compare import (
     compare_frames,
     compare_picture,
     compared_size,
+    divider_position,
+    divider_width,
     heat,
     legend_height,
-    line_place,
-    line_width,
-    resizings,
+    resize_warnings,
 )
 from fvr.video.comparison.sync import check_sync, comparison_info, sound_source, synced_frames, timing_source
 from fvr.video.comparison.text_overlay import drawable, letter_height, rendered_text
@@ -57,7 +57,7 @@ def test_more_than_three_clips_go_into_rows_and_the_rest_is_black():
 @pytest.mark.parametrize(("seconds", "place"), [(0, W // 2), (1, W), (2, W // 2), (3, 0), (4, W // 2), (1 / 3, 3 * W // 4), (7, 0)])
 def test_the_line_is_where_the_clock_says(seconds, place):
     """Period 4: in the middle at 0 s, at the right edge at 1 s, at the left edge at 3 s; sin(pi / 6) = 1/2 at 1/3 s."""
-    assert line_place(seconds, 4.0, W) == place
+    assert divider_position(seconds, 4.0, W) == place
     picture = compare_picture([A, B], seconds, CompareOptions("split", period=4.0))
     assert torch.equal(picture[..., : max(0, place - 2)], A[..., : max(0, place - 2)])
     assert torch.equal(picture[..., place + 2 :], B[..., place + 2 :])
@@ -161,7 +161,7 @@ def test_another_size_is_resized_to_the_first():
     large = moving(1, 2 * H, 2 * W)[0]
     picture = compare_picture([A, large], 0.0, CompareOptions())
     assert (picture[..., W:] - moving(1, H, W)[0]).abs().max() < 0.02
-    assert resizings([("a", (H, W)), ("b", (2 * H, 2 * W)), ("c", (H, W))]) == ["b is 240 x 180 and was resized to 120 x 90, the size of a"]
+    assert resize_warnings([("a", (H, W)), ("b", (2 * H, 2 * W)), ("c", (H, W))]) == ["b is 240 x 180 and was resized to 120 x 90, the size of a"]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_wrong_number_of_clips_is_one_sentence(options, clips, words):
 
 
 def test_line_and_rim_grow_with_the_picture():
-    assert [line_width(width) for width in (64, 480, 1920, 3840)] == [1, 1, 4, 8]
+    assert [divider_width(width) for width in (64, 480, 1920, 3840)] == [1, 1, 4, 8]
 
 
 # ---------------------------------------------------------------- clips in step

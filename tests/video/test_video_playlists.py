@@ -81,7 +81,7 @@ def test_no_list_reaches_the_network(tmp_path):
         path = placed(tmp_path, "a.m3u8", f"http://127.0.0.1:{server.getsockname()[1]}/a.ts")
         for named in (False, True):
             if named:
-                playlists.name_playlist(path)
+                playlists.allow_playlist(path)
             with pytest.raises(VideoError):
                 open_source(path)
         thread.join()
@@ -97,10 +97,10 @@ def _accepts(server):
 
 
 def test_a_list_that_is_named_on_the_command_line_is_read(outside, tmp_path, monkeypatch):
-    monkeypatch.setattr(playlists, "_named", set())
+    monkeypatch.setattr(playlists, "_allowed", set())
     path = placed(tmp_path, "a.m3u8", outside)
     assert main(["compare", str(path), str(outside), str(tmp_path / "out.mp4")]) == 0
     assert probe(tmp_path / "out.mp4").frame_estimate == 4
-    monkeypatch.setattr(playlists, "_named", set())
+    monkeypatch.setattr(playlists, "_allowed", set())
     with pytest.raises(VideoError, match="is a playlist"):
         open_source(path)

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import VideoError
-from .text_overlay import drawable, fitted, letter_height, paint, write_label
+from .text_overlay import blend_text, drawable, letter_height, truncated_text, write_label
 
 MODES = ("side_by_side", "split", "difference")
 
-HEAT = ((0.0, 0.0, 0.0), (0.20, 0.10, 0.55), (0.75, 0.15, 0.45), (1.0, 0.55, 0.10), (1.0, 1.0, 0.80))
+HEAT_COLOURS = ((0.0, 0.0, 0.0), (0.20, 0.10, 0.55), (0.75, 0.15, 0.45), (1.0, 0.55, 0.10), (1.0, 1.0, 0.80))
 """Colours of a difference at 0, 1/4, 1/2, 3/4 and 1: black, violet, magenta, orange, pale yellow; each brighter than the one before."""
 
 
@@ -69,7 +69,7 @@ class CompareOptions:
 def compared_size(height: int, width: int, clips: int, options: CompareOptions) -> tuple[int, int]:
     """(H, W) of the pictures that come out when the first clip has height x width."""
     if options.mode == "side_by_side":
-        columns = row_length(clips)
+        columns = grid_columns(clips)
         return height * math.ceil(clips / columns), width * columns
     return height + (legend_height(height, width) if options.mode == "difference" else 0), width
 
@@ -104,7 +104,7 @@ def resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(picture[None], size, mode="bicubic", antialias=True, align_corners=False)[0].clamp_(0, 1)
 
 
-def resizings(clips: Sequence[tuple[str, tuple[int, int]]]) -> list[str]:
+def resize_warnings(clips: Sequence[tuple[str, tuple[int, int]]]) -> list[str]:
     """A sentence for each clip, given by name and (height, width), that does not have the first one's size."""
     first, (height, width) = clips[0]
     return [
@@ -112,25 +112,25 @@ def resizings(clips: Sequence[tuple[str, tuple[int, int]]]) -> list[str]:
     ]
 
 
-def row_length(clips: int) -> int:
+def grid_columns(clips: int) -> int:
     """Clips in a row: all of up to three, else as many as there are rows, or one more."""
     return clips if clips <= 3 else math.ceil(math.sqrt(clips))
 
 
 def side_by_side(pictures: Sequence[Tensor]) -> Tensor:
     """Row after row, each picture next to the one before; places that are left over are black."""
-    columns = row_length(len(pictures))
+    columns = grid_columns(len(pictures))
     blank = torch.zeros_like(pictures[0])
     padded = [*pictures, *[blank] * (-len(pictures) % columns)]
     return torch.cat([torch.cat(padded[start : start + columns], -1) for start in range(0, len(padded), columns)], -2)
 
 
-def line_place(seconds: float, period: float, width: int) -> int:
+def divider_position(seconds: float, period: float, width: int) -> int:
     """First column right of the line: width / 2 * (1 + sin(2 pi t / period)), in the middle at the start and slowest at the edges."""
     return round(width / 2 * (1 + math.sin(2 * math.pi * seconds / period)))
 
 
-def line_width(width: int) -> int:
+def divider_width(width: int) -> int:
     """Columns of the white line; it has a black rim of half of that, at least one, on either side."""
     return max(1, round(width / 480))
 
@@ -138,7 +138,7 @@ def line_width(width: int) -> int:
 def split(left: Tensor, right: Tensor, seconds: float, period: float) -> Tensor:
     """`left` up to the line, `right` behind it, and the line over both."""
     width = left.shape[-1]
-    place, white = line_place(seconds, period, width), line_width(width)
+    place, white = divider_position(seconds, period, width), divider_width(width)
     rim = max(1, white // 2)
     picture = torch.cat([left[..., :place], right[..., place:]], -1)
     first = place - white // 2
@@ -148,7 +148,7 @@ def split(left: Tensor, right: Tensor, seconds: float, period: float) -> Tensor:
 
 
 def difference(one: Tensor, other: Tensor, options: CompareOptions) -> Tensor:
-    """The mean of |one - other| over the channels, times the gain, as HEAT; below it a legend that hides nothing of it."""
+    """The mean of |one - other| over the channels, times the gain, as HEAT_COLOURS; below it a legend that hides nothing of it."""
     height, width = one.shape[-2:]
     words = [label or f"clip {number}" for number, label in ((1, options.label(0)), (2, options.label(1)))]
     legend = difference_legend(legend_height(height, width), width, letter_height(height, width), words, options.gain)
@@ -156,10 +156,10 @@ def difference(one: Tensor, other: Tensor, options: CompareOptions) -> Tensor:
 
 
 def heat(values: Tensor) -> Tensor:
-    """(H, W) to (3, H, W): HEAT, linear in between; below 0 black, above 1 the brightest."""
-    table = torch.tensor(HEAT).to(values)
-    place = values.clamp(0, 1) * (len(HEAT) - 1)
-    below = place.floor().clamp_(max=len(HEAT) - 2)
+    """(H, W) to (3, H, W): HEAT_COLOURS, linear in between; below 0 black, above 1 the brightest."""
+    table = torch.tensor(HEAT_COLOURS).to(values)
+    place = values.clamp(0, 1) * (len(HEAT_COLOURS) - 1)
+    below = place.floor().clamp_(max=len(HEAT_COLOURS) - 2)
     index = below.long()
     return torch.lerp(table[index], table[index + 1], (place - below)[..., None]).movedim(-1, 0)
 
@@ -179,12 +179,12 @@ def difference_legend(height: int, width: int, letters: int, words: Sequence[str
     left, right = margin, width - margin
     most = 255 / gain
     for text, at_right in ((f"{most:.0f}" if most >= 10 else f"{most:.1f}", True), ("0", False)):
-        drawn = fitted(text, letters, right - left)
+        drawn = truncated_text(text, letters, right - left)
         if drawn is None:
             continue
-        paint(strip, drawn, top, right - drawn.shape[1] if at_right else left)
+        blend_text(strip, drawn, top, right - drawn.shape[1] if at_right else left)
         left, right = (left, right - drawn.shape[1] - letters) if at_right else (left + drawn.shape[1] + letters, right)
-    title = fitted(drawable(f"|{words[0]} - {words[1]}|, of 255"), letters, right - left)
+    title = truncated_text(drawable(f"|{words[0]} - {words[1]}|, of 255"), letters, right - left)
     if title is not None:
-        paint(strip, title, top, left + (right - left - title.shape[1]) // 2)
+        blend_text(strip, title, top, left + (right - left - title.shape[1]) // 2)
     return strip

@@ -14,18 +14,18 @@ from torch import Tensor
 from ..errors import VideoError
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-LEAST = 9
+MIN_LETTER_HEIGHT = 9
 """Pixels below which the letters of FONT run together."""
 SHARE = 26
-"""Letters are this fraction of the picture's shorter side, if that is more than LEAST."""
+"""Letters are this fraction of the picture's shorter side, if that is more than MIN_LETTER_HEIGHT."""
 SHADE = 0.3
 """What is left of the picture's brightness behind letters."""
-CUT = ".."
+ELLIPSIS = ".."
 
 
 def letter_height(height: int, width: int) -> int:
     """Of a capital letter in pixels, for a picture of height x width."""
-    return max(LEAST, round(min(height, width) / SHARE))
+    return max(MIN_LETTER_HEIGHT, round(min(height, width) / SHARE))
 
 
 def drawable(text: str) -> str:
@@ -39,10 +39,10 @@ def drawable(text: str) -> str:
 def rendered_text(text: str, height: int) -> Tensor:
     """(H, W) in [0, 1]: how much of each pixel the letters cover; capital letters are `height` pixels high, descenders are inside."""
     thickness = max(1, round(height / 8))
-    return torch.from_numpy(inked(text, font_scale(height, thickness), thickness)).float() / 255
+    return torch.from_numpy(rasterized_text(text, font_scale(height, thickness), thickness)).float() / 255
 
 
-def inked(text: str, scale: float, thickness: int) -> NDArray:
+def rasterized_text(text: str, scale: float, thickness: int) -> NDArray:
     """(H, W) uint8: the text in white on black."""
     (width, above), below = cv2.getTextSize(text, FONT, scale, thickness)
     canvas = np.zeros((above + below, max(1, width)), np.uint8)
@@ -53,17 +53,17 @@ def inked(text: str, scale: float, thickness: int) -> NDArray:
 @lru_cache(maxsize=64)
 def font_scale(height: int, thickness: int) -> float:
     """At which an H covers `height` rows; measured, because OpenCV 4 and 5 draw FONT by different fonts."""
-    return height * 4 / np.count_nonzero(inked("H", 4.0, thickness).max(1) > 127)
+    return height * 4 / np.count_nonzero(rasterized_text("H", 4.0, thickness).max(1) > 127)
 
 
-def fitted(text: str, height: int, room: int) -> Tensor | None:
+def truncated_text(text: str, height: int, room: int) -> Tensor | None:
     """The overlay of `text`, cut short by ".." if it is wider than `room` pixels; None if nothing fits."""
     drawn = rendered_text(text, height)
     while drawn.shape[1] > room:
-        text = text.removesuffix(CUT)[:-1]
+        text = text.removesuffix(ELLIPSIS)[:-1]
         if not text:
             return None
-        text += CUT
+        text += ELLIPSIS
         drawn = rendered_text(text, height)
     return drawn
 
@@ -76,17 +76,17 @@ def write_label(picture: Tensor, text: str, *, right: bool = False) -> None:
     height, width = picture.shape[-2:]
     size = letter_height(height, width)
     margin = size // 2
-    drawn = fitted(drawable(text), size, width - 4 * margin) if text else None
+    drawn = truncated_text(drawable(text), size, width - 4 * margin) if text else None
     if drawn is None or drawn.shape[0] + 3 * margin > height / 3:
         return
     rows, columns = drawn.shape[0] + margin, drawn.shape[1] + 2 * margin
     left = width - margin - columns if right else margin
     box = picture[:, margin : margin + rows, left : left + columns]
     box *= SHADE
-    paint(box, drawn, margin // 2 + margin % 2, margin)
+    blend_text(box, drawn, margin // 2 + margin % 2, margin)
 
 
-def paint(picture: Tensor, drawn: Tensor, top: int, left: int) -> None:
+def blend_text(picture: Tensor, drawn: Tensor, top: int, left: int) -> None:
     """Blends white letters into `picture` (3, H, W) in place, their upper left corner at (top, left)."""
     rows, columns = drawn.shape
     area = picture[:, top : top + rows, left : left + columns]

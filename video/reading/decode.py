@@ -17,14 +17,14 @@ from ..files import Place, duration_of, open_input, picture_stream, presentation
 from ..pixels import letterboxed, to_tensor
 from .fields import Deinterlacer, check_deinterlace
 from .health import Health, readable
-from .probe import cut_sentence, examine, limit, orientation
+from .probe import examine, limit_pixels, orientation, truncation_warning
 from .source import FrameSource, Selection, Timed
 from .timestamp_discontinuity import RunningClock, can_seek
 
-NEAR = 64
+MIN_SEEK_FRAMES = 64
 """Frames closer to the start than this are decoded and dropped rather than sought."""
 
-WHOLE = ("each frame becomes a whole one", "both fields of a frame become frames, at twice the rate")
+DEINTERLACED = ("each frame becomes a whole one", "both fields of a frame become frames, at twice the rate")
 
 LATE_ENDS = int(av.__version__.split(".")[0]) >= 19
 
@@ -38,10 +38,10 @@ class VideoSource(FrameSource):
         self.info, self.warnings = examine(place)
         self.selection = selection
         forced = deinterlace not in ("auto", "off", "fields")
-        self.woven = deinterlace != "off" and (forced or self.info.interlaced)
+        self.deinterlaced = deinterlace != "off" and (forced or self.info.interlaced)
         if self.info.interlaced or forced:
-            self.warn(self.weaving())
-        if self.halved:
+            self.warn(self.interlace_warning())
+        if self.field_rate:
             frames, info = self.info.frame_estimate, self.info
             self.info = replace(info, rate=2 * info.rate, time_base=info.time_base / 2, frame_estimate=None if frames is None else 2 * frames)
 
@@ -49,9 +49,9 @@ class VideoSource(FrameSource):
         wanted = self.selection.start
         window = self.selection.window
         if window is not None:
-            yield from self.inside(*window, skip=wanted)
+            yield from self.frames_in_window(*window, skip=wanted)
             return
-        target = self.presentation(wanted) if wanted >= NEAR and not self.halved else None
+        target = self.time_of(wanted) if wanted >= MIN_SEEK_FRAMES and not self.field_rate else None
         if target is not None:
             frames = self.decoded(target - self.margin)
             for item in frames:
@@ -66,29 +66,29 @@ class VideoSource(FrameSource):
             if number >= wanted:
                 yield item
 
-    def weaving(self) -> str:
+    def interlace_warning(self) -> str:
         """What becomes of interlaced frames."""
         if self.deinterlace == "off":
             return f"{self.describe()} is interlaced, which its copy is not told to be; deinterlace it first, or its combs stay"
         named = "" if self.info.interlaced else "taken as "
-        return f"{self.describe()} is {named}interlaced: {WHOLE[self.deinterlace.startswith('fields')]} (bwdif)"
+        return f"{self.describe()} is {named}interlaced: {DEINTERLACED[self.deinterlace.startswith('fields')]} (bwdif)"
 
     @property
-    def halved(self) -> bool:
+    def field_rate(self) -> bool:
         """Whether a packet becomes two frames."""
-        return self.woven and self.deinterlace.startswith("fields")
+        return self.deinterlaced and self.deinterlace.startswith("fields")
 
     @property
     def frame_length(self) -> Fraction:
         """Seconds that a packet's picture lasts, on average."""
-        return (1 + self.halved) / self.info.rate
+        return (1 + self.field_rate) / self.info.rate
 
     @property
     def margin(self) -> Fraction:
         """Seconds to begin before the first frame wanted: a frame made of fields takes after the one before it."""
-        return 3 / self.info.rate if self.woven else Fraction(0)
+        return 3 / self.info.rate if self.deinterlaced else Fraction(0)
 
-    def inside(self, start: Fraction, duration: Fraction | None, skip: int) -> Iterator[Timed]:
+    def frames_in_window(self, start: Fraction, duration: Fraction | None, skip: int) -> Iterator[Timed]:
         """Frames whose presentation begins in [start, start + duration)."""
         if start < 0:
             start = max(Fraction(0), (self.info.duration or Fraction(0)) + start)
@@ -96,7 +96,7 @@ class VideoSource(FrameSource):
         stop = start + duration if duration else None
         number = -1
         held: Timed | None = None
-        for item in self.decoded(start - self.margin if start > self.info.start + NEAR / self.info.rate and self.can_seek else None):
+        for item in self.decoded(start - self.margin if start > self.info.start + MIN_SEEK_FRAMES / self.info.rate and self.can_seek else None):
             if item.start < start:
                 continue
             if stop is not None and item.start >= stop:
@@ -114,7 +114,7 @@ class VideoSource(FrameSource):
         with open_input(self.place) as container:
             return can_seek(container, self.place)
 
-    def presentation(self, number: int) -> Fraction | None:
+    def time_of(self, number: int) -> Fraction | None:
         """When frame `number` is shown, by its packet alone; None if the packets do not say or a time means several places."""
         if not self.can_seek:
             return None
@@ -134,7 +134,7 @@ class VideoSource(FrameSource):
         with open_input(self.place) as container:
             stream = picture_stream(container)
             stream.thread_type = "AUTO"
-            limit(stream)
+            limit_pixels(stream)
             if seek_to is not None:
                 container.seek(int(seek_to / stream.time_base), stream=stream)
             health = Health()
@@ -163,7 +163,7 @@ class VideoSource(FrameSource):
         previous: Fraction | None = None
         for frame in frames:
             if self.deinterlace != "off" and frame.interlaced_frame and not self.info.interlaced:
-                self.warn(f"{self.describe()} is interlaced in places: {WHOLE[self.deinterlace.startswith('fields')]} (bwdif)")
+                self.warn(f"{self.describe()} is interlaced in places: {DEINTERLACED[self.deinterlace.startswith('fields')]} (bwdif)")
             previous = self.start_of(frame, clock, previous)
             last[:] = previous, duration_of(frame)
             yield previous, frame
@@ -198,7 +198,7 @@ class VideoSource(FrameSource):
     def picture(self, frame: VideoFrame, rotation: int, mirrored: bool) -> Tensor:
         """Upright and of the clip's size, into which frames of another size are letterboxed with their aspect kept."""
         if frame.interlaced_frame:
-            self.warn(self.weaving())
+            self.warn(self.interlace_warning())
         upright = to_tensor(frame, rotation // 90 % 4)
         upright = upright.flip(-1) if mirrored else upright
         size = self.info.height, self.info.width
@@ -215,8 +215,8 @@ class VideoSource(FrameSource):
         if to_the_end and not health.delivered:
             raise VideoError(f"{self.describe()} holds no frame that decodes ({health.fault or 'it is empty'}); it is damaged")
         if health.fault or health.damaged or (to_the_end and not health.whole(stream)):
-            words = health.words(stream, to_the_end)
-            self.warnings = [sentence for sentence in self.warnings if sentence != cut_sentence(self.place)]  # which this tells better
+            words = health.description(stream, to_the_end)
+            self.warnings = [sentence for sentence in self.warnings if sentence != truncation_warning(self.place)]  # which this tells better
             self.warn(f"{self.describe()} is damaged or cut short: {words}; the {health.delivered} frames that decode are used")
 
 

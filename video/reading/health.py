@@ -54,20 +54,20 @@ class Health:
 
     def whole(self, stream: Any) -> bool:
         """Whether as many packets came as the header announces or, without a count, they reach the announced end."""
-        if counted(stream):
-            return self.packets >= counted(stream)
+        if frame_count(stream):
+            return self.packets >= frame_count(stream)
         announced = announced_end(stream)
         return announced is None or self.ended >= announced
 
-    def words(self, stream: Any, to_the_end: bool) -> str:
-        if to_the_end and self.packets < counted(stream):
-            return f"its header announces {counted(stream)} frames, {self.packets} are there"
+    def description(self, stream: Any, to_the_end: bool) -> str:
+        if to_the_end and self.packets < frame_count(stream):
+            return f"its header announces {frame_count(stream)} frames, {self.packets} are there"
         if to_the_end and not self.whole(stream):
             return f"it stops at {float(self.ended):.2f} s of {float(announced_end(stream) or 0):.2f} s"
         return f"{self.damaged or 1} of its frames {'has' if self.damaged <= 1 else 'have'} errors"
 
 
-def counted(stream: Any) -> int:
+def frame_count(stream: Any) -> int:
     """Frames by the header, 0 if it does not say; AVI counts places, and those of dropped frames are empty."""
     return 0 if stream.container.format.name == "avi" else stream.frames
 

@@ -37,7 +37,7 @@ def examine(place: Place) -> tuple[SourceInfo, list[str]]:
             raise VideoError(f"the picture of {place_name(place)} is in a codec that is not known here; convert it first")
         health = Health()
         check_pixels(place_name(place), stream.width, stream.height)
-        limit(stream)
+        limit_pixels(stream)
         frame = next(health.frames(container, stream), None)
         if frame is None:
             raise VideoError(f"{place_name(place)} holds no frame that decodes ({health.fault or 'it is empty'}); it is damaged")
@@ -69,7 +69,7 @@ def examine(place: Place) -> tuple[SourceInfo, list[str]]:
             audio_streams=tuple(audio_info(audio) for audio in container.streams.audio if audio.codec_context is not None),
             sound=None if isinstance(place, (str, PathLike)) else place,
         )
-        warnings = [cut] if (cut := cut_sentence(place)) else []
+        warnings = [cut] if (cut := truncation_warning(place)) else []
         return info, [
             *warnings,
             *([f"{place_name(place)} has transparent parts; transparency is not kept"] if has_transparency(frame, stream) else []),
@@ -84,7 +84,7 @@ def frame_rate(stream: Any) -> Fraction:
     return Fraction(average or guess or stream.base_rate or 25)
 
 
-def cut_sentence(place: Place) -> str:
+def truncation_warning(place: Place) -> str:
     """What is to be said of a file that ends before its last part does; empty for others."""
     if isinstance(place, (str, PathLike)):
         with Path(place).open("rb") as file:
@@ -94,7 +94,7 @@ def cut_sentence(place: Place) -> str:
     return f"{place_name(place)} is cut short: its last part lacks {missing:,} bytes; the frames that are there are used" if missing else ""
 
 
-def limit(stream: Any) -> None:
+def limit_pixels(stream: Any) -> None:
     """Has the decoder refuse pictures that grow far too large on the way; it counts rows as they lie in memory, which are longer."""
     stream.codec_context.options = {**stream.codec_context.options, "max_pixels": str(2 * max_pixels() + 1_000_000)}
 

@@ -13,12 +13,12 @@ from .health import readable
 MAY_JUMP = 0x200
 """FFmpeg's AVFMT_TS_DISCONT: formats (MPEG transport and program streams) whose times may jump."""
 
-LEAST_JUMP = Fraction(1, 10)
+MIN_JUMP = Fraction(1, 10)
 
-AHEAD = 10
+MAX_STEP = 10
 """Seconds; where clocks may jump, times that go on by more start anew too. FFmpeg's own measure (dts_delta_threshold)."""
 
-GAP = 1
+MAX_SILENCE = 1
 """Seconds; sound may be silent for longer only while there is a picture."""
 
 
@@ -31,11 +31,11 @@ class Part:
     offset: Fraction
 
 
-def jump(container: Any) -> Fraction:
+def jump_threshold(container: Any) -> Fraction:
     """Seconds; times that go back further than this start anew, less is disorder."""
     stream = picture_stream(container)
     rate = None if stream is None else stream.average_rate
-    return max(LEAST_JUMP, 3 / Fraction(rate)) if rate else LEAST_JUMP
+    return max(MIN_JUMP, 3 / Fraction(rate)) if rate else MIN_JUMP
 
 
 def parts_of(place: Place) -> list[Part]:
@@ -45,7 +45,7 @@ def parts_of(place: Place) -> list[Part]:
         stream = picture_stream(container)
         if stream is None:
             return []
-        slack, frame = jump(container), 1 / Fraction(stream.average_rate or 25)
+        slack, frame = jump_threshold(container), 1 / Fraction(stream.average_rate or 25)
         may_jump = container.format.flags & MAY_JUMP
         latest = Fraction(0)
         for packet in readable(container.demux(stream)):
@@ -54,7 +54,7 @@ def parts_of(place: Place) -> list[Part]:
                 continue
             end = start + (duration_of(packet) or frame)
             decoded = start if packet.dts is None else packet.dts * packet.time_base
-            if not spans or decoded < latest - slack or (may_jump and decoded > latest + AHEAD):
+            if not spans or decoded < latest - slack or (may_jump and decoded > latest + MAX_STEP):
                 spans.append([start, end])
                 latest = decoded
             spans[-1] = [min(spans[-1][0], start), max(spans[-1][1], end)]
@@ -71,8 +71,8 @@ def can_seek(container: Any, place: Place) -> bool:
     return not container.format.flags & MAY_JUMP or len(parts_of(place)) < 2
 
 
-def unheard(sentence: str) -> None:
-    """A warning that nobody wants."""
+def no_warning(sentence: str) -> None:
+    """Discards a warning."""
 
 
 class RunningClock:
@@ -86,9 +86,9 @@ class RunningClock:
         warn: is told of damaged time stamps.
     """
 
-    def __init__(self, place: Place, container: Any, *, sound: bool = False, warn: Callable[[str], None] = unheard) -> None:
-        self.place, self.slack, self.sound, self.warn = place, jump(container), sound, warn
-        self.ahead = GAP if sound else AHEAD if container.format.flags & MAY_JUMP else None
+    def __init__(self, place: Place, container: Any, *, sound: bool = False, warn: Callable[[str], None] = no_warning) -> None:
+        self.place, self.slack, self.sound, self.warn = place, jump_threshold(container), sound, warn
+        self.ahead = MAX_SILENCE if sound else MAX_STEP if container.format.flags & MAY_JUMP else None
         self.parts: list[Part] | None = None
         self.jumps = self.number = 0
         self.offset = Fraction(0)
@@ -101,19 +101,19 @@ class RunningClock:
     def __call__(self, stated: Fraction, length: Fraction) -> Fraction:
         """Seconds at which something begins that is stated to begin at `stated` and lasts `length`; call it in the file's order."""
         if self.latest is not None and stated < self.latest - self.slack:
-            self.start_anew(stated, back=True)
+            self.change_part(stated, back=True)
         elif self.latest is not None and self.ahead is not None and stated > max(self.latest, self.end - self.offset) + self.ahead:
-            self.start_anew(stated, back=False)
+            self.change_part(stated, back=False)
         else:
             self.latest = stated if self.latest is None else max(self.latest, stated)
         self.end = stated + length + self.offset
         return stated + self.offset
 
-    def sought(self) -> None:
+    def reset(self) -> None:
         """The file is read on from elsewhere: the next time is believed."""
         self.latest = None
 
-    def start_anew(self, stated: Fraction, *, back: bool) -> None:
+    def change_part(self, stated: Fraction, *, back: bool) -> None:
         """Goes on to the part that a time belongs to; one before all others is out of order and changes nothing."""
         if self.parts is None:
             self.parts = parts_of(self.place)
@@ -122,7 +122,7 @@ class RunningClock:
         number = next(fitting, None)
         if number is None and back and self.parts and not self.astray:
             return
-        meant = number == self.number if self.parts else not back and stated <= self.end - self.offset + AHEAD
+        meant = number == self.number if self.parts else not back and stated <= self.end - self.offset + MAX_STEP
         if meant and not self.astray:
             self.latest = stated
             return

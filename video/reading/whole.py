@@ -6,10 +6,10 @@ import os
 import struct
 from typing import BinaryIO
 
-HELD = (b"mdat", b"moof", b"moov")
+MEDIA_BOXES = (b"mdat", b"moof", b"moov")
 """Boxes of MP4 and MOV that hold a clip; what else stands at the end of a file may be padding."""
 
-SEGMENT = b"\x18\x53\x80\x67"
+MATROSKA_SEGMENT = b"\x18\x53\x80\x67"
 
 
 def missing_bytes(file: BinaryIO) -> int:
@@ -37,7 +37,7 @@ def last_box_end(file: BinaryIO, size: int) -> int:
         if length == 1:
             wide = file.read(8)
             length = struct.unpack(">Q", wide)[0] if len(wide) == 8 else 0
-        if at + length > size and kind in HELD:
+        if at + length > size and kind in MEDIA_BOXES:
             return at + length
         if length < 8:
             break
@@ -50,7 +50,7 @@ def segment_end(file: BinaryIO) -> int:
     file.seek(4)
     length, _ = ebml_size(file)
     file.seek(length, os.SEEK_CUR)
-    if file.read(4) != SEGMENT:
+    if file.read(4) != MATROSKA_SEGMENT:
         return 0
     length, known = ebml_size(file)
     return file.tell() + length if known else 0

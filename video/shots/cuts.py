@@ -130,11 +130,7 @@ class ShotCutDetector:
 
 
 def find_cuts(frames: Tensor | Iterable[FrameChunk], detector: ShotCutDetector | None = None) -> list[int]:
-    """Numbers of the frames that begin a new shot; 0 is not one of them.
-
-    Args:
-        frames: (T, 3, H, W) in [0, 1], or chunks of a source.
-    """
+    """Numbers of the frames, 0 excepted, that begin a new shot. `frames`: (T, 3, H, W) in [0, 1], or chunks of a source."""
     detector = detector or ShotCutDetector()
     cuts: list[int] = []
     for part in frames.split(32) if isinstance(frames, Tensor) else (chunk.frames for chunk in frames):

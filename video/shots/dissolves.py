@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-HALVES = (3, 4, 6, 8, 12, 16, 20, 26, 34)
+HALF_LENGTHS = (3, 4, 6, 8, 12, 16, 20, 26, 34)
 """Half lengths that are tried, in frames."""
 
 STEADY = 3
 """Frames before and after that stand for the two shots."""
 
-REACH = HALVES[-1] + STEADY + 1
+REACH = HALF_LENGTHS[-1] + STEADY + 1
 """Frames that are looked at on either side of a dissolve's middle."""
 
-APART = 0.07
+MIN_DIFFERENCE = 0.07
 """Mean difference of the two shots' thumbnails from which on one may become the other."""
 
 LINEAR = 0.16
@@ -27,7 +27,7 @@ DIP, MOVING_DIP = 0.8, 0.7
 """Variance of a mixture, as a share of the mixture of variances, below which two shots have little in common: 1/2 in the middle of two that have
 nothing, 1 for one scene in another light. The second where they move."""
 
-ALIKE = 0.75
+SAME_SCENE_CORRELATION = 0.75
 """Correlation of two thumbnails from which on they show one scene in another light."""
 
 FLAT, SHOWN = 0.02, 0.06
@@ -40,7 +40,7 @@ class DissolveDetector:
     A dissolve of half length h around t has, with a and b the means of STEADY frames before t - h and after t + h:
 
         x(t + s) = m(s) = (1/2 - s / 2h) a + (1/2 + s / 2h) b within LINEAR |a - b|, for s = -h/2, 0, h/2,
-        a and b that are APART, do not change much themselves, have little in common, and are not one scene in another light.
+        a and b that differ by MIN_DIFFERENCE, do not change much themselves, have little in common, and are not one scene in another light.
 
     Where the two shots move, their ends are not what is mixed in between. Contrast is, whatever moved: there x may miss m by MOVING |a - b|, and
 
@@ -60,7 +60,7 @@ class DissolveDetector:
         self.settled = 0
         self.found: dict[int, tuple[float, int]] = {}
         """Candidates: their miss and half length."""
-        self.last = (-HALVES[-1], 0)
+        self.last = (-HALF_LENGTHS[-1], 0)
         """The last dissolve's middle and half length."""
         self.shown: tuple[int, np.ndarray] | None = None
         """The last frame that showed something, and its thumbnail."""
@@ -75,7 +75,7 @@ class DissolveDetector:
     def push(self, thumbnail: Tensor) -> list[int]:
         """Takes the next frame's thumbnail; gives first frames of new shots that became certain."""
         self.seen[self.count] = thumbnail.flatten().numpy()
-        self.steps[self.count] = apart(self.seen[self.count], self.seen.get(self.count - 1, self.seen[self.count]))
+        self.steps[self.count] = mean_difference(self.seen[self.count], self.seen.get(self.count - 1, self.seen[self.count]))
         self.count += 1
         if self.count >= STEADY:
             self.means[self.count - STEADY] = np.mean([self.seen[k] for k in range(self.count - STEADY, self.count)], axis=0)
@@ -107,7 +107,7 @@ class DissolveDetector:
             return []
         middle = min(self.found, key=lambda k: (self.found[k], k))
         half = self.found[middle][1]
-        if t - max(self.found) < max(HALVES[1], half // 2):
+        if t - max(self.found) < max(HALF_LENGTHS[1], half // 2):
             return []
         self.found.clear()
         same = middle - self.last[0] < half + self.last[1]
@@ -120,7 +120,7 @@ class DissolveDetector:
         contrast = float(thumbnail.std())
         if contrast > SHOWN:
             flat, self.flat = self.flat, None
-            another = flat is not None and self.shown is not None and not one_scene(self.shown[1], thumbnail)
+            another = flat is not None and self.shown is not None and not same_scene(self.shown[1], thumbnail)
             self.shown = (t, thumbnail)
             return [flat] if another and flat is not None else []
         if contrast < FLAT and self.flat is None and self.shown is not None and t - self.shown[0] > 1:  # one frame later would be a cut
@@ -130,15 +130,15 @@ class DissolveDetector:
     def miss(self, t: int) -> tuple[float, int] | None:
         """By how much the frames around t miss a dissolve, as a share of the shots' difference, and its half length; None if they are none."""
         best: tuple[float, int] | None = None
-        for h in HALVES:
+        for h in HALF_LENGTHS:
             first, last = t - h, t + h
             if first - STEADY + 1 < 0 or last + STEADY - 1 >= self.count:
                 break
             start, end = self.means[first - STEADY + 1], self.means[last]
-            far = apart(start, end)
-            if far < APART or max(self.steps[k] for k in range(first + 1, last + 1)) > max(0.45, 1.6 / h) * far:
+            far = mean_difference(start, end)
+            if far < MIN_DIFFERENCE or max(self.steps[k] for k in range(first + 1, last + 1)) > max(0.45, 1.6 / h) * far:
                 continue  # one shot, or a cut
-            if min(float(start.std()), float(end.std())) <= FLAT or one_scene(start, end):
+            if min(float(start.std()), float(end.std())) <= FLAT or same_scene(start, end):
                 continue  # a fade, or other light
             before, after = variance(start), variance(end)
             missed, contrast, dip = 0.0, 0.0, 1.0
@@ -146,13 +146,13 @@ class DissolveDetector:
             for s in (-(h // 2), 0, h // 2):
                 share = 0.5 + s / (2 * h)
                 mixed, seen = (1 - share) * start + share * end, self.seen[t + s]
-                miss, variance_mixed = apart(seen, mixed) / far, variance(mixed)
+                miss, variance_mixed = mean_difference(seen, mixed) / far, variance(mixed)
                 contrast = max(contrast, 2 * abs(variance(seen) - variance_mixed) / max(before + after, 1e-9))
                 dip = min(dip, variance_mixed / max((1 - share) * before + share * after, 1e-9))
                 missed, total = max(missed, miss), total + miss
             still = missed < LINEAR and dip < DIP
             if still:
-                still = max(apart(self.seen[k], self.seen[k + STEADY - 1]) for k in (first - STEADY + 1, last)) <= 0.2 * far
+                still = max(mean_difference(self.seen[k], self.seen[k + STEADY - 1]) for k in (first - STEADY + 1, last)) <= 0.2 * far
             if (still or (missed < MOVING and contrast < CONTRAST and dip < MOVING_DIP)) and (best is None or total < best[0]):
                 best = total, h
         return best
@@ -163,15 +163,15 @@ def variance(thumbnail: np.ndarray) -> float:
     return float(thumbnail.reshape(3, -1).var(1).mean())
 
 
-def apart(a: np.ndarray, b: np.ndarray) -> float:
+def mean_difference(a: np.ndarray, b: np.ndarray) -> float:
     """Mean difference of two thumbnails."""
     return float(np.abs(a - b).mean())
 
 
-def one_scene(a: np.ndarray, b: np.ndarray) -> bool:
+def same_scene(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two thumbnails, flattened, show the same in light of another strength or colour; not where one of them shows nothing."""
     if min(float(a.std()), float(b.std())) < FLAT:
         return False
     x, y = (t.reshape(3, -1) - t.reshape(3, -1).mean(1, keepdims=True) for t in (a, b))
     x, y = (t / np.maximum(t.std(1, keepdims=True), 1e-4) for t in (x, y))
-    return float((x * y).mean()) > ALIKE
+    return float((x * y).mean()) > SAME_SCENE_CORRELATION

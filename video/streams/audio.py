@@ -20,9 +20,9 @@ from ..errors import VideoError
 from ..files import Place, duration_of, open_input, presentation_time
 from ..reading.health import readable
 from ..reading.probe import codec_name, origin_of
-from ..reading.timestamp_discontinuity import RunningClock, can_seek, unheard
+from ..reading.timestamp_discontinuity import RunningClock, can_seek, no_warning
 
-COPIED = {
+COPIED_CODECS = {
     "mp4": {"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"},
     "mov": {"aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s24le", "pcm_f32le", "pcm_s16be", "pcm_s24be"},
     "matroska": {"aac", "mp2", "mp3", "ac3", "eac3", "alac", "flac", "opus", "vorbis", "dts", "truehd", "pcm_s16le", "pcm_s24le", "pcm_f32le"},
@@ -30,29 +30,29 @@ COPIED = {
 }
 """Audio codecs that players expect in each container; the rest becomes AAC, or Opus in WebM."""
 
-RATES = {"aac": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000), "libopus": (48000,)}
+ENCODER_RATES = {"aac": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000), "libopus": (48000,)}
 LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 """What channels are taken to be where nothing says, or where an encoder has no other layout of so many."""
 
-TAKEN = {"aac": {"mono", "stereo", "3.0", "4.0", "quad", "5.0", "5.1", "7.1", "7.1(wide)"}, "libopus": set(LAYOUTS.values())}
+ENCODER_LAYOUTS = {"aac": {"mono", "stereo", "3.0", "4.0", "quad", "5.0", "5.1", "7.1", "7.1(wide)"}, "libopus": set(LAYOUTS.values())}
 """Layouts that come back from each encoder under their names."""
 
-WRITTEN = {"aac": "AAC", "libopus": "Opus"}
-BLOCK = 1024
-PRIMING = Fraction(1, 10)
+ENCODER_NAMES = {"aac": "AAC", "libopus": "Opus"}
+BLOCK_SAMPLES = 1024
+MAX_PRIMING = Fraction(1, 10)
 """Seconds of sound that encoders put before a stream's beginning, at most: Apple's AAC has 2112 samples."""
 
 
-def untouched() -> None:
-    """A check_interrupt that nobody listens to."""
+def no_check() -> None:
+    """Never interrupts."""
 
 
 @dataclass(frozen=True)
-class Care:
-    """What a long walk through sound owes its caller: `check_interrupt` is called all along and may raise, `warn` is told of damage."""
+class Callbacks:
+    """For long work on sound: `check_interrupt` is called all along and may raise, `warn` gets sentences about damage."""
 
-    check_interrupt: Callable[[], object] = untouched
-    warn: Callable[[str], None] = unheard
+    check_interrupt: Callable[[], object] = no_check
+    warn: Callable[[str], None] = no_warning
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +80,8 @@ class AudioTrack:
 class CopiedLane:
     """Packets of one audio stream, moved by -`origin` seconds and cut to packets that sound in [origin, end)."""
 
-    def __init__(self, place: Place, index: int, output: Any, origin: Fraction, *, edits: bool, care: Care) -> None:
-        self.place, self.care, self.edits = place, care, edits
+    def __init__(self, place: Place, index: int, output: Any, origin: Fraction, *, edits: bool, callbacks: Callbacks) -> None:
+        self.place, self.callbacks, self.edits = place, callbacks, edits
         self.input = open_input(place)
         self.stream = self.input.streams.audio[index]
         self.output = output
@@ -94,10 +94,10 @@ class CopiedLane:
 
     def kept(self) -> Iterator[Any]:
         """Packets to be written, on a clock that runs on across joins."""
-        clock = RunningClock(self.place, self.input, sound=True, warn=self.care.warn)
+        clock = RunningClock(self.place, self.input, sound=True, warn=self.callbacks.warn)
         if self.first > origin_of(self.input) + 1 and can_seek(self.input, self.place):
             self.input.seek(int((self.first - 1) / self.stream.time_base), stream=self.stream)
-            clock.sought()
+            clock.reset()
         for packet in self.shown(self.input.demux(self.stream)):
             stated = presentation_time(packet)
             if not packet.size or stated is None:
@@ -116,7 +116,7 @@ class CopiedLane:
             if packet.is_discard and not self.edits:
                 hidden.append(packet)
                 continue
-            if sum(map(duration_of, hidden)) <= PRIMING:
+            if sum(map(duration_of, hidden)) <= MAX_PRIMING:
                 yield from hidden
             hidden = []
             yield packet
@@ -124,7 +124,7 @@ class CopiedLane:
     def pump(self, until: Fraction | None) -> None:
         """Writes what sounds before `until` (seconds of the output); everything if None."""
         while True:
-            self.care.check_interrupt()
+            self.callbacks.check_interrupt()
             self.waiting = self.waiting or next(self.packets, None)
             if self.waiting is None or (until is not None and self.waiting.pts * self.waiting.time_base - self.origin >= until):
                 return
@@ -148,9 +148,9 @@ class CopiedLane:
 class EncodedLane:
     """Blocks of samples, each with its first sample's number, encoded as AAC or Opus."""
 
-    def __init__(self, blocks: Iterator[tuple[int, NDArray]], rate: int, layout: str, encoder: str, output: Any, care: Care) -> None:
-        self.care = care
-        self.rate = nearest(rate, RATES[encoder])
+    def __init__(self, blocks: Iterator[tuple[int, NDArray]], rate: int, layout: str, encoder: str, output: Any, callbacks: Callbacks) -> None:
+        self.callbacks = callbacks
+        self.rate = supported_rate(rate, ENCODER_RATES[encoder])
         self.blocks = resampled(blocks, rate, self.rate, layout)
         self.output = output
         self.layout = layout
@@ -161,7 +161,7 @@ class EncodedLane:
     def pump(self, until: Fraction | None) -> None:
         """Encodes whole blocks that begin before `until` (seconds of the output); everything if None."""
         while True:
-            self.care.check_interrupt()
+            self.callbacks.check_interrupt()
             self.waiting = self.waiting or next(self.blocks, None)
             if self.waiting is None or (until is not None and self.waiting[0] + len(self.waiting[1][0]) > until * self.rate):
                 return
@@ -186,7 +186,7 @@ class EncodedLane:
         self.blocks = iter(())
 
 
-def nearest(rate: int, allowed: tuple[int, ...]) -> int:
+def supported_rate(rate: int, allowed: tuple[int, ...]) -> int:
     return rate if rate in allowed else min(allowed, key=lambda other: (other < rate, abs(other - rate)))
 
 
@@ -215,24 +215,24 @@ def track_blocks(track: AudioTrack, lead: Fraction) -> Iterator[tuple[int, NDArr
     waveform = track.waveform.detach().cpu().to(torch.float32)
     if len(waveform) not in LAYOUTS:
         waveform = waveform.mean(0, keepdim=True)
-    for start in range(0, waveform.shape[1], BLOCK):
-        yield first + start, waveform[:, start : start + BLOCK].numpy()
+    for start in range(0, waveform.shape[1], BLOCK_SAMPLES):
+        yield first + start, waveform[:, start : start + BLOCK_SAMPLES].numpy()
 
 
-def file_blocks(place: Place, index: int, layout: str, origin: Fraction, care: Care) -> Iterator[tuple[int, NDArray]]:
+def file_blocks(place: Place, index: int, layout: str, origin: Fraction, callbacks: Callbacks) -> Iterator[tuple[int, NDArray]]:
     """Decoded samples of one audio stream from `origin` on, numbered from there; gaps in the stream become silence."""
     with open_input(place) as container:
         stream = container.streams.audio[index]
         rate = stream.codec_context.sample_rate
         first = round(origin * rate)
-        clock = RunningClock(place, container, sound=True, warn=care.warn)
+        clock = RunningClock(place, container, sound=True, warn=callbacks.warn)
         if origin > origin_of(container) + 2 and can_seek(container, place):
             container.seek(int((origin - 1) / stream.time_base), stream=stream)
-            clock.sought()
+            clock.reset()
         resampler = AudioResampler("fltp", layout, rate)
         position: int | None = None
         overlap = 0
-        for frame in decodable(container, stream):
+        for frame in decoded_frames(container, stream):
             jumps = clock.jumps
             shown = presentation_time(frame)
             stated = None if shown is None else round(clock(shown, Fraction(frame.samples, rate)) * rate)
@@ -253,11 +253,11 @@ def file_blocks(place: Place, index: int, layout: str, origin: Fraction, care: C
 
 
 def silence(start: int, length: int, channels: int) -> Iterator[tuple[int, NDArray]]:
-    for begin in range(0, length, BLOCK):
-        yield start + begin, np.zeros((channels, min(BLOCK, length - begin)), np.float32)
+    for begin in range(0, length, BLOCK_SAMPLES):
+        yield start + begin, np.zeros((channels, min(BLOCK_SAMPLES, length - begin)), np.float32)
 
 
-def decodable(container: Any, stream: Any) -> Iterator[Any]:
+def decoded_frames(container: Any, stream: Any) -> Iterator[Any]:
     """Audio frames up to the end or the first unreadable packet; packets that do not decode leave a gap."""
     for packet in readable(container.demux(stream)):
         with suppress(av.FFmpegError):
@@ -268,7 +268,7 @@ Lane = CopiedLane | EncodedLane
 
 
 @dataclass(frozen=True)
-class Heard:
+class StreamPlan:
     """How one audio stream of a file comes into the copy: as packets (`encoder` None), or decoded in `source` and encoded in `layout`."""
 
     index: int
@@ -277,9 +277,9 @@ class Heard:
     source: str = ""
 
 
-def plan_lanes(place: Place, container: str | None) -> tuple[list[Heard], list[str]]:
+def plan_lanes(place: Place, container: str | None) -> tuple[list[StreamPlan], list[str]]:
     """How each audio stream of a file goes into a container, and in words what is lost of it; images (None) have no sound."""
-    plans: list[Heard] = []
+    plans: list[StreamPlan] = []
     lost: list[str] = []
     with open_input(place) as probe:
         for index, stream in enumerate(probe.streams.audio):
@@ -288,36 +288,36 @@ def plan_lanes(place: Place, container: str | None) -> tuple[list[Heard], list[s
                 lost.append(f"{name}, whose codec is not known here")
             elif container is None:
                 lost.append(f"{name} ({codec_name(context)})")
-            elif codec_name(context) in COPIED[container]:
-                plans.append(Heard(index))
+            elif codec_name(context) in COPIED_CODECS[container]:
+                plans.append(StreamPlan(index))
             else:
                 encoder = encoder_of(container)
-                plans.append(Heard(index, encoder, *layouts(context.layout, encoder)))
+                plans.append(StreamPlan(index, encoder, *layouts(context.layout, encoder)))
                 plan, known, own = plans[-1], codec_name(context), context.layout
                 if known.startswith(LOSSLESS):
-                    lost.append(f"{name} as {known} ({WRITTEN[encoder]} is written)")
-                if own.name.removesuffix("(side)") != plan.layout and (own.name not in UNNAMED or own.nb_channels > len(LAYOUTS)):
+                    lost.append(f"{name} as {known} ({ENCODER_NAMES[encoder]} is written)")
+                if own.name.removesuffix("(side)") != plan.layout and (own.name not in UNNAMED_LAYOUTS or own.nb_channels > len(LAYOUTS)):
                     lost.append(f"the {own.nb_channels} channels ({own.name}) of {name}, which becomes {plan.layout}")
     return plans, lost
 
 
 LOSSLESS = ("pcm_", "flac", "alac", "truehd", "mlp", "wavpack", "tta")
-UNNAMED = tuple(f"{count} channels" for count in LAYOUTS)
+UNNAMED_LAYOUTS = tuple(f"{count} channels" for count in LAYOUTS)
 
 
 def layouts(layout: Any, encoder: str) -> tuple[str, str]:
     """What a stream's channels are encoded as, and decoded as; channels without names are taken one by one."""
-    if layout.name in TAKEN[encoder]:
+    if layout.name in ENCODER_LAYOUTS[encoder]:
         return layout.name, layout.name
     target = LAYOUTS.get(layout.nb_channels, "stereo")
-    return target, layout.name if layout.name in UNNAMED else target
+    return target, layout.name if layout.name in UNNAMED_LAYOUTS else target
 
 
 def encoder_of(container: str) -> str:
     return "libopus" if container == "webm" else "aac"
 
 
-def read_audio(place: Place, start: Fraction = Fraction(0), end: Fraction | None = None, care: Care | None = None) -> AudioTrack | None:
+def read_audio(place: Place, start: Fraction = Fraction(0), end: Fraction | None = None, callbacks: Callbacks | None = None) -> AudioTrack | None:
     """The first audio stream that can be decoded, from `start` to `end` seconds of the file's clock; None if there is none or it is silent there.
 
     Where the stream has no sound yet, or a gap, there are zeros, so that sample i always belongs to start + i / rate.
@@ -331,9 +331,9 @@ def read_audio(place: Place, start: Fraction = Fraction(0), end: Fraction | None
     length = None if end is None else round((end - start) * rate)
     pieces: list[NDArray] = []
     filled = 0
-    care = care or Care()
-    for position, samples in file_blocks(place, index, layout, start, care):
-        care.check_interrupt()
+    callbacks = callbacks or Callbacks()
+    for position, samples in file_blocks(place, index, layout, start, callbacks):
+        callbacks.check_interrupt()
         if length is not None and position >= length:
             break
         if position > filled:
@@ -348,7 +348,7 @@ def track_of(audio: Any) -> AudioTrack | None:
     return audio if isinstance(audio, AudioTrack) else None
 
 
-def open_lanes(audio: AudioTrack | Place, container: str, output: Any, origin: Fraction, lead: Fraction, care: Care) -> list[Lane]:
+def open_lanes(audio: AudioTrack | Place, container: str, output: Any, origin: Fraction, lead: Fraction, callbacks: Callbacks) -> list[Lane]:
     """One lane per audio stream of `audio`, added to an output container.
 
     Args:
@@ -357,7 +357,7 @@ def open_lanes(audio: AudioTrack | Place, container: str, output: Any, origin: F
     """
     if (track := track_of(audio)) is not None:
         encoder, layout = encoder_of(container), LAYOUTS.get(track.waveform.shape[0], "mono")
-        return [EncodedLane(track_blocks(track, lead), track.rate, layout, encoder, output, care)]
+        return [EncodedLane(track_blocks(track, lead), track.rate, layout, encoder, output, callbacks)]
     place: Any = audio
     lanes: list[Lane] = []
     with open_input(place) as probe:
@@ -365,15 +365,15 @@ def open_lanes(audio: AudioTrack | Place, container: str, output: Any, origin: F
         for plan in plan_lanes(place, container)[0]:
             stream = probe.streams.audio[plan.index]
             if plan.encoder is None:
-                lanes.append(CopiedLane(place, plan.index, output, origin, edits=container in ("mp4", "mov"), care=care))
+                lanes.append(CopiedLane(place, plan.index, output, origin, edits=container in ("mp4", "mov"), callbacks=callbacks))
             else:
-                blocks = file_blocks(place, plan.index, plan.source, origin, care)
-                lanes.append(EncodedLane(blocks, stream.codec_context.sample_rate, plan.layout, plan.encoder, output, care))
-            name_alike(lanes[-1].target, stream)
+                blocks = file_blocks(place, plan.index, plan.source, origin, callbacks)
+                lanes.append(EncodedLane(blocks, stream.codec_context.sample_rate, plan.layout, plan.encoder, output, callbacks))
+            copy_stream_metadata(lanes[-1].target, stream)
     return lanes
 
 
-def name_alike(target: Any, stream: Any) -> None:
+def copy_stream_metadata(target: Any, stream: Any) -> None:
     """Gives an output stream what players choose a source's stream by: language, title, and whether it is the default, a comment and so on."""
     target.metadata.update({key: stream.metadata[key] for key in ("language", "title") if key in stream.metadata})
     if stream.disposition:

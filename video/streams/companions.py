@@ -15,7 +15,7 @@ from ..files import STILL, Place, open_input, picture_stream
 from ..info import SourceInfo
 from ..reading.health import readable
 from ..reading.probe import codec_name
-from .audio import name_alike, plan_lanes
+from .audio import copy_stream_metadata, plan_lanes
 from .sound import Sound, file_of
 
 SUBTITLES = {
@@ -182,7 +182,7 @@ class SubtitleLane:
         self.output, self.origin, self.end = output, origin, end
         stream = self.input.streams.subtitles[index]
         self.target = output.add_stream_from_template(stream)
-        name_alike(self.target, stream)
+        copy_stream_metadata(self.target, stream)
         self.packets = self.kept(stream)
         self.waiting: Any = None
 

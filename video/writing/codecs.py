@@ -65,15 +65,15 @@ class VideoCodec:
             "prores_ks": {"profile": "4" if "444" in pixel_format else "3", "vendor": "apl0"},
             "ffv1": {"level": "3", "slicecrc": "1"},
         }[encoder]
-        if grading is not None and encoder in GRADED:
-            name, separator, display, light, dot = GRADED[encoder]
-            entries = [f"{display}={display_words(grading, dot)}"] if grading.primaries and grading.luminance else []
+        if grading is not None and encoder in HDR_PARAMETERS:
+            name, separator, display, light, dot = HDR_PARAMETERS[encoder]
+            entries = [f"{display}={mastering_display(grading, dot)}"] if grading.primaries and grading.luminance else []
             entries += [f"{light}={grading.light[0]},{grading.light[1]}"] if grading.light else []
             options[name] = separator.join([*([options[name]] if name in options else []), *entries])
         return options
 
 
-GRADED = {
+HDR_PARAMETERS = {
     "libx264": ("x264-params", ":", "mastering-display", "cll", False),
     "libx265": ("x265-params", ":", "master-display", "max-cll", False),
     "libsvtav1": ("svtav1-params", ":", "mastering-display", "content-light", True),
@@ -81,7 +81,7 @@ GRADED = {
 """By encoder: where its own parameters go, what stands between them, their names for a Grading, and whether its numbers are decimal."""
 
 
-def display_words(grading: Grading, decimal: bool) -> str:
+def mastering_display(grading: Grading, decimal: bool) -> str:
     """G(x,y)B(x,y)R(x,y)WP(x,y)L(max,min): decimal, or in units of 0.00002 and 0.0001 cd/m2."""
 
     def pair(values: tuple[Fraction, Fraction], unit: int) -> str:
@@ -112,12 +112,12 @@ CODECS = {
 }
 
 
-def usual_codec(path: str | PathLike[str]) -> str:
+def default_codec(path: str | PathLike[str]) -> str:
     """The codec of a file for which none is named: h264, and vp9 in WebM, which does not take that."""
     return "vp9" if CONTAINERS.get(Path(path).suffix.lower()) == "webm" else "h264"
 
 
-def usual_suffix(codec: str) -> str:
+def default_suffix(codec: str) -> str:
     """Of the files that a codec goes into where none is named."""
     return {"prores": ".mov", "ffv1": ".mkv"}.get(codec, ".mp4")
 

@@ -9,14 +9,14 @@ from typing import Any
 
 from ..errors import VideoError
 
-FINEST = 1_000_000
+MAX_TICK_RATE = 1_000_000
 """Ticks per second beyond which a clock is rounded."""
 
 
-def settled_tick(times: Sequence[Fraction], wanted: Fraction | None, *, fine: bool) -> Fraction:
+def choose_tick(times: Sequence[Fraction], wanted: Fraction | None, *, fine: bool) -> Fraction:
     """A clock on which the first times and the ticks of `wanted` fall exactly, no finer than a microsecond; `fine`: of 10 kHz at least."""
     ticks = lcm(*(time.denominator for time in times), wanted.denominator if wanted else 1)
-    if ticks > FINEST:
+    if ticks > MAX_TICK_RATE:
         ticks = wanted.denominator if wanted else 90_000
     while ticks < 10_000 and fine:
         ticks *= 2

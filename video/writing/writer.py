@@ -23,14 +23,14 @@ from ..files import Place, ffmpeg_reason
 from ..info import UNSPECIFIED, ColourTags, SourceInfo
 from ..pixels import RGB, is_rgb, same_planes, to_frame
 from ..reading.source import FrameSource
-from ..streams.audio import AudioTrack, Care, Lane, open_lanes, untouched
+from ..streams.audio import AudioTrack, Callbacks, Lane, no_check, open_lanes
 from ..streams.companions import PLAIN_TAGS, Companions, SubtitleLane, advance_timecode, kept_companions, moved_chapters
 from ..streams.sound import file_of, sound_in
 from .boxes import set_shown
-from .codecs import GRADED, HDR, VideoCodec, lost_depth, storable_format
+from .codecs import HDR, HDR_PARAMETERS, VideoCodec, lost_depth, storable_format
 from .leftovers import claim, keep, sweep
 from .publish import hidden_file, pour, publish
-from .timeline import Timeline, settled_tick
+from .timeline import Timeline, choose_tick
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class VideoSink:
         time_base: Fraction | None,
         overwrite: bool,
         otherwise: Callable[[Path], Path] | None = None,
-        check_interrupt: Callable[[], object] = untouched,
+        check_interrupt: Callable[[], object] = no_check,
     ) -> None:
         self.path, self.file = path, file
         self.encoding, self.like, self.size, self.time_base, self.overwrite = encoding, like, size, time_base, overwrite
@@ -76,7 +76,7 @@ class VideoSink:
         source = audio if isinstance(audio, FrameSource) and audio.cut_short else None
         self.stops_early = source is not None
         self.otherwise = otherwise
-        self.care = Care(check_interrupt, self.warn)
+        self.callbacks = Callbacks(check_interrupt, self.warn)
         self.warnings: list[str] = []
         self.count = 0
         self.pixel_format = ""
@@ -86,13 +86,13 @@ class VideoSink:
             self.warnings.append(f"{encoding.container} files cannot carry a rotation flag here, so the pixels were written upright")
         self.length = None if source is None else (source.expected or 0) * source.selection.stride / source.info.rate
         more = []
-        if like is not None and like.grading is not None and encoding.codec.encoder() not in GRADED:
+        if like is not None and like.grading is not None and encoding.codec.encoder() not in HDR_PARAMETERS:
             more.append(f"the HDR10 mastering display and light level, for which {encoding.codec.name} has no place here; h265 and av1 have")
         if like is not None and encoding.codec.name == "prores" and like.colour.transfer in HDR and not hasattr(VideoFrame, "color_trc"):
             more.append("that it is of high dynamic range, which only PyAV 17 and newer write into ProRes")
         self.companions = kept_companions(like, self.sound, encoding.container, self.warn, self.name, *more)
         if self.size is not None:
-            self.settle()
+            self.choose_pixel_format()
         self.part: Path | None = self.temporary()
         self.warnings += sweep(self.part.parent)
         self.unclaim = claim(self.part, self)
@@ -131,7 +131,7 @@ class VideoSink:
         except av.FFmpegError as error:
             raise VideoError(f"{self.name} could not be written by {self.encoding.codec.name} ({ffmpeg_reason(error)})") from error
 
-    def settle(self) -> None:
+    def choose_pixel_format(self) -> None:
         """Chooses what depends on the size, and warns of what that costs."""
         assert self.size is not None
         like, encoding = self.like, self.encoding
@@ -155,20 +155,20 @@ class VideoSink:
         assert self.size is not None
         like, encoding = self.like, self.encoding
         if not self.pixel_format:
-            self.settle()
+            self.choose_pixel_format()
         origin = starts[0] if like is not None and starts[0] != like.start else min(like.origin if like is not None else Fraction(0), starts[0])
         self.padded = encoding.codec.name in ("h264",) and "444" not in self.pixel_format
         self.colour, self.matrix = self.settled_colour()
         wanted = self.time_base or (None if like is None or like.is_sequence else like.time_base)
-        tick = settled_tick([time - origin for time in (*starts, *ends)], wanted, fine=encoding.container in ("mp4", "mov"))
+        tick = choose_tick([time - origin for time in (*starts, *ends)], wanted, fine=encoding.container in ("mp4", "mov"))
         self.timeline = Timeline(origin, tick)
         self.output = av.open(str(self.part), "w", format=encoding.container, options=self.muxer_options(tick))
         self.output.metadata.update(self.tags)
         self.stream = self.add_picture(like.rate if like is not None else 1 / (ends[0] - starts[0]), tick)
         if self.sound is not None:
             zero = like.origin if like is not None else Fraction(0)
-            self.lanes += open_lanes(self.sound.at(starts[0]), encoding.container, self.output, origin - zero, starts[0] - origin, self.care)
-        self.accompany(starts[0], origin)
+            self.lanes += open_lanes(self.sound.at(starts[0]), encoding.container, self.output, origin - zero, starts[0] - origin, self.callbacks)
+        self.add_companions(starts[0], origin)
         self.output.start_encoding()
 
     def add_picture(self, rate: Fraction, tick: Fraction) -> Any:
@@ -194,7 +194,7 @@ class VideoSink:
             context.sample_aspect_ratio = self.stored_aspect
         return stream
 
-    def accompany(self, start: Fraction, origin: Fraction) -> None:
+    def add_companions(self, start: Fraction, origin: Fraction) -> None:
         """Adds chapters, subtitles and the timecode of the first frame, `start` on the source's clock."""
         companions, like = self.companions, self.like
         if like is None or companions == Companions():
@@ -217,7 +217,7 @@ class VideoSink:
         if sentence not in self.warnings:
             self.warnings.append(sentence)
 
-    def same_numbers(self, stored: Any) -> VideoFrame | None:
+    def lossless_frame(self, stored: Any) -> VideoFrame | None:
         """The planes of a decoded frame as they go into this file; None if it has another format, turn or colours."""
         like = self.like
         if stored is None or like is None or stored.format.name != self.pixel_format or (stored.height, stored.width) != self.stored_size:
@@ -232,14 +232,14 @@ class VideoSink:
     def encode(self, frame: Tensor, start: Fraction, end: Fraction, stored: Any = None) -> None:
         assert self.timeline is not None
         tick = self.timeline.place(start, end, f"{self.name}: frame {self.count}")
-        picture = self.same_numbers(stored) or self.drawn(frame)
+        picture = self.lossless_frame(stored) or self.stored_form(frame)
         picture.pts, picture.time_base = tick, self.timeline.tick
         self.mux(self.stream.encode(picture))
         self.count += 1
         for lane in self.lanes:
             lane.pump(tick * self.timeline.tick)
 
-    def drawn(self, frame: Tensor) -> VideoFrame:
+    def stored_form(self, frame: Tensor) -> VideoFrame:
         """(3, H, W) upright to the stored form."""
         if self.turned and self.like is not None:
             frame = frame.flip(-1) if self.like.mirrored else frame
