@@ -23,7 +23,7 @@ from .models.checkpoints.state_dict import notes_of
 from .models.device import fast_in_bfloat16
 from .models.upscaling import Upscaler, load_upscaler
 
-OWN_FOLDERS = (OURS, "facerestore_models")
+DEDICATED_FOLDERS = (OURS, "facerestore_models")
 """Folders for such weights alone; the others hold much else."""
 RESTORERS = re.compile(r"codeformer|keep[-_]|dicface|gfpgan|restoreformer|(bfr|color|inpainting)_100k|swinir_(gan|restoration)", re.IGNORECASE)
 
@@ -176,7 +176,7 @@ def restorer_files() -> dict[str, Path]:
     others = {checkpoint.file.lower() for checkpoint in CATALOGUE if "facedetection" in checkpoint.folders}
 
     def likely(folder: str, file: str) -> bool:
-        return file.lower() not in others and not PRIORS.search(file) and (folder in OWN_FOLDERS or bool(RESTORERS.search(file)))
+        return file.lower() not in others and not PRIORS.search(file) and (folder in DEDICATED_FOLDERS or bool(RESTORERS.search(file)))
 
     return embedded.listed(embedded.RESTORERS) | _files(likely)
 

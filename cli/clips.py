@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 Number = TypeVar("Number", int, float)
 
-ROOM = 1 << 18
+MIN_FREE_BYTES = 1 << 18
 """Bytes that a disk must have for what is written beside a clip; reports of long clips with many people take some tens of thousands."""
 
 
@@ -100,7 +100,7 @@ def check_place(option: str, place: str | Path, *clips: str | Path) -> None:
         return  # a pipe or a terminal
     try:
         with tempfile.TemporaryFile(dir=place.parent) as file:
-            file.write(bytes(ROOM))
+            file.write(bytes(MIN_FREE_BYTES))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

@@ -15,7 +15,7 @@ from typing import Any
 
 from .clips import above_zero, encoding, selection
 
-LONG = 300
+AUTO_JOB_SECONDS = 300
 """Seconds from which on a clip becomes a job by itself."""
 SUFFIX = ".job"
 """What a job's folder adds to its film's name, if nobody names it."""
@@ -73,7 +73,7 @@ def job_folder(options: Namespace, source: Any) -> Path | None:
         return folder
     seconds = (source.expected or 0) * options.stride / source.info.rate
     output = Path(options.output)
-    return output.with_name(output.name + SUFFIX) if wanted or seconds > LONG else None
+    return output.with_name(output.name + SUFFIX) if wanted or seconds > AUTO_JOB_SECONDS else None
 
 
 def restore_job(options: Namespace, folder: Path, source: Any) -> int:
@@ -101,7 +101,7 @@ def plan_and_restore(options: Namespace, folder: Path, source: Any, workers: int
     from ..job_request import tools_for, worker_tools
     from ..record import job_identity
     from ..video import VideoError, choose_codec, choose_container
-    from .tools import chosen_way, request_of
+    from .tools import choose_method, request_of
 
     output = Path(options.output)
     planned = read_json(folder / "job.json")
@@ -114,7 +114,7 @@ def plan_and_restore(options: Namespace, folder: Path, source: Any, workers: int
     if options.method == AUTO and planned and "method" in planned["request"]:
         method, estimates = (planned["request"][name] for name in ("method", "estimates"))
     else:
-        method, estimates = chosen_way(options)
+        method, estimates = choose_method(options)
     for warning in source.warnings:
         host.say(f"warning: {warning}")
     request = request_of(options, method, estimates)
@@ -150,8 +150,8 @@ def plan_and_restore(options: Namespace, folder: Path, source: Any, workers: int
         return f"{sum(map(planned_job.finished, planned_job.segments))} of {len(planned_job.segments)} segments"
 
     host.say(f"job {folder}: {segments_done()} done")
-    with ctrl_c_finishes(host.say) as stopping, host.progress(planned_job.frames, "restore") as bar:
-        advance: Callable[[int], None] = watched(planned_job, bar, host.say) if options.preview else bar
+    with graceful_interrupt(host.say) as stopping, host.progress(planned_job.frames, "restore") as bar:
+        advance: Callable[[int], None] = announce_preview(planned_job, bar, host.say) if options.preview else bar
         advance(frames_done(planned_job))
         common: dict[str, Any] = dict(stopping=stopping, say=host.say, check_interrupt=host.check_interrupt, on_written=advance)
         if options.ray:
@@ -196,8 +196,8 @@ def finish_job(options: Namespace, done: Any, tools: Any, output: Path) -> int:
     return 0
 
 
-def watched(planned: Any, tick: Callable[[int], None], say: Callable[[str], None]) -> Callable[[int], None]:
-    """A progress that says, once, which segment can be watched first."""
+def announce_preview(planned: Any, tick: Callable[[int], None], say: Callable[[str], None]) -> Callable[[int], None]:
+    """A progress callback that also says, once, which segment can be watched first."""
     seen = [0.0]
 
     def on_written(frames: int) -> None:
@@ -213,8 +213,8 @@ def watched(planned: Any, tick: Callable[[int], None], say: Callable[[str], None
 
 
 @contextmanager
-def ctrl_c_finishes(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C makes what comes back true, the second one stops as ever. Outside the main thread nothing changes."""
+def graceful_interrupt(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """Gives a function that is true after a first Ctrl-C; the second one interrupts as ever. Outside the main thread nothing changes."""
     asked: list[int] = []
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):

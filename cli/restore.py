@@ -144,7 +144,7 @@ def restore(options: argparse.Namespace) -> int:
     from ..job_request import paster_for, restorer_for, weights_file
     from ..pipeline import restore_aligned, restore_clip_in_frames, warnings_of
     from ..video import check_apart, open_sink, open_source
-    from .tools import chosen_way, request_of, write_report
+    from .tools import choose_method, request_of, write_report
 
     check_apart(options.output, [options.input])
     if options.aligned and (options.scale != 1 or options.upscale_model):
@@ -154,7 +154,7 @@ def restore(options: argparse.Namespace) -> int:
     source = open_source(options.input, **selection(options))
     if (folder := job_folder(options, source)) is not None:
         return restore_job(options, folder, source)
-    method, estimates = chosen_way(options)
+    method, estimates = choose_method(options)
     request = request_of(options, method, estimates)
     restorer, detector, paster = restorer_for(request), None, None
     if not options.aligned:

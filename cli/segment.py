@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .film import ctrl_c_finishes
+from .film import graceful_interrupt
 
 
 def add(commands: Any) -> None:
@@ -37,7 +37,7 @@ def segment(options: Namespace) -> int:
     if wrong:
         raise ValueError(f"{options.folder} has segments 0 to {len(planned.segments) - 1}, got {wrong[0]}")
     tools = cache(lambda: worker_tools(planned))
-    with ctrl_c_finishes(host.say) as stopping:
+    with graceful_interrupt(host.say) as stopping:
         common: dict[str, Any] = dict(say=host.say, check_interrupt=host.check_interrupt)
         if not options.numbers:
             work(planned, tools, stopping=lambda: stopping() or orphaned(), **common)

@@ -10,7 +10,7 @@ from typing import Any
 from .clips import encoding
 
 
-def chosen_way(options: Namespace) -> tuple[str, bool]:
+def choose_method(options: Namespace) -> tuple[str, bool]:
     """The method, and whether FLAIR takes over faces whose blur the footage shows. Says what `auto` chose and why."""
     from ..assembly import AUTO, chosen_method
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fvr.cli import build_parser, main
-from fvr.cli.film import ctrl_c_finishes, job_folder
+from fvr.cli.film import graceful_interrupt, job_folder
 from fvr.cli.tools import request_of
 from fvr.demo import moving_portrait
 from fvr.film.processes import prestarted_workers, start_worker, wake
@@ -117,7 +117,7 @@ def test_what_becomes_a_job(options, expected, clip):
 
 
 def test_a_long_clip_becomes_a_job_by_itself(clip, monkeypatch):
-    monkeypatch.setattr("fvr.cli.film.LONG", 0.2)
+    monkeypatch.setattr("fvr.cli.film.AUTO_JOB_SECONDS", 0.2)
     given = {**PLAIN, "output": "there/out.mkv"}
     assert job_folder(Namespace(**given), open_source(clip)) == Path("there/out.mkv.job")
     assert job_folder(Namespace(**{**given, "no_job": True}), open_source(clip)) is None
@@ -129,7 +129,7 @@ def test_ctrl_c_once_finishes_and_twice_stops():
     said = []
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores it
     try:
-        with pytest.raises(KeyboardInterrupt), ctrl_c_finishes(said.append) as stopping:
+        with pytest.raises(KeyboardInterrupt), graceful_interrupt(said.append) as stopping:
             assert not stopping()
             os.kill(os.getpid(), signal.SIGINT)
             assert stopping() and len(said) == 1

@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple
 
 from ..errors import VideoError
 
-TURNS = {0: (1, 0, 0, 1), 90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), -90: (0, 1, -1, 0)}
+ROTATIONS = {0: (1, 0, 0, 1), 90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), -90: (0, 1, -1, 0)}
 """(a, b, c, d) of the display matrix: x' = a x + c y + t_x, y' = b x + d y + t_y turns counter-clockwise by the key."""
 
 
@@ -45,7 +45,7 @@ def find(file: BinaryIO, box: Box, *path: bytes) -> Box:
     return box
 
 
-def set_shown(path: Path, *, rotation: int, size: tuple[int, int], mirrored: bool = False, aspect: float = 1.0) -> None:
+def set_display(path: Path, *, rotation: int, size: tuple[int, int], mirrored: bool = False, aspect: float = 1.0) -> None:
     """Sets how the video track of a file is shown.
 
     Args:
@@ -66,7 +66,7 @@ def set_shown(path: Path, *, rotation: int, size: tuple[int, int], mirrored: boo
             file.seek(header.start)
             fields = 36 + (12 if file.read(1)[0] == 1 else 0)
             shown = round(width * aspect)
-            a, b, c, d = TURNS[rotation]
+            a, b, c, d = ROTATIONS[rotation]
             a, c = (-a, -c) if mirrored else (a, c)
             t_x = max(0, -a) * shown + max(0, -c) * height
             t_y = max(0, -b) * shown + max(0, -d) * height

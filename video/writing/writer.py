@@ -26,7 +26,7 @@ from ..reading.source import FrameSource
 from ..streams.audio import AudioTrack, Callbacks, Lane, no_check, open_lanes
 from ..streams.companions import PLAIN_TAGS, Companions, SubtitleLane, advance_timecode, kept_companions, moved_chapters
 from ..streams.sound import file_of, sound_in
-from .boxes import set_shown
+from .boxes import set_display
 from .codecs import HDR, HDR_PARAMETERS, VideoCodec, lost_depth, storable_format
 from .leftovers import claim, keep, sweep
 from .publish import hidden_file, pour, publish
@@ -311,7 +311,7 @@ class VideoSink:
         height, width = self.stored_size
         if self.turned or (self.padded and (height % 2 or width % 2)):
             rotation, mirrored = (self.like.rotation, self.like.mirrored) if self.turned and self.like is not None else (0, False)
-            set_shown(self.part, rotation=rotation, mirrored=mirrored, size=(height, width), aspect=float(self.stored_aspect))
+            set_display(self.part, rotation=rotation, mirrored=mirrored, size=(height, width), aspect=float(self.stored_aspect))
 
     def cuts_audio(self, end: Fraction) -> bool:
         """Whether sound stops with the picture: always for an AudioTrack, else when the frames stop before `like` does."""
