@@ -60,11 +60,11 @@ class JoinedSink(VideoSink):
         metadata: dict[str, str] | None,
         check_interrupt: CheckInterrupt,
     ) -> None:
+        source = job.source()
         self.job = job
         self.folder = output.absolute().parent
         self.delay = max(self.note(segment)["delay"] for segment in job.segments)
         self.template: Any = None
-        source = job.source()
         how: dict[str, Any] = dict(overwrite=overwrite, otherwise=otherwise, check_interrupt=check_interrupt)
         encoding = replace(encoding_of(job, source.info), metadata=metadata or {})
         super().__init__(output, None, encoding, like=source.info, size=job.size(source.info), audio=source, time_base=None, **how)

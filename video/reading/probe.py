@@ -70,10 +70,9 @@ def examine(place: Place) -> tuple[SourceInfo, list[str]]:
             sound=None if isinstance(place, (str, PathLike)) else place,
         )
         warnings = [cut] if (cut := truncation_warning(place)) else []
-        return info, [
-            *warnings,
-            *([f"{place_name(place)} has transparent parts; transparency is not kept"] if has_transparency(frame, stream) else []),
-        ]
+        if has_transparency(frame, stream):
+            warnings.append(f"{place_name(place)} has transparent parts; transparency is not kept")
+        return info, warnings
 
 
 def frame_rate(stream: Any) -> Fraction:
