@@ -1,4 +1,4 @@
-"""What is asked of a restoration, made into its tools: from the options of `fvr restore`, or from what a job kept of them, on any machine."""
+"""Restorer, detector and paster from a request: the options of `fvr restore`, or what a job kept of them, on any machine."""
 
 from __future__ import annotations
 

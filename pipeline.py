@@ -36,7 +36,7 @@ Progress = Callable[[int], None]
 
 
 def no_progress(frames: int) -> None:
-    """A progress bar that nobody watches."""
+    """A `Progress` that does nothing."""
 
 
 MOST_NOTES = 10

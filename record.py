@@ -1,4 +1,4 @@
-"""What a run leaves for whoever wants it again: program, command, weights, seed, device, every setting, and what happened."""
+"""Records that make a run reproducible: program, command, weights, seed, device, every setting, and what happened."""
 
 from __future__ import annotations
 

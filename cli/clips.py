@@ -1,4 +1,4 @@
-"""What every command that reads and writes clips takes."""
+"""Arguments of the commands that read and write clips, and their checks."""
 
 from __future__ import annotations
 

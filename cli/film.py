@@ -1,4 +1,4 @@
-"""`fvr restore --job`: a film as a folder of work that is done piece by piece."""
+"""`fvr restore --job`: a film restored segment by segment, with the work kept in a folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 from .clips import above_zero, encoding, selection
 
 AUTO_JOB_SECONDS = 300
-"""Seconds from which on a clip becomes a job by itself."""
+"""Seconds above which a clip is restored as a job by default."""
 SUFFIX = ".job"
 """What a job's folder adds to its film's name, if nobody names it."""
 

@@ -1,4 +1,4 @@
-"""What `fvr restore` restores with, as its options say it."""
+"""Method, request and report of `fvr restore`, by its options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job's plan as one small file, for workers that do not see its folder."""
+"""A job's plan as one small zip file, for workers that do not see its folder."""
 
 from __future__ import annotations
 

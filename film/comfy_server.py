@@ -1,4 +1,4 @@
-"""A ComfyUI server over its own HTTP API: files there and back, and one node at a time."""
+"""Client of a ComfyUI server's HTTP API: uploads and downloads files, and runs one node at a time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Unreachable(RuntimeError):
 
 
 class Refused(RuntimeError):
-    """A server answers, and not with what it was asked for."""
+    """A server answers with an error, or with what no ComfyUI says."""
 
 
 class TooLarge(Refused):

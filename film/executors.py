@@ -1,4 +1,4 @@
-"""How the segments of a job are restored one by one, under leases, by whoever works on it. Nobody knows more than the job's folder."""
+"""Restores the segments of a job one by one under leases; workers share nothing but the job's folder."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .plan import ATTEMPTS, Job, Segment, Tools
 from .segment import restore_segment
 
 POLL_INTERVAL = 0.5
-"""Seconds between two looks at what others do."""
+"""Seconds between two looks at the work of others."""
 Say = Callable[[str], None]
 Stopping = Callable[[], bool]
 
 
 def never() -> bool:
-    """Nobody asks to stop."""
+    """A `Stopping` that never asks to stop."""
     return False
 
 
 class DiskFull(OSError):
-    """No segment can be written, whoever tries."""
+    """The job's disk has no room, for any worker."""
 
 
 def attempt(
@@ -42,7 +42,7 @@ def attempt(
     on_written: Progress = no_progress,
     restore: Callable[..., object] = restore_segment,
 ) -> bool:
-    """Restores a segment that nobody else works on; False if somebody does. What goes wrong is noted in the folder and said.
+    """Restores a segment under its lease; False if somebody else holds that. Errors are noted in the job's folder and said.
 
     Args:
         attempts: how many there may be, those noted included.

@@ -1,4 +1,4 @@
-"""The segments of a job as one film: their pictures copied, not encoded anew, and all that comes along copied once from the source."""
+"""Joins the segments of a job: their video packets are copied, not encoded anew; sound and all else is copied once from the source."""
 
 from __future__ import annotations
 

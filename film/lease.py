@@ -1,4 +1,4 @@
-"""Who works on what: a file that says so, with a heartbeat and, where the disk has them, a lock; both end with their process."""
+"""Leases: files that say who works on what, with a heartbeat and, where the disk has them, a lock; both end with their process."""
 
 from __future__ import annotations
 

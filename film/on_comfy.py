@@ -21,7 +21,7 @@ NOTED = ("frames", "times", "bytes", "seconds", "delay")
 
 
 class Stopped(Exception):
-    """This process is to end."""
+    """Raised in a server's thread once the job is to end."""
 
 
 class Worker:

@@ -1,4 +1,4 @@
-"""Frames of a film before and after, a few of them, found by their times: whoever restored it, and whenever."""
+"""Frames of a film before and after its restoration, found by their times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job by several processes of this machine, one for each GPU if there are any; for the command line, no node starts a process."""
+"""A job in several processes of this machine, one for each GPU if there are any; for the command line alone, as no node starts a process."""
 
 from __future__ import annotations
 

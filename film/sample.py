@@ -1,4 +1,4 @@
-"""A few seconds around the face that is hardest to restore, before anything else is."""
+"""A sample of a film, restored before the rest: a few seconds around the face that is hardest to restore."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def sample_range(job: Job, seconds: float, chunk: int) -> Segment:
 
 
 def restore_sample(job: Job, tools: Tools, seconds: float, *, check_interrupt: CheckInterrupt = no_check, on_written: Progress = no_progress) -> Path:
-    """Writes them to a file in the job's folder, without sound, and returns its name."""
+    """Restores the frames of `sample_range` into a file in the job's folder, without sound, and returns its path."""
     segment = sample_range(job, seconds, job.source().chunk_size(CHUNK))
     file = job.folder / f"test{job.file(segment).suffix}"
     with atomic_file(file) as part:

@@ -1,4 +1,4 @@
-"""One segment of a job, restored and encoded by itself: whole or absent, and the same whoever does it."""
+"""Restores and encodes one segment of a job by itself: atomic, and the same bytes from any worker."""
 
 from __future__ import annotations
 

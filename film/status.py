@@ -1,4 +1,4 @@
-"""How far a job is, by its folder alone: whoever works on it, wherever."""
+"""The progress of a job, read from its folder alone."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ DTYPES = {torch.float32: "F32", torch.bool: "BOOL"}
 
 
 class Stored:
-    """A tensor of a `StoredTrack`, read whenever somebody looks at it."""
+    """A tensor attribute of a `StoredTrack`, read from its file at each access."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name

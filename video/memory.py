@@ -1,4 +1,4 @@
-"""A clip that is already decoded, as a source like any other, and one that stays so."""
+"""Decoded clips in memory, as a source and as a sink."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are lists of other files: a playlist in a folder of clips may point anywhere, so it is read only where a person named it."""
+"""Playlists and other files that refer to further files, which may lie anywhere: read only where a person named them."""
 
 from __future__ import annotations
 

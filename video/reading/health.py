@@ -1,4 +1,4 @@
-"""What of a damaged file can be decoded, and whether as much came as its header announces."""
+"""Decoding of damaged files, and whether as much came as the header announces."""
 
 from __future__ import annotations
 

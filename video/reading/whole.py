@@ -1,4 +1,4 @@
-"""Whether a file reaches as far as its own outermost sizes say, which tells of a cut before anything is decoded."""
+"""Whether a file is truncated, by the sizes of its outermost boxes, elements or chunks, before anything is decoded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the sound of a clip is, in whatever form it was handed over."""
+"""The source of a clip's sound: samples, or a file."""
 
 from __future__ import annotations
 

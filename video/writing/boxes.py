@@ -1,4 +1,4 @@
-"""Small corrections inside a finished MP4 or MOV file: display matrix and shown size (ISO/IEC 14496-12)."""
+"""Display matrix and size of a finished MP4 or MOV file, set in place (ISO/IEC 14496-12)."""
 
 from __future__ import annotations
 

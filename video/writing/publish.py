@@ -1,4 +1,4 @@
-"""From a hidden unfinished file to its name: whole or absent, whatever happens."""
+"""Atomic output: a hidden temporary file gets its name once it is complete."""
 
 from __future__ import annotations
 
