@@ -6,76 +6,61 @@ whatever x_0 a step is given is the one it moves towards.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from .schedule import Schedule
-from .steps import ddim_step, dpm_solver_step, log_snr, renoising_step
+from .steps import ddim_step, dpm_solver_step, renoising_step
 
 SolverName = Literal["ddpm", "ddim", "dpm++2m"]
 Spacing = Literal["auto", "uniform", "log-snr", "trailing"]
+Step = Callable[..., Tensor]
+"""(x_t, x0, alpha_bar_t, alpha_bar_{t-1}, noise=None) -> x_{t-1}, all (N, 3, H, W), as those of steps.py; with alpha_bar_{t-1} 1 it is x0."""
 
 
-class Solver(ABC):
-    """The steps of one trajectory, in order from noise to clean."""
+@dataclass(frozen=True)
+class Solver:
+    """The steps of one trajectory, in order from noise to clean.
 
+    Attributes:
+        draws: whether steps use noise.
+    """
+
+    step: Step
     draws: bool = False
-    """Whether steps use noise."""
-
-    @abstractmethod
-    def step(self, x_t: Tensor, x0: Tensor, alpha_bar: float, alpha_bar_prev: float, noise: Tensor | None = None) -> Tensor:
-        """x_{t-1} from x_t and the estimate x0, all (N, 3, H, W); see steps.py. With alpha_bar_prev 1 it is x0."""
 
 
-class Renoising(Solver):
-    """FLAIR's own: a share rho of the noise is drawn anew at each step. Listed as "ddpm"."""
-
-    def __init__(self, rho: float) -> None:
-        self.rho = rho
-        self.draws = rho > 0
-
-    def step(self, x_t: Tensor, x0: Tensor, alpha_bar: float, alpha_bar_prev: float, noise: Tensor | None = None) -> Tensor:
-        return renoising_step(x_t, x0, alpha_bar, alpha_bar_prev, rho=self.rho, noise=noise)
-
-
-class Ddim(Solver):
-    """DDIM (Song et al. 2021): first order; eta 0 is deterministic."""
-
-    def __init__(self, eta: float = 0.0) -> None:
-        self.eta = eta
-        self.draws = eta > 0
-
-    def step(self, x_t: Tensor, x0: Tensor, alpha_bar: float, alpha_bar_prev: float, noise: Tensor | None = None) -> Tensor:
-        return ddim_step(x_t, x0, alpha_bar, alpha_bar_prev, eta=self.eta, noise=noise)
-
-
-class DpmSolver2M(Solver):
+def dpm_solver_2m() -> Step:
     """DPM-Solver++ 2M (Lu et al. 2022): second order from the last two estimates; deterministic. Its first step is DDIM's."""
+    before: tuple[Tensor, float] | None = None
 
-    def __init__(self) -> None:
-        self._before: tuple[Tensor, float] | None = None
-
-    def step(self, x_t: Tensor, x0: Tensor, alpha_bar: float, alpha_bar_prev: float, noise: Tensor | None = None) -> Tensor:
-        x_prev = dpm_solver_step(x_t, x0, alpha_bar, alpha_bar_prev, before=self._before)
-        self._before = x0, alpha_bar
+    def step(x_t: Tensor, x0: Tensor, alpha_bar: float, alpha_bar_prev: float, *, noise: Tensor | None = None) -> Tensor:
+        nonlocal before
+        x_prev = dpm_solver_step(x_t, x0, alpha_bar, alpha_bar_prev, before=before)
+        before = x0, alpha_bar
         return x_prev
+
+    return step
 
 
 def make_solver(name: SolverName, rho: float = 0.0) -> Solver:
-    """A new trajectory's solver. `rho` in [0, 1] is how much noise is drawn anew: FLAIR's rho for "ddpm", eta for "ddim", nothing for "dpm++2m".
+    """A new trajectory's solver. `rho` in [0, 1] is how much noise is drawn anew: FLAIR's rho for "ddpm", which is FLAIR's own step, eta for "ddim"
+    (Song et al. 2021), nothing for "dpm++2m".
 
     Raises:
         ValueError: for an unknown name.
     """
     if name == "ddpm":
-        return Renoising(rho)
+        return Solver(partial(renoising_step, rho=rho), rho > 0)
     if name == "ddim":
-        return Ddim(rho)
+        return Solver(partial(ddim_step, eta=rho), rho > 0)
     if name == "dpm++2m":
-        return DpmSolver2M()
+        return Solver(dpm_solver_2m())
     raise ValueError(f"no solver is called {name!r}; choose one of {', '.join(get_args(SolverName))}")
 
 
@@ -101,7 +86,7 @@ def spaced(schedule: Schedule, steps: int, start: float = 1.0, spacing: Spacing 
         return schedule.at([round(last * k / steps) for k in range(1, steps + 1)])
     if spacing != "log-snr" or steps < 3:
         return even
-    levels = log_snr(schedule.alphas_cumprod[: last + 1])
+    levels = schedule.alphas_cumprod[: last + 1].logit() / 2  # log_snr of each
     goals = torch.linspace(float(levels[0]), float(levels[-1]), steps, dtype=torch.float64)
     chosen: list[int] = []
     for k, goal in enumerate(goals):

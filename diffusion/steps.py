@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import overload
 
-import torch
 from torch import Tensor
 
 from .schedule import add_noise, x0_to_eps
@@ -95,12 +93,6 @@ def dpm_solver_step(x_t: Tensor, x0: Tensor, alpha_bar: float, alpha_bar_prev: f
     return ((1 - alpha_bar_prev) / (1 - alpha_bar)) ** 0.5 * x_t - alpha_bar_prev**0.5 * math.expm1(-h) * target
 
 
-@overload
-def log_snr(alpha_bar: float) -> float: ...
-@overload
-def log_snr(alpha_bar: Tensor) -> Tensor: ...
-def log_snr(alpha_bar: float | Tensor) -> float | Tensor:
+def log_snr(alpha_bar: float) -> float:
     """lambda = log(sqrt(alpha_bar) / sqrt(1 - alpha_bar)), half the log of the signal-to-noise ratio."""
-    if isinstance(alpha_bar, Tensor):
-        return 0.5 * torch.log(alpha_bar / (1 - alpha_bar))
     return 0.5 * math.log(alpha_bar / (1 - alpha_bar))

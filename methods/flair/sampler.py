@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...diffusion.rng import seeded_noise
 from ...diffusion.schedule import add_noise
-from ...diffusion.solvers import Renoising, Solver, make_solver, spaced
+from ...diffusion.solvers import Solver, make_solver, spaced
 from ...faces.types import CROP, FaceTrack
 from ...models.device import CheckInterrupt, no_check
 from ...physics.base import Degradation
@@ -116,7 +116,7 @@ def flair_step(
         x0 = data_consistency(x0, y, operator, gamma=gamma, damping=damping)  # line 7
     if enhance is not None:
         x0 = enhance(x0)  # line 8, eq. 13: faces only, blended by w_t
-    return FlairStep((solver or Renoising(rho)).step(x_t, x0, *level, noise), x0)
+    return FlairStep((solver or make_solver("ddpm", rho)).step(x_t, x0, *level, noise=noise), x0)
 
 
 class FlairRestorer(Restorer):
