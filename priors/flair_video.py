@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import copy
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +23,11 @@ if TYPE_CHECKING:
     from ..models.flair.unet import VideoUNet
     from ..models.flair.window import Flows
 
+Result = TypeVar("Result")
+
 BACKGROUND = {"x4": 0.93, "x8": 0.93, "x16": 0.98, "gaussian": 1.0, "motion": 1.0, "jpeg": 1.0}
 """How much of what is carried survives a frame outside the face, for each of FLAIR's tasks; inside it, all. No code has x4's, so it is x8's."""
-BLOCKS = (16, 8, 4, 2)
+REPEATS = (16, 8, 4, 2)
 """Factors by which a condition may have been enlarged by repeating pixels."""
 
 
@@ -40,17 +41,20 @@ def face_mask(side: int = 512) -> Tensor:
     return ((1.05 - radius) / 0.2).clamp(0, 1)
 
 
-@dataclass(frozen=True)
-class _PreparedCondition:
-    """What was made of one condition.
+class _LastResult(Generic[Result]):
+    """A function of a condition, computed anew only where that is not the last one seen; without gradients, so that they may flow past it later."""
 
-    Attributes:
-        condition: a copy of it, to tell it from the next.
-        flows: the motion in it.
-    """
+    def __init__(self, function: Callable[[Tensor], Result]) -> None:
+        self.function = function
+        self._last: tuple[Tensor, Result] | None = None
 
-    condition: Tensor
-    flows: Flows
+    def __call__(self, condition: Tensor) -> Result:
+        last = self._last
+        if last is None or last[0].device != condition.device or not torch.equal(last[0], condition):
+            with torch.inference_mode(False), torch.no_grad():
+                condition = condition.clone()
+                last = self._last = condition, self.function(condition)
+        return last[1]
 
 
 class FlairPrior(Prior):
@@ -101,8 +105,8 @@ class FlairPrior(Prior):
         self.mask = mask
         self.place = on(network, next(network.parameters()).device) if place is None else place
         self.pixels = pixels
-        self._known: _PreparedCondition | None = None
-        self._last_parsed: tuple[Tensor, Tensor] | None = None
+        self._flows = _LastResult(self._computed_flows)
+        self._parsed = _LastResult(self._computed_mask)
 
     def configured(self, **changes: Any) -> Self:
         """The same network with another `background`, `mask`, `place`, `pixels` or `schedule`; the flow last made is still known.
@@ -115,7 +119,7 @@ class FlairPrior(Prior):
         schedule = changes.pop("schedule", self.schedule)
         other = copy(self)
         type(self).__init__(other, self.network, schedule, **(kept | changes))
-        other._known = self._known
+        other._flows = self._flows
         return other
 
     def masked(self, parser: Callable[[Tensor], Tensor]) -> FlairPrior:
@@ -164,33 +168,23 @@ class FlairPrior(Prior):
         """What the network is told of step t: sqrt(alpha_bar_t), or the timestep."""
         return self.schedule.alpha_bar(t) ** 0.5 if self.network.takes_noise_level else float(self.schedule.timesteps[t])
 
-    def _flows(self, condition: Tensor) -> Flows:
-        """The motion in `condition`, made anew only when it is not the last one seen."""
-        known = self._known
-        if known is None or known.condition.device != condition.device or not torch.equal(known.condition, condition):
-            with torch.inference_mode(False), torch.no_grad():  # so that gradients may flow past it later
-                kept = condition.clone()
-                guides = kept if self.upsampling == "bicubic" else smoothed(kept)
-                known = self._known = _PreparedCondition(kept, self.network.flows(guides))
-        return known.flows
+    def _computed_flows(self, condition: Tensor) -> Flows:
+        return self.network.flows(condition if self.upsampling == "bicubic" else smoothed(condition))
+
+    def _computed_mask(self, condition: Tensor) -> Tensor:
+        assert callable(self.mask)
+        return self.mask(((condition + 1) / 2).clamp(0, 1).cpu())
 
     def _weights(self, condition: Tensor) -> Tensor | float:
         """w_n of eq. 17: 1 inside the face, `background` outside."""
         if self.background == 1:
             return 1.0
         height, width = condition.shape[-2:]
-        mask = face_mask(height) if self.mask is None else self.mask if isinstance(self.mask, Tensor) else self._parsed(condition, self.mask)
+        mask = face_mask(height) if self.mask is None else self.mask if isinstance(self.mask, Tensor) else self._parsed(condition)
         mask = mask.to(condition).reshape(-1, 1, *mask.shape[-2:])
         if tuple(mask.shape[-2:]) != (height, width):
             mask = F.interpolate(mask, (height, width), mode="nearest")
         return self.background + (1 - self.background) * mask
-
-    def _parsed(self, condition: Tensor, parser: Callable[[Tensor], Tensor]) -> Tensor:
-        """What the parser says of `condition`, asked anew only when that is not the last one seen."""
-        last = self._last_parsed
-        if last is None or last[0].device != condition.device or not torch.equal(last[0], condition):
-            last = self._last_parsed = condition.clone(), parser(((condition + 1) / 2).clamp(0, 1).cpu())
-        return last[1]
 
 
 def smoothed(condition: Tensor) -> Tensor:
@@ -200,7 +194,7 @@ def smoothed(condition: Tensor) -> Tensor:
     blocks is itself what motion is read from.
     """
     height, width = condition.shape[-2:]
-    for factor in BLOCKS:
+    for factor in REPEATS:
         if height % factor or width % factor:
             continue
         small = condition[..., ::factor, ::factor]

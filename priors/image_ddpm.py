@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..diffusion.schedule import Schedule, eps_to_x0, linear_schedule
+from ..models.checkpoints.load import channels_last
 from ..models.device import Placement, in_batches, on, out_of_memory
 from ..models.difface_unet import DifFaceUNet
 from .base import Prior
 
-WORKING = 1 << 30
+DEFAULT_WORKING_BYTES = 1 << 30
 """Bytes of working memory counted for a frame of 512 x 512 where a network does not say."""
-
-
-class NoiseNetwork(Protocol):
-    """(x (N, 3 or 6, H, W), t) -> (N, 3 or more, H, W), the noise first; what follows is not used."""
-
-    def __call__(self, x: Tensor, t: Tensor, /) -> Tensor: ...
 
 
 class ImagePrior(Prior):
@@ -29,7 +24,7 @@ class ImagePrior(Prior):
     Frames do not influence each other.
 
     Args:
-        network: a NoiseNetwork in eval mode.
+        network: (x (N, 3 or 6, H, W), t (N,)) -> (N, 3 or more, H, W), the noise first; in eval mode.
         schedule: its training schedule; None is the linear one of 1000 steps, 1e-4 to 2e-2, of DifFace and guided diffusion.
         place: where it runs; None leaves it where it is. Frames are brought there, and the estimate back.
         native_size: the side of the frames it was trained on; None for any.
@@ -48,7 +43,7 @@ class ImagePrior(Prior):
         conditional: bool = False,
         batch: int = 1,
     ) -> None:
-        self.network: NoiseNetwork = network
+        self.network: Any = network
         self.schedule = schedule or linear_schedule()
         self.place = place or on(network, next(network.parameters()).device)
         self.native_size = native_size
@@ -70,20 +65,19 @@ class ImagePrior(Prior):
 
     def _each(self, x_t: Tensor, t: int, condition: Tensor | None, make: Callable[[Tensor, Tensor], Tensor], **wanted: bool) -> Tensor:
         """What `make` makes of frames on the network's device and the network's answer to them, where x_t is."""
-        network: Any = self.network
         step = self.schedule.timesteps[t]
         seen = torch.cat([x_t, torch.zeros_like(x_t) if condition is None else condition], 1) if self.conditional else x_t
 
         def run(x: Tensor) -> Tensor:
             place = self.place(self.working_bytes(len(x), x.shape[-2], x.shape[-1]))
             x = x.to(place).contiguous(memory_format=torch.channels_last)
-            return make(x, network(x, torch.full((len(x),), step, device=place), **wanted)).to(x_t)
+            return make(x, self.network(x, torch.full((len(x),), step, device=place), **wanted)).to(x_t)
 
         return in_batches(run, seen, len(seen))
 
     def working_bytes(self, frames: int, height: int, width: int) -> int:
         own = getattr(self.network, "working_bytes", None)
-        return frames * WORKING * height * width // 512**2 if own is None else own(frames, height, width)
+        return frames * DEFAULT_WORKING_BYTES * height * width // 512**2 if own is None else own(frames, height, width)
 
 
 def is_image_prior(names: Collection[str]) -> bool:
@@ -109,8 +103,6 @@ def prior_from_state(state: Mapping[str, Tensor]) -> ImagePrior:
             raise
         what = str(error).splitlines()[min(1, str(error).count("\n"))].strip()
         raise ValueError(f"this diffusion network is built otherwise than DifFace's ({what}); it is not supported") from error
-    for module in network.requires_grad_(False).modules():
-        if isinstance(module, nn.Conv2d):
-            module.to(memory_format=torch.channels_last)
+    channels_last(network.requires_grad_(False))
     config = network.config
     return ImagePrior(network, native_size=config.side, conditional=config.inputs == 6)

@@ -11,25 +11,23 @@ from torch.nn import functional as F
 
 BLOCK = 8
 BANDS = BLOCK * BLOCK
-
-COLOURS = torch.tensor(
+OPPONENT = torch.tensor(
     [[3**-0.5, 3**-0.5, 3**-0.5], [2**-0.5, 0.0, -(2**-0.5)], [6**-0.5, -2 * 6**-0.5, 6**-0.5]],
     dtype=torch.float64,
 )
-"""Orthonormal: luma, red minus blue, green against both. White noise stays white."""
-
+"""Orthonormal opponent colours, as BM3D's: luma, red minus blue, green against both. White noise stays white."""
 TAPS = (0.125, 0.375, 0.375, 0.125)
 """The cubic B-spline's halving filter."""
 
 
-def to_colours(rgb: Tensor) -> Tensor:
+def to_opponent(rgb: Tensor) -> Tensor:
     """(N, 3, H, W) RGB to luma and two chromas."""
-    return (COLOURS.to(rgb) @ rgb.flatten(2)).view_as(rgb)
+    return (OPPONENT.to(rgb) @ rgb.flatten(2)).view_as(rgb)
 
 
-def from_colours(colours: Tensor) -> Tensor:
-    """Inverse of to_colours."""
-    return (COLOURS.T.to(colours) @ colours.flatten(2)).view_as(colours)
+def from_opponent(colours: Tensor) -> Tensor:
+    """Inverse of to_opponent."""
+    return (OPPONENT.T.to(colours) @ colours.flatten(2)).view_as(colours)
 
 
 def halve(x: Tensor) -> Tensor:
@@ -59,7 +57,7 @@ def lapped_basis(hop: int) -> Tensor:
 
 @lru_cache(maxsize=4)
 @torch.inference_mode(False)
-def lapped_cells(hop: int) -> Tensor:
+def synthesis_kernels(hop: int) -> Tensor:
     """(hop^2, 64, 8 / hop, 8 / hop): what the basis of each block over a cell of hop x hop pixels shows there, the earlier blocks' ends first."""
     parts = lapped_basis(hop)[:, 0].unflatten(1, (-1, hop)).unflatten(3, (-1, hop)).flip(1, 3)  # (64, block, row, block, column)
     return parts.permute(2, 4, 0, 1, 3).reshape(hop * hop, BANDS, BLOCK // hop, BLOCK // hop).contiguous()
@@ -75,5 +73,5 @@ def analyse(x: Tensor, hop: int) -> Tensor:
 
 def synthesise(bands: Tensor, shape: torch.Size, hop: int) -> Tensor:
     """The frames of `shape` (N, C, H, W) whose coefficients are `bands`: synthesise(analyse(x, hop), x.shape, hop) = x."""
-    x = F.pixel_shuffle(F.conv2d(bands, lapped_cells(hop).to(bands)), hop)
+    x = F.pixel_shuffle(F.conv2d(bands, synthesis_kernels(hop).to(bands)), hop)
     return x[..., : shape[-2], : shape[-1]].reshape(shape)

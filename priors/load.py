@@ -18,8 +18,8 @@ from ..models.checkpoints.state_dict import notes_of, read_state, unread
 from ..models.device import Placement
 from ..models.embedded import SIZES
 from .base import Prior
-from .flair_video import BACKGROUND, flair_prior_from, is_flair
-from .image_ddpm import is_image_prior, prior_from_state
+from .flair_video import BACKGROUND, FlairPrior, flair_prior_from, is_flair
+from .image_ddpm import ImagePrior, is_image_prior, prior_from_state
 from .pyramid import PyramidPrior
 from .wiener import GaussianPrior
 
@@ -84,29 +84,28 @@ def prior_from_file(
     state = read_state(path)
     with torch.inference_mode(False):
         try:
+            prior: FlairPrior | ImagePrior
             if is_flair(state):
-                sizes = sizes_of(notes_of(path))
                 state = {key: value.float() for key, value in state.items()}
-                prior = flair_prior_from(state, task or task_of(path), config=sizes, dtype=dtype)
-                watch(prior.network, path.name)
-                came_from(prior.network, path)
-                prior = prior if placed is None else prior.configured(place=placed(prior.network))
-                if sizes is None or sizes.side >= PUBLISHED_SIDE:
-                    return prior
+                prior = flair_prior_from(state, task or task_of(path), config=sizes_of(notes_of(path)), dtype=dtype)
+            elif is_image_prior(state):
+                prior = prior_from_state(state)
+            else:
+                known = recognise(set(state))
+                what = f"the face restorer {known.label}" if known else foreign(set(state)) or f"tensors whose names start with {beginnings(state)}"
+                raise ValueError(
+                    f"{path.name} holds {what}, not a diffusion prior; choose a FLAIR checkpoint or DifFace's iddpm_ffhq512_ema500000.pth"
+                )
+            watch(prior.network, path.name)
+            came_from(prior.network, path)
+            if placed is not None:
+                prior.place = placed(prior.network)
+            if isinstance(prior, FlairPrior) and prior.network.config.side < PUBLISHED_SIDE:
                 return PyramidPrior(prior.configured(background=1.0))
-            if is_image_prior(state):
-                image_prior = prior_from_state(state)
-                watch(image_prior.network, path.name)  # type: ignore[arg-type]
-                came_from(image_prior.network, path)  # type: ignore[arg-type]
-                if placed is not None:
-                    image_prior.place = placed(image_prior.network)  # type: ignore[arg-type]
-                return image_prior
+            return prior
         except (KeyError, RuntimeError) as error:
             fault = f"is a diffusion network, but its tensors do not fit together ({_first(error)}); get it again"
             raise unread(path.name, error, fault) from error
-    known = recognise(set(state))
-    what = f"the face restorer {known.label}" if known else foreign(set(state)) or f"tensors whose names start with {beginnings(state)}"
-    raise ValueError(f"{path.name} holds {what}, not a diffusion prior; choose a FLAIR checkpoint or DifFace's iddpm_ffhq512_ema500000.pth")
 
 
 def sizes_of(notes: Mapping[str, str]) -> BicubicConfig | BlurConfig | None:

@@ -10,16 +10,14 @@ from torch.nn import functional as F
 
 from ..diffusion.schedule import Schedule, linear_schedule
 from .base import Prior
-from .lapped_dct import BANDS, BLOCK, analyse, double, from_colours, halve, synthesise, to_colours
+from .lapped_dct import BANDS, BLOCK, analyse, double, from_opponent, halve, synthesise, to_opponent
 
 SCALES = 3
-CORNER = [BLOCK * i + j for i in range(BLOCK) for j in range(BLOCK) if 6 <= i + j <= 9]
-"""Bands of a block where clean faces hold little, so that their median speaks of noise."""
-
-
-SPREAD = 8.0
+NOISE_BANDS = [BLOCK * i + j for i in range(BLOCK) for j in range(BLOCK) if 6 <= i + j <= 9]
+"""High-frequency bands of a block: clean faces hold little there, so their median absolute deviation is the noise's."""
+VARIANCE_PER_ENERGY = 8.0
 """Variance left to a coefficient, as a multiple of the condition's energy around it; large because the condition may be blurred."""
-LEAST_VARIANCE = 1e-6
+VARIANCE_FLOOR = 1e-6
 """Left everywhere, in squared units of the [-1, 1] range."""
 NOISE_WEIGHT = 4.0
 """Factor on the variance of the noise in x_t; above 1 the estimate keeps nearer the condition and shows less grain."""
@@ -56,8 +54,8 @@ def denoise(noisy: Tensor, sigma: float, pilot: Tensor | None = None, scales: in
     >>> denoise(noise, 0.3).std().item() < 0.1  # a flat frame shows through
     True
     """
-    guide = None if pilot is None else to_colours(pilot)
-    return from_colours(_denoise_from(0, to_colours(noisy), sigma, guide, scales))
+    guide = None if pilot is None else to_opponent(pilot)
+    return from_opponent(_denoise_from(0, to_opponent(noisy), sigma, guide, scales))
 
 
 def _denoise_from(scale: int, x: Tensor, sigma: float, pilot: Tensor | None, scales: int) -> Tensor:
@@ -87,37 +85,37 @@ def _shrink_blocks(scale: int, x: Tensor, sigma: float, pilot: Tensor | None) ->
     hop = _hop(scale)
     gain = noise_gain(scale)[0].to(x)
     c = None if pilot is None else analyse(pilot, hop)
-    own = None if c is None else gain * _median(c[:, CORNER, ::2, ::2] / gain[:, CORNER])
+    own = None if c is None else gain * _mad_deviation(c[:, NOISE_BANDS, ::2, ::2] / gain[:, NOISE_BANDS])
     return synthesise(_posterior(analyse(x, hop), sigma * gain, c, own), x.shape, hop)
 
 
 def _shrink_pixels(scale: int, x: Tensor, sigma: float, pilot: Tensor | None) -> Tensor:
-    own = None if pilot is None else _median(pilot[..., ::4, ::4])
+    own = None if pilot is None else _mad_deviation(pilot[..., ::4, ::4])
     return _posterior(x, sigma * noise_gain(scale)[1].to(x), pilot, own)
 
 
 def _posterior(d: Tensor, noise: Tensor, c: Tensor | None, own: Tensor | None) -> Tensor:
-    """m + v / (v + noise^2) (d - m), from the pilot's coefficients c, whose own noise has standard deviation `own`."""
+    """Empirical Wiener shrinkage m + v / (v + noise^2) (d - m); c are the pilot's coefficients, `own` the standard deviation of their noise."""
     variance = noise.square()
     if c is None or own is None:
-        v = (_around(d) - variance).clamp_min(LEAST_VARIANCE)
+        v = (_local_energy(d) - variance).clamp_min(VARIANCE_FLOOR)
         return d * (v / (v + NOISE_WEIGHT * variance))
     blur = (PILOT_NOISE_WEIGHT * own).square()
-    signal = (_around(c) - blur).clamp_min(0)
+    signal = (_local_energy(c) - blur).clamp_min(0)
     m = c * (signal / (signal + blur + 1e-12))
-    v = SPREAD * signal + LEAST_VARIANCE
+    v = VARIANCE_PER_ENERGY * signal + VARIANCE_FLOOR
     return m + (d - m) * (v / (v + NOISE_WEIGHT * variance))
 
 
-def _around(z: Tensor) -> Tensor:
+def _local_energy(z: Tensor) -> Tensor:
     """Mean energy in the 3 x 3 neighbourhood; many bands channels last, which a CPU pools in less than half of the time, to the same numbers."""
     layout = torch.channels_last if z.shape[1] == BANDS else torch.contiguous_format
     return F.avg_pool2d(z.square().contiguous(memory_format=layout), 3, 1, 1, count_include_pad=False).contiguous()
 
 
-def _median(z: Tensor) -> Tensor:
+def _mad_deviation(z: Tensor) -> Tensor:
     """Robust standard deviation per frame and channel, (n, channels or 1, 1, 1): median(|z|) / 0.6745."""
-    axis = 1 if z.shape[1] == len(CORNER) else 2
+    axis = 1 if z.shape[1] == len(NOISE_BANDS) else 2
     return (z.detach().abs().flatten(axis).median(axis).values / 0.6745).view(z.shape[0], -1, 1, 1)
 
 

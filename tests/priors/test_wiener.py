@@ -5,7 +5,7 @@ import torch
 
 from fvr.diffusion.schedule import add_noise
 from fvr.priors import wiener
-from fvr.priors.lapped_dct import BLOCK, TAPS, analyse, double, from_colours, halve, lapped_basis, synthesise, to_colours
+from fvr.priors.lapped_dct import BLOCK, TAPS, analyse, double, from_opponent, halve, lapped_basis, synthesise, to_opponent
 from fvr.priors.load import EMBEDDED, load_prior
 from fvr.priors.wiener import GaussianPrior, denoise, noise_gain
 
@@ -39,8 +39,8 @@ def test_lapped_blocks_keep_energy():
 
 def test_colours_are_orthonormal():
     x = noise_like(torch.empty(1, 3, 5, 7, dtype=torch.float64))
-    torch.testing.assert_close(from_colours(to_colours(x)), x)
-    torch.testing.assert_close(to_colours(x).square().sum(), x.square().sum())
+    torch.testing.assert_close(from_opponent(to_opponent(x)), x)
+    torch.testing.assert_close(to_opponent(x).square().sum(), x.square().sum())
 
 
 def test_halving_and_doubling_leave_a_constant_alone():
