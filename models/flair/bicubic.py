@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from .attention import TemporalAttention
 from .convolution import FrameConv, doubled, numbered
@@ -17,73 +18,44 @@ from .recurrence import Recurrence
 from .residual import NoiseBlock, NormedConv, ResBlock
 from .spynet import SPyNet
 from .temporal import Gated
-from .unet import VideoUNet
+from .unet import VideoConfig, VideoUNet
 from .window import Size, Window
 
 
 @dataclass(frozen=True)
-class BicubicConfig:
-    """Sizes of the network; the defaults are the published one's. Widths must be multiples of 32.
+class BicubicConfig(VideoConfig):
+    """Sizes of the network; the defaults are the published one's.
 
     Attributes:
-        side: height and width of the frames it is trained on.
-        channels: width of the first convolution.
-        multipliers: width of each level in units of `channels`, from the frames down.
-        res_blocks: blocks per level on the way down; one more on the way up.
         groups: of the normalisations in 2-D blocks; not visible in weights.
-        attention: levels with temporal attention, 0 the finest; the middle always has it.
-        recurrence: levels at which features are carried from frame to frame.
-        span: frames that temporal attention sees, an odd number; not visible in weights.
-        head: channels of an attention head; not visible in weights.
     """
 
     side: int = 512
     channels: int = 64
-    multipliers: tuple[int, ...] = (1, 2, 4, 8, 16)
+    multipliers: tuple[float, ...] = (1, 2, 4, 8, 16)
     res_blocks: int = 1
-    groups: int = 16
     attention: frozenset[int] = frozenset({3, 4})
     recurrence: frozenset[int] = frozenset({0, 1})
     span: int = 7
     head: int = 64
+    groups: int = 16
     takes_noise_level: ClassVar[bool] = True
 
     def network(self) -> BicubicUNet:
         """A network of these sizes, with PyTorch's own initialisation."""
         return BicubicUNet(self)
 
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Channels of each level."""
-        return tuple(self.channels * multiplier for multiplier in self.multipliers)
-
     @classmethod
-    def of(cls, state: Mapping[str, Tensor]) -> BicubicConfig:
-        """The sizes that weights show; the published ones for what they do not.
+    def of(cls, state: Mapping[str, Tensor]) -> Self:
+        def block(name: str) -> tuple[int, bool, bool] | None:
+            if f"{name}.wrapped_module.conv.weight" in state:
+                return None
+            width = len(state[f"{name}.res_block.block1.block.3.wrapped_module.weight"])
+            return width, f"{name}.temp_attn.emb_layers.1.weight" in state, f"{name}.vsrpp.emb_layers.1.weight" in state
 
-        Raises:
-            KeyError: if they are not this network's.
-        """
         channels = len(state["downs.0.wrapped_module.bias"])
-        widths: list[list[int]] = [[]]
-        attention, recurrence = set(), set()
-        for number in range(1, 1 + max(int(key.split(".")[1]) for key in state if key.startswith("downs."))):
-            name = f"downs.{number}."
-            if f"{name}wrapped_module.conv.weight" in state:
-                widths.append([])
-                continue
-            widths[-1].append(len(state[f"{name}res_block.block1.block.3.wrapped_module.weight"]))
-            if f"{name}temp_attn.emb_layers.1.weight" in state:
-                attention.add(len(widths) - 1)
-            if f"{name}vsrpp.emb_layers.1.weight" in state:
-                recurrence.add(len(widths) - 1)
-        return cls(
-            channels=channels,
-            multipliers=tuple(level[0] // channels for level in widths),
-            res_blocks=len(widths[0]),
-            attention=frozenset(attention),
-            recurrence=frozenset(recurrence),
-        )
+        last = max(int(key.split(".")[1]) for key in state if key.startswith("downs."))
+        return cls.of_blocks(channels, (block(f"downs.{number}") for number in range(1, 1 + last)))
 
 
 class BicubicBlock(nn.Module):
@@ -119,9 +91,8 @@ class BicubicUNet(VideoUNet):
     config: BicubicConfig
 
     def __init__(self, config: BicubicConfig | None = None) -> None:
-        super().__init__()
-        self.config = config = config or BicubicConfig()
-        self.levels, self.carried = len(config.multipliers), tuple(sorted(config.recurrence))
+        super().__init__(config)
+        config = self.config
         spynet = SPyNet()
         embedding = config.channels
         self.noise_level_mlp = numbered({1: nn.Linear(embedding, 4 * embedding), 3: nn.Linear(4 * embedding, embedding)})
@@ -152,11 +123,7 @@ class BicubicUNet(VideoUNet):
         self.ups = nn.ModuleList(ups)
         self.final_conv = NormedConv(config.groups, width, 3)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.downs.parameters()).dtype
-
-    def torso(self) -> Iterable[nn.Module]:
+    def torso(self) -> tuple[nn.Module, ...]:
         return self.downs, self.mid, self.ups
 
     def joint(self, x_t: Tensor, condition: Tensor) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from .attention import SpatialAttention, TemporalAttention
 from .convolution import FrameConv, numbered, zeroed
@@ -18,24 +19,13 @@ from .recurrence import Recurrence
 from .residual import GROUPS, ResBlock
 from .spynet import SPyNet
 from .temporal import Temporal
-from .unet import VideoUNet
+from .unet import VideoConfig, VideoUNet
 from .window import Size, Window, joined
 
 
 @dataclass(frozen=True)
-class BlurConfig:
-    """Sizes of the network; the defaults are the published one's. Widths must be multiples of 32.
-
-    Attributes:
-        side: height and width of the frames it is trained on.
-        channels: the unit of widths.
-        multipliers: width of each level in units of `channels`, from the frames down.
-        res_blocks: blocks per level on the way down; one more on the way up.
-        attention: levels with attention within and across frames, 0 the finest; the middle always has both.
-        recurrence: levels at which features are carried from frame to frame.
-        span: frames that temporal attention sees, an odd number; not visible in weights.
-        head: channels of an attention head; not visible in weights.
-    """
+class BlurConfig(VideoConfig):
+    """Sizes of the network; the defaults are the published one's. Levels with attention across frames have it within them too."""
 
     side: int = 512
     channels: int = 128
@@ -51,38 +41,17 @@ class BlurConfig:
         """A network of these sizes, with PyTorch's own initialisation."""
         return BlurUNet(self)
 
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Channels of each level."""
-        return tuple(int(self.channels * multiplier) for multiplier in self.multipliers)
-
     @classmethod
-    def of(cls, state: Mapping[str, Tensor]) -> BlurConfig:
-        """The sizes that weights show; the published ones for what they do not.
+    def of(cls, state: Mapping[str, Tensor]) -> Self:
+        def block(name: str) -> tuple[int, bool, bool] | None:
+            if f"{name}.1.wrapped_module.in_layers.0.wrapped_module.weight" not in state:
+                return None
+            carries = any(f"{name}.{place}.wrapped_module.conv_last.weight" in state for place in (2, 4))
+            return len(state[f"{name}.0.in_layers.2.wrapped_module.weight"]), f"{name}.2.qkv.weight" in state, carries
 
-        Raises:
-            KeyError: if they are not this network's.
-        """
         channels = state["time_embed.0.weight"].shape[1]
-        widths: list[list[int]] = [[]]
-        attention, recurrence = set(), set()
-        for number in range(1, 1 + max(int(key.split(".")[1]) for key in state if key.startswith("input_blocks."))):
-            name = f"input_blocks.{number}."
-            if f"{name}1.wrapped_module.in_layers.0.wrapped_module.weight" not in state:
-                widths.append([])
-                continue
-            widths[-1].append(len(state[f"{name}0.in_layers.2.wrapped_module.weight"]))
-            if f"{name}2.qkv.weight" in state:
-                attention.add(len(widths) - 1)
-            if any(f"{name}{place}.wrapped_module.conv_last.weight" in state for place in (2, 4)):
-                recurrence.add(len(widths) - 1)
-        return cls(
-            channels=channels,
-            multipliers=tuple(level[0] / channels for level in widths),
-            res_blocks=len(widths[0]),
-            attention=frozenset(attention),
-            recurrence=frozenset(recurrence),
-        )
+        last = max(int(key.split(".")[1]) for key in state if key.startswith("input_blocks."))
+        return cls.of_blocks(channels, (block(f"input_blocks.{number}") for number in range(1, 1 + last)))
 
 
 class BlurUNet(VideoUNet):
@@ -97,9 +66,8 @@ class BlurUNet(VideoUNet):
     config: BlurConfig
 
     def __init__(self, config: BlurConfig | None = None) -> None:
-        super().__init__()
-        self.config = config = config or BlurConfig()
-        self.levels, self.carried = len(config.multipliers), tuple(sorted(config.recurrence))
+        super().__init__(config)
+        config = self.config
         self.variance = False
         unit, wide = config.channels, 4 * config.channels
         self.time_embed = numbered({0: nn.Linear(unit, wide), 2: nn.Linear(wide, wide)})
@@ -146,11 +114,7 @@ class BlurUNet(VideoUNet):
             layers.append(Temporal(Recurrence(width, 10.0)))
         return layers
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.input_blocks.parameters()).dtype
-
-    def torso(self) -> Iterable[nn.Module]:
+    def torso(self) -> tuple[nn.Module, ...]:
         return self.input_blocks, self.middle_block, self.output_blocks
 
     def joint(self, x_t: Tensor, condition: Tensor) -> Tensor:

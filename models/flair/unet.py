@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +14,63 @@ from typing_extensions import Self
 
 from .spynet import spynet_of
 from .window import Flow, Flows, Size, Window
+
+
+@dataclass(frozen=True)
+class VideoConfig(ABC):
+    """Sizes of a network. Widths must be multiples of 32.
+
+    Attributes:
+        side: height and width of the frames it is trained on.
+        channels: the unit of widths.
+        multipliers: width of each level in units of `channels`, from the frames down.
+        res_blocks: blocks per level on the way down; one more on the way up.
+        attention: levels with attention across frames, 0 the finest; the middle always has it.
+        recurrence: levels at which features are carried from frame to frame.
+        span: frames that temporal attention sees, an odd number; not visible in weights.
+        head: channels of an attention head; not visible in weights.
+    """
+
+    side: int
+    channels: int
+    multipliers: tuple[float, ...]
+    res_blocks: int
+    attention: frozenset[int]
+    recurrence: frozenset[int]
+    span: int
+    head: int
+    takes_noise_level: ClassVar[bool]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each level."""
+        return tuple(int(self.channels * multiplier) for multiplier in self.multipliers)
+
+    @classmethod
+    @abstractmethod
+    def of(cls, state: Mapping[str, Tensor]) -> Self:
+        """The sizes that weights show; the published ones for what they do not.
+
+        Raises:
+            KeyError: if they are not this network's.
+        """
+
+    @classmethod
+    def of_blocks(cls, channels: int, blocks: Iterable[tuple[int, bool, bool] | None]) -> Self:
+        """The sizes of a way down: width, attention and recurrence of each block; None stands between levels."""
+        levels: list[list[tuple[int, bool, bool]]] = [[]]
+        for block in blocks:
+            if block is None:
+                levels.append([])
+            else:
+                levels[-1].append(block)
+        return cls(
+            channels=channels,
+            multipliers=tuple(level[0][0] / channels for level in levels),
+            res_blocks=len(levels[0]),
+            attention=frozenset(number for number, level in enumerate(levels) if any(attends for _, attends, _ in level)),
+            recurrence=frozenset(number for number, level in enumerate(levels) if any(carries for _, _, carries in level)),
+        )  # type: ignore[call-arg]
 
 
 class VideoUNet(nn.Module, ABC):
@@ -26,10 +84,12 @@ class VideoUNet(nn.Module, ABC):
         carried: the levels (0 the finest) at which features are carried from frame to frame.
     """
 
-    config_type: ClassVar[Any]
-    config: Any
-    levels: int
-    carried: tuple[int, ...]
+    config_type: ClassVar[type[VideoConfig]]
+
+    def __init__(self, config: Any = None) -> None:
+        super().__init__()
+        self.config: Any = self.config_type() if config is None else config  # type: ignore[call-arg]
+        self.levels, self.carried = len(self.config.multipliers), tuple(sorted(self.config.recurrence))
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor], config: Any = None) -> Self:
@@ -47,9 +107,9 @@ class VideoUNet(nn.Module, ABC):
         return network.eval()
 
     @property
-    @abstractmethod
     def dtype(self) -> torch.dtype:
         """What features are computed in."""
+        return next(self.torso()[0].parameters()).dtype
 
     @property
     def takes_noise_level(self) -> bool:
@@ -116,7 +176,7 @@ class VideoUNet(nn.Module, ABC):
         """Frames brought to the size at which their flow is wanted, as in training."""
 
     @abstractmethod
-    def torso(self) -> Iterable[nn.Module]:
+    def torso(self) -> tuple[nn.Module, ...]:
         """The modules that may run in half precision."""
 
     def sizes(self, height: int, width: int) -> list[Size]:

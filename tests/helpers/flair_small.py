@@ -12,11 +12,11 @@ from helpers.seeded_weights import seeded_state
 
 LEVELS = frozenset({0, 1})
 SMALL = {
-    "bicubic": (BicubicUNet, BicubicConfig(64, 32, (1, 2), 1, 16, frozenset({1}), LEVELS, 5, 32)),
+    "bicubic": (BicubicUNet, BicubicConfig(64, 32, (1, 2), 1, frozenset({1}), LEVELS, 5, 32)),
     "blur": (BlurUNet, BlurConfig(64, 64, (0.5, 1), 1, frozenset({1}), LEVELS, 5, 32)),
 }
 LIGHT = {
-    "bicubic": (BicubicUNet, BicubicConfig(512, 32, (1, 1, 1, 1, 2), 1, 16, frozenset({4}), frozenset({4}))),
+    "bicubic": (BicubicUNet, BicubicConfig(512, 32, (1, 1, 1, 1, 2), 1, frozenset({4}), frozenset({4}))),
     "blur": (BlurUNet, BlurConfig(512, 64, (0.5, 0.5, 0.5, 0.5, 1), 1, frozenset({4}), frozenset({4}))),
 }
 """Light enough to sample frames of 512 x 512 with, and told apart from the published sizes by their weights alone."""

@@ -93,7 +93,7 @@ def test_a_prior_of_512_or_more_gives_the_target_itself():
 
 def test_a_pyramid_runs_at_its_networks_side_and_unconditionally(chosen):
     """FLAIR's image network, at the 32 pixels that it was trained for, each face of a batch for itself."""
-    sizes = BicubicConfig(32, 32, (1, 1), 1, 32, frozenset({1}), frozenset())
+    sizes = BicubicConfig(32, 32, (1, 1), 1, frozenset({1}), frozenset(), groups=32)
     network = seed_weights(BicubicUNet(sizes), "small").requires_grad_(False)
     flair = FlairPrior(network, background=1.0)  # type: ignore[arg-type]
     one = TargetMaker(Sharpen(), PyramidPrior(flair), PseudoTargetOptions(steps=100))  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from fvr.priors.flair_video import FlairPrior
 from fvr.priors.pyramid import PyramidPrior
 
 SIDE = 32
-SIZES = {"bicubic": (BicubicUNet, BicubicConfig(SIDE, 32, (1, 2, 2), 1, 16, frozenset({1}), frozenset(), 5, 32))}
+SIZES = {"bicubic": (BicubicUNet, BicubicConfig(SIDE, 32, (1, 2, 2), 1, frozenset({1}), frozenset(), 5, 32))}
 
 
 def face_prior() -> PyramidPrior:

@@ -23,7 +23,7 @@ PUBLISHED = {
     "blur": (BlurUNet, BlurConfig, 1638, "aff4575f7d3c453b", (139_843_846, 272_199_488, 1_440_300)),
 }
 REDUCED = {
-    "bicubic": (BicubicUNet, BicubicConfig(128, 32, (1, 2, 4), 1, 16, frozenset({2}), frozenset({0, 1}), 7, 32)),
+    "bicubic": (BicubicUNet, BicubicConfig(128, 32, (1, 2, 4), 1, frozenset({2}), frozenset({0, 1}), 7, 32)),
     "blur": (BlurUNet, BlurConfig(128, 64, (0.5, 1, 4), 1, frozenset({2}), frozenset({0, 1}))),
 }
 

@@ -103,7 +103,7 @@ with torch.inference_mode():
     said["mask"] = [list(hole.result[0].shape), json.loads(hole.result[2])["operator"]]
 
     # A pixel prior whose weights are made and moved under inference mode, used by others before and after.
-    config = BicubicConfig(64, 32, (1, 2, 2), 1, 16, frozenset({1}), frozenset(), 5, 32)
+    config = BicubicConfig(64, 32, (1, 2, 2), 1, frozenset({1}), frozenset(), 5, 32)
     network = seeded("bicubic", sizes={"bicubic": (BicubicUNet, config)})
     prior = PyramidPrior(FlairPrior(network, background=1.0, place=host.managed(network)))
     noisy, condition = torch.randn(2, 3, 64, 64), torch.zeros(2, 3, 64, 64)
