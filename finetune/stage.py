@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..faces.types import CROP
-from ..methods.detail_fusion import anchored, merged
+from ..methods.detail_fusion import anchored, fused
 from ..metrics.fidelity import psnr
 from ..models.tuning import Answer, Use, answer, predicts_codes, train_only
 from ..training.data.degradations import LARGE, NATIVE_128, Blind
@@ -169,7 +169,7 @@ class FineTuneStage(Stage):
 def restored(picture: Tensor, source: Tensor) -> Tensor:
     """A network's picture as its restorer would give it at the network's side, (n, 3, S, S) in [0, 1] on the CPU (methods/detail_fusion.py)."""
     image = (picture.detach().float().cpu() + 1) / 2
-    return (merged(image.clamp(0, 1), source) if image.shape[-1] < CROP else image).clamp(0, 1)
+    return (fused(image.clamp(0, 1), source) if image.shape[-1] < CROP else image).clamp(0, 1)
 
 
 def blind_for(side: int) -> Blind:

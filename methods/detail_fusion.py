@@ -1,22 +1,18 @@
 """Crops and a network's native side: its answer fills in what the input lacks, octave by octave, and nothing else.
 
 A network of side S sees a crop of 512 pixels averaged down to S. Enlarging its answer alone would soften every face that came in sharper than
-S pixels show, and a small network's own errors would replace what was right. So input x and answer a are compared in octaves, at sides
-16, 32, ... up to S, after the answer's contrast is brought to the input's (one factor per crop, from the coarse means, which both show).
-With X_k and A_k their octaves at one side (a Laplacian pyramid; X_0 is the coarse mean image), the result is
+S pixels show, and a small network's own errors would replace what was right. So input x and answer a are compared in the octaves of a Laplacian
+pyramid, at sides 16, 32, ... up to S, after the answer's contrast is brought to the input's. With X_k and A_k their octaves (X_0 and A_0 the coarse
+means) the result is
 
     y_0 = A_0 + W_0 (X_0 - A_0)        y_k = up(y_(k-1)) + A_k + c_k W_k (X_k - A_k)
 
-and beyond S, where there is no answer, y_k = up(y_(k-1)) + W_k X_k. In words: the input keeps its coarse means, which no blur or codec and
-only the noise of a bad camera moves much; an octave that is weaker in the input than in the answer is the answer's; one as strong stays the
-input's, but for noise.
+and beyond S, where there is no answer, y_k = up(y_(k-1)) + W_k X_k: coarse means stay the input's; an octave that is weaker in the input than in
+the answer becomes the answer's, one as strong stays the input's, but for noise.
 
-- c_k in [0, 1] rises smoothly with b = <X_k, A_k> / <A_k, A_k>, over the whole crop. Blur lowers b. Noise does not raise it, as long as the
-  answer is free of it.
-- W_k is the Wiener gain of a place: W = max(E - 3 s^2, 0) / E, with the energy E of what it multiplies around that place, and the noise
-  s^2 of the input at that side, read from the median of its finest diagonal differences less what clean faces have there: noise fills
-  flat places too, detail does not. The coarse means have no octave of their own to read: their noise is a quarter of that one side up. Beyond S
-  it is the octave itself in its flattest places (`octave_noise`).
+- c_k in [0, 1] is a smoothstep of b = <X_k, A_k> / <A_k, A_k> over the whole crop. Blur lowers b; noise does not raise it while the answer has none.
+- W_k = max(E - 3 s^2, 0) / E is a local Wiener gain, with the energy E around a place and the input's noise s^2 at that side (`noise_variance`; a
+  quarter of that one side up for the coarse means; `octave_noise` beyond S).
 
 A clean, sharp crop comes back as it was.
 """
@@ -30,19 +26,17 @@ from torch import Tensor
 from ..faces.types import CROP
 from .base import from_network, resized
 
-GRID = 16
+COARSE_SIDE = 16
 """Side of the coarse means; with 32, the noise of the judged degradations came back (0.1 to 0.2 dB)."""
 LACKING, PRESENT = 0.6, 0.95
-"""b up to which an octave is the answer's, and from which it is the input's;"""
+"""b up to which an octave is the answer's, and from which it is the input's."""
 LACKING_CLEANED, PRESENT_CLEANED = 0.45, 0.8
-"""and where the input is a crop that the blind restorer cleaned: what it shows is evidence. 0.6 and 0.95 draw over what is sharp and small (up to 4
-dB of a clean face of 128 pixels), 0.3 and 0.6 leave up to 0.8 dB of what is soft."""
+"""The same for crops that the blind restorer cleaned: 0.6 and 0.95 cost up to 4 dB of a sharp small face, 0.3 and 0.6 up to 0.8 dB of a soft one."""
 TEXTURE = {32: 7.9 / 255, 64: 4.0 / 255, 128: 2.4 / 255}
-"""What `noise_variance` would read on clean faces at a side, as a deviation: the 95th percentile of portraits. Sides between and beyond take
-the nearest."""
+"""What `noise_variance` would read on clean faces at a side, as a deviation: the 95th percentile of portraits; other sides take the nearest."""
 NOISY_TEXTURE_RATIO = 1.3
 """How many times its `TEXTURE` the octave above the coarse means must show before they count as noisy: faces with much detail keep theirs."""
-ENERGY_OVER_NOISE = 3.0
+NOISE_OVERSUBTRACTION = 3.0
 """How many times its noise the energy of a place must be before any of it is kept."""
 FLATTEST = 0.1
 """Share of the places of an octave beyond S, those of the least energy, that show what noise does where there is nothing else."""
@@ -57,17 +51,10 @@ NEIGHBOURHOOD = 7
 
 
 def completed(images: Tensor, crops: Tensor, cleaned: bool = False) -> Tensor:
-    """A network's images as restored crops, completed by what the input crops themselves show.
-
-    In a session, in place of `from_network(images)`:
-
-        images = network(to_network(crops, side, device))
-        restored = completed(images, crops)
-
-    A network whose native side is 512 already gives what it should, as published: it is left alone.
+    """A network's images as restored crops, completed by what the input crops themselves show; those of a side of 512 are left alone.
 
     Args:
-        images: (n, 3, S, S) around [-1, 1], on any device, what the network made of the crops.
+        images: (n, 3, S, S) around [-1, 1], on any device: network(to_network(crops, S, device)).
         crops: (n, 3, H, W) in [0, 1], what `to_network` was given.
         cleaned: whether they are the blind restorer's.
 
@@ -82,36 +69,46 @@ def completed(images: Tensor, crops: Tensor, cleaned: bool = False) -> Tensor:
     if images.shape[-1] >= CROP or not len(images):
         return from_network(images)
     answer = (images.detach().float().clamp(-1, 1) + 1) / 2
-    return _enlarged_with(answer, crops.float(), cleaned).clamp(0, 1).cpu().contiguous()
+    side = answer.shape[-1]
+    levels = [resized(crops.float(), CROP, "bicubic").to(answer)]
+    while levels[-1].shape[-1] >= 2 * side:
+        levels.append(F.avg_pool2d(levels[-1], 2))
+    if levels[-1].shape[-1] != side:
+        levels.append(resized(levels[-1], side, "bilinear"))
+    below = levels.pop()
+    result = fused(answer, below, cleaned)
+    while levels:
+        level = levels.pop()
+        octave = level - enlarged(below, level)
+        result = enlarged(result, level) + (octave if cleaned else denoised(octave, octave_noise(octave, level)))
+        below = level
+    return result.clamp(0, 1).cpu().contiguous()
 
 
-def merged(answer: Tensor, seen: Tensor, cleaned: bool = False) -> Tensor:
+def fused(answer: Tensor, seen: Tensor, cleaned: bool = False) -> Tensor:
     """The part of `completed` up to the network's side: (n, 3, S, S) both, in [0, 1], to the same, not clamped."""
     limits = (LACKING_CLEANED, PRESENT_CLEANED) if cleaned else (LACKING, PRESENT)
     pairs = [(seen, answer * contrast(seen, answer))]
-    while pairs[-1][0].shape[-1] % 2 == 0 and pairs[-1][0].shape[-1] >= 2 * GRID:
+    while pairs[-1][0].shape[-1] % 2 == 0 and pairs[-1][0].shape[-1] >= 2 * COARSE_SIDE:
         pairs.append((F.avg_pool2d(pairs[-1][0], 2), F.avg_pool2d(pairs[-1][1], 2)))
     below = pairs.pop()
     result = below[0]
     if pairs:
         coarse = below[0] - below[1]
-        result = below[1] + (coarse if cleaned else clear_part(coarse, noise_variance(pairs[-1][0], NOISY_TEXTURE_RATIO) / 4))
+        result = below[1] + (coarse if cleaned else denoised(coarse, noise_variance(pairs[-1][0], NOISY_TEXTURE_RATIO) / 4))
     while pairs:
         x, a = pairs.pop()
         given, wanted = x - enlarged(below[0], x), a - enlarged(below[1], a)
         lacks = given - wanted
-        kept = presence(given, wanted, *limits)[:, None, None, None] * (lacks if cleaned else clear_part(lacks, noise_variance(x)))
+        kept = presence(given, wanted, *limits)[:, None, None, None] * (lacks if cleaned else denoised(lacks, noise_variance(x)))
         result = enlarged(result, x) + wanted + kept
         below = x, a
     return result
 
 
 def contrast(seen: Tensor, answer: Tensor) -> Tensor:
-    """The factor (n, 1, 1, 1) that brings the answer's coarse contrast to the input's, from 1/2 to 2.
-
-    Without it an answer of too much contrast looks like a sharper one, and `presence` would take a clean octave for a blurred one.
-    """
-    x, a = (F.adaptive_avg_pool2d(image, GRID) for image in (seen, answer))
+    """The factor (n, 1, 1, 1) in 1/2..2 that brings the answer's coarse contrast to the input's; more contrast would pass for more sharpness."""
+    x, a = (F.adaptive_avg_pool2d(image, COARSE_SIDE) for image in (seen, answer))
     x, a = (image - image.mean((2, 3), keepdim=True) for image in (x, a))
     every = (1, 2, 3)
     return ((x * a).sum(every, keepdim=True) / (a.square().sum(every, keepdim=True) + 1e-6)).clamp(0.5, 2)
@@ -119,7 +116,7 @@ def contrast(seen: Tensor, answer: Tensor) -> Tensor:
 
 def anchored(answer: Tensor, seen: Tensor) -> Tensor:
     """`answer` with the coarse means of `seen` only, (n, 3, S, S) both, in one range: differentiable, for training."""
-    return answer + enlarged(F.adaptive_avg_pool2d(seen - answer, GRID), answer)
+    return answer + enlarged(F.adaptive_avg_pool2d(seen - answer, COARSE_SIDE), answer)
 
 
 def presence(given: Tensor, wanted: Tensor, lacking: float = LACKING, present: float = PRESENT) -> Tensor:
@@ -130,19 +127,19 @@ def presence(given: Tensor, wanted: Tensor, lacking: float = LACKING, present: f
     return share * share * (3 - 2 * share)
 
 
-def clear_part(octave: Tensor, noise: Tensor) -> Tensor:
+def denoised(octave: Tensor, noise: Tensor) -> Tensor:
     """What of an octave (n, 3, h, w) stands above noise of variance (n,): the Wiener gain of each place times the octave."""
     noise = noise[:, None, None, None]
     margin = NEIGHBOURHOOD // 2
     energy = F.avg_pool2d(octave.square().mean(1, keepdim=True), NEIGHBOURHOOD, 1, margin, count_include_pad=False)
-    return octave * ((energy - ENERGY_OVER_NOISE * noise).clamp_min(0) / energy.clamp_min(1e-12))
+    return octave * ((energy - NOISE_OVERSUBTRACTION * noise).clamp_min(0) / energy.clamp_min(1e-12))
 
 
-def noise_variance(image: Tensor, caution: float = 1.0) -> Tensor:
+def noise_variance(image: Tensor, texture_factor: float = 1.0) -> Tensor:
     """s^2 per crop (n,) of (n, 3, h, w): the Haar wavelet's diagonal coefficients, by their median (Donoho and Johnstone, 1994), less texture.
 
     Args:
-        caution: multiplies the texture.
+        texture_factor: multiplies the texture.
     """
     even, odd = image[..., ::2, :], image[..., 1::2, :]
     rows = min(even.shape[-2], odd.shape[-2])
@@ -151,7 +148,7 @@ def noise_variance(image: Tensor, caution: float = 1.0) -> Tensor:
     diagonal = (down[..., : 2 * columns : 2] - down[..., 1 : 2 * columns : 2]) / 2
     deviation = diagonal.abs().flatten(1).median(1).values / 0.6745  # of a Gaussian
     side = min(TEXTURE, key=lambda known: abs(known - image.shape[-1]))
-    return (deviation.square() - (caution * TEXTURE[side]) ** 2).clamp_min(0)
+    return (deviation.square() - (texture_factor * TEXTURE[side]) ** 2).clamp_min(0)
 
 
 def octave_noise(octave: Tensor, image: Tensor) -> Tensor:
@@ -169,21 +166,3 @@ def octave_noise(octave: Tensor, image: Tensor) -> Tensor:
 def enlarged(image: Tensor, like: Tensor) -> Tensor:
     """`image` at the size of `like`, bicubic."""
     return F.interpolate(image, like.shape[-2:], mode="bicubic", align_corners=False)
-
-
-def _enlarged_with(answer: Tensor, crops: Tensor, cleaned: bool) -> Tensor:
-    """`completed` in [0, 1] on the answer's device, not clamped."""
-    side = answer.shape[-1]
-    levels = [resized(crops, CROP, "bicubic").to(answer)]
-    while levels[-1].shape[-1] >= 2 * side:
-        levels.append(F.avg_pool2d(levels[-1], 2))
-    if levels[-1].shape[-1] != side:
-        levels.append(resized(levels[-1], side, "bilinear"))
-    below = levels.pop()
-    result = merged(answer, below, cleaned)
-    while levels:
-        level = levels.pop()
-        octave = level - enlarged(below, level)
-        result = enlarged(result, level) + (octave if cleaned else clear_part(octave, octave_noise(octave, level)))
-        below = level
-    return result

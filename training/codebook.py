@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..methods.detail_fusion import anchored, merged
+from ..methods.detail_fusion import anchored, fused
 from ..metrics.fidelity import psnr, ssim
 from ..models.checkpoints.state_dict import read_state
 from ..models.codeformer.network import CodeFormer
@@ -290,7 +290,7 @@ class Joint(CodePrediction):
 
 @dataclass
 class OnCleaned(_CodebookStage):
-    """Feature transforms learn once more, on what the blind restorer leaves of small faces, and as `merged` puts them together with it.
+    """Feature transforms learn once more, on what the blind restorer leaves of small faces, and as `fused` puts them together with it.
 
     All that KEEP, DicFace and its tasks share with this network stays: encoder, codes, generator.
     """
@@ -321,7 +321,7 @@ class OnCleaned(_CodebookStage):
             latent, features = network.encode(source)
             codes = network.quantize.lookup(network.logits(latent).argmax(-1))
         output = network.decode(codes, latent, features, 1.0, match=False).float()
-        together = merged((output + 1) / 2, (source + 1) / 2, bool(batch["cleaned"]))
+        together = fused((output + 1) / 2, (source + 1) / 2, bool(batch["cleaned"]))
         return {
             "answer": root_square((anchored(output, source) - target) / 2).mean(),
             "together": root_square(together - (target + 1) / 2).mean(),
@@ -333,7 +333,7 @@ class OnCleaned(_CodebookStage):
         for index in range(len(self.held_out_clips)):
             cleaned, truth = self.held_out_clips[index]
             output = network((cleaned * 2 - 1).to(self.device), 1.0, match=False).float().cpu()
-            restored = merged((output + 1) / 2, cleaned, True).clamp(0, 1)
+            restored = fused((output + 1) / 2, cleaned, True).clamp(0, 1)
             gains.append((psnr(restored, truth) - psnr(cleaned, truth)).mean().item())
             rows.append(torch.stack([cleaned[0], restored[0], truth[0]]))
         return {"dB over what is cleaned": sum(gains) / len(gains), "dB, least": min(gains)}, torch.stack(rows[:12])
@@ -369,7 +369,7 @@ def restoration_figures(network: CodeFormer, truth: Tensor, device: torch.device
     for name in JUDGED:
         source = judged(name, truth, seed=0)
         output = torch.cat([network((part * 2 - 1).to(device), weight, match=False).float().cpu() for part in source.split(8)])
-        restored = merged((output + 1) / 2, source).clamp(0, 1)
+        restored = fused((output + 1) / 2, source).clamp(0, 1)
         figures[f"{name}: dB over the input"] = (psnr(restored, truth).mean() - psnr(source, truth).mean()).item()
         figures[f"{name}: SSIM over the input"] = (ssim(restored, truth).mean() - ssim(source, truth).mean()).item()
         columns += [source, restored]

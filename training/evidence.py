@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from ..methods.detail_fusion import merged
+from ..methods.detail_fusion import fused
 from ..methods.dicface import SMALL_PRIOR, uncertainty
 from ..models.code_prediction import CodeNetwork
 from ..models.dicface.network import DicFace, dirichlet_mean
@@ -143,7 +143,7 @@ class EvidenceStage(Stage[DicFace]):
 
     def _restored(self, network: DicFace, chances: Tensor, features: Mapping[int, Tensor], seen: Tensor) -> Tensor:
         """What restorers give at fidelity 1, (B, 3, S, S) in [0, 1]."""
-        return merged((network.decode(chances, features).float() + 1) / 2, seen.float()).clamp(0, 1)
+        return fused((network.decode(chances, features).float() + 1) / 2, seen.float()).clamp(0, 1)
 
     def validate(self, network: DicFace) -> tuple[dict[str, float], Tensor]:
         """Of still held-out faces, clean, under the judged degradations, and of noise: how uncertain the network is; and over places the rank

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..colour import luma
-from ..methods.detail_fusion import anchored, merged
+from ..methods.detail_fusion import anchored, fused
 from ..methods.tasks import Mode, filled_from_rim
 from ..metrics.fidelity import psnr
 from ..metrics.temporal import mean_warping_error
@@ -206,4 +206,4 @@ class TemporalStage(Stage[Net]):
     def _finished(self, images: Tensor, source: Tensor) -> Tensor:
         """A network's images in [0, 1]; where it restores, filling in what the input lacks, as restorers give them."""
         shown = (images.float().cpu() + 1) / 2
-        return (merged(shown, source) if self.recipe.task == "restore" else shown).clamp(0, 1)
+        return (fused(shown, source) if self.recipe.task == "restore" else shown).clamp(0, 1)

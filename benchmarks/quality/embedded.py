@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fvr.methods.base import to_network
-from fvr.methods.detail_fusion import merged
+from fvr.methods.detail_fusion import fused
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.models.codeformer.network import CodeFormer
 from fvr.models.embedded import CODEBOOK, FOLDER, read_embedded
@@ -38,7 +38,7 @@ def main() -> None:
     def restore(source: Tensor) -> Tensor:
         seen = to_network(source, side, torch.device("cpu"))
         images = torch.cat([network(part, options.fidelity, match=False) for part in seen.split(8)])
-        return merged((images.clamp(-1, 1) + 1) / 2, source).clamp(0, 1)
+        return fused((images.clamp(-1, 1) + 1) / 2, source).clamp(0, 1)
 
     held_out = Faces(options.faces, "val", side)
     truth = torch.stack([held_out.face(i) for i in range(min(options.limit, len(held_out)))])

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fvr.methods.base import from_network, to_network
-from fvr.methods.detail_fusion import anchored, clear_part, completed, merged, noise_variance
+from fvr.methods.detail_fusion import anchored, completed, denoised, fused, noise_variance
 from fvr.metrics.fidelity import psnr
 from fvr.physics import Blur, Jpeg
 
@@ -73,10 +73,10 @@ def test_grain_as_coarse_as_the_means_does_not_come_back_and_a_change_of_light_d
     truth = F.interpolate(face, (128, 128), mode="area")
     coarse = 0.15 * torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     noisy = truth + F.interpolate(coarse, (128, 128), mode="bicubic")
-    left = F.adaptive_avg_pool2d(merged(truth, noisy) - truth, 16).square().mean()
+    left = F.adaptive_avg_pool2d(fused(truth, noisy) - truth, 16).square().mean()
     assert left < 0.25 * F.adaptive_avg_pool2d(noisy - truth, 16).square().mean()
     lit = truth * torch.linspace(0.6, 1, 128)
-    assert psnr(F.adaptive_avg_pool2d(merged(truth, lit), 16), F.adaptive_avg_pool2d(lit, 16)).item() > 45
+    assert psnr(F.adaptive_avg_pool2d(fused(truth, lit), 16), F.adaptive_avg_pool2d(lit, 16)).item() > 45
 
 
 def test_every_crop_is_judged_alone(face: Tensor) -> None:
@@ -132,11 +132,11 @@ def test_a_network_of_full_size_is_left_alone(face: Tensor) -> None:
 def test_noise_is_told_from_detail() -> None:
     generator = torch.Generator().manual_seed(1)
     noise = 0.05 * torch.randn(1, 3, 64, 64, generator=generator)
-    assert clear_part(noise, noise_variance(noise)).square().mean() < 0.02 * noise.square().mean()
+    assert denoised(noise, noise_variance(noise)).square().mean() < 0.02 * noise.square().mean()
     assert noise_variance(noise).sqrt().item() == pytest.approx(0.0475, rel=0.05)
     edge = torch.zeros(1, 3, 64, 64)
     edge[..., 31:33] = 0.5
-    kept = clear_part(edge + noise, noise_variance(edge + noise))
+    kept = denoised(edge + noise, noise_variance(edge + noise))
     assert (kept - edge)[..., 31:33].square().mean() < 0.1 * edge[..., 31:33].square().mean()
     quiet = 0.002 * torch.randn(1, 3, 64, 64, generator=generator)
-    assert torch.equal(clear_part(quiet, noise_variance(quiet)), quiet)  # what clean faces have is no noise
+    assert torch.equal(denoised(quiet, noise_variance(quiet)), quiet)  # what clean faces have is no noise
