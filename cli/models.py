@@ -23,6 +23,7 @@ def models(options: argparse.Namespace) -> int:
     from .. import host
     from ..models import embedded
     from ..models.checkpoints.catalogue import CATALOGUE, find, licence_line, verification
+    from ..models.checkpoints.state_dict import notes_of
 
     folders = host.model_folders()
     for checkpoint in CATALOGUE:
@@ -31,9 +32,9 @@ def models(options: argparse.Namespace) -> int:
         about = f"{licence_line(checkpoint)}; {verification(checkpoint)}"
         show_model(checkpoint.name, path is not None, size, checkpoint.file, about, path or f"looked for in {', '.join(checkpoint.folders)}")
     for name, file in embedded.listed(embedded.RESTORERS | embedded.PRIORS).items():
-        show_model(name, True, file.stat().st_size, file.name, embedded.notes(file)["licence"].split(";")[0], "in this package")
+        show_model(name, True, file.stat().st_size, file.name, notes_of(file)["licence"].split(";")[0], "in this package")
     for name, file in embedded.listed(embedded.FACES).items():
-        notes = embedded.notes(file)
+        notes = notes_of(file)
         about = f"{notes['licence']}; from {notes['source']}, SHA-256 {notes['source_sha256']}"
         show_model(name, True, file.stat().st_size, file.name, about, "in this package")
     print("\nmodel folders:")

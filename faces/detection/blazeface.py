@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...models.blazeface import STRIDE, BlazeFace
-from ...models.blazeface.network import MULTIPLE
+from ...models.blazeface import MULTIPLE, STRIDE, BlazeFace
 from ...models.embedded import load_embedded
 from ..geometry import iou
 from ..types import Face

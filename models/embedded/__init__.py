@@ -95,8 +95,3 @@ def aliased(known: Mapping[str, Tensor], alias: str | None) -> dict[str, Tensor]
         return {}
     new, _, old = alias.partition("=")
     return {new + key.removeprefix(old): value for key, value in known.items() if key.startswith(old)}
-
-
-def notes(path: Path | str) -> dict[str, str]:
-    """A file's metadata: title, licence, seed, command, recipe, and what it builds on."""
-    return notes_of(FOLDER / path)

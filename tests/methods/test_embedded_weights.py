@@ -23,6 +23,7 @@ from fvr.metrics.fidelity import psnr, ssim
 from fvr.metrics.temporal import mean_warping_error
 from fvr.models import embedded
 from fvr.models.checkpoints.load import load_network
+from fvr.models.checkpoints.state_dict import notes_of
 from fvr.physics.parser import parse
 from fvr.training.data.degradations import JUDGED, judged
 
@@ -64,7 +65,7 @@ def test_the_card_says_what_people_must_know(name):
     card = FILES[name].with_suffix(".md").read_text(encoding="utf-8")
     for needed in ("## Data", "United States Congress", "## Licence", "## Recipe", "fvr train", "Seed", "## Bias and limits", "adults", "## Figures"):
         assert needed in card
-    notes = embedded.notes(FILES[name])
+    notes = notes_of(FILES[name])
     assert notes["licence"] and notes["recipe"] and notes["seed"] and notes["command"].startswith("fvr train")
 
 

@@ -9,7 +9,8 @@ import torch
 from torch.testing import assert_close
 
 from fvr.models.blazeface import BlazeFace
-from fvr.models.embedded import BLAZEFACE, FACE_MESH, FOLDER, load_embedded, notes
+from fvr.models.checkpoints.state_dict import notes_of
+from fvr.models.embedded import BLAZEFACE, FACE_MESH, FOLDER, load_embedded
 from fvr.models.face_mesh import FaceMesh
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -56,5 +57,5 @@ def test_embedded_files_have_a_card_a_licence_and_room():
     assert {BLAZEFACE, FACE_MESH} <= set(names)
     for name in names:
         card = (FOLDER / name).with_suffix(".md").read_text(encoding="utf-8")
-        assert "## Licence" in card and name in card and notes(name).get("licence"), name
+        assert "## Licence" in card and name in card and notes_of(FOLDER / name).get("licence"), name
     assert sum((FOLDER / name).stat().st_size for name in names) < 60_000_000

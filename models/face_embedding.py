@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..embedded import FACE_EMBEDDING
+from .embedded import FACE_EMBEDDING
 
 SIDE = 150
 """Side of the picture that the network looks at, in pixels."""

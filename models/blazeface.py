@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..embedded import BLAZEFACE
+from .embedded import BLAZEFACE
 
 STRIDE = 4
 """Pixels of the input per anchor."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..embedded import FACE_MESH
+from .embedded import FACE_MESH
 
 SIDE = 192
 """Side of the picture that the network looks at, in pixels."""
