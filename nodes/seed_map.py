@@ -16,19 +16,12 @@ from ..host.images import fitted_mask, from_image, from_mask, to_image
 from ..host.latent_model import latent_model
 from ..host.layer_interrupts import interruptible_layers
 from ..host.plain_tensors import modules_of, plain_tensors
-from ..methods.seed_map import (
-    LatentGenerator,
-    PixelGenerator,
-    SeedGenerator,
-    SeedMapOptions,
-    estimate,
-    guides,
-    leading_times,
-    plot,
-    seed_map,
-    summary,
-    to_json,
-)
+from ..methods.seed_map.conditioning import guides
+from ..methods.seed_map.cost import estimate
+from ..methods.seed_map.generator import LatentGenerator, PixelGenerator, SeedGenerator, leading_times
+from ..methods.seed_map.optimise import seed_map
+from ..methods.seed_map.options import SeedMapOptions
+from ..methods.seed_map.report import plot, summary, to_json
 from ..motion.dis import DisFlow
 from ..motion.flow import FlowSource
 from ..motion.raft import RaftFlow

@@ -30,7 +30,10 @@ from fvr.methods.flair.sampler import FlairRestorer
 from fvr.methods.pseudo_target.algorithm import PRESETS as TARGETS
 from fvr.methods.pseudo_target.generate import TargetMaker
 from fvr.methods.registry import build_restorer
-from fvr.methods.seed_map import PixelGenerator, SeedMapOptions, guides, seed_map
+from fvr.methods.seed_map.conditioning import guides
+from fvr.methods.seed_map.generator import PixelGenerator
+from fvr.methods.seed_map.optimise import seed_map
+from fvr.methods.seed_map.options import SeedMapOptions
 from fvr.metrics.evaluate import evaluate
 from fvr.metrics.plot import PANEL_HEIGHT, plot
 from fvr.metrics.temporal_profile import column_over_time

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fvr.diffusion.schedule import Schedule
-from fvr.methods.seed_map import LatentGenerator, leading_times
+from fvr.methods.seed_map.generator import LatentGenerator, leading_times
 
 LATENT = 4
 FACTOR = 8

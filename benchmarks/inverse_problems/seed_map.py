@@ -27,7 +27,10 @@ from fitted_prior import load
 from safetensors import safe_open
 from torch import Tensor
 
-from fvr.methods.seed_map import PixelGenerator, SeedGenerator, SeedMapOptions, guides, seed_map
+from fvr.methods.seed_map.conditioning import guides
+from fvr.methods.seed_map.generator import PixelGenerator, SeedGenerator
+from fvr.methods.seed_map.optimise import seed_map
+from fvr.methods.seed_map.options import SeedMapOptions
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.metrics.temporal import mean_warping_error
 from fvr.models.embedded import FOLDER, PRIOR

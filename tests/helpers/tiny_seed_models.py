@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fvr.diffusion.schedule import linear_schedule
-from fvr.methods.seed_map import LatentGenerator, leading_times
+from fvr.methods.seed_map.generator import LatentGenerator, leading_times
 from fvr.priors.base import Prior
 
 CHANNELS = 8

@@ -11,10 +11,13 @@ from helpers.live_bytes import LiveBytes
 from helpers.tiny_seed_models import SIDE, TinyUNet, tiny_latent
 from torch.testing import assert_close
 
-from fvr.methods.seed_map import PixelGenerator, SeedMapOptions, estimate, leading_times, plot, seed_map, summary, to_json
-from fvr.methods.seed_map.cost import clip_bytes
+from fvr.methods.seed_map.cost import clip_bytes, estimate
 from fvr.methods.seed_map.data_term import Observation, unexplained, unfinished
+from fvr.methods.seed_map.generator import PixelGenerator, leading_times
 from fvr.methods.seed_map.low_rank import LowRank
+from fvr.methods.seed_map.optimise import seed_map
+from fvr.methods.seed_map.options import SeedMapOptions
+from fvr.methods.seed_map.report import plot, summary, to_json
 from fvr.methods.seed_map.variables import SharedSeed
 from fvr.methods.seed_map.warping_term import ProgressiveWarping
 from fvr.motion.dis import DisFlow

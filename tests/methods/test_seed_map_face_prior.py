@@ -6,9 +6,10 @@ import pytest
 import torch
 from helpers.flair_small import seeded
 
-from fvr.methods.seed_map import PixelGenerator, SeedGenerator, SeedMapOptions, guides, leading_times, seed_map
-from fvr.methods.seed_map.conditioning import filled
-from fvr.methods.seed_map.generator import whole_frames
+from fvr.methods.seed_map.conditioning import filled, guides
+from fvr.methods.seed_map.generator import PixelGenerator, SeedGenerator, leading_times, whole_frames
+from fvr.methods.seed_map.optimise import seed_map
+from fvr.methods.seed_map.options import SeedMapOptions
 from fvr.methods.seed_map.variables import unknowns
 from fvr.models.flair.bicubic import BicubicConfig, BicubicUNet
 from fvr.physics import AveragePool, RandomInpaint

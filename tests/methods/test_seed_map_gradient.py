@@ -10,8 +10,10 @@ import torch
 from helpers.tiny_seed_models import CHANNELS, SIDE, TinyUNet, tiny_latent, tiny_parts
 from torch.testing import assert_close
 
-from fvr.methods.seed_map import LatentGenerator, PixelGenerator, SeedMapOptions, seed_map
 from fvr.methods.seed_map.data_term import Observation, differentiable
+from fvr.methods.seed_map.generator import LatentGenerator, PixelGenerator
+from fvr.methods.seed_map.optimise import seed_map
+from fvr.methods.seed_map.options import SeedMapOptions
 from fvr.methods.seed_map.variables import SeedPerFrame, SharedSeed
 from fvr.methods.seed_map.warping_term import ProgressiveWarping
 from fvr.motion.warp import warp

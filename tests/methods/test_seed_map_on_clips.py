@@ -17,7 +17,8 @@ sys.path.append(str(ROOT / "benchmarks" / "inverse_problems"))
 
 from fitted_prior import load
 
-from fvr.methods.seed_map import SeedMapOptions, seed_map
+from fvr.methods.seed_map.optimise import seed_map
+from fvr.methods.seed_map.options import SeedMapOptions
 from fvr.metrics.fidelity import psnr
 from fvr.motion.dis import DisFlow
 from fvr.physics import AveragePool, Blur, Degradation, RandomInpaint, TemporalBlur

@@ -10,7 +10,7 @@ import torch
 from helpers.comfyui_process import in_comfyui, needs_comfyui
 from helpers.tiny_seed_models import TinyUNet
 
-from fvr.methods.seed_map import SeedMapOptions
+from fvr.methods.seed_map.options import SeedMapOptions
 from fvr.nodes.seed_map import WIDGETS, SeedMapOptimize, options_of, whole_operator
 from fvr.physics import AveragePool, Blur, Jpeg, RandomInpaint
 
