@@ -76,32 +76,26 @@ class VQConfig:
                 place, _, name = key.removeprefix(f"{encoder}blocks.").partition(".")
                 if name in ("conv1.weight", "q.weight", "conv.weight"):
                     blocks[int(place)] = name.split(".")[0]
-        order = [(number, blocks[number]) for number in sorted(blocks)]
-        width = channels = len(state[f"{encoder}blocks.0.weight"])
-        multipliers: list[int] = []
-        attended: list[bool] = []
-        first_level: list[str] = []
-        level: list[str] = []
-        body = order[:-3]  # residual, attention, residual close the encoder
-        for number, kind in [*body, (-1, "conv")]:
-            if kind != "conv":
-                level.append(kind)
-                if kind == "conv1":
-                    width = len(state[f"{encoder}blocks.{number}.conv1.weight"])
-                continue
-            multipliers.append(width // channels)
-            attended.append("q" in level)
-            first_level = first_level or level
-            level = []
+        channels = len(state[f"{encoder}blocks.0.weight"])
+        levels: list[list[int]] = [[]]  # of each its residual blocks
+        attended: set[int] = set()
+        for number in sorted(blocks)[:-3]:  # residual, attention, residual close the encoder
+            if blocks[number] == "conv":
+                levels.append([])
+            elif blocks[number] == "q":
+                attended.add(len(levels) - 1)
+            else:
+                levels[-1].append(number)
+        widths = [len(state[f"{encoder}blocks.{level[-1]}.conv1.weight"]) for level in levels]
         codes, code_dim = state["quantize.embedding.weight"].shape
         latent = isqrt(len(state["position_emb"])) if "position_emb" in state else 16
-        side = latent << (len(multipliers) - 1)
+        side = latent << (len(levels) - 1)
         return cls(
             side=side,
             channels=channels,
-            multipliers=tuple(multipliers),
-            res_blocks=first_level.count("conv1"),
-            attention=frozenset(side >> halvings for halvings, has in enumerate(attended) if has),
+            multipliers=tuple(width // channels for width in widths),
+            res_blocks=len(levels[0]),
+            attention=frozenset(side >> level for level in attended),
             code_dim=code_dim,
             codes=codes,
         )
