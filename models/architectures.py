@@ -80,11 +80,6 @@ def has(*wanted: str) -> Callable[[Names], bool]:
     return matches
 
 
-def lacks(*unwanted: str) -> Callable[[Names], bool]:
-    """Whether names hold none of these, as `has` reads them."""
-    return lambda names: not any(has(name)(names) for name in unwanted)
-
-
 PREDICTS_CODES = ("encoder.blocks.0.weight", "position_emb", "feat_emb.weight", "ft_layers.", "quantize.embedding.weight")
 """What CodeFormer's checkpoints and those that descend from it have in common."""
 

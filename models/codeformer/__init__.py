@@ -1,11 +1,11 @@
 """CodeFormer (Zhou et al., NeurIPS 2022): codes predicted frame by frame."""
 
-from ..architectures import PREDICTS_CODES, Architecture, code_line, has, lacks, made_by
+from ..architectures import PREDICTS_CODES, Architecture, code_line, has, made_by
 
 ARCHITECTURE = Architecture(
     kind="codeformer",
     label="CodeFormer",
-    matches=lambda names: has(*PREDICTS_CODES, "idx_pred_layer.")(names) and lacks("kalman_filter.", "position_emb_temporal")(names),
+    matches=lambda names: has(*PREDICTS_CODES, "idx_pred_layer.")(names) and not (has("kalman_filter.")(names) or "position_emb_temporal" in names),
     build=made_by("codeformer.network:CodeFormer"),
     describe=code_line("CodeFormer"),
     rank=4,
