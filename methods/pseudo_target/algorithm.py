@@ -88,7 +88,7 @@ class Trajectory:
 
     Attributes:
         N: factor of the low-pass filter.
-        K, L: entries of `schedule`.
+        K, L: entries of `schedule`; K steps are taken.
         schedule: the respaced schedule.
         entries: for each entry the index into the prior's own schedule, which its estimates are asked with.
         side: S, the side of the faces, in pixels.
@@ -102,11 +102,6 @@ class Trajectory:
     entries: tuple[int, ...]
     side: int
     anchored: bool = False
-
-    @property
-    def steps(self) -> int:
-        """How many steps are taken."""
-        return self.K
 
 
 def trajectory(options: PseudoTargetOptions, prior: Prior, side: int) -> Trajectory:
@@ -171,7 +166,7 @@ def pseudo_target(y0: Tensor, prior: Prior, numbers: Trajectory, draw: Draw, on_
     Args:
         y0: the restorer's output.
         draw: the noise, in the order that Draw says.
-        on_step: called after each of `numbers.steps` steps; may raise to stop.
+        on_step: called after each of K steps; may raise to stop.
 
     Raises:
         ValueError: if y0 is not of the walk's side.

@@ -70,7 +70,7 @@ class TargetMaker:
     @property
     def steps(self) -> int:
         """Diffusion steps that a face takes."""
-        return self.trajectory.steps
+        return self.trajectory.K
 
     def describe(self) -> str:
         """One sentence: the restorer and what Algorithm 1 runs with."""
@@ -78,7 +78,7 @@ class TargetMaker:
         variance = "its learnt variance" if self.prior.learns_variance else "DDPM's posterior variance, as this prior has learnt none"
         stamp = numbers.schedule.timesteps
         return (
-            f"{self.restorer.name}, then {numbers.steps} diffusion steps at {numbers.side} x {numbers.side} from step {stamp[numbers.K]}, "
+            f"{self.restorer.name}, then {numbers.K} diffusion steps at {numbers.side} x {numbers.side} from step {stamp[numbers.K]}, "
             f"low frequencies (phi_{numbers.N}) held down to step {stamp[numbers.L]}, with {variance}."
         )
 
