@@ -30,11 +30,9 @@ class AutoRestorer(Restorer):
         return self.small if track is not None and track.scale >= SMALL else self.otherwise
 
     def repaints(self, track: FaceTrack | None = None) -> bool:
-        """See Restorer.repaints."""
         return self.unexplained(track).repaints(track)
 
     def open(self, track: FaceTrack | None = None, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> Session:
-        """See Restorer.open."""
         otherwise = self.unexplained(track)
         return EstimatingSession(
             self.name, lambda found: self.flair.describing(found.operator) if found.trusted else otherwise, track, seed, check_interrupt

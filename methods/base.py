@@ -102,13 +102,10 @@ class Restorer(ABC):
 
     name: str
     look_ahead: int = 0
+    supports: frozenset[Capability] = frozenset()
     warm_up: WarmUp = WarmUp(before=sys.maxsize)
     units: int = 1
     fingerprint: str = ""
-
-    @property
-    def supports(self) -> frozenset[Capability]:
-        return frozenset()
 
     def repaints(self, track: FaceTrack | None = None) -> bool:
         """Whether a network draws this face anew, maybe over what lies before it."""
@@ -194,23 +191,25 @@ def batch_parameter(default: int) -> int:
     return parameter(default, 1, 64, unit="frames", advice="Frames at once; halved by itself when memory runs out.", advanced=True)
 
 
-Cleaner = Callable[[Tensor], Tensor]
-"""Crops to as many cleaned crops, frame by frame."""
+@dataclass(frozen=True)
+class Cleaner:
+    """What a session's crops go through before a network of `side`: nothing, where they are no larger than that.
 
+    Attributes:
+        push: of a session that cleans crops frame by frame; None leaves them as they are.
+        cleaned: whether they are clean afterwards.
+    """
 
-def unchanged(crops: Tensor) -> Tensor:
-    """No cleaner."""
-    return crops
+    side: int
+    push: Callable[[Tensor], Tensor] | None
+    cleaned: bool
 
+    def __call__(self, crops: Tensor) -> Tensor:
+        return crops if self.push is None or crops.shape[-1] <= self.side else self.push(crops)
 
-def cleaned_before(crops: Tensor) -> Tensor:
-    """The cleaner of crops that come cleaned."""
-    return crops
-
-
-def is_cleaned(cleaner: Cleaner, crops: Tensor, side: int) -> bool:
-    """Whether crops that came out of a cleaner are clean, for a network of `side`."""
-    return cleaner is not unchanged and crops.shape[-1] > side
+    def is_clean(self, crops: Tensor) -> bool:
+        """Whether crops that came out of it are clean."""
+        return self.cleaned and crops.shape[-1] > self.side
 
 
 class NetworkRestorer(Restorer):
@@ -265,21 +264,15 @@ class NetworkRestorer(Restorer):
         return other
 
     def after_cleaning(self) -> Self:
-        """See Restorer.after_cleaning."""
         other = self.on_floor(None)
         other.comes_cleaned = True
         return other
 
     def cleaner(self, track: FaceTrack | None, check_interrupt: CheckInterrupt) -> Cleaner:
-        """What a session's crops go through first: `floor`, in a session of its own, or nothing.
-
-        Crops no larger than the network's own side stay as they are.
-        """
+        """What a session's crops go through first: `floor`, in a session of its own, or nothing."""
         if self.floor is None:
-            return cleaned_before if self.comes_cleaned else unchanged
-        side = self.side
-        push = self.floor.open(track, check_interrupt=check_interrupt).push
-        return lambda crops: push(crops) if crops.shape[-1] > side else crops
+            return Cleaner(self.side, None, self.comes_cleaned)
+        return Cleaner(self.side, self.floor.open(track, check_interrupt=check_interrupt).push, True)
 
     def configured(self, **changes: Any) -> Self:
         """The same restorer with other parameters.

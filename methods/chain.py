@@ -19,11 +19,9 @@ class Chain(Restorer):
         self.look_ahead = first.look_ahead + then.look_ahead
 
     def repaints(self, track: FaceTrack | None = None) -> bool:
-        """See Restorer.repaints."""
         return self.first.repaints(track) or self.then.repaints(track)
 
     def open(self, track: FaceTrack | None = None, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> Session:
-        """See Restorer.open."""
         both = [part.open(track, seed=seed, check_interrupt=check_interrupt) for part in (self.first, self.then)]
         return ChainSession(self.name, *both)
 

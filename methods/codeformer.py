@@ -15,11 +15,11 @@ from ..faces.types import FaceTrack
 from ..models.device import CheckInterrupt, Placement, in_batches, no_check
 from ..models.tuning import Use
 from ..options import parameter
-from .base import Capability, NetworkRestorer, Session, WarmUp, batch_parameter, from_network, is_cleaned, joined, to_network
+from .base import Capability, NetworkRestorer, Session, WarmUp, batch_parameter, from_network, joined, to_network
 from .detail_fusion import completed
 from .fidelity import LEAST, weight_of
-from .sliding_window import Cleaner, CodedFrame, WindowSession, unchanged, working_bytes
-from .tasks import Mode, Task, TaskOptions
+from .sliding_window import CodedFrame, WindowSession, working_bytes
+from .tasks import Mode, TaskOptions
 
 if TYPE_CHECKING:
     from ..models.codeformer.network import CodeFormer
@@ -35,39 +35,23 @@ class SmoothedSession(WindowSession):
     """Each place's code is argmax_k sum_d g_d l_{t+d,k}: logits l averaged over the window, that is, the normalised geometric mean of the
     frames' distributions. Alignment holds the face still, so a place shows the same part of it throughout. The encoder's features, and the
     statistics that AdaIN takes, stay the frame's own.
-
-    Args:
-        network, place: as of the restorer.
-        half: frames on each side of the centre.
-        weight, match: w and AdaIN of CodeFormer.decode.
-        cleaner: see NetworkRestorer.cleaner.
     """
 
-    def __init__(
-        self,
-        network: CodeFormer,
-        place: Placement,
-        task: Task,
-        half: int,
-        weight: float,
-        match: bool,
-        check_interrupt: CheckInterrupt,
-        cleaner: Cleaner = unchanged,
-    ) -> None:
-        super().__init__(place, network.config, task, half, half, check_interrupt, cleaner)
-        self.network = network
-        self.shares = gaussian_weights(half)
-        self.weight = weight
-        self.match = match
+    restorer: CodeFormerRestorer
+
+    def __init__(self, restorer: CodeFormerRestorer, track: FaceTrack | None, check_interrupt: CheckInterrupt) -> None:
+        half = restorer.options.smoothing
+        super().__init__(restorer, restorer.options.task, track, half, half, check_interrupt)
+        self.weights = gaussian_weights(half)
 
     def _encode(self, picture: Tensor, index: int) -> CodedFrame:
         latent, features = self.network.encode(picture)
         return CodedFrame(index, self.network.logits(latent), latent, features)
 
     def _decode(self, window: list[CodedFrame], frame: CodedFrame) -> Tensor:
-        logits = sum(share * other.seen for share, other in zip(self.shares, window, strict=True))
+        logits = sum(weight * other.seen for weight, other in zip(self.weights, window, strict=True))
         codes = self.network.quantize.lookup(logits.argmax(-1))  # type: ignore[union-attr]
-        return self.network.decode(codes, frame.latent, frame.features, self.weight, match=self.match)
+        return self.network.decode(codes, frame.latent, frame.features, self.restorer.weight, match=self.restorer.match)
 
 
 @dataclass(frozen=True)
@@ -159,11 +143,10 @@ class CodeFormerRestorer(NetworkRestorer):
         return self.options.smoothing
 
     @property
-    def supports(self) -> frozenset[Capability]:
+    def supports(self) -> frozenset[Capability]:  # type: ignore[override]
         return frozenset({"masks"} if self.options.smoothing else {"masks", "single_frames"})
 
     def repaints(self, track: FaceTrack | None = None) -> bool:
-        """See Restorer.repaints."""
         return self.options.task.repaints
 
     @property
@@ -172,11 +155,8 @@ class CodeFormerRestorer(NetworkRestorer):
 
     def open(self, track: FaceTrack | None = None, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> Session:
         """See Restorer.open; nothing is random, so the seed does not matter."""
-        if self.options.smoothing:
-            options = self.options
-            cleaner = self.cleaner(track, check_interrupt)
-            return SmoothedSession(self.network, self.place, options.task, options.smoothing, self.weight, self.match, check_interrupt, cleaner)
-        return CodeFormerSession(self, track, check_interrupt)
+        kind = SmoothedSession if self.options.smoothing else CodeFormerSession
+        return kind(self, track, check_interrupt)
 
 
 class CodeFormerSession(Session):
@@ -207,8 +187,4 @@ class CodeFormerSession(Session):
         restorer, network = self.restorer, self.restorer.network
         device = restorer.place(working_bytes(network.config, len(shown)))
         images = network(to_network(shown, network.config.side, device), restorer.weight, match=restorer.match)
-        return (
-            completed(images, shown, is_cleaned(self._cleaned, shown, network.config.side))
-            if restorer.options.mode == "restore"
-            else from_network(images)
-        )
+        return completed(images, shown, self._cleaned.is_clean(shown)) if restorer.options.mode == "restore" else from_network(images)

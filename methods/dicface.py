@@ -112,6 +112,7 @@ class DicFaceRestorer(NetworkRestorer):
     """DicFace for clips of any length, from one frame up; the ends of a clip are repeated to fill the window."""
 
     name = "dicface"
+    supports: frozenset[Capability] = frozenset({"masks", "uncertainty"})
     options_type = DicFaceOptions
     network: DicFace
     options: DicFaceOptions
@@ -158,12 +159,7 @@ class DicFaceRestorer(NetworkRestorer):
     def use(self) -> Use:
         return Use(self.weight)
 
-    @property
-    def supports(self) -> frozenset[Capability]:
-        return frozenset({"masks", "uncertainty"})
-
     def repaints(self, track: FaceTrack | None = None) -> bool:
-        """See Restorer.repaints."""
         return self.options.task.repaints
 
     @property
@@ -181,22 +177,10 @@ class DicFaceRestorer(NetworkRestorer):
 class DicFaceSession(WindowSession):
     """One person's clip. Held back: the tokens of a window (0.5 MB a frame), the encoder's features of `look_ahead` + 1 frames (45 MB each)."""
 
+    restorer: DicFaceRestorer
+
     def __init__(self, restorer: DicFaceRestorer, track: FaceTrack | None, seed: int, check_interrupt: CheckInterrupt, first: int = 0) -> None:
-        network = restorer.network
-        after = restorer.look_ahead
-        super().__init__(
-            restorer.place,
-            network.config,
-            restorer.task,
-            network.frame_length - 1 - after,
-            after,
-            check_interrupt,
-            restorer.cleaner(track, check_interrupt),
-        )
-        self.network = network
-        self.options = restorer.options
-        self.weight = restorer.weight
-        self.prior = restorer.trained.prior
+        super().__init__(restorer, restorer.task, track, restorer.own_warm_up.before, restorer.look_ahead, check_interrupt)
         self._person = (seed, 0 if track is None else track.person)
         self._start = first + (0 if track is None else track.start)
         self._maps: list[Tensor] = []
@@ -214,9 +198,9 @@ class DicFaceSession(WindowSession):
         centre = self._window.before
         alpha = self.network.alpha(torch.stack([other.seen for other in window], 1), slice(centre, centre + 1))[:, 0]
         if self.return_maps:
-            self._maps.append(as_map(uncertainty(alpha, self.network.quantize.embedding.weight, self.prior)[..., None]).half().cpu())
-        if self.options.dirichlet == "sample":
+            self._maps.append(as_map(uncertainty(alpha, self.network.quantize.embedding.weight, self.restorer.trained.prior)[..., None]).half().cpu())
+        if self.restorer.options.dirichlet == "sample":
             weights = dirichlet_sample(alpha, *self._person, self._start + frame.index)
         else:
             weights = dirichlet_mean(alpha)
-        return self.network.decode(weights, frame.features, self.weight)
+        return self.network.decode(weights, frame.features, self.restorer.weight)

@@ -18,7 +18,7 @@ from ..motion.dis import DisFlow
 from ..motion.flow import FlowSource
 from ..motion.warp import warp
 from ..options import Options, parameter
-from .base import Capability, NetworkRestorer, Session, WarmUp, from_network, is_cleaned, joined, refuse_masks, to_network
+from .base import Capability, NetworkRestorer, Session, WarmUp, from_network, joined, refuse_masks, to_network
 from .detail_fusion import completed
 
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ class KeepRestorer(NetworkRestorer):
     """
 
     name = "keep"
+    supports: frozenset[Capability] = frozenset({"optical_flow"})
     options_type = KeepOptions
     network: KEEP
     options: KeepOptions
@@ -151,12 +152,7 @@ class KeepRestorer(NetworkRestorer):
         own = self.network.flownet if self.options.flow == "gmflow" else None
         return DisFlow() if own is None else own
 
-    @property
-    def supports(self) -> frozenset[Capability]:
-        return frozenset({"optical_flow"})
-
     def repaints(self, track: FaceTrack | None = None) -> bool:
-        """See Restorer.repaints."""
         return True
 
     def guided_by(self, flow: FlowSource) -> KeepRestorer:
@@ -241,9 +237,7 @@ class KeepSession(Session):
                 no_check if restorer.flow_is_own else partial(restorer.place, room),
             )
             crop = self._crops[index]
-            ready.append(
-                from_network(past.image) if crop is None else completed(past.image, crop, is_cleaned(self._cleaned, crop, network.config.side))
-            )
+            ready.append(from_network(past.image) if crop is None else completed(past.image, crop, self._cleaned.is_clean(crop)))
             self._past = past
         self._waiting.clear()
         self._crops.clear()

@@ -37,6 +37,7 @@ class PerFrameRestorer(NetworkRestorer):
 
     options_type = PerFrameOptions
     name = "per-frame"
+    supports: frozenset[Capability] = frozenset({"single_frames"})
 
     def __init__(self, network: nn.Module, options: Any = None, *, place: Placement | None = None, name: str = "per-frame", side: int = CROP) -> None:
         super().__init__(network, options, place=place)
@@ -47,12 +48,7 @@ class PerFrameRestorer(NetworkRestorer):
     def side(self) -> int:
         return self._side
 
-    @property
-    def supports(self) -> frozenset[Capability]:
-        return frozenset({"single_frames"})
-
     def repaints(self, track: FaceTrack | None = None) -> bool:
-        """See Restorer.repaints."""
         return True
 
     @property

@@ -68,11 +68,11 @@ def embedded_blind(placed: Placed, precision: torch.dtype | None = torch.float32
     """The package's own blind restorer as a floor, which looks at no frame ahead; None in an installation without its weights.
 
     Args:
-        precision: as `load_network` takes it.
+        precision: of the method above it; None lets the floor, too, have its own.
     """
     if not (FOLDER / BLIND).is_file():
         return None
-    network: Any = load_network(FOLDER / BLIND, precision).network
+    network: Any = load_network(FOLDER / BLIND, None if precision is None else torch.float32).network
     return BlindRestorer(network, BlindOptions(ahead=False), place=placed(network))
 
 
@@ -91,30 +91,19 @@ def _embedded(name: str, placed: Placed, precision: torch.dtype | None = torch.f
 def with_floor(restorer: NetworkRestorer, loaded: LoadedNetwork, placed: Placed, precision: torch.dtype | None) -> NetworkRestorer:
     """The restorer of an embedded file over the embedded blind restorer: its 128 pixels leave to that what they cannot show."""
     small = loaded.path.parent == FOLDER and loaded.kind != "blind"
-    return restorer.on_floor(embedded_blind(placed, floor_precision(precision))) if small else restorer
+    return restorer.on_floor(embedded_blind(placed, precision)) if small else restorer
 
 
-def floor_precision(precision: torch.dtype | None) -> torch.dtype | None:
-    """What a method's precision says of the floor beneath it: nothing, unless it is chosen by itself."""
-    return None if precision is None else torch.float32
-
-
-def _build_flair(
-    weights: Path | None, degradation: Degradation | None, device: torch.device, options: FlairOptions, precision: torch.dtype | None
-) -> Restorer:
-    return flair_of(weights, degradation, options, device=device, precision=precision, placed=lambda network: on(network, device))
-
-
-def flair_of(
+def build_flair(
     weights: Path | None,
     degradation: Degradation | None,
-    options: FlairOptions,
-    *,
     device: torch.device,
+    options: FlairOptions,
     precision: torch.dtype | None,
-    placed: Placed,
+    placed: Placed | None = None,
 ) -> FlairRestorer:
     """FLAIR over the prior of a file, the embedded one over the embedded blind restorer; None is the prior without weights."""
+    placed = placed or (lambda network: on(network, device))
     prior: Prior = GaussianPrior()
     enhancer = floor = None
     if weights is not None:
@@ -123,7 +112,7 @@ def flair_of(
         if weights.name == PRIOR and options.enhance and (FOLDER / CODEBOOK).is_file():
             enhancer = _embedded(CODEBOOK, placed, precision or fast)
         if weights.parent == FOLDER:
-            floor = flair_floor(placed, floor_precision(precision))
+            floor = flair_floor(placed, precision)
     return FlairRestorer(prior, degradation, options, enhancer, floor=floor, device=device)
 
 
@@ -135,12 +124,7 @@ def with_estimates(otherwise: Restorer, *, device: torch.device, precision: torc
     small = None
     if isinstance(otherwise, BlindRestorer) and otherwise.options.carry and (FOLDER / KEEP).is_file():
         small = Chain(otherwise, _embedded(KEEP, placed).after_cleaning())
-    return AutoRestorer(flair_of(FOLDER / PRIOR, None, PRESETS["embedded"], device=device, precision=precision, placed=placed), otherwise, small)
-
-
-def _preset_of(path: Path) -> str | None:
-    """FLAIR's preset that goes with a prior's file."""
-    return "embedded" if path.name == PRIOR else task_of(path)
+    return AutoRestorer(build_flair(FOLDER / PRIOR, None, device, PRESETS["embedded"], precision, placed), otherwise, small)
 
 
 def restorer_class(kind: str) -> type[NetworkRestorer] | None:
@@ -149,11 +133,7 @@ def restorer_class(kind: str) -> type[NetworkRestorer] | None:
     if not named:
         return None
     module, _, name = named.partition(":")
-    return getattr(import_module(f"{ROOT}.{module}"), name)
-
-
-ROOT = __package__.rpartition(".")[0]
-"""Under which name this package was imported."""
+    return getattr(import_module(f"..{module}", __package__), name)
 
 
 def restorer_from(loaded: LoadedNetwork, options: Any = None, *, place: Placement | None = None) -> NetworkRestorer:
@@ -186,9 +166,9 @@ FLAIR = MethodSpec(
     "flair",
     "FLAIR: diffusion sampling held to the observation by the exact physics of its degradation; needs no weights.",
     FlairOptions,
-    _build_flair,
+    build_flair,
     PRESETS,
-    _preset_of,
+    lambda path: "embedded" if path.name == PRIOR else task_of(path),
 )
 PER_FRAME = MethodSpec(
     "per-frame",

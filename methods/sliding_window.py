@@ -6,15 +6,15 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from ..faces.types import CROP
-from ..models.device import CheckInterrupt, Placement
+from ..faces.types import CROP, FaceTrack
+from ..models.device import CheckInterrupt
 from ..models.vq import VQConfig
-from .base import Cleaner, Session, from_network, is_cleaned, joined, to_network, unchanged
+from .base import NetworkRestorer, Session, from_network, joined, to_network
 from .detail_fusion import completed
 from .tasks import Task
 
@@ -75,13 +75,11 @@ class WindowSession(Session):
     """
 
     def __init__(
-        self, place: Placement, config: VQConfig, task: Task, before: int, after: int, check_interrupt: CheckInterrupt, cleaner: Cleaner = unchanged
+        self, restorer: NetworkRestorer, task: Task, track: FaceTrack | None, before: int, after: int, check_interrupt: CheckInterrupt
     ) -> None:
-        self.place = place
-        self._cleaned = cleaner
-        self.config = config
-        self.task = task
-        self.check_interrupt = check_interrupt
+        self.restorer, self.task, self.check_interrupt = restorer, task, check_interrupt
+        self.network: Any = restorer.network
+        self._cleaned = restorer.cleaner(track, check_interrupt)
         self._window: CentredWindow[CodedFrame] = CentredWindow(before, after)
         self._count = 0
 
@@ -102,9 +100,9 @@ class WindowSession(Session):
             self.check_interrupt()
             with torch.inference_mode():
                 shown, kept = self.task.prepare(crops[i : i + 1], None if masks is None else masks[i : i + 1])
-                frame = self._encode(to_network(shown, self.config.side, self._placed()), self._count)
+                frame = self._encode(to_network(shown, self.restorer.side, self._placed()), self._count)
             frame.kept = kept
-            if self.config.side < CROP and self.task.mode == "restore":
+            if self.restorer.side < CROP and self.task.mode == "restore":
                 frame.crop = shown
             self._count += 1
             window = self._window.push(frame)
@@ -121,15 +119,13 @@ class WindowSession(Session):
         self._placed()
         with torch.inference_mode():
             image = self._decode(window, frame)
-            done = self.task.finish(
-                from_network(image) if frame.crop is None else completed(image, frame.crop, is_cleaned(self._cleaned, frame.crop, self.config.side)),
-                frame.kept,
-            )
+            crop = frame.crop
+            done = self.task.finish(from_network(image) if crop is None else completed(image, crop, self._cleaned.is_clean(crop)), frame.kept)
         frame.release()
         return done
 
     def _placed(self) -> torch.device:
-        return self.place(working_bytes(self.config, 1))
+        return self.restorer.place(working_bytes(self.network.config, 1))
 
 
 def working_bytes(config: VQConfig, frames: int) -> int:

@@ -135,6 +135,7 @@ class FlairRestorer(Restorer):
     """
 
     name = "flair"
+    supports: frozenset[Capability] = frozenset({"steps"})
 
     def __init__(
         self,
@@ -170,10 +171,6 @@ class FlairRestorer(Restorer):
     def overlap(self) -> int:
         """Frames that windows share where frames interact."""
         return max(self.options.overlap, 2 * self.reach)
-
-    @property
-    def supports(self) -> frozenset[Capability]:
-        return frozenset({"steps"})
 
     @property
     def units(self) -> int:  # type: ignore[override]

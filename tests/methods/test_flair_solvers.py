@@ -7,7 +7,7 @@ import torch
 
 from fvr.diffusion.schedule import linear_schedule
 from fvr.faces.types import CROP
-from fvr.methods.base import Restorer, Session, is_cleaned, restore_frames
+from fvr.methods.base import Restorer, Session, restore_frames
 from fvr.methods.flair.enhancement import Enhancement
 from fvr.methods.flair.sampler import FlairOptions, FlairRestorer
 from fvr.methods.per_frame import PerFrameRestorer
@@ -235,9 +235,9 @@ def test_an_enhancer_that_leaves_the_first_face_as_it_is_is_spared_the_others():
 
 def test_over_a_floor_an_enhancer_takes_crops_as_cleaned():
     """With no floor of its own, and its answers count where what was cleaned lacks an octave."""
-    enhancer = PerFrameRestorer(Brighter()).on_floor(Recurrent())
+    enhancer = PerFrameRestorer(Brighter(), side=128).on_floor(Recurrent())
     over = FlairRestorer(Wiener(), X8, enhancer=enhancer, floor=Recurrent()).enhancer
-    assert over.floor is None and is_cleaned(over.cleaner(None, lambda: None), torch.zeros(1, 3, CROP, CROP), 128)
+    assert over.floor is None and over.cleaner(None, lambda: None).is_clean(torch.zeros(1, 3, CROP, CROP))
     assert FlairRestorer(Wiener(), X8, enhancer=enhancer).enhancer is enhancer
 
 
