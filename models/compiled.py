@@ -13,10 +13,9 @@ from .device import out_of_memory
 
 
 def compile_parts(networks: Iterable[nn.Module], say: Callable[[str], object], backend: Any = "inductor") -> None:
-    """Has the parts of networks compiled when they run for the second time: the first is looked at (`watch`), which no compiler likes.
+    """Has the parts of networks compiled when they run for the second time: the first is looked at (`check_first_output`), which no compiler likes.
 
-    The parts, one by one, since sessions call them rather than the whole; on CUDA they become graphs. What cannot be compiled goes on as it is,
-    and `say` is told once.
+    Part by part, since sessions call these; on CUDA they become graphs. What cannot be compiled goes on as it is, and `say` is told once.
     """
     attempt = Attempt(say, backend)
     for network in networks:

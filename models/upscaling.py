@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checkpoints.origin import came_from
+from .checkpoints.origin import record_origin
 from .checkpoints.state_dict import read_state, unread
 from .device import CheckInterrupt, Placement, no_check, on, out_of_memory
 
 TILE = 512
 """Side of a tile, in pixels of the small picture; halved when memory runs out."""
-LEAST_TILE = 64
+MIN_TILE = 64
 OVERLAP = 32
 """Pixels in which neighbouring tiles slide into each other."""
-WORKING = 4608
+WORKING_BYTES_PER_PIXEL = 4608
 """Bytes of working memory per pixel of a tile and factor: about what ComfyUI reckons with."""
 
 
@@ -72,14 +72,14 @@ class Upscaler:
         """(3, H, W) in [0, 1] to (3, scale H, scale W) float32 in [0, 1], where the picture is.
 
         Raises:
-            torch.OutOfMemoryError: if not even a tile of LEAST_TILE fits.
+            torch.OutOfMemoryError: if not even a tile of MIN_TILE fits.
         """
         tile = TILE
         while True:
             try:
                 return self.in_tiles(picture.float(), tile)
             except RuntimeError as error:  # OutOfMemoryError is one
-                if tile <= LEAST_TILE or not out_of_memory(error):
+                if tile <= MIN_TILE or not out_of_memory(error):
                     raise
                 tile //= 2
 
@@ -92,7 +92,7 @@ class Upscaler:
             for x in spans(width, tile):
                 self.check_interrupt()
                 with torch.inference_mode():
-                    device = self.place(WORKING * self.scale * (y.stop - y.start) * (x.stop - x.start))
+                    device = self.place(WORKING_BYTES_PER_PIXEL * self.scale * (y.stop - y.start) * (x.stop - x.start))
                     large = self.call(picture[None, :, y, x].to(device))[0].to(picture)
                 fade = ramp(y, height, self.scale)[:, None] * ramp(x, width, self.scale)
                 there = slice(y.start * self.scale, y.stop * self.scale), slice(x.start * self.scale, x.stop * self.scale)
@@ -146,5 +146,5 @@ def load_upscaler(path: Path, *, device: torch.device, check_interrupt: CheckInt
     except (RuntimeError, KeyError) as error:
         raise unread(path.name, error, "looks like an upscale model, but its tensors do not fit together; download it again") from error
     made = Upscaler.of(found, name=path.name, place=on(found.model, device), check_interrupt=check_interrupt)
-    came_from(made.network, path)
+    record_origin(made.network, path)
     return made

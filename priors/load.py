@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from ..models.architectures import beginnings, foreign, recognise
-from ..models.checkpoints.first_output import watch
-from ..models.checkpoints.origin import came_from
+from ..models.checkpoints.first_output import check_first_output
+from ..models.checkpoints.origin import record_origin
 from ..models.checkpoints.state_dict import notes_of, read_state, unread
 from ..models.device import Placement
 from ..models.embedded import SIZES
@@ -96,8 +96,8 @@ def prior_from_file(
                 raise ValueError(
                     f"{path.name} holds {what}, not a diffusion prior; choose a FLAIR checkpoint or DifFace's iddpm_ffhq512_ema500000.pth"
                 )
-            watch(prior.network, path.name)
-            came_from(prior.network, path)
+            check_first_output(prior.network, path.name)
+            record_origin(prior.network, path)
             if placed is not None:
                 prior.place = placed(prior.network)
             if isinstance(prior, FlairPrior) and prior.network.config.side < PUBLISHED_SIDE:

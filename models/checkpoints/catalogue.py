@@ -181,8 +181,7 @@ def named(name: str) -> Checkpoint:
 def find(checkpoint: Checkpoint, folders: Mapping[str, Iterable[Path]]) -> Path | None:
     """The file in the first of the checkpoint's folders that has it, or None; a .safetensors of the same stem is preferred.
 
-    folders: folder name -> the directories of that name, as the host knows them; those that cannot be read are skipped. Names are compared
-    without case.
+    folders: folder name -> its directories, as the host knows them; those that cannot be read are skipped. Names are compared without case.
     """
     wanted = _names(checkpoint)
     for folder in checkpoint.folders:

@@ -39,10 +39,9 @@ def fetch(
 ) -> Path:
     """Downloads a checkpoint into `folder` and returns the file's path.
 
-    It grows under its name with ".part" added, which stays when the work is interrupted or the connection lost, so that the next call goes
-    on from there. Its size, its SHA-256 as far as that is known (`catalogue.verification`), and that it opens as a checkpoint are checked
-    before it gets its name. A file that is already there is checked in the same way and left alone; where another process is fetching the
-    same file, this one waits for it.
+    It grows under its name with ".part" added, from which an interrupted download goes on. Size, SHA-256 as far as it is known
+    (`catalogue.verification`), and that it opens as a checkpoint are checked before it gets its name; a file that is already there is checked
+    too, and left alone. Where another process is fetching the same file, this one waits for it.
 
     Raises:
         ValueError: one sentence: there is no direct link, or what arrived is not the published file.
@@ -63,7 +62,7 @@ def fetch(
         on_bytes(_size(part), checkpoint.size)
         time.sleep(0.2)
 
-    with _alone(part, target, wait) as held:
+    with _exclusive(part, target, wait) as held:
         if held is None:
             fault = _fault(checkpoint, target, check_interrupt)
             if fault:
@@ -81,7 +80,7 @@ def fetch(
 
 
 @contextmanager
-def _alone(part: Path, target: Path, wait: Callable[[], object]) -> Iterator[IO[bytes] | None]:
+def _exclusive(part: Path, target: Path, wait: Callable[[], object]) -> Iterator[IO[bytes] | None]:
     """Holds `part` against other processes, waiting for one that does; gives None, at once, when `target` is there.
 
     The lock is the process's: it ends with it, however that ends. An empty part is removed afterwards.

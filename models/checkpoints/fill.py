@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
-from .first_output import watch
-from .origin import came_from
+from .first_output import check_first_output
+from .origin import record_origin
 from .state_dict import AGAIN, read_state
 
 
@@ -33,5 +33,5 @@ def fill(network: nn.Module, path: Path | str, what: str, otherwise: str) -> Non
         raise ValueError(f"{error}; or {otherwise}") from error
     network.load_state_dict(state, assign=True)
     network.float()
-    watch(network, str(path))
-    came_from(network, path)
+    check_first_output(network, str(path))
+    record_origin(network, path)

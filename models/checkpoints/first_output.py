@@ -35,7 +35,7 @@ class FirstOutput:
         )
 
 
-def watch(network: nn.Module, name: str) -> None:
+def check_first_output(network: nn.Module, name: str) -> None:
     """Has each innermost layer of a network checked once, when it first runs; `name` is what errors call the network's file."""
     for layer, module in network.named_modules():
         if next(module.children(), None) is None:

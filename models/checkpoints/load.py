@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from ..architectures import CHOOSE, architectures, beginnings, foreign, recognise
 from ..embedded import BASE, read_embedded
 from .catalogue import Checkpoint, licence_line, published_as
-from .first_output import watch
-from .origin import came_from
+from .first_output import check_first_output
+from .origin import record_origin
 from .spandrel_bridge import load_by_spandrel
 from .state_dict import AGAIN, names_of, notes_of, read_state, unread
 
@@ -77,9 +77,9 @@ def load_network(path: Path | str, decoder_dtype: torch.dtype | None = torch.flo
         if not getattr(network, "feeds_back", False):
             for part in getattr(network, "decoder_parts", list)():
                 part.to(decoder_dtype)
-    watch(network, path.name)
+    check_first_output(network, path.name)
     loaded = LoadedNetwork(kind, network, path, entry_of(path, kind), detail, notes)
-    came_from(network, path, loaded.licence)
+    record_origin(network, path, loaded.licence)
     return loaded
 
 

@@ -29,7 +29,7 @@ class Origin:
 _known: WeakKeyDictionary[nn.Module, Origin] = WeakKeyDictionary()
 
 
-def came_from(network: nn.Module, path: Path | str, licence: str | None = None) -> None:
+def record_origin(network: nn.Module, path: Path | str, licence: str | None = None) -> None:
     """Remembers the file that `network` was filled from, for as long as the network lives; copies, which training changes, have none.
 
     Args:

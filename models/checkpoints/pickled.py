@@ -20,11 +20,11 @@ import torch
 
 from .stored import DTYPES, Storage, Stored
 
-MOST_PARTS = 50_000
+MAX_MEMBERS = 50_000
 """Files in an archive; one per tensor, and the largest published models have a few thousand tensors."""
-PLAIN = 1 << 20
+PICKLE_BYTES = 1 << 20
 """Bytes of a pickle for everything but tensors, which take some 200 each."""
-PER_TENSOR = 1 << 10
+PICKLE_BYTES_PER_TENSOR = 1 << 10
 
 SCRIPT = "a TorchScript program"
 
@@ -57,7 +57,7 @@ class Name:
 
 
 @dataclass(frozen=True)
-class Part:
+class Member:
     """A file in a zip archive: where its own header is, and its length."""
 
     header: int
@@ -80,7 +80,7 @@ def unpickled(file: BinaryIO, storages: dict[str, Storage] | None = None) -> Any
     memo: dict[int, Any] = {}
     copied = 0
 
-    def above() -> list[Any]:
+    def pop_mark() -> list[Any]:
         at = marks.pop()
         items = stack[at:]
         del stack[at:]
@@ -89,10 +89,10 @@ def unpickled(file: BinaryIO, storages: dict[str, Storage] | None = None) -> Any
     program: Iterator[tuple[Any, Any, Any]] = pickletools.genops(file)
     for code, argument, position in program:
         kind = code.name
-        if kind in _VALUES:
+        if kind in _PUSH_ARGUMENT:
             stack.append(argument)
-        elif kind in _MADE:
-            stack.append(_MADE[kind]())
+        elif kind in _PUSH_NEW:
+            stack.append(_PUSH_NEW[kind]())
         elif kind in ("BINPUT", "LONG_BINPUT", "PUT"):
             memo[argument] = stack[-1]
         elif kind == "MEMOIZE":
@@ -103,28 +103,28 @@ def unpickled(file: BinaryIO, storages: dict[str, Storage] | None = None) -> Any
             marks.append(len(stack))
         elif kind in ("TUPLE1", "TUPLE2", "TUPLE3"):
             count = int(kind[-1])
-            stack[-count:] = [tuple(_exactly(stack[-count:], count))]
+            stack[-count:] = [tuple(_of_length(stack[-count:], count))]
         elif kind in ("TUPLE", "LIST"):
-            items = above()
+            items = pop_mark()
             stack.append(tuple(items) if kind == "TUPLE" else items)
         elif kind in ("DICT", "SETITEMS", "SETITEM"):
-            items = [stack.pop(-2), stack.pop()] if kind == "SETITEM" else above()
+            items = [stack.pop(-2), stack.pop()] if kind == "SETITEM" else pop_mark()
             if kind == "DICT":
                 stack.append({})
             _set_items(stack[-1], items)
         elif kind in ("APPEND", "APPENDS"):
-            items = [stack.pop()] if kind == "APPEND" else above()
-            _a(list, stack[-1]).extend(items)
+            items = [stack.pop()] if kind == "APPEND" else pop_mark()
+            _expect(list, stack[-1]).extend(items)
         elif kind in ("ADDITEMS", "FROZENSET"):  # no weights are in sets
-            above()
+            pop_mark()
             if kind == "FROZENSET":
                 stack.append(())
         elif kind in ("GLOBAL", "STACK_GLOBAL"):
             module, name = argument.split(" ", 1) if kind == "GLOBAL" else (stack.pop(-2), stack.pop())
             stack.append(_known(f"{module}.{name}"))
         elif kind in ("REDUCE", "NEWOBJ"):
-            arguments = _a(tuple, stack.pop())
-            made, size = _called(_a(Name, stack.pop()), arguments)
+            arguments = _expect(tuple, stack.pop())
+            made, size = _reduce(_expect(Name, stack.pop()), arguments)
             copied += size
             if copied > position:
                 raise ValueError("it repeats itself without end")
@@ -134,14 +134,14 @@ def unpickled(file: BinaryIO, storages: dict[str, Storage] | None = None) -> Any
             if not isinstance(stack[-1], (dict, Stored)):
                 raise ValueError("it sets attributes of what has none")
         elif kind == "BINPERSID":
-            whole_row, part = _storage(_a(tuple, stack.pop()))
+            whole_row, part = _storage(_expect(tuple, stack.pop()))
             if storages is not None:
                 storages[whole_row.key] = whole_row
             stack.append(part)
         elif kind == "POP":
             stack.pop()
         elif kind == "POP_MARK":
-            above()
+            pop_mark()
         elif kind == "DUP":
             stack.append(stack[-1])
         elif kind == "STOP":
@@ -152,11 +152,11 @@ def unpickled(file: BinaryIO, storages: dict[str, Storage] | None = None) -> Any
     raise ValueError("it has no end")
 
 
-_VALUES = {
+_PUSH_ARGUMENT = {
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE",
     "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
 }  # fmt: skip
-_MADE: dict[str, Callable[[], Any]] = {
+_PUSH_NEW: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
     "NEWFALSE": lambda: False,
@@ -167,13 +167,13 @@ _MADE: dict[str, Callable[[], Any]] = {
 }
 
 
-def _a(kind: type, value: Any) -> Any:
+def _expect(kind: type, value: Any) -> Any:
     if not isinstance(value, kind):
         raise ValueError(f"it has a {type(value).__name__} where a {kind.__name__} was expected")
     return value
 
 
-def _exactly(items: list[Any], count: int) -> list[Any]:
+def _of_length(items: list[Any], count: int) -> list[Any]:
     if len(items) != count:
         raise ValueError("it takes what it has not made")
     return items
@@ -181,7 +181,7 @@ def _exactly(items: list[Any], count: int) -> list[Any]:
 
 def _set_items(target: Any, items: list[Any]) -> None:
     """Keys and values in turn; keys that are neither texts nor counts name no tensor and are left out."""
-    _a(dict, target)
+    _expect(dict, target)
     for key, value in zip(items[::2], items[1::2], strict=True):
         if isinstance(key, str) or (type(key) is int and abs(key) < 1 << 60):
             target[key] = value
@@ -208,7 +208,7 @@ def _storage(mark: tuple[Any, ...]) -> tuple[Storage, Storage]:
     """The whole and the part that ("storage", class, key, device, count) means; old files may add (key, first element, count) of the part."""
     if len(mark) not in (5, 6) or mark[0] not in ("storage", b"storage"):
         raise ValueError("it refers to something that is no tensor")
-    dtype = _dtype_of(_a(Name, mark[1]).full)
+    dtype = _dtype_of(_expect(Name, mark[1]).full)
     if dtype is None:
         raise ValueError(f"{mark[1].full} holds no numbers")
     row = Storage(str(mark[2]), dtype, mark[4])
@@ -221,12 +221,12 @@ def _storage(mark: tuple[Any, ...]) -> tuple[Storage, Storage]:
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Stored:
-    return Stored(_a(Storage, storage), offset, _a(tuple, size), _a(tuple, stride))
+    return Stored(_expect(Storage, storage), offset, _expect(tuple, size), _expect(tuple, stride))
 
 
 def _tensor_of(storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, dtype: Any, *_: Any) -> Stored:
     """A tensor whose numbers are not of the kind that its storage's class says, but `dtype`."""
-    kind, raw = _dtype_of(_a(Name, dtype).full), _a(Storage, storage)
+    kind, raw = _dtype_of(_expect(Name, dtype).full), _expect(Storage, storage)
     if kind is None:
         raise ValueError(f"{dtype.full} is no kind of number")
     count, rest = divmod(raw.count * raw.dtype.itemsize, kind.itemsize)
@@ -235,13 +235,13 @@ def _tensor_of(storage: Any, offset: Any, size: Any, stride: Any, requires_grad:
     return _tensor(Storage(raw.key, kind, count), offset, size, stride)
 
 
-def _given(value: Any = (), *_: Any) -> Any:
+def _first_argument(value: Any = (), *_: Any) -> Any:
     return value
 
 
 def _ordered(items: Any = (), *_: Any) -> dict[Any, Any]:
     made: dict[Any, Any] = {}
-    _set_items(made, [part for pair in items for part in _exactly(list(pair), 2)])
+    _set_items(made, [part for pair in items for part in _of_length(list(pair), 2)])
     return made
 
 
@@ -250,26 +250,26 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _tensor_of,
-    "torch._utils._rebuild_parameter": _given,
-    "torch._utils._rebuild_parameter_with_state": _given,
-    "torch.nn.parameter.Parameter": _given,
-    "torch._tensor._rebuild_from_type_v2": _given,
-    "torch.Size": _given,
-    "torch.device": _given,
+    "torch._utils._rebuild_parameter": _first_argument,
+    "torch._utils._rebuild_parameter_with_state": _first_argument,
+    "torch.nn.parameter.Parameter": _first_argument,
+    "torch._tensor._rebuild_from_type_v2": _first_argument,
+    "torch.Size": _first_argument,
+    "torch.device": _first_argument,
     **dict.fromkeys(
-        ("builtins.set", "__builtin__.set", "builtins.bytearray", "__builtin__.bytearray", "_codecs.encode", "collections.Counter"), _given
+        ("builtins.set", "__builtin__.set", "builtins.bytearray", "__builtin__.bytearray", "_codecs.encode", "collections.Counter"), _first_argument
     ),
 }
 """What is made in place of each function's result; of values that are no tensors any stand-in will do."""
 _CONSTANTS = frozenset({"torch.Tensor", "torch.FloatTensor", "torch.strided", "torch.contiguous_format", "torch.serialization._get_layout"})
 
 
-def _called(function: Name, arguments: tuple[Any, ...]) -> tuple[Any, int]:
+def _reduce(function: Name, arguments: tuple[Any, ...]) -> tuple[Any, int]:
     """What a call gives, and how many values it copied."""
     if function.full not in _CALLS:
         return None, 0
     if function.full.endswith("_from_type_v2"):  # (function, class of the result, arguments, attributes)
-        return _called(_a(Name, arguments[0]), _a(tuple, arguments[2]))
+        return _reduce(_expect(Name, arguments[0]), _expect(tuple, arguments[2]))
     made = _CALLS[function.full](*arguments)
     return made, len(made) if function.full == "collections.OrderedDict" else 0
 
@@ -285,23 +285,23 @@ def read_zip(path: Path) -> Archive:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        listed = dict(_directory(file, size))
+        listed = dict(_central_directory(file, size))
         parts = {name.partition("/")[2]: part for name, part in listed.items()}
         if "constants.pkl" in parts:
             raise NeedsCode(SCRIPT)
         if "data.pkl" not in parts:
-            raise Foreign(list(listed))
+            raise OtherArchive(list(listed))
         packed = next((name for name, part in parts.items() if part.packed), None)
         if packed is not None or sum(part.length for part in parts.values()) > size:
             raise ValueError(f"{packed or 'its parts'} would unpack to {sum(p.length for p in parts.values())} bytes, and torch.save packs nothing")
         if "byteorder" in parts and _bytes(file, parts["byteorder"], 16) == b"big":
             raise ValueError("its numbers have their bytes in another order")
-        content = unpickled(io.BytesIO(_bytes(file, parts["data.pkl"], PLAIN + PER_TENSOR * len(parts))))
+        content = unpickled(io.BytesIO(_bytes(file, parts["data.pkl"], PICKLE_BYTES + PICKLE_BYTES_PER_TENSOR * len(parts))))
         blocks = {name.removeprefix("data/"): part for name, part in parts.items() if name.startswith("data/")}
-        return Archive(content, {key: (_start(file, part), part.length) for key, part in blocks.items()})
+        return Archive(content, {key: (_data_offset(file, part), part.length) for key, part in blocks.items()})
 
 
-class Foreign(ValueError):
+class OtherArchive(ValueError):
     """An archive that torch.save did not write; holds the names of the files in it."""
 
     def __init__(self, names: list[str]) -> None:
@@ -309,7 +309,7 @@ class Foreign(ValueError):
         self.names = names
 
 
-def _directory(file: BinaryIO, size: int) -> Iterator[tuple[str, Part]]:
+def _central_directory(file: BinaryIO, size: int) -> Iterator[tuple[str, Member]]:
     """The files of a zip archive by its directory, which its end points to."""
     tail = min(size, (1 << 16) + 22)
     file.seek(size - tail)
@@ -324,8 +324,8 @@ def _directory(file: BinaryIO, size: int) -> Iterator[tuple[str, Part]]:
         if len(large) < 56 or large[:4] != b"PK\6\6":
             raise EOFError
         count, length, start = struct.unpack("<32xQQQ", large)
-    if count > MOST_PARTS or length > min(size, MOST_PARTS * 256):
-        raise ValueError(f"it lists {count} files, and no checkpoint has more than {MOST_PARTS}")
+    if count > MAX_MEMBERS or length > min(size, MAX_MEMBERS * 256):
+        raise ValueError(f"it lists {count} files, and no checkpoint has more than {MAX_MEMBERS}")
     file.seek(min(start, size))
     listing = file.read(length)
     at = 0
@@ -336,12 +336,12 @@ def _directory(file: BinaryIO, size: int) -> Iterator[tuple[str, Part]]:
         flags, method, held, long, named, extra, comment, header = fields[1:]
         at += 46
         name = listing[at : at + named].decode("utf-8", "replace")
-        held, long, header = _large(listing[at + named : at + named + extra], held, long, header)
+        held, long, header = _zip64(listing[at + named : at + named + extra], held, long, header)
         at += named + extra + comment
-        yield name, Part(header, long, bool(flags & 1 or method or held != long))
+        yield name, Member(header, long, bool(flags & 1 or method or held != long))
 
 
-def _large(extra: bytes, held: int, long: int, header: int) -> tuple[int, int, int]:
+def _zip64(extra: bytes, held: int, long: int, header: int) -> tuple[int, int, int]:
     """A part's lengths and place where they take more than 32 bits, from the fields behind its name."""
     at = 0
     while at + 4 <= len(extra):
@@ -353,7 +353,7 @@ def _large(extra: bytes, held: int, long: int, header: int) -> tuple[int, int, i
     return held, long, header
 
 
-def _start(file: BinaryIO, part: Part) -> int:
+def _data_offset(file: BinaryIO, part: Member) -> int:
     """Where a part's bytes begin, by the lengths in its own header."""
     file.seek(part.header)
     header = file.read(30)
@@ -362,10 +362,10 @@ def _start(file: BinaryIO, part: Part) -> int:
     return part.header + 30 + sum(struct.unpack("<HH", header[26:]))
 
 
-def _bytes(file: BinaryIO, part: Part, most: int) -> bytes:
+def _bytes(file: BinaryIO, part: Member, most: int) -> bytes:
     if part.length > most:
         raise ValueError(f"it needs {part.length} bytes to describe its tensors, and no checkpoint needs {most}")
-    file.seek(_start(file, part))
+    file.seek(_data_offset(file, part))
     return file.read(part.length)
 
 
@@ -377,14 +377,14 @@ def read_legacy(path: Path) -> Archive:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        pickles = io.BytesIO(file.read(PLAIN + min(size >> 4, 64 * PLAIN)))
+        pickles = io.BytesIO(file.read(PICKLE_BYTES + min(size >> 4, 64 * PICKLE_BYTES)))
         if unpickled(pickles) != _MAGIC or unpickled(pickles) != _PROTOCOL:
             raise ValueError("it does not begin as torch.save's files do")
-        if not _a(dict, unpickled(pickles)).get("little_endian", True):
+        if not _expect(dict, unpickled(pickles)).get("little_endian", True):
             raise ValueError("its numbers have their bytes in another order")
         storages: dict[str, Storage] = {}
         content = unpickled(pickles, storages)
-        keys = _a(list, unpickled(pickles))
+        keys = _expect(list, unpickled(pickles))
         places: dict[str, tuple[int, int]] = {}
         at = pickles.tell()
         for key in map(str, keys):

@@ -20,9 +20,8 @@ _TYPICAL = ("stylegan_decoder.", "layers.0.residual_group.")
 class Bridge(nn.Module):
     """A network of spandrel's: (B, 3, S, S) in [-1, 1] to the same.
 
-    GFPGAN is called as its authors do, in [-1, 1] (spandrel's own call leaves that out), with the noise stored in the file in place of
-    fresh noise, so that the same face gives the same pixels. SwinIR takes any batch in [0, 1]. All others go through spandrel's own
-    call, frame by frame, which carries no gradients.
+    GFPGAN is called as its authors do, in [-1, 1] (spandrel's own call leaves that out) and with the noise stored in the file, so that the same
+    face gives the same pixels. SwinIR takes any batch in [0, 1]. All others go through spandrel's own call, frame by frame, without gradients.
     """
 
     def __init__(self, descriptor: Any) -> None:

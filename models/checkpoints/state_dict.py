@@ -12,23 +12,23 @@ import torch
 from torch import Tensor
 
 from ..device import out_of_memory
-from .pickled import SCRIPT, Archive, Foreign, NeedsCode, read_legacy, read_zip
-from .stored import DIMENSIONS, DTYPES, Storage, Stored, check_numbers, read_stored, whole
+from .pickled import SCRIPT, Archive, NeedsCode, OtherArchive, read_legacy, read_zip
+from .stored import DTYPES, MAX_DIMENSIONS, Storage, Stored, check_counts, check_numbers, read_stored
 
 SUFFIXES = (".safetensors", ".sft", ".pth", ".pt", ".ckpt", ".bin")
 """Endings of the files that are read; what is in them is told by their first bytes, not by the ending."""
 
 WRAPPERS = ("params_ema", "g_ema", "ema", "params", "state_dict", "model_state_dict", "model", "generator", "net_g", "network")
 """Keys under which training frameworks put the network, the averaged weights first."""
-SELECTED = ("params_ema.", "params.", "state_dict.", "vqvae.")
+NETWORK_PREFIXES = ("params_ema.", "params.", "state_dict.", "vqvae.")
 """Prefixes that mark the network's tensors among others: wrappers that a conversion flattened, and RestoreFormer++'s training run."""
-COMMON = ("module.", "_orig_mod.", "netG.", "generator.")
+SHARED_PREFIXES = ("module.", "_orig_mod.", "netG.", "generator.")
 """Prefixes that wrappers around a network give to all of its tensors."""
 
 AGAIN = "download it again"
-DEEPEST = 16
+MAX_WRAPPERS = 16
 """Dictionaries that wrappers put around a network, at most."""
-LONGEST_HEADER = 1 << 25
+MAX_HEADER_BYTES = 1 << 25
 """Bytes of a .safetensors header; real ones take some hundred per tensor."""
 
 _ZIP, _LFS = b"PK\x03\x04", b"version https://git-lfs"
@@ -64,7 +64,7 @@ def read_state(path: Path | str, name: str | None = None) -> dict[str, Tensor]:
         ValueError: one sentence that says what was found instead of a checkpoint, or that numbers in it are NaN, Inf or absurd.
         RuntimeError: if memory runs out.
     """
-    return tidied(read_tensors(path, name))
+    return unwrapped(read_tensors(path, name))
 
 
 def read_tensors(path: Path | str, name: str | None = None) -> dict[str, Tensor]:
@@ -74,7 +74,7 @@ def read_tensors(path: Path | str, name: str | None = None) -> dict[str, Tensor]
     contents = look_into(path, name)
     with torch.inference_mode(False):
         state = guarded(name, lambda: read_stored(path, contents.tensors, contents.places))
-    check_numbers(tidied(state), name, AGAIN)
+    check_numbers(unwrapped(state), name, AGAIN)
     return state
 
 
@@ -84,7 +84,7 @@ def names_of(path: Path | str) -> list[str]:
     Raises:
         FileNotFoundError, ValueError: as `read_state`.
     """
-    return list(tidied(look_into(Path(path)).tensors))
+    return list(unwrapped(look_into(Path(path)).tensors))
 
 
 def notes_of(path: Path | str) -> dict[str, str]:
@@ -161,16 +161,16 @@ def first_bytes(path: Path, name: str) -> bytes:
     return start
 
 
-def tidied(state: Mapping[str, _Value]) -> dict[str, _Value]:
+def unwrapped(state: Mapping[str, _Value]) -> dict[str, _Value]:
     """`state` with only the network's entries where a prefix marks them, and without prefixes that all entries share."""
     flat = dict(state)
-    for prefix in SELECTED:
+    for prefix in NETWORK_PREFIXES:
         chosen = {key.removeprefix(prefix): value for key, value in flat.items() if key.startswith(prefix)}
         if chosen:
             flat = chosen
             break
     while flat:
-        shared = next((prefix for prefix in COMMON if all(key.startswith(prefix) for key in flat)), None)
+        shared = next((prefix for prefix in SHARED_PREFIXES if all(key.startswith(prefix) for key in flat)), None)
         if shared is None:
             return flat
         flat = {key.removeprefix(shared): value for key, value in flat.items()}
@@ -179,7 +179,7 @@ def tidied(state: Mapping[str, _Value]) -> dict[str, _Value]:
 
 def _network(content: Any, name: str) -> dict[str, Stored]:
     """The tensors of the innermost dictionary that wrappers lead to."""
-    for _ in range(DEEPEST):
+    for _ in range(MAX_WRAPPERS):
         inner = (
             next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict) and content[key]), None)
             if isinstance(content, dict)
@@ -217,8 +217,8 @@ def _safetensors(path: Path, name: str) -> Contents:
         length = int.from_bytes(file.read(8), "little")
         if length > size - 8:
             raise CompleteSentence(f"{name} is cut short: its header alone is {length} bytes, the file is {size}; {AGAIN}")
-        if length > LONGEST_HEADER:
-            raise ValueError(f"its header claims {length} bytes, and none has more than {LONGEST_HEADER}")
+        if length > MAX_HEADER_BYTES:
+            raise ValueError(f"its header claims {length} bytes, and none has more than {MAX_HEADER_BYTES}")
         try:
             header = json.loads(file.read(length))
         except (ValueError, RecursionError):
@@ -230,10 +230,10 @@ def _safetensors(path: Path, name: str) -> Contents:
     for key, entry in header.items():
         try:
             kind, shape, (first, last) = DTYPES[_SAFE[entry["dtype"]]], tuple(entry["shape"]), entry["data_offsets"]
-            whole(first, last, *shape[:DIMENSIONS])
+            check_counts(first, last, *shape[:MAX_DIMENSIONS])
         except (KeyError, TypeError, ValueError):
             raise ValueError(f"its header does not describe {key[:40]} as one does") from None
-        if len(shape) > DIMENSIONS:
+        if len(shape) > MAX_DIMENSIONS:
             raise ValueError(f"{key[:40]} has {len(shape)} sizes")
         stride = tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
         tensors[key] = Stored(Storage(key, kind, prod(shape)), 0, shape, stride)
@@ -252,7 +252,7 @@ def _torch_file(path: Path, name: str, read: Callable[[Path], Archive]) -> Archi
     """A file by torch.save, or the sentence that says what it is instead."""
     try:
         return read(path)
-    except Foreign as error:
+    except OtherArchive as error:
         raise ValueError(
             f"{name} is an archive of other files ({_listed(error.names[:3])}), not a checkpoint; unpack it and choose the checkpoint"
         ) from None

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-CLAIM = 4
+MAX_EXPANSION = 4
 """How many times its own size a file's tensors may take: weights may be shared and repeated, but not without end."""
-DIMENSIONS = 64
+MAX_DIMENSIONS = 64
 """Sizes of a tensor, at most."""
-LARGEST = 1e12
+MAX_MAGNITUDE = 1e12
 """Beyond any number that a trained network holds; flipped bits give such."""
 
 DTYPES = {name: kind for name, kind in vars(torch).items() if isinstance(kind, torch.dtype) and not name.startswith("q")}
@@ -31,7 +31,7 @@ class Storage:
     first: int = 0
 
     def __post_init__(self) -> None:
-        whole(self.count, self.first)
+        check_counts(self.count, self.first)
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Stored:
     stride: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        whole(self.offset, *self.size, *self.stride)
-        if len(self.size) != len(self.stride) or len(self.size) > DIMENSIONS:
+        check_counts(self.offset, *self.size, *self.stride)
+        if len(self.size) != len(self.stride) or len(self.size) > MAX_DIMENSIONS:
             raise ValueError(f"a tensor of {len(self.size)} sizes has {len(self.stride)} strides")
         last = self.offset + sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
         if prod(self.size) and last >= self.storage.count:
@@ -60,7 +60,7 @@ class Stored:
         return prod(self.size) * self.storage.dtype.itemsize
 
 
-def whole(*numbers: object) -> None:
+def check_counts(*numbers: object) -> None:
     """Raises ValueError unless all are whole numbers from 0 up."""
     for number in numbers:
         if type(number) is not int or not 0 <= number < 1 << 62:
@@ -78,7 +78,7 @@ def read_stored(path: Path, wanted: Mapping[str, Stored], places: Mapping[str, t
     """
     size = path.stat().st_size
     claimed = sum(tensor.nbytes for tensor in wanted.values())
-    if claimed > CLAIM * size:
+    if claimed > MAX_EXPANSION * size:
         raise ValueError(f"its tensors take {claimed} bytes where it has {size}")
     mapped = torch.UntypedStorage.from_file(str(path), False, size)
     rows: dict[Storage, torch.UntypedStorage] = {}
@@ -96,7 +96,7 @@ def read_stored(path: Path, wanted: Mapping[str, Stored], places: Mapping[str, t
 
 
 def check_numbers(state: Mapping[str, Tensor], name: str, again: str) -> None:
-    """Raises ValueError for NaN, Inf, and numbers beyond LARGEST; masks may hold -Inf."""
+    """Raises ValueError for NaN, Inf, and numbers beyond MAX_MAGNITUDE; masks may hold -Inf."""
     odd = [key for key, value in state.items() if not _plausible(key, value)]
     if odd:
         more = f" and {len(odd) - 1} more of its {len(state)} tensors" if len(odd) > 1 else ""
@@ -107,4 +107,4 @@ def _plausible(name: str, value: Tensor) -> bool:
     if value.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64) or not value.numel() or value.device.type == "meta":
         return True
     low, high = (float(bound) for bound in value.aminmax())  # NaN where any number is
-    return high <= LARGEST and (low >= -LARGEST or "mask" in name)
+    return high <= MAX_MAGNITUDE and (low >= -MAX_MAGNITUDE or "mask" in name)
