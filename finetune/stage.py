@@ -193,16 +193,16 @@ class CodeTargets:
         """(token cross-entropy, mean |z - z of the target|^2), without weights.
 
         Args:
-            found: with latent and chances.
+            found: with latent and log_probs.
             target: (B, 3, S, S) in [-1, 1].
             which: (B,), the same number for the same picture.
         """
-        assert found.latent is not None and found.chances is not None
+        assert found.latent is not None and found.log_probs is not None
         index, weights, latent = self._wanted(target, which)
         if index is None:
-            entropy = -(weights * found.chances).sum(-1).mean()
+            entropy = -(weights * found.log_probs).sum(-1).mean()
         else:
-            entropy = F.nll_loss(found.chances.flatten(0, 1), index.flatten())
+            entropy = F.nll_loss(found.log_probs.flatten(0, 1), index.flatten())
         return entropy, (found.latent.float() - latent).square().mean()
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..faces.types import CROP, FaceTrack
-from ..models.device import CheckInterrupt, Placement, batches, no_check
+from ..models.device import CheckInterrupt, batches, no_check
 from ..motion.dis import DisFlow
 from ..motion.flow import FlowSource
 from ..motion.warp import warp
@@ -25,10 +25,7 @@ if TYPE_CHECKING:
     from ..models.keep.gain import GainMemory
     from ..models.keep.network import KEEP, CrossFeatures
 
-OFFICIAL_SUB_CLIP = 20
-"""Frames after which the released script starts afresh."""
-
-SETTLED = 20
+WARM_UP_FRAMES = 20
 """Frames after which a recurrence that began in the middle of a clip gives what one from its start does, within 50 dB."""
 
 
@@ -52,7 +49,7 @@ class KeepOptions(Options):
         advice="Frames after which KEEP forgets the past; 0 never, 20 is what the official script does, with a jump at each.",
     )
     gain_window: int = parameter(
-        OFFICIAL_SUB_CLIP,
+        20,
         1,
         100,
         unit="frames",
@@ -114,19 +111,16 @@ def keep_step(
         check_interrupt()
         latent = network.update(latent, network.encode_clean(moved), gain)  # eq. 6 and 8
     check_interrupt()
-    codes = network.quantize.lookup(network.name_codes(latent))
+    codes = network.quantize.lookup(network.predict_codes(latent))
     image, cross = network.decode(codes, features, None if past is None else past.cross)  # eq. 10 and 13
     return Past(image, cross, seen)
 
 
 class KeepRestorer(NetworkRestorer):
-    """KEEP.
+    """KEEP, its decoder_parts in half precision or not.
 
-    Args:
-        network: a KEEP in eval mode, its decoder_parts in half precision or not.
-        options: KeepOptions; None is their defaults.
-        place: where the network runs; None leaves it where it is.
-        flow: where optical flow comes from; None is what the options say.
+    Attributes:
+        given_flow: where optical flow comes from; None is what the options say: the network's own, or OpenCV's, which need no other network's room.
     """
 
     name = "keep"
@@ -134,21 +128,13 @@ class KeepRestorer(NetworkRestorer):
     options_type = KeepOptions
     network: KEEP
     options: KeepOptions
-
-    def __init__(self, network: KEEP, options: KeepOptions | None = None, *, place: Placement | None = None, flow: FlowSource | None = None) -> None:
-        super().__init__(network, options, place=place)
-        self._given = flow
-
-    @property
-    def flow_is_own(self) -> bool:
-        """Whether optical flow needs no other network's room: that of this network, or OpenCV's."""
-        return self._given is None
+    given_flow: FlowSource | None = None
 
     @property
     def flow(self) -> FlowSource:
         """Where optical flow comes from."""
-        if self._given is not None:
-            return self._given
+        if self.given_flow is not None:
+            return self.given_flow
         own = self.network.flownet if self.options.flow == "gmflow" else None
         return DisFlow() if own is None else own
 
@@ -158,7 +144,7 @@ class KeepRestorer(NetworkRestorer):
     def guided_by(self, flow: FlowSource) -> KeepRestorer:
         """The same restorer with another source of optical flow."""
         other = copy(self)
-        other._given = flow
+        other.given_flow = flow
         return other
 
     @property
@@ -168,11 +154,11 @@ class KeepRestorer(NetworkRestorer):
 
     @property
     def own_warm_up(self) -> WarmUp:
-        """Blocks begin where the whole track's do; without a reset the recurrence is that of `SETTLED` frames."""
+        """Blocks begin where the whole track's do; without a reset the recurrence is that of `WARM_UP_FRAMES` frames."""
         options = self.options
         if options.reset_every:
             return WarmUp(every=options.reset_every)
-        return WarmUp(before=SETTLED, every=options.gain_window, exact=False)
+        return WarmUp(before=WARM_UP_FRAMES, every=options.gain_window, exact=False)
 
     def open(self, track: FaceTrack | None = None, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> KeepSession:
         """Starts one person's clip; KEEP draws no random numbers, so `seed` changes nothing."""
@@ -234,7 +220,7 @@ class KeepSession(Session):
                 gains[0, now],
                 self._past,
                 self._check_interrupt,
-                no_check if restorer.flow_is_own else partial(restorer.place, room),
+                no_check if restorer.given_flow is None else partial(restorer.place, room),
             )
             crop = self._crops[index]
             ready.append(from_network(past.image) if crop is None else completed(past.image, crop, self._cleaned.is_clean(crop)))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 GROUPS = 32
-LONGEST = 10000
+MAX_PERIOD = 10000
 """The longest wave of the time embedding, in steps over 2 pi."""
 
 
@@ -18,10 +18,10 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(GROUPS, channels)
 
 
-def time_waves(t: Tensor, width: int) -> Tensor:
+def timestep_embedding(t: Tensor, width: int) -> Tensor:
     """(N,) steps to (N, width) float32: [cos, sin] of t * 10000^(-i / (width / 2)), width even."""
     half = width // 2
-    rates = torch.exp(torch.arange(half, dtype=torch.float32, device=t.device) * (-math.log(LONGEST) / half))
+    rates = torch.exp(torch.arange(half, dtype=torch.float32, device=t.device) * (-math.log(MAX_PERIOD) / half))
     angles = t.float()[:, None] * rates
     return torch.cat([angles.cos(), angles.sin()], 1)
 

@@ -113,9 +113,14 @@ class CodeNetwork(VQAutoEncoder):
         Raises:
             KeyError, RuntimeError: if it is not one of this class.
         """
-        network = cls(CodeConfig.of(state))
+        network = cls.sized_for(state)
         network.load_state_dict(dict(state))
         return network.eval()
+
+    @classmethod
+    def sized_for(cls, state: Mapping[str, Tensor]) -> Self:
+        """The network with the sizes of a state dict, untrained."""
+        return cls(CodeConfig.of(state))
 
     def encode(self, x: Tensor, sides: Collection[int] | None = None) -> tuple[Tensor, dict[int, Tensor]]:
         """(B, 3, S, S) in [-1, 1] to the latent (B, code_dim, s, s) and the features of `sides` (default: those that steer the generator)."""
@@ -151,14 +156,14 @@ class CodeNetwork(VQAutoEncoder):
     def answer(self, source: Tensor, use: Use, *, draw: bool = True) -> Answer:
         """As to single faces: KEEP's as to the first frame of a clip, DicFace's as to a still one."""
         latent, features = self.encode(source, None if draw else ())
-        chances = self.chances(latent)
-        return Answer(self.drawn(chances, latent, features, use) if draw else None, latent, chances)
+        log_probs = self.log_probs(latent)
+        return Answer(self.drawn(log_probs, latent, features, use) if draw else None, latent, log_probs)
 
-    def chances(self, latent: Tensor) -> Tensor:
+    def log_probs(self, latent: Tensor) -> Tensor:
         """(B, code_dim, s, s) to the logarithms of the codes' probabilities, (B, tokens, codes)."""
         return self.logits(latent).float().log_softmax(-1)
 
-    def drawn(self, chances: Tensor, latent: Tensor, features: dict[int, Tensor], use: Use) -> Tensor:
+    def drawn(self, log_probs: Tensor, latent: Tensor, features: dict[int, Tensor], use: Use) -> Tensor:
         """The picture of the likeliest codes."""
         raise NotImplementedError
 

@@ -31,17 +31,13 @@ def on(network: nn.Module, device: torch.device | str) -> Placement:
     place = torch.device(device)
 
     def placed(working: int) -> torch.device:
-        if not all(same(part.device, place) for part in chain(network.parameters(), network.buffers())):  # cheaper than `to`, every frame
+        devices = (part.device for part in chain(network.parameters(), network.buffers()))
+        if not all(found.type == place.type and place.index in (None, found.index) for found in devices):  # cheaper than `to`, every frame
             with torch.inference_mode(False):  # or parameters that move would be lost to training
                 network.to(place)
         return place
 
     return placed
-
-
-def same(device: torch.device, meant: torch.device) -> bool:
-    """Whether a tensor's device is the one that is meant, which may say no number."""
-    return device.type == meant.type and meant.index in (None, device.index)
 
 
 def in_batches(work: Callable[[Tensor], Tensor], frames: Tensor, size: int, check_interrupt: CheckInterrupt = no_check) -> Tensor:

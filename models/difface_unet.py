@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .adm import Attention, Downsample, EmbeddedSequential, ResBlock, Upsample, group_norm, time_waves
+from .adm import Attention, Downsample, EmbeddedSequential, ResBlock, Upsample, group_norm, timestep_embedding
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,7 @@ class DifFaceConfig:
         """The configuration that a state dict was made with.
 
         Args:
-            head: channels of an attention head, which weights do not show. None follows a rule: 64, as published, but at least two heads
-                where attention is narrowest.
+            head: channels of an attention head, which weights do not show; None is 64, as published, but two heads at least everywhere.
 
         Raises:
             KeyError: if it holds no such network.
@@ -153,7 +152,7 @@ class DifFaceUNet(nn.Module):
         self._check(x)
         dtype = next(self.parameters()).dtype
         steps = torch.as_tensor(t, device=x.device).reshape(-1).expand(len(x))
-        emb = self.time_embed(time_waves(steps, self.config.channels).to(dtype))
+        emb = self.time_embed(timestep_embedding(steps, self.config.channels).to(dtype))
         h = x.to(dtype)
         passed = []
         for stage in self.input_blocks:

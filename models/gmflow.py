@@ -31,7 +31,7 @@ class GMFlow(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.backbone = Backbone()
-        self.transformer = Matcher()
+        self.transformer = FeatureTransformer()
         self.feature_flow_attn = Propagation()
         self.upsampler = nn.Sequential(nn.Conv2d(2 + WIDTH, 256, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(256, STRIDE**2 * 9, 1))
 
@@ -54,7 +54,7 @@ class GMFlow(nn.Module):
         source, target = self.transformer(current, previous)
         height, width = source.shape[1:3]
         source, target = source.flatten(1, 2), target.flatten(1, 2)
-        places = grid(height, width, source.device).to(source.dtype).flatten(0, 1)
+        places = coordinate_grid(height, width, source.device).to(source.dtype).flatten(0, 1)
         coarse = expected(source, target, places.expand(len(source), -1, -1)) - places  # eq. 4 and 5
         coarse = self.feature_flow_attn(source, coarse)  # eq. 6
         as_map = [part.mT.unflatten(2, (height, width)) for part in (coarse, source)]
@@ -122,7 +122,7 @@ class Residual(nn.Module):
         return F.relu(x + h)
 
 
-class Matcher(nn.Module):
+class FeatureTransformer(nn.Module):
     """Six layers in which two frames look at themselves and at each other, in windows that every second layer shifts by half (Swin)."""
 
     def __init__(self) -> None:
@@ -208,7 +208,7 @@ def instance_norm(x: Tensor) -> Tensor:
     return x * (x.square().mean((2, 3), keepdim=True) + 1e-5).rsqrt()
 
 
-def grid(height: int, width: int, device: torch.device) -> Tensor:
+def coordinate_grid(height: int, width: int, device: torch.device) -> Tensor:
     """(height, width, 2) float32: each place's own x and y."""
     y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
     return torch.stack([x, y], -1).float()
@@ -218,7 +218,7 @@ def sine_position(height: int, width: int, channels: int, device: torch.device) 
     """(height, width, channels): sines and cosines of y, then of x, both scaled to (0, 2 pi] (DETR, appendix A.4)."""
     count = channels // 2
     wavelength = 10000 ** (2 * torch.arange(count, device=device).div(2, rounding_mode="floor") / count)
-    x, y = (grid(height, width, device) + 1).unbind(-1)
+    x, y = (coordinate_grid(height, width, device) + 1).unbind(-1)
 
     def waves(place: Tensor, length: int) -> Tensor:
         phase = (place / (length + 1e-6) * 2 * math.pi)[..., None] / wavelength

@@ -28,12 +28,12 @@ class Answer:
     Attributes:
         picture: (B, 3, S, S) around [-1, 1].
         latent: (B, code_dim, s, s), None for networks without codes.
-        chances: (B, tokens, codes) logarithms of each code's probability, None for networks without codes.
+        log_probs: (B, tokens, codes) logarithms of each code's probability, None for networks without codes.
     """
 
     picture: Tensor | None
     latent: Tensor | None = None
-    chances: Tensor | None = None
+    log_probs: Tensor | None = None
 
 
 def recipe_for(network: Any, use: Use) -> str:

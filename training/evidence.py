@@ -124,7 +124,7 @@ class EvidenceStage(Stage[DicFace]):
             source = target if kind < recipe.blank + recipe.clean else recipe.blind.draw(generator)(target, generator)
         seen = source[None].to(self.device)
         latent, features = network.encode(2 * seen - 1)
-        chances = self.base.chances(self.base.encode(2 * seen - 1, ())[0]).exp()
+        chances = self.base.log_probs(self.base.encode(2 * seen - 1, ())[0]).exp()
         wrong = (self._restored(network, chances, features, seen) - target[None].to(self.device)).square().mean(1)
         error = F.adaptive_avg_pool2d(wrong, network.config.latent_side).flatten(1)
         return {"latent": latent.half().cpu(), "chances": chances.half().cpu(), "error": error.cpu()}

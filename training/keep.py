@@ -126,7 +126,7 @@ class KeepStage(TemporalStage[KEEP]):
                     flows.append(flow.flow(seen[t], seen[t - 1]))
                 predicted = network.encode_clean(warp(image.detach(), flows[-1]))
                 latent = network.update(latent, predicted, gains[:, t])
-            codes = network.quantize.lookup(network.name_codes(latent.detach()))
+            codes = network.quantize.lookup(network.predict_codes(latent.detach()))
             image, cross = network.decode(codes, {side: value[:, t] for side, value in features.items()}, cross)
             images.append(image)
             latents.append(latent)

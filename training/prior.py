@@ -15,7 +15,7 @@ from ..diffusion.schedule import bicubic_schedule, linear_schedule
 from ..metrics.fidelity import psnr
 from ..models.flair.bicubic import BicubicConfig
 from ..models.flair.blur import BlurConfig
-from ..models.flair.residual import dropping
+from ..models.flair.residual import set_dropout
 from ..models.flair.temporal import split_parameters
 from ..models.flair.unet import VideoUNet
 from ..models.flair.window import Flows
@@ -214,7 +214,7 @@ class ImagePriorStage(_PriorStage):
         spatial = set(split_parameters(network).spatial)
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in spatial)
-        dropping(network, self.recipe.dropout)
+        set_dropout(network, self.recipe.dropout)
 
     def batch(self, step: int, generator: torch.Generator) -> Batch:
         recipe, number = self.recipe, self.plan.batch
@@ -248,7 +248,7 @@ class VideoPriorStage(_PriorStage):
         temporal = set(split_parameters(network).temporal)
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in temporal)
-        dropping(network, 0.0)
+        set_dropout(network, 0.0)
 
     def batch(self, step: int, generator: torch.Generator) -> Batch:
         recipe = self.recipe

@@ -28,8 +28,8 @@ class CodeFormer(CodeNetwork):
         """Where the input's own features weigh fully (w = 1, no AdaIN: the embedded codebook), codes alone would move them unseen."""
         return "image" if use.fidelity == 1 and not use.match else "codes"
 
-    def drawn(self, chances: Tensor, latent: Tensor, features: dict[int, Tensor], use: Use) -> Tensor:
-        return self.decode(self.quantize.lookup(chances.argmax(-1)), latent, features, use.fidelity, match=use.match)
+    def drawn(self, log_probs: Tensor, latent: Tensor, features: dict[int, Tensor], use: Use) -> Tensor:
+        return self.decode(self.quantize.lookup(log_probs.argmax(-1)), latent, features, use.fidelity, match=use.match)
 
     def forward(self, x: Tensor, weight: float = 0.5, *, match: bool = True) -> Tensor:
         """(B, 3, S, S) in [-1, 1] to the restored faces, the same shape."""

@@ -59,15 +59,8 @@ class DicFace(CodeNetwork):
         self.dir_dist_layers = nn.ModuleList(CodeLayer(width, heads) for _ in range(self.sizes.layers))
 
     @classmethod
-    def of(cls, state: Mapping[str, Tensor]) -> Self:
-        """The network with the sizes and the weights of a state dict, in eval mode.
-
-        Raises:
-            KeyError, RuntimeError: if it is not one of this class.
-        """
-        network = cls(CodeConfig.of(state), len(state["position_emb_temporal"]))
-        network.load_state_dict(dict(state))
-        return network.eval()
+    def sized_for(cls, state: Mapping[str, Tensor]) -> Self:
+        return cls(CodeConfig.of(state), len(state["position_emb_temporal"]))
 
     def encode(self, x: Tensor, sides: Collection[int] | None = None) -> tuple[Tensor, dict[int, Tensor]]:
         """(B, 3, S, S) in [-1, 1] to the fused latent (B, code_dim, s, s) and the features of `sides` (default: those that steer the generator)."""
@@ -115,17 +108,17 @@ class DicFace(CodeNetwork):
         """
         return self.generator(self.quantize.mix(weights), self.fuse(features, weight))
 
-    def chances(self, latent: Tensor) -> Tensor:
+    def log_probs(self, latent: Tensor) -> Tensor:
         """Of a still clip: the mean of its distributions."""
         return dirichlet_mean(self.alpha(self.tokens(latent)[:, None])[:, 0].float()).log()
 
-    def drawn(self, chances: Tensor, latent: Tensor, features: dict[int, Tensor], use: Use) -> Tensor:
-        return self.decode(chances.exp(), features, use.fidelity)
+    def drawn(self, log_probs: Tensor, latent: Tensor, features: dict[int, Tensor], use: Use) -> Tensor:
+        return self.decode(log_probs.exp(), features, use.fidelity)
 
     def true_codes(self, target: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         """The mean of its Dirichlet distributions, and the latent itself, which is no sum of codes."""
         latent = self.clean_latent(target)
-        return None, self.chances(latent).exp(), latent
+        return None, self.log_probs(latent).exp(), latent
 
     def forward(self, x: Tensor, weight: float = 1.0) -> Tensor:
         """Whole windows (B, T, 3, S, S) in [-1, 1] to the restored frames, the same shape, with the Dirichlet mean as weights."""

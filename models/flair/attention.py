@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .convolution import FrameConv, numbered, zeroed
+from .convolution import FrameConv, numbered, zero_initialised
 from .embedding import sinusoid
 from .norm import ClipNorm
 from .residual import GROUPS
@@ -28,7 +28,7 @@ class SpatialAttention(nn.Module):
         self.emb_layers = None if embedding is None else numbered({1: nn.Linear(embedding, width)})
         self.norm = ClipNorm(GROUPS, width)
         self.qkv = nn.Conv1d(width, 3 * width, 1)
-        self.proj_out = zeroed(nn.Conv1d(width, width, 1))
+        self.proj_out = zero_initialised(nn.Conv1d(width, width, 1))
 
     def forward(self, x: Tensor, window: Window) -> Tensor:
         tokens = self.norm(x, window).flatten(2).mT  # (N, hw, C)
@@ -54,7 +54,7 @@ class TemporalAttention(nn.Module):
         self.q_linear = nn.Linear(width, width)
         self.k_linear = nn.Linear(width, width)
         self.v_linear = nn.Linear(width, width)
-        self.proj = zeroed(FrameConv(width, width, 1))
+        self.proj = zero_initialised(FrameConv(width, width, 1))
         self.norm = ClipNorm(GROUPS, width)
 
     def projections(self) -> tuple[nn.Module, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from .attention import TemporalAttention
-from .convolution import FrameConv, doubled, numbered
+from .convolution import FrameConv, numbered, upsampled_nearest
 from .embedding import sinusoid
 from .recurrence import Recurrence
 from .residual import NoiseBlock, NormedConv, ResBlock
@@ -81,7 +81,7 @@ class Doubling(FrameConv):
         super().__init__(width, width, resampling=True)
 
     def forward(self, x: Tensor, window: Window) -> Tensor:
-        return self.over(x.__getitem__, x, window, doubled, 4)
+        return self.over(x.__getitem__, x, window, upsampled_nearest, 4)
 
 
 class BicubicUNet(VideoUNet):

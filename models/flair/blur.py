@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from .attention import SpatialAttention, TemporalAttention
-from .convolution import FrameConv, numbered, zeroed
+from .convolution import FrameConv, numbered, zero_initialised
 from .embedding import sinusoid
 from .norm import ClipNorm
 from .recurrence import Recurrence
@@ -103,7 +103,7 @@ class BlurUNet(VideoUNet):
                     layers.append(ResBlock(width, width, wide, change="up"))
                 outputs.append(nn.ModuleList(layers))
         self.output_blocks = nn.ModuleList(outputs)
-        self.out = numbered({0: ClipNorm(GROUPS, width), 2: zeroed(FrameConv(first, 6))})
+        self.out = numbered({0: ClipNorm(GROUPS, width), 2: zero_initialised(FrameConv(first, 6))})
 
     def _block(self, width_in: int, width: int, level: int) -> list[nn.Module]:
         config, wide = self.config, 4 * self.config.channels

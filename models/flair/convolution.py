@@ -28,14 +28,14 @@ def numbered(parts: Mapping[int, nn.Module]) -> Parts:
     return Parts({str(number): module for number, module in parts.items()})
 
 
-def zeroed(module: Layer) -> Layer:
+def zero_initialised(module: Layer) -> Layer:
     """`module` with all parameters 0, so that the residual branch it ends starts as nothing."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
 
 
-def doubled(x: Tensor) -> Tensor:
+def upsampled_nearest(x: Tensor) -> Tensor:
     """Every value repeated 2 x 2."""
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 

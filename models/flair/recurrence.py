@@ -6,14 +6,14 @@ BasicVSR++ (Chan et al., CVPR 2022) with FLAIR's annealing (Zou et al., eq. 16 a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .convolution import Parts, numbered, zeroed
+from .convolution import Parts, numbered, zero_initialised
 from .spynet import warped
 from .window import Window
 
@@ -41,7 +41,7 @@ class Alignment(nn.Module):
                 0: nn.Conv2d(3 * width + 4, width, 3, padding=1),
                 2: nn.Conv2d(width, width, 3, padding=1),
                 4: nn.Conv2d(width, width, 3, padding=1),
-                6: zeroed(nn.Conv2d(width, 27 * OFFSET_GROUPS, 3, padding=1)),
+                6: zero_initialised(nn.Conv2d(width, 27 * OFFSET_GROUPS, 3, padding=1)),
             }
         )
 
@@ -95,19 +95,6 @@ class Refinement(nn.Module):
         return x + block["conv2"](F.relu(block["conv1"](x), inplace=True))
 
 
-@dataclass(frozen=True)
-class _Pass:
-    """One way through a clip.
-
-    Attributes:
-        order: the frames as they are visited.
-        flow: frame -> flow (B, 2, h, w) to the frame visited before it.
-    """
-
-    order: list[int]
-    flow: Callable[[int], Tensor]
-
-
 class Recurrence(nn.Module):
     """f_n + last(merge(f_n, b_n, a_n)): each frame's features f joined by those carried backward (b) and then forward (a) in time.
 
@@ -127,7 +114,7 @@ class Recurrence(nn.Module):
         self.deform_align = Parts({way: Alignment(width, reach) for way in ways})
         self.backbone = Parts({way: Refinement((2 + number) * width, width) for number, way in enumerate(ways)})
         self.reconstruction = Refinement(3 * width, width)
-        self.conv_last = zeroed(nn.Conv2d(width, width, 1))
+        self.conv_last = zero_initialised(nn.Conv2d(width, width, 1))
 
     def forward(self, x: Tensor, window: Window) -> Tensor:
         """x (B T, C, h, w).
@@ -137,30 +124,35 @@ class Recurrence(nn.Module):
         """
         last, size = window.frames - 1, (x.shape[-2], x.shape[-1])
         features = x.unflatten(0, (-1, window.frames))
-        flow = window.flows[size] if last else None
+        motion: Any = window.flows[size] if last else None
         weight = window.weights if isinstance(window.weights, float) else window.weights[size].unflatten(0, (-1, window.frames)).to(x.dtype)
-        back = _Pass(list(range(last, -1, -1)), lambda n: flow.ahead[:, n])  # type: ignore[union-attr]
-        forth = _Pass(list(range(last + 1)), lambda n: flow.back[:, n - 1])  # type: ignore[union-attr]
-        backward = dict(self._carried("backward_1", back, features, weight, {}))
+        backward = dict(self._carried("backward_1", range(last, -1, -1), lambda n: motion.ahead[:, n], features, weight, {}))
         frames = []
-        for n, carried in self._carried("forward_1", forth, features, weight, backward):
+        for n, carried in self._carried("forward_1", range(last + 1), lambda n: motion.back[:, n - 1], features, weight, backward):
             merged = self.reconstruction(torch.cat([features[:, n], backward.pop(n), carried], 1))
             frames.append(features[:, n] + self.conv_last(merged))
         joint = torch.cat(frames).unflatten(0, (-1, len(features))).transpose(0, 1).flatten(0, 1)
         return joint.contiguous(memory_format=torch.channels_last)
 
-    def _carried(self, way: str, through: _Pass, features: Tensor, weight: Tensor | float, others: dict[int, Tensor]) -> Iterator[tuple[int, Tensor]]:
-        """(n, what is carried past frame n) in the order of the pass; `others` is what the pass before this one carried past each frame."""
+    def _carried(
+        self, way: str, order: range, flow_from: Callable[[int], Tensor], features: Tensor, weight: Tensor | float, others: dict[int, Tensor]
+    ) -> Iterator[tuple[int, Tensor]]:
+        """(n, what is carried past frame n) in `order`.
+
+        Args:
+            flow_from: frame -> flow (B, 2, h, w) to the frame visited before it.
+            others: what the pass before this one carried past each frame.
+        """
         align, refine = self.deform_align[way], self.backbone[way]
         before: list[Tensor] = []  # the last two carried, nearest first
-        for step, n in enumerate(through.order):
+        for step, n in enumerate(order):
             current = features[:, n]
             carried = torch.zeros_like(current)
             if step:
-                flow = through.flow(n)
+                flow = flow_from(n)
                 pairs = [(before[0], flow)]
                 if step > 1:
-                    pairs.append((before[1], flow + warped(through.flow(through.order[step - 1]), flow)))
+                    pairs.append((before[1], flow + warped(flow_from(order[step - 1]), flow)))
                 carried = align(current, pairs)
             joint = [current, others[n], carried] if others else [current, carried]
             carried = carried + refine(torch.cat(joint, 1))

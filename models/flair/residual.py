@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .convolution import FrameConv, TimeConv, doubled, numbered, zeroed
+from .convolution import FrameConv, Parts, TimeConv, numbered, upsampled_nearest, zero_initialised
 from .norm import ClipNorm, Read
 from .window import Window
 
@@ -25,34 +25,24 @@ class NormedConv(nn.Module):
 
     def forward(self, x: Tensor, window: Window) -> Tensor:
         norm, conv = self.block["0"], self.block["3"]
-        return conv.over(_thinned(norm.read(x, window, dtype=conv.conv.weight.dtype), self), x, window)
-
-
-class NoiseBias(nn.Module):
-    """x + e, e a linear map of the noise level's embedding."""
-
-    def __init__(self, embedding: int, width: int) -> None:
-        super().__init__()
-        self.noise_func = numbered({0: nn.Linear(embedding, width)})
-
-    def forward(self, x: Tensor, window: Window) -> Tensor:
-        return x + self.noise_func["0"](window.embedding)[..., None, None].to(x.dtype)
+        return conv.over(_with_dropout(norm.read(x, window, dtype=conv.conv.weight.dtype), self), x, window)
 
 
 class NoiseBlock(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x))) + e))), e the noise level's bias: SR3's residual block (Saharia et al. 2022)."""
+    """x + conv(silu(norm(conv(silu(norm(x))) + e))), e linear in the noise level's embedding: SR3's residual block (Saharia et al. 2022)."""
 
     def __init__(self, width_in: int, width: int, embedding: int, groups: int) -> None:
         super().__init__()
-        self.noise_func = NoiseBias(embedding, width)
+        self.noise_func = Parts({"noise_func": numbered({0: nn.Linear(embedding, width)})})
         self.block1 = NormedConv(groups, width_in, width)
         self.block2 = NormedConv(groups, width, width)
         self.block2.drops = True
         self.res_conv = FrameConv(width_in, width, 1) if width_in != width else None
 
     def forward(self, x: Tensor, window: Window) -> Tensor:
-        h = self.block2(self.noise_func(self.block1(x, window), window), window)
-        return h + (x if self.res_conv is None else self.res_conv(x, window))
+        h = self.block1(x, window)
+        h = h + self.noise_func["noise_func"]["0"](window.embedding)[..., None, None].to(h.dtype)
+        return self.block2(h, window) + (x if self.res_conv is None else self.res_conv(x, window))
 
 
 class ResBlock(nn.Module):
@@ -76,7 +66,7 @@ class ResBlock(nn.Module):
 
         self.in_layers = numbered({0: ClipNorm(GROUPS, width_in), 2: conv(width_in)})
         self.emb_layers = numbered({1: nn.Linear(embedding, 2 * width if film else width)})
-        self.out_layers = numbered({0: ClipNorm(GROUPS, width), 3: zeroed(conv(width))})
+        self.out_layers = numbered({0: ClipNorm(GROUPS, width), 3: zero_initialised(conv(width))})
         self.skip_connection = FrameConv(width_in, width, 1) if width_in != width else None
 
     def forward(self, x: Tensor, window: Window) -> Tensor:
@@ -90,24 +80,24 @@ class ResBlock(nn.Module):
         norm, conv = self.out_layers["0"], self.out_layers["3"]
         if self.film:
             scale, shift = emb.float().chunk(2, 1)
-            h = conv.over(_thinned(norm.read(h, window, (scale, shift)), self), h, window)
+            h = conv.over(_with_dropout(norm.read(h, window, (scale, shift)), self), h, window)
         else:
             h = h + emb[..., None, None].to(h.dtype)
-            h = conv.over(_thinned(norm.read(h, window), self), h, window)
+            h = conv.over(_with_dropout(norm.read(h, window), self), h, window)
         return h + (x if self.skip_connection is None else self.skip_connection(x, window))
 
     def _resized(self, x: Tensor) -> Tensor:
-        return doubled(x) if self.change == "up" else F.avg_pool2d(x, 2)
+        return upsampled_nearest(x) if self.change == "up" else F.avg_pool2d(x, 2)
 
 
-def _thinned(read: Read, block: NormedConv | ResBlock) -> Read:
+def _with_dropout(read: Read, block: NormedConv | ResBlock) -> Read:
     """What `read` gives with a share `block.dropout` of it left out while the network learns."""
     if not (block.training and block.dropout):
         return read
     return lambda part: F.dropout(read(part), block.dropout)
 
 
-def dropping(network: nn.Module, share: float) -> None:
+def set_dropout(network: nn.Module, share: float) -> None:
     """Dropout before the last convolution of every residual block of the image network: what `drops` there."""
     for module in network.modules():
         layer: Any = module

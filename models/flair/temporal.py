@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .convolution import numbered, zeroed
+from .convolution import numbered, zero_initialised
 from .spynet import spynet_of
 from .window import Window
 
@@ -30,7 +30,7 @@ class Gated(Temporal):
 
     def __init__(self, layer: nn.Module, width: int, embedding: int) -> None:
         super().__init__(layer)
-        self.emb_layers = numbered({1: zeroed(nn.Linear(embedding, width))})
+        self.emb_layers = numbered({1: zero_initialised(nn.Linear(embedding, width))})
 
     def forward(self, x: Tensor, window: Window) -> Tensor:
         if not window.temporal:

@@ -140,8 +140,7 @@ class VideoUNet(nn.Module, ABC):
             condition: (B T, 3, H, W) in [-1, 1].
             level: (B T,) or one number: what the network knows of the noise; see the class.
             frames: T; None means that all frames are one clip.
-            temporal: whether temporal layers act. Without them frames still share the statistics of group normalisation: only T = 1 makes
-                the image network.
+            temporal: whether temporal layers act. Without them frames still share group norm statistics: only T = 1 makes the image network.
             flows: those that flows() gives; None computes them of `condition`.
             weights: annealing of what is carried (eq. 17): one number, or (B T or 1, 1, H, W) in [0, 1].
             pixels: see Window; less memory, the same result up to rounding.

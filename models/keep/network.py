@@ -106,15 +106,12 @@ class KEEP(CodeNetwork):
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor]) -> Self:
-        """The network with the sizes and the weights of a state dict of any release, in eval mode.
+        """As CodeNetwork.of, from a state dict of any release."""
+        return super().of(rename(state))
 
-        Raises:
-            KeyError, RuntimeError: if it is not one of KEEP.
-        """
-        state = rename(state)
-        network = cls(KeepConfig.of(state))
-        network.load_state_dict(state)
-        return network.eval()
+    @classmethod
+    def sized_for(cls, state: Mapping[str, Tensor]) -> Self:
+        return cls(KeepConfig.of(state))
 
     def encode_clean(self, image: Tensor) -> Tensor:
         """A restored image (B, 3, S, S), around [-1, 1], to its latent (B, code_dim, s, s)."""
@@ -123,8 +120,7 @@ class KEEP(CodeNetwork):
     def gain(self, latents: Tensor, memory: GainMemory | None = None) -> tuple[Tensor, GainMemory]:
         """Observed latents (B, T, code_dim, s, s) of a block of frames to gains (B, T, 1, s, s) in (0, 1).
 
-        Frames of a block see each other. `memory` of the blocks before makes it continue them; without, the block's first frame is the
-        anchor that all others look at.
+        Frames of a block see each other. It continues the blocks of `memory`; without, its first frame is the anchor that all others look at.
         """
         return self.kalman_filter(latents, memory)
 
@@ -133,7 +129,7 @@ class KEEP(CodeNetwork):
         """z+ = (1 - K) z~ + K z-: `gain` is the weight of the prediction."""
         return (1 - gain) * latent + gain * prediction
 
-    def name_codes(self, latent: Tensor) -> Tensor:
+    def predict_codes(self, latent: Tensor) -> Tensor:
         """z+ (B, code_dim, s, s) to the index of the likeliest code for every place, (B, tokens)."""
         return self.logits(latent).argmax(-1)
 
@@ -161,8 +157,8 @@ class KEEP(CodeNetwork):
 
         return self.generator(codes, refine), cross
 
-    def drawn(self, chances: Tensor, latent: Tensor, features: dict[int, Tensor], use: Use) -> Tensor:
-        return self.decode(self.quantize.lookup(chances.argmax(-1)), features)[0]
+    def drawn(self, log_probs: Tensor, latent: Tensor, features: dict[int, Tensor], use: Use) -> Tensor:
+        return self.decode(self.quantize.lookup(log_probs.argmax(-1)), features)[0]
 
     def clean_latent(self, target: Tensor) -> Tensor:
         return self.encode_clean(target)

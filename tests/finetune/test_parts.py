@@ -41,7 +41,7 @@ def test_answers_are_those_of_the_restorers_networks(kind: str, tmp_path: Path) 
             wanted = network(x, 1.0, match=True)
         elif kind == "keep":
             latent, features = network.encode(x)
-            wanted = network.decode(network.quantize.lookup(network.name_codes(latent)), features)[0]
+            wanted = network.decode(network.quantize.lookup(network.predict_codes(latent)), features)[0]
         else:
             wanted = network(x[:, None].expand(-1, 3, -1, -1, -1))[:, 1] if kind == "dicface" else network(x)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
@@ -64,7 +64,7 @@ def test_a_network_that_sees_the_target_as_it_is_has_nothing_to_learn(tmp_path: 
     index, _, latent = network.true_codes(target)
     assert index is not None and torch.equal(index, network.quantize.nearest(network.encoder(target)[0]))
     found = answer(network, target, Use(), draw=False)
-    right = replace(found, latent=latent, chances=nn.functional.one_hot(index, 16).float().clamp_min(1e-30).log())
+    right = replace(found, latent=latent, log_probs=nn.functional.one_hot(index, 16).float().clamp_min(1e-30).log())
     entropy, distance = CodeTargets(network, CPU).terms(right, target, torch.tensor([0, 1]))
     assert entropy == 0 and distance == 0
     dicface = base(tmp_path, "dicface").network
@@ -73,7 +73,7 @@ def test_a_network_that_sees_the_target_as_it_is_has_nothing_to_learn(tmp_path: 
     targets = CodeTargets(dicface, CPU)
     entropy, distance = targets.terms(own, target, torch.tensor([0, 1]))
     assert distance < 1e-10
-    other = replace(own, chances=(own.chances.exp() * 0.9 + 0.1 / 16).log())
+    other = replace(own, log_probs=(own.log_probs.exp() * 0.9 + 0.1 / 16).log())
     assert targets.terms(other, target, torch.tensor([0, 1]))[0] > entropy  # Gibbs: the true distribution has the least cross-entropy
 
 

@@ -47,7 +47,7 @@ def run():
     pictures = [cv2.imdecode(REFERENCE[f"frame_{index}_png"].numpy(), cv2.IMREAD_COLOR)[..., ::-1] for index in range(3)]
     frames = torch.stack([torch.from_numpy(picture.copy()) for picture in pictures]).permute(0, 3, 1, 2).float() / 255
     official = KeepOptions(reset_every=20, gain_window=20)
-    restored = restore_frames(KeepRestorer(network, official, flow=source), frames)
+    restored = restore_frames(KeepRestorer(network, official).guided_by(source), frames)
     return {name: torch.cat(parts) for name, parts in seen.items()} | {"flow": torch.cat(source.flows), "restored": restored}
 
 

@@ -187,7 +187,7 @@ def test_a_network_whose_room_another_flow_took_is_brought_back(network):
 
     handle = network.hq_encoder.register_forward_pre_hook(lambda module, arguments: said.append("encode clean"))
     try:
-        restore_frames(KeepRestorer(network, KeepOptions(gain_window=3), place=place, flow=Elsewhere()), clip(3))
+        restore_frames(KeepRestorer(network, KeepOptions(gain_window=3), place=place).guided_by(Elsewhere()), clip(3))
     finally:
         handle.remove()
     assert said == ["place", "place", "flow", "place", "encode clean", "flow", "place", "encode clean"]
@@ -214,8 +214,8 @@ def test_every_source_of_flow(network, whole):
     """Each restores the first frame as any other does, later ones its own way."""
     raft = seed_weights(raft_small(weights=None), "raft")
     options = KeepOptions(gain_window=3)
-    dis = restore_frames(KeepRestorer(network, options, flow=DisFlow()), clip(3))
-    with_raft = restore_frames(KeepRestorer(network, options, flow=RaftFlow(raft, updates=2)), clip(3))
+    dis = restore_frames(KeepRestorer(network, options).guided_by(DisFlow()), clip(3))
+    with_raft = restore_frames(KeepRestorer(network, options).guided_by(RaftFlow(raft, updates=2)), clip(3))
     for one, other in ((dis, whole[:3]), (with_raft, whole[:3]), (dis, with_raft)):
         difference = changed(one, other)
         assert difference[0] == 0 and difference[1:].min() > 1e-3

@@ -5,7 +5,7 @@ import torch
 from helpers.seeded_weights import seed_weights
 from torch.testing import assert_close
 
-from fvr.models.gmflow import GMFlow, expected, from_windows, grid, instance_norm, shifted_mask, sine_position, to_windows
+from fvr.models.gmflow import GMFlow, coordinate_grid, expected, from_windows, instance_norm, shifted_mask, sine_position, to_windows
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_the_mask_separates_what_only_rolling_brought_together():
     """In a shifted window, two places may attend to each other if and only if a window's size spans both where they came from."""
     height, width = 8, 12
     mask = shifted_mask(height, width, torch.device("cpu"))[0]
-    places = to_windows(grid(height, width, torch.device("cpu"))[None], (height // 4, width // 4))[0]
+    places = to_windows(coordinate_grid(height, width, torch.device("cpu"))[None], (height // 4, width // 4))[0]
     gap = (places[:, :, None] - places[:, None]).abs()
     neighbours = (gap[..., 0] < width // 2) & (gap[..., 1] < height // 2)
     assert torch.equal(mask == 0, neighbours)
@@ -41,7 +41,7 @@ def test_matching_finds_a_known_displacement():
     """Features that moved by (2, -1) places are found there."""
     features = torch.randn(1, 10, 10, 32, generator=torch.Generator().manual_seed(1)) * 8
     moved = features.roll((-1, 2), (1, 2))
-    places = grid(10, 10, features.device).flatten(0, 1)
+    places = coordinate_grid(10, 10, features.device).flatten(0, 1)
     flow = (expected(features.flatten(1, 2), moved.flatten(1, 2), places[None]) - places).unflatten(1, (10, 10))
     assert_close(flow[0, 1:, :-2], torch.tensor([2.0, -1.0]).expand(9, 8, 2), atol=1e-3, rtol=0)
 

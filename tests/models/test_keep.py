@@ -128,7 +128,7 @@ def test_the_gain_is_the_weight_of_the_prediction():
 def test_the_first_frame_stands_alone_and_later_ones_look_back(network):
     with torch.inference_mode():
         latent, features = network.encode(clip(2) * 2 - 1)
-        codes = network.quantize.lookup(network.name_codes(latent))
+        codes = network.quantize.lookup(network.predict_codes(latent))
         first, cross = network.decode(codes[:1], {side: x[:1] for side, x in features.items()})
         second = {side: x[1:] for side, x in features.items()}
         alone, _ = network.decode(codes[1:], second)
@@ -150,7 +150,7 @@ def test_a_half_precision_decoder_keeps_the_codes(network):
         images = []
         for net in (network, half):
             latent, features = net.encode(x)
-            index = net.name_codes(latent)
+            index = net.predict_codes(latent)
             previous = None
             for frame in range(2):
                 part = {side: y[frame : frame + 1] for side, y in features.items()}

@@ -57,7 +57,7 @@ def test_keep_starts_as_its_base_and_learns_its_own_parts(codebook_folder: Path,
         first = stage.restored(network, clip(1))
         assert torch.allclose(first, base(clip(1), 1.0, match=False), atol=1e-4)
         latent, features = network.encode(clip(2))
-        codes = network.quantize.lookup(network.name_codes(latent))
+        codes = network.quantize.lookup(network.predict_codes(latent))
         plain, cross = network.decode(codes, features)
         fused, _ = network.decode(codes, features, cross)
         assert torch.allclose(plain, fused, atol=1e-5)  # fusion adds nothing yet
