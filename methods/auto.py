@@ -6,7 +6,7 @@ from ..faces.types import FaceTrack
 from ..models.device import CheckInterrupt, no_check
 from .base import Restorer, Session
 from .blind.restorer import SMALL
-from .estimating import LOOKED_AT, EstimatingSession
+from .estimating import ESTIMATION_FRAMES, EstimatingSession
 from .flair.sampler import FlairRestorer
 
 
@@ -23,7 +23,7 @@ class AutoRestorer(Restorer):
         self.flair, self.otherwise, self.small = flair, otherwise, small or otherwise
         self.name = f"auto (flair or {otherwise.name})"
         self.options = getattr(otherwise, "options", None)
-        self.look_ahead = max(flair.look_ahead, otherwise.look_ahead, self.small.look_ahead, LOOKED_AT - 1)
+        self.look_ahead = max(flair.look_ahead, otherwise.look_ahead, self.small.look_ahead, ESTIMATION_FRAMES - 1)
 
     def unexplained(self, track: FaceTrack | None) -> Restorer:
         """The restorer of a face whose damage no estimate explains."""
@@ -35,5 +35,5 @@ class AutoRestorer(Restorer):
     def open(self, track: FaceTrack | None = None, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> Session:
         otherwise = self.unexplained(track)
         return EstimatingSession(
-            self.name, lambda found: self.flair.describing(found.operator) if found.trusted else otherwise, track, seed, check_interrupt
+            self.name, lambda found: self.flair.with_degradation(found.operator) if found.trusted else otherwise, track, seed, check_interrupt
         )

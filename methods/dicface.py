@@ -55,9 +55,8 @@ def uncertainty(alpha: Tensor, codebook: Tensor, at_prior: float = 1.0) -> Tenso
     """Where the network invents: u = V / (V + V0) in [0, 1], V the code's variance (code_variance), V0 that of the prior Dir(at_prior).
 
     1/2 means as undecided as the prior, which the paper's network was held to (alpha = 1, eq. 8): the frames said nothing about this place.
-    Towards 0 the input settles the code; above 1/2 few, mutually distant codes compete and a sample takes one of them. The variance is that
-    of what the generator gets, so a firm blend of similar codes counts as certain; the entropy of the mean, which counts codes without
-    asking how far apart they are, would call it doubtful.
+    Towards 0 the input settles the code; above 1/2 few, mutually distant codes compete and a sample takes one of them. A firm blend of similar
+    codes counts as certain, which it would not by the entropy of the mean.
     """
     variance = code_variance(alpha, codebook)
     prior = code_variance(torch.full_like(alpha[..., :1, :], at_prior), codebook)

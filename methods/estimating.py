@@ -14,7 +14,7 @@ from ..physics.estimation import Estimate, estimate_degradation
 from ..physics.traces import Traces, find_traces
 from .base import Restorer, Session, joined, refuse_masks
 
-LOOKED_AT = KEPT_AROUND
+ESTIMATION_FRAMES = KEPT_AROUND
 """Crops of a person that the damage is estimated from."""
 
 
@@ -38,7 +38,7 @@ class EstimatingSession(Session):
 
     @property
     def looks(self) -> int:  # type: ignore[override]
-        return 0 if self._session is not None else LOOKED_AT - sum(len(seen.frames) for seen in self._around)
+        return 0 if self._session is not None else ESTIMATION_FRAMES - sum(len(seen.frames) for seen in self._around)
 
     def look(self, around: Surroundings) -> None:
         self._around.append(around)
@@ -48,7 +48,7 @@ class EstimatingSession(Session):
         if self._session is not None:
             return self._session.push(crops)
         self._waiting.append(crops)
-        if sum(len(part) for part in self._waiting) < LOOKED_AT:
+        if sum(len(part) for part in self._waiting) < ESTIMATION_FRAMES:
             return joined([])
         return self._begin()
 
@@ -62,7 +62,7 @@ class EstimatingSession(Session):
         self.check_interrupt()
         scale = 1.0 if self.track is None else self.track.scale
         traces = find_traces(torch.cat([seen.frames for seen in around]), around[0].corner) if around else Traces()
-        estimate = estimate_degradation(crops[:LOOKED_AT], scale, traces)
+        estimate = estimate_degradation(crops[:ESTIMATION_FRAMES], scale, traces)
         restorer = self.choose(estimate)
         self.note = f"{estimate.describe()}; restored with {restorer.name}"
         self._session = restorer.open(self.track, seed=self.seed, check_interrupt=self.check_interrupt)

@@ -13,7 +13,7 @@ from ..models.device import CheckInterrupt, Placement, in_batches, no_check
 from ..options import Options
 from .base import Capability, NetworkRestorer, Session, WarmUp, batch_parameter, from_network, joined, refuse_masks, to_network
 
-WORKING = 512 << 20
+WORKING_BYTES = 512 << 20
 """Bytes of working memory that one frame of 512 x 512 takes in the networks of this kind, about eight full-size maps of 64 channels."""
 
 
@@ -61,7 +61,7 @@ class PerFrameRestorer(NetworkRestorer):
     @torch.inference_mode()
     def restore(self, crops: Tensor) -> Tensor:
         """One batch of crops (n, 3, H, W) in [0, 1] to (n, 3, 512, 512) in [0, 1]."""
-        device = self.place(len(crops) * WORKING * self.side**2 // CROP**2)
+        device = self.place(len(crops) * WORKING_BYTES * self.side**2 // CROP**2)
         return from_network(self.network(to_network(crops, self.side, device)))
 
 

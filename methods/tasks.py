@@ -24,10 +24,10 @@ class Task:
     """The way of crops into a network and back for one of three tasks.
 
     Attributes:
-        mode: "restore" changes nothing; "colourise" shows the network grey crops; "inpaint" shows it white where pixels are missing
-            and puts the known pixels back exactly.
+        mode: "restore" changes nothing; "colourise" shows the network grey crops; "inpaint" shows it white holes and puts
+            the known pixels back exactly.
         keep_luminance: whether colourised crops keep the input's luminance.
-        filled: whether the network sees holes filled from around them (`filled_from_rim`) instead of white.
+        filled: whether the network sees holes filled from around them (`pull_push_fill`) instead of white.
 
     Raises:
         ValueError: for an unknown mode, or luminance kept in another mode than "colourise".
@@ -76,7 +76,7 @@ class Task:
         if self.mode == "inpaint":
             missing = white_pixels(crops) if masks is None else masks.to(crops).clamp(0, 1)
             known = torch.cat([missing, crops * (1 - missing)], 1)
-            shown = filled_from_rim(crops, missing) if self.filled else torch.where(missing > 0, 1.0, crops)
+            shown = pull_push_fill(crops, missing) if self.filled else torch.where(missing > 0, 1.0, crops)
             return shown, resized(known, CROP, "bilinear").cpu()
         return crops, None
 
@@ -106,7 +106,7 @@ class TaskOptions(Options):
         return Task(self.mode, self.keep_luminance)
 
 
-def filled_from_rim(crops: Tensor, missing: Tensor) -> Tensor:
+def pull_push_fill(crops: Tensor, missing: Tensor) -> Tensor:
     """`crops` (n, 3, H, W) with smooth colour where `missing` (n, 1, H, W) is not 0, from what surrounds it.
 
     Pull and push (Gortler et al., 1996): known pixels are averaged into ever coarser pictures until none has a hole, and each picture's holes
@@ -132,8 +132,7 @@ def white_pixels(crops: Tensor) -> Tensor:
 def with_luminance(images: Tensor, wanted: Tensor) -> Tensor:
     """`images` (n, 3, H, W) with Y' replaced by `wanted` (n, 1, H, W), both in [0, 1].
 
-    Chrominance stays (adding one number to R, G and B moves Y' by that number and leaves Cb and Cr) wherever the colour exists. Where it
-    does not, clamping would change Y' again; instead the colour moves towards the grey of the same Y', just into the cube: same hue, less
+    Cb and Cr stay wherever the colour exists. Where it does not, it moves towards the grey of the same Y', just into the RGB cube: same hue, less
     saturation, Y' exact up to rounding.
     """
     chroma = images - luma(images)

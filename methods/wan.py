@@ -13,11 +13,11 @@ from ..faces.types import CROP, FaceTrack
 from ..models.device import CheckInterrupt, no_check
 from ..options import Options, parameter
 from .base import Restorer, Session, WarmUp, check_square, joined, refuse_masks, resized
-from .flair.windows import WindowStream, settle
+from .flair.windows import WindowStream, blend_overlap
 
 TIMESTEP = 400
 """Of 1000: the level that the network is asked at, as if the damage were the noise of that level."""
-TEMPORAL = 4
+TEMPORAL_STRIDE = 4
 """Frames of one latent frame, but for the first, which is one frame of its own: the VAE takes 4 n + 1 frames."""
 
 
@@ -57,9 +57,9 @@ class WanOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.window % TEMPORAL != 1:
-            near = max(5, (self.window - 1) // TEMPORAL * TEMPORAL + 1)
-            raise ValueError(f"window is 4 n + 1 frames, as Wan's VAE takes them, got {self.window}; take {near} or {near + TEMPORAL}")
+        if self.window % TEMPORAL_STRIDE != 1:
+            near = max(5, (self.window - 1) // TEMPORAL_STRIDE * TEMPORAL_STRIDE + 1)
+            raise ValueError(f"window is 4 n + 1 frames, as Wan's VAE takes them, got {self.window}; take {near} or {near + TEMPORAL_STRIDE}")
         if self.overlap > self.window // 2:
             raise ValueError(f"overlap is at most half of the window of {self.window} frames, got {self.overlap}")
 
@@ -111,8 +111,8 @@ class WanSession(Session):
 
     def restored(self, frames: Tensor, first: int, shared: Tensor | None) -> Tensor:
         """A window (n, 3, S, S) restored, tied to the frames that it shares with the one before."""
-        filled = torch.cat([frames, frames[-1:].expand((1 - len(frames)) % TEMPORAL, -1, -1, -1)])
-        return settle(one_step(self.model, filled, self.check_interrupt)[: len(frames)], shared, "blend")
+        filled = torch.cat([frames, frames[-1:].expand((1 - len(frames)) % TEMPORAL_STRIDE, -1, -1, -1)])
+        return blend_overlap(one_step(self.model, filled, self.check_interrupt)[: len(frames)], shared, "blend")
 
 
 def one_step(model: OneStepModel, frames: Tensor, check_interrupt: Callable[[], None] = no_check) -> Tensor:

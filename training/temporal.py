@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..colour import luma
 from ..methods.detail_fusion import anchored, fused
-from ..methods.tasks import Mode, filled_from_rim
+from ..methods.tasks import Mode, pull_push_fill
 from ..metrics.fidelity import psnr
 from ..metrics.temporal import mean_warping_error
 from ..models.code_prediction import CodeNetwork
@@ -160,7 +160,7 @@ class TemporalStage(Stage[Net]):
             source = strokes.observe(target)
             if self.recipe.filled:
                 pair["hole"] = (1 - strokes.mask_for(target)).expand(len(target), 1, -1, -1)
-                source = filled_from_rim(target, pair["hole"])
+                source = pull_push_fill(target, pair["hole"])
         else:
             source = degraded_clip(target, self.recipe.blind, generator, self.recipe.rate_factor)
         return {**pair, "source": source * 2 - 1}

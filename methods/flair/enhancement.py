@@ -19,7 +19,7 @@ from ..base import Restorer, restore_frames
 Mask = Tensor | Parser
 """(512, 512) in [0, 1]; or a face parser: crops (n, 3, 512, 512) in [0, 1] on the CPU -> (n, 512, 512) or (n, 1, 512, 512) in [0, 1]."""
 
-AS_IT_WAS = 1e-4
+UNCHANGED_TOLERANCE = 1e-4
 """Difference up to which a pixel in [0, 1] counts as left alone: of rounding."""
 
 
@@ -65,7 +65,7 @@ class Enhancement:
         if "single_frames" not in self.enhancer.supports:
             return asked(crops)
         first = asked(crops[:1])
-        if bool(((first - crops[:1]).abs() < AS_IT_WAS).all()):
+        if bool(((first - crops[:1]).abs() < UNCHANGED_TOLERANCE).all()):
             return crops
         return torch.cat([first, asked(crops[1:])]) if len(crops) > 1 else first
 

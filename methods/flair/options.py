@@ -35,18 +35,15 @@ class FlairOptions(Options):
         data_consistency: whether the observation corrects each estimate (lines 7, eq. 9).
         consistency: "pinv": along A+ as published; "damped": along A^T (A A^T + damping)^-1, for noisy observations.
         window: frames sampled together; under blur along time as many more as a frame shows around itself.
-        overlap_mode: "blend": at every step, shared frames slide from what the old window made of them at that step to the new one's
-            estimate; a still scene has no seam under any prior; remembers 1.5 MiB per step and shared frame. "impose" (the code): at every
-            step they are the old window's result.
+        overlap_mode: "blend": at every step, shared frames slide from the old window's estimate at that step to the new one's, so that a still
+            scene has no seam; remembers 1.5 MiB per step and shared frame. "impose" (the code): they are the old window's result throughout.
         guidance: lambda of eq. 14; 1 is the conditional estimate alone, as the paper samples video.
         solver: how a step is taken from the corrected estimate: "ddpm": FLAIR's own, a share rho of the noise drawn anew; "ddim": its
             eta is rho; "dpm++2m": second order, deterministic, rho has no part. The last two are for 10 to 25 steps.
         spacing: where the steps lie: "uniform": evenly over the training schedule, as published; "log-snr": evenly in the log of the
-            signal-to-noise ratio; "auto": what suits the solver, see `steps_lie`.
-        samples: how many samples of the clip are averaged, each from noise of its own (FLAIR-SA, Table 2: nearer to the truth, less sharp); time and
-            memory grow with it.
-        mask_every: how often a mask that looks at pictures (a face parser) is asked: once per "window", of the first enhanced frames, or
-            at every "step" (the code).
+            signal-to-noise ratio; "auto": what suits the solver, see `resolved_spacing`.
+        samples: how many samples of the clip are averaged, each from noise of its own (FLAIR-SA, Table 2); time and memory grow with it.
+        mask_every: how often a face parser is asked: once per "window", of the first enhanced frames, or at every "step" (the code).
     """
 
     steps: int = parameter(10, 2, 1000, advice="Sampling steps K; time grows in proportion.")
@@ -112,7 +109,7 @@ class FlairOptions(Options):
             raise ValueError(f"overlap must lie between 0 and {self.window - 1}, got {self.overlap}")
 
     @property
-    def steps_lie(self) -> Spacing:
+    def resolved_spacing(self) -> Spacing:
         """`spacing`, resolved: "auto" is "log-snr" for dpm++2m, whose order counts on it, and "uniform" for the others."""
         if self.spacing != "auto":
             return self.spacing
@@ -148,10 +145,9 @@ def idle_consistency(options: FlairOptions, schedule: Schedule, noise_level: flo
 
 
 def enhancement_weights(options: FlairOptions, steps: int) -> list[float]:
-    """w_t, the weight of the enhanced face at each of `steps` steps: 0 for t < tau, then 1 - w (or w) at t = tau, falling to 0.
+    """w_t, the weight of the enhanced face at each of `steps` steps: 0 for t < tau, then falling from 1 - w (or w) at t = tau.
 
-    "data": (1 - w) (e^-u - e^-1) / (1 - e^-1) with u from 0 at t = tau to 1 at t = K - 1, so 0 there;
-    "enhancement": w e^(-(t - tau) / (K - tau)).
+    "data": (1 - w) (e^-u - e^-1) / (1 - e^-1), u from 0 at t = tau to 1 at t = K - 1; "enhancement": w e^(-(t - tau) / (K - tau)).
     """
     later = steps - options.tau
     if not options.enhance or later <= 0:

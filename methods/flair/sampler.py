@@ -24,12 +24,12 @@ from ...physics.identity import Identity
 from ...priors.base import Prior
 from ...priors.flair_video import face_mask
 from ..base import Capability, Restorer, Session, WarmUp, joined, refuse_masks
-from ..estimating import LOOKED_AT, EstimatingSession
+from ..estimating import ESTIMATION_FRAMES, EstimatingSession
 from .averaging import AveragedSession
 from .enhancement import Enhancement, Mask
 from .observation import TrackObservation, observation_model
 from .options import FlairOptions, enhancement_weights, gammas, idle_consistency
-from .windows import WindowStream, settle
+from .windows import WindowStream, blend_overlap
 
 __all__ = ["FlairOptions", "FlairRestorer", "FlairStep", "Progress", "data_consistency", "flair_step"]
 
@@ -65,7 +65,7 @@ LEAST_ESTIMATE_VARIANCE = 0.02**2
 """How far off, as a variance, an estimate is taken to be at least when it is weighed against that rounding; tried 0.02 to 0.1, squared."""
 CLEANED = 0.1 / 255
 """How far off, as a deviation, the floor's crops are taken to be where nobody described the damage: the prior may not contradict them."""
-SETTLED = 2
+WARM_UP_WINDOWS = 2
 """Windows after which those of a clip that was begun in its middle are what they are in the whole clip, within 50 dB."""
 START = 0
 """The key of the noise that sampling begins with: the same whatever the number of steps, and free, as the last step, 0, draws none."""
@@ -157,10 +157,10 @@ class FlairRestorer(Restorer):
         self.floor = floor
         self.device = torch.device(device)
         self.on_step = on_step
-        self.schedule = spaced(prior.schedule, self.options.steps, self.options.start, self.options.steps_lie)
+        self.schedule = spaced(prior.schedule, self.options.steps, self.options.start, self.options.resolved_spacing)
         self.reach = 0 if degradation is None else degradation.reach()
         self.estimates = degradation is None and self.options.data_consistency
-        self.look_ahead = max(self.window, LOOKED_AT if self.estimates else 1) - 1
+        self.look_ahead = max(self.window, ESTIMATION_FRAMES if self.estimates else 1) - 1
 
     @property
     def window(self) -> int:
@@ -182,7 +182,7 @@ class FlairRestorer(Restorer):
         other.on_step = on_step
         return other
 
-    def describing(self, degradation: Degradation | None) -> FlairRestorer:
+    def with_degradation(self, degradation: Degradation | None) -> FlairRestorer:
         """The same restorer for footage of that degradation; None is footage of which nothing can be said."""
         other = copy(self)
         other.degradation, other.estimates = degradation, False
@@ -194,7 +194,7 @@ class FlairRestorer(Restorer):
         """Starts one person's clip; see Restorer.open. Crops already aligned (no track) may also be the raw observation, such as 128 x 128 for x4."""
         if self.estimates:
             return EstimatingSession(
-                self.name, lambda found: self.describing(found.operator if found.trusted else None), track, seed, check_interrupt
+                self.name, lambda found: self.with_degradation(found.operator if found.trusted else None), track, seed, check_interrupt
             )
         return self.resume(track, 0, seed=seed, check_interrupt=check_interrupt)
 
@@ -210,11 +210,11 @@ class FlairRestorer(Restorer):
 
     @property
     def warm_up(self) -> WarmUp:  # type: ignore[override]
-        """Windows begin where the whole track's do; where they hang together, `SETTLED` of them come before. An estimate needs the beginning."""
+        """Windows begin where the whole track's do; where they hang together, `WARM_UP_WINDOWS` come before. An estimate needs the beginning."""
         if self.estimates:
             return Restorer.warm_up
         stride = self.window - (self.overlap if self.frames_interact else 0)
-        own = WarmUp(before=SETTLED * stride if self.frames_interact else 0, every=stride, exact=not self.frames_interact)
+        own = WarmUp(before=WARM_UP_WINDOWS * stride if self.frames_interact else 0, every=stride, exact=not self.frames_interact)
         return own if self.floor is None else own.over(self.floor.warm_up)
 
 
@@ -231,7 +231,7 @@ class FlairSession(Session):
         self.sample = sample
         place = (0, 0) if track is None else (track.person, track.start)
         self._key = (seed, *place) if sample == 0 else (seed, *place, -sample)
-        self._trail: dict[int, Tensor] = {}  # of the window before: step -> estimates of its last frames, (overlap, 3, 512, 512) float16
+        self._previous_estimates: dict[int, Tensor] = {}  # of the window before: step -> estimates of its last frames, (overlap, 3, 512, 512) float16
         self._floor = None if restorer.floor is None else restorer.floor.open(track, seed=seed, check_interrupt=check_interrupt)
         self._cleaned: deque[Tensor] = deque()  # of the frames that wait
         self._cleaned_from = first
@@ -245,7 +245,7 @@ class FlairSession(Session):
         refuse_masks(self.restorer.name, masks)
         self.observe.check(crops)
         if not self._looked and self.restorer.degradation is not None and tuple(crops.shape[-2:]) == (CROP, CROP):
-            wrong = contradiction(crops[:LOOKED_AT], self.observe.operator)
+            wrong = contradiction(crops[:ESTIMATION_FRAMES], self.observe.operator)
             if wrong:
                 self.note = f"warning: {wrong}; check the description, or leave it out to have the damage estimated"
         self._looked = True
@@ -270,19 +270,19 @@ class FlairSession(Session):
             operator = Identity() if operator is not None and self._floor is not None else None
         grey = noise * 255 if options.noise_level is None else options.noise_level
         gamma, weights = gammas(options, schedule, grey), enhancement_weights(options, len(schedule))
-        tied = None if shared is None else shared.to(restorer.device) * 2 - 1
-        enhancement = self._enhancement(first, tied)
+        shared_results = None if shared is None else shared.to(restorer.device) * 2 - 1
+        enhancement = self._enhancement(first, shared_results)
         solver = make_solver(options.solver, options.rho)
         last = len(schedule) - 1
         x_t = add_noise(condition, self._noise(condition, first, START), schedule.alpha_bar(last))
         for t in range(last, -1, -1):
             x0 = self._estimate(x_t, schedule.timesteps[t], condition)
 
-            tie = tied if tied is None or t == 0 else self._trail.get(t, tied)
+            tie = shared_results if shared_results is None or t == 0 else self._previous_estimates.get(t, shared_results)
 
             def refine(estimate: Tensor, weight: float = weights[t], tie: Tensor | None = tie) -> Tensor:
                 better = estimate if enhancement is None else enhancement(estimate, weight)
-                return settle(better, tie, options.overlap_mode)
+                return blend_overlap(better, tie, options.overlap_mode)
 
             step = flair_step(
                 x_t,
@@ -299,12 +299,13 @@ class FlairSession(Session):
             )
             x_t = step.x_prev
             if options.overlap_mode == "blend" and self._stream.overlap and t:
-                self._trail[t] = step.x0[-self._stream.overlap :].half().cpu()  # half: 0.06 grey levels at most, and never the result itself
+                # never the result itself, so half precision will do: 0.06 grey levels at most
+                self._previous_estimates[t] = step.x0[-self._stream.overlap :].half().cpu()
             if options.self_condition:
                 condition = step.x0
             self.check_interrupt()
             if restorer.on_step is not None:
-                fresh = len(crops) - (0 if tied is None else len(tied))
+                fresh = len(crops) - (0 if shared_results is None else len(shared_results))
                 done = (last + 1) * self.sample + last + 1 - t
                 restorer.on_step(Progress(done, restorer.units, fresh, ((step.x0[-1] + 1) / 2).clamp(0, 1)))
         return ((x_t.clamp(-1, 1) + 1) / 2).cpu()
@@ -332,12 +333,12 @@ class FlairSession(Session):
             self.check_interrupt()
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
-    def _enhancement(self, first: int, tied: Tensor | None) -> Enhancement | None:
+    def _enhancement(self, first: int, shared_results: Tensor | None) -> Enhancement | None:
         """Line 8 for a window, or None without an enhancer."""
         restorer, options = self.restorer, self.restorer.options
         if restorer.enhancer is None:
             return None
-        known = 0 if tied is None or options.overlap_mode == "blend" else len(tied)
+        known = 0 if shared_results is None or options.overlap_mode == "blend" else len(shared_results)
         return Enhancement(
             restorer.enhancer, restorer.mask, options.mask_every == "step", known, self.track, self._key[0] + first, self.check_interrupt
         )

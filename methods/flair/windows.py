@@ -16,8 +16,7 @@ Sample = Callable[[Tensor, int, Tensor | None], Tensor]
 class WindowStream:
     """Cuts a stream into windows [k s, k s + window), s = window - overlap, whatever the chunks it comes in.
 
-    The last window is as short as it must be. Frames shared by two windows are handed out once, as the later window settled them.
-    At most window - 1 frames are held back.
+    The last window is as short as it must be. Shared frames are handed out once, by the later window. At most window - 1 frames are held back.
     """
 
     window: int
@@ -52,7 +51,7 @@ class WindowStream:
         return results[:done]
 
 
-def settle(x0: Tensor, shared: Tensor | None, mode: str) -> Tensor:
+def blend_overlap(x0: Tensor, shared: Tensor | None, mode: str) -> Tensor:
     """Ties the first frames of a window to those of the window before it.
 
     Frame i of m shared ones becomes (1 - r) shared + r x0 with r = (i + 1) / (m + 1) for "blend" and r = 0 for "impose", the code's way.

@@ -25,7 +25,7 @@ from .transition import transition
 WHOLE = 1000
 """K and L count thousandths of the training schedule: for DifFace's network, its steps."""
 
-ANCHORING = 4
+ANCHORING_PASSES = 4
 """How often a finished target's low frequencies are corrected, as phi_N is no projection: each time about a third of the difference is left."""
 
 Draw = Callable[[], Tensor]
@@ -117,7 +117,7 @@ def trajectory(options: PseudoTargetOptions, prior: Prior, side: int) -> Traject
     if options.scaled and side != CROP:
         share = side / CROP
         N = max(2, round(N * share)) if N > 1 else 1
-        K, L = (_of_noise(schedule, schedule.sigma(entry) * share) if entry else 0 for entry in (K, L))
+        K, L = (_entry_of_noise(schedule, schedule.sigma(entry) * share) if entry else 0 for entry in (K, L))
     if side % N:
         how = f"choose an N that divides {side}" if N == options.N else f"N {options.N}, scaled to it, is {N}: choose a power of 2"
         raise ValueError(f"the low-pass filter cannot shrink faces of {side} pixels {N} times; {how}")
@@ -180,7 +180,7 @@ def pseudo_target(y0: Tensor, prior: Prior, numbers: Trajectory, draw: Draw, on_
         x = step.x_prev
     if numbers.anchored:
         phi = LowPass(numbers.N)
-        for _ in range(ANCHORING):
+        for _ in range(ANCHORING_PASSES):
             x = x + phi(guide - x)
     return ((x + 1) / 2).clamp(0, 1)
 
@@ -197,7 +197,7 @@ class LowPass:
     def __call__(self, x: Tensor) -> Tensor:
         if self.N == 1:
             return x
-        rows, cols = (_placed(x.shape[axis], self.N, x.dtype, x.device) for axis in (-2, -1))
+        rows, cols = (_low_pass_on(x.shape[axis], self.N, x.dtype, x.device) for axis in (-2, -1))
         return rows @ x @ cols.mT
 
 
@@ -216,10 +216,10 @@ def low_pass_matrix(length: int, N: int) -> Tensor:
 
 
 @cached(32)
-def _placed(length: int, N: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _low_pass_on(length: int, N: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return low_pass_matrix(length, N).to(device, dtype)
 
 
-def _of_noise(schedule: Schedule, sigma: float) -> int:
+def _entry_of_noise(schedule: Schedule, sigma: float) -> int:
     """The entry, not the cleanest, whose noise is nearest to `sigma` in ratio."""
     return min(range(1, len(schedule)), key=lambda t: abs(math.log(schedule.sigma(t) / sigma)))

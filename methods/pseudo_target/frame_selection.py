@@ -69,8 +69,7 @@ def choose_frames(features: Tensor, quality: Tensor, options: ChoiceOptions | No
     """The frames to use, among candidates described by vectors.
 
     Args:
-        features: (n, D), whose Euclidean distances say how different two frames are, in grey levels (`thumbnails`), or any others with `least`
-            in their units.
+        features: (n, D), whose Euclidean distances say how different two frames are, in the units of `least` (`thumbnails`: grey levels).
         quality: (n,) at least 0, such as `quality`.
 
     Raises:
@@ -83,11 +82,11 @@ def choose_frames(features: Tensor, quality: Tensor, options: ChoiceOptions | No
         return Choice((), 0, 0)
     features, quality = features.double(), quality.double().clamp(min=0)
     good = quality >= options.poor * quality.max()
-    picked = _every(features, good, options) if options.mode == "every" else _farthest(features, quality, good, options)
+    picked = _every_nth(features, good, options) if options.mode == "every" else _farthest_points(features, quality, good, options)
     return Choice(tuple(sorted(picked[0])), picked[1], int((~good).sum()))
 
 
-def _every(features: Tensor, good: Tensor, options: ChoiceOptions) -> tuple[list[int], int]:
+def _every_nth(features: Tensor, good: Tensor, options: ChoiceOptions) -> tuple[list[int], int]:
     chosen: list[int] = []
     duplicates = 0
     for i in range(0, len(features), options.every):
@@ -103,7 +102,7 @@ def _every(features: Tensor, good: Tensor, options: ChoiceOptions) -> tuple[list
     return chosen, duplicates
 
 
-def _farthest(features: Tensor, quality: Tensor, good: Tensor, options: ChoiceOptions) -> tuple[list[int], int]:
+def _farthest_points(features: Tensor, quality: Tensor, good: Tensor, options: ChoiceOptions) -> tuple[list[int], int]:
     """Greedy farthest points, distances weighed by quality."""
     chosen = [int(torch.where(good, quality, -1).argmax())]
     distance = (features - features[chosen[0]]).norm(dim=1)

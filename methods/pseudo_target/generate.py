@@ -47,8 +47,7 @@ class TargetMaker:
     """Makes pseudo-targets of faces: every face for itself, so that its result depends on the face, its key and the seed alone.
 
     The prior works at the side it was trained for, S (512 for one that takes any), on y_0 averaged down to S. What it changed there is put
-    back into y_0: target = y_0 + C (x - A y_0), with the averaging A and an enlargement C for which A C = 1, so that averaging the target
-    gives the prior's own picture x.
+    back into y_0: target = y_0 + C (x - A y_0), A the averaging and C an enlargement with A C = 1, so that A target = x.
 
     Args:
         restorer: any; the published targets are of CodeFormer with its default fidelity of 0.5, and of SwinIR.
@@ -124,7 +123,7 @@ class TargetMaker:
         phi = LowPass(self.trajectory.N)
         drift = (phi(x) - phi(small)).abs().mean((1, 2, 3))
         sharper = content_gain(x.cpu(), small.cpu())
-        return Targets(y0, put_back(y0, x.cpu()), tuple(sharper.tolist()), tuple(drift.tolist()))
+        return Targets(y0, back_project(y0, x.cpu()), tuple(sharper.tolist()), tuple(drift.tolist()))
 
 
 def at_side(images: Tensor, side: int) -> Tensor:
@@ -132,7 +131,7 @@ def at_side(images: Tensor, side: int) -> Tensor:
     return resized(images, side, "bicubic").clamp(0, 1)
 
 
-def put_back(y0: Tensor, x: Tensor) -> Tensor:
+def back_project(y0: Tensor, x: Tensor) -> Tensor:
     """y_0 (n, 3, 512, 512) with its content up to side S replaced by x (n, 3, S, S), in [0, 1]; its average at S is x, but for clamping."""
     side, whole = x.shape[-1], y0.shape[-1]
     if side >= whole:

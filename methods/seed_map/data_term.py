@@ -12,7 +12,7 @@ from ...physics.base import Degradation
 from ...physics.compose import compose
 
 
-def peeled(operator: Degradation) -> tuple[Sequence[Degradation], Degradation]:
+def split_masks(operator: Degradation) -> tuple[Sequence[Degradation], Degradation]:
     """(masks, rest) of A: the masks that act last, the very last first, and what acts before them, perhaps the identity."""
     chain = operator.chain
     count = next((n for n, part in enumerate(chain) if not part.hides), len(chain))
@@ -20,14 +20,14 @@ def peeled(operator: Degradation) -> tuple[Sequence[Degradation], Degradation]:
 
 
 def known_pixels(operator: Degradation, y: Tensor) -> Tensor:
-    """(N, 1, h, w) bool, for y (N, 3, h, w): the pixels of the observation that no mask of `peeled` hides."""
+    """(N, 1, h, w) bool, for y (N, 3, h, w): the pixels of the observation that no mask of `split_masks` hides."""
     known = torch.ones(1, 1, *y.shape[-2:], dtype=torch.bool, device=y.device)
-    for mask in peeled(operator)[0]:
+    for mask in split_masks(operator)[0]:
         known = known & (mask.mask_for(y) > 0)
     return known.expand(len(y), 1, *y.shape[-2:])
 
 
-PIECE = 8
+CHUNK = 8
 """Frames whose data term is computed together where frames do not mix."""
 
 
@@ -58,14 +58,14 @@ class Observation:
         self._known = known_pixels(operator, y)
         self.y = torch.where(self._known, y, 0)
         whole = "time" in operator.axes or not operator.linear  # a mask per frame wants all its frames at once
-        self._piece = len(y) if whole else PIECE
-        _, rest = peeled(operator)  # the noise level of all of A is an average over hidden pixels too
+        self._chunk = len(y) if whole else CHUNK
+        _, rest = split_masks(operator)  # the noise level of all of A is an average over hidden pixels too
         self.noise = math.hypot(rest.noise_level, rest.distortion)
 
     def value_and_gradient(self, frames: Tensor) -> tuple[float, Tensor]:
         """l(Y, A(X')), the mean over all values, hidden ones counting as explained, and its gradient on frames (N, 3, H, W) in [-1, 1]."""
         value, gradients = 0.0, []
-        for x, y in zip(frames.split(self._piece), self.y.split(self._piece), strict=True):
+        for x, y in zip(frames.split(self._chunk), self.y.split(self._chunk), strict=True):
             leaf = x.detach().requires_grad_()
             error = 2 * (differentiable(self.operator, (leaf + 1) / 2) - y)
             term = (error.square() if self.loss == "mse" else error.abs()).sum() / self.y.numel()
@@ -77,7 +77,7 @@ class Observation:
     def residuals(self, frames: Tensor) -> Tensor:
         """(N,) RMS of A(X') - Y over each frame's known pixels, 0 where there are none, in units of [0, 1], for frames in [-1, 1]."""
         found = []
-        for x, y, known in zip(*(tensor.split(self._piece) for tensor in (frames, self.y, self._known)), strict=True):
+        for x, y, known in zip(*(tensor.split(self._chunk) for tensor in (frames, self.y, self._known)), strict=True):
             squares = torch.where(known, (self.operator.forward((x + 1) / 2) - y).square(), 0).sum((1, 2, 3))
             found.append((squares / (y.shape[1] * known.sum((1, 2, 3))).clamp_min(1)).sqrt())
         return torch.cat(found).cpu()

@@ -21,7 +21,7 @@ from ...priors.base import Prior
 
 Estimate = Callable[[Tensor, int], Tensor]
 """(x_t, i) -> E[x_0 | x_t] at the i-th of the levels, 0 the cleanest; x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eps."""
-Pull = Callable[[Tensor], Tensor]
+VJP = Callable[[Tensor], Tensor]
 """The vector-Jacobian product of D2 o R: a gradient with respect to h, to one with respect to z. To be called once."""
 
 HEADROOM = 2.0**-8
@@ -85,7 +85,7 @@ class SeedGenerator(ABC):
     device: torch.device
 
     @abstractmethod
-    def features(self, z: Tensor, frame: int | None = None) -> tuple[Tensor, Pull]:
+    def features(self, z: Tensor, frame: int | None = None) -> tuple[Tensor, VJP]:
         """h = D2(R(z)), (1, C, H, W) and detached, and the way of gradients back from it; of one frame, or what all frames share."""
 
     @abstractmethod
@@ -134,7 +134,7 @@ class PixelGenerator(SeedGenerator):
                 f"this prior works on {prior.native_size} x {prior.native_size} frames, but the restored frames would be "
                 f"{size[1]} x {size[0]} (width x height); resize the input or the degradation's factor"
             )
-        padded = whole_frames(prior, size)
+        padded = padded_size(prior, size)
         self.prior, self.size, self.device, self._check_interrupt = prior, size, torch.device(device), check_interrupt
         self.seed_shape = (1, 3, padded[0], padded[1])
         self.feature_shape = (3, padded[0], padded[1])
@@ -146,7 +146,7 @@ class PixelGenerator(SeedGenerator):
             more = (0, padded[1] - size[1], 0, padded[0] - size[0])
             self._guides = F.pad(guides.to(self.device, torch.float32), more, mode="replicate")
 
-    def features(self, z: Tensor, frame: int | None = None) -> tuple[Tensor, Pull]:
+    def features(self, z: Tensor, frame: int | None = None) -> tuple[Tensor, VJP]:
         alpha_bars = [self.prior.schedule.alpha_bar(t) for t in self._times]
         leaf = z.detach().requires_grad_()
         condition = None
@@ -167,7 +167,7 @@ class PixelGenerator(SeedGenerator):
         return h[..., : self.size[0], : self.size[1]]
 
 
-def whole_frames(prior: Prior, size: tuple[int, int]) -> tuple[int, int]:
+def padded_size(prior: Prior, size: tuple[int, int]) -> tuple[int, int]:
     """(H, W) at least as large as `size` whose sides the prior's network can halve as often as it does, at every scale it is asked at."""
     height, width = size
     while True:
@@ -180,8 +180,7 @@ def whole_frames(prior: Prior, size: tuple[int, int]) -> tuple[int, int]:
 class LatentGenerator(SeedGenerator):
     """A latent diffusion model with its decoder: x'_n = D1(D2(R(z)) + r_n).
 
-    Half-precision networks get gradients that are scaled to about 1 by a power of two and brought back afterwards: a mean over a
-    clip makes them too small for float16 otherwise.
+    Gradients are scaled to about 1 by a power of two on their way (loss scaling): those of a mean over a clip are too small for float16.
 
     Args:
         estimate: the latent network.
@@ -212,16 +211,16 @@ class LatentGenerator(SeedGenerator):
         self.device = self.weight.device
         self._scale = 1.0
 
-    def features(self, z: Tensor, frame: int | None = None) -> tuple[Tensor, Pull]:
+    def features(self, z: Tensor, frame: int | None = None) -> tuple[Tensor, VJP]:
         seed = z.detach().requires_grad_()
         z0 = reverse(seed, self.estimate, self.alpha_bars, check_interrupt=self._check_interrupt)
         latent = z0.detach().requires_grad_()  # cut here, so that the decoder's gradient can be scaled anew for the network
         h = self.decode(latent)
 
-        def pull(grad: Tensor) -> Tensor:
+        def vjp(grad: Tensor) -> Tensor:
             return self._backward(z0, seed, self._backward(h, latent, grad))
 
-        return h.detach(), pull
+        return h.detach(), vjp
 
     def tail(self, h: Tensor) -> Tensor:
         padding = (self.weight.shape[-2] // 2, self.weight.shape[-1] // 2)

@@ -39,8 +39,7 @@ class LowRank:
     def project(self, radius: float) -> None:
         """Eq. 13 read as a ball: where ||A B|| > rho, A and B shrink by the same factor until it is rho; elsewhere nothing happens.
 
-        The paper's text divides unconditionally, but then a larger radius would have to enlarge the residuals, and its Table 8
-        finds radius 10 like radius 1.
+        The paper's text divides unconditionally; then radius 10 would enlarge residuals, but its Table 8 finds it like radius 1.
         """
         norm = self.norm()
         if norm > radius:

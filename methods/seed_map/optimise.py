@@ -106,7 +106,7 @@ def _descend(
     on_iteration: OnIteration,
 ) -> SeedMapResult:
     adam = torch.optim.Adam(free.groups(), foreach=False)  # one tensor at a time: no second copy of all residuals
-    rates = torch.optim.lr_scheduler.LambdaLR(adam, lambda e: _fall(e / options.iterations, options.rate_floor))
+    rates = torch.optim.lr_scheduler.LambdaLR(adam, lambda e: _cosine_decay(e / options.iterations, options.rate_floor))
     result = SeedMapResult(torch.empty(0))
     overflows, travel = 0, 0.0
     for e in range(options.iterations):
@@ -115,7 +115,7 @@ def _descend(
         data, gradient = observed.value_and_gradient(frames)
         warp, change = None, None
         if warping is not None:
-            change = _watch(warping, frames, e, options, result)
+            change = _update_flow(warping, frames, e, options, result)
             if result.warped_from is not None:
                 warp, pull = warping.value_and_gradient(frames)
                 gradient += options.warp_weight * pull
@@ -145,12 +145,12 @@ def _descend(
     return result
 
 
-def _fall(share: float, floor: float) -> float:
+def _cosine_decay(share: float, floor: float) -> float:
     """A half cosine from 1 at share 0 to `floor` at 1."""
     return floor + (1 - floor) * (1 + math.cos(math.pi * min(share, 1.0))) / 2
 
 
-def _watch(warping: ProgressiveWarping, frames: Tensor, e: int, options: SeedMapOptions, result: SeedMapResult) -> float | None:
+def _update_flow(warping: ProgressiveWarping, frames: Tensor, e: int, options: SeedMapOptions, result: SeedMapResult) -> float | None:
     """Estimates the flow where it is due, and switches the warping on at E_T; returns how much the flow changed, where it was estimated."""
     found = None
     if result.warped_from is None:

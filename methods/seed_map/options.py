@@ -29,27 +29,21 @@ class SeedMapOptions(Options):
         rate_floor: both learning rates fall along a half cosine to this share of their start. Ours: 0.05, so that the last iterations
             settle; 1 keeps them constant, as the paper seems to; tried 0.01 to 1.
         rank: k, the rank of A_n B_n in each channel, or 0: the generator's own. Paper: much less than 512. Ours: 32 for Stable Diffusion, 16.8 MB
-            a frame at 512 px; tried 16 and 32. The channels give 128 k rows to draw 3 x 512 with: at k = 16 these are so few more that
-            Adam crawls (temporal deblurring of the benchmark explained to 1.4 grey levels after 500 iterations, at k = 32 to 0.9 and 4 dB
-            nearer the truth). A pixel prior has 3 channels in their place and takes all there is: at 128 px, k = 32 stayed below the blurred
-            clip (28.0 dB against 28.6) where 128 came to 36.3; at 512 px that is 6.3 MB a frame.
-        residual_init: standard deviation of A_n before the first step; B_n begins at 0, so that all frames begin equal. More moves the frames
-            faster at the same learning rate, which acts as the rate of Table 8 does: where it is too high, residuals explain the
-            observation before the seed has, and what the observation does not show (the finer scales of a small frame, missing
-            pixels) stays that of an arbitrary face. Ours, where None: 0.1, and 3 for operators that mix frames, which hide little but show it
-            faintly. Tried 0.03 to 17.
+            a frame at 512 px (with 16 Adam crawls: the benchmark's temporal deblurring comes 4 dB less near the truth); all there is for a pixel
+            prior, which has 3 channels only: 6.3 MB a frame at 512 px (at 128 px, k = 32 came to 28.0 dB where 128 came to 36.3).
+        residual_init: standard deviation of A_n before the first step; B_n begins at 0, so all frames begin equal. It acts as the rate of Table 8
+            does: where it is too high, residuals explain the observation before the seed has, and what that does not show stays that of an
+            arbitrary face. Ours, where None: 0.1, and 3 for operators that mix frames, which hide little but show it faintly. Tried 0.03 to 17.
         loss: l, the mean of squares ("mse") or of absolute values ("l1"), in the [-1, 1] range. Ours: mse.
         warp_weight: factor on L_warp, itself the mean over pairs of frames; 0 leaves the warping out. Ours: 0.3; tried 0.1 to 3.
         warp_start: E_T as a share of the iterations, or None: when the flow settles, at the latest at `LATEST_START`. Paper: when it settles.
         warp_every: P, iterations between estimates of the flow. Ours: 20; tried 10 to 25.
         flow_decay: beta of eq. 10. Ours: 0.9; tried 0.5 to 0.95.
-        guided: whether a pixel prior that was trained with damaged faces beside the noisy ones is shown the input (guide.py). Ours: yes; the
+        guided: whether a pixel prior that was trained with damaged faces beside the noisy ones is shown the input (conditioning.py). Ours: yes; the
             paper's latent priors have a prompt in its place.
-        start: where a guided R begins, as a share of the noise schedule: at the input, noised that far. The steps are spread over that share from
-            its clean end (DDIM's leading spacing), so the first lies near start (1 - 1 / steps): 0.3 of 1000 levels begins at level 151, 226 or
-            271 with 2, 4 or 10 steps. Ours: 0.3; tried 0.05 to 1. Small networks draw badly from far away: at 0.1, 0.3, 0.5 and 0.75 the
-            embedded prior's first drawing of a face upscaled by 4 is about 27, 25.5, 24 and 20 dB near the truth. 1 begins at noise alone, as
-            the paper's latent priors do.
+        start: where a guided R begins, as a share of the noise schedule: at the input, noised to about start (1 - 1 / steps) by DDIM's leading
+            spacing. Ours: 0.3; tried 0.05 to 1. Small networks draw badly from far away: at 0.1, 0.3, 0.5 and 0.75 the embedded prior's first
+            drawing of a face upscaled by 4 is about 27, 25.5, 24 and 20 dB near the truth. 1 begins at noise alone, as the paper's priors do.
         noise_prior: one seed for all frames plus residuals (eq. 12); without it a seed of its own for each frame (eq. 5), the paper's "base".
     """
 

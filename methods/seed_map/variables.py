@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...diffusion.rng import seeded_noise
 from ...models.device import CheckInterrupt, no_check
-from .generator import Pull, SeedGenerator
+from .generator import VJP, SeedGenerator
 from .low_rank import LowRank
 from .options import RESIDUAL_INIT_FRAMEWISE, SeedMapOptions
 
@@ -58,18 +58,18 @@ class SharedSeed(Unknowns):
         rank = generator.rank_for(options.rank)
         self.residuals = [LowRank.start(shape, rank, scale, generator.device, seed, 1, n) for n in range(frames)]
         self.radius = options.radius * (shape[0] * shape[1] * shape[2]) ** 0.5
-        self._held: tuple[Tensor, Pull] | None = None
+        self._held: tuple[Tensor, VJP] | None = None
 
     def render(self) -> Tensor:
-        h, pull = self.generator.features(self.z)
-        self._held = h, pull
+        h, vjp = self.generator.features(self.z)
+        self._held = h, vjp
         with torch.no_grad():
             return torch.cat([self._frame(h, residual) for residual in self.residuals])
 
     def backward(self, grad: Tensor) -> bool:
         if self._held is None:
             raise RuntimeError("render() comes before backward()")
-        h, pull = self._held
+        h, vjp = self._held
         self._held = None
         total = torch.zeros_like(h)
         for residual, wanted in zip(self.residuals, grad.split(1), strict=True):
@@ -77,7 +77,7 @@ class SharedSeed(Unknowns):
             parts = torch.autograd.grad(self._frame(feature, residual), (feature, residual.a, residual.b), wanted)
             total += parts[0]
             residual.a.grad, residual.b.grad = parts[1], parts[2]
-        self.z.grad = pull(total)
+        self.z.grad = vjp(total)
         return bool(self.z.grad.isfinite().all())
 
     def groups(self) -> list[dict]:
@@ -115,9 +115,9 @@ class SeedPerFrame(Unknowns):
     def backward(self, grad: Tensor) -> bool:
         finite = True
         for n, (z, wanted) in enumerate(zip(self.seeds, grad.split(1), strict=True)):
-            h, pull = self.generator.features(z, n)
+            h, vjp = self.generator.features(z, n)
             feature = h.requires_grad_()
-            z.grad = pull(torch.autograd.grad(self.generator.tail(feature), feature, wanted)[0])
+            z.grad = vjp(torch.autograd.grad(self.generator.tail(feature), feature, wanted)[0])
             finite = finite and bool(z.grad.isfinite().all())
         return finite
 

@@ -10,15 +10,14 @@ from ...motion.flow import FlowSource
 from ...motion.occlusion import visible
 from ...motion.warp import warp
 
-PIECE = 4
+CHUNK = 4
 """Pairs of frames that are handled together."""
 STILL = 0.1
 """Mean change of the flow, in pixels, below which it has settled,"""
 STALLED = 0.9
 """or when its change is at least this share of the change before, twice in a row."""
 EARLIEST_START, LATEST_START = 0.2, 0.75
-"""Shares of the iterations before which the warping does not begin (frames start equal, and a flow of nothing is steady too), and by which
-it does, settled or not."""
+"""Shares of the iterations between which the warping begins, as soon as the flow has settled (frames start equal, and their flow steady)."""
 
 
 class ProgressiveWarping:
@@ -78,8 +77,8 @@ class ProgressiveWarping:
             raise RuntimeError("refresh() comes before value_and_gradient()")
         total, gradient = 0.0, torch.zeros_like(frames)
         pairs = len(frames) - 1
-        for start in range(0, pairs, PIECE):
-            stop = min(start + PIECE, pairs)
+        for start in range(0, pairs, CHUNK):
+            stop = min(start + CHUNK, pairs)
             leaf = frames[start : stop + 1].detach().requires_grad_()
             error = self.visible[start:stop] * (leaf[:-1] - warp(leaf[1:], self.flow[start:stop]))
             term = (error.square() if self.loss == "mse" else error.abs()).sum() / frames[:-1].numel()

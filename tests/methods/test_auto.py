@@ -12,7 +12,7 @@ from fvr.faces import Paster, aligned_track, crop_clip
 from fvr.faces.geometry import TEMPLATE, similarity
 from fvr.faces.types import FaceTrack
 from fvr.methods.base import Restorer, Session, restore_frames
-from fvr.methods.estimating import LOOKED_AT
+from fvr.methods.estimating import ESTIMATION_FRAMES
 from fvr.methods.registry import build_restorer, with_estimates
 from fvr.metrics.fidelity import psnr
 from fvr.models import embedded
@@ -128,7 +128,7 @@ def test_how_a_clip_is_cut_does_not_matter(auto, face):
     """The choice waits for its crops, is made for the whole clip, and all frames come out."""
     coded = seen(face, "h264(crf=30)").repeat(4, 1, 1, 1)
     blurred = seen(face, "gaussian_blur(sigma=2.5)").repeat(4, 1, 1, 1)
-    clip = torch.cat([coded[:LOOKED_AT], blurred[LOOKED_AT:]])
+    clip = torch.cat([coded[:ESTIMATION_FRAMES], blurred[ESTIMATION_FRAMES:]])
     for chunk in (1, 7, len(clip)):
         assert torch.equal(restore_frames(auto, clip, chunk=chunk), clip)
 

@@ -21,7 +21,7 @@ from fvr.methods.base import restore_frames
 from fvr.methods.dicface import DicFaceOptions, DicFaceRestorer, Trained
 from fvr.methods.fidelity import LEAST
 from fvr.methods.registry import build_restorer
-from fvr.methods.tasks import Task, filled_from_rim
+from fvr.methods.tasks import Task, pull_push_fill
 from fvr.metrics.fidelity import psnr
 from fvr.physics.linear.inpaint import brush_mask
 from fvr.training.data.degradations import judged
@@ -99,13 +99,13 @@ def test_weights_for_one_task_say_so_when_asked_for_another():
 def test_filling_from_the_rim_keeps_what_is_known_and_spreads_it(side):
     crops = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     hole = (~brush_mask((side, side), 0.4, 0.15, 1)).float()[None, None].expand(2, 1, -1, -1)
-    filled = filled_from_rim(crops, hole)
+    filled = pull_push_fill(crops, hole)
     assert torch.equal(filled[(hole == 0).expand_as(filled)], crops[(hole == 0).expand_as(crops)])
     assert filled.min() >= crops.min() and filled.max() <= crops.max()
     flat = torch.full_like(crops, 0.3)
-    assert torch.allclose(filled_from_rim(torch.where(hole > 0, 1.0, flat), hole), flat, atol=1e-6)
-    assert torch.allclose(filled_from_rim(crops, torch.ones_like(hole)), torch.full_like(crops, 0.5))  # nothing known
-    assert torch.equal(filled_from_rim(crops, torch.zeros_like(hole)), crops)
+    assert torch.allclose(pull_push_fill(torch.where(hole > 0, 1.0, flat), hole), flat, atol=1e-6)
+    assert torch.allclose(pull_push_fill(crops, torch.ones_like(hole)), torch.full_like(crops, 0.5))  # nothing known
+    assert torch.equal(pull_push_fill(crops, torch.zeros_like(hole)), crops)
 
 
 @pytest.mark.parametrize("method", ["dicface", "codeformer"])

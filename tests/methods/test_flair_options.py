@@ -37,7 +37,7 @@ NOISES = {"gaussian": 12.75, "motion": 12.75, "jpeg": 12.75}
 def test_every_preset_corrects_at_its_own_noise(name):
     """zeta 1000 with the printed ratio alpha_bar_t / alpha_bar_{t-1} kept gamma at 0 in every step."""
     row = PRESETS[name]
-    schedule = spaced(bicubic_schedule() if name.startswith("x") else linear_schedule(), row.steps, row.start, row.steps_lie)
+    schedule = spaced(bicubic_schedule() if name.startswith("x") else linear_schedule(), row.steps, row.start, row.resolved_spacing)
     noise = NOISES.get(name, 0.0)
     active = [gamma > 0.1 for gamma in gammas(row, schedule, noise)]
     assert sum(active) >= len(active) / 4 and active[-1]

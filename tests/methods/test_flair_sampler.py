@@ -326,7 +326,7 @@ def test_every_window_has_the_masks_of_its_frames():
 
 def test_a_tracked_face_is_seen_through_its_own_resampling():
     """A face of 128 frame pixels: y is decimated to about its own size, and the operator explains a clean crop's y."""
-    session = FlairRestorer(GaussianPrior(), None, FlairOptions(steps=2)).describing(None).open(track_of(1, 4.0))
+    session = FlairRestorer(GaussianPrior(), None, FlairOptions(steps=2)).with_degradation(None).open(track_of(1, 4.0))
     assert session.observe.size == (128, 128) and not session.observe.raw
     with pytest.raises(ValueError, match="512 x 512 for this degradation"):
         session.push(torch.zeros(1, 3, 128, 128))

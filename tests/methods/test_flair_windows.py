@@ -4,13 +4,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fvr.methods.flair.windows import WindowStream, settle
+from fvr.methods.flair.windows import WindowStream, blend_overlap
 
 
 def stream(window, overlap, seen):
     def sample(frames, first, shared):
         seen.append((first, len(frames), 0 if shared is None else len(shared)))
-        return settle(frames + 100 * len(seen), shared, "blend")
+        return blend_overlap(frames + 100 * len(seen), shared, "blend")
 
     return WindowStream(window, overlap, sample)
 
@@ -48,12 +48,12 @@ def test_windows_of_ten_with_overlap_three():
 
 def test_blending_slides_from_the_old_window_to_the_new():
     old, new = torch.zeros(3, 1, 1, 1), torch.ones(5, 1, 1, 1)
-    assert settle(new, old, "blend").flatten().tolist() == [0.25, 0.5, 0.75, 1, 1]
-    assert settle(new, old, "impose").flatten().tolist() == [0, 0, 0, 1, 1]
-    assert settle(new, None, "blend") is new
+    assert blend_overlap(new, old, "blend").flatten().tolist() == [0.25, 0.5, 0.75, 1, 1]
+    assert blend_overlap(new, old, "impose").flatten().tolist() == [0, 0, 0, 1, 1]
+    assert blend_overlap(new, None, "blend") is new
 
 
 def test_equal_windows_meet_without_a_seam():
     frames = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     for mode in ("blend", "impose"):
-        torch.testing.assert_close(settle(frames, frames[:3], mode), frames)
+        torch.testing.assert_close(blend_overlap(frames, frames[:3], mode), frames)

@@ -21,12 +21,12 @@ from fvr.methods.pseudo_target.frame_selection import ChoiceOptions
 from fvr.methods.pseudo_target.generate import (
     TargetMaker,
     at_side,
+    back_project,
     consistent_enlargement,
     faces_of,
     faces_of_frames,
     make_pairs,
     parameters_of,
-    put_back,
     summary,
 )
 from fvr.models.difface_unet import DifFaceConfig, DifFaceUNet
@@ -78,17 +78,17 @@ def chosen():
 def test_what_the_prior_drew_is_the_average_of_the_target(side):
     y0 = torch.rand(2, 3, 512, 512, generator=torch.Generator().manual_seed(0)) * 0.2 + 0.4
     x = (at_side(y0, side) + 0.04 * torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))).clamp(0.2, 0.8)
-    target = put_back(y0, x)
+    target = back_project(y0, x)
     assert ((target > 0) & (target < 1)).all()
     assert_close(at_side(target, side), x, atol=1e-5, rtol=0)
-    assert_close(put_back(y0, at_side(y0, side)), y0, atol=1e-5, rtol=0)  # a prior that changes nothing
+    assert_close(back_project(y0, at_side(y0, side)), y0, atol=1e-5, rtol=0)  # a prior that changes nothing
     assert consistent_enlargement(side, 512).abs().sum(1).max() < 2
 
 
 def test_a_prior_of_512_or_more_gives_the_target_itself():
     x = torch.rand(1, 3, 1024, 1024, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(put_back(torch.zeros(1, 3, 512, 512), x[..., :512, :512]), x[..., :512, :512])
-    assert_close(put_back(torch.zeros(1, 3, 512, 512), x), torch.nn.functional.avg_pool2d(x, 2))
+    assert torch.equal(back_project(torch.zeros(1, 3, 512, 512), x[..., :512, :512]), x[..., :512, :512])
+    assert_close(back_project(torch.zeros(1, 3, 512, 512), x), torch.nn.functional.avg_pool2d(x, 2))
 
 
 def test_a_pyramid_runs_at_its_networks_side_and_unconditionally(chosen):

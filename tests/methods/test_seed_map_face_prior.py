@@ -6,8 +6,8 @@ import pytest
 import torch
 from helpers.flair_small import seeded
 
-from fvr.methods.seed_map.conditioning import filled, guides
-from fvr.methods.seed_map.generator import PixelGenerator, SeedGenerator, leading_times, whole_frames
+from fvr.methods.seed_map.conditioning import fill_hidden, guides
+from fvr.methods.seed_map.generator import PixelGenerator, SeedGenerator, leading_times, padded_size
 from fvr.methods.seed_map.optimise import seed_map
 from fvr.methods.seed_map.options import SeedMapOptions
 from fvr.methods.seed_map.variables import unknowns
@@ -41,7 +41,7 @@ def test_seeds_go_through_the_image_network_and_gradients_back(prior):
     """R by its formula with the network itself: no condition, no temporal layers, told sqrt(alpha_bar); no checkpoints."""
     generator = PixelGenerator(prior, (SIDE, SIDE))
     z = torch.randn(generator.seed_shape, generator=torch.Generator().manual_seed(0))
-    h, pull = generator.features(z)
+    h, vjp = generator.features(z)
     leaf = z.clone().requires_grad_()
     x, alpha_bars = leaf, [prior.schedule.alpha_bar(t) for t in leading_times(1000, 4)]
     for i in (3, 2, 1, 0):
@@ -54,7 +54,7 @@ def test_seeds_go_through_the_image_network_and_gradients_back(prior):
     probe = torch.randn(h.shape, generator=torch.Generator().manual_seed(1))
     (expected,) = torch.autograd.grad(x, leaf, probe)
     assert expected.norm() > 0
-    assert (pull(probe) - expected).norm() < 1e-3 * expected.norm()
+    assert (vjp(probe) - expected).norm() < 1e-3 * expected.norm()
 
 
 def test_a_clip_is_explained_better_and_better(prior):
@@ -68,12 +68,12 @@ def test_a_clip_is_explained_better_and_better(prior):
 
 def test_frames_of_any_size_are_drawn_larger_and_cut(prior):
     for size, whole in (((32, 32), (32, 32)), ((30, 37), (32, 40)), ((64, 64), (64, 64)), ((66, 90), (72, 96)), ((95, 100), (96, 108))):
-        assert whole_frames(prior, size) == whole
+        assert padded_size(prior, size) == whole
         assert whole[0] >= size[0] and whole[1] >= size[1]
     generator = PixelGenerator(prior, (66, 90))
-    h, pull = generator.features(torch.randn(generator.seed_shape))
+    h, vjp = generator.features(torch.randn(generator.seed_shape))
     assert generator.tail(h).shape == (1, 3, 66, 90)
-    assert pull(torch.ones_like(h)).isfinite().all()
+    assert vjp(torch.ones_like(h)).isfinite().all()
 
 
 def test_a_network_of_one_size_says_so():
@@ -97,7 +97,7 @@ def test_what_is_shown_to_the_prior_is_the_input_without_holes_at_the_size_of_th
     again = RandomInpaint(0.5, 1) @ operator
     twice = guides(again.forward(truth), again, (64, 64))
     assert ((twice + 1) / 2 - truth)[..., 4:-4, 8:-8].abs().mean() < 0.03  # what two masks hide is filled from what both leave
-    hidden = filled(torch.rand(1, 3, 7, 5), torch.zeros(1, 1, 7, 5))
+    hidden = fill_hidden(torch.rand(1, 3, 7, 5), torch.zeros(1, 1, 7, 5))
     assert (hidden == 0).all()
 
 
