@@ -92,11 +92,7 @@ class CodeFormerOptions(TaskOptions):
     )
     adain: bool | None = None
     smoothing: int = parameter(
-        0,
-        0,
-        8,
-        unit="frames on each side",
-        advice="Frames on each side whose codes are averaged in: less flicker, a little less likeness; 0 is off.",
+        0, 0, 8, unit="frames on each side", advice="Frames on each side whose codes are averaged in: less flicker, a little less likeness; 0 is off."
     )
     batch: int = batch_parameter(1)
 

@@ -207,7 +207,7 @@ class KeepSession(Session):
         device = restorer.place(room)
         frames = torch.cat(self._waiting).to(device, memory_format=torch.channels_last)
         latents, features = self._encode(frames)
-        gains, self._memory = network.gain(latents[None], self._memory)
+        gains, self._memory = network.kalman_filter(latents[None], self._memory)
         ready = []
         for index in range(length):
             now = slice(index, index + 1)

@@ -28,9 +28,8 @@ class PerFrameRestorer(NetworkRestorer):
     """Restores every frame by itself: RestoreFormer, GFPGAN and others. Nothing is carried from frame to frame, and no seed is used.
 
     Args:
-        network: (n, 3, side, side) in [-1, 1] to the same, in eval mode.
-        options: PerFrameOptions; None is their defaults.
-        place: where the network runs; None leaves it where it is.
+        network: (n, 3, side, side) in [-1, 1] to the same.
+        options, place: as NetworkRestorer.
         name: of this network, for reports: "restoreformer", "gfpgan".
         side: height and width of the faces that the network takes.
     """

@@ -209,13 +209,7 @@ def is_flair(names: Mapping[str, Any]) -> bool:
     return "downs.0.wrapped_module.weight" in names or "input_blocks.0.0.wrapped_module.weight" in names
 
 
-def flair_prior_from(
-    state: Mapping[str, Tensor],
-    task: str | None = None,
-    *,
-    config: Any = None,
-    dtype: torch.dtype = torch.float32,
-) -> FlairPrior:
+def flair_prior_from(state: Mapping[str, Tensor], task: str | None = None, *, config: Any = None, dtype: torch.dtype = torch.float32) -> FlairPrior:
     """The prior that a flat state dict holds, its parameters without gradients and its convolutions in channels_last.
 
     Args:

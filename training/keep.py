@@ -112,7 +112,7 @@ class KeepStage(TemporalStage[KEEP]):
         found, maps = network.encode(source.flatten(0, 1))
         observed = found.unflatten(0, (clips, frames))
         features = {side: value.unflatten(0, (clips, frames)) for side, value in maps.items()}
-        gains = network.gain(observed)[0]
+        gains = network.kalman_filter(observed)[0]
         flow: FlowSource = DisFlow() if network.flownet is None else network.flownet
         with torch.no_grad():
             seen = [flow.features(source[:, t].float()) for t in range(frames)]

@@ -70,7 +70,7 @@ class PairFolder:
     def __init__(self, path: Path | str, parameters: Mapping[str, Any]) -> None:
         self.path = Path(path)
         self.parameters = json.loads(json.dumps(dict(parameters), sort_keys=True))
-        self.hash = hashed(self.parameters)
+        self.hash = hashlib.blake2b(json.dumps(self.parameters, sort_keys=True).encode(), digest_size=8).hexdigest()
         self._check()
         for kind in KINDS:
             try:
@@ -195,11 +195,6 @@ def weights_digest(network: nn.Module) -> str:
 def digest_of(picture: Tensor) -> str:
     """A short digest of a picture (3, H, W) in [0, 1] as eight bits hold it."""
     return hashlib.blake2b(_bytes(picture).tobytes() + str(tuple(picture.shape)).encode(), digest_size=8).hexdigest()
-
-
-def hashed(parameters: Mapping[str, Any]) -> str:
-    """A short hash of JSON values."""
-    return hashlib.blake2b(json.dumps(parameters, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def png(picture: Tensor) -> bytes:

@@ -69,7 +69,10 @@ class KalmanFilter(nn.Module):
         )
 
     def forward(self, latents: Tensor, memory: GainMemory | None = None) -> tuple[Tensor, GainMemory]:
-        """Latents (B, T, C, h, w) to gains (B, T, 1, h, w) in (0, 1), and what the next block needs to continue."""
+        """Observed latents (B, T, C, h, w) of a block of frames to gains (B, T, 1, h, w) in (0, 1), and what the next block needs to continue.
+
+        Frames of a block see each other. Without memory of the blocks before, the first one is the anchor that all others look at.
+        """
         batch, frames, _, height, _ = latents.shape
         x = rearrange(latents, "b t c h w -> b t (h w) c")
         remembered = []

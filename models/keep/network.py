@@ -24,7 +24,7 @@ from ..gmflow import FlowNet
 from ..tuning import Use
 from ..vq import Encoder
 from .attention import CrossFrameFusion
-from .gain import GainMemory, KalmanFilter
+from .gain import KalmanFilter
 
 CrossFeatures = dict[int, Tensor]
 """Side to a frame's fused feature map (B, C, side, side), which the next frame attends to."""
@@ -116,13 +116,6 @@ class KEEP(CodeNetwork):
     def encode_clean(self, image: Tensor) -> Tensor:
         """A restored image (B, 3, S, S), around [-1, 1], to its latent (B, code_dim, s, s)."""
         return self.hq_encoder(image)[0]
-
-    def gain(self, latents: Tensor, memory: GainMemory | None = None) -> tuple[Tensor, GainMemory]:
-        """Observed latents (B, T, code_dim, s, s) of a block of frames to gains (B, T, 1, s, s) in (0, 1).
-
-        Frames of a block see each other. It continues the blocks of `memory`; without, its first frame is the anchor that all others look at.
-        """
-        return self.kalman_filter(latents, memory)
 
     @staticmethod
     def update(latent: Tensor, prediction: Tensor, gain: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ def test_a_session_is_the_recurrence(network, restorer, whole):
     with torch.inference_mode():
         for block in frames.split(3):
             encoded = [network.encode(frame[None]) for frame in block]
-            gains, memory = network.gain(torch.stack([latent for latent, _ in encoded], 1), memory)
+            gains, memory = network.kalman_filter(torch.stack([latent for latent, _ in encoded], 1), memory)
             for index, (latent, features) in enumerate(encoded):
                 past = keep_step(network, network.flownet, block[index : index + 1], latent, features, gains[:, index], past)
                 images.append(past.image)

@@ -85,19 +85,19 @@ def latents():
 
 
 def test_gains_lie_between_0_and_1_and_batches_do_not_matter(network, latents):
-    gains, _ = network.gain(latents)
+    gains, _ = network.kalman_filter(latents)
     assert gains.min() > 0 and gains.max() < 1
     assert gains.std() > 0.01
     for index in range(2):
-        assert_close(network.gain(latents[index : index + 1])[0][0], gains[index], atol=1e-5, rtol=1e-4)
+        assert_close(network.kalman_filter(latents[index : index + 1])[0][0], gains[index], atol=1e-5, rtol=1e-4)
 
 
 def test_frames_of_a_block_see_each_other_both_ways(network, latents):
-    gains, _ = network.gain(latents[:1])
+    gains, _ = network.kalman_filter(latents[:1])
     for changed in (0, 5):
         other = latents[:1].clone()
         other[:, changed] = other[:, changed].flip(-1)
-        moved = (network.gain(other)[0] - gains).abs().amax((0, 2, 3, 4))
+        moved = (network.kalman_filter(other)[0] - gains).abs().amax((0, 2, 3, 4))
         assert moved.min() > 1e-5, changed
 
 
@@ -107,14 +107,14 @@ def test_memory_makes_blocks_one_clip(latents):
     for layer in network.kalman_filter.uncertainty_estimator:
         for parameter in layer.attn_temp.to_out.parameters():
             torch.nn.init.zeros_(parameter)
-    whole, _ = network.gain(latents)
+    whole, _ = network.kalman_filter(latents)
     carried, memory = [], None
     for start in (0, 1, 4):
         block = latents[:, start : {0: 1, 1: 4, 4: 6}[start]]
-        gains, memory = network.gain(block, memory)
+        gains, memory = network.kalman_filter(block, memory)
         carried.append(gains)
     assert_close(torch.cat(carried, 1), whole, atol=1e-5, rtol=1e-4)
-    afresh = network.gain(latents[:, 4:])[0]
+    afresh = network.kalman_filter(latents[:, 4:])[0]
     assert (afresh - whole[:, 4:]).abs().amax((0, 2, 3, 4)).min() > 1e-4
 
 
@@ -165,8 +165,8 @@ def test_gradients_reach_every_parameter(network):
     """Two blocks of two frames, as training would call the pieces; only the flow, which is not trained, is left out."""
     network.zero_grad()
     latents, features = network.encode(clip(3) * 2 - 1)
-    first, memory = network.gain(latents[None, :2])
-    second, _ = network.gain(latents[None, 2:], memory)
+    first, memory = network.kalman_filter(latents[None, :2])
+    second, _ = network.kalman_filter(latents[None, 2:], memory)
     gains = torch.cat([first, second], 1)[0]
     loss, image, cross = 0.0, None, None
     for frame in range(3):

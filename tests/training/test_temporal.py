@@ -81,7 +81,7 @@ def test_keeps_gains_learn_to_trust_the_past_where_it_is_right(codebook_folder: 
 
     def gain() -> float:
         with torch.no_grad():
-            return network.gain(network.encode(source[0])[0][None])[0][:, 1:].mean().item()
+            return network.kalman_filter(network.encode(source[0])[0][None])[0][:, 1:].mean().item()
 
     before = gain()
     for step in range(12):
