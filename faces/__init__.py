@@ -1,7 +1,7 @@
 """Faces: find, follow, cut out, paste back."""
 
 from .align import align, crop_clip, with_context
-from .compositing.parsing import Parser, load_parser
+from .compositing.parsing import load_parser
 from .compositing.paste import Paster
 from .detection.detectors import Detector, load_detector
 from .detection.external_detections import ExternalDetections, faces_from_boxes, faces_from_landmarks
@@ -9,39 +9,5 @@ from .tracking.people import Look
 from .tracking.report import PersonReport, TrackReport, clock, report, table
 from .tracking.selection import check_words, look_in, meant, select_tracks
 from .tracking.sheet import Thumbnails, contact_sheet
-from .tracking.tracks import Tracker, TrackOptions, aligned_track, find_tracks
+from .tracking.tracks import Tracker, aligned_track, find_tracks
 from .types import CROP, Face, FaceClip, FaceTrack
-
-__all__ = [
-    "CROP",
-    "Detector",
-    "Face",
-    "FaceClip",
-    "FaceTrack",
-    "Look",
-    "ExternalDetections",
-    "Parser",
-    "Paster",
-    "PersonReport",
-    "Thumbnails",
-    "TrackOptions",
-    "TrackReport",
-    "Tracker",
-    "align",
-    "aligned_track",
-    "check_words",
-    "clock",
-    "contact_sheet",
-    "crop_clip",
-    "faces_from_boxes",
-    "faces_from_landmarks",
-    "find_tracks",
-    "load_detector",
-    "load_parser",
-    "look_in",
-    "report",
-    "meant",
-    "select_tracks",
-    "table",
-    "with_context",
-]

@@ -1,9 +1,9 @@
 """Degradation operators: A, its adjoint, its pseudo-inverse, their composition and their noise."""
 
-from .base import Degradation, Size
-from .compose import Composition, compose
+from .base import Degradation
+from .compose import Composition
 from .crops import crop_operator, observation
-from .fit import Fit, fit_degradation, shrink
+from .fit import fit_degradation, shrink
 from .identity import GaussianNoise, Identity
 from .linear.average_pool import AveragePool
 from .linear.bicubic import BicubicDownsample
@@ -14,41 +14,6 @@ from .linear.temporal import TemporalBlur
 from .nonlinear.camera import CameraNoise
 from .nonlinear.h264 import H264
 from .nonlinear.isp import Isp
-from .nonlinear.jpeg import Jpeg, JpegCode
+from .nonlinear.jpeg import Jpeg
 from .parser import degradation, parse
-from .registry import KINDS, Kind, Parameter
-
-__all__ = [
-    "KINDS",
-    "AveragePool",
-    "BicubicDownsample",
-    "Blur",
-    "BrushStrokes",
-    "CameraNoise",
-    "Composition",
-    "Degradation",
-    "Fit",
-    "GaussianNoise",
-    "Grayscale",
-    "H264",
-    "Identity",
-    "Inpaint",
-    "Isp",
-    "Jpeg",
-    "JpegCode",
-    "Kind",
-    "Parameter",
-    "MotionBlurPerFrame",
-    "RandomInpaint",
-    "Size",
-    "TemporalBlur",
-    "compose",
-    "crop_operator",
-    "degradation",
-    "fit_degradation",
-    "observation",
-    "parse",
-    "brush_mask",
-    "random_mask",
-    "shrink",
-]
+from .registry import KINDS, Kind
