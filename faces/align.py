@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .geometry import inverse, scales, zoomed
+from .geometry import crop_corners, inverse, scales, zoomed
 from .types import CROP, FaceClip, FaceTrack, Surroundings
 from .warp import low_pass, sample
 
@@ -39,7 +39,7 @@ def warp_to(frames: Tensor, matrices: Tensor, size: int) -> Tensor:
 def warp_one(frame: Tensor, matrix: Tensor, size: int) -> Tensor:
     """One crop (C, size, size): only the face's surroundings are filtered."""
     back, step = inverse(matrix), 1 / float(scales(matrix))
-    corners = torch.tensor([[0, 0], [size - 1, 0], [size - 1, size - 1], [0, size - 1]], dtype=torch.float64) @ back[:, :2].mT + back[:, 2]
+    corners = crop_corners(matrix, size)
     margin = 3 * math.ceil(max(1.0, step)) + 3
     x0, x1 = span(corners[:, 0], margin, frame.shape[-1])
     y0, y1 = span(corners[:, 1], margin, frame.shape[-2])

@@ -10,8 +10,7 @@ from torch import Tensor
 from .types import CROP
 
 TEMPLATE = torch.tensor(
-    [[192.98138, 239.94708], [318.90277, 240.1936], [256.63416, 314.01935], [201.26117, 371.41043], [313.08905, 371.15118]],
-    dtype=torch.float64,
+    [[192.98138, 239.94708], [318.90277, 240.1936], [256.63416, 314.01935], [201.26117, 371.41043], [313.08905, 371.15118]], dtype=torch.float64
 )
 """(5, 2) FFHQ landmarks in a 512 crop: left eye, right eye, nose, left and right mouth corner."""
 
@@ -133,8 +132,8 @@ def zoomed(matrices: Tensor, zoom: float) -> Tensor:
     return torch.cat([zoom * matrices[..., :2].double(), zoom * (matrices[..., 2:].double() - middle) + middle], -1)
 
 
-def crop_corners(matrix: Tensor) -> Tensor:
-    """(4, 2) corners of the crop in frame pixels."""
-    corners = torch.tensor([[0.0, 0.0], [CROP - 1, 0], [CROP - 1, CROP - 1], [0, CROP - 1]], dtype=torch.float64)
+def crop_corners(matrix: Tensor, size: int = CROP) -> Tensor:
+    """(4, 2) corners in frame pixels of the crop of `size` pixels that `matrix` (2, 3) maps to."""
+    corners = torch.tensor([[0, 0], [size - 1, 0], [size - 1, size - 1], [0, size - 1]], dtype=torch.float64)
     back = inverse(matrix)
     return corners @ back[:, :2].mT + back[:, 2]

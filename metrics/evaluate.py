@@ -94,46 +94,32 @@ def evaluate(
     Raises:
         ValueError: if clips do not fit each other, A does not lead from one to the other, or an option is out of range.
     """
-    chosen = _check(restored, reference, observation, degradation_forward, noise_level, motion, every)
+    clips = {"reference": reference, "observation": observation, "restored": restored}
     walk = _Evaluation(
-        restored=restored,
-        reference=reference,
-        observation=observation,
-        forward=None if whole_clip else degradation_forward,
-        noise_level=noise_level,
-        region=region,
-        people=people,
-        perceptual=perceptual,
-        judges=judges or {},
-        embed=embed,
-        motion=chosen,
-        every=every,
-        cuts=frozenset(cuts),
-        size=(restored[0].shape[-2], restored[0].shape[-1]),
+        clips, degradation_forward, noise_level, whole_clip, region, people, perceptual, judges or {}, embed, motion, every, frozenset(cuts)
     )
     for t in range(len(restored)):
         walk.step(t)
         on_frame(1)
-    if degradation_forward is not None and whole_clip:
-        walk.whole_residual(degradation_forward)
+    walk.whole_residual()
     walk.landmarks()
-    info = {
-        "frames": len(restored),
-        "size": f"{walk.size[1]} x {walk.size[0]}",
-        "motion_from": chosen,
-        "every": every if every > 1 else None,
-        **(about or {}),
-    }
+    size = f"{walk.size[1]} x {walk.size[0]}"
+    info = {"frames": len(restored), "size": size, "motion_from": walk.motion, "every": every if every > 1 else None, **(about or {})}
     return Report(walk.per_frame, summarised(walk.per_frame), {name: value for name, value in info.items() if value is not None}, walk.notes())
 
 
 @dataclass
 class _Evaluation:
-    restored: Clip
-    reference: Clip | None
-    observation: Clip | None
+    """What `evaluate` was given, and what it carries from frame to frame.
+
+    Raises:
+        ValueError: as `evaluate`.
+    """
+
+    clips: Mapping[str, Clip | None]
     forward: Callable[[Tensor], Tensor] | None
     noise_level: float
+    whole_clip: bool
     region: Callable[[int], Tensor | None] | None
     people: Sequence[FaceLandmarks]
     perceptual: nn.Module | None
@@ -142,7 +128,6 @@ class _Evaluation:
     motion: str
     every: int
     cuts: frozenset[int]
-    size: tuple[int, int]
     flow: DisFlow = field(default_factory=DisFlow)
     per_frame: dict[str, list[float | None]] = field(default_factory=dict)
     features: tuple[int, Any] | None = None
@@ -150,6 +135,32 @@ class _Evaluation:
     before_face: Tensor | None = None
     hidden: int = 0
     known: tuple[int, dict[int, Tensor]] = (-1, {})
+
+    def __post_init__(self) -> None:
+        restored, self.reference, self.observation = (self.clips[name] for name in ("restored", "reference", "observation"))
+        assert restored is not None
+        self.restored = restored
+        if not len(restored):
+            raise ValueError("there are no restored frames to measure; give at least one")
+        for name, clip in self.clips.items():
+            if clip is not None and len(clip) != len(restored):
+                raise ValueError(f"the restored clip has {len(restored)} frames and the {name} {len(clip)}; give the same frames of both")
+        self.size = h, w = restored[0].shape[-2], restored[0].shape[-1]
+        if self.reference is not None and self.reference[0].shape != restored[0].shape:
+            rh, rw = self.reference[0].shape[-2:]
+            raise ValueError(f"the restored frames are {w} x {h} and the reference {rw} x {rh}; resize one of them, or measure where they agree")
+        if self.forward is not None and self.observation is None:
+            raise ValueError("a degradation was given without the observation it leads to; give the damaged frames too, or leave it out")
+        if self.noise_level < 0:
+            raise ValueError(f"a noise level is 0 or more, got {self.noise_level}; give the standard deviation for frames in [0, 1]")
+        if self.every < 1:
+            raise ValueError(f"every is 1 or more frames, got {self.every}; 1 measures all of them")
+        if self.motion == "auto":
+            self.motion = next(name for name, clip in self.clips.items() if clip is not None)
+        elif self.motion not in self.clips:
+            raise ValueError(f"motion is taken from auto, {', '.join(self.clips)}, got {self.motion!r}; choose one of these")
+        elif self.clips[self.motion] is None:
+            raise ValueError(f"the motion was to be taken from the {self.motion}, which is not given; give it, or choose auto")
 
     def step(self, t: int) -> None:
         """All that frame t shows, alone and next to the one before."""
@@ -164,7 +175,7 @@ class _Evaluation:
             self.moved(t, x, truth)
         if truth is not None and self.embed is not None and t % self.every == 0:
             self.same_person(t, x, truth)
-        if self.forward is not None:
+        if self.forward is not None and not self.whole_clip:
             assert self.observation is not None
             self.explained(t, self.forward(x), _frame(self.observation, t))
         self.before, self.before_face = (x, truth), face
@@ -215,7 +226,7 @@ class _Evaluation:
 
     def motion_frame(self, t: int) -> Tensor:
         """Frame t of the clip whose motion it is, at the restored size."""
-        clip = {"reference": self.reference, "observation": self.observation, "restored": self.restored}[self.motion]
+        clip = self.clips[self.motion]
         assert clip is not None
         frame = _frame(clip, t)
         return frame if frame.shape[-2:] == self.size else F.interpolate(frame, self.size, mode="bilinear", align_corners=False)
@@ -254,10 +265,12 @@ class _Evaluation:
         if self.noise_level:
             self.note(t, "residual_in_noise", rms / self.noise_level)
 
-    def whole_residual(self, forward: Callable[[Tensor], Tensor]) -> None:
+    def whole_residual(self) -> None:
         """The residual under an operator that mixes frames."""
+        if self.forward is None or not self.whole_clip:
+            return
         assert self.observation is not None
-        ax = forward(torch.cat([_frame(self.restored, t) for t in range(len(self.restored))]))
+        ax = self.forward(torch.cat([_frame(self.restored, t) for t in range(len(self.restored))]))
         if len(ax) != len(self.observation):
             raise ValueError(f"under the degradation {len(self.restored)} frames become {len(ax)}, but the observation has {len(self.observation)}")
         for t in range(len(ax)):
@@ -315,37 +328,3 @@ def _frame(clip: Clip, t: int) -> Tensor:
 
 def _five(landmarks: Tensor) -> bool:
     return landmarks.shape == (5, 2) and bool(landmarks.isfinite().all())
-
-
-def _check(
-    restored: Clip,
-    reference: Clip | None,
-    observation: Clip | None,
-    forward: Callable[[Tensor], Tensor] | None,
-    noise_level: float,
-    motion: str,
-    every: int,
-) -> str:
-    """The clip whose motion is taken, after everything was found to fit."""
-    if not len(restored):
-        raise ValueError("there are no restored frames to measure; give at least one")
-    for name, clip in (("reference", reference), ("observation", observation)):
-        if clip is not None and len(clip) != len(restored):
-            raise ValueError(f"the restored clip has {len(restored)} frames and the {name} {len(clip)}; give the same frames of both")
-    if reference is not None and reference[0].shape != restored[0].shape:
-        (h, w), (rh, rw) = restored[0].shape[-2:], reference[0].shape[-2:]
-        raise ValueError(f"the restored frames are {w} x {h} and the reference {rw} x {rh}; resize one of them, or measure where they agree")
-    if forward is not None and observation is None:
-        raise ValueError("a degradation was given without the observation it leads to; give the damaged frames too, or leave it out")
-    if noise_level < 0:
-        raise ValueError(f"a noise level is 0 or more, got {noise_level}; give the standard deviation for frames in [0, 1]")
-    if every < 1:
-        raise ValueError(f"every is 1 or more frames, got {every}; 1 measures all of them")
-    given = {"reference": reference, "observation": observation, "restored": restored}
-    if motion == "auto":
-        return next(name for name, clip in given.items() if clip is not None)
-    if motion not in given:
-        raise ValueError(f"motion is taken from auto, {', '.join(given)}, got {motion!r}; choose one of these")
-    if given[motion] is None:
-        raise ValueError(f"the motion was to be taken from the {motion}, which is not given; give it, or choose auto")
-    return motion

@@ -102,7 +102,7 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
     >>> round(frechet_distance(features, features + 1), 3)  # moved by 1 in 4 directions
     4.0
     """
-    _check(first, second, 2)
+    _check(first, second)
     (m1, c1), (m2, c2) = ((x.mean(0), torch.cov(x.mT).reshape(x.shape[1], -1)) for x in (first.double(), second.double()))
     values, vectors = torch.linalg.eigh(c1)
     root = vectors * values.clamp_min(0).sqrt() @ vectors.mT
@@ -116,7 +116,7 @@ def kernel_distance(first: Tensor, second: Tensor) -> float:
     Raises:
         ValueError: as `frechet_distance`.
     """
-    _check(first, second, 2)
+    _check(first, second)
     x, y = first.double(), second.double()
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
@@ -129,6 +129,6 @@ def kernel_distance(first: Tensor, second: Tensor) -> float:
     return float(within(x) + within(y) - 2 * kernel(x, y).mean())
 
 
-def _check(first: Tensor, second: Tensor, least: int) -> None:
-    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or min(len(first), len(second)) < least:
-        raise ValueError(f"sets of at least {least} features (n, D) of one width are compared, got {tuple(first.shape)}, {tuple(second.shape)}")
+def _check(first: Tensor, second: Tensor) -> None:
+    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or min(len(first), len(second)) < 2:
+        raise ValueError(f"sets of at least 2 features (n, D) of one width are compared, got {tuple(first.shape)}, {tuple(second.shape)}")

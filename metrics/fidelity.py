@@ -24,7 +24,7 @@ def psnr(x: Tensor, y: Tensor, peak: float = 1.0, region: Tensor | None = None) 
     20.0
     """
     _check(x, y, region)
-    error = _mean((x.double() - y.double()).square(), region)
+    error = weighted_mean((x.double() - y.double()).square(), region)
     return 10 * torch.log10(peak**2 / error)
 
 
@@ -63,7 +63,7 @@ def ssim_map(x: Tensor, y: Tensor) -> Tensor:
 def ssim_within(values: Tensor, region: Tensor | None) -> Tensor:
     """The mean (N,) of what `ssim_map` gives, weighed by a region (N, 1, H, W) of the frames."""
     edge = WINDOW // 2
-    return _mean(values, None if region is None else region[..., edge:-edge, edge:-edge])
+    return weighted_mean(values, None if region is None else region[..., edge:-edge, edge:-edge])
 
 
 def _local_mean(x: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def _local_mean(x: Tensor) -> Tensor:
     return x
 
 
-def _mean(values: Tensor, region: Tensor | None) -> Tensor:
+def weighted_mean(values: Tensor, region: Tensor | None) -> Tensor:
     """The mean of each of values (N, C, H, W), weighed by region (N, 1, H, W); NaN where all weights are 0."""
     if region is None:
         return values.mean((1, 2, 3))

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..colour import luma
+from .fidelity import weighted_mean
 
 
 def laplacian_variance(frames: Tensor, region: Tensor | None = None) -> Tensor:
@@ -15,7 +16,9 @@ def laplacian_variance(frames: Tensor, region: Tensor | None = None) -> Tensor:
     frames: (N, 3, H, W) in [0, 1]. region: (N, 1, H, W) in [0, 1], how much each pixel counts. The outermost pixels are left out. NaN
     where nothing counts. 0 for a flat picture; an ordinary face has some tens to some thousands.
     """
-    return _variance(_filtered(frames, [[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]), region)
+    values = _filtered(frames, [[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])
+    mean = weighted_mean(values, _inside(region))
+    return weighted_mean((values - mean.view(-1, 1, 1, 1)).square(), _inside(region))
 
 
 def tenengrad(frames: Tensor, region: Tensor | None = None) -> Tensor:
@@ -30,7 +33,7 @@ def tenengrad(frames: Tensor, region: Tensor | None = None) -> Tensor:
     """
     sobel = [[-1 / 8, 0.0, 1 / 8], [-2 / 8, 0.0, 2 / 8], [-1 / 8, 0.0, 1 / 8]]
     turned = [list(row) for row in zip(*sobel, strict=True)]
-    return _mean(_filtered(frames, sobel).square() + _filtered(frames, turned).square(), region)
+    return weighted_mean(_filtered(frames, sobel).square() + _filtered(frames, turned).square(), _inside(region))
 
 
 def _filtered(frames: Tensor, taps: list[list[float]]) -> Tensor:
@@ -40,12 +43,5 @@ def _filtered(frames: Tensor, taps: list[list[float]]) -> Tensor:
     return F.conv2d(255 * luma(frames.double()), torch.tensor(taps, dtype=torch.float64, device=frames.device).view(1, 1, 3, 3))
 
 
-def _mean(values: Tensor, region: Tensor | None) -> Tensor:
-    if region is None:
-        return values.mean((1, 2, 3))
-    weight = region[..., 1:-1, 1:-1].to(values)
-    return (values * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))
-
-
-def _variance(values: Tensor, region: Tensor | None) -> Tensor:
-    return _mean((values - _mean(values, region).view(-1, 1, 1, 1)).square(), region)
+def _inside(region: Tensor | None) -> Tensor | None:
+    return None if region is None else region[..., 1:-1, 1:-1]

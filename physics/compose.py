@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from math import hypot
 
 import torch
 from torch import Tensor
@@ -39,8 +40,8 @@ class Composition(Degradation):
             "factor": self.outer.factor * self.inner.factor,
             "transparent": self.outer.transparent and self.inner.transparent,
             "axes": self.outer.axes | self.inner.axes,
-            "noise_level": _quadrature(self.outer.noise_level, self.outer.noise_gain * self.inner.noise_level),
-            "distortion": _quadrature(self.outer.distortion, self.outer.noise_gain * self.inner.distortion),
+            "noise_level": hypot(self.outer.noise_level, self.outer.noise_gain * self.inner.noise_level),
+            "distortion": hypot(self.outer.distortion, self.outer.noise_gain * self.inner.distortion),
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)
@@ -111,10 +112,6 @@ def compose(chain: Sequence[Degradation]) -> Degradation:
     'Gaussian blur sigma 2 px, bicubic down x4'
     """
     return reduce(Composition, chain) if chain else Identity()
-
-
-def _quadrature(a: float, b: float) -> float:
-    return (a * a + b * b) ** 0.5
 
 
 def _by_axis(core: Sequence[Degradation]) -> list[Degradation] | None:

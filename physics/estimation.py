@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..colour import luma
 from .base import Degradation
 from .compose import compose
 from .crops import crop_operator, observation
-from .fit import luma, worst_rms
+from .fit import worst_rms
 from .identity import GaussianNoise, Identity
 from .linear.blur import Blur
 from .traces import Traces

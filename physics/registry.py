@@ -87,16 +87,8 @@ _PRESET = word("preset", "medium", PRESETS, "Effort of the encoder; slower keeps
 _TONE = word("tone", "contrast", ("contrast", "plain"), "Whether the camera adds contrast after its gamma.")
 
 
-def _gaussian_blur(sigma: float, stretch: float, angle: float, factor: int, boundary: Boundary) -> Degradation:
-    return Blur.gaussian(sigma, sigma * stretch, angle, factor=factor, boundary=boundary)
-
-
-def _motion_blur(size: int, strength: float, seed: int, factor: int, boundary: Boundary) -> Degradation:
-    return Blur.motion(size + 1 - size % 2, strength, seed, factor=factor, boundary=boundary)
-
-
-def _motion_blur_per_frame(size: int, strength: float, seed: int, factor: int, boundary: Boundary) -> Degradation:
-    return MotionBlurPerFrame(size + 1 - size % 2, strength, seed, factor, boundary)
+def _next_odd(size: int) -> int:
+    return size + 1 - size % 2
 
 
 def _inpaint(keep: float, seed: int, mask: Tensor | None = None) -> Degradation:
@@ -114,10 +106,6 @@ def _any_camera(iso: str, mosaic: Mosaic, tone: str, of: str, seed: int) -> Degr
     if of == "frame":
         return CameraPerFrame(int(iso), mosaic, contrast, seed)
     return CameraNoise(int(iso), sampled_isp(seed, mosaic=mosaic, tone=contrast))
-
-
-def _temporal_blur(width: int, boundary: Boundary) -> Degradation:
-    return TemporalBlur(width + 1 - width % 2, boundary)
 
 
 SHAKE = (
@@ -143,10 +131,10 @@ KINDS: dict[str, Kind] = {
                 _factor(1),
                 _BOUNDARY,
             ),
-            _gaussian_blur,
+            lambda sigma, stretch, **rest: Blur.gaussian(sigma, sigma * stretch, **rest),
         ),
-        Kind("motion_blur", "Motion blur", SHAKE, _motion_blur),
-        Kind("motion_blur_per_frame", "Motion blur, another in every frame", SHAKE, _motion_blur_per_frame),
+        Kind("motion_blur", "Motion blur", SHAKE, lambda size, **rest: Blur.motion(_next_odd(size), **rest)),
+        Kind("motion_blur_per_frame", "Motion blur, another in every frame", SHAKE, lambda size, **rest: MotionBlurPerFrame(_next_odd(size), **rest)),
         Kind(
             "motion_line",
             "Straight motion blur",
@@ -179,11 +167,8 @@ KINDS: dict[str, Kind] = {
         Kind(
             "temporal_blur",
             "Temporal blur",
-            (
-                number("width", 7, 1, 31, "frames", "How many frames are averaged; even widths count as the next odd one."),
-                _BOUNDARY,
-            ),
-            _temporal_blur,
+            (number("width", 7, 1, 31, "frames", "How many frames are averaged; even widths count as the next odd one."), _BOUNDARY),
+            lambda width, boundary: TemporalBlur(_next_odd(width), boundary),
         ),
         Kind("jpeg", "JPEG", (number("quality", 60, 1, 100, "", "As libjpeg counts: 100 is nearly lossless, 10 is blocky."),), Jpeg),
         Kind(
@@ -208,22 +193,13 @@ KINDS: dict[str, Kind] = {
         Kind(
             "any_camera",
             "Noise through a camera drawn at random",
-            (
-                _ISO,
-                _MOSAIC,
-                _TONE,
-                word("of", "clip", ("clip", "frame"), "Whether all of the clip is one camera's, or each frame another's."),
-                _SEED,
-            ),
+            (_ISO, _MOSAIC, _TONE, word("of", "clip", ("clip", "frame"), "Whether all of the clip is one camera's, or each frame another's."), _SEED),
             _any_camera,
         ),
         Kind(
             "h264",
             "H.264 recompression",
-            (
-                number("crf", 32, 0, 51, "", "Constant rate factor: 0 is lossless, 23 ordinary, 40 and more blocky."),
-                _PRESET,
-            ),
+            (number("crf", 32, 0, 51, "", "Constant rate factor: 0 is lossless, 23 ordinary, 40 and more blocky."), _PRESET),
             H264,
         ),
         Kind(
@@ -231,12 +207,7 @@ KINDS: dict[str, Kind] = {
             "Streaming video",
             (
                 number(
-                    "bits",
-                    0.1,
-                    0.005,
-                    4,
-                    "bits a pixel",
-                    "Bit rate over pixels a second: 0.1 is 2.3 Mbit/s at 1280 x 720 and 25 frames a second.",
+                    "bits", 0.1, 0.005, 4, "bits a pixel", "Bit rate over pixels a second: 0.1 is 2.3 Mbit/s at 1280 x 720 and 25 frames a second."
                 ),
                 _PRESET,
             ),
@@ -245,10 +216,7 @@ KINDS: dict[str, Kind] = {
         Kind(
             "blind_video",
             "Blur, noise, x4 and a stream",
-            (
-                word("level", "medium", LEVELS, "How strong each part is, as KEEP's three test sets differ."),
-                _SEED,
-            ),
+            (word("level", "medium", LEVELS, "How strong each part is, as KEEP's three test sets differ."), _SEED),
             blind_video,
         ),
         Kind("grayscale", "Grayscale", (), Grayscale),

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from fvr.faces.detection.mesh_points import MIRRORED, PLAIN, VERTICES, turn_of
-from fvr.faces.detection.mesh_tracking import Mesher
+from fvr.faces.detection.mesh_tracking import Mesher, region_of
 from fvr.faces.geometry import FACE_BOX, TEMPLATE
 
 RIDGE = 1e3
@@ -31,10 +31,10 @@ def meshes(folder: Path, mesher: Mesher) -> np.ndarray:
     found = []
     for path in sorted(folder.glob("*.jpg")):
         picture = np.ascontiguousarray(cv2.imread(str(path))[:, :, ::-1].transpose(2, 0, 1)).astype(np.float32) / 255
-        points = np.array([[FACE_BOX[0], FACE_BOX[1], 0], [FACE_BOX[2], FACE_BOX[3], 0]], np.float32)
+        points = torch.tensor(FACE_BOX).reshape(2, 2)
         turn = 0.0
         for _ in range(3):
-            points, _ = mesher.look(picture, points, turn)
+            points, _ = mesher(picture, region_of(points, turn))
             turn = turn_of(points)
         found.append(points[:, :2])
     return np.stack(found)

@@ -16,12 +16,13 @@ from .grain import deviation, diagonal
 
 LARGEST = 4
 """Times the source's size."""
-Enlarge = Callable[[Tensor], Tensor]
-"""A picture (3, H, W) in [0, 1] to one of a multiple of its size."""
 
 
-def enlarged(frames: Tensor, scale: int, network: Enlarge | None = None) -> Tensor:
-    """(n, 3, H, W) in [0, 1] to (n, 3, scale H, scale W) in [0, 1]: by Lanczos, or by a network whose result is brought to that size."""
+def enlarged(frames: Tensor, scale: int, network: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """(n, 3, H, W) in [0, 1] to (n, 3, scale H, scale W) in [0, 1]: by Lanczos, or by a network whose result is brought to that size.
+
+    network: (3, H, W) in [0, 1] to a multiple of its size.
+    """
     if scale == 1:
         return frames
     height, width = (scale * side for side in frames.shape[-2:])

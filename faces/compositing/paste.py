@@ -27,7 +27,6 @@ Item = tuple[FaceTrack, Tensor, "Tensor | None"]
 DIRECT = 1.5
 """From this scale on (crop pixels per frame pixel) the restored crop replaces the frame; at 1 and below it is added as a difference."""
 
-
 REACH = 8
 """Pixels of a frame beyond a face's region that enlarging spreads it over, and more."""
 
@@ -159,15 +158,17 @@ class Paster:
             if self.colour_match:
                 restored = match_colour(restored, original)
         shape = self._shape(restored, original, track, rows)
-        shape = None if shape is None else shape.to(frames)
         if track.difference and original is not None:
             restored, original = restored - original, None
         for k, matrix in enumerate(matrices):
             if not float(level[k]) > 0:
                 continue
             before = original[k] if original is not None and float(share[k]) > 0 else None
-            covered = None if shape is None else shape[k]
-            there, seen = (matrix, before) if self.scale == 1 else self._in_large(large[k], matrix, before)
+            covered = None if shape is None else shape[k].to(frames)
+            there, seen = matrix, before
+            if self.scale > 1:  # the crop before restoration, if it counts, is one with what the enlargement drew into it
+                there = in_larger_frame(matrix, self.scale)
+                seen = None if before is None else warp_to(large[k][None], there[None], CROP)[0]
             (y, x), soft, target = self._place(large[k], there, restored[k], seen, float(share[k]), covered, track)
             if self.grain == "auto" and not track.difference and (sure := graininess(frames[k])) > 0:
                 if self.scale == 1:
@@ -198,11 +199,6 @@ class Paster:
             clear = unoccluded(restored, original, scale, None if track.outline is None else track.outline[rows])
             shape = clear if shape is None else shape.to(clear) * clear
         return shape
-
-    def _in_large(self, large: Tensor, matrix: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """A face's map in its enlarged frame; and the crop before restoration, if it counts, with what the enlargement drew into it."""
-        there = in_larger_frame(matrix, self.scale)
-        return there, None if before is None else warp_to(large[None], there[None], CROP)[0]
 
     def _large_grain(
         self, frame: Tensor, large: Tensor, wanted: tuple[slice, slice], region: tuple[slice, slice], soft: Tensor, target: Tensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import cv2
@@ -53,13 +53,7 @@ class Candidate:
 
     def region(self) -> Region:
         """Where FaceMesh looks."""
-        return region_of(self.box.reshape(2, 2), 0.0) if not self.turn else turned(self.box, self.turn)
-
-
-def turned(box: Tensor, turn: float) -> Region:
-    """The region around a box's middle, turned."""
-    upright = region_of(box.reshape(2, 2), 0.0)
-    return Region(upright.x, upright.y, upright.side, turn)
+        return replace(region_of(self.box.reshape(2, 2), 0.0), turn=self.turn)
 
 
 class Searcher:
@@ -232,7 +226,7 @@ class BlazeFaceDetector:
 
     def look(self, picture: np.ndarray, region: Region) -> Placed | None:
         """The face in a region, None if there is none."""
-        ((mesh, sure),) = self.mesher(picture, [region])
+        mesh, sure = self.mesher(picture, region)
         if sure <= 0 or not bool(torch.isfinite(mesh).all()):
             return None
         return Placed(mesh, float(torch.sigmoid(torch.tensor(sure / SURE))))
@@ -274,10 +268,8 @@ class Follower:
         small = thumbnail(picture)
         before, last = self.small, self.last
         self.small, self.last = small, picture
-        if (
-            before is not None and last is not None and np.array_equal(small, before) and np.array_equal(picture, last)
-        ):  # a repeated frame has the same faces to the bit
-            return list(self.faces)
+        if before is not None and last is not None and np.array_equal(small, before) and np.array_equal(picture, last):
+            return list(self.faces)  # a repeated frame has the same faces to the bit
         changed = before is None or float(np.abs(small - before).mean()) > SCENE
         known = [] if changed else self.live
         seen = [self.next(last, picture, placed) for placed in known]

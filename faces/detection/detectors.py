@@ -22,13 +22,7 @@ class Detector(Protocol):
     def __call__(self, frames: Tensor) -> list[list[Face]]: ...
 
 
-def load_detector(
-    name: str = "auto",
-    *,
-    weights: Path | str | None = None,
-    device: str | torch.device = "cpu",
-    rotate: str = "auto",
-) -> Detector:
+def load_detector(name: str = "auto", *, weights: Path | str | None = None, device: str | torch.device = "cpu", rotate: str = "auto") -> Detector:
     """The detector `name`: "blazeface" (weights in this package), "retinaface" (needs `weights`, detection_Resnet50_Final.pth), "mtcnn" (needs
     the package facenet-pytorch, which has its weights) or "auto".
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -51,30 +50,20 @@ def region_of(points: Tensor, turn: float) -> Region:
 
 
 class Mesher:
-    """Meshes of faces in one frame at a time."""
+    """FaceMesh on one face at a time, so that a mesh is the same to the bit whoever else is in the frame."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self.network = load_embedded(FaceMesh, self.device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
-    def __call__(self, picture: np.ndarray, regions: Sequence[Region]) -> list[tuple[Tensor, float]]:
-        """Per region its mesh (468, 3) float32 in frame pixels, and how sure the network is of a face, a logit.
+    def __call__(self, picture: np.ndarray, region: Region) -> tuple[Tensor, float]:
+        """The mesh (468, 3) float32 in frame pixels of the face in a region, and the logit of there being one.
 
         picture: (3, H, W) float32 RGB in [0, 1].
         """
-        if not regions:
-            return []
-        crops = np.stack([crop(picture, region) for region in regions])
-        batch = torch.from_numpy(crops).permute(0, 3, 1, 2).to(self.device)
-        # one at a time on a CPU: to the bit the same, whoever else is in the frame
-        found = [self.network(one) for one in batch.split(1 if self.device.type == "cpu" else len(batch))]
-        points, sure = torch.cat([p for p, _ in found]).float().cpu(), torch.cat([s for _, s in found]).float().cpu()
-        return [(to_frame(p, region), float(s)) for p, s, region in zip(points, sure, regions, strict=True)]
-
-    def look(self, picture: np.ndarray, points: Tensor | np.ndarray, turn: float) -> tuple[Tensor, float]:
-        """The mesh and the logit of the face around points (P, 2 or 3)."""
-        return self(picture, [region_of(torch.as_tensor(points), turn)])[0]
+        points, presence = self.network(torch.from_numpy(crop(picture, region)[None]).permute(0, 3, 1, 2).to(self.device))
+        return to_frame(points[0].float().cpu(), region), float(presence)
 
 
 def crop(picture: np.ndarray, region: Region, size: int = SIDE) -> np.ndarray:

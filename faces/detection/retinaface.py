@@ -41,14 +41,7 @@ class RetinaFaceDetector:
 
     name = "retinaface"
 
-    def __init__(
-        self,
-        weights: Path,
-        *,
-        device: str | torch.device = "cpu",
-        threshold: float = 0.8,
-        batch: int | None = None,
-    ) -> None:
+    def __init__(self, weights: Path, *, device: str | torch.device = "cpu", threshold: float = 0.8, batch: int | None = None) -> None:
         self.device = torch.device(device)
         self.threshold = threshold
         self.batch = batch or (1 if self.device.type == "cpu" else 8)

@@ -149,7 +149,9 @@ def named(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
 
     def rank(number: int) -> tuple[float, ...]:
         group = groups[number]
-        return (-seen(tracks, group), -covered(tracks, group), min(tracks[k].start for k in group), *tracks[group[0]].boxes[0].tolist())
+        frames = sum(len(tracks[k]) for k in group)
+        pixels = sum(float(area(tracks[k].boxes).double().sum()) for k in group)
+        return (-frames, -pixels, min(tracks[k].start for k in group), *tracks[group[0]].boxes[0].tolist())
 
     out: list[FaceTrack] = list(tracks)
     for person, number in enumerate(sorted(range(len(groups)), key=rank)):
@@ -202,13 +204,3 @@ def distances(tracks: Sequence[FaceTrack], blunt: Tensor) -> Tensor:
         margin = BLUNT_TIE_MARGIN * torch.minimum(blunt[known], blunt[k])
         far[k, known] = torch.where(apart, (looks - looks[row]).norm(dim=1) + margin, float("inf"))
     return far
-
-
-def seen(tracks: Sequence[FaceTrack], group: Sequence[int]) -> int:
-    """Frames in which a group is seen."""
-    return sum(len(tracks[k]) for k in group)
-
-
-def covered(tracks: Sequence[FaceTrack], group: Sequence[int]) -> float:
-    """Pixels that the group's boxes cover, over all frames."""
-    return sum(float(area(tracks[k].boxes).double().sum()) for k in group)

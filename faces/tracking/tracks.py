@@ -271,19 +271,19 @@ def find_tracks(
         keep: as `Tracker`'s.
     """
     tracker: Tracker | None = None
-    external = hasattr(detector, "at")  # somebody else's, which are believed as they are
-    if external:
+    find: Any = detector
+    lookup: Any = getattr(detector, "at", None)  # external detections, which are believed as they are
+    if lookup:
         changes = {"sure": 0.0, **changes}
     finder = None if isinstance(cuts, Sequence) else cuts
     known = tuple(cuts) if isinstance(cuts, Sequence) else ()
     for index, frames in chunks:
         if tracker is None:
             tracker = Tracker((frames.shape[-2], frames.shape[-1]), keep=keep, **changes)
-            if not external:
-                finding: Any = detector
-                detector = following(AnisotropicPixels(finding, tracker.options.aspect) if tracker.options.aspect != 1 else finding)
+            if not lookup:
+                find = following(AnisotropicPixels(find, tracker.options.aspect) if tracker.options.aspect != 1 else find)
         found = finder.push(frames) if finder else [c for c in known if index <= c < index + len(frames)]
-        tracker.push(index, frames, detect(detector, index, frames), found)
+        tracker.push(index, frames, lookup(index, len(frames)) if lookup else find(frames), found)
         on_frame(len(frames))
     return tracker.finish(finder.finish() if finder else ()) if tracker is not None else []
 
@@ -302,9 +302,3 @@ def aligned_track(count: int) -> FaceTrack:
         frame_size=(CROP, CROP),
         shot=(0, count),
     )
-
-
-def detect(detector: Detector | ExternalDetections, index: int, frames: Tensor) -> list[list[Face]]:
-    """Faces of frames that begin at `index`."""
-    at: Any = getattr(detector, "at", None)
-    return detector(frames) if at is None else at(index, len(frames))  # type: ignore[operator]

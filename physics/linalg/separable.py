@@ -71,20 +71,6 @@ def _factors(operator: Degradation, size: Size, dtype: torch.dtype, device: torc
     )
 
 
-def separable_forward(operator: Degradation, x: Tensor) -> Tensor:
-    """R x C^T. x: (..., H, W)."""
-    work = working(x)
-    rows, cols = _matrices(operator, (x.shape[-2], x.shape[-1]), work.dtype, work.device)
-    return sandwich(work, rows, cols).to(x.dtype)
-
-
-def separable_adjoint(operator: Degradation, y: Tensor, size: Size) -> Tensor:
-    """R^T y C. y: (..., h, w) -> (..., H, W)."""
-    work = working(y)
-    rows, cols = _matrices(operator, size, work.dtype, work.device)
-    return sandwich(work, rows.mT, cols.mT).to(y.dtype)
-
-
 def separable_pinv(operator: Degradation, y: Tensor, size: Size, damping: float = 0.0) -> Tensor:
     """A^T (A A^T + damping I)^-1 y, exact. Without damping, directions below `null_cutoff` count as lost."""
     work = working(y)
@@ -105,13 +91,17 @@ def spectral_gain(singular: Tensor, damping: float) -> Tensor:
 
 
 class Separable(Degradation):
-    """An operator whose `matrices` are never None."""
+    """A x = R x C^T by the operator's `matrices` R and C."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return separable_forward(self, x)
+        work = working(x)
+        rows, cols = _matrices(self, (x.shape[-2], x.shape[-1]), work.dtype, work.device)
+        return sandwich(work, rows, cols).to(x.dtype)
 
     def adjoint(self, y: Tensor, size: Size | None = None) -> Tensor:
-        return separable_adjoint(self, y, self.input_size(y, size))
+        work = working(y)
+        rows, cols = _matrices(self, self.input_size(y, size), work.dtype, work.device)
+        return sandwich(work, rows.mT, cols.mT).to(y.dtype)
 
     def pinv(self, y: Tensor, size: Size | None = None, damping: float = 0.0) -> Tensor:
         return separable_pinv(self, y, self.input_size(y, size), damping)

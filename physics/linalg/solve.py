@@ -16,11 +16,7 @@ def tolerance_of(dtype: torch.dtype) -> float:
 
 
 def conjugate_gradients(
-    apply: Callable[[Tensor], Tensor],
-    b: Tensor,
-    *,
-    axes: tuple[int, ...] = (-2, -1),
-    precondition: Callable[[Tensor], Tensor] = lambda r: r,
+    apply: Callable[[Tensor], Tensor], b: Tensor, *, axes: tuple[int, ...] = (-2, -1), precondition: Callable[[Tensor], Tensor] = lambda r: r
 ) -> Tensor:
     """Solves apply(z) = b for many independent systems at once.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..base import Degradation, Size
 from ..linalg.boundary import Boundary, banded_matrix, boundary_index, check_boundary
 from ..linalg.convolve import correlate, lag_spectrum, spread
-from ..linalg.separable import separable_adjoint, separable_forward, separable_pinv
+from ..linalg.separable import Separable
 from ..linalg.solve import conjugate_gradients
 from ..numerics import cached, null_cutoff, working
 from . import kernels
@@ -28,7 +28,7 @@ FINEST_FORMULA = 0.45
 
 
 @dataclass(frozen=True, eq=False)
-class Blur(Degradation):
+class Blur(Separable):
     """y_kl = sum_ij K_ij x[f k + o + i - kh // 2, f l + o + j - kw // 2]: correlation with K, every f-th pixel kept.
 
     Frames are (..., H, W) of any size; y is (..., ceil(H / f), ceil(W / f)). With the default offset o = f // 2, a kernel that is as
@@ -127,7 +127,7 @@ class Blur(Degradation):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.taps is not None:
-            return separable_forward(self, x)
+            return super().forward(x)
         rows, cols = self._reads((x.shape[-2], x.shape[-1]), x.device)
         padded = working(x).index_select(-2, rows).index_select(-1, cols)
         return correlate(padded, self.weights, self.factor).to(x.dtype)
@@ -135,7 +135,7 @@ class Blur(Degradation):
     def adjoint(self, y: Tensor, size: Size | None = None) -> Tensor:
         size = self.input_size(y, size)
         if self.taps is not None:
-            return separable_adjoint(self, y, size)
+            return super().adjoint(y, size)
         rows, cols = self._reads(size, y.device)
         padded = spread(working(y), self.weights, self.factor)
         tall = padded.new_zeros(*padded.shape[:-2], size[0], padded.shape[-1]).index_add(-2, rows, padded)
@@ -145,7 +145,7 @@ class Blur(Degradation):
         size = self.input_size(y, size)
         circulant = self.boundary == "circular" and size[0] % self.factor == 0 and size[1] % self.factor == 0
         if self.taps is not None and not circulant:
-            return separable_pinv(self, y, size, damping)
+            return super().pinv(y, size, damping)
         work = working(y)
         low = (y.shape[-2], y.shape[-1])
         power = lag_spectrum(self, low, work.dtype, work.device)

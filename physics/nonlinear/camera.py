@@ -10,7 +10,7 @@ from torch import Tensor
 from ..identity import Transparent
 from ..numerics import cached, gaussian_sample, working
 from .dct import NEIGHBOUR_CORRELATION, PICTURE_STD
-from .isp import NOISE, PEDESTAL, Isp, noise_std
+from .isp import NOISE, PEDESTAL, Isp, noise_std, tone_curve
 
 GREY = 0.18
 """Reflectance of the grey that levels of noise are told for."""
@@ -65,7 +65,8 @@ def _rgb(x: Tensor) -> Tensor:
 @cached(32)
 def _level_on_grey(iso: int, isp: Isp) -> float:
     """Standard deviation after processing, averaged over the channels: to first order, or of a sample where a mosaic spreads it."""
-    grey = torch.full((3, 1, 1), _encoded(GREY, isp), dtype=torch.float64)
+    encoded = torch.full((3, 1, 1), GREY ** (1 / isp.gamma), dtype=torch.float64)
+    grey = tone_curve(encoded) if isp.tone else encoded
     raw = isp.unprocess(grey)
     if isp.mosaic != "none":
         patch = raw.expand(3, 64, 64)
@@ -75,12 +76,6 @@ def _level_on_grey(iso: int, isp: Isp) -> float:
     nudges = step * torch.eye(3, dtype=torch.float64)[:, :, None, None]
     slopes = (isp.process(raw + nudges) - isp.process(raw - nudges)) / (2 * step)
     return (slopes * std[:, None]).square().sum(0).mean().sqrt().item()
-
-
-def _encoded(linear: float, isp: Isp) -> float:
-    """A linear grey in the picture."""
-    v = linear ** (1 / isp.gamma)
-    return 3 * v**2 - 2 * v**3 if isp.tone else v
 
 
 @cached(32)

@@ -63,22 +63,20 @@ class H264(Transparent):
             raise ValueError(f"H.264 needs RGB frames (T, 3, H, W), got {tuple(x.shape)}")
         height, width = x.shape[-2:]
         clips = x.detach().float().cpu().reshape(-1, x.shape[-4] if x.ndim > 3 else 1, 3, height, width)
-        coded = [recompress(_to_bytes(clip), self.crf, self.preset, self.bits) for clip in clips]
+        coded = [self._recompress(_to_bytes(clip)) for clip in clips]
         frames = torch.from_numpy(np.stack(coded))[..., :height, :width, :].movedim(-1, -3)
         return (frames.float() / 255).reshape(x.shape).to(x)
 
     def describe(self) -> str:
         return f"H.264 crf {self.crf}" if self.bits is None else f"H.264 at {self.bits:g} bits a pixel"
 
+    def _recompress(self, frames: np.ndarray) -> np.ndarray:
+        packets = encoded(frames, self.crf, self.preset) if self.bits is None else streamed(frames, self.bits, self.preset)
+        return decoded(packets, len(frames))[:, :, : frames.shape[2]]
+
 
 SLOPE, TRIALS, NEAR = 5.6, 9, 0.1
 """crf that halves a stream; encodings that are tried, and the octaves at which they end."""
-
-
-def recompress(frames: np.ndarray, crf: int, preset: str, bits: float | None = None) -> np.ndarray:
-    """(T, H, W, 3) uint8 RGB with even sides through libx264 and back."""
-    packets = encoded(frames, crf, preset) if bits is None else streamed(frames, bits, preset)
-    return decoded(packets, len(frames))[:, :, : frames.shape[2]]
 
 
 def crf_of_bits(bits: float) -> float:

@@ -79,11 +79,7 @@ class Jpeg(Transparent):
         planes = F.pad(planes, (0, -width % 16, 0, -height % 16), mode="replicate").reshape(*x.shape[:-2], height + -height % 16, width + -width % 16)
         ycc = torch.einsum("dc,...chw->...dhw", _colours(planes.dtype, planes.device)[0], planes) * 255
         luma, chroma = self._steps(ycc)
-        return JpegCode(
-            (block_dct(ycc[..., :1, :, :] - 128) / luma).round(),
-            (block_dct(ycc[..., 1:, ::2, ::2]) / chroma).round(),
-            (height, width),
-        )
+        return JpegCode((block_dct(ycc[..., :1, :, :] - 128) / luma).round(), (block_dct(ycc[..., 1:, ::2, ::2]) / chroma).round(), (height, width))
 
     def decode(self, code: JpegCode, crop: bool = True) -> Tensor:
         """D(code), not clamped; with `crop` of the frame's size, else with the padding to multiples of 16."""
