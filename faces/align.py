@@ -10,9 +10,9 @@ from torch import Tensor
 
 from .geometry import crop_corners, inverse, scales, zoomed
 from .types import CROP, FaceClip, FaceTrack, Surroundings
-from .warp import low_pass, sample
+from .warp import low_pass, warp_affine
 
-AROUND, KEPT_AROUND = 320, 8
+SURROUNDINGS_SIDE, SURROUNDINGS_FRAMES = 320, 8
 """Side of a face's surroundings, in pixels of the frame, and of how many first frames a clip keeps them."""
 
 
@@ -27,16 +27,16 @@ def align(frames: Tensor, track: FaceTrack, index: int) -> Tensor:
     """
     rows = rows_of(track, index, len(frames))
     check_size(frames, track)
-    return warp_to(frames, track.matrices[rows], CROP)
+    return warp_crops(frames, track.matrices[rows], CROP)
 
 
-def warp_to(frames: Tensor, matrices: Tensor, size: int) -> Tensor:
+def warp_crops(frames: Tensor, matrices: Tensor, size: int) -> Tensor:
     """Crops (n, 3, size, size) in [0, 1] of frames (n, 3, H, W) by maps (n, 2, 3) from frame pixels to crop pixels."""
-    crops = [warp_one(frame.float(), matrix, size) for frame, matrix in zip(frames, matrices, strict=True)]
+    crops = [warp_crop(frame.float(), matrix, size) for frame, matrix in zip(frames, matrices, strict=True)]
     return torch.stack(crops) if crops else frames.new_zeros((0, frames.shape[1], size, size), dtype=torch.float32)
 
 
-def warp_one(frame: Tensor, matrix: Tensor, size: int) -> Tensor:
+def warp_crop(frame: Tensor, matrix: Tensor, size: int) -> Tensor:
     """One crop (C, size, size): only the face's surroundings are filtered."""
     back, step = inverse(matrix), 1 / float(scales(matrix))
     corners = crop_corners(matrix, size)
@@ -45,7 +45,7 @@ def warp_one(frame: Tensor, matrix: Tensor, size: int) -> Tensor:
     y0, y1 = span(corners[:, 1], margin, frame.shape[-2])
     moved = torch.cat([back[:, :2], back[:, 2:] - torch.tensor([[x0], [y0]])], 1)
     region = low_pass(frame[:, y0:y1, x0:x1], step)
-    return sample(region[None], moved[None], size, size)[0].clamp(0, 1)
+    return warp_affine(region[None], moved[None], size, size)[0].clamp(0, 1)
 
 
 def with_context(track: FaceTrack, context: float) -> FaceTrack:
@@ -74,8 +74,9 @@ def surroundings(frames: Tensor, track: FaceTrack, index: int) -> Surroundings:
     check_size(frames, track)
     back = inverse(track.matrices[:1])[0]
     middle = back[:, :2] @ torch.full((2,), (CROP - 1) / 2, dtype=back.dtype) + back[:, 2]
-    x, y = (max(0, min(round(float(at) - AROUND / 2), side - AROUND)) for at, side in zip(middle, reversed(track.frame_size), strict=True))
-    return Surroundings(frames[..., y : y + AROUND, x : x + AROUND].float().cpu().clone(), (x, y))
+    side, (height, width) = SURROUNDINGS_SIDE, track.frame_size
+    x, y = (max(0, min(round(float(at) - side / 2), length - side)) for at, length in zip(middle, (width, height), strict=True))
+    return Surroundings(frames[..., y : y + side, x : x + side].float().cpu().clone(), (x, y))
 
 
 def crop_clip(frames: Tensor, track: FaceTrack) -> FaceClip:
@@ -87,7 +88,7 @@ def crop_clip(frames: Tensor, track: FaceTrack) -> FaceClip:
     if track.stop > len(frames):
         raise ValueError(f"person {track.person} is seen up to frame {track.stop - 1}, got {len(frames)} frames; pass the frames that were searched")
     seen = frames[track.start : track.stop]
-    return FaceClip(track, align(seen, track, track.start), around=surroundings(seen[:KEPT_AROUND], track, track.start))
+    return FaceClip(track, align(seen, track, track.start), around=surroundings(seen[:SURROUNDINGS_FRAMES], track, track.start))
 
 
 def rows_of(track: FaceTrack, index: int, count: int) -> slice:

@@ -61,11 +61,11 @@ def similarity(landmarks: Tensor, aspect: float = 1.0) -> Tensor:
     cv2.setRNGSeed(0)
     fit, _ = cv2.estimateAffinePartial2D(points.numpy(), TEMPLATE.numpy(), method=cv2.LMEDS)
     if fit is not None and np.isfinite(fit).all() and np.linalg.det(fit[:, :2]) > 1e-8:
-        return after(torch.from_numpy(fit), stretch).float()
-    return after(umeyama(points, TEMPLATE), stretch).float()
+        return compose_affine(torch.from_numpy(fit), stretch).float()
+    return compose_affine(umeyama(points, TEMPLATE), stretch).float()
 
 
-def after(outer: Tensor, inner: Tensor) -> Tensor:
+def compose_affine(outer: Tensor, inner: Tensor) -> Tensor:
     """The affine map (2, 3) that does `inner` first."""
     return torch.cat([outer[:, :2] @ inner[:, :2], (outer[:, :2] @ inner[:, 2] + outer[:, 2])[:, None]], 1)
 

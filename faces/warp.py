@@ -10,27 +10,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SHARPER = 0.85
+KERNEL_WIDTH = 0.85
 """How much narrower than the textbook the low-pass is: keeps detail near the Nyquist limit for a trace of aliasing beyond it."""
 
 
-def sample(images: Tensor, matrices: Tensor, height: int, width: int) -> Tensor:
+def warp_affine(images: Tensor, matrices: Tensor, height: int, width: int) -> Tensor:
     """out(x, y) = image(M (x, y, 1)), border replicated, not clamped.
 
     images: (n, C, H, W); matrices: (n, 2, 3) from pixels of the result to pixels of the image, pixel centres on integers.
     Returns (n, C, height, width).
     """
-    return sampled(images, *places(matrices, height, width))
+    return remap(images, *affine_grid(matrices, height, width))
 
 
-def sampled(images: Tensor, x: Tensor, y: Tensor, *, mode: str = "bicubic") -> Tensor:
-    """As `sample`, at places x and y, (n, height, width) or of one image (height, width), as `places` gives them."""
+def remap(images: Tensor, x: Tensor, y: Tensor, *, mode: str = "bicubic") -> Tensor:
+    """As `warp_affine`, at places x and y, (n, height, width) or of one image (height, width), as `affine_grid` gives them."""
     grid = torch.stack([((2 * x + 1) / images.shape[-1] - 1).to(images), ((2 * y + 1) / images.shape[-2] - 1).to(images)], -1)
     grid = grid if grid.ndim == 4 else grid[None]
     return F.grid_sample(images, grid, mode=mode, padding_mode="border", align_corners=False)
 
 
-def places(matrices: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+def affine_grid(matrices: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """x' and y', (..., height, width) float64, of M (x, y, 1) for all pixels (x, y) of a picture; matrices: (..., 2, 3)."""
     x, y = torch.arange(width, dtype=torch.float64), torch.arange(height, dtype=torch.float64)[:, None]
     xx, xy, x0, yx, yy, y0 = (matrices.double()[..., row, column, None, None] for row in (0, 1) for column in (0, 1, 2))
@@ -42,16 +42,16 @@ def low_pass(image: Tensor, step: float) -> Tensor:
 
     image: (C, H, W). step <= 1 / SHARPER leaves it untouched, and the filter fades in from there without a jump.
     """
-    stretch = max(1.0, SHARPER * step)
+    stretch = max(1.0, KERNEL_WIDTH * step)
     if stretch == 1.0:
         return image
-    taps = lanczos(stretch)
+    taps = lanczos_kernel(stretch)
     rows = np.ascontiguousarray(image.permute(1, 2, 0).numpy(force=True))
     out = cv2.sepFilter2D(rows, -1, taps, taps, borderType=cv2.BORDER_REPLICATE)
     return torch.from_numpy(out.reshape(rows.shape)).permute(2, 0, 1).to(image)
 
 
-def lanczos(stretch: float) -> np.ndarray:
+def lanczos_kernel(stretch: float) -> np.ndarray:
     """sinc(t / stretch) sinc(t / 3 stretch) at the integers |t| < 3 stretch, summing to 1, float64."""
     radius = math.ceil(3 * stretch) - 1
     t = np.arange(-radius, radius + 1) / stretch

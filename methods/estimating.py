@@ -7,14 +7,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..faces.align import KEPT_AROUND
+from ..faces.align import SURROUNDINGS_FRAMES
 from ..faces.types import FaceTrack, Surroundings
 from ..models.device import CheckInterrupt
 from ..physics.estimation import Estimate, estimate_degradation
 from ..physics.traces import Traces, find_traces
 from .base import Restorer, Session, joined, refuse_masks
 
-ESTIMATION_FRAMES = KEPT_AROUND
+ESTIMATION_FRAMES = SURROUNDINGS_FRAMES
 """Crops of a person that the damage is estimated from."""
 
 

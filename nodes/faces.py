@@ -28,7 +28,7 @@ from ..faces import (
     select_tracks,
     with_context,
 )
-from ..faces.compositing.enlarge import LARGEST
+from ..faces.compositing.enlarge import MAX_SCALE
 from ..faces.compositing.grain import GRAIN
 from ..faces.compositing.paste import OCCLUSION
 from ..faces.compositing.strength import Gates
@@ -118,7 +118,7 @@ def scale_inputs() -> list:
             "scale",
             default=1,
             min=1,
-            max=LARGEST,
+            max=MAX_SCALE,
             optional=True,
             advanced=True,
             tooltip="How many times the frames' size comes out: they are enlarged, and faces keep the detail of their 512 crops.",

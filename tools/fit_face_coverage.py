@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from fit_face_points import meshes
 
-from fvr.faces.detection.mesh_points import BOUNDS, five_points
+from fvr.faces.detection.mesh_points import MESH_BOUNDS, five_points
 from fvr.faces.detection.mesh_tracking import Mesher
 from fvr.faces.tracking import coverage
 
@@ -25,7 +25,7 @@ COUNT, INSIDE = 128, 0.92
 
 def spread(places: np.ndarray) -> list[int]:
     """COUNT of the vertices at places (468, 2), each as far from those before it as can be."""
-    middle, half = np.add(BOUNDS[:2], BOUNDS[2:]) / 2, np.subtract(BOUNDS[2:], BOUNDS[:2]) / 2
+    middle, half = np.add(MESH_BOUNDS[:2], MESH_BOUNDS[2:]) / 2, np.subtract(MESH_BOUNDS[2:], MESH_BOUNDS[:2]) / 2
     inside = np.flatnonzero(np.hypot(*((places - middle) / half).T) < INSIDE)
     chosen = [int(inside[np.hypot(*(places[inside] - middle).T).argmin()])]
     far = np.hypot(*(places[inside] - places[chosen[0]]).T)

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import torch
 
-from fvr.faces.detection.mesh_points import MIRRORED, PLAIN, VERTICES, turn_of
+from fvr.faces.detection.mesh_points import MIRRORED, PLAIN, VERTICES, roll_of
 from fvr.faces.detection.mesh_tracking import Mesher, region_of
 from fvr.faces.geometry import FACE_BOX, TEMPLATE
 
@@ -35,7 +35,7 @@ def meshes(folder: Path, mesher: Mesher) -> np.ndarray:
         turn = 0.0
         for _ in range(3):
             points, _ = mesher(picture, region_of(points, turn))
-            turn = turn_of(points)
+            turn = roll_of(points)
         found.append(points[:, :2])
     return np.stack(found)
 

@@ -160,7 +160,7 @@ def main(folder: Path, method: str) -> None:
             shown = damaged(truth)
             found += gains(truth, shown, small, restorer)
             for picture, box in zip(shown, small.boxes, strict=True):
-                placed = detector.settle(picture.numpy(), region_of(box.reshape(2, 2), 0.0))
+                placed = detector.refine(picture.numpy(), region_of(box.reshape(2, 2), 0.0))
                 scores.append(0.0 if placed is None else placed.score)
         row(str(size), found, f" {np.mean(scores):.2f} |")
     print("\n| blur of the last frame | gain, dB | frames | sharpness, share |\n| --- | --- | --- | --- |")

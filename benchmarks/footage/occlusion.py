@@ -26,7 +26,7 @@ from torch import Tensor
 
 from fvr.assembly import EMBEDDED, named_weights
 from fvr.faces import CROP, FaceTrack, align, load_detector
-from fvr.faces.compositing.occlusion import outside, unoccluded
+from fvr.faces.compositing.occlusion import outside_mesh, unoccluded
 from fvr.faces.detection.blazeface import BlazeFaceDetector
 from fvr.faces.geometry import scales, side
 from fvr.methods.base import restore_frames
@@ -121,7 +121,7 @@ def main(folder: Path) -> None:
         for size in SIZES:
             clean, small = shrunk(frames, track, size / float(side(track.boxes).median()))
             perfect, painted = align(clean, small, 0), dict[str, Tensor]()
-            face, scale = 1 - outside(CROP, small.outline)[:, 0], float(scales(small.matrices).median())
+            face, scale = 1 - outside_mesh(CROP, small.outline)[:, 0], float(scales(small.matrices).median())
             for what, covered, mask in [("nothing", clean, torch.zeros_like(clean[:, 0])), *occluders(clean, small)]:
                 truth, over = align(covered, small, 0), align(mask[:, None].expand(-1, 3, -1, -1), small, 0)[:, 0]
                 for damage in DAMAGES:

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...colour import luma
-from ..warp import low_pass, sample
-from .grain import deviation, diagonal
+from ..warp import low_pass, warp_affine
+from .grain import diagonal_detail, robust_std
 
-LARGEST = 4
+MAX_SCALE = 4
 """Times the source's size."""
 
 
@@ -28,18 +28,18 @@ def enlarged(frames: Tensor, scale: int, network: Callable[[Tensor], Tensor] | N
     height, width = (scale * side for side in frames.shape[-2:])
     out = frames.new_empty(len(frames), frames.shape[1], height, width)
     for frame, place in zip(frames, out, strict=True):
-        place.copy_(resized(frame if network is None else network(frame), height, width))
+        place.copy_(lanczos_resize(frame if network is None else network(frame), height, width))
     return out.clamp_(0, 1)
 
 
-def resized(picture: Tensor, height: int, width: int) -> Tensor:
+def lanczos_resize(picture: Tensor, height: int, width: int) -> Tensor:
     """(C, H, W) to (C, height, width), both larger or both smaller: Lanczos, ends repeated, not clamped."""
     if (height, width) == tuple(picture.shape[-2:]):
         return picture
     if height < picture.shape[-2]:
         step = picture.shape[-2] / height
         matrix = torch.tensor([[step, 0, (step - 1) / 2], [0, step, (step - 1) / 2]], dtype=torch.float64)
-        return sample(low_pass(picture, step)[None], matrix[None], height, width)[0]
+        return warp_affine(low_pass(picture, step)[None], matrix[None], height, width)[0]
     rows = np.ascontiguousarray(picture.permute(1, 2, 0).numpy(force=True))
     large = cv2.resize(rows, (width, height), interpolation=cv2.INTER_LANCZOS4).reshape(height, width, -1)
     return torch.from_numpy(large).permute(2, 0, 1).to(picture)
@@ -57,6 +57,6 @@ def grain_kept(frame: Tensor, large: Tensor) -> float:
     Lanczos keeps all of it; a network may have taken it for damage.
     """
     scale = large.shape[-1] // frame.shape[-1]
-    plain, made = (F.avg_pool2d(picture[None], scale)[0] for picture in (resized(frame, *large.shape[-2:]), large))
-    had, has = (deviation(diagonal(luma(picture)[0].numpy(force=True))) for picture in (plain, made))
+    plain, made = (F.avg_pool2d(picture[None], scale)[0] for picture in (lanczos_resize(frame, *large.shape[-2:]), large))
+    had, has = (robust_std(diagonal_detail(luma(picture)[0].numpy(force=True))) for picture in (plain, made))
     return min(1.0, has / had) if had > 0 else 0.0

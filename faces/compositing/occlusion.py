@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..detection.mesh_points import BOUNDS, SPOKES
+from ..detection.mesh_points import MESH_BOUNDS, SPOKES
 from ..types import CROP
-from .strength import changed_structure, rise
+from .strength import smoothstep, structural_dissimilarity
 
 CELL = 8
 """Least side in crop pixels of the cells whose means are compared: damage and detail lie below it."""
 
-PIXELS = 3
+MIN_CELL_PIXELS = 3
 """Frame pixels that a cell's side is long at least, as noise is as large as they are."""
 
 WINDOW = 7
@@ -30,13 +30,13 @@ STRUCTURE = (0.3, 0.5)
 BORDER = 1.3
 """To how far beyond its outline a face goes over into what is beside it."""
 
-BLURS = (0.0, 6.0, 8.0, 11.0, 16.0, 22.0, 32.0, 45.0)
+BLUR_SIGMAS = (0.0, 6.0, 8.0, 11.0, 16.0, 22.0, 32.0, 45.0)
 """Deviations in crop pixels of the blurs that footage is tried to have lost its detail by: up to 16 % of the face."""
 
-FAR = 0.02
+MAX_SQUARED_DISTANCE = 0.02
 """Squared distance of two cells from which on it counts the same, so that what lies before a face does not choose the blur."""
 
-GROWN = 3
+DILATION = 3
 """Cells by which what lies before the face is widened, so that its edge is not restored into the face."""
 
 
@@ -47,39 +47,39 @@ def unoccluded(restored: Tensor, original: Tensor, scale: float = 1.0, outline: 
 
         1 - SSIM = 1 - (2 cov(a, b) + FLAT) / (var a + var b + FLAT)
 
-    of the cells' brightness a and b; one that sharpens changes neither, once the restored crop is as blurred as the original (`as_blurred`).
+    of the cells' brightness a and b; one that sharpens changes neither, once the restored crop is as blurred as the original (`match_blur`).
     Outside the mesh half as much is enough. A shift of colour that the whole crop has in common is left out.
 
     scale: crop pixels per frame pixel. outline: (n, SPOKES) of each frame's mesh, see `mesh_points.outline`; None is the mean mesh's.
     """
-    cell = min(max(CELL, 2 ** math.ceil(math.log2(max(PIXELS * scale, 1)))), CROP // 16)
+    cell = min(max(CELL, 2 ** math.ceil(math.log2(max(MIN_CELL_PIXELS * scale, 1)))), CROP // 16)
     a, b = (F.avg_pool2d(crops, cell) for crops in (restored, original))
-    a = as_blurred(a, b, cell)
-    change = levelled(a - b)
+    a = match_blur(a, b, cell)
+    change = subtract_median(a - b)
     colour = change.square().mean(1, keepdim=True).sqrt()
-    weight = 1 + outside(a.shape[-1], outline).to(a)
-    differs = torch.maximum(rise(colour * weight, *COLOUR), rise(structure(a, b) * weight, *STRUCTURE))
-    grown = F.max_pool2d(differs, GROWN, 1, GROWN // 2)
+    weight = 1 + outside_mesh(a.shape[-1], outline).to(a)
+    differs = torch.maximum(smoothstep(colour * weight, *COLOUR), smoothstep(structure(a, b) * weight, *STRUCTURE))
+    grown = F.max_pool2d(differs, DILATION, 1, DILATION // 2)
     soft = F.avg_pool2d(F.pad(grown, (1, 1, 1, 1), mode="replicate"), 3, 1)
     return 1 - F.interpolate(soft, size=(CROP, CROP), mode="bilinear", align_corners=False)[:, 0].clamp(0, 1)
 
 
-def levelled(change: Tensor) -> Tensor:
+def subtract_median(change: Tensor) -> Tensor:
     """Changes (n, 3, h, w) without their median, per picture and channel."""
     return change - change.flatten(2).median(-1).values[..., None, None]
 
 
-def as_blurred(a: Tensor, b: Tensor, cell: int) -> Tensor:
+def match_blur(a: Tensor, b: Tensor, cell: int) -> Tensor:
     """Pictures a (n, 3, h, w) of `cell` crop pixels a pixel, each blurred by that of BLURS which brings it nearest to b.
 
     A restored face that is blurred as the footage was shows the footage again, but for what lay before it.
     """
-    tried = torch.stack([gaussian(a, sigma / cell) for sigma in BLURS])
-    far = torch.stack([levelled(one - b).square().sum(1).clamp(max=FAR).mean((-2, -1)) for one in tried])
+    tried = torch.stack([gaussian_blur(a, sigma / cell) for sigma in BLUR_SIGMAS])
+    far = torch.stack([subtract_median(one - b).square().sum(1).clamp(max=MAX_SQUARED_DISTANCE).mean((-2, -1)) for one in tried])
     return tried[far.argmin(0), torch.arange(len(a))]
 
 
-def gaussian(picture: Tensor, sigma: float) -> Tensor:
+def gaussian_blur(picture: Tensor, sigma: float) -> Tensor:
     """Pictures (n, 3, h, w) blurred by a Gaussian of this deviation in pixels, their border repeated."""
     if sigma <= 0:
         return picture
@@ -99,21 +99,21 @@ def structure(a: Tensor, b: Tensor) -> Tensor:
     x, y = a.mean(1, keepdim=True), b.mean(1, keepdim=True)
     mx, my = mean(x), mean(y)
     cov, vx, vy = mean(x * y) - mx * my, (mean(x * x) - mx * mx).clamp(min=0), (mean(y * y) - my * my).clamp(min=0)
-    return changed_structure(cov, vx, vy)
+    return structural_dissimilarity(cov, vx, vy)
 
 
-def outside(side: int, outline: Tensor | None = None) -> Tensor:
+def outside_mesh(side: int, outline: Tensor | None = None) -> Tensor:
     """(n or 1, 1, side, side) of the crop: 1 outside the mesh, 0 in it, smooth between; without an outline the mesh is an ellipse.
 
     outline: (n, SPOKES), see `mesh_points.outline`; straight between two spokes, in polar coordinates.
     """
-    x0, y0, x1, y1 = BOUNDS
+    x0, y0, x1, y1 = MESH_BOUNDS
     places = (torch.arange(side) + 0.5) * CROP / side
     x, y = (places - (x0 + x1) / 2)[None].expand(side, side), (places - (y0 + y1) / 2)[:, None].expand(side, side)
     if outline is None:
-        return rise((2 * x / (x1 - x0)).hypot(2 * y / (y1 - y0)), 1.0, BORDER)[None, None]
+        return smoothstep((2 * x / (x1 - x0)).hypot(2 * y / (y1 - y0)), 1.0, BORDER)[None, None]
     turn = torch.atan2(y, x) * (SPOKES / (2 * math.pi)) % SPOKES
     spoke = turn.floor().long() % SPOKES
     reach = outline.float().clamp(min=1).cpu()
     edge = reach[:, spoke].lerp(reach[:, (spoke + 1) % SPOKES], turn.frac()[None])
-    return rise(x.hypot(y) / edge, 1.0, BORDER)[:, None]
+    return smoothstep(x.hypot(y) / edge, 1.0, BORDER)[:, None]

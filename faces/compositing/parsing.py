@@ -18,10 +18,10 @@ from ..types import CROP
 Parser = Callable[[Tensor], Tensor]
 """Crops (n, 3, 512, 512) in [0, 1] to masks (n, 512, 512) in [0, 1]."""
 
-KEPT = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15)
+FACE_CLASSES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15)
 """Of ParseNet's 19 classes: skin, features, hair and ears' surroundings; not background (0), hat (14), necklace (16), neck (17), clothes (18)."""
 
-RIM = 10
+BORDER = 10
 """Pixels of the crop's border that are never face."""
 
 
@@ -59,11 +59,11 @@ class NetworkParser:
 
 def soft_mask(classes: Tensor) -> Tensor:
     """Classes (n, H, W) to a mask in [0, 1]: 1 on the kept classes, blurred twice by sigma 11, 0 on a 10 px rim."""
-    hard = torch.isin(classes, torch.tensor(KEPT)).float()
+    hard = torch.isin(classes, torch.tensor(FACE_CLASSES)).float()
     soft = []
     for mask in hard.numpy():
         for _ in range(2):
             mask = cv2.GaussianBlur(mask, (101, 101), 11)
         soft.append(torch.from_numpy(mask))
-    inner = torch.stack(soft)[:, RIM:-RIM, RIM:-RIM]
-    return F.pad(inner, (RIM, RIM, RIM, RIM))
+    inner = torch.stack(soft)[:, BORDER:-BORDER, BORDER:-BORDER]
+    return F.pad(inner, (BORDER, BORDER, BORDER, BORDER))

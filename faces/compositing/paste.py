@@ -11,28 +11,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...models.upscaling import Upscaler
-from ..align import check_size, span, warp_to
+from ..align import check_size, span, warp_crops
 from ..geometry import crop_corners, inverse, scales, zoomed
 from ..types import CROP, FaceTrack
-from ..warp import low_pass, places, sample, sampled
-from .enlarge import LARGEST, enlarged, grain_kept, in_larger_frame, resized
-from .grain import GRAIN, graininess, regrained
+from ..warp import affine_grid, low_pass, remap, warp_affine
+from .enlarge import MAX_SCALE, enlarged, grain_kept, in_larger_frame, lanczos_resize
+from .grain import GRAIN, graininess, restore_grain
 from .occlusion import unoccluded
 from .parsing import Parser
-from .strength import GATES, Gates, rise, strengths
+from .strength import GATES, Gates, smoothstep, strengths
 
 Item = tuple[FaceTrack, Tensor, "Tensor | None"]
 """A track, its restored crops for those of the frames that lie in the track, and the crops before restoration if they are at hand."""
 
-DIRECT = 1.5
+FULL_REPLACEMENT = 1.5
 """From this scale on (crop pixels per frame pixel) the restored crop replaces the frame; at 1 and below it is added as a difference."""
 
-REACH = 8
+MARGIN = 8
 """Pixels of a frame beyond a face's region that enlarging spreads it over, and more."""
 
 OCCLUSION = ("auto", "on", "off")
 
-LARGE = 1 << 28
+MAX_BYTES = 1 << 28
 """Bytes of enlarged frames at once, unless a single one takes more."""
 
 
@@ -80,10 +80,10 @@ class Paster:
             raise ValueError(f"grain is {' or '.join(GRAIN)}, got {self.grain!r}")
         if self.occlusion not in OCCLUSION:
             raise ValueError(f"occlusion is {', '.join(OCCLUSION)}, got {self.occlusion!r}")
-        if self.scale not in range(1, LARGEST + 1):
-            raise ValueError(f"scale is 1 to {LARGEST} times the size of the frames, a whole number, got {self.scale}")
+        if self.scale not in range(1, MAX_SCALE + 1):
+            raise ValueError(f"scale is 1 to {MAX_SCALE} times the size of the frames, a whole number, got {self.scale}")
         if self.upscaler is not None and self.scale == 1:
-            raise ValueError(f"an upscale model enlarges frames, and scale is 1; set scale to 2 to {LARGEST}, or leave the model out")
+            raise ValueError(f"an upscale model enlarges frames, and scale is 1; set scale to 2 to {MAX_SCALE}, or leave the model out")
 
     @property
     def uses_networks(self) -> bool:
@@ -97,7 +97,7 @@ class Paster:
     def at_once(self, height: int, width: int) -> int:
         """How many frames of that size one call of `paste` should get, so that enlarged ones do not fill the memory."""
         height, width = self.size(height, width)
-        return max(1, LARGE // (12 * height * width)) if self.scale > 1 else sys.maxsize
+        return max(1, MAX_BYTES // (12 * height * width)) if self.scale > 1 else sys.maxsize
 
     def paste(self, frames: Tensor, index: int, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
         """Frames with the faces in them, and where they changed.
@@ -148,16 +148,16 @@ class Paster:
         """Pastes one person into `out` and `mask`, which are views; `large` are the frames enlarged."""
         level = self.strength * (strengths(track, self.gates)[rows] if self.fade else torch.ones(len(frames)))
         matrices = track.matrices[rows].double()
-        share = 1 - rise(scales(matrices), 1.0, DIRECT)
+        share = 1 - smoothstep(scales(matrices), 1.0, FULL_REPLACEMENT)
         restored = restored.to(frames)
-        if original is None and (self.colour_match or self._keeps(track) or track.difference or bool((share > 0).any())):
-            original = warp_to(frames, matrices, CROP)
+        if original is None and (self.colour_match or self._keeps_occluders(track) or track.difference or bool((share > 0).any())):
+            original = warp_crops(frames, matrices, CROP)
         if original is not None:
             check_crops(track, original, len(frames))
             original = original.to(frames)
             if self.colour_match:
                 restored = match_colour(restored, original)
-        shape = self._shape(restored, original, track, rows)
+        shape = self._face_mask(restored, original, track, rows)
         if track.difference and original is not None:
             restored, original = restored - original, None
         for k, matrix in enumerate(matrices):
@@ -168,13 +168,13 @@ class Paster:
             there, seen = matrix, before
             if self.scale > 1:  # the crop before restoration, if it counts, is one with what the enlargement drew into it
                 there = in_larger_frame(matrix, self.scale)
-                seen = None if before is None else warp_to(large[k][None], there[None], CROP)[0]
-            (y, x), soft, target = self._place(large[k], there, restored[k], seen, float(share[k]), covered, track)
+                seen = None if before is None else warp_crops(large[k][None], there[None], CROP)[0]
+            (y, x), soft, target = self._render(large[k], there, restored[k], seen, float(share[k]), covered, track)
             if self.grain == "auto" and not track.difference and (sure := graininess(frames[k])) > 0:
                 if self.scale == 1:
-                    grainy = regrained(frames[k][:, y, x], target, soft)
+                    grainy = restore_grain(frames[k][:, y, x], target, soft)
                 else:
-                    small = self._place(frames[k], matrix, restored[k], before, float(share[k]), covered, track)
+                    small = self._render(frames[k], matrix, restored[k], before, float(share[k]), covered, track)
                     grainy = target + self._large_grain(frames[k], large[k], (y, x), *small)
                 target = target.lerp(grainy, sure).clamp(0, 1)
             soft = soft * float(level[k])
@@ -182,19 +182,19 @@ class Paster:
             if mask is not None:
                 mask[k][y, x] = torch.maximum(mask[k][y, x], soft)
 
-    def _keeps(self, track: FaceTrack) -> bool:
+    def _keeps_occluders(self, track: FaceTrack) -> bool:
         """Whether what lies before the face of a track is kept."""
         return self.occlusion == "on" or (self.occlusion == "auto" and track.repainted)
 
-    def _shape(self, restored: Tensor, original: Tensor | None, track: FaceTrack, rows: slice) -> Tensor | None:
+    def _face_mask(self, restored: Tensor, original: Tensor | None, track: FaceTrack, rows: slice) -> Tensor | None:
         """Masks (n, 512, 512) of what is face in the template's part of the crops; None where nothing is known but the crop's border."""
         context = track.context
         if context != 1 and len(restored):
             part = inverse(zoomed(torch.eye(2, 3, dtype=torch.float64), context)).expand(len(restored), 2, 3)
-            restored = sample(restored, part, CROP, CROP)
-            original = None if original is None else sample(original, part, CROP, CROP)
+            restored = warp_affine(restored, part, CROP, CROP)
+            original = None if original is None else warp_affine(original, part, CROP, CROP)
         shape = self.parser(restored) if self.parser is not None else None
-        if self._keeps(track) and original is not None and len(restored):
+        if self._keeps_occluders(track) and original is not None and len(restored):
             scale = float(scales(track.matrices[rows]).median()) * context
             clear = unoccluded(restored, original, scale, None if track.outline is None else track.outline[rows])
             shape = clear if shape is None else shape.to(clear) * clear
@@ -205,15 +205,15 @@ class Paster:
     ) -> Tensor:
         """The grain that a face lost, in the part `wanted` of the enlarged frame, as that has it around; from what a paste into the frame shows."""
         y, x = region
-        ends = [(min(REACH, part.start), min(REACH, length - part.stop)) for part, length in zip(region, frame.shape[-2:], strict=True)]
-        lost = F.pad(regrained(frame[:, y, x], target, soft) - target, (*ends[1], *ends[0]))
+        ends = [(min(MARGIN, part.start), min(MARGIN, length - part.stop)) for part, length in zip(region, frame.shape[-2:], strict=True)]
+        lost = F.pad(restore_grain(frame[:, y, x], target, soft) - target, (*ends[1], *ends[0]))
         kept = 1.0 if self.upscaler is None else grain_kept(frame, large)
-        grain = kept * resized(lost, *(self.scale * side for side in lost.shape[-2:]))
+        grain = kept * lanczos_resize(lost, *(self.scale * side for side in lost.shape[-2:]))
         firsts = [self.scale * (part.start - before) for part, (before, _) in zip(region, ends, strict=True)]
         rows, columns = (slice(part.start - first, part.stop - first) for part, first in zip(wanted, firsts, strict=True))
         return grain[:, rows, columns]
 
-    def _place(
+    def _render(
         self, frame: Tensor, matrix: Tensor, restored: Tensor, original: Tensor | None, share: float, shape: Tensor | None, track: FaceTrack
     ) -> tuple[tuple[slice, slice], Tensor, Tensor]:
         """Region (rows, columns) of the frame, the mask (h, w) there, and what a full strength shows there (3, h, w)."""
@@ -224,27 +224,27 @@ class Paster:
         region = slice(y0, y1), slice(x0, x1)
         start = torch.tensor([x0, y0], dtype=torch.float64)
         size = y1 - y0, x1 - x0
-        whole, inner = (places(torch.cat([m[:, :2], (m[:, :2] @ start + m[:, 2])[:, None]], 1), *size) for m in (matrix, face))
+        whole, inner = (affine_grid(torch.cat([m[:, :2], (m[:, :2] @ start + m[:, 2])[:, None]], 1), *size) for m in (matrix, face))
         step = float(scales(matrix))
         crops = [low_pass(crop, step) for crop in (restored, original) if crop is not None]
-        target, *seen = sampled(torch.cat(crops)[None], *whole)[0].split(len(frame))
+        target, *seen = remap(torch.cat(crops)[None], *whole)[0].split(len(frame))
         if track.difference:
             target = frame[:, y0:y1, x0:x1] + target
         elif seen:
             target = target + share * (frame[:, y0:y1, x0:x1] - seen[0])
-        soft = feathered(*inner, self.feather).to(frame)
+        soft = feather_mask(*inner, self.feather).to(frame)
         if shape is not None:
-            soft = soft * sampled(low_pass(shape[None], float(scales(face)))[None], *inner, mode="bilinear")[0, 0].clamp(0, 1)
+            soft = soft * remap(low_pass(shape[None], float(scales(face)))[None], *inner, mode="bilinear")[0, 0].clamp(0, 1)
         return region, soft, target.clamp(0, 1)
 
 
-def feathered(x: Tensor, y: Tensor, feather: float) -> Tensor:
+def feather_mask(x: Tensor, y: Tensor, feather: float) -> Tensor:
     """Mask (height, width) float64 of the crop in frame pixels: smooth from 0 on the crop's edge to 1 `feather` crop pixels inside.
 
     x, y: (height, width) float64, where each pixel of the region lies in the crop.
     """
     inside = torch.minimum(torch.minimum(x, y), CROP - 1 - torch.maximum(x, y))
-    return rise(inside, 0.0, max(feather, 1e-6))
+    return smoothstep(inside, 0.0, max(feather, 1e-6))
 
 
 def match_colour(restored: Tensor, original: Tensor) -> Tensor:

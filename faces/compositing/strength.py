@@ -57,10 +57,10 @@ class Gates:
         return ", ".join(f"{field.name}={'-'.join(f'{value:g}' for value in getattr(self, field.name))}" for field in fields(self))
 
 
-FORGOTTEN = 6
+GAP_FADE = 6
 """A filled-in face this many frames from the nearest detection has strength 0."""
 
-RAMP = 4
+END_FADE = 4
 """Frames over which a face that comes or goes in mid-shot fades."""
 
 
@@ -74,45 +74,45 @@ def strengths(track: FaceTrack, gates: Gates = GATES) -> Tensor:
 
     Depends on the track alone, so chunks agree. A track that fills its shot, such as a still, does not fade at its ends.
     """
-    raw = rise(side(track.boxes.double()), *gates.size) * blur(track, gates.blur) * posed(track, gates) * filled(track)
+    raw = smoothstep(side(track.boxes.double()), *gates.size) * sharpness_gate(track, gates.blur) * pose_gate(track, gates) * gap_fade(track)
     if track.covered is not None:
-        raw = raw * rise(track.covered.double(), *gates.occlusion)
-    return (smooth(raw, 1.5) * ends(track)).clamp(0, 1).float()
+        raw = raw * smoothstep(track.covered.double(), *gates.occlusion)
+    return (smooth(raw, 1.5) * end_fade(track)).clamp(0, 1).float()
 
 
-def rise(values: Tensor, low: float, high: float) -> Tensor:
+def smoothstep(values: Tensor, low: float, high: float) -> Tensor:
     """0 up to `low`, 1 from `high`, 3 t^2 - 2 t^3 between; where `low` is the larger, 0 from there on and 1 up to `high`."""
     t = ((values - low) / (high - low)).clamp(0, 1)
     return t * t * (3 - 2 * t)
 
 
-FLAT = 0.04**2
+SSIM_CONSTANT = 0.04**2
 """Variance of brightness below which there is no structure to compare."""
 
 
-def changed_structure(cov: Tensor, a: Tensor, b: Tensor) -> Tensor:
+def structural_dissimilarity(cov: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """1 - SSIM without its first term, in [0, 2], of two brightnesses' covariance and variances."""
-    return 1 - (2 * cov + FLAT) / (a + b + FLAT)
+    return 1 - (2 * cov + SSIM_CONSTANT) / (a + b + SSIM_CONSTANT)
 
 
-def posed(track: FaceTrack, gates: Gates) -> Tensor:
+def pose_gate(track: FaceTrack, gates: Gates) -> Tensor:
     """1 where the mesh looks into the camera and is sure; 1 throughout where there is no mesh."""
     if track.pose is None:
         return torch.ones(len(track), dtype=torch.float64)
     yaw, pitch = track.pose.double().abs().unbind(1)
     sure = torch.where(track.detected, track.scores.double(), 1.0)
-    return rise(yaw, *gates.yaw) * rise(pitch, *gates.pitch) * rise(sure, *gates.confidence)
+    return smoothstep(yaw, *gates.yaw) * smoothstep(pitch, *gates.pitch) * smoothstep(sure, *gates.confidence)
 
 
-def blur(track: FaceTrack, between: tuple[float, float]) -> Tensor:
+def sharpness_gate(track: FaceTrack, between: tuple[float, float]) -> Tensor:
     """How sharp each frame is next to the track's median, so that footage that is blurred throughout is restored throughout."""
     usual = track.sharpness[track.detected].double().median() if bool(track.detected.any()) else torch.tensor(1.0)
     if float(usual) < 0.02:
         return torch.ones(len(track), dtype=torch.float64)
-    return rise(track.sharpness.double() / usual, *between)
+    return smoothstep(track.sharpness.double() / usual, *between)
 
 
-def filled(track: FaceTrack) -> Tensor:
+def gap_fade(track: FaceTrack) -> Tensor:
     """1 where detected, falling with the distance to the nearest detection."""
     seen = torch.nonzero(track.detected)[:, 0]
     if not len(seen):
@@ -120,13 +120,13 @@ def filled(track: FaceTrack) -> Tensor:
     here = torch.arange(len(track))
     after = torch.searchsorted(seen, here).clamp(max=len(seen) - 1)
     distance = torch.minimum((seen[after] - here).abs(), (here - seen[(after - 1).clamp(min=0)]).abs())
-    return 1 - rise(distance.double(), 0, FORGOTTEN)
+    return 1 - smoothstep(distance.double(), 0, GAP_FADE)
 
 
-def ends(track: FaceTrack) -> Tensor:
+def end_fade(track: FaceTrack) -> Tensor:
     """Ramps over at most RAMP frames, and a third of the track, where it begins or ends inside its shot."""
     out = torch.ones(len(track), dtype=torch.float64)
-    length = min(RAMP, len(track) // 3)
+    length = min(END_FADE, len(track) // 3)
     if track.shot is None or not length:
         return out
     ramp = torch.arange(1, length + 1, dtype=torch.float64) / (length + 1)

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..types import Face
-from .detectors import Detector, enlarge, following
+from .detectors import Detector, following, rescale_points
 
-WIDEST = 4.0
+MAX_ASPECT = 4.0
 """Pixels more oblong than 4 : 1, either way, are taken for a slip in the file, and as square."""
 
 
@@ -28,19 +28,19 @@ class AnisotropicPixels:
         size = (height, round(width * self.aspect)) if self.aspect > 1 else (round(height / self.aspect), width)
         x, y = width / size[1], height / size[0]
         found = self.detector(F.interpolate(frames.float(), size=size, mode="bilinear", align_corners=False))
-        return [[stored(face, x, y) for face in faces] for faces in found]
+        return [[to_stored_pixels(face, x, y) for face in faces] for faces in found]
 
     def follow(self) -> Detector:
         """See `following`."""
         return AnisotropicPixels(following(self.detector), self.aspect)
 
 
-def stored(face: Face, x: float, y: float) -> Face:
+def to_stored_pixels(face: Face, x: float, y: float) -> Face:
     """A face of the picture as it is displayed in the pixels of the frame as it is stored, which are x and y times as many."""
-    mesh = None if face.mesh is None else enlarge(face.mesh[:, :2], x, y)
-    return replace(face, box=enlarge(face.box.reshape(2, 2), x, y).reshape(4), landmarks=enlarge(face.landmarks, x, y), mesh=mesh)
+    mesh = None if face.mesh is None else rescale_points(face.mesh[:, :2], x, y)
+    return replace(face, box=rescale_points(face.box.reshape(2, 2), x, y).reshape(4), landmarks=rescale_points(face.landmarks, x, y), mesh=mesh)
 
 
 def plausible(aspect: float) -> float:
-    """`aspect`, or 1 where it is beyond `WIDEST`."""
-    return aspect if 1 / WIDEST <= aspect <= WIDEST else 1.0
+    """`aspect`, or 1 where it is beyond `MAX_ASPECT`."""
+    return aspect if 1 / MAX_ASPECT <= aspect <= MAX_ASPECT else 1.0

@@ -16,16 +16,16 @@ from ...models.blazeface import MULTIPLE, STRIDE, BlazeFace
 from ...models.embedded import load_embedded
 from ..geometry import iou
 from ..types import Face
-from .mesh_points import face_box, five_points, pose, turn_of
-from .mesh_tracking import Mesher, Region, carried, region_of
+from .mesh_points import face_box, five_points, pose, roll_of
+from .mesh_tracking import Mesher, Region, region_of, track_by_flow
 
-SMALLEST, LARGEST = 13.0, 170.0
+MIN_BOX, MAX_BOX = 13.0, 170.0
 """Sides of the smallest and the largest box that BlazeFace is sure of, in pixels of its input."""
 
 COARSE, CLOSE = 192, 96
 """Longer sides of a frame at which it is searched for faces from 7 % of it on (never enlarged), and for such as fill it or more."""
 
-STEP = 3.0
+PYRAMID_STEP = 3.0
 """How much coarser each next level of the search is; BlazeFace's own range is 13."""
 
 MIN_FACE = 20
@@ -39,21 +39,21 @@ SCORE = 0.3
 
 ROTATE = ("auto", "off")
 
-QUARTERS = (0, 2, 1, 3)
+QUARTER_TURNS = (0, 2, 1, 3)
 """Quarter turns of the picture, counterclockwise, in the order in which they are tried."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What BlazeFace says of a face: its box (4,) and turn in the frame, and its score in [0, 1]."""
+    """What BlazeFace says of a face: its box (4,) and roll (radians) in the frame, and its score in [0, 1]."""
 
     box: Tensor
-    turn: float
+    roll: float
     score: float
 
     def region(self) -> Region:
         """Where FaceMesh looks."""
-        return replace(region_of(self.box.reshape(2, 2), 0.0), turn=self.turn)
+        return replace(region_of(self.box.reshape(2, 2), 0.0), roll=self.roll)
 
 
 class Searcher:
@@ -68,12 +68,12 @@ class Searcher:
         long, short = max(height, width), min(height, width)
         scales = [min(COARSE / long, 1.0)]
         if fine:
-            if scales[0] * long > LARGEST:
+            if scales[0] * long > MAX_BOX:
                 scales.append(CLOSE / long)
-            scale = min(1.0, DETECT_SIZE / short) * SMALLEST / MIN_FACE
+            scale = min(1.0, DETECT_SIZE / short) * MIN_BOX / MIN_FACE
             while scale > 1.15 * scales[0] and len(scales) < 8:
                 scales.append(scale)
-                scale /= STEP
+                scale /= PYRAMID_STEP
         return scales
 
     def __call__(self, picture: np.ndarray, fine: bool = True, quarters: Sequence[int] = (0,)) -> list[Candidate]:
@@ -83,8 +83,8 @@ class Searcher:
         for quarter in quarters:
             shown = np.ascontiguousarray(np.rot90(picture, quarter, (1, 2))) if quarter else picture
             for scale in self.levels(height, width, fine):
-                found += [back(candidate, quarter, height, width) for candidate in self.at(shown, scale)]
-        return merged(found)
+                found += [unrotate(candidate, quarter, height, width) for candidate in self.at(shown, scale)]
+        return weighted_nms(found)
 
     @torch.inference_mode()
     def at(self, picture: np.ndarray, scale: float) -> Iterator[Candidate]:
@@ -107,50 +107,50 @@ class Searcher:
                 yield Candidate(corners.reshape(4), float(torch.atan2(*(place[3] - place[2]).flip(0))), score)
 
 
-def back(candidate: Candidate, quarter: int, height: int, width: int) -> Candidate:
+def unrotate(candidate: Candidate, quarter: int, height: int, width: int) -> Candidate:
     """A candidate of the picture turned by `quarter` as one of the picture (height, width)."""
     if not quarter:
         return candidate
     x, y = candidate.box.reshape(2, 2).unbind(1)
-    for turn in range(quarter):
+    for done in range(quarter):
         # np.rot90 takes pixel (x, y) of a picture of width w to (y, w - 1 - x)
-        w = width if (quarter - turn) % 2 else height
+        w = width if (quarter - done) % 2 else height
         x, y = w - 1 - y, x
     corners = torch.stack([x, y], 1)
-    return Candidate(torch.cat([corners.amin(0), corners.amax(0)]), candidate.turn + quarter * np.pi / 2, candidate.score)
+    return Candidate(torch.cat([corners.amin(0), corners.amax(0)]), candidate.roll + quarter * np.pi / 2, candidate.score)
 
 
-def merged(candidates: Sequence[Candidate], overlap: float = 0.3) -> list[Candidate]:
-    """Without doubles; boxes that overlap are averaged with their scores as weights. Faces of another turn are no doubles: FaceMesh decides."""
+def weighted_nms(candidates: Sequence[Candidate], overlap: float = 0.3) -> list[Candidate]:
+    """Non-maximum suppression that averages overlapping boxes, weighted by score. Faces of another roll do not suppress: FaceMesh decides."""
     left = sorted(candidates, key=lambda c: (-c.score, *c.box.tolist()))
     kept = []
     while left:
         boxes = torch.stack([c.box for c in left])
-        same = (iou(boxes[:1], boxes)[0] >= overlap) & torch.tensor([math.cos(c.turn - left[0].turn) > 0.5 for c in left])
+        same = (iou(boxes[:1], boxes)[0] >= overlap) & torch.tensor([math.cos(c.roll - left[0].roll) > 0.5 for c in left])
         same[0] = True
         weight = torch.tensor([c.score for c in left], dtype=torch.float64)[same][:, None]
         box = (boxes[same] * weight).sum(0) / weight.sum()
-        kept.append(Candidate(box, left[0].turn, left[0].score))
+        kept.append(Candidate(box, left[0].roll, left[0].score))
         left = [c for c, s in zip(left, same.tolist(), strict=True) if not s]
     return kept
 
 
-SURE = 4.0
+LOGIT_TEMPERATURE = 4.0
 """Logits of FaceMesh's presence per logit of a face's score: faces reach 18 to 60 on our clips, what is none lies below -5."""
 
-CERTAIN = 0.94
+CERTAIN_SCORE = 0.94
 """Score below which a face may be one that lies or stands on its head: FaceMesh gives up to 0.8 to faces that it looks at upside down."""
 
-LOOKS = 5
+MAX_LOOKS = 5
 """Times that FaceMesh looks at a new face at most."""
 
-SAME = 0.3
+SAME_FACE_IOU = 0.3
 """Overlap (IoU) from which on a candidate is a face that is followed already."""
 
-SCENE = 0.06
+SCENE_CHANGE = 0.06
 """Mean change of a thumbnail from which on a frame is searched anew, as after a cut."""
 
-MOVED = 0.04
+CELL_CHANGE = 0.04
 """Change of four cells of a thumbnail since the last search from which on somebody may have come into view there."""
 
 CELLS = (32, 18)
@@ -163,7 +163,7 @@ class Placed:
 
     mesh: Tensor
     score: float
-    carried: bool = False
+    by_flow: bool = False
     """Whether optical flow carried it on from the frame before, and FaceMesh has not looked."""
 
     @cached_property
@@ -205,21 +205,21 @@ class BlazeFaceDetector:
         boxes = [placed.box for placed in known]
         found: list[Placed] = []
         for candidate in self.searcher(picture, fine, quarters):
-            alike = [math.cos(candidate.turn - turn_of(placed.mesh)) > 0.5 for placed in found]
-            if covers([*boxes, *(p.box for p, same in zip(found, alike, strict=True) if same)], candidate.box):
+            alike = [math.cos(candidate.roll - roll_of(placed.mesh)) > 0.5 for placed in found]
+            if overlaps_any([*boxes, *(p.box for p, same in zip(found, alike, strict=True) if same)], candidate.box):
                 continue
-            placed = self.settle(picture, candidate.region())
+            placed = self.refine(picture, candidate.region())
             if placed is not None:
                 found.append(placed)
-        return apart([*known, *sorted(found, key=lambda placed: -placed.score)])[len(known) :]
+        return drop_overlapping([*known, *sorted(found, key=lambda placed: -placed.score)])[len(known) :]
 
-    def settle(self, picture: np.ndarray, region: Region) -> Placed | None:
+    def refine(self, picture: np.ndarray, region: Region) -> Placed | None:
         """The face in a region that a detector gave: looked at until its mesh says the same region, from the second time on as its own mesh says."""
-        for _ in range(LOOKS):
+        for _ in range(MAX_LOOKS):
             placed = self.look(picture, region)
             if placed is None:
                 return None
-            before, region = region, region_of(placed.mesh, turn_of(placed.mesh))
+            before, region = region, region_of(placed.mesh, roll_of(placed.mesh))
             if region.near(before):
                 break
         return placed
@@ -229,12 +229,12 @@ class BlazeFaceDetector:
         mesh, sure = self.mesher(picture, region)
         if sure <= 0 or not bool(torch.isfinite(mesh).all()):
             return None
-        return Placed(mesh, float(torch.sigmoid(torch.tensor(sure / SURE))))
+        return Placed(mesh, float(torch.sigmoid(torch.tensor(sure / LOGIT_TEMPERATURE))))
 
 
-def covers(boxes: Sequence[Tensor], box: Tensor) -> bool:
+def overlaps_any(boxes: Sequence[Tensor], box: Tensor) -> bool:
     """Whether one of the boxes (4,) is where `box` is."""
-    return bool(boxes) and float(iou(torch.stack(list(boxes)).float(), box[None].float()).max()) >= SAME
+    return bool(boxes) and float(iou(torch.stack(list(boxes)).float(), box[None].float()).max()) >= SAME_FACE_IOU
 
 
 class Follower:
@@ -270,43 +270,43 @@ class Follower:
         self.small, self.last = small, picture
         if before is not None and last is not None and np.array_equal(small, before) and np.array_equal(picture, last):
             return list(self.faces)  # a repeated frame has the same faces to the bit
-        changed = before is None or float(np.abs(small - before).mean()) > SCENE
+        changed = before is None or float(np.abs(small - before).mean()) > SCENE_CHANGE
         known = [] if changed else self.live
-        seen = [self.next(last, picture, placed) for placed in known]
-        live = apart([placed for placed in seen if placed is not None])
+        seen = [self.propagate(last, picture, placed) for placed in known]
+        live = drop_overlapping([placed for placed in seen if placed is not None])
         fine = changed or len(live) < len(known) or self.count % self.FINE_EVERY == 0
-        if fine or not live or (self.count % self.SEARCH_EVERY == 0 and self.stirs(live, picture.shape[1:])):
+        if fine or not live or (self.count % self.SEARCH_EVERY == 0 and self.changed_outside(live, picture.shape[1:])):
             self.searched = small
             live += self.detector.search(picture, live, fine)
         if fine and self.detector.rotate == "auto":
-            live = self.turned(picture, live)
+            live = self.with_rotated(picture, live)
         self.live = live
         self.count += 1
         self.faces = [placed.face() for placed in sorted(live, key=lambda p: -p.score)]
         return list(self.faces)
 
-    def turned(self, picture: np.ndarray, live: list[Placed]) -> list[Placed]:
+    def with_rotated(self, picture: np.ndarray, live: list[Placed]) -> list[Placed]:
         """The faces with those that lie or stand on their heads: looked for where no face is certain, and where one lies that others may lie like."""
-        certain = [placed for placed in live if placed.score >= CERTAIN]
-        known = {round(turn_of(placed.mesh) / (math.pi / 2)) % 4 for placed in certain}
-        quarters = [q for q in QUARTERS[1:] if q in known or len(certain) < len(live) or not live]
+        certain = [placed for placed in live if placed.score >= CERTAIN_SCORE]
+        known = {round(roll_of(placed.mesh) / (math.pi / 2)) % 4 for placed in certain}
+        quarters = [q for q in QUARTER_TURNS[1:] if q in known or len(certain) < len(live) or not live]
         if not quarters:
             return live
-        found = self.detector.search(picture, certain, True, quarters)
-        return apart([*certain, *sorted([*found, *(placed for placed in live if placed.score < CERTAIN)], key=lambda placed: -placed.score)])
+        uncertain = [*self.detector.search(picture, certain, True, quarters), *(placed for placed in live if placed.score < CERTAIN_SCORE)]
+        return drop_overlapping([*certain, *sorted(uncertain, key=lambda placed: -placed.score)])
 
-    def next(self, before: np.ndarray | None, picture: np.ndarray, placed: Placed) -> Placed | None:
+    def propagate(self, before: np.ndarray | None, picture: np.ndarray, placed: Placed) -> Placed | None:
         """Where a face of the frame before is now."""
-        if before is not None and not placed.carried and (mesh := carried(before, picture, placed.mesh)) is not None:
-            return Placed(mesh, placed.score, carried=True)
-        return self.detector.look(picture, region_of(placed.mesh, turn_of(placed.mesh)))
+        if before is not None and not placed.by_flow and (mesh := track_by_flow(before, picture, placed.mesh)) is not None:
+            return Placed(mesh, placed.score, by_flow=True)
+        return self.detector.look(picture, region_of(placed.mesh, roll_of(placed.mesh)))
 
-    def stirs(self, live: Sequence[Placed], size: tuple[int, ...]) -> bool:
+    def changed_outside(self, live: Sequence[Placed], size: tuple[int, ...]) -> bool:
         """Whether something outside the known faces changed since the last search."""
         if self.searched is None or self.small is None:
             return True
         cells = (CELLS[0] // 2, CELLS[1] // 2)
-        moved = np.abs(cv2.resize((self.small - self.searched).mean(0), cells, interpolation=cv2.INTER_AREA)) > MOVED
+        moved = np.abs(cv2.resize((self.small - self.searched).mean(0), cells, interpolation=cv2.INTER_AREA)) > CELL_CHANGE
         for placed in live:
             box = placed.box.reshape(2, 2).double().numpy()
             box = (box + np.array([[-0.25], [0.25]]) * (box[1] - box[0])) * np.array(cells) / np.array(size[::-1])  # hair and neck move along
@@ -321,10 +321,10 @@ def thumbnail(picture: np.ndarray) -> np.ndarray:
     return np.stack([cv2.resize(np.ascontiguousarray(plane[::step, ::step]), CELLS, interpolation=cv2.INTER_AREA) for plane in picture])
 
 
-def apart(placed: Sequence[Placed]) -> list[Placed]:
+def drop_overlapping(placed: Sequence[Placed]) -> list[Placed]:
     """Without those that have slid onto a face that was known before them."""
     kept: list[Placed] = []
     for one in placed:
-        if not covers([other.box for other in kept], one.box):
+        if not overlaps_any([other.box for other in kept], one.box):
             kept.append(one)
     return kept

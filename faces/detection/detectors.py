@@ -57,7 +57,7 @@ def following(detector: Detector) -> Detector:
     return detector if follow is None else follow()
 
 
-def shrink(frame: Tensor, detect_size: int) -> tuple[Tensor, float, float]:
+def downscale(frame: Tensor, detect_size: int) -> tuple[Tensor, float, float]:
     """A frame (3, H, W) no larger than `detect_size` on its short side, and the factors (x, y) back to frame pixels."""
     height, width = frame.shape[-2:]
     short = min(height, width)
@@ -68,7 +68,7 @@ def shrink(frame: Tensor, detect_size: int) -> tuple[Tensor, float, float]:
     return out, width / small[1], height / small[0]
 
 
-def enlarge(points: Tensor, x: float, y: float) -> Tensor:
+def rescale_points(points: Tensor, x: float, y: float) -> Tensor:
     """Points (..., 2) of a shrunken frame in pixels of the whole one, pixel centres on integers."""
     factor = torch.tensor([x, y], dtype=points.dtype)
     return (points + 0.5) * factor - 0.5
@@ -80,13 +80,13 @@ def suppress(faces: list[Face], overlap: float = 0.7) -> list[Face]:
     boxes: list[list[float]] = []
     for face in sorted(faces, key=lambda f: (-f.score, *f.box.tolist())):
         box = face.box.tolist()
-        if all(covered(box, better) <= overlap for better in boxes):
+        if all(overlap_coefficient(box, better) <= overlap for better in boxes):
             kept.append(face)
             boxes.append(box)
     return kept
 
 
-def covered(a: list[float], b: list[float]) -> float:
+def overlap_coefficient(a: list[float], b: list[float]) -> float:
     """Shared area of two boxes as a share of the smaller one."""
     shared = max(min(a[2], b[2]) - max(a[0], b[0]), 0.0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0.0)
     return shared / max(min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1])), 1e-9)

@@ -46,20 +46,20 @@ CORNER = (
 )
 # fmt: on
 
-BOUNDS = (117.1, 140.3, 399.9, 465.8)
+MESH_BOUNDS = (117.1, 140.3, 399.9, 465.8)
 """Where the mesh ends on the template (x0, y0, x1, y1), the mean over the same portraits."""
 
 
-OVAL = (
+FACE_OVAL = (
     *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
     *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
 )
 """Vertices of the mesh's outline, from the middle of the forehead on."""
 
 SPOKES = 16
-"""Directions from the middle of BOUNDS, evenly around it, in which an outline is kept."""
+"""Directions from the middle of MESH_BOUNDS, evenly around it, in which an outline is kept."""
 
-LEVEL = 9.0
+NEUTRAL_PITCH = 9.0
 """Pitch of that plane in degrees when a face looks straight ahead: the median on our clips."""
 
 
@@ -74,15 +74,15 @@ def _weights() -> Tensor:
     return rows
 
 
-FIVE = _weights()
+FIVE_POINT_WEIGHTS = _weights()
 
 
 def five_points(mesh: Tensor) -> Tensor:
     """(5, 2) left eye, right eye, nose, left and right mouth corner from a mesh (468 or more, 2 or 3), float32."""
-    return (FIVE @ mesh[:468, :2].double()).float()
+    return (FIVE_POINT_WEIGHTS @ mesh[:468, :2].double()).float()
 
 
-def turn_of(mesh: Tensor) -> float:
+def roll_of(mesh: Tensor) -> float:
     """The angle of the line through the outer corners of the eyes, in radians; 0 is upright, positive is clockwise in the picture."""
     (x0, y0), (x1, y1) = mesh[33, :2].tolist(), mesh[263, :2].tolist()
     return math.atan2(y1 - y0, x1 - x0)
@@ -90,31 +90,31 @@ def turn_of(mesh: Tensor) -> float:
 
 def face_box(mesh: Tensor) -> Tensor:
     """(4,) the box that a detector would draw around the face: from brow to chin, x0, y0, x1, y1, float32."""
-    back = turned(turn_of(mesh))
+    back = upright_rotation(roll_of(mesh))
     upright = mesh[:468, :2].double().numpy() @ back.T
     low, high = upright.min(0), upright.max(0)
-    share = (np.array([FACE_BOX[:2], FACE_BOX[2:]]) - BOUNDS[:2]) / np.subtract(BOUNDS[2:], BOUNDS[:2])
+    share = (np.array([FACE_BOX[:2], FACE_BOX[2:]]) - MESH_BOUNDS[:2]) / np.subtract(MESH_BOUNDS[2:], MESH_BOUNDS[:2])
     (x0, y0), (x1, y1) = low + share * (high - low)
     corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]) @ back
     return torch.from_numpy(np.concatenate([corners.min(0), corners.max(0)]).astype(np.float32))
 
 
 def outline(mesh: Tensor, matrix: Tensor) -> Tensor:
-    """(SPOKES,) float32: how far a mesh (468 or more, 2 or 3) reaches on the template from the middle of BOUNDS, in pixels, from the right clockwise.
+    """(SPOKES,) float32: how far a mesh (468 or more, 2 or 3) reaches on the template from the middle of MESH_BOUNDS, in pixels.
 
-    matrix: (2, 3) from the mesh's frame to the template.
+    Clockwise from the right. matrix: (2, 3) from the mesh's frame to the template.
     """
-    x0, y0, x1, y1 = BOUNDS
+    x0, y0, x1, y1 = MESH_BOUNDS
     middle = torch.tensor([(x0 + x1) / 2, (y0 + y1) / 2], dtype=torch.float64)
-    spots = mesh[list(OVAL), :2].double() @ matrix[:, :2].double().mT + matrix[:, 2].double() - middle
+    spots = mesh[list(FACE_OVAL), :2].double() @ matrix[:, :2].double().mT + matrix[:, 2].double() - middle
     angles = torch.atan2(spots[:, 1], spots[:, 0]).numpy()
     wanted = np.arange(SPOKES) * (2 * math.pi / SPOKES)
     return torch.from_numpy(np.interp(wanted, angles, spots.norm(dim=1).numpy(), period=2 * math.pi).astype(np.float32))
 
 
-def turned(turn: float) -> np.ndarray:
-    """(2, 2) the rotation that sets a face of this turn upright."""
-    c, s = math.cos(turn), math.sin(turn)
+def upright_rotation(roll: float) -> np.ndarray:
+    """(2, 2) the rotation that sets a face of this roll upright."""
+    c, s = math.cos(roll), math.sin(roll)
     return np.array([[c, s], [-s, c]])
 
 
@@ -129,5 +129,5 @@ def pose(mesh: Tensor) -> tuple[float, float]:
     """
     points = mesh[[33, 263, 10, 152]].double().numpy()
     normal = np.cross(points[1] - points[0], points[3] - points[2])
-    x, y = turned(turn_of(mesh)) @ normal[:2]
-    return math.degrees(math.atan2(-x, normal[2])), math.degrees(math.atan2(-y, math.hypot(x, normal[2]))) - LEVEL
+    x, y = upright_rotation(roll_of(mesh)) @ normal[:2]
+    return math.degrees(math.atan2(-x, normal[2])), math.degrees(math.atan2(-y, math.hypot(x, normal[2]))) - NEUTRAL_PITCH

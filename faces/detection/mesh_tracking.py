@@ -13,40 +13,40 @@ from torch import Tensor
 from ...models.embedded import load_embedded
 from ...models.face_mesh import SIDE, FaceMesh
 from ..geometry import umeyama
-from .mesh_points import turn_of
+from .mesh_points import roll_of
 
-AROUND = 1.5
+CROP_MARGIN = 1.5
 """Side of the crop as a multiple of the longer side of the mesh or of the detector's box."""
 
 
 @dataclass(frozen=True)
 class Region:
-    """A square of a frame that holds a face: its middle (x, y) and side in pixels, and the face's turn in radians."""
+    """A square of a frame that holds a face: its middle (x, y) and side in pixels, and the face's roll in radians."""
 
     x: float
     y: float
     side: float
-    turn: float
+    roll: float
 
     def near(self, other: Region) -> bool:
-        """Whether both are one place, within 3 % of the side and as much of a turn."""
+        """Whether both are one place, within 3 % of the side and 0.03 radians."""
         moved = max(abs(self.x - other.x), abs(self.y - other.y), abs(self.side - other.side))
-        return moved < 0.03 * self.side and math.cos(self.turn - other.turn) > math.cos(0.03)
+        return moved < 0.03 * self.side and math.cos(self.roll - other.roll) > math.cos(0.03)
 
     def to_crop(self, size: int = SIDE) -> np.ndarray:
         """(2, 3) float64, from frame pixels to pixels of a crop of this size, where 0 is the crop's edge and not a pixel's middle."""
         zoom = size / self.side
-        c, s = zoom * math.cos(self.turn), zoom * math.sin(self.turn)
+        c, s = zoom * math.cos(self.roll), zoom * math.sin(self.roll)
         return np.array([[c, s, size / 2 - c * self.x - s * self.y], [-s, c, size / 2 + s * self.x - c * self.y]])
 
 
-def region_of(points: Tensor, turn: float) -> Region:
-    """The region for points (P, 2 or 3) of a face that is turned by `turn`."""
-    c, s = math.cos(turn), math.sin(turn)
+def region_of(points: Tensor, roll: float) -> Region:
+    """The region for points (P, 2 or 3) of a face that is turned by `roll`."""
+    c, s = math.cos(roll), math.sin(roll)
     upright = points[:, :2].double() @ torch.tensor([[c, -s], [s, c]], dtype=torch.float64)
     low, high = upright.amin(0), upright.amax(0)
     x, y = ((low + high) / 2).tolist()
-    return Region(c * x - s * y, s * x + c * y, max(float((high - low).max()) * AROUND, 1.0), turn)
+    return Region(c * x - s * y, s * x + c * y, max(float((high - low).max()) * CROP_MARGIN, 1.0), roll)
 
 
 class Mesher:
@@ -71,7 +71,7 @@ def crop(picture: np.ndarray, region: Region, size: int = SIDE) -> np.ndarray:
     by more than half."""
     matrix = region.to_crop(size)
     height, width = picture.shape[1:]
-    half = region.side * (abs(math.cos(region.turn)) + abs(math.sin(region.turn))) / 2 + 2
+    half = region.side * (abs(math.cos(region.roll)) + abs(math.sin(region.roll))) / 2 + 2
     x0, x1 = max(math.floor(region.x - half), 0), min(math.ceil(region.x + half) + 1, width)
     y0, y1 = max(math.floor(region.y - half), 0), min(math.ceil(region.y + half) + 1, height)
     if x1 <= x0 or y1 <= y0:
@@ -92,7 +92,7 @@ def crop(picture: np.ndarray, region: Region, size: int = SIDE) -> np.ndarray:
 def to_frame(points: Tensor, region: Region) -> Tensor:
     """A mesh (468, 3) in pixels of the crop as one in pixels of the frame, depths scaled alike."""
     zoom = region.side / SIDE
-    c, s = zoom * math.cos(region.turn), zoom * math.sin(region.turn)
+    c, s = zoom * math.cos(region.roll), zoom * math.sin(region.roll)
     x, y = points[:, 0].double() - SIDE / 2, points[:, 1].double() - SIDE / 2
     return torch.stack([c * x - s * y + region.x, s * x + c * y + region.y, zoom * points[:, 2].double()], 1).float()
 
@@ -100,41 +100,41 @@ def to_frame(points: Tensor, region: Region) -> Tensor:
 FLOW_SIDE = 96
 """Side in pixels of the crops between which a mesh is carried on by optical flow."""
 
-RIGID = (33, 133, 263, 362, 168, 6, 5, 4, 1, 98, 327, 70, 105, 55, 300, 334, 285, 10, 117, 346, 205, 425, 61, 291, 159, 386)
+TRACKED_VERTICES = (33, 133, 263, 362, 168, 6, 5, 4, 1, 98, 327, 70, 105, 55, 300, 334, 285, 10, 117, 346, 205, 425, 61, 291, 159, 386)
 """Vertices that flow is followed at: eyes, brows, nose, cheeks, mouth corners."""
 
-CARRIED = 16
+MIN_TRACKED = 16
 """Of those, how many must come along."""
 
-OFF = 1.5
+MAX_MISS = 1.5
 """Pixels of the small crop, 5 % of the eye distance, by which nine in ten of them may at most miss one similarity."""
 
-BACK = 0.5
+MAX_ROUND_TRIP = 0.5
 """Pixels by which a point that is followed there and back may miss where it began."""
 
 
-def carried(before: np.ndarray, now: np.ndarray, mesh: Tensor) -> Tensor | None:
+def track_by_flow(before: np.ndarray, now: np.ndarray, mesh: Tensor) -> Tensor | None:
     """A mesh (468, 3) of the picture before, moved as the face in it moved: by the similarity that optical flow (Lucas and Kanade) at some of its
     points agrees with. None where it does not agree with one: the face changed, something went before it, or it moved too far.
 
     before, now: (3, H, W) float32 RGB in [0, 1].
     """
-    region = region_of(mesh, turn_of(mesh))
+    region = region_of(mesh, roll_of(mesh))
     matrix = region.to_crop(FLOW_SIDE)
     one, two = ((crop(picture[1:2], region, FLOW_SIDE) * 255).astype(np.uint8) for picture in (before, now))  # green is nearly the luma
-    places = mesh[list(RIGID), :2].double().numpy()
+    places = mesh[list(TRACKED_VERTICES), :2].double().numpy()
     start = (places @ matrix[:, :2].T + matrix[:, 2] - 0.5).astype(np.float32)[:, None]
     setting = dict(winSize=(13, 13), maxLevel=2, criteria=(cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 12, 0.02))
     there, seen, _ = cv2.calcOpticalFlowPyrLK(one, two, start, None, **setting)  # type: ignore[call-overload]
     back, again, _ = cv2.calcOpticalFlowPyrLK(two, one, there, None, **setting)  # type: ignore[call-overload]
-    good = (seen[:, 0] > 0) & (again[:, 0] > 0) & (np.abs(back - start).max((1, 2)) < BACK)
-    if good.sum() < CARRIED:
+    good = (seen[:, 0] > 0) & (again[:, 0] > 0) & (np.abs(back - start).max((1, 2)) < MAX_ROUND_TRIP)
+    if good.sum() < MIN_TRACKED:
         return None
     ends = (there[:, 0].astype(np.float64) + 0.5 - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
     x, y = torch.from_numpy(places[good]), torch.from_numpy(ends[good])
     move = umeyama(x, y)
     misses = (x @ move[:, :2].mT + move[:, 2] - y).norm(dim=1)
-    if float(misses.quantile(0.9)) * FLOW_SIDE / region.side > OFF:
+    if float(misses.quantile(0.9)) * FLOW_SIDE / region.side > MAX_MISS:
         return None
     zoom = float(move[:, :2].det().sqrt())
     moved = mesh.double()

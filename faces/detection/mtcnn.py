@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..types import Face
-from .detectors import enlarge, shrink, suppress
+from .detectors import downscale, rescale_points, suppress
 
 MIN_FACE = 20
 """Smallest face in pixels of the searched frame; the cost grows with its inverse square."""
@@ -43,7 +43,7 @@ class MTCNNDetector:
 
     def find(self, frame: Tensor) -> list[Face]:
         """Faces in one frame (3, H, W)."""
-        small, x, y = shrink(frame.float(), DETECT_SIZE)
+        small, x, y = downscale(frame.float(), DETECT_SIZE)
         if min(small.shape[-2:]) < MIN_FACE:
             return []
         pixels = small.permute(1, 2, 0).mul(255).to(self.device)
@@ -52,8 +52,8 @@ class MTCNNDetector:
             return []
         found = []
         for box, score, five in zip(boxes.astype(np.float32), scores.astype(np.float32), points.astype(np.float32), strict=True):
-            corners = enlarge(torch.from_numpy(box).reshape(2, 2), x, y).reshape(4)
-            landmarks = enlarge(torch.from_numpy(five), x, y)
+            corners = rescale_points(torch.from_numpy(box).reshape(2, 2), x, y).reshape(4)
+            landmarks = rescale_points(torch.from_numpy(five), x, y)
             if score >= SCORE and bool((corners[2:] > corners[:2]).all()) and torch.isfinite(landmarks).all():
                 found.append(Face(corners, landmarks, float(min(score, 1.0))))
         return suppress(found)

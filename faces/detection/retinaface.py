@@ -13,7 +13,7 @@ from torch import Tensor
 from ...models.checkpoints.fill import fill
 from ...models.facexlib_networks import facexlib_class
 from ..types import Face
-from .detectors import enlarge, shrink, suppress
+from .detectors import downscale, rescale_points, suppress
 
 MEAN_BGR = (104.0, 117.0, 123.0)
 VARIANCE = (0.1, 0.2)
@@ -57,7 +57,7 @@ class RetinaFaceDetector:
     @torch.no_grad()
     def find(self, frames: Tensor) -> list[list[Face]]:
         """Faces in frames (n, 3, H, W), one forward pass."""
-        small = [shrink(frame.float(), DETECT_SIZE) for frame in frames]
+        small = [downscale(frame.float(), DETECT_SIZE) for frame in frames]
         x, y = small[0][1:]
         images = torch.stack([image for image, _, _ in small]).to(self.device)
         inputs = images.flip(1) * 255 - torch.tensor(MEAN_BGR, device=self.device)[:, None, None]
@@ -77,10 +77,9 @@ class RetinaFaceDetector:
         boxes, five, best = corners[large].flatten(1), five[large], scores[keep][large]
         from torchvision.ops import nms
 
-        found = [
-            Face(enlarge(boxes[k].reshape(2, 2), x, y).reshape(4), enlarge(five[k], x, y), float(best[k])) for k in nms(boxes, best, 0.4).tolist()
-        ]
-        return suppress(found)
+        kept = nms(boxes, best, 0.4)
+        boxes, five = rescale_points(boxes[kept].reshape(-1, 2, 2), x, y).flatten(1), rescale_points(five[kept], x, y)
+        return suppress([Face(*face) for face in zip(boxes, five, best[kept].tolist(), strict=True)])
 
 
 @lru_cache(maxsize=4)

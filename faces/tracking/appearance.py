@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..align import warp_one
-from ..geometry import after, similarity
+from ..align import warp_crop
+from ..geometry import compose_affine, similarity
 
 CHIP = 64
 """Side of the aligned chip both measures are taken from, in pixels."""
@@ -20,7 +20,7 @@ def chip(frame: Tensor, landmarks: Tensor, aspect: float = 1.0) -> Tensor:
     """
     zoom = CHIP / 272
     crop = torch.tensor([[zoom, 0, -120 * zoom], [0, zoom, -168 * zoom]], dtype=torch.float64)
-    return warp_one(frame, after(crop, similarity(landmarks, aspect).double()), CHIP)
+    return warp_crop(frame, compose_affine(crop, similarity(landmarks, aspect).double()), CHIP)
 
 
 def descriptor(chip: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..align import warp_one
-from ..compositing.strength import changed_structure, rise
-from ..geometry import after, similarity
+from ..align import warp_crop
+from ..compositing.strength import smoothstep, structural_dissimilarity
+from ..geometry import compose_affine, similarity
 
 # fmt: off
 POINTS = (
@@ -79,8 +79,8 @@ def colours(frame: Tensor, landmarks: Tensor, mesh: Tensor, aspect: float = 1.0)
     """
     zoom = SIDE / 352
     crop = torch.tensor([[zoom, 0, -82 * zoom], [0, zoom, -126 * zoom]], dtype=torch.float64)
-    matrix = after(crop, similarity(landmarks, aspect).double())
-    picture = cv2.GaussianBlur(warp_one(frame, matrix, SIDE).permute(1, 2, 0).numpy(), (0, 0), 1.2)
+    matrix = compose_affine(crop, similarity(landmarks, aspect).double())
+    picture = cv2.GaussianBlur(warp_crop(frame, matrix, SIDE).permute(1, 2, 0).numpy(), (0, 0), 1.2)
     x, y = (mesh[list(POINTS), :2].double() @ matrix[:, :2].mT + matrix[:, 2]).float().numpy().T
     found = cv2.remap(picture, np.ascontiguousarray(x)[:, None], np.ascontiguousarray(y)[:, None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return torch.from_numpy((found[:, 0] * 255).round().clip(0, 255).astype(np.uint8))
@@ -104,7 +104,7 @@ def covered(seen: Tensor) -> Tensor:
     out = []
     for part in seen.split(512):
         parts = zip(differences(appearance(part), face), tolerance, (COLOUR, STRUCTURE, LIGHT), strict=True)
-        out.append(torch.stack([rise((d - usual).clamp(min=0), *between) for d, usual, between in parts]).amax(0).mean(1))
+        out.append(torch.stack([smoothstep((d - usual).clamp(min=0), *between) for d, usual, between in parts]).amax(0).mean(1))
     return torch.cat(out).float()
 
 
@@ -124,7 +124,7 @@ def differences(face: tuple[Tensor, Tensor], usual: tuple[Tensor, Tensor]) -> tu
 
 
 def structure(a: Tensor, b: Tensor) -> Tensor:
-    """`changed_structure` around each point, of brightness (n, P) over its mean there."""
+    """`structural_dissimilarity` around each point, of brightness (n, P) over its mean there."""
 
     def local(light: Tensor) -> Tensor:
         near = light[:, neighbours()]
@@ -132,7 +132,7 @@ def structure(a: Tensor, b: Tensor) -> Tensor:
         return near - near.mean(-1, keepdim=True)
 
     x, y = local(a), local(b)
-    return changed_structure((x * y).mean(-1), x.square().mean(-1), y.square().mean(-1))
+    return structural_dissimilarity((x * y).mean(-1), x.square().mean(-1), y.square().mean(-1))
 
 
 @cache

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ...models.embedded import FACE_EMBEDDING, FOLDER, load_embedded
 from ...models.face_embedding import PLACES, SIDE, FaceEmbedding
-from ..align import warp_one
-from ..geometry import TEMPLATE, after, area, side, similarity, umeyama
+from ..align import warp_crop
+from ..geometry import TEMPLATE, area, compose_affine, side, similarity, umeyama
 from ..types import FaceTrack
 from .appearance import chip, sharpness
 
@@ -68,7 +68,7 @@ def load_embed() -> Embed | None:
 def likeness(frame: Tensor, landmarks: Tensor, aspect: float = 1.0) -> Tensor:
     """The face in frame (3, H, W) at landmarks (5, 2), as the embedding wants it: (3, 150, 150) in [0, 1]."""
     crop = umeyama(TEMPLATE, torch.tensor(PLACES, dtype=torch.float64))
-    return warp_one(frame, after(crop, similarity(landmarks, aspect).double()), SIDE)
+    return warp_crop(frame, compose_affine(crop, similarity(landmarks, aspect).double()), SIDE)
 
 
 def packed(face: Tensor) -> bytes:

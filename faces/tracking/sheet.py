@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...plots import blank, draw_text, page_to_tensor
-from ..align import warp_to
+from ..align import warp_crops
 from ..types import CROP, FaceTrack
 from .report import grouped, person_report
 
@@ -43,7 +43,7 @@ class Thumbnails:
                 if index <= frame < index + len(frames) and track.start <= frame < track.stop:
                     matrix = track.matrices[frame - track.start].double() * to_small
                     matrix[:, 2] += shift
-                    self.crops[track.person].append(warp_to(frames[frame - index][None], matrix[None], SIDE)[0].cpu())
+                    self.crops[track.person].append(warp_crops(frames[frame - index][None], matrix[None], SIDE)[0].cpu())
 
 
 def spread(tracks: Sequence[FaceTrack], samples: int) -> list[int]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...colour import luma
-from ...faces.compositing.strength import rise
+from ...faces.compositing.strength import smoothstep as rise
 from ..base import resized
 from .window_means import around
 

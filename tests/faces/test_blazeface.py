@@ -8,9 +8,9 @@ import torch
 from torch.testing import assert_close
 
 from fvr.faces import load_detector
-from fvr.faces.detection.blazeface import Candidate, back
+from fvr.faces.detection.blazeface import Candidate, unrotate
 from fvr.faces.detection.detectors import following
-from fvr.faces.detection.mesh_points import FIVE, face_box, five_points, turn_of
+from fvr.faces.detection.mesh_points import FIVE_POINT_WEIGHTS, face_box, five_points, roll_of
 from fvr.faces.detection.mesh_tracking import region_of, to_frame
 from fvr.faces.geometry import TEMPLATE, scales, similarity
 
@@ -31,12 +31,12 @@ def detector():
 def test_points_move_turn_and_grow_with_the_mesh():
     """f(s R m + t) = s R f(m) + t."""
     mesh = torch.randn(468, 3, generator=torch.Generator().manual_seed(0)) * 40
-    turn, zoom, shift = 2.1, 1.7, torch.tensor([30.0, -12.0])
-    around = zoom * torch.tensor([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
+    roll, zoom, shift = 2.1, 1.7, torch.tensor([30.0, -12.0])
+    around = zoom * torch.tensor([[math.cos(roll), math.sin(roll)], [-math.sin(roll), math.cos(roll)]])
     moved = torch.cat([mesh[:, :2] @ around + shift, zoom * mesh[:, 2:]], 1)
     assert_close(five_points(moved), five_points(mesh) @ around + shift, atol=1e-3, rtol=1e-4)
-    assert math.cos(turn_of(moved) - turn_of(mesh) - turn) == pytest.approx(1, abs=1e-5)
-    assert_close(FIVE.sum(1), torch.ones(5, dtype=torch.float64), atol=1e-9, rtol=0)
+    assert math.cos(roll_of(moved) - roll_of(mesh) - roll) == pytest.approx(1, abs=1e-5)
+    assert_close(FIVE_POINT_WEIGHTS.sum(1), torch.ones(5, dtype=torch.float64), atol=1e-9, rtol=0)
 
 
 def test_a_region_and_back_is_where_it_was():
@@ -54,7 +54,7 @@ def test_boxes_of_a_turned_picture_come_back(quarter):
     picture[10:20, 30:70] = 1
     rows, columns = torch.nonzero(torch.rot90(picture, quarter), as_tuple=True)
     box = torch.tensor([columns.min(), rows.min(), columns.max(), rows.max()]).double()
-    assert back(Candidate(box, 0.0, 1.0), quarter, 60, 100).box.tolist() == [30, 10, 69, 19]
+    assert unrotate(Candidate(box, 0.0, 1.0), quarter, 60, 100).box.tolist() == [30, 10, 69, 19]
 
 
 def test_it_finds_the_astronaut_at_any_size_and_nothing_elsewhere(portrait, detector):

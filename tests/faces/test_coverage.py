@@ -10,10 +10,10 @@ import torch
 from torch.testing import assert_close
 
 from fvr.faces import aligned_track, find_tracks, load_detector, report
-from fvr.faces.compositing.occlusion import outside, unoccluded
+from fvr.faces.compositing.occlusion import outside_mesh, unoccluded
 from fvr.faces.compositing.strength import strengths
 from fvr.faces.detection.detectors import following
-from fvr.faces.detection.mesh_points import BOUNDS, OVAL, SPOKES, outline
+from fvr.faces.detection.mesh_points import FACE_OVAL, MESH_BOUNDS, SPOKES, outline
 from fvr.faces.tracking.coverage import POINTS, colours, covered
 from fvr.faces.tracking.report import table
 from fvr.video import open_source
@@ -134,18 +134,18 @@ def test_a_few_frames_say_nothing():
 
 
 def ellipse(x_half, y_half):
-    x0, y0, x1, y1 = BOUNDS
-    turn = torch.linspace(-torch.pi / 2, 1.5 * torch.pi, len(OVAL) + 1)[:-1]
+    x0, y0, x1, y1 = MESH_BOUNDS
+    turn = torch.linspace(-torch.pi / 2, 1.5 * torch.pi, len(FACE_OVAL) + 1)[:-1]
     mesh = torch.zeros(468, 2)
-    mesh[list(OVAL)] = torch.stack([(x0 + x1) / 2 + x_half * turn.cos(), (y0 + y1) / 2 + y_half * turn.sin()], 1)
+    mesh[list(FACE_OVAL)] = torch.stack([(x0 + x1) / 2 + x_half * turn.cos(), (y0 + y1) / 2 + y_half * turn.sin()], 1)
     return mesh
 
 
 def test_the_outline_of_the_mean_mesh_is_the_mean_outline():
-    x0, y0, x1, y1 = BOUNDS
+    x0, y0, x1, y1 = MESH_BOUNDS
     spokes = outline(ellipse((x1 - x0) / 2, (y1 - y0) / 2), torch.eye(2, 3))
     assert_close(spokes[[0, 4, 8, 12]], torch.tensor([x1 - x0, y1 - y0, x1 - x0, y1 - y0]) / 2, atol=1.5, rtol=0)
-    assert float((outside(64, spokes[None]) - outside(64)).abs().max()) < 0.1
+    assert float((outside_mesh(64, spokes[None]) - outside_mesh(64)).abs().max()) < 0.1
     turned = torch.tensor([[0.0, 2.0, 7.0], [-2.0, 0.0, 9.0]])  # the map from a frame whose faces lie
     back = torch.linalg.inv(turned[:, :2])
     lying = (ellipse(90, 120) - turned[:, 2]) @ back.mT

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from fvr.demo import moving_portrait
 from fvr.faces import FaceClip, Paster, align, find_tracks, load_detector, with_context
 from fvr.faces.compositing.edited import edited_faces
-from fvr.faces.detection.mesh_points import turn_of
+from fvr.faces.detection.mesh_points import roll_of
 from fvr.faces.detection.mesh_tracking import Mesher, Region, region_of
 from fvr.video import ShotCutDetector
 
@@ -93,7 +93,7 @@ def test_a_crop_shows_as_many_face_heights_as_the_help_says():
         (crop,) = align(frames, with_context(track, context), 0).numpy()
         mesh, _ = mesher(crop, Region(256, 256 + 40 / context, 400 / context, 0.0))
         for _ in range(2):
-            mesh, sure = mesher(crop, region_of(mesh, turn_of(mesh)))
+            mesh, sure = mesher(crop, region_of(mesh, roll_of(mesh)))
         assert sure > 0 and 512 / float((mesh[10] - mesh[152])[:2].norm()) == pytest.approx(heights, rel=0.1)
 
 

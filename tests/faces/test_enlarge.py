@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from helpers.film_grain import fine, grainy, robust
 
 from fvr.faces import Paster, align, find_tracks, load_detector
-from fvr.faces.compositing.enlarge import enlarged, grain_kept, in_larger_frame, resized
+from fvr.faces.compositing.enlarge import enlarged, grain_kept, in_larger_frame, lanczos_resize
 from fvr.faces.geometry import crop_corners
 from fvr.methods.base import Restorer, Session, restore_frames
 from fvr.methods.registry import embedded_blind
@@ -53,7 +53,7 @@ def test_a_map_into_the_crop_means_the_same_place_in_the_larger_frame(track_of):
 def test_enlarging_and_reducing_give_the_picture_again(texture):
     picture = texture(120, 90)
     for side in (2, 3):
-        assert psnr(resized(resized(picture, 120 * side, 90 * side), 120, 90), picture) > 45
+        assert psnr(lanczos_resize(lanczos_resize(picture, 120 * side, 90 * side), 120, 90), picture) > 45
 
 
 def test_a_small_face_keeps_the_detail_of_its_crop(read_clip, track_of):
@@ -138,7 +138,7 @@ class Holding(Restorer):
 
 def test_enlarged_frames_are_made_a_few_at_a_time(track_of, monkeypatch):
     """A session that holds everything back finishes all frames at once; two of them are enlarged at a time, and gone before the next are."""
-    monkeypatch.setattr("fvr.faces.compositing.paste.LARGE", 12 * 400 * 400 * 2)
+    monkeypatch.setattr("fvr.faces.compositing.paste.MAX_BYTES", 12 * 400 * 400 * 2)
     made, at_once = [], []
 
     def noted(frames, *how):
@@ -189,7 +189,7 @@ def test_tiles_do_not_show(network, texture, monkeypatch):
     for scale in (2, 3, 4):
         large = enlarged(picture[None], scale, upscaler)
         assert large.shape == (1, 3, 150 * scale, 203 * scale)
-        assert psnr(resized(large[0], 150, 203)[None], resized(whole, 150, 203)[None]) > 40
+        assert psnr(lanczos_resize(large[0], 150, 203)[None], lanczos_resize(whole, 150, 203)[None]) > 40
 
 
 @pytest.mark.parametrize("length", [1, 64, 65, 100, 161, 500])

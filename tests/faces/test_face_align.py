@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from fvr.faces import align, crop_clip
 from fvr.faces.geometry import inverse
-from fvr.faces.warp import places
+from fvr.faces.warp import affine_grid
 
 
 def waves(x, y):
@@ -19,7 +19,7 @@ def test_a_crop_shows_what_lies_at_its_place(scale, track_of):
     y, x = torch.meshgrid(torch.arange(1400.0), torch.arange(1500.0), indexing="ij")
     crops = align(waves(x, y).expand(2, -1, -1, -1), track, 0)
     for crop, matrix in zip(crops, track.matrices, strict=True):
-        u, v = places(inverse(matrix), 512, 512)
+        u, v = affine_grid(inverse(matrix), 512, 512)
         assert_close(crop, waves(u, v), atol=4e-3, rtol=0)
 
 

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from fvr.faces import load_detector
 from fvr.faces.compositing.parsing import NetworkParser, load_parser, soft_mask
-from fvr.faces.detection.detectors import shrink
+from fvr.faces.detection.detectors import downscale
 from fvr.faces.detection.retinaface import VARIANCE, RetinaFaceDetector, priors, retinaface_network
 
 
@@ -52,10 +52,10 @@ def test_detection_leaves_the_frames_alone_and_survives_tiny_ones(portrait):
 
 def test_shrinking_keeps_small_frames_and_says_the_factors():
     frame = torch.rand(3, 720, 1283)
-    small, x, y = shrink(frame, 480)
+    small, x, y = downscale(frame, 480)
     assert min(small.shape[-2:]) == 480
     assert (x * small.shape[-1], y * small.shape[-2]) == pytest.approx((1283, 720))
-    assert shrink(frame[:, :480], 480)[0].shape == (3, 480, 1283)
+    assert downscale(frame[:, :480], 480)[0].shape == (3, 480, 1283)
 
 
 def test_auto_takes_retinaface_where_its_weights_are(weights, tmp_path):
