@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .faces import Detector, FaceTrack, Look, Paster, TrackReport, align, find_tracks, meant, report, select_tracks
+from .faces import Detector, FaceTrack, Look, Paster, TrackReport, align, find_tracks, report, select_tracks, wanted_look
 from .faces.align import surroundings
 from .faces.compositing.paste import Item
 from .faces.detection.anisotropic_pixels import plausible
-from .faces.tracking.tracks import CutDetector, Keep, as_it_is
+from .faces.tracking.tracks import CutDetector, Keep, identity
 from .faces.types import Surroundings
 from .methods.base import Restorer, Session
 from .models.device import CheckInterrupt, no_check
@@ -132,7 +132,7 @@ def restore_clip_in_frames(
     (2, 0)
     """
     began = time.monotonic()
-    like = meant(faces) if like is None else like
+    like = wanted_look(faces) if like is None else like
     tracks = follow_faces(source, detector, chunk=chunk, check_interrupt=check_interrupt, on_frame=on_found)
     chosen = select_tracks(tracks, faces, min_size, like)
     if on_people is not None:
@@ -210,7 +210,7 @@ def follow_faces(
     chunk: int = CHUNK,
     check_interrupt: CheckInterrupt = no_check,
     on_frame: Progress = no_progress,
-    keep: Keep = as_it_is,
+    keep: Keep = identity,
 ) -> list[FaceTrack]:
     """The first pass: every person in every shot, with smoothed landmarks; upright, in square pixels whatever the clip's. `keep`: see `Tracker`."""
     with closing(read_ahead(source.chunks(chunk))) as pieces:

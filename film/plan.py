@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..faces import Detector, FaceTrack, Paster, PersonReport, TrackReport, meant, report, select_tracks
+from ..faces import Detector, FaceTrack, Paster, PersonReport, TrackReport, report, select_tracks, wanted_look
 from ..methods.base import Restorer
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import CHUNK, Progress, follow_faces, no_progress
@@ -245,7 +245,7 @@ def plan(
             whole["segment_seconds"] = job.plan["identity"]["segment_seconds"] if seconds is None else seconds
             check_same(job, whole, selection, encoding)
             return job
-        began, like = time.monotonic(), meant(faces)
+        began, like = time.monotonic(), wanted_look(faces)
         cuts, timed = ShotCutDetector(), TimesRecorder(source)
         with TrackStore(folder) as store:
             tracks = follow_faces(timed, tools.detector, cuts=cuts, check_interrupt=check_interrupt, on_frame=on_found, keep=store.keep)

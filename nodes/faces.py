@@ -16,7 +16,7 @@ from ..faces import (
     Look,
     Thumbnails,
     align,
-    check_words,
+    check_selection,
     clock,
     contact_sheet,
     crop_clip,
@@ -69,7 +69,7 @@ def check_faces(which: Any) -> bool | str:
     """Validation of whom to restore; whether a person with that id is in the clip is known later. None comes by a wire."""
     try:
         if which is not None:
-            check_words(which)
+            check_selection(which)
     except ValueError as error:
         return str(error)
     return True

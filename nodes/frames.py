@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import host
 from ..assembly import AUTO, chosen_detector, chosen_paster, fingerprint, fingerprints, restorer_files
-from ..faces import check_words
+from ..faces import check_selection
 from ..headless.io import io
 from ..host.images import from_image, to_image
 from ..pipeline import restore_clip_in_frames
@@ -89,7 +89,7 @@ class RestoreFrames(io.ComfyNode):
         like=None,
         **pasting,
     ):
-        check_words(faces)
+        check_selection(faces)
         pictures = from_image(frames)
         if restorer is None:
             restorer, _ = load_restorer(model)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .. import host
 from ..assembly import AUTO, chosen_detector, chosen_paster, fingerprint, fingerprints
-from ..faces import check_words
+from ..faces import check_selection
 from ..headless.io import io
 from ..pipeline import restore_aligned, restore_clip_in_frames
 from ..record import job_identity, run_record
@@ -133,7 +133,7 @@ class RestoreVideo(io.ComfyNode):
         like=None,
         **pasting,
     ):
-        check_words(faces)
+        check_selection(faces)
         restorer = load_restorer(AUTO)[0] if restorer is None else restorer
         known = liked(like)
         frames = dict(start=start_frame, count=max_frames or None, stride=every_nth, deinterlace=deinterlace)

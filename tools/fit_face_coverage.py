@@ -53,8 +53,8 @@ def main(folder: Path) -> None:
     light, _ = coverage.appearance(torch.stack(seen))
     print("portraits", len(found))
     print("POINTS", chosen)
-    print("PLACES", encoded(places[chosen].astype(np.float32) / coverage.UNIT))
-    print("USUAL", encoded(255 * light.median(0).values.numpy()))
+    print("TEMPLATE_POSITIONS", encoded(places[chosen].astype(np.float32) / coverage.POSITION_UNIT))
+    print("FACE_BRIGHTNESS", encoded(255 * light.median(0).values.numpy()))
 
 
 if __name__ == "__main__":

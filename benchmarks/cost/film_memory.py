@@ -58,9 +58,9 @@ def a_face(frames):
 def measured_once() -> None:
     """What is measured on a face is measured once, and copied for the others, which all look alike: that is most of the time of a plan."""
     picture = torch.rand(3, 64, 64)
-    look, sharp, kept = tracks.descriptor(picture), tracks.sharpness(picture), tracks.packed(torch.rand(3, 150, 150))
+    look, sharp, kept = tracks.descriptor(picture), tracks.sharpness(picture), tracks.encode_jpeg(torch.rand(3, 150, 150))
     tracks.chip = tracks.likeness = lambda *_: picture
-    tracks.descriptor, tracks.sharpness, tracks.packed = lambda _: look.clone(), lambda _: sharp, lambda _: bytes(bytearray(kept))
+    tracks.descriptor, tracks.sharpness, tracks.encode_jpeg = lambda _: look.clone(), lambda _: sharp, lambda _: bytes(bytearray(kept))
 
 
 def any_embedding(faces):

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from fvr.faces import FaceTrack, aligned_track, find_tracks, load_detector
 from fvr.faces.geometry import area, side
-from fvr.faces.tracking.people import OTHER_PERSON_DISTANCE, SAME, Embed, Look, likeness, load_embed, look_of, named
-from fvr.faces.tracking.selection import alike
+from fvr.faces.tracking.people import OTHER_PERSON_DISTANCE, SAME, Embed, Look, assign_people, likeness, load_embed, look_of
+from fvr.faces.tracking.selection import tracks_like
 from fvr.video import open_source, read_frames
 
 NAMESAKES = {"abraham", "brooks", "bush", "collins", "cox", "hutchinson", "king", "long", "neal", "price", "turner"}
@@ -120,7 +120,7 @@ def casts(both: Sequence[tuple[Look, Look]]) -> str:
     false, split, silent, one, needless, chosen = 0, 0, 0, 0, 0, [0, 0, 0]
     for _ in range(CASTS):
         who = [both[k] for k in torch.randperm(len(both), generator=generator)[:CAST].tolist()]
-        tracks = named([track_of(k, look) for k, look in enumerate(look for pair in who for look in pair)])
+        tracks = assign_people([track_of(k, look) for k, look in enumerate(look for pair in who for look in pair)])
         people = [track.person for track in tracks]
         false += len({p for k, p in enumerate(people) for q in range(len(people)) if q // 2 != k // 2 and people[q] == p})
         for a, b in zip(tracks[::2], tracks[1::2], strict=True):
@@ -129,7 +129,7 @@ def casts(both: Sequence[tuple[Look, Look]]) -> str:
         shown = [replace(track_of(n, look), person=n) for n, (_, look) in enumerate(who)]
         for k, (first, _) in enumerate(who):
             try:
-                chosen[{track.person for track in alike(shown, first)} != {k}] += 1
+                chosen[{track.person for track in tracks_like(shown, first)} != {k}] += 1
             except ValueError:
                 chosen[2] += 1
     return f" {false} | {split} ({silent}) | {one} ({needless}) | {', '.join(map(str, chosen))} |"

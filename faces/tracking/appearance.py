@@ -9,7 +9,7 @@ from torch import Tensor
 from ..align import warp_crop
 from ..geometry import compose_affine, similarity
 
-CHIP = 64
+CHIP_SIDE = 64
 """Side of the aligned chip both measures are taken from, in pixels."""
 
 
@@ -18,9 +18,9 @@ def chip(frame: Tensor, landmarks: Tensor, aspect: float = 1.0) -> Tensor:
 
     aspect: width / height of one pixel.
     """
-    zoom = CHIP / 272
+    zoom = CHIP_SIDE / 272
     crop = torch.tensor([[zoom, 0, -120 * zoom], [0, zoom, -168 * zoom]], dtype=torch.float64)
-    return warp_crop(frame, compose_affine(crop, similarity(landmarks, aspect).double()), CHIP)
+    return warp_crop(frame, compose_affine(crop, similarity(landmarks, aspect).double()), CHIP_SIDE)
 
 
 def descriptor(chip: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def descriptor(chip: Tensor) -> Tensor:
     return F.normalize(torch.cat([shape / (shape.norm() + 1e-6), 0.5 * opponents]), dim=0)
 
 
-def unlikeness(a: Tensor, b: Tensor) -> Tensor:
+def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
     """1 - <a, b> of descriptors a (N, D) and b (M, D), as (N, M) in [0, 2]."""
     return 1 - a @ b.mT
 

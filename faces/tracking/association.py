@@ -11,15 +11,15 @@ from torch import Tensor
 
 from ..geometry import iou, side
 from ..types import Face
-from .appearance import unlikeness
+from .appearance import cosine_distance
 
-NEVER = 1e4
+FORBIDDEN = 1e4
 """Cost of a pair that a gate forbids: finite, so that an assignment always exists, and dropped afterwards."""
 
-APART = 0.3
-"""Unlikeness beyond which two chips show different people, unless boxes leave no doubt; measured: same 0.0 to 0.12, others 0.17 to 0.55."""
+MAX_DISTANCE = 0.3
+"""Cosine distance beyond which two chips show different people, unless boxes leave no doubt; measured: same 0.0 to 0.12, others 0.17 to 0.55."""
 
-APART_IN_PLACE = 0.55
+MAX_DISTANCE_IN_PLACE = 0.55
 """The same for boxes of consecutive frames that cover each other: a hand or a turned head changes a chip too."""
 
 
@@ -40,7 +40,7 @@ class Sighting:
 
 
 @dataclass
-class Path:
+class Tracklet:
     """The sightings of one person so far, in order of frames, at most one per frame."""
 
     sightings: list[Sighting] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Path:
         else:
             step = (sighting.face.box - self.last.face.box) / (sighting.frame - self.last.frame)
             self.velocity = step if len(self.sightings) == 1 else 0.5 * self.velocity + 0.5 * step
-            if float(unlikeness(self.look[None], sighting.descriptor[None])) < APART:
+            if float(cosine_distance(self.look[None], sighting.descriptor[None])) < MAX_DISTANCE:
                 self.look = F.normalize(0.85 * self.look + 0.15 * sighting.descriptor, dim=0)
         self.sightings.append(sighting)
 
@@ -68,59 +68,59 @@ class Path:
         return self.last.face.box + torch.cat([centre, centre])
 
 
-def link(frames: list[list[Sighting]], max_gap: int) -> list[Path]:
-    """Paths through the sightings of one shot, frame by frame, each pairing a minimum of the total cost.
+def associate(frames: list[list[Sighting]], max_gap: int) -> list[Tracklet]:
+    """Tracklets through the sightings of one shot, frame by frame, each pairing a minimum of the total cost.
 
-    frames: per frame its sightings. A path not seen for more than `max_gap` frames is closed.
+    frames: per frame its sightings. A tracklet not seen for more than `max_gap` frames is closed.
     """
-    paths: list[Path] = []
+    tracklets: list[Tracklet] = []
     for sightings in frames:
         if not sightings:
             continue
         now = sightings[0].frame
-        active = [path for path in paths if now - path.last.frame <= max_gap + 1]
+        active = [tracklet for tracklet in tracklets if now - tracklet.last.frame <= max_gap + 1]
         taken = set()
         for row, column in assign(costs(active, sightings, now)):
             active[row].add(sightings[column])
             taken.add(column)
         for column, sighting in enumerate(sightings):
             if column not in taken:
-                paths.append(Path())
-                paths[-1].add(sighting)
-    return paths
+                tracklets.append(Tracklet())
+                tracklets[-1].add(sighting)
+    return tracklets
 
 
-def costs(paths: list[Path], sightings: list[Sighting], now: int) -> Tensor:
-    """(paths, sightings): (1 - IoU) + distance / 2 + 3 unlikeness, NEVER beyond a gate.
+def costs(tracklets: list[Tracklet], sightings: list[Sighting], now: int) -> Tensor:
+    """(tracklets, sightings): (1 - IoU) + distance / 2 + 3 cosine distance of the descriptors, FORBIDDEN beyond a gate.
 
-    Distance is between centres, in face sizes. Gates grow with the frames since a path was last seen, and are relative to the face:
+    Distance is between centres, in face sizes. Gates grow with the frames since a tracklet was last seen, and are relative to the face:
     distance 0.5 + 0.25 per frame, at most 2; size by a factor of 1.5 + 0.1 per frame, at most 2.5.
     """
-    if not paths or not sightings:
-        return torch.zeros(len(paths), len(sightings))
+    if not tracklets or not sightings:
+        return torch.zeros(len(tracklets), len(sightings))
     boxes = torch.stack([s.face.box for s in sightings]).double()
-    expected = torch.stack([path.predict(now) for path in paths]).double()
-    gap = torch.tensor([now - path.last.frame for path in paths], dtype=torch.float64)[:, None]
+    expected = torch.stack([tracklet.predict(now) for tracklet in tracklets]).double()
+    gap = torch.tensor([now - tracklet.last.frame for tracklet in tracklets], dtype=torch.float64)[:, None]
     overlap = iou(expected, boxes)
     size, wanted = side(boxes).clamp(min=1e-3)[None], side(expected).clamp(min=1e-3)[:, None]
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     distance = torch.cdist((expected[:, :2] + expected[:, 2:]) / 2, centre) / (size * wanted).sqrt()
-    apart = unlikeness(torch.stack([path.look for path in paths]), torch.stack([s.descriptor for s in sightings])).double()
-    limit = torch.where((gap <= 2) & (overlap > 0.5), APART_IN_PLACE, APART)
+    apart = cosine_distance(torch.stack([tracklet.look for tracklet in tracklets]), torch.stack([s.descriptor for s in sightings])).double()
+    limit = torch.where((gap <= 2) & (overlap > 0.5), MAX_DISTANCE_IN_PLACE, MAX_DISTANCE)
     near = distance <= (0.5 + 0.25 * (gap - 1)).clamp(max=2.0)
     alike = torch.maximum(size / wanted, wanted / size) <= (1.5 + 0.1 * (gap - 1)).clamp(max=2.5)
     allowed = near & alike & (apart <= limit)
-    return torch.where(allowed, (1 - overlap) + 0.5 * distance + 3 * apart, NEVER)
+    return torch.where(allowed, (1 - overlap) + 0.5 * distance + 3 * apart, FORBIDDEN)
 
 
 def assign(cost: Tensor) -> list[tuple[int, int]]:
-    """Pairs (row, column) of the cheapest one-to-one assignment, without those that cost NEVER."""
+    """Pairs (row, column) of the cheapest one-to-one assignment, without those that cost FORBIDDEN."""
     if not cost.numel():
         return []
-    if min(cost.shape) == 1:  # one person or one path: without SciPy, whose import takes a third of a second
+    if min(cost.shape) == 1:  # one person or one tracklet: without SciPy, whose import takes a third of a second
         row, column = divmod(int(cost.argmin()), cost.shape[1])
-        return [(row, column)] if cost[row, column] < NEVER else []
+        return [(row, column)] if cost[row, column] < FORBIDDEN else []
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(np.asarray(cost))
-    return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if cost[r, c] < NEVER]
+    return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if cost[r, c] < FORBIDDEN]

@@ -31,44 +31,44 @@ def _decoded(text: str, *shape: int) -> Tensor:
 
 
 # by tools/fit_face_coverage.py on 443 portraits
-PLACES = (
+TEMPLATE_POSITIONS = (
     "gPELGVAo4;snEZPNTzO8f52{gzpkBpoUM%AXsc3-vu}!RP`qrFXuzJBbk&D~WNDeiu)C~^hp|AGTYRKwkdRoeuc>}kc#DyuS;$9ziOzPkcBPJ0esxx4a&5SMRiLq#W{7@fjlQaQnQnjH",
     "vdCYVk$JzBq_&sWcF3TLV75(|sh@Y5z@mnwY@nHBYS3hMn7Vj=S8}7lYqm(XQF?-lW6Gb<k+G14f6uwKeyWn0f3~KrlFD(0alTNhUW%}0nxJE$eV~ZMxTT?{U8h*kaAk~Tw1{SasBd%K",
     "h?B8^r^sNwONoYdQG<Pvq1UH`euG!JpmCRtXxDDV",
 )
-"""Where they lie on the template, x then y, in units of UNIT pixels."""
+"""Where they lie on the template, x then y, in units of POSITION_UNIT pixels."""
 
-UNIT = 2.0
+POSITION_UNIT = 2.0
 
-USUAL = (
+FACE_BRIGHTNESS = (
     "cXnZ2R$XI)XHHc|TyAc9QDtXxXm)mCRb*duXjo2CY+hc3cv5I*XJA-=dvIi4b#HWlRXRv@R((cWTWM=^Q+028T1#Vbb2&e4TWLyPP;_!+U1w=pSYcgRV{%?*cVAmzYiC?rUtWBCZedq-",
     "YF}b#bYyRSS!aE0RCaP|",
 )
-"""The brightness that a face has there, in units of 1/255, where LEVEL is its median."""
+"""The brightness that a face has there, in units of 1/255, where MEDIAN_BRIGHTNESS is its median."""
 
 SIDE = 96
 """Of the aligned picture that colours are read from, in pixels, over the 352 of the template around the mesh."""
 
-LEVEL = 0.4
+MEDIAN_BRIGHTNESS = 0.4
 """To which the median brightness of every face is set."""
 
-AROUND = 17
+NEIGHBOURS = 17
 """Points, itself among them, within which structure is compared."""
 
 COLOUR, STRUCTURE, LIGHT = (0.10, 0.25), (0.35, 0.70), (0.80, 1.30)
 """By how much more than usual a point's colour (opponents over brightness), 1 - SSIM around it, and the logarithm of its brightness differ from the
 track's own from where something begins to cover it to where something does. Shadows change only the last, and by less."""
 
-USUALLY = 2.0
+TOLERANCE = 2.0
 """Of a point's usual difference, as much counts as none: noise, lids, and lips."""
 
-CLEAR = 3
+CLEAR_ONE_IN = 3
 """One in so many frames stands for the face as it is: those whose structure is most like a face's."""
 
-FEWEST = 8
+MIN_DETECTIONS = 8
 """Detections below which nothing is said: there is no usual."""
 
-REFERENCE = 240
+MAX_REFERENCE_FRAMES = 240
 """Frames from which the usual is taken at most."""
 
 
@@ -93,14 +93,14 @@ def covered(seen: Tensor) -> Tensor:
     light over the whole face, white balance, and around each point the strength of light are left out. What lies there in all frames is the face:
     beards, glasses, make-up, and an object that never leaves.
     """
-    if len(seen) < FEWEST:
+    if len(seen) < MIN_DETECTIONS:
         return torch.zeros(len(seen))
-    some = seen[torch.linspace(0, len(seen) - 1, min(len(seen), REFERENCE)).round().long()]
+    some = seen[torch.linspace(0, len(seen) - 1, min(len(seen), MAX_REFERENCE_FRAMES)).round().long()]
     light, tint = appearance(some)
-    usual = _decoded("".join(USUAL), 1, len(POINTS)) / 255
-    clear = structure(light, usual).mean(1).argsort(dim=0, stable=True)[: max(len(some) // CLEAR, FEWEST // 2)]
+    usual = _decoded("".join(FACE_BRIGHTNESS), 1, len(POINTS)) / 255
+    clear = structure(light, usual).mean(1).argsort(dim=0, stable=True)[: max(len(some) // CLEAR_ONE_IN, MIN_DETECTIONS // 2)]
     face = light[clear].median(0, keepdim=True).values, tint[clear].median(0, keepdim=True).values
-    tolerance = [USUALLY * d.quantile(0.5, 0) for d in differences((light[clear], tint[clear]), face)]
+    tolerance = [TOLERANCE * d.quantile(0.5, 0) for d in differences((light[clear], tint[clear]), face)]
     out = []
     for part in seen.split(512):
         parts = zip(differences(appearance(part), face), tolerance, (COLOUR, STRUCTURE, LIGHT), strict=True)
@@ -109,9 +109,9 @@ def covered(seen: Tensor) -> Tensor:
 
 
 def appearance(seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Brightness (n, P) with the median LEVEL, and opponent colours over brightness (n, P, 2) with the median 0, of colours (n, P, 3) uint8."""
+    """Of colours (n, P, 3) uint8: brightness (n, P) of median MEDIAN_BRIGHTNESS, and opponent colours over brightness (n, P, 2) of median 0."""
     rgb = seen.float() / 255
-    rgb = rgb * (LEVEL / rgb.mean(-1).median(1).values.clamp(min=0.02))[:, None, None]
+    rgb = rgb * (MEDIAN_BRIGHTNESS / rgb.mean(-1).median(1).values.clamp(min=0.02))[:, None, None]
     light = rgb.mean(-1)
     tint = torch.stack([rgb[..., 0] - rgb[..., 1], (rgb[..., 0] + rgb[..., 1]) / 2 - rgb[..., 2]], -1) / (light + 0.1)[..., None]
     return light, tint - tint.median(1, keepdim=True).values
@@ -137,6 +137,6 @@ def structure(a: Tensor, b: Tensor) -> Tensor:
 
 @cache
 def neighbours() -> Tensor:
-    """(P, AROUND) the points nearest to each on the template, itself first."""
-    places = UNIT * _decoded("".join(PLACES), len(POINTS), 2)
-    return torch.cdist(places, places).argsort(dim=1, stable=True)[:, :AROUND]
+    """(P, NEIGHBOURS) the points nearest to each on the template, itself first."""
+    places = POSITION_UNIT * _decoded("".join(TEMPLATE_POSITIONS), len(POINTS), 2)
+    return torch.cdist(places, places).argsort(dim=1, stable=True)[:, :NEIGHBOURS]

@@ -34,10 +34,10 @@ ones: from LARGE on none of the first is seen, from LARGER on none of the second
 SOFT, SHARP = 0.15, 0.35
 """The same for `clarity`: that of portraits is about 0.38; blurred by 1.5, 3, 4.5 and 6 % of the face 0.33, 0.25, 0.19 and 0.16, noisy or not."""
 
-BLUNTEST = 1.3
+MAX_BLUNTNESS = 1.3
 """Faces that are SOFT count 1, SMALL ones WEIGHT; worse ones more, up to this."""
 
-WEIGHT = 0.57
+SMALL_WEIGHT = 0.57
 
 BLUNT_TIE_MARGIN, BLUNT_DOUBT_MARGIN = 0.21, 0.25
 """By how much nearer two tracks of faces that count 1 must be to be tied, and by how much farther another person may be of whom they could be one
@@ -71,7 +71,7 @@ def likeness(frame: Tensor, landmarks: Tensor, aspect: float = 1.0) -> Tensor:
     return warp_crop(frame, compose_affine(crop, similarity(landmarks, aspect).double()), SIDE)
 
 
-def packed(face: Tensor) -> bytes:
+def encode_jpeg(face: Tensor) -> bytes:
     """A likeness (3, 150, 150) in a few kilobytes, which `plots.decode_image` reads."""
     pixels = np.asarray(face.permute(1, 2, 0).mul(255).round().byte())[:, :, ::-1]
     return cv2.imencode(".jpg", np.ascontiguousarray(pixels), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
@@ -88,7 +88,7 @@ class Look:
 
 def look_of(faces: Tensor, embeddings: Tensor, size: float) -> Look:
     """The middle of likenesses (n, 3, 150, 150) and their embeddings (n, D), of faces of this size."""
-    return Look(middle(embeddings), float(torch.tensor([clarity(face) for face in faces]).median()), size)
+    return Look(median_embedding(embeddings), float(torch.tensor([clarity(face) for face in faces]).median()), size)
 
 
 def size(track: FaceTrack) -> float:
@@ -99,7 +99,7 @@ def size(track: FaceTrack) -> float:
 def bluntness(size: float, clarity: float, large: float = LARGE) -> float:
     """How little an embedding tells, in [0, BLUNTEST], of faces of this size in frame pixels and this clarity: 0 for those both `large` and SHARP."""
     small, soft = (large - size) / (large - SMALL), (SHARP - clarity) / (SHARP - SOFT)
-    return min(max(WEIGHT * small, soft, 0.0), BLUNTEST)
+    return min(max(SMALL_WEIGHT * small, soft, 0.0), MAX_BLUNTNESS)
 
 
 def apart(a: Look, b: Look) -> float:
@@ -113,12 +113,12 @@ def clarity(face: Tensor) -> float:
     return sharpness(torch.from_numpy(soft).permute(2, 0, 1))
 
 
-def middle(embeddings: Tensor) -> Tensor:
+def median_embedding(embeddings: Tensor) -> Tensor:
     """The median (D,) of embeddings (n, D), number by number: one bad picture does not move it far."""
     return embeddings.quantile(0.5, 0)
 
 
-def change(embeddings: Tensor) -> int | None:
+def change_point(embeddings: Tensor) -> int | None:
     """Where one person becomes another in embeddings (n, D) in order of time: the first index of the second; None if nobody does.
 
     The middles of the two parts are more than OTHER_PERSON_DISTANCE apart, and no single picture of one part is nearer to the other's.
@@ -126,7 +126,7 @@ def change(embeddings: Tensor) -> int | None:
     best, where = OTHER_PERSON_DISTANCE, None
     for k in range(1, len(embeddings)):
         before, later = embeddings[:k], embeddings[k:]
-        a, b = middle(before), middle(later)
+        a, b = median_embedding(before), median_embedding(later)
         apart = float((a - b).norm())
         loyal = bool(((before - a).norm(dim=1) < (before - b).norm(dim=1)).all()) and bool(((later - b).norm(dim=1) < (later - a).norm(dim=1)).all())
         if apart > best and loyal:
@@ -134,7 +134,7 @@ def change(embeddings: Tensor) -> int | None:
     return where
 
 
-def named(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
+def assign_people(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
     """Tracks with the ids of people: 0 is seen in most frames, then the one with the larger faces. Order as given.
 
     People are groups of tracks with a mean distance below SAME (average linkage), no two of which are seen at the same time. A track without
@@ -145,7 +145,7 @@ def named(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
     blunt, doubted = (
         torch.tensor([bluntness(median, track.clarity, large) for median, track in zip(sizes, tracks, strict=True)]) for large in (LARGE, LARGER)
     )
-    groups, nearest = tied(distances(tracks, blunt))
+    groups, nearest = average_linkage(distance_matrix(tracks, blunt))
 
     def rank(number: int) -> tuple[float, ...]:
         group = groups[number]
@@ -161,7 +161,7 @@ def named(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
     return out
 
 
-def tied(far: Tensor) -> tuple[list[list[int]], Tensor]:
+def average_linkage(far: Tensor) -> tuple[list[list[int]], Tensor]:
     """Groups of what is at distances `far` (n, n), infinite on its diagonal, nearest first until none are nearer than SAME; and each group's
     distance to the nearest other, (m,).
 
@@ -186,7 +186,7 @@ def tied(far: Tensor) -> tuple[list[list[int]], Tensor]:
             nearest[row], where[row] = far[row].min(0)
 
 
-def distances(tracks: Sequence[FaceTrack], blunt: Tensor) -> Tensor:
+def distance_matrix(tracks: Sequence[FaceTrack], blunt: Tensor) -> Tensor:
     """(n, n) float32 distances of embeddings; infinite between tracks that share a frame, and where one has none; larger by BLUNT_TIE_MARGIN
     between small or blurred faces.
 

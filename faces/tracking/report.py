@@ -99,7 +99,7 @@ def report(tracks: Sequence[FaceTrack], selected: Sequence[FaceTrack], frame_cou
     restored = covered["restored"]
     not_selected = covered["not_selected"] & ~restored
     too_small = covered["too_small"] & ~restored & ~not_selected
-    people = tuple(person_report(some, chosen) for some in grouped(tracks))
+    people = tuple(person_report(some, chosen) for some in group_by_person(tracks))
     counts = [int(c.sum()) for c in (restored, too_small, not_selected)]
     return TrackReport(frame_count, counts[0], frame_count - sum(counts), counts[1], counts[2], people)
 
@@ -114,7 +114,7 @@ LYING = 45.0
 """Degrees from upright from which on a face is marked as rotated."""
 
 
-def grouped(tracks: Sequence[FaceTrack]) -> list[list[FaceTrack]]:
+def group_by_person(tracks: Sequence[FaceTrack]) -> list[list[FaceTrack]]:
     """Tracks person by person, in order of ids, each person's in order of time."""
     people: dict[int, list[FaceTrack]] = {}
     for track in sorted(tracks, key=lambda t: (t.person, t.start)):
@@ -171,7 +171,7 @@ def clock(starts: Sequence[Fraction]) -> Callable[[int], str]:
 def table(tracks: Sequence[FaceTrack], time_of: Callable[[int], str]) -> str:
     """One line per person for a terminal: id, frames, tracks, first time, face size, marks. time_of: frame index to what is shown."""
     rows = [("person", "frames", "tracks", "first seen", "face", "")]
-    for some in grouped(tracks):
+    for some in group_by_person(tracks):
         p = person_report(some, ())
         rows.append((str(p.person), f"{p.frames:,}", str(p.tracks), time_of(p.start), f"{p.size:.0f} px", ", ".join(p.marks)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

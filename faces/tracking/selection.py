@@ -30,15 +30,15 @@ def select_tracks(tracks: Sequence[FaceTrack], which: str = "all", min_size: flo
     """
     word = which.strip().lower()
     large = [track for track in tracks if size(track) >= min_size]
-    like = meant(which) if like is None else like
+    like = wanted_look(which) if like is None else like
     if like is not None:
-        chosen = {track.person for track in alike(tracks, like)}
+        chosen = {track.person for track in tracks_like(tracks, like)}
         return [track for track in large if track.person in chosen]
     if word == "all":
         return large
     if word == "largest":
         return largest(large)
-    wanted = ids(which)
+    wanted = parse_ids(which)
     known = {track.person for track in tracks}
     unknown = sorted(wanted - known)
     if unknown:
@@ -47,28 +47,28 @@ def select_tracks(tracks: Sequence[FaceTrack], which: str = "all", min_size: flo
     return [track for track in large if track.person in wanted]
 
 
-def check_words(which: str) -> None:
+def check_selection(which: str) -> None:
     """Raises ValueError for what `select_tracks` would not read in any clip."""
     word = which.strip().lower()
     if word.startswith(LIKE):
         if not word[len(LIKE) :].strip():
             raise ValueError("faces like: must name a picture, such as like:photo.jpg, got nothing after it")
     elif word not in ("all", "largest"):
-        ids(which)
+        parse_ids(which)
 
 
-def meant(which: str) -> Look | None:
+def wanted_look(which: str) -> Look | None:
     """The look of the person on the picture that `which` names, None for other words; asked before the work, as it raises what it can.
 
     Raises:
         ValueError, OSError: as `select_tracks`, but for what depends on the clip.
     """
-    check_words(which)
+    check_selection(which)
     word = which.strip()
     return look_in(read_picture(word[len(LIKE) :].strip())) if word.lower().startswith(LIKE) else None
 
 
-def ids(which: str) -> set[int]:
+def parse_ids(which: str) -> set[int]:
     """The numbers in "0,2".
 
     Raises:
@@ -113,14 +113,14 @@ def look_in(picture: Tensor) -> Look:
     return look_of(shown, embed(shown), float(side(face.box[None])))
 
 
-CLEARLY = 0.05
+MIN_LEAD = 0.05
 """By how much nearer than anybody else the nearest person must be who is not nearer than SAME."""
 
 
 BY_ID = "choose by id, see fvr faces"
 
 
-def alike(tracks: Sequence[FaceTrack], like: Look) -> list[FaceTrack]:
+def tracks_like(tracks: Sequence[FaceTrack], like: Look) -> list[FaceTrack]:
     """The tracks of the people who look so: all that are nearer than SAME, or else the nearest one, if CLEARLY nearer than the next and within
     OTHER_PERSON_DISTANCE, or where faces are small or blurred as far beyond it as `people.named` doubts.
 
@@ -141,7 +141,7 @@ def alike(tracks: Sequence[FaceTrack], like: Look) -> list[FaceTrack]:
         if far[nearest] >= limit:
             said = f"the nearest is person {nearest} at a distance of {far[nearest]:.2f}, {limit:.2f} is the limit"
             raise ValueError(f"nobody in this clip looks like the person on the picture ({said}); {BY_ID}")
-        if others and far[others[0]] - far[nearest] < CLEARLY:
+        if others and far[others[0]] - far[nearest] < MIN_LEAD:
             said = f"person {nearest} or {others[0]} of this clip (at distances of {far[nearest]:.2f} and {far[others[0]]:.2f})"
             raise ValueError(f"the person on the picture may be {said}; give a clearer picture, or {BY_ID}")
         chosen = {nearest}

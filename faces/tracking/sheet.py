@@ -11,7 +11,7 @@ from torch import Tensor
 from ...plots import blank, draw_text, page_to_tensor
 from ..align import warp_crops
 from ..types import CROP, FaceTrack
-from .report import grouped, person_report
+from .report import group_by_person, person_report
 
 SIDE = 128
 """Of a sample crop, in pixels."""
@@ -29,8 +29,9 @@ class Thumbnails:
     def __init__(self, tracks: Sequence[FaceTrack], samples: int = 6) -> None:
         self.tracks = list(tracks)
         self.samples = samples
-        self.wanted = {some[0].person: spread(some, samples) for some in grouped(tracks)}
-        self.best = {some[0].person: self.wanted[some[0].person].index(sharpest(some)) for some in grouped(tracks) if self.wanted[some[0].person]}
+        people = {some[0].person: some for some in group_by_person(tracks)}
+        self.wanted = {person: sample_frames(some, samples) for person, some in people.items()}
+        self.best = {person: self.wanted[person].index(sharpest_frame(some)) for person, some in people.items() if self.wanted[person]}
         self.crops: dict[int, list[Tensor]] = {track.person: [] for track in tracks}
 
     def push(self, index: int, frames: Tensor) -> None:
@@ -46,19 +47,19 @@ class Thumbnails:
                     self.crops[track.person].append(warp_crops(frames[frame - index][None], matrix[None], SIDE)[0].cpu())
 
 
-def spread(tracks: Sequence[FaceTrack], samples: int) -> list[int]:
+def sample_frames(tracks: Sequence[FaceTrack], samples: int) -> list[int]:
     """Up to `samples` absolute indices of detected frames of one person, evenly spread, first and last included, and the sharpest."""
     seen = torch.cat([track.start + torch.nonzero(track.detected)[:, 0] for track in tracks])
     if not len(seen):
         return []
     picks = seen[torch.linspace(0, len(seen) - 1, min(samples, len(seen))).round().long()].unique().tolist()
-    best = sharpest(tracks)
+    best = sharpest_frame(tracks)
     if best not in picks:
         picks[min(range(len(picks)), key=lambda k: abs(picks[k] - best))] = best
     return sorted(picks)
 
 
-def sharpest(tracks: Sequence[FaceTrack]) -> int:
+def sharpest_frame(tracks: Sequence[FaceTrack]) -> int:
     """The absolute index of the detected frame in which one person shows most detail."""
     _, frame = max(
         (float(value), -(track.start + k))
@@ -78,16 +79,16 @@ def contact_sheet(tracks: Sequence[FaceTrack], thumbnails: Thumbnails, time_of: 
     width = LABEL + thumbnails.samples * (SIDE + GAP) + GAP
     if not tracks:
         sheet = blank(SIDE, width, SHADE)
-        label(sheet, ["no faces found"], 0)
+        draw_label(sheet, ["no faces found"], 0)
         return page_to_tensor(sheet)
-    people = grouped(tracks)
+    people = group_by_person(tracks)
     sheet = blank(len(people) * (SIDE + GAP) + GAP, width, SHADE)
     for row, some in enumerate(people):
         top = GAP + row * (SIDE + GAP)
         p = person_report(some, ())
         frames = f"{p.frames:,} {'frame' if p.frames == 1 else 'frames'}" + (f" in {p.tracks} parts" if p.tracks > 1 else "")
         lines = [f"{p.person}", frames, f"from {time_of(p.start)}", " ".join([f"{p.size:.0f} px", *p.marks])]
-        label(sheet, lines, top)
+        draw_label(sheet, lines, top)
         for column, crop in enumerate(thumbnails.crops.get(p.person, [])):
             left = LABEL + column * (SIDE + GAP)
             if len(thumbnails.wanted[p.person]) > 1 and column == thumbnails.best[p.person]:
@@ -96,7 +97,7 @@ def contact_sheet(tracks: Sequence[FaceTrack], thumbnails: Thumbnails, time_of: 
     return page_to_tensor(sheet)
 
 
-def label(sheet: np.ndarray, lines: list[str], top: int) -> None:
+def draw_label(sheet: np.ndarray, lines: list[str], top: int) -> None:
     """Lines of text at the left edge, the first one large."""
     y = top
     for number, line in enumerate(lines):

@@ -18,9 +18,9 @@ from ..detection.mesh_points import outline
 from ..geometry import FACE_BOX, TEMPLATE, iou, side, similarity, smooth, steady
 from ..types import CROP, Face, FaceTrack
 from .appearance import chip, descriptor, sharpness
-from .association import Path, Sighting, link
+from .association import Sighting, Tracklet, associate
 from .coverage import colours, covered
-from .people import SAMPLES, Embed, Look, change, likeness, load_embed, look_of, named, packed
+from .people import SAMPLES, Embed, Look, assign_people, change_point, encode_jpeg, likeness, load_embed, look_of
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class CutDetector(Protocol):
 Keep = Callable[[FaceTrack], FaceTrack]
 
 
-def as_it_is(track: FaceTrack) -> FaceTrack:
+def identity(track: FaceTrack) -> FaceTrack:
     """Keeps a track in memory."""
     return track
 
@@ -73,7 +73,7 @@ class Tracker:
     The result does not depend on how the frames were chunked, and a cut may be told at any later push.
     """
 
-    def __init__(self, frame_size: tuple[int, int], *, keep: Keep = as_it_is, **changes: float) -> None:
+    def __init__(self, frame_size: tuple[int, int], *, keep: Keep = identity, **changes: float) -> None:
         self.frame_size = (int(frame_size[0]), int(frame_size[1]))
         self.options = TrackOptions(**changes)  # type: ignore[arg-type]
         self.keep = keep
@@ -118,7 +118,7 @@ class Tracker:
         frame, aspect, mesh = frame.float().cpu(), self.options.aspect, face.mesh
         image = chip(frame, face.landmarks, aspect)
         face = replace(face, box=face.box.float().cpu(), landmarks=face.landmarks.float().cpu(), score=float(face.score), mesh=None)
-        kept = packed(likeness(frame, face.landmarks, aspect)) if self.embed is not None and index % KEPT_EVERY == 0 else None
+        kept = encode_jpeg(likeness(frame, face.landmarks, aspect)) if self.embed is not None and index % CROP_EVERY == 0 else None
         seen = None if mesh is None else colours(frame, face.landmarks, mesh.cpu(), aspect)
         around = None if mesh is None else outline(mesh.cpu(), similarity(face.landmarks, aspect))
         return Sighting(index, face, descriptor(image), sharpness(image), kept, seen, around)
@@ -127,35 +127,35 @@ class Tracker:
         """Ends the shot before frame `stop` and makes its tracks."""
         frames, self.sightings = self.sightings[: stop - self.shot], self.sightings[stop - self.shot :]
         bounds = (self.shot, stop)
-        paths = [path for path in link(frames, self.options.max_gap) if self.credible(path, len(frames))]
-        tracks = [track_of_path(part, bounds, self.frame_size, self.options, look) for path in paths for part, look in self.recognised(path)]
-        self.tracks += map(self.keep, hide(without_doubles(tracks)))
+        tracklets = [tracklet for tracklet in associate(frames, self.options.max_gap) if self.credible(tracklet, len(frames))]
+        tracks = [track_of(part, bounds, self.frame_size, self.options, look) for tracklet in tracklets for part, look in self.recognised(tracklet)]
+        self.tracks += map(self.keep, mark_hidden(drop_duplicates(tracks)))
         self.shot = stop
 
-    def credible(self, path: Path, shot_length: int) -> bool:
+    def credible(self, tracklet: Tracklet, shot_length: int) -> bool:
         """False for hits that are too few, too sparse, or never sure."""
-        options, count = self.options, len(path.sightings)
-        length = path.last.frame - path.sightings[0].frame + 1
+        options, count = self.options, len(tracklet.sightings)
+        length = tracklet.last.frame - tracklet.sightings[0].frame + 1
         if count < min(options.min_length, shot_length) or count < options.density * length:
             return False
-        return max(s.face.score for s in path.sightings) >= options.sure
+        return max(s.face.score for s in tracklet.sightings) >= options.sure
 
-    def recognised(self, path: Path) -> list[tuple[Path, Look | None]]:
-        """A path with the look of its sharper faces; in two where one person dissolves into another."""
-        kept = samples(path)
+    def recognised(self, tracklet: Tracklet) -> list[tuple[Tracklet, Look | None]]:
+        """A tracklet with the look of its sharper faces; in two where one person dissolves into another."""
+        kept = embedding_samples(tracklet)
         if self.embed is None or not kept:
-            return [(path, None)]
-        size = float(side(torch.stack([s.face.box for s in path.sightings])).median())
+            return [(tracklet, None)]
+        size = float(side(torch.stack([s.face.box for s in tracklet.sightings])).median())
         faces = torch.stack([face for s in kept if (face := decode_image(s.likeness or b"")) is not None])
         embeddings = self.embed(faces)
-        where = change(embeddings)
+        where = change_point(embeddings)
         if where is not None:
-            frame = turning(path, kept[where - 1], kept[where])
-            parts = [Path(part) for part in ([s for s in path.sightings if s.frame < frame], [s for s in path.sightings if s.frame >= frame])]
+            frame = handover(tracklet, kept[where - 1], kept[where])
+            parts = [Tracklet([s for s in tracklet.sightings if (s.frame >= frame) == later]) for later in (False, True)]
             if all(len(part.sightings) >= self.options.min_length for part in parts):
                 return [(part, look_of(faces[of], embeddings[of], size)) for part, of in zip(parts, (slice(where), slice(where, None)), strict=True)]
         order = sorted(range(len(kept)), key=lambda k: (-kept[k].sharpness, k))[: max(3, (len(kept) + 1) // 2)]
-        return [(path, look_of(faces[sorted(order)], embeddings[sorted(order)], size))]
+        return [(tracklet, look_of(faces[sorted(order)], embeddings[sorted(order)], size))]
 
     def finish(self, cuts: Sequence[int] = ()) -> list[FaceTrack]:
         """All tracks, person 0 (who is seen in most frames) first, each person's in order; `cuts` are those told last."""
@@ -163,32 +163,32 @@ class Tracker:
             self.cut(cuts)
         if self.sightings:
             self.close(self.seen)
-        self.tracks = sorted(named(self.tracks), key=lambda t: (t.person, t.start))
+        self.tracks = sorted(assign_people(self.tracks), key=lambda t: (t.person, t.start))
         return list(self.tracks)
 
 
-KEPT_EVERY = 4
+CROP_EVERY = 4
 """Every how many frames of the clip a face is kept, so that the end of the shot can choose some for the embedding."""
 
 
-def samples(path: Path) -> list[Sighting]:
-    """Up to SAMPLES sightings whose faces were kept, in order: the sharpest of each equal part of the path, frontal ones first."""
-    kept = [s for s in path.sightings if s.likeness is not None]
+def embedding_samples(tracklet: Tracklet) -> list[Sighting]:
+    """Up to SAMPLES sightings whose faces were kept, in order: the sharpest of each equal part of the tracklet, frontal ones first."""
+    kept = [s for s in tracklet.sightings if s.likeness is not None]
     parts = np.array_split(np.arange(len(kept)), min(SAMPLES, len(kept))) if kept else []
     return [max((kept[k] for k in part), key=lambda s: (s.face.pose is None or abs(s.face.pose[0]) < 40, s.sharpness, -s.frame)) for part in parts]
 
 
-def turning(path: Path, before: Sighting, later: Sighting) -> int:
+def handover(tracklet: Tracklet, before: Sighting, later: Sighting) -> int:
     """The first frame, between two sightings of different people, whose face looks more like the later one's."""
-    between = [s for s in path.sightings if before.frame < s.frame <= later.frame]
+    between = [s for s in tracklet.sightings if before.frame < s.frame <= later.frame]
     looks = torch.stack([s.descriptor for s in between])
     nearer = looks @ later.descriptor > looks @ before.descriptor
     return between[int(nearer.int().argmax())].frame
 
 
-def track_of_path(path: Path, shot: tuple[int, int], frame_size: tuple[int, int], options: TrackOptions, look: Look | None = None) -> FaceTrack:
-    """A track from a path: gaps filled on straight lines, then boxes and landmarks smoothed, then aligned, steadily."""
-    seen = np.array([s.frame for s in path.sightings])
+def track_of(tracklet: Tracklet, shot: tuple[int, int], frame_size: tuple[int, int], options: TrackOptions, look: Look | None = None) -> FaceTrack:
+    """A track from a tracklet: gaps filled on straight lines, then boxes and landmarks smoothed, then aligned, steadily."""
+    seen = np.array([s.frame for s in tracklet.sightings])
     frames = np.arange(seen[0], seen[-1] + 1)
 
     def fill(values: Tensor) -> Tensor:
@@ -199,26 +199,26 @@ def track_of_path(path: Path, shot: tuple[int, int], frame_size: tuple[int, int]
     detected = torch.zeros(len(frames), dtype=torch.bool)
     detected[torch.from_numpy(seen - seen[0])] = True
     scores = torch.zeros(len(frames))
-    scores[detected] = torch.tensor([s.face.score for s in path.sightings])
-    landmarks = smooth(fill(torch.stack([s.face.landmarks for s in path.sightings])), options.sigma)
-    looks = [s.colours for s in path.sightings if s.colours is not None]
-    edges = [s.outline for s in path.sightings if s.outline is not None]
+    scores[detected] = torch.tensor([s.face.score for s in tracklet.sightings])
+    landmarks = smooth(fill(torch.stack([s.face.landmarks for s in tracklet.sightings])), options.sigma)
+    looks = [s.colours for s in tracklet.sightings if s.colours is not None]
+    edges = [s.outline for s in tracklet.sightings if s.outline is not None]
     return FaceTrack(
         person=0,
         start=int(seen[0]),
-        boxes=smooth(fill(torch.stack([s.face.box for s in path.sightings])), options.sigma).float(),
+        boxes=smooth(fill(torch.stack([s.face.box for s in tracklet.sightings])), options.sigma).float(),
         landmarks=landmarks.float(),
         matrices=steady(torch.stack([similarity(five, options.aspect) for five in landmarks]), options.sigma / 2),
         scores=scores,
         detected=detected,
-        sharpness=fill(torch.tensor([s.sharpness for s in path.sightings])).float(),
+        sharpness=fill(torch.tensor([s.sharpness for s in tracklet.sightings])).float(),
         frame_size=frame_size,
         shot=shot,
         embedding=None if look is None else look.embedding,
         clarity=1.0 if look is None else look.clarity,
         pose=None
-        if any(s.face.pose is None for s in path.sightings)
-        else smooth(fill(torch.tensor([s.face.pose for s in path.sightings])), 1.0).float(),
+        if any(s.face.pose is None for s in tracklet.sightings)
+        else smooth(fill(torch.tensor([s.face.pose for s in tracklet.sightings])), 1.0).float(),
         covered=fill(covered(torch.stack(looks))).float() if len(looks) == len(seen) else None,
         outline=smooth(fill(torch.stack(edges)), options.sigma).float() if len(edges) == len(seen) else None,
     )
@@ -231,7 +231,7 @@ def overlaps(a: FaceTrack, b: FaceTrack) -> tuple[slice, slice, Tensor]:
     return *rows, iou(a.boxes[rows[0]], b.boxes[rows[1]]).diagonal()
 
 
-def without_doubles(tracks: list[FaceTrack]) -> list[FaceTrack]:
+def drop_duplicates(tracks: list[FaceTrack]) -> list[FaceTrack]:
     """Tracks without those that lie on a better one for more than half of their length; better has more detections, then score."""
     kept: list[FaceTrack] = []
     for track in sorted(tracks, key=lambda t: (-int(t.detected.sum()), -float(t.scores.sum()), t.start)):
@@ -240,7 +240,7 @@ def without_doubles(tracks: list[FaceTrack]) -> list[FaceTrack]:
     return kept
 
 
-def hide(tracks: list[FaceTrack]) -> list[FaceTrack]:
+def mark_hidden(tracks: list[FaceTrack]) -> list[FaceTrack]:
     """Sharpness 0 where a face was filled in while another one is seen in its place: what shows there is the other person."""
     hidden = []
     for track in tracks:
@@ -259,7 +259,7 @@ def find_tracks(
     cuts: Sequence[int] | CutDetector = (),
     *,
     on_frame: Callable[[int], None] = lambda done: None,
-    keep: Keep = as_it_is,
+    keep: Keep = identity,
     **changes: float,
 ) -> list[FaceTrack]:
     """Everybody in a clip. `changes` are `TrackOptions` by name, such as `sigma` or `max_gap`.

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...faces.tracking.appearance import CHIP, sharpness
+from ...faces.tracking.appearance import CHIP_SIDE, sharpness
 from ...faces.types import CROP, FaceClip
 from ...options import Options, parameter
 
@@ -137,7 +137,7 @@ def quality(crops: Tensor, scores: Sequence[float] | Tensor | None = None) -> Te
     Args:
         scores: of each crop; None where no detector looked.
     """
-    chips = F.interpolate(_face(crops), (CHIP, CHIP), mode="area") if len(crops) else crops
+    chips = F.interpolate(_face(crops), (CHIP_SIDE, CHIP_SIDE), mode="area") if len(crops) else crops
     sharp = torch.tensor([sharpness(chip) for chip in chips])
     if scores is None:
         return sharp

@@ -8,7 +8,7 @@ import torch
 
 from fvr.faces import aligned_track
 from fvr.faces.compositing.strength import Gates, strengths
-from fvr.faces.detection.mesh_points import LEVEL, pose
+from fvr.faces.detection.mesh_points import NEUTRAL_PITCH, pose
 
 
 def track(size=200.0, yaw=0.0, pitch=0.0, score=1.0, covered=0.0, pose=True):
@@ -46,7 +46,7 @@ def head(yaw, pitch, roll):
     """A mesh (468, 3) of which only the corners of the eyes, forehead and chin are known, that nods, then turns, then leans; degrees."""
     mesh = torch.zeros(468, 3, dtype=torch.float64)
     mesh[[33, 263, 10, 152]] = torch.tensor([[-45.0, -20, 0], [45, -20, 0], [0, -80, 0], [0, 80, 0]], dtype=torch.float64)
-    for degrees, (a, b) in ((pitch + LEVEL, (1, 2)), (yaw, (0, 2)), (roll, (0, 1))):
+    for degrees, (a, b) in ((pitch + NEUTRAL_PITCH, (1, 2)), (yaw, (0, 2)), (roll, (0, 1))):
         c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
         mesh[:, a], mesh[:, b] = c * mesh[:, a] - s * mesh[:, b], s * mesh[:, a] + c * mesh[:, b]
     return mesh

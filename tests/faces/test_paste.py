@@ -223,9 +223,9 @@ def test_a_long_track_costs_little(track_of):
     track = track_of(90_000, (300, 300), 2.0)
     detected = torch.ones(90_000, dtype=torch.bool)
     detected[1000:1007] = detected[1010:1013] = False
-    from fvr.faces.compositing.strength import filled
+    from fvr.faces.compositing.strength import gap_fade
 
-    level = filled(replace(track, detected=detected))
+    level = gap_fade(replace(track, detected=detected))
     assert_close(level[1000:1007], level[1000:1007].flip(0))
     assert level[1003] < level[1001] < level[1000] < 1 and level[1010] == level[1012] == level[1000]
     assert (level[detected] == 1).all()

@@ -12,8 +12,8 @@ from torch.testing import assert_close
 
 from fvr.faces import Look, aligned_track, find_tracks, load_detector, look_in, report, select_tracks
 from fvr.faces.geometry import TEMPLATE
-from fvr.faces.tracking.people import OTHER_PERSON_DISTANCE, SAME, change, clarity, likeness, load_embed, named, packed
-from fvr.faces.tracking.selection import alike
+from fvr.faces.tracking.people import OTHER_PERSON_DISTANCE, SAME, assign_people, change_point, clarity, encode_jpeg, likeness, load_embed
+from fvr.faces.tracking.selection import tracks_like
 from fvr.models.face_embedding import PLACES
 from fvr.plots import decode_image
 from fvr.video import ShotCutDetector, open_source
@@ -28,7 +28,7 @@ def seen(start, count, embedding):
 
 
 def ids(tracks):
-    return [track.person for track in named(tracks)]
+    return [track.person for track in assign_people(tracks)]
 
 
 def test_tracks_of_one_look_are_one_person_and_who_is_seen_most_is_0():
@@ -41,7 +41,7 @@ def test_two_faces_in_one_frame_are_two_people_however_alike():
 
 
 def test_where_it_is_unsure_tracks_stay_apart_and_it_says_so():
-    tracks = named([seen(0, 5, [0.0, 0.0]), seen(5, 4, [SAME + 0.05, 0.0]), seen(9, 3, [3.0, 0.0]), seen(12, 2, None)])
+    tracks = assign_people([seen(0, 5, [0.0, 0.0]), seen(5, 4, [SAME + 0.05, 0.0]), seen(9, 3, [3.0, 0.0]), seen(12, 2, None)])
     assert [track.person for track in tracks] == [0, 1, 2, 3]
     assert [track.unsure for track in tracks] == [True, True, False, False]
     assert "(0, 1 may be the same)" in report(tracks, tracks, 14).to_text()
@@ -57,13 +57,13 @@ def large(track):
 
 def test_small_faces_are_tied_later_and_called_unsure_sooner():
     """Damaged faces of 24 pixels look alike, whoever they show: 37 of 1,640 pairs of two people are nearer than SAME there."""
-    tracks = named([small(seen(0, 5, [0.0, 0.0])), small(seen(5, 4, [SAME - 0.05, 0.0])), large(seen(9, 3, [0.0, 0.7]))])
+    tracks = assign_people([small(seen(0, 5, [0.0, 0.0])), small(seen(5, 4, [SAME - 0.05, 0.0])), large(seen(9, 3, [0.0, 0.7]))])
     assert [track.person for track in tracks] == [0, 1, 2]
     assert [track.unsure for track in tracks] == [True, True, False]
     assert ids([small(seen(0, 5, [0.0, 0.0])), small(seen(5, 4, [SAME - 0.2, 0.0]))]) == [0, 0]
     assert ids([small(seen(0, 5, [0.0, 0.0])), large(seen(5, 4, [SAME - 0.05, 0.0]))]) == [0, 0]
     apart = [large(seen(0, 5, [0.0, 0.0])), small(seen(5, 4, [OTHER_PERSON_DISTANCE + 0.02, 0.0]), 50.0)]
-    assert [track.unsure for track in named(apart)] == [False, True]
+    assert [track.unsure for track in assign_people(apart)] == [False, True]
 
 
 def soft(track, level=0.25):
@@ -73,7 +73,7 @@ def soft(track, level=0.25):
 def test_blurred_faces_are_tied_later_and_called_unsure_sooner():
     """Faces blurred by 3 % of their side have a clarity of 0.25 and look alike: 31 of 3,916 pairs of two people are nearer than SAME there."""
     a, near = [0.0, 0.0], [SAME - 0.05, 0.0]
-    tracks = named([soft(seen(0, 5, a)), soft(seen(5, 4, near)), large(seen(9, 3, [0.0, 0.7]))])
+    tracks = assign_people([soft(seen(0, 5, a)), soft(seen(5, 4, near)), large(seen(9, 3, [0.0, 0.7]))])
     assert [track.person for track in tracks] == [0, 1, 2] and [track.unsure for track in tracks] == [True, True, False]
     assert ids([soft(seen(0, 5, a)), soft(seen(5, 4, [SAME - 0.15, 0.0]))]) == [0, 0]
     assert ids([soft(seen(0, 5, a)), large(seen(5, 4, near))]) == [0, 0]  # one sharp face of the two is enough
@@ -90,7 +90,7 @@ def test_noise_makes_no_blurred_face_clear():
 
 
 def whom(tracks, like):
-    return {track.person for track in alike(named(tracks), like)}
+    return {track.person for track in tracks_like(assign_people(tracks), like)}
 
 
 def test_a_blunt_picture_chooses_only_who_is_clearly_nearer():
@@ -110,7 +110,7 @@ def test_a_blunt_picture_chooses_only_who_is_clearly_nearer():
 
 
 def test_a_person_is_counted_once_in_the_report():
-    tracks = named([seen(0, 5, [0.0, 0.0]), seen(8, 4, [0.0, 0.0])])
+    tracks = assign_people([seen(0, 5, [0.0, 0.0]), seen(8, 4, [0.0, 0.0])])
     said = report(tracks, tracks[:1], 12)
     assert said.restored == 5 and said.not_selected == 4 and said.no_face == 3
     (person,) = said.people
@@ -131,8 +131,8 @@ def test_thousands_of_tracks_are_tied_in_seconds():
 def test_a_change_of_person_is_found_where_it_is_and_only_there():
     a, b = torch.zeros(8, 2), torch.tensor([[1.0, 0.0]]).repeat(8, 1)
     noise = 0.1 * torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
-    assert change(torch.cat([a[:3], b[:5]]) + noise) == 3
-    assert change(a + noise) is None and change(a[:1]) is None
+    assert change_point(torch.cat([a[:3], b[:5]]) + noise) == 3
+    assert change_point(a + noise) is None and change_point(a[:1]) is None
 
 
 def test_a_likeness_lies_where_the_network_wants_it_and_survives_its_packing():
@@ -140,7 +140,7 @@ def test_a_likeness_lies_where_the_network_wants_it_and_survives_its_packing():
     frame = torch.nn.functional.avg_pool2d(frame[None], 9, 1, 4)[0]
     face = likeness(frame, TEMPLATE.float())
     assert face.shape == (3, 150, 150)
-    assert float((decode_image(packed(face)) - face).abs().mean()) < 0.03
+    assert float((decode_image(encode_jpeg(face)) - face).abs().mean()) < 0.03
     x, y = PLACES[0]
     corner = TEMPLATE[0].round().long()
     assert_close(face[:, round(y), round(x)], frame[:, corner[1], corner[0]], atol=0.06, rtol=0)

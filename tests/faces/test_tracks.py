@@ -6,7 +6,7 @@ from scipy.optimize import linear_sum_assignment
 from torch.testing import assert_close
 
 from fvr.faces import ExternalDetections, Tracker, find_tracks
-from fvr.faces.tracking.association import NEVER, assign
+from fvr.faces.tracking.association import FORBIDDEN, assign
 
 SIZE = (120, 240)
 
@@ -208,8 +208,8 @@ def test_every_frame_ticks(stage):
 
 def test_an_assignment_always_exists():
     """Where no pair is allowed SciPy would raise on infinite costs; finite ones give an empty assignment."""
-    assert assign(torch.full((3, 2), NEVER)) == []
-    assert assign(torch.tensor([[1.0, NEVER], [0.5, 1.0]])) == [(0, 0), (1, 1)]
+    assert assign(torch.full((3, 2), FORBIDDEN)) == []
+    assert assign(torch.tensor([[1.0, FORBIDDEN], [0.5, 1.0]])) == [(0, 0), (1, 1)]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1)])
@@ -217,4 +217,4 @@ def test_one_alone_takes_the_cheapest(shape):
     cost = torch.rand(shape, generator=torch.Generator().manual_seed(3))
     rows, columns = linear_sum_assignment(cost.numpy())
     assert assign(cost) == [(int(rows[0]), int(columns[0]))]
-    assert assign(torch.full(shape, NEVER)) == []
+    assert assign(torch.full(shape, FORBIDDEN)) == []

@@ -19,7 +19,7 @@ import torch
 from helpers.small_film import LOSSLESS, SHOT, Remembering, in_one_go, make_film, planned, run, tools
 
 from fvr.faces import aligned_track, report, select_tracks
-from fvr.faces.tracking.people import named
+from fvr.faces.tracking.people import assign_people
 from fvr.film.executors import DiskFull, attempt, failed, failed_sentence, work
 from fvr.film.join import join, join_once
 from fvr.film.lease import holder, take
@@ -329,9 +329,9 @@ def test_tracks_are_kept_on_the_disk_and_saved_as_they_are(tmp_path):
         for n in range(12)
     ]
     with TrackStore(tmp_path) as store:
-        stored = named([store.keep(track) for track in tracks])
+        stored = assign_people([store.keep(track) for track in tracks])
         assert not any(isinstance(value, torch.Tensor) and value.shape[:1] == (9,) for track in stored for value in vars(track).values())
-        known = named(tracks)
+        known = assign_people(tracks)
         assert report(stored, stored[:5], 144) == report(known, known[:5], 144) and len(stored[0]) == 9
         chosen = select_tracks(stored, "largest", 20.0)
         save_tracks(tmp_path / "tracks.safetensors", chosen)
