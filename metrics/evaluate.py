@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from ..motion.dis import DisFlow
 from .fidelity import WINDOW, psnr, ssim_map, ssim_within
-from .identity import Embed, cosine, identity_crop, place_of
+from .identity import Embed, alignment_of, cosine, identity_crop
 from .landmarks import landmark_distance, landmark_motion_error
 from .lpips import perceptual_distance
-from .no_reference import Judge, judged
+from .no_reference import Judge, score_region
 from .registry import FACE
 from .report import Report, summarised
 from .residual import residual_rms
@@ -187,7 +187,7 @@ class _Evaluation:
         self.note(t, "tenengrad" + suffix, float(tenengrad(x, part)))
         if t % self.every == 0:
             for key, judge in self.judges.items():
-                self.note(t, key + suffix, judged(judge, x, part))
+                self.note(t, key + suffix, score_region(judge, x, part))
         if truth is None:
             return
         self.note(t, "psnr" + suffix, float(psnr(x, truth, region=part)))
@@ -253,7 +253,7 @@ class _Evaluation:
     def embedded(self, frame: Tensor, landmarks: Mapping[int, Tensor]) -> dict[int, Tensor]:
         """Identities in one frame, of those whose landmarks are there."""
         assert self.embed is not None
-        place = place_of(self.embed)
+        place = alignment_of(self.embed)
         crops = {n: identity_crop(frame[0], five, *place) for n, five in landmarks.items() if _five(five)}
         return dict(zip(crops, self.embed(torch.stack([*crops.values()])), strict=True)) if crops else {}
 

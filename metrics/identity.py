@@ -68,7 +68,7 @@ class EmbeddedIdentity:
         return F.normalize(self.network(faces.to(self.device, torch.float32)).cpu().double(), dim=-1)
 
 
-def place_of(embed: Embed) -> tuple[Tensor, int]:
+def alignment_of(embed: Embed) -> tuple[Tensor, int]:
     """Template and side of the faces that a network wants."""
     return getattr(embed, "place", (TEMPLATE, SIDE))
 

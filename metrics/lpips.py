@@ -13,7 +13,7 @@ Backbone = Literal["vgg", "alex"]
 BACKBONES: dict[Backbone, str] = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
 """The file of torchvision's weights, by the name that the package `lpips` gives the network."""
 
-SMALLEST = 32
+MIN_SIDE = 32
 """Pixels of the shorter side below which the networks' last layers have nothing to look at."""
 
 
@@ -46,13 +46,13 @@ def perceptual_distance(module: nn.Module, x: Tensor, y: Tensor, region: Tensor 
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     found = []
     for n in range(len(x)):
-        rows, columns = (slice(None), slice(None)) if region is None else rectangle(region[n, 0])
+        rows, columns = (slice(None), slice(None)) if region is None else bounding_slices(region[n, 0])
         a, b = (image[n : n + 1, :, rows, columns].to(device, torch.float32) * 2 - 1 for image in (x, y))
-        found.append(module(a, b).cpu().double().mean() if min(a.shape[-2:]) >= SMALLEST else torch.tensor(torch.nan, dtype=torch.float64))
+        found.append(module(a, b).cpu().double().mean() if min(a.shape[-2:]) >= MIN_SIDE else torch.tensor(torch.nan, dtype=torch.float64))
     return torch.stack(found)
 
 
-def rectangle(region: Tensor) -> tuple[slice, slice]:
+def bounding_slices(region: Tensor) -> tuple[slice, slice]:
     """Rows and columns around the pixels of region (H, W) that are above 1/2; both empty when there are none."""
     at = torch.nonzero(region > 0.5)
     if not len(at):

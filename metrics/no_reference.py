@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..models.checkpoints.fill import fill
-from .lpips import rectangle
+from .lpips import bounding_slices
 
 Judge = Callable[[Tensor], float]
 """A frame (1, 3, H, W) in [0, 1] to its score; NaN below the side that the network needs."""
@@ -87,11 +87,11 @@ def load_judge(key: str, device: torch.device) -> Judge:
     return judge
 
 
-def judged(judge: Judge, frame: Tensor, region: Tensor | None = None) -> float:
+def score_region(judge: Judge, frame: Tensor, region: Tensor | None = None) -> float:
     """The score of a frame (1, 3, H, W), or of the rectangle around its pixels of `region` (1, 1, H, W) above 1/2."""
     if region is None:
         return judge(frame)
-    rows, columns = rectangle(region[0, 0])
+    rows, columns = bounding_slices(region[0, 0])
     return judge(frame[..., rows, columns])
 
 

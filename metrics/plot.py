@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..plots import panels, rasterized
 from .registry import FACE, MEASURES
-from .report import Report, readable
+from .report import Report, format_figure
 
 PANEL_WIDTH, PANEL_HEIGHT = 480, 170
 COLUMNS = 2
@@ -26,7 +26,8 @@ def plot(report: Report) -> Tensor:
             if (series := report.per_frame.get(measure.key + suffix)) is not None:
                 value = report.summary.get(measure.key + suffix)
                 spread = next((report.summary.get(other.key) for other in MEASURES if other.spread_of == measure.key + suffix), None)
-                text = f"{word} {'none' if value is None else readable(value)}" + (f", deviation {readable(spread)}" if spread is not None else "")
+                text = f"{word} {'none' if value is None else format_figure(value)}"
+                text += f", deviation {format_figure(spread)}" if spread is not None else ""
                 panel.plot(*_line(series), color=ink, linewidth=1, marker=".", markersize=2, label=text)
                 panel.set_xlim(0, max(len(series) - 1, 1))
         panel.set_title(measure.name + (f", {measure.unit}" if measure.unit else ""), loc="left", fontsize=8)

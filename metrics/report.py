@@ -63,10 +63,10 @@ class Report:
         if key not in self.summary:
             return ""
         value = self.summary[key]
-        return "none" if value is None else readable(value)
+        return "none" if value is None else format_figure(value)
 
 
-def readable(value: float) -> str:
+def format_figure(value: float) -> str:
     """A figure with four digits that count, such as 31.42, 0.9312, 0.00123 or 1.2e-06."""
     return "inf" if math.isinf(value) else f"{value:.4g}"
 

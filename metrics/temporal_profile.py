@@ -14,11 +14,11 @@ from torch import Tensor
 from ..plots import blank, draw_text
 from .evaluate import Clip
 
-WIDEST = 2048
+MAX_WIDTH = 2048
 """Pixels that the frames' columns may take side by side; of longer clips every n-th frame is shown."""
-NARROWEST = 384
+MIN_WIDTH = 384
 """Pixels that they take at least; shorter clips show each column several times."""
-TALLEST = 720
+MAX_HEIGHT = 720
 """Pixels of a strip's height; taller frames are shrunk to it."""
 BAR, GAP = 22, 4
 LINE, PAPER, INK = (230, 40, 40), 30, (255, 255, 255)
@@ -51,9 +51,9 @@ def column_over_time(clips: Mapping[str, Clip], column: int, on_frame: Callable[
 
 def _strip(clip: Clip, column: int, size: tuple[int, int], on_frame: Callable[[int], None]) -> np.ndarray:
     """The marked frame and the columns, (h, w, 3) uint8."""
-    step = math.ceil(len(clip) / WIDEST)
+    step = math.ceil(len(clip) / MAX_WIDTH)
     times = range(0, len(clip), step)
-    zoom = min(1.0, TALLEST / size[0])
+    zoom = min(1.0, MAX_HEIGHT / size[0])
     height = round(size[0] * zoom)
     columns = np.empty((size[0], len(times), 3), np.uint8)
     for number, t in enumerate(times):
@@ -61,7 +61,7 @@ def _strip(clip: Clip, column: int, size: tuple[int, int], on_frame: Callable[[i
         same = frame.shape[-2:] == size  # then the other columns need not be looked at
         columns[:, number] = _pixels(frame[..., column : column + 1], (size[0], 1))[:, 0] if same else _pixels(frame, size)[:, column]
         on_frame(min(step, len(clip) - t))
-    columns = np.repeat(columns, max(1, math.ceil(NARROWEST / len(times))), 1)
+    columns = np.repeat(columns, max(1, math.ceil(MIN_WIDTH / len(times))), 1)
     frame = _pixels(clip[len(clip) // 2], size).copy()
     frame[:, column] = LINE
     if zoom < 1:

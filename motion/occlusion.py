@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .warp import warp
 
-SLOPE, FLOOR = 0.01, 0.5
+ALPHA_1, ALPHA_2 = 0.01, 0.5
 """alpha_1 and alpha_2 of Meister et al., in squared pixels."""
 
 
@@ -24,7 +24,7 @@ def visible(forward: Tensor, backward: Tensor) -> Tensor:
     """
     back = warp(backward, forward)
     disagreement = (forward + back).square().sum(1)
-    allowed = SLOPE * (forward.square().sum(1) + back.square().sum(1)) + FLOOR
+    allowed = ALPHA_1 * (forward.square().sum(1) + back.square().sum(1)) + ALPHA_2
     height, width = forward.shape[-2:]
     x = torch.arange(width, device=forward.device) + forward[:, 0]
     y = torch.arange(height, device=forward.device)[:, None] + forward[:, 1]

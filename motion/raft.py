@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 MULTIPLE = 8
 """RAFT wants sides that are multiples of this,"""
-SMALLEST = 128
+MIN_SIDE = 128
 """and no smaller than this."""
 
 
@@ -35,7 +35,7 @@ class RaftFlow:
     def flow(self, current: Tensor, previous: Tensor) -> Tensor:
         """Frames (N, 3, H, W) in [-1, 1] to the flow (N, 2, H, W) of `current` into `previous`, in pixels of their own size."""
         height, width = current.shape[-2:]
-        size = [max(SMALLEST, -(-side // MULTIPLE) * MULTIPLE) for side in (height, width)]
+        size = [max(MIN_SIDE, -(-side // MULTIPLE) * MULTIPLE) for side in (height, width)]
         device = next(self.module.parameters()).device if self._place is None else self._place(working_memory(*size))
         frames = [F.interpolate(x.to(device, torch.float32).contiguous(), size, mode="bilinear") for x in (current, previous)]
         flow = self.module(*frames, num_flow_updates=self.updates)[-1]

@@ -52,10 +52,10 @@ def blind_video(level: str, seed: int) -> Degradation:
     """
     if level not in LEVELS:
         raise ValueError(f"a level of damage is one of {', '.join(LEVELS)}, got {level!r}")
-    return drawn(LEVELS[level], torch.Generator().manual_seed(seed))
+    return draw_chain(LEVELS[level], torch.Generator().manual_seed(seed))
 
 
-def drawn(level: Level, generator: torch.Generator) -> Degradation:
+def draw_chain(level: Level, generator: torch.Generator) -> Degradation:
     """The chain with parameters drawn evenly from the level's ranges, bits evenly in the logarithm; half of the blurs are round."""
     u = torch.rand(7, generator=generator, dtype=torch.float64).tolist()
     first, second = (_between(level.sigma, share) for share in u[:2])

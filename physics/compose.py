@@ -14,7 +14,7 @@ from .base import Axis, Degradation, Size
 from .identity import Identity
 from .linalg.separable import separable_pinv
 from .linalg.solve import conjugate_gradients
-from .numerics import working
+from .numerics import upcast
 
 DIMENSIONS: dict[Axis, tuple[int, ...]] = {"time": (-4,), "channel": (-3,), "space": (-2, -1)}
 
@@ -133,7 +133,7 @@ def _group_pinv(group: Degradation, y: Tensor, size: Size | None, damping: float
 
 def _iterative_pinv(operator: Degradation, y: Tensor, size: Size, damping: float) -> Tensor:
     """Solves (A^T A + damping I) x = A^T y, which has a solution for every y, also one that A cannot give."""
-    right = operator.adjoint(working(y), size)
+    right = operator.adjoint(upcast(y), size)
     axes = tuple(dim for axis in sorted(operator.axes) for dim in DIMENSIONS[axis])
     x = conjugate_gradients(lambda x: operator.adjoint(operator.forward(x), size) + damping * x, right, axes=axes)
     return x.to(y.dtype)

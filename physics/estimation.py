@@ -21,47 +21,47 @@ from ..colour import luma
 from .base import Degradation
 from .compose import compose
 from .crops import crop_operator, observation
-from .fit import worst_rms
+from .fit import block_rms
 from .identity import GaussianNoise, Identity
 from .linear.blur import Blur
 from .traces import Traces
 
 BLOCK = 64
-"""Side of the blocks whose spectra are averaged; they overlap by half."""
-FEWEST = 20
-"""Blocks that it takes."""
+"""Side in pixels of the blocks whose spectra are averaged; they overlap by half."""
+MIN_SAMPLES = 20
+"""Blocks, and frequencies, that a fit takes at least."""
 BORDER = 64
 """Pixels of a crop's border that are not looked at: background, mostly."""
 CLIPPED_MARGIN = 4 / 255
 """Blocks that come this near to black or white are left out."""
-LOWEST = 0.04
+MIN_FREQUENCY = 0.04
 """Cycles per pixel from which spectra are looked at; what is below is light and shape."""
-FLOOR = 0.75
-"""The floor is what lies above this share of the highest frequency that there can be."""
-UNIFORM = 1.2
+NOISE_BAND = 0.75
+"""Share of the highest possible frequency above which the spectrum is taken for the noise floor."""
+MAX_NOISE_SPREAD = 1.2
 """Largest ratio of the 95th percentile of the blocks' floors to their median that counts as noise of one strength. White noise gives 1.07 to
 1.12 whatever lies under it, web video 1.8 and more, clean footage 1.9 and more."""
-ABOVE = math.e**2
+FIT_SNR = math.e**2
 """Power over the floor down to which the spectrum is fitted."""
-MISFIT = 0.25
+MAX_MISFIT = 0.25
 """Largest RMS misfit of the logarithm of power over octave-like bands: blurred portraits give 0.06 to 0.25, enlarged ones 0.31 and more."""
 EXPONENTS = tuple(2 + step / 10 for step in range(17))
-"""Of the power spectrum, 2 to 3.6,"""
-USUAL, PULL = 2.9, 0.03
-"""and the one that is preferred, by so much misfit per unit."""
-LEAST_BLUR = 0.8
+"""Exponents of the power spectrum that are tried."""
+TYPICAL_EXPONENT, EXPONENT_PENALTY = 2.9, 0.03
+"""The preferred exponent, and the misfit that a distance of 1 from it costs."""
+MIN_BLUR = 0.8
 """Blur, in pixels of the crop, from which on undoing it is worth more than the risk; cameras' own is 0.4 to 0.8."""
-CAREFUL = 0.95
+BLUR_SHRINKAGE = 0.95
 """Share of the width found that is undone: a tenth too little costs half of the gain, a fifth too much all of it."""
-HELD_OUT = 1.1
+MAX_HELD_OUT = 1.1
 """Largest `unexplained` of frames that were not fitted to: right widths give 0.6 to 1, widths half as large again 0.9 to 1.5."""
-APART = 3.0
-"""By what factor footage and description differ before a person is told,"""
-NOTICED = 3.0 / 255
-"""if the noise that is described is more than this."""
-QUIET = 2.0 / 255
+CONTRADICTION_RATIO = 3.0
+"""Factor between footage and description from which a person is told."""
+MIN_DESCRIBED_NOISE = 3.0 / 255
+"""Described noise up to which nobody is told that the footage has less."""
+MAX_NOISE = 2.0 / 255
 """Noise in luma up to which an operator is trusted; under more, a restorer that has learnt noise does better."""
-LEAST_NOISE = 0.5 / 255
+ROUNDING_NOISE = 0.5 / 255
 """Standard deviation, in each channel, of what 4:2:0 and rounding to 8 bits leave."""
 LUMA_SHARE = 0.67
 """Standard deviation in luma of noise that is independent in the channels, whose own is 1."""
@@ -94,14 +94,13 @@ class Estimate:
     @property
     def fits(self) -> bool:
         """Whether blur and noise alone explain the frames looked at, and the blur is one worth undoing."""
-        return (
-            not self.traces.any and self.spread <= UNIFORM and self.misfit <= MISFIT and self.sigma * self.scale >= LEAST_BLUR and self.noise <= QUIET
-        )
+        explained = self.spread <= MAX_NOISE_SPREAD and self.misfit <= MAX_MISFIT and self.noise <= MAX_NOISE
+        return explained and not self.traces.any and self.sigma * self.scale >= MIN_BLUR
 
     @property
     def trusted(self) -> bool:
         """Whether `operator` explains the footage well enough for data consistency."""
-        return self.fits and self.held_out <= HELD_OUT
+        return self.fits and self.held_out <= MAX_HELD_OUT
 
     @property
     def operator(self) -> Degradation:
@@ -109,8 +108,8 @@ class Estimate:
 
         Without that noise an inverted blur flickers, and gains half a dB less.
         """
-        blur = Blur.gaussian(CAREFUL * self.sigma) if self.sigma else Identity()
-        return compose([GaussianNoise(round(max(self.noise / LUMA_SHARE, LEAST_NOISE), 4)), blur])
+        blur = Blur.gaussian(BLUR_SHRINKAGE * self.sigma) if self.sigma else Identity()
+        return compose([GaussianNoise(round(max(self.noise / LUMA_SHARE, ROUNDING_NOISE), 4)), blur])
 
     def describe(self) -> str:
         """One line for people."""
@@ -120,12 +119,12 @@ class Estimate:
         reach = min(self.reach, 1 / (self.traces.enlargement * min(self.scale, 1.0)))  # what is above is the same picture again
         noise, ends = f"noise of {255 * self.noise:.1f} grey levels", f"detail up to {reach:.0%} of the finest"
         if traces:
-            return f"{traces}, {ends}, {noise}{' that is not the same everywhere' if self.spread > UNIFORM else ''}"
-        if self.spread > UNIFORM:
+            return f"{traces}, {ends}, {noise}{' that is not the same everywhere' if self.spread > MAX_NOISE_SPREAD else ''}"
+        if self.spread > MAX_NOISE_SPREAD:
             return f"{ends}, {noise} that is not the same everywhere: coded or sharp"
-        if self.misfit > MISFIT:
+        if self.misfit > MAX_MISFIT:
             return f"{ends}, which ends too steeply for a blur, {noise}: enlarged or coded"
-        return f"a blur of {self.sigma:.1f} pixels, {noise}" if self.sigma * self.scale >= LEAST_BLUR else f"no blur, {noise}"
+        return f"a blur of {self.sigma:.1f} pixels, {noise}" if self.sigma * self.scale >= MIN_BLUR else f"no blur, {noise}"
 
 
 NOTHING = Estimate(0.0, 0.0, math.inf, math.inf, 0.0)
@@ -145,11 +144,11 @@ def estimate_degradation(crops: Tensor, scale: float = 1.0, traces: Traces = Tra
     if min(crops.shape[-2:]) < 4 * BORDER:
         return nothing
     spectra = _spectra(luma(crops[::2].double())[:, 0, BORDER:-BORDER, BORDER:-BORDER])
-    if len(spectra) < FEWEST:
+    if len(spectra) < MIN_SAMPLES:
         return nothing
     frequency = _frequencies()
     highest = 0.98 * min(0.5, 0.5 / scale)
-    floors = spectra[:, (frequency >= FLOOR * highest) & (frequency < highest)].mean(1).sqrt()
+    floors = spectra[:, (frequency >= NOISE_BAND * highest) & (frequency < highest)].mean(1).sqrt()
     noise, top = (max(float(floors.quantile(share)), 1e-6) for share in (0.5, 0.95))
     found = _fit(spectra.mean(0), frequency, highest, noise**2)
     if found is None:
@@ -163,13 +162,13 @@ def estimate_degradation(crops: Tensor, scale: float = 1.0, traces: Traces = Tra
 
 def _fit(power: Tensor, frequency: Tensor, highest: float, floor: float) -> tuple[float, float, float] | None:
     """Blur (pixels), misfit and the frequency at which the picture ends, of a mean spectrum; None where there is nothing to fit."""
-    seen = (frequency >= LOWEST) & (frequency < highest)
+    seen = (frequency >= MIN_FREQUENCY) & (frequency < highest)
     f, p = frequency[seen], power[seen]
-    edges = torch.logspace(math.log10(LOWEST), math.log10(highest), 24, dtype=f.dtype)
+    edges = torch.logspace(math.log10(MIN_FREQUENCY), math.log10(highest), 24, dtype=f.dtype)
     bands = [p[(f >= low) & (f < high)].mean() for low, high in pairwise(edges)]
-    end = next((float((low * high).sqrt()) for (low, high), band in zip(pairwise(edges), bands, strict=True) if band < ABOVE * floor), highest)
+    end = next((float((low * high).sqrt()) for (low, high), band in zip(pairwise(edges), bands, strict=True) if band < FIT_SNR * floor), highest)
     f, p = f[f < end], p[f < end]
-    if len(f) < FEWEST:
+    if len(f) < MIN_SAMPLES:
         return None
     weights = f**-2 / (f**-2).sum()  # as many bins as there are at each radius, all octaves count alike
     signal = (p - floor).clamp_min(1e-12).log()
@@ -185,8 +184,8 @@ def _fit(power: Tensor, frequency: Tensor, highest: float, floor: float) -> tupl
         error = t - (mean_t - square * (x - mean_x))
         means = torch.stack([(weights[part] * error[part]).sum() / weights[part].sum() for part in parts])
         misfit = float(means.square().mean().sqrt())
-        if best is None or misfit + PULL * abs(exponent - USUAL) < best[0]:
-            best = misfit + PULL * abs(exponent - USUAL), misfit, math.sqrt(square)
+        if best is None or misfit + EXPONENT_PENALTY * abs(exponent - TYPICAL_EXPONENT) < best[0]:
+            best = misfit + EXPONENT_PENALTY * abs(exponent - TYPICAL_EXPONENT), misfit, math.sqrt(square)
     assert best is not None
     return best[2], best[1], end
 
@@ -219,7 +218,7 @@ def unexplained(crops: Tensor, operator: Degradation, noise: float) -> float:
     detail = y - y.mean((-2, -1), keepdim=True)
     damping = (noise / float(detail.std().clamp_min(1e-6))) ** 2
     white = noise * torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=y.dtype)
-    left, least = (worst_rms(part - operator.forward(operator.pinv(part, damping=damping)), 0.9, BORDER) for part in (detail, white))
+    left, least = (block_rms(part - operator.forward(operator.pinv(part, damping=damping)), 0.9, BORDER) for part in (detail, white))
     return left / max(least, noise / 2)
 
 
@@ -233,10 +232,10 @@ def contradiction(crops: Tensor, operator: Degradation) -> str:
     described = LUMA_SHARE * math.hypot(operator.noise_level, operator.distortion)
     if not math.isfinite(seen.misfit):
         return ""
-    if described > NOTICED and seen.noise < described / APART:
+    if described > MIN_DESCRIBED_NOISE and seen.noise < described / CONTRADICTION_RATIO:
         return f"noise of {255 * described:.0f} grey levels in luma is described, and the footage has {255 * seen.noise:.1f}"
     blurs = [part for part in operator.chain if part.blurs]
     if not blurs:
         return ""
     rest = unexplained(crops, compose(blurs), max(seen.noise, described))
-    return f"the footage has detail that {compose(blurs).describe()} would have taken away" if rest > APART else ""
+    return f"the footage has detail that {compose(blurs).describe()} would have taken away" if rest > CONTRADICTION_RATIO else ""

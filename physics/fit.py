@@ -23,43 +23,39 @@ from .linear.blur import Blur
 from .nonlinear.jpeg import Jpeg
 from .numerics import cached
 
-FRAMES = 3
-"""Frames looked at, spread over the clip, out of"""
-CANDIDATES = 12
-"""so many of which those without contrast (fades, black frames) are left out,"""
-SIDE = 320
-"""and at most this much of their middle; the border is left out."""
-MARGIN = 16
+FRAMES, CANDIDATES = 3, 12
+"""Frames looked at, and those spread over the clip among which they are chosen: those without contrast (fades, black frames) are left out."""
+MAX_SIDE, MARGIN = 320, 16
+"""Side in pixels of the middle of a frame that is looked at, and the border of it that is left out."""
 BLOCK = 32
-"""A residual is one of blocks of this many pixels a side. For blur the worst counts: the sharpest place says how much there can have been (over
-all of the middle, a face before a soft wall passed with blurs twice as wide; blocks of 16 reject true blurs under noise),"""
-CLIPPED_MARGIN = 0.9
-"""for enlargement the one that this share of the blocks does not exceed: overshoots that were cut at black or white do not count."""
+"""Side in pixels of the blocks whose residuals are taken. For blur the worst counts: the sharpest place says how much there can have been (over
+all of the middle, a face before a soft wall passed with blurs twice as wide; blocks of 16 reject true blurs under noise)."""
+BLOCK_QUANTILE = 0.9
+"""Quantile of the blocks that counts for enlargement: overshoots that were cut at black or white are above it."""
 
 SIGMAS = tuple(round(0.3 * 1.06**i, 2) for i in range(64))
 """Blur widths that can be found, in pixels of the stored frame: 0.3 to 11.8 in steps of 6 %."""
 ENLARGEMENTS = (2, 3, 4, 5, 6, 8)
 QUALITIES = tuple(range(10, 99))
 
-ROUNDING = 0.2 / 255
+ROUNDING_NOISE = 0.2 / 255
 """Standard deviation of the luma of frames rounded to 8 bits: the least noise there is."""
 DAMPING = 0.25
 """A+ is damped so much that damping alone leaves a residual of this share of the noise. Tried 0.02 to 1.5 on blurred clips: less lets too
 wide blurs pass, more rejects the true one."""
-PASSING = 1.25
+MAX_RESIDUAL = 1.25
 """A blur or enlargement passes with a residual up to this multiple of the noise."""
-JPEG_PASSING = 0.55 / 255
-"""JPEG passes when coding again changes luma by no more than rounding to 8 bits explains,"""
+JPEG_MAX_CHANGE = 0.55 / 255
+"""Largest change of luma by coding again that rounding to 8 bits explains."""
 JPEG_DIP = 0.5
-"""and, rounding taken off, by less than this share of what somewhat finer qualities change: only where a grid of coefficients is, coarser
-changes less,"""
-JPEG_SEEN = 0.05 / 255
-"""where those change at least this much."""
+"""Largest share of the change by somewhat finer qualities, rounding taken off: only where a grid of coefficients is, coarser changes less."""
+JPEG_MIN_CHANGE = 0.05 / 255
+"""Least change by those finer qualities."""
 VISIBLE_NOISE = 1.0 / 255
 """Noise below this is not worth an operator."""
-FLATTEST = 0.84
-"""What `fine_noise` gives of white noise when there is nothing else: the flattest blocks are those with the least noise, too."""
-CONTRAST = 2.0 / 255
+WHITE_NOISE_BIAS = 0.84
+"""What `estimate_noise` gives of white noise when there is nothing else: the flattest blocks are those with the least noise, too."""
+MIN_CONTRAST = 2.0 / 255
 """The least standard deviation of luma, noise taken off, that a frame needs to show anything of a blur."""
 CLIPPING = 2.0 / 255
 """Blocks this near to black or white have lost their noise and do not count."""
@@ -105,17 +101,17 @@ def fit_degradation(frames: Tensor, *, enlarged: bool = True) -> Fit:
     """
     if frames.ndim != 4 or frames.shape[1] != 3 or min(frames.shape[-2:]) < 64:
         raise ValueError(f"fitting a degradation needs RGB frames (N, 3, H, W) of at least 64 pixels a side, got {tuple(frames.shape)}")
-    chosen = _informative(frames)
+    chosen = _frames_with_contrast(frames)
     quality = fit_quality(chosen)
-    noise = _noise_of(luma(_middle(chosen)))
+    noise = _median_noise(luma(_centre_crop(chosen)))
     factor = fit_enlargement(luma(chosen)) if enlarged else 1
-    y = shrink(luma(_middle(chosen, factor)), factor)
+    y = shrink(luma(_centre_crop(chosen, factor)), factor)
     sigma, residuals = fit_blur(y, factor, math.hypot(noise, coding_loss(chosen, quality) if quality else 0.0))
     chain: list[Degradation] = []
     if quality and factor == 1:
         chain.append(Jpeg(quality))
     elif noise > VISIBLE_NOISE:
-        chain.append(GaussianNoise(round(_channel_noise(_middle(chosen)), 4)))
+        chain.append(GaussianNoise(round(_channel_noise(_centre_crop(chosen)), 4)))
     if sigma:
         chain.append(Blur.gaussian(sigma, factor=factor))
     elif factor > 1:
@@ -134,7 +130,7 @@ def fit_blur(y: Tensor, factor: int, noise: float) -> tuple[float, dict[float, f
         middle = (low + high) // 2
         sigma = SIGMAS[middle]
         tried[sigma] = blur_residual(y, sigma, factor, noise)
-        low, high = (middle, high) if tried[sigma] <= PASSING * noise else (low, middle)
+        low, high = (middle, high) if tried[sigma] <= MAX_RESIDUAL * noise else (low, middle)
     return (SIGMAS[low] if low >= 0 else 0.0), dict(sorted(tried.items()))
 
 
@@ -143,7 +139,7 @@ def fit_quality(frames: Tensor) -> int | None:
 
     Only luma is looked at: encoders agree on it, and differ in how they average and repeat colours.
     """
-    part = _middle(frames)
+    part = _centre_crop(frames)
     height, width = ((side // 16) * 16 for side in part.shape[-2:])
     whole = part[..., :height, :width].float()
     changes = {quality: float((luma(Jpeg(quality).forward(whole)) - luma(whole)).square().mean().sqrt()) for quality in QUALITIES}
@@ -152,7 +148,7 @@ def fit_quality(frames: Tensor) -> int | None:
     dips = {}
     for quality in QUALITIES[:-6]:
         finer = sorted(excess[quality + more] for more in range(2, 7))[2]
-        if finer > JPEG_SEEN and changes[quality] <= JPEG_PASSING:
+        if finer > JPEG_MIN_CHANGE and changes[quality] <= JPEG_MAX_CHANGE:
             dips[quality] = excess[quality] / finer
     best = min(dips, key=lambda quality: dips[quality], default=None)
     return best if best is not None and dips[best] <= JPEG_DIP else None
@@ -173,9 +169,9 @@ def fit_enlargement(y: Tensor) -> int:
     for factor in ENLARGEMENTS:
         if min(y.shape[-2:]) // factor < 32:
             break
-        part = _middle(y, factor)
+        part = _centre_crop(y, factor)
         part = part[..., : part.shape[-2] // factor * factor, : part.shape[-1] // factor * factor]
-        if worst_rms(enlarge(shrink(part, factor), factor) - part, CLIPPED_MARGIN) <= PASSING * ROUNDING:
+        if block_rms(enlarge(shrink(part, factor), factor) - part, BLOCK_QUANTILE) <= MAX_RESIDUAL * ROUNDING_NOISE:
             best = factor
     return best
 
@@ -184,12 +180,12 @@ def blur_residual(y: Tensor, sigma: float, factor: int, noise: float) -> float:
     """RMS of A A+ y - y in the worst block, for a Gaussian of `sigma` pixels followed by decimation, A+ damped by the noise; y is (N, 1, h, w)."""
     operator = Blur.gaussian(sigma, factor=factor)
     detail = y - y.mean((-2, -1), keepdim=True)
-    relative = DAMPING * max(noise, ROUNDING) / float(detail.std())
+    relative = DAMPING * max(noise, ROUNDING_NOISE) / float(detail.std())
     damping = relative / factor**2  # A A^T is 1 / factor^2 on a uniform frame
-    return worst_rms(operator.forward(operator.pinv(detail, damping=damping)) - detail)
+    return block_rms(operator.forward(operator.pinv(detail, damping=damping)) - detail)
 
 
-def fine_noise(y: Tensor) -> float:
+def estimate_noise(y: Tensor) -> float:
     """Standard deviation of white noise in luma (N, 1, H, W), from the diagonal differences of neighbours, where pictures hold least.
 
     The median is over the flattest quarter of 8 x 8 blocks, so that edges do not count; nor do blocks at black or white.
@@ -199,7 +195,7 @@ def fine_noise(y: Tensor) -> float:
     inside = energy[(level > CLIPPING) & (level < 1 - CLIPPING)]
     energy = inside if len(inside) else energy
     flat = energy.sort().values[: max(len(energy) // 4, 1)]
-    return max(float(flat.median().sqrt()), ROUNDING)
+    return max(float(flat.median().sqrt()), ROUNDING_NOISE)
 
 
 def shrink(frames: Tensor, factor: int) -> Tensor:
@@ -207,31 +203,31 @@ def shrink(frames: Tensor, factor: int) -> Tensor:
     if factor == 1:
         return frames
     height, width = (side // factor for side in frames.shape[-2:])
-    rows, cols = (torch.linalg.pinv(_enlarging(length, factor)).to(frames) for length in (height, width))
+    rows, cols = (torch.linalg.pinv(_upsampling_matrix(length, factor)).to(frames) for length in (height, width))
     return rows @ frames[..., : height * factor, : width * factor] @ cols.mT
 
 
 def enlarge(frames: Tensor, factor: int) -> Tensor:
     """U x: bicubic enlargement of (..., h, w), as `shrink` inverts it."""
-    rows, cols = (_enlarging(length, factor).to(frames) for length in frames.shape[-2:])
+    rows, cols = (_upsampling_matrix(length, factor).to(frames) for length in frames.shape[-2:])
     return rows @ frames @ cols.mT
 
 
 @cached(16)
-def _enlarging(length: int, factor: int) -> Tensor:
+def _upsampling_matrix(length: int, factor: int) -> Tensor:
     """(length factor, length) float64 matrix of bicubic interpolation (a = -3/4)."""
     basis = torch.eye(length, dtype=torch.float64)[None, None]
     return F.interpolate(basis, size=(length * factor, length), mode="bicubic", align_corners=False)[0, 0]
 
 
-def _informative(frames: Tensor) -> Tensor:
+def _frames_with_contrast(frames: Tensor) -> Tensor:
     """Up to FRAMES of (N, 3, H, W), as float64, spread over those that have contrast."""
     spread = frames[torch.linspace(0, len(frames) - 1, min(CANDIDATES, len(frames))).round().long()].double()
     informative = []
     for frame in spread.split(1):
-        y = luma(_middle(frame))
-        noise = fine_noise(y) / FLATTEST
-        if max(float(y.var()) - noise**2, 0.0) ** 0.5 > max(CONTRAST, noise / 2):
+        y = luma(_centre_crop(frame))
+        noise = estimate_noise(y) / WHITE_NOISE_BIAS
+        if max(float(y.var()) - noise**2, 0.0) ** 0.5 > max(MIN_CONTRAST, noise / 2):
             informative.append(frame)
     if not informative:
         raise ValueError(
@@ -241,9 +237,9 @@ def _informative(frames: Tensor) -> Tensor:
     return torch.cat([informative[i] for i in torch.linspace(0, len(informative) - 1, min(FRAMES, len(informative))).round().long().tolist()])
 
 
-def _noise_of(y: Tensor) -> float:
-    """`fine_noise` of the middling frame of (N, 1, H, W)."""
-    return sorted(fine_noise(frame) for frame in y.split(1))[(len(y) - 1) // 2]
+def _median_noise(y: Tensor) -> float:
+    """`estimate_noise` of the middling frame of (N, 1, H, W)."""
+    return sorted(estimate_noise(frame) for frame in y.split(1))[(len(y) - 1) // 2]
 
 
 def _channel_noise(frames: Tensor) -> float:
@@ -251,17 +247,17 @@ def _channel_noise(frames: Tensor) -> float:
 
     Luma averages what is independent between channels (0.67 of it is left), and operators add noise to each.
     """
-    levels = [_noise_of(channel) for channel in frames.split(1, 1)]
-    return math.sqrt(sum(level**2 for level in levels) / len(levels)) / FLATTEST
+    levels = [_median_noise(channel) for channel in frames.split(1, 1)]
+    return math.sqrt(sum(level**2 for level in levels) / len(levels)) / WHITE_NOISE_BIAS
 
 
-def _middle(frames: Tensor, grid: int = 8) -> Tensor:
+def _centre_crop(frames: Tensor, grid: int = 8) -> Tensor:
     """The middle of the frames, beginning on the grid of JPEG's blocks or of an enlargement."""
-    starts = [max(side - SIDE, 0) // 2 // grid * grid for side in frames.shape[-2:]]
-    return frames[..., starts[0] : starts[0] + SIDE, starts[1] : starts[1] + SIDE]
+    starts = [max(side - MAX_SIDE, 0) // 2 // grid * grid for side in frames.shape[-2:]]
+    return frames[..., starts[0] : starts[0] + MAX_SIDE, starts[1] : starts[1] + MAX_SIDE]
 
 
-def worst_rms(error: Tensor, share: float = 1.0, border: int = MARGIN) -> float:
+def block_rms(error: Tensor, share: float = 1.0, border: int = MARGIN) -> float:
     """RMS of (N, 1, H, W) that `share` of the blocks do not exceed; blocks overlap by half, and the border does not count."""
     margin = min(border, *(side // 8 for side in error.shape[-2:]))
     inner = error[..., margin:-margin, margin:-margin].square()

@@ -31,7 +31,7 @@ def cached(entries: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return decorate
 
 
-def working(x: Tensor) -> Tensor:
+def upcast(x: Tensor) -> Tensor:
     """x in a dtype to compute in: float64 stays, everything else is float32."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 

@@ -22,58 +22,54 @@ from torch.nn import functional as F
 
 from ..colour import luma
 
-SIDE = 320
-"""Pixels of the middle, a side, that are looked at,"""
-LEAST_SIDE = 96
-"""and the fewest that tell anything."""
-PERIOD = 256
+SIDE, MIN_SIDE = 320, 96
+"""Side in pixels of the middle of a frame that is looked at, at most and at least."""
+MAX_LENGTH = 256
 """Pixels of a line whose spectrum is taken, at most."""
-GAIN = 33
-"""Lines are brought to even contrast over so many pixels, so that no edge has all the say."""
-
-FACTORS = (1.2, 4.6)
+CONTRAST_WINDOW = 33
+"""Pixels over which lines are brought to even contrast, so that no edge has all the say."""
+FACTOR_RANGE = (1.2, 4.6)
 """Enlargements that can be found."""
-FLAT = 8 / 255
+CONTRAST_FLOOR = 8 / 255
 """Contrast, as the mean difference of neighbours, below which lines count for less: a codec leaves most where there is most."""
-PAIRS = 0.1
-"""Pairs of frequencies f, a - f are taken up to this share of a from the middle, where an enlarged picture has power at both,"""
-APART = 3
-"""and from so many bins on: nearer ones overlap, whatever the picture."""
-COHERENT = 0.2
-"""Least coherence of an enlarged picture. Uncoded ones have 0.7 to 1, others up to 0.15,"""
-COHERENT_ON_GRID = 0.35
-"""and H.264's up to 0.28 where 16 / r is whole: their own blocks repeat there."""
-CERTAINLY = 0.6
-"""Coherence that leaves no doubt. Under it visible blocks explain what is on their grid,"""
-FALL = -9.7
-"""and power must fall by so many dB from 1/3 to 2/3 of the way to 1/r, as it does by 12 to 18 under smooth filters: pixels that were repeated now
-once, now twice (1.5 by nearest neighbours) look like 3, but fall by 8 to 11,"""
-AGAIN = 0.4
-"""and have 0.4 to 1 of the coherence again at 2 / r, where pictures enlarged 3 times by smooth filters, and coded, have 0.06 to 0.35."""
-REPEATED = 2.2
-"""Enlargement from which that is asked."""
-HELD = 0.7
+PAIR_SPAN = 0.1
+"""Distance of pairs of frequencies f, a - f from their middle, as a share of a, up to which an enlarged picture has power at both."""
+MIN_BIN_DISTANCE = 3
+"""Least such distance in bins: nearer ones overlap, whatever the picture."""
+MIN_COHERENCE = 0.2
+"""Least coherence of an enlarged picture. Uncoded ones have 0.7 to 1, others up to 0.15."""
+MIN_COHERENCE_ON_GRID = 0.35
+"""The same where 16 / r is whole: H.264's own blocks repeat there, with a coherence up to 0.28."""
+CERTAIN_COHERENCE = 0.6
+"""Coherence that leaves no doubt. Under it visible blocks explain what is on their grid, and power must fall and not repeat as below."""
+MAX_POWER_FALL = -9.7
+"""Fall of power in dB from 1/3 to 2/3 of the way to 1/r: 12 to 18 under smooth filters; pixels that were repeated now once, now twice (1.5 by
+nearest neighbours) look like 3, but fall by 8 to 11."""
+MAX_HARMONIC = 0.4
+"""Share of the coherence again at 2 / r: 0.4 to 1 of repeated pixels, 0.06 to 0.35 of pictures enlarged 3 times by smooth filters, and coded."""
+HARMONIC_FACTOR = 2.2
+"""Enlargement from which both are asked."""
+HELD_OUT_SHARE = 0.7
 """Share of the least coherence and strength that frames must have which were not looked at."""
-ALONE = 2.0
+MIN_PROMINENCE = 2.0
 """By how much the coherence must exceed that of all other factors, but multiples."""
-NEAR = 0.045
+PEAK_WIDTH = 0.045
 """Frequencies this near to a peak are its foot."""
 
 BLOCK = 8
 """Side of a codec's blocks, in its own pixels."""
-LEAST_CONTRAST = 0.5 / 255
+MIN_CONTRAST = 0.5 / 255
 """Contrast below which steps are not told as a share of it."""
-AFTERWARDS = (1.0, 1.25, 4 / 3, 1.5, 1.6, 5 / 3, 1.8, 1.875, 2.0, 2.25, 2.5, 8 / 3, 3.0, 3.75, 4.0)
+ENLARGEMENTS_AFTER_CODING = (1.0, 1.25, 4 / 3, 1.5, 1.6, 5 / 3, 1.8, 1.875, 2.0, 2.25, 2.5, 8 / 3, 3.0, 3.75, 4.0)
 """Enlargements after coding that are looked for where the picture does not tell its own."""
-VISIBLE = 0.1
-"""Least strength of a grid, down and across: clean footage has up to 0.08, H.264 0.11,"""
-CERTAIN = 7.0
-"""the least multiple of its standard error: those have up to 5,"""
-SUSPICIOUS = 5.0
-"""which across or down is enough not to take the blocks' lines for an enlargement,"""
-RIVAL = 0.5
-"""and how strong other phases may be beside it; of 8 pixels only the opposite one, which other periods have too: blocks of earlier frames move on."""
-WIDEST = 4
+MIN_STRENGTH = 0.1
+"""Least strength of a grid, down and across: clean footage has up to 0.08, H.264 0.11."""
+MIN_CERTAINTY, SUSPECTED_CERTAINTY = 7.0, 5.0
+"""Least multiple of its standard error (clean footage and H.264 have up to 5), and the one from which, across or down, the blocks' lines are not
+taken for an enlargement."""
+MAX_RIVAL = 0.5
+"""How strong other phases may be beside it; of 8 pixels only the opposite one, which other periods have too: blocks of earlier frames move on."""
+MAX_STEP_WIDTH = 4
 """Pixels over which a step has spread, at most, that was enlarged with its picture."""
 
 
@@ -124,12 +120,12 @@ def find_traces(frames: Tensor, corner: tuple[int, int] = (0, 0)) -> Traces:
     """
     top, left = (max(side - SIDE, 0) // 2 for side in frames.shape[-2:])
     y = luma(frames[..., top : top + SIDE, left : left + SIDE].float())[:, 0]
-    if min(y.shape[-2:]) < LEAST_SIDE:
+    if min(y.shape[-2:]) < MIN_SIDE:
         return Traces()
     seen, held_out = (y[::2], y[1::2]) if len(y) > 1 else (y, y)
     corner = corner[0] + left, corner[1] + top
     steps = [_steps(lines) for lines in (seen, seen.mT)]
-    grid = block_grid(steps, AFTERWARDS, corner)
+    grid = block_grid(steps, ENLARGEMENTS_AFTER_CODING, corner)
     if grid is not None and grid.period > BLOCK:
         if not _is_coherent(seen, BLOCK / grid.period):
             return Traces()
@@ -137,7 +133,7 @@ def find_traces(frames: Tensor, corner: tuple[int, int] = (0, 0)) -> Traces:
     else:
         factor = enlargement(seen, held_out, blocks=any(folded.suspected for folded in (_fold(profile, BLOCK) for profile in steps)))
         grid = block_grid(steps, (1.0, factor), corner) if factor > 1 else grid
-    if grid is not None and min(_fold(_steps(lines), grid.period).strength for lines in (held_out, held_out.mT)) < HELD * VISIBLE:
+    if grid is not None and min(_fold(_steps(lines), grid.period).strength for lines in (held_out, held_out.mT)) < HELD_OUT_SHARE * MIN_STRENGTH:
         grid = None
     return Traces(factor, grid)
 
@@ -151,25 +147,25 @@ def enlargement(seen: Tensor, held_out: Tensor, blocks: bool = False) -> float:
     length = _length(seen)
     frequency = torch.arange(length + 1) / length
     coherence, power = _coherence(seen, length)
-    inside = (frequency >= 1 / FACTORS[1]) & (frequency <= 1 / FACTORS[0])
-    least = max(COHERENT, 0.8 * float(coherence[inside].max()))
+    inside = (frequency >= 1 / FACTOR_RANGE[1]) & (frequency <= 1 / FACTOR_RANGE[0])
+    least = max(MIN_COHERENCE, 0.8 * float(coherence[inside].max()))
     at = int((inside & (coherence >= least)).int().argmax())  # the lowest: what repeats does so at multiples as well
-    at += int(coherence[at : at + round(NEAR * length)].argmax())
+    at += int(coherence[at : at + round(PEAK_WIDTH * length)].argmax())
     peak, found = float(coherence[at]), float(frequency[at])
     on_grid = abs(16 * found - round(16 * found)) * length / 16 < 1.5
-    required = CERTAINLY if on_grid and blocks else COHERENT_ON_GRID if on_grid else COHERENT
+    required = CERTAIN_COHERENCE if on_grid and blocks else MIN_COHERENCE_ON_GRID if on_grid else MIN_COHERENCE
     multiples = torch.stack([(frequency - k * found).abs() for k in (0.5, 1, 1.5, 2, 3, 4)]).amin(0)
-    apart = (frequency >= 1 / FACTORS[1]) & (frequency < 0.95) & (multiples > NEAR)
+    apart = (frequency >= 1 / FACTOR_RANGE[1]) & (frequency < 0.95) & (multiples > PEAK_WIDTH)
     if not on_grid:  # blocks that were enlarged have lines of their own
         eighths = BLOCK * frequency / max(found, 0.1)
         apart &= (eighths - eighths.round()).abs() * found / BLOCK * length > 1.5
-    if peak < required or peak < ALONE * float(coherence[apart].max()):
+    if peak < required or peak < MIN_PROMINENCE * float(coherence[apart].max()):
         return 1.0
-    if peak < CERTAINLY and found < 1 / REPEATED:
+    if peak < CERTAIN_COHERENCE and found < 1 / HARMONIC_FACTOR:
         low, high = (power[round((k - 0.06) * at) : round((k + 0.06) * at) + 1].mean() for k in (0.32, 0.68))
-        if 10 * math.log10(float(high / low)) > FALL or float(coherence[2 * at - 2 : 2 * at + 3].max()) > AGAIN * peak:
+        if 10 * math.log10(float(high / low)) > MAX_POWER_FALL or float(coherence[2 * at - 2 : 2 * at + 3].max()) > MAX_HARMONIC * peak:
             return 1.0
-    if float(_coherence(held_out, length)[0][at - 1 : at + 2].max()) < HELD * required:
+    if float(_coherence(held_out, length)[0][at - 1 : at + 2].max()) < HELD_OUT_SHARE * required:
         return 1.0
     weights = coherence[at - 1 : at + 2] ** 2
     return float(weights.sum() / (weights * frequency[at - 1 : at + 2]).sum())
@@ -179,11 +175,11 @@ def _is_coherent(y: Tensor, frequency: float) -> bool:
     """Whether luma (N, H, W) may have been enlarged by 1 / `frequency`."""
     length = _length(y)
     at = round(frequency * length)
-    return float(_coherence(y, length)[0][at - 1 : at + 2].max()) >= COHERENT
+    return float(_coherence(y, length)[0][at - 1 : at + 2].max()) >= MIN_COHERENCE
 
 
 def _length(y: Tensor) -> int:
-    return min(PERIOD, *(side - 1 for side in y.shape[-2:])) // 2 * 2
+    return min(MAX_LENGTH, *(side - 1 for side in y.shape[-2:])) // 2 * 2
 
 
 def _coherence(y: Tensor, length: int) -> tuple[Tensor, Tensor]:
@@ -193,7 +189,7 @@ def _coherence(y: Tensor, length: int) -> tuple[Tensor, Tensor]:
     coherence, power = torch.ones(length + 1), torch.ones(length // 2 + 1)
     for lines in (y[:, ::2], y.mT[:, ::2]):
         differences = lines.diff(dim=-1)
-        even = differences / (_contrast(differences) + FLAT)
+        even = differences / (_contrast(differences) + CONTRAST_FLOOR)
         start = (even.shape[-1] - length) // 2
         spectra = torch.fft.rfft(even[..., start : start + length] * torch.hann_window(length)).flatten(0, 1)
         rms = spectra.abs().square().sum(0).sqrt().clamp_min(1e-6)
@@ -209,15 +205,15 @@ def _pairs(length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     bins = torch.arange(length // 2 + 1)
     f, g = (part.flatten() for part in torch.meshgrid(bins, bins, indexing="ij"))
     half = (f - g) / 2
-    taken = (g > APART) & (half >= APART) & (half <= (PAIRS * (f + g)).clamp_min(APART + 2))
+    taken = (g > MIN_BIN_DISTANCE) & (half >= MIN_BIN_DISTANCE) & (half <= (PAIR_SPAN * (f + g)).clamp_min(MIN_BIN_DISTANCE + 2))
     f, g = f[taken], g[taken]
     return f, g, f + g, torch.bincount(f + g, minlength=length + 1).clamp_min(1)
 
 
 def _contrast(differences: Tensor) -> Tensor:
     """What differences of neighbours along the last axis are near by, on average."""
-    sums = F.pad(differences.abs(), (GAIN // 2 + 1, GAIN // 2), mode="reflect").cumsum(-1)
-    return (sums[..., GAIN:] - sums[..., :-GAIN]) / GAIN
+    sums = F.pad(differences.abs(), (CONTRAST_WINDOW // 2 + 1, CONTRAST_WINDOW // 2), mode="reflect").cumsum(-1)
+    return (sums[..., CONTRAST_WINDOW:] - sums[..., :-CONTRAST_WINDOW]) / CONTRAST_WINDOW
 
 
 def block_grid(steps: list[Tensor], factors: tuple[float, ...], corner: tuple[int, int]) -> Grid | None:
@@ -231,7 +227,7 @@ def block_grid(steps: list[Tensor], factors: tuple[float, ...], corner: tuple[in
     for times in factors:
         x, y = (_fold(profile, BLOCK * times) for profile in steps)
         certainty = min(x.certainty, y.certainty)
-        if min(x.strength, y.strength) >= VISIBLE and certainty >= CERTAIN and (best is None or certainty > best[0]):
+        if min(x.strength, y.strength) >= MIN_STRENGTH and certainty >= MIN_CERTAINTY and (best is None or certainty > best[0]):
             phase = ((corner[0] + x.edge) % x.period, (corner[1] + y.edge) % y.period)
             best = certainty, Grid(x.period, phase, min(x.strength, y.strength))
     return None if best is None else best[1]
@@ -243,9 +239,9 @@ def _steps(lines: Tensor) -> Tensor:
     The first is that between pixels 0 and 1; NaN where there is nothing beside.
     """
     lines = lines[:, ::2]
-    contrast = _contrast(lines.diff(dim=-1)) + LEAST_CONTRAST
-    found = torch.full((WIDEST, contrast.shape[-1]), math.nan)
-    for step in range(1, WIDEST + 1):
+    contrast = _contrast(lines.diff(dim=-1)) + MIN_CONTRAST
+    found = torch.full((MAX_STEP_WIDTH, contrast.shape[-1]), math.nan)
+    for step in range(1, MAX_STEP_WIDTH + 1):
         profile = ((lines[..., step:] - lines[..., :-step]).abs() / contrast[..., step - 1 :]).mean((0, 1))
         beside = torch.stack([profile.roll(k * step) for k in (-2, -1, 1, 2)]).sort(0).values[1:3].mean(0)
         found[step - 1, 2 * step : len(profile) - 2 * step] = ((profile - beside) / profile.median().clamp_min(1e-3))[2 * step : -2 * step]
@@ -264,12 +260,12 @@ class _Folded:
     @property
     def suspected(self) -> bool:
         """Whether there may be blocks."""
-        return self.strength >= VISIBLE and self.certainty >= SUSPICIOUS
+        return self.strength >= MIN_STRENGTH and self.certainty >= SUSPECTED_CERTAINTY
 
 
 def _fold(steps: Tensor, period: float) -> _Folded:
     """The strongest phase of a period in what `_steps` gives; of its lines the middling one counts, and other phases may not be as strong."""
-    step = min(max(round(period / BLOCK), 1), WIDEST)
+    step = min(max(round(period / BLOCK), 1), MAX_STEP_WIDTH)
     excess = torch.cat([steps[step - 1], torch.tensor([math.nan])])
     bins = _bins(len(excess) - 1, period)
     levels = excess[bins].nanmedian(1).values.nan_to_num(0.0)
@@ -278,7 +274,7 @@ def _fold(steps: Tensor, period: float) -> _Folded:
     apart = torch.minimum(apart, len(levels) - apart)
     others = levels[apart == BLOCK // 2 if period == BLOCK else apart > step]
     strength = float(levels[at])
-    if not strength > 0 or float(others.max()) > RIVAL * strength:
+    if not strength > 0 or float(others.max()) > MAX_RIVAL * strength:
         return _Folded(period, 0.0, 0.0, 0.0)
     spread = 1.4826 * float((excess - excess.nanmedian()).abs().nanmedian())
     count = int(excess[bins[at]].isfinite().sum())

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...products import sandwich
 from ..base import Degradation, Size
-from ..numerics import cached, null_cutoff, working
+from ..numerics import cached, null_cutoff, upcast
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ def _factors(operator: Degradation, size: Size, dtype: torch.dtype, device: torc
 
 def separable_pinv(operator: Degradation, y: Tensor, size: Size, damping: float = 0.0) -> Tensor:
     """A^T (A A^T + damping I)^-1 y, exact. Without damping, directions below `null_cutoff` count as lost."""
-    work = working(y)
+    work = upcast(y)
     parts = _factors(operator, size, work.dtype, work.device)
     if damping == 0 and parts.rows_pinv is not None and parts.cols_pinv is not None:
         return sandwich(work, parts.rows_pinv, parts.cols_pinv).to(y.dtype)
@@ -94,12 +94,12 @@ class Separable(Degradation):
     """A x = R x C^T by the operator's `matrices` R and C."""
 
     def forward(self, x: Tensor) -> Tensor:
-        work = working(x)
+        work = upcast(x)
         rows, cols = _matrices(self, (x.shape[-2], x.shape[-1]), work.dtype, work.device)
         return sandwich(work, rows, cols).to(x.dtype)
 
     def adjoint(self, y: Tensor, size: Size | None = None) -> Tensor:
-        work = working(y)
+        work = upcast(y)
         rows, cols = _matrices(self, self.input_size(y, size), work.dtype, work.device)
         return sandwich(work, rows.mT, cols.mT).to(y.dtype)
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ..base import Degradation, Size
 from ..identity import Identity
-from ..numerics import working
+from ..numerics import upcast
 from .blur import Blur
 from .kernels import box_kernel
 
@@ -37,7 +37,7 @@ class AveragePool(Degradation):
             raise ValueError(f"average pooling takes a factor of at least 1, got {self.factor}")
 
     def forward(self, x: Tensor) -> Tensor:
-        planes = working(x).reshape(-1, 1, *x.shape[-2:])
+        planes = upcast(x).reshape(-1, 1, *x.shape[-2:])
         out = F.avg_pool2d(planes, self.factor, ceil_mode=True, count_include_pad=False)
         return out.reshape(*x.shape[:-2], *out.shape[-2:]).to(x.dtype)
 

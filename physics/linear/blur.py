@@ -11,19 +11,19 @@ from torch import Tensor
 
 from ..base import Degradation, Size
 from ..linalg.boundary import Boundary, banded_matrix, boundary_index, check_boundary
-from ..linalg.convolve import correlate, lag_spectrum, spread
+from ..linalg.convolve import correlate, correlate_adjoint, gram_spectrum
 from ..linalg.separable import Separable
 from ..linalg.solve import conjugate_gradients
-from ..numerics import cached, null_cutoff, working
+from ..numerics import cached, null_cutoff, upcast
 from . import kernels
 
-RANK_ONE = 1e-7
+RANK_ONE_TOLERANCE = 1e-7
 """A kernel whose second singular value is below this fraction of the first is separable (single-precision kernels reach 2e-8)."""
 
 PRECONDITIONER_FLOOR = 1e-2
 """Of the largest power: below it the circulant says little about A A^T, whose ends are not circular."""
 
-FINEST_FORMULA = 0.45
+MIN_FORMULA_SIGMA = 0.45
 """A Gaussian narrower than this, in pixels, is not well told by its values at pixel centres."""
 
 
@@ -109,7 +109,7 @@ class Blur(Separable):
     def taps(self) -> tuple[Tensor, Tensor] | None:
         """(column of kh, row of kw) whose outer product is the kernel, or None when it has a higher rank."""
         u, s, vt = torch.linalg.svd(self.weights)
-        if len(s) > 1 and s[1] > RANK_ONE * s[0]:
+        if len(s) > 1 and s[1] > RANK_ONE_TOLERANCE * s[0]:
             return None
         sign = 1.0 if u[:, 0].sum() >= 0 else -1.0
         return u[:, 0] * s[0].sqrt() * sign, vt[0] * s[0].sqrt() * sign
@@ -128,16 +128,16 @@ class Blur(Separable):
     def forward(self, x: Tensor) -> Tensor:
         if self.taps is not None:
             return super().forward(x)
-        rows, cols = self._reads((x.shape[-2], x.shape[-1]), x.device)
-        padded = working(x).index_select(-2, rows).index_select(-1, cols)
+        rows, cols = self._padding_indices((x.shape[-2], x.shape[-1]), x.device)
+        padded = upcast(x).index_select(-2, rows).index_select(-1, cols)
         return correlate(padded, self.weights, self.factor).to(x.dtype)
 
     def adjoint(self, y: Tensor, size: Size | None = None) -> Tensor:
         size = self.input_size(y, size)
         if self.taps is not None:
             return super().adjoint(y, size)
-        rows, cols = self._reads(size, y.device)
-        padded = spread(working(y), self.weights, self.factor)
+        rows, cols = self._padding_indices(size, y.device)
+        padded = correlate_adjoint(upcast(y), self.weights, self.factor)
         tall = padded.new_zeros(*padded.shape[:-2], size[0], padded.shape[-1]).index_add(-2, rows, padded)
         return tall.new_zeros(*tall.shape[:-1], size[1]).index_add(-1, cols, tall).to(y.dtype)
 
@@ -146,10 +146,10 @@ class Blur(Separable):
         circulant = self.boundary == "circular" and size[0] % self.factor == 0 and size[1] % self.factor == 0
         if self.taps is not None and not circulant:
             return super().pinv(y, size, damping)
-        work = working(y)
+        work = upcast(y)
         low = (y.shape[-2], y.shape[-1])
-        power = lag_spectrum(self, low, work.dtype, work.device)
-        z = _filter(work, _inverse(power, damping)) if circulant else self._solve(work, size, damping, power)
+        power = gram_spectrum(self, low, work.dtype, work.device)
+        z = _apply_spectrum(work, _inverse_spectrum(power, damping)) if circulant else self._solve(work, size, damping, power)
         return self.adjoint(z, size).to(y.dtype)
 
     def on_crop(self, scale: float) -> Blur:
@@ -157,7 +157,7 @@ class Blur(Separable):
         title = f"{self.title} at {scale:.3g} px per px"
         if self.sigmas is not None:
             scaled = Blur.gaussian(self.sigmas[0] * scale, self.sigmas[1] * scale, self.sigmas[2])
-            if min(self.sigmas[:2]) * scale >= FINEST_FORMULA:
+            if min(self.sigmas[:2]) * scale >= MIN_FORMULA_SIGMA:
                 return scaled
             title = scaled.title
         shift = [(side - 1) / 2 - side // 2 + (self.offset or 0) - (self.factor - 1) / 2 for side in self.weights.shape]
@@ -171,7 +171,7 @@ class Blur(Separable):
         offset, (rows, cols) = self.offset or 0, self.weights.shape
         return offset - rows // 2, offset - cols // 2
 
-    def _reads(self, size: Size, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _padding_indices(self, size: Size, device: torch.device) -> tuple[Tensor, Tensor]:
         """Which rows and columns of x the padded frame is made of."""
         low = self.output_size(size)
         reads = []
@@ -181,8 +181,8 @@ class Blur(Separable):
         return reads[0], reads[1]
 
     def _solve(self, y: Tensor, size: Size, damping: float, power: Tensor) -> Tensor:
-        preconditioner = 1 / (power + damping + PRECONDITIONER_FLOOR * power.max())
-        return conjugate_gradients(lambda z: self.forward(self.adjoint(z, size)) + damping * z, y, precondition=lambda r: _filter(r, preconditioner))
+        inverse = 1 / (power + damping + PRECONDITIONER_FLOOR * power.max())
+        return conjugate_gradients(lambda z: self.forward(self.adjoint(z, size)) + damping * z, y, precondition=lambda r: _apply_spectrum(r, inverse))
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ class MotionBlurPerFrame(Degradation):
 
     def of_frame(self, frame: int) -> Blur:
         """The blur of one frame."""
-        return _shaken(self.size, self.strength, self.seed + frame, self.factor, self.boundary)
+        return _motion_blur(self.size, self.strength, self.seed + frame, self.factor, self.boundary)
 
     def at_frames(self, first: int, count: int) -> MotionBlurPerFrame:
         return replace(self, seed=self.seed + first)
@@ -234,15 +234,15 @@ class MotionBlurPerFrame(Degradation):
 
 
 @cached(64)
-def _shaken(size: int, strength: float, seed: int, factor: int, boundary: Boundary) -> Blur:
+def _motion_blur(size: int, strength: float, seed: int, factor: int, boundary: Boundary) -> Blur:
     return Blur.motion(size, strength, seed, factor=factor, boundary=boundary)
 
 
-def _filter(y: Tensor, response: Tensor) -> Tensor:
+def _apply_spectrum(y: Tensor, response: Tensor) -> Tensor:
     return torch.fft.irfft2(torch.fft.rfft2(y) * response, s=(y.shape[-2], y.shape[-1]))
 
 
-def _inverse(power: Tensor, damping: float) -> Tensor:
+def _inverse_spectrum(power: Tensor, damping: float) -> Tensor:
     """1 / (|s|^2 + damping); without damping 0 where s is below `null_cutoff` of the largest."""
     if damping:
         return 1 / (power + damping)

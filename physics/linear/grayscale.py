@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...colour import BT601
 from ..base import Axis, Degradation, Size
-from ..numerics import working
+from ..numerics import upcast
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Grayscale(Degradation):
     axes = frozenset[Axis]({"channel"})
 
     def forward(self, x: Tensor) -> Tensor:
-        luma = (working(x) * self._weights(x)).sum(-3, keepdim=True)
+        luma = (upcast(x) * self._weights(x)).sum(-3, keepdim=True)
         return luma.expand(x.shape).to(x.dtype)
 
     def adjoint(self, y: Tensor, size: Size | None = None) -> Tensor:
         self.input_size(y, size)
-        return (self._weights(y) * working(y).sum(-3, keepdim=True)).to(y.dtype)
+        return (self._weights(y) * upcast(y).sum(-3, keepdim=True)).to(y.dtype)
 
     def pinv(self, y: Tensor, size: Size | None = None, damping: float = 0.0) -> Tensor:
         return self.adjoint(y, size) / (3 * sum(w * w for w in BT601) + damping)
@@ -45,4 +45,4 @@ class Grayscale(Degradation):
     def _weights(self, x: Tensor) -> Tensor:
         if x.ndim < 3 or x.shape[-3] != 3:
             raise ValueError(f"grayscale needs RGB frames (..., 3, H, W), got {tuple(x.shape)}")
-        return torch.tensor(BT601, dtype=working(x).dtype, device=x.device)[:, None, None]
+        return torch.tensor(BT601, dtype=upcast(x).dtype, device=x.device)[:, None, None]

@@ -145,11 +145,11 @@ def brush_mask(size: Size, share: float = 0.2, width: float = 0.06, seed: int = 
         ValueError: if `share` is not in 0..0.9 or `width` not in 0.005..0.5.
     """
     _check_brush(share, width)
-    return _brushed(size, share, width, seed).clone()
+    return _cached_brush_mask(size, share, width, seed).clone()
 
 
 @cached(64)
-def _brushed(size: Size, share: float, width: float, seed: int) -> Tensor:
+def _cached_brush_mask(size: Size, share: float, width: float, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(low: float, high: float) -> float:
@@ -183,11 +183,11 @@ def random_mask(size: Size, keep: float = 0.5, seed: int = 0) -> Tensor:
         ValueError: if `keep` is not in 0..1.
     """
     _check_keep(keep)
-    return _drawn(size, keep, seed).clone()
+    return _cached_random_mask(size, keep, seed).clone()
 
 
 @cached(16)
-def _drawn(size: Size, keep: float, seed: int) -> Tensor:
+def _cached_random_mask(size: Size, keep: float, seed: int) -> Tensor:
     pixels = size[0] * size[1]
     order = torch.randperm(pixels, generator=torch.Generator().manual_seed(seed))
     mask = torch.zeros(pixels, dtype=torch.bool)

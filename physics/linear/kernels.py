@@ -67,8 +67,8 @@ def motion_kernel(size: int = 33, strength: float = 0.5, seed: int = 0, *, even:
     steps = 48 * size
     generator = torch.Generator().manual_seed(seed)
     start = 2 * math.pi * torch.rand(1, generator=generator, dtype=torch.float64)
-    heading = start + 1.5 * math.pi * strength * _wander(steps, generator)
-    speed = torch.exp(0.8 * strength * _wander(steps, generator))
+    heading = start + 1.5 * math.pi * strength * _smooth_noise(steps, generator)
+    speed = torch.exp(0.8 * strength * _smooth_noise(steps, generator))
     path = torch.cumsum(torch.stack((heading.sin(), heading.cos()), 1) * speed[:, None], 0)
     path = path - path.mean(0)
     reach = (size - 1) / 2 - 1
@@ -129,7 +129,7 @@ def _gaussian(reach: int, sigma: float, even: bool) -> Tensor:
     return (weights + weights.flip(0)) / 2
 
 
-def _wander(steps: int, generator: torch.Generator) -> Tensor:
+def _smooth_noise(steps: int, generator: torch.Generator) -> Tensor:
     """A smooth random curve of unit size: a sum of slow sines with random phases and falling amplitudes."""
     time = torch.linspace(0, 2 * math.pi, steps, dtype=torch.float64)
     total = torch.zeros(steps, dtype=torch.float64)

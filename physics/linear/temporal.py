@@ -10,7 +10,7 @@ from torch import Tensor
 from ..base import Axis, Degradation, Size
 from ..linalg.boundary import Boundary, banded_matrix, check_boundary
 from ..linalg.separable import spectral_gain
-from ..numerics import cached, working
+from ..numerics import cached, upcast
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class TemporalBlur(Degradation):
     def pinv(self, y: Tensor, size: Size | None = None, damping: float = 0.0) -> Tensor:
         self.input_size(y, size)
         u, s, v = _decomposition(self.width, self.boundary, _frames(y))
-        dtype = working(y).dtype
+        dtype = upcast(y).dtype
         gain = spectral_gain(s, damping) if damping else spectral_gain(s.to(dtype), 0.0).double()
         return _along_time((v * gain) @ u.mT, y)
 
@@ -74,7 +74,7 @@ def _frames(x: Tensor) -> int:
 
 
 def _along_time(matrix: Tensor, x: Tensor) -> Tensor:
-    work = working(x)
+    work = upcast(x)
     return torch.einsum("st,...tchw->...schw", matrix.to(work), work).to(x.dtype)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..identity import Transparent
-from ..numerics import cached, gaussian_sample, working
+from ..numerics import cached, gaussian_sample, upcast
 from .dct import NEIGHBOUR_CORRELATION, PICTURE_STD
 from .isp import NOISE, PEDESTAL, Isp, noise_std, tone_curve
 
@@ -59,7 +59,7 @@ class CameraNoise(Transparent):
 def _rgb(x: Tensor) -> Tensor:
     if x.ndim < 3 or x.shape[-3] != 3:
         raise ValueError(f"camera noise needs RGB frames (..., 3, H, W), got {tuple(x.shape)}")
-    return working(x)
+    return upcast(x)
 
 
 @cached(32)

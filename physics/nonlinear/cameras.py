@@ -23,7 +23,7 @@ SENSORS, LIGHTS = 12, tuple(range(2500, 8501, 500))
 """Cameras of the pool, and the temperatures in K that each is asked under."""
 NEAREST = 3
 
-WAVES = np.arange(400.0, 701.0, 10.0)
+WAVELENGTHS = np.arange(400.0, 701.0, 10.0)
 """In nm."""
 PEAKS, WIDTHS, EFFICIENCIES = (602.0, 533.0, 462.0), (32.0, 40.0, 30.0), (0.62, 1.0, 0.72)
 """Of red, green and blue: typical of mobile sensors; the pool's vary by 6 nm, 10 % and 12 %."""
@@ -62,18 +62,18 @@ def camera_pool() -> Pool:
     """The cameras, the same on every machine."""
     random = np.random.default_rng(0)
     reflectances = _reflectances(random)
-    wanted = reflectances @ (TO_SRGB @ _observer() * _black_body(6500)).T
+    wanted = reflectances @ (TO_SRGB @ _colour_matching_functions() * _black_body(6500)).T
     wanted /= wanted[-1]
     lights, matrices = [], []
     for _ in range(SENSORS):
         peaks = np.array(PEAKS) + random.normal(0, 6, 3)
         widths = np.array(WIDTHS) * (1 + random.normal(0, 0.1, 3))
         efficiencies = np.array(EFFICIENCIES) * (1 + random.normal(0, 0.12, 3))
-        sensor = efficiencies[:, None] * np.exp(-0.5 * ((WAVES - peaks[:, None]) / widths[:, None]) ** 2)
+        sensor = efficiencies[:, None] * np.exp(-0.5 * ((WAVELENGTHS - peaks[:, None]) / widths[:, None]) ** 2)
         for temperature in LIGHTS:
             raw = reflectances @ (sensor * _black_body(temperature)).T
             lights.append(raw[-1, [0, 2]] / raw[-1, 1])
-            matrices.append(_fitted(raw / raw[-1], wanted))
+            matrices.append(_fit_colour_matrix(raw / raw[-1], wanted))
     return Pool(np.array(lights), np.array(matrices))
 
 
@@ -123,7 +123,7 @@ def _frames(x: Tensor) -> tuple[Tensor, ...]:
     return x.unbind(-4)
 
 
-def _fitted(balanced: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def _fit_colour_matrix(balanced: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """The matrix M, rows summing to 1, with least |M b - w|^2 over the reflectances: of each row red and blue are free, green is the rest."""
     green = balanced[:, 1]
     from_green = np.stack([balanced[:, 0] - green, balanced[:, 2] - green], 1)
@@ -133,23 +133,23 @@ def _fitted(balanced: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 def _reflectances(random: np.random.Generator) -> np.ndarray:
     """(201, waves) in (0, 1): smooth random ones, white last."""
-    place = np.linspace(0, np.pi, len(WAVES))
+    place = np.linspace(0, np.pi, len(WAVELENGTHS))
     waves = sum(random.normal(0, 1.5 / (1 + n), (200, 1)) * np.cos(n * place + random.uniform(0, 2 * np.pi, (200, 1))) for n in range(5))
-    return np.concatenate([1 / (1 + np.exp(-np.asarray(waves))), np.ones((1, len(WAVES)))])
+    return np.concatenate([1 / (1 + np.exp(-np.asarray(waves))), np.ones((1, len(WAVELENGTHS)))])
 
 
 def _black_body(temperature: float) -> np.ndarray:
     """Planck's law over the waves, mean 1."""
-    metres = WAVES * 1e-9
+    metres = WAVELENGTHS * 1e-9
     power = 1 / (metres**5 * np.expm1(1.4388e-2 / (metres * temperature)))
     return power / power.mean()
 
 
-def _observer() -> np.ndarray:
+def _colour_matching_functions() -> np.ndarray:
     """(3, waves): the CIE 1931 colour matching functions as sums of Gaussians of two widths (Wyman, Sloan and Shirley, 2013)."""
 
     def lobe(height: float, peak: float, left: float, right: float) -> np.ndarray:
-        return height * np.exp(-0.5 * ((WAVES - peak) * np.where(peak > WAVES, left, right)) ** 2)
+        return height * np.exp(-0.5 * ((WAVELENGTHS - peak) * np.where(peak > WAVELENGTHS, left, right)) ** 2)
 
     x = lobe(1.056, 599.8, 0.0264, 0.0323) + lobe(0.362, 442.0, 0.0624, 0.0374) + lobe(-0.065, 501.1, 0.0490, 0.0382)
     y = lobe(0.821, 568.8, 0.0213, 0.0247) + lobe(0.286, 530.9, 0.0613, 0.0322)

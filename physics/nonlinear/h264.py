@@ -15,8 +15,8 @@ from ..identity import Transparent
 from .dct import quantisation_noise
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
-SMALLEST = 16
-ROW = 256
+MIN_SIDE = 16
+WIDTH_MULTIPLE = 256
 """Pixels: x264's macroblock tree reads rows in sixteens of blocks on AVX-512, and past shorter ones, so that one clip gave 38 streams in 400."""
 
 
@@ -71,34 +71,34 @@ class H264(Transparent):
         return f"H.264 crf {self.crf}" if self.bits is None else f"H.264 at {self.bits:g} bits a pixel"
 
     def _recompress(self, frames: np.ndarray) -> np.ndarray:
-        packets = encoded(frames, self.crf, self.preset) if self.bits is None else streamed(frames, self.bits, self.preset)
-        return decoded(packets, len(frames))[:, :, : frames.shape[2]]
+        packets = encode(frames, self.crf, self.preset) if self.bits is None else streamed(frames, self.bits, self.preset)
+        return decode(packets, len(frames))[:, :, : frames.shape[2]]
 
 
-SLOPE, TRIALS, NEAR = 5.6, 9, 0.1
+CRF_PER_OCTAVE, TRIALS, OCTAVE_TOLERANCE = 5.6, 9, 0.1
 """crf that halves a stream; encodings that are tried, and the octaves at which they end."""
 
 
 def crf_of_bits(bits: float) -> float:
     """About the crf of a stream: on three clips of faces at 128 and 480 pixels 23 took 0.17 to 0.43 bits a pixel, and 6 more about half of it."""
-    return min(max(23 + SLOPE * math.log2(0.27 / bits), 0.0), 51.0)
+    return min(max(23 + CRF_PER_OCTAVE * math.log2(0.27 / bits), 0.0), 51.0)
 
 
 def streamed(frames: np.ndarray, bits: float, preset: str) -> list[av.Packet]:
     """A stream of `bits` a pixel: at the crf that gives so many, as two passes would; the encoder's own bit rate needs seconds to settle."""
     wanted, crf = bits * frames[..., 0].size, crf_of_bits(bits)
     for _ in range(TRIALS):
-        packets = encoded(frames, crf, preset)
+        packets = encode(frames, crf, preset)
         octaves = math.log2(8 * sum(packet.size for packet in packets) / wanted)
-        crf, before = min(max(crf + SLOPE * octaves, 0.0), 51.0), crf
-        if abs(octaves) < NEAR or crf == before:
+        crf, before = min(max(crf + CRF_PER_OCTAVE * octaves, 0.0), 51.0), crf
+        if abs(octaves) < OCTAVE_TOLERANCE or crf == before:
             break
     return packets
 
 
-def encoded(frames: np.ndarray, crf: float, preset: str) -> list[av.Packet]:
-    """(T, H, W, 3) uint8 RGB with even sides as libx264 codes it, its last columns repeated up to whole `ROW`s."""
-    frames = np.pad(frames, ((0, 0), (0, 0), (0, -frames.shape[2] % ROW), (0, 0)), "edge")
+def encode(frames: np.ndarray, crf: float, preset: str) -> list[av.Packet]:
+    """(T, H, W, 3) uint8 RGB with even sides as libx264 codes it, its last columns repeated up to whole `WIDTH_MULTIPLE`s."""
+    frames = np.pad(frames, ((0, 0), (0, 0), (0, -frames.shape[2] % WIDTH_MULTIPLE), (0, 0)), "edge")
     try:
         encoder = av.CodecContext.create("libx264", "w")
     except (av.codec.codec.UnknownCodecError, ValueError) as error:
@@ -114,7 +114,7 @@ def encoded(frames: np.ndarray, crf: float, preset: str) -> list[av.Packet]:
     return [*packets, *encoder.encode(None)]
 
 
-def decoded(packets: list[av.Packet], count: int) -> np.ndarray:
+def decode(packets: list[av.Packet], count: int) -> np.ndarray:
     """What libx264 coded as (count, H, W, 3) uint8 RGB."""
     decoder = av.CodecContext.create("h264", "r")
     frames = [picture.to_ndarray(format="rgb24") for packet in [*packets, None] for picture in decoder.decode(packet)]
@@ -126,6 +126,6 @@ def decoded(packets: list[av.Packet], count: int) -> np.ndarray:
 def _to_bytes(clip: Tensor) -> np.ndarray:
     """(T, 3, H, W) in [0, 1] to (T, H', W', 3) uint8 with even sides of at least SMALLEST."""
     height, width = clip.shape[-2:]
-    pad = [max(SMALLEST, side + side % 2) - side for side in (width, height)]
+    pad = [max(MIN_SIDE, side + side % 2) - side for side in (width, height)]
     padded = F.pad(clip, (0, pad[0], 0, pad[1]), mode="replicate")
     return (padded.clamp(0, 1) * 255).round().byte().movedim(-3, -1).contiguous().numpy()

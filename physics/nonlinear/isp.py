@@ -70,20 +70,20 @@ class Isp:
 
     def process(self, raw: Tensor) -> Tensor:
         """Sensor values of all three colours to a picture in [0, 1]."""
-        gains, colour, _ = _placed(self, raw.dtype, raw.device)
+        gains, colour, _ = _tensors(self, raw.dtype, raw.device)
         linear = torch.einsum("dc,...chw->...dhw", colour, raw.clamp(0, 1) * gains).clamp(0, 1)
         encoded = linear.clamp(min=1e-8) ** (1 / self.gamma)
         return tone_curve(encoded) if self.tone else encoded
 
     def unprocess(self, x: Tensor) -> Tensor:
         """A picture, clamped to [0, 1], to sensor values of all three colours: the inverse of `process`."""
-        gains, _, inverse = _placed(self, x.dtype, x.device)
+        gains, _, inverse = _tensors(self, x.dtype, x.device)
         encoded = inverse_tone_curve(x.clamp(0, 1)) if self.tone else x.clamp(0, 1)
         return torch.einsum("dc,...chw->...dhw", inverse, encoded.clamp(0, 1) ** self.gamma) / gains
 
     def through_mosaic(self, raw: Tensor) -> Tensor:
         """What is left of sensor values of all three colours where a site has one of them, the others filled in again."""
-        return raw if self.mosaic == "none" else demosaicked(mosaicked(raw, self.mosaic), self.mosaic)
+        return raw if self.mosaic == "none" else demosaic(mosaic_raw(raw, self.mosaic), self.mosaic)
 
 
 def tone_curve(v: Tensor) -> Tensor:
@@ -102,21 +102,21 @@ def noise_std(raw: Tensor, iso: int) -> Tensor:
     return (shot * raw.clamp(0, 1) + read).sqrt()
 
 
-def mosaicked(raw: Tensor, mosaic: Mosaic) -> Tensor:
+def mosaic_raw(raw: Tensor, mosaic: Mosaic) -> Tensor:
     """(..., 3, H, W) to (..., 1, H, W): of each site the colour that its filter lets through."""
-    return (raw * _sites(mosaic, raw)).sum(-3, keepdim=True)
+    return (raw * _bayer_masks(mosaic, raw)).sum(-3, keepdim=True)
 
 
-def demosaicked(values: Tensor, mosaic: Mosaic) -> Tensor:
+def demosaic(values: Tensor, mosaic: Mosaic) -> Tensor:
     """(..., 1, H, W) to (..., 3, H, W): green by its neighbours' mean, red and blue by the mean of their differences from green around.
 
     What a site measured stays as it is: mosaicked(demosaicked(z)) = z.
     """
-    sites = _sites(mosaic, values)
+    sites = _bayer_masks(mosaic, values)
     z = values.reshape(-1, 1, *values.shape[-2:])
     red, green, blue = (site[None, None] for site in sites)
-    g = _filled(z * green, green, _CROSS)
-    planes = [g + _filled((z - g) * site, site, _BOX) for site in (red, blue)]
+    g = _normalised_convolution(z * green, green, _CROSS)
+    planes = [g + _normalised_convolution((z - g) * site, site, _BOX) for site in (red, blue)]
     return torch.cat([planes[0], g, planes[1]], 1).reshape(*values.shape[:-3], 3, *values.shape[-2:])
 
 
@@ -124,14 +124,14 @@ _CROSS = ((0.0, 1.0, 0.0), (1.0, 4.0, 1.0), (0.0, 1.0, 0.0))
 _BOX = ((1.0, 2.0, 1.0), (2.0, 4.0, 2.0), (1.0, 2.0, 1.0))
 
 
-def _filled(known: Tensor, sites: Tensor, kernel: tuple[tuple[float, ...], ...]) -> Tensor:
+def _normalised_convolution(known: Tensor, sites: Tensor, kernel: tuple[tuple[float, ...], ...]) -> Tensor:
     """Values known at `sites` spread over their neighbourhood, weights adding up to 1 at borders too."""
     weights = known.new_tensor(kernel)[None, None]
     share = F.conv2d(sites.to(known), weights, padding=1)
     return torch.where(sites > 0, known, F.conv2d(known, weights, padding=1) / share.clamp(min=1e-12))
 
 
-def _sites(mosaic: Mosaic, like: Tensor) -> Tensor:
+def _bayer_masks(mosaic: Mosaic, like: Tensor) -> Tensor:
     """(3, H, W) of 0 and 1: where red, green and blue are measured."""
     height, width = like.shape[-2:]
     cell = torch.tensor([[float(letter == colour) for letter in mosaic] for colour in "rgb"], dtype=like.dtype, device=like.device)
@@ -139,7 +139,7 @@ def _sites(mosaic: Mosaic, like: Tensor) -> Tensor:
 
 
 @cached(32)
-def _placed(isp: Isp, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _tensors(isp: Isp, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     colour = torch.tensor(isp.colour, dtype=torch.float64)
     gains = torch.tensor(isp.gains, dtype=torch.float64)[:, None, None]
     return gains.to(device, dtype), colour.to(device, dtype), torch.linalg.inv(colour).to(device, dtype)

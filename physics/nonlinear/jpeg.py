@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ...colour import BT601
 from ..base import Size
 from ..identity import Transparent
-from ..numerics import cached, working
+from ..numerics import cached, upcast
 from .dct import block_dct, block_idct, quantisation_noise
 
 # The example tables of the JPEG standard (ITU-T T.81, Annex K), luma and chroma, row by row.
@@ -75,7 +75,7 @@ class Jpeg(Transparent):
         if x.ndim < 3 or x.shape[-3] != 3:
             raise ValueError(f"JPEG needs RGB frames (..., 3, H, W), got {tuple(x.shape)}")
         height, width = x.shape[-2:]
-        planes = working(x).reshape(-1, 3, height, width)
+        planes = upcast(x).reshape(-1, 3, height, width)
         planes = F.pad(planes, (0, -width % 16, 0, -height % 16), mode="replicate").reshape(*x.shape[:-2], height + -height % 16, width + -width % 16)
         ycc = torch.einsum("dc,...chw->...dhw", _colours(planes.dtype, planes.device)[0], planes) * 255
         luma, chroma = self._steps(ycc)

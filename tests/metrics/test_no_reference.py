@@ -12,7 +12,7 @@ import torch
 from helpers.moving_texture import texture
 
 from fvr.metrics.evaluate import evaluate
-from fvr.metrics.no_reference import SCALES, judged, load_judge, missing, weights_file
+from fvr.metrics.no_reference import SCALES, load_judge, missing, score_region, weights_file
 from fvr.metrics.registry import FACE, MEASURES
 from fvr.nodes.measure import chosen_judges
 
@@ -97,7 +97,7 @@ def test_a_face_is_scored_in_its_rectangle_and_every_so_many_frames():
     def brightness(frame):
         return float(frame.mean())
 
-    assert judged(brightness, clip[:1], region[None, None]) == pytest.approx(1)
+    assert score_region(brightness, clip[:1], region[None, None]) == pytest.approx(1)
     report = evaluate(clip, region=lambda t: region, judges={"musiq": brightness}, every=2)
     assert report.per_frame["musiq" + FACE] == [pytest.approx(1), None, pytest.approx(1)]
     assert report.summary["musiq"] == pytest.approx(float(clip[[0, 2]].mean()), rel=1e-4) and "MUSIQ" in report.table()

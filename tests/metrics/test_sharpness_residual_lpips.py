@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from helpers.moving_texture import texture
 from torch import nn
 
-from fvr.metrics.lpips import BACKBONES, backbone_file, lpips_or_none, perceptual_distance, rectangle
+from fvr.metrics.lpips import BACKBONES, backbone_file, bounding_slices, lpips_or_none, perceptual_distance
 from fvr.metrics.residual import residual_rms
 from fvr.metrics.sharpness import laplacian_variance, tenengrad
 from fvr.training import losses
@@ -87,7 +87,7 @@ def test_the_perceptual_distance_of_a_face_is_that_of_its_rectangle():
     region[..., 10:60, 20:80] = 1
     assert perceptual_distance(module, x, y, region).item() == pytest.approx(0.2, rel=1e-4)
     assert perceptual_distance(module, x, y).item() == pytest.approx(0.2 * 3000 / (96 * 128), rel=1e-4)
-    assert rectangle(region[0, 0]) == (slice(10, 60), slice(20, 80))
+    assert bounding_slices(region[0, 0]) == (slice(10, 60), slice(20, 80))
     assert perceptual_distance(module, x, y, torch.zeros(1, 1, 96, 128)).isnan().all()
     small = F.pad(torch.ones(1, 1, 20, 20), (0, 108, 0, 76))
     assert perceptual_distance(module, x, y, small).isnan().all()

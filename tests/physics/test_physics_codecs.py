@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from fvr.physics import H264, CameraNoise, GaussianNoise, Grayscale, Inpaint, Jpeg, RandomInpaint, TemporalBlur, degradation, random_mask
 from fvr.physics.nonlinear.dct import block_dct, block_idct, quantisation_noise
-from fvr.physics.nonlinear.h264 import encoded, streamed
+from fvr.physics.nonlinear.h264 import encode, streamed
 from fvr.physics.nonlinear.isp import NOISE, noise_std
 from fvr.physics.nonlinear.jpeg import LUMA_STEPS, quantiser
 
@@ -210,7 +210,7 @@ def test_the_same_frames_give_the_same_stream(side: int, rng: torch.Generator) -
     held, streams = [], set()
     for size in torch.randint(1, 200_000, (80,), generator=rng).tolist():
         held = [*held[-30:], np.random.default_rng(size).random(size)]
-        streams.add(b"".join(map(bytes, encoded(frames, 32, "medium"))))
+        streams.add(b"".join(map(bytes, encode(frames, 32, "medium"))))
     assert len(streams) == 1
 
 

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from fvr.physics import CameraNoise, Isp, degradation, parse
 from fvr.physics.nonlinear.cameras import LIGHTS, SENSORS, camera_pool, sampled_isp
-from fvr.physics.nonlinear.isp import COLOUR, NOISE, Mosaic, demosaicked, inverse_tone_curve, mosaicked, noise_std, tone_curve
+from fvr.physics.nonlinear.isp import COLOUR, NOISE, Mosaic, demosaic, inverse_tone_curve, mosaic_raw, noise_std, tone_curve
 
 MOSAICS = [mosaic for mosaic in get_args(Mosaic) if mosaic != "none"]
 MATTE = ((0.8, 0.15, 0.05), (0.1, 0.8, 0.1), (0.02, 0.18, 0.8))
@@ -64,27 +64,27 @@ def test_white_balance_makes_green_the_strongest_on_grey() -> None:
 @pytest.mark.parametrize("mosaic", MOSAICS)
 def test_sites_have_the_colours_of_their_name(mosaic: Mosaic) -> None:
     raw = torch.arange(1.0, 4.0)[:, None, None].expand(3, 5, 7)  # red 1, green 2, blue 3
-    cell = mosaicked(raw, mosaic)[0, :2, :2].flatten()
+    cell = mosaic_raw(raw, mosaic)[0, :2, :2].flatten()
     assert cell.tolist() == ["?rgb".index(letter) for letter in mosaic]
-    assert torch.equal(mosaicked(raw, mosaic)[0, 2:4, 4:6].flatten(), cell)
+    assert torch.equal(mosaic_raw(raw, mosaic)[0, 2:4, 4:6].flatten(), cell)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.sampled_from(MOSAICS), st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
 def test_what_a_site_measured_stays(mosaic: Mosaic, height: int, width: int, seed: int) -> None:
     z = torch.rand((2, 1, height, width), generator=torch.Generator().manual_seed(seed))
-    full = demosaicked(z, mosaic)
+    full = demosaic(z, mosaic)
     assert full.isfinite().all()
-    assert_close(mosaicked(full, mosaic), z, atol=1e-6, rtol=0)
+    assert_close(mosaic_raw(full, mosaic), z, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("mosaic", MOSAICS)
 def test_what_is_filled_in_is_exact_where_colours_are_even(mosaic: Mosaic) -> None:
     """A colour that is the same everywhere, and inside the border a ramp of grey."""
     plain = torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)[:, None, None].expand(3, 6, 9)
-    assert_close(demosaicked(mosaicked(plain, mosaic), mosaic), plain, atol=1e-12, rtol=0)
+    assert_close(demosaic(mosaic_raw(plain, mosaic), mosaic), plain, atol=1e-12, rtol=0)
     ramp = (torch.arange(12.0, dtype=torch.float64)[:, None] * 0.03 + torch.arange(10.0, dtype=torch.float64) * 0.02).expand(3, 12, 10)
-    assert_close(demosaicked(mosaicked(ramp, mosaic), mosaic)[:, 2:-2, 2:-2], ramp[:, 2:-2, 2:-2], atol=1e-12, rtol=0)
+    assert_close(demosaic(mosaic_raw(ramp, mosaic), mosaic)[:, 2:-2, 2:-2], ramp[:, 2:-2, 2:-2], atol=1e-12, rtol=0)
 
 
 def test_a_mosaic_makes_noise_coarser(portrait: torch.Tensor) -> None:

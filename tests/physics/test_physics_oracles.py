@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from fvr.physics import AveragePool, BicubicDownsample, Blur
-from fvr.physics.linalg.convolve import lag_spectrum
+from fvr.physics.linalg.convolve import gram_spectrum
 from fvr.physics.linear.bicubic import bicubic_matrix
 
 
@@ -52,14 +52,14 @@ def test_the_spectrum_of_a_blur_is_that_of_its_autocorrelation(size: tuple[int, 
                 lags[dy // factor % low[0], dx // factor % low[1]] += (here * there).sum()
     blur = Blur(kernel / kernel.sum(), factor)
     expected = torch.fft.rfft2(lags / kernel.sum() ** 2).real.clamp(min=0)
-    assert_close(lag_spectrum(blur, low, torch.float64, torch.device("cpu")), expected, atol=1e-10, rtol=1e-8)
+    assert_close(gram_spectrum(blur, low, torch.float64, torch.device("cpu")), expected, atol=1e-10, rtol=1e-8)
 
 
 def test_a_wide_blur_is_inverted_at_once() -> None:
     """Its autocorrelation as a direct sum would take 90 GB."""
     blur = Blur.gaussian(40, 20, 30)
     assert min(blur.weights.shape) > 200
-    assert lag_spectrum(blur, (64, 64), torch.float32, torch.device("cpu")).shape == (64, 33)
+    assert gram_spectrum(blur, (64, 64), torch.float32, torch.device("cpu")).shape == (64, 33)
 
 
 @pytest.mark.parametrize(("length", "factor"), [(13, 2), (512, 8), (97, 16), (5, 16), (7, 3)])

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from ...colour import BT601, BT709
-from ...physics.nonlinear.h264 import ROW
+from ...physics.nonlinear.h264 import WIDTH_MULTIPLE
 
 CODECS: Mapping[str, tuple[str, str, tuple[float, float]]] = {
     "h264": ("libx264", "crf", (16, 40)),
@@ -61,7 +61,7 @@ def through(frames: np.ndarray, codec: str | None, quality: float, matrix: str =
     """
     height, width = frames.shape[1:3]
     bottom, right = (max(SMALLEST, side + side % 2) - side for side in (height, width))
-    right = -width % ROW if codec == "h264" else right
+    right = -width % WIDTH_MULTIPLE if codec == "h264" else right
     padded = np.pad(frames, ((0, 0), (0, bottom), (0, right), (0, 0)), "edge") if bottom or right else frames
     planes = to_yuv420(padded, matrix)
     if codec is not None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...physics.base import Degradation
-from ...physics.blind_video import WHOLE, Level, drawn
+from ...physics.blind_video import WHOLE, Level, draw_chain
 from ...physics.identity import GaussianNoise
 from ...physics.linear.blur import Blur
 from ...physics.nonlinear.camera import CameraNoise
@@ -220,7 +220,7 @@ class Streamed:
         """One member of the family: clips (T, 3, S, S) in [0, 1] and a generator for the noise to the degraded clips, same shape and range."""
         scale = self.side / 512
         low, high = (max(0.1, sigma * scale) for sigma in self.level.sigma)
-        operator = drawn(replace(self.level, sigma=(low, high)), generator)
+        operator = draw_chain(replace(self.level, sigma=(low, high)), generator)
 
         def degraded(x: Tensor, generator: torch.Generator) -> Tensor:
             return F.interpolate(operator.observe(x, generator), x.shape[-2:], mode="bilinear", align_corners=False).clamp(0, 1)
