@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..motion.dis import DisFlow
 from .fidelity import WINDOW, psnr, ssim_map, ssim_within
-from .identity import Embed, alignment_of, cosine, identity_crop
+from .identity import Embed, alignment_of, identity_crop
 from .landmarks import landmark_distance, landmark_motion_error
 from .lpips import perceptual_distance
 from .no_reference import Judge, score_region
@@ -237,7 +237,8 @@ class _Evaluation:
         now = self.looks(t, x)
         true = self.embedded(truth, {n: self.people[n].reference[t] for n in now})
         if true:
-            self.note(t, "identity", float(cosine(*(torch.stack([known[n] for n in true]) for known in (now, true))).mean()))
+            here, there = (torch.stack([known[n] for n in true]) for known in (now, true))
+            self.note(t, "identity", float((here * there).sum(-1).mean()))
         elif self.people:
             self.note(t, "identity", math.nan)
         if stayed := now.keys() & earlier.keys():

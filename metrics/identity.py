@@ -93,11 +93,6 @@ def identity_crop(frame: Tensor, landmarks: Tensor, template: Tensor = TEMPLATE,
     return F.avg_pool2d(found, dense)[0]
 
 
-def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """<a, b> of unit vectors (n, D): (n,), from -1 to 1."""
-    return (a * b).sum(-1)
-
-
 def _similarity(source: Tensor, target: Tensor) -> tuple[complex, complex]:
     """(a, b) with a z + b nearest to target for z in source (K, 2), in least squares, points as complex numbers x + iy."""
     z, w = (torch.complex(points[:, 0], points[:, 1]) for points in (source, target))

@@ -19,7 +19,7 @@ class Report:
 
     Attributes:
         per_frame: key -> one value for each frame, None where there is none (a pair's value stands at its second frame). Only measures
-            that were taken; keys as in measures.MEASURES, with "_face" behind them for the face's pixels only.
+            that were taken; keys as in registry.MEASURES, with "_face" behind them for the face's pixels only.
         summary: key -> the mean of those values, or their standard deviation; None when there was no frame to measure.
         about: how it was measured: frames, size, motion_from and the like.
         notes: sentences on what was left out, and why.

@@ -131,7 +131,8 @@ def find_traces(frames: Tensor, corner: tuple[int, int] = (0, 0)) -> Traces:
             return Traces()
         factor = grid.period / BLOCK
     else:
-        factor = enlargement(seen, held_out, blocks=any(folded.suspected for folded in (_fold(profile, BLOCK) for profile in steps)))
+        folded = [_fold(profile, BLOCK) for profile in steps]
+        factor = enlargement(seen, held_out, blocks=any(f.strength >= MIN_STRENGTH and f.certainty >= SUSPECTED_CERTAINTY for f in folded))
         grid = block_grid(steps, (1.0, factor), corner) if factor > 1 else grid
     if grid is not None and min(_fold(_steps(lines), grid.period).strength for lines in (held_out, held_out.mT)) < HELD_OUT_SHARE * MIN_STRENGTH:
         grid = None
@@ -256,11 +257,6 @@ class _Folded:
     strength: float
     certainty: float
     edge: float
-
-    @property
-    def suspected(self) -> bool:
-        """Whether there may be blocks."""
-        return self.strength >= MIN_STRENGTH and self.certainty >= SUSPECTED_CERTAINTY
 
 
 def _fold(steps: Tensor, period: float) -> _Folded:

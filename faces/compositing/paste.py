@@ -124,28 +124,18 @@ class Paster:
 
     def _paste(self, frames: Tensor, large: Tensor, out: Tensor, mask: Tensor | None, index: int, items: Sequence[Item]) -> None:
         """Pastes everybody into `out`, and into `mask` if there is one."""
-        for track, restored, original in sorted(items, key=lambda item: -item[0].person):
+        for item in sorted(items, key=lambda item: -item[0].person):
+            track = item[0]
             first, stop = max(index, track.start), min(index + len(frames), track.stop)
             check_size(frames, track)
-            check_crops(track, restored, max(stop - first, 0))
-            if first >= stop:
-                continue
-            rows = slice(first - track.start, stop - track.start)
-            here = slice(first - index, stop - index)
-            self._paste_track(frames[here], large[here], out[here], None if mask is None else mask[here], track, rows, restored, original)
+            check_crops(track, item[1], max(stop - first, 0))
+            if first < stop:
+                here, rows = slice(first - index, stop - index), slice(first - track.start, stop - track.start)
+                self._paste_track(frames[here], large[here], out[here], None if mask is None else mask[here], item, rows)
 
-    def _paste_track(
-        self,
-        frames: Tensor,
-        large: Tensor,
-        out: Tensor,
-        mask: Tensor | None,
-        track: FaceTrack,
-        rows: slice,
-        restored: Tensor,
-        original: Tensor | None,
-    ) -> None:
-        """Pastes one person into `out` and `mask`, which are views; `large` are the frames enlarged."""
+    def _paste_track(self, frames: Tensor, large: Tensor, out: Tensor, mask: Tensor | None, item: Item, rows: slice) -> None:
+        """Pastes one person into `out` and `mask`, which are views; `large` are the frames enlarged, `rows` those of the track."""
+        track, restored, original = item
         level = self.strength * (strengths(track, self.gates)[rows] if self.fade else torch.ones(len(frames)))
         matrices = track.matrices[rows].double()
         share = 1 - smoothstep(scales(matrices), 1.0, FULL_REPLACEMENT)

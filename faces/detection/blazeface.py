@@ -51,10 +51,6 @@ class Candidate:
     roll: float
     score: float
 
-    def region(self) -> Region:
-        """Where FaceMesh looks."""
-        return replace(region_of(self.box.reshape(2, 2), 0.0), roll=self.roll)
-
 
 class Searcher:
     """BlazeFace on a pyramid of one frame."""
@@ -208,7 +204,7 @@ class BlazeFaceDetector:
             alike = [math.cos(candidate.roll - roll_of(placed.mesh)) > 0.5 for placed in found]
             if overlaps_any([*boxes, *(p.box for p, same in zip(found, alike, strict=True) if same)], candidate.box):
                 continue
-            placed = self.refine(picture, candidate.region())
+            placed = self.refine(picture, replace(region_of(candidate.box.reshape(2, 2), 0.0), roll=candidate.roll))
             if placed is not None:
                 found.append(placed)
         return drop_overlapping([*known, *sorted(found, key=lambda placed: -placed.score)])[len(known) :]

@@ -91,7 +91,7 @@ def look_of(faces: Tensor, embeddings: Tensor, size: float) -> Look:
     return Look(median_embedding(embeddings), float(torch.tensor([clarity(face) for face in faces]).median()), size)
 
 
-def size(track: FaceTrack) -> float:
+def median_side(track: FaceTrack) -> float:
     """Median side of the track's boxes, in frame pixels."""
     return float(side(track.boxes).median())
 
@@ -102,7 +102,7 @@ def bluntness(size: float, clarity: float, large: float = LARGE) -> float:
     return min(max(SMALL_WEIGHT * small, soft, 0.0), MAX_BLUNTNESS)
 
 
-def apart(a: Look, b: Look) -> float:
+def look_distance(a: Look, b: Look) -> float:
     """The distance of their embeddings; larger by BLUNT_TIE_MARGIN where both are blunt."""
     return float((a.embedding - b.embedding).norm()) + BLUNT_TIE_MARGIN * min(bluntness(look.size, look.clarity) for look in (a, b))
 
@@ -141,7 +141,7 @@ def assign_people(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
     an embedding is a person of its own. `unsure` is set where another person is nearer than OTHER_PERSON_DISTANCE who could be the same by time.
     Small and blurred faces are tied later, and called unsure sooner (`bluntness`).
     """
-    sizes = [size(track) for track in tracks]
+    sizes = [median_side(track) for track in tracks]
     blunt, doubted = (
         torch.tensor([bluntness(median, track.clarity, large) for median, track in zip(sizes, tracks, strict=True)]) for large in (LARGE, LARGER)
     )

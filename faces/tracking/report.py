@@ -12,7 +12,7 @@ import torch
 from ..compositing.strength import GATES
 from ..geometry import side
 from ..types import FaceTrack
-from .people import size
+from .people import median_side
 
 
 @dataclass(frozen=True)
@@ -92,16 +92,12 @@ def report(tracks: Sequence[FaceTrack], selected: Sequence[FaceTrack], frame_cou
     tracks: everybody. selected: those to be restored, as `select_tracks` chose them with `min_size`.
     """
     chosen = set(selected)
-    covered = {kind: torch.zeros(frame_count, dtype=torch.bool) for kind in ("restored", "not_selected", "too_small")}
+    best = torch.zeros(frame_count, dtype=torch.long)  # per frame 0: no face, 1: too small, 2: not selected, 3: restored
     for track in tracks:
-        kind = "restored" if track in chosen else "too_small" if size(track) < min_size else "not_selected"
-        covered[kind][track.start : track.stop] = True
-    restored = covered["restored"]
-    not_selected = covered["not_selected"] & ~restored
-    too_small = covered["too_small"] & ~restored & ~not_selected
+        best[track.start : track.stop].clamp_(min=3 if track in chosen else 1 if median_side(track) < min_size else 2)
+    no_face, too_small, not_selected, restored = torch.bincount(best, minlength=4).tolist()
     people = tuple(person_report(some, chosen) for some in group_by_person(tracks))
-    counts = [int(c.sum()) for c in (restored, too_small, not_selected)]
-    return TrackReport(frame_count, counts[0], frame_count - sum(counts), counts[1], counts[2], people)
+    return TrackReport(frame_count, restored, no_face, too_small, not_selected, people)
 
 
 TINY = 24.0

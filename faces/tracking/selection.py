@@ -11,7 +11,19 @@ from ...plots import decode_image
 from ..detection.detectors import load_detector
 from ..geometry import area, side
 from ..types import FaceTrack
-from .people import BLUNT_DOUBT_MARGIN, LARGER, OTHER_PERSON_DISTANCE, SAME, Look, apart, bluntness, likeness, load_embed, look_of, size
+from .people import (
+    BLUNT_DOUBT_MARGIN,
+    LARGER,
+    OTHER_PERSON_DISTANCE,
+    SAME,
+    Look,
+    bluntness,
+    likeness,
+    load_embed,
+    look_distance,
+    look_of,
+    median_side,
+)
 
 LIKE = "like:"
 """Before the path of a picture that shows who is meant."""
@@ -29,7 +41,7 @@ def select_tracks(tracks: Sequence[FaceTrack], which: str = "all", min_size: flo
         OSError: if the picture cannot be read.
     """
     word = which.strip().lower()
-    large = [track for track in tracks if size(track) >= min_size]
+    large = [track for track in tracks if median_side(track) >= min_size]
     like = wanted_look(which) if like is None else like
     if like is not None:
         chosen = {track.person for track in tracks_like(tracks, like)}
@@ -130,8 +142,8 @@ def tracks_like(tracks: Sequence[FaceTrack], like: Look) -> list[FaceTrack]:
     looks: dict[int, list[Look]] = {}
     for track in sorted(tracks, key=lambda track: track.person):
         if track.embedding is not None:
-            looks.setdefault(track.person, []).append(Look(track.embedding, track.clarity, size(track)))
-    far = {person: sum(apart(look, like) for look in some) / len(some) for person, some in looks.items()}
+            looks.setdefault(track.person, []).append(Look(track.embedding, track.clarity, median_side(track)))
+    far = {person: sum(look_distance(look, like) for look in some) / len(some) for person, some in looks.items()}
     if not far:
         raise ValueError(f"nobody in this clip looks like the person on the picture (nobody in it was recognised); {BY_ID}")
     chosen = {person for person, distance in far.items() if distance < SAME}

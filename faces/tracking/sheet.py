@@ -37,12 +37,11 @@ class Thumbnails:
     def push(self, index: int, frames: Tensor) -> None:
         """Takes frames (n, 3, H, W) that begin at `index`; each frame once, in order."""
         zoom = SIDE / CROP
-        to_small = torch.tensor([[zoom], [zoom]], dtype=torch.float64)
         shift = 0.5 * zoom - 0.5
         for track in self.tracks:
             for frame in self.wanted[track.person]:
                 if index <= frame < index + len(frames) and track.start <= frame < track.stop:
-                    matrix = track.matrices[frame - track.start].double() * to_small
+                    matrix = track.matrices[frame - track.start].double() * zoom
                     matrix[:, 2] += shift
                     self.crops[track.person].append(warp_crops(frames[frame - index][None], matrix[None], SIDE)[0].cpu())
 

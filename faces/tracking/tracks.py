@@ -201,6 +201,7 @@ def track_of(tracklet: Tracklet, shot: tuple[int, int], frame_size: tuple[int, i
     scores = torch.zeros(len(frames))
     scores[detected] = torch.tensor([s.face.score for s in tracklet.sightings])
     landmarks = smooth(fill(torch.stack([s.face.landmarks for s in tracklet.sightings])), options.sigma)
+    poses = [s.face.pose for s in tracklet.sightings if s.face.pose is not None]
     looks = [s.colours for s in tracklet.sightings if s.colours is not None]
     edges = [s.outline for s in tracklet.sightings if s.outline is not None]
     return FaceTrack(
@@ -216,9 +217,7 @@ def track_of(tracklet: Tracklet, shot: tuple[int, int], frame_size: tuple[int, i
         shot=shot,
         embedding=None if look is None else look.embedding,
         clarity=1.0 if look is None else look.clarity,
-        pose=None
-        if any(s.face.pose is None for s in tracklet.sightings)
-        else smooth(fill(torch.tensor([s.face.pose for s in tracklet.sightings])), 1.0).float(),
+        pose=smooth(fill(torch.tensor(poses)), 1.0).float() if len(poses) == len(seen) else None,
         covered=fill(covered(torch.stack(looks))).float() if len(looks) == len(seen) else None,
         outline=smooth(fill(torch.stack(edges)), options.sigma).float() if len(edges) == len(seen) else None,
     )

@@ -6,27 +6,12 @@ With the thin decompositions R = U_r S_r V_r^T and C = U_c S_c V_c^T,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from ...products import sandwich
 from ..base import Degradation, Size
 from ..numerics import cached, null_cutoff, upcast
-
-
-@dataclass(frozen=True, eq=False)
-class Factors:
-    """The decompositions of both matrices in working precision, and both pseudo-inverses where no direction is lost."""
-
-    rows_u: Tensor
-    rows_v: Tensor
-    cols_u: Tensor
-    cols_v: Tensor
-    singular: Tensor
-    rows_pinv: Tensor | None
-    cols_pinv: Tensor | None
 
 
 @cached(16)
@@ -52,34 +37,30 @@ def _decompositions(operator: Degradation, size: Size) -> tuple[Tensor, ...]:
 
 
 @cached(8)
-def _factors(operator: Degradation, size: Size, dtype: torch.dtype, device: torch.device) -> Factors:
+def _factors(operator: Degradation, size: Size, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+    """U_r, V_r, U_c, V_c and the products s_i s_j, in working precision."""
     rows_u, rows_s, rows_vt, cols_u, cols_s, cols_vt = _decompositions(operator, size)
-    singular = rows_s[:, None] * cols_s
-    full_rank = bool(singular.min() > null_cutoff(dtype) * singular.max())
+    return tuple(part.to(device, dtype).contiguous() for part in (rows_u, rows_vt.mT, cols_u, cols_vt.mT, rows_s[:, None] * cols_s))
 
-    def cast(tensor: Tensor) -> Tensor:
-        return tensor.to(device, dtype).contiguous()
 
-    return Factors(
-        cast(rows_u),
-        cast(rows_vt.mT),
-        cast(cols_u),
-        cast(cols_vt.mT),
-        cast(singular),
-        cast((rows_vt.mT / rows_s) @ rows_u.mT) if full_rank else None,
-        cast((cols_vt.mT / cols_s) @ cols_u.mT) if full_rank else None,
-    )
+@cached(8)
+def _pseudo_inverses(operator: Degradation, size: Size, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+    """R+ and C+ in working precision; empty where a direction is lost, below `null_cutoff`."""
+    rows_u, rows_s, rows_vt, cols_u, cols_s, cols_vt = _decompositions(operator, size)
+    if rows_s.min() * cols_s.min() <= null_cutoff(dtype) * (rows_s.max() * cols_s.max()):
+        return ()
+    pairs = ((rows_vt.mT / rows_s) @ rows_u.mT, (cols_vt.mT / cols_s) @ cols_u.mT)
+    return tuple(part.to(device, dtype).contiguous() for part in pairs)
 
 
 def separable_pinv(operator: Degradation, y: Tensor, size: Size, damping: float = 0.0) -> Tensor:
     """A^T (A A^T + damping I)^-1 y, exact. Without damping, directions below `null_cutoff` count as lost."""
     work = upcast(y)
-    parts = _factors(operator, size, work.dtype, work.device)
-    if damping == 0 and parts.rows_pinv is not None and parts.cols_pinv is not None:
-        return sandwich(work, parts.rows_pinv, parts.cols_pinv).to(y.dtype)
-    gain = spectral_gain(parts.singular, damping)
-    spectrum = gain * sandwich(work, parts.rows_u.mT, parts.cols_u.mT)
-    return sandwich(spectrum, parts.rows_v, parts.cols_v).to(y.dtype)
+    if damping == 0 and (pinvs := _pseudo_inverses(operator, size, work.dtype, work.device)):
+        return sandwich(work, *pinvs).to(y.dtype)
+    rows_u, rows_v, cols_u, cols_v, singular = _factors(operator, size, work.dtype, work.device)
+    spectrum = spectral_gain(singular, damping) * sandwich(work, rows_u.mT, cols_u.mT)
+    return sandwich(spectrum, rows_v, cols_v).to(y.dtype)
 
 
 def spectral_gain(singular: Tensor, damping: float) -> Tensor:

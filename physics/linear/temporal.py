@@ -40,11 +40,11 @@ class TemporalBlur(Degradation):
         check_boundary(self.boundary)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _along_time(self._matrix(x), x)
+        return _along_time(_time_matrix(self.width, self.boundary, _frames(x)), x)
 
     def adjoint(self, y: Tensor, size: Size | None = None) -> Tensor:
         self.input_size(y, size)
-        return _along_time(self._matrix(y).mT, y)
+        return _along_time(_time_matrix(self.width, self.boundary, _frames(y)).mT, y)
 
     def pinv(self, y: Tensor, size: Size | None = None, damping: float = 0.0) -> Tensor:
         self.input_size(y, size)
@@ -62,9 +62,6 @@ class TemporalBlur(Degradation):
 
     def describe(self) -> str:
         return f"Temporal blur over {self.width} frames ({self.boundary} ends)"
-
-    def _matrix(self, x: Tensor) -> Tensor:
-        return _time_matrix(self.width, self.boundary, _frames(x))
 
 
 def _frames(x: Tensor) -> int:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers.moving_texture import texture
 
-from fvr.metrics.identity import TEMPLATE, cosine, identity_crop, load_arcface
+from fvr.metrics.identity import TEMPLATE, identity_crop, load_arcface
 from fvr.metrics.landmarks import landmark_distance, landmark_motion_error
 
 
@@ -99,6 +99,6 @@ def test_arcface_is_read_from_a_file_and_never_fetched(tmp_path):
     torch.testing.assert_close(found.norm(dim=1), torch.ones(3, dtype=torch.float64))
     with torch.no_grad():
         bgr = network(face.flip(1) * 2 - 1)[0].double()
-    assert cosine(found[:1], bgr[None]).item() == pytest.approx(1, abs=1e-4)
-    assert cosine(found[0], found[1]).item() == pytest.approx(1, abs=1e-6)
-    assert cosine(found[0], found[2]).item() < 1 - 1e-6
+    assert (found[0] @ bgr).item() == pytest.approx(1, abs=1e-4)
+    assert (found[0] @ found[1]).item() == pytest.approx(1, abs=1e-6)
+    assert (found[0] @ found[2]).item() < 1 - 1e-6
