@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 KERNEL_WIDTH = 0.85
-"""How much narrower than the textbook the low-pass is: keeps detail near the Nyquist limit for a trace of aliasing beyond it."""
+"""Width of the low-pass kernel as a share of the textbook's: keeps detail near the Nyquist limit for a trace of aliasing beyond it."""
 
 
 def warp_affine(images: Tensor, matrices: Tensor, height: int, width: int) -> Tensor:

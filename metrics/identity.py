@@ -21,7 +21,6 @@ from ..models.facexlib_networks import facexlib_class
 
 SIDE = 112
 """Side of the picture that ArcFace looks at."""
-
 TEMPLATE = torch.tensor([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], dtype=torch.float64)
 """(5, 2) ArcFace's places of left eye, right eye, nose, left and right mouth corner, in that picture (InsightFace)."""
 

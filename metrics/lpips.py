@@ -12,7 +12,6 @@ Backbone = Literal["vgg", "alex"]
 
 BACKBONES: dict[Backbone, str] = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
 """The file of torchvision's weights, by the name that the package `lpips` gives the network."""
-
 MIN_SIDE = 32
 """Pixels of the shorter side below which the networks' last layers have nothing to look at."""
 

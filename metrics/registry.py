@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 FACE = "_face"
-"""What the key of a measure ends in when only the face's pixels count."""
+"""Suffix of a measure's key when only the face's pixels count."""
 
 
 @dataclass(frozen=True)

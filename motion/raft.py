@@ -8,10 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MULTIPLE = 8
-"""RAFT wants sides that are multiples of this,"""
-MIN_SIDE = 128
-"""and no smaller than this."""
+MULTIPLE, MIN_SIDE = 8, 128
+"""RAFT wants sides that are multiples of the first and not below the second."""
 
 
 class RaftFlow:

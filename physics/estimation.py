@@ -128,7 +128,7 @@ class Estimate:
 
 
 NOTHING = Estimate(0.0, 0.0, math.inf, math.inf, 0.0)
-"""Of crops in which there is too little to see."""
+"""The estimate of crops in which there is too little to see."""
 
 
 def estimate_degradation(crops: Tensor, scale: float = 1.0, traces: Traces = Traces()) -> Estimate:

@@ -54,7 +54,7 @@ JPEG_MIN_CHANGE = 0.05 / 255
 VISIBLE_NOISE = 1.0 / 255
 """Noise below this is not worth an operator."""
 WHITE_NOISE_BIAS = 0.84
-"""What `estimate_noise` gives of white noise when there is nothing else: the flattest blocks are those with the least noise, too."""
+"""`estimate_noise` of pure white noise over its deviation: the flattest blocks are those with the least noise, too."""
 MIN_CONTRAST = 2.0 / 255
 """The least standard deviation of luma, noise taken off, that a frame needs to show anything of a blur."""
 CLIPPING = 2.0 / 255

@@ -115,7 +115,7 @@ SHAKE = (
     _factor(1),
     _BOUNDARY,
 )
-"""Of a hand that shakes during the exposure."""
+"""Parameters of camera shake during the exposure."""
 
 KINDS: dict[str, Kind] = {
     kind.name: kind

@@ -39,7 +39,7 @@ MIN_BIN_DISTANCE = 3
 MIN_COHERENCE = 0.2
 """Least coherence of an enlarged picture. Uncoded ones have 0.7 to 1, others up to 0.15."""
 MIN_COHERENCE_ON_GRID = 0.35
-"""The same where 16 / r is whole: H.264's own blocks repeat there, with a coherence up to 0.28."""
+"""MIN_COHERENCE where 16 / r is whole: H.264's own blocks repeat there, with a coherence up to 0.28."""
 CERTAIN_COHERENCE = 0.6
 """Coherence that leaves no doubt. Under it visible blocks explain what is on their grid, and power must fall and not repeat as below."""
 MAX_POWER_FALL = -9.7
@@ -52,9 +52,9 @@ HARMONIC_FACTOR = 2.2
 HELD_OUT_SHARE = 0.7
 """Share of the least coherence and strength that frames must have which were not looked at."""
 MIN_PROMINENCE = 2.0
-"""By how much the coherence must exceed that of all other factors, but multiples."""
+"""Least ratio of the coherence to that of all other factors, but multiples."""
 PEAK_WIDTH = 0.045
-"""Frequencies this near to a peak are its foot."""
+"""Frequencies this near to a peak belong to it."""
 
 BLOCK = 8
 """Side of a codec's blocks, in its own pixels."""
@@ -68,7 +68,8 @@ MIN_CERTAINTY, SUSPECTED_CERTAINTY = 7.0, 5.0
 """Least multiple of its standard error (clean footage and H.264 have up to 5), and the one from which, across or down, the blocks' lines are not
 taken for an enlargement."""
 MAX_RIVAL = 0.5
-"""How strong other phases may be beside it; of 8 pixels only the opposite one, which other periods have too: blocks of earlier frames move on."""
+"""Largest strength of other phases, as a share of the strongest's; of 8 pixels only the opposite one's, which other periods have too: blocks of
+earlier frames move on."""
 MAX_STEP_WIDTH = 4
 """Pixels over which a step has spread, at most, that was enlarged with its picture."""
 

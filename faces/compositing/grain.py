@@ -15,7 +15,7 @@ from ...colour import BT601, luma
 from .strength import smoothstep
 
 GRAIN = ("auto", "off")
-"""What a paster does about grain."""
+"""Choices of `Paster.grain`."""
 BLOCK = 8
 """Side of the blocks in which noise is looked at, in coefficients: 16 pixels."""
 STRIP = 2 * BLOCK

@@ -14,28 +14,20 @@ from .strength import smoothstep, structural_dissimilarity
 
 CELL = 8
 """Least side in crop pixels of the cells whose means are compared: damage and detail lie below it."""
-
 MIN_CELL_PIXELS = 3
-"""Frame pixels that a cell's side is long at least, as noise is as large as they are."""
-
+"""Least side of a cell in frame pixels, as noise is as large as they are."""
 WINDOW = 7
 """Cells on a side within which structure is compared."""
-
 COLOUR = (0.08, 0.16)
-"""Distance of two cells' colours between which a cell goes from face to what lies before it."""
-
+"""Smoothstep edges, from face to what lies before it, of the distance of two cells' colours."""
 STRUCTURE = (0.3, 0.5)
 """The same for 1 - SSIM of the cells' brightness; restorers that repaint nothing stay below 0.08 (benchmarks/footage/occlusion.py)."""
-
 BORDER = 1.3
-"""To how far beyond its outline a face goes over into what is beside it."""
-
+"""Distance from the middle, in units of the outline's, up to which `outside_mesh` rises to 1."""
 BLUR_SIGMAS = (0.0, 6.0, 8.0, 11.0, 16.0, 22.0, 32.0, 45.0)
 """Deviations in crop pixels of the blurs that footage is tried to have lost its detail by: up to 16 % of the face."""
-
 MAX_SQUARED_DISTANCE = 0.02
 """Squared distance of two cells from which on it counts the same, so that what lies before a face does not choose the blur."""
-
 DILATION = 3
 """Cells by which what lies before the face is widened, so that its edge is not restored into the face."""
 

@@ -17,10 +17,8 @@ from ..types import CROP
 
 Parser = Callable[[Tensor], Tensor]
 """Crops (n, 3, 512, 512) in [0, 1] to masks (n, 512, 512) in [0, 1]."""
-
 FACE_CLASSES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15)
-"""Of ParseNet's 19 classes: skin, features, hair and ears' surroundings; not background (0), hat (14), necklace (16), neck (17), clothes (18)."""
-
+"""ParseNet's classes of skin, features, hair and ears' surroundings; not background (0), hat (14), necklace (16), neck (17), clothes (18)."""
 BORDER = 10
 """Pixels of the crop's border that are never face."""
 

@@ -23,13 +23,10 @@ from .strength import GATES, Gates, smoothstep, strengths
 
 Item = tuple[FaceTrack, Tensor, "Tensor | None"]
 """A track, its restored crops for those of the frames that lie in the track, and the crops before restoration if they are at hand."""
-
 FULL_REPLACEMENT = 1.5
 """From this scale on (crop pixels per frame pixel) the restored crop replaces the frame; at 1 and below it is added as a difference."""
-
 MARGIN = 8
 """Pixels of a frame beyond a face's region that enlarging spreads it over, and more."""
-
 OCCLUSION = ("auto", "on", "off")
 
 MAX_BYTES = 1 << 28

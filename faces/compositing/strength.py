@@ -59,7 +59,6 @@ class Gates:
 
 GAP_FADE = 6
 """A filled-in face this many frames from the nearest detection has strength 0."""
-
 END_FADE = 4
 """Frames over which a face that comes or goes in mid-shot fades."""
 

@@ -21,24 +21,17 @@ from .mesh_tracking import Mesher, Region, region_of, track_by_flow
 
 MIN_BOX, MAX_BOX = 13.0, 170.0
 """Sides of the smallest and the largest box that BlazeFace is sure of, in pixels of its input."""
-
 COARSE, CLOSE = 192, 96
 """Longer sides of a frame at which it is searched for faces from 7 % of it on (never enlarged), and for such as fill it or more."""
-
 PYRAMID_STEP = 3.0
-"""How much coarser each next level of the search is; BlazeFace's own range is 13."""
-
+"""Ratio of neighbouring pyramid levels' scales; BlazeFace's own range is 13."""
 MIN_FACE = 20
 """Smallest face in pixels of the frame as it is searched."""
-
 DETECT_SIZE = 480
 """Short side, in pixels, at which larger frames are searched for the smallest faces."""
-
 SCORE = 0.3
-"""BlazeFace's from which on FaceMesh looks; FaceMesh has the last word."""
-
+"""Least BlazeFace score of a candidate; FaceMesh has the last word."""
 ROTATE = ("auto", "off")
-
 QUARTER_TURNS = (0, 2, 1, 3)
 """Quarter turns of the picture, counterclockwise, in the order in which they are tried."""
 
@@ -133,22 +126,16 @@ def weighted_nms(candidates: Sequence[Candidate], overlap: float = 0.3) -> list[
 
 LOGIT_TEMPERATURE = 4.0
 """Logits of FaceMesh's presence per logit of a face's score: faces reach 18 to 60 on our clips, what is none lies below -5."""
-
 CERTAIN_SCORE = 0.94
 """Score below which a face may be one that lies or stands on its head: FaceMesh gives up to 0.8 to faces that it looks at upside down."""
-
 MAX_LOOKS = 5
-"""Times that FaceMesh looks at a new face at most."""
-
+"""Passes of FaceMesh over a new face, at most."""
 SAME_FACE_IOU = 0.3
 """Overlap (IoU) from which on a candidate is a face that is followed already."""
-
 SCENE_CHANGE = 0.06
 """Mean change of a thumbnail from which on a frame is searched anew, as after a cut."""
-
 CELL_CHANGE = 0.04
 """Change of four cells of a thumbnail since the last search from which on somebody may have come into view there."""
-
 CELLS = (32, 18)
 """Width and height of thumbnails."""
 

@@ -15,7 +15,6 @@ RIGHT = (263, 362, 386, 374, 387, 385, 373, 380, 300, 334, 285, 346, 425, 291, 3
 MIDDLE = (1, 4, 5, 2, 6, 168, 10, 152, 0, 17, 13, 14, 164)
 VERTICES = LEFT + RIGHT + MIDDLE
 """Vertices that the five points are weighted means of: eyes, brows, cheeks, mouth, jaw; twins of each side in the same order."""
-
 MIRRORED = list(range(468))
 """Vertex -> its twin on the other side, of those that are used."""
 for _left, _right in zip(LEFT, RIGHT, strict=True):
@@ -47,7 +46,7 @@ CORNER = (
 # fmt: on
 
 MESH_BOUNDS = (117.1, 140.3, 399.9, 465.8)
-"""Where the mesh ends on the template (x0, y0, x1, y1), the mean over the same portraits."""
+"""Bounding box of the mesh on the template (x0, y0, x1, y1), the mean over the same portraits."""
 
 
 FACE_OVAL = (
@@ -55,12 +54,10 @@ FACE_OVAL = (
     *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
 )
 """Vertices of the mesh's outline, from the middle of the forehead on."""
-
 SPOKES = 16
 """Directions from the middle of MESH_BOUNDS, evenly around it, in which an outline is kept."""
-
 NEUTRAL_PITCH = 9.0
-"""Pitch of that plane in degrees when a face looks straight ahead: the median on our clips."""
+"""Pitch in degrees of the plane of `pose` when a face looks straight ahead: the median on our clips."""
 
 
 def _weights() -> Tensor:

@@ -99,18 +99,14 @@ def to_frame(points: Tensor, region: Region) -> Tensor:
 
 FLOW_SIDE = 96
 """Side in pixels of the crops between which a mesh is carried on by optical flow."""
-
 TRACKED_VERTICES = (33, 133, 263, 362, 168, 6, 5, 4, 1, 98, 327, 70, 105, 55, 300, 334, 285, 10, 117, 346, 205, 425, 61, 291, 159, 386)
-"""Vertices that flow is followed at: eyes, brows, nose, cheeks, mouth corners."""
-
+"""Vertices that optical flow follows: eyes, brows, nose, cheeks, mouth corners."""
 MIN_TRACKED = 16
-"""Of those, how many must come along."""
-
+"""Least number of TRACKED_VERTICES that are followed there and back."""
 MAX_MISS = 1.5
-"""Pixels of the small crop, 5 % of the eye distance, by which nine in ten of them may at most miss one similarity."""
-
+"""Largest 90th percentile of the residuals of one similarity, in pixels of the small crop: 5 % of the eye distance."""
 MAX_ROUND_TRIP = 0.5
-"""Pixels by which a point that is followed there and back may miss where it began."""
+"""Largest forward-backward error of a followed point, in pixels."""
 
 
 def track_by_flow(before: np.ndarray, now: np.ndarray, mesh: Tensor) -> Tensor | None:

@@ -12,7 +12,7 @@ from .detectors import downscale, rescale_points, suppress
 MIN_FACE = 20
 """Smallest face in pixels of the searched frame; the cost grows with its inverse square."""
 SCORE = 0.8
-"""Of the last stage, below which a face is dropped."""
+"""Least score of the last stage; faces below it are dropped."""
 DETECT_SIZE = 480
 """Short side, in pixels, at which larger frames are searched: a 1080p frame finds faces from 45 px on."""
 

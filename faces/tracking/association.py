@@ -15,12 +15,10 @@ from .appearance import cosine_distance
 
 FORBIDDEN = 1e4
 """Cost of a pair that a gate forbids: finite, so that an assignment always exists, and dropped afterwards."""
-
 MAX_DISTANCE = 0.3
 """Cosine distance beyond which two chips show different people, unless boxes leave no doubt; measured: same 0.0 to 0.12, others 0.17 to 0.55."""
-
 MAX_DISTANCE_IN_PLACE = 0.55
-"""The same for boxes of consecutive frames that cover each other: a hand or a turned head changes a chip too."""
+"""MAX_DISTANCE for boxes of consecutive frames that cover each other: a hand or a turned head changes a chip too."""
 
 
 @dataclass(frozen=True)

@@ -36,40 +36,30 @@ TEMPLATE_POSITIONS = (
     "vdCYVk$JzBq_&sWcF3TLV75(|sh@Y5z@mnwY@nHBYS3hMn7Vj=S8}7lYqm(XQF?-lW6Gb<k+G14f6uwKeyWn0f3~KrlFD(0alTNhUW%}0nxJE$eV~ZMxTT?{U8h*kaAk~Tw1{SasBd%K",
     "h?B8^r^sNwONoYdQG<Pvq1UH`euG!JpmCRtXxDDV",
 )
-"""Where they lie on the template, x then y, in units of POSITION_UNIT pixels."""
-
+"""Positions of POINTS on the template, x then y, in units of POSITION_UNIT pixels."""
 POSITION_UNIT = 2.0
-
 FACE_BRIGHTNESS = (
     "cXnZ2R$XI)XHHc|TyAc9QDtXxXm)mCRb*duXjo2CY+hc3cv5I*XJA-=dvIi4b#HWlRXRv@R((cWTWM=^Q+028T1#Vbb2&e4TWLyPP;_!+U1w=pSYcgRV{%?*cVAmzYiC?rUtWBCZedq-",
     "YF}b#bYyRSS!aE0RCaP|",
 )
-"""The brightness that a face has there, in units of 1/255, where MEDIAN_BRIGHTNESS is its median."""
-
+"""Mean brightness of a face at POINTS, in units of 1/255, where MEDIAN_BRIGHTNESS is its median."""
 SIDE = 96
-"""Of the aligned picture that colours are read from, in pixels, over the 352 of the template around the mesh."""
-
+"""Side in pixels of the aligned picture that colours are read from; it shows 352 pixels of the template around the mesh."""
 MEDIAN_BRIGHTNESS = 0.4
-"""To which the median brightness of every face is set."""
-
+"""Median to which the brightness of every face is normalised."""
 NEIGHBOURS = 17
-"""Points, itself among them, within which structure is compared."""
-
+"""Nearest points, itself among them, over which a point's structure is compared."""
 COLOUR, STRUCTURE, LIGHT = (0.10, 0.25), (0.35, 0.70), (0.80, 1.30)
-"""By how much more than usual a point's colour (opponents over brightness), 1 - SSIM around it, and the logarithm of its brightness differ from the
-track's own from where something begins to cover it to where something does. Shadows change only the last, and by less."""
-
+"""Smoothstep edges, from uncovered to covered, of the excess difference between a point and the track's own: of its colour (opponents over
+brightness), of 1 - SSIM around it, and of the logarithm of its brightness. Shadows change only the last, and by less."""
 TOLERANCE = 2.0
-"""Of a point's usual difference, as much counts as none: noise, lids, and lips."""
-
+"""Multiple of a point's median difference that counts as none: noise, lids, and lips."""
 CLEAR_ONE_IN = 3
-"""One in so many frames stands for the face as it is: those whose structure is most like a face's."""
-
+"""One in so many frames is a reference for the uncovered face: those whose structure is most like a face's."""
 MIN_DETECTIONS = 8
-"""Detections below which nothing is said: there is no usual."""
-
+"""Fewer detections give no reference, and coverage 0."""
 MAX_REFERENCE_FRAMES = 240
-"""Frames from which the usual is taken at most."""
+"""Frames, spread over the track, that the reference is taken from at most."""
 
 
 def colours(frame: Tensor, landmarks: Tensor, mesh: Tensor, aspect: float = 1.0) -> Tensor:

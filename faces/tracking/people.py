@@ -20,34 +20,26 @@ from .appearance import chip, sharpness
 
 Embed = Callable[[Tensor], Tensor]
 """Faces (n, 3, 150, 150) RGB in [0, 1], cut out by `likeness`, to (n, D) float32 on the CPU; small distances show one person."""
-
 SAME = 0.5
 """Distance of two embeddings below which tracks are tied together; dlib's own advice for single pictures is 0.6."""
-
 OTHER_PERSON_DISTANCE = 0.6
 """Between SAME and this the network does not know: tracks stay apart, and the report says so."""
-
 SMALL, LARGE, LARGER = 24.0, 48.0, 60.0
 """Sides of faces, in frame pixels. Embeddings of small damaged faces lie near to each other, whoever they show, and far from the same person's large
 ones: from LARGE on none of the first is seen, from LARGER on none of the second (benchmarks/README.md, Who is who)."""
-
 SOFT, SHARP = 0.15, 0.35
-"""The same for `clarity`: that of portraits is about 0.38; blurred by 1.5, 3, 4.5 and 6 % of the face 0.33, 0.25, 0.19 and 0.16, noisy or not."""
-
+"""`clarity` at which an embedding tells little, and all: portraits have about 0.38; blurred by 1.5, 3, 4.5 and 6 % of the face 0.33, 0.25, 0.19 and
+0.16, noisy or not."""
 MAX_BLUNTNESS = 1.3
-"""Faces that are SOFT count 1, SMALL ones WEIGHT; worse ones more, up to this."""
-
+"""Largest `bluntness`: 1 at SOFT, SMALL_WEIGHT at SMALL, more for worse faces."""
 SMALL_WEIGHT = 0.57
-
 BLUNT_TIE_MARGIN, BLUNT_DOUBT_MARGIN = 0.21, 0.25
-"""By how much nearer two tracks of faces that count 1 must be to be tied, and by how much farther another person may be of whom they could be one
+"""How much less than SAME the distance of two tracks of bluntness 1 must be to be tied, and how much more than OTHER_PERSON_DISTANCE is still unsure
 (measured: benchmarks/README.md, Who is who)."""
-
 SAMPLES = 8
-"""Faces of a track that are embedded."""
-
+"""Faces per track that are embedded."""
 QUALITY = 92
-"""Of the JPEG form in which a likeness waits for the end of its shot."""
+"""JPEG quality of likenesses kept until the end of their shot."""
 
 
 @lru_cache(maxsize=1)
@@ -97,7 +89,7 @@ def median_side(track: FaceTrack) -> float:
 
 
 def bluntness(size: float, clarity: float, large: float = LARGE) -> float:
-    """How little an embedding tells, in [0, BLUNTEST], of faces of this size in frame pixels and this clarity: 0 for those both `large` and SHARP."""
+    """How little an embedding tells of faces of this size (frame pixels) and clarity, in [0, MAX_BLUNTNESS]: 0 for those both `large` and SHARP."""
     small, soft = (large - size) / (large - SMALL), (SHARP - clarity) / (SHARP - SOFT)
     return min(max(SMALL_WEIGHT * small, soft, 0.0), MAX_BLUNTNESS)
 

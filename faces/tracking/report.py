@@ -102,10 +102,8 @@ def report(tracks: Sequence[FaceTrack], selected: Sequence[FaceTrack], frame_cou
 
 TINY = 24.0
 """Median side of a face in frame pixels below which it is marked as tiny."""
-
 OFTEN = 0.1
 """Share of a person's frames that are covered from which on the person is marked as covered."""
-
 LYING = 45.0
 """Degrees from upright from which on a face is marked as rotated."""
 

@@ -126,7 +126,7 @@ def look_in(picture: Tensor) -> Look:
 
 
 MIN_LEAD = 0.05
-"""By how much nearer than anybody else the nearest person must be who is not nearer than SAME."""
+"""Least lead in distance over the second nearest of a nearest person who is not within SAME."""
 
 
 BY_ID = "choose by id, see fvr faces"

@@ -14,7 +14,7 @@ from ..types import CROP, FaceTrack
 from .report import group_by_person, person_report
 
 SIDE = 128
-"""Of a sample crop, in pixels."""
+"""Side of a sample crop, in pixels."""
 LABEL = 220
 GAP = 6
 SHADE = 30

@@ -19,10 +19,8 @@ from . import kernels
 
 RANK_ONE_TOLERANCE = 1e-7
 """A kernel whose second singular value is below this fraction of the first is separable (single-precision kernels reach 2e-8)."""
-
 PRECONDITIONER_FLOOR = 1e-2
-"""Of the largest power: below it the circulant says little about A A^T, whose ends are not circular."""
-
+"""Floor of the preconditioner as a share of the largest power: below it the circulant says little about A A^T, whose ends are not circular."""
 MIN_FORMULA_SIGMA = 0.45
 """A Gaussian narrower than this, in pixels, is not well told by its values at pixel centres."""
 

@@ -15,7 +15,7 @@ from .isp import NOISE, PEDESTAL, Isp, noise_std, tone_curve
 GREY = 0.18
 """Reflectance of the grey that levels of noise are told for."""
 SHARED = 0.9
-"""How much of an ordinary picture's variance its three colours have in common."""
+"""Share of an ordinary picture's variance that its three colours have in common."""
 
 
 @dataclass(frozen=True)

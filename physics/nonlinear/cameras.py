@@ -24,9 +24,9 @@ SENSORS, LIGHTS = 12, tuple(range(2500, 8501, 500))
 NEAREST = 3
 
 WAVELENGTHS = np.arange(400.0, 701.0, 10.0)
-"""In nm."""
+"""Wavelengths in nm."""
 PEAKS, WIDTHS, EFFICIENCIES = (602.0, 533.0, 462.0), (32.0, 40.0, 30.0), (0.62, 1.0, 0.72)
-"""Of red, green and blue: typical of mobile sensors; the pool's vary by 6 nm, 10 % and 12 %."""
+"""Of the red, green and blue sensitivities, in nm and relative: typical of mobile sensors; the pool's vary by 6 nm, 10 % and 12 %."""
 TO_SRGB = np.array([[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]])
 """CIE XYZ to linear sRGB (IEC 61966-2-1)."""
 

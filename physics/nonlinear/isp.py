@@ -26,7 +26,7 @@ WHITE_BALANCE = (2.0, 1.0, 1.6)
 COLOUR: Colour = ((1.65, -0.5, -0.15), (-0.25, 1.6, -0.35), (0.0, -0.55, 1.55))
 """Balanced sensor colours to linear sRGB; rows sum to 1, so grey stays grey."""
 PEDESTAL = 64 / 959
-"""How far below black a sensor of 10 bits still counts, so that noise in the shadows is not cut in half: its black level over its range."""
+"""Black level of a 10-bit sensor over its range: how far below black it still counts, so that noise in the shadows is not cut in half."""
 
 NOISE = {
     800: ((3.82e-3, 3.28e-3, 3.84e-3), (4.5e-5, 2.8e-5, 4.1e-5)),
@@ -110,7 +110,7 @@ def mosaic_raw(raw: Tensor, mosaic: Mosaic) -> Tensor:
 def demosaic(values: Tensor, mosaic: Mosaic) -> Tensor:
     """(..., 1, H, W) to (..., 3, H, W): green by its neighbours' mean, red and blue by the mean of their differences from green around.
 
-    What a site measured stays as it is: mosaicked(demosaicked(z)) = z.
+    What a site measured stays as it is: mosaic_raw(demosaic(z)) = z.
     """
     sites = _bayer_masks(mosaic, values)
     z = values.reshape(-1, 1, *values.shape[-2:])
