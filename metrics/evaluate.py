@@ -101,8 +101,8 @@ def evaluate(
     for t in range(len(restored)):
         walk.step(t)
         on_frame(1)
-    walk.whole_residual()
-    walk.landmarks()
+    walk.measure_whole_residual()
+    walk.measure_landmarks()
     size = f"{walk.size[1]} x {walk.size[0]}"
     info = {"frames": len(restored), "size": size, "motion_from": walk.motion, "every": every if every > 1 else None, **(about or {})}
     return Report(walk.per_frame, summarised(walk.per_frame), {name: value for name, value in info.items() if value is not None}, walk.notes())
@@ -134,7 +134,7 @@ class _Evaluation:
     before: tuple[Tensor, Tensor | None] | None = None
     before_face: Tensor | None = None
     hidden: int = 0
-    known: tuple[int, dict[int, Tensor]] = (-1, {})
+    last_identities: tuple[int, dict[int, Tensor]] = (-1, {})
 
     def __post_init__(self) -> None:
         restored, self.reference, self.observation = (self.clips[name] for name in ("restored", "reference", "observation"))
@@ -170,17 +170,17 @@ class _Evaluation:
         similar = None if truth is None or min(self.size) < WINDOW else ssim_map(x, truth)
         for suffix, part in (("", None), (FACE, face)):
             if not suffix or part is not None:
-                self.still(t, suffix, x, truth, part, similar)
+                self.measure_frame(t, suffix, x, truth, part, similar)
         if t and t not in self.cuts and t % self.every == 0:
-            self.moved(t, x, truth)
+            self.measure_pair(t, x, truth)
         if truth is not None and self.embed is not None and t % self.every == 0:
-            self.same_person(t, x, truth)
+            self.measure_identity(t, x, truth)
         if self.forward is not None and not self.whole_clip:
             assert self.observation is not None
-            self.explained(t, self.forward(x), _frame(self.observation, t))
+            self.measure_residual(t, self.forward(x), _frame(self.observation, t))
         self.before, self.before_face = (x, truth), face
 
-    def still(self, t: int, suffix: str, x: Tensor, truth: Tensor | None, part: Tensor | None, similar: Tensor | None) -> None:
+    def measure_frame(self, t: int, suffix: str, x: Tensor, truth: Tensor | None, part: Tensor | None, similar: Tensor | None) -> None:
         """What one frame says by itself; `similar` is its map of SSIM."""
         sharp = float(laplacian_variance(x, part))
         self.note(t, "sharpness" + suffix, sharp)
@@ -198,7 +198,7 @@ class _Evaluation:
         if self.perceptual is not None and t % self.every == 0:
             self.note(t, "lpips" + suffix, float(perceptual_distance(self.perceptual, x, truth, part)))
 
-    def moved(self, t: int, x: Tensor, truth: Tensor | None) -> None:
+    def measure_pair(self, t: int, x: Tensor, truth: Tensor | None) -> None:
         """What frames t - 1 and t say together; the earlier one's pixels are counted."""
         assert self.before is not None
         first, first_truth = self.before
@@ -231,11 +231,11 @@ class _Evaluation:
         frame = _frame(clip, t)
         return frame if frame.shape[-2:] == self.size else F.interpolate(frame, self.size, mode="bilinear", align_corners=False)
 
-    def same_person(self, t: int, x: Tensor, truth: Tensor) -> None:
+    def measure_identity(self, t: int, x: Tensor, truth: Tensor) -> None:
         """How like everybody's identity is to the truth's in frame t, and how far from that in frame t - 1; means over people."""
-        earlier = self.looks(t - 1, self.before[0]) if self.before is not None and t not in self.cuts else {}
-        now = self.looks(t, x)
-        true = self.embedded(truth, {n: self.people[n].reference[t] for n in now})
+        earlier = self.identities(t - 1, self.before[0]) if self.before is not None and t not in self.cuts else {}
+        now = self.identities(t, x)
+        true = self.embed_faces(truth, {n: self.people[n].reference[t] for n in now})
         if true:
             here, there = (torch.stack([known[n] for n in true]) for known in (now, true))
             self.note(t, "identity", float((here * there).sum(-1).mean()))
@@ -245,20 +245,20 @@ class _Evaluation:
             apart = [F.normalize(now[n], dim=0) - F.normalize(earlier[n], dim=0) for n in stayed]
             self.note(t, "vidd", float(torch.stack(apart).norm(dim=1).mean()))
 
-    def looks(self, t: int, x: Tensor) -> dict[int, Tensor]:
+    def identities(self, t: int, x: Tensor) -> dict[int, Tensor]:
         """Everybody's identity in frame t of the restored clip, by their place in `people`; the last frame's is remembered."""
-        if self.known[0] != t:
-            self.known = t, self.embedded(x, {n: person.restored[t] for n, person in enumerate(self.people)})
-        return self.known[1]
+        if self.last_identities[0] != t:
+            self.last_identities = t, self.embed_faces(x, {n: person.restored[t] for n, person in enumerate(self.people)})
+        return self.last_identities[1]
 
-    def embedded(self, frame: Tensor, landmarks: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    def embed_faces(self, frame: Tensor, landmarks: Mapping[int, Tensor]) -> dict[int, Tensor]:
         """Identities in one frame, of those whose landmarks are there."""
         assert self.embed is not None
         place = alignment_of(self.embed)
         crops = {n: identity_crop(frame[0], five, *place) for n, five in landmarks.items() if _five(five)}
         return dict(zip(crops, self.embed(torch.stack([*crops.values()])), strict=True)) if crops else {}
 
-    def explained(self, t: int, ax: Tensor, y: Tensor) -> None:
+    def measure_residual(self, t: int, ax: Tensor, y: Tensor) -> None:
         """How far A x is from y in frame t."""
         rms = float(residual_rms(ax, y))
         self.note(t, "residual_rms", 255 * rms)
@@ -266,7 +266,7 @@ class _Evaluation:
         if self.noise_level:
             self.note(t, "residual_in_noise", rms / self.noise_level)
 
-    def whole_residual(self) -> None:
+    def measure_whole_residual(self) -> None:
         """The residual under an operator that mixes frames."""
         if self.forward is None or not self.whole_clip:
             return
@@ -275,9 +275,9 @@ class _Evaluation:
         if len(ax) != len(self.observation):
             raise ValueError(f"under the degradation {len(self.restored)} frames become {len(ax)}, but the observation has {len(self.observation)}")
         for t in range(len(ax)):
-            self.explained(t, ax[t : t + 1], _frame(self.observation, t))
+            self.measure_residual(t, ax[t : t + 1], _frame(self.observation, t))
 
-    def landmarks(self) -> None:
+    def measure_landmarks(self) -> None:
         """Landmark distances, the mean over people."""
         found = [person for person in self.people if person.found]
         if self.reference is None or not found:
