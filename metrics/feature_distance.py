@@ -19,7 +19,7 @@ from .identity import EmbeddedIdentity, identity_crop
 
 INCEPTION_FILE = "inception_v3_google-0cc3c7bd.pth"
 """torchvision's weights of Inception v3, looked for beside other weights and in torch's own folder; never downloaded."""
-PIECE, STRIDE = 16, 8
+PIECE_LENGTH, STRIDE = 16, 8
 """Frames of a piece of a clip, as I3D sees, and from one piece to the next."""
 
 
@@ -67,7 +67,7 @@ def identity_features(landmarks: Tensor, device: torch.device | str = "cpu") -> 
     return Features("the embedded identity network", features)
 
 
-def features_here(landmarks: Tensor, folders: Iterable[Path] = (), device: torch.device | str = "cpu") -> Features:
+def available_features(landmarks: Tensor, folders: Iterable[Path] = (), device: torch.device | str = "cpu") -> Features:
     """`inception_features` where its file lies in `folders` or in torch's checkpoint folder, else `identity_features`; their name says which."""
     for folder in (*folders, Path(torch.hub.get_dir()) / "checkpoints"):
         if (folder / INCEPTION_FILE).is_file():
@@ -85,8 +85,8 @@ def over_time(features: Tensor) -> Tensor:
     """
     if len(features) < 2:
         raise ValueError(f"features over time are of two frames or more, got {len(features)}")
-    starts = range(0, max(len(features) - PIECE, 0) + 1, STRIDE)
-    pieces = [features[start : start + PIECE] for start in starts]
+    starts = range(0, max(len(features) - PIECE_LENGTH, 0) + 1, STRIDE)
+    pieces = [features[start : start + PIECE_LENGTH] for start in starts]
     return torch.stack([torch.cat([piece.mean(0), piece.diff(dim=0).abs().mean(0)]) for piece in pieces])
 
 

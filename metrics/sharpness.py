@@ -17,8 +17,8 @@ def laplacian_variance(frames: Tensor, region: Tensor | None = None) -> Tensor:
     where nothing counts. 0 for a flat picture; an ordinary face has some tens to some thousands.
     """
     values = _filtered(frames, [[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])
-    mean = weighted_mean(values, _inside(region))
-    return weighted_mean((values - mean.view(-1, 1, 1, 1)).square(), _inside(region))
+    mean = weighted_mean(values, _without_border(region))
+    return weighted_mean((values - mean.view(-1, 1, 1, 1)).square(), _without_border(region))
 
 
 def tenengrad(frames: Tensor, region: Tensor | None = None) -> Tensor:
@@ -33,7 +33,7 @@ def tenengrad(frames: Tensor, region: Tensor | None = None) -> Tensor:
     """
     sobel = [[-1 / 8, 0.0, 1 / 8], [-2 / 8, 0.0, 2 / 8], [-1 / 8, 0.0, 1 / 8]]
     turned = [list(row) for row in zip(*sobel, strict=True)]
-    return weighted_mean(_filtered(frames, sobel).square() + _filtered(frames, turned).square(), _inside(region))
+    return weighted_mean(_filtered(frames, sobel).square() + _filtered(frames, turned).square(), _without_border(region))
 
 
 def _filtered(frames: Tensor, taps: list[list[float]]) -> Tensor:
@@ -43,5 +43,5 @@ def _filtered(frames: Tensor, taps: list[list[float]]) -> Tensor:
     return F.conv2d(255 * luma(frames.double()), torch.tensor(taps, dtype=torch.float64, device=frames.device).view(1, 1, 3, 3))
 
 
-def _inside(region: Tensor | None) -> Tensor | None:
+def _without_border(region: Tensor | None) -> Tensor | None:
     return None if region is None else region[..., 1:-1, 1:-1]

@@ -62,7 +62,7 @@ def warping_error(first: Tensor, second: Tensor, motion: PairMotion, region: Ten
     """
     counted = motion.seen if region is None else motion.seen * region
     everything = counted.numel() if region is None else float(region.double().sum())
-    squares = float((_change(first, second, motion).square().sum(1, keepdim=True) * counted).double().sum())
+    squares = float((_warped_difference(first, second, motion).square().sum(1, keepdim=True) * counted).double().sum())
     shown = float(counted.double().sum())
     rgb_sum = _ratio(squares, shown)
     return WarpingError(rgb_sum, rgb_sum / 3, _ratio(squares, 3 * everything))
@@ -77,9 +77,9 @@ def flicker(first: Tensor, second: Tensor, motion: PairMotion, truth: tuple[Tens
     first, second, truth: (1, 3, H, W) in [0, 1]. region: as in `warping_error`. NaN where nothing counts.
     """
     counted = motion.seen if region is None else motion.seen * region
-    change = _change(first, second, motion)
+    change = _warped_difference(first, second, motion)
     if truth is not None:
-        change = change - _change(*truth, motion)
+        change = change - _warped_difference(*truth, motion)
     total = float((change.abs().sum(1, keepdim=True) * counted).double().sum())
     return 255 * _ratio(total, 3 * float(counted.double().sum()))
 
@@ -98,12 +98,12 @@ def mean_warping_error(frames: Tensor, motion_of: Tensor) -> WarpingError:
         raise ValueError(
             f"warping error needs two frames or more and as many to take the motion from, got {tuple(frames.shape)} and {tuple(motion_of.shape)}"
         )
-    pairs = [warping_error(frames[t : t + 1], frames[t + 1 : t + 2], motion) for t, motion in enumerate(_motions(motion_of, DisFlow()))]
+    pairs = [warping_error(frames[t : t + 1], frames[t + 1 : t + 2], motion) for t, motion in enumerate(_pair_motions(motion_of, DisFlow()))]
     names = ("rgb_sum", "per_value", "over_all")
     return WarpingError(*(_mean([getattr(pair, name) for pair in pairs]) for name in names))
 
 
-def _motions(clip: Tensor, source: FlowSource) -> Iterator[PairMotion]:
+def _pair_motions(clip: Tensor, source: FlowSource) -> Iterator[PairMotion]:
     before = source.features(clip[:1] * 2 - 1)
     for t in range(1, len(clip)):
         now = source.features(clip[t : t + 1] * 2 - 1)
@@ -111,7 +111,7 @@ def _motions(clip: Tensor, source: FlowSource) -> Iterator[PairMotion]:
         before = now
 
 
-def _change(first: Tensor, second: Tensor, motion: PairMotion) -> Tensor:
+def _warped_difference(first: Tensor, second: Tensor, motion: PairMotion) -> Tensor:
     return warp(second, motion.flow) - first.float()
 
 

@@ -91,7 +91,7 @@ class Composition(Degradation):
         core = [operator for operator in self.chain if not operator.transparent]
         if len(core) < 2:
             return (core[0] if core else Identity()).pinv(y, size, damping)
-        groups = _by_axis(core)
+        groups = _group_by_axis(core)
         if groups is None or (damping and len(groups) > 1):
             return _iterative_pinv(compose(core), y, size, damping)
         for group in groups:
@@ -114,7 +114,7 @@ def compose(chain: Sequence[Degradation]) -> Degradation:
     return reduce(Composition, chain) if chain else Identity()
 
 
-def _by_axis(core: Sequence[Degradation]) -> list[Degradation] | None:
+def _group_by_axis(core: Sequence[Degradation]) -> list[Degradation] | None:
     """One operator per axis, in any order, when none of `core` mixes two axes; else None."""
     if any(len(operator.axes) != 1 for operator in core):
         return None

@@ -44,7 +44,7 @@ def crop_operator(op: Degradation, scale: float, side: int = 512) -> Degradation
     parts = op.on_crop(scale / op.factor).chain
     kept = [part for part in parts if part.axes and "space" not in part.axes]
     noise = math.hypot(op.noise_level, op.distortion)
-    spatial = _merged([part for part in reversed(parts) if "space" in part.axes], nearest_decimation(scale, side))
+    spatial = _merge_blurs([part for part in reversed(parts) if "space" in part.axes], nearest_decimation(scale, side))
     return compose([*([GaussianNoise(noise)] if noise else []), *kept, *spatial])
 
 
@@ -62,7 +62,7 @@ def nearest_decimation(scale: float, side: int) -> int:
     return min((d for d in DECIMATIONS if side % d == 0), key=lambda d: abs(math.log2(d) - goal))
 
 
-def _merged(blurs: list[Any], decimation: int) -> list[Degradation]:
+def _merge_blurs(blurs: list[Any], decimation: int) -> list[Degradation]:
     """Blurs in the order in which they act, and the decimation, as one operator, or none."""
     if not blurs:
         return [BicubicDownsample(decimation)] if decimation > 1 else []

@@ -15,7 +15,7 @@ import torch
 
 from fvr import host
 from fvr.faces.geometry import TEMPLATE
-from fvr.metrics.feature_distance import Features, features_here, frechet_distance, kernel_distance, over_time
+from fvr.metrics.feature_distance import Features, available_features, frechet_distance, kernel_distance, over_time
 from fvr.video import open_source
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("restored")
     parser.add_argument("clean")
     options = parser.parse_args()
-    network = features_here(TEMPLATE, [folder for named in host.model_folders().values() for folder in named], host.device())
+    network = available_features(TEMPLATE, [folder for named in host.model_folders().values() for folder in named], host.device())
     restored, clean = (features_of(place, network) for place in (options.restored, options.clean))
     line = f"Frechet distance {frechet_distance(restored, clean):.4f}, kernel distance {kernel_distance(restored, clean):.5f}"
     pieces = over_time(restored), over_time(clean)

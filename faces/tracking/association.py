@@ -78,7 +78,7 @@ def associate(frames: list[list[Sighting]], max_gap: int) -> list[Tracklet]:
         now = sightings[0].frame
         active = [tracklet for tracklet in tracklets if now - tracklet.last.frame <= max_gap + 1]
         taken = set()
-        for row, column in assign(costs(active, sightings, now)):
+        for row, column in assign(cost_matrix(active, sightings, now)):
             active[row].add(sightings[column])
             taken.add(column)
         for column, sighting in enumerate(sightings):
@@ -88,7 +88,7 @@ def associate(frames: list[list[Sighting]], max_gap: int) -> list[Tracklet]:
     return tracklets
 
 
-def costs(tracklets: list[Tracklet], sightings: list[Sighting], now: int) -> Tensor:
+def cost_matrix(tracklets: list[Tracklet], sightings: list[Sighting], now: int) -> Tensor:
     """(tracklets, sightings): (1 - IoU) + distance / 2 + 3 cosine distance of the descriptors, FORBIDDEN beyond a gate.
 
     Distance is between centres, in face sizes. Gates grow with the frames since a tracklet was last seen, and are relative to the face:

@@ -153,29 +153,29 @@ def assign_people(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:
     return out
 
 
-def average_linkage(far: Tensor) -> tuple[list[list[int]], Tensor]:
-    """Groups of what is at distances `far` (n, n), infinite on its diagonal, nearest first until none are nearer than SAME; and each group's
-    distance to the nearest other, (m,).
+def average_linkage(distances: Tensor) -> tuple[list[list[int]], Tensor]:
+    """Agglomerative clustering until no two groups are nearer than SAME: the groups, and each one's distance to the nearest other, (m,).
 
-    A pair's distances to the others are averaged as it is tied (Lance and Williams, 1967), in `far` itself: a long film has thousands of tracks,
-    and nothing else here is as large as that matrix. No average is less than both of its parts, so rows keep their nearest unless it was tied.
+    distances: (n, n), infinite on its diagonal; overwritten. A pair's distances to the others are averaged in place as it is tied (Lance and
+    Williams, 1967): a long film has thousands of tracks, and nothing else here is as large as that matrix. No average is less than both of its
+    parts, so rows keep their nearest unless it was tied.
     """
-    groups = {k: [k] for k in range(len(far))}
+    groups = {k: [k] for k in range(len(distances))}
     if not groups:
-        return [], far.new_zeros(0)
-    nearest, where = far.min(1)
+        return [], distances.new_zeros(0)
+    nearest, where = distances.min(1)
     while True:
         i = int(nearest.argmin())
         if not float(nearest[i]) < SAME:
             return list(groups.values()), nearest[list(groups)]
         i, j = sorted((i, int(where[i])))
         a, b = len(groups[i]), len(groups[j])
-        far[i] = far[:, i] = (a * far[i] + b * far[j]) / (a + b)
-        far[j] = far[:, j] = nearest[j] = float("inf")
-        far[i, i] = float("inf")
+        distances[i] = distances[:, i] = (a * distances[i] + b * distances[j]) / (a + b)
+        distances[j] = distances[:, j] = nearest[j] = float("inf")
+        distances[i, i] = float("inf")
         groups[i] += groups.pop(j)
         for row in {i, *((where == i) | (where == j)).nonzero()[:, 0].tolist()} & groups.keys():
-            nearest[row], where[row] = far[row].min(0)
+            nearest[row], where[row] = distances[row].min(0)
 
 
 def distance_matrix(tracks: Sequence[FaceTrack], blunt: Tensor) -> Tensor:
@@ -185,14 +185,14 @@ def distance_matrix(tracks: Sequence[FaceTrack], blunt: Tensor) -> Tensor:
     blunt: see `bluntness`.
     """
     n = len(tracks)
-    far = torch.full((n, n), float("inf"))
+    distances = torch.full((n, n), float("inf"))
     known = [k for k, track in enumerate(tracks) if track.embedding is not None]
     if not known:
-        return far
+        return distances
     looks = torch.stack([track.embedding for track in tracks if track.embedding is not None]).float()
     starts, stops = (torch.tensor([getattr(tracks[k], name) for k in known]) for name in ("start", "stop"))
     for row, k in enumerate(known):
         apart = (stops[row] <= starts) | (stops <= starts[row])
         margin = BLUNT_TIE_MARGIN * torch.minimum(blunt[known], blunt[k])
-        far[k, known] = torch.where(apart, (looks - looks[row]).norm(dim=1) + margin, float("inf"))
-    return far
+        distances[k, known] = torch.where(apart, (looks - looks[row]).norm(dim=1) + margin, float("inf"))
+    return distances

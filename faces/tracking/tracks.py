@@ -128,7 +128,7 @@ class Tracker:
         frames, self.sightings = self.sightings[: stop - self.shot], self.sightings[stop - self.shot :]
         bounds = (self.shot, stop)
         tracklets = [tracklet for tracklet in associate(frames, self.options.max_gap) if self.credible(tracklet, len(frames))]
-        tracks = [track_of(part, bounds, self.frame_size, self.options, look) for tracklet in tracklets for part, look in self.recognised(tracklet)]
+        tracks = [track_of(part, bounds, self.frame_size, self.options, look) for tracklet in tracklets for part, look in self.with_looks(tracklet)]
         self.tracks += map(self.keep, mark_hidden(drop_duplicates(tracks)))
         self.shot = stop
 
@@ -140,7 +140,7 @@ class Tracker:
             return False
         return max(s.face.score for s in tracklet.sightings) >= options.sure
 
-    def recognised(self, tracklet: Tracklet) -> list[tuple[Tracklet, Look | None]]:
+    def with_looks(self, tracklet: Tracklet) -> list[tuple[Tracklet, Look | None]]:
         """A tracklet with the look of its sharper faces; in two where one person dissolves into another."""
         kept = embedding_samples(tracklet)
         if self.embed is None or not kept:

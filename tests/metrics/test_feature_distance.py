@@ -10,7 +10,7 @@ import torchvision
 from fvr.faces.geometry import TEMPLATE
 from fvr.metrics.feature_distance import (
     INCEPTION_FILE,
-    features_here,
+    available_features,
     frechet_distance,
     identity_features,
     inception_features,
@@ -75,13 +75,13 @@ def test_the_networks_say_who_they_are(tmp_path):
 def test_inception_measures_where_its_file_is(tmp_path, monkeypatch):
     """In a folder that is named, or in torch's own."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    assert features_here(TEMPLATE).name == "the embedded identity network"
+    assert available_features(TEMPLATE).name == "the embedded identity network"
     with torch.device("meta"):
         state = torchvision.models.inception_v3(weights=None, init_weights=False).state_dict()
     (tmp_path / "checkpoints").mkdir()
     file = tmp_path / "checkpoints" / INCEPTION_FILE
     torch.save({name: torch.full(value.shape, 0.01, dtype=torch.float16) for name, value in state.items()}, file)
-    features = features_here(TEMPLATE)
+    features = available_features(TEMPLATE)
     file.unlink()
     found = features.of(torch.rand(1, 3, 512, 512, generator=torch.Generator().manual_seed(0)))
     assert features.name == "torchvision's Inception v3" and found.shape == (1, 2048) and found.dtype == torch.float64 and found.isfinite().all()
