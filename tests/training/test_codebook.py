@@ -16,8 +16,9 @@ from torch import nn
 
 from fvr.methods.blind.restorer import BlindRestorer
 from fvr.models.blind import BlindRestorers, BlindSizes
+from fvr.models.checkpoints.state_dict import notes_of
 from fvr.models.codeformer.network import CodeFormer
-from fvr.models.embedded import notes, read_embedded
+from fvr.models.embedded import read_embedded
 from fvr.models.vq import VQAutoEncoder
 from fvr.training import cli
 from fvr.training.card import Card, export
@@ -140,7 +141,7 @@ def test_the_command_writes_a_file_that_loads_and_tells_its_story(tmp_path: Path
         assert (latent - exact).norm() < 0.02 * exact.norm()
     card = out.with_suffix(".md").read_text()
     assert "fvr train codebook" in card and "The faces of the folder people" in card and "Seed 0" in card
-    assert notes(out)["recipe"] == "tiny" and notes(out)["fidelity"] == "1"
+    assert notes_of(out)["recipe"] == "tiny" and notes_of(out)["fidelity"] == "1"
 
 
 def test_a_file_on_a_base_holds_only_what_differs(tmp_path: Path) -> None:

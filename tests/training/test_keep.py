@@ -12,8 +12,8 @@ from helpers.tiny_codebook import SIDE, TINY, draw_faces, faces_of
 from safetensors.torch import load_file
 
 from fvr.models.checkpoints.load import load_network
+from fvr.models.checkpoints.state_dict import notes_of
 from fvr.models.codeformer.network import CodeFormer
-from fvr.models.embedded import notes
 from fvr.models.gmflow import FlowNet
 from fvr.training import cli
 from fvr.training.codebook import AutoEncoding, clean_encoder, network_of
@@ -124,6 +124,6 @@ def test_the_command_takes_gmflow_and_its_file_says_so(
     with pytest.raises(ValueError, match="warps along the flow of GMFlow, which is not trained here: give --gmflow gmflow_sintel"):
         cli.run(parser.parse_args(words))
     assert cli.run(parser.parse_args([*words, "--gmflow", str(gmflow)])) == 0
-    assert notes(out)["flow"] == "gmflow" and load_network(out).network.flownet is not None
+    assert notes_of(out)["flow"] == "gmflow" and load_network(out).network.flownet is not None
     card = out.with_suffix(".md").read_text()
     assert "--gmflow gmflow.pth" in card and "The licences of mine.pth and gmflow.pth hold for it too." in card

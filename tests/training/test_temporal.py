@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 
 from fvr.colour import luma
 from fvr.models.checkpoints.load import load_network
+from fvr.models.checkpoints.state_dict import notes_of
 from fvr.models.code_prediction import CodeConfig
 from fvr.models.codeformer.network import CodeFormer
 from fvr.models.dicface.network import DicFace, dirichlet_mean
-from fvr.models.embedded import BASE, notes
+from fvr.models.embedded import BASE
 from fvr.models.keep.network import KEEP, KeepConfig
 from fvr.training import cli
 from fvr.training.card import OWN_LICENCE
@@ -233,7 +234,7 @@ def test_a_base_that_torch_saved_makes_a_file_that_stands_alone(arguments, codeb
     out = tmp_path / "elsewhere" / "keep.safetensors"
     assert cli.run(arguments("--out", out, "--base", tmp_path / "mine.pth")) == 0
     network = load_network(out).network
-    assert isinstance(network, KEEP) and BASE not in notes(out)
+    assert isinstance(network, KEEP) and BASE not in notes_of(out)
     expected = base.encoder.state_dict()["blocks.0.weight"].half().float()
     assert torch.equal(network.hq_encoder.state_dict()["blocks.0.weight"], expected)
     card = out.with_suffix(".md").read_text()
