@@ -42,18 +42,18 @@ def face_mask(side: int = 512) -> Tensor:
 
 
 class _LastResult(Generic[Result]):
-    """A function of a condition, computed anew only where that is not the last one seen; without gradients, so that they may flow past it later."""
+    """The last result of a function of a condition."""
 
-    def __init__(self, function: Callable[[Tensor], Result]) -> None:
-        self.function = function
+    def __init__(self) -> None:
         self._last: tuple[Tensor, Result] | None = None
 
-    def __call__(self, condition: Tensor) -> Result:
+    def of(self, condition: Tensor, function: Callable[[Tensor], Result]) -> Result:
+        """function(condition), made anew only where that is not the last one seen; without gradients, so that they may flow past it later."""
         last = self._last
         if last is None or last[0].device != condition.device or not torch.equal(last[0], condition):
             with torch.inference_mode(False), torch.no_grad():
                 condition = condition.clone()
-                last = self._last = condition, self.function(condition)
+                last = self._last = condition, function(condition)
         return last[1]
 
 
@@ -105,8 +105,8 @@ class FlairPrior(Prior):
         self.mask = mask
         self.place = on(network, next(network.parameters()).device) if place is None else place
         self.pixels = pixels
-        self._flows = _LastResult(self._computed_flows)
-        self._parsed = _LastResult(self._computed_mask)
+        self._flows: _LastResult[Flows] = _LastResult()
+        self._parsed: _LastResult[Tensor] = _LastResult()
 
     def configured(self, **changes: Any) -> Self:
         """The same network with another `background`, `mask`, `place`, `pixels` or `schedule`; the flow last made is still known.
@@ -158,7 +158,7 @@ class FlairPrior(Prior):
             eps = self.network(x, torch.zeros_like(x), level, frames=1, temporal=False, pixels=self.pixels)
             return eps.to(x_t.device)
         c = condition.to(device, torch.float32)
-        flows = self._flows(c) if len(c) > 1 else {}
+        flows = self._flows.of(c, lambda c: self.network.flows(c if self.upsampling == "bicubic" else smoothed(c))) if len(c) > 1 else {}
         return self.network(x, c, level, flows=flows, weights=self._weights(c), pixels=self.pixels).to(x_t.device)
 
     def working_bytes(self, frames: int, height: int, width: int) -> int:
@@ -168,19 +168,15 @@ class FlairPrior(Prior):
         """What the network is told of step t: sqrt(alpha_bar_t), or the timestep."""
         return self.schedule.alpha_bar(t) ** 0.5 if self.network.takes_noise_level else float(self.schedule.timesteps[t])
 
-    def _computed_flows(self, condition: Tensor) -> Flows:
-        return self.network.flows(condition if self.upsampling == "bicubic" else smoothed(condition))
-
-    def _computed_mask(self, condition: Tensor) -> Tensor:
-        assert callable(self.mask)
-        return self.mask(((condition + 1) / 2).clamp(0, 1).cpu())
-
     def _weights(self, condition: Tensor) -> Tensor | float:
         """w_n of eq. 17: 1 inside the face, `background` outside."""
         if self.background == 1:
             return 1.0
         height, width = condition.shape[-2:]
-        mask = face_mask(height) if self.mask is None else self.mask if isinstance(self.mask, Tensor) else self._parsed(condition)
+        mask = face_mask(height) if self.mask is None else self.mask
+        if not isinstance(mask, Tensor):
+            parser = mask
+            mask = self._parsed.of(condition, lambda c: parser(((c + 1) / 2).clamp(0, 1).cpu()))
         mask = mask.to(condition).reshape(-1, 1, *mask.shape[-2:])
         if tuple(mask.shape[-2:]) != (height, width):
             mask = F.interpolate(mask, (height, width), mode="nearest")
