@@ -66,15 +66,7 @@ def precision_for(precision: str, device: torch.device | str) -> dict[str, bool]
     return {"bfloat16": precision == "bfloat16", "float16": precision == "float16"}
 
 
-def options_for(
-    base: Base,
-    *,
-    plan: str = "short",
-    recipe: str = "auto",
-    steps: int = 0,
-    rate: float = 0.0,
-    batch: int = 0,
-) -> FineTune:
+def options_for(base: Base, *, plan: str = "short", recipe: str = "auto", steps: int = 0, rate: float = 0.0, batch: int = 0) -> FineTune:
     """The options of a plan for a base; numbers that are 0 are the plan's own.
 
     Raises:

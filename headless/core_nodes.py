@@ -81,11 +81,7 @@ class PreviewImage(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
-            node_id="PreviewImage",
-            display_name="Preview Image",
-            category="image",
-            is_output_node=True,
-            inputs=[io.Image.Input("images")],
+            node_id="PreviewImage", display_name="Preview Image", category="image", is_output_node=True, inputs=[io.Image.Input("images")]
         )
 
     @classmethod
@@ -111,12 +107,7 @@ class PreviewAny(io.ComfyNode):
         return io.NodeOutput(text, ui={"text": (text,)})
 
 
-CORE_NODES: dict[str, type[io.ComfyNode]] = {
-    "LoadImage": LoadImage,
-    "SaveImage": SaveImage,
-    "PreviewImage": PreviewImage,
-    "PreviewAny": PreviewAny,
-}
+CORE_NODES: dict[str, type[io.ComfyNode]] = {"LoadImage": LoadImage, "SaveImage": SaveImage, "PreviewImage": PreviewImage, "PreviewAny": PreviewAny}
 
 
 def _as_text(value: Any) -> str:

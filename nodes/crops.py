@@ -21,9 +21,7 @@ class CropsToFaces(io.ComfyNode):
             inputs=[
                 Faces.Input("faces", tooltip="From Face Align, whose crops were changed."),
                 io.Image.Input(
-                    "crops",
-                    lazy=True,
-                    tooltip="Face Align's crops after anything has changed them: as many, in the same order, square, at any size.",
+                    "crops", lazy=True, tooltip="Face Align's crops after anything has changed them: as many, in the same order, square, at any size."
                 ),
                 io.Float.Input("strength", default=1.0, min=0.0, max=1.0, step=0.05, tooltip="1 shows what the other model made, 0 the crop before."),
                 io.Image.Input(

@@ -97,10 +97,7 @@ class DescribeDegradation(io.ComfyNode):
                 kind_input(),
                 DegradationSocket.Input("degradation", optional=True, tooltip="What happened before, from another Describe Degradation."),
             ],
-            outputs=[
-                DegradationSocket.Output("degradation", tooltip="For FLAIR Sampler."),
-                io.String.Output("text", tooltip="The same in words."),
-            ],
+            outputs=[DegradationSocket.Output("degradation", tooltip="For FLAIR Sampler."), io.String.Output("text", tooltip="The same in words.")],
         )
 
     @classmethod

@@ -47,10 +47,7 @@ class DicFaceRestore(io.ComfyNode):
             ],
             outputs=[
                 *face_outputs(),
-                io.Mask.Output(
-                    "uncertainty",
-                    tooltip="How undecided the codes are: 0 settled, 0.5 as the prior; no meaning for embedded weights.",
-                ),
+                io.Mask.Output("uncertainty", tooltip="How undecided the codes are: 0 settled, 0.5 as the prior; no meaning for embedded weights."),
             ],
         )
 

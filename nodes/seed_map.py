@@ -77,19 +77,7 @@ class SeedMapOptimize(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        frames,
-        seed=0,
-        degradation=None,
-        mask=None,
-        model=None,
-        vae=None,
-        positive=None,
-        prior=None,
-        optical_flow=None,
-        **widgets,
-    ):
+    def execute(cls, frames, seed=0, degradation=None, mask=None, model=None, vae=None, positive=None, prior=None, optical_flow=None, **widgets):
         y = from_image(frames)
         operator = whole_operator(degradation, mask, y)
         options = options_of(widgets).settled(operator)

@@ -135,15 +135,7 @@ def encoding_inputs() -> list:
 
 
 def sink_for(
-    prefix: str,
-    like: SourceInfo | None,
-    *,
-    size: tuple[int, int],
-    codec: str,
-    crf: int,
-    pixel_format: str,
-    audio: Any,
-    metadata: Mapping[str, str],
+    prefix: str, like: SourceInfo | None, *, size: tuple[int, int], codec: str, crf: int, pixel_format: str, audio: Any, metadata: Mapping[str, str]
 ) -> tuple[VideoSink | ImageSink, str]:
     """A new numbered file in the output folder, and its subfolder there; the sink's `path` may get a higher number when it is closed."""
     path, subfolder, _ = host.next_output_path(prefix, default_suffix(codec), width=size[1], height=size[0])
@@ -269,10 +261,7 @@ class SaveVideoFrames(io.ComfyNode):
                 Times.Input("times", optional=True, tooltip="From Load Video Frames: when each frame is shown."),
                 io.Audio.Input("audio", optional=True, tooltip="Replaces the sound. With nothing wired the source's own sound is copied."),
             ],
-            outputs=[
-                io.Video.Output("video", tooltip="The file that was written."),
-                io.String.Output("path", tooltip="Where it is."),
-            ],
+            outputs=[io.Video.Output("video", tooltip="The file that was written."), io.String.Output("path", tooltip="Where it is.")],
         )
 
     @classmethod

@@ -239,15 +239,7 @@ def _codebook(options: argparse.Namespace) -> None:
     damage = recipe.blind.text
     if recipe.cleaned is not None:
         damage = f"{STILLS}; small faces by {recipe.footage.describe()}, then cleaned by the blind restorer"
-    _written(
-        options,
-        trained,
-        recipe.name,
-        "Face codebook (CodeFormer)",
-        "restores aligned faces frame by frame",
-        (faces, held_out),
-        damage=damage,
-    )
+    _written(options, trained, recipe.name, "Face codebook (CodeFormer)", "restores aligned faces frame by frame", (faces, held_out), damage=damage)
 
 
 def _cleaned(options: argparse.Namespace, recipe: CodebookRecipe) -> tuple[CleanedClips, CleanedClips] | None:

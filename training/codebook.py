@@ -21,16 +21,7 @@ from .data.cleaned import CleanedClips
 from .data.degradations import JUDGED, Blind, judged
 from .data.faces import Faces
 from .engine import Batch, Stage
-from .losses import (
-    EncoderFeatures,
-    PatchAdversary,
-    adaptive_weight,
-    code_losses,
-    hinge_for_adversary,
-    lpips_or_none,
-    pixel_loss,
-    quantised,
-)
+from .losses import EncoderFeatures, PatchAdversary, adaptive_weight, code_losses, hinge_for_adversary, lpips_or_none, pixel_loss, quantised
 from .plan import Plan
 from .recipe import CodebookRecipe
 
@@ -322,10 +313,7 @@ class OnCleaned(_CodebookStage):
             codes = network.quantize.lookup(network.logits(latent).argmax(-1))
         output = network.decode(codes, latent, features, 1.0, match=False).float()
         together = fused((output + 1) / 2, (source + 1) / 2, bool(batch["cleaned"]))
-        return {
-            "answer": root_square((anchored(output, source) - target) / 2).mean(),
-            "together": root_square(together - (target + 1) / 2).mean(),
-        }
+        return {"answer": root_square((anchored(output, source) - target) / 2).mean(), "together": root_square(together - (target + 1) / 2).mean()}
 
     def validate(self, network: CodeFormer) -> tuple[dict[str, float], Tensor]:
         """What comes on top of what the blind restorer made, in dB: the mean over held-out clips, and the least."""

@@ -67,13 +67,7 @@ class QuickClipNorm(ClipNorm):
     """ClipNorm, quick where every frame is its own clip and all are worked on at once; the same otherwise."""
 
     def read(
-        self,
-        x: Tensor,
-        window: Window,
-        film: tuple[Tensor, Tensor] | None = None,
-        *,
-        activate: bool = True,
-        dtype: torch.dtype | None = None,
+        self, x: Tensor, window: Window, film: tuple[Tensor, Tensor] | None = None, *, activate: bool = True, dtype: torch.dtype | None = None
     ) -> Read:
         if window.frames != 1 or window.pixels is not None or not torch.is_grad_enabled():
             return super().read(x, window, film, activate=activate, dtype=dtype)

@@ -98,11 +98,7 @@ def fill(folder: Path, count: int) -> None:
         write_json(job.parts / f"{segment.name}.json", told)
 
 
-STEPS = {
-    "plan": planned,
-    "fill": fill,
-    "join": lambda folder, count: join(planned(folder, count), folder / "out.mkv"),
-}
+STEPS = {"plan": planned, "fill": fill, "join": lambda folder, count: join(planned(folder, count), folder / "out.mkv")}
 
 
 def measure(step: str, folder: Path, count: int) -> None:
