@@ -93,39 +93,18 @@ def coded(planes: np.ndarray, codec: str, quality: float, options: Mapping[str, 
     encoder.options = chosen
     packets = []
     for index, plane in enumerate(planes):
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(plane), format="yuv420p")
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(plane), format=encoder.pix_fmt)  # the numbers as they are, also for mjpeg
         picture.pts = index
-        if codec == "mjpeg":  # the same numbers under the name that the encoder takes: nothing is rescaled
-            picture = _as_full_range(plane)
-            picture.pts = index
         packets += encoder.encode(picture)
     packets += encoder.encode(None)
     decoder = av.CodecContext.create({"libx264": "h264", "libx265": "hevc", "libvpx-vp9": "vp9"}.get(name, name), "r")
     decoder.thread_count = 1
-    if encoder.extradata and name in ("mpeg4",):
+    if encoder.extradata and codec == "mpeg4":
         decoder.extradata = encoder.extradata
-    frames = [_planes(picture) for packet in [*packets, None] for picture in decoder.decode(packet)]
+    frames = [picture.to_ndarray() for packet in [*packets, None] for picture in decoder.decode(packet)]
     if len(frames) != len(planes):
         raise RuntimeError(f"{codec} gave {len(frames)} frames for {len(planes)}")
     return np.stack(frames)
-
-
-def _as_full_range(plane: np.ndarray) -> av.VideoFrame:
-    height, width = plane.shape[0] * 2 // 3, plane.shape[1]
-    picture = av.VideoFrame(width, height, "yuvj420p")
-    chroma = plane[height:].reshape(2, height // 2, width // 2)
-    for target, source in zip(picture.planes, (plane[:height], *chroma), strict=True):
-        rows = np.zeros((target.height, target.line_size), np.uint8)
-        rows[:, : target.width] = source
-        target.update(rows.tobytes())
-    return picture
-
-
-def _planes(picture: av.VideoFrame) -> np.ndarray:
-    """The three planes as they are, whatever range they claim."""
-    height, width = picture.height, picture.width
-    luma, *chroma = (np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width] for plane in picture.planes)
-    return np.concatenate([luma[:height, :width], np.concatenate([part.reshape(-1) for part in chroma]).reshape(-1, width)])
 
 
 def _rgb_to_yuv(matrix: str) -> np.ndarray:
