@@ -150,7 +150,7 @@ def _prior(options: argparse.Namespace) -> None:
         recipe = replace(recipe, image=recipe.image.gathering(options.batch), video=recipe.video.gathering(min(options.batch, recipe.video.batch)))
     faces, held_out = (Faces(options.faces, split, recipe.sizes.side, _prefixes(options)) for split in ("train", "val"))
     torch.manual_seed(options.seed)
-    network = prior.network_of(recipe)
+    network = recipe.sizes.network()
     _load_flow(options, network, recipe.name)
     clips = None if options.clips is None else Clips(options.clips, recipe.sizes.side, recipe.frames)
     stages = prior.stages_of(recipe, faces, held_out, torch.device(options.device), clips)

@@ -63,20 +63,11 @@ class _CodebookStage(Stage[CodeFormer]):
     held_out: Faces
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
-    def clean(self, number: int, generator: torch.Generator) -> Tensor:
-        """`number` training faces (n, 3, S, S) in [0, 1]."""
-        index = torch.randint(len(self.faces), (number,), generator=generator).tolist()
-        return torch.stack([self.faces.jittered(i, self.recipe.jitter, generator) for i in index])
-
     def pair(self, blind: Blind, generator: torch.Generator) -> Batch:
         """Clean faces and their degraded versions, both in [-1, 1]."""
-        target = self.clean(self.plan.batch, generator)
+        target = self.faces.sample(self.plan.batch, self.recipe.jitter, generator)
         source = torch.stack([blind.draw(generator)(face, generator) for face in target])
         return {"source": source * 2 - 1, "target": target * 2 - 1}
-
-    def judged_faces(self) -> Tensor:
-        """The first faces of the validation split, (n, 3, S, S) in [0, 1]."""
-        return torch.stack([self.held_out.face(i) for i in range(min(VALIDATED, len(self.held_out)))])
 
 
 class Adversarial:
@@ -125,7 +116,7 @@ class AutoEncoding(_CodebookStage):
         self.adversary = Adversarial(self.recipe.adversary[0], self.plan, self.recipe.adversary_from[0], self.device)
 
     def batch(self, step: int, generator: torch.Generator) -> Batch:
-        return {"target": self.clean(self.plan.batch, generator) * 2 - 1}
+        return {"target": self.faces.sample(self.plan.batch, self.recipe.jitter, generator) * 2 - 1}
 
     def before_step(self, network: CodeFormer, step: int, generator: torch.Generator) -> bool:
         recipe = self.recipe
@@ -134,7 +125,7 @@ class AutoEncoding(_CodebookStage):
         if not (beginning or reviving):
             return False
         with torch.no_grad():
-            faces = (self.clean(REVIVED_FACES, generator) * 2 - 1).to(self.device)
+            faces = (self.faces.sample(REVIVED_FACES, recipe.jitter, generator) * 2 - 1).to(self.device)
             latent = network.encoder(faces.contiguous(memory_format=torch.channels_last))[0].float()
         tokens = latent.flatten(2).mT.flatten(0, 1)
         entries = network.quantize.embedding.weight
@@ -164,7 +155,7 @@ class AutoEncoding(_CodebookStage):
         return terms | self.adversary.term(output, target, faithful, last, step)
 
     def validate(self, network: CodeFormer) -> tuple[dict[str, float], Tensor]:
-        truth = self.judged_faces()
+        truth = self.held_out.first(VALIDATED)
         latent = network.encoder((truth * 2 - 1).to(self.device))[0].float()
         index = network.quantize.nearest(latent)
         direct, coded = (((network.generator(z) + 1) / 2).clamp(0, 1).cpu() for z in (latent, network.quantize.lookup(index)))
@@ -203,7 +194,7 @@ class CodePrediction(_CodebookStage):
         return {"codes": self.recipe.codes * entropy, "features": self.recipe.features * distance}
 
     def validate(self, network: CodeFormer) -> tuple[dict[str, float], Tensor]:
-        return restoration_figures(network, self.judged_faces(), self.device, weight=0.0)
+        return restoration_figures(network, self.held_out.first(VALIDATED), self.device, weight=0.0)
 
 
 class Joint(CodePrediction):
@@ -276,7 +267,7 @@ class Joint(CodePrediction):
         return free
 
     def validate(self, network: CodeFormer) -> tuple[dict[str, float], Tensor]:
-        return restoration_figures(network, self.judged_faces(), self.device, weight=1.0)
+        return restoration_figures(network, self.held_out.first(VALIDATED), self.device, weight=1.0)
 
 
 @dataclass

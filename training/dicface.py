@@ -134,13 +134,11 @@ class DicFaceStage(TemporalStage[DicFace]):
         return terms
 
     def validate(self, network: DicFace) -> tuple[dict[str, float], Tensor]:
-        """Of a further task, by itself; else as KEEP's."""
+        """As KEEP's where it restores. Colourising: error of the colour differences, in units of a grey picture's; inpainting: gain in the holes over
+        what they were shown as."""
         if self.recipe.task == "restore" or not self.recipe.stills:
             return super().validate(network)
-        return self._validate_task(network, torch.stack([self.held_out.face(i) for i in range(min(VALIDATED, len(self.held_out)))]))
-
-    def _validate_task(self, network: DicFace, truth: Tensor) -> tuple[dict[str, float], Tensor]:
-        """Colourising: error of the colour differences, in units of a grey picture's. Inpainting: gain in the holes over what they were shown as."""
+        truth = self.held_out.first(VALIDATED)
         shown = [self._shown(face[None], generator_for("shown", i)) for i, face in enumerate(truth)]
         source = torch.cat([pair["source"] for pair in shown])
         drawn = ((network(source[:, None].to(self.device))[:, 0].float().cpu() + 1) / 2).clamp(0, 1)

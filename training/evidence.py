@@ -116,7 +116,7 @@ class EvidenceStage(Stage[DicFace]):
     def _looked_at(self, network: DicFace, generator: torch.Generator) -> Batch:
         """Of a still: its latent (1, code_dim, s, s), the codes' chances (1, tokens, codes), the squared error of what comes back (1, tokens)."""
         recipe = self.recipe
-        target = self.faces.jittered(int(torch.randint(len(self.faces), (), generator=generator)), recipe.jitter, generator)
+        (target,) = self.faces.sample(1, recipe.jitter, generator)
         kind = float(torch.rand((), generator=generator))
         if kind < recipe.blank:
             source = covered(target, generator)
@@ -148,7 +148,7 @@ class EvidenceStage(Stage[DicFace]):
     def validate(self, network: DicFace) -> tuple[dict[str, float], Tensor]:
         """Of still held-out faces, clean, under the judged degradations, and of noise: how uncertain the network is; and over places the rank
         correlation with the true error of what it draws at fidelity 1."""
-        truth = torch.stack([self.held_out.face(i) for i in range(min(self.recipe.validated, len(self.held_out)))])
+        truth = self.held_out.first(self.recipe.validated)
         noise = torch.stack([covered(face, generator_for("noise", i), 0.0) for i, face in enumerate(truth)])
         sources = {"clean": truth} | {name: judged(name, truth, seed=0) for name in JUDGED} | {"noise": noise}
         codebook, side = network.quantize.embedding.weight.float(), network.config.latent_side

@@ -21,8 +21,8 @@ from ..models.flair.unet import VideoUNet
 from ..models.flair.window import Flows
 from ..priors.flair_video import smoothed
 from .data.degradations import JUDGED, NATIVE_128, Blind, Deblurring, KnownDegradation, judged
-from .data.faces import MIRROR_ONLY, Faces, Jitter, shrunk
-from .data.synthetic_motion import Clips, Motion, degraded_clip, set_moving
+from .data.faces import MIRROR_ONLY, Faces, Jitter
+from .data.synthetic_motion import Clips, Motion, animate, degraded_clip, sample_clip
 from .engine import Batch, Stage, generator_for
 from .plan import Plan
 
@@ -126,11 +126,6 @@ PRIOR_128 = PriorRecipe(
 )
 
 
-def network_of(recipe: PriorRecipe) -> VideoUNet:
-    """The recipe's network at its start: PyTorch's own initialisation, temporal layers adding nothing."""
-    return recipe.sizes.network()
-
-
 def stages_of(recipe: PriorRecipe, faces: Faces, held_out: Faces, device: torch.device, clips: Clips | None = None) -> list[Stage]:
     """Eq. 6, then eq. 7, half of whose clips are `clips` where they are given."""
     return [ImagePriorStage(recipe, faces, held_out, device), VideoPriorStage(recipe, faces, held_out, device, clips)]
@@ -218,11 +213,10 @@ class ImagePriorStage(_PriorStage):
 
     def batch(self, step: int, generator: torch.Generator) -> Batch:
         recipe, number = self.recipe, self.plan.batch
-        index = torch.randint(len(self.faces), (number,), generator=generator).tolist()
-        target = torch.stack([self.faces.jittered(i, recipe.jitter, generator) for i in index])
+        target = self.faces.sample(number, recipe.jitter, generator)
         condition = torch.stack([recipe.blind.draw(generator)(face, generator) for face in target]) * 2 - 1
         kept = torch.rand(number, generator=generator) >= recipe.dropped
-        thinned = torch.stack([thinning(target.shape[-1], generator) for _ in index])
+        thinned = torch.stack([thinning(target.shape[-1], generator) for _ in target])
         thin = torch.rand(number, generator=generator) < recipe.masked
         thinned[~thin] = 1.0
         condition = condition * thinned * kept[:, None, None, None]
@@ -232,8 +226,7 @@ class ImagePriorStage(_PriorStage):
         return self.denoising(network, batch, frames=1, temporal=False)
 
     def validate(self, network: VideoUNet) -> tuple[dict[str, float], Tensor]:
-        truth = torch.stack([self.held_out.face(i) for i in range(min(VALIDATED, len(self.held_out)))])
-        return self.judged_estimates(network, truth, temporal=False)
+        return self.judged_estimates(network, self.held_out.first(VALIDATED), temporal=False)
 
 
 class VideoPriorStage(_PriorStage):
@@ -254,24 +247,17 @@ class VideoPriorStage(_PriorStage):
         recipe = self.recipe
         pairs = []
         for _ in range(self.plan.batch):
-            if self.clips is not None and torch.rand((), generator=generator) < 0.5:
-                target = self.clips.piece(generator)
-            else:
-                still = self.faces.source(int(torch.randint(len(self.faces), (), generator=generator)))
-                target = self._clip(still, recipe.frames, generator)
+            target = sample_clip(self.faces, self.clips, recipe.frames, recipe.motion, generator)
             pairs.append((target, degraded_clip(target, recipe.video_blind or recipe.blind, generator)))
         target, condition = (torch.cat(part) * 2 - 1 for part in zip(*pairs, strict=True))
         return self.noised(target, condition, self.plan.batch, generator)
-
-    def _clip(self, still: Tensor, frames: int, generator: torch.Generator) -> Tensor:
-        moving = set_moving(still, frames, self.recipe.motion, generator)
-        return torch.stack([shrunk(frame, self.faces.side) for frame in moving])
 
     def losses(self, network: VideoUNet, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         return self.denoising(network, batch, frames=self.recipe.frames, temporal=True)
 
     def validate(self, network: VideoUNet) -> tuple[dict[str, float], Tensor]:
-        truth = self._clip(self.held_out.source(0), self.recipe.frames, generator_for("validation", "prior"))
+        generator = generator_for("validation", "prior")
+        truth = animate(self.held_out.source(0), self.recipe.frames, self.recipe.motion, generator, self.held_out.side)
         return self.judged_estimates(network, truth, temporal=True)
 
 

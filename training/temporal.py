@@ -19,8 +19,8 @@ from ..models.code_prediction import CodeNetwork
 from ..models.vq import Encoder
 from ..physics.linear.inpaint import BrushStrokes
 from .data.degradations import JUDGED, Blind, Streamed, judged
-from .data.faces import MIRROR_ONLY, Faces, Jitter, shrunk
-from .data.synthetic_motion import Clips, Motion, degraded_clip, set_moving
+from .data.faces import MIRROR_ONLY, Faces, Jitter
+from .data.synthetic_motion import Clips, Motion, animate, degraded_clip, sample_clip
 from .engine import Batch, Net, Stage, generator_for
 from .evidence import EvidenceRecipe
 from .losses import EncoderFeatures, lpips_or_none, pixel_loss
@@ -109,7 +109,8 @@ class TemporalStage(Stage[Net]):
             parameter.requires_grad_(key not in own and key != "position_emb")
         self.perceptual: nn.Module | None = None
         if self.recipe.perceptual:
-            self.perceptual = lpips_or_none(self.device) or EncoderFeatures(copy.deepcopy(self.encoder_of_clean()), self.clean_sides())
+            sides = self.base.config.sides[1:3]
+            self.perceptual = lpips_or_none(self.device) or EncoderFeatures(copy.deepcopy(self.encoder_of_clean()), sides)
 
     def encoder_of_clean(self) -> Encoder:
         """The autoencoder's.
@@ -121,30 +122,18 @@ class TemporalStage(Stage[Net]):
             raise ValueError(f"the recipe {self.recipe.name} compares with the codes of clean faces: give --autoencoder")
         return self.clean
 
-    def clean_sides(self) -> tuple[int, ...]:
-        """The sides at which our own perceptual distance looks."""
-        return self.base.config.sides[1:3]
-
     def batch(self, step: int, generator: torch.Generator) -> Batch:
-        pairs = [self._still(generator) for _ in range(self.recipe.stills)] or [self._pair(generator) for _ in range(self.plan.batch)]
+        pairs = [self._pair(generator) for _ in range(self.recipe.stills or self.plan.batch)]
         return {key: torch.stack([pair[key] for pair in pairs]) for key in pairs[0]}
 
     def _pair(self, generator: torch.Generator) -> Batch:
+        """A clip to learn from, or one of a single frame where the recipe takes stills."""
         recipe = self.recipe
-        if self.clips is not None and torch.rand((), generator=generator) < 0.5:
-            target = self.clips.piece(generator)
+        if recipe.stills:
+            target = self.faces.sample(1, recipe.jitter, generator)
         else:
-            still = self.faces.source(int(torch.randint(len(self.faces), (), generator=generator)))
-            if recipe.jitter.mirror and torch.rand((), generator=generator) < 0.5:
-                still = still.flip(-1)
-            moving = set_moving(still, recipe.frames, recipe.motion, generator)
-            target = torch.stack([shrunk(frame, self.faces.side) for frame in moving])
+            target = sample_clip(self.faces, self.clips, recipe.frames, recipe.motion, generator, mirror=recipe.jitter.mirror)
         return self._shown(target, generator)
-
-    def _still(self, generator: torch.Generator) -> Batch:
-        """A clip of one frame."""
-        index = int(torch.randint(len(self.faces), (), generator=generator))
-        return self._shown(self.faces.jittered(index, self.recipe.jitter, generator)[None], generator)
 
     def _shown(self, target: Tensor, generator: torch.Generator) -> Batch:
         """A clip (T, 3, S, S) in [0, 1] and what is shown of it, both in [-1, 1]; with holes that are filled, `hole` (T, 1, S, S), 1 inside.
@@ -188,9 +177,8 @@ class TemporalStage(Stage[Net]):
         name = next(iter(JUDGED))
         gains, shares, rows = [], [], []
         for number in range(min(VALIDATED_CLIPS, len(self.held_out))):
-            still = self.held_out.source(number)
-            moving = set_moving(still, VALIDATED_FRAMES, self.recipe.motion, generator_for("validation", number))
-            truth = torch.stack([shrunk(frame, self.held_out.side) for frame in moving])
+            still, generator = self.held_out.source(number), generator_for("validation", number)
+            truth = animate(still, VALIDATED_FRAMES, self.recipe.motion, generator, self.held_out.side)
             source = judged(name, truth, seed=number)
             if self.recipe.task != "restore":
                 source = self._shown(truth, generator_for("damage", number))["source"] / 2 + 0.5

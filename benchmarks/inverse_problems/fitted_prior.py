@@ -153,7 +153,7 @@ def main() -> None:
         from fvr.training.data.faces import Faces
 
         faces = Faces(arguments.source, "train", arguments.side)
-        frames = torch.stack([faces.face(n) for n in range(len(faces))])
+        frames = faces.first(len(faces))
     else:
         from fvr.video import open_source, read_frames
 

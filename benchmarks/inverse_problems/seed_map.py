@@ -39,7 +39,7 @@ from fvr.options import parse_settings
 from fvr.physics import AveragePool, Blur, Degradation, RandomInpaint, TemporalBlur
 from fvr.priors.load import prior_from_file
 from fvr.training.data.faces import SUFFIXES, read_face
-from fvr.training.data.synthetic_motion import Motion, set_moving
+from fvr.training.data.synthetic_motion import Motion, animate
 from fvr.video import open_source, read_frames
 
 TASKS: dict[str, Degradation] = {
@@ -96,8 +96,7 @@ def clip_of(source: Path, first: int, count: int, side: int, motion_seed: int) -
     """(count, 3, side, side) in [0, 1]."""
     if source.suffix.lower() in SUFFIXES:
         face = read_face(source, 2 * side).float() / 255
-        moving = set_moving(face, count, Motion(), torch.Generator().manual_seed(motion_seed))
-        return F.interpolate(moving, (side, side), mode="area")
+        return animate(face, count, Motion(), torch.Generator().manual_seed(motion_seed), side)
     frames, _ = read_frames(open_source(source))
     return F.interpolate(frames[first : first + count], (side, side), mode="area")
 

@@ -40,8 +40,7 @@ def main() -> None:
         images = torch.cat([network(part, options.fidelity, match=False) for part in seen.split(8)])
         return fused((images.clamp(-1, 1) + 1) / 2, source).clamp(0, 1)
 
-    held_out = Faces(options.faces, "val", side)
-    truth = torch.stack([held_out.face(i) for i in range(min(options.limit, len(held_out)))])
+    truth = Faces(options.faces, "val", side).first(options.limit)
     print(f"{options.weights.name}, {side} x {side}, w = {options.fidelity:g}, {len(truth)} validation faces.\n")
     print("| degradation | bicubic | restored | gain |\n| --- | --- | --- | --- |")
     columns = []

@@ -15,7 +15,7 @@ from fvr.methods.blind.restorer import AGREED, EVERY, SMALL, BlindOptions, Blind
 from fvr.methods.blind.window_means import averaged
 from fvr.models.blind import BlindRestorers, BlindSizes, BlindUNet
 from fvr.motion.warp import warp
-from fvr.training.data.synthetic_motion import Motion, set_moving
+from fvr.training.data.synthetic_motion import Motion, animate
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def make_even(network: BlindUNet) -> None:
 def clip() -> torch.Tensor:
     generator = torch.Generator().manual_seed(3)
     still = torch.nn.functional.interpolate(torch.rand(1, 3, 24, 24, generator=generator), (512, 512), mode="bicubic")[0].clamp(0, 1)
-    return set_moving(still, 9, Motion(), generator)
+    return animate(still, 9, Motion(), generator)
 
 
 @pytest.mark.parametrize("chunk", [1, 7])

@@ -32,7 +32,7 @@ from fvr.training.data.faces import Faces
 from fvr.training.data.synthetic_motion import Clips
 from fvr.training.engine import STATE, Run, Stopped, generator_for, train
 from fvr.training.flow_weights import load_spynet
-from fvr.training.prior import ImagePriorStage, PriorRecipe, VideoPriorStage, network_of, stages_of, thinning
+from fvr.training.prior import ImagePriorStage, PriorRecipe, VideoPriorStage, stages_of, thinning
 
 SIZES_64 = BicubicConfig(side=SIDE, channels=32, multipliers=(1, 1), res_blocks=1, attention=frozenset({1}), recurrence=frozenset(), head=32)
 TINY = PriorRecipe("tiny prior", SIZES_64, replace(SHORT, batch=2), SHORT, frames=3, blind=NATIVE_128.at(SIDE), levels="angle", weighting="v")
@@ -54,7 +54,7 @@ def quick_validation(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("quick_validation")
 def test_each_stage_trains_its_own_layers_only(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network = network_of(TINY)
+    network = TINY.sizes.network()
     spatial, temporal, _ = split_parameters(network)
     before = {name: value.clone() for name, value in network.named_parameters()}
     train(network, list(stages(tmp_path / "faces")), Run(tmp_path / "work", bfloat16=False, validate_every=0), TINY.name)
@@ -146,7 +146,7 @@ def test_the_network_for_blur_learns_in_both_stages(tmp_path: Path) -> None:
     table = linear_schedule().alphas_cumprod.sqrt().float()
     assert image.level_input(table[[3, 700, 999]]).tolist() == [3, 700, 999]
     assert 0.0 < image.batch(0, generator_for(0))["condition"].diff(dim=-1).eq(0).float().mean() < 1  # pixels are repeated 4 x 4
-    network = network_of(recipe)
+    network = recipe.sizes.network()
     before = {name: value.clone() for name, value in network.named_parameters()}
     image.start(network, {})
     assert {module.dropout for module in network.modules() if isinstance(module, ResBlock)} == {0.0, 0.2}
@@ -215,7 +215,7 @@ def flows_of(spynet: SPyNet) -> torch.Tensor:
 @pytest.mark.parametrize("names", ["mmagic", "basicsr", "inside"])
 def test_spynets_weights_reach_every_layer(tmp_path: Path, names: str) -> None:
     path, spynet = spynet_file(tmp_path, names)
-    network = network_of(FLOWING)
+    network = FLOWING.sizes.network()
     load_spynet(network, path)
     inside = [module for name, module in network.named_modules(remove_duplicate=False) if name.endswith(".spynet")]
     assert len(inside) == 3 and all(torch.equal(flows_of(module), flows_of(spynet)) for module in inside)
@@ -224,7 +224,7 @@ def test_spynets_weights_reach_every_layer(tmp_path: Path, names: str) -> None:
 def test_what_is_no_spynet_is_refused(tmp_path: Path) -> None:
     torch.save({"layer.weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"other.pth holds 1 tensors .* give https://\S+spynet_20210409"):
-        load_spynet(network_of(FLOWING), tmp_path / "other.pth")
+        load_spynet(FLOWING.sizes.network(), tmp_path / "other.pth")
 
 
 @pytest.mark.usefixtures("quick_validation")
@@ -234,7 +234,7 @@ def test_two_stages_with_recurrence_learn_resume_and_load(tmp_path: Path) -> Non
 
     def run(folder: str, stop_at: tuple[str, int] | None = None) -> BicubicUNet:
         torch.manual_seed(0)
-        network = network_of(FLOWING)
+        network = FLOWING.sizes.network()
         load_spynet(network, path)
 
         def tick(stage: str, done: int, steps: int, losses: dict) -> None:
@@ -267,7 +267,7 @@ def test_recurrence_sees_the_motion_of_the_condition(tmp_path: Path) -> None:
     """The loss of a clip depends on SPyNet's weights once the carried features count; in bfloat16 too, in which flow stays float32."""
     path, _ = spynet_file(tmp_path)
     torch.manual_seed(0)
-    network = network_of(FLOWING)
+    network = FLOWING.sizes.network()
     for name, parameter in network.named_parameters():
         if "conv_last" in name:
             torch.nn.init.normal_(parameter, std=0.5)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from fvr.metrics.fidelity import psnr
 from fvr.motion.dis import DisFlow
 from fvr.training.data.degradations import Blind
-from fvr.training.data.synthetic_motion import Clips, Motion, degraded_clip, set_moving
+from fvr.training.data.synthetic_motion import Clips, Motion, animate, degraded_clip
 from fvr.video import open_sink
 
 FAINT = Blind(64, (0.1, 0.1), factor=(1, 1), noise=(0, 0), quality=(100, 100), skip=0.99)
@@ -27,7 +27,7 @@ def picture(side: int = 64) -> torch.Tensor:
 
 def test_motion_is_smooth_bounded_and_repeatable() -> None:
     motion = Motion(period=16)
-    clip, again = (set_moving(picture(), 32, motion, torch.Generator().manual_seed(1)) for _ in range(2))
+    clip, again = (animate(picture(), 32, motion, torch.Generator().manual_seed(1)) for _ in range(2))
     assert torch.equal(clip, again)
     steps = (clip[1:] - clip[:-1]).abs().mean((1, 2, 3))
     assert steps.min() > 0 and steps.max() < (clip[0] - clip[16]).abs().mean()
@@ -38,12 +38,12 @@ def test_motion_is_smooth_bounded_and_repeatable() -> None:
 
 
 def test_without_amounts_nothing_moves() -> None:
-    still = set_moving(picture(), 3, Motion(0, 0, 0, 0, light=0), torch.Generator().manual_seed(0))
+    still = animate(picture(), 3, Motion(0, 0, 0, 0, light=0), torch.Generator().manual_seed(0))
     assert (still - picture()).abs().max() < 1e-5
 
 
 def test_recompression_comes_for_half_of_the_clips() -> None:
-    clip = set_moving(picture(), 4, Motion(), torch.Generator().manual_seed(0))
+    clip = animate(picture(), 4, Motion(), torch.Generator().manual_seed(0))
     changed = 0
     for seed in range(12):
         result = degraded_clip(clip, FAINT, torch.Generator().manual_seed(seed), (35, 40))
@@ -59,7 +59,7 @@ def test_clips_of_a_folder_are_pieces_in_order(tmp_path: Path) -> None:
         folder.mkdir(exist_ok=True)
         cv2.imwrite(str(folder / f"{index:03}.png"), frame)
     clips = Clips(tmp_path, 16, 4)
-    pieces = [clips.piece(torch.Generator().manual_seed(seed)) for seed in range(8)]
+    pieces = [clips.sample(torch.Generator().manual_seed(seed)) for seed in range(8)]
     for piece in pieces:
         levels = (piece.mean((1, 2, 3)) * 255 / 20).round().int().tolist()
         assert levels == list(range(levels[0], levels[0] + 4))
@@ -82,7 +82,7 @@ def test_films_that_do_not_fit_are_decoded_piece_by_piece(tmp_path: Path) -> Non
     held, some, none = (Clips(tmp_path, 16, 4, in_memory=room) for room in (1 << 30, 10 * one_frame, 0))
     assert [[film.pixels is not None for film in clips._films] for clips in (held, some, none)] == [[True, True], [False, True], [False, False]]
     for seed in range(12):
-        pieces = [clips.piece(torch.Generator().manual_seed(seed)) for clips in (held, some, none)]
+        pieces = [clips.sample(torch.Generator().manual_seed(seed)) for clips in (held, some, none)]
         assert all(torch.equal(piece, pieces[0]) for piece in pieces)
         levels = (pieces[0].mean((1, 2, 3)) * 255).diff()
         assert bool((levels > 0.5).all()), levels  # consecutive and in order

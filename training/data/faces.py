@@ -87,7 +87,16 @@ class Faces:
 
     def face(self, index: int) -> Tensor:
         """Face `index` unmoved, (3, side, side) in [0, 1]."""
-        return shrunk(self.source(index), self.side)
+        return area_resized(self.source(index), self.side)
+
+    def first(self, number: int) -> Tensor:
+        """The first `number` faces unmoved, or all if there are fewer, (n, 3, side, side) in [0, 1]."""
+        return torch.stack([self.face(index) for index in range(min(number, len(self)))])
+
+    def sample(self, number: int, jitter: Jitter, generator: torch.Generator) -> Tensor:
+        """`number` faces drawn at random, moved and relit, (number, 3, side, side) in [0, 1]."""
+        drawn = torch.randint(len(self), (number,), generator=generator).tolist()
+        return torch.stack([self.jittered(index, jitter, generator) for index in drawn])
 
     def jittered(self, index: int, jitter: Jitter, generator: torch.Generator) -> Tensor:
         """Face `index` moved and relit at random, (3, side, side) in [0, 1]."""
@@ -101,7 +110,7 @@ class Faces:
         if jitter.light:
             gain = 1 + jitter.light * torch.tensor(draw[5:8])[:, None, None]
             image = ((image - 0.5) * gain + 0.5).clamp(0, 1)
-        return shrunk(image, self.side)
+        return area_resized(image, self.side)
 
 
 def moved(image: Tensor, angle: float, zoom: float, right: float, down: float) -> Tensor:
@@ -111,9 +120,9 @@ def moved(image: Tensor, angle: float, zoom: float, right: float, down: float) -
     return F.grid_sample(image[None], grid, mode="bilinear", padding_mode="reflection", align_corners=False)[0]
 
 
-def shrunk(image: Tensor, side: int) -> Tensor:
-    """(3, S, S) at side x side, averaged over areas."""
-    return image if image.shape[-1] == side else F.interpolate(image[None], (side, side), mode="area")[0]
+def area_resized(images: Tensor, side: int) -> Tensor:
+    """(..., 3, S, S) at side x side, averaged over areas."""
+    return images if images.shape[-1] == side else F.adaptive_avg_pool2d(images, side)
 
 
 def read_face(path: Path, side: int) -> Tensor:

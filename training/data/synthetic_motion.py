@@ -14,7 +14,7 @@ from torch import Tensor
 from ...physics.nonlinear.h264 import H264
 from ...video import open_source, read_frames
 from .degradations import Blind, Deblurring, KnownDegradation, Streamed
-from .faces import SUFFIXES, read_face, shrunk
+from .faces import SUFFIXES, Faces, area_resized, read_face
 
 CLIP_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 SMALLEST_CODED = 16
@@ -47,10 +47,13 @@ class Motion:
             raise ValueError(f"motion takes amounts from 0, at least 2 knots and a period of at least 2 frames, got {self}")
 
 
-def set_moving(image: Tensor, frames: int, motion: Motion, generator: torch.Generator) -> Tensor:
+def animate(image: Tensor, frames: int, motion: Motion, generator: torch.Generator, size: int | None = None) -> Tensor:
     """A still (3, S, S) in [0, 1] as a clip (frames, 3, S, S): turn, zoom, shift, bend and light follow slow sines of random phase.
 
     No frame shows it unmoved, on average; neighbouring frames differ by at most 2 pi / period of the amounts.
+
+    Args:
+        size: side of the frames; None keeps the still's.
     """
     knots = 2 * motion.knots**2
     swing = swings(frames, 5 + knots, motion.period, generator)
@@ -63,7 +66,8 @@ def set_moving(image: Tensor, frames: int, motion: Motion, generator: torch.Gene
     bend = 2 * motion.bend * swing[:, 5:].reshape(frames, 2, motion.knots, motion.knots)
     grid = grid + F.interpolate(bend, (side, side), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
     moved = F.grid_sample(image.expand(frames, -1, -1, -1), grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    return (moved * (1 + motion.light * swing[:, 4])[:, None, None, None]).clamp(0, 1)
+    clip = (moved * (1 + motion.light * swing[:, 4])[:, None, None, None]).clamp(0, 1)
+    return clip if size is None else area_resized(clip, size)
 
 
 def swings(frames: int, number: int, period: float, generator: torch.Generator) -> Tensor:
@@ -120,7 +124,7 @@ class Clips:
     def __len__(self) -> int:
         return len(self._films) + len(self._sequences)
 
-    def piece(self, generator: torch.Generator) -> Tensor:
+    def sample(self, generator: torch.Generator) -> Tensor:
         """`frames` consecutive frames of a clip drawn at random, (frames, 3, side, side) in [0, 1], mirrored half of the time."""
         which = int(torch.randint(len(self), (), generator=generator))
         if which < len(self._films):
@@ -157,7 +161,21 @@ class Clips:
         return self._bytes(read_frames(film.path, start=start, count=self.frames)[0])
 
     def _bytes(self, frames: Tensor) -> Tensor:
-        return torch.stack([(shrunk(frame, self.side) * 255 + 0.5).byte() for frame in frames])
+        return (area_resized(frames, self.side) * 255 + 0.5).byte()
+
+
+def sample_clip(faces: Faces, clips: Clips | None, frames: int, motion: Motion, generator: torch.Generator, *, mirror: bool = False) -> Tensor:
+    """A clip to learn from, (frames, 3, side, side) in [0, 1]: half of the time of `clips`, if there are any, else a face set in motion.
+
+    Args:
+        mirror: whether half of the faces are mirrored first; clips always are.
+    """
+    if clips is not None and torch.rand((), generator=generator) < 0.5:
+        return clips.sample(generator)
+    still = faces.source(int(torch.randint(len(faces), (), generator=generator)))
+    if mirror and torch.rand((), generator=generator) < 0.5:
+        still = still.flip(-1)
+    return animate(still, frames, motion, generator, faces.side)
 
 
 def _pictures(folder: Path) -> Sequence[Path]:
