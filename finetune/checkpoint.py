@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..models.checkpoints.catalogue import published_as
 from ..models.embedded import BASE
+from ..training.card import converted
 
 OF_THE_RUN = (BASE, "seed", "command", "recipe", "title", "format")
 """Metadata of a base that are not true of what is made from it; all others (sizes, how it is best used) are carried over."""
@@ -29,11 +30,7 @@ def write_fine_tuned(state: Mapping[str, Tensor], path: Path, notes: Mapping[str
     Raises:
         ValueError: if a value does not fit into float16.
     """
-    dtype = torch.float16 if half else torch.float32
-    tensors = {key: value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype).clone().contiguous() for key, value in state.items()}
-    for key, value in tensors.items():
-        if value.is_floating_point() and not bool(value.isfinite().all()):
-            raise ValueError(f"{key} holds a value that {str(dtype)[6:]} cannot ({float(state[key].abs().max()):.3g}); save as float32")
+    tensors = converted(state, torch.float16 if half else torch.float32, "save as float32")
     carried = {key: value for key, value in of_base.items() if key not in OF_THE_RUN}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")

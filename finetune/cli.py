@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     from ..training.engine import Run, Stopped
     from .base_model import base_from_file
     from .dataset import Pairs
-    from .held_out import HeldOut
+    from .options import HeldOut
     from .run import fine_tune, options_for, precision_for
 
     out = options.out
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
         minutes=options.minutes,
         workers=options.workers,
         save_every=max(50, chosen.plan.steps // 40),
-        **precision_for(options.precision, device),
+        precision=precision_for(options.precision, device),
     )
     with Bars() as bars:
         try:

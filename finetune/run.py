@@ -51,8 +51,8 @@ class FineTuned:
     text: str
 
 
-def precision_for(precision: str, device: torch.device | str) -> dict[str, bool]:
-    """What `Run` takes for "float32", "bfloat16", "float16" or "auto": bfloat16 on accelerators that have it, else float16; float32 on CPUs.
+def precision_for(precision: str, device: torch.device | str) -> torch.dtype | None:
+    """The `precision` of a `Run` for one of PRECISIONS; "auto" is bfloat16 on accelerators that have it, else float16, and float32 on CPUs.
 
     Raises:
         ValueError: for another word.
@@ -63,7 +63,7 @@ def precision_for(precision: str, device: torch.device | str) -> dict[str, bool]
     if precision == "auto":
         has = kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         precision = "bfloat16" if has else "float16" if kind == "cuda" else "float32"
-    return {"bfloat16": precision == "bfloat16", "float16": precision == "float16"}
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision)
 
 
 def options_for(base: Base, *, plan: str = "short", recipe: str = "auto", steps: int = 0, rate: float = 0.0, batch: int = 0) -> FineTune:
@@ -85,7 +85,7 @@ def fingerprint(base: Base, pairs: Pairs, options: FineTune, run: Run, reals: Se
     """
     clean = "" if reals is None else digest_of(reals)
     weights = base.sha256 if base.file != UNKNOWN else _digest_of(base)
-    said = [weights, base.side, base.use, pairs.digest, options, run.seed, str(run.reduced), clean]
+    said = [weights, base.side, base.use, pairs.digest, options, run.seed, str(run.precision), clean]
     return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
 
 
@@ -130,7 +130,7 @@ def fine_tune(
     except OSError as error:
         raise ValueError(f"the folder {run.folder} for states and pictures cannot be made ({error.strerror}); choose another") from error
     kind = CodeFineTuneStage if options.recipe == "codes" else ImageFineTuneStage
-    stage = kind(base.use, pairs, options, run.folder, torch.device(run.device), run.reduced, check_interrupt)
+    stage = kind(base.use, pairs, options, run.folder, torch.device(run.device), run.precision, check_interrupt)
     stage.reals = reals
     on_stage(stage)
     train(base.network, [stage], run, f"fine-tune {mark}", tick)

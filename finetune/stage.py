@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..faces.types import CROP
-from ..methods.detail_fusion import anchored, fused
+from ..methods.detail_fusion import fused
 from ..metrics.fidelity import psnr
+from ..metrics.lpips import lpips_or_none
 from ..models.tuning import Answer, Use, answer, predicts_codes, train_only
 from ..training.data.degradations import LARGE, NATIVE_128, Blind
 from ..training.discriminator import Adversary
 from ..training.engine import Batch, Stage, write_weights
-from ..training.losses import lpips_or_none, pixel_loss
+from ..training.losses import anchored_pixel_loss
 from .checkpointing import checkpoint_blocks
 from .dataset import Pairs
 from .options import FineTune
@@ -41,7 +42,7 @@ class FineTuneStage(Stage):
         pairs: what is learnt.
         options: with the recipe of the class.
         folder: where the best state is kept.
-        reduced: the dtype that the run computes in, None for float32.
+        precision: of the run.
         check_interrupt: called before every pass; may raise.
 
     Attributes:
@@ -62,10 +63,10 @@ class FineTuneStage(Stage):
         options: FineTune,
         folder: Path,
         device: torch.device,
-        reduced: torch.dtype | None = None,
+        precision: torch.dtype | None = None,
         check_interrupt: Callable[[], None] = lambda: None,
     ) -> None:
-        self.use, self.pairs, self.options, self.folder, self.device, self.reduced = use, pairs, options, folder, device, reduced
+        self.use, self.pairs, self.options, self.folder, self.device, self.precision = use, pairs, options, folder, device, precision
         self.plan = options.plan
         self.check_interrupt = check_interrupt
         self.learnt, held = options.held_out.split(len(pairs))
@@ -89,7 +90,7 @@ class FineTuneStage(Stage):
         self.prepare(network)
         if self.options.checkpointing:
             checkpoint_blocks(network)
-        with torch.inference_mode(), torch.autocast(self.device.type, self.reduced, enabled=self.reduced is not None):
+        with torch.inference_mode(), torch.autocast(self.device.type, self.precision, enabled=self.precision is not None):
             self.before, self._as_it_came = self._judged(network)
 
     def first(self, network: nn.Module, generator: torch.Generator) -> None:
@@ -292,10 +293,7 @@ class ImageFineTuneStage(FineTuneStage):
         found = answer(network, source, self.use)
         assert found.picture is not None
         picture = found.picture.float()
-        share = ANCHORED if picture.shape[-1] < CROP else 0.0
-        pixels = (1 - share) * pixel_loss(picture, target)
-        if share:
-            pixels = pixels + share * pixel_loss(anchored(picture, source), target)
+        pixels = anchored_pixel_loss(picture, target, source, ANCHORED if picture.shape[-1] < CROP else 0.0)
         terms = {"pixels": options.pixels * pixels / 2}  # images in [-1, 1] differ by twice as much as in [0, 1]
         if self.perceptual is not None:
             terms["perceptual"] = options.perceptual * self.perceptual(picture, target).mean()

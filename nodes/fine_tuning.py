@@ -17,8 +17,7 @@ from ..assembly import PRIORS, restorer_files
 from ..finetune.base_model import Base, base_of
 from ..finetune.checkpoint import checked_name, saved_as
 from ..finetune.dataset import Pairs, as_bytes
-from ..finetune.held_out import HeldOut
-from ..finetune.options import FineTune, Perceptual
+from ..finetune.options import FineTune, HeldOut, Perceptual
 from ..finetune.run import CURVES, SHEET, FineTuned, fine_tune, fingerprint, options_for, precision_for
 from ..finetune.stage import FineTuneStage
 from ..host.images import from_image, to_image
@@ -71,7 +70,7 @@ def fine_tuned(
         pairs = Pairs.of_images(from_image(inputs), from_image(targets), base.side)
         reals = None if clean_faces is None else as_bytes(from_image(clean_faces), base.side)
         device = host.device()
-        run = Run(Path(), seed, str(device), save_every=max(50, options.plan.steps // 20), **precision_for(precision, device))
+        run = Run(Path(), seed, str(device), save_every=max(50, options.plan.steps // 20), precision=precision_for(precision, device))
         mark = fingerprint(base, pairs, options, run, reals)
         run = replace(run, folder=host.output_directory() / WORK / f"{out.stem}-{mark}")
         text = already_there(out, mark, save_as, run.folder, overwrite)

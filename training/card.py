@@ -72,6 +72,19 @@ def federal_data(train: int, held_out: int, degraded: str = STILLS) -> str:
     )
 
 
+def converted(state: Mapping[str, Tensor], dtype: torch.dtype, remedy: str) -> dict[str, Tensor]:
+    """Copies of a network's tensors on the CPU, the floating-point ones in `dtype`.
+
+    Raises:
+        ValueError: if a value does not fit into it; `remedy` ends the sentence.
+    """
+    tensors = {key: value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype).clone().contiguous() for key, value in state.items()}
+    for key, value in tensors.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise ValueError(f"{key} holds a value that {str(dtype)[6:]} cannot ({float(state[key].abs().max()):.3g}); {remedy}")
+    return tensors
+
+
 def export(state: Mapping[str, Tensor], path: Path, card: Card, metadata: Mapping[str, str] | None = None, base: Path | None = None) -> int:
     """Writes a network's tensors as float16, with metadata, and the card beside it as `<name>.md`.
 
@@ -87,10 +100,7 @@ def export(state: Mapping[str, Tensor], path: Path, card: Card, metadata: Mappin
     Raises:
         ValueError: if a value does not fit into float16.
     """
-    halves = {key: value.detach().cpu().to(torch.float16 if value.is_floating_point() else value.dtype).contiguous() for key, value in state.items()}
-    for key, value in halves.items():
-        if value.is_floating_point() and not bool(value.isfinite().all()):
-            raise ValueError(f"{key} holds a value that float16 cannot ({state[key].abs().max().item():.3g}); train again with a smaller rate")
+    halves = converted(state, torch.float16, "train again with a smaller rate")
     notes = {"title": card.title, "licence": card.licence, "seed": str(card.seed), "command": card.command, "format": "pt", **(metadata or {})}
     if base is not None:
         known = read_embedded(base.resolve())  # with what that one builds on

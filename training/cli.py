@@ -125,7 +125,7 @@ def _settings(options: argparse.Namespace) -> Run:
         options.work or options.out.with_name(f"{options.out.stem}-training"),
         options.seed,
         options.device,
-        options.precision == "bfloat16",
+        torch.bfloat16 if options.precision == "bfloat16" else None,
         options.save_every,
         options.validate_every,
         options.minutes,
@@ -155,18 +155,10 @@ def _prior(options: argparse.Namespace) -> None:
     clips = None if options.clips is None else Clips(options.clips, recipe.sizes.side, recipe.frames)
     stages = prior.stages_of(recipe, faces, held_out, torch.device(options.device), clips)
     trained = _trained(network, stages, _settings(options), recipe.name, options.export_now)
-    sizes = {name: sorted(value) if isinstance(value, frozenset) else value for name, value in asdict(recipe.sizes).items()}
+    notes = {SIZES: json.dumps(asdict(recipe.sizes), default=sorted)}  # sets become lists
     does = "denoises aligned faces, with their degraded selves as condition or without: a diffusion prior"
-    _written(
-        options,
-        trained,
-        recipe.name,
-        "Face prior (FLAIR)",
-        does,
-        (faces, held_out),
-        notes={SIZES: json.dumps(sizes)},
-        damage=(recipe.video_blind or recipe.blind).text,
-    )
+    damage = (recipe.video_blind or recipe.blind).text
+    _written(options, trained, recipe.name, "Face prior (FLAIR)", does, (faces, held_out), notes=notes, damage=damage)
 
 
 def _blind(options: argparse.Namespace) -> None:
@@ -191,15 +183,8 @@ def _blind(options: argparse.Namespace) -> None:
     trained = cast(BlindUNet, _trained(network, stages, settings, recipe.name, options.export_now))
     first = settings.folder / "recurrent.safetensors"
     both = blind.both(load_file(first) if first.is_file() else None, trained)
-    _written(
-        options,
-        both,
-        recipe.name,
-        "Blind restorer",
-        "restores clips of aligned 512 x 512 faces whose damage nobody described",
-        (faces, held_out),
-        damage=recipe.footage.describe(),
-    )
+    does = "restores clips of aligned 512 x 512 faces whose damage nobody described"
+    _written(options, both, recipe.name, "Blind restorer", does, (faces, held_out), damage=recipe.footage.describe())
 
 
 def _load_flow(options: argparse.Namespace, network: nn.Module, recipe: str) -> None:
@@ -286,28 +271,34 @@ def _temporal(options: argparse.Namespace) -> None:
     if recipe.evidence is not None and not further:
         stages.append(EvidenceStage(recipe.evidence, base, faces, held_out, device))
     trained = _trained(network, stages, _settings(options), recipe.name, options.export_now)
-    title = "KEEP's temporal parts" if options.network == "keep" else TITLES[recipe.task]
+    title, does, damage = CARD_TEXTS[recipe.task]
     # a file can leave to its base what is the same there only if it finds it: beside itself, and in the form that it is read in
     beside = base_path.parent == options.out.resolve().parent and base_path.suffix == ".safetensors"
-    notes = {ALIAS: "hq_encoder.=encoder."} if beside and options.network == "keep" and recipe.tied else {}
+    notes = {}
     if options.network == "dicface":
-        notes = {
-            "task": recipe.task,
-            **({} if recipe.evidence is None else {"prior": f"{recipe.evidence.prior:g}"}),
-            **({"holes": "filled"} if recipe.filled and recipe.task == "inpaint" else {}),
-        }
-    does, damage = DOES[recipe.task]
+        notes["task"] = recipe.task
+    else:
+        title = "KEEP's temporal parts"
+    if beside and recipe.tied:
+        notes[ALIAS] = "hq_encoder.=encoder."
+    if recipe.evidence is not None:
+        notes["prior"] = f"{recipe.evidence.prior:g}"
+    if recipe.filled and recipe.task == "inpaint":
+        notes["holes"] = "filled"
     does += f", together with {base_path.name}" if beside else ""
     _written(options, trained, recipe.name, title, does, (faces, held_out), base_path, beside, notes, damage or recipe.blind.text)
 
 
-TITLES = {"restore": "DicFace's temporal parts", "colourise": "DicFace, colourising", "inpaint": "DicFace, inpainting"}
-DOES = {
-    "restore": ("restores clips of aligned faces with what neighbouring frames show", ""),
-    "colourise": ("colours clips of aligned grey faces", "taking their colours away"),
-    "inpaint": ("fills holes in clips of aligned faces", "brush strokes over 5 to 40 % of the picture, filled from around them"),
+CARD_TEXTS = {
+    "restore": ("DicFace's temporal parts", "restores clips of aligned faces with what neighbouring frames show", ""),
+    "colourise": ("DicFace, colourising", "colours clips of aligned grey faces", "taking their colours away"),
+    "inpaint": (
+        "DicFace, inpainting",
+        "fills holes in clips of aligned faces",
+        "brush strokes over 5 to 40 % of the picture, filled from around them",
+    ),
 }
-"""For the card: what a network over time does, and how its faces were degraded if not by its recipe's blind degradation."""
+"""For the card of a task: DicFace's title, what the network does, and how its faces were degraded if not by the recipe's blind degradation."""
 
 
 def _base(path: Path, recipe: temporal.TemporalRecipe, choice: str, kind: str) -> Any:
@@ -377,14 +368,8 @@ def _written(
         bias=FEDERAL_BIAS if federal and options.clips is None else "Not stated: describe whom the folder shows.",
         figures=_figures(_settings(options).folder),
     )
-    about = {
-        "recipe": recipe,
-        "network": options.network,
-        **USE[options.network],
-        **({} if options.gmflow is None else {"flow": "gmflow"}),
-        **(notes or {}),
-    }
-    export(network.state_dict(), options.out, card, about, base if beside else None)
+    about = {"recipe": recipe, "network": options.network, **USE[options.network]} | ({} if options.gmflow is None else {"flow": "gmflow"})
+    export(network.state_dict(), options.out, card, about | (notes or {}), base if beside else None)
 
 
 def _command(options: argparse.Namespace, base: Path | None) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..methods.detail_fusion import anchored, fused
 from ..metrics.fidelity import psnr, ssim
+from ..metrics.lpips import lpips_or_none
 from ..models.checkpoints.state_dict import read_state
 from ..models.codeformer.network import CodeFormer
 from ..models.vq import Encoder
@@ -21,7 +22,7 @@ from .data.cleaned import CleanedClips
 from .data.degradations import JUDGED, Blind, judged
 from .data.faces import Faces
 from .engine import Batch, Stage
-from .losses import EncoderFeatures, PatchAdversary, adaptive_weight, code_losses, hinge_for_adversary, lpips_or_none, pixel_loss, quantised
+from .losses import EncoderFeatures, PatchAdversary, adaptive_weight, anchored_pixel_loss, code_losses, hinge_for_adversary, pixel_loss, quantised
 from .plan import Plan
 from .recipe import CodebookRecipe
 
@@ -248,11 +249,7 @@ class Joint(CodePrediction):
                 logits = network.logits(latent)
         codes = network.quantize.lookup(logits.argmax(-1))
         output = network.decode(codes, latent, features, self._fidelity(generator) if weight is None else weight, match=False)
-        share = self.recipe.anchored
-        pixels = (1 - share) * pixel_loss(output, target)
-        if share:
-            pixels = pixels + share * pixel_loss(anchored(output, batch["source"]), target)
-        terms["pixels"] = self.recipe.pixels * pixels
+        terms["pixels"] = self.recipe.pixels * anchored_pixel_loss(output, target, batch["source"], self.recipe.anchored)
         if self.perceptual is not None:
             terms["perceptual"] = self.recipe.perceptual * self.perceptual(output, target).mean()
         faithful = terms["pixels"] + terms.get("perceptual", 0.0)

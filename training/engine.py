@@ -103,8 +103,8 @@ class Run:
         folder: where everything is left; a run that finds its state there goes on from it.
         seed: of all draws.
         device: where the network learns.
-        bfloat16: whether convolutions and products run in bfloat16; weights, averages and losses stay float32.
-        float16: the same with float16, for accelerators without bfloat16; the loss is scaled so that small gradients survive.
+        precision: dtype of convolutions and products (torch.autocast), None for float32; weights, averages and losses stay float32. With float16,
+            for accelerators without bfloat16, the loss is scaled so that small gradients survive.
         save_every: steps between states on disk.
         validate_every: steps between validations; 0 for the end of each stage only.
         minutes: stop cleanly after so long; 0 for never.
@@ -114,21 +114,11 @@ class Run:
     folder: Path
     seed: int = 0
     device: str = "cpu"
-    bfloat16: bool = True
+    precision: torch.dtype | None = torch.bfloat16
     save_every: int = 50
     validate_every: int = 200
     minutes: float = 0.0
     workers: int = 0
-    float16: bool = False
-
-    def __post_init__(self) -> None:
-        if self.bfloat16 and self.float16:
-            raise ValueError("a run is in bfloat16 or in float16, got both; switch one of them off")
-
-    @property
-    def reduced(self) -> torch.dtype | None:
-        """What convolutions and products run in, None for float32."""
-        return torch.float16 if self.float16 else torch.bfloat16 if self.bfloat16 else None
 
 
 class Stopped(Exception):
@@ -157,7 +147,7 @@ def train(
     device = torch.device(run.device)
     network = network.to(device)
     channels_last(network)
-    if device.type == "cpu" and run.bfloat16:
+    if device.type == "cpu" and run.precision is torch.bfloat16:
         quicken(network)
     state = _found(run.folder / STATE, recipe, run.seed)
     done = {stage.name: run.folder / f"{stage.name}.safetensors" for stage in stages}
@@ -199,7 +189,7 @@ class _StageRun:
         self.average: nn.Module = self.averaged.module
         self.trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.optimiser = torch.optim.AdamW(stage.groups(network), stage.plan.rate, stage.plan.betas, weight_decay=stage.plan.decay, fused=True)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=run.float16)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=run.precision is torch.float16)
         self.history: list[dict[str, Any]] = []
         self.bad = 0
 
@@ -218,7 +208,7 @@ class _StageRun:
             self._validate(begun, recent)  # it was interrupted before
         ended = state is not None and self.stage.finished()
         for step, batches in self._batches(begun, begun if ended else plan.steps):
-            with self._reduced():
+            with self._autocast():
                 changed = self.stage.before_step(self.network, step, self._generator("before", step))
             if changed:
                 self.average.load_state_dict(self.network.state_dict())
@@ -253,7 +243,7 @@ class _StageRun:
         sums: dict[str, float] = {}
         for number, batch in enumerate(batches):
             batch = {key: _placed(value, self.device) for key, value in batch.items()}
-            with self._reduced():
+            with self._autocast():
                 terms = self.stage.losses(self.network, batch, step, self._generator("step", step, number))
             total = torch.stack([term.float() for term in terms.values()]).sum() / len(batches)
             self.scaler.scale(total).backward()
@@ -301,7 +291,7 @@ class _StageRun:
         return done == self.stage.plan.steps or (bool(self.run.validate_every) and done % self.run.validate_every == 0)
 
     def _validate(self, done: int, recent: Sequence[Mapping[str, float]]) -> None:
-        with torch.inference_mode(), self._reduced():
+        with torch.inference_mode(), self._autocast():
             figures, sheet = self.stage.validate(self.average)
         means = {key: sum(losses.get(key, 0.0) for losses in recent) / len(recent) for key in (recent[-1] if recent else ())}
         self.history.append({"step": done, "losses": means, "figures": figures})
@@ -337,8 +327,8 @@ class _StageRun:
         self.stage.restore(state["extra"])
         return state["step"]
 
-    def _reduced(self) -> torch.autocast:
-        return torch.autocast(self.device.type, self.run.reduced, enabled=self.run.reduced is not None)
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.run.precision, enabled=self.run.precision is not None)
 
     def _generator(self, *what: object) -> torch.Generator:
         return generator_for(self.run.seed, self.stage.name, *what)

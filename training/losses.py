@@ -9,13 +9,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Dirichlet, kl_divergence
 
-from ..metrics.lpips import lpips_or_none as lpips_or_none
+from ..methods.detail_fusion import anchored
 from ..models.vq import Codebook, Encoder
 
 
 def pixel_loss(output: Tensor, target: Tensor) -> Tensor:
     """mean |output - target|, images in [-1, 1]; what every stage of CodeFormer, KEEP and DicFace uses."""
     return (output.float() - target.float()).abs().mean()
+
+
+def anchored_pixel_loss(output: Tensor, target: Tensor, source: Tensor, share: float) -> Tensor:
+    """L1 (images in [-1, 1]), of which `share` is that of the output with the source's coarse means (`methods.detail_fusion.anchored`)."""
+    loss = (1 - share) * pixel_loss(output, target)
+    return loss + share * pixel_loss(anchored(output, source), target) if share else loss
 
 
 def quantised(latent: Tensor, codebook: Codebook, commitment: float = 0.25) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,6 +14,7 @@ from ..colour import luma
 from ..methods.detail_fusion import anchored, fused
 from ..methods.tasks import Mode, pull_push_fill
 from ..metrics.fidelity import psnr
+from ..metrics.lpips import lpips_or_none
 from ..metrics.temporal import mean_warping_error
 from ..models.code_prediction import CodeNetwork
 from ..models.vq import Encoder
@@ -23,7 +24,7 @@ from .data.faces import MIRROR_ONLY, Faces, Jitter
 from .data.synthetic_motion import Clips, Motion, animate, degraded_clip, sample_clip
 from .engine import Batch, Net, Stage, generator_for
 from .evidence import EvidenceRecipe
-from .losses import EncoderFeatures, lpips_or_none, pixel_loss
+from .losses import EncoderFeatures, pixel_loss
 from .plan import Plan
 
 VALIDATED_CLIPS, VALIDATED_FRAMES = 4, 8

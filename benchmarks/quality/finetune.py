@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from fvr.finetune.base_model import Base, base_from_file
 from fvr.finetune.dataset import Pairs, as_bytes
-from fvr.finetune.held_out import HeldOut
+from fvr.finetune.options import HeldOut
 from fvr.finetune.perceptual import EarlyFeatures
 from fvr.finetune.run import fine_tune, options_for, precision_for
 from fvr.finetune.stage import restored
@@ -104,7 +104,7 @@ def main() -> None:
     faces = Faces(options.faces, "train", base.side)
     for count in options.counts:
         pairs = pairs_of(base, path, faces, count, options)
-        run = Run(options.work / f"{options.targets}-{count}", options.seed, str(device), **precision_for(options.precision, device))
+        run = Run(options.work / f"{options.targets}-{count}", options.seed, str(device), precision=precision_for(options.precision, device))
         started = time.perf_counter()
         done = fine_tune(base_from_file(path), pairs, chosen, run, options.work / f"{options.targets}-{count}.safetensors")
         pace = (time.perf_counter() - started) / done.steps

@@ -28,7 +28,7 @@ def learn(folder: Path, tick: Callable[..., None] | None = None) -> dict[str, to
     """Twelve steps, validated after 5, 10 and 12, with a state on disk after every third."""
     options = planned("short", "codes", steps=12, rate=1e-3, batch=2)
     options = replace(options, plan=replace(options.plan, ema=0.5))
-    fine_tune(base(folder), pairs(), options, Run(folder / "work", bfloat16=False, save_every=3), folder / "out.safetensors", tick=tick)
+    fine_tune(base(folder), pairs(), options, Run(folder / "work", precision=None, save_every=3), folder / "out.safetensors", tick=tick)
     return load_file(folder / "out.safetensors")
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fvr.finetune.dataset import OnDisk, Pairs
-from fvr.finetune.held_out import HeldOut
+from fvr.finetune.options import HeldOut
 
 
 @settings(deadline=None)

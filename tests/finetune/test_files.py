@@ -43,10 +43,10 @@ def test_a_file_that_cannot_be_written_is_said_before_anything_is_learnt(tmp_pat
     found, data = base(tmp_path), pairs()
     for out in (taken / "x.safetensors", taken / "below" / "x.safetensors"):
         with pytest.raises(ValueError, match=r"x\.safetensors cannot be written into .*taken.* so nothing was learnt; make that a folder"):
-            fine_tune(found, data, quick(), Run(tmp_path / "w", bfloat16=False), out, tick=never)
+            fine_tune(found, data, quick(), Run(tmp_path / "w", precision=None), out, tick=never)
     (tmp_path / "x.safetensors").mkdir()
     with pytest.raises(ValueError, match=r"x\.safetensors is a folder"):
-        fine_tune(found, data, quick(), Run(tmp_path / "w", bfloat16=False), tmp_path / "x.safetensors", tick=never)
+        fine_tune(found, data, quick(), Run(tmp_path / "w", precision=None), tmp_path / "x.safetensors", tick=never)
     assert not (tmp_path / "w").exists() and not list(tmp_path.rglob("*.part"))
     check_place(tmp_path / "new" / "y.safetensors")
     assert list((tmp_path / "new").iterdir()) == []
@@ -54,7 +54,7 @@ def test_a_file_that_cannot_be_written_is_said_before_anything_is_learnt(tmp_pat
 
 def test_a_folder_for_states_that_cannot_be_made_is_said_in_a_sentence(tmp_path: Path, taken: Path) -> None:
     with pytest.raises(ValueError, match=r"the folder .*taken/w for states and pictures cannot be made \(Not a directory\); choose another"):
-        fine_tune(base(tmp_path), pairs(), quick(), Run(taken / "w", bfloat16=False), tmp_path / "x.safetensors", tick=never)
+        fine_tune(base(tmp_path), pairs(), quick(), Run(taken / "w", precision=None), tmp_path / "x.safetensors", tick=never)
 
 
 def test_weights_too_large_for_float16_are_saved_as_float32_without_learning_again(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_weights_too_large_for_float16_are_saved_as_float32_without_learning_aga
         found = base(tmp_path)
         with torch.no_grad():
             found.network.get_parameter("fuse_convs_dict.32.scale.0.bias").fill_(1e5)  # recipe codes does not train it
-        fine_tune(found, pairs(), quick(), Run(tmp_path / "w", bfloat16=False), tmp_path / "x.safetensors", half=half, **more)  # type: ignore[arg-type]
+        fine_tune(found, pairs(), quick(), Run(tmp_path / "w", precision=None), tmp_path / "x.safetensors", half=half, **more)  # type: ignore[arg-type]
 
     with pytest.raises(ValueError, match="save as float32"):
         tuned(True)
@@ -73,7 +73,7 @@ def test_weights_too_large_for_float16_are_saved_as_float32_without_learning_aga
 
 @pytest.mark.parametrize("half", [False, True])
 def test_a_file_says_its_report_and_its_numbers(half: bool, tmp_path: Path) -> None:
-    done = fine_tune(base(tmp_path), pairs(), quick(), Run(tmp_path / "w", bfloat16=False), tmp_path / "x.safetensors", half=half)
+    done = fine_tune(base(tmp_path), pairs(), quick(), Run(tmp_path / "w", precision=None), tmp_path / "x.safetensors", half=half)
     wanted = "float16" if half else "float32"
     assert notes_of(tmp_path / "x.safetensors")["report"] == done.text and f"pairs, {wanted}" in done.text
     assert saved_as(tmp_path / "x.safetensors") == wanted
@@ -106,7 +106,7 @@ def written(folder: Path, count: int) -> list[Path]:
 
 
 def test_clean_faces_are_hashed_one_by_one_and_those_on_disk_undecoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found, data, run = base(tmp_path), pairs(), Run(tmp_path / "w", bfloat16=False)
+    found, data, run = base(tmp_path), pairs(), Run(tmp_path / "w", precision=None)
     paths = written(tmp_path / "reals", 40)
     monkeypatch.setattr("fvr.finetune.dataset.read_picture", never)
 

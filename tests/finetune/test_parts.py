@@ -166,7 +166,7 @@ def test_spandrels_networks_learn_and_are_recognised_again(make, share: float, t
     found = base_from_file(tmp_path / "base.pth")
     found.side = SIDE
     options = replace(planned("short", "image", steps=10, rate=3e-3, batch=4), perceptual=0.1, rehearsal=0.0, checkpointing=True)
-    run = Run(tmp_path / "w", bfloat16=False)
+    run = Run(tmp_path / "w", precision=None)
     done = fine_tune(found, pairs(), options, run, tmp_path / "x.safetensors")
     assert done.after[LOSS] < share * done.before[LOSS], done.text  # ten steps show in what is learnt, not yet in decibels
     assert load_file(tmp_path / "x.safetensors").keys() == state.keys()

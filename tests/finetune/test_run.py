@@ -16,8 +16,7 @@ from torch import Tensor
 from fvr.finetune.base_model import base_from_file, base_of
 from fvr.finetune.checkpoint import checked_name
 from fvr.finetune.dataset import Pairs
-from fvr.finetune.held_out import HeldOut
-from fvr.finetune.options import PAPER, FineTune, planned
+from fvr.finetune.options import PAPER, FineTune, HeldOut, planned
 from fvr.finetune.run import FineTuned, fine_tune, fingerprint, options_for, precision_for
 from fvr.finetune.stage import LOSS, QUALITY, ImageFineTuneStage
 from fvr.methods.codeformer import CodeFormerRestorer
@@ -34,7 +33,7 @@ def quick(recipe: str, steps: int = 6, **changes) -> FineTune:
 
 
 def tuned(folder: Path, kind: str, options: FineTune, name: str = "out", **more) -> FineTuned:
-    settings = Run(folder / f"{name}-work", bfloat16=False, save_every=100)
+    settings = Run(folder / f"{name}-work", precision=None, save_every=100)
     return fine_tune(base(folder, kind), more.pop("pairs", None) or pairs(), options, settings, folder / f"{name}.safetensors", **more)
 
 
@@ -126,7 +125,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(options: FineTune, tmp_path: 
 
 def test_other_settings_do_not_go_on_from_it(tmp_path: Path) -> None:
     found, data = base(tmp_path), pairs()
-    run = Run(tmp_path / "w", bfloat16=False)
+    run = Run(tmp_path / "w", precision=None)
     mark = fingerprint(found, data, quick("codes"), run)
     assert mark == fingerprint(base(tmp_path), pairs(), quick("codes"), replace(run, folder=tmp_path, save_every=3))
     others = [(quick("codes", 7), run, data), (quick("codes"), replace(run, seed=1), data), (quick("codes"), run, pairs(15))]
@@ -141,7 +140,7 @@ def test_the_file_tells_its_story_and_carries_the_licence(tmp_path: Path) -> Non
     first = file_of(tmp_path, notes={"licence": "MIT, mine", "adain": "off", "fidelity": "1", "seed": "77", "command": "fvr train codebook"})
     found = base_from_file(first)
     assert (found.use.fidelity, found.use.match) == (1.0, False) and options_for(found).recipe == "image"
-    done = fine_tune(found, pairs(), quick("image"), Run(tmp_path / "w", seed=5, bfloat16=False), tmp_path / "mine.safetensors", half=True)
+    done = fine_tune(found, pairs(), quick("image"), Run(tmp_path / "w", seed=5, precision=None), tmp_path / "mine.safetensors", half=True)
     with safe_open(tmp_path / "mine.safetensors", "pt") as file:
         notes = file.metadata()
     import hashlib
@@ -160,7 +159,7 @@ def test_the_file_tells_its_story_and_carries_the_licence(tmp_path: Path) -> Non
 
 def test_the_catalogues_licence_goes_with_it(tmp_path: Path) -> None:
     path = file_of(tmp_path).rename(tmp_path / "codeformer.safetensors")
-    done = fine_tune(base_from_file(path), pairs(), quick("codes"), Run(tmp_path / "w", bfloat16=False), tmp_path / "x.safetensors")
+    done = fine_tune(base_from_file(path), pairs(), quick("codes"), Run(tmp_path / "w", precision=None), tmp_path / "x.safetensors")
     assert done.loaded.licence == "S-Lab License 1.0: not for commercial use"
 
 
@@ -188,7 +187,7 @@ def test_the_restorer_that_came_in_is_found_again_and_left_alone(tmp_path: Path)
     state = {key: value.clone() for key, value in restorer.network.state_dict().items()}
     found = base_of(restorer, sorted(tmp_path.iterdir()))
     assert (found.file, found.use.fidelity, found.use.match) == (path.name, 0.25, True) and found.network is not restorer.network
-    fine_tune(found, pairs(), quick("codes"), Run(tmp_path / "w", bfloat16=False), tmp_path / "x.safetensors")
+    fine_tune(found, pairs(), quick("codes"), Run(tmp_path / "w", precision=None), tmp_path / "x.safetensors")
     after = restorer.network.state_dict()
     assert all(torch.equal(value, after[key]) and value.dtype == after[key].dtype for key, value in state.items())
     assert not any(parameter.requires_grad for parameter in restorer.network.parameters()) and not restorer.network.training
@@ -200,14 +199,13 @@ def test_the_restorer_that_came_in_is_found_again_and_left_alone(tmp_path: Path)
     assert {parameter.dtype for parameter in stray.network.parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize(("precision", "expected"), [("float16", (False, True)), ("bfloat16", (True, False)), ("auto", (False, False))])
-def test_reduced_precision_learns_too(precision: str, expected: tuple[bool, bool], tmp_path: Path) -> None:
-    given = precision_for(precision, "cpu")
-    assert (given["bfloat16"], given["float16"]) == expected
+@pytest.mark.parametrize(("precision", "expected"), [("float16", torch.float16), ("bfloat16", torch.bfloat16), ("auto", None)])
+def test_reduced_precision_learns_too(precision: str, expected: torch.dtype | None, tmp_path: Path) -> None:
+    assert precision_for(precision, "cpu") == expected
     if precision == "auto":
         return
     options = quick("image", 3, perceptual=0.0, rehearsal=0.0)
-    done = fine_tune(base(tmp_path), pairs(8), options, Run(tmp_path / "w", **given), tmp_path / "x.safetensors")
+    done = fine_tune(base(tmp_path), pairs(8), options, Run(tmp_path / "w", precision=expected), tmp_path / "x.safetensors")
     assert done.after[LOSS] < 0.95 * done.before[LOSS]
 
 

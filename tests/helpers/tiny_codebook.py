@@ -58,7 +58,7 @@ def trained(folder: Path, recipe: CodebookRecipe = TINY, **changes) -> CodeForme
     torch.manual_seed(0)
     faces, held_out = faces_of(folder / "faces")
     network = network_of(recipe)
-    settings = Run(folder / "work", validate_every=0, bfloat16=False)
+    settings = Run(folder / "work", validate_every=0, precision=None)
     train(network, stages_of(replace(recipe, **changes), faces, held_out, torch.device("cpu")), settings, recipe.name)
     return network
 

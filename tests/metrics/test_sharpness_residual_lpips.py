@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from helpers.moving_texture import texture
 from torch import nn
 
+from fvr.finetune import stage
 from fvr.metrics.lpips import BACKBONES, backbone_file, bounding_slices, lpips_or_none, perceptual_distance
 from fvr.metrics.residual import residual_rms
 from fvr.metrics.sharpness import laplacian_variance, tenengrad
-from fvr.training import losses
+from fvr.training import codebook, temporal
 
 
 def test_a_ramp_has_its_slope_squared_and_no_curvature():
@@ -75,7 +76,7 @@ def test_lpips_needs_the_package_and_the_weights_and_fetches_neither(backbone, t
     assert found.net == backbone and not found.training
     backbone_file(backbone).unlink()
     assert lpips_or_none(torch.device("cpu"), backbone) is None
-    assert losses.lpips_or_none is lpips_or_none
+    assert codebook.lpips_or_none is temporal.lpips_or_none is stage.lpips_or_none is lpips_or_none
 
 
 def test_the_perceptual_distance_of_a_face_is_that_of_its_rectangle():

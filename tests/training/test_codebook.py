@@ -210,7 +210,7 @@ def test_the_codebook_settles_in_the_precision_of_the_run(tmp_path: Path, reduce
     seen = set()
     network.encoder.register_forward_hook(lambda module, given, found: seen.add((len(given[0]), found[0].dtype)))
     recipe = replace(TINY, autoencoder=Plan(2, 1, 1e-3, 1e-4), settle=1, revive=0)
-    settings = Run(tmp_path / "work", validate_every=0, bfloat16=reduced == torch.bfloat16)
+    settings = Run(tmp_path / "work", validate_every=0, precision=reduced)
     train(network, [AutoEncoding(recipe, faces, held_out, CPU)], settings, "tiny")
     assert {dtype for number, dtype in seen if number == REVIVED_FACES} == {reduced}
 
@@ -287,7 +287,7 @@ def test_on_cleaned_clips_feature_transforms_alone_learn(codebook_folder: Path, 
     before = copy.deepcopy(network.state_dict())
     stage = stages_of(recipe, faces, held_out, CPU, (clips, clips))[-1]
     assert isinstance(stage, OnCleaned)
-    train(network, [stage], Run(tmp_path / "work", validate_every=3, bfloat16=False), recipe.name)
+    train(network, [stage], Run(tmp_path / "work", validate_every=3, precision=None), recipe.name)
     assert {name.split(".")[0] for name, value in network.state_dict().items() if not torch.equal(value, before[name])} == {"fuse_convs_dict"}
     figures = json.loads((tmp_path / "work" / "cleaned.json").read_text())[-1]["figures"]
     assert set(figures) == {"dB over what is cleaned", "dB, least"}

@@ -52,7 +52,7 @@ def fresh() -> nn.Linear:
 
 
 def run(folder: Path, **changes) -> Run:
-    return Run(folder, bfloat16=False, save_every=5, validate_every=4, **changes)
+    return Run(folder, precision=None, save_every=5, validate_every=4, **changes)
 
 
 def stopper(at: int):
@@ -174,12 +174,10 @@ def test_float16_learns_and_resumes_with_its_scale(tmp_path: Path) -> None:
         def losses(self, network: nn.Module, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
             return {"fit": (network(batch["x"]).float() - 3 * batch["x"]).square().mean() * 1e-8}
 
-    half = Run(tmp_path / "a", bfloat16=False, float16=True, save_every=50, validate_every=0)
+    half = Run(tmp_path / "a", precision=torch.float16, save_every=50, validate_every=0)
     network = train(fresh(), [Tiny(steps=150)], half, "r")
     assert network.weight.item() > 1  # unscaled, it stays 0
-    parts = Run(tmp_path / "b", bfloat16=False, float16=True, save_every=50, validate_every=0)
+    parts = Run(tmp_path / "b", precision=torch.float16, save_every=50, validate_every=0)
     with pytest.raises(Stopped):
         train(fresh(), [Tiny(steps=150)], parts, "r", stopper(40))
     assert torch.equal(train(fresh(), [Tiny(steps=150)], parts, "r").weight, network.weight)
-    with pytest.raises(ValueError, match="got both"):
-        Run(tmp_path, float16=True)

@@ -44,7 +44,7 @@ def test_the_least_loss_is_the_prior_and_what_was_seen(stage: EvidenceStage) -> 
 def test_layers_over_time_and_weights_of_codes_learn_from_what_was_looked_at_once(stage: EvidenceStage, tmp_path: Path) -> None:
     network = dicface_on(stage.base, 3)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    trained = train(network, [stage], Run(tmp_path, bfloat16=False, validate_every=0), "evidence")
+    trained = train(network, [stage], Run(tmp_path, precision=None, validate_every=0), "evidence")
     moved = {key.split(".")[0] for key, value in trained.state_dict().items() if not torch.equal(value, before[key])}
     assert moved == {"dir_dist_layers", "idx_pred_layer"}
     figures = json.loads((tmp_path / "evidence.json").read_text())[-1]["figures"]

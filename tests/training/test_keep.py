@@ -63,7 +63,7 @@ def test_a_step_of_the_paper_recipe(codebook_folder: Path, base: CodeFormer, gmf
     network, stage = keep_on(base, gmflow), stage_on(base, codebook_folder)
     stage.validate = lambda network: ({}, None)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    trained = train(network, [stage], Run(tmp_path, bfloat16=False, validate_every=0), "keep")
+    trained = train(network, [stage], Run(tmp_path, precision=None, validate_every=0), "keep")
     moved = {key.split(".")[0] for key, value in trained.state_dict().items() if not torch.equal(value, before[key])}
     assert moved == {"kalman_filter", "cross_fuse", "hq_encoder"}  # the last was set to the encoder of clean faces
     kept = torch.load(tmp_path / "state.pt", weights_only=True)["extra"]

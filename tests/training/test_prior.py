@@ -57,7 +57,7 @@ def test_each_stage_trains_its_own_layers_only(tmp_path: Path) -> None:
     network = TINY.sizes.network()
     spatial, temporal, _ = split_parameters(network)
     before = {name: value.clone() for name, value in network.named_parameters()}
-    train(network, list(stages(tmp_path / "faces")), Run(tmp_path / "work", bfloat16=False, validate_every=0), TINY.name)
+    train(network, list(stages(tmp_path / "faces")), Run(tmp_path / "work", precision=None, validate_every=0), TINY.name)
     state = torch.load(tmp_path / "work" / STATE, weights_only=True)
     assert (state["stage"], state["step"]) == ("video", TINY.video.steps)
     now = dict(network.named_parameters())
@@ -150,7 +150,7 @@ def test_the_network_for_blur_learns_in_both_stages(tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in network.named_parameters()}
     image.start(network, {})
     assert {module.dropout for module in network.modules() if isinstance(module, ResBlock)} == {0.0, 0.2}
-    train(network, [image, video], Run(tmp_path / "work", bfloat16=False, validate_every=0), recipe.name)
+    train(network, [image, video], Run(tmp_path / "work", precision=None, validate_every=0), recipe.name)
     assert {module.dropout for module in network.modules() if isinstance(module, ResBlock)} == {0.0}
     spatial, temporal, _ = split_parameters(network)
     now = load_file(tmp_path / "work" / "video.safetensors")
@@ -241,7 +241,7 @@ def test_two_stages_with_recurrence_learn_resume_and_load(tmp_path: Path) -> Non
             if (stage, done) == stop_at:
                 os.kill(os.getpid(), signal.SIGINT)
 
-        settings = Run(tmp_path / folder, bfloat16=False, validate_every=0, save_every=1)
+        settings = Run(tmp_path / folder, precision=None, validate_every=0, save_every=1)
         two = [Faces(draw_faces(tmp_path / "faces", 1), split, SIDE) for split in ("train", "val")]
         found = train(network, stages_of(FLOWING, *two, CPU), settings, FLOWING.name, tick)
         assert isinstance(found, BicubicUNet)

@@ -63,7 +63,7 @@ def test_keep_starts_as_its_base_and_learns_its_own_parts(codebook_folder: Path,
         fused, _ = network.decode(codes, features, cross)
         assert torch.allclose(plain, fused, atol=1e-5)  # fusion adds nothing yet
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    trained = train(network, [stage], Run(tmp_path, bfloat16=False, validate_every=0), "keep")
+    trained = train(network, [stage], Run(tmp_path, precision=None, validate_every=0), "keep")
     moved = {key.split(".")[0] for key, value in trained.state_dict().items() if not torch.equal(value, before[key])}
     assert moved == {"kalman_filter", "cross_fuse"}
     assert "dB over the base, frame by frame" in (tmp_path / "temporal.json").read_text()
@@ -105,7 +105,7 @@ def test_dicface_starts_as_its_base_with_steeper_codes(codebook_folder: Path, ba
         wanted = torch.nn.functional.softplus(SHARPENED * base.logits(latent)) + 0.01
         assert torch.allclose(alpha, wanted, rtol=1e-3, atol=1e-4)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    trained = train(network, [stage], Run(tmp_path, bfloat16=False, validate_every=0), "dicface")
+    trained = train(network, [stage], Run(tmp_path, precision=None, validate_every=0), "dicface")
     moved = {key.split(".")[0] for key, value in trained.state_dict().items() if not torch.equal(value, before[key])}
     assert moved == {"position_emb_temporal", "multiscale", "dir_dist_layers", "idx_pred_layer"}
     assert isinstance(DicFace.of(trained.state_dict()), DicFace)
@@ -179,7 +179,7 @@ def test_a_resumed_run_draws_the_same_weights(codebook_folder: Path, base: CodeF
             if done == stop_at:
                 raise KeyboardInterrupt
 
-        return train(network, [stage], Run(tmp_path / folder, bfloat16=False, validate_every=0), "dicface", tick)
+        return train(network, [stage], Run(tmp_path / folder, precision=None, validate_every=0), "dicface", tick)
 
     whole = run("whole").state_dict()
     with pytest.raises(KeyboardInterrupt):
@@ -256,7 +256,7 @@ def test_dicface_learns_its_other_two_tasks(codebook_folder: Path, base: CodeFor
         holes = (source - target).abs().amax((1, 2), keepdim=True) > 1e-6  # the same through the clip
         assert 0.04 < holes.float().mean() < 0.6 and (source[holes.expand_as(source)] > 1 - 1e-6).all()
     before = {name: value.clone() for name, value in network.named_parameters()}
-    train(network, [stage], Run(tmp_path, bfloat16=False, validate_every=0), "dicface")
+    train(network, [stage], Run(tmp_path, precision=None, validate_every=0), "dicface")
     changed = {name.split(".")[0] for name, value in network.named_parameters() if not torch.equal(value, before[name])}
     assert {"encoder", "multiscale", "dir_dist_layers"} <= changed
     with torch.no_grad():
@@ -292,7 +292,7 @@ def test_the_small_network_learns_a_further_task_on_what_restores(codebook_folde
         terms = [stage.losses(network, {**batch, "target": target}, 0, generator_for(1))["pixels"] for target in (batch["target"], outside)]
         assert torch.allclose(*terms)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    trained = train(network, [stage], Run(tmp_path, bfloat16=False, validate_every=0), "dicface")
+    trained = train(network, [stage], Run(tmp_path, precision=None, validate_every=0), "dicface")
     moved = {key.split(".")[0] for key, value in trained.state_dict().items() if not torch.equal(value, before[key])}
     assert moved <= set(TASKS_SMALL.opened) and "fuse_convs_dict" in moved
     assert all(map(math.isfinite, stage.validate(trained)[0].values()))

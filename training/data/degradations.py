@@ -25,7 +25,7 @@ JUDGED = {
     "x8 bicubic": "bicubic(factor=8)",
     "blur, noise, JPEG 60": "gaussian_blur(sigma=2) + noise(sigma=0.03) + jpeg(quality=60)",
 }
-"""The degradations of issue 5, acting on faces at a network's native size."""
+"""What restorers are judged on: known operators, acting on faces at a network's native size."""
 
 
 @dataclass(frozen=True)
@@ -144,16 +144,7 @@ class KnownDegradation:
 
     def draw(self, generator: torch.Generator) -> Callable[[Tensor, torch.Generator], Tensor]:
         """Faces (..., 3, S, S) in [0, 1] and a generator for the noise to the degraded faces, same shape and range; nothing is drawn here."""
-        operator = parse(self.text)
-
-        def degraded(x: Tensor, generator: torch.Generator) -> Tensor:
-            faces = x.reshape(-1, *x.shape[-3:])
-            y = operator.observe(faces, generator)
-            if y.shape != faces.shape:
-                y = F.interpolate(y, faces.shape[-2:], mode="bicubic", align_corners=False)
-            return y.clamp(0, 1).reshape(x.shape)
-
-        return degraded
+        return _enlarged_back(parse(self.text), "bicubic")
 
 
 @dataclass(frozen=True)
@@ -190,12 +181,7 @@ class Deblurring:
         operator: Degradation = GaussianNoise(_between(self.noise, u[4]) / 255) @ blur
         if self.quality is not None:
             operator = Jpeg(round(_between(self.quality, u[5]))) @ operator
-
-        def degraded(x: Tensor, generator: torch.Generator) -> Tensor:
-            small = operator.observe(x.reshape(-1, *x.shape[-3:]), generator).clamp(0, 1)
-            return F.interpolate(small, scale_factor=4.0, mode="nearest").reshape(x.shape)
-
-        return degraded
+        return _enlarged_back(operator, "nearest")
 
 
 @dataclass(frozen=True)
@@ -220,18 +206,26 @@ class Streamed:
         """One member of the family: clips (T, 3, S, S) in [0, 1] and a generator for the noise to the degraded clips, same shape and range."""
         scale = self.side / 512
         low, high = (max(0.1, sigma * scale) for sigma in self.level.sigma)
-        operator = draw_chain(replace(self.level, sigma=(low, high)), generator)
-
-        def degraded(x: Tensor, generator: torch.Generator) -> Tensor:
-            return F.interpolate(operator.observe(x, generator), x.shape[-2:], mode="bilinear", align_corners=False).clamp(0, 1)
-
-        return degraded
+        return _enlarged_back(draw_chain(replace(self.level, sigma=(low, high)), generator), "bilinear")
 
 
 def judged(name: str, x: Tensor, seed: int) -> Tensor:
     """Faces (N, 3, S, S) under one of the `JUDGED` degradations, enlarged back to S x S by bicubic interpolation; also the baseline."""
     generator = torch.Generator().manual_seed(seed)
     return KnownDegradation(x.shape[-1], JUDGED[name]).draw(generator)(x, generator)
+
+
+def _enlarged_back(operator: Degradation, mode: str) -> Callable[[Tensor, torch.Generator], Tensor]:
+    """Faces (..., 3, S, S) to what `operator` makes of them, clamped to [0, 1], and interpolated to S x S where that is smaller."""
+
+    def degraded(x: Tensor, generator: torch.Generator) -> Tensor:
+        faces = x.reshape(-1, *x.shape[-3:])
+        y = operator.observe(faces, generator)
+        if y.shape != faces.shape:
+            y = F.interpolate(y, faces.shape[-2:], mode=mode)
+        return y.clamp(0, 1).reshape(x.shape)
+
+    return degraded
 
 
 def _between(limits: Sequence[float], share: float) -> float:
