@@ -11,7 +11,6 @@ import base64
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from fit_face_points import meshes
@@ -19,6 +18,7 @@ from fit_face_points import meshes
 from fvr.faces.detection.mesh_points import MESH_BOUNDS, five_points
 from fvr.faces.detection.mesh_tracking import Mesher
 from fvr.faces.tracking import coverage
+from fvr.plots import decode_image
 
 COUNT, INSIDE = 128, 0.92
 
@@ -47,9 +47,8 @@ def main(folder: Path) -> None:
     coverage.POINTS = tuple(chosen)
     seen = []
     for path, mesh in zip(sorted((folder / "train").glob("*.jpg")), found, strict=True):
-        picture = torch.from_numpy(np.asarray(cv2.imread(str(path)))[:, :, ::-1].transpose(2, 0, 1).astype(np.float32) / 255)
         points = torch.from_numpy(mesh)
-        seen.append(coverage.colours(picture, five_points(points), points))
+        seen.append(coverage.colours(decode_image(path.read_bytes()), five_points(points), points))
     light, _ = coverage.appearance(torch.stack(seen))
     print("portraits", len(found))
     print("POINTS", chosen)

@@ -12,13 +12,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
 from fvr.faces.detection.mesh_points import MIRRORED, PLAIN, VERTICES, roll_of
 from fvr.faces.detection.mesh_tracking import Mesher, region_of
 from fvr.faces.geometry import FACE_BOX, TEMPLATE
+from fvr.plots import decode_image
 
 RIDGE = 1e3
 """Pixels squared, per portrait: how much worse the fit must be for a weight to leave the plain mean by 1."""
@@ -30,7 +30,7 @@ def meshes(folder: Path, mesher: Mesher) -> np.ndarray:
     """(n, 468, 2): the mesh of each portrait, in its pixels."""
     found = []
     for path in sorted(folder.glob("*.jpg")):
-        picture = np.ascontiguousarray(cv2.imread(str(path))[:, :, ::-1].transpose(2, 0, 1)).astype(np.float32) / 255
+        picture = np.ascontiguousarray(decode_image(path.read_bytes()))
         points = torch.tensor(FACE_BOX).reshape(2, 2)
         turn = 0.0
         for _ in range(3):

@@ -103,8 +103,8 @@ def aligned() -> np.ndarray:
     """A frame with its detection and the outline of its crop; the crop; the contact sheet."""
     frames = moving_portrait(12)
     track = followed(frames)
-    frame = cv2.resize(pixels(frames[2]), None, fx=1.25, fy=1.25, interpolation=cv2.INTER_CUBIC)
     scale = 1.25
+    frame = cv2.resize(pixels(frames[2]), None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     x0, y0, x1, y1 = (round(float(v) * scale) for v in track.boxes[2])
     cv2.rectangle(frame, (x0, y0), (x1, y1), GREEN, 2)
     for point in track.landmarks[2]:
@@ -208,7 +208,7 @@ def measured() -> np.ndarray:
 def pseudo_target() -> np.ndarray:
     """A crop through a camera at ISO 3200, what the embedded codebook makes of it, and the target that the embedded prior makes of that."""
     frames = moving_portrait(12)[2:3]
-    crop = crop_clip(frames, select_tracks(find_tracks([(0, frames)], load_detector("blazeface")), "all", 0)[0]).crops
+    crop = crop_clip(frames, followed(frames)).crops
     y = parse("bicubic(factor=4) + isp_noise(iso=3200)").observe(crop, torch.Generator().manual_seed(0)).clamp(0, 1)
     y = F.interpolate(y, crop.shape[-2:], mode="bicubic", align_corners=False).clamp(0, 1)
     restorer = build_restorer("codeformer", weights=LISTED["embedded codeformer"])
@@ -243,19 +243,8 @@ def compared() -> np.ndarray:
     return pixels(torch.cat([padded[0], gap, padded[1], gap, padded[2]], -1))
 
 
-PICTURES: dict[str, Callable[[], np.ndarray]] = {
-    "restored.jpg": restored,
-    "aligned.jpg": aligned,
-    "pasted.jpg": pasted,
-    "degradations.jpg": degradations,
-    "consistency.jpg": consistency,
-    "embedded.jpg": embedded,
-    "pseudo-target.jpg": pseudo_target,
-    "measured.jpg": measured,
-    "times.jpg": times,
-    "optimised.jpg": optimised,
-    "compared.jpg": compared,
-}
+DRAWERS = (restored, aligned, pasted, degradations, consistency, embedded, pseudo_target, measured, times, optimised, compared)
+PICTURES: dict[str, Callable[[], np.ndarray]] = {f"{draw.__name__.replace('_', '-')}.jpg": draw for draw in DRAWERS}
 
 
 def main() -> None:

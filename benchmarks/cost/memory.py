@@ -10,11 +10,9 @@ import resource
 import subprocess
 import sys
 import tempfile
-from fractions import Fraction
-from itertools import cycle, islice
 from pathlib import Path
 
-from fvr.video import FrameTimes, open_sink, open_source
+from walk import loop
 
 
 def main() -> int:
@@ -34,16 +32,6 @@ def main() -> int:
             print(f"{count} frames: peak {peaks[-1]:.0f} MB", flush=True)
     print(f"ratio {peaks[1] / peaks[0]:.3f}")
     return 0
-
-
-def loop(clip: Path, out: Path, count: int) -> None:
-    """Writes `count` frames of the clip played forwards over and over."""
-    source = open_source(clip)
-    times = FrameTimes.constant(count, Fraction(25))
-    pieces = islice((frame for _ in cycle([0]) for chunk in source.chunks(8) for frame in chunk.frames), count)
-    with open_sink(out, None, size=(source.info.height, source.info.width)) as sink:
-        for index, frame in enumerate(pieces):
-            sink.write(frame[None], times.starts[index : index + 1], times.ends[index : index + 1])
 
 
 if __name__ == "__main__":

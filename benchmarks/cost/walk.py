@@ -134,7 +134,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         for height in map(int, options.sizes.split(",")):
             clip = Path(name) / f"{height}.mp4"
-            enlarged(options.clips / CLIP, clip, height, options.frames)
+            loop(options.clips / CLIP, clip, options.frames, height)
             for method in options.methods.split(","):
                 clock, wall, cpu = walk(clip, Path(name) / "out.mp4", method, options.precision)
                 told = {name: (clock.wall[name], clock.cpu[name]) for name in ("decode", "detect", "align", "restore", "paste", "encode", "waits")}
@@ -148,13 +148,16 @@ def main() -> int:
     return 0
 
 
-def enlarged(clip: Path, out: Path, height: int, count: int) -> None:
-    """Writes `count` frames of the clip, over and over, at this height."""
+def loop(clip: Path, out: Path, count: int, height: int | None = None) -> None:
+    """Writes `count` frames of the clip played forwards over and over, at this height unless None."""
     pieces = islice((frame for _ in cycle([0]) for chunk in open_source(clip).chunks(8) for frame in chunk.frames), count)
     with open_sink(out, None, crf=18) as sink:
         for n, frame in enumerate(pieces):
-            size = height, round(frame.shape[-1] * height / frame.shape[-2] / 2) * 2
-            sink.write(F.interpolate(frame[None], size, mode="bicubic").clamp(0, 1), [n / RATE], [(n + 1) / RATE])
+            piece = frame[None]
+            if height is not None:
+                size = height, round(frame.shape[-1] * height / frame.shape[-2] / 2) * 2
+                piece = F.interpolate(piece, size, mode="bicubic").clamp(0, 1)
+            sink.write(piece, [n / RATE], [(n + 1) / RATE])
 
 
 if __name__ == "__main__":

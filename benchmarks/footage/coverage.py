@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from gates import CLIPS, damaged
+from gates import CLIPS, canvas, damaged
 from torch import Tensor
 
 from fvr.assembly import EMBEDDED, named_weights
@@ -36,40 +36,30 @@ COUNT, FIRST, STOP, FACE = 24, 8, 16, 128.0
 BINS = (0.0, 0.05, 0.15, 0.25, 0.35, 0.5, 1.0)
 PROBED = (9, 11, 14)
 
-Draw = Callable[[Tensor, Tensor, float, Tensor], tuple[Tensor, Tensor]]
+Canvas = tuple[Tensor, Tensor, Tensor]
+Draw = Callable[[Canvas, Tensor, Tensor, float, Tensor], tuple[Tensor, Tensor]]
 
 
-def hand(five: Tensor, box: Tensor, share: float, skin: Tensor) -> tuple[Tensor, Tensor]:
-    x, y = grid
+def hand(canvas: Canvas, five: Tensor, box: Tensor, share: float, skin: Tensor) -> tuple[Tensor, Tensor]:
+    x, y, grain = canvas
     s, top = float(side(box)), float(box[3]) - 1.1 * share * float(box[3] - box[1])
     shade = (0.8 + 0.2 * torch.cos(13 * (x - box[0]) / s)) * (0.92 + 0.16 * grain)
     return 1.05 * skin[:, None, None] * shade, (y - top + 0.5).clamp(0, 1) * ((x > box[0] - 0.2 * s) & (x < box[2] + 0.2 * s))
 
 
-def bar(five: Tensor, box: Tensor, share: float, skin: Tensor) -> tuple[Tensor, Tensor]:
-    x, _ = grid
+def bar(canvas: Canvas, five: Tensor, box: Tensor, share: float, skin: Tensor) -> tuple[Tensor, Tensor]:
+    x, _, grain = canvas
     return torch.tensor([0.3, 0.45, 0.35])[:, None, None] * (0.7 + 0.6 * grain), (box[0] + 1.1 * share * (box[2] - box[0]) - x + 0.5).clamp(0, 1)
 
 
-def microphone(five: Tensor, box: Tensor, share: float, skin: Tensor) -> tuple[Tensor, Tensor]:
-    x, y = grid
+def microphone(canvas: Canvas, five: Tensor, box: Tensor, share: float, skin: Tensor) -> tuple[Tensor, Tensor]:
+    x, y, _ = canvas
     s, (cx, cy) = float(side(box)), five[3:].mean(0).tolist()
     wires = ((x / (0.05 * s)).frac() < 0.3) | ((y / (0.05 * s)).frac() < 0.3)
     return torch.tensor([0.16, 0.16, 0.18])[:, None, None] + 0.18 * wires, (s * math.sqrt(share / math.pi) - (x - cx).hypot(y - cy) + 0.5).clamp(0, 1)
 
 
 DRAW: dict[str, Draw] = {"hand": hand, "bar": bar, "microphone": microphone}
-grid: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
-grain = torch.empty(0)
-
-
-def set_size(height: int, width: int) -> None:
-    """The pixels that occluders are drawn on."""
-    global grid, grain
-    y, x = torch.meshgrid(torch.arange(height).float(), torch.arange(width).float(), indexing="ij")
-    grid = x, y
-    rng = torch.Generator().manual_seed(3)
-    grain = F.interpolate(torch.rand(1, 1, 40, 40, generator=rng), (height, width), mode="bicubic")[0, 0].clamp(0, 1)
 
 
 def longest(frames: Tensor) -> FaceTrack | None:
@@ -107,14 +97,13 @@ def main(folder: Path) -> None:
         clean = F.interpolate(frames, scale_factor=FACE / float(side(track.boxes).median()), mode="area")
         track = longest(clean)
         assert track is not None and len(track) == COUNT
-        set_size(*clean.shape[-2:])
-        nothing = damaged(clean, 0.01 * FACE)
+        page, nothing = canvas(*clean.shape[-2:]), damaged(clean, 0.01 * FACE)
         for what, draw in DRAW.items():
             for share in SHARES:
                 truth, masks = clean.clone(), torch.zeros(COUNT, *clean.shape[-2:])
                 for k in range(FIRST, STOP):
                     x, y = track.landmarks[k, 2].round().long().tolist()
-                    colour, masks[k] = draw(track.landmarks[k], track.boxes[k], share, clean[k, :, y - 2 : y + 3, x - 2 : x + 3].mean((1, 2)))
+                    colour, masks[k] = draw(page, track.landmarks[k], track.boxes[k], share, clean[k, :, y - 2 : y + 3, x - 2 : x + 3].mean((1, 2)))
                     truth[k] = clean[k].lerp(colour.clamp(0, 1), masks[k])
                 shown = damaged(truth, 0.01 * FACE)
                 seen = longest(shown)

@@ -55,35 +55,30 @@ def main(folder: Path, count: int) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         retinaface = random_retinaface(scratch)
     names = list(detectors)
-    print("| clip | size | " + " | ".join(f"faces per frame, {name}" for name in names) + " | missed of MTCNN's | ", end="")
-    print(
-        " | ".join(f"eye jitter %, {name}" for name in names)
-        + " | "
-        + " | ".join(f"CPU ms, {name}" for name in names)
-        + " | times less | CPU ms, retinaface |"
-    )
-    print("| --- |" + " --- |" * (4 + 3 * len(names)))
+    columns = ["clip", "size", *(f"faces per frame, {name}" for name in names), "missed of MTCNN's", *(f"eye jitter %, {name}" for name in names)]
+    columns += [*(f"CPU ms, {name}" for name in names), "times less", "CPU ms, retinaface"]
+    print(f"| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
     for clip in sorted(folder.glob("*.mp4")):
         source = open_source(clip, count=count)
         followers = {name: following(detector) for name, detector in detectors.items()}
-        spent, slow, slow_frames = dict.fromkeys(names, 0.0), 0.0, 0
+        spent, slow = dict.fromkeys(names, 0.0), 0.0
         found: dict[str, list[list[Face]]] = {name: [] for name in names}
         for piece in source.chunks(8):
             for name, follower in followers.items():
                 began = time.process_time()
                 found[name] += follower(piece.frames)
                 spent[name] += time.process_time() - began
-            if slow_frames < 1:
+            if not slow:
                 began = time.process_time()
                 retinaface(piece.frames[:1])
-                slow, slow_frames = slow + time.process_time() - began, slow_frames + 1
+                slow = time.process_time() - began
         frames = len(found["blazeface"])
         missed = [face for a, b in zip(found.get("mtcnn", []), found["blazeface"], strict=False) for face in a if not overlaps(face, b)]
         row = [clip.name, f"{source.info.width} x {source.info.height}"]
         row += [f"{sum(map(len, found[name])) / frames:.2f}" for name in names] + [str(len(missed))]
         row += [f"{jitter(found[name]):.2f}" for name in names]
         row += [f"{1e3 * spent[name] / frames:.1f}" for name in names]
-        row += [f"{spent.get('mtcnn', 0) / spent['blazeface']:.1f}", f"{1e3 * slow / slow_frames:.0f}"]
+        row += [f"{spent.get('mtcnn', 0) / spent['blazeface']:.1f}", f"{1e3 * slow:.0f}"]
         print(f"| {' | '.join(row)} |", flush=True)
 
 

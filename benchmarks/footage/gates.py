@@ -56,6 +56,13 @@ def damaged(frames: Tensor, blur: float = 0.0) -> Tensor:
     return torch.stack(out)
 
 
+def canvas(height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What occluders are drawn with: x and y of every pixel, and a texture in [0, 1], all (height, width)."""
+    y, x = torch.meshgrid(torch.arange(height).float(), torch.arange(width).float(), indexing="ij")
+    noise = torch.rand(1, 1, 40, 40, generator=torch.Generator().manual_seed(3))
+    return x, y, F.interpolate(noise, (height, width), mode="bicubic")[0, 0].clamp(0, 1)
+
+
 def shrunk(frames: Tensor, track: FaceTrack, factor: float) -> tuple[Tensor, FaceTrack]:
     """Frames and their track at another size."""
     small = F.interpolate(frames, scale_factor=factor, mode="area")

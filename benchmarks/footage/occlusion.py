@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from gates import damaged, shrunk, tracks_of
+from gates import canvas, damaged, shrunk, tracks_of
 from torch import Tensor
 
 from fvr.assembly import EMBEDDED, named_weights
@@ -42,10 +42,8 @@ SIZES = (160, 48)
 def occluders(frames: Tensor, track: FaceTrack) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Name, frames (n, 3, H, W) with something before the face, and its mask (n, H, W)."""
     height, width = frames.shape[-2:]
-    y, x = torch.meshgrid(torch.arange(height).float(), torch.arange(width).float(), indexing="ij")
-    rng = torch.Generator().manual_seed(3)
+    x, y, grain = canvas(height, width)
     s = float(side(track.boxes).median())
-    grain = F.interpolate(torch.rand(1, 1, 40, 40, generator=rng), (height, width), mode="bicubic")[0, 0].clamp(0, 1)
 
     def hand(k: int, five: Tensor) -> tuple[Tensor, Tensor]:
         centre = five[2] + torch.tensor([(-0.35 + 0.1 * k) * s, 0.1 * s])

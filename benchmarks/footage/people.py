@@ -28,6 +28,7 @@ from fvr.faces import FaceTrack, aligned_track, find_tracks, load_detector
 from fvr.faces.geometry import area, side
 from fvr.faces.tracking.people import OTHER_PERSON_DISTANCE, SAME, Embed, Look, assign_people, likeness, load_embed, look_of
 from fvr.faces.tracking.selection import tracks_like
+from fvr.plots import decode_image
 from fvr.video import open_source, read_frames
 
 NAMESAKES = {"abraham", "brooks", "bush", "collins", "cox", "hutchinson", "king", "long", "neal", "price", "turner"}
@@ -60,8 +61,7 @@ HARD = tuple(label for label in DAMAGE if "blur" in label or "px" in label)
 
 
 def picture(row: dict[str, str], folder: Path) -> Tensor:
-    pixels = np.asarray(cv2.imread(str(folder / row["split"] / row["file"]), cv2.IMREAD_COLOR))
-    return torch.from_numpy(pixels[:, :, ::-1].copy()).permute(2, 0, 1).float() / 255
+    return decode_image((folder / row["split"] / row["file"]).read_bytes())
 
 
 def one_photograph(a: Tensor, b: Tensor) -> bool:

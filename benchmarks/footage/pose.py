@@ -12,7 +12,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from gates import damaged, gains
@@ -24,6 +23,7 @@ from fvr.faces import find_tracks, load_detector
 from fvr.faces.compositing.strength import strengths
 from fvr.faces.geometry import side
 from fvr.methods.registry import build_restorer
+from fvr.plots import decode_image
 
 BINS = ((0, 20), (20, 40), (40, 50), (50, 60), (60, 90))
 
@@ -33,8 +33,7 @@ def photographs(folder: Path) -> list[tuple[float, float, Tensor]]:
     found = []
     for path in sorted(folder.glob("*.mat")):
         pitch, yaw = np.rad2deg(np.abs(loadmat(path)["Pose_Para"][0, :2]))
-        pixels = np.asarray(cv2.imread(str(path.with_suffix(".jpg")), cv2.IMREAD_COLOR))[:, :, ::-1]
-        picture = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
+        picture = decode_image(path.with_suffix(".jpg").read_bytes())[None]
         found += [(float(yaw), float(pitch), one) for one in (picture, picture.flip(-1))]
     return found
 

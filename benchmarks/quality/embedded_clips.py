@@ -97,7 +97,7 @@ def measured(clip: str, crop: Tensor, name: str, options: argparse.Namespace) ->
     baseline = resized(y, side, "bicubic").clamp(0, 1)
     middle = len(crop) // 2
     shown = resized(baseline, SIDE, "bilinear")[middle]
-    yield row([clip, name, "bicubic", *scores(baseline, truth), f"{1000 * mean_warping_error(baseline, truth).per_value:.3f}", "", ""]), shown
+    yield row([clip, name, "bicubic", *scores(baseline, truth), "", ""]), shown
     for method in options.methods.split(","):
         settings = dict(text.split("=", 1) for text in options.set) if method.startswith("flair") else {}
         known, crops = None, baseline
@@ -117,24 +117,18 @@ def measured(clip: str, crop: Tensor, name: str, options: argparse.Namespace) ->
         result = resized(restore_frames(restorer, crops), side, "bilinear")
         pace = len(crop) / (time.perf_counter() - began)
         residual = "" if degradation is None else f"{255 * (degradation.forward(result) - y).square().mean().sqrt():.2f}"
-        gains = [f"{value:+.{digits}f}" for value, digits in zip(difference(result, baseline, truth), (2, 3), strict=True)]
-        psnr_, ssim_ = scores(result, truth)[::2]
-        warping = f"{1000 * mean_warping_error(result, truth).per_value:.3f}"
-        yield row([clip, name, method, psnr_, gains[0], ssim_, gains[1], warping, residual, f"{pace:.2f}"]), resized(result, SIDE, "bilinear")[middle]
-    yield (
-        row([clip, name, "truth", "", "", "", "", f"{1000 * mean_warping_error(truth, truth).per_value:.3f}", "", ""]),
-        resized(truth, SIDE, "bilinear")[middle],
-    )
+        line = row([clip, name, method, *scores(result, truth, baseline), residual, f"{pace:.2f}"])
+        yield line, resized(result, SIDE, "bilinear")[middle]
+    yield row([clip, name, "truth", *[""] * 4, scores(truth, truth)[-1], "", ""]), resized(truth, SIDE, "bilinear")[middle]
 
 
-def scores(x: Tensor, truth: Tensor) -> tuple[str, str, str, str]:
-    """PSNR and SSIM, each followed by an empty cell for the gain."""
-    return f"{psnr(x, truth).mean():.2f}", "", f"{ssim(x, truth).mean():.3f}", ""
-
-
-def difference(x: Tensor, y: Tensor, truth: Tensor) -> tuple[float, float]:
-    """How much better x is than y: PSNR in dB, SSIM."""
-    return float(psnr(x, truth).mean() - psnr(y, truth).mean()), float(ssim(x, truth).mean() - ssim(y, truth).mean())
+def scores(x: Tensor, truth: Tensor, baseline: Tensor | None = None) -> list[str]:
+    """Cells of a row: PSNR in dB and SSIM, each followed by its gain over the baseline's, and the warping error."""
+    cells = []
+    for measure, digits in ((psnr, 2), (ssim, 3)):
+        value = float(measure(x, truth).mean())
+        cells += [f"{value:.{digits}f}", "" if baseline is None else f"{value - float(measure(baseline, truth).mean()):+.{digits}f}"]
+    return [*cells, f"{1000 * mean_warping_error(x, truth).per_value:.3f}"]
 
 
 def row(cells: list[str]) -> str:

@@ -9,24 +9,19 @@ reduced to three quarters first. An enlargement is right within 2 %, a grid in p
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from undescribed import Change, each
 
 from fvr.physics.traces import find_traces
 from fvr.training.data.codecs import through
 
 FRAMES, SIDE = 8, 336
 FILTERS = {"nearest": cv2.INTER_NEAREST, "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "lanczos": cv2.INTER_LANCZOS4}
-Change = Callable[[np.ndarray], np.ndarray]
-
-
-def each(frames: np.ndarray, change: Change) -> np.ndarray:
-    return np.stack([change(frame) for frame in frames])
 
 
 def moving(path: Path, seed: int) -> np.ndarray:
