@@ -107,7 +107,8 @@ def _base_path(text: str) -> Path:
 
 
 def _reals(folder: Path | None, side: int) -> Any:
-    from .dataset import SUFFIXES, OnDisk
+    from ..training.data.faces import SUFFIXES
+    from .dataset import OnDisk
 
     if folder is None:
         return None

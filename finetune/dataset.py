@@ -13,10 +13,10 @@ from torch import Tensor
 from ..methods.base import resized
 from ..methods.pseudo_target.generate import SQUARE, check_square
 from ..plots import decode_image
+from ..training.data.faces import SUFFIXES
 
 INPUTS, TARGETS = "inputs", "targets"
 """Sub-folders of a folder of pairs; a pair has the same file name in both."""
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 UNREADABLE = "is not a picture that can be read; remove it, with its partner if it has one, or convert it to PNG"
 FEWEST = 4
 IN_MEMORY = 4 << 30

@@ -135,7 +135,8 @@ def fine_tune(
     on_stage(stage)
     train(base.network, [stage], run, f"fine-tune {mark}", tick)
     history = json.loads((run.folder / f"{NAME}.json").read_text())
-    points = [(0, stage.before), *((entry["step"], {**entry["figures"], **_named(entry["losses"])}) for entry in history)]
+    losses = [{f"loss: {name}": value for name, value in entry["losses"].items()} for entry in history]
+    points = [(0, stage.before), *((entry["step"], entry["figures"] | terms) for entry, terms in zip(history, losses, strict=True))]
     curve_png(points, run.folder / CURVES)
     if (run.folder / f"{NAME}.png").is_file():
         (run.folder / f"{NAME}.png").replace(run.folder / SHEET)
@@ -185,10 +186,6 @@ def _text(base: Base, pairs: Pairs, options: FineTune, stage: FineTuneStage, tak
     elif gain < -WORST:
         lines.append(f"held-out pictures are {-gain:.1f} dB further from their targets than the base's: look at the before and after pictures")
     return "\n".join(lines)
-
-
-def _named(losses: dict[str, float]) -> dict[str, float]:
-    return {f"loss: {name}": value for name, value in losses.items()}
 
 
 def _digest_of(base: Base) -> str:

@@ -16,10 +16,7 @@ import torch
 
 from .. import host
 from .schema import NodeInfo, describe, is_link, nest, overridden, title_of
-from .validation import NodeError, links, literal, needed, validate
-
-Prompt = Mapping[str, Mapping[str, Any]]
-
+from .validation import NodeError, Prompt, links, literal, needed, validate
 
 MOST_LISTED = 10
 """Faults of a prompt that one message lists."""
@@ -166,22 +163,19 @@ class _Run:
             else _normal(self.guarded(node, "execute", arguments), node, entry["class_type"])
             for arguments in self.calls(node)
         ]
+        for values, _ in results:
+            if info.outputs and len(values) != len(info.outputs):
+                cause = ValueError(f"it declares {len(info.outputs)} outputs but gave {len(values)}")
+                raise NodeFailed(node, entry["class_type"], cause)
         self.slots[node] = []
         for index, is_list in enumerate(info.output_is_list):
-            items = [self.item(values, index, node) for values, _ in results]
+            items = [values[index] for values, _ in results]
             self.slots[node].append([one for item in items for one in ([item] if host.is_nothing(item) else item)] if is_list else items)
         shown = [ui for _, ui in results if ui]
         if shown:
             self.ui[node] = {key: [value for ui in shown for value in ui[key]] for key in shown[0]}
         self.seconds[node] = time.perf_counter() - start
         self.release(node)
-
-    def item(self, values: tuple[Any, ...], index: int, node: str) -> Any:
-        expected = len(self.info(node).outputs)
-        if len(values) != expected:
-            cause = ValueError(f"it declares {expected} outputs but gave {len(values)}")
-            raise NodeFailed(node, self.prompt[node]["class_type"], cause)
-        return values[index]
 
     def release(self, node: str) -> None:
         for source in set(self.sources[node].values()):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from .. import host
 from ..headless.io import io, newer
 from ..host.images import from_image, to_image
-from ..physics import KINDS, Degradation, degradation, fit_degradation, shrink
+from ..physics import KINDS, Degradation, degradation, fit_degradation
+from ..physics import shrink as shrink_frames
 from .choices import check_choice, choice_made
-from .sockets import CATEGORY, DegradationSocket
+from .sockets import CATEGORY, DegradationSocket, seed_input
 from .widgets import widget
 
 RARE = ("stretch", "angle", "boundary")
@@ -53,14 +53,7 @@ class Degrade(io.ComfyNode):
             inputs=[
                 io.Image.Input("frames", tooltip="Clean frames, or the frames of another Degrade."),
                 kind_input(),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**63 - 1,
-                    control_after_generate=False,
-                    tooltip="Of the noise; the same seed gives the same pixels.",
-                ),
+                seed_input("Of the noise; the same seed gives the same pixels."),
                 DegradationSocket.Input("degradation", optional=True, tooltip="What was already done to the frames, from another Degrade."),
             ],
             outputs=[
@@ -145,9 +138,4 @@ class FitDegradation(io.ComfyNode):
         text = found.describe()
         report = {name: getattr(found, name) for name in ("enlargement", "sigma", "quality", "noise")} | {"degradation": found.operator.describe()}
         shown = {"text": (text,), "report": (report,)}
-        return io.NodeOutput(to_image(true_size(pictures, found.enlargement)), found.operator, text, ui=shown)
-
-
-def true_size(frames: Tensor, factor: int) -> Tensor:
-    """Frames that were enlarged `factor` times, at the size they had."""
-    return shrink(frames, factor).clamp(0, 1)
+        return io.NodeOutput(to_image(shrink_frames(pictures, found.enlargement).clamp(0, 1)), found.operator, text, ui=shown)

@@ -159,17 +159,10 @@ def stop_notice(folder: Path, reached: list[int], steps: int) -> Iterator[None]:
     """Says, when the user stops the work, where it is kept and how it goes on."""
     try:
         yield
-    except Exception as error:
-        if "Interrupt" in type(error).__name__:  # an ordinary exception in older hosts
-            host.say(_kept(folder, reached[0], steps))
+    except BaseException as error:
+        if not isinstance(error, Exception) or "Interrupt" in type(error).__name__:  # an ordinary exception in older hosts
+            host.say(f"Stopped after {reached[0]} of {steps} steps; the state is in {folder}, and the same settings go on from there.")
         raise
-    except BaseException:
-        host.say(_kept(folder, reached[0], steps))
-        raise
-
-
-def _kept(folder: Path, done: int, steps: int) -> str:
-    return f"Stopped after {done} of {steps} steps; the state is in {folder}, and the same settings go on from there."
 
 
 def needed(base: Base, options: FineTune) -> int:

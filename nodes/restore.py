@@ -169,19 +169,8 @@ class RestoreVideo(io.ComfyNode):
                 if finder is None or paster is None:
                     summary = restore_aligned(seen, written, restorer, **common)
                 else:
-                    summary = restore_clip_in_frames(
-                        seen,
-                        written,
-                        restorer,
-                        finder,
-                        paster=paster,
-                        faces=whom(faces),
-                        like=known,
-                        min_size=min_size,
-                        on_found=watched.on_found,
-                        on_people=watched.on_people,
-                        **common,
-                    )
+                    common |= dict(faces=whom(faces), like=known, min_size=min_size, on_found=watched.on_found, on_people=watched.on_people)
+                    summary = restore_clip_in_frames(seen, written, restorer, finder, paster=paster, **common)
             summary, path, compared = summary.closed(source, sink), Path(str(sink.path)), watched.ui(cls)
         text, preview = summary.to_text(), shown(path, subfolder)
         record = run_record(

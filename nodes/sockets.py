@@ -43,6 +43,6 @@ def tucked(inputs: list, *names: str) -> list:
     return inputs
 
 
-def seed_input() -> Any:
+def seed_input(tooltip: str = "The same seed gives the same pixels.") -> Any:
     """The seed of a node whose result depends on nothing else that is random."""
-    return io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=False, tooltip="The same seed gives the same pixels.")
+    return io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=False, tooltip=tooltip)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -139,6 +139,11 @@ class _PriorStage(Stage[VideoUNet]):
     device: torch.device
     clips: Clips | None = None
 
+    def train_only(self, network: VideoUNet, names: Collection[str], dropout: float) -> None:
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name in names)
+        set_dropout(network, dropout)
+
     def noised(self, target: Tensor, condition: Tensor, clips: int, generator: torch.Generator) -> Batch:
         """What the network is shown of clean frames and their condition, (B T, 3, S, S) in [-1, 1]; one noise level per clip."""
         level = self._levels(clips, generator).repeat_interleave(len(target) // clips)
@@ -206,10 +211,7 @@ class ImagePriorStage(_PriorStage):
     name = "image"
 
     def start(self, network: VideoUNet, done: Mapping[str, Path]) -> None:
-        spatial = set(split_parameters(network).spatial)
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad_(name in spatial)
-        set_dropout(network, self.recipe.dropout)
+        self.train_only(network, split_parameters(network).spatial, self.recipe.dropout)
 
     def batch(self, step: int, generator: torch.Generator) -> Batch:
         recipe, number = self.recipe, self.plan.batch
@@ -238,10 +240,7 @@ class VideoPriorStage(_PriorStage):
     name = "video"
 
     def start(self, network: VideoUNet, done: Mapping[str, Path]) -> None:
-        temporal = set(split_parameters(network).temporal)
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad_(name in temporal)
-        set_dropout(network, 0.0)
+        self.train_only(network, split_parameters(network).temporal, dropout=0.0)
 
     def batch(self, step: int, generator: torch.Generator) -> Batch:
         recipe = self.recipe

@@ -83,13 +83,13 @@ def coded(planes: np.ndarray, codec: str, quality: float, options: Mapping[str, 
     chosen = dict(options)
     if scale == "crf":
         chosen["crf"] = f"{quality:.1f}"
+    else:
+        chosen["qmin"] = chosen["qmax"] = str(round(quality))
     if codec == "h265":
         chosen["x265-params"] = "log-level=none:pools=none:frame-threads=1:wpp=0"
     if codec == "vp9":
         chosen |= {"b": "0", "deadline": "realtime", "cpu-used": "8"}
         encoder.bit_rate = 0
-    if scale == "q":
-        chosen["qmin"] = chosen["qmax"] = str(round(quality))
     encoder.options = chosen
     packets = []
     for index, plane in enumerate(planes):
