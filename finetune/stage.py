@@ -17,7 +17,7 @@ from ..methods.detail_fusion import fused
 from ..metrics.fidelity import psnr
 from ..metrics.lpips import lpips_or_none
 from ..models.tuning import Answer, Use, answer, predicts_codes, train_only
-from ..training.data.degradations import LARGE, NATIVE_128, Blind
+from ..training.data.degradations import HEAVY, NATIVE_128, Blind
 from ..training.discriminator import Adversary
 from ..training.engine import Batch, Stage, write_weights
 from ..training.losses import anchored_pixel_loss
@@ -175,7 +175,7 @@ def restored(picture: Tensor, source: Tensor) -> Tensor:
 
 def blind_for(side: int) -> Blind:
     """The degradation that restorers of this side are first trained on."""
-    return NATIVE_128.at(side) if side < CROP else LARGE.at(side)
+    return NATIVE_128.at(side) if side < CROP else HEAVY.at(side)
 
 
 class CodeTargets:

@@ -41,7 +41,7 @@ from fvr.models.embedded import PRIORS, RESTORERS, listed
 from fvr.motion.dis import DisFlow
 from fvr.physics import KINDS, Degradation, RandomInpaint, parse
 from fvr.priors.load import load_prior, prior_from_file
-from fvr.training.data.degradations import JUDGED
+from fvr.training.data.degradations import BENCHMARK
 from fvr.video import FrameTimes, ShotCutDetector, open_source, read_frames
 from fvr.video.comparison.compare import CompareOptions, compare_picture
 
@@ -178,7 +178,7 @@ def embedded() -> np.ndarray:
     frames = moving_portrait(12)[:5]
     crops = F.interpolate(crop_clip(frames, followed(frames)).crops, (128, 128), mode="area")
     rows = []
-    for name, text in JUDGED.items():
+    for name, text in BENCHMARK.items():
         y = parse(text).observe(crops, torch.Generator().manual_seed(0)).clamp(0, 1)
         shown = F.interpolate(y, (128, 128), mode="bicubic", align_corners=False).clamp(0, 1)
         cells = [(name.replace(", noise 0.03", ", noise").replace("blur, noise, ", "noise, "), shown)]

@@ -19,7 +19,7 @@ from ..models.codeformer.network import CodeFormer
 from ..models.vq import Encoder
 from .blind import root_square
 from .data.cleaned import CleanedClips
-from .data.degradations import JUDGED, Blind, judged
+from .data.degradations import BENCHMARK, Blind, benchmark_input
 from .data.faces import Faces
 from .engine import Batch, Stage
 from .losses import EncoderFeatures, PatchAdversary, adaptive_weight, anchored_pixel_loss, code_losses, hinge_for_adversary, pixel_loss, quantised
@@ -342,8 +342,8 @@ def restoration_figures(network: CodeFormer, truth: Tensor, device: torch.device
     """
     figures: dict[str, float] = {}
     columns = []
-    for name in JUDGED:
-        source = judged(name, truth, seed=0)
+    for name in BENCHMARK:
+        source = benchmark_input(name, truth, seed=0)
         output = torch.cat([network((part * 2 - 1).to(device), weight, match=False).float().cpu() for part in source.split(8)])
         restored = fused((output + 1) / 2, source).clamp(0, 1)
         figures[f"{name}: dB over the input"] = (psnr(restored, truth).mean() - psnr(source, truth).mean()).item()

@@ -17,7 +17,7 @@ from ..methods.detail_fusion import fused
 from ..methods.dicface import SMALL_PRIOR, uncertainty
 from ..models.code_prediction import CodeNetwork
 from ..models.dicface.network import DicFace, dirichlet_mean
-from .data.degradations import JUDGED, Blind, judged
+from .data.degradations import BENCHMARK, Blind, benchmark_input
 from .data.faces import Faces, Jitter
 from .engine import Batch, Stage, generator_for
 from .plan import Plan
@@ -150,7 +150,7 @@ class EvidenceStage(Stage[DicFace]):
         correlation with the true error of what it draws at fidelity 1."""
         truth = self.held_out.first(self.recipe.validated)
         noise = torch.stack([covered(face, generator_for("noise", i), 0.0) for i, face in enumerate(truth)])
-        sources = {"clean": truth} | {name: judged(name, truth, seed=0) for name in JUDGED} | {"noise": noise}
+        sources = {"clean": truth} | {name: benchmark_input(name, truth, seed=0) for name in BENCHMARK} | {"noise": noise}
         codebook, side = network.quantize.embedding.weight.float(), network.config.latent_side
         figures, maps = {}, []
         for name, source in sources.items():
@@ -160,7 +160,7 @@ class EvidenceStage(Stage[DicFace]):
             doubt = uncertainty(alpha, codebook, self.recipe.prior).cpu()
             figures[f"uncertainty, {name}"] = doubt.mean().item()
             maps.append(F.interpolate(doubt.unflatten(1, (1, side, side)), truth.shape[-2:]).expand_as(truth))
-            if name in JUDGED:
+            if name in BENCHMARK:
                 result = self._restored(network, dirichlet_mean(alpha), features, seen).cpu()
                 error = F.adaptive_avg_pool2d((result - truth).abs().mean(1), side).flatten(1)
                 figures[f"{name}: rank correlation with the error"] = float(spearmanr(doubt.flatten(), error.flatten()).statistic)

@@ -20,7 +20,7 @@ from ..models.flair.temporal import split_parameters
 from ..models.flair.unet import VideoUNet
 from ..models.flair.window import Flows
 from ..priors.flair_video import smoothed
-from .data.degradations import JUDGED, NATIVE_128, Blind, Deblurring, KnownDegradation, judged
+from .data.degradations import BENCHMARK, NATIVE_128, Blind, Deblurring, KnownDegradation, benchmark_input
 from .data.faces import MIRROR_ONLY, Faces, Jitter
 from .data.synthetic_motion import Clips, Motion, animate, degraded_clip, sample_clip
 from .engine import Batch, Stage, generator_for
@@ -190,8 +190,8 @@ class _PriorStage(Stage[VideoUNet]):
         """PSNR of single estimates above the condition's, per judged degradation, for frames (N, 3, S, S) in [0, 1]; and a sheet."""
         figures, columns = {}, []
         frames = len(truth) if temporal else 1
-        for name in JUDGED:
-            source = judged(name, truth, seed=0)
+        for name in BENCHMARK:
+            source = benchmark_input(name, truth, seed=0)
             noise = torch.randn(truth.shape, generator=generator_for("prior", name))
             flows = self._flows(network, (source * 2 - 1).to(self.device), frames, temporal)
             for level in (GUESSED, DENOISED):

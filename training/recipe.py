@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from ..models.code_prediction import CodeConfig
 from ..models.vq import VQConfig
-from .data.degradations import LARGE, NATIVE_128, SMALL, Blind
+from .data.degradations import HEAVY, MILD, NATIVE_128, Blind
 from .data.faces import MIRROR_ONLY, Jitter
 from .data.footage import Footage
 from .plan import Plan
@@ -48,8 +48,8 @@ class CodebookRecipe:
     prediction: Plan
     joint: Plan
     jitter: Jitter = MIRROR_ONLY
-    blind: Blind = LARGE
-    gentle: Blind = SMALL
+    blind: Blind = HEAVY
+    gentle: Blind = MILD
     settle: int = 0
     revive: int = 0
     commitment: float = 0.25

@@ -19,7 +19,7 @@ from ..metrics.temporal import mean_warping_error
 from ..models.code_prediction import CodeNetwork
 from ..models.vq import Encoder
 from ..physics.linear.inpaint import BrushStrokes
-from .data.degradations import JUDGED, Blind, Streamed, judged
+from .data.degradations import BENCHMARK, Blind, Streamed, benchmark_input
 from .data.faces import MIRROR_ONLY, Faces, Jitter
 from .data.synthetic_motion import Clips, Motion, animate, degraded_clip, sample_clip
 from .engine import Batch, Net, Stage, generator_for
@@ -175,12 +175,12 @@ class TemporalStage(Stage[Net]):
 
     def validate(self, network: Net) -> tuple[dict[str, float], Tensor]:
         """PSNR above the base network's, which goes frame by frame, and warping error as a share of its, under the first judged degradation."""
-        name = next(iter(JUDGED))
+        name = next(iter(BENCHMARK))
         gains, shares, rows = [], [], []
         for number in range(min(VALIDATED_CLIPS, len(self.held_out))):
             still, generator = self.held_out.source(number), generator_for("validation", number)
             truth = animate(still, VALIDATED_FRAMES, self.recipe.motion, generator, self.held_out.side)
-            source = judged(name, truth, seed=number)
+            source = benchmark_input(name, truth, seed=number)
             if self.recipe.task != "restore":
                 source = self._shown(truth, generator_for("damage", number))["source"] / 2 + 0.5
             inputs = (source * 2 - 1).to(self.device)

@@ -18,7 +18,7 @@ from fvr.methods.detail_fusion import fused
 from fvr.metrics.fidelity import psnr, ssim
 from fvr.models.codeformer.network import CodeFormer
 from fvr.models.embedded import CODEBOOK, FOLDER, read_embedded
-from fvr.training.data.degradations import JUDGED, judged
+from fvr.training.data.degradations import BENCHMARK, benchmark_input
 from fvr.training.data.faces import Faces
 from fvr.training.sheet import sheet_png
 
@@ -44,8 +44,8 @@ def main() -> None:
     print(f"{options.weights.name}, {side} x {side}, w = {options.fidelity:g}, {len(truth)} validation faces.\n")
     print("| degradation | bicubic | restored | gain |\n| --- | --- | --- | --- |")
     columns = []
-    for name in JUDGED:
-        source = judged(name, truth, seed=0)
+    for name in BENCHMARK:
+        source = benchmark_input(name, truth, seed=0)
         restored = restore(source)
         columns += [source, restored]
         (before, similar), (after, more) = ((psnr(x, truth).mean(), ssim(x, truth).mean()) for x in (source, restored))

@@ -34,7 +34,7 @@ from fvr.metrics.temporal import mean_warping_error
 from fvr.models import embedded
 from fvr.physics.blind_video import LEVELS
 from fvr.physics.parser import parse
-from fvr.training.data.degradations import JUDGED
+from fvr.training.data.degradations import BENCHMARK
 from fvr.training.sheet import sheet_png
 from fvr.video import read_frames
 
@@ -67,7 +67,7 @@ def main() -> None:
     columns = ["clip", "degradation", "method", "PSNR", "gain", "SSIM", "gain", "warping", "residual", "frames/s"]
     print(row(columns), row(["---"] * len(columns)), sep="\n")
     sheet = []
-    kinds = SETS if options.sets else JUDGED
+    kinds = SETS if options.sets else BENCHMARK
     names = [name for name in (*kinds, CLEAN) if name.startswith(options.only or "") and (name != CLEAN or (options.crops and not options.sets))]
     for clip, crop in crops.items():
         for name in names:
@@ -91,7 +91,7 @@ def measured(clip: str, crop: Tensor, name: str, options: argparse.Namespace) ->
     """A table row and a picture of the middle frame for the baseline and each method."""
     side = crop.shape[-1] if options.crops else SIDE
     truth = resized(crop, side, "bilinear")
-    text = "" if name == CLEAN else (SETS | JUDGED)[name]
+    text = "" if name == CLEAN else (SETS | BENCHMARK)[name]
     degradation = parse(text) if text else None
     y = truth if degradation is None else degradation.observe(truth, torch.Generator().manual_seed(0)).clamp(0, 1)
     baseline = resized(y, side, "bicubic").clamp(0, 1)

@@ -47,7 +47,7 @@ from fvr.physics import parse
 from fvr.priors.base import Prior
 from fvr.priors.load import prior_from_file
 from fvr.priors.wiener import GaussianPrior
-from fvr.training.data.degradations import JUDGED, judged
+from fvr.training.data.degradations import BENCHMARK, benchmark_input
 from fvr.training.data.faces import Faces
 from fvr.training.engine import Run
 
@@ -150,7 +150,7 @@ def measuring(base: Base, truth: Tensor, iso: int, factor: int, device: torch.de
     """A function from a network to its figures on the validation faces, against the base's own features."""
     distance = EarlyFeatures(base.network.to(device), lambda frozen, x: answer(frozen, x, base.use), base.side)
     lpips = lpips_or_none(device)
-    sources = [camera(truth, iso, factor, seed=0), *(judged(name, truth, seed=0) for name in JUDGED)]
+    sources = [camera(truth, iso, factor, seed=0), *(benchmark_input(name, truth, seed=0) for name in BENCHMARK)]
 
     def pictures(network: nn.Module, source: Tensor) -> Tensor:
         done = []

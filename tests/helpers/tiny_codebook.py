@@ -14,7 +14,7 @@ from fvr.models.code_prediction import CodeConfig
 from fvr.models.codeformer.network import CodeFormer
 from fvr.models.vq import VQConfig
 from fvr.training.codebook import network_of, stages_of
-from fvr.training.data.degradations import LARGE
+from fvr.training.data.degradations import HEAVY
 from fvr.training.data.faces import Faces, Jitter
 from fvr.training.engine import Run, train
 from fvr.training.plan import Plan
@@ -30,7 +30,7 @@ SIZES = CodeConfig(
 )
 SHORT = Plan(6, 1, 1e-3, 1e-4, ema=0.5, clip=1.0)
 TINY = CodebookRecipe(
-    "tiny", SIZES, SHORT, SHORT, SHORT, Jitter(), LARGE.at(SIDE), LARGE.at(SIDE), settle=2, revive=4, pixels=10.0, perceptual=0.0, open_generator=True
+    "tiny", SIZES, SHORT, SHORT, SHORT, Jitter(), HEAVY.at(SIDE), HEAVY.at(SIDE), settle=2, revive=4, pixels=10.0, perceptual=0.0, open_generator=True
 )
 
 

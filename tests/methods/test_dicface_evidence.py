@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from fvr.methods.base import restore_frames
 from fvr.methods.registry import build_restorer
 from fvr.models import embedded
-from fvr.training.data.degradations import JUDGED, judged
+from fvr.training.data.degradations import BENCHMARK, benchmark_input
 from fvr.training.data.faces import FEDERAL, Faces
 from fvr.training.engine import generator_for
 from fvr.training.evidence import covered
@@ -43,8 +43,8 @@ def test_uncertainty_rises_with_damage_and_marks_the_errors():
     restorer = build_restorer("dicface", weights=embedded.FOLDER / embedded.DICFACE)
     noise = torch.stack([covered(face, generator_for("noise", i), 0.0) for i, face in enumerate(truth)])
     clean, blank = (in_doubt(restorer, faces)[1].mean() for faces in (truth, noise))
-    for name in JUDGED:
-        restored, doubt = in_doubt(restorer, judged(name, truth, seed=0))
+    for name in BENCHMARK:
+        restored, doubt = in_doubt(restorer, benchmark_input(name, truth, seed=0))
         assert clean < doubt.mean() < blank, name
         error = F.adaptive_avg_pool2d((restored - truth).abs().mean(1, keepdim=True), 16)
         assert spearmanr(doubt.flatten(), error.flatten()).statistic > 0.3, name
@@ -54,7 +54,7 @@ def test_a_draw_differs_from_the_mean_where_the_face_leaves_it_open():
     if not (SHARED / "faces").is_dir():
         pytest.skip("needs ../shared/faces")
     people = Faces(SHARED / "faces", "val", 128, FEDERAL, in_memory=0)
-    faces = judged("x8 bicubic", torch.stack([people.face(index) for index in range(0, 36, 9)]), seed=0)
+    faces = benchmark_input("x8 bicubic", torch.stack([people.face(index) for index in range(0, 36, 9)]), seed=0)
     restorer = build_restorer("dicface", weights=embedded.FOLDER / embedded.DICFACE)
     apart = []
     for crop in F.interpolate(faces, (512, 512), mode="bicubic", align_corners=False).clamp(0, 1).split(1):

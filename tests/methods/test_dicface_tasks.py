@@ -24,7 +24,7 @@ from fvr.methods.registry import build_restorer
 from fvr.methods.tasks import Task, pull_push_fill
 from fvr.metrics.fidelity import psnr
 from fvr.physics.linear.inpaint import brush_mask
-from fvr.training.data.degradations import judged
+from fvr.training.data.degradations import benchmark_input
 from fvr.training.data.faces import FEDERAL, Faces
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -112,7 +112,7 @@ def test_filling_from_the_rim_keeps_what_is_known_and_spreads_it(side):
 def test_fidelity_ends_where_the_embedded_network_still_draws_a_face(truth, method):
     """At 0 it is better than enlarging by bicubic, which with codes alone (w = 0) it is not."""
     small = F.interpolate(truth, (128, 128), mode="area")
-    seen = judged("x4 blur, noise 0.03", small, seed=0)
+    seen = benchmark_input("x4 blur, noise 0.03", small, seed=0)
     restorer = build_restorer(method, weights=weights_for(method, {}), settings={"fidelity": "0"})
     assert restorer.weight == LEAST and restorer.configured(fidelity=1.0).weight == 1
     result = F.interpolate(each_alone(restorer, seen), (128, 128), mode="area")

@@ -25,7 +25,7 @@ from fvr.models import embedded
 from fvr.models.checkpoints.load import load_network
 from fvr.models.checkpoints.state_dict import notes_of
 from fvr.physics.parser import parse
-from fvr.training.data.degradations import JUDGED, judged
+from fvr.training.data.degradations import BENCHMARK, benchmark_input
 
 FILES = embedded.listed(embedded.RESTORERS | embedded.PRIORS)
 X4 = "x4 blur, noise 0.03"
@@ -51,8 +51,8 @@ def native(crops: torch.Tensor) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def result_of(crops):
-    """What a method makes of the crops under one of JUDGED, at 128 x 128; each once."""
-    return cache(lambda method, damage: native(restored(method, judged(damage, native(crops), seed=0))))
+    """What a method makes of the crops under one of BENCHMARK, at 128 x 128; each once."""
+    return cache(lambda method, damage: native(restored(method, benchmark_input(damage, native(crops), seed=0))))
 
 
 def test_every_method_has_its_weights_and_all_files_stay_within_60_megabytes():
@@ -87,7 +87,7 @@ def test_the_loader_knows_them(name, kind):
 @pytest.mark.parametrize(("degradation", "least"), [(X4, 1.5), ("blur, noise, JPEG 60", 1.0)])
 def test_faces_come_back_better_than_enlarged(method, degradation, least, crops, result_of):
     truth = native(crops)
-    source, result = judged(degradation, truth, seed=0), result_of(method, degradation)
+    source, result = benchmark_input(degradation, truth, seed=0), result_of(method, degradation)
     assert psnr(result, truth).mean() > psnr(source, truth).mean() + least
     assert ssim(result, truth).mean() > ssim(source, truth).mean() + 0.02
 
@@ -107,9 +107,9 @@ def test_a_clean_face_stays_as_it_was(method, crops):
 
 def test_flair_explains_what_was_seen(crops):
     truth = crops[:2]
-    operator = parse(f"average_pool(factor=4) + {JUDGED[X4]}")
+    operator = parse(f"average_pool(factor=4) + {BENCHMARK[X4]}")
     y = operator.observe(truth, torch.Generator().manual_seed(0)).clamp(0, 1)
-    result = restored("flair", y, f"average_pool(factor=4) + {JUDGED[X4]}")
+    result = restored("flair", y, f"average_pool(factor=4) + {BENCHMARK[X4]}")
     baseline = F.interpolate(y, (128, 128), mode="bicubic").clamp(0, 1)
     assert psnr(native(result), native(truth)).mean() > psnr(baseline, native(truth)).mean() + 1.35
     assert (operator.forward(result) - y).square().mean().sqrt() < 1.3 * 0.03
@@ -117,8 +117,8 @@ def test_flair_explains_what_was_seen(crops):
 
 def test_a_diffusion_prior_can_be_flairs_enhancer(crops):
     """The paper's Table 9: the prior without condition, as a FLAIR of its own, in the codebook's place; nothing that it is not wired to changes."""
-    y = parse(f"average_pool(factor=4) + {JUDGED[X4]}").observe(crops[:1], torch.Generator().manual_seed(0)).clamp(0, 1)
-    flair = build_restorer("flair", weights=FILES[EMBEDDED["flair"]], degradation=parse(f"average_pool(factor=4) + {JUDGED[X4]}"))
+    y = parse(f"average_pool(factor=4) + {BENCHMARK[X4]}").observe(crops[:1], torch.Generator().manual_seed(0)).clamp(0, 1)
+    flair = build_restorer("flair", weights=FILES[EMBEDDED["flair"]], degradation=parse(f"average_pool(factor=4) + {BENCHMARK[X4]}"))
     asked = []
     inner = FlairRestorer(flair.prior, options=replace(PRESETS["embedded"], steps=2, guidance=0.0, data_consistency=False))
     predict = flair.prior.predict_x0

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from fvr.metrics.fidelity import psnr
 from fvr.physics import BicubicDownsample
-from fvr.training.data.degradations import JUDGED, LARGE, NATIVE_128, SMALL, Blind, KnownDegradation, judged
+from fvr.training.data.degradations import BENCHMARK, HEAVY, MILD, NATIVE_128, Blind, KnownDegradation, benchmark_input
 from fvr.training.prior import paper
 
 
@@ -19,16 +19,16 @@ def smooth_picture(side: int = 64) -> torch.Tensor:
 
 def test_draws_stay_in_their_ranges_and_reach_their_ends() -> None:
     generator = torch.Generator().manual_seed(0)
-    draws = [LARGE.draw(generator) for _ in range(400)]
+    draws = [HEAVY.draw(generator) for _ in range(400)]
     for values, (low, high) in (
-        ([s for d in draws for s in d.sigmas or ()], LARGE.sigma),
-        ([d.factor for d in draws], LARGE.factor),
-        ([255 * (d.noise or 0) for d in draws], LARGE.noise),
-        ([d.quality or 0 for d in draws], LARGE.quality),
+        ([s for d in draws for s in d.sigmas or ()], HEAVY.sigma),
+        ([d.factor for d in draws], HEAVY.factor),
+        ([255 * (d.noise or 0) for d in draws], HEAVY.noise),
+        ([d.quality or 0 for d in draws], HEAVY.quality),
     ):
         assert low <= min(values) < low + 0.05 * (high - low) and high - 0.05 * (high - low) < max(values) <= high
     round_share = sum(d.sigmas is not None and d.sigmas[0] == d.sigmas[1] for d in draws) / 400
-    assert abs(round_share - LARGE.round) < 0.1
+    assert abs(round_share - HEAVY.round) < 0.1
 
 
 def test_skipping_leaves_a_face_as_it_is() -> None:
@@ -43,7 +43,7 @@ def test_the_same_seed_degrades_alike_and_noise_differs_between_frames() -> None
 
     def degraded(seed: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
-        return LARGE.at(64).draw(generator)(face, generator)
+        return HEAVY.at(64).draw(generator)(face, generator)
 
     assert torch.equal(degraded(5), degraded(5)) and not torch.equal(degraded(5), degraded(6))
     generator = torch.Generator().manual_seed(1)
@@ -60,20 +60,20 @@ def test_heavier_families_lose_more() -> None:
         face = faces[0].clamp(0, 1)
         return sum(psnr(blind.draw(generator)(face, generator)[None], face[None]).item() for _ in range(20)) / 20
 
-    assert loss(SMALL.at(64)) > loss(LARGE.at(64)) + 1
+    assert loss(MILD.at(64)) > loss(HEAVY.at(64)) + 1
 
 
 def test_ranges_scale_with_the_side() -> None:
-    small = LARGE.at(128)
-    assert small.sigma == (0.25, 3.75) and small.factor == (1.0, 7.5) and small.noise == LARGE.noise
+    small = HEAVY.at(128)
+    assert small.sigma == (0.25, 3.75) and small.factor == (1.0, 7.5) and small.noise == HEAVY.noise
     assert NATIVE_128.at(128) == NATIVE_128
 
 
 def test_judged_degradations_are_the_issues() -> None:
     faces = torch.stack([smooth_picture(128)] * 2)
-    noisy, low, coded = (judged(name, faces, seed=0) for name in JUDGED)
+    noisy, low, coded = (benchmark_input(name, faces, seed=0) for name in BENCHMARK)
     assert noisy.shape == low.shape == coded.shape == faces.shape
-    again = judged(next(iter(JUDGED)), faces, seed=0)
+    again = benchmark_input(next(iter(BENCHMARK)), faces, seed=0)
     assert torch.equal(noisy, again) and not torch.equal(noisy[0], noisy[1])
     # bicubic enlargement of 16 x 16 keeps what a bicubic picture of 8 x 8 knots holds
     assert psnr(low, faces).min() > psnr(noisy, faces).max()
@@ -82,11 +82,11 @@ def test_judged_degradations_are_the_issues() -> None:
 def test_the_papers_prior_learns_the_operator_that_its_sampler_inverts() -> None:
     """x8 conditions are the judged operator's, that of physics: no other kernel, no JPEG."""
     x8 = paper("x8").blind
-    assert x8 == KnownDegradation(512, JUDGED["x8 bicubic"])
+    assert x8 == KnownDegradation(512, BENCHMARK["x8 bicubic"])
     generator = torch.Generator().manual_seed(0)
     face = smooth_picture(512)
     condition = x8.draw(generator)(face, generator)
-    assert torch.equal(condition, judged("x8 bicubic", face[None], seed=7)[0])
+    assert torch.equal(condition, benchmark_input("x8 bicubic", face[None], seed=7)[0])
     known = F.interpolate(BicubicDownsample(8).forward(face[None]), (512, 512), mode="bicubic", align_corners=False).clamp(0, 1)
     assert torch.allclose(condition, known[0], atol=1e-6)
     clip = torch.stack([face, face.flip(-1)])

@@ -27,7 +27,7 @@ from fvr.models.flair.residual import ResBlock
 from fvr.models.flair.spynet import SPyNet
 from fvr.models.flair.temporal import split_parameters
 from fvr.training import cli, prior
-from fvr.training.data.degradations import JUDGED, NATIVE_128, Deblurring, KnownDegradation
+from fvr.training.data.degradations import BENCHMARK, NATIVE_128, Deblurring, KnownDegradation
 from fvr.training.data.faces import Faces
 from fvr.training.data.synthetic_motion import Clips
 from fvr.training.engine import STATE, Run, Stopped, generator_for, train
@@ -48,7 +48,7 @@ def stages(folder: Path, recipe: PriorRecipe = TINY) -> tuple[ImagePriorStage, V
 @pytest.fixture
 def quick_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     """One judged degradation instead of three."""
-    monkeypatch.setattr(prior, "JUDGED", {"x8 bicubic": JUDGED["x8 bicubic"]})
+    monkeypatch.setattr(prior, "BENCHMARK", {"x8 bicubic": BENCHMARK["x8 bicubic"]})
 
 
 @pytest.mark.usefixtures("quick_validation")

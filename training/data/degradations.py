@@ -20,7 +20,7 @@ from ...physics.parser import parse
 
 Range = tuple[float, float]
 
-JUDGED = {
+BENCHMARK = {
     "x4 blur, noise 0.03": "gaussian_blur(sigma=2, factor=4) + noise(sigma=0.03)",
     "x8 bicubic": "bicubic(factor=8)",
     "blur, noise, JPEG 60": "gaussian_blur(sigma=2) + noise(sigma=0.03) + jpeg(quality=60)",
@@ -76,21 +76,21 @@ class Blind:
     def draw(self, generator: torch.Generator) -> Draw:
         """One member of the family."""
         u = torch.rand(13, generator=generator, dtype=torch.float64).tolist()
-        first, second = (_between(self.sigma, value) for value in u[:2])
+        first, second = (_lerp(self.sigma, value) for value in u[:2])
         return Draw(
             sigmas=None if u[2] < self.skip else (first, first if u[3] < self.round else second),
             angle=180 * u[4] - 90,
-            factor=1.0 if u[12] < self.skip else _between(self.factor, u[5]),
-            noise=None if u[6] < self.skip else _between(self.noise, u[7]) / 255,
+            factor=1.0 if u[12] < self.skip else _lerp(self.factor, u[5]),
+            noise=None if u[6] < self.skip else _lerp(self.noise, u[7]) / 255,
             iso=int((800, 1600, 3200)[int(3 * u[8])]) if u[9] < self.camera else None,
-            quality=None if u[10] < self.skip else round(_between(self.quality, u[11])),
+            quality=None if u[10] < self.skip else round(_lerp(self.quality, u[11])),
             end=self.ends[int(torch.randint(len(self.ends), (), generator=generator))],
         )
 
 
 # CodeFormer's options files, degradations of stage II, and the two of stage III; all for 512 x 512 faces.
-LARGE = Blind()
-SMALL = Blind(sigma=(0.1, 10.0), factor=(1.0, 12.0), noise=(0.0, 15.0), quality=(60, 100))
+HEAVY = Blind()
+MILD = Blind(sigma=(0.1, 10.0), factor=(1.0, 12.0), noise=(0.0, 15.0), quality=(60, 100))
 # Ours, for 128 x 128 faces: the papers' two ranges in one, a little beyond their downsampling so that x8 is inside, with every
 # part left out now and then (a clean face must stay clean), and either interpolation back, as crops come from any player or warp.
 NATIVE_128 = Blind(128, (0.1, 3.0), 0.6, (1.0, 9.0), (0.0, 15.0), (40, 100), skip=0.25, camera=0.1, ends=("bilinear", "bicubic", "bicubic"))
@@ -177,10 +177,10 @@ class Deblurring:
         if u[0] < self.motion:
             blur = Blur.motion(25, u[1], int(u[2] * 2**31), factor=4)
         else:
-            blur = Blur.gaussian(_between(self.sigma, u[1]), _between(self.sigma, u[2]), 180 * u[3] - 90, factor=4)
-        operator: Degradation = GaussianNoise(_between(self.noise, u[4]) / 255) @ blur
+            blur = Blur.gaussian(_lerp(self.sigma, u[1]), _lerp(self.sigma, u[2]), 180 * u[3] - 90, factor=4)
+        operator: Degradation = GaussianNoise(_lerp(self.noise, u[4]) / 255) @ blur
         if self.quality is not None:
-            operator = Jpeg(round(_between(self.quality, u[5]))) @ operator
+            operator = Jpeg(round(_lerp(self.quality, u[5]))) @ operator
         return _enlarged_back(operator, "nearest")
 
 
@@ -209,10 +209,10 @@ class Streamed:
         return _enlarged_back(draw_chain(replace(self.level, sigma=(low, high)), generator), "bilinear")
 
 
-def judged(name: str, x: Tensor, seed: int) -> Tensor:
-    """Faces (N, 3, S, S) under one of the `JUDGED` degradations, enlarged back to S x S by bicubic interpolation; also the baseline."""
+def benchmark_input(name: str, x: Tensor, seed: int) -> Tensor:
+    """Faces (N, 3, S, S) under one of the `BENCHMARK` degradations, enlarged back to S x S by bicubic interpolation; also the baseline."""
     generator = torch.Generator().manual_seed(seed)
-    return KnownDegradation(x.shape[-1], JUDGED[name]).draw(generator)(x, generator)
+    return KnownDegradation(x.shape[-1], BENCHMARK[name]).draw(generator)(x, generator)
 
 
 def _enlarged_back(operator: Degradation, mode: str) -> Callable[[Tensor, torch.Generator], Tensor]:
@@ -228,5 +228,5 @@ def _enlarged_back(operator: Degradation, mode: str) -> Callable[[Tensor, torch.
     return degraded
 
 
-def _between(limits: Sequence[float], share: float) -> float:
+def _lerp(limits: Sequence[float], share: float) -> float:
     return limits[0] + (limits[1] - limits[0]) * share
