@@ -147,5 +147,5 @@ def planned(plan: str, recipe: FineTuneRecipe, *, steps: int = 0, rate: float = 
     if rate:
         own = replace(own, rate=rate, final_rate=own.final_rate * rate / own.rate)
     if batch:
-        own = own.gathering(batch)
+        own = own.with_batch(batch)
     return replace(chosen, plan=own)

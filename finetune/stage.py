@@ -93,7 +93,7 @@ class FineTuneStage(Stage):
         with torch.inference_mode(), torch.autocast(self.device.type, self.precision, enabled=self.precision is not None):
             self.before, self._as_it_came = self._judged(network)
 
-    def first(self, network: nn.Module, generator: torch.Generator) -> None:
+    def initialise(self, network: nn.Module, generator: torch.Generator) -> None:
         self.best, self.best_step, self.best_figures, self.idle = self.before[LOSS], 0, self.before, 0
         write_weights(network, self.folder / BEST)
 

@@ -29,7 +29,7 @@ from .data.cleaned import CLIP, CleanedClips
 from .data.faces import FEDERAL, Faces
 from .data.pairs import Pairs
 from .data.synthetic_motion import Clips
-from .engine import Run, Stopped, average_of, train
+from .engine import Run, Stopped, averaged_weights, train
 from .evidence import EvidenceStage
 from .flow_weights import GMFLOW, PUBLISHED, load_spynet
 from .recipe import KEEP_BASE, PAPER, SMALL_128, CodebookRecipe
@@ -41,7 +41,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "keep": {"small": keep.KEEP_SMALL, "paper": keep.KEEP_PAPER},
     "dicface": {"small": dicface.DICFACE_SMALL, "paper": dicface.DICFACE_PAPER},
 }
-USE = {
+BEST_OPTIONS = {
     "blind": {},
     "prior": {},
     "codebook": {"fidelity": "1", "adain": "off"},
@@ -49,7 +49,7 @@ USE = {
     "dicface": {"fidelity": "1", "dirichlet": "mean"},
 }
 """The options that the networks were trained for; kept in the files' metadata, for whoever loads them."""
-STOPPED = 130
+EXIT_STOPPED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -116,7 +116,7 @@ def run(options: argparse.Namespace) -> int:
         {"prior": _prior, "blind": _blind, "codebook": _codebook}.get(options.network, _temporal)(options)
     except Stopped as stop:
         Bars().write(str(stop))
-        return STOPPED
+        return EXIT_STOPPED
     return 0
 
 
@@ -147,18 +147,18 @@ def _prior(options: argparse.Namespace) -> None:
             )
         recipe = prior.paper(options.task)
     if options.batch:
-        recipe = replace(recipe, image=recipe.image.gathering(options.batch), video=recipe.video.gathering(min(options.batch, recipe.video.batch)))
+        recipe = replace(recipe, image=recipe.image.with_batch(options.batch), video=recipe.video.with_batch(min(options.batch, recipe.video.batch)))
     faces, held_out = (Faces(options.faces, split, recipe.sizes.side, _prefixes(options)) for split in ("train", "val"))
     torch.manual_seed(options.seed)
     network = recipe.sizes.network()
     _load_flow(options, network, recipe.name)
     clips = None if options.clips is None else Clips(options.clips, recipe.sizes.side, recipe.frames)
     stages = prior.stages_of(recipe, faces, held_out, torch.device(options.device), clips)
-    trained = _trained(network, stages, _settings(options), recipe.name, options.export_now)
+    trained = _trained_network(network, stages, _settings(options), recipe.name, options.export_now)
     notes = {SIZES: json.dumps(asdict(recipe.sizes), default=sorted)}  # sets become lists
     does = "denoises aligned faces, with their degraded selves as condition or without: a diffusion prior"
     damage = (recipe.video_blind or recipe.blind).text
-    _written(options, trained, recipe.name, "Face prior (FLAIR)", does, (faces, held_out), notes=notes, damage=damage)
+    _save(options, trained, recipe.name, "Face prior (FLAIR)", does, (faces, held_out), notes=notes, damage=damage)
 
 
 def _blind(options: argparse.Namespace) -> None:
@@ -168,8 +168,8 @@ def _blind(options: argparse.Namespace) -> None:
     if options.clips is not None:
         raise ValueError("--clips is for prior, keep and dicface; the blind restorer learns from stills set moving: leave it out")
     if options.batch:
-        detail = recipe.detail.gathering(min(options.batch, recipe.detail.batch))
-        recipe = replace(recipe, pixels=recipe.pixels.gathering(options.batch), detail=detail)
+        detail = recipe.detail.with_batch(min(options.batch, recipe.detail.batch))
+        recipe = replace(recipe, pixels=recipe.pixels.with_batch(options.batch), detail=detail)
     settings = _settings(options)
     faces, held_out = (Faces(options.faces, split, CROP, _prefixes(options)) for split in ("train", "val"))
     pairs = Pairs(faces, recipe.footage, recipe.pairs, options.seed, settings.folder / "pairs")
@@ -180,11 +180,11 @@ def _blind(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     network = blind.network_of(recipe)
     stages = blind.stages_of(recipe, pairs, judged, torch.device(options.device))
-    trained = cast(BlindUNet, _trained(network, stages, settings, recipe.name, options.export_now))
+    trained = cast(BlindUNet, _trained_network(network, stages, settings, recipe.name, options.export_now))
     first = settings.folder / "recurrent.safetensors"
     both = blind.both(load_file(first) if first.is_file() else None, trained)
     does = "restores clips of aligned 512 x 512 faces whose damage nobody described"
-    _written(options, both, recipe.name, "Blind restorer", does, (faces, held_out), damage=recipe.footage.describe())
+    _save(options, both, recipe.name, "Blind restorer", does, (faces, held_out), damage=recipe.footage.describe())
 
 
 def _load_flow(options: argparse.Namespace, network: nn.Module, recipe: str) -> None:
@@ -215,16 +215,16 @@ def _codebook(options: argparse.Namespace) -> None:
         raise ValueError("--clips is for prior, keep and dicface; the codebook's stages see stills only: leave it out, or put frames into --faces")
     if options.batch:
         plans = {name: plan for name in ("autoencoder", "prediction", "joint", "cleaned") if (plan := getattr(recipe, name)) is not None}
-        recipe = replace(recipe, **{name: plan.gathering(options.batch) for name, plan in plans.items()})
+        recipe = replace(recipe, **{name: plan.with_batch(options.batch) for name, plan in plans.items()})
     faces, held_out = (Faces(options.faces, split, recipe.sizes.vq.side, _prefixes(options)) for split in ("train", "val"))
     torch.manual_seed(options.seed)
     network = codebook.network_of(recipe)
     stages = codebook.stages_of(recipe, faces, held_out, torch.device(options.device), _cleaned(options, recipe))
-    trained = _trained(network, stages, _settings(options), recipe.name, options.export_now)
+    trained = _trained_network(network, stages, _settings(options), recipe.name, options.export_now)
     damage = recipe.blind.text
     if recipe.cleaned is not None:
         damage = f"{STILLS}; small faces by {recipe.footage.describe()}, then cleaned by the blind restorer"
-    _written(options, trained, recipe.name, "Face codebook (CodeFormer)", "restores aligned faces frame by frame", (faces, held_out), damage=damage)
+    _save(options, trained, recipe.name, "Face codebook (CodeFormer)", "restores aligned faces frame by frame", (faces, held_out), damage=damage)
 
 
 def _cleaned(options: argparse.Namespace, recipe: CodebookRecipe) -> tuple[CleanedClips, CleanedClips] | None:
@@ -239,7 +239,7 @@ def _cleaned(options: argparse.Namespace, recipe: CodebookRecipe) -> tuple[Clean
         pairs = Pairs(faces, recipe.footage, number, seed, window=CROP, frames=CLIP)
         return CleanedClips(pairs, blind, recipe.sizes.vq.side, folder / f"cleaned-{split}")
 
-    return clips("train", recipe.clips, options.seed), clips("val", codebook.VALIDATED_CLIPS, options.seed + 1)
+    return clips("train", recipe.clips, options.seed), clips("val", codebook.VALIDATION_CLIPS, options.seed + 1)
 
 
 def _temporal(options: argparse.Namespace) -> None:
@@ -249,10 +249,10 @@ def _temporal(options: argparse.Namespace) -> None:
     if options.frames is not None:
         recipe = replace(recipe, frames=options.frames)
     if options.batch:
-        recipe = replace(recipe, plan=recipe.plan.gathering(options.batch))
+        recipe = replace(recipe, plan=recipe.plan.with_batch(options.batch))
     further = recipe.evidence is not None and recipe.task != "restore"  # learnt on the network that restores
     base_path = (FOLDER / (DICFACE if further else CODEBOOK) if options.base is None else options.base).resolve()
-    base = _base(base_path, recipe, options.recipe, "dicface" if further else "codeformer")
+    base = _base_network(base_path, recipe, options.recipe, "dicface" if further else "codeformer")
     side = base.config.side
     if options.autoencoder is None and (recipe.codes or recipe.features or recipe.perceptual):
         raise ValueError(
@@ -270,7 +270,7 @@ def _temporal(options: argparse.Namespace) -> None:
     stages = [kind(recipe, base.to(device), faces, held_out, device, clean, clips)]
     if recipe.evidence is not None and not further:
         stages.append(EvidenceStage(recipe.evidence, base, faces, held_out, device))
-    trained = _trained(network, stages, _settings(options), recipe.name, options.export_now)
+    trained = _trained_network(network, stages, _settings(options), recipe.name, options.export_now)
     title, does, damage = CARD_TEXTS[recipe.task]
     # a file can leave to its base what is the same there only if it finds it: beside itself, and in the form that it is read in
     beside = base_path.parent == options.out.resolve().parent and base_path.suffix == ".safetensors"
@@ -286,7 +286,7 @@ def _temporal(options: argparse.Namespace) -> None:
     if recipe.filled and recipe.task == "inpaint":
         notes["holes"] = "filled"
     does += f", together with {base_path.name}" if beside else ""
-    _written(options, trained, recipe.name, title, does, (faces, held_out), base_path, beside, notes, damage or recipe.blind.text)
+    _save(options, trained, recipe.name, title, does, (faces, held_out), base_path, beside, notes, damage or recipe.blind.text)
 
 
 CARD_TEXTS = {
@@ -301,7 +301,7 @@ CARD_TEXTS = {
 """For the card of a task: DicFace's title, what the network does, and how its faces were degraded if not by the recipe's blind degradation."""
 
 
-def _base(path: Path, recipe: temporal.TemporalRecipe, choice: str, kind: str) -> Any:
+def _base_network(path: Path, recipe: temporal.TemporalRecipe, choice: str, kind: str) -> Any:
     """The network in a file that training goes on from: a codebook network, or a small DicFace that restores.
 
     Raises:
@@ -323,15 +323,15 @@ def _base(path: Path, recipe: temporal.TemporalRecipe, choice: str, kind: str) -
     return network
 
 
-def _trained(network: nn.Module, stages: list, settings: Run, recipe: str, at_once: bool) -> nn.Module:
+def _trained_network(network: nn.Module, stages: list, settings: Run, recipe: str, at_once: bool) -> nn.Module:
     if at_once:
-        network.load_state_dict(average_of(settings.folder)[2])
+        network.load_state_dict(averaged_weights(settings.folder)[2])
         return network.eval()
     with Bars() as bars:
         return train(network, stages, settings, recipe, bars)
 
 
-def _written(
+def _save(
     options: argparse.Namespace,
     network: nn.Module,
     recipe: str,
@@ -368,7 +368,7 @@ def _written(
         bias=FEDERAL_BIAS if federal and options.clips is None else "Not stated: describe whom the folder shows.",
         figures=_figures(_settings(options).folder),
     )
-    about = {"recipe": recipe, "network": options.network, **USE[options.network]} | ({} if options.gmflow is None else {"flow": "gmflow"})
+    about = {"recipe": recipe, "network": options.network, **BEST_OPTIONS[options.network]} | ({} if options.gmflow is None else {"flow": "gmflow"})
     export(network.state_dict(), options.out, card, about | (notes or {}), base if beside else None)
 
 

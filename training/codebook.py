@@ -22,17 +22,17 @@ from .data.cleaned import CleanedClips
 from .data.degradations import BENCHMARK, Blind, benchmark_input
 from .data.faces import Faces
 from .engine import Batch, Stage
-from .losses import EncoderFeatures, PatchAdversary, adaptive_weight, anchored_pixel_loss, code_losses, hinge_for_adversary, pixel_loss, quantised
+from .losses import EncoderFeatures, PatchDiscriminator, adaptive_weight, anchored_pixel_loss, code_losses, hinge_loss, pixel_loss, quantised
 from .plan import Plan
 from .recipe import CodebookRecipe
 
 AUTOENCODER = "autoencoder"
-VALIDATED = 16
+VALIDATION_FACES = 16
 """Faces of the validation split that the curves are made of."""
-VALIDATED_CLIPS = 32
+VALIDATION_CLIPS = 32
 """Cleaned clips of that split."""
-REVIVED_FACES = 16
-MOVED = 4
+REVIVAL_FACES = 16
+MAX_SHIFT = 4
 """Pixels of the network's side by which cleaned faces are moved at most."""
 
 
@@ -71,12 +71,12 @@ class _CodebookStage(Stage[CodeFormer]):
         return {"source": source * 2 - 1, "target": target * 2 - 1}
 
 
-class Adversarial:
+class PatchAdversarialLoss:
     """A patch adversary with its optimiser; not there when its weight is 0."""
 
     def __init__(self, weight: float, plan: Plan, start: int, device: torch.device) -> None:
         self.weight, self.start = weight, start
-        self.net = PatchAdversary().to(device) if self.weight else None
+        self.net = PatchDiscriminator().to(device) if self.weight else None
         self.optimiser = None if self.net is None else torch.optim.Adam(self.net.parameters(), plan.rate, plan.betas)
 
     def term(self, output: Tensor, target: Tensor, faithful: Tensor, last: Tensor | None, step: int) -> dict[str, Tensor]:
@@ -89,7 +89,7 @@ class Adversarial:
             return {}
         self.net.requires_grad_(True)
         self.optimiser.zero_grad(set_to_none=True)
-        hinge_for_adversary(self.net(target).float(), self.net(output.detach()).float()).backward()
+        hinge_loss(self.net(target).float(), self.net(output.detach()).float()).backward()
         self.optimiser.step()
         self.net.requires_grad_(False)
         fooled = -self.net(output).float().mean()
@@ -114,7 +114,7 @@ class AutoEncoding(_CodebookStage):
         for part in (network.encoder, network.quantize, network.generator):
             part.requires_grad_(True)
         self.perceptual = lpips_or_none(self.device) if self.recipe.perceptual else None
-        self.adversary = Adversarial(self.recipe.adversary[0], self.plan, self.recipe.adversary_from[0], self.device)
+        self.adversary = PatchAdversarialLoss(self.recipe.adversary[0], self.plan, self.recipe.adversary_from[0], self.device)
 
     def batch(self, step: int, generator: torch.Generator) -> Batch:
         return {"target": self.faces.sample(self.plan.batch, self.recipe.jitter, generator) * 2 - 1}
@@ -126,7 +126,7 @@ class AutoEncoding(_CodebookStage):
         if not (beginning or reviving):
             return False
         with torch.no_grad():
-            faces = (self.faces.sample(REVIVED_FACES, recipe.jitter, generator) * 2 - 1).to(self.device)
+            faces = (self.faces.sample(REVIVAL_FACES, recipe.jitter, generator) * 2 - 1).to(self.device)
             latent = network.encoder(faces.contiguous(memory_format=torch.channels_last))[0].float()
         tokens = latent.flatten(2).mT.flatten(0, 1)
         entries = network.quantize.embedding.weight
@@ -152,11 +152,11 @@ class AutoEncoding(_CodebookStage):
         if self.perceptual is not None:
             terms["perceptual"] = self.recipe.perceptual * self.perceptual(output, target).mean()
         faithful = terms["pixels"] + terms.get("perceptual", 0.0)
-        last = last_weight(network.generator.blocks[-1]) if self.recipe.adaptive else None
+        last = conv_weight(network.generator.blocks[-1]) if self.recipe.adaptive else None
         return terms | self.adversary.term(output, target, faithful, last, step)
 
     def validate(self, network: CodeFormer) -> tuple[dict[str, float], Tensor]:
-        truth = self.held_out.first(VALIDATED)
+        truth = self.held_out.first(VALIDATION_FACES)
         latent = network.encoder((truth * 2 - 1).to(self.device))[0].float()
         index = network.quantize.nearest(latent)
         direct, coded = (((network.generator(z) + 1) / 2).clamp(0, 1).cpu() for z in (latent, network.quantize.lookup(index)))
@@ -195,7 +195,7 @@ class CodePrediction(_CodebookStage):
         return {"codes": self.recipe.codes * entropy, "features": self.recipe.features * distance}
 
     def validate(self, network: CodeFormer) -> tuple[dict[str, float], Tensor]:
-        return restoration_figures(network, self.held_out.first(VALIDATED), self.device, weight=0.0)
+        return restoration_figures(network, self.held_out.first(VALIDATION_FACES), self.device, weight=0.0)
 
 
 class Joint(CodePrediction):
@@ -207,17 +207,17 @@ class Joint(CodePrediction):
         super().start(network, done)
         network.fuse_convs_dict.requires_grad_(True)
         network.generator.requires_grad_(self.recipe.open_generator)
-        self.last = last_weight(network.generator.blocks[-1])
+        self.last = conv_weight(network.generator.blocks[-1])
         if not self.recipe.open_generator:
             fused: Any = network.fuse_convs_dict[str(max(network.sizes.fused))]
-            self.last = last_weight(fused.shift[-1])
+            self.last = conv_weight(fused.shift[-1])
         self.perceptual: nn.Module | None = None
         if self.recipe.perceptual:
             sides = network.config.sides[1:3]
             self.perceptual = lpips_or_none(self.device) or EncoderFeatures(copy.deepcopy(self.clean_encoder), sides)
-        self.adversary = Adversarial(self.recipe.adversary[1], self.plan, self.recipe.adversary_from[1], self.device)
+        self.adversary = PatchAdversarialLoss(self.recipe.adversary[1], self.plan, self.recipe.adversary_from[1], self.device)
 
-    def course(self, step: int) -> tuple[bool, float | None]:
+    def joint_schedule(self, step: int) -> tuple[bool, float | None]:
         """Whether step takes heavy degradations and codes only, and the w of its images (None: drawn).
 
         CodeFormer's stage III: 40 000 steps with w 1, 40 000 with 1.3, 40 000 on heavy degradations, then one step in 15 with images and w 1.3.
@@ -231,10 +231,10 @@ class Joint(CodePrediction):
         return share <= 120_000 or step % 15 != 0, 1.3
 
     def batch(self, step: int, generator: torch.Generator) -> Batch:
-        return self.pair(self.recipe.blind if self.course(step)[0] else self.recipe.gentle, generator)
+        return self.pair(self.recipe.blind if self.joint_schedule(step)[0] else self.recipe.gentle, generator)
 
     def losses(self, network: CodeFormer, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        codes_only, weight = self.course(step)
+        codes_only, weight = self.joint_schedule(step)
         target = batch["target"]
         latent, features = network.encode(batch["source"])
         every = self.recipe.codes_every
@@ -264,7 +264,7 @@ class Joint(CodePrediction):
         return free
 
     def validate(self, network: CodeFormer) -> tuple[dict[str, float], Tensor]:
-        return restoration_figures(network, self.held_out.first(VALIDATED), self.device, weight=1.0)
+        return restoration_figures(network, self.held_out.first(VALIDATION_FACES), self.device, weight=1.0)
 
 
 @dataclass
@@ -289,7 +289,7 @@ class OnCleaned(_CodebookStage):
         for index in torch.randint(len(self.clips), (self.plan.batch,), generator=generator).tolist():
             clip = torch.stack(self.clips[index])
             frame, mirror = (int(torch.randint(n, (), generator=generator)) for n in (clip.shape[1], 2))
-            shift = torch.randint(-MOVED, MOVED + 1, (2,), generator=generator).tolist()
+            shift = torch.randint(-MAX_SHIFT, MAX_SHIFT + 1, (2,), generator=generator).tolist()
             pairs.append((clip[:, frame].flip(-1) if mirror else clip[:, frame]).roll(shift, (-2, -1)))
         source, target = torch.stack(pairs, 1) * 2 - 1
         return {"source": source, "target": target, "cleaned": torch.tensor(True)}
@@ -361,7 +361,7 @@ def kaiming_normal(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def last_weight(module: nn.Module) -> Tensor:
+def conv_weight(module: nn.Module) -> Tensor:
     """The weight of a convolution, for `adaptive_weight`."""
     assert isinstance(module, nn.Conv2d)
     return module.weight

@@ -54,7 +54,7 @@ TASKS_SMALL = replace(
     codes=0.0,
     divergence=0.0,
     anchored=False,
-    opened=("fuse_convs_dict",),
+    unfrozen=("fuse_convs_dict",),
     stills=2,
     filled=True,
 )
@@ -77,31 +77,31 @@ def for_task(recipe: TemporalRecipe, task: str) -> TemporalRecipe:
     return replace(recipe, name=name, task=mode, divergence=0.0, anchored=False, frozen=False)
 
 
-VALIDATED = 6
+VALIDATION_FACES = 6
 """Held-out faces of a validation."""
 
 
 class DicFaceStage(TemporalStage[DicFace]):
     """DicFace: the posterior of the codes learns from the window (eq. 7 to 9), L1 of what is drawn from it and the KL to the prior."""
 
-    def first(self, network: DicFace, generator: torch.Generator) -> None:
+    def initialise(self, network: DicFace, generator: torch.Generator) -> None:
         """Starts as the base network, frame by frame: temporal layers add nothing and the fused latent is the encoder's; codes are peaked."""
         if not self.recipe.frozen or self.recipe.task != "restore":
             return
         layer: Any
         for layer in network.dir_dist_layers:
-            _silence(layer.self_attn.out_proj)
-            _silence(layer.linear2)
+            _zero_init(layer.self_attn.out_proj)
+            _zero_init(layer.linear2)
         fuse = network.multiscale
         width = fuse.s16_conv.weight.shape[0]
-        _silence(fuse.s16_conv)
-        _silence(fuse.out)
+        _zero_init(fuse.s16_conv)
+        _zero_init(fuse.out)
         nn.init.dirac_(fuse.s16_conv.weight)
         head = network.idx_pred_layer[1]
         assert isinstance(head, nn.Linear)
         with torch.no_grad():
             fuse.out.weight[range(width), range(2 * width, 3 * width), 1, 1] = 1.0
-            head.weight.mul_(SHARPENED)
+            head.weight.mul_(LOGIT_SCALE)
             network.position_emb_temporal.normal_(std=0.02, generator=generator)
 
     def start(self, network: DicFace, done: Mapping[str, Path]) -> None:
@@ -138,8 +138,8 @@ class DicFaceStage(TemporalStage[DicFace]):
         what they were shown as."""
         if self.recipe.task == "restore" or not self.recipe.stills:
             return super().validate(network)
-        truth = self.held_out.first(VALIDATED)
-        shown = [self._shown(face[None], generator_for("shown", i)) for i, face in enumerate(truth)]
+        truth = self.held_out.first(VALIDATION_FACES)
+        shown = [self._observe(face[None], generator_for("shown", i)) for i, face in enumerate(truth)]
         source = torch.cat([pair["source"] for pair in shown])
         drawn = ((network(source[:, None].to(self.device))[:, 0].float().cpu() + 1) / 2).clamp(0, 1)
         source = (source + 1) / 2
@@ -173,11 +173,11 @@ def gamma_sample(alpha: Tensor, generator: torch.Generator) -> Tensor:
     return torch._standard_gamma(alpha, generator=generator)
 
 
-SHARPENED = 12.0
+LOGIT_SCALE = 12.0
 """How much steeper DicFace's parameters start out than the base network's logits, so that the mean code is near the likeliest one."""
 
 
-def _silence(layer: nn.Linear | nn.Conv2d) -> None:
+def _zero_init(layer: nn.Linear | nn.Conv2d) -> None:
     """Makes a layer give 0."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:

@@ -29,7 +29,7 @@ from .sheet import curve_png, sheet_png
 
 Batch = dict[str, Tensor]
 STATE = "state.pt"
-MANY_BAD_STEPS = 20
+MAX_NONFINITE_STEPS = 20
 
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -70,7 +70,7 @@ class Stage(ABC, Generic[Net]):
     def losses(self, network: Net, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """The terms of the loss, weighted; their sum is what is minimised."""
 
-    def first(self, network: Net, generator: torch.Generator) -> None:
+    def initialise(self, network: Net, generator: torch.Generator) -> None:
         """Called once before the stage's first step, not when resuming."""
 
     def before_step(self, network: Net, step: int, generator: torch.Generator) -> bool:
@@ -149,7 +149,7 @@ def train(
     channels_last(network)
     if device.type == "cpu" and run.precision is torch.bfloat16:
         quicken(network)
-    state = _found(run.folder / STATE, recipe, run.seed)
+    state = _saved_state(run.folder / STATE, recipe, run.seed)
     done = {stage.name: run.folder / f"{stage.name}.safetensors" for stage in stages}
     first = 0 if state is None else [stage.name for stage in stages].index(state["stage"])
     if state is None and first == 0:
@@ -166,7 +166,7 @@ def train(
     return network.eval()
 
 
-def average_of(folder: Path) -> tuple[str, int, dict[str, Tensor]]:
+def averaged_weights(folder: Path) -> tuple[str, int, dict[str, Tensor]]:
     """The averaged weights of a run as they stand on disk, with their stage and its steps done.
 
     Raises:
@@ -185,18 +185,18 @@ class _StageRun:
         self.network, self.stage, self.run, self.recipe = network, stage, run, recipe
         self.device = torch.device(run.device)
         stage.start(network, done)
-        self.averaged = AveragedModel(network, avg_fn=_short_at_first(stage.plan.ema)).eval().requires_grad_(False)
+        self.averaged = AveragedModel(network, avg_fn=_ema_with_warm_up(stage.plan.ema)).eval().requires_grad_(False)
         self.average: nn.Module = self.averaged.module
         self.trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.optimiser = torch.optim.AdamW(stage.groups(network), stage.plan.rate, stage.plan.betas, weight_decay=stage.plan.decay, fused=True)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=run.precision is torch.float16)
         self.history: list[dict[str, Any]] = []
-        self.bad = 0
+        self.nonfinite = 0
 
     def work(self, state: dict[str, Any] | None, stop_requested: Callable[[], bool], tick: Callable[..., None] | None) -> None:
         plan, name = self.stage.plan, self.stage.name
         if state is None:
-            self.stage.first(self.network, self._generator("first", 0))
+            self.stage.initialise(self.network, self._generator("first", 0))
             self.average.load_state_dict(self.network.state_dict())
             begun = 0
         else:
@@ -242,7 +242,7 @@ class _StageRun:
         self.optimiser.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
         for number, batch in enumerate(batches):
-            batch = {key: _placed(value, self.device) for key, value in batch.items()}
+            batch = {key: _to_device(value, self.device) for key, value in batch.items()}
             with self._autocast():
                 terms = self.stage.losses(self.network, batch, step, self._generator("step", step, number))
             total = torch.stack([term.float() for term in terms.values()]).sum() / len(batches)
@@ -252,15 +252,15 @@ class _StageRun:
         self.scaler.unscale_(self.optimiser)
         norm = nn.utils.clip_grad_norm_(self.trained, plan.clip or float("inf"))
         if not (math.isfinite(sum(sums.values())) and math.isfinite(float(norm))):
-            self.bad += 1
+            self.nonfinite += 1
             self.scaler.update()
-            if self.bad >= MANY_BAD_STEPS:
+            if self.nonfinite >= MAX_NONFINITE_STEPS:
                 raise FloatingPointError(
-                    f"the loss of stage {self.stage.name} was infinite or undefined {self.bad} times in a row at step {step}; the state on disk is "
-                    "from before: lower the learning rate, or turn bfloat16 off"
+                    f"the loss of stage {self.stage.name} was infinite or undefined {self.nonfinite} times in a row at step {step}; the state on "
+                    "disk is from before: lower the learning rate, or turn bfloat16 off"
                 )
             return sums
-        self.bad = 0
+        self.nonfinite = 0
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.averaged.n_averaged.fill_(1 + step)
@@ -340,7 +340,7 @@ def generator_for(*what: object) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def _found(path: Path, recipe: str, seed: int) -> dict[str, Any] | None:
+def _saved_state(path: Path, recipe: str, seed: int) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     state = torch.load(path, weights_only=True, map_location="cpu")
@@ -352,7 +352,7 @@ def _found(path: Path, recipe: str, seed: int) -> dict[str, Any] | None:
     return state
 
 
-def _short_at_first(ema: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+def _ema_with_warm_up(ema: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
     """The step of an exponential average over the weights after so many steps; a long memory would remember the start."""
 
     def step(average: Tensor, now: Tensor, steps: Tensor | int) -> Tensor:
@@ -361,7 +361,7 @@ def _short_at_first(ema: float) -> Callable[[Tensor, Tensor, Tensor | int], Tens
     return step
 
 
-def _placed(value: Tensor, device: torch.device) -> Tensor:
+def _to_device(value: Tensor, device: torch.device) -> Tensor:
     value = value.to(device, non_blocking=True)
     return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
 

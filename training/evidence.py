@@ -23,7 +23,7 @@ from .engine import Batch, Stage, generator_for
 from .plan import Plan
 from .recipe import SMALL_128
 
-PLACES = "places.safetensors"
+EVIDENCE_FILE = "places.safetensors"
 """What the stage looked at, kept in the work folder: a start of its own takes minutes."""
 
 
@@ -41,8 +41,8 @@ class EvidenceRecipe:
         error: root mean squared, in [0, 1].
         most: largest multiple of n.
         blank, clean: shares of the stills that show nothing of their face, and all of it.
-        steep: how much steeper the parameters start than the base network's logits.
-        slower: rate of the layers over time, in units of the plan's.
+        logit_scale: how much steeper the parameters start than the base network's logits.
+        temporal_rate: rate of the layers over time, in units of the plan's.
         validated: held-out faces of a validation.
     """
 
@@ -56,8 +56,8 @@ class EvidenceRecipe:
     most: float = 4.0
     blank: float = 0.15
     clean: float = 0.15
-    steep: float = 12.0
-    slower: float = 0.1
+    logit_scale: float = 12.0
+    temporal_rate: float = 0.1
     validated: int = 16
 
 
@@ -88,38 +88,38 @@ class EvidenceStage(Stage[DicFace]):
         network.requires_grad_(False)
         for part in (network.dir_dist_layers, network.idx_pred_layer):
             part.requires_grad_(True)
-        kept = done[self.name].with_name(PLACES)
+        kept = done[self.name].with_name(EVIDENCE_FILE)
         if not kept.is_file():
             with torch.no_grad():
-                looks = [self._looked_at(network, generator_for("still", index)) for index in range(self.recipe.stills)]
+                looks = [self._evidence_of(network, generator_for("still", index)) for index in range(self.recipe.stills)]
             save_file({key: torch.cat([look[key] for look in looks]).contiguous() for key in looks[0]}, kept)
-        self.places = load_file(kept)
+        self.evidence = load_file(kept)
 
     def groups(self, network: DicFace) -> list[dict[str, Any]]:
         return [
-            {"params": list(network.dir_dist_layers.parameters()), "scale": self.recipe.slower},
+            {"params": list(network.dir_dist_layers.parameters()), "scale": self.recipe.temporal_rate},
             {"params": list(network.idx_pred_layer.parameters())},
         ]
 
-    def first(self, network: DicFace, generator: torch.Generator) -> None:
+    def initialise(self, network: DicFace, generator: torch.Generator) -> None:
         """Starts with the base network's likeliest codes."""
         network.idx_pred_layer.load_state_dict(self.base.idx_pred_layer.state_dict())
         head = network.idx_pred_layer[1]
         assert isinstance(head, nn.Linear)
         with torch.no_grad():
-            head.weight.mul_(self.recipe.steep)
+            head.weight.mul_(self.recipe.logit_scale)
 
     def batch(self, step: int, generator: torch.Generator) -> Batch:
-        chosen = torch.randint(len(self.places["latent"]), (self.plan.batch,), generator=generator)
-        return {key: value[chosen].float() for key, value in self.places.items()}
+        chosen = torch.randint(len(self.evidence["latent"]), (self.plan.batch,), generator=generator)
+        return {key: value[chosen].float() for key, value in self.evidence.items()}
 
-    def _looked_at(self, network: DicFace, generator: torch.Generator) -> Batch:
+    def _evidence_of(self, network: DicFace, generator: torch.Generator) -> Batch:
         """Of a still: its latent (1, code_dim, s, s), the codes' chances (1, tokens, codes), the squared error of what comes back (1, tokens)."""
         recipe = self.recipe
         (target,) = self.faces.sample(1, recipe.jitter, generator)
         kind = float(torch.rand((), generator=generator))
         if kind < recipe.blank:
-            source = covered(target, generator)
+            source = mostly_noise(target, generator)
         else:
             source = target if kind < recipe.blank + recipe.clean else recipe.blind.draw(generator)(target, generator)
         seen = source[None].to(self.device)
@@ -149,7 +149,7 @@ class EvidenceStage(Stage[DicFace]):
         """Of still held-out faces, clean, under the judged degradations, and of noise: how uncertain the network is; and over places the rank
         correlation with the true error of what it draws at fidelity 1."""
         truth = self.held_out.first(self.recipe.validated)
-        noise = torch.stack([covered(face, generator_for("noise", i), 0.0) for i, face in enumerate(truth)])
+        noise = torch.stack([mostly_noise(face, generator_for("noise", i), 0.0) for i, face in enumerate(truth)])
         sources = {"clean": truth} | {name: benchmark_input(name, truth, seed=0) for name in BENCHMARK} | {"noise": noise}
         codebook, side = network.quantize.embedding.weight.float(), network.config.latent_side
         figures, maps = {}, []
@@ -167,7 +167,7 @@ class EvidenceStage(Stage[DicFace]):
         return figures, torch.stack([truth, *maps], 1)[:6]
 
 
-def covered(image: Tensor, generator: torch.Generator, most: float = 0.2) -> Tensor:
+def mostly_noise(image: Tensor, generator: torch.Generator, most: float = 0.2) -> Tensor:
     """(3, S, S) in [0, 1] under noise of any grain; at most so much of it is left, mostly nothing."""
     left, grain, depth = torch.rand(3, generator=generator).tolist()
     side = max(8, round(image.shape[-1] / 2 ** (4 * grain)))

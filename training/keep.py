@@ -16,7 +16,7 @@ from ..models.vq import VQConfig
 from ..motion.dis import DisFlow
 from ..motion.flow import FlowSource
 from ..motion.warp import warp
-from .codebook import Adversarial, kaiming_normal
+from .codebook import PatchAdversarialLoss, kaiming_normal
 from .data.degradations import Streamed
 from .data.faces import Jitter
 from .engine import Batch
@@ -65,7 +65,7 @@ KEEP_SMALL = TemporalRecipe(
 class KeepStage(TemporalStage[KEEP]):
     """KEEP's stage III: gains and cross-frame attention learn on the recurrence; the base stays as it is."""
 
-    def first(self, network: KEEP, generator: torch.Generator) -> None:
+    def initialise(self, network: KEEP, generator: torch.Generator) -> None:
         """E_H is the encoder of clean faces. Unless layers are drawn, all starts as the base network, frame by frame: fusion adds nothing, gains are
         small."""
         network.hq_encoder.load_state_dict((network.encoder if self.recipe.tied else self.encoder_of_clean()).state_dict())
@@ -86,7 +86,7 @@ class KeepStage(TemporalStage[KEEP]):
         network.hq_encoder.requires_grad_(False)
         if network.flownet is not None:
             network.flownet.requires_grad_(False)
-        self.adversary = Adversarial(self.recipe.adversary, self.plan, 0, self.device)
+        self.adversary = PatchAdversarialLoss(self.recipe.adversary, self.plan, 0, self.device)
 
     def losses(self, network: KEEP, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         recipe = self.recipe

@@ -93,7 +93,7 @@ class EncoderFeatures(FeatureDistance):
         return [found[side] for side in self.sides]
 
 
-class PatchAdversary(nn.Module):
+class PatchDiscriminator(nn.Module):
     """PatchGAN discriminator (Isola et al., 2017): (B, 3, S, S) to a map of realness, `layers` halvings of the side."""
 
     def __init__(self, width: int = 64, layers: int = 4) -> None:
@@ -111,7 +111,7 @@ class PatchAdversary(nn.Module):
         return self.body(x)
 
 
-def hinge_for_adversary(real: Tensor, fake: Tensor) -> Tensor:
+def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
     """mean max(0, 1 - D(x)) + mean max(0, 1 + D(y))."""
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 

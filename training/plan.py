@@ -42,7 +42,7 @@ class Plan:
         if not (self.rate > 0 and 0 <= self.final_rate <= self.rate and 0 <= self.ema < 1 and self.clip >= 0):
             raise ValueError(f"a plan's rates are positive, its ema is from 0 up to 1 and its clip is not negative, got {self}")
 
-    def gathering(self, batch: int) -> Plan:
+    def with_batch(self, batch: int) -> Plan:
         """The plan with `batch` faces at once and as many passes per step as make up its own batch."""
         return replace(self, batch=batch, accumulate=max(1, self.batch * self.accumulate // batch))
 

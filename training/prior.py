@@ -26,9 +26,9 @@ from .data.synthetic_motion import Clips, Motion, animate, degraded_clip, sample
 from .engine import Batch, Stage, generator_for
 from .plan import Plan
 
-VALIDATED = 8
+VALIDATION_FACES = 8
 """Faces of the validation split that figures are made of."""
-GUESSED, DENOISED = 0.25, 0.9
+LOW_SIGNAL, HIGH_SIGNAL = 0.25, 0.9
 """sqrt(alpha_bar) at which validation looks at single estimates: nearly all from the condition, and nearly all from the noisy face."""
 
 
@@ -156,10 +156,10 @@ class _PriorStage(Stage[VideoUNet]):
         share = torch.rand(number, generator=generator)
         if self.recipe.levels == "angle":
             return torch.cos(torch.deg2rad(1 + 86 * share))
-        table = self._table()
+        table = self._signal_levels()
         return table[(share * len(table)).long()]
 
-    def _table(self) -> Tensor:
+    def _signal_levels(self) -> Tensor:
         """sqrt(alpha_bar) of the training schedule: T = 1000 for blur and JPEG, 2000 for enlargement (A.3)."""
         schedule = bicubic_schedule() if self.recipe.sizes.takes_noise_level else linear_schedule()
         return schedule.alphas_cumprod.sqrt().float()
@@ -168,7 +168,7 @@ class _PriorStage(Stage[VideoUNet]):
         """What the network is given for sqrt(alpha_bar): that number, or the step whose it is, see `FlairPrior.level`."""
         if self.recipe.sizes.takes_noise_level:
             return level
-        return (self._table().to(level) - level[:, None]).abs().argmin(1).to(level)
+        return (self._signal_levels().to(level) - level[:, None]).abs().argmin(1).to(level)
 
     def denoising(self, network: VideoUNet, batch: Batch, frames: int, temporal: bool) -> dict[str, Tensor]:
         """|eps - eps_theta(x_t, c, t)|^2, weighted."""
@@ -194,14 +194,14 @@ class _PriorStage(Stage[VideoUNet]):
             source = benchmark_input(name, truth, seed=0)
             noise = torch.randn(truth.shape, generator=generator_for("prior", name))
             flows = self._flows(network, (source * 2 - 1).to(self.device), frames, temporal)
-            for level in (GUESSED, DENOISED):
+            for level in (LOW_SIGNAL, HIGH_SIGNAL):
                 noisy = level * (truth * 2 - 1) + math.sqrt(1 - level**2) * noise
                 at = self.level_input(torch.full((len(truth),), level))
                 inputs = [value.to(self.device) for value in (noisy, source * 2 - 1, at)]
                 eps = network(*inputs, frames=frames, temporal=temporal, flows=flows).float().cpu()
                 found = ((noisy - math.sqrt(1 - level**2) * eps) / level / 2 + 0.5).clamp(0, 1)
                 figures[f"{name}, sqrt(alpha_bar) {level}: dB over the input"] = (psnr(found, truth).mean() - psnr(source, truth).mean()).item()
-                columns += [source, found] if level == GUESSED else [found]
+                columns += [source, found] if level == LOW_SIGNAL else [found]
         return figures, torch.stack([*columns, truth], 1)[:6]
 
 
@@ -218,7 +218,7 @@ class ImagePriorStage(_PriorStage):
         target = self.faces.sample(number, recipe.jitter, generator)
         condition = torch.stack([recipe.blind.draw(generator)(face, generator) for face in target]) * 2 - 1
         kept = torch.rand(number, generator=generator) >= recipe.dropped
-        thinned = torch.stack([thinning(target.shape[-1], generator) for _ in target])
+        thinned = torch.stack([random_weight_mask(target.shape[-1], generator) for _ in target])
         thin = torch.rand(number, generator=generator) < recipe.masked
         thinned[~thin] = 1.0
         condition = condition * thinned * kept[:, None, None, None]
@@ -228,7 +228,7 @@ class ImagePriorStage(_PriorStage):
         return self.denoising(network, batch, frames=1, temporal=False)
 
     def validate(self, network: VideoUNet) -> tuple[dict[str, float], Tensor]:
-        return self.judged_estimates(network, self.held_out.first(VALIDATED), temporal=False)
+        return self.judged_estimates(network, self.held_out.first(VALIDATION_FACES), temporal=False)
 
 
 class VideoPriorStage(_PriorStage):
@@ -260,7 +260,7 @@ class VideoPriorStage(_PriorStage):
         return self.judged_estimates(network, truth, temporal=True)
 
 
-def thinning(side: int, generator: torch.Generator) -> Tensor:
+def random_weight_mask(side: int, generator: torch.Generator) -> Tensor:
     """m_c of eq. 15, (1, side, side): a share of the patches of a grid gets a weight below 1, uniform from 0; the others keep 1.
 
     The paper says that some pixels lose importance at random, after masked autoencoders; grid and share are ours. The product acts on

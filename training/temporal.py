@@ -27,7 +27,7 @@ from .evidence import EvidenceRecipe
 from .losses import EncoderFeatures, pixel_loss
 from .plan import Plan
 
-VALIDATED_CLIPS, VALIDATED_FRAMES = 4, 8
+VALIDATION_CLIPS, VALIDATION_FRAMES = 4, 8
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class TemporalRecipe:
         anchored: whether L1 looks at the output with the input's coarse means (methods/detail_fusion.py), as a small network's is used.
         frozen: whether only what the base network lacks is trained.
         task: what a clip is restored from: itself damaged ("restore"), its luminance ("colourise"), or itself under white strokes ("inpaint").
-        opened: names with which those of the base's parameters begin that are trained even so, DicFace only.
+        unfrozen: names with which those of the base's parameters begin that are trained even so, DicFace only.
         stills: so many single frames a step instead of a batch of clips, DicFace only; 0 for clips.
         filled: whether holes are shown filled from around them, as `methods.tasks.Task` has it, instead of white.
         evidence: what its second stage learns by, see `evidence.EvidenceStage`, DicFace only; None for no such stage.
@@ -79,7 +79,7 @@ class TemporalRecipe:
     sampled: bool = True
     anchored: bool = False
     frozen: bool = False
-    opened: tuple[str, ...] = ()
+    unfrozen: tuple[str, ...] = ()
     stills: int = 0
     filled: bool = False
     tied: bool = False
@@ -105,7 +105,7 @@ class TemporalStage(Stage[Net]):
 
     def start(self, network: Net, done: Mapping[str, Path]) -> None:
         self.clean = None if self.clean is None else self.clean.to(self.device).eval().requires_grad_(False)
-        own = {key for key in self.base.state_dict() if not key.startswith(self.recipe.opened)} if self.recipe.frozen else set()
+        own = {key for key in self.base.state_dict() if not key.startswith(self.recipe.unfrozen)} if self.recipe.frozen else set()
         for key, parameter in network.named_parameters():
             parameter.requires_grad_(key not in own and key != "position_emb")
         self.perceptual: nn.Module | None = None
@@ -134,9 +134,9 @@ class TemporalStage(Stage[Net]):
             target = self.faces.sample(1, recipe.jitter, generator)
         else:
             target = sample_clip(self.faces, self.clips, recipe.frames, recipe.motion, generator, mirror=recipe.jitter.mirror)
-        return self._shown(target, generator)
+        return self._observe(target, generator)
 
-    def _shown(self, target: Tensor, generator: torch.Generator) -> Batch:
+    def _observe(self, target: Tensor, generator: torch.Generator) -> Batch:
         """A clip (T, 3, S, S) in [0, 1] and what is shown of it, both in [-1, 1]; with holes that are filled, `hole` (T, 1, S, S), 1 inside.
 
         Strokes stay where they are through a clip and hide 5 to 40 % of it.
@@ -177,22 +177,22 @@ class TemporalStage(Stage[Net]):
         """PSNR above the base network's, which goes frame by frame, and warping error as a share of its, under the first judged degradation."""
         name = next(iter(BENCHMARK))
         gains, shares, rows = [], [], []
-        for number in range(min(VALIDATED_CLIPS, len(self.held_out))):
+        for number in range(min(VALIDATION_CLIPS, len(self.held_out))):
             still, generator = self.held_out.source(number), generator_for("validation", number)
-            truth = animate(still, VALIDATED_FRAMES, self.recipe.motion, generator, self.held_out.side)
+            truth = animate(still, VALIDATION_FRAMES, self.recipe.motion, generator, self.held_out.side)
             source = benchmark_input(name, truth, seed=number)
             if self.recipe.task != "restore":
-                source = self._shown(truth, generator_for("damage", number))["source"] / 2 + 0.5
+                source = self._observe(truth, generator_for("damage", number))["source"] / 2 + 0.5
             inputs = (source * 2 - 1).to(self.device)
-            single = self._finished(self.base.to(self.device)(inputs, 1.0, match=False), source)
-            joint = self._finished(self.restored(network, inputs), source)
+            single = self._as_restored(self.base.to(self.device)(inputs, 1.0, match=False), source)
+            joint = self._as_restored(self.restored(network, inputs), source)
             gains.append((psnr(joint, truth).mean() - psnr(single, truth).mean()).item())
             shares.append(mean_warping_error(joint, truth).rgb_sum / mean_warping_error(single, truth).rgb_sum)
             rows.append(torch.stack([source[-1], single[-1], joint[-1], truth[-1]]))
         figures = {"dB over the base, frame by frame": sum(gains) / len(gains), "warping error, of the base's": sum(shares) / len(shares)}
         return figures, torch.stack(rows)
 
-    def _finished(self, images: Tensor, source: Tensor) -> Tensor:
+    def _as_restored(self, images: Tensor, source: Tensor) -> Tensor:
         """A network's images in [0, 1]; where it restores, filling in what the input lacks, as restorers give them."""
         shown = (images.float().cpu() + 1) / 2
         return (fused(shown, source) if self.recipe.task == "restore" else shown).clamp(0, 1)

@@ -15,7 +15,7 @@ from fvr.models import embedded
 from fvr.training.data.degradations import BENCHMARK, benchmark_input
 from fvr.training.data.faces import FEDERAL, Faces
 from fvr.training.engine import generator_for
-from fvr.training.evidence import covered
+from fvr.training.evidence import mostly_noise
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 PEOPLE = 6
@@ -41,7 +41,7 @@ def test_uncertainty_rises_with_damage_and_marks_the_errors():
     people = Faces(SHARED / "faces", "val", 128, FEDERAL, in_memory=0)
     truth = torch.stack([people.face(index) for index in range(0, 9 * PEOPLE, 9)])
     restorer = build_restorer("dicface", weights=embedded.FOLDER / embedded.DICFACE)
-    noise = torch.stack([covered(face, generator_for("noise", i), 0.0) for i, face in enumerate(truth)])
+    noise = torch.stack([mostly_noise(face, generator_for("noise", i), 0.0) for i, face in enumerate(truth)])
     clean, blank = (in_doubt(restorer, faces)[1].mean() for faces in (truth, noise))
     for name in BENCHMARK:
         restored, doubt = in_doubt(restorer, benchmark_input(name, truth, seed=0))

@@ -22,7 +22,7 @@ from fvr.models.embedded import read_embedded
 from fvr.models.vq import VQAutoEncoder
 from fvr.training import cli
 from fvr.training.card import Card, export
-from fvr.training.codebook import REVIVED_FACES, AutoEncoding, CodePrediction, Joint, OnCleaned, clean_encoder, network_of, stages_of
+from fvr.training.codebook import REVIVAL_FACES, AutoEncoding, CodePrediction, Joint, OnCleaned, clean_encoder, network_of, stages_of
 from fvr.training.data.cleaned import CleanedClips
 from fvr.training.data.faces import Faces
 from fvr.training.data.footage import Footage
@@ -98,14 +98,14 @@ def test_the_codebook_starts_from_latents_and_dead_codes_move(tmp_path: Path) ->
 
 def test_the_course_of_the_papers_stage_three() -> None:
     stage = Joint(PAPER, None, None)  # type: ignore[arg-type]
-    assert [stage.course(step) for step in (0, 40_000, 40_001, 80_001, 120_000)] == [
+    assert [stage.joint_schedule(step) for step in (0, 40_000, 40_001, 80_001, 120_000)] == [
         (False, 1.0),
         (False, 1.0),
         (False, 1.3),
         (True, 1.3),
         (True, 1.3),
     ]
-    late = [stage.course(step)[0] for step in range(120_001, 120_151)]
+    late = [stage.joint_schedule(step)[0] for step in range(120_001, 120_151)]
     assert late.count(False) == 10  # one step in 15 has images
 
 
@@ -212,7 +212,7 @@ def test_the_codebook_settles_in_the_precision_of_the_run(tmp_path: Path, reduce
     recipe = replace(TINY, autoencoder=Plan(2, 1, 1e-3, 1e-4), settle=1, revive=0)
     settings = Run(tmp_path / "work", validate_every=0, precision=reduced)
     train(network, [AutoEncoding(recipe, faces, held_out, CPU)], settings, "tiny")
-    assert {dtype for number, dtype in seen if number == REVIVED_FACES} == {reduced}
+    assert {dtype for number, dtype in seen if number == REVIVAL_FACES} == {reduced}
 
 
 def test_cards_count_the_faces_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

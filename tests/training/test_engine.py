@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fvr.training.engine import MANY_BAD_STEPS, STATE, Batch, Run, Stage, Stopped, train
+from fvr.training.engine import MAX_NONFINITE_STEPS, STATE, Batch, Run, Stage, Stopped, train
 from fvr.training.plan import Plan
 
 
@@ -26,7 +26,7 @@ class Line(Stage):
     def start(self, network: nn.Module, done: Mapping[str, Path]) -> None:
         network.requires_grad_(True)
 
-    def first(self, network: nn.Module, generator: torch.Generator) -> None:
+    def initialise(self, network: nn.Module, generator: torch.Generator) -> None:
         nn.init.zeros_(network.weight)
 
     def batch(self, step: int, generator: torch.Generator) -> Batch:
@@ -106,7 +106,7 @@ def test_undefined_losses_change_nothing_and_end_the_run(tmp_path: Path) -> None
     last = torch.load(tmp_path / STATE, weights_only=True)
     with pytest.raises(Stopped):
         train(fresh(), [Line(steps=100)], run(tmp_path / "healthy"), "r", stopper(5))
-    assert 5 <= last["step"] <= 5 + MANY_BAD_STEPS
+    assert 5 <= last["step"] <= 5 + MAX_NONFINITE_STEPS
     assert torch.equal(last["network"]["weight"], torch.load(tmp_path / "healthy" / STATE, weights_only=True)["network"]["weight"])
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from fvr.models.codeformer.network import CodeFormer
 from fvr.training.dicface import dicface_on
 from fvr.training.engine import Run, generator_for, train
-from fvr.training.evidence import PLACES, EvidenceRecipe, EvidenceStage, covered
+from fvr.training.evidence import EVIDENCE_FILE, EvidenceRecipe, EvidenceStage, mostly_noise
 from fvr.training.plan import Plan
 
 RECIPE = EvidenceRecipe(Plan(3, 2, 1e-3, 1e-4, ema=0.5), 2, TINY.blind)
@@ -49,21 +49,21 @@ def test_layers_over_time_and_weights_of_codes_learn_from_what_was_looked_at_onc
     assert moved == {"dir_dist_layers", "idx_pred_layer"}
     figures = json.loads((tmp_path / "evidence.json").read_text())[-1]["figures"]
     assert {"uncertainty, clean", "uncertainty, noise", "x8 bicubic: rank correlation with the error"} <= set(figures)
-    kept = load_file(tmp_path / PLACES)
+    kept = load_file(tmp_path / EVIDENCE_FILE)
     tokens = network.config.tokens
     assert kept["chances"].shape == (2, tokens, network.config.codes) and kept["error"].shape == (2, tokens)
     again = replace(stage, faces=None)  # type: ignore[arg-type]  # a start of its own would need them
     again.start(dicface_on(stage.base, 3), {"evidence": tmp_path / "evidence.safetensors"})
-    assert torch.equal(again.places["error"], kept["error"])
+    assert torch.equal(again.evidence["error"], kept["error"])
 
 
 def test_layers_over_time_learn_more_slowly(stage: EvidenceStage) -> None:
     slow, fast = stage.groups(dicface_on(stage.base, 3))
-    assert slow["scale"] == RECIPE.slower < fast.get("scale", 1.0)
+    assert slow["scale"] == RECIPE.temporal_rate < fast.get("scale", 1.0)
 
 
 def test_what_is_covered_keeps_nothing_of_its_face(stage: EvidenceStage) -> None:
     face = stage.faces.face(0)
-    noise = torch.stack([covered(face, generator_for(i), 0.0) for i in range(8)])
+    noise = torch.stack([mostly_noise(face, generator_for(i), 0.0) for i in range(8)])
     alike = torch.corrcoef(torch.stack([face.flatten(), *noise.flatten(1)]))[0, 1:]
     assert alike.abs().max() < 0.3 and noise.min() >= 0 and noise.max() <= 1

@@ -76,7 +76,7 @@ def test_the_adversary_changes_what_is_learnt(codebook_folder: Path, base: CodeF
     network = keep_on(base)
     stage = stage_on(base, codebook_folder, replace(TINY_PAPER, pixels=0.0, perceptual=0.0, codes=0.0, features=0.0))
     stage.start(network, {})
-    stage.first(network, generator_for(0))
+    stage.initialise(network, generator_for(0))
     terms = stage.losses(network, stage.batch(0, generator_for(0)), 0, generator_for(1))
     terms["adversary"].backward()
     assert any(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in network.cross_fuse.parameters())

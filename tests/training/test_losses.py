@@ -10,11 +10,11 @@ from torch.distributions import Dirichlet, kl_divergence
 from fvr.models.vq import Codebook, Encoder, VQConfig
 from fvr.training.losses import (
     EncoderFeatures,
-    PatchAdversary,
+    PatchDiscriminator,
     adaptive_weight,
     code_losses,
     dirichlet_divergence,
-    hinge_for_adversary,
+    hinge_loss,
     quantised,
 )
 
@@ -75,13 +75,13 @@ def test_own_features_tell_pictures_apart_and_guide_the_output_only() -> None:
 
 def test_the_adversary_learns_and_its_weight_balances_gradients() -> None:
     torch.manual_seed(3)
-    adversary = PatchAdversary(8, 2)
+    adversary = PatchDiscriminator(8, 2)
     real, fake = torch.rand(4, 3, 32, 32), torch.rand(4, 3, 32, 32) * 0.2
     optimiser = torch.optim.Adam(adversary.parameters(), 1e-3)
     losses = []
     for _ in range(25):
         optimiser.zero_grad()
-        losses.append(hinge_for_adversary(adversary(real), adversary(fake)))
+        losses.append(hinge_loss(adversary(real), adversary(fake)))
         losses[-1].backward()
         optimiser.step()
     assert losses[-1] < 0.5 * losses[0]

@@ -32,7 +32,7 @@ from fvr.training.data.faces import Faces
 from fvr.training.data.synthetic_motion import Clips
 from fvr.training.engine import STATE, Run, Stopped, generator_for, train
 from fvr.training.flow_weights import load_spynet
-from fvr.training.prior import ImagePriorStage, PriorRecipe, VideoPriorStage, stages_of, thinning
+from fvr.training.prior import ImagePriorStage, PriorRecipe, VideoPriorStage, random_weight_mask, stages_of
 
 SIZES_64 = BicubicConfig(side=SIDE, channels=32, multipliers=(1, 1), res_blocks=1, attention=frozenset({1}), recurrence=frozenset(), head=32)
 TINY = PriorRecipe("tiny prior", SIZES_64, replace(SHORT, batch=2), SHORT, frames=3, blind=NATIVE_128.at(SIDE), levels="angle", weighting="v")
@@ -98,7 +98,7 @@ def test_conditions_are_dropped_and_thinned_as_often_as_asked(tmp_path: Path) ->
     masked = stages(tmp_path, replace(TINY, dropped=0.0, masked=1.0))[0]
     kept, thin = (stage.batch(0, generator_for(0))["condition"] for stage in (never, masked))
     assert bool((thin.abs() <= kept.abs() + 1e-6).all()) and (thin.abs() < 0.9 * kept.abs()).float().mean() > 0.05
-    weights = torch.stack([thinning(64, generator_for(i)) for i in range(50)])
+    weights = torch.stack([random_weight_mask(64, generator_for(i)) for i in range(50)])
     assert 0.22 < (weights < 1).float().mean() < 0.38
 
 

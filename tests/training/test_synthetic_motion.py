@@ -80,7 +80,7 @@ def test_films_that_do_not_fit_are_decoded_piece_by_piece(tmp_path: Path) -> Non
     write_film(tmp_path / "short.mp4", 3, 200)
     one_frame = 3 * 16**2
     held, some, none = (Clips(tmp_path, 16, 4, in_memory=room) for room in (1 << 30, 10 * one_frame, 0))
-    assert [[film.pixels is not None for film in clips._films] for clips in (held, some, none)] == [[True, True], [False, True], [False, False]]
+    assert [[film.pixels is not None for film in clips._videos] for clips in (held, some, none)] == [[True, True], [False, True], [False, False]]
     for seed in range(12):
         pieces = [clips.sample(torch.Generator().manual_seed(seed)) for clips in (held, some, none)]
         assert all(torch.equal(piece, pieces[0]) for piece in pieces)

@@ -24,7 +24,7 @@ from fvr.training import cli
 from fvr.training.card import OWN_LICENCE
 from fvr.training.codebook import clean_encoder
 from fvr.training.data.faces import Faces
-from fvr.training.dicface import DICFACE_SMALL, SHARPENED, TASKS_SMALL, DicFaceStage, dicface_on, for_task, gamma_sample
+from fvr.training.dicface import DICFACE_SMALL, LOGIT_SCALE, TASKS_SMALL, DicFaceStage, dicface_on, for_task, gamma_sample
 from fvr.training.engine import Run, generator_for, train
 from fvr.training.keep import KEEP_SMALL, KeepStage, keep_config, keep_on
 from fvr.training.plan import Plan
@@ -53,7 +53,7 @@ def test_keep_starts_as_its_base_and_learns_its_own_parts(codebook_folder: Path,
     torch.manual_seed(0)
     network, stage = keep_on(base), stage_of(KeepStage, KEEP_TINY, base, codebook_folder)
     stage.start(network, {})
-    stage.first(network, generator_for(0))
+    stage.initialise(network, generator_for(0))
     with torch.no_grad():
         first = stage.restored(network, clip(1))
         assert torch.allclose(first, base(clip(1), 1.0, match=False), atol=1e-4)
@@ -74,7 +74,7 @@ def test_keeps_gains_learn_to_trust_the_past_where_it_is_right(codebook_folder: 
     torch.manual_seed(0)
     network, stage = keep_on(base), stage_of(KeepStage, replace(KEEP_TINY, pixels=0.0, steady=0.0), base, codebook_folder)
     stage.start(network, {})
-    stage.first(network, generator_for(0))
+    stage.initialise(network, generator_for(0))
     target = stage.batch(0, generator_for(0))["target"][:, :1].expand(-1, 3, -1, -1, -1)
     source = target.clone()
     source[:, 1:] = torch.randn(source[:, 1:].shape, generator=torch.Generator().manual_seed(1)).clamp(-1, 1)
@@ -97,12 +97,12 @@ def test_dicface_starts_as_its_base_with_steeper_codes(codebook_folder: Path, ba
     torch.manual_seed(0)
     network, stage = dicface_on(base, 3), stage_of(DicFaceStage, DICFACE_TINY, base, codebook_folder)
     stage.start(network, {})
-    stage.first(network, generator_for(0))
+    stage.initialise(network, generator_for(0))
     with torch.no_grad():
         latent, _ = network.encode(clip(3))
         assert torch.allclose(latent, base.encode(clip(3))[0], atol=1e-5)
         alpha = network.alpha(network.tokens(latent)[None])[0]
-        wanted = torch.nn.functional.softplus(SHARPENED * base.logits(latent)) + 0.01
+        wanted = torch.nn.functional.softplus(LOGIT_SCALE * base.logits(latent)) + 0.01
         assert torch.allclose(alpha, wanted, rtol=1e-3, atol=1e-4)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     trained = train(network, [stage], Run(tmp_path, precision=None, validate_every=0), "dicface")
@@ -116,7 +116,7 @@ def test_dicface_draws_weights_and_holds_them_to_the_prior(codebook_folder: Path
     recipe = replace(DICFACE_TINY, sampled=True, divergence=1.0, pixels=0.0, codes=0.0)
     network, stage = dicface_on(base, 3), stage_of(DicFaceStage, recipe, base, codebook_folder)
     stage.start(network, {})
-    stage.first(network, generator_for(0))
+    stage.initialise(network, generator_for(0))
     batch = stage.batch(0, generator_for(1))
     assert batch["source"].shape == (1, 3, 3, SIDE, SIDE)
     optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], 1e-2)
@@ -150,7 +150,7 @@ def test_two_faces_are_enough_to_validate(kind: type, codebook_folder: Path, bas
     stage = stage_of(kind, recipe, base, codebook_folder)
     stage.held_out = Faces(tmp_path, "val", SIDE)
     stage.start(network, {})
-    stage.first(network, generator_for(0))
+    stage.initialise(network, generator_for(0))
     with torch.inference_mode():
         figures, sheet = stage.validate(network.eval())
     assert len(sheet) == 2 and abs(figures["dB over the base, frame by frame"]) < 20

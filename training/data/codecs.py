@@ -22,9 +22,9 @@ CODECS: Mapping[str, tuple[str, str, tuple[float, float]]] = {
 }
 """Name to FFmpeg's encoder, what its quality is called, and the range of it from hardly visible to ruined."""
 
-LUMA = {"bt601": BT601, "bt709": BT709}
+LUMA_WEIGHTS = {"bt601": BT601, "bt709": BT709}
 """Weights of red and blue in luma."""
-SMALLEST = 64
+MIN_SIDE = 64
 """Smaller pictures are padded to this: encoders refuse them."""
 
 
@@ -60,7 +60,7 @@ def through(frames: np.ndarray, codec: str | None, quality: float, matrix: str =
         options: further ones of the encoder.
     """
     height, width = frames.shape[1:3]
-    bottom, right = (max(SMALLEST, side + side % 2) - side for side in (height, width))
+    bottom, right = (max(MIN_SIDE, side + side % 2) - side for side in (height, width))
     right = -width % WIDTH_MULTIPLE if codec == "h264" else right
     padded = np.pad(frames, ((0, 0), (0, bottom), (0, right), (0, 0)), "edge") if bottom or right else frames
     planes = to_yuv420(padded, matrix)
@@ -109,7 +109,7 @@ def coded(planes: np.ndarray, codec: str, quality: float, options: Mapping[str, 
 
 def _rgb_to_yuv(matrix: str) -> np.ndarray:
     """(3, 3) float32, RGB in [0, 255] to limited-range luma less 16 and chroma less 128."""
-    red, _, blue = LUMA[matrix]
+    red, _, blue = LUMA_WEIGHTS[matrix]
     luma = np.array([red, 1 - red - blue, blue])
     rows = [luma * 219 / 255, (np.array([0, 0, 1]) - luma) / (2 * (1 - blue)) * 224 / 255, (np.array([1, 0, 0]) - luma) / (2 * (1 - red)) * 224 / 255]
     return np.stack(rows).astype(np.float32)

@@ -69,7 +69,7 @@ class Faces:
         self.side = side
         self.paths = _split(Path(folder), split, tuple(prefixes))
         if not self.paths:
-            if _split(Path(folder), "train", tuple(prefixes)) and not _has_splits(Path(folder)):
+            if _split(Path(folder), "train", tuple(prefixes)) and not _has_split_folders(Path(folder)):
                 raise ValueError(f"{folder} holds one picture to use; training needs one to learn from and another to validate: add more")
             wanted = f" whose names begin with {' or '.join(prefixes)}" if prefixes else ""
             raise ValueError(f"{folder} holds no {split} pictures{wanted}; give a folder of aligned faces ({', '.join(SUFFIXES)})")
@@ -150,7 +150,7 @@ def _source_side(path: Path, side: int) -> int:
 def _split(folder: Path, split: str, prefixes: tuple[str, ...]) -> list[Path]:
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give the folder that holds the aligned faces")
-    named = _has_splits(folder)
+    named = _has_split_folders(folder)
     files = sorted(path for path in (folder / split if named else folder).rglob("*") if path.suffix.lower() in SUFFIXES)
     files = [path for path in files if path.name.startswith(prefixes)] if prefixes else files
     if named:
@@ -159,16 +159,16 @@ def _split(folder: Path, split: str, prefixes: tuple[str, ...]) -> list[Path]:
     people: dict[str, list[Path]] = {}
     for path in files:
         people.setdefault(keys.get(path.name, identity(path)), []).append(path)
-    kept_back = {path for key, shown in people.items() if held_out(key) for path in shown}
-    if not 0 < len(kept_back) < len(files):
+    held_back = {path for key, shown in people.items() if held_out(key) for path in shown}
+    if not 0 < len(held_back) < len(files):
         if len(people) > 1:
-            kept_back = set(people[min(people, key=lambda key: (len(people[key]), key))])
+            held_back = set(people[min(people, key=lambda key: (len(people[key]), key))])
         else:
-            kept_back = set(sorted(files, key=lambda path: _number(path.name))[: max(1, len(files) // HELD_OUT)]) if len(files) > 1 else set()
-    return [path for path in files if (path in kept_back) == (split == "val")]
+            held_back = set(sorted(files, key=lambda path: _hash(path.name))[: max(1, len(files) // HELD_OUT)]) if len(files) > 1 else set()
+    return [path for path in files if (path in held_back) == (split == "val")]
 
 
-def _has_splits(folder: Path) -> bool:
+def _has_split_folders(folder: Path) -> bool:
     return all((folder / name).is_dir() for name in ("train", "val"))
 
 
@@ -179,10 +179,10 @@ def identity(path: Path) -> str:
 
 def held_out(key: str) -> bool:
     """Whether an identity belongs to validation: the same on every machine."""
-    return _number(key) % HELD_OUT == 0
+    return _hash(key) % HELD_OUT == 0
 
 
-def _number(text: str) -> int:
+def _hash(text: str) -> int:
     return int(hashlib.md5(text.encode(), usedforsecurity=False).hexdigest(), 16)
 
 

@@ -66,7 +66,7 @@ class Footage:
 
     def frame_scale(self, rng: np.random.Generator) -> float:
         """Frame pixels per crop pixel of one clip."""
-        return even_in_log(rng, (0.75 * self.scale[1], self.scale[1]) if rng.random() < self.near else self.scale)
+        return log_uniform(rng, (0.75 * self.scale[1], self.scale[1]) if rng.random() < self.near else self.scale)
 
     def damage(self, frames: np.ndarray, kind: str, scale: float, rng: np.random.Generator) -> np.ndarray:
         """A clip (T, H, W, 3) float32 RGB in [0, 255], as its camera would have seen it, to what was kept of it: same shape and place, rounded.
@@ -76,27 +76,27 @@ class Footage:
         """
         matrix = "bt601" if rng.random() < 0.5 else "bt709"
         if kind == "clean":
-            return through(frames, "h264", rng.uniform(12, 20), matrix) if rng.random() < 0.5 else uncoded(frames, matrix, rng)
+            return through(frames, "h264", rng.uniform(12, 20), matrix) if rng.random() < 0.5 else to_8_bit(frames, matrix, rng)
         if kind == "soft":
-            frames = blurred(frames, even_in_log(rng, self.blur) * scale, rng)
-            return through(frames, "h264", rng.uniform(10, 18), matrix) if rng.random() < 0.25 else uncoded(frames, matrix, rng)
+            frames = blurred(frames, log_uniform(rng, self.blur) * scale, rng)
+            return through(frames, "h264", rng.uniform(10, 18), matrix) if rng.random() < 0.25 else to_8_bit(frames, matrix, rng)
         blur, scaler, noise, codec, again, sharpen, interlace = rng.random(7) < (UPLOADED if rng.random() < self.uploaded else self.chances)
         height, width = frames.shape[1:3]
         if blur:
-            frames = blurred(frames, even_in_log(rng, self.blur) * scale, rng)
+            frames = blurred(frames, log_uniform(rng, self.blur) * scale, rng)
         if noise and rng.random() < 0.4:  # of the sensor, before anything is scaled
-            frames, noise = noisy(frames, even_in_log(rng, self.noise), rng), False
+            frames, noise = noisy(frames, log_uniform(rng, self.noise), rng), False
         if scaler:
-            frames = resized(frames, max(16 / min(height, width), 1 / even_in_log(rng, self.shrink)), rng)
+            frames = resized(frames, max(16 / min(height, width), 1 / log_uniform(rng, self.shrink)), rng)
         if noise:
-            frames = noisy(frames, even_in_log(rng, self.noise), rng)
+            frames = noisy(frames, log_uniform(rng, self.noise), rng)
         if sharpen:
             frames = sharpened(frames, rng)
         if interlace:
-            frames = one_field(frames, rng)
-        frames = recorded(frames, matrix, rng) if codec else uncoded(frames, matrix, rng)
+            frames = deinterlaced(frames, rng)
+        frames = encoded(frames, matrix, rng) if codec else to_8_bit(frames, matrix, rng)
         if scaler:
-            frames = to_size(
+            frames = resized_to(
                 frames,
                 height,
                 width,
@@ -104,13 +104,13 @@ class Footage:
             )
         if again:
             if rng.random() < 0.5:
-                small = resized(frames, max(16 / min(height, width), 1 / even_in_log(rng, (1.1, 2.0))), rng)
-                return to_size(recorded(small, matrix, rng), height, width, "cubic")
-            frames = recorded(frames, matrix, rng)
+                small = resized(frames, max(16 / min(height, width), 1 / log_uniform(rng, (1.1, 2.0))), rng)
+                return resized_to(encoded(small, matrix, rng), height, width, "cubic")
+            frames = encoded(frames, matrix, rng)
         return np.clip(np.round(frames), 0, 255)
 
 
-def recorded(frames: np.ndarray, matrix: str, rng: np.random.Generator) -> np.ndarray:
+def encoded(frames: np.ndarray, matrix: str, rng: np.random.Generator) -> np.ndarray:
     """Through a codec of its time, at a quality that people put up with."""
     codec = str(rng.choice(list(CODECS), p=(0.5, 0.14, 0.12, 0.1, 0.07, 0.07)))
     low, high = CODECS[codec][2]
@@ -124,7 +124,7 @@ def recorded(frames: np.ndarray, matrix: str, rng: np.random.Generator) -> np.nd
     return through(np.clip(frames, 0, 255), codec, low + (high - low) * rng.beta(1.6, 2.2), matrix, options)
 
 
-def uncoded(frames: np.ndarray, matrix: str, rng: np.random.Generator) -> np.ndarray:
+def to_8_bit(frames: np.ndarray, matrix: str, rng: np.random.Generator) -> np.ndarray:
     """Whole levels, of RGB as pictures are kept or of 4:2:0 as video is, in equal shares."""
     return through(frames, None, 0, matrix) if rng.random() < 0.5 else np.clip(np.round(frames), 0, 255)
 
@@ -178,7 +178,7 @@ def sharpened(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.stack([np.clip(frame + amount * (frame - cv2.GaussianBlur(frame, (0, 0), width)), 0, 255) for frame in frames])
 
 
-def one_field(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def deinterlaced(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """What deinterlacers leave: every other line from its neighbours, or combed with the next frame's."""
     out = frames.copy()
     if rng.random() < 0.7:
@@ -191,16 +191,16 @@ def one_field(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def resized(frames: np.ndarray, factor: float, rng: np.random.Generator) -> np.ndarray:
     """Smaller by `factor` < 1, sides even, by one of the usual filters."""
     height, width = (max(8, round(side * factor / 2) * 2) for side in frames.shape[1:3])
-    return to_size(frames, height, width, str(rng.choice(("area", "linear", "cubic", "lanczos"), p=(0.5, 0.25, 0.15, 0.1))))
+    return resized_to(frames, height, width, str(rng.choice(("area", "linear", "cubic", "lanczos"), p=(0.5, 0.25, 0.15, 0.1))))
 
 
-def to_size(frames: np.ndarray, height: int, width: int, filter: str) -> np.ndarray:
+def resized_to(frames: np.ndarray, height: int, width: int, filter: str) -> np.ndarray:
     """(T, height, width, 3), sampled about the middles of pixels."""
     if frames.shape[1:3] == (height, width):
         return frames
     return np.stack([np.clip(cv2.resize(frame, (width, height), interpolation=INTERPOLATIONS[filter]), 0, 255) for frame in frames])
 
 
-def even_in_log(rng: np.random.Generator, limits: tuple[float, float]) -> float:
+def log_uniform(rng: np.random.Generator, limits: tuple[float, float]) -> float:
     """A draw whose logarithm is uniform."""
     return float(np.exp(rng.uniform(*np.log(limits))))

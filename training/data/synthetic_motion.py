@@ -93,7 +93,7 @@ def degraded_clip(
 
 
 @dataclass(frozen=True, eq=False)
-class _Film:
+class _Video:
     """A video file of `length` frames; `pixels` (length, 3, side, side) uint8, None where it is read from disk whenever it is needed."""
 
     path: Path
@@ -112,32 +112,32 @@ class Clips:
     """
 
     def __init__(self, folder: Path, side: int, frames: int, in_memory: int = 1 << 30) -> None:
-        self.side, self.frames, self._room = side, frames, in_memory
+        self.side, self.frames, self._budget = side, frames, in_memory
         folder = Path(folder)
         files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in CLIP_SUFFIXES)
         sequences = sorted({path.parent for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES})
         self._sequences = [found for found in map(_pictures, sequences) if len(found) >= frames]
-        self._films = [film for film in map(self._film, files) if film.length >= frames]
+        self._videos = [video for video in map(self._index_video, files) if video.length >= frames]
         if not len(self):
             raise ValueError(f"{folder} holds no clip of at least {frames} frames; give aligned video files, or a folder of frames for each clip")
 
     def __len__(self) -> int:
-        return len(self._films) + len(self._sequences)
+        return len(self._videos) + len(self._sequences)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """`frames` consecutive frames of a clip drawn at random, (frames, 3, side, side) in [0, 1], mirrored half of the time."""
         which = int(torch.randint(len(self), (), generator=generator))
-        if which < len(self._films):
-            film = self._films[which]
-            start = int(torch.randint(film.length - self.frames + 1, (), generator=generator))
-            piece = self._part(film, start).float() / 255
+        if which < len(self._videos):
+            video = self._videos[which]
+            start = int(torch.randint(video.length - self.frames + 1, (), generator=generator))
+            piece = self._frames_of(video, start).float() / 255
         else:
-            paths = self._sequences[which - len(self._films)]
+            paths = self._sequences[which - len(self._videos)]
             start = int(torch.randint(len(paths) - self.frames + 1, (), generator=generator))
             piece = torch.stack([read_face(path, self.side) for path in paths[start : start + self.frames]]).float() / 255
         return piece.flip(-1) if torch.rand((), generator=generator) < 0.5 else piece
 
-    def _film(self, path: Path) -> _Film:
+    def _index_video(self, path: Path) -> _Video:
         kept: list[Tensor] | None = []
         length = 0
         for chunk in open_source(path).chunks():
@@ -147,18 +147,18 @@ class Clips:
             length += len(chunk)
             if kept is not None:
                 kept.append(self._bytes(chunk.frames))
-                if length * 3 * self.side**2 > self._room:
+                if length * 3 * self.side**2 > self._budget:
                     kept = None
         if kept is None or length < self.frames:
-            return _Film(path, length)
-        self._room -= length * 3 * self.side**2
-        return _Film(path, length, torch.cat(kept))
+            return _Video(path, length)
+        self._budget -= length * 3 * self.side**2
+        return _Video(path, length, torch.cat(kept))
 
-    def _part(self, film: _Film, start: int) -> Tensor:
+    def _frames_of(self, video: _Video, start: int) -> Tensor:
         """`frames` frames from `start` on, (frames, 3, side, side) uint8."""
-        if film.pixels is not None:
-            return film.pixels[start : start + self.frames]
-        return self._bytes(read_frames(film.path, start=start, count=self.frames)[0])
+        if video.pixels is not None:
+            return video.pixels[start : start + self.frames]
+        return self._bytes(read_frames(video.path, start=start, count=self.frames)[0])
 
     def _bytes(self, frames: Tensor) -> Tensor:
         return (area_resized(frames, self.side) * 255 + 0.5).byte()
