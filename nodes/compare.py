@@ -15,8 +15,8 @@ from ..pipeline import CHUNK
 from ..video import FrameTimes, open_sink
 from ..video.comparison.compare import CompareOptions, compare_picture, compared_size, resize_warnings
 from .choices import check_choice, choice_made
-from .page.before_after import SIDE
-from .page.people import aside
+from .page.before_after import MAX_SIDE
+from .page.people import page_files
 from .sockets import CATEGORY, Times
 from .video import next_number
 
@@ -98,17 +98,17 @@ class CompareVideos(io.ComfyNode):
                 tick(1, preview=picture)
         lines = [f"{len(clips)} clips, {options.mode}, {len(a)} frames of {width} x {height}"]
         lines += resize_warnings([(name, (clip.shape[1], clip.shape[2])) for name, clip in clips.items()])
-        return io.NodeOutput(frames, ui={"text": ("\n".join(lines),), **wipe({"a_video": a, "b_video": b}, shown)})
+        return io.NodeOutput(frames, ui={"text": ("\n".join(lines),), **wipe_clips({"a_video": a, "b_video": b}, shown)})
 
 
-def wipe(clips: dict[str, Tensor], times: FrameTimes) -> dict[str, Any]:
+def wipe_clips(clips: dict[str, Tensor], times: FrameTimes) -> dict[str, Any]:
     """Both clips as small files with their sound, for the page to wipe between while they play (web/compare.js); nothing without a page."""
     if not host.on_page():
         return {}
     files = {}
     with host.progress(len(times) * len(clips), "encode") as tick:
         for name, clip in clips.items():
-            height, width = (2 * max(1, round(side * min(1.0, SIDE / max(clip.shape[1:3])) / 2)) for side in clip.shape[1:3])
+            height, width = (2 * max(1, round(side * min(1.0, MAX_SIDE / max(clip.shape[1:3])) / 2)) for side in clip.shape[1:3])
             path, subfolder, filename = host.next_output_path(f"fvr_compare/{name}", ".mp4", kind="temp")
             sound = times.source if times.source is not None and times.source.audio else None
             with open_sink(
@@ -120,7 +120,7 @@ def wipe(clips: dict[str, Tensor], times: FrameTimes) -> dict[str, Any]:
                     frames = F.interpolate(from_image(clip[piece]), (height, width), mode="bilinear", antialias=True, align_corners=False)
                     sink.write(frames.clamp(0, 1), times.starts[piece], times.ends[piece])
                     tick(len(frames))
-            files[name] = aside([ui.SavedResult(filename, subfolder, io.FolderType.temp)])
+            files[name] = page_files([ui.SavedResult(filename, subfolder, io.FolderType.temp)])
     return files
 
 

@@ -13,7 +13,7 @@ from .choices import check_choice, choice_made
 from .sockets import CATEGORY, DegradationSocket, seed_input
 from .widgets import widget
 
-RARE = ("stretch", "angle", "boundary")
+ADVANCED = ("stretch", "angle", "boundary")
 """Parameters of a degradation that the page puts away until it is asked for more."""
 
 
@@ -29,7 +29,7 @@ def kind_input() -> io.DynamicCombo.Input:
 def parameter_input(parameter):
     """The widget of one parameter of a degradation."""
     tooltip = f"{parameter.advice} Unit: {parameter.unit}." if parameter.unit else parameter.advice
-    rare = {"advanced": True} if parameter.name in RARE else {}
+    rare = {"advanced": True} if parameter.name in ADVANCED else {}
     return widget(parameter.name, parameter.default, parameter, optional=False, changed={"tooltip": tooltip} | rare)
 
 

@@ -10,7 +10,7 @@ from ..host.images import to_mask
 from ..methods.dicface import DicFaceOptions
 from .choices import check_choice
 from .faces import crops_image
-from .restoring import expect, face_inputs, face_outputs, restore_people, said_of
+from .restoring import face_inputs, face_outputs, require, restore_people, result_ui
 from .sockets import CATEGORY, RestorerSocket, seed_input
 from .widgets import widgets
 
@@ -58,18 +58,18 @@ class DicFaceRestore(io.ComfyNode):
     @classmethod
     def execute(cls, restorer, mode, fidelity=None, dirichlet=None, seed=0, faces=None, frames=None, mask=None):
         fits = {"masks", "uncertainty"} <= restorer.supports
-        expect(restorer, fits, "DicFace Restore needs a DicFace checkpoint", "choose one in Load Face Restorer, or use Restore Faces")
+        require(restorer, fits, "DicFace Restore needs a DicFace checkpoint", "choose one in Load Face Restorer, or use Restore Faces")
         given = {"fidelity": fidelity, "dirichlet": dirichlet, **mode}
         given["keep_luminance"] = bool(given.get("keep_luminance"))
         restorer = restorer.configured(**{name: value for name, value in given.items() if value is not None})
-        said = None if mask is None else of_the_mask(mode["mode"], mask)
+        said = None if mask is None else mask_note(mode["mode"], mask)
         holes = mask if mode["mode"] == "inpaint" else None
         done, maps = restore_people(restorer, faces, frames, mask=holes, seed=seed, maps=True)
         uncertainty = to_mask(maps["uncertainty"]) if maps else host.nothing()
-        return io.NodeOutput(done, crops_image(done), uncertainty, ui=said_of(cls, done, faces, frames, said))
+        return io.NodeOutput(done, crops_image(done), uncertainty, ui=result_ui(cls, done, faces, frames, said))
 
 
-def of_the_mask(mode: str, mask: Tensor) -> str | None:
+def mask_note(mode: str, mask: Tensor) -> str | None:
     """What should be said of a wired mask; Load Image gives one of 64 x 64 zeros for every picture without alpha."""
     if mode != "inpaint":
         return f"The mask is left aside: {mode} fills nothing, inpaint does." if mask.any() else None

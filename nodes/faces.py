@@ -38,8 +38,8 @@ from ..host.images import from_image, to_image, to_mask
 from ..models.upscaling import Upscaler
 from ..pipeline import CHUNK
 from ..video import ShotCutDetector
-from .page.before_after import slider, spread
-from .page.people import aside, people
+from .page.before_after import evenly_spaced, slider
+from .page.people import page_files, people
 from .sockets import CATEGORY, Faces, Times
 
 
@@ -79,12 +79,12 @@ def like_input() -> Any:
     return io.Image.Input("like", optional=True, tooltip="A picture of the person to restore, instead of ids; its largest face counts.")
 
 
-def liked(like: Any) -> Look | None:
+def look_of(like: Any) -> Look | None:
     """The look of the person on a picture that is wired; None if none is."""
     return None if like is None or host.is_nothing(like) else look_in(from_image(like)[0])
 
 
-def whom(faces: str) -> str:
+def resolve_faces(faces: str) -> str:
     """What `faces` says, with the picture of "like:photo.jpg" found in the host's folders."""
     word = faces.strip()
     return f"like:{host.resolve_input(word[5:].strip())}" if word.lower().startswith("like:") else faces
@@ -156,7 +156,7 @@ def upscaler_of(model: Any) -> Upscaler | None:
     return Upscaler.of(model, name="the wired upscale model", place=place, check_interrupt=host.check_interrupt)
 
 
-def fingerprints_of_finding(detector: str | None) -> list:
+def detector_fingerprints(detector: str | None) -> list:
     """Changes with the weights that `chosen_detector` takes; None stands for a name that comes by a wire."""
     return [] if detector in ("blazeface", "mtcnn", "off") else fingerprints("retinaface")
 
@@ -240,7 +240,7 @@ class FaceAlign(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, detector=None, **others):
-        return fingerprints_of_finding(detector)
+        return detector_fingerprints(detector)
 
     @classmethod
     def execute(
@@ -257,7 +257,7 @@ class FaceAlign(io.ComfyNode):
         times=None,
         like=None,
     ):
-        faces, known = whom(faces), liked(like)
+        faces, known = resolve_faces(faces), look_of(like)
         pictures = from_image(frames)
         given = external_detections(landmarks, boxes, pictures)
         with host.progress(len(pictures), "find faces") as tick:
@@ -277,7 +277,7 @@ class FaceAlign(io.ComfyNode):
         sheet = to_image(contact_sheet(tracks, thumbnails, str if times is None or len(times) != len(pictures) else clock(times.starts))[None])
         found = report(tracks, chosen, len(pictures), min_size)
         shown = {
-            "contact_sheet": aside(ui.PreviewImage(sheet, cls=cls).as_dict()["images"]),  # too wide for a node to show: that has the people
+            "contact_sheet": page_files(ui.PreviewImage(sheet, cls=cls).as_dict()["images"]),  # too wide for a node to show: that has the people
             **people(cls, chosen, thumbnails),
             "text": (found.to_text(),),
             "report": (found.to_dict(),),
@@ -358,7 +358,7 @@ class PasteBack(io.ComfyNode):
                 pasted[start:stop], masks[start:stop] = paster.paste(piece, start, paste_items(faces, piece, start))
                 tick(len(piece))
         places = torch.nonzero(masks.amax((-2, -1)) > 0)[:, 0]
-        changed, picks = len(places), spread(len(pictures), places)
+        changed, picks = len(places), evenly_spaced(len(pictures), places)
         count = f"{len(pictures):,} {'frame' if len(pictures) == 1 else 'frames'}"
         text = f"{count}, {changed:,} with a restored face, {len(pictures) - changed:,} unchanged"
         shown = {"text": (text,), **slider(cls, pictures[picks], pasted[picks])}

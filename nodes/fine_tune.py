@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import host
 from ..finetune.options import PERCEPTUAL, PLANS, PRECISIONS, RECIPES
 from ..headless.io import io, ui
-from .restorers import expect
+from .restoring import require
 from .sockets import CATEGORY, RestorerSocket, seed_input
 
 
@@ -123,12 +123,12 @@ class PseudoTargetFineTune(io.ComfyNode):
 
         Whether a file that a run left may be taken up again is known when that run's settings are.
         """
-        from .fine_tuning import notes_or_none, place_of
+        from .fine_tuning import metadata_or_empty, output_path
 
         try:
             if file_name is not None:
-                out = place_of(file_name)
-                if overwrite is False and out.is_file() and "run" not in notes_or_none(out):
+                out = output_path(file_name)
+                if overwrite is False and out.is_file() and "run" not in metadata_or_empty(out):
                     return host.user_message(f"{out} exists and is no run's of this node; choose another file_name, or switch overwrite on")
         except ValueError as error:
             return host.user_message(str(error))
@@ -136,10 +136,10 @@ class PseudoTargetFineTune(io.ComfyNode):
 
     @classmethod
     def execute(cls, restorer, inputs, targets, file_name="my-restorer", **settings):
-        from .fine_tuning import fine_tuned, place_of, report_of
+        from .fine_tuning import fine_tuned, output_path, report_of
 
-        expect(restorer, hasattr(restorer, "use"), "Pseudo-Target Fine-tune trains a network", "wire Load Face Restorer")
-        out = place_of(file_name)
+        require(restorer, hasattr(restorer, "use"), "Pseudo-Target Fine-tune trains a network", "wire Load Face Restorer")
+        out = output_path(file_name)
         given = {name: value for name, value in settings.items() if value is not None}
         tuned, curves, sheet, text = fine_tuned(restorer, inputs, targets, out, **given)
         shown = {**ui.PreviewImage(sheet, cls=cls).as_dict(), "text": (text,), "report": (report_of(out),)}

@@ -28,9 +28,9 @@ from ..training.engine import Run
 
 WORK = "fine-tune"
 """Folder below the host's output for states, curves and sheets."""
-PASSES = 6
+NETWORK_COPIES = 6
 """Networks that are in memory while one learns: itself, its average, its gradient, Adam's two moments, and the frozen one."""
-MAPS = 60
+FULL_SIZE_MAPS = 60
 """Full-size maps of 64 channels, float32, that one pair takes while gradients are kept; a rough guess for making room."""
 
 
@@ -73,9 +73,9 @@ def fine_tuned(
         run = Run(Path(), seed, str(device), save_every=max(50, options.plan.steps // 20), precision=precision_for(precision, device))
         mark = fingerprint(base, pairs, options, run, reals)
         run = replace(run, folder=host.output_directory() / WORK / f"{out.stem}-{mark}")
-        text = already_there(out, mark, save_as, run.folder, overwrite)
+        text = existing_report(out, mark, save_as, run.folder, overwrite)
         if text is None:
-            text = learnt(base, pairs, options, run, out, save_as == "float16", reals, mark).text
+            text = run_fine_tuning(base, pairs, options, run, out, save_as == "float16", reals, mark).text
     loaded = load_network(out)
     tuned = restorer_from(loaded, restorer.options, place=host.managed(loaded.network))
     curves, sheet = (to_image(picture(run.folder / name)) for name in (CURVES, SHEET))
@@ -90,7 +90,7 @@ def report_of(path: Path) -> dict[str, Any]:
     return {"file": path.name, "folder": str(path.parent), **said, "steps": int(notes["steps"]), "seed": int(notes["seed"]), "held_out": figures}
 
 
-def place_of(name: str) -> Path:
+def output_path(name: str) -> Path:
     """Where a file of this name is written: our own models folder.
 
     Raises:
@@ -102,7 +102,7 @@ def place_of(name: str) -> Path:
     return host.model_folders()["face_video_restoration"][0] / bare
 
 
-def already_there(out: Path, mark: str, numbers: str, folder: Path, overwrite: bool) -> str | None:
+def existing_report(out: Path, mark: str, numbers: str, folder: Path, overwrite: bool) -> str | None:
     """What the file says of itself, if a run with these very settings wrote it; None if it has to be run.
 
     Args:
@@ -115,7 +115,7 @@ def already_there(out: Path, mark: str, numbers: str, folder: Path, overwrite: b
     """
     if not out.is_file():
         return None
-    notes = notes_or_none(out)
+    notes = metadata_or_empty(out)
     if notes.get("run") == mark and "report" in notes and saved_as(out) == numbers:
         gone = [shown for shown, name in (("curves", CURVES), ("before_after", SHEET)) if not (folder / name).is_file()]
         missing = f"\n{' and '.join(gone)} of that run are no longer in {folder}; delete the file to have all made again" if gone else ""
@@ -125,7 +125,7 @@ def already_there(out: Path, mark: str, numbers: str, folder: Path, overwrite: b
     return None
 
 
-def notes_or_none(path: Path) -> dict[str, str]:
+def metadata_or_empty(path: Path) -> dict[str, str]:
     """What a file says of itself; nothing if it is no whole file."""
     try:
         return notes_of(path)
@@ -133,9 +133,9 @@ def notes_or_none(path: Path) -> dict[str, str]:
         return {}
 
 
-def learnt(base: Base, pairs: Pairs, options: FineTune, run: Run, out: Path, half: bool, reals: Tensor | None, mark: str) -> FineTuned:
+def run_fine_tuning(base: Base, pairs: Pairs, options: FineTune, run: Run, out: Path, half: bool, reals: Tensor | None, mark: str) -> FineTuned:
     """`fine_tune` with the host's progress bar, its previews and its way of stopping."""
-    host.free_memory(needed(base, options))
+    host.free_memory(memory_estimate(base, options))
     stages: list[FineTuneStage] = []
     reached = [0]
     shown: list[Tensor | None] = [None]
@@ -165,10 +165,10 @@ def stop_notice(folder: Path, reached: list[int], steps: int) -> Iterator[None]:
         raise
 
 
-def needed(base: Base, options: FineTune) -> int:
+def memory_estimate(base: Base, options: FineTune) -> int:
     """Bytes that learning takes on the device, roughly."""
     weights = sum(value.nbytes for value in base.network.state_dict().values())
-    return PASSES * weights + options.plan.batch * MAPS * 64 * base.side**2 * 4 // (4 if options.checkpointing else 1)
+    return NETWORK_COPIES * weights + options.plan.batch * FULL_SIZE_MAPS * 64 * base.side**2 * 4 // (4 if options.checkpointing else 1)
 
 
 def picture(path: Path) -> Tensor:

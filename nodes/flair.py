@@ -17,7 +17,7 @@ from ..priors.base import Prior
 from ..priors.load import EMBEDDED, TASKS, load_prior, prior_from_file
 from .choices import check_choice
 from .faces import crops_image
-from .restoring import face_outputs, restore_people, said_of
+from .restoring import face_outputs, restore_people, result_ui
 from .sockets import ABSENT, CATEGORY, DegradationSocket, Faces, PriorSocket, RestorerSocket, seed_input
 from .widgets import from_widgets, widgets
 
@@ -150,7 +150,7 @@ class FlairSampler(WithOptions):
     @classmethod
     def execute(cls, prior, seed=0, faces=None, frames=None, **options):
         restored, _ = restore_people(flair(prior, **options), faces, frames, seed=seed)
-        return io.NodeOutput(restored, crops_image(restored), ui=said_of(cls, restored, faces, frames))
+        return io.NodeOutput(restored, crops_image(restored), ui=result_ui(cls, restored, faces, frames))
 
 
 class FlairRestorerNode(WithOptions):

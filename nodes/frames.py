@@ -12,21 +12,21 @@ from ..host.images import from_image, to_image
 from ..pipeline import restore_clip_in_frames
 from ..video import FramesSink, FramesSource, FrameTimes
 from .faces import (
+    detector_fingerprints,
     detector_input,
-    fingerprints_of_finding,
     gate_inputs,
     grain_input,
     like_input,
-    liked,
+    look_of,
     pasting_inputs,
+    resolve_faces,
     scale_inputs,
     selection_inputs,
     upscaler_of,
-    whom,
 )
 from .page.before_after import Watched
-from .restorers import OWN, fidelity_input, load_restorer, restorer_file, takes_fidelity
-from .sockets import CATEGORY, RestorerSocket, optional, seed_input, tucked
+from .restorers import UNSET, fidelity_input, load_restorer, restorer_file, takes_fidelity
+from .sockets import CATEGORY, RestorerSocket, advanced, optional, seed_input
 
 
 class RestoreFrames(io.ComfyNode):
@@ -53,8 +53,8 @@ class RestoreFrames(io.ComfyNode):
                     ),
                     seed_input(),
                     detector_input(),
-                    *tucked(selection_inputs(), "min_size"),
-                    *tucked(pasting_inputs(), "feather", "colour_match", "fade"),
+                    *advanced(selection_inputs(), "min_size"),
+                    *advanced(pasting_inputs(), "feather", "colour_match", "fade"),
                     grain_input(),
                     *scale_inputs(),
                     *gate_inputs(),
@@ -72,14 +72,14 @@ class RestoreFrames(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model=None, detector=None, **others):
-        return [fingerprint(restorer_file(model)), *fingerprints_of_finding(detector), *fingerprints("parsenet")]
+        return [fingerprint(restorer_file(model)), *detector_fingerprints(detector), *fingerprints("parsenet")]
 
     @classmethod
     def execute(
         cls,
         frames,
         model=AUTO,
-        fidelity=OWN,
+        fidelity=UNSET,
         seed=0,
         detector="auto",
         faces="all",
@@ -106,8 +106,8 @@ class RestoreFrames(io.ComfyNode):
                 restorer,
                 chosen_detector(detector),
                 paster=paster,
-                faces=whom(faces),
-                like=liked(like),
+                faces=resolve_faces(faces),
+                like=look_of(like),
                 min_size=min_size,
                 seed=seed,
                 check_interrupt=host.check_interrupt,

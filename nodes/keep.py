@@ -8,7 +8,7 @@ from ..methods.keep import KeepOptions
 from ..motion.raft import RaftFlow
 from .faces import crops_image
 from .restorers import KEEP
-from .restoring import expect, face_inputs, face_outputs, restore_people, said_of
+from .restoring import face_inputs, face_outputs, require, restore_people, result_ui
 from .sockets import CATEGORY, OpticalFlow, RestorerSocket
 from .widgets import widgets
 
@@ -34,7 +34,7 @@ class KeepPropagate(io.ComfyNode):
 
     @classmethod
     def execute(cls, restorer, reset_every=None, gain_window=None, flow=None, faces=None, frames=None, optical_flow=None):
-        expect(
+        require(
             restorer,
             "optical_flow" in restorer.supports,
             "KEEP Propagate needs a KEEP checkpoint",
@@ -45,4 +45,4 @@ class KeepPropagate(io.ComfyNode):
         if optical_flow is not None:
             restorer = restorer.guided_by(RaftFlow(optical_flow.model, host.managed(optical_flow)))
         restored, _ = restore_people(restorer, faces, frames)
-        return io.NodeOutput(restored, crops_image(restored), ui=said_of(cls, restored, faces, frames))
+        return io.NodeOutput(restored, crops_image(restored), ui=result_ui(cls, restored, faces, frames))

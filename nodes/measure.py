@@ -12,7 +12,7 @@ from ..headless.io import io, ui
 from ..host.images import from_image, to_image
 from ..metrics.lpips import BACKBONES, backbone_file, lpips_or_none
 from ..metrics.no_reference import SCALES, load_judge, missing, weights_file
-from .faces import fingerprints_of_finding
+from .faces import detector_fingerprints
 from .sockets import CATEGORY, DegradationSocket, Faces
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..metrics.identity import Embed
     from ..metrics.no_reference import Judge
 
-THROUGH_THE_FACE = -1
+FACE_COLUMN = -1
 """What the column widget shows for a column through the face."""
 
 
@@ -58,7 +58,7 @@ class MeasureRestoration(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "column",
-                    default=THROUGH_THE_FACE,
+                    default=FACE_COLUMN,
                     min=-1,
                     max=16384,
                     tooltip="Which column of pixels is shown over time; -1 takes the one through the first face's eye, or the middle.",
@@ -111,14 +111,14 @@ class MeasureRestoration(io.ComfyNode):
     def fingerprint_inputs(cls, detector=None, lpips=None, no_reference="off", **others):
         network = [fingerprint(backbone_file(lpips))] if lpips in BACKBONES else []
         scores = [fingerprint(weights_file(key)) for key in scores_of(no_reference)]
-        return [*fingerprints_of_finding(detector), *fingerprints("arcface"), *network, *scores]
+        return [*detector_fingerprints(detector), *fingerprints("arcface"), *network, *scores]
 
     @classmethod
     def execute(
         cls,
         restored,
         detector="off",
-        column=THROUGH_THE_FACE,
+        column=FACE_COLUMN,
         every=1,
         motion="auto",
         lpips="vgg",
@@ -165,7 +165,7 @@ class MeasureRestoration(io.ComfyNode):
                 about=about | ({} if degradation is None else {"degradation": degradation.describe()}),
                 on_frame=tick,
             )
-            chosen = seen.column(len(restored) // 2, restored.shape[2]) if column == THROUGH_THE_FACE else column
+            chosen = seen.column(len(restored) // 2, restored.shape[2]) if column == FACE_COLUMN else column
             sliced = to_image(column_over_time(clips, chosen, tick)[None])
         report = Report(report.per_frame, report.summary, report.about, [*report.notes, *notes])
         drawn = to_image(plot(report)[None])

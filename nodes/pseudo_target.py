@@ -111,9 +111,9 @@ class PseudoTargetGenerate(io.ComfyNode):
         from ..methods.pseudo_target.generate import TargetMaker, faces_of, faces_of_frames, make_pairs, parameters_of, summary
 
         check_one_is_wired("Pseudo-Target Generate", faces, frames)
-        options = _changed(PRESETS, preset or {"preset": next(iter(PRESETS))}, "preset")
+        options = _preset_with_changes(PRESETS, preset or {"preset": next(iter(PRESETS))}, "preset")
         modes = {mode: ChoiceOptions(mode=mode, count=count) for mode in get_args(Mode)}
-        choosing = _changed(modes, selection or {"selection": "every"}, "selection")
+        choosing = _preset_with_changes(modes, selection or {"selection": "every"}, "selection")
         crops = None if frames is None else from_image(frames)
         candidates = sum(len(clip.crops) for clip in faces or []) if crops is None else len(crops)
         chosen, choice = faces_of(faces or [], choosing) if crops is None else faces_of_frames(crops, choosing)
@@ -178,7 +178,7 @@ def preview_of(pairs: Pairs) -> Tensor:
     return torch.cat(columns, -1)[None]
 
 
-def _changed(presets: dict[str, Options], values: dict[str, Any], name: str) -> Options:
+def _preset_with_changes(presets: dict[str, Options], values: dict[str, Any], name: str) -> Options:
     """A preset with the widgets that a prompt sets."""
     changes = {key: value for key, value in values.items() if value is not None}
     return replace(presets[changes.pop(name)], **changes)  # type: ignore[type-var]

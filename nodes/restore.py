@@ -12,23 +12,22 @@ from ..pipeline import restore_aligned, restore_clip_in_frames
 from ..record import job_identity, run_record
 from ..video import choose_container, default_suffix
 from .faces import (
+    detector_fingerprints,
     detector_input,
-    fingerprints_of_finding,
     gate_inputs,
     grain_input,
     like_input,
-    liked,
+    look_of,
     pasting_inputs,
+    resolve_faces,
     scale_inputs,
     selection_inputs,
     upscaler_of,
-    whom,
 )
 from .page.before_after import Watched, film_slider
 from .restorers import load_restorer, restorer_file
-from .sockets import ABSENT, CATEGORY, RestorerSocket, optional, seed_input, tucked
+from .sockets import ABSENT, CATEGORY, RestorerSocket, advanced, optional, seed_input
 from .video import (
-    announce,
     check_file,
     check_output,
     deinterlace_input,
@@ -36,9 +35,10 @@ from .video import (
     file_input,
     next_number,
     range_inputs,
-    shown,
+    show_warnings,
     sink_for,
     source_of,
+    video_preview,
 )
 
 
@@ -61,21 +61,21 @@ class RestoreVideo(io.ComfyNode):
                     tooltip="From Load Face Restorer, FLAIR Restorer or any other. Without one: auto, as in Load Face Restorer.",
                 ),
                 *optional(
-                    *tucked([seed_input()], "seed"),
+                    *advanced([seed_input()], "seed"),
                     io.Boolean.Input(
                         "aligned",
                         default=False,
                         tooltip="Frames are already aligned crops of one person: no detection, no pasting; gives 512 x 512.",
                         advanced=True,
                     ),
-                    *tucked([detector_input()], "detector"),
-                    *tucked(selection_inputs(), "min_size"),
-                    *tucked(pasting_inputs(), "feather", "colour_match", "fade"),
-                    *tucked(range_inputs(), "start_frame", "every_nth"),
+                    *advanced([detector_input()], "detector"),
+                    *advanced(selection_inputs(), "min_size"),
+                    *advanced(pasting_inputs(), "feather", "colour_match", "fade"),
+                    *advanced(range_inputs(), "start_frame", "every_nth"),
                     io.String.Input(
                         "filename_prefix", default="video/restored", tooltip="Where the file goes in the output folder; a number is added."
                     ),
-                    *tucked(encoding_inputs(), "codec", "crf"),
+                    *advanced(encoding_inputs(), "codec", "crf"),
                     grain_input(),
                     deinterlace_input(),
                     io.String.Input(
@@ -106,7 +106,7 @@ class RestoreVideo(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file=None, detector=None, aligned=False, restorer=ABSENT, **others):
-        found = [] if aligned else [*fingerprints_of_finding(detector), *fingerprints("parsenet")]
+        found = [] if aligned else [*detector_fingerprints(detector), *fingerprints("parsenet")]
         return [host.file_fingerprint(file), *found, *([fingerprint(restorer_file(AUTO))] if restorer is ABSENT else [])]
 
     @classmethod
@@ -135,7 +135,7 @@ class RestoreVideo(io.ComfyNode):
     ):
         check_selection(faces)
         restorer = load_restorer(AUTO)[0] if restorer is None else restorer
-        known = liked(like)
+        known = look_of(like)
         frames = dict(start=start_frame, count=max_frames or None, stride=every_nth, deinterlace=deinterlace)
         source, sound = source_of(file, video, **frames)
         finder, paster, finding = None, None, None
@@ -162,17 +162,17 @@ class RestoreVideo(io.ComfyNode):
         else:
             sink, subfolder = sink_for(filename_prefix, source.info, size=size, audio=sound, metadata=host.graph_tags(cls.hidden), **encoding)
             with sink, host.progress(total if aligned else 2 * total, "restore") as tick:
-                announce(source, sink)
+                show_warnings(source, sink)
                 watched = Watched(total, tick)
                 seen, written = watched.source(source), watched.sink(sink)
                 common = dict(seed=seed, check_interrupt=host.check_interrupt, on_written=watched.on_written)
                 if finder is None or paster is None:
                     summary = restore_aligned(seen, written, restorer, **common)
                 else:
-                    common |= dict(faces=whom(faces), like=known, min_size=min_size, on_found=watched.on_found, on_people=watched.on_people)
+                    common |= dict(faces=resolve_faces(faces), like=known, min_size=min_size, on_found=watched.on_found, on_people=watched.on_people)
                     summary = restore_clip_in_frames(seen, written, restorer, finder, paster=paster, **common)
             summary, path, compared = summary.closed(source, sink), Path(str(sink.path)), watched.ui(cls)
-        text, preview = summary.to_text(), shown(path, subfolder)
+        text, preview = summary.to_text(), video_preview(path, subfolder)
         record = run_record(
             summary,
             restorer,

@@ -20,11 +20,11 @@ from ..models.checkpoints.origin import origins
 from ..models.compiled import compile_parts
 from .choices import check_choice
 from .faces import crops_image
-from .restoring import expect, face_inputs, face_outputs, restore_people, said_of
+from .restoring import face_inputs, face_outputs, require, restore_people, result_ui
 from .sockets import CATEGORY, RestorerSocket, seed_input
 from .widgets import from_widgets, widgets
 
-OWN = -1.0
+UNSET = -1.0
 """What a fidelity widget shows for "as the restorer, or its mode, has it"."""
 
 
@@ -112,8 +112,8 @@ def restorer_file(model: str | None) -> Path | None:
 
 
 def fidelity_input(tooltip: str) -> Any:
-    """CodeFormer's and DicFace's, for a node that takes any restorer; `OWN` leaves it alone."""
-    return io.Float.Input("fidelity", default=OWN, min=OWN, max=1.0, step=0.05, tooltip=tooltip)
+    """CodeFormer's and DicFace's, for a node that takes any restorer; `UNSET` leaves it alone."""
+    return io.Float.Input("fidelity", default=UNSET, min=UNSET, max=1.0, step=0.05, tooltip=tooltip)
 
 
 def takes_fidelity(restorer: Restorer) -> bool:
@@ -140,12 +140,12 @@ class RestoreFaces(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, restorer, fidelity=OWN, seed=0, faces=None, frames=None):
+    def execute(cls, restorer, fidelity=UNSET, seed=0, faces=None, frames=None):
         if fidelity >= 0:
-            expect(restorer, takes_fidelity(restorer), "fidelity is a setting of CodeFormer and DicFace", "set it to -1")
+            require(restorer, takes_fidelity(restorer), "fidelity is a setting of CodeFormer and DicFace", "set it to -1")
             restorer = restorer.configured(fidelity=fidelity)
         restored, _ = restore_people(restorer, faces, frames, seed=seed)
-        return io.NodeOutput(restored, crops_image(restored), ui=said_of(cls, restored, faces, frames))
+        return io.NodeOutput(restored, crops_image(restored), ui=result_ui(cls, restored, faces, frames))
 
 
 KEEP = ("reset_every", "gain_window", "flow")
@@ -189,7 +189,7 @@ class RestorerSettings(io.ComfyNode):
     @classmethod
     def execute(cls, restorer, method):
         kind = method["method"]
-        expect(
+        require(
             restorer,
             type(getattr(restorer, "options", None)) is methods()[kind].options,
             f"these are settings of {kind}",

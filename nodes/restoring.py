@@ -15,7 +15,7 @@ from ..headless.io import io
 from ..host.images import fitted_mask, from_image, from_mask
 from ..methods.base import Restorer, restore_frames
 from .faces import restored_text
-from .page.before_after import slider, spread
+from .page.before_after import evenly_spaced, slider
 from .sockets import Faces
 
 
@@ -33,15 +33,15 @@ def face_outputs() -> list:
     ]
 
 
-def said_of(node: Any, restored: list[FaceClip], faces: list[FaceClip] | None, frames: Tensor | None, *more: str | None) -> dict[str, Any]:
+def result_ui(node: Any, restored: list[FaceClip], faces: list[FaceClip] | None, frames: Tensor | None, *more: str | None) -> dict[str, Any]:
     """A restoring node's `ui`: what it did, and crops before and after."""
     text = "\n".join([restored_text(restored), *filter(None, more)])
     before = torch.cat([clip.crops for clip in faces]) if faces else torch.empty(0, 3, CROP, CROP) if frames is None else from_image(frames)
-    picks = spread(len(before))
+    picks = evenly_spaced(len(before))
     return {"text": (text,), **slider(node, before[picks], torch.cat([clip.crops for clip in restored])[picks] if picks else before)}
 
 
-Shown = tuple[FaceTrack | None, Tensor, Tensor | None, Surroundings | None]
+PersonInput = tuple[FaceTrack | None, Tensor, Tensor | None, Surroundings | None]
 """A track or None, crops (n, 3, H, W), masks (n, 1, H, W) or None, and what lies about the face, where it is known."""
 
 
@@ -53,7 +53,7 @@ def restore_people(
     Raises:
         ValueError: unless exactly one of the two is wired, or if the mask does not fit.
     """
-    people = shown(restorer.name, faces, frames, mask)
+    people = people_of(restorer.name, faces, frames, mask)
     done, said = [], dict[str, list[Tensor]]()
 
     def gather(piece: dict[str, Tensor]) -> None:
@@ -82,7 +82,7 @@ def restore_people(
     return done, {name: torch.cat(parts) for name, parts in said.items()}
 
 
-def shown(name: str, faces: list[FaceClip] | None, frames: Tensor | None, mask: Tensor | None = None) -> list[Shown]:
+def people_of(name: str, faces: list[FaceClip] | None, frames: Tensor | None, mask: Tensor | None = None) -> list[PersonInput]:
     """What a node's sockets show of each person; masks of whole frames are cut out along the tracks.
 
     Raises:
@@ -91,13 +91,13 @@ def shown(name: str, faces: list[FaceClip] | None, frames: Tensor | None, mask: 
     check_one_is_wired(name, faces, frames)
     holes = None if mask is None else from_mask(mask)
     if faces is not None:
-        return [(clip.track, clip.crops, None if holes is None else followed(holes, clip.track), clip.around) for clip in faces]
+        return [(clip.track, clip.crops, None if holes is None else cropped_masks(holes, clip.track), clip.around) for clip in faces]
     assert frames is not None
     crops = from_image(frames)
-    return [(None, crops, None if holes is None else one_each(holes, len(crops), (crops.shape[-2], crops.shape[-1])), None)]
+    return [(None, crops, None if holes is None else masks_per_frame(holes, len(crops), (crops.shape[-2], crops.shape[-1])), None)]
 
 
-def followed(holes: Tensor, track: FaceTrack) -> Tensor:
+def cropped_masks(holes: Tensor, track: FaceTrack) -> Tensor:
     """The crops (n, 1, 512, 512) of masks of whole frames (T, 1, H, W), or of one for all; a pixel missing in part counts as missing.
 
     Raises:
@@ -113,7 +113,7 @@ def followed(holes: Tensor, track: FaceTrack) -> Tensor:
     return (align(here, track, track.start) > 0.05).float()
 
 
-def one_each(holes: Tensor, count: int, size: tuple[int, int]) -> Tensor:
+def masks_per_frame(holes: Tensor, count: int, size: tuple[int, int]) -> Tensor:
     """One mask per aligned frame, (count, 1, H, W).
 
     Raises:
@@ -131,7 +131,7 @@ def check_one_is_wired(name: str, faces: list[FaceClip] | None, frames: Tensor |
         raise ValueError(f"{name} restores faces or frames, and got {got}; wire Face Align's faces, or aligned frames of one person")
 
 
-def expect(restorer: Restorer, fits: bool, why: str, remedy: str) -> None:
+def require(restorer: Restorer, fits: bool, why: str, remedy: str) -> None:
     """Raises ValueError unless a wired restorer fits."""
     if not fits:
         raise ValueError(f"{why}, and the wired restorer is {restorer.name}; {remedy}")

@@ -28,7 +28,7 @@ from ..motion.raft import RaftFlow
 from ..options import check
 from ..physics import Degradation, Identity, Inpaint
 from ..priors.base import Prior
-from .sockets import CATEGORY, DegradationSocket, OpticalFlow, PriorSocket, seed_input, tucked
+from .sockets import CATEGORY, DegradationSocket, OpticalFlow, PriorSocket, advanced, seed_input
 from .widgets import from_widgets, widgets
 
 WIDGETS = (
@@ -53,7 +53,7 @@ class SeedMapOptimize(io.ComfyNode):
             inputs=[
                 io.Image.Input("frames", tooltip="The damaged frames of one shot, in order."),
                 seed_input(),
-                *tucked(widgets(SeedMapOptions(), *WIDGETS, optional=False), "rank", "radius", "warp_start"),
+                *advanced(widgets(SeedMapOptions(), *WIDGETS, optional=False), "rank", "radius", "warp_start"),
                 DegradationSocket.Input("degradation", optional=True, tooltip="What damaged the frames; from Degrade or Describe Degradation."),
                 io.Mask.Input("mask", optional=True, tooltip="White where pixels are missing: one for all frames, or one per frame."),
                 io.Model.Input("model", optional=True, tooltip="Stable Diffusion 1.5, 2.x or SDXL, with vae. Flow-matching models do not fit."),

@@ -15,7 +15,7 @@ from ..models.checkpoints.fetch import sha256_of
 from ..video import choose_container
 from .sockets import CATEGORY, optional
 
-KEPT: dict[tuple[Path, str], Tools] = {}
+CACHE: dict[tuple[Path, str], Tools] = {}
 """The tools of the job that was worked on last."""
 
 
@@ -68,7 +68,7 @@ class RestoreSegment(io.ComfyNode):
         if segment >= len(planned.segments):
             raise ValueError(f"{bundle.name} has segments 0 to {len(planned.segments) - 1}, got {segment}")
         host.free_memory(1 << 50)
-        tools = kept(planned)
+        tools = tools_of(planned)
         if segment < 0:
             text = f"a job of {len(planned.segments)} segments, which can be restored here"
             return io.NodeOutput(text, ui={"text": (text,)})
@@ -84,13 +84,13 @@ class RestoreSegment(io.ComfyNode):
         return io.NodeOutput(text, ui={"images": [result], "text": (text,), "report": (note,), "sha256": (sha256_of(file),)})
 
 
-def kept(planned: Job) -> Tools:
+def tools_of(planned: Job) -> Tools:
     """The tools of a job, made once for all of its segments."""
     key = (planned.folder, planned.plan["place"])
-    if key not in KEPT:
-        KEPT.clear()
-        KEPT[key] = worker_tools(planned, weights_here)
-    return KEPT[key]
+    if key not in CACHE:
+        CACHE.clear()
+        CACHE[key] = worker_tools(planned, weights_here)
+    return CACHE[key]
 
 
 def weights_here(text: str) -> Path | None:

@@ -36,7 +36,7 @@ def optional(*inputs: Any) -> list:
     return list(inputs)
 
 
-def tucked(inputs: list, *names: str) -> list:
+def advanced(inputs: list, *names: str) -> list:
     """The same inputs, of which the page puts those with these names away until it is asked for more."""
     for one in inputs:
         one.advanced = one.id in names or one.advanced

@@ -145,7 +145,7 @@ def sink_for(
     return sink, subfolder
 
 
-def announce(*holders: FrameSource | VideoSink | ImageSink) -> None:
+def show_warnings(*holders: FrameSource | VideoSink | ImageSink) -> None:
     """Shows what is known of a clip and its copy before the first frame is decoded."""
     if lines := [warning for holder in holders for warning in holder.warnings]:
         host.say("\n".join(lines))
@@ -157,7 +157,7 @@ def next_number(path: Path) -> Path:
     return path.with_name(f"{stem}_{int(number) + 1:05}_{path.suffix}")
 
 
-def shown(path: Path, subfolder: str) -> Any:
+def video_preview(path: Path, subfolder: str) -> Any:
     """What a node shows of a clip in the output folder."""
     return ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
 
@@ -196,7 +196,7 @@ class LoadVideoFrames(io.ComfyNode):
     @classmethod
     def execute(cls, file=None, start_frame=0, max_frames=0, every_nth=1, deinterlace="auto", video=None):
         source, sound = source_of(file, video, start=start_frame, count=max_frames or None, stride=every_nth, deinterlace=deinterlace)
-        announce(source)
+        show_warnings(source)
         with host.progress(source.expected, "decode") as tick:
             frames, times = read_frames(source, on_frame=tick)
         track = track_of(sound) or read_audio(source, times, check_interrupt=host.check_interrupt)
@@ -282,7 +282,7 @@ class SaveVideoFrames(io.ComfyNode):
         encoding = dict(codec=codec, crf=crf, pixel_format=pixel_format)
         sink, subfolder = sink_for(filename_prefix, times.source, size=size, audio=sound, metadata=host.graph_tags(cls.hidden), **encoding)
         with sink, host.progress(len(pictures), "encode") as tick:
-            announce(sink)
+            show_warnings(sink)
             sink.length = times.duration
             for start in range(0, len(pictures), 16):
                 piece = slice(start, start + 16)
@@ -290,4 +290,4 @@ class SaveVideoFrames(io.ComfyNode):
                 tick(len(pictures[piece]))
         path = Path(str(sink.path))
         said = {"text": tuple(sink.warnings)} if sink.warnings else {}
-        return io.NodeOutput(host.video_from_file(path), str(path), ui={**shown(path, subfolder).as_dict(), **said})
+        return io.NodeOutput(host.video_from_file(path), str(path), ui={**video_preview(path, subfolder).as_dict(), **said})

@@ -15,17 +15,17 @@ from ... import host
 from ...faces import FaceTrack, Thumbnails
 from ...headless.io import ui
 from ...host.images import to_image
-from .people import aside, people
+from .people import page_files, people
 
-SHOWN = 8
+MAX_PAIRS = 8
 """Pairs of frames."""
 
-SIDE = 768
+MAX_SIDE = 768
 """Most pixels of the longer side: a node on the page is no larger."""
 
 
 class Samples:
-    """Evenly spread frames of a clip that streams by, whose length nobody knows: every 2^k-th, fewer than 2 `SHOWN` at any time."""
+    """Evenly spread frames of a clip that streams by, whose length nobody knows: every 2^k-th, fewer than 2 `MAX_PAIRS` at any time."""
 
     def __init__(self) -> None:
         self.every = 1
@@ -36,25 +36,25 @@ class Samples:
         for number in range(first, first + len(frames)):
             if number % self.every:
                 continue
-            self.kept[number] = reduced(frames[number - first : number - first + 1])[0]
-            if len(self.kept) >= 2 * SHOWN:
+            self.kept[number] = downscaled(frames[number - first : number - first + 1])[0]
+            if len(self.kept) >= 2 * MAX_PAIRS:
                 self.every *= 2
                 self.kept = {number: frame for number, frame in self.kept.items() if number % self.every == 0}
 
 
-def reduced(frames: Tensor) -> Tensor:
-    """Frames (n, 3, H, W) at `SIDE` pixels, or as they are if they are smaller."""
-    share = SIDE / max(frames.shape[-2:])
+def downscaled(frames: Tensor) -> Tensor:
+    """Frames (n, 3, H, W) at `MAX_SIDE` pixels, or as they are if they are smaller."""
+    share = MAX_SIDE / max(frames.shape[-2:])
     if share >= 1:
         return frames.clone()
     size = [max(1, round(side * share)) for side in frames.shape[-2:]]
     return F.interpolate(frames, size, mode="bilinear", antialias=True, align_corners=False)
 
 
-def spread(count: int, places: Tensor | None = None) -> list[int]:
-    """Up to `SHOWN` of `count` numbers, or of those in `places`, first and last among them."""
+def evenly_spaced(count: int, places: Tensor | None = None) -> list[int]:
+    """Up to `MAX_PAIRS` of `count` numbers, or of those in `places`, first and last among them."""
     numbers = torch.arange(count) if places is None or not len(places) else places
-    return numbers[torch.linspace(0, len(numbers) - 1, min(SHOWN, len(numbers))).round().long()].tolist()
+    return numbers[torch.linspace(0, len(numbers) - 1, min(MAX_PAIRS, len(numbers))).round().long()].tolist()
 
 
 def slider(node: Any, before: Tensor, after: Tensor) -> dict[str, Any]:
@@ -62,13 +62,13 @@ def slider(node: Any, before: Tensor, after: Tensor) -> dict[str, Any]:
     if not host.on_page() or not len(before):
         return {}
     pictures = {"a_images": before, "b_images": after}
-    return {name: aside(ui.PreviewImage(to_image(reduced(frames)), cls=node).as_dict()["images"]) for name, frames in pictures.items()}
+    return {name: page_files(ui.PreviewImage(to_image(downscaled(frames)), cls=node).as_dict()["images"]) for name, frames in pictures.items()}
 
 
 def sampled_slider(node: Any, before: Samples, after: Samples) -> dict[str, Any]:
     """The same for what streamed by."""
     both = sorted(set(before.kept) & set(after.kept))
-    chosen = [both[k] for k in spread(len(both))]
+    chosen = [both[k] for k in evenly_spaced(len(both))]
     return slider(node, torch.stack([before.kept[k] for k in chosen]), torch.stack([after.kept[k] for k in chosen])) if chosen else {}
 
 
@@ -80,8 +80,8 @@ def film_slider(node: Any, folder: Path, film: Path) -> dict[str, Any]:
     from ...film.plan import Job
 
     job = Job.load(folder)
-    found = list(pairs(job, film, spread(job.frames, frames_with_faces(job))))
-    return slider(node, *(torch.stack([reduced(frame[None])[0] for frame in side]) for side in zip(*found, strict=True))) if found else {}
+    found = list(pairs(job, film, evenly_spaced(job.frames, frames_with_faces(job))))
+    return slider(node, *(torch.stack([downscaled(frame[None])[0] for frame in side]) for side in zip(*found, strict=True))) if found else {}
 
 
 class Watched:
@@ -112,7 +112,7 @@ class Watched:
                     self.last = piece.frames[-1]
                 yield piece
 
-        return _Instead(source, chunks=chunks)
+        return _Proxy(source, chunks=chunks)
 
     def sink(self, sink: Any) -> Any:
         """Where frames are written, and noticed."""
@@ -122,7 +122,7 @@ class Watched:
             self.after.push(self.pushed, frames)
             self.on_frames(frames)
 
-        return _Instead(sink, write=write)
+        return _Proxy(sink, write=write)
 
     def on_frames(self, frames: Tensor) -> None:
         """Frames (n, 3, H, W) are written."""
@@ -160,7 +160,7 @@ class Watched:
         now = time.monotonic()
         if now - self.said >= 0.5:
             self.said = now
-            host.show_work(what + self.status(count, now - began, kept), None if self.last is None else reduced(self.last[None])[0])
+            host.show_work(what + self.status(count, now - began, kept), None if self.last is None else downscaled(self.last[None])[0])
 
     def status(self, count: int, seconds: float, kept: int = 0) -> str:
         """Of `count` frames of a pass, all but `kept` of them in so many seconds."""
@@ -168,7 +168,7 @@ class Watched:
         if count <= kept:
             return f"{count:,}{of} frames"
         rate = (count - kept) / max(seconds, 1e-6)
-        left = f", {_clock((self.total - count) / rate)} left" if of else ""
+        left = f", {_hours_minutes_seconds((self.total - count) / rate)} left" if of else ""
         return f"{count:,}{of} frames, {rate:.2f} frames/s{left}"
 
     def ui(self, node: Any) -> dict[str, Any]:
@@ -176,7 +176,7 @@ class Watched:
         return {**sampled_slider(node, self.before, self.after), **people(node, self.chosen, self.faces)}
 
 
-class _Instead:
+class _Proxy:
     """An object, some of whose attributes are others."""
 
     def __init__(self, real: Any, **others: Callable[..., Any]) -> None:
@@ -186,7 +186,7 @@ class _Instead:
         return getattr(self._real, name)
 
 
-def _clock(seconds: float) -> str:
+def _hours_minutes_seconds(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -22,17 +22,17 @@ def input_texts(schema: Any) -> dict[str, Texts]:
     """
     texts: dict[str, Texts] = {}
     for one in schema.inputs:
-        texts[one.id] = shown(one)
+        texts[one.id] = socket_texts(one)
         revealed: dict[str, list[tuple[str, Any]]] = {}
         for option in getattr(one, "options", None) or []:
             for inner in getattr(option, "inputs", []):
                 revealed.setdefault(inner.id, []).append((option.key, inner))
         for name, places in revealed.items():
-            texts[f"{one.id}_{name}"] = {"name": places[0][1].display_name or name, "tooltip": joined([(key, p.tooltip) for key, p in places])}
+            texts[f"{one.id}_{name}"] = {"name": places[0][1].display_name or name, "tooltip": merged([(key, p.tooltip) for key, p in places])}
     return texts
 
 
-def joined(tooltips: list[tuple[str, str]]) -> str:
+def merged(tooltips: list[tuple[str, str]]) -> str:
     """One tooltip for an input that several options have."""
     options: dict[str, list[str]] = {}
     for key, tooltip in tooltips:
@@ -42,7 +42,7 @@ def joined(tooltips: list[tuple[str, str]]) -> str:
     return " ".join(f"{', '.join(keys)}: {tooltip}" for tooltip, keys in options.items())
 
 
-def shown(socket: Any) -> Texts:
+def socket_texts(socket: Any) -> Texts:
     """The name a socket goes by on the page, and what is said of it."""
     return {"name": socket.display_name or socket.id, "tooltip": socket.tooltip}
 
@@ -53,7 +53,7 @@ def node_texts(schema: Any) -> Texts:
         "display_name": schema.display_name,
         "description": schema.description,
         "inputs": input_texts(schema),
-        "outputs": {str(index): shown(output) for index, output in enumerate(schema.outputs)},
+        "outputs": {str(index): socket_texts(output) for index, output in enumerate(schema.outputs)},
     }
 
 

@@ -12,11 +12,11 @@ from ...faces import FaceTrack, Thumbnails
 from ...headless.io import ui
 from ...host.images import to_image
 
-MOST = 48
+MAX_PEOPLE = 48
 """People shown, those seen in most frames."""
 
 
-def aside(files: Iterable[Any]) -> tuple[list[Any]]:
+def page_files(files: Iterable[Any]) -> tuple[list[Any]]:
     """Files for our own part of the page, one list among a node's results: single ones would be results, which app mode and the queue show first."""
     return (list(files),)
 
@@ -24,9 +24,9 @@ def aside(files: Iterable[Any]) -> tuple[list[Any]]:
 def people(node: Any, chosen: Sequence[FaceTrack], thumbnails: Thumbnails) -> dict[str, Any]:
     """Each person's sharpest face and whether they are chosen; nothing without a page."""
     faces = {person: crops[min(thumbnails.best[person], len(crops) - 1)] for person, crops in sorted(thumbnails.crops.items()) if crops}
-    shown = list(faces)[:MOST]
+    shown = list(faces)[:MAX_PEOPLE]
     if not host.on_page() or not shown:
         return {}
     files = ui.PreviewImage(to_image(torch.stack([faces[person] for person in shown])), cls=node).as_dict()["images"]
     here = {track.person for track in chosen}
-    return {"people": aside({**file, "person": person, "chosen": person in here} for file, person in zip(files, shown, strict=True))}
+    return {"people": page_files({**file, "person": person, "chosen": person in here} for file, person in zip(files, shown, strict=True))}

@@ -22,7 +22,7 @@ from fvr.nodes.faces import FaceAlign, PasteBack
 from fvr.nodes.flair import FlairSampler, LoadDiffusionPrior
 from fvr.nodes.frames import RestoreFrames
 from fvr.nodes.keep import KeepPropagate
-from fvr.nodes.page.before_after import SHOWN, SIDE, Samples, Watched, spread
+from fvr.nodes.page.before_after import MAX_PAIRS, MAX_SIDE, Samples, Watched, evenly_spaced
 from fvr.nodes.restore import RestoreVideo
 from fvr.nodes.restorers import LoadFaceRestorer
 from fvr.video import FrameTimes, open_source, read_frames
@@ -43,21 +43,21 @@ def test_samples_of_a_stream_are_even_and_few_whatever_its_length(count, chunk):
     frames = torch.arange(count).float()[:, None, None, None].expand(-1, 3, 2, 2)
     for first in range(0, count, chunk):
         samples.push(first, frames[first : first + chunk])
-        assert len(samples.kept) < 2 * SHOWN
-    assert list(samples.kept) == list(range(0, count, samples.every)) and len(samples.kept) >= min(count, SHOWN)
+        assert len(samples.kept) < 2 * MAX_PAIRS
+    assert list(samples.kept) == list(range(0, count, samples.every)) and len(samples.kept) >= min(count, MAX_PAIRS)
     assert all(float(frame.mean()) == number for number, frame in samples.kept.items())
 
 
 def test_what_is_kept_of_large_frames_is_small():
     samples = Samples()
     samples.push(0, torch.rand(1, 3, 1080, 1920))
-    assert max(samples.kept[0].shape) == SIDE
+    assert max(samples.kept[0].shape) == MAX_SIDE
 
 
 def test_frames_shown_are_those_that_changed():
-    assert spread(100) == [0, 14, 28, 42, 57, 71, 85, 99]
-    assert spread(100, torch.tensor([7, 8, 9])) == [7, 8, 9]
-    assert spread(3, torch.tensor([], dtype=torch.long)) == [0, 1, 2] and spread(0) == []
+    assert evenly_spaced(100) == [0, 14, 28, 42, 57, 71, 85, 99]
+    assert evenly_spaced(100, torch.tensor([7, 8, 9])) == [7, 8, 9]
+    assert evenly_spaced(3, torch.tensor([], dtype=torch.long)) == [0, 1, 2] and evenly_spaced(0) == []
 
 
 def test_the_rate_is_that_of_each_pass_and_tells_the_time_left(monkeypatch):
@@ -134,7 +134,7 @@ def test_a_job_shows_its_frames_and_the_whole_film_before_and_after_also_when_it
             torch.testing.assert_close(last, truth[count - 1])
         for name in ("a_images", "b_images"):  # nobody is in it: the film's frames as they were
             pictures = torch.stack([picture_of(page, file) for file in said.ui[name][0]])
-            torch.testing.assert_close(pictures, truth[spread(16)], rtol=0, atol=0.01)
+            torch.testing.assert_close(pictures, truth[evenly_spaced(16)], rtol=0, atol=0.01)
         shown.clear(), ticks.clear()
         if kept == 0:
             (page / "output" / "work" / "segments" / "00001.json").unlink()

@@ -161,7 +161,7 @@ def test_places_that_cannot_be_written_are_told_before_anything_is_learnt(home, 
     blocked = home / "blocked" if place == "models" else home / "output"
     blocked.write_bytes(b"x")
     if place == "models":
-        monkeypatch.setattr("fvr.nodes.fine_tuning.place_of", lambda name: blocked / name)
+        monkeypatch.setattr("fvr.nodes.fine_tuning.output_path", lambda name: blocked / name)
     monkeypatch.setattr("fvr.training.engine._StageRun._step", None)  # one step would fail
     with pytest.raises(ValueError, match=rf"cannot be written into {blocked} |the folder {blocked}.* cannot be made"):
         tune()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fvr.nodes import NODES
-from fvr.nodes.page.locales import input_texts, shown
+from fvr.nodes.page.locales import input_texts, socket_texts
 
 FOLDER = Path(__file__).resolve().parents[2] / "web" / "docs"
 SCHEMAS = [node.define_schema() for node in NODES]
@@ -32,7 +32,7 @@ def explained(text: str) -> set[str]:
 def test_a_page_explains_every_input_and_output(schema):
     text = page(schema.node_id)
     assert text.startswith(f"# {schema.display_name}\n")
-    names = {texts["name"] for texts in input_texts(schema).values()} | {shown(output)["name"] for output in schema.outputs}
+    names = {texts["name"] for texts in input_texts(schema).values()} | {socket_texts(output)["name"] for output in schema.outputs}
     assert names <= explained(text), f"{schema.node_id}.md does not say what {', '.join(sorted(names - explained(text)))} is"
 
 
