@@ -55,7 +55,7 @@ def base_from_file(path: Path | str) -> Base:
     """
     loaded = load_network(path)
     restorer = restorer_from(loaded)
-    files = _files(loaded.path)
+    files = _with_bases(loaded.path)
     return Base(
         loaded.network,
         loaded.kind,
@@ -77,13 +77,13 @@ def base_of(restorer: NetworkRestorer, files: Iterable[Path]) -> Base:
     """
     own = native_state(restorer.network)
     for path in files:
-        if not _may_hold(path, own):
+        if not _may_be_source(path, own):
             continue
         try:
             base = base_from_file(path)
         except (ValueError, OSError, ModuleNotFoundError):
             continue  # another file of the folder is broken, which is not this restorer's business
-        if _same(restorer.network, own, base.network):
+        if _same_weights(restorer.network, own, base.network):
             base.side, base.use = restorer.side, use_of(restorer)
             return base
     with torch.inference_mode(False):
@@ -108,13 +108,13 @@ def native_state(network: nn.Module) -> dict[str, Tensor]:
     return dict(published(network).state_dict())
 
 
-def _files(path: Path) -> list[Path]:
+def _with_bases(path: Path) -> list[Path]:
     """The file, and those it builds on."""
     base = notes_of(path).get(BASE)
-    return [path, *(_files(path.with_name(base)) if base else [])]
+    return [path, *(_with_bases(path.with_name(base)) if base else [])]
 
 
-def _may_hold(path: Path, own: Mapping[str, Tensor]) -> bool:
+def _may_be_source(path: Path, own: Mapping[str, Tensor]) -> bool:
     """Whether a file's tensor names allow it to be the one, told without reading weights where that can be."""
     try:
         if BASE in notes_of(path):
@@ -124,7 +124,7 @@ def _may_hold(path: Path, own: Mapping[str, Tensor]) -> bool:
         return False
 
 
-def _same(network: nn.Module, own: Mapping[str, Tensor], read: nn.Module) -> bool:
+def _same_weights(network: nn.Module, own: Mapping[str, Tensor], read: nn.Module) -> bool:
     """Whether two networks hold the same weights, but for those that a loader may have halved."""
     theirs = native_state(read)
     if own.keys() != theirs.keys():

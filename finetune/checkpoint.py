@@ -14,7 +14,7 @@ from ..models.checkpoints.catalogue import published_as
 from ..models.embedded import BASE
 from ..training.card import converted
 
-OF_THE_RUN = (BASE, "seed", "command", "recipe", "title", "format")
+RUN_METADATA = (BASE, "seed", "command", "recipe", "title", "format")
 """Metadata of a base that are not true of what is made from it; all others (sizes, how it is best used) are carried over."""
 
 
@@ -31,14 +31,14 @@ def write_fine_tuned(state: Mapping[str, Tensor], path: Path, notes: Mapping[str
         ValueError: if a value does not fit into float16.
     """
     tensors = converted(state, torch.float16 if half else torch.float32, "save as float32")
-    carried = {key: value for key, value in of_base.items() if key not in OF_THE_RUN}
+    carried = {key: value for key, value in of_base.items() if key not in RUN_METADATA}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     save_file(tensors, part, {**carried, "format": "pt", **notes})
     part.replace(path)
 
 
-def check_place(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """Makes the folder of a file that is to be written and tries to write there, so that nobody learns for hours in vain. Leaves no file.
 
     Raises:
@@ -59,14 +59,14 @@ def check_place(path: Path) -> None:
         raise ValueError(f"{path} is a folder, so no file of that name can be written; choose another file name")
 
 
-def saved_as(path: Path) -> str:
+def stored_dtype(path: Path) -> str:
     """What the numbers of a file by `write_fine_tuned` are: "float16" or "float32"."""
     with safe_open(path, "pt") as file:
         kinds = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
     return "float16" if "F16" in kinds else "float32"
 
 
-def checked_name(name: str) -> str:
+def validated_name(name: str) -> str:
     """A file name for a fine-tuned restorer, with its ending.
 
     Raises:

@@ -29,18 +29,18 @@ def checkpoint_blocks(network: nn.Module) -> int:
     return found
 
 
-_made: dict[type, type] = {}
+_checkpointed_classes: dict[type, type] = {}
 
 
 def _checkpointed(kind: type) -> type:
     """A subclass that checkpoints its forward pass when gradients are wanted."""
-    if kind in _made or kind in _made.values():
-        return _made.get(kind, kind)
+    if kind in _checkpointed_classes or kind in _checkpointed_classes.values():
+        return _checkpointed_classes.get(kind, kind)
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if not (torch.is_grad_enabled() and self.training):
             return kind.forward(self, *args, **kwargs)  # type: ignore[attr-defined]
         return checkpoint(lambda *a, **k: kind.forward(self, *a, **k), *args, use_reentrant=False, **kwargs)  # type: ignore[attr-defined]
 
-    _made[kind] = type(f"Checkpointed{kind.__name__}", (kind,), {"forward": forward})
-    return _made[kind]
+    _checkpointed_classes[kind] = type(f"Checkpointed{kind.__name__}", (kind,), {"forward": forward})
+    return _checkpointed_classes[kind]

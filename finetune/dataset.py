@@ -18,8 +18,8 @@ from ..training.data.faces import SUFFIXES
 INPUTS, TARGETS = "inputs", "targets"
 """Sub-folders of a folder of pairs; a pair has the same file name in both."""
 UNREADABLE = "is not a picture that can be read; remove it, with its partner if it has one, or convert it to PNG"
-FEWEST = 4
-IN_MEMORY = 4 << 30
+MIN_PAIRS = 4
+MAX_BYTES_IN_MEMORY = 4 << 30
 
 
 class Pairs:
@@ -38,8 +38,8 @@ class Pairs:
             raise ValueError(
                 f"every input has one target, got {len(inputs)} inputs and {len(targets)} targets; wire both from the same frames, in the same order"
             )
-        if len(inputs) < FEWEST:
-            raise ValueError(f"fine-tuning takes at least {FEWEST} pairs, some of which are held out, got {len(inputs)}; give more frames")
+        if len(inputs) < MIN_PAIRS:
+            raise ValueError(f"fine-tuning takes at least {MIN_PAIRS} pairs, some of which are held out, got {len(inputs)}; give more frames")
         self.inputs, self.targets = inputs, targets
         self.digest = digest or digest_of(inputs, targets)
 
@@ -49,7 +49,7 @@ class Pairs:
         return cls(as_bytes(inputs, side), as_bytes(targets, side))
 
     @classmethod
-    def of_folder(cls, folder: Path, side: int, in_memory: int = IN_MEMORY) -> Pairs:
+    def of_folder(cls, folder: Path, side: int, in_memory: int = MAX_BYTES_IN_MEMORY) -> Pairs:
         """From a folder with inputs/NAME.png and targets/NAME.png.
 
         Raises:

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from ..training.losses import FeatureDistance
 
-FEWEST_CHANNELS = 8
+MIN_CHANNELS = 8
 EARLY = 3
 """Only the first 1 / EARLY of a network's convolutions are looked at."""
-MAPS = 3
+MAX_MAPS = 3
 
 
-class _Seen(Exception):
+class _AllMapsFound(Exception):
     """Ends a forward pass once the last map is there."""
 
 
@@ -48,25 +48,25 @@ class EarlyFeatures(FeatureDistance):
             call(self.network, torch.zeros(1, 3, side, side, device=device))
         for hook in hooks:
             hook.remove()
-        wide = [part for part in dict.fromkeys(order) if isinstance(part, nn.Conv2d) and part.out_channels >= FEWEST_CHANNELS]
+        wide = [part for part in dict.fromkeys(order) if isinstance(part, nn.Conv2d) and part.out_channels >= MIN_CHANNELS]
         early = wide[: max(1, -(-len(wide) // EARLY))]
         if not early:
             raise ValueError(f"{type(network).__name__} has no features to compare pictures in; choose lpips or off as the perceptual distance")
-        number = min(MAPS, len(early))
-        self.watched = [early[round(i * (len(early) - 1) / max(1, number - 1))] for i in range(number)]
+        number = min(MAX_MAPS, len(early))
+        self.hooked = [early[round(i * (len(early) - 1) / max(1, number - 1))] for i in range(number)]
 
     def maps(self, x: Tensor) -> list[Tensor]:
         maps: list[Tensor] = []
 
         def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
             maps.append(output.float().clone())  # what follows may work in place
-            if len(maps) == len(self.watched):
-                raise _Seen
+            if len(maps) == len(self.hooked):
+                raise _AllMapsFound
 
-        hooks = [part.register_forward_hook(keep) for part in self.watched]
+        hooks = [part.register_forward_hook(keep) for part in self.hooked]
         try:
             self.call(self.network, x)
-        except _Seen:
+        except _AllMapsFound:
             pass
         finally:
             for hook in hooks:

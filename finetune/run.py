@@ -17,14 +17,14 @@ from ..models.tuning import published, recipe_for
 from ..training.engine import STATE, Run, train
 from ..training.sheet import curve_png
 from .base_model import UNKNOWN, Base
-from .checkpoint import check_place, write_fine_tuned
+from .checkpoint import check_writable, write_fine_tuned
 from .dataset import Pairs, digest_of
 from .options import PRECISIONS, RECIPES, FineTune, FineTuneRecipe, planned
 from .stage import BEST, NAME, QUALITY, CodeFineTuneStage, FineTuneStage, ImageFineTuneStage
 
 Tick = Callable[[str, int, int, dict[str, float]], None]
 CURVES, SHEET = "curves.png", "before-after.png"
-WORST = 0.5
+WARN_BELOW_DB = 0.5
 """Loss of held-out quality, in dB, from which the report warns."""
 
 
@@ -122,7 +122,7 @@ def fine_tune(
         ValueError: as `train`, and if the file or the run's folder cannot be written.
         FloatingPointError: as `train`.
     """
-    check_place(out)
+    check_writable(out)
     mark = mark or fingerprint(base, pairs, options, run, reals)
     run = replace(run, validate_every=options.validate_every)
     try:
@@ -159,7 +159,7 @@ def _notes(base: Base, pairs: Pairs, options: FineTune, run: Run, stage: FineTun
         "base_file": base.file,
         "base_sha256": base.sha256,
         "recipe": f"pseudo-target fine-tuning by {options.recipe}{compared}; {options}",
-        "pairs": f"{len(pairs)}, of which {len(stage.learnt)} learnt",
+        "pairs": f"{len(pairs)}, of which {len(stage.train_pairs)} learnt",
         "pairs_sha256": pairs.digest,
         "steps": str(stage.best_step),
         "seed": str(run.seed),
@@ -172,7 +172,7 @@ def _notes(base: Base, pairs: Pairs, options: FineTune, run: Run, stage: FineTun
 def _text(base: Base, pairs: Pairs, options: FineTune, stage: FineTuneStage, taken: int, half: bool) -> str:
     gain = stage.best_figures[QUALITY] - stage.before[QUALITY]
     lines = [
-        f"{base.file} ({base.kind}) fine-tuned by {options.recipe} on {len(stage.learnt)} of {len(pairs)} pairs, "
+        f"{base.file} ({base.kind}) fine-tuned by {options.recipe} on {len(stage.train_pairs)} of {len(pairs)} pairs, "
         f"{'float16' if half else 'float32'}; {base.licence}",
         f"{taken} of {options.plan.steps} steps of {options.plan.batch * options.plan.accumulate} pairs; the best held-out state is that of "
         f"step {stage.best_step}",
@@ -183,7 +183,7 @@ def _text(base: Base, pairs: Pairs, options: FineTune, stage: FineTuneStage, tak
         lines.append(f"perceptual distance: {named}")
     if stage.best_step == 0:
         lines.append("nothing beat the base on the held-out pairs, so the file holds its weights; give more pairs, or a smaller learning rate")
-    elif gain < -WORST:
+    elif gain < -WARN_BELOW_DB:
         lines.append(f"held-out pictures are {-gain:.1f} dB further from their targets than the base's: look at the before and after pictures")
     return "\n".join(lines)
 

@@ -69,13 +69,13 @@ class FineTuneStage(Stage):
         self.use, self.pairs, self.options, self.folder, self.device, self.precision = use, pairs, options, folder, device, precision
         self.plan = options.plan
         self.check_interrupt = check_interrupt
-        self.learnt, held = options.held_out.split(len(pairs))
+        self.train_pairs, held = options.held_out.split(len(pairs))
         every = -(-len(held) // MAX_VALIDATED_PAIRS)
-        self.judges = held[::every]
+        self.validation_pairs = held[::every]
         self.before: dict[str, float] = {}
         self.best, self.best_step, self.best_figures, self.idle, self.step = float("inf"), 0, self.before, 0, 0
         self.sheet: Tensor | None = None
-        self._as_it_came: Tensor | None = None
+        self._initial_output: Tensor | None = None
 
     @abstractmethod
     def prepare(self, network: nn.Module) -> None:
@@ -91,7 +91,7 @@ class FineTuneStage(Stage):
         if self.options.checkpointing:
             checkpoint_blocks(network)
         with torch.inference_mode(), torch.autocast(self.device.type, self.precision, enabled=self.precision is not None):
-            self.before, self._as_it_came = self._judged(network)
+            self.before, self._initial_output = self._judged(network)
 
     def initialise(self, network: nn.Module, generator: torch.Generator) -> None:
         self.best, self.best_step, self.best_figures, self.idle = self.before[LOSS], 0, self.before, 0
@@ -100,17 +100,17 @@ class FineTuneStage(Stage):
     def batch(self, step: int, generator: torch.Generator) -> Batch:
         """Pairs in [-1, 1], and "which": twice their number, plus 1 where they are mirrored."""
         options = self.options
-        index = torch.randint(len(self.learnt), (self.plan.batch,), generator=generator).tolist()
+        index = torch.randint(len(self.train_pairs), (self.plan.batch,), generator=generator).tolist()
         mirrored = (torch.rand(self.plan.batch, generator=generator) < 0.5 * options.mirror).tolist()
         rehearsed = (torch.rand(self.plan.batch, generator=generator) < options.rehearsal).tolist()
         sources, targets = [], []
-        for number, mirror, known in zip((self.learnt[i] for i in index), mirrored, rehearsed, strict=True):
+        for number, mirror, known in zip((self.train_pairs[i] for i in index), mirrored, rehearsed, strict=True):
             source, target = self.pairs.pair(number)
             if known:
                 source = blind_for(target.shape[-1]).draw(generator)(target, generator)
             sources.append(source.flip(-1) if mirror else source)
             targets.append(target.flip(-1) if mirror else target)
-        which = torch.tensor([2 * self.learnt[i] + mirror for i, mirror in zip(index, mirrored, strict=True)])
+        which = torch.tensor([2 * self.train_pairs[i] + mirror for i, mirror in zip(index, mirrored, strict=True)])
         return {"source": torch.stack(sources) * 2 - 1, "target": torch.stack(targets) * 2 - 1, "which": which}
 
     def losses(self, network: nn.Module, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -129,10 +129,10 @@ class FineTuneStage(Stage):
         if figures[LOSS] < self.best:
             self.best, self.best_step, self.best_figures, self.idle = figures[LOSS], self.step, figures, 0
             write_weights(network, self.folder / BEST)
-        assert self._as_it_came is not None
-        rows = self.judges[:SHOWN]
+        assert self._initial_output is not None
+        rows = self.validation_pairs[:SHOWN]
         sources, targets = (torch.stack([self.pairs.pair(i)[part] for i in rows]) for part in (0, 1))
-        self.sheet = torch.stack([sources, self._as_it_came[: len(rows)], pictures[: len(rows)], targets], 1)
+        self.sheet = torch.stack([sources, self._initial_output[: len(rows)], pictures[: len(rows)], targets], 1)
         return figures, self.sheet
 
     def finished(self) -> bool:
@@ -150,9 +150,9 @@ class FineTuneStage(Stage):
         sums: dict[str, float] = {}
         pictures: list[Tensor] = []
         size = max(1, self.plan.batch)
-        for start in range(0, len(self.judges), size):
+        for start in range(0, len(self.validation_pairs), size):
             self.check_interrupt()
-            part = self.judges[start : start + size]
+            part = self.validation_pairs[start : start + size]
             pairs = [self.pairs.pair(i) for i in part]
             batch = {name: torch.stack([pair[place] for pair in pairs]) for place, name in enumerate(("source", "target"))}
             placed = {name: (images * 2 - 1).to(self.device) for name, images in batch.items()}
@@ -161,7 +161,7 @@ class FineTuneStage(Stage):
             shown = restored(picture, batch["source"])
             found = {LOSS: sum(float(term) for term in terms.values()), QUALITY: float(psnr(shown, batch["target"]).mean())}
             for name, value in found.items():
-                sums[name] = sums.get(name, 0.0) + value * len(part) / len(self.judges)
+                sums[name] = sums.get(name, 0.0) + value * len(part) / len(self.validation_pairs)
             if len(pictures) * size < SHOWN:
                 pictures.append(shown)
         return sums, torch.cat(pictures)
@@ -231,7 +231,7 @@ class CodeFineTuneStage(FineTuneStage):
         return {"tokens": self.options.tokens * entropy, "features": self.options.features * distance}, found.picture
 
 
-ANCHORED = 0.85
+ANCHORED_SHARE = 0.85
 """Share of L1 that looks at the picture as the restorer of a small network will use it, with the input's coarse means."""
 
 
@@ -293,7 +293,7 @@ class ImageFineTuneStage(FineTuneStage):
         found = answer(network, source, self.use)
         assert found.picture is not None
         picture = found.picture.float()
-        pixels = anchored_pixel_loss(picture, target, source, ANCHORED if picture.shape[-1] < CROP else 0.0)
+        pixels = anchored_pixel_loss(picture, target, source, ANCHORED_SHARE if picture.shape[-1] < CROP else 0.0)
         terms = {"pixels": options.pixels * pixels / 2}  # images in [-1, 1] differ by twice as much as in [0, 1]
         if self.perceptual is not None:
             terms["perceptual"] = options.perceptual * self.perceptual(picture, target).mean()

@@ -16,9 +16,9 @@ import torch
 
 from .. import host
 from .schema import NodeInfo, describe, is_link, nest, overridden, title_of
-from .validation import NodeError, Prompt, links, literal, needed, validate
+from .validation import NodeError, Prompt, linked_nodes, literal, needed, validate
 
-MOST_LISTED = 10
+MAX_LISTED_ERRORS = 10
 """Faults of a prompt that one message lists."""
 
 
@@ -26,8 +26,8 @@ class PromptRefused(ValueError):
     """The prompt did not pass `validate`; `errors` has everything that is wrong."""
 
     def __init__(self, errors: list[NodeError]) -> None:
-        more = [f"and {len(errors) - MOST_LISTED} more faults"] if len(errors) > MOST_LISTED else []
-        super().__init__("; ".join([*map(str, errors[:MOST_LISTED]), *more]))
+        more = [f"and {len(errors) - MAX_LISTED_ERRORS} more faults"] if len(errors) > MAX_LISTED_ERRORS else []
+        super().__init__("; ".join([*map(str, errors[:MAX_LISTED_ERRORS]), *more]))
         self.errors = errors
 
 
@@ -91,7 +91,7 @@ def run_prompt(
     with torch.inference_mode():
         run.all()
     return RunResult(
-        {node: _unlisted(run.slots[node], run.info(node)) for node in prompt if node in run.targets},
+        {node: _unwrapped(run.slots[node], run.info(node)) for node in prompt if node in run.targets},
         run.ui,
         [path for shown in run.ui.values() for path in _files(shown)],
         [str(text) for shown in run.ui.values() for text in shown.get("text", ())],
@@ -114,11 +114,11 @@ class _Run:
     def __post_init__(self) -> None:
         self.nodes = needed(self.prompt, self.infos, self.keep)
         self.targets = {node for node in self.nodes if self.info(node).is_output_node or node in self.keep}
-        self.sources = {node: links(self.prompt[node], self.infos) for node in self.nodes}
+        self.sources = {node: linked_nodes(self.prompt[node], self.infos) for node in self.nodes}
         self.lazy = {
             node: {name for name in self.sources[node] if self.info(node).slots(self.inputs(node))[name].options.get("lazy")} for node in self.nodes
         }
-        self.takers = Counter(source for node in self.nodes for source in set(self.sources[node].values()))
+        self.consumers = Counter(source for node in self.nodes for source in set(self.sources[node].values()))
 
     def info(self, node: str) -> NodeInfo:
         return self.infos[self.prompt[node]["class_type"]]
@@ -138,14 +138,14 @@ class _Run:
                 stack += reversed(waiting)
             elif node in self.seconds:
                 stack.pop()
-            elif not self.ask(node):
+            elif not self.request_lazy_inputs(node):
                 self.execute(node)
 
-    def ask(self, node: str) -> bool:
+    def request_lazy_inputs(self, node: str) -> bool:
         """Whether the node wants inputs that it left for later. A lazy input that is never asked for stays None, as in ComfyUI."""
         if not self.lazy[node] or overridden(self.info(node).node_class, "check_lazy_status") is None:
             return False
-        wanted = [self.guarded(node, "check_lazy_status", arguments) for arguments in self.calls(node) if not host.is_nothing(arguments)]
+        wanted = [self.call_method(node, "check_lazy_status", arguments) for arguments in self.call_arguments(node) if not host.is_nothing(arguments)]
         more = {name for names in wanted for name in names or () if name in self.lazy[node]}
         self.lazy[node] -= more
         return any(self.sources[node][name] not in self.seconds for name in more)
@@ -160,8 +160,8 @@ class _Run:
         results = [
             ((arguments,) * len(info.outputs), {})
             if host.is_nothing(arguments)
-            else _normal(self.guarded(node, "execute", arguments), node, entry["class_type"])
-            for arguments in self.calls(node)
+            else _normalised(self.call_method(node, "execute", arguments), node, entry["class_type"])
+            for arguments in self.call_arguments(node)
         ]
         for values, _ in results:
             if info.outputs and len(values) != len(info.outputs):
@@ -179,11 +179,11 @@ class _Run:
 
     def release(self, node: str) -> None:
         for source in set(self.sources[node].values()):
-            self.takers[source] -= 1
-        for done in [n for n in self.slots if not self.takers[n] and n not in self.targets]:
+            self.consumers[source] -= 1
+        for done in [n for n in self.slots if not self.consumers[n] and n not in self.targets]:
             del self.slots[done]
 
-    def calls(self, node: str) -> Iterator[Any]:
+    def call_arguments(self, node: str) -> Iterator[Any]:
         """Keyword arguments of each call: one, or one per item when an input is a list of several (shorter lists repeat their last).
 
         `host.nothing` stands for a call that is left out, as one of its inputs has nothing in it.
@@ -209,14 +209,14 @@ class _Run:
             chosen = {name: items[min(index, len(items) - 1)] for name, items in values.items()}
             yield next((item for item in chosen.values() if host.is_nothing(item)), None) or nest(chosen, slots)
 
-    def guarded(self, node: str, method: str, arguments: dict[str, Any]) -> Any:
+    def call_method(self, node: str, method: str, arguments: dict[str, Any]) -> Any:
         """Calls a node's method on a class of its own, as ComfyUI does: `cls.hidden` is set, and setting anything on `cls` fails."""
         info = self.info(node)
         everything = {"unique_id": node, "prompt": self.prompt}
         hidden = SimpleNamespace(
             **{name: everything.get(name) for name in ("unique_id", "prompt", "extra_pnginfo", "dynprompt") if name in info.hidden}
         )
-        locked = type("Locked", (type(info.node_class),), {"__setattr__": _refuse})
+        locked = type("Locked", (type(info.node_class),), {"__setattr__": _forbid_setattr})
         stateless = locked(info.node_class.__name__, (info.node_class,), {"hidden": hidden, "__module__": info.node_class.__module__})
         try:
             result = getattr(stateless, method)(**arguments)
@@ -225,14 +225,14 @@ class _Run:
             raise NodeFailed(node, self.prompt[node]["class_type"], error) from error
 
 
-def _refuse(cls: type, name: str, value: Any) -> None:
+def _forbid_setattr(cls: type, name: str, value: Any) -> None:
     if name.startswith("__") or name == "_abc_impl":
         type.__setattr__(cls, name, value)
         return
     raise AttributeError(f"node {cls.__name__} sets cls.{name}, but nodes keep no state; pass it through an output")
 
 
-def _normal(returned: Any, node: str, class_type: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _normalised(returned: Any, node: str, class_type: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """(values, ui) of whatever `execute` gave: a NodeOutput, a plain tuple, or None."""
     if returned is None or isinstance(returned, tuple):
         return returned or (), {}
@@ -244,7 +244,7 @@ def _normal(returned: Any, node: str, class_type: str) -> tuple[tuple[Any, ...],
     return tuple(returned.args), ui if isinstance(ui, dict) else ui.as_dict() if ui is not None else {}
 
 
-def _unlisted(slots: list[list[Any]], info: NodeInfo) -> tuple[Any, ...]:
+def _unwrapped(slots: list[list[Any]], info: NodeInfo) -> tuple[Any, ...]:
     return tuple(items if is_list or len(items) != 1 else items[0] for items, is_list in zip(slots, info.output_is_list, strict=True))
 
 

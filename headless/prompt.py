@@ -13,9 +13,9 @@ from .schema import class_of, declared_type, is_link, title_of
 
 Prompt = dict[str, dict[str, Any]]
 
-LONGEST = 64 << 20
+MAX_BYTES = 64 << 20
 """Bytes of a prompt's file; the largest graphs take a few hundred thousand."""
-DEEPEST = 64
+MAX_DEPTH = 64
 """Lists and objects within each other in a node; links, and the values that nodes take, go a few deep."""
 
 
@@ -29,7 +29,7 @@ def load_prompt(path: str | os.PathLike[str]) -> Prompt:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"workflow {path} does not exist; give the path of an API-format JSON file")
-    if path.stat().st_size > LONGEST:
+    if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"workflow {path} has {path.stat().st_size} bytes, which no workflow has; give an API-format JSON file")
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -43,7 +43,7 @@ def load_prompt(path: str | os.PathLike[str]) -> Prompt:
         raise ValueError(f"workflow {path} is in page format, which only the page can run; open it in ComfyUI, choose Export (API) and run that file")
     if not isinstance(content, dict) or not content or not all(isinstance(node, dict) for node in content.values()):
         raise ValueError(f"workflow {path} is not an API-format prompt (an object of nodes by id); export it from ComfyUI with Export (API)")
-    if deeper_than(content, DEEPEST):
+    if deeper_than(content, MAX_DEPTH):
         raise ValueError(f"workflow {path} is {TOO_DEEP}")
     for name, node in content.items():
         if class_of(node) is None:
@@ -88,7 +88,7 @@ def apply_overrides(prompt: Prompt, overrides: Iterable[str], registry: Mapping[
         if registry is not None and class_of(prompt[node]) in registry:
             kind = declared_type(registry[prompt[node]["class_type"]], name)
             if kind is None:
-                raise ValueError(f"override {override!r}: {_called(prompt, node)} has no input {name!r}; it has {', '.join(inputs) or 'none set'}")
+                raise ValueError(f"override {override!r}: {_label(prompt, node)} has no input {name!r}; it has {', '.join(inputs) or 'none set'}")
         inputs[name] = _value(text, kind, inputs.get(name))
     return prompt
 
@@ -106,10 +106,10 @@ def _resolve(prompt: Prompt, target: str) -> tuple[str, str]:
                 return same[0], name
             if same:
                 raise ValueError(f"{asked!r} in {target!r} names {len(same)} nodes; use one of the ids {', '.join(same)}")
-    raise ValueError(f"{target!r} names no node of this workflow; it has {', '.join(_called(prompt, node) for node in prompt)}")
+    raise ValueError(f"{target!r} names no node of this workflow; it has {', '.join(_label(prompt, node) for node in prompt)}")
 
 
-def _called(prompt: Prompt, node: str) -> str:
+def _label(prompt: Prompt, node: str) -> str:
     return f"{node} ({class_of(prompt[node])})"
 
 

@@ -31,7 +31,7 @@ class NodeError:
     input: str | None = None
 
     def __str__(self) -> str:
-        where = [f"node {shown(self.node, str)} ({shown(self.class_type, str)})"] if self.node else []
+        where = [f"node {abbreviated(self.node, str)} ({abbreviated(self.class_type, str)})"] if self.node else []
         return " ".join(": ".join([*where, *([f"input {self.input}"] if self.input else []), self.message]).splitlines())
 
 
@@ -58,13 +58,13 @@ def needed(prompt: Prompt, infos: Mapping[str, NodeInfo], keep: tuple[str, ...] 
     waiting = [node for node in prompt if infos[prompt[node]["class_type"]].is_output_node or node in keep]
     found = set(waiting)
     while waiting:
-        new = [source for source in links(prompt[waiting.pop()], infos).values() if source in prompt and source not in found]
+        new = [source for source in linked_nodes(prompt[waiting.pop()], infos).values() if source in prompt and source not in found]
         found.update(new)
         waiting += new
     return [node for node in prompt if node in found]
 
 
-def links(entry: Mapping[str, Any], infos: Mapping[str, NodeInfo]) -> dict[str, str]:
+def linked_nodes(entry: Mapping[str, Any], infos: Mapping[str, NodeInfo]) -> dict[str, str]:
     """{input: node it comes from}, for the inputs that the class has."""
     inputs = entry.get("inputs", {})
     slots = infos[entry["class_type"]].slots(inputs)
@@ -82,7 +82,7 @@ def literal(slot: Slot, value: Any) -> Any:
     return _CONVERT[slot.type](value) if isinstance(slot.type, str) and slot.type in _CONVERT else value
 
 
-def shown(value: Any, text: Callable[[Any], str] = repr) -> str:
+def abbreviated(value: Any, text: Callable[[Any], str] = repr) -> str:
     """A value as errors show it: its beginning, if it is long."""
     whole = text(value)
     return whole if len(whole) <= 120 else f"{whole[:117]}..."
@@ -96,7 +96,7 @@ def _unknown(prompt: Prompt, node: str) -> NodeError:
         node,
         class_type,
         "missing_node_type",
-        f"node {shown(title_of(prompt[node]) or class_type)} is not known here; only this package's nodes run without ComfyUI",
+        f"node {abbreviated(title_of(prompt[node]) or class_type)} is not known here; only this package's nodes run without ComfyUI",
     )
 
 
@@ -129,10 +129,10 @@ def _check_node(prompt: Prompt, node: str, infos: Mapping[str, NodeInfo]) -> lis
 
 def _check_link(prompt: Prompt, value: list[Any], slot: Slot, infos: Mapping[str, NodeInfo]) -> tuple[str, str] | None:
     if not is_link(value):
-        return "bad_linked_input", f"{shown(value)} is not a link; a link is [node id, output index]"
+        return "bad_linked_input", f"{abbreviated(value)} is not a link; a link is [node id, output index]"
     source, index = value
     if source not in prompt:
-        return "bad_linked_input", f"is linked to node {shown(source, str)}, which is not in the prompt"
+        return "bad_linked_input", f"is linked to node {abbreviated(source, str)}, which is not in the prompt"
     outputs = infos[prompt[source]["class_type"]].outputs
     if not 0 <= index < len(outputs):
         return "bad_linked_input", f"is linked to output {index} of node {source} ({prompt[source]['class_type']}), which has {len(outputs)}"
@@ -156,7 +156,7 @@ def _check_literal(value: Any, slot: Slot, *, free: bool) -> tuple[str, str] | N
     try:
         value = literal(slot, value)
     except (ValueError, TypeError, OverflowError) as error:
-        return "invalid_input_type", f"{shown(value)} is not a {slot.type} ({shown(error, str)})"
+        return "invalid_input_type", f"{abbreviated(value)} is not a {slot.type} ({abbreviated(error, str)})"
     if isinstance(value, float) and not math.isfinite(value):
         return "invalid_input_type", f"{value} is not a number that a widget can hold"
     if free:
@@ -170,7 +170,7 @@ def _check_literal(value: Any, slot: Slot, *, free: bool) -> tuple[str, str] | N
         words = slot.type if isinstance(slot.type, list) else slot.options.get("options") or []
         if value not in words:
             listed = ", ".join(map(repr, words)) if len(words) <= 20 else f"a list of {len(words)}"
-            return "value_not_in_list", f"value {shown(value)} is not in the list; choose one of {listed or 'none: the list is empty'}"
+            return "value_not_in_list", f"value {abbreviated(value)} is not in the list; choose one of {listed or 'none: the list is empty'}"
     return None
 
 
@@ -191,7 +191,7 @@ def _check_own(node: str, class_type: str, own: Any, mine: set[str], inputs: Map
 
 def _cycles(prompt: Prompt, infos: Mapping[str, NodeInfo]) -> list[NodeError]:
     nodes = needed(prompt, infos)
-    graph = {node: [source for source in links(prompt[node], infos).values() if source in prompt] for node in nodes}
+    graph = {node: [source for source in linked_nodes(prompt[node], infos).values() if source in prompt] for node in nodes}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from . import comfyui, local_paths
 from .local_paths import MODEL_FOLDERS, OWN_MODELS
-from .user_messages import both_forms, plain, without_folders
+from .user_messages import named_and_resolved, user_facing, without_folders
 
 WEIGHTS = frozenset({".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".sft"})
 VIDEO_SUFFIXES = frozenset({".mts", ".m2ts", ".ts", ".vob", ".mxf", ".3gp", ".mkv", ".mov", ".mp4", ".webm", ".avi", ".mpg", ".wmv", ".flv"})
@@ -191,8 +191,8 @@ def user_message(text: str) -> str:
 
 
 def user_error(error: Exception) -> Exception:
-    """An error as people at ComfyUI's page should read it (`user_messages.plain`); as it is elsewhere."""
-    return plain(error, _named_folders()) if comfyui.inside_comfyui() else error
+    """An error as people at ComfyUI's page should read it (`user_messages.user_facing`); as it is elsewhere."""
+    return user_facing(error, _named_folders()) if comfyui.inside_comfyui() else error
 
 
 def _named_folders() -> dict[Path, str]:
@@ -200,10 +200,10 @@ def _named_folders() -> dict[Path, str]:
     import folder_paths
 
     named: dict[Path, str] = {Path.home(): "~"}
-    named |= dict.fromkeys(both_forms(folder_paths.base_path), "ComfyUI")
-    named |= dict.fromkeys(both_forms(folder_paths.models_dir), "models")
+    named |= dict.fromkeys(named_and_resolved(folder_paths.base_path), "ComfyUI")
+    named |= dict.fromkeys(named_and_resolved(folder_paths.models_dir), "models")
     for name, places in model_folders().items():
-        named |= {path: f"models/{name}" for place in places if place != local_paths.models_root() for path in both_forms(place)}
+        named |= {path: f"models/{name}" for place in places if place != local_paths.models_root() for path in named_and_resolved(place)}
     for kind in ("input", "output", "temp"):
-        named |= dict.fromkeys(both_forms(_directory(kind)), kind)
+        named |= dict.fromkeys(named_and_resolved(_directory(kind)), kind)
     return named

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import host
 
-BRIGHT = 1.5
+MAX_UNIT_RANGE = 1.5
 """What more than half of a picture in [0, 1] is never above, whatever overshoots; one in [0, 255] is but where it is black."""
 
 
@@ -27,7 +27,7 @@ def from_image(image: Tensor) -> Tensor:
             f"an IMAGE has 3 channels, or 4 with alpha, but this one has {image.shape[-1]} (shape {tuple(image.shape)}); convert it to RGB first"
         )
     looked_at = image[:, ::16, ::16, :3]
-    if (looked_at > BRIGHT).float().mean() > 0.5:
+    if (looked_at > MAX_UNIT_RANGE).float().mean() > 0.5:
         raise ValueError(f"an IMAGE holds values from 0 to 1, but this one's go up to {float(looked_at.max()):.0f}; divide 8-bit values by 255")
     return _copy(image[..., :3].permute(0, 3, 1, 2), torch.float32, torch.device("cpu"))
 

@@ -25,7 +25,7 @@ from .. import host
 from .plain_tensors import plain_tensors
 
 CheckInterrupt = Callable[[], None]
-EVERYTHING = 1e20
+ALL_MEMORY = 1e20
 """Bytes that are asked for, so that all other models leave, as ComfyUI's own trainer does."""
 TOKENS = 77
 POOLED = 1280
@@ -83,9 +83,9 @@ def latent_model(
     _check(model, vae)
     entries = _conditioning(model, conditioning)
     management = host.comfy("comfy.model_management")
-    patcher, coder = _whole(model), _whole(vae.patcher)
+    patcher, coder = _without_dynamic_vram(model), _without_dynamic_vram(vae.patcher)
     flowing = [] if flow is None else [flow]
-    management.load_models_gpu([patcher, coder, *flowing], memory_required=EVERYTHING, force_full_load=True)
+    management.load_models_gpu([patcher, coder, *flowing], memory_required=ALL_MEMORY, force_full_load=True)
     for loaded in (patcher, coder):
         if getattr(loaded.model, "model_lowvram", False):
             raise ValueError(
@@ -109,7 +109,7 @@ def latent_model(
         place = patcher.load_device
         sigmas = [float(network.model_sampling.sigmas[t]) for t in times(len(network.model_sampling.sigmas))]
         given = _model_conditions(network, entries, torch.zeros(seed_shape, device=place), place)
-        options = _options(patcher, check_interrupt)
+        options = _transformer_options(patcher, check_interrupt)
         tail = decoder.conv_out
 
         def estimate(x_t: Tensor, i: int) -> Tensor:
@@ -164,7 +164,7 @@ def _check(model: Any, vae: Any) -> None:
         raise ValueError(f"this model works on {channels} latent channels and this VAE on {theirs}; wire the VAE that belongs to the model")
 
 
-def _whole(patcher: Any) -> Any:
+def _without_dynamic_vram(patcher: Any) -> Any:
     """The patcher itself, or one without dynamic VRAM for its model."""
     if not getattr(patcher, "is_dynamic", lambda: False)():
         return patcher
@@ -192,23 +192,23 @@ def _conditioning(model: Any, conditioning: Any) -> list:
 
 def _model_conditions(network: Any, entries: list, noise: Tensor, device: torch.device) -> dict[str, Any]:
     """What apply_model takes besides x and sigma (c_crossattn; y of SDXL; concatenated latents of inpainting models), as ordinary tensors."""
-    converted = host.comfy("comfy.sampler_helpers").convert_cond([[_copied(entry[0]), _copied(entry[1])] for entry in entries])
+    converted = host.comfy("comfy.sampler_helpers").convert_cond([[_cloned(entry[0]), _cloned(entry[1])] for entry in entries])
     samplers = host.comfy("comfy.samplers")
     with torch.no_grad():
         processed = samplers.process_conds(network, noise, {"positive": converted}, device, latent_image=torch.zeros_like(noise), seed=0)
     found = processed["positive"][0]["model_conds"]
-    return {name: _copied(value.process_cond(batch_size=1, area=None).cond) for name, value in found.items()}
+    return {name: _cloned(value.process_cond(batch_size=1, area=None).cond) for name, value in found.items()}
 
 
-def _copied(value: Any) -> Any:
+def _cloned(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().clone()
     if isinstance(value, dict):
-        return {name: _copied(part) for name, part in value.items()}
-    return [_copied(part) for part in value] if isinstance(value, list) else value
+        return {name: _cloned(part) for name, part in value.items()}
+    return [_cloned(part) for part in value] if isinstance(value, list) else value
 
 
-def _options(patcher: Any, check_interrupt: CheckInterrupt) -> dict[str, Any]:
+def _transformer_options(patcher: Any, check_interrupt: CheckInterrupt) -> dict[str, Any]:
     """The model's own transformer options, with PyTorch's attention forced."""
     plain = host.comfy("comfy.ldm.modules.attention").attention_pytorch
 

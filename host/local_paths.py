@@ -82,14 +82,14 @@ def model_folders() -> dict[str, list[Path]]:
     return {name: own if name == OWN_MODELS else [root / name] for name in MODEL_FOLDERS}
 
 
-def files_below(root: str | os.PathLike[str], suffixes: Collection[str], *, deep: bool = True, trail: tuple[str, ...] = ()) -> Iterator[str]:
+def files_below(root: str | os.PathLike[str], suffixes: Collection[str], *, deep: bool = True, parents: tuple[str, ...] = ()) -> Iterator[str]:
     """Names of the files with these endings (lower case), relative to `root` with forward slashes.
 
-    Links to files and folders are followed, but no folder is entered from inside itself (`trail` says where that would be); what cannot
+    Links to files and folders are followed, but no folder is entered from inside itself (`parents` says where that would be); what cannot
     be read is left out.
     """
     here = os.path.realpath(root)
-    if here in trail:
+    if here in parents:
         return
     try:
         with os.scandir(root) as opened:
@@ -101,7 +101,7 @@ def files_below(root: str | os.PathLike[str], suffixes: Collection[str], *, deep
             if os.path.splitext(entry.name)[1].lower() in suffixes:  # noqa: PTH122
                 yield entry.name
         elif deep:
-            yield from (f"{entry.name}/{name}" for name in files_below(entry.path, suffixes, trail=(*trail, here)))
+            yield from (f"{entry.name}/{name}" for name in files_below(entry.path, suffixes, parents=(*parents, here)))
 
 
 def folder_fingerprint(folder: Path) -> tuple[str, int]:
@@ -120,18 +120,18 @@ def annotated(name: str) -> tuple[str, str | None]:
     return (match[1], match[2]) if match else (name, None)
 
 
-LONGEST_NAME = 200
+MAX_NAME_BYTES = 200
 """Bytes of a file's name and of each folder's: disks take 255, and a number and an ending are added."""
 
 
 def check_prefix(prefix: str, root: Path) -> None:
     """Raises ValueError for a prefix without a file name, one that no disk takes, or one that leads out of `root`."""
     try:
-        fits = "\0" not in prefix and max(len(part.encode()) for part in prefix.replace("\\", "/").split("/")) <= LONGEST_NAME
+        fits = "\0" not in prefix and max(len(part.encode()) for part in prefix.replace("\\", "/").split("/")) <= MAX_NAME_BYTES
     except UnicodeEncodeError:
         fits = False
     if not fits:
-        raise ValueError(f"file name prefix {prefix[:60]!r}... is no file's name; use letters, at most {LONGEST_NAME} bytes between slashes")
+        raise ValueError(f"file name prefix {prefix[:60]!r}... is no file's name; use letters, at most {MAX_NAME_BYTES} bytes between slashes")
     normal = Path(os.path.normpath(prefix))
     if not prefix.strip() or prefix.endswith(("/", os.sep)) or normal.name in ("", ".", ".."):
         raise ValueError(f"file name prefix {prefix!r} has no file name; use something like video/restored")

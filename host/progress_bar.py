@@ -47,7 +47,7 @@ def clear_interrupt() -> None:
     signals.requested.clear()
 
 
-BETWEEN_LAYERS = 0.1
+CHECK_INTERVAL = 0.1
 """Seconds between checks for an interrupt while networks run."""
 
 
@@ -63,7 +63,7 @@ def interrupts_between_layers() -> Iterator[None]:
     thread, last = threading.get_ident(), [0.0]
 
     def beat(*layer: Any) -> None:
-        if torch.compiler.is_compiling() or threading.get_ident() != thread or time.monotonic() - last[0] < BETWEEN_LAYERS:
+        if torch.compiler.is_compiling() or threading.get_ident() != thread or time.monotonic() - last[0] < CHECK_INTERVAL:
             return
         last[0] = time.monotonic()
         check_interrupt()
@@ -99,7 +99,7 @@ def _bar(total: int | None, desc: str) -> Iterator[Tick]:
             picture = None
             if preview is not None and time.monotonic() - shown[0] > 0.25:
                 shown[0] = time.monotonic()
-                picture = ("JPEG", _picture(preview), 512)
+                picture = ("JPEG", _to_pil(preview), 512)
             bar.update_absolute(bar.current + n, preview=picture)
             check_interrupt()
 
@@ -135,7 +135,7 @@ def show_work(text: str, picture: torch.Tensor | None = None) -> None:
     said = {"node": context.node_id, "text": text}
     if picture is not None:
         held = io.BytesIO()
-        _picture(picture).save(held, "JPEG", quality=80)
+        _to_pil(picture).save(held, "JPEG", quality=80)
         said["picture"] = "data:image/jpeg;base64," + base64.b64encode(held.getvalue()).decode()
     server.send_sync("fvr.work", said, server.client_id)
 
@@ -152,7 +152,7 @@ def say(text: str) -> None:
         print(text, file=sys.stderr)  # noqa: T201
 
 
-def _picture(frame: torch.Tensor) -> Any:
+def _to_pil(frame: torch.Tensor) -> Any:
     import torch
     from PIL import Image
 

@@ -25,7 +25,7 @@ def without_folders(text: str, folders: Mapping[Path, str]) -> str:
     return text
 
 
-def plain(error: Exception, folders: Mapping[Path, str]) -> Exception:
+def user_facing(error: Exception, folders: Mapping[Path, str]) -> Exception:
     """`error` itself where it reads well, else one of the built-in kind that it is, with the same sentence without `folders`."""
     text = str(error)
     shown = without_folders(text, folders)
@@ -37,7 +37,7 @@ def plain(error: Exception, folders: Mapping[Path, str]) -> Exception:
     return kind(shown)
 
 
-def both_forms(folder: str | os.PathLike[str]) -> set[Path]:
+def named_and_resolved(folder: str | os.PathLike[str]) -> set[Path]:
     """A folder as it is named and as links lead to it."""
     path = Path(folder)
     try:

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from .. import host
 
-CHANNELS = 16
+LATENT_CHANNELS = 16
 TOKENS, WIDTH = 512, 4096
 """Of the text that Wan sees."""
-STEPS = 1000
-SAMPLED = 64
+TRAIN_STEPS = 1000
+DIGESTED_TENSORS = 64
 """Tensors of a network whose beginnings tell it from others."""
 
 
@@ -39,7 +39,7 @@ class WanModel:
 
     def __post_init__(self) -> None:
         check_wan(self.model, self.vae, self.conditioning)
-        object.__setattr__(self, "weights", told_apart(self.model, self.vae))
+        object.__setattr__(self, "weights", weights_digest(self.model, self.vae))
 
     def encode(self, frames: Tensor) -> Tensor:
         with torch.inference_mode():
@@ -49,7 +49,7 @@ class WanModel:
     def velocity(self, latents: Tensor, timestep: float) -> Tensor:
         """By one Euler step of ComfyUI's own sampler from sigma to 0, which gives x - sigma v, with all that patches do to a model."""
         sample, samplers = host.comfy("comfy.sample"), host.comfy("comfy.samplers")
-        sigma = timestep / STEPS
+        sigma = timestep / TRAIN_STEPS
         sigmas = torch.tensor([sigma, 0.0])
         text = self.conditioning or [[torch.zeros(1, TOKENS, self.model.model.model_config.unet_config.get("text_dim", WIDTH)), {}]]
         nothing = torch.zeros_like(latents)
@@ -70,12 +70,12 @@ def check_wan(model: Any, vae: Any, conditioning: Any) -> None:
     network = model.model
     config = getattr(getattr(network, "model_config", None), "unet_config", {})
     kind = f"{type(network).__name__}{' ' + config['model_type'] if 'model_type' in config else ''}"
-    if config.get("image_model") != "wan2.1" or config.get("model_type") != "t2v" or network.latent_format.latent_channels != CHANNELS:
+    if config.get("image_model") != "wan2.1" or config.get("model_type") != "t2v" or network.latent_format.latent_channels != LATENT_CHANNELS:
         raise ValueError(
             f"Wan Face Restorer takes Wan 2.1 text to video with VividFace's weights, and the wired model is {kind}; load vividface with Load "
             "Diffusion Model"
         )
-    if getattr(vae, "latent_dim", 2) != 3 or getattr(vae, "latent_channels", 0) != CHANNELS or vae.downscale_ratio[1:] != (8, 8):
+    if getattr(vae, "latent_dim", 2) != 3 or getattr(vae, "latent_channels", 0) != LATENT_CHANNELS or vae.downscale_ratio[1:] != (8, 8):
         raise ValueError(
             f"Wan Face Restorer takes the VAE of Wan 2.1, and the wired one is {type(vae.first_stage_model).__name__} of {vae.latent_channels} "
             "channels; load wan_2.1_vae.safetensors"
@@ -84,13 +84,13 @@ def check_wan(model: Any, vae: Any, conditioning: Any) -> None:
         raise ValueError(f"Wan Face Restorer takes CONDITIONING of one entry, got {len(conditioning)}; wire one CLIP Text Encode with no text")
 
 
-def told_apart(model: Any, vae: Any) -> str:
+def weights_digest(model: Any, vae: Any) -> str:
     """A digest of the names, shapes and first numbers of the weights, and of what is patched over them: changes when another file is loaded."""
     digest = hashlib.sha256()
     for module in (model.model.diffusion_model, vae.first_stage_model):
         named = list(module.named_parameters())
         digest.update(repr([(name, tuple(value.shape), str(value.dtype)) for name, value in named]).encode())
-        for _, value in named[:: max(1, len(named) // SAMPLED)]:
+        for _, value in named[:: max(1, len(named) // DIGESTED_TENSORS)]:
             digest.update(value.detach().reshape(-1)[:256].cpu().contiguous().view(torch.uint8).numpy().tobytes())
     patches = getattr(model, "patches", {})
     digest.update(repr([(name, [patch[0] for patch in patches[name]]) for name in sorted(patches)]).encode())

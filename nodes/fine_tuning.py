@@ -15,7 +15,7 @@ from torch import Tensor
 from .. import host, plots
 from ..assembly import PRIORS, restorer_files
 from ..finetune.base_model import Base, base_of
-from ..finetune.checkpoint import checked_name, saved_as
+from ..finetune.checkpoint import stored_dtype, validated_name
 from ..finetune.dataset import Pairs, as_bytes
 from ..finetune.options import FineTune, HeldOut, Perceptual
 from ..finetune.run import CURVES, SHEET, FineTuned, fine_tune, fingerprint, options_for, precision_for
@@ -96,7 +96,7 @@ def output_path(name: str) -> Path:
     Raises:
         ValueError: for a name that will not do, or one that the menu of restorers would not show.
     """
-    bare = checked_name(name)
+    bare = validated_name(name)
     if PRIORS.search(bare):
         raise ValueError(f"{bare} would be listed as a diffusion prior, by its name; choose one without {PRIORS.search(bare)[0]}")  # type: ignore[index]
     return host.model_folders()["face_video_restoration"][0] / bare
@@ -116,7 +116,7 @@ def existing_report(out: Path, mark: str, numbers: str, folder: Path, overwrite:
     if not out.is_file():
         return None
     notes = metadata_or_empty(out)
-    if notes.get("run") == mark and "report" in notes and saved_as(out) == numbers:
+    if notes.get("run") == mark and "report" in notes and stored_dtype(out) == numbers:
         gone = [shown for shown, name in (("curves", CURVES), ("before_after", SHEET)) if not (folder / name).is_file()]
         missing = f"\n{' and '.join(gone)} of that run are no longer in {folder}; delete the file to have all made again" if gone else ""
         return notes["report"] + missing

@@ -14,7 +14,7 @@ import torch
 from helpers.tiny_pairs import SIDE, base, noisy, pairs
 from safetensors.torch import load_file
 
-from fvr.finetune.checkpoint import check_place, saved_as
+from fvr.finetune.checkpoint import check_writable, stored_dtype
 from fvr.finetune.dataset import OnDisk, Pairs
 from fvr.finetune.options import FineTune, planned
 from fvr.finetune.run import fine_tune, fingerprint
@@ -48,7 +48,7 @@ def test_a_file_that_cannot_be_written_is_said_before_anything_is_learnt(tmp_pat
     with pytest.raises(ValueError, match=r"x\.safetensors is a folder"):
         fine_tune(found, data, quick(), Run(tmp_path / "w", precision=None), tmp_path / "x.safetensors", tick=never)
     assert not (tmp_path / "w").exists() and not list(tmp_path.rglob("*.part"))
-    check_place(tmp_path / "new" / "y.safetensors")
+    check_writable(tmp_path / "new" / "y.safetensors")
     assert list((tmp_path / "new").iterdir()) == []
 
 
@@ -68,7 +68,7 @@ def test_weights_too_large_for_float16_are_saved_as_float32_without_learning_aga
         tuned(True)
     assert not (tmp_path / "x.safetensors").exists()
     tuned(False, tick=never)
-    assert saved_as(tmp_path / "x.safetensors") == "float32"
+    assert stored_dtype(tmp_path / "x.safetensors") == "float32"
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -76,7 +76,7 @@ def test_a_file_says_its_report_and_its_numbers(half: bool, tmp_path: Path) -> N
     done = fine_tune(base(tmp_path), pairs(), quick(), Run(tmp_path / "w", precision=None), tmp_path / "x.safetensors", half=half)
     wanted = "float16" if half else "float32"
     assert notes_of(tmp_path / "x.safetensors")["report"] == done.text and f"pairs, {wanted}" in done.text
-    assert saved_as(tmp_path / "x.safetensors") == wanted
+    assert stored_dtype(tmp_path / "x.safetensors") == wanted
     assert {str(value.dtype) for value in load_file(tmp_path / "x.safetensors").values()} == {f"torch.{wanted}"}
 
 

@@ -96,7 +96,7 @@ def test_early_features_tell_pictures_apart_and_have_gradients(tmp_path: Path) -
     x = noise.clone().requires_grad_()
     distance(x, clean).backward()
     assert x.grad is not None and x.grad.abs().sum() > 0
-    assert {type(part) for part in distance.watched} == {nn.Conv2d, Pointwise} and not any(p.requires_grad for p in distance.parameters())
+    assert {type(part) for part in distance.hooked} == {nn.Conv2d, Pointwise} and not any(p.requires_grad for p in distance.parameters())
 
 
 def test_checkpointing_keeps_less_and_changes_nothing(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fvr.finetune.base_model import base_from_file, base_of
-from fvr.finetune.checkpoint import checked_name
+from fvr.finetune.checkpoint import validated_name
 from fvr.finetune.dataset import Pairs
 from fvr.finetune.options import PAPER, FineTune, HeldOut, planned
 from fvr.finetune.run import FineTuned, fine_tune, fingerprint, options_for, precision_for
@@ -210,7 +210,7 @@ def test_reduced_precision_learns_too(precision: str, expected: torch.dtype | No
 
 
 def test_names_that_will_not_do() -> None:
-    assert checked_name(" my camera-2.safetensors") == "my camera-2.safetensors"
+    assert validated_name(" my camera-2.safetensors") == "my camera-2.safetensors"
     for name, said in {
         "../x": "holds /",
         "": "is empty",
@@ -219,7 +219,7 @@ def test_names_that_will_not_do() -> None:
         ".x": "hidden",
     }.items():
         with pytest.raises(ValueError, match=said):
-            checked_name(name)
+            validated_name(name)
 
 
 def test_options_are_checked_in_sentences(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_a_long_chain_runs_and_holds_one_result_at_a_time():
 
 
 def test_a_result_lives_until_its_last_taker_has_run():
-    """Two takers, one of them behind a long branch: the value must survive for both and not longer."""
+    """Two consumers, one of them behind a long branch: the value must survive for both and not longer."""
     events: list[str] = []
 
     class Payload:

@@ -116,7 +116,7 @@ def test_a_tick_after_a_request_to_stop_raises_and_nothing_else_swallows_it():
 
 def test_any_network_is_stopped_between_its_layers_and_no_other_thread_is(monkeypatch):
     """The hook sits on all modules, so it must go with the bar, and must not throw into another thread's network."""
-    monkeypatch.setattr("fvr.host.progress_bar.BETWEEN_LAYERS", 0.0)
+    monkeypatch.setattr("fvr.host.progress_bar.CHECK_INTERVAL", 0.0)
     ran: list[int] = []
     layers = [torch.nn.Identity() for _ in range(6)]
     for index, layer in enumerate(layers):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fvr.host.user_messages import PACKAGE, plain, without_folders
+from fvr.host.user_messages import PACKAGE, user_facing, without_folders
 from fvr.video import VideoError
 
 FOLDERS = {
@@ -49,11 +49,11 @@ def test_folders_go_by_their_names(text, told):
 )
 def test_errors_are_of_a_built_in_kind(error, kind, told):
     """The page prints a class's module unless it is a built-in one; ours begins with the path of the pack."""
-    plainly = plain(error, FOLDERS)
+    plainly = user_facing(error, FOLDERS)
     assert type(plainly) is kind and str(plainly) == told
     assert type(error).__module__.startswith(PACKAGE) or type(error).__module__ == "builtins"
 
 
 @pytest.mark.parametrize("error", [ValueError("a clear sentence"), RuntimeError("CUDA out of memory"), ZeroDivisionError("by 1/0")])
 def test_what_reads_well_stays_the_same_object(error):
-    assert plain(error, FOLDERS) is error
+    assert user_facing(error, FOLDERS) is error

@@ -8,7 +8,7 @@ from helpers.tiny_sd import tiny_model, tiny_vae, without_sound
 without_sound()
 
 from fvr import host
-from fvr.host.wan_model import WanModel, told_apart
+from fvr.host.wan_model import WanModel, weights_digest
 from fvr.methods.base import restore_frames
 from fvr.methods.wan import WanOptions, WanRestorer, one_step
 
@@ -50,7 +50,7 @@ with torch.inference_mode():
     small = WanRestorer(WanModel(model, vae), WanOptions(window=5, overlap=1))
     crops = torch.rand(2, 3, 512, 512)
     said["restorer"] = list(restore_frames(small, crops).shape)
-    said["weights"] = [wan.weights == told_apart(tiny_wan(), tiny_wan_vae()), wan.weights == told_apart(tiny_wan(5), tiny_wan_vae())]
+    said["weights"] = [wan.weights == weights_digest(tiny_wan(), tiny_wan_vae()), wan.weights == weights_digest(tiny_wan(5), tiny_wan_vae())]
 
     refused = {}
     for name, (other, coder, words) in {
