@@ -56,16 +56,8 @@ def base_from_file(path: Path | str) -> Base:
     loaded = load_network(path)
     restorer = restorer_from(loaded)
     files = _with_bases(loaded.path)
-    return Base(
-        loaded.network,
-        loaded.kind,
-        restorer.side,
-        use_of(restorer),
-        " + ".join(file.name for file in files),
-        " + ".join(sha256_of(file) for file in files),
-        loaded.licence,
-        loaded.notes,
-    )
+    names, digests = " + ".join(file.name for file in files), " + ".join(map(sha256_of, files))
+    return Base(loaded.network, loaded.kind, restorer.side, use_of(restorer), names, digests, loaded.licence, loaded.notes)
 
 
 def base_of(restorer: NetworkRestorer, files: Iterable[Path]) -> Base:

@@ -78,15 +78,9 @@ def run(options: argparse.Namespace) -> int:
     )
     pairs = Pairs.of_folder(options.pairs, base.side)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    settings = Run(
-        options.work or out.with_name(f"{out.stem}-training"),
-        options.seed,
-        device,
-        minutes=options.minutes,
-        workers=options.workers,
-        save_every=max(50, chosen.plan.steps // 40),
-        precision=precision_for(options.precision, device),
-    )
+    folder, precision = options.work or out.with_name(f"{out.stem}-training"), precision_for(options.precision, device)
+    save_every = max(50, chosen.plan.steps // 40)
+    settings = Run(folder, options.seed, device, precision, save_every, minutes=options.minutes, workers=options.workers)
     with Bars() as bars:
         try:
             done = fine_tune(base, pairs, chosen, settings, out, half=options.half, reals=_reals(options.reals, base.side), tick=bars)

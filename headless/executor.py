@@ -131,13 +131,11 @@ class _Run:
         stack = [node for node in reversed(self.nodes) if node in self.targets]
         while stack:
             node = stack[-1]
-            waiting = (
-                [] if node in self.seconds else [s for name, s in self.sources[node].items() if name not in self.lazy[node] and s not in self.seconds]
-            )
-            if waiting:
-                stack += reversed(waiting)
-            elif node in self.seconds:
+            waiting = [source for name, source in self.sources[node].items() if name not in self.lazy[node] and source not in self.seconds]
+            if node in self.seconds:
                 stack.pop()
+            elif waiting:
+                stack += reversed(waiting)
             elif not self.request_lazy_inputs(node):
                 self.execute(node)
 

@@ -115,11 +115,8 @@ def _check_node(prompt: Prompt, node: str, infos: Mapping[str, NodeInfo]) -> lis
                 errors.append(NodeError(node, class_type, "required_input_missing", "required input is missing", slot.name))
             continue
         value = inputs[slot.name]
-        wrong = (
-            _check_link(prompt, value, slot, infos)
-            if isinstance(value, list)
-            else _check_literal(value, slot, free=slot.name in mine and not slot.choice)
-        )
+        free = slot.name in mine and not slot.choice
+        wrong = _check_link(prompt, value, slot, infos) if isinstance(value, list) else _check_literal(value, slot, free=free)
         if wrong:
             errors.append(NodeError(node, class_type, *wrong, slot.name))
     if own and not errors:

@@ -60,13 +60,9 @@ def fine_tuned(
     with torch.inference_mode(False), torch.enable_grad():  # the host runs everything in inference mode, where nothing can be learnt
         base = base_of(restorer, restorer_files().values())
         options = options_for(base, plan=plan, recipe=recipe, steps=steps, rate=learning_rate, batch=batch)
-        options = replace(
-            options,
-            held_out=HeldOut(held_out, block),
-            perceptual_by=perceptual,
-            adversary=options.adversary if adversary < 0 else adversary,
-            checkpointing=checkpointing,
-        )
+        options = replace(options, held_out=HeldOut(held_out, block), perceptual_by=perceptual, checkpointing=checkpointing)
+        if adversary >= 0:
+            options = replace(options, adversary=adversary)
         pairs = Pairs.of_images(from_image(inputs), from_image(targets), base.side)
         reals = None if clean_faces is None else as_bytes(from_image(clean_faces), base.side)
         device = host.device()

@@ -34,12 +34,8 @@ class KeepPropagate(io.ComfyNode):
 
     @classmethod
     def execute(cls, restorer, reset_every=None, gain_window=None, flow=None, faces=None, frames=None, optical_flow=None):
-        require(
-            restorer,
-            "optical_flow" in restorer.supports,
-            "KEEP Propagate needs a KEEP checkpoint",
-            "choose one in Load Face Restorer, or use Restore Faces",
-        )
+        fits = "optical_flow" in restorer.supports
+        require(restorer, fits, "KEEP Propagate needs a KEEP checkpoint", "choose one in Load Face Restorer, or use Restore Faces")
         given = {"reset_every": reset_every, "gain_window": gain_window, "flow": flow}
         restorer = restorer.configured(**{name: value for name, value in given.items() if value is not None})
         if optical_flow is not None:

@@ -134,11 +134,8 @@ class MeasureRestoration(io.ComfyNode):
         from ..metrics.report import Report
         from ..metrics.temporal_profile import column_over_time
 
-        clips = {
-            name: ImageFrames(image)
-            for name, image in (("restored", restored), ("reference", reference), ("observation", observation))
-            if image is not None
-        }
+        given = {"restored": restored, "reference": reference, "observation": observation}
+        clips = {name: ImageFrames(image) for name, image in given.items() if image is not None}
         check_clips(clips)
         truth = clips.get("reference")
         finder = None if detector == "off" else chosen_detector(detector)

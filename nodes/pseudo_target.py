@@ -102,8 +102,7 @@ class PseudoTargetGenerate(io.ComfyNode):
             path = output_folder(folder or "")
         except ValueError:
             return None
-        manifest = path / PAIRS if path is not None else None
-        return manifest.stat().st_mtime_ns if manifest is not None and manifest.is_file() else None
+        return (path / PAIRS).stat().st_mtime_ns if path is not None and (path / PAIRS).is_file() else None
 
     @classmethod
     def execute(cls, restorer, prior, preset=None, selection=None, count=20, seed=0, folder="", faces=None, frames=None):

@@ -189,11 +189,7 @@ class RestorerSettings(io.ComfyNode):
     @classmethod
     def execute(cls, restorer, method):
         kind = method["method"]
-        require(
-            restorer,
-            type(getattr(restorer, "options", None)) is methods()[kind].options,
-            f"these are settings of {kind}",
-            f"choose {restorer.name} as the method, or load another file",
-        )
+        fits = type(getattr(restorer, "options", None)) is methods()[kind].options
+        require(restorer, fits, f"these are settings of {kind}", f"choose {restorer.name} as the method, or load another file")
         changes = from_widgets(methods()[kind].options, {name: value for name, value in method.items() if name != "method"})
         return io.NodeOutput(restorer.configured(**changes))

@@ -121,16 +121,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace) -> Run:
-    return Run(
-        options.work or options.out.with_name(f"{options.out.stem}-training"),
-        options.seed,
-        options.device,
-        torch.bfloat16 if options.precision == "bfloat16" else None,
-        options.save_every,
-        options.validate_every,
-        options.minutes,
-        options.workers,
-    )
+    folder = options.work or options.out.with_name(f"{options.out.stem}-training")
+    precision = torch.bfloat16 if options.precision == "bfloat16" else None
+    return Run(folder, options.seed, options.device, precision, options.save_every, options.validate_every, options.minutes, options.workers)
 
 
 def _prefixes(options: argparse.Namespace) -> tuple[str, ...]:

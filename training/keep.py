@@ -140,21 +140,11 @@ class KeepStage(TemporalStage[KEEP]):
 def keep_config(sizes: CodeConfig, flow_network: bool = False) -> KeepConfig:
     """KEEP's sizes on a codebook network's: the published ones on CodeFormer's, small ones else. Without GMFlow, flow comes from OpenCV."""
     vq = sizes.vq
-    if vq.side == VQConfig().side:
-        return KeepConfig(vq, sizes.width, sizes.heads, sizes.layers, gain_heads=sizes.heads, flow_network=flow_network)
-    return KeepConfig(
-        vq,
-        sizes.width,
-        sizes.heads,
-        sizes.layers,
-        sizes.fused,
-        cross_fused=(vq.latent_side, 2 * vq.latent_side),
-        cross_width=16,
-        gain_layers=2,
-        gain_heads=sizes.heads,
-        gain_width=24,
-        flow_network=flow_network,
-    )
+    small: dict[str, Any] = {}
+    if vq.side != VQConfig().side:
+        cross_fused = vq.latent_side, 2 * vq.latent_side
+        small = dict(fused=sizes.fused, cross_fused=cross_fused, cross_width=16, gain_layers=2, gain_width=24)
+    return KeepConfig(vq, sizes.width, sizes.heads, sizes.layers, gain_heads=sizes.heads, flow_network=flow_network, **small)
 
 
 def keep_on(base: CodeFormer, gmflow: Path | None = None) -> KEEP:

@@ -62,13 +62,8 @@ def main(folder: Path, methods: list[str]) -> None:
         if not len(some):
             continue
         mean = some.mean(0)
-        cells = [
-            f"{which[0]} to {which[1]}",
-            f"{len(some)}",
-            f"{missed.get(which, 0)}",
-            f"{mean[0]:.0f}, {mean[2]:.0f}",
-            f"{mean[1]:.0f}, {mean[3]:.0f}",
-        ]
+        cells = [f"{which[0]} to {which[1]}", f"{len(some)}", f"{missed.get(which, 0)}"]
+        cells += [f"{mean[0]:.0f}, {mean[2]:.0f}", f"{mean[1]:.0f}, {mean[3]:.0f}"]
         cells += [f"{some[:, 4].min():.2f}", f"{mean[5]:.2f} ({some[:, 5].min():.2f} to {some[:, 5].max():.2f})"]
         cells += [f"{mean[k]:+.2f} ({some[:, k].min():+.2f})" for k in range(6, 6 + len(methods))]
         print(f"| {' | '.join(cells)} |", flush=True)

@@ -63,9 +63,8 @@ def moving(seed: int, count: int, pan: float = 0.0, zoom: float = 0.0, turn: flo
         scale, angle = (1 + zoom / 100) ** k / 3, math.radians(turn * k)
         c, s, shift = scale * math.cos(angle), scale * math.sin(angle), pan * k * 2 / (3 * WIDTH) - min(pan * count / (3 * WIDTH), 0.6)
         matrix = torch.tensor([[[c, -s * HEIGHT / WIDTH, shift], [s * WIDTH / HEIGHT, c, 0.0]]])
-        out.append(
-            F.grid_sample(canvas, F.affine_grid(matrix, [1, 3, HEIGHT, WIDTH], align_corners=False), align_corners=False, padding_mode="reflection")
-        )
+        grid = F.affine_grid(matrix, [1, 3, HEIGHT, WIDTH], align_corners=False)
+        out.append(F.grid_sample(canvas, grid, align_corners=False, padding_mode="reflection"))
     return torch.cat(out)
 
 

@@ -96,12 +96,8 @@ class Footage:
             frames = deinterlaced(frames, rng)
         frames = encoded(frames, matrix, rng) if codec else to_8_bit(frames, matrix, rng)
         if scaler:
-            frames = resized_to(
-                frames,
-                height,
-                width,
-                str(rng.choice(("linear", "cubic", "cubic", "lanczos", "area", "nearest"), p=(0.3, 0.25, 0.2, 0.15, 0.07, 0.03))),
-            )
+            filter = str(rng.choice(("linear", "cubic", "cubic", "lanczos", "area", "nearest"), p=(0.3, 0.25, 0.2, 0.15, 0.07, 0.03)))
+            frames = resized_to(frames, height, width, filter)
         if again:
             if rng.random() < 0.5:
                 small = resized(frames, max(16 / min(height, width), 1 / log_uniform(rng, (1.1, 2.0))), rng)
