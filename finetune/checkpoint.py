@@ -1,4 +1,4 @@
-"""The file that fine-tuning leaves: a whole network that says where it comes from."""
+"""The output file of fine-tuning: all tensors of the network, with where it comes from as metadata."""
 
 from __future__ import annotations
 

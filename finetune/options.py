@@ -1,4 +1,4 @@
-"""What fine-tuning can be told, the plan of the paper, and a short one for small networks and few pictures."""
+"""Options of fine-tuning: the paper's schedule, and a short one for small networks and few pictures."""
 
 from __future__ import annotations
 

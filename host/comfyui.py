@@ -1,4 +1,4 @@
-"""Whether ComfyUI is there, and its own modules."""
+"""Detection of ComfyUI, and access to its modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where networks run, and who makes room for them."""
+"""Devices, dtypes and memory management of networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What nodes hand on besides frames: VIDEO values, the graph a clip was made by, and nothing at all."""
+"""What nodes pass on besides frames: VIDEO values, the workflow as metadata of a clip, and ComfyUI's execution blocker (`nothing`)."""
 
 from __future__ import annotations
 

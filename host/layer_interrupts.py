@@ -1,4 +1,4 @@
-"""Networks that can be stopped in the middle of a pass, there and back."""
+"""Interruption between the layers of a network, in the forward and in the backward pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress, and the interruption that comes with it."""
+"""Progress bars and previews; ticking one is also what makes a loop interruptible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person at a page is told: sentences, without the server's folders and without the names of our modules."""
+"""Error messages for ComfyUI's page: without the paths of the server's folders and without the names of our modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sockets to calls: the nodes of this package."""
+"""The nodes of this package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damage: done to frames, or described for footage that is already damaged."""
+"""Degradation nodes: applied to clean frames, described for degraded footage, or estimated from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faces out of frames, and back."""
+"""Face Align and Paste Back: detection, tracking, alignment and compositing; and the inputs that other nodes share with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good a restoration is, in figures and pictures."""
+"""Measure Restoration: quality metrics as a table, JSON, plots and slices over time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clips in and out of a graph."""
+"""Loading, retiming and saving clips; and the inputs that other nodes share with them."""
 
 from __future__ import annotations
 

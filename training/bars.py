@@ -1,4 +1,4 @@
-"""How far training is, on stderr."""
+"""Progress bars of training, on stderr."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What leaves training: a float16 file that says what it is, and its model card."""
+"""Export of trained weights: a float16 .safetensors file with metadata, and its model card."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..models.embedded import ALIAS, BASE, aliased, read_embedded
 
 @dataclass(frozen=True)
 class Card:
-    """What people must know of a weights file.
+    """The model card of a weights file.
 
     Attributes:
         title: of the network.
@@ -60,7 +60,7 @@ LICENCE = "Apache-2.0, as the package. The portraits' repositories are MIT-licen
 
 
 STILLS = "blur, downsampling, noise and JPEG"
-"""What degrades faces that do not move."""
+"""Degradations of single faces, for cards."""
 
 
 def federal_data(train: int, held_out: int, degraded: str = STILLS) -> str:

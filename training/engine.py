@@ -353,7 +353,7 @@ def _saved_state(path: Path, recipe: str, seed: int) -> dict[str, Any] | None:
 
 
 def _ema_with_warm_up(ema: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """The step of an exponential average over the weights after so many steps; a long memory would remember the start."""
+    """Exponential moving average of weights whose decay grows from 0.1 to `ema` (min(ema, n / (9 + n))), so that it forgets the start."""
 
     def step(average: Tensor, now: Tensor, steps: Tensor | int) -> Tensor:
         return average.lerp(now, 1 - min(ema, float(steps) / (9 + float(steps))))

@@ -1,4 +1,4 @@
-"""How long and how fast something learns."""
+"""Training schedules: steps, batch size and learning rate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast a stage learns.
+    """The schedule of a stage.
 
     Attributes:
         steps: of the optimiser.
@@ -43,7 +43,7 @@ class Plan:
             raise ValueError(f"a plan's rates are positive, its ema is from 0 up to 1 and its clip is not negative, got {self}")
 
     def with_batch(self, batch: int) -> Plan:
-        """The plan with `batch` faces at once and as many passes per step as make up its own batch."""
+        """The plan with `batch` faces per forward pass, and gradients accumulated over as many passes as make up its own batch."""
         return replace(self, batch=batch, accumulate=max(1, self.batch * self.accumulate // batch))
 
     def rate_at(self, step: int) -> float:

@@ -1,1 +1,1 @@
-"""What networks learn from: faces set moving, damaged as footage is."""
+"""Training data: faces, synthetic motion, and degradations of pictures and of video."""

@@ -1,4 +1,4 @@
-"""What a low-quality face is made of: the blind degradation of the papers, and the three fixed ones that restorers are judged on."""
+"""Degradations of faces for training: the papers' blind, known and video degradations; and the three fixed ones of the benchmark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damage as footage has it, of moving faces: optics, sensor, scaler and codec, twice where a clip was shot and then uploaded.
+"""Degradation of clips of moving faces: optics, sensor, scaler and codec, twice where a clip was shot and then uploaded.
 
 The families are those of Real-ESRGAN (Wang et al., 2021, section 3), GFPGAN (2021, eq. 2) and of KEEP's and DicFace's video degradations, with
 six real codecs on frames that move, so that predicted frames are damaged as predicted frames are.
@@ -107,7 +107,7 @@ class Footage:
 
 
 def encoded(frames: np.ndarray, matrix: str, rng: np.random.Generator) -> np.ndarray:
-    """Through a codec of its time, at a quality that people put up with."""
+    """Encoded and decoded by a codec of CODECS, at a quality drawn between its limits."""
     codec = str(rng.choice(list(CODECS), p=(0.5, 0.14, 0.12, 0.1, 0.07, 0.07)))
     low, high = CODECS[codec][2]
     options = {}
@@ -121,12 +121,12 @@ def encoded(frames: np.ndarray, matrix: str, rng: np.random.Generator) -> np.nda
 
 
 def to_8_bit(frames: np.ndarray, matrix: str, rng: np.random.Generator) -> np.ndarray:
-    """Whole levels, of RGB as pictures are kept or of 4:2:0 as video is, in equal shares."""
+    """Rounded to 8 bits, of RGB or of 4:2:0 YCbCr, in equal shares."""
     return through(frames, None, 0, matrix) if rng.random() < 0.5 else np.clip(np.round(frames), 0, 255)
 
 
 def blurred(frames: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    """By one kernel for the clip: Gaussian, generalised Gaussian or plateau, round or not, a disc out of focus, or a line of motion."""
+    """Convolved with one kernel for the clip: Gaussian, generalised Gaussian or plateau, round or not, a disc out of focus, or a line of motion."""
     kernel = blur_kernel(max(sigma, 0.05), rng)
     return frames if kernel.shape == (1, 1) else np.stack([cv2.filter2D(frame, -1, kernel, borderType=cv2.BORDER_REFLECT_101) for frame in frames])
 
@@ -175,7 +175,7 @@ def sharpened(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def deinterlaced(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What deinterlacers leave: every other line from its neighbours, or combed with the next frame's."""
+    """As deinterlacers leave a clip: every other line from its neighbours, or combed with the next frame's."""
     out = frames.copy()
     if rng.random() < 0.7:
         out[:, 1:-1:2] = (frames[:, :-2:2] + frames[:, 2::2][:, : len(frames[0, 1:-1:2])]) / 2
@@ -198,5 +198,5 @@ def resized_to(frames: np.ndarray, height: int, width: int, filter: str) -> np.n
 
 
 def log_uniform(rng: np.random.Generator, limits: tuple[float, float]) -> float:
-    """A draw whose logarithm is uniform."""
+    """A log-uniform draw between two limits."""
     return float(np.exp(rng.uniform(*np.log(limits))))
