@@ -129,7 +129,7 @@ def test_the_command_writes_a_file_that_loads_and_tells_its_story(tmp_path: Path
     cli.add_arguments(parser)
     out = tmp_path / "mine.safetensors"
     arguments = ["codebook", "--faces", str(draw_faces(tmp_path / "people")), "--out", str(out), "--device", "cpu", "--validate-every", "0"]
-    assert cli.run(parser.parse_args([*arguments, "--minutes", "1e-9"])) == cli.STOPPED and not out.exists()
+    assert cli.run(parser.parse_args([*arguments, "--minutes", "1e-9"])) == cli.EXIT_STOPPED and not out.exists()
     assert cli.run(parser.parse_args(arguments)) == 0
     network = CodeFormer.of(read_embedded(out))
     assert network.sizes == TINY.sizes

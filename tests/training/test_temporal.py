@@ -278,7 +278,7 @@ def test_a_clip_that_stands_still_needs_one_frame(base: CodeFormer) -> None:
 @pytest.mark.parametrize("task", ["colourise", "inpaint"])
 def test_the_small_network_learns_a_further_task_on_what_restores(codebook_folder: Path, base: CodeFormer, tmp_path: Path, task: str) -> None:
     """What hands features on learns, the codes' own layers stay; of a hole only what was hidden counts."""
-    assert for_task(DICFACE_SMALL, task).opened == TASKS_SMALL.opened
+    assert for_task(DICFACE_SMALL, task).unfrozen == TASKS_SMALL.unfrozen
     recipe = replace(TASKS_SMALL, task=task, plan=PLAN, blind=TINY.blind, frames=3)
     restorer = dicface_on(base, 3)
     network, stage = dicface_on(restorer, 3), stage_of(DicFaceStage, recipe, restorer, codebook_folder)
@@ -294,5 +294,5 @@ def test_the_small_network_learns_a_further_task_on_what_restores(codebook_folde
     before = {key: value.clone() for key, value in network.state_dict().items()}
     trained = train(network, [stage], Run(tmp_path, precision=None, validate_every=0), "dicface")
     moved = {key.split(".")[0] for key, value in trained.state_dict().items() if not torch.equal(value, before[key])}
-    assert moved <= set(TASKS_SMALL.opened) and "fuse_convs_dict" in moved
+    assert moved <= set(TASKS_SMALL.unfrozen) and "fuse_convs_dict" in moved
     assert all(map(math.isfinite, stage.validate(trained)[0].values()))
