@@ -110,13 +110,14 @@ def main() -> None:
     parser.add_argument("--side", type=float)
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--auto", action="store_true")
+    parser.add_argument("--first", type=int, default=FIRST)
     options = parser.parse_args()
     restorer: Restorer = build_restorer("blind", weights=embedded.FOLDER / embedded.listed(embedded.RESTORERS)[EMBEDDED["blind"]])
     if options.auto:
         device = torch.device("cpu")
         restorer = with_estimates(restorer, device=device, precision=None, placed=lambda network: on(network, device))
     for place in options.clips:
-        truth = read_frames(place, start=FIRST, count=FRAMES)[0]
+        truth = read_frames(place, start=options.first, count=FRAMES)[0]
         if options.side:
             box = find_tracks([(0, truth)], load_detector("blazeface"))[0].boxes.median(0).values
             share = options.side / float(box[2] - box[0])
