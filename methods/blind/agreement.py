@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...colour import luma
-from ...faces.compositing.strength import smoothstep as rise
+from ...faces.compositing.strength import smoothstep
 from ..base import resized
 from .window_means import around
 
@@ -67,13 +67,13 @@ class Agreement:
     frames: int = 1
 
     @classmethod
-    def of(cls, mean: Tensor, apart: Tensor, carried: bool = False) -> Agreement:
+    def of(cls, mean: Tensor, apart: Tensor, carried: float | Tensor = 0.0) -> Agreement:
         """Of one frame, from the mean of two corrections (n, 3, 512, 512) and what the first differs from it.
 
         Args:
-            carried: whether both looks saw what was restored before.
+            carried: of the crop, how much of what was restored before both looks saw, in [0, 1].
         """
-        usual = CARRIED if carried else 1.0
+        usual = 1 - (1 - CARRIED) * carried
         pairs = (mean, apart), (mean - luma(mean), apart - luma(apart))
         lacking = torch.cat([lack(m[FACE], d[FACE]) for m, d in pairs], 1)
         energy, difference = (torch.cat([energies(part) for part in parts], 1) for parts in zip(*pairs, strict=True))
@@ -104,8 +104,10 @@ class Agreement:
         """
         noise = self._removed_noise()
         limits = (UNSURE, SURE), (COLOURS_UNSURE, COLOURS_SURE)
-        usual = torch.cat([rise(lacking, *limit) for lacking, limit in zip(self.lacking.split(1, 1), limits, strict=True)], 1)
-        agreed = torch.lerp(usual, rise(self.lacking, NOISE_UNSURE, NOISE_SURE), noise)[:, :, None].expand(-1, -1, OCTAVES, -1, -1).flatten(1, 2)
+        usual = torch.cat([smoothstep(lacking, *limit) for lacking, limit in zip(self.lacking.split(1, 1), limits, strict=True)], 1)
+        agreed = (
+            torch.lerp(usual, smoothstep(self.lacking, NOISE_UNSURE, NOISE_SURE), noise)[:, :, None].expand(-1, -1, OCTAVES, -1, -1).flatten(1, 2)
+        )
         doubted = enlarged * (1 - (1 - NOISE_DOUBT) * noise)
         octaves = zip(DOUBT + COLOURS_DOUBT, self.difference.split(1, 1), strict=True)
         wrong = doubted * torch.cat([doubt * octave for doubt, octave in octaves], 1)
@@ -116,7 +118,7 @@ class Agreement:
         """How far the correction is that of noise, (n, 1, 1, 1) in [0, 1]."""
         octaves = self.energy[FACE_CELLS][:, :OCTAVES].mean((2, 3), keepdim=True)
         first, _, third, coarse = octaves.clamp_min(0).sqrt().split(1, 1)
-        return rise((first * third).sqrt(), LITTLE_NOISE, MUCH_NOISE) * rise(first / coarse.clamp_min(1e-6), COARSE, FINE)
+        return smoothstep((first * third).sqrt(), LITTLE_NOISE, MUCH_NOISE) * smoothstep(first / coarse.clamp_min(1e-6), COARSE, FINE)
 
     def share(self, shares: Tensor) -> Tensor:
         """Of the whole correction, (n, 1, 512, 512): the mean of its octaves' shares, by their energies."""

@@ -18,7 +18,7 @@ from ...motion.warp import warp
 from ...options import Options, parameter
 from ...video.overlap import read_ahead
 from ..base import NetworkRestorer, Session, WarmUp, check_square, refuse_masks, resized
-from .agreement import Agreement, kept, mirrored, unmirrored
+from .agreement import CELL, FACE, FACE_CELLS, Agreement, kept, mirrored, unmirrored
 from .chroma_noise import without_chroma_noise
 from .window_means import around, averaged
 
@@ -29,6 +29,11 @@ SMALL = 2.0
 """Crop pixels per pixel of the frame from which on a face is small: of no more than 256 pixels with what is around it. What is made of one counts
 as the frame's pixels show it, by its means over them: the network draws what they lack, and pasted that would be sharper than the frame ever was,
 which took up to 1.4 dB of hardly damaged faces of 100 pixels. Larger faces gain as much by it as they lose."""
+CHANGED = 2 / 255
+"""A place has changed since the frame before, moved to this one, where means over 8 x 8 pixels differ by more than two levels (RMS over 3 x 3
+of them), in noise by 20^1/2 times that more. One to four levels do alike."""
+FEW, MANY = 0.01, 0.5
+"""Of the face's cells; fewer that have changed are not worth another look, and with more the frame begins anew, as the first of a clip."""
 SETTLED = 8
 """Frames after which what is carried no longer tells where in the clip it began: 64 dB and more between part and whole, whose second looks may fall
 on other frames, of 47 to 51 in the first."""
@@ -92,25 +97,6 @@ class BlindRestorer(NetworkRestorer):
 
 
 @dataclass(frozen=True)
-class Frame:
-    """A frame of a clip and what became of it.
-
-    Attributes:
-        crop: x_t, (1, 3, 512, 512) in [0, 1], as the network sees it.
-        grey: the crop, as the search for motion sees it.
-        restored: y_t, of the crop's shape.
-        share: (1, 1, 512, 512), of the correction that was made.
-        tolerance: of that size, the squared difference in which another frame agrees.
-    """
-
-    crop: Tensor
-    grey: GreyFrames
-    restored: Tensor
-    share: Tensor
-    tolerance: Tensor
-
-
-@dataclass(frozen=True)
 class Seen:
     """A frame of a clip before the network, on the CPU.
 
@@ -118,12 +104,38 @@ class Seen:
         crop, quiet: (1, 3, 512, 512) in [0, 1], as it came and as the network sees it.
         grey: the crop, as the search for motion sees it.
         flows: into the frame before, and that one's into this where it is asked for, (1, 2, 512, 512); None without a frame before.
+        unchanged: see `unchanged`; None where all is.
     """
 
     crop: Tensor
     quiet: Tensor
     grey: GreyFrames
     flows: tuple[Tensor, Tensor | None] | None
+    unchanged: Tensor | None = None
+
+    @property
+    def begins(self) -> bool:
+        """Whether the frame before is of no use."""
+        return self.flows is None or (self.unchanged is not None and bool(self.unchanged[FACE].mean() < 1 - MANY))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame of a clip and what became of it.
+
+    Attributes:
+        seen: before the network.
+        crop: x_t, (1, 3, 512, 512) in [0, 1], as the network sees it.
+        restored: y_t, of the crop's shape.
+        share: (1, 1, 512, 512), of the correction that was made.
+        tolerance: of that size, the squared difference in which another frame agrees.
+    """
+
+    seen: Seen
+    crop: Tensor
+    restored: Tensor
+    share: Tensor
+    tolerance: Tensor
 
 
 class BlindSession(Session):
@@ -161,13 +173,16 @@ class BlindSession(Session):
 
     def _seen_in_turn(self, crops: Tensor) -> Iterator[Seen]:
         """What needs no network, frame after frame, on the CPU and in a thread beside it."""
-        past = None if self._past is None else self._past.grey
+        past = None if self._past is None else self._past.seen
         for crop in crops.split(1):
             here = resized(crop.float(), CROP, "bicubic").clamp(0, 1)
-            grey = seen_by_flow(here)
-            flows = None if past is None else (flow_between(grey, past), flow_between(past, grey) if self.restorer.look_ahead else None)
-            yield Seen(here, without_chroma_noise(here, self.scale), grey, flows)
-            past = grey if self.restorer.options.carry else None
+            grey, quiet = seen_by_flow(here), without_chroma_noise(here, self.scale)
+            seen = Seen(here, quiet, grey, None)
+            if past is not None:
+                back, forth = flow_between(grey, past.grey), flow_between(past.grey, grey) if self.restorer.look_ahead else None
+                seen = Seen(here, quiet, grey, (back, forth), unchanged(quiet, past.quiet, back))
+            yield seen
+            past = seen if self.restorer.options.carry else None
 
     def _next(self, seen: Seen) -> Iterator[Tensor]:
         """Takes a crop and gives the restored ones that need no other."""
@@ -179,7 +194,8 @@ class BlindSession(Session):
         if device != self._device:
             self._device, self.enlarged = device, self.enlarged.to(device)
             self._drawn = self.restorer.network.at(detail) if (detail := self.restorer.options.detail) else None
-        frame = self._restored(now, quiet, seen.grey, past, None if back is None else back.to(device))
+        carried = None if seen.begins else past
+        frame = self._restored(now, quiet, seen, carried, None if carried is None or back is None else back.to(device))
         if past is not None and forth is not None:
             after = warp(frame.restored, forth.to(device), "bicubic")
             yield steadied(past.restored, after, past.share, past.tolerance).clamp(0, 1)
@@ -187,31 +203,32 @@ class BlindSession(Session):
         if not self.restorer.look_ahead:
             yield frame.restored
 
-    def _restored(self, now: Tensor, quiet: Tensor, grey: GreyFrames, past: Frame | None, flow: Tensor | None) -> Frame:
+    def _restored(self, now: Tensor, quiet: Tensor, source: Seen, past: Frame | None, flow: Tensor | None) -> Frame:
         """x_t, and what the network sees of it, with what is known of the frame before it and the flow into that."""
         before, restored = (None, None) if past is None else (past.crop, past.restored)
         images, seen = clip_inputs(quiet, before, restored, flow)
+        same = None if past is None or source.unchanged is None else source.unchanged.to(seen)
         faithful = self.restorer.network.at(0.0)  # asked for anew: a host may have exchanged them
         twice = self._looks_twice(past is None)
         if twice or self._drawn is None:
-            correction = self._look(images, seen, faithful) - now
+            correction = self._look(images, seen, same, faithful) - now
         if twice:
-            again = unmirrored(self._look(mirrored(images), mirrored(seen), faithful)) - now
+            again = unmirrored(self._look(mirrored(images), mirrored(seen), None if same is None else mirrored(same), faithful)) - now
             mean = (correction + again) / 2
-            agreement = Agreement.of(mean, correction - mean, carried=past is not None)
+            agreement = Agreement.of(mean, correction - mean, carried=(seen if same is None else seen * same).mean())
             self._agreement = agreement if past is None else self._agreement.then(agreement)
             self._shares = self._agreement.shares(self.scale)
             self._share = self._agreement.share(self._shares)
             correction = mean
         if self._drawn is not None:  # differs from look to look by its nature, so it goes where the faithful looks agree
-            correction = self._look(images, seen, self._drawn) - now
+            correction = self._look(images, seen, same, self._drawn) - now
         share = self._share
         correction = kept(correction, self._shares)
         result = now + correction
         tolerance = AGREED**2 + LEFT**2 * around(correction.square().mean(1, keepdim=True), AROUND_LEFT)
         if restored is not None and flow is not None:
             result = steadied(result, warp(restored, flow, "bicubic"), share * seen, tolerance)
-        return Frame(quiet, grey, result.clamp(0, 1), share, tolerance)
+        return Frame(source, quiet, result.clamp(0, 1), share, tolerance)
 
     def _looks_twice(self, first: bool) -> bool:
         """Whether a frame is looked at twice: the first of a clip and each `EVERY` frames on, and those between them where looks are noisy."""
@@ -223,8 +240,14 @@ class BlindSession(Session):
         self._served += 1
         return due or self._noisy
 
-    def _look(self, images: Tensor, seen: Tensor, weights: dict[str, Tensor]) -> Tensor:
-        return averaged(self.restorer.network(images, seen, weights, self.enlarged), self.pixel)
+    def _look(self, images: Tensor, seen: Tensor, same: Tensor | None, weights: dict[str, Tensor]) -> Tensor:
+        """y_t, by what was restored before where that shows the `same` and without it elsewhere."""
+        network, enlarged = self.restorer.network, self.enlarged
+        result = network(images, seen, weights, enlarged)
+        if same is not None:
+            alone = torch.cat([images[:, :3], torch.zeros_like(images[:, 3:])], 1)
+            result = torch.lerp(network(alone, torch.zeros_like(seen), weights, enlarged), result, same)
+        return averaged(result, self.pixel)
 
 
 def delivered(crops: Iterable[Tensor]) -> Tensor:
@@ -242,6 +265,21 @@ def steadied(restored: Tensor, before: Tensor, share: Tensor, tolerance: Tensor 
     difference = around((before - restored).square().mean(1, keepdim=True), AGREEMENT)
     weight = share * torch.exp(-difference / tolerance)
     return torch.lerp(restored, before, weight / (1 + weight))
+
+
+def unchanged(crop: Tensor, before: Tensor, flow: Tensor) -> Tensor | None:
+    """How far a crop (1, 3, H, W) shows what the one before does, moved along its flow (1, 2, H, W) into it, (1, 1, H, W) in [0, 1]; see `CHANGED`.
+
+    Optical flow fails where a mouth opens within one frame or the light changes; what was restored before would be carried to a wrong place.
+
+    Returns:
+        None where all but `FEW` of the face's cells are as they were.
+    """
+    moved = warp(F.avg_pool2d(before, 2), F.avg_pool2d(flow, 2) / 2)
+    difference = F.avg_pool2d(F.avg_pool2d(crop, 2) - moved, CELL // 2)
+    noise = (difference - around(difference, 3)).square().mean(1)[FACE_CELLS].median()  # from cell to cell, as other light is not
+    same = (around(difference.square().mean(1, keepdim=True), 3) <= CHANGED**2 + 20 * noise).to(crop)
+    return resized(same, crop.shape[-1], "bilinear") if 1 - same[FACE_CELLS].mean() > FEW else None
 
 
 def seen_by_flow(crops: Tensor) -> GreyFrames:

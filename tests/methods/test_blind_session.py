@@ -114,6 +114,28 @@ def test_the_flow_leads_back(clip):
     assert (warp(before, flow_into(now, before)) - now)[..., 32:-32, 32:-32].abs().mean() < 0.3 * still
 
 
+@pytest.mark.parametrize("deviation", [0, 10, 30])
+def test_noise_is_no_change_and_another_patch_or_light_is(clip, deviation):
+    """Noise of so many levels."""
+    now, before = ((clip[:1] + deviation * noise(seed)).clamp(0, 1) for seed in (0, 1))
+    still, patch = torch.zeros(1, 2, 512, 512), (..., slice(200, 264), slice(200, 264))
+    assert blind.unchanged(now, before, still) is None
+    other = before.clone()
+    other[patch] = 1 - other[patch]
+    same = blind.unchanged(now, other, still)
+    assert same[patch].mean() < 0.3 and same.mean() > 0.95
+    assert blind.unchanged(now, 0.7 * before, still).mean() < 0.2
+
+
+def test_where_a_face_changed_a_frame_is_restored_without_the_past(restorer, clip):
+    """A flash: the frame in it and the one after it come out as if each began a clip."""
+    flash = clip[:4].clone()
+    flash[2] = (1.5 * flash[2] + 0.2).clamp(0, 1)
+    over_time, alone = (restore_frames(restorer.configured(carry=carry, ahead=False), flash) for carry in (True, False))
+    apart = (over_time - alone).abs().mean((1, 2, 3))
+    assert apart[2] < 0.2 * apart[1] and apart[1] > 1e-5
+
+
 def test_detail_wants_a_second_set_of_weights(clip):
     alone = BlindRestorer(BlindRestorers(BlindSizes((8, 12), (1, 1)), drawn=False).eval())
     with pytest.raises(ValueError, match=r"no second set for detail, got detail 0\.5"):
@@ -264,7 +286,7 @@ def test_what_is_made_of_a_small_face_counts_by_means_over_its_frames_pixels(res
     monkeypatch.setattr(BlindRestorers, "forward", lambda *_: made)
     flags, matrix = torch.ones(1), scale * torch.eye(2, 3)[None]
     track = FaceTrack(0, 0, torch.zeros(1, 4), torch.zeros(1, 5, 2), matrix, flags, flags.bool(), flags, (480, 640), output_scale=output_scale)
-    seen = restorer.open(track)._look(clip[:1], clip[:1], {})
+    seen = restorer.open(track)._look(clip[:1], clip[:1], None, {})
     torch.testing.assert_close(seen, averaged(made, width))
     assert torch.equal(seen, made) == (width <= 1)
 
