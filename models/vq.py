@@ -86,7 +86,10 @@ class VQConfig:
                 attended.add(len(levels) - 1)
             else:
                 levels[-1].append(number)
-        widths = [len(state[f"{encoder}blocks.{level[-1]}.conv1.weight"]) for level in levels]
+        widths, width = [], channels
+        for level in levels:
+            width = len(state[f"{encoder}blocks.{level[-1]}.conv1.weight"]) if level else width  # what a damaged file lacks is named on loading
+            widths.append(width)
         codes, code_dim = state["quantize.embedding.weight"].shape
         latent = isqrt(len(state["position_emb"])) if "position_emb" in state else 16
         side = latent << (len(levels) - 1)
@@ -94,7 +97,7 @@ class VQConfig:
             side=side,
             channels=channels,
             multipliers=tuple(width // channels for width in widths),
-            res_blocks=len(levels[0]),
+            res_blocks=next(filter(None, map(len, levels)), 0),
             attention=frozenset(side >> level for level in attended),
             code_dim=code_dim,
             codes=codes,

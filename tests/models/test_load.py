@@ -159,11 +159,17 @@ def renamed(state):
     )
 
 
+def beheaded(state):
+    return {
+        key: value for key, value in state.items() if key != "encoder.blocks.1.conv1.weight"
+    }, "1 tensor is missing (encoder.blocks.1.conv1.weight)"
+
+
 def hollow(state):
     return {**state, "feat_emb.weight": torch.ones(())}, "the shapes of its tensors do not fit together"
 
 
-@pytest.mark.parametrize("damage", [dropped, added, misshapen, renamed, hollow])
+@pytest.mark.parametrize("damage", [dropped, added, misshapen, renamed, beheaded, hollow])
 @pytest.mark.parametrize("kind", ["codeformer", "keep", "dicface"])
 def test_a_damaged_network_is_told_with_its_first_fault(kind, damage, networks, tmp_path):
     state, words = damage(networks[kind].state_dict())
