@@ -119,7 +119,7 @@ class FlairPrior(Prior):
         schedule = changes.pop("schedule", self.schedule)
         other = copy(self)
         type(self).__init__(other, self.network, schedule, **(kept | changes))
-        other._flows = self._flows
+        other._flows = copy(self._flows)
         return other
 
     def masked(self, parser: Callable[[Tensor], Tensor]) -> FlairPrior:
