@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..faces.compositing.strength import smoothstep
 from ..faces.types import CROP
 from .base import from_network, resized
 
@@ -122,9 +123,7 @@ def anchored(answer: Tensor, seen: Tensor) -> Tensor:
 def presence(given: Tensor, wanted: Tensor, lacking: float = LACKING, present: float = PRESENT) -> Tensor:
     """c per crop (n,): 0 where the input's octave is much weaker than the answer's, 1 where it is as strong."""
     x, a = (octave.mean(1).flatten(1) for octave in (given, wanted))
-    share = (x * a).sum(1) / (a.square().sum(1) + 1e-8)
-    share = ((share - lacking) / (present - lacking)).clamp(0, 1)
-    return share * share * (3 - 2 * share)
+    return smoothstep((x * a).sum(1) / (a.square().sum(1) + 1e-8), lacking, present)
 
 
 def denoised(octave: Tensor, noise: Tensor) -> Tensor:

@@ -209,8 +209,8 @@ class Joint(CodePrediction):
         network.generator.requires_grad_(self.recipe.open_generator)
         self.last = conv_weight(network.generator.blocks[-1])
         if not self.recipe.open_generator:
-            fused: Any = network.fuse_convs_dict[str(max(network.sizes.fused))]
-            self.last = conv_weight(fused.shift[-1])
+            block: Any = network.fuse_convs_dict[str(max(network.sizes.fused))]
+            self.last = conv_weight(block.shift[-1])
         self.perceptual: nn.Module | None = None
         if self.recipe.perceptual:
             sides = network.config.sides[1:3]

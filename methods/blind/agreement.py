@@ -105,9 +105,8 @@ class Agreement:
         noise = self._removed_noise()
         limits = (UNSURE, SURE), (COLOURS_UNSURE, COLOURS_SURE)
         usual = torch.cat([smoothstep(lacking, *limit) for lacking, limit in zip(self.lacking.split(1, 1), limits, strict=True)], 1)
-        agreed = (
-            torch.lerp(usual, smoothstep(self.lacking, NOISE_UNSURE, NOISE_SURE), noise)[:, :, None].expand(-1, -1, OCTAVES, -1, -1).flatten(1, 2)
-        )
+        noisy = smoothstep(self.lacking, NOISE_UNSURE, NOISE_SURE)
+        agreed = torch.lerp(usual, noisy, noise)[:, :, None].expand(-1, -1, OCTAVES, -1, -1).flatten(1, 2)
         doubted = enlarged * (1 - (1 - NOISE_DOUBT) * noise)
         octaves = zip(DOUBT + COLOURS_DOUBT, self.difference.split(1, 1), strict=True)
         wrong = doubted * torch.cat([doubt * octave for doubt, octave in octaves], 1)

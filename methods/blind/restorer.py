@@ -111,12 +111,12 @@ class Seen:
     quiet: Tensor
     grey: GreyFrames
     flows: tuple[Tensor, Tensor | None] | None
-    unchanged: Tensor | None = None
+    unchanged: Tensor | None
 
     @property
     def begins(self) -> bool:
-        """Whether the frame before is of no use."""
-        return self.flows is None or (self.unchanged is not None and bool(self.unchanged[FACE].mean() < 1 - MANY))
+        """Whether so much has changed that the frame before is of no use."""
+        return self.unchanged is not None and bool(self.unchanged[FACE].mean() < 1 - MANY)
 
 
 @dataclass(frozen=True)
@@ -177,10 +177,11 @@ class BlindSession(Session):
         for crop in crops.split(1):
             here = resized(crop.float(), CROP, "bicubic").clamp(0, 1)
             grey, quiet = seen_by_flow(here), without_chroma_noise(here, self.scale)
-            seen = Seen(here, quiet, grey, None)
+            flows = same = None
             if past is not None:
-                back, forth = flow_between(grey, past.grey), flow_between(past.grey, grey) if self.restorer.look_ahead else None
-                seen = Seen(here, quiet, grey, (back, forth), unchanged(quiet, past.quiet, back))
+                flows = flow_between(grey, past.grey), flow_between(past.grey, grey) if self.restorer.look_ahead else None
+                same = unchanged(quiet, past.quiet, flows[0])
+            seen = Seen(here, quiet, grey, flows, same)
             yield seen
             past = seen if self.restorer.options.carry else None
 
@@ -190,12 +191,11 @@ class BlindSession(Session):
         device, past = self.restorer.place(WORKING), self._past
         now = seen.crop.to(device)
         quiet = now if seen.quiet is seen.crop else seen.quiet.to(device)
-        back, forth = seen.flows or (None, None)
         if device != self._device:
             self._device, self.enlarged = device, self.enlarged.to(device)
             self._drawn = self.restorer.network.at(detail) if (detail := self.restorer.options.detail) else None
-        carried = None if seen.begins else past
-        frame = self._restored(now, quiet, seen, carried, None if carried is None or back is None else back.to(device))
+        frame = self._restored(now, quiet, seen, None if seen.begins else past)
+        _, forth = seen.flows or (None, None)
         if past is not None and forth is not None:
             after = warp(frame.restored, forth.to(device), "bicubic")
             yield steadied(past.restored, after, past.share, past.tolerance).clamp(0, 1)
@@ -203,10 +203,10 @@ class BlindSession(Session):
         if not self.restorer.look_ahead:
             yield frame.restored
 
-    def _restored(self, now: Tensor, quiet: Tensor, source: Seen, past: Frame | None, flow: Tensor | None) -> Frame:
-        """x_t, and what the network sees of it, with what is known of the frame before it and the flow into that."""
-        before, restored = (None, None) if past is None else (past.crop, past.restored)
-        images, seen = clip_inputs(quiet, before, restored, flow)
+    def _restored(self, now: Tensor, quiet: Tensor, source: Seen, past: Frame | None) -> Frame:
+        """x_t, and what the network sees of it, with what is known of the frame before it."""
+        earlier = (None, None, None) if past is None or source.flows is None else (past.crop, past.restored, source.flows[0].to(now.device))
+        images, seen = clip_inputs(quiet, *earlier)
         same = None if past is None or source.unchanged is None else source.unchanged.to(seen)
         faithful = self.restorer.network.at(0.0)  # asked for anew: a host may have exchanged them
         twice = self._looks_twice(past is None)
@@ -226,6 +226,7 @@ class BlindSession(Session):
         correction = kept(correction, self._shares)
         result = now + correction
         tolerance = AGREED**2 + LEFT**2 * around(correction.square().mean(1, keepdim=True), AROUND_LEFT)
+        _, restored, flow = earlier
         if restored is not None and flow is not None:
             result = steadied(result, warp(restored, flow, "bicubic"), share * seen, tolerance)
         return Frame(source, quiet, result.clamp(0, 1), share, tolerance)
@@ -245,8 +246,8 @@ class BlindSession(Session):
         network, enlarged = self.restorer.network, self.enlarged
         result = network(images, seen, weights, enlarged)
         if same is not None:
-            alone = torch.cat([images[:, :3], torch.zeros_like(images[:, 3:])], 1)
-            result = torch.lerp(network(alone, torch.zeros_like(seen), weights, enlarged), result, same)
+            alone = network(*clip_inputs(images[:, :3], None, None, None), weights, enlarged)
+            result = torch.lerp(alone, result, same)
         return averaged(result, self.pixel)
 
 
