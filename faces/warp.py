@@ -40,7 +40,7 @@ def affine_grid(matrices: Tensor, height: int, width: int) -> tuple[Tensor, Tens
 def low_pass(image: Tensor, step: float) -> Tensor:
     """What survives when one sample of the result covers `step` samples of the image: Lanczos-3, separable, border replicated.
 
-    image: (C, H, W). step <= 1 / SHARPER leaves it untouched, and the filter fades in from there without a jump.
+    image: (C, H, W). step <= 1 / KERNEL_WIDTH leaves it untouched, and the filter fades in from there without a jump.
     """
     stretch = max(1.0, KERNEL_WIDTH * step)
     if stretch == 1.0:

@@ -42,8 +42,8 @@ MIN_COHERENCE_ON_GRID = 0.35
 """MIN_COHERENCE where 16 / r is whole: H.264's own blocks repeat there, with a coherence up to 0.28."""
 CERTAIN_COHERENCE = 0.6
 """Coherence that leaves no doubt. Under it visible blocks explain what is on their grid, and power must fall and not repeat as below."""
-MAX_POWER_FALL = -9.7
-"""Fall of power in dB from 1/3 to 2/3 of the way to 1/r: 12 to 18 under smooth filters; pixels that were repeated now once, now twice (1.5 by
+MIN_POWER_FALL = 9.7
+"""Least fall of power in dB from 1/3 to 2/3 of the way to 1/r: 12 to 18 under smooth filters; pixels that were repeated now once, now twice (1.5 by
 nearest neighbours) look like 3, but fall by 8 to 11."""
 MAX_HARMONIC = 0.4
 """Share of the coherence again at 2 / r: 0.4 to 1 of repeated pixels, 0.06 to 0.35 of pictures enlarged 3 times by smooth filters, and coded."""
@@ -165,7 +165,7 @@ def enlargement(seen: Tensor, held_out: Tensor, blocks: bool = False) -> float:
         return 1.0
     if peak < CERTAIN_COHERENCE and found < 1 / HARMONIC_FACTOR:
         low, high = (power[round((k - 0.06) * at) : round((k + 0.06) * at) + 1].mean() for k in (0.32, 0.68))
-        if 10 * math.log10(float(high / low)) > MAX_POWER_FALL or float(coherence[2 * at - 2 : 2 * at + 3].max()) > MAX_HARMONIC * peak:
+        if -10 * math.log10(float(high / low)) < MIN_POWER_FALL or float(coherence[2 * at - 2 : 2 * at + 3].max()) > MAX_HARMONIC * peak:
             return 1.0
     if float(_coherence(held_out, length)[0][at - 1 : at + 2].max()) < HELD_OUT_SHARE * required:
         return 1.0
@@ -236,7 +236,7 @@ def block_grid(steps: list[Tensor], factors: tuple[float, ...], corner: tuple[in
 
 
 def _steps(lines: Tensor) -> Tensor:
-    """(WIDEST, n): by how much differences over 1, 2, ... pixels along the last axis of (N, H, W) exceed those beside them, as a share of all.
+    """(MAX_STEP_WIDTH, n): by how much differences over 1, 2, ... pixels along the last axis of (N, H, W) exceed those beside them, as shares.
 
     The first is that between pixels 0 and 1; NaN where there is nothing beside.
     """

@@ -1,9 +1,9 @@
 """What `blind` makes of some twenty kinds of damage that nobody described to it.
 
-    python benchmarks/quality/undescribed.py CLIP... [--side 140] [--kinds "clean,h264 crf 18"] [--auto]
+    python benchmarks/quality/undescribed.py CLIP... [--side 140] [--kinds "clean,h264 crf 18"] [--auto] [--first 20]
 
-PSNR inside the face against the clip as it is, and how much of it is gained; six frames, cut out of the damaged frames along the truth's track.
-With --side the clips are first shrunk until the face is that wide; with --auto the default method takes the place of `blind`.
+PSNR inside the face against the clip as it is, and how much of it is gained; six frames from --first on, cut out of the damaged ones along the
+truth's track. With --side the clips are first shrunk until the face is that wide; with --auto the default method takes the place of `blind`.
 """
 
 from __future__ import annotations

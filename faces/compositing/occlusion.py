@@ -37,7 +37,7 @@ def unoccluded(restored: Tensor, original: Tensor, scale: float = 1.0, outline: 
 
     A restorer that paints a face over a hand changes a region's mean colour and its structure, with
 
-        1 - SSIM = 1 - (2 cov(a, b) + FLAT) / (var a + var b + FLAT)
+        1 - SSIM = 1 - (2 cov(a, b) + SSIM_CONSTANT) / (var a + var b + SSIM_CONSTANT)
 
     of the cells' brightness a and b; one that sharpens changes neither, once the restored crop is as blurred as the original (`match_blur`).
     Outside the mesh half as much is enough. A shift of colour that the whole crop has in common is left out.
@@ -62,7 +62,7 @@ def subtract_median(change: Tensor) -> Tensor:
 
 
 def match_blur(a: Tensor, b: Tensor, cell: int) -> Tensor:
-    """Pictures a (n, 3, h, w) of `cell` crop pixels a pixel, each blurred by that of BLURS which brings it nearest to b.
+    """Pictures a (n, 3, h, w) of `cell` crop pixels a pixel, each blurred by that of BLUR_SIGMAS which brings it nearest to b.
 
     A restored face that is blurred as the footage was shows the footage again, but for what lay before it.
     """

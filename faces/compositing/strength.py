@@ -123,7 +123,7 @@ def gap_fade(track: FaceTrack) -> Tensor:
 
 
 def end_fade(track: FaceTrack) -> Tensor:
-    """Ramps over at most RAMP frames, and a third of the track, where it begins or ends inside its shot."""
+    """Ramps over at most END_FADE frames, and a third of the track, where it begins or ends inside its shot."""
     out = torch.ones(len(track), dtype=torch.float64)
     length = min(END_FADE, len(track) // 3)
     if track.shot is None or not length:

@@ -133,8 +133,8 @@ BY_ID = "choose by id, see fvr faces"
 
 
 def tracks_like(tracks: Sequence[FaceTrack], like: Look) -> list[FaceTrack]:
-    """The tracks of the people who look so: all that are nearer than SAME, or else the nearest one, if CLEARLY nearer than the next and within
-    OTHER_PERSON_DISTANCE, or where faces are small or blurred as far beyond it as `people.named` doubts.
+    """The tracks of the people who look so: all that are nearer than SAME, or else the nearest one, if nearer by MIN_LEAD than the next and within
+    OTHER_PERSON_DISTANCE, or where faces are small or blurred as far beyond it as `people.assign_people` doubts.
 
     Raises:
         ValueError: if there is nobody.

@@ -124,7 +124,7 @@ def decode(packets: list[av.Packet], count: int) -> np.ndarray:
 
 
 def _to_bytes(clip: Tensor) -> np.ndarray:
-    """(T, 3, H, W) in [0, 1] to (T, H', W', 3) uint8 with even sides of at least SMALLEST."""
+    """(T, 3, H, W) in [0, 1] to (T, H', W', 3) uint8 with even sides of at least MIN_SIDE."""
     height, width = clip.shape[-2:]
     pad = [max(MIN_SIDE, side + side % 2) - side for side in (width, height)]
     padded = F.pad(clip, (0, pad[0], 0, pad[1]), mode="replicate")

@@ -73,7 +73,7 @@ def test_raw_noise_in_all_colours_goes(truth):
 @pytest.mark.parametrize("change", ["expression", "light"])
 @pytest.mark.parametrize("damage", ["soft", "web"])
 def test_what_changes_between_two_frames_is_not_carried_over(change, damage):
-    """Optical flow follows neither a mouth that opens within one frame nor a flash; carried along, what was restored before cost up to 1.1 dB."""
+    """Optical flow follows neither a mouth that opens within one frame nor a flash; carried along, what was restored before cost 1.1 and 4.3 dB."""
     pytest.importorskip("skimage", reason="the portrait comes with scikit-image")
     frames = moving_portrait(24)[:5]
     other = with_open_mouth(frames[3:]) if change == "expression" else torch.cat([(1.3 * frames[3:4]).clamp_max(1), frames[4:]])

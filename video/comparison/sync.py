@@ -49,7 +49,11 @@ def check_sync(sources: Sequence[FrameSource], times: Sequence[FrameTimes]) -> N
 
 
 def sound_source(sources: Sequence[FrameSource], wanted: int | None = None) -> int | None:
-    """The clip whose sound is kept: `wanted`, counted from 0, else the first that has any, None if none has; VideoError if `wanted` has none."""
+    """The clip whose sound is kept: `wanted`, counted from 0, else the first that has any, None if none has.
+
+    Raises:
+        VideoError: if there is no clip `wanted`, or it has no sound.
+    """
     if wanted is None:
         return next((number for number, source in enumerate(sources) if source.info.audio), None)
     if not 0 <= wanted < len(sources):

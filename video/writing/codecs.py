@@ -135,7 +135,11 @@ def choose_container(path: Path | None, container: str | None) -> str:
 def choose_codec(
     name: str, container: str, pixel_format: str | None, crf: float, preset: str | None, like: SourceInfo | None = None
 ) -> tuple[VideoCodec, str]:
-    """The codec and its pixel format, which a lossless codec takes from the clip it is `like`; raises VideoError for what cannot be stored."""
+    """The codec and its pixel format, which a lossless codec takes from the clip it is `like`.
+
+    Raises:
+        VideoError: for an unknown name, and for what cannot be stored.
+    """
     if name not in CODECS:
         raise VideoError(f"codec must be one of {', '.join(CODECS)}, got {name!r}")
     codec = CODECS[name]

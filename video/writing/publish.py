@@ -42,7 +42,11 @@ def writable(folder: Path) -> Iterator[None]:
 
 
 def publish(part: Path, target: Path, overwrite: bool, otherwise: Callable[[Path], Path] | None = None) -> Path:
-    """Moves a finished file to `target`, or the next free name that `otherwise` gives; returns the name, or raises FileExistsError."""
+    """Moves a finished file to `target`, or the next free name that `otherwise` gives; returns the name.
+
+    Raises:
+        FileExistsError: if the name is taken and there is no `otherwise`.
+    """
     allow(part, 0o666)
     while not overwrite:
         try:
