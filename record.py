@@ -100,11 +100,11 @@ def device_name(device: torch.device) -> str:
 
 
 def described(restorer: Restorer) -> dict[str, Any]:
-    """A restorer's method and options, with those of the restorers that it uses: an enhancer, and a floor that cleans its crops first."""
+    """A restorer's method and options, with those of the restorers that it uses: an enhancer, and a pre-cleaner, under the key "floor"."""
     options = getattr(restorer, "options", None)
     info = {"method": restorer.name, **(asdict(options) if is_dataclass(options) and not isinstance(options, type) else {})}
     info |= {"fingerprint": restorer.fingerprint} if restorer.fingerprint else {}
-    used = {name: getattr(restorer, name, None) for name in ("enhancer", "floor")}
+    used = {"enhancer": getattr(restorer, "enhancer", None), "floor": getattr(restorer, "precleaner", None)}
     return info | {name: described(other) for name, other in used.items() if other is not None}
 
 

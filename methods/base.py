@@ -83,9 +83,9 @@ class WarmUp:
         """The frame of the track at which a session begins that keeps frames from `first` on."""
         return max(0, first - self.before) // self.every * self.every
 
-    def over(self, floor: WarmUp) -> WarmUp:
+    def over(self, precleaner: WarmUp) -> WarmUp:
         """Of a method whose crops another one cleans first."""
-        return WarmUp(self.before + floor.before, lcm(self.every, floor.every), self.exact and floor.exact)
+        return WarmUp(self.before + precleaner.before, lcm(self.every, precleaner.every), self.exact and precleaner.exact)
 
 
 class Restorer(ABC):
@@ -227,8 +227,8 @@ class NetworkRestorer(Restorer):
         self.network = network
         self.options = self.options_type() if options is None else options
         self.place = on(network, next(network.parameters()).device) if place is None else place
-        self.floor: Restorer | None = None
-        """What cleans the crops before this restorer sees them, without looking ahead: small networks need it."""
+        self.precleaner: Restorer | None = None
+        """What cleans the crops before this restorer sees them, without looking ahead (RealBasicVSR's word): small networks need it."""
         self.comes_cleaned = False
         """Whether another restorer cleaned them before, see `after_cleaning`."""
 
@@ -255,24 +255,24 @@ class NetworkRestorer(Restorer):
 
     @property
     def warm_up(self) -> WarmUp:  # type: ignore[override]
-        return self.own_warm_up if self.floor is None else self.own_warm_up.over(self.floor.warm_up)
+        return self.own_warm_up if self.precleaner is None else self.own_warm_up.over(self.precleaner.warm_up)
 
-    def on_floor(self, floor: Restorer | None) -> Self:
-        """The same restorer, over crops that `floor` cleaned."""
+    def precleaned_by(self, precleaner: Restorer | None) -> Self:
+        """The same restorer, over crops that `precleaner` cleaned."""
         other = copy(self)
-        other.floor = floor
+        other.precleaner = precleaner
         return other
 
     def after_cleaning(self) -> Self:
-        other = self.on_floor(None)
+        other = self.precleaned_by(None)
         other.comes_cleaned = True
         return other
 
     def cleaner(self, track: FaceTrack | None, check_interrupt: CheckInterrupt) -> Cleaner:
-        """What a session's crops go through first: `floor`, in a session of its own, or nothing."""
-        if self.floor is None:
+        """What a session's crops go through first: `precleaner`, in a session of its own, or nothing."""
+        if self.precleaner is None:
             return Cleaner(self.side, None, self.comes_cleaned)
-        return Cleaner(self.side, self.floor.open(track, check_interrupt=check_interrupt).push, True)
+        return Cleaner(self.side, self.precleaner.open(track, check_interrupt=check_interrupt).push, True)
 
     def configured(self, **changes: Any) -> Self:
         """The same restorer with other parameters.

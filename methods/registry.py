@@ -65,10 +65,10 @@ Placed = Callable[[nn.Module], Placement]
 
 
 def embedded_blind(placed: Placed, precision: torch.dtype | None = torch.float32) -> BlindRestorer | None:
-    """The package's own blind restorer as a floor, which looks at no frame ahead; None in an installation without its weights.
+    """The package's own blind restorer as a pre-cleaner, which looks at no frame ahead; None in an installation without its weights.
 
     Args:
-        precision: of the method above it; None lets the floor, too, have its own.
+        precision: of the method above it; None lets the pre-cleaner, too, have its own.
     """
     if not (FOLDER / BLIND).is_file():
         return None
@@ -76,10 +76,10 @@ def embedded_blind(placed: Placed, precision: torch.dtype | None = torch.float32
     return BlindRestorer(network, BlindOptions(ahead=False), place=placed(network))
 
 
-def flair_floor(placed: Placed, precision: torch.dtype | None = torch.float32) -> BlindRestorer | None:
+def flair_precleaner(placed: Placed, precision: torch.dtype | None = torch.float32) -> BlindRestorer | None:
     """The same beneath FLAIR: the noise that more second looks would take out is left to the sampler."""
-    floor = embedded_blind(placed, precision)
-    return None if floor is None else floor.configured(twice=False)
+    precleaner = embedded_blind(placed, precision)
+    return None if precleaner is None else precleaner.configured(twice=False)
 
 
 def _embedded(name: str, placed: Placed, precision: torch.dtype | None = torch.float32) -> NetworkRestorer:
@@ -88,10 +88,10 @@ def _embedded(name: str, placed: Placed, precision: torch.dtype | None = torch.f
     return restorer_from(loaded, place=placed(loaded.network))
 
 
-def with_floor(restorer: NetworkRestorer, loaded: LoadedNetwork, placed: Placed, precision: torch.dtype | None) -> NetworkRestorer:
+def with_precleaner(restorer: NetworkRestorer, loaded: LoadedNetwork, placed: Placed, precision: torch.dtype | None) -> NetworkRestorer:
     """The restorer of an embedded file over the embedded blind restorer: its 128 pixels leave to that what they cannot show."""
     small = loaded.path.parent == FOLDER and loaded.kind != "blind"
-    return restorer.on_floor(embedded_blind(placed, precision)) if small else restorer
+    return restorer.precleaned_by(embedded_blind(placed, precision)) if small else restorer
 
 
 def build_flair(
@@ -105,15 +105,15 @@ def build_flair(
     """FLAIR over the prior of a file, the embedded one over the embedded blind restorer; None is the prior without weights."""
     placed = placed or (lambda network: on(network, device))
     prior: Prior = GaussianPrior()
-    enhancer = floor = None
+    enhancer = precleaner = None
     if weights is not None:
         fast = torch.bfloat16 if weights.parent == FOLDER else torch.float32  # of the published ones nobody measured it
         prior = prior_from_file(weights, dtype=precision or fast, placed=placed)
         if weights.name == PRIOR and options.enhance and (FOLDER / CODEBOOK).is_file():
             enhancer = _embedded(CODEBOOK, placed, precision or fast)
         if weights.parent == FOLDER:
-            floor = flair_floor(placed, precision)
-    return FlairRestorer(prior, degradation, options, enhancer, floor=floor, device=device)
+            precleaner = flair_precleaner(placed, precision)
+    return FlairRestorer(prior, degradation, options, enhancer, precleaner=precleaner, device=device)
 
 
 def with_estimates(otherwise: Restorer, *, device: torch.device, precision: torch.dtype | None, placed: Placed) -> Restorer:
@@ -157,7 +157,7 @@ def _build_network(method: str) -> Build:
         if kind != method:
             raise ValueError(f"{weights} holds {loaded.detail}; restore with --method {kind}, or give {method} its own checkpoint (see `fvr models`)")
         restorer = restorer_from(loaded, options, place=on(loaded.network, device))
-        return with_floor(restorer, loaded, lambda network: on(network, device), precision)
+        return with_precleaner(restorer, loaded, lambda network: on(network, device), precision)
 
     return build
 

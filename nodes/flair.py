@@ -11,7 +11,7 @@ from ..headless.io import io
 from ..methods.base import Restorer
 from ..methods.flair.options import PRESETS
 from ..methods.flair.sampler import FlairOptions, FlairRestorer
-from ..methods.registry import flair_floor
+from ..methods.registry import flair_precleaner
 from ..physics import Degradation
 from ..priors.base import Prior
 from ..priors.load import EMBEDDED, TASKS, load_prior, prior_from_file
@@ -106,8 +106,8 @@ def flair(
     if parser is not None:
         prior = prior.masked(parser)
     mask = parser if wanted else None
-    floor = flair_floor(host.managed) if prior.native() is not prior else None  # small networks need one
-    return FlairRestorer(prior, degradation, options, enhancer=enhancer, mask=mask, floor=floor, device=host.device())
+    precleaner = flair_precleaner(host.managed) if prior.native() is not prior else None  # small networks need one
+    return FlairRestorer(prior, degradation, options, enhancer=enhancer, mask=mask, precleaner=precleaner, device=host.device())
 
 
 class WithOptions(io.ComfyNode):

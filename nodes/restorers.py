@@ -14,7 +14,7 @@ from ..methods.codeformer import CodeFormerOptions
 from ..methods.dicface import DicFaceOptions
 from ..methods.keep import KeepOptions
 from ..methods.per_frame import PerFrameOptions
-from ..methods.registry import methods, restorer_from, with_estimates, with_floor
+from ..methods.registry import methods, restorer_from, with_estimates, with_precleaner
 from ..models.checkpoints.load import load_network
 from ..models.checkpoints.origin import origins
 from ..models.compiled import compile_parts
@@ -100,7 +100,7 @@ def load_restorer(model: str, precision: str = AUTO) -> tuple[Restorer, str]:
     device = host.device()
     dtype = PRECISIONS.get(resolved_precision(precision, device))
     loaded = load_network(path, dtype)
-    restorer: Restorer = with_floor(restorer_from(loaded, place=host.managed(loaded.network)), loaded, host.managed, dtype)
+    restorer: Restorer = with_precleaner(restorer_from(loaded, place=host.managed(loaded.network)), loaded, host.managed, dtype)
     if model == AUTO:
         restorer = with_estimates(restorer, device=device, precision=dtype, placed=host.managed)
     return restorer, f"{path.name}: {loaded.detail}; {loaded.licence}"

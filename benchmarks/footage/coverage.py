@@ -86,7 +86,7 @@ def gain(truth: Tensor, shown: Tensor, track: FaceTrack, crops: Tensor) -> list[
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     restorers = {"blind": build_restorer("blind", weights=named_weights(EMBEDDED["blind"]))}
-    restorers["codeformer"] = build_restorer("codeformer", weights=named_weights(EMBEDDED["codeformer"])).on_floor(None)
+    restorers["codeformer"] = build_restorer("codeformer", weights=named_weights(EMBEDDED["codeformer"])).precleaned_by(None)
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in DRAW}
     gains: list[tuple[float, float, dict[str, float]]] = []
     lost = dict.fromkeys(SHARES, 0)

@@ -112,7 +112,7 @@ def main(folder: Path) -> None:
     detector = load_detector("blazeface")
     assert isinstance(detector, BlazeFaceDetector)
     built = {name: build_restorer(name, weights=named_weights(EMBEDDED[name])) for name in ("blind", "codeformer", "keep")}
-    restorers = {"blind": built["blind"], "codeformer alone": built["codeformer"].on_floor(None), "keep": built["keep"]}
+    restorers = {"blind": built["blind"], "codeformer alone": built["codeformer"].precleaned_by(None), "keep": built["keep"]}
     found: dict[bool, dict[tuple[str, ...], list[list[float]]]] = {True: {}, False: {}}
     for name, first in CLIPS.items():
         frames, (track, *_) = tracks_of(folder / name, detector, first)

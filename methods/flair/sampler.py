@@ -64,7 +64,7 @@ ROUNDING = (2 / 255) ** 2 / 12
 LEAST_ESTIMATE_VARIANCE = 0.02**2
 """How far off, as a variance, an estimate is taken to be at least when it is weighed against that rounding; tried 0.02 to 0.1, squared."""
 CLEANED = 0.1 / 255
-"""How far off, as a deviation, the floor's crops are taken to be where nobody described the damage: the prior may not contradict them."""
+"""How far off, as a deviation, the pre-cleaned crops are taken to be where nobody described the damage: the prior may not contradict them."""
 WARM_UP_WINDOWS = 2
 """Windows after which those of a clip that was begun in its middle are what they are in the whole clip, within 50 dB."""
 START = 0
@@ -125,11 +125,11 @@ class FlairRestorer(Restorer):
     Args:
         prior: the diffusion prior.
         degradation: what happened to the frames; None if nobody knows: it is then estimated per clip, and where the footage does not support an
-            estimate, data consistency holds to what the floor made of the crops, or rests.
+            estimate, data consistency holds to the pre-cleaned crops, or rests.
         options: Algorithm 1's parameters.
-        enhancer: any restorer of 512 crops, used for line 8; over a floor it takes crops as cleaned.
+        enhancer: any restorer of 512 crops, used for line 8; with a `precleaner` it takes crops as cleaned.
         mask: where the enhancer may act, if options.where is "face"; None is face_mask(). A callable gets crops, as options.mask_every says.
-        floor: cleans the crops, without looking ahead, for the condition that sampling starts from; None takes them as they are.
+        precleaner: cleans the crops, without looking ahead, for the condition that sampling starts from; None takes them as they are.
         device: where the sampling runs; crops come in and go out on the CPU.
         on_step: called after every step of every window.
     """
@@ -145,16 +145,16 @@ class FlairRestorer(Restorer):
         enhancer: Restorer | None = None,
         *,
         mask: Mask | None = None,
-        floor: Restorer | None = None,
+        precleaner: Restorer | None = None,
         device: torch.device | str = "cpu",
         on_step: OnStep | None = None,
     ) -> None:
         self.prior = prior
         self.degradation = degradation
         self.options = options or FlairOptions()
-        self.enhancer = enhancer if enhancer is None or floor is None else enhancer.after_cleaning()
+        self.enhancer = enhancer if enhancer is None or precleaner is None else enhancer.after_cleaning()
         self.mask = torch.ones(CROP, CROP) if self.options.where == "crop" else face_mask() if mask is None else mask
-        self.floor = floor
+        self.precleaner = precleaner
         self.device = torch.device(device)
         self.on_step = on_step
         self.schedule = spaced(prior.schedule, self.options.steps, self.options.start, self.options.resolved_spacing)
@@ -215,7 +215,7 @@ class FlairRestorer(Restorer):
             return Restorer.warm_up
         stride = self.window - (self.overlap if self.frames_interact else 0)
         own = WarmUp(before=WARM_UP_WINDOWS * stride if self.frames_interact else 0, every=stride, exact=not self.frames_interact)
-        return own if self.floor is None else own.over(self.floor.warm_up)
+        return own if self.precleaner is None else own.over(self.precleaner.warm_up)
 
 
 class FlairSession(Session):
@@ -232,7 +232,7 @@ class FlairSession(Session):
         place = (0, 0) if track is None else (track.person, track.start)
         self._key = (seed, *place) if sample == 0 else (seed, *place, -sample)
         self._previous_estimates: dict[int, Tensor] = {}  # of the window before: step -> estimates of its last frames, (overlap, 3, 512, 512) float16
-        self._floor = None if restorer.floor is None else restorer.floor.open(track, seed=seed, check_interrupt=check_interrupt)
+        self._precleaner = None if restorer.precleaner is None else restorer.precleaner.open(track, seed=seed, check_interrupt=check_interrupt)
         self._cleaned: deque[Tensor] = deque()  # of the frames that wait
         self._cleaned_from = first
         self._looked = False
@@ -249,8 +249,8 @@ class FlairSession(Session):
             if wrong:
                 self.note = f"warning: {wrong}; check the description, or leave it out to have the damage estimated"
         self._looked = True
-        if self._floor is not None:
-            self._cleaned.extend(self._floor.push(crops))
+        if self._precleaner is not None:
+            self._cleaned.extend(self._precleaner.push(crops))
         return joined(self._stream.push(crops))
 
     def close(self) -> Tensor:
@@ -261,13 +261,13 @@ class FlairSession(Session):
         """One window: crops (n, 3, H, W) from frame `first` of the clip; `shared` are final results in [0, 1]."""
         restorer, options, schedule = self.restorer, self.restorer.options, self.restorer.schedule
         y, condition = (part.to(restorer.device) for part in self.observe(crops, restorer.prior.upsampling))
-        if self._floor is not None:
+        if self._precleaner is not None:
             condition = self._cleaned_condition(first, len(crops)).to(restorer.device)
         operator = self.observe.operator.at_frames(first, len(crops)) if options.data_consistency else None
         noise = self.observe.noise
-        if restorer.degradation is None:  # nothing is known of the frames; what the floor made of them is the observation, if there is one
+        if restorer.degradation is None:  # nothing is known of the frames; pre-cleaned they are the observation, where there is a pre-cleaner
             y, noise = (condition + 1) / 2, CLEANED
-            operator = Identity() if operator is not None and self._floor is not None else None
+            operator = Identity() if operator is not None and self._precleaner is not None else None
         grey = noise * 255 if options.noise_level is None else options.noise_level
         gamma, weights = gammas(options, schedule, grey), enhancement_weights(options, len(schedule))
         shared_results = None if shared is None else shared.to(restorer.device) * 2 - 1
@@ -311,7 +311,7 @@ class FlairSession(Session):
         return ((x_t.clamp(-1, 1) + 1) / 2).cpu()
 
     def _cleaned_condition(self, first: int, count: int) -> Tensor:
-        """The condition (count, 3, 512, 512) in [-1, 1] of frames from `first` on, as the floor cleaned them; earlier ones are forgotten."""
+        """The condition (count, 3, 512, 512) in [-1, 1] of frames from `first` on, as pre-cleaned; earlier ones are forgotten."""
         for _ in range(first - self._cleaned_from):
             self._cleaned.popleft()
         self._cleaned_from = first

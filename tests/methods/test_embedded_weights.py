@@ -125,8 +125,8 @@ def test_a_diffusion_prior_can_be_flairs_enhancer(crops):
     inner.prior = copy(flair.prior)
     inner.prior.predict_x0 = lambda x_t, t, condition=None: asked.append(condition) or predict(x_t, t, condition)
     options = replace(flair.options, steps=2, tau=1)
-    alone = FlairRestorer(flair.prior, flair.degradation, replace(options, enhance=False), floor=flair.floor)
-    both = FlairRestorer(flair.prior, flair.degradation, options, inner, floor=flair.floor)
+    alone = FlairRestorer(flair.prior, flair.degradation, replace(options, enhance=False), precleaner=flair.precleaner)
+    both = FlairRestorer(flair.prior, flair.degradation, options, inner, precleaner=flair.precleaner)
     plain, enhanced = (native(restore_frames(restorer, y)) for restorer in (alone, both))
     truth = native(crops[:1])
     assert asked and asked == [None] * len(asked)  # eq. 14's unconditional estimate

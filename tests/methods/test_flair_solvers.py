@@ -233,11 +233,11 @@ def test_an_enhancer_that_leaves_the_first_face_as_it_is_is_spared_the_others():
     assert network.faces == [1, 1, 1, 1] and torch.equal(enhanced, run(frames, prior, **ENHANCED))
 
 
-def test_over_a_floor_an_enhancer_takes_crops_as_cleaned():
-    """With no floor of its own, and its answers count where what was cleaned lacks an octave."""
-    enhancer = PerFrameRestorer(Brighter(), side=128).on_floor(Recurrent())
-    over = FlairRestorer(Wiener(), X8, enhancer=enhancer, floor=Recurrent()).enhancer
-    assert over.floor is None and over.cleaner(None, lambda: None).is_clean(torch.zeros(1, 3, CROP, CROP))
+def test_after_pre_cleaning_an_enhancer_takes_crops_as_cleaned():
+    """With no pre-cleaner of its own, and its answers count where what was cleaned lacks an octave."""
+    enhancer = PerFrameRestorer(Brighter(), side=128).precleaned_by(Recurrent())
+    over = FlairRestorer(Wiener(), X8, enhancer=enhancer, precleaner=Recurrent()).enhancer
+    assert over.precleaner is None and over.cleaner(None, lambda: None).is_clean(torch.zeros(1, 3, CROP, CROP))
     assert FlairRestorer(Wiener(), X8, enhancer=enhancer).enhancer is enhancer
 
 

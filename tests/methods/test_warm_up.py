@@ -32,7 +32,7 @@ def embedded_keep(**changes) -> KeepRestorer:
     """The real network, over crops that it takes as they are."""
     restorer = build_restorer("keep", weights=weights_for("keep", {}))
     assert isinstance(restorer, KeepRestorer)
-    return restorer.on_floor(None).configured(**changes)
+    return restorer.precleaned_by(None).configured(**changes)
 
 
 EXACT = {

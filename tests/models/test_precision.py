@@ -32,9 +32,9 @@ def test_it_is_kept_to_networks_whose_pictures_stay_the_same():
     """None stands for it; what lies beneath a network follows."""
     blind, codebook = (load_network(FOLDER / name, None).network for name in (BLIND, CODEBOOK))
     assert blind.faithful.tail.weight.dtype == torch.bfloat16 and {part.dtype for part in codebook.parameters()} == {torch.float32}
-    for precision, floor in ((None, torch.bfloat16), (torch.float32, torch.float32), (torch.bfloat16, torch.float32)):
+    for precision, precleaner in ((None, torch.bfloat16), (torch.float32, torch.float32), (torch.bfloat16, torch.float32)):
         restorer = build_restorer("codeformer", weights=FOLDER / CODEBOOK, precision=precision)
-        assert restorer.floor.network.faithful.tail.weight.dtype == floor
+        assert restorer.precleaner.network.faithful.tail.weight.dtype == precleaner
 
 
 @pytest.mark.parametrize("name", [PRIOR, "another.safetensors"])
