@@ -44,9 +44,8 @@ def inception_features(weights: Path, device: torch.device | str = "cpu") -> Fea
         raise FileNotFoundError(f"no Inception weights at {weights}; put torchvision's {INCEPTION_FILE} there, or measure by the embedded features")
     with torch.device("meta"):
         network = inception_v3(weights=None, init_weights=False, transform_input=True)
-    fill(network, weights, "Inception v3", "take it out of the model folder, and the embedded features are taken")
+    fill(network, weights, "Inception v3", "take it out of the model folder, and the embedded features are taken", device)
     network.fc = torch.nn.Identity()  # type: ignore[assignment]
-    network.to(device).eval().requires_grad_(False)
 
     @torch.no_grad()
     def features(pictures: Tensor) -> Tensor:

@@ -44,8 +44,7 @@ def load_arcface(weights: Path | str, device: torch.device | str = "cpu") -> Emb
     backbone = facexlib_class("recognition.arcface_arch", "Backbone")
     with torch.device("meta"):  # the weights are the file's, so none are drawn
         network = backbone(num_layers=50, drop_ratio=0.6, mode="ir_se")
-    fill(network, path, "ArcFace IR-SE-50", "take it out of the model folder, and identity is left out")
-    network.to(device).eval().requires_grad_(False)
+    fill(network, path, "ArcFace IR-SE-50", "take it out of the model folder, and identity is left out", device)
 
     @torch.no_grad()
     def embed(faces: Tensor) -> Tensor:

@@ -35,8 +35,7 @@ def load_parser(weights: Path | str, *, device: str | torch.device = "cpu") -> P
     if not path.is_file():
         raise FileNotFoundError(f"no ParseNet weights at {path}; put parsing_parsenet.pth there or paste without a parser")
     net = facexlib_class("parsing.parsenet", "ParseNet")(in_size=CROP, out_size=CROP, parsing_ch=19)
-    fill(net, path, "ParseNet", "take it out of the model folder, and faces are masked without a parser")
-    net.to(device).eval().requires_grad_(False)
+    fill(net, path, "ParseNet", "take it out of the model folder, and faces are masked without a parser", device)
     place = torch.device(device)
     return NetworkParser(net, place, 1 if place.type == "cpu" else 4)
 

@@ -47,9 +47,7 @@ class RetinaFaceDetector:
         self.batch = batch or (1 if self.device.type == "cpu" else 8)
         if not weights.is_file():
             raise FileNotFoundError(f"no RetinaFace weights at {weights}; put detection_Resnet50_Final.pth there or choose the blazeface detector")
-        self.net = retinaface_network()
-        fill(self.net, weights, "RetinaFace-R50", "choose the detector blazeface")
-        self.net.to(self.device).eval().requires_grad_(False)
+        self.net = fill(retinaface_network(), weights, "RetinaFace-R50", "choose the detector blazeface", self.device)
 
     def __call__(self, frames: Tensor) -> list[list[Face]]:
         return [faces for chunk in frames.split(self.batch) for faces in self.find(chunk)]

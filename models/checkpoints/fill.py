@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
+import torch
 from torch import nn
 
 from .first_output import check_first_output
 from .origin import record_origin
 from .state_dict import AGAIN, read_state
 
+Network = TypeVar("Network", bound=nn.Module)
 
-def fill(network: nn.Module, path: Path | str, what: str, otherwise: str) -> None:
-    """Gives `network` the weights of a file. Its parameters may be on the meta device; they become the file's tensors, float32, on the CPU.
+
+def fill(network: Network, path: Path | str, what: str, otherwise: str, device: torch.device | str = "cpu") -> Network:
+    """Gives `network`, whose parameters may be on the meta device, the weights of a file: float32, on `device`, in eval mode, without gradients.
 
     Args:
         what: the network's name, as in "RetinaFace".
@@ -35,3 +39,4 @@ def fill(network: nn.Module, path: Path | str, what: str, otherwise: str) -> Non
     network.float()
     check_first_output(network, str(path))
     record_origin(network, path)
+    return network.to(device).eval().requires_grad_(False)
