@@ -212,7 +212,8 @@ def _codebook(options: argparse.Namespace) -> None:
     faces, held_out = (Faces(options.faces, split, recipe.sizes.vq.side, _prefixes(options)) for split in ("train", "val"))
     torch.manual_seed(options.seed)
     network = codebook.network_of(recipe)
-    stages = codebook.stages_of(recipe, faces, held_out, torch.device(options.device), _cleaned(options, recipe))
+    cleaned = None if recipe.cleaned is None or options.export_now else _cleaned(options, recipe)
+    stages = [] if options.export_now else codebook.stages_of(recipe, faces, held_out, torch.device(options.device), cleaned)
     trained = _trained_network(network, stages, _settings(options), recipe.name, options.export_now)
     damage = recipe.blind.text
     if recipe.cleaned is not None:
@@ -220,10 +221,17 @@ def _codebook(options: argparse.Namespace) -> None:
     _save(options, trained, recipe.name, "Face codebook (CodeFormer)", "restores aligned faces frame by frame", (faces, held_out), damage=damage)
 
 
-def _cleaned(options: argparse.Namespace, recipe: CodebookRecipe) -> tuple[CleanedClips, CleanedClips] | None:
-    """The clips of the recipe's last stage, to learn from and held out."""
-    if recipe.cleaned is None:
-        return None
+def _cleaned(options: argparse.Namespace, recipe: CodebookRecipe) -> tuple[CleanedClips, CleanedClips]:
+    """The clips of the recipe's last stage, to learn from and held out.
+
+    Raises:
+        FileNotFoundError: in an installation without the embedded blind restorer, which cleans them.
+    """
+    if not (FOLDER / BLIND).is_file():
+        raise FileNotFoundError(
+            f"the last stage of the recipe {recipe.name} learns from what the embedded blind restorer leaves of small faces, and {FOLDER / BLIND} "
+            "is not there; install this package anew, or make that file with `fvr train blind`"
+        )
     folder = _settings(options).folder
     blind = cast(BlindRestorer, build_restorer("blind", weights=FOLDER / BLIND, device=options.device, precision=None))
 
@@ -247,7 +255,7 @@ def _temporal(options: argparse.Namespace) -> None:
     base_path = (FOLDER / (DICFACE if further else CODEBOOK) if options.base is None else options.base).resolve()
     base = _base_network(base_path, recipe, options.recipe, "dicface" if further else "codeformer")
     side = base.config.side
-    if options.autoencoder is None and (recipe.codes or recipe.features or recipe.perceptual):
+    if options.autoencoder is None and not options.export_now and (recipe.codes or recipe.features or recipe.perceptual):
         raise ValueError(
             f"training {options.network} needs the encoder of clean faces: give --autoencoder, the codebook's work folder's autoencoder.safetensors"
         )
@@ -259,7 +267,7 @@ def _temporal(options: argparse.Namespace) -> None:
     device = torch.device(options.device)
     network: nn.Module = keep.keep_on(base, options.gmflow) if options.network == "keep" else dicface.dicface_on(base, recipe.frames)
     kind: Any = keep.KeepStage if options.network == "keep" else dicface.DicFaceStage
-    clean = None if options.autoencoder is None else clean_encoder(base, options.autoencoder)
+    clean = None if options.autoencoder is None or options.export_now else clean_encoder(base, options.autoencoder)
     stages = [kind(recipe, base.to(device), faces, held_out, device, clean, clips)]
     if recipe.evidence is not None and not further:
         stages.append(EvidenceStage(recipe.evidence, base, faces, held_out, device))

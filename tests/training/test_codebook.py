@@ -144,6 +144,22 @@ def test_the_command_writes_a_file_that_loads_and_tells_its_story(tmp_path: Path
     assert notes_of(out)["recipe"] == "tiny" and notes_of(out)["fidelity"] == "1"
 
 
+def test_an_unfinished_run_is_written_without_the_blind_restorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--export-now reads what is on disk; only training needs the network that the last stage's clips are cleaned by, and says which that is."""
+    monkeypatch.setitem(cli.RECIPES["codebook"], "small", TINY)
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    out = tmp_path / "mine.safetensors"
+    arguments = ["codebook", "--faces", str(draw_faces(tmp_path / "people")), "--out", str(out), "--device", "cpu", "--validate-every", "0"]
+    assert cli.run(parser.parse_args([*arguments, "--minutes", "1e-9"])) == cli.EXIT_STOPPED
+    monkeypatch.setitem(cli.RECIPES["codebook"], "small", replace(TINY, cleaned=SHORT))
+    monkeypatch.setattr(cli, "FOLDER", tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match=r"last stage of the recipe tiny .*blind-512.safetensors is not there; install"):
+        cli.run(parser.parse_args(arguments))
+    assert cli.run(parser.parse_args([*arguments, "--export-now"])) == 0
+    assert CodeFormer.of(read_embedded(out)).sizes == TINY.sizes
+
+
 def test_a_file_on_a_base_holds_only_what_differs(tmp_path: Path) -> None:
     card = Card("t", "w", "d", "l", "r", "c", 0, "b", (("PSNR", "1 dB"),))
     export({"a": torch.ones(4), "b": torch.zeros(2)}, tmp_path / "base.safetensors", card)

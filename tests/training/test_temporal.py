@@ -229,6 +229,18 @@ def test_a_clip_is_as_long_as_was_asked(arguments, base: CodeFormer, tmp_path: P
         cli.run(arguments("--out", out, "--base", tmp_path / "mine.pth", "--frames", 1))
 
 
+def test_an_unfinished_run_is_written_without_the_encoder_of_clean_faces(arguments, base: CodeFormer, tmp_path: Path, monkeypatch) -> None:
+    """Only training asks for it."""
+    monkeypatch.setitem(cli.RECIPES["keep"], "small", replace(KEEP_TINY, plan=Plan(3, 1, 1e-3, 1e-4)))
+    torch.save({"params_ema": base.state_dict()}, tmp_path / "mine.pth")
+    out = tmp_path / "elsewhere" / "keep.safetensors"
+    words = ["--out", out, "--base", tmp_path / "mine.pth"]
+    assert cli.run(arguments(*words, "--minutes", 1e-9)) == cli.EXIT_STOPPED
+    options = arguments(*words, "--export-now")
+    options.autoencoder = None
+    assert cli.run(options) == 0 and isinstance(load_network(out).network, KEEP)
+
+
 def test_a_base_that_torch_saved_makes_a_file_that_stands_alone(arguments, codebook_folder: Path, base: CodeFormer, tmp_path: Path) -> None:
     torch.save({"params_ema": base.state_dict()}, tmp_path / "mine.pth")
     out = tmp_path / "elsewhere" / "keep.safetensors"
