@@ -14,17 +14,18 @@ from ..colour import luma
 from ..methods.tasks import Mode
 from ..models.code_prediction import CodeNetwork
 from ..models.dicface.network import DicFace, dirichlet_mean
+from .data.degradations import Coded
 from .data.faces import Jitter
 from .engine import Batch, generator_for
 from .evidence import EVIDENCE_SMALL
 from .losses import dirichlet_divergence
 from .plan import Plan
 from .recipe import SMALL_128
-from .temporal import VFHQ, TemporalRecipe, TemporalStage
+from .temporal import TemporalRecipe, TemporalStage
 
 # DicFace's options file: Adam, rate 5e-5 to 2e-5 by cosine, 100 000 steps, EMA 0.997, two clips of 5 frames on each of (our count) 8 GPUs;
 # lambda_1 = -1 and lambda_2 = 1 of eq. 9; prior 1 as the paper's best (the file's own is 0.1). All but the positions is trained.
-DICFACE_PAPER = TemporalRecipe("DicFace 512", Plan(100_000, 16, 5e-5, 2e-5, ema=0.997), 5, VFHQ, divergence=1.0)
+DICFACE_PAPER = TemporalRecipe("DicFace 512", Plan(100_000, 16, 5e-5, 2e-5, ema=0.997), 5, Coded(), divergence=1.0)
 
 # Ours for the embedded codebook, on a CPU: only what the base lacks is trained, and the weights of codes (idx_pred_layer), which change their
 # meaning. The KL weighs 1e-5: with its full weight, codes of a network this small fall to the prior.
@@ -33,7 +34,6 @@ DICFACE_SMALL = TemporalRecipe(
     Plan(360, 1, 5e-4, 5e-5, warmup=20, ema=0.98, clip=1.0),
     5,
     SMALL_128.blind,
-    rate_factor=None,
     jitter=Jitter(),
     pixels=10.0,
     codes=0.1,

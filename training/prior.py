@@ -22,7 +22,7 @@ from ..models.flair.window import Flows
 from ..priors.flair_video import smoothed
 from .data.degradations import BENCHMARK, NATIVE_128, Blind, Deblurring, KnownDegradation, benchmark_input
 from .data.faces import MIRROR_ONLY, Faces, Jitter
-from .data.synthetic_motion import Clips, Motion, animate, degraded_clip, sample_clip
+from .data.synthetic_motion import Clips, Motion, animate, sample_clip
 from .engine import Batch, Stage, generator_for
 from .plan import Plan
 
@@ -247,7 +247,7 @@ class VideoPriorStage(_PriorStage):
         pairs = []
         for _ in range(self.plan.batch):
             target = sample_clip(self.faces, self.clips, recipe.frames, recipe.motion, generator)
-            pairs.append((target, degraded_clip(target, recipe.video_blind or recipe.blind, generator)))
+            pairs.append((target, (recipe.video_blind or recipe.blind).draw(generator)(target, generator)))
         target, condition = (torch.cat(part) * 2 - 1 for part in zip(*pairs, strict=True))
         return self.noised(target, condition, self.plan.batch, generator)
 

@@ -19,9 +19,9 @@ from ..metrics.temporal import mean_warping_error
 from ..models.code_prediction import CodeNetwork
 from ..models.vq import Encoder
 from ..physics.linear.inpaint import BrushStrokes
-from .data.degradations import BENCHMARK, Blind, Streamed, benchmark_input
+from .data.degradations import BENCHMARK, Blind, Coded, Streamed, benchmark_input
 from .data.faces import MIRROR_ONLY, Faces, Jitter
-from .data.synthetic_motion import Clips, Motion, animate, degraded_clip, sample_clip
+from .data.synthetic_motion import Clips, Motion, animate, sample_clip
 from .engine import Batch, Net, Stage, generator_for
 from .evidence import EvidenceRecipe
 from .losses import EncoderFeatures, pixel_loss
@@ -39,7 +39,6 @@ class TemporalRecipe:
         plan: the schedule; a batch counts clips.
         frames: of a clip.
         blind: degradations.
-        rate_factor: range of the H.264 recompression of half of the clips; None for none.
         motion: of stills that are set in motion.
         jitter: of those stills before.
         pixels, codes, features, perceptual: weights of L1, token cross-entropy, feature loss, and LPIPS (or our encoder's features).
@@ -63,8 +62,7 @@ class TemporalRecipe:
     name: str
     plan: Plan
     frames: int
-    blind: Blind | Streamed
-    rate_factor: tuple[int, int] | None = (18, 25)
+    blind: Blind | Streamed | Coded
     motion: Motion = field(default_factory=Motion)
     jitter: Jitter = MIRROR_ONLY
     pixels: float = 1.0
@@ -85,10 +83,6 @@ class TemporalRecipe:
     tied: bool = False
     task: Mode = "restore"
     evidence: EvidenceRecipe | None = None
-
-
-# The blur and noise of DicFace's options file (after VFHQ's), for 512 x 512; its x4 downsampling is the middle of our range.
-VFHQ = Blind(512, (0.1, 10.0), 0.7, (1.0, 8.0), (0.0, 10.0), (60, 100))
 
 
 @dataclass
@@ -152,7 +146,7 @@ class TemporalStage(Stage[Net]):
                 pair["hole"] = (1 - strokes.mask_for(target)).expand(len(target), 1, -1, -1)
                 source = pull_push_fill(target, pair["hole"])
         else:
-            source = degraded_clip(target, self.recipe.blind, generator, self.recipe.rate_factor)
+            source = self.recipe.blind.draw(generator)(target, generator)
         return {**pair, "source": source * 2 - 1}
 
     def targets(self, network: CodeNetwork, target: Tensor) -> Tensor:

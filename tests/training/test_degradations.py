@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from fvr.metrics.fidelity import psnr
 from fvr.physics import BicubicDownsample
-from fvr.training.data.degradations import BENCHMARK, HEAVY, MILD, NATIVE_128, Blind, KnownDegradation, benchmark_input
+from fvr.training.data.degradations import BENCHMARK, HEAVY, MILD, NATIVE_128, Blind, Coded, KnownDegradation, benchmark_input
 from fvr.training.prior import paper
 
 
@@ -50,6 +52,42 @@ def test_the_same_seed_degrades_alike_and_noise_differs_between_frames() -> None
     noisy = Blind(64, (0.1, 0.1), factor=(1, 1), noise=(10, 10), quality=(100, 100))
     clip = noisy.draw(generator)(torch.stack([face, face]), generator)
     assert 20 < psnr(clip[:1], clip[1:]).item() < 30  # two noises of 10 / 255: 25.1 dB apart
+
+
+FAINT = Coded(64, (0.1, 0.1), noise=(0, 0), rate=(0, 0))
+"""Nothing but the smaller size, and 8 bits."""
+
+
+def under(family: Coded, clip: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return family.draw(generator)(clip, generator)
+
+
+def test_a_coded_clip_is_enlarged_by_the_interpolation_that_it_was_shrunk_by() -> None:
+    clip = smooth_picture().mean(0).expand(3, 3, 64, 64)
+    wanted = {mode: F.interpolate(F.interpolate(clip, (16, 16), mode=mode), (64, 64), mode=mode) for mode, _ in FAINT.modes}
+    found = []
+    for seed in range(60):
+        away = {mode: float((under(FAINT, clip, seed) - picture).abs().max()) for mode, picture in wanted.items()}
+        found.append(min(away, key=lambda mode: away[mode]))
+        assert away[found[-1]] < 4 / 255
+    assert 4 <= found.count("area") <= 22 and all(12 <= found.count(mode) <= 36 for mode in ("bilinear", "bicubic"))
+
+
+def test_a_coded_clips_frames_have_noise_of_their_own_half_of_it_grey_and_the_codec_takes_its_share() -> None:
+    """DicFace's options file: blur to 10, noise to 10 levels, crf from 18 up to below 25."""
+    assert (Coded().sigma, Coded().round, Coded().factor, Coded().noise, Coded().rate) == ((0.1, 10.0), 0.7, 4, (0.0, 10.0), (18, 24))
+    grey = torch.full((40, 3, 64, 64), 0.5)
+    one = replace(FAINT, modes=(("area", 1.0),))
+    noise = 255 * (under(replace(one, noise=(10, 10)), grey) - 0.5)[..., ::4, ::4]
+    colourless = [frame for frame in noise if float((frame[0] - frame[2]).abs().max()) < 6]
+    assert 10 <= len(colourless) <= 30
+    assert torch.stack(colourless).std().item() == pytest.approx(10, rel=0.1)
+    strengths = torch.stack([frame[1].std() for frame in 255 * (under(replace(one, noise=(0, 10)), grey) - 0.5)])
+    assert strengths.min() < 2 and strengths.max() > 6
+    clip = torch.stack([smooth_picture().roll(n, -1) for n in range(4)])
+    lost = [float(psnr(under(replace(one, rate=(rate, rate)), clip), under(one, clip)).mean()) for rate in (18, 24, 40)]
+    assert lost[0] > lost[1] > lost[2]
 
 
 def test_heavier_families_lose_more() -> None:

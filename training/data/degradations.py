@@ -15,6 +15,7 @@ from ...physics.blind_video import WHOLE, Level, draw_chain
 from ...physics.identity import GaussianNoise
 from ...physics.linear.blur import Blur
 from ...physics.nonlinear.camera import CameraNoise
+from ...physics.nonlinear.h264 import H264
 from ...physics.nonlinear.jpeg import Jpeg
 from ...physics.parser import parse
 
@@ -207,6 +208,57 @@ class Streamed:
         scale = self.side / 512
         low, high = (max(0.1, sigma * scale) for sigma in self.level.sigma)
         return _enlarged_back(draw_chain(replace(self.level, sigma=(low, high)), generator), "bilinear")
+
+
+@dataclass(frozen=True)
+class Coded:
+    """y = H.264(down(x * k) + n): what DicFace learns from (its released data set); enlarged back by the interpolation that it was shrunk by.
+
+    A clip has one kernel, one interpolation and one rate; the noise's strength is drawn for every frame, and half of the frames have grey noise.
+
+    Attributes:
+        side: of the faces; `sigma` is in pixels of it.
+        sigma: of the Gaussian blur along either axis.
+        round: share of the kernels that are round; the others have two sigmas and an angle.
+        factor: of the downsampling.
+        noise: standard deviation in 1/255.
+        rate: constant rate factor, both ends included.
+        modes: interpolations, none of them antialiased but "area", and how often each is drawn.
+    """
+
+    side: int = 512
+    sigma: Range = (0.1, 10.0)
+    round: float = 0.7
+    factor: int = 4
+    noise: Range = (0.0, 10.0)
+    rate: tuple[int, int] = (18, 24)
+    modes: tuple[tuple[str, float], ...] = (("area", 0.2), ("bilinear", 0.4), ("bicubic", 0.4))
+
+    @property
+    def text(self) -> str:
+        """In a few words."""
+        return f"blur, x{self.factor}, noise of {self.noise[0]:g} to {self.noise[1]:g} levels and H.264 at a crf of {self.rate[0]} to {self.rate[1]}"
+
+    def draw(self, generator: torch.Generator) -> Callable[[Tensor, torch.Generator], Tensor]:
+        """One member of the family: clips (T, 3, S, S) in [0, 1] and a generator for the noise to the degraded clips, same shape and range."""
+        u = torch.rand(5, generator=generator, dtype=torch.float64).tolist()
+        first, second = (_lerp(self.sigma, value) for value in u[:2])
+        blur = Blur.gaussian(first, first if u[2] < self.round else second, 180 * u[3] - 90)
+        codec = H264(self.rate[0] + int(u[4] * (self.rate[1] + 1 - self.rate[0])))
+        chances = torch.tensor([chance for _, chance in self.modes])
+        mode = self.modes[int(torch.multinomial(chances, 1, generator=generator))][0]
+
+        def degraded(x: Tensor, generator: torch.Generator) -> Tensor:
+            small = x.shape[-1] // self.factor // 2 * 2
+            y = F.interpolate(blur.forward(x), (small, small), mode=mode)
+            strength, grey = torch.rand(2, len(y), 1, 1, 1, generator=generator)
+            noise = torch.randn(y.shape, generator=generator)
+            noise = torch.where(grey < 0.5, noise[:, :1], noise)
+            low, high = self.noise
+            y = codec.forward((y + (low + (high - low) * strength) / 255 * noise).clamp(0, 1))
+            return F.interpolate(y, x.shape[-2:], mode=mode).clamp(0, 1)
+
+        return degraded
 
 
 def benchmark_input(name: str, x: Tensor, seed: int) -> Tensor:

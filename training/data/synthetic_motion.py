@@ -11,13 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...physics.nonlinear.h264 import H264
 from ...video import open_source, read_frames
-from .degradations import Blind, Deblurring, KnownDegradation, Streamed
 from .faces import SUFFIXES, Faces, area_resized, read_face
 
 CLIP_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
-SMALLEST_CODED = 16
 
 
 @dataclass(frozen=True)
@@ -75,21 +72,6 @@ def swings(frames: int, number: int, period: float, generator: torch.Generator) 
     draw = torch.rand(3, number, generator=generator)
     time = torch.arange(frames)[:, None]
     return draw[0] * torch.sin(2 * math.pi * (time / (period * 4 ** draw[1]) + draw[2]))
-
-
-def degraded_clip(
-    clip: Tensor, blind: Blind | Deblurring | KnownDegradation | Streamed, generator: torch.Generator, rate_factor: tuple[int, int] | None = None
-) -> Tensor:
-    """A clip (T, 3, S, S) in [0, 1] under one degradation, its noise new in every frame; then, for half of the clips, H.264.
-
-    Args:
-        rate_factor: range of the constant rate factor; None never recompresses.
-    """
-    clip = blind.draw(generator)(clip, generator)
-    coin, share = torch.rand(2, generator=generator).tolist()
-    if rate_factor is not None and coin < 0.5 and clip.shape[-1] >= SMALLEST_CODED:
-        clip = H264(round(rate_factor[0] + share * (rate_factor[1] - rate_factor[0])), "veryfast").forward(clip)
-    return clip
 
 
 @dataclass(frozen=True, eq=False)
