@@ -14,14 +14,15 @@ from torch import nn
 
 from fvr.finetune.base_model import base_from_file
 from fvr.finetune.checkpointing import checkpoint_blocks
-from fvr.finetune.options import planned
+from fvr.finetune.options import PAPER, planned
 from fvr.finetune.perceptual import EarlyFeatures
 from fvr.finetune.run import fine_tune
-from fvr.finetune.stage import LOSS, CodeTargets, ImageFineTuneStage
+from fvr.finetune.stage import LOSS, CodeFineTuneStage, CodeTargets, ImageFineTuneStage
 from fvr.models.checkpoints.load import load_network
 from fvr.models.dicface.network import DicFace
 from fvr.models.tuning import Use, answer, train_only
 from fvr.products import Pointwise
+from fvr.training.discriminator import Adversary
 from fvr.training.engine import Run, generator_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.meshgrid")  # spandrel's
@@ -75,6 +76,53 @@ def test_a_network_that_sees_the_target_as_it_is_has_nothing_to_learn(tmp_path: 
     assert distance < 1e-10
     other = replace(own, log_probs=(own.log_probs.exp() * 0.9 + 0.1 / 16).log())
     assert targets.terms(other, target, torch.tensor([0, 1]))[0] > entropy  # Gibbs: the true distribution has the least cross-entropy
+
+
+def test_the_loss_by_pictures_is_eq_8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L1 of pictures in [0, 1], 0.1 of a perceptual distance, 0.1 of what the discriminator says against them; of a network as large as the crops."""
+    monkeypatch.setattr("fvr.finetune.stage.CROP", SIDE)
+    monkeypatch.setattr(ImageFineTuneStage, "width", 8)
+    options, network = replace(PAPER["image"], perceptual_by="encoder"), base(tmp_path, "restoreformer").network
+    stage = ImageFineTuneStage(Use(), pairs(), options, tmp_path, CPU)
+    stage.prepare(network)
+    stage.before_step(network, 0, generator_for(0))
+    assert stage.adversary is not None and stage.perceptual is not None
+    adversary = copy.deepcopy(stage.adversary.net)
+    source, target = (part * 2 - 1 for part in noisy(2))
+    terms = stage.losses(network, {"source": source, "target": target, "which": torch.tensor([0, 2])}, 0, generator_for(0))
+    picture = network(source)
+    wanted = {
+        "pixels": ((picture - target) / 2).abs().mean(),
+        "perceptual": 0.1 * stage.perceptual(picture, target),
+        "adversary": 0.1 * nn.functional.softplus(-adversary((picture + 1) / 2)).mean(),
+    }
+    assert terms.keys() == wanted.keys()
+    for name, value in wanted.items():
+        torch.testing.assert_close(terms[name], value, msg=name)
+
+
+def test_the_loss_by_codes_is_eq_13(tmp_path: Path) -> None:
+    """|z - c|^2 + 0.5 cross-entropy, c the codes nearest to what the frozen encoder finds in the target."""
+    network = base(tmp_path).network
+    stage = CodeFineTuneStage(Use(), pairs(), PAPER["codes"], tmp_path, CPU)
+    stage.prepare(network)
+    source, target = (part * 2 - 1 for part in noisy(2))
+    terms, _ = stage.terms(network, {"source": source, "target": target, "which": torch.tensor([0, 2])}, draw=False)
+    latent, index = network.encoder(source)[0], network.quantize.nearest(network.encoder(target)[0])
+    torch.testing.assert_close(terms["features"], (latent - network.quantize.lookup(index)).square().mean())
+    torch.testing.assert_close(terms["tokens"], 0.5 * nn.functional.cross_entropy(network.logits(latent).mT, index))
+
+
+def test_the_discriminator_learns_to_call_the_target_real_and_the_picture_not() -> None:
+    """Eq. 7 as the cross-entropy that the official code has."""
+    real, fake = (torch.full((2, 3, 16, 16), value) for value in (0.5, -0.5))
+    torch.manual_seed(0)
+    adversary = Adversary(0.1, 1e-3, 1, CPU, width=8)
+    for _ in range(20):
+        adversary.begin()
+        adversary.term(fake, real)
+    with torch.no_grad():
+        assert adversary.net((real + 1) / 2).mean() > 0.3 > -0.3 > adversary.net((fake + 1) / 2).mean()
 
 
 def test_codes_are_found_once_per_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

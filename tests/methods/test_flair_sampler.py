@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from fvr.diffusion.schedule import linear_schedule
 from fvr.faces.types import FaceTrack
 from fvr.methods.base import Restorer, Session, restore_frames
+from fvr.methods.flair.enhancement import Enhancement
 from fvr.methods.flair.options import PRESETS
 from fvr.methods.flair.sampler import FlairOptions, FlairRestorer, data_consistency, flair_step
 from fvr.metrics.fidelity import psnr
@@ -175,11 +176,12 @@ def test_grey_crops_are_refused():
         FlairRestorer(Echo(), X8, QUICK).open().push(torch.zeros(1, 1, 64, 64))
 
 
-def test_data_consistency_explains_the_observation():
-    """gamma 1 and A+: A x0 = y, whatever the estimate was."""
-    y = X8.forward(portrait())
-    x0 = data_consistency(torch.zeros(1, 3, 512, 512), y, X8)
-    torch.testing.assert_close(X8.forward((x0 + 1) / 2), y, atol=2e-3, rtol=0)
+@pytest.mark.parametrize("gamma", [1.0, 0.4])
+def test_data_consistency_explains_the_observation(gamma):
+    """A x~0 - y = (1 - gamma) (A x0 - y): at gamma 1 nothing of y is left unexplained, whatever the estimate was."""
+    y, x0 = X8.forward(portrait()), torch.zeros(1, 3, 512, 512)
+    left, before = (X8.forward((x + 1) / 2) - y for x in (data_consistency(x0, y, X8, gamma=gamma), x0))
+    torch.testing.assert_close(left, (1 - gamma) * before, atol=2e-3, rtol=0)
 
 
 def test_damped_consistency_is_the_gaussian_posterior():
@@ -223,6 +225,13 @@ def test_enhancement_stays_in_the_mask_and_follows_its_weights():
     assert enhancer.calls == 0
 
 
+def test_enhancement_is_eq_13():
+    """(1 - w m) x0 + w m G(x0); here G adds 0.5 in the range [-1, 1]."""
+    mask, x0 = face_mask(), portrait() - 0.5
+    found = Enhancement(Shift(), mask, False, 0, None, 0, lambda: None)(x0, 0.3)
+    torch.testing.assert_close(found, x0 + 0.3 * mask * 0.5)
+
+
 def test_the_mask_covers_the_face_of_the_template_and_not_the_border():
     mask = face_mask()
     assert mask.min() == 0 and mask.max() == 1
@@ -238,6 +247,19 @@ def test_guidance_zero_ignores_the_condition():
     prior = Echo()
     restore_frames(FlairRestorer(prior, X8, replace(QUICK, guidance=2.0)), clip(1))
     assert [seen for _, _, seen in prior.calls] == [True, False] * 3
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0, 1.5])
+def test_guidance_is_eq_14(strength):
+    """lambda times the conditional estimate and 1 - lambda times the unconditional one; that of eps says the same of x0."""
+
+    class Two(Echo):
+        def predict_x0(self, x_t, t, condition=None):
+            return torch.full_like(x_t, 0.1 if condition is None else 0.5)
+
+    options = replace(QUICK, guidance=strength, data_consistency=False)
+    restored = restore_frames(FlairRestorer(Two(), X8, options), clip(1))
+    torch.testing.assert_close(2 * restored - 1, torch.full_like(restored, strength * 0.5 + (1 - strength) * 0.1))
 
 
 def test_it_restores():

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from fvr.methods.seed_map.cost import clip_bytes, estimate
 from fvr.methods.seed_map.data_term import Observation, unexplained, unfinished
-from fvr.methods.seed_map.generator import PixelGenerator, leading_times
+from fvr.methods.seed_map.generator import PixelGenerator, leading_times, reverse
 from fvr.methods.seed_map.low_rank import LowRank
 from fvr.methods.seed_map.optimise import seed_map
 from fvr.methods.seed_map.options import SeedMapOptions
@@ -39,6 +39,24 @@ def test_times_are_those_of_ddim_with_leading_spacing_and_offset():
     assert [leading_times(300, steps)[-1] for steps in (2, 4, 10)] == [151, 226, 271]  # where a drawing from 0.3 of the schedule begins
     with pytest.raises(ValueError, match="10 DDIM steps do not fit"):
         leading_times(10, 10)
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_the_reverse_process_is_ddim_without_noise(clip):
+    """R = g_0 o ... o g_3 (eq. 6), each eq. 3; after the cleanest level comes the estimate itself."""
+    levels, z, asked = [0.99, 0.7, 0.3, 0.05], torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)), []
+
+    def estimate(x, i):
+        asked.append(i)
+        return 1.5 * torch.tanh(x + i)
+
+    x = z
+    for i in (3, 2, 1, 0):
+        x0 = estimate(x, i).clamp(-1, 1) if clip else estimate(x, i)
+        eps = (x - levels[i] ** 0.5 * x0) / (1 - levels[i]) ** 0.5
+        x = levels[i - 1] ** 0.5 * x0 + (1 - levels[i - 1]) ** 0.5 * eps if i else x0
+    assert_close(reverse(z, estimate, levels, clip=clip), x)
+    assert asked == [3, 2, 1, 0] * 2
 
 
 def test_the_norm_of_a_residual_needs_no_product():
@@ -121,6 +139,14 @@ def test_a_true_flow_leaves_nothing_to_warp_and_a_wrong_one_does():
     warping.flow = torch.zeros_like(warping.flow)
     still, _ = warping.value_and_gradient(frames)
     assert true < 0.1 * still
+
+
+def test_the_heavier_the_warping_the_less_is_left_to_warp():
+    """Its gradient joins that of the data with `warp_weight`, at the price of the data."""
+    y, free = AveragePool(2).forward(drift()), PixelGenerator(TinyUNet(), (32, 32))
+    options = [SeedMapOptions(iterations=30, warp_start=0.0, warp_weight=weight, residual_rate=0.02) for weight in (0.01, 1.0, 30.0)]
+    last = [seed_map(y, AveragePool(2), free, one, flow=DisFlow()).terms[-1] for one in options]
+    assert last[0].warp > 1.1 * last[1].warp > 1.1**2 * last[2].warp and last[0].data < last[2].data
 
 
 def test_pixels_that_leave_or_are_covered_are_not_visible():

@@ -157,6 +157,29 @@ def test_annealing():
             assert [n for n in range(frames) if moved[n] > 1e-4] == reached
 
 
+def test_recurrence_is_eq_16_and_17():
+    """Written out: f^_n aligned from the last two, g_n = w_n (f^_n + ResBlocks(f_n, g of the pass before, f^_n)), back in time and then forward."""
+    size, frames = (8, 8), 4
+    layer = randomised(Recurrence(32, 5.0))
+    flow, weights = Flow(*torch.randn(2, 1, frames - 1, 2, *size)), torch.rand(frames, 1, *size)
+    f = torch.randn(frames, 32, *size)
+    passes = []
+    for way, order in (("backward_1", [3, 2, 1, 0]), ("forward_1", [0, 1, 2, 3])):
+        to_last = {n: flow.ahead[:, n] if order[0] else flow.back[:, n - 1] for n in order[1:]}
+        g = {}
+        for step, n in enumerate(order):
+            carried = [(g[order[step - 1]], to_last[n])] if step else []
+            if step > 1:
+                carried.append((g[order[step - 2]], to_last[n] + warped(to_last[order[step - 1]], to_last[n])))
+            aligned = layer.deform_align[way](f[n : n + 1], carried) if step else torch.zeros_like(f[:1])
+            fused = layer.backbone[way](torch.cat([f[n : n + 1], *(before[n] for before in passes), aligned], 1))
+            g[n] = weights[n] * (aligned + fused)
+        passes.append(g)
+    merged = [layer.reconstruction(torch.cat([f[n : n + 1], *(g[n] for g in passes)], 1)) for n in range(frames)]
+    found = layer(f, window(frames, flows={size: flow}, weights={size: weights}))
+    torch.testing.assert_close(found, f + layer.conv_last(torch.cat(merged)), rtol=1e-4, atol=1e-5)
+
+
 def test_weights_are_resized_once_and_by_nearest(network):
     _, unet = network
     mask = torch.zeros(2, 1, 32, 32)

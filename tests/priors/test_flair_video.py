@@ -74,6 +74,13 @@ def test_mask_and_background(prior):
     assert gap(found[0], plain) > 1e-4
 
 
+def test_what_is_carried_is_whole_inside_the_face_and_the_backgrounds_share_outside(prior):
+    """w_n of eq. 17: w~ (1 - m) + m."""
+    face = torch.rand(SIDE, SIDE)
+    found = prior.configured(background=0.5, mask=face)._weights(clip(2)[1])
+    torch.testing.assert_close(found, (0.5 * (1 - face) + face)[None, None])
+
+
 def test_a_parser_says_where_features_are_carried(prior):
     """As the mask that it finds in the condition would; asked once for a window, not once a step."""
     x_t, condition = clip(2)
