@@ -109,7 +109,7 @@ def keep_step(
     back()
     if moved is not None:
         check_interrupt()
-        latent = network.update(latent, network.encode_clean(moved), gain)  # eq. 6 and 8
+        latent = network.update(latent, network.encode_clean(moved), gain)  # eq. 12 and 8
     check_interrupt()
     codes = network.quantize.lookup(network.predict_codes(latent))
     image, cross = network.decode(codes, features, None if past is None else past.cross)  # eq. 10 and 13

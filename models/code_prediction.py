@@ -167,9 +167,9 @@ class CodeNetwork(VQAutoEncoder):
         """The picture of the likeliest codes."""
         raise NotImplementedError
 
-    def clean_latent(self, target: Tensor) -> Tensor:
-        """The latent of clean faces (B, 3, S, S) in [-1, 1]."""
-        return self.encode(target, ())[0]
+    def encode_clean(self, image: Tensor) -> Tensor:
+        """Clean faces (B, 3, S, S) in [-1, 1] to their latent (B, code_dim, s, s)."""
+        return self.encode(image, ())[0]
 
     def true_codes(self, target: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         """What a frozen network finds in clean faces (B, 3, S, S) in [-1, 1]: the codes nearest to their latent.
@@ -177,7 +177,7 @@ class CodeNetwork(VQAutoEncoder):
         Returns:
             index (B, tokens) or None; the wanted weights of codes (B, tokens, codes), empty if there is an index; the wanted latent.
         """
-        index = self.quantize.nearest(self.clean_latent(target))
+        index = self.quantize.nearest(self.encode_clean(target))
         return index, target.new_empty(0), self.quantize.lookup(index)
 
     def decoder_parts(self) -> list[nn.Module]:

@@ -1,6 +1,6 @@
 """FLAIR's enhancement (Algorithm 1, line 8): a restorer's faces, blended into the estimates of one window where a mask says.
 
-With a parser the mask is that of pasting (faces/compositing/parsing.py); the published code takes two classes fewer and a wider blur.
+With a parser the mask is that of pasting (faces/compositing/parsing.py); the published code leaves earrings out and blurs more widely.
 """
 
 from __future__ import annotations

@@ -25,14 +25,15 @@ class FlairOptions(Options):
             instead (at 0 with rho 1 they are plug-and-play half-quadratic splitting, DPIR, Zhang et al. 2021).
         self_condition: whether, after the first step, the last estimate takes the place of the enlarged observation as the prior's condition
             (Chen et al. 2023); for priors that trust their condition, such as the weight-free one. Trained FLAIR networks need it off.
-        zeta_reading: gamma_t = 1 - zeta s^2 alpha_bar_t / (1 - alpha_bar_t) in both. "code": s in grey levels (demos: zeta 1), held to {0.009} +
-            [0.009, 0.9] + {1}; "paper": s in units of [0, 1] (Table 11: zeta 1000, sigma 0.05), clipped to [0, 1]. The paper prints
-            alpha_bar_{t-1} for the denominator: that ratio is about 1 at every step, so its own zeta and sigma would keep gamma at 0.
+        zeta_reading: gamma_t = 1 - zeta s^2 alpha_bar_t / (1 - alpha_bar_t) in both. "code": s in grey levels (demos: zeta 1), and gamma is
+            0.009 where 1 or more would be taken away and 1 - 1e-6 where 0.1 or less would; "paper": s in units of [0, 1] (Table 11: zeta 1000, sigma
+            0.05), clipped to [0, 1]. The paper prints alpha_bar_{t-1} for the denominator: that ratio is about 1 at every step, so its own zeta and
+            sigma would keep gamma at 0.
         noise_level: s, standard deviation of the observation's noise in grey levels of 0..255; None takes the degradation's own. Damped
             consistency allows for the rounding of 8 bits in any case.
         w_reading: "enhancement" (the paper's eq. 13): w is the weight of the enhanced face; "data" (the code): w weighs the data-consistent
             frame at t = tau, the enhanced one gets 1 - w.
-        data_consistency: whether the observation corrects each estimate (lines 7, eq. 9).
+        data_consistency: whether the observation corrects each estimate (line 7; eq. 9 and 10).
         consistency: "pinv": along A+ as published; "damped": along A^T (A A^T + damping)^-1, for noisy observations.
         window: frames sampled together; under blur along time as many more as a frame shows around itself.
         overlap_mode: "blend": at every step, shared frames slide from the old window's estimate at that step to the new one's, so that a still

@@ -117,7 +117,7 @@ class DicFace(CodeNetwork):
 
     def true_codes(self, target: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         """The mean of its Dirichlet distributions, and the latent itself, which is no sum of codes."""
-        latent = self.clean_latent(target)
+        latent = self.encode_clean(target)
         return None, self.log_probs(latent).exp(), latent
 
     def forward(self, x: Tensor, weight: float = 1.0) -> Tensor:

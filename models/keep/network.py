@@ -2,9 +2,9 @@
 
 Per frame t, in the paper's notation, with the sign and the order of the released code:
 
-    z~_t = E_L(x_t)                                   what the frame shows (9)
+    z~_t = E_L(x_t)                                   what the frame shows (11)
     K_t = KGN(z~)                                     from the observed latents of a block of frames
-    z-_t = E_H(warp(y_(t-1), flow of t into t-1))     what the past predicts (6)
+    z-_t = E_H(warp(y_(t-1), flow of t into t-1))     what the past predicts (6, 12)
     z+_t = (1 - K_t) z~_t + K_t z-_t                  the paper's (8) and (9) print K_t (z-_t - z~_t), which would move away from z~_t
     y_t = D_Q(codes of z+_t)                          steered by E_L's features and by frame t-1's (10, 13)
 
@@ -114,7 +114,7 @@ class KEEP(CodeNetwork):
         return cls(KeepConfig.of(state))
 
     def encode_clean(self, image: Tensor) -> Tensor:
-        """A restored image (B, 3, S, S), around [-1, 1], to its latent (B, code_dim, s, s)."""
+        """E_H of a restored or a clean image (B, 3, S, S), around [-1, 1]: its latent (B, code_dim, s, s)."""
         return self.hq_encoder(image)[0]
 
     @staticmethod
@@ -152,9 +152,6 @@ class KEEP(CodeNetwork):
 
     def drawn(self, log_probs: Tensor, latent: Tensor, features: dict[int, Tensor], use: Use) -> Tensor:
         return self.decode(self.quantize.lookup(log_probs.argmax(-1)), features)[0]
-
-    def clean_latent(self, target: Tensor) -> Tensor:
-        return self.encode_clean(target)
 
     def decoder_parts(self) -> list[nn.Module]:
         """As the base class says; in half precision they change no code of frame 0, and later ones by way of the image that is fed back."""

@@ -47,6 +47,18 @@ def test_the_kernel_distance_is_nothing_on_average_for_one_law_and_grows_with_a_
     assert 0.1 < moved[0] < moved[1] < moved[2]
 
 
+def test_the_kernel_distance_is_the_unbiased_mmd_of_a_cubic_kernel(normal):
+    """Pair by pair, a feature with itself left out."""
+    x, y = normal(4, 3), normal(5, 3) + 0.5
+
+    def mean(pairs):
+        values = [(float(a @ b) / 3 + 1) ** 3 for a, b in pairs]
+        return sum(values) / len(values)
+
+    own = [mean([(a, b) for i, a in enumerate(z) for j, b in enumerate(z) if i != j]) for z in (x, y)]
+    assert kernel_distance(x, y) == pytest.approx(sum(own) - 2 * mean([(a, b) for a in x for b in y]))
+
+
 def test_a_clip_that_jumps_is_far_over_time_and_near_frame_by_frame(normal):
     still = normal(1, 8).expand(48, 8) + 0.01 * normal(48, 8)
     jumping = still + torch.tensor([0.5, -0.5], dtype=torch.float64).repeat(24)[:, None]
