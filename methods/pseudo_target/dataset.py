@@ -168,7 +168,7 @@ def _described(part: Any) -> Any:
     found: dict[str, Any] = {"name": str(getattr(part, "name", type(part).__name__))}
     if hasattr(part, "options"):
         found["options"] = _described(part.options)
-    for name in ("network", "prior", "enhancer", "coarse"):
+    for name in ("network", "prior", "enhancer", "precleaner", "coarse"):
         inner = getattr(part, name, None)
         if isinstance(inner, nn.Module):
             found["weights"] = weights_digest(inner)

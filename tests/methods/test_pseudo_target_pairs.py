@@ -186,12 +186,14 @@ def test_other_parameters_are_refused_in_a_sentence(made_with, says, tmp_path):
 
 
 def test_weights_count_as_parameters():
-    def parameters(salt: str) -> dict:
-        network = small_codeformer()
-        restorer = CodeFormerRestorer(seed_weights(network, salt))  # type: ignore[arg-type]
-        return parameters_of(TargetMaker(restorer, prior(), FEW), 0)
+    """Also those of what cleans the crops first."""
+
+    def parameters(*salts: str) -> dict:
+        restorer, *before = (CodeFormerRestorer(seed_weights(small_codeformer(), salt)) for salt in salts)  # type: ignore[arg-type]
+        return parameters_of(TargetMaker(restorer.precleaned_by(*before) if before else restorer, prior(), FEW), 0)
 
     assert parameters("small") == parameters("small") != parameters("other")
+    assert parameters("small") != parameters("small", "first") == parameters("small", "first") != parameters("small", "another")
     assert json.loads(json.dumps(parameters("small"))) == parameters("small")
 
 
