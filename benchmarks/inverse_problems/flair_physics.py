@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import av
 import cv2
 import torch
 from torch import Tensor
@@ -29,6 +28,7 @@ from fvr.physics.identity import GaussianNoise
 from fvr.physics.linear.bicubic import BicubicDownsample
 from fvr.physics.linear.blur import Blur
 from fvr.physics.nonlinear.jpeg import Jpeg
+from fvr.video import open_source, read_frames
 
 SIDE = 512
 CLIPS = ("clean_face_512.mp4", "clean_face_480_tone.mp4", "scene_720p_clean.mp4")
@@ -47,20 +47,14 @@ def degradations() -> dict[str, Degradation]:
 def read(path: Path, indices: Sequence[int]) -> Tensor:
     """Frames by index, centre square, (N, 3, 512, 512) in [0, 1]."""
     frames = []
-    with av.open(str(path)) as container:
-        for index, frame in enumerate(container.decode(video=0)):
-            if index in indices:
-                pixels = frame.to_ndarray(format="rgb24")
-                side = min(pixels.shape[:2])
-                top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
-                square = pixels[top : top + side, left : left + side]
-                if side != SIDE:
-                    square = cv2.resize(square, (SIDE, SIDE), interpolation=cv2.INTER_AREA if side > SIDE else cv2.INTER_CUBIC)
-                frames.append(torch.from_numpy(square.copy()).permute(2, 0, 1).float() / 255)
-            if index >= max(indices):
-                break
-    if len(frames) < len(indices):
-        raise ValueError(f"{path.name} ends before frame {max(indices)}; choose earlier frames")
+    for index in indices:
+        frame = read_frames(open_source(path, start=index, count=1))[0][0]
+        side = min(frame.shape[-2:])
+        top, left = (frame.shape[-2] - side) // 2, (frame.shape[-1] - side) // 2
+        square = (255 * frame[:, top : top + side, left : left + side]).round().byte().permute(1, 2, 0).numpy()
+        if side != SIDE:
+            square = cv2.resize(square, (SIDE, SIDE), interpolation=cv2.INTER_AREA if side > SIDE else cv2.INTER_CUBIC)
+        frames.append(torch.from_numpy(square.copy()).permute(2, 0, 1).float() / 255)
     return torch.stack(frames)
 
 
