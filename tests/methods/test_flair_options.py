@@ -59,6 +59,7 @@ def test_enhancement_weight_as_the_code_has_it():
     weights = enhancement_weights(FlairOptions(steps=100, tau=5, w=0.7), 100)
     assert weights[:5] == [0.0] * 5 and weights[5] == pytest.approx(0.3) and weights[99] == pytest.approx(0)
     assert weights[5:] == sorted(weights[5:], reverse=True)
+    assert weights[50] == pytest.approx(0.3 * (math.exp(-45 / 94) - math.exp(-1)) / (1 - math.exp(-1)))
 
 
 def test_enhancement_weight_as_the_paper_has_it():

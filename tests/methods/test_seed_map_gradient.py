@@ -90,6 +90,7 @@ def test_two_stages_give_the_gradient_of_the_whole(warped):
 def test_a_frame_with_its_own_seed_gets_the_gradient_of_the_whole():
     generator = tiny_latent()
     free = SeedPerFrame(generator, FRAMES, SeedMapOptions(noise_prior=False), seed=5)
+    assert not any(torch.equal(z, free.seeds[0]) for z in free.seeds[1:])
     y = observation(OPERATOR)
     _, gradient = Observation(y, OPERATOR).value_and_gradient(free.render())
     assert free.backward(gradient)

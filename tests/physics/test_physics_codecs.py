@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from fvr.physics import H264, CameraNoise, GaussianNoise, Grayscale, Inpaint, Jpeg, RandomInpaint, TemporalBlur, degradation, random_mask
+from fvr.physics import (
+    H264,
+    BicubicDownsample,
+    Blur,
+    CameraNoise,
+    GaussianNoise,
+    Grayscale,
+    Inpaint,
+    Jpeg,
+    RandomInpaint,
+    TemporalBlur,
+    degradation,
+    random_mask,
+)
+from fvr.physics.blind_video import LEVELS, blind_video
 from fvr.physics.nonlinear.dct import block_dct, block_idct, quantisation_noise
 from fvr.physics.nonlinear.h264 import encode, streamed
 from fvr.physics.nonlinear.isp import NOISE, noise_std
@@ -224,3 +240,18 @@ def test_the_three_levels_of_blind_video(moving: torch.Tensor) -> None:
         assert seen[0].shape == small.shape and torch.equal(seen[0], seen[1]) and not torch.equal(seen[0], seen[2])
         errors.append((seen[0] - small).square().mean().item())
     assert errors == sorted(errors)
+
+
+def test_blind_video_is_blur_noise_a_smaller_size_noise_and_a_stream() -> None:
+    """The order of KEEP's released data set, each part within its level."""
+    for level, seed in itertools.product(LEVELS, range(20)):
+        stream, after, smaller, before, blur = blind_video(level, seed).chain
+        assert isinstance(stream, H264) and isinstance(after, GaussianNoise) and isinstance(before, GaussianNoise) and isinstance(blur, Blur)
+        assert smaller == BicubicDownsample(4) and blur.sigmas is not None and stream.bits is not None
+        ranges = LEVELS[level]
+        for values, (low, high) in (
+            (blur.sigmas[:2], ranges.sigma),
+            ((255 * after.sigma, 255 * before.sigma), ranges.noise),
+            ((stream.bits,), ranges.bits),
+        ):
+            assert all(low - 1e-4 <= value <= high + 1e-4 for value in values)

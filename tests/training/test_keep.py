@@ -77,7 +77,11 @@ def test_the_adversary_changes_what_is_learnt(codebook_folder: Path, base: CodeF
     stage = stage_on(base, codebook_folder, replace(TINY_PAPER, pixels=0.0, perceptual=0.0, codes=0.0, features=0.0))
     stage.start(network, {})
     stage.initialise(network, generator_for(0))
-    terms = stage.losses(network, stage.batch(0, generator_for(0)), 0, generator_for(1))
+    batch = stage.batch(0, generator_for(0))
+    terms = stage.losses(network, batch, 0, generator_for(1))
+    with torch.no_grad():
+        fooled = -stage.adversary.net(stage._unrolled(network, batch["source"])[0].flatten(0, 1)).mean()
+    assert terms["adversary"].item() == pytest.approx(0.01 * fooled.item(), rel=1e-3)
     terms["adversary"].backward()
     assert any(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in network.cross_fuse.parameters())
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers.tiny_codebook import SIDE, TINY, draw_faces, faces_of
 from safetensors.torch import load_file
+from torch.distributions import Dirichlet, kl_divergence
 
 from fvr.colour import luma
 from fvr.models.checkpoints.load import load_network
@@ -109,6 +110,26 @@ def test_dicface_starts_as_its_base_with_steeper_codes(codebook_folder: Path, ba
     moved = {key.split(".")[0] for key, value in trained.state_dict().items() if not torch.equal(value, before[key])}
     assert moved == {"position_emb_temporal", "multiscale", "dir_dist_layers", "idx_pred_layer"}
     assert isinstance(DicFace.of(trained.state_dict()), DicFace)
+
+
+def test_dicfaces_loss_is_eq_9(codebook_folder: Path, base: CodeFormer) -> None:
+    """L1 of what one draw of the weights decodes to (eq. 10), and the KL to the recipe's prior (eq. 8) with its weight."""
+    torch.manual_seed(0)
+    recipe = replace(DICFACE_TINY, sampled=True, divergence=0.5, prior=0.3, pixels=1.0, codes=0.0, anchored=False)
+    network, stage = dicface_on(base, 3), stage_of(DicFaceStage, recipe, base, codebook_folder)
+    stage.start(network, {})
+    stage.initialise(network, generator_for(0))
+    batch = stage.batch(0, generator_for(1))
+    with torch.no_grad():
+        terms = stage.losses(network, batch, 0, generator_for(2))
+        latent, features = network.encode(batch["source"][0])
+        alpha = network.alpha(network.tokens(latent)[None])[:, 1]
+        drawn = dirichlet_mean(gamma_sample(alpha, generator_for(2)))
+        picture = network.decode(drawn, {side: value[1:2] for side, value in features.items()})
+    assert terms.keys() == {"pixels", "divergence"}
+    torch.testing.assert_close(terms["pixels"], (picture - batch["target"][:, 1]).abs().mean(), rtol=1e-4, atol=1e-5)
+    prior = Dirichlet(torch.full_like(alpha, 0.3))
+    torch.testing.assert_close(terms["divergence"], 0.5 * kl_divergence(Dirichlet(alpha), prior).mean(), rtol=1e-4, atol=1e-4)
 
 
 def test_dicface_draws_weights_and_holds_them_to_the_prior(codebook_folder: Path, base: CodeFormer) -> None:
