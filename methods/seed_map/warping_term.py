@@ -68,7 +68,7 @@ class ProgressiveWarping:
         return self.changes[-1] < STILL or stalled
 
     def value_and_gradient(self, frames: Tensor) -> tuple[float, Tensor]:
-        """L_warp of eq. 9, as the mean over pairs and pixels, and its gradient on frames (N, 3, H, W) in [-1, 1].
+        """L_warp of eq. 9, as the mean over pairs, channels and pixels, and its gradient on frames (N, 3, H, W) in [-1, 1].
 
         Raises:
             RuntimeError: before the first `refresh`.
