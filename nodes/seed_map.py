@@ -80,7 +80,7 @@ class SeedMapOptimize(io.ComfyNode):
     def execute(cls, frames, seed=0, degradation=None, mask=None, model=None, vae=None, positive=None, prior=None, optical_flow=None, **widgets):
         y = from_image(frames)
         operator = whole_operator(degradation, mask, y)
-        options = options_of(widgets).settled(operator)
+        options = options_of(widgets).resolved(operator)
         size = (y.shape[-2] * operator.factor, y.shape[-1] * operator.factor)
         check_sources(model, vae, prior)
         shown = None if prior is None or not (options.guided and prior.conditional) else guides(y, operator, size, prior.upsampling)

@@ -58,12 +58,13 @@ def blind_video(level: str, seed: int) -> Degradation:
 def draw_chain(level: Level, generator: torch.Generator) -> Degradation:
     """The chain with parameters drawn evenly from the level's ranges, bits evenly in the logarithm; half of the blurs are round."""
     u = torch.rand(7, generator=generator, dtype=torch.float64).tolist()
-    first, second = (_between(level.sigma, share) for share in u[:2])
+    first, second = (between(level.sigma, share) for share in u[:2])
     blur = Blur.gaussian(first, first if u[2] < 0.5 else second, 180 * u[3] - 90)
-    before, after = (GaussianNoise(_between(level.noise, share) / 255) for share in u[4:6])
+    before, after = (GaussianNoise(between(level.noise, share) / 255) for share in u[4:6])
     bits = level.bits[0] * (level.bits[1] / level.bits[0]) ** u[6]
     return H264(bits=round(bits, 4)) @ after @ BicubicDownsample(FACTOR) @ before @ blur
 
 
-def _between(limits: Range, share: float) -> float:
+def between(limits: Range, share: float) -> float:
+    """The value at a share of the way from the low limit to the high one."""
     return limits[0] + (limits[1] - limits[0]) * share

@@ -14,6 +14,7 @@ from ..colour import luma
 from ..methods.tasks import Mode
 from ..models.code_prediction import CodeNetwork
 from ..models.dicface.network import DicFace, dirichlet_mean
+from ..models.flair.convolution import zero_initialised
 from .data.degradations import Coded
 from .data.faces import Jitter
 from .engine import Batch, generator_for
@@ -90,12 +91,12 @@ class DicFaceStage(TemporalStage[DicFace]):
             return
         layer: Any
         for layer in network.dir_dist_layers:
-            _zero_init(layer.self_attn.out_proj)
-            _zero_init(layer.linear2)
+            zero_initialised(layer.self_attn.out_proj)
+            zero_initialised(layer.linear2)
         fuse = network.multiscale
         width = fuse.s16_conv.weight.shape[0]
-        _zero_init(fuse.s16_conv)
-        _zero_init(fuse.out)
+        zero_initialised(fuse.s16_conv)
+        zero_initialised(fuse.out)
         nn.init.dirac_(fuse.s16_conv.weight)
         head = network.idx_pred_layer[1]
         assert isinstance(head, nn.Linear)
@@ -175,13 +176,6 @@ def gamma_sample(alpha: Tensor, generator: torch.Generator) -> Tensor:
 
 LOGIT_SCALE = 12.0
 """How much steeper DicFace's parameters start out than the base network's logits, so that the mean code is near the likeliest one."""
-
-
-def _zero_init(layer: nn.Linear | nn.Conv2d) -> None:
-    """Makes a layer give 0."""
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
 
 
 def dicface_on(base: CodeNetwork, frames: int) -> DicFace:

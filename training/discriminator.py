@@ -82,10 +82,10 @@ class Adversary:
         with torch.autocast(self.device.type, enabled=False):
             fake, clean = (output.detach().float() + 1) / 2, (real.float() + 1) / 2
             self.net.requires_grad_(False)
-            term = self.weight * _named(self.net(fake.requires_grad_()), True)
+            term = self.weight * _cross_entropy(self.net(fake.requires_grad_()), True)
             (slope,) = torch.autograd.grad(term, fake)  # now, as the discriminator's weights are about to change
             self.net.requires_grad_(True)
-            loss = _named(self.net(clean), True) + _named(self.net(fake.detach()), False)
+            loss = _cross_entropy(self.net(clean), True) + _cross_entropy(self.net(fake.detach()), False)
             (loss / self.accumulate).backward()
             self.passes += 1
             if self.passes == self.accumulate:
@@ -103,6 +103,6 @@ class Adversary:
         self.optimiser.load_state_dict(state["optimiser"])
 
 
-def _named(logits: Tensor, real: bool) -> Tensor:
+def _cross_entropy(logits: Tensor, real: bool) -> Tensor:
     """The cross-entropy of calling everything in a map real, or not."""
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))

@@ -53,7 +53,7 @@ KEEP_SMALL = TemporalRecipe(
     codes=0.1,
     features=0.2,
     perceptual=0.0,
-    steady=5.0,
+    warping=5.0,
     anchored=True,
     frozen=True,
     tied=True,
@@ -96,9 +96,9 @@ class KeepStage(TemporalStage[KEEP]):
         later = latents[:, 1:].flatten(0, 1)
         entropy, distance = code_losses(network.logits(later), later, self.targets(network, target[:, 1:].flatten(0, 1)), network.quantize)
         terms |= {"codes": recipe.codes * entropy, "features": recipe.features * distance}
-        if recipe.steady:
+        if recipe.warping:
             moved = warp(outputs[:, :-1].flatten(0, 1), flows.flatten(0, 1))
-            terms["steady"] = recipe.steady * pixel_loss(outputs[:, 1:].flatten(0, 1), moved)
+            terms["warping"] = recipe.warping * pixel_loss(outputs[:, 1:].flatten(0, 1), moved)
         return terms
 
     def _unrolled(self, network: KEEP, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:

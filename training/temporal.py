@@ -44,7 +44,7 @@ class TemporalRecipe:
         pixels, codes, features, perceptual: weights of L1, token cross-entropy, feature loss, and LPIPS (or our encoder's features).
         adversary: of a patch adversary, without an adaptive factor; 0 for none.
         kaiming: whether a network's own layers are drawn as He et al. do and none is made to begin as the base network.
-        steady: weight of |y_t - warp(y_(t-1))|: ours; 0 in the papers.
+        warping: weight of the temporal loss |y_t - warp(y_(t-1))|: ours; 0 in the papers.
         divergence: weight of DicFace's KL; -lambda_1 of eq. 9.
         prior: alpha of the Dirichlet prior.
         sampled: whether weights are drawn from the posterior (eq. 10) instead of its mean.
@@ -71,7 +71,7 @@ class TemporalRecipe:
     perceptual: float = 1.0
     adversary: float = 0.0
     kaiming: bool = False
-    steady: float = 0.0
+    warping: float = 0.0
     divergence: float = 0.0
     prior: float = 1.0
     sampled: bool = True

@@ -86,7 +86,7 @@ def seed_map(
     Raises:
         ValueError: if y is not the size of what A makes of the generator's frames, or gradients overflow again and again.
     """
-    options = (options or SeedMapOptions()).settled(operator)
+    options = (options or SeedMapOptions()).resolved(operator)
     _check(y, operator, generator)
     with torch.inference_mode(False), torch.enable_grad():
         observed = Observation(y.detach().to(generator.device, torch.float32, copy=True), operator, options.loss)

@@ -104,7 +104,7 @@ class SeedMapOptions(Options):
         advanced=True,
     )
 
-    def settled(self, operator: Degradation) -> Self:
+    def resolved(self, operator: Degradation) -> Self:
         """The same, with a value for what depends on the operator."""
         if self.residual_init is not None:
             return self

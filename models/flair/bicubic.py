@@ -74,7 +74,7 @@ class BicubicBlock(nn.Module):
             self.vsrpp = Gated(Recurrence(width, 5.0, spynet), width, embedding)
 
 
-class Doubling(FrameConv):
+class Upsample(FrameConv):
     """Every value repeated 2 x 2, then a convolution."""
 
     def __init__(self, width: int) -> None:
@@ -119,7 +119,7 @@ class BicubicUNet(VideoUNet):
                 ups.append(block(width + skips.pop(), out, level))
                 width = out
             if level:
-                ups.append(Doubling(width))
+                ups.append(Upsample(width))
         self.ups = nn.ModuleList(ups)
         self.final_conv = NormedConv(config.groups, width, 3)
 

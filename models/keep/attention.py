@@ -31,8 +31,8 @@ class CrossAttention(nn.Module):
         return self.to_out[0](rearrange(F.scaled_dot_product_attention(*parts), "... heads n d -> ... n (heads d)"))
 
 
-class GatedLinear(nn.Module):
-    """GEGLU (Shazeer, 2020): one half of a projection times the GELU of the other."""
+class GEGLU(nn.Module):
+    """Shazeer (2020): one half of a projection times the GELU of the other."""
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.net = nn.Sequential(GatedLinear(width, 4 * width), nn.Identity(), Linear(4 * width, width))
+        self.net = nn.Sequential(GEGLU(width, 4 * width), nn.Identity(), Linear(4 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)

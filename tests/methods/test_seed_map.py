@@ -241,10 +241,10 @@ def test_residuals_begin_alike_under_one_mask_and_under_the_same_mask_for_each_f
     """A mask per frame hides other pixels in each but mixes no frames; blur over time does, masked or not."""
     mask = RandomInpaint(0.5, 0).mask_for(drift())
     one, each = Inpaint(mask), Inpaint(mask.expand(4, 1, 32, 32))
-    shy, bold = (SeedMapOptions().settled(operator).residual_init for operator in (AveragePool(2), TemporalBlur(3)))
+    shy, bold = (SeedMapOptions().resolved(operator).residual_init for operator in (AveragePool(2), TemporalBlur(3)))
     assert shy is not None and bold is not None and shy < bold
     for operator, expected in ((one, shy), (each, shy), (each @ AveragePool(2), shy), (each @ TemporalBlur(3), bold), (TemporalBlur(3) @ each, bold)):
-        assert SeedMapOptions().settled(operator).residual_init == expected
+        assert SeedMapOptions().resolved(operator).residual_init == expected
     frames = [seed_map(drift(), operator, PixelGenerator(TinyUNet(), (32, 32)), SeedMapOptions(iterations=20)).frames for operator in (one, each)]
     assert_close(frames[0], frames[1])
 

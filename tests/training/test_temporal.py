@@ -73,7 +73,7 @@ def test_keep_starts_as_its_base_and_learns_its_own_parts(codebook_folder: Path,
 def test_keeps_gains_learn_to_trust_the_past_where_it_is_right(codebook_folder: Path, base: CodeFormer) -> None:
     """The present is noise and the past is clean: the weight of the prediction rises."""
     torch.manual_seed(0)
-    network, stage = keep_on(base), stage_of(KeepStage, replace(KEEP_TINY, pixels=0.0, steady=0.0), base, codebook_folder)
+    network, stage = keep_on(base), stage_of(KeepStage, replace(KEEP_TINY, pixels=0.0, warping=0.0), base, codebook_folder)
     stage.start(network, {})
     stage.initialise(network, generator_for(0))
     target = stage.batch(0, generator_for(0))["target"][:, :1].expand(-1, 3, -1, -1, -1)

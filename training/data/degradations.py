@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,15 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...physics.base import Degradation
-from ...physics.blind_video import WHOLE, Level, draw_chain
+from ...physics.blind_video import WHOLE, Level, Range, between, draw_chain
 from ...physics.identity import GaussianNoise
 from ...physics.linear.blur import Blur
 from ...physics.nonlinear.camera import CameraNoise
 from ...physics.nonlinear.h264 import H264
 from ...physics.nonlinear.jpeg import Jpeg
 from ...physics.parser import parse
-
-Range = tuple[float, float]
 
 BENCHMARK = {
     "x4 blur, noise 0.03": "gaussian_blur(sigma=2, factor=4) + noise(sigma=0.03)",
@@ -77,14 +75,14 @@ class Blind:
     def draw(self, generator: torch.Generator) -> Draw:
         """One member of the family."""
         u = torch.rand(13, generator=generator, dtype=torch.float64).tolist()
-        first, second = (_lerp(self.sigma, value) for value in u[:2])
+        first, second = (between(self.sigma, value) for value in u[:2])
         return Draw(
             sigmas=None if u[2] < self.skip else (first, first if u[3] < self.round else second),
             angle=180 * u[4] - 90,
-            factor=1.0 if u[12] < self.skip else _lerp(self.factor, u[5]),
-            noise=None if u[6] < self.skip else _lerp(self.noise, u[7]) / 255,
+            factor=1.0 if u[12] < self.skip else between(self.factor, u[5]),
+            noise=None if u[6] < self.skip else between(self.noise, u[7]) / 255,
             iso=int((800, 1600, 3200)[int(3 * u[8])]) if u[9] < self.camera else None,
-            quality=None if u[10] < self.skip else round(_lerp(self.quality, u[11])),
+            quality=None if u[10] < self.skip else round(between(self.quality, u[11])),
             end=self.ends[int(torch.randint(len(self.ends), (), generator=generator))],
         )
 
@@ -178,10 +176,10 @@ class Deblurring:
         if u[0] < self.motion:
             blur = Blur.motion(25, u[1], int(u[2] * 2**31), factor=4)
         else:
-            blur = Blur.gaussian(_lerp(self.sigma, u[1]), _lerp(self.sigma, u[2]), 180 * u[3] - 90, factor=4)
-        operator: Degradation = GaussianNoise(_lerp(self.noise, u[4]) / 255) @ blur
+            blur = Blur.gaussian(between(self.sigma, u[1]), between(self.sigma, u[2]), 180 * u[3] - 90, factor=4)
+        operator: Degradation = GaussianNoise(between(self.noise, u[4]) / 255) @ blur
         if self.quality is not None:
-            operator = Jpeg(round(_lerp(self.quality, u[5]))) @ operator
+            operator = Jpeg(round(between(self.quality, u[5]))) @ operator
         return _enlarged_back(operator, "nearest")
 
 
@@ -242,7 +240,7 @@ class Coded:
     def draw(self, generator: torch.Generator) -> Callable[[Tensor, torch.Generator], Tensor]:
         """One member of the family: clips (T, 3, S, S) in [0, 1] and a generator for the noise to the degraded clips, same shape and range."""
         u = torch.rand(5, generator=generator, dtype=torch.float64).tolist()
-        first, second = (_lerp(self.sigma, value) for value in u[:2])
+        first, second = (between(self.sigma, value) for value in u[:2])
         blur = Blur.gaussian(first, first if u[2] < self.round else second, 180 * u[3] - 90)
         codec = H264(self.rate[0] + int(u[4] * (self.rate[1] + 1 - self.rate[0])))
         chances = torch.tensor([chance for _, chance in self.modes])
@@ -278,7 +276,3 @@ def _enlarged_back(operator: Degradation, mode: str) -> Callable[[Tensor, torch.
         return y.clamp(0, 1).reshape(x.shape)
 
     return degraded
-
-
-def _lerp(limits: Sequence[float], share: float) -> float:
-    return limits[0] + (limits[1] - limits[0]) * share
