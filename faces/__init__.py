@@ -7,7 +7,7 @@ from .detection.detectors import Detector, load_detector
 from .detection.external_detections import ExternalDetections, faces_from_boxes, faces_from_landmarks
 from .tracking.people import Look
 from .tracking.report import PersonReport, TrackReport, clock, report, table
-from .tracking.selection import check_selection, look_in, select_tracks, wanted_look
+from .tracking.selection import LIKE, check_selection, look_in, picture_named, select_tracks, wanted_look
 from .tracking.sheet import Thumbnails, contact_sheet
 from .tracking.tracks import Tracker, aligned_track, find_tracks
 from .types import CROP, Face, FaceClip, FaceTrack

@@ -10,6 +10,7 @@ from torch import Tensor
 from .. import host
 from ..assembly import chosen_detector, chosen_paster, fingerprints
 from ..faces import (
+    LIKE,
     ExternalDetections,
     FaceClip,
     FaceTrack,
@@ -24,6 +25,7 @@ from ..faces import (
     faces_from_landmarks,
     find_tracks,
     look_in,
+    picture_named,
     report,
     select_tracks,
     with_context,
@@ -70,8 +72,9 @@ def check_faces(which: Any) -> bool | str:
     try:
         if which is not None:
             check_selection(which)
-    except ValueError as error:
-        return str(error)
+            resolve_faces(which)
+    except (OSError, ValueError) as error:
+        return host.user_message(str(error))
     return True
 
 
@@ -85,9 +88,19 @@ def look_of(like: Any) -> Look | None:
 
 
 def resolve_faces(faces: str) -> str:
-    """What `faces` says, with the picture of "like:photo.jpg" found in the host's folders."""
-    word = faces.strip()
-    return f"like:{host.resolve_input(word[5:].strip())}" if word.lower().startswith("like:") else faces
+    """What `faces` says, with the picture of "like:photo.jpg" found in the host's folders.
+
+    Raises:
+        ValueError, OSError: if it is in none of them.
+    """
+    name = picture_named(faces)
+    return faces if name is None else f"{LIKE}{host.resolve_input(name)}"
+
+
+def picture_fingerprints(faces: str | None) -> list:
+    """Changes with the picture of "like:photo.jpg"; None stands for words that come by a wire."""
+    name = None if faces is None else picture_named(faces)
+    return [] if name is None else [host.file_fingerprint(name)]
 
 
 def pasting_inputs() -> list:
@@ -239,8 +252,8 @@ class FaceAlign(io.ComfyNode):
         return check_faces(faces)
 
     @classmethod
-    def fingerprint_inputs(cls, detector=None, **others):
-        return detector_fingerprints(detector)
+    def fingerprint_inputs(cls, detector=None, faces=None, **others):
+        return [*detector_fingerprints(detector), *picture_fingerprints(faces)]
 
     @classmethod
     def execute(

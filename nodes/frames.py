@@ -19,6 +19,7 @@ from .faces import (
     like_input,
     look_of,
     pasting_inputs,
+    picture_fingerprints,
     resolve_faces,
     scale_inputs,
     selection_inputs,
@@ -71,8 +72,8 @@ class RestoreFrames(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, model=None, detector=None, **others):
-        return [fingerprint(restorer_file(model)), *detector_fingerprints(detector), *fingerprints("parsenet")]
+    def fingerprint_inputs(cls, model=None, detector=None, faces=None, **others):
+        return [fingerprint(restorer_file(model)), *detector_fingerprints(detector), *picture_fingerprints(faces), *fingerprints("parsenet")]
 
     @classmethod
     def execute(

@@ -19,6 +19,7 @@ from .faces import (
     like_input,
     look_of,
     pasting_inputs,
+    picture_fingerprints,
     resolve_faces,
     scale_inputs,
     selection_inputs,
@@ -105,8 +106,8 @@ class RestoreVideo(io.ComfyNode):
         return check_output(filename_prefix, codec, crf, pixel_format) if fine is True else fine
 
     @classmethod
-    def fingerprint_inputs(cls, file=None, detector=None, aligned=False, restorer=ABSENT, **others):
-        found = [] if aligned else [*detector_fingerprints(detector), *fingerprints("parsenet")]
+    def fingerprint_inputs(cls, file=None, detector=None, aligned=False, faces=None, restorer=ABSENT, **others):
+        found = [] if aligned else [*detector_fingerprints(detector), *picture_fingerprints(faces), *fingerprints("parsenet")]
         return [host.file_fingerprint(file), *found, *([fingerprint(restorer_file(AUTO))] if restorer is ABSENT else [])]
 
     @classmethod
@@ -135,7 +136,7 @@ class RestoreVideo(io.ComfyNode):
     ):
         check_selection(faces)
         restorer = load_restorer(AUTO)[0] if restorer is None else restorer
-        known = look_of(like)
+        known, whom = look_of(like), faces if aligned else resolve_faces(faces)
         frames = dict(start=start_frame, count=max_frames or None, stride=every_nth, deinterlace=deinterlace)
         source, sound = source_of(file, video, **frames)
         finder, paster, finding = None, None, None
@@ -156,7 +157,7 @@ class RestoreVideo(io.ComfyNode):
                     "a job chooses people by their numbers, and got a picture in like; leave one of the two empty (fvr faces shows the numbers)"
                 )
             summary, path, subfolder = cls.as_job(
-                job, source, (restorer, finder, paster), dict(seed=seed, faces=faces, min_size=min_size), frames, encoding, filename_prefix
+                job, source, (restorer, finder, paster), dict(seed=seed, faces=whom, min_size=min_size), frames, encoding, filename_prefix
             )
             compared = film_slider(cls, host.output_folder(job), path)
         else:
@@ -169,7 +170,7 @@ class RestoreVideo(io.ComfyNode):
                 if finder is None or paster is None:
                     summary = restore_aligned(seen, written, restorer, **common)
                 else:
-                    common |= dict(faces=resolve_faces(faces), like=known, min_size=min_size, on_found=watched.on_found, on_people=watched.on_people)
+                    common |= dict(faces=whom, like=known, min_size=min_size, on_found=watched.on_found, on_people=watched.on_people)
                     summary = restore_clip_in_frames(seen, written, restorer, finder, paster=paster, **common)
             summary, path, compared = summary.closed(source, sink), Path(str(sink.path)), watched.ui(cls)
         text, preview = summary.to_text(), video_preview(path, subfolder)

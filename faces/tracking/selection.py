@@ -61,11 +61,10 @@ def select_tracks(tracks: Sequence[FaceTrack], which: str = "all", min_size: flo
 
 def check_selection(which: str) -> None:
     """Raises ValueError for what `select_tracks` would not read in any clip."""
-    word = which.strip().lower()
-    if word.startswith(LIKE):
-        if not word[len(LIKE) :].strip():
+    if (name := picture_named(which)) is not None:
+        if not name:
             raise ValueError("faces like: must name a picture, such as like:photo.jpg, got nothing after it")
-    elif word not in ("all", "largest"):
+    elif which.strip().lower() not in ("all", "largest"):
         parse_ids(which)
 
 
@@ -76,8 +75,14 @@ def wanted_look(which: str) -> Look | None:
         ValueError, OSError: as `select_tracks`, but for what depends on the clip.
     """
     check_selection(which)
+    name = picture_named(which)
+    return None if name is None else look_in(read_picture(name))
+
+
+def picture_named(which: str) -> str | None:
+    """The file in "like:photo.jpg", None for other words."""
     word = which.strip()
-    return look_in(read_picture(word[len(LIKE) :].strip())) if word.lower().startswith(LIKE) else None
+    return word[len(LIKE) :].strip() if word.lower().startswith(LIKE) else None
 
 
 def parse_ids(which: str) -> set[int]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from fvr import host
 from fvr.nodes.faces import FaceAlign, PasteBack
 from fvr.nodes.flair import FlairRestorerNode, FlairSampler
+from fvr.nodes.frames import RestoreFrames
 from fvr.nodes.measure import MeasureRestoration
 from fvr.nodes.restore import RestoreVideo
 
@@ -39,3 +41,16 @@ def test_the_fingerprint_follows_the_weights_that_would_be_taken(node, inputs, t
         changed = node.fingerprint_inputs(**inputs)
         assert len({repr(one) for one in (before, there, changed)}) == (3 if file in taken else 1), file
         assert changed == node.fingerprint_inputs(**inputs)
+
+
+@pytest.mark.parametrize("node", [FaceAlign, RestoreFrames, RestoreVideo])
+def test_the_fingerprint_follows_the_picture_that_says_whom(node, tmp_path):
+    with host.workspace(input=tmp_path):
+        seen = [node.fingerprint_inputs(faces="like:photo.png")]
+        for content in (b"x", b"xy"):
+            (tmp_path / "photo.png").write_bytes(content)
+            seen.append(node.fingerprint_inputs(faces=" Like: photo.png"))
+        assert len({repr(one) for one in seen}) == 3
+        others = [node.fingerprint_inputs(faces=words) for words in ("all", WIRED)]
+        (tmp_path / "photo.png").write_bytes(b"xyz")
+        assert others == [node.fingerprint_inputs(faces=words) for words in ("all", WIRED)]

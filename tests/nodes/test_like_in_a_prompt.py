@@ -1,4 +1,4 @@
-"""A picture wired as `like`: that person is cut out, or restored, and the other is left alone, in a prompt as it is queued."""
+"""A picture of whom to restore, wired or named: that person is cut out, or restored, and the other is left alone, in a prompt as it is queued."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from PIL import Image
 
 from fvr import headless, host
 from fvr.nodes import registry
+from fvr.nodes.faces import FaceAlign
 from fvr.video import open_source
 
 CLIP = Path(__file__).resolve().parents[2].parent / "shared" / "clips" / "multiface_2people_480x270.mp4"
@@ -51,7 +52,11 @@ def test_face_align_cuts_out_who_is_on_the_picture(folder, tmp_path, side):
     assert bool(((clip.track.landmarks[..., 0] > columns.start) & (clip.track.landmarks[..., 0] < columns.stop)).all())
 
 
-def test_restore_video_restores_who_is_on_the_picture(folder, tmp_path):
+LIKE = {"wired": {"like": ["2", 0]}, "named": {"faces": "like:left.png"}, "in a job": {"faces": "like:left.png", "job": "work"}}
+
+
+@pytest.mark.parametrize("how", LIKE)
+def test_restore_video_restores_who_is_on_the_picture(folder, tmp_path, how):
     prompt = {
         "1": {"class_type": "FVRLoadFaceRestorer", "inputs": {"model": "auto"}},
         "2": {"class_type": "LoadImage", "inputs": {"image": "left.png"}},
@@ -60,11 +65,11 @@ def test_restore_video_restores_who_is_on_the_picture(folder, tmp_path):
             "inputs": {
                 "file": "clip.mp4",
                 "restorer": ["1", 0],
-                "like": ["2", 0],
                 "detector": "blazeface",
                 "max_frames": FRAMES,
                 "filename_prefix": "one",
                 "codec": "ffv1",
+                **LIKE[how],
             },
         },
     }
@@ -72,3 +77,10 @@ def test_restore_video_restores_who_is_on_the_picture(folder, tmp_path):
     before, after = (torch.cat([piece.frames for piece in open_source(path, count=FRAMES).chunks(FRAMES)]) for path in (CLIP, made))
     moved = (after - before).abs().mean((0, 1))
     assert float(moved[:, SIDES["left"]].max()) > 0.015 > 0.01 > float(moved[:, SIDES["right"]].max())  # the codec's colours differ by 0.006
+
+
+def test_face_align_refuses_a_picture_that_is_not_there_before_anything_runs(folder):
+    with host.workspace(input=folder):
+        assert FaceAlign.validate_inputs(faces="like:left.png") is True
+        assert FaceAlign.validate_inputs(faces=None) is True
+        assert "'nobody.png' is not in" in FaceAlign.validate_inputs(faces="like:nobody.png")
