@@ -56,6 +56,8 @@ NODES: list[type[io.ComfyNode]] = [
 
 def registry() -> dict[str, type[io.ComfyNode]]:
     """The nodes by id, as the headless runner takes them: ours, and the few of ComfyUI's own that it has."""
+    for node in NODES:
+        with_user_messages(node)
     return CORE_NODES | {node.define_schema().node_id: node for node in NODES}
 
 

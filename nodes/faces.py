@@ -42,7 +42,7 @@ from ..pipeline import CHUNK
 from ..video import ShotCutDetector
 from .page.before_after import evenly_spaced, slider
 from .page.people import page_files, people
-from .sockets import CATEGORY, Faces, Times
+from .sockets import CATEGORY, Faces, Times, check_text
 
 
 def detector_input() -> Any:
@@ -69,6 +69,8 @@ def selection_inputs() -> list:
 
 def check_faces(which: Any) -> bool | str:
     """Validation of whom to restore; whether a person with that id is in the clip is known later. None comes by a wire."""
+    if (fine := check_text(faces=which)) is not True:
+        return fine
     try:
         if which is not None:
             check_selection(which)
@@ -346,6 +348,8 @@ class PasteBack(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, gates=""):
+        if (fine := check_text(gates=gates)) is not True:
+            return fine
         try:
             Gates.parse(gates or "")  # None comes by a wire
         except ValueError as error:

@@ -27,7 +27,7 @@ from .faces import (
 )
 from .page.before_after import Watched, film_slider
 from .restorers import load_restorer, restorer_file
-from .sockets import ABSENT, CATEGORY, RestorerSocket, advanced, optional, seed_input
+from .sockets import ABSENT, CATEGORY, RestorerSocket, advanced, check_text, optional, seed_input
 from .video import (
     check_file,
     check_output,
@@ -101,6 +101,8 @@ class RestoreVideo(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, file=ABSENT, video=ABSENT, filename_prefix="video/restored", codec="h264", crf=17, pixel_format="auto", job=""):
         fine = check_file(file, video)
+        if fine is True:
+            fine = check_text(job=job)
         if fine is True and job:
             fine = check_output(job, codec, crf, pixel_format)
         return check_output(filename_prefix, codec, crf, pixel_format) if fine is True else fine

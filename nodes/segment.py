@@ -13,7 +13,7 @@ from ..headless.io import io, newer, ui
 from ..job_request import worker_tools
 from ..models.checkpoints.fetch import sha256_of
 from ..video import choose_container
-from .sockets import CATEGORY, optional
+from .sockets import CATEGORY, check_text, optional
 
 CACHE: dict[tuple[Path, str], Tools] = {}
 """The tools of the job that was worked on last."""
@@ -46,6 +46,8 @@ class RestoreSegment(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, job="", clip=""):
+        if (fine := check_text(job=job, clip=clip)) is not True:
+            return fine
         try:
             for name in (job, clip):
                 if name is not None:

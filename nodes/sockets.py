@@ -1,10 +1,20 @@
-"""The socket types of this package, and the one widget that most nodes share."""
+"""The socket types of this package, what may come through a socket, and the one widget that most nodes share."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
+from torch import Tensor
+
+from .. import host
+from ..faces import FaceClip
 from ..headless.io import io
+from ..methods.base import Restorer
+from ..physics import Degradation
+from ..priors.base import Prior
+from ..video import FrameTimes
 
 Faces = io.Custom("FVR_FACES")
 """list[FaceClip]"""
@@ -23,6 +33,69 @@ CATEGORY = "face video"
 
 ABSENT: Any = object()
 """Stands for an input that a prompt does not have, in checks and fingerprints: there a wired one is None, as its value is not known yet."""
+
+
+KINDS: dict[str, type] = {
+    "FVR_FACES": list,
+    "FVR_DEGRADATION": Degradation,
+    "FVR_PRIOR": Prior,
+    "FVR_RESTORER": Restorer,
+    "FVR_TIMES": FrameTimes,
+    "IMAGE": Tensor,
+    "MASK": Tensor,
+    "AUDIO": Mapping,
+}
+"""What comes through a socket of that type."""
+
+OBJECTS = ("VIDEO", "MODEL", "VAE", "UPSCALE_MODEL", "OPTICAL_FLOW")
+"""Socket types whose values are ComfyUI's objects: nothing that a prompt's JSON could hold."""
+
+
+def check_inputs(node: Any, given: Mapping[str, Any]) -> None:
+    """What a node is called with: ComfyUI checks neither what a prompt's JSON has in the place of a wire nor what comes by a wire of any type.
+
+    Raises:
+        ValueError: for an input that the node has not got, and for a socket's value of another kind.
+    """
+    title, declared = declared_inputs(node)
+    for name, value in given.items():
+        if name not in declared:
+            raise ValueError(f"{title} has no input {name}; its inputs are {', '.join(declared)}")
+        kind, may_be_none = declared[name]
+        if (value is None and may_be_none) or host.is_nothing(value) or fits(kind, value):
+            continue
+        got = "nothing" if value is None else f"{type(value).__name__} {str(value)[:60]!r}"
+        raise ValueError(f"{title} takes {kind} in {name}, got {got}: the node before gave none; look at it, or wire another")
+
+
+@cache
+def declared_inputs(node: Any) -> tuple[str, dict[str, tuple[str, bool]]]:
+    """A node's title and its inputs by id: the type, and whether None may come."""
+    info = node.GET_NODE_INFO_V1()
+    sections = ((section, info["input"].get(section, {})) for section in ("required", "optional"))
+    return info["display_name"], {
+        name: (kind, section == "optional" or bool(more and more[0].get("lazy")))
+        for section, ones in sections
+        for name, (kind, *more) in ones.items()
+    }
+
+
+def fits(kind: str, value: Any) -> bool:
+    """Whether a value may come through a socket of that type; widgets are checked elsewhere."""
+    if kind in OBJECTS:
+        return not (value is None or isinstance(value, (str, int, float, list, dict)))
+    if kind == "FVR_FACES":
+        return isinstance(value, list) and all(isinstance(one, FaceClip) for one in value)
+    return kind not in KINDS or isinstance(value, KINDS[kind])
+
+
+def check_text(**values: Any) -> bool | str:
+    """For `validate_inputs`: True, or which of these values is no text; ComfyUI leaves that of a menu which a node checks itself as it came.
+
+    None comes by a wire.
+    """
+    wrong = next((name for name, value in values.items() if value is not None and not isinstance(value, str)), None)
+    return True if wrong is None else f"{wrong} is text, got {values[wrong]!r}"
 
 
 def optional(*inputs: Any) -> list:

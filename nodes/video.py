@@ -28,7 +28,7 @@ from ..video import (
     read_frames,
 )
 from ..video.streams.audio import track_of
-from .sockets import ABSENT, CATEGORY, Times, optional
+from .sockets import ABSENT, CATEGORY, Times, check_text, optional
 
 
 def file_input() -> Any:
@@ -46,6 +46,8 @@ def check_file(file: Any, video: object) -> bool | str:
         return True
     if file is ABSENT or not file:
         return NO_CLIP
+    if (fine := check_text(file=file)) is not True:
+        return fine
     try:
         open_source(host.resolve_input(file))
     except (OSError, ValueError) as error:
@@ -55,10 +57,12 @@ def check_file(file: Any, video: object) -> bool | str:
 
 def check_output(filename_prefix: Any, codec: Any, crf: Any, pixel_format: Any) -> bool | str:
     """Validation of where and how a clip will be written; what comes by a wire is None, as it is not known yet."""
+    if (fine := check_text(filename_prefix=filename_prefix, codec=codec, pixel_format=pixel_format)) is not True:
+        return fine
     try:
         if filename_prefix is not None:
             host.check_output(filename_prefix)
-        if isinstance(codec, str) and isinstance(pixel_format, str) and isinstance(crf, (int, float)):  # whatever else they are is said elsewhere
+        if codec is not None and pixel_format is not None and isinstance(crf, (int, float)):  # whatever else crf is, ComfyUI says
             check_encoding(codec, default_suffix(codec), crf=crf, pixel_format=None if pixel_format == "auto" else pixel_format)
     except ValueError as error:
         return host.user_message(str(error))

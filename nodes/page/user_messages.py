@@ -7,10 +7,13 @@ from typing import Any
 
 from ... import host
 from ...headless.io import io
+from ..sockets import check_inputs
 
 
 def with_user_messages(node: type[io.ComfyNode]) -> None:
-    """Makes a node raise built-in exceptions whose sentence names no folder of the server, and show texts that name none either.
+    """Makes a node raise built-in exceptions whose sentence names no folder of the server, show texts that name none either, and say which
+
+    of its inputs is none of its own or of another kind.
 
     The page prints the full name of an exception's class, which of ours would begin with the path of this pack.
     """
@@ -21,6 +24,7 @@ def with_user_messages(node: type[io.ComfyNode]) -> None:
     @functools.wraps(run)
     def execute(cls: type[io.ComfyNode], *given: Any, **named: Any) -> Any:
         try:
+            check_inputs(node, named)
             done = run(cls, *given, **named)
         except Exception as error:
             plain = host.user_error(error)

@@ -1,0 +1,53 @@
+"""What a prompt may hold by mistake, where ComfyUI looks at none of it: each node says which of its inputs is wrong."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fvr import host
+from fvr.nodes import registry
+from fvr.nodes.faces import FaceAlign, PasteBack
+from fvr.nodes.restore import RestoreVideo
+from fvr.nodes.segment import RestoreSegment
+from fvr.nodes.sockets import KINDS, OBJECTS, declared_inputs
+from fvr.nodes.video import LoadVideoFrames, SaveVideoFrames
+
+OURS = {name: node for name, node in registry().items() if name.startswith("FVR")}
+SOCKETS = [(node, name) for node in OURS.values() for name, (kind, _) in declared_inputs(node)[1].items() if kind in KINDS or kind in OBJECTS]
+
+
+@pytest.mark.parametrize(("node", "name"), SOCKETS, ids=lambda value: value if isinstance(value, str) else value.__name__)
+def test_a_value_of_another_kind_is_named(node, name):
+    title, declared = declared_inputs(node)
+    kind, may_be_none = declared[name]
+    for value in ("abc", -1.5, True, {"a": 1} if kind != "AUDIO" else "", *([] if may_be_none else [None])):
+        with pytest.raises(ValueError, match=f"^{title} takes {kind} in {name}, got "):
+            node.execute(**{name: value})
+
+
+@pytest.mark.parametrize("node", OURS.values())
+def test_an_input_that_a_node_has_not_got_is_named_with_those_it_has(node):
+    title, declared = declared_inputs(node)
+    with pytest.raises(ValueError, match=f"^{title} has no input picture; its inputs are .*{list(declared)[-1]}"):
+        node.execute(picture=torch.zeros(1, 8, 8, 3))
+
+
+@pytest.mark.parametrize(
+    ("node", "inputs"),
+    [
+        (LoadVideoFrames, {"file": 3.5}),
+        (RestoreVideo, {"file": {"a": 1}}),
+        (SaveVideoFrames, {"filename_prefix": [1, 2, 3]}),
+        (SaveVideoFrames, {"codec": {}}),
+        (SaveVideoFrames, {"pixel_format": 8}),
+        (RestoreVideo, {"file": None, "job": [1, 2, 3]}),
+        (FaceAlign, {"faces": [0, 1, 2]}),
+        (PasteBack, {"gates": []}),
+        (RestoreSegment, {"clip": []}),
+    ],
+)
+def test_what_is_no_text_is_refused_before_anything_runs(node, inputs, tmp_path):
+    (wrong,) = (name for name, value in inputs.items() if value is not None)
+    with host.workspace(input=tmp_path, output=tmp_path, temp=tmp_path):
+        assert node.validate_inputs(**inputs) == f"{wrong} is text, got {inputs[wrong]!r}"
