@@ -197,6 +197,10 @@ class RestoreVideo(io.ComfyNode):
         from ..film.run import run_job
 
         restorer, finder, paster = tools
+        if source.info.path is None:
+            raise ValueError(
+                "a job opens its clip's file again and again, and the wired VIDEO is in memory; save it and choose that, or leave job empty"
+            )
         if source.selection.window is not None:
             raise ValueError("a job needs the whole file of a clip, got a trimmed one; leave job empty, or use start_frame and max_frames")
         path, subfolder, _ = host.next_output_path(

@@ -82,14 +82,14 @@ def open_source(
         start, stop, stride: frames start <= i < stop, every `stride`-th, counted from 0.
         count: at most this many frames are delivered.
         window: (start, duration) in seconds; frame numbers then count inside it. A negative start counts from the end;
-            a duration of 0 or None means to the end.
+            a duration of 0 or None means to the end, which from 0 on is no window at all.
         rate: frames per second of an image sequence; videos have their own.
         deinterlace: one of DEINTERLACE, which says what each does.
 
     Raises:
         VideoError: if nothing is there, it is no video, or no frame decodes.
     """
-    seconds = None if window is None else (exact_seconds(window[0]), exact_seconds(window[1]) if window[1] else None)
+    seconds = None if window is None or not any(window) else (exact_seconds(window[0]), exact_seconds(window[1]) if window[1] else None)
     selection = Selection(start, stop, stride, count, seconds)
     place = local(place)
     files = sequence_files(place)

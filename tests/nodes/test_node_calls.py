@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from io import BytesIO
 
 import pytest
 import torch
+from helpers.small_film import Remembering, make_film
 
 from fvr import host
 from fvr.demo import moving_portrait
@@ -15,6 +17,7 @@ from fvr.nodes.crops import CropsToFaces
 from fvr.nodes.degradation import Degrade, DescribeDegradation
 from fvr.nodes.faces import FaceAlign, PasteBack
 from fvr.nodes.flair import FlairRestorerNode, FlairSampler, LoadDiffusionPrior
+from fvr.nodes.restore import RestoreVideo
 from fvr.nodes.video import LoadVideoFrames, RetimeFrames, SaveVideoFrames
 from fvr.physics import Blur, GaussianNoise
 from fvr.video import FrameTimes, SourceInfo, open_sink, probe
@@ -230,3 +233,26 @@ def test_the_sheet_says_when_somebody_is_first_seen_where_times_fit(tmp_path):
 def test_gates_that_cannot_be_read_are_refused_before_the_faces_are_restored():
     assert PasteBack.validate_inputs(gates="yaw=90-70") is True and PasteBack.validate_inputs(gates=None) is True
     assert "got 'foo=1-2'" in PasteBack.validate_inputs(gates="foo=1-2")
+
+
+class InMemory(BytesIO):
+    """A VIDEO of ComfyUI whose file is in memory, as its API nodes give it."""
+
+    def get_stream_source(self):
+        return self
+
+    def get_active_trim_window(self):
+        return 0.0, 0.0
+
+
+def test_a_job_takes_a_wired_video_that_is_a_whole_file(tmp_path):
+    """The same film as by its name, which goes on with that job; one in memory is refused."""
+    make_film(tmp_path / "in.mp4", (3, 3))
+    whole, held = host.video_from_file(tmp_path / "in.mp4"), InMemory((tmp_path / "in.mp4").read_bytes())
+    given = dict(restorer=Remembering(), job="film", codec="ffv1")
+    with host.workspace(input=tmp_path, output=tmp_path / "out", temp=tmp_path):
+        wired, _ = call(RestoreVideo, video=whole, **given)
+        named, _ = call(RestoreVideo, file="in.mp4", **given)
+        assert wired.path == named.path and probe(wired.path).frame_estimate == 6
+        with pytest.raises(ValueError, match="the wired VIDEO is in memory; save it"):
+            call(RestoreVideo, video=held, **given)

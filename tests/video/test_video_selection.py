@@ -82,6 +82,12 @@ def test_a_late_window_is_sought_exactly(shared):
     assert torch.equal(part[0][:2], read_frames(path, start=120, count=2)[0])
 
 
+@pytest.mark.parametrize("window", [(0.0, 0.0), (0, None)])
+def test_a_window_of_the_whole_clip_is_none(clip, window):
+    """What a VIDEO of ComfyUI says that nobody has trimmed."""
+    assert open_source(clip, window=window, start=2).selection == open_source(clip, start=2).selection
+
+
 def test_a_negative_window_counts_from_the_end(clip):
     assert open_source(clip, window=(-0.2, None)).times().starts == FrameTimes.constant(COUNT, 25).starts[-5:]
 
