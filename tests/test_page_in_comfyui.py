@@ -348,6 +348,25 @@ def app_mode(page: Any, picture: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_the_name_of_a_file_is_filled_in_as_for_comfyui_s_own_nodes(mode, running):
+    """What the page queues: the date and another node's value, as for Save Image; the workflow keeps what was written."""
+    written = "%date:yyyy%/%FVRRestoreVideo.codec%_%width%"
+    nodes = [("save", "SaveImage", {"filename_prefix": written}), ("film", "FVRRestoreVideo", {"filename_prefix": written, "codec": "vp9"})]
+    nodes += [("frames", "FVRSaveVideoFrames", {"filename_prefix": written}), ("picture", "LoadImage", {})]
+
+    def visit(page: Any) -> Any:
+        build(page, nodes, [("picture", 0, "save", "images"), ("picture", 0, "frames", "frames")])
+        queued = page.evaluate("async () => (await app.graphToPrompt()).output")
+        kept = page.evaluate("() => app.graph.serialize().nodes.filter((node) => JSON.stringify(node.widgets_values ?? []).includes('%date:yyyy%'))")
+        return queued, {node["type"] for node in kept}
+
+    queued, kept = in_page(running, mode, visit)
+    names = {node["class_type"]: node["inputs"]["filename_prefix"] for node in queued.values() if "filename_prefix" in node["inputs"]}
+    assert names == dict.fromkeys(("SaveImage", "FVRRestoreVideo", "FVRSaveVideoFrames"), f"{time.localtime().tm_year}/vp9_%width%")
+    assert kept == set(names)
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_a_page_in_chinese(mode, running, tmp_path):
     """Titles, the note that is open, and the words of our own button."""
     graph = json.loads((FOLDER / "start_here.json").read_text(encoding="utf-8"))

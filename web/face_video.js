@@ -1,5 +1,6 @@
 // What ComfyUI's page leaves out: a clip can be chosen, uploaded and dropped on nodes whose `file` may be left out; what a node says of
-// its run (`ui.text`), or why it was refused or failed, is shown on it; and classic nodes put their advanced inputs away, as Vue nodes do.
+// its run (`ui.text`), or why it was refused or failed, is shown on it; the name of a file is filled in; and classic nodes put their advanced
+// inputs away, as Vue nodes do.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { grow, nodeAt, SAID } from "./node_display.js";
@@ -175,6 +176,14 @@ function addMore(node) {
   node.setSize([node.size[0], node.computeSize()[1]]);
 }
 
+/** Lets the name of a file say %date:yyyy-MM-dd% and %Node.widget%, which the page fills in for ComfyUI's own nodes that save only. */
+function fillInName(node) {
+  const widget = node.widgets?.find((one) => one.name === "filename_prefix");
+  const filled = window.comfyAPI?.utils?.applyTextReplacements;
+  if (!widget || !filled) return;
+  widget.serializeValue = () => (typeof widget.value === "string" ? filled(app.rootGraph ?? app.graph, widget.value) : widget.value);
+}
+
 /** The server lists templates in no order; the one to begin with comes first. */
 const STARTER = "start_here";
 const getTemplates = api.getWorkflowTemplates;
@@ -193,7 +202,9 @@ const LATER = { grain: "auto", deinterlace: "auto", occlusion: "auto" };
 app.registerExtension({
   name: "FaceVideoRestoration.Page",
   nodeCreated(node) {
-    if (ours(node)) addMore(node);
+    if (!ours(node)) return;
+    addMore(node);
+    fillInName(node);
   },
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (!nodeData.name?.startsWith("FVR")) return;
