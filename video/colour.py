@@ -27,6 +27,9 @@ LUMA_WEIGHTS = {
 }
 """(Kr, Kb) by H.273 matrix code."""
 
+OTHER_MATRICES = {8: "YCgCo", 11: "Y'D'zD'x", 14: "ICtCp", 15: "IPT-PQ-C2", 16: "YCgCo-Re", 17: "YCgCo-Ro"}
+"""H.273 codes of what is no Y'CbCr, and what it is."""
+
 
 BAND = 64
 """Rows that are converted at once, a multiple of all chroma subsampling: what is between the steps stays in the processor's cache."""

@@ -39,6 +39,13 @@ def planar_layout(pix_fmt: str) -> YCbCr | None:
 
 
 @lru_cache(maxsize=64)
+def is_grey(pix_fmt: str) -> bool:
+    """Whether a format has no colour: without a stated range its black is 0, as FFmpeg reads and writes it."""
+    parts = VideoFormat(pix_fmt)
+    return not parts.has_palette and sum(not part.is_alpha for part in parts.components) == 1
+
+
+@lru_cache(maxsize=64)
 def depth(pix_fmt: str) -> int:
     """Bits per channel, of the channel that has most."""
     return max((part.bits for part in VideoFormat(pix_fmt).components), default=8)
@@ -81,16 +88,17 @@ def frame_grading(frame: VideoFrame) -> Grading | None:
 def to_tensor(frame: VideoFrame, quarter_turns: int = 0) -> Tensor:
     """A decoded frame to (3, H, W) float32 RGB in [0, 1], turned counter-clockwise by `quarter_turns`."""
     tags = frame_colour(frame)
+    full_range = is_grey(frame.format.name) if tags.full_range is None else tags.full_range
     layout = planar_layout(frame.format.name)
     if layout is None and not frame.format.is_rgb and frame.format.name not in ("pal8", "monob", "monow"):
-        stated = frame.color_range or 1  # neither matrix nor range change
+        stated = 2 if full_range or is_grey(frame.format.name) else 1  # neither matrix nor range change; swscale takes all grey for full range
         frame = frame.reformat(format=PLANAR_EQUIVALENT.get(frame.format.name, "yuv444p16le"), src_color_range=stated, dst_color_range=stated)
         layout = planar_layout(frame.format.name)
     if layout is None:
         rgb = rgb_planes(frame)
     else:
         matrix = settled_matrix(tags, frame.height, frame.width)
-        space = replace(layout, matrix=matrix, full_range=bool(tags.full_range) or layout.full_range)
+        space = replace(layout, matrix=matrix, full_range=full_range)
         luma = plane_tensor(frame, 0, layout.bits)
         if GREY.fullmatch(frame.format.name):
             black, span, _, _ = space.levels
@@ -116,6 +124,8 @@ def rgb_planes(frame: VideoFrame) -> Tensor:
     bits = depth(frame.format.name)
     planar = frame
     if not re.fullmatch(r"gbrp(\d+le)?", frame.format.name):
+        if min(part.bits for part in frame.format.components) < 8:  # swscale spreads 5 bits over 8 on its way to packed formats alone
+            frame = frame.reformat(format="rgb24")
         bits = 16 if bits > 8 else 8
         planar = frame.reformat(format="gbrp16le" if bits > 8 else "gbrp")
     return torch.stack([plane_tensor(planar, plane, bits).to(torch.float32) for plane in (2, 0, 1)]).div_((1 << bits) - 1)

@@ -14,7 +14,7 @@ from helpers.video_helpers import moving, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fvr.video import ColourTags, SourceInfo, open_sink, open_source, probe, read_frames
+from fvr.video import ColourTags, SourceInfo, VideoError, open_sink, open_source, probe, read_frames
 from fvr.video.colour import LUMA_WEIGHTS, YCbCr
 from fvr.video.pixels import plane_view, to_tensor
 
@@ -152,6 +152,38 @@ def test_every_pixel_format_decodes_to_the_same_picture(name):
     if name.startswith("gray"):
         frame.color_range = 2
     assert (to_tensor(frame).mul(255) - torch.from_numpy(ramp).permute(2, 0, 1)).abs().max() < 2.1
+
+
+@pytest.mark.parametrize("name", ["gray", "gray16le", "gray10be", "ya8"])
+@pytest.mark.parametrize(("stated", "black", "white"), [(0, 0, 1), (1, -16 / 219, 239 / 219), (2, 0, 1)])
+def test_grey_is_of_full_range_unless_it_says_otherwise(name, stated, black, white):
+    """FFmpeg writes the grey of film scans so, and without a word of it."""
+    ramp = np.linspace(0, 65535, 64).round().astype(np.uint16)[None].repeat(16, 0)
+    frame = VideoFrame.from_ndarray(np.ascontiguousarray(ramp), format="gray16le").reformat(format=name, src_color_range=2, dst_color_range=2)
+    frame.color_range = stated
+    expected = torch.linspace(black, white, 64).clamp(0, 1)
+    assert (to_tensor(frame) - expected).abs().max() < 8e-3
+
+
+@pytest.mark.parametrize("name", ["rgb555le", "rgb565le", "bgr555le", "rgb8"])
+def test_white_stays_white_in_few_bits(name):
+    """Old screen recordings have five bits per colour, whose 31 is white."""
+    pixels = np.stack([np.zeros((2, 8, 3), np.uint8), np.full((2, 8, 3), 255, np.uint8)], 1).reshape(4, 8, 3)
+    frame = VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format=name)
+    rgb = to_tensor(frame)
+    assert rgb[:, 0].max() == 0 and rgb[:, 1].min() > 0.985
+
+
+def test_colours_that_are_no_luma_and_chroma_are_refused(tmp_path):
+    """Read as BT.709, YCgCo would be green and magenta."""
+    with av.open(str(tmp_path / "screen.mkv"), "w") as out:
+        stream = out.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv444p"
+        stream.codec_context.colorspace = 8
+        out.mux(stream.encode(VideoFrame.from_ndarray(np.full((48, 64, 3), 90, np.uint8), format="rgb24").reformat(format="yuv444p")))
+        out.mux(stream.encode(None))
+    with pytest.raises(VideoError, match=r"screen\.mkv are stored as YCgCo, which is not read here"):
+        open_source(tmp_path / "screen.mkv")
 
 
 def test_tags_are_in_the_stream(tmp_path):

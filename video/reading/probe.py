@@ -12,6 +12,7 @@ from typing import Any
 import av
 from av.stream import Disposition
 
+from ..colour import OTHER_MATRICES
 from ..errors import VideoError
 from ..files import STILL, FileView, Place, check_pixels, max_pixels, open_input, picture_stream, place_name, place_path, presentation_time
 from ..info import AudioInfo, SourceInfo
@@ -41,6 +42,8 @@ def examine(place: Place) -> tuple[SourceInfo, list[str]]:
         frame = next(health.frames(container, stream), None)
         if frame is None:
             raise VideoError(f"{place_name(place)} holds no frame that decodes ({health.fault or 'it is empty'}); it is damaged")
+        if (kind := OTHER_MATRICES.get(int(frame.colorspace))) and not frame.format.is_rgb:
+            raise VideoError(f"the colours of {place_name(place)} are stored as {kind}, which is not read here; convert it to Y'CbCr or RGB first")
         rotation, mirrored = orientation(frame) or (0, False)
         aspect = Fraction(stream.sample_aspect_ratio or 0) or Fraction(1)
         rate = frame_rate(stream)
