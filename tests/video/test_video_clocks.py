@@ -212,6 +212,24 @@ def test_a_recording_begins_at_zero_in_its_copy(tmp_path, begin, suffix):
     assert shown - sounds == pytest.approx(first - heard, abs=0.002)
 
 
+@pytest.mark.parametrize("suffix", [".ts", ".mkv"])
+def test_a_late_recording_is_as_long_as_it_shows(tmp_path, suffix):
+    """Matroska states where it ends; the file's two seconds at five hours are no five hours, and its last half second is found."""
+    path = recording(tmp_path / "late.ts", start=18000, sound=None)
+    if suffix == ".mkv":
+        path = tmp_path / "late.mkv"
+        with av.open(str(tmp_path / "late.ts")) as source, av.open(str(path), "w") as out:
+            stream = out.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.size:
+                    packet.stream = stream
+                    out.mux(packet)
+    source = open_source(path)
+    assert source.info.start > 17999
+    assert float(source.info.duration) == pytest.approx(2, abs=0.1) and 48 <= source.expected <= 52
+    assert len(open_source(path, window=(-0.5, None)).times()) in (12, 13)
+
+
 def test_sound_of_another_clock_begins_with_the_picture(tmp_path):
     """An ordinary picture with the sound of a late recording: both from their beginnings."""
     late = recording(tmp_path / "late.ts", start=7200)

@@ -91,7 +91,7 @@ class VideoSource(FrameSource):
     def frames_in_window(self, start: Fraction, duration: Fraction | None, skip: int) -> Iterator[Timed]:
         """Frames whose presentation begins in [start, start + duration)."""
         if start < 0:
-            start = max(Fraction(0), (self.info.duration or Fraction(0)) + start)
+            start = max(Fraction(0), self.info.origin + (self.info.duration or Fraction(0)) + start)
         start = start // self.info.time_base * self.info.time_base
         stop = start + duration if duration else None
         number = -1

@@ -50,6 +50,9 @@ def examine(place: Place) -> tuple[SourceInfo, list[str]]:
         duration = stated_duration(stream)
         if duration is None and container.duration is not None:
             duration = Fraction(container.duration, av.time_base)
+        origin = origin_of(container)
+        if duration is not None and origin < duration and "matroska" in container.format.name:
+            duration -= origin  # it states its end
         info = SourceInfo(
             path=place_path(place),
             width=frame.height if rotation % 180 else frame.width,
@@ -61,7 +64,7 @@ def examine(place: Place) -> tuple[SourceInfo, list[str]]:
             frame_estimate=stream.frames or (None if duration is None else round(duration * rate) or None),
             start=presentation_time(frame) or Fraction(0),
             duration=duration,
-            origin=origin_of(container),
+            origin=origin,
             time_base=Fraction(stream.time_base),
             colour=frame_colour(frame, stream.codec_context),
             pix_fmt=frame.format.name,
