@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -63,6 +64,6 @@ def named_outputs(clips: Sequence[Path], folder: Path, codec: str | None, overwr
     outputs = [folder / name for name in taken]
     for output in outputs:
         check_apart(output, clips)
-        if output.exists() and not overwrite:
+        if os.path.lexists(output) and not overwrite:
             raise VideoError(f"{output} already exists; choose another folder or allow overwriting")
     return outputs

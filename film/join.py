@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -80,7 +81,7 @@ class JoinedSink(VideoSink):
     def temporary(self) -> Path:
         """In the job's folder, so that a killed join leaves nothing beside the film; but on the film's disk."""
         assert self.path is not None
-        if self.path.is_dir() or (self.path.exists() and not self.overwrite) or not self.folder.is_dir():
+        if self.path.is_dir() or (os.path.lexists(self.path) and not self.overwrite) or not self.folder.is_dir():
             return super().temporary()
         if self.job.folder.stat().st_dev != self.folder.stat().st_dev:
             return super().temporary()

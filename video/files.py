@@ -202,6 +202,8 @@ def open_input(place: Place) -> Any:
     if isinstance(place, (str, PathLike)):
         if not Path(place).exists():
             raise VideoError(f"{name} does not exist; check the path")
+        if not Path(place).is_file():
+            raise VideoError(f"{name} is a pipe or a device, and a clip is read several times, from its start; write it into a file and name that")
         handle: Any = str(Path(place).absolute())  # else FFmpeg takes what is before a colon for a protocol
     else:
         handle = FileView(place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 
 import pytest
@@ -55,6 +56,24 @@ def test_a_taken_name_is_kept_unless_asked(tmp_path, name):
     save(tmp_path / name, moving(3), overwrite=True)
     assert len(read_frames(tmp_path / name)[1]) == 3
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX")
+def test_a_link_to_nothing_is_a_taken_name(tmp_path):
+    """Told before the work rather than after it."""
+    (tmp_path / "clip.mp4").symlink_to("nowhere.mp4")
+    with pytest.raises(VideoError, match="already exists"):
+        open_sink(tmp_path / "clip.mp4")
+    save(tmp_path / "clip.mp4", moving(3), overwrite=True)
+    assert len(read_frames(tmp_path / "clip.mp4")[1]) == 3 and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX")
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.png"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(VideoError, match="is a pipe or a device, and a clip is read several times"):
+        open_source(tmp_path / name)
 
 
 def test_a_folder_with_other_files_is_never_replaced(tmp_path):

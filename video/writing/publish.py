@@ -20,7 +20,7 @@ def hidden_file(path: Path | None, overwrite: bool) -> Path:
     if path is None:
         handle, name = tempfile.mkstemp(prefix="fvr-", suffix=SUFFIX)
     else:
-        if path.exists() and not overwrite:
+        if os.path.lexists(path) and not overwrite:
             raise VideoError(f"{path} already exists; choose another name or allow overwriting")
         if path.is_dir():
             raise VideoError(f"{path} is a folder; name a file")
