@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import signal
 import threading
@@ -92,20 +93,19 @@ def plan_and_restore(options: Namespace, folder: Path, source: Any, workers: int
     """As `restore_job`, with processes that are `ready` for the segments, and further `arguments` of `fvr segment`."""
     from .. import host
     from ..assembly import AUTO
-    from ..film.executors import Job, failed, failed_sentence, frames_done, work
+    from ..film.executors import Job
     from ..film.files import read_json
     from ..film.join import is_joined
     from ..film.plan import plan
-    from ..film.processes import work_in_processes
     from ..film.sample import restore_sample
-    from ..job_request import tools_for, worker_tools
+    from ..job_request import tools_for
     from ..record import job_identity
     from ..video import VideoError, choose_codec, choose_container
     from .tools import choose_method, request_of
 
     output = Path(options.output)
     planned = read_json(folder / "job.json")
-    if output.exists() and not options.overwrite and not (planned and is_joined(Job.load(folder), output)):
+    if os.path.lexists(output) and not options.overwrite and not (planned and is_joined(Job.load(folder), output)):
         raise VideoError(f"{output} already exists; choose another name or allow overwriting")
     if output.is_dir() or not output.absolute().parent.is_dir():
         raise VideoError(f"{output} is a folder; name a file" if output.is_dir() else f"{output.parent} is not a folder; make it first")
@@ -144,12 +144,41 @@ def plan_and_restore(options: Namespace, folder: Path, source: Any, workers: int
         return 0
     if is_joined(planned_job, output):
         print(f"{output} is done already, by the job in {folder}")
+    before = version_of(output)
+    try:
+        return restore_planned(options, planned_job, tools, workers, arguments, ready)
+    except (OSError, ValueError) as error:
+        if folder.exists():
+            raise
+        if version_of(output) in (before, None):
+            raise VideoError(f"{folder} was removed while it was worked on; the same command begins anew") from error
+        host.say(f"another command has finished {output} and removed {folder}")
+        print(output)
+        return 0
+
+
+def version_of(path: Path) -> tuple[int, int] | None:
+    """What changes with a file that is put in another's place; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def restore_planned(options: Namespace, planned_job: Any, tools: Any, workers: int, arguments: Sequence[str], ready: dict[int, Any]) -> int:
+    """Restores what is left of a job, as the options say, and joins it."""
+    from .. import host
+    from ..film.executors import failed, failed_sentence, frames_done, work
+    from ..film.processes import work_in_processes
+    from ..job_request import worker_tools
+
     planned_job.forgive()
 
     def segments_done() -> str:
         return f"{sum(map(planned_job.finished, planned_job.segments))} of {len(planned_job.segments)} segments"
 
-    host.say(f"job {folder}: {segments_done()} done")
+    host.say(f"job {planned_job.folder}: {segments_done()} done")
     with graceful_interrupt(host.say) as stopping, host.progress(planned_job.frames, "restore") as bar:
         advance: Callable[[int], None] = announce_preview(planned_job, bar, host.say) if options.preview else bar
         advance(frames_done(planned_job))
@@ -173,7 +202,7 @@ def plan_and_restore(options: Namespace, folder: Path, source: Any, workers: int
         raise KeyboardInterrupt
     if gone:
         raise RuntimeError(failed_sentence(planned_job, gone))
-    return finish_job(options, planned_job, tools, output)
+    return finish_job(options, planned_job, tools, Path(options.output))
 
 
 def finish_job(options: Namespace, done: Any, tools: Any, output: Path) -> int:

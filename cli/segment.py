@@ -26,9 +26,7 @@ def add(commands: Any) -> None:
 
 def segment(options: Namespace) -> int:
     from .. import host
-    from ..film.executors import Job, attempt, failed, work
-    from ..film.processes import orphaned
-    from ..job_request import worker_tools
+    from ..film.executors import Job
 
     if options.device:
         host.set_device(options.device)
@@ -36,6 +34,24 @@ def segment(options: Namespace) -> int:
     wrong = [number for number in options.numbers if not 0 <= number < len(planned.segments)]
     if wrong:
         raise ValueError(f"{options.folder} has segments 0 to {len(planned.segments) - 1}, got {wrong[0]}")
+    try:
+        return restore_segments(options, planned)
+    except (OSError, ValueError) as error:
+        if planned.folder.exists():
+            raise
+        gone = f"{planned.folder} is gone; its film has been joined, or somebody has removed it"
+        if options.numbers:
+            raise ValueError(gone) from error
+        host.say(gone)
+        return 0
+
+
+def restore_segments(options: Namespace, planned: Any) -> int:
+    from .. import host
+    from ..film.executors import attempt, failed, work
+    from ..film.processes import orphaned
+    from ..job_request import worker_tools
+
     tools = cache(lambda: worker_tools(planned))
     with graceful_interrupt(host.say) as stopping:
         common: dict[str, Any] = dict(say=host.say, check_interrupt=host.check_interrupt)

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from fvr.cli import build_parser, main
 from fvr.cli.film import graceful_interrupt, job_folder
 from fvr.cli.tools import request_of
 from fvr.demo import moving_portrait
+from fvr.film.lease import take
+from fvr.film.plan import Job
 from fvr.film.processes import prestarted_workers, start_worker, wake
 from fvr.video import FrameTimes, open_sink, open_source, read_frames
 
@@ -122,6 +125,41 @@ def test_a_long_clip_becomes_a_job_by_itself(clip, monkeypatch):
     assert job_folder(Namespace(**given), open_source(clip)) == Path("there/out.mkv.job")
     assert job_folder(Namespace(**{**given, "no_job": True}), open_source(clip)) is None
     assert job_folder(Namespace(**{**given, "output": "there"}), open_source(clip)) is None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a folder in use is removed")
+@pytest.mark.parametrize(
+    ("command", "finished", "status", "said"),
+    [
+        (["segment"], True, 0, "is gone; its film has been joined, or somebody has removed it"),
+        (["segment", "0"], True, 1, "is gone; its film has been joined, or somebody has removed it"),
+        (["restore"], True, 0, "another command has finished"),
+        (["restore"], False, 1, "was removed while it was worked on; the same command begins anew"),
+    ],
+)
+def test_whoever_finishes_a_job_stops_the_others_in_a_sentence(command, finished, status, said, clip, tmp_path, capsys, monkeypatch):
+    """The same command in a second window joins the film and removes the folder, while this one waits for what that one restores."""
+    out, job = tmp_path / "out.mkv", tmp_path / "out.mkv.job"
+    restore = ["restore", str(clip), str(out), *FAST, *SEGMENTS]
+    assert main([*restore, "--workers", "0"]) == 0
+    planned = Job.load(job)
+    leases = [take(planned.lease(part)) for part in planned.segments]
+
+    def other(seconds: float) -> None:
+        if finished:
+            shutil.copy(clip, out)
+        shutil.rmtree(job)
+
+    monkeypatch.setattr("fvr.film.executors.time", Namespace(sleep=other, time=time.time))
+    monkeypatch.setattr("fvr.cli.segment.time", Namespace(sleep=other))
+    capsys.readouterr()
+    assert main(restore if command == ["restore"] else ["segment", str(job), *command[1:]]) == status
+    words = capsys.readouterr()
+    assert said in words.err and "Errno" not in words.err
+    assert (str(out) in words.out) == (command == ["restore"] and finished)
+    for lease in leases:
+        lease.release()
+    assert not job.exists()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
