@@ -22,6 +22,7 @@ from .models.checkpoints.load import peek
 from .models.checkpoints.state_dict import notes_of
 from .models.device import fast_in_bfloat16
 from .models.upscaling import Upscaler, load_upscaler
+from .options import parse_settings
 
 DEDICATED_FOLDERS = (OURS, "facerestore_models")
 """Folders for such weights alone; the others hold much else."""
@@ -63,11 +64,13 @@ def weights_for(name: str, settings: Mapping[str, str]) -> Path | None:
     """
     wanted = method(name).checkpoint(settings)
     found = None if wanted is None else find_weights(wanted)
+    mode = settings.get("mode", "restore")
     if found is None:
-        mode = settings.get("mode", "restore")
         title = EMBEDDED.get(name) if mode == "restore" else EMBEDDED_TASKS.get((name, mode))
         found = embedded.listed(embedded.RESTORERS | embedded.PRIORS).get(title or "")
     if found is None and wanted is not None:
+        if "mode" in settings:
+            parse_settings(method(name).options(), {"mode": mode}, name)  # no weights are missing for a mode that there is not
         raise FileNotFoundError(missing_message(named(wanted), host.model_folders()))
     return found
 

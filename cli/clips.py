@@ -46,6 +46,11 @@ def above_zero(text: str) -> float:
     return checked(text, float, "is a number above 0", lambda number: 0 < number < math.inf)
 
 
+def at_least_one(text: str) -> int:
+    """A count of an option."""
+    return checked(text, int, "is a whole number from 1 on", lambda number: number >= 1)
+
+
 def seed(text: str) -> int:
     """Of `--seed`: what PyTorch's generators take."""
     return checked(text, int, "is a whole number from 0 to 2^63 - 1", lambda number: 0 <= number < 1 << 63)
@@ -105,3 +110,12 @@ def check_place(option: str, place: str | Path, *clips: str | Path) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise OSError(f"{option} {place} cannot be written ({error.strerror or error}); make room, or choose another place") from error
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """Raises ValueError, before the work, where no folder can be what `option` names."""
+    there = next(part for part in (folder, *folder.absolute().parents) if part.exists())
+    if not there.is_dir():
+        raise ValueError(f"{option} {folder} cannot be a folder, as {there} is a file; choose another name")
+    if not os.access(there, os.W_OK):
+        raise PermissionError(f"{option} {folder} may not be written here; choose another place")

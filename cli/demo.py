@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .clips import seed
+from .clips import at_least_one, check_folder, seed
 
 
 def add(commands: Any) -> None:
@@ -20,13 +20,14 @@ def add(commands: Any) -> None:
     )
     p.set_defaults(command=demo)
     p.add_argument("--output-dir", type=Path, default=Path("fvr-demo"), help="where the videos and the report go (default: ./fvr-demo)")
-    p.add_argument("--frames", type=int, default=24, help="length of the clip (default: 24)")
+    p.add_argument("--frames", type=at_least_one, default=24, help="length of the clip (default: 24)")
     p.add_argument("--seed", type=seed, default=0)
     p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
 
 
 def demo(options: argparse.Namespace) -> int:
     began = time.monotonic()
+    check_folder("--output-dir", options.output_dir)
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)

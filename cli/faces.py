@@ -62,14 +62,14 @@ def faces(options: argparse.Namespace) -> int:
             raise ValueError(f"{path} exists already; choose another name, or add --overwrite")
     if sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ValueError(f"the contact sheet is a .png or .jpg, got {sheet.name!r}")
-    if Path(options.input).is_dir() and sheet.absolute().parent.resolve() == Path(options.input).resolve():
-        raise ValueError(f"the contact sheet {sheet} would be one of the images of {options.input}; choose another place with --sheet")
     check_place("--sheet", sheet, options.input)
     if options.json:
         check_place("--json", options.json, options.input, sheet)
     if options.device:
         host.set_device(options.device)
     source = open_source(options.input, start=options.start, count=options.count, rate=frame_rate(options.frame_rate))
+    if Path(options.input).is_dir() and sheet.absolute().parent.resolve() == Path(options.input).resolve():
+        raise ValueError(f"the contact sheet {sheet} would be one of the images of {options.input}; choose another place with --sheet")
     with host.progress(source.expected, "find faces") as found:
         tracks = follow_faces(source, chosen_detector(options.detector, options.rotate), check_interrupt=host.check_interrupt, on_frame=found)
     thumbnails, starts = Thumbnails(tracks), list[Fraction]()

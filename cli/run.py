@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .clips import check_folder
+
 
 def add(commands: Any) -> None:
     p = commands.add_parser(
@@ -22,6 +24,8 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    output = options.output_dir or Path.cwd() / "output"
+    check_folder("--output-dir", output)
     from .. import headless, host
     from ..nodes import registry
     from ..workflows import bundled
@@ -30,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
         host.set_device(options.device)
     nodes = registry()
     prompt = headless.apply_overrides(headless.load_prompt(bundled(options.workflow)), options.set, nodes)
-    with host.workspace(input=options.input_dir or Path.cwd(), output=options.output_dir or Path.cwd() / "output"):
+    with host.workspace(input=options.input_dir or Path.cwd(), output=output):
         result = headless.run_prompt(prompt, nodes)
     for text in result.texts:
         print(text)

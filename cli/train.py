@@ -19,7 +19,8 @@ def add(commands: Any) -> None:
 
 def train(options: argparse.Namespace) -> int:
     from ..training import cli
+    from . import Parser
 
-    parser = argparse.ArgumentParser(prog="fvr train", description=cli.__doc__)
+    parser = Parser(prog="fvr train", description=cli.__doc__)
     cli.add_arguments(parser)
     return cli.run(parser.parse_args([options.network, *options.arguments]))

@@ -83,9 +83,20 @@ def test_an_estimate_has_few_digits(seconds, words):
         (["restore", "a.mp4", "b.mp4", "--test-seconds", "-1"], "fvr restore: argument --test-seconds: is a number above 0, got '-1'"),
         (["restore", "a.mp4", "b.mp4", "--seed", "1" * 30], f"fvr restore: argument --seed: is a whole number from 0 to 2^63 - 1, got '{'1' * 30}'"),
         (["restore", "a.mp4"], "fvr restore: the following arguments are required: output"),
+        (["demo", "--frames", "0"], "fvr demo: argument --frames: is a whole number from 1 on, got '0'"),
+        (["train", "blind"], "fvr train: the following arguments are required: --faces, --out"),
     ],
 )
 def test_a_mistyped_line_is_answered_in_one(arguments, words, capsys):
     with pytest.raises(SystemExit) as left:
         main(arguments)
-    assert left.value.code == 2 and capsys.readouterr().err == f"{words}; see fvr restore --help\n"
+    assert left.value.code == 2 and capsys.readouterr().err == f"{words}; see fvr {arguments[0]} --help\n"
+
+
+@pytest.mark.parametrize("command", [["demo"], ["run", "start_here"]])
+@pytest.mark.parametrize("place", ["taken", "taken/inside"])
+def test_a_folder_that_cannot_be_is_told_before_the_work(command, place, tmp_path, capsys):
+    taken = tmp_path / "taken"
+    taken.write_text("a file")
+    assert main([*command, "--output-dir", str(tmp_path / place)]) == 1
+    assert capsys.readouterr().err == f"fvr: --output-dir {tmp_path / place} cannot be a folder, as {taken} is a file; choose another name\n"

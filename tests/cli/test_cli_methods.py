@@ -66,6 +66,7 @@ def test_weights_in_a_model_folder_need_no_name(work, tmp_path, monkeypatch):
     ("arguments", "sentence"),
     [
         (["--method", "codeformer", "--set", "mode=colourise"], "codeformer_colorization.pth"),
+        (["--method", "dicface", "--set", "mode=colorize"], "dicface: mode must be one of restore, colourise, inpaint, got 'colorize'"),
         (["--method", "keep", "--weights", "embedded kept"], "no weights are called 'embedded kept'; there are embedded blind, embedded codeformer"),
         (["--method", "dicface", "--weights", "embedded dicface colourise"], "trained to colourise, got the mode 'restore': choose that mode"),
         (["--method", "keep", "--weights", "codeformer.safetensors"], "restore with --method codeformer"),

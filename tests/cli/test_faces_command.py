@@ -61,6 +61,13 @@ def test_what_could_not_be_written_after_the_work_or_would_be_lost_is_said_befor
     assert [file.name for file in Path().iterdir()] == ["photo.png"] and Path("photo.png").read_bytes() == before
 
 
+def test_a_folder_of_videos_is_not_mistaken_for_one_of_images(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("clip.mp4").write_bytes(b"a clip")
+    assert main(["faces", "."]) == 1
+    assert "holds 1 videos and no image; name one of them, such as clip.mp4" in capsys.readouterr().err
+
+
 def test_the_networks_that_find_faces_are_listed_with_source_and_licence(capsys):
     assert main(["models"]) == 0
     said = " ".join(capsys.readouterr().out.split())
