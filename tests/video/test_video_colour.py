@@ -140,7 +140,7 @@ def test_lossless_is_lossless(tmp_path):
     assert ((read_frames(path)[0] * 255).round() / 255 - frames).abs().max() < 1e-6
 
 
-FORMATS = ["rgb24", "bgr24", "gbrp", "rgba", "gray", "nv12", "yuvj420p", "yuv411p", "yuva420p", "rgb48le", "p010le", "gray16le", "yuyv422"]
+FORMATS = ["rgb24", "yuv444p", "bgr24", "gbrp", "rgba", "gray", "nv12", "yuvj420p", "yuv411p", "yuva420p", "rgb48le", "p010le", "gray16le", "yuyv422"]
 
 
 @pytest.mark.parametrize("name", [*FORMATS, "gbrp10le"])
