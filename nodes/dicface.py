@@ -10,8 +10,8 @@ from ..host.images import to_mask
 from ..methods.dicface import DicFaceOptions
 from .choices import check_choice
 from .faces import crops_image
-from .restoring import face_inputs, face_outputs, require, restore_people, result_ui
-from .sockets import CATEGORY, RestorerSocket, seed_input
+from .restoring import check_wiring, face_inputs, face_outputs, require, restore_people, result_ui
+from .sockets import ABSENT, CATEGORY, RestorerSocket, first_fault, seed_input
 from .widgets import widgets
 
 
@@ -52,8 +52,8 @@ class DicFaceRestore(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, restorer=None, mode=None):
-        return check_choice(cls, "mode", mode)
+    def validate_inputs(cls, restorer=None, mode=None, faces=ABSENT, frames=ABSENT):
+        return first_fault(check_choice(cls, "mode", mode), check_wiring(cls, faces, frames))
 
     @classmethod
     def execute(cls, restorer, mode, fidelity=None, dirichlet=None, seed=0, faces=None, frames=None, mask=None):

@@ -17,8 +17,8 @@ from ..priors.base import Prior
 from ..priors.load import EMBEDDED, TASKS, load_prior, prior_from_file
 from .choices import check_choice
 from .faces import crops_image
-from .restoring import face_outputs, restore_people, result_ui
-from .sockets import ABSENT, CATEGORY, DegradationSocket, Faces, PriorSocket, RestorerSocket, seed_input
+from .restoring import check_wiring, face_outputs, restore_people, result_ui
+from .sockets import ABSENT, CATEGORY, DegradationSocket, Faces, PriorSocket, RestorerSocket, first_fault, seed_input
 from .widgets import from_widgets, widgets
 
 
@@ -146,6 +146,10 @@ class FlairSampler(WithOptions):
             ],
             outputs=face_outputs(),
         )
+
+    @classmethod
+    def validate_inputs(cls, prior=None, preset=None, faces=ABSENT, frames=ABSENT):
+        return first_fault(super().validate_inputs(prior, preset), check_wiring(cls, faces, frames))
 
     @classmethod
     def execute(cls, prior, seed=0, faces=None, frames=None, **options):

@@ -8,8 +8,8 @@ from ..methods.keep import KeepOptions
 from ..motion.raft import RaftFlow
 from .faces import crops_image
 from .restorers import KEEP
-from .restoring import face_inputs, face_outputs, require, restore_people, result_ui
-from .sockets import CATEGORY, OpticalFlow, RestorerSocket
+from .restoring import check_wiring, face_inputs, face_outputs, require, restore_people, result_ui
+from .sockets import ABSENT, CATEGORY, OpticalFlow, RestorerSocket
 from .widgets import widgets
 
 
@@ -31,6 +31,10 @@ class KeepPropagate(io.ComfyNode):
             ],
             outputs=face_outputs(),
         )
+
+    @classmethod
+    def validate_inputs(cls, restorer=None, faces=ABSENT, frames=ABSENT):
+        return check_wiring(cls, faces, frames)
 
     @classmethod
     def execute(cls, restorer, reset_every=None, gain_window=None, flow=None, faces=None, frames=None, optical_flow=None):

@@ -16,8 +16,8 @@ from ..host.images import from_image, to_image
 from ..methods.pseudo_target.algorithm import PRESETS
 from ..methods.pseudo_target.frame_selection import Choice, ChoiceOptions, Mode
 from .choices import check_choice
-from .restoring import check_one_is_wired
-from .sockets import CATEGORY, Faces, PriorSocket, RestorerSocket, seed_input
+from .restoring import check_one_is_wired, check_wiring
+from .sockets import ABSENT, CATEGORY, Faces, PriorSocket, RestorerSocket, first_fault, seed_input
 from .widgets import widgets
 
 if TYPE_CHECKING:
@@ -83,15 +83,12 @@ class PseudoTargetGenerate(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, folder="", preset=None, selection=None):
-        for name, given in (("preset", preset), ("selection", selection)):
-            if (verdict := check_choice(cls, name, given)) is not True:
-                return verdict
+    def validate_inputs(cls, folder="", preset=None, selection=None, faces=ABSENT, frames=ABSENT):
         try:
             output_folder(folder or "")
         except ValueError as error:
             return str(error)
-        return True
+        return first_fault(check_choice(cls, "preset", preset), check_choice(cls, "selection", selection), check_wiring(cls, faces, frames))
 
     @classmethod
     def fingerprint_inputs(cls, folder="", **others):

@@ -20,8 +20,8 @@ from ..models.checkpoints.origin import origins
 from ..models.compiled import compile_parts
 from .choices import check_choice
 from .faces import crops_image
-from .restoring import face_inputs, face_outputs, require, restore_people, result_ui
-from .sockets import CATEGORY, RestorerSocket, seed_input
+from .restoring import check_wiring, face_inputs, face_outputs, require, restore_people, result_ui
+from .sockets import ABSENT, CATEGORY, RestorerSocket, seed_input
 from .widgets import from_widgets, widgets
 
 UNSET = -1.0
@@ -138,6 +138,10 @@ class RestoreFaces(io.ComfyNode):
             ],
             outputs=face_outputs(),
         )
+
+    @classmethod
+    def validate_inputs(cls, restorer=None, faces=ABSENT, frames=ABSENT):
+        return check_wiring(cls, faces, frames)
 
     @classmethod
     def execute(cls, restorer, fidelity=UNSET, seed=0, faces=None, frames=None):

@@ -28,7 +28,7 @@ from ..motion.raft import RaftFlow
 from ..options import check
 from ..physics import Degradation, Identity, Inpaint
 from ..priors.base import Prior
-from .sockets import CATEGORY, DegradationSocket, OpticalFlow, PriorSocket, advanced, seed_input
+from .sockets import ABSENT, CATEGORY, DegradationSocket, OpticalFlow, PriorSocket, advanced, seed_input
 from .widgets import from_widgets, widgets
 
 WIDGETS = (
@@ -36,6 +36,8 @@ WIDGETS = (
     "residual_init", "loss", "noise_prior", "guided", "start",
 )  # fmt: skip
 """The method's parameters in the order of the page."""
+
+NO_DAMAGE = "Seed-Space MAP Optimize needs to know what damaged the frames; wire a degradation (Describe Degradation), a mask, or both"
 
 
 class SeedMapOptimize(io.ComfyNode):
@@ -75,6 +77,17 @@ class SeedMapOptimize(io.ComfyNode):
                 io.String.Output("report", tooltip="Settings, every term, and how well each frame is explained, as JSON."),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, frames=None, degradation=ABSENT, mask=ABSENT, model=ABSENT, vae=ABSENT, prior=ABSENT):
+        """What is wired, before anything runs."""
+        if degradation is mask is ABSENT:
+            return NO_DAMAGE
+        try:
+            check_sources(*(None if one is ABSENT else True for one in (model, vae, prior)))
+        except ValueError as error:
+            return str(error)
+        return True
 
     @classmethod
     def execute(cls, frames, seed=0, degradation=None, mask=None, model=None, vae=None, positive=None, prior=None, optical_flow=None, **widgets):
@@ -124,9 +137,7 @@ def whole_operator(degradation: Degradation | None, mask: Tensor | None, y: Tens
     """
     if mask is None:
         if degradation is None:
-            raise ValueError(
-                "Seed-Space MAP Optimize needs to know what damaged the frames; wire a degradation (Describe Degradation), a mask, or both"
-            )
+            raise ValueError(NO_DAMAGE)
         return degradation
     hidden = from_mask(mask)
     if len(hidden) not in (1, len(y)):
@@ -135,7 +146,7 @@ def whole_operator(degradation: Degradation | None, mask: Tensor | None, y: Tens
     return Inpaint(known[0, 0] if len(known) == 1 else known) @ (degradation or Identity())
 
 
-def check_sources(model: Any, vae: Any, prior: Prior | None) -> None:
+def check_sources(model: Any, vae: Any, prior: Any) -> None:
     """Raises ValueError unless there is either a model with its VAE or a prior."""
     wired = [name for name, value in (("model", model), ("vae", vae), ("prior", prior)) if value is not None]
     if wired not in (["model", "vae"], ["prior"]):

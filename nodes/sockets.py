@@ -70,7 +70,7 @@ def check_inputs(node: Any, given: Mapping[str, Any]) -> None:
 
 @cache
 def declared_inputs(node: Any) -> tuple[str, dict[str, tuple[str, bool]]]:
-    """A node's title and its inputs by id: the type, and whether None may come."""
+    """A node's title and its inputs by id: the type, and whether None may come. Not of the locked copy that ComfyUI runs."""
     info = node.GET_NODE_INFO_V1()
     sections = ((section, info["input"].get(section, {})) for section in ("required", "optional"))
     return info["display_name"], {
@@ -87,6 +87,11 @@ def fits(kind: str, value: Any) -> bool:
     if kind == "FVR_FACES":
         return isinstance(value, list) and all(isinstance(one, FaceClip) for one in value)
     return kind not in KINDS or isinstance(value, KINDS[kind])
+
+
+def first_fault(*verdicts: bool | str) -> bool | str:
+    """For `validate_inputs`: True, or the first of these that says what is wrong."""
+    return next((verdict for verdict in verdicts if verdict is not True), True)
 
 
 def check_text(**values: Any) -> bool | str:

@@ -113,8 +113,8 @@ def test_a_folder_stays_below_the_output_folder(name, place):
 
 
 def test_an_empty_name_is_no_folder(place):
-    assert output_folder("  ") is None and PseudoTargetGenerate.validate_inputs(**CHOSEN, folder="") is True
-    assert PseudoTargetGenerate.validate_inputs(**CHOSEN, folder="a/b") is True and not (place / "out").exists()
+    assert output_folder("  ") is None and PseudoTargetGenerate.validate_inputs(**CHOSEN, folder="", faces=None) is True
+    assert PseudoTargetGenerate.validate_inputs(**CHOSEN, folder="a/b", faces=None) is True and not (place / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,14 @@ import torch
 
 from fvr import host
 from fvr.nodes import registry
+from fvr.nodes.dicface import DicFaceRestore
 from fvr.nodes.faces import FaceAlign, PasteBack
+from fvr.nodes.flair import FlairSampler
+from fvr.nodes.keep import KeepPropagate
+from fvr.nodes.pseudo_target import PseudoTargetGenerate
 from fvr.nodes.restore import RestoreVideo
+from fvr.nodes.restorers import RestoreFaces
+from fvr.nodes.seed_map import SeedMapOptimize
 from fvr.nodes.segment import RestoreSegment
 from fvr.nodes.sockets import KINDS, OBJECTS, declared_inputs
 from fvr.nodes.video import LoadVideoFrames, SaveVideoFrames
@@ -51,3 +57,29 @@ def test_what_is_no_text_is_refused_before_anything_runs(node, inputs, tmp_path)
     (wrong,) = (name for name, value in inputs.items() if value is not None)
     with host.workspace(input=tmp_path, output=tmp_path, temp=tmp_path):
         assert node.validate_inputs(**inputs) == f"{wrong} is text, got {inputs[wrong]!r}"
+
+
+RESTORING = [
+    (RestoreFaces, {}),
+    (KeepPropagate, {}),
+    (DicFaceRestore, {"mode": {"mode": "restore"}}),
+    (FlairSampler, {"preset": {"preset": "default"}}),
+]
+RESTORING += [(PseudoTargetGenerate, {"preset": {"preset": "flair"}, "selection": {"selection": "every"}})]
+WIRED = None
+"""What a check sees of a wired input."""
+
+
+@pytest.mark.parametrize(("node", "others"), RESTORING)
+def test_a_wire_that_is_missing_or_too_much_is_said_before_anything_runs(node, others):
+    title, _ = declared_inputs(node)
+    assert node.validate_inputs(**others, faces=WIRED) is True and node.validate_inputs(**others, frames=WIRED) is True
+    for wires, got in (({}, "neither"), ({"faces": WIRED, "frames": WIRED}, "both")):
+        assert node.validate_inputs(**others, **wires).startswith(f"{title} restores faces or frames, and got {got}; wire ")
+
+
+def test_seed_map_says_before_anything_runs_what_is_not_wired():
+    for wires in ({"degradation": WIRED, "prior": WIRED}, {"mask": WIRED, "model": WIRED, "vae": WIRED}):
+        assert SeedMapOptimize.validate_inputs(**wires) is True
+    for wires, said in (({"prior": WIRED}, "wire a degradation"), ({"mask": WIRED, "model": WIRED}, "and got model; wire")):
+        assert said in SeedMapOptimize.validate_inputs(**wires)
