@@ -123,7 +123,7 @@ def clip_name(io: Any) -> Any:
 
 
 def sockets(io: Any) -> Any:
-    """A node with one socket of every plain type, in and out."""
+    """A node with one socket of every plain type, in and out; of a menu, which no node of ours gives, in only."""
     names = [
         "Image",
         "Mask",
@@ -146,9 +146,8 @@ def sockets(io: Any) -> Any:
         def define_schema(cls):
             plain = [getattr(io, name) for name in names]
             inputs = [kind.Input(f"in{i}", optional=i % 2 == 0, display_name=f"Input {i}", tooltip=f"tip {i}") for i, kind in enumerate(plain)]
-            return io.Schema(
-                node_id="TSockets", inputs=inputs, outputs=[kind.Output(f"out{i}", display_name=f"Output {i}") for i, kind in enumerate(plain)]
-            )
+            outputs = [kind.Output(f"out{i}", display_name=f"Output {i}") for i, kind in enumerate(plain) if kind is not io.Combo]
+            return io.Schema(node_id="TSockets", inputs=inputs, outputs=outputs)
 
         @classmethod
         def execute(cls, **inputs):
