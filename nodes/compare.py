@@ -96,7 +96,7 @@ class CompareVideos(io.ComfyNode):
                 picture = compare_picture(moment, float(start - shown.starts[0]), options)
                 frames[number] = to_image(picture[None])[0]
                 tick(1, preview=picture)
-        lines = [f"{len(clips)} clips, {options.mode}, {len(a)} frames of {width} x {height}"]
+        lines = [f"{len(clips)} clips, {options.mode}, {len(a)} {'frame' if len(a) == 1 else 'frames'} of {width} x {height}"]
         lines += resize_warnings([(name, (clip.shape[1], clip.shape[2])) for name, clip in clips.items()])
         return io.NodeOutput(frames, ui={"text": ("\n".join(lines),), **wipe_clips({"a_video": a, "b_video": b}, shown)})
 

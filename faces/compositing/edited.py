@@ -25,8 +25,10 @@ def edited_faces(
         mask: (N or 1, 1, h, w) in [0, 1] over the crops, at any size.
 
     Raises:
-        ValueError: if a batch has another number than the clips have crops, or is not square.
+        ValueError: if a batch has another number than the clips have crops, or is not square, or the strength is out of its range.
     """
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength is 0 to 1, got {strength}")
     count = sum(len(clip.crops) for clip in clips)
     answers = [as_crops(edited, clips, count, "edited")]
     if decoded is not None:

@@ -143,9 +143,10 @@ def test_edits_come_back_at_any_size(scene):
         ({"edited": torch.zeros(5, 3, 512, 512), "decoded": torch.zeros(8, 3, 512, 512)}, "8 decoded crops came"),
         ({"edited": torch.zeros(5, 3, 512, 768)}, "crops of 768 x 512 came, and those of Face Align are square"),
         ({"edited": torch.zeros(5, 3, 512, 512), "mask": torch.zeros(2, 1, 8, 8)}, "2 masks came for 5 crops"),
+        ({"edited": torch.zeros(5, 3, 512, 512), "strength": float("nan")}, "strength is 0 to 1, got nan"),
     ],
 )
-def test_batches_that_do_not_fit_are_refused(scene, given, sentence):
+def test_what_does_not_fit_is_refused(scene, given, sentence):
     with pytest.raises(ValueError, match=sentence):
         edited_faces(scene[1], **given)
 

@@ -30,6 +30,7 @@ def test_clips_stand_in_order_and_stay_as_they_were():
     assert torch.equal(output.result[0], torch.cat(clips, 2))
     assert all(torch.equal(clip, copy) for clip, copy in zip(clips, before, strict=True))
     assert output.ui["text"] == ("3 clips, side_by_side, 3 frames of 180 x 40",)
+    assert call(a=clips[0][:1], b=clips[1][:1], labels="").ui["text"] == ("2 clips, side_by_side, 1 frame of 120 x 40",)
 
 
 def test_a_gap_before_d_changes_nothing_but_the_order():
