@@ -79,6 +79,8 @@ class Job:
     def load(cls, folder: Path) -> Job:
         """Raises ValueError if there is no plan in the folder, or one of another format."""
         plan = read_json(folder / "job.json")
+        if plan is None and (folder / "job.json").exists():
+            raise ValueError(f"{folder / 'job.json'} is damaged; remove {folder} and plan the job anew")
         if plan is None:
             raise ValueError(f"{folder} holds no job (job.json is not there); plan one with: fvr restore INPUT OUTPUT --job {folder}")
         if plan.get("format") != FORMAT:

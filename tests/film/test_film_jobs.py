@@ -121,6 +121,15 @@ def test_what_is_not_as_planned_is_refused_in_a_sentence(change, words, clip, tm
         planned(folder, clip, **change)
 
 
+def test_a_damaged_plan_is_named_and_not_taken_for_none(clip, tmp_path):
+    planned(tmp_path / "job", clip)
+    (tmp_path / "job" / "job.json").write_text('{"frames": ')
+    with pytest.raises(ValueError, match=r"job\.json is damaged; remove .* and plan the job anew"):
+        Job.load(tmp_path / "job")
+    with pytest.raises(ValueError, match=r"job\.json is damaged"):
+        planned(tmp_path / "job", clip)
+
+
 def test_another_clip_of_the_same_name_is_refused(tmp_path):
     clip = tmp_path / "in.mkv"
     make_film(clip, (4, 4), codec="ffv1")
