@@ -345,7 +345,8 @@ class Walk:
         stop = piece.index + len(piece.frames)
         items = [person.take(stop) for person in self.open_tracks if person.begin < stop]
         ended = [person for person in self.open_tracks if person.pasted >= person.track.stop]
-        self.notes += [f"person {one.track.person}, frame {one.track.start:,} on: {one.session.note}" for one in ended if one.session.note]
+        noted = [(one.track, self.paster.left_alone(one.track) or one.session.note) for one in ended]
+        self.notes += [f"person {track.person}, frame {track.start:,} on: {note}" for track, note in noted if note]
         self.open_tracks = [person for person in self.open_tracks if person.pasted < person.track.stop]
         return items
 

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fvr.faces import Paster, align
+from fvr.faces.compositing.strength import Gates
 from fvr.faces.geometry import TEMPLATE, similarity
 from fvr.faces.types import FaceTrack
 from fvr.film.plan import Tools, plan
@@ -118,6 +119,24 @@ def test_a_restorer_that_does_nothing_changes_nothing_visible(frames):
     smooth = torch.nn.functional.interpolate(frames[:, :, ::8, ::8], SIZE, mode="bicubic").clamp(0, 1)
     out, _ = walk(smooth, TRACKS[:2], DelayedRestorer(3, shade=0.0), 4)
     assert (out - smooth).abs().max() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("changed", "gates", "why"),
+    [
+        ({}, "size=32-40", "too small with 32 pixels"),
+        ({"pose": torch.full((9, 2), 80.0)}, "", "too blurred, turned aside, covered or briefly seen"),
+        ({}, "size=20-32", ""),
+        ({}, "off", ""),
+    ],
+)
+def test_a_face_whose_gates_stay_shut_is_said_to_be_left(frames, changed, gates, why):
+    """Else the report would tell of a face restored where no pixel changed."""
+    walked = Walk([replace(TRACKS[0], **changed)], DelayedRestorer(0), Paster(gates=Gates.parse(gates)))
+    times = tuple(Fraction(i, 25) for i in range(14))
+    (out,) = walked.push(FrameChunk(0, frames.clone(), times[:-1], times[1:]))
+    assert walked.notes == ([f"person 0, frame 0 on: left as it was, {why}"] if why else [])
+    assert torch.equal(out.frames, frames) == bool(why)
 
 
 def test_the_session_sees_the_crops_that_align_makes(frames):

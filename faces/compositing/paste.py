@@ -19,7 +19,7 @@ from .enlarge import MAX_SCALE, enlarged, grain_kept, in_larger_frame, lanczos_r
 from .grain import GRAIN, graininess, restore_grain
 from .occlusion import unoccluded
 from .parsing import Parser
-from .strength import GATES, Gates, smoothstep, strengths
+from .strength import GATES, Gates, left_alone, smoothstep, strengths
 
 Item = tuple[FaceTrack, Tensor, "Tensor | None"]
 """A track, its restored crops for those of the frames that lie in the track, and the crops before restoration if they are at hand."""
@@ -90,6 +90,11 @@ class Paster:
     def size(self, height: int, width: int) -> tuple[int, int]:
         """(H, W) of what comes out for frames of that size."""
         return height * self.scale, width * self.scale
+
+    def left_alone(self, track: FaceTrack) -> str:
+        """Why a track keeps its original in every frame, in words; empty where it is restored."""
+        why = left_alone(track, self.gates) if self.fade else ""
+        return f"left as it was, {why}" if why else ""
 
     def at_once(self, height: int, width: int) -> int:
         """How many frames of that size one call of `paste` should get, so that enlarged ones do not fill the memory."""

@@ -94,6 +94,14 @@ def structural_dissimilarity(cov: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return 1 - (2 * cov + SSIM_CONSTANT) / (a + b + SSIM_CONSTANT)
 
 
+def left_alone(track: FaceTrack, gates: Gates = GATES) -> str:
+    """Why a face keeps its original in every frame, in words; empty where something of it is replaced."""
+    if strengths(track, gates).max() > 0:
+        return ""
+    size = float(side(track.boxes).max())
+    return f"too small with {size:.0f} pixels" if size <= gates.size[0] else "too blurred, turned aside, covered or briefly seen"
+
+
 def pose_gate(track: FaceTrack, gates: Gates) -> Tensor:
     """1 where the mesh looks into the camera and is sure; 1 throughout where there is no mesh."""
     if track.pose is None:
