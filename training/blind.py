@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ..faces.types import CROP
 from ..methods.blind.restorer import flow_into
-from ..models.blind import BlindRestorers, BlindSizes, BlindUNet, clip_inputs
-from ..models.blind.network import UNSHUFFLE, whole
+from ..models.blind import BlindRestorers, BlindSizes, BlindUNet, recurrent_inputs
+from ..models.blind.network import UNSHUFFLE, position_grid
 from ..models.checkpoints.load import load_network
 from ..models.codeformer.network import CodeFormer
 from ..models.embedded import CODEBOOK, FOLDER
@@ -222,7 +222,7 @@ def restored(network: nn.Module, batch: Batch, frames: int | None = None) -> Ten
     outputs: list[Tensor] = []
     for t in range(damaged.shape[1]):
         earlier = (damaged[:, t - 1], outputs[-1].detach().clamp(0, 1), flows[:, t - 1]) if t else (None, None, None)
-        images, seen = clip_inputs(damaged[:, t], *earlier)
+        images, seen = recurrent_inputs(damaged[:, t], *earlier)
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and t >= run_up):
             outputs.append(network(images, seen, place, enlarged))
@@ -238,7 +238,7 @@ def collate(pairs: list[Pair], patch: int, generator: torch.Generator | None = N
         damaged, clean (B, T, 3, P, P) in [0, 1]; flows (B, T - 1, 2, P, P) in pixels; place (B, 2, P / 4, P / 4) in [-1, 1]; enlarged (B,), crop
         pixels per pixel of the frame; pool (B,), the same as 1, 2 or 4.
     """
-    everywhere = whole(CROP // UNSHUFFLE, CROP // UNSHUFFLE, torch.device("cpu"))[0]
+    everywhere = position_grid(CROP // UNSHUFFLE, CROP // UNSHUFFLE, torch.device("cpu"))[0]
     parts: dict[str, list[Tensor]] = {"damaged": [], "clean": [], "flows": [], "place": [], "enlarged": [], "pool": []}
     for pair in pairs:
         room = (WINDOW - patch) // UNSHUFFLE + 1
@@ -273,7 +273,7 @@ def stages_of(recipe: BlindRecipe, pairs: Pairs, held_out: Pairs, device: torch.
 
 def both(faithful: Mapping[str, Tensor] | None, trained: BlindUNet) -> BlindRestorers:
     """The file's networks: the first stage's weights and what the second made of them; what there is, if the first is not done."""
-    networks = BlindRestorers(trained.sizes, drawn=faithful is not None)
+    networks = BlindRestorers(trained.sizes, with_detail=faithful is not None)
     networks.faithful.load_state_dict(trained.state_dict() if faithful is None else dict(faithful))
     if networks.detailed is not None:
         networks.detailed.load_state_dict(trained.state_dict())

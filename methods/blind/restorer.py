@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...faces.types import CROP, FaceTrack
-from ...models.blind import BlindRestorers, clip_inputs
+from ...models.blind import BlindRestorers, recurrent_inputs
 from ...models.device import CheckInterrupt, no_check
 from ...motion.dis import DisFlow, GreyFrames
 from ...motion.warp import warp
@@ -193,7 +193,7 @@ class BlindSession(Session):
         quiet = now if seen.quiet is seen.crop else seen.quiet.to(device)
         if device != self._device:
             self._device, self.enlarged = device, self.enlarged.to(device)
-            self._drawn = self.restorer.network.at(detail) if (detail := self.restorer.options.detail) else None
+            self._drawn = self.restorer.network.weights_at(detail) if (detail := self.restorer.options.detail) else None
         frame = self._restored(now, quiet, seen, None if seen.begins else past)
         _, forth = seen.flows or (None, None)
         if past is not None and forth is not None:
@@ -206,9 +206,9 @@ class BlindSession(Session):
     def _restored(self, now: Tensor, quiet: Tensor, source: Seen, past: Frame | None) -> Frame:
         """x_t, and what the network sees of it, with what is known of the frame before it."""
         earlier = (None, None, None) if past is None or source.flows is None else (past.crop, past.restored, source.flows[0].to(now.device))
-        images, seen = clip_inputs(quiet, *earlier)
+        images, seen = recurrent_inputs(quiet, *earlier)
         same = None if past is None or source.unchanged is None else source.unchanged.to(seen)
-        faithful = self.restorer.network.at(0.0)  # asked for anew: a host may have exchanged them
+        faithful = self.restorer.network.weights_at(0.0)  # asked for anew: a host may have exchanged them
         twice = self._looks_twice(past is None)
         if twice or self._drawn is None:
             correction = self._look(images, seen, same, faithful) - now
@@ -246,7 +246,7 @@ class BlindSession(Session):
         network, enlarged = self.restorer.network, self.enlarged
         result = network(images, seen, weights, enlarged)
         if same is not None:
-            alone = network(*clip_inputs(images[:, :3], None, None, None), weights, enlarged)
+            alone = network(*recurrent_inputs(images[:, :3], None, None, None), weights, enlarged)
             result = torch.lerp(alone, result, same)
         return averaged(result, self.pixel)
 

@@ -1,10 +1,10 @@
-"""The package's own blind restorer at the crop's full resolution."""
+"""The package's own network for blind face restoration: a recurrent U-Net at the crop's full resolution."""
 
 from ..architectures import Architecture, has
 from .network import BlindRestorers as BlindRestorers
 from .network import BlindSizes as BlindSizes
 from .network import BlindUNet as BlindUNet
-from .network import clip_inputs as clip_inputs
+from .network import recurrent_inputs as recurrent_inputs
 
 ARCHITECTURE = Architecture(
     kind="blind",

@@ -137,7 +137,7 @@ def test_where_a_face_changed_a_frame_is_restored_without_the_past(restorer, cli
 
 
 def test_detail_wants_a_second_set_of_weights(clip):
-    alone = BlindRestorer(BlindRestorers(BlindSizes((8, 12), (1, 1)), drawn=False).eval())
+    alone = BlindRestorer(BlindRestorers(BlindSizes((8, 12), (1, 1)), with_detail=False).eval())
     with pytest.raises(ValueError, match=r"no second set for detail, got detail 0\.5"):
         alone.configured(detail=0.5).open()
 
@@ -261,7 +261,7 @@ def test_an_octave_is_kept_by_its_own_share():
 
 def test_a_network_that_contradicts_itself_changes_nothing(clip):
     torch.manual_seed(0)
-    networks = BlindRestorers(BlindSizes((8, 12), (1, 1)), drawn=False).eval().requires_grad_(False)
+    networks = BlindRestorers(BlindSizes((8, 12), (1, 1)), with_detail=False).eval().requires_grad_(False)
     torch.nn.init.normal_(networks.faithful.tail.weight, std=0.02)
     assert torch.equal(restore_frames(BlindRestorer(networks), clip[:2]), clip[:2])
 

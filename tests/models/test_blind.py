@@ -1,12 +1,12 @@
-"""The blind restorer's network: what it begins as, what a file says of its sizes, what it is handed from the frame before."""
+"""The blind restorer's network: what it begins as, what a file says of its sizes, its recurrent inputs."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from fvr.models.architectures import recognise
-from fvr.models.blind import BlindRestorers, BlindSizes, BlindUNet, clip_inputs
-from fvr.models.blind.network import quantiles, side_by_side, statistics, whole
+from fvr.models.blind import BlindRestorers, BlindSizes, BlindUNet, recurrent_inputs
+from fvr.models.blind.network import position_grid, quantiles, statistics, unshuffle_and_concat
 
 SMALL = BlindSizes((8, 12, 16), (1, 2, 1))
 
@@ -33,9 +33,9 @@ def test_a_file_says_the_sizes():
 
 
 def test_a_file_may_hold_the_faithful_weights_alone():
-    networks = BlindRestorers(SMALL, drawn=False)
+    networks = BlindRestorers(SMALL, with_detail=False)
     again = BlindRestorers.of(networks.state_dict())
-    assert again.detailed is None and again.at(0.7).keys() == dict(networks.faithful.named_parameters()).keys()
+    assert again.detailed is None and again.weights_at(0.7).keys() == dict(networks.faithful.named_parameters()).keys()
 
 
 @pytest.mark.parametrize("detail", [0.0, 0.3, 1.0])
@@ -46,33 +46,33 @@ def test_detail_goes_between_the_two_sets_of_weights(detail):
     between = BlindUNet(SMALL).eval()
     first, second = small(0).state_dict(), small(1).state_dict()
     between.load_state_dict({name: value + detail * (second[name] - value) for name, value in first.items()})
-    images, seen = torch.rand(1, 9, 64, 64), torch.ones(1, 1, 64, 64)
-    assert torch.allclose(networks(images, seen, networks.at(detail)), between(images, seen), atol=1e-5)
+    images, valid = torch.rand(1, 9, 64, 64), torch.ones(1, 1, 64, 64)
+    assert torch.allclose(networks(images, valid, networks.weights_at(detail)), between(images, valid), atol=1e-5)
 
 
-def test_what_was_restored_before_arrives_where_it_has_moved():
+def test_the_previous_frame_and_output_are_warped_along_the_flow():
     before, restored = torch.rand(2, 1, 3, 32, 48).unbind(0)
     now = before.roll((2, -3), (2, 3))  # what was at (x, y) is at (x - 3, y + 2)
     flow = torch.tensor([3.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, 32, 48)
-    images, seen = clip_inputs(now, before, restored, flow)
+    images, valid = recurrent_inputs(now, before, restored, flow)
     inner = (..., slice(4, -4), slice(4, -4))
     assert torch.allclose(images[:, 3:6][inner], now[inner], atol=1e-5)
     assert torch.allclose(images[:, 6:][inner], restored.roll((2, -3), (2, 3))[inner], atol=1e-5)
-    assert seen[..., 2:, :-3].all() and not seen[..., :2, :].any() and not seen[..., -3:].any()
+    assert valid[..., 2:, :-3].all() and not valid[..., :2, :].any() and not valid[..., -3:].any()
     assert not images[:, 3:][..., :2, :].any()  # nothing is made up beyond the frame before
 
 
-def test_the_first_frame_has_no_past():
+def test_the_first_frame_has_no_previous_one():
     crops = torch.rand(1, 3, 32, 32)
-    images, seen = clip_inputs(crops, None, None, None)
-    assert torch.equal(images[:, :3], crops) and not images[:, 3:].any() and not seen.any()
+    images, valid = recurrent_inputs(crops, None, None, None)
+    assert torch.equal(images[:, :3], crops) and not images[:, 3:].any() and not valid.any()
 
 
-def test_places_run_from_one_edge_to_the_other():
-    place = whole(4, 8, torch.device("cpu"))
-    assert place.shape == (1, 2, 4, 8)
-    assert torch.allclose(place[0, 0, 0], torch.linspace(-0.875, 0.875, 8)) and torch.allclose(
-        place[0, 1, :, 0], torch.tensor([-0.75, -0.25, 0.25, 0.75])
+def test_positions_run_from_one_edge_to_the_other():
+    positions = position_grid(4, 8, torch.device("cpu"))
+    assert positions.shape == (1, 2, 4, 8)
+    assert torch.allclose(positions[0, 0, 0], torch.linspace(-0.875, 0.875, 8)) and torch.allclose(
+        positions[0, 1, :, 0], torch.tensor([-0.75, -0.25, 0.25, 0.75])
     )
 
 
@@ -82,55 +82,55 @@ def test_statistics_tell_noise_from_blur():
     noisy = sharp + 0.05 * torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     soft = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(sharp, (3, 3, 3, 3), mode="reflect"), 7, 1)
     plain, grainy, blurred = (statistics(images)[0] for images in (sharp, noisy, soft))
-    assert grainy[0] > plain[0] + 0.3  # the flattest places, diagonally, at full size
-    assert blurred[5] < plain[5] - 0.1  # the busiest places, along
+    assert grainy[0] > plain[0] + 0.3  # flat regions, mixed difference, at full size
+    assert blurred[5] < plain[5] - 0.1  # busy regions, horizontal difference
 
 
-def test_it_is_told_how_far_the_face_was_enlarged():
-    """In octaves from 1 to 4; whoever does not know says nothing, which is 1."""
+def test_it_is_conditioned_on_the_crops_scale():
+    """From 1 to 4; None is 1."""
     network = small()
     torch.nn.init.normal_(network.tail.weight, std=0.1)
-    images, seen = torch.rand(2, 9, 64, 64), torch.ones(2, 1, 64, 64)
-    plain, one, two, far, farther = (network(images, seen, None, None if e is None else torch.tensor([e, e])) for e in (None, 1.0, 2.0, 4.0, 9.0))
+    images, valid = torch.rand(2, 9, 64, 64), torch.ones(2, 1, 64, 64)
+    plain, one, two, far, farther = (network(images, valid, None, None if e is None else torch.tensor([e, e])) for e in (None, 1.0, 2.0, 4.0, 9.0))
     assert torch.equal(plain, one) and torch.equal(far, farther)
     assert not torch.equal(one, two) and not torch.equal(two, far)
 
 
 def test_a_batch_is_its_clips_one_by_one():
-    """One clip alone is steered by its kernels, several by their maps."""
+    """FiLM modulates the kernels of one clip alone, and the features of several."""
     network = small()
     for module in network.modules():
         if hasattr(module, "film"):
             torch.nn.init.normal_(module.film.bias, std=0.3)
     torch.nn.init.normal_(network.tail.weight, std=0.1)
-    images, seen = torch.rand(3, 9, 64, 64), torch.ones(3, 1, 64, 64)
-    alone = torch.cat([network(images[n : n + 1], seen[n : n + 1]) for n in range(3)])
-    torch.testing.assert_close(network(images, seen), alone, rtol=0, atol=1e-5)
+    images, valid = torch.rand(3, 9, 64, 64), torch.ones(3, 1, 64, 64)
+    alone = torch.cat([network(images[n : n + 1], valid[n : n + 1]) for n in range(3)])
+    torch.testing.assert_close(network(images, valid), alone, rtol=0, atol=1e-5)
 
 
 def test_quantiles_are_torchs():
-    values, shares = torch.rand(3, 37), (0.0, 0.1, 0.5, 0.93, 1.0)
-    torch.testing.assert_close(quantiles(values, shares), torch.quantile(values, torch.tensor(shares), dim=1).T)
+    values, levels = torch.rand(3, 37), (0.0, 0.1, 0.5, 0.93, 1.0)
+    torch.testing.assert_close(quantiles(values, levels), torch.quantile(values, torch.tensor(levels), dim=1).T)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_images_and_maps_lie_side_by_side(dtype):
+def test_images_are_pixel_unshuffled_and_concatenated_with_maps(dtype):
     images, maps = [torch.rand(2, 9, 32, 48), torch.rand(2, 9, 32, 48)], [torch.rand(2, 1, 8, 12), torch.rand(1, 2, 8, 12).expand(2, -1, -1, -1)]
     expected = torch.cat([F.pixel_unshuffle(torch.cat(images, 1), 4), *maps], 1).to(dtype)
-    found = side_by_side(images, maps, dtype)
+    found = unshuffle_and_concat(images, maps, dtype)
     assert torch.equal(found, expected) and found.is_contiguous(memory_format=torch.channels_last)
     images[0].requires_grad_()
-    assert torch.equal(side_by_side(images, maps, dtype), expected) and side_by_side(images, maps, dtype).requires_grad
+    assert torch.equal(unshuffle_and_concat(images, maps, dtype), expected) and unshuffle_and_concat(images, maps, dtype).requires_grad
 
 
-def test_half_precision_draws_the_same_correction():
+def test_half_precision_gives_the_same_correction():
     networks = BlindRestorers(SMALL).eval()
     networks.faithful.load_state_dict(small().state_dict())
-    images, seen = torch.rand(1, 9, 64, 64), torch.ones(1, 1, 64, 64)
-    exact = networks(images, seen, networks.at(0))
+    images, valid = torch.rand(1, 9, 64, 64), torch.ones(1, 1, 64, 64)
+    exact = networks(images, valid, networks.weights_at(0))
     for part in networks.decoder_parts():
         part.bfloat16()
-    half = networks(images, seen, networks.at(0))
+    half = networks(images, valid, networks.weights_at(0))
     assert half.dtype == torch.float32 and not torch.equal(half, exact)
     correction = (exact - images[:, :3]).square().mean()
     assert (half - exact).square().mean() < 1e-3 * correction

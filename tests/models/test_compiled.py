@@ -11,7 +11,7 @@ from fvr.models.compiled import compile_parts
 
 def restorer() -> BlindRestorer:
     torch.manual_seed(0)
-    networks = BlindRestorers(BlindSizes((8, 12), (1, 1)), drawn=False).eval().requires_grad_(False)
+    networks = BlindRestorers(BlindSizes((8, 12), (1, 1)), with_detail=False).eval().requires_grad_(False)
     torch.nn.init.normal_(networks.faithful.tail.weight, std=0.02)
     return BlindRestorer(networks)
 
@@ -54,10 +54,10 @@ def test_what_cannot_be_compiled_runs_as_it_is_and_says_so_once(crops):
 def test_errors_of_the_network_are_raised_as_they_are():
     other, said = restorer(), []
     compile_parts([other.network], said.append, "eager")
-    images, seen = torch.rand(1, 9, 64, 64), torch.ones(1, 1, 64, 64)
-    weights = other.network.at(0)
+    images, valid = torch.rand(1, 9, 64, 64), torch.ones(1, 1, 64, 64)
+    weights = other.network.weights_at(0)
     for _ in range(2):
-        other.network(images, seen, weights)
+        other.network(images, valid, weights)
     with pytest.raises(RuntimeError):
-        other.network(images[:, :5], seen, weights)
+        other.network(images[:, :5], valid, weights)
     assert not said
