@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..faces.types import FaceTrack
 from ..models.device import CheckInterrupt, no_check
 from .base import Restorer, Session
-from .blind.restorer import SMALL
+from .blind.restorer import SMALL_FACE_SCALE
 from .estimating import ESTIMATION_FRAMES, EstimatingSession
 from .flair.sampler import FlairRestorer
 
@@ -16,7 +16,7 @@ class AutoRestorer(Restorer):
     Args:
         flair: is given what was found.
         otherwise: for all footage that no estimate explains.
-        small: in its place for faces that are `SMALL` in their frames; None for none.
+        small: in its place for faces enlarged by `SMALL_FACE_SCALE` or more into their crops; None for none.
     """
 
     def __init__(self, flair: FlairRestorer, otherwise: Restorer, small: Restorer | None = None) -> None:
@@ -27,7 +27,7 @@ class AutoRestorer(Restorer):
 
     def unexplained(self, track: FaceTrack | None) -> Restorer:
         """The restorer of a face whose damage no estimate explains."""
-        return self.small if track is not None and track.scale >= SMALL else self.otherwise
+        return self.small if track is not None and track.scale >= SMALL_FACE_SCALE else self.otherwise
 
     def repaints(self, track: FaceTrack | None = None) -> bool:
         return self.unexplained(track).repaints(track)

@@ -77,7 +77,7 @@ def embedded_blind(placed: Placed, precision: torch.dtype | None = torch.float32
 
 
 def flair_precleaner(placed: Placed, precision: torch.dtype | None = torch.float32) -> BlindRestorer | None:
-    """The same beneath FLAIR: the noise that more second looks would take out is left to the sampler."""
+    """The same beneath FLAIR: the noise that a self-ensemble of more frames would remove is left to the sampler."""
     precleaner = embedded_blind(placed, precision)
     return None if precleaner is None else precleaner.configured(twice=False)
 

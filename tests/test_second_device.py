@@ -62,8 +62,8 @@ def test_embeddings_come_from_another_device():
 
 @pytest.mark.parametrize("detail", [0.0, 0.5])
 def test_a_frame_of_blind_goes_there_and_comes_back_once(detail):
-    """It and its two flows; what was restored is fetched once for all frames that were pushed, and only the question whether more of them are
-    looked at twice waits for the device, every fourth frame."""
+    """It and its two flows; what was restored is fetched once for all frames that were pushed, and only the question whether more of them need
+    a self-ensemble waits for the device, every fourth frame."""
     torch.manual_seed(0)
     networks = BlindRestorers(BlindSizes((8, 12), (1, 1))).eval().requires_grad_(False)
     clip = torch.rand(6, 1, 512, 512).expand(-1, 3, -1, -1)  # colours with noise of their own are sent once more, without it

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..faces.types import CROP
-from ..methods.blind.restorer import flow_into
+from ..methods.blind.restorer import optical_flow
 from ..models.blind import BlindRestorers, BlindSizes, BlindUNet, recurrent_inputs
 from ..models.blind.network import UNSHUFFLE, position_grid
 from ..models.checkpoints.load import load_network
@@ -253,7 +253,7 @@ def collate(pairs: list[Pair], patch: int, generator: torch.Generator | None = N
             place[0] = -place[0]
         parts["damaged"].append(seen)
         parts["clean"].append(clean)
-        parts["flows"].append(flow_into(seen[1:], seen[:-1]) if len(seen) > 1 else seen.new_empty(0, 2, patch, patch))
+        parts["flows"].append(optical_flow(seen[1:], seen[:-1]) if len(seen) > 1 else seen.new_empty(0, 2, patch, patch))
         parts["place"].append(place)
         parts["enlarged"].append(torch.tensor(1 / pair.scale))
         parts["pool"].append(torch.tensor(1 if pair.scale > 0.7 else 2 if pair.scale > 0.35 else 4))

@@ -1,1 +1,1 @@
-"""Restoration of damage that nobody described, frame after frame."""
+"""Blind face restoration: recurrent over the frames of a clip, with no description of the damage."""

@@ -1,4 +1,9 @@
-"""Blind restoration at the crop's full resolution, frame after frame: what was restored before, moved by flow, helps with what comes next."""
+"""Blind restoration at the crop's full resolution, recurrent over the frames: the previous output, warped along optical flow, is an input.
+
+Around the network of models/blind stand, in order: chroma denoising; DIS optical flow and a photometric consistency mask, as of flow papers, that
+keeps the previous frame out where it does not fit; a geometric self-ensemble, whose agreement gives Wiener gains for the correction; and a recursive
+temporal filter over the outputs.
+"""
 
 from __future__ import annotations
 
@@ -18,33 +23,34 @@ from ...motion.warp import warp
 from ...options import Options, parameter
 from ...video.overlap import read_ahead
 from ..base import NetworkRestorer, Session, WarmUp, check_square, refuse_masks, resized
-from .agreement import CELL, FACE, FACE_CELLS, Agreement, kept, mirrored, unmirrored
-from .chroma_noise import without_chroma_noise
-from .window_means import around, averaged
+from .box_filter import box_filter, fractional_box_filter
+from .chroma_noise import denoise_chroma
+from .self_ensemble import BLOCK, FACE_BLOCKS, FACE_PIXELS, EnsembleStatistics, apply_gains, augment, deaugment
 
 WORKING = 400 << 20
 """Bytes of working memory for one crop: about twelve maps of 64 channels at a quarter of its side, and what is warped at all of it."""
 
-SMALL = 2.0
-"""Crop pixels per pixel of the frame from which on a face is small: of no more than 256 pixels with what is around it. What is made of one counts
-as the frame's pixels show it, by its means over them: the network draws what they lack, and pasted that would be sharper than the frame ever was,
-which took up to 1.4 dB of hardly damaged faces of 100 pixels. Larger faces gain as much by it as they lose."""
-CHANGED = 2 / 255
-"""A place has changed since the frame before, moved to this one, where means over 8 x 8 pixels differ by more than two levels (RMS over 3 x 3
-of them), in noise by 20^1/2 times that more. One to four levels do alike."""
-FEW, MANY = 0.01, 0.5
-"""Of the face's cells; fewer that have changed are not worth another look, and with more the frame begins anew, as the first of a clip."""
-SETTLED = 8
-"""Frames after which what is carried no longer tells where in the clip it began: 64 dB and more between part and whole, whose second looks may fall
-on other frames, of 47 to 51 in the first."""
-EVERY = 4
-"""Frames for which one second look serves where looks are not noisy. One for each took a quarter longer over all kinds of damage and gained 0.01 to
+SMALL_FACE_SCALE = 2.0
+"""Crop pixels per frame pixel from which on a face is small (at most 256 pixels with its surroundings). The output is then averaged over frame
+pixels: the network adds detail finer than those, and pasted it would be sharper than the frame, which took up to 1.4 dB of hardly damaged faces of
+100 pixels. Larger faces gain as much by it as they lose."""
+CHANGE_THRESHOLD, NOISE_FACTOR = 2 / 255, 20
+"""A block is inconsistent with the warped previous frame where the mean square difference of block means (8 x 8 pixels, smoothed over 3 x 3 blocks)
+exceeds two levels squared plus 20 times the noise in it. One to four levels do alike."""
+MIN_CHANGED, MAX_CHANGED = 0.01, 0.5
+"""Shares of the face's blocks that are inconsistent: below the first the mask is not worth another prediction, above the second the state is reset,
+as at the first frame of a clip."""
+WARM_UP_FRAMES = 8
+"""Frames after which the recurrent state no longer depends on where in the clip it began: 64 dB and more between a part and the whole, whose
+self-ensembles may fall on other frames; 47 to 51 dB at a part's first frames."""
+ENSEMBLE_INTERVAL = 4
+"""Frames per self-ensemble where predictions are not noisy. One for each frame took a quarter longer over all kinds of damage and gained 0.01 to
 0.02 dB."""
-AGREED, AGREEMENT = 4 / 255, 7
-"""Two frames agree where their difference is of this deviation, noise that is left and not motion that the flow missed, in a window of this side in
-pixels of the crop."""
-LEFT, AROUND_LEFT = 0.5, 31
-"""Where much was corrected more noise is left: so much of the correction's own deviation, in a window of this side. 0.5 gains 0.27 dB in low
+TEMPORAL_SIGMA, TEMPORAL_WINDOW = 4 / 255, 7
+"""Range sigma of the temporal filter (a difference of this standard deviation is remaining noise, not motion that the flow missed) and side in crop
+pixels of the window over which the difference is averaged."""
+RESIDUAL_NOISE, RESIDUAL_WINDOW = 0.5, 31
+"""Large corrections leave more noise: its standard deviation as a share of the correction's own, in a window of this side. 0.5 gains 0.27 dB in low
 light over 0, and no other damage loses more than 0.01; 0.8 and 1.2 gain 0.05 more there, and detail agrees less."""
 
 
@@ -82,7 +88,7 @@ class BlindRestorer(NetworkRestorer):
 
     @property
     def own_warm_up(self) -> WarmUp:
-        return WarmUp(before=SETTLED, exact=False) if self.options.carry else WarmUp()
+        return WarmUp(before=WARM_UP_FRAMES, exact=False) if self.options.carry else WarmUp()
 
     def open(self, track: FaceTrack | None = None, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> Session:
         """See Restorer.open; nothing is random, so the seed does not matter.
@@ -92,207 +98,214 @@ class BlindRestorer(NetworkRestorer):
         """
         if self.options.detail and self.network.detailed is None:
             raise ValueError(f"these weights have no second set for detail, got detail {self.options.detail:g}; set it to 0")
-        seen = () if track is None else (max(track.scale, 1.0), track.output_scale)
-        return BlindSession(self, check_interrupt, *seen)
+        scales = () if track is None else (max(track.scale, 1.0), track.output_scale)
+        return BlindSession(self, check_interrupt, *scales)
 
 
 @dataclass(frozen=True)
-class Seen:
+class PreprocessedFrame:
     """A frame of a clip before the network, on the CPU.
 
     Attributes:
-        crop, quiet: (1, 3, 512, 512) in [0, 1], as it came and as the network sees it.
-        grey: the crop, as the search for motion sees it.
-        flows: into the frame before, and that one's into this where it is asked for, (1, 2, 512, 512); None without a frame before.
-        unchanged: see `unchanged`; None where all is.
+        crop: (1, 3, 512, 512) in [0, 1].
+        denoised: the crop without chroma noise, the network's input x_t; the same tensor where there is none.
+        features: of the crop, for optical flow.
+        flows: into the previous frame, and from that into this one with look-ahead, (1, 2, 512, 512); None without a previous frame.
+        consistency: see `consistency_mask`; None where all is consistent.
     """
 
     crop: Tensor
-    quiet: Tensor
-    grey: GreyFrames
+    denoised: Tensor
+    features: GreyFrames
     flows: tuple[Tensor, Tensor | None] | None
-    unchanged: Tensor | None
+    consistency: Tensor | None
 
     @property
-    def begins(self) -> bool:
-        """Whether so much has changed that the frame before is of no use."""
-        return self.unchanged is not None and bool(self.unchanged[FACE].mean() < 1 - MANY)
+    def resets(self) -> bool:
+        """Whether too much has changed for the previous frame to be of use."""
+        return self.consistency is not None and bool(self.consistency[FACE_PIXELS].mean() < 1 - MAX_CHANGED)
 
 
 @dataclass(frozen=True)
-class Frame:
-    """A frame of a clip and what became of it.
+class RestoredFrame:
+    """The recurrent state: a frame and its output.
 
     Attributes:
-        seen: before the network.
-        crop: x_t, (1, 3, 512, 512) in [0, 1], as the network sees it.
-        restored: y_t, of the crop's shape.
-        share: (1, 1, 512, 512), of the correction that was made.
-        tolerance: of that size, the squared difference in which another frame agrees.
+        source: before the network.
+        denoised: x_t, (1, 3, 512, 512) in [0, 1], on the network's device.
+        restored: y_t, of that shape.
+        gain: (1, 1, 512, 512) in [0, 1], mean gain of the correction.
+        tolerance: of that size, variance of the temporal filter's range weight.
     """
 
-    seen: Seen
-    crop: Tensor
+    source: PreprocessedFrame
+    denoised: Tensor
     restored: Tensor
-    share: Tensor
+    gain: Tensor
     tolerance: Tensor
 
 
 class BlindSession(Session):
-    """One person's clip; it holds the last crop and what became of it.
+    """One person's clip. Holds the state of one frame.
 
     Args:
-        enlarged: crop pixels per pixel of the frame, from 1 on.
-        output_scale: how many times as large the frames are that the restored crops are meant for.
+        scale: crop pixels per frame pixel, at least 1.
+        output_scale: size of the frames that the output is pasted into, relative to the input's.
     """
 
-    def __init__(self, restorer: BlindRestorer, check_interrupt: CheckInterrupt, enlarged: float = 1.0, output_scale: int = 1) -> None:
+    def __init__(self, restorer: BlindRestorer, check_interrupt: CheckInterrupt, scale: float = 1.0, output_scale: int = 1) -> None:
         self.restorer = restorer
         self.check_interrupt = check_interrupt
-        self.scale, self.enlarged = enlarged, torch.tensor([enlarged])
-        self.pixel = enlarged / output_scale if enlarged >= SMALL else 1.0
-        self._past: Frame | None = None
+        self.scale, self.network_scale = scale, torch.tensor([scale])
+        self.output_pixel = scale / output_scale if scale >= SMALL_FACE_SCALE else 1.0
+        self._previous: RestoredFrame | None = None
         self._device: torch.device | None = None
-        self._drawn: dict[str, Tensor] | None = None
-        self._agreement: Agreement
-        self._shares: Tensor
-        self._share: Tensor
+        self._detail_weights: dict[str, Tensor] | None = None
+        self._statistics: EnsembleStatistics
+        self._gains: Tensor
+        self._mean_gain: Tensor
         self._noisy = False
-        self._served = 0
+        self._since_ensemble = 0
 
     @torch.inference_mode()
     def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
         refuse_masks(self.restorer.name, masks)
         check_square(crops)
-        with closing(read_ahead(self._seen_in_turn(crops))) as frames:
-            return delivered(ready for seen in frames for ready in self._next(seen))
+        with closing(read_ahead(self._preprocess(crops))) as frames:
+            return to_batch(ready for frame in frames for ready in self._step(frame))
 
     def close(self) -> Tensor:
-        last, self._past = self._past, None
-        return delivered([last.restored] if last is not None and self.restorer.look_ahead else [])
+        last, self._previous = self._previous, None
+        return to_batch([last.restored] if last is not None and self.restorer.look_ahead else [])
 
-    def _seen_in_turn(self, crops: Tensor) -> Iterator[Seen]:
-        """What needs no network, frame after frame, on the CPU and in a thread beside it."""
-        past = None if self._past is None else self._past.seen
+    def _preprocess(self, crops: Tensor) -> Iterator[PreprocessedFrame]:
+        """All that needs no network, frame by frame on the CPU, in a thread beside it."""
+        previous = None if self._previous is None else self._previous.source
         for crop in crops.split(1):
-            here = resized(crop.float(), CROP, "bicubic").clamp(0, 1)
-            grey, quiet = seen_by_flow(here), without_chroma_noise(here, self.scale)
-            flows = same = None
-            if past is not None:
-                flows = flow_between(grey, past.grey), flow_between(past.grey, grey) if self.restorer.look_ahead else None
-                same = unchanged(quiet, past.quiet, flows[0])
-            seen = Seen(here, quiet, grey, flows, same)
-            yield seen
-            past = seen if self.restorer.options.carry else None
+            crop = resized(crop.float(), CROP, "bicubic").clamp(0, 1)
+            features, denoised = flow_features(crop), denoise_chroma(crop, self.scale)
+            flows = consistency = None
+            if previous is not None:
+                forward = flow_between(previous.features, features) if self.restorer.look_ahead else None
+                flows = flow_between(features, previous.features), forward
+                consistency = consistency_mask(denoised, previous.denoised, flows[0])
+            frame = PreprocessedFrame(crop, denoised, features, flows, consistency)
+            yield frame
+            previous = frame if self.restorer.options.carry else None
 
-    def _next(self, seen: Seen) -> Iterator[Tensor]:
-        """Takes a crop and gives the restored ones that need no other."""
+    def _step(self, source: PreprocessedFrame) -> Iterator[Tensor]:
+        """Takes a frame and yields the outputs that are final: with look-ahead the previous one, filtered with this one's."""
         self.check_interrupt()
-        device, past = self.restorer.place(WORKING), self._past
-        now = seen.crop.to(device)
-        quiet = now if seen.quiet is seen.crop else seen.quiet.to(device)
+        device, previous = self.restorer.place(WORKING), self._previous
+        crop = source.crop.to(device)
+        denoised = crop if source.denoised is source.crop else source.denoised.to(device)
         if device != self._device:
-            self._device, self.enlarged = device, self.enlarged.to(device)
-            self._drawn = self.restorer.network.weights_at(detail) if (detail := self.restorer.options.detail) else None
-        frame = self._restored(now, quiet, seen, None if seen.begins else past)
-        _, forth = seen.flows or (None, None)
-        if past is not None and forth is not None:
-            after = warp(frame.restored, forth.to(device), "bicubic")
-            yield steadied(past.restored, after, past.share, past.tolerance).clamp(0, 1)
-        self._past = frame if self.restorer.options.carry else None
+            self._device, self.network_scale = device, self.network_scale.to(device)
+            self._detail_weights = self.restorer.network.weights_at(detail) if (detail := self.restorer.options.detail) else None
+        frame = self._restore(crop, denoised, source, None if source.resets else previous)
+        _, forward = source.flows or (None, None)
+        if previous is not None and forward is not None:
+            following = warp(frame.restored, forward.to(device), "bicubic")
+            yield temporal_filter(previous.restored, following, previous.gain, previous.tolerance).clamp(0, 1)
+        self._previous = frame if self.restorer.options.carry else None
         if not self.restorer.look_ahead:
             yield frame.restored
 
-    def _restored(self, now: Tensor, quiet: Tensor, source: Seen, past: Frame | None) -> Frame:
-        """x_t, and what the network sees of it, with what is known of the frame before it."""
-        earlier = (None, None, None) if past is None or source.flows is None else (past.crop, past.restored, source.flows[0].to(now.device))
-        images, seen = recurrent_inputs(quiet, *earlier)
-        same = None if past is None or source.unchanged is None else source.unchanged.to(seen)
+    def _restore(self, crop: Tensor, denoised: Tensor, source: PreprocessedFrame, previous: RestoredFrame | None) -> RestoredFrame:
+        """y_t: the crop plus the correction, scaled by its gains, then filtered with the previous output."""
+        flow = None if previous is None or source.flows is None else source.flows[0].to(crop.device)
+        past = (None, None, None) if previous is None else (previous.denoised, previous.restored, flow)
+        images, valid = recurrent_inputs(denoised, *past)
+        consistency = None if previous is None or source.consistency is None else source.consistency.to(valid)
         faithful = self.restorer.network.weights_at(0.0)  # asked for anew: a host may have exchanged them
-        twice = self._looks_twice(past is None)
-        if twice or self._drawn is None:
-            correction = self._look(images, seen, same, faithful) - now
-        if twice:
-            again = unmirrored(self._look(mirrored(images), mirrored(seen), None if same is None else mirrored(same), faithful)) - now
-            mean = (correction + again) / 2
-            agreement = Agreement.of(mean, correction - mean, carried=(seen if same is None else seen * same).mean())
-            self._agreement = agreement if past is None else self._agreement.then(agreement)
-            self._shares = self._agreement.shares(self.scale)
-            self._share = self._agreement.share(self._shares)
+        ensemble = self._uses_ensemble(previous is None)
+        if ensemble or self._detail_weights is None:
+            correction = self._predict(images, valid, consistency, faithful) - crop
+        if ensemble:
+            augmented = self._predict(augment(images), augment(valid), None if consistency is None else augment(consistency), faithful)
+            mean = (correction + (deaugment(augmented) - crop)) / 2
+            recurrent = (valid if consistency is None else valid * consistency).mean()
+            statistics = EnsembleStatistics.of(mean, correction - mean, recurrent)
+            self._statistics = statistics if previous is None else self._statistics.updated(statistics)
+            self._gains = self._statistics.gains(self.scale)
+            self._mean_gain = self._statistics.mean_gain(self._gains)
             correction = mean
-        if self._drawn is not None:  # differs from look to look by its nature, so it goes where the faithful looks agree
-            correction = self._look(images, seen, same, self._drawn) - now
-        share = self._share
-        correction = kept(correction, self._shares)
-        result = now + correction
-        tolerance = AGREED**2 + LEFT**2 * around(correction.square().mean(1, keepdim=True), AROUND_LEFT)
-        _, restored, flow = earlier
-        if restored is not None and flow is not None:
-            result = steadied(result, warp(restored, flow, "bicubic"), share * seen, tolerance)
-        return Frame(source, quiet, result.clamp(0, 1), share, tolerance)
+        if self._detail_weights is not None:  # generated detail differs between predictions by nature: its gains are the faithful weights'
+            correction = self._predict(images, valid, consistency, self._detail_weights) - crop
+        gain = self._mean_gain
+        correction = apply_gains(correction, self._gains)
+        result = crop + correction
+        tolerance = TEMPORAL_SIGMA**2 + RESIDUAL_NOISE**2 * box_filter(correction.square().mean(1, keepdim=True), RESIDUAL_WINDOW)
+        if previous is not None and flow is not None:
+            result = temporal_filter(result, warp(previous.restored, flow, "bicubic"), gain * valid, tolerance)
+        return RestoredFrame(source, denoised, result.clamp(0, 1), gain, tolerance)
 
-    def _looks_twice(self, first: bool) -> bool:
-        """Whether a frame is looked at twice: the first of a clip and each `EVERY` frames on, and those between them where looks are noisy."""
-        due = first or self._served == EVERY
+    def _uses_ensemble(self, first: bool) -> bool:
+        """Whether a frame gets two predictions: the first after a reset, every `ENSEMBLE_INTERVAL`th, and those between if predictions are noisy."""
+        due = first or self._since_ensemble == ENSEMBLE_INTERVAL
         if due:
-            self._served, self._noisy = 0, False
-        elif self._served == 1:
-            self._noisy = self.restorer.options.twice and bool(self._agreement.noisy)  # once, for it waits for the device
-        self._served += 1
+            self._since_ensemble, self._noisy = 0, False
+        elif self._since_ensemble == 1:
+            self._noisy = self.restorer.options.twice and bool(self._statistics.noisy)  # once, for it waits for the device
+        self._since_ensemble += 1
         return due or self._noisy
 
-    def _look(self, images: Tensor, seen: Tensor, same: Tensor | None, weights: dict[str, Tensor]) -> Tensor:
-        """y_t, by what was restored before where that shows the `same` and without it elsewhere."""
-        network, enlarged = self.restorer.network, self.enlarged
-        result = network(images, seen, weights, enlarged)
-        if same is not None:
-            alone = network(*recurrent_inputs(images[:, :3], None, None, None), weights, enlarged)
-            result = torch.lerp(alone, result, same)
-        return averaged(result, self.pixel)
+    def _predict(self, images: Tensor, valid: Tensor, consistency: Tensor | None, weights: dict[str, Tensor]) -> Tensor:
+        """The network's output, blended by the consistency mask with what it makes of the frame alone."""
+        network, scale = self.restorer.network, self.network_scale
+        result = network(images, valid, weights, scale)
+        if consistency is not None:
+            alone = network(*recurrent_inputs(images[:, :3], None, None, None), weights, scale)
+            result = torch.lerp(alone, result, consistency)
+        return fractional_box_filter(result, self.output_pixel)
 
 
-def delivered(crops: Iterable[Tensor]) -> Tensor:
-    """Restored crops in one batch (n, 3, 512, 512) float32 on the CPU, which waits for them once."""
+def to_batch(crops: Iterable[Tensor]) -> Tensor:
+    """Restored crops as one batch (n, 3, 512, 512) float32 on the CPU, with one transfer for all."""
     ready = list(crops)
     return torch.cat(ready).float().cpu() if ready else torch.empty(0, 3, CROP, CROP)
 
 
-def steadied(restored: Tensor, before: Tensor, share: Tensor, tolerance: Tensor | float) -> Tensor:
-    """Restored crops (n, 3, H, W), averaged with others, moved to them, where both show the same.
+def temporal_filter(current: Tensor, other: Tensor, gain: Tensor, tolerance: Tensor | float) -> Tensor:
+    """Outputs (n, 3, H, W), averaged with those of a neighbouring frame, warped to them: a recursive bilateral filter in time.
 
-    The others count as share (n, 1, H, W) times exp(-d^2 / tolerance), with the RMS difference d around each place; share is that of the
-    correction that was made, so that what is left as it was stays so.
+    The weight is w / (1 + w), w = gain * exp(-d^2 / tolerance), with d^2 the mean square difference in a window of `TEMPORAL_WINDOW`.
+
+    Args:
+        gain: (n, 1, H, W) in [0, 1], mean gain of the correction, so that what was left as it was stays so.
+        tolerance: variance of the difference, (n, 1, H, W) or a number.
     """
-    difference = around((before - restored).square().mean(1, keepdim=True), AGREEMENT)
-    weight = share * torch.exp(-difference / tolerance)
-    return torch.lerp(restored, before, weight / (1 + weight))
+    difference = box_filter((other - current).square().mean(1, keepdim=True), TEMPORAL_WINDOW)
+    weight = gain * torch.exp(-difference / tolerance)
+    return torch.lerp(current, other, weight / (1 + weight))
 
 
-def unchanged(crop: Tensor, before: Tensor, flow: Tensor) -> Tensor | None:
-    """How far a crop (1, 3, H, W) shows what the one before does, moved along its flow (1, 2, H, W) into it, (1, 1, H, W) in [0, 1]; see `CHANGED`.
+def consistency_mask(crop: Tensor, previous: Tensor, flow: Tensor) -> Tensor | None:
+    """Photometric consistency of a crop (1, 3, H, W) with the previous one, warped along the flow (1, 2, H, W): (1, 1, H, W) in [0, 1].
 
-    Optical flow fails where a mouth opens within one frame or the light changes; what was restored before would be carried to a wrong place.
+    Optical flow fails where a mouth opens within one frame or the light changes; the previous output would be carried to a wrong place. See
+    `CHANGE_THRESHOLD`.
 
     Returns:
-        None where all but `FEW` of the face's cells are as they were.
+        None where no more than `MIN_CHANGED` of the face is inconsistent.
     """
-    moved = warp(F.avg_pool2d(before, 2), F.avg_pool2d(flow, 2) / 2)
-    difference = F.avg_pool2d(F.avg_pool2d(crop, 2) - moved, CELL // 2)
-    noise = (difference - around(difference, 3)).square().mean(1)[FACE_CELLS].median()  # from cell to cell, as other light is not
-    same = (around(difference.square().mean(1, keepdim=True), 3) <= CHANGED**2 + 20 * noise).to(crop)
-    return resized(same, crop.shape[-1], "bilinear") if 1 - same[FACE_CELLS].mean() > FEW else None
+    warped = warp(F.avg_pool2d(previous, 2), F.avg_pool2d(flow, 2) / 2)
+    difference = F.avg_pool2d(F.avg_pool2d(crop, 2) - warped, BLOCK // 2)
+    noise = (difference - box_filter(difference, 3)).square().mean(1)[FACE_BLOCKS].median()  # differs between blocks, a change of light does not
+    consistent = (box_filter(difference.square().mean(1, keepdim=True), 3) <= CHANGE_THRESHOLD**2 + NOISE_FACTOR * noise).to(crop)
+    return resized(consistent, crop.shape[-1], "bilinear") if 1 - consistent[FACE_BLOCKS].mean() > MIN_CHANGED else None
 
 
-def seen_by_flow(crops: Tensor) -> GreyFrames:
-    """Crops (B, 3, H, W) in [0, 1] as `flow_between` wants them: at half the size, where noise is less."""
+def flow_features(crops: Tensor) -> GreyFrames:
+    """Crops (B, 3, H, W) in [0, 1] as `flow_between` takes them: at half the size, where noise is less."""
     return DisFlow().features(F.avg_pool2d(crops, 2) * 2 - 1)
 
 
 def flow_between(current: GreyFrames, other: GreyFrames) -> Tensor:
-    """The flow (B, 2, H, W) of crops into others, in pixels of them."""
+    """The optical flow (B, 2, H, W) of crops into others, in crop pixels."""
     return 2 * F.interpolate(DisFlow().flow(current, other), scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
-def flow_into(current: Tensor, before: Tensor) -> Tensor:
-    """The flow (B, 2, H, W) of crops (B, 3, H, W) in [0, 1] into those before, in pixels."""
-    return flow_between(seen_by_flow(current), seen_by_flow(before))
+def optical_flow(current: Tensor, other: Tensor) -> Tensor:
+    """The same from crops (B, 3, H, W) in [0, 1]."""
+    return flow_between(flow_features(current), flow_features(other))

@@ -1,4 +1,4 @@
-"""The blind restorer over clips: chunks, the past, its parameters."""
+"""The blind restorer over clips: chunks, the recurrent state, the self-ensemble, the temporal filter, its options."""
 
 import threading
 
@@ -10,9 +10,25 @@ from fvr.colour import luma
 from fvr.faces.types import FaceTrack
 from fvr.methods.base import restore_frames
 from fvr.methods.blind import restorer as blind
-from fvr.methods.blind.agreement import NOISY, REMEMBERED, Agreement, energies, kept, mirrored, unmirrored
-from fvr.methods.blind.restorer import AGREED, EVERY, SMALL, BlindOptions, BlindRestorer, flow_into, steadied
-from fvr.methods.blind.window_means import averaged
+from fvr.methods.blind.box_filter import fractional_box_filter
+from fvr.methods.blind.restorer import (
+    ENSEMBLE_INTERVAL,
+    SMALL_FACE_SCALE,
+    TEMPORAL_SIGMA,
+    BlindOptions,
+    BlindRestorer,
+    optical_flow,
+    temporal_filter,
+)
+from fvr.methods.blind.self_ensemble import (
+    AVERAGED_FRAMES,
+    NOISY_DIFFERENCE,
+    EnsembleStatistics,
+    apply_gains,
+    augment,
+    deaugment,
+    octave_energies,
+)
 from fvr.models.blind import BlindRestorers, BlindSizes, BlindUNet
 from fvr.motion.warp import warp
 from fvr.training.data.synthetic_motion import Motion, animate
@@ -24,17 +40,17 @@ def restorer() -> BlindRestorer:
     networks = BlindRestorers(BlindSizes((8, 12), (1, 1))).eval().requires_grad_(False)
     for network in (networks.faithful, networks.detailed):
         torch.nn.init.normal_(network.tail.weight, std=0.02)
-        make_even(network)
+        make_equivariant(network)
     return BlindRestorer(networks)
 
 
-def make_even(network: BlindUNet) -> None:
-    """Makes a network answer alike to faces that are mirrored and shifted, as training does: what two looks do not agree on is left."""
+def make_equivariant(network: BlindUNet) -> None:
+    """Makes a network equivariant to mirroring and shifting, about as training does: what two predictions disagree on is left as it was."""
     for name, module in network.named_modules():
         if not isinstance(module, torch.nn.Conv2d):
             continue
         weight = (module.weight + module.weight.flip(-1)) / 2
-        if name == "head":  # 4 x 4 pixels of six pictures, then maps: seen, x and y
+        if name == "head":  # 4 x 4 pixels of six images, then maps: valid, x and y
             pixels = weight[:, :-3].unflatten(1, (-1, 16)).mean(2, keepdim=True).expand(-1, -1, 16, -1, -1).flatten(1, 2)
             weight = torch.cat([pixels, 0 * weight[:, -3:]], 1)
         elif name == "tail" or name.startswith("up."):
@@ -56,32 +72,32 @@ def test_chunks_make_no_difference(restorer, clip, chunk):
     assert torch.equal(restore_frames(restorer, clip, chunk=chunk), restore_frames(restorer, clip, chunk=9))
 
 
-def test_what_needs_no_network_is_made_ahead_and_stops_with_it(restorer, clip, monkeypatch):
+def test_preprocessing_runs_ahead_and_stops_with_the_session(restorer, clip, monkeypatch):
     """In a thread of its own, which is gone after an interruption too."""
-    threads, running, looked = set(), threading.active_count(), blind.seen_by_flow
+    threads, running, features = set(), threading.active_count(), blind.flow_features
 
     def noted(crops):
         threads.add(threading.current_thread())
-        return looked(crops)
+        return features(crops)
 
     def stopped():
         if threads:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(blind, "seen_by_flow", noted)
+    monkeypatch.setattr(blind, "flow_features", noted)
     with pytest.raises(KeyboardInterrupt):
         restorer.open(check_interrupt=stopped).push(clip)
     assert threads and threading.current_thread() not in threads and threading.active_count() == running
 
 
-def test_the_past_is_carried_and_can_be_left(restorer, clip):
+def test_the_recurrence_can_be_switched_off(restorer, clip):
     alone = torch.cat([restore_frames(restorer, frame) for frame in clip.split(1)])
     assert torch.equal(restore_frames(restorer.configured(carry=False), clip), alone)
     carried = restore_frames(restorer.configured(ahead=False), clip)
     assert torch.equal(carried[0], alone[0]) and not torch.equal(carried[1], alone[1])
 
 
-def test_the_next_frame_helps_and_is_waited_for(restorer, clip):
+def test_look_ahead_is_one_frame_and_can_be_switched_off(restorer, clip):
     both, before = restore_frames(restorer, clip), restore_frames(restorer.configured(ahead=False), clip)
     assert torch.equal(both[-1], before[-1]) and not torch.equal(both[0], before[0])
     session = restorer.open()
@@ -111,23 +127,23 @@ def test_detail_changes_the_weights(restorer, clip):
 def test_the_flow_leads_back(clip):
     now, before = clip[4:5], clip[3:4]
     still = (now - before)[..., 32:-32, 32:-32].abs().mean()
-    assert (warp(before, flow_into(now, before)) - now)[..., 32:-32, 32:-32].abs().mean() < 0.3 * still
+    assert (warp(before, optical_flow(now, before)) - now)[..., 32:-32, 32:-32].abs().mean() < 0.3 * still
 
 
 @pytest.mark.parametrize("deviation", [0, 10, 30])
-def test_noise_is_no_change_and_another_patch_or_light_is(clip, deviation):
+def test_noise_is_consistent_and_another_patch_or_light_is_not(clip, deviation):
     """Noise of so many levels."""
     now, before = ((clip[:1] + deviation * noise(seed)).clamp(0, 1) for seed in (0, 1))
     still, patch = torch.zeros(1, 2, 512, 512), (..., slice(200, 264), slice(200, 264))
-    assert blind.unchanged(now, before, still) is None
+    assert blind.consistency_mask(now, before, still) is None
     other = before.clone()
     other[patch] = 1 - other[patch]
-    same = blind.unchanged(now, other, still)
-    assert same[patch].mean() < 0.3 and same.mean() > 0.95
-    assert blind.unchanged(now, 0.7 * before, still).mean() < 0.2
+    mask = blind.consistency_mask(now, other, still)
+    assert mask[patch].mean() < 0.3 and mask.mean() > 0.95
+    assert blind.consistency_mask(now, 0.7 * before, still).mean() < 0.2
 
 
-def test_where_a_face_changed_a_frame_is_restored_without_the_past(restorer, clip):
+def test_an_inconsistent_frame_is_restored_without_the_previous_one(restorer, clip):
     """A flash: the frame in it and the one after it come out as if each began a clip."""
     flash = clip[:4].clone()
     flash[2] = (1.5 * flash[2] + 0.2).clamp(0, 1)
@@ -157,104 +173,104 @@ def noise(seed: int) -> torch.Tensor:
     return torch.randn(1, 3, 512, 512, generator=torch.Generator().manual_seed(seed)) / 255
 
 
-def agreement(first: torch.Tensor, second: torch.Tensor, carried: bool = False) -> Agreement:
+def statistics_of(first: torch.Tensor, second: torch.Tensor, recurrent: bool = False) -> EnsembleStatistics:
     mean = (first + second) / 2
-    return Agreement.of(mean, first - mean, carried)
+    return EnsembleStatistics.of(mean, first - mean, recurrent)
 
 
-def worthwhile(first: torch.Tensor, second: torch.Tensor, enlarged: float = 1.0, carried: bool = False) -> torch.Tensor:
-    seen = agreement(first, second, carried)
-    return seen.share(seen.shares(enlarged))
+def mean_gain(first: torch.Tensor, second: torch.Tensor, scale: float = 1.0, recurrent: bool = False) -> torch.Tensor:
+    statistics = statistics_of(first, second, recurrent)
+    return statistics.mean_gain(statistics.gains(scale))
 
 
-def test_what_two_looks_agree_on_is_made_and_the_rest_left():
+def test_the_gain_is_one_where_predictions_agree_and_zero_where_they_do_not():
     right, first, second = noise(0), noise(1), noise(2)
-    assert torch.equal(worthwhile(right, right), torch.ones(1, 1, 512, 512))
-    assert not worthwhile(first, second).any()
-    assert worthwhile(right + 0.1 * first, right + 0.1 * second).min() > 0.95
-    half = worthwhile(right + 0.35 * first, right + 0.35 * second)
-    assert 0.2 < half.mean() < 0.8 and half.mean() > worthwhile(right + 0.35 * first, right + 0.35 * second, 2.0).mean()
-    assert half.mean() > worthwhile(right + 0.35 * first, right + 0.35 * second, carried=True).mean()
+    assert torch.equal(mean_gain(right, right), torch.ones(1, 1, 512, 512))
+    assert not mean_gain(first, second).any()
+    assert mean_gain(right + 0.1 * first, right + 0.1 * second).min() > 0.95
+    half = mean_gain(right + 0.35 * first, right + 0.35 * second)
+    assert 0.2 < half.mean() < 0.8 and half.mean() > mean_gain(right + 0.35 * first, right + 0.35 * second, 2.0).mean()
+    assert half.mean() > mean_gain(right + 0.35 * first, right + 0.35 * second, recurrent=True).mean()
 
 
-def test_noise_may_be_taken_away_differently_by_each_look():
+def test_predictions_may_differ_in_how_they_remove_noise():
     """The same disagreement leaves alone what is weak, strong in the finest octave only, or stronger in what is coarse."""
     right, first, second = noise(0), noise(1), noise(2)
     first, second = right + 0.5 * first, right + 0.5 * second
     fine_first, fine_second = (6 * (part - F.interpolate(F.avg_pool2d(part, 4), scale_factor=4.0)) for part in (first, second))
     coarse_first, coarse_second = (6 * (part + 8 * F.interpolate(F.avg_pool2d(part, 8), scale_factor=8.0)) for part in (first, second))
-    assert worthwhile(6 * first, 6 * second).mean() > 0.6
-    assert not worthwhile(coarse_first, coarse_second).any()
-    assert not worthwhile(first, second).any() and not worthwhile(fine_first, fine_second).any()
+    assert mean_gain(6 * first, 6 * second).mean() > 0.6
+    assert not mean_gain(coarse_first, coarse_second).any()
+    assert not mean_gain(first, second).any() and not mean_gain(fine_first, fine_second).any()
 
 
-def test_agreement_is_that_of_some_frames():
+def test_statistics_are_a_running_mean():
     right, first, second = noise(0), noise(1), noise(2)
-    good, bad = agreement(right, right + 0.1 * first), agreement(first, second)
-    seen = good.then(bad)
-    assert torch.allclose(seen.lacking, (good.lacking + bad.lacking) / 2)
-    for _ in range(10 * REMEMBERED):
-        seen = seen.then(good)
-    assert torch.allclose(seen.lacking, good.lacking, atol=1e-3) and torch.allclose(seen.shares(), good.shares(), atol=1e-3)
+    good, bad = statistics_of(right, right + 0.1 * first), statistics_of(first, second)
+    mean = good.updated(bad)
+    assert torch.allclose(mean.decorrelation, (good.decorrelation + bad.decorrelation) / 2)
+    for _ in range(10 * AVERAGED_FRAMES):
+        mean = mean.updated(good)
+    assert torch.allclose(mean.decorrelation, good.decorrelation, atol=1e-3) and torch.allclose(mean.gains(), good.gains(), atol=1e-3)
 
 
-@pytest.mark.parametrize(("strength", "detail", "looks"), [(0.0, 0.0, 2 * 9), (2.0, 0.0, 2 * 9), (0.3, 0.0, 9 + 3), (0.3, 0.5, 9 + 2 * 3)])
-def test_a_second_look_is_taken_where_it_is_due(restorer, clip, monkeypatch, strength, detail, looks):
-    """At 0.3 of the noise from which on each frame is looked at twice, at twice of it, and without a past; detail is drawn once a frame besides."""
-    taken = []
+@pytest.mark.parametrize(("strength", "detail", "predictions"), [(0.0, 0.0, 2 * 9), (2.0, 0.0, 2 * 9), (0.3, 0.0, 9 + 3), (0.3, 0.5, 9 + 2 * 3)])
+def test_the_self_ensemble_runs_where_it_is_due(restorer, clip, monkeypatch, strength, detail, predictions):
+    """Without recurrence, then at twice and at 0.3 of the noise from which each frame gets two predictions; detail is one prediction more a frame."""
+    calls = []
     network = restorer.network
 
-    def looked(images, seen, weights, enlarged):
-        taken.append(1)
-        return images[:, :3] + strength * NOISY * 255 * noise(len(taken)) + 2 / 255
+    def predicted(images, valid, weights, scale):
+        calls.append(1)
+        return images[:, :3] + strength * NOISY_DIFFERENCE * 255 * noise(len(calls)) + 2 / 255
 
-    monkeypatch.setattr(network, "forward", looked)
+    monkeypatch.setattr(network, "forward", predicted)
     restore_frames(restorer.configured(carry=strength > 0, detail=detail), clip)
-    assert len(taken) == looks and EVERY == 4
-    taken.clear()
+    assert len(calls) == predictions and ENSEMBLE_INTERVAL == 4
+    calls.clear()
     restore_frames(restorer.configured(carry=strength > 0, detail=detail, twice=False), clip)
-    assert len(taken) == (looks if strength < 1 else 9 + 3)
+    assert len(calls) == (predictions if strength < 1 else 9 + 3)
 
 
-def test_a_second_look_comes_back_to_its_place():
+def test_deaugment_inverts_augment():
     images = noise(0)
-    assert torch.equal(unmirrored(mirrored(images)), images) and torch.equal(mirrored(images)[0, 0, 7, 9], images[0, 0, 5, 511 - 7])
+    assert torch.equal(deaugment(augment(images)), images) and torch.equal(augment(images)[0, 0, 7, 9], images[0, 0, 5, 511 - 7])
 
 
-def test_a_place_where_two_looks_differ_is_left_alone():
+def test_the_gain_falls_only_where_predictions_differ():
     right, first, second = noise(0), noise(1), noise(2)
     there = torch.zeros(1, 1, 512, 512)
     there[..., 200:280, 200:280] = 1
-    share = worthwhile(right + there * first, right + there * second)
-    assert share[..., 239:241, 239:241].max() < 0.7 * share[..., :100, :].min() and share[..., :100, :].min() > 0.9
+    gain = mean_gain(right + there * first, right + there * second)
+    assert gain[..., 239:241, 239:241].max() < 0.7 * gain[..., :100, :].min() and gain[..., :100, :].min() > 0.9
 
 
-def test_what_is_coarse_is_doubted_more():
-    """Both looks err alike in it: as noisy a difference leaves less of it."""
+def test_coarse_octaves_have_lower_gains():
+    """Coarse errors are common to both predictions: from an equal difference follows a lower gain."""
     fine, coarse, first, second = (noise(seed) for seed in range(4))
     coarse, first_coarse, second_coarse = (F.interpolate(F.avg_pool2d(8 * part, 8), scale_factor=8.0) for part in (coarse, first, second))
-    seen = agreement(fine + coarse + 0.3 * (first + first_coarse), fine + coarse + 0.3 * (second + second_coarse))
-    shares = seen.shares().mean((0, 2, 3))
-    assert shares[0] > 0.9 and shares[3] < 0.8
+    statistics = statistics_of(fine + coarse + 0.3 * (first + first_coarse), fine + coarse + 0.3 * (second + second_coarse))
+    gains = statistics.gains().mean((0, 2, 3))
+    assert gains[0] > 0.9 and gains[3] < 0.8
 
 
-def test_colours_that_the_looks_agree_on_are_kept_where_the_luma_is_in_doubt():
+def test_chroma_has_its_own_gain_where_luma_disagrees():
     right, first, second = noise(0), noise(1), noise(2)
-    colours = right - luma(right)
-    seen = agreement(colours + luma(first), colours + luma(second))
-    whole, of_colours = seen.shares().split(4, 1)
-    assert not whole.any() and of_colours.min() > 0.99  # besides the whole's
-    left = kept(colours + luma(first), seen.shares())
-    assert torch.allclose(left, colours, atol=1e-7)
-    whole, of_colours = agreement(right, right).shares().split(4, 1)
-    assert whole.min() == 1 and not of_colours.any()
+    chroma = right - luma(right)
+    gains = statistics_of(chroma + luma(first), chroma + luma(second)).gains()
+    of_rgb, of_chroma = gains.split(4, 1)
+    assert not of_rgb.any() and of_chroma.min() > 0.99  # on top of RGB's
+    left = apply_gains(chroma + luma(first), gains)
+    assert torch.allclose(left, chroma, atol=1e-7)
+    of_rgb, of_chroma = statistics_of(right, right).gains().split(4, 1)
+    assert of_rgb.min() == 1 and not of_chroma.any()
 
 
-def test_an_octave_is_kept_by_its_own_share():
+def test_each_octave_is_scaled_by_its_own_gain():
     images, everything = noise(0), torch.tensor([1.0] * 4 + [0.0] * 4).view(1, 8, 1, 1).expand(-1, -1, 64, 64)
-    assert torch.equal(kept(images, everything), images) and not kept(images, 0 * everything).any()
-    assert torch.allclose(energies(images).sum(1).mean(), images.square().mean(), rtol=1e-3)
-    only_coarse = kept(images, torch.cat([0 * everything[:, :3], everything[:, 3:]], 1))
+    assert torch.equal(apply_gains(images, everything), images) and not apply_gains(images, 0 * everything).any()
+    assert torch.allclose(octave_energies(images).sum(1).mean(), images.square().mean(), rtol=1e-3)
+    only_coarse = apply_gains(images, torch.cat([0 * everything[:, :3], everything[:, 3:]], 1))
     below, wanted = (F.avg_pool2d(part, 64).flatten() for part in (only_coarse, images))
     assert torch.corrcoef(torch.stack([below, wanted]))[0, 1] > 0.95 and only_coarse.std() < 0.2 * images.std()
 
@@ -271,31 +287,33 @@ def test_noise_that_is_left_is_averaged_and_motion_is_not():
     still = torch.rand(1, 3, 8, 8, generator=generator).repeat_interleave(16, -1).repeat_interleave(16, -2)
     first, second = (still + 2 / 255 * torch.randn(still.shape, generator=generator) for _ in range(2))
     everywhere = torch.ones(1, 1, 128, 128)
-    error = (steadied(first, second, everywhere, AGREED**2) - still).square().mean() / (first - still).square().mean()
+    error = (temporal_filter(first, second, everywhere, TEMPORAL_SIGMA**2) - still).square().mean() / (first - still).square().mean()
     assert 0.45 < error < 0.65
-    assert torch.equal(steadied(first, second, 0 * everywhere, AGREED**2), first)
+    assert torch.equal(temporal_filter(first, second, 0 * everywhere, TEMPORAL_SIGMA**2), first)
     noisier = first + 6 / 255 * torch.randn(first.shape, generator=generator)
-    kept = [(steadied(noisier, second, everywhere, tolerance) - noisier).abs().mean() for tolerance in (AGREED**2, (8 / 255) ** 2)]
-    assert kept[0] < 0.5 * kept[1]
-    assert (steadied(first, second.flip(-1), everywhere, AGREED**2) - first).abs().mean() < 0.1 / 255
+    changes = [(temporal_filter(noisier, second, everywhere, tolerance) - noisier).abs().mean() for tolerance in (TEMPORAL_SIGMA**2, (8 / 255) ** 2)]
+    assert changes[0] < 0.5 * changes[1]
+    assert (temporal_filter(first, second.flip(-1), everywhere, TEMPORAL_SIGMA**2) - first).abs().mean() < 0.1 / 255
 
 
-@pytest.mark.parametrize(("scale", "output_scale", "width"), [(1.9, 1, 1.0), (SMALL, 1, 2.0), (3.0, 1, 3.0), (3.0, 2, 1.5), (3.0, 4, 0.75)])
-def test_what_is_made_of_a_small_face_counts_by_means_over_its_frames_pixels(restorer, clip, scale, output_scale, width, monkeypatch):
+@pytest.mark.parametrize(
+    ("scale", "output_scale", "width"), [(1.9, 1, 1.0), (SMALL_FACE_SCALE, 1, 2.0), (3.0, 1, 3.0), (3.0, 2, 1.5), (3.0, 4, 0.75)]
+)
+def test_the_output_of_a_small_face_is_averaged_over_frame_pixels(restorer, clip, scale, output_scale, width, monkeypatch):
     made = torch.rand(1, 3, 512, 512, generator=torch.Generator().manual_seed(1))
     monkeypatch.setattr(BlindRestorers, "forward", lambda *_: made)
     flags, matrix = torch.ones(1), scale * torch.eye(2, 3)[None]
     track = FaceTrack(0, 0, torch.zeros(1, 4), torch.zeros(1, 5, 2), matrix, flags, flags.bool(), flags, (480, 640), output_scale=output_scale)
-    seen = restorer.open(track)._look(clip[:1], clip[:1], None, {})
-    torch.testing.assert_close(seen, averaged(made, width))
-    assert torch.equal(seen, made) == (width <= 1)
+    prediction = restorer.open(track)._predict(clip[:1], clip[:1], None, {})
+    torch.testing.assert_close(prediction, fractional_box_filter(made, width))
+    assert torch.equal(prediction, made) == (width <= 1)
 
 
-def test_means_over_squares_of_any_width():
+def test_box_filters_of_fractional_width():
     picture = torch.rand(2, 3, 20, 24, generator=torch.Generator().manual_seed(2))
-    torch.testing.assert_close(averaged(picture, 3.0)[..., 1:-1, 1:-1], F.avg_pool2d(picture, 3, 1))
-    between = averaged(picture, 2.5)
+    torch.testing.assert_close(fractional_box_filter(picture, 3.0)[..., 1:-1, 1:-1], F.avg_pool2d(picture, 3, 1))
+    between = fractional_box_filter(picture, 2.5)
     torch.testing.assert_close(between.mean(), picture.mean(), rtol=0.05, atol=0)
     point = torch.zeros(1, 1, 9, 9)
     point[..., 4, 4] = 1
-    torch.testing.assert_close(averaged(point, 2.5)[0, 0, 4, 2:7], torch.tensor([0, 0.3, 0.4, 0.3, 0]) * 0.4)
+    torch.testing.assert_close(fractional_box_filter(point, 2.5)[0, 0, 4, 2:7], torch.tensor([0, 0.3, 0.4, 0.3, 0]) * 0.4)

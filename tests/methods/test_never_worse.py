@@ -108,8 +108,8 @@ def with_open_mouth(frames: torch.Tensor) -> torch.Tensor:
     return torch.cat(opened)
 
 
-def test_detail_is_drawn_where_the_faithful_looks_agree(truth):
-    """Drawn detail differs from look to look by its nature, which must not undo it."""
+def test_detail_is_generated_where_the_faithful_predictions_agree(truth):
+    """Generated detail differs between predictions by its nature, which must not undo it."""
     seen = parse("gaussian_blur(sigma=1) + noise(sigma=0.02) + h264(crf=28)").observe(truth[:1], torch.Generator().manual_seed(0)).clamp(0, 1)
     track = find_tracks([(0, seen)], load_detector("blazeface"))[0]
     crops = align(seen, track, 0)

@@ -1,0 +1,191 @@
+"""Geometric self-ensemble with a confidence: how far two predictions agree, as Wiener gains of their correction.
+
+The network restores a face twice, once mirrored and shifted (test-time augmentation; Timofte et al., "Seven ways to improve example-based single
+image super resolution", CVPR 2016; "self-ensemble" in Lim et al., EDSR, CVPRW 2017). With the corrections c1 and c2, their mean m = (c1 + c2) / 2
+and deviation d = c1 - m estimate signal and error. From their local energies in each octave follows a Wiener gain (Wiener, 1949), by which the
+correction is scaled: a network is never quite the identity on clean faces and errs on damage it was not trained on, and there the two differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...colour import luma
+from ...faces.compositing.strength import smoothstep
+from ..base import resized
+from .box_filter import box_filter
+
+AUGMENT_SHIFT = 2
+"""Crop pixels by which the mirrored input is also shifted along both axes: half of the network's 4 x 4 unshuffled pixels."""
+BLOCK, BLOCK_WINDOW = 8, 7
+"""Side of the blocks over which energies are averaged, in crop pixels, and of the window of blocks over which they are smoothed."""
+FACE_START, FACE_STOP = 96, 416
+"""Rows and columns of the crop between which the face is measured, without the background."""
+FACE_PIXELS, FACE_BLOCKS = ((..., slice(FACE_START // size, FACE_STOP // size), slice(FACE_START // size, FACE_STOP // size)) for size in (1, BLOCK))
+
+DECORRELATION_GATE = 0.15, 0.095
+"""Decorrelation (1 - correlation) of the two corrections over the face at which the gate is closed, and open: 0.12 to 0.29 on clean and hardly
+damaged clips, 0.05 to 0.12 on damaged ones. Chosen on 21 kinds of damage to three clips."""
+CHROMA_GATE = 0.17, 0.1
+"""The same for the chroma of the corrections, which codecs damage most: 0.05 to 0.16 on coded footage, where 0.4 to 1.2 of the chroma correction is
+right, and 0.11 to 0.24 on softly blurred RGB, where hardly any is."""
+DENOISING_GATE = 0.35, 0.25
+"""The same where the correction removes much noise: the predictions then differ and are still both right. In low light 0.11 to 0.25, with gains of
+0.7 to 2.6 dB on people whose skin has much texture."""
+DENOISING_ERROR_FACTOR = 0.4
+"""Factor on the error factors below where the correction removes much noise."""
+NOISE_LEVEL_GATE = 1.6 / 255, 2.0 / 255
+"""Strength of the correction (geometric mean of the standard deviations of its first and third octave) between which it counts as denoising: 1.6 to
+3.5 levels in low light, up to 1.3 where two predictions err and disagree. Texture has little of the third octave, errors little of the first."""
+NOISE_SLOPE_GATE = 0.85, 1.05
+"""Standard deviation of the first octave over that of the last, between which the correction counts as denoising: 1.1 to 4 in low light, 0.8 in
+interlaced pictures, whose corrections are as strong. Chosen on 27 kinds of damage to three clips and 7 to 28 held-out faces."""
+RECURRENT_DIFFERENCE = 0.65
+"""Energy of the difference where both predictions saw the previous output, relative to where they did not: they share its errors."""
+ERROR_FACTORS = 0.5, 3.0, 8.0, 10.0
+"""Error energy over difference energy by octave, from the finest on, at a crop scale of 1; it grows with the scale. Fine errors differ between the
+predictions, coarse ones are common to both. Chosen on six kinds of damage to three clips and to 78 held-out faces."""
+CHROMA_ERROR_FACTORS = 1.2, 4.0, 11.0, 25.0
+"""The same for chroma. Chosen on 21 kinds of damage to three clips and 7 to 56 held-out faces."""
+OCTAVES = len(ERROR_FACTORS)
+NOISY_DIFFERENCE = 0.7 / 255
+"""Standard deviation of the difference above which each frame gets two predictions, as their mean is less noisy: 0.4 to 0.8 levels on web video and
+television, 0.7 to 1.2 in low light and grain."""
+AVERAGED_FRAMES = 3
+"""Frames of the running mean of the statistics: those of one frame vary from frame to frame, and gains from them would flicker."""
+
+
+@dataclass(frozen=True)
+class EnsembleStatistics:
+    """Statistics of two corrections of n faces, averaged over frames. Channels are the octaves of RGB from the finest on, then those of chroma.
+
+    Attributes:
+        decorrelation: (n, 2, 1, 1), 1 - correlation of the two over the face: of RGB and of chroma.
+        energy: (n, 8, 64, 64), local energy of their mean, per octave and block.
+        difference: (n, 8, 64, 64), the same of the difference of either from the mean.
+        frames: how many are averaged.
+    """
+
+    decorrelation: Tensor
+    energy: Tensor
+    difference: Tensor
+    frames: int = 1
+
+    @classmethod
+    def of(cls, mean: Tensor, deviation: Tensor, recurrent: float | Tensor = 0.0) -> EnsembleStatistics:
+        """Of one frame.
+
+        Args:
+            mean, deviation: (n, 3, 512, 512), the mean of the two corrections and the first minus that mean.
+            recurrent: share of the crop, in [0, 1], where both predictions saw the previous output.
+        """
+        expected = 1 - (1 - RECURRENT_DIFFERENCE) * recurrent
+        pairs = (mean, deviation), (mean - luma(mean), deviation - luma(deviation))
+        measured = torch.cat([decorrelation(m[FACE_PIXELS], d[FACE_PIXELS]) for m, d in pairs], 1)
+        energy, difference = (torch.cat([octave_energies(part) for part in parts], 1) for parts in zip(*pairs, strict=True))
+        return cls(measured / expected, energy, difference / expected)
+
+    def updated(self, new: EnsembleStatistics) -> EnsembleStatistics:
+        """The running mean with one more frame."""
+        frames = min(self.frames + 1, AVERAGED_FRAMES)
+        pairs = (self.decorrelation, new.decorrelation), (self.energy, new.energy), (self.difference, new.difference)
+        measured, energy, difference = (torch.lerp(old, one, 1 / frames) for old, one in pairs)
+        return EnsembleStatistics(measured, energy, difference, frames)
+
+    @property
+    def noisy(self) -> Tensor:
+        """Whether single predictions are noisy, a bool tensor ()."""
+        return self.difference[FACE_BLOCKS][:, :OCTAVES].sum(1).mean() > NOISY_DIFFERENCE**2
+
+    def gains(self, scale: float = 1.0) -> Tensor:
+        """Wiener gains of the correction's octaves, then what is added to them for chroma, (n, 8, 64, 64) in [0, 1].
+
+        Per octave and block max(e - k d, 0) / e, with the energies e of the mean and d of the difference and the error factor k, times the gate of
+        the whole face's decorrelation. Chroma has its own gain where that is larger: codecs damage chroma most, and luma is less certain.
+
+        Args:
+            scale: crop pixels per frame pixel, at least 1.
+        """
+        denoising = self._denoising()
+        gates = zip(self.decorrelation.split(1, 1), (DECORRELATION_GATE, CHROMA_GATE), strict=True)
+        usual = torch.cat([smoothstep(measured, *gate) for measured, gate in gates], 1)
+        noisy = smoothstep(self.decorrelation, *DENOISING_GATE)
+        gate = torch.lerp(usual, noisy, denoising)[:, :, None].expand(-1, -1, OCTAVES, -1, -1).flatten(1, 2)
+        error_scale = scale * (1 - (1 - DENOISING_ERROR_FACTOR) * denoising)
+        octaves = zip(ERROR_FACTORS + CHROMA_ERROR_FACTORS, self.difference.split(1, 1), strict=True)
+        error = error_scale * torch.cat([factor * octave for factor, octave in octaves], 1)
+        rgb, chroma = (gate * (self.energy - error).clamp_min(0) / self.energy.clamp_min(1e-12)).split(OCTAVES, 1)
+        return torch.cat([rgb, (chroma - rgb).clamp_min(0)], 1)
+
+    def _denoising(self) -> Tensor:
+        """How far the correction removes noise, (n, 1, 1, 1) in [0, 1], by its spectrum over the face."""
+        octaves = self.energy[FACE_BLOCKS][:, :OCTAVES].mean((2, 3), keepdim=True)
+        first, _, third, last = octaves.clamp_min(0).sqrt().split(1, 1)
+        return smoothstep((first * third).sqrt(), *NOISE_LEVEL_GATE) * smoothstep(first / last.clamp_min(1e-6), *NOISE_SLOPE_GATE)
+
+    def mean_gain(self, gains: Tensor) -> Tensor:
+        """Of the whole correction, (n, 1, 512, 512) in [0, 1]: the mean of its octaves' gains, weighted by their energies."""
+        energy = self.energy[:, :OCTAVES]
+        gain = (gains[:, :OCTAVES] * energy).sum(1, keepdim=True) / energy.sum(1, keepdim=True).clamp_min(1e-12)
+        return resized(gain, BLOCK * gain.shape[-1], "bilinear")
+
+
+def decorrelation(mean: Tensor, deviation: Tensor) -> Tensor:
+    """1 - correlation of m + d and m - d, (n, 1, 1, 1)."""
+    mm, dd, md = ((a * b).mean((1, 2, 3), keepdim=True) for a, b in ((mean, mean), (deviation, deviation), (mean, deviation)))
+    return 1 - (mm - dd) / ((mm + dd).square() - 4 * md.square()).clamp_min(1e-24).sqrt()
+
+
+def apply_gains(correction: Tensor, gains: Tensor) -> Tensor:
+    """A correction (n, 3, 512, 512) with its octaves scaled by `EnsembleStatistics.gains` (n, 8, 64, 64)."""
+    rgb, chroma = gains.split(OCTAVES, 1)
+    return apply_octave_gains(correction, rgb) + apply_octave_gains(correction - luma(correction), chroma)
+
+
+def apply_octave_gains(images: Tensor, gains: Tensor) -> Tensor:
+    """Images (n, C, 512, 512) with their octaves scaled by gains (n, 4, 64, 64) and summed up again.
+
+    The sum is collected by pyramid level: the finest gain times the images, plus each mean times the difference of its octave's gain from the finer
+    one's.
+    """
+    levels = mean_pyramid(images)
+    steps = gains.diff(dim=1, prepend=torch.zeros_like(gains[:, :1])).split(1, 1)
+    result = torch.zeros_like(levels[-1])
+    for level, step in zip(reversed(levels), reversed(steps), strict=True):
+        side = level.shape[-1]
+        result = resized(result, side, "bilinear") + level * resized(step, side, "bilinear")
+    return result
+
+
+def octave_energies(images: Tensor) -> Tensor:
+    """Local mean squares of the octaves of (n, C, 512, 512), per block, (n, 4, 64, 64).
+
+    An octave is the difference of successive levels of `mean_pyramid`, the last one what is left; their energies add up to that of the images.
+    """
+    blocks = images.shape[-1] // BLOCK
+    squares = [F.avg_pool2d(level.square().mean(1, keepdim=True), level.shape[-1] // blocks) for level in mean_pyramid(images)]
+    octaves = [fine - coarse for fine, coarse in pairwise(squares)]
+    return box_filter(torch.cat([*octaves, squares[-1]], 1), BLOCK_WINDOW)
+
+
+def mean_pyramid(images: Tensor) -> list[Tensor]:
+    """(n, C, S, S) and its means over 2 x 2, 4 x 4 and 8 x 8 pixels."""
+    levels = [images]
+    for _ in range(OCTAVES - 1):
+        levels.append(F.avg_pool2d(levels[-1], 2))
+    return levels
+
+
+def augment(images: Tensor) -> Tensor:
+    """Images mirrored left to right, then shifted by `AUGMENT_SHIFT` pixels along both axes, cyclically."""
+    return images.flip(-1).roll((AUGMENT_SHIFT, AUGMENT_SHIFT), (-2, -1))
+
+
+def deaugment(images: Tensor) -> Tensor:
+    """The inverse of `augment`."""
+    return images.roll((-AUGMENT_SHIFT, -AUGMENT_SHIFT), (-2, -1)).flip(-1)
