@@ -1,4 +1,8 @@
-"""Trains the blind restorer: recurrent from the first step, on windows of moving faces that are damaged as footage is."""
+"""Training of the blind restorer on windows of moving faces that are damaged as footage is: single frames, then clips, then generated detail.
+
+The recurrent network is unrolled over short clips and learns by truncated backpropagation through time, of one frame: no gradient passes through the
+previous output.
+"""
 
 from __future__ import annotations
 
@@ -25,30 +29,29 @@ from .engine import Batch, Stage
 from .losses import EncoderFeatures
 from .plan import Plan
 
-ROUNDING = (0.3 / 255) ** 2
-"""Squared error below which a frame counts as right: that of 8 bits."""
-JUDGED = 64
-"""Pairs of held-out faces that validate."""
+QUANTISATION_NOISE = (0.3 / 255) ** 2
+"""Mean squared error of rounding to 8 bits, added under roots and logarithms: below it a frame counts as right."""
+VALIDATION_PAIRS = 64
+"""Pairs of held-out faces for validation."""
 
 
 @dataclass(frozen=True)
 class BlindRecipe:
-    """All that decides what the network becomes, besides the faces and the seed.
+    """All hyperparameters; with the faces and the seed they determine the weights.
 
     Attributes:
-        name: of the recipe, kept in the file.
+        name: of the recipe, stored in the file.
         sizes: of the network.
-        pixels: the schedule of the first stage, of single frames.
-        recurrent: that of the second, of clips of `frames` frames.
-        footage: the damage.
-        pairs: how many are made.
-        patch: side of what is cut out of a pair's window for a step, a multiple of the network's.
-        frames: of a pair's clip that a step learns from,
-        run_up: and how many before them it may be shown first, so that what is carried is as old as in a long clip.
-        flicker: weight of the error's change from frame to frame.
-        detail: the schedule of the last stage, of the second set of weights.
-        faithful, features, bands, adversary: weights of its L1, of the distance in features of a face encoder, of the strength of each octave
-            and of a discriminator.
+        pixels: schedule of the first stage, on single frames.
+        recurrent: schedule of the second stage, on clips of `frames` frames.
+        footage: the degradation model.
+        pairs: size of the training set.
+        patch: side of the random crop of a pair's window for a step, a multiple of `BlindSizes.multiple`.
+        frames: frames of a clip that have a loss.
+        run_up: up to how many frames precede them without a loss, so that the recurrent state is as old as in a long clip.
+        flicker: weight of the change of the error from frame to frame.
+        detail: schedule of the last stage, of the second set of weights.
+        faithful, features, bands, adversary: weights of its losses: L1, perceptual (features of a face encoder), octave energies, adversarial.
     """
 
     name: str
@@ -72,10 +75,10 @@ BLIND_512 = BlindRecipe("embedded blind 512")
 
 
 class PixelStage(Stage):
-    """Root mean squared error of each frame, at 512 and at the frame's own resolution.
+    """Root mean squared error (RMSE) of each frame, at the crop's resolution and at the frame's own.
 
-    The root gives every damage a gradient of the same length. Squares look at ruined frames only; their logarithm, a mean of decibels, looks at
-    clean ones only and learns to do nothing.
+    The root gives every damage a gradient of the same length. Under the mean squared error only ruined frames count; under its logarithm, the mean
+    PSNR, only clean ones, and the network learns to do nothing.
     """
 
     name = "pixels"
@@ -85,58 +88,57 @@ class PixelStage(Stage):
 
     @property
     def frames(self) -> int:
-        """Of each clip, that a step learns from."""
+        """Frames of each clip that have a loss."""
         return 1
 
-    def shown(self, generator: torch.Generator) -> int:
-        """Frames of each clip in a step, those before the ones that it learns from included."""
+    def sequence_length(self, generator: torch.Generator) -> int:
+        """Frames of each clip in a step, the run-up without a loss included."""
         return self.frames
 
     def start(self, network: nn.Module, done: Mapping[str, Path]) -> None:
         network.requires_grad_(True)
 
     def batch(self, step: int, generator: torch.Generator) -> Batch:
-        """Windows in the order in which they are made, once, and at random after that; see `collate`."""
+        """Pairs in the order in which they are made for the first epoch, then at random; see `collate`."""
         first = step * self.plan.batch
         if first + self.plan.batch <= len(self.pairs):
             chosen = list(range(first, first + self.plan.batch))
         else:
             chosen = torch.randint(len(self.pairs), (self.plan.batch,), generator=generator).tolist()
-        return collate([self.pairs[index] for index in chosen], self.recipe.patch, generator, self.shown(generator))
+        return collate([self.pairs[index] for index in chosen], self.recipe.patch, generator, self.sequence_length(generator))
 
     def losses(self, network: nn.Module, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        errors = restored(network, batch, self.frames) - batch["clean"][:, -self.frames :]
-        pixels = {"pixels": root_error(errors.flatten(0, 1), batch["pool"].repeat_interleave(errors.shape[1]))}
-        if errors.shape[1] == 1:
-            return pixels
-        return pixels | {
-            "flicker": self.recipe.flicker * (errors[:, 1:] - errors[:, :-1].detach()).square().mean((2, 3, 4)).add(ROUNDING).sqrt().mean(),
-        }
+        errors = unroll(network, batch, self.frames) - batch["clean"][:, -self.frames :]
+        losses = {"pixels": multiscale_rmse(errors.flatten(0, 1), batch["pool"].repeat_interleave(errors.shape[1]))}
+        if errors.shape[1] > 1:
+            change = errors[:, 1:] - errors[:, :-1].detach()
+            losses["flicker"] = self.recipe.flicker * change.square().mean((2, 3, 4)).add(QUANTISATION_NOISE).sqrt().mean()
+        return losses
 
     @torch.no_grad()
     def validate(self, network: nn.Module) -> tuple[dict[str, float], Tensor | None]:
-        """Gains over doing nothing per kind of damage in dB, the share of windows made worse by 0.1 dB, and the ratio of flicker."""
+        """PSNR gains over the input per kind of damage in dB, the share of windows that lose over 0.1 dB, and flicker relative to the input's."""
         gains: dict[str, list[float]] = {kind: [] for kind in KINDS}
-        shaking: list[float] = []
+        flicker: list[float] = []
         rows = []
         for index in range(len(self.held_out)):
             batch = collate([self.held_out[index]], WINDOW)
             batch = {key: value.to(self.device) for key, value in batch.items()}
-            clean, damaged, y = (clip[0].clamp(0, 1) for clip in (batch["clean"], batch["damaged"], restored(network, batch)))
-            before, after = ((clip - clean).square().mean((1, 2, 3)).add(ROUNDING).log10().mean() for clip in (damaged, y))
+            clean, damaged, y = (clip[0].clamp(0, 1) for clip in (batch["clean"], batch["damaged"], unroll(network, batch)))
+            before, after = ((clip - clean).square().mean((1, 2, 3)).add(QUANTISATION_NOISE).log10().mean() for clip in (damaged, y))
             gains[KINDS[self.held_out[index].kind]].append(float(10 * (before - after)))
-            still, moving = (((clip - clean)[1:] - (clip - clean)[:-1]).abs().mean() for clip in (damaged, y))
-            shaking.append(float(moving / still.clamp_min(1e-4)))
+            flicker_in, flicker_out = (((clip - clean)[1:] - (clip - clean)[:-1]).abs().mean() for clip in (damaged, y))
+            flicker.append(float(flicker_out / flicker_in.clamp_min(1e-4)))
             if index < 12:
                 rows.append(torch.stack([damaged[-1], y[-1], clean[-1]]))
         every = [gain for kind in gains.values() for gain in kind]
         figures = {f"gain {kind}, dB": sum(values) / len(values) for kind, values in gains.items() if values}
-        figures |= {"share worse": sum(gain < -0.1 for gain in every) / len(every), "flicker, of the input's": sum(shaking) / len(shaking)}
+        figures |= {"share worse": sum(gain < -0.1 for gain in every) / len(every), "flicker, of the input's": sum(flicker) / len(flicker)}
         return figures, torch.stack(rows)
 
 
 class RecurrentStage(PixelStage):
-    """The same over short clips: what was made of a frame is an input for the next, and errors that change from frame to frame cost more."""
+    """The same over short clips, where the previous output is an input, and with a loss of the error's change from frame to frame."""
 
     name = "recurrent"
 
@@ -144,15 +146,15 @@ class RecurrentStage(PixelStage):
     def frames(self) -> int:
         return self.recipe.frames
 
-    def shown(self, generator: torch.Generator) -> int:
+    def sequence_length(self, generator: torch.Generator) -> int:
         return self.frames + int(torch.randint(self.recipe.run_up + 1, (), generator=generator))
 
 
 class DetailStage(RecurrentStage):
-    """From the first stage's weights: L1, features of faces, the strength of each octave, and a U-Net discriminator (Real-ESRGAN, section 3.3).
+    """From the recurrent stage's weights: L1, perceptual, octave energy and adversarial loss (U-Net discriminator, Real-ESRGAN, section 3.3).
 
     Args:
-        encoder: of faces, frozen; see EncoderFeatures.
+        encoder: of faces, frozen, for the perceptual loss; see EncoderFeatures.
     """
 
     name = "detail"
@@ -164,14 +166,14 @@ class DetailStage(RecurrentStage):
 
     def batch(self, step: int, generator: torch.Generator) -> Batch:
         chosen = torch.randint(len(self.pairs), (self.plan.batch,), generator=generator).tolist()
-        return collate([self.pairs[index] for index in chosen], self.recipe.patch, generator, self.shown(generator))
+        return collate([self.pairs[index] for index in chosen], self.recipe.patch, generator, self.sequence_length(generator))
 
     def before_step(self, network: nn.Module, step: int, generator: torch.Generator) -> bool:
         self.adversary.begin()
         return False
 
     def losses(self, network: nn.Module, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        outputs, clean = restored(network, batch, self.frames), batch["clean"][:, -self.frames :]
+        outputs, clean = unroll(network, batch, self.frames), batch["clean"][:, -self.frames :]
         last = int(torch.randint(1, self.frames, (), generator=generator))
         y, x = outputs[:, last], clean[:, last]
         errors = outputs - clean
@@ -179,89 +181,93 @@ class DetailStage(RecurrentStage):
             "pixels": self.recipe.faithful * errors.abs().mean(),
             "flicker": self.recipe.faithful * self.recipe.flicker * (errors[:, 1:] - errors[:, :-1].detach()).abs().mean(),
             "features": self.recipe.features * self.perceptual(2 * y - 1, 2 * x - 1),
-            "bands": self.recipe.bands * band_strength(y, x),
+            "bands": self.recipe.bands * octave_energy_loss(y, x),
             "adversary": self.adversary.term(2 * y - 1, 2 * x - 1),
         }
 
 
-def band_strength(output: Tensor, target: Tensor) -> Tensor:
-    """How far each octave's strength is from the target's: mean (log s_y - log s_x)^2 of local deviations s over 32 x 32 pixels, three octaves."""
+def octave_energy_loss(output: Tensor, target: Tensor) -> Tensor:
+    """Mean (log s_y - log s_x)^2 over three octaves, with the local standard deviations s of each over 32 x 32 of its pixels."""
     terms = []
     for _ in range(3):
-        below = [F.interpolate(F.avg_pool2d(image, 2), image.shape[-2:], mode="bilinear", align_corners=False) for image in (output, target)]
-        local = [
+        blurred = [F.interpolate(F.avg_pool2d(image, 2), image.shape[-2:], mode="bilinear", align_corners=False) for image in (output, target)]
+        variances = [
             F.avg_pool2d((image - low).square().mean(1, keepdim=True), min(32, image.shape[-1]))
-            for image, low in zip((output, target), below, strict=True)
+            for image, low in zip((output, target), blurred, strict=True)
         ]
-        first, second = (part.add((1 / 255) ** 2).log() / 2 for part in local)
-        terms.append((first - second).square().mean())
+        log_y, log_x = (variance.add((1 / 255) ** 2).log() / 2 for variance in variances)
+        terms.append((log_y - log_x).square().mean())
         output, target = F.avg_pool2d(output, 2), F.avg_pool2d(target, 2)
     return torch.stack(terms).mean()
 
 
-def root_square(errors: Tensor) -> Tensor:
-    """(mean e^2 + r)^1/2 of each of errors (N, 3, H, W) in units of [0, 1]: (N,)."""
-    return (errors.square().mean((1, 2, 3)) + ROUNDING).sqrt()
+def rmse(errors: Tensor) -> Tensor:
+    """(mean e^2 + r)^1/2 of each of errors (N, 3, H, W) in units of [0, 1], with r the noise of quantisation: (N,)."""
+    return (errors.square().mean((1, 2, 3)) + QUANTISATION_NOISE).sqrt()
 
 
-def root_error(errors: Tensor, pool: Tensor) -> Tensor:
-    """The mean `root_square` of errors (N, 3, H, W) as they are and averaged over `pool` (N,) pixels, half each."""
-    fine = root_square(errors)
+def multiscale_rmse(errors: Tensor, pool: Tensor) -> Tensor:
+    """The mean `rmse` of errors (N, 3, H, W), half at their own resolution, half after average pooling by `pool` (N,) pixels: 1, 2 or 4."""
+    fine = rmse(errors)
     coarse = fine.clone()
     for size in (2, 4):
         rows = pool == size
         if bool(rows.any()):
-            coarse[rows] = root_square(F.avg_pool2d(errors[rows], size))
+            coarse[rows] = rmse(F.avg_pool2d(errors[rows], size))
     return (fine + coarse).mean() / 2
 
 
-def restored(network: nn.Module, batch: Batch, frames: int | None = None) -> Tensor:
-    """The last `frames` of a batch's clips through the network, or all, (B, T, 3, P, P); nothing before them, and nothing carried, has a gradient."""
-    damaged, flows, place, enlarged = batch["damaged"], batch["flows"], batch["place"], batch["enlarged"]
+def unroll(network: nn.Module, batch: Batch, frames: int | None = None) -> Tensor:
+    """The outputs of a batch's clips, (B, T, 3, P, P).
+
+    Args:
+        frames: T, the last ones; None for all. Those before them only make the recurrent state and have no gradient.
+    """
+    damaged, flows, positions, scale = batch["damaged"], batch["flows"], batch["positions"], batch["scale"]
     run_up = 0 if frames is None else damaged.shape[1] - frames
     outputs: list[Tensor] = []
     for t in range(damaged.shape[1]):
-        earlier = (damaged[:, t - 1], outputs[-1].detach().clamp(0, 1), flows[:, t - 1]) if t else (None, None, None)
-        images, seen = recurrent_inputs(damaged[:, t], *earlier)
+        past = (damaged[:, t - 1], outputs[-1].detach().clamp(0, 1), flows[:, t - 1]) if t else (None, None, None)
+        images, valid = recurrent_inputs(damaged[:, t], *past)
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and t >= run_up):
-            outputs.append(network(images, seen, place, enlarged))
+            outputs.append(network(images, valid, positions, scale))
         if t < run_up:
             torch.clear_autocast_cache()  # weights that were cast without a gradient would be used with one
     return torch.stack(outputs[run_up:], 1)
 
 
 def collate(pairs: list[Pair], patch: int, generator: torch.Generator | None = None, frames: int = FRAMES) -> Batch:
-    """Patches of windows, turned left for right half of the time; without a generator their top left corners, as they are.
+    """Random patches of windows and `frames` successive frames, flipped horizontally half of the time; without a generator the top left, unflipped.
 
     Returns:
-        damaged, clean (B, T, 3, P, P) in [0, 1]; flows (B, T - 1, 2, P, P) in pixels; place (B, 2, P / 4, P / 4) in [-1, 1]; enlarged (B,), crop
-        pixels per pixel of the frame; pool (B,), the same as 1, 2 or 4.
+        damaged, clean (B, T, 3, P, P) in [0, 1]; flows (B, T - 1, 2, P, P), of each frame into the previous one, in pixels; positions (B, 2, P / 4,
+        P / 4) in [-1, 1]; scale (B,), crop pixels per frame pixel; pool (B,), the same as 1, 2 or 4.
     """
-    everywhere = position_grid(CROP // UNSHUFFLE, CROP // UNSHUFFLE, torch.device("cpu"))[0]
-    parts: dict[str, list[Tensor]] = {"damaged": [], "clean": [], "flows": [], "place": [], "enlarged": [], "pool": []}
+    grid = position_grid(CROP // UNSHUFFLE, CROP // UNSHUFFLE, torch.device("cpu"))[0]
+    parts: dict[str, list[Tensor]] = {"damaged": [], "clean": [], "flows": [], "positions": [], "scale": [], "pool": []}
     for pair in pairs:
         room = (WINDOW - patch) // UNSHUFFLE + 1
-        left, top, mirror = (0, 0, 0) if generator is None else [int(torch.randint(n, (), generator=generator)) for n in (room, room, 2)]
+        left, top, flip = (0, 0, 0) if generator is None else [int(torch.randint(n, (), generator=generator)) for n in (room, room, 2)]
         first = 0 if generator is None else int(torch.randint(FRAMES - frames + 1, (), generator=generator))
         cut = (slice(first, first + frames), *(slice(UNSHUFFLE * start, UNSHUFFLE * start + patch) for start in (top, left)))
-        seen, clean = (pictures(clip[cut]) for clip in (pair.damaged, pair.clean))
+        damaged, clean = (pictures(clip[cut]) for clip in (pair.damaged, pair.clean))
         x, y = pair.corner[0] // UNSHUFFLE + left, pair.corner[1] // UNSHUFFLE + top
-        place = everywhere[:, y : y + patch // UNSHUFFLE, x : x + patch // UNSHUFFLE].clone()
-        if mirror:
-            seen, clean, place = seen.flip(-1), clean.flip(-1), place.flip(-1)
-            place[0] = -place[0]
-        parts["damaged"].append(seen)
+        positions = grid[:, y : y + patch // UNSHUFFLE, x : x + patch // UNSHUFFLE].clone()
+        if flip:
+            damaged, clean, positions = damaged.flip(-1), clean.flip(-1), positions.flip(-1)
+            positions[0] = -positions[0]
+        parts["damaged"].append(damaged)
         parts["clean"].append(clean)
-        parts["flows"].append(optical_flow(seen[1:], seen[:-1]) if len(seen) > 1 else seen.new_empty(0, 2, patch, patch))
-        parts["place"].append(place)
-        parts["enlarged"].append(torch.tensor(1 / pair.scale))
+        parts["flows"].append(optical_flow(damaged[1:], damaged[:-1]) if len(damaged) > 1 else damaged.new_empty(0, 2, patch, patch))
+        parts["positions"].append(positions)
+        parts["scale"].append(torch.tensor(1 / pair.scale))
         parts["pool"].append(torch.tensor(1 if pair.scale > 0.7 else 2 if pair.scale > 0.35 else 4))
     return {key: torch.stack(values) for key, values in parts.items()}
 
 
 def stages_of(recipe: BlindRecipe, pairs: Pairs, held_out: Pairs, device: torch.device) -> list[Stage]:
-    """Single frames, clips, then detail; features are those of the embedded codebook's encoder."""
+    """Single frames, clips, then detail, whose perceptual loss is over the features of the embedded codebook's encoder."""
     codebook = cast(CodeFormer, load_network(FOLDER / CODEBOOK).network)
     features = EncoderFeatures(codebook.encoder, (64, 32))
     return [
@@ -271,15 +277,15 @@ def stages_of(recipe: BlindRecipe, pairs: Pairs, held_out: Pairs, device: torch.
     ]
 
 
-def both(faithful: Mapping[str, Tensor] | None, trained: BlindUNet) -> BlindRestorers:
-    """The file's networks: the first stage's weights and what the second made of them; what there is, if the first is not done."""
+def restorers_of(faithful: Mapping[str, Tensor] | None, trained: BlindUNet) -> BlindRestorers:
+    """The networks of the exported file: the recurrent stage's weights and the detail stage's.
+
+    Args:
+        faithful: the recurrent stage's; None while that stage is not done.
+        trained: of the stage that ran last.
+    """
     networks = BlindRestorers(trained.sizes, with_detail=faithful is not None)
     networks.faithful.load_state_dict(trained.state_dict() if faithful is None else dict(faithful))
     if networks.detailed is not None:
         networks.detailed.load_state_dict(trained.state_dict())
     return networks.eval()
-
-
-def network_of(recipe: BlindRecipe) -> BlindUNet:
-    """The network of a recipe, untrained."""
-    return BlindUNet(recipe.sizes)

@@ -166,18 +166,18 @@ def _blind(options: argparse.Namespace) -> None:
     settings = _settings(options)
     faces, held_out = (Faces(options.faces, split, CROP, _prefixes(options)) for split in ("train", "val"))
     pairs = Pairs(faces, recipe.footage, recipe.pairs, options.seed, settings.folder / "pairs")
-    judged = Pairs(held_out, recipe.footage, blind.JUDGED, options.seed + 1, settings.folder / "held-out")
+    judged = Pairs(held_out, recipe.footage, blind.VALIDATION_PAIRS, options.seed + 1, settings.folder / "held-out")
     if options.workers and not options.export_now:
         for some in (judged, pairs):
             some.prepare(options.workers)
     torch.manual_seed(options.seed)
-    network = blind.network_of(recipe)
+    network = BlindUNet(recipe.sizes)
     stages = blind.stages_of(recipe, pairs, judged, torch.device(options.device))
     trained = cast(BlindUNet, _trained_network(network, stages, settings, recipe.name, options.export_now))
     first = settings.folder / "recurrent.safetensors"
-    both = blind.both(load_file(first) if first.is_file() else None, trained)
+    networks = blind.restorers_of(load_file(first) if first.is_file() else None, trained)
     does = "restores clips of aligned 512 x 512 faces whose damage nobody described"
-    _save(options, both, recipe.name, "Blind restorer", does, (faces, held_out), damage=recipe.footage.describe())
+    _save(options, networks, recipe.name, "Blind restorer", does, (faces, held_out), damage=recipe.footage.describe())
 
 
 def _load_flow(options: argparse.Namespace, network: nn.Module, recipe: str) -> None:

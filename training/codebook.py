@@ -17,7 +17,7 @@ from ..metrics.lpips import lpips_or_none
 from ..models.checkpoints.state_dict import read_state
 from ..models.codeformer.network import CodeFormer
 from ..models.vq import Encoder
-from .blind import root_square
+from .blind import rmse
 from .data.cleaned import CleanedClips
 from .data.degradations import BENCHMARK, Blind, benchmark_input
 from .data.faces import Faces
@@ -301,7 +301,7 @@ class OnCleaned(_CodebookStage):
             codes = network.quantize.lookup(network.logits(latent).argmax(-1))
         output = network.decode(codes, latent, features, 1.0, match=False).float()
         together = fused((output + 1) / 2, (source + 1) / 2, bool(batch["cleaned"]))
-        return {"answer": root_square((anchored(output, source) - target) / 2).mean(), "together": root_square(together - (target + 1) / 2).mean()}
+        return {"answer": rmse((anchored(output, source) - target) / 2).mean(), "together": rmse(together - (target + 1) / 2).mean()}
 
     def validate(self, network: CodeFormer) -> tuple[dict[str, float], Tensor]:
         """What comes on top of what the blind restorer made, in dB: the mean over held-out clips, and the least."""
