@@ -11,9 +11,7 @@ from ..sockets import check_inputs
 
 
 def with_user_messages(node: type[io.ComfyNode]) -> None:
-    """Makes a node raise built-in exceptions whose sentence names no folder of the server, show texts that name none either, and say which
-
-    of its inputs is none of its own or of another kind.
+    """Makes a node check its inputs (`sockets.check_inputs`), raise built-in exceptions and show texts, none of which name a folder of the server.
 
     The page prints the full name of an exception's class, which of ours would begin with the path of this pack.
     """
