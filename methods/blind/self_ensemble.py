@@ -115,9 +115,10 @@ class EnsembleStatistics:
         Args:
             scale: crop pixels per frame pixel, at least 1.
         """
-        denoising = self._denoising()
+        deviations = self.energy[FACE_BLOCKS][:, :OCTAVES].mean((2, 3), keepdim=True).clamp_min(0).sqrt()
+        denoising = denoising_share(deviations)
         rgb_measured, chroma_measured = self.decorrelation.split(1, 1)
-        right = torch.maximum(smoothstep(rgb_measured, *DECORRELATION_GATE), self._benefit())
+        right = torch.maximum(smoothstep(rgb_measured, *DECORRELATION_GATE), benefit(rgb_measured, deviations))
         usual = torch.cat([right, smoothstep(chroma_measured, *CHROMA_GATE)], 1)
         noisy = smoothstep(self.decorrelation, *DENOISING_GATE)
         gate = torch.lerp(usual, noisy, denoising)[:, :, None].expand(-1, -1, OCTAVES, -1, -1).flatten(1, 2)
@@ -126,22 +127,6 @@ class EnsembleStatistics:
         error = error_scale * torch.cat([factor * octave for factor, octave in octaves], 1)
         rgb, chroma = (gate * (self.energy - error).clamp_min(0) / self.energy.clamp_min(1e-12)).split(OCTAVES, 1)
         return torch.cat([rgb, (chroma - rgb).clamp_min(0)], 1)
-
-    def _benefit(self) -> Tensor:
-        """Probability that the correction is right, (n, 1, 1, 1); 0 below 2 %, so that clean faces stay as they are."""
-        constant, of_decorrelation, of_coarse, of_slope = BENEFIT_LOGIT
-        fine, coarse = ((255 * self._deviations()).clamp_min(1e-3).log().unflatten(1, (2, OCTAVES // 2)).mean(2)).split(1, 1)
-        right = torch.sigmoid(constant + of_decorrelation * self.decorrelation[:, :1] + of_coarse * coarse + of_slope * (coarse - fine))
-        return ((right - 0.02) / 0.98).clamp_min(0)
-
-    def _deviations(self) -> Tensor:
-        """Standard deviations of the correction's octaves over the face, (n, 4, 1, 1)."""
-        return self.energy[FACE_BLOCKS][:, :OCTAVES].mean((2, 3), keepdim=True).clamp_min(0).sqrt()
-
-    def _denoising(self) -> Tensor:
-        """How far the correction removes noise, (n, 1, 1, 1) in [0, 1], by its spectrum over the face."""
-        first, _, third, last = self._deviations().split(1, 1)
-        return smoothstep((first * third).sqrt(), *NOISE_LEVEL_GATE) * smoothstep(first / last.clamp_min(1e-6), *NOISE_SLOPE_GATE)
 
     def mean_gain(self, gains: Tensor) -> Tensor:
         """Of the whole correction, (n, 1, 512, 512) in [0, 1]: the mean of its octaves' gains, weighted by their energies."""
@@ -154,6 +139,25 @@ def decorrelation(mean: Tensor, deviation: Tensor) -> Tensor:
     """1 - correlation of m + d and m - d, (n, 1, 1, 1)."""
     mm, dd, md = ((a * b).mean((1, 2, 3), keepdim=True) for a, b in ((mean, mean), (deviation, deviation), (mean, deviation)))
     return 1 - (mm - dd) / ((mm + dd).square() - 4 * md.square()).clamp_min(1e-24).sqrt()
+
+
+def benefit(measured: Tensor, deviations: Tensor) -> Tensor:
+    """Probability that a correction is right, (n, 1, 1, 1), see `BENEFIT_LOGIT`; 0 below 2 %, so that clean faces stay as they are.
+
+    Args:
+        measured: (n, 1, 1, 1), the decorrelation over the face.
+        deviations: (n, 4, 1, 1), standard deviations of the correction's octaves over the face, from the finest on.
+    """
+    constant, of_decorrelation, of_coarse, of_slope = BENEFIT_LOGIT
+    fine, coarse = (255 * deviations).clamp_min(1e-3).log().unflatten(1, (2, OCTAVES // 2)).mean(2).split(1, 1)
+    right = torch.sigmoid(constant + of_decorrelation * measured + of_coarse * coarse + of_slope * (coarse - fine))
+    return ((right - 0.02) / 0.98).clamp_min(0)
+
+
+def denoising_share(deviations: Tensor) -> Tensor:
+    """How far a correction removes noise, (n, 1, 1, 1) in [0, 1], by the deviations of its octaves as `benefit` takes them."""
+    first, _, third, last = deviations.split(1, 1)
+    return smoothstep((first * third).sqrt(), *NOISE_LEVEL_GATE) * smoothstep(first / last.clamp_min(1e-6), *NOISE_SLOPE_GATE)
 
 
 def apply_gains(correction: Tensor, gains: Tensor) -> Tensor:
