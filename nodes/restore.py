@@ -27,7 +27,7 @@ from .faces import (
 )
 from .page.before_after import Watched, film_slider
 from .restorers import load_restorer, restorer_file
-from .sockets import ABSENT, CATEGORY, RestorerSocket, advanced, check_text, optional, seed_input
+from .sockets import ABSENT, CATEGORY, RestorerSocket, advanced, check_text, first_fault, optional, seed_input
 from .video import (
     check_file,
     check_output,
@@ -100,12 +100,9 @@ class RestoreVideo(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file=ABSENT, video=ABSENT, filename_prefix="video/restored", codec="h264", crf=17, pixel_format="auto", job=""):
-        fine = check_file(file, video)
-        if fine is True:
-            fine = check_text(job=job)
-        if fine is True and job:
-            fine = check_output(job, codec, crf, pixel_format)
-        return check_output(filename_prefix, codec, crf, pixel_format) if fine is True else fine
+        encoding = codec, crf, pixel_format
+        named = check_text(job=job), not job or check_output(job, *encoding)
+        return first_fault(check_file(file, video), *named, check_output(filename_prefix, *encoding))
 
     @classmethod
     def fingerprint_inputs(cls, file=None, detector=None, aligned=False, faces=None, restorer=ABSENT, **others):

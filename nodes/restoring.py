@@ -16,7 +16,7 @@ from ..host.images import fitted_mask, from_image, from_mask
 from ..methods.base import Restorer, restore_frames
 from .faces import restored_text
 from .page.before_after import evenly_spaced, slider
-from .sockets import ABSENT, Faces
+from .sockets import Faces, wired
 
 
 def face_inputs() -> list:
@@ -127,7 +127,7 @@ def masks_per_frame(holes: Tensor, count: int, size: tuple[int, int]) -> Tensor:
 def check_wiring(node: Any, faces: object, frames: object) -> bool | str:
     """For `validate_inputs`, as nodes before this one may run for minutes: whether exactly one of the two is in the prompt, and not ABSENT."""
     try:
-        check_one_is_wired(node.define_schema().display_name, *(None if one is ABSENT else True for one in (faces, frames)))
+        check_one_is_wired(node.define_schema().display_name, *wired(faces, frames))
     except ValueError as error:
         return str(error)
     return True

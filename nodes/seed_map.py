@@ -28,7 +28,7 @@ from ..motion.raft import RaftFlow
 from ..options import check
 from ..physics import Degradation, Identity, Inpaint
 from ..priors.base import Prior
-from .sockets import ABSENT, CATEGORY, DegradationSocket, OpticalFlow, PriorSocket, advanced, seed_input
+from .sockets import ABSENT, CATEGORY, DegradationSocket, OpticalFlow, PriorSocket, advanced, seed_input, wired
 from .widgets import from_widgets, widgets
 
 WIDGETS = (
@@ -84,7 +84,7 @@ class SeedMapOptimize(io.ComfyNode):
         if degradation is mask is ABSENT:
             return NO_DAMAGE
         try:
-            check_sources(*(None if one is ABSENT else True for one in (model, vae, prior)))
+            check_sources(*wired(model, vae, prior))
         except ValueError as error:
             return str(error)
         return True

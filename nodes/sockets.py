@@ -103,6 +103,11 @@ def check_text(**values: Any) -> bool | str:
     return True if wrong is None else f"{wrong} is text, got {values[wrong]!r}"
 
 
+def wired(*inputs: Any) -> list[bool | None]:
+    """For `validate_inputs`: None for each input that a prompt does not have, True for the others, as `execute` will have None and values."""
+    return [None if one is ABSENT else True for one in inputs]
+
+
 def optional(*inputs: Any) -> list:
     """The same inputs, each of which a prompt may leave out.
 
