@@ -71,9 +71,8 @@ class Degrade(io.ComfyNode):
         pictures = from_image(frames)
         operator = chosen_degradation(cls, kind, None)
         generator = torch.Generator().manual_seed(seed)
-        with host.progress(1, "degrade") as tick:
-            damaged = operator.observe(pictures, generator).clamp(0, 1)
-            tick(1)
+        with host.progress(len(operator.chain) * len(pictures), "degrade") as tick:
+            damaged = operator.observe_in_steps(pictures, generator, tick).clamp(0, 1)
         return io.NodeOutput(to_image(damaged), operator if degradation is None else operator @ degradation)
 
 

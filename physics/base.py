@@ -7,7 +7,9 @@ Whatever floating dtype and device comes in goes out; float16 and bfloat16 are c
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -15,6 +17,14 @@ from torch import Tensor
 
 Size = tuple[int, int]
 Axis = Literal["time", "channel", "space"]
+OnFrames = Callable[[int], object]
+"""Told how many more frames are done, 0 while one is in work; may raise to stop."""
+STEP, DRAWN_TOGETHER = 3 << 20, 16
+"""About how many values of a clip are worked on at a time; normal numbers that torch draws together (ATen's normal_fill)."""
+
+
+def ignored(frames: int) -> None:
+    """The `OnFrames` of whoever does not ask."""
 
 
 class Degradation(ABC):
@@ -66,6 +76,33 @@ class Degradation(ABC):
     def observe(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A x plus a sample of the noise this operator models; deterministic for a seeded CPU `generator`."""
         return self.forward(x)
+
+    def observe_in_steps(self, x: Tensor, generator: torch.Generator | None, on_frames: OnFrames) -> Tensor:
+        """`observe` of a clip (T, C, H, W), a part at a time where parts do not depend on each other: the same pixels, in less memory.
+
+        `on_frames` hears of T frames for each operator of the `chain`.
+        """
+        frames, size = len(x), max(1, math.prod(x.shape[1:]))
+        if self.axes == {"time"} and self.reach():
+            rows = max(1, STEP * x.shape[-2] // max(1, x.numel()))
+            parts = []
+            for part in x.split(rows, -2):
+                parts.append(self.observe(part, generator))
+                on_frames(0)
+            on_frames(frames)
+            return torch.cat(parts, -2)
+        together = DRAWN_TOGETHER // math.gcd(DRAWN_TOGETHER, size)
+        step = max(1, STEP // size // together) * together
+        if self.reach() or frames <= step:
+            y = self.observe(x, generator)
+            on_frames(frames)
+            return y
+        parts = []
+        for first in range(0, frames, step):
+            part = x[first : first + step]
+            parts.append(self.at_frames(first, len(part)).observe(part, generator))
+            on_frames(len(part))
+        return torch.cat(parts)
 
     def matrices(self, size: Size) -> tuple[Tensor, Tensor] | None:
         """Float64 (rows, cols) with A x = rows x cols^T for x of `size`, or None when A is not separable."""

@@ -10,7 +10,7 @@ from math import hypot
 import torch
 from torch import Tensor
 
-from .base import Axis, Degradation, Size
+from .base import Axis, Degradation, OnFrames, Size
 from .identity import Identity
 from .linalg.separable import separable_pinv
 from .linalg.solve import conjugate_gradients
@@ -76,6 +76,9 @@ class Composition(Degradation):
 
     def observe(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.outer.observe(self.inner.observe(x, generator), generator)
+
+    def observe_in_steps(self, x: Tensor, generator: torch.Generator | None, on_frames: OnFrames) -> Tensor:
+        return self.outer.observe_in_steps(self.inner.observe_in_steps(x, generator, on_frames), generator, on_frames)
 
     def adjoint(self, y: Tensor, size: Size | None = None) -> Tensor:
         size = self.input_size(y, size)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..base import OnFrames, ignored
 from ..identity import Transparent
 from .dct import quantisation_noise
 
@@ -57,21 +58,29 @@ class H264(Transparent):
         step = 0.625 * 2 ** ((self.crf if self.bits is None else crf_of_bits(self.bits)) / 6)
         object.__setattr__(self, "distortion", quantisation_noise(torch.full((8, 8), step)))
 
-    @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
+        return self._through(x, ignored)
+
+    def observe_in_steps(self, x: Tensor, generator: torch.Generator | None, on_frames: OnFrames) -> Tensor:
+        y = self._through(x, on_frames)
+        on_frames(len(x))
+        return y
+
+    @torch.no_grad()
+    def _through(self, x: Tensor, on_frames: OnFrames) -> Tensor:
         if x.ndim < 3 or x.shape[-3] != 3:
             raise ValueError(f"H.264 needs RGB frames (T, 3, H, W), got {tuple(x.shape)}")
         height, width = x.shape[-2:]
         clips = x.detach().float().cpu().reshape(-1, x.shape[-4] if x.ndim > 3 else 1, 3, height, width)
-        coded = [self._recompress(_to_bytes(clip)) for clip in clips]
+        coded = [self._recompress(_to_bytes(clip), on_frames) for clip in clips]
         frames = torch.from_numpy(np.stack(coded))[..., :height, :width, :].movedim(-1, -3)
         return (frames.float() / 255).reshape(x.shape).to(x)
 
     def describe(self) -> str:
         return f"H.264 crf {self.crf}" if self.bits is None else f"H.264 at {self.bits:g} bits a pixel"
 
-    def _recompress(self, frames: np.ndarray) -> np.ndarray:
-        packets = encode(frames, self.crf, self.preset) if self.bits is None else streamed(frames, self.bits, self.preset)
+    def _recompress(self, frames: np.ndarray, on_frames: OnFrames) -> np.ndarray:
+        packets = encode(frames, self.crf, self.preset, on_frames) if self.bits is None else streamed(frames, self.bits, self.preset, on_frames)
         return decode(packets, len(frames))[:, :, : frames.shape[2]]
 
 
@@ -84,11 +93,11 @@ def crf_of_bits(bits: float) -> float:
     return min(max(23 + CRF_PER_OCTAVE * math.log2(0.27 / bits), 0.0), 51.0)
 
 
-def streamed(frames: np.ndarray, bits: float, preset: str) -> list[av.Packet]:
+def streamed(frames: np.ndarray, bits: float, preset: str, on_frames: OnFrames = ignored) -> list[av.Packet]:
     """A stream of `bits` a pixel: at the crf that gives so many, as two passes would; the encoder's own bit rate needs seconds to settle."""
     wanted, crf = bits * frames[..., 0].size, crf_of_bits(bits)
     for _ in range(TRIALS):
-        packets = encode(frames, crf, preset)
+        packets = encode(frames, crf, preset, on_frames)
         octaves = math.log2(8 * sum(packet.size for packet in packets) / wanted)
         crf, before = min(max(crf + CRF_PER_OCTAVE * octaves, 0.0), 51.0), crf
         if abs(octaves) < OCTAVE_TOLERANCE or crf == before:
@@ -96,7 +105,7 @@ def streamed(frames: np.ndarray, bits: float, preset: str) -> list[av.Packet]:
     return packets
 
 
-def encode(frames: np.ndarray, crf: float, preset: str) -> list[av.Packet]:
+def encode(frames: np.ndarray, crf: float, preset: str, on_frames: OnFrames = ignored) -> list[av.Packet]:
     """(T, H, W, 3) uint8 RGB with even sides as libx264 codes it, its last columns repeated up to whole `WIDTH_MULTIPLE`s."""
     frames = np.pad(frames, ((0, 0), (0, 0), (0, -frames.shape[2] % WIDTH_MULTIPLE), (0, 0)), "edge")
     try:
@@ -108,10 +117,14 @@ def encode(frames: np.ndarray, crf: float, preset: str) -> list[av.Packet]:
     encoder.options = {"crf": f"{crf:g}", "preset": preset, "threads": "1"}
     packets: list[av.Packet] = []
     for index, frame in enumerate(frames):
+        on_frames(0)
         picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
         picture.pts = index
         packets += encoder.encode(picture)
-    return [*packets, *encoder.encode(None)]
+    for packet in encoder.encode_lazy(None):  # the frames that it looks ahead at, which may be all
+        on_frames(0)
+        packets.append(packet)
+    return packets
 
 
 def decode(packets: list[av.Packet], count: int) -> np.ndarray:

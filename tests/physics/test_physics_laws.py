@@ -215,3 +215,18 @@ def _hopeless(operator: Degradation) -> bool:
 
 def _fits(operator: Degradation, size: tuple[int, int]) -> bool:
     return all(getattr(part, "mask", None) is None for part in operator.chain) or size == SIZE
+
+
+@pytest.mark.parametrize("size", [(11, 14), (16, 16)])
+def test_observing_in_steps_is_observing(operator: Degradation, size, monkeypatch) -> None:
+    """A clip in steps: the same pixels, noise included, and every frame is told once for each operator."""
+    mask = next((part.mask for part in operator.chain if hasattr(part, "mask")), None)
+    timed = mask is not None and mask.ndim > 2
+    frames = len(mask) if timed else 37
+    x = torch.rand((frames, 3, *(size if mask is None else mask.shape[-2:])), generator=torch.Generator().manual_seed(7))
+    monkeypatch.setattr("fvr.physics.base.STEP", 3 * 64)
+    told: list[int] = []
+    y = operator.observe_in_steps(x, torch.Generator().manual_seed(3), told.append)
+    assert_close(y, operator.observe(x, torch.Generator().manual_seed(3)), atol=1e-6, rtol=0)
+    assert sum(told) == frames * len(operator.chain)
+    assert timed or len(told) > len(operator.chain)
