@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..faces import Detector, FaceTrack, Paster, PersonReport, TrackReport, report, select_tracks, wanted_look
+from ..faces import Detector, FaceTrack, Paster, PersonReport, TrackReport, picture_named, report, select_tracks, wanted_look
 from ..methods.base import Restorer
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import CHUNK, Progress, follow_faces, no_progress
@@ -240,14 +240,15 @@ def plan(
     try:
         (folder / "segments").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"{folder} cannot be made ({error.strerror or error}); name a folder for the job that may be written, with --job") from error
+        raise ValueError(f"{folder} cannot be made ({error.strerror or error}); name a folder for the job that may be written") from error
     with exclusive(folder / "plan.lease", folder / "job.json", check_interrupt):
         if (folder / "job.json").exists():
             job = Job.load(folder)
             whole["segment_seconds"] = job.plan["identity"]["segment_seconds"] if seconds is None else seconds
             check_same(job, whole, selection, encoding)
+            check_picture(job, faces)
             return job
-        began, like = time.monotonic(), wanted_look(faces)
+        began, picture, like = time.monotonic(), picture_digest(faces), wanted_look(faces)
         cuts, timed = ShotCutDetector(), TimesRecorder(source)
         with TrackStore(folder) as store:
             tracks = follow_faces(timed, tools.detector, cuts=cuts, check_interrupt=check_interrupt, on_frame=on_found, keep=store.keep)
@@ -268,6 +269,7 @@ def plan(
             "selection": dict(selection),
             "encoding": dict(encoding),
             "seed": seed,
+            "picture": picture,
             "scale": tools.paster.scale,
             "frames": len(ticks) - 1,
             "tick": str(tick),
@@ -363,6 +365,25 @@ def check_same(job: Job, identity: Mapping[str, Any], selection: Mapping[str, An
         what = name.removeprefix("identity.").removeprefix("settings.")
         fix = "the clip is not the one it was;" if what.startswith("input") else "go on with what it was planned with, or"
         raise ValueError(f"{job.folder} was planned with {what} {was}, got {is_now}; {fix} plan it anew in another folder")
+
+
+def picture_digest(faces: str) -> str | None:
+    """SHA-256 of the picture in "like:photo.jpg"; None for other words, and where it cannot be read."""
+    name = picture_named(faces)
+    try:
+        return sha256(Path(name).read_bytes()) if name else None
+    except OSError:
+        return None
+
+
+def check_picture(job: Job, faces: str) -> None:
+    """Raises ValueError if the picture that a job's people were chosen by shows something else now; one that is gone is not needed any more."""
+    planned, now = job.plan.get("picture"), picture_digest(faces)  # plans of older versions do not say
+    if planned and now and now != planned:
+        raise ValueError(
+            f"{job.folder} was planned with another picture in {picture_named(faces)}, and its people were chosen by that; give the same picture, or "
+            "plan it anew in another folder"
+        )
 
 
 def check_input(job: Job) -> dict[str, Any]:

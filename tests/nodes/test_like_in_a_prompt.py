@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from fvr import headless, host
+from fvr.film.plan import Job, check_picture
 from fvr.nodes import registry
 from fvr.nodes.faces import FaceAlign
 from fvr.video import open_source
@@ -55,28 +57,39 @@ def test_face_align_cuts_out_who_is_on_the_picture(folder, tmp_path, side):
 LIKE = {"wired": {"like": ["2", 0]}, "named": {"faces": "like:left.png"}, "in a job": {"faces": "like:left.png", "job": "work"}}
 
 
-@pytest.mark.parametrize("how", LIKE)
-def test_restore_video_restores_who_is_on_the_picture(folder, tmp_path, how):
-    prompt = {
+def restoring(**whom):
+    """Restores the clip with one person chosen."""
+    common = {"file": "clip.mp4", "restorer": ["1", 0], "detector": "blazeface", "max_frames": FRAMES, "filename_prefix": "one", "codec": "ffv1"}
+    return {
         "1": {"class_type": "FVRLoadFaceRestorer", "inputs": {"model": "auto"}},
         "2": {"class_type": "LoadImage", "inputs": {"image": "left.png"}},
-        "3": {
-            "class_type": "FVRRestoreVideo",
-            "inputs": {
-                "file": "clip.mp4",
-                "restorer": ["1", 0],
-                "detector": "blazeface",
-                "max_frames": FRAMES,
-                "filename_prefix": "one",
-                "codec": "ffv1",
-                **LIKE[how],
-            },
-        },
+        "3": {"class_type": "FVRRestoreVideo", "inputs": {**common, **whom}},
     }
-    (made,) = (file for file in run(folder, tmp_path, prompt).files if file.suffix == ".mkv")
+
+
+@pytest.mark.parametrize("how", LIKE)
+def test_restore_video_restores_who_is_on_the_picture(folder, tmp_path, how):
+    (made,) = (file for file in run(folder, tmp_path, restoring(**LIKE[how])).files if file.suffix == ".mkv")
     before, after = (torch.cat([piece.frames for piece in open_source(path, count=FRAMES).chunks(FRAMES)]) for path in (CLIP, made))
     moved = (after - before).abs().mean((0, 1))
     assert float(moved[:, SIDES["left"]].max()) > 0.015 > 0.01 > float(moved[:, SIDES["right"]].max())  # the codec's colours differ by 0.006
+
+
+def test_a_job_whose_picture_shows_another_now_is_refused_and_goes_on_without_it(folder, tmp_path):
+    """Its people were chosen once: neither is somebody else restored in silence, nor is the picture needed when they are known."""
+    place = tmp_path / "input"
+    shutil.copytree(folder, place)
+    prompt = restoring(faces="like:left.png", job="work")
+    del prompt["2"]
+    run(place, tmp_path, prompt)
+    shutil.copy(folder / "right.png", place / "left.png")
+    with pytest.raises(Exception, match=r"was planned with another picture in \S*left\.png, .* plan it anew in another folder"):
+        run(place, tmp_path, prompt)
+    shutil.copy(folder / "left.png", place / "left.png")
+    assert run(place, tmp_path, prompt).files
+    (place / "left.png").unlink()
+    job = Job.load(tmp_path / "work")
+    check_picture(job, f"like:{place / 'left.png'}")
 
 
 def test_face_align_refuses_a_picture_that_is_not_there_before_anything_runs(folder):
