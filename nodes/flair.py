@@ -118,9 +118,9 @@ class WithOptions(io.ComfyNode):
         return check_choice(cls, "preset", preset)
 
     @classmethod
-    def fingerprint_inputs(cls, enhancer=ABSENT, **others):
-        """Changes with the weights of the enhancer's mask, if one is wired (None; an unwired socket is absent)."""
-        return [] if enhancer is ABSENT else fingerprints("parsenet")
+    def fingerprint_inputs(cls, **others):
+        """Changes with the weights of the mask that an enhancer has, and FLAIR's own networks; what is wired is not known yet."""
+        return fingerprints("parsenet")
 
 
 class FlairSampler(WithOptions):

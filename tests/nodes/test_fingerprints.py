@@ -25,7 +25,7 @@ TAKES = [
     (MeasureRestoration, {"restored": WIRED, "detector": "off"}, {IDENTITY}),
     (MeasureRestoration, {"restored": WIRED, "detector": "auto", "lpips": "vgg"}, {IDENTITY, DETECTOR}),
     (FlairSampler, {"prior": WIRED, "enhancer": WIRED}, {PARSER}),
-    (FlairSampler, {"prior": WIRED}, set()),
+    (FlairSampler, {"prior": WIRED}, {PARSER}),  # FLAIR's own networks carry less outside the face
     (FlairRestorerNode, {"prior": WIRED, "enhancer": WIRED}, {PARSER}),
 ]
 
