@@ -304,7 +304,7 @@ def check_square(crops: Tensor) -> None:
     if crops.shape[-1] != crops.shape[-2]:
         raise ValueError(
             f"face restorers take square crops, got {crops.shape[-1]} x {crops.shape[-2]} (width x height); cut the faces out with Face Align, or "
-            "leave --aligned out"
+            "leave aligned off"
         )
 
 
