@@ -20,6 +20,7 @@ from .methods.registry import build_restorer
 from .metrics.fidelity import psnr, ssim
 from .nodes import registry
 from .physics import Degradation, parse
+from .plurals import counted
 from .record import device_name, version
 from .video import FrameTimes, open_sink, open_source, read_frames
 from .workflows import bundled
@@ -48,7 +49,7 @@ def run_demo(folder: Path, *, frames: int = 24, seed: int = 0, say: Callable[[st
     began = time.monotonic() if began is None else began
     truth = moving_portrait(frames)
     wait, place = rounded_duration(expected_seconds(frames, host.device())), device_name(host.device())
-    say(f"{frames} frame{' takes' if frames == 1 else 's take'} about {wait} on {place} as busy as it is now")
+    say(f"{counted(frames, 'frame takes', 'frames take')} about {wait} on {place} as busy as it is now")
     folder.mkdir(parents=True, exist_ok=True)
     times = FrameTimes.constant(frames, Fraction(25))
     operator = parse(DAMAGE)
@@ -138,7 +139,7 @@ def summary(
             figures[f"{name}_{where}"] = {"psnr": round(float(psnr(x, y).mean()), 3), "ssim": round(float(ssim(x, y).mean()), 4)}
     (folder / "report.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     lines = [
-        f"Face Video Restoration: {len(restored)} frames of {SIDE} x {SIDE}, damaged by {operator}",
+        f"Face Video Restoration: {counted(len(restored), 'frame')} of {SIDE} x {SIDE}, damaged by {operator}",
         *result.texts,
         "",
         f"{'':22}{'PSNR':>10}{'SSIM':>10}",

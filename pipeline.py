@@ -25,6 +25,7 @@ from .faces.tracking.tracks import CutDetector, Keep, identity
 from .faces.types import Surroundings
 from .methods.base import Restorer, Session
 from .models.device import CheckInterrupt, no_check
+from .plurals import counted
 from .video import FrameChunk, FrameSource, ImageSink, ShotCutDetector, VideoSink
 from .video.overlap import WriteBehind, read_ahead
 
@@ -62,7 +63,7 @@ class Summary:
         """One line a person can read, plus one per note, of many the first, and per warning."""
         noted, left = self.notes[:MOST_NOTES], len(self.notes) - MOST_NOTES
         more = [f"and {left:,} more, all in the report"] if left > 0 else []
-        what = self.faces.to_text() if self.faces else f"{self.frames:,} aligned frames"
+        what = self.faces.to_text() if self.faces else counted(self.frames, "aligned frame")
         rate = self.frames / self.seconds if self.seconds else 0.0
         return "\n".join([f"{what}; {self.method}, {self.seconds:.1f} s ({rate:.2f} frames/s)", *noted, *more, *self.warnings])
 

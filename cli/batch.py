@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .. import host
+from ..plurals import counted
 from ..video import CODECS, CONTAINERS, VideoError, check_apart, default_codec, default_suffix
 
 
@@ -52,7 +53,9 @@ def named_outputs(clips: Sequence[Path], folder: Path, codec: str | None, overwr
         VideoError: if `folder` is no name of a folder, a name is taken, or an output is a clip of the source.
     """
     if folder.suffix.lower() in CONTAINERS or folder.is_file() or not folder.parent.is_dir():
-        raise VideoError(f"{clips[0].parent} holds {len(clips)} videos; name a folder for their copies, in a folder that is there, got {folder}")
+        raise VideoError(
+            f"{clips[0].parent} holds {counted(len(clips), 'video')}; name a folder for their copies, in a folder that is there, got {folder}"
+        )
     taken: dict[str, Path] = {}
     for clip in clips:
         suffix = clip.suffix.lower()

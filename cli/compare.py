@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..plurals import counted
 from .clips import add_frames_and_encoding, encoding, selection
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def compare(options: argparse.Namespace) -> int:
             sink.write(one[None], (start,), (end,))
             tick()
     heard = "no sound" if sound is None else f"sound of {sources[sound].describe()}"
-    print(f"{len(sources)} clips, {options.mode}, {len(shown)} frames of {size[1]} x {size[0]}, {heard}")
+    print(f"{len(sources)} clips, {options.mode}, {counted(len(shown), 'frame')} of {size[1]} x {size[0]}, {heard}")
     sizes = [(source.describe(), (source.info.height, source.info.width)) for source in sources]
     print(*resize_warnings(sizes), *(warning for source in sources for warning in source.warnings), *sink.warnings, options.output, sep="\n")
     return 0

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ..plurals import counted
 from .clips import at_least_one, check_folder, seed
 
 
@@ -32,7 +33,8 @@ def demo(options: argparse.Namespace) -> int:
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    say(f"fvr demo: makes a clip of {options.frames} frames, damages, restores and measures it; loading ...")  # before PyTorch, which takes seconds
+    frames = counted(options.frames, "frame")
+    say(f"fvr demo: makes a clip of {frames}, damages, restores and measures it; loading ...")  # before PyTorch, which takes seconds
     from .. import host
     from ..demo import run_demo
 

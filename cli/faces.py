@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from ..plurals import counted
 from .clips import check_place, frame_rate
 
 
@@ -87,7 +88,7 @@ def faces(options: argparse.Namespace) -> int:
         Path(options.json).write_text(json.dumps(found_there.to_dict(), indent=1) + "\n", encoding="utf-8")
     if tracks:
         print(table(tracks, time_of))
-    print(f"{len(starts):,} frames, {len(found_there.people)} {'person' if len(found_there.people) == 1 else 'people'}, ", end="")
+    print(f"{counted(len(starts), 'frame')}, {counted(len(found_there.people), 'person', 'people')}, ", end="")
     print(f"{found_there.no_face:,} without a face" if found_there.no_face else "a face in every frame")
     print(sheet)
     return 0

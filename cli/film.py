@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..plurals import counted
 from .clips import above_zero, encoding, selection
 
 AUTO_JOB_SECONDS = 300
@@ -140,7 +141,7 @@ def plan_and_restore(options: Namespace, folder: Path, source: Any, workers: int
             print(restore_sample(planned_job, tools, options.test_seconds, check_interrupt=host.check_interrupt, on_written=written))
         return 0
     if not workers and not options.ray:
-        print(f"{folder} is planned: {len(planned_job.segments)} segments, numbered from 0")
+        print(f"{folder} is planned: {counted(len(planned_job.segments), 'segment')}, numbered from 0")
         return 0
     if is_joined(planned_job, output):
         print(f"{output} is done already, by the job in {folder}")
@@ -176,7 +177,7 @@ def restore_planned(options: Namespace, planned_job: Any, tools: Any, workers: i
     planned_job.forgive()
 
     def segments_done() -> str:
-        return f"{sum(map(planned_job.finished, planned_job.segments))} of {len(planned_job.segments)} segments"
+        return f"{sum(map(planned_job.finished, planned_job.segments))} of {counted(len(planned_job.segments), 'segment')}"
 
     host.say(f"job {planned_job.folder}: {segments_done()} done")
     with graceful_interrupt(host.say) as stopping, host.progress(planned_job.frames, "restore") as bar:

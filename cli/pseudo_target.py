@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..plurals import counted
 from .clips import frame_rate, seed
 from .faces import add_finding
 
@@ -103,5 +104,5 @@ def pseudo_target(options: argparse.Namespace) -> int:
         )
         tick(pairs.found * maker.steps)
     print(summary(pairs, choice, candidates, maker))
-    print(f"{len(held)} pairs in {options.folder}; `fvr finetune --pairs {options.folder}` learns from them")
+    print(f"{counted(len(held), 'pair')} in {options.folder}; `fvr finetune --pairs {options.folder}` learns from them")
     return 0

@@ -7,6 +7,7 @@ import shutil
 import textwrap
 from typing import Any
 
+from ..plurals import counted
 from .clips import add_frames_and_encoding, at_least_zero, check_place, encoding, seed, selection
 from .faces import add_finding
 from .film import add_job_arguments, job_folder, restore_job
@@ -134,7 +135,7 @@ def restore_all(options: argparse.Namespace) -> int:
         allow_playlist(options.input)
         return restore(options)
     failed = restore_each(options, clips, restore)
-    print(f"{len(clips) - failed} of {len(clips)} clips restored into {options.output}")
+    print(f"{len(clips) - failed} of {counted(len(clips), 'clip')} restored into {options.output}")
     return 1 if failed else 0
 
 

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..plurals import counted
 from .lease import holder
 from .plan import ATTEMPTS, Job, Segment
 
@@ -75,9 +76,9 @@ def status_text(job: Job, now: Status) -> str:
     """The text of `fvr job`."""
     total = len(job.segments)
     lines = [
-        f"{job.plan['place']}: {job.frames:,} frames in {total} {'segment' if total == 1 else 'segments'}",
+        f"{job.plan['place']}: {counted(job.frames, 'frame')} in {counted(total, 'segment')}",
         f"{len(now.done)} done, {len(now.running)} running, {len(now.failed)} failed",
-        f"{now.frames:,} of {now.of:,} frames ({now.frames / now.of:.0%})",
+        f"{now.frames:,} of {counted(now.of, 'frame')} ({now.frames / now.of:.0%})",
     ]
     if now.speed:
         speed = f"{now.rate or now.speed:.2f} frames/s" + ("" if now.running else " when last worked on")
@@ -90,7 +91,7 @@ def status_text(job: Job, now: Status) -> str:
     for number, sentence in now.retried.items():
         lines.append(f"segment {number} {span(job, number)} will be tried again: {sentence}")
     for person, done, of, selected in now.people:
-        lines.append(f"person {person}: " + (f"{done:,} of {of:,} frames" if selected else "left alone"))
+        lines.append(f"person {person}: " + (f"{done:,} of {counted(of, 'frame')}" if selected else "left alone"))
     if now.done:
         lines.append(f"to look at: {job.file(job.segments[now.done[0]])}")
     return "\n".join(lines)

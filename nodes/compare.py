@@ -12,6 +12,7 @@ from .. import host
 from ..headless.io import io, newer, ui
 from ..host.images import from_image, to_image
 from ..pipeline import CHUNK
+from ..plurals import counted
 from ..video import FrameTimes, open_sink
 from ..video.comparison.compare import CompareOptions, compare_picture, compared_size, resize_warnings
 from .choices import check_choice, choice_made
@@ -96,7 +97,7 @@ class CompareVideos(io.ComfyNode):
                 picture = compare_picture(moment, float(start - shown.starts[0]), options)
                 frames[number] = to_image(picture[None])[0]
                 tick(1, preview=picture)
-        lines = [f"{len(clips)} clips, {options.mode}, {len(a)} {'frame' if len(a) == 1 else 'frames'} of {width} x {height}"]
+        lines = [f"{len(clips)} clips, {options.mode}, {counted(len(a), 'frame')} of {width} x {height}"]
         lines += resize_warnings([(name, (clip.shape[1], clip.shape[2])) for name, clip in clips.items()])
         return io.NodeOutput(frames, ui={"text": ("\n".join(lines),), **wipe_clips({"a_video": a, "b_video": b}, shown)})
 

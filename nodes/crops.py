@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..faces.compositing.edited import edited_faces
 from ..headless.io import io
 from ..host.images import from_image, from_mask
+from ..plurals import counted
 from .faces import crops_image
 from .sockets import ABSENT, CATEGORY, Faces
 
@@ -56,5 +57,5 @@ class CropsToFaces(io.ComfyNode):
         )
         count = sum(len(clip.crops) for clip in done)
         how = "" if decoded is None else ", to be pasted as a difference"
-        text = f"{len(done)} {'person' if len(done) == 1 else 'people'}, {count:,} {'crop' if count == 1 else 'crops'}{how}"
+        text = f"{counted(len(done), 'person', 'people')}, {counted(count, 'crop')}{how}"
         return io.NodeOutput(done, crops_image(done), ui={"text": (text,)})

@@ -39,6 +39,7 @@ from ..headless.io import io, newer, ui
 from ..host.images import from_image, to_image, to_mask
 from ..models.upscaling import Upscaler
 from ..pipeline import CHUNK
+from ..plurals import counted
 from ..video import ShotCutDetector
 from .page.before_after import evenly_spaced, slider
 from .page.people import page_files, people
@@ -310,7 +311,7 @@ def restored_text(clips: list[FaceClip]) -> str:
     if not clips:
         return "No face came in, so nothing was restored; the report of Face Align says why."
     count = sum(len(clip.crops) for clip in clips)
-    what = f"{len(clips)} {'person' if len(clips) == 1 else 'people'}, {count:,} {'face' if count == 1 else 'faces'} restored"
+    what = f"{counted(len(clips), 'person', 'people')}, {counted(count, 'face')} restored"
     return "\n".join([what, *(f"person {clip.track.person}: {clip.note}" for clip in clips if clip.note)])
 
 
@@ -376,8 +377,7 @@ class PasteBack(io.ComfyNode):
                 tick(len(piece))
         places = torch.nonzero(masks.amax((-2, -1)) > 0)[:, 0]
         changed, picks = len(places), evenly_spaced(len(pictures), places)
-        count = f"{len(pictures):,} {'frame' if len(pictures) == 1 else 'frames'}"
-        text = f"{count}, {changed:,} with a restored face, {len(pictures) - changed:,} unchanged"
+        text = f"{counted(len(pictures), 'frame')}, {changed:,} with a restored face, {len(pictures) - changed:,} unchanged"
         shown = {"text": (text,), **slider(cls, pictures[picks], pasted[picks])}
         return io.NodeOutput(to_image(pasted), to_mask(masks), ui=shown)
 

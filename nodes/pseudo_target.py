@@ -15,6 +15,7 @@ from ..headless.io import io, ui
 from ..host.images import from_image, to_image
 from ..methods.pseudo_target.algorithm import PRESETS
 from ..methods.pseudo_target.frame_selection import Choice, ChoiceOptions, Mode
+from ..plurals import counted
 from .choices import check_choice
 from .restoring import check_one_is_wired, check_wiring
 from .sockets import ABSENT, CATEGORY, Faces, PriorSocket, RestorerSocket, first_fault, seed_input
@@ -125,7 +126,7 @@ class PseudoTargetGenerate(io.ComfyNode):
             tick(pairs.found * maker.steps)
         text = summary(pairs, choice, candidates, maker)
         if path is not None and held is not None:
-            text += f" {len(held)} pairs lie in {path}."
+            text += f" {counted(len(held), 'pair lies', 'pairs lie')} in {path}."
         host.say(text)
         report = report_of(pairs, [(face.source, face.frame) for face in chosen], choice, candidates, maker, path)
         shown = {**ui.PreviewImage(to_image(preview_of(pairs)), cls=cls).as_dict(), "text": (text,), "report": (report,)}

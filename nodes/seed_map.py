@@ -27,6 +27,7 @@ from ..motion.flow import FlowSource
 from ..motion.raft import RaftFlow
 from ..options import check
 from ..physics import Degradation, Identity, Inpaint
+from ..plurals import counted
 from ..priors.base import Prior
 from .sockets import ABSENT, CATEGORY, DegradationSocket, OpticalFlow, PriorSocket, advanced, seed_input, wired
 from .widgets import from_widgets, widgets
@@ -99,7 +100,7 @@ class SeedMapOptimize(io.ComfyNode):
         shown = None if prior is None or not (options.guided and prior.conditional) else guides(y, operator, size, prior.upsampling)
         with generator_of(model, vae, positive, prior, optical_flow, size, options, shown) as (generator, flow):
             cost = estimate(generator, len(y), options, flow, host.check_interrupt)
-            host.say(f"{len(y)} frames of {size[1]} x {size[0]}, {options.iterations} iterations: {cost}.")
+            host.say(f"{counted(len(y), 'frame')} of {size[1]} x {size[0]}, {options.iterations} iterations: {cost}.")
             with host.progress(options.iterations, "seed-space MAP") as tick:
                 result = seed_map(
                     y,

@@ -12,6 +12,7 @@ from ..film.segment import restore_segment
 from ..headless.io import io, newer, ui
 from ..job_request import worker_tools
 from ..models.checkpoints.fetch import sha256_of
+from ..plurals import counted
 from ..video import choose_container
 from .sockets import CATEGORY, check_text, optional
 
@@ -72,7 +73,7 @@ class RestoreSegment(io.ComfyNode):
         host.free_memory(1 << 50)
         tools = tools_of(planned)
         if segment < 0:
-            text = f"a job of {len(planned.segments)} segments, which can be restored here"
+            text = f"a job of {counted(len(planned.segments), 'segment')}, which can be restored here"
             return io.NodeOutput(text, ui={"text": (text,)})
         part = planned.segments[segment]
         for other in planned.parts.iterdir():  # those that were restored before have been fetched
@@ -81,7 +82,7 @@ class RestoreSegment(io.ComfyNode):
         with host.progress(len(part), f"segment {segment}") as tick:
             note = restore_segment(planned, part, tools, check_interrupt=host.check_interrupt, on_written=tick)
         file = planned.file(part)
-        text = f"segment {segment}: {note['frames']} frames, {note['bytes']:,} bytes"
+        text = f"segment {segment}: {counted(note['frames'], 'frame')}, {note['bytes']:,} bytes"
         result = ui.SavedResult(file.name, f"{FOLDER}/{bundle.stem}/{planned.parts.name}", io.FolderType.temp)
         return io.NodeOutput(text, ui={"images": [result], "text": (text,), "report": (note,), "sha256": (sha256_of(file),)})
 

@@ -15,6 +15,7 @@ from typing import IO, Any
 import av
 from av.stream import Disposition
 
+from ..plurals import counted
 from .errors import VideoError
 from .playlists import demuxer_options, refuse_playlist
 
@@ -275,7 +276,7 @@ def sequence_files(place: Place) -> list[Path] | None:
         return None
     if not files and (videos := videos_in_folder(path)):
         raise VideoError(
-            f"{path} holds {len(videos)} videos and no image; name one of them, such as {videos[0].name}, or restore the folder into one"
+            f"{path} holds {counted(len(videos), 'video')} and no image; name one of them, such as {videos[0].name}, or restore the folder into one"
         )
     if not files:
         raise VideoError(f"{path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); check the path")

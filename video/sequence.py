@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..plurals import counted
 from .errors import VideoError
 from .files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Place, check_pixels, hidden_prefix, image_names
 from .info import ColourTags, SourceInfo
@@ -57,7 +58,8 @@ class SequenceSource(FrameSource):
         if has_transparency(first):
             self.warn(f"{self.files[0]} has transparent parts; transparency is not kept")
         if Path(str(place)).is_dir() and (left := [file.name for file in Path(str(place)).iterdir() if file.suffix.lower() in VIDEO_SUFFIXES]):
-            self.warn(f"{place} is read as a sequence of images; its {len(left)} videos ({min(left)}) are left out, name them one by one")
+            videos = counted(len(left), "video is", "videos are")
+            self.warn(f"{place} is read as a sequence of images; its {videos} left out ({min(left)}); name videos one by one")
         if metadata := lost_metadata(first):
             self.warn(f"{self.files[0]} carries {' and '.join(metadata)}, which a copy will not have")
         if lack := missing(self.files):
@@ -229,8 +231,7 @@ class ImageSink:
             raise VideoError(f"{self.folder.parent} is not a folder; make it first")
         if names.width is not None and (others := self.other_images()):
             self.warnings.append(
-                f"{self.folder} also holds {len(others)} other image{'s' if len(others) > 1 else ''} ({others[0]}), which stay; "
-                f"read the frames as {names.pattern}"
+                f"{self.folder} also holds {counted(len(others), 'other image')} ({others[0]}), which stay; read the frames as {names.pattern}"
             )
         home = self.folder if self.folder.exists() else self.folder.parent
         self.warnings += sweep(home)
@@ -244,9 +245,9 @@ class ImageSink:
 
     def check_count(self, frames: int | None) -> None:
         if self.names.width is None and frames != 1:
+            length = counted(frames, "frame") if frames else "perhaps more frames"
             raise VideoError(
-                f"{self.path} names one image and the clip has {frames or 'perhaps more'} frames; name a folder, or a pattern such as "
-                f"{self.path.stem}_%04d{self.path.suffix}"
+                f"{self.path} names one image and the clip has {length}; name a folder, or a pattern such as {self.path.stem}_%04d{self.path.suffix}"
             )
 
     def check_names(self) -> None:

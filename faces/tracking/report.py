@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ...plurals import counted
 from ..compositing.strength import GATES
 from ..geometry import side
 from ..types import FaceTrack
@@ -51,8 +52,7 @@ class TrackReport:
 
     def to_text(self) -> str:
         """Such as "1,240 frames, 3 people, 87 frames passed through (no face: 60, too small: 20, not selected: 7)"."""
-        people = len(self.people)
-        head = f"{self.frames:,} {'frame' if self.frames == 1 else 'frames'}, {people:,} {'person' if people == 1 else 'people'}"
+        head = f"{counted(self.frames, 'frame')}, {counted(len(self.people), 'person', 'people')}"
         doubtful = [str(p.person) for p in self.people if "unsure" in p.marks]
         if doubtful:
             head += f" ({', '.join(doubtful)} may be the same)"
@@ -60,7 +60,7 @@ class TrackReport:
             return f"{head}, faces restored in every frame" if self.frames else head
         reasons = (("no face", self.no_face), ("too small", self.too_small), ("not selected", self.not_selected))
         why = ", ".join(f"{name}: {count:,}" for name, count in reasons if count)
-        return f"{head}, {self.passed_through:,} {'frame' if self.passed_through == 1 else 'frames'} passed through ({why})"
+        return f"{head}, {counted(self.passed_through, 'frame')} passed through ({why})"
 
     def to_dict(self) -> dict[str, Any]:
         """The same for a JSON file."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...plots import blank, draw_text, page_to_tensor
+from ...plurals import counted
 from ..align import warp_crops
 from ..types import CROP, FaceTrack
 from .report import group_by_person, person_report
@@ -85,7 +86,7 @@ def contact_sheet(tracks: Sequence[FaceTrack], thumbnails: Thumbnails, time_of: 
     for row, some in enumerate(people):
         top = GAP + row * (SIDE + GAP)
         p = person_report(some, ())
-        frames = f"{p.frames:,} {'frame' if p.frames == 1 else 'frames'}" + (f" in {p.tracks} parts" if p.tracks > 1 else "")
+        frames = counted(p.frames, "frame") + (f" in {p.tracks} parts" if p.tracks > 1 else "")
         lines = [f"{p.person}", frames, f"from {time_of(p.start)}", " ".join([f"{p.size:.0f} px", *p.marks])]
         draw_label(sheet, lines, top)
         for column, crop in enumerate(thumbnails.crops.get(p.person, [])):

@@ -15,6 +15,7 @@ from ...faces.types import CROP, FaceClip
 from ...metrics.metric_q import content_gain
 from ...models.device import CheckInterrupt, no_check
 from ...physics.numerics import cached
+from ...plurals import counted
 from ...priors.base import Prior
 from ..base import Restorer, resized, restore_frames
 from .algorithm import LowPass, PseudoTargetOptions, TargetStep, Trajectory, pseudo_target, trajectory
@@ -271,17 +272,19 @@ def make_pairs(
 def summary(pairs: Pairs, choice: Choice, candidates: int, maker: TargetMaker) -> str:
     """A few sentences for people."""
     count = len(pairs.sharper)
-    text = f"{count} of {candidates} faces chosen"
-    left = [f"{n} {what}" for n, what in ((choice.duplicates, "near-duplicates"), (choice.poor, "of poor quality")) if n]
+    text = f"{count} of {counted(candidates, 'face')} chosen"
+    reasons = (counted(choice.duplicates, "near-duplicate"), f"{choice.poor} of poor quality")
+    left = [why for n, why in zip((choice.duplicates, choice.poor), reasons, strict=True) if n]
     text += f" ({', '.join(left)} left out)." if left else "."
     text += f" {maker.describe()}"
     if count:
         better = sum(value > 0 for value in pairs.sharper)
         text += (
-            f" {better} of {count} targets are sharper than the restorer's output (metric Q {sum(pairs.sharper) / count:+.1%} on average); "
+            f" {better} of {counted(count, 'target is', 'targets are')} sharper than the restorer's output "
+            f"(metric Q {sum(pairs.sharper) / count:+.1%} on average); "
             f"low frequencies moved by {100 * sum(pairs.drift) / count:.2f} % of the range, at most {100 * max(pairs.drift):.2f} %."
         )
-    return text + (f" {pairs.found} were in the folder already." if pairs.found else "")
+    return text + (f" {pairs.found} {'was' if pairs.found == 1 else 'were'} in the folder already." if pairs.found else "")
 
 
 def _batches(faces: Sequence[ChosenFace], todo: Sequence[int], size: int) -> list[list[int]]:

@@ -65,7 +65,7 @@ def test_a_folder_of_videos_is_not_mistaken_for_one_of_images(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     Path("clip.mp4").write_bytes(b"a clip")
     assert main(["faces", "."]) == 1
-    assert "holds 1 videos and no image; name one of them, such as clip.mp4" in capsys.readouterr().err
+    assert "holds 1 video and no image; name one of them, such as clip.mp4" in capsys.readouterr().err
 
 
 def test_the_networks_that_find_faces_are_listed_with_source_and_licence(capsys):

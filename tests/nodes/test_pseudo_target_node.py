@@ -75,7 +75,7 @@ def test_faces_of_two_people_with_near_duplicates(parts, place):
     clips = [FaceClip(track(0, n=4), torch.cat([crops[:1], crops])), FaceClip(track(1, start=5, n=2), crops[:2].flip(-1))]
     targets, inputs, _, report = run(parts, faces=clips, selection={"selection": "diverse", "least": 0.5, "poor": 0.0}, count=0).result
     assert len(targets) == len(inputs) == 5
-    assert "5 of 6 faces chosen (1 near-duplicates left out)." in report
+    assert "5 of 6 faces chosen (1 near-duplicate left out)." in report
     few = run(parts, faces=clips, selection={"selection": "diverse"}, count=2).result[0]
     assert len(few) == 2
 
@@ -164,7 +164,7 @@ def test_a_stop_is_heard_and_keeps_what_was_written(parts, place):
         host.clear_interrupt()
     assert len(calls) == 9
     assert len((place / "out" / "stopped" / "pairs.jsonl").read_text().splitlines()) == 1
-    assert "1 were in the folder already" in run(parts, frames=frames(3), **folder).result[3]
+    assert "1 was in the folder already" in run(parts, frames=frames(3), **folder).result[3]
 
 
 @pytest.mark.parametrize(

@@ -262,11 +262,11 @@ def test_two_jobs_in_one_folder_both_keep_their_clips(tmp_path):
 def test_images_beside_videos_say_what_is_left_out(tmp_path):
     """A folder of videos alone is restored one by one; to read it as one clip is refused with what to do."""
     save(tmp_path / "one.mp4", moving(1))
-    with pytest.raises(VideoError, match=r"holds 1 videos and no image; name one of them, such as one\.mp4"):
+    with pytest.raises(VideoError, match=r"holds 1 video and no image; name one of them, such as one\.mp4"):
         open_source(tmp_path)
     assert [file.name for file in videos_in_folder(tmp_path)] == ["one.mp4"]
     save(tmp_path / "%03d.png", moving(1), preset=None)
-    assert videos_in_folder(tmp_path) == [] and "its 1 videos (one.mp4) are left out" in open_source(tmp_path).warnings[0]
+    assert videos_in_folder(tmp_path) == [] and "its 1 video is left out (one.mp4)" in open_source(tmp_path).warnings[0]
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that nobody may write into")

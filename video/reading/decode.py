@@ -12,6 +12,7 @@ import av
 from av.video.frame import VideoFrame
 from torch import Tensor
 
+from ...plurals import counted
 from ..errors import VideoError
 from ..files import Place, duration_of, open_input, picture_stream, presentation_time
 from ..pixels import letterboxed, to_tensor
@@ -217,7 +218,10 @@ class VideoSource(FrameSource):
         if health.fault or health.damaged or (to_the_end and not health.whole(stream)):
             words = health.description(stream, to_the_end)
             self.warnings = [sentence for sentence in self.warnings if sentence != truncation_warning(self.place)]  # which this tells better
-            self.warn(f"{self.describe()} is damaged or cut short: {words}; the {health.delivered} frames that decode are used")
+            self.warn(
+                f"{self.describe()} is damaged or cut short: {words}; "
+                f"the {counted(health.delivered, 'frame that decodes is', 'frames that decode are')} used"
+            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from typing import Any
 
 import av
 
+from ...plurals import counted
 from ..files import duration_of, ffmpeg_reason, presentation_time
 
 
@@ -61,7 +62,7 @@ class Health:
 
     def description(self, stream: Any, to_the_end: bool) -> str:
         if to_the_end and self.packets < frame_count(stream):
-            return f"its header announces {frame_count(stream)} frames, {self.packets} are there"
+            return f"its header announces {counted(frame_count(stream), 'frame')}, {self.packets} {'is' if self.packets == 1 else 'are'} there"
         if to_the_end and not self.whole(stream):
             return f"it stops at {float(self.ended):.2f} s of {float(announced_end(stream) or 0):.2f} s"
         return f"{self.damaged or 1} of its frames {'has' if self.damaged <= 1 else 'have'} errors"

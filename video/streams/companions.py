@@ -10,6 +10,7 @@ from typing import Any
 
 import av
 
+from ...plurals import counted
 from ..errors import VideoError
 from ..files import STILL, Place, open_input, picture_stream
 from ..info import SourceInfo
@@ -67,11 +68,11 @@ class Companions:
         lost = [index for index in range(len(self.subtitles)) if container is None or index not in self.taken(container)]
         named = [f"subtitle track {index + 1} ({', '.join(filter(None, self.subtitles[index]))})" for index in lost]
         if container is None:
-            named += [f"its {len(self.chapters)} chapters"] * bool(self.chapters)
+            named += [f"its {counted(len(self.chapters), 'chapter')}"] * bool(self.chapters)
             named += [f"its tags ({', '.join(self.tags)})"] * bool(self.tags)
             named += [f"its timecode {self.timecode}"] * bool(self.timecode)
         elif self.chapters and not hasattr(av.container.OutputContainer, "set_chapters"):
-            named.append(f"its {len(self.chapters)} chapters, which this PyAV cannot write")
+            named.append(f"its {counted(len(self.chapters), 'chapter')}, which this PyAV cannot write")
         return [*named, *self.others]
 
 
