@@ -156,7 +156,7 @@ def restore_clip_in_frames(
         raise RuntimeError(
             f"the second pass ended at frame {frames}, inside a face that the first pass saw longer; the file changed while it was read"
         )
-    people = report(tracks, chosen, frames, min_size)
+    people = report(tracks, chosen, frames, min_size, walk.paster.level)
     return Summary(frames, time.monotonic() - began, restorer.name, people, warnings_of(source, sink), tuple(walk.notes))
 
 

@@ -255,7 +255,7 @@ def plan(
             chosen = select_tracks(tracks, faces, min_size, like)
             tick, ticks = timed.ticks()
             save_tracks(folder / "tracks.safetensors", chosen)
-            people = asdict(report(tracks, chosen, len(ticks) - 1, min_size))
+            people = asdict(report(tracks, chosen, len(ticks) - 1, min_size, tools.paster.level))
         with atomic_file(folder / "times.npy") as part, part.open("wb") as file:
             np.save(file, ticks)
         whole["segment_seconds"] = seconds or SEGMENT_SECONDS

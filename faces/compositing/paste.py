@@ -96,6 +96,10 @@ class Paster:
         why = left_alone(track, self.gates) if self.fade else ""
         return f"left as it was, {why}" if why else ""
 
+    def level(self, track: FaceTrack) -> Tensor:
+        """(N,) in [0, 1]: how much of the restored face shows in each frame of a track."""
+        return self.strength * (strengths(track, self.gates) if self.fade else torch.ones(len(track)))
+
     def at_once(self, height: int, width: int) -> int:
         """How many frames of that size one call of `paste` should get, so that enlarged ones do not fill the memory."""
         height, width = self.size(height, width)
@@ -138,7 +142,7 @@ class Paster:
     def _paste_track(self, frames: Tensor, large: Tensor, out: Tensor, mask: Tensor | None, item: Item, rows: slice) -> None:
         """Pastes one person into `out` and `mask`, which are views; `large` are the frames enlarged, `rows` those of the track."""
         track, restored, original = item
-        level = self.strength * (strengths(track, self.gates)[rows] if self.fade else torch.ones(len(frames)))
+        level = self.level(track)[rows]
         matrices = track.matrices[rows].double()
         share = 1 - smoothstep(scales(matrices), 1.0, FULL_REPLACEMENT)
         restored = restored.to(frames)

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...plurals import counted
 from ..compositing.strength import GATES
@@ -36,7 +37,10 @@ class PersonReport:
 
 @dataclass(frozen=True)
 class TrackReport:
-    """frames = restored + no_face + too_small + not_selected: every frame is counted once, by the best that happens to it."""
+    """frames = restored + left_alone + no_face + too_small + not_selected: every frame is counted once, by the best that happens to it.
+
+    `left_alone` counts frames whose chosen faces all keep their original, such as those that no gate lets through.
+    """
 
     frames: int
     restored: int
@@ -44,6 +48,7 @@ class TrackReport:
     too_small: int
     not_selected: int
     people: tuple[PersonReport, ...]
+    left_alone: int = 0
 
     @property
     def passed_through(self) -> int:
@@ -58,7 +63,7 @@ class TrackReport:
             head += f" ({', '.join(doubtful)} may be the same)"
         if not self.passed_through:
             return f"{head}, faces restored in every frame" if self.frames else head
-        reasons = (("no face", self.no_face), ("too small", self.too_small), ("not selected", self.not_selected))
+        reasons = (("no face", self.no_face), ("too small", self.too_small), ("not selected", self.not_selected), ("left as it was", self.left_alone))
         why = ", ".join(f"{name}: {count:,}" for name, count in reasons if count)
         return f"{head}, {counted(self.passed_through, 'frame')} passed through ({why})"
 
@@ -67,7 +72,13 @@ class TrackReport:
         return {
             "frames": self.frames,
             "restored": self.restored,
-            "passed_through": {"total": self.passed_through, "no_face": self.no_face, "too_small": self.too_small, "not_selected": self.not_selected},
+            "passed_through": {
+                "total": self.passed_through,
+                "no_face": self.no_face,
+                "too_small": self.too_small,
+                "not_selected": self.not_selected,
+                "left_alone": self.left_alone,
+            },
             "people": [
                 {
                     "person": p.person,
@@ -86,18 +97,30 @@ class TrackReport:
         }
 
 
-def report(tracks: Sequence[FaceTrack], selected: Sequence[FaceTrack], frame_count: int, min_size: float = 0) -> TrackReport:
+def report(
+    tracks: Sequence[FaceTrack],
+    selected: Sequence[FaceTrack],
+    frame_count: int,
+    min_size: float = 0,
+    level: Callable[[FaceTrack], Tensor] | None = None,
+) -> TrackReport:
     """Counts the frames of a clip by what happens to them.
 
-    tracks: everybody. selected: those to be restored, as `select_tracks` chose them with `min_size`.
+    tracks: everybody. selected: those to be restored, as `select_tracks` chose them with `min_size`. level: a track's (N,) share of the restored
+    face in each of its frames, as `Paster.level` gives it; where it is 0 the face is left as it was. None is 1 throughout.
     """
     chosen = set(selected)
-    best = torch.zeros(frame_count, dtype=torch.long)  # per frame 0: no face, 1: too small, 2: not selected, 3: restored
+    best = torch.zeros(frame_count, dtype=torch.long)  # per frame 0: no face, 1: too small, 2: not selected, 3: left alone, 4: restored
     for track in tracks:
-        best[track.start : track.stop].clamp_(min=3 if track in chosen else 1 if median_side(track) < min_size else 2)
-    no_face, too_small, not_selected, restored = torch.bincount(best, minlength=4).tolist()
+        here = best[track.start : track.stop]
+        if track in chosen:
+            shown = torch.ones(len(here)) if level is None else level(track)[: len(here)]
+            here.copy_(torch.maximum(here, 3 + (shown > 0).long()))
+        else:
+            here.clamp_(min=1 if median_side(track) < min_size else 2)
+    no_face, too_small, not_selected, left_alone, restored = torch.bincount(best, minlength=5).tolist()
     people = tuple(person_report(some, chosen) for some in group_by_person(tracks))
-    return TrackReport(frame_count, restored, no_face, too_small, not_selected, people)
+    return TrackReport(frame_count, restored, no_face, too_small, not_selected, people, left_alone)
 
 
 TINY = 24.0

@@ -66,9 +66,18 @@ def test_the_line_says_why():
     counts = report(CAST, select_tracks(CAST, "1,2", 50), 1240, 50)
     assert counts.to_text() == "1,240 frames, 3 people, 1,180 frames passed through (no face: 1,155, too small: 5, not selected: 20)"
     data = counts.to_dict()
-    assert data["passed_through"] == {"total": 1180, "no_face": 1155, "too_small": 5, "not_selected": 20}
+    assert data["passed_through"] == {"total": 1180, "no_face": 1155, "too_small": 5, "not_selected": 20, "left_alone": 0}
     assert [p["selected"] for p in data["people"]] == [False, True, False]
     assert report([], [], 1).to_text() == "1 frame, 0 people, 1 frame passed through (no face: 1)"
+
+
+def test_a_face_that_keeps_its_original_is_not_counted_as_restored():
+    """Frames count as restored only where something of a restored face shows in them."""
+    whole = report(CAST, CAST, 130, level=lambda track: torch.zeros(len(track)))
+    assert whole.restored == 0 and whole.left_alone == 85 and whole.to_text().endswith("130 frames passed through (no face: 45, left as it was: 85)")
+    first = CAST[0]
+    part = report([first], [first], first.stop, level=lambda track: (torch.arange(len(track)) > 2).float())
+    assert part.restored == len(first) - 3 and part.left_alone == 3 and part.to_dict()["passed_through"]["left_alone"] == 3
 
 
 def test_the_sheet_has_one_row_per_person_with_its_own_crops():
