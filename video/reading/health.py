@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -12,13 +13,22 @@ from ...plurals import counted
 from ..files import duration_of, ffmpeg_reason, presentation_time
 
 
+def has_presentation_times(stream: Any) -> bool:
+    """Whether the packets of a stream say when their pictures are shown. AVI does not, and FFmpeg does not work it out for H.264."""
+    return stream.container.format.name != "avi" or stream.codec_context.name != "h264"
+
+
 class Health:
-    """Decodes what can be decoded and remembers what could not."""
+    """Decodes what can be decoded and remembers what could not.
+
+    Where packets do not say when their pictures are shown, the pictures take the packets' places one after the other.
+    """
 
     def __init__(self) -> None:
         self.packets = self.delivered = self.damaged = 0
         self.fault = ""
         self.ended = Fraction(0)
+        self.places: deque[int] = deque()
 
     def frames(self, container: Any, stream: Any) -> Iterator[Any]:
         for packet in self.packets_of(container, stream):
@@ -29,15 +39,25 @@ class Health:
             except (av.FFmpegError, ValueError) as error:
                 self.damaged += 1
                 self.fault = ffmpeg_reason(error)
+                if self.places:
+                    self.places.pop()
                 continue
             for frame in frames:
                 self.delivered += 1
                 self.damaged += bool(frame.is_corrupt)
+                if self.places:
+                    frame.pts = self.place(frame)
                 yield frame
+
+    def place(self, frame: Any) -> int:
+        """The tick of the next picture shown: the earliest that is free, and of a key frame not before its own, as pictures before it are lost."""
+        while frame.key_frame and frame.pts is not None and self.places[0] < frame.pts and len(self.places) > 1:
+            self.places.popleft()
+        return self.places.popleft()
 
     def packets_of(self, container: Any, stream: Any) -> Iterator[Any]:
         """Packets until the end or the first that cannot be read, then None: time for the decoder to give up what it holds."""
-        packets = container.demux(stream)
+        packets, timed = container.demux(stream), has_presentation_times(stream)
         while True:
             try:
                 packet = next(packets)
@@ -49,6 +69,9 @@ class Health:
                 return
             if packet.size:
                 self.packets += 1
+                if not timed and packet.dts is not None:
+                    packet.pts = packet.dts
+                    self.places.append(packet.dts)
                 if (start := presentation_time(packet)) is not None:
                     self.ended = max(self.ended, start + duration_of(packet))
             yield packet

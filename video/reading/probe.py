@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain, islice
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,8 @@ def examine(place: Place) -> tuple[SourceInfo, list[str]]:
         health = Health()
         check_pixels(place_name(place), stream.width, stream.height)
         limit_pixels(stream)
-        frame = next(health.frames(container, stream), None)
+        frames = health.frames(container, stream)
+        frame = next(frames, None)
         if frame is None:
             raise VideoError(f"{place_name(place)} holds no frame that decodes ({health.fault or 'it is empty'}); it is damaged")
         if (kind := OTHER_MATRICES.get(int(frame.colorspace))) and not frame.format.is_rgb:
@@ -62,7 +65,7 @@ def examine(place: Place) -> tuple[SourceInfo, list[str]]:
             sample_aspect=1 / aspect if rotation % 180 else aspect,
             rate=rate,
             frame_estimate=stream.frames or (None if duration is None else round(duration * rate) or None),
-            start=presentation_time(frame) or Fraction(0),
+            start=start_of(frame, frames, rate),
             duration=duration,
             origin=origin,
             time_base=Fraction(stream.time_base),
@@ -79,6 +82,18 @@ def examine(place: Place) -> tuple[SourceInfo, list[str]]:
         if has_transparency(frame, stream):
             warnings.append(f"{place_name(place)} has transparent parts; transparency is not kept")
         return info, warnings
+
+
+MAX_UNSTATED = 64
+"""Frames without a time that are looked at for one that has it; streams without a container have none at all."""
+
+
+def start_of(frame: Any, later: Iterator[Any], rate: Fraction) -> Fraction:
+    """Second at which a clip's first frame is shown. Where it does not say, as before Matroska's second 0, its place before one that does."""
+    for number, one in enumerate(chain([frame], islice(later, MAX_UNSTATED))):
+        if (stated := presentation_time(one)) is not None:
+            return stated - number / rate
+    return Fraction(0)
 
 
 def frame_rate(stream: Any) -> Fraction:

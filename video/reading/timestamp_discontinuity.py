@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from ..files import Place, duration_of, open_input, picture_stream, place_name, presentation_time
-from .health import readable
+from .health import has_presentation_times, readable
 
 MAY_JUMP = 0x200
 """FFmpeg's AVFMT_TS_DISCONT: formats (MPEG transport and program streams) whose times may jump."""
@@ -67,7 +67,10 @@ def parts_of(place: Place) -> list[Part]:
 
 
 def can_seek(container: Any, place: Place) -> bool:
-    """Whether a time means one place in the file: not in one with several parts."""
+    """Whether a time means one place in the file: not in one with several parts, or whose packets do not say when they are shown."""
+    stream = picture_stream(container)
+    if stream is not None and not has_presentation_times(stream):
+        return False
     return not container.format.flags & MAY_JUMP or len(parts_of(place)) < 2
 
 
