@@ -17,6 +17,12 @@ MIN_FREE_BYTES = 1 << 18
 """Bytes that a disk must have for what is written beside a clip; reports of long clips with many people take some tens of thousands."""
 
 
+DEFAULT_RATE = "25"
+DEFAULT_CRF = 17
+IMAGE_PIXELS = ("rgb24", "rgb48")
+WITHOUT_CRF = ("prores", "ffv1")
+
+
 def add_frames_and_encoding(p: argparse.ArgumentParser) -> None:
     """What every command that reads and writes clips takes; `selection` and `encoding` read it."""
     g = p.add_argument_group("frames and encoding")
@@ -30,9 +36,9 @@ def add_frames_and_encoding(p: argparse.ArgumentParser) -> None:
         help="auto: frames marked interlaced become whole ones; fields: both fields of each become frames; top, bottom, fields-top, fields-bottom: "
         "all frames, with that field first; off (default: auto)",
     )
-    g.add_argument("--frame-rate", default="25", metavar="FPS", help="of a folder of images (default: 25)")
+    g.add_argument("--frame-rate", metavar="FPS", help="of a folder of images (default: 25)")
     g.add_argument("--codec", help="h264, h265, av1, vp9, prores or ffv1 (default: h264, in .webm vp9)")
-    g.add_argument("--crf", type=int, default=17, help="quality, smaller is better (default: 17)")
+    g.add_argument("--crf", type=int, help="quality, smaller is better (default: 17)")
     g.add_argument("--pixel-format", help="yuv420p, yuv444p, yuv420p10le, ... (default: the codec's own)")
 
 
@@ -72,8 +78,9 @@ def selection(options: argparse.Namespace) -> dict[str, Any]:
     return dict(start=options.start, count=options.count, stride=options.stride, rate=frame_rate(options.frame_rate), deinterlace=options.deinterlace)
 
 
-def frame_rate(text: str) -> Fraction:
-    """Of `--frame-rate`: 25, 23.976 or 30000/1001."""
+def frame_rate(text: str | None) -> Fraction:
+    """Of `--frame-rate`: 25, 23.976 or 30000/1001; None is the default."""
+    text = DEFAULT_RATE if text is None else text
     try:
         rate = Fraction(text)
     except (ValueError, ZeroDivisionError):
@@ -87,7 +94,33 @@ def encoding(options: argparse.Namespace) -> dict[str, Any]:
     """How a clip is written, for `open_sink`."""
     from ..video import default_codec
 
-    return dict(codec=options.codec or default_codec(options.output), crf=options.crf, pixel_format=options.pixel_format)
+    crf = DEFAULT_CRF if options.crf is None else options.crf
+    return dict(codec=options.codec or default_codec(options.output), crf=crf, pixel_format=options.pixel_format)
+
+
+def check_used(options: argparse.Namespace, *videos: str | Path) -> None:
+    """Raises ValueError, before the work, for an option that was given and would change nothing.
+
+    videos: the inputs if none of them is images; `check_rate` looks at those alone.
+    """
+    from ..video.files import image_names
+
+    check_rate(options.frame_rate, *videos)
+    output, pixels = Path(options.output), options.pixel_format
+    given = [f"--{name} {value}" for name, value in (("codec", options.codec), ("crf", options.crf)) if value is not None]
+    if image_names(output) is not None:
+        if pixels not in (None, *IMAGE_PIXELS):
+            raise ValueError(f"--pixel-format {pixels} is of videos, and {output} is for images, which are {' or '.join(IMAGE_PIXELS)}; leave it out")
+        if given:
+            raise ValueError(f"{' and '.join(given)} would change nothing, as {output} is for images; leave it out, or name a video file")
+    elif options.crf is not None and options.codec in WITHOUT_CRF:
+        raise ValueError(f"--crf {options.crf} would change nothing, as {options.codec} has no such scale; leave it out")
+
+
+def check_rate(rate: str | None, *videos: str | Path) -> None:
+    """Raises ValueError for a `--frame-rate` that was given where there are no images."""
+    if rate is not None and videos:
+        raise ValueError(f"--frame-rate {rate} is of images, and {videos[0]} is a video, which keeps its own times; leave it out")
 
 
 def check_place(option: str, place: str | Path, *clips: str | Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..plurals import counted
-from .clips import check_place, frame_rate
+from .clips import check_place, check_rate, frame_rate
 
 
 def add(commands: Any) -> None:
@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
     p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     p.add_argument("--start", type=int, default=0, metavar="FRAME", help="first frame, counted from 0")
     p.add_argument("--count", type=int, metavar="FRAMES", help="at most this many frames")
-    p.add_argument("--frame-rate", default="25", metavar="FPS", help="of a folder of images (default: 25)")
+    p.add_argument("--frame-rate", metavar="FPS", help="of a folder of images (default: 25)")
     add_finding(p)
 
 
@@ -69,6 +69,7 @@ def faces(options: argparse.Namespace) -> int:
     if options.device:
         host.set_device(options.device)
     source = open_source(options.input, start=options.start, count=options.count, rate=frame_rate(options.frame_rate))
+    check_rate(options.frame_rate, *([] if source.info.is_sequence else [options.input]))
     if Path(options.input).is_dir() and sheet.absolute().parent.resolve() == Path(options.input).resolve():
         raise ValueError(f"the contact sheet {sheet} would be one of the images of {options.input}; choose another place with --sheet")
     with host.progress(source.expected, "find faces") as found:

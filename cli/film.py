@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..plurals import counted
-from .clips import above_zero, encoding, selection
+from .clips import DEFAULT_RATE, above_zero, encoding, selection
 
 AUTO_JOB_SECONDS = 300
 """Seconds above which a clip is restored as a job by default."""
@@ -111,7 +111,7 @@ def plan_and_restore(options: Namespace, folder: Path, source: Any, workers: int
     if output.is_dir() or not output.absolute().parent.is_dir():
         raise VideoError(f"{output} is a folder; name a file" if output.is_dir() else f"{output.parent} is not a folder; make it first")
     container = choose_container(output, None)
-    choose_codec(encoding(options)["codec"], container, options.pixel_format, options.crf, None, source.info)[0].encoder()
+    choose_codec(encoding(options)["codec"], container, options.pixel_format, encoding(options)["crf"], None, source.info)[0].encoder()
     if options.method == AUTO and planned and "method" in planned["request"]:
         method, estimates = (planned["request"][name] for name in ("method", "estimates"))
     else:
@@ -127,7 +127,7 @@ def plan_and_restore(options: Namespace, folder: Path, source: Any, workers: int
             tools,
             identity=job_identity({**request, "seed": options.seed}, tools.restorer, tools.detector, tools.paster),
             request=request,
-            selection={**selection(options), "rate": options.frame_rate},
+            selection={**selection(options), "rate": options.frame_rate or DEFAULT_RATE},
             encoding={**encoding(options), "container": container},
             seed=options.seed,
             faces=options.faces,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..plurals import counted
-from .clips import frame_rate, seed
+from .clips import check_rate, frame_rate, seed
 from .faces import add_finding
 
 
@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
     p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     p.add_argument("--start", type=int, default=0, metavar="FRAME", help="first frame, counted from 0")
     p.add_argument("--frames", type=int, metavar="FRAMES", help="at most this many frames; their faces are held in memory, 3 MB each")
-    p.add_argument("--frame-rate", default="25", metavar="FPS", help="of a folder of images (default: 25)")
+    p.add_argument("--frame-rate", metavar="FPS", help="of a folder of images (default: 25)")
     add_finding(p)
 
 
@@ -81,6 +81,7 @@ def pseudo_target(options: argparse.Namespace) -> int:
     maker = TargetMaker(restorer, prior, numbers, device=device)
     held = PairFolder(options.folder, parameters_of(maker, options.seed))
     source = open_source(options.input, start=options.start, count=options.frames, rate=frame_rate(options.frame_rate))
+    check_rate(options.frame_rate, *([] if source.info.is_sequence else [options.input]))
     if options.aligned:
         frames = torch.cat([piece.frames for piece in source.chunks(CHUNK)])
         candidates = len(frames)

@@ -8,7 +8,7 @@ import textwrap
 from typing import Any
 
 from ..plurals import counted
-from .clips import add_frames_and_encoding, at_least_zero, check_place, encoding, seed, selection
+from .clips import add_frames_and_encoding, at_least_zero, check_place, check_rate, check_used, encoding, seed, selection
 from .faces import add_finding
 from .film import add_job_arguments, job_folder, restore_job
 
@@ -134,6 +134,7 @@ def restore_all(options: argparse.Namespace) -> int:
     if not clips:
         allow_playlist(options.input)
         return restore(options)
+    check_rate(options.frame_rate, *clips)
     failed = restore_each(options, clips, restore)
     print(f"{len(clips) - failed} of {counted(len(clips), 'clip')} restored into {options.output}")
     return 1 if failed else 0
@@ -153,6 +154,7 @@ def restore(options: argparse.Namespace) -> int:
     if options.device:
         host.set_device(options.device)
     source = open_source(options.input, **selection(options))
+    check_used(options, *([] if source.info.is_sequence else [options.input]))
     if (folder := job_folder(options, source)) is not None:
         return restore_job(options, folder, source)
     method, estimates = choose_method(options)

@@ -7,7 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from .clips import encoding
+from .clips import DEFAULT_RATE, encoding
 
 
 def choose_method(options: Namespace) -> tuple[str, bool]:
@@ -37,13 +37,14 @@ def write_report(options: Namespace, summary: Any, restorer: Any, detector: Any,
     """What `--report` asks for; `more` comes with it."""
     from ..record import run_record
 
+    rate = options.frame_rate or DEFAULT_RATE
     record = run_record(
         summary,
         restorer,
         command=options.line,
         clips={"input": options.input, "output": options.output},
         seed=options.seed,
-        frames={name: getattr(options, name) for name in ("start", "count", "stride", "frame_rate", "deinterlace")},
+        frames={**{name: getattr(options, name) for name in ("start", "count", "stride", "deinterlace")}, "frame_rate": rate},
         encoding=encoding(options),
         finding=None if options.aligned else {"faces": options.faces, "min_size": options.min_size},
         detector=detector,

@@ -91,6 +91,7 @@ def test_equal_clips_have_a_black_difference(clips, tmp_path):
         (["silent.mp4", "late.mp4", "silent.mp4", "--overwrite"], "choose another name"),
         (["silent.mp4", "late.mp4", "OUT", "--frame-rate", "abc"], "--frame-rate is a positive number of frames per second"),
         (["silent.mp4", "late.mp4", "OUT", "--frame-rate", "0"], "got '0'"),
+        (["silent.mp4", "late.mp4", "OUT", "--frame-rate", "50"], "is a video, which keeps its own times"),
     ],
 )
 def test_a_fault_is_one_sentence_and_leaves_nothing(arguments, sentence, clips, tmp_path, capsys):
