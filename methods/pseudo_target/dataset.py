@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class PairLine:
 
 
 class PairFolder:
-    """A folder of pairs that were all made with the same parameters; made when missing.
+    """A folder of pairs that were all made with the same parameters; made with its first pair.
 
     Args:
         path: the folder.
@@ -72,13 +73,14 @@ class PairFolder:
         self.parameters = json.loads(json.dumps(dict(parameters), sort_keys=True))
         self.hash = hashlib.blake2b(json.dumps(self.parameters, sort_keys=True).encode(), digest_size=8).hexdigest()
         self._check()
-        for kind in KINDS:
-            try:
-                (self.path / kind).mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise ValueError(f"the folder {self.path / kind} cannot be made ({error.strerror}); choose another name as `folder`") from error
-        if not (self.path / PARAMETERS).is_file():
-            _write(self.path / PARAMETERS, json.dumps(self.parameters, indent=1, sort_keys=True).encode())
+        folders = [self.path / kind for kind in KINDS]
+        new = [folder for folder in (*folders, self.path, *self.path.parents) if not folder.exists()]
+        try:
+            self._make_folders()
+        finally:  # tried alone: nothing is left of a run without a pair
+            for folder in new:
+                with suppress(OSError):
+                    folder.rmdir()
         self.lines = self._read()
 
     def __len__(self) -> int:
@@ -92,6 +94,10 @@ class PairFolder:
         self, source: str, frame: int, seed: int, crop: Tensor, initial: Tensor, target: Tensor, *, sharper: float = 0.0, drift: float = 0.0
     ) -> PairLine:
         """Writes a pair, its pictures (3, H, W) in [0, 1] first: whatever is interrupted, a line stands for pictures that are whole."""
+        self._check()
+        self._make_folders()
+        if not (self.path / PARAMETERS).is_file():
+            _write(self.path / PARAMETERS, json.dumps(self.parameters, indent=1, sort_keys=True).encode())
         number = max((line.number for line in self.lines), default=-1) + 1
         line = PairLine(number, source, frame, seed, self.hash, digest_of(crop), round(sharper, 6), round(drift, 6))
         for kind, picture in zip(KINDS, (crop, initial, target), strict=True):
@@ -110,6 +116,13 @@ class PairFolder:
             ValueError: if a picture is missing or damaged.
         """
         return tuple(read_png(self.path / kind / line.file) for kind in KINDS)  # type: ignore[return-value]
+
+    def _make_folders(self) -> None:
+        for kind in KINDS:
+            try:
+                (self.path / kind).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ValueError(f"the folder {self.path / kind} cannot be made ({error.strerror}); choose another name as `folder`") from error
 
     def _check(self) -> None:
         known = self.path / PARAMETERS

@@ -35,6 +35,14 @@ def test_a_folder_of_faces_becomes_pairs(portraits, tmp_path, capsys):
     assert "2 were in the folder already" in capsys.readouterr().out and [path.read_bytes() for path in made] == before
 
 
+def test_footage_without_a_face_leaves_no_folder(tmp_path, capsys):
+    Image.new("RGB", (96, 64), (90, 120, 30)).save(tmp_path / "grass.png")
+    assert main(["pseudo-target", str(tmp_path / "grass.png"), str(tmp_path / "new" / "pairs")]) == 1
+    assert "none of them can be used; give footage that shows one" in capsys.readouterr().err
+    assert main(["pseudo-target", str(tmp_path / "absent.png"), str(tmp_path / "pairs")]) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["grass.png"]
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -178,7 +178,7 @@ def test_another_clip_is_added_and_the_same_frame_with_other_pixels_too(chosen, 
     ],
 )
 def test_other_parameters_are_refused_in_a_sentence(made_with, says, tmp_path):
-    PairFolder(tmp_path, parameters_of(maker(), 3))
+    PairFolder(tmp_path, parameters_of(maker(), 3)).add("clip", 0, 3, *torch.zeros(3, 3, 8, 8))
     PairFolder(tmp_path, parameters_of(maker(PseudoTargetOptions(4, 60, 20, 100, False, batch=8)), 3))  # how many at once does not matter
     with pytest.raises(ValueError) as error:
         PairFolder(tmp_path, made_with())
