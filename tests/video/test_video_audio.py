@@ -59,6 +59,53 @@ def test_the_sound_of_television_and_discs_is_copied_into_matroska(tmp_path):
     assert [data for _, data in packets(copied)] == [data for _, data in packets(tmp_path / "tv.ts")]
 
 
+def samples(path):
+    """All samples of a file's first sound track, by FFmpeg alone."""
+    with av.open(str(path)) as container:
+        return np.concatenate([np.atleast_2d(frame.to_ndarray()) for frame in container.decode(audio=0)], 1)
+
+
+@pytest.mark.parametrize(
+    ("codec", "before", "after"),
+    [
+        ("pcm_u8", ".avi", ".mkv"),
+        ("pcm_u8", ".avi", ".mov"),
+        ("pcm_s8", ".mov", ".mov"),
+        ("pcm_s16be", ".mov", ".mkv"),
+        ("pcm_s32le", ".mkv", ".mov"),
+        ("pcm_f32be", ".mov", ".mov"),
+        ("pcm_f64le", ".mkv", ".mkv"),
+        ("pcm_alaw", ".avi", ".mov"),
+        ("pcm_mulaw", ".mov", ".mov"),
+        ("adpcm_ima_qt", ".mov", ".mov"),
+        ("wavpack", ".mkv", ".mkv"),
+        ("tta", ".mkv", ".mkv"),
+        ("alac", ".mkv", ".mp4"),
+        ("alac", ".mkv", ".mov"),
+    ],
+)
+def test_sound_without_loss_stays_without_loss(tmp_path, codec, before, after):
+    """To the last sample, also where packets do not say how long they last."""
+    path = tmp_path / f"in{before}"
+    with av.open(str(path), "w") as out:
+        video, audio = out.add_stream("mpeg4", rate=25), out.add_stream(codec, rate=16000, layout="mono")
+        video.width = video.height = 32
+        video.pix_fmt = "yuv420p"
+        for index in range(20):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(np.full((32, 32, 3), index, np.uint8), format="rgb24")))
+        resampler = av.AudioResampler(audio.codec_context.format.name, "mono", 16000, frame_size=audio.codec_context.frame_size or 1024)
+        frame = av.AudioFrame.from_ndarray((beeps(0.8, 16000, 0.7)[:1] * 0.9).numpy(), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = 16000, 0
+        for block in (*resampler.resample(frame), *resampler.resample(None)):
+            out.mux(audio.encode(block))
+        out.mux(audio.encode(None))
+        out.mux(video.encode(None))
+    source = open_source(path)
+    copied = copy(source, tmp_path / f"out{after}", audio=source)
+    assert np.array_equal(samples(copied), samples(path)) and samples(path).std() > 0
+    assert probe(copied).audio_streams[0].codec == codec
+
+
 def test_the_shared_clip_beeps_on_whole_seconds(shared, tmp_path):
     """The Proof's measure, through a whole copy and through a part that starts at second 1.5 (beeps move to .5)."""
     name = shared("clean_face_480_tone.mp4")

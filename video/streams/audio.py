@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,8 +25,10 @@ from ..reading.timestamp_discontinuity import RunningClock, can_seek, no_warning
 
 COPIED_CODECS = {
     "mp4": {"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"},
-    "mov": {"aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s24le", "pcm_f32le", "pcm_s16be", "pcm_s24be"},
-    "matroska": {"aac", "mp2", "mp3", "ac3", "eac3", "alac", "flac", "opus", "vorbis", "dts", "truehd", "pcm_s16le", "pcm_s24le", "pcm_f32le"},
+    "mov": {"aac", "mp3", "ac3", "eac3", "alac", "adpcm_ima_qt", "pcm_s8", "pcm_u8", "pcm_alaw", "pcm_mulaw"}
+    | {f"pcm_{kind}{order}" for kind in ("s16", "s24", "s32", "f32", "f64") for order in ("le", "be")},
+    "matroska": {"aac", "mp2", "mp3", "ac3", "eac3", "alac", "flac", "opus", "vorbis", "dts", "truehd", "mlp", "wavpack", "tta", "pcm_u8"}
+    | {f"pcm_{kind}" for kind in ("s16le", "s24le", "s32le", "s16be", "s24be", "s32be", "f32le", "f64le")},
     "webm": {"opus", "vorbis"},
 }
 """Audio codecs that players expect in each container; the rest becomes AAC, or Opus in WebM."""
@@ -88,7 +91,7 @@ class CopiedLane:
         self.target = output.add_stream_from_template(self.stream)
         self.origin = origin
         self.first = origin - Fraction(1, 10) if edits and origin > 0 else origin
-        self.packets = self.kept()
+        self.packets = self.timed(self.kept())
         self.waiting: Any = None
         self.written: int | None = None
 
@@ -106,6 +109,25 @@ class CopiedLane:
             if self.origin <= 0 or start >= self.first:
                 packet.pts += round(clock.offset / packet.time_base)
                 yield packet
+
+    def timed(self, packets: Iterator[Any]) -> Iterator[Any]:
+        """Packets that all say how long they last, which those of Matroska need not: MP4 leaves out a last one without a length."""
+        held: Any = None
+        for packet in packets:
+            if held is not None:
+                held.duration = held.duration or max(0, packet.pts - held.pts)
+                yield held
+            held = packet
+        if held is not None:
+            held.duration = held.duration or self.decoded_length(held)
+            yield held
+
+    def decoded_length(self, packet: Any) -> int:
+        """How many ticks a packet sounds; 0 if it does not decode."""
+        with suppress(av.FFmpegError):
+            samples = sum(frame.samples for frame in (*packet.decode(), *self.stream.decode(None)))
+            return math.ceil(Fraction(samples, self.stream.codec_context.sample_rate) / packet.time_base)
+        return 0
 
     def shown(self, demuxed: Iterator[Any]) -> Iterator[Any]:
         """Packets up to the first that cannot be read. Where there is no edit list, those that the source's hides are left out; but not the
