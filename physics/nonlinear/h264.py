@@ -71,17 +71,20 @@ class H264(Transparent):
         if x.ndim < 3 or x.shape[-3] != 3:
             raise ValueError(f"H.264 needs RGB frames (T, 3, H, W), got {tuple(x.shape)}")
         height, width = x.shape[-2:]
-        clips = x.detach().float().cpu().reshape(-1, x.shape[-4] if x.ndim > 3 else 1, 3, height, width)
-        coded = [self._recompress(_to_bytes(clip), on_frames) for clip in clips]
-        frames = torch.from_numpy(np.stack(coded))[..., :height, :width, :].movedim(-1, -3)
-        return (frames.float() / 255).reshape(x.shape).to(x)
+        clips = x.detach().reshape(-1, x.shape[-4] if x.ndim > 3 else 1, 3, height, width)
+        y = torch.empty(clips.shape)
+        for clip, seen in zip(clips, y, strict=True):
+            for picture, frame in zip(self._recompress(_to_bytes(clip, on_frames), on_frames), seen, strict=True):
+                on_frames(0)
+                frame.copy_(torch.from_numpy(picture)[:height, :width].movedim(-1, -3).float() / 255)
+        return y.reshape(x.shape).to(x)
 
     def describe(self) -> str:
         return f"H.264 crf {self.crf}" if self.bits is None else f"H.264 at {self.bits:g} bits a pixel"
 
-    def _recompress(self, frames: np.ndarray, on_frames: OnFrames) -> np.ndarray:
+    def _recompress(self, frames: np.ndarray, on_frames: OnFrames) -> list[np.ndarray]:
         packets = encode(frames, self.crf, self.preset, on_frames) if self.bits is None else streamed(frames, self.bits, self.preset, on_frames)
-        return decode(packets, len(frames))[:, :, : frames.shape[2]]
+        return decode(packets, len(frames), on_frames)
 
 
 CRF_PER_OCTAVE, TRIALS, OCTAVE_TOLERANCE = 5.6, 9, 0.1
@@ -107,18 +110,18 @@ def streamed(frames: np.ndarray, bits: float, preset: str, on_frames: OnFrames =
 
 def encode(frames: np.ndarray, crf: float, preset: str, on_frames: OnFrames = ignored) -> list[av.Packet]:
     """(T, H, W, 3) uint8 RGB with even sides as libx264 codes it, its last columns repeated up to whole `WIDTH_MULTIPLE`s."""
-    frames = np.pad(frames, ((0, 0), (0, 0), (0, -frames.shape[2] % WIDTH_MULTIPLE), (0, 0)), "edge")
+    more = -frames.shape[2] % WIDTH_MULTIPLE
     try:
         encoder = av.CodecContext.create("libx264", "w")
     except (av.codec.codec.UnknownCodecError, ValueError) as error:
         raise RuntimeError("H.264 recompression needs PyAV with libx264, which this build lacks; install the av wheel from PyPI") from error
-    encoder.width, encoder.height, encoder.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+    encoder.width, encoder.height, encoder.pix_fmt = frames.shape[2] + more, frames.shape[1], "yuv420p"
     encoder.time_base = encoder.framerate = 25
     encoder.options = {"crf": f"{crf:g}", "preset": preset, "threads": "1"}
     packets: list[av.Packet] = []
     for index, frame in enumerate(frames):
         on_frames(0)
-        picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+        picture = av.VideoFrame.from_ndarray(np.pad(frame, ((0, 0), (0, more), (0, 0)), "edge"), format="rgb24")
         picture.pts = index
         packets += encoder.encode(picture)
     for packet in encoder.encode_lazy(None):  # the frames that it looks ahead at, which may be all
@@ -127,18 +130,24 @@ def encode(frames: np.ndarray, crf: float, preset: str, on_frames: OnFrames = ig
     return packets
 
 
-def decode(packets: list[av.Packet], count: int) -> np.ndarray:
-    """What libx264 coded as (count, H, W, 3) uint8 RGB."""
+def decode(packets: list[av.Packet], count: int, on_frames: OnFrames) -> list[np.ndarray]:
+    """What libx264 coded, count frames (H, W, 3) uint8 RGB."""
     decoder = av.CodecContext.create("h264", "r")
-    frames = [picture.to_ndarray(format="rgb24") for packet in [*packets, None] for picture in decoder.decode(packet)]
+    frames = []
+    for packet in [*packets, None]:
+        on_frames(0)
+        frames += [picture.to_ndarray(format="rgb24") for picture in decoder.decode(packet)]
     if len(frames) != count:
         raise RuntimeError(f"H.264 recompression gave {len(frames)} frames for {count}; try another preset")
-    return np.stack(frames)
+    return frames
 
 
-def _to_bytes(clip: Tensor) -> np.ndarray:
+def _to_bytes(clip: Tensor, on_frames: OnFrames) -> np.ndarray:
     """(T, 3, H, W) in [0, 1] to (T, H', W', 3) uint8 with even sides of at least MIN_SIDE."""
-    height, width = clip.shape[-2:]
-    pad = [max(MIN_SIDE, side + side % 2) - side for side in (width, height)]
-    padded = F.pad(clip, (0, pad[0], 0, pad[1]), mode="replicate")
-    return (padded.clamp(0, 1) * 255).round().byte().movedim(-3, -1).contiguous().numpy()
+    height, width = (max(MIN_SIDE, side + side % 2) for side in clip.shape[-2:])
+    coded = np.empty((len(clip), height, width, 3), np.uint8)
+    for frame, picture in zip(clip, coded, strict=True):
+        on_frames(0)
+        padded = F.pad(frame.float().cpu()[None], (0, width - frame.shape[-1], 0, height - frame.shape[-2]), mode="replicate")[0]
+        picture[:] = (padded.clamp(0, 1) * 255).round().byte().movedim(-3, -1).numpy()
+    return coded

@@ -255,3 +255,15 @@ def test_blind_video_is_blur_noise_a_smaller_size_noise_and_a_stream() -> None:
             ((stream.bits,), ranges.bits),
         ):
             assert all(low - 1e-4 <= value <= high + 1e-4 for value in values)
+
+
+@pytest.mark.parametrize("codec", [H264(), H264(bits=0.2)])
+def test_an_encoder_can_be_stopped_at_every_frame(codec):
+    """Before, while and after it is coded, and in the frames that the encoder holds back to look ahead, which are all of a short clip."""
+    clip, told = torch.rand((10, 3, 32, 32), generator=torch.Generator().manual_seed(0)), []
+    codec.observe_in_steps(clip, None, told.append)
+    assert len(told) > 4 * len(clip) and sum(told) == len(clip)
+    for moment in (1, len(told) // 2, len(told) - 2):
+        left = iter([0] * moment)
+        with pytest.raises(StopIteration):
+            codec.observe_in_steps(clip, None, lambda frames, left=left: next(left))
