@@ -182,7 +182,7 @@ def open_sink(
         metadata: tags written into the file.
         time_base: seconds per tick, if `like` does not tell.
         otherwise: gives the next name to try where the video file's is taken by the time it is complete.
-        check_interrupt: called all along while sound is written; what it raises ends the work.
+        check_interrupt: called at every frame, and all along while sound is written; what it raises ends the work.
 
     Times: a clip that begins where `like` begins keeps its times; one cut out of the middle begins at second 0. MP4 and MOV
     keep every time exactly, Matroska and WebM to the millisecond.

@@ -110,3 +110,19 @@ def test_the_same_frames_give_the_same_file_every_time(tmp_path):
     frames = (blurred + 0.03 * torch.randn(blurred.shape, generator=torch.Generator().manual_seed(5))).clamp(0, 1)
     files = [save(tmp_path / f"{n}.mp4", frames, crf=17) for n in range(8)]
     assert len({file.read_bytes() for file in files}) == 1
+
+
+@pytest.mark.parametrize("moment", [1, 20, 26])
+def test_every_frame_that_is_written_can_be_interrupted(tmp_path, moment):
+    """Those too that the encoder holds back until the file is closed; nothing is left."""
+    beats = []
+
+    def check_interrupt():
+        beats.append(1)
+        if len(beats) == moment:
+            raise KeyboardInterrupt
+
+    frames, times = moving(24, 64, 64), FrameTimes.constant(24, 25)
+    with pytest.raises(KeyboardInterrupt), open_sink(tmp_path / "clip.mp4", check_interrupt=check_interrupt) as sink:
+        sink.write(frames, times.starts, times.ends)
+    assert sink.count == min(moment - 1, 24) and not list(tmp_path.iterdir())

@@ -231,6 +231,7 @@ class VideoSink:
 
     def encode(self, frame: Tensor, start: Fraction, end: Fraction, stored: Any = None) -> None:
         assert self.timeline is not None
+        self.callbacks.check_interrupt()
         tick = self.timeline.place(start, end, f"{self.name}: frame {self.count}")
         picture = self.lossless_frame(stored) or self.stored_form(frame)
         picture.pts, picture.time_base = tick, self.timeline.tick
@@ -298,7 +299,10 @@ class VideoSink:
 
     def flush(self) -> None:
         """Writes what the encoder still holds."""
-        self.mux(self.stream.encode(None))
+        for packet in self.stream.codec_context.encode_lazy(None):
+            self.callbacks.check_interrupt()
+            packet.stream = self.stream
+            self.mux([packet])
 
     def finish(self, timeline: Timeline) -> None:
         assert self.part is not None
