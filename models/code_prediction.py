@@ -35,11 +35,7 @@ class CodeConfig:
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor]) -> CodeConfig:
-        """The configuration that a state dict was made with.
-
-        Raises:
-            KeyError: if it holds no such network.
-        """
+        """The configuration that a state dict was made with. Raises KeyError if it holds no such network."""
         width = len(state["feat_emb.weight"])
         layers = {key.split(".")[1] for key in state if key.startswith("ft_layers.")}
         fused = {int(key.split(".")[1]) for key in state if key.startswith("fuse_convs_dict.")}

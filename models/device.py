@@ -46,11 +46,7 @@ def in_batches(work: Callable[[Tensor], Tensor], frames: Tensor, size: int, chec
 
 
 def batches(work: Callable[[Tensor], Tensor], frames: Tensor, size: int, check_interrupt: CheckInterrupt = no_check) -> Iterator[Tensor]:
-    """As `in_batches`, one batch's result at a time.
-
-    Raises:
-        torch.OutOfMemoryError: if not even one frame fits.
-    """
+    """As `in_batches`, one batch's result at a time. Raises torch.OutOfMemoryError if not even one frame fits."""
     start = 0
     while start < len(frames):
         check_interrupt()

@@ -44,11 +44,7 @@ class Upscaler:
 
     @classmethod
     def of(cls, descriptor: Any, *, name: str, place: Placement | None = None, check_interrupt: CheckInterrupt = no_check) -> Upscaler:
-        """From what spandrel makes of a file. name: what errors call it.
-
-        Raises:
-            ValueError: for a network that does not enlarge RGB pictures.
-        """
+        """From what spandrel makes of a file. name: what errors call it. Raises ValueError for a network that does not enlarge RGB pictures."""
         scale, channels = getattr(descriptor, "scale", 1), (getattr(descriptor, "input_channels", 0), getattr(descriptor, "output_channels", 0))
         if not scale > 1 or channels != (3, 3) or not callable(descriptor):
             raise ValueError(

@@ -167,11 +167,7 @@ CATALOGUE: tuple[Checkpoint, ...] = (
 
 
 def named(name: str) -> Checkpoint:
-    """The checkpoint called `name`.
-
-    Raises:
-        ValueError: if there is none, naming those that exist.
-    """
+    """The checkpoint called `name`. Raises ValueError if there is none, naming those that exist."""
     for checkpoint in CATALOGUE:
         if checkpoint.name == name:
             return checkpoint

@@ -185,7 +185,8 @@ def _transfer(checkpoint: Checkpoint, part: Path, on_bytes: OnBytes, check_inter
     with response:
         if "text/html" in response.headers.get("Content-Type", ""):
             raise ValueError(f"{checkpoint.url} gives a page instead of {checkpoint.file}; open it in a browser and put the file into {part.parent}")
-        if start and not (response.status == http.HTTPStatus.PARTIAL_CONTENT and _resumes(response.headers, start)):
+        begins = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        if start and not (response.status == http.HTTPStatus.PARTIAL_CONTENT and begins):
             start = 0  # the server sends the whole file
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
@@ -208,11 +209,6 @@ def _copy(response: http.client.HTTPResponse, file: BinaryIO, done: int, on_byte
         file.write(block)
         done += len(block)
         on_bytes(done)
-
-
-def _resumes(headers: http.client.HTTPMessage, start: int) -> bool:
-    """Whether a partial answer begins where it was asked to."""
-    return headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0].strip() == str(start)
 
 
 def _check_room(part: Path, total: int | None, start: int) -> None:

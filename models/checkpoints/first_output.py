@@ -9,11 +9,7 @@ from torch import Tensor, nn
 
 
 class FirstOutput:
-    """A forward hook of one layer that looks at its first output, and leaves.
-
-    Raises:
-        ValueError: if that is not finite.
-    """
+    """A forward hook of one layer that looks at its first output, and leaves. Raises ValueError if that is not finite."""
 
     def __init__(self, network: str, layer: str) -> None:
         self.network, self.layer = network, layer

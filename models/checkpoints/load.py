@@ -73,7 +73,7 @@ def load_network(path: Path | str, decoder_dtype: torch.dtype | None = torch.flo
         if kind != "spandrel":
             channels_last(network)
         if decoder_dtype is None:
-            decoder_dtype = torch.bfloat16 if draws_in_bfloat16(kind) else torch.float32
+            decoder_dtype = torch.bfloat16 if any(known.bfloat16 for known in architectures() if known.kind == kind) else torch.float32
         if not getattr(network, "feeds_back", False):
             for part in getattr(network, "decoder_parts", list)():
                 part.to(decoder_dtype)
@@ -81,11 +81,6 @@ def load_network(path: Path | str, decoder_dtype: torch.dtype | None = torch.flo
     loaded = LoadedNetwork(kind, network, path, entry_of(path, kind), detail, notes)
     record_origin(network, path, loaded.licence)
     return loaded
-
-
-def draws_in_bfloat16(kind: str) -> bool:
-    """Whether the pictures of a kind of network stay the same in bfloat16."""
-    return any(known.bfloat16 for known in architectures() if known.kind == kind)
 
 
 def peek(path: Path | str) -> str | None:

@@ -79,20 +79,12 @@ def read_tensors(path: Path | str, name: str | None = None) -> dict[str, Tensor]
 
 
 def names_of(path: Path | str) -> list[str]:
-    """The names that `read_state` would give, without reading a weight.
-
-    Raises:
-        FileNotFoundError, ValueError: as `read_state`.
-    """
+    """The names that `read_state` would give, without reading a weight. Raises FileNotFoundError or ValueError as `read_state`."""
     return list(unwrapped(look_into(Path(path)).tensors))
 
 
 def notes_of(path: Path | str) -> dict[str, str]:
-    """The metadata of a .safetensors file; empty for any other checkpoint.
-
-    Raises:
-        FileNotFoundError, ValueError: as `read_state`.
-    """
+    """The metadata of a .safetensors file; empty for any other checkpoint. Raises FileNotFoundError or ValueError as `read_state`."""
     path = Path(path)
     return look_into(path).notes if _is_safetensors(first_bytes(path, path.name)) else {}
 
@@ -180,18 +172,16 @@ def unwrapped(state: Mapping[str, _Value]) -> dict[str, _Value]:
 def _network(content: Any, name: str) -> dict[str, Stored]:
     """The tensors of the innermost dictionary that wrappers lead to."""
     for _ in range(MAX_WRAPPERS):
-        inner = (
-            next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict) and content[key]), None)
-            if isinstance(content, dict)
-            else None
-        )
+        found = content if isinstance(content, dict) else {}
+        inner = next((found[key] for key in WRAPPERS if isinstance(found.get(key), dict) and found[key]), None)
         if inner is None:
             break
         content = inner
     else:
         raise ValueError(f"{name} holds dictionaries within each other without end; {AGAIN}")
     if not isinstance(content, dict):
-        raise ValueError(f"{name} holds {_named(content)} where the tensors of a network were expected; save its state_dict() instead")
+        what = f"one tensor of shape {content.size}" if hasattr(content, "size") else f"a {type(content).__name__}"
+        raise ValueError(f"{name} holds {what} where the tensors of a network were expected; save its state_dict() instead")
     state = {str(key): value for key, value in content.items() if isinstance(value, Stored)}
     if not state:
         raise ValueError(f"{name} holds no tensors, only {_listed(content)}; choose the file with the weights")
@@ -200,10 +190,6 @@ def _network(content: Any, name: str) -> dict[str, Stored]:
 
 def _listed(keys: Any) -> str:
     return ", ".join(str(key)[:40] for key in list(keys)[:5]) or "nothing"
-
-
-def _named(value: Any) -> str:
-    return f"one tensor of shape {value.size}" if hasattr(value, "size") else f"a {type(value).__name__}"
 
 
 def _is_safetensors(start: bytes) -> bool:

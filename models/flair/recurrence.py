@@ -117,11 +117,7 @@ class Recurrence(nn.Module):
         self.conv_last = zero_initialised(nn.Conv2d(width, width, 1))
 
     def forward(self, x: Tensor, window: Window) -> Tensor:
-        """x (B T, C, h, w).
-
-        Raises:
-            KeyError: if the window has no flow or no weights for this size.
-        """
+        """x (B T, C, h, w). Raises KeyError if the window has no flow or no weights for this size."""
         last, size = window.frames - 1, (x.shape[-2], x.shape[-1])
         features = x.unflatten(0, (-1, window.frames))
         motion: Any = window.flows[size] if last else None

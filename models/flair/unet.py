@@ -49,11 +49,7 @@ class VideoConfig(ABC):
     @classmethod
     @abstractmethod
     def of(cls, state: Mapping[str, Tensor]) -> Self:
-        """The sizes that weights show; the published ones for what they do not.
-
-        Raises:
-            KeyError: if they are not this network's.
-        """
+        """The sizes that weights show; the published ones for what they do not. Raises KeyError if they are not this network's."""
 
     @classmethod
     def of_blocks(cls, channels: int, blocks: Iterable[tuple[int, bool, bool] | None]) -> Self:

@@ -58,11 +58,7 @@ class KeepConfig(CodeConfig):
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor]) -> KeepConfig:
-        """The configuration that a state dict (names of v0.1.0) was made with.
-
-        Raises:
-            KeyError: if it holds no such network.
-        """
+        """The configuration that a state dict (names of v0.1.0) was made with. Raises KeyError if it holds no such network."""
         shared = CodeConfig.of(state)
         gain = "kalman_filter.uncertainty_estimator."
         layers = {key.split(".")[2] for key in state if key.startswith(gain)}
