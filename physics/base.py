@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +25,18 @@ STEP, DRAWN_TOGETHER = 3 << 20, 16
 
 def ignored(frames: int) -> None:
     """The `OnFrames` of whoever does not ask."""
+
+
+class EqualByContent:
+    """Equality and hash of operators that hold a tensor, by `_identity`: its bytes, and all else that they are made of."""
+
+    _identity: Any
+
+    def __eq__(self, other: object) -> bool:
+        return self._identity == getattr(other, "_identity", None)
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
 
 
 class Degradation(ABC):
@@ -166,11 +178,7 @@ class Degradation(ABC):
         return Composition(self, inner)
 
     def input_size(self, y: Tensor, size: Size | None) -> Size:
-        """`size`, or by default `factor` times the size of y.
-
-        Raises:
-            ValueError: if a frame of `size` does not give a y of this size.
-        """
+        """`size`, or by default `factor` times the size of y. Raises ValueError if a frame of `size` does not give a y of this size."""
         low = (y.shape[-2], y.shape[-1])
         if size is None:
             return low[0] * self.factor, low[1] * self.factor

@@ -176,7 +176,7 @@ def _fit(power: Tensor, frequency: Tensor, highest: float, floor: float) -> tupl
     mean_x = (weights * x).sum()
     limits = torch.logspace(math.log10(float(f.min())), math.log10(float(f.max()) * 1.001), 10, dtype=f.dtype)
     parts = [part for low, high in pairwise(limits) if bool((part := (f >= low) & (f < high)).any())]
-    best: tuple[float, float, float] | None = None
+    fits = []
     for exponent in EXPONENTS:
         t = signal + exponent * f.log()
         mean_t = (weights * t).sum()
@@ -184,10 +184,9 @@ def _fit(power: Tensor, frequency: Tensor, highest: float, floor: float) -> tupl
         error = t - (mean_t - square * (x - mean_x))
         means = torch.stack([(weights[part] * error[part]).sum() / weights[part].sum() for part in parts])
         misfit = float(means.square().mean().sqrt())
-        if best is None or misfit + EXPONENT_PENALTY * abs(exponent - TYPICAL_EXPONENT) < best[0]:
-            best = misfit + EXPONENT_PENALTY * abs(exponent - TYPICAL_EXPONENT), misfit, math.sqrt(square)
-    assert best is not None
-    return best[2], best[1], end
+        fits.append((misfit + EXPONENT_PENALTY * abs(exponent - TYPICAL_EXPONENT), misfit, math.sqrt(square)))
+    _, misfit, sigma = min(fits, key=lambda fit: fit[0])
+    return sigma, misfit, end
 
 
 def _spectra(y: Tensor) -> Tensor:

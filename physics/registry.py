@@ -37,11 +37,7 @@ class Parameter(options.Parameter):
     default: Value = 0
 
     def read(self, kind: str, value: object) -> Value:
-        """The value in the parameter's type.
-
-        Raises:
-            ValueError: if it has another type, is out of range or no choice.
-        """
+        """The value in the parameter's type. Raises ValueError if it has another type, is out of range or no choice."""
         given: Any = str(value) if self.choices else value
         if not self.choices and (isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)):
             raise ValueError(f"{kind}: {self.name} must be a number, got {value!r}")

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..base import Degradation, Size
+from ..base import Degradation, EqualByContent, Size
 from ..linalg.boundary import Boundary, banded_matrix, boundary_index, check_boundary
 from ..linalg.convolve import correlate, correlate_adjoint, gram_spectrum
 from ..linalg.separable import Separable
@@ -26,7 +26,7 @@ MIN_FORMULA_SIGMA = 0.45
 
 
 @dataclass(frozen=True, eq=False)
-class Blur(Separable):
+class Blur(EqualByContent, Separable):
     """y_kl = sum_ij K_ij x[f k + o + i - kh // 2, f l + o + j - kw // 2]: correlation with K, every f-th pixel kept.
 
     Frames are (..., H, W) of any size; y is (..., ceil(H / f), ceil(W / f)). With the default offset o = f // 2, a kernel that is as
@@ -96,12 +96,6 @@ class Blur(Separable):
     @cached_property
     def _identity(self) -> tuple[object, ...]:
         return self.weights.numpy().tobytes(), tuple(self.weights.shape), self.factor, self.boundary, self.offset
-
-    def __eq__(self, other: object) -> bool:
-        return self._identity == getattr(other, "_identity", None)
-
-    def __hash__(self) -> int:
-        return hash(self._identity)
 
     @cached_property
     def taps(self) -> tuple[Tensor, Tensor] | None:

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..base import Degradation, Size
+from ..base import Degradation, EqualByContent, Size
 from ..numerics import cached
 
 
@@ -30,7 +30,7 @@ class _Masking(Degradation):
 
 
 @dataclass(frozen=True, eq=False)
-class Inpaint(_Masking):
+class Inpaint(EqualByContent, _Masking):
     """y = m x: pixels where the mask is not 0 are known, the others read 0.
 
     mask: (H, W) for every frame, or (T, 1, H, W) frame by frame; x must have that H, W (and T).
@@ -52,12 +52,6 @@ class Inpaint(_Masking):
     @cached_property
     def _identity(self) -> tuple[object, ...]:
         return self.mask.numpy().tobytes(), tuple(self.mask.shape)
-
-    def __eq__(self, other: object) -> bool:
-        return self._identity == getattr(other, "_identity", None)
-
-    def __hash__(self) -> int:
-        return hash(self._identity)
 
     def mask_for(self, x: Tensor) -> Tensor:
         same = x.shape[-2:] == self.mask.shape[-2:]
@@ -133,8 +127,9 @@ class BrushStrokes(_Masking):
         return f"Brush strokes over {self.share:.0%} of the picture, seed {self.seed}"
 
 
+@cached(64)
 def brush_mask(size: Size, share: float = 0.2, width: float = 0.06, seed: int = 0) -> Tensor:
-    """(H, W) bool, False under free-form strokes that are laid until they hide at least `share` of the picture.
+    """(H, W) bool, False under free-form strokes that are laid until they hide at least `share` of the picture; shared, not to be written to.
 
     A stroke wanders: 4 to 12 straight pieces, each 1 to 4 widths long, that turn by up to 80 degrees, with round ends and joints.
 
@@ -145,11 +140,6 @@ def brush_mask(size: Size, share: float = 0.2, width: float = 0.06, seed: int = 
         ValueError: if `share` is not in 0..0.9 or `width` not in 0.005..0.5.
     """
     _check_brush(share, width)
-    return _cached_brush_mask(size, share, width, seed).clone()
-
-
-@cached(64)
-def _cached_brush_mask(size: Size, share: float, width: float, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(low: float, high: float) -> float:
@@ -176,18 +166,14 @@ def _check_brush(share: float, width: float) -> None:
         raise ValueError(f"a brush is 0.005 to 0.5 of the shorter side wide, got {width}")
 
 
+@cached(16)
 def random_mask(size: Size, keep: float = 0.5, seed: int = 0) -> Tensor:
-    """(H, W) bool with exactly int(H W keep) pixels known, drawn without replacement.
+    """(H, W) bool with exactly int(H W keep) pixels known, drawn without replacement; shared, not to be written to.
 
     Raises:
         ValueError: if `keep` is not in 0..1.
     """
     _check_keep(keep)
-    return _cached_random_mask(size, keep, seed).clone()
-
-
-@cached(16)
-def _cached_random_mask(size: Size, keep: float, seed: int) -> Tensor:
     pixels = size[0] * size[1]
     order = torch.randperm(pixels, generator=torch.Generator().manual_seed(seed))
     mask = torch.zeros(pixels, dtype=torch.bool)

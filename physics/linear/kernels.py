@@ -36,11 +36,7 @@ def gaussian_kernel(sigma_x: float, sigma_y: float | None = None, angle: float =
 
 
 def line_kernel(length: float, angle: float = 0.0, *, even: bool = False) -> Tensor:
-    """Uniform motion over `length` pixels along `angle`.
-
-    Raises:
-        ValueError: for a length that is not positive.
-    """
+    """Uniform motion over `length` pixels along `angle`. Raises ValueError for a length that is not positive."""
     if not length > 0:
         raise ValueError(f"a motion line needs a positive length in pixels, got {length}")
     turn = math.radians(angle)
