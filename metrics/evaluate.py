@@ -110,11 +110,7 @@ def evaluate(
 
 @dataclass
 class _Evaluation:
-    """What `evaluate` was given, and what it carries from frame to frame.
-
-    Raises:
-        ValueError: as `evaluate`.
-    """
+    """What `evaluate` was given, and what it carries from frame to frame. Raises ValueError as `evaluate`."""
 
     clips: Mapping[str, Clip | None]
     forward: Callable[[Tensor], Tensor] | None
@@ -255,7 +251,8 @@ class _Evaluation:
         """Identities in one frame, of those whose landmarks are there."""
         assert self.embed is not None
         place = alignment_of(self.embed)
-        crops = {n: identity_crop(frame[0], five, *place) for n, five in landmarks.items() if _five(five)}
+        found = {n: five for n, five in landmarks.items() if five.shape == (5, 2) and bool(five.isfinite().all())}
+        crops = {n: identity_crop(frame[0], five, *place) for n, five in found.items()}
         return dict(zip(crops, self.embed(torch.stack([*crops.values()])), strict=True)) if crops else {}
 
     def measure_residual(self, t: int, ax: Tensor, y: Tensor) -> None:
@@ -325,7 +322,3 @@ class _Evaluation:
 def _frame(clip: Clip, t: int) -> Tensor:
     """Frame t as (1, 3, H, W) float32 on the CPU."""
     return clip[t][None].detach().to("cpu", torch.float32)
-
-
-def _five(landmarks: Tensor) -> bool:
-    return landmarks.shape == (5, 2) and bool(landmarks.isfinite().all())

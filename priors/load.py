@@ -109,11 +109,7 @@ def prior_from_file(
 
 
 def sizes_of(notes: Mapping[str, str]) -> BicubicConfig | BlurConfig | None:
-    """The sizes that `fvr train prior` leaves in a file's metadata, None for a published file.
-
-    Raises:
-        ValueError: if they cannot be read.
-    """
+    """The sizes that `fvr train prior` leaves in a file's metadata, None for a published file. Raises ValueError if they cannot be read."""
     from ..models.flair.bicubic import BicubicConfig
     from ..models.flair.blur import BlurConfig
 
