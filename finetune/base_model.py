@@ -48,11 +48,7 @@ class Base:
 
 
 def base_from_file(path: Path | str) -> Base:
-    """The restorer in a checkpoint file, its own options as the loader has them.
-
-    Raises:
-        FileNotFoundError, ValueError: as `load_network`.
-    """
+    """The restorer in a checkpoint file, its own options as the loader has them. Raises FileNotFoundError or ValueError as `load_network`."""
     loaded = load_network(path)
     restorer = restorer_from(loaded)
     files = _with_bases(loaded.path)

@@ -130,11 +130,7 @@ def as_bytes(images: Tensor, side: int) -> Tensor:
 
 
 def read_picture(path: Path, side: int) -> Tensor:
-    """A picture file as (3, side, side) uint8 RGB.
-
-    Raises:
-        ValueError: if it cannot be read.
-    """
+    """A picture file as (3, side, side) uint8 RGB. Raises ValueError if it cannot be read."""
     picture = decode_image(path.read_bytes())
     if picture is None:
         raise ValueError(f"{path} {UNREADABLE}")

@@ -35,11 +35,7 @@ class HeldOut:
             raise ValueError(f"block and guard are numbers of pairs from 0 up, got {self.block} and {self.guard}")
 
     def split(self, count: int) -> tuple[list[int], list[int]]:
-        """The pairs to learn from and those that judge, both in order.
-
-        Raises:
-            ValueError: if nothing is left of one of them.
-        """
+        """The pairs to learn from and those that judge, both in order. Raises ValueError if nothing is left of one of them."""
         if self.block:
             every = round(1 / self.share)
             held = [i for i in range(count) if (i // self.block) % every == every - 1]

@@ -139,11 +139,14 @@ class FineTuneStage(Stage):
         return bool(self.options.patience) and self.idle >= self.options.patience
 
     def extra(self) -> dict[str, Any]:
-        return {"best": self.best, "best step": self.best_step, "best figures": self.best_figures, "idle": self.idle, "step": self.step}
+        own = {"best": self.best, "best step": self.best_step, "best figures": self.best_figures, "idle": self.idle, "step": self.step}
+        return own if self.adversary is None else own | {"adversary": self.adversary.state()}
 
     def restore(self, extra: dict[str, Any]) -> None:
         self.best, self.best_step, self.best_figures = extra["best"], extra["best step"], extra["best figures"]
         self.idle, self.step = extra["idle"], extra["step"]
+        if self.adversary is not None:
+            self.adversary.restore(extra["adversary"])
 
     def _judged(self, network: nn.Module) -> tuple[dict[str, float], Tensor]:
         """The held-out loss and what restored held-out faces differ from their targets; and those faces, (n, 3, S, S) in [0, 1]."""
@@ -301,11 +304,3 @@ class ImageFineTuneStage(FineTuneStage):
             entropy, distance = self.codes.terms(found, target, batch["which"])
             terms |= {"tokens": options.tokens * entropy, "features": options.features * distance}
         return terms, picture
-
-    def extra(self) -> dict[str, Any]:
-        return {**super().extra(), **({"adversary": self.adversary.state()} if self.adversary is not None else {})}
-
-    def restore(self, extra: dict[str, Any]) -> None:
-        super().restore(extra)
-        if self.adversary is not None:
-            self.adversary.restore(extra["adversary"])
