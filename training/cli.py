@@ -181,11 +181,7 @@ def _blind(options: argparse.Namespace) -> None:
 
 
 def _load_flow(options: argparse.Namespace, network: nn.Module, recipe: str) -> None:
-    """Gives the network SPyNet's weights, which no stage trains.
-
-    Raises:
-        ValueError: if they are needed and not given, or the other way round.
-    """
+    """Gives the network SPyNet's weights, which no stage trains. Raises ValueError if they are needed and not given, or the other way round."""
     if spynet_of(network) is None:
         if options.spynet is not None:
             raise ValueError(f"--spynet is for recipes that carry features along flow, and {recipe} does not; leave it out")

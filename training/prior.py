@@ -20,6 +20,7 @@ from ..models.flair.temporal import split_parameters
 from ..models.flair.unet import VideoUNet
 from ..models.flair.window import Flows
 from ..priors.flair_video import smoothed
+from ..priors.load import TASKS
 from .data.degradations import BENCHMARK, NATIVE_128, Blind, Deblurring, KnownDegradation, benchmark_input
 from .data.faces import MIRROR_ONLY, Faces, Jitter
 from .data.synthetic_motion import Clips, Motion, animate, sample_clip
@@ -75,10 +76,6 @@ class PriorRecipe:
             raise ValueError(f"the degradations are for faces of {self.blind.side} pixels and the network for {self.sizes.side}: give them one side")
         if self.levels not in ("schedule", "angle") or self.weighting not in ("eps", "v"):
             raise ValueError(f"levels is schedule or angle and weighting is eps or v, got {self.levels!r} and {self.weighting!r}")
-
-
-TASKS = ("x4", "x8", "x16", "gaussian", "motion", "jpeg")
-"""What FLAIR was trained for."""
 
 
 def paper(task: str = "x8") -> PriorRecipe:

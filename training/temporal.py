@@ -108,11 +108,7 @@ class TemporalStage(Stage[Net]):
             self.perceptual = lpips_or_none(self.device) or EncoderFeatures(copy.deepcopy(self.encoder_of_clean()), sides)
 
     def encoder_of_clean(self) -> Encoder:
-        """The autoencoder's.
-
-        Raises:
-            ValueError: if the recipe needs one and none was given.
-        """
+        """The autoencoder's. Raises ValueError if the recipe needs one and none was given."""
         if self.clean is None:
             raise ValueError(f"the recipe {self.recipe.name} compares with the codes of clean faces: give --autoencoder")
         return self.clean

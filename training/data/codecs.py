@@ -70,11 +70,7 @@ def through(frames: np.ndarray, codec: str | None, quality: float, matrix: str =
 
 
 def coded(planes: np.ndarray, codec: str, quality: float, options: Mapping[str, str]) -> np.ndarray:
-    """(T, 3 H / 2, W) uint8 through an encoder and its decoder.
-
-    Raises:
-        RuntimeError: if frames are lost.
-    """
+    """(T, 3 H / 2, W) uint8 through an encoder and its decoder. Raises RuntimeError if frames are lost."""
     name, scale, _ = CODECS[codec]
     encoder = av.CodecContext.create(name, "w")
     encoder.width, encoder.height = planes.shape[2], planes.shape[1] * 2 // 3

@@ -126,11 +126,7 @@ def area_resized(images: Tensor, side: int) -> Tensor:
 
 
 def read_face(path: Path, side: int) -> Tensor:
-    """A picture file as (3, side, side) uint8 RGB.
-
-    Raises:
-        ValueError: if it cannot be read or is not square.
-    """
+    """A picture file as (3, side, side) uint8 RGB. Raises ValueError if it cannot be read or is not square."""
     pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     if pixels is None:
         raise ValueError(f"{path} is not a picture that can be read; remove it from the folder or convert it to PNG")
