@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from math import lcm
@@ -165,17 +165,19 @@ def restore_frames(
         around = Surroundings(crops)
     if around is not None and session.looks:
         session.look(Surroundings(around.frames[: session.looks], around.corner))
+
+    def pieces() -> Iterator[Tensor]:
+        for start in range(0, len(crops), chunk):
+            part = slice(start, start + chunk)
+            yield session.push(crops[part]) if masks is None else session.push(crops[part], masks[part])
+        yield session.close()
+
     ready = []
-    for start in range(0, len(crops), chunk):
-        part = slice(start, start + chunk)
-        ready.append(session.push(crops[part]) if masks is None else session.push(crops[part], masks[part]))
-        on_frame(len(ready[-1]))
+    for piece in pieces():
+        ready.append(piece)
+        on_frame(len(piece))
         if on_maps is not None:
             on_maps(session.maps())
-    ready.append(session.close())
-    on_frame(len(ready[-1]))
-    if on_maps is not None:
-        on_maps(session.maps())
     if session.note:
         on_note(session.note)
     return joined(ready)

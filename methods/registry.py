@@ -230,11 +230,7 @@ def build_restorer(
 
 
 def method(name: str) -> MethodSpec:
-    """The method called `name`.
-
-    Raises:
-        ValueError: if there is none, naming those that exist and the nearest.
-    """
+    """The method called `name`. Raises ValueError if there is none, naming those that exist and the nearest."""
     known = methods()
     if name not in known:
         near = get_close_matches(name.lower(), known, n=1)

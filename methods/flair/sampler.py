@@ -31,8 +31,6 @@ from .observation import TrackObservation, observation_model
 from .options import FlairOptions, enhancement_weights, gammas, idle_consistency
 from .windows import WindowStream, blend_overlap
 
-__all__ = ["FlairOptions", "FlairRestorer", "FlairStep", "Progress", "data_consistency", "flair_step"]
-
 
 @dataclass(frozen=True)
 class FlairStep:

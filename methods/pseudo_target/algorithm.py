@@ -203,11 +203,7 @@ class LowPass:
 
 @cached(32)
 def low_pass_matrix(length: int, N: int) -> Tensor:
-    """(length, length) float64: what phi_N does along one axis. Rows sum to 1.
-
-    Raises:
-        ValueError: if N does not divide `length`.
-    """
+    """(length, length) float64: what phi_N does along one axis. Rows sum to 1. Raises ValueError if N does not divide `length`."""
     if length % N:
         raise ValueError(f"the low-pass filter phi_{N} takes sides that are multiples of {N}, got {length}; resize the faces")
     few = length // N

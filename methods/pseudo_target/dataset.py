@@ -110,11 +110,7 @@ class PairFolder:
         return line
 
     def read(self, line: PairLine) -> tuple[Tensor, Tensor, Tensor]:
-        """A pair's input, initial restoration and target, each (3, H, W) in [0, 1].
-
-        Raises:
-            ValueError: if a picture is missing or damaged.
-        """
+        """A pair's input, initial restoration and target, each (3, H, W) in [0, 1]. Raises ValueError if a picture is missing or damaged."""
         return tuple(read_png(self.path / kind / line.file) for kind in KINDS)  # type: ignore[return-value]
 
     def _make_folders(self) -> None:
@@ -216,11 +212,7 @@ def png(picture: Tensor) -> bytes:
 
 
 def read_png(path: Path) -> Tensor:
-    """(3, H, W) RGB in [0, 1] of a picture file.
-
-    Raises:
-        ValueError: if there is none, or it is damaged.
-    """
+    """(3, H, W) RGB in [0, 1] of a picture file. Raises ValueError if there is none, or it is damaged."""
     found = decode_image(path.read_bytes()) if path.is_file() else None
     if found is None:
         raise ValueError(f"the picture {path} is missing or damaged; delete its line in {PAIRS} to have it made again")

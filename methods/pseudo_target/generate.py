@@ -200,11 +200,7 @@ def faces_of(clips: Sequence[FaceClip], options: ChoiceOptions) -> tuple[list[Ch
 
 
 def faces_of_frames(frames: Tensor, options: ChoiceOptions) -> tuple[list[ChosenFace], Choice]:
-    """The chosen ones of aligned frames (N, 3, S, S) of one person.
-
-    Raises:
-        ValueError: if they are not square.
-    """
+    """The chosen ones of aligned frames (N, 3, S, S) of one person. Raises ValueError if they are not square."""
     check_square(frames)
     choice = choose_frames(thumbnails(frames), quality(frames), options)
     return [ChosenFace(frames[i], "frames", 0, i) for i in choice.chosen], choice
