@@ -7,7 +7,7 @@ The only room of the package that imports `comfy*` or `folder_paths`, and only i
 from __future__ import annotations
 
 from .comfyui import comfy, comfy_api, inside_comfyui
-from .devices import device, free_memory, intermediate_device, intermediate_dtype, managed, offload_device, set_device
+from .devices import device, free_memory, intermediate_device, intermediate_dtype, managed, set_device
 from .folders import (
     check_output,
     file_fingerprint,

@@ -27,11 +27,7 @@ def device() -> torch.device:
 
 
 def set_device(name: str | torch.device | None) -> None:
-    """Overrides the choice of `device` for this process; None gives the choice back.
-
-    Raises:
-        ValueError: if there is no such device here.
-    """
+    """Overrides the choice of `device` for this process; None gives the choice back. Raises ValueError if there is no such device here."""
     global _chosen_device
     import torch
 
@@ -44,11 +40,6 @@ def set_device(name: str | torch.device | None) -> None:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device {str(name)!r} is not usable here ({str(error).splitlines()[0]}); try cpu, cuda, cuda:1 or mps") from error
     _chosen_device = chosen
-
-
-def offload_device() -> torch.device:
-    """Where networks wait between uses: ComfyUI's offload device, else where they run."""
-    return comfyui.model_management().unet_offload_device() if comfyui.inside_comfyui() and _chosen_device is None else device()
 
 
 def free_memory(needed: int) -> None:

@@ -170,11 +170,7 @@ def next_output_path(prefix: str, suffix: str, *, kind: str = "output", width: i
 
 
 def output_folder(name: str) -> Path:
-    """The folder of that name below the output folder; nothing is made.
-
-    Raises:
-        ValueError: if the name leads out of it.
-    """
+    """The folder of that name below the output folder; nothing is made. Raises ValueError if the name leads out of it."""
     root = _directory("output")
     local_paths.check_prefix(name, root)
     return Path(root) / name

@@ -45,11 +45,7 @@ def to_image(frames: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
 
 
 def from_mask(mask: Tensor) -> Tensor:
-    """MASK (B, H, W) or (H, W) -> (B, 1, H, W) float32 on the CPU in [0, 1].
-
-    Raises:
-        ValueError: for another rank or dtype, or an empty batch.
-    """
+    """MASK (B, H, W) or (H, W) -> (B, 1, H, W) float32 on the CPU in [0, 1]. Raises ValueError for another rank or dtype, or an empty batch."""
     if getattr(mask, "ndim", 0) == 2:
         mask = mask[None]
     _check(mask, "MASK", rank=3, layout="(batch, height, width)")

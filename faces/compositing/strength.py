@@ -36,11 +36,7 @@ class Gates:
 
     @classmethod
     def parse(cls, text: str) -> Gates:
-        """The gates of "size=10-20, yaw=70-50"; what is not named keeps its default, and "off" opens all.
-
-        Raises:
-            ValueError: for anything else.
-        """
+        """The gates of "size=10-20, yaw=70-50"; what is not named keeps its default, and "off" opens all. Raises ValueError for anything else."""
         names = [field.name for field in fields(cls)]
         if text.strip().lower() == "off":
             return cls(**dict.fromkeys(names, (-2.0, -1.0)) | dict.fromkeys(("yaw", "pitch", "occlusion"), (1e6, 1e5)))

@@ -23,11 +23,7 @@ class ExternalDetections:
     name: str = "given"
 
     def at(self, index: int, count: int) -> list[list[Face]]:
-        """Faces of frames index .. index + count - 1.
-
-        Raises:
-            ValueError: if the faces do not reach that far.
-        """
+        """Faces of frames index .. index + count - 1. Raises ValueError if the faces do not reach that far."""
         if index + count > len(self.faces):
             raise ValueError(f"faces were given for {len(self.faces)} frames, got a clip of at least {index + count}; detect on the same frames")
         return list(self.faces[index : index + count])

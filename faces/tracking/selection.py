@@ -86,11 +86,7 @@ def picture_named(which: str) -> str | None:
 
 
 def parse_ids(which: str) -> set[int]:
-    """The numbers in "0,2".
-
-    Raises:
-        ValueError: if there is anything else.
-    """
+    """The numbers in "0,2". Raises ValueError if there is anything else."""
     parts = [part.strip() for part in which.split(",") if part.strip()]
     if not parts or not all(part.isdecimal() for part in parts):
         raise ValueError(f"faces must be all, largest, ids such as 0,2, or like:photo.jpg, got {which!r}")
@@ -98,11 +94,7 @@ def parse_ids(which: str) -> set[int]:
 
 
 def read_picture(path: str | Path) -> Tensor:
-    """A picture file as (3, H, W) RGB in [0, 1].
-
-    Raises:
-        OSError: if it cannot be read.
-    """
+    """A picture file as (3, H, W) RGB in [0, 1]. Raises OSError if it cannot be read."""
     try:
         picture = decode_image(Path(path).read_bytes())
     except OSError as error:

@@ -48,7 +48,7 @@ said["found"] = host.model_path("b.safetensors") == Path(folder_paths.get_full_p
 
 import torch
 
-said["device"] = [str(host.device()), str(host.intermediate_device()), str(host.intermediate_dtype()), str(host.offload_device())]
+said["device"] = [str(host.device()), str(host.intermediate_device()), str(host.intermediate_dtype())]
 from comfy.cli_args import args
 
 args.fp16_intermediates = True

@@ -55,5 +55,5 @@ def test_the_seam_does_as_comfyui_does(what, said):
 
 @needs_comfyui
 def test_devices_are_comfyuis(said):
-    device, intermediate, dtype, offload = said["device"]
-    assert (intermediate, dtype, offload) == ("cpu", "torch.float32", "cpu") and device.partition(":")[0] in ("cpu", "cuda", "mps")
+    device, intermediate, dtype = said["device"]
+    assert (intermediate, dtype) == ("cpu", "torch.float32") and device.partition(":")[0] in ("cpu", "cuda", "mps")
