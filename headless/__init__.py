@@ -8,5 +8,3 @@ from __future__ import annotations
 from .executor import NodeFailed, NodeStep, PromptRefused, RunResult, run_prompt
 from .prompt import apply_overrides, load_prompt
 from .validation import NodeError, validate
-
-__all__ = ["NodeError", "NodeFailed", "NodeStep", "PromptRefused", "RunResult", "apply_overrides", "load_prompt", "run_prompt", "validate"]

@@ -19,8 +19,6 @@ else:
     from . import ui_shim as ui
     from .io_shim import ComfyExtension
 
-__all__ = ["ComfyExtension", "io", "newer", "ui"]
-
 
 def newer(**arguments: Any) -> dict[str, Any]:
     """Those of the `io.Schema` arguments that the running host knows: `io.Schema(..., **newer(essentials_category="Video"))`.

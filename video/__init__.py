@@ -30,40 +30,6 @@ from .times import FrameTimes
 from .writing.codecs import CODECS, CONTAINERS, SPEEDS, choose_codec, choose_container, default_codec, default_suffix
 from .writing.writer import Encoding, VideoSink
 
-__all__ = [
-    "CODECS",
-    "CONTAINERS",
-    "DEINTERLACE",
-    "IMAGE_SUFFIXES",
-    "SPEEDS",
-    "AudioInfo",
-    "AudioTrack",
-    "ColourTags",
-    "FrameChunk",
-    "FrameSource",
-    "FrameTimes",
-    "FramesSink",
-    "FramesSource",
-    "ImageSink",
-    "ShotCutDetector",
-    "Selection",
-    "SourceInfo",
-    "VideoError",
-    "VideoSink",
-    "check_apart",
-    "check_encoding",
-    "find_cuts",
-    "allow_playlist",
-    "open_sink",
-    "open_source",
-    "probe",
-    "read_audio",
-    "read_frames",
-    "default_codec",
-    "default_suffix",
-    "videos_in_folder",
-]
-
 
 def open_source(
     place: Place,
