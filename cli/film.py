@@ -93,7 +93,7 @@ def restore_job(options: Namespace, folder: Path, source: Any) -> int:
 def plan_and_restore(options: Namespace, folder: Path, source: Any, workers: int, arguments: Sequence[str], ready: dict[int, Any]) -> int:
     """As `restore_job`, with processes that are `ready` for the segments, and further `arguments` of `fvr segment`."""
     from .. import host
-    from ..assembly import AUTO
+    from ..assembly import AUTO, fingerprint
     from ..film.executors import Job
     from ..film.files import read_json
     from ..film.join import is_joined
@@ -145,26 +145,17 @@ def plan_and_restore(options: Namespace, folder: Path, source: Any, workers: int
         return 0
     if is_joined(planned_job, output):
         print(f"{output} is done already, by the job in {folder}")
-    before = version_of(output)
+    before = fingerprint(output)
     try:
         return restore_planned(options, planned_job, tools, workers, arguments, ready)
     except (OSError, ValueError) as error:
         if folder.exists():
             raise
-        if version_of(output) in (before, None):
+        if fingerprint(output) in (before, None):
             raise VideoError(f"{folder} was removed while it was worked on; the same command begins anew") from error
         host.say(f"another command has finished {output} and removed {folder}")
         print(output)
         return 0
-
-
-def version_of(path: Path) -> tuple[int, int] | None:
-    """What changes with a file that is put in another's place; None if there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns
 
 
 def restore_planned(options: Namespace, planned_job: Any, tools: Any, workers: int, arguments: Sequence[str], ready: dict[int, Any]) -> int:

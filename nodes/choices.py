@@ -22,11 +22,7 @@ def check_choice(node: type[io.ComfyNode], name: str, given: Mapping[str, Any] |
 
 
 def choice_made(node: type[io.ComfyNode], name: str, given: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
-    """For `execute`: the option that was chosen, and those of its inputs that were given.
-
-    Raises:
-        ValueError: where ComfyUI dropped the choice.
-    """
+    """For `execute`: the option that was chosen, and those of its inputs that were given. Raises ValueError where ComfyUI dropped the choice."""
     if given is None:
         raise ValueError(check_choice(node, name, given))
     values = {key: value for key, value in given.items() if value is not None}

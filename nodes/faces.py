@@ -43,7 +43,7 @@ from ..plurals import counted
 from ..video import ShotCutDetector
 from .page.before_after import evenly_spaced, slider
 from .page.people import page_files, people
-from .sockets import CATEGORY, Faces, Times, check_text
+from .sockets import CATEGORY, Faces, Times, check_text, first_fault, verdict
 
 
 def detector_input() -> Any:
@@ -70,15 +70,8 @@ def selection_inputs() -> list:
 
 def check_faces(which: Any) -> bool | str:
     """Validation of whom to restore; whether a person with that id is in the clip is known later. None comes by a wire."""
-    if (fine := check_text(faces=which)) is not True:
-        return fine
-    try:
-        if which is not None:
-            check_selection(which)
-            resolve_faces(which)
-    except (OSError, ValueError) as error:
-        return host.user_message(str(error))
-    return True
+    fine = check_text(faces=which)
+    return first_fault(verdict(check_selection, which), verdict(resolve_faces, which)) if fine is True and which is not None else fine
 
 
 def like_input() -> Any:
@@ -91,11 +84,7 @@ def look_of(like: Any) -> Look | None:
 
 
 def resolve_faces(faces: str) -> str:
-    """What `faces` says, with the picture of "like:photo.jpg" found in the host's folders.
-
-    Raises:
-        ValueError, OSError: if it is in none of them.
-    """
+    """What `faces` says, with the picture of "like:photo.jpg" found in the host's folders. Raises ValueError or OSError if it is in none of them."""
     name = picture_named(faces)
     return faces if name is None else f"{LIKE}{host.resolve_input(name)}"
 
@@ -349,13 +338,8 @@ class PasteBack(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, gates=""):
-        if (fine := check_text(gates=gates)) is not True:
-            return fine
-        try:
-            Gates.parse(gates or "")  # None comes by a wire
-        except ValueError as error:
-            return str(error)
-        return True
+        fine = check_text(gates=gates)
+        return verdict(Gates.parse, gates or "") if fine is True else fine  # None comes by a wire
 
     @classmethod
     def fingerprint_inputs(cls, **others):

@@ -18,7 +18,7 @@ from ..methods.pseudo_target.frame_selection import Choice, ChoiceOptions, Mode
 from ..plurals import counted
 from .choices import check_choice
 from .restoring import check_one_is_wired, check_wiring
-from .sockets import ABSENT, CATEGORY, Faces, PriorSocket, RestorerSocket, first_fault, seed_input
+from .sockets import ABSENT, CATEGORY, Faces, PriorSocket, RestorerSocket, first_fault, seed_input, verdict
 from .widgets import widgets
 
 if TYPE_CHECKING:
@@ -85,11 +85,8 @@ class PseudoTargetGenerate(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, folder="", preset=None, selection=None, faces=ABSENT, frames=ABSENT):
-        try:
-            output_folder(folder or "")
-        except ValueError as error:
-            return str(error)
-        return first_fault(check_choice(cls, "preset", preset), check_choice(cls, "selection", selection), check_wiring(cls, faces, frames))
+        choices = check_choice(cls, "preset", preset), check_choice(cls, "selection", selection)
+        return first_fault(verdict(output_folder, folder or ""), *choices, check_wiring(cls, faces, frames))
 
     @classmethod
     def fingerprint_inputs(cls, folder="", **others):
@@ -151,11 +148,7 @@ def report_of(
 
 
 def output_folder(name: str) -> Path | None:
-    """The folder of that name below the host's output folder; None for an empty name.
-
-    Raises:
-        ValueError: if it would lie elsewhere.
-    """
+    """The folder of that name below the host's output folder; None for an empty name. Raises ValueError if it would lie elsewhere."""
     if not name.strip():
         return None
     root = host.output_directory()

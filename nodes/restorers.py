@@ -85,11 +85,7 @@ class LoadFaceRestorer(io.ComfyNode):
 
 
 def load_restorer(model: str, precision: str = AUTO) -> tuple[Restorer, str]:
-    """What an entry of the loader's menu stands for, and what the file holds and its licence.
-
-    Raises:
-        ValueError: if the file is gone.
-    """
+    """What an entry of the loader's menu stands for, and what the file holds and its licence. Raises ValueError if the file is gone."""
     path = restorer_file(model)
     if path is None:
         place = host.model_folders()["facerestore_models"][0]

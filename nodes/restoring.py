@@ -16,7 +16,7 @@ from ..host.images import fitted_mask, from_image, from_mask
 from ..methods.base import Restorer, restore_frames
 from .faces import restored_text
 from .page.before_after import evenly_spaced, slider
-from .sockets import Faces, wired
+from .sockets import Faces, verdict, wired
 
 
 def face_inputs() -> list:
@@ -114,11 +114,7 @@ def cropped_masks(holes: Tensor, track: FaceTrack) -> Tensor:
 
 
 def masks_per_frame(holes: Tensor, count: int, size: tuple[int, int]) -> Tensor:
-    """One mask per aligned frame, (count, 1, H, W).
-
-    Raises:
-        ValueError: if neither one mask nor as many as frames came.
-    """
+    """One mask per aligned frame, (count, 1, H, W). Raises ValueError if neither one mask nor as many as frames came."""
     if len(holes) not in (1, count):
         raise ValueError(f"{len(holes)} masks came for {count} frames; give one for all, or one per frame")
     return fitted_mask(holes, size).expand(count, -1, -1, -1)
@@ -126,11 +122,7 @@ def masks_per_frame(holes: Tensor, count: int, size: tuple[int, int]) -> Tensor:
 
 def check_wiring(node: Any, faces: object, frames: object) -> bool | str:
     """For `validate_inputs`, as nodes before this one may run for minutes: whether exactly one of the two is in the prompt, and not ABSENT."""
-    try:
-        check_one_is_wired(node.define_schema().display_name, *wired(faces, frames))
-    except ValueError as error:
-        return str(error)
-    return True
+    return verdict(check_one_is_wired, node.define_schema().display_name, *wired(faces, frames))
 
 
 def check_one_is_wired(name: str, faces: object, frames: object) -> None:

@@ -29,7 +29,7 @@ from ..options import check
 from ..physics import Degradation, Identity, Inpaint
 from ..plurals import counted
 from ..priors.base import Prior
-from .sockets import ABSENT, CATEGORY, DegradationSocket, OpticalFlow, PriorSocket, advanced, seed_input, wired
+from .sockets import ABSENT, CATEGORY, DegradationSocket, OpticalFlow, PriorSocket, advanced, seed_input, verdict, wired
 from .widgets import from_widgets, widgets
 
 WIDGETS = (
@@ -82,13 +82,7 @@ class SeedMapOptimize(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, frames=None, degradation=ABSENT, mask=ABSENT, model=ABSENT, vae=ABSENT, prior=ABSENT):
         """What is wired, before anything runs."""
-        if degradation is mask is ABSENT:
-            return NO_DAMAGE
-        try:
-            check_sources(*wired(model, vae, prior))
-        except ValueError as error:
-            return str(error)
-        return True
+        return NO_DAMAGE if degradation is mask is ABSENT else verdict(check_sources, *wired(model, vae, prior))
 
     @classmethod
     def execute(cls, frames, seed=0, degradation=None, mask=None, model=None, vae=None, positive=None, prior=None, optical_flow=None, **widgets):
@@ -120,11 +114,7 @@ class SeedMapOptimize(io.ComfyNode):
 
 
 def options_of(values: dict[str, Any]) -> SeedMapOptions:
-    """What the widgets say.
-
-    Raises:
-        ValueError: for a value out of its range, in the words of the widgets.
-    """
+    """What the widgets say. Raises ValueError for a value out of its range, in the words of the widgets."""
     given = from_widgets(SeedMapOptions, values)
     check(SeedMapOptions, given, none="-1")
     return SeedMapOptions(**given)

@@ -14,7 +14,7 @@ from ..job_request import worker_tools
 from ..models.checkpoints.fetch import sha256_of
 from ..plurals import counted
 from ..video import choose_container
-from .sockets import CATEGORY, check_text, optional
+from .sockets import CATEGORY, check_text, first_fault, optional, verdict
 
 CACHE: dict[tuple[Path, str], Tools] = {}
 """The tools of the job that was worked on last."""
@@ -47,15 +47,8 @@ class RestoreSegment(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, job="", clip=""):
-        if (fine := check_text(job=job, clip=clip)) is not True:
-            return fine
-        try:
-            for name in (job, clip):
-                if name is not None:
-                    host.resolve_input(name)
-        except (OSError, ValueError) as error:
-            return host.user_message(str(error))
-        return True
+        fine = check_text(job=job, clip=clip)
+        return first_fault(*(verdict(host.resolve_input, name) for name in (job, clip) if name is not None)) if fine is True else fine
 
     @classmethod
     def fingerprint_inputs(cls, **inputs):

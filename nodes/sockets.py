@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -87,6 +87,15 @@ def fits(kind: str, value: Any) -> bool:
     if kind == "FVR_FACES":
         return isinstance(value, list) and all(isinstance(one, FaceClip) for one in value)
     return kind not in KINDS or isinstance(value, KINDS[kind])
+
+
+def verdict(check: Callable[..., object], *given: Any) -> bool | str:
+    """For `validate_inputs`: True, or the sentence with which `check` refuses what it is given."""
+    try:
+        check(*given)
+    except (OSError, ValueError) as error:
+        return host.user_message(str(error))
+    return True
 
 
 def first_fault(*verdicts: bool | str) -> bool | str:

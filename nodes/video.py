@@ -28,7 +28,7 @@ from ..video import (
     read_frames,
 )
 from ..video.streams.audio import track_of
-from .sockets import ABSENT, CATEGORY, Times, check_text, optional
+from .sockets import ABSENT, CATEGORY, Times, check_text, optional, verdict
 
 
 def file_input() -> Any:
@@ -46,13 +46,8 @@ def check_file(file: Any, video: object) -> bool | str:
         return True
     if file is ABSENT or not file:
         return NO_CLIP
-    if (fine := check_text(file=file)) is not True:
-        return fine
-    try:
-        open_source(host.resolve_input(file))
-    except (OSError, ValueError) as error:
-        return host.user_message(str(error))
-    return True
+    fine = check_text(file=file)
+    return verdict(lambda: open_source(host.resolve_input(file))) if fine is True else fine
 
 
 def check_output(filename_prefix: Any, codec: Any, crf: Any, pixel_format: Any) -> bool | str:
