@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -50,7 +50,15 @@ def page_to_tensor(page: np.ndarray) -> Tensor:
     return torch.from_numpy(page).permute(2, 0, 1).float() / 255
 
 
+def decode_pixels(data: bytes, flags: int = cv2.IMREAD_COLOR) -> Any:
+    """A picture file's pixels as OpenCV's imdecode gives them; None where it cannot, or refuses the size that a damaged header claims."""
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error:
+        return None
+
+
 def decode_image(data: bytes) -> Tensor | None:
     """The bytes of a picture file as (3, H, W) float32 RGB in [0, 1]; None where they are no whole picture."""
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    pixels = decode_pixels(data)
     return None if pixels is None else page_to_tensor(np.ascontiguousarray(pixels[..., ::-1]))

@@ -20,13 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..plots import decode_pixels
 from ..plurals import counted
 from .errors import VideoError
 from .files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Place, check_pixels, hidden_prefix, image_names
 from .info import ColourTags, SourceInfo
 from .pixels import depth
 from .reading.source import FrameSource, Selection, Timed
-from .reading.stills import decode_image, pictures_in
+from .reading.stills import pictures_in
 from .streams.companions import kept_companions
 from .streams.sound import Sound
 from .times import FrameTimes, nearest_rate
@@ -137,7 +138,7 @@ def check_size(data: bytes, file: Path) -> None:
 def load(data: bytes, file: Path) -> Any:
     """(H, W, 3) BGR, uint8 or uint16; alpha is dropped, grey spread, a camera's orientation tag obeyed."""
     check_size(data, file)
-    pixels = decode_image(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    pixels = decode_pixels(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16, np.float32):
         raise VideoError(f"{file} cannot be read as an image; it is damaged, or not a PNG, JPEG, WebP, TIFF or BMP file")
     return pixels
@@ -161,7 +162,7 @@ def lost_metadata(data: bytes) -> list[str]:
 
 def has_transparency(data: bytes) -> bool:
     """Whether an image has an alpha channel that is not opaque everywhere."""
-    pixels = decode_image(data, cv2.IMREAD_UNCHANGED)
+    pixels = decode_pixels(data, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 4:
         return False
     return bool(pixels[..., 3].min() < (1 if pixels.dtype == np.float32 else np.iinfo(pixels.dtype).max))

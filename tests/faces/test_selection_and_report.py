@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+from helpers.video_helpers import enormous
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +22,11 @@ CAST = [person(0, 0, 60, 100.0), person(1, 20, 60, 60.0, 200.0), person(2, 85, 5
 
 def who(tracks):
     return [t.person for t in tracks]
+
+
+def test_a_picture_that_claims_to_be_enormous_is_one_sentence(tmp_path):
+    with pytest.raises(OSError, match=r"the picture .*a\.bmp of whom to restore cannot be decoded; give a JPEG or PNG"):
+        select_tracks(CAST, f"like:{enormous(tmp_path / 'a.bmp')}")
 
 
 def test_words_and_ids():

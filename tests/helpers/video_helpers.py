@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import av
+import cv2
 import numpy as np
 import torch
 
@@ -25,6 +28,15 @@ def save(path, frames: torch.Tensor, times: FrameTimes | None = None, like=None,
     choices = {"preset": "ultrafast"} | choices
     with open_sink(path, like, **choices) as sink:
         sink.write(frames, times.starts, times.ends)
+    return path
+
+
+def enormous(path: Path) -> Path:
+    """A BMP file whose header claims 16 million columns, for which OpenCV has an error of its own kind."""
+    cv2.imwrite(str(path), np.zeros((4, 4, 3), np.uint8))
+    data = bytearray(path.read_bytes())
+    data[18:22] = (1 << 24).to_bytes(4, "little")
+    path.write_bytes(data)
     return path
 
 

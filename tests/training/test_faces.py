@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.video_helpers import enormous
 
 from fvr.training.data.faces import MIRROR_ONLY, Faces, Jitter, held_out, identity, read_face
 
@@ -101,7 +102,9 @@ def test_what_is_no_aligned_face_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"wide.png is 16 x 8; aligned faces are square"):
         read_face(wide, 8)
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"broken.png is not a picture"):
-        read_face(tmp_path / "broken.png", 8)
+    (tmp_path / "empty.png").touch()
+    for broken in (tmp_path / "broken.png", tmp_path / "empty.png", enormous(tmp_path / "enormous.bmp")):
+        with pytest.raises(ValueError, match=rf"{broken.name} is not a picture"):
+            read_face(broken, 8)
     with pytest.raises(ValueError, match="not a folder"):
         Faces(tmp_path / "none", "train", 8)

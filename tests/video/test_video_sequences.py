@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers.video_helpers import moving, save
+from helpers.video_helpers import enormous, moving, save
 
 from fvr.video import FrameTimes, VideoError, open_sink, open_source, probe, read_frames
 
@@ -120,12 +120,7 @@ def test_a_sequence_becomes_a_video_with_its_rate_and_colours(tmp_path):
 
 
 def test_an_image_that_claims_to_be_enormous_is_one_sentence(tmp_path):
-    """OpenCV raises an error of its own kind for sizes beyond its limits."""
-    path = tmp_path / "a.bmp"
-    cv2.imwrite(str(path), np.zeros((4, 4, 3), np.uint8))
-    data = bytearray(path.read_bytes())
-    data[18:22] = (1 << 24).to_bytes(4, "little")
-    path.write_bytes(data)
+    path = enormous(tmp_path / "a.bmp")
     with pytest.raises(VideoError, match=r"a\.bmp cannot be read as an image"):
         open_source(path)
 

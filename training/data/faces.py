@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...plots import decode_pixels
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 FEDERAL = ("us-house_", "us-senate_")
 """Names of the portraits of the United States' federal government: the only ones that train what this package ships."""
@@ -127,19 +129,19 @@ def area_resized(images: Tensor, side: int) -> Tensor:
 
 def read_face(path: Path, side: int) -> Tensor:
     """A picture file as (3, side, side) uint8 RGB. Raises ValueError if it cannot be read or is not square."""
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    pixels = decode_pixels(path.read_bytes())
     if pixels is None:
         raise ValueError(f"{path} is not a picture that can be read; remove it from the folder or convert it to PNG")
     height, width = pixels.shape[:2]
     if height != width:
-        raise ValueError(f"{path} is {width} x {height}; aligned faces are square: align the pictures first (the Align Faces node does)")
+        raise ValueError(f"{path} is {width} x {height}; aligned faces are square: align the pictures first (the node Face Align does)")
     if height != side:
         pixels = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA if height > side else cv2.INTER_CUBIC)
     return torch.from_numpy(np.ascontiguousarray(pixels[..., ::-1].transpose(2, 0, 1)))
 
 
 def _source_side(path: Path, side: int) -> int:
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    pixels = decode_pixels(path.read_bytes())
     return side if pixels is None or pixels.shape[0] < 2 * side else 2 * side
 
 

@@ -6,8 +6,6 @@ import struct
 from io import BytesIO
 from typing import Any
 
-import cv2
-import numpy as np
 from PIL import Image
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -32,14 +30,6 @@ def _reduced(image: Any, page: int) -> bool:
     """Whether a page of a TIFF is a small copy of another one."""
     image.seek(page)
     return bool(image.tag_v2.get(254, 0) & REDUCED)
-
-
-def decode_image(data: bytes, flags: int) -> Any:
-    """An image file's pixels as OpenCV's imdecode gives them; None where it cannot, or refuses the size that a damaged header claims."""
-    try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    except cv2.error:
-        return None
 
 
 def webp_delays(data: bytes) -> list[int]:
