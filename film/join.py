@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -115,7 +115,8 @@ class JoinedSink(VideoSink):
         if self.template is None:
             self.template, self.kind = stream, kind
             times = self.job.times(0, min(CHUNK, self.job.frames))
-            self.open(times[:-1], times[1:])
+            with self.writing():
+                self.open(times[:-1], times[1:])
         elif kind != self.kind:
             raise VideoError(
                 f"{file} was encoded unlike the segments before it, by another version of an encoder perhaps; remove it, and restore it here"
@@ -144,10 +145,19 @@ class JoinedSink(VideoSink):
         timeline.durations[start] = max(1, stop - start)
         if timeline.last is None or start > timeline.last[0]:
             timeline.last, timeline.stop = (start, self.job.time(number + 1)), max(stop, start + 1)
-        self.mux([packet])
-        self.count += 1
-        for lane in self.lanes:
-            lane.pump(start * tick)
+        with self.writing():
+            self.mux([packet])
+            self.count += 1
+            for lane in self.lanes:
+                lane.pump(start * tick)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Tells what the film's file refuses from what is wrong with a segment."""
+        try:
+            yield
+        except av.FFmpegError as error:
+            raise self.refused(error, "written") from error
 
     @property
     def rate(self) -> Fraction:

@@ -30,7 +30,7 @@ from fvr.film.status import status, status_text
 from fvr.film.tracks import TrackStore, load_tracks, save_tracks
 from fvr.methods.base import WarmUp
 from fvr.pipeline import CHUNK
-from fvr.video import open_source, probe, read_frames
+from fvr.video import VideoError, open_source, probe, read_frames
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -229,26 +229,50 @@ def test_two_runs_on_one_folder_share_the_work(clip, whole, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["job", "out.mkv"]
 
 
-@pytest.mark.skipif(sys.platform != "linux" or not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs to mount a small disk")
-def test_a_full_disk_stops_the_work_and_nothing_is_lost(clip, whole, tmp_path):
+@pytest.fixture
+def disk(tmp_path):
+    """A disk with room for 120 kB."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("needs to mount a small disk")
     disk = tmp_path / "disk"
     disk.mkdir()
     if os.system(f"mount -t tmpfs -o size=120k none {disk} 2>/dev/null"):
         pytest.skip("no small disk can be mounted here")
-    try:
-        job = planned(disk / "job", clip)
-        made = tools(job.frames)
-        with pytest.raises(DiskFull, match="make room and give the same command again"):
-            work(job, lambda: made)
-        done = done_at(disk / "job")
-        assert 0 < len(done) < 6
-        assert os.system(f"mount -o remount,size=8m {disk}") == 0
+    yield disk
+    os.system(f"umount -l {disk}")  # times are still mapped
+
+
+def make_room(disk: Path) -> None:
+    assert os.system(f"mount -o remount,size=8m {disk}") == 0
+
+
+def test_a_full_disk_stops_the_work_and_nothing_is_lost(clip, whole, tmp_path, disk):
+    job = planned(disk / "job", clip)
+    made = tools(job.frames)
+    with pytest.raises(DiskFull, match="make room and give the same command again"):
         work(job, lambda: made)
-        assert {name: done_at(disk / "job")[name] for name in done} == done
-        join_once(job, tmp_path / "out.mkv")
-        same(tmp_path / "out.mkv", whole)
-    finally:
-        os.system(f"umount -l {disk}")  # times are still mapped
+    done = done_at(disk / "job")
+    assert 0 < len(done) < 6
+    make_room(disk)
+    work(job, lambda: made)
+    assert {name: done_at(disk / "job")[name] for name in done} == done
+    join_once(job, tmp_path / "out.mkv")
+    same(tmp_path / "out.mkv", whole)
+
+
+def test_a_full_disk_under_the_film_is_said_and_no_segment_is_blamed(clip, whole, tmp_path, disk):
+    job = planned(tmp_path / "job", clip)
+    work(job, lambda: tools(job.frames))
+    done = done_at(tmp_path / "job")
+    sentence = r"out\.mkv could not be (written|finished), as its disk is full; make room and give the same command again$"
+    for write in (lambda: join_once(job, disk / "out.mkv"), lambda: in_one_go(clip, disk / "out.mkv")):
+        with pytest.raises(VideoError, match=sentence):
+            write()
+        assert list(disk.iterdir()) == []
+    make_room(disk)
+    join_once(job, disk / "out.mkv")
+    assert done_at(tmp_path / "job") == done
+    same(disk / "out.mkv", whole)
 
 
 @pytest.mark.parametrize(("codec", "suffix", "start"), [("h264", ".mp4", 0), ("h265", ".mkv", 0), ("prores", ".mov", 2), ("vp9", ".webm", 0)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -129,7 +130,13 @@ class VideoSink:
             for frame, start, end, own in zip(frames, starts, ends, stored or (None,) * len(frames), strict=True):
                 self.encode(frame, start, end, own)
         except av.FFmpegError as error:
-            raise VideoError(f"{self.name} could not be written by {self.encoding.codec.name} ({ffmpeg_reason(error)})") from error
+            raise self.refused(error, "written") from error
+
+    def refused(self, error: av.FFmpegError, what: str) -> VideoError:
+        """What to say where an encoder, or the disk, refuses."""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return VideoError(f"{self.name} could not be {what}, as its disk is full; make room and give the same command again")
+        return VideoError(f"{self.name} could not be {what} by {self.encoding.codec.name} ({ffmpeg_reason(error)})")
 
     def choose_pixel_format(self) -> None:
         """Chooses what depends on the size, and warns of what that costs."""
@@ -264,7 +271,7 @@ class VideoSink:
             self.finish(self.timeline)
         except av.FFmpegError as error:
             self.abort()
-            raise VideoError(f"{self.name} could not be finished by {self.encoding.codec.name} ({ffmpeg_reason(error)})") from error
+            raise self.refused(error, "finished") from error
         except BaseException:
             self.abort()
             raise
