@@ -26,8 +26,9 @@ from .errors import VideoError
 from .files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Place, check_pixels, hidden_prefix, image_names
 from .info import ColourTags, SourceInfo
 from .pixels import depth
+from .reading.probe import transparency_warning
 from .reading.source import FrameSource, Selection, Timed
-from .reading.stills import pictures_in
+from .reading.stills import has_alpha, pictures_in
 from .streams.companions import kept_companions
 from .streams.sound import Sound
 from .times import FrameTimes, nearest_rate
@@ -52,12 +53,12 @@ class SequenceSource(FrameSource):
         self.files = list(files)
         self.selection = selection
         self.warnings: list[str] = []
+        self.transparent = False
         first = read_bytes(self.files[0])
         if len(self.files) == 1 and (count := pictures_in(first)) > 1:
             raise VideoError(f"{self.files[0]} holds {count} pictures, and of an image one is read; make it a folder of images first")
         self.info = probe_sequence(self.files, nearest_rate(rate), str(place))
-        if has_transparency(first):
-            self.warn(f"{self.files[0]} has transparent parts; transparency is not kept")
+        self.check_transparency(first, self.files[0])
         if Path(str(place)).is_dir() and (left := [file.name for file in Path(str(place)).iterdir() if file.suffix.lower() in VIDEO_SUFFIXES]):
             videos = counted(len(left), "video is", "videos are")
             self.warn(f"{place} is read as a sequence of images; its {videos} left out ({min(left)}); name videos one by one")
@@ -72,10 +73,17 @@ class SequenceSource(FrameSource):
         for number, time in islice((timed for timed in times if self.selection.sees(timed[1], end)), self.selection.start, None):
             yield Timed(time, partial(self.picture, self.files[number]), time + 1 / self.info.rate)
 
+    def check_transparency(self, data: bytes, file: Path) -> None:
+        """Says of the first image that is transparent somewhere that this is lost."""
+        if not self.transparent and has_transparency(data):
+            self.transparent = True
+            self.warn(transparency_warning(file))
+
     def picture(self, file: Path) -> Tensor:
         data = read_bytes(file)
         if pictures_in(data) > 1:
             self.warn(f"images of {self.place} hold several pictures each; the first of each is used")
+        self.check_transparency(data, file)
         frame = read_image(data, file)
         if frame.shape[1:] != (self.info.height, self.info.width):
             raise VideoError(
@@ -162,6 +170,8 @@ def lost_metadata(data: bytes) -> list[str]:
 
 def has_transparency(data: bytes) -> bool:
     """Whether an image has an alpha channel that is not opaque everywhere."""
+    if not has_alpha(data):
+        return False
     pixels = decode_pixels(data, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 4:
         return False

@@ -132,6 +132,39 @@ def test_transparent_images_are_said(tmp_path):
     assert "transparency is not kept" in open_source(tmp_path / "clear.png").warnings[0]
 
 
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "P"])
+def test_one_transparent_image_of_many_is_said(tmp_path, kind):
+    for number in range(3):
+        picture = Image.new("RGBA", (8, 8), (10, 20, 30, 100 if number else 255))
+        options = {"transparency": 0} if kind == "P" and number else {}
+        picture.convert(kind).save(tmp_path / f"{number}.png", **options)
+    source = open_source(tmp_path)
+    read_frames(source), read_frames(source)
+    assert source.warnings == [f"{tmp_path / '1.png'} has transparent parts; transparency is not kept"]
+
+
+@pytest.mark.parametrize("name", ["late.webp", "late.gif", "late.apng", "late.png", "late.avif", "late.mov", "late.mkv"])
+def test_transparency_that_comes_late_is_said(tmp_path, name):
+    """Once, whichever picture is the first to have any; nothing where there is none."""
+    clear, opaque = ([np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)]) for picture in pictures(4)] for _ in range(2))
+    for picture in clear[2:]:
+        picture[4:20, 4:28, 3] = 0
+    for pixels, said in ((clear, True), (opaque, False)):
+        if name.endswith((".mov", ".mkv")):
+            codec, kind = {".mov": ("prores_ks", "yuva444p10le"), ".mkv": ("ffv1", "yuva420p")}[name[-4:]]
+            encode(tmp_path / name, pixels, codec, kind)
+        elif name.endswith(".avif") and not features.check("avif"):
+            pytest.skip("this Pillow writes no AVIF")
+        else:
+            images = [Image.fromarray(one if said else one[..., :3]) for one in pixels]
+            form = {"format": "png"} if name.endswith(".apng") else {}
+            images[0].save(tmp_path / name, save_all=True, append_images=images[1:], duration=100, disposal=2, **form)
+        source = open_source(tmp_path / name)
+        read_frames(source), read_frames(source)
+        assert [sentence for sentence in source.warnings if "transparency is not kept" in sentence] == source.warnings
+        assert len(source.warnings) == said
+
+
 def test_what_an_image_carries_is_said(tmp_path):
     """Its turn is obeyed and its layout no news; an sRGB profile changes nothing."""
     picture, exif = Image.new("RGB", (24, 16), (200, 0, 0)), Image.Exif()

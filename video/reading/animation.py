@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import VideoError
 from ..files import check_pixels, place_name
 from ..info import ColourTags, SourceInfo
+from .probe import transparency_warning
 from .source import FrameSource, Selection, Timed
 from .stills import webp_delays
 
@@ -32,8 +33,7 @@ class AnimationSource(FrameSource):
         self.starts = [sum(delays[:index], Fraction(0)) for index in range(len(delays))]
         self.end = sum(delays, Fraction(0))
         picture = self.opened()
-        if picture.mode == "RGBA" and picture.getchannel("A").getextrema()[0] < 255:
-            self.warn(f"{place} has transparent parts; transparency is not kept")
+        self.check_transparency(picture)
         self.info = SourceInfo(
             path=str(place),
             width=picture.width,
@@ -58,6 +58,11 @@ class AnimationSource(FrameSource):
             raise VideoError(f"{self.place} cannot be read as an animated WebP file ({error}); it may be damaged or cut short") from error
         return picture
 
+    def check_transparency(self, picture: Any) -> None:
+        """Says that a picture is transparent somewhere."""
+        if picture.mode == "RGBA" and picture.getchannel("A").getextrema()[0] < 255:
+            self.warn(transparency_warning(self.place))
+
     def numbered(self) -> Iterator[Timed]:
         animation = self.opened()
         shown = enumerate(zip(self.starts, [*self.starts[1:], self.end], strict=True))
@@ -66,6 +71,7 @@ class AnimationSource(FrameSource):
             try:
                 animation.seek(number)
                 picture = pixels(animation)
+                self.check_transparency(animation)
             except (OSError, EOFError, SyntaxError):
                 self.warn(f"{self.place} is damaged or cut short: picture {number} of {len(self.starts)} cannot be read; those before it are used")
                 return

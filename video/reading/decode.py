@@ -18,7 +18,7 @@ from ..files import Place, duration_of, open_input, picture_stream, presentation
 from ..pixels import letterboxed, to_tensor
 from .fields import Deinterlacer, check_deinterlace
 from .health import Health, readable
-from .probe import examine, limit_pixels, orientation, truncation_warning
+from .probe import examine, is_transparent, limit_pixels, orientation, transparency_warning, truncation_warning
 from .source import FrameSource, Selection, Timed
 from .timestamp_discontinuity import RunningClock, can_seek
 
@@ -200,6 +200,8 @@ class VideoSource(FrameSource):
         """Upright and of the clip's size, into which frames of another size are letterboxed with their aspect kept."""
         if frame.interlaced_frame:
             self.warn(self.interlace_warning())
+        if transparency_warning(self.place) not in self.warnings and is_transparent(frame):
+            self.warn(transparency_warning(self.place))
         upright = to_tensor(frame, rotation // 90 % 4)
         upright = upright.flip(-1) if mirrored else upright
         size = self.info.height, self.info.width

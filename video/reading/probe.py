@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 from av.stream import Disposition
 
 from ..colour import OTHER_MATRICES
@@ -79,8 +80,8 @@ def examine(place: Place) -> tuple[SourceInfo, list[str]]:
             sound=None if isinstance(place, (str, PathLike)) else place,
         )
         warnings = [cut] if (cut := truncation_warning(place)) else []
-        if has_transparency(frame, stream):
-            warnings.append(f"{place_name(place)} has transparent parts; transparency is not kept")
+        if states_transparency(stream) or is_transparent(frame):
+            warnings.append(transparency_warning(place))
         return info, warnings
 
 
@@ -135,12 +136,27 @@ def orientation(frame: Any) -> tuple[int, bool] | None:
     return turn - 360 if turn > 180 else turn, mirrored
 
 
-def has_transparency(frame: Any, stream: Any) -> bool:
-    """Whether a frame is transparent somewhere; of WebM's transparency, which its decoder leaves out, the header tells."""
+def transparency_warning(place: Place) -> str:
+    return f"{place_name(place)} has transparent parts; transparency is not kept"
+
+
+def states_transparency(stream: Any) -> bool:
+    """Whether a header tells of transparency that decoders leave out: WebM's beside the picture, AVIF's in a stream of its own."""
     if "1" in (stream.metadata.get("alpha_mode"), stream.metadata.get("ALPHA_MODE")):
         return True
-    if not (frame.format.has_palette or any(part.is_alpha for part in frame.format.components)):
+    avif = stream.container.metadata.get("major_brand") == "avis"
+    return avif and any(other.metadata.get("title") == "Alpha" for other in stream.container.streams.video)
+
+
+def is_transparent(frame: Any) -> bool:
+    """Whether a decoded frame is transparent somewhere."""
+    alpha = next((part for part in frame.format.components if part.is_alpha), None)
+    if alpha is None and not frame.format.has_palette:
         return False
+    if alpha is not None and alpha.plane == 3 and frame.format.name.startswith(("yuva", "gbrap")) and not frame.format.name.endswith(("be", "f32le")):
+        plane = frame.planes[3]
+        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width * (1 + (alpha.bits > 8))]
+        return bool(rows.view(np.uint8 if alpha.bits <= 8 else "<u2").min() < (1 << alpha.bits) - 1)
     return bool(frame.to_ndarray(format="rgba")[..., 3].min() < 255)
 
 

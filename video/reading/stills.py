@@ -26,6 +26,15 @@ def pictures_in(data: bytes) -> int:
         return 1
 
 
+def has_alpha(data: bytes) -> bool:
+    """Whether an image file says that it has an alpha channel or a transparent colour; true where that cannot be read."""
+    try:
+        with Image.open(BytesIO(data)) as image:
+            return "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
+    except Exception:  # Pillow raises what its plugins do, of damaged files anything
+        return True
+
+
 def _reduced(image: Any, page: int) -> bool:
     """Whether a page of a TIFF is a small copy of another one."""
     image.seek(page)
