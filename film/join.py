@@ -14,8 +14,9 @@ import av
 
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import CHUNK, Progress, no_progress
+from ..plurals import counted
 from ..video import VideoError, VideoSink
-from ..video.files import open_input, picture_stream
+from ..video.files import ffmpeg_reason, open_input, picture_stream
 from ..video.writing.timeline import Timeline
 from .files import PART, read_json, temporary_name, write_json
 from .plan import Job, Segment, exclusive
@@ -94,10 +95,10 @@ class JoinedSink(VideoSink):
         file = self.job.file(segment)
         order: Sequence[int] = self.note(segment).get("order") or range(len(segment))
         try:
-            with open_input(str(file)) as container:
+            with self.opened(segment) as container:
                 stream = picture_stream(container)
                 if stream is None:
-                    raise VideoError(f"{file} holds no picture; remove it, and the same command makes it anew")
+                    raise self.unlike_its_note(segment, "it holds no picture")
                 self.begin(stream, file)
                 packets = (packet for packet in container.demux(stream) if packet.size)
                 for packet, number in zip(packets, order, strict=True):
@@ -105,9 +106,18 @@ class JoinedSink(VideoSink):
         except VideoError:
             raise
         except (av.FFmpegError, ValueError) as error:
-            raise VideoError(
-                f"{file} does not hold the {len(segment)} frames that it should ({error}); remove it, and the same command makes it anew"
-            ) from error
+            raise self.unlike_its_note(segment, error) from error
+
+    def opened(self, segment: Segment) -> Any:
+        try:
+            return open_input(str(self.job.file(segment)))
+        except VideoError as error:
+            raise self.unlike_its_note(segment, ffmpeg_reason(error.__cause__ or error)) from error
+
+    def unlike_its_note(self, segment: Segment, reason: object) -> VideoError:
+        """What to say of a segment's file that was damaged since it was done."""
+        held = f"does not hold the {counted(len(segment), 'frame')} that it should ({reason})"
+        return VideoError(f"{self.job.file(segment)} {held}; remove it, and the same command makes it anew")
 
     def begin(self, stream: Any, file: Path) -> None:
         """Opens the film like its first segment; the others must have been encoded alike."""

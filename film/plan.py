@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ..faces import Detector, FaceTrack, Paster, PersonReport, TrackReport, picture_named, report, select_tracks, wanted_look
@@ -113,7 +114,8 @@ class Job:
     @cached_property
     def ticks(self) -> np.ndarray:
         """(frames + 1,) int64: when each frame begins, and the last one ends. Read from the disk as it is needed."""
-        return np.load(self.folder / "times.npy", mmap_mode="r")
+        with self.planned("times.npy") as path:
+            return np.load(path, mmap_mode="r")
 
     def time(self, number: int) -> Fraction:
         """Second at which frame `number` begins, or the last one ends."""
@@ -125,7 +127,16 @@ class Job:
 
     def tracks(self, first: int, stop: int) -> list[FaceTrack]:
         """The faces that are restored in these frames."""
-        return load_tracks(self.folder / "tracks.safetensors", first, stop)
+        with self.planned("tracks.safetensors") as path:
+            return load_tracks(path, first, stop)
+
+    @contextmanager
+    def planned(self, name: str) -> Iterator[Path]:
+        """One of the plan's files, to be read; raises ValueError where it is missing or damaged."""
+        try:
+            yield self.folder / name
+        except (OSError, ValueError, SafetensorError) as error:
+            raise ValueError(f"{self.folder / name} is missing or damaged; remove {self.folder} and plan the job anew") from error
 
     def source(self) -> FrameSource:
         """The film, as it was planned."""

@@ -130,6 +130,32 @@ def test_a_damaged_plan_is_named_and_not_taken_for_none(clip, tmp_path):
         planned(tmp_path / "job", clip)
 
 
+@pytest.mark.parametrize("name", ["times.npy", "tracks.safetensors"])
+@pytest.mark.parametrize("damage", ["removed", "cut short"])
+def test_a_plan_without_one_of_its_files_says_so(clip, tmp_path, name, damage):
+    job = planned(tmp_path / "job", clip)
+    file = tmp_path / "job" / name
+    file.unlink() if damage == "removed" else os.truncate(file, 10)
+    with pytest.raises(ValueError, match=rf"{name} is missing or damaged; remove .* and plan the job anew"):
+        restore_segment(Job.load(tmp_path / "job"), job.segments[1], tools(job.frames))
+
+
+def test_a_segment_that_was_damaged_since_is_named_and_can_be_made_anew(clip, whole, tmp_path):
+    """Its size is what its note says, so that only reading it tells."""
+    job = planned(tmp_path / "job", clip)
+    made = tools(job.frames)
+    work(job, lambda: made)
+    file = job.file(job.segments[2])
+    file.write_bytes(random.Random(0).randbytes(file.stat().st_size))
+    with pytest.raises(VideoError, match=r"00002\.mkv does not hold the 6 frames .*; remove it, and the same command makes it anew"):
+        join_once(job, tmp_path / "out.mkv")
+    file.unlink()
+    job = Job.load(tmp_path / "job")
+    work(job, lambda: made)
+    join_once(job, tmp_path / "out.mkv")
+    same(tmp_path / "out.mkv", whole)
+
+
 def test_another_clip_of_the_same_name_is_refused(tmp_path):
     clip = tmp_path / "in.mkv"
     make_film(clip, (4, 4), codec="ffv1")

@@ -209,3 +209,17 @@ def test_reading_holds_one_chunk_at_a_time(clip):
         held = sum(1 for thing in gc.get_objects() if type(thing) is torch.Tensor and thing.shape[-3:] == (3, 48, 64))
         alive = max(alive, held)
     assert alive <= 9
+
+
+def test_a_file_that_changes_between_two_passes_is_refused(tmp_path):
+    """Its faces were found in other frames, and its size and times are another clip's."""
+    path = save(tmp_path / "in.mkv", moving(12), codec="ffv1")
+    source = open_source(path)
+    pieces = source.chunks(2)
+    next(pieces)
+    save(path, moving(4, seed=2), codec="ffv1", overwrite=True)
+    list(pieces)
+    assert len(source.warnings) == 1 and "was changed while it was read" in source.warnings[0]
+    with pytest.raises(VideoError, match=r"in\.mkv was changed since it was opened; give the same command again"):
+        read_frames(source)
+    assert len(read_frames(path)[0]) == 4

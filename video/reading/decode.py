@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import av
@@ -36,6 +38,7 @@ class VideoSource(FrameSource):
     def __init__(self, place: Place, selection: Selection, deinterlace: str = "auto") -> None:
         check_deinterlace(deinterlace)
         self.place, self.deinterlace = place, deinterlace
+        self.version = version_of(place)
         self.info, self.warnings = examine(place)
         self.selection = selection
         forced = deinterlace not in ("auto", "off", "fields")
@@ -131,6 +134,8 @@ class VideoSource(FrameSource):
 
     def decoded(self, seek_to: Fraction | None = None) -> Iterator[Timed]:
         """Every frame in presentation order, from the key frame before `seek_to`."""
+        if version_of(self.place) != self.version:
+            raise VideoError(f"{self.describe()} was changed since it was opened; give the same command again once it stays as it is")
         turn = self.info.rotation, self.info.mirrored
         with open_input(self.place) as container:
             stream = picture_stream(container)
@@ -155,6 +160,8 @@ class VideoSource(FrameSource):
                 self.report(health, stream, to_the_end=False)
                 raise
             self.report(health, stream, to_the_end=seek_to is None)
+            if version_of(self.place) != self.version:
+                self.warn(f"{self.describe()} was changed while it was read, so what came of it may be of both versions")
             if held is not None:
                 end = self.end_of(stream, last[0], last[1], not clock.jumps and (seek_to is not None or health.whole(stream)))
                 yield Timed(*held, end)
@@ -224,6 +231,15 @@ class VideoSource(FrameSource):
                 f"{self.describe()} is damaged or cut short: {words}; "
                 f"the {counted(health.delivered, 'frame that decodes is', 'frames that decode are')} used"
             )
+
+
+def version_of(place: Place) -> tuple[int, int] | None:
+    """What changes with a file's content: its size and time of change. None in memory, and where there is no file."""
+    try:
+        status = None if not isinstance(place, (str, PathLike)) else Path(place).stat()
+    except OSError:
+        return None
+    return None if status is None else (status.st_size, status.st_mtime_ns)
 
 
 @dataclass(frozen=True, eq=False)
