@@ -112,7 +112,8 @@ class JoinedSink(VideoSink):
         try:
             return open_input(str(self.job.file(segment)))
         except VideoError as error:
-            raise self.unlike_its_note(segment, ffmpeg_reason(error.__cause__ or error)) from error
+            cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+            raise self.unlike_its_note(segment, ffmpeg_reason(cause)) from error
 
     def unlike_its_note(self, segment: Segment, reason: object) -> VideoError:
         """What to say of a segment's file that was damaged since it was done."""
