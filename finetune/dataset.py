@@ -89,7 +89,7 @@ class OnDisk(Sequence[Tensor]):
             try:
                 with Image.open(path) as picture:
                     width, height = picture.size
-            except UnidentifiedImageError as error:
+            except (UnidentifiedImageError, Image.DecompressionBombError) as error:
                 raise ValueError(f"{path} {UNREADABLE}") from error
             if width != height:
                 raise ValueError(f"{path} is {width} x {height} pixels, but {SQUARE}")

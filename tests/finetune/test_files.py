@@ -6,6 +6,7 @@ import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from zlib import crc32
 
 import cv2
 import numpy as np
@@ -136,9 +137,18 @@ def test_pictures_that_are_not_square_are_no_pairs(tmp_path: Path) -> None:
     for memory in (1 << 30, 0):
         with pytest.raises(ValueError, match=r"targets.0\.png is 48 x 64 pixels, but crops of aligned faces are square"):
             Pairs.of_folder(tmp_path, SIDE, memory)
-    (tmp_path / "targets" / "0.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"0\.png is not a picture that can be read"):
-        Pairs.of_folder(tmp_path, SIDE, 0)
+    whole = (tmp_path / "inputs" / "0.png").read_bytes()
+    for broken in (b"no picture", claiming(whole, 100_000)):
+        (tmp_path / "targets" / "0.png").write_bytes(broken)
+        for memory in (1 << 30, 0):
+            with pytest.raises(ValueError, match=r"0\.png is not a picture that can be read"):
+                Pairs.of_folder(tmp_path, SIDE, memory)
+
+
+def claiming(png: bytes, side: int) -> bytes:
+    """A PNG file whose header claims another size, which its checksum confirms."""
+    header = png[12:16] + 2 * side.to_bytes(4, "big") + png[24:29]
+    return png[:12] + header + crc32(header).to_bytes(4, "big") + png[33:]
 
 
 INKS = ((180, 119, 31), (14, 127, 255))
