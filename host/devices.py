@@ -75,11 +75,26 @@ def managed(network: Any) -> Callable[[int], torch.device]:
         patches = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)  # looked up now: the host rebinds it
         patcher = patches(network, load_device=device(), offload_device=management.unet_offload_device())
 
+    dynamic = getattr(patcher, "is_dynamic", lambda: False)()
+
     def loaded(working: int) -> torch.device:
         management.load_models_gpu([patcher], memory_required=working)
+        if not dynamic and _left_behind(patcher.model, patcher.load_device):
+            patcher.load(patcher.load_device, full_load=True)
         return patcher.load_device
 
     return loaded
+
+
+def _left_behind(network: torch.nn.Module, place: torch.device) -> bool:
+    """Whether layers that cannot run from elsewhere are not at `place`.
+
+    Where memory is short, and under --novram always, ComfyUI leaves weights where they wait, for its own layers to fetch as they run
+    (`comfy_cast_weights`); plain layers of PyTorch would meet tensors of another device.
+    """
+    plain = (part for part in network.modules() if not hasattr(part, "comfy_cast_weights"))
+    weights = (weight for part in plain for weight in part.parameters(recurse=False))
+    return any(weight.device.type != place.type or place.index not in (None, weight.device.index) for weight in weights)
 
 
 def intermediate_device() -> torch.device:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from helpers.comfyui_process import in_comfyui, needs_comfyui
 
+SHORT_MEMORY = (Path(__file__).parent / "short_memory_program.py").read_text(encoding="utf-8")
 PROGRAM = (Path(__file__).parent / "seam_program.py").read_text(encoding="utf-8")
 
 EXPECTED = {
@@ -57,3 +58,10 @@ def test_the_seam_does_as_comfyui_does(what, said):
 def test_devices_are_comfyuis(said):
     device, intermediate, dtype = said["device"]
     assert (intermediate, dtype) == ("cpu", "torch.float32") and device.partition(":")[0] in ("cpu", "cuda", "mps")
+
+
+@needs_comfyui
+def test_networks_run_where_they_are_said_to_however_little_memory_there_is():
+    """Under --lowvram, --novram and with nearly none left ComfyUI leaves weights on the CPU, for layers of its own to fetch; ours are PyTorch's."""
+    said = in_comfyui(SHORT_MEMORY)
+    assert len(said) == 9 and not [state for state, fine in said.items() if not fine]
