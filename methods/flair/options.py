@@ -107,7 +107,7 @@ class FlairOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.overlap >= self.window:
-            raise ValueError(f"overlap must lie between 0 and {self.window - 1}, got {self.overlap}")
+            raise ValueError(f"overlap must lie between 0 and {self.window - 1}, got {self.overlap}; lower it, or raise window, which must be longer")
 
     @property
     def resolved_spacing(self) -> Spacing:

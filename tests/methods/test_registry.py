@@ -68,7 +68,7 @@ def test_any_valid_value_survives_being_written_down(name, data):
         ({"rho": "7"}, "flair: rho must lie between 0 and 1, got 7.0"),
         ({"enhance": "maybe"}, "flair: enhance is on or off, got 'maybe'"),
         ({"overlap_mode": "cut"}, "flair: overlap_mode must be one of blend, impose, got 'cut'"),
-        ({"window": "3", "overlap": "3"}, "flair: overlap must lie between 0 and 2, got 3"),
+        ({"window": "3", "overlap": "3"}, "flair: overlap must lie between 0 and 2, got 3; lower it, or raise window"),
         ({"preset": "x3"}, "flair has no preset 'x3'; choose one of default, embedded, x4"),
     ],
 )
