@@ -128,6 +128,8 @@ LOGIT_TEMPERATURE = 4.0
 """Logits of FaceMesh's presence per logit of a face's score: faces reach 18 to 60 on our clips, what is none lies below -5."""
 CERTAIN_SCORE = 0.94
 """Score below which a face may be one that lies or stands on its head: FaceMesh gives up to 0.8 to faces that it looks at upside down."""
+FAST = 0.1
+"""Share of its region by which a face must have moved since the frame before to be looked at again where it is now."""
 MAX_LOOKS = 5
 """Passes of FaceMesh over a new face, at most."""
 SAME_FACE_IOU = 0.3
@@ -196,14 +198,26 @@ class BlazeFaceDetector:
                 found.append(placed)
         return drop_overlapping([*known, *sorted(found, key=lambda placed: -placed.score)])[len(known) :]
 
-    def refine(self, picture: np.ndarray, region: Region) -> Placed | None:
-        """The face in a region that a detector gave: looked at until its mesh says the same region, from the second time on as its own mesh says."""
+    def search_around(self, picture: np.ndarray, region: Region, others: Sequence[Placed]) -> Placed | None:
+        """The certain face about a region that lost its own, moved by no more than the region's side; None if there is none but `others`."""
+        x0, y0 = (max(round(middle - 1.5 * region.side), 0) for middle in (region.x, region.y))
+        x1, y1 = round(region.x + 1.5 * region.side) + 1, round(region.y + 1.5 * region.side) + 1
+        for candidate in self.searcher(picture[:, y0:y1, x0:x1], fine=False) if x1 > x0 and y1 > y0 else ():
+            box = candidate.box + torch.tensor([x0, y0, x0, y0])
+            if not overlaps_any([other.box for other in others], box):
+                placed = self.refine(picture, replace(region_of(box.reshape(2, 2), 0.0), roll=candidate.roll))
+                if placed is not None and placed.score >= CERTAIN_SCORE:
+                    return placed
+        return None
+
+    def refine(self, picture: np.ndarray, region: Region, near: float = 0.03) -> Placed | None:
+        """The face in a region: looked at until its mesh says the same region (see `Region.near`), from the second time on as its own mesh says."""
         for _ in range(MAX_LOOKS):
             placed = self.look(picture, region)
             if placed is None:
                 return None
             before, region = region, region_of(placed.mesh, roll_of(placed.mesh))
-            if region.near(before):
+            if region.near(before, near):
                 break
         return placed
 
@@ -255,7 +269,7 @@ class Follower:
             return list(self.faces)  # a repeated frame has the same faces to the bit
         changed = before is None or float(np.abs(small - before).mean()) > SCENE_CHANGE
         known = [] if changed else self.live
-        seen = [self.propagate(last, picture, placed) for placed in known]
+        seen = [self.propagate(last, picture, placed, [other for other in known if other is not placed]) for placed in known]
         live = drop_overlapping([placed for placed in seen if placed is not None])
         fine = changed or len(live) < len(known) or self.count % self.FINE_EVERY == 0
         if fine or not live or (self.count % self.SEARCH_EVERY == 0 and self.changed_outside(live, picture.shape[1:])):
@@ -278,11 +292,15 @@ class Follower:
         uncertain = [*self.detector.search(picture, certain, True, quarters), *(placed for placed in live if placed.score < CERTAIN_SCORE)]
         return drop_overlapping([*certain, *sorted(uncertain, key=lambda placed: -placed.score)])
 
-    def propagate(self, before: np.ndarray | None, picture: np.ndarray, placed: Placed) -> Placed | None:
-        """Where a face of the frame before is now."""
+    def propagate(self, before: np.ndarray | None, picture: np.ndarray, placed: Placed, others: Sequence[Placed]) -> Placed | None:
+        """Where a face of the frame before is now; `others` are the frame's other faces there."""
         if before is not None and not placed.by_flow and (mesh := track_by_flow(before, picture, placed.mesh)) is not None:
             return Placed(mesh, placed.score, by_flow=True)
-        return self.detector.look(picture, region_of(placed.mesh, roll_of(placed.mesh)))
+        region = region_of(placed.mesh, roll_of(placed.mesh))
+        now = self.detector.refine(picture, region, near=FAST)
+        if placed.score >= CERTAIN_SCORE and (now is None or now.score < CERTAIN_SCORE):
+            now = self.detector.search_around(picture, region, others) or now
+        return now
 
     def changed_outside(self, live: Sequence[Placed], size: tuple[int, ...]) -> bool:
         """Whether something outside the known faces changed since the last search."""

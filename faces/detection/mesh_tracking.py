@@ -28,10 +28,10 @@ class Region:
     side: float
     roll: float
 
-    def near(self, other: Region) -> bool:
-        """Whether both are one place, within 3 % of the side and 0.03 radians."""
+    def near(self, other: Region, share: float = 0.03) -> bool:
+        """Whether both are one place, within a share of the side, and as many radians."""
         moved = max(abs(self.x - other.x), abs(self.y - other.y), abs(self.side - other.side))
-        return moved < 0.03 * self.side and math.cos(self.roll - other.roll) > math.cos(0.03)
+        return moved < share * self.side and math.cos(self.roll - other.roll) > math.cos(share)
 
     def to_crop(self, size: int = SIDE) -> np.ndarray:
         """(2, 3) float64, from frame pixels to pixels of a crop of this size, where 0 is the crop's edge and not a pixel's middle."""

@@ -82,6 +82,20 @@ def test_following_does_not_depend_on_chunks_and_costs_no_face(portrait, detecto
         assert_close(a[0].landmarks, alone[0].landmarks, atol=4, rtol=0)
 
 
+@pytest.mark.parametrize("step", [20, 70])
+def test_a_face_that_has_jumped_is_found_where_it_is(portrait, detector, step):
+    """By up to more than its width between two frames: FaceMesh then sees part of it, or a face in what is left behind."""
+    head = torch.nn.functional.avg_pool2d(portrait[None, :, :280, 120:340], 2)[0]
+    frames = torch.full((8, 3, 240, 480), 0.4)
+    places = [40 + step * (k % 3) for k in range(8)]
+    for frame, x in zip(frames, places, strict=True):
+        frame[:, 50:190, x : x + 110] = head
+    found = following(detector)(frames)
+    assert [len(faces) for faces in found] == [1] * 8
+    shown = torch.stack([faces[0].landmarks - torch.tensor([x, 0.0]) for faces, x in zip(found, places, strict=True)])
+    assert float((shown - shown.median(0).values).abs().max()) < 4
+
+
 @pytest.mark.parametrize("quarter", [1, 2, 3])
 def test_faces_that_lie_are_found_and_their_crops_stand(portrait, detector, quarter):
     turned = torch.rot90(portrait, quarter, (1, 2))[None]
