@@ -15,7 +15,7 @@ from ..detection.anisotropic_pixels import AnisotropicPixels
 from ..detection.detectors import Detector, following, suppress
 from ..detection.external_detections import ExternalDetections
 from ..detection.mesh_points import outline
-from ..geometry import FACE_BOX, TEMPLATE, iou, side, similarity, smooth, steady
+from ..geometry import FACE_BOX, TEMPLATE, iou, side, similarity, smooth, smooth_path, steady
 from ..types import CROP, Face, FaceTrack
 from .appearance import chip, descriptor, sharpness
 from .association import Sighting, Tracklet, associate
@@ -186,8 +186,13 @@ def handover(tracklet: Tracklet, before: Sighting, later: Sighting) -> int:
     return between[int(nearer.int().argmax())].frame
 
 
+SLACK = 0.0125
+"""How far from its detections a track may be smoothed, as a share of the side of the face's box and per frame of sigma: three times the noise of
+landmarks at the default."""
+
+
 def track_of(tracklet: Tracklet, shot: tuple[int, int], frame_size: tuple[int, int], options: TrackOptions, look: Look | None = None) -> FaceTrack:
-    """A track from a tracklet: gaps filled on straight lines, then boxes and landmarks smoothed, then aligned, steadily."""
+    """A track from a tracklet: gaps filled on straight lines, then boxes and landmarks smoothed along its path, then aligned, steadily."""
     seen = np.array([s.frame for s in tracklet.sightings])
     frames = np.arange(seen[0], seen[-1] + 1)
 
@@ -200,16 +205,19 @@ def track_of(tracklet: Tracklet, shot: tuple[int, int], frame_size: tuple[int, i
     detected[torch.from_numpy(seen - seen[0])] = True
     scores = torch.zeros(len(frames))
     scores[detected] = torch.tensor([s.face.score for s in tracklet.sightings])
-    landmarks = smooth(fill(torch.stack([s.face.landmarks for s in tracklet.sightings])), options.sigma)
+    boxes, points = (fill(torch.stack([getattr(s.face, name) for s in tracklet.sightings])) for name in ("box", "landmarks"))
+    middle = points.mean(1)
+    path = smooth_path(middle, options.sigma, SLACK * options.sigma * side(boxes))
+    landmarks = smooth(points - middle[:, None], options.sigma) + path[:, None]
     poses = [s.face.pose for s in tracklet.sightings if s.face.pose is not None]
     looks = [s.colours for s in tracklet.sightings if s.colours is not None]
     edges = [s.outline for s in tracklet.sightings if s.outline is not None]
     return FaceTrack(
         person=0,
         start=int(seen[0]),
-        boxes=smooth(fill(torch.stack([s.face.box for s in tracklet.sightings])), options.sigma).float(),
+        boxes=(smooth(boxes - middle.repeat(1, 2), options.sigma) + path.repeat(1, 2)).float(),
         landmarks=landmarks.float(),
-        matrices=steady(torch.stack([similarity(five, options.aspect) for five in landmarks]), options.sigma / 2),
+        matrices=steady(torch.stack([similarity(five, options.aspect) for five in landmarks]), options.sigma / 2, path),
         scores=scores,
         detected=detected,
         sharpness=fill(torch.tensor([s.sharpness for s in tracklet.sightings])).float(),

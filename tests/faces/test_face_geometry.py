@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from fvr.faces.geometry import FACE_BOX, TEMPLATE, inverse, iou, landmarks_in_box, scales, similarity, smooth, steady, umeyama
+from fvr.faces.geometry import FACE_BOX, TEMPLATE, inverse, iou, landmarks_in_box, scales, similarity, smooth, smooth_path, steady, umeyama
 
 
 def place(points, scale, angle, x, y):
@@ -57,6 +57,15 @@ def test_smoothing_is_the_mirrored_gaussian(sigma, count):
     ndimage = pytest.importorskip("scipy.ndimage")
     values = torch.randn(count, 5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     assert_close(smooth(values, sigma), torch.from_numpy(ndimage.gaussian_filter1d(values.numpy(), sigma, axis=0, mode="reflect")))
+
+
+def test_a_path_is_smoothed_within_its_slack_and_followed_beyond():
+    rng = torch.Generator().manual_seed(4)
+    still = torch.randn(30, 2, dtype=torch.float64, generator=rng)
+    assert_close(smooth_path(still, 2.0, torch.full((30,), 9.0)), smooth(still, 2.0))
+    walk = torch.stack([torch.arange(30.0) * 12, 40 * torch.sin(torch.arange(30.0))], 1).double()
+    assert float((smooth(walk, 2.0) - walk).norm(dim=-1).max()) > 18
+    assert float((smooth_path(walk, 2.0, torch.full((30,), 2.0)) - walk).norm(dim=-1).max()) <= 2.0 + 1e-9
 
 
 def test_steadying_keeps_a_still_crop_and_stays_a_similarity():

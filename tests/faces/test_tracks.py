@@ -179,6 +179,15 @@ def test_smoothing_follows_motion_and_removes_jitter(stage, face_at):
     assert path.diff().diff()[8:-8].abs().max() < 0.3 * wobble.diff().diff().abs().max()
 
 
+@pytest.mark.parametrize("way", [lambda k: 30 + 6 * k, lambda k: 120 + 5 * (-1) ** k, lambda k: 60 + 6 * min(k, 15)])
+def test_no_crop_is_left_behind_by_a_face_that_walks_shakes_or_stops(way, stage, face_at):
+    """The crop shows the face in its place in every frame, the shot's first and last among them."""
+    frames, faces = stage([[("ann", way(k), 60)] for k in range(30)])
+    (track,) = follow(frames, faces)
+    shown = torch.stack([face.landmarks for (face,) in faces]) @ track.matrices[:, :, :2].mT + track.matrices[:, None, :, 2]
+    assert float((shown - shown.mean(0)).norm(dim=-1).max()) < 0.05 * 307  # of the side of a face on the template
+
+
 def test_no_frames_and_no_faces_give_no_tracks(stage):
     frames, _ = stage([[]] * 3)
     assert find_tracks([], ExternalDetections([])) == []
