@@ -17,6 +17,8 @@ FORBIDDEN = 1e4
 """Cost of a pair that a gate forbids: finite, so that an assignment always exists, and dropped afterwards."""
 MAX_DISTANCE = 0.3
 """Cosine distance beyond which two chips show different people, unless boxes leave no doubt; measured: same 0.0 to 0.12, others 0.17 to 0.55."""
+ALIKE = 0.12
+"""Cosine distance up to which two chips of consecutive frames show one person, however far apart: one who jumps, or is carried off by the camera."""
 MAX_DISTANCE_IN_PLACE = 0.55
 """MAX_DISTANCE for boxes of consecutive frames that cover each other: a hand or a turned head changes a chip too."""
 
@@ -92,7 +94,7 @@ def cost_matrix(tracklets: list[Tracklet], sightings: list[Sighting], now: int) 
     """(tracklets, sightings): (1 - IoU) + distance / 2 + 3 cosine distance of the descriptors, FORBIDDEN beyond a gate.
 
     Distance is between centres, in face sizes. Gates grow with the frames since a tracklet was last seen, and are relative to the face:
-    distance 0.5 + 0.25 per frame, at most 2; size by a factor of 1.5 + 0.1 per frame, at most 2.5.
+    distance 0.5 + 0.25 per frame, at most 2; size by a factor of 1.5 + 0.1 per frame, at most 2.5. In the next frame anywhere, if ALIKE.
     """
     if not tracklets or not sightings:
         return torch.zeros(len(tracklets), len(sightings))
@@ -105,9 +107,9 @@ def cost_matrix(tracklets: list[Tracklet], sightings: list[Sighting], now: int) 
     distance = torch.cdist((expected[:, :2] + expected[:, 2:]) / 2, centre) / (size * wanted).sqrt()
     apart = cosine_distance(torch.stack([tracklet.look for tracklet in tracklets]), torch.stack([s.descriptor for s in sightings])).double()
     limit = torch.where((gap <= 2) & (overlap > 0.5), MAX_DISTANCE_IN_PLACE, MAX_DISTANCE)
-    near = distance <= (0.5 + 0.25 * (gap - 1)).clamp(max=2.0)
-    alike = torch.maximum(size / wanted, wanted / size) <= (1.5 + 0.1 * (gap - 1)).clamp(max=2.5)
-    allowed = near & alike & (apart <= limit)
+    ratio = torch.maximum(size / wanted, wanted / size)
+    near = (distance <= (0.5 + 0.25 * (gap - 1)).clamp(max=2.0)) & (ratio <= (1.5 + 0.1 * (gap - 1)).clamp(max=2.5)) & (apart <= limit)
+    allowed = near | ((gap == 1) & (ratio <= 2.5) & (apart <= ALIKE))
     return torch.where(allowed, (1 - overlap) + 0.5 * distance + 3 * apart, FORBIDDEN)
 
 

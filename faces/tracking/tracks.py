@@ -29,7 +29,7 @@ class TrackOptions:
 
     Attributes:
         max_gap: frames a face may be missing and is filled in; more end the track.
-        min_length: fewer detections are a false hit, unless the shot itself is shorter.
+        min_length: fewer detections are a false hit, unless they are in half of the shot's frames.
         sigma: smoothing of the landmarks, standard deviation in frames; crops are steadied by half of it once more.
         sure: score in [0, 1] that a track's best detection must reach; a real face does somewhere (MTCNN's false tracks stay below
             0.92, BlazeFace's below 0.5; faces reach 0.98). Not asked of faces that were given.
@@ -136,7 +136,7 @@ class Tracker:
         """False for hits that are too few, too sparse, or never sure."""
         options, count = self.options, len(tracklet.sightings)
         length = tracklet.last.frame - tracklet.sightings[0].frame + 1
-        if count < min(options.min_length, shot_length) or count < options.density * length:
+        if count < min(options.min_length, (shot_length + 1) // 2) or count < options.density * length:
             return False
         return max(s.face.score for s in tracklet.sightings) >= options.sure
 
