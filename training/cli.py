@@ -322,7 +322,7 @@ def _base_network(path: Path, recipe: temporal.TemporalRecipe, choice: str, kind
 
 def _trained_network(network: nn.Module, stages: list, settings: Run, recipe: str, at_once: bool) -> nn.Module:
     if at_once:
-        network.load_state_dict(averaged_weights(settings.folder)[2])
+        network.load_state_dict(averaged_weights(settings.folder))
         return network.eval()
     with Bars() as bars:
         return train(network, stages, settings, recipe, bars)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -166,16 +167,11 @@ def train(
     return network.eval()
 
 
-def averaged_weights(folder: Path) -> tuple[str, int, dict[str, Tensor]]:
-    """The averaged weights of a run as they stand on disk, with their stage and its steps done.
-
-    Raises:
-        FileNotFoundError: if the folder holds no run.
-    """
+def averaged_weights(folder: Path) -> dict[str, Tensor]:
+    """The averaged weights of a run as they stand on disk. Raises FileNotFoundError if the folder holds no run."""
     if not (folder / STATE).is_file():
         raise FileNotFoundError(f"{folder} holds no {STATE}; train there first")
-    state = torch.load(folder / STATE, weights_only=True, map_location="cpu")
-    return state["stage"], state["step"], state["average"]
+    return _read_state(folder / STATE)["average"]
 
 
 class _StageRun:
@@ -343,13 +339,22 @@ def generator_for(*what: object) -> torch.Generator:
 def _saved_state(path: Path, recipe: str, seed: int) -> dict[str, Any] | None:
     if not path.is_file():
         return None
-    state = torch.load(path, weights_only=True, map_location="cpu")
+    state = _read_state(path)
     if (state["recipe"], state["seed"]) != (recipe, seed):
         raise ValueError(
             f"{path} is the state of another run (seed {state['seed']}, recipe {state['recipe']}), and this one has seed {seed}, recipe {recipe}; "
             "give another --work folder, or remove that one to start again"
         )
     return state
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """What a run left. Raises ValueError if that is damaged."""
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except (EOFError, RuntimeError, UnpicklingError) as error:
+        what = str(error).strip().split("\n")[0] or "it is empty"
+        raise ValueError(f"{path} cannot be read ({what}); if it is damaged, remove it to start again") from error
 
 
 def _ema_with_warm_up(ema: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
@@ -369,8 +374,12 @@ def _to_device(value: Tensor, device: torch.device) -> Tensor:
 def write_weights(network: nn.Module, path: Path) -> None:
     """A network's tensors as a .safetensors file, whole or not at all."""
     # copies: a module that several layers share (SPyNet) has several names, and the file holds every tensor under each of them
-    state = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in network.state_dict().items()}
-    save_file(state, path.with_suffix(".part"))
+    save_whole({key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in network.state_dict().items()}, path)
+
+
+def save_whole(tensors: dict[str, Tensor], path: Path) -> None:
+    """Writes a .safetensors file, whole or not at all."""
+    save_file(tensors, path.with_suffix(".part"))
     path.with_suffix(".part").replace(path)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
@@ -19,7 +19,7 @@ from ..models.code_prediction import CodeNetwork
 from ..models.dicface.network import DicFace, dirichlet_mean
 from .data.degradations import BENCHMARK, Blind, benchmark_input
 from .data.faces import Faces, Jitter
-from .engine import Batch, Stage, generator_for
+from .engine import Batch, Stage, generator_for, save_whole
 from .plan import Plan
 from .recipe import SMALL_128
 
@@ -92,7 +92,7 @@ class EvidenceStage(Stage[DicFace]):
         if not kept.is_file():
             with torch.no_grad():
                 looks = [self._evidence_of(network, generator_for("still", index)) for index in range(self.recipe.stills)]
-            save_file({key: torch.cat([look[key] for look in looks]).contiguous() for key in looks[0]}, kept)
+            save_whole({key: torch.cat([look[key] for look in looks]).contiguous() for key in looks[0]}, kept)
         self.evidence = load_file(kept)
 
     def groups(self, network: DicFace) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fvr.training.engine import MAX_NONFINITE_STEPS, STATE, Batch, Run, Stage, Stopped, train
+from fvr.training.engine import MAX_NONFINITE_STEPS, STATE, Batch, Run, Stage, Stopped, averaged_weights, train
 from fvr.training.plan import Plan
 
 
@@ -122,6 +122,19 @@ def test_another_recipe_or_seed_is_refused(tmp_path: Path) -> None:
         train(fresh(), [Line()], run(tmp_path), "other")
     with pytest.raises(ValueError, match="another run"):
         train(fresh(), [Line()], run(tmp_path, seed=1), "r")
+
+
+def test_a_damaged_state_is_one_sentence(tmp_path: Path) -> None:
+    train(fresh(), [Line()], run(tmp_path), "r")
+    whole = (tmp_path / STATE).read_bytes()
+    for damaged in (b"", b"no state", whole[: len(whole) // 2]):
+        (tmp_path / STATE).write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"state\.pt cannot be read \(.+\); if it is damaged, remove it to start again"):
+            train(fresh(), [Line()], run(tmp_path), "r")
+        with pytest.raises(ValueError, match="cannot be read"):
+            averaged_weights(tmp_path)
+    (tmp_path / STATE).write_bytes(whole)
+    assert averaged_weights(tmp_path).keys() == fresh().state_dict().keys()
 
 
 def test_rates_rise_fall_and_halve() -> None:
