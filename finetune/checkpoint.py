@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..models.checkpoints.catalogue import published_as
 from ..models.embedded import BASE
+from ..training.atomic import write_tensors
 from ..training.card import converted
 
 RUN_METADATA = (BASE, "seed", "command", "recipe", "title", "format")
@@ -33,9 +33,7 @@ def write_fine_tuned(state: Mapping[str, Tensor], path: Path, notes: Mapping[str
     tensors = converted(state, torch.float16 if half else torch.float32, "save as float32")
     carried = {key: value for key, value in of_base.items() if key not in RUN_METADATA}
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    save_file(tensors, part, {**carried, "format": "pt", **notes})
-    part.replace(path)
+    write_tensors(tensors, path, {**carried, "format": "pt", **notes})
 
 
 def check_writable(path: Path) -> None:

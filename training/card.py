@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..models.embedded import ALIAS, BASE, aliased, read_embedded
+from .atomic import write_tensors
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def export(state: Mapping[str, Tensor], path: Path, card: Card, metadata: Mappin
         halves = {key: value for key, value in halves.items() if key not in known or not torch.equal(known[key].to(value.dtype), value)}
         notes[BASE] = base.name
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(halves, path, notes)
+    write_tensors(halves, path, notes)
     size = path.stat().st_size
     path.with_suffix(".md").write_text(card.text(path.name, sum(value.numel() for value in halves.values()), size), encoding="utf-8")
     return size

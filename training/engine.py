@@ -19,11 +19,12 @@ from pickle import UnpicklingError
 from typing import Any, Generic, TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from ..models.checkpoints.load import channels_last
+from .atomic import atomic_file, write_tensors
 from .plan import Plan
 from .quick_norm import quicken
 from .sheet import curve_png, sheet_png
@@ -310,9 +311,8 @@ class _StageRun:
             "history": json.dumps(self.history),
             "extra": self.stage.extra(),
         }
-        target = self.run.folder / STATE
-        torch.save(state, target.with_suffix(".part"))
-        target.with_suffix(".part").replace(target)  # atomic: a crash while writing leaves the state before
+        with atomic_file(self.run.folder / STATE) as part:  # a crash while writing leaves the state before
+            torch.save(state, part)
 
     def _resume(self, state: dict[str, Any]) -> int:
         self.network.load_state_dict(state["network"])
@@ -374,13 +374,7 @@ def _to_device(value: Tensor, device: torch.device) -> Tensor:
 def write_weights(network: nn.Module, path: Path) -> None:
     """A network's tensors as a .safetensors file, whole or not at all."""
     # copies: a module that several layers share (SPyNet) has several names, and the file holds every tensor under each of them
-    save_whole({key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in network.state_dict().items()}, path)
-
-
-def save_whole(tensors: dict[str, Tensor], path: Path) -> None:
-    """Writes a .safetensors file, whole or not at all."""
-    save_file(tensors, path.with_suffix(".part"))
-    path.with_suffix(".part").replace(path)
+    write_tensors({key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in network.state_dict().items()}, path)
 
 
 @contextmanager

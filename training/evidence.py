@@ -17,9 +17,10 @@ from ..methods.detail_fusion import fused
 from ..methods.dicface import SMALL_PRIOR, uncertainty
 from ..models.code_prediction import CodeNetwork
 from ..models.dicface.network import DicFace, dirichlet_mean
+from .atomic import write_tensors
 from .data.degradations import BENCHMARK, Blind, benchmark_input
 from .data.faces import Faces, Jitter
-from .engine import Batch, Stage, generator_for, save_whole
+from .engine import Batch, Stage, generator_for
 from .plan import Plan
 from .recipe import SMALL_128
 
@@ -92,7 +93,7 @@ class EvidenceStage(Stage[DicFace]):
         if not kept.is_file():
             with torch.no_grad():
                 looks = [self._evidence_of(network, generator_for("still", index)) for index in range(self.recipe.stills)]
-            save_whole({key: torch.cat([look[key] for look in looks]).contiguous() for key in looks[0]}, kept)
+            write_tensors({key: torch.cat([look[key] for look in looks]).contiguous() for key in looks[0]}, kept)
         self.evidence = load_file(kept)
 
     def groups(self, network: DicFace) -> list[dict[str, Any]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fvr.training.engine import MAX_NONFINITE_STEPS, STATE, Batch, Run, Stage, Stopped, averaged_weights, train
+from fvr.training.engine import MAX_NONFINITE_STEPS, STATE, Batch, Run, Stage, Stopped, averaged_weights, train, write_weights
 from fvr.training.plan import Plan
 
 
@@ -57,8 +59,6 @@ def run(folder: Path, **changes) -> Run:
 
 def stopper(at: int):
     """A tick that asks to stop by Ctrl-C after so many steps."""
-    import os
-    import signal
 
     def tick(stage: str, done: int, steps: int, losses: dict) -> None:
         if done == at:
@@ -135,6 +135,29 @@ def test_a_damaged_state_is_one_sentence(tmp_path: Path) -> None:
             averaged_weights(tmp_path)
     (tmp_path / STATE).write_bytes(whole)
     assert averaged_weights(tmp_path).keys() == fresh().state_dict().keys()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs limits of POSIX")
+def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path) -> None:
+    """The limit on the size of files stands for the full disk: writing fails, and only then."""
+    import resource
+
+    train(fresh(), [Line(steps=4)], run(tmp_path), "r")
+    whole = (tmp_path / STATE).read_bytes()
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) // 4, before[1]))
+        with pytest.raises(OSError, match=r"state\.pt could not be written \(.+\); the disk may be full: make room, and the same command goes on"):
+            train(fresh(), [Line(steps=9)], run(tmp_path), "r")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40, before[1]))
+        with pytest.raises(OSError, match=r"new\.safetensors could not be written \(.+\); the disk may be full"):
+            write_weights(fresh(), tmp_path / "new.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (tmp_path / STATE).read_bytes() == whole and not list(tmp_path.glob("*.part"))
+    train(fresh(), [Line(steps=9)], run(tmp_path), "r")
+    assert torch.load(tmp_path / STATE, weights_only=True)["step"] == 9
 
 
 def test_rates_rise_fall_and_halve() -> None:

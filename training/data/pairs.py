@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ...colour import BT601
 from ...faces.types import CROP
+from ..atomic import atomic_file
 from .codecs import through
 from .faces import Faces
 from .footage import KINDS, Footage
@@ -122,10 +123,8 @@ class Pairs:
 
 def keep(path: Path, **arrays: np.ndarray) -> None:
     """Writes an .npz of the arrays, which is there whole or not at all."""
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
+    with atomic_file(path) as part, part.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
-    part.replace(path)
 
 
 def pictures(clip: np.ndarray) -> Tensor:
