@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..faces.types import FaceTrack
 from ..models.device import CheckInterrupt, no_check
-from .base import Restorer, Session
+from .base import NetworkRestorer, Restorer, Session
 from .blind.restorer import SMALL_FACE_SCALE
+from .chain import Chain
 from .estimating import ESTIMATION_FRAMES, EstimatingSession
 from .flair.sampler import FlairRestorer
 
@@ -24,6 +27,14 @@ class AutoRestorer(Restorer):
         self.name = f"auto (flair or {otherwise.name})"
         self.options = getattr(otherwise, "options", None)
         self.look_ahead = max(flair.look_ahead, otherwise.look_ahead, self.small.look_ahead, ESTIMATION_FRAMES - 1)
+
+    def configured(self, **changes: Any) -> AutoRestorer:
+        """The same choice, with other parameters of the restorer for what no estimate explains; raises as `NetworkRestorer.configured`."""
+        assert isinstance(self.otherwise, NetworkRestorer), "whoever sets options has seen them"
+        otherwise = self.otherwise.configured(**changes)
+        carries = getattr(otherwise.options, "carry", True)
+        small = Chain(otherwise, self.small.then) if isinstance(self.small, Chain) and carries else None
+        return AutoRestorer(self.flair, otherwise, small)
 
     def unexplained(self, track: FaceTrack | None) -> Restorer:
         """The restorer of a face whose damage no estimate explains."""

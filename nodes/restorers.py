@@ -189,7 +189,9 @@ class RestorerSettings(io.ComfyNode):
     @classmethod
     def execute(cls, restorer, method):
         kind = method["method"]
-        fits = type(getattr(restorer, "options", None)) is methods()[kind].options
-        require(restorer, fits, f"these are settings of {kind}", f"choose {restorer.name} as the method, or load another file")
+        given = type(getattr(restorer, "options", None))
+        own = next((name for name in method_inputs() if methods()[name].options is given), None)
+        remedy = f"choose {own} as the method, or load another file" if own else "its own node sets it, so leave this one out"
+        require(restorer, own == kind, f"these are settings of {kind}", remedy)
         changes = from_widgets(methods()[kind].options, {name: value for name, value in method.items() if name != "method"})
         return io.NodeOutput(restorer.configured(**changes))

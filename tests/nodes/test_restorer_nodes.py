@@ -8,15 +8,21 @@ import pytest
 import torch
 from helpers.code_networks import moving, small_codeformer, small_dicface, track
 from helpers.small_keep import small_keep
+from helpers.small_workflows import embedded_are_here
 from safetensors.torch import save_file
 
 from fvr.assembly import restorer_files
 from fvr.faces import FaceClip
+from fvr.methods.auto import AutoRestorer
 from fvr.methods.base import restore_frames
+from fvr.methods.flair.sampler import FlairRestorer
+from fvr.methods.registry import with_estimates
 from fvr.models import embedded
+from fvr.models.device import on
 from fvr.nodes.dicface import DicFaceRestore
 from fvr.nodes.keep import KeepPropagate
 from fvr.nodes.restorers import LoadFaceRestorer, RestoreFaces, RestorerSettings
+from fvr.priors.wiener import GaussianPrior
 
 FILES = {"codeformer.safetensors": small_codeformer, "KEEP-b76feb75.safetensors": small_keep, "my own dicface.safetensors": small_dicface}
 
@@ -125,6 +131,23 @@ def test_settings_reach_the_restorer_and_leave_the_loaded_one_alone():
     assert loaded.options.fidelity is None and loaded.network is changed.network
     assert call(RestorerSettings, restorer=loaded, method={"method": "codeformer", "fidelity": -1.0})[0].options.fidelity is None
     with pytest.raises(ValueError, match="these are settings of keep, and the wired restorer is codeformer"):
+        call(RestorerSettings, restorer=loaded, method={"method": "keep", "reset_every": 3})
+    flair = FlairRestorer(GaussianPrior())
+    with pytest.raises(ValueError, match="these are settings of keep, and the wired restorer is flair; its own node sets it"):
+        call(RestorerSettings, restorer=flair, method={"method": "keep", "reset_every": 3})
+
+
+@pytest.mark.skipif(not embedded_are_here(), reason="needs the embedded weights, which this checkout has not got")
+def test_settings_reach_the_restorer_behind_auto():
+    """What it takes where no estimate explains the damage; embedded KEEP goes over that only where it carries over time."""
+    loaded = with_estimates(load("embedded blind"), device=torch.device("cpu"), precision=torch.float32, placed=lambda network: on(network, "cpu"))
+    assert isinstance(loaded, AutoRestorer) and loaded.small is not loaded.otherwise
+    changed = call(RestorerSettings, restorer=loaded, method={"method": "blind", "detail": 0.25})[0]
+    assert changed.otherwise.options.detail == changed.small.first.options.detail == changed.options.detail == 0.25 != loaded.options.detail
+    assert (changed.flair, changed.small.then) == (loaded.flair, loaded.small.then)
+    alone = call(RestorerSettings, restorer=loaded, method={"method": "blind", "carry": False})[0]
+    assert alone.small is alone.otherwise
+    with pytest.raises(ValueError, match=r"the wired restorer is auto \(flair or blind\); choose blind as the method"):
         call(RestorerSettings, restorer=loaded, method={"method": "keep", "reset_every": 3})
 
 
