@@ -41,9 +41,10 @@ class TrackObservation:
         size = tuple(crops.shape[-2:])
         if crops.ndim == 4 and crops.shape[1] == 3 and (size == (CROP, CROP) or (self.raw and size == self.size)):
             return
-        bare = f" or, as the bare observation, {self.size[0]} x {self.size[1]}" if self.raw and self.size != (CROP, CROP) else ""
-        got = f"got {size[0]} x {size[1]} pixels and {crops.shape[-3] if crops.ndim == 4 else crops.ndim} channels"
-        raise ValueError(f"the FLAIR sampler takes RGB crops of {CROP} x {CROP}{bare} for this degradation, {got}; align or resize them first")
+        left = f", or the {self.size[1]} x {self.size[0]} that the degradation leaves of them" if self.raw and self.size != (CROP, CROP) else ""
+        got = f"{size[1]} x {size[0]} (width x height)" if crops.ndim == 4 and crops.shape[1] == 3 else f"a batch of the shape {tuple(crops.shape)}"
+        small = "" if left or not self.raw else ", or say which degradation made them small"
+        raise ValueError(f"the FLAIR sampler takes RGB crops of {CROP} x {CROP}{left}, got {got}; align or resize them first{small}")
 
     def __call__(self, crops: Tensor, upsampling: str = "bicubic") -> tuple[Tensor, Tensor]:
         """y (N, 3, h, w) in [0, 1] and c (N, 3, 512, 512) in [-1, 1] of crops in [0, 1]; see `condition`."""

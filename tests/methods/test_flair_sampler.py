@@ -166,9 +166,11 @@ def test_the_observation_may_come_bare_or_enlarged():
 
 @pytest.mark.parametrize("size", [(100, 100), (512, 64), (1024, 1024)])
 def test_other_sizes_are_one_clear_sentence(size):
-    session = FlairRestorer(Echo(), X8, QUICK).open()
-    with pytest.raises(ValueError, match=f"512 x 512 or, as the bare observation, 64 x 64 .* got {size[0]} x {size[1]}"):
-        session.push(torch.zeros(1, 3, *size))
+    restorer, got = FlairRestorer(Echo(), X8, QUICK), rf"got {size[1]} x {size[0]} \(width x height\); align or resize them first"
+    with pytest.raises(ValueError, match=rf"512 x 512, or the 64 x 64 that the degradation leaves of them, {got}$"):
+        restorer.open().push(torch.zeros(1, 3, *size))
+    with pytest.raises(ValueError, match=rf"512 x 512, {got}, or say which degradation made them small$"):
+        restorer.with_degradation(None).open().push(torch.zeros(1, 3, *size))
 
 
 def test_grey_crops_are_refused():
@@ -350,7 +352,7 @@ def test_a_tracked_face_is_seen_through_its_own_resampling():
     """A face of 128 frame pixels: y is decimated to about its own size, and the operator explains a clean crop's y."""
     session = FlairRestorer(GaussianPrior(), None, FlairOptions(steps=2)).with_degradation(None).open(track_of(1, 4.0))
     assert session.observe.size == (128, 128) and not session.observe.raw
-    with pytest.raises(ValueError, match="512 x 512 for this degradation"):
+    with pytest.raises(ValueError, match=r"takes RGB crops of 512 x 512, got 128 x 128 \(width x height\); align or resize them first$"):
         session.push(torch.zeros(1, 3, 128, 128))
     out = torch.cat([session.push(portrait()), session.close()])
     assert psnr(out, portrait()) > 25
