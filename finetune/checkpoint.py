@@ -9,9 +9,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from ..atomic import write_tensors
 from ..models.checkpoints.catalogue import published_as
 from ..models.embedded import BASE
-from ..training.atomic import write_tensors
 from ..training.card import converted
 
 RUN_METADATA = (BASE, "seed", "command", "recipe", "title", "format")

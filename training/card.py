@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..atomic import write_tensors
 from ..models.embedded import ALIAS, BASE, aliased, read_embedded
-from .atomic import write_tensors
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from ..atomic import atomic_file, write_tensors
 from ..models.checkpoints.load import channels_last
-from .atomic import atomic_file, write_tensors
 from .plan import Plan
 from .quick_norm import quicken
 from .sheet import curve_png, sheet_png

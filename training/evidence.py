@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
+from ..atomic import write_tensors
 from ..methods.detail_fusion import fused
 from ..methods.dicface import SMALL_PRIOR, uncertainty
 from ..models.code_prediction import CodeNetwork
 from ..models.dicface.network import DicFace, dirichlet_mean
-from .atomic import write_tensors
 from .data.degradations import BENCHMARK, Blind, benchmark_input
 from .data.faces import Faces, Jitter
 from .engine import Batch, Stage, generator_for

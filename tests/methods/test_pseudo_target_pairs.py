@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -210,6 +212,25 @@ def test_a_crash_in_the_middle_of_a_line_costs_that_line(chosen, tmp_path):
     manifest.write_text("nonsense\n" + manifest.read_text())
     with pytest.raises(ValueError, match=r"line 1 of .*pairs.jsonl cannot be read"):
         PairFolder(tmp_path, parameters)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs limits of POSIX")
+def test_a_full_disk_is_one_sentence_and_costs_one_pair(tmp_path):
+    """The limit on the size of files stands for the full disk."""
+    import resource
+
+    folder = PairFolder(tmp_path, {"method": "any"})
+    folder.add("clip", 0, 0, *torch.zeros(3, 3, 8, 8))
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))
+        with pytest.raises(OSError, match=r"000001\.png could not be written \(File too large\); the disk may be full: make room and start it again"):
+            folder.add("clip", 1, 0, *torch.rand(3, 3, 32, 32))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list(tmp_path.rglob("*.part")) and len(PairFolder(tmp_path, {"method": "any"})) == 1
+    assert folder.add("clip", 1, 0, *torch.rand(3, 3, 32, 32)).number == 1
 
 
 def test_folders_of_others_are_refused(tmp_path):

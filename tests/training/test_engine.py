@@ -147,7 +147,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path) -> None:
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) // 4, before[1]))
-        with pytest.raises(OSError, match=r"state\.pt could not be written \(.+\); the disk may be full: make room, and the same command goes on"):
+        with pytest.raises(OSError, match=r"state\.pt could not be written \(.+\); the disk may be full: make room and start it again"):
             train(fresh(), [Line(steps=9)], run(tmp_path), "r")
         resource.setrlimit(resource.RLIMIT_FSIZE, (40, before[1]))
         with pytest.raises(OSError, match=r"new\.safetensors could not be written \(.+\); the disk may be full"):

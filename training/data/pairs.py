@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ...atomic import atomic_file
 from ...colour import BT601
 from ...faces.types import CROP
-from ..atomic import atomic_file
 from .codecs import through
 from .faces import Faces
 from .footage import KINDS, Footage

@@ -1,4 +1,4 @@
-"""Files of a run that are there whole or not at all."""
+"""Files that are there whole or not at all."""
 
 from __future__ import annotations
 
@@ -27,7 +27,14 @@ def atomic_file(path: Path) -> Iterator[Path]:
         if not isinstance(error, (OSError, RuntimeError, SafetensorError)):
             raise
         reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
-        raise OSError(f"{path} could not be written ({reason}); the disk may be full: make room, and the same command goes on") from error
+        raise OSError(
+            f"{path} could not be written ({reason}); the disk may be full: make room and start it again, which goes on from what is done"
+        ) from error
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    with atomic_file(path) as part:
+        part.write_bytes(data)
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, notes: Mapping[str, str] | None = None) -> None:
