@@ -136,6 +136,7 @@ class JoinedSink(VideoSink):
     def add_picture(self, rate: Fraction, tick: Fraction) -> Any:
         stream = self.output.add_stream_from_template(self.template)
         stream.time_base = tick
+        stream.codec_context.framerate = rate.limit_denominator(1001)  # Matroska's header has it, beside what H.264 counts its ticks by
         return stream
 
     def tick_of(self, number: int) -> int:

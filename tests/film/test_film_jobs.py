@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.small_film import LOSSLESS, SHOT, Remembering, in_one_go, make_film, planned, run, tools
+from helpers.small_film import LOSSLESS, SHOT, SIZE, Remembering, in_one_go, make_film, planned, run, shot, tools
 
 from fvr.faces import aligned_track, report, select_tracks
 from fvr.faces.tracking.people import assign_people
@@ -30,7 +30,7 @@ from fvr.film.status import status, status_text
 from fvr.film.tracks import TrackStore, load_tracks, save_tracks
 from fvr.methods.base import WarmUp
 from fvr.pipeline import CHUNK
-from fvr.video import VideoError, open_source, probe, read_frames
+from fvr.video import VideoError, open_sink, open_source, probe, read_frames
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -299,6 +299,22 @@ def test_a_full_disk_under_the_film_is_said_and_no_segment_is_blamed(clip, whole
     join_once(job, disk / "out.mkv")
     assert done_at(tmp_path / "job") == done
     same(disk / "out.mkv", whole)
+
+
+@pytest.mark.parametrize("codec", ["ffv1", "h264"])
+def test_a_joined_matroska_file_has_the_rate_and_the_end_of_one_in_one_go(codec, tmp_path):
+    """Its last frame lasts twice as long as the others."""
+    clip, out, one = tmp_path / "in.mp4", tmp_path / "out.mkv", tmp_path / "one.mkv"
+    times = [Fraction(number, 25) for number in (*range(12), 13)]
+    with open_sink(clip, None, size=SIZE) as sink:
+        for number in (0, 1):
+            here = slice(6 * number, 6 * number + 6)
+            sink.write(shot(number, 6), times[here], times[here.start + 1 : here.stop + 1])
+    encoding = {**LOSSLESS, "codec": codec}
+    run(tmp_path / "job", clip, out, encoding=encoding)
+    in_one_go(clip, one, encoding=encoding)
+    assert probe(out).rate == probe(one).rate == probe(clip).rate
+    assert read_frames(out)[1].ends == read_frames(one)[1].ends == read_frames(clip)[1].ends
 
 
 @pytest.mark.parametrize(("codec", "suffix", "start"), [("h264", ".mp4", 0), ("h265", ".mkv", 0), ("prores", ".mov", 2), ("vp9", ".webm", 0)])
