@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from helpers.video_helpers import copy, moving, save
+from PIL import Image
 
-from fvr.video import FrameTimes, SourceInfo, open_sink, open_source, read_audio
+from fvr.video import FrameTimes, SourceInfo, open_sink, open_source, read_audio, read_frames
 from fvr.video.info import ColourTags, Grading
 from fvr.video.streams.companions import advance_timecode, clip_tags
 
@@ -74,6 +78,56 @@ def test_matroska_keeps_all_of_it(tmp_path):
     tags, chapters, lines, timecode = described(sink.path)
     assert TAGS.items() <= tags.items() and timecode == "01:00:00:00"
     assert chapters == [("one", 0, Fraction(1, 2)), ("two", Fraction(1, 2), 1)] and lines == SAID
+
+
+FONT = b"\x00\x01\x00\x00 a font"
+
+
+def attached(path):
+    """Bytes of the cover pictures, and names and bytes of the attached files, by FFmpeg alone."""
+    with av.open(str(path)) as container:
+        covers = [stream for stream in container.streams.video if stream.disposition & Disposition.attached_pic]
+        files = {stream.name: bytes(stream.data) for stream in container.streams if stream.type == "attachment"}
+        return [bytes(packet) for packet in container.demux(covers) if packet.size] if covers else [], files
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png"])
+@pytest.mark.parametrize(
+    "names, said",
+    [
+        (("in.mkv", "out.mkv"), ()),
+        (("in.mkv", "between.mp4", "out.mkv"), ("the attached file font.ttf",)),
+        (("in.mkv", "out.mp4"), ("the attached file font.ttf",)),
+        (("in.mkv", "between.mp4", "out.mp4"), ("the attached file font.ttf",)),
+        (("in.mkv", "out.mov"), ("its cover picture", "the attached file font.ttf")),
+        (("in.mkv", "out.webm"), ("its cover picture", "the attached file font.ttf")),
+    ],
+)
+def test_cover_pictures_and_attached_files_are_kept_or_said(tmp_path, kind, names, said):
+    if not hasattr(av.container.OutputContainer, "add_attachment"):
+        pytest.skip("this PyAV attaches no files")
+    picture = io.BytesIO()
+    Image.new("RGB", (40, 60), (200, 10, 10)).save(picture, kind)
+    with av.open(str(tmp_path / names[0]), "w") as out:
+        video = out.add_stream("libx264", rate=25)
+        video.width, video.height = 64, 48
+        out.add_attachment("font.ttf", "application/x-truetype-font", FONT)
+        out.add_attachment("cover." + kind[:3].replace("jpe", "jpg"), f"image/{kind}", picture.getvalue())
+        for number in range(5):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 40 * number, np.uint8), format="rgb24")))
+        out.mux(video.encode(None))
+    warnings = []
+    for before, after in pairwise(names):
+        source = open_source(tmp_path / before)
+        with open_sink(tmp_path / after, source.info, audio=source, codec="vp9" if after.endswith(".webm") else "h264") as sink:
+            warnings += sink.warnings
+            for chunk in source.chunks():
+                sink.write(chunk.frames, chunk.starts, chunk.ends)
+    assert warnings == ([f"{tmp_path / names[1]} will not have: {'; '.join(said)}"] if said else [])
+    covers, files = attached(tmp_path / names[-1])
+    assert covers == ([] if "its cover picture" in said else [picture.getvalue()])
+    assert files == ({} if said else {"font.ttf": FONT})
+    assert len(read_frames(tmp_path / names[-1])[0]) == 5
 
 
 @pytest.mark.parametrize("suffix, codec", [(".mp4", "h264"), (".webm", "vp9"), (".mov", "h264")])

@@ -6,9 +6,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import islice
 from typing import Any
 
 import av
+from av.stream import Disposition
 
 from ...plurals import counted
 from ..errors import VideoError
@@ -32,6 +34,10 @@ PLAIN_TAGS = frozenset(
 )
 """Tags for which MP4 and MOV have boxes that every player reads; others go into their list of named tags, all of them then."""
 
+COVERS = {"mjpeg": "jpg", "png": "png"}
+"""Codecs of cover pictures that players look for, and the suffixes of their files."""
+MIME_TYPES = {"jpg": "image/jpeg", "png": "image/png"}
+
 MAX_TIMECODE_RATE = 255
 """Frames per second up to which a timecode track can count; FFmpeg refuses to finish a file with more."""
 
@@ -49,6 +55,8 @@ class Companions:
         timecode: of the first frame, such as 01:00:00:00.
         chapters: as PyAV gives them.
         subtitles: codec and language of each track.
+        covers: codec of each cover picture.
+        attachments: name of each attached file, such as the fonts of subtitles.
         others: names of what no copy keeps.
     """
 
@@ -57,6 +65,8 @@ class Companions:
     timecode: str | None = None
     chapters: tuple[Mapping[str, Any], ...] = ()
     subtitles: tuple[tuple[str, str], ...] = ()
+    covers: tuple[str, ...] = ()
+    attachments: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
 
     def taken(self, container: str) -> list[int]:
@@ -73,6 +83,9 @@ class Companions:
             named += [f"its timecode {self.timecode}"] * bool(self.timecode)
         elif self.chapters and not hasattr(av.container.OutputContainer, "set_chapters"):
             named.append(f"its {counted(len(self.chapters), 'chapter')}, which this PyAV cannot write")
+        named += ["its cover picture"] * sum(not takes_cover(container, codec) for codec in self.covers)
+        if not takes_attachments(container):
+            named += [f"the attached file {name}".rstrip() for name in self.attachments]
         return [*named, *self.others]
 
 
@@ -88,18 +101,59 @@ def companions_of(place: Place) -> Companions:
             codec = "of unknown codec" if stream.codec_context is None else codec_name(stream.codec_context)
             language = stream.metadata.get("language", "")
             subtitles.append((codec, "" if language == "und" else language))
-        others = []
+        covers, attachments, others = [], [], []
         for stream in container.streams:
             if stream.type == "video" and picture is not None and stream.index != picture.index:
                 if container.metadata.get("major_brand") == "avis":
                     continue  # a still picture of the animation
-                others.append("its cover picture" if stream.disposition & STILL else f"video track {stream.index + 1}")
+                if stream.disposition & STILL:
+                    covers.append(cover_codec(stream))
+                else:
+                    others.append(f"video track {stream.index + 1}")
             elif stream.type == "attachment":
-                others.append(f"the attached file {stream.metadata.get('filename', '')}".rstrip())
+                attachments.append(stream.metadata.get("filename", ""))
             elif stream.type == "data" and "timecode" not in stream.metadata and not (chapters and stream.frames == len(chapters)):
                 others.append(f"data track {stream.index + 1} ({stream.metadata.get('handler_name', 'of unknown kind').strip()})")
         own = {} if picture is None else {key: picture.metadata[key] for key in ("title", "language") if key in picture.metadata}
-        return Companions(tags, own, timecode, chapters, tuple(subtitles), tuple(others))
+        return Companions(tags, own, timecode, chapters, tuple(subtitles), tuple(covers), tuple(attachments), tuple(others))
+
+
+def cover_codec(stream: Any) -> str:
+    """Of a cover picture; empty for one that is not in the file once, such as thumbnails."""
+    once = stream.disposition & Disposition.attached_pic and stream.codec_context is not None
+    return stream.codec_context.name if once else ""
+
+
+def takes_attachments(container: str | None) -> bool:
+    return container == "matroska" and hasattr(av.container.OutputContainer, "add_attachment")
+
+
+def takes_cover(container: str | None, codec: str) -> bool:
+    """Whether a container takes a cover picture: MP4 among its tags, Matroska as an attached file."""
+    return codec in COVERS and (container == "mp4" or takes_attachments(container))
+
+
+def add_attached(place: Place, container: str, output: Any) -> list[Any]:
+    """Adds the attached files and cover pictures that a container takes to an output; returns packets to be written once its header is."""
+    packets = []
+    with open_input(place) as source:
+        if takes_attachments(container):
+            for stream in source.streams:
+                if stream.type == "attachment":
+                    kind = stream.mimetype or "application/octet-stream"
+                    output.add_attachment(stream.name or f"attachment {stream.index}", kind, bytes(stream.data or b""))
+        covers = [stream for stream in source.streams.video if takes_cover(container, cover_codec(stream))]
+        found = (packet for packet in readable(source.demux(covers)) if packet.size) if covers else iter(())
+        for packet in islice(found, len(covers)):  # they come before all others
+            if container == "mp4":
+                target = output.add_stream_from_template(packet.stream)
+                target.disposition = Disposition.attached_pic.value
+                packet.stream = target
+                packets.append(packet)
+            else:
+                suffix = COVERS[packet.stream.codec_context.name]
+                output.add_attachment(packet.stream.metadata.get("filename", f"cover.{suffix}"), MIME_TYPES[suffix], bytes(packet))
+    return packets
 
 
 def kept_companions(

@@ -25,7 +25,7 @@ from ..info import UNSPECIFIED, ColourTags, SourceInfo
 from ..pixels import RGB, is_rgb, same_planes, to_frame
 from ..reading.source import FrameSource
 from ..streams.audio import AudioTrack, Callbacks, Lane, no_check, open_lanes
-from ..streams.companions import PLAIN_TAGS, Companions, SubtitleLane, advance_timecode, kept_companions, moved_chapters
+from ..streams.companions import PLAIN_TAGS, Companions, SubtitleLane, add_attached, advance_timecode, kept_companions, moved_chapters
 from ..streams.sound import file_of, sound_in
 from .boxes import set_display
 from .codecs import HDR, HDR_PARAMETERS, VideoCodec, lost_depth, storable_format
@@ -100,6 +100,7 @@ class VideoSink:
         self.output: Any = None
         self.stream: Any = None
         self.lanes: list[Lane | SubtitleLane] = []
+        self.attached: list[Any] = []
         self.timeline: Timeline | None = None
 
     def write(self, frames: Tensor, starts: Sequence[Fraction], ends: Sequence[Fraction], stored: Sequence[Any] = ()) -> None:
@@ -177,6 +178,8 @@ class VideoSink:
             self.lanes += open_lanes(self.sound.at(starts[0]), encoding.container, self.output, origin - zero, starts[0] - origin, self.callbacks)
         self.add_companions(starts[0], origin)
         self.output.start_encoding()
+        for packet in self.attached:
+            self.output.mux(packet)
 
     def add_picture(self, rate: Fraction, tick: Fraction) -> Any:
         """The stream of the picture, with its encoder."""
@@ -213,6 +216,7 @@ class VideoSink:
             length = self.length if self.length is not None else None if like.duration is None else like.duration + like.start - origin
             self.output.set_chapters(moved_chapters(companions.chapters, origin, length))
         if (place := file_of(like)) is not None:
+            self.attached = add_attached(place, self.encoding.container, self.output)
             self.lanes += [SubtitleLane(place, index, self.output, origin, self.length) for index in companions.taken(self.encoding.container)]
 
     @property
