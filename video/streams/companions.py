@@ -135,7 +135,7 @@ def takes_cover(container: str | None, codec: str) -> bool:
 
 def add_attached(place: Place, container: str, output: Any) -> list[Any]:
     """Adds the attached files and cover pictures that a container takes to an output; returns packets to be written once its header is."""
-    packets = []
+    packets: list[Any] = []
     with open_input(place) as source:
         if takes_attachments(container):
             for stream in source.streams:
@@ -143,7 +143,8 @@ def add_attached(place: Place, container: str, output: Any) -> list[Any]:
                     kind = stream.mimetype or "application/octet-stream"
                     output.add_attachment(stream.name or f"attachment {stream.index}", kind, bytes(stream.data or b""))
         covers = [stream for stream in source.streams.video if takes_cover(container, cover_codec(stream))]
-        found = (packet for packet in readable(source.demux(covers)) if packet.size) if covers else iter(())
+        demuxed = readable(source.demux(covers)) if covers else iter(())
+        found: Iterator[Any] = (packet for packet in demuxed if packet.size)
         for packet in islice(found, len(covers)):  # they come before all others
             if container == "mp4":
                 target = output.add_stream_from_template(packet.stream)
