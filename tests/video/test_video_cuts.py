@@ -86,6 +86,22 @@ def test_a_cut_from_one_moving_shot_to_another():
     assert find_cuts(torch.cat(pan)) == [15]
 
 
+def test_photographs_and_shots_of_a_few_frames_are_told_apart(heads):
+    """Where every step is large none stands out; those of one scene from a moving camera are still one shot."""
+    photographs = torch.cat([heads[name][:1] for name in CLIPS[:8] if name != "edge_rotation90_flag.mp4"])
+    assert find_cuts(photographs) == list(range(1, 7))
+    montage = torch.cat([heads[name][:5] for name in CLIPS[:8] if name != "edge_rotation90_flag.mp4"])
+    assert find_cuts(montage) == list(range(5, 35, 5))
+    assert find_cuts(photographs[:2]) == [1]
+
+
+def test_a_camera_that_shakes_does_not_cut(heads):
+    rng = torch.Generator().manual_seed(3)
+    moves = torch.randint(-12, 13, (30, 2), generator=rng).tolist()
+    frame = heads["scene_720p_clean.mp4"][0]
+    assert find_cuts(torch.stack([torch.roll(frame, move, (1, 2)) for move in moves])) == []
+
+
 def test_short_streams():
     assert find_cuts(shot(1, 1)) == [] == ShotCutDetector().finish()
     assert find_cuts(torch.cat((shot(1, 3), shot(2, 2)))) == [3]
