@@ -17,8 +17,8 @@ from ..detection.external_detections import ExternalDetections
 from ..detection.mesh_points import outline
 from ..geometry import FACE_BOX, TEMPLATE, iou, side, similarity, smooth, smooth_path, steady
 from ..types import CROP, Face, FaceTrack
-from .appearance import chip, descriptor, sharpness
-from .association import Sighting, Tracklet, associate
+from .appearance import chip, cosine_distance, descriptor, sharpness
+from .association import ALIKE, Sighting, Tracklet, associate
 from .coverage import colours, covered
 from .people import SAMPLES, Embed, Look, assign_people, change_point, encode_jpeg, likeness, load_embed, look_of
 
@@ -80,6 +80,8 @@ class Tracker:
         self.embed: Embed | None = load_embed() if self.options.recognise else None
         self.shot = 0
         self.sightings: list[list[Sighting]] = []
+        self.before: list[Sighting] = []
+        """Those of the last frame."""
         self.tracks: list[FaceTrack] = []
 
     @property
@@ -102,7 +104,8 @@ class Tracker:
                 f"{len(frames)} frames came with detections for {len(detections)}; give one list per frame, empty where there is no face"
             )
         for offset, (frame, faces) in enumerate(zip(frames, detections, strict=True)):
-            self.sightings.append([self.measure(index + offset, frame, face) for face in suppress(list(faces))])
+            self.before = [self.measure(index + offset, frame, face) for face in suppress(list(faces))]
+            self.sightings.append(self.before)
         self.cut(cuts)
 
     def cut(self, cuts: Sequence[int]) -> None:
@@ -117,11 +120,13 @@ class Tracker:
         """What is kept of a detection."""
         frame, aspect, mesh = frame.float().cpu(), self.options.aspect, face.mesh
         image = chip(frame, face.landmarks, aspect)
+        look = descriptor(image)
         face = replace(face, box=face.box.float().cpu(), landmarks=face.landmarks.float().cpu(), score=float(face.score), mesh=None)
-        kept = encode_jpeg(likeness(frame, face.landmarks, aspect)) if self.embed is not None and index % CROP_EVERY == 0 else None
+        due = self.embed is not None and (index % CROP_EVERY == 0 or not any(stays(old, face, look) for old in self.before))
+        kept = encode_jpeg(likeness(frame, face.landmarks, aspect)) if due else None
         seen = None if mesh is None else colours(frame, face.landmarks, mesh.cpu(), aspect)
         around = None if mesh is None else outline(mesh.cpu(), similarity(face.landmarks, aspect))
-        return Sighting(index, face, descriptor(image), sharpness(image), kept, seen, around)
+        return Sighting(index, face, look, sharpness(image), kept, seen, around)
 
     def close(self, stop: int) -> None:
         """Ends the shot before frame `stop` and makes its tracks."""
@@ -168,7 +173,12 @@ class Tracker:
 
 
 CROP_EVERY = 4
-"""Every how many frames of the clip a face is kept, so that the end of the shot can choose some for the embedding."""
+"""Every how many frames of the clip a face is kept, so that the end of the shot can choose some for the embedding; who is new is kept at once."""
+
+
+def stays(old: Sighting, face: Face, look: Tensor) -> bool:
+    """Whether a face with a `descriptor` was there in the frame before, as a sighting: a shot may be shorter than CROP_EVERY."""
+    return float(iou(old.face.box[None], face.box[None])) > 0.3 and float(cosine_distance(old.descriptor[None], look[None])) < ALIKE
 
 
 def embedding_samples(tracklet: Tracklet) -> list[Sighting]:

@@ -226,6 +226,16 @@ def test_who_leaves_and_returns_is_one_and_who_dissolves_is_two(picture_of, dete
 
 
 @needs_faces
+def test_who_is_seen_in_shots_of_one_frame_is_known_there(picture_of, detector):
+    """Photographs as a batch: every one is a shot, and who is on two of them is one person."""
+    frames = torch.stack([torch.nn.functional.avg_pool2d(picture_of(k)[None], 2)[0] for k in (0, 2, 5, 0, 7, 2)])
+    frames[3:] = frames[3:].roll(20, 3)
+    tracks = sorted(find_tracks([(0, frames)], detector, ShotCutDetector()), key=lambda t: t.start)
+    people = [track.person for track in tracks]
+    assert len(tracks) == 6 and people[3] == people[0] and people[5] == people[1] and len(set(people)) == 4
+
+
+@needs_faces
 def test_people_across_a_long_dissolve_are_two(picture_of, detector):
     """Two seconds of it: the shots end in the middle, and nobody of one is tied to the other."""
     a, b = (torch.nn.functional.avg_pool2d(picture_of(k)[None], 4)[0] for k in (0, 2))
