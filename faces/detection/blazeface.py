@@ -140,6 +140,10 @@ CELL_CHANGE = 0.04
 """Change of four cells of a thumbnail since the last search from which on somebody may have come into view there."""
 CELLS = (32, 18)
 """Width and height of thumbnails."""
+SMALL_AREA = 0.3
+"""Share of the frame up to which an area that changed is searched finely at once."""
+Area = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in frame pixels."""
 
 
 @dataclass(frozen=True)
@@ -185,11 +189,13 @@ class BlazeFaceDetector:
         """A detector for the frames of one clip in order, which searches some and follows faces through the others."""
         return Follower(self)
 
-    def search(self, picture: np.ndarray, known: Sequence[Placed], fine: bool, quarters: Sequence[int] = (0,)) -> list[Placed]:
-        """Faces in a picture (3, H, W) that are not among the known ones."""
+    def search(
+        self, picture: np.ndarray, known: Sequence[Placed], fine: bool, quarters: Sequence[int] = (0,), area: Area | None = None
+    ) -> list[Placed]:
+        """Faces in a picture (3, H, W), or in an area of it, that are not among the known ones."""
         boxes = [placed.box for placed in known]
         found: list[Placed] = []
-        for candidate in self.searcher(picture, fine, quarters):
+        for candidate in self.candidates(picture, fine, quarters, area):
             alike = [math.cos(candidate.roll - roll_of(placed.mesh)) > 0.5 for placed in found]
             if overlaps_any([*boxes, *(p.box for p, same in zip(found, alike, strict=True) if same)], candidate.box):
                 continue
@@ -198,14 +204,23 @@ class BlazeFaceDetector:
                 found.append(placed)
         return drop_overlapping([*known, *sorted(found, key=lambda placed: -placed.score)])[len(known) :]
 
+    def candidates(self, picture: np.ndarray, fine: bool, quarters: Sequence[int] = (0,), area: Area | None = None) -> list[Candidate]:
+        """What BlazeFace says of a picture (3, H, W), or of an area of it."""
+        if area is None:
+            return self.searcher(picture, fine, quarters)
+        x0, y0, x1, y1 = max(area[0], 0), max(area[1], 0), max(area[2], 0), max(area[3], 0)
+        if not picture[0, y0:y1, x0:x1].size:
+            return []
+        corner = torch.tensor([x0, y0, x0, y0])
+        return [replace(found, box=found.box + corner) for found in self.searcher(picture[:, y0:y1, x0:x1], fine, quarters)]
+
     def search_around(self, picture: np.ndarray, region: Region, others: Sequence[Placed]) -> Placed | None:
         """The certain face about a region that lost its own, moved by no more than the region's side; None if there is none but `others`."""
-        x0, y0 = (max(round(middle - 1.5 * region.side), 0) for middle in (region.x, region.y))
-        x1, y1 = round(region.x + 1.5 * region.side) + 1, round(region.y + 1.5 * region.side) + 1
-        for candidate in self.searcher(picture[:, y0:y1, x0:x1], fine=False) if x1 > x0 and y1 > y0 else ():
-            box = candidate.box + torch.tensor([x0, y0, x0, y0])
-            if not overlaps_any([other.box for other in others], box):
-                placed = self.refine(picture, replace(region_of(box.reshape(2, 2), 0.0), roll=candidate.roll))
+        reach = 1.5 * region.side
+        area = (round(region.x - reach), round(region.y - reach), round(region.x + reach) + 1, round(region.y + reach) + 1)
+        for candidate in self.candidates(picture, False, area=area):
+            if not overlaps_any([other.box for other in others], candidate.box):
+                placed = self.refine(picture, replace(region_of(candidate.box.reshape(2, 2), 0.0), roll=candidate.roll))
                 if placed is not None and placed.score >= CERTAIN_SCORE:
                     return placed
         return None
@@ -238,8 +253,9 @@ class Follower:
     """Faces of one clip's frames, pushed in order.
 
     FaceMesh looks in every other frame where each face was in the frame before; in the others optical flow carries the mesh on, where it can.
-    BlazeFace searches coarsely where no face is known, and every SEARCH_EVERY frames while anything changes outside the known faces; finely every
-    FINE_EVERY frames, after a change of scene, and when a face is lost. The result does not depend on how the frames are chunked.
+    BlazeFace searches coarsely where no face is known, and every SEARCH_EVERY frames while anything changes outside the known faces, there finely if
+    it is a SMALL_AREA; finely every FINE_EVERY frames, after a change of scene, and when a face is lost. The result does not depend on how the frames
+    are chunked.
     """
 
     SEARCH_EVERY = 4
@@ -253,6 +269,8 @@ class Follower:
         self.last: np.ndarray | None = None
         self.faces: list[Face] = []
         self.count = 0
+        self.turn_due = 0
+        """Frame from which on a new scene is searched for turned faces again."""
 
     def __call__(self, frames: Tensor) -> list[list[Face]]:
         found = [self.step(frame) for frame in frames]
@@ -266,30 +284,52 @@ class Follower:
         before, last = self.small, self.last
         self.small, self.last = small, picture
         if before is not None and last is not None and np.array_equal(small, before) and np.array_equal(picture, last):
-            return list(self.faces)  # a repeated frame has the same faces to the bit
+            return self.repeat(picture)
         changed = before is None or float(np.abs(small - before).mean()) > SCENE_CHANGE
         known = [] if changed else self.live
         seen = [self.propagate(last, picture, placed, [other for other in known if other is not placed]) for placed in known]
         live = drop_overlapping([placed for placed in seen if placed is not None])
         fine = changed or len(live) < len(known) or self.count % self.FINE_EVERY == 0
-        if fine or not live or (self.count % self.SEARCH_EVERY == 0 and self.changed_outside(live, picture.shape[1:])):
-            self.searched = small
-            live += self.detector.search(picture, live, fine)
+        area = self.changed_area(live, picture.shape[1:]) if live and not fine and self.count % self.SEARCH_EVERY == 0 else None
+        if fine or not live or area is not None:
+            live += self.search(picture, live, fine, area)
         if fine and self.detector.rotate == "auto":
-            live = self.with_rotated(picture, live)
-        self.live = live
+            live = self.with_rotated(picture, live, thorough=changed and self.count >= self.turn_due)
         self.count += 1
+        return self.keep(live)
+
+    def keep(self, live: list[Placed]) -> list[Face]:
+        """Remembers the faces of a frame, and gives them best first."""
+        self.live = live
         self.faces = [placed.face() for placed in sorted(live, key=lambda p: -p.score)]
         return list(self.faces)
 
-    def with_rotated(self, picture: np.ndarray, live: list[Placed]) -> list[Placed]:
-        """The faces with those that lie or stand on their heads: looked for where no face is certain, and where one lies that others may lie like."""
+    def repeat(self, picture: np.ndarray) -> list[Face]:
+        """Faces in a frame that is the one before again: the same to the bit, and those whose search was not yet due."""
+        area = self.changed_area(self.live, picture.shape[1:]) if self.live else None
+        return list(self.faces) if area is None else self.keep(self.live + self.search(picture, self.live, False, area))
+
+    def search(self, picture: np.ndarray, live: Sequence[Placed], fine: bool, area: Area | None) -> list[Placed]:
+        """New faces in a frame, of an area that changed the small ones too if it is small."""
+        self.searched = self.small
+        found = self.detector.search(picture, live, fine)
+        if area is not None and (area[2] - area[0]) * (area[3] - area[1]) <= SMALL_AREA * picture[0].size:
+            found += self.detector.search(picture, [*live, *found], True, area=area)
+        return found
+
+    def with_rotated(self, picture: np.ndarray, live: list[Placed], thorough: bool) -> list[Placed]:
+        """The faces with those that lie or stand on their heads: looked for where no face is certain, and where one lies that others may lie like;
+        if `thorough`, coarsely beside faces that stand too."""
         certain = [placed for placed in live if placed.score >= CERTAIN_SCORE]
         known = {round(roll_of(placed.mesh) / (math.pi / 2)) % 4 for placed in certain}
         quarters = [q for q in QUARTER_TURNS[1:] if q in known or len(certain) < len(live) or not live]
-        if not quarters:
+        if not quarters and not thorough:
             return live
-        uncertain = [*self.detector.search(picture, certain, True, quarters), *(placed for placed in live if placed.score < CERTAIN_SCORE)]
+        self.turn_due = self.count + self.FINE_EVERY
+        uncertain = [
+            *self.detector.search(picture, certain, bool(quarters), quarters or QUARTER_TURNS[1:]),
+            *(placed for placed in live if placed.score < CERTAIN_SCORE),
+        ]
         return drop_overlapping([*certain, *sorted(uncertain, key=lambda placed: -placed.score)])
 
     def propagate(self, before: np.ndarray | None, picture: np.ndarray, placed: Placed, others: Sequence[Placed]) -> Placed | None:
@@ -302,18 +342,24 @@ class Follower:
             now = self.detector.search_around(picture, region, others) or now
         return now
 
-    def changed_outside(self, live: Sequence[Placed], size: tuple[int, ...]) -> bool:
-        """Whether something outside the known faces changed since the last search."""
+    def changed_area(self, live: Sequence[Placed], size: tuple[int, ...]) -> Area | None:
+        """Where something outside the known faces changed since the last search, with a cell around it; None if nothing did."""
         if self.searched is None or self.small is None:
-            return True
+            return 0, 0, size[1], size[0]
         cells = (CELLS[0] // 2, CELLS[1] // 2)
-        moved = np.abs(cv2.resize((self.small - self.searched).mean(0), cells, interpolation=cv2.INTER_AREA)) > CELL_CHANGE
+        change = cv2.resize((self.small - self.searched).transpose(1, 2, 0), cells, interpolation=cv2.INTER_AREA)
+        moved = np.abs(change).mean(2) > CELL_CHANGE
         for placed in live:
             box = placed.box.reshape(2, 2).double().numpy()
             box = (box + np.array([[-0.25], [0.25]]) * (box[1] - box[0])) * np.array(cells) / np.array(size[::-1])  # hair and neck move along
             (x0, y0), (x1, y1) = np.floor(box[0]).clip(0).astype(int), np.ceil(box[1]).clip(0).astype(int)
             moved[y0:y1, x0:x1] = False
-        return bool(moved.any())
+        if not moved.any():
+            return None
+        rows, columns = np.nonzero(moved)
+        width, height = size[1] / cells[0], size[0] / cells[1]
+        x0, y0, x1, y1 = columns.min() - 1, rows.min() - 1, columns.max() + 2, rows.max() + 2
+        return int(max(x0, 0) * width), int(max(y0, 0) * height), int(min(x1, cells[0]) * width), int(min(y1, cells[1]) * height)
 
 
 def thumbnail(picture: np.ndarray) -> np.ndarray:

@@ -110,6 +110,23 @@ def test_faces_that_lie_are_found_and_their_crops_stand(portrait, detector, quar
         assert load_detector("blazeface", rotate="off")(turned)[0] == []
 
 
+def test_who_lies_beside_somebody_who_stands_is_found_at_once(portrait, detector):
+    head = torch.nn.functional.avg_pool2d(portrait[None, :, :280, 80:360], 2)[0]
+    frames = torch.full((2, 3, 180, 360), 0.4)
+    frames[:, :, 20:160, 20:160], frames[:, :, 20:160, 200:340] = head, head.rot90(2, (1, 2))
+    assert [len(faces) for faces in following(detector)(frames)] == [2, 2]
+
+
+def test_a_small_face_that_comes_into_view_is_found_within_four_frames(portrait, detector):
+    """Beside a large one that stays; less than 7 % of the frame, which coarse searches cannot see."""
+    large, small = (torch.nn.functional.interpolate(portrait[None, :, :280, 80:360], size=(n, n), mode="area")[0] for n in (240, 110))
+    frames = torch.full((13, 3, 540, 960), 0.4)
+    frames[:, :, 60:300, 40:280] = large
+    frames[6:, :, 330:440, 700:810] = small
+    found = following(detector)(frames)
+    assert [len(faces) for faces in found[:6]] == [1] * 6 and [len(faces) for faces in found[9:]] == [2] * 4
+
+
 @pytest.mark.skipif(not (SHARED / "faces512").is_dir(), reason="needs ../shared/faces512")
 def test_the_points_are_calibrated_to_the_template(detector):
     """On portraits that were aligned by another detector, alignment by ours changes nothing on average."""
