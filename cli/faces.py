@@ -44,7 +44,8 @@ def add_finding(p: Any) -> None:
         "--rotate",
         default="auto",
         choices=["auto", "off"],
-        help="auto also searches frames turned by 90, 180 and 270 degrees where no face is certain, off as they are only (default: auto)",
+        help="auto also searches frames turned by 90, 180 and 270 degrees, in new scenes and where no face is certain, off as they are only "
+        "(default: auto)",
     )
 
 

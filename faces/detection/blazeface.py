@@ -169,8 +169,8 @@ class BlazeFaceDetector:
     """Faces by BlazeFace and FaceMesh. Calling it treats each frame alone; `follow` gives one that remembers where faces were.
 
     Args:
-        rotate: "auto" also searches frames turned by quarters, where no face is certain, for those that lie or stand on their heads; "off" does
-            not, and finds fewer of them.
+        rotate: "auto" also searches frames turned by quarters, in new scenes and where no face is certain, for those that lie or stand on their
+            heads; "off" does not, and finds fewer of them.
     """
 
     name = "blazeface"
