@@ -39,8 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             if options.debug:
                 raise
-            print(f"fvr: {error}", file=sys.stderr)
+            print(f"fvr: {sentence_of(error)}", file=sys.stderr)
             return 1
+
+
+def sentence_of(error: Exception) -> str:
+    """What an error says, and of the system's own errors, which are a number and a name, a sentence."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return f"{error.filename} cannot be used ({error.strerror}); check its name, place and permissions" if error.filename else error.strerror
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,6 +58,8 @@ class Parser(argparse.ArgumentParser):
 
     def refuse(self, word: str) -> NoReturn:
         """Ends with a word that the command does not know, and the option that it may have been meant for."""
+        if word in self._option_string_actions:
+            self.error(f"{word} comes too late, as all that follows -- is names; put options before it")
         near = get_close_matches(word.partition("=")[0], self._option_string_actions, n=1) if word.startswith("--") else []
         hint = f"did you mean {near[0]}?" if near else "names with spaces are put in quotes"
         self.error(f"{word!r} is not understood here ({hint})")

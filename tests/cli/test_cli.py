@@ -88,6 +88,7 @@ def test_aligned_folders_become_512_frames(tmp_path):
         (["restore", "CLIP", "out.mp4", "--device", "abacus"], "abacus"),
         (["restore", "CLIP", "CLIP"], "exists"),
         (["restore", "CLIP", "out.mp4", "--start", "600"], "600"),
+        (["restore", "CLIP", "y" * 300 + ".mp4"], "y.mp4 cannot be used (File name too long); check its name, place and permissions"),
         (["restore", "CLIP", "out.mp4", "--codec", "mjpeg"], "h264"),
         (["restore", "CLIP", "out.mp4", "--frame-rate", "50"], "is a video, which keeps its own times; leave it out"),
         (["restore", "CLIP", "out", "--codec", "h265", "--crf", "20"], "--codec h265 and --crf 20 would change nothing, as out is for images"),

@@ -82,6 +82,10 @@ def test_an_estimate_has_few_digits(seconds, words):
         (["restore", "a.mp4", "b.mp4", "--segment-seconds", "0"], "fvr restore: argument --segment-seconds: is a number above 0, got '0'"),
         (["restore", "a.mp4", "b.mp4", "--test-seconds", "-1"], "fvr restore: argument --test-seconds: is a number above 0, got '-1'"),
         (["restore", "a.mp4", "b.mp4", "--seed", "1" * 30], f"fvr restore: argument --seed: is a whole number from 0 to 2^63 - 1, got '{'1' * 30}'"),
+        (
+            ["restore", "--", "-a.mp4", "-b.mp4", "--seed", "1"],
+            "fvr restore: --seed comes too late, as all that follows -- is names; put options before it",
+        ),
         (["restore", "a.mp4"], "fvr restore: the following arguments are required: output"),
         (["demo", "--frames", "0"], "fvr demo: argument --frames: is a whole number from 1 on, got '0'"),
         (["train", "blind"], "fvr train: the following arguments are required: --faces, --out"),
