@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..faces.compositing.edited import edited_faces
-from ..headless.io import io
+from ..headless.io import io, newer
 from ..host.images import from_image, from_mask
 from ..plurals import counted
 from .faces import crops_image
@@ -19,6 +19,7 @@ class CropsToFaces(io.ComfyNode):
             category=f"{CATEGORY}/faces",
             description="Makes any model a face restorer: takes Face Align's crops back after other nodes have changed them, for Paste Back.",
             search_aliases=["face detailer", "detail faces", "inpaint faces", "ksampler faces", "seedvr2 faces", "custom face restorer"],
+            **newer(has_intermediate_output=True),
             inputs=[
                 Faces.Input("faces", tooltip="From Face Align, whose crops were changed."),
                 io.Image.Input(

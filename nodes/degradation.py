@@ -85,6 +85,7 @@ class DescribeDegradation(io.ComfyNode):
             category=f"{CATEGORY}/degradation",
             description="Says what damaged footage has gone through, so that data consistency can respect it. Lengths are in pixels of the frame.",
             search_aliases=["blur kernel", "noise level", "operator", "physics"],
+            **newer(has_intermediate_output=True),
             inputs=[
                 kind_input(),
                 DegradationSocket.Input("degradation", optional=True, tooltip="What happened before, from another Describe Degradation."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from .. import host
-from ..headless.io import io
+from ..headless.io import io, newer
 from ..host.images import to_mask
 from ..methods.dicface import DicFaceOptions
 from .choices import check_choice
@@ -24,6 +24,7 @@ class DicFaceRestore(io.ComfyNode):
             category=f"{CATEGORY}/restore",
             description="Restores, colourises or fills in aligned faces with DicFace, looking at five frames at a time, and shows where it invented.",
             search_aliases=["dicface", "dirichlet", "colorize", "inpaint face", "video face restoration"],
+            **newer(has_intermediate_output=True),
             inputs=[
                 RestorerSocket.Input("restorer", tooltip="A DicFace checkpoint from Load Face Restorer, the one for the mode."),
                 io.DynamicCombo.Input(

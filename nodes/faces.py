@@ -322,6 +322,7 @@ class PasteBack(io.ComfyNode):
             category=f"{CATEGORY}/faces",
             description="Puts restored faces back into the frames they were cut from. Frames without a face pass through unchanged.",
             search_aliases=["paste faces", "composite faces", "unalign", "insert faces"],
+            **newer(has_intermediate_output=True),
             inputs=[
                 io.Image.Input("frames", tooltip="The frames that went into Face Align, in the same order."),
                 Faces.Input("faces", tooltip="Restored faces, one clip per person."),

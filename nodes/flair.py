@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import host
 from ..assembly import PRECISIONS, chosen_parser, fingerprint, fingerprints, licence_of, prior_files
-from ..headless.io import io
+from ..headless.io import io, newer
 from ..methods.base import Restorer
 from ..methods.flair.options import PRESETS
 from ..methods.flair.sampler import FlairOptions, FlairRestorer
@@ -32,6 +32,7 @@ class LoadDiffusionPrior(io.ComfyNode):
             description="Gives the diffusion model that FLAIR samples from: the embedded one needs no download; FLAIR's own video networks "
             "and DifFace's face network are recognised by what their files hold.",
             search_aliases=["diffusion model", "denoiser", "ddpm", "flair checkpoint", "difface"],
+            **newer(has_intermediate_output=True),
             inputs=[
                 io.Combo.Input(
                     "prior",
@@ -133,6 +134,7 @@ class FlairSampler(WithOptions):
             description="Restores aligned faces by conditional diffusion with data consistency (FLAIR). "
             "Wire faces, or a batch of aligned frames of one person.",
             search_aliases=["flair", "diffusion restore", "DDNM", "data consistency", "face restoration", "deblur face"],
+            **newer(has_intermediate_output=True),
             inputs=[
                 PriorSocket.Input("prior", tooltip="From Load Diffusion Prior."),
                 seed_input(),

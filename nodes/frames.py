@@ -7,7 +7,7 @@ from typing import Any
 from .. import host
 from ..assembly import AUTO, chosen_detector, chosen_paster, fingerprint, fingerprints, restorer_files
 from ..faces import check_selection
-from ..headless.io import io
+from ..headless.io import io, newer
 from ..host.images import from_image, to_image
 from ..pipeline import restore_clip_in_frames
 from ..video import FramesSink, FramesSource, FrameTimes
@@ -39,6 +39,7 @@ class RestoreFrames(io.ComfyNode):
             category=f"{CATEGORY}/restore",
             description="Finds, restores and pastes the faces of pictures or of a short clip in one node; frames without a face pass through.",
             search_aliases=["restore face", "facerestore", "reactor restore face", "codeformer", "gfpgan", "face restore with model", "face enhance"],
+            **newer(has_intermediate_output=True),
             inputs=[
                 io.Image.Input("frames", tooltip="A picture, or the frames of one clip in order."),
                 *optional(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import host
-from ..headless.io import io
+from ..headless.io import io, newer
 from ..methods.keep import KeepOptions
 from ..motion.raft import RaftFlow
 from .faces import crops_image
@@ -23,6 +23,7 @@ class KeepPropagate(io.ComfyNode):
             description="Restores aligned faces with KEEP: what the last restored frame predicts, corrected by what the new frame shows. "
             "Every person and every shot begins anew.",
             search_aliases=["keep", "kalman", "video face restoration", "temporal consistency"],
+            **newer(has_intermediate_output=True),
             inputs=[
                 RestorerSocket.Input("restorer", tooltip="A KEEP checkpoint from Load Face Restorer."),
                 *widgets(KeepOptions(), *KEEP),

@@ -126,6 +126,7 @@ class RestoreFaces(io.ComfyNode):
             description="Restores aligned faces with any restorer, each person on their own. "
             "Wire faces, or a batch of aligned frames of one person; a single picture works too.",
             search_aliases=["codeformer", "gfpgan", "face restoration", "face enhance"],
+            **newer(has_intermediate_output=True),
             inputs=[
                 RestorerSocket.Input("restorer", tooltip="From Load Face Restorer, Restorer Settings or FLAIR Restorer."),
                 fidelity_input("CodeFormer and DicFace: 0 invents the cleanest face, 1 keeps what the input shows; -1 leaves the restorer as it is."),

@@ -398,8 +398,13 @@ def test_every_choice_is_checked_before_a_run(node):
 @pytest.mark.parametrize("node", NODES, ids=lambda node: node.__name__)
 def test_output_nodes_say_what_they_wrote(node):
     """A node that others can be queued for must be able to name files, a text or a report."""
-    import inspect
-
     schema = node.define_schema()
     if schema.is_output_node:
         assert "ui=" in inspect.getsource(node.execute), f"{schema.node_id} leaves nothing in history"
+
+
+@pytest.mark.parametrize("node", NODES, ids=lambda node: node.__name__)
+def test_what_a_node_says_is_seen_again_when_it_need_not_run(node):
+    """On a page that was loaded anew, and in the history of each run: ComfyUI sends what it kept of output nodes, and of those that ask for it."""
+    shows, asks = "ui=" in inspect.getsource(node.execute), "has_intermediate_output=True" in inspect.getsource(node.define_schema)
+    assert asks == (shows and not node.define_schema().is_output_node)
