@@ -281,13 +281,14 @@ class FaceAlign(io.ComfyNode):
         thumbnails.push(0, pictures)
         sheet = to_image(contact_sheet(tracks, thumbnails, str if times is None or len(times) != len(pictures) else clock(times.starts))[None])
         found = report(tracks, chosen, len(pictures), min_size)
+        text = found.to_text("found")
         shown = {
             "contact_sheet": page_files(ui.PreviewImage(sheet, cls=cls).as_dict()["images"]),  # too wide for a node to show: that has the people
             **people(cls, chosen, thumbnails),
-            "text": (found.to_text(),),
+            "text": (text,),
             "report": (found.to_dict(),),
         }
-        return io.NodeOutput(clips, crops_image(clips), sheet, found.to_text(), ui=shown)
+        return io.NodeOutput(clips, crops_image(clips), sheet, text, ui=shown)
 
 
 def crops_image(clips: list[FaceClip]) -> Any:

@@ -55,14 +55,17 @@ class TrackReport:
         """Frames in which no face is restored."""
         return self.frames - self.restored
 
-    def to_text(self) -> str:
-        """Such as "1,240 frames, 3 people, 87 frames passed through (no face: 60, too small: 20, not selected: 7)"."""
+    def to_text(self, done: str = "restored") -> str:
+        """Such as "1,240 frames, 3 people, 87 frames passed through (no face: 60, too small: 20, not selected: 7)".
+
+        done: what happened to the faces.
+        """
         head = f"{counted(self.frames, 'frame')}, {counted(len(self.people), 'person', 'people')}"
         doubtful = [str(p.person) for p in self.people if "unsure" in p.marks]
         if doubtful:
             head += f" ({', '.join(doubtful)} may be the same)"
         if not self.passed_through:
-            return f"{head}, faces restored in every frame" if self.frames else head
+            return f"{head}, faces {done} in every frame" if self.frames else head
         reasons = (("no face", self.no_face), ("too small", self.too_small), ("not selected", self.not_selected), ("left as it was", self.left_alone))
         why = ", ".join(f"{name}: {count:,}" for name, count in reasons if count)
         return f"{head}, {counted(self.passed_through, 'frame')} passed through ({why})"

@@ -272,8 +272,8 @@ def check_history(outputs: dict[str, Any], folder: Path) -> None:
     for (file,) in (outputs["8"]["contact_sheet"][0], outputs["9"]["images"]):
         assert file["type"] == "temp" and (folder / "temp" / file["subfolder"] / file["filename"]).is_file()
     assert outputs["3"]["text"][0].startswith("2 clips, split, 2 frames of 320 x 320")
-    for node in ("7", "8"):
-        assert outputs[node]["text"][0].startswith("2 frames, ") and "faces restored in every frame" in outputs[node]["text"][0]
+    for node, done in (("7", "restored"), ("8", "found")):
+        assert outputs[node]["text"][0].startswith("2 frames, ") and f"faces {done} in every frame" in outputs[node]["text"][0]
     (report,) = outputs["7"]["report"]
     assert report["frames"] == 2 and report["faces"]["restored"] == 2 and report["faces"]["people"][0]["person"] == 0
     (found,) = outputs["8"]["report"]
