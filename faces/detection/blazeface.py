@@ -142,6 +142,8 @@ CELLS = (32, 18)
 """Width and height of thumbnails."""
 SMALL_AREA = 0.3
 """Share of the frame up to which an area that changed is searched finely at once."""
+DARK, MAX_GAIN = 0.4, 8.0
+"""Brightness up to which the light parts of a frame are raised for the search, and by how much at most."""
 Area = tuple[int, int, int, int]
 """x0, y0, x1, y1 in frame pixels."""
 
@@ -283,8 +285,10 @@ class Follower:
         small = thumbnail(picture)
         before, last = self.small, self.last
         self.small, self.last = small, picture
+        gain = exposure(small)
         if before is not None and last is not None and np.array_equal(small, before) and np.array_equal(picture, last):
-            return self.repeat(picture)
+            return self.repeat(exposed(picture, gain))
+        picture, last = exposed(picture, gain), None if last is None else exposed(last, gain)
         changed = before is None or float(np.abs(small - before).mean()) > SCENE_CHANGE
         known = [] if changed else self.live
         seen = [self.propagate(last, picture, placed, [other for other in known if other is not placed]) for placed in known]
@@ -360,6 +364,17 @@ class Follower:
         width, height = size[1] / cells[0], size[0] / cells[1]
         x0, y0, x1, y1 = columns.min() - 1, rows.min() - 1, columns.max() + 2, rows.max() + 2
         return int(max(x0, 0) * width), int(max(y0, 0) * height), int(min(x1, cells[0]) * width), int(min(y1, cells[1]) * height)
+
+
+def exposure(small: np.ndarray) -> float:
+    """1 for a thumbnail (3, h, w) that has light parts, else the power of two, up to MAX_GAIN, that makes its lightest twentieth at most DARK."""
+    light = float(np.quantile(small, 0.95))
+    return min(2.0 ** max(math.floor(math.log2(DARK / max(light, 1e-4))), 0), MAX_GAIN)
+
+
+def exposed(picture: np.ndarray, gain: float) -> np.ndarray:
+    """A picture as it is searched; the networks know faces in daylight."""
+    return picture if gain == 1 else np.minimum(picture * np.float32(gain), 1.0)
 
 
 def thumbnail(picture: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fvr.faces import load_detector
+from fvr.faces import find_tracks, load_detector
 from fvr.faces.detection.blazeface import Candidate, unrotate
 from fvr.faces.detection.detectors import following
 from fvr.faces.detection.mesh_points import FIVE_POINT_WEIGHTS, face_box, five_points, roll_of
@@ -125,6 +125,16 @@ def test_a_small_face_that_comes_into_view_is_found_within_four_frames(portrait,
     frames[6:, :, 330:440, 700:810] = small
     found = following(detector)(frames)
     assert [len(faces) for faces in found[:6]] == [1] * 6 and [len(faces) for faces in found[9:]] == [2] * 4
+
+
+def test_who_is_in_the_dark_is_found(portrait, detector):
+    """Twelve levels of 255, and a sensor's noise."""
+    rng = torch.Generator().manual_seed(0)
+    small = torch.nn.functional.avg_pool2d(portrait[None], 3)[0]
+    frames = torch.stack([small * 0.05 + 0.004 * torch.randn(small.shape, generator=rng) for _ in range(6)]).mul(255).round().clamp(0, 255) / 255
+    (track,) = find_tracks([(0, frames)], detector)
+    (day,) = detector(small[None])[0]
+    assert len(track) == 6 and float((track.landmarks - day.landmarks).abs().max()) < 6
 
 
 @pytest.mark.skipif(not (SHARED / "faces512").is_dir(), reason="needs ../shared/faces512")
