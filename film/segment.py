@@ -104,6 +104,10 @@ class SegmentSink(VideoSink):
         self.path.touch()
         return self.path
 
+    def zero(self, start: Fraction) -> Fraction:
+        """Its first frame, so that every segment's clock is the job's: encoders write their clock into what must be alike in all."""
+        return start
+
     def add_companions(self, start: Fraction, origin: Fraction) -> None:
         """Adds nothing: chapters, subtitles and timecode are added once, when the segments are joined."""
 

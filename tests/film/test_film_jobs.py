@@ -14,9 +14,11 @@ from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
 import torch
 from helpers.small_film import LOSSLESS, SHOT, SIZE, Remembering, in_one_go, make_film, planned, run, shot, tools
+from helpers.video_helpers import packets
 
 from fvr.faces import aligned_track, report, select_tracks
 from fvr.faces.tracking.people import assign_people
@@ -299,6 +301,29 @@ def test_a_full_disk_under_the_film_is_said_and_no_segment_is_blamed(clip, whole
     join_once(job, disk / "out.mkv")
     assert done_at(tmp_path / "job") == done
     same(disk / "out.mkv", whole)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_broadcast_whose_sound_begins_before_its_picture_can_be_joined(suffix, tmp_path):
+    """The film's zero is then none of the picture's ticks, and only the first segment used to count from there."""
+    clip, out, one = tmp_path / "in.ts", tmp_path / f"out{suffix}", tmp_path / f"one{suffix}"
+    make_film(tmp_path / "in.mp4", (6, 6, 6))
+    with av.open(str(tmp_path / "in.mp4")) as source, av.open(str(clip), "w") as sink:
+        lanes = {stream.index: sink.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.size:
+                later = round((1 if packet.stream.type == "video" else 1 + Fraction(27, 8000)) / packet.time_base)
+                packet.pts, packet.dts = packet.pts + later, packet.dts + later
+                packet.stream = lanes[packet.stream.index]
+                sink.mux(packet)
+    info = open_source(clip).info
+    assert info.origin < info.start == 1 and info.origin * 25 % 1
+    encoding = {**LOSSLESS, "codec": "h264", "container": suffix[1:].replace("mkv", "matroska")}
+    run(tmp_path / "job", clip, out, encoding=encoding)
+    in_one_go(clip, one, encoding=encoding)
+    (frames, times), (others, other_times) = read_frames(out), read_frames(one)
+    assert times.durations == other_times.durations and len(frames) == len(others) == 18
+    assert packets(out) == packets(one) and abs(times.starts[0] - other_times.starts[0]) <= Fraction(1, 1000)
 
 
 @pytest.mark.parametrize("codec", ["ffv1", "h264"])

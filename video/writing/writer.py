@@ -164,7 +164,7 @@ class VideoSink:
         like, encoding = self.like, self.encoding
         if not self.pixel_format:
             self.choose_pixel_format()
-        origin = starts[0] if like is not None and starts[0] != like.start else min(like.origin if like is not None else Fraction(0), starts[0])
+        origin = self.zero(starts[0])
         self.padded = encoding.codec.name in ("h264",) and "444" not in self.pixel_format
         self.colour, self.matrix = self.settled_colour()
         wanted = self.time_base or (None if like is None or like.is_sequence else like.time_base)
@@ -180,6 +180,11 @@ class VideoSink:
         self.output.start_encoding()
         for packet in self.attached:
             self.output.mux(packet)
+
+    def zero(self, start: Fraction) -> Fraction:
+        """Second of the source's clock that becomes second 0 of a file whose first frame is shown at `start`."""
+        like = self.like
+        return start if like is not None and start != like.start else min(like.origin if like is not None else Fraction(0), start)
 
     def add_picture(self, rate: Fraction, tick: Fraction) -> Any:
         """The stream of the picture, with its encoder."""
