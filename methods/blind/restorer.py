@@ -225,7 +225,7 @@ class BlindSession(Session):
             augmented = self._predict(augment(images), augment(valid), None if consistency is None else augment(consistency), faithful)
             mean = (correction + (deaugment(augmented) - crop)) / 2
             recurrent = (valid if consistency is None else valid * consistency).mean()
-            statistics = EnsembleStatistics.of(mean, correction - mean, recurrent)
+            statistics = EnsembleStatistics.of(crop, mean, correction - mean, recurrent)
             self._statistics = statistics if previous is None else self._statistics.updated(statistics)
             self._gains = self._statistics.gains(self.scale)
             self._mean_gain = self._statistics.mean_gain(self._gains)

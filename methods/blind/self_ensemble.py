@@ -28,19 +28,26 @@ FACE_START, FACE_STOP = 96, 416
 """Rows and columns of the crop between which the face is measured, without the background."""
 FACE_PIXELS, FACE_BLOCKS = ((..., slice(FACE_START // size, FACE_STOP // size), slice(FACE_START // size, FACE_STOP // size)) for size in (1, BLOCK))
 
-DECORRELATION_GATE = 0.13, 0.095
-"""Decorrelation (1 - correlation) of the two corrections over the face at which the gate is closed, unless `BENEFIT_LOGIT` opens it, and open: 0.12
-to 0.29 on clean and hardly damaged clips, 0.05 to 0.12 on damaged ones, but up to 0.2 on damaged faces with much texture."""
-BENEFIT_LOGIT = 1.81, -16.2, 0.75, 3.1
-"""Logistic regression of whether a correction is right: a constant, and weights of the decorrelation, of the log of the coarse octaves' deviation in
-grey levels and of the log of that over the fine octaves'. What damage takes is mostly coarse; what is misread of texture is fine. Fitted to one frame
-each of 23 kinds of damage to 56 held-out faces and three clips, with losses counted ten times; each clip left out of the fit gains as much by it."""
+BENEFIT_LOGIT = 0.27, 1.94, 3.34, -6.63, 13.0, -2.8
+"""Logistic regression of whether a correction is right: a constant; weights of the two corrections' agreement over the face and of the logarithm of
+the third octave's deviation over the second's; the weight of the correlation of the correction's first octave with the crop's, and of its products
+with the logarithm of the second octave's deviation over the first's and with the agreement. What damage takes is mostly coarse; a fine correction is
+right where it removes what is there (noise: a negative correlation) and wrong where it sharpens it (texture, or the noise itself). Fitted to one or
+two frames each of 39 kinds of damage to 55 held-out faces and three clips, with losses counted eight times; of 2,200 frames of faces left out of the
+fit 6 lose more than 0.1 dB."""
+AGREEMENT_GATE = 0.13, 0.07
+"""Decorrelation (1 - correlation) of the two corrections at which their agreement is 0 and 1: 0.12 to 0.29 on clean and hardly damaged clips, 0.05 to
+0.12 on damaged ones."""
+DECORRELATION_GATE = 0.7, 0.5
+"""Decorrelation of the two corrections over the face at which the gate is closed whatever the regression says, and open: at most 0.45 where a
+correction was right."""
+BENEFIT_GATE = 0.02, 0.9
+"""Probabilities of being right at which the gate is closed, so that clean faces stay as they are, and open."""
 CHROMA_GATE = 0.17, 0.1
-"""The same for the chroma of the corrections, which codecs damage most: 0.05 to 0.16 on coded footage, where 0.4 to 1.2 of the chroma correction is
-right, and 0.11 to 0.24 on softly blurred RGB, where hardly any is."""
-DENOISING_GATE = 0.35, 0.25
-"""The same where the correction removes much noise: the predictions then differ and are still both right. In low light 0.11 to 0.25, with gains of
-0.7 to 2.6 dB on people whose skin has much texture."""
+"""Decorrelation of the two corrections' chroma, which codecs damage most, at which its gate is closed and open: 0.05 to 0.16 on coded footage, where
+0.4 to 1.2 of the chroma correction is right, and 0.11 to 0.24 on softly blurred RGB, where hardly any is."""
+DENOISING_CHROMA_GATE = 0.35, 0.25
+"""The same where the correction removes much noise: the predictions then differ and are still both right."""
 DENOISING_ERROR_FACTOR = 0.4
 """Factor on the error factors below where the correction removes much noise."""
 NOISE_LEVEL_GATE = 1.6 / 255, 2.0 / 255
@@ -70,21 +77,24 @@ class EnsembleStatistics:
 
     Attributes:
         decorrelation: (n, 2, 1, 1), 1 - correlation of the two over the face: of RGB and of chroma.
+        sharpening: (n, 1, 1, 1), correlation of their mean's finest octave with the crop's: above 0 it sharpens, below it removes noise.
         energy: (n, 8, 64, 64), local energy of their mean, per octave and block.
         difference: (n, 8, 64, 64), the same of the difference of either from the mean.
         frames: how many are averaged.
     """
 
     decorrelation: Tensor
+    sharpening: Tensor
     energy: Tensor
     difference: Tensor
     frames: int = 1
 
     @classmethod
-    def of(cls, mean: Tensor, deviation: Tensor, recurrent: float | Tensor = 0.0) -> EnsembleStatistics:
+    def of(cls, crop: Tensor, mean: Tensor, deviation: Tensor, recurrent: float | Tensor = 0.0) -> EnsembleStatistics:
         """Of one frame.
 
         Args:
+            crop: (n, 3, 512, 512), what is corrected.
             mean, deviation: (n, 3, 512, 512), the mean of the two corrections and the first minus that mean.
             recurrent: share of the crop, in [0, 1], where both predictions saw the previous output.
         """
@@ -92,14 +102,16 @@ class EnsembleStatistics:
         pairs = (mean, deviation), (mean - luma(mean), deviation - luma(deviation))
         measured = torch.cat([decorrelation(m[FACE_PIXELS], d[FACE_PIXELS]) for m, d in pairs], 1)
         energy, difference = (torch.cat([octave_energies(part) for part in parts], 1) for parts in zip(*pairs, strict=True))
-        return cls(measured / expected, energy, difference / expected)
+        sharpening = finest_correlation(luma(mean[FACE_PIXELS]), luma(crop[FACE_PIXELS]))
+        return cls(measured / expected, sharpening, energy, difference / expected)
 
     def updated(self, new: EnsembleStatistics) -> EnsembleStatistics:
         """The running mean with one more frame."""
         frames = min(self.frames + 1, AVERAGED_FRAMES)
-        pairs = (self.decorrelation, new.decorrelation), (self.energy, new.energy), (self.difference, new.difference)
-        measured, energy, difference = (torch.lerp(old, one, 1 / frames) for old, one in pairs)
-        return EnsembleStatistics(measured, energy, difference, frames)
+        weight = 1 / frames
+        measured, sharpening = torch.lerp(self.decorrelation, new.decorrelation, weight), torch.lerp(self.sharpening, new.sharpening, weight)
+        energy, difference = torch.lerp(self.energy, new.energy, weight), torch.lerp(self.difference, new.difference, weight)
+        return EnsembleStatistics(measured, sharpening, energy, difference, frames)
 
     @property
     def noisy(self) -> Tensor:
@@ -110,7 +122,7 @@ class EnsembleStatistics:
         """Wiener gains of the correction's octaves, then what is added to them for chroma, (n, 8, 64, 64) in [0, 1].
 
         Per octave and block max(e - k d, 0) / e, with the energies e of the mean and d of the difference and the error factor k, times a gate for
-        the whole face, by decorrelation and spectrum. Chroma has its own gain where that is larger: codecs damage it most, and luma is less certain.
+        the whole face, see `BENEFIT_LOGIT`. Chroma has its own gain where that is larger: codecs damage it most, and luma is less certain.
 
         Args:
             scale: crop pixels per frame pixel, at least 1.
@@ -118,10 +130,9 @@ class EnsembleStatistics:
         deviations = self.energy[FACE_BLOCKS][:, :OCTAVES].mean((2, 3), keepdim=True).clamp_min(0).sqrt()
         denoising = denoising_share(deviations)
         rgb_measured, chroma_measured = self.decorrelation.split(1, 1)
-        right = torch.maximum(smoothstep(rgb_measured, *DECORRELATION_GATE), benefit(rgb_measured, deviations))
-        usual = torch.cat([right, smoothstep(chroma_measured, *CHROMA_GATE)], 1)
-        noisy = smoothstep(self.decorrelation, *DENOISING_GATE)
-        gate = torch.lerp(usual, noisy, denoising)[:, :, None].expand(-1, -1, OCTAVES, -1, -1).flatten(1, 2)
+        right = benefit(rgb_measured, self.sharpening, deviations) * smoothstep(rgb_measured, *DECORRELATION_GATE)
+        chroma_right = torch.lerp(smoothstep(chroma_measured, *CHROMA_GATE), smoothstep(chroma_measured, *DENOISING_CHROMA_GATE), denoising)
+        gate = torch.cat([right, chroma_right], 1).repeat_interleave(OCTAVES, 1)
         error_scale = scale * (1 - (1 - DENOISING_ERROR_FACTOR) * denoising)
         octaves = zip(ERROR_FACTORS + CHROMA_ERROR_FACTORS, self.difference.split(1, 1), strict=True)
         error = error_scale * torch.cat([factor * octave for factor, octave in octaves], 1)
@@ -141,17 +152,29 @@ def decorrelation(mean: Tensor, deviation: Tensor) -> Tensor:
     return 1 - (mm - dd) / ((mm + dd).square() - 4 * md.square()).clamp_min(1e-24).sqrt()
 
 
-def benefit(measured: Tensor, deviations: Tensor) -> Tensor:
-    """Probability that a correction is right, (n, 1, 1, 1), see `BENEFIT_LOGIT`; 0 below 2 %, so that clean faces stay as they are.
+def finest_correlation(first: Tensor, second: Tensor) -> Tensor:
+    """Correlation of the finest octaves of two images (n, 1, H, W), (n, 1, 1, 1)."""
+
+    def product(a: Tensor, b: Tensor) -> Tensor:
+        return (a * b).mean((1, 2, 3), keepdim=True) - (F.avg_pool2d(a, 2) * F.avg_pool2d(b, 2)).mean((1, 2, 3), keepdim=True)
+
+    return product(first, second) / (product(first, first).clamp_min(1e-10) * product(second, second).clamp_min(1e-10)).sqrt()
+
+
+def benefit(measured: Tensor, sharpening: Tensor, deviations: Tensor) -> Tensor:
+    """How far a correction is right, (n, 1, 1, 1) in [0, 1], see `BENEFIT_LOGIT`.
 
     Args:
-        measured: (n, 1, 1, 1), the decorrelation over the face.
+        measured, sharpening: (n, 1, 1, 1), see `EnsembleStatistics`.
         deviations: (n, 4, 1, 1), standard deviations of the correction's octaves over the face, from the finest on.
     """
-    constant, of_decorrelation, of_coarse, of_slope = BENEFIT_LOGIT
-    fine, coarse = (255 * deviations).clamp_min(1e-3).log().unflatten(1, (2, OCTAVES // 2)).mean(2).split(1, 1)
-    right = torch.sigmoid(constant + of_decorrelation * measured + of_coarse * coarse + of_slope * (coarse - fine))
-    return ((right - 0.02) / 0.98).clamp_min(0)
+    constant, of_agreement, of_third, of_sharpening, of_second, of_both = BENEFIT_LOGIT
+    second, third, _ = (255 * deviations).clamp_min(1e-3).log().diff(dim=1).split(1, 1)
+    apart, together = AGREEMENT_GATE
+    agreement = ((measured - apart) / (together - apart)).clamp(0, 1)
+    logit = constant + of_agreement * agreement + of_third * third + (of_sharpening + of_second * second + of_both * agreement) * sharpening
+    closed, opened = BENEFIT_GATE
+    return ((logit.sigmoid() - closed) / (opened - closed)).clamp(0, 1)
 
 
 def denoising_share(deviations: Tensor) -> Tensor:

@@ -173,13 +173,16 @@ def noise(seed: int) -> torch.Tensor:
     return torch.randn(1, 3, 512, 512, generator=torch.Generator().manual_seed(seed)) / 255
 
 
-def statistics_of(first: torch.Tensor, second: torch.Tensor, recurrent: bool = False) -> EnsembleStatistics:
+def statistics_of(first: torch.Tensor, second: torch.Tensor, recurrent: bool = False, crop: torch.Tensor | None = None) -> EnsembleStatistics:
+    """Of two corrections; without a crop they remove what it holds."""
     mean = (first + second) / 2
-    return EnsembleStatistics.of(mean, first - mean, recurrent)
+    return EnsembleStatistics.of(-mean if crop is None else crop, mean, first - mean, recurrent)
 
 
-def mean_gain(first: torch.Tensor, second: torch.Tensor, scale: float = 1.0, recurrent: bool = False) -> torch.Tensor:
-    statistics = statistics_of(first, second, recurrent)
+def mean_gain(
+    first: torch.Tensor, second: torch.Tensor, scale: float = 1.0, recurrent: bool = False, crop: torch.Tensor | None = None
+) -> torch.Tensor:
+    statistics = statistics_of(first, second, recurrent, crop)
     return statistics.mean_gain(statistics.gains(scale))
 
 
@@ -188,26 +191,26 @@ def test_the_gain_is_one_where_predictions_agree_and_zero_where_they_do_not():
     assert torch.equal(mean_gain(right, right), torch.ones(1, 1, 512, 512))
     assert not mean_gain(first, second).any()
     assert mean_gain(right + 0.1 * first, right + 0.1 * second).min() > 0.95
-    half = mean_gain(right + 0.35 * first, right + 0.35 * second)
-    assert 0.2 < half.mean() < 0.8 and half.mean() > mean_gain(right + 0.35 * first, right + 0.35 * second, 2.0).mean()
-    assert half.mean() > mean_gain(right + 0.35 * first, right + 0.35 * second, recurrent=True).mean()
+    half = mean_gain(right + 0.6 * first, right + 0.6 * second)
+    assert 0.2 < half.mean() < 0.8 and half.mean() > mean_gain(right + 0.6 * first, right + 0.6 * second, 2.0).mean()
+    assert half.mean() > mean_gain(right + 0.6 * first, right + 0.6 * second, recurrent=True).mean()
 
 
-def test_predictions_may_differ_in_how_they_remove_noise():
-    """The same disagreement leaves alone what is weak, or strong in the finest octave only."""
-    right, first, second = noise(0), noise(1), noise(2)
-    first, second = right + 0.5 * first, right + 0.5 * second
-    fine_first, fine_second = (6 * (part - F.interpolate(F.avg_pool2d(part, 4), scale_factor=4.0)) for part in (first, second))
-    assert mean_gain(6 * first, 6 * second).mean() > 0.6
-    assert not mean_gain(first, second).any() and not mean_gain(fine_first, fine_second).any()
+def test_a_fine_correction_may_remove_but_not_sharpen():
+    """Noise and texture lie in the finest octave: a correction that takes from it is let through, one that adds to it is not."""
+    crop = by_octaves((4.0, 4.0, 6.0, 8.0))
+    apart = by_octaves((0.3, 0.2, 0.1, 0.1), seed=4)
+    removed = -0.3 * by_octaves((4.0, 2.0, 1.0, 0.5))
+    assert mean_gain(removed + apart, removed - apart, crop=crop).mean() > 0.7
+    assert not mean_gain(-removed + apart, -removed - apart, crop=crop).any()
 
 
 def test_predictions_may_differ_about_faces_with_much_texture():
-    """Of two corrections that differ by a fifth, the coarse one is of damage; the fine one, as strong, is texture that was misread."""
+    """Of two corrections that sharpen and differ by a fifth, the coarse one is of damage; the fine one, as strong, is texture that was misread."""
     coarse, fine = (by_octaves(amount) for amount in ((0.5, 0.8, 1.2, 1.5), (1.5, 1.2, 0.5, 0.4)))
     apart = by_octaves((0.6, 0.25, 0.08, 0.05), seed=4)
-    assert mean_gain(coarse + apart, coarse - apart).mean() > 0.3
-    assert not mean_gain(fine + apart, fine - apart).any()
+    assert mean_gain(coarse + apart, coarse - apart, crop=3 * (coarse + apart)).mean() > 0.3
+    assert not mean_gain(fine + apart, fine - apart, crop=3 * (fine + apart)).any()
 
 
 def by_octaves(deviations: tuple[float, ...], seed: int = 0) -> torch.Tensor:
@@ -273,10 +276,10 @@ def test_coarse_octaves_have_lower_gains():
 def test_chroma_has_its_own_gain_where_luma_disagrees():
     right, first, second = noise(0), noise(1), noise(2)
     chroma = right - luma(right)
-    gains = statistics_of(chroma + luma(first), chroma + luma(second)).gains()
+    gains = statistics_of(chroma + 3 * luma(first), chroma + 3 * luma(second)).gains()
     of_rgb, of_chroma = gains.split(4, 1)
     assert not of_rgb.any() and of_chroma.min() > 0.99  # on top of RGB's
-    left = apply_gains(chroma + luma(first), gains)
+    left = apply_gains(chroma + 3 * luma(first), gains)
     assert torch.allclose(left, chroma, atol=1e-7)
     of_rgb, of_chroma = statistics_of(right, right).gains().split(4, 1)
     assert of_rgb.min() == 1 and not of_chroma.any()
