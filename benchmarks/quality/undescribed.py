@@ -87,6 +87,7 @@ KINDS: dict[str, Change] = {
     "mjpeg q 12": partial(through, codec="mjpeg", quality=12),
     "raw noise 4": partial(noisy, deviation=4),
     "raw noise 10": partial(noisy, deviation=10),
+    **{f"grey noise {deviation}": partial(noisy, deviation=deviation, colours=1) for deviation in (2, 4)},
     "grain 8": partial(noisy, deviation=8, colours=1, width=0.9),
     "grain 10 h264": lambda frames: through(noisy(frames, 10, 1, 0.9), "h264", 26),
     "defocus 3 h264": lambda frames: through(blurred(frames, disk(3)), "h264", 23),
