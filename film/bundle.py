@@ -6,7 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
-from .files import write_bytes
+from ..atomic import write_bytes
 from .plan import Job
 
 NODE = "FVRRestoreSegment"

@@ -1,66 +1,23 @@
-"""Atomic writes, so that a file is whole or absent whatever happens to who writes it, and fingerprints of inputs."""
+"""Notes of a job, and fingerprints of inputs."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ..atomic import write_bytes
 from ..video import VideoError
 from ..video.files import sequence_files
 
 SAMPLE = 1 << 20
 """Bytes of an input's head and tail that are hashed."""
-PART = ".part"
-"""Ending of a file until it is whole."""
-
-
-def temporary_name(path: Path) -> Path:
-    """A name beside `path` that nobody else uses."""
-    return path.with_name(f"{path.stem}.{secrets.token_hex(4)}{PART}")
-
-
-def publish(part: Path, path: Path) -> None:
-    """Renames a whole file to `path`, once its bytes are on the disk."""
-    fsync(part, os.O_RDWR)
-    part.replace(path)
-    with suppress(OSError):  # Windows opens no folders
-        fsync(path.parent, os.O_RDONLY)
-
-
-def fsync(path: Path, flags: int) -> None:
-    handle = os.open(path, flags)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary name to write to, whose file is renamed to `path` on leaving, or removed after any exception."""
-    part = temporary_name(path)
-    try:
-        yield part
-        publish(part, path)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file, all of it or nothing."""
-    with atomic_file(path) as part:
-        part.write_bytes(data)
 
 
 def write_json(path: Path, note: Any) -> None:
+    """Writes a note, all of it or nothing."""
     write_bytes(path, (json.dumps(note, indent=1) + "\n").encode())
 
 

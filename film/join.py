@@ -12,13 +12,14 @@ from typing import Any
 
 import av
 
+from ..atomic import PART, temporary_name
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import CHUNK, Progress, no_progress
 from ..plurals import counted
 from ..video import VideoError, VideoSink
 from ..video.files import ffmpeg_reason, open_input, picture_stream
 from ..video.writing.timeline import Timeline
-from .files import PART, read_json, temporary_name, write_json
+from .files import read_json, write_json
 from .plan import Job, Segment, exclusive
 from .segment import encoding_of
 

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..atomic import atomic_file
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import Progress, no_progress
 from .bundle import FOLDER, NODE, pack
 from .comfy_server import CHUNK_BYTES, ComfyServer, Refused, TooLarge, Unreachable, view_route
 from .executors import ATTEMPTS, POLL_INTERVAL, Say, Stopping, attempt, frames_done, never, work_loop
-from .files import SAMPLE, atomic_file, sha256, write_json
+from .files import SAMPLE, sha256, write_json
 from .plan import Job, Segment
 
 NOTED = ("frames", "times", "bytes", "seconds", "delay")

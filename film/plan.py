@@ -25,13 +25,14 @@ import numpy as np
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ..atomic import PART, atomic_file
 from ..faces import Detector, FaceTrack, Paster, PersonReport, TrackReport, picture_named, report, select_tracks, wanted_look
 from ..methods.base import Restorer
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import CHUNK, Progress, follow_faces, no_progress
 from ..video import FrameSource, ShotCutDetector, SourceInfo, open_source
 from ..video.reading.source import Selection
-from .files import PART, atomic_file, fingerprint, read_json, sha256, write_json
+from .files import fingerprint, read_json, sha256, write_json
 from .lease import take
 from .tracks import TrackStore, load_tracks, save_tracks
 
@@ -135,7 +136,7 @@ class Job:
         """One of the plan's files, to be read; raises ValueError where it is missing or damaged."""
         try:
             yield self.folder / name
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError, EOFError, SafetensorError) as error:
             raise ValueError(f"{self.folder / name} is missing or damaged; remove {self.folder} and plan the job anew") from error
 
     def source(self) -> FrameSource:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
+from ..atomic import atomic_file
 from ..faces import FaceTrack
 from ..faces.geometry import side
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import CHUNK, Progress, no_progress
-from .files import atomic_file
 from .plan import Job, Segment, Tools
 from .segment import write_segment
 

@@ -11,12 +11,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ..atomic import atomic_file
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import CHUNK, Progress, Walk, no_progress, session_start
 from ..video import FrameChunk, SourceInfo, VideoError, VideoSink, choose_codec
 from ..video.overlap import WriteBehind, read_ahead
 from ..video.writing.writer import Encoding
-from .files import atomic_file, write_json
+from .files import write_json
 from .plan import Job, Segment, Tools
 
 

@@ -15,8 +15,8 @@ from safetensors import safe_open
 from torch import Tensor
 from typing_extensions import Self
 
+from ..atomic import atomic_file, temporary_name
 from ..faces import FaceTrack
-from .files import atomic_file, temporary_name
 
 DTYPES = {torch.float32: "F32", torch.bool: "BOOL"}
 """Of a track's tensors, by the names of the file format; the wider ones first, so that each lies where its type may."""

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from ..atomic import write_tensors
+from ..atomic import remove_abandoned, temporary_name, write_tensors
 from ..models.checkpoints.catalogue import published_as
 from ..models.embedded import BASE
 from ..training.card import converted
@@ -33,6 +33,7 @@ def write_fine_tuned(state: Mapping[str, Tensor], path: Path, notes: Mapping[str
     tensors = converted(state, torch.float16 if half else torch.float32, "save as float32")
     carried = {key: value for key, value in of_base.items() if key not in RUN_METADATA}
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(path.parent)
     write_tensors(tensors, path, {**carried, "format": "pt", **notes})
 
 
@@ -42,7 +43,7 @@ def check_writable(path: Path) -> None:
     Raises:
         ValueError: if it cannot be made, or not be written to.
     """
-    part = path.with_name(f"{path.name}.part")
+    part = temporary_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("ab"):

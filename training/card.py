@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..atomic import write_tensors
+from ..atomic import remove_abandoned, write_tensors
 from ..models.embedded import ALIAS, BASE, aliased, read_embedded
 
 
@@ -108,6 +108,7 @@ def export(state: Mapping[str, Tensor], path: Path, card: Card, metadata: Mappin
         halves = {key: value for key, value in halves.items() if key not in known or not torch.equal(known[key].to(value.dtype), value)}
         notes[BASE] = base.name
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(path.parent)
     write_tensors(halves, path, notes)
     size = path.stat().st_size
     path.with_suffix(".md").write_text(card.text(path.name, sum(value.numel() for value in halves.values()), size), encoding="utf-8")

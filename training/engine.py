@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from ..atomic import atomic_file, write_tensors
+from ..atomic import remove_abandoned, resumable_file, write_tensors
 from ..models.checkpoints.load import channels_last
 from .plan import Plan
 from .quick_norm import quicken
@@ -146,6 +146,7 @@ def train(
         FloatingPointError: if the loss stays infinite or undefined.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(run.folder, 0)
     device = torch.device(run.device)
     network = network.to(device)
     channels_last(network)
@@ -311,7 +312,7 @@ class _StageRun:
             "history": json.dumps(self.history),
             "extra": self.stage.extra(),
         }
-        with atomic_file(self.run.folder / STATE) as part:  # a crash while writing leaves the state before
+        with resumable_file(self.run.folder / STATE) as part:  # a crash while writing leaves the state before
             torch.save(state, part)
 
     def _resume(self, state: dict[str, Any]) -> int:

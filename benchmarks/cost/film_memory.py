@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 
+from fvr.atomic import publish
 from fvr.faces import Face, Paster
 from fvr.faces.geometry import landmarks_in_box
 from fvr.faces.tracking import tracks
-from fvr.film.files import publish, write_json
+from fvr.film.files import write_json
 from fvr.film.join import join
 from fvr.film.plan import Job, Tools, plan
 from fvr.film.segment import SegmentSink

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...atomic import write_bytes
+from ...atomic import remove_abandoned, resumable_file
 from ...plots import decode_image
 
 PAIRS, PARAMETERS = "pairs.jsonl", "parameters.json"
@@ -82,6 +82,8 @@ class PairFolder:
             for folder in new:
                 with suppress(OSError):
                     folder.rmdir()
+        for folder in (self.path, *folders):
+            remove_abandoned(folder)
         self.lines = self._read()
 
     def __len__(self) -> int:
@@ -98,11 +100,11 @@ class PairFolder:
         self._check()
         self._make_folders()
         if not (self.path / PARAMETERS).is_file():
-            write_bytes(self.path / PARAMETERS, json.dumps(self.parameters, indent=1, sort_keys=True).encode())
+            _write(self.path / PARAMETERS, json.dumps(self.parameters, indent=1, sort_keys=True).encode())
         number = max((line.number for line in self.lines), default=-1) + 1
         line = PairLine(number, source, frame, seed, self.hash, digest_of(crop), round(sharper, 6), round(drift, 6))
         for kind, picture in zip(KINDS, (crop, initial, target), strict=True):
-            write_bytes(self.path / kind / line.file, png(picture))
+            _write(self.path / kind / line.file, png(picture))
         with (self.path / PAIRS).open("a", encoding="utf-8") as manifest:
             manifest.write(json.dumps(asdict(line)) + "\n")
             manifest.flush()
@@ -157,7 +159,7 @@ class PairFolder:
                 kept.append(row)
         whole = "".join(f"{row}\n" for row in kept)
         if whole != text:
-            write_bytes(path, whole.encode())
+            _write(path, whole.encode())
         return lines
 
 
@@ -222,6 +224,11 @@ def read_png(path: Path) -> Tensor:
 
 def _bytes(picture: Tensor) -> np.ndarray:
     return picture.detach().float().cpu().clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+
+
+def _write(path: Path, data: bytes) -> None:
+    with resumable_file(path) as part:
+        part.write_bytes(data)
 
 
 def _short(value: Any) -> str:

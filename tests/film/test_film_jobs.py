@@ -133,11 +133,11 @@ def test_a_damaged_plan_is_named_and_not_taken_for_none(clip, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["times.npy", "tracks.safetensors"])
-@pytest.mark.parametrize("damage", ["removed", "cut short"])
+@pytest.mark.parametrize("damage", ["removed", "cut short", "emptied"])
 def test_a_plan_without_one_of_its_files_says_so(clip, tmp_path, name, damage):
     job = planned(tmp_path / "job", clip)
     file = tmp_path / "job" / name
-    file.unlink() if damage == "removed" else os.truncate(file, 10)
+    file.unlink() if damage == "removed" else os.truncate(file, 10 if damage == "cut short" else 0)
     with pytest.raises(ValueError, match=rf"{name} is missing or damaged; remove .* and plan the job anew"):
         restore_segment(Job.load(tmp_path / "job"), job.segments[1], tools(job.frames))
 

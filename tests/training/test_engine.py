@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from fvr.atomic import temporary_name
 from fvr.training.engine import MAX_NONFINITE_STEPS, STATE, Batch, Run, Stage, Stopped, averaged_weights, train, write_weights
 from fvr.training.plan import Plan
 
@@ -79,6 +80,14 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     assert [entry["step"] for entry in json.loads((tmp_path / "parts" / "b.json").read_text())] == [4, 8, 12]
     assert (tmp_path / "parts" / "b.png").stat().st_size > 100 and (tmp_path / "parts" / "b-curve.png").stat().st_size > 100
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_what_a_killed_run_left_is_gone_before_room_is_needed(tmp_path: Path) -> None:
+    left = temporary_name(tmp_path / STATE)
+    left.touch()
+    with pytest.raises(Stopped):
+        train(fresh(), [Line()], run(tmp_path, minutes=1e-9), "r")
+    assert not left.exists()
 
 
 def test_it_learns_and_returns_the_average(tmp_path: Path) -> None:

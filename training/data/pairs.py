@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ...atomic import atomic_file
+from ...atomic import remove_abandoned, resumable_file
 from ...colour import BT601
 from ...faces.types import CROP
 from .codecs import through
@@ -78,6 +78,7 @@ class Pairs:
         self.window, self.frames = window, frames
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
+            remove_abandoned(folder)
 
     def __len__(self) -> int:
         return self.number
@@ -123,7 +124,7 @@ class Pairs:
 
 def keep(path: Path, **arrays: np.ndarray) -> None:
     """Writes an .npz of the arrays, which is there whole or not at all."""
-    with atomic_file(path) as part, part.open("wb") as file:
+    with resumable_file(path) as part, part.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
