@@ -26,7 +26,7 @@ from .errors import VideoError
 from .files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Place, check_pixels, hidden_prefix, image_names
 from .info import ColourTags, SourceInfo
 from .pixels import depth
-from .reading.probe import transparency_warning
+from .reading.probe import opaque, transparency_warning
 from .reading.source import FrameSource, Selection, Timed
 from .reading.stills import has_alpha, pictures_in
 from .streams.companions import kept_companions
@@ -175,7 +175,7 @@ def has_transparency(data: bytes) -> bool:
     pixels = decode_pixels(data, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.ndim != 3 or pixels.shape[2] != 4:
         return False
-    return bool(pixels[..., 3].min() < (1 if pixels.dtype == np.float32 else np.iinfo(pixels.dtype).max))
+    return bool(pixels[..., 3].min() < (1 if pixels.dtype == np.float32 else opaque(8 * pixels.itemsize)))
 
 
 def read_image(data: bytes, file: Path) -> Tensor:

@@ -16,6 +16,7 @@ from helpers.video_helpers import copy, moving, psnr, save
 from PIL import Image, ImageCms, features
 
 from fvr.video import ColourTags, SourceInfo, VideoError, open_sink, open_source, read_frames
+from fvr.video.reading.probe import is_transparent
 from fvr.video.writing.boxes import Box, boxes, find
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -163,6 +164,19 @@ def test_transparency_that_comes_late_is_said(tmp_path, name):
         read_frames(source), read_frames(source)
         assert [sentence for sentence in source.warnings if "transparency is not kept" in sentence] == source.warnings
         assert len(source.warnings) == said
+
+
+@pytest.mark.parametrize("kind", ["yuva420p", "yuva444p10le", "rgba"])
+def test_what_is_opaque_in_fewer_bits_is_opaque_in_sixteen(tmp_path, kind):
+    """FFmpeg leaves the lowest bits 0, also those of alpha."""
+    for alpha in (255, 250):
+        picture = np.full((16, 16, 4), (10, 20, 30, alpha), np.uint8)
+        frame = av.VideoFrame.from_ndarray(picture, format="rgba").reformat(format=kind).reformat(format="rgba64le")
+        pixels = frame.to_ndarray(format="rgba64le")
+        cv2.imwrite(str(tmp_path / f"{alpha}.png"), pixels[..., [2, 1, 0, 3]])
+        deep = av.VideoFrame.from_ndarray(picture, format="rgba").reformat(format=kind).reformat(format="yuva444p16le")
+        found = [bool(open_source(tmp_path / f"{alpha}.png").warnings), is_transparent(frame), is_transparent(deep)]
+        assert found == [alpha < 255] * 3 and pixels[..., 3].max() < 65535
 
 
 def test_what_an_image_carries_is_said(tmp_path):

@@ -148,6 +148,11 @@ def states_transparency(stream: Any) -> bool:
     return avif and any(other.metadata.get("title") == "Alpha" for other in stream.container.streams.video)
 
 
+def opaque(bits: int) -> int:
+    """Least value of alpha that hides everything, which is 255 in 8 bits: where FFmpeg widens 8 or 10 bits to 16, the lowest ones are 0."""
+    return 255 << (bits - 8)
+
+
 def is_transparent(frame: Any) -> bool:
     """Whether a decoded frame is transparent somewhere."""
     alpha = next((part for part in frame.format.components if part.is_alpha), None)
@@ -156,7 +161,7 @@ def is_transparent(frame: Any) -> bool:
     if alpha is not None and alpha.plane == 3 and frame.format.name.startswith(("yuva", "gbrap")) and not frame.format.name.endswith(("be", "f32le")):
         plane = frame.planes[3]
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width * (1 + (alpha.bits > 8))]
-        return bool(rows.view(np.uint8 if alpha.bits <= 8 else "<u2").min() < (1 << alpha.bits) - 1)
+        return bool(rows.view(np.uint8 if alpha.bits <= 8 else "<u2").min() < opaque(alpha.bits))
     return bool(frame.to_ndarray(format="rgba")[..., 3].min() < 255)
 
 
