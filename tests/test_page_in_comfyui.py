@@ -70,6 +70,33 @@ LISTEN = """async () => {
   window.fvrWork = [];
   (await import('/scripts/api.js')).api.addEventListener('fvr.work', ({ detail }) => window.fvrWork.push(detail));
 }"""
+EVERY_CHOICE = """() => {
+  app.graph.clear();
+  const other = (widget, key) => {
+    const { values, min, max, step2, precision } = widget.options ?? {};
+    if (Array.isArray(values)) return values.findLast((one) => one !== widget.value) ?? widget.value;
+    if (typeof widget.value === 'boolean') return !widget.value;
+    if (typeof widget.value !== 'number') return `words ${key}`;
+    const step = step2 || 10 ** -(precision ?? 2);
+    return widget.value + step <= (max ?? Infinity) ? widget.value + step : widget.value - step;
+  };
+  const choices = (spec) => {
+    const dynamic = Object.entries({ ...spec.input.required, ...spec.input.optional }).filter(([, [type]]) => type === 'COMFY_DYNAMICCOMBO_V3');
+    return dynamic.reduce((all, [name, [, { options }]]) => all.flatMap((one) => options.map(({ key }) => ({ ...one, [name]: key }))), [{}]);
+  };
+  const types = Object.keys(LiteGraph.registered_node_types).filter((type) => type.startsWith('FVR'));
+  for (const type of types) for (const made of choices(LiteGraph.registered_node_types[type].nodeData)) {
+    const node = LiteGraph.createNode(type);
+    app.graph.add(node);
+    node.pos = [460 * (app.graph.nodes.length % 8), 900 * Math.floor(app.graph.nodes.length / 8)];
+    node.title = `${type} ${Object.values(made)}`;
+    for (const [name, key] of Object.entries(made)) node.widgets.find((widget) => widget.name === name).value = key;
+    for (const [key, widget] of [...(node.widgets ?? [])].entries())
+      if (widget.serialize !== false && !(widget.name in made)) widget.value = other(widget, key);
+  }
+}"""
+HELD = """() => app.graph.nodes.map((node) =>
+  [node.title, (node.widgets ?? []).filter((widget) => widget.serialize !== false).map((widget) => [widget.name, widget.value])])"""
 VALUE = "([type, name]) => app.graph.nodes.find((node) => node.type === type).widgets.find((widget) => widget.name === name).value"
 CLIPS = f"""() => [...document.querySelectorAll('{COMPARE} video')].map((clip) => [clip.currentTime, clip.duration, clip.paused, clip.muted])"""
 
@@ -247,6 +274,29 @@ def test_the_classic_page_shows_few_widgets_and_all_when_asked(running):
 
     few, all_of_them = in_page(running, "classic", visit)
     assert few == ["seed", "data_consistency", "enhance", "preset", "preset.steps", "fvr_more"] and len(all_of_them) == 28
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_saved_workflow_brings_back_every_widget_of_every_choice(mode, running):
+    """Of every node with each option of its dynamic choices, no widget at its default: saved and opened again, and pasted."""
+
+    def visit(page: Any) -> list[Any]:
+        page.evaluate(EVERY_CHOICE)
+        page.wait_for_timeout(1000)
+        found = [page.evaluate(HELD)]
+        saved = page.evaluate("() => JSON.parse(JSON.stringify(app.graph.serialize()))")
+        page.evaluate("async (graph) => await app.loadGraphData(graph)", saved)
+        page.wait_for_timeout(1000)
+        found.append(page.evaluate(HELD))
+        page.evaluate("() => { app.canvas.selectItems(app.graph.nodes); app.canvas.copyToClipboard(); }")
+        page.evaluate("() => { app.graph.clear(); app.canvas.pasteFromClipboard(); }")
+        page.wait_for_timeout(1000)
+        return [*found, page.evaluate(HELD)]
+
+    made, opened, pasted = (dict(held) for held in in_page(running, mode, visit))
+    assert len({title.split()[0] for title in made}) == 26 and len(made) > 40
+    held = {title: (values, opened.get(title), pasted.get(title)) for title, values in made.items()}
+    assert not {title: values for title, values in held.items() if not values[0] == values[1] == values[2]}
 
 
 def wiped(page: Any, node: str) -> list[float]:

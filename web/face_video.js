@@ -160,6 +160,22 @@ function tuckAway(nodeType, nodeData) {
   }
 }
 
+/** Saved values go by place, and some pages count our button, which is in no workflow, among them; it stands aside meanwhile. */
+function setAside(nodeType) {
+  const configure = nodeType.prototype.configure;
+  nodeType.prototype.configure = function () {
+    const at = this.widgets?.findIndex((one) => one.name === MORE) ?? -1;
+    if (at < 0) return configure.apply(this, arguments);
+    const [button, next] = this.widgets.slice(at, at + 2);
+    this.widgets.splice(at, 1);
+    try {
+      return configure.apply(this, arguments);
+    } finally {
+      this.widgets.splice(next ? this.widgets.indexOf(next) : this.widgets.length, 0, button);
+    }
+  };
+}
+
 /** The button of a classic node that brings them back. */
 function addMore(node) {
   if (!node.fvrTucks) return;
@@ -210,6 +226,7 @@ app.registerExtension({
     if (!nodeData.name?.startsWith("FVR")) return;
     addUpload(nodeData);
     tuckAway(nodeType, nodeData);
+    setAside(nodeType);
     const configured = nodeType.prototype.onConfigure;
     nodeType.prototype.onConfigure = function () {
       configured?.apply(this, arguments);
