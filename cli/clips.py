@@ -20,7 +20,6 @@ MIN_FREE_BYTES = 1 << 18
 DEFAULT_RATE = "25"
 DEFAULT_CRF = 17
 IMAGE_PIXELS = ("rgb24", "rgb48")
-WITHOUT_CRF = ("prores", "ffv1")
 
 
 def add_frames_and_encoding(p: argparse.ArgumentParser) -> None:
@@ -103,6 +102,7 @@ def check_used(options: argparse.Namespace, *videos: str | Path) -> None:
 
     videos: the inputs if none of them is images; `check_rate` looks at those alone.
     """
+    from ..video import CODECS
     from ..video.files import image_names
 
     check_rate(options.frame_rate, *videos)
@@ -113,7 +113,7 @@ def check_used(options: argparse.Namespace, *videos: str | Path) -> None:
             raise ValueError(f"--pixel-format {pixels} is of videos, and {output} is for images, which are {' or '.join(IMAGE_PIXELS)}; leave it out")
         if given:
             raise ValueError(f"{' and '.join(given)} would change nothing, as {output} is for images; leave it out, or name a video file")
-    elif options.crf is not None and options.codec in WITHOUT_CRF:
+    elif options.crf is not None and options.codec in CODECS and not CODECS[options.codec].constant_quality:
         raise ValueError(f"--crf {options.crf} would change nothing, as {options.codec} has no such scale; leave it out")
 
 

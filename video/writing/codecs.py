@@ -32,6 +32,7 @@ class VideoCodec:
         pixel_formats: accepted, the first is the default.
         kept: further pixel formats, taken where the source has them and none is asked for.
         odd_sizes: whether odd widths and heights can be stored with subsampled chroma.
+        constant_quality: whether it has a scale of `crf`.
         least_side: smallest width and height the encoder is safe with (below 64, x265 writes outside its memory and SVT-AV1 hangs).
     """
 
@@ -42,6 +43,7 @@ class VideoCodec:
     odd_sizes: bool = False
     least_side: int = 1
     kept: tuple[str, ...] = ()
+    constant_quality: bool = True
 
     def encoder(self) -> str:
         for name in self.encoders:
@@ -106,8 +108,10 @@ CODECS = {
             "av1", ("libsvtav1", "libaom-av1"), frozenset({"mp4", "matroska", "webm"}), ("yuv420p", "yuv420p10le"), odd_sizes=True, least_side=64
         ),
         VideoCodec("vp9", ("libvpx-vp9",), frozenset({"mp4", "matroska", "webm"}), EIGHT, odd_sizes=True),
-        VideoCodec("prores", ("prores_ks",), frozenset({"mov", "matroska"}), ("yuv422p10le", "yuv444p10le")),
-        VideoCodec("ffv1", ("ffv1",), frozenset({"matroska"}), EIGHT + TEN, odd_sizes=True, kept=(*EIGHT, *TEN, *DEEP, "bgr0")),
+        VideoCodec("prores", ("prores_ks",), frozenset({"mov", "matroska"}), ("yuv422p10le", "yuv444p10le"), constant_quality=False),
+        VideoCodec(
+            "ffv1", ("ffv1",), frozenset({"matroska"}), EIGHT + TEN, odd_sizes=True, kept=(*EIGHT, *TEN, *DEEP, "bgr0"), constant_quality=False
+        ),
     )
 }
 
