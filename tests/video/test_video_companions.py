@@ -15,7 +15,7 @@ from PIL import Image
 
 from fvr.video import FrameTimes, SourceInfo, open_sink, open_source, read_audio, read_frames
 from fvr.video.info import ColourTags, Grading
-from fvr.video.streams.companions import advance_timecode, clip_tags
+from fvr.video.streams.companions import Companions, advance_timecode, clip_tags
 
 TAGS = {"title": "Interview 1974", "artist": "Archive", "creation_time": "1999-05-01T10:00:00.000000Z", "location": "+48.1000+011.5000/"}
 SAID = [(b"Hello", Fraction(1, 10), Fraction(4, 10)), (b"Bye", Fraction(6, 10), Fraction(3, 10))]
@@ -128,6 +128,11 @@ def test_cover_pictures_and_attached_files_are_kept_or_said(tmp_path, kind, name
     assert covers == ([] if "its cover picture" in said else [picture.getvalue()])
     assert files == ({} if said else {"font.ttf": FONT})
     assert len(read_frames(tmp_path / names[-1])[0]) == 5
+
+
+def test_cover_pictures_that_are_lost_are_counted():
+    covers = Companions(covers=("png", "mjpeg", ""))
+    assert [covers.losses(container) for container in ("mp4", "mov")] == [["its cover picture"], ["its 3 cover pictures"]]
 
 
 @pytest.mark.parametrize("suffix, codec", [(".mp4", "h264"), (".webm", "vp9"), (".mov", "h264")])

@@ -83,7 +83,8 @@ class Companions:
             named += [f"its timecode {self.timecode}"] * bool(self.timecode)
         elif self.chapters and not hasattr(av.container.OutputContainer, "set_chapters"):
             named.append(f"its {counted(len(self.chapters), 'chapter')}, which this PyAV cannot write")
-        named += ["its cover picture"] * sum(not takes_cover(container, codec) for codec in self.covers)
+        covers = sum(not takes_cover(container, codec) for codec in self.covers)
+        named += ["its cover picture" if covers == 1 else f"its {covers} cover pictures"] * bool(covers)
         if not takes_attachments(container):
             named += [f"the attached file {name}".rstrip() for name in self.attachments]
         return [*named, *self.others]
