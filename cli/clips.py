@@ -15,11 +15,11 @@ Number = TypeVar("Number", int, float)
 
 MIN_FREE_BYTES = 1 << 18
 """Bytes that a disk must have for what is written beside a clip; reports of long clips with many people take some tens of thousands."""
-
-
 DEFAULT_RATE = "25"
+"""Frames per second of images."""
 DEFAULT_CRF = 17
 IMAGE_PIXELS = ("rgb24", "rgb48")
+"""Pixel formats of images, of 8 and 16 bits."""
 
 
 def add_frames_and_encoding(p: argparse.ArgumentParser) -> None:
@@ -35,10 +35,15 @@ def add_frames_and_encoding(p: argparse.ArgumentParser) -> None:
         help="auto: frames marked interlaced become whole ones; fields: both fields of each become frames; top, bottom, fields-top, fields-bottom: "
         "all frames, with that field first; off (default: auto)",
     )
-    g.add_argument("--frame-rate", metavar="FPS", help="of a folder of images (default: 25)")
+    add_frame_rate(g)
     g.add_argument("--codec", help="h264, h265, av1, vp9, prores or ffv1 (default: h264, in .webm vp9)")
-    g.add_argument("--crf", type=int, help="quality, smaller is better (default: 17)")
+    g.add_argument("--crf", type=int, help=f"quality, smaller is better (default: {DEFAULT_CRF})")
     g.add_argument("--pixel-format", help="yuv420p, yuv444p, yuv420p10le, ... (default: the codec's own)")
+
+
+def add_frame_rate(p: Any) -> None:
+    """For every command that reads clips; `frame_rate` reads it, `check_rate` refuses it for videos."""
+    p.add_argument("--frame-rate", metavar="FPS", help=f"of a folder of images (default: {DEFAULT_RATE})")
 
 
 def at_least_zero(text: str) -> float:

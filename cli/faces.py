@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..plurals import counted
-from .clips import check_place, check_rate, frame_rate
+from .clips import add_frame_rate, check_place, check_rate, frame_rate
 
 
 def add(commands: Any) -> None:
@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
     p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     p.add_argument("--start", type=int, default=0, metavar="FRAME", help="first frame, counted from 0")
     p.add_argument("--count", type=int, metavar="FRAMES", help="at most this many frames")
-    p.add_argument("--frame-rate", metavar="FPS", help="of a folder of images (default: 25)")
+    add_frame_rate(p)
     add_finding(p)
 
 
