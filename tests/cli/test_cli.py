@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import cv2
@@ -17,8 +19,9 @@ import numpy as np
 import pytest
 import torch
 
-from fvr.cli import main
+from fvr.cli import main, sentence_of
 from fvr.demo import moving_portrait
+from fvr.film.executors import DiskFull
 from fvr.video import AudioTrack, FrameTimes, open_sink, open_source, probe, read_frames
 
 FAST = ["--method", "flair", "--weights", "none", "--set", "steps=2"]
@@ -108,6 +111,15 @@ def test_a_fault_is_one_sentence_and_leaves_nothing(arguments, sentence, clip, t
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("fvr: ") and sentence in error
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full disk")
+def test_a_full_disk_says_what_to_do():
+    """The system's own error names no file; one of ours that says more is left as it is."""
+    with pytest.raises(OSError) as raw:
+        Path("/dev/full").write_text("x")
+    assert sentence_of(raw.value) == "a file could not be written (No space left on device); make room on its disk and give the same command again"
+    assert sentence_of(DiskFull(errno.ENOSPC, "the disk of work is full")) == "the disk of work is full"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs limits of POSIX")
