@@ -17,7 +17,8 @@ class Face:
     """One detection: box (x0, y0, x1, y1) and five landmarks (5, 2) in frame pixels, score in [0, 1].
 
     Landmark order: left eye, right eye, nose, left and right mouth corner, left as seen when the face is upright. pose is (yaw, pitch) in
-    degrees and mesh (468, 2 or more) FaceMesh's points in frame pixels, where the detector knows them.
+    degrees and mesh (468, 2 or more) FaceMesh's points in frame pixels, where the detector knows them. agreed: whether another network saw the
+    face too that the detector is in doubt of.
     """
 
     box: Tensor
@@ -25,6 +26,7 @@ class Face:
     score: float
     pose: tuple[float, float] | None = None
     mesh: Tensor | None = None
+    agreed: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from ...models.embedded import load_embedded
 from ..geometry import iou
 from ..types import Face
 from .mesh_points import face_box, five_points, pose, roll_of
-from .mesh_tracking import Mesher, Region, region_of, track_by_flow
+from .mesh_tracking import CROP_MARGIN, Mesher, Region, crop, region_of, track_by_flow
 
 MIN_BOX, MAX_BOX = 13.0, 170.0
 """Sides of the smallest and the largest box that BlazeFace is sure of, in pixels of its input."""
@@ -142,6 +142,11 @@ CELLS = (32, 18)
 """Width and height of thumbnails."""
 SMALL_AREA = 0.3
 """Share of the frame up to which an area that changed is searched finely at once."""
+AGREED, AGREED_IN_DARK = 0.8, 0.72
+"""BlazeFace score from which on it sees the face that FaceMesh is in doubt of: blurred ones have 0.83 to 0.9, dark ones 0.72 to 0.76, smileys up to
+0.63, dolls and painted blobs up to 0.78."""
+REDUCED_SIDE = 128
+"""Side of the reduced picture in which BlazeFace looks for such a face, which fills a third of it: there neither blur nor noise is left."""
 DARK, MAX_GAIN = 0.4, 8.0
 """Brightness up to which the light parts of a frame are raised for the search, and by how much at most."""
 Area = tuple[int, int, int, int]
@@ -156,6 +161,8 @@ class Placed:
     score: float
     by_flow: bool = False
     """Whether optical flow carried it on from the frame before, and FaceMesh has not looked."""
+    agreed: float | None = None
+    """BlazeFace's score of it where FaceMesh was in doubt, 0 where that is too low; None before it was asked."""
 
     @cached_property
     def box(self) -> Tensor:
@@ -164,7 +171,8 @@ class Placed:
 
     def face(self) -> Face:
         """What the other rooms see of it."""
-        return Face(self.box, five_points(self.mesh), self.score, pose=pose(self.mesh), mesh=self.mesh)
+        agreed = (self.agreed or 0.0) if self.score < CERTAIN_SCORE else 0.0
+        return Face(self.box, five_points(self.mesh), max(self.score, min(agreed, AGREED)), pose=pose(self.mesh), mesh=self.mesh, agreed=agreed > 0)
 
 
 class BlazeFaceDetector:
@@ -245,6 +253,15 @@ class BlazeFaceDetector:
             return None
         return Placed(mesh, float(torch.sigmoid(torch.tensor(sure / LOGIT_TEMPERATURE))))
 
+    def reduced_score(self, picture: np.ndarray, placed: Placed) -> float:
+        """BlazeFace's best score in [0, 1] of a placed face in the picture about it, upright, reduced so that the face has two thirds and all of
+        a third of REDUCED_SIDE; 0 where it sees none there."""
+        region = region_of(placed.mesh, roll_of(placed.mesh))
+        piece = crop(picture, replace(region, side=region.side * 3 / CROP_MARGIN), REDUCED_SIDE).transpose(2, 0, 1)
+        box = torch.tensor([1.0, 1.0, 2.0, 2.0]) * (REDUCED_SIDE / 3)
+        found = (candidate for scale in (1.0, 0.625) for candidate in self.searcher.at(piece, scale))
+        return max((candidate.score for candidate in found if overlaps_any([box], candidate.box)), default=0.0)
+
 
 def overlaps_any(boxes: Sequence[Tensor], box: Tensor) -> bool:
     """Whether one of the boxes (4,) is where `box` is."""
@@ -299,8 +316,16 @@ class Follower:
             live += self.search(picture, live, fine, area)
         if fine and self.detector.rotate == "auto":
             live = self.with_rotated(picture, live, thorough=changed and self.count >= self.turn_due)
+        live = [self.asked(picture, placed, AGREED if gain == 1 else AGREED_IN_DARK) for placed in live]
         self.count += 1
         return self.keep(live)
+
+    def asked(self, picture: np.ndarray, placed: Placed, least: float) -> Placed:
+        """A face with BlazeFace's score of it, where FaceMesh is in doubt: at once, then every SEARCH_EVERY frames."""
+        if placed.score >= CERTAIN_SCORE or (placed.agreed is not None and self.count % self.SEARCH_EVERY):
+            return placed
+        score = self.detector.reduced_score(picture, placed)
+        return replace(placed, agreed=score if score >= least else 0.0)
 
     def keep(self, live: list[Placed]) -> list[Face]:
         """Remembers the faces of a frame, and gives them best first."""
@@ -339,12 +364,12 @@ class Follower:
     def propagate(self, before: np.ndarray | None, picture: np.ndarray, placed: Placed, others: Sequence[Placed]) -> Placed | None:
         """Where a face of the frame before is now; `others` are the frame's other faces there."""
         if before is not None and not placed.by_flow and (mesh := track_by_flow(before, picture, placed.mesh)) is not None:
-            return Placed(mesh, placed.score, by_flow=True)
+            return Placed(mesh, placed.score, by_flow=True, agreed=placed.agreed)
         region = region_of(placed.mesh, roll_of(placed.mesh))
         now = self.detector.refine(picture, region, near=FAST)
         if placed.score >= CERTAIN_SCORE and (now is None or now.score < CERTAIN_SCORE):
             now = self.detector.search_around(picture, region, others) or now
-        return now
+        return None if now is None else replace(now, agreed=placed.agreed)
 
     def changed_area(self, live: Sequence[Placed], size: tuple[int, ...]) -> Area | None:
         """Where something outside the known faces changed since the last search, with a cell around it; None if nothing did."""

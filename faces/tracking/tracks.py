@@ -32,7 +32,8 @@ class TrackOptions:
         min_length: fewer detections are a false hit, unless they are in half of the shot's frames.
         sigma: smoothing of the landmarks, standard deviation in frames; crops are steadied by half of it once more.
         sure: score in [0, 1] that a track's best detection must reach; a real face does somewhere (MTCNN's false tracks stay below
-            0.92, BlazeFace's below 0.5; faces reach 0.98). Not asked of faces that were given.
+            0.92, BlazeFace's below 0.5; faces reach 0.98). Not asked of faces that were given, nor where a second network agrees in most
+            frames (`Face.agreed`): the scores of blurred and dark faces stay lower.
         density: least share of a track's frames with a detection.
         aspect: width / height of one pixel of the frames; crops show faces as the clip is displayed.
         recognise: whether tracks of one person are tied together.
@@ -143,7 +144,8 @@ class Tracker:
         length = tracklet.last.frame - tracklet.sightings[0].frame + 1
         if count < min(options.min_length, (shot_length + 1) // 2) or count < options.density * length:
             return False
-        return max(s.face.score for s in tracklet.sightings) >= options.sure
+        agreed = sum(s.face.agreed for s in tracklet.sightings)
+        return max(s.face.score for s in tracklet.sightings) >= options.sure or agreed > count / 2
 
     def with_looks(self, tracklet: Tracklet) -> list[tuple[Tracklet, Look | None]]:
         """A tracklet with the look of its sharper faces; in two where one person dissolves into another."""

@@ -3,12 +3,14 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
 from fvr.faces import find_tracks, load_detector
-from fvr.faces.detection.blazeface import Candidate, unrotate
+from fvr.faces.detection.blazeface import CERTAIN_SCORE, Candidate, unrotate
 from fvr.faces.detection.detectors import following
 from fvr.faces.detection.mesh_points import FIVE_POINT_WEIGHTS, face_box, five_points, roll_of
 from fvr.faces.detection.mesh_tracking import region_of, to_frame
@@ -135,6 +137,49 @@ def test_who_is_in_the_dark_is_found(portrait, detector):
     (track,) = find_tracks([(0, frames)], detector)
     (day,) = detector(small[None])[0]
     assert len(track) == 6 and float((track.landmarks - day.landmarks).abs().max()) < 6
+
+
+def smiley(side: int) -> torch.Tensor:
+    """A drawn one, (3, 240, 320), in which FaceMesh sees a face with a score of up to 0.94."""
+    picture = np.full((240, 320, 3), 0.4, np.float32)
+    cv2.circle(picture, (150, 120), side, (1.0, 0.86, 0.24), -1, cv2.LINE_AA)
+    for x in (-0.36, 0.36):
+        cv2.circle(picture, (round(150 + x * side), round(120 - 0.28 * side)), round(0.13 * side), (0.0, 0.0, 0.0), -1, cv2.LINE_AA)
+    axes = (round(0.54 * side), round(0.37 * side))
+    cv2.ellipse(picture, (150, round(120 + 0.2 * side)), axes, 0, 10, 170, (0.47, 0.08, 0.08), side // 12, cv2.LINE_AA)
+    return torch.from_numpy(picture).permute(2, 0, 1)
+
+
+def blurred(picture: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Six frames in which the blurred picture moves by a pixel each."""
+    soft = torch.from_numpy(cv2.GaussianBlur(picture.permute(1, 2, 0).numpy(), (0, 0), sigma)).permute(2, 0, 1)
+    return torch.stack([torch.roll(soft, k, 2) for k in range(6)])
+
+
+@pytest.mark.parametrize("quarter", [0, 1])
+def test_who_is_blurred_is_found_though_facemesh_doubts(portrait, detector, quarter):
+    """By 4 % of the face: BlazeFace sees the reduced face as well, which is upright there however it lies."""
+    frames = blurred(portrait[:, :320, 60:380], 4).rot90(quarter, (2, 3))
+    (track,) = find_tracks([(0, frames)], detector)
+    assert len(track) == 6 and float(track.scores.max()) < CERTAIN_SCORE
+    (sharp,) = detector(portrait[None, :, :320, 60:380].rot90(quarter, (2, 3)))[0]
+    assert float((track.landmarks[0] - sharp.landmarks).abs().max()) < 6
+
+
+@pytest.mark.parametrize(("side", "sigma"), [(45, 2), (70, 4), (110, 4)])
+def test_a_smiley_is_nobody_however_blurred(detector, side, sigma):
+    frames = blurred(smiley(side), sigma)
+    assert len(find_tracks([(0, frames)], detector, sure=0.5)) == 1, "FaceMesh alone sees somebody"
+    assert find_tracks([(0, frames)], detector) == []
+
+
+def test_blazeface_is_asked_only_where_facemesh_doubts(portrait, detector, monkeypatch):
+    asked = []
+    monkeypatch.setattr(detector, "reduced_score", lambda picture, placed: asked.append(placed.score) or 0.9)
+    following(detector)(portrait[None].repeat(6, 1, 1, 1) * torch.linspace(1, 0.95, 6)[:, None, None, None])
+    assert asked == []
+    faces = following(detector)(blurred(portrait[:, :320, 60:380], 4))
+    assert len(asked) == 2 and all(found[0].agreed for found in faces)  # frames 0 and 4 of 6
 
 
 @pytest.mark.skipif(not (SHARED / "faces512").is_dir(), reason="needs ../shared/faces512")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -137,6 +139,19 @@ def test_a_face_that_is_never_sure_is_dropped_unless_it_was_given(count, stage, 
     assert find_tracks([(0, frames)], Guess(0.9)) == []
     assert len(find_tracks([(0, frames)], Guess(0.99))) == 1
     assert len(follow(frames, [[face_at(60, 60, 40, score=0.6)]] * count)) == 1
+
+
+@pytest.mark.parametrize(("agreed", "people"), [(0, 0), (4, 0), (5, 1), (8, 1)])
+def test_a_face_in_doubt_counts_where_a_second_network_agrees_in_most_frames(agreed, people, stage, face_at):
+    frames, _ = stage([[("ann", 60, 60)]] * 8)
+
+    class Guess:
+        name = "guess"
+
+        def __call__(self, frames):
+            return [[replace(face_at(60, 60, 40, score=0.8), agreed=k < agreed)] for k in range(len(frames))]
+
+    assert len(find_tracks([(0, frames)], Guess())) == people
 
 
 def test_a_face_found_twice_is_one_person(stage, face_at):
