@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from ..faces.types import FaceTrack
 from ..models.device import CheckInterrupt, no_check
@@ -19,22 +19,20 @@ class AutoRestorer(Restorer):
     Args:
         flair: is given what was found.
         otherwise: for all footage that no estimate explains.
-        small: in its place for faces enlarged by `SMALL_FACE_SCALE` or more into their crops; None for none.
+        refiner: works on the output of `otherwise` for faces enlarged by `SMALL_FACE_SCALE` or more into their crops; None for none.
     """
 
-    def __init__(self, flair: FlairRestorer, otherwise: Restorer, small: Restorer | None = None) -> None:
-        self.flair, self.otherwise, self.small = flair, otherwise, small or otherwise
+    def __init__(self, flair: FlairRestorer, otherwise: Restorer, refiner: Restorer | None = None) -> None:
+        self.flair, self.otherwise, self.refiner = flair, otherwise, refiner
+        self.small = otherwise if refiner is None else Chain(otherwise, refiner)
         self.name = f"auto (flair or {otherwise.name})"
         self.options = getattr(otherwise, "options", None)
         self.look_ahead = max(flair.look_ahead, otherwise.look_ahead, self.small.look_ahead, ESTIMATION_FRAMES - 1)
 
     def configured(self, **changes: Any) -> AutoRestorer:
         """The same choice, with other parameters of the restorer for what no estimate explains; raises as `NetworkRestorer.configured`."""
-        assert isinstance(self.otherwise, NetworkRestorer), "whoever sets options has seen them"
-        otherwise = self.otherwise.configured(**changes)
-        carries = getattr(otherwise.options, "carry", True)
-        small = Chain(otherwise, self.small.then) if isinstance(self.small, Chain) and carries else None
-        return AutoRestorer(self.flair, otherwise, small)
+        otherwise = cast(NetworkRestorer, self.otherwise).configured(**changes)  # whoever sets options has seen them
+        return AutoRestorer(self.flair, otherwise, self.refiner if getattr(otherwise.options, "carry", True) else None)
 
     def unexplained(self, track: FaceTrack | None) -> Restorer:
         """The restorer of a face whose damage no estimate explains."""

@@ -24,7 +24,6 @@ from ..priors.wiener import GaussianPrior
 from .auto import AutoRestorer
 from .base import NetworkRestorer, Restorer
 from .blind.restorer import BlindOptions, BlindRestorer
-from .chain import Chain
 from .flair.options import PRESETS, FlairOptions
 from .flair.sampler import FlairRestorer
 from .per_frame import PerFrameOptions, PerFrameRestorer
@@ -121,10 +120,10 @@ def with_estimates(otherwise: Restorer, *, device: torch.device, precision: torc
     those lack is coarse enough for its codes. `otherwise` alone in an installation without that prior."""
     if not (FOLDER / PRIOR).is_file():
         return otherwise
-    small = None
+    refiner = None
     if isinstance(otherwise, BlindRestorer) and otherwise.options.carry and (FOLDER / KEEP).is_file():
-        small = Chain(otherwise, _embedded(KEEP, placed).after_cleaning())
-    return AutoRestorer(build_flair(FOLDER / PRIOR, None, device, PRESETS["embedded"], precision, placed), otherwise, small)
+        refiner = _embedded(KEEP, placed).after_cleaning()
+    return AutoRestorer(build_flair(FOLDER / PRIOR, None, device, PRESETS["embedded"], precision, placed), otherwise, refiner)
 
 
 def restorer_class(kind: str) -> type[NetworkRestorer] | None:
