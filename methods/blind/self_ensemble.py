@@ -59,10 +59,12 @@ interlaced pictures, whose corrections are as strong. Chosen on 27 kinds of dama
 RECURRENT_DIFFERENCE = 0.65
 """Energy of the difference where both predictions saw the previous output, relative to where they did not: they share its errors."""
 ERROR_FACTORS = 0.2, 1.0, 8.0, 10.0
-"""Error energy over difference energy by octave, from the finest on, at a crop scale of 1; it grows with the scale. Fine errors differ between the
-predictions, coarse ones are common to both. Chosen on six kinds of damage to three clips and 14 held-out faces, behind the gate above."""
+"""Error energy over difference energy by octave, from the finest on, at a crop scale of 1. Fine errors differ between the predictions, coarse ones
+are common to both. Chosen on six kinds of damage to three clips and 14 held-out faces, behind the gate above."""
+ERROR_SCALE_POWERS = 2, 2, 1, 1
+"""Powers of the crop scale with which these grow: what is finer than the frame's pixels is guessed."""
 CHROMA_ERROR_FACTORS = 1.2, 4.0, 11.0, 25.0
-"""The same for chroma. Chosen on 21 kinds of damage to three clips and 7 to 56 held-out faces."""
+"""The same for chroma, growing with the scale. Chosen on 21 kinds of damage to three clips and 7 to 56 held-out faces."""
 OCTAVES = len(ERROR_FACTORS)
 NOISY_DIFFERENCE = 0.7 / 255
 """Standard deviation of the difference above which each frame gets two predictions, as their mean is less noisy: 0.4 to 0.8 levels on web video and
@@ -132,10 +134,11 @@ class EnsembleStatistics:
         rgb_measured, chroma_measured = self.decorrelation.split(1, 1)
         right = benefit(rgb_measured, self.sharpening, deviations) * smoothstep(rgb_measured, *DECORRELATION_GATE)
         chroma_right = torch.lerp(smoothstep(chroma_measured, *CHROMA_GATE), smoothstep(chroma_measured, *DENOISING_CHROMA_GATE), denoising)
-        gate = torch.cat([right, chroma_right], 1).repeat_interleave(OCTAVES, 1)
-        error_scale = scale * (1 - (1 - DENOISING_ERROR_FACTOR) * denoising)
-        octaves = zip(ERROR_FACTORS + CHROMA_ERROR_FACTORS, self.difference.split(1, 1), strict=True)
-        error = error_scale * torch.cat([factor * octave for factor, octave in octaves], 1)
+        gate = torch.cat([right, chroma_right], 1)[:, :, None].expand(-1, -1, OCTAVES, -1, -1).flatten(1, 2)
+        denoised = 1 - (1 - DENOISING_ERROR_FACTOR) * denoising
+        factors = [factor * scale**power for factor, power in zip(ERROR_FACTORS, ERROR_SCALE_POWERS, strict=True)]
+        factors += [factor * scale for factor in CHROMA_ERROR_FACTORS]
+        error = denoised * torch.cat([factor * octave for factor, octave in zip(factors, self.difference.split(1, 1), strict=True)], 1)
         rgb, chroma = (gate * (self.energy - error).clamp_min(0) / self.energy.clamp_min(1e-12)).split(OCTAVES, 1)
         return torch.cat([rgb, (chroma - rgb).clamp_min(0)], 1)
 
