@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -9,11 +10,15 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a disk that is full, or of which no more may be used."""
 PART = ".part"
 """Ending of a file until it is whole."""
 TEMPORARY = re.compile(rf".+\.[0-9a-f]{{8}}{re.escape(PART)}")
@@ -89,5 +94,7 @@ def resumable_file(path: Path) -> Iterator[Path]:
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, notes: Mapping[str, str] | None = None) -> None:
     """Writes a .safetensors file with `notes` as its metadata, a `resumable_file`."""
+    from safetensors.torch import save_file
+
     with resumable_file(path) as part:
         save_file(dict(tensors), part, None if notes is None else dict(notes))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import io
 import os
 import shlex
@@ -49,7 +48,9 @@ def sentence_of(error: Exception) -> str:
     """What an error says, and of the system's own errors, which are a number and a name, a sentence."""
     if not isinstance(error, OSError) or not error.strerror:
         return str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.strerror == os.strerror(error.errno):
+    from ..atomic import DISK_FULL
+
+    if error.errno in DISK_FULL and error.strerror == os.strerror(error.errno):
         return f"{error.filename or 'a file'} could not be written ({error.strerror}); make room on its disk and give the same command again"
     return f"{error.filename} cannot be used ({error.strerror}); check its name, place and permissions" if error.filename else error.strerror
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from ..atomic import DISK_FULL
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import Progress, no_progress
 from .files import write_json
@@ -94,7 +95,7 @@ def disk_full(job: Job) -> DiskFull:
 def is_disk_full(error: BaseException | None) -> bool:
     """Whether an error, or what it came from, is that of a full disk."""
     while error is not None:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        if getattr(error, "errno", None) in DISK_FULL:
             return True
         error = error.__cause__ or error.__context__
     return False

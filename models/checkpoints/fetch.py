@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import http
 import http.client
@@ -17,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+from ...atomic import DISK_FULL
 from .catalogue import Checkpoint
 from .state_dict import read_state
 
@@ -158,7 +158,7 @@ def _download(checkpoint: Checkpoint, part: Path, on_bytes: OnBytes, check_inter
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             reason = str(getattr(error, "reason", "") or error or type(error).__name__)
         except OSError as error:
-            if error.errno == errno.ENOSPC:
+            if error.errno in DISK_FULL:
                 raise OSError(f"the disk is full; {_mib(_size(part))} of {part} are kept: make room and fetch it again") from error
             raise
         broken = 0 if _size(part) > before else broken + 1

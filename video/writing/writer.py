@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +17,7 @@ from av.video.frame import VideoFrame
 from torch import Tensor
 from typing_extensions import Self
 
+from ...atomic import DISK_FULL
 from ..colour import LUMA_WEIGHTS, settled_matrix
 from ..errors import VideoError
 from ..files import Place, ffmpeg_reason
@@ -135,7 +135,7 @@ class VideoSink:
 
     def refused(self, error: av.FFmpegError, what: str) -> VideoError:
         """What to say where an encoder, or the disk, refuses."""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in DISK_FULL:
             return VideoError(f"{self.name} could not be {what}, as its disk is full; make room and give the same command again")
         return VideoError(f"{self.name} could not be {what} by {self.encoding.codec.name} ({ffmpeg_reason(error)})")
 
