@@ -102,6 +102,11 @@ def encoding(options: argparse.Namespace) -> dict[str, Any]:
     return dict(codec=options.codec or default_codec(options.output), crf=crf, pixel_format=options.pixel_format)
 
 
+def videos_among(*sources: Any) -> list[str]:
+    """The names of sources, for `check_used` and `check_rate`: none if one of them is images."""
+    return [] if any(source.info.is_sequence for source in sources) else [source.describe() for source in sources]
+
+
 def check_used(options: argparse.Namespace, *videos: str | Path) -> None:
     """Raises ValueError, before the work, for an option that was given and would change nothing.
 

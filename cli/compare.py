@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..plurals import counted
-from .clips import add_frames_and_encoding, check_used, encoding, selection
+from .clips import add_frames_and_encoding, check_used, encoding, selection, videos_among
 
 if TYPE_CHECKING:
     from ..video import FrameSource
@@ -44,7 +44,7 @@ def compare(options: argparse.Namespace) -> int:
         raise VideoError(f"a comparison needs at least two clips and an output, got {options.clips[0]} and {options.output}")
     check_apart(options.output, options.clips)
     sources = [open_source(clip, **selection(options)) for clip in options.clips]
-    check_used(options, *([] if any(source.info.is_sequence for source in sources) else options.clips))
+    check_used(options, *videos_among(*sources))
     for warning in (warning for source in sources for warning in source.warnings):
         host.say(f"warning: {warning}")
     how = CompareOptions(options.mode.replace("-", "_"), labels(options.label, sources), options.period, options.gain)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..plurals import counted
-from .clips import add_frame_rate, check_place, check_rate, frame_rate
+from .clips import add_frame_rate, check_place, check_rate, frame_rate, videos_among
 
 
 def add(commands: Any) -> None:
@@ -70,7 +70,7 @@ def faces(options: argparse.Namespace) -> int:
     if options.device:
         host.set_device(options.device)
     source = open_source(options.input, start=options.start, count=options.count, rate=frame_rate(options.frame_rate))
-    check_rate(options.frame_rate, *([] if source.info.is_sequence else [options.input]))
+    check_rate(options.frame_rate, *videos_among(source))
     if Path(options.input).is_dir() and sheet.absolute().parent.resolve() == Path(options.input).resolve():
         raise ValueError(f"the contact sheet {sheet} would be one of the images of {options.input}; choose another place with --sheet")
     with host.progress(source.expected, "find faces") as found:

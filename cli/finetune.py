@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-STOPPED = 130
-
 
 def add(commands: Any) -> None:
     from ..finetune.options import PERCEPTUAL, PLANS, PRECISIONS, RECIPES
@@ -62,6 +60,7 @@ def finetune(options: argparse.Namespace) -> int:
     from ..finetune.options import HeldOut
     from ..finetune.run import fine_tune, options_for, precision_for
     from ..training.bars import Bars
+    from ..training.cli import EXIT_STOPPED
     from ..training.engine import Run, Stopped
 
     out = options.out
@@ -87,7 +86,7 @@ def finetune(options: argparse.Namespace) -> int:
             done = fine_tune(base, pairs, chosen, settings, out, half=options.half, reals=_reals(options.reals, base.side), tick=bars)
         except Stopped as stop:
             bars.write(f"{stop}; its state, curves and sheets are in {settings.folder}", sys.stdout)
-            return STOPPED
+            return EXIT_STOPPED
         bars.write(f"{done.text}\n{done.curves}\n{done.sheet}\nwritten to {out}", sys.stdout)
     return 0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..plurals import counted
-from .clips import add_frame_rate, check_rate, frame_rate, seed
+from .clips import add_frame_rate, check_rate, frame_rate, seed, videos_among
 from .faces import add_finding
 
 
@@ -81,7 +81,7 @@ def pseudo_target(options: argparse.Namespace) -> int:
     maker = TargetMaker(restorer, prior, numbers, device=device)
     held = PairFolder(options.folder, parameters_of(maker, options.seed))
     source = open_source(options.input, start=options.start, count=options.frames, rate=frame_rate(options.frame_rate))
-    check_rate(options.frame_rate, *([] if source.info.is_sequence else [options.input]))
+    check_rate(options.frame_rate, *videos_among(source))
     if options.aligned:
         frames = torch.cat([piece.frames for piece in source.chunks(CHUNK)])
         candidates = len(frames)

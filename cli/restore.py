@@ -8,7 +8,7 @@ import textwrap
 from typing import Any
 
 from ..plurals import counted
-from .clips import add_frames_and_encoding, at_least_zero, check_place, check_rate, check_used, encoding, seed, selection
+from .clips import add_frames_and_encoding, at_least_zero, check_place, check_rate, check_used, encoding, seed, selection, videos_among
 from .faces import add_finding
 from .film import add_job_arguments, job_folder, restore_job
 
@@ -154,7 +154,7 @@ def restore(options: argparse.Namespace) -> int:
     if options.device:
         host.set_device(options.device)
     source = open_source(options.input, **selection(options))
-    check_used(options, *([] if source.info.is_sequence else [options.input]))
+    check_used(options, *videos_among(source))
     if (folder := job_folder(options, source)) is not None:
         return restore_job(options, folder, source)
     method, estimates = choose_method(options)
