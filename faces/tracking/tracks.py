@@ -31,9 +31,9 @@ class TrackOptions:
         max_gap: frames a face may be missing and is filled in; more end the track.
         min_length: fewer detections are a false hit, unless they are in half of the shot's frames.
         sigma: smoothing of the landmarks, standard deviation in frames; crops are steadied by half of it once more.
-        sure: score in [0, 1] that a track's best detection must reach; a real face does somewhere (MTCNN's false tracks stay below
-            0.92, BlazeFace's below 0.5; faces reach 0.98). Not asked of faces that were given, nor where a second network agrees in most
-            frames (`Face.agreed`): the scores of blurred and dark faces stay lower.
+        sure: score in [0, 1] that a track's best detection must reach; faces that are seen well reach 0.98 somewhere, MTCNN's false tracks stay
+            below 0.92, drawn faces with FaceMesh mostly below 0.94. Not asked of faces that were given, nor where a second network agrees in
+            most frames (`Face.agreed`): the scores of blurred and dark faces stay lower.
         density: least share of a track's frames with a detection.
         aspect: width / height of one pixel of the frames; crops show faces as the clip is displayed.
         recognise: whether tracks of one person are tied together.

@@ -132,7 +132,7 @@ class EnsembleStatistics:
         deviations = self.energy[FACE_BLOCKS][:, :OCTAVES].mean((2, 3), keepdim=True).clamp_min(0).sqrt()
         denoising = denoising_share(deviations)
         rgb_measured, chroma_measured = self.decorrelation.split(1, 1)
-        right = benefit(rgb_measured, self.sharpening, deviations) * smoothstep(rgb_measured, *DECORRELATION_GATE)
+        right = benefit(rgb_measured, self.sharpening, deviations)
         chroma_right = torch.lerp(smoothstep(chroma_measured, *CHROMA_GATE), smoothstep(chroma_measured, *DENOISING_CHROMA_GATE), denoising)
         gate = torch.cat([right, chroma_right], 1)[:, :, None].expand(-1, -1, OCTAVES, -1, -1).flatten(1, 2)
         denoised = 1 - (1 - DENOISING_ERROR_FACTOR) * denoising
@@ -165,7 +165,7 @@ def finest_correlation(first: Tensor, second: Tensor) -> Tensor:
 
 
 def benefit(measured: Tensor, sharpening: Tensor, deviations: Tensor) -> Tensor:
-    """How far a correction is right, (n, 1, 1, 1) in [0, 1], see `BENEFIT_LOGIT`.
+    """How far a correction is right, (n, 1, 1, 1) in [0, 1], see `BENEFIT_LOGIT` and `DECORRELATION_GATE`.
 
     Args:
         measured, sharpening: (n, 1, 1, 1), see `EnsembleStatistics`.
@@ -177,7 +177,7 @@ def benefit(measured: Tensor, sharpening: Tensor, deviations: Tensor) -> Tensor:
     agreement = ((measured - apart) / (together - apart)).clamp(0, 1)
     logit = constant + of_agreement * agreement + of_third * third + (of_sharpening + of_second * second + of_both * agreement) * sharpening
     closed, opened = BENEFIT_GATE
-    return ((logit.sigmoid() - closed) / (opened - closed)).clamp(0, 1)
+    return ((logit.sigmoid() - closed) / (opened - closed)).clamp(0, 1) * smoothstep(measured, *DECORRELATION_GATE)
 
 
 def denoising_share(deviations: Tensor) -> Tensor:
