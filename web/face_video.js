@@ -171,7 +171,8 @@ function setAside(nodeType) {
     try {
       return configure.apply(this, arguments);
     } finally {
-      this.widgets.splice(next ? this.widgets.indexOf(next) : this.widgets.length, 0, button);
+      const before = this.widgets.indexOf(next); // a choice that is restored may have taken it away
+      this.widgets.splice(before < 0 ? this.widgets.length : before, 0, button);
     }
   };
 }
