@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from math import prod
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
+from zipfile import ZipFile
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ..device import out_of_memory
-from .pickled import SCRIPT, Archive, NeedsCode, OtherArchive, read_legacy, read_zip
-from .stored import DTYPES, MAX_DIMENSIONS, Storage, Stored, check_counts, check_numbers, read_stored
 
 SUFFIXES = (".safetensors", ".sft", ".pth", ".pt", ".ckpt", ".bin")
 """Endings of the files that are read; what is in them is told by their first bytes, not by the ending."""
@@ -28,32 +29,19 @@ SHARED_PREFIXES = ("module.", "_orig_mod.", "netG.", "generator.")
 AGAIN = "download it again"
 MAX_WRAPPERS = 16
 """Dictionaries that wrappers put around a network, at most."""
-MAX_HEADER_BYTES = 1 << 25
-"""Bytes of a .safetensors header; real ones take some hundred per tensor."""
+MAX_EXPANSION = 4
+"""How many times its own size a file's tensors may take: weights may be shared and repeated, but not without end."""
+MAX_MAGNITUDE = 1e12
+"""Beyond any number that a trained network holds; flipped bits give such."""
 
 _ZIP, _LFS = b"PK\x03\x04", b"version https://git-lfs"
-_SAFE = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
-    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
-    "C64": "complex64",
-}  # fmt: skip
-"""PyTorch's names of the kinds of number in a .safetensors file."""
 _Value = TypeVar("_Value")
-
-
-class Contents(NamedTuple):
-    """A checkpoint file whose tensors are not read yet: the network's by name, where their bytes lie, and the file's metadata."""
-
-    tensors: dict[str, Stored]
-    places: dict[str, tuple[int, int]]
-    notes: dict[str, str]
 
 
 def read_state(path: Path | str, name: str | None = None) -> dict[str, Tensor]:
     """The network's tensors by name, on the CPU, in the dtypes of the file; read outside inference mode, so that they can be trained.
 
-    Unwraps nested dictionaries (averaged weights first) and removes prefixes such as "module.". Nothing in the file is executed, and no size
-    that it claims is believed beyond the file's own.
+    Unwraps nested dictionaries (averaged weights first) and removes prefixes such as "module.". Nothing in the file is executed.
 
     Args:
         path: a .safetensors file, or one that torch.save wrote.
@@ -71,43 +59,53 @@ def read_tensors(path: Path | str, name: str | None = None) -> dict[str, Tensor]
     """As `read_state`, under the names of the file."""
     path = Path(path)
     name = name or path.name
-    contents = look_into(path, name)
     with torch.inference_mode(False):
-        state = guarded(name, lambda: read_stored(path, contents.tensors, contents.places))
-    check_numbers(unwrapped(state), name, AGAIN)
+        state = _tensors(path, name)
+    check_numbers(unwrapped(state), name)
     return state
 
 
 def names_of(path: Path | str) -> list[str]:
-    """The names that `read_state` would give, without reading a weight. Raises FileNotFoundError or ValueError as `read_state`."""
-    return list(unwrapped(look_into(Path(path)).tensors))
+    """The names that `read_state` would give; what can be mapped is not read. Raises FileNotFoundError or ValueError as `read_state`."""
+    path = Path(path)
+    return list(unwrapped(_tensors(path, path.name)))
 
 
 def notes_of(path: Path | str) -> dict[str, str]:
     """The metadata of a .safetensors file; empty for any other checkpoint. Raises FileNotFoundError or ValueError as `read_state`."""
     path = Path(path)
-    return look_into(path).notes if _is_safetensors(first_bytes(path, path.name)) else {}
+    if not _is_safetensors(first_bytes(path, path.name)):
+        return {}
+    with guarded(path.name), safe_open(path, "pt") as file:
+        return file.metadata() or {}
 
 
-def look_into(path: Path, name: str | None = None) -> Contents:
-    """What a checkpoint file holds, without reading a weight. Raises as `read_state`."""
-    name = name or path.name
+def _tensors(path: Path, name: str) -> dict[str, Tensor]:
+    """The network's tensors, mapped where the file's form allows it: writing to them leaves the file alone."""
     start = first_bytes(path, name)
     if _is_safetensors(start):
-        return guarded(name, lambda: _safetensors(path, name))
+        with guarded(name):
+            state = load_file(path)
+        if not state:
+            raise ValueError(f"{name} holds no tensors; choose the file with the weights")
+        return state
     if not start.startswith((_ZIP, b"\x80")):
         raise ValueError(f"{name} is not a checkpoint (it begins with {start[:12]!r}); {AGAIN} or choose another file")
-    archive = _torch_file(path, name, read_zip if start.startswith(_ZIP) else read_legacy)
-    return Contents(_network(archive.content, name), archive.places, {})
+    state = _network(_unpickled(path, name, start.startswith(_ZIP)), name)
+    claimed, size = sum(value.numel() * value.itemsize for value in state.values()), path.stat().st_size
+    if claimed > MAX_EXPANSION * size:
+        raise ValueError(f"{name} is damaged (its tensors take {claimed} bytes where it has {size}); {AGAIN}")
+    return state
 
 
-def guarded(name: str, read: Callable[[], _Value]) -> _Value:
-    """What `read` gives; whatever a damaged file makes of it is one sentence."""
+@contextmanager
+def guarded(name: str) -> Iterator[None]:
+    """Whatever a reader makes of a damaged file is one sentence."""
     try:
-        return read()
-    except (OSError, CompleteSentence):
-        raise
+        yield
     except Exception as error:
+        if isinstance(error, OSError) and not out_of_memory(error):
+            raise
         raise unread(name, error, f"is cut short or damaged ({fault(error)}); {AGAIN}") from error
 
 
@@ -116,10 +114,6 @@ def unread(name: str, error: Exception, otherwise: str) -> Exception:
     if out_of_memory(error):
         return RuntimeError(f"there is not enough memory to load {name} ({fault(error)}); close other programs and try again")
     return ValueError(f"{name} {otherwise}")
-
-
-class CompleteSentence(ValueError):
-    """A sentence that is complete."""
 
 
 def fault(error: Exception) -> str:
@@ -169,7 +163,7 @@ def unwrapped(state: Mapping[str, _Value]) -> dict[str, _Value]:
     return flat
 
 
-def _network(content: Any, name: str) -> dict[str, Stored]:
+def _network(content: Any, name: str) -> dict[str, Tensor]:
     """The tensors of the innermost dictionary that wrappers lead to."""
     for _ in range(MAX_WRAPPERS):
         found = content if isinstance(content, dict) else {}
@@ -180,77 +174,64 @@ def _network(content: Any, name: str) -> dict[str, Stored]:
     else:
         raise ValueError(f"{name} holds dictionaries within each other without end; {AGAIN}")
     if not isinstance(content, dict):
-        what = f"one tensor of shape {content.size}" if hasattr(content, "size") else f"a {type(content).__name__}"
+        what = f"one tensor of shape {tuple(content.shape)}" if isinstance(content, Tensor) else f"a {type(content).__name__}"
         raise ValueError(f"{name} holds {what} where the tensors of a network were expected; save its state_dict() instead")
-    state = {str(key): value for key, value in content.items() if isinstance(value, Stored)}
+    state = {str(key): value.detach() for key, value in content.items() if isinstance(value, Tensor) and value.layout == torch.strided}
     if not state:
         raise ValueError(f"{name} holds no tensors, only {_listed(content)}; choose the file with the weights")
     return state
 
 
-def _listed(keys: Any) -> str:
-    return ", ".join(str(key)[:40] for key in list(keys)[:5]) or "nothing"
+def _listed(names: Iterable[Any]) -> str:
+    return ", ".join(str(name)[:40] for name in list(names)[:5]) or "nothing"
 
 
 def _is_safetensors(start: bytes) -> bool:
     return len(start) > 8 and start[8:9] == b"{"
 
 
-def _safetensors(path: Path, name: str) -> Contents:
-    """A .safetensors file by its header: the header's length in 8 bytes, the header, and the tensors' bytes."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > size - 8:
-            raise CompleteSentence(f"{name} is cut short: its header alone is {length} bytes, the file is {size}; {AGAIN}")
-        if length > MAX_HEADER_BYTES:
-            raise ValueError(f"its header claims {length} bytes, and none has more than {MAX_HEADER_BYTES}")
-        try:
-            header = json.loads(file.read(length))
-        except (ValueError, RecursionError):
-            raise CompleteSentence(f"{name} begins like a .safetensors file, but its header cannot be read; {AGAIN}") from None
-    notes = header.pop("__metadata__", None)
-    tensors: dict[str, Stored] = {}
-    places: dict[str, tuple[int, int]] = {}
-    end = 8 + length
-    for key, entry in header.items():
-        try:
-            kind, shape, (first, last) = DTYPES[_SAFE[entry["dtype"]]], tuple(entry["shape"]), entry["data_offsets"]
-            check_counts(first, last, *shape[:MAX_DIMENSIONS])
-        except (KeyError, TypeError, ValueError):
-            raise ValueError(f"its header does not describe {key[:40]} as one does") from None
-        if len(shape) > MAX_DIMENSIONS:
-            raise ValueError(f"{key[:40]} has {len(shape)} sizes")
-        stride = tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
-        tensors[key] = Stored(Storage(key, kind, prod(shape)), 0, shape, stride)
-        places[key] = 8 + length + first, last - first
-        if last - first != tensors[key].nbytes:
-            raise ValueError(f"{key[:40]} has {last - first} bytes where its shape needs {tensors[key].nbytes}")
-        end = max(end, 8 + length + last)
-    if size < end:
-        raise CompleteSentence(f"{name} is cut short: {size} bytes of {end}; {AGAIN}")
-    if not tensors:
-        raise CompleteSentence(f"{name} holds no tensors, only {_listed(header)}; choose the file with the weights")
-    return Contents(tensors, places, {str(k): str(v) for k, v in notes.items()} if isinstance(notes, dict) else {})
-
-
-def _torch_file(path: Path, name: str, read: Callable[[Path], Archive]) -> Archive:
-    """A file by torch.save, or the sentence that says what it is instead."""
+def _unpickled(path: Path, name: str, zipped: bool) -> Any:
+    """What torch.save wrote, read by PyTorch without running any of it."""
+    if zipped:
+        _check_archive(path, name)
     try:
-        return read(path)
-    except OtherArchive as error:
-        raise ValueError(
-            f"{name} is an archive of other files ({_listed(error.names[:3])}), not a checkpoint; unpack it and choose the checkpoint"
-        ) from None
-    except NeedsCode as error:
-        if str(error) == SCRIPT:
-            raise ValueError(f"{name} is {SCRIPT}, which would have to be run; get the plain checkpoint instead") from None
-        raise ValueError(
-            f"{name} can only be opened by running code of {error}, which a file could misuse; get it as .safetensors or as a plain state dict"
-        ) from None
-    except EOFError:
-        raise ValueError(f"{name} is cut short: the end of its {path.stat().st_size} bytes is not the end of an archive; {AGAIN}") from None
-    except OSError:
+        with guarded(name):
+            if path.suffix == ".safetensors":  # PyTorch would believe the name
+                with path.open("rb") as file:
+                    return torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipped)
+    except ValueError as error:
+        if called := re.search(r"(?:GLOBAL|Unsupported class) (\w[\w.]*\.\w+)", str(error.__cause__)):
+            raise ValueError(
+                f"{name} can only be opened by running code of {called[1]}, which a file could misuse; get it as .safetensors or a plain state dict"
+            ) from None
         raise
-    except Exception as error:  # a damaged file can end in any of them
-        raise unread(name, error, f"is cut short or damaged ({fault(error)}); {AGAIN}") from error
+
+
+def _check_archive(path: Path, name: str) -> None:
+    """Raises ValueError for an archive that torch.save did not write, and one that unpacks to more than it is."""
+    with guarded(name), ZipFile(path) as archive:
+        members = {member.filename.partition("/")[2]: member for member in archive.infolist()}
+        names = archive.namelist()
+    if "constants.pkl" in members:
+        raise ValueError(f"{name} is a TorchScript program, which would have to be run; get the plain checkpoint instead")
+    if "data.pkl" not in members:
+        raise ValueError(f"{name} is an archive of other files ({_listed(names[:3])}), not a checkpoint; unpack it and choose the checkpoint")
+    unpacked = sum(member.file_size for member in members.values())
+    if unpacked > path.stat().st_size:
+        raise ValueError(f"{name} would unpack to {unpacked} bytes, and torch.save packs nothing; {AGAIN}")
+
+
+def check_numbers(state: Mapping[str, Tensor], name: str) -> None:
+    """Raises ValueError for NaN, Inf, and numbers beyond MAX_MAGNITUDE; masks may hold -Inf."""
+    odd = [key for key, value in state.items() if not _plausible(key, value)]
+    if odd:
+        more = f" and {len(odd) - 1} more of its {len(state)} tensors" if len(odd) > 1 else ""
+        raise ValueError(f"{name} is damaged: {odd[0]}{more} hold NaN, Inf or numbers that no trained network has; {AGAIN}")
+
+
+def _plausible(name: str, value: Tensor) -> bool:
+    if value.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64) or not value.numel() or value.device.type == "meta":
+        return True
+    low, high = (float(bound) for bound in value.aminmax())  # NaN where any number is
+    return high <= MAX_MAGNITUDE and (low >= -MAX_MAGNITUDE or "mask" in name)

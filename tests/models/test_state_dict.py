@@ -134,9 +134,9 @@ FAULTS = {
         lambda path: path.write_bytes(saved(WEIGHTS, path, _use_new_zipfile_serialization=False)[:-40]),
         "is cut short or damaged",
     ),
-    "cut safetensors": ("x.safetensors", lambda path: path.write_bytes(tensors(path)[:-4]), "is cut short: 288 bytes of 292"),
-    "cut header": ("x.safetensors", lambda path: path.write_bytes(tensors(path)[:30]), "is cut short: its header alone"),
-    "bad header": ("x.safetensors", lambda path: path.write_bytes(b"\x04" + bytes(7) + b"{oh}"), "its header cannot be read"),
+    "cut safetensors": ("x.safetensors", lambda path: path.write_bytes(tensors(path)[:-4]), "file not fully covered"),
+    "cut header": ("x.safetensors", lambda path: path.write_bytes(tensors(path)[:30]), "invalid header length"),
+    "bad header": ("x.safetensors", lambda path: path.write_bytes(b"\x04" + bytes(7) + b"{oh}"), "invalid JSON in header"),
     "code": ("x.pth", lambda path: torch.save({"args": argparse.Namespace(), **WEIGHTS}, path), "by running code of argparse.Namespace"),
     "module": ("x.pth", lambda path: torch.save(torch.nn.Linear(2, 2), path), "by running code of torch.nn.modules.linear.Linear"),
     "script": ("x.pt", script, "is a TorchScript program"),
@@ -144,7 +144,7 @@ FAULTS = {
     "one tensor": ("x.pth", lambda path: torch.save(torch.ones(3), path), "holds one tensor of shape (3,)"),
     "list": ("x.pth", lambda path: torch.save([WEIGHTS], path), "holds a list where"),
     "no tensors": ("x.pth", lambda path: torch.save({"epoch": 3}, path), "holds no tensors, only epoch"),
-    "nothing": ("x.safetensors", lambda path: save_file({}, path), "holds no tensors, only nothing"),
+    "nothing": ("x.safetensors", lambda path: save_file({}, path), "holds no tensors"),
 }
 
 
