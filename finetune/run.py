@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..models.checkpoints.load import LoadedNetwork, load_network
+from ..models.checkpoints.origin import weights_digest
 from ..models.tuning import published, recipe_for
 from ..training.engine import STATE, Run, train
 from ..training.sheet import curve_png
@@ -84,7 +85,7 @@ def fingerprint(base: Base, pairs: Pairs, options: FineTune, run: Run, reals: Se
     What the file's numbers are is not among it: a run whose weights do not fit into float16 can be saved as float32 after all.
     """
     clean = "" if reals is None else digest_of(reals)
-    weights = base.sha256 if base.file != UNKNOWN else _digest_of(base)
+    weights = base.sha256 if base.file != UNKNOWN else weights_digest(base.network)
     said = [weights, base.side, base.use, pairs.digest, options, run.seed, str(run.precision), clean]
     return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
 
@@ -186,11 +187,3 @@ def _text(base: Base, pairs: Pairs, options: FineTune, stage: FineTuneStage, tak
     elif gain < -WARN_BELOW_DB:
         lines.append(f"held-out pictures are {-gain:.1f} dB further from their targets than the base's: look at the before and after pictures")
     return "\n".join(lines)
-
-
-def _digest_of(base: Base) -> str:
-    digest = hashlib.sha256()
-    for key, value in base.network.state_dict().items():
-        digest.update(key.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,12 +16,12 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(GROUPS, channels)
 
 
-def timestep_embedding(t: Tensor, width: int) -> Tensor:
-    """(N,) steps to (N, width) float32: [cos, sin] of t * 10000^(-i / (width / 2)), width even."""
+def timestep_embedding(t: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """sin and cos of t * 10000^(-i / half), i = 0 .. half - 1, half = width / 2: (N, half) float32 each for steps, noise levels or places (N,)."""
     half = width // 2
-    rates = torch.exp(torch.arange(half, dtype=torch.float32, device=t.device) * (-math.log(MAX_PERIOD) / half))
+    rates = float(MAX_PERIOD) ** (-torch.arange(half, dtype=torch.float32, device=t.device) / half)
     angles = t.float()[:, None] * rates
-    return torch.cat([angles.cos(), angles.sin()], 1)
+    return angles.sin(), angles.cos()
 
 
 class ResBlock(nn.Module):

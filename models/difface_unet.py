@@ -152,7 +152,8 @@ class DifFaceUNet(nn.Module):
         self._check(x)
         dtype = next(self.parameters()).dtype
         steps = torch.as_tensor(t, device=x.device).reshape(-1).expand(len(x))
-        emb = self.time_embed(timestep_embedding(steps, self.config.channels).to(dtype))
+        sin, cos = timestep_embedding(steps, self.config.channels)
+        emb = self.time_embed(torch.cat([cos, sin], 1).to(dtype))
         h = x.to(dtype)
         passed = []
         for stage in self.input_blocks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checkpoints.origin import record_origin
+from .checkpoints.origin import record_origin, weights_digest
 from .checkpoints.state_dict import read_state, unread
 from .device import CheckInterrupt, Placement, no_check, on, out_of_memory
 
@@ -58,11 +57,7 @@ class Upscaler:
     @cached_property
     def name(self) -> str:
         """Architecture, factor, and the first digits of the SHA-256 over its weights: the same wherever the same weights are."""
-        digest = hashlib.sha256()
-        for key, value in sorted(self.network.state_dict().items()):
-            digest.update(key.encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        return f"{self.architecture} {self.scale}x {digest.hexdigest()[:12]}"
+        return f"{self.architecture} {self.scale}x {weights_digest(self.network)[:12]}"
 
     def __call__(self, picture: Tensor) -> Tensor:
         """(3, H, W) in [0, 1] to (3, scale H, scale W) float32 in [0, 1], where the picture is.

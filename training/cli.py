@@ -49,6 +49,16 @@ BEST_OPTIONS = {
     "dicface": {"fidelity": "1", "dirichlet": "mean"},
 }
 """The options that the networks were trained for; kept in the files' metadata, for whoever loads them."""
+ONLY_FOR = {
+    "task": ("prior", "codebook", "dicface"),
+    "clips": ("prior", "keep", "dicface"),
+    "base": ("keep", "dicface"),
+    "autoencoder": ("keep", "dicface"),
+    "spynet": ("prior",),
+    "gmflow": ("keep",),
+    "frames": ("keep",),
+}
+"""The networks that an option is for; all others are for every network."""
 EXIT_STOPPED = 130
 
 
@@ -104,14 +114,11 @@ def run(options: argparse.Namespace) -> int:
         FileNotFoundError: for a file that is not there.
         ValueError: for a folder without faces, the work of another recipe, or options that do not go together.
     """
-    if options.task is not None and options.network not in ("prior", "codebook", "dicface"):
-        raise ValueError(f"--task is for prior, codebook and dicface, got {options.task!r} for {options.network}; leave it out")
-    if options.gmflow is not None and options.network != "keep":
-        raise ValueError(f"--gmflow is for keep, {options.network} has no such network; leave it out")
-    if options.frames is not None and (options.network != "keep" or options.frames < 2):
-        raise ValueError(f"--frames is for keep, 2 or more, as it learns from the frame before; got {options.frames} with {options.network}")
-    if options.spynet is not None and options.network != "prior":
-        raise ValueError(f"--spynet is for the prior, {options.network} has no such network; leave it out")
+    for name, networks in ONLY_FOR.items():
+        if (given := getattr(options, name)) is not None and options.network not in networks:
+            raise ValueError(f"--{name} is for {', '.join(networks)}, got {given} for {options.network}; leave it out")
+    if options.frames is not None and options.frames < 2:
+        raise ValueError(f"--frames is 2 or more, as keep learns from the frame before, got {options.frames}")
     try:
         {"prior": _prior, "blind": _blind, "codebook": _codebook}.get(options.network, _temporal)(options)
     except Stopped as stop:
@@ -158,8 +165,6 @@ def _blind(options: argparse.Namespace) -> None:
     recipe = RECIPES["blind"].get(options.recipe)
     if recipe is None:
         raise ValueError("the blind restorer has one recipe, small, since no paper has published it; leave --recipe out")
-    if options.clips is not None:
-        raise ValueError("--clips is for prior, keep and dicface; the blind restorer learns from stills set moving: leave it out")
     if options.batch:
         detail = recipe.detail.with_batch(min(options.batch, recipe.detail.batch))
         recipe = replace(recipe, pixels=recipe.pixels.with_batch(options.batch), detail=detail)
@@ -200,8 +205,6 @@ def _codebook(options: argparse.Namespace) -> None:
         if (options.task, options.recipe) != ("keep", "paper"):
             raise ValueError(f"the codebook's one --task is keep, with --recipe paper; got {options.task!r} with {options.recipe}: leave --task out")
         recipe = KEEP_BASE
-    if options.clips is not None:
-        raise ValueError("--clips is for prior, keep and dicface; the codebook's stages see stills only: leave it out, or put frames into --faces")
     if options.batch:
         plans = {name: plan for name in ("autoencoder", "prediction", "joint", "cleaned") if (plan := getattr(recipe, name)) is not None}
         recipe = replace(recipe, **{name: plan.with_batch(options.batch) for name, plan in plans.items()})

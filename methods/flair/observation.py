@@ -53,14 +53,13 @@ class TrackObservation:
         return observation(crops, self.operator), condition(crops, upsampling)
 
 
-def condition(frames: Tensor, upsampling: str = "bicubic") -> Tensor:
-    """c: frames in [0, 1] brought to 512 x 512, in [-1, 1].
+def condition(frames: Tensor, upsampling: str = "bicubic", size: tuple[int, int] = (CROP, CROP)) -> Tensor:
+    """c: frames in [0, 1] brought to `size`, in [-1, 1].
 
     upsampling: "bicubic" (a = -3/4, no antialiasing) or "area" (whole factors repeat pixels): as the prior's network saw it in training.
     """
-    if tuple(frames.shape[-2:]) != (CROP, CROP):
-        aligned = {"align_corners": False} if upsampling == "bicubic" else {}
-        frames = F.interpolate(frames, size=(CROP, CROP), mode=upsampling, **aligned)
+    if tuple(frames.shape[-2:]) != size:
+        frames = F.interpolate(frames, size=size, mode=upsampling)
     return (frames * 2 - 1).clamp(-1, 1)
 
 

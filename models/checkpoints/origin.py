@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import nn
 
 from ..embedded import BASE
@@ -44,6 +46,15 @@ def record_origin(network: nn.Module, path: Path | str, licence: str | None = No
 def origins(*holders: Any) -> dict[nn.Module, Origin]:
     """The networks that restorers, priors, detectors and the like hold, however deep, with the files they came from; no others."""
     return {network: _known[network] for holder in holders for network in _networks(holder, set()) if network in _known}
+
+
+def weights_digest(network: nn.Module) -> str:
+    """SHA-256 over a network's names and numbers, 64 hex digits: the same wherever the same weights are."""
+    digest = hashlib.sha256()
+    for key, value in sorted(network.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _networks(holder: Any, seen: set[int]) -> Iterator[nn.Module]:

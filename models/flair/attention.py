@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..adm import timestep_embedding
 from .convolution import FrameConv, numbered, zero_initialised
-from .embedding import sinusoid
 from .norm import ClipNorm
 from .residual import GROUPS
 from .window import Window
@@ -65,7 +65,7 @@ class TemporalAttention(nn.Module):
         frames, reach = window.frames, self.span // 2
         tokens = self.norm(x, window).flatten(2).mT  # (N, hw, C)
         offsets = torch.arange(-reach, reach + 1, device=x.device)
-        sin, cos = sinusoid(offsets, x.shape[1])
+        sin, cos = timestep_embedding(offsets, x.shape[1])
         places = torch.cat([cos, sin], 1).to(tokens.dtype)
         q = self.q_linear(tokens + places[reach])
         k, v = self.k_linear(tokens), self.v_linear(tokens)

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from ..adm import timestep_embedding
 from .attention import TemporalAttention
 from .convolution import FrameConv, numbered, upsampled_nearest
-from .embedding import sinusoid
 from .recurrence import Recurrence
 from .residual import NoiseBlock, NormedConv, ResBlock
 from .spynet import SPyNet
@@ -131,7 +131,7 @@ class BicubicUNet(VideoUNet):
 
     def embedding(self, level: Tensor) -> Tensor:
         first, second = self.noise_level_mlp["1"], self.noise_level_mlp["3"]
-        return second(F.silu(first(torch.cat(sinusoid(level, self.config.channels), 1))))
+        return second(F.silu(first(torch.cat(timestep_embedding(level, self.config.channels), 1))))
 
     def guide(self, frames: Tensor, size: Size) -> Tensor:
         if tuple(frames.shape[-2:]) == size:

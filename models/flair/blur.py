@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from ..adm import timestep_embedding
 from .attention import SpatialAttention, TemporalAttention
 from .convolution import FrameConv, numbered, zero_initialised
-from .embedding import sinusoid
 from .norm import ClipNorm
 from .recurrence import Recurrence
 from .residual import GROUPS, ResBlock
@@ -57,9 +57,7 @@ class BlurConfig(VideoConfig):
 class BlurUNet(VideoUNet):
     """The UNet of guided diffusion with FLAIR's temporal layers. `level` is the timestep t in 0 .. 999; x_t comes before the condition.
 
-    Attributes:
-        variance: whether the channels of the last convolution that speak of the reverse step's variance are computed too; FLAIR's sampler
-            does not use them. The result then has 6 channels.
+    What the last convolution says of the reverse step's variance is not computed, as FLAIR's sampler does not use it.
     """
 
     config_type = BlurConfig
@@ -68,7 +66,6 @@ class BlurUNet(VideoUNet):
     def __init__(self, config: BlurConfig | None = None) -> None:
         super().__init__(config)
         config = self.config
-        self.variance = False
         unit, wide = config.channels, 4 * config.channels
         self.time_embed = numbered({0: nn.Linear(unit, wide), 2: nn.Linear(wide, wide)})
         self.spynet = SPyNet()
@@ -121,7 +118,7 @@ class BlurUNet(VideoUNet):
         return torch.cat([x_t, condition], 1)
 
     def embedding(self, level: Tensor) -> Tensor:
-        sin, cos = sinusoid(level, self.config.channels)
+        sin, cos = timestep_embedding(level, self.config.channels)
         return self.time_embed["2"](F.silu(self.time_embed["0"](torch.cat([cos, sin], 1))))
 
     def guide(self, frames: Tensor, size: Size) -> Tensor:
@@ -141,5 +138,4 @@ class BlurUNet(VideoUNet):
                 x = layer(x, window)
         norm, last = self.out["0"], self.out["2"].conv
         read = norm.read(x, window, dtype=last.weight.dtype)
-        wanted = 6 if self.variance else 3
-        return joined((F.conv2d(read(part), last.weight[:wanted], last.bias[:wanted], padding=1) for part in window.parts(x)), len(x))
+        return joined((F.conv2d(read(part), last.weight[:3], last.bias[:3], padding=1) for part in window.parts(x)), len(x))

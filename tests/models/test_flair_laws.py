@@ -12,9 +12,9 @@ from helpers.flair_small import SIDE, SMALL, clip, gap, seeded
 from torch import nn
 from torchvision.ops import deform_conv2d
 
+from fvr.models.adm import timestep_embedding
 from fvr.models.flair.attention import TemporalAttention
 from fvr.models.flair.convolution import TimeConv
-from fvr.models.flair.embedding import sinusoid
 from fvr.models.flair.norm import ClipNorm, moments
 from fvr.models.flair.recurrence import Alignment, Recurrence
 from fvr.models.flair.spynet import SPyNet, warped
@@ -84,7 +84,7 @@ def test_temporal_attention_the_long_way(frames):
     x = torch.randn(2 * frames, width, 3, 3)
     context = window(frames, count=2 * frames)
     normed = layer.norm(x, context)
-    sin, cos = sinusoid(torch.arange(span) - span // 2, width)
+    sin, cos = timestep_embedding(torch.arange(span) - span // 2, width)
     places = torch.cat([cos, sin], 1)
     rows = []
     for index in range(2 * frames):
@@ -276,16 +276,6 @@ def test_every_frame_has_its_own_level(network):
     assert gap(found, unet(x_t, condition, levels.flip(0), frames=1, temporal=False)) > 1e-4
 
 
-def test_variance_is_left_out():
-    unet = seeded("blur")
-    x_t, condition = clip(2)
-    noise = unet(x_t, condition, LEVEL["blur"])
-    unet.variance = True
-    whole = unet(x_t, condition, LEVEL["blur"])
-    assert whole.shape[1] == 6
-    torch.testing.assert_close(noise, whole[:, :3], rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_half_precision(kind):
     """bf16 features stay near float32's; what must not be rounded is not."""
@@ -305,7 +295,6 @@ def test_half_precision(kind):
 def test_gradient_reaches_all_but_the_flow_network(kind):
     """In pieces as well as at once, with the same gradients."""
     unet = seeded(kind)
-    unet.variance = True
     x_t, condition = clip(3)
     gradients = []
     for pixels in (None, SIDE * SIDE):

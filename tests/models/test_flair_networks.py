@@ -107,11 +107,10 @@ def test_official_outputs(kind, reference):
     build, config = REDUCED[kind]
     network = build(config)
     network = build.of(published_spynet(seeded_state(network.state_dict())), config)
-    network.variance = True
     x_t, condition = tensors["x_t"], tensors["condition"]
     guides = condition if kind == "bicubic" else (0.9 * condition).clamp(-1, 1)
     with torch.inference_mode():
         flows = network.flows(guides)
         for name, temporal in (("output", True), ("output_image_only", False)):
             found = network(x_t, condition, torch.tensor(float(notes[f"{kind}_time"])), temporal=temporal, flows=flows, weights=tensors["weights"])
-            assert gap(found[..., ::4, ::4], tensors[f"{kind}_{name}_stride4"]) < 1e-3, name
+            assert gap(found[..., ::4, ::4], tensors[f"{kind}_{name}_stride4"][:, :3]) < 1e-3, name

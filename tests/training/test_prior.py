@@ -170,7 +170,7 @@ def test_a_task_is_one_of_the_papers(tmp_path: Path) -> None:
         cli.run(asked("prior", "--recipe", "paper", "--task", "x2"))
     with pytest.raises(ValueError, match="add --recipe paper"):
         cli.run(asked("prior", "--task", "jpeg"))
-    with pytest.raises(ValueError, match="--task is for prior, codebook and dicface"):
+    with pytest.raises(ValueError, match="--task is for prior, codebook, dicface"):
         cli.run(asked("keep", "--task", "inpaint"))
     with pytest.raises(ValueError, match="the codebook's one --task is keep, with --recipe paper"):
         cli.run(asked("codebook", "--task", "keep"))
@@ -314,7 +314,7 @@ def test_the_command_asks_for_spynet_and_writes_a_prior_with_it(tmp_path: Path, 
     with pytest.raises(ValueError, match=r"flowing carries features along the flow of SPyNet, .* give --spynet the file https://"):
         cli.run(parser.parse_args(["prior", *common, "--recipe", "paper"]))
     assert not (tmp_path / "prior-training").exists()
-    for network, said in (("prior", "tiny prior does not; leave it out"), ("codebook", "--spynet is for the prior")):
+    for network, said in (("prior", "tiny prior does not; leave it out"), ("codebook", "--spynet is for prior")):
         with pytest.raises(ValueError, match=said):
             cli.run(parser.parse_args([network, *common, "--spynet", str(path)]))
     assert cli.run(parser.parse_args(["prior", *common, "--recipe", "paper", "--spynet", str(path)])) == 0
