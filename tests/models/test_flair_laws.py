@@ -58,6 +58,19 @@ def test_norm_spans_the_frames_of_a_clip(pixels):
     torch.testing.assert_close(norm(x, window(5, pixels, 10)), whole, rtol=1e-4, atol=1e-4)
 
 
+def test_gradients_of_single_frames_norm_are_those_in_pieces():
+    """By PyTorch's own kernel where all frames are worked on at once: the same values and gradients."""
+    norm = randomised(ClipNorm(8, 32))
+    film, found = (torch.randn(3, 32), torch.randn(3, 32)), []
+    for pixels in (None, 16):
+        x = (torch.randn(3, 32, 4, 4, generator=torch.Generator().manual_seed(0)) * 3 + 2).requires_grad_()
+        read = norm.read(x, window(1, pixels, 3), film)
+        y = torch.cat([read(slice(n, n + 1)) for n in range(3)])
+        found.append([y, *torch.autograd.grad(y.square().sum(), [x, *norm.parameters()])])
+    for whole, pieces in zip(*found, strict=True):
+        torch.testing.assert_close(whole, pieces, rtol=1e-3, atol=1e-3)
+
+
 def test_moments_do_not_depend_on_gradients():
     """Summed channel by channel, or by var_mean where gradients are kept."""
     x = (3 * torch.randn(2, 32, 8, 8) + torch.linspace(-20, 20, 32).view(-1, 1, 1)).contiguous(memory_format=torch.channels_last)

@@ -264,7 +264,7 @@ def test_the_codebook_takes_no_clips(tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)
     arguments = ["codebook", "--faces", str(tmp_path), "--out", str(tmp_path / "x.safetensors"), "--clips", str(tmp_path)]
-    with pytest.raises(ValueError, match="see stills only"):
+    with pytest.raises(ValueError, match="--clips is for prior, keep, dicface"):
         cli.run(parser.parse_args(arguments))
 
 
