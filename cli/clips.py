@@ -38,7 +38,10 @@ def add_frames_and_encoding(p: argparse.ArgumentParser) -> None:
     add_frame_rate(g)
     g.add_argument("--codec", help="h264, h265, av1, vp9, prores or ffv1 (default: h264, in .webm vp9)")
     g.add_argument("--crf", type=int, help=f"quality, smaller is better (default: {DEFAULT_CRF})")
-    g.add_argument("--pixel-format", help="yuv420p, yuv444p, yuv420p10le, ... (default: the codec's own)")
+    g.add_argument(
+        "--pixel-format",
+        help="yuv420p, yuv444p, yuv420p10le, ... (default: the codec's own); of images rgb24 or rgb48 (default: as deep as the source)",
+    )
 
 
 def add_frame_rate(p: Any) -> None:

@@ -135,13 +135,14 @@ def open_sink(
 
     Args:
         path: a video file (its suffix chooses the container), an open binary file, or a folder (a name without suffix) or
-            pattern (shot/%04d.png) for one image per frame, or an image file for the only one.
+            pattern (shot/%04d.png) for one image per frame, numbered as the images of the source, or an image file for the only one.
         like: the source whose rotation, pixel aspect, colours and clock are kept; without it BT.709, limited range, upright.
         size: (H, W) of the upright frames; by default that of the first frames written.
         codec: one of CODECS.
         crf: constant quality on the codec's own scale, lower is better; prores and ffv1 have none.
         preset: one of SPEEDS; by default medium.
-        pixel_format: by default yuv420p (prores: yuv422p10le); for images "rgb24" or "rgb48".
+        pixel_format: by default yuv420p (prores: yuv422p10le); for images "rgb24" or "rgb48",
+            by default the one that keeps the source's depth where the images can.
         audio: where sound comes from; it is copied if the container takes it, else AAC (WebM: Opus), and cut where the
             source's frames are.
         container: muxer name or suffix, if the path does not tell.
@@ -158,13 +159,13 @@ def open_sink(
     """
     name = Path(local(path)) if isinstance(path, (str, PathLike)) else None
     if name is not None and container is None and image_names(name) is not None:
-        bits = 16 if pixel_format == "rgb48" else 8
-        frames = like.frame_estimate if like is not None else None
+        bits = {"rgb24": 8, "rgb48": 16}.get(pixel_format or "")
+        frames, numbers = like.frame_estimate if like is not None else None, None
         if isinstance(audio, FrameSource):
-            frames = audio.expected
+            frames, numbers = audio.expected, audio.numbers
             if frames is None and name.suffix and number_field(name) is None:  # one image, of a file that does not count its own
                 frames = len(audio.times())
-        return ImageSink(name, like, size=size, bits=bits, overwrite=overwrite, frames=frames, sound=sound_in(audio))
+        return ImageSink(name, like, size=size, bits=bits, overwrite=overwrite, frames=frames, numbers=numbers, sound=sound_in(audio))
     muxer = choose_container(name, container)
     chosen, pixels = choose_codec(codec, muxer, pixel_format, crf, preset, like)
     chosen.encoder()

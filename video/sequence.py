@@ -11,7 +11,7 @@ from contextlib import suppress
 from fractions import Fraction
 from functools import partial
 from io import BytesIO
-from itertools import count, islice, pairwise, takewhile
+from itertools import chain, count, islice, pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,9 @@ NUMBERED = re.compile(r"(.*?)([0-9]+)([^0-9]*)")
 ORIENTATION = 0x112
 STRUCTURAL = {*range(0x100, 0x104), 0x106, 0x111, *range(0x115, 0x118), *range(0x11A, 0x11D), 0x128, 0x13D, 0x140, *range(0x142, 0x146), 0x152, 0x153}
 """TIFF's tags of how the pixels are laid out (6.0, section 8)."""
+
+DEEP = (".png", ".tif", ".tiff")
+"""Suffixes of images that are written with 16 bits per channel."""
 
 OLD = ".old"
 """Suffix of the hidden folder of the images that a clip replaces."""
@@ -73,6 +76,12 @@ class SequenceSource(FrameSource):
         for number, time in islice((timed for timed in times if self.selection.sees(timed[1], end)), self.selection.start, None):
             yield Timed(time, partial(self.picture, self.files[number]), time + 1 / self.info.rate)
 
+    @property
+    def numbers(self) -> list[int] | None:
+        end, chosen = len(self.files) / self.info.rate, self.selection
+        shown = [number for place, number in enumerate(numbers_in(self.files) or ()) if chosen.sees(place / self.info.rate, end)]
+        return shown[chosen.start : chosen.limit : chosen.stride] or None
+
     def check_transparency(self, data: bytes, file: Path) -> None:
         """Says of the first image that is transparent somewhere that this is lost."""
         if not self.transparent and has_transparency(data):
@@ -105,20 +114,26 @@ def probe_sequence(files: Sequence[Path], rate: Fraction, path: str) -> SourceIn
         duration=len(files) / rate,
         time_base=FrameTimes.constant(len(files), rate).time_base,
         colour=ColourTags(matrix=0, full_range=True),
-        pix_fmt="rgb48" if pixels.dtype == np.uint16 else "rgb24",
+        pix_fmt="rgb24" if pixels.dtype == np.uint8 else "rgb48",
         codec=files[0].suffix.lower().lstrip("."),
         is_sequence=True,
     )
 
 
+def numbers_in(files: Sequence[Path]) -> list[int] | None:
+    """The number in each name, where the names differ in nothing else and no number comes twice; else None."""
+    parts = [NUMBERED.fullmatch(file.stem) for file in files]
+    if len({(part[1], part[3], file.suffix) if part else None for part, file in zip(parts, files, strict=True)}) > 1:
+        return None
+    numbers = [int(part[2]) for part in parts if part]
+    return numbers if numbers and all(now < after for now, after in pairwise(numbers)) else None
+
+
 def missing(files: Sequence[Path]) -> tuple[int, Path] | None:
     """How many images a numbered sequence lacks in its middle, and the file before the first gap; None where the numbers step evenly."""
-    parts = [NUMBERED.fullmatch(file.stem) for file in files]
-    if not all(parts) or len({(part[1], part[3], file.suffix) for part, file in zip(parts, files, strict=True) if part}) > 1:
-        return None
-    steps = [after - now for now, after in pairwise(int(part[2]) for part in parts if part)]
-    least = min(steps, default=0)
-    if least < 1 or any(step % least for step in steps) or max(steps) == least:
+    steps = [after - now for now, after in pairwise(numbers_in(files) or ())]
+    least = min(steps, default=1)
+    if any(step % least for step in steps) or max(steps, default=1) == least:
         return None
     return sum(step // least - 1 for step in steps), files[next(index for index, step in enumerate(steps) if step > least)]
 
@@ -198,10 +213,12 @@ class ImageSink:
 
     `path` is a folder (frames are 000000.png, ...), a pattern such as shot/%04d.tif whose folder is made, or one image file for a clip of one
     frame. With `overwrite`, images of the same names give way, and so does what an earlier, longer clip left behind them: names that go
-    on from frame 0 without a gap. Every other file stays, and so does the folder itself, which may be a link or a mount.
+    on without a gap. Every other file stays, and so does the folder itself, which may be a link or a mount.
 
     Args:
+        bits: 8 or 16 per channel; None keeps more than 8 of `like` where images of the suffix have so many.
         frames: how many will come, if known; one image takes one only.
+        numbers: of the frames in their names; by default 0, 1, 2 and so on.
         audio: where the sound is that images cannot have.
 
     Raises:
@@ -215,25 +232,29 @@ class ImageSink:
         like: SourceInfo | None = None,
         *,
         size: tuple[int, int] | None = None,
-        bits: int = 8,
+        bits: int | None = None,
         overwrite: bool = False,
         frames: int | None = None,
+        numbers: Sequence[int] | None = None,
         sound: Sound | None = None,
     ) -> None:
         names = image_names(path)
         if names is None:
             raise VideoError(f"{path} is no name for images; name a folder, or a pattern such as {path.stem}_%04d.png")
         self.path, self.names, self.folder, self.suffix = path, names, names.folder, names.suffix
-        if bits == 16 and self.suffix not in (".png", ".tif", ".tiff"):
+        self.numbers = numbers or ()
+        deep = depth(like.pix_fmt) if like is not None else 8
+        bits = bits or (16 if deep > 8 and self.suffix in DEEP else 8)
+        if bits == 16 and self.suffix not in DEEP:
             raise VideoError(f"{self.suffix} images have 8 bits per channel; write 16 bits as .png or .tif")
         self.size, self.bits, self.overwrite = size, bits, overwrite
         self.warnings: list[str] = []
         self.length: Fraction | None = None
         """As VideoSink's, for callers that do not ask which of the two they write."""
-        if like is not None and depth(like.pix_fmt) > bits:
-            self.warnings.append(f"the source has {depth(like.pix_fmt)} bits per channel and the images keep {bits}; choose rgb48 for PNG or TIFF")
+        if bits == 8 < deep:
+            self.warnings.append(f"the source has {deep} bits per channel and {self.path} keeps 8; rgb48 in .png or .tif images keeps 16")
         kept_companions(like, sound, None, self.warnings.append, str(path))
-        self.count = 0
+        self.count, self.upcoming = 0, self.frame_names()
         self.check_count(frames)
         self.check_names()
         if names.width is None and not self.folder.is_dir():
@@ -283,10 +304,13 @@ class ImageSink:
         """What the folder holds but for the hidden folders of sinks."""
         return [file for file in self.folder.iterdir() if not (file.name.startswith(".") and file.name.endswith((SUFFIX, KEPT, OLD)))]
 
+    def frame_names(self) -> Iterator[str]:
+        """What the images are called, one after the other without an end."""
+        return map(self.names.name, chain(self.numbers, count(self.numbers[-1] + 1 if self.numbers else 0)))
+
     def earlier_frames(self) -> list[str]:
-        """Images of an earlier clip of these names: frames 0, 1, 2, ... up to the first that is not there."""
-        names = iter(map(self.names.name, count()))
-        return [] if self.names.width is None else list(takewhile(lambda name: (self.folder / name).is_file(), names))
+        """Images of an earlier clip of these names, up to the first that is not there."""
+        return [] if self.names.width is None else list(takewhile(lambda name: (self.folder / name).is_file(), self.frame_names()))
 
     def other_images(self) -> list[str]:
         """Other images of the folder that would be read with this clip's: of a plain folder all, of a pattern those that it fits."""
@@ -305,7 +329,7 @@ class ImageSink:
             raise VideoError(f"{self.path} takes frames (n, 3, {self.size[0]}, {self.size[1]}), got {tuple(frames.shape)}")
         self.check_count(self.count + len(frames))
         for frame in frames.detach().cpu():
-            name = self.names.name(self.count)
+            name = next(self.upcoming)
             try:
                 (self.part / name).write_bytes(image_bytes(frame, self.suffix, self.bits))
             except OSError as error:

@@ -277,8 +277,8 @@ def test_lost_depth_is_said(tmp_path, pixel_format, transfer, said):
             for chunk in source.chunks():
                 sink.write(chunk.frames, chunk.starts, chunk.ends)
         assert len(sink.warnings) == sentences and all(said in sentence and "choose" in sentence for sentence in sink.warnings)
-    for bits, sentences in (("rgb24", bool(said)), ("rgb48", 0)):
-        sink = open_sink(tmp_path / "images", source.info, pixel_format=bits)
+    for name, bits, sentences in (("images", "rgb24", bool(said)), ("images", "rgb48", 0), ("images", None, 0), ("%d.jpg", None, bool(said))):
+        sink = open_sink(tmp_path / name, source.info, pixel_format=bits)
         assert len(sink.warnings) == sentences
         sink.abort()
 

@@ -106,6 +106,25 @@ def test_frames_written_as_images_come_back(tmp_path, name, pixel_format, step):
     assert (read_frames(target)[0] - frames).abs().max() <= 0.51 / step
 
 
+@pytest.mark.parametrize(
+    "selection, kept", [({}, [0, 1, 4, 5]), ({"start": 1, "stride": 2}, [1, 5]), ({"window": (Fraction(1, 25), None)}, [1, 4, 5])]
+)
+def test_images_keep_their_depth_and_their_numbers(tmp_path, selection, kept):
+    """Of a copy frame 1005 is the source's frame 1005, also where images are missing, in all its bits."""
+    levels = {1001 + n: np.full((8, 8, 3), 30001 + n, np.uint16) for n in (0, 1, 4, 5)}
+    for number, pixels in levels.items():
+        cv2.imwrite(str(tmp_path / f"shot_v2_{number}.tif"), pixels)
+    for output in ("out", "out/graded.%04d.png"):
+        source = open_source(tmp_path / "shot_v2_%d.tif", **selection)
+        with open_sink(tmp_path / output, source.info, audio=source) as sink:
+            for chunk in source.chunks(3):
+                sink.write(chunk.frames)
+        assert not sink.warnings
+    names = ["{:06d}.png", "graded.{:04d}.png"]
+    expected = {name.format(1001 + n): 30001 + n for name in names for n in kept}
+    assert {file.name: cv2.imread(str(file), cv2.IMREAD_UNCHANGED).max() for file in (tmp_path / "out").iterdir()} == expected
+
+
 def test_a_sequence_becomes_a_video_with_its_rate_and_colours(tmp_path):
     frames = (moving(6, 30, 40) * 255).round() / 255
     folder = save(tmp_path / "frames", frames, preset=None)

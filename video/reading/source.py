@@ -118,6 +118,11 @@ class FrameSource(ABC):
         """Frames from number `selection.start` on, in presentation order, undelivered ones included."""
 
     @property
+    def numbers(self) -> list[int] | None:
+        """Of images, the number in the name of each delivered one; None where they have none, and of videos."""
+        return None
+
+    @property
     def cut_short(self) -> bool:
         """Whether the selection ends the clip early."""
         window = self.selection.window
