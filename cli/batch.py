@@ -7,11 +7,14 @@ import os
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from .. import host
 from ..plurals import counted
-from ..video import CODECS, CONTAINERS, VideoError, check_apart, default_codec, default_suffix
+from ..video import CODECS, CONTAINERS, VideoError, check_apart, check_encoding, default_codec, default_suffix
+from ..video.streams.companions import losses_of
+from .clips import check_used, encoding
 
 
 def restore_each(options: Namespace, clips: Sequence[Path], restore: Callable[[Namespace], int]) -> int:
@@ -21,9 +24,13 @@ def restore_each(options: Namespace, clips: Sequence[Path], restore: Callable[[N
         restore: restores one clip, as `options` with its own input, output and report say.
 
     Raises:
-        VideoError: before any work, if an output is taken or lies over its input.
+        ValueError: before any work, if an output is taken, lies over its input, or cannot be written or is not changed as the options say.
     """
     outputs = named_outputs(clips, Path(options.output), options.codec, options.overwrite)
+    for clip, output in zip(clips, outputs, strict=True):
+        one = Namespace(**{**vars(options), "output": str(output)})
+        check_used(one, clip)
+        check_encoding(container=output.suffix, **{**encoding(one), "pixel_format": None})  # which may be one of the clip's own
     Path(options.output).mkdir(exist_ok=True)
     reports, failed = [], 0
     with tempfile.TemporaryDirectory(prefix="fvr-") as notes:
@@ -61,7 +68,7 @@ def named_outputs(clips: Sequence[Path], folder: Path, codec: str | None, overwr
         suffix = clip.suffix.lower()
         chosen = codec or default_codec(clip)
         fits = chosen in CODECS and suffix in CONTAINERS and CONTAINERS[suffix] in CODECS[chosen].containers
-        suffix = suffix if fits else default_suffix(chosen)
+        suffix = suffix if fits else suffix_for(clip, chosen)
         name = clip.stem + suffix
         taken[name if name.lower() not in map(str.lower, taken) else clip.name + suffix] = clip
     outputs = [folder / name for name in taken]
@@ -70,3 +77,12 @@ def named_outputs(clips: Sequence[Path], folder: Path, codec: str | None, overwr
         if os.path.lexists(output) and not overwrite:
             raise VideoError(f"{output} already exists; choose another folder or allow overwriting")
     return outputs
+
+
+def suffix_for(clip: Path, codec: str) -> str:
+    """The usual suffix of a codec, or .mkv for a clip that then keeps more of its sound, subtitles and so on."""
+    usual = default_suffix(codec)
+    with suppress(VideoError):  # what cannot be opened is told in its turn
+        if len(losses_of(clip, "matroska")) < len(losses_of(clip, CONTAINERS[usual])):
+            return ".mkv"
+    return usual

@@ -8,7 +8,7 @@ import textwrap
 from typing import Any
 
 from ..plurals import counted
-from .clips import add_frames_and_encoding, at_least_zero, check_place, check_rate, check_used, encoding, seed, selection, videos_among
+from .clips import add_frames_and_encoding, at_least_zero, check_place, check_used, encoding, seed, selection, videos_among
 from .faces import add_finding
 from .film import add_job_arguments, job_folder, restore_job
 
@@ -134,7 +134,6 @@ def restore_all(options: argparse.Namespace) -> int:
     if not clips:
         allow_playlist(options.input)
         return restore(options)
-    check_rate(options.frame_rate, *clips)
     failed = restore_each(options, clips, restore)
     print(f"{len(clips) - failed} of {counted(len(clips), 'clip')} restored into {options.output}")
     return 1 if failed else 0

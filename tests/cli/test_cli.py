@@ -168,6 +168,10 @@ def test_a_folder_of_videos_is_restored_one_by_one(tmp_path, monkeypatch, capsys
     (tmp_path / "clips" / "notes.txt").write_text("x")
     for output, words in (("out.mp4", "name a folder"), ("clips", "would be lost")):
         assert main(["restore", "clips", output, "--method", "codeformer"]) == 1 and words in capsys.readouterr().err
+    for wrong, words in (("--codec=ffv1 --crf=9", "would change nothing"), ("--codec=mjpeg", "codec must be"), ("--crf=60", "0 to 51")):
+        assert main(["restore", "clips", "out", *wrong.split()]) == 1 and not Path("out").exists()
+        said = capsys.readouterr().err
+        assert said.startswith("fvr: ") and words in said and said.count("\n") == 1
     assert main(["restore", "clips", "out", "--method", "codeformer", "--report", "report.json"]) == 1
     said = capsys.readouterr()
     assert "2 of 3 clips restored into out" in said.out and "broken.avi failed" in said.err

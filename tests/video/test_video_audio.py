@@ -10,7 +10,8 @@ import pytest
 import torch
 from helpers.video_helpers import beep_times, beeps, copy, moving, packets, save
 
-from fvr.video import AudioTrack, FrameTimes, SourceInfo, VideoError, open_source, probe, read_audio
+from fvr.cli.batch import named_outputs
+from fvr.video import AudioTrack, FrameTimes, SourceInfo, VideoError, open_sink, open_source, probe, read_audio
 
 FRAME = 1 / 25
 
@@ -140,13 +141,14 @@ def test_a_picture_that_begins_late_keeps_its_distance_to_the_sound(tmp_path, or
     assert on_whole_seconds(beep_times(first)) and beep_times(second) == pytest.approx(beep_times(first), abs=0.002)
 
 
-def test_sound_that_the_container_refuses_is_encoded_anew(tmp_path):
-    """PCM in a MOV file becomes AAC in MP4, cut to the frames and in sync."""
-    path = tmp_path / "pcm.mkv"
+@pytest.mark.parametrize("codec", ["pcm_s16le", "mp2"])
+def test_sound_that_the_container_refuses_is_encoded_anew(tmp_path, codec):
+    """What MP4 does not take becomes AAC there, which is said, cut to the frames and in sync; of a folder's clips it chooses where they go."""
+    path = tmp_path / "clip.avi"
     with av.open(str(path), "w") as out:
         video = out.add_stream("libx264", rate=25)
         video.width = video.height = 32
-        audio = out.add_stream("pcm_s16le", rate=44100, layout="stereo")
+        audio = out.add_stream(codec, rate=44100, layout="stereo")
         for index in range(100):
             out.mux(video.encode(av.VideoFrame.from_ndarray(np.full((32, 32, 3), index, np.uint8), format="rgb24")))
         block = (beeps(4, 44100).numpy().T * 32767).astype(np.int16).reshape(1, -1)
@@ -156,6 +158,10 @@ def test_sound_that_the_container_refuses_is_encoded_anew(tmp_path):
         out.mux(video.encode(None))
         out.mux(audio.encode(None))
     source = open_source(path, start=10, stop=60)
+    sink = open_sink(tmp_path / "out.mp4", source.info, audio=source)
+    sink.abort()
+    assert sink.warnings == [f"{sink.path} will not have: sound track 1 as {codec} (AAC is written); an .mkv file keeps more"]
+    assert named_outputs([path], tmp_path / "copies", None, False) == [tmp_path / "copies" / "clip.mkv"]
     after = copy(source, tmp_path / "out.mp4", audio=source)
     info = probe(after)
     assert (info.audio_streams[0].codec, info.audio_streams[0].rate) == ("aac", 44100)

@@ -179,7 +179,7 @@ def test_a_damaged_time_stamp_of_sound_costs_nothing(case, tmp_path, suffix):
             sink.write(chunk.frames, chunk.starts, chunk.ends)
     with av.open(str(sink.path)) as container:
         assert container.duration / 1e6 < 0.6
-    assert len(sink.warnings) == 1 and "damaged time stamps" in sink.warnings[0]
+    assert sum("damaged time stamps" in warning for warning in sink.warnings) == 1
     assert float(read_audio(source).duration) < 1.2
 
 

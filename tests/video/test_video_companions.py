@@ -123,7 +123,7 @@ def test_cover_pictures_and_attached_files_are_kept_or_said(tmp_path, kind, name
             warnings += sink.warnings
             for chunk in source.chunks():
                 sink.write(chunk.frames, chunk.starts, chunk.ends)
-    assert warnings == ([f"{tmp_path / names[1]} will not have: {'; '.join(said)}"] if said else [])
+    assert warnings == ([f"{tmp_path / names[1]} will not have: {'; '.join(said)}; an .mkv file keeps more"] if said else [])
     covers, files = attached(tmp_path / names[-1])
     assert covers == ([] if "its cover picture" in said else [picture.getvalue()])
     assert files == ({} if said else {"font.ttf": FONT})
@@ -139,7 +139,7 @@ def test_cover_pictures_that_are_lost_are_counted():
 def test_a_container_without_a_place_for_subtitles_says_so_first(tmp_path, suffix, codec):
     source = open_source(film(tmp_path / "in.mkv"))
     sink = open_sink(tmp_path / f"out{suffix}", source.info, audio=source, codec=codec)
-    assert sink.warnings == [f"{sink.path} will not have: subtitle track 1 (subrip, fra)"]
+    assert sink.warnings == [f"{sink.path} will not have: subtitle track 1 (subrip, fra); an .mkv file keeps more"]
     with sink:
         for chunk in source.chunks():
             sink.write(chunk.frames, chunk.starts, chunk.ends)

@@ -316,14 +316,12 @@ def plan_lanes(place: Place, container: str | None) -> tuple[list[StreamPlan], l
                 encoder = encoder_of(container)
                 plans.append(StreamPlan(index, encoder, *layouts(context.layout, encoder)))
                 plan, known, own = plans[-1], codec_name(context), context.layout
-                if known.startswith(LOSSLESS):
-                    lost.append(f"{name} as {known} ({ENCODER_NAMES[encoder]} is written)")
+                lost.append(f"{name} as {known} ({ENCODER_NAMES[encoder]} is written)")
                 if own.name.removesuffix("(side)") != plan.layout and (own.name not in UNNAMED_LAYOUTS or own.nb_channels > len(LAYOUTS)):
                     lost.append(f"the {own.nb_channels} channels ({own.name}) of {name}, which becomes {plan.layout}")
     return plans, lost
 
 
-LOSSLESS = ("pcm_", "flac", "alac", "truehd", "mlp", "wavpack", "tta")
 UNNAMED_LAYOUTS = tuple(f"{count} channels" for count in LAYOUTS)
 
 

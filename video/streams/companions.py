@@ -158,6 +158,11 @@ def add_attached(place: Place, container: str, output: Any) -> list[Any]:
     return packets
 
 
+def losses_of(place: Place, container: str) -> list[str]:
+    """Names of what is in a video file and will not be in its copy in a container; raises VideoError if it cannot be opened."""
+    return [*companions_of(place).losses(container), *plan_lanes(place, container)[1]]
+
+
 def kept_companions(
     like: SourceInfo | None, sound: Sound | None, container: str | None, warn: Callable[[str], None], name: str, *more: str
 ) -> Companions:
@@ -170,21 +175,25 @@ def kept_companions(
     """
     lost = [*more, *(like.lost if like is not None else ())]
     companions = Companions()
+
+    def losses(container: str | None) -> list[str]:
+        if sound is not None and sound.track is not None:
+            return [*companions.losses(container), *([] if container else ["its sound"])]
+        return [*companions.losses(container), *(plan_lanes(sound.place, container)[1] if sound is not None and sound.place is not None else ())]
+
+    more_in_mkv = False
     try:
         if like is not None and (place := file_of(like)) is not None:
             companions = companions_of(place)
             if companions.timecode and container in ("mp4", "mov") and round(like.rate) > MAX_TIMECODE_RATE:
                 lost.append(f"its timecode {companions.timecode}, which {container} cannot count at {round(like.rate)} frames a second")
                 companions = replace(companions, timecode=None)
-            lost += companions.losses(container)
-        if sound is not None and sound.track is not None:
-            lost += [] if container else ["its sound"]
-        elif sound is not None and sound.place is not None:
-            lost += plan_lanes(sound.place, container)[1]
+        lost += losses(container)
+        more_in_mkv = container is not None and len(losses("matroska")) < len(losses(container))
     except VideoError as error:
         lost.append(f"what its source carries beside the picture ({error})")
     if lost:
-        warn(f"{name} will not have: {'; '.join(lost)}")
+        warn(f"{name} will not have: {'; '.join(lost)}{'; an .mkv file keeps more' if more_in_mkv else ''}")
     return companions
 
 
