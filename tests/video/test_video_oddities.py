@@ -249,6 +249,21 @@ def test_interlaced_footage_is_said(tmp_path):
     assert len(woven.warnings) == 1 and whole.warnings == []
 
 
+@pytest.mark.parametrize("codec", ["mpeg2video", "libx264"])
+def test_a_recording_that_begins_between_key_frames_says_what_does_not_decode(tmp_path, codec):
+    """Decoders drop without an error what refers to pictures before the beginning."""
+    path = encode(tmp_path / "whole.ts", pictures(36, 96, 96), codec, "yuv420p", options={"g": "12", "sc_threshold": "1000000000"})
+    whole = open_source(path)
+    assert len(read_frames(whole)[0]) == 36 and whole.warnings == []
+    data = path.read_bytes()
+    (tmp_path / "cut.ts").write_bytes(data[len(data) // 188 // 2 * 188 :])
+    source = open_source(tmp_path / "cut.ts")
+    frames = len(read_frames(source)[0])
+    with av.open(str(tmp_path / "cut.ts")) as container:
+        lost = sum(packet.size > 0 for packet in container.demux(video=0)) - frames
+    assert lost > 0 and len(source.warnings) == 1 and f"{lost} of its frames have errors; the {frames} frames that decode" in source.warnings[0]
+
+
 def test_dropped_frames_in_an_avi_are_no_damage(tmp_path):
     """Their places in the file are empty; a file that is cut short is still told."""
     kept = [index for index in range(30) if index not in (7, 8, 12)]

@@ -224,7 +224,7 @@ class VideoSource(FrameSource):
     def report(self, health: Health, stream: Any, *, to_the_end: bool) -> None:
         if to_the_end and not health.delivered:
             raise VideoError(f"{self.describe()} holds no frame that decodes ({health.fault or 'it is empty'}); it is damaged")
-        if health.fault or health.damaged or (to_the_end and not health.whole(stream)):
+        if health.fault or health.lost(stream, to_the_end) or (to_the_end and not health.whole(stream)):
             words = health.description(stream, to_the_end)
             self.warnings = [sentence for sentence in self.warnings if sentence != truncation_warning(self.place)]  # which this tells better
             self.warn(

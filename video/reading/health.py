@@ -12,6 +12,12 @@ import av
 from ...plurals import counted
 from ..files import duration_of, ffmpeg_reason, presentation_time
 
+TINY = 32
+"""Bytes up to which a packet may say no more than that the picture before it stays, for which decoders give no frame."""
+
+HIDING = ("vp8", "vp9")
+"""Codecs with packets of pictures that are never shown."""
+
 
 def has_presentation_times(stream: Any) -> bool:
     """Whether the packets of a stream say when their pictures are shown. AVI does not, and FFmpeg does not work it out for H.264."""
@@ -25,7 +31,8 @@ class Health:
     """
 
     def __init__(self) -> None:
-        self.packets = self.delivered = self.damaged = 0
+        self.packets = self.pictures = self.delivered = self.damaged = 0
+        self.by_field = False
         self.fault = ""
         self.ended = Fraction(0)
         self.places: deque[int] = deque()
@@ -45,6 +52,7 @@ class Health:
             for frame in frames:
                 self.delivered += 1
                 self.damaged += bool(frame.is_corrupt)
+                self.by_field |= bool(frame.interlaced_frame)
                 if self.places:
                     frame.pts = self.place(frame)
                 yield frame
@@ -69,6 +77,7 @@ class Health:
                 return
             if packet.size:
                 self.packets += 1
+                self.pictures += packet.size > TINY and not packet.is_discard
                 if not timed and packet.dts is not None:
                     packet.pts = packet.dts
                     self.places.append(packet.dts)
@@ -83,12 +92,19 @@ class Health:
         announced = announced_end(stream)
         return announced is None or self.ended >= announced
 
+    def lost(self, stream: Any, to_the_end: bool) -> int:
+        """How many frames at least are damaged or did not come, such as those that refer to a beginning that was cut off."""
+        codec = stream.codec_context.name
+        one_each = to_the_end and codec not in HIDING and not (codec == "h264" and self.by_field)
+        return max(self.damaged, self.pictures - self.delivered if one_each else 0)
+
     def description(self, stream: Any, to_the_end: bool) -> str:
         if to_the_end and self.packets < frame_count(stream):
             return f"its header announces {counted(frame_count(stream), 'frame')}, {self.packets} {'is' if self.packets == 1 else 'are'} there"
         if to_the_end and not self.whole(stream):
             return f"it stops at {float(self.ended):.2f} s of {float(announced_end(stream) or 0):.2f} s"
-        return f"{self.damaged or 1} of its frames {'has' if self.damaged <= 1 else 'have'} errors"
+        lost = self.lost(stream, to_the_end)
+        return f"{lost or 1} of its frames {'has' if lost <= 1 else 'have'} errors"
 
 
 def frame_count(stream: Any) -> int:
