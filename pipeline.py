@@ -138,7 +138,6 @@ def restore_clip_in_frames(
     chosen = select_tracks(tracks, faces, min_size, like)
     if on_people is not None:
         on_people(tracks, chosen)
-    walk = Walk(chosen, restorer, paster or Paster(), seed=seed, check_interrupt=check_interrupt)
     frames = 0
 
     def paste_and_write(done: Restored | FrameChunk) -> None:
@@ -146,6 +145,7 @@ def restore_clip_in_frames(
         sink.write(piece.frames, piece.starts, piece.ends, piece.stored)
 
     with closing(read_ahead(source.chunks(chunk))) as pieces, WriteBehind(paste_and_write) as write:
+        walk = Walk(chosen, restorer, paster or Paster(), seed=seed, check_interrupt=write.heard(check_interrupt))
         for piece in pieces:
             check_interrupt()
             for done in walk.restored(piece):
@@ -178,11 +178,11 @@ def restore_aligned(
 ) -> Summary:
     """Restores frames that are already crops of one person: no detection and no pasting; writes 512 x 512 frames."""
     began = time.monotonic()
-    session = restorer.open(None, seed=seed, check_interrupt=check_interrupt)
     times: deque = deque()
     frames = 0
 
     with closing(read_ahead(source.chunks(chunk))) as pieces, WriteBehind(sink.write) as write:
+        session = restorer.open(None, seed=seed, check_interrupt=write.heard(check_interrupt))
 
         def deliver(restored: Tensor) -> None:
             if len(restored):

@@ -57,10 +57,11 @@ def write_segment(
     begin = min([segment.first, *(session_start(track, tools.restorer, segment.first) for track in tracks)])
     stop = max([segment.stop, *(min(track.stop, job.frames) for track in tracks)])
     source = job.range(begin, stop, seek=seek)
-    walk = Walk(tracks, tools.restorer, tools.paster, seed=job.plan["seed"], first=segment.first, check_interrupt=check_interrupt)
     times = job.times(segment.first, segment.stop)
     with SegmentSink(part, source.info, job) as sink:
         with closing(read_ahead(checked(source.chunks(CHUNK, begin), job))) as pieces, WriteBehind(sink.write) as write:
+            heard = write.heard(check_interrupt)
+            walk = Walk(tracks, tools.restorer, tools.paster, seed=job.plan["seed"], first=segment.first, check_interrupt=heard)
             frames = 0
             for piece in pieces:
                 check_interrupt()

@@ -10,7 +10,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from helpers.small_film import Remembering, in_one_go, make_film
+from helpers.small_film import Remembering, in_one_go, make_film, planned, tools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +19,7 @@ from fvr.faces.compositing.strength import Gates
 from fvr.faces.geometry import TEMPLATE, similarity
 from fvr.faces.types import FaceTrack
 from fvr.film.plan import Tools, plan
+from fvr.film.segment import restore_segment
 from fvr.methods.base import Restorer, Session
 from fvr.pipeline import Summary, Walk, restore_aligned, restore_clip_in_frames
 from fvr.video import FrameChunk, VideoError, open_sink, open_source, read_frames
@@ -292,6 +293,50 @@ def test_what_goes_wrong_in_a_thread_is_said_in_its_own_sentence(film, tmp_path,
         sink.write = lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "no room"))
         restore_aligned(Shrunk(source), sink, DelayedRestorer(0))
     assert not ours() and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("how", ["clip", "aligned", "segment"])
+def test_a_restorer_that_works_long_hears_what_stops_the_writer(film, tmp_path, monkeypatch, how, one_thread):
+    """ComfyUI tells a request to stop to one who asks, which may be the writer; the restorer's next frames may take minutes."""
+    stopped = threading.Event()
+
+    def stop(*_):
+        stopped.set()
+        raise KeyboardInterrupt
+
+    class Asking(Delayed):
+        def __init__(self, check):
+            super().__init__(0, 0.0)
+            self.check = check
+
+        def push(self, crops):
+            if self.past:  # the writer has the frames before these
+                assert stopped.wait(20)
+                for _ in range(200):
+                    time.sleep(0.01)
+                    self.check()
+                pytest.fail("the restorer was not told")
+            self.past.append(crops)
+            return super().push(crops)
+
+    class Restoring(DelayedRestorer):
+        def open(self, track=None, *, seed=0, check_interrupt=lambda: None):
+            session = Asking(check_interrupt)
+            session.past = past
+            return session
+
+    past: list = []
+    job = planned(tmp_path / "job", film, Restoring(0), seconds=10) if how == "segment" else None
+    monkeypatch.setattr("fvr.video.VideoSink.write", stop)
+    with pytest.raises(KeyboardInterrupt):
+        if job is not None:
+            restore_segment(job, job.segments[0], tools(job.frames, Restoring(0)))
+        elif how == "clip":
+            in_one_go(film, tmp_path / "out.mkv", Restoring(0))
+        else:
+            with open_sink(tmp_path / "out.mkv", None, size=(512, 512), codec="ffv1") as sink:
+                restore_aligned(Shrunk(open_source(film)), sink, Restoring(0))
+    assert not ours() and not (tmp_path / "out.mkv").exists()
 
 
 @pytest.mark.parametrize("faces, words", [("biggest", "must be all"), ("like:nowhere.jpg", "cannot be read"), ("like:GREY", "shows no face")])

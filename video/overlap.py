@@ -75,8 +75,8 @@ def read_ahead(items: Iterable[Item], depth: int = 1) -> Generator[Item, None, N
 class WriteBehind:
     """Calls `write` in a thread of its own, one call after the other. Use as a context manager: leaving it waits until all is written.
 
-    One call may wait, and the next one until there is room. What `write` raises is raised by the next call, or on leaving. After an exception
-    nothing more is written, and no thread is left.
+    One call may wait, and the next one until there is room. What `write` raises is raised by the next call, by a check made by `heard`, or on
+    leaving. After an exception nothing more is written, and no thread is left.
     """
 
     def __init__(self, write: Callable[..., object]) -> None:
@@ -102,7 +102,17 @@ class WriteBehind:
         if not put(self.waiting, given, self.over):
             self.fail()
 
+    def heard(self, check_interrupt: Callable[[], object]) -> Callable[[], None]:
+        """`check_interrupt` for work between two calls, which may be long: a request to stop that `write` saw first, or a full disk, ends it."""
+
+        def check() -> None:
+            self.fail()
+            check_interrupt()
+
+        return check
+
     def fail(self) -> None:
+        """Raises what `write` raised, once."""
         if self.error is not None:
             error, self.error = self.error, None
             raise error
