@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.video_helpers import moving, save
 
 from fvr.host.signals import stoppable
-from fvr.video import FrameTimes, open_sink, read_frames
+from fvr.video import FrameTimes, VideoError, open_sink, read_frames
 from fvr.video.writing.leftovers import SUFFIX
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs locks and signals of POSIX")
@@ -147,3 +149,19 @@ def test_a_termination_request_while_images_are_moved_leaves_the_old_ones(there,
     assert folder.exists() == there
     if there:
         assert read_frames(folder)[0].max() == 0 and len(list(folder.iterdir())) == 3
+
+
+@pytest.mark.parametrize("number, words", [(errno.EDQUOT, "as its disk is full; make room"), (errno.EIO, r"by h264 \(input/output error\)")])
+def test_a_clip_gets_its_name_when_it_is_on_the_disk(number, words, tmp_path, monkeypatch):
+    """A disk elsewhere may take everything and say only then that it was too much; the clip that is there stays."""
+    save(tmp_path / "clip.mp4", moving(2))
+    before = (tmp_path / "clip.mp4").read_bytes()
+
+    def refuse(handle):
+        assert [name.endswith(SUFFIX) for name in hidden(tmp_path)] == [True]
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(VideoError, match=words):
+        save(tmp_path / "clip.mp4", moving(3), overwrite=True)
+    assert (tmp_path / "clip.mp4").read_bytes() == before and not hidden(tmp_path)

@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from torch import Tensor
 from typing_extensions import Self
 
-from ...atomic import DISK_FULL
+from ...atomic import DISK_FULL, fsync
 from ..colour import LUMA_WEIGHTS, settled_matrix
 from ..errors import VideoError
 from ..files import Place, ffmpeg_reason
@@ -133,7 +133,7 @@ class VideoSink:
         except av.FFmpegError as error:
             raise self.refused(error, "written") from error
 
-    def refused(self, error: av.FFmpegError, what: str) -> VideoError:
+    def refused(self, error: av.FFmpegError | OSError, what: str) -> VideoError:
         """What to say where an encoder, or the disk, refuses."""
         if error.errno in DISK_FULL:
             return VideoError(f"{self.name} could not be {what}, as its disk is full; make room and give the same command again")
@@ -278,6 +278,7 @@ class VideoSink:
             if self.timeline is None or self.timeline.last is None:
                 raise VideoError(f"{self.name} got no frame; write at least one")
             self.finish(self.timeline)
+            self.settle()
         except av.FFmpegError as error:
             self.abort()
             raise self.refused(error, "finished") from error
@@ -298,6 +299,14 @@ class VideoSink:
             raise
         finally:
             self.unclaim()
+
+    def settle(self) -> None:
+        """Has the file on the disk before it has its name, and before a job that made it goes; only here a disk elsewhere says that it is full."""
+        assert self.part is not None
+        try:
+            fsync(self.part, os.O_RDWR)
+        except OSError as error:
+            raise self.refused(error, "finished") from error
 
     def temporary(self) -> Path:
         """A new file to write into until it gets its name."""
