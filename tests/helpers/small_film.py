@@ -17,7 +17,7 @@ from fvr.film.join import join_once
 from fvr.film.plan import Job, Tools, plan
 from fvr.methods.base import Restorer, Session, WarmUp
 from fvr.pipeline import restore_clip_in_frames
-from fvr.video import AudioTrack, FrameSource, open_sink, open_source
+from fvr.video import AudioTrack, FrameSource, open_sink, open_source, probe, read_frames
 
 SIZE = (96, 128)
 RATE = Fraction(25)
@@ -142,3 +142,20 @@ def in_one_go(clip: Path, output: Path, restorer: Restorer | None = None, encodi
         output, source.info, size=(source.info.height, source.info.width), audio=source, **{k: encoding[k] for k in ("codec", "crf", "pixel_format")}
     ) as sink:
         restore_clip_in_frames(source, sink, made.restorer, made.detector, paster=made.paster)
+
+
+def same(one, other):
+    """Frames to the bit, times, sound."""
+    (frames, times), (others, other_times) = read_frames(one), read_frames(other)
+    assert torch.equal(frames, others)
+    assert times.starts == other_times.starts and times.end == other_times.end
+    assert [a.codec for a in probe(one).audio_streams] == [a.codec for a in probe(other).audio_streams]
+
+
+def done_at(folder: Path) -> dict[str, int]:
+    """When the segments that are done were written."""
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("segments/*.mkv") if path.with_suffix(".json").exists()}
+
+
+def make_room(disk: Path) -> None:
+    assert os.system(f"mount -o remount,size=8m {disk}") == 0
