@@ -355,19 +355,15 @@ class PasteBack(io.ComfyNode):
         size = paster.size(pictures.shape[-2], pictures.shape[-1])
         pasted, masks = pictures.new_empty(len(pictures), 3, *size), pictures.new_empty(len(pictures), *size)
         at_once = min(CHUNK, paster.at_once(pictures.shape[-2], pictures.shape[-1]))
-        redrawn = False
         with host.progress(len(pictures), "paste") as tick:
             for start in range(0, len(pictures), at_once):
                 piece = pictures[start : start + at_once]
                 stop = start + len(piece)
-                items = paste_items(faces, piece, start)
-                redrawn = redrawn or any(not torch.equal(crops, original) for _, crops, original in items)
-                pasted[start:stop], masks[start:stop] = paster.paste(piece, start, items)
+                pasted[start:stop], masks[start:stop] = paster.paste(piece, start, paste_items(faces, piece, start))
                 tick(len(piece))
         places = torch.nonzero(masks.amax((-2, -1)) > 0)[:, 0]
         changed, picks = len(places), evenly_spaced(len(pictures), places)
-        kind = "a restored face" if redrawn or not changed else "a face that nothing restored"
-        text = f"{counted(len(pictures), 'frame')}, {changed:,} with {kind}, {len(pictures) - changed:,} unchanged"
+        text = f"{counted(len(pictures), 'frame')}, {changed:,} with a restored face, {len(pictures) - changed:,} unchanged"
         shown = {"text": (text,), **slider(cls, pictures[picks], pasted[picks])}
         return io.NodeOutput(to_image(pasted), to_mask(masks), ui=shown)
 

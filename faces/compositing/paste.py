@@ -41,7 +41,8 @@ class Paster:
     the restored face replaces what was there, noise and all, but for grain that no codec has touched (faces/compositing/grain.py). k is 1 where the
     face is larger than its crop (scale <= 1): there the frame has detail finer than the crop can carry, which survives. Between scales 1
     and 1.5 k slides, so a face that grows never pops. A track's `difference` asks for frame + m D (r - c), which leaves what the two
-    crops have in common to the bit. Of crops with more context than the template's the template's part is pasted.
+    crops have in common to the bit. A crop that is as it was cut out leaves its frame as that was. Of crops with more context than the
+    template's the template's part is pasted.
 
     Attributes:
         feather: width of the soft border in pixels of the 512 crop; the mask is 0 on the crop's edge.
@@ -146,13 +147,16 @@ class Paster:
         matrices = track.matrices[rows].double()
         share = 1 - smoothstep(scales(matrices), 1.0, FULL_REPLACEMENT)
         restored = restored.to(frames)
-        if original is None and (self.colour_match or self._keeps_occluders(track) or track.difference or bool((share > 0).any())):
-            original = warp_crops(frames, matrices, CROP)
         if original is not None:
             check_crops(track, original, len(frames))
             original = original.to(frames)
-            if self.colour_match:
-                restored = match_colour(restored, original)
+            level = level * torch.tensor([not torch.equal(*pair) for pair in zip(restored, original, strict=True)])
+        if not bool((level > 0).any()):
+            return
+        if original is None and (self.colour_match or self._keeps_occluders(track) or track.difference or bool((share > 0).any())):
+            original = warp_crops(frames, matrices, CROP)
+        if original is not None and self.colour_match:
+            restored = match_colour(restored, original)
         shape = self._face_mask(restored, original, track, rows)
         if track.difference and original is not None:
             restored, original = restored - original, None

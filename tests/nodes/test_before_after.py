@@ -94,14 +94,16 @@ def compared(ui):
     return [len(a), len(b)]
 
 
-def test_paste_back_says_whether_a_face_was_restored_on_its_way(page):
-    """Also where the restorer between Face Align and Paste Back is bypassed."""
+def test_faces_that_nothing_restored_leave_the_frames_as_they_were(page):
+    """Where the restorer between Face Align and Paste Back is bypassed: to the bit, and Paste Back says so."""
     pytest.importorskip("skimage", reason="the portrait comes with scikit-image")
     frames = moving_portrait(10).permute(0, 2, 3, 1).contiguous()
     faces, crops, *_ = FaceAlign.execute(frames=frames, detector="blazeface").result
     edited = CropsToFaces.execute(faces=faces, crops=crops.flip(-1)).result[0]
-    said = [PasteBack.execute(frames=frames, faces=given).ui["text"][0] for given in (edited, faces)]
-    assert said == ["10 frames, 10 with a restored face, 0 unchanged", "10 frames, 10 with a face that nothing restored, 0 unchanged"]
+    restored, kept = (PasteBack.execute(frames=frames, faces=given) for given in (edited, faces))
+    said = [one.ui["text"][0] for one in (restored, kept)]
+    assert said == ["10 frames, 10 with a restored face, 0 unchanged", "10 frames, 0 with a restored face, 10 unchanged"]
+    assert not torch.equal(restored.result[0], frames) and torch.equal(kept.result[0], frames) and not kept.result[1].any()
 
 
 def test_nodes_show_before_and_after_and_everybody_where_somebody_looks(page):
