@@ -78,7 +78,7 @@ def weights_for(name: str, settings: Mapping[str, str]) -> Path | None:
 def chosen_detector(name: str, rotate: str = "auto") -> Detector:
     """The detector of that name with the weights that are here; "auto" does without RetinaFace where its package fails, and says so."""
     try:
-        return load_detector(name, weights=find_weights("retinaface"), device=host.device(), rotate=rotate)
+        return load_detector(name, weights=find_weights("retinaface"), device=host.device(), placed=host.managed, rotate=rotate)
     except ImportError as error:
         if name != "auto" or find_weights("retinaface") is None:
             raise
@@ -114,7 +114,7 @@ def chosen_parser() -> Parser | None:
     """ParseNet if its weights are here; None, and a word of it, where its package fails."""
     weights = find_weights("parsenet")
     try:
-        return load_parser(weights, device=host.device()) if weights else None
+        return load_parser(weights, device=host.device(), placed=host.managed) if weights else None
     except ImportError as error:
         host.say(f"faces are masked without a parser: {error}")
         return None

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..models.architectures import architectures
 from ..models.checkpoints.load import LoadedNetwork, load_network
-from ..models.device import Placement, on
+from ..models.device import Placed, Placement, on
 from ..models.embedded import BLIND, CODEBOOK, FOLDER, KEEP, PRIOR
 from ..options import parse_settings
 from ..physics.base import Degradation
@@ -57,10 +56,6 @@ class MethodSpec:
     def checkpoint(self, settings: Mapping[str, str]) -> str | None:
         """The catalogue's name of the weights for these settings, None for a method that needs none."""
         return self.checkpoints.get(settings.get("mode", "restore"), self.checkpoints.get("restore"))
-
-
-Placed = Callable[[nn.Module], Placement]
-"""Who says where a network runs: `on` a device, or a host that manages memory."""
 
 
 def embedded_blind(placed: Placed, precision: torch.dtype | None = torch.float32) -> BlindRestorer | None:

@@ -26,6 +26,10 @@ class Placement(Protocol):
     def __call__(self, working: int, /) -> torch.device: ...
 
 
+Placed = Callable[[nn.Module], Placement]
+"""Who says where a network runs: `on` a device, or a host that manages memory."""
+
+
 def on(network: nn.Module, device: torch.device | str) -> Placement:
     """The placement without a host: the network moves to `device` once and stays."""
     place = torch.device(device)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...models.checkpoints.fill import fill
+from ...models.device import Placed, Placement, on
 from ...models.facexlib_networks import facexlib_class
 from ..types import CROP
 
@@ -19,12 +20,17 @@ Parser = Callable[[Tensor], Tensor]
 """Crops (n, 3, 512, 512) in [0, 1] to masks (n, 512, 512) in [0, 1]."""
 FACE_CLASSES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15)
 """ParseNet's classes of skin, features, hair and ears' surroundings; not background (0), hat (14), necklace (16), neck (17), clothes (18)."""
+WORKING_BYTES = 1 << 29
+"""Of memory beside the network per crop, at most."""
 BORDER = 10
 """Pixels of the crop's border that are never face."""
 
 
-def load_parser(weights: Path | str, *, device: str | torch.device = "cpu") -> Parser:
+def load_parser(weights: Path | str, *, device: str | torch.device = "cpu", placed: Placed | None = None) -> Parser:
     """ParseNet from a local parsing_parsenet.pth (read with weights_only), as a function from crops to soft masks.
+
+    Args:
+        placed: who says where the network runs; None puts it on `device` for good.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -35,23 +41,26 @@ def load_parser(weights: Path | str, *, device: str | torch.device = "cpu") -> P
     if not path.is_file():
         raise FileNotFoundError(f"no ParseNet weights at {path}; put parsing_parsenet.pth there or paste without a parser")
     net = facexlib_class("parsing.parsenet", "ParseNet")(in_size=CROP, out_size=CROP, parsing_ch=19)
-    fill(net, path, "ParseNet", "take it out of the model folder, and faces are masked without a parser", device)
-    place = torch.device(device)
-    return NetworkParser(net, place, 1 if place.type == "cpu" else 4)
+    fill(net, path, "ParseNet", "take it out of the model folder, and faces are masked without a parser")
+    return NetworkParser(net, on(net, device) if placed is None else placed(net), 1 if torch.device(device).type == "cpu" else 4)
 
 
 @dataclass(frozen=True, eq=False)
 class NetworkParser:
-    """ParseNet on its device, as a Parser of `batch` crops at a time."""
+    """ParseNet as a Parser of `batch` crops at a time."""
 
     network: nn.Module
-    device: torch.device
+    place: Placement
     batch: int
 
     @torch.no_grad()
     def __call__(self, crops: Tensor) -> Tensor:
-        masks = [soft_mask(self.network(chunk.to(self.device) * 2 - 1)[0].argmax(1).cpu()) for chunk in crops.split(self.batch)]
+        masks = [soft_mask(self.classes(chunk)) for chunk in crops.split(self.batch)]
         return torch.cat(masks) if masks else crops.new_zeros((0, CROP, CROP))
+
+    def classes(self, crops: Tensor) -> Tensor:
+        """(n, 512, 512) on the CPU."""
+        return self.network(crops.to(self.place(len(crops) * WORKING_BYTES)) * 2 - 1)[0].argmax(1).cpu()
 
 
 def soft_mask(classes: Tensor) -> Tensor:

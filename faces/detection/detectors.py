@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...models.checkpoints.catalogue import missing_message, named
+from ...models.device import Placed
 from ..types import Face
 
 NAMES = ("auto", "blazeface", "retinaface", "mtcnn")
@@ -22,13 +23,21 @@ class Detector(Protocol):
     def __call__(self, frames: Tensor) -> list[list[Face]]: ...
 
 
-def load_detector(name: str = "auto", *, weights: Path | str | None = None, device: str | torch.device = "cpu", rotate: str = "auto") -> Detector:
+def load_detector(
+    name: str = "auto",
+    *,
+    weights: Path | str | None = None,
+    device: str | torch.device = "cpu",
+    placed: Placed | None = None,
+    rotate: str = "auto",
+) -> Detector:
     """The detector `name`: "blazeface" (weights in this package), "retinaface" (needs `weights`, detection_Resnet50_Final.pth), "mtcnn" (needs
     the package facenet-pytorch, which has its weights) or "auto".
 
     "auto" is RetinaFace where `weights` names an existing file, else BlazeFace.
 
     Args:
+        placed: RetinaFace's, who says where it runs; the others are small, and stay on `device`.
         rotate: BlazeFace's: "auto" also searches frames turned by quarters for faces that lie or stand on their heads, "off" does not.
 
     Raises:
@@ -45,7 +54,7 @@ def load_detector(name: str = "auto", *, weights: Path | str | None = None, devi
     if name == "retinaface" and path is None:
         raise ValueError(f"the retinaface detector needs its weights, got none; {missing_message(named('retinaface'), {})} Or choose blazeface.")
     if path is not None and (name == "retinaface" or (name == "auto" and path.is_file())):
-        return RetinaFaceDetector(path, device=device)
+        return RetinaFaceDetector(path, device=device, placed=placed)
     if name == "mtcnn":
         return MTCNNDetector(device=device)
     return BlazeFaceDetector(device=device, rotate=rotate)

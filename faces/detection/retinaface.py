@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...models.checkpoints.fill import fill
+from ...models.device import Placed, on
 from ...models.facexlib_networks import facexlib_class
 from ..types import Face
 from .detectors import downscale, rescale_points, suppress
@@ -21,6 +22,8 @@ MIN_SIZES = ((16, 32), (64, 128), (256, 512))
 STEPS = (8, 16, 32)
 DETECT_SIZE = 640
 """Short side, in pixels, at which larger frames are searched."""
+WORKING_BYTES = 300
+"""Of memory beside the network per pixel that is searched, at most."""
 MIN_FACE = 20
 """Smaller boxes are dropped, in pixels of the searched frame."""
 
@@ -31,6 +34,7 @@ class RetinaFaceDetector:
     Args:
         weights: detection_Resnet50_Final.pth, read with weights_only.
         threshold: score in [0, 1]; the official scripts use 0.8.
+        placed: who says where the network runs; None puts it on `device` for good.
         batch: frames per forward pass; on a CPU one at a time, which makes results independent of chunking to the bit.
 
     Raises:
@@ -41,13 +45,15 @@ class RetinaFaceDetector:
 
     name = "retinaface"
 
-    def __init__(self, weights: Path, *, device: str | torch.device = "cpu", threshold: float = 0.8, batch: int | None = None) -> None:
-        self.device = torch.device(device)
+    def __init__(
+        self, weights: Path, *, device: str | torch.device = "cpu", placed: Placed | None = None, threshold: float = 0.8, batch: int | None = None
+    ) -> None:
         self.threshold = threshold
-        self.batch = batch or (1 if self.device.type == "cpu" else 8)
+        self.batch = batch or (1 if torch.device(device).type == "cpu" else 8)
         if not weights.is_file():
             raise FileNotFoundError(f"no RetinaFace weights at {weights}; put detection_Resnet50_Final.pth there or choose the blazeface detector")
-        self.net = fill(retinaface_network(), weights, "RetinaFace-R50", "choose the detector blazeface", self.device)
+        self.net = fill(retinaface_network(), weights, "RetinaFace-R50", "choose the detector blazeface")
+        self.place = on(self.net, device) if placed is None else placed(self.net)
 
     def __call__(self, frames: Tensor) -> list[list[Face]]:
         return [faces for chunk in frames.split(self.batch) for faces in self.find(chunk)]
@@ -57,8 +63,9 @@ class RetinaFaceDetector:
         """Faces in frames (n, 3, H, W), one forward pass."""
         small = [downscale(frame.float(), DETECT_SIZE) for frame in frames]
         x, y = small[0][1:]
-        images = torch.stack([image for image, _, _ in small]).to(self.device)
-        inputs = images.flip(1) * 255 - torch.tensor(MEAN_BGR, device=self.device)[:, None, None]
+        images = torch.stack([image for image, _, _ in small])
+        device = self.place(WORKING_BYTES * images[:, 0].numel())
+        inputs = images.to(device).flip(1) * 255 - torch.tensor(MEAN_BGR, device=device)[:, None, None]
         offsets, scores, points = (out.float().cpu() for out in self.net(inputs))
         return [self.decode(*one, images.shape[-2], images.shape[-1], x, y) for one in zip(offsets, scores[..., 1], points, strict=True)]
 

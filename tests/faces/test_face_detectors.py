@@ -115,7 +115,7 @@ class SkinOnTheLeft(torch.nn.Module):
 
 def test_a_parser_s_classes_become_a_soft_mask_whatever_the_batch():
     crops = torch.rand(3, 3, 512, 512)
-    masks = NetworkParser(SkinOnTheLeft(), torch.device("cpu"), 2)(crops)
+    masks = NetworkParser(SkinOnTheLeft(), lambda working: torch.device("cpu"), 2)(crops)
     classes = torch.zeros(1, 512, 512, dtype=torch.long)
     classes[:, :, :256] = 1
     assert torch.equal(masks, soft_mask(classes).expand(3, -1, -1))

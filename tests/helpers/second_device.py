@@ -25,7 +25,7 @@ INDEXING = {torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten.index
 """Take indices of the CPU."""
 TO_PYTHON = {"item", "tolist", "__bool__", "__float__", "__int__", "__index__", "__complex__", "__format__", "__repr__", "__contains__"}
 DATA_SIZED = {"nonzero", "argwhere", "unique", "unique_consecutive", "masked_select", "bincount", "equal", "allclose", "repeat_interleave"}
-GUARDED = DATA_SIZED | {"contiguous", "grid_sample", "scaled_dot_product_attention"}
+GUARDED = DATA_SIZED | {"batch_norm", "contiguous", "grid_sample", "scaled_dot_product_attention"}
 """Ask the driver, or choose a kernel by the device, before any tensor is asked: the CPU does these as a whole."""
 MAKES_TENSORS = {"tensor", "as_tensor", "asarray"}
 REFUSED = {"numpy", "__array__", "__dlpack__"}
