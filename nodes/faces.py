@@ -43,7 +43,7 @@ from ..plurals import counted
 from ..video import ShotCutDetector
 from .page.before_after import evenly_spaced, slider
 from .page.people import page_files, people
-from .sockets import CATEGORY, Faces, Times, check_text, first_fault, verdict
+from .sockets import CATEGORY, Faces, Times, check_text
 
 
 def detector_input() -> Any:
@@ -69,9 +69,8 @@ def selection_inputs() -> list:
 
 
 def check_faces(which: Any) -> bool | str:
-    """Validation of whom to restore; whether a person with that id is in the clip is known later. None comes by a wire."""
-    fine = check_text(faces=which)
-    return first_fault(verdict(check_selection, which), verdict(resolve_faces, which)) if fine is True and which is not None else fine
+    """Validation of whom to restore; whether a person with that id is in the clip is known later."""
+    return check_text(check_selection, resolve_faces, faces=which)
 
 
 def like_input() -> Any:
@@ -340,8 +339,7 @@ class PasteBack(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, gates=""):
-        fine = check_text(gates=gates)
-        return verdict(Gates.parse, gates or "") if fine is True else fine  # None comes by a wire
+        return check_text(Gates.parse, gates=gates)
 
     @classmethod
     def fingerprint_inputs(cls, **others):

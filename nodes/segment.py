@@ -14,7 +14,7 @@ from ..job_request import worker_tools
 from ..models.checkpoints.fetch import sha256_of
 from ..plurals import counted
 from ..video import choose_container
-from .sockets import CATEGORY, check_text, first_fault, optional, verdict
+from .sockets import CATEGORY, check_text, optional
 
 CACHE: dict[tuple[Path, str], Tools] = {}
 """The tools of the job that was worked on last."""
@@ -47,8 +47,7 @@ class RestoreSegment(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, job="", clip=""):
-        fine = check_text(job=job, clip=clip)
-        return first_fault(*(verdict(host.resolve_input, name) for name in (job, clip) if name is not None)) if fine is True else fine
+        return check_text(host.resolve_input, job=job, clip=clip)
 
     @classmethod
     def fingerprint_inputs(cls, **inputs):

@@ -103,13 +103,16 @@ def first_fault(*verdicts: bool | str) -> bool | str:
     return next((verdict for verdict in verdicts if verdict is not True), True)
 
 
-def check_text(**values: Any) -> bool | str:
-    """For `validate_inputs`: True, or which of these values is no text; ComfyUI leaves that of a menu which a node checks itself as it came.
+def check_text(*checks: Callable[[str], object], **values: Any) -> bool | str:
+    """For `validate_inputs`: True, or which of these values is no text, or with what one of `checks` refuses one.
 
-    None comes by a wire.
+    ComfyUI leaves the value of a menu which a node checks itself as it came. None comes by a wire.
     """
-    wrong = next((name for name, value in values.items() if value is not None and not isinstance(value, str)), None)
-    return True if wrong is None else f"{wrong} is text, got {values[wrong]!r}"
+    given = {name: value for name, value in values.items() if value is not None}
+    wrong = next((name for name, value in given.items() if not isinstance(value, str)), None)
+    if wrong is not None:
+        return f"{wrong} is text, got {given[wrong]!r}"
+    return first_fault(*(verdict(check, value) for value in given.values() for check in checks))
 
 
 def wired(*inputs: Any) -> list[bool | None]:

@@ -28,7 +28,7 @@ from ..video import (
     read_frames,
 )
 from ..video.streams.audio import track_of
-from .sockets import ABSENT, CATEGORY, Times, check_text, optional, verdict
+from .sockets import ABSENT, CATEGORY, Times, check_text, optional
 
 
 def file_input() -> Any:
@@ -46,8 +46,7 @@ def check_file(file: Any, video: object) -> bool | str:
         return True
     if file is ABSENT or not file:
         return NO_CLIP
-    fine = check_text(file=file)
-    return verdict(lambda: open_source(host.resolve_input(file))) if fine is True else fine
+    return check_text(lambda name: open_source(host.resolve_input(name)), file=file)
 
 
 def check_output(filename_prefix: Any, codec: Any, crf: Any, pixel_format: Any) -> bool | str:
