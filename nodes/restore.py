@@ -52,7 +52,20 @@ class RestoreVideo(io.ComfyNode):
             category=f"{CATEGORY}/restore",
             description="Finds, restores and pastes the faces of a clip of any length without holding it in memory. "
             "Keeps size, timing, rotation, colours and sound.",
-            search_aliases=["long video", "video face restoration", "face restoration", "old film", "batch restore"],
+            search_aliases=[
+                "long video",
+                "video face restoration",
+                "face restoration",
+                "old film",
+                "batch restore",
+                "video upscale face",
+                "upscale faces",
+                "face upscale",
+                "enhance faces",
+                "blurry faces",
+                "codeformer",
+                "gfpgan",
+            ],
             is_output_node=True,
             inputs=[
                 *optional(file_input()),

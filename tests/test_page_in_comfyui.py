@@ -276,6 +276,40 @@ def test_the_classic_page_shows_few_widgets_and_all_when_asked(running):
     assert few == ["seed", "data_consistency", "enhance", "preset", "preset.steps", "fvr_more"] and len(all_of_them) == 28
 
 
+LOOKED_FOR = {
+    "face restore": "Restore Faces",
+    "codeformer": "Restore Video",
+    "gfpgan": "Load Face Restorer",
+    "keep": "KEEP Propagate",
+    "video upscale face": "Restore Video",
+    "face upscale": "Restore Frames",
+    "enhance face": "Restore Video",
+    "load video": "Load Video Frames",
+    "paste face": "Paste Back",
+}
+"""What somebody would type who knows ComfyUI but not us, and a node of ours that should be offered."""
+
+
+def test_nodes_are_found_by_what_one_would_type(running):
+    def visit(page: Any) -> dict[str, list[str]]:
+        page.evaluate("() => app.graph.clear()")
+        page.wait_for_timeout(500)
+        offered = {}
+        for words in LOOKED_FOR:
+            page.mouse.dblclick(500, 500)
+            page.wait_for_timeout(500)
+            page.keyboard.type(words, delay=10)
+            page.wait_for_timeout(1000)
+            offered[words] = page.locator("[role=option]").all_inner_texts()
+            for _ in range(2):
+                page.keyboard.press("Escape")
+                page.wait_for_timeout(300)
+        return offered
+
+    offered = in_page(running, "classic", visit)
+    assert not {words: offered[words] for words, title in LOOKED_FOR.items() if not any(title in one for one in offered[words])}
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_saved_workflow_brings_back_every_widget_of_every_choice(mode, running):
     """Of every node with each option of its dynamic choices, no widget at its default: saved and opened again, and pasted."""

@@ -3,7 +3,7 @@
 // inputs away, as Vue nodes do.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { grow, nodeAt, SAID } from "./node_display.js";
+import { grow, nodeAt, SAID, wired } from "./node_display.js";
 import { word } from "./words.js";
 
 const LINE = 15;
@@ -139,7 +139,7 @@ const MORE = "fvr_more";
 function tucked(node, widget) {
   if (widget.name === MORE) return !node.widgets.some((one) => one.options?.advanced);
   if (!widget.options?.advanced || node.showAdvanced) return false;
-  return !node.inputs?.some((input) => input.widget?.name === widget.name && input.link != null);
+  return !wired(node, widget.name);
 }
 
 /** Lets classic nodes put away their advanced inputs, as Vue nodes do. */

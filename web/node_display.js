@@ -41,6 +41,9 @@ export function elementOn(node, name, style, height) {
   return element;
 }
 
+/** Whether a widget's value comes by a wire. */
+export const wired = (node, name) => node.inputs?.some((input, slot) => input.widget?.name === name && node.isInputConnected(slot)) ?? false;
+
 /** Makes room on a node for what it now has. */
 export function grow(node) {
   const [width, height] = node.computeSize();

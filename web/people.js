@@ -1,6 +1,6 @@
 // Everybody in a clip, on the node that found them (`people` of its ui): a click on a face chooses or leaves out a person, in the words of
 // the node's own `faces` input.
-import { address, elementOn, grow, make, whenRun } from "./node_display.js";
+import { address, elementOn, grow, make, whenRun, wired } from "./node_display.js";
 import { word } from "./words.js";
 
 const FACE = 64;
@@ -55,7 +55,7 @@ function show(node, said) {
         const cell = make("button", look, { title: word("person {person}: click to choose or leave out", one) });
         cell.append(make("img", { width: `${FACE}px`, height: `${FACE}px`, display: "block" }, { src: address(one), alt: "" }), String(one.person));
         cell.addEventListener("click", () => {
-          if (node.inputs?.some((input) => input.widget?.name === "faces" && input.link != null)) return; // the text comes by a wire
+          if (wired(node, "faces")) return; // the text comes by a wire
           toggle(widget, people, one.person);
           paint(strip, widget, people);
           node.setDirtyCanvas?.(true, true);
