@@ -13,7 +13,7 @@ from torch import Tensor
 from ..methods.base import resized
 from ..methods.pseudo_target.generate import SQUARE, check_square
 from ..plots import decode_image
-from ..training.data.faces import SUFFIXES
+from ..video.files import IMAGE_SUFFIXES
 
 INPUTS, TARGETS = "inputs", "targets"
 """Sub-folders of a folder of pairs; a pair has the same file name in both."""
@@ -140,4 +140,4 @@ def read_picture(path: Path, side: int) -> Tensor:
 def _pictures(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; pairs lie in {INPUTS}/ and {TARGETS}/ of one folder, as Pseudo-Target Generate writes them")
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
+    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES}

@@ -88,19 +88,6 @@ class FineTune:
     checkpointing: bool = False
     held_out: HeldOut = field(default_factory=HeldOut)
 
-    def __post_init__(self) -> None:
-        if self.recipe not in RECIPES[1:]:
-            raise ValueError(f"a recipe of fine-tuning is codes or image, got {self.recipe!r}")
-        if self.perceptual_by not in PERCEPTUAL:
-            raise ValueError(f"the perceptual distance is one of {', '.join(PERCEPTUAL)}, got {self.perceptual_by!r}")
-        negative = [name for name in ("tokens", "features", "pixels", "perceptual", "adversary") if getattr(self, name) < 0]
-        if negative:
-            raise ValueError(f"weights of losses are not negative, got {negative[0]} {getattr(self, negative[0])}")
-        if not 0 <= self.rehearsal < 1:
-            raise ValueError(f"the rehearsed share of the inputs must lie from 0 up to 1, got {self.rehearsal}")
-        if self.patience < 0:
-            raise ValueError(f"patience is a number of validations from 0 (never give up) on, got {self.patience}")
-
     @property
     def validate_every(self) -> int:
         """Steps between validations: twenty in a short plan, but five apart, and every 500 steps in a long one."""

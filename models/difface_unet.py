@@ -56,11 +56,8 @@ class DifFaceConfig:
         return self.channels * self.multipliers[level]
 
     @classmethod
-    def of(cls, state: Mapping[str, Tensor], head: int | None = None) -> DifFaceConfig:
-        """The configuration that a state dict was made with.
-
-        Args:
-            head: channels of an attention head, which weights do not show; None is 64, as published, but two heads at least everywhere.
+    def of(cls, state: Mapping[str, Tensor]) -> DifFaceConfig:
+        """The configuration that a state dict was made with; heads, which weights do not show, have 64 channels, as published, but are two at least.
 
         Raises:
             KeyError: if it holds no such network.
@@ -83,7 +80,7 @@ class DifFaceConfig:
             multipliers=tuple(level[0] // channels for level in widths),
             res_blocks=tuple(len(level) for level in widths),
             attended=tuple(attended),
-            head=min(64, narrowest // 2) if head is None else head,
+            head=min(64, narrowest // 2),
             inputs=inputs,
             outputs=len(state["out.2.weight"]),
         )

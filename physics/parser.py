@@ -8,15 +8,13 @@ import warnings
 from collections.abc import Mapping
 from typing import TypeVar
 
-from torch import Tensor
-
 from .base import Degradation
 from .registry import KINDS, Value
 
 Entry = TypeVar("Entry")
 
 
-def degradation(kind: str, **params: Value | Tensor) -> Degradation:
+def degradation(kind: str, **params: Value) -> Degradation:
     """The degradation of a kind in `KINDS`; parameters left out take their defaults.
 
     Raises:
@@ -26,10 +24,7 @@ def degradation(kind: str, **params: Value | Tensor) -> Degradation:
     known = {parameter.name: parameter for parameter in found.parameters}
     values: dict[str, object] = {name: parameter.default for name, parameter in known.items()}
     for name, value in params.items():
-        if name in found.arrays:
-            values[name] = value
-        else:
-            values[name] = _lookup(name, known, f"parameter of {kind}").read(kind, value)
+        values[name] = _lookup(name, known, f"parameter of {kind}").read(kind, value)
     return found.make(**values)
 
 

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from torch import Tensor
-
 from .. import options
 from .base import Degradation
 from .blind_video import LEVELS, blind_video
@@ -18,7 +16,7 @@ from .linear.average_pool import AveragePool
 from .linear.bicubic import BicubicDownsample
 from .linear.blur import Blur, MotionBlurPerFrame
 from .linear.grayscale import Grayscale
-from .linear.inpaint import BrushStrokes, Inpaint, RandomInpaint
+from .linear.inpaint import BrushStrokes, RandomInpaint
 from .linear.temporal import TemporalBlur
 from .nonlinear.camera import CameraNoise
 from .nonlinear.cameras import CameraPerFrame, sampled_isp
@@ -61,8 +59,6 @@ class Kind:
     title: str
     parameters: tuple[Parameter, ...]
     make: Callable[..., Degradation]
-    arrays: tuple[str, ...] = ()
-    """Names of tensors that may be given besides the parameters, from code only."""
 
 
 def _factor(default: int, least: int = 1) -> Parameter:
@@ -85,12 +81,6 @@ _TONE = word("tone", "contrast", ("contrast", "plain"), "Whether the camera adds
 
 def _next_odd(size: int) -> int:
     return size + 1 - size % 2
-
-
-def _inpaint(keep: float, seed: int, mask: Tensor | None = None) -> Degradation:
-    if mask is not None and not isinstance(mask, Tensor):
-        raise ValueError(f"inpaint: mask is a tensor (H, W) or (T, 1, H, W), given from code, got {mask!r}")
-    return RandomInpaint(keep, seed) if mask is None else Inpaint(mask)
 
 
 def _isp_noise(iso: str, mosaic: Mosaic, tone: str, red_gain: float, blue_gain: float) -> Degradation:
@@ -147,8 +137,7 @@ KINDS: dict[str, Kind] = {
             "inpaint",
             "Missing pixels",
             (number("keep", 0.5, 0, 1, "", "Share of the pixels that are known; the others read 0."), _SEED),
-            _inpaint,
-            ("mask",),
+            RandomInpaint,
         ),
         Kind(
             "brush_strokes",

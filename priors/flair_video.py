@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from typing_extensions import Self
 
-from ..diffusion.schedule import Schedule, bicubic_schedule, eps_to_x0, linear_schedule
+from ..diffusion.schedule import bicubic_schedule, eps_to_x0, linear_schedule
 from ..models.device import Placement, on
 from .base import Prior
 
@@ -27,6 +26,8 @@ Result = TypeVar("Result")
 
 BACKGROUND = {"x4": 0.93, "x8": 0.93, "x16": 0.98, "gaussian": 1.0, "motion": 1.0, "jpeg": 1.0}
 """How much of what is carried survives a frame outside the face, for each of FLAIR's tasks; inside it, all. No code has x4's, so it is x8's."""
+PIXELS = 512 * 512
+"""Pixels (frames x height x width) that a convolution takes at once; the result is the same up to rounding."""
 REPEATS = (16, 8, 4, 2)
 """Factors by which a condition may have been enlarged by repeating pixels."""
 
@@ -66,64 +67,36 @@ class FlairPrior(Prior):
 
     Args:
         network: in eval mode.
-        schedule: the noise schedule it was trained on; None is the published one.
         background: how much of what is carried survives a frame outside the face, in [0, 1]; None is 0.93 (x8) for the bicubic network
             and 1 for the other. x16 was published with 0.98, and no weight tells the two apart: see BACKGROUND.
-        mask: where the face is, (1 or N, 1, H, W) or (H, W) in [0, 1], or a face parser that finds it in the condition, once for a window, as the
-            published code does; None is face_mask().
         place: where the network runs; None leaves it where it is.
-        pixels: how many pixels (frames x height x width) a convolution takes at once; the result is the same up to rounding.
 
     Attributes:
+        parser: finds the face in the condition, once for a window, as the published code does; None is face_mask().
         upsampling: how FLAIR brings an observation to the size of the frames for this network: "bicubic" (without antialiasing), or "area",
             which for whole factors repeats pixels.
-
-    Raises:
-        ValueError: if `background` is outside [0, 1].
     """
 
     temporal = True
 
-    def __init__(
-        self,
-        network: VideoUNet,
-        schedule: Schedule | None = None,
-        *,
-        background: float | None = None,
-        mask: Tensor | Callable[[Tensor], Tensor] | None = None,
-        place: Placement | None = None,
-        pixels: int | None = 512 * 512,
-    ) -> None:
+    def __init__(self, network: VideoUNet, *, background: float | None = None, place: Placement | None = None) -> None:
         bicubic = network.takes_noise_level
         self.network, self.multiple = network, network.multiple
-        self.schedule = schedule or (bicubic_schedule() if bicubic else linear_schedule())
+        self.schedule = bicubic_schedule() if bicubic else linear_schedule()
         self.native_size = network.config.side
         self.upsampling = "bicubic" if bicubic else "area"
         self.background = BACKGROUND["x8" if bicubic else "gaussian"] if background is None else background
-        if not 0 <= self.background <= 1:
-            raise ValueError(f"background is the share that is carried on outside the face, in [0, 1], got {self.background}")
-        self.mask = mask
+        self.parser: Callable[[Tensor], Tensor] | None = None
         self.place = on(network, next(network.parameters()).device) if place is None else place
-        self.pixels = pixels
         self._flows: _LastResult[Flows] = _LastResult()
         self._parsed: _LastResult[Tensor] = _LastResult()
 
-    def configured(self, **changes: Any) -> Self:
-        """The same network with another `background`, `mask`, `place`, `pixels` or `schedule`; the flow last made is still known.
-
-        Raises:
-            TypeError: if there is no such setting.
-            ValueError: if a value is out of range.
-        """
-        kept = {name: getattr(self, name) for name in ("background", "mask", "place", "pixels")}
-        schedule = changes.pop("schedule", self.schedule)
-        other = copy(self)
-        type(self).__init__(other, self.network, schedule, **(kept | changes))
-        other._flows = copy(self._flows)
-        return other
-
     def masked(self, parser: Callable[[Tensor], Tensor]) -> FlairPrior:
-        return self if self.background == 1 else self.configured(mask=parser)
+        if self.background == 1:
+            return self
+        other = copy(self)
+        other.parser, other._flows, other._parsed = parser, copy(self._flows), _LastResult()
+        return other
 
     def predict_x0(self, x_t: Tensor, t: int, condition: Tensor | None = None) -> Tensor:
         """See Prior; frames (N, 3, H, W) are one window, with H and W multiples of the network's `multiple`.
@@ -155,11 +128,11 @@ class FlairPrior(Prior):
         level = torch.tensor(noise_level, device=device)
         x = x_t.to(device, torch.float32)
         if condition is None:
-            eps = self.network(x, torch.zeros_like(x), level, frames=1, temporal=False, pixels=self.pixels)
+            eps = self.network(x, torch.zeros_like(x), level, frames=1, temporal=False, pixels=PIXELS)
             return eps.to(x_t.device)
         c = condition.to(device, torch.float32)
         flows = self._flows.of(c, lambda c: self.network.flows(c if self.upsampling == "bicubic" else smoothed(c))) if len(c) > 1 else {}
-        return self.network(x, c, level, flows=flows, weights=self._weights(c), pixels=self.pixels).to(x_t.device)
+        return self.network(x, c, level, flows=flows, weights=self._weights(c), pixels=PIXELS).to(x_t.device)
 
     def working_bytes(self, frames: int, height: int, width: int) -> int:
         return self.network.working_bytes(frames, height, width)
@@ -172,15 +145,13 @@ class FlairPrior(Prior):
         """w_n of eq. 17: 1 inside the face, `background` outside."""
         if self.background == 1:
             return 1.0
-        height, width = condition.shape[-2:]
-        mask = face_mask(height) if self.mask is None else self.mask
-        if not isinstance(mask, Tensor):
-            parser = mask
+        if self.parser is None:
+            mask = face_mask(condition.shape[-2])
+        else:
+            parser = self.parser
             mask = self._parsed.of(condition, lambda c: parser(((c + 1) / 2).clamp(0, 1).cpu()))
         mask = mask.to(condition).reshape(-1, 1, *mask.shape[-2:])
-        if tuple(mask.shape[-2:]) != (height, width):
-            mask = F.interpolate(mask, (height, width), mode="nearest")
-        return self.background + (1 - self.background) * mask
+        return self.background + (1 - self.background) * F.interpolate(mask, condition.shape[-2:], mode="nearest")
 
 
 def smoothed(condition: Tensor) -> Tensor:

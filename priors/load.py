@@ -101,7 +101,8 @@ def prior_from_file(
             if placed is not None:
                 prior.place = placed(prior.network)
             if isinstance(prior, FlairPrior) and prior.network.config.side < PUBLISHED_SIDE:
-                return PyramidPrior(prior.configured(background=1.0))
+                prior.background = 1.0
+                return PyramidPrior(prior)
             return prior
         except (KeyError, RuntimeError) as error:
             fault = f"is a diffusion network, but its tensors do not fit together ({_first(error)}); get it again"

@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..diffusion.schedule import Schedule, linear_schedule
+from ..diffusion.schedule import linear_schedule
 from .base import Prior
 from .flair_video import FlairPrior
 from .wiener import SCALES, denoise
@@ -33,13 +33,12 @@ class PyramidPrior(Prior):
 
     Args:
         coarse: one of FLAIR's networks, told the noise level as a real number (the bicubic one).
-        schedule: of x_t; None is the linear one of 1000 steps.
     """
 
-    def __init__(self, coarse: FlairPrior, schedule: Schedule | None = None) -> None:
+    def __init__(self, coarse: FlairPrior) -> None:
         self.coarse = coarse
         self.fine = FineScales()
-        self.schedule = schedule or linear_schedule()
+        self.schedule = linear_schedule()
         self.temporal = coarse.temporal
         self.conditional = coarse.conditional
         self.upsampling, self.multiple = coarse.upsampling, coarse.multiple
@@ -58,10 +57,6 @@ class PyramidPrior(Prior):
     def working_bytes(self, frames: int, height: int, width: int) -> int:
         scale = self.scale_at(height, width)
         return self.coarse.working_bytes(frames, height // scale, width // scale)
-
-    def configured(self, **changes: Any) -> PyramidPrior:
-        """The same with other settings of the coarse prior; see FlairPrior.configured."""
-        return PyramidPrior(self.coarse.configured(**changes), self.schedule)
 
     def predict_x0(self, x_t: Tensor, t: int, condition: Tensor | None = None) -> Tensor:
         """See Prior; frames (N, 3, H, W) are one window, H and W multiples of the network's side or of its `multiple`.

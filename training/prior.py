@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -68,14 +69,8 @@ class PriorRecipe:
     dropped: float = 0.2
     masked: float = 0.2
     dropout: float = 0.0
-    levels: str = "schedule"
-    weighting: str = "eps"
-
-    def __post_init__(self) -> None:
-        if self.blind.side != self.sizes.side:
-            raise ValueError(f"the degradations are for faces of {self.blind.side} pixels and the network for {self.sizes.side}: give them one side")
-        if self.levels not in ("schedule", "angle") or self.weighting not in ("eps", "v"):
-            raise ValueError(f"levels is schedule or angle and weighting is eps or v, got {self.levels!r} and {self.weighting!r}")
+    levels: Literal["schedule", "angle"] = "schedule"
+    weighting: Literal["eps", "v"] = "eps"
 
 
 def paper(task: str = "x8") -> PriorRecipe:

@@ -71,13 +71,6 @@ class CodebookRecipe:
     clips: int = 1600
     uncleaned: float = 0.2
 
-    def __post_init__(self) -> None:
-        if self.blind.side != self.sizes.vq.side or self.gentle.side != self.sizes.vq.side:
-            raise ValueError(
-                f"the degradations are for faces of {self.blind.side} and {self.gentle.side} pixels and the network for {self.sizes.vq.side}: "
-                "use Blind.at(side)"
-            )
-
 
 # CodeFormer's options files: VQGAN_512_ds32_nearest_stage1.yml, CodeFormer_stage2.yml, CodeFormer_stage3.yml. Batches are those of its 8 GPUs
 # together (8 x 4, 8 x 4, 8 x 3). Feature loss 1 and cross-entropy 0.5 (stages II, III). The adversary's adaptive weight, at most 1, times 0.8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,7 @@ def test_the_whole_official_reference():
     with np.load(path) as held:
         whole = {name: torch.from_numpy(held[name]) for name in held}
     state = load_file(SHARED / "pseudo_target_tiny_unet.safetensors")
-    prior = ImagePrior(DifFaceUNet.of(state, DifFaceConfig.of(state, 32)).requires_grad_(False))
+    prior = ImagePrior(DifFaceUNet.of(state, replace(DifFaceConfig.of(state), head=32)).requires_grad_(False))
     noise, samples = iter(whole["noise"]), iter(whole["xs"])
     numbers = trajectory(AS_IS, prior, 64)
     assert_close(add_noise(2 * whole["y0"] - 1, whole["noise"][0], numbers.schedule.alpha_bar(numbers.K)), whole["yt"], atol=1e-6, rtol=0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fvr.physics import Blur, Composition, Degradation, degradation
+from fvr.physics import Blur, Composition, Degradation, Inpaint, degradation
 
 SIZE = (11, 14)
 
@@ -76,7 +76,7 @@ def test_damped_inverse_is_the_dense_one(linear: Degradation, damping: float, rn
 
 @pytest.mark.parametrize("damping", [0.0, 0.5])
 def test_masks_divide(damping: float, rng) -> None:
-    operator = degradation("inpaint", mask=torch.tensor([[1, 0], [0, 1]]))
+    operator = Inpaint(torch.tensor([[1, 0], [0, 1]]))
     y = normal((2, 3, 2, 2), rng)
     assert_close(operator.pinv(y, damping=damping), y * torch.eye(2, dtype=y.dtype) / (1 + damping))
 

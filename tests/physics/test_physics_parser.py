@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fvr.physics import KINDS, Blur, Composition, GaussianNoise, Inpaint, Jpeg, Kind, degradation, parse
+from fvr.physics import KINDS, Blur, Composition, GaussianNoise, Jpeg, Kind, degradation, parse
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
@@ -78,7 +78,6 @@ def test_spellings(text: str, same: str) -> None:
         ("h264(preset=quick)", "one of ultrafast"),
         ("bicubic(factor=2.5)", "whole number"),
         ("bicubic(factor=1)", "between 2 and 16"),
-        ("inpaint(mask=3)", "(H, W)"),
     ],
 )
 def test_errors_are_one_helpful_sentence(text: str, says: str) -> None:
@@ -94,11 +93,6 @@ def test_any_text_parses_or_is_refused_cleanly(text: str) -> None:
         parse(text)
     except ValueError as error:
         assert "\n" not in str(error)
-
-
-def test_a_mask_comes_in_from_code() -> None:
-    mask = torch.eye(4)
-    assert degradation("inpaint", mask=mask) == Inpaint(mask)
 
 
 def test_descriptions_say_what_happens() -> None:

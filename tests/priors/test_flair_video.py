@@ -64,12 +64,12 @@ def test_estimate_is_the_networks(prior):
 def test_mask_and_background(prior):
     """A face everywhere, or a background of 1, is no annealing; masks of every form and size say the same."""
     x_t, condition = clip(2)
-    other = prior.configured(background=0.5)
-    plain = prior.configured(background=1.0).predict_x0(x_t, STEP, condition)
-    assert other.configured(mask=torch.ones(SIDE, SIDE)).predict_x0(x_t, STEP, condition).equal(plain)
+    other = FlairPrior(prior.network, background=0.5)
+    plain = FlairPrior(prior.network, background=1.0).predict_x0(x_t, STEP, condition)
+    assert other.masked(lambda crops: torch.ones(SIDE, SIDE)).predict_x0(x_t, STEP, condition).equal(plain)
     face = (torch.arange(SIDE) < SIDE // 2).float().expand(SIDE, SIDE)
     forms = [face, face.expand(2, 1, SIDE, SIDE), F.interpolate(face[None, None], scale_factor=2.0)[0, 0]]
-    found = [other.configured(mask=mask).predict_x0(x_t, STEP, condition) for mask in forms]
+    found = [other.masked(lambda crops, mask=mask: mask).predict_x0(x_t, STEP, condition) for mask in forms]
     assert all(gap(result, found[0]) < 1e-6 for result in found[1:])
     assert gap(found[0], plain) > 1e-4
 
@@ -77,7 +77,7 @@ def test_mask_and_background(prior):
 def test_what_is_carried_is_whole_inside_the_face_and_the_backgrounds_share_outside(prior):
     """w_n of eq. 17: w~ (1 - m) + m."""
     face = torch.rand(SIDE, SIDE)
-    found = prior.configured(background=0.5, mask=face)._weights(clip(2)[1])
+    found = FlairPrior(prior.network, background=0.5).masked(lambda crops: face)._weights(clip(2)[1])
     torch.testing.assert_close(found, (0.5 * (1 - face) + face)[None, None])
 
 
@@ -90,10 +90,11 @@ def test_a_parser_says_where_features_are_carried(prior):
         asked.append(crops)
         return (crops.mean(1, keepdim=True) > 0.5).float()
 
-    other = prior.configured(background=0.5)
-    parsing = other.configured(mask=parser)
+    other = FlairPrior(prior.network, background=0.5)
+    parsing = other.masked(parser)
     found = [parsing.predict_x0(x_t, step, condition) for step in (STEP, STEP - 1)]
-    same = other.configured(mask=((condition + 1) / 2).clamp(0, 1).mean(1, keepdim=True).gt(0.5).float())
+    mask = ((condition + 1) / 2).clamp(0, 1).mean(1, keepdim=True).gt(0.5).float()
+    same = other.masked(lambda crops: mask)
     assert len(asked) == 1 and found[0].equal(same.predict_x0(x_t, STEP, condition))
     parsing.predict_x0(x_t, STEP, condition.flip(0))
     assert len(asked) == 2
@@ -149,7 +150,7 @@ def test_guide_of_each_network(prior):
     x_t, _ = clip(2)
     level = torch.tensor(prior.level(STEP))
     expected = prior.network(x_t, condition, level, flows=prior.network.flows(guide))
-    assert gap(prior.configured(background=1.0).predict_eps(x_t, STEP, condition), expected) < 1e-5
+    assert gap(FlairPrior(prior.network, background=1.0).predict_eps(x_t, STEP, condition), expected) < 1e-5
     assert prior.upsampling == ("bicubic" if is_bicubic(prior) else "area")
 
 
@@ -199,9 +200,5 @@ def test_weights_are_recognised(kind):
 def test_other_weights_and_settings(prior):
     with pytest.raises(ValueError, match="not one of FLAIR's"):
         flair_prior_from({"time_embed.0.weight": torch.zeros(1), "input_blocks.0.0.weight": torch.zeros(1)})
-    with pytest.raises(ValueError, match=r"in \[0, 1\]"):
-        prior.configured(background=1.5)
-    with pytest.raises(TypeError):
-        prior.configured(colour=1)
     with pytest.raises(ValueError, match="multiples of 2"):
         prior.predict_x0(torch.zeros(1, 3, 33, 32), STEP, torch.zeros(1, 3, 33, 32))

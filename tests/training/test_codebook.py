@@ -175,11 +175,6 @@ def test_a_file_on_a_base_holds_only_what_differs(tmp_path: Path) -> None:
         read_embedded(tmp_path / "more.safetensors")
 
 
-def test_sizes_and_degradations_have_to_agree() -> None:
-    with pytest.raises(ValueError, match=r"Blind.at"):
-        replace(PAPER, sizes=TINY.sizes)
-
-
 def test_an_adversary_learns_beside_the_generator(tmp_path: Path) -> None:
     short = replace(SHORT, steps=2)
     recipe = replace(TINY, autoencoder=short, prediction=short, joint=short, adversary=(0.8, 0.1), adversary_from=(1, 1))

@@ -129,9 +129,3 @@ def test_the_papers_prior_learns_the_operator_that_its_sampler_inverts() -> None
     assert torch.allclose(condition, known[0], atol=1e-6)
     clip = torch.stack([face, face.flip(-1)])
     assert torch.equal(x8.draw(generator)(clip, generator)[0], condition)
-
-
-@pytest.mark.parametrize(("values", "said"), [(dict(sigma=(2.0, 1.0)), "sigma"), (dict(factor=(0.5, 2.0)), "factor"), (dict(skip=1.0), "skip")])
-def test_impossible_ranges_are_refused(values: dict, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        Blind(**values)

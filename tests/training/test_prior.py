@@ -178,11 +178,6 @@ def test_a_task_is_one_of_the_papers(tmp_path: Path) -> None:
         cli.run(asked("dicface", "--task", "deblur"))
 
 
-def test_degradations_must_fit_the_network() -> None:
-    with pytest.raises(ValueError, match="128 pixels and the network for 64"):
-        replace(TINY, blind=NATIVE_128)
-
-
 FLOWING = replace(
     TINY, name="flowing", sizes=replace(SIZES_64, recurrence=frozenset({1})), image=replace(SHORT, steps=2), video=replace(SHORT, steps=2)
 )

@@ -53,14 +53,6 @@ class Blind:
     camera: float = 0.0
     ends: tuple[str, ...] = ("bilinear",)
 
-    def __post_init__(self) -> None:
-        for name, least in (("sigma", 0.01), ("factor", 1.0), ("noise", 0.0), ("quality", 1)):
-            low, high = getattr(self, name)
-            if not least <= low <= high:
-                raise ValueError(f"a blind degradation's {name} is a range (low, high) of at least {least:g}, got {(low, high)}")
-        if not (0 <= self.skip < 1 and 0 <= self.camera <= 1 and 0 <= self.round <= 1):
-            raise ValueError(f"chances lie between 0 and 1, got skip {self.skip}, camera {self.camera}, round {self.round}")
-
     @property
     def text(self) -> str:
         """None in particular, which cards leave out."""

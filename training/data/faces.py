@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...plots import decode_pixels
+from ...video.files import IMAGE_SUFFIXES
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 FEDERAL = ("us-house_", "us-senate_")
 """Names of the portraits of the United States' federal government: the only ones that train what this package ships."""
 
@@ -42,10 +42,6 @@ class Jitter:
     shift: float = 0.02
     mirror: bool = True
     light: float = 0.08
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.turn <= 180 and 0 <= self.zoom < 1 and 0 <= self.shift < 1 and 0 <= self.light < 1):
-            raise ValueError(f"jitter takes a turn from 0 to 180 degrees and shares from 0 up to 1, got {self}; use 0 to switch a part off")
 
 
 MIRROR_ONLY = Jitter(0.0, 0.0, 0.0, True, 0.0)
@@ -74,7 +70,7 @@ class Faces:
             if _split(Path(folder), "train", tuple(prefixes)) and not _has_split_folders(Path(folder)):
                 raise ValueError(f"{folder} holds one picture to use; training needs one to learn from and another to validate: add more")
             wanted = f" whose names begin with {' or '.join(prefixes)}" if prefixes else ""
-            raise ValueError(f"{folder} holds no {split} pictures{wanted}; give a folder of aligned faces ({', '.join(SUFFIXES)})")
+            raise ValueError(f"{folder} holds no {split} pictures{wanted}; give a folder of aligned faces ({', '.join(sorted(IMAGE_SUFFIXES))})")
         self.source_side = _source_side(self.paths[0], side)
         fits = len(self.paths) * 3 * self.source_side**2 <= in_memory
         self._pixels = torch.stack([read_face(path, self.source_side) for path in self.paths]) if fits else None
@@ -149,7 +145,7 @@ def _split(folder: Path, split: str, prefixes: tuple[str, ...]) -> list[Path]:
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give the folder that holds the aligned faces")
     named = _has_split_folders(folder)
-    files = sorted(path for path in (folder / split if named else folder).rglob("*") if path.suffix.lower() in SUFFIXES)
+    files = sorted(path for path in (folder / split if named else folder).rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     files = [path for path in files if path.name.startswith(prefixes)] if prefixes else files
     if named:
         return files

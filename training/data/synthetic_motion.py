@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...video import open_source, read_frames
-from .faces import SUFFIXES, Faces, area_resized, read_face
-
-CLIP_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
+from ...video.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from .faces import Faces, area_resized, read_face
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,6 @@ class Motion:
     knots: int = 5
     period: float = 12.0
     light: float = 0.05
-
-    def __post_init__(self) -> None:
-        if not (self.knots >= 2 and self.period >= 2 and min(self.turn, self.zoom, self.shift, self.bend, self.light) >= 0 and self.zoom < 1):
-            raise ValueError(f"motion takes amounts from 0, at least 2 knots and a period of at least 2 frames, got {self}")
 
 
 def animate(image: Tensor, frames: int, motion: Motion, generator: torch.Generator, size: int | None = None) -> Tensor:
@@ -96,8 +91,8 @@ class Clips:
     def __init__(self, folder: Path, side: int, frames: int, in_memory: int = 1 << 30) -> None:
         self.side, self.frames, self._budget = side, frames, in_memory
         folder = Path(folder)
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in CLIP_SUFFIXES)
-        sequences = sorted({path.parent for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES})
+        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+        sequences = sorted({path.parent for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES})
         self._sequences = [found for found in map(_pictures, sequences) if len(found) >= frames]
         self._videos = [video for video in map(self._index_video, files) if video.length >= frames]
         if not len(self):
@@ -161,4 +156,4 @@ def sample_clip(faces: Faces, clips: Clips | None, frames: int, motion: Motion, 
 
 
 def _pictures(folder: Path) -> Sequence[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
