@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..methods.base import NetworkRestorer
 from ..methods.registry import restorer_from
 from ..models.checkpoints.fetch import sha256_of
 from ..models.checkpoints.load import load_network
-from ..models.checkpoints.state_dict import names_of, notes_of
+from ..models.checkpoints.origin import origins
+from ..models.checkpoints.state_dict import notes_of
 from ..models.embedded import BASE
-from ..models.keep.network import rename
-from ..models.tuning import Use, published
+from ..models.tuning import Use
 
 UNKNOWN = "unknown"
 
@@ -56,22 +56,16 @@ def base_from_file(path: Path | str) -> Base:
     return Base(loaded.network, loaded.kind, restorer.side, use_of(restorer), names, digests, loaded.licence, loaded.notes)
 
 
-def base_of(restorer: NetworkRestorer, files: Iterable[Path]) -> Base:
-    """The base behind a restorer: read again from the file that holds its weights, or copied where no file does.
+def base_of(restorer: NetworkRestorer) -> Base:
+    """The base behind a restorer: read again from the file that its weights came from, or copied where they are no file's any more.
 
     Args:
         restorer: is not changed; its settings (fidelity, AdaIN) count.
-        files: where it may have come from.
     """
-    own = native_state(restorer.network)
-    for path in files:
-        if not _may_be_source(path, own):
-            continue
-        try:
-            base = base_from_file(path)
-        except (ValueError, OSError, ModuleNotFoundError):
-            continue  # another file of the folder is broken, which is not this restorer's business
-        if _same_weights(restorer.network, own, base.network):
+    origin = origins(restorer.network).get(restorer.network)
+    if origin is not None and origin.path.is_file():
+        base = base_from_file(origin.path)
+        if _same_weights(restorer.network, base.network):
             base.side, base.use = restorer.side, use_of(restorer)
             return base
     with torch.inference_mode(False):
@@ -91,30 +85,15 @@ def use_of(restorer: NetworkRestorer) -> Use:
     return restorer.use
 
 
-def native_state(network: nn.Module) -> dict[str, Tensor]:
-    """A network's tensors under the names that its files have."""
-    return dict(published(network).state_dict())
-
-
 def _with_bases(path: Path) -> list[Path]:
     """The file, and those it builds on."""
     base = notes_of(path).get(BASE)
     return [path, *(_with_bases(path.with_name(base)) if base else [])]
 
 
-def _may_be_source(path: Path, own: Mapping[str, Tensor]) -> bool:
-    """Whether a file's tensor names allow it to be the one, told without reading weights where that can be."""
-    try:
-        if BASE in notes_of(path):
-            return True  # it holds only what differs from another file; such files are small
-        return set(rename(dict.fromkeys(names_of(path)))) == set(own)  # type: ignore[arg-type]
-    except (ValueError, OSError):
-        return False
-
-
-def _same_weights(network: nn.Module, own: Mapping[str, Tensor], read: nn.Module) -> bool:
+def _same_weights(network: nn.Module, read: nn.Module) -> bool:
     """Whether two networks hold the same weights, but for those that a loader may have halved."""
-    theirs = native_state(read)
+    own, theirs = network.state_dict(), read.state_dict()
     if own.keys() != theirs.keys():
         return False
     return all(value.dtype != theirs[key].dtype or torch.equal(value.cpu(), theirs[key]) for key, value in own.items())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import host, plots
-from ..assembly import PRIORS, restorer_files
+from ..assembly import PRIORS
 from ..finetune.base_model import Base, base_of
 from ..finetune.checkpoint import stored_dtype, validated_name
 from ..finetune.dataset import Pairs, as_bytes
@@ -58,7 +58,7 @@ def fine_tuned(
 ) -> tuple[Any, Tensor, Tensor, str]:
     """The restorer that learnt, curves and sheet as IMAGEs, and the report; images are IMAGEs, the rest as the node's widgets say."""
     with torch.inference_mode(False), torch.enable_grad():  # the host runs everything in inference mode, where nothing can be learnt
-        base = base_of(restorer, restorer_files().values())
+        base = base_of(restorer)
         options = options_for(base, plan=plan, recipe=recipe, steps=steps, rate=learning_rate, batch=batch)
         options = replace(options, held_out=HeldOut(held_out, block), perceptual_by=perceptual, checkpointing=checkpointing)
         if adversary >= 0:
