@@ -22,7 +22,6 @@ from .faces.align import surroundings
 from .faces.compositing.paste import Item
 from .faces.detection.anisotropic_pixels import plausible
 from .faces.tracking.tracks import CutDetector, Keep, identity
-from .faces.types import Surroundings
 from .methods.base import Restorer, Session
 from .models.device import CheckInterrupt, no_check
 from .plurals import counted
@@ -195,7 +194,7 @@ def restore_aligned(
             times.extend(zip(piece.starts, piece.ends, strict=True))
             frames += len(piece.frames)
             if session.looks:
-                session.look(Surroundings(piece.frames[: session.looks]))
+                session.look(piece.frames[: session.looks])
             deliver(session.push(piece.frames))
         if frames:
             deliver(session.close())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .geometry import crop_corners, inverse, scales, zoomed
-from .types import CROP, FaceClip, FaceTrack, Surroundings
+from .types import CROP, FaceClip, FaceTrack
 from .warp import low_pass, warp_affine
 
 SURROUNDINGS_SIDE, SURROUNDINGS_FRAMES = 320, 8
@@ -68,7 +68,7 @@ def span(points: Tensor, margin: int, length: int) -> tuple[int, int]:
     return start, stop
 
 
-def surroundings(frames: Tensor, track: FaceTrack, index: int) -> Surroundings:
+def surroundings(frames: Tensor, track: FaceTrack, index: int) -> Tensor:
     """What lies about the face in frames (n, 3, H, W) from `index` on, all of them inside the track: a copy of the place where the track begins."""
     rows_of(track, index, len(frames))
     check_size(frames, track)
@@ -76,7 +76,7 @@ def surroundings(frames: Tensor, track: FaceTrack, index: int) -> Surroundings:
     middle = back[:, :2] @ torch.full((2,), (CROP - 1) / 2, dtype=back.dtype) + back[:, 2]
     side, (height, width) = SURROUNDINGS_SIDE, track.frame_size
     x, y = (max(0, min(round(float(at) - side / 2), length - side)) for at, length in zip(middle, (width, height), strict=True))
-    return Surroundings(frames[..., y : y + side, x : x + side].float().cpu().clone(), (x, y))
+    return frames[..., y : y + side, x : x + side].float().cpu().clone()
 
 
 def crop_clip(frames: Tensor, track: FaceTrack) -> FaceClip:

@@ -96,31 +96,19 @@ class FaceTrack:
 
 
 @dataclass(frozen=True, eq=False)
-class Surroundings:
-    """What lies about a face, in the pixels in which the frames were stored: crops are turned and scaled, which hides how those came about.
-
-    Attributes:
-        frames: (n, 3, h, w) float32 RGB in [0, 1], the same place in each.
-        corner: (x, y) of their first pixel in the frame.
-    """
-
-    frames: Tensor
-    corner: tuple[int, int] = (0, 0)
-
-
-@dataclass(frozen=True, eq=False)
 class FaceClip:
     """A track and its aligned crops, (N, 3, 512, 512) float32 RGB in [0, 1].
 
     Attributes:
         note: what a restorer found in them and did, for people.
-        around: what lies about the face in the track's first frames; None if unknown.
+        around: (n, 3, h, w) float32 RGB in [0, 1], what lies about the face in the track's first frames, in the pixels in which they were stored:
+            crops are turned and scaled, which hides how those came about; None if unknown.
     """
 
     track: FaceTrack
     crops: Tensor
     note: str = ""
-    around: Surroundings | None = None
+    around: Tensor | None = None
 
     def __post_init__(self) -> None:
         if len(self.crops) != len(self.track):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from ..faces.types import CROP, FaceTrack, Surroundings
+from ..faces.types import CROP, FaceTrack
 from ..models.device import CheckInterrupt, Placement, no_check, on
 from ..models.tuning import Use
 from ..options import parameter
@@ -37,8 +37,8 @@ class Session(ABC):
     return_maps = False
     """Whether `maps` is wanted: set it before the first push."""
 
-    def look(self, around: Surroundings) -> None:  # noqa: B027 - most have no use for it
-        """Is shown what lies about the face in the next frames, where anybody has it; for sessions with `looks` left."""
+    def look(self, around: Tensor) -> None:  # noqa: B027 - most have no use for it
+        """Is shown what lies about the face in the next frames (`FaceClip.around`), where anybody has it; for sessions with `looks` left."""
 
     @abstractmethod
     def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
@@ -140,7 +140,7 @@ def restore_frames(
     track: FaceTrack | None = None,
     *,
     masks: Tensor | None = None,
-    around: Surroundings | None = None,
+    around: Tensor | None = None,
     seed: int = 0,
     chunk: int | None = None,
     check_interrupt: CheckInterrupt = no_check,
@@ -162,9 +162,9 @@ def restore_frames(
     session = restorer.open(track, seed=seed, check_interrupt=check_interrupt)
     session.return_maps = on_maps is not None
     if track is None:
-        around = Surroundings(crops)
+        around = crops
     if around is not None and session.looks:
-        session.look(Surroundings(around.frames[: session.looks], around.corner))
+        session.look(around[: session.looks])
 
     def pieces() -> Iterator[Tensor]:
         for start in range(0, len(crops), chunk):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..faces.align import SURROUNDINGS_FRAMES
-from ..faces.types import FaceTrack, Surroundings
+from ..faces.types import FaceTrack
 from ..models.device import CheckInterrupt
 from ..physics.estimation import Estimate, estimate_degradation
 from ..physics.traces import Traces, find_traces
@@ -33,14 +33,14 @@ class EstimatingSession(Session):
         self.name = name
         self.choose, self.track, self.seed, self.check_interrupt = choose, track, seed, check_interrupt
         self._waiting: list[Tensor] = []
-        self._around: list[Surroundings] = []
+        self._around: list[Tensor] = []
         self._session: Session | None = None
 
     @property
     def looks(self) -> int:  # type: ignore[override]
-        return 0 if self._session is not None else ESTIMATION_FRAMES - sum(len(seen.frames) for seen in self._around)
+        return 0 if self._session is not None else ESTIMATION_FRAMES - sum(map(len, self._around))
 
-    def look(self, around: Surroundings) -> None:
+    def look(self, around: Tensor) -> None:
         self._around.append(around)
 
     def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
@@ -61,7 +61,7 @@ class EstimatingSession(Session):
         around, self._around = self._around, []
         self.check_interrupt()
         scale = 1.0 if self.track is None else self.track.scale
-        traces = find_traces(torch.cat([seen.frames for seen in around]), around[0].corner) if around else Traces()
+        traces = find_traces(torch.cat(around)) if around else Traces()
         estimate = estimate_degradation(crops[:ESTIMATION_FRAMES], scale, traces)
         restorer = self.choose(estimate)
         self.note = f"{estimate.describe()}; restored with {restorer.name}"

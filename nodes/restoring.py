@@ -10,7 +10,6 @@ from torch import Tensor
 
 from .. import host
 from ..faces import CROP, FaceClip, FaceTrack, align, aligned_track
-from ..faces.types import Surroundings
 from ..headless.io import io
 from ..host.images import fitted_mask, from_image, from_mask
 from ..methods.base import Restorer, restore_frames
@@ -41,7 +40,7 @@ def result_ui(node: Any, restored: list[FaceClip], faces: list[FaceClip] | None,
     return {"text": (text,), **slider(node, before[picks], torch.cat([clip.crops for clip in restored])[picks] if picks else before)}
 
 
-PersonInput = tuple[FaceTrack | None, Tensor, Tensor | None, Surroundings | None]
+PersonInput = tuple[FaceTrack | None, Tensor, Tensor | None, Tensor | None]
 """A track or None, crops (n, 3, H, W), masks (n, 1, H, W) or None, and what lies about the face, where it is known."""
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -75,69 +76,50 @@ MAX_STEP_WIDTH = 4
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Steps at the edges of a codec's blocks.
-
-    Attributes:
-        period: pixels from edge to edge, across and down.
-        phase: (x, y) of an edge, in [0, period): it lies before this pixel.
-        strength: by what share differences over an edge exceed those beside it: about 1 in JPEG of quality 30, 0.25 of 85.
-    """
-
-    period: float
-    phase: tuple[float, float]
-    strength: float
-
-
-@dataclass(frozen=True)
 class Traces:
     """What was found in a picture's grid.
 
     Attributes:
         enlargement: how many times larger than it was the picture was made, alike across and down; 1 where nothing tells so.
-        grid: of a codec's blocks; None where none shows.
+        blocks: side of a codec's blocks in the picture's pixels, across and down; None where none show.
     """
 
     enlargement: float = 1.0
-    grid: Grid | None = None
+    blocks: float | None = None
 
     @property
     def any(self) -> bool:
-        return self.enlargement > 1 or self.grid is not None
+        return self.enlargement > 1 or self.blocks is not None
 
     def describe(self) -> str:
         """For people; "" where there is nothing."""
         parts = [f"enlarged {self.enlargement:.1f} times"] if self.enlargement > 1 else []
-        return ", ".join([*parts, *([f"blocks of {self.grid.period:.3g} pixels"] if self.grid else [])])
+        return ", ".join([*parts, *([f"blocks of {self.blocks:.3g} pixels"] if self.blocks else [])])
 
 
-def find_traces(frames: Tensor, corner: tuple[int, int] = (0, 0)) -> Traces:
+def find_traces(frames: Tensor) -> Traces:
     """What was done to frames (N, 3, H, W) in [0, 1], N >= 1, of one shot, in the pixels in which they were stored.
 
     Every other frame is looked at; the others say whether what was found holds for them as well.
-
-    Args:
-        corner: (x, y) of their first pixel, where they are a part of larger ones: phases are the larger ones'.
     """
     top, left = (max(side - SIDE, 0) // 2 for side in frames.shape[-2:])
     y = luma(frames[..., top : top + SIDE, left : left + SIDE].float())[:, 0]
     if min(y.shape[-2:]) < MIN_SIDE:
         return Traces()
     seen, held_out = (y[::2], y[1::2]) if len(y) > 1 else (y, y)
-    corner = corner[0] + left, corner[1] + top
     steps = [_steps(lines) for lines in (seen, seen.mT)]
-    grid = block_grid(steps, ENLARGEMENTS_AFTER_CODING, corner)
-    if grid is not None and grid.period > BLOCK:
-        if not _is_coherent(seen, BLOCK / grid.period):
+    period = block_period(steps, ENLARGEMENTS_AFTER_CODING)
+    if period is not None and period > BLOCK:
+        if not _is_coherent(seen, BLOCK / period):
             return Traces()
-        factor = grid.period / BLOCK
+        factor = period / BLOCK
     else:
         folded = [_fold(profile, BLOCK) for profile in steps]
         factor = enlargement(seen, held_out, blocks=any(f.strength >= MIN_STRENGTH and f.certainty >= SUSPECTED_CERTAINTY for f in folded))
-        grid = block_grid(steps, (1.0, factor), corner) if factor > 1 else grid
-    if grid is not None and min(_fold(_steps(lines), grid.period).strength for lines in (held_out, held_out.mT)) < HELD_OUT_SHARE * MIN_STRENGTH:
-        grid = None
-    return Traces(factor, grid)
+        period = block_period(steps, (1.0, factor)) if factor > 1 else period
+    if period is not None and min(_fold(_steps(lines), period).strength for lines in (held_out, held_out.mT)) < HELD_OUT_SHARE * MIN_STRENGTH:
+        period = None
+    return Traces(factor, period)
 
 
 def enlargement(seen: Tensor, held_out: Tensor, blocks: bool = False) -> float:
@@ -218,21 +200,19 @@ def _contrast(differences: Tensor) -> Tensor:
     return (sums[..., CONTRAST_WINDOW:] - sums[..., :-CONTRAST_WINDOW]) / CONTRAST_WINDOW
 
 
-def block_grid(steps: list[Tensor], factors: tuple[float, ...], corner: tuple[int, int]) -> Grid | None:
-    """The most certain grid of blocks in what `_steps` gives across and down; None where none is certain.
+def block_period(steps: list[Tensor], factors: tuple[float, ...]) -> float | None:
+    """The most certain period of blocks in what `_steps` gives across and down; None where none is certain.
 
     Args:
         factors: by which blocks may have been enlarged.
-        corner: (x, y) of the first pixel.
     """
-    best: tuple[float, Grid] | None = None
+    best, period = 0.0, None
     for times in factors:
         x, y = (_fold(profile, BLOCK * times) for profile in steps)
         certainty = min(x.certainty, y.certainty)
-        if min(x.strength, y.strength) >= MIN_STRENGTH and certainty >= MIN_CERTAINTY and (best is None or certainty > best[0]):
-            phase = ((corner[0] + x.edge) % x.period, (corner[1] + y.edge) % y.period)
-            best = certainty, Grid(x.period, phase, min(x.strength, y.strength))
-    return None if best is None else best[1]
+        if min(x.strength, y.strength) >= MIN_STRENGTH and certainty >= MIN_CERTAINTY and certainty > best:
+            best, period = certainty, BLOCK * times
+    return period
 
 
 def _steps(lines: Tensor) -> Tensor:
@@ -250,14 +230,12 @@ def _steps(lines: Tensor) -> Tensor:
     return found
 
 
-@dataclass(frozen=True)
-class _Folded:
-    """Lines at one period: the strength of the strongest phase, how many standard errors that is, and the place of such an edge."""
+class _Folded(NamedTuple):
+    """Lines at one period: by what share differences over the strongest phase's exceed those beside (about 1 in JPEG of quality 30, 0.25 of 85), and
+    how many standard errors that is."""
 
-    period: float
-    strength: float
-    certainty: float
-    edge: float
+    strength: float = 0.0
+    certainty: float = 0.0
 
 
 def _fold(steps: Tensor, period: float) -> _Folded:
@@ -272,10 +250,10 @@ def _fold(steps: Tensor, period: float) -> _Folded:
     others = levels[apart == BLOCK // 2 if period == BLOCK else apart > step]
     strength = float(levels[at])
     if not strength > 0 or float(others.max()) > MAX_RIVAL * strength:
-        return _Folded(period, 0.0, 0.0, 0.0)
+        return _Folded()
     spread = 1.4826 * float((excess - excess.nanmedian()).abs().nanmedian())
     count = int(excess[bins[at]].isfinite().sum())
-    return _Folded(period, strength, strength * math.sqrt(count) / (1.25 * max(spread, 1e-6)), at * period / len(levels) + (step + 1) / 2)
+    return _Folded(strength, strength * math.sqrt(count) / (1.25 * max(spread, 1e-6)))
 
 
 @lru_cache(64)

@@ -10,7 +10,7 @@ from fvr.demo import moving_portrait
 from fvr.physics import parse
 from fvr.physics.crops import crop_operator
 from fvr.physics.estimation import NOTHING, contradiction, estimate_degradation, unexplained
-from fvr.physics.traces import Grid, Traces
+from fvr.physics.traces import Traces
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_enlarged_footage_is_no_blur(portrait, factor):
     assert not estimate_degradation((F.interpolate(small, portrait.shape[-2:], mode="bicubic").clamp(0, 1) * 255).round() / 255).trusted
 
 
-@pytest.mark.parametrize("traces", [Traces(2.0), Traces(grid=Grid(8.0, (0.0, 0.0), 0.3)), Traces(1.5, Grid(12.0, (11.5, 11.5), 0.3))])
+@pytest.mark.parametrize("traces", [Traces(2.0), Traces(blocks=8.0), Traces(1.5, 12.0)])
 def test_no_blur_is_trusted_in_enlarged_or_blocky_footage(portrait, traces):
     found = estimate_degradation(stored(portrait, "gaussian_blur(sigma=2)"), 1.0, traces)
     assert replace(found, traces=Traces(), held_out=0.0).trusted and not found.fits and not found.trusted
