@@ -279,12 +279,18 @@ def test_dropped_frames_in_an_avi_are_no_damage(tmp_path):
     assert len(cut.warnings) == 1 and "cut short" in cut.warnings[0]
 
 
-DEPTHS = [("yuv420p10le", 1, "10 bits"), ("yuv420p10le", 16, "high dynamic range"), ("yuv420p", 1, "")]
+DEPTHS = [
+    ("yuv420p10le", 1, "10 bits per channel (yuv420p10le)"),
+    ("yuv420p10le", 16, "high dynamic range"),
+    ("yuv422p10le", 1, "10 bits per channel and finer chroma (yuv422p10le)"),
+    ("yuv444p", 1, "has finer chroma (yuv444p)"),
+    ("yuv420p", 1, ""),
+]
 
 
 @pytest.mark.parametrize("pixel_format, transfer, said", DEPTHS)
-def test_lost_depth_is_said(tmp_path, pixel_format, transfer, said):
-    """Once, with what to choose; nothing when the depth is kept."""
+def test_lost_detail_is_said(tmp_path, pixel_format, transfer, said):
+    """Once, with what to choose, which then keeps it; nothing when it is kept."""
     like = SourceInfo(None, 64, 48, colour=ColourTags(1, False, 1, transfer))
     source = open_source(save(tmp_path / "in.mkv", moving(2), like=like, pixel_format=pixel_format))
     for choices, sentences in (({}, bool(said)), ({"pixel_format": "yuv444p10le"}, 0), ({"codec": "vp9"}, bool(said))):
@@ -292,7 +298,10 @@ def test_lost_depth_is_said(tmp_path, pixel_format, transfer, said):
             for chunk in source.chunks():
                 sink.write(chunk.frames, chunk.starts, chunk.ends)
         assert len(sink.warnings) == sentences and all(said in sentence and "choose" in sentence for sentence in sink.warnings)
-    for name, bits, sentences in (("images", "rgb24", bool(said)), ("images", "rgb48", 0), ("images", None, 0), ("%d.jpg", None, bool(said))):
+        if sink.warnings and not choices:
+            assert f"choose pixel format {pixel_format} " in sink.warnings[0]
+    lost = "10" in pixel_format  # images have no chroma
+    for name, bits, sentences in (("images", "rgb24", lost), ("images", "rgb48", 0), ("images", None, 0), ("%d.jpg", None, lost)):
         sink = open_sink(tmp_path / name, source.info, pixel_format=bits)
         assert len(sink.warnings) == sentences
         sink.abort()

@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 
 import av
+from av.video.format import VideoFormat
 
 from ..errors import VideoError
 from ..info import Grading, SourceInfo
@@ -180,12 +181,27 @@ def storable_format(codec: VideoCodec, container: str, pixel_format: str, height
     return pixel_format.replace("420", "444").replace("422", "444")
 
 
-def lost_depth(source: SourceInfo, codec: VideoCodec, pixel_format: str) -> str | None:
-    """A sentence if the source has more than 8 bits per channel and `pixel_format` has not."""
+def lost_detail(source: SourceInfo, codec: VideoCodec, pixel_format: str) -> str | None:
+    """A sentence if the source has more than 8 bits per channel and `pixel_format` has not, or the source's chroma has more samples."""
     bits = depth(source.pix_fmt)
-    if bits <= 8 or depth(pixel_format) > 8:
+
+    def deep(name: str) -> bool:
+        return bits <= 8 or depth(name) > 8
+
+    def fine(name: str) -> bool:
+        return all(here <= there for here, there in zip(chroma_samples(source.pix_fmt), chroma_samples(name), strict=True))
+
+    has = [f"{bits} bits per channel"] * (not deep(pixel_format)) + ["finer chroma"] * (not fine(pixel_format))
+    if not has:
         return None
-    deeper = [name for name in codec.pixel_formats if depth(name) > 8]
-    advice = f"choose {deeper[0]} to keep more" if deeper else "choose a codec that has more, such as h265, av1 or prores"
-    bright = "; high dynamic range shows bands with so few" if source.colour.transfer in HDR else ""
-    return f"the source has {bits} bits per channel and {pixel_format} keeps 8{bright}; {advice}"
+    deeper = [] if deep(pixel_format) else [name for name in codec.pixel_formats if deep(name)]
+    better = [name for name in codec.pixel_formats if deep(name) and fine(name)] or deeper
+    advice = f"choose pixel format {better[0]} to keep more" if better else "choose a codec that has more, such as h265 or prores"
+    bright = ", and high dynamic range shows bands with so few bits" if source.colour.transfer in HDR and not deep(pixel_format) else ""
+    return f"the source has {' and '.join(has)} ({source.pix_fmt}), more than {pixel_format} keeps{bright}; {advice}"
+
+
+def chroma_samples(pix_fmt: str) -> tuple[int, int]:
+    """Of chroma in a square of 64 pixels, across and down; none in grey, nor in RGB, of which nobody expects chroma."""
+    kind = VideoFormat(pix_fmt)
+    return (0, 0) if kind.is_rgb or len(kind.components) < 3 else (kind.chroma_width(64), kind.chroma_height(64))

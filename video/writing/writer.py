@@ -28,7 +28,7 @@ from ..streams.audio import AudioTrack, Callbacks, Lane, no_check, open_lanes
 from ..streams.companions import PLAIN_TAGS, Companions, SubtitleLane, add_attached, advance_timecode, kept_companions, moved_chapters
 from ..streams.sound import file_of, sound_in
 from .boxes import set_display
-from .codecs import HDR, HDR_PARAMETERS, VideoCodec, lost_depth, storable_format
+from .codecs import HDR, HDR_PARAMETERS, VideoCodec, lost_detail, storable_format
 from .leftovers import claim, keep, sweep
 from .publish import hidden_file, pour, publish
 from .timeline import Timeline, choose_tick
@@ -149,7 +149,7 @@ class VideoSink:
             self.warn(
                 f"{width}x{height} has an odd side, so {encoding.codec.name} was written as {self.pixel_format} instead of {encoding.pixel_format}"
             )
-        if like is not None and (loss := lost_depth(like, encoding.codec, self.pixel_format)):
+        if like is not None and (loss := lost_detail(like, encoding.codec, self.pixel_format)):
             self.warn(loss)
         squeezes = encoding.container in ("matroska", "webm") and encoding.codec.name not in ("h264", "h265")  # theirs is in the stream itself
         if like is not None and like.sample_aspect != 1 and squeezes:
