@@ -264,6 +264,23 @@ def test_a_recording_that_begins_between_key_frames_says_what_does_not_decode(tm
     assert lost > 0 and len(source.warnings) == 1 and f"{lost} of its frames have errors; the {frames} frames that decode" in source.warnings[0]
 
 
+def test_a_damaged_frame_that_stands_alone_is_the_same_whenever_it_is_read(tmp_path):
+    """And shows the one before it where it does not decode, rather than what a decoder's threads left in their memory."""
+    whole = save(tmp_path / "whole.mov", moving(90, 128, 192), codec="prores")
+    data = bytearray(whole.read_bytes())
+    with av.open(str(whole)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    for packet in packets[10:90:8]:
+        data[packet.pos + packet.size // 2 : packet.pos + packet.size * 3 // 4] = bytes(packet.size * 3 // 4 - packet.size // 2)
+    (tmp_path / "damaged.mov").write_bytes(data)
+    truth, damaged = read_frames(whole)[0], read_frames(tmp_path / "damaged.mov")[0]
+    assert not torch.equal(damaged, truth) and psnr(damaged, truth) > 30
+    for start in (0, 71, 74):
+        source = open_source(tmp_path / "damaged.mov", start=start)
+        assert torch.equal(read_frames(source)[0], damaged[start:])
+        assert "errors" in source.warnings[0]
+
+
 def test_dropped_frames_in_an_avi_are_no_damage(tmp_path):
     """Their places in the file are empty; a file that is cut short is still told."""
     kept = [index for index in range(30) if index not in (7, 8, 12)]

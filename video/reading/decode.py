@@ -87,10 +87,12 @@ class VideoSource(FrameSource):
         """Seconds that a packet's picture lasts, on average."""
         return (1 + self.field_rate) / self.info.rate
 
-    @property
+    @cached_property
     def margin(self) -> Fraction:
-        """Seconds to begin before the first frame wanted: a frame made of fields takes after the one before it."""
-        return 3 / self.info.rate if self.deinterlaced else Fraction(0)
+        """Seconds to begin before the first frame wanted: a frame made of fields takes after the one before it, as what is damaged of one does."""
+        with open_input(self.place) as container:
+            alone = picture_stream(container).codec_context.codec.intra_only
+        return (3 if self.deinterlaced else Fraction(3, 2) if alone else 0) / self.info.rate
 
     def frames_in_window(self, start: Fraction, duration: Fraction | None, skip: int) -> Iterator[Timed]:
         """Frames whose presentation begins in [start, start + duration)."""

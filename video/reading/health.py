@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
+from itertools import islice
 from typing import Any
 
 import av
@@ -36,9 +39,14 @@ class Health:
         self.fault = ""
         self.ended = Fraction(0)
         self.places: deque[int] = deque()
+        self.recent: deque[Any] = deque(maxlen=2 + (os.cpu_count() or 1))
+        """Packets whose frames may still be in the threads of a decoder, and the one before them."""
 
     def frames(self, container: Any, stream: Any) -> Iterator[Any]:
+        alone = stream.codec_context.codec.intra_only
         for packet in self.packets_of(container, stream):
+            if alone and packet is not None and packet.size:
+                self.recent.append(packet)
             try:
                 frames = packet.decode() if packet else stream.decode(None)
             except av.error.EOFError:
@@ -55,7 +63,30 @@ class Health:
                 self.by_field |= bool(frame.interlaced_frame)
                 if self.places:
                     frame.pts = self.place(frame)
-                yield frame
+                yield self.over_the_one_before(frame, stream) if alone and frame.is_corrupt else frame
+
+    def over_the_one_before(self, damaged: Any, stream: Any) -> Any:
+        """A damaged frame of a codec whose frames stand alone, where what does not decode shows the frame before it.
+
+        A decoder with threads leaves there what happens to lie in its memory, something else on every run (ProRes).
+        """
+        number = next((number for number, packet in enumerate(self.recent) if packet.pts == damaged.pts), None)
+        if number is None:
+            return damaged
+        own = stream.codec_context
+        decoder: Any = av.CodecContext.create(own.codec.name, "r")
+        decoder.extradata, decoder.codec_tag, decoder.options, decoder.thread_count = own.extradata, own.codec_tag, own.options, 1
+        frame = None
+        for packet in islice(self.recent, max(0, number - 1), number + 1):
+            frame = None  # its memory is the next one's
+            with suppress(av.FFmpegError):
+                frame = next(iter(decoder.decode(packet)), None)
+        if frame is None:
+            return damaged
+        for name in ("pts", "time_base", "colorspace", "color_range", "color_primaries", "color_trc"):
+            if hasattr(frame, name):
+                setattr(frame, name, getattr(damaged, name))
+        return frame
 
     def place(self, frame: Any) -> int:
         """The tick of the next picture shown: the earliest that is free, and of a key frame not before its own, as pictures before it are lost."""
