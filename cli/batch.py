@@ -9,6 +9,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from .. import host
 from ..plurals import counted
@@ -20,36 +21,47 @@ from .clips import check_used, encoding
 def restore_each(options: Namespace, clips: Sequence[Path], restore: Callable[[Namespace], int]) -> int:
     """Restores each clip into the folder `options.output`; one that fails is told and the others go on. Returns how many failed.
 
+    Stopped, it reports those that are done; with `options.resume` it leaves them alone.
+
     Args:
         restore: restores one clip, as `options` with its own input, output and report say.
 
     Raises:
         ValueError: before any work, if an output is taken, lies over its input, or cannot be written or is not changed as the options say.
     """
-    outputs = named_outputs(clips, Path(options.output), options.codec, options.overwrite)
+    outputs = named_outputs(clips, Path(options.output), options.codec, options.overwrite or options.resume)
     for clip, output in zip(clips, outputs, strict=True):
         one = Namespace(**{**vars(options), "output": str(output)})
         check_used(one, clip)
         check_encoding(container=output.suffix, **{**encoding(one), "pixel_format": None})  # which may be one of the clip's own
     Path(options.output).mkdir(exist_ok=True)
-    reports, failed = [], 0
-    with tempfile.TemporaryDirectory(prefix="fvr-") as notes:
-        for number, (clip, output) in enumerate(zip(clips, outputs, strict=True)):
-            note = Path(notes) / f"{number}.json"
-            host.say(f"{number + 1} of {len(clips)}: {clip}")
-            try:
-                job = options.job and str(Path(options.job) / output.name)
-                restore(Namespace(**{**vars(options), "input": str(clip), "output": str(output), "report": str(note), "job": job}))
-                reports.append(json.loads(note.read_text(encoding="utf-8")))
-            except (ValueError, OSError, RuntimeError) as error:
-                if options.debug:
-                    raise
-                failed += 1
-                reports.append({"input": str(clip), "output": str(output), "error": str(error)})
-                host.say(f"{clip} failed: {error}")
-    if options.report:
-        whole = {"input": str(options.input), "output": str(options.output), "failed": failed, "clips": reports}
-        Path(options.report).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    reports: list[dict[str, Any]] = []
+    try:
+        with tempfile.TemporaryDirectory(prefix="fvr-") as notes:
+            for number, (clip, output) in enumerate(zip(clips, outputs, strict=True)):
+                host.say(f"{number + 1} of {len(clips)}: {clip}")
+                if options.resume and os.path.lexists(output):
+                    reports.append({"input": str(clip), "output": str(output), "skipped": True})
+                    host.say(f"{output} is there already and stays as it is")
+                    continue
+                note = Path(notes) / f"{number}.json"
+                try:
+                    job = options.job and str(Path(options.job) / output.name)
+                    restore(Namespace(**{**vars(options), "input": str(clip), "output": str(output), "report": str(note), "job": job}))
+                    reports.append(json.loads(note.read_text(encoding="utf-8")))
+                except (ValueError, OSError, RuntimeError) as error:
+                    if options.debug:
+                        raise
+                    reports.append({"input": str(clip), "output": str(output), "error": str(error)})
+                    host.say(f"{clip} failed: {error}")
+    except BaseException:
+        host.say(f"{len(reports)} of {counted(len(clips), 'clip')} are done; the same command with --resume goes on")
+        raise
+    finally:
+        failed = sum("error" in one for one in reports)
+        if options.report:
+            whole = {"input": str(options.input), "output": str(options.output), "failed": failed, "clips": reports}
+            Path(options.report).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     return failed
 
 
@@ -75,7 +87,7 @@ def named_outputs(clips: Sequence[Path], folder: Path, codec: str | None, overwr
     for output in outputs:
         check_apart(output, clips)
         if os.path.lexists(output) and not overwrite:
-            raise VideoError(f"{output} already exists; choose another folder or allow overwriting")
+            raise VideoError(f"{output} already exists; choose another folder, allow overwriting, or leave such clips alone with --resume")
     return outputs
 
 

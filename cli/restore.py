@@ -56,6 +56,7 @@ def add(commands: Any) -> None:
     p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     p.add_argument("--report", metavar="FILE.json", help="write what was done as JSON, with all that repeats it")
     p.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
+    p.add_argument("--resume", action="store_true", help="of a folder of videos, leave those alone whose copies are there")
     g = p.add_argument_group("faces")
     g.add_argument(
         "--faces",
@@ -131,6 +132,9 @@ def restore_all(options: argparse.Namespace) -> int:
     if options.report:
         check_place("--report", options.report, options.input, options.output)
     clips = videos_in_folder(options.input)
+    if options.resume and (options.overwrite or not clips):
+        why = "and --overwrite do not go together" if options.overwrite else f"is of folders of videos, and {options.input} is none"
+        raise ValueError(f"--resume {why}; leave it out (a clip that is restored as a job goes on by itself)")
     if not clips:
         allow_playlist(options.input)
         return restore(options)

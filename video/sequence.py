@@ -287,13 +287,14 @@ class ImageSink:
         if not self.folder.exists():
             return
         if not self.folder.is_dir():
-            raise VideoError(f"{self.folder} is a file; name a folder for the images")
+            raise VideoError(f"{self.folder} is no folder; name one for images, or a video file with a suffix such as .mp4")
         inside = self.inside()
         taken = sorted(file.name for file in inside if self.names.number(file.name) is not None)
         plain = self.names.field is None
         if (taken or (plain and inside)) and not self.overwrite:
             what = f"{self.path} already exists" if self.names.width is None else f"{self.folder} already holds {'files' if plain else taken[0]}"
-            raise VideoError(f"{what}; choose another {'folder' if plain else 'name'} or allow overwriting")
+            other = f"name another folder, a video file in it such as {self.folder / 'clip.mp4'}," if plain else "choose another name"
+            raise VideoError(f"{what}; {other} or allow overwriting")
         if folders := [name for name in taken if (self.folder / name).is_dir()]:
             raise VideoError(f"{self.folder / folders[0]} is a folder where an image would go; choose another name")
         foreign = [file.name for file in inside if file.suffix.lower() not in IMAGE_SUFFIXES or not file.is_file()]

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 
+from fvr import pipeline
 from fvr.cli import main, sentence_of
 from fvr.demo import moving_portrait
 from fvr.film.executors import DiskFull
@@ -179,6 +180,35 @@ def test_a_folder_of_videos_is_restored_one_by_one(tmp_path, monkeypatch, capsys
     info = json.loads((tmp_path / "report.json").read_text())
     assert [one.get("frames") for one in info["clips"]] == [None, 2, 2] and "cannot be read" in info["clips"][0]["error"]
     assert main(["restore", "clips", "out", "--method", "codeformer"]) == 1 and "already exists" in capsys.readouterr().err
+
+
+def test_a_folder_of_videos_that_was_stopped_goes_on(tmp_path, monkeypatch, capsys):
+    """What is done stays byte for byte, and is in the report of both."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clips").mkdir()
+    times = FrameTimes.constant(2, 25)
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        with open_sink(tmp_path / "clips" / name, None, size=(64, 64)) as sink:
+            sink.write(torch.full((2, 3, 64, 64), 0.4), times.starts, times.ends)
+    opened = []
+
+    def stopped(*given, **named):
+        opened.append(given)
+        if len(opened) == 2:
+            raise KeyboardInterrupt
+        return real(*given, **named)
+
+    real, command = pipeline.restore_clip_in_frames, ["restore", "clips", "out", "--method", "codeformer", "--report", "report.json"]
+    monkeypatch.setattr(pipeline, "restore_clip_in_frames", stopped)
+    assert main(command) == 130 and "1 of 3 clips are done; the same command with --resume goes on" in capsys.readouterr().err
+    assert [Path(one["output"]).name for one in json.loads(Path("report.json").read_text())["clips"]] == ["a.mp4"]
+    before = Path("out/a.mp4").stat().st_mtime_ns
+    assert main(command) == 1 and "already exists" in capsys.readouterr().err
+    assert main([*command, "--resume"]) == 0
+    assert Path("out/a.mp4").stat().st_mtime_ns == before and len(list(Path("out").iterdir())) == 3
+    assert [one.get("skipped", False) for one in json.loads(Path("report.json").read_text())["clips"]] == [True, False, False]
+    for wrong in (["restore", "clips", "out", "--overwrite"], ["restore", "clips/a.mp4", "d.mp4"]):
+        assert main([*wrong, "--resume"]) == 1 and "--resume" in capsys.readouterr().err
 
 
 def test_warnings_come_before_the_work(clip, tmp_path, monkeypatch, capsys):
