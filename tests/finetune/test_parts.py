@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.small_spandrel import small_denoiser, small_swinir
 from helpers.tiny_pairs import SIDE, base, noisy, pairs
 from safetensors.torch import load_file
 from torch import nn
@@ -190,19 +191,6 @@ def test_batches_depend_on_their_arguments_alone_and_rehearse(tmp_path: Path) ->
     for image, which in zip(plain["target"], plain["which"].tolist(), strict=True):
         wanted = pairs().pair(which // 2)[1] * 2 - 1
         assert torch.equal(image, wanted.flip(-1) if which % 2 else wanted)
-
-
-def small_swinir() -> nn.Module:
-    from spandrel.architectures.SwinIR import SwinIR
-
-    sizes = dict(img_size=32, embed_dim=16, depths=(2, 2), num_heads=(2, 2), window_size=8, mlp_ratio=2.0, upscale=1, upsampler="", img_range=1.0)
-    return SwinIR(**sizes, drop_path_rate=0.3)
-
-
-def small_denoiser() -> nn.Module:
-    from spandrel.architectures.DnCNN import DnCNN
-
-    return DnCNN(in_nc=3, out_nc=3, nc=16, nb=10, act_mode="R", mode="DnCNN")
 
 
 @pytest.mark.parametrize(("make", "share"), [(small_swinir, 0.9), (small_denoiser, 0.995)])

@@ -10,6 +10,7 @@ import cv2
 import pytest
 import torch
 from helpers.seeded_weights import seed_weights, seeded_state
+from helpers.small_spandrel import small_denoiser, small_swinir
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -27,18 +28,6 @@ SWINIR |= dict(upsampler="nearest+conv", resi_connection="1conv", start_unshuffl
 @pytest.fixture
 def spandrel():
     return pytest.importorskip("spandrel")
-
-
-def small_swinir():
-    from spandrel.architectures.SwinIR import SwinIR
-
-    return SwinIR(img_size=64, embed_dim=16, depths=(1, 2), num_heads=(2, 2), window_size=8, mlp_ratio=2.0, upscale=1, upsampler="", img_range=1.0)
-
-
-def small_denoiser():
-    from spandrel.architectures.DnCNN import DnCNN
-
-    return DnCNN(in_nc=3, out_nc=3, nc=16, nb=10, act_mode="R", mode="DnCNN")
 
 
 def picture(side=64, count=2):
