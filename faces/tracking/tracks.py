@@ -159,7 +159,7 @@ class Tracker:
         if where is not None:
             frame = handover(tracklet, kept[where - 1], kept[where])
             parts = [Tracklet([s for s in tracklet.sightings if (s.frame >= frame) == later]) for later in (False, True)]
-            if all(len(part.sightings) >= self.options.min_length for part in parts):
+            if all(len(part.sightings) >= BRIEF for part in parts):
                 return [(part, look_of(faces[of], embeddings[of], size)) for part, of in zip(parts, (slice(where), slice(where, None)), strict=True)]
         order = sorted(range(len(kept)), key=lambda k: (-kept[k].sharpness, k))[: max(3, (len(kept) + 1) // 2)]
         return [(tracklet, look_of(faces[sorted(order)], embeddings[sorted(order)], size))]
@@ -176,6 +176,8 @@ class Tracker:
 
 CROP_EVERY = 4
 """Every how many frames of the clip a face is kept, so that the end of the shot can choose some for the embedding; who is new is kept at once."""
+BRIEF = 2 * CROP_EVERY
+"""Frames of a track that are too few to be somebody else: who comes out from behind another one looks like both at first."""
 
 
 def stays(old: Sighting, face: Face, look: Tensor) -> bool:

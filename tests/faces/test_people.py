@@ -226,6 +226,16 @@ def test_who_leaves_and_returns_is_one_and_who_dissolves_is_two(picture_of, dete
 
 
 @needs_faces
+def test_who_is_half_behind_somebody_at_first_is_one_person(picture_of, detector):
+    """The side of another face lies before this one in its first five frames: as in a dissolve, the first pictures look like somebody else."""
+    a, b = (torch.nn.functional.avg_pool2d(picture_of(k)[None], 2)[0] for k in (5, 7))
+    half = a.clone()
+    half[:, :, :146] = b[:, :, :146]
+    (track,) = find_tracks([(0, torch.stack([*[half] * 5, *[a] * 20]))], detector)
+    assert len(track) == 25
+
+
+@needs_faces
 def test_who_is_seen_in_shots_of_one_frame_is_known_there(picture_of, detector):
     """Photographs as a batch: every one is a shot, and who is on two of them is one person."""
     frames = torch.stack([torch.nn.functional.avg_pool2d(picture_of(k)[None], 2)[0] for k in (0, 2, 5, 0, 7, 2)])
