@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,122 +12,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...models.blazeface import MULTIPLE, STRIDE, BlazeFace
-from ...models.embedded import load_embedded
 from ..geometry import iou
 from ..types import Face
 from .mesh_points import face_box, five_points, pose, roll_of
 from .mesh_tracking import CROP_MARGIN, Mesher, Region, crop, region_of, track_by_flow
+from .pyramid import DOUBTFUL_SCORE, SCORE, Candidate, Searcher
 
-MIN_BOX, MAX_BOX = 13.0, 170.0
-"""Sides of the smallest and the largest box that BlazeFace is sure of, in pixels of its input."""
-COARSE, CLOSE = 192, 96
-"""Longer sides of a frame at which it is searched for faces from 7 % of it on (never enlarged), and for such as fill it or more."""
-PYRAMID_STEP = 3.0
-"""Ratio of neighbouring pyramid levels' scales; BlazeFace's own range is 13."""
-MIN_FACE = 20
-"""Smallest face in pixels of the frame as it is searched."""
-DETECT_SIZE = 480
-"""Short side, in pixels, at which larger frames are searched for the smallest faces."""
-SCORE = 0.3
-"""Least BlazeFace score of a candidate; FaceMesh has the last word."""
+MOST_DOUBTFUL = 3
+"""Candidates below SCORE that FaceMesh looks at in a search: small faces have 0.2 to 0.3 in some frames, and FaceMesh is certain of them; there is
+one in two searches where there is no face, and dozens where all is blurred."""
 ROTATE = ("auto", "off")
 QUARTER_TURNS = (0, 2, 1, 3)
 """Quarter turns of the picture, counterclockwise, in the order in which they are tried."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """What BlazeFace says of a face: its box (4,) and roll (radians) in the frame, and its score in [0, 1]."""
-
-    box: Tensor
-    roll: float
-    score: float
-
-
-class Searcher:
-    """BlazeFace on a pyramid of one frame."""
-
-    def __init__(self, device: torch.device | str) -> None:
-        self.device = torch.device(device)
-        self.network = load_embedded(BlazeFace, self.device).to(memory_format=torch.channels_last)
-
-    def levels(self, height: int, width: int, fine: bool) -> list[float]:
-        """Scales at which a frame is searched, coarse ones first."""
-        long, short = max(height, width), min(height, width)
-        scales = [min(COARSE / long, 1.0)]
-        if fine:
-            if scales[0] * long > MAX_BOX:
-                scales.append(CLOSE / long)
-            scale = min(1.0, DETECT_SIZE / short) * MIN_BOX / MIN_FACE
-            while scale > 1.15 * scales[0] and len(scales) < 8:
-                scales.append(scale)
-                scale /= PYRAMID_STEP
-        return scales
-
-    def __call__(self, picture: np.ndarray, fine: bool = True, quarters: Sequence[int] = (0,)) -> list[Candidate]:
-        """Candidates in a picture (3, H, W) float32 RGB in [0, 1], best first; `quarters` are the turns at which it is searched."""
-        found: list[Candidate] = []
-        height, width = picture.shape[1:]
-        for quarter in quarters:
-            shown = np.ascontiguousarray(np.rot90(picture, quarter, (1, 2))) if quarter else picture
-            for scale in self.levels(height, width, fine):
-                found += [unrotate(candidate, quarter, height, width) for candidate in self.at(shown, scale)]
-        return weighted_nms(found)
-
-    @torch.inference_mode()
-    def at(self, picture: np.ndarray, scale: float) -> Iterator[Candidate]:
-        """Candidates of one level, before doubles are removed."""
-        height, width = picture.shape[1:]
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        canvas = np.zeros((-(-size[1] // MULTIPLE) * MULTIPLE, -(-size[0] // MULTIPLE) * MULTIPLE, 3), np.float32)
-        for channel, plane in enumerate(picture):
-            small = cv2.resize(plane, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-            canvas[: size[1], : size[0], channel] = small * 2 - 1
-        logits, places = self.network(torch.from_numpy(canvas).permute(2, 0, 1)[None].to(self.device))
-        scores = torch.sigmoid(logits[0].float().cpu())
-        rows, columns = torch.nonzero(scores >= SCORE, as_tuple=True)
-        places = places[0].float().cpu()[rows, columns].double()
-        middle = torch.stack([columns, rows], 1).double() * STRIDE + STRIDE / 2
-        zoom = torch.tensor([width / size[0], height / size[1]], dtype=torch.float64)
-        for score, place, anchor in zip(scores[rows, columns].tolist(), places, middle, strict=True):
-            corners = torch.stack([place[0] + anchor - place[1] / 2, place[0] + anchor + place[1] / 2]) * zoom - 0.5
-            if bool((corners[1] > corners[0]).all()):
-                yield Candidate(corners.reshape(4), float(torch.atan2(*(place[3] - place[2]).flip(0))), score)
-
-
-def unrotate(candidate: Candidate, quarter: int, height: int, width: int) -> Candidate:
-    """A candidate of the picture turned by `quarter` as one of the picture (height, width)."""
-    if not quarter:
-        return candidate
-    x, y = candidate.box.reshape(2, 2).unbind(1)
-    for done in range(quarter):
-        # np.rot90 takes pixel (x, y) of a picture of width w to (y, w - 1 - x)
-        w = width if (quarter - done) % 2 else height
-        x, y = w - 1 - y, x
-    corners = torch.stack([x, y], 1)
-    return Candidate(torch.cat([corners.amin(0), corners.amax(0)]), candidate.roll + quarter * np.pi / 2, candidate.score)
-
-
-def weighted_nms(candidates: Sequence[Candidate], overlap: float = 0.3) -> list[Candidate]:
-    """Non-maximum suppression that averages overlapping boxes, weighted by score. Faces of another roll do not suppress: FaceMesh decides."""
-    left = sorted(candidates, key=lambda c: (-c.score, *c.box.tolist()))
-    kept = []
-    while left:
-        boxes = torch.stack([c.box for c in left])
-        same = (iou(boxes[:1], boxes)[0] >= overlap) & torch.tensor([math.cos(c.roll - left[0].roll) > 0.5 for c in left])
-        same[0] = True
-        weight = torch.tensor([c.score for c in left], dtype=torch.float64)[same][:, None]
-        box = (boxes[same] * weight).sum(0) / weight.sum()
-        kept.append(Candidate(box, left[0].roll, left[0].score))
-        left = [c for c, s in zip(left, same.tolist(), strict=True) if not s]
-    return kept
-
-
 LOGIT_TEMPERATURE = 4.0
 """Logits of FaceMesh's presence per logit of a face's score: faces reach 18 to 60 on our clips, what is none lies below -5."""
+LEAST_LOGIT = -5.0
+"""FaceMesh's presence down to which its mesh may be right: faces blurred by 6 % have -1 to -5, and their outlines are 2 to 9 % off; what is none has
+-7 and less, mostly."""
+SEEN = 0.6
+"""BlazeFace's score of a candidate from which on it is asked of one that FaceMesh does not see."""
 CERTAIN_SCORE = 0.94
 """Score below which a face may be one that lies or stands on its head: FaceMesh gives up to 0.8 to faces that it looks at upside down."""
+AROUND = 32.0
+"""Side of a face, in pixels of BlazeFace's input, that is looked for around where it was."""
 FAST = 0.1
 """Share of its region by which a face must have moved since the frame before to be looked at again where it is now."""
 MAX_LOOKS = 5
@@ -140,11 +47,15 @@ CELL_CHANGE = 0.04
 """Change of four cells of a thumbnail since the last search from which on somebody may have come into view there."""
 CELLS = (32, 18)
 """Width and height of thumbnails."""
-SMALL_AREA = 0.3
-"""Share of the frame up to which an area that changed is searched finely at once."""
+SMALL_AREA, MOST_AREAS = 0.3, 3
+"""Share of the frame up to which areas that changed are searched finely at once, and how many; more are taken as one."""
+WATCH = 32
+"""Frames for which a face that was lost is looked for around its place."""
 AGREED, AGREED_IN_DARK = 0.8, 0.72
 """BlazeFace score from which on it sees the face that FaceMesh is in doubt of: blurred ones have 0.83 to 0.9, dark ones 0.72 to 0.76, smileys up to
 0.63, dolls and painted blobs up to 0.78."""
+LOYALTY = 0.1
+"""How much less is enough for a face of which it was so before."""
 REDUCED_SIDE = 128
 """Side of the reduced picture in which BlazeFace looks for such a face, which fills a third of it: there neither blur nor noise is left."""
 DARK, MAX_GAIN = 0.4, 8.0
@@ -202,44 +113,56 @@ class BlazeFaceDetector:
     def search(
         self, picture: np.ndarray, known: Sequence[Placed], fine: bool, quarters: Sequence[int] = (0,), area: Area | None = None
     ) -> list[Placed]:
-        """Faces in a picture (3, H, W), or in an area of it, that are not among the known ones."""
+        """Faces in a picture (3, H, W), or the smaller ones in an area of it, that are not among the known ones."""
+        if area is None:
+            height, width = picture.shape[1:]
+            least = DOUBTFUL_SCORE if fine and 0 in quarters else SCORE
+            candidates = self.searcher(picture, self.searcher.levels(height, width, fine), quarters, least)
+        else:
+            candidates = self.candidates_in(picture, area, self.searcher.finest(min(area[2] - area[0], area[3] - area[1])), DOUBTFUL_SCORE)
         boxes = [placed.box for placed in known]
         found: list[Placed] = []
-        for candidate in self.candidates(picture, fine, quarters, area):
+        doubtful = 0
+        for candidate in candidates:
             alike = [math.cos(candidate.roll - roll_of(placed.mesh)) > 0.5 for placed in found]
             if overlaps_any([*boxes, *(p.box for p, same in zip(found, alike, strict=True) if same)], candidate.box):
                 continue
-            placed = self.refine(picture, replace(region_of(candidate.box.reshape(2, 2), 0.0), roll=candidate.roll))
-            if placed is not None:
+            doubtful += candidate.score < SCORE
+            if doubtful > MOST_DOUBTFUL:
+                break
+            region = replace(region_of(candidate.box.reshape(2, 2), 0.0), roll=candidate.roll)
+            placed = self.refine(picture, region, seen=candidate.score >= SEEN, taken=boxes)
+            if placed is not None and (candidate.score >= SCORE or placed.score >= CERTAIN_SCORE):
                 found.append(placed)
         return drop_overlapping([*known, *sorted(found, key=lambda placed: -placed.score)])[len(known) :]
 
-    def candidates(self, picture: np.ndarray, fine: bool, quarters: Sequence[int] = (0,), area: Area | None = None) -> list[Candidate]:
-        """What BlazeFace says of a picture (3, H, W), or of an area of it."""
-        if area is None:
-            return self.searcher(picture, fine, quarters)
+    def candidates_in(self, picture: np.ndarray, area: Area, scale: float, least: float = SCORE) -> list[Candidate]:
+        """What BlazeFace says of an area of a picture (3, H, W)."""
         x0, y0, x1, y1 = max(area[0], 0), max(area[1], 0), max(area[2], 0), max(area[3], 0)
         if not picture[0, y0:y1, x0:x1].size:
             return []
         corner = torch.tensor([x0, y0, x0, y0])
-        return [replace(found, box=found.box + corner) for found in self.searcher(picture[:, y0:y1, x0:x1], fine, quarters)]
+        return [replace(found, box=found.box + corner) for found in self.searcher(picture[:, y0:y1, x0:x1], [scale], least=least)]
 
     def search_around(self, picture: np.ndarray, region: Region, others: Sequence[Placed]) -> Placed | None:
         """The certain face about a region that lost its own, moved by no more than the region's side; None if there is none but `others`."""
         reach = 1.5 * region.side
         area = (round(region.x - reach), round(region.y - reach), round(region.x + reach) + 1, round(region.y + reach) + 1)
-        for candidate in self.candidates(picture, False, area=area):
+        for candidate in self.candidates_in(picture, area, min(AROUND * CROP_MARGIN / region.side, 1.0)):
             if not overlaps_any([other.box for other in others], candidate.box):
                 placed = self.refine(picture, replace(region_of(candidate.box.reshape(2, 2), 0.0), roll=candidate.roll))
                 if placed is not None and placed.score >= CERTAIN_SCORE:
                     return placed
         return None
 
-    def refine(self, picture: np.ndarray, region: Region, near: float = 0.03) -> Placed | None:
-        """The face in a region: looked at until its mesh says the same region (see `Region.near`), from the second time on as its own mesh says."""
+    def refine(self, picture: np.ndarray, region: Region, near: float = 0.03, seen: bool = False, taken: Sequence[Tensor] = ()) -> Placed | None:
+        """The face in a region: looked at until its mesh says the same region (see `Region.near`), from the second time on as its own mesh says.
+
+        seen: whether another network may know of a face there that FaceMesh does not see; its score is below 0.5 then. taken: boxes of other faces.
+        """
         for _ in range(MAX_LOOKS):
             placed = self.look(picture, region)
-            if placed is None:
+            if placed is None or (placed.score <= 0.5 and not seen) or overlaps_any(taken, placed.box):
                 return None
             before, region = region, region_of(placed.mesh, roll_of(placed.mesh))
             if region.near(before, near):
@@ -247,9 +170,9 @@ class BlazeFaceDetector:
         return placed
 
     def look(self, picture: np.ndarray, region: Region) -> Placed | None:
-        """The face in a region, None if there is none."""
+        """The face in a region, None if FaceMesh does not even suspect one."""
         mesh, sure = self.mesher(picture, region)
-        if sure <= 0 or not bool(torch.isfinite(mesh).all()):
+        if sure <= LEAST_LOGIT or not bool(torch.isfinite(mesh).all()):
             return None
         return Placed(mesh, float(torch.sigmoid(torch.tensor(sure / LOGIT_TEMPERATURE))))
 
@@ -273,8 +196,8 @@ class Follower:
 
     FaceMesh looks in every other frame where each face was in the frame before; in the others optical flow carries the mesh on, where it can.
     BlazeFace searches coarsely where no face is known, and every SEARCH_EVERY frames while anything changes outside the known faces, there finely if
-    it is a SMALL_AREA; finely every FINE_EVERY frames, after a change of scene, and when a face is lost. The result does not depend on how the frames
-    are chunked.
+    that is a SMALL_AREA; finely every FINE_EVERY frames, after a change of scene, and when a face is lost, which is then looked for around its place
+    for WATCH frames. The result does not depend on how the frames are chunked.
     """
 
     SEARCH_EVERY = 4
@@ -288,6 +211,9 @@ class Follower:
         self.last: np.ndarray | None = None
         self.faces: list[Face] = []
         self.count = 0
+        self.watched: list[Watched] = []
+        self.least = AGREED
+        """BlazeFace's score of a face that counts in this frame."""
         self.turn_due = 0
         """Frame from which on a new scene is searched for turned faces again."""
 
@@ -306,26 +232,30 @@ class Follower:
         if before is not None and last is not None and np.array_equal(small, before) and np.array_equal(picture, last):
             return self.repeat(exposed(picture, gain))
         picture, last = exposed(picture, gain), None if last is None else exposed(last, gain)
+        self.least = AGREED if gain == 1 else AGREED_IN_DARK
         changed = before is None or float(np.abs(small - before).mean()) > SCENE_CHANGE
         known = [] if changed else self.live
+        self.watched = [] if changed else self.watched
         seen = [self.propagate(last, picture, placed, [other for other in known if other is not placed]) for placed in known]
         live = drop_overlapping([placed for placed in seen if placed is not None])
+        lost = [placed for placed, now in zip(known, seen, strict=True) if not any(now is one for one in live)]
         fine = changed or len(live) < len(known) or self.count % self.FINE_EVERY == 0
-        area = self.changed_area(live, picture.shape[1:]) if live and not fine and self.count % self.SEARCH_EVERY == 0 else None
-        if fine or not live or area is not None:
-            live += self.search(picture, live, fine, area)
+        areas = self.changed_areas(live, picture.shape[1:]) if live and not fine and self.count % self.SEARCH_EVERY == 0 else []
+        new = self.search(picture, live, fine, areas) if fine or not live or areas else []
+        live += [*new, *self.reappeared(picture, lost, live, new)]
         if fine and self.detector.rotate == "auto":
             live = self.with_rotated(picture, live, thorough=changed and self.count >= self.turn_due)
-        live = [self.asked(picture, placed, AGREED if gain == 1 else AGREED_IN_DARK) for placed in live]
         self.count += 1
         return self.keep(live)
 
-    def asked(self, picture: np.ndarray, placed: Placed, least: float) -> Placed:
-        """A face with BlazeFace's score of it, where FaceMesh is in doubt: at once, then every SEARCH_EVERY frames."""
-        if placed.score >= CERTAIN_SCORE or (placed.agreed is not None and self.count % self.SEARCH_EVERY):
+    def asked(self, picture: np.ndarray, placed: Placed) -> Placed | None:
+        """A face with BlazeFace's score of it, where FaceMesh is in doubt: at once, then every SEARCH_EVERY frames. None if neither sees it."""
+        if placed.score >= CERTAIN_SCORE:
             return placed
-        score = self.detector.reduced_score(picture, placed)
-        return replace(placed, agreed=score if score >= least else 0.0)
+        if placed.agreed is None or self.count % self.SEARCH_EVERY == 0:
+            score = self.detector.reduced_score(picture, placed)
+            placed = replace(placed, agreed=score if score >= self.least - (LOYALTY if placed.agreed else 0) else 0.0)
+        return placed if placed.score > 0.5 or placed.agreed else None
 
     def keep(self, live: list[Placed]) -> list[Face]:
         """Remembers the faces of a frame, and gives them best first."""
@@ -335,15 +265,42 @@ class Follower:
 
     def repeat(self, picture: np.ndarray) -> list[Face]:
         """Faces in a frame that is the one before again: the same to the bit, and those whose search was not yet due."""
-        area = self.changed_area(self.live, picture.shape[1:]) if self.live else None
-        return list(self.faces) if area is None else self.keep(self.live + self.search(picture, self.live, False, area))
+        areas = self.changed_areas(self.live, picture.shape[1:]) if self.live else []
+        return self.keep(self.live + self.search(picture, self.live, False, areas)) if areas else list(self.faces)
 
-    def search(self, picture: np.ndarray, live: Sequence[Placed], fine: bool, area: Area | None) -> list[Placed]:
-        """New faces in a frame, of an area that changed the small ones too if it is small."""
+    def search(self, picture: np.ndarray, live: Sequence[Placed], fine: bool, areas: Sequence[Area]) -> list[Placed]:
+        """New faces in a frame, of areas that changed the small ones too as long as the areas are small together."""
         self.searched = self.small
         found = self.detector.search(picture, live, fine)
-        if area is not None and (area[2] - area[0]) * (area[3] - area[1]) <= SMALL_AREA * picture[0].size:
-            found += self.detector.search(picture, [*live, *found], True, area=area)
+        left = SMALL_AREA * picture[0].size
+        for area in areas:
+            left -= (area[2] - area[0]) * (area[3] - area[1])
+            if left >= 0:
+                found += self.detector.search(picture, [*live, *found], True, area=area)
+        return [placed for one in found if (placed := self.asked(picture, one)) is not None]
+
+    def reappeared(self, picture: np.ndarray, lost: Sequence[Placed], live: Sequence[Placed], new: Sequence[Placed]) -> list[Placed]:
+        """Faces that come out from behind something: looked for around where they were lost, every other frame, where anything moved there since.
+
+        lost: faces of the frame before that were not followed to this one. live, new: those of this one that were, and the others found by now.
+        """
+        assert self.small is not None
+        size = picture.shape[1:]
+        inside = [placed for placed in lost if 0 < float(placed.box[::2].mean()) < size[1] and 0 < float(placed.box[1::2].mean()) < size[0]]
+        watched = [*self.watched, *(Watched(region_of(placed.mesh, roll_of(placed.mesh)), self.count + WATCH, self.small) for placed in inside)]
+        found: list[Placed] = []
+        self.watched = []
+        for one in watched:
+            if any(one.holds(placed) for placed in new):
+                continue
+            if self.count % 2 and one.moved(self.small, size):
+                face = self.detector.search_around(picture, one.region, [*live, *new, *found])
+                one = replace(one, small=self.small)
+                if face is not None:
+                    found.append(face)
+                    continue
+            if self.count < one.until:
+                self.watched.append(one)
         return found
 
     def with_rotated(self, picture: np.ndarray, live: list[Placed], thorough: bool) -> list[Placed]:
@@ -359,22 +316,23 @@ class Follower:
             *self.detector.search(picture, certain, bool(quarters), quarters or QUARTER_TURNS[1:]),
             *(placed for placed in live if placed.score < CERTAIN_SCORE),
         ]
-        return drop_overlapping([*certain, *sorted(uncertain, key=lambda placed: -placed.score)])
+        left = drop_overlapping([*certain, *sorted(uncertain, key=lambda placed: -placed.score)])
+        return [placed for one in left if (placed := self.asked(picture, one) if one.agreed is None else one) is not None]
 
     def propagate(self, before: np.ndarray | None, picture: np.ndarray, placed: Placed, others: Sequence[Placed]) -> Placed | None:
         """Where a face of the frame before is now; `others` are the frame's other faces there."""
         if before is not None and not placed.by_flow and (mesh := track_by_flow(before, picture, placed.mesh)) is not None:
-            return Placed(mesh, placed.score, by_flow=True, agreed=placed.agreed)
+            return self.asked(picture, Placed(mesh, placed.score, by_flow=True, agreed=placed.agreed))
         region = region_of(placed.mesh, roll_of(placed.mesh))
-        now = self.detector.refine(picture, region, near=FAST)
+        now = self.detector.refine(picture, region, near=FAST, seen=True)
         if placed.score >= CERTAIN_SCORE and (now is None or now.score < CERTAIN_SCORE):
             now = self.detector.search_around(picture, region, others) or now
-        return None if now is None else replace(now, agreed=placed.agreed)
+        return None if now is None else self.asked(picture, replace(now, agreed=placed.agreed))
 
-    def changed_area(self, live: Sequence[Placed], size: tuple[int, ...]) -> Area | None:
-        """Where something outside the known faces changed since the last search, with a cell around it; None if nothing did."""
+    def changed_areas(self, live: Sequence[Placed], size: tuple[int, ...]) -> list[Area]:
+        """Where something outside the known faces changed since the last search, with a cell around it, in MOST_AREAS at most, small ones first."""
         if self.searched is None or self.small is None:
-            return 0, 0, size[1], size[0]
+            return [(0, 0, size[1], size[0])]
         cells = (CELLS[0] // 2, CELLS[1] // 2)
         change = cv2.resize((self.small - self.searched).transpose(1, 2, 0), cells, interpolation=cv2.INTER_AREA)
         moved = np.abs(change).mean(2) > CELL_CHANGE
@@ -384,11 +342,36 @@ class Follower:
             (x0, y0), (x1, y1) = np.floor(box[0]).clip(0).astype(int), np.ceil(box[1]).clip(0).astype(int)
             moved[y0:y1, x0:x1] = False
         if not moved.any():
-            return None
-        rows, columns = np.nonzero(moved)
+            return []
+        count, labels = cv2.connectedComponents(cv2.dilate(moved.astype(np.uint8), np.ones((3, 3), np.uint8)))
+        parts = [labels == k for k in range(1, count)] if count <= MOST_AREAS + 1 else [labels > 0]
         width, height = size[1] / cells[0], size[0] / cells[1]
-        x0, y0, x1, y1 = columns.min() - 1, rows.min() - 1, columns.max() + 2, rows.max() + 2
-        return int(max(x0, 0) * width), int(max(y0, 0) * height), int(min(x1, cells[0]) * width), int(min(y1, cells[1]) * height)
+        areas = []
+        for part in parts:
+            rows, columns = np.nonzero(part)
+            areas.append((int(columns.min() * width), int(rows.min() * height), int((columns.max() + 1) * width), int((rows.max() + 1) * height)))
+        return sorted(areas, key=lambda area: ((area[2] - area[0]) * (area[3] - area[1]), area))
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A region whose face was lost, the frame until which it is looked for, and the thumbnail (3, h, w) of the last frame in which it was."""
+
+    region: Region
+    until: int
+    small: np.ndarray
+
+    def holds(self, placed: Placed) -> bool:
+        """Whether a face may be the one that was lost."""
+        x, y = placed.box.reshape(2, 2).mean(0).tolist()
+        return max(abs(x - self.region.x), abs(y - self.region.y)) < self.region.side
+
+    def moved(self, small: np.ndarray, size: tuple[int, ...]) -> bool:
+        """Whether anything changed about the region in frames of this size (H, W)."""
+        x0, x1 = (int((self.region.x + side * self.region.side) * CELLS[0] / size[1]) for side in (-1, 1))
+        y0, y1 = (int((self.region.y + side * self.region.side) * CELLS[1] / size[0]) for side in (-1, 1))
+        change = np.abs(small - self.small).mean(0)[max(y0, 0) : max(y1, 0) + 1, max(x0, 0) : max(x1, 0) + 1]
+        return bool((change > CELL_CHANGE).any())
 
 
 def exposure(small: np.ndarray) -> float:

@@ -10,10 +10,11 @@ import torch
 from torch.testing import assert_close
 
 from fvr.faces import find_tracks, load_detector
-from fvr.faces.detection.blazeface import CERTAIN_SCORE, Candidate, unrotate
+from fvr.faces.detection.blazeface import CERTAIN_SCORE
 from fvr.faces.detection.detectors import following
 from fvr.faces.detection.mesh_points import FIVE_POINT_WEIGHTS, face_box, five_points, roll_of
 from fvr.faces.detection.mesh_tracking import region_of, to_frame
+from fvr.faces.detection.pyramid import Candidate, unrotate
 from fvr.faces.geometry import TEMPLATE, scales, similarity
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
@@ -129,6 +130,40 @@ def test_a_small_face_that_comes_into_view_is_found_within_four_frames(portrait,
     assert [len(faces) for faces in found[:6]] == [1] * 6 and [len(faces) for faces in found[9:]] == [2] * 4
 
 
+def test_two_small_faces_that_come_into_view_far_apart_are_found_within_four_frames(portrait, detector):
+    """A box around both would be most of the frame."""
+    small = torch.nn.functional.interpolate(portrait[None, :, :280, 80:360], size=(110, 110), mode="area")[0]
+    frames = torch.full((13, 3, 540, 960), 0.4)
+    frames[:, :, 200:310, 420:530] = small
+    frames[6:, :, 20:130, 20:130] = frames[6:, :, 400:510, 830:940] = small
+    assert [len(faces) for faces in following(detector)(frames)[9:]] == [3] * 4
+
+
+@pytest.mark.parametrize(("sigma", "people"), [(0.1, 1), (4, 0)])
+def test_whom_blazeface_doubts_is_found_where_facemesh_is_certain(sigma, people, portrait, detector, monkeypatch):
+    """Its scores lowered to 0.25, as those of many small faces are."""
+    frame = blurred(portrait[:, :320, 60:380], sigma)[0]
+    network, scales = detector.searcher.network, detector.searcher.levels(320, 320, True)
+    best = max(candidate.score for candidate in detector.searcher(frame.numpy(), scales))
+    shift = math.log(best / (1 - best)) - math.log(0.25 / 0.75)
+    assert len(detector(frame[None])[0]) == 1
+    monkeypatch.setattr(detector.searcher, "network", lambda picture: (network(picture)[0] - shift, network(picture)[1]))
+    assert len(detector(frame[None])[0]) == people
+
+
+def test_who_comes_out_from_behind_somebody_is_found_within_two_frames(portrait, detector):
+    """The face is free of the head before it when its picture is at 230; every fourth frame alone would find it at 256."""
+    head = torch.nn.functional.interpolate(portrait[None, :, 40:220, 160:290], size=(125, 90), mode="area")[0]
+    frames = torch.full((28, 3, 270, 480), 0.4)
+    places = [40 + 9 * t for t in range(len(frames))]
+    for x, frame in zip(places, frames, strict=True):
+        frame[:, 80:205, x : x + 90] = head.flip(2)
+        frame[:, 70:195, 180:270] = head
+    found = [len(faces) for faces in following(detector)(frames)]
+    assert found[0] == 2 and found[places.index(193)] == 1
+    assert all(count == 2 for x, count in zip(places, found, strict=True) if x > 238)
+
+
 def test_who_is_in_the_dark_is_found(portrait, detector):
     """Twelve levels of 255, and a sensor's noise."""
     rng = torch.Generator().manual_seed(0)
@@ -156,10 +191,10 @@ def blurred(picture: torch.Tensor, sigma: float) -> torch.Tensor:
     return torch.stack([torch.roll(soft, k, 2) for k in range(6)])
 
 
-@pytest.mark.parametrize("quarter", [0, 1])
-def test_who_is_blurred_is_found_though_facemesh_doubts(portrait, detector, quarter):
-    """By 4 % of the face: BlazeFace sees the reduced face as well, which is upright there however it lies."""
-    frames = blurred(portrait[:, :320, 60:380], 4).rot90(quarter, (2, 3))
+@pytest.mark.parametrize(("quarter", "sigma"), [(0, 4), (1, 4), (0, 5)])
+def test_who_is_blurred_is_found_though_facemesh_doubts(portrait, detector, quarter, sigma):
+    """By 4 % of the face, or by 5 % where FaceMesh sees none: BlazeFace sees the reduced face as well, which is upright there however it lies."""
+    frames = blurred(portrait[:, :320, 60:380], sigma).rot90(quarter, (2, 3))
     (track,) = find_tracks([(0, frames)], detector)
     assert len(track) == 6 and float(track.scores.max()) < CERTAIN_SCORE
     (sharp,) = detector(portrait[None, :, :320, 60:380].rot90(quarter, (2, 3)))[0]
