@@ -26,4 +26,5 @@ from .folders import (
 )
 from .graph import Nothing, graph_tags, is_nothing, nothing, video_components, video_from_file, video_source
 from .local_paths import OWN_MODELS, workspace
+from .page_scripts import serve_scripts
 from .progress_bar import Interrupted, Tick, check_interrupt, clear_interrupt, interrupt, interrupts_between_layers, on_page, progress, say, show_work

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .. import host
 from ..headless.core_nodes import CORE_NODES
 from ..headless.io import ComfyExtension, io
 from .compare import CompareVideos
@@ -66,6 +67,7 @@ class FaceVideoRestoration(ComfyExtension):
 
     async def on_load(self) -> None:
         await announce_replacements()
+        host.serve_scripts()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         for node in NODES:

@@ -12,6 +12,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 import torch
@@ -274,6 +275,17 @@ def test_the_classic_page_shows_few_widgets_and_all_when_asked(running):
 
     few, all_of_them = in_page(running, "classic", visit)
     assert few == ["seed", "data_consistency", "enhance", "preset", "preset.steps", "fvr_more"] and len(all_of_them) == 28
+
+
+def test_a_folder_with_a_space_in_its_name_serves_its_scripts(tmp_path):
+    here = Host(tmp_path)
+    here.start(name="face video restoration (1)")
+    try:
+        ours = [path for path in here.ask("/extensions") if "face" in path]
+        served = [urlopen(f"http://127.0.0.1:{here.port}{path}").read() for path in ours]
+    finally:
+        here.control("stop")
+    assert len(ours) == 5 and all(b"import" in script for script in served)
 
 
 LOOKED_FOR = {

@@ -45,10 +45,10 @@ class Host:
         self.base = self.home / str(self.port)
         """Of its input, output, temp and models folders."""
 
-    def start(self, *arguments: str) -> None:
+    def start(self, *arguments: str, name: str = "face-video-restoration") -> None:
         """FVR_FRONT_END names the static files of another web page than the one that this ComfyUI pins."""
         more = ["--", "--front-end-root", FRONT_END] if FRONT_END else []
-        self.control("start", "--custom-node", str(ROOT), "--name", "face-video-restoration", *arguments, "--timeout", str(PATIENCE), *more)
+        self.control("start", "--custom-node", str(ROOT), "--name", name, *arguments, "--timeout", str(PATIENCE), *more)
 
     def control(self, *arguments: str) -> str:
         """Runs hostctl.py; what it prints."""
