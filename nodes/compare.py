@@ -18,8 +18,11 @@ from ..video.comparison.compare import CompareOptions, compare_picture, compared
 from .choices import check_choice, choice_made
 from .page.before_after import MAX_SIDE
 from .page.people import page_files
-from .sockets import CATEGORY, Times
+from .sockets import ABSENT, CATEGORY, Times, first_fault
 from .video import next_number
+
+SOCKETS = "abcd"
+TOO_FEW = "Compare Videos needs two clips, got one; wire a second to b, c or d"
 
 
 def mode_input() -> Any:
@@ -55,9 +58,12 @@ class CompareVideos(io.ComfyNode):
             **newer(has_intermediate_output=True),
             inputs=[
                 io.Image.Input("a", tooltip="The first clip; all others are resized to its size."),
-                io.Image.Input("b", tooltip="The second clip, with as many frames."),
                 mode_input(),
-                io.String.Input("labels", default="before, after", tooltip="One per clip in Latin letters, separated by commas; empty draws none."),
+                io.String.Input(
+                    "labels",
+                    default="before, after",
+                    tooltip="One per clip in Latin letters, separated by commas; empty draws none. That of a clip that is not wired is left out.",
+                ),
                 io.Float.Input(
                     "frame_rate",
                     default=25.0,
@@ -67,6 +73,7 @@ class CompareVideos(io.ComfyNode):
                     tooltip="Frames per second, for the speed of the line; used only when no times are wired.",
                     advanced=True,
                 ),
+                io.Image.Input("b", optional=True, tooltip="The second clip, with as many frames. Two of the four are needed."),
                 io.Image.Input("c", optional=True, tooltip="A third clip, for side_by_side."),
                 io.Image.Input("d", optional=True, tooltip="A fourth clip, for side_by_side."),
                 Times.Input(
@@ -77,14 +84,16 @@ class CompareVideos(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, a=None, mode=None):
-        return check_choice(cls, "mode", mode)
+    def validate_inputs(cls, a=None, mode=None, b=ABSENT, c=ABSENT, d=ABSENT):
+        return first_fault(check_choice(cls, "mode", mode), TOO_FEW if b is c is d is ABSENT else True)
 
     @classmethod
-    def execute(cls, a, b, mode=None, labels="before, after", frame_rate=25.0, c=None, d=None, times=None):
-        clips = {name: clip for name, clip in (("a", a), ("b", b), ("c", c), ("d", d)) if clip is not None}
+    def execute(cls, a, b=None, mode=None, labels="before, after", frame_rate=25.0, c=None, d=None, times=None):
+        clips = {name: clip for name, clip in zip(SOCKETS, (a, b, c, d), strict=True) if clip is not None}
+        if len(clips) < 2:
+            raise ValueError(TOO_FEW)
         check_lengths(clips, times)
-        words = tuple(label.strip() for label in labels.split(",")) if labels.strip() else ()
+        words = labels_of(labels, list(clips))
         chosen, values = choice_made(cls, "mode", mode)
         options = CompareOptions(chosen, words, **values)
         options.check(len(clips))
@@ -99,16 +108,24 @@ class CompareVideos(io.ComfyNode):
                 tick(1, preview=picture)
         lines = [f"{len(clips)} clips, {options.mode}, {counted(len(a), 'frame')} of {width} x {height}"]
         lines += resize_warnings([(name, (clip.shape[1], clip.shape[2])) for name, clip in clips.items()])
-        return io.NodeOutput(frames, ui={"text": ("\n".join(lines),), **wipe_clips({"a_video": a, "b_video": b}, shown)})
+        return io.NodeOutput(frames, ui={"text": ("\n".join(lines),), **wipe_clips(list(clips.values())[:2], shown)})
 
 
-def wipe_clips(clips: dict[str, Tensor], times: FrameTimes) -> dict[str, Any]:
+def labels_of(text: str, clips: list[str]) -> tuple[str, ...]:
+    """The labels that a text has for these clips: in order, or of a, b, c and d where it has more than there are clips."""
+    words = [label.strip() for label in text.split(",")] if text.strip() else []
+    if len(clips) < len(words) <= len(SOCKETS):
+        words = [word for word, name in zip(words, SOCKETS, strict=False) if name in clips]
+    return tuple(words)
+
+
+def wipe_clips(clips: list[Tensor], times: FrameTimes) -> dict[str, Any]:
     """Both clips as small files with their sound, for the page to wipe between while they play (web/compare.js); nothing without a page."""
     if not host.on_page():
         return {}
     files = {}
     with host.progress(len(times) * len(clips), "encode") as tick:
-        for name, clip in clips.items():
+        for name, clip in zip(("a_video", "b_video"), clips, strict=True):
             height, width = (2 * max(1, round(side * min(1.0, MAX_SIDE / max(clip.shape[1:3])) / 2)) for side in clip.shape[1:3])
             path, subfolder, filename = host.next_output_path(f"fvr_compare/{name}", ".mp4", kind="temp")
             sound = times.source if times.source is not None and times.source.audio else None

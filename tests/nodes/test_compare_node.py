@@ -38,6 +38,16 @@ def test_a_gap_before_d_changes_nothing_but_the_order():
     assert torch.equal(call(a=clips[0], b=clips[1], d=clips[2], labels="").result[0], torch.cat(clips, 2))
 
 
+@pytest.mark.parametrize(
+    ("wired", "left"), {"bcd": "input, KEEP, DicFace, CodeFormer", "cd": "input, DicFace, CodeFormer", "bd": "input, KEEP, CodeFormer"}.items()
+)
+def test_what_is_muted_takes_its_label_along(wired, left):
+    """As in the workflow that compares four, where somebody mutes a branch."""
+    clips = dict.fromkeys(f"a{wired}", noise(1, 120, 200))
+    shown, expected, plain = (call(**clips, labels=labels).result[0] for labels in ("input, KEEP, DicFace, CodeFormer", left, ""))
+    assert torch.equal(shown, expected) and not torch.equal(shown, plain)
+
+
 def test_alpha_and_half_precision_are_taken():
     rgba = torch.cat([noise(2), torch.zeros(2, 40, 60, 1)], -1).half()
     frames = call(a=rgba, b=noise(2), labels="").result[0]
@@ -77,7 +87,8 @@ def test_another_size_is_resized_and_said():
         (dict(a=noise(3), b=noise(2)), "2 frames in b and 3 in a; .* first 2 frames"),
         (dict(a=noise(3), b=noise(3), times=FrameTimes.constant(2, 25)), "3 frames but times for 2"),
         (dict(a=noise(3), b=noise(3), c=noise(3), mode="difference"), "difference compares two clips, got 3"),
-        (dict(a=noise(3), b=noise(3), labels="a, b, c"), "3 labels for 2 clips"),
+        (dict(a=noise(3), b=noise(3), labels="a, b, c, d, e"), "5 labels for 2 clips"),
+        (dict(a=noise(3)), "needs two clips, got one"),
         (dict(a=noise(3), b=noise(3), labels="修复, after"), "Latin letters"),
         (dict(a=noise(3), b=noise(3)[..., :2]), "IMAGE has 3 channels"),
     ],
