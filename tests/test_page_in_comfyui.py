@@ -16,7 +16,7 @@ from urllib.request import urlopen
 
 import pytest
 import torch
-from helpers.comfyui_host import PATIENCE, Host, loaded, needs_browser, needs_host
+from helpers.comfyui_host import FRONT_END, PATIENCE, Host, loaded, needs_browser, needs_host
 
 from fvr.demo import moving_portrait, save
 from fvr.video import AudioTrack, FrameTimes
@@ -430,6 +430,47 @@ def test_the_other_starters_by_clicking(mode, running, clips, tmp_path):
     (said,) = (said for said in entries[2]["outputs"].values() if "a_images" in said)
     assert len(said["a_images"][0]) == len(said["b_images"][0]) == 3
     assert any(one["text"].startswith("3 of 3 frames") and one["picture"].startswith("data:image/jpeg") for one in work)
+
+
+INTO_BLUEPRINT = """(wires) => {
+  const blueprint = app.graph.nodes[0];
+  const load = LiteGraph.createNode('FVRLoadVideoFrames');
+  const video = LiteGraph.createNode('LoadVideo');
+  for (const node of [load, video]) {
+    app.graph.add(node);
+    node.pos = [-600, 0];
+    node.widgets.find((widget) => widget.name === 'file').value = 'heard.mp4';
+  }
+  load.widgets.find((widget) => widget.name === 'max_frames').value = 2;
+  for (const [from, output, input] of wires)
+    ({ load, video })[from].connect(output, blueprint, blueprint.inputs.findIndex((one) => one.name === input));
+}"""
+BLUEPRINTS = {
+    "Restore faces in a video": [("video", 0, "video")],
+    "Compare before and after": [("load", 0, "before"), ("load", 0, "after"), ("load", 1, "times")],
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_blueprints_run_in_the_page(mode, running, clips):
+    """Each with what it takes wired to it; Vue nodes of the page of now play the clip that was made on the blueprint's one node."""
+    (running.base / "input" / "heard.mp4").write_bytes(clips["heard"])
+
+    def visit(page: Any) -> list[Any]:
+        found = []
+        for name, wires in BLUEPRINTS.items():
+            page.evaluate(OPEN, json.loads((FOLDER.parent / "subgraphs" / f"{name}.json").read_text(encoding="utf-8")))
+            page.wait_for_timeout(1000)
+            page.evaluate(INTO_BLUEPRINT, wires)
+            found.append(run(running, page))
+            (clip,) = (file["filename"] for said in found[-1]["outputs"].values() for file in said.get("images", []) if file.get("type") == "output")
+            if mode == "vue" and FRONT_END:
+                page.wait_for_function(
+                    "(clip) => [...document.querySelectorAll('video')].some((one) => one.src.includes(clip))", arg=clip, timeout=30_000
+                )
+        return found
+
+    assert [entry["status"]["status_str"] for entry in in_page(running, mode, visit)] == ["success"] * len(BLUEPRINTS)
 
 
 def app_mode(page: Any, picture: Path) -> list[str]:

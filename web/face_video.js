@@ -220,6 +220,7 @@ app.registerExtension({
   name: "FaceVideoRestoration.Page",
   nodeCreated(node) {
     if (!ours(node)) return;
+    if (node.comfyClass === "FVRSaveVideoFrames") node.previewMediaType = "video"; // inside a blueprint nobody finds out what its file is
     addMore(node);
     fillInName(node);
   },
