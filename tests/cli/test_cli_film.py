@@ -202,6 +202,7 @@ def test_a_job_is_planned_with_all_that_decides_the_picture():
         "parser",
         "command",
         "overwrite",
+        "resume",
         "report",
         "device",
         "seed",
