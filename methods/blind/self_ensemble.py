@@ -9,7 +9,7 @@ correction is scaled: a network is never quite the identity on clean faces and e
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import torch
 import torch.nn.functional as F
@@ -28,16 +28,20 @@ FACE_START, FACE_STOP = 96, 416
 """Rows and columns of the crop between which the face is measured, without the background."""
 FACE_PIXELS, FACE_BLOCKS = ((..., slice(FACE_START // size, FACE_STOP // size), slice(FACE_START // size, FACE_STOP // size)) for size in (1, BLOCK))
 
-BENEFIT_LOGIT = 0.27, 1.94, 3.34, -6.63, 13.0, -2.8
-"""Logistic regression of whether a correction is right: a constant; weights of the two corrections' agreement over the face and of the logarithm of
-the third octave's deviation over the second's; the weight of the correlation of the correction's first octave with the crop's, and of its products
-with the logarithm of the second octave's deviation over the first's and with the agreement. What damage takes is mostly coarse; a fine correction is
-right where it removes what is there (noise: a negative correlation) and wrong where it sharpens it (texture, or the noise itself). Fitted to one or
-two frames each of 39 kinds of damage to 55 held-out faces and three clips, with losses counted eight times; of 2,200 frames of faces left out of the
-fit 6 lose more than 0.1 dB."""
-AGREEMENT_GATE = 0.13, 0.07
-"""Decorrelation (1 - correlation) of the two corrections at which their agreement is 0 and 1: 0.12 to 0.29 on clean and hardly damaged clips, 0.05 to
-0.12 on damaged ones."""
+BENEFIT_LOGITS = (
+    (0.27, (1.94, 0.0), (-2.8, 0.0), (-6.63, 0.0), (0.0, -3.34, 3.34, 0.0), (-13.0, 13.0, 0.0, 0.0), (0.0, 0.0, 0.0)),
+    (2.39, (1.94, 0.73), (-2.8, 2.83), (-3.92, -6.01), (0.76, -2.47, 3.72, -0.3), (-12.96, 13.43, -1.14, 0.31), (-0.65, -0.71, -0.3)),
+)
+"""Logistic regressions of whether a correction is right, of which either may say so: a constant; weights of the two corrections' agreement over the
+face by two gates, and of these times s, the correlation of the correction's first octave with the crop's; of s and of its square below 0; of the
+logarithms of the deviations of the correction's octaves, in levels, and of these times s; of those of the crop's first three octaves. What damage
+takes is mostly coarse; a fine correction is right where it removes what is there (noise: s below 0) and wrong where it sharpens it (texture, or the
+noise itself); and a large one is right where the crop shows little fine detail, though the two agree less. The first is fitted to 39 kinds of
+damage to 55 held-out faces and three clips, with losses counted eight times, the second as a change of it, held to be small, to 27 kinds of which
+some are stronger."""
+AGREEMENT_GATES = (0.13, 0.07), (0.3, 0.05)
+"""Decorrelations (1 - correlation) of the two corrections at which their agreement is 0 and 1: 0.12 to 0.5 on clean and hardly damaged faces, 0.05 to
+0.25 on damaged ones."""
 DECORRELATION_GATE = 0.7, 0.5
 """Decorrelation of the two corrections over the face at which the gate is closed whatever the regression says, and open: at most 0.45 where a
 correction was right."""
@@ -65,7 +69,7 @@ ERROR_SCALE_POWERS = 2, 2, 1, 1
 """Powers of the crop scale with which these grow: what is finer than the frame's pixels is guessed."""
 CHROMA_ERROR_FACTORS = 1.2, 4.0, 11.0, 25.0
 """The same for chroma, growing with the scale. Chosen on 21 kinds of damage to three clips and 7 to 56 held-out faces."""
-OCTAVES = len(ERROR_FACTORS)
+OCTAVES, CROP_OCTAVES = len(ERROR_FACTORS), len(BENEFIT_LOGITS[0][-1])
 NOISY_DIFFERENCE = 0.7 / 255
 """Standard deviation of the difference above which each frame gets two predictions, as their mean is less noisy: 0.4 to 0.8 levels on web video and
 television, 0.7 to 1.2 in low light and grain."""
@@ -80,6 +84,7 @@ class EnsembleStatistics:
     Attributes:
         decorrelation: (n, 2, 1, 1), 1 - correlation of the two over the face: of RGB and of chroma.
         sharpening: (n, 1, 1, 1), correlation of their mean's finest octave with the crop's: above 0 it sharpens, below it removes noise.
+        shown: (n, 3, 1, 1), mean square of the crop's octaves over the face, of its grey.
         energy: (n, 8, 64, 64), local energy of their mean, per octave and block.
         difference: (n, 8, 64, 64), the same of the difference of either from the mean.
         frames: how many are averaged.
@@ -87,6 +92,7 @@ class EnsembleStatistics:
 
     decorrelation: Tensor
     sharpening: Tensor
+    shown: Tensor
     energy: Tensor
     difference: Tensor
     frames: int = 1
@@ -105,15 +111,16 @@ class EnsembleStatistics:
         measured = torch.cat([decorrelation(m[FACE_PIXELS], d[FACE_PIXELS]) for m, d in pairs], 1)
         energy, difference = (torch.cat([octave_energies(part) for part in parts], 1) for parts in zip(*pairs, strict=True))
         sharpening = finest_correlation(luma(mean[FACE_PIXELS]), luma(crop[FACE_PIXELS]))
-        return cls(measured / expected, sharpening, energy, difference / expected)
+        shown = octave_energies(crop.mean(1, keepdim=True))[FACE_BLOCKS][:, :CROP_OCTAVES].mean((2, 3), keepdim=True)
+        return cls(measured / expected, sharpening, shown, energy, difference / expected)
 
     def updated(self, new: EnsembleStatistics) -> EnsembleStatistics:
         """The running mean with one more frame."""
         frames = min(self.frames + 1, AVERAGED_FRAMES)
         weight = 1 / frames
-        measured, sharpening = torch.lerp(self.decorrelation, new.decorrelation, weight), torch.lerp(self.sharpening, new.sharpening, weight)
-        energy, difference = torch.lerp(self.energy, new.energy, weight), torch.lerp(self.difference, new.difference, weight)
-        return EnsembleStatistics(measured, sharpening, energy, difference, frames)
+        pairs = ((getattr(self, name), getattr(new, name)) for name in ("decorrelation", "sharpening", "shown", "energy", "difference"))
+        measured, sharpening, shown, energy, difference = (torch.lerp(old, latest, weight) for old, latest in pairs)
+        return EnsembleStatistics(measured, sharpening, shown, energy, difference, frames)
 
     @property
     def noisy(self) -> Tensor:
@@ -124,7 +131,7 @@ class EnsembleStatistics:
         """Wiener gains of the correction's octaves, then what is added to them for chroma, (n, 8, 64, 64) in [0, 1].
 
         Per octave and block max(e - k d, 0) / e, with the energies e of the mean and d of the difference and the error factor k, times a gate for
-        the whole face, see `BENEFIT_LOGIT`. Chroma has its own gain where that is larger: codecs damage it most, and luma is less certain.
+        the whole face, see `benefit`. Chroma has its own gain where that is larger: codecs damage it most, and luma is less certain.
 
         Args:
             scale: crop pixels per frame pixel, at least 1.
@@ -132,7 +139,7 @@ class EnsembleStatistics:
         deviations = self.energy[FACE_BLOCKS][:, :OCTAVES].mean((2, 3), keepdim=True).clamp_min(0).sqrt()
         denoising = denoising_share(deviations)
         rgb_measured, chroma_measured = self.decorrelation.split(1, 1)
-        right = benefit(rgb_measured, self.sharpening, deviations)
+        right = benefit(rgb_measured, self.sharpening, deviations, self.shown.clamp_min(0).sqrt())
         chroma_right = torch.lerp(smoothstep(chroma_measured, *CHROMA_GATE), smoothstep(chroma_measured, *DENOISING_CHROMA_GATE), denoising)
         gate = torch.cat([right, chroma_right], 1)[:, :, None].expand(-1, -1, OCTAVES, -1, -1).flatten(1, 2)
         denoised = 1 - (1 - DENOISING_ERROR_FACTOR) * denoising
@@ -164,18 +171,24 @@ def finest_correlation(first: Tensor, second: Tensor) -> Tensor:
     return product(first, second) / (product(first, first).clamp_min(1e-10) * product(second, second).clamp_min(1e-10)).sqrt()
 
 
-def benefit(measured: Tensor, sharpening: Tensor, deviations: Tensor) -> Tensor:
-    """How far a correction is right, (n, 1, 1, 1) in [0, 1], see `BENEFIT_LOGIT` and `DECORRELATION_GATE`.
+def benefit(measured: Tensor, sharpening: Tensor, deviations: Tensor, shown: Tensor) -> Tensor:
+    """How far a correction is right, (n, 1, 1, 1) in [0, 1], see `BENEFIT_LOGITS` and `DECORRELATION_GATE`.
 
     Args:
         measured, sharpening: (n, 1, 1, 1), see `EnsembleStatistics`.
         deviations: (n, 4, 1, 1), standard deviations of the correction's octaves over the face, from the finest on.
+        shown: (n, 3, 1, 1), those of the crop's octaves.
     """
-    constant, of_agreement, of_third, of_sharpening, of_second, of_both = BENEFIT_LOGIT
-    second, third, _ = (255 * deviations).clamp_min(1e-3).log().diff(dim=1).split(1, 1)
-    apart, together = AGREEMENT_GATE
-    agreement = ((measured - apart) / (together - apart)).clamp(0, 1)
-    logit = constant + of_agreement * agreement + of_third * third + (of_sharpening + of_second * second + of_both * agreement) * sharpening
+    agreement = torch.cat([((measured - apart) / (together - apart)).clamp(0, 1) for apart, together in AGREEMENT_GATES], 1)
+    correction, crop = ((255 * values).clamp_min(1e-3).log() for values in (deviations, shown))
+    removing = sharpening.clamp_max(0).square()
+    groups = agreement, agreement * sharpening, sharpening, removing, correction, correction * sharpening, crop
+    features = torch.cat(groups, 1).split(1, 1)
+    logits = [
+        constant + sum(weight * feature for weight, feature in zip(chain.from_iterable(weights), features, strict=True))
+        for constant, *weights in BENEFIT_LOGITS
+    ]
+    logit = torch.cat(logits, 1).amax(1, keepdim=True)
     closed, opened = BENEFIT_GATE
     return ((logit.sigmoid() - closed) / (opened - closed)).clamp(0, 1) * smoothstep(measured, *DECORRELATION_GATE)
 

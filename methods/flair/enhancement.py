@@ -20,8 +20,8 @@ Mask = Tensor | Parser
 """(512, 512) in [0, 1]; or a face parser: crops (n, 3, 512, 512) in [0, 1] on the CPU -> (n, 512, 512) or (n, 1, 512, 512) in [0, 1]."""
 
 UNCHANGED_TOLERANCE = 3 / 255
-"""Difference up to which a pixel in [0, 1] counts as left alone. Over ten operators and two clips the embedded codebook changes some pixel by 10 to 27
-levels where it gains (0.05 to 0.3 dB), and none by more than 2.5 where it does not (0.01 dB either way)."""
+"""Difference up to which a pixel in [0, 1] counts as left alone. Over ten operators and two clips the embedded codebook changes some pixel by 10 to
+27 levels where it gains (0.05 to 0.3 dB), and none by more than 2.5 where it does not (0.01 dB either way)."""
 
 
 @dataclass
