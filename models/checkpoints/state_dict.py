@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 from zipfile import ZipFile
@@ -31,6 +31,8 @@ MAX_WRAPPERS = 16
 """Dictionaries that wrappers put around a network, at most."""
 MAX_EXPANSION = 4
 """How many times its own size a file's tensors may take: weights may be shared and repeated, but not without end."""
+MAX_NAMED = 16
+"""Classes that a file may refer to without any use of them."""
 MAX_MAGNITUDE = 1e12
 """Beyond any number that a trained network holds; flipped bits give such."""
 
@@ -190,22 +192,41 @@ def _is_safetensors(start: bytes) -> bool:
     return len(start) > 8 and start[8:9] == b"{"
 
 
+class _Named:
+    """Stands for a class that a file only refers to, as Lightning's do as keys of what their callbacks kept; it can't be called."""
+
+    def __new__(cls, *_: Any) -> Any:
+        raise TypeError(f"GLOBAL {cls.__module__}.{cls.__name__}")
+
+
 def _unpickled(path: Path, name: str, zipped: bool) -> Any:
     """What torch.save wrote, read by PyTorch without running any of it."""
     if zipped:
         _check_archive(path, name)
-    try:
-        with guarded(name):
-            if path.suffix == ".safetensors":  # PyTorch would believe the name
-                with path.open("rb") as file:
-                    return torch.load(file, map_location="cpu", weights_only=True)
-            return torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipped)
-    except ValueError as error:
-        if called := re.search(r"(?:GLOBAL|Unsupported class) (\w[\w.]*\.\w+)", str(error.__cause__)):
-            raise ValueError(
-                f"{name} can only be opened by running code of {called[1]}, which a file could misuse; get it as .safetensors or a plain state dict"
-            ) from None
-        raise
+    named: dict[str, type[_Named]] = {}
+    while True:
+        try:
+            with guarded(name), _allowed(list(named.values())):
+                if path.suffix == ".safetensors":  # PyTorch would believe the name
+                    with path.open("rb") as file:
+                        return torch.load(file, map_location="cpu", weights_only=True)
+                return torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipped)
+        except ValueError as error:
+            called = re.search(r"(?:GLOBAL|Unsupported class) (\w[\w.]*)\.(\w+)", str(error.__cause__))
+            if called is None:
+                raise
+            full = f"{called[1]}.{called[2]}"
+            if full in named or len(named) == MAX_NAMED or "blocked" in str(error.__cause__):
+                raise ValueError(
+                    f"{name} can only be opened by running code of {full}, which a file could misuse; get it as .safetensors or a plain state dict"
+                ) from None
+            named[full] = type(called[2], (_Named,), {"__module__": called[1]})
+
+
+def _allowed(stand_ins: list[type[_Named]]) -> AbstractContextManager[Any]:
+    """PyTorch's leave to take classes for those of their names; before 2.5 it has none, and files that refer to others are refused."""
+    safe_globals = getattr(torch.serialization, "safe_globals", None)
+    return nullcontext() if safe_globals is None else safe_globals(stand_ins)
 
 
 def _check_archive(path: Path, name: str) -> None:

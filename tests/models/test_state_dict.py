@@ -22,6 +22,10 @@ def prefixed(prefix, state=WEIGHTS):
     return {prefix + key: value for key, value in state.items()}
 
 
+class ModelCheckpoint:
+    """A callback of Lightning's, by whose class its checkpoints keep what it knows."""
+
+
 WRAPPINGS = {
     "flat": WEIGHTS,
     "params_ema before params": {"params": OTHER, "params_ema": WEIGHTS},
@@ -35,7 +39,7 @@ WRAPPINGS = {
     "module": prefixed("module."),
     "params_ema and module": {"params_ema": prefixed("module.")},
     "compiled in parallel": prefixed("_orig_mod.module."),
-    "RestoreFormer++": {"state_dict": {**prefixed("vqvae."), **prefixed("loss.", OTHER)}, "callbacks": {}},
+    "RestoreFormer++": {"state_dict": {**prefixed("vqvae."), **prefixed("loss.", OTHER)}, "callbacks": {ModelCheckpoint: {"best": 0.5}}},
     "a flattened wrapper": {**prefixed("params."), **prefixed("unused.", OTHER)},
 }
 
