@@ -391,7 +391,7 @@ def test_every_choice_is_checked_before_a_run(node):
     choices = choices_of(node)
     verdict = node.validate_inputs()
     assert isinstance(verdict, str) and any(verdict.startswith(f"{name} is missing or unknown; choose one of ") for name in choices)
-    wired = {"faces": None} if "faces" in inspect.signature(node.validate_inputs).parameters else {}
+    wired = {name: None for name in ("faces", "a", "b") if name in inspect.signature(node.validate_inputs).parameters}
     assert node.validate_inputs(**wired, **{name: {name: "x"} for name in choices}) is True
 
 
