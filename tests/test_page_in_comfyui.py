@@ -281,7 +281,7 @@ def test_a_folder_with_a_space_in_its_name_serves_its_scripts(tmp_path):
     here = Host(tmp_path)
     here.start(name="face video restoration (1)")
     try:
-        ours = [path for path in here.ask("/extensions") if "face" in path]
+        ours = [path for path in here.ask("/extensions") if path.startswith("/extensions/face")]
         served = [urlopen(f"http://127.0.0.1:{here.port}{path}").read() for path in ours]
     finally:
         here.control("stop")
