@@ -188,8 +188,9 @@ def kept_companions(
             if companions.timecode and container in ("mp4", "mov") and round(like.rate) > MAX_TIMECODE_RATE:
                 lost.append(f"its timecode {companions.timecode}, which {container} cannot count at {round(like.rate)} frames a second")
                 companions = replace(companions, timecode=None)
-        lost += losses(container)
-        more_in_mkv = container is not None and len(losses("matroska")) < len(losses(container))
+        gone = losses(container)
+        lost += gone
+        more_in_mkv = container is not None and bool(gone) and len(losses("matroska")) < len(gone)
     except VideoError as error:
         lost.append(f"what its source carries beside the picture ({error})")
     if lost:
