@@ -165,16 +165,13 @@ class CodeFormerSession(Session):
 
     def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
         """See Session.push; masks are for inpainting only."""
-        task, size = self.restorer.options.task, self.restorer.options.batch
+        options, task = self.restorer.options, self.restorer.options.task
         task.check(crops, masks)
         crops = self._cleaned(crops) if task.mode == "restore" else crops
-        ready = []
-        for start in range(0, len(crops), size):
-            part = slice(start, start + size)
-            with torch.inference_mode():
-                shown, kept = task.prepare(crops[part], None if masks is None else masks[part])
-                ready.append(task.finish(in_batches(self._restored, shown, size, self.check_interrupt), kept))
-        return joined(ready)
+        with torch.inference_mode():
+            shown, kept = task.prepare(crops, masks)
+            restored = task.finish(in_batches(self._restored, shown, options.batch, self.check_interrupt), kept)
+        return joined([restored])
 
     def close(self) -> Tensor:
         return joined([])
