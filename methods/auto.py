@@ -1,4 +1,4 @@
-"""The choice between data consistency and a restorer that has learnt damage, per person and shot."""
+"""The automatic choice of a restorer for each person in each shot: data consistency where the damage can be estimated, else a trained network."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .flair.sampler import FlairRestorer
 
 
 class AutoRestorer(Restorer):
-    """FLAIR where the footage itself shows which blur damaged it, else another restorer.
+    """FLAIR where the blur can be estimated from the footage, else another restorer.
 
     Args:
-        flair: is given what was found.
-        otherwise: for all footage that no estimate explains.
-        refiner: works on the output of `otherwise` for faces enlarged by `SMALL_FACE_SCALE` or more into their crops; None for none.
+        flair: gets the estimated degradation.
+        otherwise: for footage that no estimate explains.
+        refiner: restores the output of `otherwise` once more for faces that were enlarged by `SMALL_FACE_SCALE` or more into their crops.
     """
 
     def __init__(self, flair: FlairRestorer, otherwise: Restorer, refiner: Restorer | None = None) -> None:
@@ -30,8 +30,8 @@ class AutoRestorer(Restorer):
         self.look_ahead = max(flair.look_ahead, otherwise.look_ahead, self.small.look_ahead, ESTIMATION_FRAMES - 1)
 
     def configured(self, **changes: Any) -> AutoRestorer:
-        """The same choice, with other parameters of the restorer for what no estimate explains; raises as `NetworkRestorer.configured`."""
-        otherwise = cast(NetworkRestorer, self.otherwise).configured(**changes)  # whoever sets options has seen them
+        """The same choice with other parameters of `otherwise`; raises as `NetworkRestorer.configured`."""
+        otherwise = cast(NetworkRestorer, self.otherwise).configured(**changes)  # only restorers with options are configured
         return AutoRestorer(self.flair, otherwise, self.refiner if getattr(otherwise.options, "carry", True) else None)
 
     def unexplained(self, track: FaceTrack | None) -> Restorer:

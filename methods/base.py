@@ -24,25 +24,25 @@ from ..options import parameter
 class Session(ABC):
     """The restoration of one person in one shot: crops in, in order; restored crops out, in order.
 
-    Crops are (n, 3, H, W) float32 RGB in [0, 1], n >= 1, normally 512 x 512; what comes back is (m, 3, 512, 512) with m from 0 (the
-    method looks ahead) up to all that is owed. Over a session as many frames come out as went in, however they were chunked.
+    Crops are (n, 3, H, W) float32 RGB in [0, 1], n >= 1, normally 512 x 512. Each call returns (m, 3, 512, 512); m may be 0 where the
+    method looks ahead. Over a session as many frames come out as went in, however they were chunked.
 
     Attributes:
-        note: a sentence about this person's damage and what was made of it, for people; "" until there is something to say.
+        note: a sentence for the user about this person's damage and how it was restored; "" until there is something to say.
     """
 
     note: str = ""
     looks: int = 0
-    """Of how many more frames it wants to see what lies about the face, before it gets their crops."""
+    """How many more frames' surroundings it wants to see before it gets their crops; see `look`."""
     return_maps = False
     """Whether `maps` is wanted: set it before the first push."""
 
     def look(self, around: Tensor) -> None:  # noqa: B027 - most have no use for it
-        """Is shown what lies about the face in the next frames (`FaceClip.around`), where anybody has it; for sessions with `looks` left."""
+        """Takes the surroundings of the face in the next frames (`FaceClip.around`), if they are known; called while `looks` is above 0."""
 
     @abstractmethod
     def push(self, crops: Tensor, masks: Tensor | None = None) -> Tensor:
-        """Takes the next crops and returns those that are ready.
+        """Takes the next crops and returns the restored ones that are ready.
 
         Args:
             masks: (n, 1, H, W), 1 where pixels are missing; for restorers with "masks" in `supports`.
@@ -53,10 +53,10 @@ class Session(ABC):
 
     @abstractmethod
     def close(self) -> Tensor:
-        """Returns all crops still owed."""
+        """Ends the clip and returns all crops that were still held back."""
 
     def maps(self) -> dict[str, Tensor]:
-        """What else is known of the crops handed out since the last call, (m, 1, 512, 512) in [0, 1] by name; nothing unless `return_maps`."""
+        """Maps of the crops returned since the last call, (m, 1, 512, 512) in [0, 1] by name; empty unless `return_maps` is set."""
         return {}
 
 
@@ -67,12 +67,12 @@ more than frames do. optical_flow: `guided_by` takes another source of motion.""
 
 @dataclass(frozen=True)
 class WarmUp:
-    """Where the session of a track's part begins, so that the part comes out as it does in the whole track.
+    """Where a session that restores part of a track must begin, so that this part equals the same frames of the whole track.
 
     Attributes:
-        before: frames it must see before the first one that is kept.
-        every: it begins at a multiple of so many frames of the track, where the whole track's own blocks begin.
-        exact: whether what is kept equals the whole track's to the bit; else it comes within 50 dB.
+        before: frames that the session must see before the first one that is kept.
+        every: the session begins at a multiple of this many frames, where the blocks of the whole track begin.
+        exact: whether the kept frames are bit-identical to the whole track's; if not, their PSNR against those is at least 50 dB.
     """
 
     before: int = 0
@@ -84,7 +84,7 @@ class WarmUp:
         return max(0, first - self.before) // self.every * self.every
 
     def over(self, precleaner: WarmUp) -> WarmUp:
-        """Of a method whose crops another one cleans first."""
+        """The warm-up of this method on top of one that cleans its crops first."""
         return WarmUp(self.before + precleaner.before, lcm(self.every, precleaner.every), self.exact and precleaner.exact)
 
 
@@ -95,9 +95,9 @@ class Restorer(ABC):
         name: the method's name as the command line and reports show it.
         look_ahead: at most how many crops a session holds back.
         supports: what it can do beyond restoring crops; depends on its options.
-        units: what one frame counts in progress.
-        warm_up: what a part of a track needs; by default all that comes before it, which is exact for every method.
-        fingerprint: tells weights that came from no file of ours apart, for jobs that go on; "" for all others.
+        units: progress units per frame.
+        warm_up: what restoring only a part of a track needs; by default all frames before it, which is exact for every method.
+        fingerprint: identifies weights that were not read from a file by this package, so that a resumed job can check them; "" otherwise.
     """
 
     name: str
@@ -108,7 +108,7 @@ class Restorer(ABC):
     fingerprint: str = ""
 
     def repaints(self, track: FaceTrack | None = None) -> bool:
-        """Whether a network draws this face anew, maybe over what lies before it."""
+        """Whether a network synthesises the whole face, and so may paint over what occludes it."""
         return False
 
     @abstractmethod
@@ -116,7 +116,7 @@ class Restorer(ABC):
         """Starts one person's clip. `track` is None for frames that are already aligned."""
 
     def resume(self, track: FaceTrack | None, first: int, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> Session:
-        """Starts in the middle of a clip: crops come from frame `first` of the track on, a beginning that `warm_up` allows."""
+        """Starts in the middle of a clip, at frame `first` of the track; `first` must be a beginning that `warm_up` allows."""
         return self.open(track, seed=seed, check_interrupt=check_interrupt)
 
     def after_cleaning(self) -> Restorer:
@@ -124,7 +124,7 @@ class Restorer(ABC):
         return self
 
     def reporting(self, on_step: Callable[[Any], None]) -> Restorer:
-        """The same restorer, telling of every step what it did (`frames`, `preview`); for those with "steps" in `supports`."""
+        """The same restorer, which calls `on_step` after every step (with `frames` and `preview`); for those with "steps" in `supports`."""
         raise NotImplementedError(f"{self.name} counts frames, not steps")
 
 
@@ -152,11 +152,11 @@ def restore_frames(
 
     Args:
         masks: (N, 1, H, W), see Session.push.
-        around: what lies about the face in the first frames; of frames that came in aligned it is the crops themselves.
-        chunk: frames pushed at a time; None is 8, or as many as the method takes at once.
-        on_frame: gets how many more are done.
-        on_maps: gets Session.maps of each piece; None asks for none.
-        on_note: gets Session.note once all is restored, unless it is empty.
+        around: surroundings of the face in the first frames; without a track the crops themselves serve.
+        chunk: frames pushed at a time; None is 8, or the method's batch size if that is larger.
+        on_frame: called with the number of frames that have just been finished.
+        on_maps: called with Session.maps of each piece; None asks for no maps.
+        on_note: called with Session.note at the end, unless it is empty.
     """
     chunk = chunk or max(8, getattr(getattr(restorer, "options", None), "batch", 1))
     session = restorer.open(track, seed=seed, check_interrupt=check_interrupt)
@@ -184,7 +184,7 @@ def restore_frames(
 
 
 def joined(parts: list[Tensor]) -> Tensor:
-    """Restored crops in one tensor, which is an ordinary one where inference mode ended before: training may use it."""
+    """Restored crops in one tensor. Outside inference mode it is an ordinary tensor, which training can use."""
     return torch.cat(parts) if parts else torch.empty(0, 3, CROP, CROP)
 
 
@@ -195,11 +195,11 @@ def batch_parameter(default: int) -> int:
 
 @dataclass(frozen=True)
 class Cleaner:
-    """What a session's crops go through before a network of `side`: nothing, where they are no larger than that.
+    """Cleans a session's crops before a network of `side` sees them; crops that are no larger than that are left as they are.
 
     Attributes:
-        push: of a session that cleans crops frame by frame; None leaves them as they are.
-        cleaned: whether they are clean afterwards.
+        push: of a session that cleans crops frame by frame; None leaves all crops as they are.
+        cleaned: whether larger crops are clean afterwards.
     """
 
     side: int
@@ -210,7 +210,7 @@ class Cleaner:
         return crops if self.push is None or crops.shape[-1] <= self.side else self.push(crops)
 
     def is_clean(self, crops: Tensor) -> bool:
-        """Whether crops that came out of it are clean."""
+        """Whether crops that this returned are clean."""
         return self.cleaned and crops.shape[-1] > self.side
 
 
@@ -230,13 +230,13 @@ class NetworkRestorer(Restorer):
         self.options = self.options_type() if options is None else options
         self.place = on(network, next(network.parameters()).device) if place is None else place
         self.precleaner: Restorer | None = None
-        """What cleans the crops before this restorer sees them, without looking ahead (RealBasicVSR's word): small networks need it."""
+        """Cleans the crops before this restorer sees them, without looking ahead; small networks need it. The term is RealBasicVSR's."""
         self.comes_cleaned = False
-        """Whether another restorer cleaned them before, see `after_cleaning`."""
+        """Whether the crops that come in were cleaned by another restorer; see `after_cleaning`."""
 
     @classmethod
     def of_file(cls, network: Any, options: Any = None, *, place: Placement | None = None, notes: Mapping[str, str]) -> Self:
-        """The restorer of a loaded file, whose metadata may say where its weights want other values than the published ones."""
+        """The restorer of a loaded file; `notes` are the file's metadata, which may ask for other settings than the published weights need."""
         return cls(network, options, place=place)
 
     @property
@@ -247,12 +247,12 @@ class NetworkRestorer(Restorer):
 
     @property
     def use(self) -> Use:
-        """How its options use the network, for fine-tuning."""
+        """How the network is used under the present options; fine-tuning trains for that."""
         return Use()
 
     @property
     def own_warm_up(self) -> WarmUp:
-        """`warm_up` of the method itself, whatever cleans its crops."""
+        """`warm_up` of the method itself, without the pre-cleaner."""
         return WarmUp(before=sys.maxsize)
 
     @property
@@ -260,7 +260,7 @@ class NetworkRestorer(Restorer):
         return self.own_warm_up if self.precleaner is None else self.own_warm_up.over(self.precleaner.warm_up)
 
     def precleaned_by(self, precleaner: Restorer | None) -> Self:
-        """The same restorer, over crops that `precleaner` cleaned."""
+        """The same restorer with `precleaner` in front of it; None removes the present one."""
         other = copy(self)
         other.precleaner = precleaner
         return other
@@ -271,7 +271,7 @@ class NetworkRestorer(Restorer):
         return other
 
     def cleaner(self, track: FaceTrack | None, check_interrupt: CheckInterrupt) -> Cleaner:
-        """What a session's crops go through first: `precleaner`, in a session of its own, or nothing."""
+        """The cleaner of a new session: `precleaner` in a session of its own, or nothing."""
         if self.precleaner is None:
             return Cleaner(self.side, None, self.comes_cleaned)
         return Cleaner(self.side, self.precleaner.open(track, check_interrupt=check_interrupt).push, True)
@@ -289,9 +289,9 @@ class NetworkRestorer(Restorer):
 
 
 def to_network(crops: Tensor, side: int, device: torch.device) -> Tensor:
-    """Square crops (n, 3, S, S) in [0, 1] as the network takes them: (n, 3, side, side) in [-1, 1], bilinear, on `device`.
+    """Square crops (n, 3, S, S) in [0, 1] as network input: (n, 3, side, side) in [-1, 1] on `device`; see `resized`.
 
-    They are resized where they are, on the CPU: Apple's MPS averages over whole factors only.
+    They are resized before they move to `device`, because Apple's MPS supports area averaging for whole factors only.
 
     Raises:
         ValueError: for crops that are not square.
@@ -316,7 +316,7 @@ def from_network(images: Tensor) -> Tensor:
 
 
 def resized(images: Tensor, side: int, mode: str) -> Tensor:
-    """`images` at side x side; averaged over areas when that is smaller, by `mode` otherwise."""
+    """`images` at side x side: averaged over areas where both sides shrink, interpolated by `mode` otherwise."""
     height, width = images.shape[-2:]
     if (height, width) == (side, side):
         return images

@@ -11,7 +11,7 @@ from .base import Restorer, Session, joined, refuse_masks
 
 
 class Chain(Restorer):
-    """What `then` makes of what `first` made of the crops. Unlike a pre-cleaner, `first` may look ahead; masks are refused."""
+    """Restores the crops by `first` and the result by `then`. Unlike a pre-cleaner, `first` may look ahead; masks are refused."""
 
     def __init__(self, first: Restorer, then: Restorer) -> None:
         self.first, self.then = first, then

@@ -1,4 +1,4 @@
-"""CodeFormer as a restorer: every frame for itself, or with codes that agree with those of the frames around (Zhou et al., NeurIPS 2022)."""
+"""CodeFormer as a restorer (Zhou et al., NeurIPS 2022): frame by frame, or with code predictions averaged over neighbouring frames."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def gaussian_weights(half: int) -> list[float]:
 
 
 class SmoothedSession(WindowSession):
-    """Each place's code is argmax_k sum_d g_d l_{t+d,k}: logits l averaged over the window, that is, the normalised geometric mean of the
-    frames' distributions. Alignment holds the face still, so a place shows the same part of it throughout. The encoder's features, and the
-    statistics that AdaIN takes, stay the frame's own.
+    """Each place's code is argmax_k sum_d g_d l_{t+d,k}: logits l averaged over the window, which is the normalised geometric mean of the
+    frames' distributions. As faces are aligned, a place shows the same part of the face in all frames. The encoder's features and AdaIN's
+    statistics remain those of the frame itself.
     """
 
     restorer: CodeFormerRestorer
@@ -56,7 +56,7 @@ class SmoothedSession(WindowSession):
 
 @dataclass(frozen=True)
 class Trained:
-    """How weights are best used, for options that are left to them; the defaults are those of the official tools.
+    """The settings that suit some weights, for options that are None; the defaults are those of the official tools.
 
     Attributes:
         fidelity: w of each mode.
@@ -70,7 +70,7 @@ class Trained:
 
 
 FAITHFUL = Trained({"restore": 1.0, "colourise": 0.0, "inpaint": 1.0}, {"restore": False, "colourise": False, "inpaint": False}, LEAST)
-"""Of small networks that learnt with w 1 and codes as they are: the embedded one."""
+"""For networks trained with w = 1 and without AdaIN, such as the embedded one."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,12 @@ class CodeFormerOptions(TaskOptions):
     codeformer_inpainting. With `smoothing` a session looks that many frames ahead.
 
     Attributes:
-        fidelity: w of eq. 5: 0 follows the codes alone (more detail, less likeness), 1 the input's features as far as they go;
-            None takes that of the weights and the mode: for the published 0.5 restoring, 0 colourising, 1 inpainting; embedded 1 restoring.
-        adain: whether the codes take on the statistics of the input's latent, which keeps its colours; None takes that of the weights and
-            the mode: for the published on except when inpainting; embedded off.
-        batch: frames that pass through the network at once where frames do not look at each other; clips that are streamed come in
-            eights. More is faster on a large GPU, and changes results by rounding only.
+        fidelity: w of eq. 5: 0 uses the codes alone (more detail, less likeness), 1 all of the input's features. None takes what suits the
+            weights and the mode: 0.5, 0 and 1 for restoring, colourising and inpainting with the published weights, 1 with the embedded ones.
+        adain: whether the codes take on the statistics of the input's latent, which keeps its colours. None takes what suits the weights and
+            the mode: on for the published weights except for inpainting, off for the embedded ones.
+        batch: frames per forward pass, without `smoothing`; streamed clips come in chunks of eight. More is faster on a large GPU, and changes
+            results by rounding only.
     """
 
     fidelity: float | None = parameter(
@@ -98,11 +98,11 @@ class CodeFormerOptions(TaskOptions):
 
 
 class CodeFormerRestorer(NetworkRestorer):
-    """CodeFormer for any clip; frames are independent unless `smoothing` is on.
+    """CodeFormer for clips of any length; frames are independent unless `smoothing` is on.
 
     Args:
         network, options, place: as NetworkRestorer.
-        trained: how the weights are best used.
+        trained: the settings that suit the weights; None is the published ones'.
     """
 
     name = "codeformer"
@@ -121,13 +121,13 @@ class CodeFormerRestorer(NetworkRestorer):
 
     @property
     def weight(self) -> float:
-        """w for the fidelity that was given, or what suits weights and mode."""
+        """w of the generator, from the option `fidelity` or what suits weights and mode."""
         given = self.options.fidelity
         return weight_of(self.trained.fidelity[self.options.mode] if given is None else given, self.trained.least)
 
     @property
     def match(self) -> bool:
-        """AdaIN, given or what suits weights and mode."""
+        """Whether AdaIN is on, from the option `adain` or what suits weights and mode."""
         return self.trained.adain[self.options.mode] if self.options.adain is None else self.options.adain
 
     @property
@@ -156,7 +156,7 @@ class CodeFormerRestorer(NetworkRestorer):
 
 
 class CodeFormerSession(Session):
-    """Crops in batches, one batch not knowing of the other."""
+    """Restores crops in independent batches."""
 
     def __init__(self, restorer: CodeFormerRestorer, track: FaceTrack | None, check_interrupt: CheckInterrupt) -> None:
         self.restorer = restorer

@@ -52,11 +52,11 @@ def code_variance(alpha: Tensor, codebook: Tensor) -> Tensor:
 
 
 def uncertainty(alpha: Tensor, codebook: Tensor, at_prior: float = 1.0) -> Tensor:
-    """Where the network invents: u = V / (V + V0) in [0, 1], V the code's variance (code_variance), V0 that of the prior Dir(at_prior).
+    """Where the network hallucinates: u = V / (V + V0) in [0, 1], V the code's variance (code_variance), V0 that of the prior Dir(at_prior).
 
-    1/2 means as undecided as the prior, which the paper's network was held to (alpha = 1, eq. 8): the frames said nothing about this place.
-    Towards 0 the input settles the code; above 1/2 few, mutually distant codes compete and a sample takes one of them. A firm blend of similar
-    codes counts as certain, which it would not by the entropy of the mean.
+    1/2 is as uncertain as the prior (alpha = 1 in the paper, eq. 8): the frames carry no information about this place. Towards 0 the input
+    determines the code; above 1/2 a few distant codes compete, and a sample takes one of them. A stable blend of similar codes counts as certain,
+    as it would not under the entropy of the mean.
     """
     variance = code_variance(alpha, codebook)
     prior = code_variance(torch.full_like(alpha[..., :1, :], at_prior), codebook)
@@ -79,18 +79,18 @@ class DicFaceOptions(TaskOptions):
 
 
 SMALL_PRIOR = 0.1
-"""alpha of the Dirichlet prior that small networks are held to, which is that of the paper's options file."""
+"""alpha of the Dirichlet prior in the training of small networks, as in the options file of the paper's code."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What `fvr train dicface` says of its weights; the defaults are the published ones'.
+    """How weights were trained, as `fvr train dicface` records it; the defaults are those of the published weights.
 
     Attributes:
-        task: the only mode they are for; None for weights that do not say.
-        filled: whether they see holes filled from around them instead of white.
+        task: the only mode they are for; None if the file does not say.
+        filled: whether they expect holes filled from their surroundings instead of white.
         least: the w that fidelity 0 stands for.
-        prior: alpha of the Dirichlet prior that they were held to.
+        prior: alpha of the Dirichlet prior.
     """
 
     task: Mode | None = None
@@ -99,7 +99,7 @@ class Trained:
     prior: float = 1.0
 
     def check(self, mode: Mode) -> None:
-        """Raises ValueError for a mode that they are not for."""
+        """Raises ValueError for a mode that they were not trained for."""
         if self.task is not None and mode != self.task:
             raise ValueError(
                 f"these DicFace weights were trained to {self.task}, got the mode {mode!r}: choose that mode, or weights for {mode!r}, which "
@@ -144,14 +144,14 @@ class DicFaceRestorer(NetworkRestorer):
 
     @property
     def task(self) -> Task:
-        """The options', as the weights want it. A network smaller than the crops gives colours only: its luminance would blur them."""
+        """The task of the options, adapted to the weights. Networks smaller than the crops only colourise: their luminance would blur the crops."""
         task = self.options.task
         small = task.mode == "colourise" and self.side < CROP
         return replace(task, keep_luminance=task.keep_luminance or small, filled=self.trained.filled)
 
     @property
     def weight(self) -> float:
-        """w of the generator: fidelity over the range in which the weights work."""
+        """w of the generator: fidelity mapped to the range of w that suits the weights."""
         return weight_of(self.options.fidelity, self.trained.least)
 
     @property
@@ -174,7 +174,7 @@ class DicFaceRestorer(NetworkRestorer):
 
 
 class DicFaceSession(WindowSession):
-    """One person's clip. Held back: the tokens of a window (0.5 MB a frame), the encoder's features of `look_ahead` + 1 frames (45 MB each)."""
+    """One person's clip. Holds the tokens of a window (0.5 MB a frame) and the encoder's features of `look_ahead` + 1 frames (45 MB each)."""
 
     restorer: DicFaceRestorer
 
@@ -185,7 +185,7 @@ class DicFaceSession(WindowSession):
         self._maps: list[Tensor] = []
 
     def maps(self) -> dict[str, Tensor]:
-        """See Session.maps. "uncertainty": where the network invents (`uncertainty`), bilinear between the code map's places."""
+        """See Session.maps. "uncertainty" is `uncertainty` at the code map's places, enlarged bilinearly."""
         maps, self._maps = self._maps, []
         return {"uncertainty": F.interpolate(torch.cat(maps).float(), (CROP, CROP), mode="bilinear")} if maps else {}
 

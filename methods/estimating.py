@@ -1,4 +1,4 @@
-"""Sessions that look at the first crops of a person before they decide how to restore them."""
+"""Sessions that estimate the damage from a person's first crops, and choose the restorer by it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ..physics.traces import Traces, find_traces
 from .base import Restorer, Session, joined, refuse_masks
 
 ESTIMATION_FRAMES = SURROUNDINGS_FRAMES
-"""Crops of a person that the damage is estimated from."""
+"""Number of a person's first crops that the damage is estimated from."""
 
 
 class EstimatingSession(Session):
-    """Holds the first crops back until there are enough to estimate the damage, and gives all to the restorer chosen by it.
+    """Holds crops back until there are enough to estimate the damage, then passes all of them to the chosen restorer.
 
     Args:
-        name: of the restorer that is asked.
-        choose: from an estimate to the restorer, which must not choose again.
+        name: of the restorer that opened this session, for errors.
+        choose: from an estimate to the restorer; its sessions must not estimate again.
         track, seed, check_interrupt: as Restorer.open.
     """
 

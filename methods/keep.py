@@ -1,4 +1,4 @@
-"""KEEP as a session: the recurrence over a clip, in blocks of frames, with all that a frame owes to its past carried from block to block."""
+"""KEEP as a session: the recurrence over a clip in blocks of frames, with the recurrent state carried from block to block."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..models.keep.network import KEEP, CrossFeatures
 
 WARM_UP_FRAMES = 20
-"""Frames after which a recurrence that began in the middle of a clip gives what one from its start does, within 50 dB."""
+"""Frames after which a recurrence that began in the middle of a clip agrees with one from its start, at a PSNR of at least 50 dB."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class KeepOptions(Options):
     """Parameters of KEEP.
 
     Attributes:
-        reset_every: frames after which everything starts afresh, as if another clip began; 0 carries the past through the whole clip. The
-            released script is `reset_every` 20 with `gain_window` 20.
-        gain_window: frames whose gains are found together. They see each other, so a session holds back one fewer. Each waits
-            with features of 5.5 MiB in the published network, 45 MiB in its Asian variant, and half that in half precision.
-        flow: a checkpoint without GMFlow (the embedded one) takes "dis" either way.
+        reset_every: frames after which the state is reset, as if another clip began; 0 carries it through the whole clip. The
+            released script has `reset_every` 20 with `gain_window` 20.
+        gain_window: frames whose gains are computed together, as they attend to each other; a session holds back one frame fewer. A waiting
+            frame's features take 5.5 MiB in the published network, 45 MiB in its Asian variant, and half of that in half precision.
+        flow: source of optical flow; checkpoints without GMFlow (such as the embedded one) always use "dis".
     """
 
     reset_every: int = parameter(
@@ -59,7 +59,7 @@ class KeepOptions(Options):
     flow: Literal["gmflow", "dis"] = parameter("gmflow", advice="Who measures motion: gmflow is KEEP's own network, dis is OpenCV's, faster.")
 
     def block(self, done: int) -> int:
-        """Frames of the block that begins after `done` frames of a session; blocks are counted from the last reset."""
+        """Length of the block that begins after `done` frames of a session; no block crosses a reset."""
         if not self.reset_every:
             return self.gain_window
         return min(self.gain_window, self.reset_every - done % self.reset_every)
@@ -67,12 +67,12 @@ class KeepOptions(Options):
 
 @dataclass(frozen=True)
 class Past:
-    """What a frame takes from the frame before.
+    """The recurrent state: what a frame takes from the frame before.
 
     Attributes:
         image: its restored image (1, 3, S, S), as the generator made it.
         cross: its features, fused with those of the frame before it.
-        seen: what the flow source found in the frame as it came.
+        seen: the flow source's features of the input frame.
     """
 
     image: Tensor
@@ -98,10 +98,10 @@ def keep_step(
         latent: z~, (1, code_dim, s, s), and `features`: both the encoder's, of this frame.
         gain: K, (1, 1, s, s); the first frame of a clip does not use it.
         past: None for the first frame of a clip.
-        back: brings the network back to its device, where the flow's own may have taken the room.
+        back: brings the network back to its device, as the flow's own network may have displaced it.
 
     Returns:
-        What the next frame takes from this one; its `image` is the result.
+        The state for the next frame; its `image` is the result.
     """
     check_interrupt()
     seen = source.features(frame)
@@ -117,10 +117,10 @@ def keep_step(
 
 
 class KeepRestorer(NetworkRestorer):
-    """KEEP, its decoder_parts in half precision or not.
+    """KEEP, with or without its decoder_parts in half precision.
 
     Attributes:
-        given_flow: where optical flow comes from; None is what the options say: the network's own, or OpenCV's, which need no other network's room.
+        given_flow: a flow source that replaces the one that the options name, and that may have a network of its own to place; None for none.
     """
 
     name = "keep"
@@ -132,7 +132,7 @@ class KeepRestorer(NetworkRestorer):
 
     @property
     def flow(self) -> FlowSource:
-        """Where optical flow comes from."""
+        """The source of optical flow."""
         if self.given_flow is not None:
             return self.given_flow
         own = self.network.flownet if self.options.flow == "gmflow" else None
@@ -149,12 +149,12 @@ class KeepRestorer(NetworkRestorer):
 
     @property
     def look_ahead(self) -> int:  # type: ignore[override]
-        """A block's frames but for the one that completes it."""
+        """One frame fewer than a block has."""
         return self.options.block(0) - 1
 
     @property
     def own_warm_up(self) -> WarmUp:
-        """Blocks begin where the whole track's do; without a reset the recurrence is that of `WARM_UP_FRAMES` frames."""
+        """Blocks begin where those of the whole track do; without resets, `WARM_UP_FRAMES` frames come before."""
         options = self.options
         if options.reset_every:
             return WarmUp(every=options.reset_every)
@@ -166,14 +166,14 @@ class KeepRestorer(NetworkRestorer):
 
 
 class KeepSession(Session):
-    """One person's clip. Beyond one block of frames it holds the past of the last frame only, however long the clip."""
+    """One person's clip. Holds one block of frames and the state after the block before."""
 
     def __init__(self, restorer: KeepRestorer, track: FaceTrack | None, check_interrupt: CheckInterrupt) -> None:
         self._restorer = restorer
         self._cleaned = restorer.cleaner(track, check_interrupt)
         self._check_interrupt = check_interrupt
         self._waiting: list[Tensor] = []
-        self._crops: list[Tensor | None] = []  # as they came, where the network is smaller than they are
+        self._crops: list[Tensor | None] = []  # the same at full size, where the network is smaller
         self._done = 0
         self._past: Past | None = None
         self._memory: GainMemory | None = None
@@ -197,7 +197,7 @@ class KeepSession(Session):
 
     @torch.inference_mode()
     def _restore(self) -> list[Tensor]:
-        """The frames that wait, as a block: gains of all, then frame after frame."""
+        """The waiting frames as a block: the gains of all of them, then the recurrence frame by frame."""
         restorer, options = self._restorer, self._restorer.options
         network = restorer.network
         if options.reset_every and self._done % options.reset_every == 0:
@@ -231,7 +231,7 @@ class KeepSession(Session):
         return ready
 
     def _encode(self, frames: Tensor) -> tuple[Tensor, deque[dict[int, Tensor]]]:
-        """Frames to their latents and, one by one, the features that steer the generator, in the dtype it computes in."""
+        """The frames' latents, and for each frame the features that steer the generator, in the generator's dtype."""
         network, dtype = self._restorer.network, next(self._restorer.network.generator.parameters()).dtype
         features: deque[dict[int, Tensor]] = deque()
 
@@ -244,7 +244,7 @@ class KeepSession(Session):
 
 
 def working_memory(network: KEEP, block: int, batch: int) -> int:
-    """Bytes that a block of frames needs beside the weights: activations of a batch, and what waits for each frame's turn."""
+    """Working memory of a block in bytes: the activations of a batch, and what is kept for each frame until its turn."""
     vq = network.config
     activations = 10 * vq.channels * vq.side**2
     waiting = 3 * vq.side**2 + sum(vq.width(side) * side**2 for side in network.sizes.fused)

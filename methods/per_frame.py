@@ -1,4 +1,4 @@
-"""Restorers that look at one frame at a time: any network from face to face of the same size."""
+"""Restorers that see one frame at a time: any network that maps a face to a face of the same size."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..options import Options
 from .base import Capability, NetworkRestorer, Session, WarmUp, batch_parameter, from_network, joined, refuse_masks, to_network
 
 WORKING_BYTES = 512 << 20
-"""Bytes of working memory that one frame of 512 x 512 takes in the networks of this kind, about eight full-size maps of 64 channels."""
+"""Working memory in bytes that such networks need for one frame of 512 x 512: about eight full-size maps of 64 channels."""
 
 
 @dataclass(frozen=True)
 class PerFrameOptions(Options):
-    """Parameters of a restorer without any."""
+    """Parameters of a restorer that has none of its own."""
 
     batch: int = batch_parameter(4)
 

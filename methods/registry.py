@@ -41,8 +41,8 @@ class MethodSpec:
         options: the dataclass of its parameters, all with defaults.
         build: makes the restorer.
         presets: named sets of parameters, chosen with the setting "preset".
-        preset_of: the preset that goes with a checkpoint, by its file name, if none is chosen.
-        checkpoints: the catalogue's names of the weights that belong to each value of its setting "mode", "restore" for methods without one.
+        preset_of: from a checkpoint's path to the preset that is used with it unless another is chosen.
+        checkpoints: for each value of the setting "mode" ("restore" where a method has no modes), the catalogue's name of its weights.
     """
 
     name: str
@@ -59,10 +59,10 @@ class MethodSpec:
 
 
 def embedded_blind(placed: Placed, precision: torch.dtype | None = torch.float32) -> BlindRestorer | None:
-    """The package's own blind restorer as a pre-cleaner, which looks at no frame ahead; None in an installation without its weights.
+    """The embedded blind restorer as a pre-cleaner, without look-ahead; None in an installation without its weights.
 
     Args:
-        precision: of the method above it; None lets the pre-cleaner, too, have its own.
+        precision: that of the restorer it cleans for; None lets the pre-cleaner choose its own, anything else means float32.
     """
     if not (FOLDER / BLIND).is_file():
         return None
@@ -71,19 +71,19 @@ def embedded_blind(placed: Placed, precision: torch.dtype | None = torch.float32
 
 
 def flair_precleaner(placed: Placed, precision: torch.dtype | None = torch.float32) -> BlindRestorer | None:
-    """The same beneath FLAIR: the noise that a self-ensemble of more frames would remove is left to the sampler."""
+    """The pre-cleaner for FLAIR. It does without the self-ensemble: the noise that this would remove is left to the sampler."""
     precleaner = embedded_blind(placed, precision)
     return None if precleaner is None else precleaner.configured(twice=False)
 
 
 def _embedded(name: str, placed: Placed, precision: torch.dtype | None = torch.float32) -> NetworkRestorer:
-    """The restorer of an embedded file, with nothing beneath it."""
+    """The restorer of an embedded file, without a pre-cleaner."""
     loaded = load_network(FOLDER / name, precision)
     return restorer_from(loaded, place=placed(loaded.network))
 
 
 def with_precleaner(restorer: NetworkRestorer, loaded: LoadedNetwork, placed: Placed, precision: torch.dtype | None) -> NetworkRestorer:
-    """The restorer of an embedded file over the embedded blind restorer: its 128 pixels leave to that what they cannot show."""
+    """`restorer`, with the embedded blind restorer as its pre-cleaner where its weights are embedded ones: those see 128 pixels only."""
     small = loaded.path.parent == FOLDER and loaded.kind != "blind"
     return restorer.precleaned_by(embedded_blind(placed, precision)) if small else restorer
 
@@ -111,8 +111,11 @@ def build_flair(
 
 
 def with_estimates(otherwise: Restorer, *, device: torch.device, precision: torch.dtype | None, placed: Placed) -> Restorer:
-    """`otherwise`, but embedded FLAIR where footage shows which blur damaged it, and embedded KEEP over the blind restorer for small faces: what
-    those lack is coarse enough for its codes. `otherwise` alone in an installation without that prior."""
+    """`otherwise`, replaced by embedded FLAIR where the blur can be estimated from the footage, and followed by embedded KEEP for small faces.
+
+    KEEP follows the blind restorer only: what small faces lack is coarse enough for its codes. In an installation without the embedded prior this
+    is `otherwise` itself.
+    """
     if not (FOLDER / PRIOR).is_file():
         return otherwise
     refiner = None
@@ -122,7 +125,7 @@ def with_estimates(otherwise: Restorer, *, device: torch.device, precision: torc
 
 
 def restorer_class(kind: str) -> type[NetworkRestorer] | None:
-    """The restorer of a kind of network; None for those that restore frame by frame."""
+    """The restorer class of a kind of network; None for networks that restore frame by frame."""
     named = next((known.restorer for known in architectures() if known.kind == kind), "")
     if not named:
         return None
@@ -131,7 +134,7 @@ def restorer_class(kind: str) -> type[NetworkRestorer] | None:
 
 
 def restorer_from(loaded: LoadedNetwork, options: Any = None, *, place: Placement | None = None) -> NetworkRestorer:
-    """The restorer that a loaded network belongs to, with its method's default options unless given."""
+    """The restorer for a loaded network; `options` None takes its method's defaults."""
     kind = restorer_class(loaded.kind)
     if kind is None:
         return PerFrameRestorer(loaded.network, options, place=place, name=loaded.kind)
@@ -173,7 +176,7 @@ PER_FRAME = MethodSpec(
 
 
 def methods() -> dict[str, MethodSpec]:
-    """All methods by name, as menus list them: those of our networks' records, FLAIR after the first, and all other networks last."""
+    """All methods by name, in menu order: those of our own networks' records with FLAIR in second place, then `PER_FRAME` for all others."""
     own = [
         MethodSpec(known.kind, known.summary, found.options_type, _build_network(known.kind), checkpoints=known.checkpoints)
         for known in architectures()
@@ -194,12 +197,12 @@ def build_restorer(
     """The restorer of method `name`.
 
     Args:
-        weights: a checkpoint file, or None for what the method embeds.
-        degradation: what happened to the frames, for methods that use it; None is the method's own mild assumption.
+        weights: a checkpoint file; None only for FLAIR, which then samples from the prior without weights.
+        degradation: what happened to the frames, for FLAIR; None has it estimated from the footage.
         device: where its networks run.
         settings: parameters as text, NAME to VALUE; "preset" picks the set that the others then change.
-        precision: dtype of the part of a network that draws the picture once the codes are chosen, or of FLAIR's convolutions; None is bfloat16 where
-            pictures stay the same in it, blind's and those of the embedded prior.
+        precision: dtype of the part of a network behind the choice of codes, or of FLAIR's convolutions. None is bfloat16 for networks whose output
+            does not change visibly by it (blind, the embedded prior), float32 for all others.
 
     Raises:
         ValueError: one sentence for an unknown method, setting or preset, a bad value, or weights the method cannot use.

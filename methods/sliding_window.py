@@ -1,4 +1,4 @@
-"""Clips through networks that predict codes: a window slides over the frames; each is encoded once, and decoded once, at the centre."""
+"""Sliding-window restoration by networks that predict codes: each frame is encoded once, and decoded once, when it is the window's centre."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ Item = TypeVar("Item")
 
 
 class CentredWindow(Generic[Item]):
-    """A stream's windows of `before` + 1 + `after` items: one for every item, which it surrounds; the first and the last item are repeated."""
+    """The window of `before` + 1 + `after` items around every item of a stream; at the ends the first and the last item are repeated."""
 
     def __init__(self, before: int, after: int) -> None:
         self.before, self.after = before, after
         self._items: deque[Item] = deque(maxlen=before + 1 + after)
 
     def push(self, item: Item) -> list[Item] | None:
-        """The window of the item `after` items ago, if there is one."""
+        """The window around the item pushed `after` items ago; None at the beginning of the stream."""
         self._items.extend([item] * (1 if self._items else self.before + 1))
         return list(self._items) if len(self._items) == self._items.maxlen else None
 
     def close(self) -> Iterator[list[Item]]:
-        """The windows still owed."""
+        """The windows around the last `after` items."""
         last = self._items[-1] if self._items else None
         for _ in range(self.after if last is not None else 0):
             window = self.push(last)  # type: ignore[arg-type]
@@ -49,11 +49,11 @@ class CodedFrame:
 
     Attributes:
         index: its place in the clip, from 0.
-        seen: (1, tokens, C), what the windows around it look at.
+        seen: (1, tokens, C), what the windows that hold this frame use of it.
         latent: (1, code_dim, s, s).
-        features: the encoder's by side, until the frame is decoded.
-        kept: what Task.finish needs, until the frame is decoded.
-        crop: the frame as it came, for a network that is smaller than it, until the frame is decoded.
+        features: the encoder's by side; dropped once the frame is decoded.
+        kept: what Task.finish needs; dropped once the frame is decoded.
+        crop: the input crop, for networks of fewer than 512 pixels; dropped once the frame is decoded.
     """
 
     index: int
@@ -64,14 +64,14 @@ class CodedFrame:
     crop: Tensor | None = None
 
     def release(self) -> None:
-        """Forgets what only decoding needs; the frame stays in later windows."""
+        """Drops what only decoding needs; later windows still hold the frame."""
         self.features, self.kept, self.crop = {}, None, None
 
 
 class WindowSession(Session):
-    """A session that looks at frames through a centred window; memory is that of the window, however long the clip.
+    """A session that slides a centred window over the clip and holds no more frames than that.
 
-    Frames pass one by one, so results do not depend on how the clip was chunked, not even in the last bit.
+    Frames are processed one by one, so the result is bit-identical however the clip is chunked.
     """
 
     def __init__(
@@ -129,5 +129,5 @@ class WindowSession(Session):
 
 
 def working_bytes(config: VQConfig, frames: int) -> int:
-    """Memory that `frames` frames at once take beside the weights: ten maps of the first width at full side, float32."""
+    """Working memory of `frames` frames at once, in bytes: about ten float32 maps of the first layer's width at full size."""
     return frames * 10 * config.channels * config.side**2 * 4

@@ -1,4 +1,4 @@
-"""What is known of a restored picture beforehand: its luminance when colours are added, the unharmed pixels when holes are filled."""
+"""The three tasks of code networks: restoration, colourisation (the luminance is known) and inpainting (pixels outside holes are known)."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .base import resized
 
 Mode = Literal["restore", "colourise", "inpaint"]
 WHITE = 254.5 / 255
-"""Pixels at least this bright in every channel count as missing where no mask says otherwise, as the official tools have it in 8 bits."""
+"""Without a mask, pixels at least this bright in every channel count as missing: 255 in 8 bits, as in the official tools."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """The way of crops into a network and back for one of three tasks.
+    """Prepares crops for a network and finishes its output, for one of three tasks.
 
     Attributes:
         mode: "restore" changes nothing; "colourise" shows the network grey crops; "inpaint" shows it white holes and puts
             the known pixels back exactly.
         keep_luminance: whether colourised crops keep the input's luminance.
-        filled: whether the network sees holes filled from around them (`pull_push_fill`) instead of white.
+        filled: whether the network sees holes filled from their surroundings (`pull_push_fill`) instead of white.
 
     Raises:
         ValueError: for an unknown mode, or luminance kept in another mode than "colourise".
@@ -45,30 +45,31 @@ class Task:
 
     @property
     def repaints(self) -> bool:
-        """Whether faces are drawn anew: colours and what fills a hole are not painted over anything."""
+        """Whether whole faces are synthesised; colours, and what fills a hole, paint over nothing."""
         return self.mode == "restore"
 
     def check(self, crops: Tensor, masks: Tensor | None) -> None:
         """Raises ValueError if crops are not (n, 3, H, W), or masks not (n, 1, H, W) or not for inpainting."""
         if crops.ndim != 4 or crops.shape[1] != 3:
-            raise ValueError(f"RGB crops (n, 3, H, W) are wanted, got {tuple(crops.shape)}; repeat grey crops three times")
+            raise ValueError(f"crops must be RGB, (n, 3, H, W), got {tuple(crops.shape)}; repeat grey crops three times")
         if masks is None:
             return
         if self.mode != "inpaint":
             raise ValueError(f"masks say which pixels to inpaint, but the mode is {self.mode!r}; choose the mode 'inpaint' or leave the masks out")
         wanted = (len(crops), 1, *crops.shape[-2:])
         if masks.shape != wanted:
-            raise ValueError(f"one mask {wanted} is wanted for crops {tuple(crops.shape)}, got {tuple(masks.shape)}; resize or repeat it")
+            raise ValueError(f"masks for crops {tuple(crops.shape)} must be {wanted}, got {tuple(masks.shape)}; resize or repeat them")
 
     def prepare(self, crops: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """What the network sees, and what `finish` needs.
 
         Args:
             crops: (n, 3, H, W) in [0, 1].
-            masks: (n, 1, H, W), 1 where a pixel is missing, 0 where it is known, between the two where it is mixed; None finds white pixels.
+            masks: (n, 1, H, W), 1 where a pixel is missing, 0 where it is known, in between where it is partly missing; None takes white pixels.
 
         Returns:
-            (n, 3, H, W), and on the CPU the luminance (n, 1, 512, 512), the hole and the known pixels (n, 4, 512, 512), or None.
+            The network's input (n, 3, H, W); and on the CPU the luminance (n, 1, 512, 512) where it is kept, the mask and the known pixels
+            (n, 4, 512, 512) for inpainting, else None.
         """
         if self.mode == "colourise":
             grey = luma(crops)
@@ -92,7 +93,7 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskOptions(Options):
-    """Parameters of a method whose checkpoints have one of the tasks each."""
+    """Parameters of a method that has a checkpoint for each task."""
 
     mode: Mode = parameter("restore", advice="What the checkpoint was trained for: inpaint fills what is pure white and keeps the rest exactly.")
     keep_luminance: bool = parameter(False, advice="Colourised frames keep the input's luminance; colourise only.")
@@ -107,10 +108,10 @@ class TaskOptions(Options):
 
 
 def pull_push_fill(crops: Tensor, missing: Tensor) -> Tensor:
-    """`crops` (n, 3, H, W) with smooth colour where `missing` (n, 1, H, W) is not 0, from what surrounds it.
+    """`crops` (n, 3, H, W) whose holes, where `missing` (n, 1, H, W) is not 0, are filled smoothly from their surroundings.
 
-    Pull and push (Gortler et al., 1996): known pixels are averaged into ever coarser pictures until none has a hole, and each picture's holes
-    then take the next coarser one, bilinear. Nothing known at all gives mid-grey.
+    Pull-push (Gortler et al., 1996): known pixels are averaged into coarser and coarser pictures until no hole is left; then each picture's holes
+    are filled from the next coarser one, bilinearly. Crops without a known pixel become mid-grey.
     """
     weight = (missing <= 0).to(crops.dtype)
     total, levels = crops * weight, []
@@ -132,8 +133,8 @@ def white_pixels(crops: Tensor) -> Tensor:
 def with_luminance(images: Tensor, wanted: Tensor) -> Tensor:
     """`images` (n, 3, H, W) with Y' replaced by `wanted` (n, 1, H, W), both in [0, 1].
 
-    Cb and Cr stay wherever the colour exists. Where it does not, it moves towards the grey of the same Y', just into the RGB cube: same hue, less
-    saturation, Y' exact up to rounding.
+    Cb and Cr are kept where the result lies inside the RGB cube. Elsewhere they are scaled down until it does: same hue, less saturation, and Y'
+    exact up to rounding.
     """
     chroma = images - luma(images)
     room = torch.where(chroma > 0, 1 - wanted, wanted) / chroma.abs().clamp_min(1e-12)

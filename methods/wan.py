@@ -16,9 +16,9 @@ from .base import Restorer, Session, WarmUp, check_square, joined, refuse_masks,
 from .flair.windows import WindowStream, blend_overlap
 
 TIMESTEP = 400
-"""Of 1000: the level that the network is asked at, as if the damage were the noise of that level."""
+"""Of 1000: the timestep at which the network is evaluated, as if the damage were the noise of that step."""
 TEMPORAL_STRIDE = 4
-"""Frames of one latent frame, but for the first, which is one frame of its own: the VAE takes 4 n + 1 frames."""
+"""Frames per latent frame. The first latent frame stands for one frame only, so the VAE takes 4 n + 1 frames."""
 
 
 class OneStepModel(Protocol):
@@ -26,13 +26,13 @@ class OneStepModel(Protocol):
 
     @property
     def weights(self) -> str:
-        """What tells its weights from others, for jobs that go on."""
+        """Identifies its weights, so that a resumed job can check them."""
 
     def encode(self, frames: Tensor) -> Tensor:
         """(4 n + 1, 3, H, W) in [0, 1] to normalised latents (1, C, n + 1, h, w)."""
 
     def velocity(self, latents: Tensor, timestep: float) -> Tensor:
-        """The flow-matching network's answer, noise less clean latents, at a timestep of 0 to 1000 for the empty prompt."""
+        """The flow-matching network's velocity, noise minus clean latents, at a timestep of 0 to 1000 under the empty prompt."""
 
     def decode(self, latents: Tensor) -> Tensor:
         """Normalised latents (1, C, n + 1, h, w) to (4 n + 1, 3, H, W) in [0, 1]."""
@@ -65,9 +65,9 @@ class WanOptions(Options):
 
 
 class WanRestorer(Restorer):
-    """z = encode(y), x = decode(z - v(z, 400)): the latents of the damaged clip less the velocity that the network predicts for them.
+    """z = encode(y), x = decode(z - v(z, 400)): the predicted velocity is subtracted from the latents of the damaged clip.
 
-    No noise is drawn, so no seed is used. Windows overlap and are blended; the last one is filled up by its last frame.
+    No noise is drawn, so the seed has no effect. Windows overlap and are blended; the last one is padded by repeating its last frame.
     """
 
     name = "wan"
@@ -110,7 +110,7 @@ class WanSession(Session):
         return joined(self.windows.close())
 
     def restored(self, frames: Tensor, first: int, shared: Tensor | None) -> Tensor:
-        """A window (n, 3, S, S) restored, tied to the frames that it shares with the one before."""
+        """A window (n, 3, S, S) restored, blended with the frames that it shares with the window before."""
         filled = torch.cat([frames, frames[-1:].expand((1 - len(frames)) % TEMPORAL_STRIDE, -1, -1, -1)])
         return blend_overlap(one_step(self.model, filled, self.check_interrupt)[: len(frames)], shared, "blend")
 
