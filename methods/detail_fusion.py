@@ -1,20 +1,20 @@
-"""Crops and a network's native side: its answer fills in what the input lacks, octave by octave, and nothing else.
+"""Fusion of a small network's output with the crop: the output fills in what the input lacks, octave by octave, and nothing else.
 
-A network of side S sees a crop of 512 pixels averaged down to S. Enlarging its answer alone would soften every face that came in sharper than
-S pixels show, and a small network's own errors would replace what was right. So input x and answer a are compared in the octaves of a Laplacian
-pyramid, at sides 16, 32, ... up to S, after the answer's contrast is brought to the input's. With X_k and A_k their octaves (X_0 and A_0 the coarse
-means) the result is
+A network of side S sees a crop of 512 pixels averaged down to S. Enlarging its output alone would soften every face that is sharper than S pixels
+can show, and a small network's errors would replace what was right. So the input x and the output a are compared in the octaves of a Laplacian
+pyramid, at sides 16, 32, ... up to S, after the contrast of the output is matched to the input's. With X_k and A_k their octaves (X_0 and A_0 the
+coarse means) the result is
 
     y_0 = A_0 + W_0 (X_0 - A_0)        y_k = up(y_(k-1)) + A_k + c_k W_k (X_k - A_k)
 
-and beyond S, where there is no answer, y_k = up(y_(k-1)) + W_k X_k: coarse means stay the input's; an octave that is weaker in the input than in
-the answer becomes the answer's, one as strong stays the input's, but for noise.
+and beyond S, where there is no output, y_k = up(y_(k-1)) + W_k X_k. Coarse means remain the input's; an octave that is weaker in the input than in
+the output becomes the output's, and one that is as strong remains the input's, but for noise.
 
-- c_k in [0, 1] is a smoothstep of b = <X_k, A_k> / <A_k, A_k> over the whole crop. Blur lowers b; noise does not raise it while the answer has none.
+- c_k in [0, 1] is a smoothstep of b = <X_k, A_k> / <A_k, A_k> over the whole crop. Blur lowers b; noise in the input does not raise it.
 - W_k = max(E - 3 s^2, 0) / E is a local Wiener gain, with the energy E around a place and the input's noise s^2 at that side (`noise_variance`; a
   quarter of that one side up for the coarse means; `octave_noise` beyond S).
 
-A clean, sharp crop comes back as it was.
+A clean, sharp crop is returned unchanged.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ from ..faces.types import CROP
 from .base import from_network, resized
 
 COARSE_SIDE = 16
-"""Side of the coarse means; with 32, the noise of the judged degradations came back (0.1 to 0.2 dB)."""
+"""Side of the coarse means; with 32, noise of the benchmark degradations remained (0.1 to 0.2 dB)."""
 LACKING, PRESENT = 0.6, 0.95
-"""b up to which an octave is the answer's, and from which it is the input's."""
+"""b up to which an octave is the output's, and from which it is the input's."""
 LACKING_CLEANED, PRESENT_CLEANED = 0.45, 0.8
-"""The same for crops that the blind restorer cleaned: 0.6 and 0.95 cost up to 4 dB of a sharp small face, 0.3 and 0.6 up to 0.8 dB of a soft one."""
+"""The same for crops that the blind restorer cleaned: 0.6 and 0.95 cost up to 4 dB on sharp small faces, 0.3 and 0.6 up to 0.8 dB on soft ones."""
 TEXTURE = {32: 7.9 / 255, 64: 4.0 / 255, 128: 2.4 / 255}
-"""What `noise_variance` would read on clean faces at a side, as a deviation: the 95th percentile of portraits; other sides take the nearest."""
+"""By side, the standard deviation that `noise_variance` measures on clean faces: the 95th percentile of portraits. Other sides take the nearest."""
 NOISY_TEXTURE_RATIO = 1.3
-"""How many times its `TEXTURE` the octave above the coarse means must show before they count as noisy: faces with much detail keep theirs."""
+"""The coarse means count as noisy if the octave above them exceeds this multiple of its `TEXTURE`: faces with much detail keep theirs."""
 NOISE_OVERSUBTRACTION = 3.0
-"""How many times its noise the energy of a place must be before any of it is kept."""
+"""Multiple of the noise energy that is subtracted from the energy of a place; what remains is kept."""
 FLATTEST = 0.1
-"""Share of the places of an octave beyond S, those of the least energy, that show what noise does where there is nothing else."""
+"""Share of the places of an octave beyond S that noise is measured in: those with the least energy."""
 GRAIN = {256: 0.8 / 255, 512: 0.5 / 255}
-"""What clean faces have there, as a deviation."""
+"""By side, the standard deviation of clean faces in those places."""
 FLATTEST_ENERGY_OVER_NOISE = 2.5 / 3
-"""Their energy is the noise of the octave itself, what coding left of it included, so less caution is needed; tried 1/3 to 1.2."""
+"""Factor from the energy of those places to the noise: it is the octave's own, coding included, so less of it is subtracted. Tried 1/3 to 1.2."""
 CLIPPED_MARGIN, CLIPPED_SHARE = 1.5 / 255, 0.25
-"""Values this near to black or white have lost their noise: places with so large a share of them show nothing."""
+"""Values this near to black or white have lost their noise: places with more than this share of them are ignored."""
 NEIGHBOURHOOD = 7
 """Side of the window in which energy is averaged, in pixels of the octave."""
 
 
 def completed(images: Tensor, crops: Tensor, cleaned: bool = False) -> Tensor:
-    """A network's images as restored crops, completed by what the input crops themselves show; those of a side of 512 are left alone.
+    """A network's images as restored crops of 512 pixels, completed by what the input crops show; images of 512 pixels are only converted.
 
     Args:
         images: (n, 3, S, S) around [-1, 1], on any device: network(to_network(crops, S, device)).
@@ -87,7 +87,7 @@ def completed(images: Tensor, crops: Tensor, cleaned: bool = False) -> Tensor:
 
 
 def fused(answer: Tensor, seen: Tensor, cleaned: bool = False) -> Tensor:
-    """The part of `completed` up to the network's side: (n, 3, S, S) both, in [0, 1], to the same, not clamped."""
+    """The part of `completed` up to the network's side: output and input (n, 3, S, S) in [0, 1] to the same size, not clamped."""
     limits = (LACKING_CLEANED, PRESENT_CLEANED) if cleaned else (LACKING, PRESENT)
     pairs = [(seen, answer * contrast(seen, answer))]
     while pairs[-1][0].shape[-1] % 2 == 0 and pairs[-1][0].shape[-1] >= 2 * COARSE_SIDE:
@@ -108,7 +108,7 @@ def fused(answer: Tensor, seen: Tensor, cleaned: bool = False) -> Tensor:
 
 
 def contrast(seen: Tensor, answer: Tensor) -> Tensor:
-    """The factor (n, 1, 1, 1) in 1/2..2 that brings the answer's coarse contrast to the input's; more contrast would pass for more sharpness."""
+    """The factor (n, 1, 1, 1) in 1/2..2 that matches the output's coarse contrast to the input's; excess contrast would be taken for sharpness."""
     x, a = (F.adaptive_avg_pool2d(image, COARSE_SIDE) for image in (seen, answer))
     x, a = (image - image.mean((2, 3), keepdim=True) for image in (x, a))
     every = (1, 2, 3)
@@ -121,13 +121,13 @@ def anchored(answer: Tensor, seen: Tensor) -> Tensor:
 
 
 def presence(given: Tensor, wanted: Tensor, lacking: float = LACKING, present: float = PRESENT) -> Tensor:
-    """c per crop (n,): 0 where the input's octave is much weaker than the answer's, 1 where it is as strong."""
+    """c per crop (n,): 0 where the input's octave is much weaker than the output's, 1 where it is as strong."""
     x, a = (octave.mean(1).flatten(1) for octave in (given, wanted))
     return smoothstep((x * a).sum(1) / (a.square().sum(1) + 1e-8), lacking, present)
 
 
 def denoised(octave: Tensor, noise: Tensor) -> Tensor:
-    """What of an octave (n, 3, h, w) stands above noise of variance (n,): the Wiener gain of each place times the octave."""
+    """An octave (n, 3, h, w) times the local Wiener gain W for noise of variance (n,)."""
     noise = noise[:, None, None, None]
     margin = NEIGHBOURHOOD // 2
     energy = F.avg_pool2d(octave.square().mean(1, keepdim=True), NEIGHBOURHOOD, 1, margin, count_include_pad=False)
@@ -135,10 +135,10 @@ def denoised(octave: Tensor, noise: Tensor) -> Tensor:
 
 
 def noise_variance(image: Tensor, texture_factor: float = 1.0) -> Tensor:
-    """s^2 per crop (n,) of (n, 3, h, w): the Haar wavelet's diagonal coefficients, by their median (Donoho and Johnstone, 1994), less texture.
+    """s^2 per crop (n,) of (n, 3, h, w), from the median of the Haar wavelet's diagonal coefficients (Donoho and Johnstone, 1994), minus `TEXTURE`.
 
     Args:
-        texture_factor: multiplies the texture.
+        texture_factor: multiplies the texture that is subtracted.
     """
     even, odd = image[..., ::2, :], image[..., 1::2, :]
     rows = min(even.shape[-2], odd.shape[-2])
@@ -151,9 +151,9 @@ def noise_variance(image: Tensor, texture_factor: float = 1.0) -> Tensor:
 
 
 def octave_noise(octave: Tensor, image: Tensor) -> Tensor:
-    """s^2 per crop (n,) of the octave (n, 3, h, w) of an image beyond S: the energy of its flattest places, less what clean faces have there.
+    """s^2 per crop (n,) of an octave (n, 3, h, w) beyond S: the energy of its flattest places minus `GRAIN`.
 
-    JPEG and video codecs drop the finest diagonals first, where `noise_variance` looks, and leave the rest of the noise: it saw none.
+    `noise_variance` would not do here: JPEG and video codecs first drop the finest diagonals, which it measures, and leave the rest of the noise.
     """
     lost = ((image <= CLIPPED_MARGIN) | (image >= 1 - CLIPPED_MARGIN)).float()
     energy, lost = (F.avg_pool2d(part.mean(1, keepdim=True), NEIGHBOURHOOD, NEIGHBOURHOOD // 2).flatten(1) for part in (octave.square(), lost))

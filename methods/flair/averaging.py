@@ -1,4 +1,4 @@
-"""FLAIR-SA (Zou et al., section 5.2): the mean of several samples of a clip, nearer to the truth and less sharp than each."""
+"""FLAIR-SA (Zou et al., section 5.2): the mean of several samples of a clip, which is closer to the truth and less sharp than each of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..base import Session
 
 
 class AveragedSession(Session):
-    """Gives every frame to each of the sessions, which answer at the same pace, and hands out the mean of what they make of it."""
+    """Passes every frame to all sessions, which return frames at the same pace, and returns the mean of their results."""
 
     def __init__(self, sessions: Sequence[Session]) -> None:
         self.sessions = sessions

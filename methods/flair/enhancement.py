@@ -1,6 +1,6 @@
 """FLAIR's enhancement (Algorithm 1, line 8): a restorer's faces, blended into the estimates of one window where a mask says.
 
-With a parser the mask is that of pasting (faces/compositing/parsing.py); the published code leaves earrings out and blurs more widely.
+With a parser the mask is the one that pasting uses (faces/compositing/parsing.py); the official code excludes earrings and blurs more widely.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Mask = Tensor | Parser
 """(512, 512) in [0, 1]; or a face parser: crops (n, 3, 512, 512) in [0, 1] on the CPU -> (n, 512, 512) or (n, 1, 512, 512) in [0, 1]."""
 
 UNCHANGED_TOLERANCE = 3 / 255
-"""Difference up to which a pixel in [0, 1] counts as left alone. Over ten operators and two clips the embedded codebook changes some pixel by 10 to
-27 levels where it gains (0.05 to 0.3 dB), and none by more than 2.5 where it does not (0.01 dB either way)."""
+"""Difference up to which a pixel in [0, 1] counts as unchanged. Over ten operators and two clips the embedded codebook changes its most changed pixel
+by 10 to 27 levels where it gains (0.05 to 0.3 dB), and by at most 2.5 where it does not (0.01 dB either way)."""
 
 
 @dataclass
@@ -29,11 +29,11 @@ class Enhancement:
     """x0 -> (1 - w m) x0 + w m G(x0), eq. 13, for the frames of one window.
 
     Attributes:
-        enhancer: G, any restorer of 512 crops. Where it sees one frame at a time and hardly changes a window's first, it is spared them all:
-            small networks do so with faces that show more than their codes.
-        mask: m. A callable is asked for the crops' masks, see `each_step`.
-        each_step: whether a callable mask is asked anew at each step, as in the published code, or once, of the first G(x0).
-        known: how many frames at the window's beginning will be overwritten; G is not called for them where it sees one frame at a time.
+        enhancer: G, any restorer of 512 crops. If it sees one frame at a time and hardly changes the first one of the window, it is not run on
+            the others: small networks leave faces alone that show more than their codes can.
+        mask: m. A parser finds the masks of the crops, see `each_step`.
+        each_step: whether a parser runs again at each step, as in the official code, or once, on the first G(x0).
+        known: frames at the beginning of the window that will be overwritten; if G sees one frame at a time, it is not run on them.
         track, seed, check_interrupt: see Restorer.open.
     """
 
@@ -61,7 +61,7 @@ class Enhancement:
         return better if not skipped else torch.cat([x0[:skipped], better])
 
     def _restored(self, crops: Tensor) -> Tensor:
-        """G of crops; of single frames the first is asked, and all are given back where that is hardly changed."""
+        """G of crops. If G sees single frames and hardly changes the first one, `crops` itself is returned."""
         asked = partial(restore_frames, self.enhancer, track=self.track, seed=self.seed, check_interrupt=self.check_interrupt)
         if "single_frames" not in self.enhancer.supports:
             return asked(crops)

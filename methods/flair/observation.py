@@ -1,4 +1,4 @@
-"""What FLAIR's sampler knows of a clip: the operator from clean crops to what was seen, the observation y, and the condition c."""
+"""What FLAIR's sampler knows of a clip: the operator A from clean crops to the observation, the observation y, and the condition c."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TrackObservation:
 
     @property
     def noise(self) -> float:
-        """Standard deviation of all that A x does not explain: noise, and what codecs lose; in units of [0, 1]."""
+        """Standard deviation of y - A x for the clean x: noise, and what codecs lose; in units of [0, 1]."""
         return math.hypot(self.operator.noise_level, self.operator.distortion)
 
     @property
@@ -37,7 +37,7 @@ class TrackObservation:
         return self.operator.output_size((CROP, CROP))
 
     def check(self, crops: Tensor) -> None:
-        """Raises ValueError for crops that are neither 512 x 512 nor, where allowed, of the size of y."""
+        """Raises ValueError for crops that are neither 512 x 512 nor, if `raw`, of the size of y."""
         size = tuple(crops.shape[-2:])
         if crops.ndim == 4 and crops.shape[1] == 3 and (size == (CROP, CROP) or (self.raw and size == self.size)):
             return
@@ -64,10 +64,10 @@ def condition(frames: Tensor, upsampling: str = "bicubic", size: tuple[int, int]
 
 
 def observation_model(degradation: Degradation | None, track: FaceTrack | None) -> TrackObservation:
-    """The operator between clean crops and what was seen of them.
+    """The operator from clean crops to the observation.
 
-    Aligned footage (no track): `degradation` as it is. A track: its crops were resampled from frames that `degradation` describes, so
-    the operator is that of physics.crops.crop_operator at the track's scale. None is the identity, of which nothing is known.
+    For aligned footage (no track) it is `degradation` itself. The crops of a track were resampled from frames that `degradation` describes, so
+    there it is physics.crops.crop_operator at the track's scale. With `degradation` None it is the identity.
     """
     known = Identity() if degradation is None else degradation
     if track is None:

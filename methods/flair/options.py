@@ -1,7 +1,7 @@
-"""FLAIR's parameters (Zou et al., WACV 2025): one frozen record, what its numbers mean, and the published values.
+"""FLAIR's parameters (Zou et al., WACV 2025), what their values mean, and the published settings.
 
-Where the paper and the released code read a number differently, both readings are here. Presets called as the paper's tasks read it as the
-paper does, those with -demo as the code does.
+Where the paper and the official code interpret a number differently, both interpretations are here. The presets named after the paper's tasks follow
+the paper, those that end in -demo follow the code.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ class FlairOptions(Options):
 
     Attributes:
         steps: K, the number of reverse steps.
-        temperature: scale of all noise that is drawn; 1 samples, as published; towards 0 the steps find the likeliest frame
+        temperature: scale of all noise that is drawn; 1 samples, as published; towards 0 the steps approach the most likely frame
             instead (at 0 with rho 1 they are plug-and-play half-quadratic splitting, DPIR, Zhang et al. 2021).
-        self_condition: whether, after the first step, the last estimate takes the place of the enlarged observation as the prior's condition
-            (Chen et al. 2023); for priors that trust their condition, such as the weight-free one. Trained FLAIR networks need it off.
-        zeta_reading: gamma_t = 1 - zeta s^2 alpha_bar_t / (1 - alpha_bar_t) in both. "code": s in grey levels (demos: zeta 1), and gamma is
-            0.009 where 1 or more would be taken away and 1 - 1e-6 where 0.1 or less would; "paper": s in units of [0, 1] (Table 11: zeta 1000, sigma
-            0.05), clipped to [0, 1]. The paper prints alpha_bar_{t-1} for the denominator: that ratio is about 1 at every step, so its own zeta and
-            sigma would keep gamma at 0.
+        self_condition: whether, after the first step, the last estimate replaces the enlarged observation as the prior's condition
+            (Chen et al. 2023); for priors that follow their condition closely, such as the one without weights. Trained FLAIR networks need it off.
+        zeta_reading: gamma_t = 1 - r_t with r_t = zeta s^2 alpha_bar_t / (1 - alpha_bar_t) in both. "code": s is in grey levels (demos: zeta 1), and
+            gamma is 0.009 where r_t >= 1 and 1 - 1e-6 where r_t <= 0.1. "paper": s is in units of [0, 1] (Table 11: zeta 1000, sigma 0.05), and
+            gamma is clipped to [0, 1]. The paper prints alpha_bar_{t-1} in the denominator: that ratio is about 1 at every step, so its own zeta
+            and sigma would keep gamma at 0.
         noise_level: s, standard deviation of the observation's noise in grey levels of 0..255; None takes the degradation's own. Damped
             consistency allows for the rounding of 8 bits in any case.
         w_reading: "enhancement" (the paper's eq. 13): w is the weight of the enhanced face; "data" (the code): w weighs the data-consistent
             frame at t = tau, the enhanced one gets 1 - w.
         data_consistency: whether the observation corrects each estimate (line 7; eq. 9 and 10).
         consistency: "pinv": along A+ as published; "damped": along A^T (A A^T + damping)^-1, for noisy observations.
-        window: frames sampled together; under blur along time as many more as a frame shows around itself.
-        overlap_mode: "blend": at every step, shared frames slide from the old window's estimate at that step to the new one's, so that a still
-            scene has no seam; remembers 1.5 MiB per step and shared frame. "impose" (the code): they are the old window's result throughout.
+        window: frames sampled together; under blur along time, more by twice the number of frames that the blur reaches to either side.
+        overlap_mode: "blend": at every step, shared frames fade from the old window's estimate at that step to the new one's, so that a still
+            scene has no seam; this keeps 1.5 MiB per step and shared frame. "impose" (the code): they keep the old window's result throughout.
         guidance: lambda of eq. 14; 1 is the conditional estimate alone, as the paper samples video.
         solver: how a step is taken from the corrected estimate: "ddpm": FLAIR's own, a share rho of the noise drawn anew; "ddim": its
             eta is rho; "dpm++2m": second order, deterministic, rho has no part. The last two are for 10 to 25 steps.
         spacing: where the steps lie: "uniform": evenly over the training schedule, as published; "log-snr": evenly in the log of the
             signal-to-noise ratio; "auto": what suits the solver, see `resolved_spacing`.
-        samples: how many samples of the clip are averaged, each from noise of its own (FLAIR-SA, Table 2); time and memory grow with it.
-        mask_every: how often a face parser is asked: once per "window", of the first enhanced frames, or at every "step" (the code).
+        samples: how many samples of the clip are averaged, each from different noise (FLAIR-SA, Table 2); time and memory grow with it.
+        mask_every: how often a face parser runs: once per "window", on the first enhanced frames, or at every "step" (the code).
     """
 
     steps: int = parameter(10, 2, 1000, advice="Sampling steps K; time grows in proportion.")
@@ -166,13 +166,13 @@ def enhancement_weights(options: FlairOptions, steps: int) -> list[float]:
 PUBLISHED = FlairOptions(
     start=1.0, temperature=1.0, self_condition=False, consistency="pinv", zeta=-1.0, tau=5, overlap_mode="impose", shared_noise=False
 )
-"""What all published settings share, read as the code does."""
+"""What all published settings share, interpreted as the code does."""
 PAPER = replace(PUBLISHED, zeta_reading="paper", w_reading="enhancement")
-"""The same for Table 11's rows, read as the paper does.
+"""The same for the rows of Table 11, interpreted as the paper does.
 
-w is the enhancer's weight: so eq. 13, A.4 ("the final strength of the enhancement module") and Fig. 6 (more w, better LPIPS) have it, and so Table
-2 moves when CodeFormer is added: by -0.66 dB and -0.028 LPIPS at x16 (w 0.7), by +0.02 dB and -0.004 under motion blur (w 0.1), where CodeFormer
-alone is 3.4 dB worse. The code gives the enhancer 1 - w of the same numbers, 0.3 and 0.9: kept in the presets of its demos.
+w is the enhancer's weight according to eq. 13, to A.4 ("the final strength of the enhancement module") and to Fig. 6 (more w, better LPIPS). Table 2
+agrees: adding CodeFormer changes x16 (w 0.7) by -0.66 dB and -0.028 LPIPS, and motion blur (w 0.1), where CodeFormer alone is 3.4 dB worse, by +0.02
+dB and -0.004. The code gives the enhancer the weight 1 - w instead, 0.3 and 0.9; the presets of its demos keep that.
 """
 
 PRESETS: dict[str, FlairOptions] = {
@@ -189,5 +189,5 @@ PRESETS: dict[str, FlairOptions] = {
     "gaussian-demo": replace(PUBLISHED, steps=100, rho=0.25, w=0.75, zeta=1.0, noise_level=2.55),
     "jpeg-demo": replace(PUBLISHED, steps=100, rho=0.5, w=0.5, zeta=1.0, noise_level=12.75),
 }
-"""Parameter sets by name: Table 11 of the paper (x4, which it leaves out, as x8), the demos of its code, the weight-free default, and that of the
-embedded prior with the embedded codebook as its enhancer."""
+"""Parameter sets by name: Table 11 of the paper (x4, which it leaves out, is set as x8), the demos of its code, the default for the prior without
+weights, and the set for the embedded prior with the embedded codebook as its enhancer."""

@@ -42,11 +42,11 @@ class FlairStep:
 
 @dataclass(frozen=True)
 class Progress:
-    """What is known after a sampling step.
+    """The progress after a sampling step.
 
     Attributes:
-        step, steps: which step of a window is done, counted from 1, and how many there are.
-        frames: frames of the clip for which the window is the first; over a clip they add up to all of its frames, at every step.
+        step, steps: the number of the step in its window, from 1, and how many steps there are.
+        frames: frames that no earlier window contained; for every step they add up to all frames of the clip.
         preview: the clean estimate of the window's last frame, (3, 512, 512) in [0, 1] on the sampler's device.
     """
 
@@ -58,15 +58,15 @@ class Progress:
 
 OnStep = Callable[[Progress], None]
 ROUNDING = (2 / 255) ** 2 / 12
-"""Variance, in the range [-1, 1], of the noise that footage of 8 bits has at least. Undamped, an inverted blur multiplies it by thousands."""
+"""Variance of rounding to 8 bits, in the range [-1, 1]: the least noise of footage. An inverted blur without damping multiplies it by thousands."""
 LEAST_ESTIMATE_VARIANCE = 0.02**2
-"""How far off, as a variance, an estimate is taken to be at least when it is weighed against that rounding; tried 0.02 to 0.1, squared."""
+"""Least variance assumed for the error of an estimate when it is weighed against that rounding; 0.02**2 to 0.1**2 were tried."""
 CLEANED = 0.1 / 255
-"""How far off, as a deviation, the pre-cleaned crops are taken to be where nobody described the damage: the prior may not contradict them."""
+"""Standard deviation assumed for the pre-cleaned crops where the damage is unknown; it is small, so that the prior cannot contradict them."""
 WARM_UP_WINDOWS = 2
-"""Windows after which those of a clip that was begun in its middle are what they are in the whole clip, within 50 dB."""
+"""Windows after which a session that began in the middle of a clip agrees with the whole clip, at a PSNR of at least 50 dB."""
 START = 0
-"""The key of the noise that sampling begins with: the same whatever the number of steps, and free, as the last step, 0, draws none."""
+"""Key of the noise that sampling begins with. It does not depend on the number of steps, and is free: the last step, number 0, draws no noise."""
 
 
 def data_consistency(x0: Tensor, y: Tensor, operator: Degradation, *, gamma: float = 1.0, damping: float = 0.0) -> Tensor:
@@ -102,9 +102,9 @@ def flair_step(
 
     Args:
         x_t, x0, noise: (N, 3, H, W) in the network's range.
-        y: the observation, (N, 3, h, w) in [0, 1]; with `operator` None it is not looked at.
+        y: the observation, (N, 3, h, w) in [0, 1]; not used with `operator` None.
         level: alpha_bar_t and alpha_bar_{t-1}, the latter 1 on the last step.
-        gamma, rho: gamma_t in [0, 1] and rho_t in [0, 1]; at gamma 0 the observation is not looked at.
+        gamma, rho: gamma_t in [0, 1] and rho_t in [0, 1]; at gamma 0 the observation is not used.
         damping: see data_consistency.
         enhance: maps the data-consistent estimate to the enhanced one, blended by w_t.
         solver: takes the step from there; None is FLAIR's lines 9 and 10, eps that agrees with the new x0 and a share rho of new noise.
@@ -122,12 +122,12 @@ class FlairRestorer(Restorer):
 
     Args:
         prior: the diffusion prior.
-        degradation: what happened to the frames; None if nobody knows: it is then estimated per clip, and where the footage does not support an
-            estimate, data consistency holds to the pre-cleaned crops, or rests.
+        degradation: what happened to the frames. None has it estimated for each clip; where no estimate can be trusted, data consistency holds
+            the result to the pre-cleaned crops, or is off without a pre-cleaner.
         options: Algorithm 1's parameters.
-        enhancer: any restorer of 512 crops, used for line 8; with a `precleaner` it takes crops as cleaned.
-        mask: where the enhancer may act, if options.where is "face"; None is face_mask(). A callable gets crops, as options.mask_every says.
-        precleaner: cleans the crops, without looking ahead, for the condition that sampling starts from; None takes them as they are.
+        enhancer: any restorer of 512 crops, used for line 8; with a `precleaner` it treats its input as cleaned.
+        mask: where the enhancer acts, if options.where is "face"; None is face_mask(). A parser runs as often as options.mask_every says.
+        precleaner: cleans the crops, without looking ahead, for the condition that sampling starts from; None uses the crops themselves.
         device: where the sampling runs; crops come in and go out on the CPU.
         on_step: called after every step of every window.
     """
@@ -162,7 +162,7 @@ class FlairRestorer(Restorer):
 
     @property
     def window(self) -> int:
-        """Frames sampled together. Under blur along time a window does not know its ends well, where y shows frames beyond it: more of them."""
+        """Frames sampled together: more under blur along time, where the observation at a window's ends depends on frames beyond it."""
         return self.options.window + 2 * self.reach
 
     @property
@@ -181,7 +181,7 @@ class FlairRestorer(Restorer):
         return other
 
     def with_degradation(self, degradation: Degradation | None) -> FlairRestorer:
-        """The same restorer for footage of that degradation; None is footage of which nothing can be said."""
+        """The same restorer for footage of that degradation; None is for footage whose degradation could not be estimated."""
         other = copy(self)
         other.degradation, other.estimates = degradation, False
         other.reach = 0 if degradation is None else degradation.reach()
@@ -189,7 +189,7 @@ class FlairRestorer(Restorer):
         return other
 
     def open(self, track: FaceTrack | None = None, *, seed: int = 0, check_interrupt: CheckInterrupt = no_check) -> Session:
-        """Starts one person's clip; see Restorer.open. Crops already aligned (no track) may also be the raw observation, such as 128 x 128 for x4."""
+        """Starts one person's clip; see Restorer.open. Without a track, crops may also be the raw observation, such as 128 x 128 for x4."""
         if self.estimates:
             return EstimatingSession(
                 self.name, lambda found: self.with_degradation(found.operator if found.trusted else None), track, seed, check_interrupt
@@ -202,13 +202,13 @@ class FlairRestorer(Restorer):
 
     @property
     def frames_interact(self) -> bool:
-        """Whether a frame's result can depend on its window; if not, windows need not overlap."""
+        """Whether a frame's result depends on the other frames of its window; if not, windows need not overlap."""
         blurred = self.degradation is not None and "time" in self.degradation.axes
         return self.prior.temporal or blurred or (self.enhancer is not None and "single_frames" not in self.enhancer.supports)
 
     @property
     def warm_up(self) -> WarmUp:  # type: ignore[override]
-        """Windows begin where the whole track's do; where they hang together, `WARM_UP_WINDOWS` come before. An estimate needs the beginning."""
+        """Windows begin where the whole track's do, after `WARM_UP_WINDOWS` others if frames interact. An estimate needs the first frames."""
         if self.estimates:
             return Restorer.warm_up
         stride = self.window - (self.overlap if self.frames_interact else 0)
@@ -217,7 +217,7 @@ class FlairRestorer(Restorer):
 
 
 class FlairSession(Session):
-    """One person's clip under FLAIR, or one sample of it: windows in, windows out."""
+    """One person's clip under FLAIR, or one sample of it, window by window."""
 
     def __init__(
         self, restorer: FlairRestorer, track: FaceTrack | None, seed: int, check_interrupt: CheckInterrupt, sample: int = 0, first: int = 0
@@ -263,7 +263,7 @@ class FlairSession(Session):
             condition = self._cleaned_condition(first, len(crops)).to(restorer.device)
         operator = self.observe.operator.at_frames(first, len(crops)) if options.data_consistency else None
         noise = self.observe.noise
-        if restorer.degradation is None:  # nothing is known of the frames; pre-cleaned they are the observation, where there is a pre-cleaner
+        if restorer.degradation is None:  # the damage is unknown: pre-cleaned crops, if there are any, serve as the observation
             y, noise = (condition + 1) / 2, CLEANED
             operator = Identity() if operator is not None and self._precleaner is not None else None
         grey = noise * 255 if options.noise_level is None else options.noise_level
@@ -309,20 +309,20 @@ class FlairSession(Session):
         return ((x_t.clamp(-1, 1) + 1) / 2).cpu()
 
     def _cleaned_condition(self, first: int, count: int) -> Tensor:
-        """The condition (count, 3, 512, 512) in [-1, 1] of frames from `first` on, as pre-cleaned; earlier ones are forgotten."""
+        """The pre-cleaned condition (count, 3, 512, 512) in [-1, 1] of frames from `first` on; earlier frames are dropped."""
         for _ in range(first - self._cleaned_from):
             self._cleaned.popleft()
         self._cleaned_from = first
         return torch.stack(list(self._cleaned)[:count]) * 2 - 1
 
     def _estimate(self, x_t: Tensor, timestep: int, condition: Tensor) -> Tensor:
-        """E[x_0 | x_t, c], guided as eq. 14: lambda conditional + (1 - lambda) unconditional. In small batches where frames do not interact."""
+        """E[x_0 | x_t, c] with guidance (eq. 14): lambda conditional + (1 - lambda) unconditional; in batches unless the prior is temporal."""
         prior, strength = self.restorer.prior, self.restorer.options.guidance
         guided = strength not in (0, 1) and prior.conditional
         size = len(x_t) if prior.temporal else prior.batch
         pieces = []
         for start in range(0, len(x_t), size):
-            # a window in one piece stays the same tensor at every step, by which a prior may know what it has computed of it
+            # a window in one piece remains the same tensor object at every step: priors cache what they compute of the condition by identity
             x, c = (x_t, condition) if size >= len(x_t) else (x_t[start : start + size], condition[start : start + size])
             x0 = prior.predict_x0(x, timestep, c if strength else None)
             if guided:
@@ -351,7 +351,7 @@ class FlairSession(Session):
         )
 
     def _noise(self, like: Tensor, first: int, step: int) -> Tensor:
-        """Noise of one step: of each frame by its place in the clip, or one frame's for all."""
+        """Noise of one step: for each frame by its number in the clip, or the same for all frames."""
         shape, scale = like.shape[1:], self.restorer.options.temperature
         if not scale:
             return torch.zeros_like(like)

@@ -1,4 +1,4 @@
-"""Overlapping windows over a stream of frames, and how neighbouring windows meet."""
+"""Overlapping windows over a stream of frames, and how neighbouring windows are blended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Sample = Callable[[Tensor, int, Tensor | None], Tensor]
 class WindowStream:
     """Cuts a stream into windows [k s, k s + window), s = window - overlap, whatever the chunks it comes in.
 
-    The last window is as short as it must be. Shared frames are handed out once, by the later window. At most window - 1 frames are held back.
+    The last window may be shorter. Shared frames are returned once, as the later window has them. At most window - 1 frames are held back.
     """
 
     window: int
@@ -27,7 +27,7 @@ class WindowStream:
     _first: int = 0
 
     def push(self, frames: Tensor) -> list[Tensor]:
-        """Takes frames; returns what windows have become complete."""
+        """Takes frames; returns the results of the windows that they complete."""
         self._waiting.extend(frames.unbind(0))
         ready = []
         while len(self._waiting) >= self.window:
@@ -35,7 +35,7 @@ class WindowStream:
         return ready
 
     def close(self) -> list[Tensor]:
-        """Samples the frames no full window has seen and returns all that is owed."""
+        """Samples the frames that no full window has seen, and returns all results that were held back."""
         known = 0 if self._shared is None else len(self._shared)
         if len(self._waiting) > known:
             return [self._run(len(self._waiting), last=True)]
@@ -54,8 +54,8 @@ class WindowStream:
 def blend_overlap(x0: Tensor, shared: Tensor | None, mode: str) -> Tensor:
     """Ties the first frames of a window to those of the window before it.
 
-    Frame i of m shared ones becomes (1 - r) shared + r x0 with r = (i + 1) / (m + 1) for "blend" and r = 0 for "impose", the code's way.
-    Applied to the estimate of every step, so that a temporal prior carries the tie into the frames that follow.
+    Frame i of m shared ones becomes (1 - r) shared + r x0, with r = (i + 1) / (m + 1) for "blend" and r = 0 for "impose" (the official code).
+    It is applied to the estimate of every step, so that a temporal prior propagates it to the frames that follow.
     """
     if shared is None:
         return x0
