@@ -18,17 +18,17 @@ from torch import Tensor
 Size = tuple[int, int]
 Axis = Literal["time", "channel", "space"]
 OnFrames = Callable[[int], object]
-"""Told how many more frames are done, 0 while one is in work; may raise to stop."""
+"""Called with the number of frames that have just been finished, 0 while one is in progress; may raise to stop."""
 STEP, DRAWN_TOGETHER = 3 << 20, 16
-"""About how many values of a clip are worked on at a time; normal numbers that torch draws together (ATen's normal_fill)."""
+"""About how many values of a clip are processed at a time, and how many normal numbers torch draws at once (ATen's normal_fill)."""
 
 
 def ignored(frames: int) -> None:
-    """The `OnFrames` of whoever does not ask."""
+    """An `OnFrames` that does nothing."""
 
 
 class EqualByContent:
-    """Equality and hash of operators that hold a tensor, by `_identity`: its bytes, and all else that they are made of."""
+    """Equality and hash of operators that hold a tensor, by `_identity`: the tensor's bytes and all other parameters."""
 
     _identity: Any
 

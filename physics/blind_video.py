@@ -41,7 +41,7 @@ LEVELS = {
     "heavy": Level((6.7, 10.0), (6.7, 10.0), (0.075, 0.15)),
 }
 WHOLE = Level((0.1, 10.0), (0.0, 10.0), (0.075, 0.6))
-"""All of it, to learn from."""
+"""The whole range, for training."""
 
 
 def blind_video(level: str, seed: int) -> Degradation:

@@ -118,7 +118,7 @@ def compose(chain: Sequence[Degradation]) -> Degradation:
 
 
 def _group_by_axis(core: Sequence[Degradation]) -> list[Degradation] | None:
-    """One operator per axis, in any order, when none of `core` mixes two axes; else None."""
+    """The operators of `core` composed per axis, in any order, if none of them mixes two axes; else None."""
     if any(len(operator.axes) != 1 for operator in core):
         return None
     present: list[frozenset[Axis]] = list(dict.fromkeys(operator.axes for operator in core))

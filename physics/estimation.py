@@ -1,9 +1,9 @@
-"""What damaged footage of unknown origin, by its spectrum, and whether that explains it well enough to be undone.
+"""Estimation of blur and noise from the spectrum of footage, and whether they explain it well enough to be inverted.
 
-A camera's picture falls off as a power of frequency (Field, 1987; for faces the power spectrum's exponent is near 3); a Gaussian blur multiplies
-it by exp(-(2 pi sigma f)^2), and white noise adds a floor. Three numbers thus fit the mean spectrum of blocks. What a codec did cannot be
-written that way: it drops high frequencies where they are small and keeps them where they are large, so that the floor is not the same
-everywhere, and enlarged footage ends too steeply. An operator is trusted only where neither shows.
+The power spectrum of a photograph falls off as a power of frequency (Field, 1987; for faces with an exponent near 3); a Gaussian blur multiplies
+it by exp(-(2 pi sigma f)^2), and white noise adds a floor. So three numbers are fitted to the mean spectrum of blocks. Codecs and enlargement do not
+fit that model: a codec drops high frequencies where they are small and keeps them where they are large, so that the floor differs from place to
+place, and the spectrum of enlarged footage ends too steeply. An estimate is trusted only where neither is seen.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from .traces import Traces
 BLOCK = 64
 """Side in pixels of the blocks whose spectra are averaged; they overlap by half."""
 MIN_SAMPLES = 20
-"""Blocks, and frequencies, that a fit takes at least."""
+"""Least number of blocks, and of frequencies, for a fit."""
 BORDER = 64
-"""Pixels of a crop's border that are not looked at: background, mostly."""
+"""Pixels of a crop's border that are ignored: they are mostly background."""
 CLIPPED_MARGIN = 4 / 255
-"""Blocks that come this near to black or white are left out."""
+"""Blocks with values this near to black or white are left out."""
 MIN_FREQUENCY = 0.04
-"""Cycles per pixel from which spectra are looked at; what is below is light and shape."""
+"""Least frequency of the fit, in cycles per pixel; lower ones show lighting and shape."""
 NOISE_BAND = 0.75
-"""Share of the highest possible frequency above which the spectrum is taken for the noise floor."""
+"""Share of the highest frequency above which the spectrum is taken as the noise floor."""
 MAX_NOISE_SPREAD = 1.2
 """Largest ratio of the 95th percentile of the blocks' floors to their median that counts as noise of one strength. White noise gives 1.07 to
 1.12 whatever lies under it, web video 1.8 and more, clean footage 1.9 and more."""
 FIT_SNR = math.e**2
-"""Power over the floor down to which the spectrum is fitted."""
+"""Least ratio of power to floor at which the spectrum is fitted."""
 MAX_MISFIT = 0.25
 """Largest RMS misfit of the logarithm of power over octave-like bands: blurred portraits give 0.06 to 0.25, enlarged ones 0.31 and more."""
 EXPONENTS = tuple(2 + step / 10 for step in range(17))
@@ -50,36 +50,36 @@ EXPONENTS = tuple(2 + step / 10 for step in range(17))
 TYPICAL_EXPONENT, EXPONENT_PENALTY = 2.9, 0.03
 """The preferred exponent, and the misfit that a distance of 1 from it costs."""
 MIN_BLUR = 0.8
-"""Blur, in pixels of the crop, from which on undoing it is worth more than the risk; cameras' own is 0.4 to 0.8."""
+"""Least blur that is inverted, in pixels of the crop; below it the risk is larger than the gain. The blur of cameras themselves is 0.4 to 0.8."""
 BLUR_SHRINKAGE = 0.95
-"""Share of the width found that is undone: a tenth too little costs half of the gain, a fifth too much all of it."""
+"""Share of the estimated width that is inverted: a tenth too little costs half of the gain, a fifth too much all of it."""
 MAX_HELD_OUT = 1.1
 """Largest `unexplained` of frames that were not fitted to: right widths give 0.6 to 1, widths half as large again 0.9 to 1.5."""
 CONTRADICTION_RATIO = 3.0
-"""Factor between footage and description from which a person is told."""
+"""Factor between footage and description from which the user is warned."""
 MIN_DESCRIBED_NOISE = 3.0 / 255
-"""Described noise up to which nobody is told that the footage has less."""
+"""Up to this described noise there is no warning that the footage has less."""
 MAX_NOISE = 2.0 / 255
-"""Noise in luma up to which an operator is trusted; under more, a restorer that has learnt noise does better."""
+"""Noise in luma up to which an estimate is trusted; under more noise a trained restorer does better."""
 ROUNDING_NOISE = 0.5 / 255
-"""Standard deviation, in each channel, of what 4:2:0 and rounding to 8 bits leave."""
+"""Standard deviation per channel of the error by 4:2:0 subsampling and rounding to 8 bits."""
 LUMA_SHARE = 0.67
-"""Standard deviation in luma of noise that is independent in the channels, whose own is 1."""
+"""Standard deviation in luma of noise with a standard deviation of 1 in each channel, independent between channels."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What was found in the crops of one person.
+    """The estimated damage of one person's crops.
 
     Attributes:
         sigma: of the Gaussian blur that fits best, in pixels of the frame; 0 for none.
         noise: standard deviation of the floor in luma, in units of [0, 1].
-        spread: of the blocks' floors: their 95th percentile over their median.
-        misfit: RMS of the logarithm of power that blur and floor leave unexplained.
-        reach: the highest frequency at which there is picture, as a share of the highest that there can be.
-        held_out: `unexplained` of the frames that were not looked at; infinite where nothing was fitted.
+        spread: 95th percentile of the blocks' floors over their median.
+        misfit: RMS error of the fit, in the logarithm of power.
+        reach: the highest frequency above the floor, as a share of the highest possible.
+        held_out: `unexplained` of the frames that were held out; infinite where nothing was fitted.
         scale: crop pixels per frame pixel.
-        traces: what was done to the frames' grid.
+        traces: enlargement and block coding of the frames.
     """
 
     sigma: float
@@ -93,7 +93,7 @@ class Estimate:
 
     @property
     def fits(self) -> bool:
-        """Whether blur and noise alone explain the frames looked at, and the blur is one worth undoing."""
+        """Whether blur and noise alone explain the fitted frames, and the blur is worth inverting."""
         explained = self.spread <= MAX_NOISE_SPREAD and self.misfit <= MAX_MISFIT and self.noise <= MAX_NOISE
         return explained and not self.traces.any and self.sigma * self.scale >= MIN_BLUR
 
@@ -104,9 +104,9 @@ class Estimate:
 
     @property
     def operator(self) -> Degradation:
-        """From clean frames to the footage: a blur, a little less than what was found, and noise, if only that of rounding.
+        """The operator from clean frames to the footage: a slightly smaller blur than estimated, and noise, at least that of rounding.
 
-        Without that noise an inverted blur flickers, and gains half a dB less.
+        Without noise the inverted blur flickers, and gains half a dB less.
         """
         blur = Blur.gaussian(BLUR_SHRINKAGE * self.sigma) if self.sigma else Identity()
         return compose([GaussianNoise(round(max(self.noise / LUMA_SHARE, ROUNDING_NOISE), 4)), blur])
@@ -128,13 +128,13 @@ class Estimate:
 
 
 NOTHING = Estimate(0.0, 0.0, math.inf, math.inf, 0.0)
-"""The estimate of crops in which there is too little to see."""
+"""The estimate for crops with too little detail."""
 
 
 def estimate_degradation(crops: Tensor, scale: float = 1.0, traces: Traces = Traces()) -> Estimate:
-    """What damaged crops (N, 3, S, S) in [0, 1], N >= 1, of one person in one shot; nothing is told of crops of less than 256 pixels.
+    """The damage of crops (N, 3, S, S) in [0, 1], N >= 1, of one person in one shot; nothing is estimated of crops below 256 pixels.
 
-    Every other crop is looked at; the others say whether what was found holds for them as well.
+    It is fitted to every other crop; the others are held out to check it.
 
     Args:
         scale: crop pixels per frame pixel; 1 for footage that came in aligned.
@@ -161,7 +161,7 @@ def estimate_degradation(crops: Tensor, scale: float = 1.0, traces: Traces = Tra
 
 
 def _fit(power: Tensor, frequency: Tensor, highest: float, floor: float) -> tuple[float, float, float] | None:
-    """Blur (pixels), misfit and the frequency at which the picture ends, of a mean spectrum; None where there is nothing to fit."""
+    """Blur (pixels), misfit and the highest frequency above the floor, of a mean spectrum; None where there is nothing to fit."""
     seen = (frequency >= MIN_FREQUENCY) & (frequency < highest)
     f, p = frequency[seen], power[seen]
     edges = torch.logspace(math.log10(MIN_FREQUENCY), math.log10(highest), 24, dtype=f.dtype)
@@ -208,10 +208,10 @@ def _frequencies() -> Tensor:
 
 
 def unexplained(crops: Tensor, operator: Degradation, noise: float) -> float:
-    """How much of crops (N, 3, S, S) in [0, 1] no clean picture under `operator` explains: |y - A A+ y| in luma, over that of noise alone.
+    """|y - A A+ y| of crops y (N, 3, S, S) in [0, 1], in luma, relative to that of noise alone: the 90th percentile over blocks.
 
-    About 1 or less where the operator could have made the crops: the worst but a tenth of the blocks counts. `noise` is a standard deviation in
-    luma, in units of [0, 1]; A+ is damped by it. See FLAIR, supplement C.2.
+    It is about 1 or less where `operator` could have produced the crops. `noise` is a standard deviation in luma, in units of [0, 1]; A+ is damped
+    by it. See FLAIR, supplement C.2.
     """
     y = luma(observation(crops.double(), operator))
     detail = y - y.mean((-2, -1), keepdim=True)
@@ -222,7 +222,7 @@ def unexplained(crops: Tensor, operator: Degradation, noise: float) -> float:
 
 
 def contradiction(crops: Tensor, operator: Degradation) -> str:
-    """What of the damage that was described cannot have happened to crops (N, 3, S, S) in [0, 1], for people; "" where nothing contradicts.
+    """A clause for the user on how crops (N, 3, S, S) in [0, 1] contradict the described damage; "" where they do not.
 
     Args:
         operator: as the crops see it; see crop_operator.

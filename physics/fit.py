@@ -1,8 +1,8 @@
-"""What footage of unknown origin has gone through: enlargement, blur and JPEG, by the criterion A A+ y = y.
+"""Fits enlargement, blur and JPEG to footage of unknown origin, by the criterion A A+ y = y.
 
 FLAIR (supplement C.2) tunes the forward model of a web clip until A A+ y is about y. Every operator weaker than the true one passes that
-test as well, so what is taken here is the strongest that passes: the widest blur, the largest enlargement, the coarsest JPEG. Passing
-means that |A A+ y - y| is nowhere more than the footage's own noise, as seen where the picture itself has nothing: in the finest frequencies.
+test as well, so the strongest one that passes is taken: the widest blur, the largest enlargement, the coarsest JPEG. An operator passes
+if |A A+ y - y| nowhere exceeds the footage's own noise, which is measured in the finest frequencies, where the picture has hardly any detail.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from .nonlinear.jpeg import Jpeg
 from .numerics import cached
 
 FRAMES, CANDIDATES = 3, 12
-"""Frames looked at, and those spread over the clip among which they are chosen: those without contrast (fades, black frames) are left out."""
+"""Frames that are used, and candidates spread over the clip that they are chosen from; frames without contrast (fades, black) are left out."""
 MAX_SIDE, MARGIN = 320, 16
-"""Side in pixels of the middle of a frame that is looked at, and the border of it that is left out."""
+"""Side in pixels of the centre of a frame that is used, and the border of it that is ignored."""
 BLOCK = 32
-"""Side in pixels of the blocks whose residuals are taken. For blur the worst counts: the sharpest place says how much there can have been (over
-all of the middle, a face before a soft wall passed with blurs twice as wide; blocks of 16 reject true blurs under noise)."""
+"""Side in pixels of the blocks whose residuals are measured. For blur the worst block decides, since the sharpest place limits the blur: over the
+whole centre, a face in front of a soft wall passed with blurs twice as wide. Blocks of 16 reject true blurs under noise."""
 BLOCK_QUANTILE = 0.9
-"""Quantile of the blocks that counts for enlargement: overshoots that were cut at black or white are above it."""
+"""Quantile of the blocks that decides for enlargement: those with overshoots clipped at black or white lie above it."""
 
 SIGMAS = tuple(round(0.3 * 1.06**i, 2) for i in range(64))
 """Blur widths that can be found, in pixels of the stored frame: 0.3 to 11.8 in steps of 6 %."""
@@ -41,35 +41,36 @@ QUALITIES = tuple(range(10, 99))
 ROUNDING_NOISE = 0.2 / 255
 """Standard deviation of the luma of frames rounded to 8 bits: the least noise there is."""
 DAMPING = 0.25
-"""A+ is damped so much that damping alone leaves a residual of this share of the noise. Tried 0.02 to 1.5 on blurred clips: less lets too
-wide blurs pass, more rejects the true one."""
+"""A+ is damped so that damping alone leaves a residual of this share of the noise. Tried 0.02 to 1.5 on blurred clips: with less, blurs that are
+too wide pass; with more, the true one is rejected."""
 MAX_RESIDUAL = 1.25
 """A blur or enlargement passes with a residual up to this multiple of the noise."""
 JPEG_MAX_CHANGE = 0.55 / 255
-"""Largest change of luma by coding again that rounding to 8 bits explains."""
+"""Largest change of luma by recompression that rounding to 8 bits explains."""
 JPEG_DIP = 0.5
-"""Largest share of the change by somewhat finer qualities, rounding taken off: only where a grid of coefficients is, coarser changes less."""
+"""Largest ratio of the change by recompression at a quality to that at slightly finer ones, both without rounding. Only at the quality of the last
+coding, whose quantised coefficients the frames still hold, does a coarser quality change less than finer ones."""
 JPEG_MIN_CHANGE = 0.05 / 255
-"""Least change by those finer qualities."""
+"""Least change by recompression at those finer qualities."""
 VISIBLE_NOISE = 1.0 / 255
-"""Noise below this is not worth an operator."""
+"""Noise below this is left out of the operator."""
 WHITE_NOISE_BIAS = 0.84
-"""`estimate_noise` of pure white noise over its deviation: the flattest blocks are those with the least noise, too."""
+"""`estimate_noise` of pure white noise over its true deviation: the flattest blocks are also those with the least noise."""
 MIN_CONTRAST = 2.0 / 255
-"""The least standard deviation of luma, noise taken off, that a frame needs to show anything of a blur."""
+"""Least standard deviation of luma, without noise, at which a frame can show a blur."""
 CLIPPING = 2.0 / 255
-"""Blocks this near to black or white have lost their noise and do not count."""
+"""Blocks this near to black or white have lost their noise and are ignored."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What was found.
+    """The fitted damage.
 
     Attributes:
         operator: from clean frames to the small footage: blur and decimation by `enlargement`, then JPEG or noise.
-        enlargement: how many times the stored frames are larger than what they hold; 1 when they are not.
-        sigma: width of the Gaussian blur, in pixels of the stored frames, which are also those of the restored; 0 when none is needed.
-        quality: of the JPEG coding found last, or None.
+        enlargement: factor by which the frames were enlarged after the damage; 1 if they were not.
+        sigma: standard deviation of the Gaussian blur, in pixels of the frames; 0 when none is needed.
+        quality: of the last JPEG coding, or None.
         noise: standard deviation of the noise in luma, in units of [0, 1]; the operator's is that of each channel.
         residuals: RMS of A A+ y - y in luma, in the worst block, for every blur tried, by its width, in units of [0, 1].
     """
@@ -94,10 +95,10 @@ def fit_degradation(frames: Tensor, *, enlarged: bool = True) -> Fit:
     """The strongest operator that explains frames (N, 3, H, W) in [0, 1].
 
     Args:
-        enlarged: whether to look for footage that was made larger than what it holds; `shrink` then gives its true size.
+        enlarged: whether to look for an enlargement after the damage; `shrink` then brings frames to their original size.
 
     Raises:
-        ValueError: for frames smaller than 64 pixels, and where none shows anything but one tone.
+        ValueError: for frames smaller than 64 pixels, and where no frame has any contrast.
     """
     if frames.ndim != 4 or frames.shape[1] != 3 or min(frames.shape[-2:]) < 64:
         raise ValueError(f"fitting a degradation needs RGB frames (N, 3, H, W) of at least 64 pixels a side, got {tuple(frames.shape)}")
@@ -135,9 +136,9 @@ def fit_blur(y: Tensor, factor: int, noise: float) -> tuple[float, dict[float, f
 
 
 def fit_quality(frames: Tensor) -> int | None:
-    """The JPEG quality that leaves the luma of frames (N, 3, H, W) as it is, or None without a grid of 8 x 8 blocks.
+    """The JPEG quality that leaves the luma of frames (N, 3, H, W) unchanged, or None if they show no grid of 8 x 8 blocks.
 
-    Only luma is looked at: encoders agree on it, and differ in how they average and repeat colours.
+    Only luma is compared, as encoders differ in how they subsample chroma.
     """
     part = _centre_crop(frames)
     height, width = ((side // 16) * 16 for side in part.shape[-2:])
@@ -155,7 +156,7 @@ def fit_quality(frames: Tensor) -> int | None:
 
 
 def coding_loss(frames: Tensor, quality: int) -> float:
-    """What JPEG took from the luma of frames (N, 3, H, W), about: as much as it takes again on a grid shifted by half a block."""
+    """Estimated RMS loss by JPEG in the luma of frames (N, 3, H, W): what coding takes again on a grid shifted by half a block."""
     shifted = frames[..., 4:-4, 4:-4].float()
     return float((luma(Jpeg(quality).forward(shifted)) - luma(shifted)).square().mean().sqrt())
 

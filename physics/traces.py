@@ -1,13 +1,13 @@
-"""What was done to a picture's grid: that it was enlarged, and that it was coded in blocks; both leave traces of a period in its own pixels.
+"""Detects that frames were enlarged, and that they were coded in blocks: both leave periodic traces in the pixels.
 
-Enlarging by r makes every pixel of few old ones, by weights that repeat every r pixels. The spectrum thus repeats: frequencies f and 1/r - f, in
-cycles per pixel, carry the same picture, and agree in phase from line to line (cyclostationarity; Gallagher, 2005, sees the same in the variance
-of second derivatives, Popescu and Farid, 2005, in pixels that their neighbours predict). In no other picture do they, whatever it shows. Pairs
-around 1 / (2 r) are looked at, where old and new frequencies are about as strong; so 1.5 and 3 are not mistaken for each other, whose variances
-have the same period. A codec that comes after hides it step by step.
+Enlarging by r interpolates every pixel from a few old ones, by weights that repeat every r pixels. So the spectrum repeats: frequencies f and
+1/r - f, in cycles per pixel, carry the same picture and agree in phase from line to line (cyclostationarity; Gallagher, 2005, detects it in the variance
+of second derivatives, Popescu and Farid, 2005, in how well neighbours predict a pixel). In other pictures they do not, whatever these show. Pairs
+of frequencies around 1 / (2 r) are compared, where old and new frequencies are about equally strong; this also tells 1.5 from 3, whose variances
+have the same period. Later coding hides the traces gradually.
 
-Codecs of blocks (JPEG, MPEG-1, 2 and 4) leave steps at every eighth pixel, every 8 r-th once enlarged by r (blockiness; Wang, Bovik and Evans,
-2000). H.264 and later ones smooth theirs away, and nothing is said of them.
+Block codecs (JPEG, MPEG-1, 2 and 4) leave steps at every eighth pixel, or every 8 r-th after an enlargement by r (blockiness; Wang, Bovik and Evans,
+2000). H.264 and later codecs smooth their block edges and are not detected.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from torch.nn import functional as F
 from ..colour import luma
 
 SIDE, MIN_SIDE = 320, 96
-"""Side in pixels of the middle of a frame that is looked at, at most and at least."""
+"""Largest and smallest side, in pixels, of the centre of a frame that is analysed."""
 MAX_LENGTH = 256
-"""Pixels of a line whose spectrum is taken, at most."""
+"""Largest length, in pixels, of the lines whose spectra are taken."""
 CONTRAST_WINDOW = 33
-"""Pixels over which lines are brought to even contrast, so that no edge has all the say."""
+"""Pixels over which the contrast of lines is equalised, so that no single edge dominates."""
 FACTOR_RANGE = (1.2, 4.6)
 """Enlargements that can be found."""
 CONTRAST_FLOOR = 8 / 255
-"""Contrast, as the mean difference of neighbours, below which lines count for less: a codec leaves most where there is most."""
+"""Contrast (mean difference of neighbours) below which lines are weighted less, since codecs remove more detail from flat places."""
 PAIR_SPAN = 0.1
 """Distance of pairs of frequencies f, a - f from their middle, as a share of a, up to which an enlarged picture has power at both."""
 MIN_BIN_DISTANCE = 3
@@ -42,7 +42,7 @@ MIN_COHERENCE = 0.2
 MIN_COHERENCE_ON_GRID = 0.35
 """MIN_COHERENCE where 16 / r is whole: H.264's own blocks repeat there, with a coherence up to 0.28."""
 CERTAIN_COHERENCE = 0.6
-"""Coherence that leaves no doubt. Under it visible blocks explain what is on their grid, and power must fall and not repeat as below."""
+"""Coherence from which an enlargement is certain. Below it, it must not lie on the grid of visible blocks, and power must fall as below."""
 MIN_POWER_FALL = 9.7
 """Least fall of power in dB from 1/3 to 2/3 of the way to 1/r: 12 to 18 under smooth filters; pixels that were repeated now once, now twice (1.5 by
 nearest neighbours) look like 3, but fall by 8 to 11."""
@@ -51,18 +51,18 @@ MAX_HARMONIC = 0.4
 HARMONIC_FACTOR = 2.2
 """Enlargement from which both are asked."""
 HELD_OUT_SHARE = 0.7
-"""Share of the least coherence and strength that frames must have which were not looked at."""
+"""Share of the least coherence and strength that the held-out frames must reach."""
 MIN_PROMINENCE = 2.0
 """Least ratio of the coherence to that of all other factors, but multiples."""
 PEAK_WIDTH = 0.045
-"""Frequencies this near to a peak belong to it."""
+"""Frequencies within this distance of a peak belong to it."""
 
 BLOCK = 8
 """Side of a codec's blocks, in its own pixels."""
 MIN_CONTRAST = 0.5 / 255
-"""Contrast below which steps are not told as a share of it."""
+"""Added to the contrast that steps are divided by."""
 ENLARGEMENTS_AFTER_CODING = (1.0, 1.25, 4 / 3, 1.5, 1.6, 5 / 3, 1.8, 1.875, 2.0, 2.25, 2.5, 8 / 3, 3.0, 3.75, 4.0)
-"""Enlargements after coding that are looked for where the picture does not tell its own."""
+"""Enlargements after coding that are tried where none was detected."""
 MIN_STRENGTH = 0.1
 """Least strength of a grid, down and across: clean footage has up to 0.08, H.264 0.11."""
 MIN_CERTAINTY, SUSPECTED_CERTAINTY = 7.0, 5.0
@@ -77,11 +77,11 @@ MAX_STEP_WIDTH = 4
 
 @dataclass(frozen=True)
 class Traces:
-    """What was found in a picture's grid.
+    """The traces that were found.
 
     Attributes:
-        enlargement: how many times larger than it was the picture was made, alike across and down; 1 where nothing tells so.
-        blocks: side of a codec's blocks in the picture's pixels, across and down; None where none show.
+        enlargement: the factor, the same across and down; 1 where none was detected.
+        blocks: side of the codec's blocks in pixels, the same across and down; None where none were detected.
     """
 
     enlargement: float = 1.0
@@ -98,9 +98,9 @@ class Traces:
 
 
 def find_traces(frames: Tensor) -> Traces:
-    """What was done to frames (N, 3, H, W) in [0, 1], N >= 1, of one shot, in the pixels in which they were stored.
+    """The traces in frames (N, 3, H, W) in [0, 1], N >= 1, of one shot, at the size in which they were stored.
 
-    Every other frame is looked at; the others say whether what was found holds for them as well.
+    They are searched in every other frame; the others are held out to check the result.
     """
     top, left = (max(side - SIDE, 0) // 2 for side in frames.shape[-2:])
     y = luma(frames[..., top : top + SIDE, left : left + SIDE].float())[:, 0]
@@ -123,7 +123,7 @@ def find_traces(frames: Tensor) -> Traces:
 
 
 def enlargement(seen: Tensor, held_out: Tensor, blocks: bool = False) -> float:
-    """How many times luma (N, H, W) was enlarged, by its first part, which the second must bear out; 1 where they do not tell.
+    """The factor by which luma `seen` (N, H, W) was enlarged, if `held_out`, other frames of it, confirms it; 1 where none is found.
 
     Args:
         blocks: whether blocks of 8 pixels may show.

@@ -73,8 +73,8 @@ def motion_kernel(size: int = 33, strength: float = 0.5, seed: int = 0, *, even:
 
 
 def rescale_kernel(kernel: Tensor, scale: float, shift: tuple[float, float] = (0.0, 0.0)) -> Tensor:
-    """The kernel on a grid with `scale` new pixels per old one, odd sizes: every tap becomes Keys' cubic as wide as its pixel (at least a
-    new one), which scales mean and covariance exactly because the cubic has none of its own.
+    """The kernel on a grid with `scale` new pixels per old one, of odd size. Every tap becomes Keys' cubic as wide as its pixel (at least a
+    new one); as that cubic has neither mean nor variance, the kernel's mean and covariance scale exactly.
 
     shift: rows and columns, in old pixels, by which the kernel's middle lies past the point it is read for.
     """

@@ -13,7 +13,7 @@ from .dct import NEIGHBOUR_CORRELATION, PICTURE_STD
 from .isp import NOISE, PEDESTAL, Isp, noise_std, tone_curve
 
 GREY = 0.18
-"""Reflectance of the grey that levels of noise are told for."""
+"""Reflectance of the grey that noise levels refer to."""
 SHARED = 0.9
 """Share of an ordinary picture's variance that its three colours have in common."""
 
