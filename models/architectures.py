@@ -1,6 +1,6 @@
-"""What a checkpoint's tensor names say it is: the face restorers that this package builds, and what else people pick by mistake.
+"""Recognises checkpoints by their tensor names: the face restorers that this package builds, and other files that are picked by mistake.
 
-A folder of this room with an ARCHITECTURE in its __init__.py is a network that the package knows; nothing else names it.
+Every folder of models/ with an ARCHITECTURE in its __init__.py is a network that the package knows; no other list names it.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ class Architecture:
     """A network that the package builds itself.
 
     Attributes:
-        kind: how the rest of the package calls it.
-        label: how people call it.
-        matches: whether tensor names are such a network's; wrappers and prefixes are off.
-        build: the network with the sizes and the weights of a state dict, in eval mode.
-        describe: one line for people.
-        rank: where menus list it.
+        kind: its name in this package.
+        label: its name for users.
+        matches: whether tensor names, without wrappers and prefixes, are those of such a network.
+        build: from a state dict to the network with its sizes and weights, in eval mode.
+        describe: from a state dict and the network to one line for users.
+        rank: its position in menus.
         restorer: "module:Class" of its restorer in this package; empty for networks that restore frame by frame.
         summary: one line for help texts.
         checkpoints: the catalogue's names of its weights for each value of its setting "mode", "restore" for one without modes.
         embedded: the name of its embedded weights, if there are any.
         embedded_tasks: those for other values of "mode" than "restore", by mode.
-        bfloat16: whether its pictures stay the same in bfloat16, within 0.02 dB of PSNR on damaged footage.
+        bfloat16: whether bfloat16 changes its output by less than 0.02 dB of PSNR on damaged footage.
     """
 
     kind: str
@@ -52,7 +52,7 @@ class Architecture:
 
 
 def made_by(place: str) -> Callable[[State], nn.Module]:
-    """What the class at `place` makes of a state dict ("keep.network:KEEP" is this room's KEEP.of); imported when a network is built."""
+    """The class method `of` of the class at `place`, such as "keep.network:KEEP" in models/; imported when a network is built."""
     module, _, name = place.partition(":")
     return lambda state: getattr(import_module(f"{__package__}.{module}"), name).of(state)
 
@@ -72,7 +72,7 @@ def code_line(label: str) -> Callable[[State, nn.Module], str]:
 
 
 def has(*wanted: str) -> Callable[[Names], bool]:
-    """Whether names hold every wanted one; one that ends in a dot stands for any name that begins so."""
+    """A test of tensor names for all of `wanted`; one that ends in a dot stands for any name with that prefix."""
 
     def matches(names: Names) -> bool:
         return all(any(name.startswith(want) for name in names) if want.endswith(".") else want in names for want in wanted)
@@ -81,11 +81,11 @@ def has(*wanted: str) -> Callable[[Names], bool]:
 
 
 PREDICTS_CODES = ("encoder.blocks.0.weight", "position_emb", "feat_emb.weight", "ft_layers.", "quantize.embedding.weight")
-"""What CodeFormer's checkpoints and those that descend from it have in common."""
+"""Tensor names that CodeFormer's checkpoints and those of networks built on it have in common."""
 
 
 def architectures() -> list[Architecture]:
-    """The records of all folders of this room, as menus list them."""
+    """The records of all folders of models/, in menu order."""
     room = import_module(__package__)
     folders = [import_module(f"{__package__}.{found.name}") for found in iter_modules(room.__path__) if found.ispkg]
     return sorted((folder.ARCHITECTURE for folder in folders if hasattr(folder, "ARCHITECTURE")), key=lambda known: known.rank)
@@ -121,12 +121,12 @@ def recognise(names: Names) -> Architecture | None:
 
 
 def foreign(names: Names) -> str | None:
-    """What these tensor names are instead of a face restorer, if that is known."""
+    """What a file with these tensor names is instead of a face restorer, if it is known."""
     return next((what for what, matches in FOREIGN if matches(names)), None)
 
 
 def beginnings(names: Names) -> str:
-    """The three commonest first parts of tensor names, for people: "model.diffusion_model, first_stage_model"."""
+    """The three most common prefixes of tensor names, for error messages: "model.diffusion_model, first_stage_model"."""
     split = (name.split(".") for name in names)
     counts = Counter(".".join(parts[: 2 if len(parts) > 3 and not parts[1].isdecimal() else 1]) for parts in split)
     return ", ".join(first for first, _ in counts.most_common(3)) + (", ..." if len(counts) > 3 else "")

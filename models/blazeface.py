@@ -23,7 +23,7 @@ STAGES = (
 """Per stage its bottlenecks: channels in, between and out, and the stride."""
 
 LEVELS = ((384, 256, 96, 2), (96, 128, 64, 2), (64, 64, 48, 1))
-"""Of the way back up: channels from below, from the side and out, and how many bottlenecks follow."""
+"""Of the way back up: channels from below, from the lateral connection and out, and how many bottlenecks follow."""
 
 
 def separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -34,7 +34,7 @@ def separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 class Bottleneck(nn.Module):
-    """x' = relu(pad(pool(x)) + separable(relu(separable(x)))): pooling where the stride is 2, zeros for channels that x has not."""
+    """x' = relu(pad(pool(x)) + separable(relu(separable(x)))): pooling where the stride is 2, zeros for the additional channels."""
 
     def __init__(self, inputs: int, middle: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
@@ -61,9 +61,9 @@ class Level(nn.Module):
 
 
 class BlazeFace(nn.Module):
-    """Pictures (n, 3, H, W) RGB in [-1, 1], sides multiples of 32, to what each anchor says.
+    """Pictures (n, 3, H, W) RGB in [-1, 1], sides multiples of 32, to a detection for each anchor.
 
-    Trained on 192 x 192; being convolutional it takes any size, and sees faces of the same pixels in it. Returns logits (n, H/4, W/4) and
+    Trained on 192 x 192. It is convolutional and takes any size, but detects faces of the same range of pixels. Returns logits (n, H/4, W/4) and
     (n, H/4, W/4, 8, 2): box centre, box size and six keypoints (eyes, nose, mouth, ears; left as seen in the picture first), in pixels of the
     input, all but the size from the middle of the anchor's 4 x 4 pixels.
     """

@@ -13,9 +13,10 @@ from .device import out_of_memory
 
 
 def compile_parts(networks: Iterable[nn.Module], say: Callable[[str], object], backend: Any = "inductor") -> None:
-    """Has the parts of networks compiled when they run for the second time: the first is looked at (`check_first_output`), which no compiler likes.
+    """Compiles the parts of networks when they run for the second time; in the first run their output is checked by hooks (`check_first_output`).
 
-    Part by part, since sessions call these; on CUDA they become graphs. What cannot be compiled goes on as it is, and `say` is told once.
+    Networks are compiled in parts, since sessions call these; on CUDA they become graphs. If compiling fails, all parts run uncompiled, and `say` is
+    called once.
     """
     attempt = Attempt(say, backend)
     for network in networks:
@@ -24,7 +25,7 @@ def compile_parts(networks: Iterable[nn.Module], say: Callable[[str], object], b
 
 
 class Attempt:
-    """What the parts of some networks share: whether compiling still goes well."""
+    """State shared by the parts of some networks: whether compiling has worked so far."""
 
     def __init__(self, say: Callable[[str], object], backend: Any) -> None:
         self.say, self.backend = say, backend
@@ -39,7 +40,7 @@ class Attempt:
 
 
 class Compiled:
-    """A part's call: as it is at first, then compiled, and as it is again once compiling failed."""
+    """Calls a part: uncompiled the first time, compiled afterwards, and uncompiled again once compiling has failed."""
 
     def __init__(self, part: nn.Module, attempt: Attempt) -> None:
         self.part, self.attempt = part, attempt

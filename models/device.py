@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 CheckInterrupt = Callable[[], None]
-"""Called between units of work shorter than a second or two; raises when the user has asked to stop."""
+"""Called between units of work that take no more than a second or two; raises when the user has asked to stop."""
 
 
 def no_check() -> None:
@@ -18,20 +18,20 @@ def no_check() -> None:
 
 
 class Placement(Protocol):
-    """Brings a network to where it runs, making room for it and for `working` bytes beside it, and returns that device.
+    """Moves a network to the device it runs on, with room for `working` more bytes, and returns that device.
 
-    A session calls it at the start of every unit of work, since another network may have taken the room in between.
+    A session calls it before every unit of work, since another network may have displaced this one in between.
     """
 
     def __call__(self, working: int, /) -> torch.device: ...
 
 
 Placed = Callable[[nn.Module], Placement]
-"""Who says where a network runs: `on` a device, or a host that manages memory."""
+"""From a network to its placement: `on` one device, or by a host that manages memory."""
 
 
 def on(network: nn.Module, device: torch.device | str) -> Placement:
-    """The placement without a host: the network moves to `device` once and stays."""
+    """The placement without a host: the network moves to `device` once and stays there."""
     place = torch.device(device)
 
     def placed(working: int) -> torch.device:
@@ -77,7 +77,7 @@ def fast_in_bfloat16(device: torch.device | str) -> bool:
 
 
 OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
-"""What accelerators, PyTorch's CPU allocator on Linux and on Windows, and Linux where a file cannot be mapped say."""
+"""Messages of accelerators, of PyTorch's CPU allocator on Linux and on Windows, and of Linux where a file cannot be mapped."""
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -31,7 +31,7 @@ MEAN = (122.782, 117.001, 104.298)
 
 
 class Block(nn.Module):
-    """x' = relu(pad(pool(x)) + 3x3(relu(3x3(x)))); stride 2 pools 2 x 2, and what the convolution is short of is zero."""
+    """x' = relu(pad(pool(x)) + 3x3(relu(3x3(x)))): stride 2 pools 2 x 2, and additional channels of the shortcut are zero."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()

@@ -23,7 +23,7 @@ TRUNK = (
 
 
 class Residual(nn.Module):
-    """x' = prelu(pad(pool(x)) + 1x1(3x3 per channel(x))): pooling where the stride is 2, zeros for channels that x has not."""
+    """x' = prelu(pad(pool(x)) + 1x1(3x3 per channel(x))): pooling where the stride is 2, zeros for the additional channels."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()

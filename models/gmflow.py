@@ -152,7 +152,7 @@ class MatchingLayer(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """source + what attention to `target`, in 2 x 2 windows and with one head, has to say (post-norm)."""
+    """source + attention to `target` in 2 x 2 windows, with one head (post-norm)."""
 
     def __init__(self, feed_forward: bool) -> None:
         super().__init__()
@@ -179,7 +179,7 @@ class WindowAttention(nn.Module):
 
 
 class Propagation(nn.Module):
-    """Flow carried from where it matched to where it could not, along similar features (eq. 6)."""
+    """Propagates flow from matched to unmatched places along similar features (eq. 6)."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What fine-tuning asks of a network: what trains, and what a picture of it is with gradients. A network answers by methods of these names."""
+"""The interface of a network to fine-tuning: what is trained, and its output with gradients. Networks implement methods of these names."""
 
 from __future__ import annotations
 

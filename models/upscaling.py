@@ -21,7 +21,7 @@ MIN_TILE = 64
 OVERLAP = 32
 """Pixels in which neighbouring tiles slide into each other."""
 WORKING_BYTES_PER_PIXEL = 4608
-"""Bytes of working memory per pixel of a tile and factor: about what ComfyUI reckons with."""
+"""Bytes of working memory per pixel of a tile and unit of the factor: about ComfyUI's own estimate."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Upscaler:
 
     @classmethod
     def of(cls, descriptor: Any, *, name: str, place: Placement | None = None, check_interrupt: CheckInterrupt = no_check) -> Upscaler:
-        """From what spandrel makes of a file. name: what errors call it. Raises ValueError for a network that does not enlarge RGB pictures."""
+        """From spandrel's model descriptor. name: the file's name in errors. Raises ValueError for a network that does not enlarge RGB pictures."""
         scale, channels = getattr(descriptor, "scale", 1), (getattr(descriptor, "input_channels", 0), getattr(descriptor, "output_channels", 0))
         if not scale > 1 or channels != (3, 3) or not callable(descriptor):
             raise ValueError(

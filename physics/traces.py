@@ -1,10 +1,10 @@
 """Detects that frames were enlarged, and that they were coded in blocks: both leave periodic traces in the pixels.
 
 Enlarging by r interpolates every pixel from a few old ones, by weights that repeat every r pixels. So the spectrum repeats: frequencies f and
-1/r - f, in cycles per pixel, carry the same picture and agree in phase from line to line (cyclostationarity; Gallagher, 2005, detects it in the variance
-of second derivatives, Popescu and Farid, 2005, in how well neighbours predict a pixel). In other pictures they do not, whatever these show. Pairs
-of frequencies around 1 / (2 r) are compared, where old and new frequencies are about equally strong; this also tells 1.5 from 3, whose variances
-have the same period. Later coding hides the traces gradually.
+1/r - f, in cycles per pixel, carry the same picture and agree in phase from line to line (cyclostationarity). Gallagher (2005) detects it in the
+variance of second derivatives, Popescu and Farid (2005) in how well neighbours predict a pixel. In other pictures they do not, whatever these
+show. Pairs of frequencies around 1 / (2 r) are compared, where old and new frequencies are about equally strong; this also tells 1.5 from 3, whose
+variances have the same period. Later coding hides the traces gradually.
 
 Block codecs (JPEG, MPEG-1, 2 and 4) leave steps at every eighth pixel, or every 8 r-th after an enlargement by r (blockiness; Wang, Bovik and Evans,
 2000). H.264 and later codecs smooth their block edges and are not detected.

@@ -17,10 +17,10 @@ class Prior(ABC):
         schedule: the training noise schedule; `t` below indexes it (0 is the cleanest step).
         native_size: the side in pixels the network was trained for, or None for any size.
         temporal: whether the frames of one call influence each other.
-        conditional: whether a condition makes a difference; guidance needs no second call where it does not.
-        batch: frames that one call should have where they do not influence each other.
-        multiple: what the sides of frames are multiples of, at every scale that the network is asked at.
-        background: how much of what is carried from frame to frame survives outside the face, in [0, 1] (FLAIR, eq. 17).
+        conditional: whether the condition is used; if not, guidance needs no second call.
+        batch: frames per call for priors that are not temporal.
+        multiple: the sides of frames must be multiples of this, at every scale that the network works at.
+        background: how much of the features propagated from frame to frame survives outside the face, in [0, 1] (FLAIR, eq. 17).
         learns_variance: whether the network predicts the variance of its steps, as DifFace's does (Nichol and Dhariwal 2021).
         upsampling: how a smaller observation becomes its condition: "bicubic", or "area", which for whole factors repeats pixels.
     """
@@ -43,22 +43,22 @@ class Prior(ABC):
         """
 
     def posterior(self, x_t: Tensor, t: int) -> tuple[Tensor, Tensor | None]:
-        """x_0 held to [-1, 1], without a condition, and the learnt variance: where it lies between the posterior's (0) and beta_t (1), on a
+        """x_0 clamped to [-1, 1], without a condition, and the learnt variance: where it lies between the posterior's (0) and beta_t (1), on a
         logarithmic scale (Nichol and Dhariwal 2021, eq. 15); None where none was learnt."""
         return self.predict_x0(x_t, t).clamp(-1, 1), None
 
     def native(self) -> Prior:
-        """The prior at the size its network was trained for: of a pyramid its coarse level, of others the prior itself."""
+        """The prior at the size its network was trained for: for a pyramid its coarse level, for others the prior itself."""
         return self
 
     def masked(self, parser: Callable[[Tensor], Tensor]) -> Prior:
-        """The prior with a parser that finds the face; itself where nothing is carried, or carried everywhere."""
+        """The prior with a parser that finds the face; the prior itself where `background` makes no difference."""
         return self
 
     def scale_at(self, height: int, width: int) -> int:
-        """How many times larger frames of this size are than those that the network is shown."""
+        """How many times larger frames of this size are than the network's input."""
         return 1
 
     def working_bytes(self, frames: int, height: int, width: int) -> int:
-        """About how much memory one call takes beside the weights; 0 where no network says."""
+        """Estimated memory of one call beside the weights, in bytes; 0 if unknown."""
         return 0

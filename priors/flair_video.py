@@ -1,7 +1,7 @@
-"""FLAIR's video networks as diffusion priors: what the sampler's state and the observation become on their way in, and eps on its way out.
+"""FLAIR's video networks as diffusion priors: conversion of the sampler's state and the observation to network inputs, and of eps to x_0.
 
-A network sees the frames of a window together. What depends on the observation alone - the flow between its frames, the annealing
-weights at each size - is made once and serves all steps of a window.
+A network sees the frames of a window together. What depends on the observation alone (the flow between its frames, the annealing weights at
+each size) is computed once and used in all steps of a window.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 BACKGROUND = {"x4": 0.93, "x8": 0.93, "x16": 0.98, "gaussian": 1.0, "motion": 1.0, "jpeg": 1.0}
-"""How much of what is carried survives a frame outside the face, for each of FLAIR's tasks; inside it, all. No code has x4's, so it is x8's."""
+"""Annealing weight of propagated features outside the face, for each of FLAIR's tasks; inside it is 1. The code gives none for x4, so it is x8's."""
 PIXELS = 512 * 512
-"""Pixels (frames x height x width) that a convolution takes at once; the result is the same up to rounding."""
+"""Pixels (frames x height x width) that a convolution processes at once; the result is the same up to rounding."""
 REPEATS = (16, 8, 4, 2)
 """Factors by which a condition may have been enlarged by repeating pixels."""
 

@@ -1,4 +1,4 @@
-"""Diffusion priors by name, and in files, recognised by what is in them."""
+"""Loads diffusion priors: the embedded ones by name, others from files, which are recognised by their content."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..models.flair.blur import BlurConfig
 
 EMBEDDED: dict[str, Callable[[], Prior]] = {"gaussian (no weights)": GaussianPrior}
-"""Priors that need no download, by the name that menus show."""
+"""Priors that need no download, by their names in menus."""
 
 
 def load_prior(name: str) -> Prior:
@@ -49,9 +49,9 @@ def load_prior(name: str) -> Prior:
 
 
 PUBLISHED_SIDE = 512
-"""Of the frames that FLAIR's published networks see; smaller ones are the coarsest level of a pyramid."""
+"""Side of the frames of FLAIR's published networks; networks of smaller ones become the coarse level of a pyramid."""
 TASKS = tuple(BACKGROUND)
-"""What FLAIR's networks were trained for; the first two are one network's, the others another's."""
+"""What FLAIR's networks were trained for: the bicubic network for x4, x8 and x16, the other one for the rest."""
 
 
 def task_of(path: Path | str) -> str | None:

@@ -1,4 +1,4 @@
-"""A diffusion prior for frames of any size from a network of a small one: coarse scales are the network's, finer ones a weight-free prior's."""
+"""A diffusion prior for frames of any size from a network for small ones: coarse scales by the network, finer ones by the prior without weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .wiener import SCALES, denoise
 
 
 class FineScales(nn.Module):
-    """The weight-free prior as a layer, so that whoever listens between the layers of networks hears each of its frames too."""
+    """The prior without weights as a module, so that hooks between the layers of networks (for interruption) also run between its frames."""
 
     def forward(self, noisy: Tensor, sigma: float, pilot: Tensor | None, scales: int) -> Tensor:
         """See wiener.denoise."""
@@ -24,12 +24,12 @@ class FineScales(nn.Module):
 class PyramidPrior(Prior):
     """E[x_0 | x_t, c] on S x S frames by a network of side s, S = f s.
 
-    Averaged over f x f pixels, x_t / sqrt(alpha_bar_t) = x_0 + sigma_t n is the averaged face plus white noise of deviation sigma_t / f: the
-    network's own question at a cleaner step. Its answer replaces the coarse means of the Gaussian prior's:
+    Averaged over f x f pixels, x_t / sqrt(alpha_bar_t) = x_0 + sigma_t n is the averaged face plus white noise of deviation sigma_t / f, which the
+    network can denoise as a cleaner step. Its estimate replaces the coarse means of the Gaussian prior's:
 
         x = D(x_t, c) + up(N(mean(x_t), mean(c); sigma_t / f) - mean(D(x_t, c)))
 
-    so that each band of frequencies comes from who knows it best. Frames of side s, or smaller, are the network's alone.
+    so that each band of frequencies comes from the prior that knows it best. Frames of side s or smaller are left to the network alone.
 
     Args:
         coarse: one of FLAIR's networks, told the noise level as a real number (the bicubic one).
@@ -45,7 +45,7 @@ class PyramidPrior(Prior):
 
     @property
     def network(self) -> Any:
-        """The network, for whoever manages memory."""
+        """The network, for memory management."""
         return self.coarse.network
 
     def native(self) -> FlairPrior:

@@ -14,15 +14,15 @@ from .lapped_dct import BANDS, BLOCK, analyse, double, from_opponent, halve, syn
 
 SCALES = 3
 NOISE_BANDS = [BLOCK * i + j for i in range(BLOCK) for j in range(BLOCK) if 6 <= i + j <= 9]
-"""High-frequency bands of a block: clean faces hold little there, so their median absolute deviation is the noise's."""
+"""High-frequency bands of a block: clean faces have little energy there, so the median absolute deviation measures the noise."""
 VARIANCE_PER_ENERGY = 8.0
-"""Variance left to a coefficient, as a multiple of the condition's energy around it; large because the condition may be blurred."""
+"""Prior variance of a coefficient, as a multiple of the condition's energy around it; large because the condition may be blurred."""
 VARIANCE_FLOOR = 1e-6
-"""Left everywhere, in squared units of the [-1, 1] range."""
+"""Least prior variance, in squared units of the [-1, 1] range."""
 NOISE_WEIGHT = 4.0
-"""Factor on the variance of the noise in x_t; above 1 the estimate keeps nearer the condition and shows less grain."""
+"""Factor on the variance of the noise in x_t; above 1 the estimate stays closer to the condition and shows less grain."""
 PILOT_NOISE_WEIGHT = 1.9
-"""Factor on the condition's own estimated noise; above 1 more of it is taken for noise."""
+"""Factor on the estimated noise of the condition; above 1 more of it is removed."""
 
 
 class GaussianPrior(Prior):
@@ -47,7 +47,7 @@ def denoise(noisy: Tensor, sigma: float, pilot: Tensor | None = None, scales: in
     """E[x | noisy, pilot] for noisy = x + sigma n: GaussianPrior's D. Frames (N, 3, H, W) of one shape in [-1, 1] range.
 
     Args:
-        scales: how many of the finest are denoised; what is coarser is the pilot's, or noisy without one.
+        scales: how many of the finest scales are denoised; coarser ones are taken from the pilot, or from `noisy` without one.
 
     >>> import torch
     >>> noise = 0.3 * torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))

@@ -23,9 +23,9 @@ class Checkpoint:
     """One published file.
 
     Attributes:
-        name: how the catalogue and the command line call it.
+        name: its name in the catalogue and on the command line.
         file: file name as published.
-        url: where it is published; a page if there is no direct link. One that ends in a slash goes on with the file's name.
+        url: where it is published; a page if there is no direct link. To one that ends in a slash the file's name is added.
         purpose: what it does, in a few words.
         licence: of the weights, as stated by their authors.
         commercial_use: whether that licence allows it; None if it does not say.
@@ -163,7 +163,7 @@ CATALOGUE: tuple[Checkpoint, ...] = (
         None,
     ),
 )
-"""Every checkpoint by which a method or a detector can be replaced; names are unique."""
+"""Every published checkpoint that a method or a detector can use; names are unique."""
 
 
 def named(name: str) -> Checkpoint:

@@ -1,4 +1,4 @@
-"""Downloads of published checkpoints, on request only: resumed where they stopped, verified, and under their name only when whole."""
+"""Downloads of published checkpoints, on request only: resumable, verified, and renamed to the final name when complete."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ CHUNK = 1 << 18
 WAIT = 30.0
 """Seconds without a byte after which a connection counts as broken."""
 PATIENCE = 3
-"""Connections in a row that may break without bringing a byte."""
+"""Consecutive connections that may break without transferring a byte."""
 
 OnBytes = Callable[[int, int | None], None]
-"""(bytes that are here, bytes of the whole file or None if the server does not say)."""
+"""(bytes received, bytes of the whole file or None if the server does not say)."""
 
 
 def fetch(
@@ -39,9 +39,9 @@ def fetch(
 ) -> Path:
     """Downloads a checkpoint into `folder` and returns the file's path.
 
-    It grows under its name with ".part" added, from which an interrupted download goes on. Size, SHA-256 as far as it is known
-    (`catalogue.verification`), and that it opens as a checkpoint are checked before it gets its name; a file that is already there is checked
-    too, and left alone. Where another process is fetching the same file, this one waits for it.
+    The download is written to a file with ".part" added to the name, and resumed from it after an interruption. Before it is renamed, its size, its
+    SHA-256 as far as that is known (`catalogue.verification`), and whether it opens as a checkpoint are checked. A file that exists already is
+    checked too, but never changed. If another process is fetching the same file, this one waits for it.
 
     Raises:
         ValueError: one sentence: there is no direct link, or what arrived is not the published file.
@@ -81,9 +81,9 @@ def fetch(
 
 @contextmanager
 def _exclusive(part: Path, target: Path, wait: Callable[[], object]) -> Iterator[IO[bytes] | None]:
-    """Holds `part` against other processes, waiting for one that does; gives None, at once, when `target` is there.
+    """Locks `part` against other processes, and waits while another one holds it; yields None as soon as `target` exists.
 
-    The lock is the process's: it ends with it, however that ends. An empty part is removed afterwards.
+    The operating system releases the lock when the process ends, however it ends. An empty part is removed afterwards.
     """
     while True:
         if target.exists():
@@ -130,7 +130,7 @@ def _locked(file: IO[bytes]) -> bool:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows a server to https only, or to where it already is."""
+    """Follows redirects to https, or within the same server, only."""
 
     def redirect_request(self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> urllib.request.Request | None:
         old, new = urllib.parse.urlsplit(req.full_url), urllib.parse.urlsplit(newurl)
@@ -145,7 +145,7 @@ _opener = urllib.request.build_opener(_Redirects())
 
 
 def _download(checkpoint: Checkpoint, part: Path, on_bytes: OnBytes, check_interrupt: Callable[[], None]) -> None:
-    """Brings `part` to its full length, however many connections that takes."""
+    """Downloads `part` to its full length, over as many connections as it takes."""
     broken = 0
     while True:
         before = _size(part)
@@ -168,7 +168,7 @@ def _download(checkpoint: Checkpoint, part: Path, on_bytes: OnBytes, check_inter
 
 
 def _transfer(checkpoint: Checkpoint, part: Path, on_bytes: OnBytes, check_interrupt: Callable[[], None]) -> bool:
-    """One connection: appends to `part` what it lacks, and returns whether it is whole now."""
+    """One connection: appends the missing bytes to `part`, and returns whether it is complete."""
     start = _size(part)
     headers = {"User-Agent": "face-video-restoration", "Accept-Encoding": "identity"}
     if start:
@@ -224,7 +224,7 @@ def _refusal(checkpoint: Checkpoint, error: urllib.error.HTTPError) -> str:
 
 
 def _fault(checkpoint: Checkpoint, path: Path, check_interrupt: Callable[[], None]) -> str | None:
-    """What speaks against `path` being the published file, if anything."""
+    """Why `path` is not the published file; None if it is."""
     if checkpoint.size is not None and _size(path) != checkpoint.size:
         return f"it has {_size(path)} bytes where {checkpoint.size} were published"
     if checkpoint.sha256:

@@ -1,4 +1,4 @@
-"""A published checkpoint into the network that it is of; whatever is wrong with the file is one sentence."""
+"""Loads a published checkpoint into its network; whatever is wrong with the file becomes one sentence."""
 
 from __future__ import annotations
 

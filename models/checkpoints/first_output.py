@@ -1,4 +1,4 @@
-"""A look at what a network gives first: damaged weights may be finite each by itself and still give NaN or Inf."""
+"""Checks the first output of each layer: damaged weights may all be finite and still produce NaN or Inf."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class FirstOutput:
-    """A forward hook of one layer that looks at its first output, and leaves. Raises ValueError if that is not finite."""
+    """A forward hook that checks a layer's first output and then removes itself. Raises ValueError if that output is not finite."""
 
     def __init__(self, network: str, layer: str) -> None:
         self.network, self.layer = network, layer
@@ -32,7 +32,7 @@ class FirstOutput:
 
 
 def check_first_output(network: nn.Module, name: str) -> None:
-    """Has each innermost layer of a network checked once, when it first runs; `name` is what errors call the network's file."""
+    """Registers a check of each innermost layer of a network for its first run; `name` is the file's name in errors."""
     for layer, module in network.named_modules():
         if next(module.children(), None) is None:
             module.register_forward_hook(FirstOutput(name, layer))

@@ -25,11 +25,11 @@ class LoadedNetwork:
 
     Attributes:
         kind: "codeformer", "keep", "dicface", "restoreformer" or "spandrel".
-        network: on the CPU; what it takes and gives is its class's.
+        network: on the CPU; see its class for inputs and outputs.
         path: the file.
-        checkpoint: the catalogue's entry, None if the file goes by a name that it does not know.
-        detail: one line for people.
-        notes: the file's metadata; what `fvr train` and fine-tuning leave in theirs: licence, recipe, how it is best used.
+        checkpoint: the catalogue's entry; None if it knows no file of that name.
+        detail: one line for users.
+        notes: the file's metadata. `fvr train` and fine-tuning write licence, recipe and the best settings there.
     """
 
     kind: str
@@ -53,14 +53,14 @@ def load_network(path: Path | str, decoder_dtype: torch.dtype | None = torch.flo
     Parameters are made outside inference mode, so that they can be trained later.
 
     Args:
-        path: .safetensors, or what torch.save wrote; a file that builds on another one (models/embedded) wants that one beside it.
-        decoder_dtype: of the modules behind the choice of codes, where the network has such and no later code depends on them (KEEP's
-            do); all else stays float32. None is bfloat16 for networks whose pictures stay the same in it, and float32 for all others.
+        path: .safetensors, or a file by torch.save; a file that builds on another one (models/embedded) needs that one in the same folder.
+        decoder_dtype: of the modules behind the choice of codes, if no later code depends on them (KEEP's do); everything else stays float32.
+            None is bfloat16 for networks whose `Architecture` allows it, and float32 for all others.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: one sentence that says what was found: no checkpoint, another kind of network, or a damaged one. The network itself
-            raises one if its first output is not finite.
+        ValueError: one sentence that says what was found: no checkpoint, another kind of network, or a damaged one. Running the network
+            raises another one if its first output is not finite.
         ModuleNotFoundError: for a network that only spandrel knows, where that is not installed.
         RuntimeError: if memory runs out.
     """
@@ -94,14 +94,14 @@ def peek(path: Path | str) -> str | None:
 
 
 def channels_last(network: nn.Module) -> None:
-    """Gives convolutions the memory format in which they run fastest; other parameters may have shapes that it does not fit."""
+    """Converts convolutions to channels_last, in which they run fastest; other parameters may not have four dimensions."""
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             module.to(memory_format=torch.channels_last)
 
 
 def entry_of(path: Path, kind: str) -> Checkpoint | None:
-    """The catalogue's entry of a file's name, unless what is in the file is known to be something else."""
+    """The catalogue's entry for a file name, unless the content of the file is known to be something else."""
     entry = published_as(path)
     own = {known.kind for known in architectures()}
     meant = next((known for known in own if entry and entry.name.startswith(known)), "spandrel")
@@ -141,7 +141,7 @@ def build_network(state: Mapping[str, Tensor], name: str) -> tuple[str, nn.Modul
 
 
 def _fault(error: Exception) -> str:
-    """What is wrong with the tensors of a network that was recognised, in a few words: how many, and the first."""
+    """What is wrong with the tensors of a recognised network, in a few words: how many, and the first one."""
     text = str(error)
     faults = []
     for verb, word in (("missing", "Missing"), ("unexpected", "Unexpected")):

@@ -1,4 +1,4 @@
-"""Which files the weights of networks came from, for reports that say how a result is made again."""
+"""Records which files the weights of networks came from, for reports that make a result reproducible."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGE = __name__.rpartition(".models.")[0]
 
 @dataclass(frozen=True)
 class Origin:
-    """A file of weights, its licence in one line, and the file that it builds on, if any."""
+    """A weights file, its licence in one line, and the file that it builds on, if any."""
 
     path: Path
     licence: str
@@ -32,7 +32,7 @@ _known: WeakKeyDictionary[nn.Module, Origin] = WeakKeyDictionary()
 
 
 def record_origin(network: nn.Module, path: Path | str, licence: str | None = None) -> None:
-    """Remembers the file that `network` was filled from, for as long as the network lives; copies, which training changes, have none.
+    """Records the file that `network` was loaded from, for the lifetime of the network; copies of it, which training changes, have no origin.
 
     Args:
         licence: None looks in the catalogue, by the file's name, and in the file's metadata.
@@ -44,7 +44,7 @@ def record_origin(network: nn.Module, path: Path | str, licence: str | None = No
 
 
 def origins(*holders: Any) -> dict[nn.Module, Origin]:
-    """The networks that restorers, priors, detectors and the like hold, however deep, with the files they came from; no others."""
+    """All networks with a known origin inside restorers, priors, detectors and the like, at any depth, with their files."""
     return {network: _known[network] for holder in holders for network in _networks(holder, set()) if network in _known}
 
 

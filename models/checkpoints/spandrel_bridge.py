@@ -1,4 +1,4 @@
-"""Face restorers that spandrel loads (ComfyUI ships it): GFPGAN, SwinIR for faces, and whatever else gives a face of the same size."""
+"""Face restorers loaded by spandrel (which ComfyUI ships): GFPGAN, SwinIR for faces, and others that map a face to one of the same size."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Bridge(nn.Module):
 
 
 def load_by_spandrel(state: Mapping[str, Tensor]) -> Bridge | str | None:
-    """The restorer that spandrel makes of a state dict; what it is instead where that restores no faces; None if spandrel knows it neither.
+    """spandrel's network for a state dict; the name of what it is instead, if it restores no faces; None if spandrel does not know it either.
 
     Raises:
         ModuleNotFoundError: for a network that needs spandrel, where that is not installed.

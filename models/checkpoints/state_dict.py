@@ -1,4 +1,4 @@
-"""Checkpoint files to plain dictionaries of tensors, whatever the wrapping; what is no checkpoint is named in one sentence."""
+"""Reads checkpoint files as plain dictionaries of tensors, whatever the wrapping; other files are named in one sentence."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from torch import Tensor
 from ..device import out_of_memory
 
 SUFFIXES = (".safetensors", ".sft", ".pth", ".pt", ".ckpt", ".bin")
-"""Endings of the files that are read; what is in them is told by their first bytes, not by the ending."""
+"""Endings of the files that are read; the format is recognised by the first bytes, not by the ending."""
 
 WRAPPERS = ("params_ema", "g_ema", "ema", "params", "state_dict", "model_state_dict", "model", "generator", "net_g", "network")
 """Keys under which training frameworks put the network, the averaged weights first."""
 NETWORK_PREFIXES = ("params_ema.", "params.", "state_dict.", "vqvae.")
-"""Prefixes that mark the network's tensors among others: wrappers that a conversion flattened, and RestoreFormer++'s training run."""
+"""Prefixes that mark the network's tensors among others: from flattened wrappers, and from RestoreFormer++'s training run."""
 SHARED_PREFIXES = ("module.", "_orig_mod.", "netG.", "generator.")
 """Prefixes that wrappers around a network give to all of its tensors."""
 
 AGAIN = "download it again"
 MAX_WRAPPERS = 16
-"""Dictionaries that wrappers put around a network, at most."""
+"""Largest number of nested dictionaries around a network."""
 MAX_EXPANSION = 4
-"""How many times its own size a file's tensors may take: weights may be shared and repeated, but not without end."""
+"""Largest ratio of the tensors' size to the file's: weights may be shared and repeated, but not without limit."""
 MAX_NAMED = 16
-"""Classes that a file may refer to without any use of them."""
+"""Largest number of classes that a file may refer to; none of them is used."""
 MAX_MAGNITUDE = 1e12
-"""Beyond any number that a trained network holds; flipped bits give such."""
+"""Larger than any number in a trained network; flipped bits produce larger ones."""
 
 _ZIP, _LFS = b"PK\x03\x04", b"version https://git-lfs"
 _Value = TypeVar("_Value")
@@ -102,7 +102,7 @@ def _tensors(path: Path, name: str) -> dict[str, Tensor]:
 
 @contextmanager
 def guarded(name: str) -> Iterator[None]:
-    """Whatever a reader makes of a damaged file is one sentence."""
+    """Turns whatever a reader raises for a damaged file into one sentence."""
     try:
         yield
     except Exception as error:
@@ -112,14 +112,14 @@ def guarded(name: str) -> Iterator[None]:
 
 
 def unread(name: str, error: Exception, otherwise: str) -> Exception:
-    """What to raise where a file gives no network: that memory ran out, of which the file is innocent, or what is `otherwise` wrong with it."""
+    """The exception for a file that could not be read: RuntimeError if memory ran out, else ValueError with the sentence `otherwise`."""
     if out_of_memory(error):
         return RuntimeError(f"there is not enough memory to load {name} ({fault(error)}); close other programs and try again")
     return ValueError(f"{name} {otherwise}")
 
 
 def fault(error: Exception) -> str:
-    """The first line of an error; for those that say nothing to people, that something is missing."""
+    """The first line of an error; for errors without a readable message, that something is missing."""
     if isinstance(error, (KeyError, IndexError, EOFError)) or not str(error):
         return "it ends too early or lacks a part"
     return str(error).splitlines()[0][:120]
@@ -193,14 +193,14 @@ def _is_safetensors(start: bytes) -> bool:
 
 
 class _Named:
-    """Stands for a class that a file only refers to, as Lightning's do as keys of what their callbacks kept; it can't be called."""
+    """Stands for a class that a file only refers to, as Lightning's checkpoints do for their callbacks; it cannot be called."""
 
     def __new__(cls, *_: Any) -> Any:
         raise TypeError(f"GLOBAL {cls.__module__}.{cls.__name__}")
 
 
 def _unpickled(path: Path, name: str, zipped: bool) -> Any:
-    """What torch.save wrote, read by PyTorch without running any of it."""
+    """The content of a file by torch.save, read by PyTorch without executing code."""
     if zipped:
         _check_archive(path, name)
     named: dict[str, type[_Named]] = {}
@@ -224,13 +224,13 @@ def _unpickled(path: Path, name: str, zipped: bool) -> Any:
 
 
 def _allowed(stand_ins: list[type[_Named]]) -> AbstractContextManager[Any]:
-    """PyTorch's leave to take classes for those of their names; before 2.5 it has none, and files that refer to others are refused."""
+    """torch.serialization.safe_globals, which lets stand-ins take the names of classes; PyTorch before 2.5 has none and refuses such files."""
     safe_globals = getattr(torch.serialization, "safe_globals", None)
     return nullcontext() if safe_globals is None else safe_globals(stand_ins)
 
 
 def _check_archive(path: Path, name: str) -> None:
-    """Raises ValueError for an archive that torch.save did not write, and one that unpacks to more than it is."""
+    """Raises ValueError for an archive that torch.save did not write, and for a compressed one, as torch.save compresses nothing."""
     with guarded(name), ZipFile(path) as archive:
         members = {member.filename.partition("/")[2]: member for member in archive.infolist()}
         names = archive.namelist()

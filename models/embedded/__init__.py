@@ -1,7 +1,7 @@
 """The small networks that come with the package: float16 files, each with its model card beside it.
 
-A file may build on another one: its metadata then name that file under "base", and it holds only the tensors that differ from it. Under
-"alias" they may say that names with one prefix stand for the base's tensors with another.
+A file may build on another one: then its metadata name that file under "base", and it holds only the tensors that differ. Metadata "alias" may map
+names with one prefix to tensors of the base with another prefix.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ FACES = {"blazeface": BLAZEFACE, "facemesh": FACE_MESH, "face embedding": FACE_E
 
 
 def listed(names: Mapping[str, str]) -> dict[str, Path]:
-    """Of RESTORERS or PRIORS, those whose files are there, with their paths."""
+    """The entries of RESTORERS or PRIORS whose files are installed, with their paths."""
     return {name: FOLDER / file for name, file in names.items() if (FOLDER / file).is_file()}
 
 
@@ -60,7 +60,7 @@ def read_embedded(path: Path | str, builders: tuple[str, ...] = ()) -> dict[str,
 
     Args:
         path: a path, or the name of a file in this folder.
-        builders: names of the files that build on this one.
+        builders: names of the files that build on this one; guards against cycles.
 
     Raises:
         FileNotFoundError: if the file, or the one it builds on, is missing.

@@ -1,4 +1,4 @@
-"""KEEP's gain network: how far each place of each frame trusts the prediction from the past instead of what the frame itself shows."""
+"""KEEP's gain network: how much weight each place of each frame gives to the prediction from the past, against the frame itself."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .attention import CrossAttention, FeedForward
 
 @dataclass(frozen=True)
 class LayerMemory:
-    """What one layer remembers of the frames before a block: normalised tokens (B, 1, n, C) of the anchor, frame 0, and of the last frame."""
+    """What a layer keeps of the frames before a block: normalised tokens (B, 1, n, C) of the anchor (frame 0) and of the last frame."""
 
     anchor: Tensor
     last: Tensor
 
 
 GainMemory = tuple[LayerMemory, ...]
-"""One entry per layer; a block that is given it continues the frames before."""
+"""One entry per layer; a block that gets it continues the frames before."""
 
 
 class GainLayer(nn.Module):
