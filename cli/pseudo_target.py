@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..plurals import counted
 from .clips import add_frame_rate, check_rate, frame_rate, seed, videos_among
 from .faces import add_finding
+
+if TYPE_CHECKING:
+    from ..methods.pseudo_target.frame_selection import Choice, ChoiceOptions
+    from ..methods.pseudo_target.generate import ChosenFace, TargetMaker
+    from ..video import FrameSource
 
 
 def add(commands: Any) -> None:
@@ -43,60 +48,21 @@ def add(commands: Any) -> None:
 
 
 def pseudo_target(options: argparse.Namespace) -> int:
-    import torch
-
     from .. import host
-    from ..assembly import chosen_detector, named_weights
-    from ..faces.types import FaceClip
-    from ..job_request import assignments
-    from ..methods.pseudo_target.algorithm import PRESETS
     from ..methods.pseudo_target.dataset import PairFolder
     from ..methods.pseudo_target.frame_selection import ChoiceOptions
-    from ..methods.pseudo_target.generate import TargetMaker, faces_of, faces_of_frames, make_pairs, parameters_of, summary
-    from ..methods.registry import restorer_from
-    from ..models.checkpoints.load import load_network
-    from ..models.device import on
-    from ..models.embedded import FOLDER
-    from ..options import parse_settings
-    from ..pipeline import CHUNK, aligned_crops, follow_faces
-    from ..priors.load import load_prior, prior_from_file
+    from ..methods.pseudo_target.generate import make_pairs, parameters_of, summary
     from ..video import allow_playlist, open_source
 
     allow_playlist(options.input)
     if options.device:
         host.set_device(options.device)
-    device = host.device()
-    prior_file = None if options.prior.startswith("gaussian") else named_weights(options.prior)
-    name = options.preset or ("embedded" if prior_file is not None and prior_file.parent == FOLDER else "codeformer")
-    if name not in PRESETS:
-        raise ValueError(f"no preset for pseudo-targets is called {name!r}; choose one of {', '.join(PRESETS)}")
-    numbers = parse_settings(PRESETS[name], assignments(options.set), "pseudo-target")
     choosing = ChoiceOptions(mode=options.choose, every=options.every, count=options.count)
-    weights = named_weights(options.restorer)
-    if weights is None:
-        raise ValueError("--restorer names what restores first, got none; give a checkpoint or one of the embedded restorers")
-    loaded = load_network(weights)
-    restorer = restorer_from(loaded, place=on(loaded.network, device))
-    prior = load_prior(options.prior) if prior_file is None else prior_from_file(prior_file, placed=lambda network: on(network, device))
-    maker = TargetMaker(restorer, prior, numbers, device=device)
+    maker = target_maker(options)
     held = PairFolder(options.folder, parameters_of(maker, options.seed))
     source = open_source(options.input, start=options.start, count=options.frames, rate=frame_rate(options.frame_rate))
     check_rate(options.frame_rate, *videos_among(source))
-    if options.aligned:
-        frames = torch.cat([piece.frames for piece in source.chunks(CHUNK)])
-        candidates = len(frames)
-        chosen, choice = faces_of_frames(frames, choosing)
-    else:
-        with host.progress(source.expected, "find faces") as found:
-            tracks = follow_faces(source, chosen_detector(options.detector, options.rotate), check_interrupt=host.check_interrupt, on_frame=found)
-        crops: dict[int, list[torch.Tensor]] = {number: [] for number in range(len(tracks))}
-        for piece in source.chunks(CHUNK):
-            for number, track in enumerate(tracks):
-                if track.start < piece.index + len(piece.frames) and piece.index < track.stop:
-                    crops[number].append(aligned_crops(piece, track, track.start))
-        clips = [FaceClip(track, torch.cat(crops[number])) for number, track in enumerate(tracks)]
-        candidates = sum(len(clip.crops) for clip in clips)
-        chosen, choice = faces_of(clips, choosing)
+    chosen, choice, candidates = chosen_faces(options, source, choosing)
     if not chosen:
         raise ValueError(f"{options.input} shows {candidates} faces and none of them can be used; give footage that shows one")
     with host.progress(len(chosen) * maker.steps, "pseudo-targets") as tick:
@@ -107,3 +73,56 @@ def pseudo_target(options: argparse.Namespace) -> int:
     print(summary(pairs, choice, candidates, maker))
     print(f"{counted(len(held), 'pair')} in {options.folder}; `fvr finetune --pairs {options.folder}` learns from them")
     return 0
+
+
+def target_maker(options: argparse.Namespace) -> TargetMaker:
+    """The restorer, the prior and the preset that the options name. Raises ValueError or FileNotFoundError for what there is not."""
+    from .. import host
+    from ..assembly import named_weights
+    from ..job_request import assignments
+    from ..methods.pseudo_target.algorithm import PRESETS
+    from ..methods.pseudo_target.generate import TargetMaker
+    from ..methods.registry import restorer_from
+    from ..models.checkpoints.load import load_network
+    from ..models.device import on
+    from ..models.embedded import FOLDER
+    from ..options import parse_settings
+    from ..priors.load import load_prior, prior_from_file
+
+    device = host.device()
+    prior_file = None if options.prior.startswith("gaussian") else named_weights(options.prior)
+    name = options.preset or ("embedded" if prior_file is not None and prior_file.parent == FOLDER else "codeformer")
+    if name not in PRESETS:
+        raise ValueError(f"no preset for pseudo-targets is called {name!r}; choose one of {', '.join(PRESETS)}")
+    numbers = parse_settings(PRESETS[name], assignments(options.set), "pseudo-target")
+    weights = named_weights(options.restorer)
+    if weights is None:
+        raise ValueError("--restorer names what restores first, got none; give a checkpoint or one of the embedded restorers")
+    loaded = load_network(weights)
+    restorer = restorer_from(loaded, place=on(loaded.network, device))
+    prior = load_prior(options.prior) if prior_file is None else prior_from_file(prior_file, placed=lambda network: on(network, device))
+    return TargetMaker(restorer, prior, numbers, device=device)
+
+
+def chosen_faces(options: argparse.Namespace, source: FrameSource, choosing: ChoiceOptions) -> tuple[list[ChosenFace], Choice, int]:
+    """The faces of a clip to make pairs of, how they were chosen, and among how many."""
+    import torch
+
+    from .. import host
+    from ..assembly import chosen_detector
+    from ..faces.types import FaceClip
+    from ..methods.pseudo_target.generate import faces_of, faces_of_frames
+    from ..pipeline import CHUNK, aligned_crops, follow_faces
+
+    if options.aligned:
+        frames = torch.cat([piece.frames for piece in source.chunks(CHUNK)])
+        return *faces_of_frames(frames, choosing), len(frames)
+    with host.progress(source.expected, "find faces") as found:
+        tracks = follow_faces(source, chosen_detector(options.detector, options.rotate), check_interrupt=host.check_interrupt, on_frame=found)
+    crops: list[list[torch.Tensor]] = [[] for _ in tracks]
+    for piece in source.chunks(CHUNK):
+        for track, parts in zip(tracks, crops, strict=True):
+            if track.start < piece.index + len(piece.frames) and piece.index < track.stop:
+                parts.append(aligned_crops(piece, track, track.start))
+    clips = [FaceClip(track, torch.cat(parts)) for track, parts in zip(tracks, crops, strict=True)]
+    return *faces_of(clips, choosing), sum(len(clip.crops) for clip in clips)
