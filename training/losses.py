@@ -116,8 +116,8 @@ def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
-def adaptive_weight(faithful: Tensor, adversarial: Tensor, last: Tensor, limit: float = 1.0) -> Tensor:
-    """|d faithful / d last| / (|d adversarial / d last| + 1e-4), at most `limit` (VQGAN, eq. 7): keeps the adversary from overruling the pixels."""
+def adaptive_weight(faithful: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:
+    """|d faithful / d last| / (|d adversarial / d last| + 1e-4), at most 1 (VQGAN, eq. 7): keeps the adversary from overruling the pixels."""
     first = torch.autograd.grad(faithful, last, retain_graph=True)[0].norm()
     second = torch.autograd.grad(adversarial, last, retain_graph=True)[0].norm()
-    return (first / (second + 1e-4)).clamp(0, limit).detach()
+    return (first / (second + 1e-4)).clamp(0, 1).detach()
