@@ -193,7 +193,7 @@ def restore_planned(options: Namespace, planned_job: Any, tools: Any, workers: i
         host.say(f"{segments_done()} are done; the same command goes on")
         raise KeyboardInterrupt
     if gone:
-        raise RuntimeError(failed_sentence(planned_job, gone))
+        raise RuntimeError(failed_sentence(gone))
     return finish_job(options, planned_job, tools, Path(options.output))
 
 

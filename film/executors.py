@@ -145,7 +145,7 @@ def failed(job: Job) -> list[tuple[Segment, str]]:
     return [(segment, note[-1]["error"]) for segment, note in gone if len(note) >= ATTEMPTS]
 
 
-def failed_sentence(job: Job, gone: list[tuple[Segment, str]]) -> str:
+def failed_sentence(gone: list[tuple[Segment, str]]) -> str:
     segment, why = gone[0]
     others = f", and {len(gone) - 1} more" if len(gone) > 1 else ""
     return f"segment {segment.number} failed {ATTEMPTS} times ({why}){others}; all others are done, and the same command tries it again"

@@ -44,7 +44,7 @@ def run_job(
     on_planned(frames_done(job), job.frames)
     work(job, lambda: tools, say=say, check_interrupt=check_interrupt, on_written=on_written)
     if gone := failed(job):
-        raise RuntimeError(failed_sentence(job, gone))
+        raise RuntimeError(failed_sentence(gone))
     path, warnings = join_once(job, last_joined(job) or output, check_interrupt=check_interrupt, **joining)
     return summary_of(job, tools, warnings), path
 

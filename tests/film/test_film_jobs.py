@@ -178,7 +178,7 @@ def test_what_fails_three_times_is_told_and_the_rest_goes_on(clip, tmp_path):
     made = tools(job.frames, Failing())
     work(job, lambda: made, say=said.append)
     assert [segment.number for segment, _ in failed(job)] == [1] and len(said) == 3
-    assert "segment 1 failed 3 times (this shot cannot be restored)" in failed_sentence(job, failed(job))
+    assert "segment 1 failed 3 times (this shot cannot be restored)" in failed_sentence(failed(job))
     assert "5 done, 0 running, 1 failed" in status_text(job, status(job)) and "cannot be restored" in status_text(job, status(job))
     flag.unlink()
     job.forgive()
