@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from .. import host
 from ..assembly import AUTO, chosen_detector, chosen_paster, fingerprint, fingerprints
@@ -157,34 +158,18 @@ class RestoreVideo(io.ComfyNode):
             finding = {"faces": faces, "min_size": min_size}
         elif (scale := pasting.get("scale", 1)) != 1 or upscale_model is not None:
             raise ValueError(f"aligned frames come out at 512 x 512, and scale is {scale}; set it to 1 and wire no upscale model")
-        size = (512, 512) if paster is None else paster.size(source.info.height, source.info.width)
-        compared: dict = {}
-        total = source.expected or 0
         encoding = dict(codec=codec, crf=crf, pixel_format=pixel_format)
-        if job:
-            if finder is None or paster is None:
-                raise ValueError("aligned frames are one shot of one person, which no job divides; leave job empty")
-            if known is not None:
-                raise ValueError(
-                    "a job chooses people by their numbers, and got a picture in like; leave one of the two empty (fvr faces shows the numbers)"
-                )
-            summary, path, subfolder = cls.as_job(
-                job, source, (restorer, finder, paster), dict(seed=seed, faces=whom, min_size=min_size), frames, encoding, filename_prefix
+        if job and aligned:
+            raise ValueError("aligned frames are one shot of one person, which no job divides; leave job empty")
+        if job and known is not None:
+            raise ValueError(
+                "a job chooses people by their numbers, and got a picture in like; leave one of the two empty (fvr faces shows the numbers)"
             )
-            compared = film_slider(cls, host.output_folder(job), path)
+        tools, settings = (restorer, finder, paster), dict(seed=seed, faces=whom, min_size=min_size)
+        if job:
+            summary, path, subfolder, compared = cls.as_job(job, source, tools, settings, frames, encoding, filename_prefix)
         else:
-            sink, subfolder = sink_for(filename_prefix, source.info, size=size, audio=sound, metadata=host.graph_tags(cls.hidden), **encoding)
-            with sink, host.progress(total if aligned else 2 * total, "restore") as tick:
-                show_warnings(source, sink)
-                watched = Watched(total, tick)
-                seen, written = watched.source(source), watched.sink(sink)
-                common = dict(seed=seed, check_interrupt=host.check_interrupt, on_written=watched.on_written)
-                if finder is None or paster is None:
-                    summary = restore_aligned(seen, written, restorer, **common)
-                else:
-                    common |= dict(faces=whom, like=known, min_size=min_size, on_found=watched.on_found, on_people=watched.on_people)
-                    summary = restore_clip_in_frames(seen, written, restorer, finder, paster=paster, **common)
-            summary, path, compared = summary.closed(source, sink), Path(str(sink.path)), watched.ui(cls)
+            summary, path, subfolder, compared = cls.in_one_go(source, sound, tools, settings, known, encoding, filename_prefix)
         text, preview = summary.to_text(), video_preview(path, subfolder)
         record = run_record(
             summary,
@@ -201,8 +186,30 @@ class RestoreVideo(io.ComfyNode):
         return io.NodeOutput(host.video_from_file(path), text, ui={**preview.as_dict(), **compared, "text": (text,), "report": (record,)})
 
     @classmethod
+    def in_one_go(cls, source, sound, tools, settings, like, encoding, filename_prefix):
+        """The clip in a new file: what happened, where it is, its subfolder in the output folder, and before and after for the page.
+
+        tools: restorer, detector and paster; the last two None for aligned frames.
+        """
+        restorer, finder, paster = tools
+        size = (512, 512) if paster is None else paster.size(source.info.height, source.info.width)
+        total = source.expected or 0
+        sink, subfolder = sink_for(filename_prefix, source.info, size=size, audio=sound, metadata=host.graph_tags(cls.hidden), **encoding)
+        with sink, host.progress(total if finder is None else 2 * total, "restore") as tick:
+            show_warnings(source, sink)
+            watched = Watched(total, tick)
+            seen, written = watched.source(source), watched.sink(sink)
+            common: dict[str, Any] = dict(check_interrupt=host.check_interrupt, on_written=watched.on_written)
+            if finder is None:
+                summary = restore_aligned(seen, written, restorer, seed=settings["seed"], **common)
+            else:
+                common |= dict(like=like, on_found=watched.on_found, on_people=watched.on_people)
+                summary = restore_clip_in_frames(seen, written, restorer, finder, paster=paster, **settings, **common)
+        return summary.closed(source, sink), Path(str(sink.path)), subfolder, watched.ui(cls)
+
+    @classmethod
     def as_job(cls, job, source, tools, settings, frames, encoding, filename_prefix):
-        """The film by a job in the output folder: what happened, where it is, and its subfolder there; `tools`: restorer, detector and paster."""
+        """The same by a job in the output folder, which the next run with its name continues."""
         from ..film.plan import Tools
         from ..film.run import run_job
 
@@ -242,4 +249,5 @@ class RestoreVideo(io.ComfyNode):
                 on_written=watched.on_written,
             )
         folder = path.parent.relative_to(root) if path.is_relative_to(root) else Path(subfolder)  # a film that was joined before keeps its place
-        return summary, path, "" if folder == Path() else folder.as_posix()
+        subfolder = "" if folder == Path() else folder.as_posix()
+        return summary, path, subfolder, film_slider(cls, host.output_folder(job), path)
