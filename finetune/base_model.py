@@ -1,4 +1,4 @@
-"""The restorer that fine-tuning starts from: a copy to train, where it came from, and what may be done with it."""
+"""The restorer that fine-tuning starts from: a copy to train, its origin and its licence."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ UNKNOWN = "unknown"
 
 @dataclass
 class Base:
-    """What is fine-tuned.
+    """The base of a fine-tuning run.
 
     Attributes:
-        network: float32, on the CPU, in eval mode, nobody else's; training changes it.
+        network: float32, on the CPU, in eval mode; a copy that training may change.
         kind: as LoadedNetwork's.
         side: of the faces that it takes.
         use: how it is used.
@@ -77,7 +77,7 @@ def use_of(restorer: NetworkRestorer) -> Use:
     """How a restorer uses its network.
 
     Raises:
-        ValueError: for one that colourises or inpaints, which pairs of degraded and clean faces do not teach.
+        ValueError: for one that colourises or inpaints: pairs of degraded and clean faces cannot train that.
     """
     mode = getattr(restorer.options, "mode", "restore")
     if mode != "restore":

@@ -15,11 +15,11 @@ from ..models.embedded import BASE
 from ..training.card import converted
 
 RUN_METADATA = (BASE, "seed", "command", "recipe", "title", "format")
-"""Metadata of a base that are not true of what is made from it; all others (sizes, how it is best used) are carried over."""
+"""Metadata of a base that do not hold for the fine-tuned file; all others (sizes, best settings) are copied."""
 
 
 def write_fine_tuned(state: Mapping[str, Tensor], path: Path, notes: Mapping[str, str], of_base: Mapping[str, str], *, half: bool = False) -> None:
-    """Writes all tensors of a network, none left to another file, atomically.
+    """Writes all tensors of a network to one file, atomically.
 
     Args:
         state: under the names that files of such networks have.
@@ -38,7 +38,7 @@ def write_fine_tuned(state: Mapping[str, Tensor], path: Path, notes: Mapping[str
 
 
 def check_writable(path: Path) -> None:
-    """Makes the folder of a file that is to be written and tries to write there, so that nobody learns for hours in vain. Leaves no file.
+    """Makes the folder of an output file and tries to write there, before hours of training. Leaves no file.
 
     Raises:
         ValueError: if it cannot be made, or not be written to.

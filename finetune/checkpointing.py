@@ -1,4 +1,4 @@
-"""Gradient checkpointing for any network: activations inside a block are computed again in the backward pass."""
+"""Gradient checkpointing for any network: activations inside a block are recomputed in the backward pass."""
 
 from __future__ import annotations
 

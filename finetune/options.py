@@ -16,12 +16,12 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Which pairs only judge. Neighbours in a clip are nearly the same picture, so pairs next to those that judge are not learnt from either.
+    """Which pairs are held out for validation. Neighbouring frames are nearly identical, so pairs next to held-out ones are not trained on either.
 
     Attributes:
-        share: of the pairs, above 0 and at most 0.5.
+        share: of the pairs that are held out, above 0 and at most 0.5.
         block: 0 holds out the last pairs; n cuts the footage into blocks of n pairs and holds out every k-th of them, k = 1 / share.
-        guard: pairs between the two kinds that are used for neither; None takes 2 % of all, at least one.
+        guard: pairs between training and held-out pairs that are used for neither; None takes 2 % of all, at least one.
     """
 
     share: float = 0.15
@@ -65,13 +65,12 @@ class FineTune:
         perceptual: weight of the perceptual distance, recipe "image".
         perceptual_by: "lpips" where its weights lie on this machine, "encoder" for the distance in the restorer's own first features, "auto"
             for the first of the two that can be had, "off".
-        adversary: weight of a discriminator that learns from scratch alongside, recipe "image"; 0 for none.
-        rehearsal: share of the inputs that are replaced by the target under the degradation that restorers are first trained on, so that
-            it is not forgotten.
-        mirror: whether half of the pairs are mirrored.
-        patience: validations without progress after which learning ends; 0 for never.
-        checkpointing: whether activations are computed again in the backward pass instead of kept: less memory, one more forward pass.
-        held_out: the part of the footage that judges.
+        adversary: weight of the loss by a discriminator that is trained alongside from scratch, recipe "image"; 0 for none.
+        rehearsal: share of the inputs that are replaced by the target under the degradation of the restorer's first training, against forgetting.
+        mirror: whether half of the pairs are flipped horizontally.
+        patience: validations without progress after which training ends; 0 for never.
+        checkpointing: whether activations are recomputed in the backward pass instead of kept: less memory, one more forward pass.
+        held_out: the part of the footage that validates.
     """
 
     recipe: FineTuneRecipe

@@ -1,4 +1,4 @@
-"""A perceptual distance without downloads: how far two pictures are apart in the first features of a frozen network."""
+"""A perceptual distance without downloads: the distance of two pictures in early features of a frozen network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..training.losses import FeatureDistance
 
 MIN_CHANNELS = 8
 EARLY = 3
-"""Only the first 1 / EARLY of a network's convolutions are looked at."""
+"""Features are taken from the first 1 / EARLY of a network's convolutions."""
 MAX_MAPS = 3
 
 

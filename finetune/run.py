@@ -31,7 +31,7 @@ WARN_BELOW_DB = 0.5
 
 @dataclass(frozen=True)
 class FineTuned:
-    """What came out.
+    """The result of fine-tuning.
 
     Attributes:
         loaded: the network of the written file, as Load Face Restorer would give it.
@@ -80,9 +80,9 @@ def options_for(base: Base, *, plan: str = "short", recipe: str = "auto", steps:
 
 
 def fingerprint(base: Base, pairs: Pairs, options: FineTune, run: Run, reals: Sequence[Tensor] | Tensor | None = None) -> str:
-    """16 hex digits of all that decides what is learnt; a run goes on from another one's state only if they agree.
+    """16 hex digits of everything that decides the result; a saved state is resumed only if they agree.
 
-    What the file's numbers are is not among it: a run whose weights do not fit into float16 can be saved as float32 after all.
+    The dtype of the file is not part of it: a run whose weights do not fit into float16 can still be saved as float32.
     """
     clean = "" if reals is None else digest_of(reals)
     weights = base.sha256 if base.file != UNKNOWN else weights_digest(base.network)
@@ -104,7 +104,7 @@ def fine_tune(
     check_interrupt: Callable[[], None] = lambda: None,
     on_stage: Callable[[FineTuneStage], None] = lambda stage: None,
 ) -> FineTuned:
-    """Learns the pairs and writes the best held-out state; a run that finds its state in `run.folder` goes on from it.
+    """Trains on the pairs and writes the weights with the best held-out figures; a run that finds its state in `run.folder` is resumed.
 
     Args:
         base: its network is trained in place.

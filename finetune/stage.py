@@ -29,7 +29,7 @@ from .perceptual import EarlyFeatures
 NAME = "fine-tune"
 BEST = "best.safetensors"
 MAX_VALIDATED_PAIRS = 32
-"""At most so many held-out pairs are looked at in a validation, spread evenly."""
+"""Largest number of held-out pairs in a validation; of more, evenly spread ones are taken."""
 SHOWN = 4
 LOSS, QUALITY = "held-out loss", "held-out dB"
 

@@ -48,7 +48,7 @@ BEST_OPTIONS = {
     "keep": {"flow": "dis"},
     "dicface": {"fidelity": "1", "dirichlet": "mean"},
 }
-"""The options that the networks were trained for; kept in the files' metadata, for whoever loads them."""
+"""The settings that the networks were trained for; stored in the files' metadata, which restorers read."""
 ONLY_FOR = {
     "task": ("prior", "codebook", "dicface"),
     "clips": ("prior", "keep", "dicface"),
@@ -108,10 +108,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Trains; returns 0 when done and 130 when stopped, with everything on disk to go on.
+    """Trains; returns 0 when finished and 130 when stopped; the same command then resumes.
 
     Raises:
-        FileNotFoundError: for a file that is not there.
+        FileNotFoundError: for a missing file.
         ValueError: for a folder without faces, the work of another recipe, or options that do not go together.
     """
     for name, networks in ONLY_FOR.items():
@@ -373,7 +373,7 @@ def _save(
 
 
 def _command(options: argparse.Namespace, base: Path | None) -> str:
-    """What makes the file again, with the names of files and folders instead of their places."""
+    """The command that makes the file again, with names of files and folders instead of their paths."""
     words = ["fvr train", options.network, "--faces", options.faces.name, "--recipe", options.recipe, "--seed", str(options.seed)]
     words += [] if options.task is None else ["--task", options.task]
     words += [f"--prefix {prefix}" for prefix in options.prefix or []]
@@ -386,7 +386,7 @@ def _command(options: argparse.Namespace, base: Path | None) -> str:
 
 
 def _figures(work: Path) -> tuple[tuple[str, str], ...]:
-    """What the last stage's last validation measured, for the card."""
+    """The figures of the last stage's last validation, for the card."""
     logs = sorted(work.glob("*.json"), key=lambda path: path.stat().st_mtime)
     if not logs:
         return ()

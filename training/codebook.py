@@ -1,4 +1,4 @@
-"""The face codebook (CodeFormer): autoencoder, code prediction, and feature transforms, one stage each; the embedded one has a fourth."""
+"""Training of the face codebook (CodeFormer): autoencoder, code prediction and feature transforms, one stage each; the embedded one has a fourth."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class _CodebookStage(Stage[CodeFormer]):
 
 
 class PatchAdversarialLoss:
-    """A patch adversary with its optimiser; not there when its weight is 0."""
+    """A patch discriminator with its optimiser and loss; inactive when its weight is 0."""
 
     def __init__(self, weight: float, plan: Plan, start: int, device: torch.device) -> None:
         self.weight, self.start = weight, start
@@ -218,10 +218,10 @@ class Joint(CodePrediction):
         self.adversary = PatchAdversarialLoss(self.recipe.adversary[1], self.plan, self.recipe.adversary_from[1], self.device)
 
     def joint_schedule(self, step: int) -> tuple[bool, float | None]:
-        """Whether step takes heavy degradations and codes only, and the w of its images (None: drawn).
+        """Whether a step has heavy degradations and code losses only, and the w of its images (None: random).
 
         CodeFormer's stage III: 40 000 steps with w 1, 40 000 with 1.3, 40 000 on heavy degradations, then one step in 15 with images and w 1.3.
-        Shorter plans keep the shares.
+        Shorter plans keep these proportions.
         """
         if not self.recipe.schedule:
             return False, None
@@ -269,9 +269,9 @@ class Joint(CodePrediction):
 
 @dataclass
 class OnCleaned(_CodebookStage):
-    """Feature transforms learn once more, on what the blind restorer leaves of small faces, and as `fused` puts them together with it.
+    """The feature transforms are trained further on small faces that the blind restorer cleaned, through `fused`, which combines both outputs.
 
-    All that KEEP, DicFace and its tasks share with this network stays: encoder, codes, generator.
+    Everything that KEEP, DicFace and its tasks share with this network is frozen: encoder, codes, generator.
     """
 
     clips: CleanedClips = field(kw_only=True)
@@ -304,7 +304,7 @@ class OnCleaned(_CodebookStage):
         return {"answer": rmse((anchored(output, source) - target) / 2).mean(), "together": rmse(together - (target + 1) / 2).mean()}
 
     def validate(self, network: CodeFormer) -> tuple[dict[str, float], Tensor]:
-        """What comes on top of what the blind restorer made, in dB: the mean over held-out clips, and the least."""
+        """Gain in PSNR over the cleaned input: the mean over held-out clips, and the least."""
         gains, rows = [], []
         for index in range(len(self.held_out_clips)):
             cleaned, truth = self.held_out_clips[index]
@@ -316,7 +316,7 @@ class OnCleaned(_CodebookStage):
 
 
 def clean_encoder(network: CodeFormer, autoencoder: Path) -> Encoder:
-    """Stage I's encoder of clean faces, frozen, from what that stage left on disk, or from a checkpoint of the autoencoder.
+    """Stage I's encoder of clean faces, frozen, from that stage's file or from a checkpoint of the autoencoder.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -334,11 +334,10 @@ def clean_encoder(network: CodeFormer, autoencoder: Path) -> Encoder:
 
 
 def restoration_figures(network: CodeFormer, truth: Tensor, device: torch.device, weight: float) -> tuple[dict[str, float], Tensor]:
-    """PSNR above the bicubic baseline, in dB, and SSIM above it, under each of the judged degradations; and a sheet of some of the faces.
+    """Gains in PSNR (dB) and SSIM over the bicubic baseline under each of the benchmark degradations; and a sheet of some of the faces.
 
-    The output only fills in what the input lacks, as restorers have it (methods/detail_fusion.py).
-
-    The sheet's columns: per degradation the input and what the network makes of it, then the truth.
+    The output is fused with the input as in restoration (methods/detail_fusion.py). Columns of the sheet: input and output for each degradation,
+    then the truth.
     """
     figures: dict[str, float] = {}
     columns = []
@@ -353,7 +352,7 @@ def restoration_figures(network: CodeFormer, truth: Tensor, device: torch.device
 
 
 def kaiming_normal(network: nn.Module) -> None:
-    """Draws convolutions and linear layers anew as He et al. (2015) do, from normal distributions, their biases 0 (KEEP, section 4)."""
+    """Initialises convolutions and linear layers by Kaiming normal (He et al., 2015) with biases 0 (KEEP, section 4)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight)

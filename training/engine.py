@@ -1,4 +1,4 @@
-"""The training loop: stages that resume from disk to the same result, and leave curves, sample sheets and weights behind."""
+"""The training loop: stages that can be resumed from disk with the same result, and that write curves, sample sheets and weights."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Stage(ABC, Generic[Net]):
     """One stage of a recipe.
 
     Attributes:
-        name: of its files.
-        recipe: what it trains by.
-        adversary: what judges its pictures, whose state is kept with the stage's; None without one.
+        name: prefix of its files.
+        recipe: its hyperparameters.
+        adversary: the discriminator with its loss, whose state is saved with the stage's; None without one.
     """
 
     name: str
@@ -51,21 +51,21 @@ class Stage(ABC, Generic[Net]):
 
     @cached_property
     def plan(self) -> Plan:
-        """Its schedule: of the recipe's, the one that is called as the stage is, or the only one."""
+        """Its schedule: the recipe's attribute with the name of the stage, or else `recipe.plan`."""
         plan: Plan = getattr(self.recipe, self.name, None) or self.recipe.plan
         return plan
 
     @abstractmethod
     def start(self, network: Net, done: Mapping[str, Path]) -> None:
-        """Chooses what is trained (requires_grad) and reads what earlier stages left in `done`; called on every start, also when resuming."""
+        """Sets requires_grad and reads the weights of earlier stages, by name in `done`; called on every start, also when resuming."""
 
     def groups(self, network: Net) -> list[dict[str, Any]]:
-        """What is trained, as an optimiser's parameter groups; a group may say by "scale" how many times the plan's rate it has."""
+        """The trained parameters as an optimiser's groups; "scale" in a group multiplies the plan's learning rate."""
         return [{"params": [parameter for parameter in network.parameters() if parameter.requires_grad]}]
 
     @abstractmethod
     def batch(self, step: int, generator: torch.Generator) -> Batch:
-        """One batch on the CPU: a function of its arguments alone. Called from other threads."""
+        """One batch on the CPU, a function of the arguments alone. Called from other threads."""
 
     @abstractmethod
     def losses(self, network: Net, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -75,23 +75,23 @@ class Stage(ABC, Generic[Net]):
         """Called once before the stage's first step, not when resuming."""
 
     def before_step(self, network: Net, step: int, generator: torch.Generator) -> bool:
-        """May change the network between steps, in the run's precision; True when it did so in a way that the average has to follow at once."""
+        """May change the network between steps, in the run's precision. Returns whether the averaged weights must be set to the changed ones."""
         return False
 
     def validate(self, network: Net) -> tuple[dict[str, float], Tensor | None]:
-        """Figures, and a sheet (rows, columns, 3, S, S) in [0, 1]."""
+        """Validation figures by name, and a sample sheet (rows, columns, 3, S, S) in [0, 1]."""
         return {}, None
 
     def finished(self) -> bool:
-        """Asked after every validation; True ends the stage before its plan does."""
+        """Called after every validation; True ends the stage early."""
         return False
 
     def extra(self) -> dict[str, Any]:
-        """More state to keep."""
+        """Further state to save."""
         return {} if self.adversary is None else self.adversary.state()
 
     def restore(self, extra: dict[str, Any]) -> None:
-        """Takes back what `extra` gave."""
+        """Restores the state from `extra`."""
         if self.adversary is not None:
             self.adversary.restore(extra)
 
@@ -101,15 +101,15 @@ class Run:
     """How a recipe is run.
 
     Attributes:
-        folder: where everything is left; a run that finds its state there goes on from it.
-        seed: of all draws.
-        device: where the network learns.
+        folder: where all files are written; a run that finds its state there is resumed.
+        seed: of all random numbers.
+        device: where the network is trained.
         precision: dtype of convolutions and products (torch.autocast), None for float32; weights, averages and losses stay float32. With float16,
             for accelerators without bfloat16, the loss is scaled so that small gradients survive.
         save_every: steps between states on disk.
         validate_every: steps between validations; 0 for the end of each stage only.
-        minutes: stop cleanly after so long; 0 for never.
-        workers: threads that prepare batches; 0 to prepare them in between.
+        minutes: stop cleanly after this time; 0 for never.
+        workers: threads that prepare batches; 0 prepares them between steps.
     """
 
     folder: Path
@@ -123,20 +123,20 @@ class Run:
 
 
 class Stopped(Exception):
-    """Training stopped before its end, on request; the state on disk is good."""
+    """Training was stopped on request before its end; its state is on disk."""
 
 
 def train(
     network: nn.Module, stages: Sequence[Stage[Any]], run: Run, recipe: str, tick: Callable[[str, int, int, dict[str, float]], None] | None = None
 ) -> nn.Module:
-    """Runs the stages that are not done yet and returns the network with its averaged weights, in eval mode.
+    """Runs the stages that are not finished and returns the network with its averaged weights, in eval mode.
 
-    Every stage starts from the averaged weights of the one before and leaves `<name>.safetensors`, `<name>.json` (losses, figures) and
-    `<name>.png` (sheet) in the folder. Batches and draws depend on seed, stage and step only, so a resumed run repeats an uninterrupted one up
-    to the rounding of the machine.
+    Every stage starts from the averaged weights of the one before and writes `<name>.safetensors`, `<name>.json` (losses, figures) and
+    `<name>.png` (sheet) to the folder. Batches and random numbers depend on seed, stage and step only, so a resumed run equals an uninterrupted one
+    up to rounding.
 
     Args:
-        recipe: text that names everything that must not change between a run and its continuation.
+        recipe: text that identifies everything that must not change when a run is resumed.
         tick: called after every step with the stage's name, the steps done, all steps, and the losses.
 
     Raises:
@@ -171,14 +171,14 @@ def train(
 
 
 def averaged_weights(folder: Path) -> dict[str, Tensor]:
-    """The averaged weights of a run as they stand on disk. Raises FileNotFoundError if the folder holds no run."""
+    """The averaged weights of a run from its state on disk. Raises FileNotFoundError if the folder holds no run."""
     if not (folder / STATE).is_file():
         raise FileNotFoundError(f"{folder} holds no {STATE}; train there first")
     return _read_state(folder / STATE)["average"]
 
 
 class _StageRun:
-    """One stage at work."""
+    """A stage in training: network, average, optimiser and history."""
 
     def __init__(self, network: nn.Module, stage: Stage[Any], run: Run, recipe: str, done: Mapping[str, Path]) -> None:
         self.network, self.stage, self.run, self.recipe = network, stage, run, recipe
@@ -223,7 +223,7 @@ class _StageRun:
                     last = last or self.stage.finished()
             except FloatingPointError:
                 raise
-            except BaseException:  # a host's interruption, or memory that ran out: nothing that was learnt is lost
+            except BaseException:  # an interruption by the host, or out of memory: save the training so far
                 self._save(done)
                 raise
             if last or halt or done % self.run.save_every == 0:
@@ -286,7 +286,7 @@ class _StageRun:
                 yield step, batches
 
     def _due(self, done: int) -> bool:
-        """Whether a validation belongs to the state after so many steps."""
+        """Whether there is a validation after this many steps."""
         return done == self.stage.plan.steps or (bool(self.run.validate_every) and done % self.run.validate_every == 0)
 
     def _validate(self, done: int, recent: Sequence[Mapping[str, float]]) -> None:

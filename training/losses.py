@@ -19,13 +19,13 @@ def pixel_loss(output: Tensor, target: Tensor) -> Tensor:
 
 
 def anchored_pixel_loss(output: Tensor, target: Tensor, source: Tensor, share: float) -> Tensor:
-    """L1 (images in [-1, 1]), of which `share` is that of the output with the source's coarse means (`methods.detail_fusion.anchored`)."""
+    """(1 - share) L1(output) + share L1(output with the source's coarse means, `methods.detail_fusion.anchored`), images in [-1, 1]."""
     loss = (1 - share) * pixel_loss(output, target)
     return loss + share * pixel_loss(anchored(output, source), target) if share else loss
 
 
 def quantised(latent: Tensor, codebook: Codebook, commitment: float = 0.25) -> tuple[Tensor, Tensor, Tensor]:
-    """The latent's nearest codes with straight-through gradient, the loss that ties codes and encoder together, and the index.
+    """The latent's nearest codes with straight-through gradient, the codebook and commitment loss, and the index.
 
     Loss (VQGAN; CodeFormer, eq. 1): |sg(z) - c|^2 + commitment |z - sg(c)|^2, means over all values.
 
@@ -58,7 +58,7 @@ def code_losses(logits: Tensor, latent: Tensor, index: Tensor, codebook: Codeboo
 
 
 def dirichlet_divergence(alpha: Tensor, prior: float) -> Tensor:
-    """KL(Dir(alpha) || Dir(prior, ..., prior)), mean over tokens; alpha (..., codes) > 0 (DicFace, eq. 8, with the posterior's sum's digamma)."""
+    """KL(Dir(alpha) || Dir(prior, ..., prior)), mean over tokens; alpha (..., codes) > 0 (DicFace, eq. 8, with the digamma of sum alpha)."""
     alpha = alpha.float()
     return kl_divergence(Dirichlet(alpha), Dirichlet(torch.full_like(alpha, prior))).mean()
 
@@ -81,7 +81,7 @@ class FeatureDistance(nn.Module):
 
 
 class EncoderFeatures(FeatureDistance):
-    """The distance in the maps of some sides of an encoder of faces, which is frozen."""
+    """The distance in the feature maps of some sides of a frozen face encoder."""
 
     def __init__(self, encoder: Encoder, sides: Sequence[int]) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class EncoderFeatures(FeatureDistance):
 
 
 class PatchDiscriminator(nn.Module):
-    """PatchGAN discriminator (Isola et al., 2017): (B, 3, S, S) to a map of realness, `layers` halvings of the side."""
+    """PatchGAN discriminator (Isola et al., 2017): (B, 3, S, S) to a map of logits, after `layers` halvings of the side."""
 
     def __init__(self, width: int = 64, layers: int = 4) -> None:
         super().__init__()

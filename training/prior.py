@@ -48,13 +48,13 @@ class PriorRecipe:
         dropout: in the image network's residual blocks while that learns.
         jitter: of the training faces.
         motion: of stills that are set in motion.
-        dropped: chance that a condition is left out (0 everywhere), so that the network is an unconditional one too.
-        masked: chance that parts of a condition lose weight (eq. 15).
+        dropped: probability that the condition is replaced by 0, so that the network is also an unconditional one.
+        masked: probability that parts of the condition are down-weighted (eq. 15).
         levels: "schedule": t is uniform over the training schedule, as published; "angle": arccos sqrt(alpha_bar) is uniform, from 1 to 87
-            degrees, which leaves out noise that a network trained for an hour cannot see through.
-        weighting: "eps": the loss of eq. 6; "v": the same divided by alpha_bar, at most 50: the error of
+            degrees, which excludes levels too noisy for a network trained for an hour.
+        weighting: "eps": the loss of eq. 6; "v": the same divided by alpha_bar, by which it is the error of
             v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0
-            (Salimans and Ho, 2022, section 4) and asks for a good clean face also where there is much noise.
+            (Salimans and Ho, 2022, section 4), which also weighs the clean face at high noise; the factor is at most 50.
     """
 
     name: str
@@ -137,7 +137,7 @@ class _PriorStage(Stage[VideoUNet]):
         set_dropout(network, dropout)
 
     def noised(self, target: Tensor, condition: Tensor, clips: int, generator: torch.Generator) -> Batch:
-        """What the network is shown of clean frames and their condition, (B T, 3, S, S) in [-1, 1]; one noise level per clip."""
+        """The network's input for clean frames and their condition, (B T, 3, S, S) in [-1, 1]; one noise level per clip."""
         level = self._levels(clips, generator).repeat_interleave(len(target) // clips)
         noise = torch.randn(target.shape, generator=generator)
         signal = level[:, None, None, None]
@@ -157,7 +157,7 @@ class _PriorStage(Stage[VideoUNet]):
         return schedule.alphas_cumprod.sqrt().float()
 
     def level_input(self, level: Tensor) -> Tensor:
-        """What the network is given for sqrt(alpha_bar): that number, or the step whose it is, see `FlairPrior.level`."""
+        """The network's noise-level input for sqrt(alpha_bar): that number itself, or the nearest timestep; see `FlairPrior.level`."""
         if self.recipe.sizes.takes_noise_level:
             return level
         return (self._signal_levels().to(level) - level[:, None]).abs().argmin(1).to(level)

@@ -1,4 +1,4 @@
-"""What training KEEP's and DicFace's temporal parts on a trained codebook network has in common."""
+"""Common parts of training KEEP's and DicFace's temporal layers on a trained codebook network."""
 
 from __future__ import annotations
 
