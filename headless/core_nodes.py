@@ -1,6 +1,6 @@
-"""The few nodes of ComfyUI's own that our workflows lean on, for `fvr run` without ComfyUI: a picture in, pictures and texts out.
+"""The few core nodes of ComfyUI that our workflows use, for `fvr run` without ComfyUI: they load a picture, and save or show pictures and texts.
 
-Ids, sockets and pixels are ComfyUI's (nodes.py of 0.33); inside ComfyUI its own run.
+Ids, sockets and pixels are as in ComfyUI (nodes.py of 0.33); inside ComfyUI its own nodes run.
 """
 
 from __future__ import annotations

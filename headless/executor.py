@@ -1,4 +1,4 @@
-"""Runs an API-format prompt with the node classes alone, as ComfyUI's executor does for what it needs."""
+"""Runs an API-format prompt with the node classes alone, in the way of ComfyUI's executor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .schema import NodeInfo, describe, is_link, nest, overridden, title_of
 from .validation import NodeError, Prompt, linked_nodes, literal, needed, validate
 
 MAX_LISTED_ERRORS = 10
-"""Faults of a prompt that one message lists."""
+"""Largest number of faults that one message lists."""
 
 
 class PromptRefused(ValueError):
@@ -53,11 +53,11 @@ class NodeStep:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run leaves.
+    """The result of a run.
 
     Attributes:
         outputs: per output node (and node named in `keep`), its outputs in order.
-        ui: per node, what it shows on the page.
+        ui: per node, its UI output.
         files: the files that `ui` names, in order.
         texts: the texts that `ui` shows, in order.
         seconds: per node, how long it ran.
@@ -75,9 +75,9 @@ def run_prompt(
 ) -> RunResult:
     """Runs what the prompt's output nodes (and the nodes named in `keep`) need, each node once, under inference mode.
 
-    A node's results are let go as soon as every node that takes them has run. Other than ComfyUI, which runs the valid part of a
-    prompt, this refuses it as a whole; node expansion is not supported. Nodes that take an output with nothing in it (`host.nothing`) do
-    not run, and give nothing themselves.
+    A node's results are freed as soon as every node that takes them has run. ComfyUI runs the valid part of an invalid prompt; this refuses
+    all of it. Node expansion is not supported. Nodes with an input that is `host.nothing` (ComfyUI's ExecutionBlocker) do not run, and their
+    outputs are `host.nothing` too.
 
     Raises:
         PromptRefused: if `validate` finds anything.
@@ -127,7 +127,7 @@ class _Run:
         return self.prompt[node].get("inputs", {})
 
     def all(self) -> None:
-        """Depth first, so that a branch is finished and let go before the next one starts."""
+        """Depth first, so that the results of a branch are freed before the next one starts."""
         stack = [node for node in reversed(self.nodes) if node in self.targets]
         while stack:
             node = stack[-1]
@@ -140,7 +140,7 @@ class _Run:
                 self.execute(node)
 
     def request_lazy_inputs(self, node: str) -> bool:
-        """Whether the node wants inputs that it left for later. A lazy input that is never asked for stays None, as in ComfyUI."""
+        """Whether the node now asks for some of its lazy inputs. One that it never asks for is None, as in ComfyUI."""
         if not self.lazy[node] or overridden(self.info(node).node_class, "check_lazy_status") is None:
             return False
         wanted = [self.call_method(node, "check_lazy_status", arguments) for arguments in self.call_arguments(node) if not host.is_nothing(arguments)]
@@ -184,7 +184,7 @@ class _Run:
     def call_arguments(self, node: str) -> Iterator[Any]:
         """Keyword arguments of each call: one, or one per item when an input is a list of several (shorter lists repeat their last).
 
-        `host.nothing` stands for a call that is left out, as one of its inputs has nothing in it.
+        It is `host.nothing` for a call that is left out because one of its inputs is.
         """
         info = self.info(node)
         slots = info.slots(self.inputs(node))
@@ -208,7 +208,7 @@ class _Run:
             yield next((item for item in chosen.values() if host.is_nothing(item)), None) or nest(chosen, slots)
 
     def call_method(self, node: str, method: str, arguments: dict[str, Any]) -> Any:
-        """Calls a node's method on a class of its own, as ComfyUI does: `cls.hidden` is set, and setting anything on `cls` fails."""
+        """Calls a node's method on a subclass made for this call, as ComfyUI does: `cls.hidden` is set, and assigning to `cls` fails."""
         info = self.info(node)
         everything = {"unique_id": node, "prompt": self.prompt}
         hidden = SimpleNamespace(
@@ -231,7 +231,7 @@ def _forbid_setattr(cls: type, name: str, value: Any) -> None:
 
 
 def _normalised(returned: Any, node: str, class_type: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """(values, ui) of whatever `execute` gave: a NodeOutput, a plain tuple, or None."""
+    """(values, ui) of what `execute` returned: a NodeOutput, a plain tuple, or None."""
     if returned is None or isinstance(returned, tuple):
         return returned or (), {}
     if getattr(returned, "expand", None) is not None or getattr(returned, "block_execution", None) is not None:

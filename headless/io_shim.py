@@ -1,8 +1,7 @@
 """The subset of ComfyUI's V3 node API that our nodes use, for places without ComfyUI.
 
-Every argument our nodes may give to an input is listed once, next to the key under which ComfyUI publishes it in /object_info; an
-argument that is not listed is a TypeError, as in the host. tests/headless/test_io_conformity.py holds this page against the real
-thing whenever COMFYUI_PATH is set.
+Every argument that our nodes may pass to an input is listed once, with the key under which ComfyUI publishes it in /object_info; any other
+argument is a TypeError, as in ComfyUI. tests/headless/test_io_conformity.py compares this module with ComfyUI itself where COMFYUI_PATH is set.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ class Input:
             setattr(self, name, arguments.get(name, self.fixed.get(name)))
 
     def as_dict(self) -> dict[str, Any]:
-        """What /object_info says beside the type: the arguments that were given."""
+        """The entry in /object_info beside the type: the arguments that were given."""
         given = {key: getattr(self, name) for name, key in self.published.items()}
         return {key: value for key, value in {**given, **self.extra_dict}.items() if value is not None}
 
@@ -185,7 +184,7 @@ def published_inputs(inputs: Sequence[Input]) -> dict[str, dict[str, tuple[Any, 
 
 @dataclass
 class Schema:
-    """What a node is called, takes and gives. Raises ValueError from `checked` when two inputs or two outputs share an id."""
+    """The declaration of a node: name, inputs, outputs. `checked` raises ValueError when two inputs or two outputs share an id."""
 
     node_id: str
     display_name: str | None = None
@@ -266,7 +265,7 @@ class ComfyNode(ABC):
 
 
 class NodeOutput:
-    """What `execute` gives back: one value per output, and what the page shows on the node (`ui`)."""
+    """The return value of `execute`: one value per output, and the node's UI output (`ui`)."""
 
     def __init__(self, *args: Any, ui: Any = None) -> None:
         self.args = args

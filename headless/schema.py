@@ -1,4 +1,4 @@
-"""What a node class takes and gives, read from its published description, which ComfyUI's classes and ours share.
+"""The inputs and outputs of a node class, read from its published description, which ComfyUI's classes and ours share.
 
 A choice with inputs of its own (DynamicCombo) appears in a prompt as "kind": "blur", "kind.sigma": 2 and reaches `execute` as
 kind={"kind": "blur", "sigma": 2}; which of the dotted inputs exist depends on the values given.
@@ -43,7 +43,7 @@ class NodeInfo:
 
 
 def describe(node_class: Any) -> NodeInfo:
-    """Reads a class's schema anew: file combos list what is there now."""
+    """Reads a class's schema; not cached, as combos of files list what is in the folder now."""
     info = node_class.GET_NODE_INFO_V1()
     sections = {name: entries for name, entries in info["input"].items() if name in ("required", "optional")}
     return NodeInfo(

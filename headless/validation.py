@@ -22,7 +22,7 @@ _CONVERT = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 
 @dataclass(frozen=True)
 class NodeError:
-    """One thing that is wrong. `type` is ComfyUI's word for it; `node` is "" for the prompt as a whole."""
+    """A fault in a prompt. `type` is ComfyUI's error type; `node` is "" for the prompt as a whole."""
 
     node: str
     class_type: str
@@ -36,10 +36,9 @@ class NodeError:
 
 
 def validate(prompt: Prompt, registry: Mapping[str, Any]) -> list[NodeError]:
-    """Everything wrong with the nodes that the prompt's output nodes need; empty when it can run.
+    """All faults in the nodes that the prompt's output nodes depend on; empty when it can run.
 
-    `registry` has the node classes by node id. Unknown classes are reported wherever they stand. Nothing is changed or run, except the
-    nodes' own `validate_inputs`.
+    `registry` maps node ids to classes. Unknown classes are reported wherever they are. Nothing is run but the nodes' own `validate_inputs`.
     """
     unknown = [_unknown(prompt, node) for node in prompt if class_of(prompt[node]) not in registry]
     if unknown:
@@ -54,7 +53,7 @@ def validate(prompt: Prompt, registry: Mapping[str, Any]) -> list[NodeError]:
 
 
 def needed(prompt: Prompt, infos: Mapping[str, NodeInfo], keep: tuple[str, ...] = ()) -> list[str]:
-    """The output nodes, `keep`, and all nodes behind them, in the prompt's order."""
+    """The output nodes, `keep`, and all nodes that these depend on, in the prompt's order."""
     waiting = [node for node in prompt if infos[prompt[node]["class_type"]].is_output_node or node in keep]
     found = set(waiting)
     while waiting:
@@ -72,7 +71,7 @@ def linked_nodes(entry: Mapping[str, Any], infos: Mapping[str, NodeInfo]) -> dic
 
 
 def literal(slot: Slot, value: Any) -> Any:
-    """A widget's value as the node gets it: unwrapped, and converted to the declared type as ComfyUI does.
+    """A widget's value as passed to the node: unwrapped, and converted to the declared type as ComfyUI does.
 
     Raises:
         ValueError, TypeError, OverflowError: if it cannot be converted.
@@ -139,7 +138,7 @@ def _check_link(prompt: Prompt, value: list[Any], slot: Slot, infos: Mapping[str
 
 
 def compatible(given: Any, taken: Any) -> bool:
-    """Whether an output type fits an input type: equal, either any ("*"), or lists "A,B" that share a word."""
+    """Whether an output type fits an input type: they are equal, one of them is any ("*"), or lists "A,B" share a type."""
     if given == taken or (isinstance(given, list) and taken == "COMBO"):
         return True
     if not isinstance(given, str) or not isinstance(taken, str):

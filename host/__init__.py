@@ -1,6 +1,6 @@
-"""The seam to the host: what ComfyUI offers, and the same without it.
+"""The interface to the host: what ComfyUI offers, and a replacement without it.
 
-The only room of the package that imports `comfy*` or `folder_paths`, and only inside functions: importing it costs nothing, not even PyTorch.
+The only part of the package that imports `comfy*` or `folder_paths`, and only inside functions: importing it does not even import PyTorch.
 "Inside ComfyUI" means that `comfy_api` can be imported.
 """
 

@@ -25,7 +25,7 @@ def comfy_api() -> ModuleType | None:
 
 
 def model_management() -> ModuleType:
-    """comfy.model_management. Imported outside a server on a machine without an accelerator it must be told so first, or it fails."""
+    """comfy.model_management. Outside a server, its import fails on a machine without an accelerator unless `args.cpu` is set first."""
     import torch
 
     if "comfy.model_management" not in sys.modules and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
@@ -38,7 +38,7 @@ def model_management() -> ModuleType:
 
 
 def comfy(name: str) -> ModuleType:
-    """One of ComfyUI's own modules by its full name, such as "comfy.samplers", for rooms that must not import it themselves.
+    """One of ComfyUI's own modules by its full name, such as "comfy.samplers", for parts of the package that must not import it themselves.
 
     Raises:
         RuntimeError: without ComfyUI.

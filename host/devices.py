@@ -27,7 +27,7 @@ def device() -> torch.device:
 
 
 def set_device(name: str | torch.device | None) -> None:
-    """Overrides the choice of `device` for this process; None gives the choice back. Raises ValueError if there is no such device here."""
+    """Overrides the choice of `device` for this process; None removes the override. Raises ValueError for a device that is not usable here."""
     global _chosen_device
     import torch
 
@@ -43,17 +43,17 @@ def set_device(name: str | torch.device | None) -> None:
 
 
 def free_memory(needed: int) -> None:
-    """Asks ComfyUI to make room for `needed` bytes on `device()` by unloading its own models; nothing to do elsewhere."""
+    """Asks ComfyUI to free `needed` bytes on `device()` by unloading its own models; does nothing elsewhere."""
     if comfyui.inside_comfyui():
         comfyui.model_management().free_memory(needed, device())
 
 
 def managed(network: Any) -> Callable[[int], torch.device]:
-    """Puts a network under the host's memory management.
+    """Puts a network under the host's memory management, and returns its placement.
 
-    What comes back is called with the bytes of working memory that a piece of work needs; it brings the network to where it runs, letting
-    ComfyUI move others out, and returns that device. Between uses ComfyUI may move it out again. `network` may also be a model patcher
-    from one of ComfyUI's own loaders.
+    The placement is called with the bytes of working memory that the next piece of work needs. It moves the network to its device, for which ComfyUI
+    may unload other models, and returns the device. Between uses ComfyUI may unload this network too. `network` may also be a model patcher from one
+    of ComfyUI's own loaders.
     """
     import torch
 
@@ -87,10 +87,10 @@ def managed(network: Any) -> Callable[[int], torch.device]:
 
 
 def _left_behind(network: torch.nn.Module, place: torch.device) -> bool:
-    """Whether layers that cannot run from elsewhere are not at `place`.
+    """Whether weights of plain PyTorch layers are not on the device `place`.
 
-    Where memory is short, and under --novram always, ComfyUI leaves weights where they wait, for its own layers to fetch as they run
-    (`comfy_cast_weights`); plain layers of PyTorch would meet tensors of another device.
+    When memory is short, and always under --novram, ComfyUI leaves weights on the offload device, from where its own layers fetch them as they run
+    (`comfy_cast_weights`). Plain layers of PyTorch cannot do that, and would fail for tensors on two devices.
     """
     plain = (part for part in network.modules() if not hasattr(part, "comfy_cast_weights"))
     weights = (weight for part in plain for weight in part.parameters(recurse=False))

@@ -1,4 +1,4 @@
-"""Folders and files as the host names them: weights, inputs, outputs, and sentences without the server's paths."""
+"""Folders and files by the host's names for them: weights, inputs and outputs; and messages without the server's paths."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .user_messages import named_and_resolved, user_facing, without_folders
 
 WEIGHTS = frozenset({".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".sft"})
 VIDEO_SUFFIXES = frozenset({".mts", ".m2ts", ".ts", ".vob", ".mxf", ".3gp", ".mkv", ".mov", ".mp4", ".webm", ".avi", ".mpg", ".wmv", ".flv"})
-"""Endings of clips whatever the system's table of MIME types says of them."""
+"""Endings of video files that a system's table of MIME types may not know."""
 
 
 def model_folders() -> dict[str, list[Path]]:
@@ -39,7 +39,7 @@ def model_folders() -> dict[str, list[Path]]:
 
 
 def list_models(folder: str = OWN_MODELS) -> list[str]:
-    """The weight files in a model folder, sorted, as names relative to it with forward slashes; what a combo offers."""
+    """The weight files in a model folder, sorted, as names relative to it with forward slashes; the options of a combo."""
     found: set[str] = set()
     for root in _folders(folder):
         found.update(local_paths.files_below(root, WEIGHTS, deep=root != local_paths.models_root()))
@@ -47,7 +47,7 @@ def list_models(folder: str = OWN_MODELS) -> list[str]:
 
 
 def model_path(name: str, folder: str = OWN_MODELS) -> Path:
-    """The file behind a name from `list_models`. The name must not leave its folder; links in it may, as people link weights from other disks.
+    """The path of a name from `list_models`. The name must not lead out of its folder; links may, as people link weights from other disks.
 
     Raises:
         FileNotFoundError: if no folder of that name holds it.
@@ -133,9 +133,9 @@ def resolve_input(name: str) -> Path:
 
 
 def file_fingerprint(name: str | None) -> tuple[int | str, int] | None:
-    """Changes whenever what is behind a name does; None when there is nothing.
+    """A value that changes with the file or folder that a name stands for; None when there is none.
 
-    Of a file its modification time (ns) and its size; of a folder a hash of the names, times and sizes of its files, and their number.
+    For a file its modification time (ns) and size; for a folder a hash of the names, times and sizes of its files, and their number.
     """
     try:
         path = resolve_input(name) if name else None
@@ -182,17 +182,17 @@ def check_output(prefix: str) -> None:
 
 
 def user_message(text: str) -> str:
-    """A sentence as people at ComfyUI's page should read it, without the server's folders; as it is elsewhere."""
+    """A sentence for ComfyUI's page, without the paths of the server's folders; outside ComfyUI the sentence itself."""
     return without_folders(text, _named_folders()) if comfyui.inside_comfyui() else text
 
 
 def user_error(error: Exception) -> Exception:
-    """An error as people at ComfyUI's page should read it (`user_messages.user_facing`); as it is elsewhere."""
+    """An error for ComfyUI's page (`user_messages.user_facing`); outside ComfyUI the error itself."""
     return user_facing(error, _named_folders()) if comfyui.inside_comfyui() else error
 
 
 def _named_folders() -> dict[Path, str]:
-    """ComfyUI's folders by the names that its users know."""
+    """ComfyUI's folders with the names under which its users know them."""
     import folder_paths
 
     named: dict[Path, str] = {Path.home(): "~"}

@@ -1,4 +1,4 @@
-"""What nodes pass on besides frames: VIDEO values, the workflow as metadata of a clip, and ComfyUI's execution blocker (`nothing`)."""
+"""What nodes exchange with ComfyUI besides frames: VIDEO values, the workflow as a clip's metadata, and the execution blocker (`nothing`)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .video_file import VideoFile
 
 
 class Nothing:
-    """What `nothing` gives where there is no ComfyUI; `fvr run` treats it as ComfyUI does its own."""
+    """The result of `nothing` without ComfyUI; `fvr run` treats it as ComfyUI treats its ExecutionBlocker."""
 
 
 def nothing() -> Any:
-    """For an output that has nothing to give, such as the crops of no faces: nodes that take it do not run, all others do.
+    """The value of an output that is empty, such as the crops when there is no face: nodes that take it do not run, all others do.
 
-    An IMAGE without frames would fail in whatever shows or saves it.
+    An IMAGE without frames would make the nodes fail that show or save it.
     """
     if not comfyui.inside_comfyui():
         return Nothing()
@@ -33,10 +33,10 @@ def is_nothing(value: Any) -> bool:
 
 
 def graph_tags(hidden: Any) -> dict[str, str]:
-    """What a saved clip tells of the graph that made it, as ComfyUI's own nodes do: dropped on the page it opens that graph again.
+    """The graph as metadata of a saved clip, as ComfyUI's own nodes write it: dropped on the page, the clip opens its graph again.
 
     Args:
-        hidden: a node's `cls.hidden` with its prompt and extra_pnginfo, as far as they are there; None outside a graph.
+        hidden: a node's `cls.hidden`, which may have `prompt` and `extra_pnginfo`; None outside a graph.
 
     Returns:
         "prompt" and, from the page, "workflow" (and what else it sends along), each as JSON; nothing under --disable-metadata.
@@ -61,9 +61,9 @@ def video_from_file(path: str | os.PathLike[str]) -> Any:
 
 
 def video_source(video: Any) -> tuple[Any, tuple[float, float]]:
-    """What to open behind a VIDEO input, a path or a BytesIO, and its window (start, duration) in seconds; duration 0: to the end.
+    """The path or BytesIO of a VIDEO input, and its window (start, duration) in seconds; a duration of 0 reaches to the end.
 
-    A video made of frames (see `video_components`) is encoded by ComfyUI for this, with loss.
+    ComfyUI encodes a video made of frames (see `video_components`) for this, with loss.
     """
     window = getattr(video, "get_active_trim_window", None)
     if window is None:  # older hosts keep the window to themselves

@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import host
 
 MAX_UNIT_RANGE = 1.5
-"""What more than half of a picture in [0, 1] is never above, whatever overshoots; one in [0, 255] is but where it is black."""
+"""If more than half of a picture exceeds this, it is in [0, 255]: pictures in [0, 1] overshoot in few places only."""
 
 
 def from_image(image: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def from_mask(mask: Tensor) -> Tensor:
 
 
 def fitted_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks (B, 1, h, w) at the size (H, W) of the frames they belong to: a pixel has the most of what covers it, so that no hole is lost."""
+    """Masks (B, 1, h, w) at the size (H, W) of their frames, by the maximum over each pixel, so that no small hole is lost."""
     return mask if tuple(mask.shape[-2:]) == tuple(size) else F.adaptive_max_pool2d(mask, size)
 
 

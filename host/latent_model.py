@@ -1,13 +1,12 @@
-"""A MODEL and a VAE of ComfyUI as a function with gradients: one context manager for all that stands in the way.
+"""A MODEL and a VAE of ComfyUI as a differentiable function: a context manager that removes what prevents gradients.
 
-- Weights made under inference mode: seen through ordinary tensors (plain_tensors).
-- Dynamic VRAM and partial loading stream weights in and out, so that some would be gone before the backward pass: the model is loaded as
-  a whole, without them.
-- Fast attention kernels (sage, flash, int8) have no backward pass: PyTorch's own is forced, for these calls only.
-- In-place shortcuts of some networks at inference: `in_training` is set meanwhile.
-- The decoder's activations: every block is checkpointed.
+- Weights were made under inference mode: they are replaced by ordinary tensors over the same memory (plain_tensors).
+- Dynamic VRAM and partial loading would remove weights before the backward pass: the model is loaded as a whole instead.
+- Fast attention kernels (sage, flash, int8) have no backward pass: PyTorch's own is used, for these calls only.
+- Some networks work in place at inference: `in_training` is set meanwhile.
+- The decoder's activations would take too much memory: every block is checkpointed.
 
-Everything is as before when the block ends, also by an error or an interruption.
+Everything is restored when the block ends, also after an error or an interruption.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from .plain_tensors import plain_tensors
 
 CheckInterrupt = Callable[[], None]
 ALL_MEMORY = 1e20
-"""Bytes that are asked for, so that all other models leave, as ComfyUI's own trainer does."""
+"""Bytes that are requested so that ComfyUI unloads all other models, as its own trainer does."""
 TOKENS = 77
 POOLED = 1280
 

@@ -1,7 +1,7 @@
-"""Weights that gradients can flow through, where a host made them under inference mode.
+"""Makes weights that a host created under inference mode usable for gradients.
 
-ComfyUI runs every prompt under torch.inference_mode(), so whatever a loader node builds is made of inference tensors, and autograd
-refuses to save those for a backward pass. Here the same memory is seen through ordinary tensors for a while.
+ComfyUI runs every prompt under torch.inference_mode(), so the weights from a loader node are inference tensors, which autograd refuses to save for a
+backward pass. Here they are replaced by ordinary tensors over the same memory for a while.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def interrupt() -> None:
 
 
 def clear_interrupt() -> None:
-    """Forgets a request to stop, before new work."""
+    """Clears a request to stop, before new work."""
     signals.requested.clear()
 
 
@@ -53,9 +53,9 @@ CHECK_INTERVAL = 0.1
 
 @contextmanager
 def interrupts_between_layers() -> Iterator[None]:
-    """Inside, the layers of whatever network this thread runs call `check_interrupt`: one pass of a large one takes many seconds on a CPU.
+    """Inside, the layers of every network that this thread runs call `check_interrupt`: one pass of a large network takes many seconds on a CPU.
 
-    A hook on all modules, since networks are also those of other packages, and nested in restorers in ways that the host does not know.
+    It is a global hook on all modules, since networks may come from other packages and be nested in restorers in unknown ways.
     """
     import torch
     from torch.nn.modules.module import register_module_forward_hook
@@ -118,14 +118,14 @@ def _bar(total: int | None, desc: str) -> Iterator[Tick]:
 
 
 def on_page() -> bool:
-    """Whether a node's `ui` is for somebody at ComfyUI's page, not only for who calls it."""
+    """Whether a node's `ui` is shown on ComfyUI's page, not only returned to the caller."""
     return comfyui.inside_comfyui() and getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None) is not None
 
 
 def show_work(text: str, picture: torch.Tensor | None = None) -> None:
-    """Shows how the work of the node that runs goes on, on the page that queued it (web/compare.js); nothing elsewhere, where the bar says as much.
+    """Shows the progress of the running node on the page that queued it (web/compare.js); elsewhere it does nothing, as there is the progress bar.
 
-    picture: (3, H, W) in [0, 1]. A preview of ComfyUI's own would stay, in the place of the clip that the node shows at its end.
+    picture: (3, H, W) in [0, 1]. ComfyUI's own preview would remain in the place of the clip that the node shows at its end.
     """
     if not on_page() or (context := comfyui.comfy("comfy_execution.utils").get_executing_context()) is None:
         return

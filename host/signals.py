@@ -1,4 +1,4 @@
-"""Stopping on request. Imports nothing heavy, so that signals are heeded while the rest of a program is still being imported."""
+"""Stopping on request. Imports nothing heavy, so that signals are handled while the rest of the program is still being imported."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ ENDINGS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 def stoppable() -> Iterator[list[int]]:
     """Makes Ctrl-C, a termination request and a closed terminal end the block by an exception, so that half-written files are removed.
 
-    Gives a list that the numbers of the signals received are added to. Each also sets `requested`: an exception that comes while some
-    library swallows all of them then only waits for the next check_interrupt. What was ignored (nohup) stays ignored. Outside the main thread,
-    where signals cannot be handled, nothing changes.
+    Yields a list to which the numbers of received signals are added. Each signal also sets `requested`: if a library swallows the exception, the
+    next check_interrupt raises it again. Ignored signals (nohup) stay ignored. Outside the main thread, where signals cannot be handled, this does
+    nothing.
     """
     received: list[int] = []
 
