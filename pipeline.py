@@ -21,7 +21,7 @@ from .faces import Detector, FaceTrack, Look, Paster, TrackReport, align, find_t
 from .faces.align import surroundings
 from .faces.compositing.paste import Item
 from .faces.detection.anisotropic_pixels import plausible
-from .faces.tracking.tracks import CutDetector, Keep, identity
+from .faces.tracking.tracks import CutDetector
 from .methods.base import Restorer, Session
 from .models.device import CheckInterrupt, no_check
 from .plurals import counted
@@ -210,10 +210,16 @@ def follow_faces(
     chunk: int = CHUNK,
     check_interrupt: CheckInterrupt = no_check,
     on_frame: Progress = no_progress,
-    keep: Keep = identity,
+    first: int = 0,
+    **how: Any,
 ) -> list[FaceTrack]:
-    """The first pass: every person in every shot, with smoothed landmarks; upright, in square pixels whatever the clip's. `keep`: see `Tracker`."""
-    with closing(read_ahead(source.chunks(chunk))) as pieces:
+    """The first pass: every person in every shot, with smoothed landmarks; upright, in square pixels whatever the clip's.
+
+    Args:
+        first: number of the source's first frame; above 0 where `resume` takes up an earlier pass.
+        how: `keep` and `resume` of `find_tracks`.
+    """
+    with closing(read_ahead(source.chunks(chunk, first))) as pieces:
 
         def checked() -> Iterator[tuple[int, Tensor]]:
             for piece in pieces:
@@ -221,7 +227,7 @@ def follow_faces(
                 yield piece.index, piece.frames
 
         aspect = plausible(float(source.info.sample_aspect))
-        return find_tracks(checked(), detector, cuts or ShotCutDetector(), aspect=aspect, on_frame=on_frame, keep=keep)
+        return find_tracks(checked(), detector, cuts or ShotCutDetector(), aspect=aspect, on_frame=on_frame, **how)
 
 
 def aligned_crops(piece: FrameChunk, track: FaceTrack, begin: int) -> Tensor:

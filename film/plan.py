@@ -33,8 +33,9 @@ from ..pipeline import CHUNK, Progress, follow_faces, no_progress
 from ..video import FrameSource, ShotCutDetector, SourceInfo, open_source
 from ..video.reading.source import Selection
 from .files import fingerprint, read_json, sha256, write_json
+from .first_pass import FirstPass
 from .lease import take
-from .tracks import TrackStore, load_tracks, save_tracks
+from .tracks import load_tracks, save_tracks
 
 FORMAT = 1
 """Of job.json; a folder of another format is refused."""
@@ -260,10 +261,20 @@ def plan(
             check_same(job, whole, selection, encoding)
             check_picture(job, faces)
             return job
-        began, picture, like = time.monotonic(), picture_digest(faces), wanted_look(faces)
-        cuts, timed = ShotCutDetector(), TimesRecorder(source)
-        with TrackStore(folder) as store:
-            tracks = follow_faces(timed, tools.detector, cuts=cuts, check_interrupt=check_interrupt, on_frame=on_found, keep=store.keep)
+        picture, like, cuts = picture_digest(faces), wanted_look(faces), ShotCutDetector()
+        with FirstPass(folder, source, cuts, {**whole, "selection": selection}) as state:
+            timed = TimesRecorder(source, state.frames, check_interrupt)
+            on_found(state.frames)
+            tracks = follow_faces(
+                timed,
+                tools.detector,
+                cuts=cuts,
+                check_interrupt=state.before_each(check_interrupt),
+                on_frame=on_found,
+                first=state.frames,
+                keep=state.store.keep,
+                resume=state.resume,
+            )
             chosen = select_tracks(tracks, faces, min_size, like)
             tick, ticks = timed.ticks()
             save_tracks(folder / "tracks.safetensors", chosen)
@@ -292,7 +303,7 @@ def plan(
             "exact": exact,
             "people": people,
             "warnings": list(source.warnings),
-            "seconds": round(time.monotonic() - began, 3),
+            "seconds": round(state.elapsed, 3),
         }
         write_json(folder / "job.json", content)
         return Job.load(folder)
@@ -317,10 +328,10 @@ def exclusive(lease: Path, result: Path | None, check_interrupt: CheckInterrupt)
 
 
 class TimesRecorder(FrameSource):
-    """A source that records when its frames are shown, in a few bytes a frame."""
+    """A source that records when its frames are shown, in a few bytes a frame, and delivers all but the first `skipped`."""
 
-    def __init__(self, source: FrameSource) -> None:
-        self.source = source
+    def __init__(self, source: FrameSource, skipped: int, check_interrupt: CheckInterrupt) -> None:
+        self.source, self.skipped, self.check_interrupt = source, skipped, check_interrupt
         self.place, self.info, self.selection, self.warnings = source.place, source.info, source.selection, source.warnings
         self.numerators, self.denominators = array("q"), array("q")
         self.last = Fraction(0)
@@ -334,7 +345,10 @@ class TimesRecorder(FrameSource):
             self.numerators.append(item[0].numerator)
             self.denominators.append(item[0].denominator)
             self.last = item[1]
-            yield item
+            if len(self.numerators) > self.skipped:
+                yield item
+            else:
+                self.check_interrupt()
 
     def ticks(self) -> tuple[Fraction, np.ndarray]:
         """Seconds of a tick, and each frame's start and the end in ticks, (n + 1,) int64."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import fields
@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 from typing_extensions import Self
 
-from ..atomic import atomic_file, temporary_name
+from ..atomic import atomic_file
 from ..faces import FaceTrack
 
 DTYPES = {torch.float32: "F32", torch.bool: "BOOL"}
@@ -56,25 +56,36 @@ class StoredTrack(FaceTrack):
         return vars(self)["length"]
 
     def known_as(self, person: int, *, unsure: bool) -> Self:
-        known = copy.copy(self)
-        vars(known).update(person=person, unsure=unsure)
+        known = object.__new__(type(self))
+        vars(known).update(vars(self), person=person, unsure=unsure)
         return known
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "store"}
 
 
 class TrackStore:
-    """A scratch file for the rows of tracks; gone when the context ends."""
+    """A scratch file for the rows of tracks, of which it keeps the first `length` bytes; gone when the context ends without an exception."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = temporary_name(folder / "tracks")
+    def __init__(self, path: Path, length: int = 0) -> None:
+        self.path, self.length = path, length
 
     def __enter__(self) -> Self:
-        self.file = self.path.open("w+b")
+        self.file = self.path.open("r+b" if self.length else "w+b")
+        self.file.truncate(self.length)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self.file.close()
-        with suppress(OSError):
-            self.path.unlink(missing_ok=True)
+        if kind is None:
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
+
+    def saved(self) -> int:
+        """The length of the file, whose bytes are on the disk."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        return self.file.seek(0, 2)
 
     def keep(self, track: FaceTrack) -> FaceTrack:
         """The same track with its rows here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,7 +22,8 @@ class AnisotropicPixels:
     """
 
     def __init__(self, detector: Detector, aspect: float) -> None:
-        self.detector, self.aspect, self.name = detector, aspect, detector.name
+        self.detector: Any = detector
+        self.aspect, self.name = aspect, detector.name
 
     def __call__(self, frames: Tensor) -> list[list[Face]]:
         height, width = frames.shape[-2:]
@@ -33,6 +35,15 @@ class AnisotropicPixels:
     def follow(self) -> Detector:
         """See `following`."""
         return AnisotropicPixels(following(self.detector), self.aspect)
+
+    @property
+    def memory(self) -> Any:
+        """That of its detector, if it remembers."""
+        return getattr(self.detector, "memory", None)
+
+    @memory.setter
+    def memory(self, known: Any) -> None:
+        self.detector.memory = known
 
 
 def to_stored_pixels(face: Face, x: float, y: float) -> Face:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import cv2
 import numpy as np
@@ -221,6 +222,15 @@ class Follower:
         found = [self.step(frame) for frame in frames]
         self.last = None if self.last is None else self.last.copy()  # a view would hold the whole chunk
         return found
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """All that it knows of the frames so far; another one that is given it goes on as this one would."""
+        return {name: value for name, value in vars(self).items() if name != "detector"}
+
+    @memory.setter
+    def memory(self, known: Mapping[str, Any]) -> None:
+        vars(self).update(known)
 
     def step(self, frame: Tensor) -> list[Face]:
         """Faces in the next frame (3, H, W), best first."""

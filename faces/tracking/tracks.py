@@ -281,6 +281,7 @@ def find_tracks(
     *,
     on_frame: Callable[[int], None] = lambda done: None,
     keep: Keep = identity,
+    resume: Callable[[Tracker, Any], object] = lambda tracker, find: None,
     **changes: float,
 ) -> list[FaceTrack]:
     """Everybody in a clip. `changes` are `TrackOptions` by name, such as `sigma` or `max_gap`.
@@ -290,6 +291,8 @@ def find_tracks(
         cuts: indices of first frames of new shots, or a detector of them that is pushed the same frames.
         on_frame: gets how many more frames are done.
         keep: as `Tracker`'s.
+        resume: gets the tracker and the detector that follows before the first chunk, and may set both to what they were after an earlier one;
+            `chunks` go on there.
     """
     tracker: Tracker | None = None
     find: Any = detector
@@ -303,6 +306,7 @@ def find_tracks(
             tracker = Tracker((frames.shape[-2], frames.shape[-1]), keep=keep, **changes)
             if not lookup:
                 find = following(AnisotropicPixels(find, tracker.options.aspect) if tracker.options.aspect != 1 else find)
+            resume(tracker, find)
         found = finder.push(frames) if finder else [c for c in known if index <= c < index + len(frames)]
         tracker.push(index, frames, lookup(index, len(frames)) if lookup else find(frames), found)
         on_frame(len(frames))

@@ -252,7 +252,7 @@ def test_tracks_are_kept_on_the_disk_and_saved_as_they_are(tmp_path):
         )
         for n in range(12)
     ]
-    with TrackStore(tmp_path) as store:
+    with TrackStore(tmp_path / "tracks") as store:
         stored = assign_people([store.keep(track) for track in tracks])
         assert not any(isinstance(value, torch.Tensor) and value.shape[:1] == (9,) for track in stored for value in vars(track).values())
         known = assign_people(tracks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -114,12 +115,15 @@ LOSSLESS = dict(codec="ffv1", crf=17, pixel_format=None, container="matroska")
 SELECTION = dict(start=0, count=None, stride=1, rate="25", deinterlace="auto")
 
 
-def planned(folder: Path, clip: Path, restorer: Restorer | None = None, *, seconds: float = SHOT / 25, encoding=LOSSLESS, **changes) -> Job:
+def planned(
+    folder: Path, clip: Path, restorer: Restorer | None = None, *, seconds: float = SHOT / 25, encoding=LOSSLESS, detector=None, **changes
+) -> Job:
     """The job in `folder`, planned if it is not."""
     selection = {**SELECTION, **changes.pop("selection", {})}
     source = open_source(clip, start=selection["start"], count=selection["count"], stride=selection["stride"])
     identity = {"version": "1", "settings": {"seed": 0}, **changes.pop("identity", {})}
     made = tools(source.expected + 8, restorer)
+    made = made if detector is None else replace(made, detector=detector)
     return plan(folder, source, made, identity=identity, request={}, selection=selection, encoding=encoding, seconds=seconds, **changes)
 
 

@@ -1,0 +1,125 @@
+"""What the first pass of a plan has found so far, kept on the disk: a job that is killed while it finds faces goes on from there."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from typing_extensions import Self
+
+from ..atomic import PART, atomic_file
+from ..faces import Face, Tracker
+from ..faces.detection.blazeface import Placed, Watched
+from ..faces.detection.mesh_tracking import Region
+from ..faces.tracking.association import Sighting
+from ..models.device import CheckInterrupt
+from ..video import FrameSource, ShotCutDetector
+from ..video.shots.cuts import FrameFeatures
+from ..video.shots.dissolves import DissolveDetector
+from .tracks import StoredTrack, TrackStore
+
+INTERVAL = 30.0
+"""Seconds between two snapshots, and how many times as long as one takes to write."""
+CLASSES = (Face, Placed, Watched, Region, Sighting, FrameFeatures, DissolveDetector, StoredTrack, np.ndarray, np.dtype)
+"""What a snapshot may hold beside tensors and plain Python, so that no other code runs as it is read."""
+ARRAYS = (np.zeros(0).__reduce__()[0], *(type(np.dtype(kind)) for kind in (np.float32, np.float64, np.uint8)))
+"""How NumPy's arrays are made when they are read."""
+
+
+class FirstPass:
+    """The state of a first pass over a film's frames, taken up where a killed process left it. Use as a context manager.
+
+    Args:
+        folder: of the job.
+        like: what must be the same for the pass to be taken up, ready for JSON.
+
+    Attributes:
+        frames: how many frames the state is of.
+        seconds: how long they took.
+    """
+
+    def __init__(self, folder: Path, source: FrameSource, cuts: ShotCutDetector, like: Mapping[str, Any]) -> None:
+        self.path, self.rows = folder / f"first-pass{PART}", folder / f"tracks.rows{PART}"
+        self.source, self.cuts, self.like = source, cuts, json.dumps(like, sort_keys=True)
+        self.state = self.load()
+        self.frames, self.seconds = (self.state[name] if self.state else 0 for name in ("frames", "seconds"))
+        self.store = TrackStore(self.rows, self.state["rows"] if self.state else 0)
+        self.began = self.saved = time.monotonic()
+        self.pause = INTERVAL
+        self.tracker: Tracker | None = None
+
+    def __enter__(self) -> Self:
+        self.store.__enter__()
+        return self
+
+    def __exit__(self, kind: Any, *rest: object) -> None:
+        self.store.__exit__(kind, *rest)
+        if kind is None:
+            self.path.unlink(missing_ok=True)
+
+    def load(self) -> dict[str, Any] | None:
+        """The last snapshot of a pass like this one; None if there is none, or it cannot be read."""
+        globals_allowed = getattr(torch.serialization, "safe_globals", None)
+        if globals_allowed is None or not self.path.is_file():  # PyTorch before 2.5
+            return None
+        try:
+            with globals_allowed([*CLASSES, *ARRAYS]):
+                state = torch.load(self.path, weights_only=True)
+            return state if state["like"] == self.like and self.rows.stat().st_size >= state["rows"] else None
+        except (OSError, RuntimeError, EOFError, UnpicklingError):
+            return None
+
+    def resume(self, tracker: Tracker, find: Any) -> None:
+        """Sets who follows faces to what they were; see `find_tracks`."""
+        self.tracker, self.find = tracker, find
+        if self.state is None:
+            return
+        vars(tracker).update(self.state["tracker"])
+        for track in tracker.tracks:
+            vars(track).update(store=self.store)
+        vars(self.cuts).update(self.state["cuts"])
+        if self.state["find"] is not None:
+            find.memory = self.state["find"]
+        for sentence in self.state["warnings"]:
+            self.source.warn(sentence)
+        self.state = None
+
+    def before_each(self, check_interrupt: CheckInterrupt) -> Callable[[], None]:
+        """To be called before each chunk is looked at: saves the state of those before, every so often."""
+
+        def check() -> None:
+            check_interrupt()
+            if self.tracker is not None and time.monotonic() - self.saved > self.pause:
+                began = time.monotonic()
+                with suppress(OSError, RuntimeError):  # the pass does not need it
+                    self.save(self.tracker)
+                self.saved = time.monotonic()
+                self.pause = INTERVAL * max(1.0, self.saved - began)
+
+        return check
+
+    def save(self, tracker: Tracker) -> None:
+        state = {
+            "like": self.like,
+            "frames": tracker.seen,
+            "seconds": self.elapsed,
+            "rows": self.store.saved(),
+            "tracker": {name: getattr(tracker, name) for name in ("shot", "sightings", "before", "tracks")},
+            "cuts": vars(self.cuts),
+            "find": getattr(self.find, "memory", None),
+            "warnings": self.source.warnings,
+        }
+        with atomic_file(self.path) as part:
+            torch.save(state, part)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of this pass, those before it was taken up included."""
+        return self.seconds + time.monotonic() - self.began
