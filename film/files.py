@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import write_bytes
+from ..models.device import CheckInterrupt
 from ..video import VideoError
 from ..video.files import sequence_files
 
@@ -48,6 +49,17 @@ def fingerprint(place: Any) -> dict[str, Any]:
         head = file.read(SAMPLE)
         file.seek(max(0, status.st_size - SAMPLE))
         return {"bytes": status.st_size, "modified": status.st_mtime_ns, "head": sha256(head), "tail": sha256(file.read(SAMPLE))}
+
+
+def content_digest(place: Any, check_interrupt: CheckInterrupt) -> str:
+    """SHA-256 of all bytes of a clip, or of its images one after the other."""
+    digest = hashlib.sha256()
+    for path in sequence_files(place) or [Path(place)]:
+        with path.open("rb") as file:
+            while block := file.read(SAMPLE):
+                check_interrupt()
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def sha256(data: bytes) -> str:

@@ -32,9 +32,9 @@ from ..models.device import CheckInterrupt, no_check
 from ..pipeline import CHUNK, Progress, follow_faces, no_progress
 from ..video import FrameSource, ShotCutDetector, SourceInfo, open_source
 from ..video.reading.source import Selection
-from .files import fingerprint, read_json, sha256, write_json
+from .files import content_digest, fingerprint, read_json, sha256, write_json
 from .first_pass import FirstPass
-from .lease import take
+from .lease import holder, take
 from .tracks import load_tracks, save_tracks
 
 FORMAT = 1
@@ -84,6 +84,8 @@ class Job:
         plan = read_json(folder / "job.json")
         if plan is None and (folder / "job.json").exists():
             raise ValueError(f"{folder / 'job.json'} is damaged; remove {folder} and plan the job anew")
+        if plan is None and holder(folder / "plan.lease"):
+            raise ValueError(f"{folder} is being planned, and finds faces until then; ask again when its command says that it restores")
         if plan is None:
             raise ValueError(f"{folder} holds no job (job.json is not there); plan one with: fvr restore INPUT OUTPUT --job {folder}")
         if plan.get("format") != FORMAT:
@@ -258,9 +260,10 @@ def plan(
         if (folder / "job.json").exists():
             job = Job.load(folder)
             whole["segment_seconds"] = job.plan["identity"]["segment_seconds"] if seconds is None else seconds
+            whole["input"] = input_as_planned(job, whole["input"], source.place, check_interrupt)
             check_same(job, whole, selection, encoding)
             check_picture(job, faces)
-            return job
+            return moved_to(job, source.place)
         picture, like, cuts = picture_digest(faces), wanted_look(faces), ShotCutDetector()
         with FirstPass(folder, source, cuts, {**whole, "selection": selection}) as state:
             timed = TimesRecorder(source, state.frames, check_interrupt)
@@ -288,6 +291,7 @@ def plan(
             "format": FORMAT,
             "identity": whole,
             "place": str(Path(str(source.place)).absolute()),
+            "content": content_digest(source.place, check_interrupt),
             "request": dict(request),
             "selection": dict(selection),
             "encoding": dict(encoding),
@@ -389,8 +393,30 @@ def check_same(job: Job, identity: Mapping[str, Any], selection: Mapping[str, An
     planned = {name: job.plan[name] for name in now}
     for name, was, is_now in differences(planned, now):
         what = name.removeprefix("identity.").removeprefix("settings.")
-        fix = "the clip is not the one it was;" if what.startswith("input") else "go on with what it was planned with, or"
-        raise ValueError(f"{job.folder} was planned with {what} {was}, got {is_now}; {fix} plan it anew in another folder")
+        if what.startswith("input"):
+            raise ValueError(
+                f"{job.folder} was planned for {job.plan['place']}, and the clip given now is another one, or was changed since ({what} {was}, got "
+                f"{is_now}); give the clip as it was, or plan it anew in another folder"
+            )
+        raise ValueError(
+            f"{job.folder} was planned with {what} {was}, got {is_now}; go on with what it was planned with, or plan it anew in another folder"
+        )
+
+
+def input_as_planned(job: Job, now: dict[str, Any], place: Any, check_interrupt: CheckInterrupt) -> dict[str, Any]:
+    """A clip's fingerprint, with the planned time of its last change where that alone is another one: a copy, or one that was touched."""
+    planned = {**now, "modified": job.plan["identity"]["input"].get("modified")}
+    same = now != planned == job.plan["identity"]["input"] and content_digest(place, check_interrupt) == job.plan.get("content")
+    return planned if same else now
+
+
+def moved_to(job: Job, place: Any) -> Job:
+    """The job with its clip at `place`, for all its workers, if it is no longer where it was planned."""
+    here = str(Path(str(place)).absolute())
+    if here == job.plan["place"] or Path(job.plan["place"]).exists():
+        return job
+    write_json(job.folder / "job.json", {**job.plan, "place": here})
+    return Job.load(job.folder)
 
 
 def picture_digest(faces: str) -> str | None:

@@ -119,8 +119,42 @@ def test_another_clip_of_the_same_name_is_refused(tmp_path):
     data = bytearray(clip.read_bytes())
     data[-10] ^= 1
     clip.write_bytes(data)
-    with pytest.raises(ValueError, match=r"planned with input\.\w+ \w+, got \w+; the clip is not the one it was"):
+    with pytest.raises(ValueError, match=r"planned for .*in\.mkv, and the clip given now is another one, or was changed since \(input\.\w+ \w+, got"):
         planned(tmp_path / "job", clip)
+
+
+def test_a_clip_that_was_copied_and_moved_is_the_same_clip(tmp_path):
+    """A drive that is mounted elsewhere, a copy with another time: the job goes on, for workers that only know its folder too."""
+    clip, moved = tmp_path / "in.mkv", tmp_path / "elsewhere" / "film.mkv"
+    make_film(clip, (4, 4), codec="ffv1")
+    job = planned(tmp_path / "job", clip)
+    restore_segment(job, job.segments[0], tools(job.frames))
+    moved.parent.mkdir()
+    clip.rename(moved)
+    os.utime(moved, (1, 1))
+    run(tmp_path / "job", moved, tmp_path / "out.mkv")
+    assert Job.load(tmp_path / "job").plan["place"] == str(moved)
+    frames, _ = read_frames(tmp_path / "out.mkv")
+    assert len(frames) == job.frames
+
+
+def test_a_clip_that_changed_in_its_middle_alone_is_another_one(tmp_path):
+    """Where neither its size nor its ends tell, its time does, and then all of it is read."""
+    clip = tmp_path / "in.mkv"
+    make_film(clip, (4, 4), codec="ffv1")
+    with clip.open("ab") as file:
+        file.write(bytes(3 << 20))
+    planned(tmp_path / "job", clip)
+    data = bytearray(clip.read_bytes())
+    data[len(data) // 2] ^= 1
+    clip.write_bytes(data)
+    with pytest.raises(ValueError, match=r"was changed since \(input\.modified"):
+        planned(tmp_path / "job", clip)
+
+
+def test_a_job_that_is_being_planned_is_not_called_missing(tmp_path):
+    with take(tmp_path / "plan.lease"), pytest.raises(ValueError, match="is being planned, and finds faces until then"):
+        Job.load(tmp_path)
 
 
 def test_a_folder_of_something_else_is_left_alone(clip, tmp_path):
