@@ -281,6 +281,23 @@ def test_a_damaged_frame_that_stands_alone_is_the_same_whenever_it_is_read(tmp_p
         assert "errors" in source.warnings[0]
 
 
+def test_damage_that_only_checksums_tell_is_told(tmp_path):
+    """FFV1's decoder puts the frame before where a slice is damaged, and says nothing."""
+    options = {"level": "3", "slices": "4"}
+    whole = encode(tmp_path / "whole.mkv", noise(12), "ffv1", "yuv420p", options={**options, "slicecrc": "1"})
+    encode(tmp_path / "without.mkv", noise(12), "ffv1", "yuv420p", options={**options, "slicecrc": "0"})
+    data = bytearray(whole.read_bytes())
+    with av.open(str(whole)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    for packet in (packets[0], packets[5], packets[8]):
+        data[data.index(packet) + len(packet) // 2] ^= 64
+    (tmp_path / "damaged.mkv").write_bytes(data)
+    sources = [open_source(tmp_path / f"{name}.mkv") for name in ("whole", "without", "damaged")]
+    assert [len(read_frames(source)[0]) for source in sources] == [12, 12, 12]
+    assert [len(source.warnings) for source in sources] == [0, 0, 1]
+    assert "3 of its frames have errors; the 12 frames that decode are used" in sources[2].warnings[0]
+
+
 def test_dropped_frames_in_an_avi_are_no_damage(tmp_path):
     """Their places in the file are empty; a file that is cut short is still told."""
     kept = [index for index in range(30) if index not in (7, 8, 12)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -35,6 +36,9 @@ class Health:
 
     def __init__(self) -> None:
         self.packets = self.pictures = self.delivered = self.damaged = 0
+        self.sums = False
+        """Whether the packets hold checksums, as one that was right has shown."""
+        self.wrong_sums = 0
         self.by_field = False
         self.fault = ""
         self.ended = Fraction(0)
@@ -44,7 +48,10 @@ class Health:
 
     def frames(self, container: Any, stream: Any) -> Iterator[Any]:
         alone = stream.codec_context.codec.intra_only
+        summed = stream.codec_context.name == "ffv1"
         for packet in self.packets_of(container, stream):
+            if summed and packet is not None and packet.size:
+                self.check_sums(bytes(packet))
             if alone and packet is not None and packet.size:
                 self.recent.append(packet)
             try:
@@ -64,6 +71,12 @@ class Health:
                 if self.places:
                     frame.pts = self.place(frame)
                 yield self.over_the_one_before(frame, stream) if alone and frame.is_corrupt else frame
+
+    def check_sums(self, packet: bytes) -> None:
+        """Counts a packet of FFV1 whose slices are not what they were, if those of this file say so (the decoder puts the picture before there)."""
+        right = slices_intact(packet)
+        self.sums |= right
+        self.wrong_sums += not right
 
     def over_the_one_before(self, damaged: Any, stream: Any) -> Any:
         """A damaged frame of a codec whose frames stand alone, where what does not decode shows the frame before it.
@@ -127,7 +140,7 @@ class Health:
         """How many frames at least are damaged or did not come, such as those that refer to a beginning that was cut off."""
         codec = stream.codec_context.name
         one_each = to_the_end and codec not in HIDING and not (codec == "h264" and self.by_field)
-        return max(self.damaged, self.pictures - self.delivered if one_each else 0)
+        return max(self.damaged, self.wrong_sums * self.sums, self.pictures - self.delivered if one_each else 0)
 
     def description(self, stream: Any, to_the_end: bool) -> str:
         if to_the_end and self.packets < frame_count(stream):
@@ -136,6 +149,24 @@ class Health:
             return f"it stops at {float(self.ended):.2f} s of {float(announced_end(stream) or 0):.2f} s"
         lost = self.lost(stream, to_the_end)
         return f"{lost or 1} of its frames {'has' if lost <= 1 else 'have'} errors"
+
+
+BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def slices_intact(packet: bytes) -> bool:
+    """Whether a packet of FFV1 (RFC 9043, section 4.9) is made of slices whose checksums are right.
+
+    A slice ends with its size (3 bytes), an error status and a CRC-32 of all that is before, highest bit first, so that the CRC of the whole is 0;
+    zlib computes the one of reversed bits, with inverted ends.
+    """
+    end = len(packet)
+    while end >= 8:
+        first = end - 8 - int.from_bytes(packet[end - 8 : end - 5], "big")
+        if first < 0 or zlib.crc32(packet[first:end].translate(BITS_REVERSED), 0xFFFFFFFF) != 0xFFFFFFFF:
+            return False
+        end = first
+    return end == 0 and bool(packet)
 
 
 def frame_count(stream: Any) -> int:
