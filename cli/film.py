@@ -80,14 +80,20 @@ def job_folder(options: Namespace, source: Any) -> Path | None:
 
 def restore_job(options: Namespace, folder: Path, source: Any) -> int:
     """Restores a clip as a job: plans it or goes on with it, joins it when all is done."""
+    from .. import host
     from ..film.processes import prestarted_workers, workers_for
 
     workers = workers_for(options.workers)
     elsewhere = options.ray or options.comfy or options.test_seconds
     early = 0 if workers < 2 or elsewhere or (folder / "job.json").exists() else workers
     arguments = ("--device", options.device) if options.device else ()
-    with prestarted_workers(folder, early, arguments) as ready:
-        return plan_and_restore(options, folder, source, workers, arguments, ready)
+    try:
+        with prestarted_workers(folder, early, arguments) as ready:
+            return plan_and_restore(options, folder, source, workers, arguments, ready)
+    except (KeyboardInterrupt, SystemExit):
+        if folder.is_dir():
+            host.say(f"what is done is kept in {folder}; the same command goes on")
+        raise
 
 
 def plan_and_restore(options: Namespace, folder: Path, source: Any, workers: int, arguments: Sequence[str], ready: dict[int, Any]) -> int:
@@ -190,7 +196,7 @@ def restore_planned(options: Namespace, planned_job: Any, tools: Any, workers: i
         stopped = stopping()
     gone = failed(planned_job)
     if stopped and not all(map(planned_job.finished, planned_job.segments)):
-        host.say(f"{segments_done()} are done; the same command goes on")
+        host.say(f"{segments_done()} are done")
         raise KeyboardInterrupt
     if gone:
         raise RuntimeError(failed_sentence(gone))

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -175,6 +176,26 @@ def test_ctrl_c_once_finishes_and_twice_stops():
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_whoever_stops_a_job_hears_that_nothing_is_lost(clip, tmp_path, capsys):
+    """While it finds faces, or restores: then it stops after the segment."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def interrupt():
+        while not (tmp_path / "job" / "plan.lease").exists():
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    stopper = threading.Thread(target=interrupt)
+    stopper.start()
+    try:
+        assert main(["restore", str(clip), str(tmp_path / "out.mkv"), "--job", str(tmp_path / "job"), *FAST, *SEGMENTS]) == 130
+    finally:
+        stopper.join()
+        signal.signal(signal.SIGINT, before)
+    assert f"what is done is kept in {tmp_path / 'job'}; the same command goes on\n" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a shell script")

@@ -211,6 +211,22 @@ def test_reading_holds_one_chunk_at_a_time(clip):
     assert alive <= 9
 
 
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
+def test_a_disk_that_takes_no_file_so_large_is_named(tmp_path, name):
+    """As FAT32 takes none of 4 GiB; here by a limit of this process."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(VideoError, match="as its disk takes no file so large"), open_sink(tmp_path / name, crf=1) as sink:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))
+            for _ in range(4):
+                times = FrameTimes.constant(20, 25).shifted(Fraction(sink.count, 25))
+                sink.write(torch.rand(20, 3, 96, 128), times.starts, times.ends)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_that_changes_between_two_passes_is_refused(tmp_path):
     """Its faces were found in other frames, and its size and times are another clip's."""
     path = save(tmp_path / "in.mkv", moving(12), codec="ffv1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -137,6 +138,9 @@ class VideoSink:
         """What to say where an encoder, or the disk, refuses."""
         if error.errno in DISK_FULL:
             return VideoError(f"{self.name} could not be {what}, as its disk is full; make room and give the same command again")
+        if error.errno == errno.EFBIG:
+            limit = "as its disk takes no file so large (FAT32: 4 GiB at most)"
+            return VideoError(f"{self.name} could not be {what}, {limit}; choose a place on another disk, or a smaller file, as by a higher crf")
         return VideoError(f"{self.name} could not be {what} by {self.encoding.codec.name} ({ffmpeg_reason(error)})")
 
     def choose_pixel_format(self) -> None:
