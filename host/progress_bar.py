@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     import torch
 
 
+LOG_SECONDS = 60.0
+"""Between two lines of progress in a log, such as nohup's or a cluster's."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Raised by `check_interrupt` outside ComfyUI after `interrupt()`; like Ctrl-C, no `except Exception` swallows it."""
 
@@ -79,7 +83,7 @@ def interrupts_between_layers() -> Iterator[None]:
 def progress(total: int | None, desc: str = "") -> Iterator[Tick]:
     """A progress bar over `total` units (0 or None: unknown), which is also what makes a loop interruptible, between the layers of networks too.
 
-    In ComfyUI the bar of the node that runs, with `preview` shown on it; elsewhere tqdm on stderr, silent when that is not a terminal.
+    In ComfyUI the bar of the node that runs, with `preview` shown on it; elsewhere tqdm on stderr, or a line every LOG_SECONDS where that is a log.
     """
     check_interrupt()
     with interrupts_between_layers(), _bar(total, desc) as tick:
@@ -108,10 +112,16 @@ def _bar(total: int | None, desc: str) -> Iterator[Tick]:
 
     from tqdm import tqdm
 
+    done, said = 0, time.monotonic()
     with tqdm(total=total or None, desc=desc or None, file=sys.stderr, disable=None) as line:
 
         def tick(n: int = 1, preview: torch.Tensor | None = None) -> None:
+            nonlocal done, said
             line.update(n)
+            done += n
+            if line.disable and time.monotonic() - said > LOG_SECONDS:
+                said = time.monotonic()
+                say(f"{desc or 'done'}: {done:,}{f' of {total:,}' if total else ''}")
             check_interrupt()
 
         yield tick

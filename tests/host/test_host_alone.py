@@ -151,6 +151,18 @@ def test_progress_counts_on_stderr_only(total, monkeypatch, capsys):
     assert re.search(r"5/5" if total else r"5it", err)
 
 
+@pytest.mark.parametrize(("total", "line"), [(1500, "restore: 1,200 of 1,500\n"), (None, "restore: 1,200\n")])
+def test_progress_is_told_in_logs_every_so_often(total, line, monkeypatch, capsys):
+    """A film under nohup or on a cluster takes hours, in which a log that says nothing looks like a program that hangs."""
+    with host.progress(total, "restore") as tick:
+        tick(1200)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("fvr.host.progress_bar.LOG_SECONDS", 0.0)
+    with host.progress(total, "restore") as tick:
+        tick(1200)
+    assert capsys.readouterr().err == line
+
+
 # ---------------------------------------------------------------- model folders
 
 
