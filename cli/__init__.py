@@ -70,9 +70,19 @@ class Parser(argparse.ArgumentParser):
         self.error(f"{word!r} is not understood here ({hint})")
 
 
+class ShowVersion(argparse.Action):
+    """Prints the version, which is only looked up then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: object) -> None:
+        from ..record import version
+
+        print(f"fvr {version()}")
+        parser.exit()
+
+
 def parse_options(given: Sequence[str]) -> argparse.Namespace:
     """The options of a command line; ends the program with one sentence for a word that the command does not know."""
-    options, unknown = build_parser().parse_known_args(given)
+    options, unknown = build_parser().parse_known_args(given or ["--help"])
     command = vars(options).pop("parser")
     if unknown:
         command.refuse(unknown[0])
@@ -80,8 +90,9 @@ def parse_options(given: Sequence[str]) -> argparse.Namespace:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="fvr", description="Restores faces in video.")
+    parser = Parser(prog="fvr", description="Restores faces in video.", epilog="to begin with: fvr restore clip.mp4 restored.mp4")
     parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
+    parser.add_argument("--version", nargs=0, action=ShowVersion, dest=argparse.SUPPRESS, default=argparse.SUPPRESS, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add(commands)

@@ -13,7 +13,7 @@ from fvr import host
 from fvr.cli import main
 from fvr.demo import rounded_duration, run_demo
 from fvr.methods.registry import methods
-from fvr.record import device_name
+from fvr.record import device_name, version
 
 WITHOUT_TORCH = """
 import sys
@@ -37,6 +37,17 @@ def without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["finetune", "--help"]], ids=" ".join)
 def test_help_needs_no_torch(arguments):
     assert without_torch(*arguments).returncode == 0
+
+
+def test_who_types_the_name_alone_is_helped():
+    done = without_torch()
+    assert done.returncode == 0 and done.stdout.endswith("to begin with: fvr restore clip.mp4 restored.mp4\n")
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert left.value.code == 0 and capsys.readouterr().out == f"fvr {version()}\n"
 
 
 def test_the_demo_speaks_before_torch_is_loaded(tmp_path):
