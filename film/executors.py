@@ -148,5 +148,4 @@ def failed(job: Job) -> list[tuple[Segment, str]]:
 def failed_sentence(gone: list[tuple[Segment, str]]) -> str:
     segment, why = gone[0]
     others = f", and {len(gone) - 1} more" if len(gone) > 1 else ""
-    rest = "all others are done, and " if len(gone) < len(job.segments) else ""
-    return f"segment {segment.number} failed {ATTEMPTS} times ({why}){others}; {rest}the same command tries {'them' if others else 'it'} again"
+    return f"segment {segment.number} failed {ATTEMPTS} times ({why}){others}; what is done stays done, and the same command tries the rest again"
