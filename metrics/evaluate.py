@@ -71,7 +71,7 @@ def evaluate(
     about: dict[str, Any] | None = None,
     on_frame: Callable[[int], None] = lambda done: None,
 ) -> Report:
-    """Every measure that what is given allows; a few frames are held at a time.
+    """All measures that the given inputs allow; only a few frames are held in memory at a time.
 
     Args:
         restored: the result.
@@ -85,11 +85,11 @@ def evaluate(
         perceptual: LPIPS, as metrics.lpips.lpips_or_none gives it.
         judges: scores without a reference by their keys, as metrics.no_reference.load_judge gives them.
         embed: faces to identities, as metrics.identity.load_arcface gives it.
-        motion: the clip whose motion it is; "auto" takes the reference, else the observation, else the restored clip itself.
+        motion: the clip that optical flow is computed of; "auto" takes the reference, else the observation, else the restored clip itself.
         every: LPIPS, scores without a reference, identity, and whatever follows the motion are measured in each `every`-th frame only.
         cuts: indices of the first frames of new shots, across which nothing moves.
-        about: more to say in the report on how it was measured.
-        on_frame: gets how many more frames are done; may raise to stop.
+        about: further entries of the report on how it was measured.
+        on_frame: called with the number of frames that have just been finished; may raise to stop.
 
     Raises:
         ValueError: if clips do not fit each other, A does not lead from one to the other, or an option is out of range.

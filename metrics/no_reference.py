@@ -49,7 +49,7 @@ def weights_file(key: str) -> Path:
 
 
 def missing(key: str) -> str | None:
-    """A sentence on what a score needs that is not here; None if all is."""
+    """A sentence on what is missing for a score; None if nothing is."""
     scale, path = SCALES[key], weights_file(key)
     try:
         importlib.import_module("pyiqa")

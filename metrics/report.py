@@ -1,4 +1,4 @@
-"""What was measured of a clip: per frame, in sum, as a table and as JSON."""
+"""The measurements of a clip: per frame, summarised, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Report:
         per_frame: key -> one value for each frame, None where there is none (a pair's value stands at its second frame). Only measures
             that were taken; keys as in registry.MEASURES, with "_face" behind them for the face's pixels only.
         summary: key -> the mean of those values, or their standard deviation; None when there was no frame to measure.
-        about: how it was measured: frames, size, motion_from and the like.
+        about: how it was measured: frames, size, motion_from and so on.
         notes: sentences on what was left out, and why.
     """
 

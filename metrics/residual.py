@@ -8,8 +8,8 @@ from torch import Tensor
 def residual_rms(explained: Tensor, observation: Tensor) -> Tensor:
     """Root of mean (A x - y)^2 of each frame, for frames in [0, 1]: (N,) float64, 0 to 1.
 
-    Over the standard deviation of the noise it is near 1 when x is the truth: above, x does not explain y (or the degradation is
-    described wrongly); far below, x has taken up the noise. 20 log10(1 / rms) is the PSNR of A x against y.
+    Divided by the standard deviation of the noise it is near 1 when x is the truth. Above that, x does not explain y (or the degradation is
+    described wrongly); far below, x has fitted the noise. 20 log10(1 / rms) is the PSNR of A x against y.
 
     explained, observation: A x and y, (N, C, H, W) of one shape.
 

@@ -1,4 +1,4 @@
-"""One column of pixels over time, as in KEEP's Figure 5: what should be smooth lines is ragged where a clip flickers."""
+"""One column of pixels over time, as in KEEP's Figure 5: lines that should be smooth are ragged where a clip flickers."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Choices that bring inputs of their own (DynamicCombo), checked before anything runs.
+"""Choices with inputs of their own (DynamicCombo), checked before anything runs.
 
-ComfyUI 0.33 drops a choice that is missing or unknown from an API prompt without a word, and the node would fail, or take a default, only
-when all before it has run. A node therefore names its choice in `validate_inputs`, beside a required socket: what is checked with
-nothing else named is not reported, and a socket has no other checks that naming it would switch off.
+ComfyUI 0.33 silently drops a choice that is missing or unknown from an API prompt, so that the node would fail, or take a default, only after all
+nodes before it have run. So each node names its choice in `validate_inputs`, together with a required socket: ComfyUI reports no fault if only the
+choice is named, and a socket has no built-in checks that naming it would switch off.
 """
 
 from __future__ import annotations

@@ -29,9 +29,9 @@ from ..training.engine import Run
 WORK = "fine-tune"
 """Folder below the host's output for states, curves and sheets."""
 NETWORK_COPIES = 6
-"""Networks that are in memory while one learns: itself, its average, its gradient, Adam's two moments, and the frozen one."""
+"""Copies of the network's size in memory during training: itself, its average, its gradient, Adam's two moments, and the frozen base."""
 FULL_SIZE_MAPS = 60
-"""Full-size maps of 64 channels, float32, that one pair takes while gradients are kept; a rough guess for making room."""
+"""Full-size float32 maps of 64 channels that one pair takes with gradients; a rough estimate."""
 
 
 def fine_tuned(
@@ -56,7 +56,7 @@ def fine_tuned(
     checkpointing: bool = False,
     clean_faces: Tensor | None = None,
 ) -> tuple[Any, Tensor, Tensor, str]:
-    """The restorer that learnt, curves and sheet as IMAGEs, and the report; images are IMAGEs, the rest as the node's widgets say."""
+    """The fine-tuned restorer, curves and sheet as IMAGEs, and the report. Images are IMAGEs, the other arguments are the node's widgets."""
     with torch.inference_mode(False), torch.enable_grad():  # the host runs everything in inference mode, where nothing can be learnt
         base = base_of(restorer)
         options = options_for(base, plan=plan, recipe=recipe, steps=steps, rate=learning_rate, batch=batch)
@@ -99,7 +99,7 @@ def output_path(name: str) -> Path:
 
 
 def existing_report(out: Path, mark: str, numbers: str, folder: Path, overwrite: bool) -> str | None:
-    """What the file says of itself, if a run with these very settings wrote it; None if it has to be run.
+    """The report in the file's metadata, if a run with exactly these settings wrote it; None if the run has to be done.
 
     Args:
         mark: the run's.
@@ -122,7 +122,7 @@ def existing_report(out: Path, mark: str, numbers: str, folder: Path, overwrite:
 
 
 def metadata_or_empty(path: Path) -> dict[str, str]:
-    """What a file says of itself; nothing if it is no whole file."""
+    """A file's metadata; empty if it cannot be read."""
     try:
         return notes_of(path)
     except ValueError:
@@ -152,7 +152,7 @@ def run_fine_tuning(base: Base, pairs: Pairs, options: FineTune, run: Run, out: 
 
 @contextmanager
 def stop_notice(folder: Path, reached: list[int], steps: int) -> Iterator[None]:
-    """Says, when the user stops the work, where it is kept and how it goes on."""
+    """Tells the user who stops the work where its state is and how to resume it."""
     try:
         yield
     except BaseException as error:
@@ -162,7 +162,7 @@ def stop_notice(folder: Path, reached: list[int], steps: int) -> Iterator[None]:
 
 
 def memory_estimate(base: Base, options: FineTune) -> int:
-    """Bytes that learning takes on the device, roughly."""
+    """Estimated memory of training on the device, in bytes."""
     weights = sum(value.nbytes for value in base.network.state_dict().values())
     return NETWORK_COPIES * weights + options.plan.batch * FULL_SIZE_MAPS * 64 * base.side**2 * 4 // (4 if options.checkpointing else 1)
 

@@ -32,7 +32,7 @@ OpticalFlow = io.Custom("OPTICAL_FLOW")
 CATEGORY = "face video"
 
 ABSENT: Any = object()
-"""Stands for an input that a prompt does not have, in checks and fingerprints: there a wired one is None, as its value is not known yet."""
+"""Default of an input that a prompt lacks, in checks and fingerprints: None there means a wired input, whose value is not known yet."""
 
 
 KINDS: dict[str, type] = {
@@ -52,7 +52,7 @@ OBJECTS = ("VIDEO", "MODEL", "VAE", "UPSCALE_MODEL", "OPTICAL_FLOW")
 
 
 def check_inputs(node: Any, given: Mapping[str, Any]) -> None:
-    """What a node is called with: ComfyUI checks neither what a prompt's JSON has in the place of a wire nor what comes by a wire of any type.
+    """Checks a node's arguments: ComfyUI checks neither JSON values in the place of a wire nor what comes by a wire of any type.
 
     Raises:
         ValueError: for an input that the node has not got, and for a socket's value of another kind.

@@ -1,8 +1,8 @@
-"""Pseudo-targets: what a diffusion prior makes of a restorer's output (Kuai et al., "Towards Unsupervised Blind Face Restoration", Algorithm 1).
+"""Pseudo-targets: a restorer's output, refined by a diffusion prior (Kuai et al., "Towards Unsupervised Blind Face Restoration", Algorithm 1).
 
 y_0 = R(y) is noised to step K and denoised again. Down to step L each sample takes its low frequencies from y_0 at the same noise level,
-x <- x - phi_N(x) + phi_N(y_{t-1}); below L the prior is alone. Where the paper is silent the released code is followed: x_0 is clamped, y_0 is noised
-to entry K of the respaced schedule while the first step denoises entry K - 1, and every y_{t-1} has noise of its own.
+x <- x - phi_N(x) + phi_N(y_{t-1}); below L it is the prior's alone. Where the paper does not say, the official code is followed: x_0 is clamped, y_0
+is noised to entry K of the respaced schedule while the first step denoises entry K - 1, and every y_{t-1} has new noise.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from ...priors.base import Prior
 from .transition import transition
 
 WHOLE = 1000
-"""K and L count thousandths of the training schedule: for DifFace's network, its steps."""
+"""K and L are in thousandths of the training schedule; for DifFace's network these are its steps."""
 
 ANCHORING_PASSES = 4
-"""How often a finished target's low frequencies are corrected, as phi_N is no projection: each time about a third of the difference is left."""
+"""How many times the low frequencies of a finished target are corrected: phi_N is no projection, and each pass leaves a third of the difference."""
 
 Draw = Callable[[], Tensor]
-"""Gives the next standard normal noise, (n, 3, S, S), in the order of Algorithm 1: for x_K; then for each x_{t-1}, and y_{t-1} if constrained."""
+"""Returns standard normal noise (n, 3, S, S); called in the order of Algorithm 1: for x_K, then for each x_{t-1}, and for y_{t-1} if constrained."""
 
 
 def _entry(thousandths: int, steps: int) -> int:
@@ -42,12 +42,12 @@ class PseudoTargetOptions(Options):
     """Parameters of Algorithm 1; the defaults are those published for CodeFormer and footage shrunk four times.
 
     Attributes:
-        N: factor of the low-pass filter phi_N: larger leaves more to the prior, smaller carries more of the restorer's faults over.
+        N: factor of the low-pass filter phi_N: larger leaves more to the prior, smaller keeps more of the restorer's errors.
         steps: entries of the respaced schedule, of which K / 1000 are visited.
-        scaled: whether N, K and L, which were found on faces of 512 pixels, are brought to the side S of a prior of another one: N by S / 512,
-            and K and L to the entries whose noise deviates S / 512 as much, so that a face feature sees the same noise. Off takes them as they are.
-        anchored: whether phi_N of the finished target is made that of y_0, without noise. Published is off: noise on the guide leaves brightness and
-            colour some freedom. On holds them, and with them the restorer's coarse faults.
+        scaled: whether N, K and L, which were chosen for faces of 512 pixels, are adapted to the side S of the prior: N is multiplied by S / 512, and
+            K and L become the entries with S / 512 of the noise's standard deviation, so that a facial feature is under the same noise.
+        anchored: whether phi_N of the finished target is made equal to that of y_0. Published is off: then the noise in y_{t-1} leaves brightness and
+            colour some freedom. On keeps both, and with them the restorer's coarse errors.
     """
 
     N: int = parameter(
@@ -78,8 +78,8 @@ PRESETS = {
     "codeformer-x8": PseudoTargetOptions(N=16),
     "swinir": PseudoTargetOptions(N=16),
 }
-"""By restorer. Published: CodeFormer (fidelity 0.5) for footage shrunk four and eight times, and SwinIR. Ours: the embedded weights, whose small
-prior draws worse from strong noise than it tidies up little; the range that was tried is in benchmarks/README.md."""
+"""By restorer. Published: CodeFormer (fidelity 0.5) for footage downsampled four and eight times, and SwinIR. Ours: the embedded weights, whose small
+prior works better from less noise; the range that was tried is in benchmarks/README.md."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Trajectory:
         N: factor of the low-pass filter.
         K, L: entries of `schedule`; K steps are taken.
         schedule: the respaced schedule.
-        entries: for each entry the index into the prior's own schedule, which its estimates are asked with.
+        entries: for each entry, its index in the prior's own schedule.
         side: S, the side of the faces, in pixels.
         anchored: see PseudoTargetOptions.
     """
@@ -128,14 +128,14 @@ def trajectory(options: PseudoTargetOptions, prior: Prior, side: int) -> Traject
 
 @dataclass(frozen=True)
 class TargetStep:
-    """What one step of Algorithm 1 made, all (n, 3, S, S) in the [-1, 1] range of clean faces.
+    """The result of one step of Algorithm 1; tensors are (n, 3, S, S), with clean faces in [-1, 1].
 
     Attributes:
-        entry: of the walk's schedule; 0 is the last.
+        entry: the entry of the schedule; 0 is the last step.
         x0: the prior's clamped estimate of the clean face.
         sample: x_{t-1}, a sample of p(x_{t-1} | x_t), before the constraint.
         guide: y_{t-1}, or None where there is no constraint.
-        x_prev: what the next step starts from; after the last step, the pseudo-target.
+        x_prev: the input of the next step; after the last step, the pseudo-target.
     """
 
     entry: int
@@ -169,10 +169,10 @@ def pseudo_target(y0: Tensor, prior: Prior, numbers: Trajectory, draw: Draw, on_
         on_step: called after each of K steps; may raise to stop.
 
     Raises:
-        ValueError: if y0 is not of the walk's side.
+        ValueError: if the side of y0 is not `numbers.side`.
     """
     if tuple(y0.shape[1:]) != (3, numbers.side, numbers.side):
-        raise ValueError(f"this walk takes RGB faces (n, 3, {numbers.side}, {numbers.side}), got {tuple(y0.shape)}; resize them first")
+        raise ValueError(f"the prior takes RGB faces (n, 3, {numbers.side}, {numbers.side}), got {tuple(y0.shape)}; resize them first")
     guide = y0.clamp(0, 1) * 2 - 1
     x = guide
     for step in target_steps(guide, prior, numbers, draw):

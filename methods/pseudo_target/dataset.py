@@ -1,4 +1,4 @@
-"""Pairs of degraded faces and pseudo-targets in a folder that can be gone on with.
+"""A folder of pairs of degraded faces and pseudo-targets, to which an interrupted run can add.
 
 inputs/000000.png    the degraded crop
 initial/000000.png   what the restorer made of it
@@ -59,14 +59,14 @@ class PairLine:
 
 
 class PairFolder:
-    """A folder of pairs that were all made with the same parameters; made with its first pair.
+    """A folder of pairs that were all made with the same parameters. It is created with its first pair.
 
     Args:
         path: the folder.
-        parameters: all that decides what a pair looks like, as JSON values.
+        parameters: everything that a pair depends on, as JSON values.
 
     Raises:
-        ValueError: if it holds pairs of other parameters, or another folder's manifest, or cannot be made, in one sentence that says which.
+        ValueError: if it holds pairs of other parameters, or a manifest without parameters, or cannot be created, in one sentence that says which.
     """
 
     def __init__(self, path: Path | str, parameters: Mapping[str, Any]) -> None:
@@ -78,7 +78,7 @@ class PairFolder:
         new = [folder for folder in (*folders, self.path, *self.path.parents) if not folder.exists()]
         try:
             self._make_folders()
-        finally:  # tried alone: nothing is left of a run without a pair
+        finally:  # a trial only: no folder is left if no pair is made
             for folder in new:
                 with suppress(OSError):
                     folder.rmdir()
@@ -90,13 +90,13 @@ class PairFolder:
         return len(self.lines)
 
     def find(self, source: str, frame: int, digest: str) -> PairLine | None:
-        """The pair of a frame, if it is there."""
+        """The pair of a frame, or None."""
         return next((line for line in self.lines if (line.source, line.frame, line.digest) == (source, frame, digest)), None)
 
     def add(
         self, source: str, frame: int, seed: int, crop: Tensor, initial: Tensor, target: Tensor, *, sharper: float = 0.0, drift: float = 0.0
     ) -> PairLine:
-        """Writes a pair, its pictures (3, H, W) in [0, 1] first: whatever is interrupted, a line stands for pictures that are whole."""
+        """Writes a pair: its pictures (3, H, W) in [0, 1] first, so that every line of the manifest stands for complete pictures."""
         self._check()
         self._make_folders()
         if not (self.path / PARAMETERS).is_file():
@@ -141,7 +141,7 @@ class PairFolder:
             )
 
     def _read(self) -> list[PairLine]:
-        """The manifest's lines; a last one that was cut off by a crash is taken away, as are lines whose pictures are gone."""
+        """The manifest's lines. A last line cut off by a crash, and lines whose pictures are gone, are removed from the file."""
         path = self.path / PAIRS
         if not path.is_file():
             return []

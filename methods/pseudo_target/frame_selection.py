@@ -1,4 +1,4 @@
-"""Which frames of a clip become training pairs: good ones, different from each other, and never two that are nearly the same."""
+"""Selects the frames of a clip that become training pairs: good ones, without near-duplicates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ THUMBNAIL = 32
 FACE = slice(120, 392), slice(168, 440)
 """Columns and rows of an aligned crop of 512 that hold the face: eyes to chin."""
 UNSEEN = 0.25
-"""What a face counts that no detector saw in its frame, but that was filled in between two others."""
+"""Detection score of a face that was interpolated between two detections."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Choice:
 
     Attributes:
         chosen: indices, ascending.
-        duplicates: how many were passed over as near-duplicates.
+        duplicates: how many were left out as near-duplicates.
         poor: how many were left out for their quality.
     """
 
@@ -69,7 +69,7 @@ def choose_frames(features: Tensor, quality: Tensor, options: ChoiceOptions | No
     """The frames to use, among candidates described by vectors.
 
     Args:
-        features: (n, D), whose Euclidean distances say how different two frames are, in the units of `least` (`thumbnails`: grey levels).
+        features: (n, D) vectors whose Euclidean distance measures how different two frames are, in the units of `least` (`thumbnails`: grey levels).
         quality: (n,) at least 0, such as `quality`.
 
     Raises:

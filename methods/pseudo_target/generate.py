@@ -1,4 +1,4 @@
-"""Degraded faces in, pairs for fine-tuning out: a restorer's output and, by a diffusion prior, the pseudo-target made of it."""
+"""From degraded faces to pairs for fine-tuning: the restorer's output, and the pseudo-target that a diffusion prior makes of it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .dataset import PairFolder, PairLine, describe_parts, digest_of
 from .frame_selection import Choice, ChoiceOptions, choose_frames, chosen_of, quality, thumbnails
 
 Key = tuple[int, ...]
-"""What a face's noise is drawn for besides the seed: the person and the frame."""
+"""Key of a face's noise besides the seed: the person and the frame."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Targets:
 
 
 class TargetMaker:
-    """Makes pseudo-targets of faces: every face for itself, so that its result depends on the face, its key and the seed alone.
+    """Makes pseudo-targets of faces, each independently: a result depends on the face, its key and the seed alone.
 
-    The prior works at the side it was trained for, S (512 for one that takes any), on y_0 averaged down to S. What it changed there is put
-    back into y_0: target = y_0 + C (x - A y_0), A the averaging and C an enlargement with A C = 1, so that A target = x.
+    The prior works at the side S it was trained for (512 for one that takes any), on y_0 averaged down to S. Its change is projected back onto
+    y_0: target = y_0 + C (x - A y_0), with A the averaging and C an enlargement for which A C = 1, so that A target = x.
 
     Args:
         restorer: any; the published targets are of CodeFormer with its default fidelity of 0.5, and of SwinIR.
@@ -104,7 +104,7 @@ class TargetMaker:
 
         Args:
             keys: of each face.
-            on_step: told after each of `steps` steps how many faces took it, with the last one's clean estimate (3, S, S) in [0, 1].
+            on_step: called after each of `steps` steps with the number of faces and the last one's clean estimate (3, S, S) in [0, 1].
         """
         y0 = self.initial(crops, keys, seed=seed, check_interrupt=check_interrupt)
         side = self.trajectory.side
@@ -160,7 +160,7 @@ class ChosenFace:
     Attributes:
         crop: (3, H, W) in [0, 1].
         source: what the manifest calls its clip or person.
-        person, frame: what its noise is drawn for besides the seed.
+        person, frame: the key of its noise besides the seed.
     """
 
     crop: Tensor
@@ -171,7 +171,7 @@ class ChosenFace:
 
 @dataclass(frozen=True)
 class Pairs:
-    """What was made, or found made, in the order of the chosen faces.
+    """The pairs that were made or found in the folder, in the order of the chosen faces.
 
     Attributes:
         inputs: (n, 3, H, W) in [0, 1], the degraded crops.
@@ -214,7 +214,7 @@ def check_square(pictures: Tensor) -> None:
 
 
 def parameters_of(maker: TargetMaker, seed: int) -> dict[str, Any]:
-    """All that decides what a pair looks like, for PairFolder; how many faces go at once does not."""
+    """Everything that a pair depends on, for PairFolder; the batch size is not part of it."""
     parts = describe_parts(restorer=maker.restorer, prior=maker.prior, options=maker.options)
     del parts["options"]["batch"]
     return {**parts.pop("options"), **parts, "seed": seed}
@@ -231,8 +231,8 @@ def make_pairs(
 ) -> Pairs:
     """Input, initial restoration and pseudo-target of every face.
 
-    With a folder, each batch is written as soon as it is made, what is there is not made again, and the result is what the folder holds: eight
-    bits a value. So a run that was stopped and one that was not give the same.
+    With a folder, each batch is written as soon as it is made, existing pairs are not made again, and the result is read from the folder, with 8 bits
+    per value. So an interrupted and resumed run gives the same result as an uninterrupted one.
 
     Args:
         on_step: as TargetMaker.make; called only for faces that are made.
@@ -266,7 +266,7 @@ def make_pairs(
 
 
 def summary(pairs: Pairs, choice: Choice, candidates: int, maker: TargetMaker) -> str:
-    """A few sentences for people."""
+    """A few sentences for the user."""
     count = len(pairs.sharper)
     text = f"{count} of {counted(candidates, 'face')} chosen"
     reasons = (counted(choice.duplicates, "near-duplicate"), f"{choice.poor} of poor quality")

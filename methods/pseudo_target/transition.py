@@ -1,4 +1,4 @@
-"""One reverse step p(x_{t-1} | x_t) of any pixel-space prior, with the variance that its network learnt where it learnt one."""
+"""One reverse step p(x_{t-1} | x_t) of any pixel-space prior, with its learnt variance if it has one."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Transition:
 def transition(prior: Prior, x_t: Tensor, t: int, schedule: Schedule, entry: int) -> Transition:
     """p(x_{t-1} | x_t) with the mean of q(x_{t-1} | x_t, x_0) at the clamped estimate x_0, without a condition.
 
-    A learnt variance lies between beta_t and the posterior's, on a logarithmic scale (eq. 15 of Nichol and Dhariwal): the network says where.
-    Other priors give x_0 only; their steps have the posterior variance of DDPM (Ho et al. 2020, eq. 7).
+    A learnt variance interpolates between beta_t and the posterior variance on a logarithmic scale (Nichol and Dhariwal 2021, eq. 15). Priors that
+    predict x_0 only have the posterior variance of DDPM (Ho et al. 2020, eq. 7).
 
     Args:
         x_t: (n, 3, H, W).
@@ -43,7 +43,7 @@ def transition(prior: Prior, x_t: Tensor, t: int, schedule: Schedule, entry: int
     mean, variance = ddpm_posterior(x_t, x0, alpha_bar, before)
     if share is None:
         return Transition(x0, mean, variance**0.5)
-    if entry == 0:  # its own is 0, whose logarithm there is none; the next one's, as guided diffusion has it
+    if entry == 0:  # the posterior variance is 0 here; guided diffusion takes that of the next entry for its logarithm
         variance = ddpm_posterior(x_t, x0, schedule.alpha_bar(min(1, len(schedule) - 1)), alpha_bar)[1]
     low, high = math.log(variance), math.log(1 - alpha_bar / before)
     return Transition(x0, mean, torch.exp(0.5 * (low + share * (high - low))))
