@@ -27,7 +27,7 @@ def pack(job: Job) -> bytes:
 
 
 def unpack(bundle: Path, folder: Path, clip: Path) -> Job:
-    """The job of a bundle, in a folder that becomes its own, with the clip where it lies here. Raises ValueError if the file is no bundle."""
+    """Unpacks a bundle into a job's folder, with the clip's place on this machine. Raises ValueError if the file is no bundle."""
     (folder / "segments").mkdir(parents=True, exist_ok=True)
     if not (folder / "job.json").exists():
         try:

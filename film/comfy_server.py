@@ -22,9 +22,9 @@ from .bundle import NODE
 ANSWER_TIMEOUT = 60.0
 """Seconds that one answer may take."""
 UPLOAD_TIMEOUT = 600.0
-"""Seconds until a server has written an upload, which it holds in memory first."""
+"""Seconds that an upload may take; the server holds it in memory before it writes it."""
 SILENCE_TIMEOUT = 60.0
-"""Seconds without an answer, while a node runs, after which a server is taken for dead."""
+"""Seconds without an answer, while a node runs, after which a server is considered dead."""
 POLL_INTERVAL = 0.5
 """Seconds between two looks at a node that runs."""
 CHUNK_BYTES = 1 << 20
@@ -37,11 +37,11 @@ class Unreachable(RuntimeError):
 
 
 class Refused(RuntimeError):
-    """A server answers with an error, or with what no ComfyUI says."""
+    """A server answers with an error, or not as a ComfyUI does."""
 
 
 class TooLarge(Refused):
-    """A server takes no upload of this size."""
+    """A server refuses an upload of this size."""
 
 
 class ComfyServer:
@@ -60,7 +60,7 @@ class ComfyServer:
 
     @contextmanager
     def request(self, method: str, route: str, body: bytes | None = None, **headers: str) -> Iterator[http.client.HTTPResponse]:
-        """The answer to a request, to be read in the context. Raises Unreachable, also if the answer breaks off."""
+        """The answer to a request, to be read inside the context. Raises Unreachable, also if the answer is cut off."""
         with self.connection(ANSWER_TIMEOUT) as connection:
             connection.request(method, self.root + route, body, headers)
             yield connection.getresponse()
@@ -97,7 +97,7 @@ class ComfyServer:
             return int(answer.headers.get("Content-Length", -1)) if answer.status == 200 else None
 
     def read_range(self, view: str, first: int, size: int) -> bytes:
-        """Bytes [first, first + size) of a file; none where the server knows no ranges."""
+        """Bytes [first, first + size) of a file; empty if the server does not support ranges."""
         with self.request("GET", view, Range=f"bytes={first}-{first + size - 1}") as answer:
             return answer.read(size) if answer.status == 206 else b""
 
@@ -216,7 +216,7 @@ class ComfyServer:
             raise Refused(f"{self.address} answers with what is no result of {NODE}") from error
 
     def cancel(self, number: str) -> None:
-        """Takes a prompt out of the queue, or stops it."""
+        """Removes a prompt from the queue, or interrupts it."""
         with suppress(Refused, Unreachable):
             self.request_json("/queue", {"delete": [number]})
             self.request_json("/interrupt", {"prompt_id": number})
@@ -228,7 +228,7 @@ def view_route(name: str, folder: str, kind: str) -> str:
 
 
 def error_message(found: Any) -> str | None:
-    """Why a prompt was not accepted, by the answer to it; None if that does not say."""
+    """Why a prompt was refused, from the server's answer; None if that gives no reason."""
     try:
         errors = [error for node in found["node_errors"].values() for error in node["errors"]]
         first = errors[0] if errors else found["error"]

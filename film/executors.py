@@ -1,4 +1,4 @@
-"""Restores the segments of a job one by one under leases; workers share nothing but the job's folder."""
+"""Restores the segments of a job one by one under leases; workers share only the job's folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .plan import ATTEMPTS, Job, Segment, Tools
 from .segment import restore_segment
 
 POLL_INTERVAL = 0.5
-"""Seconds between two looks at the work of others."""
+"""Seconds between two checks of the work of others."""
 Say = Callable[[str], None]
 Stopping = Callable[[], bool]
 
@@ -29,7 +29,7 @@ def never() -> bool:
 
 
 class DiskFull(OSError):
-    """The job's disk has no room, for any worker."""
+    """The job's disk is full, so no worker can go on."""
 
 
 def attempt(
@@ -43,7 +43,7 @@ def attempt(
     on_written: Progress = no_progress,
     restore: Callable[..., object] = restore_segment,
 ) -> bool:
-    """Restores a segment under its lease; False if somebody else holds that. Errors are noted in the job's folder and said.
+    """Restores a segment under its lease; False if another worker holds it. Errors are recorded in the job's folder and reported.
 
     Args:
         attempts: how many there may be, those noted included.
@@ -93,7 +93,7 @@ def disk_full(job: Job) -> DiskFull:
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or what it came from, is that of a full disk."""
+    """Whether an error, or its cause, is a full disk."""
     while error is not None:
         if getattr(error, "errno", None) in DISK_FULL:
             return True
@@ -111,7 +111,7 @@ def work(
     on_written: Progress = no_progress,
     first: int | None = None,
 ) -> None:
-    """Restores segments in this process, number `first` before all, beside whoever else does, until nothing is left or `stopping` says so."""
+    """Restores segments in this process, `first` before all others, alongside other workers, until nothing is left or `stopping` is true."""
 
     def try_one(segment: Segment) -> bool:
         return attempt(job, segment, tools(), say=say, check_interrupt=check_interrupt, on_written=on_written)
@@ -120,7 +120,7 @@ def work(
 
 
 def work_loop(job: Job, try_one: Callable[[Segment], bool], stopping: Stopping, check_interrupt: CheckInterrupt, first: int | None = None) -> None:
-    """Tries segments, number `first` before all and then the longest, until nothing is left; waits while `try_one` is False for all of them."""
+    """Tries segments, `first` and then the longest ones, until nothing is left; waits while `try_one` returns False for all of them."""
     while not stopping():
         left = sorted(job.to_do(), key=lambda segment: segment.number != first)
         if not left:
@@ -140,7 +140,7 @@ def frames_done(job: Job) -> int:
 
 
 def failed(job: Job) -> list[tuple[Segment, str]]:
-    """Segments that were given up, with what went wrong last."""
+    """Segments that were given up, with their last errors."""
     gone = ((segment, job.failures(segment)) for segment in job.segments if job.done(segment) is None)
     return [(segment, note[-1]["error"]) for segment, note in gone if len(note) >= ATTEMPTS]
 

@@ -1,4 +1,4 @@
-"""Notes of a job, and fingerprints of inputs."""
+"""JSON files of a job, and fingerprints of inputs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SAMPLE = 1 << 20
 
 
 def write_json(path: Path, note: Any) -> None:
-    """Writes a note, all of it or nothing."""
+    """Writes a JSON file atomically."""
     write_bytes(path, (json.dumps(note, indent=1) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote; None where there is no file, or no JSON in it."""
+    """The content of a file by `write_json`; None if there is none, or it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""Leases: files that say who works on what, with a heartbeat and, where the disk has them, a lock; both end with their process."""
+"""Leases: files that say which worker has which task, with a heartbeat and, where the disk supports it, a lock; both end with their process."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ except ImportError:  # Windows: the heartbeat alone tells
 HEARTBEAT_INTERVAL = 5.0
 """Seconds between two heartbeats."""
 HEARTBEAT_TIMEOUT = 60.0
-"""Seconds without a heartbeat after which a worker on another machine is taken for dead; clocks must agree better than that."""
+"""Seconds without a heartbeat after which a worker on another machine is considered dead; the machines' clocks must agree within this time."""
 
 
 class Lease:
-    """A right to work on one thing, until `release` or the end of this process; see `take`. `abandoned`: the note of who never released it."""
+    """The right to work on one task, until `release` or the end of this process; see `take`. `abandoned`: the note of a holder that died with it."""
 
     def __init__(self, path: Path, handle: int, abandoned: dict[str, Any]) -> None:
         self.path, self.handle, self.abandoned = path, handle, abandoned
@@ -36,7 +36,7 @@ class Lease:
                 os.utime(self.path)
 
     def release(self) -> None:
-        """Gives the work back: the next who asks may take it."""
+        """Releases the task: the next worker that asks may take it."""
         self.over.set()
         with suppress(OSError):
             if fcntl is None:  # Windows removes no file that is open; elsewhere the lock must not end while the file can be found
@@ -53,12 +53,12 @@ class Lease:
 
 
 def take(path: Path, **note: Any) -> Lease | None:
-    """The lease at `path`, or None while somebody alive has it.
+    """Takes the lease at `path`; None while a living worker holds it.
 
-    A worker of this machine is dead once its lock is gone, another machine's once its last heartbeat is `HEARTBEAT_TIMEOUT` seconds old.
+    A worker on this machine is dead once its lock is gone, one on another machine once its last heartbeat is `HEARTBEAT_TIMEOUT` seconds old.
 
     Args:
-        note: what others may read of its holder, beside machine and process.
+        note: what others may read about the holder, beside its machine and process.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -83,7 +83,7 @@ def take(path: Path, **note: Any) -> Lease | None:
 
 
 def lock(handle: int, *, shared: bool = False) -> bool | None:
-    """Takes an exclusive or a `shared` lock without waiting. True: it is ours; False: another's; None: this disk has no locks."""
+    """Takes an exclusive or a `shared` lock without waiting. True if taken, False if another process has it, None if this disk has no locks."""
     if fcntl is None:
         return None
     try:
@@ -96,7 +96,7 @@ def lock(handle: int, *, shared: bool = False) -> bool | None:
 
 
 def same_file(path: Path, status: os.stat_result) -> bool:
-    """Whether a path still leads to the file that was opened by it."""
+    """Whether a path still leads to the file that was opened under it."""
     try:
         return os.path.samestat(path.stat(), status)
     except OSError:
@@ -104,7 +104,7 @@ def same_file(path: Path, status: os.stat_result) -> bool:
 
 
 def read(handle: int) -> dict[str, Any]:
-    """What the last holder wrote; empty if nobody did."""
+    """The note of the last holder; empty if there was none."""
     os.lseek(handle, 0, os.SEEK_SET)
     try:
         note = json.loads(os.read(handle, 1 << 16))
@@ -114,7 +114,7 @@ def read(handle: int) -> dict[str, Any]:
 
 
 def holder(path: Path) -> dict[str, Any] | None:
-    """Who has the lease at `path` now; None if nobody alive does. Looks only, and takes nothing."""
+    """The note of the living holder of the lease at `path`, or None; takes nothing."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError:

@@ -1,4 +1,4 @@
-"""A job on ComfyUI servers that have this pack: plan and clip go there by ComfyUI's own HTTP API, segments come back. No disk is shared."""
+"""A job on ComfyUI servers that have this pack: plan and clip are uploaded through ComfyUI's own HTTP API, segments downloaded. No shared disk."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Stopped(Exception):
 
 
 class Worker:
-    """A server with all that it needs of one job. `gone`: why it takes no more segments; empty as long as it does."""
+    """A server and its part in one job. `gone`: why it takes no more segments; empty as long as it does."""
 
     def __init__(self, job: Job, server: ComfyServer, bundle: bytes) -> None:
         self.job, self.server, self.bundle = job, server, bundle
@@ -43,7 +43,7 @@ class Worker:
         self.restore(-1, check_interrupt)
 
     def restore(self, number: int, check_interrupt: CheckInterrupt) -> dict[str, Any]:
-        """Has a segment restored; what its node shows."""
+        """Has a segment restored; returns the UI output of its node."""
         name = f"{sha256(self.bundle)[:16]}.zip"
         if self.server.file_size(view_route(name, FOLDER, "temp")) != len(self.bundle):  # a server that was restarted has emptied it
             self.server.upload(name, FOLDER, "temp", len(self.bundle), [self.bundle], check_interrupt)
@@ -123,9 +123,9 @@ def work_on_comfy(
     check_interrupt: CheckInterrupt = no_check,
     on_written: Progress = no_progress,
 ) -> None:
-    """Restores what is to do on ComfyUI servers, each one segment at a time, the longest first.
+    """Restores the remaining segments on ComfyUI servers, one at a time on each, the longest first.
 
-    A server that dies loses its segment only. One that cannot take part from the start, or fails three times in a row, is said and left out.
+    A server that dies loses its segment only. One that cannot take part from the start, or fails three times in a row, is reported and left out.
 
     Raises:
         RuntimeError: if none is left.
@@ -174,7 +174,7 @@ def work_on_comfy(
 
 
 def take_segments(worker: Worker, workers: Sequence[Worker], stopping: Stopping, say: Say, check_interrupt: CheckInterrupt) -> None:
-    """What one server does until nothing is left, `stopping` says so, or it is `gone`. What failed on it is left to those that may do better."""
+    """The loop of one server, until nothing is left, `stopping` is true, or it is `gone`. Segments that failed on it are left to other servers."""
     try:
         worker.prepare(check_interrupt)
     except (Unreachable, Refused) as error:
@@ -192,7 +192,7 @@ def take_segments(worker: Worker, workers: Sequence[Worker], stopping: Stopping,
 
 
 def count_failures(worker: Worker, segment: Segment) -> None:
-    """Leaves out a server on which one segment after the other fails: others may do better."""
+    """Leaves out a server on which segments fail one after the other, as others may succeed."""
     if worker.job.finished(segment):
         worker.failures = 0
         return

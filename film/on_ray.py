@@ -14,7 +14,7 @@ from .executors import ATTEMPTS, Say, Stopping, attempt, never, note_failure
 from .plan import Job, Segment, Tools
 
 WAIT = 1.0
-"""Seconds between two looks at the cluster."""
+"""Seconds between two checks of the cluster."""
 
 
 def ray_here() -> Any:
@@ -51,7 +51,7 @@ def work_on_ray(
     on_written: Progress = no_progress,
     **options: Any,
 ) -> None:
-    """Restores what is to do on a Ray cluster, the longest segments first; an actor that dies loses its segment only.
+    """Restores the remaining segments on a Ray cluster, the longest first; an actor that dies loses its segment only.
 
     Args:
         tools: makes the tools of a job on the machine where they are used; a function of a module that is installed there.

@@ -34,10 +34,10 @@ def work_in_processes(
     check_interrupt: CheckInterrupt = no_check,
     on_written: Progress = no_progress,
 ) -> None:
-    """Restores what is to do in `workers` processes of this machine, each on a GPU of its own if there are any.
+    """Restores the remaining segments in `workers` processes of this machine, each on its own GPU if there are any.
 
-    A process that dies is replaced, unless they die one after the other and nothing gets done. Asked to stop, they finish their segments; if this
-    one is made to stop, so are they.
+    A process that dies is replaced, unless they die one after the other without finishing a segment. When asked to stop, they finish their segments;
+    when this process is interrupted, so are they.
 
     Args:
         arguments: further ones of `fvr segment`.

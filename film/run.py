@@ -33,7 +33,7 @@ def run_job(
     Args:
         output: where the film goes, unless it is joined already.
         planning, joining: further arguments of `plan` and `join`.
-        on_planned: told, before anything is restored, how many frames are done from before, of how many.
+        on_planned: called before anything is restored with the number of frames that are already done, and of all frames.
 
     Raises:
         ValueError: if anything is not as it was planned.

@@ -11,7 +11,7 @@ from .lease import holder
 from .plan import ATTEMPTS, Job, Segment
 
 RECENT = 20
-"""Segments done last, whose speed is taken for that of the rest."""
+"""Number of the latest segments, whose speed is assumed for the rest."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Status:
 
     Attributes:
         done: numbers of segments that are done.
-        running: number of a segment to the note of its lease's holder.
-        failed: number of a segment that was given up to its last error.
-        retried: the same of those that will be tried again.
+        running: number of each running segment, to the note of its lease's holder.
+        failed: number of each segment that was given up, to its last error.
+        retried: the same for failed segments that will be tried again.
         frames, of: frames of the segments that are done, and of the film.
         speed: frames per second of one worker, by the segments done last; 0 if none is.
         people: person, frames done, frames in all, whether restored.
@@ -49,7 +49,7 @@ class Status:
 
 
 def status(job: Job) -> Status:
-    """What the folder says now; reads a small file for every segment."""
+    """The present state of a job; reads a small file for every segment."""
     done: list[Segment] = []
     notes: list[dict[str, Any]] = []
     running: dict[int, dict[str, Any]] = {}

@@ -25,7 +25,7 @@ VJP = Callable[[Tensor], Tensor]
 """The vector-Jacobian product of D2 o R: a gradient with respect to h, to one with respect to z. To be called once."""
 
 HEADROOM = 2.0**-8
-"""What the scale of half-precision gradients is multiplied by after an overflow."""
+"""Factor on the scale of half-precision gradients after an overflow."""
 
 
 def leading_times(schedule_length: int, steps: int) -> list[int]:
@@ -97,7 +97,7 @@ class SeedGenerator(ABC):
         return min(asked or self.rank, *self.feature_shape[1:])
 
     def overflowed(self) -> None:  # noqa: B027
-        """Told when a gradient came back infinite; generators in half precision scale theirs down."""
+        """Called after an infinite gradient; generators in half precision reduce their gradient scale."""
 
 
 class PixelGenerator(SeedGenerator):

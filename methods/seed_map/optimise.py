@@ -19,7 +19,7 @@ from .variables import Unknowns, unknowns
 from .warping_term import EARLIEST_START, LATEST_START, ProgressiveWarping
 
 PATIENCE = 10
-"""Overflowing gradients in a row after which the optimisation gives up."""
+"""Consecutive overflowing gradients after which the optimisation gives up."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Terms:
 
 @dataclass
 class SeedMapResult:
-    """What came out.
+    """The result of the optimisation.
 
     Attributes:
         frames: (N, 3, H, W) float32 in [0, 1] on the CPU.

@@ -29,7 +29,7 @@ class SeedMapOptions(Options):
         rate_floor: both learning rates fall along a half cosine to this share of their start. Ours: 0.05, so that the last iterations
             settle; 1 keeps them constant, as the paper seems to; tried 0.01 to 1.
         rank: k, the rank of A_n B_n in each channel, or 0: the generator's own. Paper: much less than 512. Ours: 32 for Stable Diffusion, 16.8 MB
-            a frame at 512 px (with 16 Adam crawls: the benchmark's temporal deblurring comes 4 dB less near the truth); all there is for a pixel
+            a frame at 512 px (with 16 Adam crawls: the benchmark's temporal deblurring loses 4 dB); all there is for a pixel
             prior, which has 3 channels only: 6.3 MB a frame at 512 px (at 128 px, k = 32 came to 28.0 dB where 128 came to 36.3).
         residual_init: standard deviation of A_n before the first step; B_n begins at 0, so all frames begin equal. It acts as the rate of Table 8
             does: where it is too high, residuals explain the observation before the seed has, and what that does not show stays that of an

@@ -1,8 +1,8 @@
-"""What is optimised, and the two-stage vector-Jacobian product that keeps memory flat in the number of frames.
+"""The optimised variables, and the two-stage vector-Jacobian product that keeps memory independent of the number of frames.
 
-Frames are rendered without a graph; the loss gives its gradient on them; then, one frame at a time, the last layer is run again and
-the gradient is pulled through it into that frame's residual and, summed over frames, into the shared features. The networks before them
-see one gradient in all. What comes out is the gradient of the whole, not an approximation of it.
+Frames are rendered without a graph, and the loss gives its gradient with respect to them. Then, one frame at a time, the last layer is run again and
+the gradient is propagated through it to that frame's residual and, summed over frames, to the shared features. The networks before those get one
+gradient in all. The result is the exact gradient, not an approximation.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Unknowns(ABC):
 
     @abstractmethod
     def backward(self, grad: Tensor) -> bool:
-        """Sets the gradients of all parameters from d loss / d x' (N, 3, H, W) at the frames rendered last.
+        """Sets the gradients of all parameters from d loss / d x' (N, 3, H, W) for the frames of the last `render`.
 
         Returns:
             whether all are finite.
@@ -39,7 +39,7 @@ class Unknowns(ABC):
         """Parameters and learning rates, as torch.optim takes them."""
 
     def project(self) -> None:  # noqa: B027
-        """Back into the feasible set, after a step."""
+        """Projects the parameters back onto the feasible set after a step."""
 
     @property
     def fullness(self) -> float:

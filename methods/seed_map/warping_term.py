@@ -61,7 +61,7 @@ class ProgressiveWarping:
 
     @property
     def settled(self) -> bool:
-        """Whether the flow changes little any more from one estimate to the next."""
+        """Whether the flow has stopped changing from one estimate to the next."""
         if not self.changes:
             return False
         stalled = len(self.changes) > 2 and all(self.changes[-i] >= STALLED * self.changes[-i - 1] for i in (1, 2))
