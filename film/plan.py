@@ -265,7 +265,7 @@ def plan(
             check_picture(job, faces)
             return moved_to(job, source.place)
         picture, like, cuts = picture_digest(faces), wanted_look(faces), ShotCutDetector()
-        with FirstPass(folder, source, cuts, {**whole, "selection": selection}) as state:
+        with FirstPass(folder, source, cuts, finding(whole, selection, tools.detector)) as state:
             timed = TimesRecorder(source, state.frames, check_interrupt)
             on_found(state.frames)
             tracks = follow_faces(
@@ -311,6 +311,17 @@ def plan(
         }
         write_json(folder / "job.json", content)
         return Job.load(folder)
+
+
+def finding(identity: Mapping[str, Any], selection: Mapping[str, Any], detector: Detector) -> dict[str, Any]:
+    """What decides who is found: the faces found so far serve a job that is given anew with another method, or other people to restore."""
+    return {
+        "input": identity["input"],
+        "selection": selection,
+        "version": identity.get("version"),
+        "detector": [detector.name, getattr(detector, "rotate", None)],
+        "weights": [file for file in identity.get("weights", ()) if file["used_by"] == "detector"],
+    }
 
 
 JOB_FILES = {"job.json", "times.npy", "tracks.safetensors", "segments", "plan.lease", "join.lease", "joined.json"}

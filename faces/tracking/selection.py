@@ -54,8 +54,8 @@ def select_tracks(tracks: Sequence[FaceTrack], which: str = "all", min_size: flo
     known = {track.person for track in tracks}
     unknown = sorted(wanted - known)
     if unknown:
-        people = f"persons {', '.join(map(str, sorted(known)))}" if known else "nobody"
-        raise ValueError(f"no person {', '.join(map(str, unknown))} in this clip, which shows {people}; choose among them, or all, or largest")
+        people = f"persons {', '.join(map(str, sorted(known)))}; choose among them, or all, or largest" if known else "nobody: it has no face"
+        raise ValueError(f"no person {', '.join(map(str, unknown))} in this clip, which shows {people}")
     return [track for track in large if track.person in wanted]
 
 

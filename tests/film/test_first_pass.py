@@ -35,7 +35,7 @@ def film(path):
         sink.write(frames, times.starts, times.ends)
 
 
-def find_faces(folder, clip, kill_at=None):
+def find_faces(folder, clip, kill_at=None, **changes):
     """Plans the job, with a snapshot of every chunk, and leaves a note of the frame with which it began; dies as soon as so many frames are done."""
     torch.set_num_threads(1)
     first_pass.INTERVAL = 0.0
@@ -47,7 +47,7 @@ def find_faces(folder, clip, kill_at=None):
         if kill_at is not None and sum(found) >= kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    planned(folder, clip, detector=load_detector("blazeface"), on_found=on_found)
+    planned(folder, clip, detector=load_detector("blazeface"), on_found=on_found, **changes)
     return int(folder.with_suffix(".began").read_text())
 
 
@@ -86,6 +86,16 @@ def test_killed_while_it_finds_faces_it_goes_on_from_there(tmp_path, monkeypatch
     assert plan_in(job) == plan_in(whole)
     assert len(plan_in(job)[0]["people"]["people"]) >= 1 and len(plan_in(job)[0]["segments"]) > 1
     assert sorted(path.name for path in job.iterdir()) == sorted(path.name for path in whole.iterdir())
+
+
+def test_who_named_a_person_that_is_not_there_need_not_wait_again(tmp_path, monkeypatch):
+    """The last snapshot serves the corrected command, and one with another method."""
+    monkeypatch.setattr(first_pass, "INTERVAL", first_pass.INTERVAL)
+    clip, job = tmp_path / "in.mp4", tmp_path / "job"
+    film(clip)
+    with pytest.raises(ValueError, match="no person 7 in this clip"):
+        find_faces(job, clip, faces="7", identity={"settings": {"faces": "7"}})
+    assert find_faces(job, clip, identity={"settings": {"faces": "all", "method": "another"}}) == 56
 
 
 @pytest.mark.parametrize("left", [0, 1000, None])
