@@ -97,7 +97,7 @@ class Watched:
         self.before, self.after = Samples(), Samples()
         self.chosen: list[FaceTrack] = []
         self.faces = Thumbnails([])
-        self.found = self.kept = self.pushed = self.written = 0
+        self.found = self.found_before = self.kept = self.pushed = self.written = 0
         self.last: Tensor | None = None
         self.began = self.began_finding = self.said = time.monotonic()
 
@@ -134,9 +134,11 @@ class Watched:
         self.restoring()
 
     def on_found(self, count: int) -> None:
+        if not self.found:  # those of a job that was killed took no time now
+            self.found_before, self.began_finding = count, time.monotonic()
         self.tick(count)
         self.found += count
-        self.show("finding faces: ", self.found, self.began_finding)
+        self.show("finding faces: ", self.found, self.began_finding, self.found_before)
         self.began = time.monotonic()  # of writing, which comes next
 
     def on_planned(self, kept: int, of: int) -> None:

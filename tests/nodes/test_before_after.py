@@ -83,6 +83,17 @@ def test_the_rate_is_that_of_each_pass_and_tells_the_time_left(monkeypatch):
     assert watched.status(10, 5.0) == "10 frames, 2.00 frames/s"
 
 
+def test_faces_that_a_killed_job_had_found_took_no_time_now(monkeypatch):
+    shown = []
+    monkeypatch.setattr(host, "show_work", lambda text, picture: shown.append(text))
+    watched = Watched(100, lambda count, preview=None: None)
+    watched.on_found(60)
+    watched.began_finding -= 1000
+    watched.said -= 1
+    watched.on_found(10)
+    assert shown[-1].startswith("finding faces: 70 of 100 frames, 0.01 frames/s")
+
+
 def picture_of(folder, file):
     """(3, H, W) of a file that a node shows."""
     return torch.from_numpy(np.array(Image.open(folder / file["subfolder"] / file["filename"]))).movedim(-1, 0) / 255
