@@ -277,15 +277,35 @@ def test_the_classic_page_shows_few_widgets_and_all_when_asked(running):
     assert few == ["seed", "data_consistency", "enhance", "preset", "preset.steps", "fvr_more"] and len(all_of_them) == 28
 
 
-def test_a_folder_with_a_space_in_its_name_serves_its_scripts(tmp_path):
+HELP = """() => {
+  app.graph.clear();
+  const node = LiteGraph.createNode('FVRRestoreVideo');
+  app.graph.add(node);
+  app.canvas.ds.offset = [300, 300];
+  app.canvas.selectNode(node);
+}"""
+
+
+def test_a_folder_of_any_name_serves_scripts_help_and_workflows(tmp_path):
+    """A browser's second download has a space and brackets in its name, a release a full stop."""
     here = Host(tmp_path)
-    here.start(name="face video restoration (1)")
+    here.start(name="face video restoration 1.0 (1)")
+
+    def visit(page: Any) -> None:
+        page.evaluate(HELP)
+        with page.expect_response(lambda answer: answer.ok and answer.url.endswith("/face-video-restoration/docs/FVRRestoreVideo.md")):
+            page.locator("[data-testid=info-button]").click()
+        with page.expect_response(lambda answer: answer.ok and "/workflow_templates/face-video-restoration/" in answer.url):
+            page.evaluate("async () => await app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+
     try:
         ours = [path for path in here.ask("/extensions") if path.startswith("/extensions/face")]
         served = [urlopen(f"http://127.0.0.1:{here.port}{path}").read() for path in ours]
+        in_page(here, "classic", visit)
+        workflow = here.ask("/api/workflow_templates/face-video-restoration/start_here.json")
     finally:
         here.control("stop")
-    assert len(ours) == 5 and all(b"import" in script for script in served)
+    assert len(ours) == 5 and all(b"import" in script for script in served) and workflow["nodes"]
 
 
 LOOKED_FOR = {

@@ -201,14 +201,20 @@ function fillInName(node) {
   widget.serializeValue = () => (typeof widget.value === "string" ? filled(app.rootGraph ?? app.graph, widget.value) : widget.value);
 }
 
+/** Where help pages and templates are served, which is not always under our folder's name (host/page_scripts.py). */
+const SERVED = new URL(import.meta.url).pathname.split("/").at(-2);
+
 /** The server lists templates in no order; the one to begin with comes first. */
 const STARTER = "start_here";
 const getTemplates = api.getWorkflowTemplates;
 if (getTemplates) {
   api.getWorkflowTemplates = async function (...given) {
     const packs = await getTemplates.apply(this, given);
-    for (const names of Object.values(packs ?? {}))
-      if (names.includes?.(STARTER)) names.sort((a, b) => (b === STARTER) - (a === STARTER) || a.localeCompare(b));
+    for (const [pack, names] of Object.entries(packs ?? {})) {
+      if (!names.includes?.(STARTER)) continue;
+      delete packs[pack];
+      packs[SERVED] = names.sort((a, b) => (b === STARTER) - (a === STARTER) || a.localeCompare(b));
+    }
     return packs;
   };
 }
@@ -226,6 +232,7 @@ app.registerExtension({
   },
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (!nodeData.name?.startsWith("FVR")) return;
+    nodeData.python_module = `custom_nodes.${SERVED}`;
     addUpload(nodeData);
     tuckAway(nodeType, nodeData);
     setAside(nodeType);
