@@ -88,11 +88,11 @@ def source_of(
 
 
 def sound_of(audio: dict | None, skip: float = 0.0) -> AudioTrack | None:
-    """ComfyUI's AUDIO without its first `skip` seconds."""
+    """ComfyUI's AUDIO, (1, C, S) or (C, S) as torchaudio has it, without its first `skip` seconds."""
     if audio is None:
         return None
-    rate = int(audio["sample_rate"])
-    return AudioTrack(audio["waveform"][0].float()[:, round(skip * rate) :], rate)
+    rate, waveform = int(audio["sample_rate"]), audio["waveform"].float()
+    return AudioTrack((waveform[0] if waveform.dim() > 2 else waveform)[..., round(skip * rate) :], rate)
 
 
 RANGE = [

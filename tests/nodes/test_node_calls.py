@@ -131,6 +131,19 @@ def test_saved_clips_keep_times_and_say_where_they_are(frames, tmp_path):
     assert video.get_stream_source() == path
 
 
+def test_sound_of_other_packs_is_saved(frames, tmp_path):
+    """ComfyUI's waveforms have a batch dimension; packs that give what torchaudio read have none."""
+    tone = 0.2 * torch.sin(torch.arange(7680) * 0.05).repeat(2, 1)
+    heard = []
+    with host.workspace(input=tmp_path, output=tmp_path):
+        for waveform in (tone[None], tone):
+            _, path = call(SaveVideoFrames, frames=frames, audio={"waveform": waveform, "sample_rate": 48000})
+            heard.append(call(LoadVideoFrames, file=path)[2]["waveform"])
+        with pytest.raises(ValueError, match="channels, samples"):
+            call(SaveVideoFrames, frames=frames, audio={"waveform": tone[0], "sample_rate": 48000})
+    assert heard[0].shape[:2] == (1, 2) and heard[0].std() > 0.1 and torch.equal(*heard)
+
+
 def test_damage_is_shown_on_the_loader(tmp_path):
     """The frames there are come out, and the node says that there should be more."""
     whole = tmp_path / "whole.mkv"
