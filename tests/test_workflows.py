@@ -159,7 +159,7 @@ def wires_behind_nodes(page: dict[str, Any]) -> list[tuple[str, str, str]]:
     return found
 
 
-CROWDED = {"adapt_to_my_archive", "compare_methods", "faces_with_ksampler", "faces_with_seedvr2", "flair_space_time", "measure_against_reference"}
+CROWDED = {"adapt_to_my_archive", "faces_with_ksampler", "faces_with_seedvr2"}
 """Pages with too many nodes and wires for each to have its own way."""
 
 
