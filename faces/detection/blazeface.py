@@ -13,15 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..geometry import iou
+from ..geometry import iou, side
 from ..types import Face
 from .mesh_points import face_box, five_points, pose, roll_of
 from .mesh_tracking import CROP_MARGIN, Mesher, Region, crop, region_of, track_by_flow
-from .pyramid import DOUBTFUL_SCORE, SCORE, Candidate, Searcher
+from .pyramid import DOUBTFUL_SCORE, MIN_BOX, MIN_FACE, SCORE, Candidate, Searcher
 
 MOST_DOUBTFUL = 3
-"""Candidates below SCORE that FaceMesh looks at in a search: small faces have 0.2 to 0.3 in some frames, and FaceMesh is certain of them; there is
-one in two searches where there is no face, and dozens where all is blurred."""
+"""Candidates below SCORE that FaceMesh refuses before a search is over: small faces have 0.2 to 0.3 in some frames, and FaceMesh is certain of them;
+there is one in two searches where there is no face, and dozens where all is blurred."""
+CROWD_ZOOM = 1.5
+"""How much more finely a frame is searched that shows somebody hardly larger than the smallest face that was searched for, and by how much."""
 ROTATE = ("auto", "off")
 QUARTER_TURNS = (0, 2, 1, 3)
 """Quarter turns of the picture, counterclockwise, in the order in which they are tried."""
@@ -115,12 +117,20 @@ class BlazeFaceDetector:
         self, picture: np.ndarray, known: Sequence[Placed], fine: bool, quarters: Sequence[int] = (0,), area: Area | None = None
     ) -> list[Placed]:
         """Faces in a picture (3, H, W), or the smaller ones in an area of it, that are not among the known ones."""
-        if area is None:
-            height, width = picture.shape[1:]
-            least = DOUBTFUL_SCORE if fine and 0 in quarters else SCORE
-            candidates = self.searcher(picture, self.searcher.levels(height, width, fine), quarters, least)
-        else:
-            candidates = self.candidates_in(picture, area, self.searcher.finest(min(area[2] - area[0], area[3] - area[1])), DOUBTFUL_SCORE)
+        if area is not None:
+            scale = self.searcher.finest(min(area[2] - area[0], area[3] - area[1]))
+            return self.confirmed(picture, self.candidates_in(picture, area, scale, DOUBTFUL_SCORE), known, quarters)
+        height, width = picture.shape[1:]
+        least = DOUBTFUL_SCORE if fine and 0 in quarters else SCORE
+        found = self.confirmed(picture, self.searcher(picture, self.searcher.levels(height, width, fine), quarters, least), known, quarters)
+        scale = self.searcher.finest(min(height, width))
+        finer = min(scale * CROWD_ZOOM, MIN_BOX / MIN_FACE)
+        if fine and 0 in quarters and finer > scale and any(float(side(p.box)) * scale < CROWD_ZOOM * MIN_BOX for p in (*known, *found)):
+            found += self.confirmed(picture, self.searcher(picture, [finer], quarters, least), [*known, *found], quarters)
+        return found
+
+    def confirmed(self, picture: np.ndarray, candidates: Sequence[Candidate], known: Sequence[Placed], quarters: Sequence[int]) -> list[Placed]:
+        """The candidates, best first, that FaceMesh sees and that are not among the known faces."""
         boxes = [placed.box for placed in known]
         found: list[Placed] = []
         doubtful = 0
@@ -128,13 +138,14 @@ class BlazeFaceDetector:
             alike = [math.cos(candidate.roll - roll_of(placed.mesh)) > 0.5 for placed in found]
             if overlaps_any([*boxes, *(p.box for p, same in zip(found, alike, strict=True) if same)], candidate.box):
                 continue
-            doubtful += candidate.score < SCORE
-            if doubtful > MOST_DOUBTFUL:
+            if candidate.score < SCORE and doubtful == MOST_DOUBTFUL:
                 break
             region = replace(region_of(candidate.box.reshape(2, 2), 0.0), roll=candidate.roll)
             placed = self.refine(picture, region, seen=candidate.score >= SEEN, taken=boxes)
             if placed is not None and (candidate.score >= SCORE or placed.score >= CERTAIN_SCORE):
                 found.append(placed)
+            else:
+                doubtful += candidate.score < SCORE
         return drop_overlapping([*known, *sorted(found, key=lambda placed: -placed.score)])[len(known) :]
 
     def candidates_in(self, picture: np.ndarray, area: Area, scale: float, least: float = SCORE) -> list[Candidate]:

@@ -120,6 +120,24 @@ def test_who_lies_beside_somebody_who_stands_is_found_at_once(portrait, detector
     assert [len(faces) for faces in following(detector)(frames)] == [2, 2]
 
 
+def test_who_is_smaller_than_somebody_small_is_found(portrait, detector):
+    """Faces of 25 pixels in 720p, beside one of 40: nobody smaller than 30 is looked for where everybody is large."""
+    frame = torch.full((1, 3, 720, 960), 0.4)
+    for x, width in ((100, 70), (400, 44), (700, 44)):
+        frame[:, :, 300 : 300 + width, x : x + width] = torch.nn.functional.interpolate(
+            portrait[None, :, 20:230, 120:330], size=(width, width), mode="area"
+        )
+    assert len(detector(frame)[0]) == 3
+
+
+def test_a_crowd_that_blazeface_doubts_is_found_whole(portrait, detector, monkeypatch):
+    """Only whom FaceMesh refuses counts against the doubtful."""
+    frame = torch.nn.functional.avg_pool2d(portrait[None, :, :280, 80:360], 4).repeat(1, 1, 2, 3)
+    network = detector.searcher.network
+    monkeypatch.setattr(detector.searcher, "network", lambda picture: (network(picture)[0].clamp(max=math.log(0.25 / 0.75)), network(picture)[1]))
+    assert len(detector(frame)[0]) == 6
+
+
 def test_a_small_face_that_comes_into_view_is_found_within_four_frames(portrait, detector):
     """Beside a large one that stays; less than 7 % of the frame, which coarse searches cannot see."""
     large, small = (torch.nn.functional.interpolate(portrait[None, :, :280, 80:360], size=(n, n), mode="area")[0] for n in (240, 110))
