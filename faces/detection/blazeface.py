@@ -94,7 +94,7 @@ class BlazeFaceDetector:
 
     Args:
         rotate: "auto" also searches frames turned by quarters, in new scenes and where no face is certain, for those that lie or stand on their
-            heads; "off" does not, and finds fewer of them.
+            heads, and turns what comes into view beside known faces; "off" does not, and finds fewer of them.
     """
 
     name = "blazeface"
@@ -142,6 +142,8 @@ class BlazeFaceDetector:
                 break
             region = replace(region_of(candidate.box.reshape(2, 2), 0.0), roll=candidate.roll)
             placed = self.refine(picture, region, seen=candidate.score >= SEEN, taken=boxes)
+            if placed is None and known and self.rotate == "auto" and candidate.score >= SCORE and 0 in quarters:
+                placed = self.turned(picture, region, boxes)
             if placed is not None and (candidate.score >= SCORE or placed.score >= CERTAIN_SCORE):
                 found.append(placed)
             else:
@@ -180,6 +182,14 @@ class BlazeFaceDetector:
             if region.near(before, near):
                 break
         return placed
+
+    def turned(self, picture: np.ndarray, region: Region, taken: Sequence[Tensor]) -> Placed | None:
+        """The certain face in a region that lies or stands on its head; see `refine`."""
+        for quarter in QUARTER_TURNS[1:]:
+            placed = self.refine(picture, replace(region, roll=region.roll + quarter * math.pi / 2), taken=taken)
+            if placed is not None and placed.score >= CERTAIN_SCORE:
+                return placed
+        return None
 
     def look(self, picture: np.ndarray, region: Region) -> Placed | None:
         """The face in a region, None if FaceMesh does not even suspect one."""
@@ -334,7 +344,7 @@ class Follower:
             return live
         self.turn_due = self.count + self.FINE_EVERY
         uncertain = [
-            *self.detector.search(picture, certain, bool(quarters), quarters or QUARTER_TURNS[1:]),
+            *self.detector.search(picture, certain, bool(quarters), QUARTER_TURNS[1:] if thorough else quarters),
             *(placed for placed in live if placed.score < CERTAIN_SCORE),
         ]
         left = drop_overlapping([*certain, *sorted(uncertain, key=lambda placed: -placed.score)])

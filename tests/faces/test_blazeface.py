@@ -120,6 +120,24 @@ def test_who_lies_beside_somebody_who_stands_is_found_at_once(portrait, detector
     assert [len(faces) for faces in following(detector)(frames)] == [2, 2]
 
 
+def test_people_who_lie_to_either_side_are_found_at_once(portrait, detector):
+    """The upright picture shows the one who leans, and that was taken to say which way all others lie."""
+    head = torch.nn.functional.avg_pool2d(portrait[None, :, :280, 80:360], 2)[0].permute(1, 2, 0).numpy()
+    frame = torch.full((1, 3, 200, 420), 0.4)
+    for x, degrees in ((40, -70), (240, 90)):
+        turned = cv2.warpAffine(head, cv2.getRotationMatrix2D((70, 70), degrees, 0.8), (140, 140), borderValue=(0.4, 0.4, 0.4))
+        frame[0, :, 30:170, x : x + 140] = torch.from_numpy(turned).permute(2, 0, 1)
+    assert len(detector(frame)[0]) == 2
+
+
+def test_who_comes_to_lie_beside_somebody_who_stands_is_found_within_four_frames(portrait, detector):
+    """BlazeFace sees a face there in the upright picture, FaceMesh none."""
+    head = torch.nn.functional.avg_pool2d(portrait[None, :, :280, 80:360], 2)[0]
+    frames = torch.full((13, 3, 240, 480), 0.4)
+    frames[:, :, 50:190, 40:180], frames[6:, :, 50:190, 280:420] = head, head.rot90(1, (1, 2))
+    assert [len(faces) for faces in following(detector)(frames)[9:]] == [2] * 4
+
+
 def test_who_is_smaller_than_somebody_small_is_found(portrait, detector):
     """Faces of 25 pixels in 720p, beside one of 40: nobody smaller than 30 is looked for where everybody is large."""
     frame = torch.full((1, 3, 720, 960), 0.4)
