@@ -63,6 +63,9 @@ REDUCED_SIDE = 128
 """Side of the reduced picture in which BlazeFace looks for such a face, which fills a third of it: there neither blur nor noise is left."""
 DARK, MAX_GAIN = 0.4, 8.0
 """Brightness up to which the light parts of a frame are raised for the search, and by how much at most."""
+CAST, RED_CAST = 1.6, 6.0
+"""How many times as light as red green or blue is over a frame, and red as the weaker of them, from which on the frame is searched in grey: FaceMesh
+sees no face in green, cyan or blue light, and every one once the colours are gone."""
 Area = tuple[int, int, int, int]
 """x0, y0, x1, y1 in frame pixels."""
 
@@ -259,10 +262,13 @@ class Follower:
         small = thumbnail(picture)
         before, last = self.small, self.last
         self.small, self.last = small, picture
-        gain = exposure(small)
-        if before is not None and last is not None and np.array_equal(small, before) and np.array_equal(picture, last):
-            return self.repeat(exposed(picture, gain))
-        picture, last = exposed(picture, gain), None if last is None else exposed(last, gain)
+        repeated = before is not None and last is not None and np.array_equal(small, before) and np.array_equal(picture, last)
+        weights = cast(small)
+        gain = exposure(small if weights is None else grey(small, weights))
+        picture = exposed(picture, gain, weights)
+        if repeated:
+            return self.repeat(picture)
+        last = None if last is None else exposed(last, gain, weights)
         self.least = AGREED if gain == 1 else AGREED_IN_DARK
         changed = before is None or float(np.abs(small - before).mean()) > SCENE_CHANGE
         known = [] if changed else self.live
@@ -411,8 +417,20 @@ def exposure(small: np.ndarray) -> float:
     return min(2.0 ** max(math.floor(math.log2(DARK / max(light, 1e-4))), 0), MAX_GAIN)
 
 
-def exposed(picture: np.ndarray, gain: float) -> np.ndarray:
+def cast(small: np.ndarray) -> np.ndarray | None:
+    """How much each colour (3,) of a thumbnail (3, h, w) counts where night vision or coloured light gives skin another colour; else None."""
+    light = small.mean((1, 2))
+    return light / light.sum() if light.max() > CAST * light[0] or light[0] > RED_CAST * light.min() else None
+
+
+def grey(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """A picture (3, H, W) without its colours, which count by weights (3,), as three equal planes."""
+    return np.repeat(np.tensordot(weights, picture, 1)[None], 3, 0)
+
+
+def exposed(picture: np.ndarray, gain: float, weights: np.ndarray | None) -> np.ndarray:
     """A picture as it is searched; the networks know faces in daylight."""
+    picture = picture if weights is None else grey(picture, weights)
     return picture if gain == 1 else np.minimum(picture * np.float32(gain), 1.0)
 
 

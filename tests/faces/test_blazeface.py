@@ -148,6 +148,15 @@ def test_who_is_smaller_than_somebody_small_is_found(portrait, detector):
     assert len(detector(frame)[0]) == 3
 
 
+@pytest.mark.parametrize("light", [(0.15, 1, 0.3), (0.1, 0.9, 1), (0, 0.1, 1)], ids=["green", "cyan", "blue"])
+def test_who_is_in_coloured_light_is_found(light, portrait, detector):
+    small = torch.nn.functional.avg_pool2d(portrait[None], 2)[0]
+    frames = (small * torch.tensor(light)[:, None, None]).expand(3, -1, -1, -1)
+    (track,) = find_tracks([(0, frames)], detector)
+    (day,) = detector(small[None])[0]
+    assert len(track) == 3 and float((track.landmarks - day.landmarks).abs().max()) < 6
+
+
 def test_a_crowd_that_blazeface_doubts_is_found_whole(portrait, detector, monkeypatch):
     """Only whom FaceMesh refuses counts against the doubtful."""
     frame = torch.nn.functional.avg_pool2d(portrait[None, :, :280, 80:360], 4).repeat(1, 1, 2, 3)
