@@ -64,7 +64,7 @@ STILLS = "blur, downsampling, noise and JPEG"
 
 
 def federal_data(train: int, held_out: int, degraded: str = STILLS) -> str:
-    """What the portraits of the federal government are, how many of them trained and validated, and how they were degraded."""
+    """A card's sentences about the portraits of the federal government: their numbers in training and validation, and how they were degraded."""
     return (
         f"{train} aligned official portraits of members of the United States Congress (repositories CivilServiceUSA/us-house and us-senate, MIT "
         "licence; the portraits are mostly works of the US government), split by last name from "

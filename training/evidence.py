@@ -1,4 +1,4 @@
-"""DicFace's second stage, ours: the Dirichlet distributions of the codes learn how much a face tells of them."""
+"""DicFace's second stage, ours: the Dirichlet distributions of the codes learn how much evidence a face gives for them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .plan import Plan
 from .recipe import SMALL_128
 
 EVIDENCE_FILE = "places.safetensors"
-"""What the stage looked at, kept in the work folder: a start of its own takes minutes."""
+"""The evidence of the stills, kept in the work folder, as computing it takes minutes."""
 
 
 @dataclass(frozen=True)

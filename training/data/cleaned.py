@@ -1,4 +1,4 @@
-"""Small faces as the embedded codebooks get them: damaged as footage is, then cleaned by the blind restorer. Made once and kept on disk."""
+"""Small faces as the embedded codebooks see them: damaged like footage, then cleaned by the blind restorer. Made once and kept on disk."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLIP = 3
 
 
 class CleanedClips:
-    """Clip number i is a function of the pairs, the restorer, the side and i; what was made once is read from `folder` from then on.
+    """Clip number i is a function of the pairs, the restorer, the side and i. Clips are made once and then read from `folder`.
 
     Args:
         pairs: of windows as large as the crop.

@@ -1,4 +1,4 @@
-"""Clips through real codecs and back, with colours converted here: swscale's default rounding darkens a picture by up to two levels a trip."""
+"""Encodes and decodes clips by real codecs, with our own colour conversion: swscale's default rounding darkens by up to two levels each time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CODECS: Mapping[str, tuple[str, str, tuple[float, float]]] = {
     "vp9": ("libvpx-vp9", "crf", (20, 56)),
     "mjpeg": ("mjpeg", "q", (2, 24)),
 }
-"""Name to FFmpeg's encoder, what its quality is called, and the range of it from hardly visible to ruined."""
+"""By name: FFmpeg's encoder, its option for quality, and the range of that from hardly visible to destroyed."""
 
 LUMA_WEIGHTS = {"bt601": BT601, "bt709": BT709}
 """Weights of red and blue in luma."""
@@ -52,7 +52,7 @@ def from_yuv420(planes: np.ndarray, matrix: str) -> np.ndarray:
 
 
 def through(frames: np.ndarray, codec: str | None, quality: float, matrix: str = "bt601", options: Mapping[str, str] | None = None) -> np.ndarray:
-    """A clip coded and decoded: (T, H, W, 3) float32 RGB in [0, 255] to the same, nowhere shifted.
+    """A clip encoded and decoded: (T, H, W, 3) float32 RGB in [0, 255] to the same, without a shift.
 
     Args:
         codec: of CODECS; None is 8 bits of 4:2:0 and nothing else.

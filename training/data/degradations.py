@@ -24,7 +24,7 @@ BENCHMARK = {
     "x8 bicubic": "bicubic(factor=8)",
     "blur, noise, JPEG 60": "gaussian_blur(sigma=2) + noise(sigma=0.03) + jpeg(quality=60)",
 }
-"""What restorers are judged on: known operators, acting on faces at a network's native size."""
+"""The benchmark degradations: known operators on faces at a network's native size."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Blind:
         factor: of the downsampling, a real number.
         noise: standard deviation in 1/255.
         quality: of JPEG.
-        skip: chance that any one of blur, downsampling, noise and JPEG is left out.
-        camera: chance that the noise is a camera's instead.
-        ends: interpolations back to full size, one drawn per face.
+        skip: probability that any one of blur, downsampling, noise and JPEG is left out.
+        camera: probability that the noise is a camera's instead.
+        ends: interpolations back to full size, one of which is drawn per face.
     """
 
     side: int = 512
@@ -55,11 +55,11 @@ class Blind:
 
     @property
     def text(self) -> str:
-        """None in particular, which cards leave out."""
+        """Empty: model cards have a standard sentence for it."""
         return ""
 
     def at(self, side: int) -> Blind:
-        """The same degradation of faces of another side: blur and downsampling shrink with it, noise and JPEG act on what is left as before."""
+        """The same degradation for faces of another side: blur and downsampling are scaled, noise and JPEG are unchanged."""
         scale = side / self.side
         sigma = (max(0.01, self.sigma[0] * scale), max(0.01, self.sigma[1] * scale))
         return replace(self, side=side, sigma=sigma, factor=(max(1.0, self.factor[0] * scale), max(1.0, self.factor[1] * scale)))
@@ -89,7 +89,7 @@ NATIVE_128 = Blind(128, (0.1, 3.0), 0.6, (1.0, 9.0), (0.0, 15.0), (40, 100), ski
 
 @dataclass(frozen=True)
 class Draw:
-    """One blind degradation with its parameters; `None` where a part is left out."""
+    """One blind degradation with its parameters; None for a part that is left out."""
 
     sigmas: tuple[float, float] | None
     angle: float

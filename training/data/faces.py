@@ -22,12 +22,12 @@ FEDERAL = ("us-house_", "us-senate_")
 """Names of the portraits of the United States' federal government: the only ones that train what this package ships."""
 
 HELD_OUT = 10
-"""One identity in this many goes to validation where the folder does not say."""
+"""One identity in this many is held out for validation if the folder has no split."""
 
 
 @dataclass(frozen=True)
 class Jitter:
-    """How far a training face is moved before use, uniformly within +- the amounts; a restorer then tolerates an imperfect alignment.
+    """Augmentation of training faces, uniform within +- the amounts; it makes a restorer tolerate imperfect alignment.
 
     Attributes:
         turn: degrees.
@@ -167,12 +167,12 @@ def _has_split_folders(folder: Path) -> bool:
 
 
 def identity(path: Path) -> str:
-    """Who a file shows, as far as its name tells: "anna_012.png" and "anna-3.jpg" are both "anna"."""
+    """The identity that a file name suggests: "anna_012.png" and "anna-3.jpg" are both "anna"."""
     return path.stem.rstrip("0123456789").rstrip("-_. ").lower() or path.stem
 
 
 def held_out(key: str) -> bool:
-    """Whether an identity belongs to validation: the same on every machine."""
+    """Whether an identity is held out for validation; the same on every machine."""
     return _hash(key) % HELD_OUT == 0
 
 

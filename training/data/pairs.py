@@ -60,7 +60,7 @@ class Pair:
 
 
 class Pairs:
-    """Pair number i is a function of the faces, the family, the seed and i; what was made once is read from `folder` from then on.
+    """Pair number i is a function of the faces, the degradation, the seed and i. Pairs are made once and then read from `folder`.
 
     Args:
         faces: 512 x 512.
@@ -94,7 +94,7 @@ class Pairs:
         return pair
 
     def prepare(self, workers: int) -> None:
-        """Makes what is not in the folder yet, in so many threads: OpenCV and the codecs let others run meanwhile."""
+        """Makes the missing pairs in several threads: OpenCV and the codecs release the GIL."""
         missing = [] if self.folder is None else [index for index in range(self.number) if not (self.folder / f"{index:06}.npz").is_file()]
         if missing:
             with ThreadPoolExecutor(workers) as pool:
@@ -123,7 +123,7 @@ class Pairs:
 
 
 def keep(path: Path, **arrays: np.ndarray) -> None:
-    """Writes an .npz of the arrays, which is there whole or not at all."""
+    """Writes an .npz of the arrays, atomically."""
     with resumable_file(path) as part, part.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
@@ -162,7 +162,7 @@ def moving_window(face: np.ndarray, corner: tuple[int, int], window: int, frames
 
 
 def relit(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Other light and other cameras than the portraits': gamma, contrast, colour cast, saturation down to none."""
+    """Varies light and camera: gamma, contrast, colour cast, saturation down to none."""
     if rng.random() < 0.3:
         return clip
     x = (clip / 255) ** np.float32(np.exp(rng.normal(0.05, 0.3)))
@@ -174,8 +174,8 @@ def relit(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def filmed(clip: np.ndarray, scale: float, rng: np.random.Generator) -> np.ndarray:
-    """The truth as a good camera has it: mostly softer than a portrait made smaller, coarser in its colours, and coded once. Only what came after
-    that is damage.
+    """The ground truth as a good camera records it: mostly softer than a downsampled portrait, with coarser colours, and coded once. Only what
+    follows is damage.
 
     Args:
         scale: frame pixels per pixel of the clip.
