@@ -10,7 +10,8 @@ from typing import Any
 from . import host
 from .assembly import PRECISIONS, chosen_detector, chosen_paster, named_upscaler, named_weights, weights_for
 from .faces import Paster
-from .film.plan import Job, Tools, check_input, check_same
+from .film.checks import check_input, check_same
+from .film.job import Job, Tools
 from .methods.base import Restorer
 from .methods.registry import build_restorer, with_estimates
 from .models.checkpoints.origin import origins

@@ -14,7 +14,7 @@ def add(commands: Any) -> None:
 
 
 def job(options: Namespace) -> int:
-    from ..film.plan import Job
+    from ..film.job import Job
     from ..film.status import status, status_text
 
     planned = Job.load(options.folder)

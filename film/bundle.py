@@ -7,7 +7,7 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile, ZipInfo
 
 from ..atomic import write_bytes
-from .plan import Job
+from .job import Job
 
 NODE = "FVRRestoreSegment"
 """The node that restores a segment of it."""

@@ -13,8 +13,8 @@ from ..atomic import DISK_FULL
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import Progress, no_progress
 from .files import write_json
+from .job import ATTEMPTS, Job, Segment, Tools
 from .lease import take
-from .plan import ATTEMPTS, Job, Segment, Tools
 from .segment import restore_segment
 
 POLL_INTERVAL = 0.5

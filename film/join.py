@@ -20,7 +20,8 @@ from ..video import VideoError, VideoSink
 from ..video.files import ffmpeg_reason, open_input, picture_stream
 from ..video.writing.timeline import Timeline
 from .files import read_json, write_json
-from .plan import Job, Segment, exclusive
+from .job import Job, Segment
+from .lease import exclusive
 from .segment import encoding_of
 
 

@@ -7,9 +7,12 @@ import os
 import platform
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from ..models.device import CheckInterrupt
 
 try:
     import fcntl
@@ -127,3 +130,17 @@ def holder(path: Path) -> dict[str, Any] | None:
         return note if note and time.time() - status.st_mtime < HEARTBEAT_TIMEOUT else None
     finally:
         os.close(handle)
+
+
+@contextmanager
+def exclusive(lease: Path, result: Path | None, check_interrupt: CheckInterrupt) -> Iterator[None]:
+    """Holds `lease`, once nobody else does; enters without it where its `result` exists."""
+    held = None
+    while not (result and result.exists()) and (held := take(lease)) is None:
+        check_interrupt()
+        time.sleep(0.2)
+    try:
+        yield
+    finally:
+        if held is not None:
+            held.release()

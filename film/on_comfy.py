@@ -15,7 +15,7 @@ from .bundle import FOLDER, NODE, pack
 from .comfy_server import CHUNK_BYTES, ComfyServer, Refused, TooLarge, Unreachable, view_route
 from .executors import ATTEMPTS, POLL_INTERVAL, Say, Stopping, attempt, frames_done, never, work_loop
 from .files import SAMPLE, sha256, write_json
-from .plan import Job, Segment
+from .job import Job, Segment
 
 NOTED = ("frames", "times", "bytes", "seconds", "delay")
 """What a segment's note says at least."""

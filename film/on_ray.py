@@ -11,7 +11,7 @@ from typing import Any
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import Progress, no_progress
 from .executors import ATTEMPTS, Say, Stopping, attempt, never, note_failure
-from .plan import Job, Segment, Tools
+from .job import Job, Segment, Tools
 
 WAIT = 1.0
 """Seconds between two checks of the cluster."""

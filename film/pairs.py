@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..video import open_source
-from .plan import Job
+from .job import Job
 
 
 def frames_with_faces(job: Job) -> Tensor:

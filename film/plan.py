@@ -1,218 +1,33 @@
-"""A job: a folder that says once and for all how a film is cut into segments, and holds those that are done.
-
-job.json               what is restored, how, and in which segments; written last, so that a plan is whole if it is there
-times.npy              when each frame begins, and the last one ends, in ticks
-tracks.safetensors     the faces that are restored
-segments/00042.json    that a segment is done, and what is in its file; written after the file
-"""
+"""Plans a job: one pass over the film finds its shots and faces, and divides it into segments."""
 
 from __future__ import annotations
 
 import json
 import math
-import time
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from fractions import Fraction
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from torch import Tensor
 
 from ..atomic import PART, atomic_file
-from ..faces import Detector, FaceTrack, Paster, PersonReport, TrackReport, picture_named, report, select_tracks, wanted_look
-from ..methods.base import Restorer
+from ..faces import Detector, report, select_tracks, wanted_look
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import CHUNK, Progress, follow_faces, no_progress
-from ..video import FrameSource, ShotCutDetector, SourceInfo, open_source
-from ..video.reading.source import Selection
-from .files import content_digest, fingerprint, read_json, sha256, write_json
+from ..video import FrameSource, ShotCutDetector
+from .checks import check_picture, check_same, input_as_planned, moved_to, picture_digest
+from .files import content_digest, fingerprint, write_json
 from .first_pass import FirstPass
-from .lease import holder, take
-from .tracks import load_tracks, save_tracks
+from .job import FORMAT, JOB_FILES, Job, Tools
+from .lease import exclusive
+from .tracks import save_tracks
 
-FORMAT = 1
-"""Of job.json; a folder of another format is refused."""
 SEGMENT_SECONDS = 20.0
 """What a segment lasts at most, by default."""
-ATTEMPTS = 3
-"""Times that a segment is tried before the rest goes on without it."""
-
-
-@dataclass(frozen=True)
-class Tools:
-    """What restores a film, the same for every segment; `on_frames` gets the finished frames (n, 3, H, W) that this process writes."""
-
-    restorer: Restorer
-    detector: Detector
-    paster: Paster
-    on_frames: Callable[[Tensor], object] = lambda frames: None
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Frames first <= i < stop, which one worker restores."""
-
-    number: int
-    first: int
-    stop: int
-
-    def __len__(self) -> int:
-        return self.stop - self.first
-
-    @property
-    def name(self) -> str:
-        return f"{self.number:05}"
-
-
-class Job:
-    """A planned job, as its folder says; `plan` is its job.json."""
-
-    def __init__(self, folder: Path, plan: Mapping[str, Any]) -> None:
-        self.folder, self.plan = folder, plan
-        self.known_finished: set[int] = set()
-
-    @classmethod
-    def load(cls, folder: Path) -> Job:
-        """Raises ValueError if there is no plan in the folder, or one of another format."""
-        plan = read_json(folder / "job.json")
-        if plan is None and (folder / "job.json").exists():
-            raise ValueError(f"{folder / 'job.json'} is damaged; remove {folder} and plan the job anew")
-        if plan is None and holder(folder / "plan.lease"):
-            raise ValueError(f"{folder} is being planned, and finds faces until then; ask again when its command says that it restores")
-        if plan is None:
-            raise ValueError(f"{folder} holds no job (job.json is not there); plan one with: fvr restore INPUT OUTPUT --job {folder}")
-        if plan.get("format") != FORMAT:
-            raise ValueError(f"{folder} holds a job of format {plan.get('format')}, and this version reads {FORMAT}; plan it anew in another folder")
-        return cls(folder, plan)
-
-    @cached_property
-    def segments(self) -> list[Segment]:
-        return [Segment(number, part["first"], part["stop"]) for number, part in enumerate(self.plan["segments"])]
-
-    @property
-    def frames(self) -> int:
-        return self.plan["frames"]
-
-    def size(self, info: SourceInfo) -> tuple[int, int]:
-        """(H, W) of the film's upright frames."""
-        scale = self.plan.get("scale", 1)
-        return info.height * scale, info.width * scale
-
-    @property
-    def parts(self) -> Path:
-        """The folder of the segments."""
-        return self.folder / "segments"
-
-    @cached_property
-    def tick(self) -> Fraction:
-        """Seconds."""
-        return Fraction(self.plan["tick"])
-
-    @cached_property
-    def ticks(self) -> np.ndarray:
-        """(frames + 1,) int64: when each frame begins, and the last one ends. Read from the disk as it is needed."""
-        with self.planned("times.npy") as path:
-            return np.load(path, mmap_mode="r")
-
-    def time(self, number: int) -> Fraction:
-        """Second at which frame `number` begins, or the last one ends."""
-        return int(self.ticks[number]) * self.tick
-
-    def times(self, first: int, stop: int) -> list[Fraction]:
-        """Seconds at which frames `first` to `stop` begin, the last one included: `stop` - `first` + 1 of them."""
-        return [int(tick) * self.tick for tick in self.ticks[first : stop + 1]]
-
-    def tracks(self, first: int, stop: int) -> list[FaceTrack]:
-        """The faces that are restored in these frames."""
-        with self.planned("tracks.safetensors") as path:
-            return load_tracks(path, first, stop)
-
-    @contextmanager
-    def planned(self, name: str) -> Iterator[Path]:
-        """One of the plan's files, to be read; raises ValueError where it is missing or damaged."""
-        try:
-            yield self.folder / name
-        except (OSError, ValueError, EOFError, SafetensorError) as error:
-            raise ValueError(f"{self.folder / name} is missing or damaged; remove {self.folder} and plan the job anew") from error
-
-    def source(self) -> FrameSource:
-        """The film, as it was planned."""
-        frames = self.plan["selection"]
-        return open_source(
-            self.plan["place"],
-            start=frames["start"],
-            count=frames["count"],
-            stride=frames["stride"],
-            rate=Fraction(frames["rate"]),
-            deinterlace=frames["deinterlace"],
-        )
-
-    def range(self, first: int, stop: int, *, seek: bool = True) -> FrameSource:
-        """The film from frame `first` to `stop` of the plan: found by its times, or, without `seek`, by counting from the start."""
-        source = self.source()
-        whole = source.selection
-        begin, end = self.time(first), self.time(stop)
-        if seek and first and begin > 0:
-            source.selection = Selection(stride=whole.stride, window=(begin, end - begin))
-        else:
-            source.selection = Selection(start=whole.start + first * whole.stride, stride=whole.stride, count=stop - first, window=whole.window)
-            source.can_seek = not first  # type: ignore[attr-defined]
-        return source
-
-    def checksum(self, segment: Segment) -> str:
-        """Of the times of a segment's frames."""
-        return sha256(np.ascontiguousarray(self.ticks[segment.first : segment.stop + 1], "<i8").tobytes())
-
-    def file(self, segment: Segment) -> Path:
-        suffix = {"matroska": ".mkv"}.get(self.plan["encoding"]["container"], "." + self.plan["encoding"]["container"])
-        return self.parts / (segment.name + suffix)
-
-    def done(self, segment: Segment) -> dict[str, Any] | None:
-        """The note of a segment that is done: its file and its note are there and agree with each other and with the plan."""
-        note = read_json(self.parts / f"{segment.name}.json")
-        if not isinstance(note, dict) or note.get("frames") != len(segment) or note.get("times") != self.checksum(segment):
-            return None
-        try:
-            whole = self.file(segment).stat().st_size == note.get("bytes")
-        except FileNotFoundError:
-            return None
-        return note if whole else None
-
-    def finished(self, segment: Segment) -> bool:
-        """Whether a segment is done, or has been at an earlier look."""
-        if segment.number not in self.known_finished and self.done(segment) is not None:
-            self.known_finished.add(segment.number)
-        return segment.number in self.known_finished
-
-    def lease(self, segment: Segment) -> Path:
-        return self.parts / f"{segment.name}.lease"
-
-    def failures(self, segment: Segment) -> list[dict[str, Any]]:
-        """What went wrong with a segment so far."""
-        return [note for path in sorted(self.parts.glob(f"{segment.name}.failed-*.json")) if (note := read_json(path))]
-
-    def forgive(self) -> None:
-        """Gives every segment all its attempts again."""
-        for path in self.parts.glob("*.failed-*.json"):
-            with suppress(FileNotFoundError):
-                path.unlink()
-
-    def to_do(self) -> list[Segment]:
-        """Segments that are neither done nor given up, the longest first: no worker is left with a long one at the end."""
-        left = [segment for segment in self.segments if not self.finished(segment) and len(self.failures(segment)) < ATTEMPTS]
-        return sorted(left, key=lambda segment: (-len(segment), segment.number))
-
-    @property
-    def people(self) -> TrackReport:
-        report = self.plan["people"]
-        return TrackReport(**{**report, "people": tuple(PersonReport(**person) for person in report["people"])})
 
 
 def plan(
@@ -247,15 +62,7 @@ def plan(
     if seconds is not None and not seconds > 0:
         raise ValueError(f"a segment lasts more than 0 seconds, got {seconds:g}")
     whole = json.loads(json.dumps({**identity, "input": fingerprint(source.place)}))
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file, and a job is a folder; choose another name")
-    others = [path.name for path in folder.iterdir() if path.name not in JOB_FILES and not path.name.endswith(PART)] if folder.is_dir() else []
-    if others and not (folder / "job.json").exists():
-        raise ValueError(f"{folder} holds other files ({min(others)}) and no job; choose another folder")
-    try:
-        (folder / "segments").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{folder} cannot be made ({error.strerror or error}); name a folder for the job that may be written") from error
+    make_folder(folder)
     with exclusive(folder / "plan.lease", folder / "job.json", check_interrupt):
         if (folder / "job.json").exists():
             job = Job.load(folder)
@@ -324,22 +131,17 @@ def finding(identity: Mapping[str, Any], selection: Mapping[str, Any], detector:
     }
 
 
-JOB_FILES = {"job.json", "times.npy", "tracks.safetensors", "segments", "plan.lease", "join.lease", "joined.json"}
-"""What a job's folder holds, beside a try-out."""
-
-
-@contextmanager
-def exclusive(lease: Path, result: Path | None, check_interrupt: CheckInterrupt) -> Iterator[None]:
-    """Holds `lease`, once nobody else does; enters without it where its `result` exists."""
-    held = None
-    while not (result and result.exists()) and (held := take(lease)) is None:
-        check_interrupt()
-        time.sleep(0.2)
+def make_folder(folder: Path) -> None:
+    """Makes a job's folder, if it is not there. Raises ValueError for a file, a folder with other files, and one that cannot be made."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file, and a job is a folder; choose another name")
+    others = [path.name for path in folder.iterdir() if path.name not in JOB_FILES and not path.name.endswith(PART)] if folder.is_dir() else []
+    if others and not (folder / "job.json").exists():
+        raise ValueError(f"{folder} holds other files ({min(others)}) and no job; choose another folder")
     try:
-        yield
-    finally:
-        if held is not None:
-            held.release()
+        (folder / "segments").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be made ({error.strerror or error}); name a folder for the job that may be written") from error
 
 
 class TimesRecorder(FrameSource):
@@ -396,75 +198,3 @@ def segment_ranges(cuts: Sequence[int], ticks: np.ndarray, tick: Fraction, secon
             ranges += pairwise([first, *sorted(edge for edge in inner if first < edge < stop), stop])
             begun = stop
     return [*ranges, (begun, borders[-1])] if begun < borders[-1] else ranges
-
-
-def check_same(job: Job, identity: Mapping[str, Any], selection: Mapping[str, Any], encoding: Mapping[str, Any]) -> None:
-    """Raises ValueError, naming the first thing that is not as it was planned."""
-    now = {"identity": dict(identity), "selection": json.loads(json.dumps(selection)), "encoding": json.loads(json.dumps(encoding))}
-    planned = {name: job.plan[name] for name in now}
-    for name, was, is_now in differences(planned, now):
-        what = name.removeprefix("identity.").removeprefix("settings.")
-        if what.startswith("input"):
-            raise ValueError(
-                f"{job.folder} was planned for {job.plan['place']}, and the clip given now is another one, or was changed since ({what} {was}, got "
-                f"{is_now}); give the clip as it was, or plan it anew in another folder"
-            )
-        raise ValueError(
-            f"{job.folder} was planned with {what} {was}, got {is_now}; go on with what it was planned with, or plan it anew in another folder"
-        )
-
-
-def input_as_planned(job: Job, now: dict[str, Any], place: Any, check_interrupt: CheckInterrupt) -> dict[str, Any]:
-    """A clip's fingerprint, with the planned time of its last change where that alone is another one: a copy, or one that was touched."""
-    planned = {**now, "modified": job.plan["identity"]["input"].get("modified")}
-    same = now != planned == job.plan["identity"]["input"] and content_digest(place, check_interrupt) == job.plan.get("content")
-    return planned if same else now
-
-
-def moved_to(job: Job, place: Any) -> Job:
-    """The job with its clip at `place`, for all its workers, if it is no longer where it was planned."""
-    here = str(Path(str(place)).absolute())
-    if here == job.plan["place"] or Path(job.plan["place"]).exists():
-        return job
-    write_json(job.folder / "job.json", {**job.plan, "place": here})
-    return Job.load(job.folder)
-
-
-def picture_digest(faces: str) -> str | None:
-    """SHA-256 of the picture in "like:photo.jpg"; None for other words, and where it cannot be read."""
-    name = picture_named(faces)
-    try:
-        return sha256(Path(name).read_bytes()) if name else None
-    except OSError:
-        return None
-
-
-def check_picture(job: Job, faces: str) -> None:
-    """Raises ValueError if the picture that a job's people were chosen by shows something else now; one that is gone is not needed any more."""
-    planned, now = job.plan.get("picture"), picture_digest(faces)  # plans of older versions do not say
-    if planned and now and now != planned:
-        raise ValueError(
-            f"{job.folder} was planned with another picture in {picture_named(faces)}, and its people were chosen by that; give the same picture, or "
-            "plan it anew in another folder"
-        )
-
-
-def check_input(job: Job) -> dict[str, Any]:
-    """The fingerprint of a job's clip for `check_same`, without the time of its last change. Raises ValueError if the clip is not here."""
-    place, planned = job.plan["place"], job.plan["identity"]["input"]
-    if not Path(place).exists():
-        raise ValueError(f"{place}, the clip of the job in {job.folder}, is not here; put it there, or mount its folder under the same name")
-    return {**fingerprint(place), "modified": planned["modified"]}
-
-
-def differences(was: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Names of what differs between two JSON values, with both values as text."""
-    if isinstance(was, dict) and isinstance(now, dict):
-        for key in [*was, *(key for key in now if key not in was)]:
-            yield from differences(was.get(key), now.get(key), f"{name}.{key}" if name else key)
-    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
-        for number, (one, other) in enumerate(zip(was, now, strict=True)):
-            yield from differences(one, other, f"{name}.{number}")
-    elif was != now:
-        before, after = ("none" if value is None else str(value) for value in (was, now))
-        yield name, before, after

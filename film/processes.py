@@ -16,7 +16,7 @@ import torch
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import Progress, no_progress
 from .executors import POLL_INTERVAL, Say, Stopping, frames_done, never
-from .plan import ATTEMPTS, Job
+from .job import ATTEMPTS, Job
 
 Worker = subprocess.Popen[bytes]
 PARENT_VARIABLE = "FVR_WORKER_OF"

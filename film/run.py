@@ -10,8 +10,9 @@ from ..models.device import CheckInterrupt, no_check
 from ..pipeline import Progress, Summary, no_progress
 from ..video import FrameSource
 from .executors import Say, failed, failed_sentence, frames_done, work
+from .job import Job, Tools
 from .join import join_once, last_joined
-from .plan import Job, Tools, plan
+from .plan import plan
 
 
 def run_job(

@@ -12,7 +12,7 @@ from ..faces import FaceTrack
 from ..faces.geometry import side
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import CHUNK, Progress, no_progress
-from .plan import Job, Segment, Tools
+from .job import Job, Segment, Tools
 from .segment import write_segment
 
 

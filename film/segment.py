@@ -18,7 +18,7 @@ from ..video import FrameChunk, SourceInfo, VideoError, VideoSink, choose_codec
 from ..video.overlap import WriteBehind, read_ahead
 from ..video.writing.writer import Encoding
 from .files import write_json
-from .plan import Job, Segment, Tools
+from .job import Job, Segment, Tools
 
 
 class OutOfStep(VideoError):

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..plurals import counted
+from .job import ATTEMPTS, Job, Segment
 from .lease import holder
-from .plan import ATTEMPTS, Job, Segment
 
 RECENT = 20
 """Number of the latest segments, whose speed is assumed for the rest."""

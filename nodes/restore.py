@@ -210,7 +210,7 @@ class RestoreVideo(io.ComfyNode):
     @classmethod
     def as_job(cls, job, source, tools, settings, frames, encoding, filename_prefix):
         """The same by a job in the output folder, which the next run with its name continues."""
-        from ..film.plan import Tools
+        from ..film.job import Tools
         from ..film.run import run_job
 
         restorer, finder, paster = tools

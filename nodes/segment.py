@@ -7,7 +7,7 @@ from pathlib import Path, PureWindowsPath
 from .. import host
 from ..assembly import named_weights, prior_files, restorer_files
 from ..film.bundle import FOLDER, NODE, unpack
-from ..film.plan import Job, Tools
+from ..film.job import Job, Tools
 from ..film.segment import restore_segment
 from ..headless.io import io, newer, ui
 from ..job_request import worker_tools

@@ -18,7 +18,8 @@ from fvr.faces import Paster, align
 from fvr.faces.compositing.strength import Gates
 from fvr.faces.geometry import TEMPLATE, similarity
 from fvr.faces.types import FaceTrack
-from fvr.film.plan import Tools, plan
+from fvr.film.job import Tools
+from fvr.film.plan import plan
 from fvr.film.segment import restore_segment
 from fvr.methods.base import Restorer, Session
 from fvr.pipeline import Summary, Walk, restore_aligned, restore_clip_in_frames

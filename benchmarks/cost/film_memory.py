@@ -17,8 +17,9 @@ from fvr.faces import Face, Paster
 from fvr.faces.geometry import landmarks_in_box
 from fvr.faces.tracking import tracks
 from fvr.film.files import write_json
+from fvr.film.job import Job, Tools
 from fvr.film.join import join
-from fvr.film.plan import Job, Tools, plan
+from fvr.film.plan import plan
 from fvr.film.segment import SegmentSink
 from fvr.methods.base import Restorer
 from fvr.video import FrameSource, open_sink, open_source

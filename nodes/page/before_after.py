@@ -76,8 +76,8 @@ def film_slider(node: Any, folder: Path, film: Path) -> dict[str, Any]:
     """The same for the job in a folder and its joined film, of frames with a face if there are any."""
     if not host.on_page():
         return {}
+    from ...film.job import Job
     from ...film.pairs import frames_with_faces, pairs
-    from ...film.plan import Job
 
     job = Job.load(folder)
     found = list(pairs(job, film, evenly_spaced(job.frames, frames_with_faces(job))))

@@ -19,8 +19,8 @@ from fvr.cli import build_parser, main
 from fvr.cli.film import graceful_interrupt, job_folder
 from fvr.cli.tools import request_of
 from fvr.demo import moving_portrait
+from fvr.film.job import Job
 from fvr.film.lease import take
-from fvr.film.plan import Job
 from fvr.film.processes import prestarted_workers, start_worker, wake
 from fvr.video import FrameTimes, open_sink, open_source, read_frames
 

@@ -11,8 +11,9 @@ from helpers.small_film import LOSSLESS, SELECTION, SIZE, Remembering, make_film
 
 from fvr.faces import Paster
 from fvr.film.executors import failed, work
+from fvr.film.job import Job
 from fvr.film.join import join_once
-from fvr.film.plan import Job, plan
+from fvr.film.plan import plan
 from fvr.pipeline import restore_clip_in_frames
 from fvr.record import job_identity
 from fvr.video import open_sink, open_source, read_frames

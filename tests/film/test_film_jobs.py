@@ -19,9 +19,10 @@ from helpers.small_film import LOSSLESS, SHOT, Remembering, done_at, make_film, 
 from fvr.faces import aligned_track, report, select_tracks
 from fvr.faces.tracking.people import assign_people
 from fvr.film.executors import DiskFull, attempt, failed, failed_sentence, work
+from fvr.film.job import Job
 from fvr.film.join import join_once
 from fvr.film.lease import holder, take
-from fvr.film.plan import Job, segment_ranges
+from fvr.film.plan import segment_ranges
 from fvr.film.sample import hardest, restore_sample, sample_range
 from fvr.film.segment import restore_segment
 from fvr.film.status import status, status_text

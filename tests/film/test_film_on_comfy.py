@@ -21,9 +21,9 @@ from fvr.film import comfy_server
 from fvr.film.bundle import unpack
 from fvr.film.comfy_server import NODE
 from fvr.film.executors import failed
+from fvr.film.job import Job
 from fvr.film.join import join_once
 from fvr.film.on_comfy import FOLDER, work_on_comfy
-from fvr.film.plan import Job
 from fvr.film.segment import restore_segment
 from fvr.models.checkpoints.fetch import sha256_of
 from fvr.video import FrameTimes, open_sink, read_frames

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from fvr.faces import ExternalDetections, Paster, faces_from_boxes
 from fvr.film.executors import failed, work
+from fvr.film.job import Job, Tools
 from fvr.film.join import join_once
-from fvr.film.plan import Job, Tools, plan
+from fvr.film.plan import plan
 from fvr.methods.base import Restorer, Session, WarmUp
 from fvr.pipeline import restore_clip_in_frames
 from fvr.video import AudioTrack, FrameSource, open_sink, open_source, probe, read_frames

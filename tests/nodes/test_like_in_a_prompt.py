@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from fvr import headless, host
-from fvr.film.plan import Job, check_picture
+from fvr.film.checks import check_picture
+from fvr.film.job import Job
 from fvr.nodes import registry
 from fvr.nodes.faces import FaceAlign
 from fvr.video import open_source
