@@ -186,6 +186,7 @@ def test_whoever_stops_a_job_hears_that_nothing_is_lost(clip, tmp_path, capsys):
     def interrupt():
         while not (tmp_path / "job" / "plan.lease").exists():
             time.sleep(0.001)
+        time.sleep(0.1)  # not while it is being taken, when nobody would release it before this process ends
         os.kill(os.getpid(), signal.SIGINT)
 
     stopper = threading.Thread(target=interrupt)
