@@ -113,17 +113,17 @@ def median_embedding(embeddings: Tensor) -> Tensor:
 def change_point(embeddings: Tensor) -> int | None:
     """Where one person becomes another in embeddings (n, D) in order of time: the first index of the second; None if nobody does.
 
-    The middles of the two parts are more than OTHER_PERSON_DISTANCE apart, and no single picture of one part is nearer to the other's.
+    The two parts differ most, and by more than OTHER_PERSON_DISTANCE (`difference`).
     """
-    best, where = OTHER_PERSON_DISTANCE, None
-    for k in range(1, len(embeddings)):
-        before, later = embeddings[:k], embeddings[k:]
-        a, b = median_embedding(before), median_embedding(later)
-        apart = float((a - b).norm())
-        loyal = bool(((before - a).norm(dim=1) < (before - b).norm(dim=1)).all()) and bool(((later - b).norm(dim=1) < (later - a).norm(dim=1)).all())
-        if apart > best and loyal:
-            best, where = apart, k
-    return where
+    apart = [difference(embeddings[:k], embeddings[k:]) for k in range(1, len(embeddings))]
+    return apart.index(max(apart)) + 1 if max(apart, default=0.0) > OTHER_PERSON_DISTANCE else None
+
+
+def difference(before: Tensor, later: Tensor) -> float:
+    """How far the middles of embeddings (n, D) and (m, D) are apart; 0 where a single picture of one is no nearer to its own."""
+    a, b = median_embedding(before), median_embedding(later)
+    loyal = ((before - a).norm(dim=1) < (before - b).norm(dim=1)).all() and ((later - b).norm(dim=1) < (later - a).norm(dim=1)).all()
+    return float((a - b).norm()) if loyal else 0.0
 
 
 def assign_people(tracks: Sequence[FaceTrack]) -> list[FaceTrack]:

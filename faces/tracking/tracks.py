@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,7 +21,20 @@ from ..types import CROP, Face, FaceTrack
 from .appearance import chip, cosine_distance, descriptor, sharpness
 from .association import ALIKE, Sighting, Tracklet, associate
 from .coverage import colours, covered
-from .people import SAMPLES, Embed, Look, assign_people, change_point, encode_jpeg, likeness, load_embed, look_of
+from .people import (
+    OTHER_PERSON_DISTANCE,
+    SAMPLES,
+    Embed,
+    Look,
+    assign_people,
+    change_point,
+    difference,
+    encode_jpeg,
+    likeness,
+    load_embed,
+    look_of,
+    median_embedding,
+)
 
 
 @dataclass(frozen=True)
@@ -134,7 +148,8 @@ class Tracker:
         frames, self.sightings = self.sightings[: stop - self.shot], self.sightings[stop - self.shot :]
         bounds = (self.shot, stop)
         tracklets = [tracklet for tracklet in associate(frames, self.options.max_gap) if self.credible(tracklet, len(frames))]
-        tracks = [track_of(part, bounds, self.frame_size, self.options, look) for tracklet in tracklets for part, look in self.with_looks(tracklet)]
+        alone = [part for tracklet in tracklets for part in self.between_cuts(tracklet)]
+        tracks = [track_of(part, bounds, self.frame_size, self.options, look) for whole in alone for part, look in self.with_looks(whole)]
         self.tracks += map(self.keep, mark_hidden(drop_duplicates(tracks)))
         self.shot = stop
 
@@ -147,13 +162,32 @@ class Tracker:
         agreed = sum(s.face.agreed for s in tracklet.sightings)
         return max(s.face.score for s in tracklet.sightings) >= options.sure or agreed > count / 2
 
+    def between_cuts(self, tracklet: Tracklet) -> list[Tracklet]:
+        """A tracklet in parts, each of one person, where cuts that no background tells put others in the same place."""
+        pieces = between_jumps(tracklet)
+        samples = [embedding_samples(piece, SAMPLES // 2) for piece in pieces]
+        if self.embed is None or len(pieces) == 1 or not all(samples):
+            return [tracklet]
+        parts: list[Tracklet] = []
+        looks: list[Tensor] = []
+        for piece, kept in zip(pieces, samples, strict=True):
+            found = self.embed(likenesses(kept))
+            apart = [float((median_embedding(look) - median_embedding(found)).norm()) for look in looks]
+            if not parts or difference(looks[-1], found) > OTHER_PERSON_DISTANCE or min(apart) < apart[-1]:
+                parts.append(piece)
+                looks.append(found)
+            else:
+                parts[-1].sightings += piece.sightings
+                looks[-1] = torch.cat([looks[-1], found])
+        return parts
+
     def with_looks(self, tracklet: Tracklet) -> list[tuple[Tracklet, Look | None]]:
         """A tracklet with the look of its sharper faces; in two where one person dissolves into another."""
         kept = embedding_samples(tracklet)
         if self.embed is None or not kept:
             return [(tracklet, None)]
         size = float(side(torch.stack([s.face.box for s in tracklet.sightings])).median())
-        faces = torch.stack([face for s in kept if (face := decode_image(s.likeness or b"")) is not None])
+        faces = likenesses(kept)
         embeddings = self.embed(faces)
         where = change_point(embeddings)
         if where is not None:
@@ -180,15 +214,38 @@ BRIEF = 2 * CROP_EVERY
 """Frames of a track that are too few to be somebody else: who comes out from behind another one looks like both at first."""
 
 
+JUMP, OUTSTANDING = 0.06, 3.0
+"""Cosine distance of two successive chips from which they may be a cut's, and how many times the median of the REACH steps on either side that is;
+measured: other people's chips 0.1 to 0.5, faces that turn, talk, or go behind something nearly all up to 0.05."""
+REACH = 4
+
+
 def stays(old: Sighting, face: Face, look: Tensor) -> bool:
     """Whether a face with a `descriptor` was there in the frame before, as a sighting: a shot may be shorter than CROP_EVERY."""
     return float(iou(old.face.box[None], face.box[None])) > 0.3 and float(cosine_distance(old.descriptor[None], look[None])) < ALIKE
 
 
-def embedding_samples(tracklet: Tracklet) -> list[Sighting]:
-    """Up to SAMPLES sightings whose faces were kept, in order: the sharpest of each equal part of the tracklet, frontal ones first."""
+def between_jumps(tracklet: Tracklet) -> list[Tracklet]:
+    """A tracklet cut where its chips change at once, into parts of at least BRIEF sightings."""
+    looks = torch.stack([s.descriptor for s in tracklet.sightings])
+    steps = 1 - (looks[1:] * looks[:-1]).sum(1)
+    starts = [0]
+    for k in (steps > JUMP).nonzero()[:, 0].tolist():
+        around = torch.cat([steps[max(k - REACH, 0) : k], steps[k + 1 : k + 1 + REACH]])
+        if k + 1 - starts[-1] >= BRIEF and len(looks) - k > BRIEF and float(steps[k]) > OUTSTANDING * float(around.median()):
+            starts.append(k + 1)
+    return [Tracklet(tracklet.sightings[a:b]) for a, b in pairwise([*starts, len(looks)])]
+
+
+def likenesses(kept: Sequence[Sighting]) -> Tensor:
+    """The faces (n, 3, 150, 150) of sightings that were kept with them."""
+    return torch.stack([face for s in kept if (face := decode_image(s.likeness or b"")) is not None])
+
+
+def embedding_samples(tracklet: Tracklet, most: int = SAMPLES) -> list[Sighting]:
+    """Up to `most` sightings whose faces were kept, in order: the sharpest of each equal part of the tracklet, frontal ones first."""
     kept = [s for s in tracklet.sightings if s.likeness is not None]
-    parts = np.array_split(np.arange(len(kept)), min(SAMPLES, len(kept))) if kept else []
+    parts = np.array_split(np.arange(len(kept)), min(most, len(kept))) if kept else []
     return [max((kept[k] for k in part), key=lambda s: (s.face.pose is None or abs(s.face.pose[0]) < 40, s.sharpness, -s.frame)) for part in parts]
 
 

@@ -16,7 +16,7 @@ from fvr.faces.tracking.people import OTHER_PERSON_DISTANCE, SAME, assign_people
 from fvr.faces.tracking.selection import tracks_like
 from fvr.models.face_embedding import PLACES
 from fvr.plots import decode_image
-from fvr.video import ShotCutDetector, open_source
+from fvr.video import ShotCutDetector, find_cuts, open_source
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 needs_cases = pytest.mark.skipif(not (SHARED / "cases").is_dir(), reason="needs ../shared/cases")
@@ -223,6 +223,21 @@ def test_who_leaves_and_returns_is_one_and_who_dissolves_is_two(picture_of, dete
     assert {track.person for track in tracks} == {0, 1}
     parts = sorted(tracks, key=lambda t: t.start)
     assert parts[0].start == 0 and parts[-1].stop == 30 and 11 <= parts[0].stop <= 19
+
+
+@needs_faces
+def test_shots_of_two_people_before_one_background_are_of_two_people(picture_of, detector):
+    """Shot and countershot in one room: the picture hardly changes, and the faces lie where the others were; light that changes at once is no cut."""
+    a, b = (torch.nn.functional.avg_pool2d(picture_of(k)[None], 4)[0] for k in (0, 2))
+    frames = torch.full((27, 3, 320, 320), 0.5)
+    frames[:, :, 96:224, 96:224] = a
+    frames[9:18, :, 96:224, 96:224] = b
+    assert find_cuts(frames) == []
+    tracks = sorted(find_tracks([(0, frames)], detector, ShotCutDetector()), key=lambda t: t.start)
+    assert [(track.start, len(track), track.person) for track in tracks] == [(0, 9, 0), (9, 9, 1), (18, 9, 0)]
+    frames[9:18, :, 96:224, 96:224] = a.flip(2) * torch.tensor([0.7, 0.5, 0.4])[:, None, None]
+    (track,) = find_tracks([(0, frames)], detector, ShotCutDetector())
+    assert len(track) == 27
 
 
 @needs_faces
