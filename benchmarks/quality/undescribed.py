@@ -1,4 +1,4 @@
-"""What `blind` makes of some twenty kinds of damage that nobody described to it.
+"""What `blind` makes of some thirty kinds of damage that nobody described to it.
 
     python benchmarks/quality/undescribed.py CLIP... [--side 140] [--kinds "clean,h264 crf 18"] [--auto] [--first 20]
 
@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from fvr.assembly import EMBEDDED
@@ -77,6 +78,75 @@ def disk(radius: int) -> np.ndarray:
     return cv2.circle(np.zeros((2 * radius + 1,) * 2, np.float32), (radius, radius), radius, 1.0, -1)
 
 
+def of_each_colour(frames: np.ndarray, sigma: tuple[float, float], shift: int = 0) -> np.ndarray:
+    """Colour differences (BT.601) blurred by sigmas across and down and shifted to the right, as analogue tape leaves them."""
+
+    def change(frame: np.ndarray) -> np.ndarray:
+        light, *colours = cv2.split(cv2.cvtColor(frame.astype(np.float32), cv2.COLOR_RGB2YCrCb))
+        colours = [np.roll(cv2.GaussianBlur(part, (0, 0), sigmaX=sigma[0], sigmaY=sigma[1]), shift, 1) for part in colours]
+        return cv2.cvtColor(cv2.merge([light, *colours]), cv2.COLOR_YCrCb2RGB)
+
+    return each(frames, change)
+
+
+def taped(frames: np.ndarray) -> np.ndarray:
+    """VHS: lines are soft, overshoot at edges and tremble, colours are coarser and late, and there is noise; then digitised."""
+    rng = np.random.default_rng(0)
+    lines = each(frames, lambda frame: cv2.GaussianBlur(frame.astype(np.float32), (0, 0), sigmaX=1.6, sigmaY=0.5))
+    lines = each(lines, lambda frame: frame + 0.5 * (frame - cv2.GaussianBlur(frame, (0, 0), sigmaX=2.5, sigmaY=0.1)))
+    y, x = np.mgrid[: frames.shape[1], : frames.shape[2]].astype(np.float32)
+
+    def trembling(frame: np.ndarray) -> np.ndarray:
+        offsets = cv2.GaussianBlur(rng.normal(0, 1, (len(y), 1)).astype(np.float32), (0, 0), 2)
+        return cv2.remap(frame, x + offsets, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+    lines = each(lines, trembling)
+    return through(of_each_colour(noisy(lines, 4, 1), (5, 1.2), 4).clip(0, 255), "h264", 23)
+
+
+def filmed(frames: np.ndarray) -> np.ndarray:
+    """Old film: soft, grain of light, specks of dust and a scratch; then scanned and coded."""
+    rng = np.random.default_rng(0)
+    grain = noisy(each(frames, partial(soft, sigma=0.9)), 5, 1, 0.8)
+    for frame in grain:
+        for _ in range(12):
+            place = (int(rng.integers(frame.shape[1])), int(rng.integers(frame.shape[0])))
+            cv2.circle(frame, place, int(rng.integers(1, 3)), (float(rng.choice((15, 245))),) * 3, -1)
+        frame[:, int(rng.integers(frame.shape[1]))] = 230
+    return through(grain.clip(0, 255), "h264", 24)
+
+
+def by_webcam(frames: np.ndarray) -> np.ndarray:
+    """Too dark, with coarse noise, averaged over time and sharpened by the camera, coded, and brightened again."""
+    dark = noisy(0.55 * frames, 6, 3, 1.1)
+    for number in range(1, len(dark)):
+        dark[number] = (dark[number] + dark[number - 1]) / 2
+    return through(sharpened(dark).clip(0, 255), "h264", 28) / 0.55
+
+
+def from_screen(frames: np.ndarray) -> np.ndarray:
+    """Filmed from a screen: soft, with a moire of both grids, and noise."""
+    y, x = np.mgrid[: frames.shape[1], : frames.shape[2]]
+    moire = 4 * np.sin(2 * np.pi * x / 3.3) * np.cos(2 * np.pi * y / 4.1)
+    return through(noisy(each(frames, partial(soft, sigma=1)) + moire[..., None], 2).clip(0, 255), "h264", 25)
+
+
+def smooth(frame: np.ndarray) -> np.ndarray:
+    """As a phone's beauty filter."""
+    return cv2.bilateralFilter(frame.astype(np.float32), 11, 30, 5)
+
+
+def upscaled(frames: np.ndarray) -> np.ndarray:
+    """As upscalers that smooth skin and sharpen edges leave it."""
+    large = each(enlarged(frames, 0.5, cv2.INTER_LANCZOS4, "h264", 26), lambda frame: cv2.bilateralFilter(frame.astype(np.float32), 9, 18, 5))
+    return through(sharpened(large).clip(0, 255), "h264", 20)
+
+
+def dithered(frames: np.ndarray) -> np.ndarray:
+    """A GIF's palette of 128 colours, with Floyd and Steinberg's dithering."""
+    return each(frames, lambda frame: np.asarray(Image.fromarray(frame.round().clip(0, 255).astype(np.uint8)).quantize(128).convert("RGB")))
+
+
 KINDS: dict[str, Change] = {
     "clean": lambda frames: frames,
     **{f"h264 crf {crf}": partial(through, codec="h264", quality=crf) for crf in (18, 23, 34)},
@@ -97,6 +167,16 @@ KINDS: dict[str, Change] = {
     "combed h264": lambda frames: through(combed(frames), "h264", 23),
     "0.4 nearest": partial(enlarged, share=0.4, way=cv2.INTER_NEAREST),
     "0.35 h264 bilinear": partial(enlarged, share=0.35, way=cv2.INTER_LINEAR, codec="h264", quality=28),
+    "vhs h264": taped,
+    "old film h264": filmed,
+    "webcam h264": by_webcam,
+    "from a screen h264": from_screen,
+    "smoothed h264": lambda frames: through(each(frames, smooth), "h264", 23),
+    "upscaled h264": upscaled,
+    "mjpeg q 20 h264": lambda frames: through(through(frames, "mjpeg", 20), "h264", 22),
+    "0.33 vp9 bilinear": partial(enlarged, share=0.33, way=cv2.INTER_LINEAR, codec="vp9", quality=38),
+    "gif": dithered,
+    "bands of 8": lambda frames: frames // 8 * 8 + 4,
     "h264 at 0.6 again": lambda frames: through(enlarged(frames, 0.6, cv2.INTER_CUBIC, "h264", 30), "h264", 30),
 }
 
