@@ -263,7 +263,7 @@ class Follower:
         before, last = self.small, self.last
         self.small, self.last = small, picture
         repeated = before is not None and last is not None and np.array_equal(small, before) and np.array_equal(picture, last)
-        weights = cast(small)
+        weights = colour_cast(small)
         gain = exposure(small if weights is None else grey(small, weights))
         picture = exposed(picture, gain, weights)
         if repeated:
@@ -417,7 +417,7 @@ def exposure(small: np.ndarray) -> float:
     return min(2.0 ** max(math.floor(math.log2(DARK / max(light, 1e-4))), 0), MAX_GAIN)
 
 
-def cast(small: np.ndarray) -> np.ndarray | None:
+def colour_cast(small: np.ndarray) -> np.ndarray | None:
     """How much each colour (3,) of a thumbnail (3, h, w) counts where night vision or coloured light gives skin another colour; else None."""
     light = small.mean((1, 2))
     return light / light.sum() if light.max() > CAST * light[0] or light[0] > RED_CAST * light.min() else None

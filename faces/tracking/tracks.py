@@ -164,9 +164,10 @@ class Tracker:
 
     def between_cuts(self, tracklet: Tracklet) -> list[Tracklet]:
         """A tracklet in parts, each of one person, where cuts that no background tells put others in the same place."""
-        pieces = between_jumps(tracklet)
+        if self.embed is None or len(pieces := between_jumps(tracklet)) == 1:
+            return [tracklet]
         samples = [embedding_samples(piece, SAMPLES // 2) for piece in pieces]
-        if self.embed is None or len(pieces) == 1 or not all(samples):
+        if not all(samples):
             return [tracklet]
         parts: list[Tracklet] = []
         looks: list[Tensor] = []
@@ -228,7 +229,7 @@ def stays(old: Sighting, face: Face, look: Tensor) -> bool:
 def between_jumps(tracklet: Tracklet) -> list[Tracklet]:
     """A tracklet cut where its chips change at once, into parts of at least BRIEF sightings."""
     looks = torch.stack([s.descriptor for s in tracklet.sightings])
-    steps = 1 - (looks[1:] * looks[:-1]).sum(1)
+    steps = cosine_distance(looks[1:, None], looks[:-1, None]).flatten()
     starts = [0]
     for k in (steps > JUMP).nonzero()[:, 0].tolist():
         around = torch.cat([steps[max(k - REACH, 0) : k], steps[k + 1 : k + 1 + REACH]])
