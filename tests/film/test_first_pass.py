@@ -11,10 +11,9 @@ from fractions import Fraction
 
 import pytest
 import torch
-from helpers.small_film import planned
+from helpers.small_film import find_faces
 
 from fvr.demo import moving_portrait
-from fvr.faces import load_detector
 from fvr.film import first_pass
 from fvr.film.files import read_json
 from fvr.film.first_pass import FirstPass
@@ -35,24 +34,8 @@ def film(path):
         sink.write(frames, times.starts, times.ends)
 
 
-def find_faces(folder, clip, kill_at=None, **changes):
-    """Plans the job, with a snapshot of every chunk, and leaves a note of the frame with which it began; dies as soon as so many frames are done."""
-    torch.set_num_threads(1)
-    first_pass.INTERVAL = 0.0
-    found = []
-
-    def on_found(frames):
-        found.append(frames)
-        folder.with_suffix(".began").write_text(str(found[0]))
-        if kill_at is not None and sum(found) >= kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    planned(folder, clip, detector=load_detector("blazeface"), on_found=on_found, **changes)
-    return int(folder.with_suffix(".began").read_text())
-
-
 def killed(folder, clip, kill_at):
-    """The same in a process; the frame with which it began."""
+    """`find_faces` in a process; the frame with which it began."""
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["helpers.small_film"])
     process = processes.Process(target=find_faces, args=(folder, clip, kill_at))

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fvr.faces import ExternalDetections, Paster, faces_from_boxes
+from fvr.faces import ExternalDetections, Paster, faces_from_boxes, load_detector
+from fvr.film import first_pass
 from fvr.film.executors import failed, work
 from fvr.film.job import Job, Tools
 from fvr.film.join import join_once
@@ -126,6 +127,22 @@ def planned(
     made = tools(source.expected + 8, restorer)
     made = made if detector is None else replace(made, detector=detector)
     return plan(folder, source, made, identity=identity, request={}, selection=selection, encoding=encoding, seconds=seconds, **changes)
+
+
+def find_faces(folder, clip, kill_at=None, **changes):
+    """Plans the job, with a snapshot of every chunk, and leaves a note of the frame with which it began; dies as soon as so many frames are done."""
+    torch.set_num_threads(1)
+    first_pass.INTERVAL = 0.0
+    found = []
+
+    def on_found(frames):
+        found.append(frames)
+        folder.with_suffix(".began").write_text(str(found[0]))
+        if kill_at is not None and sum(found) >= kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    planned(folder, clip, detector=load_detector("blazeface"), on_found=on_found, **changes)
+    return int(folder.with_suffix(".began").read_text())
 
 
 def run(folder: Path, clip: Path, output: Path, pause: float = 0.0, encoding=LOSSLESS) -> None:
