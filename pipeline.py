@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .faces import Detector, FaceTrack, Look, Paster, TrackReport, align, find_tracks, report, select_tracks, wanted_look
+from .faces import Detector, FaceTrack, Identity, Paster, TrackReport, align, find_tracks, reference_identity, report, select_tracks
 from .faces.align import surroundings
 from .faces.compositing.paste import Item
 from .faces.detection.anisotropic_pixels import plausible
@@ -91,7 +91,7 @@ def restore_clip_in_frames(
     *,
     paster: Paster | None = None,
     faces: str = "all",
-    like: Look | None = None,
+    like: Identity | None = None,
     min_size: float = 0.0,
     seed: int = 0,
     chunk: int = CHUNK,
@@ -132,7 +132,7 @@ def restore_clip_in_frames(
     (2, 0)
     """
     began = time.monotonic()
-    like = wanted_look(faces) if like is None else like
+    like = reference_identity(faces) if like is None else like
     tracks = follow_faces(source, detector, chunk=chunk, check_interrupt=check_interrupt, on_frame=on_found)
     chosen = select_tracks(tracks, faces, min_size, like)
     if on_people is not None:
@@ -351,7 +351,7 @@ class Walk:
         stop = piece.index + len(piece.frames)
         items = [person.take(stop) for person in self.open_tracks if person.begin < stop]
         ended = [person for person in self.open_tracks if person.pasted >= person.track.stop]
-        noted = [(one.track, self.paster.left_alone(one.track) or one.session.note) for one in ended]
+        noted = [(one.track, self.paster.reason_unchanged(one.track) or one.session.note) for one in ended]
         self.notes += [f"person {track.person}, frame {track.start:,} on: {note}" for track, note in noted if note]
         self.open_tracks = [person for person in self.open_tracks if person.pasted < person.track.stop]
         return items

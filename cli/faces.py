@@ -52,12 +52,12 @@ def add_finding(p: Any) -> None:
 def faces(options: argparse.Namespace) -> int:
     from .. import host
     from ..assembly import chosen_detector
-    from ..faces import Thumbnails, clock, contact_sheet, report, select_tracks, table, wanted_look
+    from ..faces import Thumbnails, clock, contact_sheet, reference_identity, report, select_tracks, table
     from ..pipeline import follow_faces
     from ..video import allow_playlist, open_source
 
     allow_playlist(options.input)
-    like = wanted_look(options.faces)
+    like = reference_identity(options.faces)
     sheet = Path(options.sheet or f"{Path(options.input).name.rsplit('.', 1)[0] or 'clip'}-faces.png")
     for path in [sheet, *([Path(options.json)] if options.json else [])]:
         if path.exists() and not options.overwrite:

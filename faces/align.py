@@ -1,4 +1,4 @@
-"""Cuts a person's face out of the frames, upright and 512 x 512."""
+"""Aligned 512 x 512 face crops from frames."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .types import CROP, FaceClip, FaceTrack
 from .warp import low_pass, warp_affine
 
 SURROUNDINGS_SIDE, SURROUNDINGS_FRAMES = 320, 8
-"""Side of a face's surroundings, in pixels of the frame, and of how many first frames a clip keeps them."""
+"""Side in frame pixels of the region around a face that a clip keeps, and for how many of its first frames."""
 
 
 def align(frames: Tensor, track: FaceTrack, index: int) -> Tensor:
-    """The crops of `track` in frames `index`, `index` + 1, ...; all of them inside the track.
+    """Aligned crops of `track` from frames (n, 3, H, W) in [0, 1], the first of which has this index.
 
-    frames: (n, 3, H, W) in [0, 1]. Returns (n, 3, 512, 512) float32 in [0, 1] on the frames' device: bicubic, low-passed first where
-    the face is larger than the crop, border replicated.
+    Returns (n, 3, 512, 512) float32 in [0, 1] on the frames' device: bicubic, anti-aliased where the face is larger than the crop, border
+    replicated.
 
     Raises:
         ValueError: if a frame lies outside the track, or frames are not the track's size.
@@ -31,13 +31,13 @@ def align(frames: Tensor, track: FaceTrack, index: int) -> Tensor:
 
 
 def warp_crops(frames: Tensor, matrices: Tensor, size: int) -> Tensor:
-    """Crops (n, 3, size, size) in [0, 1] of frames (n, 3, H, W) by maps (n, 2, 3) from frame pixels to crop pixels."""
+    """Crops (n, 3, size, size) in [0, 1] of frames (n, 3, H, W); matrices (n, 2, 3) map frame pixels to crop pixels."""
     crops = [warp_crop(frame.float(), matrix, size) for frame, matrix in zip(frames, matrices, strict=True)]
     return torch.stack(crops) if crops else frames.new_zeros((0, frames.shape[1], size, size), dtype=torch.float32)
 
 
 def warp_crop(frame: Tensor, matrix: Tensor, size: int) -> Tensor:
-    """One crop (C, size, size): only the face's surroundings are filtered."""
+    """One crop (C, size, size); only the region it covers is filtered."""
     back, step = inverse(matrix), 1 / float(scales(matrix))
     corners = crop_corners(matrix, size)
     margin = 3 * math.ceil(max(1.0, step)) + 3
@@ -49,27 +49,27 @@ def warp_crop(frame: Tensor, matrix: Tensor, size: int) -> Tensor:
 
 
 def with_context(track: FaceTrack, context: float) -> FaceTrack:
-    """The track with crops of 512 x 512 that show `context` times as much to each side as the template, about the same middle.
+    """The track with 512 x 512 crops whose field of view is `context` times the template's, about the same centre.
 
-    For models that need to see a face's surroundings; the face alone is pasted. 1 is what face restorers are made for.
+    For models that need to see the surroundings of a face; only the face is pasted. Face restorers expect 1.
 
     Raises:
         ValueError: for less than 1.
     """
     if not context >= 1:
-        raise ValueError(f"a crop shows the face and what is around it: context is 1 or more, got {context}")
+        raise ValueError(f"context is 1 or more, as a crop shows at least the whole face, got {context}")
     return replace(track, matrices=zoomed(track.matrices, track.context / context).float(), context=context)
 
 
 def span(points: Tensor, margin: int, length: int) -> tuple[int, int]:
-    """The pixels [start, stop) of an axis that `points` and a margin cover; never empty."""
+    """The pixel range [start, stop) that `points` and a margin cover, clipped to the axis; never empty."""
     start = min(max(math.floor(float(points.min())) - margin, 0), length - 1)
     stop = max(min(math.ceil(float(points.max())) + margin + 1, length), start + 1)
     return start, stop
 
 
 def surroundings(frames: Tensor, track: FaceTrack, index: int) -> Tensor:
-    """What lies about the face in frames (n, 3, H, W) from `index` on, all of them inside the track: a copy of the place where the track begins."""
+    """(n, 3, h, w) copy of the fixed region around the track's first face in frames (n, 3, H, W) of the track, the first of which has this index."""
     rows_of(track, index, len(frames))
     check_size(frames, track)
     back = inverse(track.matrices[:1])[0]
@@ -80,7 +80,7 @@ def surroundings(frames: Tensor, track: FaceTrack, index: int) -> Tensor:
 
 
 def crop_clip(frames: Tensor, track: FaceTrack) -> FaceClip:
-    """A track with all its crops, from frames (T, 3, H, W) that begin at the clip's first frame.
+    """A track with all its crops, from the clip's frames (T, 3, H, W).
 
     Raises:
         ValueError: if the track reaches beyond the frames.
@@ -92,7 +92,7 @@ def crop_clip(frames: Tensor, track: FaceTrack) -> FaceClip:
 
 
 def rows_of(track: FaceTrack, index: int, count: int) -> slice:
-    """Rows of the track's tensors for frames index .. index + count - 1."""
+    """Rows of the track's tensors for frames index .. index + count - 1; ValueError for frames outside the track."""
     if index < track.start or index + count > track.stop:
         raise ValueError(
             f"person {track.person} is seen in frames {track.start} to {track.stop - 1}, got frames {index} to {index + count - 1}; "
@@ -102,7 +102,7 @@ def rows_of(track: FaceTrack, index: int, count: int) -> slice:
 
 
 def check_size(frames: Tensor, track: FaceTrack) -> None:
-    """Raises ValueError unless frames are (n, 3, H, W) of the size the track was found in."""
+    """Raises ValueError unless frames (n, 3, H, W) have the track's frame size."""
     if frames.ndim != 4 or tuple(frames.shape[-2:]) != tuple(track.frame_size):
         raise ValueError(
             f"person {track.person} was found in frames of (H, W) = {tuple(track.frame_size)}, got {tuple(frames.shape)}; "

@@ -1,4 +1,4 @@
-"""Boxes, landmarks and the similarity that puts a face on the 512 template."""
+"""Boxes, landmarks, and similarity transforms to the 512 template."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ TEMPLATE = torch.tensor(
 """(5, 2) FFHQ landmarks in a 512 crop: left eye, right eye, nose, left and right mouth corner."""
 
 FACE_BOX = (115.0, 98.0, 378.0, 456.0)
-"""Where a detector's box lies on the template (x0, y0, x1, y1): the mean over MTCNN's upright detections on nine clips."""
+"""Mean detector box on the template (x0, y0, x1, y1), over MTCNN's upright detections on nine clips."""
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
-    """|A and B| / |A or B| of boxes a (N, 4) and b (M, 4), as (N, M) in [0, 1]; 0 where either box is empty."""
+    """Pairwise IoU of boxes a (N, 4) and b (M, 4), as (N, M) in [0, 1]; 0 where either box is empty."""
     corner = torch.maximum(a[:, None, :2], b[None, :, :2])
     shared = (torch.minimum(a[:, None, 2:], b[None, :, 2:]) - corner).clamp(min=0).prod(-1)
     union = area(a)[:, None] + area(b)[None] - shared
@@ -27,17 +27,17 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def area(boxes: Tensor) -> Tensor:
-    """Areas (...) of boxes (..., 4) in square pixels, 0 for a box turned inside out."""
+    """Areas (...) of boxes (..., 4) in square pixels, 0 for inverted boxes."""
     return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1)
 
 
 def side(boxes: Tensor) -> Tensor:
-    """sqrt(area): the side of a square as large as the box, in pixels."""
+    """Side in pixels of the square with the same area as the box: sqrt(area)."""
     return area(boxes).sqrt()
 
 
 def landmarks_in_box(boxes: Tensor) -> Tensor:
-    """The template's landmarks (..., 5, 2) placed in boxes (..., 4): for detectors that give boxes only."""
+    """The template's landmarks (..., 5, 2) placed in boxes (..., 4), for detectors without landmarks."""
     x0, y0, x1, y1 = FACE_BOX
     share = (TEMPLATE - torch.tensor([x0, y0])) / torch.tensor([x1 - x0, y1 - y0])
     share = share.to(boxes)
@@ -45,11 +45,10 @@ def landmarks_in_box(boxes: Tensor) -> Tensor:
 
 
 def similarity(landmarks: Tensor, aspect: float = 1.0) -> Tensor:
-    """The 2x3 map S diag(aspect, 1) that takes landmarks (5, 2) to the template, float32: S is a similarity, by least median of squares.
+    """The transform S diag(aspect, 1), (2, 3) float32, from landmarks (5, 2) to the template; the similarity S is a least-median-of-squares fit.
 
-    aspect: width / height of one pixel; the similarity is that of the picture as it is displayed, and with square pixels the map itself.
-    Deterministic. Where the five points admit no robust fit (coincident, on a line, not finite is an error) the least squares
-    similarity of `umeyama` stands in.
+    aspect: width / height of one pixel; S acts in display space. Deterministic. Falls back to the least-squares similarity of `umeyama` where
+    the robust fit fails (coincident or collinear points).
 
     Raises:
         ValueError: if a landmark is not finite.
@@ -66,14 +65,14 @@ def similarity(landmarks: Tensor, aspect: float = 1.0) -> Tensor:
 
 
 def compose_affine(outer: Tensor, inner: Tensor) -> Tensor:
-    """The affine map (2, 3) that does `inner` first."""
+    """The affine transform (2, 3) outer(inner(x))."""
     return torch.cat([outer[:, :2] @ inner[:, :2], (outer[:, :2] @ inner[:, 2] + outer[:, 2])[:, None]], 1)
 
 
 def umeyama(source: Tensor, target: Tensor) -> Tensor:
-    """argmin over (s, R, t) of sum |s R p + t - q|^2 as a 2x3 matrix, without reflection (Umeyama 1991).
+    """Least-squares similarity without reflection: argmin over (s, R, t) of sum |s R p + t - q|^2, as (2, 3) (Umeyama 1991).
 
-    source, target: (K, 2). Coincident source points give a translation of scale 1.
+    source, target: (K, 2). Coincident source points give a pure translation.
     """
     p_mean, q_mean = source.mean(0), target.mean(0)
     p, q = source - p_mean, target - q_mean
@@ -90,7 +89,7 @@ def umeyama(source: Tensor, target: Tensor) -> Tensor:
 
 
 def inverse(matrices: Tensor) -> Tensor:
-    """The inverse maps (..., 2, 3) of similarities (..., 2, 3), float64."""
+    """Inverse transforms (..., 2, 3) of affine transforms (..., 2, 3), float64."""
     linear = torch.linalg.inv(matrices[..., :2].double())
     return torch.cat([linear, -linear @ matrices[..., 2:].double()], -1)
 
@@ -101,9 +100,9 @@ def scales(matrices: Tensor) -> Tensor:
 
 
 def smooth(values: Tensor, sigma: float) -> Tensor:
-    """Gaussian along the first axis, sigma in frames, mirrored at the ends (half-sample), cut at 4 sigma; float64 inside.
+    """Gaussian filter along the first axis, sigma in frames, half-sample reflection, truncated at 4 sigma; computed in float64.
 
-    values: (N, ...). sigma 0 returns them as they are. A constant is kept exactly up to rounding.
+    values: (N, ...). sigma 0 returns them unchanged. Constants are preserved up to rounding.
     """
     if sigma <= 0 or len(values) < 2:
         return values
@@ -113,12 +112,12 @@ def smooth(values: Tensor, sigma: float) -> Tensor:
 
 
 def smooth_path(places: Tensor, sigma: float, slack: Tensor) -> Tensor:
-    """`smooth` of places (N, 2), pulled after them where it would be more than `slack` (N,) away; float64.
+    """`smooth` of points (N, 2) that deviates from them by at most `slack` (N,), in pixels; float64.
 
         p = s + (1 - slack / |x - s|)+ (x - s),  s = smooth(x)
 
-    Noise below `slack` is smoothed. A face that starts, stops, turns round, shakes with the camera, or moves where its track begins or ends is
-    not left behind: there s lags by up to 1.6 steps of a sigma of 2.
+    Smooths noise below `slack` without lagging behind a face that accelerates, shakes with the camera, or moves at an end of its track, where s
+    alone lags by up to 1.6 times the motion per frame at sigma 2.
     """
     smoothed = smooth(places.double(), sigma)
     miss = places.double() - smoothed
@@ -126,11 +125,11 @@ def smooth_path(places: Tensor, sigma: float, slack: Tensor) -> Tensor:
 
 
 def steady(matrices: Tensor, sigma: float, path: Tensor | float = 0.0) -> Tensor:
-    """Similarities (N, 2, 3) smoothed over time: the crop's centre and its axes in the frame, Gaussian, sigma in frames; float32.
+    """Similarities (N, 2, 3) smoothed over time (centre and axes of the crop in the frame; Gaussian, sigma in frames); float32.
 
-    A robust fit to smooth landmarks still jumps when it changes its mind about which points to trust; this turns jumps into slides.
+    A robust fit to smooth landmarks still jumps where its inliers change; this removes those jumps.
 
-    path: (N, 2) in the frame, relative to which the centre is smoothed.
+    path: (N, 2) frame positions relative to which the centre is smoothed.
     """
     back = inverse(matrices)
     middle = torch.full((2,), (CROP - 1) / 2, dtype=torch.float64)
@@ -140,7 +139,7 @@ def steady(matrices: Tensor, sigma: float, path: Tensor | float = 0.0) -> Tensor
 
 
 def zoomed(matrices: Tensor, zoom: float) -> Tensor:
-    """Maps (..., 2, 3) to the crop, whose picture is then enlarged `zoom` times about its middle; float64."""
+    """Transforms (..., 2, 3) to crops that are magnified `zoom` times about their centre; float64."""
     if zoom == 1:
         return matrices.double()
     middle = torch.full((2, 1), (CROP - 1) / 2, dtype=torch.float64)
@@ -148,7 +147,7 @@ def zoomed(matrices: Tensor, zoom: float) -> Tensor:
 
 
 def crop_corners(matrix: Tensor, size: int = CROP) -> Tensor:
-    """(4, 2) corners in frame pixels of the crop of `size` pixels that `matrix` (2, 3) maps to."""
+    """(4, 2) corners, in frame pixels, of the crop of `size` pixels under `matrix` (2, 3)."""
     corners = torch.tensor([[0, 0], [size - 1, 0], [size - 1, size - 1], [0, size - 1]], dtype=torch.float64)
     back = inverse(matrix)
     return corners @ back[:, :2].mT + back[:, 2]

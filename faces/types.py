@@ -1,4 +1,4 @@
-"""What the rooms pass to each other about faces."""
+"""Faces, face tracks and aligned face clips, as passed between packages."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ CROP = 512
 class Face:
     """One detection: box (x0, y0, x1, y1) and five landmarks (5, 2) in frame pixels, score in [0, 1].
 
-    Landmark order: left eye, right eye, nose, left and right mouth corner, left as seen when the face is upright. pose is (yaw, pitch) in
-    degrees and mesh (468, 2 or more) FaceMesh's points in frame pixels, where the detector knows them. agreed: whether another network saw the
-    face too that the detector is in doubt of.
+    Landmark order: left eye, right eye, nose, left and right mouth corner, where left is the viewer's left on an upright face. pose is (yaw, pitch)
+    in degrees and mesh (468, 2 or more) the FaceMesh vertices in frame pixels; both None if the detector does not give them. agreed: a second
+    network confirmed a detection of low confidence.
     """
 
     box: Tensor
@@ -31,29 +31,29 @@ class Face:
 
 @dataclass(frozen=True, eq=False)
 class FaceTrack:
-    """One appearance of a person inside one shot, from its first to its last detection.
+    """One person's consecutive frames within a shot, from the first to the last detection.
 
     Attributes:
-        person: id, the same for all tracks of a person in the clip; 0 is who is seen in most frames.
-        start: index of the first frame, counted from the first decoded frame.
+        person: id shared by all tracks of a person in the clip; 0 is the person visible in most frames.
+        start: index of the first frame, relative to the first decoded frame.
         boxes: (N, 4) float32, x0, y0, x1, y1 in frame pixels.
         landmarks: (N, 5, 2) float32 in frame pixels, smoothed.
-        matrices: (N, 2, 3) float32, from frame pixels to the 512 template: a similarity of the picture as it is displayed.
-        scores: (N,) detector score, 0 where filled in.
+        matrices: (N, 2, 3) float32, similarity transforms (in display space) from frame pixels to the 512 template.
+        scores: (N,) detector scores, 0 where interpolated.
         detected: (N,) bool, False where the face was interpolated between two detections.
-        sharpness: (N,) float32 in [0, 1], how much detail the face shows for its size; 1 if unknown.
+        sharpness: (N,) float32 in [0, 1], detail relative to the size of the face; 1 if unknown.
         frame_size: (H, W) of the frames.
         shot: first frame of the track's shot and the index after its last; None if unknown.
-        embedding: (D,) what the face looks like, see faces/tracking/people.py; None if unknown.
-        clarity: how much of their detail the faces show that were embedded, in [0, 1], see faces/tracking/people.py; 1 if unknown.
-        unsure: whether another person of the clip may be the same one.
+        embedding: (D,) identity embedding, see faces/tracking/people.py; None if unknown.
+        clarity: detail in the embedded faces, in [0, 1], see faces/tracking/people.py; 1 if unknown.
+        unsure: whether this may be the same person as another id of the clip.
         pose: (N, 2) yaw and pitch in degrees, smoothed; None if unknown.
-        covered: (N,) in [0, 1], the share of the face that something lies before; None if unknown.
-        outline: (N, SPOKES) where the mesh ends on the template, see `mesh_points.outline`; None if unknown.
-        context: how many times as much as the template the crops show to each side; `matrices` are scaled by it, see `with_context`.
-        repainted: whether a network drew its restored crops anew, maybe over what lay before the face.
-        difference: whether its restored crops count by how they differ from those before, and the frame keeps all else.
-        output_scale: how many times as large the frames are that its restored crops are pasted into, as far as that is known.
+        covered: (N,) in [0, 1], fraction of the face that is occluded; None if unknown.
+        outline: (N, SPOKES) radii of the mesh outline on the template, see `mesh_points.outline`; None if unknown.
+        context: field of view of the crops relative to the template; `matrices` are scaled by it, see `with_context`.
+        repainted: whether a generative network drew the restored crops, possibly over occluders.
+        difference: whether only the difference between restored and original crops is added to the frame.
+        output_scale: upscale factor of the frames that the restored crops are pasted into, if known.
     """
 
     person: int
@@ -80,8 +80,8 @@ class FaceTrack:
     def __len__(self) -> int:
         return len(self.boxes)
 
-    def known_as(self, person: int, *, unsure: bool) -> Self:
-        """The same track, of this person."""
+    def with_person(self, person: int, *, unsure: bool) -> Self:
+        """A copy with this person id."""
         return replace(self, person=person, unsure=unsure)
 
     @property
@@ -91,7 +91,7 @@ class FaceTrack:
 
     @property
     def scale(self) -> float:
-        """Crop pixels per frame pixel, the median over the track: above 1 the face is smaller than its crop."""
+        """Median crop pixels per frame pixel: above 1 the crop upsamples the face."""
         return float(torch.linalg.det(self.matrices[:, :, :2].double()).abs().sqrt().median())
 
 
@@ -100,9 +100,9 @@ class FaceClip:
     """A track and its aligned crops, (N, 3, 512, 512) float32 RGB in [0, 1].
 
     Attributes:
-        note: what a restorer found in them and did, for people.
-        around: (n, 3, h, w) float32 RGB in [0, 1], what lies about the face in the track's first frames, in the pixels in which they were stored:
-            crops are turned and scaled, which hides how those came about; None if unknown.
+        note: a restorer's readable summary of what it found and did.
+        around: (n, 3, h, w) float32 RGB in [0, 1], unresampled pixels around the face in the track's first frames, for estimating degradations that
+            the resampled crops hide; None if unknown.
     """
 
     track: FaceTrack

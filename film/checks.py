@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..faces import picture_named
+from ..faces import photo_path
 from ..models.device import CheckInterrupt
 from .files import content_digest, fingerprint, sha256, write_json
 from .job import Job
@@ -47,7 +47,7 @@ def moved_to(job: Job, place: Any) -> Job:
 
 def picture_digest(faces: str) -> str | None:
     """SHA-256 of the picture in "like:photo.jpg"; None for other words, and where it cannot be read."""
-    name = picture_named(faces)
+    name = photo_path(faces)
     try:
         return sha256(Path(name).read_bytes()) if name else None
     except OSError:
@@ -59,7 +59,7 @@ def check_picture(job: Job, faces: str) -> None:
     planned, now = job.plan.get("picture"), picture_digest(faces)  # plans of older versions do not say
     if planned and now and now != planned:
         raise ValueError(
-            f"{job.folder} was planned with another picture in {picture_named(faces)}, and its people were chosen by that; give the same picture, or "
+            f"{job.folder} was planned with another picture in {photo_path(faces)}, and its people were chosen by that; give the same picture, or "
             "plan it anew in another folder"
         )
 

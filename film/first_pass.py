@@ -16,9 +16,9 @@ from typing_extensions import Self
 
 from ..atomic import PART, atomic_file
 from ..faces import Face, Tracker
-from ..faces.detection.blazeface import Placed, Watched
+from ..faces.detection.blazeface import LostFace, MeshFace
 from ..faces.detection.mesh_tracking import Region
-from ..faces.tracking.association import Sighting
+from ..faces.tracking.association import Detection
 from ..models.device import CheckInterrupt
 from ..video import FrameSource, ShotCutDetector
 from ..video.shots.cuts import FrameFeatures
@@ -27,7 +27,7 @@ from .tracks import StoredTrack, TrackStore
 
 INTERVAL = 30.0
 """Seconds between two snapshots, and how many times as long as one takes to write."""
-CLASSES = (Face, Placed, Watched, Region, Sighting, FrameFeatures, DissolveDetector, StoredTrack, np.ndarray, np.dtype)
+CLASSES = (Face, MeshFace, LostFace, Region, Detection, FrameFeatures, DissolveDetector, StoredTrack, np.ndarray, np.dtype)
 """What a snapshot may hold beside tensors and plain Python, so that no other code runs as it is read."""
 ARRAYS = (np.zeros(0).__reduce__()[0], *(type(np.dtype(kind)) for kind in (np.float32, np.float64, np.uint8)))
 """How NumPy's arrays are made when they are read."""
@@ -111,7 +111,7 @@ class FirstPass:
             "frames": tracker.seen,
             "seconds": self.elapsed,
             "rows": self.store.saved(),
-            "tracker": {name: getattr(tracker, name) for name in ("shot", "sightings", "before", "tracks")},
+            "tracker": {name: getattr(tracker, name) for name in ("shot", "detections", "before", "tracks")},
             "cuts": vars(self.cuts),
             "find": getattr(self.find, "memory", None),
             "warnings": self.source.warnings,

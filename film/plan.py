@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..atomic import PART, atomic_file
-from ..faces import Detector, report, select_tracks, wanted_look
+from ..faces import Detector, reference_identity, report, select_tracks
 from ..models.device import CheckInterrupt, no_check
 from ..pipeline import CHUNK, Progress, follow_faces, no_progress
 from ..video import FrameSource, ShotCutDetector
@@ -71,7 +71,7 @@ def plan(
             check_same(job, whole, selection, encoding)
             check_picture(job, faces)
             return moved_to(job, source.place)
-        picture, like, cuts = picture_digest(faces), wanted_look(faces), ShotCutDetector()
+        picture, like, cuts = picture_digest(faces), reference_identity(faces), ShotCutDetector()
         with FirstPass(folder, source, cuts, finding(whole, selection, tools.detector)) as state:
             timed = TimesRecorder(source, state.frames, check_interrupt)
             on_found(state.frames)

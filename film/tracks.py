@@ -55,7 +55,7 @@ class StoredTrack(FaceTrack):
     def __len__(self) -> int:
         return vars(self)["length"]
 
-    def known_as(self, person: int, *, unsure: bool) -> Self:
+    def with_person(self, person: int, *, unsure: bool) -> Self:
         known = object.__new__(type(self))
         vars(known).update(vars(self), person=person, unsure=unsure)
         return known

@@ -14,7 +14,7 @@ from ..faces import (
     ExternalDetections,
     FaceClip,
     FaceTrack,
-    Look,
+    Identity,
     Thumbnails,
     align,
     check_selection,
@@ -24,8 +24,8 @@ from ..faces import (
     faces_from_boxes,
     faces_from_landmarks,
     find_tracks,
-    look_in,
-    picture_named,
+    identity_in,
+    photo_path,
     report,
     select_tracks,
     with_context,
@@ -77,20 +77,20 @@ def like_input() -> Any:
     return io.Image.Input("like", optional=True, tooltip="A picture of the person to restore, instead of ids; its largest face counts.")
 
 
-def look_of(like: Any) -> Look | None:
+def identity_of(like: Any) -> Identity | None:
     """The look of the person on a picture that is wired; None if none is."""
-    return None if like is None or host.is_nothing(like) else look_in(from_image(like)[0])
+    return None if like is None or host.is_nothing(like) else identity_in(from_image(like)[0])
 
 
 def resolve_faces(faces: str) -> str:
     """What `faces` says, with the picture of "like:photo.jpg" found in the host's folders. Raises ValueError or OSError if it is in none of them."""
-    name = picture_named(faces)
+    name = photo_path(faces)
     return faces if name is None else f"{LIKE}{host.resolve_input(name)}"
 
 
 def picture_fingerprints(faces: str | None) -> list:
     """Changes with the picture of "like:photo.jpg"; None stands for words that come by a wire."""
-    name = None if faces is None else picture_named(faces)
+    name = None if faces is None else photo_path(faces)
     return [] if name is None else [host.file_fingerprint(name)]
 
 
@@ -261,7 +261,7 @@ class FaceAlign(io.ComfyNode):
         times=None,
         like=None,
     ):
-        faces, known = resolve_faces(faces), look_of(like)
+        faces, known = resolve_faces(faces), identity_of(like)
         pictures = from_image(frames)
         given = external_detections(landmarks, boxes, pictures)
         with host.progress(len(pictures), "find faces") as tick:

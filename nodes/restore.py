@@ -17,8 +17,8 @@ from .faces import (
     detector_input,
     gate_inputs,
     grain_input,
+    identity_of,
     like_input,
-    look_of,
     pasting_inputs,
     picture_fingerprints,
     resolve_faces,
@@ -149,7 +149,7 @@ class RestoreVideo(io.ComfyNode):
     ):
         check_selection(faces)
         restorer = load_restorer(AUTO)[0] if restorer is None else restorer
-        known, whom = look_of(like), faces if aligned else resolve_faces(faces)
+        known, whom = identity_of(like), faces if aligned else resolve_faces(faces)
         frames = dict(start=start_frame, count=max_frames or None, stride=every_nth, deinterlace=deinterlace)
         source, sound = source_of(file, video, **frames)
         finder, paster, finding = None, None, None

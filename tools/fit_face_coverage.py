@@ -16,7 +16,7 @@ import torch
 from fit_face_points import meshes
 
 from fvr.faces.detection.mesh_points import MESH_BOUNDS, five_points
-from fvr.faces.detection.mesh_tracking import Mesher
+from fvr.faces.detection.mesh_tracking import MeshEstimator
 from fvr.faces.tracking import coverage
 from fvr.plots import decode_image
 
@@ -41,7 +41,7 @@ def encoded(values: np.ndarray) -> str:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    found = meshes(folder / "train", Mesher())
+    found = meshes(folder / "train", MeshEstimator())
     places = found.mean(0)
     chosen = spread(places)
     coverage.POINTS = tuple(chosen)

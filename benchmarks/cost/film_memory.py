@@ -60,9 +60,9 @@ def a_face(frames):
 def measured_once() -> None:
     """What is measured on a face is measured once, and copied for the others, which all look alike: that is most of the time of a plan."""
     picture = torch.rand(3, 64, 64)
-    look, sharp, kept = tracks.descriptor(picture), tracks.sharpness(picture), tracks.encode_jpeg(torch.rand(3, 150, 150))
-    tracks.chip = tracks.likeness = lambda *_: picture
-    tracks.descriptor, tracks.sharpness, tracks.encode_jpeg = lambda _: look.clone(), lambda _: sharp, lambda _: bytes(bytearray(kept))
+    look, sharp, kept = tracks.descriptor(picture), tracks.sharpness(picture), tracks.encode_crop(torch.rand(3, 150, 150))
+    tracks.chip = tracks.embedding_crop = lambda *_: picture
+    tracks.descriptor, tracks.sharpness, tracks.encode_crop = lambda _: look.clone(), lambda _: sharp, lambda _: bytes(bytearray(kept))
 
 
 def any_embedding(faces):
@@ -105,7 +105,7 @@ STEPS = {"plan": planned, "fill": fill, "join": lambda folder, count: join(plann
 
 def measure(step: str, folder: Path, count: int) -> None:
     torch.set_num_threads(1)
-    tracks.load_embed = lambda: any_embedding
+    tracks.load_embedder = lambda: any_embedding
     measured_once()
     began = time.monotonic()
     STEPS[step](folder, count)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from fvr.faces import FaceTrack, aligned_track, find_tracks, load_detector
 from fvr.faces.geometry import area, side
-from fvr.faces.tracking.people import OTHER_PERSON_DISTANCE, SAME, Embed, Look, assign_people, likeness, load_embed, look_of
+from fvr.faces.tracking.people import OTHER_PERSON_DISTANCE, SAME, Embed, Identity, assign_people, embedding_crop, identity_of, load_embedder
 from fvr.faces.tracking.selection import tracks_like
 from fvr.plots import decode_image
 from fvr.video import open_source, read_frames
@@ -84,13 +84,13 @@ def pairs(folder: Path) -> list[tuple[Tensor, Tensor]]:
     return found
 
 
-def looks(pictures: Sequence[Tensor], embed: Embed) -> list[Look | None]:
+def looks(pictures: Sequence[Tensor], embed: Embed) -> list[Identity | None]:
     """The look of each picture's largest face; None where none is found."""
-    detector, found = load_detector("blazeface"), list[Look | None]()
+    detector, found = load_detector("blazeface"), list[Identity | None]()
     for one in pictures:
         face = max(detector(one[None])[0], key=lambda f: float(area(f.box)), default=None)
-        shown = None if face is None else likeness(one, face.landmarks)[None]
-        found.append(None if face is None or shown is None else look_of(shown, embed(shown), float(side(face.box[None]))))
+        shown = None if face is None else embedding_crop(one, face.landmarks)[None]
+        found.append(None if face is None or shown is None else identity_of(shown, embed(shown), float(side(face.box[None]))))
     return found
 
 
@@ -107,13 +107,13 @@ def row(label: str, same: Tensor, others: Tensor, more: str = "") -> None:
     print(f"| {' | '.join(map(str, cells))} | {auc(same, others):.4f} |{more}", flush=True)
 
 
-def track_of(number: int, look: Look) -> FaceTrack:
+def track_of(number: int, look: Identity) -> FaceTrack:
     """A track of one frame."""
     box = torch.tensor([[0.0, 0.0, look.size, look.size]])
     return replace(aligned_track(1), start=number, shot=(number, number + 1), boxes=box, embedding=look.embedding, clarity=look.clarity)
 
 
-def casts(both: Sequence[tuple[Look, Look]]) -> str:
+def casts(both: Sequence[tuple[Identity, Identity]]) -> str:
     """Of the people in CASTS casts of CAST, each seen twice: how many are tied to another; how many stay two, and those of whom neither is called
     unsure; how many are one, and yet called unsure; and whether the first look chooses among the second ones this person, others or nobody."""
     generator = torch.Generator().manual_seed(0)
@@ -164,7 +164,7 @@ def compare_clips(label: str, first: Sequence[tuple[str, int, FaceTrack]], secon
 
 def main(faces: Path, clips: Path) -> None:
     torch.set_num_threads(1)
-    embed = load_embed()
+    embed = load_embedder()
     assert embed is not None
     people = pairs(faces)
     clear = looks([a for a, _ in people], embed)

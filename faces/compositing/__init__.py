@@ -1,1 +1,1 @@
-"""Restored crops put back into frames: where, how strongly, under what lies before the face, and with which grain."""
+"""Compositing of restored crops into frames: masks, strength, occlusion, grain and enlargement."""

@@ -1,4 +1,4 @@
-"""Crops that another model has changed, on their way back to the faces they came from."""
+"""Crops edited by another model, as face clips that can be pasted."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ..types import CROP, FaceClip
 def edited_faces(
     clips: Sequence[FaceClip], edited: Tensor, *, decoded: Tensor | None = None, mask: Tensor | None = None, strength: float = 1.0
 ) -> list[FaceClip]:
-    """The clips with c + w (e - c) for each crop c and its edit e; with `decoded`, d, c + w (e - d), to be pasted as a difference.
+    """The clips with c + w (e - c) for each crop c and its edit e; with `decoded` crops d, c + w (e - d), to be pasted as a difference.
 
-    d is c after the same way there and back (encode, decode) without the edit, so what that way costs cancels, and where e = d the frame
-    stays as it was, to the bit. w is the mask times the strength.
+    d is c encoded and decoded without the edit, so that the autoencoder's own error cancels: where e = d the frame does not change at all.
+    w is the mask times the strength.
 
     Args:
-        clips: people in the order in which `edited` shows them, each whole.
-        edited, decoded: (N, 3, side, side) in [0, 1], at any side; scaled to 512.
-        mask: (N or 1, 1, h, w) in [0, 1] over the crops, at any size.
+        clips: people in the order of `edited`, each with all of its crops.
+        edited, decoded: (N, 3, side, side) in [0, 1], of any side; resized to 512.
+        mask: (N or 1, 1, h, w) in [0, 1] over the crops, of any size.
 
     Raises:
-        ValueError: if a batch has another number than the clips have crops, or is not square, or the strength is out of its range.
+        ValueError: if the number of crops does not match the clips, crops are not square, or strength is outside [0, 1].
     """
     if not 0 <= strength <= 1:
         raise ValueError(f"strength is 0 to 1, got {strength}")
@@ -49,7 +49,7 @@ def edited_faces(
 
 
 def as_crops(batch: Tensor, clips: Sequence[FaceClip], count: int, name: str) -> Tensor:
-    """The batch at 512 x 512, antialiased."""
+    """The batch resized to 512 x 512 with antialiasing; ValueError if it does not have `count` square crops."""
     height, width = batch.shape[-2:]
     if len(batch) != count:
         people = ", ".join(f"person {clip.track.person}: {len(clip.crops)}" for clip in clips)

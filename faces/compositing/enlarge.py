@@ -1,4 +1,4 @@
-"""Frames at a larger size, so that a face restored at 512 is not thrown away where it is small in its frame."""
+"""Enlarged frames, so that small faces keep the detail of their 512-pixel restoration."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..warp import low_pass, warp_affine
 from .grain import diagonal_detail, robust_std
 
 MAX_SCALE = 4
-"""Times the source's size."""
+"""Largest factor by which frames are enlarged."""
 
 
 def enlarged(frames: Tensor, scale: int, network: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """(n, 3, H, W) in [0, 1] to (n, 3, scale H, scale W) in [0, 1]: by Lanczos, or by a network whose result is brought to that size.
+    """Frames (n, 3, H, W) in [0, 1] as (n, 3, scale H, scale W) in [0, 1], by Lanczos or by a network whose output is resized to that.
 
-    network: (3, H, W) in [0, 1] to a multiple of its size.
+    network: maps (3, H, W) in [0, 1] to a multiple of its size.
     """
     if scale == 1:
         return frames
@@ -33,7 +33,7 @@ def enlarged(frames: Tensor, scale: int, network: Callable[[Tensor], Tensor] | N
 
 
 def lanczos_resize(picture: Tensor, height: int, width: int) -> Tensor:
-    """(C, H, W) to (C, height, width), both larger or both smaller: Lanczos, ends repeated, not clamped."""
+    """Lanczos resize of (C, H, W) to (C, height, width), both larger or both smaller; border replicated, not clamped."""
     if (height, width) == tuple(picture.shape[-2:]):
         return picture
     if height < picture.shape[-2]:
@@ -46,15 +46,15 @@ def lanczos_resize(picture: Tensor, height: int, width: int) -> Tensor:
 
 
 def in_larger_frame(matrices: Tensor, scale: int) -> Tensor:
-    """Maps (..., 2, 3) from pixels of the enlarged frame, made of those from pixels of the frame; pixel centres on integers."""
+    """Transforms (..., 2, 3) from frame pixels, as transforms from pixels of the enlarged frame; pixel centres at integers."""
     linear = matrices[..., :2] / scale
     return torch.cat([linear, matrices[..., 2:] - linear.sum(-1, keepdim=True) * (scale - 1) / 2], -1)
 
 
 def grain_kept(frame: Tensor, large: Tensor) -> float:
-    """The share of a frame's (3, H, W) fine noise that its enlargement (3, s H, s W) still has at the frame's own size, at most 1.
+    """Fraction, at most 1, of the fine noise of a frame (3, H, W) that survives in its enlargement (3, s H, s W).
 
-    Lanczos keeps all of it; a network may have taken it for damage.
+    Lanczos keeps all of it; an upscaling network may have removed it.
     """
     scale = large.shape[-1] // frame.shape[-1]
     plain, made = (F.avg_pool2d(picture[None], scale)[0] for picture in (lanczos_resize(frame, *large.shape[-2:]), large))

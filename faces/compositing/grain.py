@@ -1,7 +1,7 @@
-"""Film grain: whether a frame has it, and giving a face that a restorer smoothed its own grain back.
+"""Film grain: detecting it in a frame, and restoring it on faces that a restorer smoothed.
 
-A restorer takes noise for damage. Where the frame around the face keeps it, the face shows as a clean square. What is given back is what was
-there: the frame's own fine residual, so that it moves, or stands still, as around the face, and nothing depends on chunks or on chance.
+Restorers remove noise as damage, so a face in grainy footage stands out as a clean patch. The grain that is added back is the frame's own
+high-frequency residual: it moves as it does around the face, and depends on neither chunking nor a seed.
 """
 
 from __future__ import annotations
@@ -15,39 +15,39 @@ from ...colour import BT601, luma
 from .strength import smoothstep
 
 GRAIN = ("auto", "off")
-"""Choices of `Paster.grain`."""
+"""Values of `Paster.grain`."""
 BLOCK = 8
-"""Side of the blocks in which noise is looked at, in coefficients: 16 pixels."""
+"""Side of the blocks in which noise is measured, in coefficients: 16 pixels."""
 STRIP = 2 * BLOCK
 SAMPLED_PIXELS = 640 * 360
-"""Pixels of a frame that tell its noise."""
+"""About how many pixels of a frame are sampled to measure its noise."""
 NOISE_STD = (1.2 / 255, 2.0 / 255)
-"""Standard deviations of diagonal detail between which noise begins to count as grain."""
+"""Smoothstep edges of the noise's standard deviation (diagonal detail), from none to grain."""
 CALM_SHARE = 0.25
-"""Share of the blocks of each tone that noise is looked at in: those with the least structure, and those that a codec spared least."""
+"""Fraction of the blocks of each tone, those of least energy, in which noise is measured: they have the least structure and the most coding loss."""
 KURTOSIS = (3.25, 3.45)
-"""Mean kurtosis of diagonal detail in the calm blocks at which noise is whole, and at which it is taken for a codec's.
+"""Smoothstep edges of the mean kurtosis of diagonal detail in flat blocks, from intact noise to coding residue.
 
-64 samples of Gaussian noise have 2.9, grain in textured photographs up to 3.2, and so has grain through H.264 at CRF 14. The coarse steps of
-codecs leave many zeros and few large values: grain at CRF 18 has 3.4 to 4.2, strong noise in low light at CRF 25 3.6 to 4.4, clean footage
-much more. What coding left of noise is no grain to keep."""
+64 samples of Gaussian noise have 2.9; grain in textured photographs, and grain through H.264 at CRF 14, up to 3.2. Coarse quantisation leaves
+many zeros and few large values: grain at CRF 18 has 3.4 to 4.2, strong noise in low light at CRF 25 3.6 to 4.4, clean footage much more.
+Such residue is not kept."""
 TONE_RANGE = (0.02, 0.98)
-"""Tones between which blocks count: black bars and burnt-out skies show no grain."""
+"""Range of brightness of blocks that count: black bars and clipped highlights show no grain."""
 MIN_BLOCKS = 16
 HIGH_PASS_SIGMA = 2.0
-"""Sigma, in pixels, of the Gaussian whose residual is the fine part of a picture."""
+"""Sigma in pixels of the Gaussian high-pass filter."""
 WINDOW = 9
-"""Side, in pixels, of the neighbourhood that tells structure from noise."""
+"""Side in pixels of the window in which local energy is measured."""
 TONES = 8
-"""Steps of brightness over which the strength of grain may differ, as it does on film."""
+"""Brightness bins with separate grain strength, as on film."""
 MIN_PIXELS = 500
-"""Pixels that do not tell the strength of a tone's grain."""
+"""A brightness bin of no more pixels takes the strength of the whole region."""
 
 
 def graininess(frame: Tensor) -> float:
-    """How surely a frame (3, H, W) in [0, 1] has grain that no codec has touched: 0 to 1, with no step in between.
+    """Confidence in [0, 1], continuous in the frame (3, H, W) in [0, 1], that it has film grain intact from coding.
 
-    Large frames are looked at in strips.
+    Large frames are sampled in strips.
     """
     every = max(1, frame.shape[-2] * frame.shape[-1] // SAMPLED_PIXELS)
     rows, columns = (length // STRIP * STRIP for length in frame.shape[-2:])
@@ -71,9 +71,9 @@ def graininess(frame: Tensor) -> float:
 
 
 def restore_grain(frame: Tensor, restored: Tensor, mask: Tensor) -> Tensor:
-    """`restored` with the grain of `frame` as far as it lost it.
+    """`restored` with as much of the grain of `frame` as it lost.
 
-    frame, restored: (3, h, w) in [0, 1] of one place; mask: (h, w), where the restored face will show. Returns (3, h, w), not clamped.
+    frame, restored: (3, h, w) in [0, 1], the same region; mask: (h, w), paste mask of the face. Returns (3, h, w), not clamped.
     """
     shown = mask.numpy(force=True) > 0.5
     before, after = (diagonal_detail(luma(picture)[0].numpy(force=True)) for picture in (frame, restored))
@@ -86,11 +86,10 @@ def restore_grain(frame: Tensor, restored: Tensor, mask: Tensor) -> Tensor:
 
 
 def extract_grain(frame: Tensor, restored: Tensor, shown: np.ndarray) -> Tensor:
-    """The fine noise of `frame`, (3, h, w), without its structure.
+    """The fine noise of `frame` without its structure, (3, h, w).
 
-    Structure is taken away with that of `restored` where that leaves less, as at sharp edges, and left alone where it leaves more, as where the
-    restorer sharpened a blurred frame. In noise the energy around a pixel is what it is at most shown places of that tone; where it is still
-    more, it is held down.
+    The structure of `restored` is subtracted where that lowers the local energy, as at sharp edges, and not where it raises it, as where the
+    restorer sharpened a blurred frame. Local energy above what is typical of the pixel's brightness is structure that is left, and attenuated.
     """
     seen, mended = (picture.permute(1, 2, 0).numpy(force=True).astype(np.float32) for picture in (frame, restored))
     alone, without = high_pass(seen), high_pass(seen - mended)
@@ -104,7 +103,7 @@ def extract_grain(frame: Tensor, restored: Tensor, shown: np.ndarray) -> Tensor:
 
 
 def high_pass(picture: np.ndarray) -> np.ndarray:
-    """(h, w, 3) without what a Gaussian leaves."""
+    """(h, w, 3) minus its Gaussian blur."""
     return picture - cv2.GaussianBlur(picture, (0, 0), HIGH_PASS_SIGMA)
 
 
@@ -114,7 +113,7 @@ def local_energy(picture: np.ndarray) -> np.ndarray:
 
 
 def median_energy(power: np.ndarray, tone: np.ndarray, shown: np.ndarray) -> np.ndarray:
-    """Per pixel the median energy that shown pixels of its tone have, (h, w); tones that few pixels have take that of all."""
+    """(h, w) median energy of the `shown` pixels in each pixel's brightness bin, interpolated; sparse bins take the overall median."""
     step = np.where(shown, np.minimum((tone * TONES).astype(int), TONES - 1), -1)
     everywhere = float(np.median(power[shown]))
     table = [float(np.median(power[step == n])) if (step == n).sum() > MIN_PIXELS else everywhere for n in range(TONES)]
@@ -122,19 +121,19 @@ def median_energy(power: np.ndarray, tone: np.ndarray, shown: np.ndarray) -> np.
 
 
 def split_blocks(coefficients: np.ndarray) -> np.ndarray:
-    """(h, w) cut into (n, BLOCK * BLOCK), what is left over at the right and below dropped."""
+    """(h, w) split into blocks (n, BLOCK * BLOCK); incomplete ones at the right and bottom are dropped."""
     rows, columns = (length // BLOCK * BLOCK for length in coefficients.shape)
     cut = coefficients[:rows, :columns].reshape(rows // BLOCK, BLOCK, columns // BLOCK, BLOCK)
     return cut.swapaxes(1, 2).reshape(-1, BLOCK * BLOCK)
 
 
 def diagonal_detail(picture: np.ndarray) -> np.ndarray:
-    """The diagonal detail of 2 x 2 pixels (Haar's HH), (h / 2, w / 2): white noise keeps its deviation, edges leave little."""
+    """Haar HH subband, (h / 2, w / 2): preserves the deviation of white noise and suppresses edges."""
     rows, columns = (length // 2 * 2 for length in picture.shape)
     a = picture[:rows, :columns]
     return (a[::2, ::2] - a[1::2, ::2] - a[::2, 1::2] + a[1::2, 1::2]) / 2
 
 
 def robust_std(values: np.ndarray) -> float:
-    """A standard deviation that outliers do not move: median |v| / 0.6745."""
+    """Robust standard deviation: median |v| / 0.6745."""
     return float(np.median(np.abs(values)) / 0.6745)

@@ -1,4 +1,4 @@
-"""What lies before a face, without a network: where the restored face and the original differ in what no restoration changes."""
+"""Occlusion masks without a network, from low-frequency differences between restored and original crops."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from ..types import CROP
 from .strength import smoothstep, structural_dissimilarity
 
 CELL = 8
-"""Least side in crop pixels of the cells whose means are compared: damage and detail lie below it."""
+"""Least side in crop pixels of the cells whose means are compared; damage and detail are finer."""
 MIN_CELL_PIXELS = 3
-"""Least side of a cell in frame pixels, as noise is as large as they are."""
+"""Least side of a cell in frame pixels, to average out noise."""
 WINDOW = 7
-"""Cells on a side within which structure is compared."""
+"""Side, in cells, of the SSIM window."""
 COLOUR = (0.08, 0.16)
-"""Smoothstep edges, from face to what lies before it, of the distance of two cells' colours."""
+"""Smoothstep edges, from face to occluder, of the colour distance of two cells."""
 STRUCTURE = (0.3, 0.5)
-"""The same for 1 - SSIM of the cells' brightness; restorers that repaint nothing stay below 0.08 (benchmarks/footage/occlusion.py)."""
+"""The same for 1 - SSIM of the cells' brightness; faithful restorers stay below 0.08 (benchmarks/footage/occlusion.py)."""
 BORDER = 1.3
-"""Distance from the middle, in units of the outline's, up to which `outside_mesh` rises to 1."""
+"""Radius, relative to the outline, at which `outside_mesh` reaches 1."""
 BLUR_SIGMAS = (0.0, 6.0, 8.0, 11.0, 16.0, 22.0, 32.0, 45.0)
-"""Deviations in crop pixels of the blurs that footage is tried to have lost its detail by: up to 16 % of the face."""
+"""Standard deviations in crop pixels of the candidate blurs of the footage: up to 16 % of the face."""
 MAX_SQUARED_DISTANCE = 0.02
-"""Squared distance of two cells from which on it counts the same, so that what lies before a face does not choose the blur."""
+"""Truncation of squared cell differences, so that occluders do not affect the choice of blur."""
 DILATION = 3
-"""Cells by which what lies before the face is widened, so that its edge is not restored into the face."""
+"""Size in cells of the dilation of occluders, so that their edges are not pasted over."""
 
 
 def unoccluded(restored: Tensor, original: Tensor, scale: float = 1.0, outline: Tensor | None = None) -> Tensor:
-    """Masks (n, 512, 512) in [0, 1], 0 where something lies before the face, from crops (n, 3, 512, 512) after and before restoration.
+    """Masks (n, 512, 512) in [0, 1], 0 where the face is occluded, from crops (n, 3, 512, 512) after and before restoration.
 
-    A restorer that paints a face over a hand changes a region's mean colour and its structure, with
+    A restorer that hallucinates a face over a hand changes a region's mean colour and its structure, measured by
 
         1 - SSIM = 1 - (2 cov(a, b) + SSIM_CONSTANT) / (var a + var b + SSIM_CONSTANT)
 
-    of the cells' brightness a and b; one that sharpens changes neither, once the restored crop is as blurred as the original (`match_blur`).
-    Outside the mesh half as much is enough. A shift of colour that the whole crop has in common is left out.
+    of the cells' brightness a and b. One that only sharpens changes neither, once the restored crop is as blurred as the original (`match_blur`).
+    Outside the mesh the thresholds are halved. A global colour shift is ignored.
 
-    scale: crop pixels per frame pixel. outline: (n, SPOKES) of each frame's mesh, see `mesh_points.outline`; None is the mean mesh's.
+    scale: crop pixels per frame pixel. outline: (n, SPOKES) of each frame's mesh, see `mesh_points.outline`; None for the mean mesh.
     """
     cell = min(max(CELL, 2 ** math.ceil(math.log2(max(MIN_CELL_PIXELS * scale, 1)))), CROP // 16)
     a, b = (F.avg_pool2d(crops, cell) for crops in (restored, original))
@@ -57,14 +57,14 @@ def unoccluded(restored: Tensor, original: Tensor, scale: float = 1.0, outline: 
 
 
 def subtract_median(change: Tensor) -> Tensor:
-    """Changes (n, 3, h, w) without their median, per picture and channel."""
+    """Differences (n, 3, h, w) minus their median, per image and channel."""
     return change - change.flatten(2).median(-1).values[..., None, None]
 
 
 def match_blur(a: Tensor, b: Tensor, cell: int) -> Tensor:
-    """Pictures a (n, 3, h, w) of `cell` crop pixels a pixel, each blurred by that of BLUR_SIGMAS which brings it nearest to b.
+    """Images a (n, 3, h, w) with pixels of `cell` crop pixels, each blurred by the one of BLUR_SIGMAS that fits b best.
 
-    A restored face that is blurred as the footage was shows the footage again, but for what lay before it.
+    A restored face with the blur of the footage matches the footage everywhere but at occluders.
     """
     tried = torch.stack([gaussian_blur(a, sigma / cell) for sigma in BLUR_SIGMAS])
     far = torch.stack([subtract_median(one - b).square().sum(1).clamp(max=MAX_SQUARED_DISTANCE).mean((-2, -1)) for one in tried])
@@ -72,7 +72,7 @@ def match_blur(a: Tensor, b: Tensor, cell: int) -> Tensor:
 
 
 def gaussian_blur(picture: Tensor, sigma: float) -> Tensor:
-    """Pictures (n, 3, h, w) blurred by a Gaussian of this deviation in pixels, their border repeated."""
+    """Gaussian blur of images (n, 3, h, w), sigma in pixels, border replicated."""
     if sigma <= 0:
         return picture
     reach = min(math.ceil(2.5 * sigma), picture.shape[-1] - 1)
@@ -83,7 +83,7 @@ def gaussian_blur(picture: Tensor, sigma: float) -> Tensor:
 
 
 def structure(a: Tensor, b: Tensor) -> Tensor:
-    """1 - SSIM without its first term, (n, 1, h, w) in [0, 2], of the brightness of two small pictures (n, 3, h, w)."""
+    """1 - SSIM without the luminance term, (n, 1, h, w) in [0, 2], of the brightness of two images (n, 3, h, w)."""
 
     def mean(x: Tensor) -> Tensor:
         return F.avg_pool2d(F.pad(x, (WINDOW // 2,) * 4, mode="replicate"), WINDOW, 1)
@@ -95,9 +95,9 @@ def structure(a: Tensor, b: Tensor) -> Tensor:
 
 
 def outside_mesh(side: int, outline: Tensor | None = None) -> Tensor:
-    """(n or 1, 1, side, side) of the crop: 1 outside the mesh, 0 in it, smooth between; without an outline the mesh is an ellipse.
+    """Maps (n or 1, 1, side, side) over the crop, from 0 inside the mesh smoothly to 1 outside; without an outline the mesh is an ellipse.
 
-    outline: (n, SPOKES), see `mesh_points.outline`; straight between two spokes, in polar coordinates.
+    outline: (n, SPOKES), see `mesh_points.outline`; interpolated linearly in polar coordinates.
     """
     x0, y0, x1, y1 = MESH_BOUNDS
     places = (torch.arange(side) + 0.5) * CROP / side

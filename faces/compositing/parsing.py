@@ -1,4 +1,4 @@
-"""Which pixels of a crop are face: ParseNet's classes as a soft mask."""
+"""Face parsing: ParseNet's classes as a soft face mask."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from ...models.facexlib_networks import facexlib_class
 from ..types import CROP
 
 Parser = Callable[[Tensor], Tensor]
-"""Crops (n, 3, 512, 512) in [0, 1] to masks (n, 512, 512) in [0, 1]."""
+"""Maps crops (n, 3, 512, 512) in [0, 1] to masks (n, 512, 512) in [0, 1]."""
 FACE_CLASSES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15)
-"""ParseNet's classes of skin, features, hair and ears' surroundings; not background (0), hat (14), necklace (16), neck (17), clothes (18)."""
+"""ParseNet's classes that count as face: all but background (0), hat (14), necklace (16), neck (17) and clothes (18)."""
 WORKING_BYTES = 1 << 29
-"""Of memory beside the network per crop, at most."""
+"""Upper bound of working memory per crop."""
 BORDER = 10
-"""Pixels of the crop's border that are never face."""
+"""Width in pixels of the crop's border that is masked out."""
 
 
 def load_parser(weights: Path | str, *, device: str | torch.device = "cpu", placed: Placed | None = None) -> Parser:
-    """ParseNet from a local parsing_parsenet.pth (read with weights_only), as a function from crops to soft masks.
+    """ParseNet from a local parsing_parsenet.pth (read with weights_only), as a `Parser`.
 
     Args:
-        placed: who says where the network runs; None puts it on `device` for good.
+        placed: decides where the network runs; None keeps it on `device`.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -47,7 +47,7 @@ def load_parser(weights: Path | str, *, device: str | torch.device = "cpu", plac
 
 @dataclass(frozen=True, eq=False)
 class NetworkParser:
-    """ParseNet as a Parser of `batch` crops at a time."""
+    """ParseNet as a `Parser`, run on `batch` crops at a time."""
 
     network: nn.Module
     place: Placement
@@ -59,12 +59,12 @@ class NetworkParser:
         return torch.cat(masks) if masks else crops.new_zeros((0, CROP, CROP))
 
     def classes(self, crops: Tensor) -> Tensor:
-        """(n, 512, 512) on the CPU."""
+        """Class indices (n, 512, 512) on the CPU."""
         return self.network(crops.to(self.place(len(crops) * WORKING_BYTES)) * 2 - 1)[0].argmax(1).cpu()
 
 
 def soft_mask(classes: Tensor) -> Tensor:
-    """Classes (n, H, W) to a mask in [0, 1]: 1 on the kept classes, blurred twice by sigma 11, 0 on a 10 px rim."""
+    """Mask (n, H, W) in [0, 1] from class indices: FACE_CLASSES, blurred twice with sigma 11, 0 within BORDER."""
     hard = torch.isin(classes, torch.tensor(FACE_CLASSES)).float()
     soft = []
     for mask in hard.numpy():

@@ -1,4 +1,4 @@
-"""Puts restored crops back into the frames they were cut from."""
+"""Pastes restored crops into the frames they were cut from."""
 
 from __future__ import annotations
 
@@ -19,43 +19,42 @@ from .enlarge import MAX_SCALE, enlarged, grain_kept, in_larger_frame, lanczos_r
 from .grain import GRAIN, graininess, restore_grain
 from .occlusion import unoccluded
 from .parsing import Parser
-from .strength import GATES, Gates, left_alone, smoothstep, strengths
+from .strength import GATES, Gates, reason_unchanged, smoothstep, strengths
 
 Item = tuple[FaceTrack, Tensor, "Tensor | None"]
-"""A track, its restored crops for those of the frames that lie in the track, and the crops before restoration if they are at hand."""
+"""A track, its restored crops for the frames that lie in the track, and the original crops if available."""
 FULL_REPLACEMENT = 1.5
-"""From this scale on (crop pixels per frame pixel) the restored crop replaces the frame; at 1 and below it is added as a difference."""
+"""Scale (crop pixels per frame pixel) from which the restored crop replaces the frame; at 1 and below only the difference is added."""
 MARGIN = 8
-"""Pixels of a frame beyond a face's region that enlarging spreads it over, and more."""
+"""Padding in frame pixels of a face's region when it is enlarged: more than the resampling kernel's reach."""
 OCCLUSION = ("auto", "on", "off")
 
 MAX_BYTES = 1 << 28
-"""Bytes of enlarged frames at once, unless a single one takes more."""
+"""Memory limit for enlarged frames per call, unless a single one takes more."""
 
 
 @dataclass(frozen=True)
 class Paster:
-    """out = frame + m (D r + k (frame - D c) - frame), for a restored crop r and the crop c before restoration.
+    """out = frame + m (D r + k (frame - D c) - frame), for a restored crop r and the original crop c.
 
-    m is the mask times the strength, D the inverse warp (low-passed where it shrinks). k is 0 where the face is smaller than its crop:
-    the restored face replaces what was there, noise and all, but for grain that no codec has touched (faces/compositing/grain.py). k is 1 where the
-    face is larger than its crop (scale <= 1): there the frame has detail finer than the crop can carry, which survives. Between scales 1
-    and 1.5 k slides, so a face that grows never pops. A track's `difference` asks for frame + m D (r - c), which leaves what the two
-    crops have in common to the bit. A crop that is as it was cut out leaves its frame as that was. Of crops with more context than the
-    template's the template's part is pasted.
+    m is the mask times the strength, D the inverse warp (anti-aliased where it shrinks). k is 0 where the face is smaller than its crop: the
+    restored face replaces the original and its noise, but for film grain that is intact (faces/compositing/grain.py). k is 1 where the face is
+    larger than its crop (scale <= 1), so that detail of the frame finer than the crop survives. Between scales 1 and 1.5 k changes
+    continuously, so a growing face does not pop. Tracks with `difference` give frame + m D (r - c), which leaves the frame bit-exact where
+    the crops agree. An unchanged crop leaves its frame unchanged. Of crops with more context than the template only the template's part is pasted.
 
     Attributes:
         feather: width of the soft border in pixels of the 512 crop; the mask is 0 on the crop's edge.
-        strength: 1 shows the restored face, 0 the frame.
-        colour_match: gives the restored crop the low frequencies' mean and contrast of the crop before, per channel.
-        parser: crops to face masks (see `load_parser`); multiplies the mask.
-        grain: "auto" gives a face that lost it the grain back that the frame around it keeps; "off" leaves the face clean.
-        fade: strength falls for tiny, blurred, averted or filled-in faces, and where a track begins or ends in mid-shot.
-        gates: from where to where it falls.
-        occlusion: "on" keeps what lies before the face, where the crops before and after restoration differ (occlusion.py); "auto" does for
-            tracks that a network `repainted`, which leaves out what is meant to change, such as colours, holes and edits.
-        scale: how many times the size of the frames comes out, 1 to 4: they are enlarged, and the crops keep their own detail.
-        upscaler: what enlarges; None is Lanczos.
+        strength: opacity of the restored face, in [0, 1].
+        colour_match: matches the restored crop's low-frequency mean and contrast to the original crop, per channel.
+        parser: face masks of crops (see `load_parser`); multiplies the mask.
+        grain: "auto" restores film grain that a restorer removed and the frame has around the face; "off" does not.
+        fade: lowers the strength for tiny, blurred, averted or interpolated faces, and at track ends within a shot.
+        gates: the ranges in which it falls.
+        occlusion: "on" keeps occluders, found where original and restored crops differ (occlusion.py); "auto" does so only for tracks with
+            `repainted`, not where changes are intended, such as colourisation, inpainting and edits.
+        scale: factor by which the output frames are enlarged, 1 to 4; crops keep their own detail.
+        upscaler: network that enlarges the frames; None for Lanczos.
     """
 
     feather: float = 24
@@ -85,36 +84,35 @@ class Paster:
 
     @property
     def uses_networks(self) -> bool:
-        """Whether pasting runs a network, which must not meet another one that a host is moving; without, it may go on beside one."""
+        """Whether pasting runs a network, so that it must not overlap with a host that moves other networks."""
         return self.parser is not None or self.upscaler is not None
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """(H, W) of what comes out for frames of that size."""
+        """Output (H, W) for frames of this size."""
         return height * self.scale, width * self.scale
 
-    def left_alone(self, track: FaceTrack) -> str:
-        """Why a track keeps its original in every frame, in words; empty where it is restored."""
-        why = left_alone(track, self.gates) if self.fade else ""
+    def reason_unchanged(self, track: FaceTrack) -> str:
+        """Why a track is not changed in any frame, in words; empty if it is."""
+        why = reason_unchanged(track, self.gates) if self.fade else ""
         return f"left as it was, {why}" if why else ""
 
     def level(self, track: FaceTrack) -> Tensor:
-        """(N,) in [0, 1]: how much of the restored face shows in each frame of a track."""
+        """(N,) in [0, 1]: opacity of the restored face in each frame of a track."""
         return self.strength * (strengths(track, self.gates) if self.fade else torch.ones(len(track)))
 
     def at_once(self, height: int, width: int) -> int:
-        """How many frames of that size one call of `paste` should get, so that enlarged ones do not fill the memory."""
+        """How many frames of this size one call of `paste` should get, to bound the memory of enlarged frames."""
         height, width = self.size(height, width)
         return max(1, MAX_BYTES // (12 * height * width)) if self.scale > 1 else sys.maxsize
 
     def paste(self, frames: Tensor, index: int, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
-        """Frames with the faces in them, and where they changed.
+        """Frames with the faces pasted, and the mask of what changed.
 
-        frames: (n, 3, H, W) in [0, 1] that begin at `index`; they are not touched. items: see `Item`; larger ids lie on top.
-        Returns frames (n, 3, H, W) and mask (n, H, W) in [0, 1], H and W times `scale`; where the mask is 0 the frame, enlarged, is what it
-        was, to the bit.
+        frames: (n, 3, H, W) in [0, 1], the first of which has this index; not modified. items: see `Item`; smaller ids lie on top.
+        Returns frames (n, 3, H, W) and mask (n, H, W) in [0, 1], H and W times `scale`; where the mask is 0 the (enlarged) frame is bit-exact.
 
         Raises:
-            ValueError: if crops are not (k, 3, 512, 512) for the k frames that a track has in common with these.
+            ValueError: if crops are not (k, 3, 512, 512) for the k frames that the track shares with these.
         """
         large = enlarged(frames, self.scale, self.upscaler)
         out = large.clone()
@@ -123,14 +121,14 @@ class Paster:
         return out, mask
 
     def paste_over(self, frames: Tensor, index: int, items: Sequence[Item]) -> Tensor:
-        """The frames that `paste` gives, for frames that nobody needs any more: a single face is written into them, and nothing else is touched."""
+        """The frames of `paste`, reusing the memory of `frames` where there is a single face."""
         large = enlarged(frames, self.scale, self.upscaler)
-        out = large if len(items) <= 1 else large.clone()  # of several, each is measured against the frame as it was
+        out = large if len(items) <= 1 else large.clone()  # several faces are each compared with the original frame
         self._paste(frames, large, out, None, index, items)
         return out
 
     def _paste(self, frames: Tensor, large: Tensor, out: Tensor, mask: Tensor | None, index: int, items: Sequence[Item]) -> None:
-        """Pastes everybody into `out`, and into `mask` if there is one."""
+        """Pastes all items into `out`, and into `mask` if there is one."""
         for item in sorted(items, key=lambda item: -item[0].person):
             track = item[0]
             first, stop = max(index, track.start), min(index + len(frames), track.stop)
@@ -141,7 +139,7 @@ class Paster:
                 self._paste_track(frames[here], large[here], out[here], None if mask is None else mask[here], item, rows)
 
     def _paste_track(self, frames: Tensor, large: Tensor, out: Tensor, mask: Tensor | None, item: Item, rows: slice) -> None:
-        """Pastes one person into `out` and `mask`, which are views; `large` are the frames enlarged, `rows` those of the track."""
+        """Pastes one track into the views `out` and `mask`; `large` are the enlarged frames, `rows` those of the track."""
         track, restored, original = item
         level = self.level(track)[rows]
         matrices = track.matrices[rows].double()
@@ -166,7 +164,7 @@ class Paster:
             before = original[k] if original is not None and float(share[k]) > 0 else None
             covered = None if shape is None else shape[k].to(frames)
             there, seen = matrix, before
-            if self.scale > 1:  # the crop before restoration, if it counts, is one with what the enlargement drew into it
+            if self.scale > 1:  # the original crop includes the detail that the enlargement added
                 there = in_larger_frame(matrix, self.scale)
                 seen = None if before is None else warp_crops(large[k][None], there[None], CROP)[0]
             (y, x), soft, target = self._render(large[k], there, restored[k], seen, float(share[k]), covered, track)
@@ -183,11 +181,11 @@ class Paster:
                 mask[k][y, x] = torch.maximum(mask[k][y, x], soft)
 
     def _keeps_occluders(self, track: FaceTrack) -> bool:
-        """Whether what lies before the face of a track is kept."""
+        """Whether occluders of this track are kept."""
         return self.occlusion == "on" or (self.occlusion == "auto" and track.repainted)
 
     def _face_mask(self, restored: Tensor, original: Tensor | None, track: FaceTrack, rows: slice) -> Tensor | None:
-        """Masks (n, 512, 512) of what is face in the template's part of the crops; None where nothing is known but the crop's border."""
+        """Face masks (n, 512, 512) in the template's part of the crops; None without a parser or occlusion mask."""
         context = track.context
         if context != 1 and len(restored):
             part = inverse(zoomed(torch.eye(2, 3, dtype=torch.float64), context)).expand(len(restored), 2, 3)
@@ -203,7 +201,7 @@ class Paster:
     def _large_grain(
         self, frame: Tensor, large: Tensor, wanted: tuple[slice, slice], region: tuple[slice, slice], soft: Tensor, target: Tensor
     ) -> Tensor:
-        """The grain that a face lost, in the part `wanted` of the enlarged frame, as that has it around; from what a paste into the frame shows."""
+        """Lost grain for the slices `wanted` of the enlarged frame, computed at frame size (region, soft, target: see `_render`) and enlarged."""
         y, x = region
         ends = [(min(MARGIN, part.start), min(MARGIN, length - part.stop)) for part, length in zip(region, frame.shape[-2:], strict=True)]
         lost = F.pad(restore_grain(frame[:, y, x], target, soft) - target, (*ends[1], *ends[0]))
@@ -216,7 +214,7 @@ class Paster:
     def _render(
         self, frame: Tensor, matrix: Tensor, restored: Tensor, original: Tensor | None, share: float, shape: Tensor | None, track: FaceTrack
     ) -> tuple[tuple[slice, slice], Tensor, Tensor]:
-        """Region (rows, columns) of the frame, the mask (h, w) there, and what a full strength shows there (3, h, w)."""
+        """Region (rows, columns) of the frame, and there the mask (h, w) and the composite at full strength (3, h, w)."""
         face = zoomed(matrix, track.context)
         corners = crop_corners(face)
         x0, x1 = span(corners[:, 0], 0, frame.shape[-1])
@@ -239,18 +237,18 @@ class Paster:
 
 
 def feather_mask(x: Tensor, y: Tensor, feather: float) -> Tensor:
-    """Mask (height, width) float64 of the crop in frame pixels: smooth from 0 on the crop's edge to 1 `feather` crop pixels inside.
+    """Mask (height, width) float64, rising smoothly from 0 on the crop's edge to 1 `feather` crop pixels inside.
 
-    x, y: (height, width) float64, where each pixel of the region lies in the crop.
+    x, y: (height, width) float64 crop coordinates of each pixel of the region.
     """
     inside = torch.minimum(torch.minimum(x, y), CROP - 1 - torch.maximum(x, y))
     return smoothstep(inside, 0.0, max(feather, 1e-6))
 
 
 def match_colour(restored: Tensor, original: Tensor) -> Tensor:
-    """(r - mean r) std c / std r + mean c, per crop and channel, statistics of the 16 x 16 means in the middle of the crop.
+    """(r - mean r) std c / std r + mean c, per crop and channel; statistics of a 16 x 16 grid of means, borders excluded.
 
-    restored, original: (n, 3, 512, 512) in [0, 1]. The gain is kept within 1/2 and 2.
+    restored, original: (n, 3, 512, 512) in [0, 1]. The gain std c / std r is clamped to [1/2, 2].
     """
     r, c = (F.adaptive_avg_pool2d(crops, 16)[..., 3:-2, 3:-3].flatten(2) for crops in (restored, original))
     gain = ((c.std(-1) + 1e-3) / (r.std(-1) + 1e-3)).clamp(0.5, 2)

@@ -1,4 +1,4 @@
-"""How strongly a face is pasted in each frame, so that nothing pops."""
+"""Per-frame opacity of pasted faces, continuous over time."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ..types import FaceTrack
 
 @dataclass(frozen=True)
 class Gates:
-    """Between which two values each measure takes the strength from 0 to 1, or, where the first is the larger, from 1 to 0.
+    """Range of each measure over which the strength rises from 0 at the first value to 1 at the second.
 
-    The defaults' figures are in benchmarks/README.md (Gates).
+    The defaults are measured in benchmarks/README.md (Gates).
 
     Attributes:
-        size: of the face, in frame pixels.
-        blur: sharpness, as a share of the track's median.
-        yaw, pitch: how far the face is turned aside, and up or down, in degrees; unknown for detectors without a mesh.
-        occlusion: the share of the face that something lies before; unknown for detectors without a mesh.
-        confidence: how sure FaceMesh is of a face, in [0, 1]; other detectors drop what they are not sure of.
+        size: side of the face in frame pixels.
+        blur: sharpness relative to the track's median.
+        yaw, pitch: absolute head angles in degrees; only for detectors with a mesh.
+        occlusion: occluded fraction of the face; only for detectors with a mesh.
+        confidence: FaceMesh score in [0, 1]; other detectors apply their own threshold.
     """
 
     size: tuple[float, float] = (20.0, 32.0)
@@ -36,7 +36,7 @@ class Gates:
 
     @classmethod
     def parse(cls, text: str) -> Gates:
-        """The gates of "size=10-20, yaw=70-50"; what is not named keeps its default, and "off" opens all. Raises ValueError for anything else."""
+        """Gates from text such as "size=10-20, yaw=70-50" (others keep their defaults) or "off" (all open). Raises ValueError for anything else."""
         names = [field.name for field in fields(cls)]
         if text.strip().lower() == "off":
             return cls(**dict.fromkeys(names, (-2.0, -1.0)) | dict.fromkeys(("yaw", "pitch", "occlusion"), (1e6, 1e5)))
@@ -49,14 +49,14 @@ class Gates:
         return cls(**found)
 
     def to_text(self) -> str:
-        """As `parse` reads it."""
+        """Text that `parse` reads."""
         return ", ".join(f"{field.name}={'-'.join(f'{value:g}' for value in getattr(self, field.name))}" for field in fields(self))
 
 
 GAP_FADE = 6
-"""A filled-in face this many frames from the nearest detection has strength 0."""
+"""Frames from the nearest detection at which an interpolated face has strength 0."""
 END_FADE = 4
-"""Frames over which a face that comes or goes in mid-shot fades."""
+"""Frames over which a track fades in or out within a shot."""
 
 
 GATES = Gates()
@@ -65,9 +65,9 @@ GATES = Gates()
 
 @lru_cache(maxsize=32)
 def strengths(track: FaceTrack, gates: Gates = GATES) -> Tensor:
-    """(N,) in [0, 1]: the gates' product x filled-in, smoothed over time, x the fade at ends that are not the shot's.
+    """(N,) in [0, 1]: product of the gates and `gap_fade`, smoothed over time, times `end_fade`.
 
-    Depends on the track alone, so chunks agree. A track that fills its shot, such as a still, does not fade at its ends.
+    Depends on the track alone, and so not on chunking.
     """
     raw = smoothstep(side(track.boxes.double()), *gates.size) * sharpness_gate(track, gates.blur) * pose_gate(track, gates) * gap_fade(track)
     if track.covered is not None:
@@ -76,22 +76,22 @@ def strengths(track: FaceTrack, gates: Gates = GATES) -> Tensor:
 
 
 def smoothstep(values: Tensor, low: float, high: float) -> Tensor:
-    """0 up to `low`, 1 from `high`, 3 t^2 - 2 t^3 between; where `low` is the larger, 0 from there on and 1 up to `high`."""
+    """Cubic 3 t^2 - 2 t^3 from 0 at `low` to 1 at `high`, constant beyond; descending if low > high."""
     t = ((values - low) / (high - low)).clamp(0, 1)
     return t * t * (3 - 2 * t)
 
 
 SSIM_CONSTANT = 0.04**2
-"""Variance of brightness below which there is no structure to compare."""
+"""C2 of SSIM: variance of brightness below which there is no structure to compare."""
 
 
 def structural_dissimilarity(cov: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """1 - SSIM without its first term, in [0, 2], of two brightnesses' covariance and variances."""
+    """1 - SSIM without the luminance term, in [0, 2], from the covariance and the variances of brightness."""
     return 1 - (2 * cov + SSIM_CONSTANT) / (a + b + SSIM_CONSTANT)
 
 
-def left_alone(track: FaceTrack, gates: Gates = GATES) -> str:
-    """Why a face keeps its original in every frame, in words; empty where something of it is replaced."""
+def reason_unchanged(track: FaceTrack, gates: Gates = GATES) -> str:
+    """Why the gates close in every frame of a track, in words; empty if they do not."""
     if strengths(track, gates).max() > 0:
         return ""
     size = float(side(track.boxes).max())
@@ -99,7 +99,7 @@ def left_alone(track: FaceTrack, gates: Gates = GATES) -> str:
 
 
 def pose_gate(track: FaceTrack, gates: Gates) -> Tensor:
-    """1 where the mesh looks into the camera and is sure; 1 throughout where there is no mesh."""
+    """Product of the yaw, pitch and confidence gates, (N,); 1 without a mesh."""
     if track.pose is None:
         return torch.ones(len(track), dtype=torch.float64)
     yaw, pitch = track.pose.double().abs().unbind(1)
@@ -108,7 +108,7 @@ def pose_gate(track: FaceTrack, gates: Gates) -> Tensor:
 
 
 def sharpness_gate(track: FaceTrack, between: tuple[float, float]) -> Tensor:
-    """How sharp each frame is next to the track's median, so that footage that is blurred throughout is restored throughout."""
+    """Gate (N,) on sharpness relative to the track's median, so that consistently blurred footage is restored."""
     usual = track.sharpness[track.detected].double().median() if bool(track.detected.any()) else torch.tensor(1.0)
     if float(usual) < 0.02:
         return torch.ones(len(track), dtype=torch.float64)
@@ -116,7 +116,7 @@ def sharpness_gate(track: FaceTrack, between: tuple[float, float]) -> Tensor:
 
 
 def gap_fade(track: FaceTrack) -> Tensor:
-    """1 where detected, falling with the distance to the nearest detection."""
+    """(N,) from 1 at detections to 0 GAP_FADE frames from the nearest one."""
     seen = torch.nonzero(track.detected)[:, 0]
     if not len(seen):
         return torch.ones(len(track), dtype=torch.float64)
@@ -127,7 +127,7 @@ def gap_fade(track: FaceTrack) -> Tensor:
 
 
 def end_fade(track: FaceTrack) -> Tensor:
-    """Ramps over at most END_FADE frames, and a third of the track, where it begins or ends inside its shot."""
+    """(N,) linear ramps of at most END_FADE frames, and a third of the track, at ends that are not the shot's; else 1."""
     out = torch.ones(len(track), dtype=torch.float64)
     length = min(END_FADE, len(track) // 3)
     if track.shot is None or not length:

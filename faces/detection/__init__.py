@@ -1,1 +1,1 @@
-"""Faces found in frames: detectors, the points of a mesh, and boxes that come from elsewhere."""
+"""Face detectors, FaceMesh landmarks, and detections from other tools."""

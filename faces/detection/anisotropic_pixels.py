@@ -1,4 +1,4 @@
-"""Faces where pixels are not square, as in PAL and anamorphic clips: looked for in the picture as it is displayed."""
+"""Detection in clips with non-square pixels, such as PAL and anamorphic ones: on frames resampled to square pixels."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ..types import Face
 from .detectors import Detector, following, rescale_points
 
 MAX_ASPECT = 4.0
-"""Pixels more oblong than 4 : 1, either way, are taken for a slip in the file, and as square."""
+"""Pixel aspect ratios beyond 4:1 or 1:4 are treated as errors in the file, and as square."""
 
 
 class AnisotropicPixels:
-    """A detector that is shown frames with square pixels; boxes and landmarks are those of the frames as they are stored.
+    """Runs a detector on frames stretched to square pixels, and returns faces in stored pixels.
 
-    aspect: width / height of one stored pixel. The axis along which pixels are too few is stretched, so that nothing is lost.
+    aspect: width / height of one stored pixel. The axis with fewer pixels is upsampled, so that no detail is lost.
     """
 
     def __init__(self, detector: Detector, aspect: float) -> None:
@@ -38,7 +38,7 @@ class AnisotropicPixels:
 
     @property
     def memory(self) -> Any:
-        """That of its detector, if it remembers."""
+        """State of the wrapped detector; None if it has none."""
         return getattr(self.detector, "memory", None)
 
     @memory.setter
@@ -47,7 +47,7 @@ class AnisotropicPixels:
 
 
 def to_stored_pixels(face: Face, x: float, y: float) -> Face:
-    """A face of the picture as it is displayed in the pixels of the frame as it is stored, which are x and y times as many."""
+    """A face in display pixels, converted to stored pixels: coordinates scaled by x and y."""
     mesh = None if face.mesh is None else rescale_points(face.mesh[:, :2], x, y)
     return replace(face, box=rescale_points(face.box.reshape(2, 2), x, y).reshape(4), landmarks=rescale_points(face.landmarks, x, y), mesh=mesh)
 

@@ -1,4 +1,4 @@
-"""BlazeFace finds faces, FaceMesh places them: the package's own detector, which downloads nothing."""
+"""The bundled detector: BlazeFace proposes faces, FaceMesh fits a mesh to each."""
 
 from __future__ import annotations
 
@@ -16,70 +16,70 @@ from torch import Tensor
 from ..geometry import iou, side
 from ..types import Face
 from .mesh_points import face_box, five_points, pose, roll_of
-from .mesh_tracking import CROP_MARGIN, Mesher, Region, crop, region_of, track_by_flow
-from .pyramid import DOUBTFUL_SCORE, MIN_BOX, MIN_FACE, SCORE, Candidate, Searcher
+from .mesh_tracking import CROP_MARGIN, MeshEstimator, Region, crop, region_of, track_by_flow
+from .pyramid import DOUBTFUL_SCORE, MIN_BOX, MIN_FACE, SCORE, BlazeFacePyramid, Candidate
 
 MOST_DOUBTFUL = 3
-"""Candidates below SCORE that FaceMesh refuses before a search is over: small faces have 0.2 to 0.3 in some frames, and FaceMesh is certain of them;
-there is one in two searches where there is no face, and dozens where all is blurred."""
+"""Candidates below SCORE that FaceMesh may reject before a search stops. Small faces score 0.2 to 0.3 in some frames, and high with FaceMesh; frames
+without faces have one such candidate in two searches, blurred ones dozens."""
 CROWD_ZOOM = 1.5
-"""How much more finely a frame is searched that shows somebody hardly larger than the smallest face that was searched for, and by how much."""
+"""Extra scale of a second search where a face is less than this many times larger than the smallest detectable one."""
 ROTATE = ("auto", "off")
 QUARTER_TURNS = (0, 2, 1, 3)
-"""Quarter turns of the picture, counterclockwise, in the order in which they are tried."""
+"""Counterclockwise quarter turns of the image, in the order in which they are tried."""
 LOGIT_TEMPERATURE = 4.0
-"""Logits of FaceMesh's presence per logit of a face's score: faces reach 18 to 60 on our clips, what is none lies below -5."""
+"""FaceMesh's presence logit is divided by it to give the score: faces reach 18 to 60 on our clips, other things stay below -5."""
 LEAST_LOGIT = -5.0
-"""FaceMesh's presence down to which its mesh may be right: faces blurred by 6 % have -1 to -5, and their outlines are 2 to 9 % off; what is none has
--7 and less, mostly."""
-SEEN = 0.6
-"""BlazeFace's score of a candidate from which on it is asked of one that FaceMesh does not see."""
+"""Least presence logit at which a mesh may be right: faces blurred by 6 % have -1 to -5, with outlines 2 to 9 % off; other things mostly -7 or
+less."""
+BLAZEFACE_SURE = 0.6
+"""BlazeFace score from which a candidate that FaceMesh rejects is kept as doubtful (see `resolve_doubt`)."""
 CERTAIN_SCORE = 0.94
-"""Score below which a face may be one that lies or stands on its head: FaceMesh gives up to 0.8 to faces that it looks at upside down."""
-AROUND = 32.0
-"""Side of a face, in pixels of BlazeFace's input, that is looked for around where it was."""
-FAST = 0.1
-"""Share of its region by which a face must have moved since the frame before to be looked at again where it is now."""
-MAX_LOOKS = 5
-"""Passes of FaceMesh over a new face, at most."""
+"""Score below which a face may be rotated: FaceMesh scores up to 0.8 on upside-down crops."""
+SEARCH_SIDE = 32.0
+"""Side of the lost face in pixels of BlazeFace's input when it is searched for locally."""
+FAST_MOTION = 0.1
+"""Motion since the previous frame, relative to the region's side, beyond which FaceMesh is run again on the moved region."""
+MAX_REFINEMENTS = 5
+"""Largest number of FaceMesh passes per face and frame."""
 SAME_FACE_IOU = 0.3
-"""Overlap (IoU) from which on a candidate is a face that is followed already."""
+"""IoU from which a candidate is a face that is already tracked."""
 SCENE_CHANGE = 0.06
-"""Mean change of a thumbnail from which on a frame is searched anew, as after a cut."""
+"""Mean thumbnail difference from which a frame is searched anew, as after a cut."""
 CELL_CHANGE = 0.04
-"""Change of four cells of a thumbnail since the last search from which on somebody may have come into view there."""
+"""Difference of 2 x 2 thumbnail cells since the last search from which a new face may be there."""
 CELLS = (32, 18)
 """Width and height of thumbnails."""
 SMALL_AREA, MOST_AREAS = 0.3, 3
-"""Share of the frame up to which areas that changed are searched finely at once, and how many; more are taken as one."""
-WATCH = 32
-"""Frames for which a face that was lost is looked for around its place."""
+"""Total area, as a fraction of the frame, up to which changed areas are searched finely at once, and their largest number; more are merged."""
+LOST_FRAMES = 32
+"""Frames during which a lost face is searched for around its last position."""
 AGREED, AGREED_IN_DARK = 0.8, 0.72
-"""BlazeFace score from which on it sees the face that FaceMesh is in doubt of: blurred ones have 0.83 to 0.9, dark ones 0.72 to 0.76, smileys up to
-0.63, dolls and painted blobs up to 0.78."""
-LOYALTY = 0.1
-"""How much less is enough for a face of which it was so before."""
+"""BlazeFace score that confirms a face of low FaceMesh score: blurred faces have 0.83 to 0.9, dark ones 0.72 to 0.76, smileys up to 0.63, dolls and
+painted blobs up to 0.78."""
+HYSTERESIS = 0.1
+"""Hysteresis: how much lower a score keeps a confirmed face."""
 REDUCED_SIDE = 128
-"""Side of the reduced picture in which BlazeFace looks for such a face, which fills a third of it: there neither blur nor noise is left."""
+"""Side of the downscaled crop in which BlazeFace checks a doubtful face, which fills a third of it: downscaling removes blur and noise."""
 DARK, MAX_GAIN = 0.4, 8.0
-"""Brightness up to which the light parts of a frame are raised for the search, and by how much at most."""
-CAST, RED_CAST = 1.6, 6.0
-"""How many times as light as red green or blue is over a frame, and red as the weaker of them, from which on the frame is searched in grey: FaceMesh
-sees no face in green, cyan or blue light, and every one once the colours are gone."""
+"""Brightness up to which the highlights of dark frames are raised for detection, and the largest gain."""
+COLOUR_CAST, RED_CAST = 1.6, 6.0
+"""Ratio of a frame's green or blue mean to red, and of red to the weaker of the two, above which it is converted to grey for detection: FaceMesh
+misses faces in green, cyan or blue light, and finds them in grey."""
 Area = tuple[int, int, int, int]
 """x0, y0, x1, y1 in frame pixels."""
 
 
 @dataclass(frozen=True)
-class Placed:
+class MeshFace:
     """A mesh (468, 3) in frame pixels with its score in [0, 1]."""
 
     mesh: Tensor
     score: float
     by_flow: bool = False
-    """Whether optical flow carried it on from the frame before, and FaceMesh has not looked."""
+    """Whether optical flow propagated it from the previous frame, without FaceMesh."""
     agreed: float | None = None
-    """BlazeFace's score of it where FaceMesh was in doubt, 0 where that is too low; None before it was asked."""
+    """BlazeFace score that confirmed a doubtful mesh, 0 if it did not; None if not yet checked."""
 
     @cached_property
     def box(self) -> Tensor:
@@ -87,17 +87,17 @@ class Placed:
         return face_box(self.mesh)
 
     def face(self) -> Face:
-        """What the other rooms see of it."""
+        """As a `Face`, with five landmarks and pose."""
         agreed = (self.agreed or 0.0) if self.score < CERTAIN_SCORE else 0.0
         return Face(self.box, five_points(self.mesh), max(self.score, min(agreed, AGREED)), pose=pose(self.mesh), mesh=self.mesh, agreed=agreed > 0)
 
 
 class BlazeFaceDetector:
-    """Faces by BlazeFace and FaceMesh. Calling it treats each frame alone; `follow` gives one that remembers where faces were.
+    """Detects faces with BlazeFace and FaceMesh. Calls treat frames independently; `follow` gives a tracker for consecutive frames.
 
     Args:
-        rotate: "auto" also searches frames turned by quarters, in new scenes and where no face is certain, for those that lie or stand on their
-            heads, and turns what comes into view beside known faces; "off" does not, and finds fewer of them.
+        rotate: "auto" also searches frames in quarter turns for lying and upside-down faces, in new scenes and where no face is certain, and
+            rotates new candidates beside known faces; "off" does not, and finds fewer of them.
     """
 
     name = "blazeface"
@@ -105,37 +105,37 @@ class BlazeFaceDetector:
     def __init__(self, *, device: str | torch.device = "cpu", rotate: str = "auto") -> None:
         if rotate not in ROTATE:
             raise ValueError(f"rotate is {' or '.join(ROTATE)}, got {rotate!r}")
-        self.searcher = Searcher(device)
-        self.mesher = Mesher(device)
+        self.pyramid = BlazeFacePyramid(device)
+        self.mesh_estimator = MeshEstimator(device)
         self.rotate = rotate
 
     def __call__(self, frames: Tensor) -> list[list[Face]]:
         return [self.follow()(frame[None])[0] for frame in frames]
 
-    def follow(self) -> Follower:
-        """A detector for the frames of one clip in order, which searches some and follows faces through the others."""
-        return Follower(self)
+    def follow(self) -> BlazeFaceTracker:
+        """A tracker for the consecutive frames of one clip."""
+        return BlazeFaceTracker(self)
 
     def search(
-        self, picture: np.ndarray, known: Sequence[Placed], fine: bool, quarters: Sequence[int] = (0,), area: Area | None = None
-    ) -> list[Placed]:
-        """Faces in a picture (3, H, W), or the smaller ones in an area of it, that are not among the known ones."""
+        self, picture: np.ndarray, known: Sequence[MeshFace], fine: bool, quarters: Sequence[int] = (0,), area: Area | None = None
+    ) -> list[MeshFace]:
+        """New faces, beside the known ones, in an image (3, H, W), or the smaller ones in an area of it."""
         if area is not None:
-            scale = self.searcher.finest(min(area[2] - area[0], area[3] - area[1]))
-            return self.confirmed(picture, self.candidates_in(picture, area, scale, DOUBTFUL_SCORE), known, quarters)
+            scale = self.pyramid.finest(min(area[2] - area[0], area[3] - area[1]))
+            return self.verify(picture, self.candidates_in(picture, area, scale, DOUBTFUL_SCORE), known, quarters)
         height, width = picture.shape[1:]
         least = DOUBTFUL_SCORE if fine and 0 in quarters else SCORE
-        found = self.confirmed(picture, self.searcher(picture, self.searcher.levels(height, width, fine), quarters, least), known, quarters)
-        scale = self.searcher.finest(min(height, width))
+        found = self.verify(picture, self.pyramid(picture, self.pyramid.levels(height, width, fine), quarters, least), known, quarters)
+        scale = self.pyramid.finest(min(height, width))
         finer = min(scale * CROWD_ZOOM, MIN_BOX / MIN_FACE)
         if fine and 0 in quarters and finer > scale and any(float(side(p.box)) * scale < CROWD_ZOOM * MIN_BOX for p in (*known, *found)):
-            found += self.confirmed(picture, self.searcher(picture, [finer], quarters, least), [*known, *found], quarters)
+            found += self.verify(picture, self.pyramid(picture, [finer], quarters, least), [*known, *found], quarters)
         return found
 
-    def confirmed(self, picture: np.ndarray, candidates: Sequence[Candidate], known: Sequence[Placed], quarters: Sequence[int]) -> list[Placed]:
-        """The candidates, best first, that FaceMesh sees and that are not among the known faces."""
+    def verify(self, picture: np.ndarray, candidates: Sequence[Candidate], known: Sequence[MeshFace], quarters: Sequence[int]) -> list[MeshFace]:
+        """The candidates, best first, that FaceMesh confirms and that are not among the known faces."""
         boxes = [placed.box for placed in known]
-        found: list[Placed] = []
+        found: list[MeshFace] = []
         doubtful = 0
         for candidate in candidates:
             alike = [math.cos(candidate.roll - roll_of(placed.mesh)) > 0.5 for placed in found]
@@ -144,9 +144,9 @@ class BlazeFaceDetector:
             if candidate.score < SCORE and doubtful == MOST_DOUBTFUL:
                 break
             region = replace(region_of(candidate.box.reshape(2, 2), 0.0), roll=candidate.roll)
-            placed = self.refine(picture, region, seen=candidate.score >= SEEN, taken=boxes)
+            placed = self.refine(picture, region, seen=candidate.score >= BLAZEFACE_SURE, taken=boxes)
             if placed is None and known and self.rotate == "auto" and candidate.score >= SCORE and 0 in quarters:
-                placed = self.turned(picture, region, boxes)
+                placed = self.refine_rotated(picture, region, boxes)
             if placed is not None and (candidate.score >= SCORE or placed.score >= CERTAIN_SCORE):
                 found.append(placed)
             else:
@@ -154,75 +154,76 @@ class BlazeFaceDetector:
         return drop_overlapping([*known, *sorted(found, key=lambda placed: -placed.score)])[len(known) :]
 
     def candidates_in(self, picture: np.ndarray, area: Area, scale: float, least: float = SCORE) -> list[Candidate]:
-        """What BlazeFace says of an area of a picture (3, H, W)."""
+        """BlazeFace's candidates in an area of an image (3, H, W)."""
         x0, y0, x1, y1 = max(area[0], 0), max(area[1], 0), max(area[2], 0), max(area[3], 0)
         if not picture[0, y0:y1, x0:x1].size:
             return []
         corner = torch.tensor([x0, y0, x0, y0])
-        return [replace(found, box=found.box + corner) for found in self.searcher(picture[:, y0:y1, x0:x1], [scale], least=least)]
+        return [replace(found, box=found.box + corner) for found in self.pyramid(picture[:, y0:y1, x0:x1], [scale], least=least)]
 
-    def search_around(self, picture: np.ndarray, region: Region, others: Sequence[Placed]) -> Placed | None:
-        """The certain face about a region that lost its own, moved by no more than the region's side; None if there is none but `others`."""
+    def search_around(self, picture: np.ndarray, region: Region, others: Sequence[MeshFace]) -> MeshFace | None:
+        """The certain face, other than `others`, whose centre moved by at most the region's side; None if there is none."""
         reach = 1.5 * region.side
         area = (round(region.x - reach), round(region.y - reach), round(region.x + reach) + 1, round(region.y + reach) + 1)
-        for candidate in self.candidates_in(picture, area, min(AROUND * CROP_MARGIN / region.side, 1.0)):
+        for candidate in self.candidates_in(picture, area, min(SEARCH_SIDE * CROP_MARGIN / region.side, 1.0)):
             if not overlaps_any([other.box for other in others], candidate.box):
                 placed = self.refine(picture, replace(region_of(candidate.box.reshape(2, 2), 0.0), roll=candidate.roll))
                 if placed is not None and placed.score >= CERTAIN_SCORE:
                     return placed
         return None
 
-    def refine(self, picture: np.ndarray, region: Region, near: float = 0.03, seen: bool = False, taken: Sequence[Tensor] = ()) -> Placed | None:
-        """The face in a region: looked at until its mesh says the same region (see `Region.near`), from the second time on as its own mesh says.
+    def refine(
+        self, picture: np.ndarray, region: Region, tolerance: float = 0.03, seen: bool = False, taken: Sequence[Tensor] = ()
+    ) -> MeshFace | None:
+        """The face in a region: FaceMesh is run on the region of its own mesh until that converges (`Region.matches`); None if there is none.
 
-        seen: whether another network may know of a face there that FaceMesh does not see; its score is below 0.5 then. taken: boxes of other faces.
+        seen: also accept scores below 0.5, for faces that another network may confirm. taken: boxes of other faces.
         """
-        for _ in range(MAX_LOOKS):
+        for _ in range(MAX_REFINEMENTS):
             placed = self.look(picture, region)
             if placed is None or (placed.score <= 0.5 and not seen) or overlaps_any(taken, placed.box):
                 return None
             before, region = region, region_of(placed.mesh, roll_of(placed.mesh))
-            if region.near(before, near):
+            if region.matches(before, tolerance):
                 break
         return placed
 
-    def turned(self, picture: np.ndarray, region: Region, taken: Sequence[Tensor]) -> Placed | None:
-        """The certain face in a region that lies or stands on its head; see `refine`."""
+    def refine_rotated(self, picture: np.ndarray, region: Region, taken: Sequence[Tensor]) -> MeshFace | None:
+        """The certain face in a region in one of the other three quarter turns; see `refine`."""
         for quarter in QUARTER_TURNS[1:]:
             placed = self.refine(picture, replace(region, roll=region.roll + quarter * math.pi / 2), taken=taken)
             if placed is not None and placed.score >= CERTAIN_SCORE:
                 return placed
         return None
 
-    def look(self, picture: np.ndarray, region: Region) -> Placed | None:
-        """The face in a region, None if FaceMesh does not even suspect one."""
-        mesh, sure = self.mesher(picture, region)
+    def look(self, picture: np.ndarray, region: Region) -> MeshFace | None:
+        """FaceMesh's mesh of a region; None if its presence logit is at most LEAST_LOGIT."""
+        mesh, sure = self.mesh_estimator(picture, region)
         if sure <= LEAST_LOGIT or not bool(torch.isfinite(mesh).all()):
             return None
-        return Placed(mesh, float(torch.sigmoid(torch.tensor(sure / LOGIT_TEMPERATURE))))
+        return MeshFace(mesh, float(torch.sigmoid(torch.tensor(sure / LOGIT_TEMPERATURE))))
 
-    def reduced_score(self, picture: np.ndarray, placed: Placed) -> float:
-        """BlazeFace's best score in [0, 1] of a placed face in the picture about it, upright, reduced so that the face has two thirds and all of
-        a third of REDUCED_SIDE; 0 where it sees none there."""
+    def reduced_score(self, picture: np.ndarray, placed: MeshFace) -> float:
+        """BlazeFace's best score in [0, 1] of a face in the crop around it, upright and downscaled so that the face has a third of REDUCED_SIDE,
+        and five eighths of that; 0 where it finds none there."""
         region = region_of(placed.mesh, roll_of(placed.mesh))
         piece = crop(picture, replace(region, side=region.side * 3 / CROP_MARGIN), REDUCED_SIDE).transpose(2, 0, 1)
         box = torch.tensor([1.0, 1.0, 2.0, 2.0]) * (REDUCED_SIDE / 3)
-        found = (candidate for scale in (1.0, 0.625) for candidate in self.searcher.at(piece, scale))
+        found = (candidate for scale in (1.0, 0.625) for candidate in self.pyramid.at(piece, scale))
         return max((candidate.score for candidate in found if overlaps_any([box], candidate.box)), default=0.0)
 
 
 def overlaps_any(boxes: Sequence[Tensor], box: Tensor) -> bool:
-    """Whether one of the boxes (4,) is where `box` is."""
+    """Whether one of the boxes (4,) overlaps `box` (IoU of at least SAME_FACE_IOU)."""
     return bool(boxes) and float(iou(torch.stack(list(boxes)).float(), box[None].float()).max()) >= SAME_FACE_IOU
 
 
-class Follower:
-    """Faces of one clip's frames, pushed in order.
+class BlazeFaceTracker:
+    """Detects and tracks the faces of one clip, frames pushed in order.
 
-    FaceMesh looks in every other frame where each face was in the frame before; in the others optical flow carries the mesh on, where it can.
-    BlazeFace searches coarsely where no face is known, and every SEARCH_EVERY frames while anything changes outside the known faces, there finely if
-    that is a SMALL_AREA; finely every FINE_EVERY frames, after a change of scene, and when a face is lost, which is then looked for around its place
-    for WATCH frames. The result does not depend on how the frames are chunked.
+    FaceMesh updates each face in every other frame, optical flow where possible in between. BlazeFace searches coarsely where no face is known, and
+    every SEARCH_EVERY frames while anything changes outside the known faces, finely if that is a SMALL_AREA; finely every FINE_EVERY frames, after a
+    change of scene, and when a face is lost, which is then searched for locally for LOST_FRAMES frames. Independent of chunking.
     """
 
     SEARCH_EVERY = 4
@@ -230,26 +231,26 @@ class Follower:
 
     def __init__(self, detector: BlazeFaceDetector) -> None:
         self.detector, self.name = detector, detector.name
-        self.live: list[Placed] = []
+        self.live: list[MeshFace] = []
         self.small: np.ndarray | None = None
         self.searched: np.ndarray | None = None
         self.last: np.ndarray | None = None
         self.faces: list[Face] = []
         self.count = 0
-        self.watched: list[Watched] = []
+        self.lost_faces: list[LostFace] = []
         self.least = AGREED
-        """BlazeFace's score of a face that counts in this frame."""
+        """BlazeFace score that confirms a doubtful face in this frame."""
         self.turn_due = 0
-        """Frame from which on a new scene is searched for turned faces again."""
+        """Frame from which a new scene is searched for rotated faces again."""
 
     def __call__(self, frames: Tensor) -> list[list[Face]]:
         found = [self.step(frame) for frame in frames]
-        self.last = None if self.last is None else self.last.copy()  # a view would hold the whole chunk
+        self.last = None if self.last is None else self.last.copy()  # a view would keep the whole chunk alive
         return found
 
     @property
     def memory(self) -> dict[str, Any]:
-        """All that it knows of the frames so far; another one that is given it goes on as this one would."""
+        """The whole state, with which another tracker continues as this one would."""
         return {name: value for name, value in vars(self).items() if name != "detector"}
 
     @memory.setter
@@ -272,7 +273,7 @@ class Follower:
         self.least = AGREED if gain == 1 else AGREED_IN_DARK
         changed = before is None or float(np.abs(small - before).mean()) > SCENE_CHANGE
         known = [] if changed else self.live
-        self.watched = [] if changed else self.watched
+        self.lost_faces = [] if changed else self.lost_faces
         seen = [self.propagate(last, picture, placed, [other for other in known if other is not placed]) for placed in known]
         live = drop_overlapping([placed for placed in seen if placed is not None])
         lost = [placed for placed, now in zip(known, seen, strict=True) if not any(now is one for one in live)]
@@ -281,32 +282,32 @@ class Follower:
         new = self.search(picture, live, fine, areas) if fine or not live or areas else []
         live += [*new, *self.reappeared(picture, lost, live, new)]
         if fine and self.detector.rotate == "auto":
-            live = self.with_rotated(picture, live, thorough=changed and self.count >= self.turn_due)
+            live = self.add_rotated(picture, live, thorough=changed and self.count >= self.turn_due)
         self.count += 1
         return self.keep(live)
 
-    def asked(self, picture: np.ndarray, placed: Placed) -> Placed | None:
-        """A face with BlazeFace's score of it, where FaceMesh is in doubt: at once, then every SEARCH_EVERY frames. None if neither sees it."""
+    def resolve_doubt(self, picture: np.ndarray, placed: MeshFace) -> MeshFace | None:
+        """A doubtful face with BlazeFace's score, renewed every SEARCH_EVERY frames; None if neither network confirms it."""
         if placed.score >= CERTAIN_SCORE:
             return placed
         if placed.agreed is None or self.count % self.SEARCH_EVERY == 0:
             score = self.detector.reduced_score(picture, placed)
-            placed = replace(placed, agreed=score if score >= self.least - (LOYALTY if placed.agreed else 0) else 0.0)
+            placed = replace(placed, agreed=score if score >= self.least - (HYSTERESIS if placed.agreed else 0) else 0.0)
         return placed if placed.score > 0.5 or placed.agreed else None
 
-    def keep(self, live: list[Placed]) -> list[Face]:
-        """Remembers the faces of a frame, and gives them best first."""
+    def keep(self, live: list[MeshFace]) -> list[Face]:
+        """Stores the meshes of a frame and returns its faces, best first."""
         self.live = live
         self.faces = [placed.face() for placed in sorted(live, key=lambda p: -p.score)]
         return list(self.faces)
 
     def repeat(self, picture: np.ndarray) -> list[Face]:
-        """Faces in a frame that is the one before again: the same to the bit, and those whose search was not yet due."""
+        """Faces of a repeated frame: the same, and those in changed areas whose search was not yet due."""
         areas = self.changed_areas(self.live, picture.shape[1:]) if self.live else []
         return self.keep(self.live + self.search(picture, self.live, False, areas)) if areas else list(self.faces)
 
-    def search(self, picture: np.ndarray, live: Sequence[Placed], fine: bool, areas: Sequence[Area]) -> list[Placed]:
-        """New faces in a frame, of areas that changed the small ones too as long as the areas are small together."""
+    def search(self, picture: np.ndarray, live: Sequence[MeshFace], fine: bool, areas: Sequence[Area]) -> list[MeshFace]:
+        """New faces in a frame, and the small ones in changed areas of up to SMALL_AREA in total."""
         self.searched = self.small
         found = self.detector.search(picture, live, fine)
         left = SMALL_AREA * picture[0].size
@@ -314,20 +315,21 @@ class Follower:
             left -= (area[2] - area[0]) * (area[3] - area[1])
             if left >= 0:
                 found += self.detector.search(picture, [*live, *found], True, area=area)
-        return [placed for one in found if (placed := self.asked(picture, one)) is not None]
+        return [placed for one in found if (placed := self.resolve_doubt(picture, one)) is not None]
 
-    def reappeared(self, picture: np.ndarray, lost: Sequence[Placed], live: Sequence[Placed], new: Sequence[Placed]) -> list[Placed]:
-        """Faces that come out from behind something: looked for around where they were lost, every other frame, where anything moved there since.
+    def reappeared(self, picture: np.ndarray, lost: Sequence[MeshFace], live: Sequence[MeshFace], new: Sequence[MeshFace]) -> list[MeshFace]:
+        """Lost faces that reappear: searched for around their last position in every other frame, if anything moved there since.
 
-        lost: faces of the frame before that were not followed to this one. live, new: those of this one that were, and the others found by now.
+        lost: faces of the previous frame that were not tracked to this one. live, new: faces of this one that were, and those newly found.
         """
         assert self.small is not None
         size = picture.shape[1:]
         inside = [placed for placed in lost if 0 < float(placed.box[::2].mean()) < size[1] and 0 < float(placed.box[1::2].mean()) < size[0]]
-        watched = [*self.watched, *(Watched(region_of(placed.mesh, roll_of(placed.mesh)), self.count + WATCH, self.small) for placed in inside)]
-        found: list[Placed] = []
-        self.watched = []
-        for one in watched:
+        regions = [region_of(placed.mesh, roll_of(placed.mesh)) for placed in inside]
+        lost_faces = [*self.lost_faces, *(LostFace(region, self.count + LOST_FRAMES, self.small) for region in regions)]
+        found: list[MeshFace] = []
+        self.lost_faces = []
+        for one in lost_faces:
             if any(one.holds(placed) for placed in new):
                 continue
             if self.count % 2 and one.moved(self.small, size):
@@ -337,12 +339,12 @@ class Follower:
                     found.append(face)
                     continue
             if self.count < one.until:
-                self.watched.append(one)
+                self.lost_faces.append(one)
         return found
 
-    def with_rotated(self, picture: np.ndarray, live: list[Placed], thorough: bool) -> list[Placed]:
-        """The faces with those that lie or stand on their heads: looked for where no face is certain, and where one lies that others may lie like;
-        if `thorough`, coarsely beside faces that stand too."""
+    def add_rotated(self, picture: np.ndarray, live: list[MeshFace], thorough: bool) -> list[MeshFace]:
+        """The faces, with rotated ones: searched for where a face is uncertain, and in the quarter turns of known rotated faces; if `thorough`,
+        coarsely in all quarter turns."""
         certain = [placed for placed in live if placed.score >= CERTAIN_SCORE]
         known = {round(roll_of(placed.mesh) / (math.pi / 2)) % 4 for placed in certain}
         quarters = [q for q in QUARTER_TURNS[1:] if q in known or len(certain) < len(live) or not live]
@@ -354,20 +356,20 @@ class Follower:
             *(placed for placed in live if placed.score < CERTAIN_SCORE),
         ]
         left = drop_overlapping([*certain, *sorted(uncertain, key=lambda placed: -placed.score)])
-        return [placed for one in left if (placed := self.asked(picture, one) if one.agreed is None else one) is not None]
+        return [placed for one in left if (placed := self.resolve_doubt(picture, one) if one.agreed is None else one) is not None]
 
-    def propagate(self, before: np.ndarray | None, picture: np.ndarray, placed: Placed, others: Sequence[Placed]) -> Placed | None:
-        """Where a face of the frame before is now; `others` are the frame's other faces there."""
+    def propagate(self, before: np.ndarray | None, picture: np.ndarray, placed: MeshFace, others: Sequence[MeshFace]) -> MeshFace | None:
+        """A face of the previous frame in this one, None if lost; `others` are the previous frame's other faces."""
         if before is not None and not placed.by_flow and (mesh := track_by_flow(before, picture, placed.mesh)) is not None:
-            return self.asked(picture, Placed(mesh, placed.score, by_flow=True, agreed=placed.agreed))
+            return self.resolve_doubt(picture, MeshFace(mesh, placed.score, by_flow=True, agreed=placed.agreed))
         region = region_of(placed.mesh, roll_of(placed.mesh))
-        now = self.detector.refine(picture, region, near=FAST, seen=True)
+        now = self.detector.refine(picture, region, tolerance=FAST_MOTION, seen=True)
         if placed.score >= CERTAIN_SCORE and (now is None or now.score < CERTAIN_SCORE):
             now = self.detector.search_around(picture, region, others) or now
-        return None if now is None else self.asked(picture, replace(now, agreed=placed.agreed))
+        return None if now is None else self.resolve_doubt(picture, replace(now, agreed=placed.agreed))
 
-    def changed_areas(self, live: Sequence[Placed], size: tuple[int, ...]) -> list[Area]:
-        """Where something outside the known faces changed since the last search, with a cell around it, in MOST_AREAS at most, small ones first."""
+    def changed_areas(self, live: Sequence[MeshFace], size: tuple[int, ...]) -> list[Area]:
+        """Up to MOST_AREAS areas outside the known faces that changed since the last search, padded by a cell, smallest first."""
         if self.searched is None or self.small is None:
             return [(0, 0, size[1], size[0])]
         cells = (CELLS[0] // 2, CELLS[1] // 2)
@@ -375,7 +377,7 @@ class Follower:
         moved = np.abs(change).mean(2) > CELL_CHANGE
         for placed in live:
             box = placed.box.reshape(2, 2).double().numpy()
-            box = (box + np.array([[-0.25], [0.25]]) * (box[1] - box[0])) * np.array(cells) / np.array(size[::-1])  # hair and neck move along
+            box = (box + np.array([[-0.25], [0.25]]) * (box[1] - box[0])) * np.array(cells) / np.array(size[::-1])  # with hair and neck
             (x0, y0), (x1, y1) = np.floor(box[0]).clip(0).astype(int), np.ceil(box[1]).clip(0).astype(int)
             moved[y0:y1, x0:x1] = False
         if not moved.any():
@@ -391,20 +393,20 @@ class Follower:
 
 
 @dataclass(frozen=True)
-class Watched:
-    """A region whose face was lost, the frame until which it is looked for, and the thumbnail (3, h, w) of the last frame in which it was."""
+class LostFace:
+    """A lost face: its last region, the frame until which it is searched for, and the thumbnail (3, h, w) of the last search."""
 
     region: Region
     until: int
     small: np.ndarray
 
-    def holds(self, placed: Placed) -> bool:
-        """Whether a face may be the one that was lost."""
+    def holds(self, placed: MeshFace) -> bool:
+        """Whether a face lies within one side of the region's centre, and may be the lost one."""
         x, y = placed.box.reshape(2, 2).mean(0).tolist()
         return max(abs(x - self.region.x), abs(y - self.region.y)) < self.region.side
 
     def moved(self, small: np.ndarray, size: tuple[int, ...]) -> bool:
-        """Whether anything changed about the region in frames of this size (H, W)."""
+        """Whether anything changed around the region since, in frames of this size (H, W)."""
         x0, x1 = (int((self.region.x + side * self.region.side) * CELLS[0] / size[1]) for side in (-1, 1))
         y0, y1 = (int((self.region.y + side * self.region.side) * CELLS[1] / size[0]) for side in (-1, 1))
         change = np.abs(small - self.small).mean(0)[max(y0, 0) : max(y1, 0) + 1, max(x0, 0) : max(x1, 0) + 1]
@@ -412,37 +414,37 @@ class Watched:
 
 
 def exposure(small: np.ndarray) -> float:
-    """1 for a thumbnail (3, h, w) that has light parts, else the power of two, up to MAX_GAIN, that makes its lightest twentieth at most DARK."""
+    """Gain for dark frames: the largest power of two in [1, MAX_GAIN] that keeps the 95th percentile of a thumbnail (3, h, w) at most DARK."""
     light = float(np.quantile(small, 0.95))
     return min(2.0 ** max(math.floor(math.log2(DARK / max(light, 1e-4))), 0), MAX_GAIN)
 
 
 def colour_cast(small: np.ndarray) -> np.ndarray | None:
-    """How much each colour (3,) of a thumbnail (3, h, w) counts where night vision or coloured light gives skin another colour; else None."""
+    """Channel weights (3,) for grey conversion of a thumbnail (3, h, w) under night vision or coloured light; None for ordinary colours."""
     light = small.mean((1, 2))
-    return light / light.sum() if light.max() > CAST * light[0] or light[0] > RED_CAST * light.min() else None
+    return light / light.sum() if light.max() > COLOUR_CAST * light[0] or light[0] > RED_CAST * light.min() else None
 
 
 def grey(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """A picture (3, H, W) without its colours, which count by weights (3,), as three equal planes."""
+    """An image (3, H, W) in grey, by channel weights (3,), as three equal channels."""
     return np.repeat(np.tensordot(weights, picture, 1)[None], 3, 0)
 
 
 def exposed(picture: np.ndarray, gain: float, weights: np.ndarray | None) -> np.ndarray:
-    """A picture as it is searched; the networks know faces in daylight."""
+    """The image in grey if weights are given, times the gain, clipped to 1: the networks expect daylight."""
     picture = picture if weights is None else grey(picture, weights)
     return picture if gain == 1 else np.minimum(picture * np.float32(gain), 1.0)
 
 
 def thumbnail(picture: np.ndarray) -> np.ndarray:
-    """(3, h, w) of a picture (3, H, W), from no more of its pixels than it needs."""
+    """Thumbnail (3, h, w) of an image (3, H, W), subsampled before averaging."""
     step = max(1, min(picture.shape[1] // (8 * CELLS[1]), picture.shape[2] // (8 * CELLS[0])))
     return np.stack([cv2.resize(np.ascontiguousarray(plane[::step, ::step]), CELLS, interpolation=cv2.INTER_AREA) for plane in picture])
 
 
-def drop_overlapping(placed: Sequence[Placed]) -> list[Placed]:
-    """Without those that have slid onto a face that was known before them."""
-    kept: list[Placed] = []
+def drop_overlapping(placed: Sequence[MeshFace]) -> list[MeshFace]:
+    """Non-maximum suppression in the given order."""
+    kept: list[MeshFace] = []
     for one in placed:
         if not overlaps_any([other.box for other in kept], one.box):
             kept.append(one)

@@ -1,4 +1,4 @@
-"""What finds faces in frames, and how one is chosen."""
+"""The detector interface, and choosing one by name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = ("auto", "blazeface", "retinaface", "mtcnn")
 
 
 class Detector(Protocol):
-    """Faces in frames (n, 3, H, W), RGB in [0, 1]: one list per frame, best score first. What is found in a frame depends on it alone."""
+    """Detects faces in frames (n, 3, H, W), RGB in [0, 1]: one list per frame, best score first. Frames are independent."""
 
     name: str
 
@@ -37,8 +37,8 @@ def load_detector(
     "auto" is RetinaFace where `weights` names an existing file, else BlazeFace.
 
     Args:
-        placed: RetinaFace's, who says where it runs; the others are small, and stay on `device`.
-        rotate: BlazeFace's: "auto" also searches frames turned by quarters for faces that lie or stand on their heads, "off" does not.
+        placed: decides where RetinaFace runs; the others are small and stay on `device`.
+        rotate: for BlazeFace: "auto" also searches quarter turns of the frames for lying and upside-down faces, "off" does not.
 
     Raises:
         ValueError: for an unknown name, or RetinaFace without weights.
@@ -61,13 +61,13 @@ def load_detector(
 
 
 def following(detector: Detector) -> Detector:
-    """The detector for the frames of one clip in order: one that remembers, where it has such a thing."""
+    """The detector's tracker for the consecutive frames of one clip, if it has one; else the detector itself."""
     follow = getattr(detector, "follow", None)
     return detector if follow is None else follow()
 
 
 def downscale(frame: Tensor, detect_size: int) -> tuple[Tensor, float, float]:
-    """A frame (3, H, W) no larger than `detect_size` on its short side, and the factors (x, y) back to frame pixels."""
+    """A frame (3, H, W) downscaled to a short side of at most `detect_size`, and the factors (x, y) back to frame pixels."""
     height, width = frame.shape[-2:]
     short = min(height, width)
     if short <= detect_size:
@@ -78,13 +78,13 @@ def downscale(frame: Tensor, detect_size: int) -> tuple[Tensor, float, float]:
 
 
 def rescale_points(points: Tensor, x: float, y: float) -> Tensor:
-    """Points (..., 2) of a shrunken frame in pixels of the whole one, pixel centres on integers."""
+    """Points (..., 2) scaled by (x, y), pixel centres at integers."""
     factor = torch.tensor([x, y], dtype=points.dtype)
     return (points + 0.5) * factor - 0.5
 
 
 def suppress(faces: list[Face], overlap: float = 0.7) -> list[Face]:
-    """Faces best score first, without those that cover a better one by more than `overlap` of the smaller box."""
+    """Non-maximum suppression, best score first, by intersection over the smaller box."""
     kept: list[Face] = []
     boxes: list[list[float]] = []
     for face in sorted(faces, key=lambda f: (-f.score, *f.box.tolist())):
@@ -96,6 +96,6 @@ def suppress(faces: list[Face], overlap: float = 0.7) -> list[Face]:
 
 
 def overlap_coefficient(a: list[float], b: list[float]) -> float:
-    """Shared area of two boxes as a share of the smaller one."""
+    """Intersection of two boxes (x0, y0, x1, y1) over the area of the smaller one."""
     shared = max(min(a[2], b[2]) - max(a[0], b[0]), 0.0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0.0)
     return shared / max(min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1])), 1e-9)

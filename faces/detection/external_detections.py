@@ -1,4 +1,4 @@
-"""Faces that somebody else has found: boxes or landmarks from ComfyUI's own detector."""
+"""Detections from other tools: boxes or landmarks from ComfyUI's own detector."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MESH_POINTS = 468
 
 @dataclass(frozen=True)
 class ExternalDetections:
-    """Faces known beforehand, one list per frame of the clip; stands where a Detector would in `find_tracks`."""
+    """Known faces, one list per frame of the clip; takes the place of a Detector in `find_tracks`."""
 
     faces: Sequence[list[Face]]
     name: str = "given"
@@ -30,9 +30,9 @@ class ExternalDetections:
 
 
 def faces_from_boxes(boxes: Any, frame_count: int) -> list[list[Face]]:
-    """ComfyUI's BOUNDING_BOX: per frame a list of {x, y, width, height, score?}, in pixels; landmarks are the template's inside the box.
+    """ComfyUI's BOUNDING_BOX: per frame a list of {x, y, width, height, score?}, in pixels; landmarks are the template's, placed in the box.
 
-    A flat list of boxes is one per frame; a single box is the same in every frame. Boxes without area are left out.
+    A flat list has one box per frame; a single box applies to every frame. Empty boxes are dropped.
 
     Raises:
         ValueError: if the number of entries is not `frame_count`, or an entry is not a box.

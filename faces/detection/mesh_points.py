@@ -1,4 +1,4 @@
-"""FaceMesh's 468 points reduced to what alignment needs: five points in the FFHQ template's convention, a box, where the head looks."""
+"""Five landmarks (FFHQ convention), box, outline and head pose from FaceMesh's 468 vertices."""
 
 from __future__ import annotations
 
@@ -14,14 +14,11 @@ LEFT = (33, 133, 159, 145, 160, 158, 144, 153, 70, 105, 55, 117, 205, 61, 78, 48
 RIGHT = (263, 362, 386, 374, 387, 385, 373, 380, 300, 334, 285, 346, 425, 291, 308, 278, 327, 270, 375, 314, 378)
 MIDDLE = (1, 4, 5, 2, 6, 168, 10, 152, 0, 17, 13, 14, 164)
 VERTICES = LEFT + RIGHT + MIDDLE
-"""Vertices that the five points are weighted means of: eyes, brows, cheeks, mouth, jaw; twins of each side in the same order."""
+"""Vertices whose weighted means are the five landmarks: eyes, brows, cheeks, mouth, jaw; left and right in the same order."""
 MIRRORED = list(range(468))
-"""Vertex -> its twin on the other side, of those that are used."""
+"""Vertex to its mirror image, for those in VERTICES."""
 for _left, _right in zip(LEFT, RIGHT, strict=True):
     MIRRORED[_left], MIRRORED[_right] = _right, _left
-
-PLAIN = {0: (33, 133, 159, 145), 2: (1,), 3: (61,)}
-"""Left eye, nose, left mouth corner: the vertices that lie there. Their plain mean is 3 to 9 % of the eye distance off the template."""
 
 # fmt: off
 # weights of VERTICES, by tools/fit_face_points.py on 443 portraits
@@ -46,18 +43,18 @@ CORNER = (
 # fmt: on
 
 MESH_BOUNDS = (117.1, 140.3, 399.9, 465.8)
-"""Bounding box of the mesh on the template (x0, y0, x1, y1), the mean over the same portraits."""
+"""Mean bounding box of the mesh on the template (x0, y0, x1, y1), over the same portraits."""
 
 
 FACE_OVAL = (
     *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
     *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
 )
-"""Vertices of the mesh's outline, from the middle of the forehead on."""
+"""Vertices of the mesh's outline, in order, from the middle of the forehead."""
 SPOKES = 16
-"""Directions from the middle of MESH_BOUNDS, evenly around it, in which an outline is kept."""
+"""Number of equiangular directions, from the centre of MESH_BOUNDS, in which an outline is sampled."""
 NEUTRAL_PITCH = 9.0
-"""Pitch in degrees of the plane of `pose` when a face looks straight ahead: the median on our clips."""
+"""Pitch in degrees of the plane of `pose` for a frontal face: the median on our clips."""
 
 
 def _weights() -> Tensor:
@@ -86,7 +83,7 @@ def roll_of(mesh: Tensor) -> float:
 
 
 def face_box(mesh: Tensor) -> Tensor:
-    """(4,) the box that a detector would draw around the face: from brow to chin, x0, y0, x1, y1, float32."""
+    """Box (4,) float32 as detectors draw it, from brow to chin: x0, y0, x1, y1."""
     back = upright_rotation(roll_of(mesh))
     upright = mesh[:468, :2].double().numpy() @ back.T
     low, high = upright.min(0), upright.max(0)
@@ -97,9 +94,9 @@ def face_box(mesh: Tensor) -> Tensor:
 
 
 def outline(mesh: Tensor, matrix: Tensor) -> Tensor:
-    """(SPOKES,) float32: how far a mesh (468 or more, 2 or 3) reaches on the template from the middle of MESH_BOUNDS, in pixels.
+    """(SPOKES,) float32 radii in template pixels of the outline of a mesh (468 or more, 2 or 3), from the centre of MESH_BOUNDS.
 
-    Clockwise from the right. matrix: (2, 3) from the mesh's frame to the template.
+    Clockwise from the right. matrix: (2, 3) from frame pixels to the template.
     """
     x0, y0, x1, y1 = MESH_BOUNDS
     middle = torch.tensor([(x0 + x1) / 2, (y0 + y1) / 2], dtype=torch.float64)
@@ -110,19 +107,19 @@ def outline(mesh: Tensor, matrix: Tensor) -> Tensor:
 
 
 def upright_rotation(roll: float) -> np.ndarray:
-    """(2, 2) the rotation that sets a face of this roll upright."""
+    """(2, 2) rotation that makes a face of this roll upright."""
     c, s = math.cos(roll), math.sin(roll)
     return np.array([[c, s], [-s, c]])
 
 
 def pose(mesh: Tensor) -> tuple[float, float]:
-    """(yaw, pitch) in degrees of a mesh (468, 3): 0, 0 looks into the camera, positive yaw to the picture's right, positive pitch down.
+    """(yaw, pitch) in degrees of a mesh (468, 3): (0, 0) is frontal, positive yaw towards the image's right, positive pitch down.
 
-    From the plane through the outer eye corners, the forehead and the chin, whose normal n has
+    From the normal n of the plane through the outer eye corners, the forehead and the chin:
 
         yaw = atan2(-n_x, n_z), pitch = atan2(-n_y, sqrt(n_x^2 + n_z^2))
 
-    so that a head that only turns keeps its pitch. Near a profile the network's depths flatten, and the yaw is too small.
+    so that pure yaw does not change the pitch. Near a profile the network's depths flatten, and yaw is underestimated.
     """
     points = mesh[[33, 263, 10, 152]].double().numpy()
     normal = np.cross(points[1] - points[0], points[3] - points[2])

@@ -1,4 +1,4 @@
-"""MTCNN (Zhang et al. 2016), from facenet-pytorch, whose wheel carries the weights."""
+"""MTCNN (Zhang et al. 2016) from facenet-pytorch, which includes the weights."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from ..types import Face
 from .detectors import downscale, rescale_points, suppress
 
 MIN_FACE = 20
-"""Smallest face in pixels of the searched frame; the cost grows with its inverse square."""
+"""Smallest face in pixels of the downscaled frame; cost grows with its inverse square."""
 SCORE = 0.8
-"""Least score of the last stage; faces below it are dropped."""
+"""Score threshold of the last stage."""
 DETECT_SIZE = 480
-"""Short side, in pixels, at which larger frames are searched: a 1080p frame finds faces from 45 px on."""
+"""Short side in pixels to which larger frames are downscaled: in 1080p, faces from 45 px on are found."""
 
 
 class MTCNNDetector:
-    """Faces by facenet-pytorch's cascade, frame by frame.
+    """Detects faces with facenet-pytorch's MTCNN cascade, frame by frame.
 
-    One frame per call is exact under any chunking and, on a CPU, two to three times faster than a batch (25 against 72 ms per 512 x 512
+    One frame at a time is independent of chunking and, on a CPU, two to three times faster than a batch (25 against 72 ms per 512 x 512
     frame on 2 cores: the image pyramid of one frame stays in the cache).
     """
 

@@ -1,4 +1,4 @@
-"""BlazeFace on a pyramid of a picture: where faces may be."""
+"""BlazeFace on an image pyramid: face candidates."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from ...models.embedded import load_embedded
 from ..geometry import iou
 
 MIN_BOX, MAX_BOX = 13.0, 170.0
-"""Sides of the smallest and the largest box that BlazeFace is sure of, in pixels of its input."""
+"""Sides of the smallest and largest boxes that BlazeFace detects reliably, in pixels of its input."""
 COARSE, CLOSE = 192, 96
-"""Longer sides of a frame at which it is searched for faces from 7 % of it on (never enlarged), and for such as fill it or more."""
+"""Longer sides to which a frame is scaled to find faces of 7 % of it or more (never enlarged), and faces that fill it."""
 PYRAMID_STEP = 3.0
 """Ratio of neighbouring pyramid levels' scales; BlazeFace's own range is 13."""
 MIN_FACE = 20
-"""Smallest face in pixels of the frame as it is searched."""
+"""Smallest face in pixels of the downscaled frame."""
 DETECT_SIZE = 480
-"""Short side, in pixels, at which larger frames are searched for the smallest faces."""
+"""Short side in pixels to which larger frames are downscaled before searching for the smallest faces."""
 SCORE, DOUBTFUL_SCORE = 0.3, 0.2
-"""Least BlazeFace score of a candidate, and where a frame is searched finely; FaceMesh has the last word."""
+"""Least BlazeFace score of a candidate, in coarse and in fine searches; FaceMesh verifies candidates."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What BlazeFace says of a face: its box (4,) and roll (radians) in the frame, and its score in [0, 1]."""
+    """A BlazeFace detection: box (4,) in frame pixels, roll in radians, score in [0, 1]."""
 
     box: Tensor
     roll: float
     score: float
 
 
-class Searcher:
-    """BlazeFace on a pyramid of one frame."""
+class BlazeFacePyramid:
+    """Runs BlazeFace on pyramid levels of one frame."""
 
     def __init__(self, device: torch.device | str) -> None:
         self.device = torch.device(device)
         self.network = load_embedded(BlazeFace, self.device).to(memory_format=torch.channels_last)
 
     def levels(self, height: int, width: int, fine: bool) -> list[float]:
-        """Scales at which a frame is searched, coarse ones first."""
+        """Scales of the pyramid levels, coarse ones first."""
         long, short = max(height, width), min(height, width)
         scales = [min(COARSE / long, 1.0)]
         if fine:
@@ -60,12 +60,12 @@ class Searcher:
 
     @staticmethod
     def finest(short: int) -> float:
-        """The scale at which a picture of this shorter side is searched for the smallest faces."""
+        """Scale of the finest level for an image of this shorter side."""
         return min(1.0, DETECT_SIZE / short) * MIN_BOX / MIN_FACE
 
     def __call__(self, picture: np.ndarray, scales: Sequence[float], quarters: Sequence[int] = (0,), least: float = SCORE) -> list[Candidate]:
-        """Candidates in a picture (3, H, W) float32 RGB in [0, 1], best first, that score at `least` so much; `quarters` are the turns at which it
-        is searched."""
+        """Candidates in an image (3, H, W) float32 RGB in [0, 1] with scores from `least`, best first; `quarters` are the quarter turns that are
+        searched."""
         found: list[Candidate] = []
         height, width = picture.shape[1:]
         for quarter in quarters:
@@ -76,7 +76,7 @@ class Searcher:
 
     @torch.inference_mode()
     def at(self, picture: np.ndarray, scale: float, least: float = SCORE) -> Iterator[Candidate]:
-        """Candidates of one level that score at `least` so much, before doubles are removed."""
+        """Candidates of one level with scores from `least`, before non-maximum suppression."""
         height, width = picture.shape[1:]
         size = max(1, round(width * scale)), max(1, round(height * scale))
         canvas = np.zeros((-(-size[1] // MULTIPLE) * MULTIPLE, -(-size[0] // MULTIPLE) * MULTIPLE, 3), np.float32)
@@ -96,12 +96,12 @@ class Searcher:
 
 
 def unrotate(candidate: Candidate, quarter: int, height: int, width: int) -> Candidate:
-    """A candidate of the picture turned by `quarter` as one of the picture (height, width)."""
+    """A candidate in the image rotated by `quarter`, in coordinates of the unrotated image (height, width)."""
     if not quarter:
         return candidate
     x, y = candidate.box.reshape(2, 2).unbind(1)
     for done in range(quarter):
-        # np.rot90 takes pixel (x, y) of a picture of width w to (y, w - 1 - x)
+        # np.rot90 maps pixel (x, y) of an image of width w to (y, w - 1 - x)
         w = width if (quarter - done) % 2 else height
         x, y = w - 1 - y, x
     corners = torch.stack([x, y], 1)
@@ -109,7 +109,7 @@ def unrotate(candidate: Candidate, quarter: int, height: int, width: int) -> Can
 
 
 def weighted_nms(candidates: Sequence[Candidate], overlap: float = 0.3) -> list[Candidate]:
-    """Non-maximum suppression that averages overlapping boxes, weighted by score. Faces of another roll do not suppress: FaceMesh decides."""
+    """Weighted non-maximum suppression: averages overlapping boxes by score. Candidates of other roll are kept for FaceMesh to decide."""
     left = sorted(candidates, key=lambda c: (-c.score, *c.box.tolist()))
     kept = []
     while left:

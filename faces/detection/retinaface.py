@@ -1,4 +1,4 @@
-"""RetinaFace-R50 (Deng et al. 2020): facexlib's network, our loading, batching and decoding."""
+"""RetinaFace-R50 (Deng et al. 2020): facexlib's network with our loading, batching and decoding."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ VARIANCE = (0.1, 0.2)
 MIN_SIZES = ((16, 32), (64, 128), (256, 512))
 STEPS = (8, 16, 32)
 DETECT_SIZE = 640
-"""Short side, in pixels, at which larger frames are searched."""
+"""Short side in pixels to which larger frames are downscaled."""
 WORKING_BYTES = 300
-"""Of memory beside the network per pixel that is searched, at most."""
+"""Upper bound of working memory per input pixel."""
 MIN_FACE = 20
-"""Smaller boxes are dropped, in pixels of the searched frame."""
+"""Smaller boxes are dropped, in pixels of the downscaled frame."""
 
 
 class RetinaFaceDetector:
-    """Faces by RetinaFace-R50 from a local file; nothing is ever downloaded.
+    """Detects faces with RetinaFace-R50 from a local file; never downloads.
 
     Args:
         weights: detection_Resnet50_Final.pth, read with weights_only.
         threshold: score in [0, 1]; the official scripts use 0.8.
-        placed: who says where the network runs; None puts it on `device` for good.
-        batch: frames per forward pass; on a CPU one at a time, which makes results independent of chunking to the bit.
+        placed: decides where the network runs; None keeps it on `device`.
+        batch: frames per forward pass; on a CPU 1, so that results do not depend on chunking.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -89,7 +89,7 @@ class RetinaFaceDetector:
 
 @lru_cache(maxsize=4)
 def priors(height: int, width: int) -> Tensor:
-    """(P, 4) anchors (centre x, centre y, width, height) in shares of the image, in the order of the network's outputs."""
+    """(P, 4) anchors (centre x, centre y, width, height) relative to the image, in the order of the network's outputs."""
     levels = []
     for step, sizes in zip(STEPS, MIN_SIZES, strict=True):
         y, x = torch.meshgrid(torch.arange(-(-height // step)) + 0.5, torch.arange(-(-width // step)) + 0.5, indexing="ij")
@@ -100,7 +100,7 @@ def priors(height: int, width: int) -> Tensor:
 
 
 def retinaface_network() -> Any:
-    """facexlib's network with random weights, in inference form."""
+    """facexlib's network with random weights, in inference mode."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return facexlib_class("detection.retinaface", "RetinaFace")(network_name="resnet50", half=False, device="cpu")

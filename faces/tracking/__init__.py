@@ -1,1 +1,1 @@
-"""Detections joined to tracks of people: association, appearance and identity, who is chosen, and the report about them."""
+"""Face tracking: association, appearance, identity across shots, selection of people, and reports."""

@@ -1,4 +1,4 @@
-"""What a face looks like: a small descriptor to tell people apart, and how much detail it shows."""
+"""Appearance descriptor and sharpness of a face."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ..align import warp_crop
 from ..geometry import compose_affine, similarity
 
 CHIP_SIDE = 64
-"""Side of the aligned chip both measures are taken from, in pixels."""
+"""Side in pixels of the aligned chip from which both are computed."""
 
 
 def chip(frame: Tensor, landmarks: Tensor, aspect: float = 1.0) -> Tensor:
-    """The face in frame (3, H, W) aligned by landmarks (5, 2), as (3, 64, 64) in [0, 1]: eyes to chin, no hair or background.
+    """Aligned face chip (3, 64, 64) in [0, 1] from frame (3, H, W) by landmarks (5, 2): eyes to chin, without hair or background.
 
     aspect: width / height of one pixel.
     """
@@ -24,9 +24,9 @@ def chip(frame: Tensor, landmarks: Tensor, aspect: float = 1.0) -> Tensor:
 
 
 def descriptor(chip: Tensor) -> Tensor:
-    """A unit vector (D,) from a chip (3, 64, 64): gradient directions in 4 x 4 cells, and colour in 4 x 4 cells.
+    """Unit vector (D,) from a chip (3, 64, 64): histograms of oriented gradients and opponent colours in 4 x 4 cells.
 
-    Gradients are divided by their cell's energy and colours are taken as opponents over brightness, so that exposure drops out.
+    Gradients are normalised by their energy and colours by brightness, for invariance to exposure.
     """
     grey = chip.mean(0)
     soft = F.avg_pool2d(grey[None, None], 3, 1, 1, count_include_pad=False)[0, 0]
@@ -45,14 +45,14 @@ def descriptor(chip: Tensor) -> Tensor:
 
 
 def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
-    """1 - <a, b> of descriptors a (N, D) and b (M, D), as (N, M) in [0, 2]."""
+    """1 - <a, b> of unit descriptors a (N, D) and b (M, D), as (N, M) in [0, 2]."""
     return 1 - a @ b.mT
 
 
 def sharpness(chip: Tensor) -> float:
-    """1 - (neighbour variation that survives a 9-tap box blur), in [0, 1]: 0 for a smooth blob, near 1 for crisp detail.
+    """Perceptual sharpness in [0, 1] (Crete et al. 2007): the fraction of neighbour variation that a 9-tap box blur removes.
 
-    Crete et al. 2007, on the chip's brightness; the worse of the two directions. A flat chip has no detail: 0.
+    On the chip's brightness, the lower of the two directions; 0 for a flat chip.
     """
     grey = chip.mean(0)[None, None]
     worst = 1.0

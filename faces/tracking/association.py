@@ -1,4 +1,4 @@
-"""Which detection belongs to which person, inside one shot."""
+"""Data association of detections to tracklets within a shot."""
 
 from __future__ import annotations
 
@@ -14,98 +14,98 @@ from ..types import Face
 from .appearance import cosine_distance
 
 FORBIDDEN = 1e4
-"""Cost of a pair that a gate forbids: finite, so that an assignment always exists, and dropped afterwards."""
+"""Cost of gated pairs: finite, so that an assignment always exists; such pairs are dropped afterwards."""
 MAX_DISTANCE = 0.3
-"""Cosine distance beyond which two chips show different people, unless boxes leave no doubt; measured: same 0.0 to 0.12, others 0.17 to 0.55."""
+"""Largest cosine distance of a match; measured: 0.0 to 0.12 for the same person, 0.17 to 0.55 for others."""
 ALIKE = 0.12
-"""Cosine distance up to which two chips of consecutive frames show one person, however far apart: one who jumps, or is carried off by the camera."""
+"""Largest cosine distance of a match between consecutive frames at any position, for jumps and camera motion."""
 MAX_DISTANCE_IN_PLACE = 0.55
-"""MAX_DISTANCE for boxes of consecutive frames that cover each other: a hand or a turned head changes a chip too."""
+"""MAX_DISTANCE for overlapping boxes in consecutive frames: hands and head turns change a chip as well."""
 
 
 @dataclass(frozen=True)
-class Sighting:
-    """One detection in one frame with what was measured on it, and in some frames its face in packed form (faces/tracking/people.py).
+class Detection:
+    """A face in one frame with its measurements; in some frames with its embedding crop as JPEG (faces/tracking/people.py).
 
-    Of a mesh only its colours (faces/tracking/coverage.py) and its outline are kept.
+    The mesh is reduced to its colours (faces/tracking/coverage.py) and outline.
     """
 
     frame: int
     face: Face
     descriptor: Tensor
     sharpness: float
-    likeness: bytes | None = None
+    embedding_crop: bytes | None = None
     colours: Tensor | None = None
     outline: Tensor | None = None
 
 
 @dataclass
 class Tracklet:
-    """The sightings of one person so far, in order of frames, at most one per frame."""
+    """Detections of one person in a shot, ordered by frame, at most one per frame."""
 
-    sightings: list[Sighting] = field(default_factory=list)
+    detections: list[Detection] = field(default_factory=list)
     look: Tensor = field(default_factory=lambda: torch.zeros(0))
     velocity: Tensor = field(default_factory=lambda: torch.zeros(4))
 
     @property
-    def last(self) -> Sighting:
-        return self.sightings[-1]
+    def last(self) -> Detection:
+        return self.detections[-1]
 
-    def add(self, sighting: Sighting) -> None:
-        """Appends a sighting; the remembered look follows slowly, and only what resembles it."""
-        if not self.sightings:
-            self.look = sighting.descriptor
+    def add(self, detection: Detection) -> None:
+        """Appends a detection, and updates the velocity and, if it is similar, the running mean descriptor."""
+        if not self.detections:
+            self.look = detection.descriptor
         else:
-            step = (sighting.face.box - self.last.face.box) / (sighting.frame - self.last.frame)
-            self.velocity = step if len(self.sightings) == 1 else 0.5 * self.velocity + 0.5 * step
-            if float(cosine_distance(self.look[None], sighting.descriptor[None])) < MAX_DISTANCE:
-                self.look = F.normalize(0.85 * self.look + 0.15 * sighting.descriptor, dim=0)
-        self.sightings.append(sighting)
+            step = (detection.face.box - self.last.face.box) / (detection.frame - self.last.frame)
+            self.velocity = step if len(self.detections) == 1 else 0.5 * self.velocity + 0.5 * step
+            if float(cosine_distance(self.look[None], detection.descriptor[None])) < MAX_DISTANCE:
+                self.look = F.normalize(0.85 * self.look + 0.15 * detection.descriptor, dim=0)
+        self.detections.append(detection)
 
     def predict(self, frame: int) -> Tensor:
-        """The box (4,) expected in a later frame: its centre goes on at constant speed, its size stays."""
+        """The predicted box (4,) in a later frame: constant velocity of the centre, constant size."""
         centre = (self.velocity[:2] + self.velocity[2:]) / 2 * (frame - self.last.frame)
         return self.last.face.box + torch.cat([centre, centre])
 
 
-def associate(frames: list[list[Sighting]], max_gap: int) -> list[Tracklet]:
-    """Tracklets through the sightings of one shot, frame by frame, each pairing a minimum of the total cost.
+def associate(frames: list[list[Detection]], max_gap: int) -> list[Tracklet]:
+    """Tracklets from the detections of one shot, by minimum-cost assignment from frame to frame.
 
-    frames: per frame its sightings. A tracklet not seen for more than `max_gap` frames is closed.
+    frames: the detections of each frame. A tracklet without a detection for more than `max_gap` frames is closed.
     """
     tracklets: list[Tracklet] = []
-    for sightings in frames:
-        if not sightings:
+    for detections in frames:
+        if not detections:
             continue
-        now = sightings[0].frame
+        now = detections[0].frame
         active = [tracklet for tracklet in tracklets if now - tracklet.last.frame <= max_gap + 1]
         taken = set()
-        for row, column in assign(cost_matrix(active, sightings, now)):
-            active[row].add(sightings[column])
+        for row, column in assign(cost_matrix(active, detections, now)):
+            active[row].add(detections[column])
             taken.add(column)
-        for column, sighting in enumerate(sightings):
+        for column, detection in enumerate(detections):
             if column not in taken:
                 tracklets.append(Tracklet())
-                tracklets[-1].add(sighting)
+                tracklets[-1].add(detection)
     return tracklets
 
 
-def cost_matrix(tracklets: list[Tracklet], sightings: list[Sighting], now: int) -> Tensor:
-    """(tracklets, sightings): (1 - IoU) + distance / 2 + 3 cosine distance of the descriptors, FORBIDDEN beyond a gate.
+def cost_matrix(tracklets: list[Tracklet], detections: list[Detection], now: int) -> Tensor:
+    """(tracklets, detections): (1 - IoU) + distance / 2 + 3 cosine distance of the descriptors, FORBIDDEN beyond a gate.
 
-    Distance is between centres, in face sizes. Gates grow with the frames since a tracklet was last seen, and are relative to the face:
-    distance 0.5 + 0.25 per frame, at most 2; size by a factor of 1.5 + 0.1 per frame, at most 2.5. In the next frame anywhere, if ALIKE.
+    Distance is between centres, relative to face size. Gates grow with the gap in frames: distance 0.5 + 0.25 per frame, at most 2; size ratio
+    1.5 + 0.1 per frame, at most 2.5. Consecutive frames match at any distance if ALIKE.
     """
-    if not tracklets or not sightings:
-        return torch.zeros(len(tracklets), len(sightings))
-    boxes = torch.stack([s.face.box for s in sightings]).double()
+    if not tracklets or not detections:
+        return torch.zeros(len(tracklets), len(detections))
+    boxes = torch.stack([s.face.box for s in detections]).double()
     expected = torch.stack([tracklet.predict(now) for tracklet in tracklets]).double()
     gap = torch.tensor([now - tracklet.last.frame for tracklet in tracklets], dtype=torch.float64)[:, None]
     overlap = iou(expected, boxes)
     size, wanted = side(boxes).clamp(min=1e-3)[None], side(expected).clamp(min=1e-3)[:, None]
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     distance = torch.cdist((expected[:, :2] + expected[:, 2:]) / 2, centre) / (size * wanted).sqrt()
-    apart = cosine_distance(torch.stack([tracklet.look for tracklet in tracklets]), torch.stack([s.descriptor for s in sightings])).double()
+    apart = cosine_distance(torch.stack([tracklet.look for tracklet in tracklets]), torch.stack([s.descriptor for s in detections])).double()
     limit = torch.where((gap <= 2) & (overlap > 0.5), MAX_DISTANCE_IN_PLACE, MAX_DISTANCE)
     ratio = torch.maximum(size / wanted, wanted / size)
     near = (distance <= (0.5 + 0.25 * (gap - 1)).clamp(max=2.0)) & (ratio <= (1.5 + 0.1 * (gap - 1)).clamp(max=2.5)) & (apart <= limit)
@@ -114,7 +114,7 @@ def cost_matrix(tracklets: list[Tracklet], sightings: list[Sighting], now: int) 
 
 
 def assign(cost: Tensor) -> list[tuple[int, int]]:
-    """Pairs (row, column) of the cheapest one-to-one assignment, without those that cost FORBIDDEN."""
+    """Pairs (row, column) of the minimum-cost assignment, without FORBIDDEN ones."""
     if not cost.numel():
         return []
     if min(cost.shape) == 1:  # one person or one tracklet: without SciPy, whose import takes a third of a second

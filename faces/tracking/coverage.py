@@ -1,4 +1,4 @@
-"""How much of a face something covers, without a network: its colours at the points of its mesh against the same face in other frames."""
+"""Occluded fraction of a face, without a network: colours at mesh vertices compared with the same track's other frames."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ POINTS = (
     279, 12, 436, 406, 114, 178, 207, 119, 293, 423, 203, 1, 315, 411, 426, 206, 169, 107, 336, 346, 22, 444, 208, 363, 261, 430, 43, 117, 417, 228,
     5, 395, 449, 197, 212, 257, 329, 32, 181,
 )
-"""Vertices of the mesh inside its outline, spread evenly, whose colours are kept: they move with the head, the lids and the mouth."""
+"""Evenly spread vertices inside the mesh outline whose colours are compared: they move with head, lids and mouth."""
 # fmt: on
 
 
@@ -36,30 +36,30 @@ TEMPLATE_POSITIONS = (
     "vdCYVk$JzBq_&sWcF3TLV75(|sh@Y5z@mnwY@nHBYS3hMn7Vj=S8}7lYqm(XQF?-lW6Gb<k+G14f6uwKeyWn0f3~KrlFD(0alTNhUW%}0nxJE$eV~ZMxTT?{U8h*kaAk~Tw1{SasBd%K",
     "h?B8^r^sNwONoYdQG<Pvq1UH`euG!JpmCRtXxDDV",
 )
-"""Positions of POINTS on the template, x then y, in units of POSITION_UNIT pixels."""
+"""Positions (x, y) of POINTS on the template, in units of POSITION_UNIT pixels."""
 POSITION_UNIT = 2.0
 FACE_BRIGHTNESS = (
     "cXnZ2R$XI)XHHc|TyAc9QDtXxXm)mCRb*duXjo2CY+hc3cv5I*XJA-=dvIi4b#HWlRXRv@R((cWTWM=^Q+028T1#Vbb2&e4TWLyPP;_!+U1w=pSYcgRV{%?*cVAmzYiC?rUtWBCZedq-",
     "YF}b#bYyRSS!aE0RCaP|",
 )
-"""Mean brightness of a face at POINTS, in units of 1/255, where MEDIAN_BRIGHTNESS is its median."""
+"""Mean brightness of faces at POINTS, in units of 1/255, normalised to MEDIAN_BRIGHTNESS."""
 SIDE = 96
-"""Side in pixels of the aligned picture that colours are read from; it shows 352 pixels of the template around the mesh."""
+"""Side in pixels of the aligned crop from which colours are sampled; it covers 352 template pixels around the mesh."""
 MEDIAN_BRIGHTNESS = 0.4
 """Median to which the brightness of every face is normalised."""
 NEIGHBOURS = 17
-"""Nearest points, itself among them, over which a point's structure is compared."""
+"""Number of nearest points, itself included, over which structure is compared."""
 COLOUR, STRUCTURE, LIGHT = (0.10, 0.25), (0.35, 0.70), (0.80, 1.30)
-"""Smoothstep edges, from uncovered to covered, of the excess difference between a point and the track's own: of its colour (opponents over
-brightness), of 1 - SSIM around it, and of the logarithm of its brightness. Shadows change only the last, and by less."""
+"""Smoothstep edges, from visible to occluded, of a point's excess difference from the track's reference: in colour (opponents over brightness), in
+1 - SSIM around it, and in log brightness. Shadows change only the last, and by less."""
 TOLERANCE = 2.0
-"""Multiple of a point's median difference that counts as none: noise, lids, and lips."""
+"""Multiple of a point's median difference that is tolerated: noise, moving lids and lips."""
 CLEAR_ONE_IN = 3
-"""One in so many frames is a reference for the uncovered face: those whose structure is most like a face's."""
+"""One in this many frames, those most similar to a mean face in structure, forms the reference of the visible face."""
 MIN_DETECTIONS = 8
-"""Fewer detections give no reference, and coverage 0."""
+"""With fewer detections there is no reference, and the occluded fraction is 0."""
 MAX_REFERENCE_FRAMES = 240
-"""Frames, spread over the track, that the reference is taken from at most."""
+"""Largest number of frames, spread over the track, from which the reference is taken."""
 
 
 def colours(frame: Tensor, landmarks: Tensor, mesh: Tensor, aspect: float = 1.0) -> Tensor:
@@ -77,11 +77,10 @@ def colours(frame: Tensor, landmarks: Tensor, mesh: Tensor, aspect: float = 1.0)
 
 
 def covered(seen: Tensor) -> Tensor:
-    """(n,) in [0, 1]: the share of the points that something lies before, from one track's colours (n, P, 3) uint8.
+    """(n,) fraction of occluded points in [0, 1], from one track's colours (n, P, 3) uint8.
 
-    A point is covered where its colour, its brightness or the structure around it is not what it is in the frames that look most like a face;
-    light over the whole face, white balance, and around each point the strength of light are left out. What lies there in all frames is the face:
-    beards, glasses, make-up, and an object that never leaves.
+    A point is occluded where its colour, brightness or local structure differs from the track's reference. Global illumination, white balance and
+    local light strength are normalised away. Whatever is there in all frames counts as face: beards, glasses, make-up, and objects that never leave.
     """
     if len(seen) < MIN_DETECTIONS:
         return torch.zeros(len(seen))
@@ -99,7 +98,7 @@ def covered(seen: Tensor) -> Tensor:
 
 
 def appearance(seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Of colours (n, P, 3) uint8: brightness (n, P) of median MEDIAN_BRIGHTNESS, and opponent colours over brightness (n, P, 2) of median 0."""
+    """From colours (n, P, 3) uint8: brightness (n, P) with median MEDIAN_BRIGHTNESS, opponent colours over brightness (n, P, 2) with median 0."""
     rgb = seen.float() / 255
     rgb = rgb * (MEDIAN_BRIGHTNESS / rgb.mean(-1).median(1).values.clamp(min=0.02))[:, None, None]
     light = rgb.mean(-1)
@@ -108,13 +107,13 @@ def appearance(seen: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def differences(face: tuple[Tensor, Tensor], usual: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Of colour, structure and light, (n, P) each, between appearances."""
+    """Differences (n, P) in colour, structure and light between two appearances."""
     (light, tint), (light_usual, tint_usual) = face, usual
     return (tint - tint_usual).norm(dim=-1), structure(light, light_usual), ((light + 0.04) / (light_usual + 0.04)).log().abs()
 
 
 def structure(a: Tensor, b: Tensor) -> Tensor:
-    """`structural_dissimilarity` around each point, of brightness (n, P) over its mean there."""
+    """`structural_dissimilarity` of locally normalised brightness (n, P) around each point."""
 
     def local(light: Tensor) -> Tensor:
         near = light[:, neighbours()]
@@ -127,6 +126,6 @@ def structure(a: Tensor, b: Tensor) -> Tensor:
 
 @cache
 def neighbours() -> Tensor:
-    """(P, NEIGHBOURS) the points nearest to each on the template, itself first."""
+    """(P, NEIGHBOURS) indices of each point's nearest points on the template, itself first."""
     places = POSITION_UNIT * _decoded("".join(TEMPLATE_POSITIONS), len(POINTS), 2)
     return torch.cdist(places, places).argsort(dim=1, stable=True)[:, :NEIGHBOURS]

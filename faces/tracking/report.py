@@ -1,4 +1,4 @@
-"""What was found in a clip and what will be left alone, in a line and as data."""
+"""Report of the people in a clip and of the frames that are restored or not, as text and as data."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from .people import median_side
 
 @dataclass(frozen=True)
 class PersonReport:
-    """One person: first frame and the one after the last, in how many frames and tracks, how many of them were filled in, median face side in
-    pixels, whether it is restored (in part, where some tracks are too small), what is odd about it (see `marks`), and in how many frames it is
-    covered (see `covered`)."""
+    """One person: first frame and the index after the last, numbers of frames, tracks and interpolated frames, median face side in pixels, whether
+    at least one track is restored, remarks (see `marks`), and the number of occluded frames (see `covered`)."""
 
     person: int
     start: int
@@ -37,9 +36,9 @@ class PersonReport:
 
 @dataclass(frozen=True)
 class TrackReport:
-    """frames = restored + left_alone + no_face + too_small + not_selected: every frame is counted once, by the best that happens to it.
+    """frames = restored + left_alone + no_face + too_small + not_selected; each frame counts once, for its best face.
 
-    `left_alone` counts frames whose chosen faces all keep their original, such as those that no gate lets through.
+    `left_alone` counts frames whose selected faces all stay unchanged, such as where gates close.
     """
 
     frames: int
@@ -71,7 +70,7 @@ class TrackReport:
         return f"{head}, {counted(self.passed_through, 'frame')} passed through ({why})"
 
     def to_dict(self) -> dict[str, Any]:
-        """The same for a JSON file."""
+        """As plain data for JSON."""
         return {
             "frames": self.frames,
             "restored": self.restored,
@@ -109,8 +108,8 @@ def report(
 ) -> TrackReport:
     """Counts the frames of a clip by what happens to them.
 
-    tracks: everybody. selected: those to be restored, as `select_tracks` chose them with `min_size`. level: a track's (N,) share of the restored
-    face in each of its frames, as `Paster.level` gives it; where it is 0 the face is left as it was. None is 1 throughout.
+    tracks: all tracks. selected: those to be restored, from `select_tracks` with `min_size`. level: gives a track's (N,) opacity per frame, such as
+    `Paster.level`, where 0 leaves the face unchanged; None for 1 throughout.
     """
     chosen = set(selected)
     best = torch.zeros(frame_count, dtype=torch.long)  # per frame 0: no face, 1: too small, 2: not selected, 3: left alone, 4: restored
@@ -129,13 +128,13 @@ def report(
 TINY = 24.0
 """Median side of a face in frame pixels below which it is marked as tiny."""
 OFTEN = 0.1
-"""Share of a person's frames that are covered from which on the person is marked as covered."""
+"""Fraction of occluded frames from which a person is marked as covered."""
 LYING = 45.0
-"""Degrees from upright from which on a face is marked as rotated."""
+"""Median roll in degrees from which a person is marked as rotated."""
 
 
 def group_by_person(tracks: Sequence[FaceTrack]) -> list[list[FaceTrack]]:
-    """Tracks person by person, in order of ids, each person's in order of time."""
+    """Tracks grouped by person, ordered by id, then by time."""
     people: dict[int, list[FaceTrack]] = {}
     for track in sorted(tracks, key=lambda t: (t.person, t.start)):
         people.setdefault(track.person, []).append(track)
@@ -143,7 +142,7 @@ def group_by_person(tracks: Sequence[FaceTrack]) -> list[list[FaceTrack]]:
 
 
 def person_report(tracks: Sequence[FaceTrack], chosen: Collection[FaceTrack]) -> PersonReport:
-    """What is said of one person's tracks."""
+    """Report of one person's tracks; `chosen` are the restored ones."""
     return PersonReport(
         person=tracks[0].person,
         start=min(track.start for track in tracks),
@@ -159,13 +158,13 @@ def person_report(tracks: Sequence[FaceTrack], chosen: Collection[FaceTrack]) ->
 
 
 def covered(tracks: Sequence[FaceTrack]) -> int:
-    """In how many frames something lies before so much of the face that its strength begins to fall."""
+    """Number of frames in which occlusion lowers the strength at the default gates."""
     return sum(int((track.covered > GATES.occlusion[1]).sum()) for track in tracks if track.covered is not None)
 
 
 def marks(tracks: Sequence[FaceTrack]) -> tuple[str, ...]:
-    """What a user should know of a person: "rotated" (lies or stands on the head), "tiny", "covered" (often something lies before the face), "unsure"
-    (may be another of the clip's people)."""
+    """Remarks about a person: "rotated" (lying or upside down), "tiny", "covered" (often occluded), "unsure" (may be the same as another
+    person of the clip)."""
     linear = torch.cat([track.matrices for track in tracks])[:, :, :2].double()
     turn = torch.rad2deg(torch.atan2(linear[:, 1, 0] - linear[:, 0, 1], linear[:, 0, 0] + linear[:, 1, 1])).abs().median()
     small = side(torch.cat([track.boxes for track in tracks])).median()
@@ -179,7 +178,7 @@ def marks(tracks: Sequence[FaceTrack]) -> tuple[str, ...]:
 
 
 def clock(starts: Sequence[Fraction]) -> Callable[[int], str]:
-    """What is shown for a frame's index, such as "1:02.5": `starts` are the frames' times in seconds."""
+    """Formats a frame index as its time, such as "1:02.5"; `starts` are the frames' times in seconds."""
 
     def time_of(frame: int) -> str:
         minutes, seconds = divmod(round(10 * starts[frame]), 600)
@@ -189,7 +188,7 @@ def clock(starts: Sequence[Fraction]) -> Callable[[int], str]:
 
 
 def table(tracks: Sequence[FaceTrack], time_of: Callable[[int], str]) -> str:
-    """One line per person for a terminal: id, frames, tracks, first time, face size, marks. time_of: frame index to what is shown."""
+    """One line per person for a terminal: id, frames, tracks, first time, face size, marks. time_of: formats a frame index."""
     rows = [("person", "frames", "tracks", "first seen", "face", "")]
     for some in group_by_person(tracks):
         p = person_report(some, ())

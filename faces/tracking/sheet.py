@@ -1,4 +1,4 @@
-"""A picture of everybody in a clip, to choose from."""
+"""Contact sheet of the people in a clip."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ SHADE = 30
 
 
 class Thumbnails:
-    """Sample crops of each person, spread evenly over the detected frames of all tracks, collected while frames stream by.
+    """Collects sample crops of each person from streamed frames, evenly spread over the detections of all tracks.
 
-    samples: crops per person. Holds samples x people crops, whatever the length of the clip.
+    samples: crops per person. Memory is samples x people crops, independent of clip length.
     """
 
     def __init__(self, tracks: Sequence[FaceTrack], samples: int = 6) -> None:
@@ -36,7 +36,7 @@ class Thumbnails:
         self.crops: dict[int, list[Tensor]] = {track.person: [] for track in tracks}
 
     def push(self, index: int, frames: Tensor) -> None:
-        """Takes frames (n, 3, H, W) that begin at `index`; each frame once, in order."""
+        """Takes frames (n, 3, H, W), the first of which has this index; each frame once, in order."""
         zoom = SIDE / CROP
         shift = 0.5 * zoom - 0.5
         for track in self.tracks:
@@ -48,7 +48,7 @@ class Thumbnails:
 
 
 def sample_frames(tracks: Sequence[FaceTrack], samples: int) -> list[int]:
-    """Up to `samples` absolute indices of detected frames of one person, evenly spread, first and last included, and the sharpest."""
+    """Up to `samples` frame indices of one person's detections: evenly spread, including the first, the last and the sharpest."""
     seen = torch.cat([track.start + torch.nonzero(track.detected)[:, 0] for track in tracks])
     if not len(seen):
         return []
@@ -60,7 +60,7 @@ def sample_frames(tracks: Sequence[FaceTrack], samples: int) -> list[int]:
 
 
 def sharpest_frame(tracks: Sequence[FaceTrack]) -> int:
-    """The absolute index of the detected frame in which one person shows most detail."""
+    """Frame index of one person's sharpest detection."""
     _, frame = max(
         (float(value), -(track.start + k))
         for track in tracks
@@ -70,11 +70,11 @@ def sharpest_frame(tracks: Sequence[FaceTrack]) -> int:
 
 
 def contact_sheet(tracks: Sequence[FaceTrack], thumbnails: Thumbnails, time_of: Callable[[int], str] = str) -> Tensor:
-    """One row per person, id 0 first: id, frames, first time, size and marks beside the sample crops, of which the sharpest is framed.
+    """One row per person, ordered by id: id, frames, first time, size and marks beside the sample crops; the sharpest has a frame.
 
-    time_of: what is shown for a frame's index.
+    time_of: formats a frame index.
 
-    Returns (3, H, W) float32 in [0, 1]; a dark picture that says so if there is nobody.
+    Returns (3, H, W) float32 in [0, 1]; without tracks a dark image with a note.
     """
     width = LABEL + thumbnails.samples * (SIDE + GAP) + GAP
     if not tracks:
@@ -98,7 +98,7 @@ def contact_sheet(tracks: Sequence[FaceTrack], thumbnails: Thumbnails, time_of: 
 
 
 def draw_label(sheet: np.ndarray, lines: list[str], top: int) -> None:
-    """Lines of text at the left edge, the first one large."""
+    """Lines of text at the left edge; a number in the first line is drawn large."""
     y = top
     for number, line in enumerate(lines):
         large = number == 0 and line.isdecimal()

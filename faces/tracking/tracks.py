@@ -1,4 +1,4 @@
-"""Follows every person through a clip: detections in, tracks out."""
+"""Face tracking: detections in, tracks out."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ from ..detection.mesh_points import outline
 from ..geometry import FACE_BOX, TEMPLATE, iou, side, similarity, smooth, smooth_path, steady
 from ..types import CROP, Face, FaceTrack
 from .appearance import chip, cosine_distance, descriptor, sharpness
-from .association import ALIKE, Sighting, Tracklet, associate
+from .association import ALIKE, Detection, Tracklet, associate
 from .coverage import colours, covered
 from .people import (
     OTHER_PERSON_DISTANCE,
     SAMPLES,
     Embed,
-    Look,
+    Identity,
     assign_people,
     change_point,
     difference,
-    encode_jpeg,
-    likeness,
-    load_embed,
-    look_of,
+    embedding_crop,
+    encode_crop,
+    identity_of,
+    load_embedder,
     median_embedding,
 )
 
 
 @dataclass(frozen=True)
 class TrackOptions:
-    """How people are followed.
+    """Options of tracking.
 
     Attributes:
-        max_gap: frames a face may be missing and is filled in; more end the track.
-        min_length: fewer detections are a false hit, unless they are in half of the shot's frames.
-        sigma: smoothing of the landmarks, standard deviation in frames; crops are steadied by half of it once more.
-        sure: score in [0, 1] that a track's best detection must reach; faces that are seen well reach 0.98 somewhere, MTCNN's false tracks stay
-            below 0.92, drawn faces with FaceMesh mostly below 0.94. Not asked of faces that were given, nor where a second network agrees in
-            most frames (`Face.agreed`): the scores of blurred and dark faces stay lower.
-        density: least share of a track's frames with a detection.
-        aspect: width / height of one pixel of the frames; crops show faces as the clip is displayed.
-        recognise: whether tracks of one person are tied together.
+        max_gap: longest gap in frames that is interpolated; longer ones end the track.
+        min_length: tracks with fewer detections are dropped, unless they cover half of the shot's frames.
+        sigma: standard deviation in frames of the smoothing of landmarks; crops are smoothed once more with half of it.
+        sure: least score, in [0, 1], of a track's best detection: clear faces reach 0.98 somewhere, MTCNN's false positives stay below 0.92, drawn
+            faces with FaceMesh mostly below 0.94. Not applied to external detections, nor where a second network agrees in most frames
+            (`Face.agreed`), as blurred and dark faces score lower.
+        density: least fraction of a track's frames with a detection.
+        aspect: width / height of one pixel of the frames; crops are in display space.
+        recognise: whether tracks of the same person are merged by their embeddings.
     """
 
     max_gap: int = 10
@@ -63,49 +63,44 @@ class TrackOptions:
 
 
 class CutDetector(Protocol):
-    """Finds shot cuts: takes the next frames (n, 3, H, W), returns absolute indices of first frames of new shots; a cut may be told late."""
+    """Detects shot cuts: takes the next frames (n, 3, H, W), returns indices of the first frames of new shots, possibly delayed."""
 
     def push(self, frames: Tensor) -> list[int]: ...
 
     def finish(self) -> list[int]:
-        """The cuts among the last frames, which had to wait for what follows."""
+        """The remaining cuts."""
         ...
 
 
 Keep = Callable[[FaceTrack], FaceTrack]
 
 
-def identity(track: FaceTrack) -> FaceTrack:
-    """Keeps a track in memory."""
-    return track
-
-
 class Tracker:
-    """Streaming: `push` frames with their detections, `finish` gives the tracks. Keeps no frame, only measurements of one shot at a time.
+    """Streaming tracker: `push` takes frames with their detections, `finish` returns the tracks. Stores no frames, only measurements of one shot.
 
-    frame_size: (H, W). keep: gets each track once its shot is over, and what it gives back is kept.
+    frame_size: (H, W). keep: gets each track when its shot ends, and returns what is stored in its place.
 
-    The result does not depend on how the frames were chunked, and a cut may be told at any later push.
+    Results do not depend on chunking; a cut may be passed with any later push.
     """
 
-    def __init__(self, frame_size: tuple[int, int], *, keep: Keep = identity, **changes: float) -> None:
+    def __init__(self, frame_size: tuple[int, int], *, keep: Keep = lambda track: track, **changes: float) -> None:
         self.frame_size = (int(frame_size[0]), int(frame_size[1]))
         self.options = TrackOptions(**changes)  # type: ignore[arg-type]
         self.keep = keep
-        self.embed: Embed | None = load_embed() if self.options.recognise else None
+        self.embed: Embed | None = load_embedder() if self.options.recognise else None
         self.shot = 0
-        self.sightings: list[list[Sighting]] = []
-        self.before: list[Sighting] = []
-        """Those of the last frame."""
+        self.detections: list[list[Detection]] = []
+        self.before: list[Detection] = []
+        """Detections of the previous frame."""
         self.tracks: list[FaceTrack] = []
 
     @property
     def seen(self) -> int:
-        """Frames taken so far."""
-        return self.shot + len(self.sightings)
+        """Number of frames pushed so far."""
+        return self.shot + len(self.detections)
 
     def push(self, index: int, frames: Tensor, detections: Sequence[Sequence[Face]], cuts: Sequence[int] = ()) -> None:
-        """Takes frames (n, 3, H, W) that begin at `index`, their faces, and the cuts known by now.
+        """Takes frames (n, 3, H, W), the first of which has this index, their faces, and cuts detected by now.
 
         Raises:
             ValueError: if frames are skipped or repeated, change size, or do not match the detections; or a cut lies beyond them.
@@ -120,51 +115,51 @@ class Tracker:
             )
         for offset, (frame, faces) in enumerate(zip(frames, detections, strict=True)):
             self.before = [self.measure(index + offset, frame, face) for face in suppress(list(faces))]
-            self.sightings.append(self.before)
+            self.detections.append(self.before)
         self.cut(cuts)
 
     def cut(self, cuts: Sequence[int]) -> None:
-        """Ends shots before the frames that begin new ones."""
+        """Ends the current shot at each of the cuts."""
         for cut in sorted(set(cuts)):
             if cut > self.seen:
                 raise ValueError(f"a cut at frame {cut} was told after {self.seen} frames; tell it with or after its frame")
             if cut > self.shot:
                 self.close(cut)
 
-    def measure(self, index: int, frame: Tensor, face: Face) -> Sighting:
-        """What is kept of a detection."""
+    def measure(self, index: int, frame: Tensor, face: Face) -> Detection:
+        """Measures a face: descriptor, sharpness, mesh colours and outline, and at times an embedding crop."""
         frame, aspect, mesh = frame.float().cpu(), self.options.aspect, face.mesh
         image = chip(frame, face.landmarks, aspect)
         look = descriptor(image)
         face = replace(face, box=face.box.float().cpu(), landmarks=face.landmarks.float().cpu(), score=float(face.score), mesh=None)
-        due = self.embed is not None and (index % CROP_EVERY == 0 or not any(stays(old, face, look) for old in self.before))
-        kept = encode_jpeg(likeness(frame, face.landmarks, aspect)) if due else None
+        due = self.embed is not None and (index % CROP_EVERY == 0 or not any(continues(old, face, look) for old in self.before))
+        kept = encode_crop(embedding_crop(frame, face.landmarks, aspect)) if due else None
         seen = None if mesh is None else colours(frame, face.landmarks, mesh.cpu(), aspect)
         around = None if mesh is None else outline(mesh.cpu(), similarity(face.landmarks, aspect))
-        return Sighting(index, face, look, sharpness(image), kept, seen, around)
+        return Detection(index, face, look, sharpness(image), kept, seen, around)
 
     def close(self, stop: int) -> None:
-        """Ends the shot before frame `stop` and makes its tracks."""
-        frames, self.sightings = self.sightings[: stop - self.shot], self.sightings[stop - self.shot :]
+        """Ends the shot before frame `stop` and creates its tracks."""
+        frames, self.detections = self.detections[: stop - self.shot], self.detections[stop - self.shot :]
         bounds = (self.shot, stop)
         tracklets = [tracklet for tracklet in associate(frames, self.options.max_gap) if self.credible(tracklet, len(frames))]
-        alone = [part for tracklet in tracklets for part in self.between_cuts(tracklet)]
-        tracks = [track_of(part, bounds, self.frame_size, self.options, look) for whole in alone for part, look in self.with_looks(whole)]
-        self.tracks += map(self.keep, mark_hidden(drop_duplicates(tracks)))
+        alone = [part for tracklet in tracklets for part in self.split_at_cuts(tracklet)]
+        tracks = [track_of(part, bounds, self.frame_size, self.options, look) for whole in alone for part, look in self.embed_tracklet(whole)]
+        self.tracks += map(self.keep, mark_occluded(drop_duplicates(tracks)))
         self.shot = stop
 
     def credible(self, tracklet: Tracklet, shot_length: int) -> bool:
-        """False for hits that are too few, too sparse, or never sure."""
-        options, count = self.options, len(tracklet.sightings)
-        length = tracklet.last.frame - tracklet.sightings[0].frame + 1
+        """False for tracklets that are too short, too sparse, or of too low a score."""
+        options, count = self.options, len(tracklet.detections)
+        length = tracklet.last.frame - tracklet.detections[0].frame + 1
         if count < min(options.min_length, (shot_length + 1) // 2) or count < options.density * length:
             return False
-        agreed = sum(s.face.agreed for s in tracklet.sightings)
-        return max(s.face.score for s in tracklet.sightings) >= options.sure or agreed > count / 2
+        agreed = sum(s.face.agreed for s in tracklet.detections)
+        return max(s.face.score for s in tracklet.detections) >= options.sure or agreed > count / 2
 
-    def between_cuts(self, tracklet: Tracklet) -> list[Tracklet]:
-        """A tracklet in parts, each of one person, where cuts that no background tells put others in the same place."""
-        if self.embed is None or len(pieces := between_jumps(tracklet)) == 1:
+    def split_at_cuts(self, tracklet: Tracklet) -> list[Tracklet]:
+        """Splits a tracklet at undetected cuts, such as between similar backgrounds, where the identity changes."""
+        if self.embed is None or len(pieces := split_at_jumps(tracklet)) == 1:
             return [tracklet]
         samples = [embedding_samples(piece, SAMPLES // 2) for piece in pieces]
         if not all(samples):
@@ -172,100 +167,104 @@ class Tracker:
         parts: list[Tracklet] = []
         looks: list[Tensor] = []
         for piece, kept in zip(pieces, samples, strict=True):
-            found = self.embed(likenesses(kept))
+            found = self.embed(embedding_crops(kept))
             apart = [float((median_embedding(look) - median_embedding(found)).norm()) for look in looks]
             if not parts or difference(looks[-1], found) > OTHER_PERSON_DISTANCE or min(apart) < apart[-1]:
                 parts.append(piece)
                 looks.append(found)
             else:
-                parts[-1].sightings += piece.sightings
+                parts[-1].detections += piece.detections
                 looks[-1] = torch.cat([looks[-1], found])
         return parts
 
-    def with_looks(self, tracklet: Tracklet) -> list[tuple[Tracklet, Look | None]]:
-        """A tracklet with the look of its sharper faces; in two where one person dissolves into another."""
+    def embed_tracklet(self, tracklet: Tracklet) -> list[tuple[Tracklet, Identity | None]]:
+        """A tracklet with the identity of its sharper faces; two where one person dissolves into another."""
         kept = embedding_samples(tracklet)
         if self.embed is None or not kept:
             return [(tracklet, None)]
-        size = float(side(torch.stack([s.face.box for s in tracklet.sightings])).median())
-        faces = likenesses(kept)
+        size = float(side(torch.stack([s.face.box for s in tracklet.detections])).median())
+        faces = embedding_crops(kept)
         embeddings = self.embed(faces)
         where = change_point(embeddings)
         if where is not None:
-            frame = handover(tracklet, kept[where - 1], kept[where])
-            parts = [Tracklet([s for s in tracklet.sightings if (s.frame >= frame) == later]) for later in (False, True)]
-            if all(len(part.sightings) >= BRIEF for part in parts):
-                return [(part, look_of(faces[of], embeddings[of], size)) for part, of in zip(parts, (slice(where), slice(where, None)), strict=True)]
+            frame = transition_frame(tracklet, kept[where - 1], kept[where])
+            parts = [Tracklet([s for s in tracklet.detections if (s.frame >= frame) == later]) for later in (False, True)]
+            if all(len(part.detections) >= BRIEF for part in parts):
+                return [
+                    (part, identity_of(faces[of], embeddings[of], size)) for part, of in zip(parts, (slice(where), slice(where, None)), strict=True)
+                ]
         order = sorted(range(len(kept)), key=lambda k: (-kept[k].sharpness, k))[: max(3, (len(kept) + 1) // 2)]
-        return [(tracklet, look_of(faces[sorted(order)], embeddings[sorted(order)], size))]
+        return [(tracklet, identity_of(faces[sorted(order)], embeddings[sorted(order)], size))]
 
     def finish(self, cuts: Sequence[int] = ()) -> list[FaceTrack]:
-        """All tracks, person 0 (who is seen in most frames) first, each person's in order; `cuts` are those told last."""
+        """All tracks, ordered by person and time; `cuts` are the remaining ones."""
         if cuts:
             self.cut(cuts)
-        if self.sightings:
+        if self.detections:
             self.close(self.seen)
         self.tracks = sorted(assign_people(self.tracks), key=lambda t: (t.person, t.start))
         return list(self.tracks)
 
 
 CROP_EVERY = 4
-"""Every how many frames of the clip a face is kept, so that the end of the shot can choose some for the embedding; who is new is kept at once."""
+"""Interval in frames at which embedding crops are stored, to choose from at the end of the shot; new faces are stored at once."""
 BRIEF = 2 * CROP_EVERY
-"""Frames of a track that are too few to be somebody else: who comes out from behind another one looks like both at first."""
+"""Least length of a part when a tracklet is split: faces that reappear from behind others resemble both at first."""
 
 
 JUMP, OUTSTANDING = 0.06, 3.0
-"""Cosine distance of two successive chips from which they may be a cut's, and how many times the median of the REACH steps on either side that is;
-measured: other people's chips 0.1 to 0.5, faces that turn, talk, or go behind something nearly all up to 0.05."""
+"""Least cosine distance of successive chips at a cut, and its least ratio to the median over REACH steps on either side; measured: 0.1 to 0.5 for
+different people, nearly always below 0.05 for faces that turn, talk or are occluded."""
 REACH = 4
 
 
-def stays(old: Sighting, face: Face, look: Tensor) -> bool:
-    """Whether a face with a `descriptor` was there in the frame before, as a sighting: a shot may be shorter than CROP_EVERY."""
+def continues(old: Detection, face: Face, look: Tensor) -> bool:
+    """Whether a face with descriptor `look` continues a detection of the previous frame."""
     return float(iou(old.face.box[None], face.box[None])) > 0.3 and float(cosine_distance(old.descriptor[None], look[None])) < ALIKE
 
 
-def between_jumps(tracklet: Tracklet) -> list[Tracklet]:
-    """A tracklet cut where its chips change at once, into parts of at least BRIEF sightings."""
-    looks = torch.stack([s.descriptor for s in tracklet.sightings])
+def split_at_jumps(tracklet: Tracklet) -> list[Tracklet]:
+    """A tracklet split at abrupt changes of its descriptors, into parts of at least BRIEF detections."""
+    looks = torch.stack([s.descriptor for s in tracklet.detections])
     steps = cosine_distance(looks[1:, None], looks[:-1, None]).flatten()
     starts = [0]
     for k in (steps > JUMP).nonzero()[:, 0].tolist():
         around = torch.cat([steps[max(k - REACH, 0) : k], steps[k + 1 : k + 1 + REACH]])
         if k + 1 - starts[-1] >= BRIEF and len(looks) - k > BRIEF and float(steps[k]) > OUTSTANDING * float(around.median()):
             starts.append(k + 1)
-    return [Tracklet(tracklet.sightings[a:b]) for a, b in pairwise([*starts, len(looks)])]
+    return [Tracklet(tracklet.detections[a:b]) for a, b in pairwise([*starts, len(looks)])]
 
 
-def likenesses(kept: Sequence[Sighting]) -> Tensor:
-    """The faces (n, 3, 150, 150) of sightings that were kept with them."""
-    return torch.stack([face for s in kept if (face := decode_image(s.likeness or b"")) is not None])
+def embedding_crops(kept: Sequence[Detection]) -> Tensor:
+    """The stored crops (n, 3, 150, 150) of detections."""
+    return torch.stack([face for s in kept if (face := decode_image(s.embedding_crop or b"")) is not None])
 
 
-def embedding_samples(tracklet: Tracklet, most: int = SAMPLES) -> list[Sighting]:
-    """Up to `most` sightings whose faces were kept, in order: the sharpest of each equal part of the tracklet, frontal ones first."""
-    kept = [s for s in tracklet.sightings if s.likeness is not None]
+def embedding_samples(tracklet: Tracklet, most: int = SAMPLES) -> list[Detection]:
+    """Up to `most` detections with a stored crop, in order: the sharpest of each equal part of the tracklet, frontal ones preferred."""
+    kept = [s for s in tracklet.detections if s.embedding_crop is not None]
     parts = np.array_split(np.arange(len(kept)), min(most, len(kept))) if kept else []
     return [max((kept[k] for k in part), key=lambda s: (s.face.pose is None or abs(s.face.pose[0]) < 40, s.sharpness, -s.frame)) for part in parts]
 
 
-def handover(tracklet: Tracklet, before: Sighting, later: Sighting) -> int:
-    """The first frame, between two sightings of different people, whose face looks more like the later one's."""
-    between = [s for s in tracklet.sightings if before.frame < s.frame <= later.frame]
+def transition_frame(tracklet: Tracklet, before: Detection, later: Detection) -> int:
+    """The first frame between two detections of different people whose descriptor is nearer to the later one's."""
+    between = [s for s in tracklet.detections if before.frame < s.frame <= later.frame]
     looks = torch.stack([s.descriptor for s in between])
     nearer = looks @ later.descriptor > looks @ before.descriptor
     return between[int(nearer.int().argmax())].frame
 
 
 SLACK = 0.0125
-"""How far from its detections a track may be smoothed, as a share of the side of the face's box and per frame of sigma: three times the noise of
-landmarks at the default."""
+"""Largest deviation of a smoothed track from its detections, relative to the face's side and per frame of sigma: three times the landmark noise at
+the default sigma."""
 
 
-def track_of(tracklet: Tracklet, shot: tuple[int, int], frame_size: tuple[int, int], options: TrackOptions, look: Look | None = None) -> FaceTrack:
-    """A track from a tracklet: gaps filled on straight lines, then boxes and landmarks smoothed along its path, then aligned, steadily."""
-    seen = np.array([s.frame for s in tracklet.sightings])
+def track_of(
+    tracklet: Tracklet, shot: tuple[int, int], frame_size: tuple[int, int], options: TrackOptions, look: Identity | None = None
+) -> FaceTrack:
+    """A track from a tracklet: linear interpolation of gaps, temporal smoothing of boxes and landmarks, then alignment."""
+    seen = np.array([s.frame for s in tracklet.detections])
     frames = np.arange(seen[0], seen[-1] + 1)
 
     def fill(values: Tensor) -> Tensor:
@@ -276,14 +275,14 @@ def track_of(tracklet: Tracklet, shot: tuple[int, int], frame_size: tuple[int, i
     detected = torch.zeros(len(frames), dtype=torch.bool)
     detected[torch.from_numpy(seen - seen[0])] = True
     scores = torch.zeros(len(frames))
-    scores[detected] = torch.tensor([s.face.score for s in tracklet.sightings])
-    boxes, points = (fill(torch.stack([getattr(s.face, name) for s in tracklet.sightings])) for name in ("box", "landmarks"))
+    scores[detected] = torch.tensor([s.face.score for s in tracklet.detections])
+    boxes, points = (fill(torch.stack([getattr(s.face, name) for s in tracklet.detections])) for name in ("box", "landmarks"))
     middle = points.mean(1)
     path = smooth_path(middle, options.sigma, SLACK * options.sigma * side(boxes))
     landmarks = smooth(points - middle[:, None], options.sigma) + path[:, None]
-    poses = [s.face.pose for s in tracklet.sightings if s.face.pose is not None]
-    looks = [s.colours for s in tracklet.sightings if s.colours is not None]
-    edges = [s.outline for s in tracklet.sightings if s.outline is not None]
+    poses = [s.face.pose for s in tracklet.detections if s.face.pose is not None]
+    looks = [s.colours for s in tracklet.detections if s.colours is not None]
+    edges = [s.outline for s in tracklet.detections if s.outline is not None]
     return FaceTrack(
         person=0,
         start=int(seen[0]),
@@ -292,7 +291,7 @@ def track_of(tracklet: Tracklet, shot: tuple[int, int], frame_size: tuple[int, i
         matrices=steady(torch.stack([similarity(five, options.aspect) for five in landmarks]), options.sigma / 2, path),
         scores=scores,
         detected=detected,
-        sharpness=fill(torch.tensor([s.sharpness for s in tracklet.sightings])).float(),
+        sharpness=fill(torch.tensor([s.sharpness for s in tracklet.detections])).float(),
         frame_size=frame_size,
         shot=shot,
         embedding=None if look is None else look.embedding,
@@ -304,14 +303,14 @@ def track_of(tracklet: Tracklet, shot: tuple[int, int], frame_size: tuple[int, i
 
 
 def overlaps(a: FaceTrack, b: FaceTrack) -> tuple[slice, slice, Tensor]:
-    """Rows of a and b for their common frames, and the IoU of their boxes there."""
+    """Rows of a and b for their common frames, and the IoU (n,) of their boxes there."""
     first, stop = max(a.start, b.start), max(min(a.stop, b.stop), max(a.start, b.start))
     rows = slice(first - a.start, stop - a.start), slice(first - b.start, stop - b.start)
     return *rows, iou(a.boxes[rows[0]], b.boxes[rows[1]]).diagonal()
 
 
 def drop_duplicates(tracks: list[FaceTrack]) -> list[FaceTrack]:
-    """Tracks without those that lie on a better one for more than half of their length; better has more detections, then score."""
+    """Tracks without those that overlap a better one (more detections, then score) in more than half of their frames."""
     kept: list[FaceTrack] = []
     for track in sorted(tracks, key=lambda t: (-int(t.detected.sum()), -float(t.scores.sum()), t.start)):
         if all(int((overlaps(track, better)[2] > 0.5).sum()) <= len(track) / 2 for better in kept):
@@ -319,8 +318,8 @@ def drop_duplicates(tracks: list[FaceTrack]) -> list[FaceTrack]:
     return kept
 
 
-def mark_hidden(tracks: list[FaceTrack]) -> list[FaceTrack]:
-    """Sharpness 0 where a face was filled in while another one is seen in its place: what shows there is the other person."""
+def mark_occluded(tracks: list[FaceTrack]) -> list[FaceTrack]:
+    """Sets sharpness to 0 where an interpolated face is hidden by another person's detection."""
     hidden = []
     for track in tracks:
         level = track.sharpness.clone()
@@ -338,23 +337,22 @@ def find_tracks(
     cuts: Sequence[int] | CutDetector = (),
     *,
     on_frame: Callable[[int], None] = lambda done: None,
-    keep: Keep = identity,
+    keep: Keep = lambda track: track,
     resume: Callable[[Tracker, Any], object] = lambda tracker, find: None,
     **changes: float,
 ) -> list[FaceTrack]:
-    """Everybody in a clip. `changes` are `TrackOptions` by name, such as `sigma` or `max_gap`.
+    """Tracks of all people in a clip. `changes` are `TrackOptions` by name, such as `sigma` or `max_gap`.
 
     Args:
-        chunks: (index, frames (n, 3, H, W) in [0, 1]) from 0 on, each frame once; one chunk is held at a time.
-        cuts: indices of first frames of new shots, or a detector of them that is pushed the same frames.
-        on_frame: gets how many more frames are done.
-        keep: as `Tracker`'s.
-        resume: gets the tracker and the detector that follows before the first chunk, and may set both to what they were after an earlier one;
-            `chunks` go on there.
+        chunks: (index, frames (n, 3, H, W) in [0, 1]) from 0 on, each frame once; one chunk is in memory at a time.
+        cuts: indices of the first frames of new shots, or a detector that gets the same frames.
+        on_frame: called with the number of frames just processed.
+        keep: see `Tracker`.
+        resume: called with the tracker and the detector before the first chunk; may restore their saved state, from which `chunks` continue.
     """
     tracker: Tracker | None = None
     find: Any = detector
-    lookup: Any = getattr(detector, "at", None)  # external detections, which are believed as they are
+    lookup: Any = getattr(detector, "at", None)  # external detections need no least score
     if lookup:
         changes = {"sure": 0.0, **changes}
     finder = None if isinstance(cuts, Sequence) else cuts
@@ -372,7 +370,7 @@ def find_tracks(
 
 
 def aligned_track(count: int) -> FaceTrack:
-    """The track of `count` frames that are crops of one person already: the template's landmarks in every frame."""
+    """A track for `count` frames that are aligned crops of one person: the template's landmarks in every frame."""
     return FaceTrack(
         person=0,
         start=0,

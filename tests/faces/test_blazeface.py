@@ -160,8 +160,8 @@ def test_who_is_in_coloured_light_is_found(light, portrait, detector):
 def test_a_crowd_that_blazeface_doubts_is_found_whole(portrait, detector, monkeypatch):
     """Only whom FaceMesh refuses counts against the doubtful."""
     frame = torch.nn.functional.avg_pool2d(portrait[None, :, :280, 80:360], 4).repeat(1, 1, 2, 3)
-    network = detector.searcher.network
-    monkeypatch.setattr(detector.searcher, "network", lambda picture: (network(picture)[0].clamp(max=math.log(0.25 / 0.75)), network(picture)[1]))
+    network = detector.pyramid.network
+    monkeypatch.setattr(detector.pyramid, "network", lambda picture: (network(picture)[0].clamp(max=math.log(0.25 / 0.75)), network(picture)[1]))
     assert len(detector(frame)[0]) == 6
 
 
@@ -188,11 +188,11 @@ def test_two_small_faces_that_come_into_view_far_apart_are_found_within_four_fra
 def test_whom_blazeface_doubts_is_found_where_facemesh_is_certain(sigma, people, portrait, detector, monkeypatch):
     """Its scores lowered to 0.25, as those of many small faces are."""
     frame = blurred(portrait[:, :320, 60:380], sigma)[0]
-    network, scales = detector.searcher.network, detector.searcher.levels(320, 320, True)
-    best = max(candidate.score for candidate in detector.searcher(frame.numpy(), scales))
+    network, scales = detector.pyramid.network, detector.pyramid.levels(320, 320, True)
+    best = max(candidate.score for candidate in detector.pyramid(frame.numpy(), scales))
     shift = math.log(best / (1 - best)) - math.log(0.25 / 0.75)
     assert len(detector(frame[None])[0]) == 1
-    monkeypatch.setattr(detector.searcher, "network", lambda picture: (network(picture)[0] - shift, network(picture)[1]))
+    monkeypatch.setattr(detector.pyramid, "network", lambda picture: (network(picture)[0] - shift, network(picture)[1]))
     assert len(detector(frame[None])[0]) == people
 
 

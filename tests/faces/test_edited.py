@@ -12,7 +12,7 @@ from fvr.demo import moving_portrait
 from fvr.faces import FaceClip, Paster, align, find_tracks, load_detector, with_context
 from fvr.faces.compositing.edited import edited_faces
 from fvr.faces.detection.mesh_points import roll_of
-from fvr.faces.detection.mesh_tracking import Mesher, Region, region_of
+from fvr.faces.detection.mesh_tracking import MeshEstimator, Region, region_of
 from fvr.video import ShotCutDetector
 
 PLAIN = Paster(fade=False)
@@ -87,12 +87,12 @@ def test_a_crop_shows_as_many_face_heights_as_the_help_says():
     pytest.importorskip("skimage", reason="the portrait comes with scikit-image")
     frames = moving_portrait(1)
     (track,) = find_tracks([(0, frames)], load_detector("blazeface"), ShotCutDetector())
-    mesher = Mesher()
+    mesh_estimator = MeshEstimator()
     for context, heights in ((1.0, 1.6), (1.3, 2.0), (1.9, 3.0)):
         (crop,) = align(frames, with_context(track, context), 0).numpy()
-        mesh, _ = mesher(crop, Region(256, 256 + 40 / context, 400 / context, 0.0))
+        mesh, _ = mesh_estimator(crop, Region(256, 256 + 40 / context, 400 / context, 0.0))
         for _ in range(2):
-            mesh, sure = mesher(crop, region_of(mesh, roll_of(mesh)))
+            mesh, sure = mesh_estimator(crop, region_of(mesh, roll_of(mesh)))
         assert sure > 0 and 512 / float((mesh[10] - mesh[152])[:2].norm()) == pytest.approx(heights, rel=0.1)
 
 

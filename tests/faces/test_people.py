@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fvr.faces import Look, aligned_track, find_tracks, load_detector, look_in, report, select_tracks
+from fvr.faces import Identity, aligned_track, find_tracks, identity_in, load_detector, report, select_tracks
 from fvr.faces.geometry import TEMPLATE
-from fvr.faces.tracking.people import OTHER_PERSON_DISTANCE, SAME, assign_people, change_point, clarity, encode_jpeg, likeness, load_embed
+from fvr.faces.tracking.people import OTHER_PERSON_DISTANCE, SAME, assign_people, change_point, clarity, embedding_crop, encode_crop, load_embedder
 from fvr.faces.tracking.selection import tracks_like
 from fvr.models.face_embedding import PLACES
 from fvr.plots import decode_image
@@ -97,16 +97,16 @@ def test_a_blunt_picture_chooses_only_who_is_clearly_nearer():
     """A still of a clip blurred by 6 % is nearer than SAME to most people in it: 239 of 300 times others were chosen too, or alone."""
     a, b = [0.0, 0.0], [0.0, 0.6]
     cast = [soft(seen(0, 9, a), 0.16), soft(seen(10, 5, b), 0.16)]
-    sharp, blunt = (Look(torch.tensor([0.42, 0.16]), level, 96.0) for level in (0.4, 0.16))
+    sharp, unreliable = (Identity(torch.tensor([0.42, 0.16]), level, 96.0) for level in (0.4, 0.16))
     assert whom(cast, sharp) == {0}  # 0.45 from one, 0.61 from the other
-    assert whom(cast, blunt) == {0}
-    between = replace(blunt, embedding=torch.tensor([0.3, 0.29]))
+    assert whom(cast, unreliable) == {0}
+    between = replace(unreliable, embedding=torch.tensor([0.3, 0.29]))
     with pytest.raises(ValueError, match=r"may be person 0 or 1 of this clip \(at distances of 0\.6\d and 0\.6\d\); give a clearer picture"):
         whom(cast, between)
     clear = [large(seen(0, 9, a)), large(seen(10, 5, b))]
-    assert whom(clear, Look(torch.tensor([0.55, 0.0]), 0.4, 96.0)) == {0}
+    assert whom(clear, Identity(torch.tensor([0.55, 0.0]), 0.4, 96.0)) == {0}
     with pytest.raises(ValueError, match=r"nearest is person 0 at a distance of 0\.62, 0\.60 is the limit"):
-        whom(clear, Look(torch.tensor([0.62, 0.0]), 0.4, 96.0))
+        whom(clear, Identity(torch.tensor([0.62, 0.0]), 0.4, 96.0))
 
 
 def test_a_person_is_counted_once_in_the_report():
@@ -138,9 +138,9 @@ def test_a_change_of_person_is_found_where_it_is_and_only_there():
 def test_a_likeness_lies_where_the_network_wants_it_and_survives_its_packing():
     frame = torch.rand(3, 512, 512, generator=torch.Generator().manual_seed(0))
     frame = torch.nn.functional.avg_pool2d(frame[None], 9, 1, 4)[0]
-    face = likeness(frame, TEMPLATE.float())
+    face = embedding_crop(frame, TEMPLATE.float())
     assert face.shape == (3, 150, 150)
-    assert float((decode_image(encode_jpeg(face)) - face).abs().mean()) < 0.03
+    assert float((decode_image(encode_crop(face)) - face).abs().mean()) < 0.03
     x, y = PLACES[0]
     corner = TEMPLATE[0].round().long()
     assert_close(face[:, round(y), round(x)], frame[:, corner[1], corner[0]], atol=0.06, rtol=0)
@@ -148,12 +148,12 @@ def test_a_likeness_lies_where_the_network_wants_it_and_survives_its_packing():
 
 @needs_faces
 def test_one_person_is_nearer_to_a_ruined_self_than_to_others(picture_of):
-    embed = load_embed()
+    embed = load_embedder()
     people = [picture_of(k) for k in range(4)]
     ruined = [
         torch.nn.functional.interpolate(torch.nn.functional.avg_pool2d(p[None], 8), size=(512, 512), mode="bicubic")[0].clamp(0, 1) for p in people
     ]
-    faces = embed(torch.stack([likeness(p, TEMPLATE.float()) for p in people + ruined]))
+    faces = embed(torch.stack([embedding_crop(p, TEMPLATE.float()) for p in people + ruined]))
     far = torch.cdist(faces[:4], faces[4:])
     assert float(far.diagonal().max()) < SAME < float((far + torch.eye(4)).min())
 
@@ -163,10 +163,10 @@ def test_other_light_makes_nobody_somebody_else(picture_of):
     """Dark, lit from the side, and against the light: nearer to themselves than SAME, and to nobody else."""
     side = torch.linspace(0.15, 1.25, 512)
     people = [picture_of(k) for k in (0, 5, 9, 13)]
-    embed = load_embed()
+    embed = load_embedder()
 
     def embedded(change):
-        return embed(torch.stack([likeness(change(p).clamp(0, 1), TEMPLATE.float()) for p in people]))
+        return embed(torch.stack([embedding_crop(change(p).clamp(0, 1), TEMPLATE.float()) for p in people]))
 
     known = embedded(lambda p: p)
     for light in (lambda p: 0.6 * p**2.2, lambda p: p * side, lambda p: 0.35 * p + 0.5):
@@ -201,7 +201,7 @@ def test_two_people_in_shots_a_b_a_b_are_two_and_all_frames_of_one_are_chosen(de
     chosen = select_tracks(tracks, "0")
     assert report(tracks, chosen, 32).restored == 16
     (first,) = [piece.frames for piece in source.chunks(1) if piece.index == 0]
-    like = select_tracks(tracks, "all", like=look_in(first[0]))
+    like = select_tracks(tracks, "all", like=identity_in(first[0]))
     assert {track.person for track in like} == {tracks_at(tracks, 0).person} and sum(map(len, like)) == 16
 
 
@@ -276,8 +276,8 @@ def test_a_picture_of_a_stranger_is_one_sentence(picture_of, detector, tmp_path)
     small = torch.nn.functional.avg_pool2d(picture_of(0)[None], 2)
     tracks = find_tracks([(0, small.repeat(4, 1, 1, 1))], detector)
     with pytest.raises(ValueError, match=r"nobody in this clip looks like .*the nearest is person 0 at a distance of 0\.\d\d"):
-        select_tracks(tracks, "all", like=look_in(picture_of(5)))
+        select_tracks(tracks, "all", like=identity_in(picture_of(5)))
     with pytest.raises(OSError, match="cannot be read"):
         select_tracks(tracks, f"like:{tmp_path / 'none.jpg'}")
     with pytest.raises(ValueError, match="shows no face"):
-        look_in(torch.zeros(3, 64, 64))
+        identity_in(torch.zeros(3, 64, 64))
