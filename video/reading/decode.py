@@ -20,12 +20,16 @@ from ..files import Place, duration_of, open_input, picture_stream, presentation
 from ..pixels import letterboxed, to_tensor
 from .fields import Deinterlacer, check_deinterlace
 from .health import Health, readable
+from .mpeg4_in_avi import with_presentation_times
 from .probe import examine, is_transparent, limit_pixels, orientation, transparency_warning, truncation_warning
 from .source import FrameSource, Selection, Timed
 from .timestamp_discontinuity import RunningClock, can_seek
 
 MIN_SEEK_FRAMES = 64
 """Frames closer to the start than this are decoded and dropped rather than sought."""
+
+MAX_B_FRAMES = 16
+"""Most B-frames in a row that H.264 and MPEG-4 encoders write."""
 
 DEINTERLACED = ("each frame becomes a whole one", "both fields of a frame become frames, at twice the rate")
 
@@ -89,10 +93,14 @@ class VideoSource(FrameSource):
 
     @cached_property
     def margin(self) -> Fraction:
-        """Seconds to begin before the first frame wanted: a frame made of fields takes after the one before it, as what is damaged of one does."""
+        """Seconds to begin before the first frame wanted: a frame made of fields takes after the one before it, as what is damaged of one does.
+
+        AVI is sought by decoding times, and the B-frames that are decoded right after a key frame need the picture before it.
+        """
         with open_input(self.place) as container:
             alone = picture_stream(container).codec_context.codec.intra_only
-        return (3 if self.deinterlaced else Fraction(3, 2) if alone else 0) / self.info.rate
+            reordered = container.format.name == "avi" and not alone
+        return (MAX_B_FRAMES if reordered else 3 if self.deinterlaced else Fraction(3, 2) if alone else 0) / self.info.rate
 
     def frames_in_window(self, start: Fraction, duration: Fraction | None, skip: int) -> Iterator[Timed]:
         """Frames whose presentation begins in [start, start + duration)."""
@@ -127,7 +135,7 @@ class VideoSource(FrameSource):
         with open_input(self.place) as container:
             stream = picture_stream(container)
             ticks = []
-            for packet in readable(container.demux(stream)):
+            for packet in readable(with_presentation_times(container.demux(stream), stream)):
                 if packet.size and not packet.is_discard:
                     if packet.pts is None:
                         return None

@@ -15,6 +15,7 @@ import av
 
 from ...plurals import counted
 from ..files import duration_of, ffmpeg_reason, presentation_time
+from .mpeg4_in_avi import with_presentation_times
 
 TINY = 32
 """Bytes up to which a packet may say no more than that the picture before it stays, for which decoders give no frame."""
@@ -109,7 +110,7 @@ class Health:
 
     def packets_of(self, container: Any, stream: Any) -> Iterator[Any]:
         """Packets until the end or the first that cannot be read, then None: time for the decoder to give up what it holds."""
-        packets, timed = container.demux(stream), has_presentation_times(stream)
+        packets, timed = with_presentation_times(container.demux(stream), stream), has_presentation_times(stream)
         while True:
             try:
                 packet = next(packets)
