@@ -313,6 +313,12 @@ def test_dropped_frames_in_an_avi_are_no_damage(tmp_path):
     assert len(cut.warnings) == 1 and "cut short" in cut.warnings[0]
 
 
+def test_a_picture_that_stays_is_no_damage(tmp_path):
+    """Theora writes packets without data where nothing moves: ten pictures, of which the first and the seventh are new."""
+    source = open_source(DATA / "still.ogv")
+    assert source.times().durations == (Fraction(6, 25), Fraction(4, 25)) and source.warnings == []
+
+
 DEPTHS = [
     ("yuv420p10le", 1, "10 bits per channel (yuv420p10le)"),
     ("yuv420p10le", 16, "high dynamic range"),

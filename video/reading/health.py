@@ -126,9 +126,10 @@ class Health:
                 if not timed and packet.dts is not None:
                     packet.pts = packet.dts
                     self.places.append(packet.dts)
-                if (start := presentation_time(packet)) is not None:
-                    self.ended = max(self.ended, start + duration_of(packet))
-            yield packet
+            if (start := presentation_time(packet)) is not None:
+                self.ended = max(self.ended, start + duration_of(packet))
+            if packet.size or packet.dts is None:  # without data the picture before stays (Theora); the last packet has no time either
+                yield packet
 
     def whole(self, stream: Any) -> bool:
         """Whether as many packets came as the header announces or, without a count, they reach the announced end."""
