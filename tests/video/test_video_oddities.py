@@ -264,6 +264,19 @@ def test_a_recording_that_begins_between_key_frames_says_what_does_not_decode(tm
     assert lost > 0 and len(source.warnings) == 1 and f"{lost} of its frames have errors; the {frames} frames that decode" in source.warnings[0]
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_frames_are_numbered_from_the_first_that_decodes(tmp_path, suffix):
+    """However far they are sought: a clip cut between key frames, as cutters without re-encoding do."""
+    path = encode(tmp_path / f"whole{suffix}", pictures(96, 32, 32), "libx264", "yuv420p", options={"g": "12", "sc_threshold": "1000000000"})
+    with av.open(str(path)) as source, av.open(str(tmp_path / f"cut{suffix}"), "w") as cut:
+        stream = cut.add_stream_from_template(source.streams.video[0])
+        for packet in [packet for packet in source.demux(video=0) if packet.size][5:]:
+            packet.stream = stream
+            cut.mux(packet)
+    shown, _ = read_frames(tmp_path / f"cut{suffix}")
+    assert len(shown) < 91 and torch.equal(read_frames(tmp_path / f"cut{suffix}", start=70)[0], shown[70:])
+
+
 def test_a_damaged_frame_that_stands_alone_is_the_same_whenever_it_is_read(tmp_path):
     """And shows the one before it where it does not decode, rather than what a decoder's threads left in their memory."""
     whole = save(tmp_path / "whole.mov", moving(90, 128, 192), codec="prores")

@@ -129,7 +129,10 @@ class VideoSource(FrameSource):
             return can_seek(container, self.place)
 
     def time_of(self, number: int) -> Fraction | None:
-        """When frame `number` is shown, by its packet alone; None if the packets do not say or a time means several places."""
+        """When frame `number` is shown, by its packet alone; None if the packets do not say or a time means several places.
+
+        Packets before the first frame that decodes do not count.
+        """
         if not self.can_seek:
             return None
         with open_input(self.place) as container:
@@ -139,7 +142,8 @@ class VideoSource(FrameSource):
                 if packet.size and not packet.is_discard:
                     if packet.pts is None:
                         return None
-                    ticks.append(packet.pts)
+                    if packet.pts * stream.time_base >= self.info.start:
+                        ticks.append(packet.pts)
             return sorted(ticks)[number] * stream.time_base if number < len(ticks) else None
 
     def decoded(self, seek_to: Fraction | None = None) -> Iterator[Timed]:
