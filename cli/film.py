@@ -177,9 +177,8 @@ def restore_planned(options: Namespace, planned_job: Any, tools: Any, workers: i
         return f"{sum(map(planned_job.finished, planned_job.segments))} of {counted(len(planned_job.segments), 'segment')}"
 
     host.say(f"job {planned_job.folder}: {segments_done()} done")
-    with graceful_interrupt(host.say) as stopping, host.progress(planned_job.frames, "restore") as bar:
+    with graceful_interrupt(host.say) as stopping, host.progress(planned_job.frames, "restore", frames_done(planned_job)) as bar:
         advance: Callable[[int], None] = announce_preview(planned_job, bar, host.say) if options.preview else bar
-        advance(frames_done(planned_job))
         common: dict[str, Any] = dict(stopping=stopping, say=host.say, check_interrupt=host.check_interrupt, on_written=advance)
         if options.ray:
             from ..film.on_ray import work_on_ray

@@ -80,23 +80,26 @@ def interrupts_between_layers() -> Iterator[None]:
 
 
 @contextmanager
-def progress(total: int | None, desc: str = "") -> Iterator[Tick]:
+def progress(total: int | None, desc: str = "", initial: int = 0) -> Iterator[Tick]:
     """A progress bar over `total` units (0 or None: unknown), which is also what makes a loop interruptible, between the layers of networks too.
+
+    `initial` units are done before; the time left does not count them.
 
     In ComfyUI the bar of the node that runs, with `preview` shown on it; elsewhere tqdm on stderr, or a line every LOG_SECONDS where that is a log.
     """
     check_interrupt()
-    with interrupts_between_layers(), _bar(total, desc) as tick:
+    with interrupts_between_layers(), _bar(total, desc, initial) as tick:
         yield tick
 
 
 @contextmanager
-def _bar(total: int | None, desc: str) -> Iterator[Tick]:
+def _bar(total: int | None, desc: str, initial: int) -> Iterator[Tick]:
     if comfyui.inside_comfyui():
         comfyui.model_management()
         from comfy.utils import ProgressBar
 
         bar = ProgressBar(max(total or 0, 1))
+        bar.current = initial
         shown = [0.0]
 
         def tick(n: int = 1, preview: torch.Tensor | None = None) -> None:
@@ -112,8 +115,8 @@ def _bar(total: int | None, desc: str) -> Iterator[Tick]:
 
     from tqdm import tqdm
 
-    done, said = 0, time.monotonic()
-    with tqdm(total=total or None, desc=desc or None, file=sys.stderr, disable=None) as line:
+    done, said = initial, time.monotonic()
+    with tqdm(total=total or None, initial=initial, desc=desc or None, file=sys.stderr, disable=None) as line:
 
         def tick(n: int = 1, preview: torch.Tensor | None = None) -> None:
             nonlocal done, said

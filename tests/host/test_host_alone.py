@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -161,6 +162,18 @@ def test_progress_is_told_in_logs_every_so_often(total, line, monkeypatch, capsy
     with host.progress(total, "restore") as tick:
         tick(1200)
     assert capsys.readouterr().err == line
+
+
+def test_the_time_left_does_not_count_what_was_done_before(monkeypatch, capsys):
+    """A job that goes on after a night would otherwise claim to be over in seconds."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with host.progress(10_000, "restore", 9_000) as tick:
+        time.sleep(0.2)
+        tick(10)
+    err = capsys.readouterr().err
+    assert "9010/10000" in err
+    minutes, seconds = re.findall(r"<(\d+):(\d+)", err)[-1]
+    assert 60 * int(minutes) + int(seconds) >= 15  # at 50 a second or slower
 
 
 # ---------------------------------------------------------------- model folders
