@@ -209,10 +209,30 @@ def open_input(place: Place) -> Any:
     else:
         handle = FileView(place)
     try:
-        return av.open(handle, options=demuxer_options(place), **LENIENT)
+        container = av.open(handle, options=demuxer_options(place), **LENIENT)
+        if rate := rate_of_stream(container):
+            container.close()
+            handle = handle if isinstance(handle, str) else FileView(handle.file)
+            container = av.open(handle, options={**demuxer_options(place), "framerate": str(rate)}, **LENIENT)
+        return container
     except (av.FFmpegError, OSError) as error:
         refuse_playlist(place, name)
         raise VideoError(f"{name} cannot be read as a video ({ffmpeg_reason(error)}); it may be damaged, cut short or no video at all") from error
+
+
+NO_TIMES = 0x80
+"""FFmpeg's AVFMT_NOTIMESTAMPS: elementary streams without a container, such as .h264 and .m2v, which it takes for 25 frames a second."""
+
+MAX_STATED_RATE = 240
+"""Frames per second; higher ones that a stream states are the ticks of its clock."""
+
+
+def rate_of_stream(container: Any) -> Fraction | None:
+    """Frames per second that an elementary stream states itself; None where it does not, and of files with a clock."""
+    if not container.format.flags & NO_TIMES or not container.streams.video or container.streams.video[0].codec_context is None:
+        return None
+    rate = container.streams.video[0].codec_context.framerate
+    return rate if rate and 1 <= rate <= MAX_STATED_RATE else None
 
 
 def picture_stream(container: Any) -> Any:

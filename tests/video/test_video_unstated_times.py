@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from fractions import Fraction
 
@@ -90,6 +91,23 @@ def test_pictures_of_divx_are_shown_one_after_the_other(tmp_path, form):
     assert torch.equal(part, shown[70:75]) and when.starts == times.starts[70:75]
     for first in range(70, 84):
         assert torch.equal(read_frames(path, window=(times.starts[first], 3 * STEP))[0], shown[first : first + 3])
+
+
+@pytest.mark.parametrize("suffix, codec", [(".h264", "libx264"), (".hevc", "libx265"), (".m2v", "mpeg2video")])
+def test_a_stream_without_a_container_has_the_rate_that_it_states(tmp_path, suffix, codec):
+    """Recorders write such files; FFmpeg takes all of them for 25 frames a second."""
+    with av.open(str(tmp_path / f"in{suffix}"), "w") as out:
+        stream = out.add_stream(codec, rate=Fraction(30000, 1001))
+        stream.height, stream.width, stream.pix_fmt = 64, 64, "yuv420p"
+        for picture in moving(20, 64, 64):
+            pixels = np.ascontiguousarray((picture.permute(1, 2, 0).numpy() * 255).astype(np.uint8))
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")))
+        out.mux(stream.encode(None))
+    source = open_source(tmp_path / f"in{suffix}")
+    assert source.info.rate == Fraction(30000, 1001) and source.warnings == []
+    assert len(source.times()) == 20 and float(source.times().duration) == pytest.approx(20 * 1001 / 30000, abs=1e-4)
+    held = open_source(io.BytesIO((tmp_path / f"in{suffix}").read_bytes()))
+    assert held.times().durations == source.times().durations
 
 
 def test_a_lost_picture_of_an_avi_moves_no_later_ones(tmp_path):
