@@ -22,7 +22,10 @@ from .playlists import demuxer_options, refuse_playlist
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
 VIDEO_SUFFIXES = frozenset(
     f".{suffix}"
-    for suffix in "3g2 3gp apng asf avi flv gif m2ts m2v m4v mkv mov mp4 mpe mpeg mpg mts mxf ogv ts vob webm wmv y4m".split()  # noqa: SIM905
+    for suffix in """
+        264 265 3g2 3gp apng asf avi divx dv f4v flv gif h264 h265 hevc ivf m2t m2ts m2v m4v mkv mod mov mp4 mpe mpeg mpg mts mxf ogv qt rm rmvb tod
+        ts vob webm wmv wtv y4m
+    """.split()  # noqa: SIM905
 )
 """What counts as a video in a folder, which may hold other things; a file that is named is tried whatever its suffix."""
 

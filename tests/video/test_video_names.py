@@ -265,6 +265,11 @@ def test_images_beside_videos_say_what_is_left_out(tmp_path):
     with pytest.raises(VideoError, match=r"holds 1 video and no image; name one of them, such as one\.mp4"):
         open_source(tmp_path)
     assert [file.name for file in videos_in_folder(tmp_path)] == ["one.mp4"]
+    for name in ("camcorder.MOD", "recorder.h265", "tape.m2t", "notes.txt"):
+        (tmp_path / name).write_bytes((tmp_path / "one.mp4").read_bytes())
+    assert [file.name for file in videos_in_folder(tmp_path)] == ["camcorder.MOD", "one.mp4", "recorder.h265", "tape.m2t"]
+    for name in ("camcorder.MOD", "recorder.h265", "tape.m2t"):
+        (tmp_path / name).unlink()
     save(tmp_path / "%03d.png", moving(1), preset=None)
     assert videos_in_folder(tmp_path) == [] and "its 1 video is left out (one.mp4)" in open_source(tmp_path).warnings[0]
 
