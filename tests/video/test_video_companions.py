@@ -21,9 +21,9 @@ TAGS = {"title": "Interview 1974", "artist": "Archive", "creation_time": "1999-0
 SAID = [(b"Hello", Fraction(1, 10), Fraction(4, 10)), (b"Bye", Fraction(6, 10), Fraction(3, 10))]
 
 
-def film(path, *, subtitles="subrip", tags=TAGS, timecode="01:00:00:00"):
+def film(path, *, subtitles="subrip", tags=TAGS, timecode="01:00:00:00", options=None):
     """One second of 25 frames with tags, two chapters, subtitles and a timecode."""
-    with av.open(str(path), "w") as out:
+    with av.open(str(path), "w", options=options or {}) as out:
         out.metadata.update({**tags, **({"timecode": timecode} if timecode else {})})
         video = out.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
         video.width, video.height = 64, 48
@@ -179,6 +179,15 @@ def test_images_say_all_that_they_leave_out(tmp_path):
     sink.abort()
     (sentence,) = sink.warnings
     assert all(word in sentence for word in ("subtitle track 1", "2 chapters", "title", "artist", "01:00:00:00"))
+
+
+@pytest.mark.parametrize("flags", ["frag_keyframe+empty_moov+delay_moov", "faststart"])
+def test_chapters_that_are_kept_are_no_lost_data(tmp_path, flags):
+    """MP4 also has them as a track of text, which a fragmented file's header says nothing of."""
+    path = film(tmp_path / "in.mp4", subtitles=None, timecode=None, options={"movflags": flags})
+    with open_sink(tmp_path / "out.mp4", open_source(path).info) as sink:
+        assert sink.warnings == [] and len(sink.companions.chapters) == 2
+        sink.abort()
 
 
 def test_a_part_has_its_own_chapters_subtitles_and_timecode(tmp_path):

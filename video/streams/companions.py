@@ -113,10 +113,15 @@ def companions_of(place: Place) -> Companions:
                     others.append(f"video track {stream.index + 1}")
             elif stream.type == "attachment":
                 attachments.append(stream.metadata.get("filename", ""))
-            elif stream.type == "data" and "timecode" not in stream.metadata and not (chapters and stream.frames == len(chapters)):
+            elif stream.type == "data" and "timecode" not in stream.metadata and not (chapters and holds_chapters(stream, len(chapters))):
                 others.append(f"data track {stream.index + 1} ({stream.metadata.get('handler_name', 'of unknown kind').strip()})")
         own = {} if picture is None else {key: picture.metadata[key] for key in ("title", "language") if key in picture.metadata}
         return Companions(tags, own, timecode, chapters, tuple(subtitles), tuple(covers), tuple(attachments), tuple(others))
+
+
+def holds_chapters(stream: Any, count: int) -> bool:
+    """Whether a data track of MP4 is the text of `count` chapters; headers of fragmented files, as OBS writes, count no samples."""
+    return stream.frames == count or (stream.name == "bin_data" and not stream.frames)
 
 
 def cover_codec(stream: Any) -> str:
