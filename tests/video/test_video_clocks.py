@@ -18,23 +18,26 @@ from fvr.video.writing.boxes import Box, boxes, find
 RATE = 48000
 
 
-def recording(path, seconds: int = 2, *, start: int = 0, sound: str | None = "aac", encoder: str = "libx264"):
+def recording(
+    path, seconds: int = 2, *, start: int = 0, sound: str | None = "aac", encoder: str = "libx264", layout: str = "stereo", rate: int = RATE
+):
     """A transport stream at 25 frames a second on a clock that stands at `start` seconds; its 1 kHz tone sounds from 1.0 to 1.1 s."""
     with av.open(str(path), "w", format="mpegts") as out:
         video = out.add_stream(encoder, rate=25, options={"preset": "ultrafast", "bf": "2"})
         video.width = video.height = 32
-        lanes = [out.add_stream(sound, rate=RATE, layout="stereo")] if sound else []
-        tone = beeps(seconds, RATE).numpy()
+        lanes = [out.add_stream(sound, rate=rate, layout=layout)] if sound else []
+        tone = np.zeros((av.AudioLayout(layout).nb_channels, seconds * rate), np.float32)
+        tone[:2] = beeps(seconds, rate).numpy()[: len(tone)]
         for index, picture in enumerate(moving(25 * seconds, 32, 32)):
             pixels = (picture.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24").reformat(format="yuv420p")
             frame.pts, frame.time_base = index + 25 * start, Fraction(1, 25)
             out.mux(video.encode(frame))
             for lane in lanes:
-                block, kind = tone[:, index * RATE // 25 : (index + 1) * RATE // 25], lane.codec_context.format.name
+                block, kind = tone[:, index * rate // 25 : (index + 1) * rate // 25], lane.codec_context.format.name
                 block = block if kind == "fltp" else (block.T * 32767).astype(np.int16).reshape(1, -1)
-                heard = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format=kind, layout="stereo")
-                heard.sample_rate, heard.pts, heard.time_base = RATE, (index + 25 * start) * RATE // 25, Fraction(1, RATE)
+                heard = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format=kind, layout=layout)
+                heard.sample_rate, heard.pts, heard.time_base = rate, (index + 25 * start) * rate // 25, Fraction(1, rate)
                 out.mux(lane.encode(heard))
         for stream in (video, *lanes):
             out.mux(stream.encode(None))
@@ -65,6 +68,24 @@ def test_joined_recordings_run_on(tmp_path, sound):
     with av.open(str(out)) as container:
         stamps = [packet.dts for packet in container.demux(audio=0) if packet.size]
     assert all(now < then for now, then in pairwise(stamps))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("sound, then", [("aac", {"layout": "5.1"}), ("aac", {"rate": 44100}), ("mp2", {"layout": "mono"}), ("mp2", {"rate": 44100})])
+def test_sound_that_changes_its_form_is_heard_to_the_end(tmp_path, suffix, sound, then):
+    """As where a broadcast goes on to a film in 5.1: copies of AAC packets were silent from there, and encoding anew failed."""
+    parts = [recording(tmp_path / "one.ts", sound=sound), recording(tmp_path / "two.ts", sound=sound, **then)]
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    source = open_source(path)
+    with open_sink(tmp_path / f"out{suffix}", source.info, audio=source) as sink:
+        for chunk in source.chunks():
+            sink.write(chunk.frames, chunk.starts, chunk.ends)
+    assert sum("change on the way" in sentence for sentence in sink.warnings) == (sound == "aac")
+    start = float(open_source(sink.path).info.start)
+    assert beep_times(sink.path) == pytest.approx([start + 1, start + 3], abs=0.05)
+    track = read_audio(source, source.times())
+    assert track is not None and float(track.duration) == pytest.approx(4, abs=0.1)
 
 
 @pytest.mark.parametrize("choice", [{"start": 80, "count": 30}, {"window": (Fraction(33, 10), 1)}])

@@ -21,7 +21,7 @@ from ..errors import VideoError
 from ..files import Place, duration_of, open_input, presentation_time
 from ..reading.health import readable
 from ..reading.probe import codec_name, origin_of
-from ..reading.timestamp_discontinuity import RunningClock, can_seek, no_warning
+from ..reading.timestamp_discontinuity import MAY_JUMP, RunningClock, can_seek, no_warning
 
 COPIED_CODECS = {
     "mp4": {"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"},
@@ -251,16 +251,21 @@ def file_blocks(place: Place, index: int, layout: str, origin: Fraction, callbac
         if origin > origin_of(container) + 2 and can_seek(container, place):
             container.seek(int((origin - 1) / stream.time_base), stream=stream)
             clock.reset()
-        resampler = AudioResampler("fltp", layout, rate)
+        resampler: AudioResampler | None = None
+        form: tuple[str, str, int] | None = None
         position: int | None = None
         overlap = 0
         for frame in decoded_frames(container, stream):
             jumps = clock.jumps
             shown = presentation_time(frame)
-            stated = None if shown is None else round(clock(shown, Fraction(frame.samples, rate)) * rate)
+            stated = None if shown is None else round(clock(shown, Fraction(frame.samples, frame.sample_rate)) * rate)
             if clock.jumps > jumps and position is not None and stated is not None:
                 overlap = max(0, position - stated)
-            for out in resampler.resample(frame):
+            rest: list[Any] = []
+            if resampler is None or form != (frame.format.name, frame.layout.name, frame.sample_rate):  # broadcasts change between stereo and 5.1
+                rest = [] if resampler is None else resampler.resample(None)
+                resampler, form = AudioResampler("fltp", layout, rate), (frame.format.name, frame.layout.name, frame.sample_rate)
+            for out in (*rest, *resampler.resample(frame)):
                 samples = out.to_ndarray()[:, overlap:]
                 overlap = max(0, overlap - out.samples)
                 if position is None:
@@ -305,21 +310,35 @@ def plan_lanes(place: Place, container: str | None) -> tuple[list[StreamPlan], l
     lost: list[str] = []
     with open_input(place) as probe:
         for index, stream in enumerate(probe.streams.audio):
-            context, name = stream.codec_context, f"sound track {index + 1}"
+            context, name, changes = stream.codec_context, f"sound track {index + 1}", False
             if context is None:
                 lost.append(f"{name}, whose codec is not known here")
             elif container is None:
                 lost.append(f"{name} ({codec_name(context)})")
-            elif codec_name(context) in COPIED_CODECS[container]:
+            elif codec_name(context) in COPIED_CODECS[container] and not (changes := aac_changes(place, index)):
                 plans.append(StreamPlan(index))
             else:
                 encoder = encoder_of(container)
                 plans.append(StreamPlan(index, encoder, *layouts(context.layout, encoder)))
                 plan, known, own = plans[-1], codec_name(context), context.layout
+                known = f"{known} whose channels or sample rate change on the way" if changes else known
                 lost.append(f"{name} as {known} ({ENCODER_NAMES[encoder]} is written)")
                 if own.name.removesuffix("(side)") != plan.layout and (own.name not in UNNAMED_LAYOUTS or own.nb_channels > len(LAYOUTS)):
                     lost.append(f"the {own.nb_channels} channels ({own.name}) of {name}, which becomes {plan.layout}")
     return plans, lost
+
+
+def aac_changes(place: Place, index: int) -> bool:
+    """Whether a broadcast's AAC has several forms, of which other containers state the first alone: then the rest is silent in copied packets.
+
+    Each packet says its own in an ADTS header (ISO/IEC 14496-3, 1.A.2.2): profile, sampling frequency and channels. Reads the whole file.
+    """
+    with open_input(place) as container:
+        stream = container.streams.audio[index]
+        if not container.format.flags & MAY_JUMP or codec_name(stream.codec_context) != "aac":
+            return False
+        headers = (bytes(memoryview(packet)[:4]) for packet in readable(container.demux(stream)) if packet.size > 4)
+        return len({(head[2] & 0xFD, head[3] & 0xC0) for head in headers if head[0] == 0xFF and head[1] & 0xF6 == 0xF0}) > 1
 
 
 UNNAMED_LAYOUTS = tuple(f"{count} channels" for count in LAYOUTS)
