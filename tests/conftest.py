@@ -1,4 +1,4 @@
-"""Threads are a matter of each room. What several rooms share is the package tests/helpers (`pythonpath` in pyproject.toml)."""
+"""Fixtures of several rooms; threads are a matter of each. Shared functions are the package tests/helpers (`pythonpath` in pyproject.toml)."""
 
 from __future__ import annotations
 
@@ -15,3 +15,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> torch.Tensor:
+    """scikit-image's portrait, (3, 512, 512) RGB in [0, 1]."""
+    data = pytest.importorskip("skimage.data", reason="the portrait comes with scikit-image")
+    return torch.from_numpy(data.astronaut()).permute(2, 0, 1).float() / 255

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fvr.faces import Face, FaceTrack, aligned_track
+from fvr.faces import Face, FaceTrack, aligned_track, load_detector
 from fvr.faces.geometry import landmarks_in_box
 
 CLIPS = Path(__file__).resolve().parents[2] / ".." / "shared" / "clips"
@@ -83,3 +83,8 @@ def face_at() -> Callable[..., Face]:
         return Face(box, landmarks_in_box(box), score)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def detector():
+    return load_detector("blazeface")

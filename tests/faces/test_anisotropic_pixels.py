@@ -17,15 +17,9 @@ from fvr.video import FrameTimes, SourceInfo, open_sink, open_source
 PAL_WIDE, TALL = Fraction(16, 11), Fraction(8, 9)
 
 
-@pytest.fixture(scope="module")
-def portrait():
-    data = pytest.importorskip("skimage.data")
-    return torch.from_numpy(data.astronaut()).permute(2, 0, 1)[None].float() / 255
-
-
 def stored(portrait, aspect):
     """The portrait with pixels of that shape, as many of them as it takes for the same picture."""
-    return F.interpolate(portrait, size=(512, round(512 / aspect)), mode="bicubic", antialias=True).clamp(0, 1)
+    return F.interpolate(portrait[None], size=(512, round(512 / aspect)), mode="bicubic", antialias=True).clamp(0, 1)
 
 
 def followed(frames, aspect, path):
@@ -53,9 +47,9 @@ def placed(track):
 
 
 @pytest.mark.parametrize("aspect", [PAL_WIDE, TALL], ids=str)
-def test_crops_are_those_of_the_picture_with_square_pixels(aspect, portrait, tmp_path):
-    frames = stored(portrait, aspect).repeat(2, 1, 1, 1)
-    square = followed(portrait.repeat(2, 1, 1, 1), Fraction(1), tmp_path / "square.mp4")
+def test_crops_are_those_of_the_picture_with_square_pixels(aspect, astronaut, tmp_path):
+    frames = stored(astronaut, aspect).repeat(2, 1, 1, 1)
+    square = followed(astronaut.repeat(2, 1, 1, 1), Fraction(1), tmp_path / "square.mp4")
     track = followed(frames, aspect, tmp_path / "clip.mp4")
     assert misfit(track) < misfit(square) + 1.5
     there, wanted = placed(track), placed(square)
@@ -66,8 +60,8 @@ def test_crops_are_those_of_the_picture_with_square_pixels(aspect, portrait, tmp
     assert torch.allclose(linear.mT @ linear, torch.eye(2, dtype=torch.float64) * (linear**2).sum() / 2, atol=1e-4), "not a similarity"
 
 
-def test_what_was_cut_out_goes_back_in_its_place(portrait, tmp_path):
-    frames = stored(portrait, PAL_WIDE).repeat(2, 1, 1, 1)
+def test_what_was_cut_out_goes_back_in_its_place(astronaut, tmp_path):
+    frames = stored(astronaut, PAL_WIDE).repeat(2, 1, 1, 1)
     track = followed(frames, PAL_WIDE, tmp_path / "clip.mp4")
     pasted, mask = Paster(fade=False).paste(frames, 0, [(track, align(frames, track, 0), None)])
     assert (pasted - frames).abs().mean() < 0.003 and float(mask.max()) == pytest.approx(1)

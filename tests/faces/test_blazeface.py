@@ -20,17 +20,6 @@ from fvr.faces.geometry import TEMPLATE, scales, similarity
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 
 
-@pytest.fixture(scope="module")
-def portrait():
-    data = pytest.importorskip("skimage.data", reason="the portrait comes with scikit-image")
-    return torch.from_numpy(data.astronaut()).permute(2, 0, 1).float() / 255
-
-
-@pytest.fixture(scope="module")
-def detector():
-    return load_detector("blazeface")
-
-
 def test_points_move_turn_and_grow_with_the_mesh():
     """f(s R m + t) = s R f(m) + t."""
     mesh = torch.randn(468, 3, generator=torch.Generator().manual_seed(0)) * 40
@@ -60,21 +49,21 @@ def test_boxes_of_a_turned_picture_come_back(quarter):
     assert unrotate(Candidate(box, 0.0, 1.0), quarter, 60, 100).box.tolist() == [30, 10, 69, 19]
 
 
-def test_it_finds_the_astronaut_at_any_size_and_nothing_elsewhere(portrait, detector):
-    frames = torch.stack([portrait, portrait.flip(-1), torch.zeros_like(portrait)])
+def test_it_finds_the_astronaut_at_any_size_and_nothing_elsewhere(astronaut, detector):
+    frames = torch.stack([astronaut, astronaut.flip(-1), torch.zeros_like(astronaut)])
     found = detector(frames)
     assert [len(faces) for faces in found] == [1, 1, 0]
     left, right, nose, mouth_left, mouth_right = found[0][0].landmarks
     assert left[0] < nose[0] < right[0] and mouth_left[0] < mouth_right[0] and left[1] < nose[1] < mouth_left[1]
     assert_close(511 - found[1][0].landmarks[[1, 0, 2, 4, 3], 0], found[0][0].landmarks[:, 0], atol=5, rtol=0)
     for zoom in (0.35, 2.0):
-        other = torch.nn.functional.interpolate(portrait[None], scale_factor=zoom, mode="bilinear", antialias=True)
+        other = torch.nn.functional.interpolate(astronaut[None], scale_factor=zoom, mode="bilinear", antialias=True)
         (face,) = detector(other)[0]
         assert_close(face.landmarks, (found[0][0].landmarks + 0.5) * zoom - 0.5, atol=4 * max(zoom, 0.5), rtol=0)
 
 
-def test_following_does_not_depend_on_chunks_and_costs_no_face(portrait, detector):
-    frames = torch.stack([torch.roll(portrait, (3 * t, -5 * t), (1, 2)) for t in range(6)])
+def test_following_does_not_depend_on_chunks_and_costs_no_face(astronaut, detector):
+    frames = torch.stack([torch.roll(astronaut, (3 * t, -5 * t), (1, 2)) for t in range(6)])
     frames[4:] = frames[4:].flip(-1)  # a cut
     whole = following(detector)(frames)
     pieces = following(detector)
@@ -86,9 +75,9 @@ def test_following_does_not_depend_on_chunks_and_costs_no_face(portrait, detecto
 
 
 @pytest.mark.parametrize("step", [20, 70])
-def test_a_face_that_has_jumped_is_found_where_it_is(portrait, detector, step):
+def test_a_face_that_has_jumped_is_found_where_it_is(astronaut, detector, step):
     """By up to more than its width between two frames: FaceMesh then sees part of it, or a face in what is left behind."""
-    head = torch.nn.functional.avg_pool2d(portrait[None, :, :280, 120:340], 2)[0]
+    head = torch.nn.functional.avg_pool2d(astronaut[None, :, :280, 120:340], 2)[0]
     frames = torch.full((8, 3, 240, 480), 0.4)
     places = [40 + step * (k % 3) for k in range(8)]
     for frame, x in zip(frames, places, strict=True):
@@ -100,10 +89,10 @@ def test_a_face_that_has_jumped_is_found_where_it_is(portrait, detector, step):
 
 
 @pytest.mark.parametrize("quarter", [1, 2, 3])
-def test_faces_that_lie_are_found_and_their_crops_stand(portrait, detector, quarter):
-    turned = torch.rot90(portrait, quarter, (1, 2))[None]
+def test_faces_that_lie_are_found_and_their_crops_stand(astronaut, detector, quarter):
+    turned = torch.rot90(astronaut, quarter, (1, 2))[None]
     (face,) = detector(turned)[0]
-    (upright,) = detector(portrait[None])[0]
+    (upright,) = detector(astronaut[None])[0]
     side = 511
     x, y = upright.landmarks.unbind(1)
     for _ in range(quarter):
@@ -113,16 +102,16 @@ def test_faces_that_lie_are_found_and_their_crops_stand(portrait, detector, quar
         assert load_detector("blazeface", rotate="off")(turned)[0] == []
 
 
-def test_who_lies_beside_somebody_who_stands_is_found_at_once(portrait, detector):
-    head = torch.nn.functional.avg_pool2d(portrait[None, :, :280, 80:360], 2)[0]
+def test_who_lies_beside_somebody_who_stands_is_found_at_once(astronaut, detector):
+    head = torch.nn.functional.avg_pool2d(astronaut[None, :, :280, 80:360], 2)[0]
     frames = torch.full((2, 3, 180, 360), 0.4)
     frames[:, :, 20:160, 20:160], frames[:, :, 20:160, 200:340] = head, head.rot90(2, (1, 2))
     assert [len(faces) for faces in following(detector)(frames)] == [2, 2]
 
 
-def test_people_who_lie_to_either_side_are_found_at_once(portrait, detector):
+def test_people_who_lie_to_either_side_are_found_at_once(astronaut, detector):
     """The upright picture shows the one who leans, and that was taken to say which way all others lie."""
-    head = torch.nn.functional.avg_pool2d(portrait[None, :, :280, 80:360], 2)[0].permute(1, 2, 0).numpy()
+    head = torch.nn.functional.avg_pool2d(astronaut[None, :, :280, 80:360], 2)[0].permute(1, 2, 0).numpy()
     frame = torch.full((1, 3, 200, 420), 0.4)
     for x, degrees in ((40, -70), (240, 90)):
         turned = cv2.warpAffine(head, cv2.getRotationMatrix2D((70, 70), degrees, 0.8), (140, 140), borderValue=(0.4, 0.4, 0.4))
@@ -130,44 +119,44 @@ def test_people_who_lie_to_either_side_are_found_at_once(portrait, detector):
     assert len(detector(frame)[0]) == 2
 
 
-def test_who_comes_to_lie_beside_somebody_who_stands_is_found_within_four_frames(portrait, detector):
+def test_who_comes_to_lie_beside_somebody_who_stands_is_found_within_four_frames(astronaut, detector):
     """BlazeFace sees a face there in the upright picture, FaceMesh none."""
-    head = torch.nn.functional.avg_pool2d(portrait[None, :, :280, 80:360], 2)[0]
+    head = torch.nn.functional.avg_pool2d(astronaut[None, :, :280, 80:360], 2)[0]
     frames = torch.full((13, 3, 240, 480), 0.4)
     frames[:, :, 50:190, 40:180], frames[6:, :, 50:190, 280:420] = head, head.rot90(1, (1, 2))
     assert [len(faces) for faces in following(detector)(frames)[9:]] == [2] * 4
 
 
-def test_who_is_smaller_than_somebody_small_is_found(portrait, detector):
+def test_who_is_smaller_than_somebody_small_is_found(astronaut, detector):
     """Faces of 25 pixels in 720p, beside one of 40: nobody smaller than 30 is looked for where everybody is large."""
     frame = torch.full((1, 3, 720, 960), 0.4)
     for x, width in ((100, 70), (400, 44), (700, 44)):
         frame[:, :, 300 : 300 + width, x : x + width] = torch.nn.functional.interpolate(
-            portrait[None, :, 20:230, 120:330], size=(width, width), mode="area"
+            astronaut[None, :, 20:230, 120:330], size=(width, width), mode="area"
         )
     assert len(detector(frame)[0]) == 3
 
 
 @pytest.mark.parametrize("light", [(0.15, 1, 0.3), (0.1, 0.9, 1), (0, 0.1, 1)], ids=["green", "cyan", "blue"])
-def test_who_is_in_coloured_light_is_found(light, portrait, detector):
-    small = torch.nn.functional.avg_pool2d(portrait[None], 2)[0]
+def test_who_is_in_coloured_light_is_found(light, astronaut, detector):
+    small = torch.nn.functional.avg_pool2d(astronaut[None], 2)[0]
     frames = (small * torch.tensor(light)[:, None, None]).expand(3, -1, -1, -1)
     (track,) = find_tracks([(0, frames)], detector)
     (day,) = detector(small[None])[0]
     assert len(track) == 3 and float((track.landmarks - day.landmarks).abs().max()) < 6
 
 
-def test_a_crowd_that_blazeface_doubts_is_found_whole(portrait, detector, monkeypatch):
+def test_a_crowd_that_blazeface_doubts_is_found_whole(astronaut, detector, monkeypatch):
     """Only whom FaceMesh refuses counts against the doubtful."""
-    frame = torch.nn.functional.avg_pool2d(portrait[None, :, :280, 80:360], 4).repeat(1, 1, 2, 3)
+    frame = torch.nn.functional.avg_pool2d(astronaut[None, :, :280, 80:360], 4).repeat(1, 1, 2, 3)
     network = detector.pyramid.network
     monkeypatch.setattr(detector.pyramid, "network", lambda picture: (network(picture)[0].clamp(max=math.log(0.25 / 0.75)), network(picture)[1]))
     assert len(detector(frame)[0]) == 6
 
 
-def test_a_small_face_that_comes_into_view_is_found_within_four_frames(portrait, detector):
+def test_a_small_face_that_comes_into_view_is_found_within_four_frames(astronaut, detector):
     """Beside a large one that stays; less than 7 % of the frame, which coarse searches cannot see."""
-    large, small = (torch.nn.functional.interpolate(portrait[None, :, :280, 80:360], size=(n, n), mode="area")[0] for n in (240, 110))
+    large, small = (torch.nn.functional.interpolate(astronaut[None, :, :280, 80:360], size=(n, n), mode="area")[0] for n in (240, 110))
     frames = torch.full((13, 3, 540, 960), 0.4)
     frames[:, :, 60:300, 40:280] = large
     frames[6:, :, 330:440, 700:810] = small
@@ -175,9 +164,9 @@ def test_a_small_face_that_comes_into_view_is_found_within_four_frames(portrait,
     assert [len(faces) for faces in found[:6]] == [1] * 6 and [len(faces) for faces in found[9:]] == [2] * 4
 
 
-def test_two_small_faces_that_come_into_view_far_apart_are_found_within_four_frames(portrait, detector):
+def test_two_small_faces_that_come_into_view_far_apart_are_found_within_four_frames(astronaut, detector):
     """A box around both would be most of the frame."""
-    small = torch.nn.functional.interpolate(portrait[None, :, :280, 80:360], size=(110, 110), mode="area")[0]
+    small = torch.nn.functional.interpolate(astronaut[None, :, :280, 80:360], size=(110, 110), mode="area")[0]
     frames = torch.full((13, 3, 540, 960), 0.4)
     frames[:, :, 200:310, 420:530] = small
     frames[6:, :, 20:130, 20:130] = frames[6:, :, 400:510, 830:940] = small
@@ -185,9 +174,9 @@ def test_two_small_faces_that_come_into_view_far_apart_are_found_within_four_fra
 
 
 @pytest.mark.parametrize(("sigma", "people"), [(0.1, 1), (4, 0)])
-def test_whom_blazeface_doubts_is_found_where_facemesh_is_certain(sigma, people, portrait, detector, monkeypatch):
+def test_whom_blazeface_doubts_is_found_where_facemesh_is_certain(sigma, people, astronaut, detector, monkeypatch):
     """Its scores lowered to 0.25, as those of many small faces are."""
-    frame = blurred(portrait[:, :320, 60:380], sigma)[0]
+    frame = blurred(astronaut[:, :320, 60:380], sigma)[0]
     network, scales = detector.pyramid.network, detector.pyramid.levels(320, 320, True)
     best = max(candidate.score for candidate in detector.pyramid(frame.numpy(), scales))
     shift = math.log(best / (1 - best)) - math.log(0.25 / 0.75)
@@ -196,9 +185,9 @@ def test_whom_blazeface_doubts_is_found_where_facemesh_is_certain(sigma, people,
     assert len(detector(frame[None])[0]) == people
 
 
-def test_who_comes_out_from_behind_somebody_is_found_within_two_frames(portrait, detector):
+def test_who_comes_out_from_behind_somebody_is_found_within_two_frames(astronaut, detector):
     """The face is free of the head before it when its picture is at 230; every fourth frame alone would find it at 256."""
-    head = torch.nn.functional.interpolate(portrait[None, :, 40:220, 160:290], size=(125, 90), mode="area")[0]
+    head = torch.nn.functional.interpolate(astronaut[None, :, 40:220, 160:290], size=(125, 90), mode="area")[0]
     frames = torch.full((28, 3, 270, 480), 0.4)
     places = [40 + 9 * t for t in range(len(frames))]
     for x, frame in zip(places, frames, strict=True):
@@ -209,10 +198,10 @@ def test_who_comes_out_from_behind_somebody_is_found_within_two_frames(portrait,
     assert all(count == 2 for x, count in zip(places, found, strict=True) if x > 238)
 
 
-def test_who_is_in_the_dark_is_found(portrait, detector):
+def test_who_is_in_the_dark_is_found(astronaut, detector):
     """Twelve levels of 255, and a sensor's noise."""
     rng = torch.Generator().manual_seed(0)
-    small = torch.nn.functional.avg_pool2d(portrait[None], 3)[0]
+    small = torch.nn.functional.avg_pool2d(astronaut[None], 3)[0]
     frames = torch.stack([small * 0.05 + 0.004 * torch.randn(small.shape, generator=rng) for _ in range(6)]).mul(255).round().clamp(0, 255) / 255
     (track,) = find_tracks([(0, frames)], detector)
     (day,) = detector(small[None])[0]
@@ -237,12 +226,12 @@ def blurred(picture: torch.Tensor, sigma: float) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("quarter", "sigma"), [(0, 4), (1, 4), (0, 5)])
-def test_who_is_blurred_is_found_though_facemesh_doubts(portrait, detector, quarter, sigma):
+def test_who_is_blurred_is_found_though_facemesh_doubts(astronaut, detector, quarter, sigma):
     """By 4 % of the face, or by 5 % where FaceMesh sees none: BlazeFace sees the reduced face as well, which is upright there however it lies."""
-    frames = blurred(portrait[:, :320, 60:380], sigma).rot90(quarter, (2, 3))
+    frames = blurred(astronaut[:, :320, 60:380], sigma).rot90(quarter, (2, 3))
     (track,) = find_tracks([(0, frames)], detector)
     assert len(track) == 6 and float(track.scores.max()) < CERTAIN_SCORE
-    (sharp,) = detector(portrait[None, :, :320, 60:380].rot90(quarter, (2, 3)))[0]
+    (sharp,) = detector(astronaut[None, :, :320, 60:380].rot90(quarter, (2, 3)))[0]
     assert float((track.landmarks[0] - sharp.landmarks).abs().max()) < 6
 
 
@@ -253,12 +242,12 @@ def test_a_smiley_is_nobody_however_blurred(detector, side, sigma):
     assert find_tracks([(0, frames)], detector) == []
 
 
-def test_blazeface_is_asked_only_where_facemesh_doubts(portrait, detector, monkeypatch):
+def test_blazeface_is_asked_only_where_facemesh_doubts(astronaut, detector, monkeypatch):
     asked = []
     monkeypatch.setattr(detector, "reduced_score", lambda picture, placed: asked.append(placed.score) or 0.9)
-    following(detector)(portrait[None].repeat(6, 1, 1, 1) * torch.linspace(1, 0.95, 6)[:, None, None, None])
+    following(detector)(astronaut[None].repeat(6, 1, 1, 1) * torch.linspace(1, 0.95, 6)[:, None, None, None])
     assert asked == []
-    faces = following(detector)(blurred(portrait[:, :320, 60:380], 4))
+    faces = following(detector)(blurred(astronaut[:, :320, 60:380], 4))
     assert len(asked) == 2 and all(found[0].agreed for found in faces)  # frames 0 and 4 of 6
 
 
@@ -288,9 +277,9 @@ def test_a_clip_on_its_side_is_followed_in_every_frame(detector):
     assert len(track) == 8 and bool(track.detected.all())
 
 
-def test_boxes_are_those_of_a_detector(portrait, detector):
+def test_boxes_are_those_of_a_detector(astronaut, detector):
     """The mesh ends below the brow; the box begins where other detectors' do."""
-    (face,) = detector(portrait[None])[0]
+    (face,) = detector(astronaut[None])[0]
     width, height = (face.box[2:] - face.box[:2]).tolist()
     assert 1.1 < height / width < 1.7
     inside = (face.landmarks > face.box[:2]) & (face.landmarks < face.box[2:])

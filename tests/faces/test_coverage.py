@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fvr.faces import aligned_track, find_tracks, load_detector, report
+from fvr.faces import aligned_track, find_tracks, report
 from fvr.faces.compositing.occlusion import outside_mesh, unoccluded
 from fvr.faces.compositing.strength import strengths
 from fvr.faces.detection.detectors import following
@@ -21,11 +21,6 @@ from fvr.video import open_source
 CLIPS = Path(__file__).resolve().parents[2].parent / "shared" / "clips"
 needs_clips = pytest.mark.skipif(not CLIPS.is_dir(), reason="needs ../shared/clips")
 COUNT, HELD = 18, slice(6, 12)
-
-
-@pytest.fixture(scope="module")
-def detector():
-    return load_detector("blazeface")
 
 
 @pytest.fixture(scope="module")

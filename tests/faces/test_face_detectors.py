@@ -11,12 +11,6 @@ from fvr.faces.detection.retinaface import VARIANCE, RetinaFaceDetector, priors,
 
 
 @pytest.fixture(scope="module")
-def portrait():
-    data = pytest.importorskip("skimage.data")
-    return torch.from_numpy(data.astronaut()).permute(2, 0, 1).float() / 255
-
-
-@pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """RetinaFace's file as published in form, with random weights."""
     torch.manual_seed(0)
@@ -25,10 +19,10 @@ def weights(tmp_path_factory):
     return path
 
 
-def test_mtcnn_finds_the_astronaut_in_any_batch_and_size(portrait):
+def test_mtcnn_finds_the_astronaut_in_any_batch_and_size(astronaut):
     pytest.importorskip("facenet_pytorch", reason="its weights come with facenet-pytorch")
     detector = load_detector("mtcnn")
-    frames = torch.stack([portrait, portrait.flip(-1), torch.zeros_like(portrait)])
+    frames = torch.stack([astronaut, astronaut.flip(-1), torch.zeros_like(astronaut)])
     batch = detector(frames)
     single = [detector(frame[None])[0] for frame in frames]
     assert [len(f) for f in batch] == [1, 1, 0]
@@ -38,15 +32,15 @@ def test_mtcnn_finds_the_astronaut_in_any_batch_and_size(portrait):
     assert left[0] < nose[0] < right[0] and mouth_left[0] < mouth_right[0] and left[1] < nose[1] < mouth_left[1]
     mirrored = batch[1][0].landmarks[[1, 0, 2, 4, 3]]
     assert_close(511 - mirrored[:, 0], batch[0][0].landmarks[:, 0], atol=4, rtol=0)
-    large = torch.nn.functional.interpolate(portrait[None], scale_factor=2, mode="bilinear")
+    large = torch.nn.functional.interpolate(astronaut[None], scale_factor=2, mode="bilinear")
     assert_close(detector(large)[0][0].landmarks, batch[0][0].landmarks * 2 + 0.5, atol=6, rtol=0)
 
 
-def test_detection_leaves_the_frames_alone_and_survives_tiny_ones(portrait):
+def test_detection_leaves_the_frames_alone_and_survives_tiny_ones(astronaut):
     detector = load_detector("blazeface")
-    before = portrait.clone()
-    detector(portrait[None])
-    assert torch.equal(portrait, before)
+    before = astronaut.clone()
+    detector(astronaut[None])
+    assert torch.equal(astronaut, before)
     assert detector(torch.rand(1, 3, 9, 40)) == [[]]
 
 

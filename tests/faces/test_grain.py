@@ -21,10 +21,9 @@ AUTO = Paster(fade=False)
 
 
 @pytest.fixture(scope="module")
-def picture() -> Tensor:
+def picture(astronaut) -> Tensor:
     """A photograph (3, 384, 512) with a face at (224, 110)."""
-    data = pytest.importorskip("skimage.data", reason="the portrait comes with scikit-image")
-    return torch.from_numpy(data.astronaut()[:384]).permute(2, 0, 1) / 255
+    return astronaut[:, :384]
 
 
 @pytest.fixture

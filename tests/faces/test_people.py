@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fvr.faces import Identity, aligned_track, find_tracks, identity_in, load_detector, report, select_tracks
+from fvr.faces import Identity, aligned_track, find_tracks, identity_in, report, select_tracks
 from fvr.faces.geometry import TEMPLATE
 from fvr.faces.tracking.people import OTHER_PERSON_DISTANCE, SAME, assign_people, change_point, clarity, embedding_crop, encode_crop, load_embedder
 from fvr.faces.tracking.selection import tracks_like
@@ -184,11 +184,6 @@ def picture_of():
         return torch.from_numpy(cv2.imread(str(paths[k]))[:, :, ::-1].copy()).permute(2, 0, 1).float() / 255
 
     return read
-
-
-@pytest.fixture(scope="module")
-def detector():
-    return load_detector("blazeface")
 
 
 @needs_cases

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fvr.faces import align, find_tracks, load_detector
+from fvr.faces import align, find_tracks
 from fvr.video import open_source
 
 CLIPS = Path(__file__).resolve().parents[2].parent / "shared" / "clips"
@@ -19,11 +19,6 @@ FRAMES = 8
 def clip(request):
     (piece,) = open_source(CLIPS / f"{request.param}.mp4", count=FRAMES).chunks(FRAMES)
     return piece.frames
-
-
-@pytest.fixture(scope="module")
-def detector():
-    return load_detector("blazeface")
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,9 @@ from fvr.physics import parse
 
 
 @pytest.fixture(scope="module")
-def face() -> torch.Tensor:
+def face(astronaut: torch.Tensor) -> torch.Tensor:
     """A portrait with chroma at half size (4:2:0), as all footage has it."""
-    data = pytest.importorskip("skimage.data", reason="the portrait comes with scikit-image")
-    still = torch.from_numpy(data.astronaut()).permute(2, 0, 1)[None].float() / 255
+    still = astronaut[None]
     halves = torch.nn.functional.avg_pool2d(still - luma(still), 2)
     return (luma(still) + torch.nn.functional.interpolate(halves, scale_factor=2.0, mode="bilinear")).clamp(0, 1)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import skimage.data
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,10 +16,9 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def face() -> Tensor:
+def face(astronaut: Tensor) -> Tensor:
     """(1, 3, 512, 512): a portrait with fine texture, as sharp as its pixels."""
-    picture = torch.from_numpy(skimage.data.astronaut().copy()).permute(2, 0, 1)[None].float() / 255
-    return F.interpolate(picture[..., :256, 96:352], (512, 512), mode="bicubic").clamp(0, 1)
+    return F.interpolate(astronaut[None, :, :256, 96:352], (512, 512), mode="bicubic").clamp(0, 1)
 
 
 def softened(x: Tensor, factor: int) -> Tensor:

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-import skimage.data
 import torch
 from torch.nn import functional as F
 
@@ -264,11 +263,10 @@ def test_guidance_is_eq_14(strength):
     torch.testing.assert_close(2 * restored - 1, torch.full_like(restored, strength * 0.5 + (1 - strength) * 0.1))
 
 
-def test_it_restores():
+def test_it_restores(astronaut):
     """x4 blur and noise 0.03: better than bicubic enlargement by a decibel, and better with the observation than without."""
     op = GaussianNoise(0.03) @ Blur.gaussian(2.0, factor=4)
-    astronaut = torch.from_numpy(skimage.data.astronaut().copy()).permute(2, 0, 1)[None] / 255
-    truth = F.interpolate(astronaut[..., 0:256, 96:352], size=(512, 512), mode="bicubic").clamp(0, 1)
+    truth = F.interpolate(astronaut[None, :, :256, 96:352], size=(512, 512), mode="bicubic").clamp(0, 1)
     y = op.observe(truth, torch.Generator().manual_seed(0))
     enlarged = F.interpolate(y, size=(512, 512), mode="bicubic").clamp(0, 1)
     on, off = (restore_frames(FlairRestorer(GaussianPrior(), op, FlairOptions(data_consistency=dc)), y) for dc in (True, False))
@@ -277,10 +275,9 @@ def test_it_restores():
 
 
 @pytest.mark.parametrize("op", [Blur.gaussian(2.0), Blur.gaussian(4.0, factor=4), BicubicDownsample(4)], ids=["blur", "blur x4", "x4"])
-def test_a_degradation_without_noise_does_not_multiply_the_rounding_of_eight_bits(op):
+def test_a_degradation_without_noise_does_not_multiply_the_rounding_of_eight_bits(op, astronaut):
     """A blur described without noise ended in worms at 10 dB."""
-    picture = torch.from_numpy(skimage.data.astronaut().copy()).permute(2, 0, 1)[None] / 255
-    truth = F.interpolate(picture[..., 0:256, 96:352], size=(512, 512), mode="bicubic").clamp(0, 1)
+    truth = F.interpolate(astronaut[None, :, :256, 96:352], size=(512, 512), mode="bicubic").clamp(0, 1)
     y = (op.forward(truth).clamp(0, 1) * 255).round() / 255
     enlarged = F.interpolate(y, size=(512, 512), mode="bicubic").clamp(0, 1)
     restored = restore_frames(FlairRestorer(GaussianPrior(), op, FlairOptions(steps=4)), y)

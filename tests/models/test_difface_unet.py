@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+from helpers.code_networks import relative
 from helpers.seeded_weights import seed_weights
 from safetensors.torch import load_file
 
@@ -23,10 +24,6 @@ PICTURES = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0)) 
 
 def small(config: DifFaceConfig = SMALL) -> DifFaceUNet:
     return seed_weights(DifFaceUNet(config), "small")  # type: ignore[return-value]
-
-
-def relative(ours, theirs):
-    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
 def test_names_shapes_and_sizes_are_the_published_ones():

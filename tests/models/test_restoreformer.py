@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.code_networks import relative
 from helpers.seeded_weights import seed_weights, seeded_state
 from safetensors.torch import load_file
 
@@ -17,10 +18,6 @@ MANIFESTS = Path(__file__).parents[3] / "shared" / "manifests"
 SMALL = RestoreFormerConfig(32, (1, 2, 2), 1, attended=(2,), crossed=(2,), heads=8, code_dim=32, codes=64)
 SMALL_PLUS_PLUS = RestoreFormerConfig(32, (1, 2, 2), 1, attended=(2,), crossed=(1, 2), heads=4, code_dim=32, codes=64)
 SIZES = {"plain": SMALL, "plus_plus": SMALL_PLUS_PLUS}
-
-
-def relative(ours, theirs):
-    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from fvr.motion.warp import warp
 
 
 @pytest.fixture(scope="module")
-def picture():
-    return torch.from_numpy(skimage.data.astronaut()).permute(2, 0, 1)[None].float() / 127.5 - 1
+def picture(astronaut):
+    return 2 * astronaut[None] - 1
 
 
 def cut(picture, x, y, side=256):
