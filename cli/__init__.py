@@ -1,4 +1,4 @@
-"""The command line `fvr`: a file per command. Nothing heavy is imported before the command that needs it runs."""
+"""The command line `fvr`, one module per command; heavy imports are deferred to the commands that need them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from . import compare, demo, faces, finetune, job, models, nodes, pseudo_target,
 from .memory import keep_freed_memory
 
 COMMANDS = (restore, faces, segment, job, compare, run, demo, train, pseudo_target, finetune, models, nodes)
-"""As help lists them."""
+"""In the order of the help."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns 0 when it did all it was asked, 1 on a fault in what it was given, 130 on Ctrl-C, 143 when terminated."""
+    """Runs one command; returns 0 on success, 1 on invalid input or failure, 130 on Ctrl-C, 143 on termination."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # letters that the terminal lacks must not fail a job that is done
+        if isinstance(stream, io.TextIOWrapper):  # characters that the terminal lacks must not fail a finished job
             stream.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if arguments is None else list(arguments)
     options = parse_options(given)
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def sentence_of(error: Exception) -> str:
-    """What an error says, and of the system's own errors, which are a number and a name, a sentence."""
+    """The message of an error; for system errors, a sentence with the file and the remedy."""
     if not isinstance(error, OSError) or not error.strerror:
         return str(error)
     from ..atomic import DISK_FULL
@@ -56,13 +56,13 @@ def sentence_of(error: Exception) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, without the usage."""
+    """An argument parser with one-line errors, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
     def refuse(self, word: str) -> NoReturn:
-        """Ends with a word that the command does not know, and the option that it may have been meant for."""
+        """Exits with an error for an unknown word, suggesting the nearest option."""
         if word in self._option_string_actions:
             self.error(f"{word} comes too late, as all that follows -- is names; put options before it")
         near = get_close_matches(word.partition("=")[0], self._option_string_actions, n=1) if word.startswith("--") else []
@@ -71,7 +71,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class ShowVersion(argparse.Action):
-    """Prints the version, which is only looked up then."""
+    """Prints the version, which is looked up only when asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *given: object) -> None:
         from ..record import version
@@ -81,7 +81,7 @@ class ShowVersion(argparse.Action):
 
 
 def parse_options(given: Sequence[str]) -> argparse.Namespace:
-    """The options of a command line; ends the program with one sentence for a word that the command does not know."""
+    """The options of a command line; exits with a one-line error for an unknown word."""
     options, unknown = build_parser().parse_known_args(given or ["--help"])
     command = vars(options).pop("parser")
     if unknown:
@@ -90,7 +90,7 @@ def parse_options(given: Sequence[str]) -> argparse.Namespace:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="fvr", description="Restores faces in video.", epilog="to begin with: fvr restore clip.mp4 restored.mp4")
+    parser = Parser(prog="fvr", description="Restores faces in video.", epilog="example: fvr restore clip.mp4 restored.mp4")
     parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     parser.add_argument("--version", nargs=0, action=ShowVersion, dest=argparse.SUPPRESS, default=argparse.SUPPRESS, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")

@@ -1,4 +1,4 @@
-"""A folder of videos, one after the other: `fvr restore clips/ restored/`."""
+"""Batch restoration of a folder of videos: `fvr restore clips/ restored/`."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from .clips import check_used, encoding
 
 
 def restore_each(options: Namespace, clips: Sequence[Path], restore: Callable[[Namespace], int]) -> int:
-    """Restores each clip into the folder `options.output`; one that fails is told and the others go on. Returns how many failed.
+    """Restores each clip into the folder `options.output`; a failure is reported and the others go on. Returns the number of failures.
 
-    Stopped, it reports those that are done; with `options.resume` it leaves them alone.
+    When interrupted it reports the finished clips; with `options.resume` it skips them.
 
     Args:
-        restore: restores one clip, as `options` with its own input, output and report say.
+        restore: restores one clip; gets `options` with that clip's input, output and report.
 
     Raises:
-        ValueError: before any work, if an output is taken, lies over its input, or cannot be written or is not changed as the options say.
+        ValueError: before any work, if an output exists, would overwrite its input or cannot be written, or if an option would have no effect.
     """
     outputs = named_outputs(clips, Path(options.output), options.codec, options.overwrite or options.resume)
     for clip, output in zip(clips, outputs, strict=True):
         one = Namespace(**{**vars(options), "output": str(output)})
         check_used(one, clip)
-        check_encoding(container=output.suffix, **{**encoding(one), "pixel_format": None})  # which may be one of the clip's own
+        check_encoding(container=output.suffix, **{**encoding(one), "pixel_format": None})  # depends on the clip
     Path(options.output).mkdir(exist_ok=True)
     reports: list[dict[str, Any]] = []
     try:
@@ -66,10 +66,10 @@ def restore_each(options: Namespace, clips: Sequence[Path], restore: Callable[[N
 
 
 def named_outputs(clips: Sequence[Path], folder: Path, codec: str | None, overwrite: bool) -> list[Path]:
-    """A file in `folder` for each clip: its own name, with a suffix that the codec goes into; None takes what the suffix usually holds.
+    """An output file in `folder` for each clip: its name, with a suffix whose container supports the codec; None for the suffix's default codec.
 
     Raises:
-        VideoError: if `folder` is no name of a folder, a name is taken, or an output is a clip of the source.
+        VideoError: if `folder` is not a valid folder name, an output exists, or an output is one of the inputs.
     """
     if folder.suffix.lower() in CONTAINERS or folder.is_file() or not folder.parent.is_dir():
         raise VideoError(
@@ -92,9 +92,9 @@ def named_outputs(clips: Sequence[Path], folder: Path, codec: str | None, overwr
 
 
 def suffix_for(clip: Path, codec: str) -> str:
-    """The usual suffix of a codec, or .mkv for a clip that then keeps more of its sound, subtitles and so on."""
+    """The default suffix of a codec, or .mkv where that keeps more of the clip's audio, subtitles and other streams."""
     usual = default_suffix(codec)
-    with suppress(VideoError):  # what cannot be opened is told in its turn
+    with suppress(VideoError):  # unreadable clips are reported when they are restored
         if len(losses_of(clip, "matroska")) < len(losses_of(clip, CONTAINERS[usual])):
             return ".mkv"
     return usual

@@ -1,4 +1,4 @@
-"""Arguments of the commands that read and write clips, and their checks."""
+"""Arguments of commands that read and write clips, and their checks."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import Any, TypeVar
 Number = TypeVar("Number", int, float)
 
 MIN_FREE_BYTES = 1 << 18
-"""Bytes that a disk must have for what is written beside a clip; reports of long clips with many people take some tens of thousands."""
+"""Free bytes required for files written beside a clip; reports of long clips with many people take some tens of thousands."""
 DEFAULT_RATE = "25"
-"""Frames per second of images."""
+"""Frames per second of image sequences."""
 DEFAULT_CRF = 17
 IMAGE_PIXELS = ("rgb24", "rgb48")
-"""Pixel formats of images, of 8 and 16 bits."""
+"""Pixel formats of images: 8 and 16 bits."""
 
 
 def add_frames_and_encoding(p: argparse.ArgumentParser) -> None:
-    """What every command that reads and writes clips takes; `selection` and `encoding` read it."""
+    """Arguments of every command that reads and writes clips, for `selection` and `encoding`."""
     g = p.add_argument_group("frames and encoding")
     g.add_argument("--start", type=int, default=0, metavar="FRAME", help="first frame, counted from 0")
     g.add_argument("--count", type=int, metavar="FRAMES", help="at most this many frames")
@@ -32,45 +32,45 @@ def add_frames_and_encoding(p: argparse.ArgumentParser) -> None:
         "--deinterlace",
         default="auto",
         metavar="HOW",
-        help="auto: frames marked interlaced become whole ones; fields: both fields of each become frames; top, bottom, fields-top, fields-bottom: "
-        "all frames, with that field first; off (default: auto)",
+        help="auto: deinterlace frames that are marked interlaced; fields: the same at twice the frame rate; top, bottom, fields-top, fields-bottom: "
+        "deinterlace all frames, with that field first; off (default: auto)",
     )
     add_frame_rate(g)
     g.add_argument("--codec", help="h264, h265, av1, vp9, prores or ffv1 (default: h264, in .webm vp9)")
     g.add_argument("--crf", type=int, help=f"quality, smaller is better (default: {DEFAULT_CRF})")
     g.add_argument(
         "--pixel-format",
-        help="yuv420p, yuv444p, yuv420p10le, ... (default: the codec's own); of images rgb24 or rgb48 (default: as deep as the source)",
+        help="yuv420p, yuv444p, yuv420p10le, ... (default: the codec's); for images rgb24 or rgb48 (default: the bit depth of the source)",
     )
 
 
 def add_frame_rate(p: Any) -> None:
-    """For every command that reads clips; `frame_rate` reads it, `check_rate` refuses it for videos."""
-    p.add_argument("--frame-rate", metavar="FPS", help=f"of a folder of images (default: {DEFAULT_RATE})")
+    """The argument of every command that reads clips, for `frame_rate` and `check_rate`."""
+    p.add_argument("--frame-rate", metavar="FPS", help=f"frame rate of a folder of images (default: {DEFAULT_RATE})")
 
 
 def at_least_zero(text: str) -> float:
-    """A number of an option that is not negative."""
+    """A non-negative number."""
     return checked(text, float, "is a number from 0 on", lambda number: 0 <= number < math.inf)
 
 
 def above_zero(text: str) -> float:
-    """A number of an option that is positive."""
+    """A positive number."""
     return checked(text, float, "is a number above 0", lambda number: 0 < number < math.inf)
 
 
 def at_least_one(text: str) -> int:
-    """A count of an option."""
+    """A positive whole number."""
     return checked(text, int, "is a whole number from 1 on", lambda number: number >= 1)
 
 
 def seed(text: str) -> int:
-    """Of `--seed`: what PyTorch's generators take."""
+    """A seed that PyTorch's generators accept."""
     return checked(text, int, "is a whole number from 0 to 2^63 - 1", lambda number: 0 <= number < 1 << 63)
 
 
 def checked(text: str, kind: Callable[[str], Number], rule: str, fits: Callable[[Number], bool]) -> Number:
-    """A number as `kind` reads it; raises ArgumentTypeError, which says the `rule`, for anything that does not fit."""
+    """Parses a number; raises ArgumentTypeError with the `rule` for invalid values."""
     try:
         number = kind(text)
     except ValueError:
@@ -81,12 +81,12 @@ def checked(text: str, kind: Callable[[str], Number], rule: str, fits: Callable[
 
 
 def selection(options: argparse.Namespace) -> dict[str, Any]:
-    """Which frames are read, for `open_source`."""
+    """The selected frames, for `open_source`."""
     return dict(start=options.start, count=options.count, stride=options.stride, rate=frame_rate(options.frame_rate), deinterlace=options.deinterlace)
 
 
 def frame_rate(text: str | None) -> Fraction:
-    """Of `--frame-rate`: 25, 23.976 or 30000/1001; None is the default."""
+    """Parses `--frame-rate`: 25, 23.976 or 30000/1001; None gives the default."""
     text = DEFAULT_RATE if text is None else text
     try:
         rate = Fraction(text)
@@ -98,7 +98,7 @@ def frame_rate(text: str | None) -> Fraction:
 
 
 def encoding(options: argparse.Namespace) -> dict[str, Any]:
-    """How a clip is written, for `open_sink`."""
+    """Codec, quality and pixel format, for `open_sink`."""
     from ..video import default_codec
 
     crf = DEFAULT_CRF if options.crf is None else options.crf
@@ -106,14 +106,14 @@ def encoding(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def videos_among(*sources: Any) -> list[str]:
-    """The names of sources, for `check_used` and `check_rate`: none if one of them is images."""
+    """The names of sources, for `check_used` and `check_rate`; empty if one of them is an image sequence."""
     return [] if any(source.info.is_sequence for source in sources) else [source.describe() for source in sources]
 
 
 def check_used(options: argparse.Namespace, *videos: str | Path) -> None:
-    """Raises ValueError, before the work, for an option that was given and would change nothing.
+    """Raises ValueError, before the work, for an option that would have no effect.
 
-    videos: the inputs if none of them is images; `check_rate` looks at those alone.
+    videos: the inputs if none of them is an image sequence, for `check_rate`.
     """
     from ..video import CODECS
     from ..video.files import image_names
@@ -131,13 +131,13 @@ def check_used(options: argparse.Namespace, *videos: str | Path) -> None:
 
 
 def check_rate(rate: str | None, *videos: str | Path) -> None:
-    """Raises ValueError for a `--frame-rate` that was given where there are no images."""
+    """Raises ValueError if `--frame-rate` is given for videos."""
     if rate is not None and videos:
         raise ValueError(f"--frame-rate {rate} is of images, and {videos[0]} is a video, which keeps its own times; leave it out")
 
 
 def check_place(option: str, place: str | Path, *clips: str | Path) -> None:
-    """Raises ValueError or OSError, before hours of work, where what `option` names could not be written after them, or is one of the clips."""
+    """Raises ValueError or OSError, before the work, if the file of `option` cannot be written or is one of the clips."""
     place = Path(place)
     if not place.parent.is_dir():
         raise ValueError(f"{option} {place} lies in {place.parent}, which is not a folder; make it first")
@@ -159,7 +159,7 @@ def check_place(option: str, place: str | Path, *clips: str | Path) -> None:
 
 
 def check_folder(option: str, folder: Path) -> None:
-    """Raises ValueError, before the work, where no folder can be what `option` names."""
+    """Raises ValueError or OSError, before the work, if the folder of `option` cannot be made."""
     there = next(part for part in (folder, *folder.absolute().parents) if part.exists())
     if not there.is_dir():
         raise ValueError(f"{option} {folder} cannot be a folder, as {there} is a file; choose another name")

@@ -1,4 +1,4 @@
-"""`fvr compare`: clips side by side, split by a moving line, or their difference, with sound and in flat memory."""
+"""`fvr compare`: clips side by side, split by a moving line, or their difference, with sound and in constant memory."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ def add(commands: Any) -> None:
     p = commands.add_parser(
         "compare",
         help="show clips side by side, split by a moving line, or their difference",
-        description="Writes one clip that compares others: labelled, with the sound and the times of one of them.",
+        description="Writes a comparison of clips as one labelled clip, with the sound and frame times of one of them.",
     )
     p.set_defaults(command=compare)
-    p.add_argument("clips", nargs="+", metavar="CLIP", help="two or more video files or folders of images; the first one decides the size")
+    p.add_argument("clips", nargs="+", metavar="CLIP", help="two or more video files or folders of images; the first determines the size")
     p.add_argument("output", help="a video file, or a folder for PNG frames")
-    p.add_argument("--mode", default="side-by-side", choices=["side-by-side", "split", "difference"], help="(default: side-by-side)")
-    p.add_argument("--label", action="append", metavar="TEXT", help="of each clip in turn, may be empty (default: the files' names)")
-    p.add_argument("--period", type=float, default=4.0, metavar="SECONDS", help="of the split's line, there and back (default: 4)")
-    p.add_argument("--gain", type=float, default=4.0, help="what a difference is multiplied by (default: 4)")
-    p.add_argument("--sound", metavar="N", help='the clip whose sound and times are kept, counted from 1, or "none" (default: the first with sound)')
+    p.add_argument("--mode", default="side-by-side", choices=["side-by-side", "split", "difference"], help="layout (default: side-by-side)")
+    p.add_argument("--label", action="append", metavar="TEXT", help="label of each clip in turn, may be empty (default: the file names)")
+    p.add_argument("--period", type=float, default=4.0, metavar="SECONDS", help="period of the moving split line (default: 4)")
+    p.add_argument("--gain", type=float, default=4.0, help="factor that amplifies the difference (default: 4)")
+    p.add_argument(
+        "--sound",
+        metavar="N",
+        help='number of the clip whose sound and frame times are used, counted from 1, or "none" (default: the first with sound)',
+    )
     p.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
     add_frames_and_encoding(p)
 
@@ -78,7 +82,7 @@ def compare(options: argparse.Namespace) -> int:
 
 
 def labels(given: Sequence[str] | None, sources: Sequence[FrameSource]) -> tuple[str, ...]:
-    """As given, else the files' names, or "clip 1" where a name is in letters that cannot be drawn."""
+    """The given labels, else the file names, or "clip 1" for names whose characters cannot be drawn."""
     from ..video import VideoError
     from ..video.comparison.text_overlay import drawable
 
@@ -94,7 +98,7 @@ def labels(given: Sequence[str] | None, sources: Sequence[FrameSource]) -> tuple
 
 
 def clip_number(text: str | None) -> int | None:
-    """The clip that `--sound` means, counted from 0."""
+    """The index, counted from 0, of the clip that `--sound` names."""
     from ..video import VideoError
 
     if text is None:

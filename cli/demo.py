@@ -16,11 +16,11 @@ def add(commands: Any) -> None:
     p = commands.add_parser(
         "demo",
         help="make, damage and restore a short clip",
-        description="Makes a short moving clip from a public-domain portrait, damages it as a lens, a sensor and a codec do, restores it by the "
-        "bundled workflow, which is not told how, and measures the result against the truth.",
+        description="Makes a short clip from a public-domain portrait, damages it like a lens, a sensor and a codec, restores it with the bundled "
+        "workflow, which gets no description of the damage, and measures the result against the ground truth.",
     )
     p.set_defaults(command=demo)
-    p.add_argument("--output-dir", type=Path, default=Path("fvr-demo"), help="where the videos and the report go (default: ./fvr-demo)")
+    p.add_argument("--output-dir", type=Path, default=Path("fvr-demo"), help="folder for the videos and the report (default: ./fvr-demo)")
     p.add_argument("--frames", type=at_least_one, default=24, help="length of the clip (default: 24)")
     p.add_argument("--seed", type=seed, default=0)
     p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")

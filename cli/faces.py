@@ -1,4 +1,4 @@
-"""`fvr faces`: who is in a clip, as a table and a contact sheet, without restoring anything."""
+"""`fvr faces`: a table and a contact sheet of the people in a clip, without restoring anything."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from .clips import add_frame_rate, check_place, check_rate, frame_rate, videos_a
 def add(commands: Any) -> None:
     p = commands.add_parser(
         "faces",
-        help="show who is in a clip, to choose from",
-        description="Finds and follows the faces in a clip, says who is who across its shots, prints a table and writes a contact sheet. Nothing is "
+        help="list the people in a clip",
+        description="Detects and tracks the faces in a clip, identifies people across shots, prints a table and writes a contact sheet. Nothing is "
         "restored.",
     )
     p.set_defaults(command=faces)
     p.add_argument("input", help="a video file, a folder of images, or one image")
     p.add_argument("--sheet", metavar="FILE.png", help="the contact sheet (default: the clip's name with -faces.png, in the current folder)")
-    p.add_argument("--faces", default="all", metavar="WHICH", help="as for restore: marks in the JSON who would be restored (default: all)")
-    p.add_argument("--json", metavar="FILE.json", help="write the table as data too")
+    p.add_argument(
+        "--faces", default="all", metavar="WHICH", help="as for restore: marks in the JSON the people who would be restored (default: all)"
+    )
+    p.add_argument("--json", metavar="FILE.json", help="also write the table as JSON")
     p.add_argument("--overwrite", action="store_true", help="replace the sheet and the JSON if they exist")
     p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     p.add_argument("--start", type=int, default=0, metavar="FRAME", help="first frame, counted from 0")
@@ -33,23 +35,25 @@ def add(commands: Any) -> None:
 
 
 def add_finding(p: Any) -> None:
-    """Who finds faces, for every command that looks for them."""
+    """Arguments of face detection, for every command that detects faces."""
     p.add_argument(
         "--detector",
         default="auto",
         choices=["auto", "blazeface", "retinaface", "mtcnn"],
-        help="who finds faces (default: auto, retinaface if its weights are here, else blazeface, which is in this package)",
+        help="face detector (default: auto: retinaface if its weights are installed, else the bundled blazeface)",
     )
     p.add_argument(
         "--rotate",
         default="auto",
         choices=["auto", "off"],
-        help="auto also searches frames turned by 90, 180 and 270 degrees, in new scenes and where no face is certain, off as they are only "
+        help="auto: also search frames rotated by 90, 180 and 270 degrees, in new scenes and where no face is certain; off: upright only "
         "(default: auto)",
     )
 
 
 def faces(options: argparse.Namespace) -> int:
+    from PIL import Image
+
     from .. import host
     from ..assembly import chosen_detector
     from ..faces import Thumbnails, clock, contact_sheet, reference_identity, report, select_tracks, table
@@ -85,7 +89,7 @@ def faces(options: argparse.Namespace) -> int:
 
     time_of = clock(starts)
     found_there = report(tracks, select_tracks(tracks, options.faces, like=like), len(starts))
-    write_picture(contact_sheet(tracks, thumbnails, time_of), sheet)
+    Image.fromarray(contact_sheet(tracks, thumbnails, time_of).permute(1, 2, 0).mul(255).round().byte().numpy()).save(sheet)
     if options.json:
         Path(options.json).write_text(json.dumps(found_there.to_dict(), indent=1) + "\n", encoding="utf-8")
     if tracks:
@@ -94,10 +98,3 @@ def faces(options: argparse.Namespace) -> int:
     print(f"{found_there.no_face:,} without a face" if found_there.no_face else "a face in every frame")
     print(sheet)
     return 0
-
-
-def write_picture(sheet: Any, path: Path) -> None:
-    """A sheet (3, H, W) in [0, 1] as a file."""
-    from PIL import Image
-
-    Image.fromarray(sheet.permute(1, 2, 0).mul(255).round().byte().numpy()).save(path)

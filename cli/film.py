@@ -1,4 +1,4 @@
-"""`fvr restore --job`: a film restored segment by segment, with the work kept in a folder."""
+"""`fvr restore --job`: a film restored segment by segment, with its state in a folder."""
 
 from __future__ import annotations
 
@@ -18,36 +18,38 @@ from ..plurals import counted
 from .clips import DEFAULT_RATE, above_zero, encoding, selection
 
 AUTO_JOB_SECONDS = 300
-"""Seconds above which a clip is restored as a job by default."""
+"""Seconds above which a clip becomes a job by default."""
 SUFFIX = ".job"
-"""What a job's folder adds to its film's name, if nobody names it."""
+"""Suffix of the default job folder, after the output's name."""
 
 
 def add_job_arguments(p: argparse.ArgumentParser) -> None:
-    """What `fvr restore` takes for films."""
+    """Arguments of `fvr restore` for films."""
     g = p.add_argument_group("films")
     g.add_argument(
         "--job",
         metavar="DIR",
-        help="keep the work in this folder, segment by segment: the same command goes on where it stopped, and others may help with `fvr segment` "
-        "(default: OUTPUT.job for a clip of more than five minutes, else none)",
+        help="folder of the job, restored segment by segment: the same command resumes it, and other machines can help with `fvr segment` "
+        "(default: OUTPUT.job for clips of more than five minutes, else none)",
     )
-    g.add_argument("--no-job", action="store_true", help="restore a long clip in one go as well")
-    g.add_argument("--workers", default="1", metavar="N", help='processes on this machine, "auto": one for each GPU, or 0: only plan (default: 1)')
-    g.add_argument("--ray", metavar="ADDRESS", help='restore on a Ray cluster: its address, or "auto" for the one that runs here, else a new one')
+    g.add_argument("--no-job", action="store_true", help="restore long clips in one go, too")
+    g.add_argument(
+        "--workers", default="1", metavar="N", help='number of processes on this machine, "auto": one per GPU, or 0: only plan (default: 1)'
+    )
+    g.add_argument("--ray", metavar="ADDRESS", help='restore on a Ray cluster: its address, or "auto" for the one running here, else a new one')
     g.add_argument(
         "--comfy", metavar="URLS", help="restore on ComfyUI servers that have this pack: their addresses, such as http://host:8188,http://other:8188"
     )
-    g.add_argument("--preview", action="store_true", help="restore the beginning first, and say where it can be watched")
-    g.add_argument("--test-seconds", type=above_zero, metavar="SECONDS", help="restore so much around the hardest face only, and stop")
-    g.add_argument("--segment-seconds", type=above_zero, metavar="SECONDS", help="what a segment lasts at most (default: 20)")
+    g.add_argument("--preview", action="store_true", help="restore the beginning first, and report where it can be watched")
+    g.add_argument("--test-seconds", type=above_zero, metavar="SECONDS", help="restore only this much around the hardest face, and stop")
+    g.add_argument("--segment-seconds", type=above_zero, metavar="SECONDS", help="maximum length of a segment (default: 20)")
 
 
 def job_folder(options: Namespace, source: Any) -> Path | None:
-    """The folder of the job that a clip is restored in, or None: as the options say, and by itself for a long clip.
+    """The job folder for a clip, None for none: from the options, or the default for a long clip.
 
     Raises:
-        ValueError: for what cannot be a job.
+        ValueError: for options that do not go together, or a clip that cannot be a job.
     """
     from ..video.files import image_names
 
@@ -79,7 +81,7 @@ def job_folder(options: Namespace, source: Any) -> Path | None:
 
 
 def restore_job(options: Namespace, folder: Path, source: Any) -> int:
-    """Restores a clip as a job: plans it or goes on with it, joins it when all is done."""
+    """Restores a clip as a job: plans or resumes it, and joins the segments when all are finished."""
     from .. import host
     from ..film.processes import prestarted_workers, workers_for
 
@@ -97,7 +99,7 @@ def restore_job(options: Namespace, folder: Path, source: Any) -> int:
 
 
 def plan_and_restore(options: Namespace, folder: Path, source: Any, workers: int, arguments: Sequence[str], ready: dict[int, Any]) -> int:
-    """As `restore_job`, with processes that are `ready` for the segments, and further `arguments` of `fvr segment`."""
+    """As `restore_job`, with prestarted processes (`ready`) and further `arguments` of `fvr segment`."""
     from .. import host
     from ..assembly import AUTO, fingerprint
     from ..film.executors import Job
@@ -165,7 +167,7 @@ def plan_and_restore(options: Namespace, folder: Path, source: Any, workers: int
 
 
 def restore_planned(options: Namespace, planned_job: Any, tools: Any, workers: int, arguments: Sequence[str], ready: dict[int, Any]) -> int:
-    """Restores what is left of a job, as the options say, and joins it."""
+    """Restores the remaining segments of a job, and joins it."""
     from .. import host
     from ..film.executors import failed, failed_sentence, frames_done, work
     from ..film.processes import work_in_processes
@@ -203,7 +205,7 @@ def restore_planned(options: Namespace, planned_job: Any, tools: Any, workers: i
 
 
 def finish_job(options: Namespace, done: Any, tools: Any, output: Path) -> int:
-    """Joins a job whose segments are all done, reports, and removes a folder that nobody asked for."""
+    """Joins a job whose segments are all finished, reports, and removes the folder unless `--job` was given."""
     from .. import host
     from ..film.join import join_once
     from ..film.run import summary_of
@@ -223,7 +225,7 @@ def finish_job(options: Namespace, done: Any, tools: Any, output: Path) -> int:
 
 
 def announce_preview(planned: Any, tick: Callable[[int], None], say: Callable[[str], None]) -> Callable[[int], None]:
-    """A progress callback that also says, once, which segment can be watched first."""
+    """A progress callback that also reports, once, the first segment that can be watched."""
     seen = [0.0]
 
     def on_written(frames: int) -> None:
@@ -240,7 +242,7 @@ def announce_preview(planned: Any, tick: Callable[[int], None], say: Callable[[s
 
 @contextmanager
 def graceful_interrupt(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
-    """Gives a function that is true after a first Ctrl-C; the second one interrupts as ever. Outside the main thread nothing changes."""
+    """Yields a function that is true after a first Ctrl-C; a second one interrupts as usual. Has no effect outside the main thread."""
     asked: list[int] = []
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):

@@ -1,4 +1,4 @@
-"""`fvr finetune`: from a restorer and a folder of pairs to a restorer for that footage."""
+"""`fvr finetune`: fine-tunes a restorer on a folder of pairs."""
 
 from __future__ import annotations
 
@@ -14,36 +14,42 @@ def add(commands: Any) -> None:
 
     p = commands.add_parser(
         "finetune",
-        help="teach a restorer one camera, archive or film",
-        description="Fine-tunes a face restorer on pairs of degraded crops and their targets, and writes a checkpoint that is used like any other.",
+        help="fine-tune a restorer for a camera, archive or film",
+        description="Fine-tunes a face restorer on pairs of degraded crops and targets, and writes a checkpoint that can be used like any other.",
     )
     p.set_defaults(command=finetune)
-    p.add_argument("--base", required=True, metavar="FILE", help='the restorer to start from: a checkpoint, or "embedded codeformer" and the like')
+    p.add_argument(
+        "--base", required=True, metavar="FILE", help='restorer to start from: a checkpoint, or an embedded one such as "embedded codeformer"'
+    )
     p.add_argument("--pairs", type=Path, required=True, metavar="FOLDER", help="folder with inputs/NNNNNN.png and targets/NNNNNN.png")
     p.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write, .safetensors")
     p.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     p.add_argument("--work", type=Path, help="folder for states, curves and sheets (default: the file's name with -training)")
     p.add_argument("--plan", choices=PLANS, default="short", help="short: a few hundred steps; paper: the published schedule")
-    p.add_argument("--recipe", choices=RECIPES, default="auto", help="learn the targets' codes, or compare pictures (default: what suits the base)")
-    p.add_argument("--steps", type=int, default=0, help="of the optimiser (default: the plan's)")
+    p.add_argument(
+        "--recipe", choices=RECIPES, default="auto", help="codes: predict the targets' codes; image: losses on images (default: what suits the base)"
+    )
+    p.add_argument("--steps", type=int, default=0, help="optimiser steps (default: the plan's)")
     p.add_argument("--rate", type=float, default=0.0, help="learning rate (default: the plan's)")
-    p.add_argument("--batch", type=int, default=0, help="pairs at once; a smaller number takes more passes a step (default: the plan's)")
-    p.add_argument("--fidelity", type=float, help="w at which the restorer will be used (default: what suits the base)")
-    p.add_argument("--precision", choices=PRECISIONS, default="auto", help="of convolutions and products")
-    p.add_argument("--checkpointing", action="store_true", help="less memory, one more forward pass in every step")
+    p.add_argument("--batch", type=int, default=0, help="pairs per pass; smaller values accumulate gradients over more passes (default: the plan's)")
+    p.add_argument("--fidelity", type=float, help="fidelity weight w at which the restorer will be used (default: what suits the base)")
+    p.add_argument("--precision", choices=PRECISIONS, default="auto", help="precision of convolutions and matrix products")
+    p.add_argument("--checkpointing", action="store_true", help="gradient checkpointing: less memory for one more forward pass per step")
     p.add_argument("--half", action="store_true", help="write float16 instead of float32")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cuda if there is one)")
-    p.add_argument("--workers", type=int, default=0, help="threads that prepare batches")
-    p.add_argument("--minutes", type=float, default=0.0, help="stop cleanly after so long; the same command goes on from there")
+    p.add_argument("--workers", type=int, default=0, help="threads that prepare batches (default: 0, none)")
+    p.add_argument("--minutes", type=float, default=0.0, help="stop cleanly after this time; the same command resumes")
     g = p.add_argument_group("held-out part and losses")
-    g.add_argument("--held-out", type=float, default=0.15, metavar="SHARE", help="of the pairs that only judge (default: 0.15, the last ones)")
+    g.add_argument(
+        "--held-out", type=float, default=0.15, metavar="SHARE", help="fraction of the pairs held out for validation (default: 0.15, the last ones)"
+    )
     g.add_argument("--block", type=int, default=0, metavar="N", help="hold out every k-th block of N pairs instead of the last pairs")
-    g.add_argument("--patience", type=int, help="validations without progress after which to end; 0 for never (default: the plan's)")
-    g.add_argument("--perceptual", choices=PERCEPTUAL, default="auto", help="auto: LPIPS if its weights are on this machine")
+    g.add_argument("--patience", type=int, help="early stopping after this many validations without progress; 0 for never (default: the plan's)")
+    g.add_argument("--perceptual", choices=PERCEPTUAL, default="auto", help="perceptual loss; auto: LPIPS if its weights are installed")
     g.add_argument("--adversary", type=float, help="weight of the discriminator, 0 for none (default: the plan's)")
     g.add_argument("--reals", type=Path, metavar="FOLDER", help="aligned clean faces for the discriminator (default: the targets)")
-    g.add_argument("--rehearsal", type=float, help="share of inputs from the degradation of the first training (default: the plan's)")
+    g.add_argument("--rehearsal", type=float, help="fraction of inputs with the degradation of the original training (default: the plan's)")
 
 
 def finetune(options: argparse.Namespace) -> int:

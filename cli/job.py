@@ -1,4 +1,4 @@
-"""`fvr job`: how far a job is."""
+"""`fvr job`: the progress of a job."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def add(commands: Any) -> None:
-    p = commands.add_parser("job", help="show how far a job is", description="Shows how far a job is, also while others work on it.")
+    p = commands.add_parser("job", help="show the progress of a job", description="Shows the progress of a job, also while workers run.")
     p.set_defaults(command=job)
     p.add_argument("folder", type=Path, metavar="DIR", help="the job")
 

@@ -1,4 +1,4 @@
-"""`fvr models`: the checkpoints this package knows, and which are here; fetches them."""
+"""`fvr models`: lists and downloads checkpoints."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 
 def add(commands: Any) -> None:
-    p = commands.add_parser("models", help="list the checkpoints this package knows, and which are here; fetch them")
+    p = commands.add_parser("models", help="list the known checkpoints and whether they are installed; download them")
     p.set_defaults(command=models)
     fetched = p.add_subparsers(title="commands", metavar="COMMAND").add_parser(
-        "fetch", help="download one, resumable, and verified where a checksum is known"
+        "fetch", help="download a checkpoint: resumable, and verified where a checksum is known"
     )
     fetched.set_defaults(command=fetch_model)
     fetched.add_argument("name", help="as `fvr models` lists it")
-    fetched.add_argument("--folder", type=Path, help="where to put it (default: the first model folder of this package)")
+    fetched.add_argument("--folder", type=Path, help="target folder (default: this package's first model folder)")
 
 
 def models(options: argparse.Namespace) -> int:
@@ -44,7 +44,7 @@ def models(options: argparse.Namespace) -> int:
 
 
 def show_model(name: str, here: bool, size: int | None, file: str, about: str, where: object) -> None:
-    """A checkpoint in a few lines of at most 100 columns; only paths are never broken."""
+    """Prints a checkpoint in lines of at most 100 columns, except for paths."""
     mib = f"{size / 2**20:.0f} MiB" if size else "size unknown"
     print(f"{name:24} {'here' if here else 'missing':8} {mib:>12}  {file}")
     print(textwrap.fill(about, 100, initial_indent="    ", subsequent_indent="    "))

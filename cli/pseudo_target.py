@@ -1,4 +1,4 @@
-"""`fvr pseudo-target`: pairs for fine-tuning from degraded footage alone."""
+"""`fvr pseudo-target`: training pairs from degraded footage alone."""
 
 from __future__ import annotations
 
@@ -19,30 +19,39 @@ if TYPE_CHECKING:
 def add(commands: Any) -> None:
     p = commands.add_parser(
         "pseudo-target",
-        help="make targets for footage that has none, to fine-tune on",
-        description="Restores some of a clip's faces, draws them again with a diffusion prior that is held to what is coarse in them, and writes "
-        "inputs and targets as the pairs that `fvr finetune --pairs` takes. What is in the folder already is not made again.",
+        help="generate fine-tuning targets for footage without ground truth",
+        description="Restores some of a clip's faces, regenerates them with a diffusion prior that keeps their low frequencies, and writes inputs "
+        "and targets as pairs for `fvr finetune --pairs`. Existing pairs in the folder are kept.",
     )
     p.set_defaults(command=pseudo_target)
     p.add_argument("input", help="a video file, a folder of images, or one image")
-    p.add_argument("folder", type=Path, help="where pairs go: inputs, initial and targets, as PNG, and a list")
+    p.add_argument("folder", type=Path, help="output folder: inputs, initial and targets, as PNG, and a list")
     p.add_argument(
         "--restorer",
         default="embedded codeformer",
         metavar="FILE",
-        help='a checkpoint, or "embedded keep" and the like (default: embedded codeformer)',
+        help='a checkpoint, or an embedded one such as "embedded keep" (default: embedded codeformer)',
     )
     p.add_argument("--prior", default="embedded face prior", metavar="FILE", help="a diffusion prior (default: embedded face prior)")
     p.add_argument("--preset", help="swinir, codeformer, ... as published, or embedded (default: embedded for the embedded prior, else codeformer)")
-    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a number of the preset, such as N=16 or anchored=off")
-    p.add_argument("--count", type=int, default=20, metavar="PAIRS", help="at most this many, spread over the clip; 0 for no limit (default: 20)")
-    p.add_argument("--choose", default="every", choices=["every", "diverse"], help="diverse takes the frames that differ most (default: every)")
-    p.add_argument("--every", type=int, default=5, metavar="N", help="with every: each n-th frame (default: 5)")
-    p.add_argument("--aligned", action="store_true", help="the input is aligned faces of one person already, square")
+    p.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the preset, such as N=16 or anchored=off; may be repeated"
+    )
+    p.add_argument(
+        "--count", type=int, default=20, metavar="PAIRS", help="maximum number of pairs, spread over the clip; 0 for no limit (default: 20)"
+    )
+    p.add_argument(
+        "--choose",
+        default="every",
+        choices=["every", "diverse"],
+        help="every: each n-th frame; diverse: the frames that differ most (default: every)",
+    )
+    p.add_argument("--every", type=int, default=5, metavar="N", help="n of --choose every (default: 5)")
+    p.add_argument("--aligned", action="store_true", help="the input consists of aligned, square faces of one person")
     p.add_argument("--seed", type=seed, default=0)
     p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     p.add_argument("--start", type=int, default=0, metavar="FRAME", help="first frame, counted from 0")
-    p.add_argument("--frames", type=int, metavar="FRAMES", help="at most this many frames; their faces are held in memory, 3 MB each")
+    p.add_argument("--frames", type=int, metavar="FRAMES", help="at most this many frames; their faces are kept in memory, 3 MB each")
     add_frame_rate(p)
     add_finding(p)
 
@@ -76,7 +85,7 @@ def pseudo_target(options: argparse.Namespace) -> int:
 
 
 def target_maker(options: argparse.Namespace) -> TargetMaker:
-    """The restorer, the prior and the preset that the options name. Raises ValueError or FileNotFoundError for what there is not."""
+    """The restorer, prior and preset of the options. Raises ValueError or FileNotFoundError for missing or unknown ones."""
     from .. import host
     from ..assembly import named_weights
     from ..job_request import assignments
@@ -105,7 +114,7 @@ def target_maker(options: argparse.Namespace) -> TargetMaker:
 
 
 def chosen_faces(options: argparse.Namespace, source: FrameSource, choosing: ChoiceOptions) -> tuple[list[ChosenFace], Choice, int]:
-    """The faces of a clip to make pairs of, how they were chosen, and among how many."""
+    """The chosen faces of a clip, how they were chosen, and the number of candidates."""
     import torch
 
     from .. import host

@@ -1,4 +1,4 @@
-"""`fvr restore`: the faces in a clip, or in each video of a folder."""
+"""`fvr restore`: restores the faces in a clip, or in each video of a folder."""
 
 from __future__ import annotations
 
@@ -17,98 +17,98 @@ def add(commands: Any) -> None:
     p = commands.add_parser(
         "restore",
         help="restore the faces in a clip",
-        description="Restores the faces in a clip: finds and follows them, restores each person, pastes them back. Keeps size, audio and timing.",
+        description="Detects and tracks the faces in a clip, restores each person, and pastes them back. Keeps size, audio and timing.",
         add_help=False,
     )
     p.set_defaults(command=restore_all)
     p.add_argument("-h", "--help", nargs=0, action=HelpWithMethods, help="show this help message and exit")
-    p.add_argument("input", help="a video file, a folder of images, one image, or a folder of videos, each of which is restored")
-    p.add_argument("output", help="a video file, a folder for PNG frames, an image for one image, or a folder for the videos of a folder")
+    p.add_argument("input", help="a video file, a folder of images, one image, or a folder of videos to restore one by one")
+    p.add_argument("output", help="a video file, a folder for PNG frames, an image for one image, or a folder for videos")
     p.add_argument(
         "--method",
         default="auto",
         metavar="NAME",
-        help="how faces are restored, see below; auto: flair if the damage is described or a face shows its blur, keep if its published weights "
-        "are here, else blind (default: auto)",
+        help="restoration method, see below; auto: flair if the damage is described or a face shows a blur, keep if its published weights are "
+        "installed, else blind (default: auto)",
     )
     p.add_argument(
         "--weights",
         metavar="FILE",
-        help='a checkpoint for the method, or "embedded keep" and the like (default: its published one if a model folder has it, else the embedded; '
+        help='checkpoint of the method, or an embedded one such as "embedded keep" (default: the published one if installed, else the embedded; '
         "see `fvr models`)",
     )
     p.add_argument(
         "--precision",
         default="auto",
         choices=["auto", "float32", "bfloat16", "float16"],
-        help="of the part that draws the picture; auto: bfloat16 for blind and the embedded prior on GPUs from Ampere on and on CPUs "
-        "with AMX or AVX512_BF16, else float32 (default: auto)",
+        help="precision of decoders; auto: bfloat16 for blind and the embedded prior on GPUs from Ampere on and on CPUs with AMX or AVX512_BF16, "
+        "else float32 (default: auto)",
     )
     p.add_argument(
         "--compile",
         action="store_true",
-        help="compile the networks with torch.compile, which takes up to minutes at the start; the same result up to rounding",
+        help="compile the networks with torch.compile: up to minutes at the start, same result up to rounding",
     )
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the method; may be repeated")
-    p.add_argument("--degradation", metavar="TEXT", help='what damaged the clip, for instance "gaussian_blur(sigma=2) + noise(sigma=0.03)"')
-    p.add_argument("--aligned", action="store_true", help="frames are already aligned crops of one person: no detection, no pasting")
+    p.add_argument("--degradation", metavar="TEXT", help='description of the damage, such as "gaussian_blur(sigma=2) + noise(sigma=0.03)"')
+    p.add_argument("--aligned", action="store_true", help="frames are aligned crops of one person: no detection, no pasting")
     p.add_argument("--seed", type=seed, default=0, help="the same seed gives the same pixels (default: 0)")
     p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
-    p.add_argument("--report", metavar="FILE.json", help="write what was done as JSON, with all that repeats it")
+    p.add_argument("--report", metavar="FILE.json", help="write a report as JSON, with everything needed to repeat the run")
     p.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
-    p.add_argument("--resume", action="store_true", help="of a folder of videos, leave those alone whose copies are there")
+    p.add_argument("--resume", action="store_true", help="for a folder of videos: skip those whose output exists")
     g = p.add_argument_group("faces")
     g.add_argument(
         "--faces",
         default="all",
         metavar="WHICH",
-        help='"all", "largest", ids of people such as 0,2 (see fvr faces), or like:photo.jpg, the person on a picture (default: all)',
+        help='"all", "largest", person ids such as 0,2 (see fvr faces), or like:photo.jpg, the person in a photo (default: all)',
     )
-    g.add_argument("--min-size", type=at_least_zero, default=0.0, metavar="PIXELS", help="leave faces smaller than this alone")
+    g.add_argument("--min-size", type=at_least_zero, default=0.0, metavar="PIXELS", help="do not restore smaller faces")
     add_finding(g)
     g.add_argument(
         "--feather", type=int, default=24, metavar="PIXELS", help="soft border of the pasted face, in pixels of the 512 crop (default: 24)"
     )
-    g.add_argument("--strength", type=float, default=1.0, help="1 shows the restored face, 0 the original (default: 1)")
+    g.add_argument("--strength", type=float, default=1.0, help="opacity of the restored face, 0 to 1 (default: 1)")
     g.add_argument(
         "--gates",
         default="",
         metavar="TEXT",
-        help='between which two values a face fades to the original, such as "size=10-20, yaw=70-50"; "off" never (default: see below)',
+        help='ranges over which faces fade to the original, such as "size=10-20, yaw=70-50", or "off" (default: see below)',
     )
     g.add_argument(
         "--occlusion",
         default="auto",
         choices=["auto", "on", "off"],
-        help="on keeps what lies before a face (a hand, a microphone, hair) where the restored face differs from it in colour or structure; "
-        "auto does for methods that draw faces anew, and not where colours are added or holes filled (default: auto)",
+        help="on: keep occluders (a hand, a microphone, hair), where the restored face differs from the original in colour or structure; auto: only "
+        "for generative methods, and not for colourisation and inpainting (default: auto)",
     )
-    g.add_argument("--colour-match", action="store_true", help="give the restored face the colours of the original")
+    g.add_argument("--colour-match", action="store_true", help="match the colours of the restored face to the original")
     g.add_argument(
         "--grain",
         default="auto",
         choices=["auto", "off"],
-        help="auto gives a face that lost it the film grain back that the frame around it keeps, if no codec has eaten it and --degradation names "
-        "no noise; off leaves it clean (default: auto)",
+        help="auto: restore film grain on faces that lost it, to match the frame around them, if it is intact from coding and --degradation has no "
+        "noise; off: do not (default: auto)",
     )
     g.add_argument(
         "--scale",
         type=int,
         default=1,
         metavar="N",
-        help="write frames 1 to 4 times as large: they are enlarged, and faces keep the detail of their 512 crops (default: 1)",
+        help="enlarge the output 1 to 4 times; faces keep the detail of their 512 crops (default: 1)",
     )
     g.add_argument(
         "--upscale-model",
         metavar="FILE",
-        help="enlarge by this network, such as RealESRGAN_x2plus.pth, a file or a name in upscale_models (default: Lanczos)",
+        help="network for enlarging, a file or a name in upscale_models, such as RealESRGAN_x2plus.pth (default: Lanczos)",
     )
     add_job_arguments(p)
     add_frames_and_encoding(p)
 
 
 class HelpWithMethods(argparse.Action):
-    """Help that ends with the methods, what each is for, and the gates; only then are they imported, and PyTorch with them."""
+    """Help followed by the methods and the gates, which are imported only then, with PyTorch."""
 
     def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
         from ..faces.compositing.strength import GATES

@@ -18,8 +18,8 @@ def add(commands: Any) -> None:
     p.set_defaults(command=run)
     p.add_argument("workflow", help="a file in API format, or the name of a bundled one")
     p.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="NODE is a node's id, title or class; may be repeated")
-    p.add_argument("--input-dir", type=Path, help="where file names in the workflow are looked for (default: the current folder)")
-    p.add_argument("--output-dir", type=Path, help="where files are written (default: ./output)")
+    p.add_argument("--input-dir", type=Path, help="folder of the workflow's input files (default: the current folder)")
+    p.add_argument("--output-dir", type=Path, help="folder for output files (default: ./output)")
     p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
 
 

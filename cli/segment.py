@@ -1,4 +1,4 @@
-"""`fvr segment`: a worker of a job."""
+"""`fvr segment`: a worker for a job."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from .film import graceful_interrupt
 def add(commands: Any) -> None:
     p = commands.add_parser(
         "segment",
-        help="restore segments of a job, for workers",
-        description="Restores segments of a job that `fvr restore --job` has planned. One that is done is left alone.",
+        help="restore segments of a job, as a worker",
+        description="Restores segments of a job planned by `fvr restore --job`. Finished segments are skipped.",
     )
     p.set_defaults(command=segment)
     p.add_argument("folder", type=Path, metavar="DIR", help="the job")
-    p.add_argument("numbers", nargs="*", type=int, metavar="N", help="segments, counted from 0 (default: whatever is left and nobody works on)")
+    p.add_argument(
+        "numbers", nargs="*", type=int, metavar="N", help="segments, counted from 0 (default: all unfinished ones that no other worker has)"
+    )
     p.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
 
 

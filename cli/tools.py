@@ -1,4 +1,4 @@
-"""Method, request and report of `fvr restore`, by its options."""
+"""Method, request and report of `fvr restore`, from its options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .clips import DEFAULT_RATE, encoding
 
 
 def choose_method(options: Namespace) -> tuple[str, bool]:
-    """The method, and whether FLAIR takes over faces whose blur the footage shows. Says what `auto` chose and why."""
+    """The method, and whether FLAIR is used for faces with a detected blur. Prints what `auto` chose and why."""
     from ..assembly import AUTO, chosen_method
 
     if options.method != AUTO:
@@ -23,7 +23,7 @@ def choose_method(options: Namespace) -> tuple[str, bool]:
 
 
 def request_of(options: Namespace, method: str, estimates: bool) -> dict[str, Any]:
-    """All options that decide what is restored and how."""
+    """All options that determine the result."""
     from .. import host
     from ..assembly import resolved_precision
     from ..job_request import FINDING, PASTING
@@ -34,7 +34,7 @@ def request_of(options: Namespace, method: str, estimates: bool) -> dict[str, An
 
 
 def write_report(options: Namespace, summary: Any, restorer: Any, detector: Any, paster: Any, **more: Any) -> None:
-    """What `--report` asks for; `more` comes with it."""
+    """Writes the report of `--report`, with `more` entries."""
     from ..record import run_record
 
     rate = options.frame_rate or DEFAULT_RATE

@@ -161,7 +161,7 @@ def _build_network(method: str) -> Build:
 
 FLAIR = MethodSpec(
     "flair",
-    "FLAIR: diffusion sampling held to the observation by the exact physics of its degradation; needs no weights.",
+    "FLAIR: diffusion sampling with exact data consistency under the degradation; needs no weights.",
     FlairOptions,
     build_flair,
     PRESETS,

@@ -1,4 +1,4 @@
-"""`fvr train blind|prior|codebook|keep|dicface`: from a folder of aligned faces to a weights file with its model card."""
+"""`fvr train blind|prior|codebook|keep|dicface`: trains a network on a folder of aligned faces, and writes weights with a model card."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ EXIT_STOPPED = 130
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the command."""
     parser.add_argument("network", choices=sorted(RECIPES), help="what to train")
-    parser.add_argument("--faces", type=Path, required=True, help="folder of aligned, square faces; with train and val inside, or split by name")
-    parser.add_argument("--out", type=Path, required=True, help="the weights file to write, .safetensors; its card goes beside it as .md")
+    parser.add_argument("--faces", type=Path, required=True, help="folder of aligned, square faces, with sub-folders train and val, or split by name")
+    parser.add_argument("--out", type=Path, required=True, help="weights file to write, .safetensors; the model card is written beside it as .md")
     parser.add_argument("--work", type=Path, help="folder for states, curves and sheets (default: the file's name with -training)")
     parser.add_argument(
         "--recipe", choices=("small", "paper"), default="small", help="small: 128 x 128, for a CPU; paper: the published sizes and plan"
@@ -76,9 +76,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"with --recipe paper, prior: {', '.join(prior.TASKS)} (default: x8); codebook: keep, for KEEP's stages I and II; with either, dicface: "
         f"{', '.join(get_args(Mode))} (default: restore)",
     )
-    parser.add_argument("--prefix", action="append", help=f"use files whose names begin so; may be repeated; 'federal' means {' and '.join(FEDERAL)}")
     parser.add_argument(
-        "--clips", type=Path, help="prior, keep, dicface: folder of aligned clips, half of what is trained on; the rest are stills set moving"
+        "--prefix", action="append", help=f"use only files with this name prefix; may be repeated; 'federal' means {' and '.join(FEDERAL)}"
+    )
+    parser.add_argument(
+        "--clips",
+        type=Path,
+        help="prior, keep, dicface: folder of aligned clips for half of the training; the other half are stills with synthetic motion",
     )
     parser.add_argument(
         "--base", type=Path, help="keep, dicface: the CodeFormer to build on, of the recipe's size (default: the embedded one, for small)"
@@ -86,25 +90,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--autoencoder", type=Path, help="keep, dicface: autoencoder.safetensors of the codebook's work folder; of codeformer.pth, vqgan_code1024.pth"
     )
-    parser.add_argument("--spynet", type=Path, metavar="FILE", help="prior, where its recipe carries features along flow (paper): SPyNet's weights")
-    parser.add_argument("--gmflow", type=Path, metavar="FILE", help=f"keep: GMFlow's weights, which paper needs: {GMFLOW}; small has OpenCV's flow")
+    parser.add_argument("--spynet", type=Path, metavar="FILE", help="prior with flow-guided recurrence (paper): SPyNet's weights")
+    parser.add_argument("--gmflow", type=Path, metavar="FILE", help=f"keep: GMFlow's weights, required by paper: {GMFLOW}; small uses OpenCV's flow")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16", help="of convolutions and products; weights stay float32")
+    parser.add_argument(
+        "--precision", choices=("bfloat16", "float32"), default="bfloat16", help="precision of convolutions and matrix products; weights stay float32"
+    )
     parser.add_argument(
         "--workers",
         type=int,
         default=0,
-        help="threads that prepare batches, and make the blind restorer's pairs beforehand; a GPU wants as many as there are cores",
+        help="threads that prepare batches and, for blind, all pairs in advance; use as many as CPU cores with a GPU",
     )
-    parser.add_argument("--minutes", type=float, default=0.0, help="stop cleanly after so long; the same command goes on from there")
+    parser.add_argument("--minutes", type=float, default=0.0, help="stop cleanly after this time; the same command resumes")
     parser.add_argument("--validate-every", type=int, default=200, metavar="STEPS")
     parser.add_argument("--save-every", type=int, default=50, metavar="STEPS")
-    parser.add_argument("--export-now", action="store_true", help="write the file from what an unfinished run has on disk, and stop")
+    parser.add_argument("--export-now", action="store_true", help="write the file from the saved state of an unfinished run, and stop")
     parser.add_argument(
-        "--frames", type=int, help="keep: frames of a training clip, 2 or more (default: the recipe's; paper has 10, its text gives none)"
+        "--frames", type=int, help="keep: frames per training clip, 2 or more (default: the recipe's; 10 for paper, which states none)"
     )
-    parser.add_argument("--batch", type=int, help="faces or clips at once, for less memory; steps then gather as many as the recipe says")
+    parser.add_argument("--batch", type=int, help="faces or clips per pass, for less memory; gradients accumulate to the recipe's batch")
 
 
 def run(options: argparse.Namespace) -> int:

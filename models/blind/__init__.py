@@ -16,7 +16,7 @@ ARCHITECTURE = Architecture(
     ),
     rank=0,
     restorer="methods.blind.restorer:BlindRestorer",
-    summary="The package's own restorer for damage that nobody described: 512 x 512, carried from frame to frame.",
+    summary="The package's own restorer for unknown damage: 512 x 512, recurrent over frames.",
     embedded="embedded blind",
     bfloat16=True,
 )

@@ -10,7 +10,7 @@ ARCHITECTURE = Architecture(
     describe=code_line("CodeFormer"),
     rank=4,
     restorer="methods.codeformer:CodeFormerRestorer",
-    summary="CodeFormer: codes predicted frame by frame, with a weight between invention and fidelity.",
+    summary="CodeFormer: code prediction frame by frame, with a weight between quality and fidelity.",
     checkpoints={"restore": "codeformer", "colourise": "codeformer-colorization", "inpaint": "codeformer-inpainting"},
     embedded="embedded codeformer",
 )

@@ -10,7 +10,7 @@ ARCHITECTURE = Architecture(
     describe=code_line("KEEP"),
     rank=2,
     restorer="methods.keep:KeepRestorer",
-    summary="KEEP: what the last restored frame predicts and what the next frame shows, weighed as a Kalman filter does.",
+    summary="KEEP: Kalman-inspired propagation: weighs the prediction from the last restored frame against the next frame.",
     checkpoints={"restore": "keep"},
     embedded="embedded keep",
 )

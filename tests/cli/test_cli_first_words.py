@@ -41,7 +41,7 @@ def test_help_needs_no_torch(arguments):
 
 def test_who_types_the_name_alone_is_helped():
     done = without_torch()
-    assert done.returncode == 0 and done.stdout.endswith("to begin with: fvr restore clip.mp4 restored.mp4\n")
+    assert done.returncode == 0 and done.stdout.endswith("example: fvr restore clip.mp4 restored.mp4\n")
 
 
 def test_the_version_is_told(capsys):
