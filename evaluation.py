@@ -1,4 +1,4 @@
-"""Faces as the metrics want them: landmarks in both clips, and which pixels are face."""
+"""Faces for the metrics: landmarks in both clips, and face masks."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ import torch
 from torch import Tensor
 
 from .faces import CROP, Detector, Face, FaceClip, FaceTrack, aligned_track, find_tracks
+from .faces.compositing.enlarge import in_larger_frame
 from .faces.geometry import FACE_BOX, inverse, iou, scales
 from .metrics.evaluate import Clip, FaceLandmarks
 from .video import ShotCutDetector
 
 SAME_PERSON_IOU = 0.3
-"""Overlap of a detection with a track's box from which on it is that person."""
+"""IoU of a detection with a track's box from which it is the same person."""
 
 
 @dataclass(frozen=True, eq=False)
 class MeasuredFaces:
-    """Everybody whose face is measured.
+    """The faces that are measured.
 
     Attributes:
         people: landmarks in the restored clip and in the reference; empty without a reference.
-        tracks: where the faces are, in pixels of the measured frames.
-        cuts: first frames of what does not follow from the frame before.
+        tracks: face tracks, in pixels of the measured frames.
+        cuts: frames that do not continue the previous one: first frames of shots or of another person's crops.
     """
 
     people: list[FaceLandmarks]
@@ -34,7 +35,7 @@ class MeasuredFaces:
     cuts: list[int]
 
     def region(self, t: int) -> Tensor | None:
-        """The faces' pixels in frame t, (H, W) of zeros and ones: in each face box the ellipse that touches its sides."""
+        """Binary face mask (H, W) of frame t: the ellipse inscribed in each face box; None without a face."""
         here = [track for track in self.tracks if track.start <= t < track.stop]
         if not here:
             return None
@@ -50,7 +51,7 @@ class MeasuredFaces:
         return torch.from_numpy(mask).float()
 
     def column(self, t: int, width: int) -> int:
-        """x of the first person's left eye near frame t; the middle without anybody."""
+        """x of the first person's left eye near frame t; the centre without faces."""
         if not self.tracks:
             return width // 2
         track = min(self.tracks, key=lambda track: track.person)
@@ -163,7 +164,7 @@ class _RecordingDetector:
 
 
 def _detected_landmarks(track: FaceTrack, found: dict[int, list[Face]], wanted: Sequence[int], count: int) -> Tensor:
-    """(count, 5, 2): of the detection that overlaps the track most, NaN where none does enough."""
+    """(count, 5, 2) landmarks of the detection with the largest IoU with the track, NaN below SAME_PERSON_IOU."""
     landmarks = torch.full((count, 5, 2), torch.nan)
     for t in wanted:
         if not track.start <= t < track.stop or not found.get(t):
@@ -175,20 +176,17 @@ def _detected_landmarks(track: FaceTrack, found: dict[int, list[Face]], wanted: 
 
 
 def _same_aspect(size: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether two sizes (H, W) are of one shape, within a pixel of the other's width."""
+    """Whether two sizes (H, W) have the same aspect ratio, within a pixel of the other's width."""
     return abs(size[1] * (other[0] / size[0]) - other[1]) <= 1
 
 
 def _resized_track(track: FaceTrack, size: tuple[int, int]) -> FaceTrack:
-    """The same face in frames of another size (H, W); pixel centres are on integers."""
+    """The track in frames resized to (H, W); pixel centres at integers."""
     scale = size[0] / track.frame_size[0]
-    matrices = track.matrices.double()
-    linear = matrices[..., :2] / scale
-    shift = matrices[..., 2:] + matrices[..., :2] @ torch.full((2, 1), 0.5 / scale - 0.5, dtype=torch.float64)
     return replace(
         track,
         boxes=(track.boxes + 0.5) * scale - 0.5,
         landmarks=(track.landmarks + 0.5) * scale - 0.5,
-        matrices=torch.cat([linear, shift], -1).float(),
+        matrices=in_larger_frame(track.matrices.double(), scale).float(),
         frame_size=size,
     )

@@ -1,4 +1,4 @@
-"""Measures a restored clip against the truth, and against the footage that it was restored from, frame by frame."""
+"""Evaluates a restored clip frame by frame against the reference and the footage it was restored from."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MotionFrom = Literal["auto", "reference", "observation", "restored"]
 
 
 class Clip(Protocol):
-    """Frames in order: clip[t] is (3, H, W) in [0, 1]. A tensor (T, 3, H, W) is one."""
+    """A sequence of frames: clip[t] is (3, H, W) in [0, 1]. A tensor (T, 3, H, W) is one."""
 
     def __len__(self) -> int: ...
 
@@ -36,14 +36,14 @@ class Clip(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class FaceLandmarks:
-    """Where one face is in each frame.
+    """Landmarks of one face in every frame.
 
     Attributes:
-        restored: (T, K, 2) landmarks in the restored frames, in pixels of the frame, NaN where the face is not seen; with K = 5 (left eye,
-            right eye, nose, left and right mouth corner) identity can be measured.
+        restored: (T, K, 2) landmarks in the restored frames, in frame pixels, NaN where the face is not visible; K = 5 (left eye, right eye, nose,
+            left and right mouth corner) also allows identity to be measured.
         reference: the same in the reference.
-        found: whether they were found in each of the two clips by itself, so that their distance says something.
-        scale: pixels of the aligned 512 crop per pixel of the frame; landmark distances are multiplied by it.
+        found: whether they were detected independently in both clips, so that their distance is meaningful.
+        scale: pixels of the aligned 512 crop per frame pixel; landmark distances are multiplied by it.
     """
 
     restored: Tensor
@@ -71,28 +71,28 @@ def evaluate(
     about: dict[str, Any] | None = None,
     on_frame: Callable[[int], None] = lambda done: None,
 ) -> Report:
-    """All measures that the given inputs allow; only a few frames are held in memory at a time.
+    """Computes all measures that the inputs allow, with only a few frames in memory at a time.
 
     Args:
         restored: the result.
-        reference: the truth, of its length and size.
-        observation: what it was restored from, of its length; of any size where no degradation is given.
-        degradation_forward: A, from frames (n, 3, H, W) of the restored size to the observation's, without noise.
-        noise_level: standard deviation of the observation's noise, for frames in [0, 1]; 0 if there is none or it is not known.
-        whole_clip: whether A mixes frames and must be given all of them at once; it is given one at a time otherwise.
-        region: the index of a frame to its face, (H, W) in [0, 1], or None where there is none; figures are then also taken on it alone.
+        reference: ground truth of the same length and size.
+        observation: the footage, of the same length; of any size if no degradation is given.
+        degradation_forward: A, maps frames (n, 3, H, W) of the restored size to the observation's, without noise.
+        noise_level: standard deviation of the observation's noise, for frames in [0, 1]; 0 if none or unknown.
+        whole_clip: whether A mixes frames and gets all of them at once; otherwise it gets one at a time.
+        region: maps a frame index to its face mask (H, W) in [0, 1], None without a face; measures are then also computed on the face alone.
         people: landmarks, for landmark distances and identity; both need a reference.
-        perceptual: LPIPS, as metrics.lpips.lpips_or_none gives it.
-        judges: scores without a reference by their keys, as metrics.no_reference.load_judge gives them.
-        embed: faces to identities, as metrics.identity.load_arcface gives it.
-        motion: the clip that optical flow is computed of; "auto" takes the reference, else the observation, else the restored clip itself.
-        every: LPIPS, scores without a reference, identity, and whatever follows the motion are measured in each `every`-th frame only.
-        cuts: indices of the first frames of new shots, across which nothing moves.
-        about: further entries of the report on how it was measured.
-        on_frame: called with the number of frames that have just been finished; may raise to stop.
+        perceptual: LPIPS, from metrics.lpips.lpips_or_none.
+        judges: no-reference scores by key, from metrics.no_reference.load_judge.
+        embed: face embedding, from metrics.identity.load_arcface.
+        motion: the clip from which optical flow is computed; "auto" uses the reference, else the observation, else the restored clip.
+        every: interval in frames of LPIPS, no-reference scores, identity and motion-based measures.
+        cuts: indices of the first frames of new shots; pairs across cuts are skipped.
+        about: further entries of the report.
+        on_frame: called with the number of frames just finished; may raise to stop.
 
     Raises:
-        ValueError: if clips do not fit each other, A does not lead from one to the other, or an option is out of range.
+        ValueError: if clips or the degradation do not match in size or length, or an option is out of range.
     """
     clips = {"reference": reference, "observation": observation, "restored": restored}
     walk = _Evaluation(
@@ -110,7 +110,7 @@ def evaluate(
 
 @dataclass
 class _Evaluation:
-    """What `evaluate` was given, and what it carries from frame to frame. Raises ValueError as `evaluate`."""
+    """The inputs of `evaluate` and its state between frames. Raises ValueError as `evaluate`."""
 
     clips: Mapping[str, Clip | None]
     forward: Callable[[Tensor], Tensor] | None
@@ -159,7 +159,7 @@ class _Evaluation:
             raise ValueError(f"the motion was to be taken from the {self.motion}, which is not given; give it, or choose auto")
 
     def step(self, t: int) -> None:
-        """All that frame t shows, alone and next to the one before."""
+        """All measures of frame t and of its pair with the previous frame."""
         x = _frame(self.restored, t)
         truth = None if self.reference is None else _frame(self.reference, t)
         face = self.face(t, x)
@@ -177,7 +177,7 @@ class _Evaluation:
         self.before, self.before_face = (x, truth), face
 
     def measure_frame(self, t: int, suffix: str, x: Tensor, truth: Tensor | None, part: Tensor | None, similar: Tensor | None) -> None:
-        """What one frame says by itself; `similar` is its map of SSIM."""
+        """Measures of a single frame; `similar` is its SSIM map."""
         sharp = float(laplacian_variance(x, part))
         self.note(t, "sharpness" + suffix, sharp)
         self.note(t, "tenengrad" + suffix, float(tenengrad(x, part)))
@@ -195,7 +195,7 @@ class _Evaluation:
             self.note(t, "lpips" + suffix, float(perceptual_distance(self.perceptual, x, truth, part)))
 
     def measure_pair(self, t: int, x: Tensor, truth: Tensor | None) -> None:
-        """What frames t - 1 and t say together; the earlier one's pixels are counted."""
+        """Measures of the pair t - 1, t, over pixels of the earlier frame."""
         assert self.before is not None
         first, first_truth = self.before
         pair = self.pair(t)
@@ -203,7 +203,7 @@ class _Evaluation:
         truths = None if truth is None or first_truth is None else (first_truth, truth)
         for suffix, part in (("", None), (FACE, self.before_face)):
             if suffix and part is None:
-                continue  # nobody was in the earlier frame
+                continue  # no face in the earlier frame
             error = warping_error(first, x, pair, part)
             self.note(t, "warping_error" + suffix, error.rgb_sum)
             self.note(t, "warping_error_per_value" + suffix, error.per_value)
@@ -213,7 +213,7 @@ class _Evaluation:
                 self.note(t, "flicker_added" + suffix, flicker(first, x, pair, truths, part))
 
     def pair(self, t: int) -> PairMotion:
-        """The motion from frame t - 1 to frame t."""
+        """Motion of the pair t - 1, t."""
         known = self.features
         first = known[1] if known is not None and known[0] == t - 1 else self.flow.features(self.motion_frame(t - 1) * 2 - 1)
         second = self.flow.features(self.motion_frame(t) * 2 - 1)
@@ -221,14 +221,14 @@ class _Evaluation:
         return pair_motion(self.flow, first, second)
 
     def motion_frame(self, t: int) -> Tensor:
-        """Frame t of the clip whose motion it is, at the restored size."""
+        """Frame t of the clip from which flow is computed, at the restored size."""
         clip = self.clips[self.motion]
         assert clip is not None
         frame = _frame(clip, t)
         return frame if frame.shape[-2:] == self.size else F.interpolate(frame, self.size, mode="bilinear", align_corners=False)
 
     def measure_identity(self, t: int, x: Tensor, truth: Tensor) -> None:
-        """How like everybody's identity is to the truth's in frame t, and how far from that in frame t - 1; means over people."""
+        """Identity similarity to the reference in frame t, and identity distance to frame t - 1; means over people."""
         earlier = self.identities(t - 1, self.before[0]) if self.before is not None and t not in self.cuts else {}
         now = self.identities(t, x)
         true = self.embed_faces(truth, {n: self.people[n].reference[t] for n in now})
@@ -242,13 +242,13 @@ class _Evaluation:
             self.note(t, "vidd", float(torch.stack(apart).norm(dim=1).mean()))
 
     def identities(self, t: int, x: Tensor) -> dict[int, Tensor]:
-        """Everybody's identity in frame t of the restored clip, by their place in `people`; the last frame's is remembered."""
+        """Embeddings in frame t of the restored clip by index in `people`; the last frame's are cached."""
         if self.last_identities[0] != t:
             self.last_identities = t, self.embed_faces(x, {n: person.restored[t] for n, person in enumerate(self.people)})
         return self.last_identities[1]
 
     def embed_faces(self, frame: Tensor, landmarks: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        """Identities in one frame, of those whose landmarks are there."""
+        """Embeddings in one frame of the people with valid landmarks."""
         assert self.embed is not None
         place = alignment_of(self.embed)
         found = {n: five for n, five in landmarks.items() if five.shape == (5, 2) and bool(five.isfinite().all())}
@@ -256,7 +256,7 @@ class _Evaluation:
         return dict(zip(crops, self.embed(torch.stack([*crops.values()])), strict=True)) if crops else {}
 
     def measure_residual(self, t: int, ax: Tensor, y: Tensor) -> None:
-        """How far A x is from y in frame t."""
+        """Data residual of frame t."""
         rms = float(residual_rms(ax, y))
         self.note(t, "residual_rms", 255 * rms)
         self.note(t, "residual_psnr", 20 * math.log10(1 / rms) if rms else math.inf)
@@ -264,7 +264,7 @@ class _Evaluation:
             self.note(t, "residual_in_noise", rms / self.noise_level)
 
     def measure_whole_residual(self) -> None:
-        """The residual under an operator that mixes frames."""
+        """Data residual under an operator that mixes frames."""
         if self.forward is None or not self.whole_clip:
             return
         assert self.observation is not None
@@ -275,7 +275,7 @@ class _Evaluation:
             self.measure_residual(t, ax[t : t + 1], _frame(self.observation, t))
 
     def measure_landmarks(self) -> None:
-        """Landmark distances, the mean over people."""
+        """Landmark distances, averaged over people."""
         found = [person for person in self.people if person.found]
         if self.reference is None or not found:
             return
@@ -287,7 +287,7 @@ class _Evaluation:
                 self.note(t, key, value)
 
     def face(self, t: int, x: Tensor) -> Tensor | None:
-        """The face's pixels in frame t, (1, 1, H, W); None where there are none."""
+        """Face mask of frame t, (1, 1, H, W); None without a face."""
         mask = None if self.region is None else self.region(t)
         if mask is None or not bool(mask.any()):
             return None
@@ -296,11 +296,11 @@ class _Evaluation:
         return mask.float()[None, None]
 
     def note(self, t: int, key: str, value: float) -> None:
-        """Keeps a value of frame t; NaN is none."""
+        """Stores a value of frame t; NaN as None."""
         self.per_frame.setdefault(key, [None] * len(self.restored))[t] = None if math.isnan(value) else value
 
     def notes(self) -> list[str]:
-        """What was left out."""
+        """Sentences on measures that were left out, and why."""
         said = []
         count = len(self.restored)
         if "warping_error" not in self.per_frame:

@@ -1,7 +1,7 @@
-"""How far two sets of pictures lie apart in the features of a network: FID's and KID's formulas, and FVD's over pieces of clips.
+"""Distances between sets of images in a network's features: the formulas of FID and KID, and an FVD-like distance over pieces of clips.
 
-A number means something only beside others of the same network: published ones are of TensorFlow's Inception (FID, KID) and of I3D (FVD), which are
-not here. Every distance therefore carries the name of what measured it.
+Values are comparable only for the same network: published ones use TensorFlow's Inception (FID, KID) and I3D (FVD), which are not available here.
+Features therefore carry the name of their network.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from ..models.checkpoints.fill import fill
 from .identity import EmbeddedIdentity, identity_crop
 
 INCEPTION_FILE = "inception_v3_google-0cc3c7bd.pth"
-"""torchvision's weights of Inception v3, looked for beside other weights and in torch's own folder; never downloaded."""
+"""torchvision's weights of Inception v3, searched for in model folders and torch's checkpoint folder; never downloaded."""
 PIECE_LENGTH, STRIDE = 16, 8
-"""Frames of a piece of a clip, as I3D sees, and from one piece to the next."""
+"""Frames per piece of a clip, as for I3D, and their stride."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Pictures (n, 3, H, W) in [0, 1] to features (n, D) float64 on the CPU, and what gives them, for people."""
+    """Maps images (n, 3, H, W) in [0, 1] to features (n, D) float64 on the CPU; `name` is the network's display name."""
 
     name: str
     of: Callable[[Tensor], Tensor]
 
 
 def inception_features(weights: Path, device: torch.device | str = "cpu") -> Features:
-    """The 2048 pooled features of torchvision's Inception v3, at 299 x 299.
+    """The 2048 pooled features of torchvision's Inception v3 at 299 x 299.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -40,8 +40,6 @@ def inception_features(weights: Path, device: torch.device | str = "cpu") -> Fea
     """
     from torchvision.models import inception_v3
 
-    if not weights.is_file():
-        raise FileNotFoundError(f"no Inception weights at {weights}; put torchvision's {INCEPTION_FILE} there, or measure by the embedded features")
     with torch.device("meta"):
         network = inception_v3(weights=None, init_weights=False, transform_input=True)
     fill(network, weights, "Inception v3", "take it out of the model folder, and the embedded features are taken", device)
@@ -57,7 +55,7 @@ def inception_features(weights: Path, device: torch.device | str = "cpu") -> Fea
 
 
 def identity_features(landmarks: Tensor, device: torch.device | str = "cpu") -> Features:
-    """The embedding that comes with the package, of aligned crops whose eyes, nose and mouth corners lie at `landmarks` (5, 2)."""
+    """The bundled identity embedding of aligned crops with this landmark template (5, 2)."""
     embed = EmbeddedIdentity(device)
 
     def features(pictures: Tensor) -> Tensor:
@@ -67,7 +65,7 @@ def identity_features(landmarks: Tensor, device: torch.device | str = "cpu") -> 
 
 
 def available_features(landmarks: Tensor, folders: Iterable[Path] = (), device: torch.device | str = "cpu") -> Features:
-    """`inception_features` where its file lies in `folders` or in torch's checkpoint folder, else `identity_features`; their name says which."""
+    """`inception_features` if its file is in `folders` or torch's checkpoint folder, else `identity_features`."""
     for folder in (*folders, Path(torch.hub.get_dir()) / "checkpoints"):
         if (folder / INCEPTION_FILE).is_file():
             return inception_features(folder / INCEPTION_FILE, device)
@@ -75,9 +73,9 @@ def available_features(landmarks: Tensor, folders: Iterable[Path] = (), device: 
 
 
 def over_time(features: Tensor) -> Tensor:
-    """Of a clip's features (T, D), those of its pieces of 16 frames, every 8: their mean, and the mean absolute change from frame to frame, (n, 2 D).
+    """Temporal features (n, 2 D) of a clip's features (T, D): mean and mean absolute frame difference over pieces of 16 frames with stride 8.
 
-    A clip that is shorter is one piece.
+    Shorter clips are one piece.
 
     Raises:
         ValueError: for fewer than two frames.
@@ -92,7 +90,7 @@ def over_time(features: Tensor) -> Tensor:
 def frechet_distance(first: Tensor, second: Tensor) -> float:
     """|m_1 - m_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2)) of features (n, D) and (m, D): FID's formula (Heusel et al. 2017, eq. 6).
 
-    Covariances of few pictures are too small in most directions, so that sets of different sizes do not compare.
+    Covariances of few images are biased, so sets of different sizes are not comparable.
 
     Raises:
         ValueError: for fewer than two pictures, or features of two widths.

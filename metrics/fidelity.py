@@ -1,4 +1,4 @@
-"""How close frames are to the truth: PSNR and SSIM, per frame, of the whole frame or of a region."""
+"""Fidelity to the reference: PSNR and SSIM per frame, over the whole frame or a region."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ SIGMA = 1.5
 
 
 def psnr(x: Tensor, y: Tensor, peak: float = 1.0, region: Tensor | None = None) -> Tensor:
-    """10 log10(peak^2 / mean squared error) of each frame, in dB; infinite for equal frames.
+    """PSNR of each frame in dB: 10 log10(peak^2 / MSE); infinite for equal frames.
 
-    x, y: (N, C, H, W) of one shape, range 0..peak. region: (N, 1, H, W) in [0, 1], how much each pixel counts; None is all alike.
+    x, y: (N, C, H, W) of one shape, range 0..peak. region: (N, 1, H, W) pixel weights in [0, 1]; None for uniform.
     Returns (N,) float64, NaN where the region is empty.
 
     Raises:
@@ -34,8 +34,8 @@ def ssim(x: Tensor, y: Tensor, region: Tensor | None = None) -> Tensor:
 
     SSIM = (2 mx my + c1) (2 sxy + c2) / ((mx^2 + my^2 + c1) (sxx + syy + c2)), moments under the window, not corrected for its size.
 
-    x, y: (N, C, H, W) of one shape, in [0, 1], sides at least 11. region: (N, 1, H, W) in [0, 1], how much the window around each
-    pixel counts; None is all alike. Returns (N,) float64, at most 1; NaN where no window is centred in the region.
+    x, y: (N, C, H, W) of one shape, in [0, 1], sides at least 11. region: (N, 1, H, W) weights in [0, 1] of the windows around
+    each pixel; None for uniform. Returns (N,) float64, at most 1; NaN where no window is centred in the region.
 
     Raises:
         ValueError: if the shapes differ, are not (N, C, H, W), a side is below 11 pixels, or the region does not fit.
@@ -49,7 +49,7 @@ def ssim(x: Tensor, y: Tensor, region: Tensor | None = None) -> Tensor:
 
 
 def ssim_map(x: Tensor, y: Tensor) -> Tensor:
-    """SSIM under the window around each pixel that has one inside the frame, (N, C, H - 10, W - 10) float64; as `ssim` otherwise."""
+    """SSIM map of the windows that lie inside the frame, (N, C, H - 10, W - 10) float64; see `ssim`."""
     _check(x, y, None)
     if min(x.shape[-2:]) < WINDOW:
         raise ValueError(f"SSIM looks through an {WINDOW} x {WINDOW} window, got frames of {x.shape[-2]} x {x.shape[-1]}; use larger frames")
@@ -61,13 +61,13 @@ def ssim_map(x: Tensor, y: Tensor) -> Tensor:
 
 
 def ssim_within(values: Tensor, region: Tensor | None) -> Tensor:
-    """The mean (N,) of what `ssim_map` gives, weighed by a region (N, 1, H, W) of the frames."""
+    """Mean (N,) of an SSIM map, weighted by a region (N, 1, H, W) of the frames."""
     edge = WINDOW // 2
     return weighted_mean(values, None if region is None else region[..., edge:-edge, edge:-edge])
 
 
 def _local_mean(x: Tensor) -> Tensor:
-    """(N, C, H, W) under the window. Eleven shifted sums an axis: several times faster than a convolution in double precision on a CPU."""
+    """Gaussian-windowed mean of (N, C, H, W). Eleven shifted sums per axis: several times faster than convolution in double precision on a CPU."""
     taps = [math.exp(-((at - WINDOW // 2) ** 2) / (2 * SIGMA**2)) for at in range(WINDOW)]
     total = math.fsum(taps)
     for axis in (-1, -2):
@@ -77,7 +77,7 @@ def _local_mean(x: Tensor) -> Tensor:
 
 
 def weighted_mean(values: Tensor, region: Tensor | None) -> Tensor:
-    """The mean of each of values (N, C, H, W), weighed by region (N, 1, H, W); NaN where all weights are 0."""
+    """Mean (N,) of values (N, C, H, W), weighted by region (N, 1, H, W); NaN where all weights are 0."""
     if region is None:
         return values.mean((1, 2, 3))
     weight = region.to(values)

@@ -1,6 +1,6 @@
-"""Whether it is still the same person: cosine of two embeddings, ArcFace's (Deng et al., CVPR 2019) or those that come with the package.
+"""Identity similarity: cosine of face embeddings, by ArcFace (Deng et al., CVPR 2019) or the bundled network.
 
-ArcFace is facexlib's IR-SE-50 with the weights of a local file; nothing is ever downloaded.
+ArcFace is facexlib's IR-SE-50 with weights from a local file; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from ..models.face_embedding import SIDE as EMBEDDED_SIDE
 from ..models.facexlib_networks import facexlib_class
 
 SIDE = 112
-"""Side of the picture that ArcFace looks at."""
+"""Side of ArcFace's input in pixels."""
 TEMPLATE = torch.tensor([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], dtype=torch.float64)
-"""(5, 2) ArcFace's places of left eye, right eye, nose, left and right mouth corner, in that picture (InsightFace)."""
+"""(5, 2) ArcFace's template in that input (InsightFace): left eye, right eye, nose, left and right mouth corner."""
 
 Embed = Callable[[Tensor], Tensor]
-"""Faces (n, 3, 112, 112) RGB in [0, 1] to unit vectors (n, D) float64 on the CPU."""
+"""Maps faces (n, 3, 112, 112) RGB in [0, 1] to unit vectors (n, D) float64 on the CPU."""
 
 
 def load_arcface(weights: Path | str, device: torch.device | str = "cpu") -> Embed:
@@ -38,13 +38,10 @@ def load_arcface(weights: Path | str, device: torch.device | str = "cpu") -> Emb
         ValueError: if it is damaged, or holds something else.
         ImportError: if facexlib cannot be imported.
     """
-    path = Path(weights)
-    if not path.is_file():
-        raise FileNotFoundError(f"no ArcFace weights at {path}; put recognition_arcface_ir_se50.pth there or measure without identity")
     backbone = facexlib_class("recognition.arcface_arch", "Backbone")
     with torch.device("meta"):  # the weights are the file's, so none are drawn
         network = backbone(num_layers=50, drop_ratio=0.6, mode="ir_se")
-    fill(network, path, "ArcFace IR-SE-50", "take it out of the model folder, and identity is left out", device)
+    fill(network, weights, "ArcFace IR-SE-50", "take it out of the model folder, and identity is left out", device)
 
     @torch.no_grad()
     def embed(faces: Tensor) -> Tensor:
@@ -55,7 +52,7 @@ def load_arcface(weights: Path | str, device: torch.device | str = "cpu") -> Emb
 
 
 class EmbeddedIdentity:
-    """The embedding that comes with the package, as an Embed of faces (n, 3, 150, 150); `place` is where `identity_crop` puts them."""
+    """The bundled embedding as an `Embed` of faces (n, 3, 150, 150); `place` is its template and side for `identity_crop`."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.network, self.device = load_embedded(FaceEmbedding, device), device
@@ -67,14 +64,14 @@ class EmbeddedIdentity:
 
 
 def alignment_of(embed: Embed) -> tuple[Tensor, int]:
-    """Template and side of the faces that a network wants."""
+    """Template and side of the aligned faces that a network expects."""
     return getattr(embed, "place", (TEMPLATE, SIDE))
 
 
 def identity_crop(frame: Tensor, landmarks: Tensor, template: Tensor = TEMPLATE, side: int = SIDE) -> Tensor:
-    """The face at landmarks (5, 2) in frame (3, H, W), as a network wants it, ArcFace by default: (3, side, side) float32, border replicated.
+    """Aligned face (3, side, side) float32 at landmarks (5, 2) of frame (3, H, W), by default for ArcFace; border replicated.
 
-    A larger face is sampled more densely first and then averaged, so that it does not alias.
+    Larger faces are supersampled and averaged against aliasing.
 
     Raises:
         ValueError: if the landmarks are not five finite points.
@@ -92,7 +89,7 @@ def identity_crop(frame: Tensor, landmarks: Tensor, template: Tensor = TEMPLATE,
 
 
 def _similarity(source: Tensor, target: Tensor) -> tuple[complex, complex]:
-    """(a, b) with a z + b nearest to target for z in source (K, 2), in least squares, points as complex numbers x + iy."""
+    """Least-squares similarity (a, b), target = a z + b, for source points z (K, 2), as complex numbers x + iy."""
     z, w = (torch.complex(points[:, 0], points[:, 1]) for points in (source, target))
     middle, aim = z.mean(), w.mean()
     turn = ((z - middle).conj() * (w - aim)).sum() / (z - middle).abs().square().sum()

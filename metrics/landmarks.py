@@ -1,7 +1,7 @@
-"""Where the face's parts are in the restored clip, next to where they are in the truth.
+"""Landmark distances between the restored clip and the reference.
 
-Landmarks come from whoever can find them: (T, K, 2), x to the right and y down, NaN in frames without the face. What comes out is in the
-same unit; papers measure pixels of an aligned 512 x 512 crop.
+Landmarks are (T, K, 2) from any detector, x to the right and y down, NaN in frames without the face. Results are in the same unit; papers use pixels
+of an aligned 512 x 512 crop.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def landmark_distance(found: Tensor, truth: Tensor) -> Tensor:
-    """d_t = mean over points of |l_t - g_t|, of each frame: (T,) float64, NaN where one of the two is unknown.
+    """d_t = mean over points of |l_t - g_t| per frame: (T,) float64, NaN where either is unknown.
 
     Its mean over the frames is AKD, the average keypoint distance (KEEP, after Tzaban et al. 2022; DicFace), its standard deviation
     sigma_AKD (KEEP).
@@ -28,10 +28,10 @@ def landmark_distance(found: Tensor, truth: Tensor) -> Tensor:
 
 
 def landmark_motion_error(found: Tensor, truth: Tensor) -> Tensor:
-    """e_t = mean over points of |(l_t - l_(t-1)) - (g_t - g_(t-1))|, of each frame: (T,) float64, NaN for the first and where a point is unknown.
+    """e_t = mean over points of |(l_t - l_(t-1)) - (g_t - g_(t-1))|, per frame: (T,) float64, NaN for the first and where a point is unknown.
 
-    Its mean over the frames is our TLME. PGTFormer and DicFace report a "TLME" without saying what it is (DicFace's issue 8 asks); this is
-    the reading that fits its name and its use: how far landmarks move that should not, or do not move that should.
+    Its mean over the frames is our TLME. PGTFormer and DicFace report a "TLME" without a definition (DicFace's issue 8 asks); this reading fits
+    its name and use: the error of the landmarks' motion.
 
     Raises:
         ValueError: if the two are not (T, K, 2) of one shape.

@@ -1,4 +1,4 @@
-"""LPIPS (Zhang et al., CVPR 2018), where all that it needs already lies on this machine."""
+"""LPIPS (Zhang et al., CVPR 2018), where the package and its weights are installed."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 Backbone = Literal["vgg", "alex"]
 
 BACKBONES: dict[Backbone, str] = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
-"""The file of torchvision's weights, by the name that the package `lpips` gives the network."""
+"""torchvision's weights files by the backbone names of the package `lpips`."""
 MIN_SIDE = 32
-"""Pixels of the shorter side below which the networks' last layers have nothing to look at."""
+"""Least shorter side in pixels for the networks' last layers."""
 
 
 def lpips_or_none(device: torch.device, backbone: Backbone = "vgg") -> nn.Module | None:
-    """LPIPS as a module from two images (N, 3, H, W) in [-1, 1] to distances (N, 1, 1, 1), or None where a part of it is missing.
+    """LPIPS as a module from two images (N, 3, H, W) in [-1, 1] to distances (N, 1, 1, 1), or None where it is not installed.
 
-    It needs the package `lpips`, which carries its linear weights, and the backbone's weights in torch.hub's checkpoint folder, which the
-    package would download otherwise: here it is never downloaded.
+    Needs the package `lpips`, which includes its linear weights, and the backbone's weights in torch.hub's checkpoint folder, which are never
+    downloaded here.
     """
     try:
         import lpips  # type: ignore[import-not-found]
@@ -32,15 +32,15 @@ def lpips_or_none(device: torch.device, backbone: Backbone = "vgg") -> nn.Module
 
 
 def backbone_file(backbone: Backbone) -> Path:
-    """Where torchvision keeps, and looks for, the backbone's weights."""
+    """The path where torchvision stores the backbone's weights."""
     return Path(torch.hub.get_dir()) / "checkpoints" / BACKBONES[backbone]
 
 
 def perceptual_distance(module: nn.Module, x: Tensor, y: Tensor, region: Tensor | None = None) -> Tensor:
     """LPIPS of each frame: 0 for equal frames, rarely above 1.
 
-    x, y: (N, 3, H, W) in [0, 1]. region: (N, 1, H, W); the distance is that of the two rectangles around its pixels above 1/2.
-    Returns (N,) float64 on the CPU, NaN where the frame or that rectangle is below 32 pixels.
+    x, y: (N, 3, H, W) in [0, 1]. region: (N, 1, H, W); the distance is that of the bounding box of its pixels above 1/2.
+    Returns (N,) float64 on the CPU, NaN where the frame or that box is below 32 pixels.
     """
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     found = []
@@ -52,7 +52,7 @@ def perceptual_distance(module: nn.Module, x: Tensor, y: Tensor, region: Tensor 
 
 
 def bounding_slices(region: Tensor) -> tuple[slice, slice]:
-    """Rows and columns around the pixels of region (H, W) that are above 1/2; both empty when there are none."""
+    """Bounding rows and columns of the pixels of region (H, W) above 1/2; both empty if there are none."""
     at = torch.nonzero(region > 0.5)
     if not len(at):
         return slice(0, 0), slice(0, 0)

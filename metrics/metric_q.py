@@ -1,4 +1,4 @@
-"""How much true content frames show, without a reference: sharp edges count, and noise does not, unlike in `sharpness`."""
+"""No-reference image content: unlike `sharpness`, sharp edges count and noise does not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..colour import luma
 PATCH = 8
 """Side of the patches, in pixels; the authors' choice."""
 SIGNIFICANCE = 0.001
-"""Chance that a patch of white noise counts as one with a direction; the authors' choice."""
+"""Probability that a patch of white noise counts as directed; the authors' choice."""
 
 
 def image_content(frames: Tensor, patches: Tensor | None = None) -> Tensor:
@@ -36,7 +36,7 @@ def image_content(frames: Tensor, patches: Tensor | None = None) -> Tensor:
 
 
 def content_gain(frames: Tensor, others: Tensor) -> Tensor:
-    """By what share frames hold more content than others of the same scene: Q / Q' - 1 over patches with a direction in both, (N,) float64.
+    """Relative gain in content over other frames of the same scene: Q / Q' - 1 over patches directed in both, (N,) float64.
 
     At least -1; 0 where no patch has one.
 
@@ -50,7 +50,7 @@ def content_gain(frames: Tensor, others: Tensor) -> Tensor:
 
 
 def directed(frames: Tensor) -> Tensor:
-    """Which patches have a direction, (N, H // 8, W // 8): (s1 - s2) / (s1 + s2) above what white noise has in one of 1000 patches.
+    """Mask of directed patches (N, H // 8, W // 8): (s1 - s2) / (s1 + s2) above the value that white noise reaches in one of 1000 patches.
 
     That is sqrt((1 - q) / (1 + q)) with q = 0.001 ** (1 / (n - 1)), n the number of pixels in a patch (the paper's eq. 18).
 

@@ -1,4 +1,4 @@
-"""Quality without a reference: MUSIQ, MANIQA and NIQE by the package pyiqa, where it and their weights already lie on this machine."""
+"""No-reference quality: MUSIQ, MANIQA and NIQE by the package pyiqa, where it and their weights are installed."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ..models.checkpoints.fill import fill
 from .lpips import bounding_slices
 
 Judge = Callable[[Tensor], float]
-"""A frame (1, 3, H, W) in [0, 1] to its score; NaN below the side that the network needs."""
+"""Maps a frame (1, 3, H, W) in [0, 1] to its score; NaN below the network's least side."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What is known of a score.
+    """A no-reference score.
 
     Attributes:
-        name: for people.
+        name: display name.
         file: of pyiqa's weights.
-        least: pixels of the shorter side that it needs.
+        least: least shorter side in pixels.
     """
 
     name: str
@@ -39,17 +39,17 @@ SCALES = {
     "maniqa": Scale("MANIQA", "ckpt_koniq10k.pt", 224),
     "niqe": Scale("NIQE", "niqe_modelparameters.mat", 192),
 }
-"""By key of a report and name in pyiqa, with the weights that it takes by default: MUSIQ's and MANIQA's of KonIQ-10k, NIQE's model of natural
-pictures. MANIQA looks at 224 x 224 pieces, NIQE at several of 96 x 96."""
+"""By report key and pyiqa name, with pyiqa's default weights: KonIQ-10k for MUSIQ and MANIQA, the model of natural images for NIQE. MANIQA uses
+224 x 224 crops, NIQE patches of 96 x 96."""
 
 
 def weights_file(key: str) -> Path:
-    """Where pyiqa keeps, and looks for, the weights."""
+    """The path where pyiqa stores the weights."""
     return Path(torch.hub.get_dir()) / "pyiqa" / SCALES[key].file
 
 
 def missing(key: str) -> str | None:
-    """A sentence on what is missing for a score; None if nothing is."""
+    """A sentence on what is missing for a score; None if it is available."""
     scale, path = SCALES[key], weights_file(key)
     try:
         importlib.import_module("pyiqa")
@@ -65,7 +65,7 @@ def load_judge(key: str, device: torch.device) -> Judge:
     """A score of SCALES.
 
     Raises:
-        ImportError, FileNotFoundError: where `missing` says what is.
+        ImportError, FileNotFoundError: where `missing` reports something.
         ValueError: if the file cannot be read, or holds another network.
     """
     pyiqa: Any = importlib.import_module("pyiqa")
@@ -88,7 +88,7 @@ def load_judge(key: str, device: torch.device) -> Judge:
 
 
 def score_region(judge: Judge, frame: Tensor, region: Tensor | None = None) -> float:
-    """The score of a frame (1, 3, H, W), or of the rectangle around its pixels of `region` (1, 1, H, W) above 1/2."""
+    """Score of a frame (1, 3, H, W), or of the bounding box of the pixels of `region` (1, 1, H, W) above 1/2."""
     if region is None:
         return judge(frame)
     rows, columns = bounding_slices(region[0, 0])
@@ -96,8 +96,7 @@ def score_region(judge: Judge, frame: Tensor, region: Tensor | None = None) -> f
 
 
 def _untrained(pyiqa: Any, key: str) -> Any:
-    """The network without weights. pyiqa would unpickle them with whatever code is inside; and while it makes MANIQA, timm would fetch a backbone
-    that the file replaces."""
+    """The network without weights: pyiqa would unpickle them unsafely, and for MANIQA timm would download a backbone that the file replaces."""
     if key != "maniqa":
         return pyiqa.create_metric(key, device=torch.device("cpu"), pretrained=False)
     module: Any = importlib.import_module("pyiqa.archs.maniqa_arch")

@@ -1,4 +1,4 @@
-"""Whether the restored clip explains the footage it was restored from: A x next to y."""
+"""Data residual: whether the restored clip x explains the footage y, A x = y."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from torch import Tensor
 
 
 def residual_rms(explained: Tensor, observation: Tensor) -> Tensor:
-    """Root of mean (A x - y)^2 of each frame, for frames in [0, 1]: (N,) float64, 0 to 1.
+    """RMS of A x - y per frame, for frames in [0, 1]: (N,) float64, 0 to 1.
 
-    Divided by the standard deviation of the noise it is near 1 when x is the truth. Above that, x does not explain y (or the degradation is
-    described wrongly); far below, x has fitted the noise. 20 log10(1 / rms) is the PSNR of A x against y.
+    Relative to the noise's standard deviation it is about 1 for the true x. Above that, x does not explain y (or the degradation is wrong);
+    far below, x fits the noise. 20 log10(1 / rms) is the PSNR of A x against y.
 
     explained, observation: A x and y, (N, C, H, W) of one shape.
 

@@ -1,4 +1,4 @@
-"""How much fine detail frames show, without a reference. Noise counts as detail, so compare results of one clip only."""
+"""No-reference sharpness. Noise counts as detail, so compare results of the same clip only."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .fidelity import weighted_mean
 def laplacian_variance(frames: Tensor, region: Tensor | None = None) -> Tensor:
     """Variance of the 4-neighbour Laplacian of luma in grey levels (Pech-Pacheco et al., ICPR 2000): (N,) float64 in grey levels squared.
 
-    frames: (N, 3, H, W) in [0, 1]. region: (N, 1, H, W) in [0, 1], how much each pixel counts. The outermost pixels are left out. NaN
-    where nothing counts. 0 for a flat picture; an ordinary face has some tens to some thousands.
+    frames: (N, 3, H, W) in [0, 1]. region: (N, 1, H, W) pixel weights in [0, 1]. Border pixels are excluded. NaN where all weights
+    are 0. 0 for a flat image; ordinary faces have tens to thousands.
     """
     values = _filtered(frames, [[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])
     mean = weighted_mean(values, _without_border(region))
@@ -24,8 +24,8 @@ def laplacian_variance(frames: Tensor, region: Tensor | None = None) -> Tensor:
 def tenengrad(frames: Tensor, region: Tensor | None = None) -> Tensor:
     """mean (gx^2 + gy^2) with Sobel's filters over 8, of luma (Krotkov 1988, after Tenenbaum 1970): (N,) float64, (grey levels / pixel)^2.
 
-    Arguments as of `laplacian_variance`. Less moved by noise than the Laplacian, and less by the finest detail. A ramp of g grey levels a
-    pixel has g^2.
+    Arguments as for `laplacian_variance`. Less sensitive to noise and the finest detail than the Laplacian. A ramp of g grey levels per pixel
+    has g^2.
 
     >>> ramp = torch.arange(8.0).expand(1, 3, 8, 8) * 2 / 255
     >>> round(tenengrad(ramp).item(), 4)

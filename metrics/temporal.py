@@ -1,8 +1,8 @@
-"""What changes from frame to frame that is not motion: warping error and flicker.
+"""Temporal consistency: warping error and flicker.
 
-A pair is two neighbouring frames, `first` and `second`. The flow leads from `first` into `second`, so `warp(second, flow)` is the second
-frame as seen from the first, and only pixels of the first frame count that are visible in both (motion/occlusion.py). Whoever compares
-methods takes the flow from the same clip for all of them: the truth, or the footage that they restored.
+A pair is two consecutive frames, `first` and `second`. The flow leads from `first` into `second`, so `warp(second, flow)` is the second frame aligned
+to the first, and only pixels of the first frame count that are visible in both (motion/occlusion.py). To compare methods, compute the flow from
+the same clip for all of them: the reference, or the footage.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..motion.warp import warp
 
 @dataclass(frozen=True, eq=False)
 class PairMotion:
-    """What the motion of a pair is.
+    """Motion of a pair.
 
     Attributes:
         flow: (1, 2, H, W) float32 of the first frame into the second, in pixels.
@@ -35,10 +35,10 @@ class PairMotion:
 
 @dataclass(frozen=True)
 class WarpingError:
-    """d = first - warp(second, flow), m the visible pixels; three ways to divide sum m d^2, for frames in [0, 1].
+    """d = first - warp(second, flow), m the visible pixels; three normalisations of sum m d^2, for frames in [0, 1].
 
     Attributes:
-        rgb_sum: sum over m of |d|^2, the three channels added up, over the number of visible pixels (Lai et al., ECCV 2018, the formula;
+        rgb_sum: sum over m of |d|^2, channels summed, over the number of visible pixels (Lai et al., ECCV 2018, the formula;
             FLAIR's E_warp; seed-space MAP's WE, which is in units of 0.01). 0 to 3.
         per_value: the same over the number of visible values, a third of it (what Lai et al.'s published code computes). 0 to 1.
         over_all: the same over all values, hidden ones counting as 0 (the form of seed-space MAP's warping loss). 0 to 1.
@@ -50,7 +50,7 @@ class WarpingError:
 
 
 def pair_motion(source: FlowSource, first: Any, second: Any) -> PairMotion:
-    """The motion of a pair from both frames' features, as `source.features` gives them."""
+    """Motion of a pair from the features (`source.features`) of both frames."""
     flow = source.flow(first, second)
     return PairMotion(flow, visible(flow, source.flow(second, first)))
 
@@ -58,7 +58,7 @@ def pair_motion(source: FlowSource, first: Any, second: Any) -> PairMotion:
 def warping_error(first: Tensor, second: Tensor, motion: PairMotion, region: Tensor | None = None) -> WarpingError:
     """The three warping errors of a pair of frames (1, 3, H, W) in [0, 1].
 
-    region: (1, 1, H, W) in [0, 1], how much each pixel of the first frame counts; None is all alike. NaN where nothing counts.
+    region: (1, 1, H, W) weights in [0, 1] of the first frame's pixels; None for uniform. NaN where all weights are 0.
     """
     counted = motion.seen if region is None else motion.seen * region
     everything = counted.numel() if region is None else float(region.double().sum())
@@ -71,8 +71,8 @@ def warping_error(first: Tensor, second: Tensor, motion: PairMotion, region: Ten
 def flicker(first: Tensor, second: Tensor, motion: PairMotion, truth: tuple[Tensor, Tensor] | None = None, region: Tensor | None = None) -> float:
     """mean over visible values of |(warp(second) - first) - (warp(truth's second) - truth's first)|, in grey levels (0 to 255, with a truth 510).
 
-    Without a truth it is all that changes along the motion, that is what the light does, noise, and interpolation among it; with one only
-    what the restoration added, and 0 when the frames are the truth.
+    Without a truth it includes every change along the motion, also of illumination, noise and interpolation; with one only what the restoration
+    added, and 0 if the frames equal the truth.
 
     first, second, truth: (1, 3, H, W) in [0, 1]. region: as in `warping_error`. NaN where nothing counts.
     """
@@ -85,11 +85,11 @@ def flicker(first: Tensor, second: Tensor, motion: PairMotion, truth: tuple[Tens
 
 
 def mean_warping_error(frames: Tensor, motion_of: Tensor) -> WarpingError:
-    """The warping errors of a clip, means over its pairs.
+    """Warping errors of a clip, averaged over its pairs.
 
     Args:
         frames: (T, 3, H, W) in [0, 1], T at least 2.
-        motion_of: the clip whose motion it is, of that shape, by DIS.
+        motion_of: the clip, of the same shape, from which DIS flow is computed.
 
     Raises:
         ValueError: if the two clips differ in shape, or are single frames.
@@ -120,5 +120,5 @@ def _ratio(total: float, count: float) -> float:
 
 
 def _mean(values: list[float]) -> float:
-    """The mean of what is there; NaN when nothing is."""
+    """Mean of the values that are not NaN; NaN if there are none."""
     return float(torch.tensor(values, dtype=torch.float64).nanmean())

@@ -258,7 +258,7 @@ def _fold(steps: Tensor, period: float) -> _Folded:
 
 @lru_cache(64)
 def _bins(length: int, period: float) -> Tensor:
-    """(phases, lines) of a period: which of `length` places have that phase; `length` itself where there are no more."""
+    """(phases, lines) positions of each phase of a period within `length`; `length` where there are no more."""
     count = round(period)
     phase = ((torch.arange(length) % period) * count / period).long() % count
     places = [torch.nonzero(phase == k)[:, 0] for k in range(count)]

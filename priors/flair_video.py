@@ -49,7 +49,7 @@ class _LastResult(Generic[Result]):
         self._last: tuple[Tensor, Result] | None = None
 
     def of(self, condition: Tensor, function: Callable[[Tensor], Result]) -> Result:
-        """function(condition), made anew only where that is not the last one seen; without gradients, so that they may flow past it later."""
+        """function(condition), cached for the last condition; computed without gradients."""
         last = self._last
         if last is None or last[0].device != condition.device or not torch.equal(last[0], condition):
             with torch.inference_mode(False), torch.no_grad():

@@ -67,7 +67,7 @@ def prior_from_file(
     dtype: torch.dtype = torch.float32,
     placed: Callable[[nn.Module], Placement] | None = None,
 ) -> Prior:
-    """The prior that a checkpoint holds: one of FLAIR's two video networks, or an image network of DifFace's kind.
+    """Loads the prior of a checkpoint: one of FLAIR's two video networks, or an image network of DifFace's kind.
 
     Its parameters are made outside inference mode, so that gradients may flow through it later.
 

@@ -19,14 +19,14 @@ class Card:
 
     Attributes:
         title: of the network.
-        what: what it is and what it does, in a few sentences.
-        data: what it was trained on.
+        what: description, in a few sentences.
+        data: training data.
         licence: of the weights.
-        recipe: how it was trained.
-        command: the command that does so.
-        seed: of it.
-        bias: whom the data shows, and whom not.
-        figures: what was measured on faces held out: (name, value) pairs, shown as a table.
+        recipe: training recipe.
+        command: training command.
+        seed: of the training.
+        bias: groups that the data represents, and lacks.
+        figures: results on held-out faces: (name, value) pairs, shown as a table.
     """
 
     title: str

@@ -199,7 +199,7 @@ class CodePrediction(_CodebookStage):
 
 
 class Joint(CodePrediction):
-    """Stage III: feature transforms learn to hand the input's own features to the generator (CodeFormer, eq. 5 to 7), codes go on learning."""
+    """Stage III: trains the transforms of the input's features into the generator (CodeFormer, eq. 5 to 7), and the codes further."""
 
     name = "joint"
 

@@ -30,21 +30,21 @@ EVIDENCE_FILE = "places.safetensors"
 
 @dataclass(frozen=True)
 class EvidenceRecipe:
-    """What decides how codes get their distributions.
+    """Hyperparameters of the evidence stage.
 
     Attributes:
         plan: the schedule; a batch counts stills.
-        stills: so many faces are looked at, before the first step.
+        stills: number of faces whose evidence is computed before the first step.
         blind: degradations.
         jitter: of the stills before.
         prior: alpha of the Dirichlet prior.
-        observations: n, what a place counts for that comes back with `error`: the values of the picture that it stands for.
+        observations: n, the count of a position restored with `error`: the number of pixel values that it represents.
         error: root mean squared, in [0, 1].
         most: largest multiple of n.
-        blank, clean: shares of the stills that show nothing of their face, and all of it.
-        logit_scale: how much steeper the parameters start than the base network's logits.
-        temporal_rate: rate of the layers over time, in units of the plan's.
-        validated: held-out faces of a validation.
+        blank, clean: fractions of the stills that are pure noise, and undamaged.
+        logit_scale: factor on the base network's logits at the start.
+        temporal_rate: learning rate of the temporal layers, relative to the plan's.
+        validated: number of held-out faces per validation.
     """
 
     plan: Plan
@@ -169,7 +169,7 @@ class EvidenceStage(Stage[DicFace]):
 
 
 def mostly_noise(image: Tensor, generator: torch.Generator, most: float = 0.2) -> Tensor:
-    """(3, S, S) in [0, 1] under noise of any grain; at most so much of it is left, mostly nothing."""
+    """An image (3, S, S) in [0, 1] replaced by noise of random grain; at most the fraction `most` of its contrast remains."""
     left, grain, depth = torch.rand(3, generator=generator).tolist()
     side = max(8, round(image.shape[-1] / 2 ** (4 * grain)))
     noise = F.interpolate(torch.randn(1, 3, side, side, generator=generator), image.shape[-2:], mode="bicubic", align_corners=False)[0]

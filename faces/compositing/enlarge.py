@@ -45,8 +45,8 @@ def lanczos_resize(picture: Tensor, height: int, width: int) -> Tensor:
     return torch.from_numpy(large).permute(2, 0, 1).to(picture)
 
 
-def in_larger_frame(matrices: Tensor, scale: int) -> Tensor:
-    """Transforms (..., 2, 3) from frame pixels, as transforms from pixels of the enlarged frame; pixel centres at integers."""
+def in_larger_frame(matrices: Tensor, scale: float) -> Tensor:
+    """Transforms (..., 2, 3) from frame pixels, as transforms from pixels of the frame resized by `scale`; pixel centres at integers."""
     linear = matrices[..., :2] / scale
     return torch.cat([linear, matrices[..., 2:] - linear.sum(-1, keepdim=True) * (scale - 1) / 2], -1)
 

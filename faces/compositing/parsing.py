@@ -37,11 +37,8 @@ def load_parser(weights: Path | str, *, device: str | torch.device = "cpu", plac
         ValueError: if it is damaged, or holds something else.
         ImportError: if facexlib cannot be imported.
     """
-    path = Path(weights)
-    if not path.is_file():
-        raise FileNotFoundError(f"no ParseNet weights at {path}; put parsing_parsenet.pth there or paste without a parser")
     net = facexlib_class("parsing.parsenet", "ParseNet")(in_size=CROP, out_size=CROP, parsing_ch=19)
-    fill(net, path, "ParseNet", "take it out of the model folder, and faces are masked without a parser")
+    fill(net, weights, "ParseNet", "take it out of the model folder, and faces are masked without a parser")
     return NetworkParser(net, on(net, device) if placed is None else placed(net), 1 if torch.device(device).type == "cpu" else 4)
 
 

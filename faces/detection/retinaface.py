@@ -50,8 +50,6 @@ class RetinaFaceDetector:
     ) -> None:
         self.threshold = threshold
         self.batch = batch or (1 if torch.device(device).type == "cpu" else 8)
-        if not weights.is_file():
-            raise FileNotFoundError(f"no RetinaFace weights at {weights}; put detection_Resnet50_Final.pth there or choose the blazeface detector")
         self.net = fill(retinaface_network(), weights, "RetinaFace-R50", "choose the detector blazeface")
         self.place = on(self.net, device) if placed is None else placed(self.net)
 

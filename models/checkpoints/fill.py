@@ -26,6 +26,8 @@ def fill(network: Network, path: Path | str, what: str, otherwise: str, device: 
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read, or holds another network.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no {what} weights at {path}; put the published file there")
     try:
         state = read_state(path, str(path))
         wanted = {name: value.shape for name, value in network.state_dict().items()}

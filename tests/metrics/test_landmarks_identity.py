@@ -79,7 +79,7 @@ def test_faces_without_landmarks_are_refused():
 
 def test_arcface_is_read_from_a_file_and_never_fetched(tmp_path):
     """facexlib's own network with random weights: unit vectors, the same face is itself, colours are told apart."""
-    with pytest.raises(FileNotFoundError, match="no ArcFace weights at"):
+    with pytest.raises(FileNotFoundError, match="no ArcFace IR-SE-50 weights at"):
         load_arcface(tmp_path / "recognition_arcface_ir_se50.pth")
     from facexlib.recognition.arcface_arch import Backbone
 

@@ -69,7 +69,7 @@ class Footage:
         return log_uniform(rng, (0.75 * self.scale[1], self.scale[1]) if rng.random() < self.near else self.scale)
 
     def damage(self, frames: np.ndarray, kind: str, scale: float, rng: np.random.Generator) -> np.ndarray:
-        """A clip (T, H, W, 3) float32 RGB in [0, 255], as its camera would have seen it, to what was kept of it: same shape and place, rounded.
+        """Degrades a clip (T, H, W, 3) float32 RGB in [0, 255]: same shape and alignment, rounded.
 
         Args:
             scale: frame pixels per crop pixel.
