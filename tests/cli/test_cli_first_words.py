@@ -39,7 +39,7 @@ def test_help_needs_no_torch(arguments):
     assert without_torch(*arguments).returncode == 0
 
 
-def test_who_types_the_name_alone_is_helped():
+def test_the_bare_command_shows_the_help():
     done = without_torch()
     assert done.returncode == 0 and done.stdout.endswith("example: fvr restore clip.mp4 restored.mp4\n")
 

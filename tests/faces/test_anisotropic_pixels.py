@@ -47,7 +47,7 @@ def placed(track):
 
 
 @pytest.mark.parametrize("aspect", [PAL_WIDE, TALL], ids=str)
-def test_crops_are_those_of_the_picture_with_square_pixels(aspect, astronaut, tmp_path):
+def test_crops_match_those_of_square_pixels(aspect, astronaut, tmp_path):
     frames = stored(astronaut, aspect).repeat(2, 1, 1, 1)
     square = followed(astronaut.repeat(2, 1, 1, 1), Fraction(1), tmp_path / "square.mp4")
     track = followed(frames, aspect, tmp_path / "clip.mp4")
@@ -60,7 +60,7 @@ def test_crops_are_those_of_the_picture_with_square_pixels(aspect, astronaut, tm
     assert torch.allclose(linear.mT @ linear, torch.eye(2, dtype=torch.float64) * (linear**2).sum() / 2, atol=1e-4), "not a similarity"
 
 
-def test_what_was_cut_out_goes_back_in_its_place(astronaut, tmp_path):
+def test_pasted_crops_return_to_their_place(astronaut, tmp_path):
     frames = stored(astronaut, PAL_WIDE).repeat(2, 1, 1, 1)
     track = followed(frames, PAL_WIDE, tmp_path / "clip.mp4")
     pasted, mask = Paster(fade=False).paste(frames, 0, [(track, align(frames, track, 0), None)])
@@ -71,5 +71,5 @@ def test_what_was_cut_out_goes_back_in_its_place(astronaut, tmp_path):
 
 
 @pytest.mark.parametrize(("info", "taken"), [(1.0, 1.0), (64 / 45, 64 / 45), (0.3, 0.3), (100.0, 1.0), (0.001, 1.0)])
-def test_absurd_shapes_are_taken_for_slips(info, taken):
+def test_implausible_pixel_aspects_are_treated_as_square(info, taken):
     assert plausible(info) == taken

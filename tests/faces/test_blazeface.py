@@ -20,7 +20,7 @@ from fvr.faces.geometry import TEMPLATE, scales, similarity
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 
 
-def test_points_move_turn_and_grow_with_the_mesh():
+def test_five_points_are_equivariant_to_similarities_of_the_mesh():
     """f(s R m + t) = s R f(m) + t."""
     mesh = torch.randn(468, 3, generator=torch.Generator().manual_seed(0)) * 40
     roll, zoom, shift = 2.1, 1.7, torch.tensor([30.0, -12.0])
@@ -31,7 +31,7 @@ def test_points_move_turn_and_grow_with_the_mesh():
     assert_close(FIVE_POINT_WEIGHTS.sum(1), torch.ones(5, dtype=torch.float64), atol=1e-9, rtol=0)
 
 
-def test_a_region_and_back_is_where_it_was():
+def test_to_frame_inverts_to_crop():
     points = torch.rand(468, 3, generator=torch.Generator().manual_seed(1)) * 200
     region = region_of(points, 0.7)
     matrix = torch.from_numpy(region.to_crop()).float()
@@ -41,7 +41,7 @@ def test_a_region_and_back_is_where_it_was():
 
 
 @pytest.mark.parametrize("quarter", [0, 1, 2, 3])
-def test_boxes_of_a_turned_picture_come_back(quarter):
+def test_unrotate_inverts_quarter_turns(quarter):
     picture = torch.zeros(60, 100)
     picture[10:20, 30:70] = 1
     rows, columns = torch.nonzero(torch.rot90(picture, quarter), as_tuple=True)
@@ -49,7 +49,7 @@ def test_boxes_of_a_turned_picture_come_back(quarter):
     assert unrotate(Candidate(box, 0.0, 1.0), quarter, 60, 100).box.tolist() == [30, 10, 69, 19]
 
 
-def test_it_finds_the_astronaut_at_any_size_and_nothing_elsewhere(astronaut, detector):
+def test_detects_the_astronaut_at_any_size_and_nothing_elsewhere(astronaut, detector):
     frames = torch.stack([astronaut, astronaut.flip(-1), torch.zeros_like(astronaut)])
     found = detector(frames)
     assert [len(faces) for faces in found] == [1, 1, 0]
@@ -62,7 +62,7 @@ def test_it_finds_the_astronaut_at_any_size_and_nothing_elsewhere(astronaut, det
         assert_close(face.landmarks, (found[0][0].landmarks + 0.5) * zoom - 0.5, atol=4 * max(zoom, 0.5), rtol=0)
 
 
-def test_following_does_not_depend_on_chunks_and_costs_no_face(astronaut, detector):
+def test_tracking_is_independent_of_chunks_and_misses_no_face(astronaut, detector):
     frames = torch.stack([torch.roll(astronaut, (3 * t, -5 * t), (1, 2)) for t in range(6)])
     frames[4:] = frames[4:].flip(-1)  # a cut
     whole = following(detector)(frames)
@@ -75,7 +75,7 @@ def test_following_does_not_depend_on_chunks_and_costs_no_face(astronaut, detect
 
 
 @pytest.mark.parametrize("step", [20, 70])
-def test_a_face_that_has_jumped_is_found_where_it_is(astronaut, detector, step):
+def test_a_jumping_face_is_detected_at_its_new_position(astronaut, detector, step):
     """By up to more than its width between two frames: FaceMesh then sees part of it, or a face in what is left behind."""
     head = torch.nn.functional.avg_pool2d(astronaut[None, :, :280, 120:340], 2)[0]
     frames = torch.full((8, 3, 240, 480), 0.4)
@@ -89,7 +89,7 @@ def test_a_face_that_has_jumped_is_found_where_it_is(astronaut, detector, step):
 
 
 @pytest.mark.parametrize("quarter", [1, 2, 3])
-def test_faces_that_lie_are_found_and_their_crops_stand(astronaut, detector, quarter):
+def test_rotated_faces_are_detected_with_upright_crops(astronaut, detector, quarter):
     turned = torch.rot90(astronaut, quarter, (1, 2))[None]
     (face,) = detector(turned)[0]
     (upright,) = detector(astronaut[None])[0]
@@ -102,14 +102,14 @@ def test_faces_that_lie_are_found_and_their_crops_stand(astronaut, detector, qua
         assert load_detector("blazeface", rotate="off")(turned)[0] == []
 
 
-def test_who_lies_beside_somebody_who_stands_is_found_at_once(astronaut, detector):
+def test_a_rotated_face_beside_an_upright_one_is_detected_at_once(astronaut, detector):
     head = torch.nn.functional.avg_pool2d(astronaut[None, :, :280, 80:360], 2)[0]
     frames = torch.full((2, 3, 180, 360), 0.4)
     frames[:, :, 20:160, 20:160], frames[:, :, 20:160, 200:340] = head, head.rot90(2, (1, 2))
     assert [len(faces) for faces in following(detector)(frames)] == [2, 2]
 
 
-def test_people_who_lie_to_either_side_are_found_at_once(astronaut, detector):
+def test_faces_rotated_to_either_side_are_detected_at_once(astronaut, detector):
     """The upright picture shows the one who leans, and that was taken to say which way all others lie."""
     head = torch.nn.functional.avg_pool2d(astronaut[None, :, :280, 80:360], 2)[0].permute(1, 2, 0).numpy()
     frame = torch.full((1, 3, 200, 420), 0.4)
@@ -119,7 +119,7 @@ def test_people_who_lie_to_either_side_are_found_at_once(astronaut, detector):
     assert len(detector(frame)[0]) == 2
 
 
-def test_who_comes_to_lie_beside_somebody_who_stands_is_found_within_four_frames(astronaut, detector):
+def test_a_new_rotated_face_beside_an_upright_one_is_detected_within_four_frames(astronaut, detector):
     """BlazeFace sees a face there in the upright picture, FaceMesh none."""
     head = torch.nn.functional.avg_pool2d(astronaut[None, :, :280, 80:360], 2)[0]
     frames = torch.full((13, 3, 240, 480), 0.4)
@@ -127,7 +127,7 @@ def test_who_comes_to_lie_beside_somebody_who_stands_is_found_within_four_frames
     assert [len(faces) for faces in following(detector)(frames)[9:]] == [2] * 4
 
 
-def test_who_is_smaller_than_somebody_small_is_found(astronaut, detector):
+def test_a_smaller_face_beside_a_small_one_is_detected(astronaut, detector):
     """Faces of 25 pixels in 720p, beside one of 40: nobody smaller than 30 is looked for where everybody is large."""
     frame = torch.full((1, 3, 720, 960), 0.4)
     for x, width in ((100, 70), (400, 44), (700, 44)):
@@ -138,7 +138,7 @@ def test_who_is_smaller_than_somebody_small_is_found(astronaut, detector):
 
 
 @pytest.mark.parametrize("light", [(0.15, 1, 0.3), (0.1, 0.9, 1), (0, 0.1, 1)], ids=["green", "cyan", "blue"])
-def test_who_is_in_coloured_light_is_found(light, astronaut, detector):
+def test_a_face_in_coloured_light_is_detected(light, astronaut, detector):
     small = torch.nn.functional.avg_pool2d(astronaut[None], 2)[0]
     frames = (small * torch.tensor(light)[:, None, None]).expand(3, -1, -1, -1)
     (track,) = find_tracks([(0, frames)], detector)
@@ -146,7 +146,7 @@ def test_who_is_in_coloured_light_is_found(light, astronaut, detector):
     assert len(track) == 3 and float((track.landmarks - day.landmarks).abs().max()) < 6
 
 
-def test_a_crowd_that_blazeface_doubts_is_found_whole(astronaut, detector, monkeypatch):
+def test_a_crowd_of_low_blazeface_scores_is_detected_completely(astronaut, detector, monkeypatch):
     """Only whom FaceMesh refuses counts against the doubtful."""
     frame = torch.nn.functional.avg_pool2d(astronaut[None, :, :280, 80:360], 4).repeat(1, 1, 2, 3)
     network = detector.pyramid.network
@@ -154,7 +154,7 @@ def test_a_crowd_that_blazeface_doubts_is_found_whole(astronaut, detector, monke
     assert len(detector(frame)[0]) == 6
 
 
-def test_a_small_face_that_comes_into_view_is_found_within_four_frames(astronaut, detector):
+def test_a_new_small_face_is_detected_within_four_frames(astronaut, detector):
     """Beside a large one that stays; less than 7 % of the frame, which coarse searches cannot see."""
     large, small = (torch.nn.functional.interpolate(astronaut[None, :, :280, 80:360], size=(n, n), mode="area")[0] for n in (240, 110))
     frames = torch.full((13, 3, 540, 960), 0.4)
@@ -164,7 +164,7 @@ def test_a_small_face_that_comes_into_view_is_found_within_four_frames(astronaut
     assert [len(faces) for faces in found[:6]] == [1] * 6 and [len(faces) for faces in found[9:]] == [2] * 4
 
 
-def test_two_small_faces_that_come_into_view_far_apart_are_found_within_four_frames(astronaut, detector):
+def test_two_distant_new_small_faces_are_detected_within_four_frames(astronaut, detector):
     """A box around both would be most of the frame."""
     small = torch.nn.functional.interpolate(astronaut[None, :, :280, 80:360], size=(110, 110), mode="area")[0]
     frames = torch.full((13, 3, 540, 960), 0.4)
@@ -174,7 +174,7 @@ def test_two_small_faces_that_come_into_view_far_apart_are_found_within_four_fra
 
 
 @pytest.mark.parametrize(("sigma", "people"), [(0.1, 1), (4, 0)])
-def test_whom_blazeface_doubts_is_found_where_facemesh_is_certain(sigma, people, astronaut, detector, monkeypatch):
+def test_low_blazeface_scores_are_accepted_where_facemesh_is_certain(sigma, people, astronaut, detector, monkeypatch):
     """Its scores lowered to 0.25, as those of many small faces are."""
     frame = blurred(astronaut[:, :320, 60:380], sigma)[0]
     network, scales = detector.pyramid.network, detector.pyramid.levels(320, 320, True)
@@ -185,7 +185,7 @@ def test_whom_blazeface_doubts_is_found_where_facemesh_is_certain(sigma, people,
     assert len(detector(frame[None])[0]) == people
 
 
-def test_who_comes_out_from_behind_somebody_is_found_within_two_frames(astronaut, detector):
+def test_a_face_reappearing_from_occlusion_is_detected_within_two_frames(astronaut, detector):
     """The face is free of the head before it when its picture is at 230; every fourth frame alone would find it at 256."""
     head = torch.nn.functional.interpolate(astronaut[None, :, 40:220, 160:290], size=(125, 90), mode="area")[0]
     frames = torch.full((28, 3, 270, 480), 0.4)
@@ -198,7 +198,7 @@ def test_who_comes_out_from_behind_somebody_is_found_within_two_frames(astronaut
     assert all(count == 2 for x, count in zip(places, found, strict=True) if x > 238)
 
 
-def test_who_is_in_the_dark_is_found(astronaut, detector):
+def test_a_dark_face_is_detected(astronaut, detector):
     """Twelve levels of 255, and a sensor's noise."""
     rng = torch.Generator().manual_seed(0)
     small = torch.nn.functional.avg_pool2d(astronaut[None], 3)[0]
@@ -226,7 +226,7 @@ def blurred(picture: torch.Tensor, sigma: float) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("quarter", "sigma"), [(0, 4), (1, 4), (0, 5)])
-def test_who_is_blurred_is_found_though_facemesh_doubts(astronaut, detector, quarter, sigma):
+def test_a_blurred_face_is_detected_despite_a_low_facemesh_score(astronaut, detector, quarter, sigma):
     """By 4 % of the face, or by 5 % where FaceMesh sees none: BlazeFace sees the reduced face as well, which is upright there however it lies."""
     frames = blurred(astronaut[:, :320, 60:380], sigma).rot90(quarter, (2, 3))
     (track,) = find_tracks([(0, frames)], detector)
@@ -236,13 +236,13 @@ def test_who_is_blurred_is_found_though_facemesh_doubts(astronaut, detector, qua
 
 
 @pytest.mark.parametrize(("side", "sigma"), [(45, 2), (70, 4), (110, 4)])
-def test_a_smiley_is_nobody_however_blurred(detector, side, sigma):
+def test_a_smiley_is_no_face_at_any_blur(detector, side, sigma):
     frames = blurred(smiley(side), sigma)
     assert len(find_tracks([(0, frames)], detector, sure=0.5)) == 1, "FaceMesh alone sees somebody"
     assert find_tracks([(0, frames)], detector) == []
 
 
-def test_blazeface_is_asked_only_where_facemesh_doubts(astronaut, detector, monkeypatch):
+def test_blazeface_confirms_only_faces_of_low_facemesh_score(astronaut, detector, monkeypatch):
     asked = []
     monkeypatch.setattr(detector, "reduced_score", lambda picture, placed: asked.append(placed.score) or 0.9)
     following(detector)(astronaut[None].repeat(6, 1, 1, 1) * torch.linspace(1, 0.95, 6)[:, None, None, None])
@@ -252,7 +252,7 @@ def test_blazeface_is_asked_only_where_facemesh_doubts(astronaut, detector, monk
 
 
 @pytest.mark.skipif(not (SHARED / "faces512").is_dir(), reason="needs ../shared/faces512")
-def test_the_points_are_calibrated_to_the_template(detector):
+def test_five_points_are_calibrated_to_the_template(detector):
     """On portraits that were aligned by another detector, alignment by ours changes nothing on average."""
     import cv2
 
@@ -269,7 +269,7 @@ def test_the_points_are_calibrated_to_the_template(detector):
 
 
 @pytest.mark.skipif(not (SHARED / "cases").is_dir(), reason="needs ../shared/cases")
-def test_a_clip_on_its_side_is_followed_in_every_frame(detector):
+def test_a_clip_on_its_side_is_tracked_in_every_frame(detector):
     from fvr.pipeline import follow_faces
     from fvr.video import open_source
 
@@ -277,7 +277,7 @@ def test_a_clip_on_its_side_is_followed_in_every_frame(detector):
     assert len(track) == 8 and bool(track.detected.all())
 
 
-def test_boxes_are_those_of_a_detector(astronaut, detector):
+def test_mesh_boxes_match_detector_boxes(astronaut, detector):
     """The mesh ends below the brow; the box begins where other detectors' do."""
     (face,) = detector(astronaut[None])[0]
     width, height = (face.box[2:] - face.box[:2]).tolist()
@@ -286,12 +286,12 @@ def test_boxes_are_those_of_a_detector(astronaut, detector):
     assert bool(inside.all()) and face.pose is not None and abs(face.pose[0]) < 25
 
 
-def test_a_box_grows_with_its_mesh():
+def test_mesh_boxes_scale_with_the_mesh():
     mesh = torch.rand(468, 3, generator=torch.Generator().manual_seed(2)) * 100
     mesh[33, :2], mesh[263, :2] = torch.tensor([20.0, 50.0]), torch.tensor([80.0, 50.0])
     assert_close(face_box(mesh * 2), face_box(mesh) * 2, atol=1e-2, rtol=1e-4)
 
 
-def test_bad_settings_are_one_sentence():
+def test_invalid_settings_raise_one_sentence():
     with pytest.raises(ValueError, match="rotate is auto or off, got 'sideways'"):
         load_detector("blazeface", rotate="sideways")

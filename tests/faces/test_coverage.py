@@ -48,7 +48,7 @@ def fingers(x):
 
 
 @needs_clips
-def test_a_hand_before_a_face_fades_it_and_the_frames_around_it_stay(clip, faces, detector):
+def test_an_occluding_hand_fades_only_its_frames(clip, faces, detector):
     (track,) = find_tracks([(0, before(clip, faces, 0.5, fingers))], detector, recognise=False)
     assert track.covered is not None and track.outline is not None and track.outline.shape == (COUNT, SPOKES)
     assert float(track.covered[HELD].min()) > 0.4 and float(track.covered[:5].max()) < 0.1 and float(track.covered[13:].max()) < 0.1
@@ -64,14 +64,14 @@ def look(frames, faces):
 
 
 @needs_clips
-def test_more_before_it_is_more_covered_in_grey_too(clip, faces):
+def test_larger_occluders_cover_more_also_in_grey(clip, faces):
     shares = [float(covered(look(before(clip, faces, share, fingers), faces))[HELD].median()) for share in (0.0, 0.3, 0.5, 0.7)]
     grey = [float(covered(look(before(clip, faces, s, fingers).mean(1, keepdim=True).expand(-1, 3, -1, -1), faces))[HELD].median()) for s in (0, 0.5)]
     assert shares[0] < 0.05 < 0.1 < shares[1] < shares[2] < shares[3] and grey[0] < 0.05 and grey[1] > 0.35
 
 
 @needs_clips
-def test_most_frames_covered_are_told_from_the_few_that_are_not(clip, faces):
+def test_a_mostly_occluded_track_still_finds_its_visible_frames(clip, faces):
     """The usual face is the one that looks like a face, not the one that is seen most often."""
     shown = before(clip, faces, 0.5, fingers)
     some = [*range(6, 12), *range(7, 11), 0, 1, 2, 16, 17]
@@ -113,17 +113,17 @@ def shade(frames):
     ],
     ids=["as it is", "grey", "dark", "shadow", "light goes up", "light changes colour", "noise"],
 )
-def test_light_and_what_belongs_to_a_face_do_not_cover_it(clip, faces, change):
+def test_illumination_and_expressions_are_no_occlusion(clip, faces, change):
     assert float(covered(look(change(clip).clamp(0, 1), faces)).max()) < 0.15
 
 
 @needs_clips
-def test_a_beard_does_not_cover_a_face(clip, faces):
+def test_a_beard_is_no_occlusion(clip, faces):
     bearded = lower(faces, lambda part: 0.3 * part.mean(0) * torch.tensor([1.1, 0.9, 0.8])[:, None, None])(clip)
     assert float(covered(look(bearded, faces)).max()) < 0.15
 
 
-def test_a_few_frames_say_nothing():
+def test_too_few_frames_give_no_occlusion():
     seen = torch.randint(0, 255, (5, len(POINTS), 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     assert covered(seen).tolist() == [0.0] * 5
 
@@ -147,7 +147,7 @@ def test_the_outline_of_the_mean_mesh_is_the_mean_outline():
     assert_close(outline(lying, turned), outline(ellipse(90, 120), torch.eye(2, 3)), atol=1e-2, rtol=1e-4)
 
 
-def test_beside_a_narrow_face_less_change_is_kept_out():
+def test_the_mask_follows_a_narrow_outline():
     """A profile's mesh ends where the mean one goes on: what is painted there counts as beside the face."""
     rng = torch.Generator().manual_seed(0)
     original = torch.nn.functional.interpolate(0.3 + 0.3 * torch.rand(1, 3, 8, 8, generator=rng), size=(512, 512), mode="bicubic")
@@ -158,7 +158,7 @@ def test_beside_a_narrow_face_less_change_is_kept_out():
     assert float(unoccluded(restored, original, 1.0, narrow)[0, 260:340, 345:385].mean()) < 0.3 < 0.6 < float(wide)
 
 
-def test_the_gate_is_smooth_in_time_and_share():
+def test_the_occlusion_gate_is_smooth_in_time_and_fraction():
     rising = replace(aligned_track(40), covered=torch.linspace(0, 1, 40))
     level = strengths(rising)
     assert float(level[8]) > 0.99 and float(level[-4]) < 0.01 and float(level.diff().abs().max()) < 0.15

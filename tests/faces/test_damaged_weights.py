@@ -29,7 +29,7 @@ def write(path, kind):
 
 @pytest.mark.parametrize(("kind", "what"), [("page", "web page"), ("nothing", "is empty"), ("cut", "cut short"), ("other", "does not hold")])
 @pytest.mark.parametrize("file", LOADERS)
-def test_a_damaged_file_is_one_sentence(file, kind, what, tmp_path):
+def test_a_damaged_file_raises_one_sentence(file, kind, what, tmp_path):
     write(tmp_path / file, kind)
     load, remedy = LOADERS[file]
     with pytest.raises(ValueError, match=what) as caught:

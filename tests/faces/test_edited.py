@@ -42,7 +42,7 @@ def test_unedited_crops_leave_the_frames_alone(scene):
     assert torch.equal(out, frames) and mask.max() == 0
 
 
-def test_a_difference_of_equal_pictures_is_the_frame_to_the_bit(scene):
+def test_a_zero_difference_leaves_the_frame_bit_exact(scene):
     """Whatever the round trip did to them, at any size."""
     frames, clips = scene
     for side in (512, 768):
@@ -51,7 +51,7 @@ def test_a_difference_of_equal_pictures_is_the_frame_to_the_bit(scene):
         assert torch.equal(out, frames) and mask.max() == 0
 
 
-def test_what_a_round_trip_costs_cancels(scene):
+def test_autoencoder_error_cancels(scene):
     """A VAE that blurs, and an edit that brightens by 0.1: the difference keeps the detail, the plain paste does not."""
     frames, clips = scene
     crops = batch(clips)
@@ -65,7 +65,7 @@ def test_what_a_round_trip_costs_cancels(scene):
     assert ((plain[inner] - frames[inner] - 0.05).abs() > 0.01).float().mean() > 0.5
 
 
-def test_the_face_alone_is_pasted_however_much_a_crop_shows(texture, track_of):
+def test_only_the_face_is_pasted_at_any_context(texture, track_of):
     frames = texture(500, 800)[None]
     track = track_of(1, (500, 800), 2.0)
     masks = []
@@ -82,7 +82,7 @@ def test_the_face_alone_is_pasted_however_much_a_crop_shows(texture, track_of):
     assert_close(with_context(with_context(track, 3.0), 1.0).matrices, track.matrices, atol=1e-3, rtol=0)
 
 
-def test_a_crop_shows_as_many_face_heights_as_the_help_says():
+def test_context_gives_the_documented_face_heights():
     """From the chin to the top of the forehead, points 152 and 10 of FaceMesh; of 79 faces of ../shared eight in ten lie between 1.56 and 1.65."""
     pytest.importorskip("skimage", reason="the portrait comes with scikit-image")
     frames = moving_portrait(1)
@@ -96,7 +96,7 @@ def test_a_crop_shows_as_many_face_heights_as_the_help_says():
         assert sure > 0 and 512 / float((mesh[10] - mesh[152])[:2].norm()) == pytest.approx(heights, rel=0.1)
 
 
-def test_the_parser_sees_the_face_as_it_is_used_to(texture, track_of):
+def test_the_parser_gets_the_template_crop_at_any_context(texture, track_of):
     """ParseNet gets the template's part of a wide crop, at 512."""
     frames = texture(500, 800, blur=2.0)[None]
     track = track_of(1, (500, 800), 2.0)
@@ -113,7 +113,7 @@ def test_the_parser_sees_the_face_as_it_is_used_to(texture, track_of):
     assert (seen[0] - seen[1]).abs().mean() < 0.01
 
 
-def test_mask_and_strength_weigh_the_change(scene):
+def test_mask_and_strength_weight_the_edit(scene):
     _, clips = scene
     crops = batch(clips)
     edited = 1 - crops
@@ -128,7 +128,7 @@ def test_mask_and_strength_weigh_the_change(scene):
     assert_close(one[4], edited[4])
 
 
-def test_edits_come_back_at_any_size(scene):
+def test_edits_of_any_size_are_accepted(scene):
     _, clips = scene
     crops = batch(clips)
     large = torch.nn.functional.interpolate(crops, (1024, 1024), mode="bicubic", align_corners=False).clamp(0, 1)
@@ -150,6 +150,6 @@ def test_what_does_not_fit_is_refused(scene, given, sentence):
         edited_faces(scene[1], **given)
 
 
-def test_less_than_the_template_is_no_context(track_of):
+def test_context_below_one_is_refused(track_of):
     with pytest.raises(ValueError, match="context is 1 or more"):
         with_context(track_of(1, (100, 100), 2.0), 0.5)

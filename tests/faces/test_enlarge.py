@@ -44,13 +44,13 @@ def test_unrestored_crops_give_the_enlarged_frame(texture, track_of, scale, face
     assert torch.equal(replace(PLAIN, scale=scale).paste(frames, 0, [(track, crops, crops)])[0], large)
 
 
-def test_a_map_into_the_crop_means_the_same_place_in_the_larger_frame(track_of):
+def test_transforms_of_the_larger_frame_map_the_same_points(track_of):
     (matrix,) = track_of(1, (200, 300), 2.5).matrices
     small, large = crop_corners(matrix), crop_corners(in_larger_frame(matrix, 3))
     torch.testing.assert_close(large, small * 3 + 1, rtol=0, atol=1e-3)
 
 
-def test_enlarging_and_reducing_give_the_picture_again(texture):
+def test_enlarging_then_reducing_is_the_identity(texture):
     picture = texture(120, 90)
     for side in (2, 3):
         assert psnr(lanczos_resize(lanczos_resize(picture, 120 * side, 90 * side), 120, 90), picture) > 45
@@ -70,7 +70,7 @@ def test_a_small_face_keeps_the_detail_of_its_crop(read_clip, track_of):
     assert likeness(twice, truth, inside) > 0.95 > 0.5 > likeness(enlarged(once, 2), truth, inside)
 
 
-def test_what_the_packs_own_restorer_draws_shows_at_twice_the_size(read_clip):
+def test_detail_of_the_default_restorer_shows_at_twice_the_size(read_clip):
     """A face of 53 pixels: the fine detail of what blind restoration makes of it is nearer to the truth than what is left of it at that size."""
     blind = embedded_blind(lambda network: on(network, "cpu"))
     if blind is None:
@@ -91,7 +91,7 @@ def likeness(frames, truth, inside):
     return float(torch.corrcoef(torch.stack(fine))[0, 1])
 
 
-def test_the_enlarged_face_is_as_grainy_as_the_enlarged_frame_around_it(track_of):
+def test_an_enlarged_face_matches_the_grain_of_its_frame(track_of):
     data = pytest.importorskip("skimage.data", reason="the portrait comes with scikit-image")
     picture = torch.from_numpy(data.astronaut()[:384]).permute(2, 0, 1) / 255
     frames = grainy(picture, 7)[None]
@@ -106,7 +106,7 @@ def test_the_enlarged_face_is_as_grainy_as_the_enlarged_frame_around_it(track_of
     assert 0.6 * around < robust(fine(auto[0] - ground)[inside]) < 1.2 * around
 
 
-def test_where_a_network_took_the_grain_the_face_gets_none(texture):
+def test_no_grain_is_restored_where_the_upscaler_removed_it(texture):
     """`grain_kept` is what the enlarged frame still has."""
     frame = grainy(texture(128, 128, blur=3.0), 8)
     large = enlarged(frame[None], 2)[0]
@@ -136,7 +136,7 @@ class Holding(Restorer):
         return Crops()
 
 
-def test_enlarged_frames_are_made_a_few_at_a_time(track_of, monkeypatch):
+def test_enlarged_frames_are_bounded_in_memory(track_of, monkeypatch):
     """A session that holds everything back finishes all frames at once; two of them are enlarged at a time, and gone before the next are."""
     monkeypatch.setattr("fvr.faces.compositing.paste.MAX_BYTES", 12 * 400 * 400 * 2)
     made, at_once = [], []
@@ -171,7 +171,7 @@ def network(tmp_path):
     return tmp_path / "x4.pth"
 
 
-def test_tiles_do_not_show(network, texture, monkeypatch):
+def test_tiles_are_seamless(network, texture, monkeypatch):
     upscaler = load_upscaler(network, device=torch.device("cpu"))
     picture = texture(150, 203)
     whole = upscaler(picture)
@@ -201,7 +201,7 @@ def test_tiles_cover_every_pixel_evenly(length):
     assert total.min() > 0.99 and (length < 128 or total[: 2 * (64 - OVERLAP)].max() == 1)
 
 
-def test_what_does_not_enlarge_is_refused(network, tmp_path):
+def test_networks_that_do_not_enlarge_are_refused(network, tmp_path):
     arch = pytest.importorskip("spandrel.architectures.DnCNN")
     torch.save({"params": arch.DnCNN(in_nc=3, out_nc=3, nc=16, nb=10, act_mode="R", mode="DnCNN").state_dict()}, tmp_path / "same.pth")
     torch.save({"nothing": torch.zeros(3)}, tmp_path / "none.pth")

@@ -58,7 +58,7 @@ def test_landmarks_that_do_not_fit_are_refused():
         faces_from_landmarks({"frames": [[]], "image_size": (10, 20)}, 1, (20, 10))
 
 
-def test_given_faces_are_told_by_frame():
+def test_external_faces_are_indexed_by_frame():
     detector = ExternalDetections(faces_from_boxes([[], [{"x": 0, "y": 0, "width": 9, "height": 9}], []], 3))
     assert [len(f) for f in detector.at(1, 2)] == [1, 0]
     with pytest.raises(ValueError, match="3 frames"):

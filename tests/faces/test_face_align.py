@@ -14,7 +14,7 @@ def waves(x, y):
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.9, 1.4, 4.0])
-def test_a_crop_shows_what_lies_at_its_place(scale, track_of):
+def test_crops_sample_the_right_positions(scale, track_of):
     track = track_of(2, (1400, 1500), scale)
     y, x = torch.meshgrid(torch.arange(1400.0), torch.arange(1500.0), indexing="ij")
     crops = align(waves(x, y).expand(2, -1, -1, -1), track, 0)
@@ -23,14 +23,14 @@ def test_a_crop_shows_what_lies_at_its_place(scale, track_of):
         assert_close(crop, waves(u, v), atol=4e-3, rtol=0)
 
 
-def test_detail_finer_than_the_crop_becomes_grey_not_moire(track_of):
+def test_downsampled_crops_do_not_alias(track_of):
     track = track_of(1, (1600, 1600), 0.4)
     y, x = torch.meshgrid(torch.arange(1600), torch.arange(1600), indexing="ij")
     stripes = ((x + y) % 2).float().expand(1, 3, -1, -1)
     assert (align(stripes, track, 0) - 0.5).abs().max() < 0.02
 
 
-def test_beyond_the_frame_its_border_goes_on(track_of):
+def test_borders_are_replicated(track_of):
     track = track_of(1, (120, 160), 2.0, centre=(5.0, 60.0))
     frame = torch.zeros(1, 3, 120, 160)
     frame[..., :40] = 0.7

@@ -44,7 +44,7 @@ def test_detection_leaves_the_frames_alone_and_survives_tiny_ones(astronaut):
     assert detector(torch.rand(1, 3, 9, 40)) == [[]]
 
 
-def test_shrinking_keeps_small_frames_and_says_the_factors():
+def test_downscale_keeps_small_frames_and_returns_factors():
     frame = torch.rand(3, 720, 1283)
     small, x, y = downscale(frame, 480)
     assert min(small.shape[-2:]) == 480
@@ -52,7 +52,7 @@ def test_shrinking_keeps_small_frames_and_says_the_factors():
     assert downscale(frame[:, :480], 480)[0].shape == (3, 480, 1283)
 
 
-def test_auto_takes_retinaface_where_its_weights_are(weights, tmp_path):
+def test_auto_uses_retinaface_if_its_weights_exist(weights, tmp_path):
     assert load_detector("auto", weights=weights).name == "retinaface"
     assert load_detector("auto", weights=tmp_path / "none.pth").name == "blazeface"
     assert load_detector("auto").name == "blazeface"

@@ -21,14 +21,14 @@ poses = st.tuples(st.floats(0.05, 5), st.floats(-3, 3), st.floats(-500, 3000), s
 
 @settings(max_examples=40, deadline=None)
 @given(poses)
-def test_a_face_in_any_pose_comes_to_the_template(pose):
+def test_similarity_recovers_any_pose(pose):
     landmarks = place(TEMPLATE, *pose)
     matrix = similarity(landmarks).double()
     assert_close(landmarks @ matrix[:, :2].mT + matrix[:, 2], TEMPLATE, atol=0.05, rtol=0)
     assert float(scales(matrix)) == pytest.approx(1 / pose[0], rel=1e-3)
 
 
-def test_one_wrong_landmark_does_not_tilt_the_crop():
+def test_similarity_is_robust_to_one_outlier():
     landmarks = place(TEMPLATE, 0.5, 0.1, 100.0, 60.0)
     truth = similarity(landmarks)
     landmarks[4] += torch.tensor([25.0, -30.0])
@@ -38,7 +38,7 @@ def test_one_wrong_landmark_does_not_tilt_the_crop():
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.floats(-50, 800), st.floats(-50, 800)), min_size=1, max_size=5))
-def test_any_five_points_give_an_invertible_map(points):
+def test_any_five_points_give_an_invertible_transform(points):
     landmarks = torch.tensor((points * 5)[:5], dtype=torch.float32)
     matrix = similarity(landmarks)
     assert torch.isfinite(matrix).all()
@@ -46,20 +46,20 @@ def test_any_five_points_give_an_invertible_map(points):
     assert torch.equal(matrix, similarity(landmarks))
 
 
-def test_landmarks_that_are_not_numbers_are_refused():
+def test_non_finite_landmarks_are_refused():
     with pytest.raises(ValueError, match="finite"):
         similarity(torch.full((5, 2), torch.nan))
 
 
 @pytest.mark.parametrize("sigma", [0.7, 2.0, 5.0])
 @pytest.mark.parametrize("count", [2, 3, 40])
-def test_smoothing_is_the_mirrored_gaussian(sigma, count):
+def test_smooth_is_a_gaussian_with_reflection(sigma, count):
     ndimage = pytest.importorskip("scipy.ndimage")
     values = torch.randn(count, 5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     assert_close(smooth(values, sigma), torch.from_numpy(ndimage.gaussian_filter1d(values.numpy(), sigma, axis=0, mode="reflect")))
 
 
-def test_a_path_is_smoothed_within_its_slack_and_followed_beyond():
+def test_smooth_path_deviates_by_at_most_its_slack():
     rng = torch.Generator().manual_seed(4)
     still = torch.randn(30, 2, dtype=torch.float64, generator=rng)
     assert_close(smooth_path(still, 2.0, torch.full((30,), 9.0)), smooth(still, 2.0))
@@ -68,7 +68,7 @@ def test_a_path_is_smoothed_within_its_slack_and_followed_beyond():
     assert float((smooth_path(walk, 2.0, torch.full((30,), 2.0)) - walk).norm(dim=-1).max()) <= 2.0 + 1e-9
 
 
-def test_steadying_keeps_a_still_crop_and_stays_a_similarity():
+def test_steady_keeps_constants_and_similarities():
     still = similarity(place(TEMPLATE, 0.4, 0.3, 50.0, 80.0)).expand(9, 2, 3)
     assert_close(steady(still, 1.0), still, atol=1e-3, rtol=1e-5)
     moving = torch.stack([similarity(place(TEMPLATE, 0.4 + 0.02 * k, 0.1 * k, 50.0 + 3 * k, 80.0)) for k in range(9)])
@@ -77,13 +77,13 @@ def test_steadying_keeps_a_still_crop_and_stays_a_similarity():
     assert_close(unit, torch.eye(2, dtype=torch.float64).expand(9, 2, 2), atol=1e-5, rtol=0)
 
 
-def test_steadying_turns_a_jump_into_a_slide():
+def test_steady_smooths_a_jump():
     jump = torch.stack([similarity(place(TEMPLATE, 0.5, 0.0, 50.0 + 4 * (k >= 10), 80.0)) for k in range(20)])
     travel = lambda m: inverse(m)[:, 0, 2].diff().abs().max()  # noqa: E731
     assert travel(steady(jump, 1.0)) < 0.5 * travel(jump)
 
 
-def test_overlap_is_shared_over_united_area():
+def test_iou_is_intersection_over_union():
     boxes = torch.tensor([[0.0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30], [3, 3, 3, 3]])
     overlap = iou(boxes, boxes)
     assert_close(overlap.diagonal(), torch.tensor([1.0, 1, 1, 0]))

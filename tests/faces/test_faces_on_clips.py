@@ -66,6 +66,6 @@ def test_unrestored_crops_give_the_clean_scene_again(zoom, read_clip, detector):
         assert torch.equal(before[:, where == 0], after[:, where == 0])
 
 
-def test_a_plant_that_looks_like_a_face_for_a_while_is_nobody(read_clip, detector):
+def test_a_plant_that_briefly_resembles_a_face_is_no_track(read_clip, detector):
     frames = read_clip("scene_720p_clean.mp4", 1, 120)[104:]
     assert len(find_tracks([(0, frames)], detector)) == 1

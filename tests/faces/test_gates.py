@@ -37,7 +37,7 @@ def test_each_measure_fades_the_face(fine, faded):
     assert float(strengths(track(**faded)).max()) < 0.01
 
 
-def test_a_profile_and_a_face_of_26_pixels_are_half_faded():
+def test_a_profile_and_a_face_of_26_pixels_have_half_strength():
     assert float(strengths(track(yaw=60.0))[4]) == pytest.approx(0.5, abs=0.01)
     assert float(strengths(track(size=26.0))[4]) == pytest.approx(0.5, abs=0.01)
 
@@ -53,24 +53,24 @@ def head(yaw, pitch, roll):
 
 
 @pytest.mark.parametrize("turned", [(0, 0, 0), (60, 0, 0), (-80, 0, 0), (85, 0, 30), (0, 40, 0), (60, -30, 0), (70, 20, 90), (40, 30, 180)])
-def test_a_head_that_turns_keeps_its_pitch(turned):
+def test_pure_yaw_keeps_the_pitch(turned):
     """The pitch of a head at 85 degrees was 52, which faded it as one that looks down."""
     yaw, pitch = pose(head(*turned))
     assert (yaw, pitch) == (pytest.approx(turned[0], abs=0.1), pytest.approx(turned[1], abs=0.1))
 
 
-def test_a_head_that_turns_fades_smoothly():
+def test_strength_falls_smoothly_with_yaw():
     turning = replace(aligned_track(40), pose=torch.stack([torch.linspace(0, 90, 40), torch.zeros(40)], 1))
     level = strengths(turning)
     assert float(level[0]) == pytest.approx(1) and float(level[-1]) < 0.01
     assert bool((level.diff() <= 1e-6).all()) and float(level.diff().abs().max()) < 0.2
 
 
-def test_without_a_mesh_only_what_is_known_counts():
+def test_mesh_gates_are_open_without_a_mesh():
     assert float(strengths(track(score=0.5, pose=False)).min()) == pytest.approx(1)
 
 
-def test_gates_in_words():
+def test_gates_parse_and_print():
     assert Gates.parse("") == Gates() == Gates.parse(Gates().to_text())
     assert Gates.parse("size=10-20, yaw=90-80") == replace(Gates(), size=(10.0, 20.0), yaw=(90.0, 80.0))
     assert float(strengths(track(size=3.0, yaw=89.0, score=0.2, covered=1.0), Gates.parse("off")).min()) == pytest.approx(1)
@@ -79,7 +79,7 @@ def test_gates_in_words():
             Gates.parse(wrong)
 
 
-def test_help_says_the_gates_that_hold(capsys):
+def test_help_states_the_default_gates(capsys):
     from fvr.cli import main
 
     with pytest.raises(SystemExit):

@@ -41,7 +41,7 @@ def pasted(picture, track_of):
 
 
 @pytest.mark.parametrize("soft", [0.0, 0.6])
-def test_the_face_is_as_grainy_as_the_frame_around_it(picture, pasted, soft):
+def test_restored_faces_match_the_grain_of_their_frame(picture, pasted, soft):
     frames = torch.stack([grainy(picture, 7, seed, soft) for seed in range(2)])
     off, auto, mask, _ = pasted(frames)
     for k in range(2):
@@ -53,7 +53,7 @@ def test_the_face_is_as_grainy_as_the_frame_around_it(picture, pasted, soft):
     assert robust(moved) > 0.6 * robust(fine(frames[1] - frames[0])[(mask[0] == 0).numpy()]), "it moves as the frame's own does"
 
 
-def test_what_is_given_back_is_the_frames_own_grain_and_not_what_the_restorer_mended(picture, pasted):
+def test_restored_grain_is_the_frames_own_without_its_structure(picture, pasted):
     """The frame is blurred as well: its edges must not come back with the grain."""
     blurred = torch.from_numpy(cv2.GaussianBlur(picture.permute(1, 2, 0).numpy(), (0, 0), 2)).permute(2, 0, 1)
     frame = grainy(blurred, 6)
@@ -64,7 +64,7 @@ def test_what_is_given_back_is_the_frames_own_grain_and_not_what_the_restorer_me
     assert abs(np.corrcoef(added, lost)[0, 1]) < 0.25
 
 
-def test_stronger_grain_in_the_dark_stays_in_the_dark(picture, pasted):
+def test_grain_strength_follows_brightness(picture, pasted):
     frame = torch.where(picture.mean(0) < 0.4, grainy(picture, 10), grainy(picture, 4))
     off, auto, mask, _ = pasted(frame[None])
     inside, dark = (mask[0] > 0.95).numpy(), (picture.mean(0) < 0.35).numpy()
@@ -74,7 +74,7 @@ def test_stronger_grain_in_the_dark_stays_in_the_dark(picture, pasted):
 
 
 @pytest.mark.parametrize("damage", ["none", "blur", "jpeg", "low light, compressed"])
-def test_where_there_is_no_grain_or_a_codec_has_been_at_it_nothing_changes(picture, pasted, damage):
+def test_clean_and_coded_footage_gets_no_grain(picture, pasted, damage):
     frames = {"none": picture, "blur": picture, "jpeg": grainy(picture, 6), "low light, compressed": grainy(picture, 14)}[damage][None]
     if damage == "blur":
         frames = torch.from_numpy(cv2.GaussianBlur(picture.permute(1, 2, 0).numpy(), (0, 0), 2)).permute(2, 0, 1)[None]
@@ -121,7 +121,7 @@ def test_tiny_and_flat_frames_have_no_grain(size):
     assert graininess(torch.rand(3, *size)) == 0 and graininess(torch.full((3, 64, 64), 0.5)) == 0
 
 
-def test_a_static_noisy_clip_shows_no_clean_square(tmp_path):
+def test_a_static_noisy_clip_has_no_clean_patch(tmp_path):
     """The case of ../shared/cases: beside the face the fine noise inside the pasted region is that far from it, in every frame alike."""
     case = CASES / "grain_static.mkv"
     if not case.is_file():
@@ -148,7 +148,7 @@ def test_a_static_noisy_clip_shows_no_clean_square(tmp_path):
     assert (said["auto"][0] - said["auto"][1]).abs().max() < 1 / 255, "a still clip stays still"
 
 
-def test_noise_that_was_told_is_not_given_back():
+def test_described_noise_is_not_restored_as_grain():
     """A degradation with noise says that the noise is damage; the walk of a clip then pastes clean faces."""
     from fvr.methods.flair.sampler import FlairRestorer
     from fvr.physics import parse

@@ -55,7 +55,7 @@ def test_nothing_changes_outside_the_mask(scene):
     assert 0.05 < float((mask > 0).float().mean()) * track.scale**2 * frames[0, 0].numel() / 512**2 <= 1.05
 
 
-def test_frames_that_nobody_needs_take_the_face_in_place(texture, track_of):
+def test_paste_over_reuses_the_frames_memory(texture, track_of):
     """The same pixels as on copies; of two faces, the second is measured against the frame without the first; without a face nothing is copied."""
     frames = torch.stack([texture(300, 320, seed) for seed in range(2)])
     track = track_of(2, (300, 320), 1.2)
@@ -70,7 +70,7 @@ def test_frames_that_nobody_needs_take_the_face_in_place(texture, track_of):
             assert torch.equal(own, expected)
 
 
-def test_the_restored_face_is_what_shows(scene, texture):
+def test_the_restored_face_replaces_the_original(scene, texture):
     frames, track, crops = scene
     restored = torch.full_like(crops, 0.25)
     restored[:, 0] = 0.75
@@ -89,7 +89,7 @@ def test_chunks_agree_with_the_whole(scene):
         assert torch.equal(one[0], whole[k]) and torch.equal(one_mask[0], mask[k])
 
 
-def test_noise_goes_where_the_face_is_smaller_than_its_crop(texture, track_of):
+def test_noise_is_replaced_where_the_face_is_smaller_than_its_crop(texture, track_of):
     track = track_of(1, (400, 400), 3.0)
     clean = texture(400, 400, blur=2.0)[None]
     noisy = (clean + 0.08 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(3))).clamp(0, 1)
@@ -98,7 +98,7 @@ def test_noise_goes_where_the_face_is_smaller_than_its_crop(texture, track_of):
     assert psnr(out, clean, inner) > psnr(noisy, clean, inner) + 12
 
 
-def test_detail_stays_where_the_face_is_larger_than_its_crop(texture, track_of):
+def test_frame_detail_is_kept_where_the_face_is_larger_than_its_crop(texture, track_of):
     track = track_of(1, (1000, 1000), 0.5)
     frame = texture(1000, 1000, blur=0.4)[None]
     crops = align(frame, track, 0)
@@ -128,7 +128,7 @@ def test_a_growing_face_never_pops(texture, track_of):
 
 
 @pytest.mark.parametrize("feather", [0, 8, 60])
-def test_the_border_is_as_soft_as_asked(feather, track_of):
+def test_feather_sets_the_border_width(feather, track_of):
     track = track_of(1, (800, 800), 1.0, drift=0)
     _, mask = Paster(feather=feather, fade=False, grain="off").paste(torch.rand(1, 3, 800, 800), 0, [(track, torch.rand(1, 3, 512, 512), None)])
     soft = ((mask > 0) & (mask < 1)).sum()
@@ -137,7 +137,7 @@ def test_the_border_is_as_soft_as_asked(feather, track_of):
     assert steepest == 1 if feather == 0 else steepest < 2 / feather
 
 
-def test_strength_mixes_linearly_and_zero_leaves_the_frame(texture, track_of):
+def test_strength_blends_linearly(texture, track_of):
     track = track_of(1, (200, 200), 3.0)
     frame = texture(200, 200)[None]
     crops = 1 - align(frame, track, 0)
@@ -158,7 +158,7 @@ def test_frames_without_the_face_pass_through(texture, track_of):
     assert torch.equal(later, frames[:2])
 
 
-def test_the_parser_decides_which_pixels_are_face(texture, track_of):
+def test_the_parser_masks_the_paste(texture, track_of):
     track = track_of(1, (300, 300), 2.0, drift=0)
     frame = texture(300, 300)[None]
     left = torch.zeros(1, 512, 512)
@@ -170,7 +170,7 @@ def test_the_parser_decides_which_pixels_are_face(texture, track_of):
     assert torch.equal(out[0][:, mask[0] == 0], frame[0][:, mask[0] == 0])
 
 
-def test_colour_match_takes_a_cast_away(texture, track_of):
+def test_colour_match_removes_a_cast(texture, track_of):
     track = track_of(1, (400, 400), 2.0)
     frame = texture(400, 400, blur=3.0)[None]
     crops = align(frame, track, 0)
@@ -191,12 +191,12 @@ def test_crops_that_do_not_fit_are_refused(track_of):
         Paster(strength=1.5)
 
 
-def test_a_still_and_a_face_that_fills_its_shot_never_fade(track_of):
+def test_tracks_that_fill_their_shot_do_not_fade(track_of):
     assert strengths(track_of(1, (300, 300), 2.0)).tolist() == [1.0]
     assert_close(strengths(track_of(30, (300, 300), 2.0)), torch.ones(30))
 
 
-def test_a_face_that_comes_and_goes_in_mid_shot_fades_there(track_of):
+def test_track_ends_within_a_shot_fade(track_of):
     track = track_of(30, (300, 300), 2.0, start=10, shot=(0, 60))
     level = strengths(track)
     assert level[0] < 0.3 and level[-1] < 0.3
@@ -205,7 +205,7 @@ def test_a_face_that_comes_and_goes_in_mid_shot_fades_there(track_of):
     assert strengths(replace(track, shot=(10, 60)))[0] == 1
 
 
-def test_filled_in_blurred_and_tiny_faces_fade_without_a_jump(track_of):
+def test_interpolated_blurred_and_tiny_faces_fade_smoothly(track_of):
     track = track_of(40, (300, 300), 2.0)
     detected = torch.ones(40, dtype=torch.bool)
     detected[15:25] = False
@@ -223,7 +223,7 @@ def test_filled_in_blurred_and_tiny_faces_fade_without_a_jump(track_of):
     assert growing[0] < 0.01 and growing[-1] > 0.99 and (growing.diff() >= -1e-6).all()
 
 
-def test_a_long_track_costs_little(track_of):
+def test_gap_fade_of_an_hour_is_linear_in_its_length(track_of):
     """An hour of one face: linear in its length, and a filled-in face is as strong as it is near to a detection."""
     track = track_of(90_000, (300, 300), 2.0)
     detected = torch.ones(90_000, dtype=torch.bool)
@@ -236,7 +236,7 @@ def test_a_long_track_costs_little(track_of):
     assert (level[detected] == 1).all()
 
 
-def test_what_lies_before_a_face_stays_and_the_face_is_restored():
+def test_occluders_are_kept_and_the_face_is_restored():
     """A hand that the restorer painted over shows in the result; detail that it drew elsewhere does too."""
     from fvr.faces.compositing.occlusion import unoccluded
 
@@ -252,7 +252,7 @@ def test_what_lies_before_a_face_stays_and_the_face_is_restored():
     assert float(unoccluded(restored + 0.05, face).min()) > 0.99
 
 
-def test_a_hand_of_the_face_s_own_colour_is_told_by_its_structure():
+def test_a_skin_coloured_hand_is_detected_by_structure():
     from fvr.faces.compositing.occlusion import unoccluded
 
     rng = torch.Generator().manual_seed(1)
@@ -266,7 +266,7 @@ def test_a_hand_of_the_face_s_own_colour_is_told_by_its_structure():
 
 
 @pytest.mark.parametrize("sigma", [8, 16, 30])
-def test_blur_is_no_occluder_and_hides_none(sigma):
+def test_blur_neither_is_nor_hides_an_occluder(sigma):
     """The truth is restored from a face that was blurred: nearly all of it was kept out."""
     from fvr.faces.compositing.occlusion import unoccluded
 
@@ -280,7 +280,7 @@ def test_blur_is_no_occluder_and_hides_none(sigma):
     assert float(clear[320:400, 170:280].max()) < 0.05 and float(clear[:150].mean()) > 0.99
 
 
-def test_noise_that_goes_is_no_occluder_however_small_the_face():
+def test_removed_noise_is_no_occluder_on_small_faces():
     """Pixels of a frame are 16 of the crop here, and a restorer takes the noise out of them."""
     from fvr.faces.compositing.occlusion import unoccluded
 

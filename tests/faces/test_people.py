@@ -31,16 +31,16 @@ def ids(tracks):
     return [track.person for track in assign_people(tracks)]
 
 
-def test_tracks_of_one_look_are_one_person_and_who_is_seen_most_is_0():
+def test_similar_tracks_are_one_person_and_the_most_frequent_is_0():
     a, b = [0.0, 0.0], [1.0, 0.0]
     assert ids([seen(0, 5, a), seen(5, 9, b), seen(14, 3, a), seen(20, 2, b)]) == [1, 0, 1, 0]
 
 
-def test_two_faces_in_one_frame_are_two_people_however_alike():
+def test_faces_in_the_same_frame_are_different_people():
     assert sorted(ids([seen(0, 5, [0.0, 0.0]), seen(3, 5, [0.0, 0.0])])) == [0, 1]
 
 
-def test_where_it_is_unsure_tracks_stay_apart_and_it_says_so():
+def test_uncertain_tracks_stay_separate_and_are_marked_unsure():
     tracks = assign_people([seen(0, 5, [0.0, 0.0]), seen(5, 4, [SAME + 0.05, 0.0]), seen(9, 3, [3.0, 0.0]), seen(12, 2, None)])
     assert [track.person for track in tracks] == [0, 1, 2, 3]
     assert [track.unsure for track in tracks] == [True, True, False, False]
@@ -55,7 +55,7 @@ def large(track):
     return small(track, 96.0)
 
 
-def test_small_faces_are_tied_later_and_called_unsure_sooner():
+def test_small_faces_are_merged_later_and_unsure_earlier():
     """Damaged faces of 24 pixels look alike, whoever they show: 37 of 1,640 pairs of two people are nearer than SAME there."""
     tracks = assign_people([small(seen(0, 5, [0.0, 0.0])), small(seen(5, 4, [SAME - 0.05, 0.0])), large(seen(9, 3, [0.0, 0.7]))])
     assert [track.person for track in tracks] == [0, 1, 2]
@@ -70,7 +70,7 @@ def soft(track, level=0.25):
     return large(replace(track, clarity=level))
 
 
-def test_blurred_faces_are_tied_later_and_called_unsure_sooner():
+def test_blurred_faces_are_merged_later_and_unsure_earlier():
     """Faces blurred by 3 % of their side have a clarity of 0.25 and look alike: 31 of 3,916 pairs of two people are nearer than SAME there."""
     a, near = [0.0, 0.0], [SAME - 0.05, 0.0]
     tracks = assign_people([soft(seen(0, 5, a)), soft(seen(5, 4, near)), large(seen(9, 3, [0.0, 0.7]))])
@@ -80,7 +80,7 @@ def test_blurred_faces_are_tied_later_and_called_unsure_sooner():
     assert ids([soft(seen(0, 5, a), 0.15), soft(seen(5, 4, [SAME - 0.15, 0.0]), 0.15)]) == [0, 1]
 
 
-def test_noise_makes_no_blurred_face_clear():
+def test_clarity_is_robust_to_noise():
     """Noise lifts `sharpness` by half on a face blurred by 6 %, which so passed for one of 3 %."""
     shape = torch.nn.functional.interpolate(torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)), (150, 150), mode="bicubic")[0]
     noise = 0.02 * torch.randn(3, 150, 150, generator=torch.Generator().manual_seed(1))
@@ -93,7 +93,7 @@ def whom(tracks, like):
     return {track.person for track in tracks_like(assign_people(tracks), like)}
 
 
-def test_a_blunt_picture_chooses_only_who_is_clearly_nearer():
+def test_an_unreliable_reference_matches_only_a_clearly_nearest_person():
     """A still of a clip blurred by 6 % is nearer than SAME to most people in it: 239 of 300 times others were chosen too, or alone."""
     a, b = [0.0, 0.0], [0.0, 0.6]
     cast = [soft(seen(0, 9, a), 0.16), soft(seen(10, 5, b), 0.16)]
@@ -117,7 +117,7 @@ def test_a_person_is_counted_once_in_the_report():
     assert (person.frames, person.tracks, person.start, person.stop) == (9, 2, 0, 12)
 
 
-def test_thousands_of_tracks_are_tied_in_seconds():
+def test_thousands_of_tracks_are_clustered_in_seconds():
     """A film has a track for every shot and face: 60 people in 1,000 tracks, all found."""
     generator = torch.Generator().manual_seed(0)
     who = torch.randint(60, (1000,), generator=generator)
@@ -128,14 +128,14 @@ def test_thousands_of_tracks_are_tied_in_seconds():
     assert len({(int(a), b) for a, b in zip(who, people, strict=True)}) == len(set(people)) == len(set(who.tolist()))
 
 
-def test_a_change_of_person_is_found_where_it_is_and_only_there():
+def test_change_point_finds_a_change_of_person():
     a, b = torch.zeros(8, 2), torch.tensor([[1.0, 0.0]]).repeat(8, 1)
     noise = 0.1 * torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
     assert change_point(torch.cat([a[:3], b[:5]]) + noise) == 3
     assert change_point(a + noise) is None and change_point(a[:1]) is None
 
 
-def test_a_likeness_lies_where_the_network_wants_it_and_survives_its_packing():
+def test_embedding_crops_are_aligned_and_survive_jpeg():
     frame = torch.rand(3, 512, 512, generator=torch.Generator().manual_seed(0))
     frame = torch.nn.functional.avg_pool2d(frame[None], 9, 1, 4)[0]
     face = embedding_crop(frame, TEMPLATE.float())
@@ -147,7 +147,7 @@ def test_a_likeness_lies_where_the_network_wants_it_and_survives_its_packing():
 
 
 @needs_faces
-def test_one_person_is_nearer_to_a_ruined_self_than_to_others(picture_of):
+def test_a_degraded_face_is_nearest_to_its_own_person(picture_of):
     embed = load_embedder()
     people = [picture_of(k) for k in range(4)]
     ruined = [
@@ -159,7 +159,7 @@ def test_one_person_is_nearer_to_a_ruined_self_than_to_others(picture_of):
 
 
 @needs_faces
-def test_other_light_makes_nobody_somebody_else(picture_of):
+def test_embeddings_are_robust_to_lighting(picture_of):
     """Dark, lit from the side, and against the light: nearer to themselves than SAME, and to nobody else."""
     side = torch.linspace(0.15, 1.25, 512)
     people = [picture_of(k) for k in (0, 5, 9, 13)]
@@ -187,7 +187,7 @@ def picture_of():
 
 
 @needs_cases
-def test_two_people_in_shots_a_b_a_b_are_two_and_all_frames_of_one_are_chosen(detector):
+def test_alternating_shots_of_two_people_are_two_people(detector):
     from fvr.pipeline import follow_faces
 
     source = open_source(SHARED / "cases" / "people_abab.mp4")
@@ -206,7 +206,7 @@ def tracks_at(tracks, frame):
 
 
 @needs_faces
-def test_who_leaves_and_returns_is_one_and_who_dissolves_is_two(picture_of, detector):
+def test_a_returning_person_is_one_and_a_dissolve_is_two(picture_of, detector):
     a, b = (torch.nn.functional.avg_pool2d(picture_of(k)[None], 2)[0] for k in (0, 2))
     empty = torch.full_like(a, 0.4)
     away = torch.stack([*[a] * 8, *[empty] * 14, *[a] * 8])
@@ -221,7 +221,7 @@ def test_who_leaves_and_returns_is_one_and_who_dissolves_is_two(picture_of, dete
 
 
 @needs_faces
-def test_shots_of_two_people_before_one_background_are_of_two_people(picture_of, detector):
+def test_two_people_cut_before_one_background_are_two(picture_of, detector):
     """Shot and countershot in one room: the picture hardly changes, and the faces lie where the others were; light that changes at once is no cut."""
     a, b = (torch.nn.functional.avg_pool2d(picture_of(k)[None], 4)[0] for k in (0, 2))
     frames = torch.full((27, 3, 320, 320), 0.5)
@@ -236,7 +236,7 @@ def test_shots_of_two_people_before_one_background_are_of_two_people(picture_of,
 
 
 @needs_faces
-def test_who_is_half_behind_somebody_at_first_is_one_person(picture_of, detector):
+def test_a_partly_occluded_start_is_one_person(picture_of, detector):
     """The side of another face lies before this one in its first five frames: as in a dissolve, the first pictures look like somebody else."""
     a, b = (torch.nn.functional.avg_pool2d(picture_of(k)[None], 2)[0] for k in (5, 7))
     half = a.clone()
@@ -246,7 +246,7 @@ def test_who_is_half_behind_somebody_at_first_is_one_person(picture_of, detector
 
 
 @needs_faces
-def test_who_is_seen_in_shots_of_one_frame_is_known_there(picture_of, detector):
+def test_people_are_recognised_in_single_frame_shots(picture_of, detector):
     """Photographs as a batch: every one is a shot, and who is on two of them is one person."""
     frames = torch.stack([torch.nn.functional.avg_pool2d(picture_of(k)[None], 2)[0] for k in (0, 2, 5, 0, 7, 2)])
     frames[3:] = frames[3:].roll(20, 3)
@@ -256,7 +256,7 @@ def test_who_is_seen_in_shots_of_one_frame_is_known_there(picture_of, detector):
 
 
 @needs_faces
-def test_people_across_a_long_dissolve_are_two(picture_of, detector):
+def test_a_long_dissolve_separates_two_people(picture_of, detector):
     """Two seconds of it: the shots end in the middle, and nobody of one is tied to the other."""
     a, b = (torch.nn.functional.avg_pool2d(picture_of(k)[None], 4)[0] for k in (0, 2))
     mix = torch.linspace(0, 1, 48)[:, None, None, None]
@@ -267,7 +267,7 @@ def test_people_across_a_long_dissolve_are_two(picture_of, detector):
 
 
 @needs_faces
-def test_a_picture_of_a_stranger_is_one_sentence(picture_of, detector, tmp_path):
+def test_an_unmatched_reference_raises_one_sentence(picture_of, detector, tmp_path):
     small = torch.nn.functional.avg_pool2d(picture_of(0)[None], 2)
     tracks = find_tracks([(0, small.repeat(4, 1, 1, 1))], detector)
     with pytest.raises(ValueError, match=r"nobody in this clip looks like .*the nearest is person 0 at a distance of 0\.\d\d"):

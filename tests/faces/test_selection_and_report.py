@@ -24,12 +24,12 @@ def who(tracks):
     return [t.person for t in tracks]
 
 
-def test_a_picture_that_claims_to_be_enormous_is_one_sentence(tmp_path):
+def test_an_oversized_reference_raises_one_sentence(tmp_path):
     with pytest.raises(OSError, match=r"the picture .*a\.bmp of whom to restore cannot be decoded; give a JPEG or PNG"):
         select_tracks(CAST, f"like:{enormous(tmp_path / 'a.bmp')}")
 
 
-def test_words_and_ids():
+def test_selection_by_word_and_by_id():
     assert who(select_tracks(CAST, "all")) == [0, 1, 2]
     assert who(select_tracks(CAST, " Largest ")) == [0, 2]
     assert who(select_tracks(CAST, "2, 0")) == [0, 2]
@@ -38,7 +38,7 @@ def test_words_and_ids():
     assert select_tracks([], "all") == select_tracks([], "largest") == []
 
 
-def test_the_largest_is_at_most_one_person_at_a_time():
+def test_largest_selects_one_person_at_a_time():
     chosen = select_tracks(CAST, "largest")
     assert all(a.stop <= b.start or b.stop <= a.start for a in chosen for b in chosen if a is not b)
 
@@ -51,7 +51,7 @@ def test_an_unknown_person_is_named_with_those_that_exist():
 
 
 @given(st.text(max_size=8))
-def test_any_other_words_are_one_clear_error(words):
+def test_any_other_text_raises_one_sentence(words):
     try:
         select_tracks(CAST, words)
     except ValueError as error:
@@ -68,7 +68,7 @@ def test_every_frame_is_counted_once(chosen, min_size, frames):
     assert f"{frames} frames, 3 people" in text and f"{counts.passed_through} frames passed through" in text
 
 
-def test_the_line_says_why():
+def test_the_report_line_states_reasons():
     counts = report(CAST, select_tracks(CAST, "1,2", 50), 1240, 50)
     assert counts.to_text() == "1,240 frames, 3 people, 1,180 frames passed through (no face: 1,155, too small: 5, not selected: 20)"
     data = counts.to_dict()
@@ -77,7 +77,7 @@ def test_the_line_says_why():
     assert report([], [], 1).to_text() == "1 frame, 0 people, 1 frame passed through (no face: 1)"
 
 
-def test_a_face_that_keeps_its_original_is_not_counted_as_restored():
+def test_unchanged_faces_are_not_counted_as_restored():
     """Frames count as restored only where something of a restored face shows in them."""
     whole = report(CAST, CAST, 130, level=lambda track: torch.zeros(len(track)))
     assert whole.restored == 0 and whole.left_alone == 85 and whole.to_text().endswith("130 frames passed through (no face: 45, left as it was: 85)")

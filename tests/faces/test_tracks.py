@@ -52,7 +52,7 @@ def crossing(hidden):
 
 
 @pytest.mark.parametrize("hidden", [14, 24, 40])
-def test_two_people_who_cross_are_never_swapped(hidden, stage):
+def test_crossing_people_are_not_swapped(hidden, stage):
     frames, faces = stage(crossing(hidden))
     tracks = follow(frames, faces, sigma=0)
     assert len(tracks) == 2
@@ -74,7 +74,7 @@ def test_chunks_agree_with_the_whole(stage):
                 assert torch.equal(getattr(a, name), getattr(b, name)), name
 
 
-def test_gaps_are_filled_on_a_straight_line_and_the_ends_stay(stage):
+def test_gaps_are_interpolated_linearly(stage):
     scene = [[("ann", 40 + 3 * k, 60)] if 4 <= k < 26 and not 10 <= k < 16 else [] for k in range(30)]
     (track,) = follow(*stage(scene), sigma=0)
     assert (track.start, track.stop) == (4, 26)
@@ -89,7 +89,7 @@ def test_a_gap_longer_than_allowed_ends_the_track(stage):
     assert len(follow(*stage(scene), max_gap=5)) == 1
 
 
-def test_a_cut_ends_a_track_even_of_a_face_that_stays_put(stage):
+def test_a_cut_ends_the_track_of_a_static_face(stage):
     frames, faces = stage([[("ann", 60, 60)]] * 20)
     tracks = sorted(follow(frames, faces, (7, 15)), key=lambda t: t.start)
     assert [(t.start, t.stop) for t in tracks] == [(0, 7), (7, 15), (15, 20)]
@@ -97,7 +97,7 @@ def test_a_cut_ends_a_track_even_of_a_face_that_stays_put(stage):
     assert [t.person for t in tracks] == [0, 0, 0]  # it is the same face
 
 
-def test_no_gap_is_filled_and_nothing_is_smoothed_across_a_cut(stage):
+def test_nothing_is_interpolated_or_smoothed_across_a_cut(stage):
     frames, faces = stage([[("ann", 60, 60)]] * 8 + [[]] * 2 + [[("ann", 75, 60)]] * 8)
     first, second = sorted(follow(frames, faces, (9,)), key=lambda t: t.start)
     assert (first.stop, second.start) == (8, 10)
@@ -105,7 +105,7 @@ def test_no_gap_is_filled_and_nothing_is_smoothed_across_a_cut(stage):
     assert_close(centres(second), torch.full((8,), 75.0))
 
 
-def test_a_cut_may_be_told_late(stage):
+def test_a_cut_may_be_passed_late(stage):
     frames, faces = stage([[("ann", 60, 60)]] * 20)
     tracker = Tracker(SIZE)
     tracker.push(0, frames[:10], faces[:10])
@@ -113,7 +113,7 @@ def test_a_cut_may_be_told_late(stage):
     assert sorted((t.start, t.stop) for t in tracker.finish()) == [(0, 7), (7, 20)]
 
 
-def test_false_hits_are_dropped_and_short_shots_are_kept(stage):
+def test_false_positives_are_dropped_and_short_shots_kept(stage):
     frames, faces = stage([[("ann", 60, 60)] + ([("bob", 190, 60)] if k in (3, 11) else []) for k in range(16)])
     assert len(follow(frames, faces)) == 1
     single = stage([[("ann", 60, 60)]])
@@ -124,7 +124,7 @@ def test_false_hits_are_dropped_and_short_shots_are_kept(stage):
 
 
 @pytest.mark.parametrize("count", [1, 8])
-def test_a_face_that_is_never_sure_is_dropped_unless_it_was_given(count, stage, face_at):
+def test_tracks_of_low_score_are_dropped_unless_external(count, stage, face_at):
     frames, _ = stage([[("ann", 60, 60)]] * count)
 
     class Guess:
@@ -142,7 +142,7 @@ def test_a_face_that_is_never_sure_is_dropped_unless_it_was_given(count, stage, 
 
 
 @pytest.mark.parametrize(("agreed", "people"), [(0, 0), (4, 0), (5, 1), (8, 1)])
-def test_a_face_in_doubt_counts_where_a_second_network_agrees_in_most_frames(agreed, people, stage, face_at):
+def test_low_scores_are_kept_where_a_second_network_agrees(agreed, people, stage, face_at):
     frames, _ = stage([[("ann", 60, 60)]] * 8)
 
     class Guess:
@@ -154,13 +154,13 @@ def test_a_face_in_doubt_counts_where_a_second_network_agrees_in_most_frames(agr
     assert len(find_tracks([(0, frames)], Guess())) == people
 
 
-def test_a_face_found_twice_is_one_person(stage, face_at):
+def test_duplicate_detections_are_one_person(stage, face_at):
     frames, faces = stage([[("ann", 60, 60)]] * 10)
     doubled = [[*found, face_at(63, 62, 42, score=0.9)] for found in faces]
     assert len(follow(frames, doubled)) == 1
 
 
-def test_a_face_hidden_behind_another_is_not_pasted(stage):
+def test_an_occluded_interpolated_face_is_not_pasted(stage):
     frames, faces = stage(crossing(40))
     from fvr.faces.compositing.strength import strengths
 
@@ -176,7 +176,7 @@ def test_a_jump_to_another_person_starts_another_track(stage):
 
 
 @pytest.mark.parametrize("count", [2, 3, 9])
-def test_who_jumps_across_the_frame_stays_one_person(count, stage):
+def test_a_jump_across_the_frame_keeps_the_person(count, stage):
     """A burst, a batch of two frames, a camera that shakes: the same look in the next frame is the same person, wherever."""
     frames, faces = stage([[("ann", 40 + 150 * (k % 2), 60), ("bob", 110, 60 + 3 * k)] for k in range(count)])
     tracks = follow(frames, faces)
@@ -184,7 +184,7 @@ def test_who_jumps_across_the_frame_stays_one_person(count, stage):
     assert {round(float(track.boxes[:, 0].max() - track.boxes[:, 0].min())) for track in tracks} == {0, 150 - round(2 * 0.025 * 46)}
 
 
-def test_two_strangers_in_a_batch_of_two_frames_are_both_kept(stage):
+def test_two_people_in_a_batch_of_two_frames_are_both_kept(stage):
     frames, faces = stage([[("ann", 60, 60)], [("bob", 190, 60)]])
     assert sorted((t.start, t.stop) for t in follow(frames, faces)) == [(0, 1), (1, 2)]
 
@@ -209,7 +209,7 @@ def test_smoothing_follows_motion_and_removes_jitter(stage, face_at):
 
 
 @pytest.mark.parametrize("way", [lambda k: 30 + 6 * k, lambda k: 120 + 11 * (-1) ** k, lambda k: 60 + 6 * min(k, 15)])
-def test_no_crop_is_left_behind_by_a_face_that_walks_shakes_or_stops(way, stage, face_at):
+def test_crops_do_not_lag_behind_motion(way, stage, face_at):
     """The crop shows the face in its place in every frame, the shot's first and last among them."""
     frames, faces = stage([[("ann", way(k), 60)] for k in range(30)])
     (track,) = follow(frames, faces)
@@ -237,7 +237,7 @@ def test_frames_out_of_order_or_resized_are_refused(stage):
         follow(torch.cat([frames, frames]), faces)
 
 
-def test_every_frame_ticks(stage):
+def test_every_frame_reports_progress(stage):
     frames, faces = stage([[("ann", 60, 60)]] * 11)
     ticks = []
     follow(frames, faces, chunk=4, on_frame=ticks.append)
@@ -251,7 +251,7 @@ def test_an_assignment_always_exists():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1)])
-def test_one_alone_takes_the_cheapest(shape):
+def test_a_single_row_takes_the_minimum_cost(shape):
     cost = torch.rand(shape, generator=torch.Generator().manual_seed(3))
     rows, columns = linear_sum_assignment(cost.numpy())
     assert assign(cost) == [(int(rows[0]), int(columns[0]))]

@@ -34,7 +34,7 @@ def crops(frames, detector):
 
 
 @pytest.mark.parametrize("quarter", [1, 2, 3])
-def test_a_turned_clip_gives_the_crops_of_the_upright_one(clip, detector, upright, quarter):
+def test_a_rotated_clip_gives_the_crops_of_the_upright_one(clip, detector, upright, quarter):
     turned = crops(torch.rot90(clip, quarter, (2, 3)), detector)
     assert len(turned) == len(upright)
     for one in turned:
