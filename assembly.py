@@ -1,4 +1,4 @@
-"""From names and settings to detectors, pasters, restorers' weights and methods: where the catalogue meets the host's model folders."""
+"""Builds detectors and pasters, and finds weights and methods, from names and settings, in the host's model folders."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ from .models.upscaling import Upscaler, load_upscaler
 from .options import parse_settings
 
 DEDICATED_FOLDERS = (OURS, "facerestore_models")
-"""Folders for such weights alone; the others hold much else."""
+"""Folders only for face restorers; the others hold other models as well."""
 RESTORERS = re.compile(r"codeformer|keep[-_]|dicface|gfpgan|restoreformer|(bfr|color|inpainting)_100k|swinir_(gan|restoration)", re.IGNORECASE)
 
 PRIORS = re.compile(r"flair|difface|ddpm|diffusion[-_]prior", re.IGNORECASE)
 
 
 EMBEDDED = {"flair": "embedded face prior"} | {known.kind: known.embedded for known in architectures() if known.embedded}
-"""The embedded weights of each method, by the name that menus show."""
+"""Menu names of each method's embedded weights."""
 EMBEDDED_TASKS = {(known.kind, mode): name for known in architectures() for mode, name in known.embedded_tasks.items()}
-"""Those of its other modes than "restore", by method and mode."""
+"""The same for modes other than "restore", by method and mode."""
 
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-"""Of the part of a network that draws the picture, by the name that menus show."""
+"""Precisions of decoders, by menu name."""
 UNCHANGED = "bfloat16 where pictures stay the same"
-"""The name of None, which is one of them for each network; menus say `AUTO`, which `resolved_precision` makes this or float32."""
+"""Name of the precision None, by which each network chooses; `resolved_precision` resolves `AUTO` to this or float32."""
 
 
 def resolved_precision(precision: str, device: torch.device) -> str:
-    """A precision's name, with `AUTO` resolved for a device: a job's workers keep to what was resolved where it was planned."""
+    """A precision's name, with `AUTO` resolved for a device; a job's workers use what was resolved at planning."""
     if precision != AUTO:
         return precision
     return UNCHANGED if fast_in_bfloat16(device) else "float32"
@@ -60,7 +60,7 @@ def weights_for(name: str, settings: Mapping[str, str]) -> Path | None:
 
     Raises:
         ValueError: if there is no such method.
-        FileNotFoundError: if its weights are in none of the folders and not embedded, saying where to get them.
+        FileNotFoundError: if its weights are neither installed nor embedded, with where to get them.
     """
     wanted = method(name).checkpoint(settings)
     found = None if wanted is None else find_weights(wanted)
@@ -70,13 +70,13 @@ def weights_for(name: str, settings: Mapping[str, str]) -> Path | None:
         found = embedded.listed(embedded.RESTORERS | embedded.PRIORS).get(title or "")
     if found is None and wanted is not None:
         if "mode" in settings:
-            parse_settings(method(name).options(), {"mode": mode}, name)  # no weights are missing for a mode that there is not
+            parse_settings(method(name).options(), {"mode": mode}, name)  # an unknown mode is reported first
         raise FileNotFoundError(missing_message(named(wanted), host.model_folders()))
     return found
 
 
 def chosen_detector(name: str, rotate: str = "auto") -> Detector:
-    """The detector of that name with the weights that are here; "auto" does without RetinaFace where its package fails, and says so."""
+    """The detector of this name with installed weights; "auto" falls back to BlazeFace, with a message, if RetinaFace's package fails."""
     try:
         return load_detector(name, weights=find_weights("retinaface"), device=host.device(), placed=host.managed, rotate=rotate)
     except ImportError as error:
@@ -87,16 +87,16 @@ def chosen_detector(name: str, rotate: str = "auto") -> Detector:
 
 
 def chosen_paster(gates: str = "", **known: Any) -> Paster:
-    """A paster, with ParseNet's mask if its weights are here. gates: see `Gates.parse`; `known`: its other attributes."""
+    """A paster, with ParseNet if its weights are installed. gates: see `Gates.parse`; `known`: its other attributes."""
     return Paster(parser=chosen_parser(), gates=Gates.parse(gates), **known)
 
 
 UPSCALE_MODELS = "upscale_models"
-"""ComfyUI's folder for them."""
+"""ComfyUI's folder for upscale models."""
 
 
 def named_upscaler(text: str | None) -> Upscaler | None:
-    """The upscale model that a command line names: a file, or a name in the host's folder for them, else FileNotFoundError; None for none."""
+    """The upscale model of a command line: a file, or a name in the host's folder; None for none. Raises FileNotFoundError."""
     if not text:
         return None
     path = Path(text)
@@ -111,7 +111,7 @@ def named_upscaler(text: str | None) -> Upscaler | None:
 
 
 def chosen_parser() -> Parser | None:
-    """ParseNet if its weights are here; None, and a word of it, where its package fails."""
+    """ParseNet if its weights are installed; None, with a message, if its package fails."""
     weights = find_weights("parsenet")
     try:
         return load_parser(weights, device=host.device(), placed=host.managed) if weights else None
@@ -121,22 +121,22 @@ def chosen_parser() -> Parser | None:
 
 
 AUTO = "auto"
-"""What menus and `--method` call the choice that `chosen_method` makes."""
+"""Name of the automatic choice (`chosen_method`) in menus and `--method`."""
 
 
 def chosen_method(described: bool, weights: str | None = None) -> tuple[str, str]:
-    """The method for footage, and why, for people.
+    """The method chosen for footage, and the reason.
 
     Args:
-        described: whether somebody said what damaged the footage.
-        weights: as `named_weights` takes them, which decide.
+        described: whether the degradation is described.
+        weights: as for `named_weights`; if given, they determine the method.
     """
     file = named_weights(weights) if weights else None
     if weights and file is None:
         return "flair", "it needs no weights"
     if file is not None:
         own = next((name for name, title in EMBEDDED.items() if title == weights), None)
-        kind = own or peek(file) or notes_of(file).get("network")  # a file that builds on another does not show what it is
+        kind = own or peek(file) or notes_of(file).get("network")  # a file that builds on another does not reveal its kind
         if PRIORS.search(file.name) or kind in ("flair", "prior"):
             return "flair", f"{file.name} is a diffusion prior"
         return (kind if kind in methods() else "per-frame"), f"{file.name} is its checkpoint"
@@ -148,11 +148,11 @@ def chosen_method(described: bool, weights: str | None = None) -> tuple[str, str
 
 
 def named_weights(text: str) -> Path | None:
-    """What a command line calls weights: the path of a file, a name of the embedded ones ("embedded keep"), or "none".
+    """Resolves weights of a command line: a file, an embedded name ("embedded keep"), or "none".
 
     Raises:
-        ValueError: for an embedded name that there is not.
-        FileNotFoundError: for the name of a published file that is not there, saying how to get it.
+        ValueError: for an unknown embedded name.
+        FileNotFoundError: for the name of a published file that is missing, with how to get it.
     """
     if text == "none":
         return None
@@ -172,9 +172,9 @@ def named_weights(text: str) -> Path | None:
 
 
 def restorer_files() -> dict[str, Path]:
-    """Files that may hold a face restorer, by the name that a combo shows, the embedded ones first; of two with one name the first folder's counts.
+    """Files that may be face restorers, by menu name, embedded ones first; of duplicate names the first folder's counts.
 
-    Detectors and parsers that share these folders are left out, and in the folders of other models so is all but likely names.
+    Detectors and parsers in these folders are excluded, and in folders of other models everything but likely names.
     """
     others = {checkpoint.file.lower() for checkpoint in CATALOGUE if "facedetection" in checkpoint.folders}
 
@@ -185,18 +185,18 @@ def restorer_files() -> dict[str, Path]:
 
 
 def prior_files() -> dict[str, Path]:
-    """Files that by their names may hold a diffusion prior, as `restorer_files`."""
+    """Files that may be diffusion priors, by their names; see `restorer_files`."""
     return embedded.listed(embedded.PRIORS) | _files(lambda folder, file: bool(PRIORS.search(file)))
 
 
 def licence_of(path: Path) -> str:
-    """One line: the catalogue's of a published file, else what the file says, else that it is unknown."""
+    """The licence in one line: from the catalogue, else from the file, else unknown."""
     published = published_as(path.name)
     return licence_line(published) if published else notes_of(path).get("licence", "licence unknown, the catalogue has no file of this name")
 
 
 def fingerprint(path: Path | None) -> tuple[str, int, int] | None:
-    """Changes whenever the file does: its path, modification time (ns) and size; None for none, and for one that is gone."""
+    """Path, modification time (ns) and size, which change with the file; None for no or a missing file."""
     try:
         status = path.stat() if path is not None else None
     except OSError:
@@ -205,7 +205,7 @@ def fingerprint(path: Path | None) -> tuple[str, int, int] | None:
 
 
 def fingerprints(*names: str) -> list[tuple[str, int, int] | None]:
-    """Of the files that catalogued checkpoints are read from now: changes when one is put into a model folder, replaced or taken away."""
+    """Fingerprints of the files of catalogued checkpoints, which change when one is installed, replaced or removed."""
     return [fingerprint(find_weights(name)) for name in names]
 
 
@@ -214,6 +214,6 @@ def _files(likely: Callable[[str, str], bool]) -> dict[str, Path]:
     for folder in RESTORER_FOLDERS:
         for name in host.list_models(folder):
             if likely(folder, name.rpartition("/")[2]):
-                with suppress(FileNotFoundError):  # a file may go between listing and looking, and no menu may fail over that
+                with suppress(FileNotFoundError):  # a file may vanish after listing, which must not fail a menu
                     found.setdefault(name, host.model_path(name, folder))
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever happens to who writes them."""
+"""Atomic file writing: files are complete or absent."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Error numbers of a disk that is full, or of which no more may be used."""
+"""Error numbers of a full disk or an exceeded quota."""
 PART = ".part"
-"""Ending of a file until it is whole."""
+"""Suffix of unfinished files."""
 TEMPORARY = re.compile(rf".+\.[0-9a-f]{{8}}{re.escape(PART)}")
 """Names by `temporary_name`."""
 ABANDONED_SECONDS = 600.0
-"""After which a temporary file that nobody writes to is nobody's, in a folder that several processes may write to."""
+"""Age without writes after which a temporary file counts as abandoned, in folders shared by processes."""
 
 
 def temporary_name(path: Path) -> Path:
-    """A name beside `path` that nobody else uses."""
+    """A unique temporary name beside `path`."""
     return path.with_name(f"{path.name}.{secrets.token_hex(4)}{PART}")
 
 
 def remove_abandoned(folder: Path, seconds: float = ABANDONED_SECONDS) -> None:
-    """Removes the temporary files in a folder, if it is there, that were last written to so many seconds ago: what killed processes left."""
+    """Removes temporary files of killed processes: those in an existing folder not written to for this many seconds."""
     with suppress(OSError):
         for path in [path for path in folder.iterdir() if TEMPORARY.fullmatch(path.name)]:
             with suppress(OSError):
@@ -42,7 +42,7 @@ def remove_abandoned(folder: Path, seconds: float = ABANDONED_SECONDS) -> None:
 
 
 def publish(part: Path, path: Path) -> None:
-    """Renames a whole file to `path`, once its bytes are on the disk."""
+    """Flushes a finished file to disk and renames it to `path`."""
     fsync(part, os.O_RDWR)
     part.replace(path)
     with suppress(OSError):  # Windows opens no folders
@@ -59,7 +59,7 @@ def fsync(path: Path, flags: int) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """A temporary name to write to, whose file is renamed to `path` on leaving, or removed after any exception."""
+    """Yields a temporary path, which is renamed to `path` on exit, or removed after an exception."""
     part = temporary_name(path)
     try:
         yield part
@@ -78,9 +78,9 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 @contextmanager
 def resumable_file(path: Path) -> Iterator[Path]:
-    """As `atomic_file`, for work that goes on from what is done when it is started again.
+    """As `atomic_file`, for work that resumes when it is restarted.
 
-    Raises OSError in one sentence for what PyTorch, safetensors and the system each say in words of their own of a full disk.
+    Raises OSError in one sentence for a full disk, however PyTorch, safetensors or the system reports it.
     """
     try:
         with atomic_file(path) as part:

@@ -1,13 +1,13 @@
-"""Luma: what of red, green and blue makes the brightness of a picture."""
+"""Luma: weighted sum of R, G and B."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 BT601 = (0.299, 0.587, 0.114)
-"""Weights of R, G and B in Y' (ITU-R BT.601), which JPEG, OpenCV and the networks' grey training frames have."""
+"""Luma weights of R, G and B (ITU-R BT.601), as in JPEG, OpenCV and the networks' grey training frames."""
 BT709 = (0.2126, 0.7152, 0.0722)
-"""The same of high-definition video (ITU-R BT.709)."""
+"""Luma weights of high-definition video (ITU-R BT.709)."""
 
 
 def luma(frames: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""`fvr demo`: a clip with a known truth, damaged as footage is, restored by the bundled workflow, which is not told how, and measured."""
+"""`fvr demo`: a clip with known ground truth, degraded, restored by the bundled workflow without a description of the damage, and measured."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ SIDE = 320
 DAMAGE = "gaussian_blur(sigma=1.2) + noise(sigma=0.03) + h264(crf=28)"
 """A soft lens, a noisy sensor, a codec."""
 REGIONS = {"face": (slice(36, 196), slice(80, 240)), "frame": (slice(None), slice(None))}
-"""Rows and columns that are measured: those that hold the face in every frame, and all."""
+"""Rows and columns that are measured: the face region of all frames, and the whole frame."""
 WORKFLOW = "restore_face_video"
 CROPS_PER_FRAME = 3.0
-"""What a frame of the workflow costs, in restored crops; measured on a CPU, finding faces and loading included."""
+"""Cost of a frame of the workflow, in restored crops; measured on a CPU, face detection and loading included."""
 
 
 def run_demo(folder: Path, *, frames: int = 24, seed: int = 0, say: Callable[[str], None] = lambda line: None, began: float | None = None) -> str:
-    """Leaves truth.mkv, damaged.mkv, restored.mp4, side_by_side.mp4 and report.json in `folder`; returns the report as text.
+    """Writes truth.mkv, damaged.mkv, restored.mp4, side_by_side.mp4 and report.json to `folder`; returns the report as text.
 
     Args:
-        say: gets a line at every step of the work, the first one with how long it will take.
-        began: when the user began to wait, on time.monotonic(); None is now.
+        say: gets a line for every step, the first with the expected duration.
+        began: start time by time.monotonic(); None for now.
 
     Raises:
-        ModuleNotFoundError: if scikit-image, which carries the portrait, is not installed.
+        ModuleNotFoundError: if scikit-image, which includes the portrait, is not installed.
     """
     began = time.monotonic() if began is None else began
     truth = moving_portrait(frames)
@@ -64,9 +64,9 @@ def run_demo(folder: Path, *, frames: int = 24, seed: int = 0, say: Callable[[st
 
 
 def expected_seconds(frames: int, device: torch.device) -> float:
-    """How long the workflow will take on `frames` frames, from how long one crop takes now."""
+    """Expected duration of the workflow on `frames` frames, from the time of one crop."""
     session = build_restorer("blind", weights=weights_for("blind", {}), device=device).open()
-    for _ in range(2):  # the first one also pays for what is made once
+    for _ in range(2):  # the first includes initialisation
         start = time.monotonic()
         session.push(torch.zeros(1, 3, CROP, CROP))
         unit = time.monotonic() - start
@@ -74,7 +74,7 @@ def expected_seconds(frames: int, device: torch.device) -> float:
 
 
 def rounded_duration(seconds: float) -> str:
-    """For instance "20 seconds" or "3 minutes": no more digits than an estimate deserves."""
+    """Such as "20 seconds" or "3 minutes": rounded to the precision of an estimate."""
     if seconds < 90:
         return f"{max(5, 5 * round(seconds / 5))} seconds"
     return f"{round(seconds / 60)} minutes"
@@ -100,12 +100,12 @@ def moving_portrait(frames: int) -> Tensor:
 
 
 def run_workflow(folder: Path, seed: int, on_node: Callable[[headless.NodeStep], None] | None = None) -> headless.RunResult:
-    """The bundled workflow on damaged.mkv."""
+    """Runs the bundled workflow on damaged.mkv."""
     settings = [
         "FVRLoadVideoFrames.file=damaged.mkv",
         f"FVRRestoreFaces.seed={seed}",
         "FVRSaveVideoFrames.filename_prefix=restored",
-        "FVRPasteBack.grain=off",  # the result is held against the truth
+        "FVRPasteBack.grain=off",  # the result is compared with the truth
     ]
     nodes = registry()
     prompt = headless.apply_overrides(headless.load_prompt(bundled(WORKFLOW)), settings, nodes)
@@ -114,7 +114,7 @@ def run_workflow(folder: Path, seed: int, on_node: Callable[[headless.NodeStep],
 
 
 def save(path: Path, frames: Tensor, times: FrameTimes, **encoding: Any) -> None:
-    """Writes a clip at once, replacing an older one."""
+    """Writes a whole clip, replacing an older one."""
     with open_sink(path, None, size=(frames.shape[-2], frames.shape[-1]), overwrite=True, **encoding) as sink:
         sink.write(frames, times.starts, times.ends)
 
@@ -122,7 +122,7 @@ def save(path: Path, frames: Tensor, times: FrameTimes, **encoding: Any) -> None
 def summary(
     folder: Path, operator: Degradation, truth: Tensor, damaged: Tensor, restored: Tensor, result: headless.RunResult, seed: int, seconds: float
 ) -> str:
-    """One screen of what was done and how good it is, which is also left as report.json."""
+    """The report of the run and its quality as text, also written as report.json."""
     figures: dict[str, Any] = {
         "version": version(),
         "workflow": WORKFLOW,

@@ -1,4 +1,4 @@
-"""Restorer, detector and paster from a request: the options of `fvr restore`, or what a job kept of them, on any machine."""
+"""Builds restorer, detector and paster from a request: the options of `fvr restore`, or those stored in a job, on any machine."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from .physics import parse
 from .record import job_identity
 
 Request = Mapping[str, Any]
-"""What the tools are made of, ready for JSON."""
+"""The options that define the tools, ready for JSON."""
 Find = Callable[[str], Path | None]
-"""From what a request calls its weights to their file, None for none."""
+"""Maps a request's weights name to its file, None for none."""
 
 FINDING = ("faces", "min_size", "detector", "rotate")
 PASTING = ("feather", "strength", "colour_match", "grain", "gates", "occlusion", "scale")
@@ -46,7 +46,7 @@ def restorer_for(request: Request, find: Find = named_weights) -> Restorer:
     )
     if request["estimates"]:
         restorer = with_estimates(restorer, device=device, precision=precision, placed=lambda network: on(network, device))
-    if request.get("compile"):  # plans of older versions do not say
+    if request.get("compile"):  # missing in plans of older versions
         compile_parts(origins(restorer), host.say)
     return restorer
 
@@ -60,7 +60,7 @@ def tools_for(request: Request, find: Find = named_weights) -> Tools:
 
 
 def worker_tools(planned: Job, find: Find = named_weights) -> Tools:
-    """The tools of a job for a worker that knows only its folder. Raises ValueError if clip, weights or version are not those of the plan."""
+    """The tools of a job for a worker with only its folder. Raises ValueError if clip, weights or version differ from the plan."""
     if "method" not in planned.plan["request"]:
         raise ValueError(f"{planned.folder} was planned in ComfyUI with a restorer that only its workflow has; queue that again to go on")
     tools = tools_for(planned.plan["request"], find)

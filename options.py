@@ -1,4 +1,4 @@
-"""Parameters of methods, each declared once: default, range, unit and advice stand with the field, and checks, `--set` and widgets follow."""
+"""Parameters of methods, each declared once with default, range, unit and advice, from which checks, `--set` and widgets are derived."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ FALSE = {"false", "no", "off", "0"}
 
 @dataclass(frozen=True)
 class Parameter:
-    """What is known of one field of an `Options` class.
+    """Metadata of a field of an `Options` class.
 
     Attributes:
-        low, high: ends of its range, both allowed; None for what is no number.
-        advice: a line for whoever sets it.
-        unit: of the numbers, for errors.
-        step: of a widget's arrows.
-        advanced: whether pages put it away until asked.
-        unset: for a field that may be None: what a widget shows then.
-        also: a number outside the range that has a meaning of its own.
-        note: what errors add to the range; "{unset}" in it becomes how None is written.
-        choices: the words of a field of fixed words.
+        low, high: inclusive range; None for fields that are not numbers.
+        advice: a line of help.
+        unit: of the values, for errors.
+        step: of a widget.
+        advanced: whether it is hidden among advanced settings.
+        unset: widget value that stands for None, for optional fields.
+        also: a special value outside the range.
+        note: text that errors add to the range; "{unset}" becomes the caller's notation for None.
+        choices: allowed words.
         number: int or float.
     """
 
@@ -43,7 +43,7 @@ class Parameter:
     number: type | None = None
 
     def check(self, name: str, value: Any, none: str = "None") -> None:
-        """Raises ValueError, naming range and value, for one that does not fit; `none` is how the caller writes None."""
+        """Raises ValueError with range and value for an invalid value; `none` is the caller's notation for None."""
         if self.choices and value not in self.choices:
             raise ValueError(f"{name} must be one of {', '.join(self.choices)}, got {value!r}")
         if self.low is None or self.high is None or (value is None and self.unset is not None) or (self.also is not None and value == self.also):
@@ -61,7 +61,7 @@ def parameter(default: Any, low: float | None = None, high: float | None = None,
 
 
 class Options:
-    """Base of a method's frozen dataclass of parameters, which refuses values out of range by a ValueError.
+    """Base of frozen dataclasses of a method's parameters; values out of range raise ValueError.
 
     >>> @dataclass(frozen=True)
     ... class Example(Options):
@@ -78,7 +78,7 @@ class Options:
 
 @cache
 def parameters(kind: type) -> dict[str, Parameter]:
-    """The declared parameters of an options class, with what their types say."""
+    """The declared parameters of an options class, completed from their types."""
     hints, found = get_type_hints(kind), {}
     for one in fields(kind):
         if (declared := one.metadata.get(Parameter)) is not None:
@@ -89,7 +89,7 @@ def parameters(kind: type) -> dict[str, Parameter]:
 
 
 def check(kind: type, values: Mapping[str, Any], none: str = "None") -> None:
-    """Raises ValueError for the first of `values` that is out of its range; see Parameter.check."""
+    """Raises ValueError for the first invalid value; see Parameter.check."""
     for name, declared in parameters(kind).items():
         if name in values:
             declared.check(name, values[name], none)

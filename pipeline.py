@@ -1,8 +1,8 @@
-"""The walk of a whole clip in bounded memory: decode, find faces, restore each person, paste, encode.
+"""The restoration pipeline of a clip in bounded memory: decode, detect and track faces, restore each person, paste, encode.
 
-The clip is decoded twice. The first pass finds and follows the faces and keeps a few numbers per face, so that tracks are complete and
-smooth before anything is cut out. The second pass cuts out, restores, pastes and writes; it holds as many frames as the restorer looks
-ahead, whatever the length of the clip. Decoding has a thread of its own beside the restorer's; so have pasting and encoding, together.
+The clip is decoded twice. The first pass detects and tracks faces and keeps only a few numbers per face, so that tracks are complete and smoothed
+before anything is cropped. The second pass crops, restores, pastes and writes; it holds as many frames as the restorer's look-ahead, whatever
+the clip's length. Decoding runs in its own thread beside the restorer's; so do pasting and encoding, together.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CHUNK = 8
 """Frames decoded at a time."""
 
 Progress = Callable[[int], None]
-"""Called with how many more frames are done."""
+"""Called with the number of frames just finished."""
 
 
 def no_progress(frames: int) -> None:
@@ -40,12 +40,12 @@ def no_progress(frames: int) -> None:
 
 
 MOST_NOTES = 10
-"""Notes that a summary's text lists; of a film there are as many as faces in its shots."""
+"""Notes that a summary's text lists; a film has one per face and shot."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What happened to a clip. `faces` is None for frames that came in aligned; `notes` say what was found in each person's crops."""
+    """The result for a clip. `faces` is None for aligned input; `notes` say what was found in each person's crops."""
 
     frames: int
     seconds: float
@@ -55,11 +55,11 @@ class Summary:
     notes: tuple[str, ...] = ()
 
     def closed(self, source: FrameSource, sink: VideoSink | ImageSink) -> Summary:
-        """The same with the warnings of a sink that has been closed since."""
+        """A copy with the warnings of the closed sink."""
         return replace(self, warnings=warnings_of(source, sink))
 
     def to_text(self) -> str:
-        """One line a person can read, plus one per note, of many the first, and per warning."""
+        """A readable line, plus one per note (at most MOST_NOTES) and per warning."""
         noted, left = self.notes[:MOST_NOTES], len(self.notes) - MOST_NOTES
         more = [f"and {left:,} more, all in the report"] if left > 0 else []
         what = self.faces.to_text() if self.faces else counted(self.frames, "aligned frame")
@@ -67,7 +67,7 @@ class Summary:
         return "\n".join([f"{what}; {self.method}, {self.seconds:.1f} s ({rate:.2f} frames/s)", *noted, *more, *self.warnings])
 
     def to_dict(self) -> dict:
-        """The same for a JSON file."""
+        """As plain data for JSON."""
         return {
             "frames": self.frames,
             "seconds": round(self.seconds, 3),
@@ -79,7 +79,7 @@ class Summary:
 
 
 def warnings_of(source: FrameSource, sink: VideoSink | ImageSink) -> tuple[str, ...]:
-    """Sentences about what is damaged or will be lost: before the first frame is decoded, what the headers tell."""
+    """Warnings on damage and losses; before decoding, those known from the headers."""
     return (*source.warnings, *sink.warnings)
 
 
@@ -100,22 +100,21 @@ def restore_clip_in_frames(
     on_written: Progress = no_progress,
     on_people: Callable[[list[FaceTrack], list[FaceTrack]], object] | None = None,
 ) -> Summary:
-    """Restores the chosen faces of a clip and writes as many frames as were decoded, with their times.
+    """Restores the selected faces of a clip and writes every decoded frame with its time.
 
     Args:
         source: the clip, decoded twice.
-        sink: takes the frames; closing it is the caller's.
-        faces: "all", "largest", ids of people such as "0,2", or "like:photo.jpg".
-        like: the look of the person who is meant; then `faces` does not count.
-        min_size: faces whose box is smaller than this many pixels are left alone.
+        sink: takes the frames; the caller closes it.
+        faces: "all", "largest", person ids such as "0,2", or "like:photo.jpg".
+        like: reference identity; overrides `faces`.
+        min_size: least face side in pixels that is restored.
         seed: the same seed gives the same pixels, whatever `chunk` is.
         chunk: frames decoded at a time.
         on_found, on_written: progress of the first and the second pass.
-        on_people: called between the two with all tracks and those that were chosen.
+        on_people: called between the passes with all tracks and the selected ones.
 
     Raises:
-        ValueError, OSError: before the work if `faces` cannot be read or its picture shows nobody, after the first pass if that person is not in
-            the clip.
+        ValueError, OSError: before the work if `faces` or its photo is invalid, after the first pass if that person is not in the clip.
 
     >>> import tempfile
     >>> from .faces import load_detector
@@ -160,7 +159,7 @@ def restore_clip_in_frames(
 
 
 def without_grain_if_denoised(paster: Paster, restorer: Restorer) -> Paster:
-    """The paster for a restorer's faces: noise that it was told to take out is not given back as grain."""
+    """The paster without grain if the restorer's degradation has noise, which must not be restored as grain."""
     described = getattr(restorer, "degradation", None)
     return replace(paster, grain="off") if described is not None and described.noise_level > 0 else paster
 
@@ -175,7 +174,7 @@ def restore_aligned(
     check_interrupt: CheckInterrupt = no_check,
     on_written: Progress = no_progress,
 ) -> Summary:
-    """Restores frames that are already crops of one person: no detection and no pasting; writes 512 x 512 frames."""
+    """Restores aligned crops of one person, without detection and pasting; writes 512 x 512 frames."""
     began = time.monotonic()
     times: deque = deque()
     frames = 0
@@ -213,10 +212,10 @@ def follow_faces(
     first: int = 0,
     **how: Any,
 ) -> list[FaceTrack]:
-    """The first pass: every person in every shot, with smoothed landmarks; upright, in square pixels whatever the clip's.
+    """The first pass: smoothed tracks of every person in every shot, for upright crops in display space.
 
     Args:
-        first: number of the source's first frame; above 0 where `resume` takes up an earlier pass.
+        first: index of the source's first frame; above 0 if `resume` continues an earlier pass.
         how: `keep` and `resume` of `find_tracks`.
     """
     with closing(read_ahead(source.chunks(chunk, first))) as pieces:
@@ -231,19 +230,19 @@ def follow_faces(
 
 
 def aligned_crops(piece: FrameChunk, track: FaceTrack, begin: int) -> Tensor:
-    """The crops (n, 3, 512, 512) of a track in the frames of `piece`, from frame `begin` of the clip on; the two must overlap."""
+    """Crops (n, 3, 512, 512) of a track from the frames of `piece`, from frame `begin` of the clip; the two must overlap."""
     first, stop = max(piece.index, begin), min(piece.index + len(piece.frames), track.stop)
     return align(piece.frames[first - piece.index : stop - piece.index], track, first)
 
 
 @dataclass
 class OpenTrack:
-    """One track on its way through a session: crops that went in and are not yet pasted, and restored crops that came out."""
+    """A track in progress: its session, original crops not yet pasted, and restored crops."""
 
     track: FaceTrack
     session: Session
     begin: int
-    """Frame with which the session begins."""
+    """First frame of the session."""
     original: Tensor = field(default_factory=lambda: torch.empty(0))
     restored: Tensor = field(default_factory=lambda: torch.empty(0))
     pasted: int = field(init=False)
@@ -253,7 +252,7 @@ class OpenTrack:
         self.pasted = self.begin
 
     def push(self, piece: FrameChunk) -> None:
-        """Pushes this person's crops of the frames of `piece` through the session, which ends with the track."""
+        """Pushes this track's crops from `piece` through the session, and closes it at the end of the track."""
         crops = aligned_crops(piece, self.track, self.begin)
         self.original = concatenated(self.original, crops)
         if self.session.looks:
@@ -265,7 +264,7 @@ class OpenTrack:
             self.restored = concatenated(self.restored, self.session.close())
 
     def ready(self, piece: FrameChunk) -> bool:
-        """Whether all restored crops of the frames of `piece` are here."""
+        """Whether all restored crops for the frames of `piece` are available."""
         stop = min(piece.index + len(piece.frames), self.track.stop)
         return self.begin >= stop or self.pasted + len(self.restored) >= stop
 
@@ -278,15 +277,15 @@ class OpenTrack:
 
 
 def session_start(track: FaceTrack, restorer: Restorer, first: int) -> int:
-    """The frame with which the session of a track begins whose frames from `first` on are wanted: earlier by the restorer's warm-up."""
+    """First frame of a track's session if frames from `first` on are wanted: earlier by the restorer's warm-up."""
     return track.start + (restorer.warm_up.begin(first - track.start) if first > track.start else 0)
 
 
 class Walk:
-    """The second pass without files: chunks of frames in, chunks of finished frames out, in order.
+    """The second pass without I/O: chunks of frames in, chunks of finished frames out, in order.
 
     Args:
-        first: the first frame that is wanted. Those before it, from `session_start` on, only warm sessions up; no chunk holds frames of both sides.
+        first: the first wanted frame. Earlier ones, from `session_start`, only warm up sessions; no chunk has frames on both sides.
     """
 
     def __init__(
@@ -310,16 +309,16 @@ class Walk:
         self.notes: list[str] = []
 
     def push(self, piece: FrameChunk) -> Iterator[FrameChunk]:
-        """As `restored`, each chunk pasted when it is asked for; all must be."""
+        """As `restored`, with each chunk pasted lazily; the iterator must be exhausted."""
         for done in self.restored(piece):
             pasted = done.pasted()
             yield pasted
-            del pasted  # it may hold enlarged frames, which should be gone before the next are made
+            del pasted  # free enlarged frames before the next are made
 
     def restored(self, piece: FrameChunk) -> Iterator[Restored]:
-        """Takes the next frames and gives the chunks whose faces are all restored, in order; all must be asked for.
+        """Takes the next frames and yields the chunks whose faces are all restored, in order; the iterator must be exhausted.
 
-        The frames are this walk's from then on: faces are written into them.
+        Takes ownership of the frames: faces are written into them.
         """
         stop = piece.index + len(piece.frames)
         while self.upcoming and self.upcoming[0][0] < stop:
@@ -336,18 +335,18 @@ class Walk:
 
     @property
     def empty(self) -> bool:
-        """Whether everything that went in came out."""
+        """Whether all frames have come out."""
         return not self.buffered
 
     def _finished(self) -> Iterator[Restored]:
         while self.buffered and all(person.ready(self.buffered[0]) for person in self.open_tracks):
             for piece in split_chunk(self.buffered.popleft(), self.paster):
                 items = self._take(piece)
-                if piece.index >= self.first:  # those before only warmed sessions up
+                if piece.index >= self.first:  # earlier ones only warmed up sessions
                     yield Restored(piece, items, self.paster)
 
     def _take(self, piece: FrameChunk) -> list[Item]:
-        """Removes and returns the faces of a chunk, and closes the tracks that end in it."""
+        """Removes and returns the faces of a chunk, and drops the tracks that end in it."""
         stop = piece.index + len(piece.frames)
         items = [person.take(stop) for person in self.open_tracks if person.begin < stop]
         ended = [person for person in self.open_tracks if person.pasted >= person.track.stop]
@@ -359,7 +358,7 @@ class Walk:
 
 @dataclass(frozen=True, eq=False)
 class Restored:
-    """Frames whose faces are all restored and not yet in them."""
+    """Frames with their restored faces, not yet pasted."""
 
     piece: FrameChunk
     items: list[Item]
@@ -369,13 +368,13 @@ class Restored:
         return len(self.piece)
 
     def pasted(self) -> FrameChunk:
-        """The frames with the faces in them. Once only; in any thread, unless the paster runs networks."""
+        """The frames with the faces pasted. Call once; in any thread, unless the paster runs networks."""
         frames = self.paster.paste_over(self.piece.frames, self.piece.index, self.items)
         return replace(self.piece, frames=frames, stored=unchanged_stored(self.piece, [track for track, _, _ in self.items]))
 
 
 def split_chunk(piece: FrameChunk, paster: Paster) -> Iterator[FrameChunk]:
-    """A chunk in pieces that a paster takes at once."""
+    """A chunk split into pieces of at most `Paster.at_once` frames."""
     size = paster.at_once(*piece.frames.shape[-2:])
     for begin in range(0, len(piece), size):
         part = slice(begin, begin + size)
@@ -383,12 +382,12 @@ def split_chunk(piece: FrameChunk, paster: Paster) -> Iterator[FrameChunk]:
 
 
 def unchanged_stored(piece: FrameChunk, tracks: list[FaceTrack]) -> tuple[Any, ...]:
-    """The stored form of each frame that no track covers, which a sink may write as it is; None for the others."""
+    """The stored form of each frame without a track, which a sink may write unchanged; None for the others."""
     return tuple(
         None if any(track.start <= number < track.stop for track in tracks) else stored for number, stored in enumerate(piece.stored, piece.index)
     )
 
 
 def concatenated(first: Tensor, second: Tensor) -> Tensor:
-    """torch.cat of two batches of which either may be empty; nothing is copied then."""
+    """torch.cat of two batches, without copying if one is empty."""
     return second if not len(first) else first if not len(second) else torch.cat([first, second])

@@ -1,4 +1,4 @@
-"""What all charts and sheets of this package draw with: Matplotlib, text, and the way from 8-bit pages and picture files to frames."""
+"""Drawing of charts and sheets: Matplotlib figures, text, and conversion of 8-bit pages and image files to frames."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def draw_text(page: np.ndarray, text: str, at: Place, ink: Colour = INK, size: f
 
 
 def panels(rows: int, columns: int, width: int, height: int) -> tuple[Figure, list[Axes]]:
-    """A white page of panels, each of so many pixels, and the panels row by row."""
+    """A white figure of panels of this size in pixels, and the panels row by row."""
     from matplotlib.figure import Figure
 
     figure = Figure((columns * width / 100, rows * height / 100), dpi=100, layout="constrained")
@@ -51,7 +51,7 @@ def page_to_tensor(page: np.ndarray) -> Tensor:
 
 
 def decode_pixels(data: bytes, flags: int = cv2.IMREAD_COLOR) -> Any:
-    """A picture file's pixels as OpenCV's imdecode gives them; None where it cannot, or refuses the size that a damaged header claims."""
+    """An image file's pixels by OpenCV's imdecode; None if it cannot be decoded, or its header claims an excessive size."""
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error:
@@ -59,6 +59,6 @@ def decode_pixels(data: bytes, flags: int = cv2.IMREAD_COLOR) -> Any:
 
 
 def decode_image(data: bytes) -> Tensor | None:
-    """The bytes of a picture file as (3, H, W) float32 RGB in [0, 1]; None where they are no whole picture."""
+    """An image file's bytes as (3, H, W) float32 RGB in [0, 1]; None if they cannot be decoded."""
     pixels = decode_pixels(data)
     return None if pixels is None else page_to_tensor(np.ascontiguousarray(pixels[..., ::-1]))

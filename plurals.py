@@ -1,4 +1,4 @@
-"""A count with its noun, as sentences for people say it."""
+"""Counts with their nouns, for messages."""
 
 from __future__ import annotations
 

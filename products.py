@@ -1,4 +1,4 @@
-"""Products of float32 matrices on processors: by oneDNN, which on AMD takes half of the time of MKL, PyTorch's own choice."""
+"""float32 matrix products on CPUs by oneDNN, which on AMD takes half the time of MKL, PyTorch's default."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Pointwise(nn.Conv2d):
 
 @lru_cache(maxsize=1)
 def _has_onednn() -> bool:
-    """Whether this PyTorch has the product that its own compiler uses; it is no part of the public interface."""
+    """Whether this PyTorch has the (private) operator that its compiler uses."""
     try:
         one = torch.ones(1, 1)
         return bool(torch.ops.mkldnn._linear_pointwise(one, one, None, "none", [], "") == 1)

@@ -1,4 +1,4 @@
-"""Records that make a run reproducible: program, command, weights, seed, device, every setting, and what happened."""
+"""Records that make a run reproducible: version, command, weights, seed, device, settings, and results."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def run_record(
     Args:
         command: the command line, or the node.
         clips: "input" and "output", by name.
-        frames, encoding: which frames were read, and how they were written, by the names of the interface.
-        finding: which faces were looked for; None, as `detector` and `paster`, for frames that came in aligned.
-        degradation: as the user wrote it; None takes the restorer's, if it has one.
+        frames, encoding: frame selection and encoding, by option names.
+        finding: face selection; None, as `detector` and `paster`, for aligned input.
+        degradation: the user's text; None for the restorer's, if it has one.
     """
     own = getattr(restorer, "degradation", None)
     return {
@@ -68,7 +68,7 @@ def run_record(
 
 
 def job_identity(settings: Mapping[str, Any], restorer: Restorer, detector: Detector, paster: Paster) -> dict[str, Any]:
-    """All that must be the same whenever a job goes on, but for its clip; ready for JSON."""
+    """Everything but the clip that must be the same when a job is resumed; ready for JSON."""
     known = getattr(restorer, "degradation", None)
     return {
         "version": version(),
@@ -81,14 +81,14 @@ def job_identity(settings: Mapping[str, Any], restorer: Restorer, detector: Dete
 
 
 def paster_settings(paster: Paster) -> dict[str, Any]:
-    """The paster's fields that JSON can hold, whether it has a parser, and its upscaler's name."""
+    """The paster's plain fields, whether it has a parser, and its upscaler's name."""
     values = {field.name: getattr(paster, field.name) for field in fields(paster)}
     plain = {name: value for name, value in values.items() if value is None or isinstance(value, (bool, int, float, str))}
     return {**plain, "parser": paster.parser is not None, "upscaler": paster.upscaler.name if paster.upscaler else None}
 
 
 def version() -> str:
-    """Of this package: as the pyproject.toml beside it says, which ComfyUI has without an installation, else as it was installed."""
+    """This package's version, from pyproject.toml if present (as in ComfyUI, without installation), else from the installed metadata."""
     project = Path(__file__).with_name("pyproject.toml")
     found = re.search(r'^version = "(.+?)"', project.read_text(encoding="utf-8"), re.MULTILINE) if project.is_file() else None
     return found[1] if found else metadata.version(DISTRIBUTION)
@@ -100,7 +100,7 @@ def device_name(device: torch.device) -> str:
 
 
 def described(restorer: Restorer) -> dict[str, Any]:
-    """A restorer's method and options, with those of the restorers that it uses: an enhancer, and a pre-cleaner, under the key "floor"."""
+    """A restorer's method and options, with those of its enhancer and of its pre-cleaner (under the key "floor")."""
     options = getattr(restorer, "options", None)
     info = {"method": restorer.name, **(asdict(options) if is_dataclass(options) and not isinstance(options, type) else {})}
     info |= {"fingerprint": restorer.fingerprint} if restorer.fingerprint else {}
@@ -109,7 +109,7 @@ def described(restorer: Restorer) -> dict[str, Any]:
 
 
 def weights_of(**holders: Any) -> list[dict[str, Any]]:
-    """The files behind the networks of each holder, and those that these build on; a network from no file has none."""
+    """The weights files of each holder's networks, and their base files; empty for networks without a file."""
     info = []
     for used_by, holder in holders.items():
         for network, origin in origins(holder).items():
@@ -119,7 +119,7 @@ def weights_of(**holders: Any) -> list[dict[str, Any]]:
 
 
 def file_record(origin: Origin) -> dict[str, Any]:
-    """Name, SHA-256 and licence of a file of weights; no SHA-256 if the file is gone, which must not fail work that is done."""
+    """Name, SHA-256 and licence of a weights file; no SHA-256 if the file is gone, as finished work must not fail."""
     try:
         status = origin.path.stat()
         digest = _cached_sha256(origin.path, status.st_mtime_ns, status.st_size)
@@ -130,7 +130,7 @@ def file_record(origin: Origin) -> dict[str, Any]:
 
 @lru_cache(maxsize=64)
 def _cached_sha256(path: Path, modified: int, size: int) -> str:
-    """Kept for as long as the file is the same: a server restores many clips with one."""
+    """Cached while the file is unchanged, as a server restores many clips with it."""
     return sha256_of(path, host.check_interrupt)
 
 
