@@ -141,10 +141,10 @@ def chosen_method(described: bool, weights: str | None = None) -> tuple[str, str
             return "flair", f"{file.name} is a diffusion prior"
         return (kind if kind in methods() else "per-frame"), f"{file.name} is its checkpoint"
     if described:
-        return "flair", "the damage is described, and FLAIR can hold to it"
+        return "flair", "the degradation is described, so data consistency applies"
     if find_weights("keep") is not None:
-        return "keep", "KEEP's published weights are here"
-    return "blind", "nobody described the damage, and no larger network is here"
+        return "keep", "KEEP's published weights are installed"
+    return "blind", "the damage is not described, and no published weights are installed"
 
 
 def named_weights(text: str) -> Path | None:

@@ -18,7 +18,7 @@ def choose_method(options: Namespace) -> tuple[str, bool]:
         return options.method, False
     method, why = chosen_method(bool(options.degradation), options.weights)
     estimates = not options.degradation and not options.weights
-    print(f"method {method}: {why}{'; flair for faces whose blur the footage shows' if estimates else ''}", flush=True)
+    print(f"method {method}: {why}{'; flair for faces with a detected blur' if estimates else ''}", flush=True)
     return method, estimates
 
 

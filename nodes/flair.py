@@ -14,7 +14,7 @@ from ..methods.flair.sampler import FlairOptions, FlairRestorer
 from ..methods.registry import flair_precleaner
 from ..physics import Degradation
 from ..priors.base import Prior
-from ..priors.load import EMBEDDED, TASKS, load_prior, prior_from_file
+from ..priors.load import NO_WEIGHTS, TASKS, load_prior, prior_from_file
 from .choices import check_choice
 from .faces import crops_image
 from .restoring import check_wiring, face_outputs, restore_people, result_ui
@@ -36,7 +36,7 @@ class LoadDiffusionPrior(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "prior",
-                    options=[*prior_files(), *EMBEDDED],
+                    options=[*prior_files(), NO_WEIGHTS],
                     tooltip="embedded face prior is a small network that comes with this pack; gaussian is a wavelet denoiser without weights, which "
                     "removes noise and blur but invents nothing. Files are looked for in models/face_video_restoration and checkpoints.",
                 ),

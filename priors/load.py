@@ -27,25 +27,24 @@ if TYPE_CHECKING:
     from ..models.flair.bicubic import BicubicConfig
     from ..models.flair.blur import BlurConfig
 
-EMBEDDED: dict[str, Callable[[], Prior]] = {"gaussian (no weights)": GaussianPrior}
-"""Priors that need no download, by their names in menus."""
+NO_WEIGHTS = "gaussian (no weights)"
+"""Menu name of the prior without weights."""
 
 
 def load_prior(name: str) -> Prior:
-    """The embedded prior called `name`; the part before the first space is enough.
+    """The prior without weights, by its menu name or as "gaussian".
 
     Raises:
-        ValueError: for an unknown name, listing the known ones.
+        ValueError: for any other name.
 
     >>> import torch
     >>> prior = load_prior("gaussian")
     >>> prior.predict_x0(torch.zeros(1, 3, 64, 64), 100).shape
     torch.Size([1, 3, 64, 64])
     """
-    for known, build in EMBEDDED.items():
-        if name in (known, known.split()[0]):
-            return build()
-    raise ValueError(f"no diffusion prior is called {name!r}; choose one of {', '.join(EMBEDDED)}")
+    if name not in (NO_WEIGHTS, "gaussian"):
+        raise ValueError(f"no diffusion prior is called {name!r}; choose {NO_WEIGHTS}, or a file")
+    return GaussianPrior()
 
 
 PUBLISHED_SIDE = 512

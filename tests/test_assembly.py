@@ -18,7 +18,7 @@ def test_damage_that_is_described_goes_to_flair():
 
 
 def test_damage_that_nobody_described_goes_to_blind():
-    assert chosen_method(False)[0] == "blind" and "nobody described" in chosen_method(False)[1]
+    assert chosen_method(False)[0] == "blind" and "not described" in chosen_method(False)[1]
 
 
 def test_published_keep_weights_are_taken_where_they_are(monkeypatch, tmp_path):

@@ -187,7 +187,7 @@ def _blind(options: argparse.Namespace) -> None:
     trained = cast(BlindUNet, _trained_network(network, stages, settings, recipe.name, options.export_now))
     first = settings.folder / "recurrent.safetensors"
     networks = blind.restorers_of(load_file(first) if first.is_file() else None, trained)
-    does = "restores clips of aligned 512 x 512 faces whose damage nobody described"
+    does = "restores clips of aligned 512 x 512 faces with unknown damage"
     _save(options, networks, recipe.name, "Blind restorer", does, (faces, held_out), damage=recipe.footage.describe())
 
 

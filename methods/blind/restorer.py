@@ -71,7 +71,7 @@ class BlindOptions(Options):
 
 
 class BlindRestorer(NetworkRestorer):
-    """The package's own restorer of faces whose damage nobody described.
+    """The package's own restorer for unknown damage.
 
     Args:
         network, options, place: as NetworkRestorer.
