@@ -88,6 +88,20 @@ def test_sound_that_changes_its_form_is_heard_to_the_end(tmp_path, suffix, sound
     assert track is not None and float(track.duration) == pytest.approx(4, abs=0.1)
 
 
+@pytest.mark.parametrize("sound", ["aac", "mp2"])
+def test_an_announced_track_without_sound_costs_no_clip(tmp_path, sound):
+    """Broadcasts announce languages that are on air at times only, recorders a microphone that is off."""
+    data = recording(tmp_path / "whole.ts", sound=sound).read_bytes()
+    packets = [data[at : at + 188] for at in range(0, len(data), 188)]
+    (tmp_path / "in.ts").write_bytes(b"".join(packet for packet in packets if int.from_bytes(packet[1:3], "big") & 0x1FFF != 0x101))
+    source = open_source(tmp_path / "in.ts")
+    assert not source.info.audio and read_audio(source) is None
+    with open_sink(tmp_path / "out.mp4", source.info, audio=source) as sink:
+        for chunk in source.chunks():
+            sink.write(chunk.frames, chunk.starts, chunk.ends)
+    assert sink.count == 50 and "sound track 1, which is empty or begins late" in sink.warnings[0]
+
+
 @pytest.mark.parametrize("choice", [{"start": 80, "count": 30}, {"window": (Fraction(33, 10), 1)}])
 def test_a_part_of_joined_recordings_is_found(tmp_path, choice):
     """Where one stated time means three places, nothing is sought: the frames are those of a pass from the start, the sound too."""

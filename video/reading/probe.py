@@ -76,7 +76,7 @@ def examine(place: Place) -> tuple[SourceInfo, list[str]]:
             interlaced=bool(frame.interlaced_frame),
             grading=frame_grading(frame),
             lost=tuple(words for name, words in DROPPED.items() if frame.side_data.get(name) is not None),
-            audio_streams=tuple(audio_info(audio) for audio in container.streams.audio if audio.codec_context is not None),
+            audio_streams=tuple(audio_info(audio) for audio in container.streams.audio if has_sound(audio)),
             sound=None if isinstance(place, (str, PathLike)) else place,
         )
         warnings = [cut] if (cut := truncation_warning(place)) else []
@@ -174,6 +174,11 @@ def origin_of(container: Any) -> Fraction:
     streams = [*([] if picture is None else [picture]), *container.streams.audio]
     first = min((stream.start_time * stream.time_base for stream in streams if stream.start_time is not None), default=Fraction(0))
     return first if first > (0 if container.format.flags & MAY_JUMP else LATE) else Fraction(0)
+
+
+def has_sound(stream: Any) -> bool:
+    """Whether an audio stream can be decoded; broadcasts and recorders announce streams that are empty, or begin late, of which nothing is known."""
+    return stream.codec_context is not None and stream.codec_context.sample_rate > 0
 
 
 def audio_info(stream: Any) -> AudioInfo:

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..errors import VideoError
 from ..files import Place, duration_of, open_input, presentation_time
 from ..reading.health import readable
-from ..reading.probe import codec_name, origin_of
+from ..reading.probe import codec_name, has_sound, origin_of
 from ..reading.timestamp_discontinuity import MAY_JUMP, RunningClock, can_seek, no_warning
 
 COPIED_CODECS = {
@@ -313,6 +313,8 @@ def plan_lanes(place: Place, container: str | None) -> tuple[list[StreamPlan], l
             context, name, changes = stream.codec_context, f"sound track {index + 1}", False
             if context is None:
                 lost.append(f"{name}, whose codec is not known here")
+            elif not has_sound(stream):
+                lost.append(f"{name}, which is empty or begins late")
             elif container is None:
                 lost.append(f"{name} ({codec_name(context)})")
             elif codec_name(context) in COPIED_CODECS[container] and not (changes := aac_changes(place, index)):
@@ -362,7 +364,7 @@ def read_audio(place: Place, start: Fraction = Fraction(0), end: Fraction | None
     Where the stream has no sound yet, or a gap, there are zeros, so that sample i always belongs to start + i / rate.
     """
     with open_input(place) as container:
-        index, stream = next(((index, one) for index, one in enumerate(container.streams.audio) if one.codec_context is not None), (0, None))
+        index, stream = next(((index, one) for index, one in enumerate(container.streams.audio) if has_sound(one)), (0, None))
         if stream is None:
             return None
         rate, own = stream.codec_context.sample_rate, stream.codec_context.layout
