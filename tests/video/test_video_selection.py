@@ -6,6 +6,8 @@ import io
 from fractions import Fraction
 from itertools import islice
 
+import av
+import numpy as np
 import pytest
 import torch
 from helpers.video_helpers import moving, save
@@ -80,6 +82,25 @@ def test_a_late_window_is_sought_exactly(shared):
     part = read_frames(path, window=(4.0, 0.5))
     assert part[1].starts[0] == 4 and len(part[1]) == 15
     assert torch.equal(part[0][:2], read_frames(path, start=120, count=2)[0])
+
+
+@pytest.mark.parametrize("name, codec", [("in.ts", "libx264"), ("in.mpg", "mpeg2video"), ("in.mjpeg", "mjpeg"), ("in.h264", "libx264")])
+def test_a_late_window_is_exact_where_seeking_is_not(tmp_path, name, codec):
+    """Transport and program streams are sought behind the time asked for; streams without a container not at all."""
+    pictures = moving(150, 64, 64)
+    with av.open(str(tmp_path / name), "w") as out:
+        stream = out.add_stream(codec, rate=25, options={} if codec == "mjpeg" else {"g": "20", "bf": "2"})
+        stream.height, stream.width, stream.pix_fmt = 64, 64, "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for picture in pictures:
+            pixels = np.ascontiguousarray((picture.permute(1, 2, 0).numpy() * 255).astype(np.uint8))
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format=stream.pix_fmt)))
+        out.mux(stream.encode(None))
+    whole, times = read_frames(tmp_path / name)
+    assert len(whole) == 150
+    for first in (70, 99, 100, 101, 119, 120, 138):
+        some, when = read_frames(tmp_path / name, window=(times.starts[first], Fraction(1, 10)))
+        assert when.starts[0] == times.starts[first] and torch.equal(some, whole[first : first + len(some)])
+        assert torch.equal(read_frames(tmp_path / name, start=first, count=2)[0], whole[first : first + 2])
 
 
 @pytest.mark.parametrize("window", [(0.0, 0.0), (0, None)])

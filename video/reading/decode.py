@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
+from itertools import chain, islice
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -28,8 +30,8 @@ from .timestamp_discontinuity import RunningClock, can_seek
 MIN_SEEK_FRAMES = 64
 """Frames closer to the start than this are decoded and dropped rather than sought."""
 
-MAX_B_FRAMES = 16
-"""Most B-frames in a row that H.264 and MPEG-4 encoders write."""
+SEEK_BACK = (0, 2, 10)
+"""Seconds before the first frame wanted that are sought one after the other, before all is decoded."""
 
 DEINTERLACED = ("each frame becomes a whole one", "both fields of a frame become frames, at twice the rate")
 
@@ -61,18 +63,26 @@ class VideoSource(FrameSource):
             return
         target = self.time_of(wanted) if wanted >= MIN_SEEK_FRAMES and not self.field_rate else None
         if target is not None:
-            frames = self.decoded(target - self.margin)
-            for item in frames:
-                if item.start < target:
-                    continue
-                if item.start == target:
-                    yield item
-                    yield from frames
-                    return
+            frames = self.sought(target)
+            if (first := next(frames, None)) is not None and first.start == target:
+                yield first
+                yield from frames
+                return
+        yield from islice(self.decoded(), wanted, None)
+
+    def sought(self, target: Fraction) -> Iterator[Timed]:
+        """Frames that begin at `target` or later. In transport streams a seek lands behind the time asked for, and is tried again from earlier."""
+        first = target - self.margin
+        for back in SEEK_BACK:
+            frames = self.decoded(first - back)
+            item = next(frames, None)
+            if item is not None and item.start <= first:
                 break
-        for number, item in enumerate(self.decoded()):
-            if number >= wanted:
-                yield item
+            frames.close()
+            item = None
+        else:
+            frames = self.decoded()
+        yield from (one for one in chain([] if item is None else [item], frames) if one.start >= target)
 
     def interlace_warning(self) -> str:
         """What becomes of interlaced frames."""
@@ -93,14 +103,10 @@ class VideoSource(FrameSource):
 
     @cached_property
     def margin(self) -> Fraction:
-        """Seconds to begin before the first frame wanted: a frame made of fields takes after the one before it, as what is damaged of one does.
-
-        AVI is sought by decoding times, and the B-frames that are decoded right after a key frame need the picture before it.
-        """
+        """Seconds to begin before the first frame wanted: a frame made of fields takes after the one before it, as what is damaged of one does."""
         with open_input(self.place) as container:
             alone = picture_stream(container).codec_context.codec.intra_only
-            reordered = container.format.name == "avi" and not alone
-        return (MAX_B_FRAMES if reordered else 3 if self.deinterlaced else Fraction(3, 2) if alone else 0) / self.info.rate
+        return (3 if self.deinterlaced else Fraction(3, 2) if alone else 0) / self.info.rate
 
     def frames_in_window(self, start: Fraction, duration: Fraction | None, skip: int) -> Iterator[Timed]:
         """Frames whose presentation begins in [start, start + duration)."""
@@ -110,7 +116,8 @@ class VideoSource(FrameSource):
         stop = start + duration if duration else None
         number = -1
         held: Timed | None = None
-        for item in self.decoded(start - self.margin if start > self.info.start + MIN_SEEK_FRAMES / self.info.rate and self.can_seek else None):
+        far = start > self.info.start + MIN_SEEK_FRAMES / self.info.rate and self.can_seek
+        for item in self.sought(start) if far else self.decoded():
             if item.start < start:
                 continue
             if stop is not None and item.start >= stop:
@@ -146,7 +153,7 @@ class VideoSource(FrameSource):
                         ticks.append(packet.pts)
             return sorted(ticks)[number] * stream.time_base if number < len(ticks) else None
 
-    def decoded(self, seek_to: Fraction | None = None) -> Iterator[Timed]:
+    def decoded(self, seek_to: Fraction | None = None) -> Generator[Timed, None, None]:
         """Every frame in presentation order, from the key frame before `seek_to`."""
         if version_of(self.place) != self.version:
             raise VideoError(f"{self.describe()} was changed since it was opened; give the same command again once it stays as it is")
@@ -156,7 +163,8 @@ class VideoSource(FrameSource):
             stream.thread_type = "AUTO"
             limit_pixels(stream)
             if seek_to is not None:
-                container.seek(int(seek_to / stream.time_base), stream=stream)
+                with suppress(av.FFmpegError):  # a stream of JPEG pictures has no index and is read from its start
+                    container.seek(int(seek_to / stream.time_base), stream=stream)
             health = Health()
             clock = RunningClock(self.place, container)
             last = [self.info.start, Fraction(0)]

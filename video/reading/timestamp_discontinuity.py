@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from ..files import Place, duration_of, open_input, picture_stream, place_name, presentation_time
+from ..files import NO_TIMES, Place, duration_of, open_input, picture_stream, place_name, presentation_time
 from .health import has_presentation_times, readable
 
 MAY_JUMP = 0x200
@@ -24,11 +24,16 @@ MAX_SILENCE = 1
 
 @dataclass(frozen=True)
 class Part:
-    """What lies between two jumps: its stated times reach from `first` to `last`; `offset` puts it behind the part before. Seconds."""
+    """What lies between two jumps: its stated times reach from `first` to `last`; `offset` puts it behind the part before. Seconds.
+
+    stated: whether each picture has a time of its own. In program streams those that begin in one packet share one, and FFmpeg counts on from it,
+        wrongly where reading begins in the middle.
+    """
 
     first: Fraction
     last: Fraction
     offset: Fraction
+    stated: bool
 
 
 def jump_threshold(container: Any) -> Fraction:
@@ -40,7 +45,7 @@ def jump_threshold(container: Any) -> Fraction:
 
 def parts_of(place: Place) -> list[Part]:
     """The parts of a file by the packets of its picture; one for an ordinary file, none without a picture. Reads the whole file."""
-    spans: list[list[Fraction]] = []
+    spans: list[tuple[Fraction, Fraction, bool]] = []
     with open_input(place) as container:
         stream = picture_stream(container)
         if stream is None:
@@ -55,23 +60,27 @@ def parts_of(place: Place) -> list[Part]:
             end = start + (duration_of(packet) or frame)
             decoded = start if packet.dts is None else packet.dts * packet.time_base
             if not spans or decoded < latest - slack or (may_jump and decoded > latest + MAX_STEP):
-                spans.append([start, end])
+                spans.append((start, end, True))
                 latest = decoded
-            spans[-1] = [min(spans[-1][0], start), max(spans[-1][1], end)]
+            first, last, stated = spans[-1]
+            spans[-1] = min(first, start), max(last, end), stated and packet.pos is not None
             latest = max(latest, decoded)
     parts: list[Part] = []
-    for first, last in spans:
+    for first, last, stated in spans:
         offset = parts[-1].last + parts[-1].offset - first if parts else Fraction(0)
-        parts.append(Part(first, last, offset))
+        parts.append(Part(first, last, offset, stated))
     return parts
 
 
 def can_seek(container: Any, place: Place) -> bool:
-    """Whether a time means one place in the file: not in one with several parts, or whose packets do not say when they are shown."""
+    """Whether a time means one place in the file: not in one with several parts, or whose pictures do not all say when they are shown."""
     stream = picture_stream(container)
-    if stream is not None and not has_presentation_times(stream):
+    if container.format.flags & NO_TIMES or (stream is not None and not has_presentation_times(stream)):
         return False
-    return not container.format.flags & MAY_JUMP or len(parts_of(place)) < 2
+    if not container.format.flags & MAY_JUMP:
+        return True
+    parts = parts_of(place)
+    return len(parts) < 2 and all(part.stated for part in parts)
 
 
 def no_warning(sentence: str) -> None:
