@@ -42,7 +42,7 @@ class LoadFaceRestorer(io.ComfyNode):
                 io.Combo.Input(
                     "model",
                     options=[AUTO, *restorer_files()],
-                    tooltip="auto takes FLAIR for faces whose blur the footage shows, and for all others KEEP's published weights if they are here, "
+                    tooltip="auto takes FLAIR for faces in which it detects a blur, and for all others KEEP's published weights if they are here, "
                     "else the embedded blind restorer, with embedded KEEP over it for small faces. The embedded ones come with this pack; but for "
                     "blind they are small, 128 x 128. Others are files in models/face_video_restoration, facerestore_models, upscale_models or "
                     "checkpoints. The command `fvr` (after `python -m pip install .` in this pack's folder): `fvr models` lists what there is with "

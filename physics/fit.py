@@ -1,4 +1,4 @@
-"""Fits enlargement, blur and JPEG to footage of unknown origin, by the criterion A A+ y = y.
+"""Fits enlargement, blur and JPEG to footage with unknown degradation, by the criterion A A+ y = y.
 
 FLAIR (supplement C.2) tunes the forward model of a web clip until A A+ y is about y. Every operator weaker than the true one passes that
 test as well, so the strongest one that passes is taken: the widest blur, the largest enlargement, the coarsest JPEG. An operator passes
@@ -26,7 +26,7 @@ from .numerics import cached
 FRAMES, CANDIDATES = 3, 12
 """Frames that are used, and candidates spread over the clip that they are chosen from; frames without contrast (fades, black) are left out."""
 MAX_SIDE, MARGIN = 320, 16
-"""Side in pixels of the centre of a frame that is used, and the border of it that is ignored."""
+"""Side in pixels of the centre of a frame that is used, and the border of the crop that is ignored."""
 BLOCK = 32
 """Side in pixels of the blocks whose residuals are measured. For blur the worst block decides, since the sharpest place limits the blur: over the
 whole centre, a face in front of a soft wall passed with blurs twice as wide. Blocks of 16 reject true blurs under noise."""
@@ -64,7 +64,7 @@ CLIPPING = 2.0 / 255
 
 @dataclass(frozen=True)
 class Fit:
-    """The fitted damage.
+    """The fitted degradation.
 
     Attributes:
         operator: from clean frames to the small footage: blur and decimation by `enlargement`, then JPEG or noise.
@@ -83,7 +83,7 @@ class Fit:
     residuals: dict[float, float] = field(repr=False)
 
     def describe(self) -> str:
-        """For people."""
+        """One line for logs and reports."""
         parts = [f"blur of {self.sigma:.1f} pixels" if self.sigma else "no blur"]
         if self.enlargement > 1:
             parts.insert(0, f"enlarged x{self.enlargement}")
@@ -156,7 +156,7 @@ def fit_quality(frames: Tensor) -> int | None:
 
 
 def coding_loss(frames: Tensor, quality: int) -> float:
-    """Estimated RMS loss by JPEG in the luma of frames (N, 3, H, W): what coding takes again on a grid shifted by half a block."""
+    """Estimated RMS loss by JPEG in the luma of frames (N, 3, H, W): the loss of coding once more on a grid shifted by half a block."""
     shifted = frames[..., 4:-4, 4:-4].float()
     return float((luma(Jpeg(quality).forward(shifted)) - luma(shifted)).square().mean().sqrt())
 
@@ -187,9 +187,9 @@ def blur_residual(y: Tensor, sigma: float, factor: int, noise: float) -> float:
 
 
 def estimate_noise(y: Tensor) -> float:
-    """Standard deviation of white noise in luma (N, 1, H, W), from the diagonal differences of neighbours, where pictures hold least.
+    """Standard deviation of white noise in luma (N, 1, H, W), from the diagonal differences of neighbours, where images have least energy.
 
-    The median is over the flattest quarter of 8 x 8 blocks, so that edges do not count; nor do blocks at black or white.
+    The median is over the flattest quarter of 8 x 8 blocks, which excludes edges; blocks at black or white are left out too.
     """
     fine = (y[..., :-1, :-1] - y[..., 1:, :-1] - y[..., :-1, 1:] + y[..., 1:, 1:]) / 2
     energy, level = (F.avg_pool2d(part, 8).flatten() for part in (fine.square(), y[..., :-1, :-1]))
@@ -200,7 +200,7 @@ def estimate_noise(y: Tensor) -> float:
 
 
 def shrink(frames: Tensor, factor: int) -> Tensor:
-    """U+ y: the small frames of which bicubic enlargement by `factor` comes nearest to (..., H, W), cut to multiples of it."""
+    """U+ y: the small frames whose bicubic enlargement by `factor` is nearest to (..., H, W), which is cropped to multiples of it."""
     if factor == 1:
         return frames
     height, width = (side // factor for side in frames.shape[-2:])
@@ -222,7 +222,7 @@ def _upsampling_matrix(length: int, factor: int) -> Tensor:
 
 
 def _frames_with_contrast(frames: Tensor) -> Tensor:
-    """Up to FRAMES of (N, 3, H, W), as float64, spread over those that have contrast."""
+    """Up to FRAMES of (N, 3, H, W), evenly spread over those with contrast, as float64."""
     spread = frames[torch.linspace(0, len(frames) - 1, min(CANDIDATES, len(frames))).round().long()].double()
     informative = []
     for frame in spread.split(1):
@@ -239,27 +239,27 @@ def _frames_with_contrast(frames: Tensor) -> Tensor:
 
 
 def _median_noise(y: Tensor) -> float:
-    """`estimate_noise` of the middling frame of (N, 1, H, W)."""
+    """The (lower) median of `estimate_noise` over the frames (N, 1, H, W)."""
     return sorted(estimate_noise(frame) for frame in y.split(1))[(len(y) - 1) // 2]
 
 
 def _channel_noise(frames: Tensor) -> float:
     """Standard deviation of the noise of one channel of (N, 3, H, W), RMS over the three.
 
-    Luma averages what is independent between channels (0.67 of it is left), and operators add noise to each.
+    Luma averages independent noise of the channels (0.67 of it is left), whereas operators add noise to each.
     """
     levels = [_median_noise(channel) for channel in frames.split(1, 1)]
     return math.sqrt(sum(level**2 for level in levels) / len(levels)) / WHITE_NOISE_BIAS
 
 
 def _centre_crop(frames: Tensor, grid: int = 8) -> Tensor:
-    """The middle of the frames, beginning on the grid of JPEG's blocks or of an enlargement."""
+    """The centre of the frames, aligned to the grid of JPEG's blocks or of an enlargement."""
     starts = [max(side - MAX_SIDE, 0) // 2 // grid * grid for side in frames.shape[-2:]]
     return frames[..., starts[0] : starts[0] + MAX_SIDE, starts[1] : starts[1] + MAX_SIDE]
 
 
 def block_rms(error: Tensor, share: float = 1.0, border: int = MARGIN) -> float:
-    """RMS of (N, 1, H, W) that `share` of the blocks do not exceed; blocks overlap by half, and the border does not count."""
+    """Quantile `share` of the blocks' RMS, for (N, 1, H, W); blocks overlap by half, and `border` pixels at the edges are ignored."""
     margin = min(border, *(side // 8 for side in error.shape[-2:]))
     inner = error[..., margin:-margin, margin:-margin].square()
     block = min(BLOCK, *inner.shape[-2:])

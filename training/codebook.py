@@ -28,16 +28,16 @@ from .recipe import CodebookRecipe
 
 AUTOENCODER = "autoencoder"
 VALIDATION_FACES = 16
-"""Faces of the validation split that the curves are made of."""
+"""Number of validation faces."""
 VALIDATION_CLIPS = 32
-"""Cleaned clips of that split."""
+"""Number of cleaned validation clips."""
 REVIVAL_FACES = 16
 MAX_SHIFT = 4
-"""Pixels of the network's side by which cleaned faces are moved at most."""
+"""Largest shift of cleaned faces, in pixels at the network's side."""
 
 
 def network_of(recipe: CodebookRecipe) -> CodeFormer:
-    """The recipe's network at its start: as it says, positions drawn with deviation 0.02, codes uniform in +- 1 / codes."""
+    """The recipe's network, initialised: positions normal with deviation 0.02, codes uniform in +- 1 / codes."""
     network = CodeFormer(recipe.sizes)
     if recipe.kaiming:
         kaiming_normal(network)
@@ -49,7 +49,7 @@ def network_of(recipe: CodebookRecipe) -> CodeFormer:
 def stages_of(
     recipe: CodebookRecipe, faces: Faces, held_out: Faces, device: torch.device, cleaned: tuple[CleanedClips, CleanedClips] | None = None
 ) -> list[Stage]:
-    """CodeFormer's three stages, and with cleaned clips, to learn from and held out, one more."""
+    """CodeFormer's three stages, and a fourth if cleaned clips (training, held out) are given."""
     stages: list[Stage] = [AutoEncoding(recipe, faces, held_out, device), CodePrediction(recipe, faces, held_out)]
     stages.append(Joint(recipe, faces, held_out, device))
     if cleaned is not None:

@@ -1,4 +1,4 @@
-"""DicFace's temporal parts, on a trained codebook network: codes as Dirichlet variables; and its two tasks beside restoration."""
+"""Training of DicFace (codes as Dirichlet variables) on a trained codebook network, for restoration, colourisation and inpainting."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from .recipe import SMALL_128
 from .temporal import TemporalRecipe, TemporalStage
 
 # DicFace's options file: Adam, rate 5e-5 to 2e-5 by cosine, 100 000 steps, EMA 0.997, two clips of 5 frames on each of (our count) 8 GPUs;
-# lambda_1 = -1 and lambda_2 = 1 of eq. 9; prior 1 as the paper's best (the file's own is 0.1). All but the positions is trained.
+# lambda_1 = -1 and lambda_2 = 1 of eq. 9; prior 1 as the paper's best (the file's own is 0.1). Everything but the positions is trained.
 DICFACE_PAPER = TemporalRecipe("DicFace 512", Plan(100_000, 16, 5e-5, 2e-5, ema=0.997), 5, Coded(), divergence=1.0)
 
-# Ours for the embedded codebook, on a CPU: only what the base lacks is trained, and the weights of codes (idx_pred_layer), which change their
-# meaning. The KL weighs 1e-5: with its full weight, codes of a network this small fall to the prior.
+# Ours for the embedded codebook, on a CPU: only the layers that the base lacks and the code head (idx_pred_layer, whose outputs change their
+# meaning) are trained. The KL weighs 1e-5: at full weight, the codes of a network this small collapse to the prior.
 DICFACE_SMALL = TemporalRecipe(
     "embedded DicFace 128",
     Plan(360, 1, 5e-4, 5e-5, warmup=20, ema=0.98, clip=1.0),
@@ -47,8 +47,8 @@ DICFACE_SMALL = TemporalRecipe(
 )
 
 
-# The other two tasks, on the restorer: its codes go on being what they are, and what hands the input's features to the generator learns the
-# task. Stills only: what time adds is learnt.
+# The other two tasks, starting from the restorer: the codes stay, and the fusion of the input's features into the generator learns the task. On
+# stills only, as the temporal layers are already trained.
 TASKS_SMALL = replace(
     DICFACE_SMALL,
     plan=Plan(120, 1, 2e-3, 2e-4, warmup=5, ema=0.9, clip=1.0),
@@ -62,7 +62,7 @@ TASKS_SMALL = replace(
 
 
 def for_task(recipe: TemporalRecipe, task: str) -> TemporalRecipe:
-    """DicFace's recipe for a task of `methods.tasks`. For the two that invent colours or parts its options files leave the KL out and train all.
+    """DicFace's recipe for a task of `methods.tasks`. For colourisation and inpainting its options files drop the KL and train all layers.
 
     Raises:
         ValueError: for another task.
@@ -83,10 +83,10 @@ VALIDATION_FACES = 6
 
 
 class DicFaceStage(TemporalStage[DicFace]):
-    """DicFace: the posterior of the codes learns from the window (eq. 7 to 9), L1 of what is drawn from it and the KL to the prior."""
+    """DicFace: learns the posterior of the codes over a window (eq. 7 to 9) by L1 of the decoded frames and the KL to the prior."""
 
     def initialise(self, network: DicFace, generator: torch.Generator) -> None:
-        """Starts as the base network, frame by frame: temporal layers add nothing and the fused latent is the encoder's; codes are peaked."""
+        """Starts as the base network frame by frame: temporal layers add nothing, the fused latent is the encoder's, the codes' logits are scaled."""
         if not self.recipe.frozen or self.recipe.task != "restore":
             return
         layer: Any
@@ -108,7 +108,7 @@ class DicFaceStage(TemporalStage[DicFace]):
     def start(self, network: DicFace, done: Mapping[str, Path]) -> None:
         super().start(network, done)
         if self.recipe.task == "restore" or not self.recipe.frozen:
-            network.idx_pred_layer.requires_grad_(True)  # its weights of codes change their meaning
+            network.idx_pred_layer.requires_grad_(True)  # its outputs change their meaning
 
     def losses(self, network: DicFace, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         recipe = self.recipe
@@ -116,13 +116,13 @@ class DicFaceStage(TemporalStage[DicFace]):
         clips, frames = source.shape[:2]
         latent, features = network.encode(source.flatten(0, 1))
         middle = slice(frames // 2, frames // 2 + 1)
-        kept = middle if recipe.frozen else slice(None)  # a small network learns from the frame it will give
+        kept = middle if recipe.frozen else slice(None)  # a small network learns from the frame it outputs
         alpha = network.alpha(network.tokens(latent).unflatten(0, (clips, frames)), kept).float()
         chosen = {side: value.unflatten(0, (clips, frames))[:, kept].flatten(0, 1) for side, value in features.items()}
         weights = gamma_sample(alpha, generator) if recipe.sampled else alpha
         output = network.decode(dirichlet_mean(weights).flatten(0, 1), chosen, 1.0)
         wanted = target[:, kept].flatten(0, 1)
-        if "hole" in batch:  # the rest is put back exactly whatever the network makes of it
+        if "hole" in batch:  # outside the hole the input is pasted back exactly
             inside = batch["hole"][:, kept].flatten(0, 1)
             terms = {"pixels": recipe.pixels * (inside * (output.float() - wanted).abs()).sum() / (3 * inside.sum()).clamp_min(1)}
         else:
@@ -135,8 +135,8 @@ class DicFaceStage(TemporalStage[DicFace]):
         return terms
 
     def validate(self, network: DicFace) -> tuple[dict[str, float], Tensor]:
-        """As KEEP's where it restores. Colourising: error of the colour differences, in units of a grey picture's; inpainting: gain in the holes over
-        what they were shown as."""
+        """Restoration: as KEEP's. Colourisation: error of the colour differences relative to a grey picture's. Inpainting: PSNR gain inside the holes
+        over the input."""
         if self.recipe.task == "restore" or not self.recipe.stills:
             return super().validate(network)
         truth = self.held_out.first(VALIDATION_FACES)
@@ -165,9 +165,9 @@ class DicFaceStage(TemporalStage[DicFace]):
 
 
 def gamma_sample(alpha: Tensor, generator: torch.Generator) -> Tensor:
-    """Gamma(alpha, 1), one draw for each value; divided by their sum they are a draw of Dir(alpha), with alpha's gradient through the draw (eq. 10).
+    """Samples of Gamma(alpha, 1), elementwise; divided by their sum they are a sample of Dir(alpha), differentiable in alpha (eq. 10).
 
-    Decided by `generator` alone: on another device than its own, the draws are those of a generator there that it seeds.
+    Determined by `generator` alone: on another device, it seeds a generator of that device.
     """
     if generator.device != alpha.device:
         generator = torch.Generator(alpha.device).manual_seed(int(torch.randint(1 << 62, (), generator=generator)))
@@ -175,11 +175,11 @@ def gamma_sample(alpha: Tensor, generator: torch.Generator) -> Tensor:
 
 
 LOGIT_SCALE = 12.0
-"""How much steeper DicFace's parameters start out than the base network's logits, so that the mean code is near the likeliest one."""
+"""Initial factor on the base network's logits, so that the mean code is near the most likely one."""
 
 
 def dicface_on(base: CodeNetwork, frames: int) -> DicFace:
-    """A DicFace with a codebook network's weights, its own parts at their start; or with another DicFace's."""
+    """A DicFace with the weights of a codebook network (its own layers newly initialised), or of another DicFace."""
     network = DicFace(base.sizes, frames)
     network.load_state_dict(base.state_dict(), strict=False)
     return network

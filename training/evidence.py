@@ -1,4 +1,4 @@
-"""DicFace's second stage, ours: the Dirichlet distributions of the codes learn how much evidence a face gives for them."""
+"""A second training stage for DicFace, ours: its Dirichlet distributions learn how much evidence the input gives for each code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .plan import Plan
 from .recipe import SMALL_128
 
 EVIDENCE_FILE = "places.safetensors"
-"""The evidence of the stills, kept in the work folder, as computing it takes minutes."""
+"""The evidence of the stills, cached in the work folder because computing it takes minutes."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class EvidenceRecipe:
         plan: the schedule; a batch counts stills.
         stills: number of faces whose evidence is computed before the first step.
         blind: degradations.
-        jitter: of the stills before.
+        jitter: of the stills, before the damage.
         prior: alpha of the Dirichlet prior.
-        observations: n, the count of a position restored with `error`: the number of pixel values that it represents.
-        error: root mean squared, in [0, 1].
-        most: largest multiple of n.
-        blank, clean: fractions of the stills that are pure noise, and undamaged.
+        observations: n, the evidence of a token restored with error `error`: the number of pixel values it stands for.
+        error: RMS error at which the evidence is n, in [0, 1].
+        most: largest evidence, as a multiple of n.
+        blank, clean: fractions of the stills that are almost pure noise, and undamaged.
         logit_scale: factor on the base network's logits at the start.
         temporal_rate: learning rate of the temporal layers, relative to the plan's.
         validated: number of held-out faces per validation.
@@ -62,18 +62,18 @@ class EvidenceRecipe:
     validated: int = 16
 
 
-# The prior is that of the paper's options file; with 512 codes the text's 1 would outweigh 192 observations.
+# The prior is the one in the paper's options file; over 512 codes the 1 of its text would outweigh 192 observations.
 EVIDENCE_SMALL = EvidenceRecipe(Plan(440, 6, 1e-2, 3e-4, warmup=20, ema=0.97, decay=1e-4, clip=1.0), stills=420)
 
 
 @dataclass
 class EvidenceStage(Stage[DicFace]):
-    """alpha = prior + m p(c | x), the Dirichlet distribution after m looks at codes of chances p(c | x), which are the base network's.
+    """Fits alpha = prior + m p(c | x): the Dirichlet posterior after m observations of codes with the base network's probabilities p(c | x).
 
-    A place counts for the precision with which it comes back: m = n (error / e)^2, e the true error of the restored picture around it. So alpha
-    says how far the picture can be believed; where nothing is to be seen it is the prior's. The layers over time and the weights of codes learn by
-    the deviance of a Poisson regression, sum_k alpha_k - wanted_k log alpha_k, least at the expected counts. The KL of eq. 8 to the same
-    distribution was tried: it fits the chances and never finds the sum.
+    The evidence m of a token is the precision with which it is restored: m = n (error / e)^2, e the true RMS error of the restored image there. So
+    alpha says how far the image can be trusted; where the input shows nothing it is the prior. The temporal layers and the code head minimise the
+    deviance of a Poisson regression, sum_k alpha_k - wanted_k log alpha_k, which is least at the expected counts. The KL of eq. 8 to the same
+    distribution was tried: it fits the probabilities but never the sum.
     """
 
     recipe: EvidenceRecipe
@@ -92,8 +92,8 @@ class EvidenceStage(Stage[DicFace]):
         kept = done[self.name].with_name(EVIDENCE_FILE)
         if not kept.is_file():
             with torch.no_grad():
-                looks = [self._evidence_of(network, generator_for("still", index)) for index in range(self.recipe.stills)]
-            write_tensors({key: torch.cat([look[key] for look in looks]).contiguous() for key in looks[0]}, kept)
+                stills = [self._evidence_of(network, generator_for("still", index)) for index in range(self.recipe.stills)]
+            write_tensors({key: torch.cat([still[key] for still in stills]).contiguous() for key in stills[0]}, kept)
         self.evidence = load_file(kept)
 
     def groups(self, network: DicFace) -> list[dict[str, Any]]:
@@ -103,7 +103,7 @@ class EvidenceStage(Stage[DicFace]):
         ]
 
     def initialise(self, network: DicFace, generator: torch.Generator) -> None:
-        """Starts with the base network's likeliest codes."""
+        """Starts from the base network's code head, its logits scaled."""
         network.idx_pred_layer.load_state_dict(self.base.idx_pred_layer.state_dict())
         head = network.idx_pred_layer[1]
         assert isinstance(head, nn.Linear)
@@ -115,7 +115,7 @@ class EvidenceStage(Stage[DicFace]):
         return {key: value[chosen].float() for key, value in self.evidence.items()}
 
     def _evidence_of(self, network: DicFace, generator: torch.Generator) -> Batch:
-        """Of a still: its latent (1, code_dim, s, s), the codes' chances (1, tokens, codes), the squared error of what comes back (1, tokens)."""
+        """Latent (1, code_dim, s, s), code probabilities (1, tokens, codes) and squared error of the restoration (1, tokens) of one still."""
         recipe = self.recipe
         (target,) = self.faces.sample(1, recipe.jitter, generator)
         kind = float(torch.rand((), generator=generator))
@@ -125,10 +125,10 @@ class EvidenceStage(Stage[DicFace]):
             source = target if kind < recipe.blank + recipe.clean else recipe.blind.draw(generator)(target, generator)
         seen = source[None].to(self.device)
         latent, features = network.encode(2 * seen - 1)
-        chances = self.base.log_probs(self.base.encode(2 * seen - 1, ())[0]).exp()
-        wrong = (self._restored(network, chances, features, seen) - target[None].to(self.device)).square().mean(1)
+        probabilities = self.base.log_probs(self.base.encode(2 * seen - 1, ())[0]).exp()
+        wrong = (self._restored(network, probabilities, features, seen) - target[None].to(self.device)).square().mean(1)
         error = F.adaptive_avg_pool2d(wrong, network.config.latent_side).flatten(1)
-        return {"latent": latent.half().cpu(), "chances": chances.half().cpu(), "error": error.cpu()}
+        return {"latent": latent.half().cpu(), "chances": probabilities.half().cpu(), "error": error.cpu()}
 
     def losses(self, network: DicFace, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         recipe = self.recipe
@@ -139,16 +139,16 @@ class EvidenceStage(Stage[DicFace]):
         return {"deviance": deviance.mean() / recipe.observations}
 
     def _alpha(self, network: DicFace, latent: Tensor) -> Tensor:
-        """(B, tokens, codes) float32, of stills."""
+        """Dirichlet parameters (B, tokens, codes) of stills, float32."""
         return network.alpha(network.tokens(latent)[:, None])[:, 0].float()
 
-    def _restored(self, network: DicFace, chances: Tensor, features: Mapping[int, Tensor], seen: Tensor) -> Tensor:
-        """What restorers give at fidelity 1, (B, 3, S, S) in [0, 1]."""
-        return fused((network.decode(chances, features).float() + 1) / 2, seen.float()).clamp(0, 1)
+    def _restored(self, network: DicFace, probabilities: Tensor, features: Mapping[int, Tensor], seen: Tensor) -> Tensor:
+        """The restorer's output at fidelity 1, (B, 3, S, S) in [0, 1]."""
+        return fused((network.decode(probabilities, features).float() + 1) / 2, seen.float()).clamp(0, 1)
 
     def validate(self, network: DicFace) -> tuple[dict[str, float], Tensor]:
-        """Of still held-out faces, clean, under the judged degradations, and of noise: how uncertain the network is; and over places the rank
-        correlation with the true error of what it draws at fidelity 1."""
+        """Mean uncertainty on held-out stills: clean, under the benchmark degradations, and on noise; for the degradations also the rank
+        correlation, over tokens, of uncertainty with the true error at fidelity 1."""
         truth = self.held_out.first(self.recipe.validated)
         noise = torch.stack([mostly_noise(face, generator_for("noise", i), 0.0) for i, face in enumerate(truth)])
         sources = {"clean": truth} | {name: benchmark_input(name, truth, seed=0) for name in BENCHMARK} | {"noise": noise}
@@ -158,13 +158,13 @@ class EvidenceStage(Stage[DicFace]):
             seen = source.to(self.device)
             latent, features = network.encode(2 * seen - 1)
             alpha = self._alpha(network, latent)
-            doubt = uncertainty(alpha, codebook, self.recipe.prior).cpu()
-            figures[f"uncertainty, {name}"] = doubt.mean().item()
-            maps.append(F.interpolate(doubt.unflatten(1, (1, side, side)), truth.shape[-2:]).expand_as(truth))
+            uncertainties = uncertainty(alpha, codebook, self.recipe.prior).cpu()
+            figures[f"uncertainty, {name}"] = uncertainties.mean().item()
+            maps.append(F.interpolate(uncertainties.unflatten(1, (1, side, side)), truth.shape[-2:]).expand_as(truth))
             if name in BENCHMARK:
                 result = self._restored(network, dirichlet_mean(alpha), features, seen).cpu()
                 error = F.adaptive_avg_pool2d((result - truth).abs().mean(1), side).flatten(1)
-                figures[f"{name}: rank correlation with the error"] = float(spearmanr(doubt.flatten(), error.flatten()).statistic)
+                figures[f"{name}: rank correlation with the error"] = float(spearmanr(uncertainties.flatten(), error.flatten()).statistic)
         return figures, torch.stack([truth, *maps], 1)[:6]
 
 

@@ -27,7 +27,7 @@ from .recipe import SMALL_128
 from .temporal import TemporalRecipe, TemporalStage
 
 # KEEP, section 4, stage III: Kaiming Normal, Adam, batch 4, rate 1e-4, 50,000 steps; lambda_1, lambda_VGG and lambda_GAN as in `KEEP_BASE`. Gains
-# learn by the codes alone, as a looked-up code passes no gradient; the weights of that loss are CodeFormer's, as the paper gives none. The damage is
+# learn from the code losses alone, as the lookup passes no gradient; their weights are CodeFormer's, as the paper gives none. The degradation is
 # that of its section 4 and of its released data set: blur, noise, x4, noise, a stream at some bitrate. 10 frames are ours: neither gives a length.
 KEEP_PAPER = TemporalRecipe(
     "KEEP 512",
@@ -42,7 +42,7 @@ KEEP_PAPER = TemporalRecipe(
     frozen=True,
 )
 
-# Ours for the embedded codebook, on a CPU: only what the base lacks is trained.
+# Ours for the embedded codebook, on a CPU: only the layers that the base lacks are trained.
 KEEP_SMALL = TemporalRecipe(
     "embedded KEEP 128",
     Plan(460, 1, 8e-4, 5e-5, warmup=20, ema=0.98, clip=1.0),
@@ -61,11 +61,11 @@ KEEP_SMALL = TemporalRecipe(
 
 
 class KeepStage(TemporalStage[KEEP]):
-    """KEEP's stage III: gains and cross-frame attention learn on the recurrence; the base stays as it is."""
+    """KEEP's stage III: the Kalman gains and cross-frame attention are trained through the recurrence; the base is frozen."""
 
     def initialise(self, network: KEEP, generator: torch.Generator) -> None:
-        """E_H is the encoder of clean faces. Unless layers are drawn, all starts as the base network, frame by frame: fusion adds nothing, gains are
-        small."""
+        """E_H starts as the encoder of clean faces. Without Kaiming initialisation the network starts as the base frame by frame: fusion adds nothing
+        and gains are small."""
         network.hq_encoder.load_state_dict((network.encoder if self.recipe.tied else self.encoder_of_clean()).state_dict())
         if self.recipe.kaiming:
             kaiming_normal(network.kalman_filter)
@@ -104,7 +104,7 @@ class KeepStage(TemporalStage[KEEP]):
     def _unrolled(self, network: KEEP, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Clips (B, T, 3, S, S) to images (B, T, 3, S, S), z+ (B, T, code_dim, s, s) and flows (B, T - 1, 2, S, S).
 
-        The image that is fed back carries no gradient: gains learn from the codes of their own frame.
+        The image fed back is detached: gains learn from the codes of their own frame.
         """
         clips, frames = source.shape[:2]
         found, maps = network.encode(source.flatten(0, 1))
@@ -136,7 +136,7 @@ class KeepStage(TemporalStage[KEEP]):
 
 
 def keep_config(sizes: CodeConfig, flow_network: bool = False) -> KeepConfig:
-    """KEEP's sizes on a codebook network's: the published ones on CodeFormer's, small ones else. Without GMFlow, flow comes from OpenCV."""
+    """KEEP's configuration for a codebook network: the published one for CodeFormer's sizes, else a small one. Without GMFlow, flow is OpenCV's."""
     vq = sizes.vq
     small: dict[str, Any] = {}
     if vq.side != VQConfig().side:
@@ -146,7 +146,7 @@ def keep_config(sizes: CodeConfig, flow_network: bool = False) -> KeepConfig:
 
 
 def keep_on(base: CodeFormer, gmflow: Path | None = None) -> KEEP:
-    """A KEEP with a codebook network's weights, its own parts at their start; with GMFlow where a file has its weights.
+    """A KEEP with a codebook network's weights, its own layers newly initialised; with GMFlow if a file of its weights is given.
 
     Raises:
         FileNotFoundError, ValueError: as `load_gmflow`.

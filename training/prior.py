@@ -31,24 +31,24 @@ from .plan import Plan
 VALIDATION_FACES = 8
 """Faces of the validation split that figures are made of."""
 LOW_SIGNAL, HIGH_SIGNAL = 0.25, 0.9
-"""sqrt(alpha_bar) at which validation looks at single estimates: nearly all from the condition, and nearly all from the noisy face."""
+"""sqrt(alpha_bar) of the single estimates that are validated: one nearly all from the condition, one nearly all from the noisy face."""
 
 
 @dataclass(frozen=True)
 class PriorRecipe:
-    """All that decides what the face prior becomes, besides the faces and the seed.
+    """Everything that determines a trained face prior except the faces and the seed.
 
     Attributes:
-        name: of the recipe, kept in the file.
+        name: of the recipe, stored in the weights file.
         sizes: of the network.
         image, video: the schedules of eq. 6 (spatial layers) and of eq. 7 (temporal layers, the others fixed); a batch of the latter counts clips.
         frames: of a clip.
         blind: degradations of the condition; a Known one for a network of one operator.
         video_blind: those of the video stage, where they differ.
-        dropout: in the image network's residual blocks while that learns.
+        dropout: in the image network's residual blocks during the image stage.
         jitter: of the training faces.
-        motion: of stills that are set in motion.
-        dropped: probability that the condition is replaced by 0, so that the network is also an unconditional one.
+        motion: synthetic motion of stills.
+        dropped: probability that the condition is replaced by 0, which also trains an unconditional network.
         masked: probability that parts of the condition are down-weighted (eq. 15).
         levels: "schedule": t is uniform over the training schedule, as published; "angle": arccos sqrt(alpha_bar) is uniform, from 1 to 87
             degrees, which excludes levels too noisy for a network trained for an hour.
@@ -104,8 +104,8 @@ def paper(task: str = "x8") -> PriorRecipe:
     )
 
 
-# Ours: 128 x 128 on one CPU core in about an hour and a half. No features are carried along flow, as that needs a flow network whose weights
-# we do not have; time is left to the 3-D convolutions and to temporal attention.
+# Ours: 128 x 128 on one CPU core in about an hour and a half. Features are not warped along the flow, as that needs a flow network whose
+# weights we do not have; 3-D convolutions and temporal attention are the only temporal layers.
 PRIOR_128 = PriorRecipe(
     "embedded prior 128",
     BicubicConfig(side=128, channels=32, multipliers=(1, 2, 3, 4), res_blocks=1, attention=frozenset({2, 3}), recurrence=frozenset()),
@@ -119,7 +119,7 @@ PRIOR_128 = PriorRecipe(
 
 
 def stages_of(recipe: PriorRecipe, faces: Faces, held_out: Faces, device: torch.device, clips: Clips | None = None) -> list[Stage]:
-    """Eq. 6, then eq. 7, half of whose clips are `clips` where they are given."""
+    """Eq. 6, then eq. 7, with half of its clips from `clips` if given."""
     return [ImagePriorStage(recipe, faces, held_out, device), VideoPriorStage(recipe, faces, held_out, device, clips)]
 
 
@@ -172,14 +172,14 @@ class _PriorStage(Stage[VideoUNet]):
         return {"noise": (weight * error).mean()}
 
     def _flows(self, network: VideoUNet, condition: Tensor, frames: int, temporal: bool) -> Flows:
-        """Motion among the condition's frames where features are carried along it; in float32, in which SPyNet was trained, and without gradient."""
+        """Flow between the condition's frames if features are warped along it; in float32, in which SPyNet was trained, and without gradient."""
         if not (temporal and frames > 1 and self.recipe.sizes.recurrence):
             return {}
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             return network.flows(condition if network.takes_noise_level else smoothed(condition), frames)
 
     def judged_estimates(self, network: VideoUNet, truth: Tensor, temporal: bool) -> tuple[dict[str, float], Tensor]:
-        """PSNR of single estimates above the condition's, per judged degradation, for frames (N, 3, S, S) in [0, 1]; and a sheet."""
+        """PSNR gain of single estimates over the condition, per benchmark degradation, for frames (N, 3, S, S) in [0, 1]; and a sheet."""
         figures, columns = {}, []
         frames = len(truth) if temporal else 1
         for name in BENCHMARK:
@@ -224,9 +224,9 @@ class ImagePriorStage(_PriorStage):
 
 
 class VideoPriorStage(_PriorStage):
-    """Eq. 7: the temporal layers learn on clips, the spatial ones stay as they are; conditions are always there.
+    """Eq. 7: the temporal layers learn on clips, the spatial ones are frozen; conditions are never dropped.
 
-    Clips are stills set in motion; where clips are given, half of them are theirs.
+    Clips are stills in synthetic motion; if `clips` are given, half are drawn from them.
     """
 
     name = "video"

@@ -1,4 +1,4 @@
-"""Recipes of the face codebook: the paper's, and the one of the network that comes with the package."""
+"""Training recipes of the face codebook: the papers', and that of the network embedded in this package."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from .plan import Plan
 
 @dataclass(frozen=True)
 class CodebookRecipe:
-    """All that decides what a codebook network becomes, besides the faces and the seed.
+    """Everything that determines a trained codebook network except the faces and the seed.
 
     Attributes:
-        name: of the recipe, kept in the file.
-        sizes: of the network.
+        name: of the recipe, stored in the weights file.
+        sizes: configuration of the network.
         autoencoder, prediction, joint: the schedules of CodeFormer's stages I, II and III.
         jitter: of the training faces.
         blind: degradations of stage II, and of stage III's batches without images.
         gentle: degradations of stage III's batches with images.
-        settle: steps of stage I before codes are used; the codebook then starts from latents of faces. 0: uniform in +- 1 / codes from the start.
-        revive: every so many steps of stage I, codes that a batch of 16 faces does not use move onto latents; 0 for never.
-        commitment: stage I, weight of the encoder's pull to its codes.
-        anchored: share of stage III's L1 that looks at the output with the input's coarse means (methods/detail_fusion.py), as it will be used.
-        pixels, codes, features: weights of L1, of the token cross-entropy and of the feature loss in stages II and III.
-        codes_every: in stage III, codes and features are learnt in one step of so many, with so many times the weight; the others cost less.
-        perceptual: weight of LPIPS where it is on this machine, else of the distance in our own encoder's features; 0 for none.
-        adversary: (stage I, stage III) weights of a patch adversary; 0 for none.
-        adaptive: whether VQGAN's adaptive factor, at most 1, comes on top of them.
-        kaiming: whether layers start as He et al. draw them, from normal distributions, instead of as PyTorch does.
-        adversary_from: (stage I, stage III) steps from which it acts.
+        settle: steps of stage I without quantisation; the codebook then starts from latents of faces. 0: uniform in +- 1 / codes from the start.
+        revive: interval, in steps of stage I, at which codes unused by a batch of 16 faces are moved onto latents; 0 for never.
+        commitment: weight of stage I's commitment loss.
+        anchored: share of stage III's L1 taken on the output with the input's coarse means (methods/detail_fusion.py), as it is used later.
+        pixels, codes, features: weights of L1, of the code cross-entropy and of the feature loss in stages II and III.
+        codes_every: stage III computes the code and feature losses every so many steps, with so many times the weight, which is cheaper.
+        perceptual: weight of LPIPS if its weights are installed, else of the distance in our own encoder's features; 0 for none.
+        adversary: (stage I, stage III) weights of a patch discriminator; 0 for none.
+        adaptive: whether these are multiplied by VQGAN's adaptive weight, at most 1.
+        kaiming: whether layers are initialised by Kaiming normal instead of PyTorch's defaults.
+        adversary_from: (stage I, stage III) steps at which the discriminator starts.
         open_generator: whether stage III trains the generator too.
-        fidelity: w of stage III's image batches: (w, share) pairs; what is left of the shares draws w uniformly from 0 to 1.
-        schedule: CodeFormer's own course of stage III: w 1, then 1.3, then codes of heavy degradations only, then both mixed.
-        cleaned: the schedule of a last stage, on small faces that the blind restorer cleaned; None without it.
-        footage: how they were damaged, in `clips` clips.
-        uncleaned: share of its batches that are as in stage II instead.
+        fidelity: w of stage III's image batches as (w, share) pairs; the remaining batches draw w uniformly from 0 to 1.
+        schedule: whether stage III follows CodeFormer: w 1, then 1.3, then codes of heavy degradations only, then both mixed.
+        cleaned: the schedule of a last stage, on small faces restored by the blind network; None for no such stage.
+        footage: degradations of those faces, in `clips` clips.
+        uncleaned: share of its batches with stage II's degradations instead.
     """
 
     name: str

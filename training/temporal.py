@@ -32,29 +32,29 @@ VALIDATION_CLIPS, VALIDATION_FRAMES = 4, 8
 
 @dataclass(frozen=True)
 class TemporalRecipe:
-    """All that decides what the temporal parts become, besides base, faces and seed.
+    """Everything that determines the trained temporal layers except the base network, the faces and the seed.
 
     Attributes:
-        name: of the recipe, kept in the file.
+        name: of the recipe, stored in the weights file.
         plan: the schedule; a batch counts clips.
         frames: of a clip.
         blind: degradations.
-        motion: of stills that are set in motion.
-        jitter: of those stills before.
-        pixels, codes, features, perceptual: weights of L1, token cross-entropy, feature loss, and LPIPS (or our encoder's features).
-        adversary: of a patch adversary, without an adaptive factor; 0 for none.
-        kaiming: whether a network's own layers are drawn as He et al. do and none is made to begin as the base network.
+        motion: synthetic motion of stills.
+        jitter: of those stills, before they move.
+        pixels, codes, features, perceptual: weights of L1, code cross-entropy, feature loss, and LPIPS (or our encoder's features).
+        adversary: weight of a patch discriminator, without an adaptive factor; 0 for none.
+        kaiming: whether the new layers are initialised by Kaiming normal, instead of so that the network starts out as its base.
         warping: weight of the temporal loss |y_t - warp(y_(t-1))|: ours; 0 in the papers.
         divergence: weight of DicFace's KL; -lambda_1 of eq. 9.
         prior: alpha of the Dirichlet prior.
-        sampled: whether weights are drawn from the posterior (eq. 10) instead of its mean.
-        anchored: whether L1 looks at the output with the input's coarse means (methods/detail_fusion.py), as a small network's is used.
-        frozen: whether only what the base network lacks is trained.
-        task: what a clip is restored from: itself damaged ("restore"), its luminance ("colourise"), or itself under white strokes ("inpaint").
-        unfrozen: names with which those of the base's parameters begin that are trained even so, DicFace only.
-        stills: so many single frames a step instead of a batch of clips, DicFace only; 0 for clips.
-        filled: whether holes are shown filled from around them, as `methods.tasks.Task` has it, instead of white.
-        evidence: what its second stage learns by, see `evidence.EvidenceStage`, DicFace only; None for no such stage.
+        sampled: whether code weights are sampled from the posterior (eq. 10) instead of its mean.
+        anchored: whether L1 is taken on the output with the input's coarse means (methods/detail_fusion.py), as small networks are used.
+        frozen: whether the base network's parameters stay fixed.
+        task: what the input is: the degraded clip ("restore"), its luminance ("colourise"), or the clip under white strokes ("inpaint").
+        unfrozen: prefixes of base parameters that are trained nevertheless, DicFace only.
+        stills: number of single frames per step, instead of a batch of clips, DicFace only; 0 for clips.
+        filled: whether holes are filled from their surroundings, as in `methods.tasks.Task`, instead of left white.
+        evidence: recipe of a second stage, see `evidence.EvidenceStage`, DicFace only; None for no such stage.
         tied: whether KEEP's encoder of restored frames is the base's own encoder, which saves a file a quarter of its size, instead of the
             autoencoder's.
     """
@@ -118,7 +118,7 @@ class TemporalStage(Stage[Net]):
         return {key: torch.stack([pair[key] for pair in pairs]) for key in pairs[0]}
 
     def _pair(self, generator: torch.Generator) -> Batch:
-        """A clip to learn from, or one of a single frame where the recipe takes stills."""
+        """One training pair of a clip, or of a single frame where the recipe takes stills."""
         recipe = self.recipe
         if recipe.stills:
             target = self.faces.sample(1, recipe.jitter, generator)
@@ -127,9 +127,9 @@ class TemporalStage(Stage[Net]):
         return self._observe(target, generator)
 
     def _observe(self, target: Tensor, generator: torch.Generator) -> Batch:
-        """A clip (T, 3, S, S) in [0, 1] and what is shown of it, both in [-1, 1]; with holes that are filled, `hole` (T, 1, S, S), 1 inside.
+        """The target clip (T, 3, S, S) in [0, 1] and its degraded input, both in [-1, 1]; if holes are filled also `hole` (T, 1, S, S), 1 inside.
 
-        Strokes stay where they are through a clip and hide 5 to 40 % of it.
+        Strokes are the same in all frames of a clip and hide 5 to 40 % of it.
         """
         pair = {"target": target * 2 - 1}
         if self.recipe.task == "colourise":
@@ -160,11 +160,11 @@ class TemporalStage(Stage[Net]):
         return terms
 
     def restored(self, network: Net, source: Tensor) -> Tensor:
-        """A clip (T, 3, S, S) in [-1, 1] to its restored frames, as the method restores it."""
+        """Restores a clip (T, 3, S, S) in [-1, 1] as the method does."""
         raise NotImplementedError
 
     def validate(self, network: Net) -> tuple[dict[str, float], Tensor]:
-        """PSNR above the base network's, which goes frame by frame, and warping error as a share of its, under the first judged degradation."""
+        """PSNR gain over the base network run frame by frame, and the ratio of their warping errors, under the first benchmark degradation."""
         name = next(iter(BENCHMARK))
         gains, shares, rows = [], [], []
         for number in range(min(VALIDATION_CLIPS, len(self.held_out))):
@@ -183,6 +183,6 @@ class TemporalStage(Stage[Net]):
         return figures, torch.stack(rows)
 
     def _as_restored(self, images: Tensor, source: Tensor) -> Tensor:
-        """A network's images in [0, 1]; where it restores, filling in what the input lacks, as restorers give them."""
+        """A network's output in [0, 1]; for the task "restore" fused with the input's detail, as restorers do."""
         shown = (images.float().cpu() + 1) / 2
         return (fused(shown, source) if self.recipe.task == "restore" else shown).clamp(0, 1)

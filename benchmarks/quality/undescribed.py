@@ -1,4 +1,4 @@
-"""What `blind` makes of some thirty kinds of damage that nobody described to it.
+"""What `blind` makes of some thirty kinds of damage that are not described to it.
 
     python benchmarks/quality/undescribed.py CLIP... [--side 140] [--kinds "clean,h264 crf 18"] [--auto] [--first 20]
 

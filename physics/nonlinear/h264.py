@@ -18,14 +18,14 @@ from .dct import quantisation_noise
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 MIN_SIDE = 16
 WIDTH_MULTIPLE = 256
-"""Pixels: x264's macroblock tree reads rows in sixteens of blocks on AVX-512, and past shorter ones, so that one clip gave 38 streams in 400."""
+"""Pixels. On AVX-512, x264's macroblock tree reads rows 16 blocks at a time and beyond shorter rows: one clip gave 38 streams in 400 runs."""
 
 
 @dataclass(frozen=True)
 class H264(Transparent):
     """y = D(E(x)): libx264 at constant rate factor `crf`, 8 bits 4:2:0, of clips (..., T, 3, H, W) RGB in [0, 1]; same T and size out.
 
-    Frames are rounded to 8 bits and clamped to [0, 1]; odd and tiny sizes are padded by repetition inside. (3, H, W) is a clip of one
+    Frames are rounded to 8 bits and clamped to [0, 1]; odd and tiny sizes are padded internally by replication. (3, H, W) is a clip of one
     frame. It runs on the CPU whatever the device of x, and carries no gradient.
 
     Forward only: adjoint and pinv see the identity (see `Transparent`), which makes it usable in a composition with a sampler.
@@ -33,8 +33,8 @@ class H264(Transparent):
     Args:
         crf: 0 (best) to 51 (worst).
         preset: the encoder's effort, "ultrafast" to "veryslow".
-        bits: of a pixel, the mean over a clip, from 0.005 to 4: a stream of so many, at whatever crf gives them; 512 x 512 at 25 frames a second is
-            6.6 Mbit/s at 1. Its distortion is told as that of `crf_of_bits`. None leaves all to the crf.
+        bits: target bits per pixel, averaged over a clip, from 0.005 to 4, reached by choosing the crf; 1 is 6.6 Mbit/s for 512 x 512 at 25 frames
+            per second. The distortion is then taken as that of `crf_of_bits`. None: `crf` is used as given.
 
     Raises:
         ValueError: for a crf, preset or bits outside these, or (on use) frames without three channels.
@@ -88,16 +88,16 @@ class H264(Transparent):
 
 
 CRF_PER_OCTAVE, TRIALS, OCTAVE_TOLERANCE = 5.6, 9, 0.1
-"""crf that halves a stream; encodings that are tried, and the octaves at which they end."""
+"""Rise in crf that halves the size of a stream; most encodings tried; error in octaves at which trying ends."""
 
 
 def crf_of_bits(bits: float) -> float:
-    """About the crf of a stream: on three clips of faces at 128 and 480 pixels 23 took 0.17 to 0.43 bits a pixel, and 6 more about half of it."""
+    """Approximate crf of `bits` per pixel: on three face clips of 128 and 480 pixels crf 23 took 0.17 to 0.43, and 6 more about half of that."""
     return min(max(23 + CRF_PER_OCTAVE * math.log2(0.27 / bits), 0.0), 51.0)
 
 
 def streamed(frames: np.ndarray, bits: float, preset: str, on_frames: OnFrames = ignored) -> list[av.Packet]:
-    """A stream of `bits` a pixel: at the crf that gives so many, as two passes would; the encoder's own bit rate needs seconds to settle."""
+    """Encodes at the crf that gives `bits` per pixel, as two-pass coding would; the encoder's own rate control needs seconds to settle."""
     wanted, crf = bits * frames[..., 0].size, crf_of_bits(bits)
     for _ in range(TRIALS):
         packets = encode(frames, crf, preset, on_frames)
@@ -109,7 +109,7 @@ def streamed(frames: np.ndarray, bits: float, preset: str, on_frames: OnFrames =
 
 
 def encode(frames: np.ndarray, crf: float, preset: str, on_frames: OnFrames = ignored) -> list[av.Packet]:
-    """(T, H, W, 3) uint8 RGB with even sides as libx264 codes it, its last columns repeated up to whole `WIDTH_MULTIPLE`s."""
+    """libx264's packets of (T, H, W, 3) uint8 RGB with even sides, padded by its last column to a multiple of `WIDTH_MULTIPLE`."""
     more = -frames.shape[2] % WIDTH_MULTIPLE
     try:
         encoder = av.CodecContext.create("libx264", "w")
@@ -124,14 +124,14 @@ def encode(frames: np.ndarray, crf: float, preset: str, on_frames: OnFrames = ig
         picture = av.VideoFrame.from_ndarray(np.pad(frame, ((0, 0), (0, more), (0, 0)), "edge"), format="rgb24")
         picture.pts = index
         packets += encoder.encode(picture)
-    for packet in encoder.encode_lazy(None):  # the frames that it looks ahead at, which may be all
+    for packet in encoder.encode_lazy(None):  # frames held back for lookahead, possibly all of them
         on_frames(0)
         packets.append(packet)
     return packets
 
 
 def decode(packets: list[av.Packet], count: int, on_frames: OnFrames) -> list[np.ndarray]:
-    """What libx264 coded, count frames (H, W, 3) uint8 RGB."""
+    """The `count` frames, (H, W, 3) uint8 RGB, of packets from `encode`. Raises RuntimeError if there are more or fewer."""
     decoder = av.CodecContext.create("h264", "r")
     frames = []
     for packet in [*packets, None]:

@@ -1,4 +1,4 @@
-"""Harmless first: damage that nobody described comes back no worse, by whichever method, and clean faces stay as they are."""
+"""Harmless first: undescribed damage comes back no worse, by whichever method, and clean faces stay as they are."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Small faces as the embedded codebooks see them: damaged like footage, then cleaned by the blind restorer. Made once and kept on disk."""
+"""Small faces as the embedded codebooks see them: degraded like footage, then restored by the blind network. Made once and cached on disk."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class CleanedClips:
 
     Args:
         pairs: of windows as large as the crop.
-        restorer: what cleans them.
-        side: to which they are averaged.
+        restorer: the blind restorer.
+        side: to which they are downsampled by averaging.
         folder: where they are kept.
     """
 

@@ -107,7 +107,7 @@ class Draw:
             y = Blur.gaussian(self.sigmas[0], self.sigmas[1], self.angle).forward(y)
         small = max(8, math.floor(side / self.factor + 0.5))
         if small < side:
-            # antialiased: what a camera or a scaler does; the blur above is not always wide enough for this factor
+            # antialiased, as by a camera or a scaler; the blur above is not always wide enough for this factor
             y = F.interpolate(y, (small, small), mode="bilinear", antialias=True)
         y = y.clamp(0, 1)
         if self.iso is not None:
@@ -123,7 +123,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class KnownDegradation:
-    """One degradation for every face, as a network for a known operator is trained on; enlarged back by bicubic interpolation.
+    """A single degradation for all faces, for networks of one known operator; enlarged back by bicubic interpolation.
 
     Attributes:
         side: of the faces.
@@ -140,7 +140,8 @@ class KnownDegradation:
 
 @dataclass(frozen=True)
 class Deblurring:
-    """y = JPEG((k * x) down by 4 + n), k in 25 x 25: what FLAIR's deblurring and JPEG networks learn from (section 5.1); pixels are repeated back.
+    """y = JPEG((k * x) down by 4 + n), k in 25 x 25: the training degradation of FLAIR's deblurring and JPEG networks (section 5.1);
+    enlarged back by nearest neighbour.
 
     Attributes:
         side: of the faces.
@@ -177,7 +178,7 @@ class Deblurring:
 
 @dataclass(frozen=True)
 class Streamed:
-    """Blur, noise, x4, noise and a stream at some bitrate (`physics.blind_video`): what KEEP learns from; enlarged back by bilinear interpolation.
+    """Blur, noise, x4, noise and a stream at some bitrate (`physics.blind_video`): KEEP's training degradation; enlarged back bilinearly.
 
     Attributes:
         side: of the faces; blur shrinks with it from 512.
@@ -202,7 +203,7 @@ class Streamed:
 
 @dataclass(frozen=True)
 class Coded:
-    """y = H.264(down(x * k) + n): what DicFace learns from (its released data set); enlarged back by the interpolation that it was shrunk by.
+    """y = H.264(down(x * k) + n): DicFace's training degradation (its released data set); enlarged back by the interpolation used to shrink it.
 
     A clip has one kernel, one interpolation and one rate; the noise's strength is drawn for every frame, and half of the frames have grey noise.
 

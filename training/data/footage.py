@@ -22,22 +22,22 @@ INTERPOLATIONS = {
 }
 KINDS = ("clean", "soft", "full")
 UPLOADED = 0, 1, 0, 1, 0, 0, 0
-"""The chances of `Footage` where a clip was only uploaded."""
+"""`Footage.chances` of a clip that was only uploaded."""
 
 
 @dataclass(frozen=True)
 class Footage:
-    """A family of damages; lengths are pixels of the 512 crop, levels are of 0..255.
+    """A family of video degradations; lengths are pixels of the 512 crop, intensities are of 0..255.
 
     Attributes:
-        clean, soft: shares of clips that are hardly damaged, and of those that are only blurred: a restorer must know both.
-        scale: frame pixels per crop pixel, drawn evenly in the logarithm,
-        near: and the share of clips whose faces fill their crop nearly, as the faces that people look at do.
-        blur: standard deviation.
-        shrink: factor of a scaler before the codec, undone behind it.
-        noise: standard deviation.
-        uploaded: share of fully damaged clips that were only made smaller, coded and enlarged, as most of what people keep.
-        chances: of blur, scaler, noise, codec, second generation, over-sharpening and interlacing in a clip that is fully damaged.
+        clean, soft: shares of clips that are hardly degraded, and that are only blurred: a restorer must handle both.
+        scale: range of frame pixels per crop pixel, log-uniform.
+        near: share of clips whose faces nearly fill their crop, as the main faces of footage do.
+        blur: range of the standard deviation.
+        shrink: range of the factor of a scaler before the codec, undone after it.
+        noise: range of the standard deviation.
+        uploaded: share of fully degraded clips that are only shrunk, coded and enlarged, as most footage is.
+        chances: probabilities of blur, scaler, noise, codec, second generation, over-sharpening and interlacing in a fully degraded clip.
     """
 
     clean: float = 0.15
@@ -126,7 +126,7 @@ def to_8_bit(frames: np.ndarray, matrix: str, rng: np.random.Generator) -> np.nd
 
 
 def blurred(frames: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    """Convolved with one kernel for the clip: Gaussian, generalised Gaussian or plateau, round or not, a disc out of focus, or a line of motion."""
+    """Convolves a clip with one kernel: isotropic or anisotropic Gaussian, generalised Gaussian or plateau, a defocus disc, or linear motion."""
     kernel = blur_kernel(max(sigma, 0.05), rng)
     return frames if kernel.shape == (1, 1) else np.stack([cv2.filter2D(frame, -1, kernel, borderType=cv2.BORDER_REFLECT_101) for frame in frames])
 
@@ -154,7 +154,7 @@ def blur_kernel(sigma: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def noisy(frames: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    """New noise in every frame: of constant or light-dependent strength, in colour or in grey, white or as wide as grain."""
+    """Adds independent noise to every frame: of constant or signal-dependent strength, colour or grey, white or with the width of film grain."""
     shape = frames.shape if rng.random() < 0.7 else (*frames.shape[:3], 1)
     noise = rng.standard_normal(shape, np.float32)
     if rng.random() < 0.35:
@@ -162,7 +162,7 @@ def noisy(frames: np.ndarray, level: float, rng: np.random.Generator) -> np.ndar
         noise = np.stack([cv2.GaussianBlur(each, (0, 0), width).reshape(shape[1:]) for each in noise])
         noise /= max(float(noise.std()), 1e-6)
     if rng.random() < 0.15:
-        noise[:] = np.sqrt(0.6) * noise + np.sqrt(0.4) * noise[:1]  # a part that stays where it is
+        noise[:] = np.sqrt(0.6) * noise + np.sqrt(0.4) * noise[:1]  # a fixed pattern
     if rng.random() < 0.4:
         noise = noise * np.sqrt(np.maximum(frames, 0) / 128 * rng.uniform(0.5, 1.2) + rng.uniform(0.02, 0.4))
     return np.clip(frames + level * noise, 0, 255)
@@ -175,7 +175,7 @@ def sharpened(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def deinterlaced(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """As deinterlacers leave a clip: every other line from its neighbours, or combed with the next frame's."""
+    """Interlacing artefacts: every other line interpolated from its neighbours, or combed with the next frame's."""
     out = frames.copy()
     if rng.random() < 0.7:
         out[:, 1:-1:2] = (frames[:, :-2:2] + frames[:, 2::2][:, : len(frames[0, 1:-1:2])]) / 2
@@ -185,7 +185,7 @@ def deinterlaced(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def resized(frames: np.ndarray, factor: float, rng: np.random.Generator) -> np.ndarray:
-    """Smaller by `factor` < 1, sides even, by one of the usual filters."""
+    """Resizes by `factor` < 1 to even sides, by one of the usual filters."""
     height, width = (max(8, round(side * factor / 2) * 2) for side in frames.shape[1:3])
     return resized_to(frames, height, width, str(rng.choice(("area", "linear", "cubic", "lanczos"), p=(0.5, 0.25, 0.15, 0.1))))
 

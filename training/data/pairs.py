@@ -1,4 +1,4 @@
-"""Pairs of damaged and clean windows of moving faces, made once and kept on disk."""
+"""Pairs of degraded and clean windows of moving faces, made once and cached on disk."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from .footage import KINDS, Footage
 from .synthetic_motion import Motion, swings
 
 FRAMES = 8
-"""Of a pair's clip,"""
+"""Frames of a pair's clip."""
 WARM_UP = 2
-"""and frames coded before them at most, so that a clip need not begin with a key frame."""
+"""Largest number of frames coded before them, so that a clip need not begin with a key frame."""
 WINDOW = 256
-"""Side of a pair's window, in pixels of the 512 crop,"""
+"""Side of a pair's window, in pixels of the 512 crop."""
 MARGIN = 32
-"""and what is damaged around it and cut off, so that no edge is another than in a whole frame."""
+"""Border around it that is degraded and then cropped, so that edges look as inside a whole frame."""
 TELEPHONES = 0.35
-"""Share of the truths that look like a telephone's."""
+"""Share of the ground truths processed as by a phone's camera."""
 SUBSAMPLED = 0.85
-"""Share of the truths whose colours are half as fine as their light, as nearly all footage's are."""
+"""Share of the ground truths with chroma at half resolution, as in nearly all footage."""
 CUT_OUT = 0.85
-"""Share of the damaged clips that are as fine as cutting out leaves them; the others are of whole levels, as of a file of aligned faces."""
+"""Share of the degraded clips not rounded after resampling; the others have whole levels, as files of aligned faces do."""
 FINE = 65535 / 255
-"""Of damaged windows, steps in a level."""
+"""Steps per level in which degraded windows are stored."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Pairs:
                     pass
 
     def _keep(self, index: int) -> None:
-        """For `prepare`, which wants nothing back."""
+        """For `prepare`, which needs no result."""
         _ = self[index]
 
     def make(self, index: int) -> Pair:
@@ -162,7 +162,7 @@ def moving_window(face: np.ndarray, corner: tuple[int, int], window: int, frames
 
 
 def relit(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Varies light and camera: gamma, contrast, colour cast, saturation down to none."""
+    """Varies light and camera: gamma, contrast, colour cast, and saturation down to grey."""
     if rng.random() < 0.3:
         return clip
     x = (clip / 255) ** np.float32(np.exp(rng.normal(0.05, 0.3)))
@@ -174,8 +174,8 @@ def relit(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def filmed(clip: np.ndarray, scale: float, rng: np.random.Generator) -> np.ndarray:
-    """The ground truth as a good camera records it: mostly softer than a downsampled portrait, with coarser colours, and coded once. Only what
-    follows is damage.
+    """The ground truth as a good camera records it: mostly softer than a downsampled portrait, with coarser chroma, and coded once. Only what
+    follows counts as degradation.
 
     Args:
         scale: frame pixels per pixel of the clip.
@@ -191,7 +191,7 @@ def filmed(clip: np.ndarray, scale: float, rng: np.random.Generator) -> np.ndarr
 
 
 def with_coarse_colours(clip: np.ndarray, scale: float) -> np.ndarray:
-    """The clip (T, S, S, 3) with what its colours differ from grey by at `scale` of its side."""
+    """The clip (T, S, S, 3) with its differences from grey reduced to `scale` of its side and back."""
     grey = (clip @ np.array(BT601, np.float32))[..., None]
     side = clip.shape[1]
     small = max(8, round(side * scale))
@@ -200,7 +200,7 @@ def with_coarse_colours(clip: np.ndarray, scale: float) -> np.ndarray:
 
 
 def from_telephone(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """As telephones deliver faces: skin smoothed between edges, then sharpened (Tomasi and Manduchi, 1998; unsharp masking)."""
+    """A phone's processing: skin smoothed by a bilateral filter, then sharpened (Tomasi and Manduchi, 1998; unsharp masking)."""
     levels, reach = rng.uniform(6, 24), rng.uniform(1.5, 4)
     amount, radius = rng.uniform(0.2, 1.0), rng.uniform(0.8, 1.8)
     smooth = np.stack([cv2.bilateralFilter(frame.astype(np.float32), -1, levels, reach) for frame in clip])
@@ -208,7 +208,7 @@ def from_telephone(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def as_seen(truth: np.ndarray, footage: Footage, kind: str, scale: float, rng: np.random.Generator) -> np.ndarray:
-    """The windows as they come out of damaged frames: seen at the frame's scale and angle, damaged there, cut out and enlarged as Face Align does."""
+    """The windows as cropped from degraded frames: resampled to the frame's scale and angle, degraded there, and warped back as Face Align does."""
     side = truth.shape[1]
     small = max(16, round(side * scale / 2) * 2)
     turn = rng.uniform(-10, 10) if rng.random() < 0.5 else 0.0

@@ -1,4 +1,4 @@
-"""Clips for temporal training: stills set in smooth motion, and aligned clips that a user has."""
+"""Clips for temporal training: stills in smooth synthetic motion, and the user's own aligned clips."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from .faces import Faces, area_resized, read_face
 
 @dataclass(frozen=True)
 class Motion:
-    """How an aligned face moves: what alignment leaves of the head's motion, and the face's own.
+    """Motion of an aligned face: the head motion that alignment leaves, and the face's own.
 
     Attributes:
-        turn: largest angle from the middle of the clip, in degrees.
-        zoom: largest change of size, as a share.
-        shift: largest move along either axis, as a share of the side.
+        turn: largest rotation, in degrees.
+        zoom: largest relative change of size.
+        shift: largest translation along either axis, as a share of the side.
         bend: largest local displacement, as a share of the side: mouth, eyes, a turning head.
-        knots: places along either axis at which it is drawn; in between it is bicubic.
-        period: frames that a swing takes at least.
-        light: largest change of brightness, as a share.
+        knots: control points along either axis; displacements between them are bicubic.
+        period: shortest period of the motion, in frames.
+        light: largest relative change of brightness.
     """
 
     turn: float = 3.0
@@ -42,7 +42,7 @@ class Motion:
 def animate(image: Tensor, frames: int, motion: Motion, generator: torch.Generator, size: int | None = None) -> Tensor:
     """A still (3, S, S) in [0, 1] as a clip (frames, 3, S, S): turn, zoom, shift, bend and light follow slow sines of random phase.
 
-    No frame shows it unmoved, on average; neighbouring frames differ by at most 2 pi / period of the amounts.
+    Neighbouring frames differ by at most 2 pi / period of the amounts.
 
     Args:
         size: side of the frames; None keeps the still's.
@@ -63,7 +63,7 @@ def animate(image: Tensor, frames: int, motion: Motion, generator: torch.Generat
 
 
 def swings(frames: int, number: int, period: float, generator: torch.Generator) -> Tensor:
-    """(frames, number) values in [-1, 1]: sines of periods from `period` to four times it, with random phase and height."""
+    """(frames, number) values in [-1, 1]: sines of periods from `period` to four times it, with random phase and amplitude."""
     draw = torch.rand(3, number, generator=generator)
     time = torch.arange(frames)[:, None]
     return draw[0] * torch.sin(2 * math.pi * (time / (period * 4 ** draw[1]) + draw[2]))
@@ -71,7 +71,7 @@ def swings(frames: int, number: int, period: float, generator: torch.Generator) 
 
 @dataclass(frozen=True, eq=False)
 class _Video:
-    """A video file of `length` frames; `pixels` (length, 3, side, side) uint8, None where it is read from disk whenever it is needed."""
+    """A video file of `length` frames; `pixels` (length, 3, side, side) uint8, None if it is read from disk each time."""
 
     path: Path
     length: int
@@ -79,10 +79,10 @@ class _Video:
 
 
 class Clips:
-    """Aligned clips of a folder: video files, and folders of frames; square pictures, one person each.
+    """The aligned clips in a folder: video files and folders of frames, square, one person each.
 
-    Every video is decoded once, to count its frames. Those that fit into `in_memory` bytes together stay decoded, as bytes at `side`; of the
-    others only the frames that are drawn are decoded, each time.
+    Every video is decoded once, to count its frames. As many as fit into `in_memory` bytes stay decoded, as uint8 at `side`; of the others the
+    sampled frames are decoded each time.
 
     Raises:
         ValueError: if there are none with enough frames, or one is not square.
@@ -142,7 +142,7 @@ class Clips:
 
 
 def sample_clip(faces: Faces, clips: Clips | None, frames: int, motion: Motion, generator: torch.Generator, *, mirror: bool = False) -> Tensor:
-    """A clip to learn from, (frames, 3, side, side) in [0, 1]: half of the time of `clips`, if there are any, else a face set in motion.
+    """A training clip (frames, 3, side, side) in [0, 1]: half of the time one of `clips`, if given, else a face in synthetic motion.
 
     Args:
         mirror: whether half of the faces are mirrored first; clips always are.
