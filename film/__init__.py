@@ -1,1 +1,1 @@
-"""Films as jobs: planned once, restored segment by segment wherever there is a worker, joined when all are done."""
+"""Film jobs: planned once, restored segment by segment by any number of workers, joined at the end."""

@@ -18,7 +18,7 @@ FILES = ("times.npy", "tracks.safetensors", "job.json")
 
 
 def pack(job: Job) -> bytes:
-    """The same bytes for the same plan."""
+    """The bundle's bytes; equal plans give equal bytes."""
     file = BytesIO()
     with ZipFile(file, "w") as bundle:
         for name in FILES:
@@ -27,7 +27,7 @@ def pack(job: Job) -> bytes:
 
 
 def unpack(bundle: Path, folder: Path, clip: Path) -> Job:
-    """Unpacks a bundle into a job's folder, with the clip's place on this machine. Raises ValueError if the file is no bundle."""
+    """Unpacks a bundle into a job's folder and sets the clip's path on this machine. Raises ValueError if the file is not a bundle."""
     (folder / "segments").mkdir(parents=True, exist_ok=True)
     if not (folder / "job.json").exists():
         try:

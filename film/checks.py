@@ -14,7 +14,7 @@ from .job import Job
 
 
 def check_same(job: Job, identity: Mapping[str, Any], selection: Mapping[str, Any], encoding: Mapping[str, Any]) -> None:
-    """Raises ValueError, naming the first thing that is not as it was planned."""
+    """Raises ValueError naming the first setting that differs from the plan."""
     now = {"identity": dict(identity), "selection": json.loads(json.dumps(selection)), "encoding": json.loads(json.dumps(encoding))}
     planned = {name: job.plan[name] for name in now}
     for name, was, is_now in differences(planned, now):
@@ -30,14 +30,14 @@ def check_same(job: Job, identity: Mapping[str, Any], selection: Mapping[str, An
 
 
 def input_as_planned(job: Job, now: dict[str, Any], place: Any, check_interrupt: CheckInterrupt) -> dict[str, Any]:
-    """A clip's fingerprint, with the planned time of its last change where that alone is another one: a copy, or one that was touched."""
+    """A clip's fingerprint, with the planned modification time if only that differs (the clip was copied or touched)."""
     planned = {**now, "modified": job.plan["identity"]["input"].get("modified")}
     same = now != planned == job.plan["identity"]["input"] and content_digest(place, check_interrupt) == job.plan.get("content")
     return planned if same else now
 
 
 def moved_to(job: Job, place: Any) -> Job:
-    """The job with its clip at `place`, for all its workers, if it is no longer where it was planned."""
+    """The job with its clip's path set to `place` for all workers, if the clip was moved."""
     here = str(Path(str(place)).absolute())
     if here == job.plan["place"] or Path(job.plan["place"]).exists():
         return job
@@ -46,7 +46,7 @@ def moved_to(job: Job, place: Any) -> Job:
 
 
 def picture_digest(faces: str) -> str | None:
-    """SHA-256 of the picture in "like:photo.jpg"; None for other words, and where it cannot be read."""
+    """SHA-256 of the picture in "like:photo.jpg"; None for other values and unreadable files."""
     name = photo_path(faces)
     try:
         return sha256(Path(name).read_bytes()) if name else None
@@ -55,7 +55,7 @@ def picture_digest(faces: str) -> str | None:
 
 
 def check_picture(job: Job, faces: str) -> None:
-    """Raises ValueError if the picture that a job's people were chosen by shows something else now; one that is gone is not needed any more."""
+    """Raises ValueError if the reference picture of `--faces like:` has changed; if it was deleted, the plan is enough."""
     planned, now = job.plan.get("picture"), picture_digest(faces)  # plans of older versions do not say
     if planned and now and now != planned:
         raise ValueError(
@@ -65,7 +65,7 @@ def check_picture(job: Job, faces: str) -> None:
 
 
 def check_input(job: Job) -> dict[str, Any]:
-    """The fingerprint of a job's clip for `check_same`, without the time of its last change. Raises ValueError if the clip is not here."""
+    """The fingerprint of a job's clip for `check_same`, without the modification time. Raises ValueError if the clip is missing."""
     place, planned = job.plan["place"], job.plan["identity"]["input"]
     if not Path(place).exists():
         raise ValueError(f"{place}, the clip of the job in {job.folder}, is not here; put it there, or mount its folder under the same name")
@@ -73,7 +73,7 @@ def check_input(job: Job) -> dict[str, Any]:
 
 
 def differences(was: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Names of what differs between two JSON values, with both values as text."""
+    """Names of the entries that differ between two JSON values, with both values as text."""
     if isinstance(was, dict) and isinstance(now, dict):
         for key in [*was, *(key for key in now if key not in was)]:
             yield from differences(was.get(key), now.get(key), f"{name}.{key}" if name else key)

@@ -37,7 +37,7 @@ class Unreachable(RuntimeError):
 
 
 class Refused(RuntimeError):
-    """A server answers with an error, or not as a ComfyUI does."""
+    """A server answers with an error, or is not a ComfyUI server."""
 
 
 class TooLarge(Refused):
@@ -45,7 +45,7 @@ class TooLarge(Refused):
 
 
 class ComfyServer:
-    """One server, by its address such as http://host:8188."""
+    """One server, given by an address such as http://host:8188."""
 
     def __init__(self, address: str) -> None:
         parts = urlsplit(address if "://" in address else f"http://{address}")
@@ -60,7 +60,7 @@ class ComfyServer:
 
     @contextmanager
     def request(self, method: str, route: str, body: bytes | None = None, **headers: str) -> Iterator[http.client.HTTPResponse]:
-        """The answer to a request, to be read inside the context. Raises Unreachable, also if the answer is cut off."""
+        """The response to a request, readable inside the context. Raises Unreachable, also for a truncated response."""
         with self.connection(ANSWER_TIMEOUT) as connection:
             connection.request(method, self.root + route, body, headers)
             yield connection.getresponse()
@@ -77,7 +77,7 @@ class ComfyServer:
             raise Unreachable(f"{self.address} does not answer ({getattr(error, 'strerror', None) or error or type(error).__name__})") from error
 
     def request_json(self, route: str, content: Any = None) -> dict[str, Any]:
-        """A JSON object; `content` is posted."""
+        """The JSON object in the response; `content`, if given, is posted."""
         body = None if content is None else json.dumps(content).encode()
         with self.request("GET" if body is None else "POST", route, body, **{"Content-Type": "application/json"}) as answer:
             text = answer.read()
@@ -92,7 +92,7 @@ class ComfyServer:
         return found
 
     def file_size(self, view: str) -> int | None:
-        """Bytes of a file, by its route; None if it is not there."""
+        """Size of the file at a route in bytes; None if it does not exist."""
         with self.request("HEAD", view) as answer:
             return int(answer.headers.get("Content-Length", -1)) if answer.status == 200 else None
 
@@ -102,7 +102,7 @@ class ComfyServer:
             return answer.read(size) if answer.status == 206 else b""
 
     def download(self, view: str, path: Path, check_interrupt: CheckInterrupt) -> tuple[int, str]:
-        """Writes a file; returns how many bytes it has, and their SHA-256."""
+        """Downloads into a file; returns its size in bytes and its SHA-256."""
         digest, size = hashlib.sha256(), 0
         with self.request("GET", view) as answer, path.open("wb") as file:
             if answer.status != 200:
@@ -115,7 +115,7 @@ class ComfyServer:
         return size, digest.hexdigest()
 
     def upload(self, name: str, folder: str, kind: str, size: int, pieces: Iterable[bytes], check_interrupt: CheckInterrupt) -> None:
-        """Puts a file of `size` bytes below its "input" or "temp" folder, in place of another of that name; raises TooLarge, saying what to do."""
+        """Uploads a file of `size` bytes into the server's "input" or "temp" folder, replacing a namesake. Raises TooLarge."""
         border = secrets.token_hex(16)
         fields = {"type": kind, "subfolder": folder, "overwrite": "true"}
         head = "".join(f'--{border}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n' for key, value in fields.items())
@@ -144,7 +144,7 @@ class ComfyServer:
             raise Refused(f"{self.address} does not take {name} ({answer.status} {answer.reason})")
 
     def upload_limit(self) -> int | None:
-        """Bytes of the largest upload, if it says so."""
+        """Largest upload the server accepts in bytes; None if it does not say."""
         try:
             found = self.request_json("/features").get("max_upload_size")
         except Refused:
@@ -162,7 +162,7 @@ class ComfyServer:
         """Runs one node and returns its UI outputs.
 
         Raises:
-            Refused: with the sentence that the node, or ComfyUI, gives.
+            Refused: with the error message of the node or of ComfyUI.
             Unreachable: if the server is silent for `SILENCE_TIMEOUT` seconds.
         """
         number = self.request_json("/prompt", {"prompt": {"1": {"class_type": kind, "inputs": inputs}}}).get("prompt_id")
@@ -204,7 +204,7 @@ class ComfyServer:
         return any(number in item for item in items)
 
     def outputs(self, entry: Any) -> dict[str, Any]:
-        """UI outputs of the only node of a prompt; raises Refused if it failed, or the history makes no sense."""
+        """UI outputs of a prompt's only node. Raises Refused if it failed or the history is malformed."""
         try:
             for what, details in entry["status"].get("messages") or ():
                 if what == "execution_error":
@@ -223,12 +223,12 @@ class ComfyServer:
 
 
 def view_route(name: str, folder: str, kind: str) -> str:
-    """The route by which a file of a ComfyUI is downloaded."""
+    """The route that downloads a file from ComfyUI."""
     return "/view?" + urlencode({"filename": name, "subfolder": folder, "type": kind})
 
 
 def error_message(found: Any) -> str | None:
-    """Why a prompt was refused, from the server's answer; None if that gives no reason."""
+    """The reason for refusing a prompt in the server's answer; None if there is none."""
     try:
         errors = [error for node in found["node_errors"].values() for error in node["errors"]]
         first = errors[0] if errors else found["error"]

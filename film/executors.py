@@ -1,4 +1,4 @@
-"""Restores the segments of a job one by one under leases; workers share only the job's folder."""
+"""Restores a job's segments one at a time under leases; workers share nothing but the job's folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .lease import take
 from .segment import restore_segment
 
 POLL_INTERVAL = 0.5
-"""Seconds between two checks of the work of others."""
+"""Seconds between checks on other workers."""
 Say = Callable[[str], None]
 Stopping = Callable[[], bool]
 
@@ -46,8 +46,8 @@ def attempt(
     """Restores a segment under its lease; False if another worker holds it. Errors are recorded in the job's folder and reported.
 
     Args:
-        attempts: how many there may be, those noted included.
-        restore: does it, with `tools`; called as `restore_segment`.
+        attempts: maximum number of attempts, counting the failures on record.
+        restore: called like `restore_segment`, with `tools`.
 
     Raises:
         DiskFull: if the job's disk has no room.
@@ -93,7 +93,7 @@ def disk_full(job: Job) -> DiskFull:
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or its cause, is a full disk."""
+    """Whether an error or one of its causes is a full disk."""
     while error is not None:
         if getattr(error, "errno", None) in DISK_FULL:
             return True
@@ -111,7 +111,7 @@ def work(
     on_written: Progress = no_progress,
     first: int | None = None,
 ) -> None:
-    """Restores segments in this process, `first` before all others, alongside other workers, until nothing is left or `stopping` is true."""
+    """Restores segments in this process, starting with `first`, until none is left or `stopping()` is true. Other workers may run alongside."""
 
     def try_one(segment: Segment) -> bool:
         return attempt(job, segment, tools(), say=say, check_interrupt=check_interrupt, on_written=on_written)
@@ -120,7 +120,7 @@ def work(
 
 
 def work_loop(job: Job, try_one: Callable[[Segment], bool], stopping: Stopping, check_interrupt: CheckInterrupt, first: int | None = None) -> None:
-    """Tries segments, `first` and then the longest ones, until nothing is left; waits while `try_one` returns False for all of them."""
+    """Tries segments, `first` and then the longest, until none is left; waits while `try_one` returns False for all of them."""
     while not stopping():
         left = sorted(job.to_do(), key=lambda segment: segment.number != first)
         if not left:
@@ -140,7 +140,7 @@ def frames_done(job: Job) -> int:
 
 
 def failed(job: Job) -> list[tuple[Segment, str]]:
-    """Segments that were given up, with their last errors."""
+    """Segments that used up their attempts, with their last errors."""
     gone = ((segment, job.failures(segment)) for segment in job.segments if job.done(segment) is None)
     return [(segment, note[-1]["error"]) for segment, note in gone if len(note) >= ATTEMPTS]
 

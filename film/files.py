@@ -23,7 +23,7 @@ def write_json(path: Path, note: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a file by `write_json`; None if there is none, or it is not JSON."""
+    """The content of a JSON file; None if it is missing or malformed."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -31,10 +31,10 @@ def read_json(path: Path) -> Any:
 
 
 def fingerprint(place: Any) -> dict[str, Any]:
-    """Size, time of change (ns) and SHA-256 of the first and the last MiB of a clip; of images all their names, sizes and the latest time.
+    """Size, modification time (ns) and SHA-256 of the first and last MiB of a clip; for images their names, sizes and latest modification time.
 
     Raises:
-        VideoError: for a clip that is no file.
+        VideoError: if the clip is not a file.
     """
     if not isinstance(place, (str, os.PathLike)):
         raise VideoError("a job needs a clip in a file, got one in memory; save it first")
@@ -52,7 +52,7 @@ def fingerprint(place: Any) -> dict[str, Any]:
 
 
 def content_digest(place: Any, check_interrupt: CheckInterrupt) -> str:
-    """SHA-256 of all bytes of a clip, or of its images one after the other."""
+    """SHA-256 of a clip's bytes, or of its images' bytes in order."""
     digest = hashlib.sha256()
     for path in sequence_files(place) or [Path(place)]:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What the first pass of a plan has found so far, kept on the disk: a job that is killed while it finds faces goes on from there."""
+"""Snapshots of the planning pass on disk, so that a job killed while finding faces resumes from the last one."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ ARRAYS = (np.zeros(0).__reduce__()[0], *(type(np.dtype(kind)) for kind in (np.fl
 
 
 class FirstPass:
-    """The state of a first pass over a film's frames, taken up where a killed process left it. Use as a context manager.
+    """The state of the first pass over a film, resumable after the process was killed. Use as a context manager.
 
     Args:
         folder: of the job.
-        like: what must be the same for the pass to be taken up, ready for JSON.
+        like: JSON value that must be equal for a snapshot to be used.
 
     Attributes:
-        frames: how many frames the state is of.
-        seconds: how long they took.
+        frames: number of frames processed.
+        seconds: processing time of those frames.
     """
 
     def __init__(self, folder: Path, source: FrameSource, cuts: ShotCutDetector, like: Mapping[str, Any]) -> None:
@@ -65,7 +65,7 @@ class FirstPass:
             self.path.unlink(missing_ok=True)
 
     def load(self) -> dict[str, Any] | None:
-        """The last snapshot of a pass like this one; None if there is none, or it cannot be read."""
+        """The last snapshot with the same `like`; None if it is missing or unreadable."""
         globals_allowed = getattr(torch.serialization, "safe_globals", None)
         if globals_allowed is None or not self.path.is_file():  # PyTorch before 2.5
             return None
@@ -77,7 +77,7 @@ class FirstPass:
             return None
 
     def resume(self, tracker: Tracker, find: Any) -> None:
-        """Sets who follows faces to what they were; see `find_tracks`."""
+        """Restores the state of the face tracker and cut detector; see `find_tracks`."""
         self.tracker, self.find = tracker, find
         if self.state is None:
             return
@@ -92,7 +92,7 @@ class FirstPass:
         self.state = None
 
     def before_each(self, check_interrupt: CheckInterrupt) -> Callable[[], None]:
-        """To be called before each chunk is looked at: saves the state of those before, every so often."""
+        """Call before each chunk: saves the state of the previous ones at intervals."""
 
         def check() -> None:
             check_interrupt()
@@ -121,5 +121,5 @@ class FirstPass:
 
     @property
     def elapsed(self) -> float:
-        """Seconds of this pass, those before it was taken up included."""
+        """Seconds of this pass, including those before it was resumed."""
         return self.seconds + time.monotonic() - self.began

@@ -1,4 +1,4 @@
-"""A job: a folder that says once and for all how a film is cut into segments, and holds those that are done.
+"""A job: a folder with the fixed plan of a film's segments and the segments finished so far.
 
 job.json               what is restored, how, and in which segments; written last, so that a plan is whole if it is there
 times.npy              when each frame begins, and the last one ends, in ticks
@@ -38,7 +38,7 @@ JOB_FILES = {"job.json", "times.npy", "tracks.safetensors", "segments", "plan.le
 
 @dataclass(frozen=True)
 class Tools:
-    """What restores a film, the same for every segment; `on_frames` gets the finished frames (n, 3, H, W) that this process writes."""
+    """What every segment is restored with; `on_frames` receives the finished frames (n, 3, H, W) of this process."""
 
     restorer: Restorer
     detector: Detector
@@ -48,7 +48,7 @@ class Tools:
 
 @dataclass(frozen=True)
 class Segment:
-    """Frames first <= i < stop, which one worker restores."""
+    """Frames first <= i < stop, restored by one worker."""
 
     number: int
     first: int
@@ -63,7 +63,7 @@ class Segment:
 
 
 class Job:
-    """A planned job, as its folder says; `plan` is its job.json."""
+    """A planned job, loaded from its folder; `plan` is the content of job.json."""
 
     def __init__(self, folder: Path, plan: Mapping[str, Any]) -> None:
         self.folder, self.plan = folder, plan
@@ -71,7 +71,7 @@ class Job:
 
     @classmethod
     def load(cls, folder: Path) -> Job:
-        """Raises ValueError if there is no plan in the folder, or one of another format."""
+        """Raises ValueError if the folder has no plan, or one of another format."""
         plan = read_json(folder / "job.json")
         if plan is None and (folder / "job.json").exists():
             raise ValueError(f"{folder / 'job.json'} is damaged; remove {folder} and plan the job anew")
@@ -108,26 +108,26 @@ class Job:
 
     @cached_property
     def ticks(self) -> np.ndarray:
-        """(frames + 1,) int64: when each frame begins, and the last one ends. Read from the disk as it is needed."""
+        """(frames + 1,) int64: start of each frame and end of the last one, memory-mapped."""
         with self.planned("times.npy") as path:
             return np.load(path, mmap_mode="r")
 
     def time(self, number: int) -> Fraction:
-        """Second at which frame `number` begins, or the last one ends."""
+        """Start of frame `number` in seconds; number = frames gives the end of the last one."""
         return int(self.ticks[number]) * self.tick
 
     def times(self, first: int, stop: int) -> list[Fraction]:
-        """Seconds at which frames `first` to `stop` begin, the last one included: `stop` - `first` + 1 of them."""
+        """Starts of frames `first` to `stop` inclusive in seconds: `stop` - `first` + 1 values."""
         return [int(tick) * self.tick for tick in self.ticks[first : stop + 1]]
 
     def tracks(self, first: int, stop: int) -> list[FaceTrack]:
-        """The faces that are restored in these frames."""
+        """The tracks to be restored in frames `first` to `stop`."""
         with self.planned("tracks.safetensors") as path:
             return load_tracks(path, first, stop)
 
     @contextmanager
     def planned(self, name: str) -> Iterator[Path]:
-        """One of the plan's files, to be read; raises ValueError where it is missing or damaged."""
+        """Path of one of the plan's files; reading it inside raises ValueError if it is missing or damaged."""
         try:
             yield self.folder / name
         except (OSError, ValueError, EOFError, SafetensorError) as error:
@@ -146,7 +146,7 @@ class Job:
         )
 
     def range(self, first: int, stop: int, *, seek: bool = True) -> FrameSource:
-        """The film from frame `first` to `stop` of the plan: found by its times, or, without `seek`, by counting from the start."""
+        """Frames `first` to `stop` of the plan, located by time, or by counting from the start without `seek`."""
         source = self.source()
         whole = source.selection
         begin, end = self.time(first), self.time(stop)
@@ -158,7 +158,7 @@ class Job:
         return source
 
     def checksum(self, segment: Segment) -> str:
-        """Of the times of a segment's frames."""
+        """SHA-256 of the times of a segment's frames."""
         return sha256(np.ascontiguousarray(self.ticks[segment.first : segment.stop + 1], "<i8").tobytes())
 
     def file(self, segment: Segment) -> Path:
@@ -166,7 +166,7 @@ class Job:
         return self.parts / (segment.name + suffix)
 
     def done(self, segment: Segment) -> dict[str, Any] | None:
-        """The note of a segment that is done: its file and its note are there and agree with each other and with the plan."""
+        """The note of a finished segment, whose file and note agree with each other and with the plan; else None."""
         note = read_json(self.parts / f"{segment.name}.json")
         if not isinstance(note, dict) or note.get("frames") != len(segment) or note.get("times") != self.checksum(segment):
             return None
@@ -177,7 +177,7 @@ class Job:
         return note if whole else None
 
     def finished(self, segment: Segment) -> bool:
-        """Whether a segment is done, or has been at an earlier look."""
+        """Whether a segment is done; a positive answer is cached."""
         if segment.number not in self.known_finished and self.done(segment) is not None:
             self.known_finished.add(segment.number)
         return segment.number in self.known_finished
@@ -186,17 +186,17 @@ class Job:
         return self.parts / f"{segment.name}.lease"
 
     def failures(self, segment: Segment) -> list[dict[str, Any]]:
-        """What went wrong with a segment so far."""
+        """The failures recorded for a segment."""
         return [note for path in sorted(self.parts.glob(f"{segment.name}.failed-*.json")) if (note := read_json(path))]
 
     def forgive(self) -> None:
-        """Gives every segment all its attempts again."""
+        """Clears all recorded failures, so that every segment has all its attempts again."""
         for path in self.parts.glob("*.failed-*.json"):
             with suppress(FileNotFoundError):
                 path.unlink()
 
     def to_do(self) -> list[Segment]:
-        """Segments that are neither done nor given up, the longest first: no worker is left with a long one at the end."""
+        """Segments neither done nor given up, longest first so that workers finish together."""
         left = [segment for segment in self.segments if not self.finished(segment) and len(self.failures(segment)) < ATTEMPTS]
         return sorted(left, key=lambda segment: (-len(segment), segment.number))
 

@@ -1,4 +1,4 @@
-"""Joins the segments of a job: their video packets are copied, not encoded anew; sound and all else is copied once from the source."""
+"""Joins a job's segments by copying their video packets; sound and other streams are copied once from the source."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def join(
     check_interrupt: CheckInterrupt = no_check,
     on_joined: Progress = no_progress,
 ) -> tuple[Path, list[str]]:
-    """Writes the film, checks its frames and their times, and only then gives it its name. Returns that name and what could not be kept.
+    """Writes the film, checks its frames and their times, then moves it to its final name. Returns that path and the warnings.
 
     Args:
         otherwise: as `open_sink`.
 
     Raises:
-        VideoError: if a segment is not done, is not what its note says, or was encoded unlike the others.
+        VideoError: if a segment is not done, does not match its note, or was encoded differently from the others.
     """
     with JoinedSink(job, output, overwrite, otherwise, metadata, check_interrupt) as sink:
         for segment in job.segments:
@@ -53,7 +53,7 @@ def join(
 
 
 class JoinedSink(VideoSink):
-    """A film whose pictures come from the files of a job's segments."""
+    """A sink whose video packets come from the segment files of a job."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class JoinedSink(VideoSink):
         return note
 
     def temporary(self) -> Path:
-        """In the job's folder, so that a killed join leaves nothing beside the film; but on the film's disk."""
+        """In the job's folder if that is on the film's disk, so that a killed join leaves nothing beside the film."""
         assert self.path is not None
         if self.path.is_dir() or (os.path.lexists(self.path) and not self.overwrite) or not self.folder.is_dir():
             return super().temporary()
@@ -93,7 +93,7 @@ class JoinedSink(VideoSink):
         return part
 
     def append(self, segment: Segment) -> None:
-        """Copies the pictures of the next segment."""
+        """Copies the video packets of the next segment."""
         file = self.job.file(segment)
         order: Sequence[int] = self.note(segment).get("order") or range(len(segment))
         try:
@@ -118,12 +118,12 @@ class JoinedSink(VideoSink):
             raise self.unlike_its_note(segment, ffmpeg_reason(cause)) from error
 
     def unlike_its_note(self, segment: Segment, reason: object) -> VideoError:
-        """What to say of a segment's file that was damaged since it was done."""
+        """The error for a segment file damaged after it was finished."""
         held = f"does not hold the {counted(len(segment), 'frame')} that it should ({reason})"
         return VideoError(f"{self.job.file(segment)} {held}; remove it, and the same command makes it anew")
 
     def begin(self, stream: Any, file: Path) -> None:
-        """Opens the film like its first segment; the others must have been encoded alike."""
+        """Opens the film with the codec parameters of its first segment; raises VideoError if later ones differ."""
         kind = (stream.codec_context.name, stream.codec_context.extradata, stream.width, stream.height)
         if self.template is None:
             self.template, self.kind = stream, kind
@@ -142,12 +142,12 @@ class JoinedSink(VideoSink):
         return stream
 
     def tick_of(self, number: int) -> int:
-        """When frame `number` begins, or the last one ends, on this file's clock."""
+        """Start of frame `number` (or end of the last one) in ticks of this file."""
         assert self.timeline is not None
         return round((self.job.time(number) - self.timeline.origin) / self.timeline.tick)
 
     def copy(self, packet: Any, number: int) -> None:
-        """Writes the packet of frame `number` of the film. It is decoded when the frame `delay` places before it in the file is shown."""
+        """Writes the packet of frame `number`; its decoding time is the presentation time of the frame `delay` packets earlier."""
         assert self.timeline is not None
         timeline, tick = self.timeline, self.timeline.tick
         start, stop = self.tick_of(number), self.tick_of(number + 1)
@@ -167,7 +167,7 @@ class JoinedSink(VideoSink):
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Tells what the film's file refuses from what is wrong with a segment."""
+        """Distinguishes errors in writing the film from errors in reading a segment."""
         try:
             yield
         except av.FFmpegError as error:
@@ -179,7 +179,7 @@ class JoinedSink(VideoSink):
         return self.like.rate
 
     def flush(self) -> None:
-        """Nothing waits in an encoder."""
+        """No encoder, so nothing to flush."""
 
     def finish(self, timeline: Timeline) -> None:
         if self.count != self.job.frames:
@@ -219,7 +219,7 @@ def last_joined(job: Job) -> Path | None:
 
 
 def join_once(job: Job, output: Path, *, overwrite: bool = False, check_interrupt: CheckInterrupt = no_check, **how: Any) -> tuple[Path, list[str]]:
-    """As `join`, unless somebody has done it or does it now; then waits for that. Remembers that it is done."""
+    """As `join`, but once only: waits for a join in progress, and records that it is done."""
     with exclusive(job.folder / "join.lease", None, check_interrupt):
         if is_joined(job, output):
             return output, job.plan["warnings"]

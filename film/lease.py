@@ -1,4 +1,4 @@
-"""Leases: files that say which worker has which task, with a heartbeat and, where the disk supports it, a lock; both end with their process."""
+"""Leases: files that record which worker holds which task, with a heartbeat and, if the disk supports it, a lock; both end with the process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEARTBEAT_TIMEOUT = 60.0
 
 
 class Lease:
-    """The right to work on one task, until `release` or the end of this process; see `take`. `abandoned`: the note of a holder that died with it."""
+    """The right to work on one task until `release` or the end of this process; see `take`. `abandoned`: the note of a holder that died."""
 
     def __init__(self, path: Path, handle: int, abandoned: dict[str, Any]) -> None:
         self.path, self.handle, self.abandoned = path, handle, abandoned
@@ -61,7 +61,7 @@ def take(path: Path, **note: Any) -> Lease | None:
     A worker on this machine is dead once its lock is gone, one on another machine once its last heartbeat is `HEARTBEAT_TIMEOUT` seconds old.
 
     Args:
-        note: what others may read about the holder, beside its machine and process.
+        note: further entries about the holder, besides its machine and process.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -86,7 +86,7 @@ def take(path: Path, **note: Any) -> Lease | None:
 
 
 def lock(handle: int, *, shared: bool = False) -> bool | None:
-    """Takes an exclusive or a `shared` lock without waiting. True if taken, False if another process has it, None if this disk has no locks."""
+    """Tries to take an exclusive or `shared` lock. True if taken, False if another process has it, None if the disk has no locks."""
     if fcntl is None:
         return None
     try:
@@ -99,7 +99,7 @@ def lock(handle: int, *, shared: bool = False) -> bool | None:
 
 
 def same_file(path: Path, status: os.stat_result) -> bool:
-    """Whether a path still leads to the file that was opened under it."""
+    """Whether a path still refers to the opened file."""
     try:
         return os.path.samestat(path.stat(), status)
     except OSError:
@@ -107,7 +107,7 @@ def same_file(path: Path, status: os.stat_result) -> bool:
 
 
 def read(handle: int) -> dict[str, Any]:
-    """The note of the last holder; empty if there was none."""
+    """The last holder's note; empty if there was none."""
     os.lseek(handle, 0, os.SEEK_SET)
     try:
         note = json.loads(os.read(handle, 1 << 16))
@@ -117,7 +117,7 @@ def read(handle: int) -> dict[str, Any]:
 
 
 def holder(path: Path) -> dict[str, Any] | None:
-    """The note of the living holder of the lease at `path`, or None; takes nothing."""
+    """The note of the lease's living holder, or None; does not take the lease."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError:
@@ -134,7 +134,7 @@ def holder(path: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def exclusive(lease: Path, result: Path | None, check_interrupt: CheckInterrupt) -> Iterator[None]:
-    """Holds `lease`, once nobody else does; enters without it where its `result` exists."""
+    """Waits for `lease` and holds it; enters without it if `result` exists."""
     held = None
     while not (result and result.exists()) and (held := take(lease)) is None:
         check_interrupt()

@@ -1,4 +1,4 @@
-"""A job on ComfyUI servers that have this pack: plan and clip are uploaded through ComfyUI's own HTTP API, segments downloaded. No shared disk."""
+"""Runs a job on ComfyUI servers with this pack: uploads plan and clip and downloads segments by ComfyUI's HTTP API, without a shared disk."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ NOTED = ("frames", "times", "bytes", "seconds", "delay")
 
 
 class Stopped(Exception):
-    """Raised in a server's thread once the job is to end."""
+    """Raised in a server's thread to end the job."""
 
 
 class Worker:
-    """A server and its part in one job. `gone`: why it takes no more segments; empty as long as it does."""
+    """A server working on a job. `gone`: why it takes no more segments, empty while it does."""
 
     def __init__(self, job: Job, server: ComfyServer, bundle: bytes) -> None:
         self.job, self.server, self.bundle = job, server, bundle
@@ -36,14 +36,14 @@ class Worker:
         self.failed: set[int] = set()
 
     def prepare(self, check_interrupt: CheckInterrupt = no_check) -> None:
-        """Uploads what is missing, and has it checked against the plan. Raises Unreachable or Refused if the server cannot take part."""
+        """Uploads missing files and checks them against the plan. Raises Unreachable or Refused if the server cannot take part."""
         self.server.request_json("/system_stats")
         if NODE not in self.server.request_json(f"/object_info/{NODE}"):
             raise Refused(f"{self.server.address} has no node Restore Segment; install this pack there, in the version that is here")
         self.restore(-1, check_interrupt)
 
     def restore(self, number: int, check_interrupt: CheckInterrupt) -> dict[str, Any]:
-        """Has a segment restored; returns the UI output of its node."""
+        """Restores a segment on the server; returns the node's UI output."""
         name = f"{sha256(self.bundle)[:16]}.zip"
         if self.server.file_size(view_route(name, FOLDER, "temp")) != len(self.bundle):  # a server that was restarted has emptied it
             self.server.upload(name, FOLDER, "temp", len(self.bundle), [self.bundle], check_interrupt)
@@ -52,7 +52,7 @@ class Worker:
         return self.server.run(NODE, inputs, check_interrupt)
 
     def place_of_clip(self, check_interrupt: CheckInterrupt) -> tuple[str, str]:
-        """Folder and name in its input folder: the film under its own name if somebody put it there, else as it was uploaded."""
+        """Subfolder and name of the film in the server's input folder: under its own name if it is there, else as uploaded."""
         path, planned = Path(self.job.plan["place"]), self.job.plan["identity"]["input"]
         uploaded = (FOLDER, f"{sha256((planned['head'] + planned['tail']).encode())[:16]}{path.suffix}")
         if self.clip is None or self.server.file_size(view_route(self.clip[1], self.clip[0], "input")) != planned["bytes"]:
@@ -65,7 +65,7 @@ class Worker:
         return self.clip
 
     def is_the_clip(self, folder: str, name: str) -> bool:
-        """By its size and the hashes of head and tail."""
+        """Whether a file is the film, by its size and the hashes of its first and last MiB."""
         planned, view = self.job.plan["identity"]["input"], view_route(name, folder, "input")
         size = planned["bytes"]
         if self.server.file_size(view) != size:
@@ -75,7 +75,7 @@ class Worker:
 
 
 def pieces(path: Path, size: int) -> Iterator[bytes]:
-    """The bytes of a file of that size, in chunks. Raises ValueError if it is shorter by now."""
+    """The first `size` bytes of a file in chunks. Raises ValueError if it became shorter."""
     left = size
     with path.open("rb") as file:
         while data := file.read(min(CHUNK_BYTES, left)):
@@ -86,7 +86,7 @@ def pieces(path: Path, size: int) -> Iterator[bytes]:
 
 
 def restore_there(job: Job, segment: Segment, worker: Worker, *, check_interrupt: CheckInterrupt, on_written: Progress) -> None:
-    """As `restore_segment`, on a server. Raises Unreachable or Refused if nothing whole came back."""
+    """As `restore_segment`, on a server. Raises Unreachable or Refused if no complete segment came back."""
     try:
         shown = worker.restore(segment.number, check_interrupt)
         with atomic_file(job.file(segment)) as part:
@@ -99,7 +99,7 @@ def restore_there(job: Job, segment: Segment, worker: Worker, *, check_interrupt
 
 
 def fetched(job: Job, segment: Segment, server: ComfyServer, shown: dict[str, Any], part: Path, check_interrupt: CheckInterrupt) -> dict[str, Any]:
-    """The note of a segment whose file is now in `part`, and agrees with it and with the plan."""
+    """Downloads a segment into `part` and returns its note, checked against the file and the plan."""
     try:
         note, file, digest = dict(shown["report"][0]), shown["images"][0], str(shown["sha256"][0])
         view = view_route(file["filename"], file["subfolder"], file["type"])
@@ -125,7 +125,7 @@ def work_on_comfy(
 ) -> None:
     """Restores the remaining segments on ComfyUI servers, one at a time on each, the longest first.
 
-    A server that dies loses its segment only. One that cannot take part from the start, or fails three times in a row, is reported and left out.
+    A server that dies loses only its segment. One that cannot start, or fails three times in a row, is reported and excluded.
 
     Raises:
         RuntimeError: if none is left.
@@ -192,7 +192,7 @@ def take_segments(worker: Worker, workers: Sequence[Worker], stopping: Stopping,
 
 
 def count_failures(worker: Worker, segment: Segment) -> None:
-    """Leaves out a server on which segments fail one after the other, as others may succeed."""
+    """Excludes a server on which segments fail one after another, as others may succeed."""
     if worker.job.finished(segment):
         worker.failures = 0
         return

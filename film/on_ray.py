@@ -1,4 +1,4 @@
-"""A job on Ray: an actor for each GPU of a cluster, which keeps the networks and restores one segment after the other."""
+"""Runs a job on Ray: one actor per GPU of a cluster keeps the networks loaded and restores segment after segment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WAIT = 1.0
 
 
 def ray_here() -> Any:
-    """The module `ray`. Raises ImportError, saying how to install it."""
+    """The module `ray`. Raises ImportError with how to install it."""
     try:
         import ray
     except ImportError as error:
@@ -27,14 +27,14 @@ def ray_here() -> Any:
 
 
 class Worker:
-    """What runs in an actor. Its folder must be the job's there too: a disk that all machines share."""
+    """Runs in an actor; the job's folder must be on a disk shared by all machines."""
 
     def __init__(self, folder: str, tools: Callable[[Job], Tools]) -> None:
         self.job = Job.load(Path(folder))
         self.tools = tools(self.job)
 
     def restore(self, number: int) -> str:
-        """Restores a segment; says which machine did, empty if somebody else works on it."""
+        """Restores a segment; returns the machine's name, empty if another worker has it."""
         mine = attempt(self.job, self.job.segments[number], self.tools, say=lambda text: None)
         return platform.node() if mine else ""
 
@@ -51,13 +51,13 @@ def work_on_ray(
     on_written: Progress = no_progress,
     **options: Any,
 ) -> None:
-    """Restores the remaining segments on a Ray cluster, the longest first; an actor that dies loses its segment only.
+    """Restores the remaining segments on a Ray cluster, longest first; an actor that dies loses only its segment.
 
     Args:
-        tools: makes the tools of a job on the machine where they are used; a function of a module that is installed there.
-        address: of the cluster; "auto" is the one that runs here, else a new one.
-        workers: actors; None is one for each GPU of the cluster, or each CPU if it has none.
-        options: further ones of ray.init.
+        tools: importable function that makes a job's tools on the actor's machine.
+        address: of the cluster; "auto" uses the one running here, or starts one.
+        workers: number of actors; None is one per GPU of the cluster, or per CPU if it has no GPU.
+        options: passed to ray.init.
     """
     ray = ray_here()
     mine = not ray.is_initialized()

@@ -13,7 +13,7 @@ from .job import Job
 
 
 def frames_with_faces(job: Job) -> Tensor:
-    """Numbers of the frames in which a face is restored, in order."""
+    """Numbers of the frames with a restored face, in order."""
     seen = torch.zeros(job.frames, dtype=torch.bool)
     for track in job.tracks(0, job.frames):
         seen[track.start : track.stop] = True
@@ -21,7 +21,7 @@ def frames_with_faces(job: Job) -> Tensor:
 
 
 def pairs(job: Job, film: Path, numbers: Iterable[int]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Frames (3, H, W) of those numbers before, and in the joined `film`. One that cannot be entered at its time, in a damaged file, is left out."""
+    """Frames (3, H, W) with these numbers from the source and from the joined `film`. Frames that a damaged file cannot seek to are omitted."""
     begins = open_source(film).info.start
     for number in numbers:
         early, start, stop = (job.time(k) - job.time(0) for k in (max(number - 1, 0), number, number + 1))

@@ -1,4 +1,4 @@
-"""Plans a job: one pass over the film finds its shots and faces, and divides it into segments."""
+"""Plans a job: one pass over the film finds shots and faces and divides it into segments."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .lease import exclusive
 from .tracks import save_tracks
 
 SEGMENT_SECONDS = 20.0
-"""What a segment lasts at most, by default."""
+"""Default maximum length of a segment."""
 
 
 def plan(
@@ -46,18 +46,18 @@ def plan(
     check_interrupt: CheckInterrupt = no_check,
     on_found: Progress = no_progress,
 ) -> Job:
-    """The job in `folder`, planned if it is not yet: one pass over the film finds its shots and faces.
+    """The job in `folder`; if it has no plan yet, one pass over the film makes it.
 
     Args:
-        identity: all that must be the same whenever the job goes on, such as version, settings and weights; ready for JSON.
-        request: what a worker makes its `tools` of; not looked at.
+        identity: JSON values that must not change between runs, such as version, settings and weights.
+        request: from which a worker makes its `tools`; stored as it is.
         selection: "start", "count", "stride", "rate" and "deinterlace", as `source` was opened with.
         encoding: "codec", "crf", "pixel_format" and "container" of the film.
         faces, min_size: as `restore_clip_in_frames`.
-        seconds: what a segment lasts at most; None is `SEGMENT_SECONDS`, or what the job was planned with.
+        seconds: maximum length of a segment; None is `SEGMENT_SECONDS`, or the value in the plan.
 
     Raises:
-        ValueError: naming what is not as it was when the job was planned.
+        ValueError: naming what differs from the plan.
     """
     if seconds is not None and not seconds > 0:
         raise ValueError(f"a segment lasts more than 0 seconds, got {seconds:g}")
@@ -121,7 +121,7 @@ def plan(
 
 
 def finding(identity: Mapping[str, Any], selection: Mapping[str, Any], detector: Detector) -> dict[str, Any]:
-    """What decides who is found: the faces found so far serve a job that is given anew with another method, or other people to restore."""
+    """The settings that affect detection: faces found so far are reused if only others change, such as the method or the people to restore."""
     return {
         "input": identity["input"],
         "selection": selection,
@@ -132,7 +132,7 @@ def finding(identity: Mapping[str, Any], selection: Mapping[str, Any], detector:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a job's folder, if it is not there. Raises ValueError for a file, a folder with other files, and one that cannot be made."""
+    """Creates a job's folder if needed. Raises ValueError for a file, a folder with other files, or a folder that cannot be created."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file, and a job is a folder; choose another name")
     others = [path.name for path in folder.iterdir() if path.name not in JOB_FILES and not path.name.endswith(PART)] if folder.is_dir() else []
@@ -145,7 +145,7 @@ def make_folder(folder: Path) -> None:
 
 
 class TimesRecorder(FrameSource):
-    """A source that records when its frames are shown, in a few bytes a frame, and delivers all but the first `skipped`."""
+    """A source that records the times of its frames, 16 bytes each, and delivers all but the first `skipped`."""
 
     def __init__(self, source: FrameSource, skipped: int, check_interrupt: CheckInterrupt) -> None:
         self.source, self.skipped, self.check_interrupt = source, skipped, check_interrupt
@@ -168,7 +168,7 @@ class TimesRecorder(FrameSource):
                 self.check_interrupt()
 
     def ticks(self) -> tuple[Fraction, np.ndarray]:
-        """Seconds of a tick, and each frame's start and the end in ticks, (n + 1,) int64."""
+        """The tick in seconds, and the starts of all frames and the end in ticks, (n + 1,) int64."""
         per_second = math.lcm(self.last.denominator, *set(self.denominators))
         starts = np.fromiter(
             (n * (per_second // d) for n, d in zip(self.numerators, self.denominators, strict=True)), np.int64, count=len(self.numerators)
@@ -177,7 +177,7 @@ class TimesRecorder(FrameSource):
 
 
 def segment_ranges(cuts: Sequence[int], ticks: np.ndarray, tick: Fraction, seconds: float, chunk: int) -> list[tuple[int, int]]:
-    """Frame ranges [first, stop) that lie one behind the other over all frames.
+    """Consecutive frame ranges [first, stop) that cover all frames.
 
     They begin at shot cuts. Shots that follow each other share one as long as they last at most `seconds` together; a longer shot is cut into
     parts about equal, at multiples of `chunk`, by which they may be longer.

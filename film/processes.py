@@ -1,4 +1,4 @@
-"""A job in several processes of this machine, one for each GPU if there are any; for the command line alone, as no node starts a process."""
+"""Runs a job in several local processes, one per GPU if there are any; used by the command line only, as nodes start no processes."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def work_in_processes(
 ) -> None:
     """Restores the remaining segments in `workers` processes of this machine, each on its own GPU if there are any.
 
-    A process that dies is replaced, unless they die one after the other without finishing a segment. When asked to stop, they finish their segments;
-    when this process is interrupted, so are they.
+    A process that dies is replaced, unless several die in a row without finishing a segment. On a stop request they finish their segments; an
+    interrupt of this process interrupts them too.
 
     Args:
-        arguments: further ones of `fvr segment`.
-        ready: processes by their places that `prestarted_workers` started; they leave it as they are set to work.
+        arguments: further arguments of `fvr segment`.
+        ready: processes of `prestarted_workers` by index; removed from it once they work.
     """
     ready = {} if ready is None else ready
     running: dict[int, Worker] = {}
@@ -85,9 +85,9 @@ def terminate(processes: Collection[Worker]) -> None:
 
 @contextmanager
 def prestarted_workers(folder: Path, workers: int, arguments: Sequence[str] = ()) -> Iterator[dict[int, Worker]]:
-    """Processes by their places, for `work_in_processes`, that import what they need while the job is planned: most of a worker's start.
+    """Processes by index for `work_in_processes`, which import their modules, most of the start-up time, while the job is planned.
 
-    Those that are not set to work end with the context.
+    Unused ones are terminated on leaving the context.
     """
     ready: dict[int, Worker] = {}
     try:
@@ -99,7 +99,7 @@ def prestarted_workers(folder: Path, workers: int, arguments: Sequence[str] = ()
 
 
 def wake(process: Worker) -> Worker:
-    """Sets a process that waits to work."""
+    """Makes a prestarted process begin its work."""
     assert process.stdin is not None
     with suppress(OSError):  # it died: so it is found
         process.stdin.write(b"\n")
@@ -108,7 +108,7 @@ def wake(process: Worker) -> Worker:
 
 
 def start_worker(folder: Path, place: int, workers: int, arguments: Sequence[str] = (), *, waiting: bool = False) -> Worker:
-    """A process that restores segments until none is left. With `waiting` it only imports until `wake` is called, and ends with this process."""
+    """Starts a process that restores segments until none is left. With `waiting` it imports its modules and waits for `wake`."""
     package = __name__.rpartition(".film.")[0]
     code = f"import sys; from {package}.cli import main; sys.exit(main())"
     if waiting:
@@ -127,12 +127,12 @@ def start_worker(folder: Path, place: int, workers: int, arguments: Sequence[str
 
 
 def orphaned() -> bool:
-    """Whether this process works for one that is gone."""
+    """Whether the process that started this worker has ended."""
     return PARENT_VARIABLE in os.environ and os.environ[PARENT_VARIABLE] != str(os.getppid())
 
 
 def workers_for(text: str) -> int:
-    """Of `--workers`: a number, 0 for none, or "auto", one for each GPU here and one without any; else ValueError."""
+    """Number of workers for `--workers`: a number (0 for none) or "auto", one per local GPU and at least one. Else ValueError."""
     if text == "auto":
         return max(1, torch.cuda.device_count() if torch.cuda.is_available() else 1)
     if not text.isdecimal():

@@ -1,4 +1,4 @@
-"""A job from its plan to its film, in this process: what a node and the command line share."""
+"""Runs a whole job in this process; shared by node and command line."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def run_job(
     on_planned: Callable[[int, int], object] = lambda kept, of: None,
     on_written: Progress = no_progress,
 ) -> tuple[Summary, Path]:
-    """Plans the job in `folder` or goes on with it, restores what is left, and joins it unless that is done.
+    """Plans or resumes the job in `folder`, restores the remaining segments and joins them, unless that is done.
 
     Args:
-        output: where the film goes, unless it is joined already.
+        output: path of the film, unless it is joined already.
         planning, joining: further arguments of `plan` and `join`.
-        on_planned: called before anything is restored with the number of frames that are already done, and of all frames.
+        on_planned: called before restoration with the number of finished frames and of all frames.
 
     Raises:
-        ValueError: if anything is not as it was planned.
-        RuntimeError: if a segment failed three times; all others are done then.
+        ValueError: if anything differs from the plan.
+        RuntimeError: if a segment failed three times, after all others are done.
     """
     job = plan(folder, source, tools, check_interrupt=check_interrupt, on_found=on_found, **planning)
     job.forgive()
@@ -51,7 +51,7 @@ def run_job(
 
 
 def summary_of(job: Job, tools: Tools, warnings: list[str]) -> Summary:
-    """What happened to a film whose segments are done; `seconds` are those of all workers together."""
+    """Summary of a film whose segments are done; `seconds` is the sum over all workers."""
     notes = [job.done(segment) or {} for segment in job.segments]
     seconds = job.plan["seconds"] + sum(note.get("seconds", 0) for note in notes)
     said = dict.fromkeys(sentence for note in notes for sentence in note.get("notes", ()))  # the parts of a long shot say the same

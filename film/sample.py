@@ -1,4 +1,4 @@
-"""A sample of a film, restored before the rest: a few seconds around the face that is hardest to restore."""
+"""A sample restored before the rest of the film: a few seconds around the face hardest to restore."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .segment import write_segment
 
 
 def hardest(tracks: list[FaceTrack]) -> tuple[FaceTrack, int]:
-    """The face with the least side in pixels times sharpness, and the frame in which that is. Raises ValueError if no face is restored."""
+    """The track with the smallest product of face size in pixels and sharpness, and its frame. Raises ValueError if no face is restored."""
     if not tracks:
         raise ValueError("no face of this film is restored, so there is none to try first; choose others with --faces or --min-size")
 
@@ -30,7 +30,7 @@ def hardest(tracks: list[FaceTrack]) -> tuple[FaceTrack, int]:
 
 
 def sample_range(job: Job, seconds: float, chunk: int) -> Segment:
-    """`seconds` around the hardest face, within its shot, from a multiple of `chunk` frames on."""
+    """Frames of about `seconds` around the hardest face, within its shot and starting at a multiple of `chunk`."""
     track, frame = hardest(job.tracks(0, job.frames))
     first, stop = track.shot or (track.start, track.stop)
     stop = min(stop, job.frames)

@@ -1,4 +1,4 @@
-"""Restores and encodes one segment of a job by itself: atomic, and the same bytes from any worker."""
+"""Restores and encodes one segment of a job: atomic, and the same bytes from any worker."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .job import Job, Segment, Tools
 
 
 class OutOfStep(VideoError):
-    """The frames that were decoded are not those that the plan saw."""
+    """The decoded frames are not those of the plan."""
 
 
 def restore_segment(
     job: Job, segment: Segment, tools: Tools, *, check_interrupt: CheckInterrupt = no_check, on_written: Progress = no_progress
 ) -> dict:
-    """Restores a segment unless it is done; returns its note. Raises VideoError if the film's frames are not those that were planned."""
+    """Restores a segment unless it is done; returns its note. Raises VideoError if the film's frames differ from the plan."""
     done = job.done(segment)
     if done is not None:
         return done
@@ -39,7 +39,7 @@ def restore_segment(
 
 
 def restore_anew(job: Job, segment: Segment, tools: Tools, seek: bool, check_interrupt: CheckInterrupt, on_written: Progress) -> dict:
-    """As `restore_segment`, with frames found by their times (`seek`) or by counting them from the film's start."""
+    """As `restore_segment`, locating frames by time (`seek`) or by counting from the film's start."""
     began = time.monotonic()
     note = {"frames": len(segment), "times": job.checksum(segment)}
     with atomic_file(job.file(segment)) as part:
@@ -52,7 +52,7 @@ def restore_anew(job: Job, segment: Segment, tools: Tools, seek: bool, check_int
 def write_segment(
     job: Job, segment: Segment, tools: Tools, part: Path, seek: bool, check_interrupt: CheckInterrupt, on_written: Progress
 ) -> dict[str, Any]:
-    """Writes the frames of a segment into `part`; returns the order in which they lie there, if it is not that of their times."""
+    """Writes the frames of a segment into `part`; returns `SegmentSink.order` and the restorers' notes."""
     tracks = job.tracks(segment.first, segment.stop)
     begin = min([segment.first, *(session_start(track, tools.restorer, segment.first) for track in tracks)])
     stop = max([segment.stop, *(min(track.stop, job.frames) for track in tracks)])
@@ -82,7 +82,7 @@ def write_segment(
 
 
 def checked(pieces: Iterator[FrameChunk], job: Job) -> Iterator[FrameChunk]:
-    """Chunks whose frames begin when the plan says; raises OutOfStep for the first frame that does not."""
+    """The chunks, checked against the planned times; raises OutOfStep for the first frame that differs."""
     for piece in pieces:
         planned = job.times(piece.index, piece.index + len(piece))[: len(piece)]
         for number, (start, expected) in enumerate(zip(piece.starts, planned, strict=True), piece.index):
@@ -95,7 +95,7 @@ def checked(pieces: Iterator[FrameChunk], job: Job) -> Iterator[FrameChunk]:
 
 
 class SegmentSink(VideoSink):
-    """The picture of a segment alone, in a file that its maker publishes. Every segment of a film is encoded alike."""
+    """Writes a segment's video stream alone; the caller publishes the file. All segments of a film are encoded alike."""
 
     def __init__(self, part: Path, info: SourceInfo, job: Job) -> None:
         self.indices: list[int] = []
@@ -107,11 +107,11 @@ class SegmentSink(VideoSink):
         return self.path
 
     def zero(self, start: Fraction) -> Fraction:
-        """Its first frame, so that every segment's clock is the job's: encoders write their clock into what must be alike in all."""
+        """The first frame's start, so that all segments use the job's tick: encoders write it into headers that must be equal."""
         return start
 
     def add_companions(self, start: Fraction, origin: Fraction) -> None:
-        """Adds nothing: chapters, subtitles and timecode are added once, when the segments are joined."""
+        """Adds nothing: chapters, subtitles and timecode are added when the segments are joined."""
 
     @property
     def tags(self) -> dict[str, str]:
@@ -130,7 +130,7 @@ class SegmentSink(VideoSink):
         super().mux(packets)
 
     def order(self) -> dict[str, Any]:
-        """ "delay": how many frames the decoder must hold back; "order": the frames' numbers as they lie in the file, if that is not 0, 1, 2..."""
+        """ "delay": the decoder's reordering delay in frames; "order": the frame numbers in decoding order, if not 0, 1, 2..."""
         if len(self.indices) != self.count:
             raise VideoError(
                 f"{self.encoding.codec.name} wrote {len(self.indices)} packets for {self.count} frames, which cannot be joined; use another codec"
@@ -142,7 +142,7 @@ class SegmentSink(VideoSink):
 
 
 def encoding_of(job: Job, info: SourceInfo) -> Encoding:
-    """How a film's picture is encoded, in its segments and in the whole."""
+    """The video encoding of a film and of its segments."""
     note = job.plan["encoding"]
     codec, pixels = choose_codec(note["codec"], note["container"], note["pixel_format"], note["crf"], None, info)
     return Encoding(codec, note["container"], pixels, note["crf"])

@@ -1,4 +1,4 @@
-"""The progress of a job, read from its folder alone."""
+"""The progress of a job, read from its folder."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Status:
 
     Attributes:
         done: numbers of segments that are done.
-        running: number of each running segment, to the note of its lease's holder.
-        failed: number of each segment that was given up, to its last error.
-        retried: the same for failed segments that will be tried again.
-        frames, of: frames of the segments that are done, and of the film.
-        speed: frames per second of one worker, by the segments done last; 0 if none is.
-        people: person, frames done, frames in all, whether restored.
+        running: number of each running segment -> note of its lease's holder.
+        failed: number of each abandoned segment -> its last error.
+        retried: the same for failed segments still to be retried.
+        frames, of: number of finished frames, and of all frames.
+        speed: frames per second of one worker over the last segments; 0 if unknown.
+        people: person id, finished frames, all frames, whether restored.
     """
 
     done: list[int] = field(default_factory=list)
@@ -44,12 +44,12 @@ class Status:
 
     @property
     def left(self) -> float | None:
-        """Seconds until the last segment is done; None if nobody works or nothing is known."""
+        """Estimated seconds left; None if no worker is running or the speed is unknown."""
         return (self.of - self.frames) / self.rate if self.rate else None
 
 
 def status(job: Job) -> Status:
-    """The present state of a job; reads a small file for every segment."""
+    """The current state of a job; reads a small file per segment."""
     done: list[Segment] = []
     notes: list[dict[str, Any]] = []
     running: dict[int, dict[str, Any]] = {}
@@ -98,12 +98,12 @@ def status_text(job: Job, now: Status) -> str:
 
 
 def span(job: Job, number: int) -> str:
-    """The time of a segment in the film, such as "(0:02:20 to 0:02:40)"."""
+    """The time range of a segment in the film, such as "(0:02:20 to 0:02:40)"."""
     segment = job.segments[number]
     return f"({duration(float(job.time(segment.first)))} to {duration(float(job.time(segment.stop)))})"
 
 
 def duration(seconds: float) -> str:
-    """Such as 1:02:03."""
+    """A duration as text, such as 1:02:03."""
     whole = round(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

@@ -1,4 +1,4 @@
-"""The faces of a plan as a file: written shot by shot while they are found, read by a worker for its segment only."""
+"""Tracks of a plan in a file: written shot by shot while they are found, read per segment."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Stored:
 
 
 class StoredTrack(FaceTrack):
-    """A track whose rows lie in a file; a film's tracks take as little memory as their embeddings."""
+    """A track whose per-frame rows are in a file, so that a film's tracks take little memory."""
 
     boxes: Tensor = Stored()  # type: ignore[assignment]
     landmarks: Tensor = Stored()  # type: ignore[assignment]
@@ -65,7 +65,7 @@ class StoredTrack(FaceTrack):
 
 
 class TrackStore:
-    """A scratch file for the rows of tracks, of which it keeps the first `length` bytes; gone when the context ends without an exception."""
+    """A scratch file for the rows of tracks, truncated to `length` bytes on opening; removed if the context ends without an exception."""
 
     def __init__(self, path: Path, length: int = 0) -> None:
         self.path, self.length = path, length
@@ -82,17 +82,17 @@ class TrackStore:
                 self.path.unlink(missing_ok=True)
 
     def saved(self) -> int:
-        """The length of the file, whose bytes are on the disk."""
+        """Flushes the file to disk; returns its length in bytes."""
         self.file.flush()
         os.fsync(self.file.fileno())
         return self.file.seek(0, 2)
 
     def keep(self, track: FaceTrack) -> FaceTrack:
-        """The same track with its rows here."""
+        """The same track with its rows copied into this file."""
         return StoredTrack(track, self)
 
     def write(self, rows: Tensor) -> tuple[int, torch.dtype, tuple[int, ...]]:
-        """Where `read` finds them."""
+        """Appends rows; returns their offset, dtype and shape, for `read`."""
         place = self.file.seek(0, 2)
         self.file.write(rows.contiguous().numpy().tobytes())
         return place, rows.dtype, tuple(rows.shape)
@@ -106,7 +106,7 @@ class TrackStore:
 
 
 def save_tracks(path: Path, tracks: Sequence[FaceTrack]) -> None:
-    """Every field of every track, a safetensors file with all but the tensors in its metadata, written tensor by tensor."""
+    """Saves all fields of all tracks as safetensors, with everything but the tensors in its metadata, tensor by tensor."""
     rest: list[dict[str, Any]] = []
     shapes: list[tuple[int, str, torch.dtype, list[int]]] = []
     for number, track in enumerate(tracks):
@@ -128,7 +128,7 @@ def save_tracks(path: Path, tracks: Sequence[FaceTrack]) -> None:
 
 
 def load_tracks(path: Path, first: int, stop: int) -> list[FaceTrack]:
-    """The tracks that show in frames first <= i < stop, in the order in which they were saved."""
+    """The tracks with frames in first <= i < stop, in saved order."""
     found = []
     with safe_open(path, "pt") as file:
         names: dict[int, list[str]] = {}
