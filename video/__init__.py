@@ -1,4 +1,4 @@
-"""Decode, encode, timestamps, audio and shot cuts: clips in and out, as streams of chunks, with nothing lost on the way."""
+"""Decoding, encoding, timestamps, audio and shot cuts: clips are read and written losslessly in streams of chunks."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def open_source(
 
     Args:
         start, stop, stride: frames start <= i < stop, every `stride`-th, counted from 0.
-        count: at most this many frames are delivered.
+        count: maximum number of delivered frames.
         window: (start, duration) in seconds; frame numbers then count inside it. A negative start counts from the end;
             a duration of 0 or None means to the end, which from 0 on is no window at all.
         rate: frames per second of an image sequence; videos have their own.
-        deinterlace: one of DEINTERLACE, which says what each does.
+        deinterlace: one of DEINTERLACE (described there).
 
     Raises:
-        VideoError: if nothing is there, it is no video, or no frame decodes.
+        VideoError: if the place does not exist, is not a video, or has no frame that decodes.
     """
     seconds = None if window is None or not any(window) else (exact_seconds(window[0]), exact_seconds(window[1]) if window[1] else None)
     selection = Selection(start, stop, stride, count, seconds)
@@ -69,17 +69,17 @@ def open_source(
 
 
 def check_encoding(codec: str, container: str, *, crf: float, pixel_format: str | None) -> None:
-    """Raises VideoError for a combination that `open_sink` would refuse, before there is anything to write."""
+    """Raises VideoError for a combination that `open_sink` would refuse."""
     choose_codec(codec, choose_container(None, container), pixel_format, crf, None)[0].encoder()
 
 
 def exact_seconds(time: Fraction | float) -> Fraction:
-    """The fraction meant by a float: 0.2 is 1/5 and 0.0333333333 is 1/30, not their binary neighbours."""
+    """The fraction a float stands for: 1/5 for 0.2 and 1/30 for 0.0333333333, not their binary approximations."""
     return Fraction(time).limit_denominator(1_000_000)
 
 
 def probe(place: Place, *, rate: Fraction | float = 25) -> SourceInfo:
-    """What a clip is, without reading more than its first frame. Raises VideoError like `open_source`."""
+    """Properties of a clip from its header and first frame. Raises VideoError as `open_source`."""
     return open_source(place, rate=rate).info
 
 
@@ -94,9 +94,9 @@ def read_frames(place: Place | FrameSource, *, on_frame: Callable[[], object] | 
 
 
 def read_audio(place: Place | FrameSource, times: FrameTimes | None = None, *, check_interrupt: Callable[[], object] = no_check) -> AudioTrack | None:
-    """The sound that goes with the frames at `times` (the whole of it if None): sample 0 belongs to the first frame's start.
+    """The sound of the frames at `times` (all of it if None); sample 0 is at the first frame's start.
 
-    None if the clip has no sound there; a sequence of images never has. `check_interrupt` is called all along and may raise.
+    None if the clip has no sound there, or is a sequence of images. `check_interrupt` is called regularly and may raise.
     """
     warn = no_warning
     if isinstance(place, FrameSource):
@@ -131,31 +131,31 @@ def open_sink(
     otherwise: Callable[[Path], Path] | None = None,
     check_interrupt: Callable[[], object] = no_check,
 ) -> VideoSink | ImageSink:
-    """A clip to be written; use it in a `with` block, which finishes the file on success and removes it on any exception.
+    """A sink for a clip; its `with` block finishes the file on success and removes it on any exception.
 
     Args:
-        path: a video file (its suffix chooses the container), an open binary file, or a folder (a name without suffix) or
-            pattern (shot/%04d.png) for one image per frame, numbered as the images of the source, or an image file for the only one.
-        like: the source whose rotation, pixel aspect, colours and clock are kept; without it BT.709, limited range, upright.
-        size: (H, W) of the upright frames; by default that of the first frames written.
+        path: a video file (its suffix chooses the container), an open binary file, a folder (no suffix) or pattern (shot/%04d.png)
+            for one image per frame, numbered like the source's images, or an image file for a single frame.
+        like: source whose rotation, pixel aspect, colours and clock are kept; None is BT.709, limited range, upright.
+        size: (H, W) of the upright frames; by default those of the first frames written.
         codec: one of CODECS.
-        crf: constant quality on the codec's own scale, lower is better; prores and ffv1 have none.
-        preset: one of SPEEDS; by default medium.
+        crf: constant quality on the codec's own scale, lower is better; ignored by prores and ffv1.
+        preset: one of SPEEDS; medium by default.
         pixel_format: by default yuv420p (prores: yuv422p10le); for images "rgb24" or "rgb48",
             by default the one that keeps the source's depth where the images can.
-        audio: where sound comes from; it is copied if the container takes it, else AAC (WebM: Opus), and cut where the
-            source's frames are.
-        container: muxer name or suffix, if the path does not tell.
+        audio: source of the sound, copied if the container takes its codec, else encoded as AAC (WebM: Opus); trimmed to the
+            source's selection.
+        container: muxer name or suffix, if `path` has none.
         metadata: tags written into the file.
-        time_base: seconds per tick, if `like` does not tell.
-        otherwise: gives the next name to try where the video file's is taken by the time it is complete.
-        check_interrupt: called at every frame, and all along while sound is written; what it raises ends the work.
+        time_base: seconds per tick, instead of that of `like`.
+        otherwise: gives the next name to try if the video file's is taken when it is complete.
+        check_interrupt: called for every frame and while sound is written; an exception it raises aborts the clip.
 
-    Times: a clip that begins where `like` begins keeps its times; one cut out of the middle begins at second 0. MP4 and MOV
-    keep every time exactly, Matroska and WebM to the millisecond.
+    Times: a clip that starts with the first frame of `like` keeps its times, any other starts at 0 s. MP4 and MOV are exact,
+    Matroska and WebM round to milliseconds.
 
     Raises:
-        VideoError: if the choices do not go together or the name is taken.
+        VideoError: if the choices are incompatible or the name is taken.
     """
     name = Path(local(path)) if isinstance(path, (str, PathLike)) else None
     if name is not None and container is None and image_names(name) is not None:

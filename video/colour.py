@@ -28,16 +28,16 @@ LUMA_WEIGHTS = {
 """(Kr, Kb) by H.273 matrix code."""
 
 OTHER_MATRICES = {8: "YCgCo", 11: "Y'D'zD'x", 14: "ICtCp", 15: "IPT-PQ-C2", 16: "YCgCo-Re", 17: "YCgCo-Ro"}
-"""H.273 codes of what is no Y'CbCr, and what it is."""
+"""Names of the H.273 matrix codes that are not Y'CbCr."""
 
 
 BAND = 64
-"""Rows that are converted at once, a multiple of all chroma subsampling: what is between the steps stays in the processor's cache."""
+"""Rows converted at once, a multiple of all chroma subsampling, so that intermediate results stay in the CPU's cache."""
 
 
 @dataclass(frozen=True)
 class YCbCr:
-    """One way to write colours as integers.
+    """An integer Y'CbCr encoding.
 
     Attributes:
         matrix: H.273 code, a key of LUMA_WEIGHTS.
@@ -107,7 +107,7 @@ class YCbCr:
 
 
 def settled_matrix(colour: ColourTags, height: int, width: int) -> int:
-    """The matrix to compute with: as tagged, else BT.709 for high definition and BT.601 below, as players guess."""
+    """H.273 code of the matrix to use: the tagged one, else BT.709 for high definition and BT.601 below, as players assume."""
     if colour.matrix in LUMA_WEIGHTS:
         return colour.matrix
     return 1 if colour.matrix != UNSPECIFIED or width >= 1280 or height > 576 else 6
@@ -120,7 +120,7 @@ def upsample_columns(c: Tensor, width: int) -> Tensor:
 
 
 def rows_of_chroma(c: Tensor, rows: slice, factor: int) -> Tensor:
-    """Rows `rows`, which begin at a multiple of the factor, of chroma planes (2, h, w) enlarged to all rows of the picture."""
+    """Rows `rows` (starting at a multiple of `factor`) of the chroma planes (2, h, w) upsampled vertically by `factor`."""
     if factor == 1:
         return c[..., rows, :]
     first, stop = rows.start // factor, -(-rows.stop // factor)

@@ -1,4 +1,4 @@
-"""What goes wrong with video files."""
+"""Errors of video files."""
 
 from __future__ import annotations
 

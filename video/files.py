@@ -1,4 +1,4 @@
-"""Where clips come from and go to: paths, folders of images, and bytes in memory."""
+"""Places of clips: paths, folders of images, and files in memory."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ VIDEO_SUFFIXES = frozenset(
         ts vob webm wmv wtv y4m
     """.split()  # noqa: SIM905
 )
-"""What counts as a video in a folder, which may hold other things; a file that is named is tried whatever its suffix."""
+"""Suffixes of videos in a folder; a file named explicitly may have any suffix."""
 
 NUMBER_FIELD = re.compile(r"%(?:0[0-9]*|[1-9])?d")
-"""%d, %4d and %04d, the last two alike; %20d is a space in an encoded address and part of a name."""
+"""%d, %4d and %04d, the last two alike; not %20d, which is a URL-encoded space and a letter."""
 
 Place = str | PathLike[str] | IO[bytes]
 """A path, or an open binary file such as BytesIO."""
 
 
 MAX_PIXELS = 1 << 26
-"""Of one picture, unless FVR_MAX_PIXELS says otherwise: twice 8K; each takes 12 bytes, and a small file may claim any size."""
+"""Limit of one frame unless FVR_MAX_PIXELS is set, twice 8K: a small file may claim any size, and a pixel takes 12 bytes."""
 
 
 def check_pixels(name: str, width: int, height: int) -> None:
-    """Raises VideoError for pictures larger than allowed, before their memory is taken."""
+    """Raises VideoError for frames with too many pixels, before their memory is allocated."""
     most = max_pixels()
     if width * height > most:
         raise VideoError(
@@ -58,10 +58,10 @@ def max_pixels() -> int:
 
 
 def local(place: Any) -> Any:
-    """A file:// address as the path it names; anything else as it is.
+    """The path of a file:// URL; other places unchanged.
 
     Raises:
-        VideoError: for an address of another kind or machine, no name at all, or - as a name of what is piped.
+        VideoError: for other URLs, remote hosts, an empty name, or - (standard input or output).
     """
     if place in ("", "-"):
         what = "an empty name was given" if not place else "- names what is piped, and clips are read and written with jumps to and fro"
@@ -77,7 +77,7 @@ def local(place: Any) -> Any:
 
 
 def check_apart(output: str | PathLike[str], inputs: Iterable[str | PathLike[str]]) -> None:
-    """Raises VideoError if the output is one of the inputs, or would take the name of one of their images, by whatever path."""
+    """Raises VideoError if the output would overwrite an input or one of its images, resolving links."""
     target = Path(local(output))
     names = image_names(target)
     for place in map(local, inputs):
@@ -96,7 +96,7 @@ def same(one: Path, other: Path) -> bool:
 
 
 def number_field(path: Path) -> re.Match[str] | None:
-    """Where the frame's number goes in a pattern such as shot/%04d.png, None for other names; raises VideoError for several such places."""
+    """The number field of a pattern such as shot/%04d.png, None for other names. Raises VideoError for several fields."""
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         return None
     fields = list(NUMBER_FIELD.finditer(path.name))
@@ -107,13 +107,13 @@ def number_field(path: Path) -> re.Match[str] | None:
 
 @dataclass(frozen=True)
 class ImageNames:
-    """What the images of one clip are called: a folder's 000000.png and so on, a pattern's names, or the one of a single image.
+    """The file names of a clip's images: 000000.png and so on in a folder, those of a pattern, or a single image's.
 
     Attributes:
-        folder: where they are.
-        before, after: what stands around the number; of a single image's name, `after` is empty.
-        width: digits of the number, padded with zeros; None for a single image.
-        field: the number's place as it is written in a pattern; None for a plain folder.
+        folder: that holds the images.
+        before, after: the name's parts around the number; `after` is empty for a single image.
+        width: minimum digits of the zero-padded number; None for a single image.
+        field: the number field as written in a pattern; None for a plain folder.
     """
 
     folder: Path
@@ -126,12 +126,12 @@ class ImageNames:
         return self.before if self.width is None else f"{self.before}{number:0{self.width}d}{self.after}"
 
     def fit(self, name: str, flags: int = 0) -> re.Match[str] | None:
-        """Whether a file of this name is read with the others, whatever the width of its number."""
+        """Matches names of the sequence with any number width."""
         digits = "()" if self.width is None else "([0-9]+)"
         return re.fullmatch(f"{re.escape(self.before)}{digits}{re.escape(self.after)}", name, flags)
 
     def number(self, name: str, flags: int = 0) -> int | None:
-        """The frame that a file of this name would be; None if the clip's images are not called so."""
+        """Frame number of a file name; None if the sink would not write this name."""
         match = self.fit(name, flags)
         if match is None or self.width is None:
             return None if match is None else 0
@@ -147,7 +147,7 @@ class ImageNames:
 
 
 def image_names(target: Path) -> ImageNames | None:
-    """The names of images written as `target`: a folder (a name without suffix), a pattern or an image file; None for a video file."""
+    """Names of the images written to `target`, a folder (no suffix), pattern or image file; None for a video file."""
     if target.suffix.lower() in IMAGE_SUFFIXES and not target.is_dir():
         field = number_field(target)
         if field is None:
@@ -157,7 +157,7 @@ def image_names(target: Path) -> ImageNames | None:
 
 
 def hidden_prefix(name: str) -> str:
-    """How a temporary file beside `name` begins: short enough for any file system, whose limit is in bytes."""
+    """Prefix of temporary files beside `name`, within the byte limit of file names."""
     return f".{os.fsencode(name)[:64].decode('utf-8', 'ignore')}-"
 
 
@@ -165,7 +165,7 @@ STILL = Disposition.attached_pic | Disposition.timed_thumbnails
 
 
 class FileView:
-    """An open file with a position of its own, so that several decoders can read the same bytes in memory."""
+    """A view of an open file with its own position, so that several decoders can share it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.position = file, 0
@@ -197,11 +197,11 @@ def place_path(place: Place) -> str | None:
 
 
 LENIENT = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
-"""Tags that are no text must not stop a clip; PyAV 19 dropped the choice."""
+"""Tags that do not decode as text must not stop a clip; PyAV 19 dropped the option."""
 
 
 def open_input(place: Place) -> Any:
-    """An `av` input container. Raises VideoError if there is no such file, it is a list of other files, or FFmpeg finds no video in it."""
+    """Opens an `av` input container. Raises VideoError if the file is missing, a playlist, or not readable by FFmpeg."""
     name = place_name(place)
     if isinstance(place, (str, PathLike)):
         if not Path(place).exists():
@@ -224,14 +224,14 @@ def open_input(place: Place) -> Any:
 
 
 NO_TIMES = 0x80
-"""FFmpeg's AVFMT_NOTIMESTAMPS: elementary streams without a container, such as .h264 and .m2v, which it takes for 25 frames a second."""
+"""FFmpeg's AVFMT_NOTIMESTAMPS: elementary streams such as .h264 and .m2v, for which it assumes 25 frames per second."""
 
 MAX_STATED_RATE = 240
-"""Frames per second; higher ones that a stream states are the ticks of its clock."""
+"""Frames per second; higher stated rates are clock ticks rather than frames."""
 
 
 def rate_of_stream(container: Any) -> Fraction | None:
-    """Frames per second that an elementary stream states itself; None where it does not, and of files with a clock."""
+    """Frame rate stated by an elementary stream; None if unstated, and for containers with timestamps."""
     if not container.format.flags & NO_TIMES or not container.streams.video or container.streams.video[0].codec_context is None:
         return None
     rate = container.streams.video[0].codec_context.framerate
@@ -239,7 +239,7 @@ def rate_of_stream(container: Any) -> Fraction | None:
 
 
 def picture_stream(container: Any) -> Any:
-    """The video stream that is the clip: FFmpeg's choice, but never a cover picture or thumbnails; None if there is no other."""
+    """The main video stream: FFmpeg's choice, but never a cover picture or thumbnails; None if there is no other."""
     shown = [stream for stream in container.streams.video if not stream.disposition & STILL]
     if container.metadata.get("major_brand") == "avis":  # AVIF's animation, beside a still picture of it
         return max(shown, key=lambda stream: stream.frames, default=None)
@@ -248,27 +248,27 @@ def picture_stream(container: Any) -> Any:
 
 
 def presentation_time(part: Any) -> Fraction | None:
-    """When a packet or a decoded frame is shown, in seconds; None if it does not say, as where damage took its time base."""
+    """Presentation time of a packet or frame in seconds; None if unknown."""
     return None if part.pts is None or part.time_base is None else part.pts * part.time_base
 
 
 def duration_of(part: Any) -> Fraction:
-    """For how many seconds a packet or a decoded frame is shown; 0 if it does not say."""
+    """Duration of a packet or frame in seconds; 0 if unknown."""
     return Fraction(0) if not part.duration or part.time_base is None else part.duration * part.time_base
 
 
 def ffmpeg_reason(error: Exception) -> str:
-    """FFmpeg's own words without its number and without the path, which our sentence already names."""
+    """FFmpeg's error message without errno and path."""
     return str(getattr(error, "strerror", None) or error).split(":")[0].lower()
 
 
 def natural(path: Path) -> list[tuple[int, int | str]]:
-    """Sorts frame2 before frame10."""
+    """Sort key that puts frame2 before frame10."""
     return [(0, int(part)) if part.isascii() and part.isdecimal() else (1, part.lower()) for part in re.split(r"([0-9]+)", path.name) if part]
 
 
 def videos_in_folder(place: Place) -> list[Path]:
-    """The videos of a folder without images, in natural order; none for anything else."""
+    """The videos of a folder without images, in natural order; empty for other places."""
     place = local(place)
     if not isinstance(place, (str, PathLike)) or not Path(place).is_dir():
         return []
@@ -279,10 +279,10 @@ def videos_in_folder(place: Place) -> list[Path]:
 
 
 def sequence_files(place: Place) -> list[Path] | None:
-    """The images of a folder, of a pattern such as shot/%04d.png, or one image; in natural order. None for a video.
+    """The images of a folder or of a pattern such as shot/%04d.png, in natural order, or a single image. None for a video.
 
     Raises:
-        VideoError: if a folder or pattern holds no image.
+        VideoError: if a folder or pattern has no images.
     """
     if not isinstance(place, (str, PathLike)):
         return None

@@ -1,4 +1,4 @@
-"""What a clip is besides its pixels: everything that must survive the trip from one file to another."""
+"""Properties of a clip besides its pixels, which a copy must keep."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from fractions import Fraction
 from typing import Any
 
 UNSPECIFIED = 2
-"""ITU-T H.273 code for a matrix, primaries or transfer that the file does not state."""
+"""ITU-T H.273 code for an unspecified matrix, primaries or transfer."""
 
 
 @dataclass(frozen=True)
 class ColourTags:
-    """How numbers become colours, in ITU-T H.273 codes as FFmpeg has them.
+    """Colour tags in ITU-T H.273 codes, as FFmpeg has them.
 
     Attributes:
         matrix: 0 RGB, 1 BT.709, 5 and 6 BT.601, 9 BT.2020, 2 not stated.
@@ -28,12 +28,12 @@ class ColourTags:
 
 @dataclass(frozen=True)
 class Grading:
-    """The display that a high dynamic range picture was graded on (SMPTE ST 2086) and how bright it gets (CTA-861.3).
+    """HDR10 metadata: mastering display (SMPTE ST 2086) and content light level (CTA-861.3).
 
     Attributes:
         primaries: (x, y) of red, green, blue and white; None if not stated.
-        luminance: least and most, in candela per square metre; None if not stated.
-        light: MaxCLL and MaxFALL in candela per square metre; None if not stated.
+        luminance: minimum and maximum in cd/m2; None if not stated.
+        light: MaxCLL and MaxFALL in cd/m2; None if not stated.
     """
 
     primaries: tuple[tuple[Fraction, Fraction], ...] | None = None
@@ -43,7 +43,7 @@ class Grading:
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """One audio stream: FFmpeg codec name, samples per second, channels, and start and duration in seconds."""
+    """An audio stream: FFmpeg codec name, sample rate in Hz, channels, and start and duration in seconds."""
 
     codec: str
     rate: int
@@ -54,28 +54,28 @@ class AudioInfo:
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """A clip as its file describes it.
+    """Properties of a clip.
 
     Attributes:
         path: file or folder; None if it came from memory.
         width, height: of the upright picture in pixels, after `rotation`, before `sample_aspect`.
-        rotation: -90, 0, 90 or 180 degrees; stored pixels are turned this far counter-clockwise to stand upright.
-        mirrored: whether they are then mirrored, left to right.
+        rotation: -90, 0, 90 or 180 degrees, counter-clockwise, that turn the stored pixels upright.
+        mirrored: whether they are then mirrored left to right.
         sample_aspect: width / height of one pixel of the upright picture.
         rate: average frames per second.
-        frame_estimate: number of frames by the header, possibly off; None if unknown.
+        frame_estimate: approximate number of frames by the header; None if unknown.
         start: presentation time of the first frame, seconds.
-        origin: second of the file's clock that becomes second 0 of a whole copy; 0 unless its clock starts anywhere.
+        origin: time on the file's clock that becomes 0 s of a whole copy; 0 unless its clock starts at an arbitrary time.
         duration: seconds; None if unknown.
         time_base: seconds per tick of the file's clock.
         colour: colour tags as stated.
         pix_fmt, codec: FFmpeg names.
-        interlaced: whether its first frame is marked so.
-        grading: of a high dynamic range picture.
-        lost: names of what comes with each frame and no copy keeps, such as closed captions.
+        interlaced: whether its first frame is marked as interlaced.
+        grading: HDR10 metadata of a high dynamic range picture.
+        lost: names of per-frame data that no copy keeps, such as closed captions.
         audio_streams: in file order.
-        is_sequence: one image per frame instead of a video file.
-        sound: where the sound is if there is no `path`: the open file, or an `AudioTrack` whose sample 0 belongs to `start`.
+        is_sequence: whether it is one image per frame instead of a video file.
+        sound: source of the sound if there is no `path`: the open file, or an `AudioTrack` that begins at `start`.
     """
 
     path: str | None

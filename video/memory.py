@@ -17,7 +17,7 @@ from .times import FrameTimes
 
 
 class FramesSource(FrameSource):
-    """Frames (T, 3, H, W) in [0, 1] with their times, such as a VIDEO that never was a file. `sound` begins with the first of them."""
+    """Frames (T, 3, H, W) in [0, 1] with their times, such as a VIDEO without a file. `sound` begins with the first frame."""
 
     def __init__(self, frames: Tensor, times: FrameTimes, *, selection: Selection | None = None, sound: AudioTrack | None = None) -> None:
         self.place = "frames in memory"
@@ -45,7 +45,7 @@ class FramesSource(FrameSource):
 
 
 class FramesSink:
-    """Frames kept in one tensor (count, 3, H, W), as a sink like any other; their times are not kept."""
+    """A sink that keeps its frames in one tensor (count, 3, H, W), without their times."""
 
     def __init__(self, count: int, size: tuple[int, int]) -> None:
         self.frames = torch.empty(count, 3, *size)

@@ -1,4 +1,4 @@
-"""Work done in a thread of its own while the caller does something else: reading ahead, and writing behind. Order and results stay what they are."""
+"""Reading ahead and writing behind in background threads; order and results do not change."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing_extensions import Self
 
 Item = TypeVar("Item")
 POLL_SECONDS = 0.2
-"""Seconds after which a wait looks up: a queue's lock lets no Ctrl-C through on Windows."""
+"""Timeout of waits in seconds: on Windows a queue's lock cannot be interrupted by Ctrl-C."""
 
 
 def start_thread(work: Callable[[], object], name: str) -> threading.Thread:
-    """A running thread with the caller's modes of torch, which every thread has for itself, on one core: the others are the caller's."""
+    """Starts a thread with the caller's grad and inference modes, which torch keeps per thread, and one core; the caller keeps the others."""
     inference, grad, cores = torch.is_inference_mode_enabled(), torch.is_grad_enabled(), torch.get_num_threads()
     settled = threading.Event()
 
@@ -35,9 +35,9 @@ def start_thread(work: Callable[[], object], name: str) -> threading.Thread:
 
 
 def read_ahead(items: Iterable[Item], depth: int = 1) -> Generator[Item, None, None]:
-    """The items, of which up to `depth` wait to be asked for and one more is being made. What making them raises is raised here, in its turn.
+    """Yields the items, preparing up to `depth` + 1 in advance. An exception is raised after the items before it.
 
-    Close it (`contextlib.closing`) where it may be left early: no thread is left then, and `items` is closed too.
+    If left early, close it (`contextlib.closing`), which ends the thread and closes `items`.
     """
     made: Queue[tuple[bool, Any]] = Queue(depth)
     over = threading.Event()
@@ -73,10 +73,10 @@ def read_ahead(items: Iterable[Item], depth: int = 1) -> Generator[Item, None, N
 
 
 class WriteBehind:
-    """Calls `write` in a thread of its own, one call after the other. Use as a context manager: leaving it waits until all is written.
+    """Calls `write` in a background thread, in order. Leaving the context waits until everything is written.
 
-    One call may wait, and the next one until there is room. What `write` raises is raised by the next call, by a check made by `heard`, or on
-    leaving. After an exception nothing more is written, and no thread is left.
+    One call is queued and a further one blocks. An exception of `write` is raised by the next call, by a check made by `heard`, or on leaving;
+    nothing more is written after it.
     """
 
     def __init__(self, write: Callable[..., object]) -> None:
@@ -103,7 +103,7 @@ class WriteBehind:
             self.fail()
 
     def heard(self, check_interrupt: Callable[[], object]) -> Callable[[], None]:
-        """`check_interrupt` for work between two calls, which may be long: a request to stop that `write` saw first, or a full disk, ends it."""
+        """`check_interrupt` for long work between calls, which also raises what `write` raised, such as an interrupt or a full disk."""
 
         def check() -> None:
             self.fail()
@@ -112,7 +112,7 @@ class WriteBehind:
         return check
 
     def fail(self) -> None:
-        """Raises what `write` raised, once."""
+        """Raises the exception of `write`, once."""
         if self.error is not None:
             error, self.error = self.error, None
             raise error
@@ -131,7 +131,7 @@ class WriteBehind:
 
 
 def put(queue: Queue[Any], item: Any, over: threading.Event) -> bool:
-    """Whether `item` found room before `over`."""
+    """Puts an item into the queue; False if `over` was set first."""
     while not over.is_set():
         with suppress(Full):
             queue.put(item, timeout=POLL_SECONDS)
@@ -140,7 +140,7 @@ def put(queue: Queue[Any], item: Any, over: threading.Event) -> bool:
 
 
 def take(queue: Queue[Any], over: threading.Event | None = None) -> Any:
-    """The next item; None once `over`."""
+    """The next item of the queue; None if `over` was set first."""
     while over is None or not over.is_set():
         with suppress(Empty):
             return queue.get(timeout=POLL_SECONDS)

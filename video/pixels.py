@@ -1,4 +1,4 @@
-"""FFmpeg frames to tensors and back."""
+"""Conversion between FFmpeg frames and tensors."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def planar_layout(pix_fmt: str) -> YCbCr | None:
 
 @lru_cache(maxsize=64)
 def is_grey(pix_fmt: str) -> bool:
-    """Whether a format has no colour: without a stated range its black is 0, as FFmpeg reads and writes it."""
+    """Whether a format is grey, which FFmpeg takes for full range unless tagged."""
     parts = VideoFormat(pix_fmt)
     return not parts.has_palette and sum(not part.is_alpha for part in parts.components) == 1
 
 
 @lru_cache(maxsize=64)
 def depth(pix_fmt: str) -> int:
-    """Bits per channel, of the channel that has most."""
+    """Maximum bits per channel."""
     return max((part.bits for part in VideoFormat(pix_fmt).components), default=8)
 
 
@@ -109,7 +109,7 @@ def to_tensor(frame: VideoFrame, quarter_turns: int = 0) -> Tensor:
 
 
 def letterboxed(picture: Tensor, size: tuple[int, int], aspect: float = 1.0) -> Tensor:
-    """(3, h, w) scaled into (3, H, W) = size with its shape kept, centred on black. `aspect`: width of its pixels in widths of the new ones."""
+    """(3, h, w) scaled to fit (H, W) = size with its aspect kept, centred on black. `aspect`: width of its pixels relative to the new ones."""
     (height, width), (rows, columns) = size, picture.shape[-2:]
     scale = min(width / (columns * aspect), height / rows)
     inner = round(rows * scale), round(columns * aspect * scale)
@@ -120,7 +120,7 @@ def letterboxed(picture: Tensor, size: tuple[int, int], aspect: float = 1.0) -> 
 
 
 def rgb_planes(frame: VideoFrame) -> Tensor:
-    """(3, H, W) in [0, 1] of a frame of any RGB or palette format; planar ones as they are, others through FFmpeg's planar RGB of 8 or 16 bits."""
+    """(3, H, W) in [0, 1] of a frame of any RGB or palette format, converted by FFmpeg to planar RGB if needed."""
     bits = depth(frame.format.name)
     planar = frame
     if not re.fullmatch(r"gbrp(\d+le)?", frame.format.name):
@@ -139,7 +139,7 @@ def plane_tensor(frame: VideoFrame, plane: int, bits: int) -> Tensor:
 
 
 def plane_view(frame: Any, index: int, kind: np.dtype) -> NDArray:
-    """A plane's memory as (h, w), writable if the frame is, without the padding at the end of its rows."""
+    """A plane's memory as (h, w) without row padding, writable if the frame is."""
     plane = frame.planes[index]
     rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height]
     return rows[:, : plane.width * kind.itemsize].view(kind)
@@ -155,7 +155,7 @@ def is_rgb(pix_fmt: str) -> bool:
 
 
 def rgb_frame(rgb: Tensor, pix_fmt: str, colour: ColourTags) -> VideoFrame:
-    """(3, H, W) in [0, 1] to a frame of bgr0, or of planar RGB (gbrp10le and so on), with the primaries and transfer of `colour`."""
+    """(3, H, W) in [0, 1] to a bgr0 or planar RGB (gbrp10le and so on) frame with the primaries and transfer of `colour`."""
     bits = depth(pix_fmt)
     numbers = rgb.to(torch.float32).clamp(0, 1).mul((1 << bits) - 1).round_().to(torch.int32).numpy()
     frame = VideoFrame(rgb.shape[-1], rgb.shape[-2], pix_fmt)
@@ -170,7 +170,7 @@ def rgb_frame(rgb: Tensor, pix_fmt: str, colour: ColourTags) -> VideoFrame:
 
 
 def tagged(frame: Any, colour: ColourTags) -> VideoFrame:
-    """The frame with these tags; ProRes writes those of frames, and no others. PyAV sets primaries and transfer from 17 on."""
+    """Sets a frame's colour tags, the only ones that ProRes writes. PyAV sets primaries and transfer from 17 on."""
     frame.colorspace, frame.color_range = colour.matrix, 2 if colour.full_range else 1
     for name, value in (("color_primaries", colour.primaries), ("color_trc", colour.transfer)):
         if hasattr(frame, name):
@@ -179,7 +179,7 @@ def tagged(frame: Any, colour: ColourTags) -> VideoFrame:
 
 
 def same_planes(frame: Any, colour: ColourTags) -> VideoFrame:
-    """A new frame with the numbers of another and nothing else of it, such as its side data or the kind of its coding."""
+    """A new frame with the planes of another, without side data or picture type."""
     copy: Any = VideoFrame(frame.width, frame.height, frame.format.name)
     for source, target in zip(frame.planes, copy.planes, strict=True):
         old, new = (np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height] for plane in (source, target))

@@ -1,4 +1,4 @@
-"""Playlists and other files that refer to further files, which may lie anywhere: read only where a person named them."""
+"""Playlists and other files that refer to further files: read only if named on the command line."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _allowed: set[str] = set()
 
 
 def allow_playlist(place: str | PathLike[str]) -> None:
-    """Lets this file be a playlist from now on: for what a person has named on a command line."""
+    """Allows this file to be a playlist, for files named on the command line."""
     _allowed.add(os.path.abspath(place))  # noqa: PTH100 (a link is what was named)
 
 
 def demuxer_options(place: object) -> dict[str, str]:
-    """Options of `av.open` that keep FFmpeg to the one file: for a named playlist, to files."""
+    """Options of `av.open` that restrict FFmpeg to this one file, or to local files for an allowed playlist."""
     if isinstance(place, (str, PathLike)) and os.path.abspath(place) in _allowed:  # noqa: PTH100
         return {"protocol_whitelist": "file,crypto,data"}
     return {"protocol_whitelist": "file", "format_whitelist": _single_file_demuxers()}
@@ -35,7 +35,7 @@ def demuxer_options(place: object) -> dict[str, str]:
 
 @cache
 def _single_file_demuxers() -> str:
-    """Every demuxer that reads one file, as FFmpeg's list."""
+    """All demuxers that read a single file, comma-separated."""
     found = []
     for name in sorted(av.formats_available):
         try:
@@ -48,7 +48,7 @@ def _single_file_demuxers() -> str:
 
 
 def refuse_playlist(place: object, name: str) -> None:
-    """Raises VideoError if a file that FFmpeg did not open is a list of others."""
+    """Raises VideoError if a file that FFmpeg did not open is a playlist."""
     if not isinstance(place, (str, PathLike)) or not Path(place).is_file():
         return
     with Path(place).open("rb") as file:

@@ -39,13 +39,13 @@ NUMBERED = re.compile(r"(.*?)([0-9]+)([^0-9]*)")
 
 ORIENTATION = 0x112
 STRUCTURAL = {*range(0x100, 0x104), 0x106, 0x111, *range(0x115, 0x118), *range(0x11A, 0x11D), 0x128, 0x13D, 0x140, *range(0x142, 0x146), 0x152, 0x153}
-"""TIFF's tags of how the pixels are laid out (6.0, section 8)."""
+"""TIFF tags of the pixel layout (6.0, section 8)."""
 
 DEEP = (".png", ".tif", ".tiff")
 """Suffixes of images that are written with 16 bits per channel."""
 
 OLD = ".old"
-"""Suffix of the hidden folder of the images that a clip replaces."""
+"""Suffix of the hidden folder for replaced images."""
 
 
 class SequenceSource(FrameSource):
@@ -83,7 +83,7 @@ class SequenceSource(FrameSource):
         return shown[chosen.start : chosen.limit : chosen.stride] or None
 
     def check_transparency(self, data: bytes, file: Path) -> None:
-        """Says of the first image that is transparent somewhere that this is lost."""
+        """Warns of the first image with transparency."""
         if not self.transparent and has_transparency(data):
             self.transparent = True
             self.warn(transparency_warning(file))
@@ -121,7 +121,7 @@ def probe_sequence(files: Sequence[Path], rate: Fraction, path: str) -> SourceIn
 
 
 def numbers_in(files: Sequence[Path]) -> list[int] | None:
-    """The number in each name, where the names differ in nothing else and no number comes twice; else None."""
+    """The numbers in the names if they differ in nothing else and increase; else None."""
     parts = [NUMBERED.fullmatch(file.stem) for file in files]
     if len({(part[1], part[3], file.suffix) if part else None for part, file in zip(parts, files, strict=True)}) > 1:
         return None
@@ -130,7 +130,7 @@ def numbers_in(files: Sequence[Path]) -> list[int] | None:
 
 
 def missing(files: Sequence[Path]) -> tuple[int, Path] | None:
-    """How many images a numbered sequence lacks in its middle, and the file before the first gap; None where the numbers step evenly."""
+    """Number of missing images in a numbered sequence, and the file before the first gap; None if the numbers step evenly."""
     steps = [after - now for now, after in pairwise(numbers_in(files) or ())]
     least = min(steps, default=1)
     if any(step % least for step in steps) or max(steps, default=1) == least:
@@ -143,7 +143,7 @@ def read_bytes(file: Path) -> bytes:
 
 
 def check_size(data: bytes, file: Path) -> None:
-    """Refuses an image that claims too many pixels, by its header."""
+    """Raises VideoError if an image's header claims too many pixels."""
     from PIL import Image
 
     try:
@@ -159,7 +159,7 @@ def check_size(data: bytes, file: Path) -> None:
 
 
 def load(data: bytes, file: Path) -> Any:
-    """(H, W, 3) BGR, uint8 or uint16; alpha is dropped, grey spread, a camera's orientation tag obeyed."""
+    """(H, W, 3) BGR of dtype uint8, uint16 or float32, turned by the EXIF orientation; alpha is dropped."""
     check_size(data, file)
     pixels = decode_pixels(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16, np.float32):
@@ -168,7 +168,7 @@ def load(data: bytes, file: Path) -> Any:
 
 
 def lost_metadata(data: bytes) -> list[str]:
-    """What an image carries beside its pixels and its orientation, in words."""
+    """Descriptions of an image's metadata other than orientation."""
     from PIL import Image
 
     try:
@@ -209,20 +209,20 @@ def image_bytes(frame: Tensor, suffix: str, bits: int) -> bytes:
 
 
 class ImageSink:
-    """Writes each frame as an image; the images take their place only when the clip is complete.
+    """Writes one image per frame; the images get their names only when the clip is complete.
 
-    `path` is a folder (frames are 000000.png, ...), a pattern such as shot/%04d.tif whose folder is made, or one image file for a clip of one
-    frame. With `overwrite`, images of the same names give way, and so does what an earlier, longer clip left behind them: names that go
-    on without a gap. Every other file stays, and so does the folder itself, which may be a link or a mount.
+    `path` is a folder (000000.png, ...), a pattern such as shot/%04d.tif whose folder is created, or an image file for a single frame. With
+    `overwrite`, images of the same names are replaced, and those that continue their numbers without a gap, left by an earlier, longer clip,
+    are removed. All other files stay, and so does the folder itself, which may be a link or mount.
 
     Args:
-        bits: 8 or 16 per channel; None keeps more than 8 of `like` where images of the suffix have so many.
-        frames: how many will come, if known; one image takes one only.
-        numbers: of the frames in their names; by default 0, 1, 2 and so on.
-        audio: where the sound is that images cannot have.
+        bits: 8 or 16 per channel; None is 16 if `like` has more than 8 and the image format supports it.
+        frames: expected number, if known; a single image takes one.
+        numbers: frame numbers in the names; 0, 1, 2 and so on by default.
+        sound: source of sound, which images lose, for the warning.
 
     Raises:
-        VideoError: if a name is taken and `overwrite` is False, a plain folder holds other things than images, or `path` is one image and
+        VideoError: if a name is taken and `overwrite` is False, a plain folder holds other files than images, or `path` is a single image and
             `frames` is not 1.
     """
 
@@ -250,7 +250,7 @@ class ImageSink:
         self.size, self.bits, self.overwrite = size, bits, overwrite
         self.warnings: list[str] = []
         self.length: Fraction | None = None
-        """As VideoSink's, for callers that do not ask which of the two they write."""
+        """As in VideoSink; unused here."""
         if bits == 8 < deep:
             self.warnings.append(f"the source has {deep} bits per channel and {self.path} keeps 8; rgb48 in .png or .tif images keeps 16")
         kept_companions(like, sound, None, self.warnings.append, str(path))
@@ -271,7 +271,7 @@ class ImageSink:
         self.unclaim = claim(self.part, self)
 
     def hidden_folder(self, suffix: str, where: Path) -> Path:
-        """A new one for what does not count yet, or no longer; inside a folder that is there, so that moving never leaves its disk."""
+        """A new hidden folder for unfinished or replaced images, on the target's disk."""
         with writable(where):
             return Path(tempfile.mkdtemp(prefix=hidden_prefix(self.folder.name), suffix=suffix, dir=where.absolute()))
 
@@ -283,7 +283,7 @@ class ImageSink:
             )
 
     def check_names(self) -> None:
-        """Raises VideoError for a name that is taken, or a folder that holds more than images."""
+        """Raises VideoError if a name is taken, or a plain folder holds other files than images."""
         if not self.folder.exists():
             return
         if not self.folder.is_dir():
@@ -302,19 +302,19 @@ class ImageSink:
             raise VideoError(f"{self.folder} holds more than images ({sorted(foreign)[0]}); choose another folder")
 
     def inside(self) -> list[Path]:
-        """What the folder holds but for the hidden folders of sinks."""
+        """Contents of the folder, without the hidden folders of sinks."""
         return [file for file in self.folder.iterdir() if not (file.name.startswith(".") and file.name.endswith((SUFFIX, KEPT, OLD)))]
 
     def frame_names(self) -> Iterator[str]:
-        """What the images are called, one after the other without an end."""
+        """The images' names in order, endless."""
         return map(self.names.name, chain(self.numbers, count(self.numbers[-1] + 1 if self.numbers else 0)))
 
     def earlier_frames(self) -> list[str]:
-        """Images of an earlier clip of these names, up to the first that is not there."""
+        """Existing images of these names, up to the first that is missing."""
         return [] if self.names.width is None else list(takewhile(lambda name: (self.folder / name).is_file(), self.frame_names()))
 
     def other_images(self) -> list[str]:
-        """Other images of the folder that would be read with this clip's: of a plain folder all, of a pattern those that it fits."""
+        """Other images that would be read with this clip's: all in a plain folder, those that match in a pattern's."""
         if not self.folder.is_dir():
             return []
         own, plain = set(self.earlier_frames()), self.names.field is None
@@ -322,7 +322,7 @@ class ImageSink:
         return sorted(file.name for file in read if file.name not in own and (plain or self.names.fit(file.name)))
 
     def write(self, frames: Tensor, starts: Sequence[Fraction] = (), ends: Sequence[Fraction] = (), stored: Sequence[Any] = ()) -> None:
-        """Appends (n, 3, H, W) frames in [0, 1]; times are not kept, and 8 or 16 bits come back as they were without their stored form."""
+        """Appends frames (n, 3, H, W) in [0, 1]; times are not kept, and `stored` is not needed for exact pixels."""
         if self.part is None:
             raise VideoError(f"{self.path} is already finished; open a new sink")
         self.size = self.size or (frames.shape[-2], frames.shape[-1])
@@ -338,10 +338,10 @@ class ImageSink:
             self.count += 1
 
     def close(self) -> None:
-        """Puts the images in their place.
+        """Moves the images to their final names.
 
         Raises:
-            VideoError: if no frame was written; or if the images cannot be put there, naming the hidden folder in which they are kept.
+            VideoError: if no frame was written, or if the images cannot be moved, naming the hidden folder that keeps them.
         """
         if self.part is None:
             return
@@ -365,7 +365,7 @@ class ImageSink:
             self.unclaim()
 
     def swap_in(self, part: Path) -> None:
-        """Moves the images into the folder that is there; those they replace come back if that fails, and go only when it is done."""
+        """Moves the images into an existing folder; replaced images are restored on failure and removed on success."""
         old = self.hidden_folder(OLD, self.folder)
         moved: list[tuple[Path, Path]] = []
         written = [file.name for file in sorted(part.iterdir())]
@@ -386,7 +386,7 @@ class ImageSink:
             shutil.rmtree(done, ignore_errors=True)
 
     def abort(self) -> None:
-        """Removes what was written so far."""
+        """Removes the unfinished images."""
         if self.part is not None:
             shutil.rmtree(self.part, ignore_errors=True)
             self.part = None

@@ -1,4 +1,4 @@
-"""When frames are shown: exact fractions of a second, so that variable frame rate survives."""
+"""Presentation times as exact fractions of a second, which keep variable frame rates."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class FrameTimes:
         return len(self.starts)
 
     def __getitem__(self, part: slice) -> FrameTimes:
-        """The times of frames[part]; a kept frame lasts until the next kept one, the last as long as its stride covers."""
+        """The times of frames[part]; each frame lasts until the next kept one, the last for its stride."""
         if not isinstance(part, slice):
             raise TypeError("index FrameTimes with a slice; read single times from .starts and .ends")
         first, stop, stride = part.indices(len(self))
@@ -69,13 +69,13 @@ class FrameTimes:
 
     @property
     def time_base(self) -> Fraction:
-        """The longest tick, at most one second, of which every time is a whole multiple."""
+        """The longest tick of at most 1 s of which all times are multiples."""
         return Fraction(1, lcm(*(time.denominator for time in (*self.starts, self.end))))
 
     def interpolated(self, multiple: int) -> FrameTimes:
-        """The times of these frames with `multiple` - 1 new ones between each two: (len - 1) * multiple + 1 in all, spread evenly.
+        """Times with `multiple` - 1 frames inserted evenly between neighbours, (len - 1) * multiple + 1 in all.
 
-        First start and end stay, so sound still fits; the last frame therefore lasts longer than its neighbours.
+        First start and end stay, so that sound fits; the last frame is therefore longer than its neighbours.
 
         Raises:
             VideoError: if `multiple` is below 1.

@@ -1,1 +1,1 @@
-"""Clips in: what a file is, its frames one after another whatever its damage, and its times."""
+"""Reading clips: properties, frames and times, also of damaged files."""

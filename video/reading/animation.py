@@ -1,4 +1,4 @@
-"""Animated WebP, which FFmpeg does not decode, as a clip; the times are the file's own."""
+"""Animated WebP, which FFmpeg does not decode, as a clip with the file's own times."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .source import FrameSource, Selection, Timed
 from .stills import webp_delays
 
 SHORTEST = 1
-"""Milliseconds that a picture without a length is shown for, so that times increase."""
+"""Milliseconds for which a picture of duration 0 is shown, so that times increase."""
 
 
 class AnimationSource(FrameSource):
@@ -59,7 +59,7 @@ class AnimationSource(FrameSource):
         return picture
 
     def check_transparency(self, picture: Any) -> None:
-        """Says that a picture is transparent somewhere."""
+        """Warns if a picture is transparent anywhere."""
         if picture.mode == "RGBA" and picture.getchannel("A").getextrema()[0] < 255:
             self.warn(transparency_warning(self.place))
 
@@ -79,5 +79,5 @@ class AnimationSource(FrameSource):
 
 
 def pixels(animation: Any) -> Tensor:
-    """(3, H, W) float32 RGB in [0, 1] of the picture that a Pillow image stands at."""
+    """(3, H, W) float32 RGB in [0, 1] of a Pillow image's current picture."""
     return torch.from_numpy(np.array(animation.convert("RGB"))).permute(2, 0, 1).contiguous().float().div_(255)

@@ -1,4 +1,4 @@
-"""Reading video files through FFmpeg, frame-exact, whatever their damage."""
+"""Frame-exact reading of video files through FFmpeg, also of damaged ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .source import FrameSource, Selection, Timed
 from .timestamp_discontinuity import RunningClock, can_seek
 
 MIN_SEEK_FRAMES = 64
-"""Frames closer to the start than this are decoded and dropped rather than sought."""
+"""Frames nearer to the start are reached by decoding instead of seeking."""
 
 SEEK_BACK = (0, 2, 10)
 """Seconds before the first frame wanted that are sought one after the other, before all is decoded."""
@@ -85,7 +85,7 @@ class VideoSource(FrameSource):
         yield from (one for one in chain([] if item is None else [item], frames) if one.start >= target)
 
     def interlace_warning(self) -> str:
-        """What becomes of interlaced frames."""
+        """The warning about interlaced frames."""
         if self.deinterlace == "off":
             return f"{self.describe()} is interlaced, which its copy is not told to be; deinterlace it first, or its combs stay"
         named = "" if self.info.interlaced else "taken as "
@@ -93,17 +93,17 @@ class VideoSource(FrameSource):
 
     @property
     def field_rate(self) -> bool:
-        """Whether a packet becomes two frames."""
+        """Whether each packet gives two frames, one per field."""
         return self.deinterlaced and self.deinterlace.startswith("fields")
 
     @property
     def frame_length(self) -> Fraction:
-        """Seconds that a packet's picture lasts, on average."""
+        """Average duration of a packet's picture in seconds."""
         return (1 + self.field_rate) / self.info.rate
 
     @cached_property
     def margin(self) -> Fraction:
-        """Seconds to begin before the first frame wanted: a frame made of fields takes after the one before it, as what is damaged of one does."""
+        """Seconds to decode before the first frame wanted: deinterlacing and concealment of damage use the previous frames."""
         with open_input(self.place) as container:
             alone = picture_stream(container).codec_context.codec.intra_only
         return (3 if self.deinterlaced else Fraction(3, 2) if alone else 0) / self.info.rate
@@ -136,9 +136,9 @@ class VideoSource(FrameSource):
             return can_seek(container, self.place)
 
     def time_of(self, number: int) -> Fraction | None:
-        """When frame `number` is shown, by its packet alone; None if the packets do not say or a time means several places.
+        """Presentation time of frame `number` by its packet, not counting packets before the first frame that decodes.
 
-        Packets before the first frame that decodes do not count.
+        None if packets have no times, or times are ambiguous.
         """
         if not self.can_seek:
             return None
@@ -154,7 +154,7 @@ class VideoSource(FrameSource):
             return sorted(ticks)[number] * stream.time_base if number < len(ticks) else None
 
     def decoded(self, seek_to: Fraction | None = None) -> Generator[Timed, None, None]:
-        """Every frame in presentation order, from the key frame before `seek_to`."""
+        """All frames in presentation order, from the key frame before `seek_to`."""
         if version_of(self.place) != self.version:
             raise VideoError(f"{self.describe()} was changed since it was opened; give the same command again once it stays as it is")
         turn = self.info.rotation, self.info.mirrored
@@ -189,7 +189,7 @@ class VideoSource(FrameSource):
                 yield Timed(*held, end)
 
     def timed_frames(self, frames: Iterator[VideoFrame], clock: RunningClock, last: list[Fraction]) -> Iterator[tuple[Fraction, VideoFrame]]:
-        """Each decoded frame with the second it is shown at; `last` becomes the last one's, and what its file says of its length."""
+        """Each decoded frame with its presentation time; `last` is set to the latest time and duration."""
         previous: Fraction | None = None
         for frame in frames:
             if self.deinterlace != "off" and frame.interlaced_frame and not self.info.interlaced:
@@ -214,9 +214,9 @@ class VideoSource(FrameSource):
         return start
 
     def end_of(self, stream: Any, start: Fraction, length: Fraction, whole: bool) -> Fraction:
-        """The stream's own end if it was read whole, else the last frame's own duration, else one frame.
+        """End of the stream if it was read whole, else of the last frame by its duration, or one frame after its start.
 
-        From PyAV 19 on the stream's end may be too late where frames are reordered, and the earlier of the two is taken.
+        From PyAV 19 on the stream's end may be too late if frames are reordered, so the earlier of the two is taken.
         """
         own = start + (length or self.frame_length)
         if whole and stream.duration is not None:
@@ -226,7 +226,7 @@ class VideoSource(FrameSource):
         return own
 
     def picture(self, frame: VideoFrame, rotation: int, mirrored: bool) -> Tensor:
-        """Upright and of the clip's size, into which frames of another size are letterboxed with their aspect kept."""
+        """The upright tensor in the clip's size; frames of other sizes are letterboxed."""
         if frame.interlaced_frame:
             self.warn(self.interlace_warning())
         if transparency_warning(self.place) not in self.warnings and is_transparent(frame):
@@ -256,7 +256,7 @@ class VideoSource(FrameSource):
 
 
 def version_of(place: Place) -> tuple[int, int] | None:
-    """What changes with a file's content: its size and time of change. None in memory, and where there is no file."""
+    """Size and modification time of a file (ns); None in memory or if it is missing."""
     try:
         status = None if not isinstance(place, (str, PathLike)) else Path(place).stat()
     except OSError:
@@ -266,7 +266,7 @@ def version_of(place: Place) -> tuple[int, int] | None:
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """A decoded frame that makes its tensor when called. `rotation` and `mirrored` are how it is turned upright."""
+    """A decoded frame that makes its upright tensor when called, by `rotation` and `mirrored`."""
 
     source: VideoSource
     frame: VideoFrame
@@ -278,7 +278,7 @@ class Decoded:
 
     @property
     def stored(self) -> VideoFrame | None:
-        """The frame itself, if it is one of the clip's size and turn."""
+        """The frame itself, if it has the clip's size and orientation."""
         info = self.source.info
         like = (self.frame.height, self.frame.width) == info.stored_size and (self.rotation, self.mirrored) == (info.rotation, info.mirrored)
         return self.frame if like else None

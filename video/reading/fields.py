@@ -1,4 +1,4 @@
-"""Interlaced footage: the two fields of a frame were taken at two moments; FFmpeg's bwdif makes whole frames of them."""
+"""Deinterlacing by FFmpeg's bwdif."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..errors import VideoError
 from ..files import duration_of, presentation_time
 
 DEINTERLACE = ("auto", "off", "fields", "top", "bottom", "fields-top", "fields-bottom")
-"""auto: each frame that is marked interlaced becomes one whole frame; fields: two, one from each field, at twice the rate; top or bottom:
-every frame counts as interlaced with that field first, whatever it is marked as; off: combs stay."""
+"""auto: each frame marked as interlaced becomes one progressive frame; fields: two, one per field, at twice the rate; top or bottom:
+all frames are taken as interlaced with that field first; off: combs stay."""
 
 Shown = tuple[Fraction, Any]
-"""Second at which a frame is shown, and the frame."""
+"""Presentation time in seconds, and the frame."""
 
 
 def check_deinterlace(choice: str) -> None:
@@ -28,11 +28,11 @@ def check_deinterlace(choice: str) -> None:
 
 
 class Deinterlacer:
-    """Makes whole frames of interlaced ones; frames up to the first interlaced one pass untouched.
+    """Deinterlaces frames; those before the first interlaced one pass unchanged.
 
     Args:
         choice: one of DEINTERLACE but "off".
-        length: seconds that a frame lasts where its file does not say.
+        length: seconds that a frame lasts if its duration is unknown.
     """
 
     def __init__(self, choice: str, length: Fraction) -> None:

@@ -1,4 +1,4 @@
-"""Decoding of damaged files, and whether as much came as the header announces."""
+"""Decoding of damaged files, and checks of their completeness."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from ..files import duration_of, ffmpeg_reason, presentation_time
 from .mpeg4_in_avi import with_presentation_times
 
 TINY = 32
-"""Bytes up to which a packet may say no more than that the picture before it stays, for which decoders give no frame."""
+"""Size in bytes up to which a packet may just repeat the previous picture, for which decoders give no frame."""
 
 HIDING = ("vp8", "vp9")
-"""Codecs with packets of pictures that are never shown."""
+"""Codecs with packets of frames that are never shown."""
 
 
 def has_presentation_times(stream: Any) -> bool:
-    """Whether the packets of a stream say when their pictures are shown. AVI does not, and FFmpeg does not work it out for H.264."""
+    """Whether the packets of a stream have presentation times: not in AVI, for which FFmpeg does not derive those of H.264."""
     return stream.container.format.name != "avi" or stream.codec_context.name != "h264"
 
 
 class Health:
-    """Decodes what can be decoded and remembers what could not.
+    """Decodes a stream, skipping and counting what cannot be decoded.
 
-    Where packets do not say when their pictures are shown, the pictures take the packets' places one after the other.
+    If packets have no presentation times, pictures take the packets' times in order.
     """
 
     def __init__(self) -> None:
         self.packets = self.pictures = self.delivered = self.damaged = 0
         self.sums = False
-        """Whether the packets hold checksums, as one that was right has shown."""
+        """Whether the packets have checksums: one of them matched."""
         self.wrong_sums = 0
         self.by_field = False
         self.fault = ""
         self.ended = Fraction(0)
         self.places: deque[int] = deque()
         self.recent: deque[Any] = deque(maxlen=2 + (os.cpu_count() or 1))
-        """Packets whose frames may still be in the threads of a decoder, and the one before them."""
+        """Packets that may still be in the decoder's threads, and the one before them."""
 
     def frames(self, container: Any, stream: Any) -> Iterator[Any]:
         alone = stream.codec_context.codec.intra_only
@@ -74,15 +74,15 @@ class Health:
                 yield self.over_the_one_before(frame, stream) if alone and frame.is_corrupt else frame
 
     def check_sums(self, packet: bytes) -> None:
-        """Counts a packet of FFV1 whose slices are not what they were, if those of this file say so (the decoder puts the picture before there)."""
+        """Counts an FFV1 packet with a wrong slice checksum, if this file has checksums (the decoder shows the previous picture there)."""
         right = slices_intact(packet)
         self.sums |= right
         self.wrong_sums += not right
 
     def over_the_one_before(self, damaged: Any, stream: Any) -> Any:
-        """A damaged frame of a codec whose frames stand alone, where what does not decode shows the frame before it.
+        """A damaged frame of an intra-only codec, decoded again over the previous frame.
 
-        A decoder with threads leaves there what happens to lie in its memory, something else on every run (ProRes).
+        Threaded decoders (ProRes) leave arbitrary memory in the damaged parts, which differs on every run.
         """
         number = next((number for number, packet in enumerate(self.recent) if packet.pts == damaged.pts), None)
         if number is None:
@@ -103,13 +103,13 @@ class Health:
         return frame
 
     def place(self, frame: Any) -> int:
-        """The tick of the next picture shown: the earliest that is free, and of a key frame not before its own, as pictures before it are lost."""
+        """Tick of the next picture: the earliest free one, but for a key frame none before its own, as the pictures before it are lost."""
         while frame.key_frame and frame.pts is not None and self.places[0] < frame.pts and len(self.places) > 1:
             self.places.popleft()
         return self.places.popleft()
 
     def packets_of(self, container: Any, stream: Any) -> Iterator[Any]:
-        """Packets until the end or the first that cannot be read, then None: time for the decoder to give up what it holds."""
+        """Packets up to the end or the first unreadable one, then None to flush the decoder."""
         packets, timed = with_presentation_times(container.demux(stream), stream), has_presentation_times(stream)
         while True:
             try:
@@ -132,14 +132,14 @@ class Health:
                 yield packet
 
     def whole(self, stream: Any) -> bool:
-        """Whether as many packets came as the header announces or, without a count, they reach the announced end."""
+        """Whether there were as many packets as announced or, without a count, they reached the announced end."""
         if frame_count(stream):
             return self.packets >= frame_count(stream)
         announced = announced_end(stream)
         return announced is None or self.ended >= announced
 
     def lost(self, stream: Any, to_the_end: bool) -> int:
-        """How many frames at least are damaged or did not come, such as those that refer to a beginning that was cut off."""
+        """Minimum number of frames that are damaged or missing, such as those that refer to frames cut off at the start."""
         codec = stream.codec_context.name
         one_each = to_the_end and codec not in HIDING and not (codec == "h264" and self.by_field)
         return max(self.damaged, self.wrong_sums * self.sums, self.pictures - self.delivered if one_each else 0)
@@ -157,10 +157,10 @@ BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def slices_intact(packet: bytes) -> bool:
-    """Whether a packet of FFV1 (RFC 9043, section 4.9) is made of slices whose checksums are right.
+    """Whether all slices of an FFV1 packet have correct checksums (RFC 9043, section 4.9).
 
-    A slice ends with its size (3 bytes), an error status and a CRC-32 of all that is before, highest bit first, so that the CRC of the whole is 0;
-    zlib computes the one of reversed bits, with inverted ends.
+    A slice ends with its size (3 bytes), an error status and a CRC-32, most significant bit first, that makes the CRC of the whole 0; zlib
+    computes the bit-reversed one with inverted start and end values.
     """
     end = len(packet)
     while end >= 8:
@@ -172,12 +172,12 @@ def slices_intact(packet: bytes) -> bool:
 
 
 def frame_count(stream: Any) -> int:
-    """Frames by the header, 0 if it does not say; AVI counts places, and those of dropped frames are empty."""
+    """Number of frames by the header, 0 if unknown; not for AVI, which counts dropped frames too."""
     return 0 if stream.container.format.name == "avi" else stream.frames
 
 
 def readable(packets: Iterator[Any]) -> Iterator[Any]:
-    """Packets up to the first that cannot be read."""
+    """Packets up to the first unreadable one."""
     try:
         yield from packets
     except (av.FFmpegError, OSError):
@@ -185,7 +185,7 @@ def readable(packets: Iterator[Any]) -> Iterator[Any]:
 
 
 def stated_duration(stream: Any) -> Fraction | None:
-    """Seconds, by the stream's header or Matroska's DURATION tag."""
+    """Duration in seconds by the stream's header or Matroska's DURATION tag."""
     if stream.duration is not None:
         return stream.duration * stream.time_base
     hours, _, rest = stream.metadata.get("DURATION", "").partition(":")
@@ -197,9 +197,9 @@ def stated_duration(stream: Any) -> Fraction | None:
 
 
 def announced_end(stream: Any) -> Fraction | None:
-    """The second that the packets of an undamaged file reach.
+    """The time in seconds that the packets of an undamaged file reach.
 
-    That is the stream's duration less one and a half frames, or the file's, less half a second if other streams may be longer.
+    This is the stream's duration minus 1.5 frames, or else the file's, minus a further 0.5 s if other streams may be longer.
     """
     slack = Fraction(3, 2) / Fraction(stream.average_rate or 25)
     duration = stated_duration(stream)

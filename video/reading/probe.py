@@ -1,4 +1,4 @@
-"""What is known of a clip before it is decoded: its header and its first frame, read once."""
+"""Properties of a clip from its header and first frame."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from .timestamp_discontinuity import MAY_JUMP
 from .whole import missing_bytes
 
 LATE = 10
-"""Seconds of emptiness before a clip that may be meant; beyond, its times are cut out of a longer recording's."""
+"""Longest intended start time of a clip in seconds; a later start means that it was cut out of a recording."""
 
 
 def examine(place: Place) -> tuple[SourceInfo, list[str]]:
-    """What the header and the first frame that decodes tell of a clip, and warnings of what is lost. Raises VideoError if there is no such frame."""
+    """A clip's properties, and warnings of losses, from its header and first decodable frame. Raises VideoError if there is none."""
     with open_input(place) as container:
         stream = picture_stream(container)
         if stream is None:
@@ -86,11 +86,11 @@ def examine(place: Place) -> tuple[SourceInfo, list[str]]:
 
 
 MAX_UNSTATED = 64
-"""Frames without a time that are looked at for one that has it; streams without a container have none at all."""
+"""Maximum number of leading frames without a time before one with a time; elementary streams have no times at all."""
 
 
 def start_of(frame: Any, later: Iterator[Any], rate: Fraction) -> Fraction:
-    """Second at which a clip's first frame is shown. Where it does not say, as before Matroska's second 0, its place before one that does."""
+    """Presentation time of the first frame in seconds; if unknown, as before 0 s in Matroska, counted back from the next known one."""
     for number, one in enumerate(chain([frame], islice(later, MAX_UNSTATED))):
         if (stated := presentation_time(one)) is not None:
             return stated - number / rate
@@ -98,7 +98,7 @@ def start_of(frame: Any, later: Iterator[Any], rate: Fraction) -> Fraction:
 
 
 def frame_rate(stream: Any) -> Fraction:
-    """Average frames per second; the guess where the header, as raw DV's, knows no more than its clock's ticks."""
+    """Average frames per second; FFmpeg's guess if the header states the clock's ticks instead, as for raw DV."""
     average, guess = stream.average_rate, stream.guessed_rate
     if average and guess and guess < average == 1 / stream.time_base:
         average = guess
@@ -106,7 +106,7 @@ def frame_rate(stream: Any) -> Fraction:
 
 
 def truncation_warning(place: Place) -> str:
-    """What is to be said of a file that ends before its last part does; empty for others."""
+    """The warning for a truncated file; empty for others."""
     if isinstance(place, (str, PathLike)):
         with Path(place).open("rb") as file:
             missing = missing_bytes(file)
@@ -116,12 +116,12 @@ def truncation_warning(place: Place) -> str:
 
 
 def limit_pixels(stream: Any) -> None:
-    """Has the decoder refuse pictures that grow far too large on the way; it counts rows as they lie in memory, which are longer."""
+    """Makes the decoder refuse later frames that are far too large; it counts padded rows, so its limit is twice ours."""
     stream.codec_context.options = {**stream.codec_context.options, "max_pixels": str(2 * max_pixels() + 1_000_000)}
 
 
 def orientation(frame: Any) -> tuple[int, bool] | None:
-    """-90, 0, 90 or 180 degrees counter-clockwise, and whether the picture is then mirrored left to right, by its display matrix, if it has one.
+    """Rotation by the display matrix, -90, 0, 90 or 180 degrees counter-clockwise, and whether it then mirrors left to right; None without one.
 
     The matrix maps x' = a x + c y, y' = b x + d y; it mirrors where its determinant is negative.
     """
@@ -141,7 +141,7 @@ def transparency_warning(place: Place) -> str:
 
 
 def states_transparency(stream: Any) -> bool:
-    """Whether a header tells of transparency that decoders leave out: WebM's beside the picture, AVIF's in a stream of its own."""
+    """Whether the header states transparency that decoders drop: WebM's alpha side data, or AVIF's alpha stream."""
     if "1" in (stream.metadata.get("alpha_mode"), stream.metadata.get("ALPHA_MODE")):
         return True
     avif = stream.container.metadata.get("major_brand") == "avis"
@@ -149,12 +149,12 @@ def states_transparency(stream: Any) -> bool:
 
 
 def opaque(bits: int) -> int:
-    """Least value of alpha that hides everything, which is 255 in 8 bits: where FFmpeg widens 8 or 10 bits to 16, the lowest ones are 0."""
+    """Minimum opaque value of alpha: 255 in 8 bits; if FFmpeg widened 8 or 10 bits to 16, the lowest bits are 0."""
     return 255 << (bits - 8)
 
 
 def is_transparent(frame: Any) -> bool:
-    """Whether a decoded frame is transparent somewhere."""
+    """Whether a decoded frame is transparent anywhere."""
     alpha = next((part for part in frame.format.components if part.is_alpha), None)
     if alpha is None and not frame.format.has_palette:
         return False
@@ -166,9 +166,9 @@ def is_transparent(frame: Any) -> bool:
 
 
 def origin_of(container: Any) -> Fraction:
-    """The second of the file's clock that players show as its beginning: where the first of its picture and sound begins.
+    """The time on the file's clock that players show as 0: the earlier start of picture and sound.
 
-    That is 0 where a file begins up to LATE seconds after its clock's zero, which then is meant; broadcasts have no zero of their own.
+    It is 0 if the file starts at most LATE seconds after its clock's zero, which is then intended; broadcasts have no such zero.
     """
     picture = picture_stream(container)
     streams = [*([] if picture is None else [picture]), *container.streams.audio]
@@ -189,6 +189,6 @@ def audio_info(stream: Any) -> AudioInfo:
 
 
 def codec_name(context: Any) -> str:
-    """FFmpeg's name of the format, not of the decoder: mp3 rather than mp3float, av1 rather than libdav1d."""
+    """FFmpeg's name of the codec, not the decoder: mp3 rather than mp3float, av1 rather than libdav1d."""
     codec = context.codec
     return getattr(codec, "canonical_name", None) or codec.name.removesuffix("float").removeprefix("lib")

@@ -18,7 +18,7 @@ from ..info import SourceInfo
 from ..times import FrameTimes
 
 CHUNK_BYTES = 1 << 28
-"""What a chunk takes at most, unless a single frame takes more."""
+"""Maximum size of a chunk, unless a single frame takes more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +26,11 @@ class FrameChunk:
     """Consecutive delivered frames.
 
     Attributes:
-        index: of the first one, counted from 0 among the delivered frames.
+        index: number of the first one among the delivered frames, from 0.
         frames: (n, 3, H, W) float32 RGB in [0, 1], upright.
-        starts, ends: when each is shown, in seconds on the file's own clock.
-        stored: each as its file has it (an FFmpeg frame), for a sink that writes the same numbers again; None for one that was changed, and
-            empty if nothing is known.
+        starts, ends: presentation times in seconds on the file's clock.
+        stored: the decoded FFmpeg frames, from which a sink can write unchanged pixels losslessly; None for changed frames, empty if
+            unavailable.
     """
 
     index: int
@@ -45,10 +45,10 @@ class FrameChunk:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which frames of a file are delivered: every `stride`-th of those numbered start <= i < stop, at most `count`.
+    """The delivered frames of a file: every `stride`-th of start <= i < stop, at most `count`.
 
-    `window` is (start, duration) in seconds: only frames whose presentation begins inside it are numbered at all.
-    A duration of 0 or None means to the end; a negative start counts from the end of the clip.
+    `window` is (start, duration) in seconds: only frames that start inside it are numbered. A duration of 0 or None
+    means to the end; a negative start counts from the end of the clip.
     """
 
     start: int = 0
@@ -66,18 +66,18 @@ class Selection:
 
     @property
     def limit(self) -> int | None:
-        """Index after the last frame that is needed."""
+        """Index after the last frame needed; None for all."""
         by_count = None if self.count is None else self.start + self.count * self.stride
         limits = [limit for limit in (self.stop, by_count) if limit is not None]
         return min(limits, default=None)
 
     @property
     def whole(self) -> bool:
-        """Whether the clip is played from its first frame to its end."""
+        """Whether all frames from first to last are selected, by any stride."""
         return self.start == 0 and self.limit is None and self.window is None
 
     def sees(self, start: Fraction, end: Fraction) -> bool:
-        """Whether the window holds a frame shown from `start` on, in a clip that is over at `end`."""
+        """Whether the window contains a frame that starts at `start`, in a clip that ends at `end`."""
         if self.window is None:
             return True
         begin, duration = self.window
@@ -85,13 +85,13 @@ class Selection:
         return begin <= start and (not duration or start < begin + duration)
 
     def size(self, available: int) -> int:
-        """How many of `available` frames are delivered."""
+        """Number of delivered frames out of `available`."""
         stop = available if self.limit is None else min(available, self.limit)
         return max(0, math.ceil((stop - self.start) / self.stride))
 
 
 class Timed(NamedTuple):
-    """A decoded picture that makes its tensor when asked; `end` is set on the last frame of the file only."""
+    """A frame whose tensor is made on request; `end` is set for the last frame of the file only."""
 
     start: Fraction
     picture: Callable[[], Tensor]
@@ -99,13 +99,13 @@ class Timed(NamedTuple):
 
 
 class FrameSource(ABC):
-    """A clip that can be read any number of times, from its start, without ever being held whole.
+    """A clip that can be read repeatedly in bounded memory.
 
     Attributes:
-        place: what it is read from.
-        info: what the file says about itself.
-        selection: the frames delivered.
-        warnings: sentences about damage met so far; each fault once.
+        place: path or file it is read from.
+        info: properties of the clip.
+        selection: which frames are delivered.
+        warnings: sentences about damage found so far, each once.
     """
 
     place: Place
@@ -115,11 +115,11 @@ class FrameSource(ABC):
 
     @abstractmethod
     def numbered(self) -> Iterator[Timed]:
-        """Frames from number `selection.start` on, in presentation order, undelivered ones included."""
+        """Frames from `selection.start` on in presentation order, including undelivered ones."""
 
     @property
     def numbers(self) -> list[int] | None:
-        """Of images, the number in the name of each delivered one; None where they have none, and of videos."""
+        """Number in the name of each delivered image; None if they have none, and for videos."""
         return None
 
     @property
@@ -130,7 +130,7 @@ class FrameSource(ABC):
 
     @property
     def expected(self) -> int | None:
-        """How many frames will come, by the file's header; None if it does not say, and possibly off by a few."""
+        """Approximate number of delivered frames by the file's header; None if unknown."""
         available = self.info.frame_estimate
         if available is None:
             return None
@@ -142,16 +142,16 @@ class FrameSource(ABC):
         return self.selection.size(available)
 
     def chunk_size(self, size: int) -> int:
-        """Frames of a chunk where `size` are asked for: fewer if they are huge."""
+        """Frames per chunk: `size`, or fewer if they are huge."""
         return min(size, max(1, CHUNK_BYTES // (12 * self.info.width * self.info.height)))
 
     def chunks(self, size: int = 8, first: int = 0) -> Iterator[FrameChunk]:
-        """Chunks of `size` frames (the last one may be shorter, all are if they are huge), decoding anew from the start.
+        """Decodes the clip in chunks of `size` frames (fewer in the last one, and if they are huge).
 
-        first: number of the first frame. Chunks end at multiples of their size, so those of a part of a clip are the whole clip's.
+        first: number of the first frame. Chunks end at multiples of their size, so a part of a clip has the whole clip's chunks.
 
         Raises:
-            VideoError: if no frame decodes, or the selection lies past the end.
+            VideoError: if no frame decodes, or the selection is past the end.
         """
         if size < 1:
             raise VideoError(f"a chunk needs at least 1 frame, got {size}")
@@ -169,7 +169,7 @@ class FrameSource(ABC):
             yield FrameChunk(first, torch.stack(frames), tuple(starts), tuple(ends), tuple(stored))
 
     def times(self) -> FrameTimes:
-        """Every delivered frame's time, by one pass that decodes without converting pixels."""
+        """Times of all delivered frames; decodes the clip without converting pixels."""
         shown = [(start, end) for start, end, _ in self.timed()]
         return FrameTimes(tuple(start for start, _ in shown), shown[-1][1], self.info)
 
@@ -210,7 +210,7 @@ class FrameSource(ABC):
 
 
 def read_all(source: FrameSource, on_frame: Callable[[], object] | None = None) -> tuple[Tensor, FrameTimes]:
-    """The whole clip in one tensor (T, 3, H, W), filled in place; the pixels are never held twice if the header counts right."""
+    """The whole clip as one tensor (T, 3, H, W), filled in place, without a second copy if the header's frame count is right."""
     room = torch.empty((source.expected or 64, 3, source.info.height, source.info.width))
     starts: list[Fraction] = []
     last = Fraction(0)

@@ -1,4 +1,4 @@
-"""How many pictures an image file holds: animations and files of several pages, of which OpenCV gives the first alone."""
+"""Number of pictures in an image file: animations and multi-page files, of which OpenCV reads only the first."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from PIL import Image
 PNG = b"\x89PNG\r\n\x1a\n"
 
 REDUCED = 1
-"""Bit of TIFF's NewSubfileType that marks a small copy of another page."""
+"""Bit of TIFF's NewSubfileType that marks a reduced copy of another page."""
 
 
 def pictures_in(data: bytes) -> int:
-    """Frames of an APNG or animated WebP, full-size pages of a TIFF; 1 for anything else, damaged or not."""
+    """Number of frames of an APNG or animated WebP, or of full-size pages of a TIFF; 1 for anything else."""
     if data[:4] == b"RIFF":  # Pillow refuses those that are cut short
         return max(1, len(webp_delays(data)))
     try:
@@ -27,7 +27,7 @@ def pictures_in(data: bytes) -> int:
 
 
 def has_alpha(data: bytes) -> bool:
-    """Whether an image file says that it has an alpha channel or a transparent colour; true where that cannot be read."""
+    """Whether an image file has an alpha channel or a transparent colour; True if unreadable."""
     try:
         with Image.open(BytesIO(data)) as image:
             return "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
@@ -36,13 +36,13 @@ def has_alpha(data: bytes) -> bool:
 
 
 def _reduced(image: Any, page: int) -> bool:
-    """Whether a page of a TIFF is a small copy of another one."""
+    """Whether a page of a TIFF is a reduced copy of another page."""
     image.seek(page)
     return bool(image.tag_v2.get(254, 0) & REDUCED)
 
 
 def webp_delays(data: bytes) -> list[int]:
-    """Milliseconds that each picture of an animated WebP is shown: bytes 12 to 14 of its ANMF chunks. Empty for anything else."""
+    """Frame durations of an animated WebP in milliseconds, bytes 12 to 14 of its ANMF chunks. Empty for anything else."""
     if data[:4] != b"RIFF" or data[8:16] != b"WEBPVP8X":
         return []
     delays, at = [], 12

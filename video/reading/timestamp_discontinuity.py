@@ -1,4 +1,4 @@
-"""Files whose clock jumps on the way, as where recordings of a broadcast were put one behind the other, or a time stamp is damaged."""
+"""Timestamp discontinuities, as in joined broadcast recordings or damaged files."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ MAY_JUMP = 0x200
 MIN_JUMP = Fraction(1, 10)
 
 MAX_STEP = 10
-"""Seconds; where clocks may jump, times that go on by more start anew too. FFmpeg's own measure (dts_delta_threshold)."""
+"""Seconds; if clocks may jump, larger steps forward are discontinuities too. FFmpeg's dts_delta_threshold."""
 
 MAX_SILENCE = 1
-"""Seconds; sound may be silent for longer only while there is a picture."""
+"""Seconds; longer gaps in sound are kept only where there is a picture."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What lies between two jumps: its stated times reach from `first` to `last`; `offset` puts it behind the part before. Seconds.
+    """A part between two discontinuities with timestamps from `first` to `last`; adding `offset` puts it after the previous part. Seconds.
 
-    stated: whether each picture has a time of its own. In program streams those that begin in one packet share one, and FFmpeg counts on from it,
-        wrongly where reading begins in the middle.
+    stated: whether each picture has its own timestamp. In program streams those that start in one packet share one; FFmpeg interpolates the
+        others, wrongly after a seek.
     """
 
     first: Fraction
@@ -37,14 +37,14 @@ class Part:
 
 
 def jump_threshold(container: Any) -> Fraction:
-    """Seconds; times that go back further than this start anew, less is disorder."""
+    """Seconds; larger steps back are discontinuities, smaller ones just unordered timestamps."""
     stream = picture_stream(container)
     rate = None if stream is None else stream.average_rate
     return max(MIN_JUMP, 3 / Fraction(rate)) if rate else MIN_JUMP
 
 
 def parts_of(place: Place) -> list[Part]:
-    """The parts of a file by the packets of its picture; one for an ordinary file, none without a picture. Reads the whole file."""
+    """The parts of a file by its video packets: one for an ordinary file, none without video. Reads the whole file."""
     spans: list[tuple[Fraction, Fraction, bool]] = []
     with open_input(place) as container:
         stream = picture_stream(container)
@@ -73,7 +73,7 @@ def parts_of(place: Place) -> list[Part]:
 
 
 def can_seek(container: Any, place: Place) -> bool:
-    """Whether a time means one place in the file: not in one with several parts, or whose pictures do not all say when they are shown."""
+    """Whether times identify places in the file: not if it has several parts, or pictures without a timestamp."""
     stream = picture_stream(container)
     if container.format.flags & NO_TIMES or (stream is not None and not has_presentation_times(stream)):
         return False
@@ -88,14 +88,14 @@ def no_warning(sentence: str) -> None:
 
 
 class RunningClock:
-    """Makes the stated times of one stream run on across jumps, back or ahead.
+    """Makes the timestamps of a stream continuous across discontinuities.
 
-    Picture and sound take the same offset after a jump, that of the picture, so that they stay together. Sound that is stated where no
-    part of the picture is has a damaged time stamp and goes right behind the sound before it.
+    Sound takes the picture's offset of the same part, so that they stay in sync. Sound with a timestamp outside all parts is damaged and
+    placed right after the previous sound.
 
     Args:
-        sound: whether the stream is one of sound, whose gaps are checked against the picture.
-        warn: is told of damaged time stamps.
+        sound: whether this is an audio stream, whose gaps are checked against the picture.
+        warn: receives warnings of damaged timestamps.
     """
 
     def __init__(self, place: Place, container: Any, *, sound: bool = False, warn: Callable[[str], None] = no_warning) -> None:
@@ -111,7 +111,7 @@ class RunningClock:
         self.end = self.latest or Fraction(0)
 
     def __call__(self, stated: Fraction, length: Fraction) -> Fraction:
-        """Seconds at which something begins that is stated to begin at `stated` and lasts `length`; call it in the file's order."""
+        """The continuous time in seconds of a timestamp `stated` and duration `length`; call in file order."""
         if self.latest is not None and stated < self.latest - self.slack:
             self.change_part(stated, back=True)
         elif self.latest is not None and self.ahead is not None and stated > max(self.latest, self.end - self.offset) + self.ahead:
@@ -122,11 +122,11 @@ class RunningClock:
         return stated + self.offset
 
     def reset(self) -> None:
-        """The file is read on from elsewhere: the next time is believed."""
+        """Call after a seek: the next timestamp is trusted."""
         self.latest = None
 
     def change_part(self, stated: Fraction, *, back: bool) -> None:
-        """Goes on to the part that a time belongs to; one before all others is out of order and changes nothing."""
+        """Moves to the part of a timestamp; one before all parts is unordered and changes nothing."""
         if self.parts is None:
             self.parts = parts_of(self.place)
         first = self.number + (back and not self.astray)

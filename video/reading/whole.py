@@ -1,4 +1,4 @@
-"""Whether a file is truncated, by the sizes of its outermost boxes, elements or chunks, before anything is decoded."""
+"""Detects truncated files by the sizes of their top-level boxes, elements or chunks, without decoding."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import struct
 from typing import BinaryIO
 
 MEDIA_BOXES = (b"mdat", b"moof", b"moov")
-"""Boxes of MP4 and MOV that hold a clip; what else stands at the end of a file may be padding."""
+"""Media boxes of MP4 and MOV; other boxes at the end of a file may be padding."""
 
 MATROSKA_SEGMENT = b"\x18\x53\x80\x67"
 
 
 def missing_bytes(file: BinaryIO) -> int:
-    """How many bytes the last box (MP4, MOV), the segment (Matroska, WebM) or the list (AVI) lacks; 0 of other formats and whole files."""
+    """Missing bytes of the last box (MP4, MOV), segment (Matroska, WebM) or list (AVI); 0 for other formats and whole files."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     head = file.read(12)
@@ -29,7 +29,7 @@ def missing_bytes(file: BinaryIO) -> int:
 
 
 def last_box_end(file: BinaryIO, size: int) -> int:
-    """Where the last of the boxes that lie one behind the other ends; ISO/IEC 14496-12, section 4.2."""
+    """End offset of the last top-level box; ISO/IEC 14496-12, section 4.2."""
     at = 0
     while at + 8 <= size:
         file.seek(at)
@@ -46,7 +46,7 @@ def last_box_end(file: BinaryIO, size: int) -> int:
 
 
 def segment_end(file: BinaryIO) -> int:
-    """Where a Matroska file's segment ends, if it says (RFC 8794: sizes of one to eight bytes, their length by the first set bit)."""
+    """End offset of a Matroska file's segment, 0 if unknown (RFC 8794: sizes of 1 to 8 bytes, width by the first set bit)."""
     file.seek(4)
     length, _ = ebml_size(file)
     file.seek(length, os.SEEK_CUR)

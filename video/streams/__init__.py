@@ -1,1 +1,1 @@
-"""What a file carries beside its picture: sound, subtitles, chapters, tags."""
+"""Streams and metadata besides the picture: sound, subtitles, chapters, tags."""

@@ -1,4 +1,4 @@
-"""Sound beside the picture: packets copied where the container takes them, otherwise encoded anew, always in sync."""
+"""Sound: packets are copied if the container takes their codec, else encoded again, always in sync."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ COPIED_CODECS = {
     | {f"pcm_{kind}" for kind in ("s16le", "s24le", "s32le", "s16be", "s24be", "s32be", "f32le", "f64le")},
     "webm": {"opus", "vorbis"},
 }
-"""Audio codecs that players expect in each container; the rest becomes AAC, or Opus in WebM."""
+"""Audio codecs that players expect in each container; others become AAC, or Opus in WebM."""
 
 ENCODER_RATES = {"aac": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000), "libopus": (48000,)}
 LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
-"""What channels are taken to be where nothing says, or where an encoder has no other layout of so many."""
+"""Layouts by number of channels, for unnamed layouts and those an encoder does not have."""
 
 ENCODER_LAYOUTS = {"aac": {"mono", "stereo", "3.0", "4.0", "quad", "5.0", "5.1", "7.1", "7.1(wide)"}, "libopus": set(LAYOUTS.values())}
-"""Layouts that come back from each encoder under their names."""
+"""Layouts that each encoder keeps."""
 
 ENCODER_NAMES = {"aac": "AAC", "libopus": "Opus"}
 BLOCK_SAMPLES = 1024
 MAX_PRIMING = Fraction(1, 10)
-"""Seconds of sound that encoders put before a stream's beginning, at most: Apple's AAC has 2112 samples."""
+"""Maximum encoder delay before a stream's beginning in seconds: Apple's AAC has 2112 samples."""
 
 
 def no_check() -> None:
@@ -52,7 +52,7 @@ def no_check() -> None:
 
 @dataclass(frozen=True)
 class Callbacks:
-    """For long work on sound: `check_interrupt` is called all along and may raise, `warn` gets sentences about damage."""
+    """For long work on sound: `check_interrupt` is called regularly and may raise, `warn` receives sentences about damage."""
 
     check_interrupt: Callable[[], object] = no_check
     warn: Callable[[str], None] = no_warning
@@ -76,12 +76,12 @@ class AudioTrack:
         return Fraction(self.waveform.shape[1], self.rate)
 
     def part(self, start: Fraction, end: Fraction | None = None) -> AudioTrack:
-        """What sounds from `start` >= 0 to `end`, in seconds."""
+        """The sound from `start` >= 0 to `end` in seconds."""
         return AudioTrack(self.waveform[:, round(start * self.rate) : None if end is None else round(end * self.rate)], self.rate)
 
 
 class CopiedLane:
-    """Packets of one audio stream, moved by -`origin` seconds and cut to packets that sound in [origin, end)."""
+    """Copies the packets of an audio stream in [origin, end), shifted by -`origin` seconds."""
 
     def __init__(self, place: Place, index: int, output: Any, origin: Fraction, *, edits: bool, callbacks: Callbacks) -> None:
         self.place, self.callbacks, self.edits = place, callbacks, edits
@@ -96,7 +96,7 @@ class CopiedLane:
         self.written: int | None = None
 
     def kept(self) -> Iterator[Any]:
-        """Packets to be written, on a clock that runs on across joins."""
+        """The packets to write, on a clock continuous across discontinuities."""
         clock = RunningClock(self.place, self.input, sound=True, warn=self.callbacks.warn)
         if self.first > origin_of(self.input) + 1 and can_seek(self.input, self.place):
             self.input.seek(int((self.first - 1) / self.stream.time_base), stream=self.stream)
@@ -111,7 +111,7 @@ class CopiedLane:
                 yield packet
 
     def timed(self, packets: Iterator[Any]) -> Iterator[Any]:
-        """Packets that all say how long they last, which those of Matroska need not: MP4 leaves out a last one without a length."""
+        """Sets missing durations, as in Matroska: MP4 drops a last packet without a duration."""
         held: Any = None
         for packet in packets:
             if held is not None:
@@ -123,15 +123,15 @@ class CopiedLane:
             yield held
 
     def decoded_length(self, packet: Any) -> int:
-        """How many ticks a packet sounds; 0 if it does not decode."""
+        """Duration of a packet in ticks by decoding it; 0 if it does not decode."""
         with suppress(av.FFmpegError):
             samples = sum(frame.samples for frame in (*packet.decode(), *self.stream.decode(None)))
             return math.ceil(Fraction(samples, self.stream.codec_context.sample_rate) / packet.time_base)
         return 0
 
     def shown(self, demuxed: Iterator[Any]) -> Iterator[Any]:
-        """Packets up to the first that cannot be read. Where there is no edit list, those that the source's hides are left out; but not the
-        few before its beginning that a decoder needs to start, in which nothing sounds.
+        """Packets up to the first unreadable one. If the output has no edit list, those hidden by the source's are dropped, except the
+        priming packets that a decoder needs to start.
         """
         hidden: list[Any] = []
         for packet in readable(demuxed):
@@ -144,7 +144,7 @@ class CopiedLane:
             yield packet
 
     def pump(self, until: Fraction | None) -> None:
-        """Writes what sounds before `until` (seconds of the output); everything if None."""
+        """Writes the packets that start before `until` (output seconds); all if None."""
         while True:
             self.callbacks.check_interrupt()
             self.waiting = self.waiting or next(self.packets, None)
@@ -168,7 +168,7 @@ class CopiedLane:
 
 
 class EncodedLane:
-    """Blocks of samples, each with its first sample's number, encoded as AAC or Opus."""
+    """Encodes blocks of samples, each with the number of its first sample, as AAC or Opus."""
 
     def __init__(self, blocks: Iterator[tuple[int, NDArray]], rate: int, layout: str, encoder: str, output: Any, callbacks: Callbacks) -> None:
         self.callbacks = callbacks
@@ -181,7 +181,7 @@ class EncodedLane:
         self.waiting: tuple[int, NDArray] | None = None
 
     def pump(self, until: Fraction | None) -> None:
-        """Encodes whole blocks that begin before `until` (seconds of the output); everything if None."""
+        """Encodes whole blocks that end before `until` (output seconds); all if None."""
         while True:
             self.callbacks.check_interrupt()
             self.waiting = self.waiting or next(self.blocks, None)
@@ -213,7 +213,7 @@ def supported_rate(rate: int, allowed: tuple[int, ...]) -> int:
 
 
 def resampled(blocks: Iterator[tuple[int, NDArray]], rate: int, target: int, layout: str) -> Iterator[tuple[int, NDArray]]:
-    """Blocks at another sample rate, counted anew."""
+    """The blocks resampled to the rate `target`, with sample numbers at that rate."""
     if rate == target:
         yield from blocks
         return
@@ -232,7 +232,7 @@ def resampled(blocks: Iterator[tuple[int, NDArray]], rate: int, target: int, lay
 
 
 def track_blocks(track: AudioTrack, lead: Fraction) -> Iterator[tuple[int, NDArray]]:
-    """The samples, numbered so that the first sounds `lead` seconds into the output."""
+    """Blocks of the samples; the first one is at `lead` seconds of the output."""
     first = round(lead * track.rate)
     waveform = track.waveform.detach().cpu().to(torch.float32)
     if len(waveform) not in LAYOUTS:
@@ -242,7 +242,7 @@ def track_blocks(track: AudioTrack, lead: Fraction) -> Iterator[tuple[int, NDArr
 
 
 def file_blocks(place: Place, index: int, layout: str, origin: Fraction, callbacks: Callbacks) -> Iterator[tuple[int, NDArray]]:
-    """Decoded samples of one audio stream from `origin` on, numbered from there; gaps in the stream become silence."""
+    """Blocks of an audio stream from `origin` seconds on, numbered from there; gaps become silence."""
     with open_input(place) as container:
         stream = container.streams.audio[index]
         rate = stream.codec_context.sample_rate
@@ -285,7 +285,7 @@ def silence(start: int, length: int, channels: int) -> Iterator[tuple[int, NDArr
 
 
 def decoded_frames(container: Any, stream: Any) -> Iterator[Any]:
-    """Audio frames up to the end or the first unreadable packet; packets that do not decode leave a gap."""
+    """Audio frames up to the first unreadable packet; packets that do not decode leave a gap."""
     for packet in readable(container.demux(stream)):
         with suppress(av.FFmpegError):
             yield from packet.decode()
@@ -296,7 +296,7 @@ Lane = CopiedLane | EncodedLane
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """How one audio stream of a file comes into the copy: as packets (`encoder` None), or decoded in `source` and encoded in `layout`."""
+    """How an audio stream is copied: as packets (`encoder` None), or decoded to the layout `source` and encoded as `layout`."""
 
     index: int
     encoder: str | None = None
@@ -305,7 +305,7 @@ class StreamPlan:
 
 
 def plan_lanes(place: Place, container: str | None) -> tuple[list[StreamPlan], list[str]]:
-    """How each audio stream of a file goes into a container, and in words what is lost of it; images (None) have no sound."""
+    """A plan for each audio stream of a file in a container, and descriptions of losses; None stands for images, which have no sound."""
     plans: list[StreamPlan] = []
     lost: list[str] = []
     with open_input(place) as probe:
@@ -331,9 +331,9 @@ def plan_lanes(place: Place, container: str | None) -> tuple[list[StreamPlan], l
 
 
 def aac_changes(place: Place, index: int) -> bool:
-    """Whether a broadcast's AAC has several forms, of which other containers state the first alone: then the rest is silent in copied packets.
+    """Whether a broadcast's AAC changes its configuration: other containers state only the first one, so later copied packets would not decode.
 
-    Each packet says its own in an ADTS header (ISO/IEC 14496-3, 1.A.2.2): profile, sampling frequency and channels. Reads the whole file.
+    Each packet has its configuration in an ADTS header (ISO/IEC 14496-3, 1.A.2.2). Reads the whole file.
     """
     with open_input(place) as container:
         stream = container.streams.audio[index]
@@ -347,7 +347,7 @@ UNNAMED_LAYOUTS = tuple(f"{count} channels" for count in LAYOUTS)
 
 
 def layouts(layout: Any, encoder: str) -> tuple[str, str]:
-    """What a stream's channels are encoded as, and decoded as; channels without names are taken one by one."""
+    """Layouts to encode as and to decode to; unnamed channels are mapped one to one."""
     if layout.name in ENCODER_LAYOUTS[encoder]:
         return layout.name, layout.name
     target = LAYOUTS.get(layout.nb_channels, "stereo")
@@ -359,9 +359,9 @@ def encoder_of(container: str) -> str:
 
 
 def read_audio(place: Place, start: Fraction = Fraction(0), end: Fraction | None = None, callbacks: Callbacks | None = None) -> AudioTrack | None:
-    """The first audio stream that can be decoded, from `start` to `end` seconds of the file's clock; None if there is none or it is silent there.
+    """The first decodable audio stream from `start` to `end` seconds of the file's clock; None if it has no samples there.
 
-    Where the stream has no sound yet, or a gap, there are zeros, so that sample i always belongs to start + i / rate.
+    Gaps and a late start are filled with zeros, so that sample i is at start + i / rate.
     """
     with open_input(place) as container:
         index, stream = next(((index, one) for index, one in enumerate(container.streams.audio) if has_sound(one)), (0, None))
@@ -385,16 +385,16 @@ def read_audio(place: Place, start: Fraction = Fraction(0), end: Fraction | None
 
 
 def track_of(audio: Any) -> AudioTrack | None:
-    """`audio` if it is samples, None if it is a place."""
+    """`audio` if it is an AudioTrack, else None."""
     return audio if isinstance(audio, AudioTrack) else None
 
 
 def open_lanes(audio: AudioTrack | Place, container: str, output: Any, origin: Fraction, lead: Fraction, callbacks: Callbacks) -> list[Lane]:
-    """One lane per audio stream of `audio`, added to an output container.
+    """Adds one lane per audio stream of `audio` to an output container.
 
     Args:
-        origin: second of the source, counted from its `SourceInfo.origin`, that becomes second 0 of the output.
-        lead: second of the output at which an AudioTrack begins.
+        origin: source time in seconds, from its `SourceInfo.origin`, that becomes 0 s of the output.
+        lead: output time in seconds at which an AudioTrack begins.
     """
     if (track := track_of(audio)) is not None:
         encoder, layout = encoder_of(container), LAYOUTS.get(track.waveform.shape[0], "mono")
@@ -415,7 +415,7 @@ def open_lanes(audio: AudioTrack | Place, container: str, output: Any, origin: F
 
 
 def copy_stream_metadata(target: Any, stream: Any) -> None:
-    """Gives an output stream what players choose a source's stream by: language, title, and whether it is the default, a comment and so on."""
+    """Copies language, title and disposition (default, comment and so on), by which players choose a stream."""
     target.metadata.update({key: stream.metadata[key] for key in ("language", "title") if key in stream.metadata})
     if stream.disposition:
         target.disposition = stream.disposition.value

@@ -1,4 +1,4 @@
-"""What a file carries beside picture and sound: tags, chapters, subtitles, a timecode. Copied where the container allows, else named."""
+"""Tags, chapters, subtitles, timecode and attachments: copied if the container allows, else reported as lost."""
 
 from __future__ import annotations
 
@@ -27,37 +27,37 @@ SUBTITLES = {
     "matroska": {"subrip", "srt", "ass", "ssa", "webvtt", "hdmv_pgs_subtitle", "pgssub", "dvd_subtitle", "dvdsub"},
     "webm": {"webvtt"},
 }
-"""Subtitle codecs that each container takes as they are, by the names of formats and of decoders."""
+"""Subtitle codecs that each container takes, by names of codecs and decoders."""
 
 PLAIN_TAGS = frozenset(
     ("title", "artist", "album", "album_artist", "composer", "comment", "date", "copyright", "genre", "creation_time", "location", "timecode")
 )
-"""Tags for which MP4 and MOV have boxes that every player reads; others go into their list of named tags, all of them then."""
+"""Tags with boxes of their own in MP4 and MOV; with any other tag, all go into the list of named tags."""
 
 COVERS = {"mjpeg": "jpg", "png": "png"}
-"""Codecs of cover pictures that players look for, and the suffixes of their files."""
+"""Codecs of cover pictures that players read, and their file suffixes."""
 MIME_TYPES = {"jpg": "image/jpeg", "png": "image/png"}
 
 MAX_TIMECODE_RATE = 255
-"""Frames per second up to which a timecode track can count; FFmpeg refuses to finish a file with more."""
+"""Maximum frame rate of a timecode track; FFmpeg fails to finish a file with more."""
 
 TECHNICAL = re.compile(r"major_brand|minor_version|compatible_brands|encoder|duration|handler_name|vendor_id|alpha_mode|_statistics_.*|language")
-"""Tags about the file rather than the clip."""
+"""Tags that describe the file rather than the clip."""
 
 
 @dataclass(frozen=True)
 class Companions:
-    """What one file carries.
+    """Metadata and streams of a file besides picture and sound.
 
     Attributes:
         tags: of the file.
-        picture: title and language of the picture.
+        picture: title and language of the video stream.
         timecode: of the first frame, such as 01:00:00:00.
         chapters: as PyAV gives them.
         subtitles: codec and language of each track.
         covers: codec of each cover picture.
         attachments: name of each attached file, such as the fonts of subtitles.
-        others: names of what no copy keeps.
+        others: names of streams that no copy keeps.
     """
 
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -70,11 +70,11 @@ class Companions:
     others: tuple[str, ...] = ()
 
     def taken(self, container: str) -> list[int]:
-        """The subtitle tracks that a container takes."""
+        """Indices of the subtitle tracks that a container takes."""
         return [index for index, (codec, _) in enumerate(self.subtitles) if codec in SUBTITLES[container]]
 
     def losses(self, container: str | None) -> list[str]:
-        """Names of what a copy will not have; of images (None) everything."""
+        """Descriptions of what a copy in `container` (None: images) will lack."""
         lost = [index for index in range(len(self.subtitles)) if container is None or index not in self.taken(container)]
         named = [f"subtitle track {index + 1} ({', '.join(filter(None, self.subtitles[index]))})" for index in lost]
         if container is None:
@@ -91,7 +91,7 @@ class Companions:
 
 
 def companions_of(place: Place) -> Companions:
-    """Of a video file, by its header; raises VideoError if it cannot be opened."""
+    """Companions of a video file by its header. Raises VideoError if it cannot be opened."""
     with open_input(place) as container:
         picture = picture_stream(container)
         chapters = tuple(container.chapters()) if hasattr(container, "chapters") else ()
@@ -120,12 +120,12 @@ def companions_of(place: Place) -> Companions:
 
 
 def holds_chapters(stream: Any, count: int) -> bool:
-    """Whether a data track of MP4 is the text of `count` chapters; headers of fragmented files, as OBS writes, count no samples."""
+    """Whether an MP4 data track is the text of `count` chapters; headers of fragmented files (OBS) do not count samples."""
     return stream.frames == count or (stream.name == "bin_data" and not stream.frames)
 
 
 def cover_codec(stream: Any) -> str:
-    """Of a cover picture; empty for one that is not in the file once, such as thumbnails."""
+    """Codec of a cover picture; empty for other pictures, such as timed thumbnails."""
     once = stream.disposition & Disposition.attached_pic and stream.codec_context is not None
     return stream.codec_context.name if once else ""
 
@@ -135,12 +135,12 @@ def takes_attachments(container: str | None) -> bool:
 
 
 def takes_cover(container: str | None, codec: str) -> bool:
-    """Whether a container takes a cover picture: MP4 among its tags, Matroska as an attached file."""
+    """Whether a container takes a cover picture: MP4 as a tag, Matroska as an attachment."""
     return codec in COVERS and (container == "mp4" or takes_attachments(container))
 
 
 def add_attached(place: Place, container: str, output: Any) -> list[Any]:
-    """Adds the attached files and cover pictures that a container takes to an output; returns packets to be written once its header is."""
+    """Adds supported attachments and cover pictures to an output; returns packets to write after its header."""
     packets: list[Any] = []
     with open_input(place) as source:
         if takes_attachments(container):
@@ -164,18 +164,18 @@ def add_attached(place: Place, container: str, output: Any) -> list[Any]:
 
 
 def losses_of(place: Place, container: str) -> list[str]:
-    """Names of what is in a video file and will not be in its copy in a container; raises VideoError if it cannot be opened."""
+    """Descriptions of what a copy of a video file in `container` will lack. Raises VideoError if it cannot be opened."""
     return [*companions_of(place).losses(container), *plan_lanes(place, container)[1]]
 
 
 def kept_companions(
     like: SourceInfo | None, sound: Sound | None, container: str | None, warn: Callable[[str], None], name: str, *more: str
 ) -> Companions:
-    """The companions of the file that a clip is `like`, after one warning that names all that `container` (None: images) cannot carry.
+    """The companions of the file of `like`; warns once of everything that `container` (None: images) cannot carry.
 
     Args:
-        sound: where the sound comes from.
-        name: of the output.
+        sound: source of the sound.
+        name: output's name.
         more: further losses.
     """
     lost = [*more, *(like.lost if like is not None else ())]
@@ -204,7 +204,7 @@ def kept_companions(
 
 
 def clip_tags(metadata: Mapping[str, str]) -> dict[str, str]:
-    """The tags about the clip rather than its file; a twin that FFmpeg adds in another language goes."""
+    """The tags that describe the clip rather than its file, without the per-language duplicates that FFmpeg adds."""
     named = {key.lower() if key.lower() in PLAIN_TAGS else key: value for key, value in metadata.items()}
     if (time := named.get("creation_time", "").split(";"))[1:] == time[:1]:  # FFmpeg 9 reads it from MP4's header and from its list of tags
         named["creation_time"] = time[0]
@@ -213,7 +213,7 @@ def clip_tags(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def moved_chapters(chapters: tuple[Mapping[str, Any], ...], origin: Fraction, length: Fraction | None) -> list[Any]:
-    """Chapters of a copy whose second 0 is second `origin` of the source; those outside it go, others end where it does."""
+    """Chapters shifted by -`origin` seconds and clipped to [0, length)."""
     moved = []
     for chapter in chapters:
         base = chapter["time_base"]
@@ -225,7 +225,7 @@ def moved_chapters(chapters: tuple[Mapping[str, Any], ...], origin: Fraction, le
 
 
 def advance_timecode(timecode: str, frames: int, rate: Fraction) -> str:
-    """The timecode `frames` later; with a semicolon minutes drop their first numbers, each tenth excepted (SMPTE 12M).
+    """The timecode `frames` later; a semicolon marks drop-frame counting (SMPTE 12M).
 
     >>> advance_timecode("00:00:59;29", 1, Fraction(30000, 1001))
     '00:01:00;02'
@@ -247,7 +247,7 @@ def advance_timecode(timecode: str, frames: int, rate: Fraction) -> str:
 
 
 class SubtitleLane:
-    """Packets of one subtitle stream, moved by -`origin` seconds (of its clock) and cut to what is shown in [0, end), if that is known."""
+    """Copies the packets of a subtitle stream, shifted by -`origin` seconds and clipped to [0, end) if `end` is known."""
 
     def __init__(self, place: Place, index: int, output: Any, origin: Fraction, end: Fraction | None) -> None:
         self.input = open_input(place)
@@ -271,7 +271,7 @@ class SubtitleLane:
             yield packet
 
     def pump(self, until: Fraction | None) -> None:
-        """Writes what begins before `until` (seconds of the output); everything if None."""
+        """Writes the packets that start before `until` (output seconds); all if None."""
         while True:
             self.waiting = self.waiting or next(self.packets, None)
             if self.waiting is None or (until is not None and self.waiting.pts * self.waiting.time_base >= until):

@@ -1,4 +1,4 @@
-"""The source of a clip's sound: samples, or a file."""
+"""Source of a clip's sound: samples or a file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .audio import AudioTrack, track_of
 
 @dataclass(frozen=True)
 class Sound:
-    """Samples, or the file that they are in.
+    """Samples, or a file with sound.
 
     Attributes:
         track: the samples.
-        place: the file, where there are none.
-        start: second of the source's clock at which `track` begins; None if that is wherever the frames begin.
+        place: the file, if there are no samples.
+        start: source time in seconds at which `track` begins; None means at the first frame.
     """
 
     track: AudioTrack | None
@@ -27,7 +27,7 @@ class Sound:
     start: Fraction | None = None
 
     def at(self, start: Fraction) -> AudioTrack | Place:
-        """What goes with frames from second `start` of the source on; samples without a file begin with them."""
+        """The sound for frames from `start` (source seconds) on."""
         if self.track is None:
             assert self.place is not None
             return self.place
@@ -35,7 +35,7 @@ class Sound:
 
 
 def sound_in(audio: AudioTrack | FrameSource | SourceInfo | Place | None) -> Sound | None:
-    """Where a clip's sound is; None where it cannot have any."""
+    """The source of a clip's sound; None if it cannot have any."""
     info: Any = getattr(audio, "info", audio)
     if not isinstance(info, SourceInfo):
         return None if audio is None else Sound(track_of(audio), info)
@@ -45,5 +45,5 @@ def sound_in(audio: AudioTrack | FrameSource | SourceInfo | Place | None) -> Sou
 
 
 def file_of(info: SourceInfo) -> Place | None:
-    """The video file that a clip is in, if it is in one."""
+    """The clip's video file; None if it has none."""
     return None if info.is_sequence or track_of(info.sound) is not None else info.path or info.sound

@@ -1,1 +1,1 @@
-"""Clips out: encoders, the clock of the written file, and a final name that appears only when the clip is complete."""
+"""Writing clips: encoders, timestamps and atomic output."""

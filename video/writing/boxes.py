@@ -1,4 +1,4 @@
-"""Display matrix and size of a finished MP4 or MOV file, set in place (ISO/IEC 14496-12)."""
+"""Sets display matrix and size of a finished MP4 or MOV file in place (ISO/IEC 14496-12)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ ROTATIONS = {0: (1, 0, 0, 1), 90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), -90: (0, 1
 class Box(NamedTuple):
     kind: bytes
     start: int
-    """First byte of the content."""
+    """Offset of the content."""
     stop: int
 
 
 def boxes(file: BinaryIO, start: int, stop: int) -> Iterator[Box]:
-    """The boxes that lie side by side between two offsets."""
+    """The sibling boxes between two offsets."""
     while start + 8 <= stop:
         file.seek(start)
         size, kind = struct.unpack(">I4s", file.read(8))
@@ -46,12 +46,12 @@ def find(file: BinaryIO, box: Box, *path: bytes) -> Box:
 
 
 def set_display(path: Path, *, rotation: int, size: tuple[int, int], mirrored: bool = False, aspect: float = 1.0) -> None:
-    """Sets how the video track of a file is shown.
+    """Sets rotation and size of a file's video track.
 
     Args:
-        rotation: degrees counter-clockwise that make the stored pixels upright.
-        size: (height, width) of the stored pixels that are shown; at most one less than coded.
-        mirrored: whether they are then mirrored, left to right.
+        rotation: degrees counter-clockwise that turn the stored pixels upright.
+        size: (height, width) of the visible stored pixels; at most one less than coded.
+        mirrored: whether they are then mirrored left to right.
         aspect: width / height of a stored pixel.
     """
     height, width = size

@@ -1,4 +1,4 @@
-"""Which encoders there are, what they take, and how they are asked for quality."""
+"""Encoders, their containers and pixel formats, and their options for quality."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ HDR = (16, 18)
 
 @dataclass(frozen=True)
 class VideoCodec:
-    """One choice of `codec`.
+    """A choice of `codec`.
 
     Attributes:
-        encoders: FFmpeg encoders, the first one present is used.
-        containers: FFmpeg muxers it may go into.
-        pixel_formats: accepted, the first is the default.
-        kept: further pixel formats, taken where the source has them and none is asked for.
-        odd_sizes: whether odd widths and heights can be stored with subsampled chroma.
-        constant_quality: whether it has a scale of `crf`.
-        least_side: smallest width and height the encoder is safe with (below 64, x265 writes outside its memory and SVT-AV1 hangs).
+        encoders: FFmpeg encoders, the first available one is used.
+        containers: FFmpeg muxers that take it.
+        pixel_formats: accepted ones, the first is the default.
+        kept: further pixel formats, used if the source has them and none is requested.
+        odd_sizes: whether it stores odd sizes with subsampled chroma.
+        constant_quality: whether it has a `crf` scale.
+        least_side: minimum safe width and height (below 64, x265 writes outside its memory and SVT-AV1 hangs).
     """
 
     name: str
@@ -56,7 +56,7 @@ class VideoCodec:
         raise VideoError(f"this PyAV has no encoder for {self.name} ({' or '.join(self.encoders)}); choose another codec")
 
     def options(self, encoder: str, crf: float, preset: str | None, pixel_format: str, grading: Grading | None = None) -> dict[str, str]:
-        """Encoder options for a constant quality `crf` (the codec's own scale) and a speed name as x264 has them."""
+        """Encoder options for a constant quality `crf` (the codec's own scale) and one of SPEEDS."""
         speed = SPEEDS.index(preset or "medium")
         options = {
             # With mbtree, x264's AVX-512 code gives other bits on every run at most widths (x264 core 165, PyAV 18); without, files grow 14 %.
@@ -81,7 +81,7 @@ HDR_PARAMETERS = {
     "libx265": ("x265-params", ":", "master-display", "max-cll", False),
     "libsvtav1": ("svtav1-params", ":", "mastering-display", "content-light", True),
 }
-"""By encoder: where its own parameters go, what stands between them, their names for a Grading, and whether its numbers are decimal."""
+"""By encoder: option of its own parameters, their separator, the two names for a Grading, and whether its numbers are decimal."""
 
 
 def mastering_display(grading: Grading, decimal: bool) -> str:
@@ -118,17 +118,17 @@ CODECS = {
 
 
 def default_codec(path: str | PathLike[str]) -> str:
-    """The codec of a file for which none is named: h264, and vp9 in WebM, which does not take that."""
+    """The default codec of a file: h264, or vp9 in WebM."""
     return "vp9" if CONTAINERS.get(Path(path).suffix.lower()) == "webm" else "h264"
 
 
 def default_suffix(codec: str) -> str:
-    """Of the files that a codec goes into where none is named."""
+    """The default file suffix of a codec."""
     return {"prores": ".mov", "ffv1": ".mkv"}.get(codec, ".mp4")
 
 
 def choose_container(path: Path | None, container: str | None) -> str:
-    """The muxer by suffix, or as named; raises VideoError for a container that is not written here."""
+    """The muxer by suffix or name. Raises VideoError for an unsupported container."""
     suffix = f".{container.lstrip('.').lower()}" if container else (path.suffix.lower() if path else ".mp4")
     if suffix == ".matroska":
         return "matroska"
@@ -182,7 +182,7 @@ def storable_format(codec: VideoCodec, container: str, pixel_format: str, height
 
 
 def lost_detail(source: SourceInfo, codec: VideoCodec, pixel_format: str) -> str | None:
-    """A sentence if the source has more than 8 bits per channel and `pixel_format` has not, or the source's chroma has more samples."""
+    """A warning if `pixel_format` has 8 bits and the source more, or fewer chroma samples than the source; else empty."""
     bits = depth(source.pix_fmt)
 
     def deep(name: str) -> bool:
@@ -202,6 +202,6 @@ def lost_detail(source: SourceInfo, codec: VideoCodec, pixel_format: str) -> str
 
 
 def chroma_samples(pix_fmt: str) -> tuple[int, int]:
-    """Of chroma in a square of 64 pixels, across and down; none in grey, nor in RGB, of which nobody expects chroma."""
+    """Chroma samples across and down per 64 x 64 pixels; none for grey and RGB."""
     kind = VideoFormat(pix_fmt)
     return (0, 0) if kind.is_rgb or len(kind.components) < 3 else (kind.chroma_width(64), kind.chroma_height(64))

@@ -1,4 +1,4 @@
-"""Unfinished output of killed jobs: told from that of running ones by a lock, which ends with its process."""
+"""Unfinished output of killed jobs, distinguished from that of running ones by a lock that ends with its process."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ except ImportError:  # Windows: without such locks nothing is swept
     fcntl = None  # type: ignore[assignment]
 
 SUFFIX = ".fvr.part"
-"""Ending of a clip's file or folder of images until it is complete."""
+"""Suffix of an unfinished file or folder of images."""
 KEPT = ".fvr.kept"
-"""Ending of what is complete but could not be given its name."""
+"""Suffix of finished output that could not be given its name."""
 UNLOCKED_SECONDS = 10.0
-"""In which a new one may not be locked yet."""
+"""Age below which a new one may not be locked yet."""
 
 
 def claim(part: Path, owner: object) -> Callable[[], object]:
-    """Locks a hidden file or folder until `owner` goes, this process ends, or the returned function is called."""
+    """Locks a hidden file or folder until `owner` is deleted, this process ends, or the returned function is called."""
     if fcntl is None:
         return lambda: None
     handle = os.open(part, os.O_RDONLY)
@@ -34,7 +34,7 @@ def claim(part: Path, owner: object) -> Callable[[], object]:
 
 
 def keep(part: Path) -> Path:
-    """Renames what is complete so that `sweep` leaves it; returns the new name."""
+    """Renames finished output so that `sweep` leaves it; returns the new path."""
     kept = part.with_name(part.name.removesuffix(SUFFIX) + KEPT)
     try:
         return part.replace(kept)
@@ -43,7 +43,7 @@ def keep(part: Path) -> Path:
 
 
 def sweep(folder: Path) -> list[str]:
-    """Removes what jobs that are no longer running left in a folder; returns a sentence that says so, or none."""
+    """Removes leftovers of dead jobs from a folder; returns one sentence about them, or none."""
     names: list[str] = []
     if fcntl is None:
         return names
@@ -59,7 +59,7 @@ def sweep(folder: Path) -> list[str]:
 
 
 def _remove_abandoned(part: Path) -> bool:
-    """Removes one, if its process is dead."""
+    """Removes a leftover if its process is dead."""
     handle = os.open(part, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
     try:
         if time.time() - os.fstat(handle).st_mtime < UNLOCKED_SECONDS:

@@ -1,4 +1,4 @@
-"""Atomic output: a hidden temporary file gets its name once it is complete."""
+"""Atomic output: a hidden temporary file is renamed when complete."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .leftovers import SUFFIX
 
 
 def hidden_file(path: Path | None, overwrite: bool) -> Path:
-    """A new empty file beside `path`, or among the temporary ones for None; raises VideoError if `path` is taken or its folder is not there."""
+    """A new empty file beside `path`, or a temporary file for None. Raises VideoError if `path` is taken or its folder is missing."""
     if path is None:
         handle, name = tempfile.mkstemp(prefix="fvr-", suffix=SUFFIX)
     else:
@@ -34,7 +34,7 @@ def hidden_file(path: Path | None, overwrite: bool) -> Path:
 
 @contextmanager
 def writable(folder: Path) -> Iterator[None]:
-    """Raises VideoError, naming the folder rather than the hidden name tried, where nothing can be made in it."""
+    """Raises VideoError naming the folder, not the hidden file, if it is not writable."""
     try:
         yield
     except OSError as error:
@@ -42,10 +42,10 @@ def writable(folder: Path) -> Iterator[None]:
 
 
 def publish(part: Path, target: Path, overwrite: bool, otherwise: Callable[[Path], Path] | None = None) -> Path:
-    """Moves a finished file to `target`, or the next free name that `otherwise` gives; returns the name.
+    """Moves a finished file to `target`, or the next free name from `otherwise`; returns the path.
 
     Raises:
-        FileExistsError: if the name is taken and there is no `otherwise`.
+        FileExistsError: if the name is taken and `otherwise` is None.
     """
     allow(part, 0o666)
     while not overwrite:
@@ -68,7 +68,7 @@ def pour(part: Path, target: IO[bytes]) -> None:
 
 
 def take_name(part: Path, target: Path) -> None:
-    """Moves a finished file to a free name, or raises FileExistsError; interrupted, it leaves nothing under that name."""
+    """Moves a finished file to a free name, else raises FileExistsError; leaves nothing under that name if interrupted."""
     made = False
     try:
         try:
@@ -88,7 +88,7 @@ def take_name(part: Path, target: Path) -> None:
 
 
 def allow(path: Path, mode: int) -> None:
-    """Permissions as for any new file (`mode` less the umask); disks that have none are left as they are."""
+    """Sets the permissions of a new file (`mode` without the umask), if the disk supports them."""
     umask = os.umask(0)
     os.umask(umask)
     with suppress(OSError):

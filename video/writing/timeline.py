@@ -1,4 +1,4 @@
-"""The clock of a clip being written: which tick each frame falls on, and how long each packet lasts."""
+"""Timestamps of a clip being written: ticks of frames and durations of packets."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from ..errors import VideoError
 
 MAX_TICK_RATE = 1_000_000
-"""Ticks per second beyond which a clock is rounded."""
+"""Maximum ticks per second; finer clocks are rounded."""
 
 
 def choose_tick(times: Sequence[Fraction], wanted: Fraction | None, *, fine: bool) -> Fraction:
-    """A clock on which the first times and the ticks of `wanted` fall exactly, no finer than a microsecond; `fine`: of 10 kHz at least."""
+    """A tick in seconds that divides the given times and `wanted` exactly, at least 1 us; at most 0.1 ms if `fine`."""
     ticks = lcm(*(time.denominator for time in times), wanted.denominator if wanted else 1)
     if ticks > MAX_TICK_RATE:
         ticks = wanted.denominator if wanted else 90_000
@@ -24,12 +24,12 @@ def choose_tick(times: Sequence[Fraction], wanted: Fraction | None, *, fine: boo
 
 
 class Timeline:
-    """Frames on ticks of the output, packets one late: the last one's duration makes the sum over the track reach the clip's end.
+    """Assigns ticks to frames and durations to packets, one packet late: the last one's duration makes the track end with the clip.
 
     Attributes:
-        origin: second of the source's clock that becomes second 0.
+        origin: source time in seconds that becomes 0.
         tick: seconds.
-        last: tick of the last frame, and the second at which it ends.
+        last: tick of the last frame, and its end in seconds.
     """
 
     def __init__(self, origin: Fraction, tick: Fraction) -> None:
@@ -41,7 +41,7 @@ class Timeline:
         self.held: Any = None
 
     def place(self, start: Fraction, end: Fraction, frame: str) -> int:
-        """The tick of the next frame; raises VideoError, naming `frame`, if it does not come after the one before."""
+        """The tick of the next frame. Raises VideoError naming `frame` if it is not after the previous one."""
         tick = round((start - self.origin) / self.tick)
         length = max(1, round((end - start) / self.tick))
         if self.last is not None and tick <= self.last[0]:
@@ -53,7 +53,7 @@ class Timeline:
         return tick
 
     def mux(self, packets: Sequence[Any], output: Any) -> None:
-        """Writes packets, all but the last of them."""
+        """Writes packets, holding back the last one."""
         for packet in packets:
             before = self.held.dts if self.held is not None else packet.pts - 2
             if packet.dts is None or not packet.pts - 60 / self.tick < packet.dts <= packet.pts:
@@ -66,7 +66,7 @@ class Timeline:
             self.held = packet
 
     def finish(self, output: Any, *, exact: bool) -> Fraction:
-        """Writes the last packet and returns the second at which the last frame ends. `exact`: its duration makes the track end there.
+        """Writes the last packet and returns the last frame's end in seconds. `exact`: its duration makes the track end there.
 
         MP4 sums durations in decoding order, where the last packet is not always the last frame; its edit list ends with the latest packet.
         Readers take the shorter of the two, so one is made exact and the other not shorter.

@@ -1,4 +1,4 @@
-"""Writing a clip as a stream of chunks; the final name appears only when the clip is complete."""
+"""Writing a clip in chunks; the file gets its name only when complete."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ class Encoding:
 
 
 class VideoSink:
-    """A video file being written. Use as a context manager: leaving it normally finishes the file, an exception removes it.
+    """A video file being written. As a context manager, it finishes the file on success and removes it on an exception.
 
     Attributes:
-        path: final name, sure once the sink is closed; None when writing into an open binary file.
-        size: (H, W) of the upright frames; None until the first frames if not given.
-        warnings: what could not be kept as it was.
-        count: frames written.
-        length: seconds that the clip will last, where that is less than `like` does; chapters and subtitles end there.
+        path: final name, settled when the sink is closed; None for an open binary file.
+        size: (H, W) of the upright frames; None until known.
+        warnings: sentences about losses and changes.
+        count: number of frames written.
+        length: duration in seconds if shorter than `like`; chapters and subtitles end there.
     """
 
     def __init__(
@@ -109,12 +109,12 @@ class VideoSink:
 
         Args:
             frames: (n, 3, H, W) in [0, 1], upright.
-            starts, ends: seconds; starts increase over the whole clip. A frame is shown until the next one starts, the
-                last one until its end.
-            stored: frames of `like` as they were decoded, None for those that were changed; what has the copy's format keeps its numbers.
+            starts, ends: seconds, starts increasing over the whole clip. A frame lasts until the next one starts, the last
+                one until its end.
+            stored: decoded frames of `like`, None for changed ones; written losslessly if they have the output's format.
 
         Raises:
-            VideoError: for frames of another size, times that do not increase, or an encoder that refuses.
+            VideoError: for frames of another size, times that do not increase, or encoder errors.
         """
         if self.part is None:
             raise VideoError(f"{self.name} is already finished; open a new sink")
@@ -135,7 +135,7 @@ class VideoSink:
             raise self.refused(error, "written") from error
 
     def refused(self, error: av.FFmpegError | OSError, what: str) -> VideoError:
-        """What to say where an encoder, or the disk, refuses."""
+        """The error for a failure of encoder or disk."""
         if error.errno in DISK_FULL:
             return VideoError(f"{self.name} could not be {what}, as its disk is full; make room and give the same command again")
         if error.errno == errno.EFBIG:
@@ -144,7 +144,7 @@ class VideoSink:
         return VideoError(f"{self.name} could not be {what} by {self.encoding.codec.name} ({ffmpeg_reason(error)})")
 
     def choose_pixel_format(self) -> None:
-        """Chooses what depends on the size, and warns of what that costs."""
+        """Chooses the pixel format by size, with warnings of losses."""
         assert self.size is not None
         like, encoding = self.like, self.encoding
         height, width = self.stored_size
@@ -163,7 +163,7 @@ class VideoSink:
             )
 
     def open(self, starts: list[Fraction], ends: list[Fraction]) -> None:
-        """Opens the encoder and writes the header, now that the size and the clock are known."""
+        """Opens the encoder and writes the header, once size and clock are known."""
         assert self.size is not None
         like, encoding = self.like, self.encoding
         if not self.pixel_format:
@@ -186,12 +186,12 @@ class VideoSink:
             self.output.mux(packet)
 
     def zero(self, start: Fraction) -> Fraction:
-        """Second of the source's clock that becomes second 0 of a file whose first frame is shown at `start`."""
+        """Source time in seconds that becomes 0 s of a file whose first frame starts at `start`."""
         like = self.like
         return start if like is not None and start != like.start else min(like.origin if like is not None else Fraction(0), start)
 
     def add_picture(self, rate: Fraction, tick: Fraction) -> Any:
-        """The stream of the picture, with its encoder."""
+        """Adds the video stream with its encoder."""
         like, encoding = self.like, self.encoding
         height, width = self.stored_size
         encoder = encoding.codec.encoder()
@@ -214,7 +214,7 @@ class VideoSink:
         return stream
 
     def add_companions(self, start: Fraction, origin: Fraction) -> None:
-        """Adds chapters, subtitles and the timecode of the first frame, `start` on the source's clock."""
+        """Adds chapters, subtitles and timecode; the first frame is at `start` (source seconds)."""
         companions, like = self.companions, self.like
         if like is None or companions == Companions():
             return
@@ -230,7 +230,7 @@ class VideoSink:
 
     @property
     def tags(self) -> dict[str, str]:
-        """The source's, and those that were asked for."""
+        """Tags of the source and those requested."""
         return {**self.companions.tags, **self.encoding.metadata}
 
     def warn(self, sentence: str) -> None:
@@ -238,7 +238,7 @@ class VideoSink:
             self.warnings.append(sentence)
 
     def lossless_frame(self, stored: Any) -> VideoFrame | None:
-        """The planes of a decoded frame as they go into this file; None if it has another format, turn or colours."""
+        """A copy of a decoded frame's planes; None if its format, orientation or colours differ from this file's."""
         like = self.like
         if stored is None or like is None or stored.format.name != self.pixel_format or (stored.height, stored.width) != self.stored_size:
             return None
@@ -261,7 +261,7 @@ class VideoSink:
             lane.pump(tick * self.timeline.tick)
 
     def stored_form(self, frame: Tensor) -> VideoFrame:
-        """(3, H, W) upright to the stored form."""
+        """(3, H, W) upright to a stored frame."""
         if self.turned and self.like is not None:
             frame = frame.flip(-1) if self.like.mirrored else frame
             frame = torch.rot90(frame, -self.like.rotation // 90, (-2, -1))
@@ -270,11 +270,11 @@ class VideoSink:
         return to_frame(frame, self.pixel_format, self.colour, self.matrix)
 
     def close(self) -> None:
-        """Finishes the file and gives it its final name.
+        """Finishes the file and moves it to its final name.
 
         Raises:
-            VideoError: if no frame was written, or the file could not be finished; or if it could not be given its name, naming the
-                hidden file in which it is kept.
+            VideoError: if no frame was written, the file could not be finished, or it could not be renamed; then it names the
+                hidden file that is kept.
         """
         if self.part is None:
             return
@@ -305,7 +305,7 @@ class VideoSink:
             self.unclaim()
 
     def settle(self) -> None:
-        """Has the file on the disk before it has its name, and before a job that made it goes; only here a disk elsewhere says that it is full."""
+        """Flushes the file to disk before it is renamed and its job removed; network disks report only now that they are full."""
         assert self.part is not None
         try:
             fsync(self.part, os.O_RDWR)
@@ -313,21 +313,21 @@ class VideoSink:
             raise self.refused(error, "finished") from error
 
     def temporary(self) -> Path:
-        """A new file to write into until it gets its name."""
+        """A new temporary file to write into."""
         return hidden_file(self.path, self.overwrite)
 
     def publish(self, part: Path) -> Path:
-        """Gives the finished file its name, and returns it."""
+        """Moves the finished file to its name; returns the path."""
         assert self.path is not None
         return publish(part, self.path, self.overwrite, self.otherwise)
 
     def mux(self, packets: Sequence[Any]) -> None:
-        """Writes encoded pictures."""
+        """Writes video packets."""
         assert self.timeline is not None
         self.timeline.mux(packets, self.output)
 
     def flush(self) -> None:
-        """Writes what the encoder still holds."""
+        """Flushes the encoder."""
         for packet in self.stream.codec_context.encode_lazy(None):
             self.callbacks.check_interrupt()
             packet.stream = self.stream
@@ -347,7 +347,7 @@ class VideoSink:
             set_display(self.part, rotation=rotation, mirrored=mirrored, size=(height, width), aspect=float(self.stored_aspect))
 
     def cuts_audio(self, end: Fraction) -> bool:
-        """Whether sound stops with the picture: always for an AudioTrack, else when the frames stop before `like` does."""
+        """Whether sound is cut at the picture's end: for an AudioTrack, or if the frames end before `like`."""
         if self.stops_early or (self.sound is not None and self.sound.track is not None):
             return True
         like = self.like
@@ -364,7 +364,7 @@ class VideoSink:
                 lane.close()
 
     def abort(self) -> None:
-        """Removes what was written so far."""
+        """Removes the unfinished file."""
         if self.part is None:
             return
         part, self.part = self.part, None
