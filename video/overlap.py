@@ -34,12 +34,12 @@ def start_thread(work: Callable[[], object], name: str) -> threading.Thread:
     return thread
 
 
-def read_ahead(items: Iterable[Item], depth: int = 1) -> Generator[Item, None, None]:
-    """Yields the items, preparing up to `depth` + 1 in advance. An exception is raised after the items before it.
+def read_ahead(items: Iterable[Item]) -> Generator[Item, None, None]:
+    """Yields the items, preparing up to two in advance. An exception is raised after the items before it.
 
     If left early, close it (`contextlib.closing`), which ends the thread and closes `items`.
     """
-    made: Queue[tuple[bool, Any]] = Queue(depth)
+    made: Queue[tuple[bool, Any]] = Queue(1)
     over = threading.Event()
 
     def work() -> None:

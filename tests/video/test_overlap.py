@@ -25,10 +25,9 @@ def numbers(count, closed=None, then=None):
             closed.append(threading.current_thread().name)
 
 
-@pytest.mark.parametrize("depth", [1, 3])
-def test_items_come_in_order_and_the_thread_ends_with_them(depth):
+def test_items_come_in_order_and_the_thread_ends_with_them():
     closed = []
-    assert list(read_ahead(numbers(20, closed), depth)) == list(range(20))
+    assert list(read_ahead(numbers(20, closed))) == list(range(20))
     assert closed == ["fvr reads ahead"] and not ours()
 
 

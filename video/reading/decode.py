@@ -73,7 +73,9 @@ class VideoSource(FrameSource):
     def sought(self, target: Fraction) -> Iterator[Timed]:
         """Frames that begin at `target` or later. In transport streams a seek lands behind the time asked for, and is tried again from earlier."""
         first = target - self.margin
-        for back in SEEK_BACK:
+        item: Timed | None = None
+        far = target > self.info.start + MIN_SEEK_FRAMES / self.info.rate and self.can_seek
+        for back in SEEK_BACK if far else ():
             frames = self.decoded(first - back)
             item = next(frames, None)
             if item is not None and item.start <= first:
@@ -114,20 +116,15 @@ class VideoSource(FrameSource):
             start = max(Fraction(0), self.info.origin + (self.info.duration or Fraction(0)) + start)
         start = start // self.info.time_base * self.info.time_base
         stop = start + duration if duration else None
-        number = -1
         held: Timed | None = None
-        far = start > self.info.start + MIN_SEEK_FRAMES / self.info.rate and self.can_seek
-        for item in self.sought(start) if far else self.decoded():
-            if item.start < start:
-                continue
+        for item in islice(self.sought(start), skip, None):
             if stop is not None and item.start >= stop:
                 held = None if held is None else held._replace(end=item.start)
                 break
-            if held is not None and number >= skip:
+            if held is not None:
                 yield held
             held = item
-            number += 1
-        if held is not None and number >= skip:
+        if held is not None:
             yield held
 
     @cached_property
