@@ -213,10 +213,10 @@ def open_input(place: Place) -> Any:
         handle = FileView(place)
     try:
         container = av.open(handle, options=demuxer_options(place), **LENIENT)
-        if rate := rate_of_stream(container):
+        if more := better_options(container):
             container.close()
             handle = handle if isinstance(handle, str) else FileView(handle.file)
-            container = av.open(handle, options={**demuxer_options(place), "framerate": str(rate)}, **LENIENT)
+            container = av.open(handle, options={**demuxer_options(place), **more}, **LENIENT)
         return container
     except (av.FFmpegError, OSError) as error:
         refuse_playlist(place, name)
@@ -230,12 +230,16 @@ MAX_STATED_RATE = 240
 """Frames per second; higher stated rates are clock ticks rather than frames."""
 
 
-def rate_of_stream(container: Any) -> Fraction | None:
-    """Frame rate stated by an elementary stream; None if unstated, and for containers with timestamps."""
-    if not container.format.flags & NO_TIMES or not container.streams.video or container.streams.video[0].codec_context is None:
-        return None
-    rate = container.streams.video[0].codec_context.framerate
-    return rate if rate and 1 <= rate <= MAX_STATED_RATE else None
+LATE_SOUND = {"analyzeduration": "60000000", "probesize": "100000000"}
+"""Options with which FFmpeg looks for the first sound of an announced stream for 60 s or 100 MB; by default it looks for 7 s or 5 MB."""
+
+
+def better_options(container: Any) -> dict[str, str]:
+    """Options to open a file anew with: the frame rate that an elementary stream states, and a longer search for sound that begins late."""
+    contexts = [stream.codec_context for stream in (*container.streams.video[:1], *container.streams.audio) if stream.codec_context is not None]
+    options = LATE_SOUND if any(context.type == "audio" and not context.sample_rate for context in contexts) else {}
+    rate = contexts[0].framerate if contexts and contexts[0].type == "video" and container.format.flags & NO_TIMES else None
+    return options | ({"framerate": str(rate)} if rate and 1 <= rate <= MAX_STATED_RATE else {})
 
 
 def picture_stream(container: Any) -> Any:

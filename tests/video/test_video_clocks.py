@@ -88,12 +88,34 @@ def test_sound_that_changes_its_form_is_heard_to_the_end(tmp_path, suffix, sound
     assert track is not None and float(track.duration) == pytest.approx(4, abs=0.1)
 
 
+def transport_packets(path) -> list[bytes]:
+    data = path.read_bytes()
+    return [data[at : at + 188] for at in range(0, len(data), 188)]
+
+
+def is_sound(packet: bytes) -> bool:
+    """Whether a packet of a `recording` is of its second stream, by its identifier."""
+    return int.from_bytes(packet[1:3], "big") & 0x1FFF == 0x101
+
+
+def test_sound_that_begins_late_is_kept(tmp_path):
+    """FFmpeg looks for seven seconds what an announced track is."""
+    packets = transport_packets(recording(tmp_path / "whole.ts", seconds=11))
+    silent = [number for number, packet in enumerate(packets) if is_sound(packet)]
+    gone = set(silent[: len(silent) * 9 // 11])
+    (tmp_path / "in.ts").write_bytes(b"".join(packet for number, packet in enumerate(packets) if number not in gone))
+    source = open_source(tmp_path / "in.ts")
+    out = copy(source, tmp_path / "out.mp4", audio=source)
+    whole = beep_times(copy(open_source(tmp_path / "whole.ts"), tmp_path / "whole.mp4", audio=tmp_path / "whole.ts"))
+    starts = [open_source(tmp_path / name).info.start for name in ("out.mp4", "whole.mp4")]
+    assert beep_times(out)[-1] - starts[0] == pytest.approx(whole[-1] - starts[1], abs=0.03)
+
+
 @pytest.mark.parametrize("sound", ["aac", "mp2"])
 def test_an_announced_track_without_sound_costs_no_clip(tmp_path, sound):
     """Broadcasts announce languages that are on air at times only, recorders a microphone that is off."""
-    data = recording(tmp_path / "whole.ts", sound=sound).read_bytes()
-    packets = [data[at : at + 188] for at in range(0, len(data), 188)]
-    (tmp_path / "in.ts").write_bytes(b"".join(packet for packet in packets if int.from_bytes(packet[1:3], "big") & 0x1FFF != 0x101))
+    whole = recording(tmp_path / "whole.ts", sound=sound)
+    (tmp_path / "in.ts").write_bytes(b"".join(packet for packet in transport_packets(whole) if not is_sound(packet)))
     source = open_source(tmp_path / "in.ts")
     assert not source.info.audio and read_audio(source) is None
     with open_sink(tmp_path / "out.mp4", source.info, audio=source) as sink:
