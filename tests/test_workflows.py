@@ -186,6 +186,20 @@ def test_every_page_says_what_it_does():
         assert not any("`" in text for text in notes), f"{path.stem}: Vue nodes print code in blue on the brown of a dark note"
 
 
+def nulls(part: Any, where: str = "") -> set[str]:
+    """Keys of a page form under which nothing stands."""
+    if isinstance(part, list):
+        return set().union(*(nulls(one, where) for one in part))
+    if isinstance(part, dict):
+        return set().union(*(nulls(value, key) for key, value in part.items()))
+    return {where} if part is None else set()
+
+
+def test_only_sockets_without_a_wire_hold_nothing():
+    """ComfyUI's page checks a template by a schema of its own, which takes no null where a value may be left out."""
+    assert {path.stem: held for path in PAGES if (held := nulls(page_form(path)) - {"link", "links"})} == {}
+
+
 def test_no_page_has_a_label_that_hides_the_translated_name():
     for path in PAGES:
         for node in page_form(path)["nodes"]:
