@@ -103,9 +103,8 @@ class CompareVideos(io.ComfyNode):
         with host.progress(len(a), "compare") as tick:
             for number, start in enumerate(shown.starts):
                 moment = [from_image(clip[number : number + 1])[0] for clip in clips.values()]
-                picture = compare_picture(moment, float(start - shown.starts[0]), options)
-                frames[number] = to_image(picture[None])[0]
-                tick(1, preview=picture)
+                frames[number] = to_image(compare_picture(moment, float(start - shown.starts[0]), options)[None])[0]
+                tick(1)  # a preview would stay under the wipe
         lines = [f"{len(clips)} clips, {options.mode}, {counted(len(a), 'frame')} of {width} x {height}"]
         lines += resize_warnings([(name, (clip.shape[1], clip.shape[2])) for name, clip in clips.items()])
         return io.NodeOutput(frames, ui={"text": ("\n".join(lines),), **wipe_clips(list(clips.values())[:2], shown)})

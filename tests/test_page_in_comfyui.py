@@ -233,6 +233,11 @@ def test_a_clip_gets_in_and_what_nodes_say_is_seen(mode, running, clips, tmp_pat
         page.wait_for_timeout(1000)
         wrong = [said(page)]
         page.evaluate(SET, ["FVRRestoreVideo", "filename_prefix", "video/restored"])
+        page.evaluate(SET, ["FVRLoadFaceRestorer", "model", "gone.pth"])
+        page.evaluate("async () => await app.queuePrompt(0).catch(() => null)")
+        page.wait_for_timeout(1000)
+        wrong.append(said(page))
+        page.evaluate(SET, ["FVRLoadFaceRestorer", "model", RESTORER[2]["model"]])
         page.evaluate(SET, ["FVRRestoreVideo", "faces", "the tall one"])
         run(running, page)
         wrong.append(said(page))
@@ -244,7 +249,7 @@ def test_a_clip_gets_in_and_what_nodes_say_is_seen(mode, running, clips, tmp_pat
         page.evaluate(SET, ["FVRRestoreVideo", "file", ""])
         return [first, chosen, wrong, (run(running, page), said(page)), kept, begin]
 
-    (entry, texts), (ids, again), (refused, failed), (wired, nobody), kept, begin = in_page(running, mode, visit)
+    (entry, texts), (ids, again), (refused, gone, failed), (wired, nobody), kept, begin = in_page(running, mode, visit)
     assert entry["status"]["status_str"] == wired["status"]["status_str"] == "success", (entry["status"], wired["status"])
     assert [(running.base / "input" / name).read_bytes() for name in names] == [clips["two"], clips["face"]]
     inputs = {node["class_type"]: node["inputs"] for node in entry["prompt"][2].values()}
@@ -254,6 +259,7 @@ def test_a_clip_gets_in_and_what_nodes_say_is_seen(mode, running, clips, tmp_pat
     assert ids == "0" and [one["chosen"] for one in again["outputs"][align]["people"][0]] == [True, False]
     assert any("Apache-2.0" in text for text in texts), "the restorer's licence is not on the page"
     assert any("'../outside' leads out of the output folder" in text for text in refused), refused
+    assert any("model 'gone.pth' is not here: choose auto, " in text and text.endswith(", or add the file and press R") for text in gone), gone
     assert "faces must be all, largest, ids such as 0,2, or like:photo.jpg, got 'the tall one'" in failed, failed
     assert not any("outside" in text for text in failed), "an error is shown until the next run only"
     assert any("no face: 3" in text for text in nobody), nobody
@@ -275,6 +281,19 @@ def test_the_classic_page_shows_few_widgets_and_all_when_asked(running):
 
     few, all_of_them = in_page(running, "classic", visit)
     assert few == ["seed", "data_consistency", "enhance", "preset", "preset.steps", "fvr_more"] and len(all_of_them) == 28
+
+
+def test_a_table_on_a_node_has_a_line_for_each_row(running):
+    """Padded for a page, it would wrap into a heap."""
+    table = "| measure   | frame | unit |\n| --------- | ----- | ---- |\n| PSNR      | 28.77 | dB   |\n| SSIM      | 0.581 |      |"
+
+    def visit(page: Any) -> list[str]:
+        build(page, [("measure", "FVRMeasureRestoration", {})], [])
+        page.evaluate("(text) => app.graph.nodes[0].onExecuted({ text: [text] })", table)
+        page.wait_for_timeout(500)
+        return said(page)
+
+    assert in_page(running, "classic", visit) == ["measure | frame | unit\nPSNR | 28.77 | dB\nSSIM | 0.581 |"]
 
 
 HELP = """() => {
@@ -551,6 +570,7 @@ def test_two_clips_play_together_under_a_line(mode, running, clips, tmp_path):
         page.evaluate("async () => await app.refreshComboInNodes()")
         build(page, nodes, wires)
         entry = run(running, page)
+        assert page.evaluate("() => Object.keys(app.nodePreviewImages)") == [], "a picture of the run lies under the clips, over the next node"
         page.wait_for_function(f"() => ({CLIPS})().every((clip) => clip[1] > 0)")
         shares = wiped(page, COMPARE)
         bar = page.locator(f"{COMPARE} input[type=range]")

@@ -81,7 +81,10 @@ function show(node, text, wrong = false) {
   grow(node);
 }
 
-const textOf = (said) => [said?.text ?? []].flat().filter(Boolean).join("\n\n");
+/** A Markdown table without its padding: on a node, each row is a line. */
+const narrow = (text) => text.replace(/^\|[ :|-]+\|\n/gm, "").replace(/^\| *(.*?) *\|$/gm, (_, row) => row.replace(/ {2,}/g, " "));
+
+const textOf = (said) => narrow([said?.text ?? []].flat().filter(Boolean).join("\n\n"));
 
 function everyNode(graph, visit) {
   for (const node of graph?.nodes ?? []) {
@@ -90,15 +93,24 @@ function everyNode(graph, visit) {
   }
 }
 
+/** A fault that the server found before the run, as a sentence; of more than 20 choices it lists none. */
+function fault({ type, message, details, extra_info: about }) {
+  if (type !== "value_not_in_list") return `${message}: ${details}`;
+  const [kind, more] = about.input_config ?? [];
+  const choices = [more?.options, kind].find(Array.isArray)?.join(", ") ?? word("another");
+  const file = /\.\w+$/.test(about.received_value) ? word(", or add the file and press R") : "";
+  return word("{input} '{value}' is not here: choose {choices}", { input: about.input_name, value: about.received_value, choices }) + file;
+}
+
 /** Of a sentence that the server repeats for every input a node checks, the one whose value it mentions last. */
 function repeated(errors, inputs) {
   const sentence = (error) => error.details.slice(error.details.indexOf(" - ") + 3);
   const mentioned = (error) => sentence(error).lastIndexOf(String(inputs?.[error.extra_info?.input_name] || "\0"));
   const checks = errors.filter((error) => error.type === "custom_validation_failed" && error.details?.includes(" - "));
-  if (!checks.length) return [errors, errors.map((error) => `${error.message}: ${error.details}`)];
+  if (!checks.length) return [errors, errors.map(fault)];
   const kept = checks.reduce((best, error) => (mentioned(error) > mentioned(best) ? error : best));
   const others = errors.filter((error) => !checks.includes(error));
-  return [[kept, ...others], [sentence(kept), ...others.map((error) => `${error.message}: ${error.details}`)]];
+  return [[kept, ...others], [sentence(kept), ...others.map(fault)]];
 }
 
 /** What the server has against a prompt, one sentence per node. */
