@@ -41,6 +41,16 @@ def test_a_weak_answer_does_not_spoil_a_clean_face(face: Tensor) -> None:
     assert psnr(completed(weak, face), face).item() > 38
 
 
+def test_what_is_no_larger_than_a_networks_own_error_is_left_out(face: Tensor) -> None:
+    """Of crops that are clean already; what is missing there is still drawn."""
+    crop = softened(face, 8)
+    seen = to_network(crop, 128, CPU)
+    error = softened(torch.randn(seen.shape, generator=torch.Generator().manual_seed(0)), 4)
+    answer = seen + 3 / 255 * error / error.std()  # in [-1, 1], 1.5 levels
+    assert torch.equal(completed(answer, crop, cleaned=True), crop.clamp(0, 1))
+    assert psnr(completed(to_network(face, 128, CPU), crop, cleaned=True), face).item() > psnr(crop, face).item() + 2
+
+
 def test_coarse_means_are_the_inputs(face: Tensor) -> None:
     seen = F.interpolate(face, (128, 128), mode="area")
     result = anchored(softened(seen, 2) * 0.8, seen)
