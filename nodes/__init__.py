@@ -56,14 +56,14 @@ NODES: list[type[io.ComfyNode]] = [
 
 
 def registry() -> dict[str, type[io.ComfyNode]]:
-    """The nodes by id, as the headless runner takes them: ours, and the few of ComfyUI's own that it has."""
+    """Node classes by id for the headless runner: this package's, and the core nodes it provides."""
     for node in NODES:
         with_user_messages(node)
     return CORE_NODES | {node.define_schema().node_id: node for node in NODES}
 
 
 class FaceVideoRestoration(ComfyExtension):
-    """What ComfyUI loads."""
+    """ComfyUI extension."""
 
     async def on_load(self) -> None:
         await announce_replacements()

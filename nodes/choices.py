@@ -1,8 +1,8 @@
-"""Choices with inputs of their own (DynamicCombo), checked before anything runs.
+"""Validation of DynamicCombo inputs (options with inputs of their own).
 
-ComfyUI 0.33 silently drops a choice that is missing or unknown from an API prompt, so that the node would fail, or take a default, only after all
-nodes before it have run. So each node names its choice in `validate_inputs`, together with a required socket: ComfyUI reports no fault if only the
-choice is named, and a socket has no built-in checks that naming it would switch off.
+ComfyUI 0.33 silently drops a missing or unknown option from an API prompt, so the node would fail, or use a default, only after all upstream
+nodes have run. Each node therefore names its DynamicCombo in `validate_inputs`, together with a required socket: ComfyUI ignores the error if only
+the combo is named, and a socket has no built-in checks that naming it would disable.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ..headless.io import io
 
 
 def check_choice(node: type[io.ComfyNode], name: str, given: Mapping[str, Any] | None) -> bool | str:
-    """For `validate_inputs`: True, or what is wrong in a sentence. `given` is None where ComfyUI dropped the choice."""
+    """For `validate_inputs`: True or an error message. `given` is None if ComfyUI dropped the option."""
     if given is not None:
         return True
     declared = next(one for one in node.define_schema().inputs if one.id == name)
@@ -22,7 +22,7 @@ def check_choice(node: type[io.ComfyNode], name: str, given: Mapping[str, Any] |
 
 
 def choice_made(node: type[io.ComfyNode], name: str, given: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
-    """For `execute`: the option that was chosen, and those of its inputs that were given. Raises ValueError where ComfyUI dropped the choice."""
+    """For `execute`: the selected option and the inputs it was given. Raises ValueError if ComfyUI dropped the option."""
     if given is None:
         raise ValueError(check_choice(node, name, given))
     values = {key: value for key, value in given.items() if value is not None}

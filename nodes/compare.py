@@ -1,4 +1,4 @@
-"""Clips compared in one."""
+"""Compare Videos node."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TOO_FEW = "Compare Videos needs two clips, got one; wire a second to b, c or d"
 
 
 def mode_input() -> Any:
-    """One option per way to compare, with its parameter."""
+    """One option per comparison mode, with its inputs."""
     period = io.Float.Input(
         "period", default=4.0, min=0.1, max=3600.0, step=0.1, tooltip="Seconds the line takes from the middle to the right, to the left and back."
     )
@@ -104,14 +104,14 @@ class CompareVideos(io.ComfyNode):
             for number, start in enumerate(shown.starts):
                 moment = [from_image(clip[number : number + 1])[0] for clip in clips.values()]
                 frames[number] = to_image(compare_picture(moment, float(start - shown.starts[0]), options)[None])[0]
-                tick(1)  # a preview would stay under the wipe
+                tick(1)  # no preview: it would stay below it
         lines = [f"{len(clips)} clips, {options.mode}, {counted(len(a), 'frame')} of {width} x {height}"]
         lines += resize_warnings([(name, (clip.shape[1], clip.shape[2])) for name, clip in clips.items()])
         return io.NodeOutput(frames, ui={"text": ("\n".join(lines),), **wipe_clips(list(clips.values())[:2], shown)})
 
 
 def labels_of(text: str, clips: list[str]) -> tuple[str, ...]:
-    """The labels that a text has for these clips: in order, or of a, b, c and d where it has more than there are clips."""
+    """The labels of the wired clips, in order; if there are more labels than clips, they are those of a, b, c and d."""
     words = [label.strip() for label in text.split(",")] if text.strip() else []
     if len(clips) < len(words) <= len(SOCKETS):
         words = [word for word, name in zip(words, SOCKETS, strict=False) if name in clips]
@@ -119,7 +119,7 @@ def labels_of(text: str, clips: list[str]) -> tuple[str, ...]:
 
 
 def wipe_clips(clips: list[Tensor], times: FrameTimes) -> dict[str, Any]:
-    """Both clips as small files with their sound, for the page to wipe between while they play (web/compare.js); nothing without a page."""
+    """Both clips as small video files with sound, for the page's wipe player (web/compare.js); empty without a page."""
     if not host.on_page():
         return {}
     files = {}
@@ -142,7 +142,7 @@ def wipe_clips(clips: list[Tensor], times: FrameTimes) -> dict[str, Any]:
 
 
 def check_lengths(clips: dict[str, Tensor], times: FrameTimes | None) -> None:
-    """Raises ValueError unless every clip has as many frames as the first, and the times are for as many."""
+    """Raises ValueError unless all clips and the times have as many frames as the first clip."""
     for name, clip in clips.items():
         if len(clip) != len(clips["a"]):
             raise ValueError(

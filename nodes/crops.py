@@ -1,4 +1,4 @@
-"""Any model as the restorer: crops that other nodes have changed, back to the faces they came from."""
+"""Crops to Faces: any model as the restorer, by turning edited crops back into faces."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class CropsToFaces(io.ComfyNode):
 
     @classmethod
     def check_lazy_status(cls, faces, decoded=ABSENT, **others):
-        """Nobody's crops are not asked for: what makes them would not run, and the frames should pass through."""
+        """Without faces no crops are requested: they would be blocked, but the frames should pass through."""
         return ["crops", *([] if decoded is ABSENT else ["decoded"])] if faces else []
 
     @classmethod

@@ -14,11 +14,11 @@ from .sockets import CATEGORY, DegradationSocket, seed_input
 from .widgets import widget
 
 ADVANCED = ("stretch", "angle", "boundary")
-"""Parameters of a degradation that the page puts away until it is asked for more."""
+"""Degradation parameters shown as advanced widgets."""
 
 
 def kind_input() -> io.DynamicCombo.Input:
-    """One option per kind of degradation, each with the parameters of that kind."""
+    """One option per kind of degradation, with its parameters."""
     return io.DynamicCombo.Input(
         "kind",
         options=[io.DynamicCombo.Option(kind.name, [parameter_input(parameter) for parameter in kind.parameters]) for kind in KINDS.values()],
@@ -34,7 +34,7 @@ def parameter_input(parameter):
 
 
 def chosen_degradation(node: type[io.ComfyNode], kind: dict | None, before: Degradation | None) -> Degradation:
-    """What the widgets describe, applied after what is wired."""
+    """The widgets' degradation, applied after the wired one."""
     name, values = choice_made(node, "kind", kind)
     operator = degradation(name, **values)
     return operator if before is None else operator @ before
@@ -94,7 +94,7 @@ class DescribeDegradation(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, degradation=None, kind=None):  # heard only where a degradation is wired; else `execute` says it
+    def validate_inputs(cls, degradation=None, kind=None):  # reported only if a degradation is wired; else `execute` raises
         return check_choice(cls, "kind", kind)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""DicFace: restoration, colours and filled holes over five frames, and where the network invents."""
+"""DicFace: restoration, colourisation and inpainting in windows of five frames, with uncertainty."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class DicFaceRestore(io.ComfyNode):
 
 
 def mask_note(mode: str, mask: Tensor) -> str | None:
-    """What should be said of a wired mask; Load Image gives one of 64 x 64 zeros for every picture without alpha."""
+    """A note about a wired mask; Load Image outputs 64 x 64 zeros for a picture without alpha."""
     if mode != "inpaint":
         return f"The mask is left aside: {mode} fills nothing, inpaint does." if mask.any() else None
     return None if mask.any() else "The mask is empty, so nothing is filled."

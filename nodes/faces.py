@@ -1,4 +1,4 @@
-"""Face Align and Paste Back: detection, tracking, alignment and compositing; and the inputs that other nodes share with them."""
+"""Face Align and Paste Back: detection, tracking, alignment and compositing; and inputs shared with other nodes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def selection_inputs() -> list:
 
 
 def check_faces(which: Any) -> bool | str:
-    """Validation of whom to restore; whether a person with that id is in the clip is known later."""
+    """Validates the selection of people; whether their ids occur in the clip is known later."""
     return check_text(check_selection, resolve_faces, faces=which)
 
 
@@ -78,18 +78,18 @@ def like_input() -> Any:
 
 
 def identity_of(like: Any) -> Identity | None:
-    """The look of the person on a picture that is wired; None if none is."""
+    """The identity of the person in a wired picture, or None."""
     return None if like is None or host.is_nothing(like) else identity_in(from_image(like)[0])
 
 
 def resolve_faces(faces: str) -> str:
-    """What `faces` says, with the picture of "like:photo.jpg" found in the host's folders. Raises ValueError or OSError if it is in none of them."""
+    """`faces` with the picture of "like:photo.jpg" resolved in the host's folders. Raises ValueError or OSError if not found."""
     name = photo_path(faces)
     return faces if name is None else f"{LIKE}{host.resolve_input(name)}"
 
 
 def picture_fingerprints(faces: str | None) -> list:
-    """Changes with the picture of "like:photo.jpg"; None stands for words that come by a wire."""
+    """Changes with the picture of "like:photo.jpg"; `faces` is None if wired."""
     name = None if faces is None else photo_path(faces)
     return [] if name is None else [host.file_fingerprint(name)]
 
@@ -104,7 +104,7 @@ def pasting_inputs() -> list:
 
 
 def grain_input() -> Any:
-    """Last among a node's widgets, as it came after people had saved workflows, whose values go by place."""
+    """Last among a node's widgets: saved workflows store widget values by position."""
     return io.Combo.Input(
         "grain",
         options=list(GRAIN),
@@ -116,7 +116,7 @@ def grain_input() -> Any:
 
 
 def scale_inputs() -> list:
-    """As `grain_input`, last; the socket is no widget."""
+    """Last, as `grain_input`; the socket is no widget."""
     return [
         io.Int.Input(
             "scale",
@@ -153,7 +153,7 @@ def gate_inputs() -> list:
 
 
 def upscaler_of(model: Any) -> Upscaler | None:
-    """What a wired UPSCALE_MODEL is to a paster."""
+    """A paster's upscaler for an UPSCALE_MODEL."""
     if model is None:
         return None
     place = host.managed(getattr(model, "patcher", None) or model.model)
@@ -161,7 +161,7 @@ def upscaler_of(model: Any) -> Upscaler | None:
 
 
 def detector_fingerprints(detector: str | None) -> list:
-    """Changes with the weights that `chosen_detector` takes; None stands for a name that comes by a wire."""
+    """Changes with the weights `chosen_detector` loads; the name is None if wired."""
     return [] if detector in ("blazeface", "mtcnn", "off") else fingerprints("retinaface")
 
 
@@ -282,7 +282,7 @@ class FaceAlign(io.ComfyNode):
         found = report(tracks, chosen, len(pictures), min_size)
         text = found.to_text("found")
         shown = {
-            "contact_sheet": page_files(ui.PreviewImage(sheet, cls=cls).as_dict()["images"]),  # too wide for a node to show: that has the people
+            "contact_sheet": page_files(ui.PreviewImage(sheet, cls=cls).as_dict()["images"]),  # too wide to show on the node, which has `people`
             **people(cls, chosen, thumbnails),
             "text": (text,),
             "report": (found.to_dict(),),
@@ -291,12 +291,12 @@ class FaceAlign(io.ComfyNode):
 
 
 def crops_image(clips: list[FaceClip]) -> Any:
-    """All crops, person after person, as one IMAGE; `host.nothing` when there is nobody, so that a preview of it does not fail."""
+    """All crops, person after person, as one IMAGE; `host.nothing` if there are none, so that a preview does not fail."""
     return to_image(torch.cat([clip.crops for clip in clips])) if clips else host.nothing()
 
 
 def restored_text(clips: list[FaceClip]) -> str:
-    """What a restoring node says of its result."""
+    """A restoring node's result text."""
     if not clips:
         return "No face came in, so nothing was restored; the report of Face Align says why."
     count = sum(len(clip.crops) for clip in clips)
@@ -305,7 +305,7 @@ def restored_text(clips: list[FaceClip]) -> str:
 
 
 def external_detections(landmarks: Any, boxes: Any, frames: Tensor) -> ExternalDetections | None:
-    """A detector that repeats what another node found, or None if nothing is wired."""
+    """A detector that returns another node's detections, or None if none are wired."""
     if landmarks is not None:
         return ExternalDetections(faces_from_landmarks(landmarks, len(frames), (frames.shape[-2], frames.shape[-1])))
     if boxes is not None:
@@ -367,7 +367,7 @@ class PasteBack(io.ComfyNode):
 
 
 def paste_items(faces: list[FaceClip], frames: Tensor, start: int) -> list[tuple[FaceTrack, Tensor, Tensor]]:
-    """Track, restored crops and original crops of everyone in these frames."""
+    """(track, restored crops, original crops) per person in these frames."""
     items = []
     for clip in faces:
         first, last = max(start, clip.track.start), min(start + len(frames), clip.track.stop)
@@ -378,7 +378,7 @@ def paste_items(faces: list[FaceClip], frames: Tensor, start: int) -> list[tuple
 
 
 def check_faces_fit(faces: list[FaceClip], frames: Tensor) -> None:
-    """Raises ValueError when a track does not lie in these frames."""
+    """Raises ValueError if a track lies outside these frames."""
     for clip in faces:
         if clip.track.stop > len(frames) or clip.track.frame_size != tuple(frames.shape[-2:]):
             height, width = clip.track.frame_size

@@ -1,4 +1,4 @@
-"""Pseudo-Target Fine-tune: a loaded restorer learns footage that it was not trained for, inside the host."""
+"""Pseudo-Target Fine-tune: adapts a loaded restorer to new footage, inside the host."""
 
 from __future__ import annotations
 
@@ -119,9 +119,9 @@ class PseudoTargetFineTune(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file_name=None, overwrite=False):
-        """Before the pairs are made, which may take hours; what comes by a wire is None.
+        """Runs before pairs are made, which may take hours; wired inputs are None.
 
-        Whether a file that a run left may be taken up again is known when that run's settings are.
+        Whether an earlier run's file may be reused depends on settings that are known later.
         """
         from .fine_tuning import metadata_or_empty, output_path
 

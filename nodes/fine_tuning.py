@@ -1,4 +1,4 @@
-"""The work of Pseudo-Target Fine-tune, which brings the training in: imported when it runs."""
+"""Implementation of Pseudo-Target Fine-tune, imported when it runs: it loads the training."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from ..models.checkpoints.state_dict import notes_of
 from ..training.engine import Run
 
 WORK = "fine-tune"
-"""Folder below the host's output for states, curves and sheets."""
+"""Subfolder of the host's output for states, curves and sheets."""
 NETWORK_COPIES = 6
-"""Copies of the network's size in memory during training: itself, its average, its gradient, Adam's two moments, and the frozen base."""
+"""Tensors per parameter in memory during training: weight, its average, its gradient, Adam's two moments, and the frozen base."""
 FULL_SIZE_MAPS = 60
-"""Full-size float32 maps of 64 channels that one pair takes with gradients; a rough estimate."""
+"""Full-size float32 feature maps of 64 channels per pair with gradients; a rough estimate."""
 
 
 def fine_tuned(
@@ -56,8 +56,8 @@ def fine_tuned(
     checkpointing: bool = False,
     clean_faces: Tensor | None = None,
 ) -> tuple[Any, Tensor, Tensor, str]:
-    """The fine-tuned restorer, curves and sheet as IMAGEs, and the report. Images are IMAGEs, the other arguments are the node's widgets."""
-    with torch.inference_mode(False), torch.enable_grad():  # the host runs everything in inference mode, where nothing can be learnt
+    """(fine-tuned restorer, curves IMAGE, sheet IMAGE, report). Pictures are IMAGEs, the other arguments the node's widgets."""
+    with torch.inference_mode(False), torch.enable_grad():  # the host runs nodes in inference mode, without gradients
         base = base_of(restorer)
         options = options_for(base, plan=plan, recipe=recipe, steps=steps, rate=learning_rate, batch=batch)
         options = replace(options, held_out=HeldOut(held_out, block), perceptual_by=perceptual, checkpointing=checkpointing)
@@ -79,18 +79,18 @@ def fine_tuned(
 
 
 def report_of(path: Path) -> dict[str, Any]:
-    """Where a fine-tuned file comes from, as its own metadata has it, with the held-out figures before and after as numbers."""
+    """Provenance of a fine-tuned file from its metadata, with the held-out metrics before and after as numbers."""
     notes = notes_of(path)
     said = {name: notes[name] for name in ("licence", "base_file", "base_sha256", "recipe", "pairs", "pairs_sha256", "run")}
-    figures = json.loads(notes["held_out"], parse_constant=str)  # JSON has no number for an infinite one
+    figures = json.loads(notes["held_out"], parse_constant=str)  # JSON has no infinite numbers
     return {"file": path.name, "folder": str(path.parent), **said, "steps": int(notes["steps"]), "seed": int(notes["seed"]), "held_out": figures}
 
 
 def output_path(name: str) -> Path:
-    """Where a file of this name is written: our own models folder.
+    """Path of a file of this name in our models folder.
 
     Raises:
-        ValueError: for a name that will not do, or one that the menu of restorers would not show.
+        ValueError: if the name is invalid, or the restorer menu would not list it.
     """
     bare = validated_name(name)
     if PRIORS.search(bare):
@@ -99,15 +99,15 @@ def output_path(name: str) -> Path:
 
 
 def existing_report(out: Path, mark: str, numbers: str, folder: Path, overwrite: bool) -> str | None:
-    """The report in the file's metadata, if a run with exactly these settings wrote it; None if the run has to be done.
+    """The report in the file's metadata if a run with exactly these settings wrote it, else None.
 
     Args:
         mark: the run's.
-        numbers: what the file's are to be, "float32" or "float16".
-        folder: the run's, where its pictures are, if nobody deleted them.
+        numbers: the file's dtype, "float32" or "float16".
+        folder: of the run, with its pictures unless deleted.
 
     Raises:
-        ValueError: if the file is another one's and may not be replaced.
+        ValueError: if a different file exists and `overwrite` is off.
     """
     if not out.is_file():
         return None
@@ -130,7 +130,7 @@ def metadata_or_empty(path: Path) -> dict[str, str]:
 
 
 def run_fine_tuning(base: Base, pairs: Pairs, options: FineTune, run: Run, out: Path, half: bool, reals: Tensor | None, mark: str) -> FineTuned:
-    """`fine_tune` with the host's progress bar, its previews and its way of stopping."""
+    """`fine_tune` with the host's progress bar, previews and interruption."""
     host.free_memory(memory_estimate(base, options))
     stages: list[FineTuneStage] = []
     reached = [0]
@@ -152,7 +152,7 @@ def run_fine_tuning(base: Base, pairs: Pairs, options: FineTune, run: Run, out: 
 
 @contextmanager
 def stop_notice(folder: Path, reached: list[int], steps: int) -> Iterator[None]:
-    """Tells the user who stops the work where its state is and how to resume it."""
+    """On interruption, tells the user where the state is and how to resume."""
     try:
         yield
     except BaseException as error:
@@ -168,7 +168,7 @@ def memory_estimate(base: Base, options: FineTune) -> int:
 
 
 def picture(path: Path) -> Tensor:
-    """A picture file as frames (1, 3, H, W) in [0, 1]; a page that says so where it is gone, as the report does."""
+    """A picture file as frames (1, 3, H, W) in [0, 1]; a page that says so if it is missing."""
     found = plots.decode_image(path.read_bytes()) if path.is_file() else None
     if found is None:
         page = plots.blank(48, 480)

@@ -1,4 +1,4 @@
-"""FLAIR: the sampler, and the prior it samples from."""
+"""FLAIR's sampler and the loader of its prior."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class LoadDiffusionPrior(io.ComfyNode):
 
 
 def option_inputs() -> list:
-    """The two switches, a preset with all its inputs, and the sockets that go with them."""
+    """Two switches, the preset with all its inputs, and their sockets."""
     return [
         *widgets(FlairOptions(), "data_consistency", "enhance", optional=False),
         io.DynamicCombo.Input(
@@ -92,14 +92,14 @@ WIDGETS = (
     "steps", "start", "rho", "temperature", "self_condition", "consistency", "trust", "zeta", "zeta_reading", "noise_level", "w", "w_reading",
     "tau", "window", "overlap", "overlap_mode", "guidance", "shared_noise", "solver", "spacing", "mask_every", "where", "samples",
 )  # fmt: skip
-"""The parameters that a preset sets, in the order of the page."""
+"""The parameters a preset sets, in widget order."""
 
 
 def flair(
     prior: Prior, preset: dict | None = None, degradation: Degradation | None = None, enhancer: Restorer | None = None, **switches: Any
 ) -> FlairRestorer:
-    """The restorer that the widgets describe. Its enhancer is masked by ParseNet where that is in a model folder, else by an ellipse."""
-    enhancer = getattr(enhancer, "otherwise", enhancer)  # of a restorer that chooses: FLAIR within FLAIR is not meant
+    """The restorer for these widgets. Its enhancer is masked by ParseNet if that is in a model folder, else by an ellipse."""
+    enhancer = getattr(enhancer, "otherwise", enhancer)  # of an automatic restorer: FLAIR cannot enhance itself
     changes = from_widgets(FlairOptions, preset or {"preset": "default"})
     options = replace(PRESETS[changes.pop("preset")], **changes, **switches)
     wanted = enhancer is not None and options.enhance and options.where == "face"
@@ -112,7 +112,7 @@ def flair(
 
 
 class WithOptions(io.ComfyNode):
-    """What both nodes with FLAIR's settings check before they run."""
+    """Validation shared by both FLAIR nodes."""
 
     @classmethod
     def validate_inputs(cls, prior=None, preset=None):
@@ -120,7 +120,7 @@ class WithOptions(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **others):
-        """Changes with the weights of the mask that an enhancer has, and FLAIR's own networks; what is wired is not known yet."""
+        """Changes with the weights of the enhancer's mask and FLAIR's own networks; wired values are not known yet."""
         return fingerprints("parsenet")
 
 

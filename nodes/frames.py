@@ -1,4 +1,4 @@
-"""Frames in, frames out: finds, restores and pastes in one node, for pictures and short clips."""
+"""Restore Frames: detects, restores and pastes in one node, for pictures and short clips."""
 
 from __future__ import annotations
 

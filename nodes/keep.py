@@ -1,4 +1,4 @@
-"""KEEP: restoration that carries what it has restored from frame to frame."""
+"""KEEP: restoration that propagates its state from frame to frame."""
 
 from __future__ import annotations
 

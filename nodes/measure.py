@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from ..metrics.no_reference import Judge
 
 FACE_COLUMN = -1
-"""What the column widget shows for a column through the face."""
+"""Value of the column widget for a column through the face."""
 
 
 class ImageFrames:
-    """An IMAGE as frames: each is converted when it is asked for, so that the clip is never copied."""
+    """An IMAGE as frames, each converted on access so that the clip is never copied."""
 
     def __init__(self, image: Tensor) -> None:
         self.image = image
@@ -173,7 +173,7 @@ class MeasureRestoration(io.ComfyNode):
 
 
 def check_clips(clips: dict[str, ImageFrames]) -> None:
-    """Raises ValueError unless all clips have as many frames, and the reference has the restored size."""
+    """Raises ValueError unless all clips have equal length and the reference has the restored size."""
     restored = clips["restored"]
     for name, clip in clips.items():
         if len(clip) != len(restored):
@@ -187,7 +187,7 @@ def check_clips(clips: dict[str, ImageFrames]) -> None:
 
 
 def chosen_lpips(backbone: str, about: dict[str, Any], notes: list[str]) -> nn.Module | None:
-    """LPIPS if it is wanted and here; says so in `about`, and in `notes` what is missing."""
+    """LPIPS if wanted and available, recorded in `about`; `notes` names missing weights."""
     if backbone not in BACKBONES:
         return None
     module = lpips_or_none(host.device(), backbone)  # type: ignore[arg-type]
@@ -200,20 +200,20 @@ def chosen_lpips(backbone: str, about: dict[str, Any], notes: list[str]) -> nn.M
 
 
 def scores_of(choice: str | None) -> list[str]:
-    """The keys of a choice of scores without a reference."""
+    """Keys of the selected no-reference metrics."""
     return list(SCALES) if choice == "all" else [key for key in SCALES if key == choice]
 
 
 def chosen_judges(choice: str, notes: list[str]) -> dict[str, Judge]:
-    """Those of the wanted scores that are here; says in `notes` what the others need."""
+    """The available ones of the requested scores; `notes` says what others need."""
     lacking = {key: missing(key) for key in scores_of(choice)}
     notes += [sentence for sentence in lacking.values() if sentence]
     return {key: load_judge(key, host.device()) for key, sentence in lacking.items() if sentence is None}
 
 
 def chosen_identity(seen: MeasuredFaces, notes: list[str]) -> Embed | None:
-    """If there are faces to compare, ArcFace where its weights are in a model folder, else the embedding that comes with the package; says in
-    `notes` which one."""
+    """If there are faces to compare, ArcFace if its weights are in a model folder, else the package's own embedding; `notes` says
+    which."""
     from ..metrics.identity import EmbeddedIdentity, load_arcface
 
     if not seen.people:

@@ -1,4 +1,4 @@
-"""Pseudo-Target Generate: pairs for fine-tuning a restorer to footage that it was not trained for."""
+"""Pseudo-Target Generate: training pairs for fine-tuning a restorer to new footage."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ Options = TypeVar("Options")
 SHOWN = 4
 """Pairs in the preview."""
 SIDE = 256
-"""Of a face in the preview, in pixels."""
+"""Side of a previewed face in pixels."""
 
 
 def selection_inputs(mode: str) -> list:
-    """What the choice of frames can be told."""
+    """The inputs of the frame selection."""
     return widgets(ChoiceOptions(), *(("every",) if mode == "every" else ()), "least", "poor")
 
 
@@ -90,7 +90,7 @@ class PseudoTargetGenerate(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder="", **others):
-        """Changes when pairs were added or deleted."""
+        """Changes when pairs are added or deleted."""
         from ..methods.pseudo_target.dataset import PAIRS
 
         try:
@@ -133,7 +133,7 @@ class PseudoTargetGenerate(io.ComfyNode):
 def report_of(
     pairs: Pairs, places: Sequence[tuple[str, int]], choice: Choice, candidates: int, maker: TargetMaker, folder: Path | None
 ) -> dict[str, Any]:
-    """What the sentences say, as plain data for JSON; `places` are clip or person and frame of each pair, `sharper` and `drift` as in Targets."""
+    """The report as JSON data; `places` are (clip or person, frame) of each pair, `sharper` and `drift` as in Targets."""
     lines = zip(places, pairs.sharper, pairs.drift, strict=True)
     return {
         "candidates": candidates,
@@ -148,7 +148,7 @@ def report_of(
 
 
 def output_folder(name: str) -> Path | None:
-    """The folder of that name below the host's output folder; None for an empty name. Raises ValueError if it would lie elsewhere."""
+    """That subfolder of the host's output folder; None for an empty name. Raises ValueError if it lies outside."""
     if not name.strip():
         return None
     root = host.output_directory()
@@ -159,7 +159,7 @@ def output_folder(name: str) -> Path | None:
 
 
 def preview_of(pairs: Pairs) -> Tensor:
-    """(1, 3, H, W): degraded, restored and target side by side, a few pairs one below the other."""
+    """(1, 3, H, W): degraded, restored and target side by side, a few pairs stacked."""
     from ..methods.pseudo_target.generate import at_side
 
     last = len(pairs.targets) - 1
@@ -169,6 +169,6 @@ def preview_of(pairs: Pairs) -> Tensor:
 
 
 def _preset_with_changes(presets: dict[str, Options], values: dict[str, Any], name: str) -> Options:
-    """A preset with the widgets that a prompt sets."""
+    """A preset with the given widgets' values."""
     changes = {key: value for key, value in values.items() if value is not None}
     return replace(presets[changes.pop(name)], **changes)  # type: ignore[type-var]

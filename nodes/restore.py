@@ -1,4 +1,4 @@
-"""A whole clip in one node, in flat memory."""
+"""Restore Video: a clip in constant memory."""
 
 from __future__ import annotations
 
@@ -187,9 +187,9 @@ class RestoreVideo(io.ComfyNode):
 
     @classmethod
     def in_one_go(cls, source, sound, tools, settings, like, encoding, filename_prefix):
-        """The clip in a new file: what happened, where it is, its subfolder in the output folder, and before and after for the page.
+        """Restores into a new file: (summary, path, subfolder of the output folder, `ui` entries of before and after).
 
-        tools: restorer, detector and paster; the last two None for aligned frames.
+        tools: (restorer, detector, paster); the last two None for aligned frames.
         """
         restorer, finder, paster = tools
         size = (512, 512) if paster is None else paster.size(source.info.height, source.info.width)
@@ -209,7 +209,7 @@ class RestoreVideo(io.ComfyNode):
 
     @classmethod
     def as_job(cls, job, source, tools, settings, frames, encoding, filename_prefix):
-        """The same by a job in the output folder, which the next run with its name continues."""
+        """As `in_one_go`, by a resumable job in the output folder."""
         from ..film.job import Tools
         from ..film.run import run_job
 
@@ -248,6 +248,6 @@ class RestoreVideo(io.ComfyNode):
                 on_planned=watched.on_planned,
                 on_written=watched.on_written,
             )
-        folder = path.parent.relative_to(root) if path.is_relative_to(root) else Path(subfolder)  # a film that was joined before keeps its place
+        folder = path.parent.relative_to(root) if path.is_relative_to(root) else Path(subfolder)  # a film joined earlier stays where it is
         subfolder = "" if folder == Path() else folder.as_posix()
         return summary, path, subfolder, film_slider(cls, host.output_folder(job), path)

@@ -1,4 +1,4 @@
-"""Restorers with trained networks: the loader, their settings, and the node that runs any of them."""
+"""Load Face Restorer, Restorer Settings, and Restore Faces, which runs any restorer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .sockets import ABSENT, CATEGORY, RestorerSocket, seed_input
 from .widgets import from_widgets, widgets
 
 UNSET = -1.0
-"""What a fidelity widget shows for "as the restorer, or its mode, has it"."""
+"""Value of a fidelity widget that leaves the restorer's own setting."""
 
 
 class LoadFaceRestorer(io.ComfyNode):
@@ -85,7 +85,7 @@ class LoadFaceRestorer(io.ComfyNode):
 
 
 def load_restorer(model: str, precision: str = AUTO) -> tuple[Restorer, str]:
-    """What an entry of the loader's menu stands for, and what the file holds and its licence. Raises ValueError if the file is gone."""
+    """The restorer of a menu entry, and a text of the file's contents and licence. Raises ValueError if the file is missing."""
     path = restorer_file(model)
     if path is None:
         place = host.model_folders()["facerestore_models"][0]
@@ -103,12 +103,12 @@ def load_restorer(model: str, precision: str = AUTO) -> tuple[Restorer, str]:
 
 
 def restorer_file(model: str | None) -> Path | None:
-    """The file behind an entry of the loader's menu; None if it is gone."""
+    """The file of a loader menu entry; None if it is missing."""
     return weights_for(chosen_method(False)[0], {}) if model == AUTO else restorer_files().get(model or "")
 
 
 def fidelity_input(tooltip: str) -> Any:
-    """CodeFormer's and DicFace's, for a node that takes any restorer; `UNSET` leaves it alone."""
+    """Fidelity of CodeFormer and DicFace; `UNSET` keeps the restorer's."""
     return io.Float.Input("fidelity", default=UNSET, min=UNSET, max=1.0, step=0.05, tooltip=tooltip)
 
 
@@ -153,7 +153,7 @@ KEEP = ("reset_every", "gain_window", "flow")
 
 
 def method_inputs() -> dict[str, list]:
-    """The settings of each method as widgets."""
+    """Each method's settings as widgets."""
     return {
         "blind": widgets(BlindOptions(), "detail", "carry"),
         "codeformer": widgets(CodeFormerOptions(), "fidelity", "mode", "keep_luminance", "smoothing", "batch"),

@@ -1,4 +1,4 @@
-"""What the restoring nodes share: their sockets, who is shown on them, and the way through a restorer and back."""
+"""Shared by the restoring nodes: inputs, outputs, `ui`, and running the restorer on each person."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def face_outputs() -> list:
 
 
 def result_ui(node: Any, restored: list[FaceClip], faces: list[FaceClip] | None, frames: Tensor | None, *more: str | None) -> dict[str, Any]:
-    """A restoring node's `ui`: what it did, and crops before and after."""
+    """A restoring node's `ui`: its text, and crops before and after."""
     text = "\n".join([restored_text(restored), *filter(None, more)])
     before = torch.cat([clip.crops for clip in faces]) if faces else torch.empty(0, 3, CROP, CROP) if frames is None else from_image(frames)
     picks = evenly_spaced(len(before))
@@ -41,16 +41,16 @@ def result_ui(node: Any, restored: list[FaceClip], faces: list[FaceClip] | None,
 
 
 PersonInput = tuple[FaceTrack | None, Tensor, Tensor | None, Tensor | None]
-"""A track or None, crops (n, 3, H, W), masks (n, 1, H, W) or None, and what lies about the face, where it is known."""
+"""(track or None, crops (n, 3, H, W), masks (n, 1, H, W) or None, surroundings of the face or None)."""
 
 
 def restore_people(
     restorer: Restorer, faces: list[FaceClip] | None, frames: Tensor | None, *, mask: Tensor | None = None, seed: int = 0, maps: bool = False
 ) -> tuple[list[FaceClip], dict[str, Tensor]]:
-    """Everyone on a restoring node's two sockets, restored; with `maps` what the restorer says of the crops, person after person.
+    """Restored clips of everyone in `faces` or `frames`; with `maps` also the restorer's maps by name, person after person.
 
     Raises:
-        ValueError: unless exactly one of the two is wired, or if the mask does not fit.
+        ValueError: unless exactly one of the two is wired and the mask fits.
     """
     people = people_of(restorer.name, faces, frames, mask)
     done, said = [], dict[str, list[Tensor]]()
@@ -82,10 +82,10 @@ def restore_people(
 
 
 def people_of(name: str, faces: list[FaceClip] | None, frames: Tensor | None, mask: Tensor | None = None) -> list[PersonInput]:
-    """What a node's sockets show of each person; masks of whole frames are cut out along the tracks.
+    """The restorer's input for each person; masks of whole frames are cropped along the tracks.
 
     Raises:
-        ValueError: unless exactly one of faces and frames is wired, or if the mask does not fit.
+        ValueError: unless exactly one of faces and frames is wired and the mask fits.
     """
     check_one_is_wired(name, faces, frames)
     holes = None if mask is None else from_mask(mask)
@@ -97,7 +97,7 @@ def people_of(name: str, faces: list[FaceClip] | None, frames: Tensor | None, ma
 
 
 def cropped_masks(holes: Tensor, track: FaceTrack) -> Tensor:
-    """The crops (n, 1, 512, 512) of masks of whole frames (T, 1, H, W), or of one for all; a pixel missing in part counts as missing.
+    """Crops (n, 1, 512, 512) of frame masks (T, 1, H, W), T = 1 for all frames; partly missing pixels count as missing.
 
     Raises:
         ValueError: if the masks end before the track.
@@ -113,25 +113,25 @@ def cropped_masks(holes: Tensor, track: FaceTrack) -> Tensor:
 
 
 def masks_per_frame(holes: Tensor, count: int, size: tuple[int, int]) -> Tensor:
-    """One mask per aligned frame, (count, 1, H, W). Raises ValueError if neither one mask nor as many as frames came."""
+    """One mask per aligned frame, (count, 1, H, W). Raises ValueError unless there are 1 or `count` masks."""
     if len(holes) not in (1, count):
         raise ValueError(f"{len(holes)} masks came for {count} frames; give one for all, or one per frame")
     return fitted_mask(holes, size).expand(count, -1, -1, -1)
 
 
 def check_wiring(node: Any, faces: object, frames: object) -> bool | str:
-    """For `validate_inputs`, as nodes before this one may run for minutes: whether exactly one of the two is in the prompt, and not ABSENT."""
+    """For `validate_inputs`, as upstream nodes may run for minutes: True if exactly one of the two is wired, else an error message."""
     return verdict(check_one_is_wired, node.define_schema().display_name, *wired(faces, frames))
 
 
 def check_one_is_wired(name: str, faces: object, frames: object) -> None:
-    """Raises ValueError unless exactly one of a restoring node's two sockets is wired."""
+    """Raises ValueError unless exactly one of faces and frames is wired."""
     if (faces is None) == (frames is None):
         got = "neither" if faces is None else "both"
         raise ValueError(f"{name} restores faces or frames, and got {got}; wire Face Align's faces, or aligned frames of one person")
 
 
 def require(restorer: Restorer, fits: bool, why: str, remedy: str) -> None:
-    """Raises ValueError unless a wired restorer fits."""
+    """Raises ValueError unless the restorer fits."""
     if not fits:
         raise ValueError(f"{why}, and the wired restorer is {restorer.name}; {remedy}")

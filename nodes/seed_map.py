@@ -1,4 +1,4 @@
-"""Seed-space MAP: a clip restored through a Stable Diffusion checkpoint or a pixel-space prior."""
+"""Seed-space MAP: restoration by a Stable Diffusion checkpoint or a pixel-space prior."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WIDGETS = (
     "iterations", "steps", "rank", "radius", "warp_weight", "warp_start", "residual_rate", "seed_rate", "rate_floor", "warp_every", "flow_decay",
     "residual_init", "loss", "noise_prior", "guided", "start",
 )  # fmt: skip
-"""The method's parameters in the order of the page."""
+"""The method's parameters in widget order."""
 
 NO_DAMAGE = "Seed-Space MAP Optimize needs to know what damaged the frames; wire a degradation (Describe Degradation), a mask, or both"
 
@@ -81,7 +81,7 @@ class SeedMapOptimize(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, frames=None, degradation=ABSENT, mask=ABSENT, model=ABSENT, vae=ABSENT, prior=ABSENT):
-        """What is wired, before anything runs."""
+        """Checks the wiring before any run."""
         return NO_DAMAGE if degradation is mask is ABSENT else verdict(check_sources, *wired(model, vae, prior))
 
     @classmethod
@@ -114,17 +114,17 @@ class SeedMapOptimize(io.ComfyNode):
 
 
 def options_of(values: dict[str, Any]) -> SeedMapOptions:
-    """What the widgets say. Raises ValueError for a value out of its range, in the words of the widgets."""
+    """Options from the widgets. Raises ValueError, naming the widget, if a value is out of range."""
     given = from_widgets(SeedMapOptions, values)
     check(SeedMapOptions, given, none="-1")
     return SeedMapOptions(**given)
 
 
 def whole_operator(degradation: Degradation | None, mask: Tensor | None, y: Tensor) -> Degradation:
-    """The wired degradation, then the pixels that the mask takes away.
+    """The wired degradation, followed by the mask.
 
     Raises:
-        ValueError: if neither is wired, or the mask has another number of frames.
+        ValueError: if neither is wired, or the mask's frame count differs.
     """
     if mask is None:
         if degradation is None:
@@ -148,7 +148,7 @@ def check_sources(model: Any, vae: Any, prior: Any) -> None:
 
 
 def networks_of(prior: Prior) -> list[nn.Module]:
-    """What of a prior has weights."""
+    """The networks of a prior."""
     network = getattr(prior, "network", None)
     return [network] if isinstance(network, nn.Module) else modules_of(prior)
 
@@ -164,7 +164,7 @@ def generator_of(
     options: SeedMapOptions,
     shown: Tensor | None = None,
 ) -> Iterator[tuple[SeedGenerator, FlowSource]]:
-    """D o R for what is wired, and the source of the motion; valid inside the block. A pixel prior is shown the frames `shown`, if any."""
+    """D o R for the wired inputs, and the motion source; valid inside the block. A pixel prior is conditioned on `shown`, if any."""
 
     def times(length: int) -> list[int]:
         return leading_times(length, options.steps)
@@ -179,7 +179,7 @@ def generator_of(
             )
             networks = networks_of(prior)
             stack.enter_context(interruptible_layers(*networks, check_interrupt=host.check_interrupt))
-            with torch.no_grad():  # brings its network to where it runs, which must not happen while its weights are exchanged
+            with torch.no_grad():  # loads its network to the device, which must not happen while its weights are swapped
                 prior.predict_x0(torch.zeros(pixels.seed_shape, device=host.device()), 0)
             stack.enter_context(plain_tensors(*networks))
             yield pixels, flow

@@ -1,4 +1,4 @@
-"""A segment of somebody else's job: what `fvr restore --comfy` queues."""
+"""A segment of a remote job, queued by `fvr restore --comfy`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..video import choose_container
 from .sockets import CATEGORY, check_text, optional
 
 CACHE: dict[tuple[Path, str], Tools] = {}
-"""The tools of the job that was worked on last."""
+"""The tools of the most recent job."""
 
 
 class RestoreSegment(io.ComfyNode):
@@ -51,7 +51,7 @@ class RestoreSegment(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **inputs):
-        """A file in the temp folder does not stay: whether it is still there is seen when the node runs."""
+        """Never cached: files in the temp folder may be gone, which is checked when the node runs."""
         return float("nan")
 
     @classmethod
@@ -68,7 +68,7 @@ class RestoreSegment(io.ComfyNode):
             text = f"a job of {counted(len(planned.segments), 'segment')}, which can be restored here"
             return io.NodeOutput(text, ui={"text": (text,)})
         part = planned.segments[segment]
-        for other in planned.parts.iterdir():  # those that were restored before have been fetched
+        for other in planned.parts.iterdir():  # segments restored earlier have been fetched
             if other.name.partition(".")[0] != part.name:
                 other.unlink(missing_ok=True)
         with host.progress(len(part), f"segment {segment}") as tick:
@@ -80,7 +80,7 @@ class RestoreSegment(io.ComfyNode):
 
 
 def tools_of(planned: Job) -> Tools:
-    """The tools of a job, made once for all of its segments."""
+    """The tools of a job, shared by all its segments."""
     key = (planned.folder, planned.plan["place"])
     if key not in CACHE:
         CACHE.clear()
@@ -89,14 +89,14 @@ def tools_of(planned: Job) -> Tools:
 
 
 def weights_here(text: str) -> Path | None:
-    """As `named_weights`; of a path, which is that of another machine, the file of that name in the model folders.
+    """As `named_weights`; for a path on another machine, the file of that name in the model folders.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if none exists.
     """
     if text == "none" or text.startswith("embedded"):
         return named_weights(text)
-    wanted = PureWindowsPath(text).name  # takes both kinds of slashes
+    wanted = PureWindowsPath(text).name  # accepts both slashes
     found = next((path for path in [*restorer_files().values(), *prior_files().values()] if path.name == wanted), None)
     if found is None:
         raise FileNotFoundError(f"the job's weights {wanted} are in none of the model folders; put them into models/face_video_restoration")

@@ -1,4 +1,4 @@
-"""The socket types of this package, what may come through a socket, and the one widget that most nodes share."""
+"""This package's socket types, checks of input values, and widget helpers shared by the nodes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OpticalFlow = io.Custom("OPTICAL_FLOW")
 CATEGORY = "face video"
 
 ABSENT: Any = object()
-"""Default of an input that a prompt lacks, in checks and fingerprints: None there means a wired input, whose value is not known yet."""
+"""Default of an input missing from the prompt, in validation and fingerprints, where None is a wired input of unknown value."""
 
 
 KINDS: dict[str, type] = {
@@ -45,17 +45,17 @@ KINDS: dict[str, type] = {
     "MASK": Tensor,
     "AUDIO": Mapping,
 }
-"""What comes through a socket of that type."""
+"""Python type of each socket type's values."""
 
 OBJECTS = ("VIDEO", "MODEL", "VAE", "UPSCALE_MODEL", "OPTICAL_FLOW")
-"""Socket types whose values are ComfyUI's objects: nothing that a prompt's JSON could hold."""
+"""Socket types whose values are ComfyUI's own objects, never JSON values."""
 
 
 def check_inputs(node: Any, given: Mapping[str, Any]) -> None:
-    """Checks a node's arguments: ComfyUI checks neither JSON values in the place of a wire nor what comes by a wire of any type.
+    """Checks a node's arguments: ComfyUI checks neither literals given for sockets nor values linked from wildcard outputs.
 
     Raises:
-        ValueError: for an input that the node has not got, and for a socket's value of another kind.
+        ValueError: for an unknown input, or a socket value of the wrong type.
     """
     title, declared = declared_inputs(node)
     for name, value in given.items():
@@ -70,7 +70,7 @@ def check_inputs(node: Any, given: Mapping[str, Any]) -> None:
 
 @cache
 def declared_inputs(node: Any) -> tuple[str, dict[str, tuple[str, bool]]]:
-    """A node's title and its inputs by id: the type, and whether None may come. Not of the locked copy that ComfyUI runs."""
+    """A node's title and {input id: (type, None allowed)}. Not for the locked copy that ComfyUI runs."""
     info = node.GET_NODE_INFO_V1()
     sections = ((section, info["input"].get(section, {})) for section in ("required", "optional"))
     return info["display_name"], {
@@ -81,7 +81,7 @@ def declared_inputs(node: Any) -> tuple[str, dict[str, tuple[str, bool]]]:
 
 
 def fits(kind: str, value: Any) -> bool:
-    """Whether a value may come through a socket of that type; widgets are checked elsewhere."""
+    """Whether a value fits a socket of that type; widgets are checked elsewhere."""
     if kind in OBJECTS:
         return not (value is None or isinstance(value, (str, int, float, list, dict)))
     if kind == "FVR_FACES":
@@ -90,7 +90,7 @@ def fits(kind: str, value: Any) -> bool:
 
 
 def verdict(check: Callable[..., object], *given: Any) -> bool | str:
-    """For `validate_inputs`: True, or the sentence with which `check` refuses what it is given."""
+    """For `validate_inputs`: True, or the message of the error that `check` raises."""
     try:
         check(*given)
     except (OSError, ValueError) as error:
@@ -99,14 +99,14 @@ def verdict(check: Callable[..., object], *given: Any) -> bool | str:
 
 
 def first_fault(*verdicts: bool | str) -> bool | str:
-    """For `validate_inputs`: True, or the first of these that says what is wrong."""
+    """For `validate_inputs`: True, or the first error message."""
     return next((verdict for verdict in verdicts if verdict is not True), True)
 
 
 def check_text(*checks: Callable[[str], object], **values: Any) -> bool | str:
-    """For `validate_inputs`: True, or which of these values is no text, or with what one of `checks` refuses one.
+    """For `validate_inputs`: True, or the error for a value that is no string or that one of `checks` rejects.
 
-    ComfyUI leaves the value of a menu which a node checks itself as it came. None comes by a wire.
+    ComfyUI does not check a combo that a node validates itself. None is a wired input.
     """
     given = {name: value for name, value in values.items() if value is not None}
     wrong = next((name for name, value in given.items() if not isinstance(value, str)), None)
@@ -116,15 +116,15 @@ def check_text(*checks: Callable[[str], object], **values: Any) -> bool | str:
 
 
 def wired(*inputs: Any) -> list[bool | None]:
-    """For `validate_inputs`: None for each input that a prompt does not have, True for the others, as `execute` will have None and values."""
+    """For `validate_inputs`: None for each input missing from the prompt, else True, as `execute` gets None or a value."""
     return [None if one is ABSENT else True for one in inputs]
 
 
 def optional(*inputs: Any) -> list:
-    """The same inputs, each of which a prompt may leave out.
+    """The same inputs, made optional.
 
-    The page shows required widgets before optional ones and stores values by place: where one widget may be missing, all widgets of its
-    node are made optional, so that they keep their order.
+    The page shows required widgets before optional ones and stores values by position: if one widget is optional, all widgets of
+    its node are, so that they keep their order.
     """
     for one in inputs:
         one.optional = True
@@ -132,12 +132,12 @@ def optional(*inputs: Any) -> list:
 
 
 def advanced(inputs: list, *names: str) -> list:
-    """The same inputs, of which the page puts those with these names away until it is asked for more."""
+    """The same inputs, with those of these names marked advanced."""
     for one in inputs:
         one.advanced = one.id in names or one.advanced
     return inputs
 
 
 def seed_input(tooltip: str = "The same seed gives the same pixels.") -> Any:
-    """The seed of a node whose result depends on nothing else that is random."""
+    """The seed of all a node's randomness."""
     return io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=False, tooltip=tooltip)

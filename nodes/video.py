@@ -1,4 +1,4 @@
-"""Loading, retiming and saving clips; and the inputs that other nodes share with them."""
+"""Nodes that load, retime and save clips; and inputs shared with other nodes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NO_CLIP = "no clip is chosen; upload one, set the input file, or wire a VIDEO"
 
 
 def check_file(file: Any, video: object) -> bool | str:
-    """Validation of `file`: it must be a clip, unless a VIDEO is wired. (A wired input is None at validation, an unwired one ABSENT.)"""
+    """Validates `file`, which must be a clip unless a VIDEO is wired. (At validation a wired input is None, an unwired one ABSENT.)"""
     if video is not ABSENT or file is None:
         return True
     if file is ABSENT or not file:
@@ -50,13 +50,13 @@ def check_file(file: Any, video: object) -> bool | str:
 
 
 def check_output(filename_prefix: Any, codec: Any, crf: Any, pixel_format: Any) -> bool | str:
-    """Validation of where and how a clip will be written; what comes by a wire is None, as it is not known yet."""
+    """Validates output name and encoding; wired inputs are None, as they are not known yet."""
     if (fine := check_text(filename_prefix=filename_prefix, codec=codec, pixel_format=pixel_format)) is not True:
         return fine
     try:
         if filename_prefix is not None:
             host.check_output(filename_prefix)
-        if codec is not None and pixel_format is not None and isinstance(crf, (int, float)):  # whatever else crf is, ComfyUI says
+        if codec is not None and pixel_format is not None and isinstance(crf, (int, float)):  # ComfyUI reports any other crf
             check_encoding(codec, default_suffix(codec), crf=crf, pixel_format=None if pixel_format == "auto" else pixel_format)
     except ValueError as error:
         return host.user_message(str(error))
@@ -66,10 +66,10 @@ def check_output(filename_prefix: Any, codec: Any, crf: Any, pixel_format: Any) 
 def source_of(
     file: str | None, video: object, *, start: int, count: int | None, stride: int, deinterlace: str
 ) -> tuple[FrameSource, AudioTrack | FrameSource]:
-    """The clip behind a VIDEO socket, or else behind the file combo; and where its sound is.
+    """The clip of the VIDEO input, else of the file combo; and the source of its sound.
 
     Raises:
-        ValueError: with neither; and where frames, not a file, are to be deinterlaced.
+        ValueError: without either, or if frames, not a file, are to be deinterlaced.
     """
     if video is None:
         if not file:
@@ -88,7 +88,7 @@ def source_of(
 
 
 def sound_of(audio: dict | None, skip: float = 0.0) -> AudioTrack | None:
-    """ComfyUI's AUDIO, (1, C, S) or (C, S) as torchaudio has it, without its first `skip` seconds."""
+    """ComfyUI's AUDIO, (1, C, S) or torchaudio's (C, S), without its first `skip` seconds."""
     if audio is None:
         return None
     rate, waveform = int(audio["sample_rate"]), audio["waveform"].float()
@@ -135,7 +135,7 @@ def encoding_inputs() -> list:
 def sink_for(
     prefix: str, like: SourceInfo | None, *, size: tuple[int, int], codec: str, crf: int, pixel_format: str, audio: Any, metadata: Mapping[str, str]
 ) -> tuple[VideoSink | ImageSink, str]:
-    """A new numbered file in the output folder, and its subfolder there; the sink's `path` may get a higher number when it is closed."""
+    """(sink, subfolder) of a new numbered file in the output folder; closing may raise the number in the sink's `path`."""
     path, subfolder, _ = host.next_output_path(prefix, default_suffix(codec), width=size[1], height=size[0])
     chosen = None if pixel_format == "auto" else pixel_format
     choices = dict(size=size, codec=codec, crf=crf, pixel_format=chosen, audio=audio, metadata=metadata)
@@ -144,19 +144,19 @@ def sink_for(
 
 
 def show_warnings(*holders: FrameSource | VideoSink | ImageSink) -> None:
-    """Shows what is known of a clip and its copy before the first frame is decoded."""
+    """Shows the warnings known before the first frame is decoded."""
     if lines := [warning for holder in holders for warning in holder.warnings]:
         host.say("\n".join(lines))
 
 
 def next_number(path: Path) -> Path:
-    """The file after restored_00001_.mp4, when another job has taken that name in the meantime."""
+    """The file after restored_00001_.mp4, if another job took that name meanwhile."""
     stem, number, _ = path.stem.rsplit("_", 2)
     return path.with_name(f"{stem}_{int(number) + 1:05}_{path.suffix}")
 
 
 def video_preview(path: Path, subfolder: str) -> Any:
-    """What a node shows of a clip in the output folder."""
+    """A node's preview of a clip in the output folder."""
     return ui.PreviewVideo([ui.SavedResult(path.name, subfolder, io.FolderType.output)])
 
 

@@ -1,4 +1,4 @@
-"""Declared parameters as widgets."""
+"""Widgets of declared parameters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..options import parameters
 
 
 def widgets(options: Any, *names: str, optional: bool = True, **changed: Any) -> list:
-    """The parameters `names` of an options object as widgets that start at its values; a prompt may leave `optional` ones out.
+    """Widgets for the parameters `names` of an options object, with its values as defaults, optional if `optional`.
 
     Args:
         changed: attributes of all of them that differ here, e.g. advanced.
@@ -19,14 +19,14 @@ def widgets(options: Any, *names: str, optional: bool = True, **changed: Any) ->
 
 
 def from_widgets(kind: type, values: dict[str, Any]) -> dict[str, Any]:
-    """Values as the options class has them: None where a widget shows what stands for it, and without those that were left out (None)."""
+    """Widget values as the options class takes them: a widget's stand-in for None becomes None, missing ones (None) are dropped."""
     declared = parameters(kind)
     unset = {name: one.unset for name, one in declared.items() if one.unset is not None}
     return {name: None if name in unset and value == unset[name] else value for name, value in values.items() if value is not None}
 
 
 def widget(name: str, value: Any, declared: Any, optional: bool, changed: dict[str, Any]) -> Any:
-    """One parameter as a widget that starts at `value`; `changed` as in `widgets`."""
+    """The widget of one parameter with default `value`; `changed` as in `widgets`."""
     more: dict[str, Any] = {"default": declared.unset if value is None else value, "tooltip": declared.advice}
     more |= {"optional": True} if optional else {}
     more |= {"advanced": True} if declared.advanced else {}

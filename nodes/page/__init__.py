@@ -1,1 +1,1 @@
-"""What ComfyUI's page shows of the nodes besides their sockets and widgets, and in which words."""
+"""What ComfyUI's page shows besides sockets and widgets: previews, messages, translations."""

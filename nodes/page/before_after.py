@@ -1,4 +1,4 @@
-"""What the page shows of a node's work: how it goes on, and before and after, a few frames of both for the slider of web/compare.js."""
+"""What the page shows of a node's work: progress, and a few frames before and after for the slider of web/compare.js."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ MAX_PAIRS = 8
 """Pairs of frames."""
 
 MAX_SIDE = 768
-"""Most pixels of the longer side: a node on the page is no larger."""
+"""Maximum longer side in pixels: a node on the page is no larger."""
 
 
 class Samples:
-    """Evenly spread frames of a clip that streams by, whose length nobody knows: every 2^k-th, fewer than 2 `MAX_PAIRS` at any time."""
+    """Evenly spaced frames of a streamed clip of unknown length: every 2^k-th, fewer than 2 `MAX_PAIRS` at any time."""
 
     def __init__(self) -> None:
         self.every = 1
         self.kept: dict[int, Tensor] = {}
 
     def push(self, first: int, frames: Tensor) -> None:
-        """Takes frames (n, 3, H, W) that begin at `first`."""
+        """Adds frames (n, 3, H, W) from index `first` on."""
         for number in range(first, first + len(frames)):
             if number % self.every:
                 continue
@@ -43,7 +43,7 @@ class Samples:
 
 
 def downscaled(frames: Tensor) -> Tensor:
-    """Frames (n, 3, H, W) at `MAX_SIDE` pixels, or as they are if they are smaller."""
+    """Frames (n, 3, H, W) reduced to a longer side of at most `MAX_SIDE` pixels."""
     share = MAX_SIDE / max(frames.shape[-2:])
     if share >= 1:
         return frames.clone()
@@ -52,13 +52,13 @@ def downscaled(frames: Tensor) -> Tensor:
 
 
 def evenly_spaced(count: int, places: Tensor | None = None) -> list[int]:
-    """Up to `MAX_PAIRS` of `count` numbers, or of those in `places`, first and last among them."""
+    """Up to `MAX_PAIRS` of `count` indices, or of those in `places`, including first and last."""
     numbers = torch.arange(count) if places is None or not len(places) else places
     return numbers[torch.linspace(0, len(numbers) - 1, min(MAX_PAIRS, len(numbers))).round().long()].tolist()
 
 
 def slider(node: Any, before: Tensor, after: Tensor) -> dict[str, Any]:
-    """What web/compare.js needs to wipe between pairs of frames (n, 3, H, W); nothing without a page."""
+    """`ui` entries of pairs of frames (n, 3, H, W) for web/compare.js; empty without a page."""
     if not host.on_page() or not len(before):
         return {}
     pictures = {"a_images": before, "b_images": after}
@@ -66,14 +66,14 @@ def slider(node: Any, before: Tensor, after: Tensor) -> dict[str, Any]:
 
 
 def sampled_slider(node: Any, before: Samples, after: Samples) -> dict[str, Any]:
-    """The same for what streamed by."""
+    """`slider` of streamed frames."""
     both = sorted(set(before.kept) & set(after.kept))
     chosen = [both[k] for k in evenly_spaced(len(both))]
     return slider(node, torch.stack([before.kept[k] for k in chosen]), torch.stack([after.kept[k] for k in chosen])) if chosen else {}
 
 
 def film_slider(node: Any, folder: Path, film: Path) -> dict[str, Any]:
-    """The same for the job in a folder and its joined film, of frames with a face if there are any."""
+    """`slider` of a job and its joined film, preferring frames with a face."""
     if not host.on_page():
         return {}
     from ...film.job import Job
@@ -85,11 +85,11 @@ def film_slider(node: Any, folder: Path, film: Path) -> dict[str, Any]:
 
 
 class Watched:
-    """A clip's walk as the page shows it: the frame just read or written, the rate and the time left, and samples of before and after.
+    """A clip's progress on the page: the last frame read or written, frames/s, time left, and samples before and after.
 
     Args:
         total: frames of the clip, 0 if unknown.
-        tick: of a progress bar over finding and writing every frame.
+        tick: of a progress bar over all frames, twice: found, written.
     """
 
     def __init__(self, total: int, tick: host.Tick) -> None:
@@ -102,7 +102,7 @@ class Watched:
         self.began = self.began_finding = self.said = time.monotonic()
 
     def source(self, source: Any) -> Any:
-        """The clip, whose frames are noticed as they are read."""
+        """The source, its frames recorded as they are read."""
 
         def chunks(*given: Any, **named: Any) -> Iterator[Any]:
             for piece in source.chunks(*given, **named):
@@ -115,7 +115,7 @@ class Watched:
         return _Proxy(source, chunks=chunks)
 
     def sink(self, sink: Any) -> Any:
-        """Where frames are written, and noticed."""
+        """The sink, recording frames written."""
 
         def write(frames: Tensor, *times: Any) -> None:
             sink.write(frames, *times)
@@ -125,7 +125,7 @@ class Watched:
         return _Proxy(sink, write=write)
 
     def on_frames(self, frames: Tensor) -> None:
-        """Frames (n, 3, H, W) are written."""
+        """Records frames (n, 3, H, W)."""
         self.last = frames[-1]
         self.pushed += len(frames)
 
@@ -134,22 +134,22 @@ class Watched:
         self.restoring()
 
     def on_found(self, count: int) -> None:
-        if not self.found:  # those of a job that was killed took no time now
+        if not self.found:  # frames an interrupted job found took no time
             self.found_before, self.began_finding = count, time.monotonic()
         self.tick(count)
         self.found += count
         self.show("finding faces: ", self.found, self.began_finding, self.found_before)
-        self.began = time.monotonic()  # of writing, which comes next
+        self.began = time.monotonic()  # writing, which comes next
 
     def on_planned(self, kept: int, of: int) -> None:
-        """So many frames of a job were written before, whose faces were found then too unless they were now."""
+        """`kept` of a job's frames were written by earlier runs, which found all faces unless this did."""
         self.tick(kept + (0 if self.found else of))
         self.kept, self.written, self.total = kept, kept, of
         self.began = time.monotonic()
         self.restoring()
 
     def restoring(self) -> None:
-        """Says that the second pass begins; its first frames take a while."""
+        """Shows that the second pass begins; its first frames take longer."""
         host.show_work(f"restoring: {self.status(self.written, 0.0, self.kept)}")
 
     def on_written(self, count: int) -> None:
@@ -158,14 +158,14 @@ class Watched:
         self.show("", self.written, self.began, self.kept)
 
     def show(self, what: str, count: int, began: float, kept: int = 0) -> None:
-        """On the page, at most twice a second."""
+        """Updates at most twice a second."""
         now = time.monotonic()
         if now - self.said >= 0.5:
             self.said = now
             host.show_work(what + self.status(count, now - began, kept), None if self.last is None else downscaled(self.last[None])[0])
 
     def status(self, count: int, seconds: float, kept: int = 0) -> str:
-        """Of `count` frames of a pass, all but `kept` of them in so many seconds."""
+        """Text of a pass at `count` frames, all but `kept` done in `seconds`."""
         of = f" of {self.total:,}" if self.total >= count else ""
         if count <= kept:
             return f"{count:,}{of} frames"
@@ -174,12 +174,12 @@ class Watched:
         return f"{count:,}{of} frames, {rate:.2f} frames/s{left}"
 
     def ui(self, node: Any) -> dict[str, Any]:
-        """The slider over what went by, and everybody in it."""
+        """The slider of the clip, and its people."""
         return {**sampled_slider(node, self.before, self.after), **people(node, self.chosen, self.faces)}
 
 
 class _Proxy:
-    """An object, some of whose attributes are others."""
+    """An object with some attributes replaced."""
 
     def __init__(self, real: Any, **others: Callable[..., Any]) -> None:
         self.__dict__.update(others, _real=real)

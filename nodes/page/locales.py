@@ -1,6 +1,6 @@
-"""What ComfyUI's page shows of our nodes in English, as its translation files have it: `python -m fvr.nodes.page.locales` writes the file anew.
+"""English texts of our nodes in ComfyUI's translation format: `python -m fvr.nodes.page.locales` rewrites the file.
 
-The English file repeats the schemas, so that translators have one page to start from; tests/nodes/test_locales.py holds the two together.
+The English file repeats the schemas as a template for translators; tests/nodes/test_locales.py keeps the two in sync.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ Texts = dict[str, Any]
 
 
 def input_texts(schema: Any) -> dict[str, Texts]:
-    """{key: {name, tooltip}} of all inputs, those that an option of a dynamic combo reveals under "combo_name".
+    """{key: {name, tooltip}} of all inputs; those of a DynamicCombo's options have the key "combo_name".
 
-    The page looks a revealed input up without its option. Where options say different things of one name, all are said, each after its
-    options.
+    The page looks these up without their option, so differing tooltips of one name are joined, each after its options.
     """
     texts: dict[str, Texts] = {}
     for one in schema.inputs:
@@ -33,7 +32,7 @@ def input_texts(schema: Any) -> dict[str, Texts]:
 
 
 def merged(tooltips: list[tuple[str, str]]) -> str:
-    """One tooltip for an input that several options have."""
+    """One tooltip for an input shared by several options."""
     options: dict[str, list[str]] = {}
     for key, tooltip in tooltips:
         options.setdefault(tooltip, []).append(key)
@@ -43,12 +42,12 @@ def merged(tooltips: list[tuple[str, str]]) -> str:
 
 
 def socket_texts(socket: Any) -> Texts:
-    """The name a socket goes by on the page, and what is said of it."""
+    """Displayed name and tooltip of an input or output."""
     return {"name": socket.display_name or socket.id, "tooltip": socket.tooltip}
 
 
 def node_texts(schema: Any) -> Texts:
-    """Everything of one node that the page can translate."""
+    """All translatable texts of a node."""
     return {
         "display_name": schema.display_name,
         "description": schema.description,
@@ -58,7 +57,7 @@ def node_texts(schema: Any) -> Texts:
 
 
 def english() -> dict[str, Texts]:
-    """Of all nodes, by id."""
+    """All nodes, by id."""
     from .. import NODES
 
     schemas = sorted((node.define_schema() for node in NODES), key=lambda schema: schema.node_id)

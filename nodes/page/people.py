@@ -1,4 +1,4 @@
-"""Everybody in a clip on the node that found them, for a click on a face to choose (web/people.js)."""
+"""The people of a clip, shown on the node that found them to be chosen by a click (web/people.js)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ...headless.io import ui
 from ...host.images import to_image
 
 MAX_PEOPLE = 48
-"""People shown, those seen in most frames."""
+"""Maximum number of people shown."""
 
 
 def page_files(files: Iterable[Any]) -> tuple[list[Any]]:
-    """Files for our own part of the page, one list among a node's results: single ones would be results, which app mode and the queue show first."""
+    """Files for our page scripts, nested in one list: ComfyUI takes flat ones for results, which app mode and the queue show first."""
     return (list(files),)
 
 
 def people(node: Any, chosen: Sequence[FaceTrack], thumbnails: Thumbnails) -> dict[str, Any]:
-    """Each person's sharpest face and whether they are chosen; nothing without a page."""
+    """Each person's sharpest face and whether they are selected; empty without a page."""
     faces = {person: crops[min(thumbnails.best[person], len(crops) - 1)] for person, crops in sorted(thumbnails.crops.items()) if crops}
     shown = list(faces)[:MAX_PEOPLE]
     if not host.on_page() or not shown:

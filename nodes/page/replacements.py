@@ -1,4 +1,4 @@
-"""Nodes of other packs for which one of ours does the same, so that ComfyUI offers it for a saved graph whose pack is missing."""
+"""Equivalents of other packs' nodes, which ComfyUI offers for a saved graph whose pack is missing."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ REPLACEMENTS: dict[str, tuple[str, list[str], dict[str, str], dict[str, Any]]] =
         {},
     ),
 }
-"""Old id -> (ours, its widgets in their order, our inputs by the old ones that they take, our inputs with a value of their own).
+"""Old node id -> (our node id, old widgets in order, our input -> old input, our input -> fixed value).
 
-facerestore_cf, ReActor and ComfyUI-KEEP as of November 2026. All of these have one output, which is our first. Of the advanced node's three
-selections "all" and "largest" are our words, and "filter" is refused with those there are. Not among them: facerestore_cf's CropFace, which gives
-crops frame after frame, black where there is no face, and ours person after person; what swaps faces, which ours do not."""
+facerestore_cf, ReActor and ComfyUI-KEEP as of November 2026. Each has one output, which is our first. Of the advanced node's three
+selections, ours also has "all" and "largest"; "filter" fails with a list of the valid ones. Left out: facerestore_cf's CropFace, which outputs
+crops frame after frame, black without a face, while ours go person after person; and face swapping, which we lack."""
 
 
 async def announce_replacements() -> None:
-    """Tells ComfyUI, if it is one that takes such."""
+    """Registers them, if ComfyUI supports it."""
     api = host.comfy_api()
     if api is None or not hasattr(io, "NodeReplace"):
         return
 
     class FirstOutput(io.NodeReplace):
-        """Tells the page that the first output stays the first. The server must not be told: it would look for a wire under the name that its
-        consumer's input had, which fails where it replaced the consumer before (ComfyUI 0.33, app/node_replace_manager.py, in random order)."""
+        """Maps the first output to the first, for the page only. The server would look up the link by its consumer's old input name, which
+        fails if it replaced the consumer before (ComfyUI 0.33, app/node_replace_manager.py, in random order)."""
 
         def as_dict(self) -> dict[str, Any]:
             return super().as_dict() | {"output_mapping": [{"new_idx": 0, "old_idx": 0}]}

@@ -1,4 +1,4 @@
-"""Errors and texts of our nodes as people at ComfyUI's page read them."""
+"""Errors and texts of our nodes as ComfyUI's page shows them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..sockets import check_inputs
 
 
 def with_user_messages(node: type[io.ComfyNode]) -> None:
-    """Makes a node check its inputs (`sockets.check_inputs`), raise built-in exceptions and show texts, none of which name a folder of the server.
+    """Makes a node check its inputs (`sockets.check_inputs`), raise built-in exceptions, and omit the server's folders from all texts.
 
-    The page prints the full name of an exception's class, which of ours would begin with the path of this pack.
+    The page prints an exception's full class name, which for ours would start with this pack's path.
     """
     run = node.execute.__func__  # type: ignore[attr-defined]
     if hasattr(run, "__wrapped__"):
