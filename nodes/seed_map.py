@@ -147,12 +147,6 @@ def check_sources(model: Any, vae: Any, prior: Any) -> None:
         )
 
 
-def networks_of(prior: Prior) -> list[nn.Module]:
-    """The networks of a prior."""
-    network = getattr(prior, "network", None)
-    return [network] if isinstance(network, nn.Module) else modules_of(prior)
-
-
 @contextmanager
 def generator_of(
     model: Any,
@@ -177,7 +171,8 @@ def generator_of(
             pixels = PixelGenerator(
                 prior, size, steps=options.steps, guides=shown, start=options.start, device=host.device(), check_interrupt=host.check_interrupt
             )
-            networks = networks_of(prior)
+            network = getattr(prior, "network", None)
+            networks = [network] if isinstance(network, nn.Module) else modules_of(prior)
             stack.enter_context(interruptible_layers(*networks, check_interrupt=host.check_interrupt))
             with torch.no_grad():  # loads its network to the device, which must not happen while its weights are swapped
                 prior.predict_x0(torch.zeros(pixels.seed_shape, device=host.device()), 0)

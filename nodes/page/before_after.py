@@ -65,13 +65,6 @@ def slider(node: Any, before: Tensor, after: Tensor) -> dict[str, Any]:
     return {name: page_files(ui.PreviewImage(to_image(downscaled(frames)), cls=node).as_dict()["images"]) for name, frames in pictures.items()}
 
 
-def sampled_slider(node: Any, before: Samples, after: Samples) -> dict[str, Any]:
-    """`slider` of streamed frames."""
-    both = sorted(set(before.kept) & set(after.kept))
-    chosen = [both[k] for k in evenly_spaced(len(both))]
-    return slider(node, torch.stack([before.kept[k] for k in chosen]), torch.stack([after.kept[k] for k in chosen])) if chosen else {}
-
-
 def film_slider(node: Any, folder: Path, film: Path) -> dict[str, Any]:
     """`slider` of a job and its joined film, preferring frames with a face."""
     if not host.on_page():
@@ -175,7 +168,10 @@ class Watched:
 
     def ui(self, node: Any) -> dict[str, Any]:
         """The slider of the clip, and its people."""
-        return {**sampled_slider(node, self.before, self.after), **people(node, self.chosen, self.faces)}
+        both = sorted(set(self.before.kept) & set(self.after.kept))
+        chosen = [both[k] for k in evenly_spaced(len(both))]
+        compared = slider(node, *(torch.stack([side.kept[k] for k in chosen]) for side in (self.before, self.after))) if chosen else {}
+        return {**compared, **people(node, self.chosen, self.faces)}
 
 
 class _Proxy:
