@@ -1,4 +1,4 @@
-"""Runs an API-format prompt with the node classes alone, in the way of ComfyUI's executor."""
+"""Runs an API-format prompt from the node classes, as ComfyUI's executor does."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .schema import NodeInfo, describe, is_link, nest, overridden, title_of
 from .validation import NodeError, Prompt, linked_nodes, literal, needed, validate
 
 MAX_LISTED_ERRORS = 10
-"""Largest number of faults that one message lists."""
+"""Maximum errors listed in one message."""
 
 
 class PromptRefused(ValueError):
-    """The prompt did not pass `validate`; `errors` has everything that is wrong."""
+    """The prompt failed `validate`; `errors` has all its errors."""
 
     def __init__(self, errors: list[NodeError]) -> None:
         more = [f"and {len(errors) - MAX_LISTED_ERRORS} more faults"] if len(errors) > MAX_LISTED_ERRORS else []
@@ -140,7 +140,7 @@ class _Run:
                 self.execute(node)
 
     def request_lazy_inputs(self, node: str) -> bool:
-        """Whether the node now asks for some of its lazy inputs. One that it never asks for is None, as in ComfyUI."""
+        """Whether the node now requests lazy inputs. Those it never requests are None, as in ComfyUI."""
         if not self.lazy[node] or overridden(self.info(node).node_class, "check_lazy_status") is None:
             return False
         wanted = [self.call_method(node, "check_lazy_status", arguments) for arguments in self.call_arguments(node) if not host.is_nothing(arguments)]
@@ -184,7 +184,7 @@ class _Run:
     def call_arguments(self, node: str) -> Iterator[Any]:
         """Keyword arguments of each call: one, or one per item when an input is a list of several (shorter lists repeat their last).
 
-        It is `host.nothing` for a call that is left out because one of its inputs is.
+        It is `host.nothing` for a call skipped because one of its inputs is.
         """
         info = self.info(node)
         slots = info.slots(self.inputs(node))

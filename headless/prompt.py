@@ -14,9 +14,9 @@ from .schema import class_of, declared_type, is_link, title_of
 Prompt = dict[str, dict[str, Any]]
 
 MAX_BYTES = 64 << 20
-"""Bytes of a prompt's file; the largest graphs take a few hundred thousand."""
+"""Maximum bytes of a prompt file; the largest graphs take a few 100,000."""
 MAX_DEPTH = 64
-"""Lists and objects within each other in a node; links, and the values that nodes take, go a few deep."""
+"""Maximum nesting of lists and objects in a node; links and input values need a few levels."""
 
 
 def load_prompt(path: str | os.PathLike[str]) -> Prompt:
@@ -24,7 +24,7 @@ def load_prompt(path: str | os.PathLike[str]) -> Prompt:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for anything else than an API-format prompt.
+        ValueError: if it is no API-format prompt.
     """
     path = Path(path)
     if not path.is_file():
@@ -58,7 +58,7 @@ TOO_DEEP = "nested deeper than any prompt; export it again from ComfyUI with Exp
 
 
 def deeper_than(value: Any, depth: int) -> bool:
-    """Whether lists and objects lie more than `depth` deep within each other."""
+    """Whether lists and objects are nested deeper than `depth`."""
     layer = [value]
     for _ in range(depth):
         layer = [inner for outer in layer if isinstance(outer, (dict, list)) for inner in (outer.values() if isinstance(outer, dict) else outer)]

@@ -88,7 +88,7 @@ def nest(values: Mapping[str, Any], slots: Mapping[str, Slot]) -> dict[str, Any]
 
 
 def declared_type(node_class: Any, name: str) -> str | None:
-    """The type of an input, whatever the choices made; None when the class has no such input."""
+    """The type of an input, whatever options are chosen; None if the class has no such input."""
 
     def every(sections: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
         for entries in sections.values():
@@ -102,7 +102,7 @@ def declared_type(node_class: Any, name: str) -> str | None:
 
 
 def class_of(entry: Mapping[str, Any]) -> str | None:
-    """A prompt's node's class, None where that is missing or no text."""
+    """Class name of a prompt's node; None if missing or no string."""
     found = entry.get("class_type")
     return found if isinstance(found, str) else None
 

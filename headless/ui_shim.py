@@ -1,4 +1,4 @@
-"""What nodes show on themselves, without ComfyUI: the same dictionaries, so that `fvr run` can list the files that were written."""
+"""Nodes' `ui` results without ComfyUI: the same dictionaries, from which `fvr run` lists the written files."""
 
 from __future__ import annotations
 

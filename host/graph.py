@@ -17,9 +17,9 @@ class Nothing:
 
 
 def nothing() -> Any:
-    """The value of an output that is empty, such as the crops when there is no face: nodes that take it do not run, all others do.
+    """The value of an empty output, such as the crops without a face: downstream nodes do not run, all others do.
 
-    An IMAGE without frames would make the nodes fail that show or save it.
+    An IMAGE without frames would make preview and save nodes fail.
     """
     if not comfyui.inside_comfyui():
         return Nothing()
@@ -28,18 +28,18 @@ def nothing() -> Any:
 
 
 def is_nothing(value: Any) -> bool:
-    """Whether a value came from `nothing`, or is any other ExecutionBlocker of ComfyUI."""
+    """Whether a value is `nothing` or another ExecutionBlocker of ComfyUI."""
     return type(value).__name__ in (Nothing.__name__, "ExecutionBlocker")
 
 
 def graph_tags(hidden: Any) -> dict[str, str]:
-    """The graph as metadata of a saved clip, as ComfyUI's own nodes write it: dropped on the page, the clip opens its graph again.
+    """The workflow as metadata of a saved clip, as ComfyUI's own nodes write it: dropping the clip on the page opens it.
 
     Args:
         hidden: a node's `cls.hidden`, which may have `prompt` and `extra_pnginfo`; None outside a graph.
 
     Returns:
-        "prompt" and, from the page, "workflow" (and what else it sends along), each as JSON; nothing under --disable-metadata.
+        "prompt" and, from the page, "workflow" (and other extra_pnginfo), each as JSON; empty under --disable-metadata.
     """
     if comfyui.inside_comfyui():
         from comfy.cli_args import args
@@ -63,7 +63,7 @@ def video_from_file(path: str | os.PathLike[str]) -> Any:
 def video_source(video: Any) -> tuple[Any, tuple[float, float]]:
     """The path or BytesIO of a VIDEO input, and its window (start, duration) in seconds; a duration of 0 reaches to the end.
 
-    ComfyUI encodes a video made of frames (see `video_components`) for this, with loss.
+    ComfyUI encodes a video made of frames for this, lossily (see `video_components`).
     """
     window = getattr(video, "get_active_trim_window", None)
     if window is None:  # older hosts keep the window to themselves

@@ -1,6 +1,6 @@
-"""ComfyUI's IMAGE and MASK on one side, frames (T, 3, H, W) float32 RGB in [0, 1] on the CPU on the other.
+"""Conversion between ComfyUI's IMAGE and MASK and frames (T, 3, H, W) float32 RGB in [0, 1] on the CPU.
 
-The only place where the two layouts meet. Nothing here changes or shares memory with what came in.
+The only place where the two layouts meet. Results never share memory with the arguments.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import host
 
 MAX_UNIT_RANGE = 1.5
-"""If more than half of a picture exceeds this, it is in [0, 255]: pictures in [0, 1] overshoot in few places only."""
+"""A picture is in [0, 255] if more than half of it exceeds this: pictures in [0, 1] overshoot rarely."""
 
 
 def from_image(image: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def from_mask(mask: Tensor) -> Tensor:
 
 
 def fitted_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks (B, 1, h, w) at the size (H, W) of their frames, by the maximum over each pixel, so that no small hole is lost."""
+    """Masks (B, 1, h, w) at the size (H, W) of their frames, by the maximum over each pixel, to keep small holes."""
     return mask if tuple(mask.shape[-2:]) == tuple(size) else F.adaptive_max_pool2d(mask, size)
 
 

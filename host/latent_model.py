@@ -25,14 +25,14 @@ from .plain_tensors import plain_tensors
 
 CheckInterrupt = Callable[[], None]
 ALL_MEMORY = 1e20
-"""Bytes that are requested so that ComfyUI unloads all other models, as its own trainer does."""
+"""Bytes to request so that ComfyUI unloads all other models, as its own trainer does."""
 TOKENS = 77
 POOLED = 1280
 
 
 @dataclass(frozen=True)
 class LatentModel:
-    """What seed-space MAP needs of the two; valid inside the block only.
+    """What seed-space MAP needs of both; valid only inside the block.
 
     Attributes:
         estimate: (x_t, i) -> E[z_0 | x_t], float32, x_t = sqrt(alpha_bar) z_0 + sqrt(1 - alpha_bar) eps at level i.
@@ -77,7 +77,7 @@ def latent_model(
         check_interrupt: called in every attention layer and decoder block; may raise to stop.
 
     Raises:
-        ValueError: one sentence for a model or VAE that this cannot be done with.
+        ValueError: if the model or VAE is unsuitable.
     """
     _check(model, vae)
     entries = _conditioning(model, conditioning)
@@ -139,7 +139,7 @@ def latent_model(
 
 
 def _check(model: Any, vae: Any) -> None:
-    """Raises ValueError for what has no noise schedule, no 2-D decoder, or another latent space."""
+    """Raises ValueError without a noise schedule or 2-D decoder, or if the latent spaces differ."""
     sampling = host.comfy("comfy.model_sampling")
     kind = model.get_model_object("model_sampling")
     name = type(getattr(model.model, "model_config", model.model)).__name__
@@ -177,7 +177,7 @@ def _without_dynamic_vram(patcher: Any) -> Any:
 
 
 def _conditioning(model: Any, conditioning: Any) -> list:
-    """One entry of CONDITIONING: the given one, or zeros of the width that the network takes."""
+    """One CONDITIONING entry: the given one, or zeros of the network's width."""
     if conditioning is None:
         width = model.model.model_config.unet_config.get("context_dim") or 768
         return [[torch.zeros(1, TOKENS, width), {"pooled_output": torch.zeros(1, POOLED)}]]
@@ -234,7 +234,7 @@ def _training_mode(management: Any) -> Iterator[None]:
 
 @contextmanager
 def _checkpointed_blocks(decoder: nn.Module, check_interrupt: CheckInterrupt) -> Iterator[None]:
-    """The decoder's residual blocks, attention and enlargements, each checkpointed: the peak is one block's activations."""
+    """Checkpoints the decoder's residual, attention and upsampling blocks: peak memory is one block's activations."""
     blocks = [part for part in decoder.modules() if type(part).__name__ in ("ResnetBlock", "AttnBlock", "Upsample")]
 
     def held(block: nn.Module) -> Callable[..., Tensor]:

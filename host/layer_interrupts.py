@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def interruptible_layers(*modules: nn.Module, check_interrupt: Callable[[], None]) -> Iterator[None]:
-    """Inside, every innermost layer of `modules` calls `check_interrupt` when it has run, and again when a gradient comes back to it.
+    """Inside, every leaf layer of `modules` calls `check_interrupt` after its forward pass, and when its gradient arrives.
 
     A pass of a large network takes many seconds on a CPU, and its backward pass is one call; whatever `check_interrupt` raises ends both.
     """

@@ -1,4 +1,4 @@
-"""Folders where there is no ComfyUI: what `workspace` set, else the current directory, and the model folder of this user."""
+"""Folders without ComfyUI: those set by `workspace`, else the current directory, and the user's model folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 OWN_MODELS = "face_video_restoration"
 MODEL_FOLDERS = (OWN_MODELS, "facerestore_models", "facedetection", "upscale_models", "checkpoints", "detection")
-"""Ours first, then those where other packs already keep the same weights."""
+"""Ours first, then those of other packs with the same weights."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def model_folders() -> dict[str, list[Path]]:
 def files_below(root: str | os.PathLike[str], suffixes: Collection[str], *, deep: bool = True, parents: tuple[str, ...] = ()) -> Iterator[str]:
     """Names of the files with these endings (lower case), relative to `root` with forward slashes.
 
-    Links to files and folders are followed, but no folder is entered from inside itself (`parents` says where that would be); what cannot
-    be read is left out.
+    Links are followed, but no folder is entered from inside itself (`parents` are those being walked); what cannot be read
+    is skipped.
     """
     here = os.path.realpath(root)
     if here in parents:
@@ -105,7 +105,7 @@ def files_below(root: str | os.PathLike[str], suffixes: Collection[str], *, deep
 
 
 def folder_fingerprint(folder: Path) -> tuple[str, int]:
-    """A hash of the names, modification times and sizes of what lies directly in a folder, and how many there are.
+    """A hash of the names, modification times and sizes of a folder's direct entries, and their number.
 
     Raises:
         OSError: if the folder cannot be read.
@@ -121,11 +121,11 @@ def annotated(name: str) -> tuple[str, str | None]:
 
 
 MAX_NAME_BYTES = 200
-"""Bytes of a file's name and of each folder's: disks take 255, and a number and an ending are added."""
+"""Maximum bytes of a file or folder name: disks take 255, and a number and suffix are added."""
 
 
 def check_prefix(prefix: str, root: Path) -> None:
-    """Raises ValueError for a prefix without a file name, one that no disk takes, or one that leads out of `root`."""
+    """Raises ValueError for a prefix without a file name, with too long a name, or that leads out of `root`."""
     try:
         fits = "\0" not in prefix and max(len(part.encode()) for part in prefix.replace("\\", "/").split("/")) <= MAX_NAME_BYTES
     except UnicodeEncodeError:

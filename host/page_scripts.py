@@ -1,4 +1,4 @@
-"""Where ComfyUI serves what its page asks of this package."""
+"""URLs of this package's files for ComfyUI's page."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ NAME = "face-video-restoration"
 
 
 def serve_scripts() -> None:
-    """Gives scripts, help pages and workflows an address of plain letters; web/face_video.js tells the page which.
+    """Serves scripts, help pages and workflows under a plain ASCII URL; web/face_video.js tells the page.
 
-    ComfyUI takes the folder's name, and finds no file under one that an address must quote; its page looks for help pages under what stands
+    ComfyUI uses the folder's name, and finds no files under one that a URL must quote; its page looks for help pages under the part
     before a full stop.
     """
     host = sys.modules.get("nodes")

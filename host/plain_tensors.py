@@ -16,16 +16,16 @@ from torch import Tensor, nn
 
 @contextmanager
 def plain_tensors(*modules: nn.Module, dtype: torch.dtype | None = None) -> Iterator[None]:
-    """Inside, no parameter or buffer of `modules` is an inference tensor and no parameter asks for a gradient of its own.
+    """Inside, no parameter or buffer of `modules` is an inference tensor, and no parameter requires a gradient.
 
-    Inference tensors are replaced by ordinary ones over the same memory, so nothing is copied; the very same tensors come back at the
+    Inference tensors are replaced by ordinary ones over the same memory, so nothing is copied; the originals are restored at the
     end, also after an error. The module objects are shared with the host: no other thread may use them meanwhile.
 
     Args:
-        dtype: what floating-point weights are to be, by copies; None leaves them as they are.
+        dtype: to which floating-point weights are converted in copies; None keeps theirs.
 
     Raises:
-        ValueError: if a weight is quantised, or has another form that gradients cannot pass through.
+        ValueError: if a weight is quantised or otherwise not differentiable.
     """
     swapped: list[tuple[dict[str, Any], str, Tensor]] = []
     frozen: list[Tensor] = []
@@ -53,7 +53,7 @@ def plain_tensors(*modules: nn.Module, dtype: torch.dtype | None = None) -> Iter
 
 
 def _plain(tensor: Tensor, dtype: torch.dtype | None, owner: str) -> Tensor:
-    """`tensor` if it will do, else an ordinary one over its memory or, in another dtype, a copy."""
+    """`tensor` if it suits, else an ordinary one over its memory or, in another dtype, a copy."""
     if type(tensor) not in (Tensor, nn.Parameter) or (tensor.is_floating_point() and tensor.element_size() < 2):
         kind = str(tensor.dtype).removeprefix("torch.")
         raise ValueError(

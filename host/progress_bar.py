@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 LOG_SECONDS = 60.0
-"""Between two lines of progress in a log, such as nohup's or a cluster's."""
+"""Seconds between progress lines in a log (nohup, cluster)."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -28,7 +28,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Tick(Protocol):
-    """`n` more units are done; `preview` is a frame (3, H, W) in [0, 1] to show, or None. Raises when the user asked to stop."""
+    """`n` more units are done; `preview` is a frame (3, H, W) in [0, 1] to show, or None. Raises if the user asked to stop."""
 
     def __call__(self, n: int = 1, preview: torch.Tensor | None = None) -> None: ...
 
@@ -81,11 +81,11 @@ def interrupts_between_layers() -> Iterator[None]:
 
 @contextmanager
 def progress(total: int | None, desc: str = "", initial: int = 0) -> Iterator[Tick]:
-    """A progress bar over `total` units (0 or None: unknown), which is also what makes a loop interruptible, between the layers of networks too.
+    """A progress bar over `total` units (0 or None: unknown), which also makes a loop interruptible, even between a network's layers.
 
-    `initial` units are done before; the time left does not count them.
+    `initial` units are already done; the time left ignores them.
 
-    In ComfyUI the bar of the node that runs, with `preview` shown on it; elsewhere tqdm on stderr, or a line every LOG_SECONDS where that is a log.
+    In ComfyUI the running node's bar, with `preview` shown on it; elsewhere tqdm on stderr, or a line every LOG_SECONDS in a log.
     """
     check_interrupt()
     with interrupts_between_layers(), _bar(total, desc, initial) as tick:
@@ -136,9 +136,9 @@ def on_page() -> bool:
 
 
 def show_work(text: str, picture: torch.Tensor | None = None) -> None:
-    """Shows the progress of the running node on the page that queued it (web/compare.js); elsewhere it does nothing, as there is the progress bar.
+    """Shows the progress of the running node on the page that queued it (web/compare.js); elsewhere does nothing, as the bar suffices.
 
-    picture: (3, H, W) in [0, 1]. ComfyUI's own preview would remain in the place of the clip that the node shows at its end.
+    picture: (3, H, W) in [0, 1]. ComfyUI's own preview would stay in place of the clip the node shows at the end.
     """
     if not on_page() or (context := comfyui.comfy("comfy_execution.utils").get_executing_context()) is None:
         return

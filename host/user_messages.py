@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 PACKAGE = __name__.rpartition(".host.")[0]
-"""Under which name this package was imported; ComfyUI makes it of the folder's path."""
+"""This package's import name; ComfyUI derives it from the folder's path."""
 
 
 def without_folders(text: str, folders: Mapping[Path, str]) -> str:
@@ -26,7 +26,7 @@ def without_folders(text: str, folders: Mapping[Path, str]) -> str:
 
 
 def user_facing(error: Exception, folders: Mapping[Path, str]) -> Exception:
-    """`error` itself where it reads well, else one of the built-in kind that it is, with the same sentence without `folders`."""
+    """`error` itself if it reads well, else its built-in base class with the same message without `folders`."""
     text = str(error)
     shown = without_folders(text, folders)
     if shown == text and not type(error).__module__.startswith(PACKAGE + "."):
@@ -38,7 +38,7 @@ def user_facing(error: Exception, folders: Mapping[Path, str]) -> Exception:
 
 
 def named_and_resolved(folder: str | os.PathLike[str]) -> set[Path]:
-    """A folder as it is named and as links lead to it."""
+    """A folder as named, and with links resolved."""
     path = Path(folder)
     try:
         return {path, path.resolve()}

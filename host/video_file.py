@@ -1,4 +1,4 @@
-"""A VIDEO value where there is no ComfyUI."""
+"""VIDEO values without ComfyUI."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ TOKENS, WIDTH = 512, 4096
 """Of the text that Wan sees."""
 TRAIN_STEPS = 1000
 DIGESTED_TENSORS = 64
-"""Tensors of a network whose beginnings tell it from others."""
+"""Tensors whose first values identify a network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class WanModel:
         conditioning: of the empty prompt; None is zeros in its place.
 
     Raises:
-        ValueError: one sentence for another kind of model or VAE.
+        ValueError: for any other model or VAE.
     """
 
     model: Any
@@ -66,7 +66,7 @@ class WanModel:
 
 
 def check_wan(model: Any, vae: Any, conditioning: Any) -> None:
-    """Raises ValueError unless the two are Wan 2.1's, text to video, and the conditioning is of one entry."""
+    """Raises ValueError unless both are Wan 2.1's, text to video, and the conditioning has one entry."""
     network = model.model
     config = getattr(getattr(network, "model_config", None), "unet_config", {})
     kind = f"{type(network).__name__}{' ' + config['model_type'] if 'model_type' in config else ''}"
@@ -85,7 +85,7 @@ def check_wan(model: Any, vae: Any, conditioning: Any) -> None:
 
 
 def weights_digest(model: Any, vae: Any) -> str:
-    """A digest of the names, shapes and first numbers of the weights, and of what is patched over them: changes when another file is loaded."""
+    """A digest of the weights' names, shapes and first values, and of patches over them: changes if another file is loaded."""
     digest = hashlib.sha256()
     for module in (model.model.diffusion_model, vae.first_stage_model):
         named = list(module.named_parameters())

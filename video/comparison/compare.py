@@ -1,6 +1,6 @@
 """Clips compared in one picture: side by side, split by a moving line, or as a heat map of their difference.
 
-Frames in, frames out, one moment at a time. Nothing is kept between moments, so the length of a clip costs no memory.
+Works on one moment at a time and keeps nothing between, so memory does not grow with a clip's length.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class CompareOptions:
             "difference" (two clips).
         labels: one per clip in order; "" and those left out are not drawn.
         period: of the line, in seconds: from the middle to the right edge, to the left edge, and back to the middle.
-        gain: what a difference is multiplied by before it becomes a colour; the brightest colour is a difference of 1 / gain.
+        gain: factor of the difference before colour mapping; the brightest colour is a difference of 1 / gain.
 
     Raises:
         VideoError: if a value is out of its range.
@@ -67,7 +67,7 @@ class CompareOptions:
 
 
 def compared_size(height: int, width: int, clips: int, options: CompareOptions) -> tuple[int, int]:
-    """(H, W) of the pictures that come out when the first clip has height x width."""
+    """(H, W) of the output pictures if the first clip has height x width."""
     if options.mode == "side_by_side":
         columns = grid_columns(clips)
         return height * math.ceil(clips / columns), width * columns
@@ -78,8 +78,8 @@ def compare_frames(moments: Iterable[Sequence[Tensor]], seconds: Iterable[float]
     """One picture per moment.
 
     Args:
-        moments: at each moment the clips' frames, (3, H, W) in [0, 1]; those of another size than the first are resized to it.
-        seconds: of each moment since the first; only the moving line needs them.
+        moments: the clips' frames at each moment, (3, H, W) in [0, 1], resized to the first one's size.
+        seconds: of each moment since the first; used only by "split".
     """
     for pictures, now in zip(moments, seconds, strict=True):
         yield compare_picture(pictures, now, options)
@@ -98,14 +98,14 @@ def compare_picture(pictures: Sequence[Tensor], seconds: float, options: Compare
 
 
 def resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
-    """A copy of `picture` (3, h, w) of `size` (H, W): antialiased bicubic where that differs."""
+    """A copy of `picture` (3, h, w) at `size` (H, W), antialiased bicubic."""
     if tuple(picture.shape[-2:]) == size:
         return picture.clone()
     return F.interpolate(picture[None], size, mode="bicubic", antialias=True, align_corners=False)[0].clamp_(0, 1)
 
 
 def resize_warnings(clips: Sequence[tuple[str, tuple[int, int]]]) -> list[str]:
-    """A sentence for each clip, given by name and (height, width), that does not have the first one's size."""
+    """A warning for each clip (name, (height, width)) whose size differs from the first one's."""
     first, (height, width) = clips[0]
     return [
         f"{name} is {w} x {h} and was resized to {width} x {height}, the size of {first}" for name, (h, w) in clips[1:] if (h, w) != (height, width)
@@ -118,7 +118,7 @@ def grid_columns(clips: int) -> int:
 
 
 def side_by_side(pictures: Sequence[Tensor]) -> Tensor:
-    """Row after row, each picture next to the one before; places that are left over are black."""
+    """The pictures in rows; unused places are black."""
     columns = grid_columns(len(pictures))
     blank = torch.zeros_like(pictures[0])
     padded = [*pictures, *[blank] * (-len(pictures) % columns)]
@@ -148,7 +148,7 @@ def split(left: Tensor, right: Tensor, seconds: float, period: float) -> Tensor:
 
 
 def difference(one: Tensor, other: Tensor, options: CompareOptions) -> Tensor:
-    """The mean of |one - other| over the channels, times the gain, as HEAT_COLOURS; below it a legend that hides nothing of it."""
+    """The mean of |one - other| over the channels, times the gain, as HEAT_COLOURS; with a legend below it."""
     height, width = one.shape[-2:]
     words = [label or f"clip {number}" for number, label in ((1, options.label(0)), (2, options.label(1)))]
     legend = difference_legend(legend_height(height, width), width, letter_height(height, width), words, options.gain)

@@ -1,4 +1,4 @@
-"""Several clips read in step: frame i of each, whatever their sizes."""
+"""Clips read in lockstep: frame i of each, at any sizes."""
 
 from __future__ import annotations
 
@@ -71,6 +71,6 @@ def timing_source(sources: Sequence[FrameSource], sound: int | None) -> int:
 
 
 def comparison_info(picture: SourceInfo, clock: SourceInfo) -> SourceInfo:
-    """What a comparison is like: upright, the colours and pixel shape of `picture`, the times and the sound of `clock`."""
+    """Properties of a comparison: upright, colours and pixel aspect of `picture`, times and sound of `clock`."""
     names = ("path", "rate", "frame_estimate", "start", "origin", "duration", "time_base", "audio_streams", "is_sequence", "sound")
     return replace(picture, rotation=0, mirrored=False, **{name: getattr(clock, name) for name in names})

@@ -1,4 +1,4 @@
-"""Short texts on pictures: white letters on a shade, of a size that can be read whatever the size of the picture."""
+"""Short labels on pictures: white letters on a shade, readable at any picture size."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ..errors import VideoError
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 MIN_LETTER_HEIGHT = 9
-"""Pixels below which the letters of FONT run together."""
+"""Height in pixels below which FONT is illegible."""
 SHARE = 26
-"""Letters are this fraction of the picture's shorter side, if that is more than MIN_LETTER_HEIGHT."""
+"""Letter height as a fraction of the picture's shorter side, at least MIN_LETTER_HEIGHT."""
 SHADE = 0.3
-"""What is left of the picture's brightness behind letters."""
+"""Factor on the picture's brightness behind letters."""
 ELLIPSIS = ".."
 
 
 def letter_height(height: int, width: int) -> int:
-    """Of a capital letter in pixels, for a picture of height x width."""
+    """Cap height in pixels for a picture of height x width."""
     return max(MIN_LETTER_HEIGHT, round(min(height, width) / SHARE))
 
 
@@ -57,7 +57,7 @@ def font_scale(height: int, thickness: int) -> float:
 
 
 def truncated_text(text: str, height: int, room: int) -> Tensor | None:
-    """The overlay of `text`, cut short by ".." if it is wider than `room` pixels; None if nothing fits."""
+    """The overlay of `text`, truncated with ".." to `room` pixels; None if nothing fits."""
     drawn = rendered_text(text, height)
     while drawn.shape[1] > room:
         text = text.removesuffix(ELLIPSIS)[:-1]
