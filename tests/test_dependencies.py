@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import importlib.util
 import os
 import re
 import subprocess
@@ -53,6 +55,18 @@ PRODUCT = [
     if path.relative_to(ROOT).parts[0] not in ("tests", "benchmarks", "build", "dist")
     and not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
 ]
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "tools"])
+def test_scripts_import_names_that_exist(folder):
+    """What runs in no test."""
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fvr":
+                module = importlib.import_module(str(node.module))
+                for name in (alias.name for alias in node.names):
+                    submodule = hasattr(module, "__path__") and importlib.util.find_spec(f"{node.module}.{name}")
+                    assert hasattr(module, name) or submodule, f"{path.name}: {node.module} has no {name}"
 
 
 def test_code_asks_objects_rather_than_their_classes():

@@ -38,9 +38,9 @@ from fvr.motion.dis import DisFlow
 from fvr.options import parse_settings
 from fvr.physics import AveragePool, Blur, Degradation, RandomInpaint, TemporalBlur
 from fvr.priors.load import prior_from_file
-from fvr.training.data.faces import SUFFIXES, read_face
+from fvr.training.data.faces import read_face
 from fvr.training.data.synthetic_motion import Motion, animate
-from fvr.video import open_source, read_frames
+from fvr.video import IMAGE_SUFFIXES, open_source, read_frames
 
 TASKS: dict[str, Degradation] = {
     "sr x4": AveragePool(4),
@@ -94,7 +94,7 @@ def own_error(frames: Tensor, truth: Tensor) -> float:
 
 def clip_of(source: Path, first: int, count: int, side: int, motion_seed: int) -> Tensor:
     """(count, 3, side, side) in [0, 1]."""
-    if source.suffix.lower() in SUFFIXES:
+    if source.suffix.lower() in IMAGE_SUFFIXES:
         face = read_face(source, 2 * side).float() / 255
         return animate(face, count, Motion(), torch.Generator().manual_seed(motion_seed), side)
     frames, _ = read_frames(open_source(source))
