@@ -262,9 +262,10 @@ def file_blocks(place: Place, index: int, layout: str, origin: Fraction, callbac
             if clock.jumps > jumps and position is not None and stated is not None:
                 overlap = max(0, position - stated)
             rest: list[Any] = []
-            if resampler is None or form != (frame.format.name, frame.layout.name, frame.sample_rate):  # broadcasts change between stereo and 5.1
+            now = frame.format.name, frame.layout.name, frame.sample_rate
+            if resampler is None or form != now:  # broadcasts change between stereo and 5.1
                 rest = [] if resampler is None else resampler.resample(None)
-                resampler, form = AudioResampler("fltp", layout, rate), (frame.format.name, frame.layout.name, frame.sample_rate)
+                resampler, form = AudioResampler("fltp", layout, rate), now
             for out in (*rest, *resampler.resample(frame)):
                 samples = out.to_ndarray()[:, overlap:]
                 overlap = max(0, overlap - out.samples)
