@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..geometry import iou, side
 from ..types import Face
+from .exposure import colour_cast, exposed, exposure, grey
 from .mesh_points import face_box, five_points, pose, roll_of
 from .mesh_tracking import CROP_MARGIN, MeshEstimator, Region, crop, region_of, track_by_flow
 from .pyramid import DOUBTFUL_SCORE, MIN_BOX, MIN_FACE, SCORE, BlazeFacePyramid, Candidate
@@ -61,11 +62,6 @@ HYSTERESIS = 0.1
 """Hysteresis: how much lower a score keeps a confirmed face."""
 REDUCED_SIDE = 128
 """Side of the downscaled crop in which BlazeFace checks a doubtful face, which fills a third of it: downscaling removes blur and noise."""
-DARK, MAX_GAIN = 0.4, 8.0
-"""Brightness up to which the highlights of dark frames are raised for detection, and the largest gain."""
-COLOUR_CAST, RED_CAST = 1.6, 6.0
-"""Ratio of a frame's green or blue mean to red, and of red to the weaker of the two, above which it is converted to grey for detection: FaceMesh
-misses faces in green, cyan or blue light, and finds them in grey."""
 Area = tuple[int, int, int, int]
 """x0, y0, x1, y1 in frame pixels."""
 
@@ -411,29 +407,6 @@ class LostFace:
         y0, y1 = (int((self.region.y + side * self.region.side) * CELLS[1] / size[0]) for side in (-1, 1))
         change = np.abs(small - self.small).mean(0)[max(y0, 0) : max(y1, 0) + 1, max(x0, 0) : max(x1, 0) + 1]
         return bool((change > CELL_CHANGE).any())
-
-
-def exposure(small: np.ndarray) -> float:
-    """Gain for dark frames: the largest power of two in [1, MAX_GAIN] that keeps the 95th percentile of a thumbnail (3, h, w) at most DARK."""
-    light = float(np.quantile(small, 0.95))
-    return min(2.0 ** max(math.floor(math.log2(DARK / max(light, 1e-4))), 0), MAX_GAIN)
-
-
-def colour_cast(small: np.ndarray) -> np.ndarray | None:
-    """Channel weights (3,) for grey conversion of a thumbnail (3, h, w) under night vision or coloured light; None for ordinary colours."""
-    light = small.mean((1, 2))
-    return light / light.sum() if light.max() > COLOUR_CAST * light[0] or light[0] > RED_CAST * light.min() else None
-
-
-def grey(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """An image (3, H, W) in grey, by channel weights (3,), as three equal channels."""
-    return np.repeat(np.tensordot(weights, picture, 1)[None], 3, 0)
-
-
-def exposed(picture: np.ndarray, gain: float, weights: np.ndarray | None) -> np.ndarray:
-    """The image in grey if weights are given, times the gain, clipped to 1: the networks expect daylight."""
-    picture = picture if weights is None else grey(picture, weights)
-    return picture if gain == 1 else np.minimum(picture * np.float32(gain), 1.0)
 
 
 def thumbnail(picture: np.ndarray) -> np.ndarray:
