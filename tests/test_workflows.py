@@ -112,6 +112,12 @@ def test_every_page_has_its_twin_and_its_picture():
     assert all(path.with_suffix(".jpg").is_file() for path in PAGES)
 
 
+def test_load_image_names_a_picture():
+    """ComfyUI takes an empty name for the input folder, which is there, and fails on it in the run: "[Errno 21] Is a directory"."""
+    pictures = {path.stem: node["inputs"]["image"] for path in API for node in api_form(path).values() if node["class_type"] == "LoadImage"}
+    assert pictures and set(pictures.values()) == {"choose a picture"}, pictures
+
+
 SCREEN = 0.75 * 1920, 0.75 * 1043
 """What Fit View fills of a page of 1920 x 1080."""
 READABLE = 0.65
