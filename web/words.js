@@ -3,7 +3,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
-const NOTES = { zh: "中文说明" };
+const NOTES = { zh: "中文说明", "zh-TW": "中文说明" };
 const ROOM = 300;
 let words = {};
 let language = "en";

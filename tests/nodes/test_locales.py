@@ -1,4 +1,4 @@
-"""Translations: English repeats the schemas, Chinese says all that English says, and the page can read both."""
+"""Translations: English repeats the schemas, Chinese in both scripts says all that English says, and the page can read them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ CHINESE = re.compile(r"[\u4e00-\u9fff]")
 CORE_CATEGORIES = {"video", "training"}
 """Parts of our categories that ComfyUI's own page translates."""
 COMFYUI = os.environ.get("COMFYUI_PATH")
+every_chinese = pytest.mark.parametrize("language", ["zh", "zh-TW"])
 
 
 def texts(language: str, file: str) -> dict[str, Any]:
@@ -41,21 +42,32 @@ def test_english_is_what_the_schemas_say():
     assert texts("en", "nodeDefs.json") == english(), "run: python -m fvr.nodes.page.locales"
 
 
+@every_chinese
 @pytest.mark.parametrize("file", ["nodeDefs.json", "main.json"])
-def test_chinese_covers_exactly_what_english_has(file):
-    theirs, ours = dict(leaves(texts("en", file))), dict(leaves(texts("zh", file)))
+def test_chinese_covers_exactly_what_english_has(file, language):
+    theirs, ours = dict(leaves(texts("en", file))), dict(leaves(texts(language, file)))
     assert sorted(ours) == sorted(theirs)
 
 
-def test_every_sentence_is_chinese():
+@pytest.mark.parametrize("file", ["nodeDefs.json", "main.json"])
+def test_both_scripts_say_the_same(file):
+    """Traditional characters only, those of Big5, and the same numbers, names and option values."""
+    simplified, traditional = dict(leaves(texts("zh", file))), dict(leaves(texts("zh-TW", file)))
+    for path, text in traditional.items():
+        "".join(CHINESE.findall(text)).encode("big5")
+        assert re.findall("[!-~]+", text) == re.findall("[!-~]+", simplified[path]), path
+
+
+@every_chinese
+def test_every_sentence_is_chinese(language):
     """Names may be symbols (w, zeta); what explains them may not stay English."""
-    for path, text in leaves(texts("zh", "nodeDefs.json")):
+    for path, text in leaves(texts(language, "nodeDefs.json")):
         assert text, path
         if path[-1] != "name":
             assert CHINESE.search(text), f"{'.'.join(path)} is not translated: {text}"
 
 
-@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("language", ["en", "zh", "zh-TW"])
 def test_the_page_shows_texts_as_they_are(language):
     """Names and descriptions go through the page's message format, in which these characters mean something else."""
     for path, text in leaves(texts(language, "nodeDefs.json")):
@@ -82,16 +94,17 @@ def test_titles_of_workflows_and_words_of_our_buttons_are_translated():
     titles = {node["title"] for graph in (*graphs, *inside) for node in graph["nodes"] if node.get("title")}
     said = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "web").glob("*.js"))
     words = {text for call in re.findall(r"\bword\(([^;]*?)\)", said) for text in re.findall('"([^"]+)"', call)}
-    english, chinese = (texts(language, "main.json")["faceVideo"] for language in ("en", "zh"))
+    english, chinese, traditional = (texts(language, "main.json")["faceVideo"] for language in ("en", "zh", "zh-TW"))
     assert set(english["titles"]) == titles - NAMES and set(english["page"]) == words
     assert all(theirs == text for part in english.values() for text, theirs in part.items())
-    for text, theirs in {**chinese["titles"], **chinese["page"]}.items():
+    for text, theirs in (pair for one in (chinese, traditional) for part in one.values() for pair in part.items()):
         assert CHINESE.search(theirs) or theirs == f"English: {text[0].lower()}{text[1:]}", f"{text} is not translated"
 
 
-def test_every_category_has_a_name():
+@every_chinese
+def test_every_category_has_a_name(language):
     parts = {part for node in NODES for part in node.define_schema().category.split("/")}
-    assert parts - CORE_CATEGORIES <= set(texts("zh", "main.json")["nodeCategories"])
+    assert parts - CORE_CATEGORIES <= set(texts(language, "main.json")["nodeCategories"])
 
 
 PROGRAM = """
@@ -105,10 +118,10 @@ print(json.dumps(CustomNodeManager().build_translations()))
 
 
 @pytest.mark.skipif(not COMFYUI or not (Path(COMFYUI) / "app").is_dir(), reason="COMFYUI_PATH names no ComfyUI tree")
-def test_comfyui_finds_both_languages(tmp_path):
+def test_comfyui_finds_every_language(tmp_path):
     (tmp_path / "face-video-restoration").symlink_to(ROOT, target_is_directory=True)
     done = subprocess.run([sys.executable, "-c", PROGRAM, COMFYUI, str(tmp_path)], capture_output=True, text=True, cwd=COMFYUI, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.strip().splitlines()[-1])
-    for language in ("en", "zh"):
+    for language in ("en", "zh", "zh-TW"):
         assert found[language] == {**texts(language, "main.json"), "nodeDefs": texts(language, "nodeDefs.json")}
