@@ -23,7 +23,7 @@ class DicFaceRestore(io.ComfyNode):
             display_name="DicFace Restore",
             category=f"{CATEGORY}/restore",
             description="Restores, colourises or fills in aligned faces with DicFace, looking at five frames at a time, and shows where it invented.",
-            search_aliases=["dicface", "dirichlet", "colorize", "inpaint face", "video face restoration"],
+            search_aliases=["dicface", "dirichlet", "colorize", "inpaint face"],
             **newer(has_intermediate_output=True),
             inputs=[
                 RestorerSocket.Input("restorer", tooltip="A DicFace checkpoint from Load Face Restorer, the one for the mode."),

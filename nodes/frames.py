@@ -48,6 +48,8 @@ class RestoreFrames(io.ComfyNode):
                 "face enhance",
                 "upscale faces",
                 "face upscale",
+                "fix faces",
+                "sharpen faces",
                 "blurry faces",
                 "old photo",
             ],

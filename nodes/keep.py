@@ -22,7 +22,7 @@ class KeepPropagate(io.ComfyNode):
             category=f"{CATEGORY}/restore",
             description="Restores aligned faces with KEEP: what the last restored frame predicts, corrected by what the new frame shows. "
             "Every person and every shot begins anew.",
-            search_aliases=["keep", "kalman", "video face restoration", "temporal consistency"],
+            search_aliases=["keep", "kalman", "temporal consistency", "deflicker"],
             **newer(has_intermediate_output=True),
             inputs=[
                 RestorerSocket.Input("restorer", tooltip="A KEEP checkpoint from Load Face Restorer."),

@@ -125,7 +125,7 @@ class RestoreFaces(io.ComfyNode):
             category=f"{CATEGORY}/restore",
             description="Restores aligned faces with any restorer, each person on their own. "
             "Wire faces, or a batch of aligned frames of one person; a single picture works too.",
-            search_aliases=["codeformer", "gfpgan", "face restoration", "face enhance"],
+            search_aliases=["face restoration", "aligned faces"],
             **newer(has_intermediate_output=True),
             inputs=[
                 RestorerSocket.Input("restorer", tooltip="From Load Face Restorer, Restorer Settings or FLAIR Restorer."),

@@ -26,7 +26,7 @@ def inner(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def test_they_are_there():
-    assert {"Restore faces in a video", "Detail faces with my model", "Compare before and after"} == {path.stem for path in BLUEPRINTS}
+    assert {"Face restore for videos", "Detail faces with my model", "Compare before and after"} == {path.stem for path in BLUEPRINTS}
 
 
 @pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)

@@ -263,7 +263,7 @@ def test_blueprints_open_in_the_page(running):
             fault = page.evaluate(hostctl.LOAD, [path.name, path.read_text(encoding="utf-8")])
             page.wait_for_timeout(500)
             found[path.stem] = fault, page.evaluate(hostctl.REPORT), page.evaluate(QUEUED)
-            if path.stem == "Restore faces in a video":
+            if path.stem == "Face restore for videos":
                 page.evaluate(CHANGE, mine)
                 page.evaluate("async () => await app.loadGraphData(app.graph.serialize())")
                 changed.append(page.evaluate(QUEUED))
@@ -274,7 +274,7 @@ def test_blueprints_open_in_the_page(running):
         inside = json.loads(path.read_text(encoding="utf-8"))["definitions"]["subgraphs"][0]["nodes"]
         assert fault is None and report["missing"] == []
         assert sorted(node["class_type"] for node in queued.values()) == sorted(node["type"] for node in inside), path.stem
-    for queued, values in ((found["Restore faces in a video"][2], {"faces": "all", "strength": 1, "scale": 1}), (changed[0], mine)):
+    for queued, values in ((found["Face restore for videos"][2], {"faces": "all", "strength": 1, "scale": 1}), (changed[0], mine)):
         (video,) = (node["inputs"] for node in queued.values() if node["class_type"] == "FVRRestoreVideo")
         assert {name: video[name] for name in values} == values
 
