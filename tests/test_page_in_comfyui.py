@@ -541,6 +541,26 @@ def test_the_name_of_a_file_is_filled_in_as_for_comfyui_s_own_nodes(mode, runnin
     assert kept == set(names)
 
 
+def test_workflows_from_before_a_widget_was_added_still_open(running):
+    """Values are saved by position, and the upload button's came after the last widget of the time; Restore Video had 17."""
+    graph = json.loads((FOLDER / "start_here.json").read_text(encoding="utf-8"))
+    node = next(node for node in graph["nodes"] if node["type"] == "FVRRestoreVideo")
+    del node["widgets_values_named"]
+    now = [value for value in node["widgets_values"] if value != "image"]
+
+    def visit(page: Any) -> list[dict[str, Any]]:
+        queued = []
+        for count in range(17, len(now) + 1):
+            node["widgets_values"] = [*now[:count], "image"]
+            page.evaluate(OPEN, graph)
+            (only,) = page.evaluate("async () => Object.values((await app.graphToPrompt()).output)")
+            queued.append(only["inputs"])
+        return queued
+
+    *before, today = in_page(running, "classic", visit)
+    assert len(before) > 5 and all(one == today for one in before), [one for one in before if one != today][:1]
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_page_in_chinese(mode, running, tmp_path):
     """Titles, the note that is open, and the words of our own button."""

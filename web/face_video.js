@@ -233,6 +233,8 @@ if (getTemplates) {
 
 /** Choices that came after people had saved workflows, whose values go by place, with what they are in those. */
 const LATER = { grain: "auto", deinterlace: "auto", occlusion: "auto" };
+/** Those that hold the upload button's value in such workflows. */
+const UPLOADED = { job: "", gates: "", scale: 1 };
 
 app.registerExtension({
   name: "FaceVideoRestoration.Page",
@@ -251,10 +253,9 @@ app.registerExtension({
     const configured = nodeType.prototype.onConfigure;
     nodeType.prototype.onConfigure = function () {
       configured?.apply(this, arguments);
-      // workflows from before these inputs hold the upload button's value in their place
       for (const widget of this.widgets ?? [])
         if (widget.name in LATER && !widget.options?.values?.includes?.(widget.value)) widget.value = LATER[widget.name];
-        else if (["job", "gates"].includes(widget.name) && widget.value === "image") widget.value = "";
+        else if (widget.name in UPLOADED && widget.value === "image") widget.value = UPLOADED[widget.name];
     };
     const executed = nodeType.prototype.onExecuted;
     nodeType.prototype.onExecuted = function (said) {
