@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache, wraps
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import av
 from av.stream import Disposition
@@ -194,6 +195,30 @@ def place_name(place: Place) -> str:
 
 def place_path(place: Place) -> str | None:
     return str(Path(place)) if isinstance(place, (str, PathLike)) else None
+
+
+def version_of(place: Place) -> tuple[int, int] | None:
+    """Size and modification time of a file (ns); None in memory or if it is missing."""
+    try:
+        status = None if not isinstance(place, (str, PathLike)) else Path(place).stat()
+    except OSError:
+        return None
+    return None if status is None else (status.st_size, status.st_mtime_ns)
+
+
+Result = TypeVar("Result")
+
+
+def once_per_version(read: Callable[[Place], Result]) -> Callable[[Place], Result]:
+    """Decorates a function that reads a whole file: its result, which nobody may change, is remembered until the file changes."""
+    known = lru_cache(maxsize=64)(lambda path, version: read(path))
+
+    @wraps(read)
+    def remembered(place: Place) -> Result:
+        version = version_of(place)
+        return read(place) if version is None else known(Path(place).absolute(), version)  # type: ignore[arg-type]
+
+    return remembered
 
 
 LENIENT = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}

@@ -12,7 +12,9 @@ from av.stream import Disposition
 from helpers.video_helpers import beep_times, beeps, copy, moving, save
 
 from fvr.video import FrameTimes, SourceInfo, VideoError, open_sink, open_source, read_audio, read_frames
+from fvr.video.reading.health import readable
 from fvr.video.reading.timestamp_discontinuity import RunningClock
+from fvr.video.streams.audio import plan_lanes
 from fvr.video.writing.boxes import Box, boxes, find
 
 RATE = 48000
@@ -86,6 +88,16 @@ def test_sound_that_changes_its_form_is_heard_to_the_end(tmp_path, suffix, sound
     assert beep_times(sink.path) == pytest.approx([start + 1, start + 3], abs=0.05)
     track = read_audio(source, source.times())
     assert track is not None and float(track.duration) == pytest.approx(4, abs=0.1)
+
+
+def test_a_long_recording_is_read_whole_once_to_be_planned(tmp_path, monkeypatch):
+    """Its losses are told and its sound is written by the same answer, which a changed file asks for anew."""
+    path, demuxed = recording(tmp_path / "one.ts"), []
+    monkeypatch.setattr("fvr.video.streams.audio.readable", lambda packets: demuxed.append(1) or readable(packets))
+    changes = [bool(plan_lanes(path, container)[1]) for container in ("mp4", "matroska", "mp4")]
+    assert changes == [False] * 3 and len(demuxed) == 1
+    path.write_bytes(path.read_bytes() + recording(tmp_path / "two.ts", layout="5.1").read_bytes())
+    assert plan_lanes(path, "mp4")[1] and len(demuxed) == 2
 
 
 def transport_packets(path) -> list[bytes]:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from itertools import chain, islice
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import av
@@ -18,7 +16,7 @@ from torch import Tensor
 
 from ...plurals import counted
 from ..errors import VideoError
-from ..files import Place, duration_of, open_input, picture_stream, presentation_time
+from ..files import Place, duration_of, open_input, picture_stream, presentation_time, version_of
 from ..pixels import letterboxed, to_tensor
 from .fields import Deinterlacer, check_deinterlace
 from .health import Health, readable
@@ -250,15 +248,6 @@ class VideoSource(FrameSource):
                 f"{self.describe()} is damaged or cut short: {words}; "
                 f"the {counted(health.delivered, 'frame that decodes is', 'frames that decode are')} used"
             )
-
-
-def version_of(place: Place) -> tuple[int, int] | None:
-    """Size and modification time of a file (ns); None in memory or if it is missing."""
-    try:
-        status = None if not isinstance(place, (str, PathLike)) else Path(place).stat()
-    except OSError:
-        return None
-    return None if status is None else (status.st_size, status.st_mtime_ns)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from ..files import NO_TIMES, Place, duration_of, open_input, picture_stream, place_name, presentation_time
+from ..files import NO_TIMES, Place, duration_of, once_per_version, open_input, picture_stream, place_name, presentation_time
 from .health import has_presentation_times, readable
 
 MAY_JUMP = 0x200
@@ -43,13 +43,14 @@ def jump_threshold(container: Any) -> Fraction:
     return max(MIN_JUMP, 3 / Fraction(rate)) if rate else MIN_JUMP
 
 
-def parts_of(place: Place) -> list[Part]:
+@once_per_version
+def parts_of(place: Place) -> tuple[Part, ...]:
     """The parts of a file by its video packets: one for an ordinary file, none without video. Reads the whole file."""
     spans: list[tuple[Fraction, Fraction, bool]] = []
     with open_input(place) as container:
         stream = picture_stream(container)
         if stream is None:
-            return []
+            return ()
         slack, frame = jump_threshold(container), 1 / Fraction(stream.average_rate or 25)
         may_jump = container.format.flags & MAY_JUMP
         latest = Fraction(0)
@@ -69,7 +70,7 @@ def parts_of(place: Place) -> list[Part]:
     for first, last, stated in spans:
         offset = parts[-1].last + parts[-1].offset - first if parts else Fraction(0)
         parts.append(Part(first, last, offset, stated))
-    return parts
+    return tuple(parts)
 
 
 def can_seek(container: Any, place: Place) -> bool:
@@ -101,7 +102,7 @@ class RunningClock:
     def __init__(self, place: Place, container: Any, *, sound: bool = False, warn: Callable[[str], None] = no_warning) -> None:
         self.place, self.slack, self.sound, self.warn = place, jump_threshold(container), sound, warn
         self.ahead = MAX_SILENCE if sound else MAX_STEP if container.format.flags & MAY_JUMP else None
-        self.parts: list[Part] | None = None
+        self.parts: tuple[Part, ...] | None = None
         self.jumps = self.number = 0
         self.offset = Fraction(0)
         self.astray = False

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import VideoError
-from ..files import Place, duration_of, open_input, presentation_time
+from ..files import Place, duration_of, once_per_version, open_input, presentation_time
 from ..reading.health import readable
 from ..reading.probe import codec_name, has_sound, origin_of
 from ..reading.timestamp_discontinuity import MAY_JUMP, RunningClock, can_seek, no_warning
@@ -318,7 +318,7 @@ def plan_lanes(place: Place, container: str | None) -> tuple[list[StreamPlan], l
                 lost.append(f"{name}, which is empty or begins late")
             elif container is None:
                 lost.append(f"{name} ({codec_name(context)})")
-            elif codec_name(context) in COPIED_CODECS[container] and not (changes := aac_changes(place, index)):
+            elif codec_name(context) in COPIED_CODECS[container] and not (changes := index in changing_aac(place)):
                 plans.append(StreamPlan(index))
             else:
                 encoder = encoder_of(container)
@@ -331,17 +331,23 @@ def plan_lanes(place: Place, container: str | None) -> tuple[list[StreamPlan], l
     return plans, lost
 
 
-def aac_changes(place: Place, index: int) -> bool:
-    """Whether a broadcast's AAC changes its configuration: other containers state only the first one, so later copied packets would not decode.
+@once_per_version
+def changing_aac(place: Place) -> frozenset[int]:
+    """Numbers of a broadcast's AAC tracks that change their configuration: other containers state only the first one, so later copied packets
+    would not decode.
 
     Each packet has its configuration in an ADTS header (ISO/IEC 14496-3, 1.A.2.2). Reads the whole file.
     """
     with open_input(place) as container:
-        stream = container.streams.audio[index]
-        if not container.format.flags & MAY_JUMP or codec_name(stream.codec_context) != "aac":
-            return False
-        headers = (bytes(memoryview(packet)[:4]) for packet in readable(container.demux(stream)) if packet.size > 4)
-        return len({(head[2] & 0xFD, head[3] & 0xC0) for head in headers if head[0] == 0xFF and head[1] & 0xF6 == 0xF0}) > 1
+        aac = [stream for stream in container.streams.audio if stream.codec_context is not None and codec_name(stream.codec_context) == "aac"]
+        if not aac or not container.format.flags & MAY_JUMP:
+            return frozenset()
+        seen: dict[int, set[tuple[int, int]]] = {stream.index: set() for stream in aac}
+        for packet in readable(container.demux(aac)):
+            head = bytes(memoryview(packet)[:4]) if packet.size > 4 else b""
+            if head[:1] == b"\xff" and head[1] & 0xF6 == 0xF0:
+                seen[packet.stream.index].add((head[2] & 0xFD, head[3] & 0xC0))
+        return frozenset(number for number, stream in enumerate(container.streams.audio) if len(seen.get(stream.index, ())) > 1)
 
 
 UNNAMED_LAYOUTS = tuple(f"{count} channels" for count in LAYOUTS)
