@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -33,6 +34,28 @@ ARRAYS = (np.zeros(0).__reduce__()[0], *(type(np.dtype(kind)) for kind in (np.fl
 """How NumPy's arrays are made when they are read."""
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of a first pass after `frames` frames.
+
+    Attributes:
+        like: JSON of what must be equal for it to be used.
+        seconds: processing time of the frames.
+        rows: length in bytes of the file of tracks.
+        tracker, cuts, find: `memory` of the face tracker, the cut detector and the face detector, whose may be None.
+        warnings: of the source.
+    """
+
+    like: str
+    frames: int
+    seconds: float
+    rows: int
+    tracker: Mapping[str, Any]
+    cuts: Mapping[str, Any]
+    find: Any
+    warnings: Sequence[str]
+
+
 class FirstPass:
     """The state of the first pass over a film, resumable after the process was killed. Use as a context manager.
 
@@ -48,9 +71,9 @@ class FirstPass:
     def __init__(self, folder: Path, source: FrameSource, cuts: ShotCutDetector, like: Mapping[str, Any]) -> None:
         self.path, self.rows = folder / f"first-pass{PART}", folder / f"tracks.rows{PART}"
         self.source, self.cuts, self.like = source, cuts, json.dumps(like, sort_keys=True)
-        self.state = self.load()
-        self.frames, self.seconds = (self.state[name] if self.state else 0 for name in ("frames", "seconds"))
-        self.store = TrackStore(self.rows, self.state["rows"] if self.state else 0)
+        self.snapshot = self.load()
+        self.frames, self.seconds = (self.snapshot.frames, self.snapshot.seconds) if self.snapshot else (0, 0.0)
+        self.store = TrackStore(self.rows, self.snapshot.rows if self.snapshot else 0)
         self.began = self.saved = time.monotonic()
         self.pause = INTERVAL
         self.tracker: Tracker | None = None
@@ -64,32 +87,30 @@ class FirstPass:
         if kind is None:
             self.path.unlink(missing_ok=True)
 
-    def load(self) -> dict[str, Any] | None:
+    def load(self) -> Snapshot | None:
         """The last snapshot with the same `like`; None if it is missing or unreadable."""
         globals_allowed = getattr(torch.serialization, "safe_globals", None)
         if globals_allowed is None or not self.path.is_file():  # PyTorch before 2.5
             return None
         try:
             with globals_allowed([*CLASSES, *ARRAYS]):
-                state = torch.load(self.path, weights_only=True)
-            return state if state["like"] == self.like and self.rows.stat().st_size >= state["rows"] else None
-        except (OSError, RuntimeError, EOFError, UnpicklingError):
+                known = Snapshot(**torch.load(self.path, weights_only=True))
+            return known if known.like == self.like and self.rows.stat().st_size >= known.rows else None
+        except (OSError, RuntimeError, EOFError, UnpicklingError, TypeError):
             return None
 
     def resume(self, tracker: Tracker, find: Any) -> None:
         """Restores the state of the face tracker and cut detector; see `find_tracks`."""
         self.tracker, self.find = tracker, find
-        if self.state is None:
+        known, self.snapshot = self.snapshot, None
+        if known is None:
             return
-        vars(tracker).update(self.state["tracker"])
-        for track in tracker.tracks:
-            vars(track).update(store=self.store)
-        vars(self.cuts).update(self.state["cuts"])
-        if self.state["find"] is not None:
-            find.memory = self.state["find"]
-        for sentence in self.state["warnings"]:
+        tracker.memory = {**known.tracker, "tracks": [track.kept_in(self.store) for track in known.tracker["tracks"]]}
+        self.cuts.memory = known.cuts
+        if known.find is not None:
+            find.memory = known.find
+        for sentence in known.warnings:
             self.source.warn(sentence)
-        self.state = None
 
     def before_each(self, check_interrupt: CheckInterrupt) -> Callable[[], None]:
         """Call before each chunk: saves the state of the previous ones at intervals."""
@@ -106,18 +127,10 @@ class FirstPass:
         return check
 
     def save(self, tracker: Tracker) -> None:
-        state = {
-            "like": self.like,
-            "frames": tracker.seen,
-            "seconds": self.elapsed,
-            "rows": self.store.saved(),
-            "tracker": {name: getattr(tracker, name) for name in ("shot", "detections", "before", "tracks")},
-            "cuts": vars(self.cuts),
-            "find": getattr(self.find, "memory", None),
-            "warnings": self.source.warnings,
-        }
+        memory = tracker.memory, self.cuts.memory, getattr(self.find, "memory", None)
+        state = Snapshot(self.like, tracker.seen, self.elapsed, self.store.saved(), *memory, self.source.warnings)
         with atomic_file(self.path) as part:
-            torch.save(state, part)
+            torch.save(vars(state), part)
 
     @property
     def elapsed(self) -> float:

@@ -60,6 +60,12 @@ class StoredTrack(FaceTrack):
         vars(known).update(vars(self), person=person, unsure=unsure)
         return known
 
+    def kept_in(self, store: TrackStore) -> Self:
+        """The same track, whose rows are in `store`: one that was pickled knows none."""
+        known = object.__new__(type(self))
+        vars(known).update(vars(self), store=store)
+        return known
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "store"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Protocol
@@ -98,6 +98,15 @@ class Tracker:
     def seen(self) -> int:
         """Number of frames pushed so far."""
         return self.shot + len(self.detections)
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """The state after the frames pushed so far, with which another tracker of the same clip continues as this one would."""
+        return {"shot": self.shot, "detections": self.detections, "before": self.before, "tracks": self.tracks}
+
+    @memory.setter
+    def memory(self, known: Mapping[str, Any]) -> None:
+        self.shot, self.detections, self.before, self.tracks = (known[name] for name in ("shot", "detections", "before", "tracks"))
 
     def push(self, index: int, frames: Tensor, detections: Sequence[Sequence[Face]], cuts: Sequence[int] = ()) -> None:
         """Takes frames (n, 3, H, W), the first of which has this index, their faces, and cuts detected by now.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,6 +101,15 @@ class ShotCutDetector:
         self.count = 0
         self.settled = 1
         """Every cut before this frame number has been reported."""
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """The whole state, with which another detector continues as this one would."""
+        return vars(self)
+
+    @memory.setter
+    def memory(self, known: Mapping[str, Any]) -> None:
+        vars(self).update(known)
 
     def push(self, frames: Tensor) -> list[int]:
         """Takes the next frames (n, 3, H, W) in [0, 1]; gives the cuts that became certain, as numbers of first frames."""
