@@ -128,22 +128,21 @@ def plan_and_restore(options: Namespace, folder: Path, source: Any, workers: int
         host.say(f"warning: {warning}")
     request = request_of(options, method, estimates)
     tools = tools_for(request)
-    with host.progress(source.expected, "find faces") as found:
-        planned_job = plan(
-            folder,
-            source,
-            tools,
-            identity=job_identity({**request, "seed": options.seed}, tools.restorer, tools.detector, tools.paster),
-            request=request,
-            selection={**selection(options), "rate": options.frame_rate or DEFAULT_RATE},
-            encoding={**encoding(options), "container": container},
-            seed=options.seed,
-            faces=options.faces,
-            min_size=options.min_size,
-            seconds=options.segment_seconds,
-            check_interrupt=host.check_interrupt,
-            on_found=found,
-        )
+    planned_job = plan(
+        folder,
+        source,
+        tools,
+        identity=job_identity({**request, "seed": options.seed}, tools.restorer, tools.detector, tools.paster),
+        request=request,
+        selection={**selection(options), "rate": options.frame_rate or DEFAULT_RATE},
+        encoding={**encoding(options), "container": container},
+        seed=options.seed,
+        faces=options.faces,
+        min_size=options.min_size,
+        seconds=options.segment_seconds,
+        check_interrupt=host.check_interrupt,
+        finds=lambda kept: host.progress(source.expected, "find faces", kept),
+    )
     if options.test_seconds:
         with host.progress(None, "try") as written:
             print(restore_sample(planned_job, tools, options.test_seconds, check_interrupt=host.check_interrupt, on_written=written))

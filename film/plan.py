@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from fractions import Fraction
 from itertools import pairwise
@@ -44,7 +45,7 @@ def plan(
     min_size: float = 0.0,
     seconds: float | None = None,
     check_interrupt: CheckInterrupt = no_check,
-    on_found: Progress = no_progress,
+    finds: Callable[[int], AbstractContextManager[Progress]] = lambda kept: nullcontext(no_progress),
 ) -> Job:
     """The job in `folder`; if it has no plan yet, one pass over the film makes it.
 
@@ -55,6 +56,7 @@ def plan(
         encoding: "codec", "crf", "pixel_format" and "container" of the film.
         faces, min_size: as `restore_clip_in_frames`.
         seconds: maximum length of a segment; None is `SEGMENT_SECONDS`, or the value in the plan.
+        finds: opens the progress of the pass; called with the number of frames that an interrupted run had done.
 
     Raises:
         ValueError: naming what differs from the plan.
@@ -72,9 +74,8 @@ def plan(
             check_picture(job, faces)
             return moved_to(job, source.place)
         picture, like, cuts = picture_digest(faces), reference_identity(faces), ShotCutDetector()
-        with FirstPass(folder, source, cuts, finding(whole, selection, tools.detector)) as state:
+        with FirstPass(folder, source, cuts, finding(whole, selection, tools.detector)) as state, finds(state.frames) as on_found:
             timed = TimesRecorder(source, state.frames, check_interrupt)
-            on_found(state.frames)
             tracks = follow_faces(
                 timed,
                 tools.detector,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def run_job(
     joining: Mapping[str, Any],
     say: Say,
     check_interrupt: CheckInterrupt = no_check,
-    on_found: Progress = no_progress,
+    finds: Callable[[int], AbstractContextManager[Progress]] = lambda kept: nullcontext(no_progress),
     on_planned: Callable[[int, int], object] = lambda kept, of: None,
     on_written: Progress = no_progress,
 ) -> tuple[Summary, Path]:
@@ -40,7 +41,7 @@ def run_job(
         ValueError: if anything differs from the plan.
         RuntimeError: if a segment failed three times, after all others are done.
     """
-    job = plan(folder, source, tools, check_interrupt=check_interrupt, on_found=on_found, **planning)
+    job = plan(folder, source, tools, check_interrupt=check_interrupt, finds=finds, **planning)
     job.forgive()
     on_planned(frames_done(job), job.frames)
     work(job, lambda: tools, say=say, check_interrupt=check_interrupt, on_written=on_written)

@@ -250,7 +250,7 @@ class RestoreVideo(io.ComfyNode):
                 joining=joining,
                 say=host.say,
                 check_interrupt=host.check_interrupt,
-                on_found=watched.on_found,
+                finds=watched.finds,
                 on_planned=watched.on_planned,
                 on_written=watched.on_written,
             )

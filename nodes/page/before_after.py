@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ... import host
 from ...faces import FaceTrack, Thumbnails
 from ...headless.io import ui
 from ...host.images import to_image
+from ...pipeline import Progress
 from .people import page_files, people
 
 MAX_PAIRS = 8
@@ -126,9 +128,15 @@ class Watched:
         self.faces, self.chosen = Thumbnails(tracks, samples=1), chosen
         self.restoring()
 
+    @contextmanager
+    def finds(self, kept: int) -> Iterator[Progress]:
+        """The progress of a job's first pass, whose first `kept` frames an earlier run found."""
+        self.tick(kept)
+        self.found = self.found_before = kept
+        self.began_finding = time.monotonic()
+        yield self.on_found
+
     def on_found(self, count: int) -> None:
-        if not self.found:  # frames an interrupted job found took no time
-            self.found_before, self.began_finding = count, time.monotonic()
         self.tick(count)
         self.found += count
         self.show("finding faces: ", self.found, self.began_finding, self.found_before)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -133,15 +134,20 @@ def find_faces(folder, clip, kill_at=None, **changes):
     """Plans the job, with a snapshot of every chunk, and leaves a note of the frame with which it began; dies as soon as so many frames are done."""
     torch.set_num_threads(1)
     first_pass.INTERVAL = 0.0
-    found = []
 
-    def on_found(frames):
-        found.append(frames)
-        folder.with_suffix(".began").write_text(str(found[0]))
-        if kill_at is not None and sum(found) >= kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+    @contextmanager
+    def finds(kept):
+        found = [kept]
+        folder.with_suffix(".began").write_text(str(kept))
 
-    planned(folder, clip, detector=load_detector("blazeface"), on_found=on_found, **changes)
+        def on_found(frames):
+            found.append(frames)
+            if kill_at is not None and sum(found) >= kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        yield on_found
+
+    planned(folder, clip, detector=load_detector("blazeface"), finds=finds, **changes)
     return int(folder.with_suffix(".began").read_text())
 
 

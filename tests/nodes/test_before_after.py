@@ -87,10 +87,10 @@ def test_faces_that_a_killed_job_had_found_took_no_time_now(monkeypatch):
     shown = []
     monkeypatch.setattr(host, "show_work", lambda text, picture: shown.append(text))
     watched = Watched(100, lambda count, preview=None: None)
-    watched.on_found(60)
-    watched.began_finding -= 1000
-    watched.said -= 1
-    watched.on_found(10)
+    with watched.finds(60) as on_found:
+        watched.began_finding -= 1000
+        watched.said -= 1
+        on_found(10)
     assert shown[-1].startswith("finding faces: 70 of 100 frames, 0.01 frames/s")
 
 
