@@ -19,6 +19,7 @@ from av.stream import Disposition
 from ..plurals import counted
 from .errors import VideoError
 from .playlists import demuxer_options, refuse_playlist
+from .reading.stills import pictures_in
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
 VIDEO_SUFFIXES = frozenset(
@@ -296,15 +297,21 @@ def natural(path: Path) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isascii() and part.isdecimal() else (1, part.lower()) for part in re.split(r"([0-9]+)", path.name) if part]
 
 
+def is_animation(file: Path) -> bool:
+    """Whether an image file is an animated WebP or PNG, and so a clip of its own."""
+    return file.suffix.lower() in (".webp", ".png") and file.is_file() and pictures_in(file.read_bytes()) > 1
+
+
 def videos_in_folder(place: Place) -> list[Path]:
-    """The videos of a folder without images, in natural order; empty for other places."""
+    """The videos and animations of a folder without still images, in natural order; empty for other places."""
     place = local(place)
     if not isinstance(place, (str, PathLike)) or not Path(place).is_dir():
         return []
     files = [file for file in Path(place).iterdir() if file.is_file() and not file.name.startswith(".")]
-    if any(file.suffix.lower() in IMAGE_SUFFIXES for file in files):
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    if not all(map(is_animation, images)):
         return []
-    return sorted((file for file in files if file.suffix.lower() in VIDEO_SUFFIXES), key=natural)
+    return sorted([*images, *(file for file in files if file.suffix.lower() in VIDEO_SUFFIXES)], key=natural)
 
 
 def sequence_files(place: Place) -> list[Path] | None:
@@ -318,6 +325,7 @@ def sequence_files(place: Place) -> list[Path] | None:
     path = Path(place)
     if path.is_dir():
         files = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")]
+        files = [] if files and is_animation(files[0]) and videos_in_folder(path) else files
     elif path.is_file():
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             return None

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.video_helpers import moving, save
+from PIL import Image
 
 from fvr.cli.batch import named_outputs
 from fvr.video import FrameTimes, VideoError, check_apart, open_sink, open_source, read_frames, videos_in_folder
@@ -272,6 +273,21 @@ def test_images_beside_videos_say_what_is_left_out(tmp_path):
         (tmp_path / name).unlink()
     save(tmp_path / "%03d.png", moving(1), preset=None)
     assert videos_in_folder(tmp_path) == [] and "its 1 video is left out (one.mp4)" in open_source(tmp_path).warnings[0]
+
+
+def test_animations_are_videos_of_their_folder(tmp_path):
+    """Also under the suffix of a still image, as stickers and captures have it; a still image beside them makes it a folder of images."""
+    save(tmp_path / "one.mp4", moving(1))
+    first, second = (Image.new("RGB", (64, 48), colour) for colour in ("red", "blue"))
+    for name in ("a.gif", "b.webp", "c.png"):
+        first.save(tmp_path / name, save_all=True, append_images=[second], duration=100)
+    clips = videos_in_folder(tmp_path)
+    assert [clip.name for clip in clips] == ["a.gif", "b.webp", "c.png", "one.mp4"] and [len(read_frames(clip)[1]) for clip in clips] == [2, 2, 2, 1]
+    assert [path.name for path in named_outputs(clips, tmp_path / "out", None, False)] == ["a.mp4", "b.mp4", "c.mp4", "one.mp4"]
+    with pytest.raises(VideoError, match="holds 4 videos and no image"):
+        open_source(tmp_path)
+    first.save(tmp_path / "d.png")
+    assert videos_in_folder(tmp_path) == []
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that nobody may write into")
