@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fvr.video import FrameTimes, VideoError, open_source, read_frames
+from fvr.video.reading.decode import VideoSource
 
 COUNT = 23
 
@@ -85,8 +86,10 @@ def test_a_late_window_is_sought_exactly(shared):
 
 
 @pytest.mark.parametrize("name, codec", [("in.ts", "libx264"), ("in.mpg", "mpeg2video"), ("in.mjpeg", "mjpeg"), ("in.h264", "libx264")])
-def test_a_late_window_is_exact_where_seeking_is_not(tmp_path, name, codec):
-    """Transport and program streams are sought behind the time asked for; streams without a container not at all."""
+def test_a_late_window_is_exact_where_seeking_is_not(tmp_path, monkeypatch, name, codec):
+    """Transport and program streams are sought behind the time asked for, and found without decoding all before; streams without one are not."""
+    decoded, begun = VideoSource.decoded, []
+    monkeypatch.setattr(VideoSource, "decoded", lambda self, seek_to=None: begun.append(seek_to) or decoded(self, seek_to))
     pictures = moving(150, 64, 64)
     with av.open(str(tmp_path / name), "w") as out:
         stream = out.add_stream(codec, rate=25, options={} if codec == "mjpeg" else {"g": "20", "bf": "2"})
@@ -100,6 +103,7 @@ def test_a_late_window_is_exact_where_seeking_is_not(tmp_path, name, codec):
     for first in (70, 99, 100, 101, 119, 120, 138):
         some, when = read_frames(tmp_path / name, window=(times.starts[first], Fraction(1, 10)))
         assert when.starts[0] == times.starts[first] and torch.equal(some, whole[first : first + len(some)])
+        assert (begun[-1] is None) == (name not in ("in.ts", "in.mpg"))
         assert torch.equal(read_frames(tmp_path / name, start=first, count=2)[0], whole[first : first + 2])
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, islice
 from typing import Any
 
@@ -22,8 +22,9 @@ from .fields import Deinterlacer, check_deinterlace
 from .health import Health, readable
 from .mpeg4_in_avi import with_presentation_times
 from .probe import examine, is_transparent, limit_pixels, orientation, transparency_warning, truncation_warning
+from .program_stream import timed_as_from_the_start
 from .source import FrameSource, Selection, Timed
-from .timestamp_discontinuity import RunningClock, can_seek
+from .timestamp_discontinuity import RunningClock, can_seek, shares_times
 
 MIN_SEEK_FRAMES = 64
 """Frames nearer to the start are reached by decoding instead of seeking."""
@@ -160,7 +161,8 @@ class VideoSource(FrameSource):
             if seek_to is not None:
                 with suppress(av.FFmpegError):  # a stream of JPEG pictures has no index and is read from its start
                     container.seek(int(seek_to / stream.time_base), stream=stream)
-            health = Health()
+            shared = seek_to is not None and shares_times(container, self.place)
+            health = Health(partial(timed_as_from_the_start, place=self.place)) if shared else Health()
             clock = RunningClock(self.place, container)
             last = [self.info.start, Fraction(0)]
             timed = self.timed_frames(health.frames(container, stream), clock, last)

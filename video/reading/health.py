@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from itertools import islice
@@ -33,9 +33,12 @@ class Health:
     """Decodes a stream, skipping and counting what cannot be decoded.
 
     If packets have no presentation times, pictures take the packets' times in order.
+
+    retimed: replaces the packets read, in order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, retimed: Callable[[Iterator[Any]], Iterator[Any]] = iter) -> None:
+        self.retimed = retimed
         self.packets = self.pictures = self.delivered = self.damaged = 0
         self.sums = False
         """Whether the packets have checksums: one of them matched."""
@@ -110,7 +113,7 @@ class Health:
 
     def packets_of(self, container: Any, stream: Any) -> Iterator[Any]:
         """Packets up to the end or the first unreadable one, then None to flush the decoder."""
-        packets, timed = with_presentation_times(container.demux(stream), stream), has_presentation_times(stream)
+        packets, timed = self.retimed(with_presentation_times(container.demux(stream), stream)), has_presentation_times(stream)
         while True:
             try:
                 packet = next(packets)

@@ -73,15 +73,17 @@ def parts_of(place: Place) -> tuple[Part, ...]:
     return tuple(parts)
 
 
+def shares_times(container: Any, place: Place) -> bool:
+    """Whether some pictures have no timestamp of their own, and so another one after a seek than if read from the start."""
+    return bool(container.format.flags & MAY_JUMP) and not all(part.stated for part in parts_of(place))
+
+
 def can_seek(container: Any, place: Place) -> bool:
-    """Whether times identify places in the file: not if it has several parts, or pictures without a timestamp."""
+    """Whether times identify places in the file: not if it has several parts, or no timestamps."""
     stream = picture_stream(container)
     if container.format.flags & NO_TIMES or (stream is not None and not has_presentation_times(stream)):
         return False
-    if not container.format.flags & MAY_JUMP:
-        return True
-    parts = parts_of(place)
-    return len(parts) < 2 and all(part.stated for part in parts)
+    return not container.format.flags & MAY_JUMP or len(parts_of(place)) < 2
 
 
 def no_warning(sentence: str) -> None:

@@ -21,7 +21,7 @@ from ..errors import VideoError
 from ..files import Place, duration_of, once_per_version, open_input, presentation_time
 from ..reading.health import readable
 from ..reading.probe import codec_name, has_sound, origin_of
-from ..reading.timestamp_discontinuity import MAY_JUMP, RunningClock, can_seek, no_warning
+from ..reading.timestamp_discontinuity import MAY_JUMP, RunningClock, can_seek, no_warning, shares_times
 
 COPIED_CODECS = {
     "mp4": {"aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"},
@@ -98,7 +98,7 @@ class CopiedLane:
     def kept(self) -> Iterator[Any]:
         """The packets to write, on a clock continuous across discontinuities."""
         clock = RunningClock(self.place, self.input, sound=True, warn=self.callbacks.warn)
-        if self.first > origin_of(self.input) + 1 and can_seek(self.input, self.place):
+        if self.first > origin_of(self.input) + 1 and can_seek(self.input, self.place) and not shares_times(self.input, self.place):
             self.input.seek(int((self.first - 1) / self.stream.time_base), stream=self.stream)
             clock.reset()
         for packet in self.shown(self.input.demux(self.stream)):
@@ -248,7 +248,7 @@ def file_blocks(place: Place, index: int, layout: str, origin: Fraction, callbac
         rate = stream.codec_context.sample_rate
         first = round(origin * rate)
         clock = RunningClock(place, container, sound=True, warn=callbacks.warn)
-        if origin > origin_of(container) + 2 and can_seek(container, place):
+        if origin > origin_of(container) + 2 and can_seek(container, place) and not shares_times(container, place):
             container.seek(int((origin - 1) / stream.time_base), stream=stream)
             clock.reset()
         resampler: AudioResampler | None = None
