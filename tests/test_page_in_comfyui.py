@@ -491,24 +491,33 @@ BLUEPRINTS = {
 
 @pytest.mark.parametrize("mode", MODES)
 def test_blueprints_run_in_the_page(mode, running, clips):
-    """Each with what it takes wired to it; Vue nodes of the page of now play the clip that was made on the blueprint's one node."""
+    """The blueprint's one node says why it was refused or what came out, and plays the clip that was made (Vue nodes: of the page of now)."""
     (running.base / "input" / "heard.mp4").write_bytes(clips["heard"])
+
+    texts: list[list[str]] = []
 
     def visit(page: Any) -> list[Any]:
         found = []
         for name, wires in BLUEPRINTS.items():
             page.evaluate(OPEN, json.loads((FOLDER.parent / "subgraphs" / f"{name}.json").read_text(encoding="utf-8")))
             page.wait_for_timeout(1000)
+            page.evaluate("async () => await app.queuePrompt(0).catch(() => null)")
+            page.wait_for_timeout(1000)
+            texts.append(said(page))
             page.evaluate(INTO_BLUEPRINT, wires)
             found.append(run(running, page))
+            texts.append(said(page))
             (clip,) = (file["filename"] for said in found[-1]["outputs"].values() for file in said.get("images", []) if file.get("type") == "output")
-            if mode == "vue" and FRONT_END:
+            if mode == "classic" or FRONT_END:
                 page.wait_for_function(
                     "(clip) => [...document.querySelectorAll('video')].some((one) => one.src.includes(clip))", arg=clip, timeout=30_000
                 )
         return found
 
     assert [entry["status"]["status_str"] for entry in in_page(running, mode, visit)] == ["success"] * len(BLUEPRINTS)
+    refused, restored, *_ = texts
+    assert refused == ["no clip is chosen; upload one, set the input file, or wire a VIDEO"]
+    assert any("no face: 75" in text for text in restored) and not set(refused) & set(restored)
 
 
 def app_mode(page: Any, picture: Path) -> list[str]:

@@ -1,9 +1,9 @@
 // What ComfyUI's page leaves out: a clip can be chosen, uploaded and dropped on nodes whose `file` may be left out; what a node says of
-// its run (`ui.text`), or why it was refused or failed, is shown on it; the name of a file is filled in; and classic nodes put their advanced
-// inputs away, as Vue nodes do.
+// its run (`ui.text`), or why it was refused or failed, is shown on it, and on the subgraph that hides it; the name of a file is filled in; and
+// classic nodes put their advanced inputs away and play a subgraph's clip, as Vue nodes do.
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { grow, nodeAt, SAID, wired } from "./node_display.js";
+import { address, around, elementOn, grow, make, nodeAt, SAID, wired } from "./node_display.js";
 import { word } from "./words.js";
 
 const LINE = 15;
@@ -120,7 +120,7 @@ function refused(nodeErrors, prompt) {
     if (!node || !ours(node) || !entry.errors?.length) continue;
     const [errors, sentences] = repeated(entry.errors, prompt?.[key]?.inputs);
     entry.errors = errors;
-    show(node, sentences.join("\n"), true);
+    for (const one of [node, ...around(key)]) show(one, sentences.join("\n"), true);
   }
 }
 
@@ -142,7 +142,30 @@ api.queuePrompt = async function (number, data, ...more) {
 
 api.addEventListener("execution_error", ({ detail }) => {
   const node = nodeAt(detail?.node_id);
-  if (node && ours(node)) show(node, String(detail.exception_message ?? "").trim(), true);
+  if (!node || !ours(node)) return;
+  for (const one of [node, ...around(detail.node_id)]) show(one, String(detail.exception_message ?? "").trim(), true);
+});
+
+/** Plays a clip on a classic subgraph node. */
+function play(node, file) {
+  const box = elementOn(node, "fvr_clip", {}, (width) => Math.round((width - 20) * (node.fvrRatio ?? 0.6)));
+  const clip = box.firstChild ?? box.appendChild(make("video", { width: "100%", height: "100%" }, { controls: true, loop: true, muted: true }));
+  clip.onloadedmetadata = () => {
+    node.fvrRatio = clip.videoHeight / clip.videoWidth;
+    grow(node);
+  };
+  clip.src = address(file);
+}
+
+api.addEventListener("executed", ({ detail }) => {
+  const key = detail?.display_node ?? detail?.node;
+  const inner = nodeAt(key);
+  if (!ours(inner) || !inner.constructor.nodeData?.output_node) return;
+  const clip = detail.output?.animated && !LiteGraph.vueNodesMode ? detail.output.images?.at(-1) : null;
+  for (const node of around(key)) {
+    if (clip) play(node, clip);
+    show(node, textOf(detail.output));
+  }
 });
 
 const MORE = "fvr_more";

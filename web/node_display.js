@@ -23,6 +23,12 @@ export function nodeAt(key) {
   return find(path.reduce((graph, part) => find(graph, part)?.subgraph ?? root.subgraphs?.get(part), root), id);
 }
 
+/** The subgraph nodes around the node behind a key such as "3:7": here 3. */
+export function around(key) {
+  const path = String(key).split(":").slice(0, -1);
+  return path.map((_, k) => nodeAt(path.slice(0, k + 1).join(":"))).filter(Boolean);
+}
+
 /** The element of that name on a node, made where there is none; `height` gives its least height for a node's width. */
 export function elementOn(node, name, style, height) {
   const here = node.widgets?.find((one) => one.name === name);
