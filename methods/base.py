@@ -305,8 +305,8 @@ def check_square(crops: Tensor) -> None:
     """Raises ValueError for crops that are not square."""
     if crops.shape[-1] != crops.shape[-2]:
         raise ValueError(
-            f"face restorers take square crops, got {crops.shape[-1]} x {crops.shape[-2]} (width x height); cut the faces out with Face Align, or "
-            "leave aligned off"
+            f"face restorers take square crops, got {crops.shape[-1]} x {crops.shape[-2]} (width x height); cut the faces out with Face Align, "
+            "or with Restore Frames, which restores and pastes them too, or leave aligned off"
         )
 
 

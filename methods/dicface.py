@@ -102,8 +102,8 @@ class Trained:
         """Raises ValueError for a mode that they were not trained for."""
         if self.task is not None and mode != self.task:
             raise ValueError(
-                f"these DicFace weights were trained to {self.task}, got the mode {mode!r}: choose that mode, or weights for {mode!r}, which "
-                "have a name of their own among the embedded ones"
+                f"these DicFace weights were trained to {self.task}, and the mode is {mode}: set the mode to {self.task}, or load weights "
+                f"trained to {mode} (the embedded ones have that in their name)"
             )
 
 

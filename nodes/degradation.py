@@ -53,7 +53,7 @@ class Degrade(io.ComfyNode):
             inputs=[
                 io.Image.Input("frames", tooltip="Clean frames, or the frames of another Degrade."),
                 kind_input(),
-                seed_input("Of the noise; the same seed gives the same pixels."),
+                seed_input("Of the noise; the same seed gives the same pixels.", "noise_seed"),
                 DegradationSocket.Input("degradation", optional=True, tooltip="What was already done to the frames, from another Degrade."),
             ],
             outputs=[

@@ -64,7 +64,8 @@ def check_inputs(node: Any, given: Mapping[str, Any]) -> None:
         kind, may_be_none = declared[name]
         if (value is None and may_be_none) or host.is_nothing(value) or fits(kind, value):
             continue
-        got = "nothing" if value is None else f"{type(value).__name__} {str(value)[:60]!r}"
+        shown = f" {str(value)[:60]!r}" if isinstance(value, (str, int, float)) else ""
+        got = "nothing" if value is None else f"{type(value).__name__}{shown}"
         raise ValueError(f"{title} takes {kind} in {name}, got {got}: the node before gave none; look at it, or wire another")
 
 
@@ -138,6 +139,6 @@ def advanced(inputs: list, *names: str) -> list:
     return inputs
 
 
-def seed_input(tooltip: str = "The same seed gives the same pixels.") -> Any:
-    """The seed of all a node's randomness."""
-    return io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=False, tooltip=tooltip)
+def seed_input(tooltip: str = "The same seed gives the same pixels.", label: str | None = None) -> Any:
+    """The seed of all a node's randomness, which the page shows under `label`."""
+    return io.Int.Input("seed", display_name=label, default=0, min=0, max=2**63 - 1, control_after_generate=False, tooltip=tooltip)

@@ -68,7 +68,7 @@ def test_weights_in_a_model_folder_need_no_name(work, tmp_path, monkeypatch):
         (["--method", "codeformer", "--set", "mode=colourise"], "codeformer_colorization.pth"),
         (["--method", "dicface", "--set", "mode=colorize"], "dicface: mode must be one of restore, colourise, inpaint, got 'colorize'"),
         (["--method", "keep", "--weights", "embedded kept"], "no weights are called 'embedded kept'; there are embedded blind, embedded codeformer"),
-        (["--method", "dicface", "--weights", "embedded dicface colourise"], "trained to colourise, got the mode 'restore': choose that mode"),
+        (["--method", "dicface", "--weights", "embedded dicface colourise"], "trained to colourise, and the mode is restore: set the mode to"),
         (["--method", "keep", "--weights", "codeformer.safetensors"], "restore with --method codeformer"),
         (["--method", "codeformer", "--weights", "in"], "in does not exist"),
         (["--method", "codeformer", "--weights", "codeformer.safetensors", "--set", "fidelity=2"], "fidelity must lie between 0 and 1, got 2"),

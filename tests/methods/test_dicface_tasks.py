@@ -89,9 +89,9 @@ def telea(face: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
 def test_weights_for_one_task_say_so_when_asked_for_another():
     restorer = DicFaceRestorer(small_dicface(), trained=Trained("colourise"))
     assert restorer.options.mode == "colourise" and restorer.task == Task("colourise", keep_luminance=True)
-    with pytest.raises(ValueError, match="trained to colourise, got the mode 'inpaint': choose that mode, or weights for 'inpaint'"):
+    with pytest.raises(ValueError, match="trained to colourise, and the mode is inpaint: set the mode to colourise, or load weights"):
         restorer.configured(mode="inpaint")
-    with pytest.raises(ValueError, match="trained to inpaint, got the mode 'restore'"):
+    with pytest.raises(ValueError, match="trained to inpaint, and the mode is restore"):
         DicFaceRestorer(small_dicface(), DicFaceOptions(), trained=Trained("inpaint"))
 
 

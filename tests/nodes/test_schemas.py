@@ -63,6 +63,15 @@ def test_everything_is_explained(node):
 
 
 @pytest.mark.parametrize("node", NODES, ids=lambda node: node.__name__)
+def test_no_two_inputs_shown_together_have_the_same_name(node):
+    inputs = node.define_schema().inputs
+    own = [declared.display_name or declared.id for declared in inputs]
+    choices = [option for declared in inputs for option in getattr(declared, "options", None) or [] if hasattr(option, "inputs")]
+    for revealed in [[], *([inner.display_name or inner.id for inner in option.inputs] for option in choices)]:
+        assert len({*own, *revealed}) == len([*own, *revealed]), revealed
+
+
+@pytest.mark.parametrize("node", NODES, ids=lambda node: node.__name__)
 def test_optional_inputs_are_optional_and_all_inputs_are_taken(node):
     schema = node.define_schema()
     parameters = inspect.signature(node.execute).parameters
