@@ -19,6 +19,7 @@ from ..faces.types import CROP, FaceTrack
 from ..models.device import CheckInterrupt, Placement, no_check, on
 from ..models.tuning import Use
 from ..options import parameter
+from ..resampling import interpolated, pooled
 
 
 class Session(ABC):
@@ -321,5 +322,5 @@ def resized(images: Tensor, side: int, mode: str) -> Tensor:
     if (height, width) == (side, side):
         return images
     if min(height, width) >= side:
-        return F.interpolate(images, (side, side), mode="area")
-    return F.interpolate(images, (side, side), mode=mode, align_corners=False)
+        return pooled(images, height // side) if height == width and height % side == 0 else F.interpolate(images, (side, side), mode="area")
+    return interpolated(images, (side, side), mode)

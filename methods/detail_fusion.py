@@ -24,8 +24,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..box_filter import box_filter
 from ..faces.compositing.strength import smoothstep
 from ..faces.types import CROP
+from ..resampling import interpolated, pooled
 from .base import from_network, resized
 from .blind.self_ensemble import FACE_PIXELS
 
@@ -73,11 +75,13 @@ def completed(images: Tensor, crops: Tensor, cleaned: bool = False) -> Tensor:
         raise ValueError(f"every crop is completed with its own image, got {len(images)} images and {len(crops)} crops; pass both of the same frames")
     if images.shape[-1] >= CROP or not len(images):
         return from_network(images)
+    if images.device.type == "cpu" and len(images) > 1:  # one at a time all passes stay in the cache
+        return torch.cat([completed(image, crop, cleaned) for image, crop in zip(images.split(1), crops.split(1), strict=True)])
     answer = (images.detach().float().clamp(-1, 1) + 1) / 2
     side = answer.shape[-1]
     levels = [resized(crops.float(), CROP, "bicubic").to(answer)]
     while levels[-1].shape[-1] >= 2 * side:
-        levels.append(F.avg_pool2d(levels[-1], 2))
+        levels.append(pooled(levels[-1], 2))
     if levels[-1].shape[-1] != side:
         levels.append(resized(levels[-1], side, "bilinear"))
     below = levels.pop()
@@ -99,7 +103,7 @@ def fused(answer: Tensor, seen: Tensor, cleaned: bool = False) -> Tensor:
     limits = (LACKING_CLEANED, PRESENT_CLEANED) if cleaned else (LACKING, PRESENT)
     pairs = [(seen, answer * contrast(seen, answer))]
     while pairs[-1][0].shape[-1] % 2 == 0 and pairs[-1][0].shape[-1] >= 2 * COARSE_SIDE:
-        pairs.append((F.avg_pool2d(pairs[-1][0], 2), F.avg_pool2d(pairs[-1][1], 2)))
+        pairs.append((pooled(pairs[-1][0], 2), pooled(pairs[-1][1], 2)))
     below = pairs.pop()
     result = below[0]
     if pairs:
@@ -137,8 +141,7 @@ def presence(given: Tensor, wanted: Tensor, lacking: float = LACKING, present: f
 def denoised(octave: Tensor, noise: Tensor) -> Tensor:
     """An octave (n, 3, h, w) times the local Wiener gain W for noise of variance (n,)."""
     noise = noise[:, None, None, None]
-    margin = NEIGHBOURHOOD // 2
-    energy = F.avg_pool2d(octave.square().mean(1, keepdim=True), NEIGHBOURHOOD, 1, margin, count_include_pad=False)
+    energy = box_filter(octave.square().mean(1, keepdim=True), NEIGHBOURHOOD)
     return octave * ((energy - NOISE_OVERSUBTRACTION * noise).clamp_min(0) / energy.clamp_min(1e-12))
 
 
@@ -172,4 +175,4 @@ def octave_noise(octave: Tensor, image: Tensor) -> Tensor:
 
 def enlarged(image: Tensor, like: Tensor) -> Tensor:
     """`image` at the size of `like`, bicubic."""
-    return F.interpolate(image, like.shape[-2:], mode="bicubic", align_corners=False)
+    return interpolated(image, (like.shape[-2], like.shape[-1]), "bicubic")

@@ -15,15 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...box_filter import box_filter, fractional_box_filter
 from ...faces.types import CROP, FaceTrack
 from ...models.blind import BlindRestorers, recurrent_inputs
 from ...models.device import CheckInterrupt, no_check
 from ...motion.dis import DisFlow, GreyFrames
 from ...motion.warp import warp
 from ...options import Options, parameter
+from ...resampling import pooled
 from ...video.overlap import read_ahead
 from ..base import NetworkRestorer, Session, WarmUp, check_square, refuse_masks, resized
-from .box_filter import box_filter, fractional_box_filter
 from .chroma_noise import denoise_chroma
 from .self_ensemble import BLOCK, FACE_BLOCKS, FACE_PIXELS, EnsembleStatistics, apply_gains, augment, deaugment
 
@@ -289,8 +290,8 @@ def consistency_mask(crop: Tensor, previous: Tensor, flow: Tensor) -> Tensor | N
     Returns:
         None where no more than `MIN_CHANGED` of the face is inconsistent.
     """
-    warped = warp(F.avg_pool2d(previous, 2), F.avg_pool2d(flow, 2) / 2)
-    difference = F.avg_pool2d(F.avg_pool2d(crop, 2) - warped, BLOCK // 2)
+    warped = warp(pooled(previous, 2), pooled(flow, 2) / 2)
+    difference = pooled(pooled(crop, 2) - warped, BLOCK // 2)
     noise = (difference - box_filter(difference, 3)).square().mean(1)[FACE_BLOCKS].median()  # differs between blocks, a change of light does not
     consistent = (box_filter(difference.square().mean(1, keepdim=True), 3) <= CHANGE_THRESHOLD**2 + NOISE_FACTOR * noise).to(crop)
     return resized(consistent, crop.shape[-1], "bilinear") if 1 - consistent[FACE_BLOCKS].mean() > MIN_CHANGED else None
@@ -298,7 +299,7 @@ def consistency_mask(crop: Tensor, previous: Tensor, flow: Tensor) -> Tensor | N
 
 def flow_features(crops: Tensor) -> GreyFrames:
     """Crops (B, 3, H, W) in [0, 1] as `flow_between` takes them: at half the size, where noise is less."""
-    return DisFlow().features(F.avg_pool2d(crops, 2) * 2 - 1)
+    return DisFlow().features(pooled(crops, 2) * 2 - 1)
 
 
 def flow_between(current: GreyFrames, other: GreyFrames) -> Tensor:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from itertools import chain, pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ...box_filter import box_filter
 from ...colour import luma
 from ...faces.compositing.strength import smoothstep
+from ...resampling import pooled
 from ..base import resized
-from .box_filter import box_filter
 
 AUGMENT_SHIFT = 2
 """Crop pixels by which the mirrored input is also shifted along both axes: half of the network's 4 x 4 unshuffled pixels."""
@@ -166,7 +166,7 @@ def finest_correlation(first: Tensor, second: Tensor) -> Tensor:
     """Correlation of the finest octaves of two images (n, 1, H, W), (n, 1, 1, 1)."""
 
     def product(a: Tensor, b: Tensor) -> Tensor:
-        return (a * b).mean((1, 2, 3), keepdim=True) - (F.avg_pool2d(a, 2) * F.avg_pool2d(b, 2)).mean((1, 2, 3), keepdim=True)
+        return (a * b).mean((1, 2, 3), keepdim=True) - (pooled(a, 2) * pooled(b, 2)).mean((1, 2, 3), keepdim=True)
 
     return product(first, second) / (product(first, first).clamp_min(1e-10) * product(second, second).clamp_min(1e-10)).sqrt()
 
@@ -226,7 +226,7 @@ def octave_energies(images: Tensor) -> Tensor:
     An octave is the difference of successive levels of `mean_pyramid`, the last one what is left; their energies add up to that of the images.
     """
     blocks = images.shape[-1] // BLOCK
-    squares = [F.avg_pool2d(level.square().mean(1, keepdim=True), level.shape[-1] // blocks) for level in mean_pyramid(images)]
+    squares = [pooled(level.square().mean(1, keepdim=True), level.shape[-1] // blocks) for level in mean_pyramid(images)]
     octaves = [fine - coarse for fine, coarse in pairwise(squares)]
     return box_filter(torch.cat([*octaves, squares[-1]], 1), BLOCK_WINDOW)
 
@@ -235,7 +235,7 @@ def mean_pyramid(images: Tensor) -> list[Tensor]:
     """(n, C, S, S) and its means over 2 x 2, 4 x 4 and 8 x 8 pixels."""
     levels = [images]
     for _ in range(OCTAVES - 1):
-        levels.append(F.avg_pool2d(levels[-1], 2))
+        levels.append(pooled(levels[-1], 2))
     return levels
 
 

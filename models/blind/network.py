@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ...colour import luma
+from ...resampling import interpolated, pooled
 
 UNSHUFFLE = 4
 FAITHFUL, DETAILED = "faithful.", "detailed."
@@ -142,7 +143,8 @@ class BlindUNet(nn.Module):
         if positions is None:
             positions = positions_of(images)
         dtype = self.head.weight.dtype
-        x = self.head(unshuffle_and_concat([images - 0.5, amplified_detail(images)], [F.avg_pool2d(valid, UNSHUFFLE), positions], dtype))
+        details = map(amplified_detail, images.split(3, 1))  # 3 channels at a time stay in a CPU's cache
+        x = self.head(unshuffle_and_concat([images - 0.5, *details], [pooled(valid, UNSHUFFLE), positions], dtype))
         log_scale = images.new_zeros(len(images), 1) if scale is None else scale.to(images).clamp(1, 4).log2()[:, None]
         condition = self.traits(torch.cat([statistics(images[:, :3]), log_scale], 1)).to(dtype)
         skips = []
@@ -158,12 +160,8 @@ class BlindUNet(nn.Module):
 
 def amplified_detail(images: Tensor) -> Tensor:
     """The two finest bands of a Laplacian pyramid (Burt and Adelson, 1983) of (B, C, H, W), scaled by `BAND_GAINS`, clamped to [-4, 4] and added."""
-    images = images.contiguous(memory_format=torch.channels_last)  # which a CPU pools and enlarges in less than half of the time
-    halves = F.avg_pool2d(images, 2)
-    blurred = [
-        F.interpolate(small, scale_factor=scale, mode="bilinear", align_corners=False)
-        for small, scale in ((halves, 2.0), (F.avg_pool2d(halves, 2), 4.0))
-    ]
+    halves, size = pooled(images, 2), (images.shape[-2], images.shape[-1])
+    blurred = [interpolated(small, size, "bilinear") for small in (halves, pooled(halves, 2))]
     finest_gain, second_gain = BAND_GAINS
     finest = (images - blurred[0]).clamp_(-4 / finest_gain, 4 / finest_gain)
     second = blurred[0].sub_(blurred[1]).clamp_(-4 / second_gain, 4 / second_gain)
@@ -212,7 +210,7 @@ def statistics(images: Tensor) -> Tensor:
         for difference in (mixed, horizontal, vertical):
             energy = F.avg_pool2d(difference.square(), 8).flatten(1)
             found.append((quantiles(energy, QUANTILES) + 1e-7).log() / 4 + 2)
-        grey = F.avg_pool2d(grey, 2)
+        grey = pooled(grey, 2)
     return torch.cat(found, 1)
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fvr.box_filter import fractional_box_filter
 from fvr.colour import luma
 from fvr.faces.types import FaceTrack
 from fvr.methods.base import restore_frames
 from fvr.methods.blind import restorer as blind
-from fvr.methods.blind.box_filter import fractional_box_filter
 from fvr.methods.blind.restorer import (
     ENSEMBLE_INTERVAL,
     SMALL_FACE_SCALE,

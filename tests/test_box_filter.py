@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fvr.methods.blind.box_filter import box_filter
+from fvr.box_filter import box_filter
 
 
 @pytest.mark.parametrize("side", [1, 3, 7, 15, 31])
