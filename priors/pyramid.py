@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..diffusion.schedule import linear_schedule
+from ..resampling import interpolated, pooled
 from .base import Prior
 from .flair_video import FlairPrior
 from .wiener import SCALES, denoise
@@ -72,11 +72,11 @@ class PyramidPrior(Prior):
             return self.coarse.denoise(noisy, sigma, condition)
         if any(length % factor for length in x_t.shape[-2:]):
             raise ValueError(f"a prior of side {side} takes frames whose sides are multiples of {factor}, got {x_t.shape[-2]} x {x_t.shape[-1]}")
-        few = None if condition is None else F.avg_pool2d(condition, factor)
-        coarse = self.coarse.denoise(F.avg_pool2d(noisy, factor), sigma / factor, few)
+        few = None if condition is None else pooled(condition, factor)
+        coarse = self.coarse.denoise(pooled(noisy, factor), sigma / factor, few)
         fine = x_t.new_empty(x_t.shape)
         scales = SCALES if condition is None else min(factor.bit_length() - 1, SCALES)  # the network answers for what is coarser
         for i in range(len(x_t)):  # frames do not influence each other here, and one at a time is kinder to caches
             fine[i : i + 1] = self.fine(noisy[i : i + 1], sigma, None if condition is None else condition[i : i + 1], scales)
-        step = F.interpolate(coarse - F.avg_pool2d(fine, factor), x_t.shape[-2:], mode="bicubic", align_corners=False)
+        step = interpolated(coarse - pooled(fine, factor), (x_t.shape[-2], x_t.shape[-1]), "bicubic")
         return fine + step

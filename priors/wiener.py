@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..box_filter import box_filter
 from ..diffusion.schedule import Schedule, linear_schedule
 from .base import Prior
 from .lapped_dct import BANDS, BLOCK, analyse, double, from_opponent, halve, synthesise, to_opponent
@@ -102,21 +104,26 @@ def _posterior(d: Tensor, noise: Tensor, c: Tensor | None, own: Tensor | None) -
         return d * (v / (v + NOISE_WEIGHT * variance))
     blur = (PILOT_NOISE_WEIGHT * own).square()
     signal = (_local_energy(c) - blur).clamp_min(0)
-    m = c * (signal / (signal + blur + 1e-12))
-    v = VARIANCE_PER_ENERGY * signal + VARIANCE_FLOOR
-    return m + (d - m) * (v / (v + NOISE_WEIGHT * variance))
+    m = c * (signal / (signal + (blur + 1e-12)))
+    least, least_noisy = (part / VARIANCE_PER_ENERGY for part in (VARIANCE_FLOOR, VARIANCE_FLOOR + NOISE_WEIGHT * variance))
+    return torch.lerp(m, d, (signal + least) / (signal + least_noisy))  # v / (v + noise^2), v = VARIANCE_PER_ENERGY signal + VARIANCE_FLOOR
 
 
 def _local_energy(z: Tensor) -> Tensor:
-    """Mean energy in the 3 x 3 neighbourhood; many bands channels last, which a CPU pools in less than half of the time, to the same numbers."""
-    layout = torch.channels_last if z.shape[1] == BANDS else torch.contiguous_format
-    return F.avg_pool2d(z.square().contiguous(memory_format=layout), 3, 1, 1, count_include_pad=False).contiguous()
+    """Mean energy in the 3 x 3 neighbourhood."""
+    return F.avg_pool2d(z.square(), 3, 1, 1, count_include_pad=False) if z.shape[1] == BANDS else box_filter(z.square(), 3)
 
 
 def _mad_deviation(z: Tensor) -> Tensor:
     """Robust standard deviation per frame and channel, (n, channels or 1, 1, 1): median(|z|) / 0.6745."""
     axis = 1 if z.shape[1] == len(NOISE_BANDS) else 2
-    return (z.detach().abs().flatten(axis).median(axis).values / 0.6745).view(z.shape[0], -1, 1, 1)
+    values = z.detach().abs().flatten(axis)
+    middle = (values.shape[axis] - 1) // 2
+    if values.device.type == "cpu":  # where NumPy takes a tenth of the time
+        median = torch.from_numpy(np.partition(values.float().numpy(), middle, axis)[..., middle])
+    else:
+        median = values.median(axis).values
+    return (median.to(values) / 0.6745).view(z.shape[0], -1, 1, 1)
 
 
 @lru_cache(maxsize=SCALES)
