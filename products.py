@@ -28,7 +28,9 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def sandwich(x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
-    """R x C^T of x (..., H, W), rows (h, H) and cols (w, W): (..., h, w)."""
+    """R x C^T of x (..., H, W), rows (h, H) and cols (w, W): (..., h, w), contiguous where that is the larger or x lies column by column."""
+    if len(rows) > rows.shape[1] or x.mT.is_contiguous():
+        return linear(linear(x.mT, rows).mT, cols)
     return linear(linear(x, cols).mT, rows).mT
 
 

@@ -57,7 +57,7 @@ class Enhancement:
         if crops is given:
             return x0
         mask = self._mask(crops).to(x0)
-        better = tail.lerp(crops.to(x0) * 2 - 1, weight * mask).clamp(-1, 1)
+        better = (crops.to(x0) * 2).sub_(1).sub_(tail).mul_(weight * mask).add_(tail).clamp_(-1, 1)
         return better if not skipped else torch.cat([x0[:skipped], better])
 
     def _restored(self, crops: Tensor) -> Tensor:

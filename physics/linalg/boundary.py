@@ -28,6 +28,16 @@ def boundary_index(index: Tensor, length: int, boundary: Boundary) -> Tensor:
     return torch.minimum(folded, period - folded) if length > 1 else torch.zeros_like(index)
 
 
+def extended(x: Tensor, axis: int, start: int, stop: int, boundary: Boundary) -> Tensor:
+    """Positions start..stop - 1 of `axis`, any of them outside; only those beyond the ends are looked up one by one."""
+    length = x.shape[axis]
+    first = min(max(start, 0), length)
+    last = max(first, min(stop, length))
+    outside = ((start, max(start, min(stop, 0))), (min(max(start, length), stop), stop))
+    before, after = (x.index_select(axis, boundary_index(torch.arange(*span, device=x.device), length, boundary)) for span in outside)
+    return torch.cat([before, x.narrow(axis, first, last - first), after], axis)
+
+
 def banded_matrix(taps: Sequence[float] | Tensor, length: int, outputs: int, start: int, stride: int, boundary: Boundary) -> Tensor:
     """(outputs, length) float64 matrix M of y_k = sum_i taps_i x[start + stride k + i], with the boundary folded in."""
     weights = torch.as_tensor(taps, dtype=torch.float64)

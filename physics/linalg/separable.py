@@ -59,8 +59,8 @@ def separable_pinv(operator: Degradation, y: Tensor, size: Size, damping: float 
     if damping == 0 and (pinvs := _pseudo_inverses(operator, size, work.dtype, work.device)):
         return sandwich(work, *pinvs).to(y.dtype)
     rows_u, rows_v, cols_u, cols_v, singular = _factors(operator, size, work.dtype, work.device)
-    spectrum = spectral_gain(singular, damping) * sandwich(work, rows_u.mT, cols_u.mT)
-    return sandwich(spectrum, rows_v, cols_v).to(y.dtype)
+    spectrum = sandwich(work, rows_u.mT, cols_u.mT).mT * spectral_gain(singular, damping).mT.contiguous()
+    return sandwich(spectrum.mT, rows_v, cols_v).to(y.dtype)
 
 
 def spectral_gain(singular: Tensor, damping: float) -> Tensor:
