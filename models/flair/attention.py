@@ -74,9 +74,23 @@ class TemporalAttention(nn.Module):
         for index in range(len(x)):
             clip = index - index % frames
             seen = [clip + min(max(index - clip + step, 0), frames - 1) for step in range(-reach, reach + 1) if step]
+            if x.device.type == "cpu" and not torch.is_grad_enabled():
+                attended.append(_attended(q[index], [k[n] + at[step] for step, n in enumerate(seen)], [v[n] for n in seen], self.heads))
+                continue
             keys, values = (torch.stack([part[n] for n in seen]) for part in (k, v))  # (span - 1, hw, C)
             query = q[index][:, None].unflatten(2, (self.heads, -1)).transpose(1, 2)  # (hw, heads, 1, d)
             keys, values = (part.unflatten(2, (self.heads, -1)).permute(1, 2, 0, 3) for part in (keys + at[:, None], values))
             attended.append(F.scaled_dot_product_attention(query, keys, values).flatten(1))
         mixed = torch.stack(attended).mT.unflatten(2, x.shape[-2:])
         return x + self.proj(mixed, window)
+
+
+def _attended(query: Tensor, keys: list[Tensor], values: list[Tensor], heads: int) -> Tensor:
+    """Attention of one query (hw, C) at each place to a few keys and values of that shape, in float32; a CPU's kernel takes twice as long."""
+    q = query.float().unflatten(1, (heads, -1))
+    scores = torch.stack([(q * key.unflatten(1, (heads, -1))).sum(-1, keepdim=True) for key in keys])
+    weights = (scores * q.shape[-1] ** -0.5).softmax(0)
+    mixed = torch.zeros_like(q)
+    for weight, value in zip(weights, values, strict=True):  # stacked, they would leave the cache
+        mixed += weight * value.unflatten(1, (heads, -1))
+    return mixed.flatten(1).to(query.dtype)

@@ -111,5 +111,5 @@ class TimeConv(nn.Module):
         first, middle, last = conv.weight[..., 0, 0].permute(2, 1, 0)
         out = torch.addmm(conv.bias, rows[1:-1].flatten(0, 1), middle)
         for others, weight in ((rows[:-2], first), (rows[2:], last)):
-            out = torch.addmm(out, others.flatten(0, 1), weight)
+            out.addmm_(others.flatten(0, 1), weight)
         return out.view(count - 2, height, length, -1).permute(0, 3, 1, 2)
