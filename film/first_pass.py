@@ -17,7 +17,8 @@ from typing_extensions import Self
 
 from ..atomic import PART, atomic_file
 from ..faces import Face, Tracker
-from ..faces.detection.blazeface import LostFace, MeshFace
+from ..faces.detection.blazeface import LostFace
+from ..faces.detection.face_search import MeshFace
 from ..faces.detection.mesh_tracking import Region
 from ..faces.tracking.association import Detection
 from ..models.device import CheckInterrupt

@@ -135,7 +135,7 @@ def turning(known: Sequence[tuple[Tensor, FaceTrack]], detector: BlazeFaceDetect
         found, seen, missed = [], [], 0
         for frames, track in known:
             truth, small = shrunk(frames, track, min(1.0, 192 / float(side(track.boxes).median())))
-            mesh, _ = detector.mesh_estimator(truth[0].numpy(), region_of(small.boxes[0].reshape(2, 2), 0.0))
+            mesh, _ = detector.search.mesh_estimator(truth[0].numpy(), region_of(small.boxes[0].reshape(2, 2), 0.0))
             for sign in (-1, 1):
                 away = turned_aside(truth[0], mesh.double().numpy(), sign * degrees, axis)[None]
                 tracks = find_tracks([(0, away)], detector, recognise=False)
@@ -167,7 +167,7 @@ def main(folder: Path, method: str) -> None:
             shown = damaged(truth)
             found += gains(truth, shown, small, restorer)
             for picture, box in zip(shown, small.boxes, strict=True):
-                placed = detector.refine(picture.numpy(), region_of(box.reshape(2, 2), 0.0))
+                placed = detector.search.refine(picture.numpy(), region_of(box.reshape(2, 2), 0.0))
                 scores.append(0.0 if placed is None else placed.score)
         row(str(size), found, f" {np.mean(scores):.2f} |")
     print("\n| blur of the last frame | gain, dB | frames | sharpness, share |\n| --- | --- | --- | --- |")

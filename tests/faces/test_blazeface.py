@@ -10,8 +10,8 @@ import torch
 from torch.testing import assert_close
 
 from fvr.faces import find_tracks, load_detector
-from fvr.faces.detection.blazeface import CERTAIN_SCORE
 from fvr.faces.detection.detectors import following
+from fvr.faces.detection.face_search import CERTAIN_SCORE
 from fvr.faces.detection.mesh_points import FIVE_POINT_WEIGHTS, face_box, five_points, roll_of
 from fvr.faces.detection.mesh_tracking import region_of, to_frame
 from fvr.faces.detection.pyramid import Candidate, unrotate
@@ -149,8 +149,10 @@ def test_a_face_in_coloured_light_is_detected(light, astronaut, detector):
 def test_a_crowd_of_low_blazeface_scores_is_detected_completely(astronaut, detector, monkeypatch):
     """Only whom FaceMesh refuses counts against the doubtful."""
     frame = torch.nn.functional.avg_pool2d(astronaut[None, :, :280, 80:360], 4).repeat(1, 1, 2, 3)
-    network = detector.pyramid.network
-    monkeypatch.setattr(detector.pyramid, "network", lambda picture: (network(picture)[0].clamp(max=math.log(0.25 / 0.75)), network(picture)[1]))
+    network = detector.search.pyramid.network
+    monkeypatch.setattr(
+        detector.search.pyramid, "network", lambda picture: (network(picture)[0].clamp(max=math.log(0.25 / 0.75)), network(picture)[1])
+    )
     assert len(detector(frame)[0]) == 6
 
 
@@ -177,11 +179,11 @@ def test_two_distant_new_small_faces_are_detected_within_four_frames(astronaut, 
 def test_low_blazeface_scores_are_accepted_where_facemesh_is_certain(sigma, people, astronaut, detector, monkeypatch):
     """Its scores lowered to 0.25, as those of many small faces are."""
     frame = blurred(astronaut[:, :320, 60:380], sigma)[0]
-    network, scales = detector.pyramid.network, detector.pyramid.levels(320, 320, True)
-    best = max(candidate.score for candidate in detector.pyramid(frame.numpy(), scales))
+    network, scales = detector.search.pyramid.network, detector.search.pyramid.levels(320, 320, True)
+    best = max(candidate.score for candidate in detector.search.pyramid(frame.numpy(), scales))
     shift = math.log(best / (1 - best)) - math.log(0.25 / 0.75)
     assert len(detector(frame[None])[0]) == 1
-    monkeypatch.setattr(detector.pyramid, "network", lambda picture: (network(picture)[0] - shift, network(picture)[1]))
+    monkeypatch.setattr(detector.search.pyramid, "network", lambda picture: (network(picture)[0] - shift, network(picture)[1]))
     assert len(detector(frame[None])[0]) == people
 
 
@@ -244,7 +246,7 @@ def test_a_smiley_is_no_face_at_any_blur(detector, side, sigma):
 
 def test_blazeface_confirms_only_faces_of_low_facemesh_score(astronaut, detector, monkeypatch):
     asked = []
-    monkeypatch.setattr(detector, "reduced_score", lambda picture, placed: asked.append(placed.score) or 0.9)
+    monkeypatch.setattr(detector.search, "reduced_score", lambda picture, placed: asked.append(placed.score) or 0.9)
     following(detector)(astronaut[None].repeat(6, 1, 1, 1) * torch.linspace(1, 0.95, 6)[:, None, None, None])
     assert asked == []
     faces = following(detector)(blurred(astronaut[:, :320, 60:380], 4))
