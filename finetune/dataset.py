@@ -10,8 +10,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from ..methods.base import resized
-from ..methods.pseudo_target.generate import SQUARE, check_square
+from ..methods.base import SQUARE, check_square, resized
 from ..plots import decode_image
 from ..video.files import IMAGE_SUFFIXES
 

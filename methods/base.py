@@ -302,12 +302,15 @@ def to_network(crops: Tensor, side: int, device: torch.device) -> Tensor:
     return (x * 2 - 1).contiguous(memory_format=torch.channels_last)
 
 
+SQUARE = "crops of aligned faces are square; cut them out with Face Align first"
+
+
 def check_square(crops: Tensor) -> None:
-    """Raises ValueError for crops that are not square."""
-    if crops.shape[-1] != crops.shape[-2]:
+    """Raises ValueError for crops (..., H, W) that are not square."""
+    height, width = crops.shape[-2:]
+    if height != width:
         raise ValueError(
-            f"face restorers take square crops, got {crops.shape[-1]} x {crops.shape[-2]} (width x height); cut the faces out with Face Align, "
-            "or with Restore Frames, which restores and pastes them too, or leave aligned off"
+            f"got pictures of {width} x {height} pixels, but {SQUARE}, or take Restore Frames, which pastes them too, or leave aligned off"
         )
 
 

@@ -17,7 +17,7 @@ from ...models.device import CheckInterrupt, no_check
 from ...physics.numerics import cached
 from ...plurals import counted
 from ...priors.base import Prior
-from ..base import Restorer, resized, restore_frames
+from ..base import Restorer, check_square, resized, restore_frames
 from .algorithm import LowPass, PseudoTargetOptions, TargetStep, Trajectory, pseudo_target, trajectory
 from .dataset import PairFolder, PairLine, describe_parts, digest_of
 from .frame_selection import Choice, ChoiceOptions, choose_frames, chosen_of, quality, thumbnails
@@ -150,9 +150,6 @@ def consistent_enlargement(side: int, whole: int) -> Tensor:
     return B @ torch.linalg.inv(A @ B)
 
 
-SQUARE = "crops of aligned faces are square; cut them out with Face Align first"
-
-
 @dataclass(frozen=True)
 class ChosenFace:
     """A degraded crop and where it comes from.
@@ -204,13 +201,6 @@ def faces_of_frames(frames: Tensor, options: ChoiceOptions) -> tuple[list[Chosen
     check_square(frames)
     choice = choose_frames(thumbnails(frames), quality(frames), options)
     return [ChosenFace(frames[i], "frames", 0, i) for i in choice.chosen], choice
-
-
-def check_square(pictures: Tensor) -> None:
-    """Raises ValueError unless pictures (..., H, W) are as high as they are wide: others would be squashed into pairs that show no face."""
-    height, width = pictures.shape[-2:]
-    if height != width:
-        raise ValueError(f"got pictures of {width} x {height} pixels, but {SQUARE}")
 
 
 def parameters_of(maker: TargetMaker, seed: int) -> dict[str, Any]:

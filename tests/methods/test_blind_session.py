@@ -165,7 +165,7 @@ def test_detail_has_a_range(detail):
 
 
 def test_crops_are_square(restorer):
-    with pytest.raises(ValueError, match="square crops, got 96 x 64"):
+    with pytest.raises(ValueError, match="got pictures of 96 x 64 pixels, but crops of aligned faces are square"):
         restorer.open().push(torch.rand(1, 3, 64, 96))
 
 

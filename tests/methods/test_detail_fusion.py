@@ -105,7 +105,7 @@ def test_crops_of_any_size(face: Tensor, size: tuple[int, int]) -> None:
 
 
 def test_crops_that_are_not_square_are_refused(face: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"square crops, got 400 x 512 \(width x height\); cut the faces out with Face Align"):
+    with pytest.raises(ValueError, match=r"got pictures of 400 x 512 pixels, but crops of aligned faces are square; .* leave aligned off"):
         to_network(face[..., :400], 128, CPU)
 
 
