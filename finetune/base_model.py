@@ -29,7 +29,7 @@ class Base:
     Attributes:
         network: float32, on the CPU, in eval mode; a copy that training may change.
         kind: as LoadedNetwork's.
-        side: of the faces that it takes.
+        side: of its input faces, in pixels.
         use: how it is used.
         file: name of the file; "unknown" if the restorer's weights are in none. A file that builds on another is named with that one.
         sha256: of the file, and of the one it builds on.
@@ -57,7 +57,7 @@ def base_from_file(path: Path | str) -> Base:
 
 
 def base_of(restorer: NetworkRestorer) -> Base:
-    """The base behind a restorer: read again from the file that its weights came from, or copied where they are no file's any more.
+    """The base of a restorer: loaded again from its weights' file, or a copy if its weights are not those of a file.
 
     Args:
         restorer: is not changed; its settings (fidelity, AdaIN) count.
@@ -92,7 +92,7 @@ def _with_bases(path: Path) -> list[Path]:
 
 
 def _same_weights(network: nn.Module, read: nn.Module) -> bool:
-    """Whether two networks hold the same weights, but for those that a loader may have halved."""
+    """Whether two networks hold the same weights, up to a loader's half precision."""
     own, theirs = network.state_dict(), read.state_dict()
     if own.keys() != theirs.keys():
         return False

@@ -1,4 +1,4 @@
-"""The output file of fine-tuning: all tensors of the network, with where it comes from as metadata."""
+"""The output file of fine-tuning: all tensors of the network, and its origin as metadata."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def write_fine_tuned(state: Mapping[str, Tensor], path: Path, notes: Mapping[str
     """Writes all tensors of a network to one file, atomically.
 
     Args:
-        state: under the names that files of such networks have.
+        state: with the parameter names of such files.
         path: ends in .safetensors.
-        notes: metadata; `of_base` fills in what they do not say.
+        notes: metadata; missing entries are taken from `of_base`, the metadata of the base.
         half: floating-point tensors as float16 instead of float32.
 
     Raises:
@@ -59,7 +59,7 @@ def check_writable(path: Path) -> None:
 
 
 def stored_dtype(path: Path) -> str:
-    """What the numbers of a file by `write_fine_tuned` are: "float16" or "float32"."""
+    """The dtype of a file by `write_fine_tuned`: "float16" or "float32"."""
     with safe_open(path, "pt") as file:
         kinds = {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
     return "float16" if "F16" in kinds else "float32"

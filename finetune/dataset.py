@@ -1,4 +1,4 @@
-"""Pairs to fine-tune on: degraded crops and what they should become; and how some of the footage is held out."""
+"""Training pairs for fine-tuning: degraded crops and their targets."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ MAX_BYTES_IN_MEMORY = 4 << 30
 
 
 class Pairs:
-    """Inputs and targets (3, S, S) as bytes: in memory, or read from disk when they are too many.
+    """Inputs and targets (3, S, S) uint8, in memory or, where they are too many, on disk.
 
     Args:
-        inputs, targets: uint8, as many of both; a tensor (N, 3, S, S) or a sequence of (3, S, S).
-        digest: changes with any pixel; made from the bytes unless given.
+        inputs, targets: uint8, of equal number; a tensor (N, 3, S, S) or a sequence of (3, S, S).
+        digest: see `digest_of`, which makes it unless given.
 
     Raises:
         ValueError: for different numbers, or fewer pairs than can be split.
@@ -44,7 +44,7 @@ class Pairs:
 
     @classmethod
     def of_images(cls, inputs: Tensor, targets: Tensor, side: int) -> Pairs:
-        """From crops (N, 3, H, W) in [0, 1]; at side x side they are what restorers hand to their networks."""
+        """From crops (N, 3, H, W) in [0, 1], resized to side x side as restorers do."""
         return cls(as_bytes(inputs, side), as_bytes(targets, side))
 
     @classmethod
@@ -76,7 +76,7 @@ class Pairs:
 
 
 class OnDisk(Sequence[Tensor]):
-    """Pictures (3, side, side) uint8, read whenever they are asked for; what their headers say is looked at at once, not hours later.
+    """Pictures (3, side, side) uint8, decoded on access. Their headers are checked at once.
 
     Raises:
         ValueError: for a file that is no picture, or one that is not square.
@@ -108,7 +108,7 @@ class OnDisk(Sequence[Tensor]):
 
 
 def digest_of(*parts: Sequence[Tensor] | Tensor) -> str:
-    """Changes with any pixel; of pictures on disk, with any byte of their files, which are not decoded. One picture at a time is in memory."""
+    """SHA-256 over all pixels, or over the files' bytes for pictures on disk. One picture at a time is in memory."""
     digest = hashlib.sha256()
     for part in parts:
         for piece in part.digests() if hasattr(part, "digests") else (picture.contiguous().numpy().tobytes() for picture in part):
@@ -117,10 +117,10 @@ def digest_of(*parts: Sequence[Tensor] | Tensor) -> str:
 
 
 def as_bytes(images: Tensor, side: int) -> Tensor:
-    """(N, 3, S, S) in [0, 1] to (N, 3, side, side) uint8, resized as restorers do; one picture at a time, for memory's sake.
+    """(N, 3, S, S) in [0, 1] to (N, 3, side, side) uint8, resized as restorers do; one at a time, to save memory.
 
     Raises:
-        ValueError: if they are no RGB pictures, or not square.
+        ValueError: if they are not square RGB pictures.
     """
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"pictures to learn from are (N, 3, S, S), got {tuple(images.shape)}")

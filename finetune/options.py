@@ -35,7 +35,7 @@ class HeldOut:
             raise ValueError(f"block and guard are numbers of pairs from 0 up, got {self.block} and {self.guard}")
 
     def split(self, count: int) -> tuple[list[int], list[int]]:
-        """The pairs to learn from and those that judge, both in order. Raises ValueError if nothing is left of one of them."""
+        """Indices of the training and of the validation pairs. Raises ValueError if there are none of either."""
         if self.block:
             every = round(1 / self.share)
             held = [i for i in range(count) if (i // self.block) % every == every - 1]
@@ -63,14 +63,14 @@ class FineTune:
         tokens, features: weights of the cross-entropy of codes and of the distance to them; in the recipe "image" of networks with codes too.
         pixels: weight of mean |output - target| of images in [0, 1], recipe "image".
         perceptual: weight of the perceptual distance, recipe "image".
-        perceptual_by: "lpips" where its weights lie on this machine, "encoder" for the distance in the restorer's own first features, "auto"
-            for the first of the two that can be had, "off".
-        adversary: weight of the loss by a discriminator that is trained alongside from scratch, recipe "image"; 0 for none.
-        rehearsal: share of the inputs that are replaced by the target under the degradation of the restorer's first training, against forgetting.
+        perceptual_by: "lpips" (needs its weights on this machine), "encoder" for the distance in the restorer's own early features, "auto" for the
+            first of the two that is available, "off".
+        adversary: weight of a discriminator, trained from scratch alongside, recipe "image"; 0 for none.
+        rehearsal: share of the inputs that are replaced by the target under the base's own training degradation, against forgetting.
         mirror: whether half of the pairs are flipped horizontally.
         patience: validations without progress after which training ends; 0 for never.
-        checkpointing: whether activations are recomputed in the backward pass instead of kept: less memory, one more forward pass.
-        held_out: the part of the footage that validates.
+        checkpointing: whether gradient checkpointing is used: less memory, one more forward pass.
+        held_out: which pairs validate.
     """
 
     recipe: FineTuneRecipe
@@ -89,19 +89,19 @@ class FineTune:
 
     @property
     def validate_every(self) -> int:
-        """Steps between validations: twenty in a short plan, but five apart, and every 500 steps in a long one."""
+        """Steps between validations: a twentieth of the plan, at least 5 and at most 500."""
         return min(500, max(5, self.plan.steps // 20))
 
 
 # The paper's (section 4.1 and appendix C.2; batches and the end of the cosine from its configuration files, which start SwinIR at 2e-5
-# where the paper says 1e-4). Neither keeps old degradations in view, and neither stops early.
+# where the paper says 1e-4). Neither rehearses, and neither stops early.
 PAPER: dict[FineTuneRecipe, FineTune] = {
     "codes": FineTune("codes", Plan(40_000, 8, 1e-4, 1e-4, milestones=(35_000, 38_000), ema=0.995)),
     "image": FineTune("image", Plan(20_000, 4, 1e-4, 5e-6, accumulate=4, ema=0.0, betas=(0.9, 0.999)), adversary=0.1, mirror=False),
 }
 
-# Ours, for small networks and some dozens to hundreds of pictures: a few hundred steps with averaged weights, a part of each batch from the
-# degradation that the network knows, and an end when the held-out part gets no better. No adversary: it learns nothing in that time.
+# Ours, for small networks and dozens to hundreds of pictures: a few hundred steps with averaged weights, rehearsal and early stopping. No
+# adversary: it learns nothing in that time.
 SHORT: dict[FineTuneRecipe, FineTune] = {
     "codes": FineTune("codes", Plan(300, 4, 1e-4, 1e-5, warmup=20, ema=0.98, clip=1.0), rehearsal=0.25, patience=8),
     "image": FineTune("image", Plan(300, 4, 2e-4, 1e-5, warmup=20, ema=0.98, clip=1.0), tokens=0.01, features=0.02, rehearsal=0.25, patience=8),
@@ -110,12 +110,12 @@ PLANS = {"short": SHORT, "paper": PAPER}
 
 
 def planned(plan: str, recipe: FineTuneRecipe, *, steps: int = 0, rate: float = 0.0, batch: int = 0) -> FineTune:
-    """One of PLANS with other steps, learning rate or pictures at once; 0 keeps the plan's own.
+    """One of PLANS with other steps, learning rate or batch size; 0 keeps the plan's own.
 
-    A plan's milestones move with its steps, and its gathered batches go on making up the batch that it had.
+    Milestones scale with the steps, and accumulation keeps the effective batch size.
 
     Raises:
-        ValueError: for a plan that there is not, or a value out of range.
+        ValueError: for an unknown plan, or a value out of range.
     """
     if plan not in PLANS:
         raise ValueError(f"no plan of fine-tuning is called {plan!r}; choose one of {', '.join(PLANS)}")

@@ -1,4 +1,4 @@
-"""A perceptual distance without downloads: the distance of two pictures in early features of a frozen network."""
+"""A perceptual distance that needs no downloads: distance in early features of a frozen network."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ MAX_MAPS = 3
 
 
 class _AllMapsFound(Exception):
-    """Ends a forward pass once the last map is there."""
+    """Raised to end a forward pass after the last map."""
 
 
 class EarlyFeatures(FeatureDistance):
-    """The distance in maps of convolutions early in a frozen copy of a network.
+    """Distance in the outputs of early convolutions of a frozen copy of a network.
 
     Args:
         network: any; it is copied.
@@ -30,7 +30,7 @@ class EarlyFeatures(FeatureDistance):
         side: S.
 
     Raises:
-        ValueError: if it has no convolutions that could be looked at.
+        ValueError: if it has no usable convolutions.
     """
 
     def __init__(self, network: nn.Module, call: Callable[[nn.Module, Tensor], Any], side: int) -> None:
@@ -59,7 +59,7 @@ class EarlyFeatures(FeatureDistance):
         maps: list[Tensor] = []
 
         def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            maps.append(output.float().clone())  # what follows may work in place
+            maps.append(output.float().clone())  # cloned: later layers may work in place
             if len(maps) == len(self.hooked):
                 raise _AllMapsFound
 

@@ -1,4 +1,4 @@
-"""Fine-tuning a face restorer on pairs from footage that it was not trained for (pseudo-targets, section 3.4): from a base to a file."""
+"""Fine-tunes a face restorer on pairs from new footage (pseudo-targets, section 3.4) and writes the file."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class FineTuned:
     """The result of fine-tuning.
 
     Attributes:
-        loaded: the network of the written file, as Load Face Restorer would give it.
-        before, after: held-out figures of the base and of what was written.
-        best_step: the step after which the written weights stood; 0 if nothing beat the base, which was then written unchanged.
-        steps: that were taken.
-        curves, sheet: pictures: losses and held-out figures over steps; held-out faces as input, before, after, target.
-        text: all of it in words; the file's metadata say it too, as "report".
+        loaded: the written file, loaded as by Load Face Restorer.
+        before, after: held-out figures of the base and of the written weights.
+        best_step: the step of the written weights; 0 if nothing beat the base, which is then written unchanged.
+        steps: number of steps taken.
+        curves, sheet: pictures of losses and held-out figures over steps, and of held-out faces (input, before, after, target).
+        text: report in words, also in the file's metadata as "report".
     """
 
     loaded: LoadedNetwork
@@ -56,7 +56,7 @@ def precision_for(precision: str, device: torch.device | str) -> torch.dtype | N
     """The `precision` of a `Run` for one of PRECISIONS; "auto" is bfloat16 on accelerators that have it, else float16, and float32 on CPUs.
 
     Raises:
-        ValueError: for another word.
+        ValueError: for another name.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"the precision of fine-tuning is one of {', '.join(PRECISIONS)}, got {precision!r}")
@@ -71,7 +71,7 @@ def options_for(base: Base, *, plan: str = "short", recipe: str = "auto", steps:
     """The options of a plan for a base; numbers that are 0 are the plan's own.
 
     Raises:
-        ValueError: for a plan or recipe that there is not, or a number out of range.
+        ValueError: for an unknown plan or recipe, or a number out of range.
     """
     if recipe not in RECIPES:
         raise ValueError(f"the recipe of fine-tuning is one of {', '.join(RECIPES)}, got {recipe!r}")
@@ -80,7 +80,7 @@ def options_for(base: Base, *, plan: str = "short", recipe: str = "auto", steps:
 
 
 def fingerprint(base: Base, pairs: Pairs, options: FineTune, run: Run, reals: Sequence[Tensor] | Tensor | None = None) -> str:
-    """16 hex digits of everything that decides the result; a saved state is resumed only if they agree.
+    """16 hex digits over everything that determines the result; a saved state is resumed only if they agree.
 
     The dtype of the file is not part of it: a run whose weights do not fit into float16 can still be saved as float32.
     """
@@ -115,8 +115,8 @@ def fine_tune(
         reals: clean faces (3, S, S) uint8 for the adversary; None takes the targets.
         mark: the run's `fingerprint`, if it is known already.
         tick: called after every step.
-        check_interrupt: called before every pass; may raise, and nothing is lost.
-        on_stage: is given the stage before it starts, for previews.
+        check_interrupt: called before every pass; may raise, after which the same call resumes.
+        on_stage: called with the stage before it starts, for previews.
 
     Raises:
         Stopped: after Ctrl-C or when the run's minutes are up.
@@ -145,14 +145,16 @@ def fine_tune(
     text = _text(base, pairs, options, stage, taken, half)
     best = load_file(run.folder / BEST)
     state = {key.removeprefix("network."): value for key, value in best.items()} if published(base.network) is not base.network else best
-    write_fine_tuned(state, out, _notes(base, pairs, options, run, stage, mark, text), base.notes, half=half)  # last: a file has its pictures
+    write_fine_tuned(
+        state, out, _notes(base, pairs, options, run, stage, mark, text), base.notes, half=half
+    )  # last: the pictures exist before the file
     for name in (STATE, BEST, f"{NAME}.safetensors", f"{NAME}-curve.png"):
         (run.folder / name).unlink(missing_ok=True)
     return FineTuned(load_network(out), stage.before, stage.best_figures, stage.best_step, taken, run.folder / CURVES, run.folder / SHEET, text)
 
 
 def _notes(base: Base, pairs: Pairs, options: FineTune, run: Run, stage: FineTuneStage, mark: str, text: str) -> dict[str, str]:
-    """Where the file comes from, as metadata."""
+    """The metadata of the file: its origin."""
     compared = f", perceptual distance by {stage.compared}" if stage.compared else ""
     return {
         "title": f"Fine-tuned {base.notes.get('title', base.kind)}",

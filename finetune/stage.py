@@ -1,4 +1,4 @@
-"""Fine-tuning: what both recipes share (batches, the held-out part, the best state, when to stop), by codes, and by pictures."""
+"""The training stages of fine-tuning: their common part (batches, validation, best state, early stopping), and the recipes "codes" and "image"."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ class FineTuneStage(Stage):
 
     Args:
         use: how the network is used once it is loaded.
-        pairs: what is learnt.
+        pairs: training and validation pairs.
         options: with the recipe of the class.
         folder: where the best state is kept.
         precision: of the run.
         check_interrupt: called before every pass; may raise.
 
     Attributes:
-        before: the held-out figures of the network as it came.
-        best: the lowest held-out loss so far; the network as it came is the first to have one.
-        best_step: where it was, 0 for the network as it came.
-        sheet: (rows, 4, 3, S, S) in [0, 1] of the last validation: input, as it came, now, target.
+        before: the held-out figures of the base.
+        best: the lowest held-out loss so far, starting with the base's.
+        best_step: its step, 0 for the base.
+        sheet: (rows, 4, 3, S, S) in [0, 1] of the last validation: input, base's output, current output, target.
     """
 
     name = NAME
@@ -79,7 +79,7 @@ class FineTuneStage(Stage):
 
     @abstractmethod
     def prepare(self, network: nn.Module) -> None:
-        """Makes what the losses need from the network as it came."""
+        """Prepares what the losses need of the base."""
 
     @abstractmethod
     def terms(self, network: nn.Module, batch: Batch, *, draw: bool) -> tuple[dict[str, Tensor], Tensor | None]:
@@ -118,7 +118,7 @@ class FineTuneStage(Stage):
         return self.terms(network, batch, draw=False)[0]
 
     def begin(self, step: int, generator: torch.Generator) -> None:
-        """Before every pass: dropped paths and the like are then drawn from the run's seed and the step too."""
+        """Called before every pass; seeds dropout and the like by the run's seed and the step."""
         self.check_interrupt()
         self.step = step + 1
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
@@ -149,7 +149,7 @@ class FineTuneStage(Stage):
             self.adversary.restore(extra["adversary"])
 
     def _judged(self, network: nn.Module) -> tuple[dict[str, float], Tensor]:
-        """The held-out loss and what restored held-out faces differ from their targets; and those faces, (n, 3, S, S) in [0, 1]."""
+        """Held-out loss and PSNR of the restored validation faces, and the first of these faces, (n, 3, S, S) in [0, 1]."""
         sums: dict[str, float] = {}
         pictures: list[Tensor] = []
         size = max(1, self.plan.batch)
@@ -182,9 +182,9 @@ def blind_for(side: int) -> Blind:
 
 
 class CodeTargets:
-    """Cross-entropy of codes and distance of latents, towards what a frozen copy of the network finds in the targets.
+    """Cross-entropy of codes and distance of latents to those that a frozen copy of the network finds for the targets.
 
-    Codes of a target never change, so those with an index are found once. Always in float32: rounding would change which code is nearest.
+    Codes of a target never change and are computed once per index. Always in float32: rounding would change which code is nearest.
     """
 
     def __init__(self, network: Any, device: torch.device) -> None:
@@ -235,16 +235,16 @@ class CodeFineTuneStage(FineTuneStage):
 
 
 ANCHORED_SHARE = 0.85
-"""Share of L1 that looks at the picture as the restorer of a small network will use it, with the input's coarse means."""
+"""Share of L1 taken on the output with the input's coarse means, as restorers of small networks use it."""
 
 
 class ImageFineTuneStage(FineTuneStage):
     """L = pixels x L1 + perceptual x LPIPS + adversary x GAN (pseudo-targets, eq. 8); code terms too where the network predicts codes.
 
     Attributes:
-        reals: clean faces (3, S, S) uint8 that the discriminator takes for real; the targets if there are none (None).
-        width: the discriminator's, of its first convolution.
-        compared: what the perceptual distance is: "lpips", "encoder" or "off".
+        reals: clean faces (3, S, S) uint8, the discriminator's real samples; None takes the targets.
+        width: channels of the discriminator's first convolution.
+        compared: the perceptual distance: "lpips", "encoder" or "off".
     """
 
     compared = "off"

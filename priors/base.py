@@ -1,4 +1,4 @@
-"""What a sampler needs of a diffusion model: clean-frame estimates on a known noise schedule."""
+"""The interface of diffusion priors: clean-frame estimates on a known noise schedule."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Prior(ABC):
         multiple: the sides of frames must be multiples of this, at every scale that the network works at.
         background: how much of the features propagated from frame to frame survives outside the face, in [0, 1] (FLAIR, eq. 17).
         learns_variance: whether the network predicts the variance of its steps, as DifFace's does (Nichol and Dhariwal 2021).
-        upsampling: how a smaller observation becomes its condition: "bicubic", or "area", which for whole factors repeats pixels.
+        upsampling: how a smaller observation is enlarged to the condition: "bicubic", or "area" (repeats pixels for whole factors).
     """
 
     schedule: Schedule

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 BACKGROUND = {"x4": 0.93, "x8": 0.93, "x16": 0.98, "gaussian": 1.0, "motion": 1.0, "jpeg": 1.0}
-"""Annealing weight of propagated features outside the face, for each of FLAIR's tasks; inside it is 1. The code gives none for x4, so it is x8's."""
+"""Annealing weight of propagated features outside the face (inside it is 1), by task. The code gives none for x4; x8's is taken."""
 PIXELS = 512 * 512
-"""Pixels (frames x height x width) that a convolution processes at once; the result is the same up to rounding."""
+"""Pixels (frames x height x width) per convolution call; the result is the same up to rounding."""
 REPEATS = (16, 8, 4, 2)
 """Factors by which a condition may have been enlarged by repeating pixels."""
 
@@ -61,20 +61,19 @@ class _LastResult(Generic[Result]):
 class FlairPrior(Prior):
     """E[x_0 | x_t, c] by one of FLAIR's two networks, from the noise it predicts (eq. 3).
 
-    The bicubic network (x8, x16) is told sqrt(alpha_bar_t), the other the timestep. Learned variances are not computed. Without a condition the
+    The bicubic network (x8, x16) takes sqrt(alpha_bar_t), the other the timestep. Learned variances are not computed. Without a condition the
     estimate is that of the image network, frame by frame, with c = 0, as it was trained with the condition dropped (eq. 14); temporal
-    layers, which were trained with a condition only, rest.
+    layers, which were trained with a condition only, are off.
 
     Args:
         network: in eval mode.
-        background: how much of what is carried survives a frame outside the face, in [0, 1]; None is 0.93 (x8) for the bicubic network
-            and 1 for the other. x16 was published with 0.98, and no weight tells the two apart: see BACKGROUND.
+        background: see Prior; None is 0.93 (x8) for the bicubic network and 1 for the other. x16 was published with 0.98, and weights do not
+            tell the two apart: see BACKGROUND.
         place: where the network runs; None leaves it where it is.
 
     Attributes:
-        parser: finds the face in the condition, once for a window, as the published code does; None is face_mask().
-        upsampling: how FLAIR brings an observation to the size of the frames for this network: "bicubic" (without antialiasing), or "area",
-            which for whole factors repeats pixels.
+        parser: finds the face in the condition, once per window as in the published code; None is face_mask().
+        upsampling: see Prior; "bicubic" is without antialiasing.
     """
 
     temporal = True
@@ -108,14 +107,14 @@ class FlairPrior(Prior):
         return eps_to_x0(x_t, eps, self.schedule.alpha_bar(t))
 
     def predict_eps(self, x_t: Tensor, t: int, condition: Tensor | None = None) -> Tensor:
-        """The noise in x_t as the network sees it, where x_t is and in float32."""
+        """The network's estimate of the noise in x_t, float32, on the device of x_t."""
         return self._eps(x_t, self.level(t), condition)
 
     def denoise(self, noisy: Tensor, sigma: float, condition: Tensor | None = None) -> Tensor:
-        """E[x | noisy, c] for noisy = x + sigma n, at any sigma > 0; for the bicubic network, which is told the noise level as a real number.
+        """E[x | noisy, c] for noisy = x + sigma n, at any sigma > 0; for the bicubic network, whose noise level is continuous.
 
         Raises:
-            ValueError: for the other network, which knows the levels of its schedule only.
+            ValueError: for the other network, which takes the levels of its schedule only.
         """
         if not self.network.takes_noise_level:
             raise ValueError("FLAIR's network for blur and JPEG is told a step of its schedule, not a noise level; use predict_x0")
@@ -138,7 +137,7 @@ class FlairPrior(Prior):
         return self.network.working_bytes(frames, height, width)
 
     def level(self, t: int) -> float:
-        """What the network is told of step t: sqrt(alpha_bar_t), or the timestep."""
+        """The network's noise-level input at step t: sqrt(alpha_bar_t), or the timestep."""
         return self.schedule.alpha_bar(t) ** 0.5 if self.network.takes_noise_level else float(self.schedule.timesteps[t])
 
     def _weights(self, condition: Tensor) -> Tensor | float:
@@ -155,10 +154,10 @@ class FlairPrior(Prior):
 
 
 def smoothed(condition: Tensor) -> Tensor:
-    """What the blur network's flow is made of: the observation enlarged by bicubic interpolation, clamped to [-1, 1].
+    """The frames from which the blur network's flow is estimated: the observation enlarged by bicubic interpolation, clamped to [-1, 1].
 
-    The network's condition is the observation enlarged by repeating pixels, so the observation is still in it. A condition without such
-    blocks is itself what motion is read from.
+    The condition is the observation enlarged by repeating pixels, from which the observation is recovered. A condition without such blocks is
+    returned as it is.
     """
     height, width = condition.shape[-2:]
     for factor in REPEATS:
@@ -172,7 +171,7 @@ def smoothed(condition: Tensor) -> Tensor:
 
 
 def is_flair(names: Mapping[str, Any]) -> bool:
-    """Whether parameters are called as in one of FLAIR's video networks."""
+    """Whether parameter names are those of one of FLAIR's video networks."""
     return "downs.0.wrapped_module.weight" in names or "input_blocks.0.0.wrapped_module.weight" in names
 
 

@@ -1,4 +1,4 @@
-"""Image diffusion networks as priors: they see one frame at a time and predict its noise."""
+"""Image diffusion networks as priors, which predict the noise of each frame independently."""
 
 from __future__ import annotations
 
@@ -19,18 +19,16 @@ DEFAULT_WORKING_BYTES = 1 << 30
 
 
 class ImagePrior(Prior):
-    """x_0 = (x_t - sqrt(1 - alpha_bar_t) eps(x_t, t)) / sqrt(alpha_bar_t), held to [-1, 1]. Differentiable in x_t and the condition.
-
-    Frames do not influence each other.
+    """x_0 = (x_t - sqrt(1 - alpha_bar_t) eps(x_t, t)) / sqrt(alpha_bar_t), clamped to [-1, 1]. Differentiable in x_t and the condition.
 
     Args:
         network: (x (N, 3 or 6, H, W), t (N,)) -> (N, 3 or more, H, W), the noise first; in eval mode.
         schedule: its training schedule; None is the linear one of 1000 steps, 1e-4 to 2e-2, of DifFace and guided diffusion.
-        place: where it runs; None leaves it where it is. Frames are brought there, and the estimate back.
-        native_size: the side of the frames it was trained on; None for any.
+        place: where it runs; None leaves it where it is. Frames are moved there, and the estimate back.
+        native_size: see Prior.
         conditional: whether the condition follows the noisy frame along the channels. If so, no condition means zeros, as where it was
             dropped in training; if not, a condition is ignored.
-        batch: frames that one call should have, for those who choose; in any case halved when memory runs out.
+        batch: frames per call, halved when memory runs out.
     """
 
     def __init__(

@@ -199,7 +199,7 @@ def _load_flow(options: argparse.Namespace, network: nn.Module, recipe: str) -> 
         return
     if options.spynet is not None:
         load_spynet(network, options.spynet)
-    elif not options.export_now:  # what is on disk has them
+    elif not options.export_now:  # the state on disk has them
         raise ValueError(
             f"the recipe {recipe} carries features along the flow of SPyNet, which is not trained here: give --spynet the file {PUBLISHED}"
         )
@@ -256,7 +256,7 @@ def _temporal(options: argparse.Namespace) -> None:
         recipe = replace(recipe, frames=options.frames)
     if options.batch:
         recipe = replace(recipe, plan=recipe.plan.with_batch(options.batch))
-    further = recipe.evidence is not None and recipe.task != "restore"  # learnt on the network that restores
+    further = recipe.evidence is not None and recipe.task != "restore"  # trained on top of the restoring network
     base_path = (FOLDER / (DICFACE if further else CODEBOOK) if options.base is None else options.base).resolve()
     base = _base_network(base_path, recipe, options.recipe, "dicface" if further else "codeformer")
     side = base.config.side
@@ -308,7 +308,7 @@ CARD_TEXTS = {
 
 
 def _base_network(path: Path, recipe: temporal.TemporalRecipe, choice: str, kind: str) -> Any:
-    """The network in a file that training goes on from: a codebook network, or a small DicFace that restores.
+    """The base network of a file: a codebook network, or a small DicFace for restoration.
 
     Raises:
         FileNotFoundError, ValueError: as `load_network`; if it is another network; if its side is not the recipe's.

@@ -11,10 +11,10 @@ from torch.nn.utils import spectral_norm
 
 
 class UNetDiscriminator(nn.Module):
-    """(B, 3, S, S) in [0, 1], S a multiple of 8, to a map (B, 1, S, S) of logits: how real each place looks.
+    """(B, 3, S, S) in [0, 1], S a multiple of 8, to a map (B, 1, S, S) of logits, larger where it looks real.
 
-    Three halvings, three enlargements, and what the way down saw added on the way up. All convolutions between the first and the last are
-    divided by their largest singular value. Parameter names are those of the published discriminators.
+    Three downsampling and three upsampling blocks with additive skip connections. All convolutions but the first and the last are spectrally
+    normalised. Parameter names are those of the published discriminators.
 
     Args:
         width: channels of the first convolution.
@@ -48,15 +48,14 @@ class UNetDiscriminator(nn.Module):
 
 
 class Adversary:
-    """A discriminator with its optimiser, which moves once for every step of the network that it judges.
+    """A discriminator with its optimiser, which takes one step for every step of the generator.
 
-    Losses are binary cross-entropies of logits (Goodfellow et al., 2014): the network wants its pictures called real, the discriminator
-    wants to tell. It always computes in float32.
+    The non-saturating GAN loss with binary cross-entropy (Goodfellow et al., 2014), in float32.
 
     Args:
-        weight: of the network's term.
+        weight: of the generator's term.
         rate: Adam's, constant.
-        accumulate: passes that make up one step.
+        accumulate: passes per step.
         width: of the discriminator.
     """
 
@@ -68,13 +67,13 @@ class Adversary:
         self.optimiser = torch.optim.Adam(self.net.parameters(), rate)
 
     def begin(self) -> None:
-        """A new step: forgets what was gathered."""
+        """Starts a step: clears the accumulated gradient."""
         self.passes = 0
         self._begun = {name: value.clone() for name, value in self.net.named_buffers()}
         self.optimiser.zero_grad(set_to_none=True)
 
     def term(self, output: Tensor, real: Tensor) -> Tensor:
-        """The network's weighted term for its pictures; gathers the discriminator's gradient on the same, and takes its step after the last.
+        """The generator's weighted term; accumulates the discriminator's gradient, and takes its step after the last pass.
 
         Args:
             output, real: (B, 3, S, S) around [-1, 1].
@@ -83,7 +82,7 @@ class Adversary:
             fake, clean = (output.detach().float() + 1) / 2, (real.float() + 1) / 2
             self.net.requires_grad_(False)
             term = self.weight * _cross_entropy(self.net(fake.requires_grad_()), True)
-            (slope,) = torch.autograd.grad(term, fake)  # now, as the discriminator's weights are about to change
+            (slope,) = torch.autograd.grad(term, fake)  # before the discriminator's weights change
             self.net.requires_grad_(True)
             loss = _cross_entropy(self.net(clean), True) + _cross_entropy(self.net(fake.detach()), False)
             (loss / self.accumulate).backward()
@@ -94,7 +93,7 @@ class Adversary:
         return term.detach() + along - along.detach()
 
     def state(self) -> dict[str, Any]:
-        """For `restore`; in the middle of a step, what there was at its beginning (every pass moves the estimates of singular values)."""
+        """For `restore`: the state at the beginning of the step (every pass changes the estimates of singular values)."""
         net = dict(self.net.state_dict())
         return {"net": net | self._begun if 0 < self.passes < self.accumulate else net, "optimiser": self.optimiser.state_dict()}
 
@@ -104,5 +103,5 @@ class Adversary:
 
 
 def _cross_entropy(logits: Tensor, real: bool) -> Tensor:
-    """The cross-entropy of calling everything in a map real, or not."""
+    """Cross-entropy of a map of logits against all real or all fake."""
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))

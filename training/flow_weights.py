@@ -1,4 +1,4 @@
-"""Weights of the flow networks that are never trained here: SPyNet in FLAIR's network, GMFlow in KEEP's."""
+"""Loads the flow networks that are not trained: SPyNet in FLAIR's network, GMFlow in KEEP's."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ..models.flair.spynet import spynet_of
 from ..models.keep.network import KEEP
 
 PUBLISHED = "https://download.openmmlab.com/mmediting/restorers/basicvsr/spynet_20210409-c6c1bd09.pth"
-"""The file that BasicVSR and its successors start from."""
+"""The SPyNet weights of BasicVSR and its successors."""
 
 GMFLOW = "gmflow_sintel-0c07dcb3.pth of the GMFlow project, or a checkpoint of KEEP"
-"""Files that hold GMFlow, as people know them."""
+"""Files that hold GMFlow, for messages."""
 
 _SEQUENTIAL = re.compile(r"(basic_module\.\d+\.basic_module)\.(\d+)\.(weight|bias)")
 _INSIDE = "spynet."
 
 
 def load_spynet(network: nn.Module, path: Path) -> None:
-    """Gives the SPyNet inside `network` the weights of a file; all layers that share it see them.
+    """Loads a file's weights into the SPyNet inside `network`, which its layers share.
 
     Args:
         path: SPyNet's own state dict, with MMagic's names (`PUBLISHED`) or BasicSR's (spynet_sintel_final-3d2a1287.pth), or a network that
@@ -37,7 +37,7 @@ def load_spynet(network: nn.Module, path: Path) -> None:
     assert found is not None
     state = read_state(path)
     wanted = found.state_dict()
-    constants = {name: wanted[name] for name in ("mean", "std")}  # files that are made before they are registered lack them
+    constants = {name: wanted[name] for name in ("mean", "std")}  # files written before these were buffers lack them
     _fill(found, {**constants, **spynet_names(state)}, state, path.name, f"SPyNet: give {PUBLISHED}")
 
 
@@ -54,7 +54,7 @@ def spynet_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_gmflow(network: KEEP, path: Path) -> None:
-    """Gives the GMFlow inside `network` the weights of a file.
+    """Loads a file's weights into the GMFlow inside `network`.
 
     Args:
         path: GMFlow's own state dict, or a KEEP that has one inside.

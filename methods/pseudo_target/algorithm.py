@@ -26,7 +26,7 @@ WHOLE = 1000
 """K and L are in thousandths of the training schedule; for DifFace's network these are its steps."""
 
 ANCHORING_PASSES = 4
-"""How many times the low frequencies of a finished target are corrected: phi_N is no projection, and each pass leaves a third of the difference."""
+"""Corrections of a finished target's low frequencies: phi_N is no projection, and each pass leaves a third of the difference."""
 
 Draw = Callable[[], Tensor]
 """Returns standard normal noise (n, 3, S, S); called in the order of Algorithm 1: for x_K, then for each x_{t-1}, and for y_{t-1} if constrained."""

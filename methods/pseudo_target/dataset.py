@@ -4,7 +4,7 @@ inputs/000000.png    the degraded crop
 initial/000000.png   what the restorer made of it
 targets/000000.png   the pseudo-target
 pairs.jsonl          a line for each pair, written when its pictures are: number, source, frame, seed, parameters (a hash), digest of the crop
-parameters.json      what they were all made with
+parameters.json      the parameters of all pairs
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class PairFolder:
         new = [folder for folder in (*folders, self.path, *self.path.parents) if not folder.exists()]
         try:
             self._make_folders()
-        finally:  # a trial only: no folder is left if no pair is made
+        finally:  # only a test: an empty folder is not kept
             for folder in new:
                 with suppress(OSError):
                     folder.rmdir()

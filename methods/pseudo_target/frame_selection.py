@@ -25,8 +25,8 @@ UNSEEN = 0.25
 
 @dataclass(frozen=True)
 class ChoiceOptions(Options):
-    """How frames are chosen. Mode "every" spreads `count` over the clip; in mode "diverse" differences count less for poor frames, and are root mean
-    squares of the thumbnails."""
+    """How frames are chosen. Mode "every" spreads `count` frames evenly over the clip; "diverse" takes the farthest points by thumbnail RMS
+    difference, weighted by quality."""
 
     mode: Mode = parameter("every", advice="every takes each n-th frame; diverse the best one, then those that differ most.")
     every: int = parameter(5, 1, 100_000, unit="frames", advice="Each how many frames one is taken.")
@@ -52,7 +52,7 @@ class ChoiceOptions(Options):
 
 @dataclass(frozen=True)
 class Choice:
-    """Which frames, in order of the clip, and why not the others.
+    """Which frames were chosen, and why the others were not.
 
     Attributes:
         chosen: indices, ascending.
@@ -73,7 +73,7 @@ def choose_frames(features: Tensor, quality: Tensor, options: ChoiceOptions | No
         quality: (n,) at least 0, such as `quality`.
 
     Raises:
-        ValueError: if the two do not fit.
+        ValueError: if their lengths differ.
     """
     options = options or ChoiceOptions()
     if features.ndim != 2 or tuple(quality.shape) != (len(features),):
@@ -103,7 +103,7 @@ def _every_nth(features: Tensor, good: Tensor, options: ChoiceOptions) -> tuple[
 
 
 def _farthest_points(features: Tensor, quality: Tensor, good: Tensor, options: ChoiceOptions) -> tuple[list[int], int]:
-    """Greedy farthest points, distances weighed by quality."""
+    """Greedy farthest points, distances weighted by quality."""
     chosen = [int(torch.where(good, quality, -1).argmax())]
     distance = (features - features[chosen[0]]).norm(dim=1)
     free = good.clone()

@@ -152,11 +152,11 @@ def consistent_enlargement(side: int, whole: int) -> Tensor:
 
 @dataclass(frozen=True)
 class ChosenFace:
-    """A degraded crop and where it comes from.
+    """A degraded crop and its source.
 
     Attributes:
         crop: (3, H, W) in [0, 1].
-        source: what the manifest calls its clip or person.
+        source: name of its clip or person in the manifest.
         person, frame: the key of its noise besides the seed.
     """
 

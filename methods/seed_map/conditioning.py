@@ -1,4 +1,4 @@
-"""What an observation shows by itself: the condition of priors that were trained with a damaged face beside the noisy one."""
+"""The condition made of an observation, for priors that were trained with a damaged face beside the noisy one."""
 
 from __future__ import annotations
 

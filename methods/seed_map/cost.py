@@ -1,4 +1,4 @@
-"""What an optimisation will take, found by one pass there and back before it begins."""
+"""Time and memory of an optimisation, estimated from one forward and backward pass."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .low_rank import LowRank
 from .options import RESIDUAL_INIT_FRAMEWISE, SeedMapOptions
 
 SLOW = 5.0
-"""A first pass quicker than this many seconds is timed again, as it may have held one-off work."""
+"""A first pass faster than this many seconds is timed again, as it may include one-off work."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Cost:
 
 
 FRAME_VALUES, FLOW_VALUES = 26, 18
-"""float32 values per pixel and frame at the peak, as measured: of the frames, their gradient, the observation and its term where all frames are
-mixed at once (other operators hold two thirds of that), and of the flows both ways with their average, mask and term."""
+"""float32 values per pixel and frame at the peak, measured: frames, their gradient, the observation and the data term, for operators that mix all
+frames (others need two thirds); and flows in both directions, their average, mask and term."""
 
 
 def clip_bytes(generator: SeedGenerator, frames: int, options: SeedMapOptions) -> int:
@@ -49,7 +49,7 @@ def clip_bytes(generator: SeedGenerator, frames: int, options: SeedMapOptions) -
 def estimate(
     generator: SeedGenerator, frames: int, options: SeedMapOptions, flow: FlowSource | None = None, check_interrupt: CheckInterrupt = no_check
 ) -> Cost:
-    """Runs R, D2 and one frame's tail forwards and backwards, and the flow of one pair, and adds up what a clip of `frames` will take."""
+    """Times R, D2 and one frame's tail, forward and backward, and the flow of one pair, and extrapolates to a clip of `frames`."""
     with torch.inference_mode(False), torch.enable_grad():
         device = generator.device
         cuda = device.type == "cuda"
@@ -67,7 +67,7 @@ def estimate(
 
 
 def _passes(generator: SeedGenerator, options: SeedMapOptions, check_interrupt: CheckInterrupt) -> tuple[float, float]:
-    """Seconds of D2 o R and of one frame's tail, each there and back, the tail there twice."""
+    """Seconds of D2 o R, forward and backward, and of one frame's tail, forward twice and backward once, as in an iteration."""
     check_interrupt()
     z = seeded_noise(generator.seed_shape, 0).to(generator.device)
     begun = _now(generator.device)

@@ -13,14 +13,14 @@ from ...physics.compose import compose
 
 
 def split_masks(operator: Degradation) -> tuple[Sequence[Degradation], Degradation]:
-    """(masks, rest) of A: the masks that act last, the very last first, and what acts before them, perhaps the identity."""
+    """(masks, rest) of A: the masks at its end, the last one first, and the operator before them (the identity if there is none)."""
     chain = operator.chain
     count = next((n for n, part in enumerate(chain) if not part.hides), len(chain))
     return chain[:count], compose(chain[count:])
 
 
 def known_pixels(operator: Degradation, y: Tensor) -> Tensor:
-    """(N, 1, h, w) bool, for y (N, 3, h, w): the pixels of the observation that no mask of `split_masks` hides."""
+    """Which pixels of the observation y (N, 3, h, w) no mask of `split_masks` hides: (N, 1, h, w) bool."""
     known = torch.ones(1, 1, *y.shape[-2:], dtype=torch.bool, device=y.device)
     for mask in split_masks(operator)[0]:
         known = known & (mask.mask_for(y) > 0)
@@ -28,7 +28,7 @@ def known_pixels(operator: Degradation, y: Tensor) -> Tensor:
 
 
 CHUNK = 8
-"""Frames whose data term is computed together where frames do not mix."""
+"""Frames whose data term is computed at once, for operators that do not mix frames."""
 
 
 def differentiable(operator: Degradation, x: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class Observation:
         loss: "mse" or "l1", of values in the [-1, 1] range.
 
     Attributes:
-        noise: standard deviation of the noise and of the codec's losses that A models, in a known pixel and units of [0, 1].
+        noise: standard deviation of the noise and coding losses that A models, in known pixels, in units of [0, 1].
     """
 
     def __init__(self, y: Tensor, operator: Degradation, loss: str = "mse") -> None:
@@ -90,22 +90,22 @@ class Observation:
 
 
 UNEXPLAINED = 0.06
-"""A frame counts as unexplained when its residual exceeds this share of its contrast, or `OUTLIER` times the clip's median,"""
+"""Residual of an unexplained frame, relative to its contrast. A sharp face of 128 pixels that is described as blurred by 1.5 pixels keeps 0.07, by 3
+pixels 0.14; described correctly, 500 iterations leave 0.015 to 0.025."""
 OUTLIER = 3.0
+"""Residual of an unexplained frame, relative to the clip's median: either of the two is enough."""
 FAINT = 2.0 / 255
-"""and in either case this much,"""
 NOISE_MARGIN = 1.5
-"""and this multiple of the noise that the operator models. A face of 128 pixels that is sharp and said to be blurred by 1.5 pixels leaves
-0.07 of its contrast however long one tries, by 3 pixels 0.14; described rightly, 500 iterations leave 0.015 to 0.025."""
+"""A frame whose residual is at most FAINT, or NOISE_MARGIN times the noise that the operator models, is explained in any case."""
 HALFWAY = 0.5
-"""Share of a standard deviation that the seed must have been able to go before a loss that rests says anything,"""
+"""Standard deviations that the seed must have been able to travel before its loss is judged."""
 FALLING = 0.5
-"""and share of the data loss that the second half of that way takes away where more iterations would help. On a face of 128 pixels and
-textures of 32, 100 to 500 iterations, right operators lost 0.58 of it or more there, wrong ones 0.17 to 0.52."""
+"""Share of the data loss that the second half of that travel removes if more iterations would help. On a face of 128 pixels and textures of 32, 100
+to 500 iterations, correct operators lost 0.58 or more there, wrong ones 0.17 to 0.52."""
 
 
 def unexplained(residuals: Sequence[float], contrast: Sequence[float], noise: float) -> list[int]:
-    """The frames whose observation the restored clip does not explain: a wrong operator, a shot cut, or too few iterations."""
+    """Indices of frames whose observation the restored clip does not explain: a wrong operator, a shot cut, or too few iterations."""
     if not residuals:
         return []
     middle = sorted(residuals)[len(residuals) // 2]
@@ -118,14 +118,14 @@ def unexplained(residuals: Sequence[float], contrast: Sequence[float], noise: fl
 
 
 def unfinished(losses: Sequence[float], travel: Sequence[float]) -> bool:
-    """Whether more iterations may explain more: the seed could not go far yet, or the data loss was still coming down.
+    """Whether more iterations may help: the seed could not travel far yet, or the data loss was still falling.
 
-    The loss is compared with that half of the way before, not half of the iterations: the learning rate falls, so that the second half of
-    the iterations changes little by design. A wrong operator holds the loss up early.
+    The loss is compared with that at half of the travel, not of the iterations, because the learning rate decays. Under a wrong operator the loss
+    stops falling early.
 
     Args:
         losses: the data loss of each iteration.
-        travel: the sum of the seed's learning rates before each, in standard deviations: Adam goes about that far.
+        travel: before each, the sum of the seed's learning rates: about the distance that Adam covers, in standard deviations.
     """
     if not losses or travel[-1] < HALFWAY:
         return True

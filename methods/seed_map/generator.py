@@ -22,7 +22,7 @@ from ...priors.base import Prior
 Estimate = Callable[[Tensor, int], Tensor]
 """(x_t, i) -> E[x_0 | x_t] at the i-th of the levels, 0 the cleanest; x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eps."""
 VJP = Callable[[Tensor], Tensor]
-"""The vector-Jacobian product of D2 o R: a gradient with respect to h, to one with respect to z. To be called once."""
+"""The vector-Jacobian product of D2 o R: maps a gradient with respect to h to one with respect to z. May be called once."""
 
 HEADROOM = 2.0**-8
 """Factor on the scale of half-precision gradients after an overflow."""
@@ -49,7 +49,7 @@ def reverse(z: Tensor, estimate: Estimate, alpha_bars: Sequence[float], *, clip:
     Args:
         z: the seed, any shape.
         alpha_bars: alpha_bar of each level, cleanest first; after the first of them comes the clean frame, alpha_bar 1.
-        clip: whether estimates are held to [-1, 1], the range of pixels; latents are not.
+        clip: whether estimates are clamped to [-1, 1] (pixels, not latents).
     """
 
     def step(x: Tensor, i: int) -> Tensor:
@@ -63,7 +63,7 @@ def reverse(z: Tensor, estimate: Estimate, alpha_bars: Sequence[float], *, clip:
 
 
 def checkpointed(work: Callable[..., Tensor], *inputs: object) -> Tensor:
-    """`work(*inputs)`, whose inner activations are computed anew in the backward pass instead of being kept."""
+    """`work(*inputs)` with gradient checkpointing."""
     return checkpoint(work, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
@@ -73,9 +73,9 @@ class SeedGenerator(ABC):
     Attributes:
         seed_shape: (1, c, h, w) of z, standard normal.
         feature_shape: (C, H, W) of h, the place of the residuals.
-        size: (H, W) of the frames; at most that of h, of whose frame the top left is taken.
+        size: (H, W) of the frames, cropped from the top left of what h decodes to.
         device: where z, h and the frames live, all float32.
-        rank: of the residuals, where none is asked for.
+        rank: default rank of the residuals.
     """
 
     rank: int = 32
@@ -86,14 +86,14 @@ class SeedGenerator(ABC):
 
     @abstractmethod
     def features(self, z: Tensor, frame: int | None = None) -> tuple[Tensor, VJP]:
-        """h = D2(R(z)), (1, C, H, W) and detached, and the way of gradients back from it; of one frame, or what all frames share."""
+        """h = D2(R(z)), (1, C, H, W), detached, and its VJP; of one frame, or (None) for all frames."""
 
     @abstractmethod
     def tail(self, h: Tensor) -> Tensor:
         """D1(h): frames (n, 3, H, W) around [-1, 1] of features (n, C, H, W)."""
 
     def rank_for(self, asked: int) -> int:
-        """The rank of residuals: as asked, or for 0 the generator's own; at most what their sides allow."""
+        """The rank of the residuals: `asked`, or 0 for the generator's own; limited to their sides."""
         return min(asked or self.rank, *self.feature_shape[1:])
 
     def overflowed(self) -> None:  # noqa: B027
@@ -101,7 +101,7 @@ class SeedGenerator(ABC):
 
 
 class PixelGenerator(SeedGenerator):
-    """A pixel-space prior: x' = R(z) + r, with estimates held to [-1, 1] and eps derived from what was held.
+    """A pixel-space prior: x' = R(z) + r, with estimates clamped to [-1, 1] and eps computed from the clamped ones.
 
     The prior is asked for one frame at a time, so a video network acts on clips of one frame.
 
@@ -109,8 +109,8 @@ class PixelGenerator(SeedGenerator):
         prior: its frames are (n, 3, H, W).
         size: (H, W) of the frames.
         guides: (N, 3, H, W) in [-1, 1], what the damaged frames show, for a prior that was trained with such a condition: as a prompt is to a
-            latent model, it is part of R. What all frames share is guided by the middle frame, a picture that was there, unlike the
-            mean. None asks for faces out of nothing, which a small network draws badly.
+            latent model, it is part of R. A seed for all frames is guided by the middle frame, which, unlike the mean, is a real picture.
+            None generates faces from noise alone, which small networks do badly.
         start: with guides, the share of the noise schedule that R uses, which begins at the last of its `leading_times`, about
             start (1 - 1 / steps): x_T = sqrt(alpha_bar_T) guide + sqrt(1 - alpha_bar_T) z. At 1, and without guides, x_T = z.
 
@@ -168,7 +168,7 @@ class PixelGenerator(SeedGenerator):
 
 
 def padded_size(prior: Prior, size: tuple[int, int]) -> tuple[int, int]:
-    """(H, W) at least as large as `size` whose sides the prior's network can halve as often as it does, at every scale it is asked at."""
+    """(H, W) at least as large as `size` whose sides the prior's network can halve as often as it needs, at every scale."""
     height, width = size
     while True:
         step = prior.multiple * prior.scale_at(height, width)
@@ -214,7 +214,7 @@ class LatentGenerator(SeedGenerator):
     def features(self, z: Tensor, frame: int | None = None) -> tuple[Tensor, VJP]:
         seed = z.detach().requires_grad_()
         z0 = reverse(seed, self.estimate, self.alpha_bars, check_interrupt=self._check_interrupt)
-        latent = z0.detach().requires_grad_()  # cut here, so that the decoder's gradient can be scaled anew for the network
+        latent = z0.detach().requires_grad_()  # detached, so that the decoder's gradient can be rescaled for the network
         h = self.decode(latent)
 
         def vjp(grad: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Frame-wise residuals of low rank, kept in a ball (eq. 12 and 13)."""
+"""Low-rank residuals of each frame, projected onto a ball (eq. 12 and 13)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LowRank:
 
     @torch.no_grad()
     def project(self, radius: float) -> None:
-        """Eq. 13 read as a ball: where ||A B|| > rho, A and B shrink by the same factor until it is rho; elsewhere nothing happens.
+        """Eq. 13 read as a ball: where ||A B|| > rho, A and B are scaled by the same factor to ||A B|| = rho.
 
         The paper's text divides unconditionally; then radius 10 would enlarge residuals, but its Table 8 finds it like radius 1.
         """

@@ -24,9 +24,9 @@ PATIENCE = 10
 
 @dataclass(frozen=True)
 class Terms:
-    """One iteration: `data` is l(Y, A(X')), `warp` is L_warp before its weight (None while it rests), both in the [-1, 1] range;
-    `flow_change` the mean change of the flow in pixels where it was estimated anew (None elsewhere, and the first time); `fullness` the
-    largest residual over its radius; `travel` the sum of the seed's learning rates until then, about how far it can have gone."""
+    """One iteration: `data` is l(Y, A(X')), `warp` is L_warp before its weight (None while it is off), both in the [-1, 1] range;
+    `flow_change` the mean change of the flow in pixels when it is estimated again, else None; `fullness` the largest norm of a residual over its
+    radius; `travel` the sum of the seed's learning rates so far, about how far it can have moved."""
 
     data: float
     warp: float | None

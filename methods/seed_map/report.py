@@ -1,4 +1,4 @@
-"""The course of an optimisation: as a picture and as JSON."""
+"""Reports of an optimisation: plot, JSON and text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WIDTH, HEIGHT = 960, 540
 
 
 def to_json(result: SeedMapResult, options: SeedMapOptions, operator: Degradation, seed: int, **more: Any) -> str:
-    """All that is needed to see what was done, and to do it again: parameters, operator, seed, every term, every frame's residual."""
+    """All that is needed to reproduce the result: parameters, operator, seed, and every term and residual."""
     terms = {name: [getattr(term, name) for term in result.terms] for name in ("data", "warp", "flow_change", "fullness")}
     return json.dumps(
         {

@@ -1,4 +1,4 @@
-"""Progressive warping (eq. 9 and 10): frames agree with their successors along a flow that is estimated anew as they improve."""
+"""Progressive warping (eq. 9 and 10): each frame is pulled towards the next, warped by a flow that is estimated again as they improve."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ...motion.occlusion import visible
 from ...motion.warp import warp
 
 CHUNK = 4
-"""Pairs of frames that are handled together."""
+"""Frame pairs per batch."""
 STILL = 0.1
-"""Mean change of the flow, in pixels, below which it has settled,"""
+"""Mean change of the flow, in pixels, below which it has settled."""
 STALLED = 0.9
-"""or when its change is at least this share of the change before, twice in a row."""
+"""It has settled, too, if its change is at least this share of the change before, twice in a row."""
 EARLIEST_START, LATEST_START = 0.2, 0.75
 """Shares of the iterations between which the warping begins, as soon as the flow has settled (frames start equal, and their flow steady)."""
 
@@ -38,7 +38,7 @@ class ProgressiveWarping:
 
     @torch.no_grad()
     def look(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """f' of eq. 9 and its opposite: the flow of each frame into the next and back, (N - 1, 2, H, W), for frames in [-1, 1]."""
+        """f' of eq. 9 and the reverse flow: of each frame into the next and back, (N - 1, 2, H, W), for frames in [-1, 1]."""
         forward, backward = [], []
         for n in range(len(frames) - 1):
             self.check_interrupt()

@@ -1,1 +1,1 @@
-"""Where one shot ends and the next begins: hard cuts and dissolves."""
+"""Shot boundaries: hard cuts, dissolves and fades."""

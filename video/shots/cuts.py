@@ -1,4 +1,4 @@
-"""Where one shot ends and the next begins, without a model."""
+"""Shot boundary detection without a network."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .dissolves import DissolveDetector
 BINS = 16
 ROWS, COLUMNS = 48, 64
 MERGE_DISTANCE = 8
-"""Frames between a dissolve and another end of a shot up to which the two are one."""
+"""A dissolve at most this many frames from another shot boundary is the same boundary."""
 FLOOR, RATIO, REACH = 0.16, 2.5, 5
-"""Of `ShotCutDetector`: distances that are no cut, how much a cut stands out among the steps around it, and how many of them those are."""
+"""Of `ShotCutDetector`: least frame distance of a cut, its least ratio to the mean of the distances on either side, and how many those are."""
 UNRELATED = 0.7
-"""Correlation of two pictures, one moved as fits best, below which they show different scenes: other people's portraits reach 0.71, and 0.46 in the
-median; a camera that rushes or shakes leaves more than 0.75."""
+"""Correlation of two frames under the best shift, below which they show different scenes: portraits of different people reach 0.71 (median 0.46),
+fast or shaking cameras stay above 0.75."""
 FLAT = 0.02
-"""Contrast (standard deviation) of a picture that shows nothing."""
+"""Contrast (standard deviation) below which a frame counts as blank."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class FrameFeatures:
 
 
 def frame_features(frames: Tensor) -> list[FrameFeatures]:
-    """Of frames (n, 3, H, W) in [0, 1]. Histograms are soft (each pixel shared by its two nearest bins), so noise moves them little."""
+    """The features of frames (n, 3, H, W) in [0, 1]. Each pixel is shared by its two nearest histogram bins, so that noise changes little."""
     small = F.adaptive_avg_pool2d(frames.detach().cpu(), (ROWS, COLUMNS)).clamp(0, 1)
     place = small * (BINS - 1)
     low = place.floor().clamp(max=BINS - 2)
@@ -58,7 +58,7 @@ def distance(a: FrameFeatures, b: FrameFeatures) -> float:
 
 
 def unrelated(a: FrameFeatures, b: FrameFeatures) -> bool:
-    """Whether two frames show different scenes, however the camera moved by up to half of the width and a quarter of the height."""
+    """Whether two frames show different scenes, under any shift by up to half of the width and a quarter of the height; not where one is blank."""
     x, y = a.brightness, b.brightness
     if min(x.std(), y.std()) < FLAT:
         return False
@@ -82,9 +82,9 @@ class ShotCutDetector:
         is the largest of the steps d(s - 1, s), |s - t| <= REACH, and RATIO times the mean of those on either side,
         and every d(t - 1, t + k) and d(t - 1 - k, t), 0 <= k < REACH, exceeds FLOOR and half of d(t - 1, t).
 
-    The second line passes over fast motion, camera shake, fades and noise; the third over flashes of up to REACH - 1 frames. Where all steps are
-    large, as among photographs and shots of a few frames, t also begins a new shot if the frames are `unrelated` and those of the third line exceed
-    FLOOR.
+    The second condition excludes fast motion, camera shake, fades and noise, the third flashes of up to REACH - 1 frames. Where all steps are large,
+    as between photographs or in shots of a few frames, t also begins a new shot if frames t - 1 and t are `unrelated` and the distances of the third
+    condition exceed FLOOR.
 
     Attributes:
         found: all cuts reported so far, in order.
@@ -95,7 +95,7 @@ class ShotCutDetector:
         self.found: list[int] = []
         self.sharp: list[int] = []
         self.gradual: list[int] = []
-        """Cuts and dissolves that wait to be reported in order."""
+        """With `sharp`: cuts and dissolves that are not yet reported."""
         self.recent: dict[int, FrameFeatures] = {}
         self.steps: dict[int, float] = {}
         self.count = 0
@@ -112,7 +112,7 @@ class ShotCutDetector:
         vars(self).update(known)
 
     def push(self, frames: Tensor) -> list[int]:
-        """Takes the next frames (n, 3, H, W) in [0, 1]; gives the cuts that became certain, as numbers of first frames."""
+        """Takes the next frames (n, 3, H, W) in [0, 1] and returns the first frames of shots that became certain."""
         cuts: list[int] = []
         for features in frame_features(frames) if len(frames) else []:
             self.recent[self.count] = features
@@ -135,7 +135,7 @@ class ShotCutDetector:
         return self.report(cuts, self.count)
 
     def report(self, cuts: list[int], bound: int) -> list[int]:
-        """All cuts and dissolves before frame `bound`, in order; a dissolve near a cut, or near an earlier dissolve, is the same."""
+        """The cuts and dissolves before frame `bound` that are not yet reported, in order; see MERGE_DISTANCE."""
         self.sharp += cuts
         new = [cut for cut in self.sharp if cut < bound]
         for cut in [cut for cut in self.gradual if cut < bound]:

@@ -1,4 +1,4 @@
-"""Where one shot becomes another gradually: dissolves, and fades through black or white."""
+"""Gradual shot transitions: dissolves, and fades through black or white."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ import numpy as np
 from torch import Tensor
 
 HALF_LENGTHS = (3, 4, 6, 8, 12, 16, 20, 26, 34)
-"""Half lengths that are tried, in frames."""
+"""Half lengths of dissolves that are tried, in frames."""
 
 STEADY = 3
-"""Frames before and after that stand for the two shots."""
+"""Frames before and after a dissolve whose mean represents each shot."""
 
 REACH = HALF_LENGTHS[-1] + STEADY + 1
-"""Frames that are looked at on either side of a dissolve's middle."""
+"""Frames on either side of a dissolve's middle that are kept."""
 
 MIN_DIFFERENCE = 0.07
-"""Mean difference of the two shots' thumbnails from which on one may become the other."""
+"""Least mean difference of the two shots' thumbnails."""
 
 LINEAR = 0.16
-"""Share of that difference by which a dissolve's frames may miss the mixture that they should be, where the two shots stand still."""
+"""Error of a dissolve's frames against the linear mixture of both shots, relative to the shots' difference, if they are static."""
 
 MOVING, CONTRAST = 0.55, 0.12
-"""The same where they move, if the frames' contrast is the mixture's, within this share of the two shots'; what moves keeps its contrast."""
+"""The same if they move, provided that the variance is the mixture's, within this share of the shots' mean variance: motion keeps the variance."""
 
 DIP, MOVING_DIP = 0.8, 0.7
-"""Variance of a mixture, as a share of the mixture of variances, below which two shots have little in common: 1/2 in the middle of two that have
-nothing, 1 for one scene in another light. The second where they move."""
+"""Largest variance of a mixture relative to the mixture of the variances, for static and for moving shots: 1/2 in the middle of two uncorrelated
+shots, 1 for one scene in another light."""
 
 SAME_SCENE_CORRELATION = 0.75
-"""Correlation of two thumbnails from which on they show one scene in another light."""
+"""Correlation of two thumbnails above which they show one scene in another light."""
 
 FLAT, SHOWN = 0.02, 0.06
-"""Contrast (standard deviation) of a thumbnail that shows nothing, and of one that does."""
+"""Contrast (standard deviation) below which a thumbnail counts as blank, and above which it shows a scene."""
 
 
 class DissolveDetector:
@@ -42,12 +42,12 @@ class DissolveDetector:
         x(t + s) = m(s) = (1/2 - s / 2h) a + (1/2 + s / 2h) b within LINEAR |a - b|, for s = -h/2, 0, h/2,
         a and b that differ by MIN_DIFFERENCE, do not change much themselves, have little in common, and are not one scene in another light.
 
-    Where the two shots move, their ends are not what is mixed in between. Contrast is, whatever moved: there x may miss m by MOVING |a - b|, and
+    Where the shots move, a and b are not what is mixed in between, but their variance is: x may then miss m by MOVING |a - b|, if
 
         |var x(t + s) - var m(s)| <= CONTRAST (var a + var b) / 2,  var m(s) below MOVING_DIP times the mixture of var a and var b.
 
-    Pans and zooms miss the first line, as their middle is not the mean of their ends, and the last, as their contrast stays. A fade through black
-    or white is told where the flat frames begin, once another scene has come out of them.
+    Pans and zooms violate the first condition, since their middle is not the mean of their ends, and the last, since their variance is constant. A
+    fade through black or white is reported at its first blank frame, once another scene appears.
     """
 
     def __init__(self) -> None:
@@ -55,25 +55,25 @@ class DissolveDetector:
         self.steps: dict[int, float] = {}
         """Mean difference of a frame's thumbnail from the one before."""
         self.means: dict[int, np.ndarray] = {}
-        """Of STEADY thumbnails from a frame on."""
+        """Mean of the STEADY thumbnails from a frame on."""
         self.count = 0
         self.settled = 0
         self.found: dict[int, tuple[float, int]] = {}
-        """Candidates: their miss and half length."""
+        """Candidate middles: error and half length, as from `miss`."""
         self.last = (-HALF_LENGTHS[-1], 0)
         """The last dissolve's middle and half length."""
         self.shown: tuple[int, np.ndarray] | None = None
-        """The last frame that showed something, and its thumbnail."""
+        """The last frame that showed a scene, and its thumbnail."""
         self.flat: int | None = None
-        """Where the flat frames after it began."""
+        """The first blank frame after it."""
 
     @property
     def bound(self) -> int:
-        """Every dissolve or fade that begins before this frame was told."""
+        """All dissolves and fades before this frame have been reported."""
         return min([self.settled, *self.found, *([] if self.flat is None else [self.flat])])
 
     def push(self, thumbnail: Tensor) -> list[int]:
-        """Takes the next frame's thumbnail; gives first frames of new shots that became certain."""
+        """Takes the next frame's thumbnail and returns the first frames of shots that became certain."""
         self.seen[self.count] = thumbnail.flatten().numpy()
         self.steps[self.count] = mean_difference(self.seen[self.count], self.seen.get(self.count - 1, self.seen[self.count]))
         self.count += 1
@@ -82,7 +82,7 @@ class DissolveDetector:
         return self.settle(self.count - REACH)
 
     def finish(self) -> list[int]:
-        """What the last frames decide."""
+        """The transitions among the last frames."""
         return self.settle(self.count + REACH)
 
     def settle(self, until: int) -> list[int]:
@@ -101,8 +101,8 @@ class DissolveDetector:
         return found
 
     def best(self, t: int) -> list[int]:
-        """The middle of a dissolve whose last candidate lies half its half length back: the candidate that misses the mixture least. One that
-        would overlap that before it is the same."""
+        """The middle of a dissolve that ended: the candidate of least error, once the last candidate lies half its half length back. One that
+        overlaps the dissolve before is the same. A list of at most one."""
         if not self.found:
             return []
         middle = min(self.found, key=lambda k: (self.found[k], k))
@@ -115,7 +115,7 @@ class DissolveDetector:
         return [] if same else [middle]
 
     def faded(self, t: int) -> list[int]:
-        """The first flat frame of a fade, once another scene has come out of it."""
+        """The first blank frame of a fade, once another scene appears; a list of at most one."""
         thumbnail = self.seen[t]
         contrast = float(thumbnail.std())
         if contrast > SHOWN:
@@ -128,7 +128,7 @@ class DissolveDetector:
         return []
 
     def miss(self, t: int) -> tuple[float, int] | None:
-        """By how much the frames around t miss a dissolve, as a share of the shots' difference, and its half length; None if they are none."""
+        """The dissolve around t of least error: the sum of three frames' errors, relative to the shots' difference, and the half length; or None."""
         best: tuple[float, int] | None = None
         for h in HALF_LENGTHS:
             first, last = t - h, t + h
@@ -159,17 +159,16 @@ class DissolveDetector:
 
 
 def variance(thumbnail: np.ndarray) -> float:
-    """Of a flattened thumbnail over its pixels, the mean of its channels'."""
+    """Variance of a flattened thumbnail over its pixels, averaged over its channels."""
     return float(thumbnail.reshape(3, -1).var(1).mean())
 
 
 def mean_difference(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean difference of two thumbnails."""
     return float(np.abs(a - b).mean())
 
 
 def same_scene(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two thumbnails, flattened, show the same in light of another strength or colour; not where one of them shows nothing."""
+    """Whether two flattened thumbnails show one scene in light of other strength or colour; False if one is blank."""
     if min(float(a.std()), float(b.std())) < FLAT:
         return False
     x, y = (t.reshape(3, -1) - t.reshape(3, -1).mean(1, keepdims=True) for t in (a, b))
