@@ -40,7 +40,7 @@ def clip(tmp_path_factory):
     return path
 
 
-def test_restore_keeps_everything_but_the_face(clip, tmp_path, capsys):
+def test_restore_changes_nothing_but_the_face(clip, tmp_path, capsys):
     out, report = tmp_path / "out.mp4", tmp_path / "report.json"
     assert main(["restore", str(clip), str(out), "--report", str(report), "--degradation", "gaussian_blur(sigma=1) + noise(sigma=0.01)", *FAST]) == 0
     before, times = read_frames(clip)
@@ -106,7 +106,7 @@ def test_aligned_folders_become_512_frames(tmp_path):
         (["run", "restore_face_video", "--set", "9.file=x"], "9"),
     ],
 )
-def test_a_fault_is_one_sentence_and_leaves_nothing(arguments, sentence, clip, tmp_path, monkeypatch, capsys):
+def test_an_error_is_one_sentence_and_leaves_no_file(arguments, sentence, clip, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([str(clip) if argument == "CLIP" else argument for argument in arguments]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
@@ -211,7 +211,7 @@ def test_a_folder_of_videos_that_was_stopped_goes_on(tmp_path, monkeypatch, caps
         assert main([*wrong, "--resume"]) == 1 and "--resume" in capsys.readouterr().err
 
 
-def test_warnings_come_before_the_work(clip, tmp_path, monkeypatch, capsys):
+def test_warnings_are_printed_before_the_work(clip, tmp_path, monkeypatch, capsys):
     def refuse(*_, **__):
         raise ValueError(f"before: {capsys.readouterr().err}")
 
@@ -255,7 +255,7 @@ def heeding() -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
-def test_a_request_to_stop_is_heeded_within_two_seconds_and_leaves_nothing(clip, tmp_path):
+def test_a_stop_request_is_obeyed_within_two_seconds_and_leaves_no_file(clip, tmp_path):
     """SIGTERM here, Ctrl-C below."""
     looped = tmp_path / "long.mp4"
     frames = moving_portrait(6)
@@ -318,7 +318,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
-def test_ctrl_c_is_heeded_when_a_library_swallows_it(clip, tmp_path):
+def test_ctrl_c_works_although_a_library_swallows_it(clip, tmp_path):
     command = [sys.executable, "-c", SWALLOWED, "restore", str(clip), str(tmp_path / "out.mp4"), "--count", "1", *FAST]
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=heeding, timeout=120)
     assert done.returncode == 130 and "stopped" in done.stderr and list(tmp_path.iterdir()) == []

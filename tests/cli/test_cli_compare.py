@@ -94,7 +94,7 @@ def test_equal_clips_have_a_black_difference(clips, tmp_path):
         (["silent.mp4", "late.mp4", "OUT", "--frame-rate", "50"], "is a video, which keeps its own times"),
     ],
 )
-def test_a_fault_is_one_sentence_and_leaves_nothing(arguments, sentence, clips, tmp_path, capsys):
+def test_an_error_is_one_sentence_and_leaves_no_file(arguments, sentence, clips, tmp_path, capsys):
     named = [str(tmp_path / "out.mp4") if a == "OUT" else str(clips / a) if a.endswith(".mp4") else a for a in arguments]
     assert main(["compare", *named]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]

@@ -56,7 +56,7 @@ def clip(tmp_path_factory):
     return path
 
 
-def test_a_job_by_two_processes_is_the_clip_in_one_go(clip, tmp_path, capsys, monkeypatch):
+def test_a_job_of_two_processes_equals_the_direct_run(clip, tmp_path, capsys, monkeypatch):
     """And what it is asked afterwards: how far it is, a segment again, everything again, something else."""
     monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
     out, job, report = tmp_path / "out.mkv", str(tmp_path / "job"), tmp_path / "report.json"
@@ -87,7 +87,7 @@ def test_a_job_by_two_processes_is_the_clip_in_one_go(clip, tmp_path, capsys, mo
     assert sorted(path.name for path in tmp_path.iterdir()) == ["job", "one.mkv", "out.mkv", "report.json"]
 
 
-def test_workers_that_nobody_sets_to_work_end(tmp_path):
+def test_idle_workers_end(tmp_path):
     with prestarted_workers(tmp_path / "job", 2) as ready:
         assert sorted(ready) == [0, 1] and all(process.poll() is None for process in ready.values())
     assert all(process.returncode is not None for process in ready.values())
@@ -111,7 +111,7 @@ def test_workers_that_nobody_sets_to_work_end(tmp_path):
         ({"job": __file__}, "is a file, or the output's name"),
     ],
 )
-def test_what_becomes_a_job(options, expected, clip):
+def test_which_clips_become_jobs(options, expected, clip):
     given, source = {**PLAIN, **options}, open_source(clip)
     if expected is not None and " " in expected:
         with pytest.raises(ValueError, match=expected):
@@ -138,7 +138,7 @@ def test_a_long_clip_becomes_a_job_by_itself(clip, monkeypatch):
         (["restore"], False, 1, "was removed while it was worked on; the same command begins anew"),
     ],
 )
-def test_whoever_finishes_a_job_stops_the_others_in_a_sentence(command, finished, status, said, clip, tmp_path, capsys, monkeypatch):
+def test_the_process_that_finishes_a_job_stops_the_others_with_a_sentence(command, finished, status, said, clip, tmp_path, capsys, monkeypatch):
     """The same command in a second window joins the film and removes the folder, while this one waits for what that one restores."""
     out, job = tmp_path / "out.mkv", tmp_path / "out.mkv.job"
     restore = ["restore", str(clip), str(out), *FAST, *SEGMENTS]
@@ -179,7 +179,7 @@ def test_ctrl_c_once_finishes_and_twice_stops():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_whoever_stops_a_job_hears_that_nothing_is_lost(clip, tmp_path, capsys):
+def test_stopping_a_job_says_that_nothing_is_lost(clip, tmp_path, capsys):
     """While it finds faces, or restores: then it stops after the segment."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
 

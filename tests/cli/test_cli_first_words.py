@@ -102,7 +102,7 @@ def test_an_estimate_has_few_digits(seconds, words):
         (["train", "blind"], "fvr train: the following arguments are required: --faces, --out"),
     ],
 )
-def test_a_mistyped_line_is_answered_in_one(arguments, words, capsys):
+def test_a_mistyped_command_is_answered_in_one_line(arguments, words, capsys):
     with pytest.raises(SystemExit) as left:
         main(arguments)
     assert left.value.code == 2 and capsys.readouterr().err == f"{words}; see fvr {arguments[0]} --help\n"

@@ -26,7 +26,7 @@ def clip(path, height=45, width=61, **about):
     return read_frames(path)[0]
 
 
-def test_an_enlarged_clip_keeps_what_its_file_says(tmp_path):
+def test_an_enlarged_clip_keeps_its_metadata(tmp_path):
     about = dict(rotation=90, sample_aspect=Fraction(4, 3), colour=ColourTags(6, False, 6, 6))
     frames = clip(tmp_path / "in.mp4", **about)
     line = ["restore", str(tmp_path / "in.mp4"), str(tmp_path / "out.mp4"), "--scale", "3", "--crf", "4", "--pixel-format", "yuv444p", *PLAIN]
@@ -39,7 +39,7 @@ def test_an_enlarged_clip_keeps_what_its_file_says(tmp_path):
     assert -10 * torch.log10(error) > 40
 
 
-def test_high_dynamic_range_stays_it(tmp_path):
+def test_high_dynamic_range_is_kept(tmp_path):
     if not PQ.is_file():
         pytest.skip("pq.mp4 is not beside the repository")
     encoding = ["--count", "1", "--scale", "2", "--codec", "h265", "--pixel-format", "yuv420p10le"]
@@ -49,7 +49,7 @@ def test_high_dynamic_range_stays_it(tmp_path):
     assert after.grading == before.grading is not None and after.colour == before.colour
 
 
-def test_a_still_and_an_upscale_model(tmp_path, capsys):
+def test_a_still_is_enlarged_by_an_upscale_model(tmp_path, capsys):
     arch = pytest.importorskip("spandrel.architectures.Compact")
     torch.manual_seed(0)
     torch.save(arch.Compact(num_in_ch=3, num_out_ch=3, num_feat=4, num_conv=1, upscale=4).state_dict(), tmp_path / "x4.pth")

@@ -31,7 +31,7 @@ def test_the_table_and_the_sheet_say_who_is_there(tmp_path, monkeypatch, capsys)
     assert "exists already" in capsys.readouterr().err
 
 
-def test_wrong_words_are_said_before_the_work(tmp_path, monkeypatch, capsys):
+def test_invalid_arguments_are_reported_before_any_work(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["faces", str(CASES / "people_abab.mp4"), "--faces", "like:"]) == 1
     assert "must name a picture" in capsys.readouterr().err

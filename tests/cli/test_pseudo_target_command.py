@@ -52,6 +52,6 @@ def test_footage_without_a_face_leaves_no_folder(tmp_path, capsys):
     ],
     ids=["preset", "set", "restorer"],
 )
-def test_what_is_wrong_is_said_before_the_work(portraits, tmp_path, capsys, words, sentence):
+def test_errors_are_reported_before_any_work(portraits, tmp_path, capsys, words, sentence):
     assert main(["pseudo-target", str(portraits), str(tmp_path / "pairs"), "--aligned", *words]) == 1
     assert sentence in capsys.readouterr().err and not (tmp_path / "pairs").exists()

@@ -48,7 +48,7 @@ def whole(tmp_path_factory) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(("step", "kept"), [(2, None), (6, 3)], ids=["before any state", "the best is newer than the state"])
-def test_a_crash_costs_the_steps_since_the_last_state(step: int, kept: int | None, whole, tmp_path: Path) -> None:
+def test_a_crash_loses_only_the_steps_since_the_last_state(step: int, kept: int | None, whole, tmp_path: Path) -> None:
     threads = torch.get_num_threads()  # another number rounds otherwise, and twelve steps carry that into the fourth digit
     program = f"from test_crash import *; torch.set_num_threads({threads}); learn(Path({str(tmp_path)!r}), crash_after({step}))"
     places = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])

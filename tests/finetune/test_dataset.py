@@ -17,7 +17,7 @@ from fvr.finetune.options import HeldOut
 
 @settings(deadline=None)
 @given(st.integers(4, 3000), st.floats(0.01, 0.5), st.integers(0, 40), st.one_of(st.none(), st.integers(0, 5)))
-def test_nothing_is_learnt_next_to_what_judges(count: int, share: float, block: int, guard: int | None) -> None:
+def test_neighbours_of_held_out_pairs_are_not_trained_on(count: int, share: float, block: int, guard: int | None) -> None:
     try:
         learnt, held = HeldOut(share, block, guard).split(count)
     except ValueError as error:
@@ -33,13 +33,13 @@ def test_nothing_is_learnt_next_to_what_judges(count: int, share: float, block: 
         assert held == list(range(held[0], count)) and len(held) == max(1, round(share * count))
 
 
-def test_blocks_spread_over_the_footage() -> None:
+def test_held_out_blocks_spread_over_the_footage() -> None:
     _, held = HeldOut(0.25, 5, 1).split(60)
     assert held == [*range(15, 20), *range(35, 40), *range(55, 60)]
 
 
 @pytest.mark.parametrize(("given", "said"), [((0.0,), "above 0"), ((0.6,), "not above 0.5"), ((0.1, -1), "from 0 up")])
-def test_shares_out_of_range_are_refused(given: tuple, said: str) -> None:
+def test_held_out_shares_out_of_range_are_refused(given: tuple, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         HeldOut(*given)
 
@@ -51,7 +51,7 @@ def write(folder: Path, part: str, images: torch.Tensor) -> None:
         cv2.imwrite(str(folder / part / f"{number:06}.png"), pixels)
 
 
-def test_a_folder_gives_what_the_batch_gives(tmp_path: Path) -> None:
+def test_pairs_from_a_folder_equal_pairs_from_a_batch(tmp_path: Path) -> None:
     source, target = noisy(5, 64)
     write(tmp_path, "inputs", source)
     write(tmp_path, "targets", target)
@@ -73,7 +73,7 @@ def test_a_folder_gives_what_the_batch_gives(tmp_path: Path) -> None:
         Pairs.of_folder(tmp_path / "nothing", 32)
 
 
-def test_partners_are_counted_and_pixels_are_marked() -> None:
+def test_unpaired_inputs_are_refused_and_the_digest_follows_the_pixels() -> None:
     source, target = noisy(5)
     with pytest.raises(ValueError, match="got 5 inputs and 4 targets"):
         Pairs.of_images(source, target[:4], 32)

@@ -40,7 +40,7 @@ def taken(tmp_path: Path) -> Path:
     return tmp_path / "taken"
 
 
-def test_a_file_that_cannot_be_written_is_said_before_anything_is_learnt(tmp_path: Path, taken: Path) -> None:
+def test_an_unwritable_file_is_refused_before_training(tmp_path: Path, taken: Path) -> None:
     found, data = base(tmp_path), pairs()
     for out in (taken / "x.safetensors", taken / "below" / "x.safetensors"):
         with pytest.raises(ValueError, match=r"x\.safetensors cannot be written into .*taken.* so nothing was learnt; make that a folder"):
@@ -53,12 +53,12 @@ def test_a_file_that_cannot_be_written_is_said_before_anything_is_learnt(tmp_pat
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_a_folder_for_states_that_cannot_be_made_is_said_in_a_sentence(tmp_path: Path, taken: Path) -> None:
+def test_an_uncreatable_state_folder_raises_one_sentence(tmp_path: Path, taken: Path) -> None:
     with pytest.raises(ValueError, match=r"the folder .*taken/w for states and pictures cannot be made \(Not a directory\); choose another"):
         fine_tune(base(tmp_path), pairs(), quick(), Run(taken / "w", precision=None), tmp_path / "x.safetensors", tick=never)
 
 
-def test_weights_too_large_for_float16_are_saved_as_float32_without_learning_again(tmp_path: Path) -> None:
+def test_weights_beyond_float16_are_saved_as_float32_without_retraining(tmp_path: Path) -> None:
     def tuned(half: bool, **more: object) -> None:
         found = base(tmp_path)
         with torch.no_grad():
@@ -73,7 +73,7 @@ def test_weights_too_large_for_float16_are_saved_as_float32_without_learning_aga
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_a_file_says_its_report_and_its_numbers(half: bool, tmp_path: Path) -> None:
+def test_metadata_hold_report_and_dtype(half: bool, tmp_path: Path) -> None:
     done = fine_tune(base(tmp_path), pairs(), quick(), Run(tmp_path / "w", precision=None), tmp_path / "x.safetensors", half=half)
     wanted = "float16" if half else "float32"
     assert notes_of(tmp_path / "x.safetensors")["report"] == done.text and f"pairs, {wanted}" in done.text
@@ -106,7 +106,7 @@ def written(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def test_clean_faces_are_hashed_one_by_one_and_those_on_disk_undecoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clean_faces_are_hashed_one_by_one_and_undecoded_from_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found, data, run = base(tmp_path), pairs(), Run(tmp_path / "w", precision=None)
     paths = written(tmp_path / "reals", 40)
     monkeypatch.setattr("fvr.finetune.dataset.read_picture", never)
@@ -126,7 +126,7 @@ def test_clean_faces_are_hashed_one_by_one_and_those_on_disk_undecoded(tmp_path:
     assert mark(Drawn(40, other=7)) != first[0] and mark(OnDisk(paths, SIDE)) != first[1]
 
 
-def test_pictures_that_are_not_square_are_no_pairs(tmp_path: Path) -> None:
+def test_pairs_that_are_not_square_are_refused(tmp_path: Path) -> None:
     source, target = noisy(4, 64)
     with pytest.raises(ValueError, match=r"got pictures of 64 x 32 pixels, but crops of aligned faces are square; cut them out with Face Align"):
         Pairs.of_images(source[..., :32, :], target, SIDE)
@@ -162,7 +162,7 @@ def columns(path: Path, ink: tuple[int, int, int]) -> set[int]:
     return set(np.nonzero((abs(page - np.array(ink)).sum(-1) < 30).any(0))[0].tolist())
 
 
-def test_curves_leave_out_what_is_infinite(tmp_path: Path) -> None:
+def test_curves_leave_gaps_at_infinite_values(tmp_path: Path) -> None:
     inf, nan = float("inf"), float("nan")
     values = [(0, {"a": 1.0}), (1, {"a": 2.0}), (2, {"a": inf}), (3, {"a": nan}), (4, {"a": 1.0})]
     curve_png(values, tmp_path / "gap.png")

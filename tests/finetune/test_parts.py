@@ -35,7 +35,7 @@ def faces(count: int = 2, side: int = SIDE) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", ["codeformer", "keep", "dicface", "restoreformer"])
-def test_answers_are_those_of_the_restorers_networks(kind: str, tmp_path: Path) -> None:
+def test_forward_pass_matches_the_restorers_network(kind: str, tmp_path: Path) -> None:
     network, x = base(tmp_path, kind).network, faces()
     found = answer(network, x, Use(1.0, kind == "codeformer")).picture
     with torch.inference_mode():
@@ -50,7 +50,7 @@ def test_answers_are_those_of_the_restorers_networks(kind: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", ["codeformer", "keep", "dicface"])
-def test_every_part_that_trains_by_codes_gets_a_gradient(kind: str, tmp_path: Path) -> None:
+def test_every_part_trained_by_codes_gets_a_gradient(kind: str, tmp_path: Path) -> None:
     network = base(tmp_path, kind).network
     train_only(network, "codes")
     x = faces()
@@ -60,7 +60,7 @@ def test_every_part_that_trains_by_codes_gets_a_gradient(kind: str, tmp_path: Pa
     assert all(name.startswith("encoder") and kind == "dicface" for name in missing), missing
 
 
-def test_a_network_that_sees_the_target_as_it_is_has_nothing_to_learn(tmp_path: Path) -> None:
+def test_code_losses_of_the_right_codes_and_latent_are_zero(tmp_path: Path) -> None:
     """Codes are named right and the latent is theirs: both terms are 0. The codes of DicFace are distributions, whose entropy stays."""
     network, target = base(tmp_path).network, faces()
     index, _, latent = network.true_codes(target)
@@ -79,7 +79,7 @@ def test_a_network_that_sees_the_target_as_it_is_has_nothing_to_learn(tmp_path: 
     assert targets.terms(other, target, torch.tensor([0, 1]))[0] > entropy  # Gibbs: the true distribution has the least cross-entropy
 
 
-def test_the_loss_by_pictures_is_eq_8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_image_loss_is_eq_8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """L1 of pictures in [0, 1], 0.1 of a perceptual distance, 0.1 of what the discriminator says against them; of a network as large as the crops."""
     monkeypatch.setattr("fvr.finetune.stage.CROP", SIDE)
     monkeypatch.setattr(ImageFineTuneStage, "width", 8)
@@ -102,7 +102,7 @@ def test_the_loss_by_pictures_is_eq_8(tmp_path: Path, monkeypatch: pytest.Monkey
         torch.testing.assert_close(terms[name], value, msg=name)
 
 
-def test_the_loss_by_codes_is_eq_13(tmp_path: Path) -> None:
+def test_the_code_loss_is_eq_13(tmp_path: Path) -> None:
     """|z - c|^2 + 0.5 cross-entropy, c the codes nearest to what the frozen encoder finds in the target."""
     network = base(tmp_path).network
     stage = CodeFineTuneStage(Use(), pairs(), PAPER["codes"], tmp_path, CPU)
@@ -114,7 +114,7 @@ def test_the_loss_by_codes_is_eq_13(tmp_path: Path) -> None:
     torch.testing.assert_close(terms["tokens"], 0.5 * nn.functional.cross_entropy(network.logits(latent).mT, index))
 
 
-def test_the_discriminator_learns_to_call_the_target_real_and_the_picture_not() -> None:
+def test_the_discriminator_separates_targets_from_outputs() -> None:
     """Eq. 7 as the cross-entropy that the official code has."""
     real, fake = (torch.full((2, 3, 16, 16), value) for value in (0.5, -0.5))
     torch.manual_seed(0)
@@ -126,7 +126,7 @@ def test_the_discriminator_learns_to_call_the_target_real_and_the_picture_not() 
         assert adversary.net((real + 1) / 2).mean() > 0.3 > -0.3 > adversary.net((fake + 1) / 2).mean()
 
 
-def test_codes_are_found_once_per_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_target_codes_are_computed_once_per_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network, target = base(tmp_path).network, faces()
     targets, found = CodeTargets(network, CPU), answer(network, target, Use(), draw=False)
     first = targets.terms(found, target, torch.tensor([4, 7]))
@@ -137,7 +137,7 @@ def test_codes_are_found_once_per_picture(tmp_path: Path, monkeypatch: pytest.Mo
         targets.terms(found, target, torch.tensor([4, 8]))
 
 
-def test_early_features_tell_pictures_apart_and_have_gradients(tmp_path: Path) -> None:
+def test_early_features_separate_images_and_have_gradients(tmp_path: Path) -> None:
     network = base(tmp_path).network
     distance = EarlyFeatures(network, lambda frozen, x: answer(frozen, x, Use()), SIDE)
     noise, clean = (part * 2 - 1 for part in noisy(2))
@@ -148,7 +148,7 @@ def test_early_features_tell_pictures_apart_and_have_gradients(tmp_path: Path) -
     assert {type(part) for part in distance.hooked} == {nn.Conv2d, Pointwise} and not any(p.requires_grad for p in distance.parameters())
 
 
-def test_checkpointing_keeps_less_and_changes_nothing(tmp_path: Path) -> None:
+def test_checkpointing_saves_memory_and_keeps_the_gradients(tmp_path: Path) -> None:
     plain = base(tmp_path).network.train()
     train_only(plain, "image")
     thrifty = copy.deepcopy(plain)
@@ -177,7 +177,7 @@ def test_checkpointing_keeps_less_and_changes_nothing(tmp_path: Path) -> None:
     assert thrifty.state_dict().keys() == plain.state_dict().keys()
 
 
-def test_batches_depend_on_their_arguments_alone_and_rehearse(tmp_path: Path) -> None:
+def test_batches_are_deterministic_and_include_rehearsal(tmp_path: Path) -> None:
     def batch(rehearsal: float, step: int = 3) -> dict:
         options = replace(planned("short", "image", batch=32), rehearsal=rehearsal)
         stage = ImageFineTuneStage(Use(), pairs(), options, tmp_path, CPU)
@@ -194,7 +194,7 @@ def test_batches_depend_on_their_arguments_alone_and_rehearse(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("make", "share"), [(small_swinir, 0.9), (small_denoiser, 0.995)])
-def test_spandrels_networks_learn_and_are_recognised_again(make, share: float, tmp_path: Path) -> None:
+def test_spandrel_networks_are_fine_tuned_and_load_again(make, share: float, tmp_path: Path) -> None:
     pytest.importorskip("spandrel")
     torch.manual_seed(0)
     state = make().state_dict()

@@ -43,20 +43,20 @@ def changed_parts(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[st
 
 
 @pytest.mark.parametrize("kind", ["codeformer", "keep", "dicface"])
-def test_codes_train_codeformers_parts_and_nothing_else(kind: str, tmp_path: Path) -> None:
+def test_the_code_recipe_trains_only_encoder_transformer_and_heads(kind: str, tmp_path: Path) -> None:
     done = tuned(tmp_path, kind, quick("codes"))
     assert changed_parts(load_file(tmp_path / f"base-{kind}.safetensors"), load_file(tmp_path / "out.safetensors")) == OUR_PARTS
     assert done.loaded.kind == kind and done.after[LOSS] < done.before[LOSS]
 
 
 @pytest.mark.parametrize(("kind", "fixed"), [("codeformer", {"quantize", "generator"}), ("restoreformer", {"quantize"})])
-def test_pictures_train_all_but_the_codebook_and_codeformers_generator(kind: str, fixed: set[str], tmp_path: Path) -> None:
+def test_the_image_recipe_trains_all_but_codebook_and_generator(kind: str, fixed: set[str], tmp_path: Path) -> None:
     tuned(tmp_path, kind, quick("image"))
     before = load_file(tmp_path / f"base-{kind}.safetensors")
     assert changed_parts(before, load_file(tmp_path / "out.safetensors")) == {key.split(".")[0] for key in before} - fixed
 
 
-def test_held_out_pictures_improve_and_only_by_learning(tmp_path: Path) -> None:
+def test_held_out_images_improve_only_by_training(tmp_path: Path) -> None:
     options = quick("image", 25, perceptual=0.0, rehearsal=0.0)
     learnt = tuned(tmp_path, "codeformer", options)
     assert learnt.after[QUALITY] > learnt.before[QUALITY] + 1, learnt.text
@@ -66,7 +66,7 @@ def test_held_out_pictures_improve_and_only_by_learning(tmp_path: Path) -> None:
     assert astray.after[QUALITY] < learnt.after[QUALITY] - 1, astray.text
 
 
-def test_what_does_not_help_leaves_the_base(tmp_path: Path) -> None:
+def test_training_that_does_not_help_writes_the_base(tmp_path: Path) -> None:
     """A rate that destroys: the file holds the base's weights, and says so; patience ends it early."""
     wild = quick("image", 200, patience=2, perceptual=0.0)
     done = tuned(tmp_path, "codeformer", replace(wild, plan=replace(wild.plan, rate=3.0, final_rate=3.0, warmup=0)))
@@ -97,7 +97,7 @@ def gathered(adversary: float) -> FineTune:
 
 
 @pytest.mark.parametrize("options", [quick("codes", 7), gathered(0.1)], ids=["codes", "adversary, two passes a step"])
-def test_a_stopped_run_goes_on_to_the_same_weights(options: FineTune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_resumes_to_the_same_weights(options: FineTune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ImageFineTuneStage, "width", 8)
     tuned(tmp_path, "codeformer", options, "whole")
     passes = options.plan.accumulate
@@ -123,7 +123,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(options: FineTune, tmp_path: 
     assert [entry["step"] for entry in logs[0]] == [entry["step"] for entry in logs[1]] == [5, 7]
 
 
-def test_other_settings_do_not_go_on_from_it(tmp_path: Path) -> None:
+def test_a_state_of_other_settings_is_not_resumed(tmp_path: Path) -> None:
     found, data = base(tmp_path), pairs()
     run = Run(tmp_path / "w", precision=None)
     mark = fingerprint(found, data, quick("codes"), run)
@@ -136,7 +136,7 @@ def test_other_settings_do_not_go_on_from_it(tmp_path: Path) -> None:
         tuned(tmp_path, "codeformer", quick("codes", 7))
 
 
-def test_the_file_tells_its_story_and_carries_the_licence(tmp_path: Path) -> None:
+def test_metadata_hold_origin_and_licence(tmp_path: Path) -> None:
     first = file_of(tmp_path, notes={"licence": "MIT, mine", "adain": "off", "fidelity": "1", "seed": "77", "command": "fvr train codebook"})
     found = base_from_file(first)
     assert (found.use.fidelity, found.use.match) == (1.0, False) and options_for(found).recipe == "image"
@@ -157,13 +157,13 @@ def test_the_file_tells_its_story_and_carries_the_licence(tmp_path: Path) -> Non
     assert done.curves.stat().st_size > 1000 and done.sheet.stat().st_size > 1000
 
 
-def test_the_catalogues_licence_goes_with_it(tmp_path: Path) -> None:
+def test_the_catalogues_licence_is_copied(tmp_path: Path) -> None:
     path = file_of(tmp_path).rename(tmp_path / "codeformer.safetensors")
     done = fine_tune(base_from_file(path), pairs(), quick("codes"), Run(tmp_path / "w", precision=None), tmp_path / "x.safetensors")
     assert done.loaded.licence == "S-Lab License 1.0: not for commercial use"
 
 
-def test_files_that_build_on_another_become_whole(tmp_path: Path) -> None:
+def test_a_file_on_a_base_becomes_self_contained(tmp_path: Path) -> None:
     from fvr.training.card import Card, export
 
     card = Card("t", "w", "d", "Apache-2.0", "r", "c", 0, "b")
@@ -178,7 +178,7 @@ def test_files_that_build_on_another_become_whole(tmp_path: Path) -> None:
     assert done.loaded.notes["base_file"] == "two.safetensors + one.safetensors" and len(done.loaded.notes["base_sha256"]) == 2 * 64 + 3
 
 
-def test_the_restorer_that_came_in_is_found_again_and_left_alone(tmp_path: Path) -> None:
+def test_the_base_is_read_from_the_restorers_file_and_the_restorer_unchanged(tmp_path: Path) -> None:
     path = file_of(tmp_path)
     restorer = restorer_from(load_network(path, torch.bfloat16)).configured(fidelity=0.25)
     state = {key: value.clone() for key, value in restorer.network.state_dict().items()}
@@ -197,7 +197,7 @@ def test_the_restorer_that_came_in_is_found_again_and_left_alone(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("precision", "expected"), [("float16", torch.float16), ("bfloat16", torch.bfloat16), ("auto", None)])
-def test_reduced_precision_learns_too(precision: str, expected: torch.dtype | None, tmp_path: Path) -> None:
+def test_training_works_in_reduced_precision(precision: str, expected: torch.dtype | None, tmp_path: Path) -> None:
     assert precision_for(precision, "cpu") == expected
     if precision == "auto":
         return
@@ -206,7 +206,7 @@ def test_reduced_precision_learns_too(precision: str, expected: torch.dtype | No
     assert done.after[LOSS] < 0.95 * done.before[LOSS]
 
 
-def test_names_that_will_not_do() -> None:
+def test_invalid_file_names_are_refused() -> None:
     assert validated_name(" my camera-2.safetensors") == "my camera-2.safetensors"
     for name, said in {
         "../x": "holds /",
@@ -219,7 +219,7 @@ def test_names_that_will_not_do() -> None:
             validated_name(name)
 
 
-def test_options_are_checked_in_sentences(tmp_path: Path) -> None:
+def test_invalid_options_raise_one_sentence(tmp_path: Path) -> None:
     found = base(tmp_path, "restoreformer")
     assert options_for(found).recipe == "image" and options_for(base(tmp_path)).recipe == "codes"
     with pytest.raises(ValueError, match="predicts no codes"):

@@ -67,14 +67,14 @@ def everything(truth, result):
     )
 
 
-def test_every_measure_has_its_place(everything):
+def test_every_measure_has_a_column(everything):
     expected = {m.key for m in MEASURES} | {m.key + FACE for m in MEASURES if m.on_face}
     assert set(everything.summary) == expected - {key + suffix for key in ("lpips", *SCALES) for suffix in ("", FACE)}
     assert all(len(values) == FRAMES for values in everything.per_frame.values())
     assert set(everything.summary) - set(everything.per_frame) == {"akd_deviation", "identity_deviation"}
 
 
-def test_figures_are_those_of_the_pieces(everything, truth, result):
+def test_the_report_equals_the_single_measures(everything, truth, result):
     assert everything.per_frame["psnr"] == pytest.approx(psnr(result, truth).tolist())
     assert everything.summary["ssim"] == pytest.approx(ssim(result, truth).mean().item())
     error = mean_warping_error(result, truth)
@@ -117,7 +117,7 @@ def test_without_a_reference_there_are_flicker_and_sharpness(truth, result):
     assert "the restored clip's own" not in evaluate(result, observation=truth).table()
 
 
-def test_the_motion_is_the_chosen_clips(truth):
+def test_the_flow_is_that_of_the_chosen_clip(truth):
     still = truth[:1].expand_as(truth)
     by = {motion: evaluate(truth, truth, still, motion=motion).summary["warping_error"] for motion in ("reference", "observation", "auto")}
     assert by["auto"] == by["reference"] < 0.5 * by["observation"]
@@ -125,7 +125,7 @@ def test_the_motion_is_the_chosen_clips(truth):
     assert evaluate(truth, observation=small).summary["warping_error"] < 0.5 * by["observation"]
 
 
-def test_every_second_frame_is_that_frame(truth, result, everything):
+def test_every_second_frame_has_the_figures_of_the_full_evaluation(truth, result, everything):
     sparse = evaluate(result, truth, every=2, people=[person()], embed=embed)
     for key in ("flicker", "warping_error", "flicker_added"):
         assert [t for t, value in enumerate(sparse.per_frame[key]) if value is not None] == [2, 4]
@@ -144,7 +144,7 @@ def test_the_distance_of_an_identity_from_the_frame_before(truth):
     assert report.summary["vidd"] == pytest.approx(2**0.5 / 4)
 
 
-def test_nothing_moves_across_a_cut(truth, result):
+def test_temporal_measures_skip_cuts(truth, result):
     report = evaluate(result, truth, cuts=[3], people=[person()])
     assert report.per_frame["flicker"][3] is None and report.per_frame["tlme"][3] is None and report.per_frame["akd"][3] is not None
     first, second = evaluate(result[:3], truth[:3]), evaluate(result[3:], truth[3:])
@@ -152,7 +152,7 @@ def test_nothing_moves_across_a_cut(truth, result):
     assert report.per_frame["flicker"] == halves
 
 
-def test_an_operator_that_mixes_frames_sees_all_of_them(truth):
+def test_a_temporal_operator_gets_the_whole_clip(truth):
     blur = GaussianNoise(0.05) @ TemporalBlur(3)
     exact = evaluate(truth, None, blur.forward(truth), degradation_forward=blur.forward, noise_level=0.05, whole_clip=True)
     assert exact.summary["residual_rms"] == pytest.approx(0, abs=1e-4)
@@ -203,7 +203,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence(given, sentence, truth, resu
         evaluate(result, **clips)
 
 
-def test_a_single_frame_has_no_motion(truth):
+def test_a_single_frame_has_no_temporal_measures(truth):
     report = evaluate(truth[:1], truth[:1])
     assert "flicker" not in report.summary and report.summary["ssim"] == pytest.approx(1)
 
@@ -232,7 +232,7 @@ def blue(drawn):
     return found
 
 
-def test_the_plot_draws_what_is_known():
+def test_the_plot_leaves_gaps_for_missing_values():
     """A line that rises from the lower left to the upper right corner of its panel, with a gap in the middle."""
     series = [float(t) if not 40 <= t < 60 else None for t in range(100)]
     drawn = plot(Report({"psnr": series}, summarised({"psnr": series})))

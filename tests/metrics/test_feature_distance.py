@@ -25,7 +25,7 @@ def normal():
     return lambda n, d: torch.randn(n, d, generator=generator, dtype=torch.float64)
 
 
-def test_a_set_is_no_distance_from_itself(normal):
+def test_a_set_has_zero_distance_from_itself(normal):
     features = normal(40, 6)
     assert frechet_distance(features, features) == pytest.approx(0, abs=1e-9)
 
@@ -40,7 +40,7 @@ def test_the_frechet_distance_is_that_of_two_gaussians(normal):
     assert frechet_distance(a, a + 2) == pytest.approx(5 * 4, rel=1e-9)
 
 
-def test_the_kernel_distance_is_nothing_on_average_for_one_law_and_grows_with_a_shift(normal):
+def test_the_kernel_distance_is_unbiased_and_grows_with_a_shift(normal):
     same = [kernel_distance(normal(30, 4), normal(30, 4)) for _ in range(40)]
     assert min(same) < 0 < max(same) and abs(sum(same) / 40) < 0.1
     moved = [kernel_distance(normal(200, 4), normal(200, 4) + shift) for shift in (0.5, 1.0, 2.0)]
@@ -59,7 +59,7 @@ def test_the_kernel_distance_is_the_unbiased_mmd_of_a_cubic_kernel(normal):
     assert kernel_distance(x, y) == pytest.approx(sum(own) - 2 * mean([(a, b) for a in x for b in y]))
 
 
-def test_a_clip_that_jumps_is_far_over_time_and_near_frame_by_frame(normal):
+def test_alternating_frames_are_far_in_temporal_distance_and_near_in_frame_distance(normal):
     still = normal(1, 8).expand(48, 8) + 0.01 * normal(48, 8)
     jumping = still + torch.tensor([0.5, -0.5], dtype=torch.float64).repeat(24)[:, None]
     assert over_time(still).shape == (5, 16) and over_time(still[:10]).shape == (1, 16)
@@ -68,7 +68,7 @@ def test_a_clip_that_jumps_is_far_over_time_and_near_frame_by_frame(normal):
         over_time(still[:1])
 
 
-def test_sets_that_do_not_compare_are_named(normal):
+def test_mismatched_or_too_small_feature_sets_are_refused(normal):
     for measure in (frechet_distance, kernel_distance):
         with pytest.raises(ValueError, match=r"got \(4, 3\), \(4, 2\)"):
             measure(normal(4, 3), normal(4, 2))
@@ -76,7 +76,7 @@ def test_sets_that_do_not_compare_are_named(normal):
             measure(normal(1, 3), normal(4, 3))
 
 
-def test_the_networks_say_who_they_are(tmp_path):
+def test_feature_networks_are_identified(tmp_path):
     features = identity_features(TEMPLATE)
     found = features.of(torch.rand(2, 3, 512, 512, generator=torch.Generator().manual_seed(0)))
     assert "identity" in features.name and found.shape[0] == 2 and found.dtype == torch.float64
@@ -84,7 +84,7 @@ def test_the_networks_say_who_they_are(tmp_path):
         inception_features(tmp_path / "nothing.pth")
 
 
-def test_inception_measures_where_its_file_is(tmp_path, monkeypatch):
+def test_inception_is_used_if_its_file_is_installed(tmp_path, monkeypatch):
     """In a folder that is named, or in torch's own."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     assert available_features(TEMPLATE).name == "the embedded identity network"

@@ -45,7 +45,7 @@ def test_equal_frames_are_perfect(pair):
     torch.testing.assert_close(ssim(x, x), torch.ones(2, dtype=torch.float64))
 
 
-def test_both_are_symmetric_and_frames_do_not_mix(pair):
+def test_psnr_and_ssim_are_symmetric_and_per_frame(pair):
     x, y = pair
     for measure in (psnr, ssim):
         torch.testing.assert_close(measure(x, y), measure(y, x))
@@ -69,21 +69,21 @@ def box(top, bottom, left, right):
     return region
 
 
-def test_a_box_is_the_crop(pair):
+def test_a_box_region_equals_the_crop(pair):
     x, y = pair
     torch.testing.assert_close(psnr(x, y, region=box(8, 30, 10, 40)), psnr(x[..., 8:30, 10:40], y[..., 8:30, 10:40]))
     inner = ssim(x, y, region=box(13, 25, 15, 35))  # windows centred here reach over the crop from 8 to 30
     torch.testing.assert_close(inner, ssim(x[..., 8:30, 10:40], y[..., 8:30, 10:40]))
 
 
-def test_everything_is_the_frame_and_nothing_is_no_figure(pair):
+def test_a_full_region_is_the_frame_and_an_empty_one_nan(pair):
     x, y = pair
     for measure in (psnr, ssim):
         torch.testing.assert_close(measure(x, y, region=torch.full((2, 1, 40, 53), 0.3)), measure(x, y))
         assert measure(x, y, region=torch.zeros(2, 1, 40, 53)).isnan().all()
 
 
-def test_errors_outside_do_not_count(pair):
+def test_errors_outside_the_region_do_not_count(pair):
     x, _ = pair
     y = x.clone()
     y[..., :4, :] = 0

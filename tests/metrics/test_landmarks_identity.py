@@ -17,7 +17,7 @@ def truth():
     return points + torch.arange(6.0).view(6, 1, 1) * torch.tensor([1.5, -0.5])
 
 
-def test_a_constant_offset_is_distance_without_deviation_and_without_motion(truth):
+def test_a_constant_landmark_offset_has_no_deviation_and_no_motion_error(truth):
     found = truth + torch.tensor([3.0, 4.0])
     distance = landmark_distance(found, truth)
     torch.testing.assert_close(distance, torch.full((6,), 5.0, dtype=torch.float64))
@@ -26,7 +26,7 @@ def test_a_constant_offset_is_distance_without_deviation_and_without_motion(trut
     assert error[0].isnan() and error[1:].abs().max() < 1e-5
 
 
-def test_an_offset_that_comes_and_goes(truth):
+def test_an_alternating_landmark_offset_has_the_known_deviation_and_motion_error(truth):
     found = truth.clone()
     found[1::2, :, 0] += 2
     distance = landmark_distance(found, truth)
@@ -34,13 +34,13 @@ def test_an_offset_that_comes_and_goes(truth):
     torch.testing.assert_close(landmark_motion_error(found, truth)[1:], torch.full((5,), 2.0, dtype=torch.float64))
 
 
-def test_one_point_of_five_counts_a_fifth(truth):
+def test_one_of_five_landmarks_counts_a_fifth(truth):
     found = truth.clone()
     found[:, 2, 1] += 10
     assert landmark_distance(found, truth).mean() == pytest.approx(2)
 
 
-def test_frames_without_a_face_are_no_figure(truth):
+def test_frames_without_a_face_give_nan(truth):
     found = truth + 1
     found[2] = torch.nan
     assert landmark_distance(found, truth).isnan().tolist() == [False, False, True, False, False, False]
@@ -52,7 +52,7 @@ def test_landmarks_that_do_not_fit_are_refused(truth):
         landmark_distance(truth, truth[:3])
 
 
-def test_a_face_at_the_template_is_cut_out_as_it_is():
+def test_a_face_at_the_template_is_cropped_unchanged():
     frame = texture(112, 112)[0]
     torch.testing.assert_close(identity_crop(frame, TEMPLATE.float()), frame, atol=1e-4, rtol=0)
 

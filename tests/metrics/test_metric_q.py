@@ -38,7 +38,7 @@ def test_a_ramp_has_one_singular_value():
     assert image_content(slanted).item() == pytest.approx(24 * 2**0.5, rel=1e-4)
 
 
-def test_a_saddle_has_two_equal_ones_and_so_no_content():
+def test_a_saddle_has_equal_singular_values_and_no_content():
     """f = c x y inside a patch: gradients (c y, c x) of equal sums and no correlation."""
     across = torch.arange(8.0) - 3.5
     saddle = (0.5 + across[:, None] * across * 0.02).expand(1, 3, 8, 8)
@@ -53,7 +53,7 @@ def test_white_noise_has_a_direction_in_few_patches():
     assert directed(portrait()).double().mean() > 0.4
 
 
-def test_blur_lowers_it():
+def test_blur_lowers_metric_q():
     x = portrait()
     patches = directed(x)
     values = [image_content(x if sigma == 0 else parse(f"gaussian_blur(sigma={sigma})").forward(x), patches).item() for sigma in (0, 0.5, 1, 2, 4)]
@@ -61,7 +61,7 @@ def test_blur_lowers_it():
 
 
 @pytest.mark.parametrize("spoil", [noisy, blotchy])
-def test_noise_lowers_it_too_where_other_measures_rise(spoil):
+def test_noise_lowers_metric_q_where_other_measures_rise(spoil):
     x = portrait()
     patches = directed(x)
     spoilt = [x, *(spoil(x, deviation) for deviation in (0.02, 0.04, 0.08, 0.16))]
@@ -82,13 +82,13 @@ def test_a_cleaner_copy_gains_and_a_blurred_one_loses():
     assert content_gain(texture()[:1, :, :16, :16], flat).item() == 0
 
 
-def test_frames_are_measured_each_for_itself():
+def test_metric_q_is_per_frame():
     x = torch.cat([portrait(), noisy(portrait(), 0.05)])
     torch.testing.assert_close(image_content(x), torch.cat([image_content(x[:1]), image_content(x[1:])]))
     torch.testing.assert_close(image_content(x[..., :125, :123]), image_content(x[..., :120, :120]))
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 7, 20), (3, 20, 20), (1, 1, 20, 20)])
-def test_what_is_no_rgb_frame_is_refused(shape):
+def test_frames_that_are_not_rgb_are_refused(shape):
     with pytest.raises(ValueError, match="at least 8 x 8 pixels, got"):
         image_content(torch.zeros(shape))

@@ -33,12 +33,12 @@ def hub(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_every_score_has_its_line_in_the_report():
+def test_every_score_has_a_line_in_the_report():
     assert {key: measure.best for key in SCALES for measure in MEASURES if measure.key == key} == {"musiq": "high", "maniqa": "high", "niqe": "low"}
 
 
 @pytest.mark.parametrize("key", SCALES)
-def test_what_is_missing_is_said(key, hub, monkeypatch):
+def test_missing_packages_are_named(key, hub, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyiqa", None)
     notes: list[str] = []
     assert chosen_judges(key, notes) == {}
@@ -52,7 +52,7 @@ def test_what_is_missing_is_said(key, hub, monkeypatch):
 
 
 @pytest.mark.parametrize("key", NETWORKS)
-def test_weights_come_from_the_file_and_nothing_is_unpickled_or_fetched(key, hub, monkeypatch):
+def test_weights_come_from_the_file_without_unpickling_or_download(key, hub, monkeypatch):
     """A stand-in for pyiqa as it behaves: it fetches weights unless it is told not to, and its MANIQA asks timm for a backbone anyway."""
 
     def create_model(name, pretrained=False):

@@ -18,7 +18,7 @@ from fvr.metrics.sharpness import laplacian_variance, tenengrad
 from fvr.training import codebook, temporal
 
 
-def test_a_ramp_has_its_slope_squared_and_no_curvature():
+def test_a_ramp_has_tenengrad_of_its_slope_and_no_laplacian():
     ramp = (torch.arange(40.0) * 3 / 255).expand(1, 3, 30, 40)
     assert tenengrad(ramp).item() == pytest.approx(9, rel=1e-4)
     assert tenengrad(ramp.mT.contiguous()).item() == pytest.approx(9, rel=1e-4)
@@ -42,7 +42,7 @@ def test_blur_lowers_both_and_regions_are_their_crops():
         assert measure(sharp, torch.zeros(1, 1, 40, 40)).isnan().all()
 
 
-def test_a_residual_of_known_size():
+def test_the_residual_of_a_known_error():
     y = texture()
     assert residual_rms(y + 0.02, y).item() == pytest.approx(0.02, rel=1e-4)
     assert residual_rms(y, y).item() == 0

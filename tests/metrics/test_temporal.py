@@ -28,7 +28,7 @@ def test_a_shifted_image_warps_back_to_nothing():
     assert warping_error(first, second, known(0)).rgb_sum > 5e-3
 
 
-def test_found_motion_does_nearly_as_well():
+def test_estimated_flow_warps_nearly_as_well_as_the_true_one():
     clip = sliding(4, step=3)
     assert mean_warping_error(clip, clip).rgb_sum < 0.02 * mean_warping_error(clip, clip[:1].expand_as(clip)).rgb_sum
 
@@ -44,7 +44,7 @@ def test_the_three_normalisations_of_a_known_difference():
     assert error.over_all == pytest.approx(0.005, rel=1e-4)
 
 
-def test_what_is_hidden_does_not_count():
+def test_occluded_pixels_do_not_count():
     """A black patch that only the second frame has lies on what the flow says is hidden."""
     first = texture()
     second = first.clone()
@@ -59,20 +59,20 @@ def test_what_is_hidden_does_not_count():
 
 
 @pytest.mark.parametrize("measure", [lambda *a: warping_error(*a).rgb_sum, lambda *a: warping_error(*a).over_all, flicker])
-def test_no_visible_pixel_is_no_figure(measure):
+def test_fully_occluded_frames_give_nan(measure):
     motion = PairMotion(torch.full((1, 2, 96, 128), 500.0), torch.zeros(1, 1, 96, 128))
     value = measure(texture(), texture(), motion)
     assert math.isnan(value) or value == 0  # over all values nothing is seen to differ
 
 
-def test_brightness_that_jumps_by_known_grey_levels():
+def test_flicker_of_a_known_brightness_jump():
     first, second = sliding(2, step=2).split(1)
     motion = known(-2)
     assert flicker(first, second + 5 / 255, motion) == pytest.approx(5, abs=1e-3)
     assert flicker(first, second + 5 / 255, motion, truth=(first, second)) == pytest.approx(5, abs=1e-3)
 
 
-def test_flicker_that_the_truth_has_too_is_not_added():
+def test_flicker_of_the_reference_is_not_counted():
     first, second = sliding(2, step=2).split(1)
     motion = known(-2)
     lit = second + 0.1
@@ -80,7 +80,7 @@ def test_flicker_that_the_truth_has_too_is_not_added():
     assert flicker(first, lit, motion, truth=(first, lit)) == 0
 
 
-def test_a_region_counts_alone():
+def test_flicker_outside_the_region_does_not_count():
     first = texture()
     second = first.clone()
     second[..., :10, :] += 0.1
@@ -94,7 +94,7 @@ def test_a_region_counts_alone():
     assert warping_error(first, second, motion, bottom).over_all < 1e-12
 
 
-def test_the_mean_over_a_clip_is_that_of_its_pairs():
+def test_the_mean_over_a_clip_is_the_mean_over_its_pairs():
     clip = sliding(4, step=2) + torch.tensor([0.0, 0.05, 0.0, 0.08]).view(4, 1, 1, 1)
     source = DisFlow()
     seen = [source.features(frame[None] * 2 - 1) for frame in clip]

@@ -32,7 +32,7 @@ def network():
     return network
 
 
-def test_the_last_frames_have_a_loss_and_the_run_up_has_none(network, batch):
+def test_run_up_frames_have_no_loss(network, batch):
     every, last = unroll(network, batch), unroll(network, batch, 2)
     assert every.shape[1] == 5 and last.shape[1] == 2
     assert torch.allclose(every[:, 3:], last, atol=1e-6)
@@ -52,7 +52,7 @@ def test_the_run_up_does_not_change_the_gradient_of_the_other_frames(network, ba
     )
 
 
-def test_sequences_of_all_lengths_occur(network):
+def test_all_sequence_lengths_are_drawn(network):
     stage = RecurrentStage(replace(BLIND_512, frames=3, run_up=FRAMES - 3), [], [], torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     assert {stage.sequence_length(generator) for _ in range(60)} == set(range(3, FRAMES + 1))

@@ -51,7 +51,7 @@ def test_each_stage_trains_its_own_parts(codebook_folder: Path) -> None:
         assert len(figures) >= 3 and (work / f"{stage}.png").is_file()
 
 
-def test_the_papers_stage_three_keeps_the_generator(tmp_path: Path) -> None:
+def test_stage_three_of_the_paper_freezes_the_generator(tmp_path: Path) -> None:
     faces, held_out = faces_of(tmp_path)
     network = network_of(TINY)
     autoencoder = tmp_path / "autoencoder.safetensors"
@@ -64,7 +64,7 @@ def test_the_papers_stage_three_keeps_the_generator(tmp_path: Path) -> None:
     assert "generator" not in trained and "quantize" not in trained and "fuse_convs_dict" in trained
 
 
-def test_the_autoencoder_learns_its_faces(tmp_path: Path) -> None:
+def test_the_autoencoder_fits_its_faces(tmp_path: Path) -> None:
     faces, held_out = faces_of(tmp_path)
     torch.manual_seed(0)
     network = network_of(TINY)
@@ -96,7 +96,7 @@ def test_the_codebook_starts_from_latents_and_dead_codes_move(tmp_path: Path) ->
     assert network.quantize.embedding.weight.abs().max() < 1e3
 
 
-def test_the_course_of_the_papers_stage_three() -> None:
+def test_the_schedule_of_stage_three_is_codeformers() -> None:
     stage = Joint(PAPER, None, None)  # type: ignore[arg-type]
     assert [stage.joint_schedule(step) for step in (0, 40_000, 40_001, 80_001, 120_000)] == [
         (False, 1.0),
@@ -123,7 +123,7 @@ def test_codes_are_those_of_the_clean_face(codebook_folder: Path) -> None:
     assert terms["codes"] < 1e-4 and terms["features"] == 0
 
 
-def test_the_command_writes_a_file_that_loads_and_tells_its_story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_writes_a_loadable_file_with_its_origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(cli.RECIPES["codebook"], "small", replace(TINY, autoencoder=Plan(4, 2, 1e-3, 1e-4), settle=2, revive=0))
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)
@@ -160,7 +160,7 @@ def test_an_unfinished_run_is_written_without_the_blind_restorer(tmp_path: Path,
     assert CodeFormer.of(read_embedded(out)).sizes == TINY.sizes
 
 
-def test_a_file_on_a_base_holds_only_what_differs(tmp_path: Path) -> None:
+def test_a_file_on_a_base_holds_only_changed_tensors(tmp_path: Path) -> None:
     card = Card("t", "w", "d", "l", "r", "c", 0, "b", (("PSNR", "1 dB"),))
     export({"a": torch.ones(4), "b": torch.zeros(2)}, tmp_path / "base.safetensors", card)
     export({"a": torch.ones(4), "b": torch.ones(2), "c": torch.ones(1)}, tmp_path / "more.safetensors", card, base=tmp_path / "base.safetensors")
@@ -175,7 +175,7 @@ def test_a_file_on_a_base_holds_only_what_differs(tmp_path: Path) -> None:
         read_embedded(tmp_path / "more.safetensors")
 
 
-def test_an_adversary_learns_beside_the_generator(tmp_path: Path) -> None:
+def test_the_adversary_is_trained_beside_the_generator(tmp_path: Path) -> None:
     short = replace(SHORT, steps=2)
     recipe = replace(TINY, autoencoder=short, prediction=short, joint=short, adversary=(0.8, 0.1), adversary_from=(1, 1))
     network = trained(tmp_path, recipe)
@@ -191,7 +191,7 @@ def test_an_adversary_learns_beside_the_generator(tmp_path: Path) -> None:
     assert any(not torch.equal(after[key], before[key]) for key in after)
 
 
-def test_each_stage_has_its_own_weight_of_the_adversary(codebook_folder: Path) -> None:
+def test_each_stage_has_its_own_adversarial_weight(codebook_folder: Path) -> None:
     faces, held_out = faces_of(codebook_folder / "faces")
     network = network_of(TINY)
     recipe = replace(TINY, adversary=PAPER.adversary, adversary_from=(0, 0))
@@ -215,7 +215,7 @@ class Steady(nn.Module):
 
 
 @pytest.mark.parametrize("reduced", [torch.float32, torch.bfloat16])
-def test_the_codebook_settles_in_the_precision_of_the_run(tmp_path: Path, reduced: torch.dtype) -> None:
+def test_the_settling_steps_use_the_precision_of_the_run(tmp_path: Path, reduced: torch.dtype) -> None:
     faces, held_out = faces_of(tmp_path / "faces")
     network = network_of(TINY)
     seen = set()
@@ -226,7 +226,7 @@ def test_the_codebook_settles_in_the_precision_of_the_run(tmp_path: Path, reduce
     assert {dtype for number, dtype in seen if number == REVIVAL_FACES} == {reduced}
 
 
-def test_cards_count_the_faces_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_cards_state_the_number_of_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     short = Plan(1, 1, 1e-3, 1e-4)
     recipe = replace(TINY, autoencoder=short, prediction=short, joint=short, settle=0, revive=0)
     monkeypatch.setitem(cli.RECIPES["codebook"], "small", recipe)
@@ -255,7 +255,7 @@ def test_cards_count_the_faces_of_the_run(tmp_path: Path, monkeypatch: pytest.Mo
     assert "--prefix federal" in card
 
 
-def test_the_codebook_takes_no_clips(tmp_path: Path) -> None:
+def test_clips_are_refused_for_the_codebook(tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)
     arguments = ["codebook", "--faces", str(tmp_path), "--out", str(tmp_path / "x.safetensors"), "--clips", str(tmp_path)]
@@ -274,13 +274,13 @@ def test_the_clean_encoder_is_read_from_the_published_autoencoders_form(tmp_path
         clean_encoder(network, tmp_path / "wide.pth")
 
 
-def test_keeps_stages_one_and_two_have_its_numbers() -> None:
+def test_keeps_stages_one_and_two_have_the_papers_hyperparameters() -> None:
     """Section 4: 800,000 and 400,000 steps at 2e-4 with a batch of 4; stage III 50,000 at 1e-4."""
     plans = [(plan.steps, plan.batch, plan.rate, plan.final_rate) for plan in (KEEP_BASE.autoencoder, KEEP_BASE.prediction, KEEP_PAPER.plan)]
     assert plans == [(800_000, 4, 2e-4, 2e-4), (400_000, 4, 2e-4, 2e-4), (50_000, 4, 1e-4, 1e-4)]
 
 
-def test_on_cleaned_clips_feature_transforms_alone_learn(codebook_folder: Path, tmp_path: Path) -> None:
+def test_cleaned_clips_train_the_feature_transforms_only(codebook_folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     blind = BlindRestorer(BlindRestorers(BlindSizes((8, 12), (1, 1))).eval())
     small = Faces(codebook_folder / "faces", "train", 512)

@@ -19,7 +19,7 @@ def smooth_picture(side: int = 64) -> torch.Tensor:
     return F.interpolate(coarse, (side, side), mode="bicubic").clamp(0, 1)[0]
 
 
-def test_draws_stay_in_their_ranges_and_reach_their_ends() -> None:
+def test_blind_parameters_cover_their_ranges() -> None:
     generator = torch.Generator().manual_seed(0)
     draws = [HEAVY.draw(generator) for _ in range(400)]
     for values, (low, high) in (
@@ -33,7 +33,7 @@ def test_draws_stay_in_their_ranges_and_reach_their_ends() -> None:
     assert abs(round_share - HEAVY.round) < 0.1
 
 
-def test_skipping_leaves_a_face_as_it_is() -> None:
+def test_skipping_every_part_is_the_identity() -> None:
     clean = Blind(64, (0.1, 3.0), skip=0.999)
     face = smooth_picture()
     generator = torch.Generator().manual_seed(0)
@@ -63,7 +63,7 @@ def under(family: Coded, clip: torch.Tensor, seed: int = 0) -> torch.Tensor:
     return family.draw(generator)(clip, generator)
 
 
-def test_a_coded_clip_is_enlarged_by_the_interpolation_that_it_was_shrunk_by() -> None:
+def test_a_coded_clip_is_enlarged_by_its_downsampling_interpolation() -> None:
     clip = smooth_picture().mean(0).expand(3, 3, 64, 64)
     wanted = {mode: F.interpolate(F.interpolate(clip, (16, 16), mode=mode), (64, 64), mode=mode) for mode, _ in FAINT.modes}
     found = []
@@ -74,7 +74,7 @@ def test_a_coded_clip_is_enlarged_by_the_interpolation_that_it_was_shrunk_by() -
     assert 4 <= found.count("area") <= 22 and all(12 <= found.count(mode) <= 36 for mode in ("bilinear", "bicubic"))
 
 
-def test_a_coded_clips_frames_have_noise_of_their_own_half_of_it_grey_and_the_codec_takes_its_share() -> None:
+def test_coded_clips_have_independent_noise_half_of_it_grey() -> None:
     """DicFace's options file: blur to 10, noise to 10 levels, crf from 18 up to below 25."""
     assert (Coded().sigma, Coded().round, Coded().factor, Coded().noise, Coded().rate) == ((0.1, 10.0), 0.7, 4, (0.0, 10.0), (18, 24))
     grey = torch.full((40, 3, 64, 64), 0.5)
@@ -107,7 +107,7 @@ def test_ranges_scale_with_the_side() -> None:
     assert NATIVE_128.at(128) == NATIVE_128
 
 
-def test_judged_degradations_are_the_issues() -> None:
+def test_benchmark_degradations_are_deterministic_and_have_independent_noise() -> None:
     faces = torch.stack([smooth_picture(128)] * 2)
     noisy, low, coded = (benchmark_input(name, faces, seed=0) for name in BENCHMARK)
     assert noisy.shape == low.shape == coded.shape == faces.shape

@@ -33,7 +33,7 @@ def test_names_and_shapes_are_the_published_ones() -> None:
     assert shapes() == json.loads(MANIFEST.read_text())["shapes"]
 
 
-def test_inner_convolutions_stretch_nothing_by_more_than_one() -> None:
+def test_inner_convolutions_have_spectral_norm_one() -> None:
     torch.manual_seed(0)
     net = UNetDiscriminator(8)
     with torch.no_grad():
@@ -43,7 +43,7 @@ def test_inner_convolutions_stretch_nothing_by_more_than_one() -> None:
     assert torch.linalg.matrix_norm(net.conv5.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.02)
 
 
-def test_every_place_is_judged_with_a_view_beyond_it() -> None:
+def test_discriminator_logits_have_a_wide_receptive_field() -> None:
     torch.manual_seed(0)
     net = UNetDiscriminator(8).eval()
     x = torch.rand(1, 3, 32, 32)
@@ -53,7 +53,7 @@ def test_every_place_is_judged_with_a_view_beyond_it() -> None:
     assert changed[20:, 20:].float().mean() > 0.9 and changed[17, 17] and changed.shape == (32, 32)
 
 
-def test_the_network_gets_the_gradient_of_its_own_loss() -> None:
+def test_the_generator_gets_the_gradient_of_its_own_loss() -> None:
     torch.manual_seed(0)
     adversary = Adversary(0.1, 0.0, 1, CPU, width=8)
     adversary.net.eval()  # singular values stand still
@@ -69,7 +69,7 @@ def test_the_network_gets_the_gradient_of_its_own_loss() -> None:
     torch.testing.assert_close(got, wanted)
 
 
-def test_it_learns_to_tell_and_moves_once_per_step() -> None:
+def test_the_discriminator_learns_and_takes_one_step_per_generator_step() -> None:
     torch.manual_seed(0)
     adversary = Adversary(1.0, 2e-3, 2, CPU, width=8)
     fake, real = torch.full((2, 3, 16, 16), -0.5), torch.full((2, 3, 16, 16), 0.5)

@@ -68,7 +68,7 @@ def stopper(at: int):
     return tick
 
 
-def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
     whole = train(fresh(), [Line("a"), Line("b")], run(tmp_path / "whole"), "r")
     for workers, folder in ((0, tmp_path / "parts"), (2, tmp_path / "threads")):
         for at in (3, 7):
@@ -82,7 +82,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_what_a_killed_run_left_is_gone_before_room_is_needed(tmp_path: Path) -> None:
+def test_partial_files_of_a_killed_run_are_removed_first(tmp_path: Path) -> None:
     left = temporary_name(tmp_path / STATE)
     left.touch()
     with pytest.raises(Stopped):
@@ -90,14 +90,14 @@ def test_what_a_killed_run_left_is_gone_before_room_is_needed(tmp_path: Path) ->
     assert not left.exists()
 
 
-def test_it_learns_and_returns_the_average(tmp_path: Path) -> None:
+def test_training_reduces_the_loss_and_returns_averaged_weights(tmp_path: Path) -> None:
     network = train(fresh(), [Line(steps=150)], run(tmp_path), "r")
     state = torch.load(tmp_path / STATE, weights_only=True)
     assert abs(network.weight.item() - 3) < 0.3 and not network.training
     assert torch.equal(network.weight, state["average"]["weight"]) and not torch.equal(network.weight, state["network"]["weight"])
 
 
-def test_gathered_batches_are_one_large_one(tmp_path: Path) -> None:
+def test_accumulated_batches_equal_one_large_batch(tmp_path: Path) -> None:
     class Fixed(Line):
         def batch(self, step: int, generator: torch.Generator) -> Batch:
             return {"x": torch.full((4, 1), 0.1 * (step + 1))}
@@ -109,7 +109,7 @@ def test_gathered_batches_are_one_large_one(tmp_path: Path) -> None:
     assert torch.allclose(once.weight, twice.weight)
 
 
-def test_undefined_losses_change_nothing_and_end_the_run(tmp_path: Path) -> None:
+def test_nan_losses_change_no_weights_and_end_the_run(tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match="lower the learning rate"):
         train(fresh(), [Line(steps=100, poison=5)], run(tmp_path), "r")
     last = torch.load(tmp_path / STATE, weights_only=True)
@@ -119,7 +119,7 @@ def test_undefined_losses_change_nothing_and_end_the_run(tmp_path: Path) -> None
     assert torch.equal(last["network"]["weight"], torch.load(tmp_path / "healthy" / STATE, weights_only=True)["network"]["weight"])
 
 
-def test_time_is_up_cleanly(tmp_path: Path) -> None:
+def test_the_time_limit_stops_cleanly(tmp_path: Path) -> None:
     with pytest.raises(Stopped, match="after 1 of 12 steps"):
         train(fresh(), [Line()], run(tmp_path, minutes=1e-9), "r")
     assert torch.load(tmp_path / STATE, weights_only=True)["step"] == 1
@@ -147,7 +147,7 @@ def test_a_damaged_state_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs limits of POSIX")
-def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_raises_one_sentence_and_keeps_the_state(tmp_path: Path) -> None:
     """The limit on the size of files stands for the full disk: writing fails, and only then."""
     import resource
 
@@ -169,7 +169,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path) -> None:
     assert torch.load(tmp_path / STATE, weights_only=True)["step"] == 9
 
 
-def test_rates_rise_fall_and_halve() -> None:
+def test_learning_rates_warm_up_decay_and_halve() -> None:
     plan = Plan(100, 1, 1.0, 0.1, warmup=10)
     assert plan.rate_at(0) == pytest.approx(0.1) and plan.rate_at(9) > 0.95 and plan.rate_at(99) == pytest.approx(0.1, abs=1e-2)
     halving = Plan(500, 1, 1.0, 1.0, milestones=(400, 450))
@@ -182,7 +182,7 @@ class Interruption(BaseException):
     """What a host raises from its progress bar."""
 
 
-def test_an_interruption_loses_nothing(tmp_path: Path) -> None:
+def test_an_interruption_saves_the_state(tmp_path: Path) -> None:
     whole = train(fresh(), [Line()], run(tmp_path / "whole"), "r")
 
     def tick(stage: str, done: int, steps: int, losses: dict) -> None:
@@ -197,7 +197,7 @@ def test_an_interruption_loses_nothing(tmp_path: Path) -> None:
     assert [entry["step"] for entry in json.loads((tmp_path / "parts" / "line.json").read_text())] == [4, 8, 12]
 
 
-def test_a_stage_may_end_early_and_stays_ended(tmp_path: Path) -> None:
+def test_early_stopping_survives_resuming(tmp_path: Path) -> None:
     class Short(Line):
         def finished(self) -> bool:
             return self.revived >= 2
@@ -212,7 +212,7 @@ def test_a_stage_may_end_early_and_stays_ended(tmp_path: Path) -> None:
     assert torch.load(tmp_path / STATE, weights_only=True)["step"] == 8 and torch.equal(first.weight, again.weight)
 
 
-def test_float16_learns_and_resumes_with_its_scale(tmp_path: Path) -> None:
+def test_float16_trains_and_resumes_with_its_loss_scale(tmp_path: Path) -> None:
     class Tiny(Line):
         """A loss whose gradients are below float16's smallest number."""
 

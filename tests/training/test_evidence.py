@@ -26,7 +26,7 @@ def stage(codebook_folder: Path) -> EvidenceStage:
     return EvidenceStage(RECIPE, base, *faces_of(codebook_folder / "faces"), torch.device("cpu"))
 
 
-def test_the_least_loss_is_the_prior_and_what_was_seen(stage: EvidenceStage) -> None:
+def test_the_evidence_loss_is_least_at_prior_plus_counts(stage: EvidenceStage) -> None:
     """At alpha = prior + m p, m the looks that the place's error stands for; at the prior where nothing comes back."""
     chances = torch.softmax(torch.randn(1, 1, 12, generator=generator_for(0)), -1)
     for error, looks in ((RECIPE.error**2, RECIPE.observations), (1e-12, RECIPE.most * RECIPE.observations), (1e6, 0.0)):
@@ -41,7 +41,7 @@ def test_the_least_loss_is_the_prior_and_what_was_seen(stage: EvidenceStage) -> 
         assert torch.allclose(alpha.grad, torch.zeros(1, 1, 12), atol=1e-5)
 
 
-def test_layers_over_time_and_weights_of_codes_learn_from_what_was_looked_at_once(stage: EvidenceStage, tmp_path: Path) -> None:
+def test_evidence_is_computed_once_and_trains_temporal_layers_and_code_head(stage: EvidenceStage, tmp_path: Path) -> None:
     network = dicface_on(stage.base, 3)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     trained = train(network, [stage], Run(tmp_path, precision=None, validate_every=0), "evidence")
@@ -57,12 +57,12 @@ def test_layers_over_time_and_weights_of_codes_learn_from_what_was_looked_at_onc
     assert torch.equal(again.evidence["error"], kept["error"])
 
 
-def test_layers_over_time_learn_more_slowly(stage: EvidenceStage) -> None:
+def test_temporal_layers_have_a_lower_learning_rate(stage: EvidenceStage) -> None:
     slow, fast = stage.groups(dicface_on(stage.base, 3))
     assert slow["scale"] == RECIPE.temporal_rate < fast.get("scale", 1.0)
 
 
-def test_what_is_covered_keeps_nothing_of_its_face(stage: EvidenceStage) -> None:
+def test_mostly_noise_images_keep_no_contrast_of_the_face(stage: EvidenceStage) -> None:
     face = stage.faces.face(0)
     noise = torch.stack([mostly_noise(face, generator_for(i), 0.0) for i in range(8)])
     alike = torch.corrcoef(torch.stack([face.flatten(), *noise.flatten(1)]))[0, 1:]

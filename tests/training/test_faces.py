@@ -27,20 +27,20 @@ def people(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_nobody_is_in_both_splits(people: Path) -> None:
+def test_no_identity_is_in_both_splits(people: Path) -> None:
     train, val = ({identity(path) for path in Faces(people, split, 16).paths} for split in ("train", "val"))
     assert train and val and not train & val
     assert len(train | val) == 40
 
 
-def test_a_manifest_says_who_is_who(people: Path) -> None:
+def test_a_manifest_gives_identities(people: Path) -> None:
     files = sorted(path.name for path in people.iterdir())
     key = next(name for name in map(str, range(100)) if held_out(name))
     (people / "manifest.csv").write_text("file,identity_key\n" + "".join(f"{name},{key}\n" for name in files[:10]))
     assert {path.name for path in Faces(people, "val", 16).paths} >= set(files[:10])
 
 
-def test_named_folders_and_prefixes_decide(tmp_path: Path) -> None:
+def test_train_and_val_folders_and_prefixes_select_faces(tmp_path: Path) -> None:
     write(tmp_path / "train" / "a_1.png")
     write(tmp_path / "train" / "b_1.png")
     write(tmp_path / "val" / "a_2.png")
@@ -73,12 +73,12 @@ def test_a_few_people_are_split_by_person(tmp_path: Path) -> None:
     assert (train, val) == ({"anna", "carl"}, {"bert"})
 
 
-def test_pictures_kept_on_disk_are_the_same(people: Path) -> None:
+def test_faces_read_from_disk_equal_those_in_memory(people: Path) -> None:
     kept, read = Faces(people, "train", 16), Faces(people, "train", 16, in_memory=0)
     assert torch.equal(kept.face(3), read.face(3))
 
 
-def test_jitter_repeats_with_its_seed_and_moves_no_more_than_it_says(people: Path) -> None:
+def test_jitter_is_repeatable_and_bounded(people: Path) -> None:
     faces = Faces(people, "train", 16)
     first, again, other = (faces.jittered(0, Jitter(), torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
@@ -87,7 +87,7 @@ def test_jitter_repeats_with_its_seed_and_moves_no_more_than_it_says(people: Pat
     assert flipped == {True, False}
 
 
-def test_a_shift_goes_the_way_it_says() -> None:
+def test_a_shift_has_the_right_direction() -> None:
     from fvr.training.data.faces import moved
 
     image = torch.zeros(3, 16, 16)
@@ -96,7 +96,7 @@ def test_a_shift_goes_the_way_it_says() -> None:
     assert right[0, 8].argmax() == 5
 
 
-def test_what_is_no_aligned_face_is_named(tmp_path: Path) -> None:
+def test_unreadable_and_non_square_faces_are_named(tmp_path: Path) -> None:
     wide = tmp_path / "wide.png"
     cv2.imwrite(str(wide), np.zeros((8, 16, 3), np.uint8))
     with pytest.raises(ValueError, match=r"wide.png is 16 x 8; aligned faces are square"):

@@ -37,13 +37,13 @@ def displacement(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("matrix", ["bt601", "bt709"])
-def test_eight_bits_of_420_move_and_darken_nothing(clip, matrix):
+def test_yuv420_conversion_neither_shifts_nor_darkens(clip, matrix):
     back = from_yuv420(to_yuv420(clip, matrix), matrix)
     assert back.shape == clip.shape and abs((back - clip).mean()) < 0.05 and displacement(clip, back) < 0.01
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_codecs_lose_more_at_worse_quality_and_keep_place_and_light(clip, codec):
+def test_codecs_lose_detail_with_quality_but_neither_shift_nor_darken(clip, codec):
     good, bad = CODECS[codec][2]
     errors = []
     for quality in (good, (good + bad) / 2):
@@ -61,7 +61,7 @@ def test_tiny_and_odd_clips_pass_a_codec(codec):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_kernels_are_centred_and_keep_the_light(seed):
+def test_blur_kernels_are_centred_and_sum_to_one(seed):
     rng = np.random.default_rng(seed)
     sigma = 0.3 + 3 * rng.random()
     kernel = blur_kernel(sigma, rng)
@@ -81,7 +81,7 @@ def faces(tmp_path_factory) -> Faces:
     return Faces(folder, "train", 512)
 
 
-def test_a_pair_is_the_same_again_and_kept(faces, tmp_path):
+def test_pairs_are_deterministic_and_cached(faces, tmp_path):
     made = Pairs(faces, Footage(), 4, 7)[2]
     kept = Pairs(faces, Footage(), 4, 7, tmp_path)
     for pair in (kept[2], kept[2]):
@@ -91,7 +91,7 @@ def test_a_pair_is_the_same_again_and_kept(faces, tmp_path):
     assert not np.array_equal(Pairs(faces, Footage(), 4, 8)[2].damaged, made.damaged)
 
 
-def test_hardly_damaged_pairs_agree_in_place_and_light(faces):
+def test_lightly_degraded_pairs_are_aligned_and_equally_bright(faces):
     close = Footage(clean=1.0, soft=0.0, scale=(0.999, 1.0))
     for pair in (Pairs(faces, close, 6, 1)[index] for index in range(6)):
         a, b = pair.clean.astype(np.float32), pair.damaged.astype(np.float32) / FINE
@@ -100,14 +100,14 @@ def test_hardly_damaged_pairs_agree_in_place_and_light(faces):
         assert 10 * np.log10(255**2 / np.square(a - b).mean()) > 30
 
 
-def test_damage_is_as_fine_as_cutting_out_leaves_it(faces):
+def test_most_degraded_pairs_have_fractional_levels_and_some_are_rounded(faces):
     """Or of whole levels, as where faces come from files: a network that knew one of them only answered to the other's rounding."""
     levels = [pair.damaged[..., 1] / FINE % 1 for pair in (Pairs(faces, Footage(scale=(0.5, 0.6)), 24, 3)[index] for index in range(24))]
     whole = [bool((part == 0).all()) for part in levels]
     assert 0 < sum(whole) < 12 and all(part.std() > 0.2 for part, cut_out in zip(levels, np.invert(whole), strict=True) if cut_out)
 
 
-def test_coarse_colours_leave_the_light():
+def test_coarse_chroma_keeps_the_luma():
     clip = np.random.default_rng(0).uniform(60, 190, (2, 64, 64, 3)).astype(np.float32)
     coarse = with_coarse_colours(clip, 0.5)
     light, before = (each @ np.array([0.299, 0.587, 0.114], np.float32) for each in (coarse, clip))
@@ -124,7 +124,7 @@ def test_a_telephone_smooths_skin_and_sharpens_edges():
     assert delivered[4:-4, 33:36].mean() - delivered[4:-4, 28:31].mean() > 72
 
 
-def test_pairs_can_be_made_beforehand(faces, tmp_path):
+def test_pairs_can_be_prepared_in_advance(faces, tmp_path):
     pairs = Pairs(faces, Footage(), 3, 0, tmp_path)
     pairs.prepare(2)
     assert len(list(tmp_path.glob("*.npz"))) == 3

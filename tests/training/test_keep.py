@@ -51,13 +51,13 @@ def test_the_paper_recipe_is_section_4() -> None:
     assert not KEEP_BASE.adaptive and "bits a pixel" in KEEP_PAPER.blind.text
 
 
-def test_the_base_is_drawn_as_he_et_al_do() -> None:
+def test_kaiming_initialisation_is_that_of_he_et_al() -> None:
     torch.manual_seed(0)
     weight = network_of(replace(TINY, kaiming=True)).feat_emb.weight
     assert weight.std().item() == pytest.approx((2 / weight.shape[1]) ** 0.5, rel=0.05)
 
 
-def test_a_step_of_the_paper_recipe(codebook_folder: Path, base: CodeFormer, gmflow: Path, tmp_path: Path) -> None:
+def test_the_paper_recipe_takes_a_step(codebook_folder: Path, base: CodeFormer, gmflow: Path, tmp_path: Path) -> None:
     """GMFlow guides and stays; the adversary learns beside, and what it has learnt is kept for a run that goes on."""
     torch.manual_seed(0)
     network, stage = keep_on(base, gmflow), stage_on(base, codebook_folder)
@@ -70,7 +70,7 @@ def test_a_step_of_the_paper_recipe(codebook_folder: Path, base: CodeFormer, gmf
     assert kept["optimiser"]["state"] and all(torch.equal(value, kept["adversary"][key]) for key, value in stage.adversary.net.state_dict().items())
 
 
-def test_the_adversary_changes_what_is_learnt(codebook_folder: Path, base: CodeFormer) -> None:
+def test_the_adversary_changes_the_trained_weights(codebook_folder: Path, base: CodeFormer) -> None:
     """Its term reaches cross-frame attention with its weight, and no factor on top."""
     torch.manual_seed(0)
     network = keep_on(base)
@@ -86,7 +86,7 @@ def test_the_adversary_changes_what_is_learnt(codebook_folder: Path, base: CodeF
     assert any(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in network.cross_fuse.parameters())
 
 
-def test_the_weights_of_the_adversary_in_stage_one(codebook_folder: Path) -> None:
+def test_the_adversarial_weight_of_stage_one(codebook_folder: Path) -> None:
     """Without the adaptive factor the term is weight times how badly the adversary is fooled, whatever the other terms are."""
     recipe = replace(TINY, adversary=(0.5, 0.0), adversary_from=(0, 0), adaptive=False, pixels=1e-6)
     stage = AutoEncoding(recipe, *faces_of(codebook_folder / "faces"))
@@ -99,7 +99,7 @@ def test_the_weights_of_the_adversary_in_stage_one(codebook_folder: Path) -> Non
     assert term.item() == pytest.approx(0.5 * fooled.item(), rel=1e-3)
 
 
-def test_flow_weights_go_where_they_belong(base: CodeFormer, gmflow: Path, tmp_path: Path) -> None:
+def test_flow_weights_are_loaded_into_the_flow_network(base: CodeFormer, gmflow: Path, tmp_path: Path) -> None:
     """Out of a KEEP that has GMFlow inside, too; a file without one is named, and who gets none is told."""
     whole = keep_on(base, gmflow)
     torch.save({"params_ema": whole.state_dict()}, tmp_path / "keep.pth")
@@ -115,7 +115,7 @@ def test_flow_weights_go_where_they_belong(base: CodeFormer, gmflow: Path, tmp_p
         cli.run(parser.parse_args(["dicface", *common, "--gmflow", str(gmflow)]))
 
 
-def test_the_command_takes_gmflow_and_its_file_says_so(
+def test_the_command_takes_gmflow_and_records_it(
     codebook_folder: Path, base: CodeFormer, gmflow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(cli.RECIPES["keep"], "paper", TINY_PAPER)

@@ -42,7 +42,7 @@ def test_nearest_codes_pass_gradients_straight_through() -> None:
     assert book.embedding.weight.grad[used].abs().sum() > 0
 
 
-def test_code_losses_vanish_at_the_right_codes_only() -> None:
+def test_code_losses_are_zero_only_at_the_right_codes() -> None:
     book = codebook()
     index = torch.randint(16, (2, 16))
     logits = 50.0 * F.one_hot(index, 16)
@@ -62,7 +62,7 @@ def test_dirichlet_divergence_is_torchs() -> None:
     assert dirichlet_divergence(torch.full((2, 16), 0.7), 0.7).abs() < 1e-4
 
 
-def test_own_features_tell_pictures_apart_and_guide_the_output_only() -> None:
+def test_encoder_features_separate_images_and_have_gradients_of_the_output_only() -> None:
     torch.manual_seed(2)
     distance = EncoderFeatures(Encoder(SIZES), (32, 16))
     output, target = torch.randn(1, 3, 32, 32, requires_grad=True), torch.randn(1, 3, 32, 32)
@@ -73,7 +73,7 @@ def test_own_features_tell_pictures_apart_and_guide_the_output_only() -> None:
     assert all(parameter.grad is None for parameter in distance.parameters())
 
 
-def test_the_adversary_learns_and_its_weight_balances_gradients() -> None:
+def test_the_adversary_is_trained_and_its_adaptive_weight_balances_gradients() -> None:
     torch.manual_seed(3)
     adversary = PatchDiscriminator(8, 2)
     real, fake = torch.rand(4, 3, 32, 32), torch.rand(4, 3, 32, 32) * 0.2

@@ -80,7 +80,7 @@ def test_the_loss_is_eq_6_weighted_as_the_recipe_says(tmp_path: Path) -> None:
     assert torch.allclose(plain.denoising(nothing, batch, 1, False)["noise"], power.mean())  # type: ignore[arg-type]
 
 
-def test_noisy_faces_are_samples_of_q(tmp_path: Path) -> None:
+def test_noisy_faces_are_samples_of_the_forward_process(tmp_path: Path) -> None:
     image, video = stages(tmp_path)
     for stage, clips in ((image, 2), (video, 1)):
         batch = stage.batch(3, generator_for(1))
@@ -91,7 +91,7 @@ def test_noisy_faces_are_samples_of_q(tmp_path: Path) -> None:
         assert bool((batch["level"] >= math.cos(math.radians(87)) - 1e-4).all())
 
 
-def test_conditions_are_dropped_and_thinned_as_often_as_asked(tmp_path: Path) -> None:
+def test_conditions_are_dropped_and_masked_with_the_given_probabilities(tmp_path: Path) -> None:
     always = stages(tmp_path, replace(TINY, dropped=1.0))[0]
     assert bool((always.batch(0, generator_for(0))["condition"] == 0).all())
     never = stages(tmp_path, replace(TINY, dropped=0.0, masked=0.0))[0]
@@ -137,7 +137,7 @@ def test_the_published_recipes_are_table_11(task: str) -> None:
 
 
 @pytest.mark.usefixtures("quick_validation")
-def test_the_network_for_blur_learns_in_both_stages(tmp_path: Path) -> None:
+def test_the_blur_network_trains_in_both_stages(tmp_path: Path) -> None:
     """It is told the step of the linear schedule; dropout acts on the image network only while that learns; the last weights are kept."""
     sizes = BlurConfig(side=SIDE, channels=32, multipliers=(1, 1), res_blocks=1, attention=frozenset({1}), recurrence=frozenset(), head=32)
     plans = (replace(SHORT, steps=2, ema=0.0, decay=0.05) for _ in range(2))
@@ -208,7 +208,7 @@ def flows_of(spynet: SPyNet) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("names", ["mmagic", "basicsr", "inside"])
-def test_spynets_weights_reach_every_layer(tmp_path: Path, names: str) -> None:
+def test_spynet_weights_are_shared_by_every_layer(tmp_path: Path, names: str) -> None:
     path, spynet = spynet_file(tmp_path, names)
     network = FLOWING.sizes.network()
     load_spynet(network, path)
@@ -216,7 +216,7 @@ def test_spynets_weights_reach_every_layer(tmp_path: Path, names: str) -> None:
     assert len(inside) == 3 and all(torch.equal(flows_of(module), flows_of(spynet)) for module in inside)
 
 
-def test_what_is_no_spynet_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_spynet_is_refused(tmp_path: Path) -> None:
     torch.save({"layer.weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"other.pth holds 1 tensors .* give https://\S+spynet_20210409"):
         load_spynet(FLOWING.sizes.network(), tmp_path / "other.pth")
@@ -224,7 +224,7 @@ def test_what_is_no_spynet_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("quick_validation")
 @pytest.mark.usefixtures("quick_validation")
-def test_two_stages_with_recurrence_learn_resume_and_load(tmp_path: Path) -> None:
+def test_two_stages_with_flow_propagation_train_resume_and_load(tmp_path: Path) -> None:
     path, spynet = spynet_file(tmp_path)
 
     def run(folder: str, stop_at: tuple[str, int] | None = None) -> BicubicUNet:
@@ -258,7 +258,7 @@ def test_two_stages_with_recurrence_learn_resume_and_load(tmp_path: Path) -> Non
     assert torch.equal(flows_of(found), flows_of(spynet))  # never trained
 
 
-def test_recurrence_sees_the_motion_of_the_condition(tmp_path: Path) -> None:
+def test_feature_propagation_uses_the_flow_of_the_condition(tmp_path: Path) -> None:
     """The loss of a clip depends on SPyNet's weights once the carried features count; in bfloat16 too, in which flow stays float32."""
     path, _ = spynet_file(tmp_path)
     torch.manual_seed(0)

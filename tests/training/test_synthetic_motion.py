@@ -21,7 +21,7 @@ def picture(side: int = 64) -> torch.Tensor:
     return F.interpolate(coarse, (side, side), mode="bicubic").clamp(0, 1)[0]
 
 
-def test_motion_is_smooth_bounded_and_repeatable() -> None:
+def test_synthetic_motion_is_smooth_bounded_and_repeatable() -> None:
     motion = Motion(period=16)
     clip, again = (animate(picture(), 32, motion, torch.Generator().manual_seed(1)) for _ in range(2))
     assert torch.equal(clip, again)
@@ -33,12 +33,12 @@ def test_motion_is_smooth_bounded_and_repeatable() -> None:
     assert 0.1 < largest < 3  # pixels of 64
 
 
-def test_without_amounts_nothing_moves() -> None:
+def test_motion_of_zero_amounts_is_the_identity() -> None:
     still = animate(picture(), 3, Motion(0, 0, 0, 0, light=0), torch.Generator().manual_seed(0))
     assert (still - picture()).abs().max() < 1e-5
 
 
-def test_clips_of_a_folder_are_pieces_in_order(tmp_path: Path) -> None:
+def test_sampled_clips_are_consecutive_frames(tmp_path: Path) -> None:
     for index in range(9):
         frame = np.full((32, 32, 3), 20 * index, np.uint8)
         folder = tmp_path / "anna"
@@ -60,7 +60,7 @@ def write_film(path: Path, frames: int, shade: int) -> None:
             sink.write(torch.full((1, 3, 64, 64), (shade + 2 * index) / 255), [Fraction(index, 25)], [Fraction(index + 1, 25)])
 
 
-def test_films_that_do_not_fit_are_decoded_piece_by_piece(tmp_path: Path) -> None:
+def test_clips_beyond_the_memory_limit_are_decoded_on_demand(tmp_path: Path) -> None:
     write_film(tmp_path / "a.mp4", 80, 20)
     write_film(tmp_path / "b.mp4", 7, 100)
     write_film(tmp_path / "short.mp4", 3, 200)

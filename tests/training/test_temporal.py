@@ -50,7 +50,7 @@ def clip(frames: int) -> torch.Tensor:
     return torch.rand(frames, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def test_keep_starts_as_its_base_and_learns_its_own_parts(codebook_folder: Path, base: CodeFormer, tmp_path: Path) -> None:
+def test_keep_starts_as_its_base_and_trains_only_its_own_layers(codebook_folder: Path, base: CodeFormer, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network, stage = keep_on(base), stage_of(KeepStage, KEEP_TINY, base, codebook_folder)
     stage.start(network, {})
@@ -70,7 +70,7 @@ def test_keep_starts_as_its_base_and_learns_its_own_parts(codebook_folder: Path,
     assert "dB over the base, frame by frame" in (tmp_path / "temporal.json").read_text()
 
 
-def test_keeps_gains_learn_to_trust_the_past_where_it_is_right(codebook_folder: Path, base: CodeFormer) -> None:
+def test_keeps_gains_learn_to_trust_a_correct_past(codebook_folder: Path, base: CodeFormer) -> None:
     """The present is noise and the past is clean: the weight of the prediction rises."""
     torch.manual_seed(0)
     network, stage = keep_on(base), stage_of(KeepStage, replace(KEEP_TINY, pixels=0.0, warping=0.0), base, codebook_folder)
@@ -94,7 +94,7 @@ def test_keeps_gains_learn_to_trust_the_past_where_it_is_right(codebook_folder: 
     assert gain() > before + 0.02
 
 
-def test_dicface_starts_as_its_base_with_steeper_codes(codebook_folder: Path, base: CodeFormer, tmp_path: Path) -> None:
+def test_dicface_starts_as_its_base_with_scaled_logits(codebook_folder: Path, base: CodeFormer, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network, stage = dicface_on(base, 3), stage_of(DicFaceStage, DICFACE_TINY, base, codebook_folder)
     stage.start(network, {})
@@ -132,7 +132,7 @@ def test_dicfaces_loss_is_eq_9(codebook_folder: Path, base: CodeFormer) -> None:
     torch.testing.assert_close(terms["divergence"], 0.5 * kl_divergence(Dirichlet(alpha), prior).mean(), rtol=1e-4, atol=1e-4)
 
 
-def test_dicface_draws_weights_and_holds_them_to_the_prior(codebook_folder: Path, base: CodeFormer) -> None:
+def test_dicface_samples_code_weights_and_has_the_kl_to_the_prior(codebook_folder: Path, base: CodeFormer) -> None:
     torch.manual_seed(0)
     recipe = replace(DICFACE_TINY, sampled=True, divergence=1.0, pixels=0.0, codes=0.0)
     network, stage = dicface_on(base, 3), stage_of(DicFaceStage, recipe, base, codebook_folder)
@@ -153,12 +153,12 @@ def test_dicface_draws_weights_and_holds_them_to_the_prior(codebook_folder: Path
     assert torch.allclose(mean.sum(-1), torch.ones(()), atol=1e-5)
 
 
-def test_keep_without_its_flow_network_has_no_weights_of_it(base: CodeFormer) -> None:
+def test_keep_without_gmflow_stores_no_flow_weights(base: CodeFormer) -> None:
     network = keep_on(base)
     assert isinstance(network, KEEP) and not any(key.startswith("flownet") for key in network.state_dict())
 
 
-def test_a_keep_of_the_published_sizes_has_no_flow_network_either() -> None:
+def test_keep_of_published_sizes_without_gmflow_has_no_flow_network() -> None:
     """Its GMFlow would be a random one, exported and then used."""
     assert keep_config(CodeConfig()) == replace(KeepConfig(), flow_network=False)
 
@@ -177,7 +177,7 @@ def test_two_faces_are_enough_to_validate(kind: type, codebook_folder: Path, bas
     assert len(sheet) == 2 and abs(figures["dB over the base, frame by frame"]) < 20
 
 
-def test_drawn_weights_repeat_with_their_generator_and_carry_gradients() -> None:
+def test_gamma_samples_are_repeatable_and_differentiable() -> None:
     alpha = torch.full((2000,), 3.0, requires_grad=True)
     first, again, other = (gamma_sample(alpha, generator_for(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
@@ -186,7 +186,7 @@ def test_drawn_weights_repeat_with_their_generator_and_carry_gradients() -> None
     assert alpha.grad is not None and abs(alpha.grad.mean().item() - 1) < 0.1  # d E[gamma] / d alpha = 1
 
 
-def test_a_resumed_run_draws_the_same_weights(codebook_folder: Path, base: CodeFormer, tmp_path: Path) -> None:
+def test_a_resumed_run_samples_the_same_code_weights(codebook_folder: Path, base: CodeFormer, tmp_path: Path) -> None:
     recipe = replace(DICFACE_TINY, sampled=True, plan=Plan(3, 1, 1e-3, 1e-4, ema=0.5))
 
     def run(folder: str, stop_at: int = 0) -> torch.nn.Module:
@@ -237,7 +237,7 @@ def test_a_base_of_another_size_or_kind_is_refused(arguments, codebook_folder: P
         cli.run(arguments("--out", out, "--base", tmp_path / "page.pth"))
 
 
-def test_a_clip_is_as_long_as_was_asked(arguments, base: CodeFormer, tmp_path: Path) -> None:
+def test_clips_have_the_requested_length(arguments, base: CodeFormer, tmp_path: Path) -> None:
     torch.save({"params_ema": base.state_dict()}, tmp_path / "mine.pth")
     out = tmp_path / "elsewhere" / "keep.safetensors"
     seen: list[int] = []
@@ -262,7 +262,7 @@ def test_an_unfinished_run_is_written_without_the_encoder_of_clean_faces(argumen
     assert cli.run(options) == 0 and isinstance(load_network(out).network, KEEP)
 
 
-def test_a_base_that_torch_saved_makes_a_file_that_stands_alone(arguments, codebook_folder: Path, base: CodeFormer, tmp_path: Path) -> None:
+def test_a_pth_base_gives_a_self_contained_file(arguments, codebook_folder: Path, base: CodeFormer, tmp_path: Path) -> None:
     torch.save({"params_ema": base.state_dict()}, tmp_path / "mine.pth")
     out = tmp_path / "elsewhere" / "keep.safetensors"
     assert cli.run(arguments("--out", out, "--base", tmp_path / "mine.pth")) == 0
@@ -276,7 +276,7 @@ def test_a_base_that_torch_saved_makes_a_file_that_stands_alone(arguments, codeb
 
 
 @pytest.mark.parametrize("task", ["colourise", "inpaint"])
-def test_dicface_learns_its_other_two_tasks(codebook_folder: Path, base: CodeFormer, tmp_path: Path, task: str) -> None:
+def test_dicface_trains_for_colourisation_and_inpainting(codebook_folder: Path, base: CodeFormer, tmp_path: Path, task: str) -> None:
     """Grey in, or white strokes in; two steps of each, all layers but the positions learning."""
     recipe = for_task(replace(DICFACE_TINY, plan=replace(DICFACE_TINY.plan, steps=2), anchored=True, frozen=True, divergence=1.0), task)
     assert (recipe.divergence, recipe.anchored, recipe.frozen) == (0.0, False, False)
@@ -297,7 +297,7 @@ def test_dicface_learns_its_other_two_tasks(codebook_folder: Path, base: CodeFor
     assert all(map(math.isfinite, figures.values())) and len(sheet)
 
 
-def test_a_clip_that_stands_still_needs_one_frame(base: CodeFormer) -> None:
+def test_a_still_clip_gives_the_result_of_its_single_frame(base: CodeFormer) -> None:
     """Attention over equal frames gives what one gives, whatever the positions in time: a fifth of the work."""
     network = dicface_on(base, 5)
     with torch.no_grad():
@@ -309,7 +309,7 @@ def test_a_clip_that_stands_still_needs_one_frame(base: CodeFormer) -> None:
 
 
 @pytest.mark.parametrize("task", ["colourise", "inpaint"])
-def test_the_small_network_learns_a_further_task_on_what_restores(codebook_folder: Path, base: CodeFormer, tmp_path: Path, task: str) -> None:
+def test_further_tasks_start_from_the_restoring_network(codebook_folder: Path, base: CodeFormer, tmp_path: Path, task: str) -> None:
     """What hands features on learns, the codes' own layers stay; of a hole only what was hidden counts."""
     assert for_task(DICFACE_SMALL, task).unfrozen == TASKS_SMALL.unfrozen
     recipe = replace(TASKS_SMALL, task=task, plan=PLAN, blind=TINY.blind, frames=3)
