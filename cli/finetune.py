@@ -107,7 +107,7 @@ def _base_path(text: str) -> Path:
 
 
 def _reals(folder: Path | None, side: int) -> Any:
-    from ..finetune.dataset import OnDisk
+    from ..finetune.dataset import ImageFiles
     from ..video.files import IMAGE_SUFFIXES
 
     if folder is None:
@@ -115,4 +115,4 @@ def _reals(folder: Path | None, side: int) -> Any:
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         raise ValueError(f"{folder} holds no pictures; give a folder of aligned clean faces, or leave --reals out")
-    return OnDisk(paths, side)
+    return ImageFiles(paths, side)

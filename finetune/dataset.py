@@ -61,7 +61,7 @@ class Pairs:
                 f"{folder} holds {len(alone)} pictures without a partner ({alone[0]} first); {INPUTS} and {TARGETS} need the same file names"
             )
         paths = [[found[part][name] for name in sorted(found[part])] for part in (INPUTS, TARGETS)]
-        stored: list[Sequence[Tensor]] = [OnDisk(half, side) for half in paths]
+        stored: list[Sequence[Tensor]] = [ImageFiles(half, side) for half in paths]
         digest = digest_of(*stored)
         if 2 * len(paths[0]) * 3 * side**2 <= in_memory:
             stored = [list(half) for half in stored]
@@ -75,7 +75,7 @@ class Pairs:
         return self.inputs[index].float() / 255, self.targets[index].float() / 255
 
 
-class OnDisk(Sequence[Tensor]):
+class ImageFiles(Sequence[Tensor]):
     """Pictures (3, side, side) uint8, decoded on access. Their headers are checked at once.
 
     Raises:
@@ -103,7 +103,7 @@ class OnDisk(Sequence[Tensor]):
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
         if isinstance(index, slice):
-            return OnDisk(self.paths[index], self.side)
+            return ImageFiles(self.paths[index], self.side)
         return read_picture(self.paths[index], self.side)
 
 

@@ -53,7 +53,7 @@ def stages_of(
     stages: list[Stage] = [AutoEncoding(recipe, faces, held_out, device), CodePrediction(recipe, faces, held_out)]
     stages.append(Joint(recipe, faces, held_out, device))
     if cleaned is not None:
-        stages.append(OnCleaned(recipe, faces, held_out, device, clips=cleaned[0], held_out_clips=cleaned[1]))
+        stages.append(CleanedStage(recipe, faces, held_out, device, clips=cleaned[0], held_out_clips=cleaned[1]))
     return stages
 
 
@@ -268,7 +268,7 @@ class Joint(CodePrediction):
 
 
 @dataclass
-class OnCleaned(_CodebookStage):
+class CleanedStage(_CodebookStage):
     """The feature transforms are trained further on small faces that the blind restorer cleaned, through `fused`, which combines both outputs.
 
     Everything that KEEP, DicFace and its tasks share with this network is frozen: encoder, codes, generator.

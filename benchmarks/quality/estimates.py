@@ -18,7 +18,7 @@ import torch
 from undescribed import Change, each
 
 from fvr.physics.traces import find_traces
-from fvr.training.data.codecs import through
+from fvr.training.data.codecs import transcoded
 
 FRAMES, SIDE = 8, 336
 FILTERS = {"nearest": cv2.INTER_NEAREST, "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "lanczos": cv2.INTER_LANCZOS4}
@@ -61,7 +61,7 @@ def jpeg(frames: np.ndarray, quality: int) -> np.ndarray:
 
 
 def coded(frames: np.ndarray, crf: int | None) -> np.ndarray:
-    return frames if crf is None else through(frames, "h264", crf)
+    return frames if crf is None else transcoded(frames, "h264", crf)
 
 
 NEITHER: dict[str, Change] = {
@@ -74,11 +74,11 @@ NEITHER: dict[str, Change] = {
     "H.264 crf 28": partial(coded, crf=28),
     "H.264 crf 34": partial(coded, crf=34),
     "blur 1.5, noise 9, H.264 crf 26": lambda frames: coded(noisy(blurred(frames, 1.5), 9), 26),
-    "H.265 crf 30": partial(through, codec="h265", quality=30),
+    "H.265 crf 30": partial(transcoded, codec="h265", quality=30),
 }
 BLOCKS: dict[str, Change] = {
     **{f"JPEG {quality}": partial(jpeg, quality=quality) for quality in (30, 60, 85)},
-    **{f"{codec.upper()} q {q}": partial(through, codec=codec, quality=q) for codec in ("mpeg2", "mpeg4") for q in (4, 8, 16)},
+    **{f"{codec.upper()} q {q}": partial(transcoded, codec=codec, quality=q) for codec in ("mpeg2", "mpeg4") for q in (4, 8, 16)},
 }
 FACTORS = (1.5, 2.0, 2.25, 3.0, 4.0)
 

@@ -29,7 +29,7 @@ from fvr.methods.base import Restorer, restore_frames
 from fvr.methods.registry import build_restorer, with_estimates
 from fvr.models import embedded
 from fvr.models.device import on
-from fvr.training.data.codecs import through
+from fvr.training.data.codecs import transcoded
 from fvr.video import read_frames
 
 FRAMES, FIRST = 6, 20
@@ -48,7 +48,7 @@ def enlarged(frames: np.ndarray, share: float, way: int, codec: str | None = Non
     """Shrunk, coded, and enlarged again."""
     height, width = frames.shape[1:3]
     small = each(frames, lambda frame: cv2.resize(frame, (int(width * share) // 2 * 2, int(height * share) // 2 * 2), interpolation=cv2.INTER_AREA))
-    small = small if codec is None else through(small, codec, quality)
+    small = small if codec is None else transcoded(small, codec, quality)
     return each(small, lambda frame: cv2.resize(frame, (width, height), interpolation=way))
 
 
@@ -101,7 +101,7 @@ def taped(frames: np.ndarray) -> np.ndarray:
         return cv2.remap(frame, x + offsets, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
     lines = each(lines, trembling)
-    return through(of_each_colour(noisy(lines, 4, 1), (5, 1.2), 4).clip(0, 255), "h264", 23)
+    return transcoded(of_each_colour(noisy(lines, 4, 1), (5, 1.2), 4).clip(0, 255), "h264", 23)
 
 
 def filmed(frames: np.ndarray) -> np.ndarray:
@@ -113,7 +113,7 @@ def filmed(frames: np.ndarray) -> np.ndarray:
             place = (int(rng.integers(frame.shape[1])), int(rng.integers(frame.shape[0])))
             cv2.circle(frame, place, int(rng.integers(1, 3)), (float(rng.choice((15, 245))),) * 3, -1)
         frame[:, int(rng.integers(frame.shape[1]))] = 230
-    return through(grain.clip(0, 255), "h264", 24)
+    return transcoded(grain.clip(0, 255), "h264", 24)
 
 
 def by_webcam(frames: np.ndarray) -> np.ndarray:
@@ -121,14 +121,14 @@ def by_webcam(frames: np.ndarray) -> np.ndarray:
     dark = noisy(0.55 * frames, 6, 3, 1.1)
     for number in range(1, len(dark)):
         dark[number] = (dark[number] + dark[number - 1]) / 2
-    return through(sharpened(dark).clip(0, 255), "h264", 28) / 0.55
+    return transcoded(sharpened(dark).clip(0, 255), "h264", 28) / 0.55
 
 
 def from_screen(frames: np.ndarray) -> np.ndarray:
     """Filmed from a screen: soft, with a moire of both grids, and noise."""
     y, x = np.mgrid[: frames.shape[1], : frames.shape[2]]
     moire = 4 * np.sin(2 * np.pi * x / 3.3) * np.cos(2 * np.pi * y / 4.1)
-    return through(noisy(each(frames, partial(soft, sigma=1)) + moire[..., None], 2).clip(0, 255), "h264", 25)
+    return transcoded(noisy(each(frames, partial(soft, sigma=1)) + moire[..., None], 2).clip(0, 255), "h264", 25)
 
 
 def smooth(frame: np.ndarray) -> np.ndarray:
@@ -139,7 +139,7 @@ def smooth(frame: np.ndarray) -> np.ndarray:
 def upscaled(frames: np.ndarray) -> np.ndarray:
     """As upscalers that smooth skin and sharpen edges leave it."""
     large = each(enlarged(frames, 0.5, cv2.INTER_LANCZOS4, "h264", 26), lambda frame: cv2.bilateralFilter(frame.astype(np.float32), 9, 18, 5))
-    return through(sharpened(large).clip(0, 255), "h264", 20)
+    return transcoded(sharpened(large).clip(0, 255), "h264", 20)
 
 
 def dithered(frames: np.ndarray) -> np.ndarray:
@@ -149,35 +149,35 @@ def dithered(frames: np.ndarray) -> np.ndarray:
 
 KINDS: dict[str, Change] = {
     "clean": lambda frames: frames,
-    **{f"h264 crf {crf}": partial(through, codec="h264", quality=crf) for crf in (18, 23, 34)},
-    "h265 crf 36": partial(through, codec="h265", quality=36),
-    "vp9 crf 50": partial(through, codec="vp9", quality=50),
-    **{f"mpeg4 q {q}": partial(through, codec="mpeg4", quality=q) for q in (4, 12)},
-    "mpeg2 q 8": partial(through, codec="mpeg2", quality=8),
-    "mjpeg q 12": partial(through, codec="mjpeg", quality=12),
+    **{f"h264 crf {crf}": partial(transcoded, codec="h264", quality=crf) for crf in (18, 23, 34)},
+    "h265 crf 36": partial(transcoded, codec="h265", quality=36),
+    "vp9 crf 50": partial(transcoded, codec="vp9", quality=50),
+    **{f"mpeg4 q {q}": partial(transcoded, codec="mpeg4", quality=q) for q in (4, 12)},
+    "mpeg2 q 8": partial(transcoded, codec="mpeg2", quality=8),
+    "mjpeg q 12": partial(transcoded, codec="mjpeg", quality=12),
     "raw noise 4": partial(noisy, deviation=4),
     "raw noise 10": partial(noisy, deviation=10),
     **{f"grey noise {deviation}": partial(noisy, deviation=deviation, colours=1) for deviation in (2, 4)},
     "grain 8": partial(noisy, deviation=8, colours=1, width=0.9),
-    "grain 10 h264": lambda frames: through(noisy(frames, 10, 1, 0.9), "h264", 26),
-    "defocus 3 h264": lambda frames: through(blurred(frames, disk(3)), "h264", 23),
-    **{f"blur {sigma} h264": lambda frames, sigma=sigma: through(each(frames, partial(soft, sigma=sigma)), "h264", 24) for sigma in (1.5, 6)},
-    "shaken 9 h264": lambda frames: through(blurred(frames, np.ones((1, 9), np.float32)), "h264", 23),
-    "sharpened h264": lambda frames: through(sharpened(frames), "h264", 23),
-    "combed h264": lambda frames: through(combed(frames), "h264", 23),
+    "grain 10 h264": lambda frames: transcoded(noisy(frames, 10, 1, 0.9), "h264", 26),
+    "defocus 3 h264": lambda frames: transcoded(blurred(frames, disk(3)), "h264", 23),
+    **{f"blur {sigma} h264": lambda frames, sigma=sigma: transcoded(each(frames, partial(soft, sigma=sigma)), "h264", 24) for sigma in (1.5, 6)},
+    "shaken 9 h264": lambda frames: transcoded(blurred(frames, np.ones((1, 9), np.float32)), "h264", 23),
+    "sharpened h264": lambda frames: transcoded(sharpened(frames), "h264", 23),
+    "combed h264": lambda frames: transcoded(combed(frames), "h264", 23),
     "0.4 nearest": partial(enlarged, share=0.4, way=cv2.INTER_NEAREST),
     "0.35 h264 bilinear": partial(enlarged, share=0.35, way=cv2.INTER_LINEAR, codec="h264", quality=28),
     "vhs h264": taped,
     "old film h264": filmed,
     "webcam h264": by_webcam,
     "from a screen h264": from_screen,
-    "smoothed h264": lambda frames: through(each(frames, smooth), "h264", 23),
+    "smoothed h264": lambda frames: transcoded(each(frames, smooth), "h264", 23),
     "upscaled h264": upscaled,
-    "mjpeg q 20 h264": lambda frames: through(through(frames, "mjpeg", 20), "h264", 22),
+    "mjpeg q 20 h264": lambda frames: transcoded(transcoded(frames, "mjpeg", 20), "h264", 22),
     "0.33 vp9 bilinear": partial(enlarged, share=0.33, way=cv2.INTER_LINEAR, codec="vp9", quality=38),
     "gif": dithered,
     "bands of 8": lambda frames: frames // 8 * 8 + 4,
-    "h264 at 0.6 again": lambda frames: through(enlarged(frames, 0.6, cv2.INTER_CUBIC, "h264", 30), "h264", 30),
+    "h264 at 0.6 again": lambda frames: transcoded(enlarged(frames, 0.6, cv2.INTER_CUBIC, "h264", 30), "h264", 30),
 }
 
 

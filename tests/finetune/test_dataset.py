@@ -11,7 +11,7 @@ from helpers.tiny_pairs import noisy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fvr.finetune.dataset import OnDisk, Pairs
+from fvr.finetune.dataset import ImageFiles, Pairs
 from fvr.finetune.options import HeldOut
 
 
@@ -58,7 +58,7 @@ def test_pairs_from_a_folder_equal_pairs_from_a_batch(tmp_path: Path) -> None:
     whole = Pairs.of_images(source, target, 32)
     for memory in (1 << 30, 0):
         read = Pairs.of_folder(tmp_path, 32, memory)
-        assert isinstance(read.inputs, OnDisk) == (memory == 0)
+        assert isinstance(read.inputs, ImageFiles) == (memory == 0)
         for i in range(5):
             for ours, theirs in zip(read.pair(i), whole.pair(i), strict=True):
                 assert (ours - theirs).abs().max() <= 1 / 255 + 1e-6

@@ -16,7 +16,7 @@ from helpers.tiny_pairs import SIDE, base, noisy, pairs
 from safetensors.torch import load_file
 
 from fvr.finetune.checkpoint import check_writable, stored_dtype
-from fvr.finetune.dataset import OnDisk, Pairs
+from fvr.finetune.dataset import ImageFiles, Pairs
 from fvr.finetune.options import FineTune, planned
 from fvr.finetune.run import fine_tune, fingerprint
 from fvr.models.checkpoints.state_dict import notes_of
@@ -114,16 +114,16 @@ def test_clean_faces_are_hashed_one_by_one_and_undecoded_from_disk(tmp_path: Pat
     def mark(reals: Sequence[torch.Tensor]) -> str:
         return fingerprint(found, data, quick(), run, reals)
 
-    first = mark(Drawn(40)), mark(OnDisk(paths, SIDE))
+    first = mark(Drawn(40)), mark(ImageFiles(paths, SIDE))
     tracemalloc.start()
-    assert (mark(Drawn(40)), mark(OnDisk(paths, SIDE))) == first
+    assert (mark(Drawn(40)), mark(ImageFiles(paths, SIDE))) == first
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 500_000, peak  # all forty are two millions
     data_of_one = bytearray(paths[7].read_bytes())
     data_of_one[-20] ^= 1
     paths[7].write_bytes(bytes(data_of_one))
-    assert mark(Drawn(40, other=7)) != first[0] and mark(OnDisk(paths, SIDE)) != first[1]
+    assert mark(Drawn(40, other=7)) != first[0] and mark(ImageFiles(paths, SIDE)) != first[1]
 
 
 def test_pairs_that_are_not_square_are_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fvr.physics.traces import Traces, find_traces
-from fvr.training.data.codecs import through
+from fvr.training.data.codecs import transcoded
 
 SHARED = Path(__file__).parents[3] / "shared"
 FRAMES, SIDE = 4, 336
@@ -84,7 +84,7 @@ def test_enlargement_is_found_within_a_hundredth(clip, factor, way):
 @pytest.mark.parametrize("factor", [1.5, 2, 3, 4])
 @pytest.mark.parametrize("crf", [20, 28, 34])
 def test_h264_after_it_hides_an_enlargement_and_makes_none(clip, factor, crf):
-    found = seen(through(enlarged(clip, factor, "bilinear"), "h264", crf))
+    found = seen(transcoded(enlarged(clip, factor, "bilinear"), "h264", crf))
     assert found.enlargement == 1 or found.enlargement == pytest.approx(factor, rel=0.02)
     assert found.enlargement > 1 or (factor, crf) != (3, 20)
 
@@ -93,7 +93,7 @@ def test_h264_after_it_hides_an_enlargement_and_makes_none(clip, factor, crf):
 def test_blocks_are_found_wherever_they_begin(damage):
     codec, quality = damage
     still = np.repeat(leaves(1)[None, :SIDE, :SIDE], FRAMES, 0).astype(np.float32)
-    coded = jpeg(still, quality) if codec == "jpeg" else through(still, codec, quality)
+    coded = jpeg(still, quality) if codec == "jpeg" else transcoded(still, codec, quality)
     for found in (seen(coded), seen(coded[:, 3:, 6:])):
         assert (found.enlargement, found.blocks) == (1, 8) and found.describe() == "blocks of 8 pixels"
 
@@ -107,7 +107,7 @@ def test_blocks_that_were_enlarged_are_larger(clip, factor):
 
 @pytest.mark.parametrize("crf", [18, 23, 28, 34])
 def test_h264_shows_neither(clip, crf):
-    assert not seen(through(clip, "h264", crf)).any
+    assert not seen(transcoded(clip, "h264", crf)).any
 
 
 def test_no_false_alarm_in_fifty_crops():

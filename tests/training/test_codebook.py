@@ -22,7 +22,7 @@ from fvr.models.embedded import read_embedded
 from fvr.models.vq import VQAutoEncoder
 from fvr.training import cli
 from fvr.training.card import Card, export
-from fvr.training.codebook import REVIVAL_FACES, AutoEncoding, CodePrediction, Joint, OnCleaned, clean_encoder, network_of, stages_of
+from fvr.training.codebook import REVIVAL_FACES, AutoEncoding, CleanedStage, CodePrediction, Joint, clean_encoder, network_of, stages_of
 from fvr.training.data.cleaned import CleanedClips
 from fvr.training.data.faces import Faces
 from fvr.training.data.footage import Footage
@@ -297,7 +297,7 @@ def test_cleaned_clips_train_the_feature_transforms_only(codebook_folder: Path, 
     network.load_state_dict(load_file(codebook_folder / "work" / "joint.safetensors"))
     before = copy.deepcopy(network.state_dict())
     stage = stages_of(recipe, faces, held_out, CPU, (clips, clips))[-1]
-    assert isinstance(stage, OnCleaned)
+    assert isinstance(stage, CleanedStage)
     train(network, [stage], Run(tmp_path / "work", validate_every=3, precision=None), recipe.name)
     assert {name.split(".")[0] for name, value in network.state_dict().items() if not torch.equal(value, before[name])} == {"fuse_convs_dict"}
     figures = json.loads((tmp_path / "work" / "cleaned.json").read_text())[-1]["figures"]

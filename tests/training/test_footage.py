@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from fvr.training.data.codecs import CODECS, from_yuv420, through, to_yuv420
+from fvr.training.data.codecs import CODECS, from_yuv420, to_yuv420, transcoded
 from fvr.training.data.faces import Faces
 from fvr.training.data.footage import KINDS, Footage, blur_kernel
-from fvr.training.data.pairs import FINE, FRAMES, WINDOW, Pairs, from_telephone, with_coarse_colours
+from fvr.training.data.pairs import FINE, FRAMES, WINDOW, Pairs, phone_processed, with_coarse_chroma
 
 
 def picture(side: int = 512) -> np.ndarray:
@@ -47,7 +47,7 @@ def test_codecs_lose_detail_with_quality_but_neither_shift_nor_darken(clip, code
     good, bad = CODECS[codec][2]
     errors = []
     for quality in (good, (good + bad) / 2):
-        coded = through(clip, codec, quality)
+        coded = transcoded(clip, codec, quality)
         assert coded.shape == clip.shape
         assert abs((coded - clip).mean()) < 1 and displacement(clip, coded) < 0.1
         errors.append(float(np.square(coded - clip).mean()))
@@ -57,7 +57,7 @@ def test_codecs_lose_detail_with_quality_but_neither_shift_nor_darken(clip, code
 @pytest.mark.parametrize("codec", ["h264", "mpeg4"])
 def test_tiny_and_odd_clips_pass_a_codec(codec):
     clip = picture()[None, :37, :51].repeat(3, 0)
-    assert np.abs(through(clip, codec, 18 if codec == "h264" else 2) - clip).mean() < 4
+    assert np.abs(transcoded(clip, codec, 18 if codec == "h264" else 2) - clip).mean() < 4
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -109,7 +109,7 @@ def test_most_degraded_pairs_have_fractional_levels_and_some_are_rounded(faces):
 
 def test_coarse_chroma_keeps_the_luma():
     clip = np.random.default_rng(0).uniform(60, 190, (2, 64, 64, 3)).astype(np.float32)
-    coarse = with_coarse_colours(clip, 0.5)
+    coarse = with_coarse_chroma(clip, 0.5)
     light, before = (each @ np.array([0.299, 0.587, 0.114], np.float32) for each in (coarse, clip))
     assert np.abs(light - before).max() < 0.01
     assert (coarse - light[..., None]).std() < 0.6 * (clip - before[..., None]).std()
@@ -119,7 +119,7 @@ def test_a_telephone_smooths_skin_and_sharpens_edges():
     rng = np.random.default_rng(0)
     edge = np.where(np.arange(64) < 32, 90.0, 160.0)[None, :, None]
     skin = np.clip(edge + rng.normal(0, 4, (64, 64, 3)), 0, 255).astype(np.float32)
-    (delivered,) = from_telephone(skin[None], rng)
+    (delivered,) = phone_processed(skin[None], rng)
     assert delivered[4:-4, 4:20].std() < 0.6 * skin[4:-4, 4:20].std()
     assert delivered[4:-4, 33:36].mean() - delivered[4:-4, 28:31].mean() > 72
 

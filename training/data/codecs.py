@@ -51,7 +51,7 @@ def from_yuv420(planes: np.ndarray, matrix: str) -> np.ndarray:
     return np.clip(np.round(rgb), 0, 255)
 
 
-def through(frames: np.ndarray, codec: str | None, quality: float, matrix: str = "bt601", options: Mapping[str, str] | None = None) -> np.ndarray:
+def transcoded(frames: np.ndarray, codec: str | None, quality: float, matrix: str = "bt601", options: Mapping[str, str] | None = None) -> np.ndarray:
     """A clip encoded and decoded: (T, H, W, 3) float32 RGB in [0, 255] to the same, without a shift.
 
     Args:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .codecs import CODECS, through
+from .codecs import CODECS, transcoded
 
 INTERPOLATIONS = {
     "nearest": cv2.INTER_NEAREST,
@@ -76,10 +76,10 @@ class Footage:
         """
         matrix = "bt601" if rng.random() < 0.5 else "bt709"
         if kind == "clean":
-            return through(frames, "h264", rng.uniform(12, 20), matrix) if rng.random() < 0.5 else to_8_bit(frames, matrix, rng)
+            return transcoded(frames, "h264", rng.uniform(12, 20), matrix) if rng.random() < 0.5 else to_8_bit(frames, matrix, rng)
         if kind == "soft":
             frames = blurred(frames, log_uniform(rng, self.blur) * scale, rng)
-            return through(frames, "h264", rng.uniform(10, 18), matrix) if rng.random() < 0.25 else to_8_bit(frames, matrix, rng)
+            return transcoded(frames, "h264", rng.uniform(10, 18), matrix) if rng.random() < 0.25 else to_8_bit(frames, matrix, rng)
         blur, scaler, noise, codec, again, sharpen, interlace = rng.random(7) < (UPLOADED if rng.random() < self.uploaded else self.chances)
         height, width = frames.shape[1:3]
         if blur:
@@ -117,12 +117,12 @@ def encoded(frames: np.ndarray, matrix: str, rng: np.random.Generator) -> np.nda
         options = {"preset": "veryfast"}
     elif codec in ("mpeg2", "mpeg4"):
         options = {"bf": str(int(rng.integers(0, 3))), "g": "12"}
-    return through(np.clip(frames, 0, 255), codec, low + (high - low) * rng.beta(1.6, 2.2), matrix, options)
+    return transcoded(np.clip(frames, 0, 255), codec, low + (high - low) * rng.beta(1.6, 2.2), matrix, options)
 
 
 def to_8_bit(frames: np.ndarray, matrix: str, rng: np.random.Generator) -> np.ndarray:
     """Rounded to 8 bits, of RGB or of 4:2:0 YCbCr, in equal shares."""
-    return through(frames, None, 0, matrix) if rng.random() < 0.5 else np.clip(np.round(frames), 0, 255)
+    return transcoded(frames, None, 0, matrix) if rng.random() < 0.5 else np.clip(np.round(frames), 0, 255)
 
 
 def blurred(frames: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ...atomic import remove_abandoned, resumable_file
 from ...colour import BT601
 from ...faces.types import CROP
-from .codecs import through
+from .codecs import transcoded
 from .faces import Faces
 from .footage import KINDS, Footage
 from .synthetic_motion import Motion, swings
@@ -30,7 +30,7 @@ WINDOW = 256
 """Side of a pair's window, in pixels of the 512 crop."""
 MARGIN = 32
 """Border around it that is degraded and then cropped, so that edges look as inside a whole frame."""
-TELEPHONES = 0.35
+PHONES = 0.35
 """Share of the ground truths processed as by a phone's camera."""
 SUBSAMPLED = 0.85
 """Share of the ground truths with chroma at half resolution, as in nearly all footage."""
@@ -112,8 +112,8 @@ class Pairs:
         corner = int(4 * rng.integers(0, (CROP - self.window) // 4 + 1)), int(4 * rng.integers(0, (CROP - self.window) // 4 + 1))
         kind = self.footage.kind(rng)
         scale = self.footage.frame_scale(rng)
-        truth = filmed(relit(moving_window(face, corner, self.window, self.frames + WARM_UP, rng), rng), scale, rng)
-        seen = as_seen(truth, self.footage, kind, scale, rng)
+        truth = camera_recorded(relit(moving_window(face, corner, self.window, self.frames + WARM_UP, rng), rng), scale, rng)
+        seen = degraded_windows(truth, self.footage, kind, scale, rng)
         first = int(rng.integers(WARM_UP + 1))
         inner = (slice(first, first + self.frames), slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
         seen, truth = (np.clip(clip[inner], 0, 255) for clip in (seen, truth))
@@ -173,24 +173,24 @@ def relit(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return (255 * np.clip(x + rng.uniform(-0.03, 0.05), 0, 1)).astype(np.float32)
 
 
-def filmed(clip: np.ndarray, scale: float, rng: np.random.Generator) -> np.ndarray:
+def camera_recorded(clip: np.ndarray, scale: float, rng: np.random.Generator) -> np.ndarray:
     """The ground truth as a good camera records it: mostly softer than a downsampled portrait, with coarser chroma, and coded once. Only what
     follows counts as degradation.
 
     Args:
         scale: frame pixels per pixel of the clip.
     """
-    if rng.random() < TELEPHONES:
-        clip = from_telephone(clip, rng)
+    if rng.random() < PHONES:
+        clip = phone_processed(clip, rng)
     elif rng.random() < 0.65:
         width = rng.uniform(0.35, 1.0)
         clip = np.stack([cv2.GaussianBlur(frame, (0, 0), width) for frame in clip])
     if rng.random() < SUBSAMPLED:
-        clip = with_coarse_colours(clip, scale / 2)
-    return through(clip, "h264", rng.uniform(10, 17)) if rng.random() < 0.4 else clip
+        clip = with_coarse_chroma(clip, scale / 2)
+    return transcoded(clip, "h264", rng.uniform(10, 17)) if rng.random() < 0.4 else clip
 
 
-def with_coarse_colours(clip: np.ndarray, scale: float) -> np.ndarray:
+def with_coarse_chroma(clip: np.ndarray, scale: float) -> np.ndarray:
     """The clip (T, S, S, 3) with its differences from grey reduced to `scale` of its side and back."""
     grey = (clip @ np.array(BT601, np.float32))[..., None]
     side = clip.shape[1]
@@ -199,7 +199,7 @@ def with_coarse_colours(clip: np.ndarray, scale: float) -> np.ndarray:
     return np.clip(grey + np.stack([cv2.resize(frame, (side, side), interpolation=cv2.INTER_LINEAR) for frame in colours]), 0, 255)
 
 
-def from_telephone(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def phone_processed(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A phone's processing: skin smoothed by a bilateral filter, then sharpened (Tomasi and Manduchi, 1998; unsharp masking)."""
     levels, reach = rng.uniform(6, 24), rng.uniform(1.5, 4)
     amount, radius = rng.uniform(0.2, 1.0), rng.uniform(0.8, 1.8)
@@ -207,7 +207,7 @@ def from_telephone(clip: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(smooth + amount * (smooth - np.stack([cv2.GaussianBlur(frame, (0, 0), radius) for frame in smooth])), 0, 255)
 
 
-def as_seen(truth: np.ndarray, footage: Footage, kind: str, scale: float, rng: np.random.Generator) -> np.ndarray:
+def degraded_windows(truth: np.ndarray, footage: Footage, kind: str, scale: float, rng: np.random.Generator) -> np.ndarray:
     """The windows as cropped from degraded frames: resampled to the frame's scale and angle, degraded there, and warped back as Face Align does."""
     side = truth.shape[1]
     small = max(16, round(side * scale / 2) * 2)
