@@ -75,13 +75,43 @@ def packed(path, target):
     return target
 
 
+def in_matroska(path, target):
+    """An AVI file as mkvmerge takes it over: an AVI header is the codec's data, and times are in decoding order."""
+    with av.open(str(path)) as source, av.open(str(target), "w", options={"write_crc32": "0"}) as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        extra, (width, height) = bytes(stream.codec_context.extradata or b""), (stream.codec_context.width, stream.codec_context.height)
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.pts, packet.stream = packet.dts, stream
+                out.mux(packet)
+    data, header = bytearray(target.read_bytes()), struct.pack("<IiiHH4sIiiII", 40 + len(extra), width, height, 1, 24, b"DIVX", *[0] * 5)
+
+    def resize(at: int, by: int) -> int:
+        """Changes an element's size; gives where its content begins."""
+        length = 9 - data[at].bit_length()
+        data[at : at + length] = (int.from_bytes(data[at : at + length], "big") + by).to_bytes(length, "big")
+        return at + length
+
+    tracks = data.rindex(b"\x16\x54\xae\x6b", 0, 1000)
+    resize(resize(tracks + 4, 40) + 1, 40)
+    private = resize(data.index(b"\x63\xa2", tracks) + 2, 40)
+    data[private:private] = header
+    data[:] = data.replace(b"V_MPEG4/ISO/ASP", b"V_MS/VFW/FOURCC", 1)
+    room = resize(data.index(b"\xec\1\0\0\0") + 1, -40)
+    del data[room : room + 40]
+    target.write_bytes(data)
+    return target
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mkv"])
 @pytest.mark.parametrize("form", ["one frame each", "packed"])
-def test_pictures_of_divx_are_shown_one_after_the_other(tmp_path, form):
+def test_pictures_of_divx_are_shown_one_after_the_other(tmp_path, form, suffix):
     """FFmpeg's own times are one frame late, and of a packed file out of order."""
     frames = moving(90, 64, 64)
     path = avi(tmp_path / "in.avi", frames, "mpeg4", bf="1", b_strategy="0", g="12", b="2000000")
     if form == "packed":
         path = packed(path, tmp_path / "packed.avi")
+    path = in_matroska(path, tmp_path / "in.mkv") if suffix == ".mkv" else path
     source = open_source(path)
     shown, times = read_frames(source)
     assert times.starts == tuple(number * STEP for number in range(90)) and times.end == 90 * STEP

@@ -15,7 +15,7 @@ import av
 
 from ...plurals import counted
 from ..files import duration_of, ffmpeg_reason, presentation_time
-from .mpeg4_in_avi import with_presentation_times
+from .mpeg4_in_avi import as_in_avi, with_presentation_times
 
 TINY = 32
 """Size in bytes up to which a packet may just repeat the previous picture, for which decoders give no frame."""
@@ -25,8 +25,8 @@ HIDING = ("vp8", "vp9")
 
 
 def has_presentation_times(stream: Any) -> bool:
-    """Whether the packets of a stream have presentation times: not in AVI, for which FFmpeg does not derive those of H.264."""
-    return stream.container.format.name != "avi" or stream.codec_context.name != "h264"
+    """Whether the packets of a stream have presentation times: not `as_in_avi`, for which FFmpeg does not derive those of H.264."""
+    return not as_in_avi(stream) or stream.codec_context.name != "h264"
 
 
 class Health:

@@ -1,4 +1,5 @@
-"""MPEG-4 Part 2 in AVI (DivX, Xvid): it states decoding times alone, and may pack a B-frame into the packet of the picture before it."""
+"""MPEG-4 Part 2 in AVI (DivX, Xvid), also as put into Matroska from there: it states decoding times alone, and may pack a B-frame into the packet
+of the picture before it."""
 
 from __future__ import annotations
 
@@ -13,6 +14,12 @@ VOP = b"\0\0\1\xb6"
 B_FRAME = 2
 
 
+def as_in_avi(stream: Any) -> bool:
+    """Whether a stream states decoding times alone: in AVI, or in Matroska by an AVI header (V_MS/VFW/FOURCC), which has a FourCC."""
+    name, context = stream.container.format.name, stream.codec_context
+    return context is not None and (name == "avi" or (name.startswith("matroska") and bool(context.codec_tag.strip("\0"))))
+
+
 def with_presentation_times(packets: Iterator[Any], stream: Any) -> Iterator[Any]:
     """One packet per picture in decoding order, each with the time at which it is shown; packets of other codecs or containers pass untouched.
 
@@ -20,7 +27,7 @@ def with_presentation_times(packets: Iterator[Any], stream: Any) -> Iterator[Any
     picture waits for the next one that is no B-frame, so its place is that of the last packet before that one. FFmpeg's own times are one frame
     later, and out of order in a packed bitstream.
     """
-    if stream.container.format.name != "avi" or stream.codec_context.name != "mpeg4":
+    if not as_in_avi(stream) or stream.codec_context.name != "mpeg4":
         yield from packets
         return
     group: list[Any] = []
