@@ -311,6 +311,28 @@ def test_damage_that_only_checksums_tell_is_told(tmp_path):
     assert "3 of its frames have errors; the 12 frames that decode are used" in sources[2].warnings[0]
 
 
+def test_dropouts_of_a_tape_are_told(tmp_path):
+    """What the deck could not read it marks in the blocks of a DV frame, and FFmpeg gives the frame as if it were whole."""
+    with av.open(str(tmp_path / "tape.dv"), "w", format="avi") as out:
+        stream = out.add_stream("dvvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 720, 576, "yuv420p"
+        for _ in range(4):
+            out.mux(stream.encode(av.VideoFrame(720, 576, "yuv420p")))
+        out.mux(stream.encode(None))
+    with av.open(str(tmp_path / "tape.dv")) as container:
+        data = bytearray(b"".join(bytes(packet) for packet in container.demux(video=0) if packet.size))
+    whole, damaged = tmp_path / "whole.dv", tmp_path / "damaged.dv"
+    whole.write_bytes(data)
+    for frame in (1, 3):
+        at = next(at for at in range(frame * 144_000, len(data), 80) if data[at] >> 5 == 4)
+        data[at + 3] |= 0xF0
+    damaged.write_bytes(data)
+    sources = [open_source(path) for path in (whole, damaged)]
+    assert [len(source.times()) for source in sources] == [4, 4]
+    assert [[sentence for sentence in source.warnings if "2 of its frames have errors" in sentence] != [] for source in sources] == [False, True]
+    assert not any("damaged" in sentence for sentence in sources[0].warnings)
+
+
 def test_dropped_frames_in_an_avi_are_no_damage(tmp_path):
     """Their places in the file are empty; a file that is cut short is still told."""
     kept = [index for index in range(30) if index not in (7, 8, 12)]

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any
 
 import av
+import numpy as np
 
 from ...plurals import counted
 from ..files import duration_of, ffmpeg_reason, presentation_time
@@ -52,12 +53,15 @@ class Health:
 
     def frames(self, container: Any, stream: Any) -> Iterator[Any]:
         alone = stream.codec_context.codec.intra_only
-        summed = stream.codec_context.name == "ffv1"
+        codec = stream.codec_context.name
         for packet in self.packets_of(container, stream):
-            if summed and packet is not None and packet.size:
-                self.check_sums(bytes(packet))
-            if alone and packet is not None and packet.size:
-                self.recent.append(packet)
+            if packet is not None and packet.size:
+                if alone:
+                    self.recent.append(packet)
+                if codec == "ffv1":
+                    self.check_sums(bytes(packet))
+                elif codec == "dvvideo":
+                    self.damaged += has_dropouts(bytes(packet))
             try:
                 frames = packet.decode() if packet else stream.decode(None)
             except av.error.EOFError:
@@ -157,6 +161,15 @@ class Health:
 
 
 BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def has_dropouts(packet: bytes) -> bool:
+    """Whether the tape deck marked video blocks of a DV frame as unreadable or concealed, which FFmpeg does not report.
+
+    DIF blocks of 80 bytes begin with their section type in three bits, 4 for video, whose fourth byte begins with the error status (IEC 61834-2).
+    """
+    blocks = np.frombuffer(packet[: len(packet) // 80 * 80], np.uint8).reshape(-1, 80)
+    return bool((blocks[blocks[:, 0] >> 5 == 4, 3] >> 4).any())
 
 
 def slices_intact(packet: bytes) -> bool:
