@@ -27,6 +27,7 @@ from ...video.overlap import read_ahead
 from ..base import NetworkRestorer, Session, WarmUp, check_square, refuse_masks, resized
 from .chroma_noise import denoise_chroma
 from .self_ensemble import BLOCK, FACE_BLOCKS, FACE_PIXELS, EnsembleStatistics, apply_gains, augment, deaugment
+from .unsharp import unsharp_amount, unsharp_mask
 
 WORKING = 400 << 20
 """Bytes of working memory for one crop: about twelve maps of 64 channels at a quarter of its side, and what is warped at all of it."""
@@ -137,6 +138,7 @@ class RestoredFrame:
         restored: y_t, of that shape.
         gain: (1, 1, 512, 512) in [0, 1], mean gain of the correction.
         tolerance: of that size, variance of the temporal filter's range weight.
+        unsharp: of that size, amount by which the output is sharpened once it is final.
     """
 
     source: PreprocessedFrame
@@ -144,6 +146,7 @@ class RestoredFrame:
     restored: Tensor
     gain: Tensor
     tolerance: Tensor
+    unsharp: Tensor
 
 
 class BlindSession(Session):
@@ -165,6 +168,7 @@ class BlindSession(Session):
         self._statistics: EnsembleStatistics
         self._gains: Tensor
         self._mean_gain: Tensor
+        self._unsharp: Tensor
         self._noisy = False
         self._since_ensemble = 0
 
@@ -175,9 +179,10 @@ class BlindSession(Session):
         with closing(read_ahead(self._preprocess(crops))) as frames:
             return to_batch(ready for frame in frames for ready in self._step(frame))
 
+    @torch.inference_mode()
     def close(self) -> Tensor:
         last, self._previous = self._previous, None
-        return to_batch([last.restored] if last is not None and self.restorer.look_ahead else [])
+        return to_batch([unsharp_mask(last.restored, last.unsharp)] if last is not None and self.restorer.look_ahead else [])
 
     def _preprocess(self, crops: Tensor) -> Iterator[PreprocessedFrame]:
         """All that needs no network, frame by frame on the CPU, in a thread beside it."""
@@ -207,10 +212,10 @@ class BlindSession(Session):
         _, forward = source.flows or (None, None)
         if previous is not None and forward is not None:
             following = warp(frame.restored, forward.to(device), "bicubic")
-            yield temporal_filter(previous.restored, following, previous.gain, previous.tolerance).clamp(0, 1)
+            yield unsharp_mask(temporal_filter(previous.restored, following, previous.gain, previous.tolerance), previous.unsharp)
         self._previous = frame if self.restorer.options.carry else None
         if not self.restorer.look_ahead:
-            yield frame.restored
+            yield unsharp_mask(frame.restored, frame.unsharp)
 
     def _restore(self, crop: Tensor, denoised: Tensor, source: PreprocessedFrame, previous: RestoredFrame | None) -> RestoredFrame:
         """y_t: the crop plus the correction, scaled by its gains, then filtered with the previous output."""
@@ -236,10 +241,13 @@ class BlindSession(Session):
         gain = self._mean_gain
         correction = apply_gains(correction, self._gains)
         result = crop + correction
+        if ensemble:
+            amount = gain[FACE_PIXELS].mean((2, 3), keepdim=True) * unsharp_amount(crop, result, self._statistics, self.scale)
+            self._unsharp = amount if previous is None else torch.lerp(self._unsharp, amount, 1 / self._statistics.frames)
         tolerance = TEMPORAL_SIGMA**2 + RESIDUAL_NOISE**2 * box_filter(correction.square().mean(1, keepdim=True), RESIDUAL_WINDOW)
         if previous is not None and flow is not None:
             result = temporal_filter(result, warp(previous.restored, flow, "bicubic"), gain * valid, tolerance)
-        return RestoredFrame(source, denoised, result.clamp(0, 1), gain, tolerance)
+        return RestoredFrame(source, denoised, result.clamp(0, 1), gain, tolerance, gain * self._unsharp)
 
     def _uses_ensemble(self, first: bool) -> bool:
         """Whether a frame gets two predictions: the first after a reset, every `ENSEMBLE_INTERVAL`th, and those between if predictions are noisy."""
