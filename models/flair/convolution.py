@@ -108,8 +108,8 @@ class TimeConv(nn.Module):
         (count, width, height, length), conv = block.shape, self.wrapped_module
         assert conv.bias is not None
         rows = block.permute(0, 2, 3, 1).reshape(count, -1, width)
-        first, middle, last = conv.weight[..., 0, 0].permute(2, 1, 0)
-        out = torch.addmm(conv.bias, rows[1:-1].flatten(0, 1), middle)
+        first, middle, last = conv.weight[..., 0, 0].permute(2, 1, 0).to(block)  # autocast casts no product that is added in place
+        out = torch.addmm(conv.bias.to(block), rows[1:-1].flatten(0, 1), middle)
         for others, weight in ((rows[:-2], first), (rows[2:], last)):
             out.addmm_(others.flatten(0, 1), weight)
         return out.view(count - 2, height, length, -1).permute(0, 3, 1, 2)

@@ -44,8 +44,8 @@ def test_weights_bring_settings_of_their_own(options, weight, match):
 def expect_settings(restorer, weight, match):
     assert (restorer.weight, restorer.match) == (weight, match)
     task = restorer.options.task
-    shown, kept = task.prepare(CLIP[:1])
     with torch.no_grad():
+        shown, kept = task.prepare(CLIP[:1])
         image = NETWORK(to_network(shown, 64, torch.device("cpu")), weight, match=match)
         expected = task.finish(completed(image, shown) if task.mode == "restore" else from_network(image), kept)
     assert torch.equal(restore_frames(restorer, CLIP[:1]), expected)
