@@ -45,6 +45,13 @@ AGREEMENT_GATES = (0.13, 0.07), (0.3, 0.05)
 DECORRELATION_GATE = 0.7, 0.5
 """Decorrelation of the two corrections over the face at which the gate is closed whatever the regression says, and open: at most 0.45 where a
 correction was right."""
+TEXTURE_GATE = 0.35, 0.2
+"""The same for corrections that remove a little of the crop's finest octave: 0.2 to 0.6 where it was hair, pores or film grain that MPEG-4 had made
+look like noise (up to 1.9 dB lost), 0.05 to 0.15 where it was noise."""
+REMOVAL_GATE = -0.2, -0.45
+"""Correlations of the finest octaves of correction and crop between which a correction counts as removing."""
+STRONG_REMOVAL = 4.0 / 255, 3.1 / 255
+"""Standard deviation of the correction's first octave between which it is too strong to be texture, and may be."""
 BENEFIT_GATE = 0.02, 0.9
 """Probabilities of being right at which the gate is closed, so that clean faces stay as they are, and open."""
 CHROMA_GATE = 0.17, 0.1
@@ -172,7 +179,7 @@ def finest_correlation(first: Tensor, second: Tensor) -> Tensor:
 
 
 def benefit(measured: Tensor, sharpening: Tensor, deviations: Tensor, shown: Tensor) -> Tensor:
-    """How far a correction is right, (n, 1, 1, 1) in [0, 1], see `BENEFIT_LOGITS` and `DECORRELATION_GATE`.
+    """How far a correction is right, (n, 1, 1, 1) in [0, 1], see `BENEFIT_LOGITS`, `DECORRELATION_GATE` and `TEXTURE_GATE`.
 
     Args:
         measured, sharpening: (n, 1, 1, 1), see `EnsembleStatistics`.
@@ -190,7 +197,9 @@ def benefit(measured: Tensor, sharpening: Tensor, deviations: Tensor, shown: Ten
     ]
     logit = torch.cat(logits, 1).amax(1, keepdim=True)
     closed, opened = BENEFIT_GATE
-    return ((logit.sigmoid() - closed) / (opened - closed)).clamp(0, 1) * smoothstep(measured, *DECORRELATION_GATE)
+    texture = smoothstep(sharpening, *REMOVAL_GATE) * smoothstep(deviations[:, :1], *STRONG_REMOVAL)
+    agreeing = torch.lerp(smoothstep(measured, *DECORRELATION_GATE), smoothstep(measured, *TEXTURE_GATE), texture)
+    return ((logit.sigmoid() - closed) / (opened - closed)).clamp(0, 1) * agreeing
 
 
 def denoising_share(deviations: Tensor) -> Tensor:
