@@ -56,14 +56,15 @@ class StoredTrack(FaceTrack):
         return vars(self)["length"]
 
     def with_person(self, person: int, *, unsure: bool) -> Self:
-        known = object.__new__(type(self))
-        vars(known).update(vars(self), person=person, unsure=unsure)
-        return known
+        return self._with(person=person, unsure=unsure)
 
     def kept_in(self, store: TrackStore) -> Self:
         """The same track, whose rows are in `store`: one that was pickled knows none."""
+        return self._with(store=store)
+
+    def _with(self, **changes: Any) -> Self:
         known = object.__new__(type(self))
-        vars(known).update(vars(self), store=store)
+        vars(known).update(vars(self), **changes)
         return known
 
     def __getstate__(self) -> dict[str, Any]:
