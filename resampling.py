@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from math import floor
 
@@ -41,6 +42,15 @@ def interpolated(x: Tensor, size: tuple[int, int], mode: str) -> Tensor:
     return x
 
 
+def correlated(x: Tensor, axis: int, taps: Sequence[float], start: int = 0, length: int | None = None) -> Tensor:
+    """Correlation with `taps` along one axis, as a sum of slices: `length` outputs, the first one of which reads from `start` on; None for all."""
+    length = x.shape[axis] - start - len(taps) + 1 if length is None else length
+    total = x.narrow(axis, start, length) * taps[0]
+    for place, weight in enumerate(taps[1:], start + 1):
+        total.add_(x.narrow(axis, place, length), alpha=weight)
+    return total
+
+
 def _sliced(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
@@ -52,10 +62,7 @@ def _enlarged(x: Tensor, axis: int, factor: int, mode: str) -> Tensor:
     margin = 1 if mode == "bilinear" else 2
     x = F.pad(x, (0, 0, margin, margin) if axis == -2 else (margin, margin, 0, 0), mode="replicate")
     for phase, (first, weights) in enumerate(_phases(factor, mode)):
-        total = x.narrow(axis, margin + first, length) * weights[0]
-        for tap, weight in enumerate(weights[1:], margin + first + 1):
-            total.add_(x.narrow(axis, tap, length), alpha=weight)
-        out.select(axis, phase).copy_(total)
+        out.select(axis, phase).copy_(correlated(x, axis, weights, margin + first, length))
     return out.flatten(axis - 1, axis)
 
 

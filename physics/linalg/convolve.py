@@ -59,17 +59,6 @@ def gram_spectrum(blur: Blur, low: tuple[int, int], dtype: torch.dtype, device: 
     return torch.fft.rfft2(wrapped).real.clamp(min=0).to(device, dtype)
 
 
-def correlate_separably(padded: Tensor, column: list[float], row: list[float]) -> Tensor:
-    """Valid correlation of (..., H, W) with the outer product of a column and a row, as sums of shifted slices."""
-    for axis, taps in ((-2, column), (-1, row)):
-        length = padded.shape[axis] - len(taps) + 1
-        total = padded.narrow(axis, 0, length) * taps[0]
-        for start, weight in enumerate(taps[1:], 1):
-            total.add_(padded.narrow(axis, start, length), alpha=weight)
-        padded = total
-    return padded
-
-
 def _direct(kernel: Tensor, factor: int) -> bool:
     return kernel.numel() <= DIRECT_TAPS * factor**2
 

@@ -9,9 +9,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ...resampling import correlated
 from ..base import Degradation, EqualByContent, Size
 from ..linalg.boundary import Boundary, banded_matrix, boundary_index, check_boundary, extended
-from ..linalg.convolve import DIRECT_TAPS, correlate, correlate_adjoint, correlate_separably, gram_spectrum
+from ..linalg.convolve import DIRECT_TAPS, correlate, correlate_adjoint, gram_spectrum
 from ..linalg.separable import Separable
 from ..linalg.solve import conjugate_gradients
 from ..numerics import cached, null_cutoff, upcast
@@ -126,7 +127,8 @@ class Blur(EqualByContent, Separable):
         for axis, (start, stop) in zip((-2, -1), self._reads((x.shape[-2], x.shape[-1])), strict=True):
             padded = extended(padded, axis, start, stop, self.boundary)
         if self.taps is not None:
-            return correlate_separably(padded, *(part.tolist() for part in self.taps)).to(x.dtype)
+            column, row = (part.tolist() for part in self.taps)
+            return correlated(correlated(padded, -2, column), -1, row).to(x.dtype)
         return correlate(padded, self.weights, self.factor).to(x.dtype)
 
     def adjoint(self, y: Tensor, size: Size | None = None) -> Tensor:
