@@ -27,7 +27,7 @@ from ...video.overlap import read_ahead
 from ..base import NetworkRestorer, Session, WarmUp, check_square, refuse_masks, resized
 from .chroma_noise import denoise_chroma
 from .self_ensemble import BLOCK, FACE_BLOCKS, FACE_PIXELS, EnsembleStatistics, apply_gains, augment, deaugment
-from .unsharp import unsharp_amount, unsharp_mask
+from .unsharp import NO_SCALE, unsharp_amount, unsharp_mask
 
 WORKING = 400 << 20
 """Bytes of working memory for one crop: about twelve maps of 64 channels at a quarter of its side, and what is warped at all of it."""
@@ -138,7 +138,7 @@ class RestoredFrame:
         restored: y_t, of that shape.
         gain: (1, 1, 512, 512) in [0, 1], mean gain of the correction.
         tolerance: of that size, variance of the temporal filter's range weight.
-        unsharp: of that size, amount by which the output is sharpened once it is final.
+        unsharp: of that size, amount by which the output is sharpened once it is final; None for small faces.
     """
 
     source: PreprocessedFrame
@@ -146,7 +146,11 @@ class RestoredFrame:
     restored: Tensor
     gain: Tensor
     tolerance: Tensor
-    unsharp: Tensor
+    unsharp: Tensor | None
+
+    def sharpened(self, final: Tensor) -> Tensor:
+        """The frame's final output."""
+        return final.clamp(0, 1) if self.unsharp is None else unsharp_mask(final, self.unsharp)
 
 
 class BlindSession(Session):
@@ -168,7 +172,7 @@ class BlindSession(Session):
         self._statistics: EnsembleStatistics
         self._gains: Tensor
         self._mean_gain: Tensor
-        self._unsharp: Tensor
+        self._unsharp: Tensor | None = None
         self._noisy = False
         self._since_ensemble = 0
 
@@ -182,7 +186,7 @@ class BlindSession(Session):
     @torch.inference_mode()
     def close(self) -> Tensor:
         last, self._previous = self._previous, None
-        return to_batch([unsharp_mask(last.restored, last.unsharp)] if last is not None and self.restorer.look_ahead else [])
+        return to_batch([last.sharpened(last.restored)] if last is not None and self.restorer.look_ahead else [])
 
     def _preprocess(self, crops: Tensor) -> Iterator[PreprocessedFrame]:
         """All that needs no network, frame by frame on the CPU, in a thread beside it."""
@@ -212,10 +216,10 @@ class BlindSession(Session):
         _, forward = source.flows or (None, None)
         if previous is not None and forward is not None:
             following = warp(frame.restored, forward.to(device), "bicubic")
-            yield unsharp_mask(temporal_filter(previous.restored, following, previous.gain, previous.tolerance), previous.unsharp)
+            yield previous.sharpened(temporal_filter(previous.restored, following, previous.gain, previous.tolerance))
         self._previous = frame if self.restorer.options.carry else None
         if not self.restorer.look_ahead:
-            yield unsharp_mask(frame.restored, frame.unsharp)
+            yield frame.sharpened(frame.restored)
 
     def _restore(self, crop: Tensor, denoised: Tensor, source: PreprocessedFrame, previous: RestoredFrame | None) -> RestoredFrame:
         """y_t: the crop plus the correction, scaled by its gains, then filtered with the previous output."""
@@ -241,13 +245,13 @@ class BlindSession(Session):
         gain = self._mean_gain
         correction = apply_gains(correction, self._gains)
         result = crop + correction
-        if ensemble:
+        if ensemble and self.scale < NO_SCALE:
             amount = gain[FACE_PIXELS].mean((2, 3), keepdim=True) * unsharp_amount(crop, result, self._statistics, self.scale)
-            self._unsharp = amount if previous is None else torch.lerp(self._unsharp, amount, 1 / self._statistics.frames)
+            self._unsharp = amount if previous is None or self._unsharp is None else torch.lerp(self._unsharp, amount, 1 / self._statistics.frames)
         tolerance = TEMPORAL_SIGMA**2 + RESIDUAL_NOISE**2 * box_filter(correction.square().mean(1, keepdim=True), RESIDUAL_WINDOW)
         if previous is not None and flow is not None:
             result = temporal_filter(result, warp(previous.restored, flow, "bicubic"), gain * valid, tolerance)
-        return RestoredFrame(source, denoised, result.clamp(0, 1), gain, tolerance, gain * self._unsharp)
+        return RestoredFrame(source, denoised, result.clamp(0, 1), gain, tolerance, None if self._unsharp is None else gain * self._unsharp)
 
     def _uses_ensemble(self, first: bool) -> bool:
         """Whether a frame gets two predictions: the first after a reset, every `ENSEMBLE_INTERVAL`th, and those between if predictions are noisy."""
